@@ -25,8 +25,12 @@ _WINDOW = 100
 """Most terminal columns that are drawn of one line of a query."""
 _MAX_LINES = 6
 """Most lines of a query that one error draws."""
-_MOST_MESSAGE, _MOST_DRAWN, _MOST_HINT = 1700, 700, 500
-"""Most characters of each part of an error: whatever it is about, a terminal shows it."""
+_MOST_MESSAGE = 1700
+"""Most characters of the message of an error, so that a terminal shows the whole error."""
+_MOST_DRAWN = 700
+"""Most characters of the lines and carets of a query."""
+_MOST_HINT = 500
+"""Most characters of a hint."""
 _LINE_BREAK = re.compile(r"\r\n|\r|\n")
 
 
@@ -38,14 +42,17 @@ class Span(NamedTuple):
 
 
 class Suggestion(NamedTuple):
-    """A text that may have been meant in place of a part of a query."""
+    """A correction of a query: the text that may have been meant in place of a part of it."""
 
     span: Span
     text: str
 
 
 class _Located(Exception):
-    """A message with the query that it is about, the spans of the parts meant, and a hint; see `EnergyQLError`."""
+    """A message about a query, with the parts of the query that it is about and a hint.
+
+    The arguments are those of `EnergyQLError`.
+    """
 
     def __init__(
         self, message: str, *, query: str | None = None, spans: Iterable[tuple[int, int]] = (), hint: str | None = None
@@ -93,7 +100,7 @@ class _Located(Exception):
         return "\n".join(parts)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # By default an exception is unpickled by a call with `args`, which fails where a subclass needs more arguments.
+        # The default unpickles an exception by a call with `args`, which fails for a subclass with more arguments.
         return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]
 
 
@@ -115,7 +122,7 @@ class EnergyQLError(_Located):
     """
 
     exit_code: ClassVar[int] = 1
-    """Exit code of a command that this error ends: one for each class, so that scripts can tell errors apart."""
+    """Exit code of a command that ends with this error; each class has its own."""
 
     def render(self) -> str:
         """Return the class name and the text of `str(error)`, as the command line prints it."""
@@ -123,16 +130,19 @@ class EnergyQLError(_Located):
 
 
 class QuerySyntaxError(EnergyQLError):
-    """The text is not a query."""
+    """A text that is not a query."""
 
     exit_code = 3
 
 
 class UnknownAttribute(EnergyQLError, AttributeError, KeyError):
-    """A query names attributes that the model does not have; `names` holds all of them in order of appearance.
+    """A query with attributes that the model does not have.
 
-    It is also an AttributeError, so that `hasattr(model.E, "smile")` works, and a KeyError, because vocabularies and
-    the tables of a result raise it as well.
+    It is also an `AttributeError`, so that `hasattr(model.E, "smile")` works, and a `KeyError`, because vocabularies
+    and the tables of a result raise it as well.
+
+    Attributes:
+        names: the missing attributes, in the order of the query.
     """
 
     exit_code = 4
@@ -143,70 +153,70 @@ class UnknownAttribute(EnergyQLError, AttributeError, KeyError):
 
 
 class KindError(EnergyQLError):
-    """An attribute is used as one of another kind, or with a value or number that it cannot have."""
+    """An attribute that is used like one of another kind, or with a value that it cannot have."""
 
     exit_code = 5
 
 
 class Contradiction(EnergyQLError):
-    """No values of the attributes satisfy the query."""
+    """A query that no values of the attributes satisfy."""
 
     exit_code = 6
 
 
 class LimitError(EnergyQLError):
-    """A query is too long, nested too deep or too large."""
+    """A query that is too long, nested too deep or too large."""
 
     exit_code = 7
 
 
 class VocabularyError(EnergyQLError):
-    """The description of a model's attributes is wrong."""
+    """A wrong description of a model's attributes."""
 
     exit_code = 8
 
 
 class ArgumentError(EnergyQLError, TypeError, ValueError):
-    """An argument of a public function or operator has the wrong type or value.
+    """An argument of a public function or operator that has the wrong type or value.
 
-    It is also a TypeError and a ValueError, so that programs can catch it as usual in Python.
+    It is also a `TypeError` and a `ValueError`, so that programs can catch it as usual in Python.
     """
 
     exit_code = 2
 
 
 class DataError(EnergyQLError):
-    """A table, array or list of queries cannot be read, or holds a wrong value."""
+    """A table, array or list of queries that cannot be read, or holds a wrong value."""
 
     exit_code = 9
 
 
 class ModelError(EnergyQLError):
-    """A model folder or checkpoint is missing or damaged, or its parts do not fit together."""
+    """A model folder or checkpoint that is missing or damaged, or whose parts do not fit together."""
 
     exit_code = 10
 
 
 class WeakHeadError(EnergyQLError):
-    """A query needs a head whose quality on held-out labels is too low, and which is not allowed by name."""
+    """A query that needs a weak head, one of low quality on held-out labels, which `allow_weak` does not name."""
 
     exit_code = 11
 
 
 class OutOfDomainError(EnergyQLError):
-    """A generator cannot draw a picture that is to be inverted: the reconstruction differs too much."""
+    """A picture to invert that the generator cannot draw: the reconstruction differs too much."""
 
     exit_code = 12
 
 
 class IncompleteError(EnergyQLError):
-    """A data set was written, but some of its classes lack pictures that satisfy their query."""
+    """A data set that was written, but has classes with too few pictures that satisfy their query."""
 
     exit_code = 13
 
 
 class LabelWarning(UserWarning):
-    """There are few labels, or a column or the order of rows may not be as intended."""
+    """Labels that are few, or perhaps wrong: a column, or the order of the rows, may not be as intended."""
 
 
 class QueryWarning(_Located, UserWarning):
@@ -214,39 +224,42 @@ class QueryWarning(_Located, UserWarning):
 
 
 class TautologyWarning(QueryWarning):
-    """A query is true of every sample, so it has no effect."""
+    """A query that is true of every sample, so that it has no effect."""
 
 
 class ConstantPartWarning(QueryWarning):
-    """A part of a query is never true, or always, whatever the picture; the query as a whole is neither."""
+    """A query with a part that is true of every sample, or of none; the query as a whole is neither."""
 
 
 class CheckpointWarning(UserWarning):
-    """Pictures depend on something that a checkpoint does not hold; the message says what is assumed."""
+    """A property of pictures that a checkpoint does not hold; the message says which value is assumed."""
 
 
 class LockWarning(UserWarning):
-    """A folder lies on a file system without locks, where a second writer cannot be noticed."""
+    """A folder on a file system without locks, where a second writer cannot be noticed."""
 
 
 def caller_level() -> int:
-    """Return the `stacklevel` of the line that called this package, for a warning of the function that calls this."""
+    """Return the `stacklevel` with which a warning of the calling function points at code outside this package."""
     names = [frame.f_globals.get("__name__", "").partition(".")[0] for frame, _ in walk_stack(sys._getframe(1))]
-    return len(names) - names[::-1].index("energyql") + 1  # frames of decorators may stand between those of the package
+    return len(names) - names[::-1].index("energyql") + 1  # after the outermost frame of the package
 
 
 def misfit(function: Callable[..., Any], *arguments: object, **options: object) -> str:
-    """Return why a function or class of Python cannot be called with these arguments; "" if it can, or who knows."""
+    """Return why a function or class cannot be called with these arguments.
+
+    The text is empty if it can be called, or if Python has no signature of it, such as of many classes written in C.
+    """
     try:
         if inspect.isfunction(function) or inspect.ismethod(function) or inspect.isclass(function):
             inspect.signature(function).bind(*arguments, **options)
-    except (TypeError, ValueError) as error:  # a ValueError: of a class in C
+    except (TypeError, ValueError) as error:  # a ValueError: there is no signature
         return str(error) if isinstance(error, TypeError) else ""
     return ""
 
 
 def abridge(text: str, most: int) -> str:
-    """Return a text of at most `most` characters: where it is longer, its middle is left out."""
+    """Return `text`, or at most `most` characters of it: the middle of a longer text is replaced by dots."""
     if len(text) <= most:
         return text
     end = most // 3
@@ -254,21 +267,30 @@ def abridge(text: str, most: int) -> str:
 
 
 def listed(first: str, mistakes: Sequence[str]) -> str:
-    """Return a message with several mistakes, as many as there is room for, and the number of the others."""
+    """Return one message for several mistakes.
+
+    Args:
+        first: the first paragraph.
+        mistakes: a paragraph each; as many as there is room for are shown, at least one, then the number of the others.
+    """
     lengths = accumulate(len(mistake) + 2 for mistake in mistakes)
     room = _MOST_MESSAGE - len(first) - 20
-    shown = max(1, sum(length <= room for length in lengths))
-    parts = [first, *mistakes[:shown]]
-    if shown < len(mistakes):
-        parts.append(f"and {len(mistakes) - shown:,} more")
+    count = max(1, sum(length <= room for length in lengths))
+    parts = [first, *mistakes[:count]]
+    if count < len(mistakes):
+        parts.append(f"and {len(mistakes) - count:,} more")
     return "\n\n".join(parts)
 
 
 def draw(query: str, spans: Iterable[tuple[int, int]]) -> str:
     """Return the lines of `query` that hold `spans`, each above a line of carets, without a final newline.
 
-    Lines are indented by two; a query of several lines gets line numbers. A long line is cut to a window around the
+    Lines are indented by two spaces, and numbered if the query has several. A long line is cut to a window around the
     first span in it. An empty span gets one caret.
+
+    Args:
+        query: the text.
+        spans: (start, end) character offsets into it, the most important first.
     """
     marks = [(min(max(start, 0), len(query)), min(max(start, end, 0), len(query))) for start, end in spans]
     breaks = [line_break.span() for line_break in _LINE_BREAK.finditer(query)]
@@ -284,11 +306,11 @@ def draw(query: str, spans: Iterable[tuple[int, int]]) -> str:
                 low += len(query[low:high]) - len(query[low:high].lstrip())
             if low < high or start == end:
                 by_line.setdefault(index + 1, []).append((low - starts[index], high - starts[index]))
-    shown = sorted(by_line.items())[:_MAX_LINES]
-    width = len(str(shown[-1][0])) if shown else 1
+    marked = sorted(by_line.items())[:_MAX_LINES]
+    width = len(str(marked[-1][0])) if marked else 1
     lines, previous = list[str](), 0
     gap, complete = f"  {'':{width}} | ...", len(by_line) <= _MAX_LINES
-    for number, pieces in shown:
+    for number, pieces in marked:
         text, carets = _draw_line(query[starts[number - 1] : ends[number - 1]], pieces)
         if len(starts) == 1:
             lines += [f"  {text}", f"  {carets}"]
@@ -306,11 +328,16 @@ def draw(query: str, spans: Iterable[tuple[int, int]]) -> str:
 
 
 def _draw_line(line: str, marks: list[tuple[int, int]]) -> tuple[str, str]:
-    """Return the visible part of one line, and the carets under it."""
+    """Return the visible part of one line of a query, and the line of carets under it.
+
+    Args:
+        line: the line.
+        marks: (start, end) of the carets, character offsets into the line, at least one.
+    """
     first, last = _window(line, *marks[0])
     before, after = "..." * (first > 0), "..." * (last < len(line))
-    shown = [_show(character) for character in line[first:last]]
-    columns = list(accumulate((width for _, width in shown), initial=len(before)))
+    cells = [_show(character) for character in line[first:last]]
+    columns = list(accumulate((width for _, width in cells), initial=len(before)))
     carets = bytearray(b" " * (columns[-1] + 1))
     for start, end in marks:
         if start > last or end < first:
@@ -318,11 +345,11 @@ def _draw_line(line: str, marks: list[tuple[int, int]]) -> tuple[str, str]:
         left = columns[max(start, first) - first]
         right = max(columns[min(end, last) - first], left + 1)
         carets[left:right] = b"^" * (right - left)
-    return before + "".join(piece for piece, _ in shown) + after, carets.decode("ascii").rstrip()
+    return before + "".join(piece for piece, _ in cells) + after, carets.decode("ascii").rstrip()
 
 
 def _window(line: str, start: int, end: int) -> tuple[int, int]:
-    """Return the range of a long line to show: about `_WINDOW` characters around the span."""
+    """Return the range (first, last) of a line to show: of a long line, about `_WINDOW` characters around the span."""
     first, last = 0, len(line)
     if last > _WINDOW + 6:
         room = max(_WINDOW - (end - start), 40)
@@ -336,7 +363,7 @@ def _window(line: str, start: int, end: int) -> tuple[int, int]:
 
 
 def _show(character: str) -> tuple[str, int]:
-    """Return one character as it is drawn, and its width in terminal columns."""
+    """Return a character as it is drawn, and its width in columns of a terminal."""
     if character == "\t":
         return "    ", 4
     category = unicodedata.category(character)

@@ -1,11 +1,13 @@
 """Files: written atomically, replaced all at once, locked meanwhile, and read with bounds and clear errors.
 
-New files are first written to a folder inside the one that they belong to. When that folder is renamed to `SAVED`, they
-are saved: from then on everybody who reads or writes the folder first moves them to their places. Descriptions, such
-as `result.json`, are removed first and come back last, so that none ever stands beside files that it does not describe.
+`saving` first writes the new files of a folder to a temporary folder inside it. The files are saved as soon as the
+temporary folder is renamed to `SAVED`: from then on every reader or writer of the folder first moves them to their
+places. Descriptions, such as `result.json`, are removed first and moved last, so that a description never stands beside
+files that it does not describe.
 
-While a folder is written, its file `.energyql-lock` is locked and says who writes. The system takes the lock from a
-process that is killed; the file that it leaves locks nobody out. See docs/decisions/one-writer.md.
+While a folder is written, its file `.energyql-lock` is locked and names the writing process. The system releases the
+lock of a process that is killed; the lock file that stays behind stops no other process. See
+docs/decisions/one-writer.md.
 """
 
 from __future__ import annotations
@@ -45,14 +47,19 @@ if TYPE_CHECKING:
 
 _NAME = re.compile(r"\.energyql-[0-9a-f]{16}(?:\..+)?", re.DOTALL)
 _ABANDONED = 3600
-"""Seconds after which a temporary file is one of a dead process, where there are no locks that would say so."""
+"""Age in seconds from which a temporary file belongs to an ended process, on systems without `fcntl` locks."""
 _swept: set[str] = set()
-"""Folders from which this process has removed what dead ones left."""
+"""Absolute paths of the folders that this process has swept; see `sweep_once`."""
 
 
 @contextmanager
 def temporary(folder: Path, suffix: str | None = None) -> Iterator[Path]:
-    """Yield an empty file with this suffix, or a folder, that is locked as long as this process works on it."""
+    """Yield a new temporary file or folder in `folder`, locked by this process, and remove it in the end.
+
+    Args:
+        folder: an existing folder.
+        suffix: the end of the file's name, may be empty; `None` makes a folder.
+    """
     while True:
         path = folder / f".energyql-{secrets.token_hex(8)}{suffix or ''}"
         if suffix is None:
@@ -60,7 +67,7 @@ def temporary(folder: Path, suffix: str | None = None) -> Iterator[Path]:
         else:
             os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o666))
         with locked(path) as ours:
-            if not ours:  # another process found it before it was locked, and took it for one that was left
+            if not ours:  # `sweep` of another process has removed it before it was locked
                 continue
             try:
                 yield path
@@ -71,9 +78,14 @@ def temporary(folder: Path, suffix: str | None = None) -> Iterator[Path]:
 
 @contextmanager
 def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
-    """Hold the lock of a file or folder; the system takes it from a process that is killed.
+    """Hold the lock of an existing file or folder; the system releases the lock of a process that is killed.
 
-    Yields whether it is held and the path still exists. Without `wait` it is not held where another process holds it.
+    Args:
+        path: the file or folder.
+        wait: wait for another process that holds the lock; otherwise yield False.
+
+    Yields:
+        Whether the lock is held and `path` still exists.
     """
     if fcntl is None:
         yield path.exists() and (wait or time.time() - path.stat().st_mtime > _ABANDONED)
@@ -89,7 +101,7 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
             held = True
-        except OSError:  # another process holds it, or the file system has no locks: there nothing counts as left
+        except OSError:  # another process holds the lock, or there are no locks: then `sweep` removes nothing
             held = wait
         yield held and path.exists()
     finally:
@@ -97,14 +109,14 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
 
 
 def sweep_once(folder: Path) -> None:
-    """Call `sweep`, but only at the first call for a folder: a folder may hold many files, and get many more."""
+    """Call `sweep` at the first call for a folder only, because a scan of a folder with many files takes long."""
     if (key := os.path.abspath(folder)) not in _swept:
         _swept.add(key)
         sweep(folder)
 
 
 def sweep(folder: Path) -> None:
-    """Remove the temporary files and folders that processes left in a folder when they were killed."""
+    """Remove the temporary files and folders of killed processes from `folder`."""
     with suppress(OSError):
         for path in [Path(entry.path) for entry in os.scandir(folder) if _NAME.fullmatch(entry.name)]:
             with locked(path, wait=False) as left:
@@ -121,22 +133,22 @@ def _remove(path: Path) -> None:
 
 LOCK = ".energyql-lock"
 _BUSY = (errno.EAGAIN, errno.EACCES, errno.EDEADLK)
-"""Errors of a lock that somebody else holds; any other means that the file system has none."""
+"""Error numbers of a lock that another process holds; any other means that the file system has no locks."""
 _FAR = 1 << 30
-"""The byte that is locked under Windows: a locked byte cannot be read, and those before it say who writes."""
+"""Position of the byte that is locked under Windows, behind the text, because a locked byte cannot be read."""
 _MOST_HOLDER = 4096
-"""Bytes of the file that are read."""
+"""Bytes of the lock file that are read, more than its text has."""
 
 
 @dataclass(eq=False)
 class Writer:
-    """A thread that writes a folder.
+    """A thread that holds a folder by `sole_writer`.
 
     Attributes:
-        descriptor: of the open lock file.
-        work: what it writes, such as "a training".
-        thread: its number.
-        depth: blocks of `sole_writer` that it is in.
+        descriptor: file descriptor of the open lock file.
+        work: what is being written, such as "a training".
+        thread: identifier of the thread.
+        depth: number of nested blocks of `sole_writer` that the thread is in.
     """
 
     descriptor: int
@@ -145,18 +157,18 @@ class Writer:
     depth: int = 0
 
     def move(self) -> None:
-        """Make the calling thread the one that writes, as where an iterator is read in another one."""
+        """Pass the folder to the calling thread, for an iterator that another thread goes on reading."""
         self.thread = threading.get_ident()
 
 
 _writers: dict[Path, Writer] = {}
-"""Those of this process, by folder."""
+"""The writers of this process, by the real path of their folder."""
 _unlocked: set[int] = set()
-"""File systems without locks, of which this process has warned."""
+"""Device numbers of file systems without locks, for which this process has given a `LockWarning`."""
 
 
 def _forget() -> None:
-    """Leave the folders to the parent in a process that was forked: it goes on without its children."""
+    """Close the lock files in a forked child process: the folders stay locked by the parent process."""
     for writer in _writers.values():
         with suppress(OSError):
             os.close(writer.descriptor)
@@ -169,17 +181,20 @@ if hasattr(os, "register_at_fork"):
 
 @contextmanager
 def sole_writer(folder: Path, work: str) -> Iterator[Writer]:
-    """Hold a folder while the block writes into it; blocks of one thread may hold it inside each other.
+    """Hold a folder while the block writes into it; blocks of one thread may be nested.
 
-    The folder is made if it is not there, and removed again if the block leaves it empty. Where the file system has no
-    locks, a `LockWarning` says so, and the block runs.
+    The folder is made if it does not exist, and removed again if the block leaves it empty. A file system without
+    locks causes a `LockWarning`, and the block runs.
 
     Args:
-        folder: that is written, with all that is in it.
-        work: what is written, for the message to others, such as "a training".
+        folder: the folder, held with everything in it.
+        work: what is being written, such as "a training", for the error in other processes.
+
+    Yields:
+        The writer; blocks inside this one yield the same.
 
     Raises:
-        ArgumentError: somebody else writes into it, or it cannot be written.
+        ArgumentError: another process or thread writes into the folder, or the folder cannot be written.
     """
     check_writable(folder, folder)
     key, thread = real_path(folder), threading.get_ident()
@@ -198,7 +213,7 @@ def sole_writer(folder: Path, work: str) -> Iterator[Writer]:
             yield writer
         finally:
             writer.depth -= 1
-            if not writer.depth and _writers.get(key) is writer:  # else this is a fork
+            if not writer.depth and _writers.get(key) is writer:  # false in a forked child
                 del _writers[key]
                 _unlock(key / LOCK, writer.descriptor)
     finally:
@@ -208,7 +223,12 @@ def sole_writer(folder: Path, work: str) -> Iterator[Writer]:
 
 
 def _lock(folder: Path, path: Path, work: str) -> int:
-    """Lock the file `path` of a folder, and say in it who writes; return its descriptor."""
+    """Lock the lock file `path` of a folder, write into it who holds it, and return its descriptor.
+
+    Raises:
+        ArgumentError: another process holds the lock.
+        OSError: the lock file cannot be opened.
+    """
     while True:
         folder.mkdir(parents=True, exist_ok=True)
         descriptor = _open_lock(path)
@@ -221,8 +241,8 @@ def _lock(folder: Path, path: Path, work: str) -> int:
                 if error.errno in _BUSY:
                     raise _refusal(folder, _holder(descriptor)) from None
                 _warn(folder, descriptor, error)
-            if _is_there(path, descriptor):  # else its last writer has just removed it
-                with suppress(OSError):  # of another user, or the disk is full: it is locked nevertheless
+            if _is_there(path, descriptor):  # else another process has just removed the file
+                with suppress(OSError):  # no right to write the file, or the disk is full: it is locked all the same
                     os.ftruncate(descriptor, 0)
                     who = {"work": work, "process": os.getpid(), "host": socket.gethostname()}
                     os.write(descriptor, json.dumps(who).encode())
@@ -234,11 +254,17 @@ def _lock(folder: Path, path: Path, work: str) -> int:
 
 
 def _open_lock(path: Path) -> int | None:
-    """Open the file of a lock; network file systems need it open for writing. `None` if there is no folder any more."""
+    """Return a descriptor of the lock file, made if necessary; `None` if its folder does not exist.
+
+    It is open for writing where possible, because network file systems lock no other files.
+
+    Raises:
+        OSError: the file cannot be opened.
+    """
     flags = getattr(os, "O_NOFOLLOW", 0)
     try:
         return os.open(path, os.O_RDWR | os.O_CREAT | flags, 0o666)
-    except PermissionError:  # that of another user, who may have been killed
+    except PermissionError:  # a file of another user, perhaps of a killed process
         if not path.is_file():
             raise
         return os.open(path, os.O_RDONLY | flags)
@@ -257,7 +283,7 @@ def _take(descriptor: int) -> None:
 
 
 def _is_there(path: Path, descriptor: int) -> bool:
-    """Whether an open file is still the one of this path."""
+    """Whether `path` still leads to the open file."""
     ours = os.fstat(descriptor)
     with suppress(FileNotFoundError):
         return ours.st_nlink > 0 and os.path.samestat(ours, os.stat(path))
@@ -265,9 +291,9 @@ def _is_there(path: Path, descriptor: int) -> bool:
 
 
 def _unlock(path: Path, descriptor: int) -> None:
-    """Remove the file of a lock and close it: who has opened it meanwhile sees that it is not there any more."""
+    """Remove and close a lock file; a process that has opened it meanwhile finds it removed, see `_is_there`."""
     with suppress(OSError):
-        if sys.platform == "win32":  # no open file can be removed there, so one that somebody else has opened stays
+        if sys.platform == "win32":  # Windows removes no open file: one that another process has open stays
             os.close(descriptor)
             path.unlink()
             return
@@ -276,7 +302,7 @@ def _unlock(path: Path, descriptor: int) -> None:
 
 
 def _holder(descriptor: int) -> str:
-    """Return in words who has locked a file."""
+    """Return the process that wrote a lock file, in words."""
     try:
         os.lseek(descriptor, 0, os.SEEK_SET)
         who = json.loads(os.read(descriptor, _MOST_HOLDER))
@@ -286,7 +312,7 @@ def _holder(descriptor: int) -> str:
 
 
 def _warn(folder: Path, descriptor: int, error: OSError) -> None:
-    """Warn, once for each file system, that it has no locks."""
+    """Warn that the file system of a folder has no locks, once for each file system."""
     if (device := os.fstat(descriptor).st_dev) not in _unlocked:
         _unlocked.add(device)
         message = f"the file system of {folder} has no locks ({error.strerror}), so a second writer cannot be noticed"
@@ -310,10 +336,10 @@ _ADDRESS = re.compile(r"[A-Za-z][\w+.-]+:/")
 
 
 def as_path(path: str | os.PathLike[str]) -> Path:
-    """Return a path that a user gave.
+    """Return a path that a user gave as a `Path`.
 
     Raises:
-        ArgumentError: it is something else, empty, or longer than a path can be.
+        ArgumentError: `path` is no path, is empty, or is longer than the system allows.
     """
     try:
         if not isinstance(path, str | os.PathLike) or path == "" or b"\0" in os.fsencode(path):
@@ -332,18 +358,20 @@ def as_path(path: str | os.PathLike[str]) -> Path:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; move it there on success, remove it on failure.
+    """Yield a temporary path beside `path`; at the end of the block move the new file from there to `path`.
+
+    If the block fails, `path` stays as it was.
 
     Raises:
-        ArgumentError: `path` cannot be written, for example because the disk is full, or it is no regular file.
+        ArgumentError: `path` cannot be written, for example because the disk is full, or is not a regular file.
     """
     with naming_target(path):
         _check_regular(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         sweep_once(path.parent)
-        with temporary(path.parent, path.suffix) as written:
-            yield written
-            written.replace(path)
+        with temporary(path.parent, path.suffix) as new:
+            yield new
+            new.replace(path)
 
 
 def _check_regular(path: Path) -> None:
@@ -354,10 +382,10 @@ def _check_regular(path: Path) -> None:
 
 @contextmanager
 def staging(folder: Path) -> Iterator[Path]:
-    """Yield a new folder inside `folder`, which is made if it is not there; remove it in the end.
+    """Yield a new temporary folder inside `folder`, and remove it in the end; `folder` is made if necessary.
 
     Raises:
-        ArgumentError: it cannot be made.
+        ArgumentError: `folder` cannot be written.
     """
     with naming_target(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -368,7 +396,11 @@ def staging(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def naming_target(path: Path) -> Iterator[None]:
-    """Raise an `ArgumentError` that names `path` where the block cannot write."""
+    """Turn an `OSError` of the block, which writes `path`, into an error that names `path`.
+
+    Raises:
+        ArgumentError: the block raised an `OSError`.
+    """
     try:
         yield
     except OSError as error:
@@ -380,7 +412,11 @@ def naming_target(path: Path) -> Iterator[None]:
 
 @contextmanager
 def naming_source(path: Path, kind: type[EnergyQLError] = ModelError) -> Iterator[None]:
-    """Raise an error of this kind that names `path` where the block cannot read it."""
+    """Turn an error of the block, which reads `path`, into an error of type `kind` that names `path`.
+
+    Raises:
+        EnergyQLError: the block raised an `OSError` or a `MemoryError`.
+    """
     try:
         yield
     except FileNotFoundError:
@@ -396,9 +432,9 @@ def naming_source(path: Path, kind: type[EnergyQLError] = ModelError) -> Iterato
 
 
 def what_is_there(path: Path) -> str:
-    """Return a hint for a file or folder that is missing: one of a similar name, or where it was looked for.
+    """Return a hint for a file or folder that is missing: a path of a similar name, or where it was looked for.
 
-    A suggestion has the same suffix; only that of a file with the same name may differ.
+    A suggestion has the suffix of `path`, or is a file with the same name and another suffix.
     """
     folder = path.parent
     try:
@@ -412,10 +448,14 @@ def what_is_there(path: Path) -> str:
 
 
 def check_writable(path: Path, folder: Path) -> None:
-    """Check, before any work is done, that `folder` can be written or made, so that `path` can be written into it.
+    """Check, before any work is done, that `path` can be written into `folder`, which may have to be made.
+
+    Args:
+        path: the file to write, or `folder` itself.
+        folder: the folder.
 
     Raises:
-        ArgumentError: it cannot; the message names `path`.
+        ArgumentError: `path` cannot be written; the message names it.
     """
     if path != folder:
         _check_regular(path)
@@ -435,16 +475,20 @@ def check_writable(path: Path, folder: Path) -> None:
         )
     with naming_target(path), suppress(FileNotFoundError):
         os.lstat(path)  # raises where the name is too long
-    with naming_target(path), temporary(folder, ".txt"):  # the disk may be full, or a system refuse for its own reasons
+    with naming_target(path), temporary(folder, ".txt"):  # the disk may be full, or the system refuse for other reasons
         pass
 
 
 def check_destination(path: Path, suffixes: Sequence[str] = PICTURE_SUFFIXES) -> Path:
-    """Check, before any work is done, that a result can be saved to `path`: a file with such a suffix, or a folder.
+    """Check, before any work is done, that a result can be saved to `path`, and return `path`.
+
+    Args:
+        path: a file that ends in one of `suffixes`, or a folder.
+        suffixes: in lower case, each with its dot.
 
     Raises:
-        ArgumentError: the path has the suffix of another kind of file, is a folder where a file is asked for or the
-            other way round, or cannot be written.
+        ArgumentError: the path has the suffix of another kind of file, ends like a file but is a folder, or cannot be
+            written.
     """
     file = path.suffix.lower() in suffixes
     if path.suffix and not file and not os.path.isdir(path):
@@ -457,7 +501,11 @@ def check_destination(path: Path, suffixes: Sequence[str] = PICTURE_SUFFIXES) ->
 
 
 def refuse_address(path: str | Path) -> None:
-    """Raise an `ArgumentError` if an address is given in place of a file or folder."""
+    """Check that `path` is no address such as `https://...`.
+
+    Raises:
+        ArgumentError: it is one.
+    """
     if _ADDRESS.match(str(path)):
         raise ArgumentError(
             f"{path} is an address, and energyql reads files",
@@ -466,55 +514,59 @@ def refuse_address(path: str | Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write text as UTF-8."""
-    with replacing(path) as written:
-        written.write_text(text, encoding="utf-8")
+    """Write text as UTF-8; see `replacing`."""
+    with replacing(path) as target:
+        target.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, data: Any) -> None:
-    """Write `data` as indented JSON."""
+    """Write `data` as indented JSON; see `replacing`."""
     write_text(path, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
 
 
 def write_picture(path: Path, picture: Image) -> None:
-    """Write a picture in the format that the path ends in."""
-    with replacing(path) as written:
-        picture.save(written)
+    """Write a picture in the format of the path's suffix; see `replacing`."""
+    with replacing(path) as target:
+        picture.save(target)
 
 
 def tensor_bytes(tensors: Mapping[str, Tensor]) -> bytes:
-    """Return tensors as the content of a file of safetensors."""
-    import torch  # here, because reading a vocabulary needs this module and must not wait for torch
+    """Return the content of a file of safetensors with these tensors."""
+    import torch  # here, because other users of this module need no torch, which takes long to import
     from safetensors.torch import save
 
-    # Copies, because tensors that share memory are refused.
+    # Copies, because safetensors refuses tensors that share memory.
     form = torch.contiguous_format
     return save({name: tensor.detach().cpu().clone(memory_format=form) for name, tensor in tensors.items()})
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write tensors as safetensors."""
+    """Write tensors as a file of safetensors; see `replacing`."""
     data = tensor_bytes(tensors)
-    with replacing(path) as written:
-        written.write_bytes(data)
+    with replacing(path) as target:
+        target.write_bytes(data)
 
 
 def real_path(path: Path) -> Path:
-    """Return the absolute path without symbolic links; a loop of them, which nothing can open, stays as it is."""
+    """Return the absolute path without symbolic links; a path in a loop of links keeps them."""
     return Path(os.path.realpath(path))
 
 
 def refuse_special(path: Path, kind: type[EnergyQLError] = ModelError) -> None:
-    """Raise an error of this kind if there is a pipe, device or socket: it may never open, and never end."""
+    """Check that `path` is no pipe, device or socket, whose opening or reading may never end.
+
+    Raises:
+        EnergyQLError: it is one; the type is `kind`.
+    """
     if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
         raise kind(f"cannot read {path}: it is no regular file", hint="save what it gives to a file, and name that")
 
 
 def check_file(path: Path, most: int | None = None, kind: type[EnergyQLError] = ModelError) -> int:
-    """Check that a regular file is there, of at most so many bytes, and return its size.
+    """Check that `path` is a regular file of at most `most` bytes (`None`: of any size), and return its size in bytes.
 
     Raises:
-        EnergyQLError: it is not; of the kind that is asked for.
+        EnergyQLError: it is not; the type is `kind`.
     """
     refuse_special(path, kind)
     with naming_source(path, kind):
@@ -530,10 +582,10 @@ def check_file(path: Path, most: int | None = None, kind: type[EnergyQLError] = 
 
 
 def read_bytes(path: Path, most: int, kind: type[EnergyQLError] = ModelError) -> bytes:
-    """Read a regular file of at most so many bytes.
+    """Read a regular file of at most `most` bytes.
 
     Raises:
-        EnergyQLError: it is missing, larger or cannot be read; of the kind that is asked for.
+        EnergyQLError: the file is missing, larger or cannot be read; the type is `kind`.
     """
     size = check_file(path, most, kind)
     with naming_source(path, kind), path.open("rb") as file:
@@ -544,23 +596,23 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object of at most `MOST_JSON` bytes, whose whole numbers have at most `MOST_DIGITS` digits.
 
     Raises:
-        ModelError: the file is missing or holds something else.
+        ModelError: the file is missing, cannot be read, or holds no such object.
     """
     data = read_bytes(path, MOST_JSON)
     try:
-        found = parse_json(data)
+        content = parse_json(data)
     except ValueError as error:
         raise ModelError(f"cannot read {path}: {error}", hint="write it again as JSON") from error
-    if not isinstance(found, dict):
+    if not isinstance(content, dict):
         raise ModelError(f"{path} must hold a JSON object", hint="its text begins with { and ends with }")
-    return found
+    return content
 
 
 def parse_json(data: bytes) -> Any:
-    """Return the value of JSON in UTF-8 whose whole numbers have at most `MOST_DIGITS` digits.
+    """Return the value of a JSON text in UTF-8, whose whole numbers have at most `MOST_DIGITS` digits.
 
     Raises:
-        ValueError: it is something else, or nested too deep.
+        ValueError: `data` is no such text, or is nested too deep.
     """
     try:
         return json.loads(data.decode("utf-8"), parse_int=_whole)
@@ -575,7 +627,7 @@ def _whole(text: str) -> int:
 
 
 def read_whole(text: str) -> int | None:
-    """Return the number that a text of at most `MOST_DIGITS` digits from 0 to 9 writes; `None` for any other text."""
+    """Return the number in a text of 1 to `MOST_DIGITS` digits from 0 to 9; `None` for any other text."""
     return int(text) if re.fullmatch(f"[0-9]{{1,{MOST_DIGITS}}}", text) else None
 
 
@@ -590,7 +642,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """Read a file of safetensors.
 
     Raises:
-        ModelError: it is missing, damaged or holds something else.
+        ModelError: the file is missing, damaged, or of another format.
     """
     from safetensors import SafetensorError  # here, as in `tensor_bytes`
     from safetensors.torch import load, load_file
@@ -598,51 +650,54 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     check_file(path)
     try:
         with naming_source(path):
-            # The library opens no path with bytes that are no text.
+            # `load_file` opens no path that is not valid text.
             return load_file(path) if _is_text(path) else load(path.read_bytes())
     except (SafetensorError, ValueError, TypeError, LookupError, RuntimeError) as error:
         raise ModelError(f"cannot read {path}: it is damaged ({error})", hint="copy or download it again") from error
 
 
 def fingerprint(path: Path) -> str:
-    """SHA-256 of a regular file, hexadecimal.
+    """Return the SHA-256 of a regular file, hexadecimal.
 
     Raises:
-        ModelError: it cannot be read.
+        ModelError: the file cannot be read.
     """
     check_file(path)
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     with naming_source(path), path.open("rb") as file:
         while block := file.read(1 << 20):
-            found.update(block)
-    return found.hexdigest()
+            digest.update(block)
+    return digest.hexdigest()
 
 
-SAVED, OLD = ".energyql-saved", "old.json"
-"""The folder of files that are to be moved to their places, and the list of the earlier files in it."""
+SAVED = ".energyql-saved"
+"""Name of the folder whose files are saved, but not yet moved to their places."""
+OLD = "old.json"
+"""Name of the file in it that lists the earlier files to remove: "gone", and "hidden", whose places new files take."""
 _DESCRIPTIONS = ("result.json", "edit.json", "vocabulary.json")
 
 
 @contextmanager
 def saving(folder: Path, old: Callable[[Path], Iterable[Path]]) -> Iterator[Path]:
-    """Yield an empty folder for new files; when the block ends, they take the place of the old ones in `folder`.
+    """Yield an empty folder for new files; at the end of the block they replace the old files in `folder`.
 
-    A process that is killed leaves the old files or the new ones. Files that are neither stay as they are. Meanwhile
-    nobody else may write into the folder.
+    If the process is killed, `folder` holds all old files or all new ones. Its other files stay. No other process or
+    thread may write into `folder` meanwhile.
 
     Args:
-        folder: is made if it is not there.
-        old: returns those files in it that are removed, unless a new one has their name.
+        folder: made if necessary.
+        old: returns the files in a folder that are old: they are removed, or replaced by new files of the same name.
 
     Raises:
-        ArgumentError: the folder cannot be written, or somebody else writes into it.
+        ArgumentError: the folder cannot be written, or another process or thread writes into it.
+        DataError: the files of an earlier, interrupted saving are damaged.
     """
     with sole_writer(folder, "a result"):
         finish_saving(folder)
         with naming_target(folder), staging(folder) as staged:
             try:
                 yield staged
-            except ArgumentError as error:  # people know the folder that they named
+            except ArgumentError as error:  # name the folder that the user named
                 raise ArgumentError(error.message.replace(str(staged), str(folder)), hint=error.hint) from error
             new = set(_files(staged))
             if taken := [path for path in new if (folder / path).is_dir()]:
@@ -657,13 +712,15 @@ def saving(folder: Path, old: Callable[[Path], Iterable[Path]]) -> Iterator[Path
 
 @contextmanager
 def changing(folder: Path) -> Iterator[Path]:
-    """Yield a folder with the files of `folder`; what is changed in it changes in `folder` when the block ends.
+    """Yield a folder with links to the files of `folder`; changes in it are made in `folder` at the end of the block.
 
-    A process that is killed leaves all files as they were, or all as they are after the block. Files must be replaced
-    in it, as `energyql.files` does, not written over: they are links to those in `folder`. Folders are left out.
+    If the process is killed, all files of `folder` are as before the block, or all as after it. Files in the yielded
+    folder must be replaced, as `replacing` does, not written in place, because a link is the file in `folder` itself.
+    Folders inside `folder` are left out.
 
     Raises:
-        ArgumentError: the folder cannot be written.
+        ArgumentError: the folder cannot be written, or another process or thread writes into it.
+        DataError: the files of an earlier, interrupted saving are damaged.
     """
     removed: list[Path] = []
     with saving(folder, lambda _: removed) as staged:
@@ -679,7 +736,7 @@ def changing(folder: Path) -> Iterator[Path]:
 
 
 def _linked(path: Path, link: Path) -> tuple[int, ...]:
-    """Make a link to a file, or a copy of it where there are no links; return what tells it from a later one."""
+    """Link or copy a file to `link`, and return the mark of the new file; see `_mark`."""
     if path.is_symlink():
         link.symlink_to(real_path(path))
     else:
@@ -691,21 +748,23 @@ def _linked(path: Path, link: Path) -> tuple[int, ...]:
 
 
 def _mark(path: Path) -> tuple[int, ...]:
+    """Return numbers that differ after a file was replaced or written: device, inode, size and time of change."""
     facts = path.lstat()
     return facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns
 
 
 def finish_saving(folder: Path) -> None:
-    """Move files that were saved, but not yet moved to their places when their process was killed.
+    """Move the files of an interrupted `saving` to their places, if there are some.
 
     Raises:
         ArgumentError: they cannot be moved, for example because the disk is read-only.
+        DataError: they are damaged.
     """
     saved = folder / SAVED
     if not os.path.isdir(saved):  # false also for what cannot be a path
         return
     with naming_target(folder), locked(saved) as held:
-        if not held:  # another process has just done it
+        if not held:  # another process has just moved them
             return
         if (saved / OLD).is_file():  # else an earlier process was killed while it removed the empty folder
             try:
@@ -718,12 +777,17 @@ def finish_saving(folder: Path) -> None:
 
 
 def _move(saved: Path, folder: Path) -> None:
-    """Move all files of `saved` to `folder`; can be repeated after an interruption at any point."""
+    """Move all files of the folder `saved` to `folder`; a move that was interrupted can be repeated.
+
+    Raises:
+        ArgumentError: a listed path leaves `folder`.
+        KeyError, TypeError, ValueError, ModelError: the list of earlier files is damaged.
+    """
     new = [path for path in _files(saved) if path != Path(OLD)]
     lists = read_json(saved / OLD)
     gone, hidden = ([Path(str(name)) for name in lists[name]] for name in ("gone", "hidden"))
     _check_inside(folder, [*new, *gone, *hidden])
-    # A hidden file that is not among the new ones has come back already: it is the new one.
+    # A hidden file that is not in `new` was moved before an interruption: its place holds the new file.
     for path in sorted([*gone, *(path for path in hidden if path in new)], key=_descriptions_first):
         (folder / path).unlink(missing_ok=True)
     for path in sorted(new, key=_descriptions_first, reverse=True):
@@ -735,17 +799,17 @@ def _move(saved: Path, folder: Path) -> None:
 
 
 def _descriptions_first(path: Path) -> tuple[bool, int, Path]:
-    """Order files so that descriptions come first, and that of the whole folder before those of its parts."""
+    """Return a key that sorts descriptions before other files, and that of the whole folder before those inside it."""
     return path.name not in _DESCRIPTIONS, len(path.parts), path
 
 
 def _files(folder: Path) -> list[Path]:
-    """Return all files below a folder, relative to it."""
+    """Return the paths of all files in a folder and the folders inside it, relative to the folder."""
     return [Path(root, name).relative_to(folder) for root, _, names in os.walk(folder) for name in names]
 
 
 def _check_inside(folder: Path, paths: Iterable[Path]) -> None:
-    """Check that nothing outside the folder is removed or replaced, whoever wrote the list.
+    """Check that all paths, relative to `folder`, stay inside it, because the list may come from a stranger.
 
     Raises:
         ArgumentError: a path leaves the folder.

@@ -1,8 +1,8 @@
-"""Code from elsewhere: optional libraries, and generators and judges by name.
+"""Code outside this package: optional libraries, and generators and judges by name.
 
-A plugin is `module:factory`, for code of one's own, or the name under which a package offers one.
+The name of a plugin is `module:factory`, for a user's own code, or the name of an entry point of an installed package.
 
-To look up a name is to run code. So names are taken from a user, and from a model folder only with a user's permission.
+To look up a name runs code. So a name that a model folder holds is looked up only with the user's permission.
 """
 
 from __future__ import annotations
@@ -22,31 +22,33 @@ from typing import Any
 from energyql.errors import ArgumentError, EnergyQLError, ModelError, misfit
 from energyql.vocabulary import closest
 
-GENERATORS, JUDGES = "energyql.generators", "energyql.judges"
-"""Groups of entry points. Those of judges label pictures too: a labeller is a judge."""
+GENERATORS = "energyql.generators"
+"""Group of the entry points of generators."""
+JUDGES = "energyql.judges"
+"""Group of the entry points of judges, which label pictures too."""
 _OBJECT = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
-_WRITTEN = re.compile(r"[\w.-]{1,100}(:[\w.]{1,100})?")
-"""What may be a name in a model folder: nothing that a shell or a terminal could take for more."""
+_SAFE_NAME = re.compile(r"[\w.-]{1,100}(:[\w.]{1,100})?")
+"""Form of a name in a model folder: without characters that have a meaning for a shell or terminal."""
 _NOT_OWN = (str(Path(__file__).parent), *(sysconfig.get_path(kind) for kind in ("stdlib", "purelib", "platlib")))
-"""Folders of code that nobody named: this package and libraries."""
+"""Folders whose modules are no helpers of a plugin: this package and the installed libraries."""
 _FRAMES = 3
-"""Most places of somebody's code that a message shows."""
+"""Most lines of a plugin's code that the message of an error shows."""
 _named: dict[str, str] = {}
-"""The names that were looked up, and the top-level module of each."""
+"""Name of each plugin that was looked up -> its top-level module."""
 _helpers: set[str] = set()
-"""The top-level modules in the working directory that these imported."""
+"""Top-level modules in the working directory that these modules imported."""
 
 
 def import_optional(module: str, need: str, hint: str) -> Any:
-    """Import a library that is no requirement of this one.
+    """Import an optional library, and return its module.
 
     Args:
-        module: its name in Python.
+        module: name of the module.
         need: what needs which library, such as "a table needs pandas".
         hint: the command that installs it.
 
     Raises:
-        ArgumentError: it is not installed.
+        ArgumentError: the library is not installed.
     """
     try:
         return importlib.import_module(module)
@@ -55,25 +57,31 @@ def import_optional(module: str, need: str, hint: str) -> Any:
 
 
 def is_plugin(name: str, group: str) -> bool:
-    """Whether a text is of the form `module:object`, or the name of an installed plugin; nothing is imported."""
+    """Return whether `name` has the form `module:object` or is an entry point of `group`; nothing is imported."""
     return bool(_OBJECT.fullmatch(name) or entry_points(group=group, name=name))
 
 
 def load_plugin(name: str, group: str) -> Any:
-    """Import the object called `module:object`, or the plugin of that name; the working directory is searched as well.
+    """Import an object, from the working directory as well.
 
     Args:
-        name: what a user wrote, or allowed.
+        name: `module:object`, or the name of an entry point.
         group: `GENERATORS` or `JUDGES`.
 
+    Returns:
+        The object itself; it is not called.
+
     Raises:
-        ArgumentError: there is no such module, object or plugin, or two packages offer different ones.
+        ArgumentError: there is no such module, object or entry point, or two packages offer different ones.
     """
     return _imported(name) if ":" in name else _installed(name, group)
 
 
 def blame(error: BaseException) -> EnergyQLError | None:
-    """Return what to tell of an exception that code looked up by name raised; `None` if it comes from elsewhere."""
+    """Return an error that names the plugin whose code raised `error`, and the lines of that code.
+
+    `None` is returned if no code of a plugin was running.
+    """
     steps = [step for step in traceback.walk_tb(error.__traceback__) if _is_own(step[0])]
     if not steps:
         return None
@@ -88,7 +96,7 @@ def blame(error: BaseException) -> EnergyQLError | None:
 
 
 def _is_own(frame: FrameType) -> bool:
-    """Whether a frame is of a module that was looked up, or that such a one imported."""
+    """Return whether a frame runs code of a plugin or of one of its helper modules."""
     return _module(frame) in {*_named.values(), *_helpers} - {"energyql", "__main__"}
 
 
@@ -97,7 +105,7 @@ def _module(frame: FrameType) -> str:
 
 
 def make_plugin(factory: Callable[[], Any], name: str) -> Any:
-    """Return what a factory makes, a class or a function.
+    """Call a class or function without arguments, and return what it returns.
 
     Raises:
         ArgumentError: it needs arguments.
@@ -109,18 +117,18 @@ def make_plugin(factory: Callable[[], Any], name: str) -> Any:
 
 
 def check_allowed(name: object, kind: str, place: object, allowed: bool) -> str:
-    """Return the name of a generator, judge or reader that a model folder gives, where it may be followed.
+    """Return the name of code that a model folder holds, if that code may be run.
 
     Args:
-        name: as the folder has it.
-        kind: "generator", "judge" or "reader", which is also the name of the argument.
+        name: the name in the folder, of any type.
+        kind: "generator", "judge" or "reader", which is also the name of the argument of `load_model`.
         place: the folder, for messages.
-        allowed: whether the user allows the names of the folder.
+        allowed: whether the user allows to run code that the folder names.
 
     Raises:
-        ModelError: it may not, or it is no name.
+        ModelError: the code may not be run, or `name` is no name of code.
     """
-    if not isinstance(name, str) or not _WRITTEN.fullmatch(name):
+    if not isinstance(name, str) or not _SAFE_NAME.fullmatch(name):
         raise ModelError(
             f"{place}: the name of its {kind} is no name of code",
             hint="train the attributes again with the name of the code",
@@ -146,7 +154,7 @@ def _imported(name: str) -> Any:
     sys.path.insert(0, here)
     _named[name] = module.partition(".")[0]
     try:
-        found: Any = importlib.import_module(module)
+        target: Any = importlib.import_module(module)
     except (ImportError, SyntaxError) as error:
         del _named[name]
         hint = f"{name} is taken as module:object, with the module in {here} or installed in this environment"
@@ -160,13 +168,13 @@ def _imported(name: str) -> Any:
         if file.startswith(here + os.sep) and not file.startswith(_NOT_OWN):
             _helpers.add(other.partition(".")[0])
     for part in attribute.split("."):
-        if not hasattr(found, part):
-            near = closest(part, dir(found))
+        if not hasattr(target, part):
+            near = closest(part, dir(target))
             place = getattr(sys.modules[module], "__file__", module)
             hint = f"did you mean {near}?" if near else f"the module is {place}"
             raise ArgumentError(f"module {module!r} has no {attribute!r}", hint=hint)
-        found = getattr(found, part)
-    return found
+        target = getattr(target, part)
+    return target
 
 
 def _installed(name: str, group: str) -> Any:
@@ -177,9 +185,9 @@ def _installed(name: str, group: str) -> Any:
         raise ArgumentError(f"{name!r} is the name of several {kind}", hint=hint)
     if not points:
         names = sorted({point.name for point in entry_points(group=group)})
-        known = f"installed {kind}: {', '.join(names)}; or name" if names else "name"
+        choices = f"installed {kind}: {', '.join(names)}; or name" if names else "name"
         raise ArgumentError(
-            f"no installed package has {name!r} among its {kind}", hint=f"{known} code of your own as module:function"
+            f"no installed package has {name!r} among its {kind}", hint=f"{choices} code of your own as module:function"
         )
     (point,) = points.values()
     _named[name] = point.module.partition(".")[0]

@@ -10,17 +10,20 @@ from rich.console import Console
 from rich.progress import Progress, TaskID
 
 Report = Callable[[str, float], None]
-"""Called with the name of a stage and the fraction of it that is done, in [0, 1]. An exception that it raises ends the
-computation, so a caller can cancel."""
+"""Function of the name of a stage and the fraction of the stage that is done, in [0, 1]. An exception that it raises
+ends the computation, so a caller can cancel."""
 NOTEBOOK_DELAY = 1.0
-"""Seconds before the line in a notebook appears: what takes less time leaves no output in the cell."""
+"""Seconds before the line in a notebook appears: a shorter computation leaves no output in the cell."""
 
 
 @contextmanager
 def reporting(show: bool | Report) -> Iterator[Report]:
-    """Yield a function that draws a bar of each stage on standard error, or nothing; a function is yielded as it is.
+    """Yield a function that reports the progress of the block.
 
-    In a notebook one line of the cell's output shows the stage, and is empty at the end.
+    In a notebook one line in the output of the cell shows the stage, and is emptied in the end.
+
+    Args:
+        show: whether to draw a bar for each stage on standard error; or a function, which is yielded itself.
     """
     if callable(show):
         yield show
@@ -29,7 +32,7 @@ def reporting(show: bool | Report) -> Iterator[Report]:
         yield lambda stage, fraction: None
         return
     console = Console(stderr=True)
-    if console.is_jupyter:  # where the bars of rich need ipywidgets and leave an output
+    if console.is_jupyter:  # the bars of rich need ipywidgets there, and leave an output
         with _notebook_line() as line:
             yield line
         return
@@ -38,7 +41,7 @@ def reporting(show: bool | Report) -> Iterator[Report]:
 
         def report(stage: str, fraction: float) -> None:
             if not tasks:
-                stack.enter_context(bars)  # only now: without a bar it leaves an empty line, such as before an error
+                stack.enter_context(bars)  # only now: started without a bar, it prints an empty line
             if stage not in tasks:
                 tasks[stage] = bars.add_task(f"{stage:>9}", total=1.0)
             bars.update(tasks[stage], completed=fraction)
@@ -48,17 +51,18 @@ def reporting(show: bool | Report) -> Iterator[Report]:
 
 @contextmanager
 def _notebook_line() -> Iterator[Report]:
+    """Yield a function that shows the progress in the output of a notebook's cell; the output is emptied in the end."""
     from IPython.display import display
 
-    begun, shown = time.monotonic(), ""
+    begun, current = time.monotonic(), ""
     handle = None
 
     def report(stage: str, fraction: float) -> None:
-        nonlocal handle, shown
+        nonlocal handle, current
         line = f"{stage} {fraction:.0%}"
-        if line == shown or time.monotonic() - begun < NOTEBOOK_DELAY:
+        if line == current or time.monotonic() - begun < NOTEBOOK_DELAY:
             return
-        shown, content = line, {"text/plain": line}
+        current, content = line, {"text/plain": line}
         if handle is None:
             handle = display(content, raw=True, display_id=True)
         else:

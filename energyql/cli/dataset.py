@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from energyql.progress import Report
 
 _MOST_BARS = 12
-"""Classes that get a bar of their own; of more only the sum is shown."""
+"""Largest number of classes with a bar each; for more classes there is one bar for the sum."""
 
 
 def dataset(
@@ -75,19 +75,22 @@ def dataset(
         if not quiet:
             err.print(escape(str(run.estimate(progress=True))))
         with resumable(), _bars(opened, run.held, not quiet) as report:
-            written = run.write(report)
+            result = run.write(report)
     if as_json:
-        print_json(written.to_dict())
+        print_json(result.to_dict())
     elif not quiet:
-        out.print(escape(f"{written.summary()}. Saved {save_to}"))
-    written.check_complete()
+        out.print(escape(f"{result.summary()}. Saved {save_to}"))
+    result.check_complete()
 
 
 @contextmanager
 def _bars(plan: DatasetPlan, held: dict[str, int], show: bool) -> Iterator[bool | Report]:
-    """Yield a report that draws a bar for each class, with pictures, rate and time left; or False.
+    """Yield a function that shows the progress in bars, with pictures, rate and time left; or False.
 
-    Pictures that are `held` already are only checked, so they count neither for the rate nor for the time left.
+    Args:
+        plan: the plan; each of its classes gets a bar.
+        held: name of a class -> number of pictures of earlier runs, which count neither for the rate nor the time left.
+        show: whether to show bars.
     """
     if not show:
         yield False

@@ -81,9 +81,9 @@ def directions(
                 f"the packaged model {model!r} is not changed" if packaged else f"{model} is no model folder",
                 hint="name a folder for a copy with attributes, --into",
             )
-        names, found = _names(name), Directions.load(save_to)
+        names, axes = _names(name), Directions.load(save_to)
         bank = name_directions(
-            found, names, model, into, replace=replace, generator=generator, allow_plugins=allow_plugins,
+            axes, names, model, into, replace=replace, generator=generator, allow_plugins=allow_plugins,
             device=device, progress=not quiet,
         )  # fmt: skip
         if not quiet:
@@ -95,18 +95,18 @@ def directions(
 
     source = open_source(model, generator=generator, allow_plugins=allow_plugins)
     with sole_writer(save_to, "a search for directions"), reporting(not quiet) as report:
-        found = find_directions(
+        axes = find_directions(
             source, method or "ganspace", n or 10, goals=None if goals is None else read_names(goals),
             labeller=None if labeller is None else import_labeller(labeller),
             layers=None if layers is None else read_rows(layers), truncation=truncation, label=fitted_label(label),
             device=device, progress=report,
         )  # fmt: skip
-        page = draw_directions(found, source.generator, seed=seed, report=report)
-        found.save(save_to)
+        page = draw_directions(axes, source.generator, seed=seed, report=report)
+        axes.save(save_to)
         write_picture(save_to / PAGE, page)
     if quiet:
         return
-    for title, share, (low, *_, high) in zip(found.titles, found.share.tolist(), found.quantiles.tolist(), strict=True):
+    for title, share, (low, *_, high) in zip(axes.titles, axes.share.tolist(), axes.quantiles.tolist(), strict=True):
         out.print(f"{escape(title)}: share {100 * share:.1f} %, values {low:.1f} to {high:.1f}")
     out.print(f"Saved {escape(str(save_to))}. Look at {PAGE} there, then name directions: --name 0=NAME")
 

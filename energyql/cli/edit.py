@@ -180,7 +180,7 @@ def animate(
 
 
 def read_start(texts: list[str]) -> int | list[int] | Path | list[Path]:
-    """Parse the start of an edit: a seed, seeds, a folder, or paths of pictures.
+    """Return the start of an edit in the texts of an option: a seed, seeds, a folder, or paths of pictures.
 
     Raises:
         ArgumentError: seeds and pictures are mixed, or a number is no seed.
@@ -203,10 +203,14 @@ def read_start(texts: list[str]) -> int | list[int] | Path | list[Path]:
 
 
 def read_preset(name: str, weights: list[str]) -> Preset:
-    """Return a preset with some of its weights replaced, such as near_z=0.01.
+    """Return a preset with some of its weights replaced.
+
+    Args:
+        name: name of the preset.
+        weights: texts such as near_z=0.01.
 
     Raises:
-        ArgumentError: there is no such preset or weight, or a weight is not a number.
+        ArgumentError: there is no such preset or weight, or a weight is not a number or is out of range.
     """
     from dataclasses import replace
 
@@ -225,10 +229,13 @@ def read_preset(name: str, weights: list[str]) -> Preset:
 
 
 def read_layers(texts: list[str]) -> list[int] | dict[str, list[int]] | None:
-    """Parse layers for every edit, such as 4-9 or 0,1,7; or for attributes, such as hair=6-8.
+    """Return the layers in the texts of an option: of every edit, or attribute -> layers; `None` without a text.
+
+    Args:
+        texts: one such as 4-9 or 0,1,7; or several such as hair=6-8.
 
     Raises:
-        ArgumentError: they are written in another way, or both are given.
+        ArgumentError: a text has another form, or both forms are given.
     """
     if len(texts) == 1 and "=" not in texts[0]:
         return read_rows(texts[0])
@@ -239,19 +246,19 @@ def read_layers(texts: list[str]) -> list[int] | dict[str, list[int]] | None:
 
 
 def read_rows(text: str) -> list[int]:
-    """Parse layers of W+, such as 4-9 or 0,1,7.
+    """Return the numbers of layers in a text such as 4-9 or 0,1,7.
 
     Raises:
-        ArgumentError: they are written in another way.
+        ArgumentError: the text has another form.
     """
-    found: list[int] = []
+    numbers: list[int] = []
     try:
         for part in text.split(","):
             first, dash, last = part.partition("-")
             rows = range(int(first), int(last) + 1) if dash else [int(first)]
             if not rows:
                 raise ValueError
-            found += rows
+            numbers += rows
     except ValueError:
         raise ArgumentError(f"layers are written 4-9 or 0,1,7, not {text!r}") from None
-    return found
+    return numbers

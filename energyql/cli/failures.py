@@ -1,6 +1,6 @@
-"""How the command line ends where something fails: one message on standard error, and an exit code.
+"""End of a command that fails: one message on standard error, and an exit code.
 
-Wrong words of a command are explained here as well, in one way for every option and every version of typer.
+Messages about wrong arguments of a command are the same for every version of typer.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from energyql.plugins import blame
 from energyql.vocabulary import closest
 
 _NO_MEMORY = ("bad_alloc", "can't allocate memory", "out of memory", "annot allocate memory", "failed to map segment")
-"""Parts of the messages of torch and of the system where memory ends."""
+"""Parts of the messages of torch and of the system about a lack of memory."""
 _USAGE: Any = typer.BadParameter.__base__
-"""Class of all errors of typer about the words of a command; its module differs between versions."""
+"""Class of all errors of typer about the arguments of a command; its module differs between versions."""
 
 
 def open_closed() -> None:
-    """Open the null device in place of standard input, output and error that the caller has closed.
+    """Open the null device in place of standard input, output and error if the caller has closed them.
 
     Without this Python has no object for them, and the next file that is opened would take their place.
     """
@@ -39,21 +39,24 @@ def open_closed() -> None:
 
 @contextmanager
 def reporting_failures() -> Iterator[None]:
-    """End the process with a message where the block raises an error of energyql, or disk or memory end."""
+    """End the process with a message if the block raises an error of energyql or of a plugin, or lacks disk or memory.
+
+    Any other error is a bug, and is raised again.
+    """
     try:
         try:
             yield
         finally:
-            sys.stdout.flush()  # here, where a full disk is an error that can be reported
+            sys.stdout.flush()  # here, so that a full disk is reported below
     except EnergyQLError as error:
         _fail(type(error).__name__, str(error), error.exit_code)
-    except OSError as error:  # of standard output, or of somebody's code: ours about a file is an EnergyQLError
+    except OSError as error:  # of standard output or of a plugin: this package raises an EnergyQLError for a file
         if _memory_ended(error):
             _fail_for_want_of_memory()
         _fail_in_named_code(error)
-        # Else Python tries to write the rest once more when it ends, and fails once more.
+        # Python writes the rest of the output when it ends, which would fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if isinstance(error, BrokenPipeError):  # the reader has gone, as `head` does
+        if isinstance(error, BrokenPipeError):  # the reader has ended, such as `head`
             sys.exit(1)
         what = f"open {error.filename}" if error.filename else "write standard output"
         _fail(EnergyQLError.__name__, f"cannot {what}: {error.strerror or error}", EnergyQLError.exit_code)
@@ -68,9 +71,9 @@ def reporting_failures() -> Iterator[None]:
 
 
 def explain_usage(error: Any) -> ArgumentError:
-    """Return an error of typer about the words of a command in the words of this package.
+    """Return an `ArgumentError` for an error of typer about the arguments of a command.
 
-    Values that an option takes are read from its declaration, because the words of typer change with its version.
+    The values that an option may have are read from its declaration, because typer's messages depend on its version.
     """
     message, _, hint = error.format_message().rstrip(".").partition(". ")
     parameter, ctx = getattr(error, "param", None), error.ctx
@@ -86,25 +89,25 @@ def explain_usage(error: Any) -> ArgumentError:
         option = parameter.opts[0]
         if choices := _choices(declared):
             quoted = re.search("'(.*)' is not one of", error.message)
-            found = closest(quoted[1], choices) if quoted else None
+            near_choice = closest(quoted[1], choices) if quoted else None
             message = f"{option} cannot be {quoted[1]!r}" if quoted else f"{option} has no such value"
-            hint = f"{f'did you mean {found}? ' if found else ''}choose {', '.join(choices)}"
+            hint = f"{f'did you mean {near_choice}? ' if near_choice else ''}choose {', '.join(choices)}"
         elif number := _number(declared):
             message = f"{option} must be {number}"
-    shown = f"{ctx.command_path} --help describes the command" if ctx else ""
+    advice = f"{ctx.command_path} --help describes the command" if ctx else ""
     message, hint = (text[:1].lower() + text[1:] for text in (message, hint.rstrip(".")))
-    return ArgumentError(message, hint="\n".join(filter(None, (hint, shown))))
+    return ArgumentError(message, hint="\n".join(filter(None, (hint, advice))))
 
 
 def _choices(declared: Any) -> tuple[str, ...]:
-    """The names of a `Literal` in the type of an option."""
+    """Return the values of the `Literal` in the annotation of an option; none without a `Literal`."""
     if get_origin(declared) is Literal:
         return get_args(declared)
-    return next((found for part in get_args(declared) if (found := _choices(part))), ())
+    return next((values for part in get_args(declared) if (values := _choices(part))), ())
 
 
 def _number(declared: Any) -> str:
-    """Which numbers an option takes, in words; "" if it takes none."""
+    """Return which numbers an option may be, in words; "" if it is no number."""
     inner, option = get_args(declared)
     kinds = {int: "a whole number", float: "a number"}
     kind = next((words for kind, words in kinds.items() if kind in (inner, *get_args(inner))), "")
@@ -115,7 +118,7 @@ def _number(declared: Any) -> str:
 
 
 def _memory_ended(error: Exception) -> bool:
-    """Whether an error comes from the end of memory."""
+    """Return whether an error comes from a lack of memory."""
     return isinstance(error, MemoryError) or any(text in str(error) for text in _NO_MEMORY)
 
 
@@ -125,9 +128,9 @@ def _fail_for_want_of_memory() -> NoReturn:
 
 
 def _fail_in_named_code(error: Exception) -> None:
-    """End the process if an exception was raised by code that the user named."""
-    if (told := blame(error)) is not None:
-        _fail(type(told).__name__, str(told), told.exit_code)
+    """End the process with a message if an error comes from code of a plugin."""
+    if (plugin_error := blame(error)) is not None:
+        _fail(type(plugin_error).__name__, str(plugin_error), plugin_error.exit_code)
 
 
 def _fail(kind: str, message: str, code: int) -> NoReturn:

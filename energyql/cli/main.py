@@ -1,4 +1,4 @@
-"""The command line. Commands import their modules when they run, so that `--help` and `explain` start at once."""
+"""The command line. Commands import modules when they run, so that `--help` and `explain` start at once."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ and look at energyql.png. Then
 
 All commands:
 """
-"""What the program prints without a command."""
+"""Text that the program prints without a command."""
 
 
 def _version(show: bool) -> None:
@@ -166,7 +166,7 @@ def generate(
     if as_json:
         data = {"saved": str(save_to), "summary": result.summary()} | result.to_dict()
         if not grid:
-            del data["samples"]  # of a run of any length they are in the folder
+            del data["samples"]  # there may be any number of samples, and the folder has them
         print_json(data)
     elif not quiet:
         seconds = result.statistics["seconds_sampling"] + result.statistics["seconds_drawing"]
@@ -210,20 +210,20 @@ def attributes(model: options.Model = DEFAULT_MODEL, as_json: options.Json = Fal
         heads = {name: {"quality": str(report), "weak": report.weak} for name, report in reports.items()}
         print_json(vocabulary.to_dict() | {"heads": heads})
         return
-    known = [name for name in vocabulary if name in reports]
+    measured = [name for name in vocabulary if name in reports]
     table = Table(box=None, pad_edge=False, show_header=False)
     for kind in KINDS.values():
         rows = [spec for spec in vocabulary.values() if spec.kind == kind.name]
         if rows and table.rows:
             table.add_row()
         if rows:
-            table.add_row(kind.name, *(["quality"] if known else []), kind.heading, style="bold")
+            table.add_row(kind.name, *(["quality"] if measured else []), kind.heading, style="bold")
         for spec in rows:
             values = kind.listed(spec)
             text = f"{values} ({spec.description})" if values and spec.description else values or spec.description
-            table.add_row(escape(spec.name), *([_quality(reports.get(spec.name))] if known else []), escape(text))
+            table.add_row(escape(spec.name), *([_quality(reports.get(spec.name))] if measured else []), escape(text))
     out.print(table)
-    if known:
+    if measured:
         out.print(escape(f"\nquality: balanced accuracy, or R2 of a range; more: energyql report {model}"))
     else:
         out.print("\nThe model has no report on the quality of its heads")
@@ -261,7 +261,7 @@ def score(
         )
     if str(save_to) != STANDARD:
         check_writable(save_to, save_to.parent)
-    # UTF-8 with or without a mark, and line breaks within cells, as in a file
+    # as for a file: a byte-order mark is skipped, and line breaks in cells are kept
     source = TextIOWrapper(sys.stdin.buffer, "utf-8-sig", newline="") if str(table) == STANDARD else table
     ranking = rank_table(query, source, semantics=semantics, top=top)
     if as_json:
@@ -281,15 +281,15 @@ GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
     "Files": (convert, import_heads, export, download, upload),
     "Measuring": (bench, evaluate),
 }
-"""The commands in the groups in which help shows them."""
+"""Heading in the help of the program -> its commands."""
 for group, commands in GROUPS.items():
     for command in commands:
-        serves = command in (studio, label)  # which Ctrl-C ends as it should
+        serves = command in (studio, label)  # which end with Ctrl-C, so no message is printed
         app.command(rich_help_panel=group)(command if serves else options.ending_interrupted()(command))
 
 
 def main() -> None:
-    """Entry point: errors of energyql are messages, not stack traces."""
+    """Run the program; errors of energyql are printed as messages, not as stack traces."""
     open_closed()
     warnings.showwarning = show_warning
     with reporting_failures():

@@ -136,7 +136,7 @@ def evaluate(
 
 
 def _print_tables(tables: list[Table], width: int) -> None:
-    """Print tables at least `width` wide, and no column cut: a narrow pipe would break their numbers."""
+    """Print tables at least `width` columns wide, and wider if a number would be cut."""
     wide = Terminal(highlight=False, emoji=False)
     wide.width = max(wide.width, width)
     for table in tables:

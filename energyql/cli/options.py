@@ -31,21 +31,21 @@ if TYPE_CHECKING:
     from energyql.training.labels import LabelTable
 
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"}
-_CONTROLS |= {0xDC00 + byte: f"\\x{byte:02x}" for byte in range(0x80, 0x100)}  # bytes of a path that are no text
+_CONTROLS |= {0xDC00 + byte: f"\\x{byte:02x}" for byte in range(0x80, 0x100)}  # bytes of a path that are not valid text
 
 
 class Terminal(Console):
-    """A console that shows control characters, so that no text of a file, such as a name, commands the terminal."""
+    """A console that prints control characters as codes, so that no text, such as a name, controls the terminal."""
 
     def render_str(self, text: str, **settings: Any) -> Text:
-        """Return text with its control characters as their codes; the arguments are those of rich."""
+        """Return text with its control characters as codes; the arguments are those of rich."""
         return super().render_str(text.translate(_CONTROLS), **settings)
 
 
 out = Terminal(highlight=False, soft_wrap=True, emoji=False)
 err = Terminal(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 STANDARD = "-"
-"""Stands for standard input or output."""
+"""Path that means standard input or output."""
 
 Generator = Annotated[
     str | None,
@@ -65,7 +65,11 @@ def _read_query(text: str) -> str:
 
 
 def refuse_files(texts: list[str]) -> list[str]:
-    """Return queries, and refuse a path in place of one: a query has no dot in a name, outside quotes."""
+    """Return queries, checked to be no paths; a query has a dot only in a number or in quotes.
+
+    Raises:
+        ArgumentError: a text is the path of a file.
+    """
     for text in texts:
         if Path(text).suffix and os.path.isfile(text):
             hint = "energyql dataset PLAN.toml reads a plan, and energyql gallery QUERIES.txt a file of queries"
@@ -124,7 +128,14 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress ba
 
 
 def open_model(model: str, generator: str | None, judge: str | None, allow_plugins: bool, device: str) -> str | Loaded:
-    """Return a model for `model=`: loaded where code is named or allowed, else its name, which is loaded later."""
+    """Return the value of an argument `model`.
+
+    Returns:
+        The loaded model if a generator or judge is named, or plugins are allowed; else the name `model`.
+
+    Raises:
+        EnergyQLError: the model cannot be loaded.
+    """
     if generator is None and judge is None and not allow_plugins:
         return model
     from energyql.pipeline.model import choose_device, load_model
@@ -133,7 +144,13 @@ def open_model(model: str, generator: str | None, judge: str | None, allow_plugi
 
 
 def out_option(help_text: str, *, standard: bool = False, suffix: str = "") -> Any:
-    """Return the option --out; only with `standard` it may be `-`. With `suffix`, a path has no other one."""
+    """Return the declaration of the option --out.
+
+    Args:
+        help_text: its help.
+        standard: whether it may be `-`, standard output.
+        suffix: the one suffix that a path may have; empty for any.
+    """
 
     def check(path: Any) -> Any:
         if path is None or (standard and str(path) == STANDARD):
@@ -150,14 +167,14 @@ def out_option(help_text: str, *, standard: bool = False, suffix: str = "") -> A
 
 
 def print_json(data: Any) -> None:
-    """Print a document for other programs."""
+    """Print one JSON document on standard output."""
     text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False)
     sys.stdout.write(text.encode(errors="backslashreplace").decode() + "\n")  # a path may hold bytes that are no text
 
 
 @contextmanager
 def ending_interrupted(message: str = "interrupted") -> Iterator[None]:
-    """End an interrupted command with code 130 and a message, by default of the interruption if it has one."""
+    """End an interrupted command with exit code 130 and the interruption's message, or `message` if it has none."""
     try:
         yield
     except KeyboardInterrupt as interruption:
@@ -166,21 +183,21 @@ def ending_interrupted(message: str = "interrupted") -> Iterator[None]:
 
 
 def resumable() -> AbstractContextManager[None]:
-    """End an interrupted command with code 130 and a message that it can be resumed."""
+    """Return a context manager that ends an interrupted command with a message that it can be resumed."""
     return ending_interrupted("interrupted; run the same command again to resume")
 
 
 def announce(listening: Listening, open_page: bool, *, before: str, after: str) -> None:
-    """Print the addresses of a page, and a warning if other machines can reach it; open the page if that is wanted.
+    """Print the addresses of a page, and a warning if other machines can reach it.
 
     Args:
         listening: the page.
         open_page: whether to open it in a browser.
-        before: stands before the address on this machine, as plain text.
-        after: stands after it.
+        before: plain text before the address for this machine.
+        after: plain text after all addresses.
     """
     first, *others = listening.addresses
-    out.print(f"{markup(before)} [bold]{markup(first)}[/]")  # nothing follows: a terminal would take it along
+    out.print(f"{markup(before)} [bold]{markup(first)}[/]")  # nothing after it, which could become a part of the link
     for address in others:
         out.print(f"From other machines: [bold]{markup(address)}[/]")
     out.print(markup(after))
@@ -200,7 +217,14 @@ def announce(listening: Listening, open_page: bool, *, before: str, after: str) 
 
 @contextmanager
 def needing_studio(what: str) -> Iterator[None]:
-    """Raise an `ArgumentError` that says how to install it where the block imports a library of the studio in vain."""
+    """Turn the error of a missing library, raised by an import in the block, into one that says how to install it.
+
+    Args:
+        what: what needs the library, for the message.
+
+    Raises:
+        ArgumentError: a library of the studio is not installed.
+    """
     try:
         yield
     except ModuleNotFoundError as error:
@@ -212,10 +236,10 @@ def needing_studio(what: str) -> Iterator[None]:
 
 
 def read_label(text: str | None) -> int | list[float] | None:
-    """Parse a label: a class, or a list of numbers.
+    """Return the label in a text: a class, or a list of numbers; `None` for `None`.
 
     Raises:
-        ArgumentError: the text is neither.
+        ArgumentError: the text is no label.
     """
     if text is None:
         return None
@@ -226,15 +250,15 @@ def read_label(text: str | None) -> int | list[float] | None:
 
 
 def read_names(text: str) -> tuple[str, ...]:
-    """Parse names that are separated by commas."""
+    """Return the names in a text, which are separated by commas."""
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
 def with_draw_settings(command: Literal["generate", "gallery"]) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Return a decorator that adds the options for settings of a drawing to the function of a command.
 
-    Those up to the seed, which decide the pictures, stand after `--allow-plugins`, the others after `--device`. The
-    function takes them as its last parameter, `**settings`.
+    The options up to --seed, which decide the pictures, stand after --allow-plugins, the others after --device. The
+    function gets their values by its last parameter, `**settings`.
     """
     special = {"label": Label, "batch_size": BatchSize, "allow_weak": AllowWeak}
     readers = {"label": read_label, "allow_weak": read_names}
@@ -260,15 +284,18 @@ def with_draw_settings(command: Literal["generate", "gallery"]) -> Callable[[Cal
 
 
 def check_sources(**sources: object) -> None:
-    """Check that exactly one of the options `sources`, by name, is given.
+    """Check that exactly one of several options is given.
+
+    Args:
+        sources: name of an option -> its value, `None` if it is not given.
 
     Raises:
-        ArgumentError: it is not.
+        ArgumentError: none or several are given.
     """
-    given = [f"--{name}" for name, value in sources.items() if value is not None]
-    if len(given) != 1:
+    present = [f"--{name}" for name, value in sources.items() if value is not None]
+    if len(present) != 1:
         options = ", ".join(f"--{name}" for name in sources)
-        raise ArgumentError(f"labels come from {' and '.join(given) or 'nowhere'}", hint=f"give one of {options}")
+        raise ArgumentError(f"labels come from {' and '.join(present) or 'nowhere'}", hint=f"give one of {options}")
 
 
 def read_picture_labels(
@@ -282,7 +309,13 @@ def read_picture_labels(
     clip_margin: float,
     device: torch.device,
 ) -> LabelTable | ImageLabeller:
-    """Read the table, or load the labeller, that the options name; one of them is given."""
+    """Return the table of labels, or the labeller, that the options name.
+
+    Exactly one of `labels`, `labeller` and `prompts` is given.
+
+    Raises:
+        EnergyQLError: the table cannot be read, or the labeller cannot be loaded.
+    """
     from energyql.attributes.labels import import_labeller
     from energyql.training.clip_labels import load_clip_labeller
     from energyql.training.labels import read_label_table

@@ -97,8 +97,8 @@ def gallery(
         for note in page.notes():
             out.print(f"[yellow]note[/]: {escape(note)}")
         size = target.stat().st_size
-        shown = f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.0f} kB"
-        out.print(f"{escape(page.summary())}. Saved {escape(str(target))} ({shown})")
+        size_text = f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.0f} kB"
+        out.print(f"{escape(page.summary())}. Saved {escape(str(target))} ({size_text})")
 
 
 def sample(
@@ -179,7 +179,7 @@ def label(
     if from_folders and attributes is not None:
         raise ArgumentError("the names of sub-folders are the attributes", hint="leave out --attributes")
     pictures = PictureFolder.read(folder)
-    # A table elsewhere may be one of several that people make of the same pictures.
+    # A table outside the folder may be one of several, made by different people.
     inside = real_path(table.parent) == real_path(folder)
     if from_folders:
         with sole_writer(folder, "a table of labels") if inside else nullcontext():

@@ -1,4 +1,4 @@
-"""The command `energyql report`, and how the quality of heads and judges is printed."""
+"""The command `energyql report`, and printing of the quality of heads and judges."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def report(model: options.ModelArgument, as_json: options.Json = False) -> None:
 
     folder, vocabulary = model_folder(model), read_vocabulary(model)
     reports, config = read_guide_reports(folder), folder / "config.json"
-    given = read_json(config).get("judge") if config.is_file() else None
-    judges = read_judge_reports(folder, given)
+    named_judge = read_json(config).get("judge") if config.is_file() else None
+    judges = read_judge_reports(folder, named_judge)
     if as_json:
         options.print_json({"heads": _as_json(reports), "judges": [_judge_as_json(each) for each in judges]})
         return
@@ -38,7 +38,7 @@ def report(model: options.ModelArgument, as_json: options.Json = False) -> None:
         if unmeasured or not each.attributes:
             out.print(f"  not measured: {escape(', '.join(unmeasured) or 'no labels of pictures were at hand')}")
     read = {name for each in judges for name in each.attributes}
-    if given is None and (unread := [name for name in vocabulary if name not in read]):
+    if named_judge is None and (unread := [name for name in vocabulary if name not in read]):
         out.print(f"not judged: {escape(', '.join(unread))}")
 
 
@@ -54,7 +54,7 @@ def _judge_as_json(judge: JudgeReport) -> dict[str, Any]:
 
 
 def print_reports(reports: Mapping[str, HeadReport]) -> None:
-    """Print the quality of heads with 95 % intervals, and why some of them are weak."""
+    """Print the quality of heads, by attribute, with 95 % intervals, and why weak heads are weak."""
     for name, each in reports.items():
         _print_quality(name, each, "")
         if teacher := each.details.get("teacher"):
@@ -64,7 +64,7 @@ def print_reports(reports: Mapping[str, HeadReport]) -> None:
 
 
 def print_judge(title: str, reports: Mapping[str, HeadReport]) -> None:
-    """Print the quality of a judge for what it reads, with 95 % intervals, and where it is too low for verdicts."""
+    """Print the quality of a judge, by attribute, with 95 % intervals, and which of its verdicts say little."""
     out.print(f"[bold]{escape(title)}[/], on labels of pictures that it did not learn from:")
     for name, each in reports.items():
         _print_quality(name, each, "  ")
@@ -85,12 +85,12 @@ def _print_quality(name: str, report: HeadReport, indent: str) -> None:
 
 
 def print_trained_judge(judge: str | None, reports: Mapping[str, HeadReport], unmeasured: str) -> None:
-    """Print what a training says of a judge.
+    """Print the quality of the judge of a training.
 
     Args:
-        judge: name of a judge that was given; `None` for one that was trained.
-        reports: its quality by attribute.
-        unmeasured: why a judge that was given was not measured; "" if it was.
+        judge: name of a judge that the user gave; `None` for one that was trained.
+        reports: attribute -> quality of the judge.
+        unmeasured: why a judge that the user gave was not measured; "" if it was.
     """
     if judge is None:
         left = [name for name, each in reports.items() if not each.judges]
@@ -105,11 +105,16 @@ def print_trained_judge(judge: str | None, reports: Mapping[str, HeadReport], un
         print_judge(f"Judge {judge}", reports)
 
 
-def describe_teacher(found: Mapping[str, Any], measure: str) -> str:
-    """Return in one line what a network that learnt from the labels has taught a head; see `teach`."""
-    if not found["pictures"]:
+def describe_teacher(teacher: Mapping[str, Any], measure: str) -> str:
+    """Return in one line what a head learnt from a teacher, a network that labels further pictures; see `teach`.
+
+    Args:
+        teacher: the details of the teacher in the report of the head.
+        measure: name of the measure of its quality.
+    """
+    if not teacher["pictures"]:
         return "learnt from labels by hand alone: a network that read the pictures was not clearly better than chance"
     return (
-        f"learnt also from {found['pictures']:,} pictures labelled by a network, whose {measure} is "
-        f"{found['score']:.2f} on {found['samples']:,} labels"
+        f"learnt also from {teacher['pictures']:,} pictures labelled by a network, whose {measure} is "
+        f"{teacher['score']:.2f} on {teacher['samples']:,} labels"
     )

@@ -1,4 +1,4 @@
-"""The commands that take models from others, and give models and energies to others."""
+"""The commands that import, download and upload models, and export energies."""
 
 from __future__ import annotations
 

@@ -197,20 +197,20 @@ def import_heads(
         if len(specs) != 1:
             raise ArgumentError("a boundary has one attribute", hint="give --attribute once")
         name, spec = next(iter(specs.items()))
-        found = {name: import_boundary(heads, spec)}
+        networks = {name: import_boundary(heads, spec)}
         out.print("[yellow]note[/]: a boundary has no scale, so its probabilities are not calibrated")
     else:
-        found = import_lace(heads, specs)
+        networks = import_lace(heads, specs)
     psi = _truncation(truncation) or (1.0, 1.0)
     bank = add_heads(
-        model, specs, found, save_to, space=space, truncation=psi,
+        model, specs, networks, save_to, space=space, truncation=psi,
         label=fitted_label(label), replace=replace, generator=generator, allow_plugins=allow_plugins,
     )  # fmt: skip
-    out.print(f"Saved {escape(', '.join(found))}; the model has {len(bank.vocabulary)} attributes now")
+    out.print(f"Saved {escape(', '.join(networks))}; the model has {len(bank.vocabulary)} attributes now")
 
 
 def fitted_label(text: str | None) -> int | list[float] | str | None:
-    """Parse a label that heads are fitted under: as `read_label`, or random."""
+    """Return the label that heads are fitted under: "random", or as `read_label` returns it."""
     return text if text == "random" else read_label(text)
 
 
@@ -229,11 +229,11 @@ def _truncation(text: str | None) -> tuple[float, float] | None:
 def _kinds(texts: list[str] | None) -> dict[str, Kind]:
     kinds: dict[str, Kind] = {}
     for text in texts or []:
-        name, _, wanted = text.rpartition("=")
-        if not name or wanted not in KINDS:
-            wrong = f"{wanted!r} is no kind of attribute" if name else f"{text!r} is not name=kind"
+        name, _, kind = text.rpartition("=")
+        if not name or kind not in KINDS:
+            wrong = f"{kind!r} is no kind of attribute" if name else f"{text!r} is not name=kind"
             raise ArgumentError(wrong, hint=f"kinds are {', '.join(KINDS)}")
-        kinds[name] = cast(Kind, wanted)
+        kinds[name] = cast(Kind, kind)
     return kinds
 
 

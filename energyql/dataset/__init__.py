@@ -1,4 +1,4 @@
-"""Labelled data sets of any size, in shards that can be drawn again."""
+"""Labelled data sets of any size, in shards, each of which can be drawn again alone."""
 
 from energyql.dataset.plan import DatasetClass, DatasetPlan
 

@@ -1,4 +1,4 @@
-"""Where a data set is written: a folder, or an object store by fsspec. Both replace whole files only."""
+"""Destinations of data sets: folders, and object stores by fsspec. Both replace whole files only."""
 
 from __future__ import annotations
 
@@ -19,70 +19,91 @@ from energyql.errors import ArgumentError, DataError, EnergyQLError, ModelError
 from energyql.files import check_writable, fingerprint, naming_source, naming_target, replacing, sole_writer, sweep
 
 PATIENCE = 300.0
-"""Seconds for which a store that does not answer is asked again."""
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0
+"""Seconds for which a failed call of a store is repeated."""
+_FIRST_PAUSE = 0.5
+"""Seconds before the first repetition; the pause doubles each time."""
+_LONGEST_PAUSE = 30.0
+"""Seconds of the longest pause between repetitions."""
 _SUFFIXES = (".json", ".jsonl", ".md", ".parquet", ".tar")
-"""Of the files of a data set, in whose place no folder may stand."""
+"""Suffixes of the files of a data set; a folder may not have them."""
 _AT_ONCE = 64
-"""Files that are read together."""
+"""Number of files that one call of a store reads."""
 _LIBRARIES = {
     "s3": 'pip install "s3fs>=2024.2"',
     "gs": 'pip install "gcsfs>=2024.2"',
 }
-"""Protocol -> how to install its library."""
+"""Protocol -> command that installs its library."""
 _REFUSALS = ("NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError", "ParamValidationError")
-"""Errors of a store's library, by name, which do not pass with time."""
+"""Classes of errors of the stores' libraries, by name, after which no call is repeated."""
 _LASTING = (errno.EACCES, errno.EPERM, errno.EINVAL, errno.ENOSPC, errno.EROFS)
-"""Numbers of system errors that do not pass with time either."""
+"""Numbers of system errors after which no call is repeated."""
 Value = TypeVar("Value")
 
 
 class Destination(Protocol):
-    """A place for files with names such as `shards/000001.tar`."""
+    """A place for files with names such as `shards/000001.tar`.
+
+    Attributes:
+        name: path or address, for messages.
+    """
 
     name: str
 
     def check(self) -> None:
-        """Check, before any work is done, that it can be written.
+        """Check, before any work is done, that files can be written.
 
         Raises:
-            ArgumentError: it cannot.
+            ArgumentError: they cannot.
         """
 
     def alone(self) -> AbstractContextManager[Any]:
-        """Return a context manager that keeps other writers away, where the place has locks.
+        """Return a context manager that keeps other writers away, if the destination has locks.
 
         Raises:
-            ArgumentError: another one writes there.
+            ArgumentError: on entry, if another process writes there.
         """
 
     def sizes(self) -> dict[str, int]:
-        """Return the size of each file, by name; temporary and hidden files are left out.
+        """Return name -> size in bytes of each file; temporary and hidden files are left out.
 
         Raises:
-            DataError: a folder or a special file stands in the place of a file.
+            DataError: a folder or a special file has the name of a file.
         """
 
     def read(self, names: Collection[str]) -> Iterator[tuple[str, bytes]]:
-        """Yield the content of some files, in order."""
+        """Yield pairs (name, content) of files, in the order of `names`.
+
+        Raises:
+            DataError, ArgumentError: a file is missing or cannot be read.
+        """
 
     def reading(self, name: str, use: Callable[[IO[bytes]], Value]) -> Value:
-        """Return what a function makes of an open file; it may be called again where a store has not answered."""
+        """Return `use(file)` for a file that is open for reading; after a failure of the store `use` is called again.
+
+        Raises:
+            DataError, ArgumentError: the file is missing or cannot be read.
+        """
 
     def writing(self, name: str) -> Any:
-        """Return a context manager that yields a path of this machine; what is written there becomes the file.
+        """Return a context manager that yields a path on this machine; the file written there becomes file `name`.
 
-        A file appears as a whole or not at all.
+        The file appears as a whole, or not at all if the block fails.
         """
 
     def mark(self, name: str) -> str:
-        """Return what the place itself says of a file's bytes, or ""."""
+        """Return the destination's own mark of a file's content, an ETag, or "" if it has none."""
 
     def holds(self, name: str, sha256: str, mark: str) -> bool:
-        """Whether a file that is there has these bytes: by its mark if it has one, else it is read."""
+        """Return whether a file has this content.
+
+        Args:
+            name: name of the file.
+            sha256: SHA-256 of the content, hexadecimal, with which the file is compared if `mark` is empty.
+            mark: the mark of the content, with which the mark of the file is compared; see `mark`.
+        """
 
     def remove(self, names: Collection[str]) -> None:
-        """Remove files; those that are not there are left out."""
+        """Remove the files of these names; missing ones are skipped."""
 
 
 class Folder:
@@ -101,19 +122,19 @@ class Folder:
 
     def sizes(self) -> dict[str, int]:
         """See `Destination`."""
-        found = {}
+        by_name = {}
         with naming_source(self.path, DataError):
             for root, folders, names in os.walk(self.path):
                 folders[:] = [name for name in folders if not name.startswith(".")]
                 files = [name for name in names if not name.startswith(".")]
                 for path in (Path(root, name) for name in files + folders):
                     if path.is_file():
-                        with suppress(FileNotFoundError):  # its writer has just removed it
-                            found[path.relative_to(self.path).as_posix()] = path.stat().st_size
+                        with suppress(FileNotFoundError):  # another process has just removed it
+                            by_name[path.relative_to(self.path).as_posix()] = path.stat().st_size
                     elif os.path.lexists(path) and (path.name in files or path.suffix in _SUFFIXES):
                         what = "a folder" if path.is_dir() else "no regular file"
                         raise DataError(f"{path} is {what}", hint="remove it, or name another place")
-        return found
+        return by_name
 
     def read(self, names: Collection[str]) -> Iterator[tuple[str, bytes]]:
         """See `Destination`."""
@@ -132,7 +153,7 @@ class Folder:
         with replacing(self.path / name) as path:
             yield path
             with path.open("rb") as file:
-                os.fsync(file.fileno())  # a manifest must not outlive its shards where the power fails
+                os.fsync(file.fileno())  # so that no manifest without its shards is left after a power failure
 
     def mark(self, name: str) -> str:
         """See `Destination`."""
@@ -156,9 +177,12 @@ class Folder:
 
 
 class Store:
-    """A place that fsspec knows: `s3://bucket/folder`, `gs://bucket/folder` and others.
+    """A store that fsspec can open: `s3://bucket/folder`, `gs://bucket/folder` and others.
 
-    A store that is overloaded or does not answer is asked again for `PATIENCE` seconds, with pauses that grow.
+    A failed call is repeated for `PATIENCE` seconds, with growing pauses.
+
+    Raises:
+        ArgumentError: there is no such protocol, or its library is not installed.
     """
 
     def __init__(self, url: str) -> None:
@@ -176,22 +200,22 @@ class Store:
         self._root = str(root).rstrip("/")
 
     def check(self) -> None:
-        """See `Destination`. Whether a bucket can be written shows when the plan is written, before any shard."""
+        """Do nothing: the first file that is written, the plan, shows whether the store can be written."""
 
     def alone(self) -> AbstractContextManager[Any]:
-        """See `Destination`. Stores have no locks: writers of one plan write the same bytes."""
+        """Return a context manager without effect: stores have no locks; writers of one plan write the same bytes."""
         return nullcontext()
 
     def sizes(self) -> dict[str, int]:
         """See `Destination`."""
 
         def find() -> dict[str, int]:
-            found = self._system.find(self._root, detail=True)
-            names = {path[len(self._root) :].lstrip("/"): facts["size"] for path, facts in found.items()}
+            files = self._system.find(self._root, detail=True)
+            names = {path[len(self._root) :].lstrip("/"): facts["size"] for path, facts in files.items()}
             return {name: size for name, size in names.items() if name and not name.startswith(".")}
 
         try:
-            return self._patiently(find)
+            return self._repeated(find)
         except FileNotFoundError:
             return {}
 
@@ -201,8 +225,8 @@ class Store:
         while left:
             some, left = left[:_AT_ONCE], left[_AT_ONCE:]
             paths = {self._path(name): name for name in some}
-            found: dict[str, bytes] = self._named(partial(self._system.cat, list(paths)))
-            yield from ((name, found[path]) for path, name in paths.items())
+            contents: dict[str, bytes] = self._named(partial(self._system.cat, list(paths)))
+            yield from ((name, contents[path]) for path, name in paths.items())
 
     def reading(self, name: str, use: Callable[[IO[bytes]], Value]) -> Value:
         """See `Destination`."""
@@ -231,10 +255,10 @@ class Store:
             return self.mark(name) == mark
 
         def digest(file: IO[bytes]) -> str:
-            found = hashlib.sha256()
+            sha = hashlib.sha256()
             while block := file.read(1 << 22):
-                found.update(block)
-            return found.hexdigest()
+                sha.update(block)
+            return sha.hexdigest()
 
         return self.reading(name, digest) == sha256
 
@@ -244,25 +268,29 @@ class Store:
         while left:
             some, left = left[:1000], left[1000:]
             with suppress(FileNotFoundError):
-                self._patiently(partial(self._system.rm, some))
+                self._repeated(partial(self._system.rm, some))
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"
 
     def _named(self, call: Callable[[], Value]) -> Value:
-        """Call the store patiently, and name what is missing."""
+        """Return what a call of the store returns; see `_repeated`.
+
+        Raises:
+            ArgumentError: a file or the bucket is missing, or the store refuses or does not respond.
+        """
         try:
-            return self._patiently(call)
+            return self._repeated(call)
         except FileNotFoundError as error:
             hint = "make the bucket first, and see to its name; an own server is named in AWS_ENDPOINT_URL"
             raise ArgumentError(f"{self.name} is not there: {error}", hint=hint) from error
 
-    def _patiently(self, call: Callable[[], Value]) -> Value:
-        """Call the store, again and again where it fails for a reason that may pass.
+    def _repeated(self, call: Callable[[], Value]) -> Value:
+        """Return what a call of the store returns; repeat it after an error that may pass.
 
         Raises:
             FileNotFoundError: there is no such file or bucket.
-            ArgumentError: it may not be written, or does not answer for too long.
+            ArgumentError: the store refuses, or fails for longer than `PATIENCE`.
         """
         end, pause = time.monotonic() + PATIENCE, _FIRST_PAUSE
         while True:
@@ -270,7 +298,7 @@ class Store:
                 return call()
             except (FileNotFoundError, EnergyQLError):
                 raise
-            except Exception as error:  # the libraries of stores have no common class of errors
+            except Exception as error:  # each library has its own classes of errors
                 if getattr(error, "errno", None) in _LASTING or type(error).__name__ in _REFUSALS:
                     hint = "see to the name of the bucket, to the credentials and to what they allow"
                     raise ArgumentError(f"cannot write {self.name}: {error}", hint=hint) from error
@@ -279,12 +307,12 @@ class Store:
                         f"{self.name} has not answered for {PATIENCE:.0f} seconds: {error or type(error)}",
                         hint="see to the store and the network; the same command then continues",
                     ) from error
-            time.sleep(pause * random.uniform(0.5, 1))  # not all workers at the same moment
+            time.sleep(pause * random.uniform(0.5, 1))  # random, so that workers do not call all at once
             pause = min(2 * pause, _LONGEST_PAUSE)
 
 
 def open_destination(out: str | Path) -> Destination:
-    """Return the folder or store of this name.
+    """Return the folder or store of a path or address.
 
     Raises:
         ArgumentError: there is no such kind of store, or its library is not installed.

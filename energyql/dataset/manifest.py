@@ -2,13 +2,13 @@
 
 plan.json            all that decides the bytes of the shards, written first
 shards/000000.tar    a shard
-parts/000000.*       its record and its rows of the index, until all shards are there
+parts/000000.*       the record of a shard and its rows of the index, until all shards are finished
 manifest.jsonl       the records of all shards and of the other files, a line each
 index.parquet        a row for each sample, a row group for each shard
 README.md            the data card
 
-Every line of the manifest and of the records has a checksum of its own, the plan too; the manifest has those of the
-other files. What does not match is built again from the shards, and a shard that does not match is drawn again.
+The plan, every record and every line of the manifest has a checksum; the manifest has those of the other files. A file
+that does not match its checksum is made again from the shards, and a shard that does not match is drawn again.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from energyql.dataset.destination import Destination
 from energyql.dataset.shard import (
     ClassRecord,
     FileRecord,
+    OnDrawn,
     PreparedPlan,
     ShardRecord,
-    Told,
     identity_mark,
     read_record,
     read_samples,
@@ -46,35 +46,43 @@ from energyql.sampling.record import read_record as read_sampler
 from energyql.sampling.record import sampler_text
 from energyql.version import __version__
 
-_PLAIN = {
+_FACTS = {
     "key": "string", "shard": "string", "class": "string", "class_number": "int32", "query": "string",
     "model": "string", "seed": "uint64", "index": "int64", "energy": "double", "satisfied": "bool", "judge": "string",
     "doubtful": "bool", "status": "string",
 }  # fmt: skip
+"""Column of the index for a fact of a sample -> its type."""
 _HEADER = ("class", "number", "query", "wanted", "pictures", "drawn", "satisfy the query")
+"""Header of the table of classes in the data card."""
 
 
 def arrow() -> tuple[Any, Any]:
     """Return the modules `pyarrow` and `pyarrow.parquet`.
 
     Raises:
-        ArgumentError: they are not installed.
+        ArgumentError: pyarrow is not installed.
     """
     need, hint = "the index of a data set needs pyarrow", 'pip install "pyarrow>=14"'
     return import_optional("pyarrow", need, hint), import_optional("pyarrow.parquet", need, hint)
 
 
 class Index:
-    """Writes the index of a data set, or the part of one shard.
+    """The index of a data set, or a part of it: one row for each sample.
 
     Columns: the facts of each sample; `heads.smile`, `heads.hair=red`, `heads.age.mean` and `heads.age.std`, the
     predictions of the attribute heads; and `judged.smile`, `judged.hair`, the values of the judge. A sample of a model
-    without an attribute has null there.
+    that lacks an attribute has null in the columns of that attribute.
+
+    Attributes:
+        schema: the columns, a schema of pyarrow.
+
+    Raises:
+        ArgumentError: pyarrow is not installed.
     """
 
     def __init__(self, prepared: PreparedPlan) -> None:
         self._arrow, self._parquet = arrow()
-        types = dict(_PLAIN)
+        types = dict(_FACTS)
         for query in prepared.queries:
             judged = set(query.model.judged_names)
             for name, spec in query.model.vocabulary.items():
@@ -83,35 +91,35 @@ class Index:
                 if name in judged:
                     kind = KINDS[spec.kind].column
                     column = f"judged.{name}"
-                    types[column] = kind if types.get(column, kind) == kind else "string"  # models that disagree
+                    types[column] = kind if types.get(column, kind) == kind else "string"  # kinds of two models
         kinds = {"string": self._arrow.string(), "bool": self._arrow.bool_(), "double": self._arrow.float64()}
         kinds |= {name: getattr(self._arrow, name)() for name in ("int32", "int64", "uint64")}
         self._types = types
         self.schema = self._arrow.schema([(name, kinds[kind]) for name, kind in types.items()])
 
     def table(self, shard: str, samples: Sequence[Mapping[str, Any]]) -> Any:
-        """Return the rows of one shard as a table of pyarrow."""
+        """Return the rows of the samples of one shard, whose file is `shard`, as a table of pyarrow."""
         return self._arrow.Table.from_pylist([self._row(shard, sample) for sample in samples], schema=self.schema)
 
     def write(self, path: Path, tables: Iterable[Any]) -> None:
-        """Write tables, each as one row group."""
+        """Write tables to one Parquet file, each as a row group."""
         with self._parquet.ParquetWriter(path, self.schema, compression="zstd") as writer:
             for table in tables:
                 writer.write_table(table, row_group_size=max(1, len(table)))
 
     def read(self, data: bytes) -> Any:
-        """Return the table in a file that `write` has written."""
+        """Return the table in `data`, the content of a file that `write` has written."""
         return self._parquet.read_table(io.BytesIO(data))
 
     def tables(self, data: bytes) -> Mapping[str, Callable[[], Any]]:
-        """Return what reads the table of each shard, by its file, from an index that `write` has written."""
+        """Return file of a shard -> function that reads its table, from `data`, an index that `write` has written."""
         file = self._parquet.ParquetFile(io.BytesIO(data))
         column = file.schema_arrow.get_field_index("shard")
         chunks = [file.metadata.row_group(group).column(column) for group in range(file.num_row_groups)]
         return {chunk.statistics.min: partial(file.read_row_group, group) for group, chunk in enumerate(chunks)}
 
     def _row(self, shard: str, sample: Mapping[str, Any]) -> dict[str, Any]:
-        row = {name: sample[name] for name in _PLAIN if name not in ("shard", "energy")}
+        row = {name: sample[name] for name in _FACTS if name not in ("shard", "energy")}
         row |= {"shard": shard, "energy": float(sample["energy"]) if sample["energy"] is not None else None}
         for name, value in sample["probabilities"].items():
             if isinstance(value, dict):
@@ -127,18 +135,21 @@ class Index:
 
 
 def data_card(prepared: PreparedPlan, records: Sequence[ShardRecord]) -> str:
-    """Return the card as Markdown; its header tells Hugging Face `datasets` which files hold the samples."""
+    """Return the data card as Markdown.
+
+    Its header holds the names of the files with samples, for Hugging Face `datasets`.
+    """
     plan = prepared.plan
     rows, missing, models = [], [], {}
     for number, (one, query) in enumerate(zip(plan.classes, prepared.queries, strict=True)):
-        total, known = sum_records(one.name, records), query.provenance
+        total, provenance = sum_records(one.name, records), query.provenance
         share = "not judged" if total.satisfied is None else f"{total.satisfied / max(1, total.rows):.2%}"
-        text = _code(known["canonical"])
+        text = _code(provenance["canonical"])
         counts = [f"{count:,}" for count in (total.wanted, total.rows, total.drawn)]
         rows.append([_code(one.name), str(number), text, *counts, share])
         if total.rows < total.wanted:
             missing.append(f"- {_code(one.name)} has {total.rows:,} of {total.wanted:,} pictures")
-        models[known["model"]] = known
+        models[provenance["model"]] = provenance
     count = sum(record.rows for record in records)
     lines = [
         "---", "configs:", "- config_name: default", "  data_files: shards/*.tar", "tags:", "- synthetic", "---", "",
@@ -156,10 +167,10 @@ def data_card(prepared: PreparedPlan, records: Sequence[ShardRecord]) -> str:
         lines += ["Of some queries, all or a part is always or never true:", ""]
         lines += [*(f"- {_code(name)}: {warning}" for name, warning in prepared.warnings), ""]
     lines += ["## How it was made", ""]
-    for name, known in models.items():
-        judge = known["judge"] or "nobody"
+    for name, provenance in models.items():
+        judge = provenance["judge"] or "nobody"
         lines.append(f"- model {_code(name)}, judged by: {judge}; SHA-256 of its weights:")
-        lines += [f"  - {part} `{mark}`" for part, mark in known["fingerprints"].items()]
+        lines += [f"  - {part} `{mark}`" for part, mark in provenance["fingerprints"].items()]
     lines += [
         f"- seed {plan.seed}, {len(records):,} shards of about {plan.shard_size:,} pictures, format {plan.format}",
         f"- energyql {__version__}; `plan.json` holds all settings, and the same plan gives the same data set", "",
@@ -174,7 +185,7 @@ def data_card(prepared: PreparedPlan, records: Sequence[ShardRecord]) -> str:
 
 
 def _code(text: str) -> str:
-    """Return a text as code in a cell of a table."""
+    """Return a text as code, for a cell of a Markdown table."""
     return f"`{' '.join(text.split())}`".replace("|", "\\|")
 
 
@@ -183,20 +194,21 @@ _PARTS = "parts/"
 
 
 def shard_name(shard: int) -> str:
-    """Return the name of a shard's file."""
+    """Return the name of the file of a shard, by its number."""
     return f"shards/{shard:06d}.tar"
 
 
 def _part(shard: int, kind: str) -> str:
+    """Return the name of a shard's part: its record (kind "json") or its rows of the index ("parquet")."""
     return f"{_PARTS}{shard:06d}.{kind}"
 
 
 def begin(destination: Destination, prepared: PreparedPlan, *, write: bool = True) -> None:
-    """Check that a destination is empty or holds this data set, and write the plan if it is not there or damaged.
+    """Check that a destination is empty or holds this data set; with `write`, write the plan if missing or damaged.
 
     Raises:
-        DataError: it holds a data set of another plan or of other models, or other files.
-        ArgumentError: it cannot be written.
+        DataError: the destination holds a data set of another plan or of other models, or other files.
+        ArgumentError: the destination cannot be written.
     """
     destination.check()
     names = destination.sizes()
@@ -212,10 +224,13 @@ def _plan_text(prepared: PreparedPlan, version: Any) -> str:
 
 
 def _check_plan(destination: Destination, prepared: PreparedPlan, names: Collection[str]) -> bool:
-    """Check that a destination with files holds this data set; return whether its plan is as it was written.
+    """Check that a destination that is not empty holds this data set.
+
+    Returns:
+        Whether the plan there is undamaged and in the form of this version.
 
     Raises:
-        DataError: it holds something else, or a damaged plan and nothing that shows whose it was.
+        DataError: the destination holds something else; or its plan is damaged, and no file has the seal of this plan.
     """
     hint = "name another place, or remove what is there"
     there: Any = None
@@ -228,11 +243,11 @@ def _check_plan(destination: Destination, prepared: PreparedPlan, names: Collect
     theirs: Any
     mark, theirs = (there.get("fingerprint"), there.get("plan")) if isinstance(there, dict) else (None, None)
     is_whole = isinstance(theirs, dict) and mark == identity_mark(theirs)
-    with suppress(LookupError, TypeError, ValueError):  # its classes are none
+    with suppress(LookupError, TypeError, ValueError):  # they have another form
         theirs = theirs | {"classes": [one | {"sampler": read_sampler(one["sampler"])} for one in theirs["classes"]]}
     if is_whole and mark != prepared.fingerprint and theirs != prepared.identity:
         what = "its fingerprint is another"
-        with suppress(LookupError, TypeError, AttributeError):  # its classes are none
+        with suppress(LookupError, TypeError, AttributeError):  # the classes have another form
             what = difference(theirs, prepared.identity)
         raise DataError(f"{destination.name} holds a data set of another plan: {what}", hint=hint)
     if mark == prepared.fingerprint or theirs == prepared.identity:
@@ -245,7 +260,12 @@ def _check_plan(destination: Destination, prepared: PreparedPlan, names: Collect
 
 
 def difference(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
-    """Return in words the first thing in which two identities of plans differ."""
+    """Return the first difference between two identities of plans, in words.
+
+    Args:
+        theirs: the identity at the destination; see `PreparedPlan.identity`.
+        ours: the identity of the plan to write.
+    """
     for name in sorted({*theirs, *ours} - {"classes"}):
         if theirs.get(name) != ours.get(name):
             return f"{name} {shorten(repr(theirs.get(name)))}, not {shorten(repr(ours.get(name)))}"
@@ -264,9 +284,19 @@ def difference(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
 
 
 def write_shard(
-    destination: Destination, prepared: PreparedPlan, shard: int, told: Told = lambda name, count: None
+    destination: Destination, prepared: PreparedPlan, shard: int, on_drawn: OnDrawn = lambda name, count: None
 ) -> ShardRecord:
-    """Draw a shard and write it, then its rows of the index, then its record."""
+    """Draw and write a shard, then its rows of the index, then its record, which is returned.
+
+    Args:
+        destination: the destination.
+        prepared: the plan.
+        shard: number of the shard.
+        on_drawn: called with the progress.
+
+    Raises:
+        EnergyQLError: the shard cannot be drawn or written.
+    """
     index = Index(prepared)
     classes: Mapping[str, ClassRecord] = {}
     samples: Sequence[Mapping[str, Any]] = ()
@@ -274,7 +304,7 @@ def write_shard(
     def draw(path: Path) -> None:
         nonlocal classes, samples
         with path.open("wb") as file:
-            classes, samples = prepared.write_shard(shard, file, told)
+            classes, samples = prepared.write_shard(shard, file, on_drawn)
 
     archive = _write(destination, shard_name(shard), draw)
     table = index.table(archive.file, samples)
@@ -288,6 +318,7 @@ def write_shard(
 
 
 def _write(destination: Destination, name: str, write: Callable[[Path], object]) -> FileRecord:
+    """Write file `name` by `write(path)`, and return its record."""
     with destination.writing(name) as path:
         write(path)
         return FileRecord(file=name, size=path.stat().st_size, sha256=fingerprint(path))
@@ -300,7 +331,13 @@ def _write_text(destination: Destination, name: str, text: str) -> FileRecord:
 def _listed(
     destination: Destination, prepared: PreparedPlan, names: Collection[str]
 ) -> Iterator[tuple[FileRecord, bool]]:
-    """Yield the records of manifest and parts but damaged ones, and whether each has the seal of this plan."""
+    """Yield the undamaged records in the manifest and the parts, and whether each has the seal of this plan.
+
+    Args:
+        destination: the destination.
+        prepared: the plan.
+        names: names of the files there; others are not read.
+    """
     for _, text in destination.read([name for name in names if name == MANIFEST or _is_record(name)]):
         for line in text.splitlines():
             with suppress(ValueError, KeyError, TypeError, AttributeError):
@@ -312,26 +349,34 @@ def _is_record(name: str) -> bool:
 
 
 def read_records(destination: Destination, prepared: PreparedPlan) -> dict[int, ShardRecord]:
-    """Return the records of shards that were finished, by number; those that are gone or damaged are left out."""
+    """Return number -> record of the finished shards whose files are there with the right size."""
     sizes, plan = destination.sizes(), prepared.plan
     records = {}
     for record, _ in _listed(destination, prepared, sizes):
         if not isinstance(record, ShardRecord) or not 0 <= record.shard < plan.shards:
             continue
-        wanted = {one.name: len(plan.positions(one, record.shard)) for one in plan.classes}
+        counts = {one.name: len(plan.positions(one, record.shard)) for one in plan.classes}
         if (
             record.file == shard_name(record.shard)
             and sizes.get(record.file) == record.size
-            and {name: one.wanted for name, one in record.classes.items()} == wanted
+            and {name: one.wanted for name, one in record.classes.items()} == counts
         ):
             records[record.shard] = record
     return records
 
 
 def finish(destination: Destination, prepared: PreparedPlan, records: Sequence[ShardRecord]) -> None:
-    """Write index, card and manifest of a data set whose shards are all there, and remove the parts.
+    """Write index, data card and manifest of a data set, and remove the parts.
 
-    Files that are there and match the manifest stay as they are.
+    Files that are there and match the manifest stay.
+
+    Args:
+        destination: the destination.
+        prepared: the plan.
+        records: the records of all shards, in order.
+
+    Raises:
+        ArgumentError, DataError: a file cannot be written or read.
     """
     sizes = destination.sizes()
     listed = {record.file: record for record, _ in _listed(destination, prepared, {MANIFEST} & sizes.keys())}
@@ -361,13 +406,13 @@ def finish(destination: Destination, prepared: PreparedPlan, records: Sequence[S
 def _tables(
     destination: Destination, prepared: PreparedPlan, records: Sequence[ShardRecord], listed: Mapping[str, FileRecord]
 ) -> Iterator[Any]:
-    """Yield the rows of each shard that has some: from its part, else from the earlier index, else from the shard.
+    """Yield the rows of each shard that has samples: of its part, else of the earlier index, else of the shard itself.
 
     Args:
-        destination: where the data set is.
+        destination: the destination.
         prepared: the plan.
-        records: of all shards.
-        listed: the records of the shards that the earlier index is about.
+        records: the records of all shards.
+        listed: file -> record of the shards in the earlier index; empty if there is no such index.
     """
     index = Index(prepared)
     names = destination.sizes().keys()

@@ -1,4 +1,4 @@
-"""Plans of data sets: classes, form, place and workers; read from TOML with the place of each mistake."""
+"""Plans of data sets: classes and format, destination and workers; read from TOML with the place of each mistake."""
 
 from __future__ import annotations
 
@@ -27,10 +27,13 @@ if TYPE_CHECKING:
 
 PictureFormat = Literal["png", "webp", "jpg"]
 SETTINGS = settings_of("plan")
-"""The settings that a class may have; they are those of `energyql.generate`."""
+"""Names of the settings that a class may have, which are arguments of `energyql.generate`."""
 MOST = 2**40
-"""Most pictures of a data set."""
-MOST_IN_SHARD, MOST_WORKERS = 100_000, 100_000
+"""Largest number of pictures of a data set."""
+MOST_IN_SHARD = 100_000
+"""Largest number of pictures of a shard."""
+MOST_WORKERS = 100_000
+"""Largest number of workers."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,12 +41,13 @@ class DatasetClass:
     """One class of a data set: pictures that satisfy one query.
 
     Args:
-        name: of the class.
+        name: name of the class.
         query: text or expression.
         count: number of pictures.
-        model: as for `energyql.generate`.
-        seed: of its samples, 0 to 2**64 - 1; by default a number that follows from the seed of the plan and the name.
-        settings: by name, as for `energyql.generate`; the names are `SETTINGS`.
+        model: name of a packaged model, a model folder, or a `Model` in memory.
+        seed: seed of its samples, 0 to 2**64 - 1; by default a number that follows from the seed of the plan and the
+            name.
+        settings: arguments of `energyql.generate` by name; the names are `SETTINGS`.
 
     Raises:
         ArgumentError: a value has the wrong type or is out of range.
@@ -72,23 +76,23 @@ class DatasetClass:
         """Return the settings with which the class is drawn.
 
         Raises:
-            ArgumentError: one of them is wrong.
+            ArgumentError: a setting has the wrong type or is out of range.
         """
         return DrawSettings(**self.settings, seed=seed)
 
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetPlan:
-    """A data set: its classes and its form. `energyql.write_dataset` writes it.
+    """A data set: its classes and its format. `energyql.write_dataset` writes it.
 
     Args:
-        classes: at least one, each with a name of its own.
+        classes: at least one, with different names.
         seed: 0 to 2**64 - 1. Sample i of a class depends on the seed of the class and on i alone.
-        format: of the pictures: "png", "webp" or "jpg".
-        quality: of "webp" and "jpg", 1 to 100.
-        shard_size: pictures of one shard, about; every shard has its share of every class.
+        format: format of the pictures: "png", "webp" or "jpg".
+        quality: quality of "webp" and "jpg", 1 to 100.
+        shard_size: approximate number of pictures of a shard; every shard has its share of every class.
         only_satisfied: whether to keep only pictures that satisfy their query, according to the judge of the model.
-        budget: with `only_satisfied`, the most samples that are drawn for each picture that is wanted.
+        budget: with `only_satisfied`, the largest number of samples that are drawn for each picture of a class.
 
     Raises:
         ArgumentError: a value has the wrong type or is out of range, or two classes have one name.
@@ -133,37 +137,40 @@ class DatasetPlan:
         return -(-self.count // self.shard_size)
 
     def seed_of(self, one: DatasetClass) -> int:
-        """Return the seed of a class: its own, or one below 2**48 that follows from the plan's seed and its name.
+        """Return the seed of a class: its own, or one below 2**48 that follows from the seed of the plan and the name.
 
-        So classes do not share their random numbers, and a class does not change when another one is added.
+        So classes do not share random numbers, and a class stays the same when another one is added.
         """
         if one.seed is not None:
             return one.seed
         return int.from_bytes(hashlib.sha256(f"{self.seed}\n{one.name}".encode()).digest()[:6], "big")
 
     def positions(self, one: DatasetClass, shard: int) -> range:
-        """Return the positions of a shard's pictures in a class, which has the positions 0 to count - 1.
+        """Return the positions of a shard's pictures in a class, whose pictures have the positions 0 to `count` - 1.
 
-        Shards have equal shares of each class, up to one picture.
+        All shards have the same number of pictures of a class, or one more.
         """
         start, end = (number * one.count // self.shards for number in (shard, shard + 1))
         return range(start, end)
 
     def candidates(self, one: DatasetClass, shard: int) -> range:
-        """Return the numbers of the samples that may be drawn for a shard: no two shards share one."""
-        wanted, each = self.positions(one, shard), self.budget if self.only_satisfied else 1
-        return range(wanted.start * each, wanted.stop * each)
+        """Return the numbers of the samples of a class that may be drawn for a shard; no two shards share one."""
+        positions, each = self.positions(one, shard), self.budget if self.only_satisfied else 1
+        return range(positions.start * each, positions.stop * each)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """A plan with the place where it is written and the workers who draw it: all that `energyql.write_dataset` is told.
+    """All arguments of `energyql.write_dataset`: a plan, its destination, and the workers that draw it.
 
     Args:
         plan: the plan.
-        out: the destination.
-        workers, address, gpus: number of processes, the cluster that they run on, and the GPUs of each.
-        device, generator, judge, allow_plugins: as for `energyql.load_model`, for every model of the plan.
+        out: a folder, or an address of a store.
+        workers: number of processes.
+        address: address of a Ray cluster; `None` for this machine.
+        gpus: number of GPUs of each worker of Ray, may be a fraction.
+        device: device of each worker; see `energyql.load_model`.
+        generator, judge, allow_plugins: arguments of `energyql.load_model` for every model of the plan.
 
     Raises:
         ArgumentError: a number is out of range, or `gpus` are given without Ray.
@@ -189,23 +196,31 @@ class Job:
 
     @property
     def on_ray(self) -> bool:
-        """Whether Ray draws the shards, and not this process."""
+        """Whether workers of Ray draw the shards, instead of this process."""
         return self.workers > 1 or self.address is not None
 
 
-def unknown(name: object, known: Sequence[str], what: str) -> ArgumentError:
-    """Return the error for a name that is none of those known."""
-    guess = closest(str(name), known)
-    hint = f"did you mean {guess}?" if guess else f"known: {', '.join(known)}"
+def unknown(name: object, vocabulary: Sequence[str], what: str) -> ArgumentError:
+    """Return the error for a name that is not in the vocabulary.
+
+    Args:
+        name: the wrong name.
+        vocabulary: the possible names.
+        what: the kind of thing that is named, such as "entry of a class".
+    """
+    guess = closest(str(name), vocabulary)
+    hint = f"did you mean {guess}?" if guess else f"known: {', '.join(vocabulary)}"
     return ArgumentError(f"there is no {what} {name!r}", hint=hint)
 
 
 tomllib: Any = import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
 MOST_BYTES = 1 << 24
-"""Largest plan."""
+"""Size of the largest plan that is read, in bytes."""
 CLASS = "class"
 _DEFAULTS = ("model", *SETTINGS)
+"""Keys that may stand in a class, or before all classes as a default."""
 _OWN = ("name", "query", "count", "seed", *_DEFAULTS)
+"""Keys of a class."""
 _WHOLE = ("seed", "format", "quality", "shard_size", "only_satisfied", "budget")
 _STRING = re.compile(r"""\"{3}(?:[^\\]|\\.)*?"{3,5}|'{3}.*?'{3,5}|"(?:[^"\\\n]|\\.)*"|'[^'\n]*'""", re.DOTALL)
 _BLANK = re.compile(r"(?:\s|#[^\n]*)*")
@@ -213,7 +228,7 @@ _NAME = re.compile(r"[A-Za-z0-9_-]+")
 _PLAIN = re.compile(r"[^,\]}#\n]+")
 _DECODE_PLACE = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
 Path_ = tuple[str | int, ...]
-"""Where a value stands in a plan: keys, and numbers of the entries of lists."""
+"""Place of a value in a plan: keys, and positions in lists."""
 
 
 @dataclass(frozen=True)
@@ -221,9 +236,9 @@ class Mistake:
     """One mistake in a plan.
 
     Args:
-        path: where: such as ("class", 2, "query").
-        error: what is wrong.
-        at_key: whether the key is wrong, and not its value.
+        path: its place, such as ("class", 2, "query").
+        error: the error.
+        at_key: whether the key at that place is wrong, instead of its value.
     """
 
     path: Path_
@@ -233,12 +248,12 @@ class Mistake:
 
 @dataclass(frozen=True)
 class PlanSource:
-    """Where a plan was read from, so that messages can show it.
+    """The file of a plan, so that messages can show its lines.
 
     Args:
-        name: of the file.
-        text: its content; `None` for a plan that was no file.
-        places: of each key and of its value in the text, by path.
+        name: path of the file.
+        text: content of the file; `None` for a plan that was no file.
+        places: path of an entry -> the spans of its key and of its value in the text.
     """
 
     name: str = "the plan"
@@ -246,7 +261,7 @@ class PlanSource:
     places: Mapping[Path_, tuple[Span, Span]] = field(default_factory=dict)
 
     def show(self, mistake: Mistake) -> str:
-        """Return a mistake with the lines of the plan at fault, and carets under them; without a text, its place."""
+        """Return a mistake in words, with the wrong lines of the plan and carets; without a text, with the place."""
         path = mistake.path
         if self.text is None:
             return f"{_where(path)}: {mistake.error.render()}"
@@ -257,14 +272,14 @@ class PlanSource:
         spans: Sequence[Span] = [key if mistake.at_key else value]
         if error.query and error.spans and path == mistake.path:
             start = self.text.find(error.query, value.start, value.end)
-            if start >= 0:  # else the text has escapes, and the whole of it is shown
+            if start >= 0:  # else the text has escapes, and the carets mark all of it
                 spans = [Span(start + span.start, start + span.end) for span in error.spans]
         error.query, error.spans = self.text, tuple(spans)
         return f"line {error.line}: {error.render()}"
 
 
 def refuse(mistakes: Sequence[Mistake], source: PlanSource) -> None:
-    """Raise one error that shows the mistakes of a plan, as many as there is room for, if there are some.
+    """Raise one error for all mistakes of a plan, which shows as many as there is room for; return if there are none.
 
     Raises:
         DataError: there is a mistake.
@@ -276,13 +291,16 @@ def refuse(mistakes: Sequence[Mistake], source: PlanSource) -> None:
 
 
 def blamed(error: EnergyQLError, keys: Sequence[str], otherwise: str) -> str:
-    """Return the one of the `keys` that the message of an error names first, or `otherwise`."""
-    found = re.compile(r"\b(?:" + "|".join(keys) + r")\b").search(error.message) if keys else None
-    return found.group() if found else otherwise
+    """Return the key that the message of an error names first, or `otherwise` if it names no key."""
+    match = re.compile(r"\b(?:" + "|".join(keys) + r")\b").search(error.message) if keys else None
+    return match.group() if match else otherwise
 
 
 def read_plan(path: Path) -> tuple[DatasetPlan, PlanSource]:
-    """Read a plan; queries and models are not looked at yet.
+    """Read a plan from a TOML file; its queries are not parsed, its models not loaded.
+
+    Returns:
+        The plan, and its file for messages.
 
     Raises:
         DataError: the file cannot be read or is not a plan; the message shows the mistakes with their lines and carets.
@@ -295,7 +313,7 @@ def read_plan(path: Path) -> tuple[DatasetPlan, PlanSource]:
         data = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         raise _not_toml(path, text, error) from None
-    source = PlanSource(str(path), text, _Places(text).found)
+    source = PlanSource(str(path), text, _Places(text).spans)
     defaults = {name: data[name] for name in _DEFAULTS if name in data}
     mistakes = _unknown_keys((), data, (CLASS, *_WHOLE, *_DEFAULTS), "entry of a plan")
     entries = data.get(CLASS)
@@ -318,7 +336,14 @@ def read_plan(path: Path) -> tuple[DatasetPlan, PlanSource]:
 def _read_class(
     number: int, entry: dict[str, Any], defaults: dict[str, Any], mistakes: list[Mistake]
 ) -> DatasetClass | None:
-    """Return a class of a plan; `None` where it has a mistake, which is added to the list."""
+    """Return a class of a plan; `None` if it has mistakes, which are added to `mistakes`.
+
+    Args:
+        number: position of the class, from 0.
+        entry: the table of the class.
+        defaults: entries before all classes, for those that the class has not.
+        mistakes: list that gets the mistakes.
+    """
     place: Path_ = (CLASS, number)
     mistakes += _unknown_keys(place, entry, _OWN, "entry of a class")
     absent = [
@@ -330,47 +355,57 @@ def _read_class(
     if absent:
         return None
     settings = {name: value for name, value in (defaults | entry).items() if name in SETTINGS}
-    given = {name: entry.get(name, defaults.get(name)) for name in ("name", "query", "count", "seed", "model")}
+    own = {name: entry.get(name, defaults.get(name)) for name in ("name", "query", "count", "seed", "model")}
     try:
-        return DatasetClass(**{name: value for name, value in given.items() if value is not None}, settings=settings)
+        return DatasetClass(**{name: value for name, value in own.items() if value is not None}, settings=settings)
     except EnergyQLError as error:
-        key = blamed(error, [*given, *settings], "query")
+        key = blamed(error, [*own, *settings], "query")
         mistakes.append(Mistake((key,) if key in defaults and key not in entry else (*place, key), error))
         return None
 
 
-def _unknown_keys(place: Path_, table: Mapping[str, Any], known: Sequence[str], what: str) -> list[Mistake]:
-    return [Mistake((*place, name), unknown(name, known, what), at_key=True) for name in table if name not in known]
+def _unknown_keys(place: Path_, table: Mapping[str, Any], vocabulary: Sequence[str], what: str) -> list[Mistake]:
+    return [
+        Mistake((*place, name), unknown(name, vocabulary, what), at_key=True)
+        for name in table
+        if name not in vocabulary
+    ]
 
 
 def _where(path: Path_) -> str:
-    """Return a place in words, for a plan without a text: "class 3, query"."""
+    """Return a place in words, such as "class 3, query", for a plan without a text."""
     if path[:1] == (CLASS,) and len(path) > 1:
         return ", ".join([f"class {int(path[1]) + 1}", *map(str, path[2:])])
     return ", ".join(map(str, path)) or "the plan"
 
 
 def _not_toml(path: Path, text: str, error: Exception) -> DataError:
-    """Return the error for a text that is not TOML."""
+    """Return the error for a text that is not TOML, with a caret at the place that the parser names."""
     message, hint = str(error), "see https://toml.io; a text stands in quotes, and each class begins with [[class]]"
-    found = _DECODE_PLACE.search(message)
-    if found is None:
+    match = _DECODE_PLACE.search(message)
+    if match is None:
         return DataError(f"{path} is not TOML: {message}", hint=hint)
     at = len(text)
-    if found[1]:
-        at = sum(len(line) + 1 for line in text.split("\n")[: int(found[1]) - 1]) + int(found[2]) - 1
-    shown = f"{path}, line {found[1] or text.count(chr(10)) + 1}, is not TOML: {message[: found.start()]}"
-    return DataError(shown, query=text, spans=[(at, at)], hint=hint)
+    if match[1]:
+        at = sum(len(line) + 1 for line in text.split("\n")[: int(match[1]) - 1]) + int(match[2]) - 1
+    summary = f"{path}, line {match[1] or text.count(chr(10)) + 1}, is not TOML: {message[: match.start()]}"
+    return DataError(summary, query=text, spans=[(at, at)], hint=hint)
 
 
 @dataclass
 class _Places:
-    """The places of all keys and values in a text that is known to be TOML."""
+    """The places of all keys and values in a text that is valid TOML.
+
+    Attributes:
+        at: position up to which the text is read.
+        spans: path of an entry -> the spans of its key and of its value.
+    """
 
     text: str
     at: int = 0
-    found: dict[Path_, tuple[Span, Span]] = field(default_factory=dict)
+    spans: dict[Path_, tuple[Span, Span]] = field(default_factory=dict)
     _lengths: dict[Path_, int] = field(default_factory=dict)
+    """Path of a list of tables -> number of its tables so far."""
 
     def __post_init__(self) -> None:
         table: Path_ = ()
@@ -387,16 +422,16 @@ class _Places:
                 table = (*table, length - 1)
             self._skip()
             self.at += 1 + many
-            self.found[table] = (Span(start, self.at), Span(start, self.at))
+            self.spans[table] = (Span(start, self.at), Span(start, self.at))
 
     def _skip(self) -> bool:
-        """Pass blanks, line breaks and comments; return whether something follows."""
+        """Skip blanks, line breaks and comments; return whether text is left."""
         blank = _BLANK.match(self.text, self.at)
         self.at = blank.end() if blank else self.at
         return self.at < len(self.text)
 
     def _resolved(self, keys: Path_) -> Path_:
-        """Return the path of a table: a key of a list of tables stands for the last one of them."""
+        """Return the path of a table: after the key of a list of tables stands the position of its last table."""
         path: Path_ = ()
         for key in keys:
             path = (*path, key)
@@ -405,13 +440,14 @@ class _Places:
         return path
 
     def _keys(self) -> Path_:
+        """Read keys that are joined by dots."""
         keys: list[str | int] = []
         while True:
             self._skip()
-            found = _STRING.match(self.text, self.at) or _NAME.match(self.text, self.at)
-            assert found is not None, "the text is TOML"
-            keys.append(tomllib.loads(f"key = {found[0]}")["key"] if found[0][0] in "\"'" else found[0])
-            end = self.at = found.end()
+            match = _STRING.match(self.text, self.at) or _NAME.match(self.text, self.at)
+            assert match is not None, "the text is TOML"
+            keys.append(tomllib.loads(f"key = {match[0]}")["key"] if match[0][0] in "\"'" else match[0])
+            end = self.at = match.end()
             self._skip()
             if not self.text.startswith(".", self.at):
                 self.at = end
@@ -419,14 +455,16 @@ class _Places:
             self.at += 1
 
     def _pair(self, table: Path_) -> None:
+        """Read a key, the equals sign and the value in a table."""
         start = self.at
         path = (*table, *self._keys())
         key = Span(start, self.at)
         self._skip()
-        self.at += 1  # the sign
-        self.found[path] = (key, self._value(path))
+        self.at += 1  # the equals sign
+        self.spans[path] = (key, self._value(path))
 
     def _value(self, path: Path_) -> Span:
+        """Read the value of an entry, and return its span."""
         self._skip()
         start, sign = self.at, self.text[self.at]
         if sign in "[{":
@@ -439,11 +477,11 @@ class _Places:
                     self._pair(path)
                 else:
                     value = self._value((*path, number))
-                    self.found[*path, number] = (value, value)
+                    self.spans[*path, number] = (value, value)
                     number += 1
             self.at += 1
             return Span(start, self.at)
-        found = _STRING.match(self.text, start) or _PLAIN.match(self.text, start)
-        assert found is not None, "the text is TOML"
-        self.at = found.end()
-        return Span(start, start + len(found[0].rstrip()))
+        match = _STRING.match(self.text, start) or _PLAIN.match(self.text, start)
+        assert match is not None, "the text is TOML"
+        self.at = match.end()
+        return Span(start, start + len(match[0].rstrip()))

@@ -1,4 +1,4 @@
-"""A shard, a pure function of plan, models and its number; and what is known of shards: what they hold and cost."""
+"""Drawing of shards, each a pure function of plan, models and its number; records of shards, and their cost."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ from energyql.pipeline.result import Result
 from energyql.pipeline.settings import settings_of
 
 _TYPES = {"int": (int,), "str": (str,), "int | None": (int, type(None))}
-"""How a field of a record is declared -> the types that its JSON value may have."""
+"""Annotation of a field of a record -> the types that its JSON value may have."""
 Record = TypeVar("Record", bound="FileRecord | ClassRecord")
 
 
 @dataclass(frozen=True)
 class ClassRecord:
-    """The pictures of one class in a shard.
+    """The pictures of one class in one or several shards.
 
     Args:
-        wanted: how many the plan asks for.
-        rows: how many there are.
-        drawn: how many samples were drawn for them.
-        satisfied: how many of the rows satisfy the query according to the judge; `None` where nobody judged.
+        wanted: number of pictures that the plan asks for.
+        rows: number of pictures in the shards.
+        drawn: number of samples that were drawn for these pictures.
+        satisfied: number of these pictures that satisfy the query according to the judge; `None` if none was judged.
     """
 
     wanted: int
@@ -55,10 +55,10 @@ class FileRecord:
     """A file of a data set, as the manifest lists it.
 
     Args:
-        file: its name in the data set.
-        size: of it, in bytes.
-        sha256: of its bytes, hexadecimal.
-        mark: what the store says of the bytes (an ETag); "" where the destination has no such thing.
+        file: name of the file in the data set, such as `shards/000001.tar`.
+        size: size of the file in bytes.
+        sha256: SHA-256 of its content, hexadecimal.
+        mark: the store's own mark of its content (an ETag); "" in a folder, which has none.
     """
 
     file: str
@@ -67,20 +67,20 @@ class FileRecord:
     mark: str = ""
 
     def to_json(self, plan: str) -> str:
-        """Return one line of the manifest, sealed for the plan with this fingerprint; empty texts are left out."""
+        """Return one line of the manifest, sealed for the plan with fingerprint `plan`; empty texts are left out."""
         data = {name: value for name, value in asdict(self).items() if value != ""}
         return json.dumps(sealed(data, plan), ensure_ascii=False, separators=(",", ":"))
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShardRecord(FileRecord):
-    """A finished shard, as the manifest lists it.
+    """A finished shard, as the manifest lists it; see `FileRecord` for the fields of its file.
 
     Args:
-        shard: its number.
+        shard: number of the shard.
         rows: number of its samples.
-        classes: by name.
-        part: SHA-256 of the file with its rows of the index; "" where there is none.
+        classes: name of a class -> its pictures in the shard.
+        part: SHA-256 of the file with the shard's rows of the index; "" in the manifest, when that file is removed.
     """
 
     shard: int
@@ -90,24 +90,28 @@ class ShardRecord(FileRecord):
 
 
 def sealed(data: Mapping[str, Any], plan: str) -> dict[str, Any]:
-    """Return JSON values with a checksum of them, `check`, which is another one for every plan.
+    """Return JSON values with one more, `check`: a checksum that depends on the values and the plan.
 
     Args:
-        data: the values.
-        plan: the fingerprint of the plan.
+        data: the values, by name.
+        plan: fingerprint of the plan.
     """
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
     return {**data, "check": hashlib.sha256(f"{plan}\n{text}".encode()).hexdigest()}
 
 
 def read_record(line: bytes, plan: str) -> tuple[FileRecord, bool]:
-    """Read a line of the manifest.
+    """Read a line of the manifest, or of the record of one shard.
+
+    Args:
+        line: the line.
+        plan: fingerprint of the plan.
 
     Returns:
-        The record, and whether it has the seal of this plan. Shards that earlier versions wrote have none.
+        The record, and whether it has the seal of this plan. The shards of earlier versions have no seal.
 
     Raises:
-        ValueError, TypeError, KeyError, AttributeError: it is something else.
+        ValueError, TypeError, KeyError, AttributeError: the line is no record, or has the seal of another plan.
     """
     data = parse_json(line)
     has_seal = data.pop("check", None) is not None
@@ -122,6 +126,7 @@ def read_record(line: bytes, plan: str) -> tuple[FileRecord, bool]:
 
 
 def _typed(kind: type[Record], data: Mapping[str, Any]) -> Record:
+    """Return a record of JSON values; raise a `ValueError` or `TypeError` if they do not fit its fields."""
     for each in fields(kind):
         if type(data.get(each.name, each.default)) not in _TYPES.get(str(each.type), (dict,)):
             raise ValueError(f"{each.name} has another type")
@@ -129,7 +134,7 @@ def _typed(kind: type[Record], data: Mapping[str, Any]) -> Record:
 
 
 def sum_records(name: str, records: Sequence[ShardRecord]) -> ClassRecord:
-    """Return the record of one class in all shards."""
+    """Return the sum of the records of one class over some shards."""
     parts = [record.classes[name] for record in records]
     judged = [part.satisfied for part in parts if part.satisfied is not None]
     return ClassRecord(
@@ -142,15 +147,15 @@ def sum_records(name: str, records: Sequence[ShardRecord]) -> ClassRecord:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What the shards that are missing will cost, from a pilot of each class.
+    """The estimated cost of the missing shards, from a few pictures of some classes.
 
     Args:
-        pictures: their number.
-        shards: in so many shards.
-        bytes: of the shards.
-        drawn: samples to draw for them.
-        seconds: for one worker.
-        workers: among whom they are divided.
+        pictures: number of missing pictures.
+        shards: number of missing shards.
+        bytes: size of the missing shards.
+        drawn: number of samples to draw.
+        seconds: time that one worker takes for all.
+        workers: number of workers.
     """
 
     pictures: int
@@ -176,10 +181,10 @@ class WrittenDataset:
     """A data set that was written.
 
     Attributes:
-        out: where.
+        out: the folder or address.
         shards: the record of each shard, in order.
-        classes: the sum over all shards, by class.
-        kept: number of shards that were there already.
+        classes: name of a class -> the sum of its records over all shards.
+        kept: number of shards that an earlier run had finished.
     """
 
     out: str
@@ -189,14 +194,14 @@ class WrittenDataset:
 
     @property
     def missing(self) -> dict[str, int]:
-        """Number of pictures that each class lacks; classes that are complete are left out."""
+        """Name of each incomplete class -> number of pictures that it lacks."""
         return {name: one.wanted - one.rows for name, one in self.classes.items() if one.rows < one.wanted}
 
     def check_complete(self) -> None:
         """Check that no class lacks pictures.
 
         Raises:
-            IncompleteError: some do, because the budget ended.
+            IncompleteError: some classes do, because the budget of samples was used up.
         """
         if self.missing:
             parts = [
@@ -219,7 +224,7 @@ class WrittenDataset:
         return f"{line}, {self.kept:,} of the shards from an earlier run" if self.kept else line
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what was written as JSON values."""
+        """Return the summary of the data set as JSON values."""
         classes = {name: vars(one) for name, one in self.classes.items()}
         return {"out": self.out, "shards": len(self.shards), "kept": self.kept, "classes": classes} | {
             "bytes": sum(each.size for each in self.shards), "missing": self.missing,
@@ -246,17 +251,17 @@ def _size(count: float) -> str:
 
 
 FORMAT = 1
-"""Of the folder: it goes up when the same plan would be written in another way."""
+"""Version of the format; it goes up when the same plan gives other bytes."""
 _ONE_RUN = ("canonical", "model", "fingerprints", "judge", *settings_of("provenance"))
-"""Facts of the provenance of a class that decide its pictures."""
+"""Names of the facts in the provenance of a class that decide its pictures."""
 _ENCODERS = {"png": ("PNG", ()), "webp": ("WEBP", ("quality",)), "jpg": ("JPEG", ("quality",))}
-"""Format -> its name in Pillow, and which settings of a plan it takes."""
+"""Format of pictures -> its name in Pillow, and the settings of a plan that are arguments of its encoder."""
 _IN_MEMORY = 1 << 28
-"""Bytes of a shard that wait in memory; more wait on the disk."""
+"""Bytes of compressed pictures that wait in memory for their place in the archive; more wait on the disk."""
 _THREADS = 8
-"""Threads that compress the pictures of one GPU."""
-Told = Callable[[str, int], None]
-"""Called with the name of a class and a number of its pictures that were just drawn."""
+"""Number of threads that compress pictures while a GPU draws."""
+OnDrawn = Callable[[str, int], None]
+"""Function that is called with the name of a class and the number of its pictures that were just drawn."""
 
 
 @dataclass(frozen=True)
@@ -265,9 +270,9 @@ class PreparedPlan:
 
     Args:
         plan: the plan.
-        queries: one for each class.
-        warnings: the name of a class and what is never or always true of its query, in a sentence; there may be several
-            for one class.
+        queries: the query of each class, in order.
+        warnings: pairs (name of a class, sentence about a part of its query that is never or always true); a class may
+            have several.
     """
 
     plan: DatasetPlan
@@ -276,7 +281,7 @@ class PreparedPlan:
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """All that decides the bytes of the shards, as JSON values: the form, and the facts of each class."""
+        """All that decides the bytes of the shards, as JSON values: format, settings, and the facts of each class."""
         plan = self.plan
         classes = [
             {"name": one.name, "count": one.count, "seed": query.settings.seed, "batch_size": query.settings.batch_size}
@@ -294,59 +299,60 @@ class PreparedPlan:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of the identity."""
+        """SHA-256 of `identity`, hexadecimal."""
         return identity_mark(self.identity)
 
     def write_shard(
-        self, shard: int, target: IO[bytes], told: Told = lambda name, count: None
+        self, shard: int, target: IO[bytes], on_drawn: OnDrawn = lambda name, count: None
     ) -> tuple[dict[str, ClassRecord], list[dict[str, Any]]]:
         """Draw a shard and write it as a tar archive in the form of WebDataset.
 
-        Each sample has a picture, a JSON with what is known of it, and the number of its class (`.cls`). The order of
-        the samples is random, but the same each time.
+        Each sample has a picture, a JSON object with its facts (`.json`), and the number of its class (`.cls`). Samples
+        of all classes are mixed, in an order that depends on their class, seed and index only.
 
         Args:
-            shard: its number.
-            target: an open file.
-            told: called with the progress.
+            shard: number of the shard.
+            target: a file, open for writing.
+            on_drawn: called with the progress.
 
         Returns:
-            The record of each class, and the JSON of each sample in the order of the archive, with its `key`.
+            Name of a class -> its record in this shard; and the JSON object of each sample, with its `key`, in the
+            order of the archive.
         """
         records: dict[str, ClassRecord] = {}
         samples: list[tuple[bytes, int, int, dict[str, Any]]] = []
-        with SpooledTemporaryFile(max_size=_IN_MEMORY) as waiting:
+        with SpooledTemporaryFile(max_size=_IN_MEMORY) as buffer:
             for number, (one, query) in enumerate(zip(self.plan.classes, self.queries, strict=True)):
                 drawing = _Drawing(self.plan, one, query, shard)
                 for result, pictures in self._compressed(drawing.results(), query):
                     for sample, picture in zip(result.to_dict()["samples"], pictures, strict=True):
-                        known = {"class": one.name, "class_number": number} | _facts(query) | sample
+                        facts = {"class": one.name, "class_number": number} | _facts(query) | sample
                         place = hashlib.sha256(f"{one.name}\n{query.settings.seed}\n{sample['index']}".encode())
-                        samples.append((place.digest(), waiting.tell(), len(picture), known))
-                        waiting.write(picture)
-                    told(one.name, len(result))
+                        samples.append((place.digest(), buffer.tell(), len(picture), facts))
+                        buffer.write(picture)
+                    on_drawn(one.name, len(result))
                 records[one.name] = drawing.record
             samples.sort(key=lambda entry: entry[:2])
             with tarfile.open(fileobj=target, mode="w|", format=tarfile.USTAR_FORMAT, bufsize=1 << 18) as archive:
-                for row, (_, start, size, known) in enumerate(samples):
+                for row, (_, start, size, facts) in enumerate(samples):
                     key = f"{shard:06d}-{row:05d}"
-                    waiting.seek(start)
-                    _add(archive, f"{key}.{self.plan.format}", waiting.read(size))
-                    text = json.dumps(known, ensure_ascii=False, separators=(",", ":"))
+                    buffer.seek(start)
+                    _add(archive, f"{key}.{self.plan.format}", buffer.read(size))
+                    text = json.dumps(facts, ensure_ascii=False, separators=(",", ":"))
                     _add(archive, f"{key}.json", text.encode())
-                    _add(archive, f"{key}.cls", str(known["class_number"]).encode())
+                    _add(archive, f"{key}.cls", str(facts["class_number"]).encode())
         return records, [{"key": f"{shard:06d}-{row:05d}"} | sample[-1] for row, sample in enumerate(samples)]
 
     def compress(self, picture: Image.Image) -> bytes:
-        """Return a picture in the format of the plan."""
+        """Return a picture as a file in the format of the plan."""
         name, settings = _ENCODERS[self.plan.format]
         buffer = io.BytesIO()
         picture.save(buffer, name, **{setting: getattr(self.plan, setting) for setting in settings})
         return buffer.getvalue()
 
     def _compressed(self, results: Iterable[Result], query: PreparedQuery) -> Iterator[tuple[Result, Iterable[bytes]]]:
-        """Yield results with their pictures compressed; while a GPU draws a result, threads compress the one before."""
-        if query.device.type == "cpu":  # the cores are at work
+        """Yield results with their pictures compressed; a GPU draws the next result meanwhile."""
+        if query.device.type == "cpu":  # no core is free for threads
             yield from ((result, map(self.compress, result.images)) for result in results)
             return
         with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as threads:
@@ -360,18 +366,18 @@ class PreparedPlan:
 
 
 def identity_mark(identity: Mapping[str, Any]) -> str:
-    """SHA-256 of the identity of a plan, hexadecimal."""
+    """Return the SHA-256 of the identity of a plan, hexadecimal; see `PreparedPlan.identity`."""
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
 def read_samples(shard: IO[bytes]) -> list[dict[str, Any]]:
-    """Return the JSON of each sample of a shard that `PreparedPlan.write_shard` has written, as that does.
+    """Return the JSON object of each sample in an archive, with its `key`, as `PreparedPlan.write_shard` does.
 
     Args:
-        shard: an open file; pictures in it are passed over.
+        shard: the archive, a file open for reading; its pictures are skipped.
 
     Raises:
-        DataError: it is something else.
+        DataError: the file is no shard, or damaged.
     """
     samples = []
     try:
@@ -386,7 +392,7 @@ def read_samples(shard: IO[bytes]) -> list[dict[str, Any]]:
 
 
 class _Drawing:
-    """The samples of one class in one shard, and what became of them."""
+    """The drawing of one class of one shard; `record` counts the pictures so far."""
 
     def __init__(self, plan: DatasetPlan, one: DatasetClass, query: PreparedQuery, shard: int) -> None:
         self._plan, self._query = plan, query
@@ -394,7 +400,10 @@ class _Drawing:
         self.record = ClassRecord(len(plan.positions(one, shard)))
 
     def results(self) -> Iterator[Result]:
-        """Yield the samples batch by batch: all, or those that are accepted out of the candidates of the shard."""
+        """Yield the samples in batches until `record` has as many as are wanted.
+
+        With `only_satisfied` the rejected samples are left out, and the last candidate ends the drawing.
+        """
         wanted, first = self.record.wanted, self._candidates.start
         if not self._plan.only_satisfied:
             for result in self._query.stream(wanted, first=first, progress=False) if wanted else ():
@@ -403,10 +412,11 @@ class _Drawing:
         while self.record.rows < wanted and self.record.drawn < len(self._candidates):
             left = len(self._candidates) - self.record.drawn
             count = min(STREAM_BATCH, left, next_round(wanted, self.record.rows, self.record.drawn))
-            drawn = self._query.run(count, first=first + self.record.drawn, progress=False)
-            yield self._counted(drawn[accepted(drawn, wanted - self.record.rows)], count)
+            batch = self._query.run(count, first=first + self.record.drawn, progress=False)
+            yield self._counted(batch[accepted(batch, wanted - self.record.rows)], count)
 
     def _counted(self, result: Result, drawn: int) -> Result:
+        """Return `result`, and add it to the record; `drawn` samples were drawn for it."""
         before, holds = self.record, result.satisfied
         satisfied = None if holds is None else int(holds.sum()) + (before.satisfied or 0)
         self.record = ClassRecord(before.wanted, before.rows + len(result), before.drawn + drawn, satisfied)
@@ -414,14 +424,14 @@ class _Drawing:
 
 
 def prepare_plan(job: Job, source: PlanSource) -> PreparedPlan:
-    """Load the models of a plan and compile all its queries.
+    """Load the models of a plan and compile its queries.
 
     Args:
-        job: the plan, its device, and what may be imported.
-        source: where the plan was read, for messages.
+        job: the plan, the device, and the code that may be imported.
+        source: the file of the plan, for messages.
 
     Raises:
-        DataError: a model, a query or a setting is wrong; the message shows those that are.
+        DataError: a model, a query or a setting is wrong; the message shows as many mistakes as there is room for.
 
     Warns:
         QueryWarning: the query of a class, or a part of it, is always or never true.
@@ -455,7 +465,7 @@ def prepare_plan(job: Job, source: PlanSource) -> PreparedPlan:
         except EnergyQLError as error:
             setting = "query" if error.spans else blamed(error, list(one.settings), "query")
             mistakes.append(Mistake(_place(source, number, setting), error))
-            if setting != "query":  # which may be wrong as well
+            if setting != "query":  # then the query was not checked yet
                 mistakes += _query_mistakes(one, number, pipeline.model)
     refuse(mistakes, source)
     warnings = [(one.name, note.message) for one, note in noted]
@@ -466,7 +476,7 @@ def prepare_plan(job: Job, source: PlanSource) -> PreparedPlan:
 
 
 def _query_mistakes(one: DatasetClass, number: int, model: Model) -> list[Mistake]:
-    """Return what is wrong with the query of a class alone."""
+    """Return the mistakes in the query of class `number`: one or none."""
     try:
         expr, text = as_query(one.query)
         bind(expr, model.vocabulary, query=text)
@@ -476,20 +486,20 @@ def _query_mistakes(one: DatasetClass, number: int, model: Model) -> list[Mistak
 
 
 def _place(source: PlanSource, number: int, key: str) -> tuple[str | int, ...]:
-    """Return where a key of a class stands in a plan: with the class, or before all of them."""
+    """Return the path of a key of class `number`: in the class, or before all classes if only that is in the file."""
     own = (CLASS, number, key)
     return (key,) if own not in source.places and (key,) in source.places else own
 
 
 def _facts(query: PreparedQuery) -> dict[str, Any]:
-    """Return what all samples of a class share."""
-    known = query.provenance
+    """Return the facts that all samples of a class share."""
+    provenance = query.provenance
     names = {"query": "canonical", "model": "model", "seed": "seed", "judge": "judge"}
-    return {name: known[fact] for name, fact in names.items()}
+    return {name: provenance[fact] for name, fact in names.items()}
 
 
 def _add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
-    """Add a file without time, owner or anything else that differs from run to run."""
+    """Add a file to an archive without time and owner, so that equal shards have equal bytes."""
     member = tarfile.TarInfo(name)
     member.size = len(data)
     archive.addfile(member, io.BytesIO(data))

@@ -1,1 +1,1 @@
-"""Editing in sequence: each step a query, the rest as it was. Also photographs into latents, filmstrips, animations."""
+"""Editing of pictures in steps, one query each; inversion of photographs; filmstrips and animations."""

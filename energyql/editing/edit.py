@@ -1,4 +1,4 @@
-"""Edit pictures in sequence: the public call and its result."""
+"""Editing of pictures in steps: the function `edit` and its result."""
 
 from __future__ import annotations
 
@@ -41,13 +41,14 @@ class Edit:
 
     Attributes:
         start: the pictures before the first step.
-        steps: one result per query. `satisfied` refers to the query of the step, in mode "cumulative" together with the
-            earlier ones.
-        leaks: one report per query: the attributes that changed although the query does not ask for it.
-        queries: as they were given.
+        steps: the pictures after each step. `satisfied` refers to the query of the step, in mode "cumulative" together
+            with the earlier ones.
+        leaks: for each step, the attributes that changed although its query does not ask for it.
+        queries: the texts of the queries.
         provenance: the settings that replay the edit.
-        space: the model's latents.
-        inversion: the photographs that were edited, whose reconstructions are `start`; `None` for any other start.
+        space: the model's latent space.
+        inversion: the inversion of the photographs that were edited, whose reconstructions are `start`; `None` for any
+            other start.
     """
 
     start: Result
@@ -97,7 +98,9 @@ class Edit:
         self, path: str | Path, *, rows: Sequence[int] | None = None, frames: int = 8, seconds: float = 0.06,
         progress: bool | Report = True,
     ) -> Path:  # fmt: skip
-        """Write the way through all steps as an animation that rests at each, as `energyql.animate`; return the path.
+        """Write an animation of the path from the start through all steps, and return the path of the file.
+
+        The arguments are those of `energyql.animate`.
 
         Raises:
             ArgumentError: the path cannot be written, or an argument is outside its range.
@@ -137,7 +140,7 @@ class Edit:
         return save_picture(path, self.filmstrip(range(len(self))))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return provenance and reports as JSON values, without pictures and latents."""
+        """Return provenance, verdicts and leaks as JSON values, without pictures and latents."""
         steps = [
             leaks.to_dict()
             | {
@@ -177,36 +180,36 @@ def edit(
     """Edit pictures step by step, each step a query, and report the other attributes that changed.
 
     Each step makes the smallest change that satisfies its query, and keeps the attributes that the query does not name.
-    Values that the query makes impossible (`frown` needs another mouth than a smile) are estimated from the model, and
-    are not kept.
+    Values that the query makes impossible are not kept (`frown` needs another mouth than a smile); they are estimated
+    from draws of the model.
 
     Args:
         start: a seed, a list of seeds (one picture each), latents z of shape (n, z_dim), an earlier `Result` or
-            `Edit`, a folder that one was saved to, or pictures (a path, a PIL image, or a list of them), which are
-            inverted first, see `energyql.invert`.
-        queries: one or more, in their order.
+            `Edit`, the folder that it was saved to, an `Inversion`, or pictures (a path, a PIL image, or a list of
+            them), which are inverted first, see `energyql.invert`.
+        queries: one query for each step, in order.
         model: name of a packaged model, a model folder, or a `Model` in memory.
         n: number of pictures, if `start` is one seed; 1 by default.
-        mode: "cumulative": a step also keeps the earlier queries satisfied, except those that it makes impossible;
-            "alone": a step uses only its own query, and earlier edits are kept like all other attributes.
+        mode: "cumulative": a step also keeps the earlier queries satisfied, except those that its query makes
+            impossible; "alone": a step uses its own query only, and keeps attributes of earlier ones like all others.
         keep: names of the attributes to keep, or "everything". Those of the step's query are never kept.
         preset: weights and solver: a name out of `energyql.editing.settings.PRESETS` ("default", "lace",
             "lace-reweighted", "query-only"), or a `Preset`.
-        layers: the layers of W+ that may change, for all steps; or attribute -> layers: a step may change those of the
-            attributes that its query names, and all layers if one of them is not listed.
+        layers: numbers of the layers of W+ that may change in all steps; or attribute -> layers, where a step may
+            change the layers of the attributes that its query names, or all layers if one of these has no entry.
         identity: a function or module from pictures in [-1, 1] to features, whose direction is kept.
         semantics: "exact", "product", "lace" or "jem"; by default the preset's.
         strength: λ > 0, multiplies the energy of the query; by default the preset's.
-        truncation: as for `generate`; by default that of the `Result` that is edited.
-        label: the same.
-        noise: the same; by default "const" where no `Result` is edited. Random noise of picture i is that of `generate`
-            for the seed of the `Result`, or the one seed that the edit starts from, and else for seed 0. A photograph
-            is inverted with "const".
-        device: as for `generate`.
-        batch_size: as for `generate`.
-        allow_weak: as for `generate`.
+        truncation: psi in [0, 1]; by default that of the `Result` that is edited, or of the model.
+        label: class, or label vector, of a conditional generator; by default that of the `Result` that is edited.
+        noise: "const", "random" or "none", see `generate`; by default that of the `Result` that is edited, or "const".
+            Random noise of picture i is that of `generate` for the seed of the `Result`, or for the one seed that the
+            edit starts from, else for seed 0. A photograph is inverted with "const".
+        device: "cpu", "cuda" and so on; "auto" is that of a `Model` in memory, else a GPU if there is one.
+        batch_size: number of pictures that are drawn together; the default depends on the model.
+        allow_weak: attributes whose heads may be used although their quality on held-out labels is low.
         anyway: also edit photographs that the generator cannot draw; see `invert`.
-        progress: as for `generate`.
+        progress: whether to show a bar; or a function of the name of a stage and the fraction of it that is done.
 
     Returns:
         An `Edit`: the start, a `Result` and a report of leaks for each step, filmstrip and animation.
@@ -251,14 +254,15 @@ def _run(
     settings: EditSettings, start: EditStart, prepared: list[PreparedQuery], masks: list[Tensor | None],
     space: LatentSpace, report: Report,
 ) -> Edit:  # fmt: skip
+    """Make the steps of an edit, given each query prepared and each mask of layers (num_ws,)."""
     count, latents = len(prepared), start.latents
     estimator = DependenceEstimator(space)
     facts = settings.facts() | start.facts
 
     def draw(query: PreparedQuery, latents: Latents, done: int, run: SampleResult | None = None) -> Result:
-        known = query.provenance | {"edit": facts | {"step": done}, "sampler": facts["preset"]["solver"]}
+        provenance = query.provenance | {"edit": facts | {"step": done}, "sampler": facts["preset"]["solver"]}
         part = _part(report, "drawing", done, count + 1)
-        return draw_result(replace(query, provenance=known), space, latents, start.index, part, run)
+        return draw_result(replace(query, provenance=provenance), space, latents, start.index, part, run)
 
     before = start.result
     if before is None:
@@ -271,7 +275,7 @@ def _run(
         superseded = [j for j in earlier if dependence.excludes_query(prepared[j].expr)]
         earlier = [j for j in earlier if j not in superseded]
         extended.append(extended_query)
-        asked = query.rule.attributes
+        names = query.rule.attributes
         rules = [extended[j].rule for j in (i, *earlier)]
         part = _part(report, "editing", i, count)
         latents, run = run_step(rules, query, dependence, mask, latents, space, settings, part)
@@ -282,10 +286,11 @@ def _run(
         after.statistics.update({"seconds_sampling": solved - began, "seconds_drawing": time.perf_counter() - solved})
         results.append(after)
         texts = [settings.texts[j] for j in (i, *superseded)]
-        leaks.append(Leaks.between(before.values, after.values, dependence, *texts, asked=asked, kept=settings.keep))
+        leaks.append(Leaks.between(before.values, after.values, dependence, *texts, asked=names, kept=settings.keep))
         earlier, before = [*earlier, i] if settings.mode == "cumulative" else [], after
     return Edit(first, results, leaks, settings.texts, facts, space)
 
 
 def _part(report: Report, stage: str, done: int, count: int) -> Report:
+    """Return the progress of part `done` of `count` equal parts of a stage."""
     return lambda _, fraction: report(stage, (done + fraction) / count)

@@ -1,4 +1,4 @@
-"""Edits as one picture, and paths through latent space as animations."""
+"""Filmstrips, which show an edit in one picture; and animations of paths through latent space."""
 
 from __future__ import annotations
 
@@ -42,16 +42,20 @@ if TYPE_CHECKING:
     from energyql.editing.step import Leaks
 
 DEFAULT_ROWS = 8
-"""Pictures shown unless a call names its own."""
+"""Number of pictures in a filmstrip or animation, unless a call names them."""
 LEAST_WIDTH = 110
 LINE = 14
 ANIMATION_SUFFIXES = (".gif", ".webp")
 REST = 10
-"""Duration of a frame that shows a given result, in frames between results."""
+"""Duration of a frame that shows a result, as a number of frames between results."""
 
 
 def check_rows(rows: Sequence[int] | None, count: int) -> list[int]:
-    """Return the numbers of the pictures to show, by default the first ones, out of `count`.
+    """Return the numbers of the pictures to show.
+
+    Args:
+        rows: the numbers; by default the first `DEFAULT_ROWS`.
+        count: number of pictures.
 
     Raises:
         ArgumentError: there is no such picture.
@@ -68,7 +72,14 @@ def check_rows(rows: Sequence[int] | None, count: int) -> list[int]:
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a filmstrip: its title, the pictures, and what stands under each; a verdict draws a tick or cross."""
+    """A column of a filmstrip.
+
+    Attributes:
+        title: text above the column.
+        pictures: the pictures.
+        captions: text under each picture.
+        verdicts: whether each picture satisfies the query, drawn as a tick or a cross; `None` draws neither.
+    """
 
     title: str
     pictures: Sequence[Image.Image]
@@ -77,7 +88,7 @@ class Column:
 
 
 def start_columns(start: Result, inversion: Inversion | None) -> list[Column]:
-    """Return the column of the start; of photographs the originals, and beside them their reconstructions."""
+    """Return the column of the start; for photographs that of the originals, then that of the reconstructions."""
     numbers, none = [f"#{index}" for index in start.index], [None] * len(start)
     if inversion is None:
         return [Column("start", start.images, numbers, none)]
@@ -91,17 +102,25 @@ def start_columns(start: Result, inversion: Inversion | None) -> list[Column]:
 
 
 def step_column(step: Result, leaks: Leaks, query: str) -> Column:
-    """Return the column of a step: its query, the judge's verdicts, doubts, and which attributes leaked."""
+    """Return the column of a step: its query, the judge's verdicts, doubts, and the attributes that leaked."""
     rows = range(len(step))
     title = query if step.satisfied is not None else f"{query} (not judged)"
     verdicts = [None if step.satisfied is None else bool(step.satisfied[row]) for row in rows]
     doubts = [[MARK] if doubtful else [] for doubtful in step.doubtful]
-    leaked = [[f"{len(found)} changed: {', '.join(found)}"] if (found := leaks.of(row)) else [] for row in rows]
+    leaked = [[f"{len(names)} changed: {', '.join(names)}"] if (names := leaks.of(row)) else [] for row in rows]
     return Column(title, step.images, [", ".join(doubts[row] + leaked[row]) for row in rows], verdicts)
 
 
 def draw_filmstrip(columns: Sequence[Column], rows: Sequence[int] | None) -> Image.Image:
-    """Draw a row for each picture, by default the first eight, and the columns side by side."""
+    """Draw a filmstrip: columns side by side, a row for each picture.
+
+    Args:
+        columns: the columns, of equal length.
+        rows: numbers of the pictures; by default the first eight.
+
+    Raises:
+        ArgumentError: there is no such picture.
+    """
     chosen = check_rows(rows, len(columns[0].pictures))
     width, height = tile_size(columns[-1].pictures[0])
     cell = max(width, LEAST_WIDTH)
@@ -139,26 +158,26 @@ def animate(
     device: str = "auto",
     progress: bool | Report = True,
 ) -> Path:
-    """Write the path through latent space from result to result as an animation that rests at each of them.
+    """Write an animation of the path through latent space from result to result, which rests at each result.
 
-    z moves on great-circle arcs, along which its norm stays typical of the prior; the offset of w, if any, moves in
-    straight lines.
+    z moves on great-circle arcs, on which its length stays typical of the prior; the offset of w of inverted pictures
+    moves on straight lines.
 
     Args:
         stops: at least two results of one model, truncation and label, such as those of two calls of `generate`.
-        path: ends in .gif or .webp.
-        model: of the results.
+        path: a path that ends in .gif or .webp.
+        model: the model of the results.
         rows: numbers of the pictures, shown side by side; by default the first eight.
-        frames: from one stop to the next, 1 to 200.
-        seconds: that each frame is shown, at least 0.02.
-        device: as for `generate`.
-        progress: as for `generate`.
+        frames: number of frames from one stop to the next, 1 to 200.
+        seconds: duration of a frame, at least 0.02.
+        device: "cpu", "cuda" and so on; "auto" is a GPU if there is one.
+        progress: whether to show a bar; or a function of the name of a stage and the fraction of it that is done.
 
     Returns:
         The path.
 
     Raises:
-        ArgumentError: the results do not belong together, an argument is outside its range, or nothing can be written.
+        ArgumentError: the results do not belong together, an argument is out of range, or `path` cannot be written.
     """
     if not isinstance(stops, Sequence) or len(stops) < 2 or not all(isinstance(stop, Result) for stop in stops):
         raise ArgumentError(
@@ -184,7 +203,7 @@ def write_traversal(
     space: LatentSpace, stops: Sequence[Result], path: str | Path, rows: Sequence[int] | None, frames: int,
     seconds: float, progress: bool | Report,
 ) -> Path:  # fmt: skip
-    """Write an animation through results of equal size; see `animate`."""
+    """Write an animation through results, which have equal numbers of pictures; see `animate`."""
     path = check_animation(path)
     frames, chosen = whole_number("frames", frames, most=200), check_rows(rows, min(map(len, stops)))
     milliseconds = round(1000 * finite_number("seconds", seconds))
@@ -219,10 +238,10 @@ def write_traversal(
 
 
 def check_animation(path: str | Path) -> Path:
-    """Return the path of an animation.
+    """Return the path of an animation as a `Path`.
 
     Raises:
-        ArgumentError: its suffix is not that of an animation, or it cannot be written.
+        ArgumentError: its suffix is not .gif or .webp, or it cannot be written.
     """
     path = as_path(path)
     if path.suffix.lower() not in ANIMATION_SUFFIXES:
@@ -243,13 +262,13 @@ def _interpolate_offsets(before: Tensor | None, after: Tensor | None, time: floa
 
 
 def _side_by_side(images: Sequence[Image.Image]) -> Image.Image:
-    """Arrange pictures in rows of at most eight."""
+    """Return one picture of all pictures, in rows of at most eight."""
     width, height = tile_size(images[0])
     columns = min(len(images), max(1, math.ceil(math.sqrt(2 * len(images)))), 8)
     rows = math.ceil(len(images) / columns)
     sheet = Image.new("RGB", (columns * (width + GAP) - GAP, rows * (height + GAP) - GAP), PAPER)
     for place, image in enumerate(images):
         row, column = divmod(place, columns)
-        shown = image.resize((width, height), Image.Resampling.BICUBIC)
-        sheet.paste(shown, (column * (width + GAP), row * (height + GAP)))
+        scaled = image.resize((width, height), Image.Resampling.BICUBIC)
+        sheet.paste(scaled, (column * (width + GAP), row * (height + GAP)))
     return sheet

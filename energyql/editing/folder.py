@@ -1,8 +1,8 @@
 """Folders of saved edits and inversions.
 
-The folder of an edit holds `edit.json`, `filmstrip.png`, the start in `0-start/` and the steps in `1/`, `2/` and so on,
-each a saved result. Where the pictures are reconstructions of photographs, those are in `originals/`, and
-`comparison.png` shows both.
+The folder of an edit holds `edit.json`, `filmstrip.png`, and saved results: the start in `0-start/`, the steps in
+`1/`, `2/` and so on. The folder of an inversion holds the saved result of the reconstructions, the photographs in
+`originals/`, and both in `comparison.png`; `0-start/` of an edit of photographs has this form.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ ORIGINALS = "originals"
 
 @dataclass(frozen=True, eq=False)
 class SavedResult:
-    """The part of a saved `Result` from which an edit can start; see the fields of `Result`."""
+    """The fields of a saved `Result` that an edit starts from; see `Result`."""
 
     z: Tensor
     w: Tensor
@@ -46,7 +46,7 @@ class SavedResult:
 
 
 def read_saved(folder: Path) -> SavedResult:
-    """Read a result from its folder; from the folder of an edit, the result of its last step.
+    """Read a result from its folder; from the folder of an edit, the result of the last step.
 
     Raises:
         ArgumentError: the folder holds no result, or a damaged one.
@@ -71,7 +71,7 @@ def read_saved(folder: Path) -> SavedResult:
 
 
 def check_place(folder: Path) -> None:
-    """Check that an edit or inversion that is saved there takes the place of nothing but an earlier one.
+    """Check that an edit or inversion saved to `folder` replaces nothing but an earlier edit or inversion.
 
     Raises:
         ArgumentError: the folder holds a run, pictures to label, or other files of these names.
@@ -88,37 +88,37 @@ def check_place(folder: Path) -> None:
 
 
 def edit_files(folder: Path) -> list[Path]:
-    """Return the files of a saved edit or inversion; no other file."""
-    found = inversion_files(folder) if holds_inversion(folder) else []
+    """Return the files in a folder that belong to a saved edit or inversion."""
+    files = inversion_files(folder) if holds_inversion(folder) else []
     if (folder / EDIT).is_file():
-        found += [folder / EDIT, folder / FILMSTRIP, *inversion_files(folder / START)]
-        found += [path for step in _steps(folder) for path in result_files(step)]
-    return found
+        files += [folder / EDIT, folder / FILMSTRIP, *inversion_files(folder / START)]
+        files += [path for step in _steps(folder) for path in result_files(step)]
+    return files
 
 
 def inversion_files(folder: Path) -> list[Path]:
-    """Return the files of a saved result, and the photographs of which it holds the reconstructions."""
-    found = result_files(folder)
-    return [*found, folder / COMPARISON, *numbered_files(folder / ORIGINALS)] if found else []
+    """Return the files in a folder that belong to a saved result or inversion."""
+    files = result_files(folder)
+    return [*files, folder / COMPARISON, *numbered_files(folder / ORIGINALS)] if files else []
 
 
 def _steps(folder: Path) -> list[Path]:
-    """Return the folders of the steps of a saved edit, the last one first."""
+    """Return the folders of the steps in the folder of an edit, the last step first."""
     steps = {path: read_whole(path.name) for path in folder.iterdir() if not path.is_symlink()}
     numbered = {path: number for path, number in steps.items() if number is not None}
     return sorted(numbered, key=numbered.__getitem__, reverse=True)
 
 
 def save_picture(path: Path, picture: Image.Image) -> Path:
-    """Write a picture, and return its path.
+    """Write a picture to `path`, and return `path`.
 
     Raises:
-        ArgumentError: the path cannot be written, or the format cannot hold the picture.
+        ArgumentError: the path cannot be written, or the format does not allow the size of the picture.
     """
     try:
         write_picture(path, picture)
     except ArgumentError:
         raise
-    except ValueError as error:  # a side is longer than the format can hold
+    except ValueError as error:  # a side is longer than the format allows
         raise ArgumentError(f"cannot write {path}: {error}", hint="save to a folder") from error
     return path

@@ -1,17 +1,16 @@
-"""Inversion: the latents that draw given pictures, found from pictures of the prior and by gradients.
+"""Inversion: search for the latents from which the generator draws given pictures, called targets.
 
-A ridge regression on little more than a hundred pictures predicts w of another picture well (measured in
-docs/decisions/inversion.md), but not z, which the mapping network hides from it.
-
-An inversion compares its pictures with examples of the prior, which are always the same, and drawing them takes longer
-than all else. Nothing depends on the files: without them, or where they cannot be read or written, pictures are drawn.
+The targets are compared with examples, pictures drawn from latents of the prior, always the same for a model. To draw
+them takes longer than all else, so they are kept in a cache on disk. The result does not depend on the cache: without
+it, or if it cannot be read or written, the examples are drawn.
 
 The search has three stages, each measured in docs/decisions/inversion.md:
 
-1. *Start.* z moves until the heads predict what the judge clearly reads off the picture, and w is near what a ridge
-   regression on pictures of the prior predicts. This needs no pictures, so it is nearly free.
-2. *z.* L-BFGS through the mapping network, on pixels and features; the attribute terms stay.
-3. *W or W+.* A small offset from the mapped z, which the picture keeps through all edits.
+1. *Start.* z moves until the heads predict what the judge clearly reads off the target, and w is near the prediction of
+   a ridge regression on the examples. (About a hundred examples suffice to predict w, but not z, whose relation to the
+   picture is not linear.) No pictures are drawn, so this is fast.
+2. *z.* L-BFGS through the mapping network minimises the differences of pixels and features; the attribute terms stay.
+3. *W or W+.* The same for a small offset of w from the mapped z, which all edits keep.
 """
 
 from __future__ import annotations
@@ -57,24 +56,24 @@ from energyql.sampling.record import read_record
 from energyql.version import __version__
 
 EXAMPLES_TOGETHER = 16
-"""Examples drawn together, unless a call sets a batch size."""
+"""Number of examples in a batch, unless a call sets a batch size."""
 THUMBNAIL = 16
-"""Side of the pictures, in pixels, that are compared and regressed on."""
+"""Side of a thumbnail in pixels; thumbnails are compared, and are the input of the regression."""
 RIDGE = 0.1
-"""Ridge penalty, as a share of the mean squared norm of an example's description."""
+"""Ridge penalty, as a share of the mean squared length of an example's input of the regression."""
 
 
 @dataclass(frozen=True, eq=False)
 class Examples:
-    """Pictures of the prior and their latents.
+    """m pictures of the prior, and their latents.
 
     Attributes:
         z: (m, z_dim).
-        w: (m, ...).
-        like: of the shape, type and device of a picture, (1, channels, height, width).
+        w: (m, w_dim), or another shape of the generator.
+        like: a tensor with the shape, type and device of one picture, (1, channels, height, width).
         thumbnails: the pictures, reduced, (m, numbers).
-        features: of the pictures, (m, numbers); `None` without an embedding module.
-        pixel_variance: of a pixel over the pictures, the mean over all pixels.
+        features: features of the pictures, (m, numbers); `None` without an embedding module.
+        pixel_variance: variance of a pixel over the pictures, the mean over all pixels.
     """
 
     z: Tensor
@@ -90,44 +89,52 @@ class Examples:
         return 1.0 if self.features is None else max(float(self.features.var(0).mean()), 1e-12)
 
     def predict_w(self, thumbnails: Tensor, features: Tensor | None) -> tuple[Float[Tensor, "n w_dim"], float]:
-        """Predict w of other pictures by ridge regression.
+        """Predict w of other pictures by ridge regression on the examples.
 
         Args:
-            thumbnails: of n pictures, (n, numbers).
-            features: of n pictures, (n, numbers).
+            thumbnails: thumbnails of n pictures, (n, numbers).
+            features: features of n pictures, (n, numbers), or `None`.
 
         Returns:
-            w; and the mean squared error of a coordinate, by leaving out one example at a time.
+            w, (n, w_dim); and the mean squared error of a coordinate, by leaving out one example at a time.
         """
-        known, given = _standard(self.thumbnails, thumbnails)
+        inputs, others = _standard(self.thumbnails, thumbnails)
         if self.features is not None and features is not None:
             more = _standard(self.features, features)
-            known, given = torch.cat([known, more[0]], 1), torch.cat([given, more[1]], 1)
+            inputs, others = torch.cat([inputs, more[0]], 1), torch.cat([others, more[1]], 1)
         mean = self.w.mean(0)
-        gram = known @ known.T
+        gram = inputs @ inputs.T
         inverse = torch.linalg.inv(gram + RIDGE * gram.diagonal().mean() * torch.eye(len(gram), device=gram.device))
         centred = self.w - mean
         residual = (centred - gram @ inverse @ centred) / (1 - (gram @ inverse).diagonal())[:, None]
-        return given @ known.T @ inverse @ centred + mean, float(residual.square().mean())
+        return others @ inputs.T @ inverse @ centred + mean, float(residual.square().mean())
 
 
 def draw_examples(
     space: LatentSpace, count: int, embed: Embed | None, batch_size: int | None, report: Report
 ) -> Examples:
-    """Draw `count` pictures of the prior, always the same, and keep what an inversion needs of them, also on disk."""
+    """Return `count` pictures of the prior, always the same; read them from the cache, or draw and cache them.
+
+    Args:
+        space: the latent space.
+        count: number of pictures.
+        embed: the embedding module; `None` for no features.
+        batch_size: number of pictures in a batch, by default `EXAMPLES_TOGETHER`.
+        report: called with the progress.
+    """
     size, generator = batch_size or EXAMPLES_TOGETHER, space.model.generator
     z = normals(0, 0, count, generator.z_dim, stream="inversion").to(space.model.device)
     with torch.no_grad():
         w = torch.cat([space.encode(part) for part in z.split(size)])
         place = place_of(generator, w, embed, size)
-        seen = kept_or(place, w, embed is not None, lambda: _draw(generator, w, embed, size, report))
+        facts = cached_or_drawn(place, w, embed is not None, lambda: _draw(generator, w, embed, size, report))
     report("examples", 1.0)
-    like = seen.thumbnails.new_zeros(1, *seen.shape)
-    return Examples(z, w, like, seen.thumbnails, seen.features, seen.pixel_variance)
+    like = facts.thumbnails.new_zeros(1, *facts.shape)
+    return Examples(z, w, like, facts.thumbnails, facts.features, facts.pixel_variance)
 
 
-def _draw(generator: Generator, w: Tensor, embed: Embed | None, batch_size: int, report: Report) -> Seen:
-    """Draw the pictures of w, and return what an inversion needs of them."""
+def _draw(generator: Generator, w: Tensor, embed: Embed | None, batch_size: int, report: Report) -> ExampleFacts:
+    """Draw the pictures of w, and return their thumbnails, features and variance; see `draw_examples`."""
     thumbnails, features = [], []
     total, squares, done = torch.zeros(()), torch.zeros(()), 0
     for part in w.split(batch_size):
@@ -141,39 +148,44 @@ def _draw(generator: Generator, w: Tensor, embed: Embed | None, batch_size: int,
         report("examples", done / len(w))
     variance = float((squares / done - (total / done).square()).mean()) * done / (done - 1)
     channels, height, width = images.shape[1:]
-    return Seen(
+    return ExampleFacts(
         (channels, height, width), torch.cat(thumbnails), torch.cat(features) if features else None,
         max(variance, 1e-12),
     )  # fmt: skip
 
 
 def thumbnail(images: Float[Tensor, "n channels height width"]) -> Float[Tensor, "n numbers"]:
-    """Return images reduced to at most `THUMBNAIL` pixels a side, as rows."""
+    """Return images reduced to at most `THUMBNAIL` pixels a side, each as a row of numbers."""
     side = [min(THUMBNAIL, length) for length in images.shape[2:]]
     return F.interpolate(images, size=side, mode="area").flatten(1)
 
 
-def _standard(known: Tensor, given: Tensor) -> tuple[Tensor, Tensor]:
-    """Shift and scale examples to mean 0 and mean squared length 1, and other pictures in the same way."""
-    mean, scale = known.mean(0), known.var(0).sum().sqrt().clamp_min(1e-12)
-    return (known - mean) / scale, (given - mean) / scale
+def _standard(examples: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the inputs of examples and of other pictures, (m, numbers) and (n, numbers), shifted and scaled.
+
+    Afterwards those of the examples have mean 0 and mean squared length 1.
+    """
+    mean, scale = examples.mean(0), examples.var(0).sum().sqrt().clamp_min(1e-12)
+    return (examples - mean) / scale, (others - mean) / scale
 
 
 FOLDER = "ENERGYQL_CACHE"
-"""Environment variable with the folder of caches; empty for none."""
-MOST_FILES, MOST_BYTES = 32, 1 << 25
-"""Files that are kept, those that were used last; and the most numbers of one, in bytes: larger ones are not kept."""
+"""Environment variable with the folder of caches; empty for no cache."""
+MOST_FILES = 32
+"""Largest number of files in the cache; those that were used last are kept."""
+MOST_BYTES = 1 << 25
+"""Size in bytes of the largest examples that are cached."""
 
 
 @dataclass(frozen=True, eq=False)
-class Seen:
-    """What an inversion needs of the pictures of examples.
+class ExampleFacts:
+    """Measurements of the pictures of m examples, which replace the pictures themselves.
 
     Attributes:
-        shape: of one picture, (channels, height, width).
+        shape: shape of one picture, (channels, height, width).
         thumbnails: the pictures, reduced, (m, numbers).
-        features: of the pictures, (m, numbers); `None` without an embedding module.
-        pixel_variance: of a pixel over the pictures, the mean over all pixels.
+        features: features of the pictures, (m, numbers); `None` without an embedding module.
+        pixel_variance: variance of a pixel over the pictures, the mean over all pixels.
     """
 
     shape: tuple[int, int, int]
@@ -183,7 +195,7 @@ class Seen:
 
 
 def cache_folder() -> Path | None:
-    """Return the user's folder for files that can be made again; `None` if there shall be none."""
+    """Return the user's folder for caches; `None` if the user wants none, or the system names none."""
     named = os.environ.get(FOLDER)
     if named is not None:
         return Path(named) if named else None
@@ -197,12 +209,18 @@ def cache_folder() -> Path | None:
 
 
 def place_of(generator: Generator, w: Tensor, embed: object, batch_size: int) -> Path | None:
-    """Return where the examples with these w are kept; `None` if they are not.
+    """Return the path of the cached examples; `None` if they are not cached.
 
-    The name of the file is a digest of all that the pictures and their features depend on: w, which depends on the
+    The name of the file is a digest of all that the thumbnails and features depend on: w, which stands for the
     examples, truncation and label; weights and settings of the generator; the judge whose features are compared; and
-    what the last bits depend on. Of code that is not the library's, nobody knows whether it is still the same, so
-    nothing is kept for other generators and other embedding functions.
+    versions, device and batch size, which change the last bits. Code outside this package may change unnoticed, so
+    nothing is cached for its generators and embedding modules.
+
+    Args:
+        generator: the generator.
+        w: w of the examples.
+        embed: the embedding module, or `None`.
+        batch_size: number of pictures in a batch.
     """
     folder, judges = cache_folder(), _judges(embed)
     if folder is None or judges is None or family_of(generator) is None:
@@ -218,7 +236,7 @@ def place_of(generator: Generator, w: Tensor, embed: object, batch_size: int) ->
 
 
 def _judges(embed: object) -> list[Judge] | None:
-    """Return the judges whose features are compared; `None` if it is something else that is compared."""
+    """Return the judges whose features `embed` returns, none if it is `None`; `None` for any other embedding module."""
     if embed is None:
         return []
     owner = getattr(embed, "__self__", None)
@@ -227,35 +245,37 @@ def _judges(embed: object) -> list[Judge] | None:
     return [owner] if isinstance(owner, Judge) else list(owner.judges)
 
 
-def kept_or(place: Path | None, like: Tensor, has_features: bool, draw: Callable[[], Seen]) -> Seen:
-    """Return what is kept of the examples, or draw them and keep it.
+def cached_or_drawn(
+    place: Path | None, like: Tensor, has_features: bool, draw: Callable[[], ExampleFacts]
+) -> ExampleFacts:
+    """Return the cached examples, or draw and cache them.
 
     Args:
-        place: of `place_of`.
-        like: w of the examples, for their number, type and device.
+        place: path of the cached examples; `None` to draw them only.
+        like: w of the examples, which has their number, type and device.
         has_features: whether features are needed.
         draw: draws the examples.
     """
     if place is None:
         return draw()
-    if (found := _read(place, like, has_features)) is not None:
+    if (cached := _read(place, like, has_features)) is not None:
         with suppress(OSError):
-            os.utime(place)  # the files that were used last are kept
-        return found
-    seen = draw()
+            os.utime(place)  # marks the file as used
+        return cached
+    facts = draw()
     tensors = {
-        "shape": torch.tensor(seen.shape), "thumbnails": seen.thumbnails,
-        "pixel_variance": torch.tensor(seen.pixel_variance, dtype=torch.float64),
-    } | ({} if seen.features is None else {"features": seen.features})  # fmt: skip
+        "shape": torch.tensor(facts.shape), "thumbnails": facts.thumbnails,
+        "pixel_variance": torch.tensor(facts.pixel_variance, dtype=torch.float64),
+    } | ({} if facts.features is None else {"features": facts.features})  # fmt: skip
     if sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()) <= MOST_BYTES:
-        with suppress(OSError, ArgumentError):  # nobody needs the file, so a folder that cannot be written does no harm
+        with suppress(OSError, ArgumentError):  # a folder that cannot be written does no harm
             write_tensors(place, tensors)
             _remove_oldest(place.parent)
-    return seen
+    return facts
 
 
-def _read(place: Path, like: Tensor, has_features: bool) -> Seen | None:
-    """Return what a file holds; `None` if it is missing, damaged or of another form."""
+def _read(place: Path, like: Tensor, has_features: bool) -> ExampleFacts | None:
+    """Return the examples in a file; `None` if it is missing, damaged or of another form. See `cached_or_drawn`."""
     try:
         tensors = read_tensors(place)
         channels, height, width = (int(size) for size in tensors["shape"])
@@ -271,7 +291,7 @@ def _read(place: Path, like: Tensor, has_features: bool) -> Seen | None:
     if min(channels, height, width) < 1 or not 0 < variance < float("inf"):
         return None
     where = like.device
-    return Seen(
+    return ExampleFacts(
         (channels, height, width), thumbnails.to(where), None if features is None else features.to(where), variance
     )
 
@@ -284,27 +304,37 @@ def _remove_oldest(folder: Path) -> None:
 
 SPACES = ("z", "w", "w+")
 FIRST_SHELL = 1.0
-"""Weight of `(|z| - sqrt(z_dim))²` at the start."""
+"""Weight of `(|z| - sqrt(z_dim))²` in the first stage."""
 PREDICTED_W = (0.1, 1.0)
-"""Weights of the squared distance from the predicted w, over twice its variance; each is tried. The one below 1 is
-because errors of the coordinates of w depend on each other."""
+"""Weights of the squared distance from the predicted w, divided by twice its variance; each is tried. One is below 1,
+because the errors of the coordinates of w are dependent."""
 DRAWS = 1 << 14
-"""Draws of the prior, of which the one whose w is nearest to the predicted w is where the search for it begins."""
+"""Number of draws of the prior; the search for the predicted w starts from the draw whose w is nearest to it."""
 DIFFERENTIATED_TOGETHER = 8
-"""Pictures that are drawn and differentiated together unless a call sets a batch size."""
+"""Number of pictures in a batch that is differentiated, unless a call sets a batch size."""
 TOLERANCE = 1e-4
 """A search of a picture ends when three steps in a row lower its loss by less than this together."""
 MOST_DISTANCE = 0.25
-"""Distance from which a reconstruction is another picture; see `ReconstructionLoss.distance`."""
+"""Distance above which the generator cannot draw a picture; see `ReconstructionLoss.distance`."""
 
 
 class ReconstructionLoss:
-    """Mean absolute pixel error (a fraction of the range) plus a weighted distance of features.
+    """Loss of reconstructions of n targets: mean absolute pixel error plus a weighted distance of features.
 
-    Features are compared by their mean squared difference, in units of their variance over pictures of the model, so
-    that one weight suits any embedding module. Without one, pixels alone are compared.
+    The pixel error is a fraction of the range. The distance of features is their mean squared difference, in units of
+    their variance over the examples, so that one weight suits any embedding module. Without one, pixels alone are
+    compared.
 
-    `targets` are the given pictures, in [-1, 1], (n, channels, height, width).
+    Args:
+        generator: the generator.
+        targets: the given pictures, in [-1, 1], (n, channels, height, width).
+        embed: the embedding module, or `None`.
+        examples: the examples.
+        settings: the weights.
+        batch_size: number of pictures in a batch, by default `DIFFERENTIATED_TOGETHER`.
+
+    Raises:
+        ArgumentError: the embedding module returns features of different sizes.
     """
 
     def __init__(
@@ -324,9 +354,9 @@ class ReconstructionLoss:
                 )
 
     def distance(self, images: Tensor) -> Tensor:
-        """Return how far an image of each target is from it, (n,): the share of the model's variety that is missed.
+        """Return the distance of n images from their targets, (n,): the share of the examples' variety that is missed.
 
-        That is the squared difference in units of the variance over pictures of the model, of pixels or of features,
+        That is the mean squared difference in units of the variance over the examples, of pixels or of features,
         whichever is larger.
         """
         pixels = (images - self.targets).square().flatten(1).mean(1) / self.examples.pixel_variance
@@ -334,7 +364,7 @@ class ReconstructionLoss:
         return pixels.maximum(torch.cat([self._features_off(images[some], some) for some in rows]))
 
     def of_examples(self) -> Tensor:
-        """Return the loss of each example, as a thumbnail, against each target, (n, m)."""
+        """Return the loss of each of m examples, as a thumbnail, for each target, (n, m)."""
         loss = self.settings.pixels * torch.stack(
             [(self.examples.thumbnails - small).abs().mean(1) / 2 for small in thumbnail(self.targets)]
         )
@@ -344,21 +374,24 @@ class ReconstructionLoss:
         return loss + self.settings.features * distance / self.examples.feature_variance
 
     def of_images(self, images: Tensor, rows: Tensor) -> Tensor:
-        """Return the loss of images against the targets `rows`, (batch,)."""
+        """Return the loss of images for the targets with the numbers `rows`, (batch,)."""
         loss = self.settings.pixels * pixel_error(images, self.targets[rows])
         return loss + self.settings.features * self._features_off(images, rows) if self.settings.features else loss
 
     def _features_off(self, images: Tensor, rows: Tensor) -> Tensor:
-        """Return the mean squared difference of features, in units of their variance, (batch,); 0 without features."""
+        """Return the mean squared difference of features from the targets', in units of their variance, (batch,)."""
         if self.embed is None or self.features is None:
             return torch.zeros_like(images[:, 0, 0, 0])
         difference = flat_features(self.embed, images) - self.features[rows]
         return difference.square().mean(1) / self.examples.feature_variance
 
     def with_gradient(self, w_of: Callable[[Tensor, Tensor], Tensor], x: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Return losses (batch,) and their gradients with respect to x (batch, ...), `batch_size` pictures at a time.
+        """Return losses (batch,) and their gradients with respect to x.
 
-        `w_of` maps some rows of x, and the numbers of their targets, to w.
+        Args:
+            w_of: maps some rows of x, and the numbers of their targets, to w.
+            x: variables of the pictures, (batch, ...).
+            rows: numbers of their targets, (batch,).
         """
         values, gradients = [], []
         for part, some in zip(x.split(self.batch_size), rows.split(self.batch_size), strict=True):
@@ -372,14 +405,14 @@ class ReconstructionLoss:
 
 
 @dataclass(frozen=True, eq=False)
-class Found:
-    """The latents that were found for n pictures.
+class Reconstruction:
+    """The latents of the reconstructions of n pictures, and their quality.
 
     Attributes:
-        latents: of the reconstructions.
-        targets: the pictures, cropped and resized, (n, channels, height, width) in [-1, 1].
+        latents: the latents.
+        targets: the given pictures, cropped and resized, (n, channels, height, width) in [-1, 1].
         pixel_error: mean absolute error of the reconstructions, as a fraction of the range, (n,).
-        distance: of the reconstructions from the pictures, (n,); see `ReconstructionLoss.distance`.
+        distance: distance of the reconstructions from the targets, (n,); see `ReconstructionLoss.distance`.
         run: the status of the search, and its evaluations.
     """
 
@@ -396,18 +429,18 @@ class Found:
 
 
 def pixel_error(images: Tensor, targets: Tensor) -> Tensor:
-    """Return the mean absolute error of images in [-1, 1], as a fraction of that range, (batch,)."""
+    """Return the mean absolute difference of images in [-1, 1] and targets, as a fraction of that range, (batch,)."""
     return (images - targets).abs().flatten(1).mean(1) / 2
 
 
 def find_latents(
     pictures: Sequence[Image.Image], space: LatentSpace, settings: InversionSettings, into: str,
     perceptual: Embed | None, batch_size: int | None, report: Report,
-) -> Found:  # fmt: skip
-    """Find the latents of n RGB pictures; see `energyql.invert`.
+) -> Reconstruction:  # fmt: skip
+    """Search for the latents of n RGB pictures; see `energyql.invert` for the arguments.
 
     Raises:
-        ArgumentError: there is no space `into`.
+        ArgumentError: there is no space `into`, or this generator has none.
     """
     if into not in SPACES:
         raise ArgumentError(f"pictures are inverted into {', '.join(SPACES)}, not {into!r}")
@@ -431,17 +464,22 @@ def find_latents(
         evaluations = evaluations + more
     report("inverting", 1.0)
     with torch.no_grad():
-        drawn = torch.cat([space.images(part) for part in latents.split()]).clamp(-1, 1)
-        error, distance = (x.cpu().double().numpy() for x in (pixel_error(drawn, loss.targets), loss.distance(drawn)))
+        images = torch.cat([space.images(part) for part in latents.split()]).clamp(-1, 1)
+        error, distance = (x.cpu().double().numpy() for x in (pixel_error(images, loss.targets), loss.distance(images)))
     run = SampleResult(latents.z, searched.status, evaluations, evaluations)
-    return Found(latents, loss.targets, error, distance, run)
+    return Reconstruction(latents, loss.targets, error, distance, run)
 
 
 def _start(loss: ReconstructionLoss, terms: list[Term], space: LatentSpace) -> Tensor:
-    """Return z for each picture: the most similar example, or where a search without pictures ends, if it is nearer.
+    """Return the start of the search of z, (n, z_dim): for each target the best of some candidates.
 
-    One search asks for the attributes alone, from that example; the others also for the predicted w, from the draw of
-    the prior whose w is nearest.
+    Candidates are the most similar example; the end of a search from there for the attributes alone; and the ends of
+    searches for the attributes and the predicted w, which start from the draw of the prior with the nearest w.
+
+    Args:
+        loss: the loss, which holds the targets.
+        terms: the attribute terms.
+        space: the latent space.
     """
     examples = loss.examples
     with torch.no_grad():
@@ -453,9 +491,9 @@ def _start(loss: ReconstructionLoss, terms: list[Term], space: LatentSpace) -> T
             searches += [
                 (near, [*terms, distance_term("w", w, weight / (2 * max(error, 1e-12)))]) for weight in PREDICTED_W
             ]
-        for z, wanted in searches:
-            if wanted:
-                objective = edit_energy(space, Latents(z), [*wanted, shell_term(FIRST_SHELL)])
+        for z, goals in searches:
+            if goals:
+                objective = edit_energy(space, Latents(z), [*goals, shell_term(FIRST_SHELL)])
                 candidates.append(DescentSampler(enough=None).sample(objective, z).z)
         rows = torch.arange(len(loss.targets), device=loss.targets.device).split(DRAWN_TOGETHER)
         losses = torch.stack([
@@ -466,7 +504,7 @@ def _start(loss: ReconstructionLoss, terms: list[Term], space: LatentSpace) -> T
 
 
 def _nearest_draws(w: Tensor, space: LatentSpace) -> Tensor:
-    """Return z whose mapped w is nearest to each w, (n, z_dim), of many draws of the prior."""
+    """Return, of `DRAWS` draws of the prior, z whose w is nearest to each row of `w`, (n, z_dim)."""
     z = normals(0, 0, DRAWS, space.model.generator.z_dim, stream="inversion")
     least, best = w.new_full((len(w),), torch.inf), w.new_zeros(len(w), z.shape[1])
     for part in z.split(DRAWS // 16):
@@ -480,6 +518,7 @@ def _nearest_draws(w: Tensor, space: LatentSpace) -> Tensor:
 def _z_objective(
     loss: ReconstructionLoss, space: LatentSpace, terms: list[Term], settings: InversionSettings
 ) -> Energy:
+    """Return the loss plus the weighted attribute terms and shell, as a function of z."""
     factor = settings.attributes or 1.0
     shell = shell_term(settings.shell / factor)
     rest = edit_energy(space, Latents(loss.targets.new_zeros(0, space.model.generator.z_dim)), [*terms, shell])
@@ -496,7 +535,14 @@ def _search_w(
     loss: ReconstructionLoss, latents: Latents, space: LatentSpace, settings: InversionSettings, into: str,
     report: Report,
 ) -> tuple[Latents, Tensor]:  # fmt: skip
-    """Return the latents with an offset of w, and the evaluations that the search took, (n,)."""
+    """Search for an offset of w.
+
+    Returns:
+        The latents with this offset, and the number of evaluations, (n,).
+
+    Raises:
+        ArgumentError: the w of the generator is no vector, or the generator has no W+.
+    """
     with torch.no_grad():
         mapped = space.encode(latents.z)
     if mapped.ndim != 2:
@@ -526,9 +572,9 @@ class Inversion:
 
     Attributes:
         result: the reconstructions, with their latents and judged values; `edit` can start from it.
-        pictures: the given ones, cropped and resized to the size of the reconstructions.
-        pixel_error: mean absolute error, as a fraction of the range of a pixel, (n,).
-        drawable: whether the generator can draw the picture, (n,). Otherwise the reconstruction differs too much.
+        pictures: the given pictures, cropped and resized to the size of the reconstructions.
+        pixel_error: mean absolute error of the reconstructions, as a fraction of the range of a pixel, (n,).
+        drawable: whether the generator can draw each picture, (n,); otherwise the reconstruction differs too much.
     """
 
     result: Result
@@ -560,10 +606,13 @@ class Inversion:
         return label_grid([each for pair in pairs for each in pair], captions=captions, columns=2 * min(4, len(self)))
 
     def save(self, path: str | Path) -> Path:
-        """Write the comparison (a path that ends in .png, .jpg or .webp), or a folder that `edit` can start from.
+        """Write the comparison, or a folder that `edit` can start from, and return the path.
 
         A folder gets the files of `Result.save`, the given pictures in `originals/`, and `comparison.png`; an earlier
-        inversion or edit in it is replaced. The path is returned.
+        inversion or edit in it is replaced.
+
+        Args:
+            path: a picture that ends in .png, .jpg or .webp, or a folder.
 
         Raises:
             ArgumentError: the path cannot be written, or the folder holds a run or pictures to label.
@@ -585,7 +634,7 @@ class Inversion:
 
     @classmethod
     def load(cls, folder: str | Path) -> Inversion:
-        """Read what `save` wrote to a folder.
+        """Read an inversion from a folder that `save` wrote.
 
         Raises:
             DataError: there is no inversion in the folder, or its files are damaged or do not fit together.
@@ -628,24 +677,24 @@ def invert(
 ) -> Inversion:
     """Find the latents that reproduce given pictures.
 
-    First z is fitted without drawing pictures: the heads should predict the values that the judge reads off the
-    picture, and w should be close to a regression's prediction. Then z is fitted to the picture, in pixels and in
-    features. Last, w gets a small offset from the mapped z, which every edit keeps. So heads that read z predict the
-    attributes of the picture.
+    First z is fitted without drawing pictures: to the values that the judge reads off the picture, and to the w that a
+    regression predicts. Then z is fitted to the picture, in pixels and features. Last, w gets a small offset from the
+    output of the mapping network for z, which every edit keeps. So heads that read z predict the attributes of the
+    picture.
 
     Args:
-        pictures: paths or PIL images; cropped square around the centre and resized.
+        pictures: paths or PIL images; cropped around the centre and resized like pictures of the generator.
         model: name of a packaged model, a model folder, or a `Model` in memory.
         space: "z", "w" (an offset of w) or "w+" (an offset for each layer of the synthesis).
         perceptual: a function or torch module from pictures in [-1, 1], (batch, channels, height, width), to features
             (batch, ...); by default the features of the model's judge. Without both, only pixels count.
         settings: weights and budgets; see `InversionSettings`.
-        truncation: as for `generate`.
-        label: as for `generate`.
-        device: as for `generate`.
-        batch_size: pictures that are drawn and differentiated together.
+        truncation: psi, 0 to 1; by default that of the model.
+        label: class, or label vector, of a conditional generator.
+        device: "cpu", "cuda" and so on; "auto" is a GPU if there is one.
+        batch_size: number of pictures that are drawn and differentiated at a time.
         anyway: also return pictures that the generator cannot draw; `drawable` is False for them.
-        progress: as for `generate`.
+        progress: whether to show a bar; or a function of the name of a stage and the fraction of it that is done.
 
     Returns:
         An `Inversion`. Its `result` is a start for `edit`.
@@ -654,8 +703,8 @@ def invert(
         OutOfDomainError: the generator cannot draw a picture.
         EnergyQLError: a picture cannot be read, or an argument is wrong.
     """
-    wanted = as_pictures(pictures)
-    if wanted is None:
+    several = as_pictures(pictures)
+    if several is None:
         raise ArgumentError(f"{type(pictures).__name__} is no picture", hint="give paths or PIL images")
     chosen = InversionSettings() if settings is None else settings
     if not isinstance(chosen, InversionSettings):
@@ -665,7 +714,7 @@ def invert(
     draw = DrawSettings(truncation=truncation, label=label, batch_size=batch_size)
     with reporting(progress) as report:
         return invert_pictures(
-            pipeline_for(model, device), wanted, draw, space=space, perceptual=perceptual, settings=chosen,
+            pipeline_for(model, device), several, draw, space=space, perceptual=perceptual, settings=chosen,
             anyway=anyway, report=report,
         )  # fmt: skip
 
@@ -674,25 +723,25 @@ def invert_pictures(
     pipeline: Pipeline, pictures: Sequence[Picture], draw: DrawSettings, *, space: str = "w",
     perceptual: Embed | None = None, settings: InversionSettings | None = None, anyway: bool, report: Report,
 ) -> Inversion:  # fmt: skip
-    """Invert pictures with a prepared pipeline; see `invert`."""
+    """Invert pictures with a loaded model; the other arguments are those of `invert`."""
     opened, settings = [open_picture(picture) for picture in pictures], settings or InversionSettings()
-    with noting_tautologies():  # nothing is asked of the pictures
+    with noting_tautologies():  # no warning for the query TRUE
         prepared = pipeline.prepare("TRUE", draw)
     latent_space = LatentSpace(pipeline.model, prepared.provenance["truncation"], prepared.provenance["label"])
     began = time.perf_counter()
-    found = find_latents(opened, latent_space, settings, space, perceptual, draw.batch_size, report)
+    fit = find_latents(opened, latent_space, settings, space, perceptual, draw.batch_size, report)
     only = len(pictures) == 1
     names = [
         str(picture) if isinstance(picture, str | Path) else "the picture" if only else f"picture {index}"
         for index, picture in enumerate(pictures)
     ]
     if not anyway:
-        _check_drawable(found, names, pipeline.model)
+        _check_drawable(fit, names, pipeline.model)
     facts = {
         "pictures": names,
-        "pixel_error": found.pixel_error.tolist(),
-        "distance": found.distance.tolist(),
-        "drawable": found.drawable.tolist(),
+        "pixel_error": fit.pixel_error.tolist(),
+        "distance": fit.distance.tolist(),
+        "drawable": fit.drawable.tolist(),
         "space": space,
         "settings": asdict(settings),
     }
@@ -700,26 +749,30 @@ def invert_pictures(
         prepared, provenance=prepared.provenance | {"sampler": read_record("inversion"), "inverted": facts}
     )
     searched = time.perf_counter()
-    result = draw_result(prepared, latent_space, found.latents, np.arange(len(names)), report, found.run)
-    drawn = time.perf_counter()
-    result.statistics.update({"seconds_sampling": searched - began, "seconds_drawing": drawn - searched})
-    return Inversion(result, to_pictures(found.targets), found.pixel_error, found.drawable)
+    result = draw_result(prepared, latent_space, fit.latents, np.arange(len(names)), report, fit.run)
+    ended = time.perf_counter()
+    result.statistics.update({"seconds_sampling": searched - began, "seconds_drawing": ended - searched})
+    return Inversion(result, to_pictures(fit.targets), fit.pixel_error, fit.drawable)
 
 
 def load_inversion(folder: Path) -> Inversion | None:
-    """Read an inversion from its folder; `None` where a result or an edit was saved."""
+    """Return the inversion in a folder; `None` if the folder holds a result or an edit."""
     finish_saving(folder)
     return Inversion.load(folder) if (folder / ORIGINALS).is_dir() and not (folder / EDIT).is_file() else None
 
 
-def _check_drawable(found: Found, names: Sequence[str], model: Model) -> None:
-    """Raise an `OutOfDomainError` that names the pictures whose reconstruction is another picture."""
-    rows = zip(names, found.distance, found.drawable, strict=True)
+def _check_drawable(fit: Reconstruction, names: Sequence[str], model: Model) -> None:
+    """Check that the generator can draw all pictures.
+
+    Raises:
+        OutOfDomainError: it cannot; the message names up to three of the pictures.
+    """
+    rows = zip(names, fit.distance, fit.drawable, strict=True)
     other = [f"{name} (distance {distance:.2f})" for name, distance, drawable in rows if not drawable]
     if other:
-        shown = ", ".join(other[:3]) + (f" and {len(other) - 3} more" if len(other) > 3 else "")
+        listed = ", ".join(other[:3]) + (f" and {len(other) - 3} more" if len(other) > 3 else "")
         raise OutOfDomainError(
-            f"the generator of model {model.name!r} cannot draw {shown}: the nearest picture that was found "
+            f"the generator of model {model.name!r} cannot draw {listed}: the nearest picture that was found "
             f"differs too much, by more than {MOST_DISTANCE:g}",
             hint="crop the picture like those of the generator, or go on all the same (anyway=True, --anyway)",
         )

@@ -1,4 +1,7 @@
-"""Latents of pictures: z, and the offset of w from the mapped z; and the pictures that they draw."""
+"""Latents of pictures: z and an offset of w; the spaces that they belong to; and drawing from them.
+
+The *mapped z* is the output of the mapping network for z. A picture is drawn from w: the mapped z plus the offset.
+"""
 
 from __future__ import annotations
 
@@ -25,14 +28,14 @@ from energyql.render.pictures import to_pictures
 from energyql.sampling import SampleResult, Status, summarize
 
 SAME_W = 1e-3
-"""Largest relative difference of two w that count as equal; rounding alone stays below it."""
+"""Largest relative difference of two w that count as equal; errors of rounding are smaller."""
 DRAWN_TOGETHER = 16
-"""Pictures drawn together where w has an offset, unless a call sets a batch size."""
+"""Number of pictures in a batch where w has an offset, unless a call sets a batch size."""
 
 Layers = Sequence[int] | Mapping[str, Sequence[int]]
-"""Layers of W+ that may change: the same in all steps, or by attribute."""
+"""Numbers of the layers of W+ that may change: for all steps, or by attribute."""
 Embed = Callable[[Tensor], Tensor]
-"""Pictures in [-1, 1], (batch, channels, height, width), to features (batch, ...)."""
+"""Function from pictures in [-1, 1], (batch, channels, height, width), to features, (batch, ...)."""
 EditedW = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -42,9 +45,9 @@ class Latents:
 
     Attributes:
         z: (n, z_dim).
-        offset: w minus the mapped z, (n, w_dim), or (n, num_ws, w_dim) in W+; `None` where it is zero. Inverted
-            pictures have one, which is kept through all edits (as in pivotal tuning, Roich et al. 2021, but of the
-            latent and not of the generator).
+        offset: w minus the mapped z, (n, w_dim), or (n, num_ws, w_dim) in W+; `None` for zero. The offset of an
+            inverted picture is kept through all edits (pivotal tuning, Roich et al. 2021, keeps a change of the
+            generator instead).
     """
 
     z: Tensor
@@ -57,7 +60,7 @@ class Latents:
         return Latents(self.z[rows], None if self.offset is None else self.offset[rows])
 
     def split(self, size: int = DRAWN_TOGETHER) -> list[Latents]:
-        """Return consecutive parts of `size` pictures, the last one perhaps smaller."""
+        """Return consecutive parts of `size` pictures; the last one may be smaller."""
         return [self[start : start + size] for start in range(0, len(self), size)]
 
 
@@ -65,19 +68,19 @@ class LatentSpace:
     """The latent spaces z, W and W+ of a model at one truncation and label.
 
     Args:
-        model: on its device.
+        model: the model, on its device.
         truncation: psi.
-        label: as `Model.check_label` returned it.
+        label: the label, as `Model.check_label` returns it.
 
     Attributes:
         bank: the heads of the model.
         encode: maps z to w.
-        reads: from z to what the attribute heads read.
-        heads_read_w: whether that is w, of which the offset is a part.
+        reads: maps z to the latent that the heads read.
+        heads_read_w: whether that latent is w; the offset is then a part of it.
         length_is_free: whether heads and generator depend on the direction of z only, as in a StyleGAN, which
-            normalises z first. Edits then compare z at one length: otherwise a change of length would reduce
-            `|z - z0|²` without any effect on the picture.
-        names: of all attributes.
+            normalises z first. Edits then compare z at one length: otherwise a change of length would reduce `|z -
+            z0|²` without any effect on the picture.
+        names: names of all attributes.
     """
 
     def __init__(self, model: Model, truncation: float, label: Label | None) -> None:
@@ -92,7 +95,7 @@ class LatentSpace:
         self.names = tuple(model.vocabulary)
 
     def scaled(self, z: Tensor) -> Tensor:
-        """Return z with length sqrt(z_dim) where its length is free, else z itself."""
+        """Return z scaled to length sqrt(z_dim) if `length_is_free`, else z itself."""
         return normalized(z) if self.length_is_free else z
 
     def w(self, latents: Latents) -> Tensor:
@@ -100,16 +103,16 @@ class LatentSpace:
         return shifted(self.encode(latents.z), latents.offset)
 
     def pictures(self, latents: Latents) -> list[Image.Image]:
-        """Draw the pictures of latents."""
+        """Return the pictures of latents."""
         with torch.inference_mode():
             return [picture for part in latents.split() for picture in to_pictures(self.images(part))]
 
     def images(self, latents: Latents) -> Tensor:
-        """Return the images of latents in [-1, 1], (n, channels, height, width), drawn all together."""
+        """Return the images of latents in [-1, 1], (n, channels, height, width), drawn in one batch."""
         return self.model.generator.synthesize(self.w(latents))
 
     def head_input(self, latents: Latents) -> Tensor:
-        """Return the latents that the heads read, (n, latent_dim); w is averaged over the layers in W+."""
+        """Return the latents that the heads read, (n, latent_dim); an offset in W+ is averaged over the layers."""
         read = self.reads(latents.z)
         return shifted(read, mean_offset(latents.offset)) if self.heads_read_w else read
 
@@ -119,7 +122,7 @@ class LatentSpace:
             return self.bank.predict(self.head_input(latents))
 
     def from_w(self, z: Tensor, w: Tensor) -> Latents:
-        """Return the latents with given z, (n, z_dim), and w, (n, w_dim) or (n, num_ws, w_dim).
+        """Return the latents with this z, (n, z_dim), and w, (n, w_dim) or (n, num_ws, w_dim).
 
         Raises:
             ArgumentError: the shapes do not fit the model.
@@ -152,10 +155,12 @@ class LatentSpace:
     def layer_mask(self, layers: Layers | None, attributes: Sequence[str] = ()) -> Tensor | None:
         """Return the mask of the layers of W+ that may change, (num_ws,); `None` for all.
 
-        Layers by attribute are those of the attributes that may change; all layers, if one of them is not listed.
+        Args:
+            layers: the layers for every attribute, or attribute -> layers; `None` for all.
+            attributes: the attributes that may change; if one of them has no entry in `layers`, all layers may change.
 
         Raises:
-            ArgumentError: the generator has no W+, or no such layer, or the model no such attribute.
+            ArgumentError: the generator has no W+ or no such layer, or the model no such attribute.
         """
         if layers is None:
             return None
@@ -182,10 +187,16 @@ class LatentSpace:
 
 
 def edited_w(before: Latents, w: Tensor, layers: Tensor | None) -> EditedW:
-    """Return a function from the mapped z, (batch, w_dim), and the numbers of its samples, (batch,), to edited w.
+    """Return a function to the edited w of a picture.
 
-    Its results are (batch, w_dim) or (batch, num_ws, w_dim), and differ from the `w` of the latents `before` the edit
-    only in the `layers` of a mask (num_ws,).
+    Args:
+        before: latents before the edit.
+        w: w of these latents, (n, w_dim) or (n, num_ws, w_dim).
+        layers: mask of the layers of W+ that may change, (num_ws,); `None` for all.
+
+    Returns:
+        A function from the mapped z, (batch, w_dim), and the numbers of its samples, (batch,), to w, (batch, w_dim) or
+        (batch, num_ws, w_dim), which differs from `w` only in the layers of the mask.
     """
 
     def w_of(mapped: Tensor, rows: Tensor) -> Tensor:
@@ -199,14 +210,14 @@ def edited_w(before: Latents, w: Tensor, layers: Tensor | None) -> EditedW:
 
 
 def shifted(mapped: Tensor, offset: Tensor | None) -> Tensor:
-    """Return the mapped z, (n, w_dim), plus an offset (n, w_dim) or (n, num_ws, w_dim)."""
+    """Return the sum of the mapped z, (n, w_dim), and an offset, (n, w_dim) or (n, num_ws, w_dim); `None` is zero."""
     if offset is None:
         return mapped
     return (mapped if offset.ndim == mapped.ndim else mapped.unsqueeze(1)) + offset
 
 
 def mean_offset(offset: Tensor | None) -> Tensor | None:
-    """Return an offset of w, (n, w_dim); one of W+ is averaged over the layers."""
+    """Return an offset as (n, w_dim): one in W+ is averaged over the layers; `None` stays."""
     return offset if offset is None or offset.ndim == 2 else offset.mean(1)
 
 
@@ -218,9 +229,15 @@ def draw_result(
     report: Report,
     run: SampleResult | None = None,
 ) -> Result:
-    """Draw pictures of latents, offset included, and judge them by the prepared query.
+    """Draw the pictures of latents, and judge them by a query.
 
-    `index` holds the number of each sample in its run, (n,); `run`, if any, led to the latents.
+    Args:
+        prepared: the query.
+        space: the model's latent space.
+        latents: latents of n pictures.
+        index: the number of each sample in its run, (n,).
+        report: called with the progress.
+        run: the run of a solver that led to the latents, if any, for the statistics.
     """
     if run is None:
         none = torch.zeros(len(latents), dtype=torch.int64)

@@ -1,4 +1,4 @@
-"""Settings of edits and inversions: weights, solvers, and what may change; checked before any work is done."""
+"""Settings of edits and inversions: weights, solvers, attributes to keep; checked before any work is done."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ class Preset:
 
     Args:
         strength: λ > 0, multiplies the energy of the query.
-        near_z: weight of `|z - z0|²`; z0 is the start of the step.
-        near_w: weight of `|w - w0|²`, w as mapped from z.
+        near_z: weight of `|z - z0|²`, where z0 is z before the step.
+        near_w: weight of `|w - w0|²`, where w is the output of the mapping network for z.
         keep_predictions: weight of the divergence of the heads' predictions for a kept attribute from those at z0.
         keep_logits: weight of `|logits - logits0|²` of a kept attribute.
         identity: weight of one minus the cosine of the embeddings of the old and the new picture, if an embedding
             module is given.
-        earlier: factor of the energies of earlier edits, in mode "cumulative".
-        newest: factor of the energy of the newest edit.
-        newest_continuous: the same if the newest edit names a continuous attribute.
+        earlier: factor of the energies of the earlier queries, in mode "cumulative".
+        newest: factor of the energy of the query of the step.
+        newest_continuous: factor of the energy of the query of the step, if it names a continuous attribute.
         release_implied: do not keep values that the query makes impossible, such as a smiling mouth under `frown`.
-        semantics: of the queries, unless a call names others.
-        solver: `None` finds the minimum nearest to the start by L-BFGS (`DescentSampler`); an `ODESolver`
-            solves the VP flow, as published.
-        enough: energy tolerance of the minimiser, in nats: where the query's energy is above it, its weight is tripled,
-            up to 27 times, as long as that lowers the energy (the penalty method, `energyql.editing.step`).
-        max_evaluations: of the minimiser, per sample and weight.
+        semantics: semantics of the queries, unless a call names another.
+        solver: `None` finds the minimum nearest to the start by L-BFGS (`DescentSampler`); an `ODESolver` solves the VP
+            flow, as published.
+        enough: tolerance of the minimiser, in nats: while the query's energy is above it, its weight is tripled, up to
+            27 times, as long as that lowers the energy (the penalty method, `energyql.editing.step`).
+        max_evaluations: most evaluations of the minimiser, per sample and weight.
 
     Raises:
         ArgumentError: a weight is outside its range.
@@ -91,7 +91,7 @@ PRESETS: dict[str, Preset] = {
         solver=ODESolver(enough=0.01),
     ),
 }  # fmt: skip
-"""Every preset by its name.
+"""Name -> preset.
 
 "lace" has the settings of the published sequential editing (Nie et al. 2021, arXiv 2110.10873, the scripts of its
 code): VP flow by dopri5, `reg_z` 0.04 (on z and on w), `reg_logits` 0.01, no identity term. "lace-reweighted" adds the
@@ -101,10 +101,15 @@ and 1 for any other. "query-only" solves the flow of the query alone until the q
 
 
 def choose_preset(preset: str | Preset, strength: float | None = None, semantics: Semantics | None = None) -> Preset:
-    """Return a preset, given itself or by name, with the strength and semantics of a call if they are given.
+    """Return a preset, with the strength and semantics of a call if they are given.
+
+    Args:
+        preset: a preset or its name.
+        strength: replaces that of the preset.
+        semantics: replaces that of the preset.
 
     Raises:
-        ArgumentError: there is no preset of that name.
+        ArgumentError: there is no preset of that name, or `strength` is out of range.
     """
     if isinstance(preset, str):
         if preset not in PRESETS:
@@ -122,14 +127,15 @@ class InversionSettings:
     """Weights and budgets of an inversion. Weights are at least 0.
 
     Args:
-        pixels: weight of the mean absolute pixel error, a fraction of the range.
+        pixels: weight of the mean absolute pixel error, as a fraction of the range of a pixel.
         features: weight of the mean squared distance of features, in units of their variance.
         attributes: weight of the divergence of the heads' predictions from the judge's values, in nats.
-        shell: weight of `(|z| - sqrt(z_dim))²`, where the length of z matters: nearly all z of the prior are that long.
-        offset: weight of `|offset|²`, the mean over the layers in W+.
-        z_evaluations, w_evaluations: most evaluations of the picture and its gradient, in the search of z and of w.
-        candidates: pictures of the prior that are drawn first: the start is learnt from them, and they are the scale of
-            pixels and features.
+        shell: weight of `(|z| - sqrt(z_dim))²`, if the length of z matters: nearly all z of the prior are that long.
+        offset: weight of the squared length of the offset of w; in W+ of its mean over the layers.
+        z_evaluations: most evaluations of the picture and its gradient in the search of z.
+        w_evaluations: most evaluations of the picture and its gradient in the search of w.
+        candidates: number of examples, pictures of the prior that are drawn first: the start is predicted from them,
+            and they give the variances of pixels and features.
 
     Raises:
         ArgumentError: a setting is outside its range.
@@ -155,7 +161,7 @@ class InversionSettings:
 
 @dataclass(frozen=True)
 class EditSettings:
-    """The checked arguments of one call of `edit`; those of all its pictures in `draw`."""
+    """The checked arguments of one call of `edit`; `draw` holds those of drawing."""
 
     pipeline: Pipeline
     queries: list[Expr]
@@ -167,10 +173,17 @@ class EditSettings:
     draw: DrawSettings
 
     def prepare(self, query: str | Expr, semantics: Semantics | None = None) -> PreparedQuery:
-        """Check and compile a query, by default with the semantics of the preset; `check_settings` has warned of it.
+        """Check and compile a query; a tautology causes no warning, because `check_settings` has given it.
 
-        Relations between attributes are not added: `energyql.editing.step` finds for each picture what must
-        change, and to ask for every possible consequence would change more than necessary.
+        Relations between attributes are not added to the query: `energyql.editing.step` estimates for each picture what
+        must change, and every possible consequence together would change more than necessary.
+
+        Args:
+            query: the query.
+            semantics: by default that of the preset.
+
+        Raises:
+            EnergyQLError: the query does not fit the model, or is too large.
         """
         semantics = semantics or self.preset.semantics
         with noting_tautologies():
@@ -188,7 +201,16 @@ def check_settings(
     pipeline: Pipeline, queries: Sequence[str | Expr], mode: str, keep: str | Iterable[str], preset: Preset,
     identity: Embed | None, draw: DrawSettings,
 ) -> EditSettings:  # fmt: skip
-    """Check and parse the arguments of `energyql.edit`.
+    """Check the arguments of `energyql.edit`, and parse the queries.
+
+    Args:
+        pipeline: the model.
+        queries: one for each step.
+        mode: "cumulative" or "alone".
+        keep: names of attributes, or "everything".
+        preset: weights and solver.
+        identity: the embedding module.
+        draw: settings of drawing.
 
     Raises:
         EnergyQLError: a query cannot be parsed, or an argument is wrong.
@@ -204,10 +226,10 @@ def check_settings(
     vocabulary = pipeline.model.vocabulary
     for expr, text in zip(exprs, texts, strict=True):
         bound, related = bind(expr, vocabulary, query=text), preset.semantics == EXACT
-        with suppress(LimitError):  # `EditSettings.prepare` refuses those that are too large for their semantics
+        with suppress(LimitError):  # `EditSettings.prepare` raises it, if the query is too large for its semantics
             check_satisfiable(bound, vocabulary, query=text, relations=related)
-    kept = _check_kept(keep, pipeline.model)
-    return EditSettings(pipeline, list(exprs), list(texts), mode, kept, preset, identity, draw)
+    names = _check_kept(keep, pipeline.model)
+    return EditSettings(pipeline, list(exprs), list(texts), mode, names, preset, identity, draw)
 
 
 def _check_kept(keep: str | Iterable[str], model: Model) -> tuple[str, ...]:

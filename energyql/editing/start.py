@@ -1,4 +1,4 @@
-"""Read what an edit starts from: seeds, latents, results, folders of saved results, or pictures."""
+"""Starts of edits: seeds, latents, results, folders of saved results, or pictures."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from energyql.pipeline.settings import DEFAULT_NOISE, Noise, whole_number
 from energyql.sampling import prior_latents
 
 MOST_PIXELS = 1 << 26
-"""Largest picture that is read, in pixels: some hundred megabytes. Photographs of today's cameras are smaller."""
+"""Number of pixels of the largest picture that is read; it takes some hundred megabytes of memory."""
 KINDS = "a seed, a list of seeds, latents (n, z_dim), a Result or its folder, or pictures (paths or PIL images)"
 _SIDE = 1 << 12
-"""Least side at which a JPEG that is too large is read; no generator draws larger pictures."""
+"""Least side, in pixels, to which a larger JPEG is reduced while it is read; no generator draws larger pictures."""
 _PROGRAMS = ("EPS",)
-"""Formats that are programs, which Pillow gives to an interpreter."""
+"""Formats that are refused, because they are programs, for which Pillow starts an interpreter."""
 
 Picture = str | Path | Image.Image
 
@@ -41,7 +41,14 @@ Start = int | Sequence[int] | Tensor | npt.NDArray[Any] | Result | SavedResult |
 
 @dataclass(frozen=True, eq=False)
 class EditStart:
-    """The latents that an edit starts from, and facts for the provenance; a start that was a `Result` itself."""
+    """The start of an edit.
+
+    Attributes:
+        latents: latents of n pictures.
+        index: the number of each picture in its run, (n,).
+        facts: facts about the start, for the provenance of the edit.
+        result: the `Result` that is edited; `None` for any other start.
+    """
 
     latents: Latents
     index: npt.NDArray[np.int64]
@@ -50,7 +57,7 @@ class EditStart:
 
 
 def as_pictures(start: object) -> list[Picture] | None:
-    """Return the pictures that a start consists of; `None` if it is no picture and no list of pictures."""
+    """Return the pictures of a start that is a picture or a list of pictures; `None` for any other start."""
     if isinstance(start, Picture):
         return [start]
     if isinstance(start, list | tuple) and start and all(isinstance(item, Picture) for item in start):
@@ -59,10 +66,15 @@ def as_pictures(start: object) -> list[Picture] | None:
 
 
 def read_start(start: Any, n: int | None, space: LatentSpace) -> EditStart:
-    """Return the latents of a start that is no picture; see `Start`. Of one seed there are n samples, by default 1.
+    """Return the start of an edit, from anything but pictures.
+
+    Args:
+        start: see `Start`.
+        n: number of pictures, if `start` is one seed; by default 1.
+        space: the latent space of the model.
 
     Raises:
-        ArgumentError: an edit cannot start from it, or it does not fit the model.
+        ArgumentError: `start` is no start of an edit, or does not fit the model; or `n` is given for another start.
     """
     model = space.model
     if n is not None and not _is_seed(start):
@@ -70,8 +82,8 @@ def read_start(start: Any, n: int | None, space: LatentSpace) -> EditStart:
     if isinstance(start, Result | SavedResult):
         _check_result(start, space)
         latents = space.from_w(start.z.to(model.device), start.w.to(model.device))
-        drawn = start if isinstance(start, Result) else None
-        return EditStart(latents, start.index, {"start": start.provenance}, drawn)
+        result = start if isinstance(start, Result) else None
+        return EditStart(latents, start.index, {"start": start.provenance}, result)
     size, several = model.generator.z_dim, isinstance(start, list | tuple) and bool(start)
     facts: dict[str, Any]
     if _is_seed(start) or (several and all(map(_is_seed, start))):
@@ -90,10 +102,14 @@ def read_start(start: Any, n: int | None, space: LatentSpace) -> EditStart:
 
 
 def noise_of(start: Any, noise: Noise | None) -> tuple[Noise, int]:
-    """Return the kind of noise that an edit is drawn with, by default that of its start, and the seed of random noise.
+    """Return the kind of noise of an edit, and the seed of random noise.
+
+    Args:
+        start: see `Start`.
+        noise: the kind of noise; by default that of the start, or "const".
 
     Raises:
-        ArgumentError: the start has no single seed, or its pictures have different kinds of noise.
+        ArgumentError: the pictures of the start have different kinds of noise, or random noise of several seeds.
     """
     facts = start.provenance if isinstance(start, Result | SavedResult) else {}
     kind = noise or facts.get("noise", DEFAULT_NOISE)
@@ -109,8 +125,11 @@ def noise_of(start: Any, noise: Noise | None) -> tuple[Noise, int]:
 def open_picture(picture: Picture) -> Image.Image:
     """Read a picture, turn it upright, and convert it to RGB.
 
+    Args:
+        picture: a path or a PIL image.
+
     Raises:
-        ArgumentError: there is no such file, or it is no picture.
+        ArgumentError: there is no such file, or it is no picture, or too large.
     """
     if isinstance(picture, Image.Image):
         return picture.convert("RGB")
@@ -121,7 +140,7 @@ def open_picture(picture: Picture) -> Image.Image:
         Image.init()
         with Image.open(picture, formats=[name for name in Image.ID if name not in _PROGRAMS]) as opened:
             if opened.width * opened.height > MOST_PIXELS:
-                opened.draft("RGB", (_SIDE, _SIDE))  # a JPEG is read at a fraction of its size, others are not
+                opened.draft("RGB", (_SIDE, _SIDE))  # reduces a JPEG only
             if opened.width * opened.height > MOST_PIXELS:
                 raise ArgumentError(
                     f"{picture} is too large: {opened.width} x {opened.height} pixels",
@@ -137,7 +156,7 @@ def open_picture(picture: Picture) -> Image.Image:
         raise ArgumentError(f"there is no picture {picture}", hint=hint) from None
     except ArgumentError:
         raise
-    except Exception as error:  # every format has its own reader in Pillow, and each its own errors
+    except Exception as error:  # each format of Pillow raises its own errors
         raise ArgumentError(
             f"cannot read {picture} as a picture: {str(error) or type(error).__name__}",
             hint="give a PNG, JPEG, WebP or another picture of pixels",
@@ -145,9 +164,10 @@ def open_picture(picture: Picture) -> Image.Image:
 
 
 def as_images(pictures: Sequence[Image.Image], like: Tensor) -> Tensor:
-    """Convert RGB pictures to (n, channels, height, width) in [-1, 1], cropped around the centre and resized.
+    """Return RGB pictures as a tensor (n, channels, height, width) in [-1, 1].
 
-    Shape, type and device are those of `like`, images of the generator.
+    They are cropped around the centre and resized to the shape of `like`, images of the generator, whose type
+    and device the tensor has.
     """
     channels, height, width = like.shape[1:]
     rows = []

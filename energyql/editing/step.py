@@ -1,13 +1,14 @@
-"""One step of an edit: the smallest change that makes its query true, with everything kept that it does not imply.
+"""One step of an edit: the smallest change of the latents that makes a query true.
 
-A frown needs another mouth than a laugh, sunglasses hide the eyes, a hat hides a bald head. Such dependences are not
-written down anywhere: they are estimated from draws of the model. If a value that is common in the prior is (nearly)
-absent from the query's posterior, the query implies that the value changes, and an edit does not try to keep it. A
-change of an attribute that the query neither names nor implies is a leak.
+The query may imply changes of attributes that it does not name: a frown needs another mouth than a laugh, sunglasses
+hide the eyes, a hat hides a bald head. Such dependences are estimated from draws of the model: a value that is common
+in the prior, and (nearly) absent from the posterior of the query, is impossible under the query, and the edit does not
+keep it. All other values of attributes that the query does not name are kept; if one of them changes nevertheless, it
+is a leak.
 
-The minimiser is the penalty method (Nocedal and Wright 2006, chapter 17): where the query does not hold yet, its weight
-grows, sample by sample, each search starting from the minimum of the last. It searches from two starts: the picture,
-and where the picture would go if the heads were linear.
+The minimiser is the penalty method (Nocedal and Wright 2006, chapter 17): in each sample where the query does not hold
+yet, its weight grows, and the next search starts from the last minimum. There are two searches: one from the latents of
+the picture, and one from the minimum for linear heads.
 """
 
 from __future__ import annotations
@@ -53,24 +54,34 @@ from energyql.sampling import (
 )
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
-PRIOR_DRAWS, POSTERIOR_DRAWS = 4096, 512
-"""Latents of the prior, and of the posterior of a query, from which frequencies are counted."""
+PRIOR_DRAWS = 4096
+"""Number of latents of the prior from which frequencies of values are estimated."""
+POSTERIOR_DRAWS = 512
+"""Number of latents of the posterior of a query from which frequencies of values are estimated."""
 IMPOSSIBLE_RATIO = 0.3
-"""A value counts as impossible if it is less than this many times as frequent as in the prior. In `avatars`, values
-that cannot be drawn together have ratios from 0 to 0.25, because the heads err; rare combinations, such as beards and
-long hair, have 0.6 (docs/decisions/editing.md)."""
+"""A value is impossible under a query if its frequency in the posterior, divided by that in the prior, is below this.
+In `avatars`, values that cannot be drawn together have ratios from 0 to 0.25, because the heads make errors; rare
+combinations, such as beards and long hair, have 0.6 (docs/decisions/editing.md)."""
 LEAST_EXPECTED = 5.0
-"""Fewest occurrences among the draws that the prior's frequency must predict before their absence is significant."""
+"""Least expected number of occurrences of a value, by its frequency in the prior, for its absence to be significant."""
 LEAST_DRAWS = 32
-"""Fewest draws that must satisfy the query for its dependences to be known."""
+"""Least number of draws that satisfy a query from which its dependences are estimated."""
 
 Values = Mapping[str, npt.NDArray[Any]]
+"""Attribute -> its value in each of n samples, (n,)."""
 Rows = npt.NDArray[np.bool_]
+"""Whether something holds in each sample, (n,)."""
 
 
 @dataclass(frozen=True, eq=False)
 class Dependence:
-    """Values of all attributes in draws that satisfy a query, from its posterior, and in draws from the prior."""
+    """Dependence of all attributes on a query, estimated from draws.
+
+    Args:
+        draws: values of all attributes in draws of the posterior that satisfy the query.
+        prior: values of all attributes in draws of the prior.
+        vocabulary: all attributes.
+    """
 
     draws: Values
     prior: Values
@@ -83,41 +94,50 @@ class Dependence:
 
     @property
     def known(self) -> bool:
-        """Whether there are enough draws for an estimate."""
+        """Whether there are enough draws for an estimate; without one, nothing counts as impossible."""
         return self.count >= LEAST_DRAWS
 
     def excludes(self, name: str, values: npt.NDArray[Any]) -> Rows:
-        """Return for each of the values of an attribute, (n,), whether the query makes it impossible."""
+        """Return whether the query makes each of these values of an attribute impossible, (n,)."""
         if not self.known:
             return np.zeros(len(values), bool)
-        prior, posterior = (self._shares(name, np.asarray(values), drawn) for drawn in (self.prior, self.draws))
+        prior, posterior = (self._shares(name, np.asarray(values), draws) for draws in (self.prior, self.draws))
         return np.asarray((prior * self.count >= LEAST_EXPECTED) & (posterior < IMPOSSIBLE_RATIO * prior))
 
-    def _shares(self, name: str, values: npt.NDArray[Any], drawn: Values) -> npt.NDArray[np.float64]:
-        """Return how often each value occurs, (n,); a number, how often one within twice the tolerance does."""
-        spec, found = self.vocabulary[name], drawn[name]
-        return np.asarray(KINDS[spec.kind].alike(found, values[:, None], spec).mean(1))
+    def _shares(self, name: str, values: npt.NDArray[Any], draws: Values) -> npt.NDArray[np.float64]:
+        """Return the share of the draws with each value of an attribute, (n,).
+
+        For a number, draws within twice its tolerance count.
+        """
+        spec, samples = self.vocabulary[name], draws[name]
+        return np.asarray(KINDS[spec.kind].alike(samples, values[:, None], spec).mean(1))
 
     def implied(self, values: Values, asked: Sequence[str]) -> dict[str, Rows]:
-        """Return, for each attribute that is not asked, which of its values the query makes impossible, (n,)."""
+        """Return attribute -> whether the query makes its value impossible, (n,).
+
+        Args:
+            values: the values of all attributes in n samples.
+            asked: the attributes that the query names, which are left out.
+        """
         return {name: self.excludes(name, values[name]) for name in values if name not in asked}
 
     def excludes_query(self, expr: Expr) -> bool:
-        """Return whether the query makes another query impossible."""
+        """Return whether the query makes another query, bound, impossible."""
         if not self.known:
             return False
-        prior, posterior = (satisfied(expr, drawn, self.vocabulary).mean() for drawn in (self.prior, self.draws))
+        prior, posterior = (satisfied(expr, draws, self.vocabulary).mean() for draws in (self.prior, self.draws))
         return bool(prior * self.count >= LEAST_EXPECTED and posterior < IMPOSSIBLE_RATIO * prior)
 
     def consequences(self, asked: Sequence[str]) -> Expr | None:
-        """Return what the query implies for attributes that it does not name, as a query; `None` if nothing.
+        """Return what the query implies for yes/no and categorical attributes that it does not name, as a query.
 
-        An edit asks for the consequences too: heads err independently, so several of them make the change more certain.
+        `None` is returned if it implies nothing. An edit asks for the consequences too: the errors of heads are
+        independent, so several heads make the change more certain.
 
         Args:
-            asked: the attributes that the query names.
+            asked: the attributes to leave out, among them those that the query names.
         """
-        found: list[Expr] = []
+        parts: list[Expr] = []
         for name, spec in self.vocabulary.items():
             kind = KINDS[spec.kind]
             values = np.array(kind.values(spec))
@@ -125,19 +145,19 @@ class Dependence:
                 continue
             excluded = self.excludes(name, values)
             if excluded.any() and not excluded.all():
-                found.append(kind.excluding(E[name], values[excluded].tolist()))
-        return reduce(and_, found) if found else None
+                parts.append(kind.excluding(E[name], values[excluded].tolist()))
+        return reduce(and_, parts) if parts else None
 
 
 class DependenceEstimator:
-    """Estimates dependences of attributes on queries, at one truncation and label."""
+    """Estimator of the dependences on queries, for one model, truncation and label."""
 
     def __init__(self, space: LatentSpace) -> None:
         self.space = space
         self._prior = self._values(normals(0, 0, PRIOR_DRAWS, space.model.generator.z_dim, stream="knowledge/prior"))
 
     def estimate(self, expr: Expr, rule: EnergyRule) -> Dependence:
-        """Return the dependence on a bound query with that energy, from draws of the slice sampler."""
+        """Return the dependence on a bound query with the energy `rule`, from draws of the slice sampler."""
         model = self.space.model
         energy = QueryEnergy(rule, self.space.reads, self.space.bank)
         start = normals(0, 0, POSTERIOR_DRAWS, model.generator.z_dim, stream="knowledge/draws").to(model.device)
@@ -146,11 +166,15 @@ class DependenceEstimator:
         return Dependence({name: values[good] for name, values in draws.items()}, self._prior, model.vocabulary)
 
     def _values(self, z: Tensor) -> Values:
+        """Return the most likely values of all attributes, for latents (n, z_dim)."""
         return decide(self.space.predict(Latents(z.to(self.space.model.device))))
 
 
 def changed(spec: AttributeSpec, before: npt.NDArray[Any], after: npt.NDArray[Any]) -> Rows:
-    """Return whether each value changed, (n,); a number, whether it moved by more than the attribute's tolerance."""
+    """Return whether each value of an attribute changed, (n,).
+
+    A number has changed if it moved by more than the tolerance of the attribute.
+    """
     return np.asarray(KINDS[spec.kind].changed(before, after, spec))
 
 
@@ -159,15 +183,14 @@ class Leaks:
     """The changes of attributes in one step of an edit, according to the judge (to the heads, if a model has no judge).
 
     Attributes:
-        query: of the step.
-        asked: the attributes that it names.
+        query: query of the step.
+        asked: the attributes that the query names.
         kept: the attributes to keep.
-        changed: attribute -> which samples have another value than before the step, (n,) bool; all attributes.
-        implied: attribute -> in which samples the query makes the old value impossible, (n,) bool, so that the change
-            is no leak. Attributes without such samples are left out.
-        superseded: earlier queries that this one makes impossible; they no longer count.
-        known: false where too few draws satisfy the query to estimate what it implies; every other change is then
-            counted as a leak.
+        changed: attribute -> whether its value differs from that before the step, (n,) bool; all attributes.
+        implied: attribute -> whether the query makes the old value impossible, (n,) bool, so that a change is no leak;
+            only attributes with such a sample.
+        superseded: earlier queries that this query makes impossible, which later steps do not keep.
+        known: False if too few draws satisfy the query to estimate what it implies; then every change is a leak.
     """
 
     query: str
@@ -183,7 +206,17 @@ class Leaks:
         cls, before: Values, after: Values, dependence: Dependence, query: str, *superseded: str, asked: Sequence[str],
         kept: Sequence[str],
     ) -> Leaks:  # fmt: skip
-        """Compare the judged values before and after a step."""
+        """Return the changes from the values before a step to those after it.
+
+        Args:
+            before: the judged values before the step.
+            after: the judged values after the step.
+            dependence: dependence of all attributes on the query.
+            query: text of the query.
+            superseded: texts of the earlier queries that the query makes impossible.
+            asked: the attributes that the query names.
+            kept: the attributes to keep; those in `asked` are left out.
+        """
         changes = {name: changed(spec, before[name], after[name]) for name, spec in dependence.vocabulary.items()}
         implied = {name: rows for name, rows in dependence.implied(before, asked).items() if rows.any()}
         kept = tuple(name for name in kept if name not in asked)
@@ -191,7 +224,7 @@ class Leaks:
 
     @cached_property
     def leaked(self) -> dict[str, Rows]:
-        """Attribute that is not asked -> in which samples it changed without being implied, (n,) bool."""
+        """Attribute that the query does not name -> whether it changed without being implied, (n,) bool."""
         return {
             name: rows & ~self.implied.get(name, np.zeros_like(rows))
             for name, rows in self.changed.items()
@@ -200,18 +233,18 @@ class Leaks:
 
     @property
     def by_attribute(self) -> dict[str, float]:
-        """Attribute -> fraction of samples in which it leaked, largest first; only those above 0."""
+        """Attribute -> fraction of samples in which it leaked, largest first; only fractions above 0."""
         shares = {name: float(rows.mean()) for name, rows in self.leaked.items() if rows.any()}
         return dict(sorted(shares.items(), key=lambda item: -item[1]))
 
     @property
     def rate(self) -> float:
-        """Fraction of leaks among all pairs of a sample and an attribute that is neither asked nor implied."""
+        """Fraction of leaks among all pairs of a sample and an attribute that the query neither names nor implies."""
         total = sum(len(rows) - int(self.implied.get(name, np.array(0)).sum()) for name, rows in self.leaked.items())
         return sum(int(rows.sum()) for rows in self.leaked.values()) / total if total else 0.0
 
     def of(self, row: int) -> tuple[str, ...]:
-        """Return the attributes that leaked in one sample."""
+        """Return the attributes that leaked in sample `row`."""
         return tuple(name for name, rows in self.leaked.items() if rows[row])
 
     def __repr__(self) -> str:
@@ -243,29 +276,37 @@ class Leaks:
 
 
 PENALTY_FACTORS = (3.0, 9.0, 27.0)
-"""Factors of the query's weight, tried one after the other."""
+"""Factors of the query's weight in the repeated searches, in order."""
 LEAST_SAVING = 0.1
-"""Share of the query's energy that a larger weight must save; otherwise the change is not worth it. Energies that
-cannot fall further save less: a continuous attribute asked for within its tolerance is never certain."""
+"""Share by which a search with a larger weight must lower the query's energy; otherwise its minimum is discarded. Some
+energies cannot fall further: a continuous attribute is never certain to be within its tolerance of a value."""
 
 
-LINEAR_NEAR, GRAIN = 0.05, 2.0**-6
-"""Weight of `|z - z0|²` against one energy of a query, where heads are taken for linear (docs/decisions/editing.md);
-and the grid to which their minimum is rounded, because sums round differently in other batches."""
+LINEAR_NEAR = 0.05
+"""Weight of `|z - z0|²` beside the energies of queries in `linear_minimum` (docs/decisions/editing.md)."""
+GRAIN = 2.0**-6
+"""Grid to which the minimum of `linear_minimum` is rounded, because sums round differently in other batches."""
 
 
 def estimate_dependence(
     estimator: DependenceEstimator, settings: EditSettings, query: PreparedQuery, expr: Expr
 ) -> tuple[Dependence, PreparedQuery]:
-    """Return the dependence of all attributes on a query, and the query together with its consequences."""
+    """Return the dependence of all attributes on a query, and the query together with its consequences.
+
+    Args:
+        estimator: the estimator for the model.
+        settings: the settings of the edit.
+        query: the query, compiled.
+        expr: the query.
+    """
     probable = query
-    if not query.rule.is_probability:  # which the estimate needs
+    if not query.rule.is_probability:  # the estimate needs a probability
         try:
             probable = settings.prepare(expr, semantics=EXACT)
         except LimitError:  # too large for a diagram
             probable = settings.prepare(expr, semantics="product")
     dependence = estimator.estimate(probable.expr, probable.rule)
-    weak = [name for name, report in query.model.report.items() if report.weak]  # which must not steer an edit
+    weak = [name for name, report in query.model.report.items() if report.weak]  # their predictions may be wrong
     implied = dependence.consequences([*query.rule.attributes, *weak]) if settings.preset.release_implied else None
     return dependence, query if implied is None else settings.prepare(expr & implied)
 
@@ -277,12 +318,13 @@ def run_step(
     """Return the edited latents, and the run of the solver that led to them.
 
     Args:
-        rules: the queries to make true: that of the step, with its consequences; then the earlier ones that still hold.
-        query: of the step, whose attributes are not kept.
-        dependence: of all attributes on the step's query.
+        rules: energies of the queries to make true: that of the step, with its consequences; then the earlier ones to
+            keep.
+        query: query of the step, whose attributes may change.
+        dependence: dependence of all attributes on the query of the step.
         layers: mask of the layers of W+ that may change, (num_ws,); `None` for all.
         before: latents before the step.
-        space: the model's latents.
+        space: the model's latent space.
         settings: preset, attributes to keep, and embedding module.
         report: called with the progress.
     """
@@ -290,21 +332,21 @@ def run_step(
     def progress(fraction: float, _: int) -> None:
         report("editing", fraction)
 
-    preset, bank, asked = settings.preset, space.bank, query.rule.attributes
+    preset, bank, names = settings.preset, space.bank, query.rule.attributes
     with torch.no_grad():
         w = space.w(before)
     w_of = edited_w(before, w, layers)
-    continuous = any(KINDS[space.model.vocabulary[name].kind].numeric for name in asked)
+    continuous = any(KINDS[space.model.vocabulary[name].kind].numeric for name in names)
     weights = [preset.newest_continuous if continuous else preset.newest, *[preset.earlier] * (len(rules) - 1)]
     energies = [
         (QueryEnergy(rule, Identity(), bank), weight) for rule, weight in zip(rules, weights, strict=True) if weight
     ]
-    kept = _keeping_terms(asked, dependence, before, w, space, settings, w_of)
+    keeping = _keeping_terms(names, dependence, before, w, space, settings, w_of)
     start = space.scaled(before.z)
 
     def objective(factor: float) -> Energy:
-        asked_for = [terms.query_term(energy, factor * preset.strength * weight) for energy, weight in energies]
-        return edit_energy(space, before, [*asked_for, *kept])
+        queries = [terms.query_term(energy, factor * preset.strength * weight) for energy, weight in energies]
+        return edit_energy(space, before, [*queries, *keeping])
 
     def energy(z: Tensor, rows: Tensor) -> Tensor:
         latent = space.head_input(Latents(z, before[rows].offset))
@@ -333,9 +375,14 @@ def run_step(
 
 @torch.no_grad()
 def linear_minimum(rules: Sequence[EnergyRule], readouts: AttributeBank, z0: Tensor) -> Tensor:
-    """Return where latents (n, z_dim) would go to satisfy the rules if the heads were linear, on a grid of `GRAIN`.
+    """Return the minimum of the rules for linear heads near z0, (n, z_dim), rounded to multiples of `GRAIN`.
 
-    That is the minimum of Σ E(rule) + `LINEAR_NEAR` |z - z0|², in nats, by the linear read-outs of the heads.
+    It minimises Σ E(rule) + `LINEAR_NEAR` |z - z0|², in nats.
+
+    Args:
+        rules: energies of the queries.
+        readouts: linear read-outs of z that replace the heads.
+        z0: the start, (n, z_dim).
     """
     parts = [terms.query_term(QueryEnergy(rule, Identity(), readouts), 1.0) for rule in rules]
     parts.append(terms.distance_term("z", z0, LINEAR_NEAR))
@@ -359,13 +406,20 @@ def lower_minimum(
     max_evaluations: int,
     progress: Progress | None = None,
 ) -> SampleResult:
-    """Search from z0 and, where the query does not hold there, from a second start; keep the better end of each sample.
+    """Return the better of two minima of each sample, one searched from z0 and one from a second start.
 
-    The slope of the heads at z0 can lead a long way round, to a corner of the prior where heads err. Better is an end
-    where the query holds, and of two such ends, or none, the one with the lower objective.
+    There is a second search only in samples whose query does not hold at z0: the slope of the heads there may lead far
+    away, to a corner of the prior where the heads make errors. A minimum where the query holds is better than one where
+    it does not; otherwise the one with the lower objective is better.
 
-    `elsewhere(rows)` returns the second start of some samples, if there is one; the other arguments are those of
-    `penalty_method`.
+    Args:
+        objective: see `penalty_method`.
+        energy: see `penalty_method`.
+        z0: see `penalty_method`.
+        elsewhere: maps numbers of samples, (rows,), to their second start, (rows, z_dim); `None` for one search.
+        tolerance: see `penalty_method`.
+        max_evaluations: see `penalty_method`.
+        progress: see `penalty_method`.
     """
     everyone = torch.arange(len(z0), device=z0.device)
     rows = everyone[:0] if elsewhere is None else everyone[energy(z0, everyone) > tolerance]
@@ -388,7 +442,7 @@ def lower_minimum(
 
 
 def _halves(progress: Progress | None) -> tuple[Progress | None, Progress | None]:
-    """Return the progress of each of two searches, which have an equal share."""
+    """Return the progress of each of two searches, the first and second half of the whole."""
     if progress is None:
         return None, None
     return lambda done, moving: progress(done / 2, moving), lambda done, moving: progress((1 + done) / 2, moving)
@@ -404,13 +458,19 @@ def penalty_method(
     max_evaluations: int,
     progress: Progress | None = None,
 ) -> SampleResult:
-    """Find the minimum nearest to `z0`; where the query's energy is above the tolerance, repeat with larger weights.
+    """Find the minimum nearest to `z0`; while the query's energy is above the tolerance, repeat with larger weights.
 
-    `objective` maps a factor of the query's weight to the objective; `energy(z, rows)` is that of the query alone, in
-    nats. `max_evaluations` holds per sample and weight. Progress is that of the first weight.
+    Args:
+        objective: maps a factor of the query's weight to the energy that is minimised.
+        energy: maps z, (batch, z_dim), and the numbers of its samples to the energies of the query alone, (batch,), in
+            nats.
+        z0: the start, (n, z_dim).
+        tolerance: energy of the query, in nats, up to which it holds.
+        max_evaluations: most evaluations per sample and weight.
+        progress: called with the progress of the search with the first weight.
 
     Returns:
-        As `DescentSampler` does; the status is that of the last minimum that was accepted.
+        The minima and the number of evaluations; the status is that of the last minimum that was accepted.
     """
     descent = DescentSampler(enough=None, max_evaluations=max_evaluations)
     first = descent.sample(objective(1.0), z0, progress=progress)
@@ -436,29 +496,39 @@ def _keeping_terms(
     asked: Sequence[str], dependence: Dependence, before: Latents, w: Tensor, space: LatentSpace,
     settings: EditSettings, w_of: EditedW,
 ) -> list[Term]:  # fmt: skip
-    """Return the terms that keep everything else unchanged."""
-    preset, identity, found = settings.preset, settings.identity, list[Term]()
+    """Return the terms of the energy that keep the picture and the attributes that the query does not name.
+
+    Args:
+        asked: the attributes that the query names.
+        dependence: dependence of all attributes on the query.
+        before: latents before the step.
+        w: w before the step, (n, w_dim) or (n, num_ws, w_dim).
+        space: the model's latent space.
+        settings: preset, attributes to keep, and embedding module.
+        w_of: see `edited_w`.
+    """
+    preset, identity, parts = settings.preset, settings.identity, list[Term]()
     if preset.near_z:
-        found.append(terms.distance_term("z", space.scaled(before.z), preset.near_z))
+        parts.append(terms.distance_term("z", space.scaled(before.z), preset.near_z))
     if preset.near_w:
-        found.append(terms.distance_term("w", space.encode(before.z), preset.near_w))
+        parts.append(terms.distance_term("w", space.encode(before.z), preset.near_w))
     if preset.keep_predictions or preset.keep_logits:
         raw = space.bank.raw_outputs(space.names)
         latent = space.head_input(before)
         (outputs,) = in_batches(lambda part: (raw.function(part),), latent, few_sizes(len(latent)))
-        kept = torch.tensor([name in settings.keep and name not in asked for name in space.names])
-        kept = kept.repeat(len(before), 1).to(outputs)
+        is_kept = torch.tensor([name in settings.keep and name not in asked for name in space.names])
+        is_kept = is_kept.repeat(len(before), 1).to(outputs)
         if preset.release_implied:
             for name, rows in dependence.implied(decide(space.predict(before)), asked).items():
-                kept[torch.from_numpy(rows), space.names.index(name)] = 0
+                is_kept[torch.from_numpy(rows), space.names.index(name)] = 0
         if preset.keep_predictions:
-            found.append(terms.keep_predictions(raw, outputs, preset.keep_predictions * kept))
+            parts.append(terms.keep_predictions(raw, outputs, preset.keep_predictions * is_kept))
         if preset.keep_logits:
-            found.append(terms.keep_logits(raw, outputs, preset.keep_logits * kept))
+            parts.append(terms.keep_logits(raw, outputs, preset.keep_logits * is_kept))
     if identity is not None:
         synthesize = space.model.generator.synthesize
         if isinstance(identity, torch.nn.Module):
             identity.eval().to(w.device)
         old = torch.cat([flat_features(identity, synthesize(part)) for part in w.split(DRAWN_TOGETHER)])
-        found.append(terms.keep_identity(identity, synthesize, w_of, old, preset.identity))
-    return found
+        parts.append(terms.keep_identity(identity, synthesize, w_of, old, preset.identity))
+    return parts

@@ -1,7 +1,7 @@
 """Terms of the energy that an edit or an inversion minimises.
 
-Values are in nats, one a sample, lower is better; gradients are written out. The two ways to keep attributes are
-compared in docs/decisions/editing.md.
+Values are in nats, one for each sample, lower is better; gradients are analytic. docs/decisions/editing.md compares the
+two terms that keep attributes.
 """
 
 from __future__ import annotations
@@ -30,14 +30,18 @@ from energyql.sampling import Energy, GradientEnergy
 from energyql.vocabulary import Vocabulary
 
 Variable = Literal["z", "w", "latent"]
-"""Variable of the gradient of a term: z, the mapped z, or the latents that the heads read."""
+"""Variable of the gradient of a term: z, w as mapped from z, or the latent that the heads read."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TermInput:
-    """Latents of a batch at which terms are evaluated, and the numbers of its samples, (batch,).
+    """Latents of a batch at which terms are evaluated.
 
-    `w` is the mapped z, (batch, w_dim), or `None` if no term needs it; `latent` is what the heads read.
+    Attributes:
+        rows: numbers of the samples, (batch,).
+        z: (batch, z_dim).
+        w: w as mapped from z, (batch, w_dim); `None` if no term needs it.
+        latent: the latents that the heads read, (batch, latent_dim).
     """
 
     rows: Tensor
@@ -48,14 +52,19 @@ class TermInput:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Term:
-    """One term of the energy: from latents of a batch to values (batch,) and gradients with respect to a variable."""
+    """One term of the energy.
+
+    Attributes:
+        variable: the variable of the gradients.
+        evaluate: maps the latents of a batch to values (batch,) and gradients of the shape of the variable.
+    """
 
     variable: Variable
     evaluate: Callable[[TermInput], tuple[Tensor, Tensor]]
 
 
 def query_term(energy: QueryEnergy, weight: float) -> Term:
-    """Return the term `weight * energy`; the energy is a function of the latents that the heads read."""
+    """Return the term `weight * energy`, where `energy` is a function of the latents that the heads read."""
 
     def evaluate(at: TermInput) -> tuple[Tensor, Tensor]:
         value, gradient = energy.gradient(at.latent)
@@ -65,9 +74,12 @@ def query_term(energy: QueryEnergy, weight: float) -> Term:
 
 
 def distance_term(variable: Variable, start: Tensor, weight: float) -> Term:
-    """Return the term `weight * |x - x0|²` of z or w: minus the logarithm of a Gaussian around the start.
+    """Return the term `weight * |x - x0|²`, the negative logarithm of a Gaussian around the start.
 
-    `start` is x0 of all samples, (n, ...); z as the space scales it.
+    Args:
+        variable: "z" or "w", of which x is the value.
+        start: x0 of all samples, (n, ...); z is scaled by `LatentSpace.scaled`.
+        weight: the weight.
     """
 
     def evaluate(at: TermInput) -> tuple[Tensor, Tensor]:
@@ -91,10 +103,14 @@ def shell_term(weight: float) -> Term:
 
 
 def keep_predictions(raw: RawOutputs, before: Tensor, weights: Tensor) -> Term:
-    """Return the Kullback-Leibler divergence from the predictions at the start, summed over the attributes kept.
+    """Return the term `Σ_a weight_a KL(P(a | z0) || P(a | z))`, which keeps the heads' predictions at the start z0.
 
-    `Σ_a weight_a KL(P(a | z0) || P(a | z))`: certain predictions stay certain, uncertain ones stay uncertain. `before`
-    are the outputs of the heads at the start, (n, outputs); `weights`, (n, attributes), are 0 where one may change.
+    Certain predictions stay certain, uncertain ones stay uncertain.
+
+    Args:
+        raw: the heads.
+        before: outputs of the heads at z0, (n, outputs).
+        weights: weight of each attribute in each sample, (n, attributes); 0 if it may change.
     """
     blocks = _blocks(raw, before)
 
@@ -111,9 +127,9 @@ def keep_predictions(raw: RawOutputs, before: Tensor, weights: Tensor) -> Term:
 
 
 def keep_logits(raw: RawOutputs, before: Tensor, weights: Tensor) -> Term:
-    """Return `Σ_a weight_a |logits_a - logits_a0|²`, the published form (Nie et al. 2021); see `keep_predictions`.
+    """Return the term `Σ_a weight_a |logits_a - logits_a0|²`, as published (Nie et al. 2021).
 
-    Of continuous attributes it compares the means.
+    For a continuous attribute it compares the means. The arguments are those of `keep_predictions`.
     """
     counts = torch.tensor([output_count(spec) for spec in raw.specs], device=before.device)
     weights = weights.repeat_interleave(counts, dim=1)
@@ -131,9 +147,14 @@ def _of_outputs(
     weights: Tensor,
     evaluate: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]],
 ) -> Term:
-    """Return a term of the outputs of heads; `evaluate` takes outputs now and before and weights of some samples.
+    """Return a term that is a function of the outputs of heads. The value of a sample does not depend on its batch.
 
-    It returns values (rows,) and gradients with respect to the outputs. A sample's does not depend on its batch.
+    Args:
+        raw: the heads.
+        before: outputs of the heads at the start, (n, outputs).
+        weights: (n, numbers).
+        evaluate: maps outputs, outputs at the start, and weights of some samples to values (batch,) and their gradients
+            with respect to the outputs.
     """
 
     def in_batch(joined: Tensor) -> tuple[Tensor, Tensor]:
@@ -155,9 +176,14 @@ def _of_outputs(
 def keep_identity(
     embed: Embed, synthesize: Callable[[Tensor], Tensor], w_of: EditedW, before: Tensor, weight: float
 ) -> Term:
-    """Return the term `weight * (1 - cos(embed(picture), embed(old picture)))`, differentiated by autograd.
+    """Return the term `weight * (1 - cos(embed(picture), embed(old picture)))`, with gradients by autograd.
 
-    The features of the old pictures are `before`, (n, features); `w_of` leads from the mapped z to the w of a picture.
+    Args:
+        embed: maps pictures to features.
+        synthesize: maps w to pictures.
+        w_of: maps w as mapped from z, and the numbers of its samples, to the w of the pictures; see `edited_w`.
+        before: features of the old pictures, (n, features).
+        weight: the weight.
     """
 
     def evaluate(at: TermInput) -> tuple[Tensor, Tensor]:
@@ -175,8 +201,12 @@ def keep_identity(
 def edit_energy(space: LatentSpace, before: Latents, terms: Sequence[Term]) -> Energy:
     """Return the sum of terms as a function of z and the numbers of its samples.
 
-    Where the length of z is free, terms are evaluated at z scaled to length sqrt(z_dim). `before` are the latents of
-    all samples at the start.
+    If the length of z is free, terms are evaluated at z scaled to length sqrt(z_dim).
+
+    Args:
+        space: the latent space.
+        before: latents of all samples at the start.
+        terms: the terms.
     """
     shift = mean_offset(before.offset)
     latent_is: Variable = "w" if space.heads_read_w else "latent"
@@ -215,6 +245,10 @@ def edit_energy(space: LatentSpace, before: Latents, terms: Sequence[Term]) -> E
 def flat_features(embed: Embed, images: Tensor) -> Tensor:
     """Return the features of pictures, (batch, features).
 
+    Args:
+        embed: the embedding module.
+        images: pictures in [-1, 1], (batch, channels, height, width).
+
     Raises:
         ArgumentError: the embedding module returns no tensor (batch, ...).
     """
@@ -228,11 +262,16 @@ def flat_features(embed: Embed, images: Tensor) -> Tensor:
 
 
 _Block = tuple[type[Prediction], Tensor, Tensor, Tensor]
-"""Outputs of one kind: the kind, their columns, the attributes they belong to, the residual spread of each."""
+"""Outputs of one kind: the kind; their columns; numbers of the attributes; standard deviation of their residuals."""
 
 
 def _blocks(raw: RawOutputs, like: Tensor) -> list[_Block]:
-    """Return a block for each attribute of several outputs, then one for all others of each kind."""
+    """Return a block for each attribute of several outputs, then one for all others of each kind.
+
+    Args:
+        raw: the heads.
+        like: a tensor of the type and device of the standard deviations.
+    """
     starts = [0, *accumulate(map(output_count, raw.specs))]
     blocks = []
     for name, kind in sorted(PREDICTIONS.items(), key=lambda item: item[1].elementwise):
@@ -246,15 +285,20 @@ def _blocks(raw: RawOutputs, like: Tensor) -> list[_Block]:
 
 
 TARGET_LOGIT = 6.0
-"""Log-odds that the heads should have for what the judge reads."""
+"""Log-odds that the heads should predict for a value that the judge reads."""
 CLEAR = 0.95
-"""Probability from which a reading of the judge counts: what it is unsure of may be wrong, and lead elsewhere."""
+"""Least probability of a value for the judge's reading to count; a less certain reading is often wrong."""
 AT_ONCE = 64
-"""Pictures that are read together."""
+"""Number of pictures that the judge reads in one batch."""
 
 
 def attribute_terms(targets: Tensor, space: LatentSpace) -> list[Term]:
-    """Return the divergence of the heads from what the judge clearly reads off pictures; nothing without a judge."""
+    """Return a term that leads the heads to the values that the judge clearly reads off pictures; none without judge.
+
+    Args:
+        targets: n pictures in [-1, 1], (n, channels, height, width).
+        space: the latent space of the model.
+    """
     judge, names = space.model.judge, space.model.judged_names
     if judge is None or not names:
         return []
@@ -267,21 +311,22 @@ def attribute_terms(targets: Tensor, space: LatentSpace) -> list[Term]:
 
 @torch.inference_mode()
 def _read(judge: ImageLabeller, images: Tensor, vocabulary: Vocabulary) -> tuple[Values, Tensor]:
-    """Return what a judge reads off n pictures, and whether it reads each attribute clearly, (n, attributes).
+    """Return the values that a judge reads off n pictures, and whether each is clear, (n, attributes) bool.
 
-    Code that says no probability always does.
+    A judge that gives no probabilities is always clear.
     """
     read, columns = call_labeller(judge, images, "the judge"), []
     values = read_images(lambda _: read, images, vocabulary)
     for name in values:
-        found = read[name]
-        probability = found.certainty() if isinstance(found, Prediction) else images.new_ones(len(images))
+        prediction = read[name]
+        has_certainty = isinstance(prediction, Prediction)
+        probability = prediction.certainty() if has_certainty else images.new_ones(len(images))
         columns.append(probability.to(images.device) >= CLEAR)
     return values, torch.stack(columns, 1)
 
 
 def _as_outputs(values: Values, vocabulary: Vocabulary) -> Tensor:
-    """Return the outputs, (n, outputs), of heads that predict the values with certainty."""
+    """Return outputs of heads, (n, outputs), that predict these values of n samples with certainty."""
     columns = []
     for name in values:
         spec = vocabulary[name]

@@ -1,1 +1,1 @@
-"""Many queries on one page: each with its pictures, what holds of them, and the circuit that made them."""
+"""Galleries: web pages of queries, each with its pictures, the judge's verdicts, and its compiled circuit."""

@@ -32,33 +32,38 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 MOST_LITERALS = 4
-"""Each one more doubles the table; this many make sixteen rows."""
+"""Largest number of literals of a truth table, which then has 16 rows."""
 _OPEN, _CLOSE = "ALL OF (", ")"
+"""Text around literals that makes a query of them."""
 
 
 def split_literals(text: str) -> list[Expr]:
-    """Parse literals separated by commas, as on the command line: `smile, hair = red, hair IN {gray, black}`.
+    """Parse literals separated by commas: `smile, hair = red, hair IN {gray, black}`.
 
     Raises:
         EnergyQLError: a literal is no query; the carets point into `text`.
     """
     try:
-        parsed = parse(f"{_OPEN}{text}{_CLOSE}")  # the grammar decides which commas separate
+        parsed = parse(f"{_OPEN}{text}{_CLOSE}")  # the grammar tells commas between literals from those in a set
     except EnergyQLError as error:
         shift, last = len(_OPEN), len(text)
         error.query = text
         error.spans = tuple(Span(max(start - shift, 0), min(max(end - shift, 0), last)) for start, end in error.spans)
         raise
-    if not isinstance(parsed, Cardinality):  # `a) AND (b`
+    if not isinstance(parsed, Cardinality):  # a text such as `a) AND (b`
         raise ArgumentError(f"{text!r} is no list of literals", hint="write them with commas: smile, glasses")
     return [replace(operand, span=None) for operand in parsed.operands]
 
 
 def check_literals(literals: Sequence[str | Expr], vocabulary: Vocabulary) -> list[Expr]:
-    """Return the literals of a truth table as trees.
+    """Return the literals of a truth table as expressions.
+
+    Args:
+        literals: texts or expressions.
+        vocabulary: attributes of the model.
 
     Raises:
-        ArgumentError: there are none, too many, or one is there twice.
+        ArgumentError: there are none or too many, or two are equal.
         DataError: some do not fit the model; the message shows all of them.
     """
     if not 1 <= len(literals) <= MOST_LITERALS:
@@ -94,9 +99,14 @@ def fill_table(
     draw: Callable[[Expr], Result],
     report: Callable[[float], None],
 ) -> TruthTable:
-    """Draw every combination that is no contradiction under a semantics.
+    """Draw every combination of literals that is no contradiction.
 
-    `report` is called with the fraction of the combinations that are drawn.
+    Args:
+        literals: the literals.
+        vocabulary: attributes of the model.
+        semantics: name of the semantics.
+        draw: returns pictures of a query.
+        report: called with the fraction of the combinations that are drawn.
     """
     rows = []
     combinations = list(product([True, False], repeat=len(literals)))
@@ -106,7 +116,7 @@ def fill_table(
         query = reduce(and_, parts)
         try:
             check(ListedQuery(query), vocabulary, semantics)
-        except (Contradiction, KindError) as error:  # KindError: a negation that lies outside of a range
+        except (Contradiction, KindError) as error:  # KindError: a negation outside the range of an attribute
             rows.append(TruthRow(values, str(query), None, error.message))
         else:
             rows.append(TruthRow(values, str(query), draw(query)))
@@ -120,17 +130,17 @@ Queries = Query | Iterable[Query | tuple[str, Query] | ListedQuery] | Mapping[st
 class Gallery:
     """A page of queries, each with its pictures, verdicts, clauses and circuit.
 
-    All queries are checked before the first is sampled.
+    All queries are checked before the first is drawn.
 
     Args:
-        queries: a list of queries (text or expressions), of pairs (title, query), or a dict from titles to queries.
-        n: pictures a query.
-        title: of the page.
+        queries: a list of queries (text or expressions), or of pairs (title, query), or a dict from titles to queries.
+        n: number of pictures of each query.
+        title: title of the page.
         about: text under the title; a blank line begins a new paragraph.
-        model: as for `energyql.generate`; or a model on its device, a `Pipeline`.
-        device: as for `energyql.generate`.
-        progress: as for `energyql.generate`.
-        options: the settings, as for `energyql.generate`, for every query of the gallery.
+        model: name of a packaged model, a model folder, a `Model` in memory, or a `Pipeline`, a model on its device.
+        device: "cpu", "cuda" and so on; "auto" is that of a model in memory, else a GPU if there is one.
+        progress: whether to show a bar; or a function of the name of a stage and the fraction of it that is done.
+        options: settings of `energyql.generate`, for every query of the gallery.
 
     Raises:
         DataError: some queries are wrong; the message shows all of them.
@@ -172,7 +182,7 @@ class Gallery:
         return f"<Gallery: {self.summary()}>"
 
     def summary(self) -> str:
-        """Return one line: the number of pictures and of those that satisfy their query."""
+        """Return one line: the numbers of queries, of pictures, and of pictures that satisfy their query."""
         return page.summary(self.sections)
 
     def add(self, query: Query, title: str = "") -> Result:
@@ -192,8 +202,8 @@ class Gallery:
         """Check more queries, then draw them.
 
         Args:
-            several: as the argument `queries` of the class; or `ListedQuery`s, as `read_queries` returns them.
-            source: the file they come from, for messages.
+            several: see the argument `queries` of the class; or the `ListedQuery`s that `read_queries` returns.
+            source: the file that they come from, for messages.
 
         Raises:
             DataError: some queries are wrong; the message shows all of them.
@@ -214,12 +224,12 @@ class Gallery:
         A contradictory combination is a row of the table, with the reason in place of pictures.
 
         Args:
-            literals: one to four different ones; any query can be one.
-            n: pictures a combination; by default the gallery's, but not more than 4.
+            literals: one to four different literals; any query can be one.
+            n: number of pictures of each combination; by default the gallery's, but not more than 4.
 
         Raises:
-            ArgumentError: there are too few literals, too many, or one is there twice.
-            DataError: some of them are wrong; the message shows all of them.
+            ArgumentError: there are no literals or too many, or two are equal.
+            DataError: some literals are wrong; the message shows all of them.
         """
         parts = check_literals(literals, self.vocabulary)
         n = min(self.n, 4) if n is None else n
@@ -238,9 +248,9 @@ class Gallery:
 
         Args:
             start: query at the first picture of each path.
-            end: query at the last one.
-            steps: pictures a path, both ends included.
-            n: paths; by default the gallery's number of pictures, but not more than 3.
+            end: query at the last picture of each path.
+            steps: number of pictures of a path, both ends included.
+            n: number of paths; by default the gallery's number of pictures, but not more than 3.
 
         Raises:
             DataError: a query is wrong; the message shows it.
@@ -257,8 +267,8 @@ class Gallery:
             to_there = ends[1].run(n, progress=self._within).z
             report("traversal", 2 / 3)
             latents = interpolate(from_here, to_there, times).flatten(0, 1)
-            given = replace(self.settings, sampler=Given(latents), strength=None)
-            result = self._prepare(first.expr, given).run(len(latents), progress=self._within)
+            settings = replace(self.settings, sampler=Given(latents), strength=None)
+            result = self._prepare(first.expr, settings).run(len(latents), progress=self._within)
             report("traversal", 1.0)
         probabilities = [probability(query.bound, result, self.vocabulary) for query in (first, last)]
         judged = None if result.provenance["judge"] is None else result.judged
@@ -268,7 +278,7 @@ class Gallery:
         return traversal
 
     def check_traversal(self, start: Query, end: Query, steps: int) -> list[CheckedQuery]:
-        """Return the two queries of a traversal, checked; errors are those of `add_traversal`."""
+        """Return the two queries of a traversal, checked; see `add_traversal` for the errors."""
         whole_number("steps", steps, least=2, most=MOST_STEPS)
         entries = [ListedQuery(start, place="start"), ListedQuery(end, place="end")]
         return check_all(entries, self.vocabulary, self.semantics, source="traversal")
@@ -284,14 +294,14 @@ class Gallery:
         ]
 
     def to_html(self) -> str:
-        """Return the page."""
+        """Return the page as HTML."""
         return page.render(self.sections, title=self.title, about=self.about)
 
     def save(self, path: str | Path) -> Path:
         """Write the page into a folder, as `index.html`, or to a path that ends in .html; return its path.
 
         Raises:
-            ArgumentError: nothing can be written there, or the gallery is empty.
+            ArgumentError: the path cannot be written, or the gallery is empty.
         """
         target = page.page_path(path)
         if not self.sections:
@@ -306,13 +316,14 @@ class Gallery:
 
     @property
     def _within(self) -> bool | Report:
-        """The progress of one query: reported to a function, which may end the run, and not as a bar of its own."""
+        """The progress of one query: a function that the caller gave, or none, because the gallery has its own bar."""
         return self.progress if callable(self.progress) else False
 
     def _prepare(self, query: Query, settings: DrawSettings | None = None) -> PreparedQuery:
         return pipeline_for(self._model, self._device).prepare(query, settings or self.settings)
 
     def _add(self, query: CheckedQuery, prepared: PreparedQuery) -> Result:
+        """Draw a query, and add its section to the page."""
         same = [
             number
             for number, section in enumerate(self.sections, start=1)
@@ -325,7 +336,7 @@ class Gallery:
 
 
 class GalleryOptions(DrawOptions, total=False):
-    """The keyword arguments of `Gallery`, besides its queries and n."""
+    """The keyword arguments of `Gallery`, without `queries` and `n`."""
 
     title: str
     about: str
@@ -338,8 +349,8 @@ def truth_table(*literals: Query, n: int = 4, **options: Unpack[GalleryOptions])
     """Return a gallery of every combination of up to four attributes; see `Gallery.add_truth_table`.
 
     Args:
-        literals: such as `"smile", "hair = red", E.skin_tone > 0.6`.
-        n: pictures a combination.
+        literals: literals such as `"smile", "hair = red", E.skin_tone > 0.6`.
+        n: number of pictures of each combination.
         options: the other arguments of `Gallery`.
 
     Raises:
@@ -355,9 +366,9 @@ def traverse(start: Query, end: Query, steps: int = 8, *, n: int = 3, **options:
 
     Args:
         start: query at the first picture of each path.
-        end: query at the last one.
-        steps: pictures a path, both ends included.
-        n: paths.
+        end: query at the last picture of each path.
+        steps: number of pictures of a path, both ends included.
+        n: number of paths.
         options: the other arguments of `Gallery`.
 
     Raises:

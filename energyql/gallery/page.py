@@ -1,4 +1,4 @@
-"""The page of a gallery: its sections as data, and the one HTML file with style, script and pictures inside."""
+"""The page of a gallery: its sections as data, and its HTML, which contains style, script and pictures."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ PICTURE_SIDE = 512
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Tile:
-    """One picture.
+    """One picture on the page.
 
     Args:
-        identity: of its row in the table of numbers; unique on the page.
-        result: where the picture comes from.
-        index: its place in `result`.
-        verdicts: the judge's verdict on each query that the picture is measured by: pairs (query, holds), where `None`
-            is not judged.
-        columns: further columns of the table of numbers: heading -> text.
+        identity: name of its row in the table of numbers; unique on the page.
+        result: the result that holds the picture.
+        index: position of the picture in `result`.
+        verdicts: pairs (query, whether it holds according to the judge, `None` if not judged): one, or on a traversal
+            two.
+        columns: heading -> text of further columns of the table of numbers.
         time: position on a traversal, from 0 to 1.
         odds: on a traversal, the probabilities of both queries.
-        read: on a traversal, the values that the judge read.
+        read: on a traversal, the values that the judge read, in words.
     """
 
     identity: str
@@ -71,19 +71,19 @@ class Tile:
 
     @property
     def alternative(self) -> str:
-        """The picture in words."""
+        """Description of the picture in words."""
         result = self.result
         judge, count = result.provenance["judge"], len(result)
         return alternative_text(result.judged, self.index, count, judge, self.verdicts, self.doubtful)
 
     @property
     def doubtful(self) -> bool:
-        """Whether the sample is doubtful; false on a traversal, whose pictures between two queries are for neither."""
+        """Whether the sample is doubtful; always False on a traversal, most of whose pictures satisfy neither query."""
         return not self.odds and bool(self.result.doubtful[self.index])
 
     @property
     def holds(self) -> bool | None:
-        """Whether any of its queries holds; `None` if it was not judged."""
+        """Whether any query of the picture holds; `None` if it was not judged."""
         verdicts = [holds for _, holds in self.verdicts if holds is not None]
         return any(verdicts) if verdicts else None
 
@@ -94,10 +94,10 @@ class QuerySection:
 
     Args:
         query: the query.
-        result: its pictures.
-        joined: how the clauses belong together, such as "all must hold".
+        result: the pictures.
+        joined: how the clauses are joined, such as "all must hold".
         clauses: the parts of the query and their probabilities.
-        same_as: number of an earlier section whose query means the same.
+        same_as: number of an earlier section, from 1, whose query means the same; `None` without one.
     """
 
     query: CheckedQuery
@@ -109,25 +109,29 @@ class QuerySection:
 
     @property
     def results(self) -> list[Result]:
-        """The pictures of the section."""
+        """Results with the pictures of the section."""
         return [self.result]
 
     @property
     def heading(self) -> str:
-        """Name in the table of contents."""
+        """Title in the table of contents."""
         return self.query.title or str(self.query.expr)
 
     def tiles(self, identity: str) -> list[list[Tile]]:
-        """Return the pictures in groups, one list a row; `identity` names the section."""
-        columns = [{f"P({part.text})": part.shown(i) for part in self.clauses} for i in range(len(self.result))]
+        """Return the pictures of each row; `identity` is the unique name of the section."""
+        columns = [{f"P({part.text})": part.describe(i) for part in self.clauses} for i in range(len(self.result))]
         return [_judged_tiles(identity, self.result, columns)]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TruthRow:
-    """One combination of a truth table: whether each literal is true, and its canonical query.
+    """One combination of a truth table.
 
-    A contradiction has a reason in place of a result.
+    Args:
+        values: whether each literal is true.
+        query: the canonical query of the combination.
+        result: its pictures; `None` for a contradiction.
+        reason: why the combination is a contradiction; else empty.
     """
 
     values: tuple[bool, ...]
@@ -138,9 +142,9 @@ class TruthRow:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TruthTable:
-    """Every combination of some literals, all true first, the last literal changing fastest.
+    """Every combination of some literals: the first has all true, and from row to row the last changes fastest.
 
-    Pictures in one column start from one latent.
+    Pictures in one column of the page start from one latent.
     """
 
     literals: tuple[str, ...]
@@ -149,16 +153,16 @@ class TruthTable:
 
     @property
     def results(self) -> list[Result]:
-        """The pictures of the section."""
+        """Results with the pictures of the section."""
         return [row.result for row in self.rows if row.result is not None]
 
     @property
     def heading(self) -> str:
-        """Name in the table of contents."""
+        """Title in the table of contents."""
         return f"Truth table of {', '.join(self.literals)}"
 
     def tiles(self, identity: str) -> list[list[Tile]]:
-        """Return the pictures in groups, one list a row; `identity` names the section."""
+        """Return the pictures of each row; `identity` is the unique name of the section."""
         return [
             _judged_tiles(f"{identity}-{number}", row.result, [{"combination": row.query}] * len(row.result))
             if row.result is not None
@@ -172,11 +176,13 @@ class Traversal:
     """Paths through the latent space, from samples of one query to samples of another.
 
     Args:
-        start, end: the two queries.
+        start: the query at the start of each path.
+        end: the query at its end.
         times: position of each step, from 0 (start) to 1 (end).
-        result: the pictures: all steps from the first start latent, then all from the second, and so on.
-        probability: of both queries in every picture.
-        holds: whether each of them holds in every picture according to the judge; `None` where it was not judged.
+        result: the pictures: all steps of the first path, then all of the second, and so on.
+        probability: for each of the two queries, its probability in every picture; `None` if it is too large.
+        holds: for each of the two queries, whether it holds in every picture according to the judge; `None` if not
+            judged.
     """
 
     start: CheckedQuery
@@ -194,16 +200,16 @@ class Traversal:
 
     @property
     def results(self) -> list[Result]:
-        """The pictures of the section."""
+        """Results with the pictures of the section."""
         return [self.result]
 
     @property
     def heading(self) -> str:
-        """Name in the table of contents."""
+        """Title in the table of contents."""
         return " → ".join(query.title or str(query.expr) for query in (self.start, self.end))
 
     def tiles(self, identity: str) -> list[list[Tile]]:
-        """Return the pictures in groups, one list a path; `identity` names the section."""
+        """Return the pictures of each path; `identity` is the unique name of the section."""
         steps = len(self.times)
         return [
             [self._tile(f"{identity}-{path}-{step}", path * steps + step, step) for step in range(steps)]
@@ -217,14 +223,20 @@ class Traversal:
             for query, holds in zip(queries, self.holds, strict=True)
         ]
         odds = [None if values is None else float(values[index]) for values in self.probability]
-        shown = {f"P({letter})": "?" if p is None else f"{p:.2f}" for letter, p in zip("AB", odds, strict=True)}
+        probabilities = {f"P({letter})": "?" if p is None else f"{p:.2f}" for letter, p in zip("AB", odds, strict=True)}
         read = reading(self.result.judged, index, words.attribute_names(self.start.expr, self.end.expr))
-        columns = {"step": f"{step + 1} of {len(self.times)}", **shown}
+        columns = {"step": f"{step + 1} of {len(self.times)}", **probabilities}
         return Tile(identity, self.result, index, verdicts, columns, self.times[step], odds, read)
 
 
 def _judged_tiles(identity: str, result: Result, columns: Sequence[Mapping[str, str]]) -> list[Tile]:
-    """Return a tile for each picture of one query, with its columns of the table of numbers."""
+    """Return a tile for each picture of one query.
+
+    Args:
+        identity: beginning of their unique names.
+        result: the pictures.
+        columns: for each picture, heading -> text of further columns of the table of numbers.
+    """
     query = result.provenance["canonical"]
     verdicts = [None] * len(result) if result.satisfied is None else result.satisfied.tolist()
     return [Tile(f"{identity}-{i}", result, i, [(query, holds)], columns[i]) for i, holds in enumerate(verdicts)]
@@ -234,14 +246,15 @@ Section = QuerySection | TruthTable | Traversal
 
 
 def judged_results(section: Section) -> list[Result]:
-    """Return the results that are meant to satisfy their query; most pictures of a traversal are not."""
+    """Return the results of a section that are meant to satisfy their query; none for a traversal."""
     return [] if isinstance(section, Traversal) else section.results
 
 
 def number_table(tiles: Sequence[Tile]) -> list[dict[str, str]]:
-    """Return a row for each tile: heading -> text.
+    """Return a row of the table of numbers for each tile: heading -> text.
 
-    The solver's status is there if any sample has a status but OK, and the doubts if any sample is doubtful.
+    There is a column for the status of the solver if any sample has another status than OK, and one for doubts if any
+    sample is doubtful.
     """
     doubts = any(tile.doubtful for tile in tiles)
     failed = any(tile.result.status[tile.index] != Status.OK for tile in tiles)
@@ -279,7 +292,7 @@ _TEMPLATES.globals |= {
 
 
 def summary(sections: Sequence[Section]) -> str:
-    """Return one line: the number of pictures and of those that satisfy their query."""
+    """Return one line: the numbers of queries, of pictures, and of pictures that satisfy their query."""
     kinds = ((QuerySection, "query", "queries"), (TruthTable, "truth table", ""), (Traversal, "traversal", ""))
     counts = [(sum(isinstance(section, kind) for section in sections), one, several) for kind, one, several in kinds]
     parts = [words.plural(count, one, several) for count, one, several in counts if count]
@@ -287,19 +300,25 @@ def summary(sections: Sequence[Section]) -> str:
     if not results:
         return ", ".join(parts) or "empty"
     parts.append(words.plural(sum(map(len, results)), "picture"))
-    wanted = [result for section in sections for result in judged_results(section)]
-    share = words.share(wanted)
+    judged = [result for section in sections for result in judged_results(section)]
+    share = words.share(judged)
     if share is None:
-        return ", ".join(parts) + (f"; not judged: {wanted[0].provenance['unjudged']}" if wanted else "")
+        return ", ".join(parts) + (f"; not judged: {judged[0].provenance['unjudged']}" if judged else "")
     satisfied, total = share
     verdict = f"{satisfied:,} of {total:,} satisfied ({words.percent(satisfied, total)})"
-    left = sum(map(len, wanted)) - total
+    left = sum(map(len, judged)) - total
     others = f"; {words.plural(left, 'picture')} not judged" if left else ""
     return f"{', '.join(parts)}; {verdict}, says the {results[0].provenance['judge']}{others}"
 
 
 def render(sections: Sequence[Section], *, title: str = "", about: str = "") -> str:
-    """Return the page of some sections; by default its title names the model. `about` is text under the title."""
+    """Return the HTML of a page.
+
+    Args:
+        sections: its sections.
+        title: its title; by default it names the model.
+        about: text under the title; a blank line begins a new paragraph.
+    """
     results = [result for section in sections for result in section.results]
     model = results[0].provenance["model"] if results else ""
     style, script = _asset("page.css"), _asset("page.js")
@@ -320,12 +339,12 @@ def render(sections: Sequence[Section], *, title: str = "", about: str = "") -> 
 
 
 def frame(html: str) -> Markup:
-    """Return a page inside another one, for notebooks."""
+    """Return an element that shows the page `html` inside another page, such as a notebook."""
     return element("iframe", srcdoc=html, width="100%", height=FRAME_HEIGHT, title="Gallery", style="border:0")
 
 
 def _digest(text: str) -> str:
-    """Return the name of an inline script or style in the security policy, which allows no other."""
+    """Return the digest by which the security policy of the page allows an inline script or style, and no other."""
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode('utf-8')).digest()).decode('ascii')}"
 
 
@@ -335,10 +354,13 @@ def _asset(name: str) -> Markup:
 
 
 def page_path(path: str | Path) -> Path:
-    """Return the path of the page that is saved as `path`.
+    """Return the path of the file of a page.
+
+    Args:
+        path: a file that ends in .html, or a folder, in which it is `index.html`.
 
     Raises:
-        ArgumentError: nothing can be written there.
+        ArgumentError: `path` ends in another suffix, or cannot be written.
     """
     path = as_path(path)
     target = path

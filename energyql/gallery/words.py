@@ -1,4 +1,4 @@
-"""Queries and results in words and numbers, for pages: their parts, and the probability of each in each picture."""
+"""Queries and results in words and numbers, for pages; parts of queries and their probability in each picture."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from energyql.sampling.record import sampler_text, sampler_words
 from energyql.vocabulary import Vocabulary
 
 HALF = 430
-"""Widest drawing, in pixels, that has room beside the clauses."""
+"""Width of the widest drawing that stands beside the clauses, in pixels."""
 
 _WORDS = "|".join(sorted(keywords()))
 _TOKEN = re.compile(
@@ -36,7 +36,7 @@ _TOKEN = re.compile(
 def query_parts(text: str) -> list[tuple[str, str]]:
     """Split a canonical query into pairs (kind, text), for highlighting.
 
-    Kinds are `name` (in quotes), `word` (a keyword), `number`, and the empty text for all between them.
+    Kinds are `name` (a name in quotes), `word` (a keyword), `number`, and the empty text for all else.
     """
     parts, end = [], 0
     for match in _TOKEN.finditer(text):
@@ -54,7 +54,7 @@ def attribute_names(*exprs: Expr) -> list[str]:
 def draw_query(query: CheckedQuery) -> tuple[str, Markup, bool]:
     """Return a caption, a drawing, and whether the drawing is too wide to stand beside the clauses.
 
-    The drawing is that of the compiled query, or of its tree where the semantics has no circuit.
+    The drawing shows the compiled circuit of the query, or its tree if the semantics has no circuit.
     """
     caption, drawing = "Compiled circuit", query.rule.draw()
     if drawing is None:
@@ -63,7 +63,11 @@ def draw_query(query: CheckedQuery) -> tuple[str, Markup, bool]:
 
 
 def verdict(verdicts: Sequence[tuple[str, bool | None]]) -> str:
-    """Return the judge's verdict on one query, or on two that are called A and B."""
+    """Return the judge's verdict in words, on one query or on two, which are called A and B.
+
+    Args:
+        verdicts: pairs (query, whether it holds, `None` if not judged).
+    """
     if any(holds is None for _, holds in verdicts):
         return "not judged"
     if len(verdicts) == 1:
@@ -73,7 +77,7 @@ def verdict(verdicts: Sequence[tuple[str, bool | None]]) -> str:
 
 
 def yes_no(holds: bool | None) -> str:
-    """Return the class of the elements that show a verdict."""
+    """Return the CSS class of an element that shows this verdict."""
     return "unjudged" if holds is None else "yes" if holds else "no"
 
 
@@ -89,61 +93,63 @@ def doubtful(results: Sequence[Result]) -> int:
 
 
 def percent(part: int, whole: int) -> str:
-    """Return a share in percent, rounded; 100 % only if it is all of it."""
+    """Return a share in percent, rounded; 100 % only for the whole."""
     rounded = round(100 * part / whole) if whole else 0
     return f"{min(rounded, 99) if part < whole else rounded} %"
 
 
 def value(result: Result, index: int) -> str:
-    """Return the probability of the query in one picture (`P 0.950`), or its energy where that is none (`E 0.051`)."""
+    """Return the probability of the query in picture `index` (`P 0.950`), or its energy if it has none (`E 0.051`)."""
     probability = result.probability
     return f"E {result.energy[index]:.3f}" if probability is None else f"P {probability[index]:.3f}"
 
 
 def energy_text(result: Result, index: int) -> str:
-    """Return the energy of one picture in nats, with the probability where there is one."""
+    """Return the energy of picture `index` in nats, with the probability of the query if it has one."""
     probability = result.probability
     return f"{result.energy[index]:.4g}" + ("" if probability is None else f" (P {probability[index]:.4f})")
 
 
 def sort_key(energy: float) -> str:
-    """Return an energy as JavaScript reads it, NaN as infinity."""
+    """Return an energy as a number of JavaScript; NaN becomes infinity."""
     return "Infinity" if math.isnan(energy) else str(energy).replace("inf", "Infinity")
 
 
 def plural(count: int, noun: str, several: str = "") -> str:
-    """Return a count with its noun, such as `3 pictures`."""
+    """Return a count with its noun, such as `3 pictures`; `several` is an irregular plural."""
     return f"{count:,} {noun if count == 1 else several or f'{noun}s'}"
 
 
 def settings(results: Sequence[Result]) -> list[str]:
-    """Return the mean energy of some results and the settings that they share, for one line."""
+    """Return texts for one line: the mean energy of some results, and the settings that they share."""
     if not results:
         return []
-    known = results[0].provenance
+    provenance = results[0].provenance
     energy = np.concatenate([result.energy for result in results]).mean()
     parts = [
         f"mean energy {energy:.3g} nats",
-        f"{known['semantics']} semantics",
-        sampler_words(known.get("sampler")),
-        f"seed {known['seed']}",
-        f"judged by the {known['judge']}" if results[0].satisfied is not None else f"not judged: {known['unjudged']}",
+        f"{provenance['semantics']} semantics",
+        sampler_words(provenance.get("sampler")),
+        f"seed {provenance['seed']}",
+        f"judged by the {provenance['judge']}"
+        if results[0].satisfied is not None
+        else f"not judged: {provenance['unjudged']}",
     ]
     return [part for part in parts if part]
 
 
 def facts(result: Result) -> list[tuple[str, str]]:
     """Return the settings that replay a result, as pairs (name, text)."""
-    known = result.provenance
-    versions = known.get("versions", {})
+    provenance = result.provenance
+    versions = provenance.get("versions", {})
     statistics = result.statistics
     rows = [
-        ("model", known["model"]),
-        ("weights", ", ".join(f"{part} {digest[:12]}" for part, digest in known.get("fingerprints", {}).items())),
-        *((name, _setting(name, known.get(name))) for name in settings_of("provenance")),
-        ("judge", known["judge"] or "none"),
-        ("heads", quality(known)),
-        ("device", known.get("device", "")),
+        ("model", provenance["model"]),
+        ("weights", ", ".join(f"{part} {digest[:12]}" for part, digest in provenance.get("fingerprints", {}).items())),
+        *((name, _setting(name, provenance.get(name))) for name in settings_of("provenance")),
+        ("judge", provenance["judge"] or "none"),
+        ("heads", quality(provenance)),
+        ("device", provenance.get("device", "")),
         ("evaluations", f"{statistics['evaluations_mean']:.0f} a picture" if "evaluations_mean" in statistics else ""),
         ("versions", ", ".join(f"{name} {version}" for name, version in versions.items())),
     ]
@@ -151,7 +157,7 @@ def facts(result: Result) -> list[tuple[str, str]]:
 
 
 def _setting(name: str, value: Any) -> str:
-    """Return the value of a setting in words: of most settings, nothing for the default."""
+    """Return the value of a setting in words; empty for the default, except of the semantics and the seed."""
     if name == "sampler":
         return sampler_text(value or "")
     if value is None or (value == DEFAULTS[name] and name not in ("semantics", "seed")):
@@ -160,32 +166,38 @@ def _setting(name: str, value: Any) -> str:
 
 
 def quality(provenance: Mapping[str, Any]) -> str:
-    """Return how well the heads of a query did on held-out labels."""
+    """Return the quality of the heads of a query on held-out labels, in words."""
     heads = provenance.get("heads", {})
     return ", ".join(f"{name}: {score or 'quality not measured'}" for name, score in heads.items())
 
 
 ALL = "all must hold"
 MOST_CLAUSES = 24
-"""A query of more parts is shown as one."""
+"""Largest number of parts of a query that are shown; a query of more parts is shown as one."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Clause:
-    """One part of a query, and the probability by the heads that it holds, (n,); `None` if it is too large."""
+    """One part of a query.
+
+    Attributes:
+        text: the part.
+        probability: probability that it holds in each picture, by the heads, (n,); `None` if it is too large to
+            compute.
+    """
 
     text: str
     probability: npt.NDArray[np.float64] | None
 
-    def shown(self, index: int) -> str:
-        """Return the probability in one picture, as text."""
+    def describe(self, index: int) -> str:
+        """Return the probability in picture `index`, in words."""
         return "too large to compute" if self.probability is None else f"{self.probability[index]:.3f}"
 
 
 def split_clauses(expr: Expr) -> tuple[str, list[Expr]]:
     """Return how the parts of a query are joined, in words, and the parts.
 
-    Operands of AND, openly or under a NOT, must all hold. Any other query is split once, at its root.
+    The operands of AND, also of one under NOT, must all hold. Any other query is split once, at its root.
     """
     parts = conjuncts(expr)
     if 1 < len(parts) <= MOST_CLAUSES:
@@ -199,18 +211,26 @@ def split_clauses(expr: Expr) -> tuple[str, list[Expr]]:
 
 
 def score_clauses(expr: Expr, result: Result, vocabulary: Vocabulary) -> tuple[str, list[Clause]]:
-    """Return how the parts of a bound query are joined, and the exact probability of every part in every picture.
+    """Return how the parts of a query are joined, in words, and the parts with their probabilities.
 
     A weight multiplies the energy of a part and does not change whether it holds, so it is left out.
+
+    Args:
+        expr: the query, bound.
+        result: the pictures.
+        vocabulary: attributes of the model.
     """
     joined, parts = split_clauses(expr)
     return joined, [Clause(str(part), probability(part, result, vocabulary)) for part in parts]
 
 
 def probability(expr: Expr, result: Result, vocabulary: Vocabulary) -> npt.NDArray[np.float64] | None:
-    """Return P(expr) in every picture of a result, (n,), from the predictions of the attribute heads.
+    """Return P(expr) in each picture of a result, (n,), by the attribute heads; `None` if it is too large to compute.
 
-    The expression is bound. `None` is returned if it is too large.
+    Args:
+        expr: a query, bound.
+        result: the pictures.
+        vocabulary: attributes of the model.
     """
     while isinstance(expr, Weight):
         expr = expr.operand
@@ -219,6 +239,6 @@ def probability(expr: Expr, result: Result, vocabulary: Vocabulary) -> npt.NDArr
             energy = score(expr, result.probabilities, vocabulary=vocabulary)
         except LimitError:
             return None
-        except Contradiction:  # one way of many to satisfy a query may be impossible
+        except Contradiction:  # a part may be impossible although the query is not
             return np.zeros(len(result))
     return np.asarray(np.exp(-energy))

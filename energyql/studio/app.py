@@ -53,17 +53,17 @@ UNKNOWN = _refusals("NoToken", "Forbidden", "NotKept", "InvalidRequest")
 UNREADY = UNKNOWN | _refusals("NotReady")
 UNDRAWN = UNREADY | _refusals("Busy")
 UPLOADS = {"/api/photographs": FORMATS, "/api/provenance": ("image/png",)}
-"""Paths that take a picture as their body, and the media types that each takes."""
+"""Path that takes a picture as its body -> its media types."""
 SOURCED = POSTED | UNREADY
-"""Of requests that begin with pictures of a job."""
+"""Descriptions of refusals of requests that begin with pictures of a job."""
 
 
 def create_app(studio: Studio, access: Access | None = None) -> FastAPI:
     """Return the web application of a studio.
 
     Args:
-        studio: its models, queue and results; closed when the application ends.
-        access: who may use it; by default this machine.
+        studio: the studio; it is closed when the application ends.
+        access: who may use the application; by default visitors on this machine.
     """
 
     @asynccontextmanager

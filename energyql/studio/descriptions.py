@@ -23,7 +23,11 @@ from energyql.vocabulary import Vocabulary
 
 
 def check_length(query: str, limits: Limits) -> str:
-    """Return the query, or raise a `LimitError` if it is too long for this studio."""
+    """Return a query, checked for its length.
+
+    Raises:
+        LimitError: it is longer than this studio allows.
+    """
     if len(query) > limits.characters:
         raise LimitError(f"the query has {len(query):,} characters; this studio takes {limits.characters:,}")
     return query
@@ -37,7 +41,16 @@ def check_query(
     reports: Mapping[str, HeadReport] = MappingProxyType({}),
     allow_weak: Collection[str] = (),
 ) -> Check:
-    """Return the meaning of a query, or its error; nothing is raised for a query that is wrong."""
+    """Return the meaning of a query or its error, which is not raised.
+
+    Args:
+        query: text of the query.
+        vocabulary: attributes of the model.
+        semantics: name of the semantics.
+        limits: limits of the studio.
+        reports: attribute -> quality of its head.
+        allow_weak: attributes whose heads may be used although they are weak.
+    """
     try:
         checked = check(ListedQuery(check_length(query, limits)), vocabulary, semantics)
         check_heads(checked.bound, checked.rule.attributes, reports, allow_weak, query=query)
@@ -65,7 +78,7 @@ _EXAMPLES = (
 
 
 def examples(vocabulary: Vocabulary) -> list[str]:
-    """Return example queries: well-known ones that fit the model, else some made from its attributes."""
+    """Return up to six example queries: known ones that fit the model, and if these are few, some of its attributes."""
     fitting = [query for query in _EXAMPLES if check_query(query, vocabulary, DEFAULT_SEMANTICS, Limits()).ok]
     if len(fitting) >= 3:
         return fitting
@@ -78,7 +91,7 @@ def examples(vocabulary: Vocabulary) -> list[str]:
 
 
 def describe_model(name: str, pipeline: Pipeline) -> ModelInfo:
-    """Return a model as the API describes it."""
+    """Return the description of a model, called `name`, in the API."""
     model = pipeline.model
     low, high = model.bank.truncation
     weak = {name: report.weak for name, report in model.report.items()}

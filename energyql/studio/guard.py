@@ -20,9 +20,11 @@ from energyql.studio.problems import StudioError, respond
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 REQUEST_SECONDS = 10.0
-"""Time within which all of a request must arrive."""
-UPLOAD_SECONDS, MOST_UPLOADS = 60.0, 4
-"""The same for a picture, and pictures that may be on their way at a time."""
+"""Time within which all of a request must arrive, in seconds."""
+UPLOAD_SECONDS = 60.0
+"""Time within which all of an upload, a picture, must arrive."""
+MOST_UPLOADS = 4
+"""Largest number of uploads at a time."""
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -44,7 +46,7 @@ class Access:
     Attributes:
         hosts: allowed host names.
         numbers: whether any IP address is allowed as a host too, for an application that other machines can reach.
-        token: what a visitor must know; None where everyone who reaches it may use it.
+        token: the secret that a visitor must send; `None` if none is needed.
     """
 
     hosts: frozenset[str] = LOOPBACK
@@ -54,12 +56,12 @@ class Access:
 
 @dataclass(frozen=True, slots=True)
 class Bodies:
-    """The requests that are read.
+    """Limits of the bodies of requests.
 
     Attributes:
-        most: bytes of a request in JSON.
-        uploads: paths that take another kind of body, with the media types that each takes.
-        most_upload: bytes of one of these.
+        most: most bytes of a request in JSON.
+        uploads: path that takes a picture as its body -> its media types.
+        most_upload: most bytes of such a picture.
     """
 
     most: int
@@ -68,19 +70,19 @@ class Bodies:
 
 
 class Guard:
-    """Refuse requests that are sent by pages of other sites, or that are too large, before any route sees them.
+    """Middleware that refuses requests from pages of other sites, or that are too large, before any route is called.
 
     A page of another site can reach a server on this machine through the visitor's browser: directly, which the headers
     `Origin` and `Sec-Fetch-Site` show, or by DNS rebinding, where a foreign name is made to resolve to this machine,
     which the header `Host` shows. An IP address as a host cannot be rebound.
 
-    A token is accepted from the address of the page (`?token=`), which sets a cookie and is left again, from that
-    cookie, and as a bearer token.
+    A token is accepted from three places: the address of the page (`?token=`), which sets a cookie and redirects to the
+    address without it; that cookie; and the header `Authorization`, as a bearer token.
 
     Args:
         app: the application behind it.
-        access: who may use it.
-        bodies: what requests may hold.
+        access: who may use the application.
+        bodies: limits of the bodies of requests.
     """
 
     def __init__(self, app: ASGIApp, access: Access, bodies: Bodies) -> None:
@@ -88,7 +90,7 @@ class Guard:
         self._uploads = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request that is refused; pass on any other, with security headers on its response."""
+        """Respond to a request that is refused; pass on any other, with security headers on its response."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -114,25 +116,36 @@ class Guard:
         await self.app(scope, receive, send_with_headers)
 
     def _check_token(self, scope: Scope, headers: Headers) -> Response | None:
-        """Raise unless the request has the token; return the response to a visitor who comes with it in the address."""
-        wanted = self.access.token
-        if wanted is None:
+        """Check the token of a request.
+
+        Returns:
+            The response that sets the cookie, if the token is in the address of the page; else `None`.
+
+        Raises:
+            StudioError: the request has no token, or a wrong one.
+        """
+        token = self.access.token
+        if token is None:
             return None
         name = f"energyql-{(scope.get('server') or ('', 0))[1]}"  # browsers send a cookie to every port of a host
         kind, _, bearer = headers.get("authorization", "").partition(" ")
-        asked = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
-        if _same(asked, wanted) and scope["method"] == "GET" and scope["path"] == "/":
-            entered = RedirectResponse("/", 303)  # a browser keeps what follows the #
-            entered.set_cookie(name, wanted, httponly=True, samesite="lax")
+        parameter = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
+        if _same(parameter, token) and scope["method"] == "GET" and scope["path"] == "/":
+            entered = RedirectResponse("/", 303)  # the browser keeps the part of the address after #
+            entered.set_cookie(name, token, httponly=True, samesite="lax")
             return entered
-        given = [asked, cookie_parser(headers.get("cookie", "")).get(name, "")]
-        if not any(_same(each, wanted) for each in (*given, bearer if kind.lower() == "bearer" else "")):
+        candidates = [parameter, cookie_parser(headers.get("cookie", "")).get(name, "")]
+        if not any(_same(each, token) for each in (*candidates, bearer if kind.lower() == "bearer" else "")):
             hint = "open the address that the studio printed, or send the header Authorization: Bearer TOKEN"
             raise StudioError("NoToken", "the studio needs its token", hint=hint)
         return None
 
     async def _checked_body(self, scope: Scope, headers: Headers, receive: Receive) -> Receive:
-        """Check the media type of a request, and read its body."""
+        """Check the media type of a request and read its body; return a function that the application receives it from.
+
+        Raises:
+            StudioError: the type is wrong, the body too large or too slow, or too many pictures are on their way.
+        """
         kind = headers.get("content-type", "").partition(";")[0].strip().lower()
         kinds = self.bodies.uploads.get(scope["path"])
         if kinds is None:
@@ -152,6 +165,7 @@ class Guard:
             self._uploads -= 1
 
     def _check_source(self, method: str, headers: Headers) -> None:
+        """Raise a `StudioError` if a request has a wrong host or comes from a page of another site."""
         host = headers.get("host", "")
         if _name(host) not in self.access.hosts and not (self.access.numbers and _address(_name(host))):
             raise StudioError(
@@ -170,7 +184,13 @@ class Guard:
             raise StudioError("Forbidden", "the request comes from another site", hint=hint)
 
     async def _read(self, headers: Headers, receive: Receive, most: int, seconds: float) -> Receive:
-        """Read the whole body first, so that an endless one is refused whatever length it claims."""
+        """Read all of a body, and return a function from which the application receives it.
+
+        It is read here, so that a body without end is refused, whatever length its header names.
+
+        Raises:
+            StudioError: the body has more than `most` bytes, or takes more than `seconds`.
+        """
         size, body, more = read_whole(headers.get("content-length", "")) or 0, bytearray(), True
         with anyio.move_on_after(seconds) as waiting:
             while more and size <= most:
@@ -184,13 +204,13 @@ class Guard:
             raise StudioError("TooLarge", f"the request is larger than {most // 1024:,} KiB")
         if waiting.cancelled_caught:
             raise StudioError("TooSlow", f"the request did not arrive within {seconds:g} seconds")
-        given = False
+        is_sent = False
 
         async def replay() -> Message:
-            nonlocal given
-            if given:
+            nonlocal is_sent
+            if is_sent:
                 return await receive()
-            given = True
+            is_sent = True
             return {"type": "http.request", "body": bytes(body), "more_body": False}
 
         return replay
@@ -211,14 +231,14 @@ def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 
 
 def access_to(host: str, extra: Collection[str] = (), token: str | None = None) -> Access:
-    """Return who may use a web application that listens on `host`.
+    """Return the access to a web application that listens on `host`.
 
-    If other machines can reach it, any IP address is allowed as a host, and a token is made unless one is given.
+    If other machines can reach it, any IP address is allowed as a host, and a random token is needed by default.
 
     Args:
         host: name or address.
         extra: further host names.
-        token: empty for none.
+        token: the token; empty for none, `None` for the default.
     """
     names, local = LOOPBACK | {host.lower(), *map(_name, extra)}, is_loopback(host)
     chosen = token if local or token is not None else secrets.token_urlsafe(24)
@@ -226,11 +246,11 @@ def access_to(host: str, extra: Collection[str] = (), token: str | None = None) 
 
 
 def _same(given: str, wanted: str) -> bool:
-    """Compare in a time that does not depend on how much of the token is right."""
+    """Return whether two tokens are equal, in a time that does not depend on how many characters agree."""
     return secrets.compare_digest(given.encode(), wanted.encode())
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether only this machine can reach a server that listens on this host."""
+    """Return whether a server that listens on `host` can be reached from this machine only."""
     address = _address(host)
     return host == "localhost" or (address is not None and address.is_loopback)

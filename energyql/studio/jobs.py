@@ -1,6 +1,6 @@
-"""A bounded queue of jobs and the one thread that runs them; independent of queries and pictures.
+"""A bounded queue of jobs, and the one thread that runs them; independent of queries and pictures.
 
-One thread, because torch uses all cores for one request already: two at a time would both be slower.
+There is one thread, because torch uses all cores for one request already: two at a time would both be slower.
 """
 
 from __future__ import annotations
@@ -22,23 +22,24 @@ log = logging.getLogger("energyql.studio")
 
 
 class Stopped(Exception):
-    """Raised within the work of a job that was cancelled, or abandoned for the reason in its text."""
+    """Signal that ends the work of a job that was cancelled or abandoned; its text is the reason for abandoning it."""
 
 
 class Job:
-    """One request on its way through the queue.
+    """One request, waiting, running or ended.
 
     Attributes:
-        id: unguessable; it gives the right to read and to cancel the job.
+        id: a random text; a client that has it may read and cancel the job.
         state: waiting, running, done, cancelled or failed.
-        stage, fraction: the current stage, and how much of it is done, in [0, 1].
-        problem: why it failed, or why it was given up.
-        seen: time of the last request for it, on the monotonic clock.
-        stopped: whether the next `check` is to end the work.
+        stage: the current stage.
+        fraction: the fraction of the stage that is done, in [0, 1].
+        problem: why the job failed or was abandoned; `None` for any other job.
+        seen: time of the last request for the job, on the monotonic clock.
+        stopped: whether the next `check` ends the work.
 
     Args:
-        work: called once with the job; it is let go when the job ends.
-        limits: how long it may run and go unwatched.
+        work: function that is called once with the job; the reference to it is dropped when the job ends.
+        limits: the longest running time, and how long the job may go without a request for it.
         contended: returns whether other jobs wait for the thread.
     """
 
@@ -57,12 +58,15 @@ class Job:
 
     @property
     def over(self) -> bool:
-        """Whether it has ended, in whatever state."""
+        """Whether the job has ended, in whatever state."""
         return self.state not in ("waiting", "running")
 
     @property
     def abandonment(self) -> str:
-        """Why it is given up, as after its page was closed or loaded again; empty while somebody asks about it."""
+        """Reason for abandoning the job, in words; empty while a client still requests its status.
+
+        A client stops doing so when its page is closed or loaded again.
+        """
         unseen, limits = time.monotonic() - self.seen, self._limits
         if unseen > limits.unwatched:
             return f"nobody asked about it for {limits.unwatched:g} seconds"
@@ -71,7 +75,12 @@ class Job:
         return ""
 
     def check(self) -> None:
-        """Raise if the work is to end: it was cancelled or abandoned, or has run too long. The work calls it often."""
+        """End the work by an error if it shall not go on; the work calls this often.
+
+        Raises:
+            Stopped: the job was cancelled, or is abandoned.
+            StudioError: the job has run too long.
+        """
         if self.stopped:
             raise Stopped
         if reason := self.abandonment:
@@ -84,13 +93,13 @@ class Job:
             )
 
     def report(self, stage: str, fraction: float) -> None:
-        """Record the progress, as the progress function of `energyql.generate`; ends the work as `check` does."""
+        """Record the progress; a function for `progress` of `energyql.generate`. It raises what `check` raises."""
         self.check()
         self.stage, self.fraction = stage, fraction
 
     def run(self) -> None:
-        """Do the work; errors are recorded in the job."""
-        work, self._work = self._work, None  # what it refers to is freed as soon as it ends
+        """Do the work. Errors are recorded in `state` and `problem`, not raised."""
+        work, self._work = self._work, None  # so that its memory is freed when it ends
         if work is None:
             return
         self.state, self._deadline = "running", time.monotonic() + self._limits.seconds
@@ -107,7 +116,7 @@ class Job:
             self.problem, self.state = describe(INTERNAL), "failed"
 
     def cancel(self, reason: str = "") -> None:
-        """Record that it was cancelled, or for which reason it was abandoned."""
+        """Record that the job was cancelled, or abandoned for `reason`."""
         self._work = None
         if reason:
             self.problem = describe(StudioError("Unwatched", reason, hint="draw again: the same pictures come"))
@@ -115,7 +124,11 @@ class Job:
 
 
 class Queue:
-    """Jobs in the order of their arrival, one running at a time."""
+    """Jobs in the order of their arrival, of which one runs at a time.
+
+    Args:
+        limits: the limits of the jobs and of their number.
+    """
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
@@ -127,7 +140,10 @@ class Queue:
         self._thread.start()
 
     def submit(self, work: Callable[[Job], None]) -> Job:
-        """Queue some work.
+        """Add a job to the queue and return it; waiting jobs that are abandoned are removed first.
+
+        Args:
+            work: function of the job that does the work.
 
         Raises:
             StudioError: too many jobs are waiting already, or the studio is closing.
@@ -146,7 +162,7 @@ class Queue:
         return job
 
     def cancel(self, job: Job) -> None:
-        """Cancel a job: at once if it waits, at its next check if it runs. A finished one stays as it is."""
+        """Cancel a job: at once if it is waiting, at its next `check` if it is running; an ended job stays as it is."""
         with self._change:
             job.stopped = True
             if job in self._waiting:
@@ -154,14 +170,14 @@ class Queue:
                 job.cancel()
 
     def place(self, job: Job) -> int:
-        """Return the number of jobs before this one; 0 for the running one and for finished ones."""
+        """Return the number of jobs that run before this one; 0 for a running or ended job."""
         with self._change:
             if job not in self._waiting:
                 return 0
             return self._waiting.index(job) + (self._running is not None)
 
     def close(self, timeout: float = 5.0) -> None:
-        """Cancel all jobs and wait for the thread to end."""
+        """Cancel all jobs, and wait up to `timeout` seconds for the thread to end."""
         with self._change:
             self._closed = True
             for job in filter(None, [*self._waiting, self._running]):

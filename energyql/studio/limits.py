@@ -1,4 +1,4 @@
-"""Limits of the studio: the cost of one request, requests at a time and their waiting, connections at a time."""
+"""Limits of the studio: cost of a request, number of requests that run and wait, number of connections."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ class Limits:
     """Limits of a studio. A request beyond one of them is refused with a message that names the limit.
 
     Args:
-        pictures: of one request.
-        characters: of one query.
-        steps: of one edit.
-        body: bytes of one request.
-        photograph_bytes: of a photograph.
-        photograph_pixels: of a photograph.
-        waiting: requests in the queue, besides the one that runs.
-        seconds: running time of one request.
-        unwatched: seconds without a status request after which a job is given up.
-        unwatched_contended: the same while other requests wait; far above the second between two status requests of a
-            page in the background, because a busy machine answers late.
+        pictures: most pictures of one request.
+        characters: most characters of one query.
+        steps: most steps of one edit.
+        body: most bytes of one request.
+        photograph_bytes: most bytes of a photograph.
+        photograph_pixels: most pixels of a photograph.
+        waiting: most requests in the queue, besides the one that runs.
+        seconds: longest running time of one request.
+        unwatched: seconds without a request for its status after which a job is ended.
+        unwatched_contended: seconds after which it is ended if other requests wait; far above the one second between
+            two such requests of a page in the background, because a busy machine responds late.
         kept_seconds: how long a result is kept after it was last requested.
-        kept_bytes: memory for all results together, or twice that of the largest one, if that is more; the oldest are
-            dropped first.
+        kept_bytes: memory for all results together, or twice that of the largest result, if that is more; the oldest
+            are dropped first.
     """
 
     pictures: int = 64
@@ -51,9 +51,11 @@ class Limits:
 
 
 class RequestLimiter:
-    """Runs blocking calls in threads of its own, a few at a time, so that the server can always send the page.
+    """Runs blocking functions in threads of its own, so that other threads can always send the page.
 
-    Besides the calls that are `running`, a number may be `waiting`; one more is refused.
+    Args:
+        running: number of functions that run at a time.
+        waiting: number of further functions that may wait; one more is refused.
     """
 
     def __init__(self, running: int = 2, waiting: int = 16) -> None:
@@ -61,8 +63,17 @@ class RequestLimiter:
         self._inside, self.capacity = 0, running + waiting
 
     async def run(self, client: Request, function: Callable[[*Arguments], Result], *arguments: *Arguments) -> Result:
-        """Return the function's result, unless too many calls wait already or the client has disconnected meanwhile."""
-        if self._inside >= self.capacity:  # the event loop is one thread, so this count cannot change meanwhile
+        """Return the result of a function.
+
+        Args:
+            client: the request for which the function is called.
+            function: the function.
+            arguments: its arguments.
+
+        Raises:
+            StudioError: too many calls wait already, or the client has disconnected before the function is called.
+        """
+        if self._inside >= self.capacity:  # no other thread changes this number
             raise StudioError(
                 "Busy", f"{self._inside} requests are being worked on already", hint="try again in a moment"
             )
@@ -77,4 +88,4 @@ class RequestLimiter:
 
 
 CONNECTIONS = 100
-"""Connections at a time; one more is refused. Against visitors who hold them open, a proxy goes in front."""
+"""Largest number of connections; one more is refused. Against clients that hold them open, use a proxy."""

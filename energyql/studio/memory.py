@@ -1,4 +1,4 @@
-"""The memory that an object keeps alive, in bytes, so that all results together can have one limit."""
+"""Memory of objects, in bytes, so that all results together can have one limit."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from energyql.pipeline.model import Model
 from energyql.vocabulary import Vocabulary
 
 SHARED = (type, ModuleType, FunctionType, BuiltinFunctionType, Enum, nn.Module, Model, Vocabulary, LatentSpace)
-"""Kinds of objects that live as long as the studio, whatever refers to them."""
+"""Types of objects that live as long as the studio, and count for no result."""
 _malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
 PIXEL_BYTES = 4
 """Bytes of a pixel of a Pillow picture in RGB."""
@@ -27,16 +27,16 @@ PIXEL_BYTES = 4
 def trim() -> None:
     """Return freed memory to the system.
 
-    Pictures of many sizes, some kept and some not, leave holes in the heap that the C library keeps otherwise: after a
-    thousand small drawings a third more than all results take. Only glibc has this function; other C libraries return
-    memory by themselves.
+    Pictures of many sizes, of which some are kept, leave holes in the heap that the C library does not return
+    otherwise: after a thousand small drawings the heap is a third larger than all results. Only glibc has this
+    function; other C libraries return memory by themselves.
     """
     if _malloc_trim is not None:
         _malloc_trim(0)
 
 
 def held_bytes(*values: object) -> int:
-    """Return the memory of some objects and of all that they refer to, in bytes; what the studio shares is left out."""
+    """Return the memory of some objects and of all that they refer to, in bytes, without that of `SHARED` types."""
     seen: set[int] = set()
     total, left = 0, list[Any](values)
     while left:
@@ -50,14 +50,14 @@ def held_bytes(*values: object) -> int:
 
 
 def _identity(value: Any) -> int:
-    """Return a number of an object; the same one for tensors that share their numbers."""
+    """Return a number that is the same for one object, and for tensors that share their memory."""
     shares = isinstance(value, Tensor) and not value.is_mkldnn
     return value.untyped_storage().data_ptr() if shares else id(value)
 
 
 def _own_bytes(value: Any) -> int:
     if isinstance(value, Tensor):
-        packed = value.is_mkldnn  # weights in the order of a processor: they have no storage to ask
+        packed = value.is_mkldnn  # tensors of oneDNN have no storage
         return value.numel() * value.element_size() if packed else value.untyped_storage().nbytes()
     if isinstance(value, np.ndarray):
         return value.nbytes

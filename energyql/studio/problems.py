@@ -24,7 +24,7 @@ REFUSALS = {
     "InternalError": (500, "Something went wrong inside the studio."),
     "Busy": (503, "Too many requests are waiting, or too many connections are open."),
 }
-"""Kinds of refusals: the HTTP status of the response, and its description."""
+"""Kind of a refusal -> HTTP status of the response, and description."""
 
 _FAULTS = {
     "missing": "is missing",
@@ -49,15 +49,16 @@ _FAULTS = {
     "too_short": "must have at least {min_length} entry",
     "string_too_long": "must have at most {max_length} characters",
 }
-"""What is wrong with a value, by the type of the error of pydantic, whose own words are not those of this package."""
+"""Type of an error of pydantic -> message about the wrong value."""
 
 
 class StudioError(EnergyQLError):
-    """The studio refuses a request, or ends a job.
+    """A refusal of the studio, or the reason for which it ended a job.
 
     Args:
         kind: name of the error in the API: one of `REFUSALS`, or "Unwatched" or "TimeUp" for a job that is ended.
-        message, hint: as for `EnergyQLError`.
+        message: see `EnergyQLError`.
+        hint: see `EnergyQLError`.
     """
 
     def __init__(self, kind: str, message: str, *, hint: str | None = None) -> None:
@@ -115,24 +116,24 @@ def describe(error: EnergyQLError | QueryWarning) -> Problem:
 
 
 def describe_fault(fault: Mapping[str, Any]) -> str:
-    """Return in plain words what pydantic found wrong in a request: the place, and what belongs there.
+    """Return in plain words what is wrong with a request: the place, and what belongs there.
 
     Args:
-        fault: one of the errors of a `ValidationError`.
+        fault: one of the errors of pydantic's `ValidationError`.
     """
-    kind, values, (_, *place) = fault["type"], fault.get("ctx", {}), fault["loc"]  # it begins with body, query or path
-    if kind == "value_error":  # raised by a check of ours
+    kind, values, (_, *place) = fault["type"], fault.get("ctx", {}), fault["loc"]  # the first is body, query or path
+    if kind == "value_error":  # from a validator in `schemas`
         return str(values["error"]).replace("\n", ": ")
     if kind == "json_invalid":
         return f"the request is not JSON: {values['error']} at character {place[0] + 1}"
-    # Without the alternatives of a type, such as list[int], and with 1 for 1.0.
+    # Names of alternative types, such as list[int], are left out, and 1.0 is written as 1.
     where = ".".join(str(step) for step in place if not re.fullmatch(r"(list|dict)\[.*\]", str(step)))
-    shown = {name: int(one) if isinstance(one, float) and one.is_integer() else one for name, one in values.items()}
-    return f"{where or 'the request'} {_FAULTS.get(kind, fault['msg']).format(**shown)}"
+    limits = {name: int(one) if isinstance(one, float) and one.is_integer() else one for name, one in values.items()}
+    return f"{where or 'the request'} {_FAULTS.get(kind, fault['msg']).format(**limits)}"
 
 
 def respond(error: EnergyQLError, status: int | None = None) -> JSONResponse:
-    """Return the response to a request that failed; its status is 422 for an error in the query or its settings."""
+    """Return the response to a failed request; its status is by default that of its refusal, else 422."""
     if status is None:
         status = REFUSALS[error.kind][0] if isinstance(error, StudioError) else 422
     headers = {"retry-after": "2"} if status == 503 else None

@@ -1,4 +1,4 @@
-"""Requests out of the provenance that pictures carry, so that a picture that is dragged in can be drawn again."""
+"""Requests that draw a saved picture again, made from the provenance in its file."""
 
 from __future__ import annotations
 
@@ -18,33 +18,33 @@ COMMON = (
     "query",
     *(name for name in settings_of("request") if name in settings_of("provenance") and name != "sampler"),
 )
-"""Fields of a request that the provenance holds as they are; of the sampler it holds all settings, see `_sampler`."""
+"""Fields of a request that have the same name and value in the provenance; for the sampler see `_sampler`."""
 NO_ENTRY = {
     "photograph": "it was made from a photograph, which the picture does not hold: send the photograph again",
     "variations": "it is a variation, and cannot be drawn again from what it says",
     "latents": "it was made from latents, which the picture does not hold",
     "joined": "it shows pictures of several runs",
 }
-"""Reasons why a picture cannot be drawn again by one request."""
+"""Kind of a picture that no request draws again -> the reason, in words."""
 
 
 def restore(text: str, models: Mapping[str, ModelInfo], fingerprints: Mapping[str, Mapping[str, str]]) -> Restored:
-    """Return the request that draws a picture again, out of its text field.
+    """Return the request that draws a picture again; its `path` is `None` if this studio cannot draw it.
 
     Args:
-        text: the text field "energyql" of a PNG; anyone may have written it.
-        models: of this studio, by name.
-        fingerprints: of their weights, by name and part.
+        text: the text field "energyql" of a PNG, which may come from a stranger.
+        models: name -> description of the models of this studio.
+        fingerprints: name of a model -> fingerprint of each of its parts.
 
     Raises:
-        StudioError: the text is no provenance.
+        StudioError: the text is empty, or no provenance.
     """
-    known = _parsed(text)
-    notes = _notes(known, models, fingerprints)
-    index = known.get("index")
+    provenance = _parsed(text)
+    notes = _notes(provenance, models, fingerprints)
+    index = provenance.get("index")
     index = index if isinstance(index, int) and not isinstance(index, bool) else None
     try:
-        reason, path, request = _request(known, index)
+        reason, path, request = _request(provenance, index)
         if reason:
             notes.append(NO_ENTRY[reason])
         elif path == "/api/edits":
@@ -53,11 +53,11 @@ def restore(text: str, models: Mapping[str, ModelInfo], fingerprints: Mapping[st
             DrawRequest.model_validate(request)
     except (ValidationError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise _damaged() from error
-    if known["model"] not in models:
+    if provenance["model"] not in models:
         path = None
     else:
-        request["model"] = known["model"]
-    return Restored(request=request, path=path, index=index, notes=notes, provenance=known)
+        request["model"] = provenance["model"]
+    return Restored(request=request, path=path, index=index, notes=notes, provenance=provenance)
 
 
 def _parsed(text: str) -> dict[str, Any]:
@@ -65,22 +65,30 @@ def _parsed(text: str) -> dict[str, Any]:
         hint = "only PNG files that energyql saved carry it; other programs and many sites remove it"
         raise StudioError("InvalidRequest", "the picture says nothing of its making", hint=hint)
     try:
-        known = json.loads(text)
+        provenance = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise _damaged() from error
     if (
-        not isinstance(known, dict)
-        or not isinstance(known.get("query"), str)
-        or not isinstance(known.get("model"), str)
+        not isinstance(provenance, dict)
+        or not isinstance(provenance.get("query"), str)
+        or not isinstance(provenance.get("model"), str)
     ):
         raise _damaged()
-    return known
+    return provenance
 
 
-def _request(known: dict[str, Any], index: int | None) -> tuple[str, str | None, dict[str, Any]]:
-    """Return why there is none, or the path and the body of a request."""
-    edit = known.get("edit")
-    start = known if edit is None else edit["start"]
+def _request(provenance: dict[str, Any], index: int | None) -> tuple[str, str | None, dict[str, Any]]:
+    """Return the request that draws a picture again.
+
+    Args:
+        provenance: the provenance of the picture.
+        index: its number in its run; `None` for a grid.
+
+    Returns:
+        A key of `NO_ENTRY` if there is no such request, else ""; the path of the request, or `None`; and its body.
+    """
+    edit = provenance.get("edit")
+    start = provenance if edit is None else edit["start"]
     if "inverted" in start:
         return "photograph", None, {}
     if "variations" in start:
@@ -98,20 +106,20 @@ def _request(known: dict[str, Any], index: int | None) -> tuple[str, str | None,
 
 
 def _sampler(recorded: object) -> dict[str, Any]:
-    """Return the name and strength of a recorded sampler; nothing if it has no name here."""
-    found = registered(read_record(recorded))
-    return {} if found is None else {"sampler": found[0], "strength": found[1]}
+    """Return the fields `sampler` and `strength` of a request; none for a recorded sampler that has no name."""
+    named = registered(read_record(recorded))
+    return {} if named is None else {"sampler": named[0], "strength": named[1]}
 
 
 def _notes(
-    known: dict[str, Any], models: Mapping[str, ModelInfo], fingerprints: Mapping[str, Mapping[str, str]]
+    provenance: dict[str, Any], models: Mapping[str, ModelInfo], fingerprints: Mapping[str, Mapping[str, str]]
 ) -> list[str]:
-    name, notes = known["model"], []
+    name, notes = provenance["model"], []
     if name not in models:
         notes.append(f"this studio does not have the model {name[:80]!r}")
-    elif known.get("fingerprints") != dict(fingerprints[name]):
+    elif provenance.get("fingerprints") != dict(fingerprints[name]):
         notes.append("the model had other weights: pictures may differ")
-    versions = known.get("versions")
+    versions = provenance.get("versions")
     version = versions.get("energyql") if isinstance(versions, dict) else None
     if version != __version__:
         notes.append(f"it was made by energyql {str(version)[:20]}; this is {__version__}")

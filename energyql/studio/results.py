@@ -1,4 +1,4 @@
-"""Results of jobs: the pictures of a request as they are drawn, and their description in the API."""
+"""Results of jobs: the pictures that are drawn so far, and their description in the API."""
 
 from __future__ import annotations
 
@@ -30,25 +30,28 @@ from energyql.vocabulary import Vocabulary
 PICTURE_SIDE = 512
 """Longest side of a picture in a response, in pixels; the download has the full size."""
 JOB_BYTES = 8192
-"""Memory of a job without pictures, in bytes, rounded up."""
+"""Approximate memory of a job without pictures, in bytes."""
 
 
 @dataclass(eq=False)
 class JobResult:
-    """The pictures of one request. One thread adds pictures while others read; every state they can see is consistent.
+    """The result of one job so far. One thread adds pictures while others read; each reader sees a consistent state.
 
-    Args:
-        kind: of the request.
+    Attributes:
+        kind: kind of the job.
         total: number of pictures when the job is done, as far as that is known.
-        vocabulary: of the model.
-        held: memory that it takes, in bytes.
-        results: one for a drawing, for an edit the start and one a step, else one a row; pictures are in their order.
-        pictures: as the API returns them.
-        joined, clauses: how the parts of the last query are joined, and their probabilities.
+        vocabulary: attributes of the model.
+        held: memory of the result, in bytes.
+        results: the pictures in their order: one result for a drawing; for an edit one for the start and one for each
+            step; else one for each row.
+        pictures: the pictures as the API describes them.
+        joined: how the parts of the last query are joined, in words.
+        clauses: the parts of the last query and their probabilities.
         edit: the finished edit.
-        sections: those of a table, a traversal or a gallery.
-        literals, rows: of a table; rows also of a gallery.
-        photograph: what was inverted.
+        sections: the sections of the gallery page of a table, a traversal or a gallery.
+        literals: the literals of a table.
+        rows: the rows of a table or a gallery.
+        photograph: the inversion of a photograph.
     """
 
     kind: JobKind
@@ -66,14 +69,14 @@ class JobResult:
     photograph: Inversion | None = None
 
     def extend(self, expr: Expr, part: Result) -> None:
-        """Add pictures of the query that is being drawn; `expr` is the query, bound."""
+        """Add pictures to those of a drawing; `expr` is its query, bound."""
         start, whole = len(self.pictures), Result.join([*self.results, part])
         self.joined, self.clauses = score_clauses(expr, whole, self.vocabulary)
         new = [self._picture(whole, i, (0, i)) for i in range(start, len(whole))]
         self._add([whole], new)
 
     def add_step(self, result: Result, leaks: Leaks | None = None) -> None:
-        """Add the starts of an edit, or a step with the attributes that it changed although it did not name them."""
+        """Add the start of an edit; or, with `leaks`, a step and the attributes that changed in it."""
         self._score(result)
         column = len(self.results)
         new = [self._picture(result, row, (row, column)) for row in range(len(result))]
@@ -86,17 +89,17 @@ class JobResult:
         self._add([*self.results, result], new)
 
     def finish_edit(self, edit: Edit) -> None:
-        """Record the edit whose steps were added."""
+        """Record an edit whose steps were added by `add_step`."""
         self.edit = edit
         self._count()
 
     def finish_sections(self, sections: Sequence[Section]) -> None:
-        """Record the sections of its gallery page, whose pictures were added."""
+        """Record the sections of the gallery page; their pictures were added before."""
         self.sections = list(sections)
         self._count()
 
     def add_row(self, row: Row, result: Result | None) -> None:
-        """Add a row of a table or a gallery; it has no result where its query is a contradiction."""
+        """Add a row of a table or a gallery; `result` is `None` if its query is a contradiction."""
         number = len(self.rows)
         if result is not None:
             self._score(result)
@@ -105,7 +108,7 @@ class JobResult:
         self.rows = [*self.rows, row]
 
     def add_paths(self, traversal: Traversal) -> None:
-        """Add the pictures of a traversal, whose clauses are the queries of its two ends."""
+        """Add the pictures of a traversal; its clauses are the queries at its two ends."""
         result, steps = traversal.result, len(traversal.times)
         ends = (traversal.start, traversal.end)
         self.clauses = [Clause(str(query.expr), odds) for query, odds in zip(ends, traversal.probability, strict=True)]
@@ -122,7 +125,7 @@ class JobResult:
         self._add([inversion.result], [self._picture(inversion.result, 0, (0, 0))])
 
     def locate(self, position: int) -> tuple[Result, int] | None:
-        """Return the result that holds the picture at a position, and its row there; None where there is no picture."""
+        """Return the result that holds the picture at a position, and its row there; `None` without such a picture."""
         for result in self.results:
             if position < len(result):
                 return result, position
@@ -142,8 +145,14 @@ class JobResult:
         self.held = JOB_BYTES + held_bytes(*parts)
 
     def describe(self, job: Job, place: int, after: int) -> JobInfo:
-        """Return the job and its pictures from position `after` on, as the API describes them."""
-        state = job.state  # read first, so that a job that is done comes with all its pictures
+        """Return the job as the API describes it.
+
+        Args:
+            job: the job of this result.
+            place: number of jobs before it.
+            after: position of the first picture to return.
+        """
+        state = job.state  # read before the pictures, so that a finished job comes with all of them
         pictures, last = self.pictures, self.results[-1] if self.results else None
         return JobInfo(
             id=job.id,
@@ -166,7 +175,7 @@ class JobResult:
         )
 
     def _keeps_query(self, step: Result) -> npt.NDArray[np.bool_] | None:
-        """Whether each picture of a step satisfies the query of the start, (n,); none where it was not judged."""
+        """Return whether each picture of a step satisfies the query of the start, (n,); `None` if it was not judged."""
         judged = None if step.provenance["judge"] is None else step.judged
         query = bind(parse(self.results[0].provenance["query"]), self.vocabulary)
         return verdict(query, judged, self.vocabulary)[0]
@@ -183,10 +192,17 @@ class JobResult:
         place: tuple[int, int],
         ends: Sequence[tuple[CheckedQuery, bool | None]] = (),
     ) -> Picture:
-        """Describe sample `row` of a result at a (row, column) of the page; `ends` are the verdicts of a traversal."""
-        image, known = result.images[row], result.provenance
+        """Return the description of a picture.
+
+        Args:
+            result: the result that holds it.
+            row: its row in the result.
+            place: its (row, column) on the page.
+            ends: for a traversal, its two queries with the verdicts on the picture.
+        """
+        image, provenance = result.images[row], result.provenance
         holds = None if result.satisfied is None else bool(result.satisfied[row])
-        verdicts = [(str(query.expr), verdict) for query, verdict in ends] or [(known["canonical"], holds)]
+        verdicts = [(str(query.expr), verdict) for query, verdict in ends] or [(provenance["canonical"], holds)]
         count = self.total if self.kind == "draw" else len(result)
         first = sum(map(len, self.results)) if self.kind != "draw" else 0
         doubtful = bool(result.doubtful[row])
@@ -195,13 +211,13 @@ class JobResult:
             row=place[0],
             column=place[1],
             index=int(result.index[row]),
-            query=known["canonical"],
+            query=provenance["canonical"],
             image=picture_uri(image, PICTURE_SIDE),
             width=image.width,
             height=image.height,
-            alt=alternative_text(result.judged, row, count, known["judge"], verdicts, doubtful),
+            alt=alternative_text(result.judged, row, count, provenance["judge"], verdicts, doubtful),
             satisfied=any(verdict for _, verdict in verdicts) if ends and holds is not None else holds,
-            verdict=_verdict(known, verdicts),
+            verdict=_verdict(provenance, verdicts),
             doubtful=doubtful,
             doubt=DOUBT if doubtful else "",
             energy=json_value(result.energy[row]),
@@ -212,14 +228,14 @@ class JobResult:
         )
 
 
-def _verdict(known: Mapping[str, Any], verdicts: Sequence[tuple[str, bool | None]]) -> str:
-    """Return the verdict on one query, or on both of a traversal, in words."""
+def _verdict(provenance: Mapping[str, Any], verdicts: Sequence[tuple[str, bool | None]]) -> str:
+    """Return the verdicts on a picture in words: that on one query, or on both queries of a traversal."""
     if any(holds is None for _, holds in verdicts):
-        return f"Not judged: {known['unjudged']}"
+        return f"Not judged: {provenance['unjudged']}"
     if len(verdicts) == 1:
-        return f"The query {HOLDS[verdicts[0][1]]}, says the {known['judge']}"
-    shown = "; ".join(f"{query} {HOLDS[holds]}" for query, holds in verdicts)
-    return f"{shown}, says the {known['judge']}"
+        return f"The query {HOLDS[verdicts[0][1]]}, says the {provenance['judge']}"
+    parts = "; ".join(f"{query} {HOLDS[holds]}" for query, holds in verdicts)
+    return f"{parts}, says the {provenance['judge']}"
 
 
 def _photograph(inversion: Inversion | None) -> Photograph | None:
@@ -233,6 +249,7 @@ def _photograph(inversion: Inversion | None) -> Photograph | None:
 
 
 def _changes(leaks: Leaks, before: Result, after: Result, row: int) -> list[Change]:
+    """Return the changes of picture `row` in attributes that the query of the step does not name."""
     return [
         Change(
             attribute=name,
@@ -257,6 +274,6 @@ def _at(values: npt.NDArray[np.float64] | None, row: int) -> float | None:
 
 
 def json_value(value: np.generic) -> Any:
-    """Return a value as JSON has it, without NaN and infinity."""
+    """Return a number, bool or text as a JSON value; `None` for NaN and infinity."""
     plain = value.item()
     return None if isinstance(plain, float) and not math.isfinite(plain) else plain

@@ -1,4 +1,4 @@
-"""Requests and responses of the HTTP API, from which its OpenAPI description is made."""
+"""Requests and responses of the HTTP API; its OpenAPI description is made from them."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from energyql.studio.problems import Problem
 from energyql.vocabulary import Kind
 
 MOST_SEED = 2**53 - 1
-"""Largest seed that a number of JavaScript holds exactly."""
+"""Largest seed: larger whole numbers are not exact in JavaScript."""
 Index = Annotated[int, Field(ge=0, le=MOST_SEED)]
 Psi = Annotated[float | None, Field(ge=0, le=1)]
 SemanticsName = Annotated[str, AfterValidator(check_semantics), Field(description=SETTINGS["semantics"].request)]
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False, strict=True)
-"""An unknown field is an error, and so is "4" or true where a number is meant."""
+"""Settings of requests: an unknown field is an error, and so is "4" or true in place of a number."""
 
 
 class CheckRequest(BaseModel):
@@ -41,7 +41,7 @@ class _OfModel(BaseModel):
 
 
 def _setting_fields() -> dict[str, Any]:
-    """Return the fields of `Settings` besides the model."""
+    """Return field name -> (type, field) of the settings of a drawing that a request may have, without the model."""
     restricted = {
         "semantics": SemanticsName,
         "sampler": str,
@@ -73,9 +73,9 @@ class DrawRequest(Settings):
 
 
 class SourceRequest(Settings):
-    """Pictures to begin with: of a run, by number, drawn before or not; or of a job that is held.
+    """The pictures to begin with: those of a run, drawn before or not, or those of a job that the studio still has.
 
-    Of a run give `query` and `index` or `indices`; of a job give `job` and `positions`.
+    For a run give `query` and `index` or `indices`; for a job give `job` and `positions`.
     """
 
     query: str | None = Field(default=None, description="The query of the run.")
@@ -103,7 +103,7 @@ class SourceRequest(Settings):
 
 
 class EditRequest(SourceRequest):
-    """Edit pictures step by step, each of them alike."""
+    """Edit one or several pictures by the same steps."""
 
     steps: list[str] = Field(min_length=1, description="Queries, each of which is applied to what the last one left.")
     mode: Literal["cumulative", "alone"] = Field(
@@ -119,10 +119,10 @@ class EditRequest(SourceRequest):
 
 
 class VariationsRequest(SourceRequest):
-    """Draw pictures near one, or more like several, that satisfy a query.
+    """Draw pictures similar to one or several, that satisfy a query.
 
-    Each begins at a random mixture of the given pictures, moved towards a new sample, and takes the smallest change
-    that satisfies `wanted`.
+    Each begins at a random mixture of the given pictures, moved towards a new sample, and is changed as little as
+    possible to satisfy `wanted`.
     """
 
     wanted: str | None = Field(default=None, description="The query of the variations; by default `query`.")
@@ -168,7 +168,7 @@ class PhotographRequest(BaseModel):
 
 
 JobKind = Literal["draw", "edit", "variations", "table", "traversal", "gallery", "photograph"]
-"""Kinds of jobs. Pictures of a job have a place in rows and columns, which the kind explains; see `Picture.row`."""
+"""Kind of a job, which decides what rows and columns of its pictures mean; see `Picture.row`."""
 
 
 class Check(BaseModel):
@@ -332,7 +332,7 @@ class JobInfo(BaseModel):
 
 
 class Restored(BaseModel):
-    """What a picture that energyql saved says of its making."""
+    """The request that draws a saved picture again, made from its provenance."""
 
     request: dict[str, Any] = Field(description="A request that draws it again: the body of POST `path`.")
     path: str | None = Field(description="/api/jobs or /api/edits; none if this studio cannot draw it again.")

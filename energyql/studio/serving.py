@@ -1,4 +1,4 @@
-"""Starting the studio: models, socket, web server."""
+"""Start of the studio: models, socket, web server."""
 
 from __future__ import annotations
 
@@ -19,15 +19,20 @@ from energyql.studio.limits import CONNECTIONS, Limits
 from energyql.studio.studio import Studio
 
 Load = Callable[[str, torch.device], Model]
-"""From the name or folder of a model and a device to the model, such as `load_model`."""
+"""Function from the name or folder of a model and a device to the model, such as `load_model`."""
 
 
 def load_models(names: Sequence[str], device: str, load: Load = load_model) -> dict[str, Pipeline]:
-    """Load the models of a studio, by their own names.
+    """Return name -> model of a studio.
+
+    Args:
+        names: names or folders of models.
+        device: the device, or "auto".
+        load: loads a model.
 
     Raises:
-        ModelError: one is missing or damaged.
-        ArgumentError: two have the same name.
+        ModelError: a model is missing or damaged.
+        ArgumentError: two models have the same name.
     """
     place = choose_device(device)
     models: dict[str, Pipeline] = {}
@@ -40,10 +45,12 @@ def load_models(names: Sequence[str], device: str, load: Load = load_model) -> d
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """Return a bound socket, so that a port in use is noticed before models are loaded.
+    """Return a socket that is bound to a host and a port.
+
+    Models are loaded later, so that a port in use is noticed at once.
 
     Raises:
-        ArgumentError: it cannot be bound.
+        ArgumentError: the socket cannot be bound, for example because the port is in use.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     bound = socket.socket(family)
@@ -58,7 +65,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def web_server(app: FastAPI) -> uvicorn.Server:
-    """Return the web server of an application that `create_app` made."""
+    """Return the web server of an application."""
     config = uvicorn.Config(
         app, ws="none", log_level="warning", timeout_graceful_shutdown=3, lifespan="on", limit_concurrency=CONNECTIONS
     )
@@ -70,9 +77,9 @@ class Listening:
     """A web application that listens.
 
     Attributes:
-        addresses: under which it can be opened, with the token; the first one on this machine.
+        addresses: addresses of its page, with the token; the first one is for this machine.
         exposed: whether other machines can reach it.
-        token: whether visitors need one.
+        token: whether visitors need a token.
     """
 
     addresses: tuple[str, ...]
@@ -95,15 +102,19 @@ def serve(
     """Run a studio until it is interrupted.
 
     Args:
-        models: names or folders, at least one.
+        models: names or folders of models, at least one.
         host: name or address to listen on.
-        port: to listen on; 0 takes a free one.
-        device: where to compute.
-        limits: of a request.
+        port: port to listen on; 0 for a free one.
+        device: the device of the models, or "auto".
+        limits: limits of requests.
         allowed: further host names.
         ready: called once the studio listens.
-        token: what visitors need; empty for none. By default a new one if other machines can reach the studio.
-        load: opens a model.
+        token: the token that visitors need; empty for none. By default a new one if other machines can reach the
+            studio.
+        load: loads a model.
+
+    Raises:
+        EnergyQLError: the port is in use, or a model cannot be loaded.
     """
 
     def make(access: Access) -> FastAPI:
@@ -124,12 +135,15 @@ def serve_app(
     """Run a web application until it is interrupted.
 
     Args:
-        make: returns the application; called once the port is taken.
-        host: as for `serve`.
-        port: as for `serve`.
-        allowed: as for `serve`.
-        ready: as for `serve`.
-        token: as for `serve`.
+        make: returns the application; called after the port is bound.
+        host: see `serve`.
+        port: see `serve`.
+        allowed: see `serve`.
+        ready: see `serve`.
+        token: see `serve`.
+
+    Raises:
+        ArgumentError: the port cannot be bound.
     """
     bound = listen(host, port)
     try:
@@ -144,10 +158,16 @@ def serve_app(
 
 
 def addresses_of(host: str, port: int, names: Sequence[str], token: str | None) -> tuple[str, ...]:
-    """Return the addresses under which a server can be opened that listens on a host and a port.
+    """Return the addresses of the page of a server.
 
-    Of a host that means every address of this machine, these are a loopback address, the one that other machines see,
-    and the allowed `names`.
+    If `host` means every address of this machine, these are a loopback address, the one that other machines see, and
+    those with the allowed `names`.
+
+    Args:
+        host: name or address that the server listens on.
+        port: its port.
+        names: further host names.
+        token: token in the addresses; empty or `None` for none.
     """
     places = [host, *names]
     if _listens_everywhere(host):
@@ -162,9 +182,9 @@ def _listens_everywhere(host: str) -> bool:
 
 
 def _own_address(version6: bool) -> str | None:
-    """Return the address from which this machine would reach another network; None without a network.
+    """Return the address of this machine in its network; `None` without a network.
 
-    A UDP socket is connected to an address that is reserved for documentation, which sends nothing.
+    It is read from a UDP socket that is connected to an address reserved for documentation, which sends nothing.
     """
     family, far = (socket.AF_INET6, "2001:db8::1") if version6 else (socket.AF_INET, "192.0.2.1")
     with socket.socket(family, socket.SOCK_DGRAM) as probe:

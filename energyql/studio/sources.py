@@ -1,4 +1,4 @@
-"""The pictures that a job begins with: numbers of a run, pictures of a job that is held, or what a visitor sends."""
+"""The pictures that a job begins with: those of a run, by number, those of another job, or an uploaded photograph."""
 
 from __future__ import annotations
 
@@ -22,20 +22,26 @@ from energyql.studio.problems import StudioError
 from energyql.studio.results import JobResult
 
 MOST_SPACES = 4
-"""Latent spaces that are kept, one for each model and truncation."""
+"""Largest number of latent spaces that are kept, one for each model, truncation and label."""
 _SPACES: dict[tuple[Any, ...], LatentSpace] = {}
 
 
 @dataclass(frozen=True, eq=False)
 class RunPictures:
-    """Pictures of a run by their numbers; they need not have been drawn before."""
+    """Pictures of a run, which are drawn when they are read.
+
+    Attributes:
+        prepared: the query of the run.
+        numbers: their numbers in the run.
+        inversion: always `None`; see `HeldPictures`.
+    """
 
     prepared: PreparedQuery
     numbers: Sequence[int]
     inversion: Inversion | None = None
 
     def read(self, job: Job) -> Result:
-        """Draw the pictures, those of `energyql.generate`."""
+        """Draw and return the pictures, those of `energyql.generate`; `job` receives the progress."""
         parts = []
         for done, number in enumerate(self.numbers):
 
@@ -48,7 +54,13 @@ class RunPictures:
 
 @dataclass(frozen=True, eq=False)
 class HeldPictures:
-    """Pictures of a job. Those of several queries have no common verdict, so only their latents are kept."""
+    """Pictures of another job.
+
+    Attributes:
+        prepared: a query with their settings.
+        pictures: the pictures; of several results only the latents, because these have no common verdict.
+        inversion: the inversion of a photograph, if they are its reconstruction.
+    """
 
     prepared: PreparedQuery
     pictures: Result | SavedResult
@@ -63,9 +75,11 @@ Pictures = RunPictures | HeldPictures
 
 
 def held_pictures(result: JobResult, positions: Sequence[int]) -> tuple[Result | SavedResult, Inversion | None]:
-    """Return pictures of a job, by default those of an edit's last step and all of any other job.
+    """Return pictures of a job, and the inversion if they are the reconstruction of a photograph.
 
-    A photograph's inversion is returned with them.
+    Args:
+        result: the result of the job.
+        positions: positions of the pictures; empty for those of the last step of an edit, or all of any other job.
 
     Raises:
         StudioError: the job has no such picture, or none yet.
@@ -76,10 +90,10 @@ def held_pictures(result: JobResult, positions: Sequence[int]) -> tuple[Result |
     if not positions:
         count = sum(map(len, results))
         positions = list(range(count - len(results[-1]) if result.kind == "edit" else 0, count))
-    found = [result.locate(position) for position in positions]
-    places = [place for place in found if place is not None]
-    if len(places) < len(found):
-        missing = positions[found.index(None)]
+    located = [result.locate(position) for position in positions]
+    places = [place for place in located if place is not None]
+    if len(places) < len(located):
+        missing = positions[located.index(None)]
         hint = f"there are {len(result.pictures)}, counted from 0"
         raise StudioError("NotKept", f"there is no picture {missing}", hint=hint)
     first, rows = places[0][0], [row for _, row in places]
@@ -93,9 +107,9 @@ def held_pictures(result: JobResult, positions: Sequence[int]) -> tuple[Result |
 
 
 def shared_space(prepared: PreparedQuery) -> LatentSpace:
-    """Return the latent space of a query's settings, one for all jobs: it holds a copy of the mapping network."""
+    """Return the latent space for a query's settings; jobs share it, because it holds a copy of the mapping network."""
     facts = prepared.provenance
-    key = id(prepared.model), facts["truncation"], facts["label"]  # a space that is kept keeps its model, and so its id
+    key = id(prepared.model), facts["truncation"], facts["label"]  # unique: a space keeps its model alive
     if key not in _SPACES:
         while len(_SPACES) >= MOST_SPACES:
             _SPACES.pop(next(iter(_SPACES)))
@@ -104,24 +118,32 @@ def shared_space(prepared: PreparedQuery) -> LatentSpace:
 
 
 FORMATS = {"image/png": "PNG", "image/jpeg": "JPEG", "image/webp": "WEBP"}
-"""Formats that are read, by their media type: no other decoder sees the data."""
+"""Media type -> format of pictures that are read; no other decoder is called."""
 
 
 def check_photograph(data: bytes, most: int) -> None:
-    """Read the header of a picture, so that a wrong one is refused before it waits.
+    """Read the header of a picture, to refuse a wrong one at once.
+
+    Args:
+        data: content of the file.
+        most: largest number of pixels.
 
     Raises:
-        StudioError: it is no PNG, JPEG or WebP, or has more than `most` pixels.
+        StudioError: the data is no PNG, JPEG or WebP, or has more pixels.
     """
     with _opened(data, most):
         pass
 
 
 def read_photograph(data: bytes, most: int) -> Image.Image:
-    """Decode a picture and turn it upright.
+    """Return a picture, upright.
+
+    Args:
+        data: content of the file.
+        most: largest number of pixels.
 
     Raises:
-        StudioError: it is no PNG, JPEG or WebP, it is damaged, or it has more than `most` pixels.
+        StudioError: the data is no PNG, JPEG or WebP, is damaged, or has more pixels.
     """
     with _opened(data, most) as opened:
         ImageOps.exif_transpose(opened, in_place=True)
@@ -129,10 +151,14 @@ def read_photograph(data: bytes, most: int) -> Image.Image:
 
 
 def text_of(data: bytes, most: int) -> str:
-    """Return the text field "energyql" of a PNG; empty if it has none. No pixel is decoded.
+    """Return the text field "energyql" of a PNG; empty if it has none. Pixels are not decoded.
+
+    Args:
+        data: content of the file.
+        most: largest number of pixels.
 
     Raises:
-        StudioError: it is no picture.
+        StudioError: the data is no picture, or has more pixels.
     """
     with _opened(data, most) as opened:
         text = opened.info.get("energyql", "")
@@ -141,18 +167,18 @@ def text_of(data: bytes, most: int) -> str:
 
 @contextmanager
 def _opened(data: bytes, most: int) -> Iterator[Image.Image]:
-    """Open a picture; whatever a decoder raises inside the block becomes a `StudioError`."""
+    """Yield a picture; any error of a decoder inside the block becomes a `StudioError`."""
     try:
         with Image.open(io.BytesIO(data), formats=list(FORMATS.values())) as opened:
             if opened.width * opened.height > most:
                 raise Image.DecompressionBombError
             yield opened
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):  # Pillow has bounds of its own
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):  # from limits of Pillow
         message = f"the picture has more than {most / 1e6:g} million pixels"
         raise StudioError("TooLarge", message, hint="reduce it first") from None
     except StudioError:
         raise
-    except Exception as error:  # decoders raise errors of many kinds for damaged data
+    except Exception as error:  # decoders raise errors of many classes for damaged data
         hint = "send a PNG, a JPEG or a WebP"
         raise StudioError(
             "InvalidRequest", "the picture cannot be read: it is damaged or of another kind", hint=hint

@@ -1,4 +1,4 @@
-"""The store that keeps jobs and their results for a while, within one limit of memory."""
+"""Store of jobs and their results, which are kept for a while, within one limit of memory."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ from energyql.studio.results import JobResult
 
 
 class ResultStore:
-    """Jobs and their results by id. Finished ones are dropped when they are old, or when memory is short.
+    """Jobs and their results by id. Ended ones are dropped when they are old, or when memory is short.
 
-    Memory is short when all results together take more than `Limits.kept_bytes`, or twice what the largest takes, so
-    that a wall of large pictures and an edit of one of them can be kept at the same time.
+    Memory is short when all results together take more than `Limits.kept_bytes`, or, if that is more, than twice the
+    memory of the largest, so that a drawing of large pictures and an edit of one of them can be kept at the same time.
+
+    Args:
+        limits: the limits of time and memory.
     """
 
     def __init__(self, limits: Limits) -> None:
@@ -30,18 +33,18 @@ class ResultStore:
 
     @property
     def held(self) -> int:
-        """Memory that all results take, in bytes."""
+        """Memory of all results, in bytes."""
         with self._lock:
             return sum(result.held for _, result in self._kept.values())
 
     def put(self, job: Job, result: JobResult) -> None:
-        """Keep one more result."""
+        """Add a job and its result."""
         with self._lock:
             self._kept[job.id] = (job, result)
             self._drop_old()
 
     def get(self, key: str) -> tuple[Job, JobResult]:
-        """Return the job of an id, with its result, and record that it was requested.
+        """Return the job with id `key` and its result, and record that it was requested.
 
         Raises:
             StudioError: there is no such job, or no longer.
@@ -60,7 +63,7 @@ class ResultStore:
         sizes = [result.held for _, result in self._kept.values()]
         total, room = sum(sizes), max(self._limits.kept_bytes, 2 * max(sizes, default=0))
         for key, (job, result) in list(self._kept.items()):
-            # The newest stays, however large: its client has not seen it yet.
+            # The newest stays, however large: its client has not received it yet.
             crowded = total > room and key != next(reversed(self._kept))
             if job.over and (job.seen < oldest or crowded):
                 del self._kept[key]

@@ -1,4 +1,4 @@
-"""The studio without its web server: models, queue and results."""
+"""The studio without its web server: models, queue of jobs, and results."""
 
 from __future__ import annotations
 
@@ -51,15 +51,22 @@ from energyql.studio.store import ResultStore
 from energyql.version import __version__
 
 ANYTHING = "TRUE"
-"""The query of pictures of which nothing is asked."""
+"""The query that every picture satisfies."""
 
 
 class Studio:
-    """Works on requests, one after the other. Errors in a request are raised at once, before it waits.
+    """Models, and the requests to them, which run one after the other.
+
+    A request is checked at once; an error in it is raised before it waits.
 
     Args:
-        models: by name, at least one; the first is the default.
-        limits: of each request, and of the results that are kept.
+        models: name -> model, at least one; the first is the default.
+        limits: limits of each request and of the results that are kept.
+
+    Attributes:
+        queue: the jobs that wait and run.
+        store: the jobs with their results.
+        info: description of the models and limits for the API.
     """
 
     def __init__(self, models: Mapping[str, Pipeline], limits: Limits | None = None) -> None:
@@ -77,7 +84,7 @@ class Studio:
         )
 
     def check(self, request: CheckRequest) -> Check:
-        """Return the meaning of a query, or its error."""
+        """Return the meaning of a query or its error, which is not raised."""
         model = self.pipeline(request.model).model
         return check_query(
             request.query, model.vocabulary, request.semantics, self.limits, model.report, request.allow_weak
@@ -110,18 +117,18 @@ class Studio:
         return self._submit(result, lambda job: tasks.edit_pictures(start, request, job, result))
 
     def vary(self, request: VariationsRequest) -> JobInfo:
-        """Queue variations of one picture, or pictures like several.
+        """Queue variations of one picture, or pictures similar to several.
 
         Raises:
             EnergyQLError: a query or a setting is wrong, or the queue is full.
         """
         self._check_count(request.n)
         start, _ = self._pictures(request)
-        held = start.pictures.provenance["query"] if isinstance(start, HeldPictures) else None
-        wanted = request.wanted or request.query or held or ANYTHING
-        self._prepare(wanted, request)
+        earlier = start.pictures.provenance["query"] if isinstance(start, HeldPictures) else None
+        query = request.wanted or request.query or earlier or ANYTHING
+        self._prepare(query, request)
         result = JobResult("variations", request.n, start.prepared.model.vocabulary)
-        return self._submit(result, lambda job: tasks.vary_pictures(start, request, wanted, job, result))
+        return self._submit(result, lambda job: tasks.vary_pictures(start, request, query, job, result))
 
     def truth_table(self, request: TruthTableRequest) -> JobInfo:
         """Queue a truth table.
@@ -170,10 +177,14 @@ class Studio:
         return self._submit(result, lambda job: tasks.draw_gallery(gallery, network, queries, job, result))
 
     def photograph(self, request: PhotographRequest, data: bytes) -> JobInfo:
-        """Queue the inversion of a photograph, a PNG, JPEG or WebP.
+        """Queue the inversion of a photograph.
+
+        Args:
+            request: the settings.
+            data: content of a PNG, JPEG or WebP.
 
         Raises:
-            EnergyQLError: it is no such picture, it is too large, a setting is wrong, or the queue is full.
+            EnergyQLError: the data is no such picture, or too large; a setting is wrong; or the queue is full.
         """
         check_photograph(data, self.limits.photograph_pixels)
         prepared = self._prepare(ANYTHING, Settings(model=request.model), truncation=request.truncation)
@@ -183,7 +194,10 @@ class Studio:
         return self._submit(result, lambda job: tasks.invert_photograph(prepared, decode, request.anyway, job, result))
 
     def restore(self, data: bytes) -> Restored:
-        """Return the request that draws a picture again, out of the provenance in a PNG.
+        """Return the request that draws a picture again, out of its provenance.
+
+        Args:
+            data: content of a PNG.
 
         Raises:
             StudioError: it is no PNG that energyql saved.
@@ -193,12 +207,20 @@ class Studio:
         return restore(text, {model.name: model for model in self.info.models}, fingerprints)
 
     def look(self, key: str, after: int = 0) -> JobInfo:
-        """Return the progress of a request, and its pictures from position `after` on."""
+        """Return the progress of job `key`, and its pictures from position `after` on.
+
+        Raises:
+            StudioError: there is no such job, or no longer.
+        """
         job, result = self.store.get(key)
         return result.describe(job, self.queue.place(job), after)
 
     def cancel(self, key: str) -> JobInfo:
-        """Cancel a request. A running one ends at its next check, within moments."""
+        """Cancel job `key`, and return its state; a running one ends at its next check, within moments.
+
+        Raises:
+            StudioError: there is no such job, or no longer.
+        """
         job, _ = self.store.get(key)
         self.queue.cancel(job)
         return self.look(key)
@@ -208,7 +230,7 @@ class Studio:
         self.queue.close()
 
     def pipeline(self, name: str | None) -> Pipeline:
-        """Return the model of a name, on its device.
+        """Return a model on its device, by name; `None` is the first.
 
         Raises:
             ArgumentError: the studio has no such model.
@@ -235,7 +257,16 @@ class Studio:
             return self.pipeline(request.model).prepare(check_length(query, self.limits), settings)
 
     def _prepare_all(self, queries: Sequence[str], request: Settings, name: str) -> None:
-        """Raise the error of the first query that is wrong, with its number."""
+        """Check queries.
+
+        Args:
+            queries: the queries.
+            request: their settings.
+            name: kind of the queries for messages, such as "step".
+
+        Raises:
+            EnergyQLError: a query is wrong; the message has the number of the first one.
+        """
         for number, query in enumerate(queries, start=1):
             try:
                 self._prepare(query, request)
@@ -244,13 +275,17 @@ class Studio:
                 raise
 
     def _pictures(self, request: SourceRequest) -> tuple[Pictures, int]:
-        """Return the pictures that a request begins with, and their number."""
+        """Return the pictures that a request begins with, and their number.
+
+        Raises:
+            EnergyQLError: there are no such pictures, or too many.
+        """
         if request.job is None:
             self._check_count(len(request.numbers))
-            assert request.query is not None  # the schema sees to it
+            assert request.query is not None  # checked by the schema
             return RunPictures(self._prepare(request.query, request), request.numbers), len(request.numbers)
-        _, held = self.store.get(request.job)
-        pictures, inversion = held_pictures(held, request.positions)
+        _, result = self.store.get(request.job)
+        pictures, inversion = held_pictures(result, request.positions)
         self._check_count(len(pictures.index))
         facts = pictures.provenance
         request = request.model_copy(update={"model": request.model or facts["model"]})
@@ -270,5 +305,5 @@ class Studio:
 
 
 def _options(request: Settings) -> dict[str, Any]:
-    """Return the fields of `DrawSettings` that a request sets."""
+    """Return the arguments of `DrawSettings` that a request sets, by name."""
     return request.model_dump(include=set(settings_of("request")))

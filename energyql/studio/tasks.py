@@ -1,4 +1,7 @@
-"""The work of a job: drawing pictures in small parts, editing and varying them, inverting a photograph, galleries."""
+"""The work of jobs: drawings in small parts, edits, variations, inversion of a photograph, galleries.
+
+Each function adds pictures to `result`. It reports the progress to `job`, which raises an error to end the work.
+"""
 
 from __future__ import annotations
 
@@ -36,16 +39,20 @@ PART_PIXELS = 1 << 17
 
 
 def draw_pictures(prepared: PreparedQuery, n: int, first: int, job: Job, result: JobResult) -> None:
-    """Sample all latents, then add a few pictures at a time to `result`: those of `energyql.generate`.
+    """Draw the pictures of a query that `energyql.generate` draws, and add them to `result` a few at a time.
 
-    They are the numbers `first`, ..., `first + n - 1` of their run. `job` receives the progress, and raises to end the
-    work.
+    Args:
+        prepared: the query.
+        n: number of pictures.
+        first: number of the first picture in its run.
+        job: receives the progress, and raises an error to end the work.
+        result: receives the pictures.
     """
     started = time.perf_counter()
     with interruptible(prepared.model.generator, job.check):
         sampled = SampleResult.join(list(prepared.latents(n, first=first, progress=job.report)))
-        drawn = time.perf_counter()
-        start, size = 0, 1  # the first picture shows how large they are
+        ended = time.perf_counter()
+        start, size = 0, 1  # the first part is one picture, which gives their size
         while start < n:
             job.report("drawing", start / n)
             rows = range(start, min(start + size, n))
@@ -59,15 +66,12 @@ def draw_pictures(prepared: PreparedQuery, n: int, first: int, job: Job, result:
             width, height = part.images[0].size
             start, size = rows.stop, max(1, PART_PIXELS // (width * height))
     job.report("drawing", 1.0)
-    seconds = {"seconds_sampling": drawn - started, "seconds_drawing": time.perf_counter() - drawn}
+    seconds = {"seconds_sampling": ended - started, "seconds_drawing": time.perf_counter() - ended}
     result.results[0].statistics.update(summarize(sampled) | seconds)
 
 
 def edit_pictures(start: Pictures, request: EditRequest, job: Job, result: JobResult) -> None:
-    """Edit pictures; add the starts and a picture of each a step to `result`: those of `energyql.edit`.
-
-    `job` receives the progress, and raises to end the work.
-    """
+    """Edit pictures as `energyql.edit` does; add those of the start, then those after each step, to `result`."""
     with interruptible(start.prepared.model.generator, job.check):
         begun = start.read(job)
         if isinstance(begun, Result):
@@ -83,43 +87,47 @@ def edit_pictures(start: Pictures, request: EditRequest, job: Job, result: JobRe
     result.finish_edit(replace(edited, inversion=start.inversion))
 
 
-def vary_pictures(start: Pictures, request: VariationsRequest, wanted: str, job: Job, result: JobResult) -> None:
-    """Draw variations of pictures, and add them to `result`: the ends of one `energyql.edit` that keeps nothing.
-
-    `job` receives the progress, and raises to end the work.
-    """
+def vary_pictures(start: Pictures, request: VariationsRequest, query: str, job: Job, result: JobResult) -> None:
+    """Draw variations of pictures, and add them to `result`: mixtures, edited to satisfy `query` with nothing kept."""
     space = shared_space(start.prepared)
     with interruptible(start.prepared.model.generator, job.check):
         begun, device = start.read(job), space.model.device
-        given = space.from_w(begun.z.to(device), begun.w.to(device))
-        z, weights = vary(given.z, request.n, request.amount, request.variation_seed)
-        offset = None if given.offset is None else torch.tensordot(weights, given.offset, 1)
+        latents = space.from_w(begun.z.to(device), begun.w.to(device))
+        z, weights = vary(latents.z, request.n, request.amount, request.variation_seed)
+        offset = None if latents.offset is None else torch.tensordot(weights, latents.offset, 1)
         facts = {"amount": request.amount, "seed": request.variation_seed, "of": begun.index.tolist()}
         with torch.no_grad():
             w = space.w(Latents(z, offset)).cpu()
         moved = SavedResult(z.cpu(), w, np.arange(request.n), begun.provenance | {"variations": facts})
-        edited = _edit(start, moved, [wanted], [], job)
+        edited = _edit(start, moved, [query], [], job)
     result.add_step(edited.final)
 
 
 def invert_photograph(
     prepared: PreparedQuery, photograph: Callable[[], Image.Image], anyway: bool, job: Job, result: JobResult
 ) -> None:
-    """Invert a photograph, and add its reconstruction to `result`: that of `energyql.invert`.
+    """Invert a photograph as `energyql.invert` does, and add its reconstruction to `result`.
 
-    `photograph` decodes it, here and not earlier, so that one is in memory at a time. `job` receives the progress, and
-    raises to end the work.
+    Args:
+        prepared: a query with the settings.
+        photograph: decodes the photograph; called here, so that only one decoded photograph is in memory at a time.
+        anyway: accept a photograph that the generator cannot draw.
+        job: receives the progress, and raises an error to end the work.
+        result: receives the reconstruction.
+
+    Raises:
+        OutOfDomainError: the generator cannot draw the photograph.
     """
     with interruptible(prepared.model.generator, job.check):
         try:
-            found = invert(
+            inversion = invert(
                 photograph(), model=prepared.model, truncation=prepared.settings.truncation,
                 device=str(prepared.device), anyway=anyway, progress=job.report,
             )  # fmt: skip
         except OutOfDomainError as error:
             hint = "crop it like the pictures of the generator, or edit it anyway"
             raise OutOfDomainError(error.message, hint=hint) from None
-    result.add_photograph(found)
+    result.add_photograph(inversion)
 
 
 def _edit(
@@ -137,10 +145,10 @@ def _edit(
 
 @contextmanager
 def interruptible(network: object, check: Callable[[], None]) -> Iterator[None]:
-    """Call `check` before every layer of a network while the context lasts; an exception ends the computation.
+    """Call `check` before every layer of a network while the block runs; an error that it raises ends the computation.
 
-    A large network draws a single picture for longer than a second, so checks between pictures would be too rare.
-    A network that is no torch module has no layers to stop at.
+    A large network draws a picture for longer than a second, so checks between pictures would be too rare. A network
+    that is no torch module is not interrupted.
     """
     modules = list(network.modules()) if isinstance(network, torch.nn.Module) else []
     handles = [module.register_forward_pre_hook(lambda module, arguments: check()) for module in modules]
@@ -152,10 +160,7 @@ def interruptible(network: object, check: Callable[[], None]) -> Iterator[None]:
 
 
 def draw_table(gallery: Gallery, network: object, literals: Sequence[Expr], job: Job, result: JobResult) -> None:
-    """Draw every combination of checked literals, and add the rows to `result` when all are drawn.
-
-    `job` receives the progress, and raises to end the work; `network` is the generator.
-    """
+    """Draw the combinations of checked literals, and add the rows to `result` in the end; see `interruptible`."""
     gallery.progress = _only("table", job)
     with interruptible(network, job.check):
         table = gallery.add_truth_table(*literals, n=gallery.n)
@@ -167,7 +172,7 @@ def draw_table(gallery: Gallery, network: object, literals: Sequence[Expr], job:
 
 
 def draw_traversal(gallery: Gallery, network: object, request: TraversalRequest, job: Job, result: JobResult) -> None:
-    """Draw paths from one query to another, and add their pictures to `result` when all are drawn; see `draw_table`."""
+    """Draw paths from one query to another, and add them to `result` in the end; `network` is the generator."""
     gallery.progress = _only("traversal", job)
     with interruptible(network, job.check):
         traversal = gallery.add_traversal(request.start, request.end, request.steps, n=gallery.n)
@@ -178,17 +183,17 @@ def draw_traversal(gallery: Gallery, network: object, request: TraversalRequest,
 def draw_gallery(
     gallery: Gallery, network: object, queries: Sequence[CheckedQuery], job: Job, result: JobResult
 ) -> None:
-    """Draw several checked queries; each is added to `result` as soon as it is drawn; see `draw_table`."""
+    """Draw several checked queries, and add each to `result` when it is drawn; `network` is the generator."""
     gallery.progress = job.report
     with interruptible(network, job.check):
         for query in queries:
-            drawn = gallery.add(query.text, query.title)
-            result.add_row(Row(query=str(query.expr), summary=drawn.summary()), drawn)
+            pictures = gallery.add(query.text, query.title)
+            result.add_row(Row(query=str(query.expr), summary=pictures.summary()), pictures)
             result.finish_sections(gallery.sections)
 
 
 def _only(stage: str, job: Job) -> Report:
-    """Return a function that reports one stage to a job, and lets every call end the work."""
+    """Return a function that reports one stage to a job and ignores others; every call may end the work."""
 
     def report(name: str, fraction: float) -> None:
         if name == stage:

@@ -1,4 +1,4 @@
-"""What every web application of energyql has: a guarded page with its parts, and errors as messages."""
+"""Common parts of the web applications of energyql: a guarded page with its files, and errors as messages."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ def guarded_app(
     bodies: Bodies,
     lifespan: Callable[[FastAPI], Any] | None = None,
 ) -> FastAPI:
-    """Return an application with one page, the style sheets and scripts of the studio, and the guard in front.
+    """Return an application with one page, the style sheets and scripts of the studio, and a `Guard` in front.
 
     Args:
-        title: of its HTTP API.
-        description: of its HTTP API.
+        title: title of its HTTP API.
+        description: description of its HTTP API.
         page: the HTML file.
-        access: see `Guard`.
-        bodies: see `Guard`.
-        lifespan: what happens when the application starts and ends.
+        access: who may use the application; see `Guard`.
+        bodies: the bodies of requests; see `Guard`.
+        lifespan: context manager that is entered when the application starts and left when it ends.
     """
     app = FastAPI(
         title=title,
         version=__version__,
         description=description,
         openapi_url="/api/openapi.json",
-        docs_url=None,  # these pages load scripts from other servers
+        docs_url=None,  # pages of FastAPI that load scripts from other servers
         redoc_url=None,
         lifespan=lifespan,
     )
@@ -66,10 +66,10 @@ def guarded_app(
 
 
 async def _refuse(request: Request, error: Exception) -> JSONResponse:
-    """Return the response to an error of any kind."""
+    """Return the response to a request that raised an error of any kind."""
     if isinstance(error, EnergyQLError):
         return respond(error)
-    if isinstance(error, RequestValidationError):  # fields that are missing, of the wrong type or out of range
+    if isinstance(error, RequestValidationError):  # a field is missing, of the wrong type or out of range
         message = "; ".join(map(describe_fault, error.errors()[:5]))
         return respond(StudioError("InvalidRequest", message, hint="GET /api/openapi.json describes every request"))
     if not isinstance(error, HTTPException):
@@ -77,6 +77,6 @@ async def _refuse(request: Request, error: Exception) -> JSONResponse:
     message, hint = str(error.detail), None
     if error.status_code in (404, 405):
         hint = "GET /api/openapi.json describes every request"
-    elif error.status_code == 400:  # the framework gives no details
+    elif error.status_code == 400:  # FastAPI gives no details
         message, hint = "the request is JSON that cannot be read", "send UTF-8, and do not nest it deeply"
     return respond(StudioError("HTTPError", message, hint=hint), error.status_code)

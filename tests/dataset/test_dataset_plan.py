@@ -246,7 +246,7 @@ def leaves(data, path=()):
 
 class TestPlaces:
     def test_every_value_of_an_odd_file_is_found(self):
-        data, found = tomllib.loads(ODD), _Places(ODD).found
+        data, found = tomllib.loads(ODD), _Places(ODD).spans
         for path in leaves(data):
             key, value = found[path]
             assert tomllib.loads(f"value = {ODD[value.start : value.end]}")["value"] == at(data, path), path
@@ -262,7 +262,7 @@ class TestPlaces:
             text = "".join(chance.choice(signs) for _ in range(chance.randrange(12)))
             basic = '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
             document = f"first = {basic} # {basic}\nsecond = [{basic}, {{third = {basic}}}]\n"
-            data, found = tomllib.loads(document), _Places(document).found
+            data, found = tomllib.loads(document), _Places(document).spans
             for path in leaves(data):
                 start, end = found[path][1]
                 assert document[start:end] == basic

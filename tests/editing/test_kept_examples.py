@@ -155,16 +155,18 @@ class TestPlace:
 
 def test_the_oldest_go(cache, folder, monkeypatch):
     monkeypatch.setattr(invert_module, "MOST_FILES", 2)
-    like, seen = torch.zeros(3, 2), invert_module.Seen((3, 4, 4), torch.rand(3, 5), None, 0.5)
+    like, seen = torch.zeros(3, 2), invert_module.ExampleFacts((3, 4, 4), torch.rand(3, 5), None, 0.5)
     for age, name in ((30, "a"), (20, "b"), (10, "c")):
         path = cache / f"{name}.safetensors"
-        invert_module.kept_or(path, like, False, lambda: seen)
+        invert_module.cached_or_drawn(path, like, False, lambda: seen)
         os.utime(path, (path.stat().st_mtime - age,) * 2)
     assert sorted(path.stem for path in cache.iterdir()) == ["b", "c"]
-    assert invert_module.kept_or(cache / "b.safetensors", like, False, lambda: None).pixel_variance == 0.5  # used
-    invert_module.kept_or(cache / "d.safetensors", like, False, lambda: seen)
+    assert (
+        invert_module.cached_or_drawn(cache / "b.safetensors", like, False, lambda: None).pixel_variance == 0.5
+    )  # used
+    invert_module.cached_or_drawn(cache / "d.safetensors", like, False, lambda: seen)
     assert sorted(path.stem for path in cache.iterdir()) == ["b", "d"]
     monkeypatch.setattr(invert_module, "MOST_BYTES", 10)
-    assert invert_module.kept_or(cache / "large.safetensors", like, False, lambda: seen) is seen
+    assert invert_module.cached_or_drawn(cache / "large.safetensors", like, False, lambda: seen) is seen
     assert not (cache / "large.safetensors").exists()
     assert stat.S_ISREG((cache / "d.safetensors").stat().st_mode)

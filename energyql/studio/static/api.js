@@ -1,4 +1,4 @@
-// Calls of the HTTP API. What goes wrong is thrown as a `Problem` of the API, whatever its cause.
+// Calls of the HTTP API. An error of any cause is thrown as a `Problem` of the API.
 
 const LOST = {
   error: "NoAnswer",
@@ -24,15 +24,15 @@ export async function call(method, path, body, signal) {
 
 const pause = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
 
-// One job at a time in each place that shows one: a new one ends the one before, once it is accepted.
+// The one job that a part of the page shows: a new job, once it is accepted, ends the last one.
 export class Runner {
   constructor() {
     this.id = null;
-    this.asked = this.turn = 0; // jobs that were asked for, and those that were accepted
+    this.asked = this.turn = 0; // number of jobs that were requested, and of those that were accepted
     window.addEventListener("pagehide", () => this.abandon());
   }
 
-  // Start a job and call `update(job, fresh)` with what is new until it is over; false if another one took its place.
+  // Start a job, and call `update(job, fresh)` with its new pictures until it ends; false if a new job replaced it.
   async run(path, body, update) {
     const asked = ++this.asked;
     const job = await call("POST", path, body);
@@ -43,7 +43,7 @@ export class Runner {
     return this.follow(job, update);
   }
 
-  // The same for a job that the studio has accepted already.
+  // The same as `run`, for a job that the studio has accepted already.
   async follow(job, update) {
     this.asked += 1;
     this.cancel();
@@ -64,19 +64,19 @@ export class Runner {
     return true;
   }
 
-  // The job itself says when it is over.
+  // Cancel the job; a later request for it shows when it has ended.
   cancel() {
     if (this.id === null) return;
     call("DELETE", `/api/jobs/${this.id}`).catch(() => {});
     this.id = null;
   }
 
-  // The page is left: nobody waits for this job any more, and it would hold up the next one.
+  // When the page is left, its job is cancelled, so that it does not delay the next one.
   abandon() {
     if (this.id !== null) fetch(`/api/jobs/${this.id}`, { method: "DELETE", keepalive: true }).catch(() => {});
   }
 
-  // Leave a job alone: nothing of it is shown any more.
+  // Cancel the job, and show nothing of it any more.
   forget() {
     this.asked += 1;
     this.turn += 1;

@@ -15,7 +15,7 @@ export class Board {
     store.on(["board"], ({ board }) => this.paint(board));
   }
 
-  // Draw what a place names; nothing where it is there already. `wanted` is {kind, rows} or {kind, body}.
+  // Draw the rows of a place, unless they are shown already. `wanted` is {kind, rows} or {kind, body}.
   async show(wanted) {
     const key = JSON.stringify(wanted);
     if (key === this.key && this.store.state.board) return;
@@ -39,7 +39,7 @@ export class Board {
     this.store.set({ board: null });
   }
 
-  // One drawing after the other, all from the same seed. A query that is refused has its reason in place of pictures.
+  // One drawing after the other, all from the same seed. A refused query gets a row with the reason.
   async compare(board) {
     board.lines = board.rows.map((row) => ({ ...row, pictures: [], summary: "", reason: "" }));
     for (const line of board.lines) {
@@ -85,7 +85,7 @@ export class Board {
       failure ? h("div", { class: "failure", role: "alert" }, [failure.message, failure.hint].filter(Boolean).join(". ")) : "",
       ...lines.filter(Boolean).map((line) => this.line(board, line)),
     );
-    // While pictures come, the focus and what was scrolled stay.
+    // Keep the focus and the scroll position while pictures arrive.
     parts().forEach((part, place) => { part.scrollLeft = scrolled[place] ?? 0; });
     parts()[focused]?.focus({ preventScroll: true });
   }
@@ -102,7 +102,7 @@ export class Board {
   }
 }
 
-// Between two queries a picture may satisfy neither, which is no failure: it shows the probabilities of both.
+// A picture between two queries may satisfy neither, which is no failure: show the probabilities of both.
 function tile(picture, between) {
   const says = between ? picture.clauses.map(({ text, probability }, end) => h("span", { class: "end", title: text }, letter(end), probability === null ? "?" : probability.toFixed(2)))
     : [badge(picture.satisfied), h("span", {}, shown(picture))];

@@ -3,22 +3,22 @@
 import { $, h } from "./dom.js";
 import { amend, condition, wanted } from "./conjunction.js";
 
-const STEPS = 50; // of a slider
+const STEPS = 50; // number of steps of a slider
 
 export class Builder {
-  // `box` is the query box that is changed, `language()` gives the attributes.
+  // `box` is the query box to change, `language()` returns the attributes.
   constructor(box, language) {
     Object.assign(this, { box, language, rows: [] });
   }
 
-  // New rows for the attributes of a model.
+  // Make the rows for the attributes of a model.
   fill() {
     this.rows = this.language().attributes.map((attribute) => this.row(attribute));
     $("attributes").replaceChildren(...this.rows.map(({ node }) => node));
     this.show();
   }
 
-  // What the text of the box asks for.
+  // Show the conditions in the text of the box.
   show() {
     for (const { attribute, show } of this.rows) show(wanted(this.box.text, this.language(), attribute.name));
   }
@@ -70,13 +70,13 @@ export class Builder {
     const to = slider("at most");
     const said = h("output", { class: "count" });
     const moved = (moving) => {
-      // The one that is moved pushes the other along.
+      // A slider pushes the other one along.
       if (Number(from.value) > Number(to.value)) (moving === from ? to : from).value = moving.value;
       this.ask(attribute, [Number(from.value), Number(to.value)]);
     };
     const show = (value) => {
       const [least, most] = [value?.[0] ?? low, value?.[1] ?? high];
-      // A query may name a number between two steps: the slider that is held stays where it is.
+      // A query may have a number between two steps: the focused slider does not jump to it.
       if (document.activeElement !== from) from.value = least;
       if (document.activeElement !== to) to.value = most;
       said.textContent = value ? `${Number(least).toFixed(2)} to ${Number(most).toFixed(2)}` : "any";

@@ -1,10 +1,10 @@
-// How sure is each part of the query, for all pictures together.
+// The probability of each part of the query, for all pictures together.
 
 import { h } from "./dom.js";
 import { code } from "./paper.js";
 
-const SURE = 0.9; // from here on samplers take a query to hold
-const MOST_DOUBTS = 3; // under one picture
+const SURE = 0.9; // least probability at which samplers count a query as true
+const MOST_DOUBTS = 3; // most uncertain clauses that are listed under one picture
 
 // The table of clauses: every picture a bar, then the mean and the least.
 export function clauseTable(job, pictures, language) {
@@ -27,14 +27,14 @@ export function clauseTable(job, pictures, language) {
   return [title, h("table", { class: "clauses" }, h("thead", {}, h("tr", {}, heads)), h("tbody", {}, rows))];
 }
 
-// A lying bar, as long as the probability.
+// A horizontal bar, as long as the probability.
 export function meter(p) {
   const bar = h("span", { class: "meter", "aria-hidden": "true" }, h("i", { class: p !== null && p < 0.5 ? "low" : "" }));
   bar.firstChild.style.width = `${100 * (p ?? 0)}%`;
   return bar;
 }
 
-// What the heads are not sure of in a picture, the least sure first: clauses that must hold, or else the whole query.
+// Uncertain clauses of a picture, the least probable first: those that must hold, or else the whole query.
 export function doubts(picture, clauses, language) {
   const parts = clauses.every(({ needed }) => needed) ? picture.clauses : [{ text: picture.query, probability: picture.probability }];
   const unsure = parts.filter(({ probability: p }) => p !== null && p < SURE).sort((a, b) => a.probability - b.probability);

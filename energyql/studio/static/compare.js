@@ -4,8 +4,8 @@ import { $, button, h } from "./dom.js";
 import { asking, QueryBox } from "./querybox.js";
 
 const MOST_LITERALS = 4;
-const COLUMNS = 8; // pictures of a row at most
-const SECTIONS = 6; // queries of a gallery
+const COLUMNS = 8; // most pictures of a row
+const SECTIONS = 6; // most queries of a gallery
 
 export class Compare {
   // `page`: info, written() the query and the settings that stand there, language(), show(board).
@@ -87,7 +87,7 @@ export class Compare {
   }
 }
 
-// The parts between commas that stand in no brackets.
+// Split a text at the commas outside brackets.
 function split(text, language) {
   const parts = [];
   let depth = 0;

@@ -1,11 +1,11 @@
-// A query as a list of conditions that are joined by AND, as far as its text is one: what pointing changes.
+// A query as a list of conditions that are joined by AND; clicks change these conditions.
 
 import { unquote } from "./language.js";
 
 const LOOSER = new Set(["OR", "XOR", "IMPLIES", "IFF", "||", "|", "^", "->", "<->"]);
 const AND = new Set(["AND", "&&", "&"]);
 
-// The conditions as texts; one, the whole, where something else than AND joins them.
+// The conditions as texts; a single one, the whole query, if it is joined by anything but AND.
 export function conditions(text, language) {
   const tokens = language.tokens(text);
   const pieces = [];
@@ -26,8 +26,8 @@ export function conditions(text, language) {
   return [...pieces, text.slice(start).trim()].filter(Boolean);
 }
 
-// What a condition says of one attribute: {name, value}, or null where it is not as simple as that. The value is true
-// or false, a list of classes, or a range [low, high] in which null has no bound.
+// A condition on one attribute as {name, value}; null for any other condition. The value is true
+// or false, a list of classes, or a range [low, high], where null means no bound.
 export function reading(text, language) {
   const words = language.tokens(text).filter(({ kind }) => kind !== "blank").map((token) => token.text);
   const attribute = (word) => language.byName.get(unquote(word ?? ""));
@@ -49,7 +49,7 @@ export function reading(text, language) {
   return null;
 }
 
-// The condition of an attribute as a text; "" where it asks for nothing.
+// The text of a condition on an attribute; "" if every value satisfies it.
 export function condition({ written, kind, values, low, high }, value) {
   if (value === null) return "";
   if (kind === "yes/no") return value ? written : `NOT ${written}`;
@@ -63,7 +63,7 @@ export function condition({ written, kind, values, low, high }, value) {
   return from <= low ? `${written} < ${short(to)}` : `${written} IN [${short(from)}, ${short(to)}]`;
 }
 
-// The text with the condition of one attribute replaced, added or, where it is "", removed.
+// The text with the condition of one attribute replaced, added or, if it is "", removed.
 export function amend(text, language, name, piece) {
   const parts = conditions(text, language);
   const place = parts.findIndex((part) => reading(part, language)?.name === name);
@@ -75,7 +75,7 @@ export function amend(text, language, name, piece) {
   return parts.join(" AND ");
 }
 
-// What the text asks of an attribute, or null.
+// The value of the condition on an attribute in a text, or null.
 export function wanted(text, language, name) {
   return conditions(text, language).map((part) => reading(part, language)).find((found) => found?.name === name)?.value ?? null;
 }

@@ -1,4 +1,4 @@
-// One picture enlarged: what is known of it, and its edits, step by step. It shows the picture that `store.open` names.
+// The enlarged picture `store.open`: its facts, and its edits step by step.
 
 import { $, button, copyFrom, h, say } from "./dom.js";
 import { editOf } from "./edits.js";
@@ -10,7 +10,7 @@ import { asking, QueryBox } from "./querybox.js";
 const MOST_OFFERS = 40;
 
 export class Detail {
-  // `page` does what concerns more than this picture: limits, link(), step(edit, steps, options), go(by), close(),
+  // `page` has the functions for other parts of the page: limits, link(), step(edit, steps, options), go(by), close(),
   // typed(), language(), favour(picture), seed(), vary(picture).
   constructor(store, page) {
     Object.assign(this, { store, page, dialog: $("view"), at: 0, wiping: false, share: 50, shown: null });
@@ -60,7 +60,7 @@ export class Detail {
       changed: (check) => this.typed(check),
       submit: () => this.submit(),
     });
-    // Escape closes by way of the address, so that the steps and Back agree.
+    // Escape closes the picture by a change of the address, so that Back works.
     this.dialog.addEventListener("cancel", (event) => { event.preventDefault(); this.page.close(); });
     this.dialog.addEventListener("click", (event) => { if (event.target === this.dialog) this.page.close(); });
     this.dialog.addEventListener("keydown", (event) => this.key(event));
@@ -70,7 +70,7 @@ export class Detail {
 
   get edit() { return editOf(this.run, this.store.state.open); }
 
-  // The picture of the wall; none while it is still to be drawn.
+  // The picture on the wall; none until it is drawn.
   get picture() { return this.run.pictures.find(({ index }) => index === this.store.state.open) ?? this.edit.pictures[0] ?? null; }
 
   get pictures() { return this.edit.pictures.length ? this.edit.pictures : this.picture ? [this.picture] : []; }
@@ -93,13 +93,13 @@ export class Detail {
     this.draw();
   }
 
-  // Show the picture after some of the steps, which all stay.
+  // Show the picture after the first `at` steps; later steps stay in the row.
   look(at) {
     this.at = at;
     this.draw();
   }
 
-  // Everything again, of the picture at step `at`.
+  // Show the picture at step `at` with all its facts.
   draw() {
     const { edit, pictures } = this;
     if (this.known !== pictures.length) this.at = pictures.length - 1;
@@ -127,7 +127,7 @@ export class Detail {
     this.png.hidden = !picture || edit.busy;
     this.png.href = `/api/jobs/${place.job}/pictures/${place.position}.png`;
     this.strip.replaceChildren(...film({ pictures: pictures.length > 1 ? pictures : [], steps: edit.steps, at, choose: (chosen) => { this.look(chosen); this.strip.querySelectorAll("button")[chosen].focus(); } }));
-    // Made again only where something has changed, so that the focus stays.
+    // Replace the elements only after a change, so that the focus stays.
     const parts = [picture, at, this.wiping, edit.busy];
     if (this.parts?.every((part, each) => part === parts[each])) return;
     this.parts = parts;
@@ -157,7 +157,7 @@ export class Detail {
   }
 
   typed(check) {
-    if (this.shown === null) return; // it is closed by now
+    if (this.shown === null) return; // the picture was closed meanwhile
     this.edit.draft = this.box.text;
     this.apply.disabled = !check?.ok || this.edit.busy;
     this.page.typed();
@@ -179,7 +179,7 @@ export class Detail {
     }
     if (await this.go([...edit.steps, text], edit.options)) {
       edit.draft = "";
-      if (this.edit !== edit) return; // another picture is open by now
+      if (this.edit !== edit) return; // another picture was opened meanwhile
       this.box.text = "";
       say(`Step ${edit.steps.length}: ${this.pictures[this.pictures.length - 1].alt}`);
     } else if (edit.failure && this.edit === edit && this.box.refuse(text, edit.failure)) {
@@ -192,7 +192,7 @@ export class Detail {
     const { edit } = this;
     if (edit.busy || !edit.steps.length) return;
     const last = edit.steps[edit.steps.length - 1];
-    this.box.text = edit.draft = last; // to be changed, and applied again
+    this.box.text = edit.draft = last; // so that the visitor can change and apply it again
     this.go(edit.steps.slice(0, -1), edit.options);
     say(`Undone: ${last}`);
   }

@@ -1,4 +1,4 @@
-// Small helpers for making elements. Text is text: nothing here parses markup but `drawing`.
+// Small functions that make elements. Text is never parsed as markup, except by `drawing`.
 
 export const $ = (id) => document.getElementById(id);
 
@@ -16,7 +16,7 @@ export function h(name, attributes = {}, ...children) {
   return node;
 }
 
-// A picture made of lines that the studio itself sent, as an inert document first: no script in it would run.
+// A drawing in SVG that the studio sent; it is parsed as an inert document, so that no script in it runs.
 export function drawing(markup) {
   return document.importNode(new DOMParser().parseFromString(markup, "text/html").body.firstElementChild, true);
 }
@@ -44,7 +44,7 @@ export function say(text) {
 export const plural = (count, noun) => `${count} ${noun}${count === 1 ? "" : "s"}`;
 
 export async function copy(text) {
-  try { await navigator.clipboard.writeText(text); return true; } catch { /* not allowed here: the old way */ }
+  try { await navigator.clipboard.writeText(text); return true; } catch { /* not allowed here: use the old way */ }
   const area = h("textarea", { class: "hidden" });
   area.value = text;
   (document.querySelector("dialog[open]") || document.body).append(area);
@@ -54,7 +54,7 @@ export async function copy(text) {
   return done;
 }
 
-// A button that copies, and says so for a moment.
+// A button that copies a text, and shows for a moment that it has.
 export async function copyFrom(button, text) {
   const done = await copy(text);
   const before = button.dataset.label ?? button.textContent;
@@ -66,5 +66,5 @@ export async function copyFrom(button, text) {
 
 export const button = (text, action, extra = {}) => h("button", { type: "button", class: "plain", onclick: action, ...extra }, text);
 
-// Whether a key was pressed where text is typed.
+// Whether a key was pressed in a field for text.
 export const typing = ({ target }) => target.matches?.("textarea, input:not([type=range], [type=checkbox], [type=radio]), select");

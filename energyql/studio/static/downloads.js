@@ -1,4 +1,4 @@
-// Downloads of files of a job. Browsers say nothing when one fails, for example because the studio was started again.
+// Downloads of files of a job. A browser shows no error when one fails, such as after a restart of the studio.
 
 import { h, say } from "./dom.js";
 

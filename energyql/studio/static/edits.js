@@ -1,4 +1,4 @@
-// The edits of one picture. The studio keeps nothing between steps: it is sent all of them, and answers with all pictures.
+// The edits of one picture. The studio keeps no state between steps: each request has all steps, its response all pictures.
 
 import { Runner } from "./api.js";
 import { plainOptions } from "./share.js";
@@ -8,8 +8,8 @@ const same = (a, b) => JSON.stringify(a) === JSON.stringify(b);
 export class Edit {
   constructor(index, steps = [], options = plainOptions()) {
     Object.assign(this, { index, steps, options });
-    this.known = { steps: [], options, pictures: [], job: "" }; // the longest row of pictures that is here
-    this.coming = null; // the steps that are on their way
+    this.known = { steps: [], options, pictures: [], job: "" }; // the longest row of pictures that has arrived
+    this.coming = null; // the steps that were requested and have not arrived
     this.draft = "";
     this.failure = null;
     this.fraction = 0;
@@ -18,14 +18,14 @@ export class Edit {
 
   get busy() { return this.coming !== null; }
 
-  // The start and the picture after each step; fewer where some have not come yet.
+  // The start and the picture after each step; fewer until all have arrived.
   get pictures() { return this.has(this.steps, this.options) ? this.known.pictures.slice(0, this.steps.length + 1) : []; }
 
   has(steps, options) {
     return this.known.pictures.length > steps.length && same(options, this.known.options) && same(steps, this.known.steps.slice(0, steps.length));
   }
 
-  // Go to these steps; `changed()` is called with everything that is new. False if they did not come.
+  // Go to these steps; `changed()` is called after each change. False if their pictures did not arrive.
   async go(run, steps, options, changed) {
     this.failure = null;
     if (!steps.length || this.has(steps, options)) {
@@ -38,17 +38,17 @@ export class Edit {
   }
 }
 
-// Take several pictures that have the same steps to others, as one request.
+// Go to other steps for several pictures with the same steps, by one request.
 export async function goTogether(run, edits, steps, options, changed) {
   const runner = new Runner();
   const before = edits.map((edit) => edit.runner);
-  for (const edit of edits) edit.runner = runner; // to cancel one is to cancel all
+  for (const edit of edits) edit.runner = runner; // so that cancelling one cancels all
   const done = await bring(run, edits, steps, options, runner, changed);
   edits.forEach((edit, row) => { edit.runner = before[row]; });
   return done;
 }
 
-// Ask the studio for the pictures after these steps, a row for each edit. False if they did not come.
+// Request the pictures after these steps, a row for each edit. False if they did not arrive.
 async function bring(run, edits, steps, options, runner, changed) {
   const request = { ...sourceOf(run, edits.map(({ index }) => index)), steps, ...chosen(options) };
   const rows = edits.map(() => []);
@@ -81,11 +81,11 @@ async function bring(run, edits, steps, options, runner, changed) {
   return true;
 }
 
-// Options of an edit, without those that are as usual.
+// Options of an edit, without those that are not set.
 export const chosen = (options) => Object.fromEntries(Object.entries(options).filter(([, value]) => value !== null));
 
-// What the studio is told of the pictures that are edited: of a drawing their numbers, which it can always draw again; other
-// pictures are those of a job.
+// The fields of a request that name the pictures to edit: their numbers in a drawing, which the studio can draw again, or
+// their positions in a job.
 function sourceOf(run, indices) {
   const { n: _n, ...settings } = run.settings;
   if (!run.vary && !run.photo) return { ...settings, query: run.query, indices };

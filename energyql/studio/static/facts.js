@@ -1,4 +1,4 @@
-// What is known of one picture, in words and bars.
+// The facts of one picture, in words and bars.
 
 import { meter, shown } from "./clauses.js";
 import { badge, h, mark } from "./dom.js";
@@ -37,7 +37,7 @@ function changes({ changes: found, superseded }) {
   return h("div", { class: "changes" }, gone, h("p", {}, "Changed as well:"), h("ul", {}, items));
 }
 
-// How sure the heads are of each clause, and what the judge sees.
+// The probability of each clause by the heads, and the values of the judge.
 export function evidence(picture, run) {
   const rows = picture.clauses.map(({ text, probability }) => h("tr", {}, h("th", { scope: "row" }, code(text, run.language)), h("td", {}, meter(probability)),
     h("td", { class: "count" }, probability === null ? "?" : probability.toFixed(3))));
@@ -58,7 +58,7 @@ function seen(judged) {
   return [yes.join(", "), no.length ? `no ${no.join(", ")}` : ""].filter(Boolean).join("; ");
 }
 
-// Edits that are one click away: the other side of every yes/no attribute, and the other classes of the rest.
+// Buttons for edits: the opposite of each yes/no attribute, and the other classes of each categorical one.
 export function offers(picture, language) {
   return language.attributes.filter(({ weak }) => !weak).flatMap(({ name, written, kind, values }) => {
     const value = picture.judged[name];

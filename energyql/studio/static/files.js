@@ -1,4 +1,4 @@
-// Files that are dropped on the page or chosen: a picture that energyql saved is drawn again, any other is a photograph.
+// Files that a visitor drops or chooses: a picture that energyql saved is drawn again, any other is a photograph.
 
 import { $, button, h } from "./dom.js";
 
@@ -32,7 +32,7 @@ export class Files {
     });
   }
 
-  // What the file says of its making; a picture that says nothing may be edited as a photograph.
+  // Read the provenance in a file; a picture without one may be edited as a photograph.
   async take(file) {
     this.say();
     if (!KINDS.includes(file.type)) { this.say("This is no PNG, JPEG or WebP."); return; }
@@ -53,7 +53,7 @@ export class Files {
     $("dropped").replaceChildren(...parts.map((part) => (typeof part === "string" ? h("span", {}, part) : part)));
   }
 
-  // Find the picture of the generator that is nearest to a photograph. One that it cannot draw is refused first.
+  // Find the generator's picture nearest to a photograph. One that it cannot draw is refused, unless `anyway`.
   async photograph(file, anyway = false) {
     this.say();
     const address = `/api/photographs?${new URLSearchParams({ model: this.actions.model(), anyway })}`;
@@ -70,7 +70,7 @@ export class Files {
 export function placeOf(path, request, index, settings, fingerprint) {
   const { query, steps = [], keep = null, edit_strength: strength = null, layers = null, n } = request;
   const known = Object.fromEntries(Object.keys(settings).filter((name) => request[name] !== undefined).map((name) => [name, request[name]]));
-  // The picture itself is on the wall that it comes from.
+  // The picture is on the wall of its run.
   const count = Math.max(path === "/api/edits" ? 1 : n ?? 1, (index ?? 0) + 1);
   const edit = index === null ? null : { index, steps: path === "/api/edits" ? steps : [], options: { keep: Array.isArray(keep) ? keep : null, edit_strength: strength, layers } };
   return { query, settings: { ...settings, strength: null, ...known, n: count }, fingerprint, edit };

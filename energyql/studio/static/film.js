@@ -1,8 +1,8 @@
-// The row of steps under a picture, and two of its pictures with a wipe between them.
+// The row of steps under an enlarged picture, and a slider between the pictures of two steps.
 
 import { h } from "./dom.js";
 
-// `pictures`: the start and one a step; `steps`: their texts; `choose(place)` shows one of them.
+// `pictures`: the start and one for each step; `steps`: texts of the steps; `choose(place)` shows one picture.
 export function film({ pictures, steps, at, choose }) {
   return pictures.map((picture, place) => {
     const name = place ? steps[place - 1] : "As it was";
@@ -26,7 +26,7 @@ export function film({ pictures, steps, at, choose }) {
   });
 }
 
-// One picture, or, where there is one before it, both with a slider that wipes from one to the other.
+// One picture; or, if there is one before it, both, with a slider that uncovers one or the other.
 export function stage(picture, before, wiping, at, moved) {
   const image = (each, extra = {}) => {
     const node = h("img", { src: each.image, alt: each.alt, width: each.width, height: each.height, ...extra });

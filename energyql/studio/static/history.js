@@ -1,4 +1,4 @@
-// The list of runs, this visit's and earlier ones'.
+// The list of runs, of this visit and of earlier ones.
 
 import { $, button, h, plural } from "./dom.js";
 import { Language } from "./language.js";
@@ -7,13 +7,13 @@ import { likeness } from "./report.js";
 
 const time = new Intl.DateTimeFormat("en", { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
 const day = new Intl.DateTimeFormat("en", { day: "numeric", month: "short" });
-const plain = new Language([], []); // the words of a model that may not be here any more
+const plain = new Language([], []); // for runs of a model that the studio may not have any more
 
 // `actions`: show(place), forget().
 export function showHistory(store, actions) {
   let known = [];
   store.on(["past", "run"], ({ past, run }) => {
-    if (known[0] === past && known[1] === run?.key) return; // so that the focus stays while pictures come
+    if (known[0] === past && known[1] === run?.key) return; // so that the focus stays while pictures arrive
     known = [past, run?.key];
     const items = past.map((entry) => h("li", {}, h(
       "button",

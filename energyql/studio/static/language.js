@@ -1,4 +1,4 @@
-// The query language as far as colours and completion need it. The studio's own parser decides what is right.
+// The part of the query language that colours and completion need. The parser of the studio decides what is valid.
 
 const TOKEN = /(?<comment>#[^\n\r]*)|(?<quoted>"(?:[^"\\\n\r]|\\.)*"?)|(?<number>(?<![\p{L}\p{N}_])(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)|(?<word>[\p{L}_][\p{L}\p{M}\p{N}_]*)|(?<sign><->|->|<=|>=|!=|<>|==|\+-|±|&&|\|\||[<>=&|^!~*(){}[\],])|(?<blank>\s+)|(?<other>.)/gsu;
 
@@ -26,7 +26,7 @@ export class Language {
     return this.byName.has(name) ? "attribute" : this.values.has(name) ? "value" : "unknown";
   }
 
-  // What could stand at a place of a text: {start, end, items}, each item {insert, label, note}.
+  // Completions at a place of a text: {start, end, items}, each item {insert, label, note}.
   suggest(text, place, asked) {
     const all = this.tokens(text);
     const touched = all.find((token) => token.end === place && ["keyword", "attribute", "value", "unknown"].includes(token.kind));
@@ -49,7 +49,7 @@ export class Language {
     return found.length && !complete ? { start, end: place, items: found.slice(0, 10) } : null;
   }
 
-  // The attribute whose values can stand next, if the text before ends in `hair =`, `hair IN {black,` or the like.
+  // The attribute whose values can follow, if the text before ends in `hair =`, `hair IN {black,` or similar.
   valuesWanted(before) {
     let last = before.length - 1;
     const sign = before[last]?.text;
@@ -103,7 +103,7 @@ export function unquote(text) {
   return text.startsWith('"') ? text.slice(1).replace(/"$/, "").replace(/\\(.)/g, "$1") : text;
 }
 
-// Offsets in code points, as the studio counts, to offsets in UTF-16 units.
+// Convert offsets in code points, as in the API, to offsets in UTF-16 units.
 export function toUnits(text, spans) {
   const starts = [0];
   for (const character of text) starts.push(starts[starts.length - 1] + character.length);

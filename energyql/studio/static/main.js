@@ -30,9 +30,9 @@ import { Wall } from "./wall.js";
 const store = new Store({ run: null, open: null, selected: new Set(), failure: null, board: null, panel: "", past: [], tray: [] });
 const visits = new Visits(store);
 let settings, language, box, builder, panels, past, runs, navigation, wall, detail, tray, board, info;
-const others = []; // parts that nobody else needs
+const others = []; // parts of the page that no other part uses
 
-// What stands in the box and in the settings, drawn or not.
+// The query in the box and the settings, drawn or not.
 const written = () => ({ query: box.text.trim(), settings: settings.read(), fingerprint: settings.model.fingerprint });
 
 function modelOf(name) {
@@ -53,7 +53,7 @@ function showCheck(check) {
   $("explanation").textContent = check.explanation;
 }
 
-// Draw a place, and make it an address when the studio has taken it.
+// Draw a place; it becomes the address when the studio has accepted it.
 async function drawPlace(asked) {
   try {
     await runs.draw(asked, () => {
@@ -76,14 +76,14 @@ async function draw() {
   await drawPlace(written());
 }
 
-// Draw another query, with the settings that stand there.
+// Draw another query, with the settings of the form.
 function ask(query, changes = {}) {
   box.text = query;
   settings.write({ ...settings.read(), ...changes });
   draw();
 }
 
-// Go to a place, as a link to it does.
+// Go to a place, as by a link.
 function visit(place) {
   panels.makeWay();
   navigation.push(place);
@@ -96,7 +96,7 @@ function vary(indices) {
 
 async function restore(place, state) {
   if (!place) return;
-  if (store.state.run?.key === keyOf(place)) { visits.arrive(place, state.draft); return; } // the bar stays as it is
+  if (store.state.run?.key === keyOf(place)) { visits.arrive(place, state.draft); return; } // the query box and the settings stay
   const lost = settings.write(place.settings);
   changedModel();
   const asked = { ...place, settings: settings.read(), fingerprint: settings.model.fingerprint };

@@ -1,12 +1,12 @@
-// The addresses of the page: each drawing, each picture and each step is one, so that Back and reload work.
+// The addresses of the page: each drawing, picture and step has one, so that Back and reload work.
 
 import { decode, encode } from "./share.js";
 
-const LATER = 250; // milliseconds without a key, after which a draft is kept
+const LATER = 250; // milliseconds after the last key until a draft is stored
 const LAST = "energyql-draft";
 
 export class Navigation {
-  // `restore(place, state)` shows a place; `state` has `draft`, what was typed there and not drawn, and `depth`.
+  // `restore(place, state)` shows a place; `state` has `draft`, the text that was typed and not drawn, and `depth`.
   constructor(restore, draft) {
     this.draft = draft;
     window.addEventListener("popstate", ({ state }) => {
@@ -17,10 +17,10 @@ export class Navigation {
     window.addEventListener("pagehide", () => this.leavePage());
   }
 
-  // The place of the address, with its state.
+  // The place in the address, with its state.
   get here() { return { place: decode(location.hash), state: history.state ?? {} }; }
 
-  // The same at the start of the page: what was typed in the last moment before a reload counts.
+  // The same when the page is loaded; the draft is the text that was typed last before a reload.
   arrive() {
     const { place, state } = this.here;
     try {
@@ -31,22 +31,22 @@ export class Navigation {
     return { place, state };
   }
 
-  // The browser takes no more changes of the address while a page is left.
+  // While a page is left, the browser allows no change of the address, so the draft is stored.
   leavePage() {
     try { sessionStorage.setItem(LAST, JSON.stringify({ href: location.href, draft: this.draft() })); } catch { /* not kept */ }
   }
 
-  // Steps since the wall was left: closing a picture goes back as many.
+  // Number of addresses since the wall: closing a picture goes back as many.
   get depth() { return history.state?.depth ?? 0; }
 
   push(place, depth = 0) {
-    if (this.waiting) this.keepDraft(); // what was typed belongs to the address that is left
+    if (this.waiting) this.keepDraft(); // the draft belongs to the address that is left
     history.pushState({ depth }, "", encode(place));
   }
 
   replace(place) { history.replaceState({ depth: this.depth }, "", encode(place)); }
 
-  // Back to the wall, or on to it where a link led straight to a picture.
+  // Go back to the wall; if a link led straight to a picture, add an address for it. Returns whether it was added.
   leave(place) {
     if (this.depth) history.go(-this.depth);
     else this.push(place);

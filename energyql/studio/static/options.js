@@ -1,4 +1,4 @@
-// How the steps of an edit are made: what stays, how strongly, and in which layers.
+// The options of an edit: attributes to keep, strength, and layers.
 
 import { h } from "./dom.js";
 import { readLayers } from "./share.js";

@@ -1,4 +1,4 @@
-// The panels beside the pictures: one is open at a time, or none, so that the pictures have the room.
+// The panels beside the pictures, of which at most one is open, so that the pictures have room.
 
 import { $ } from "./dom.js";
 import { keep, recall } from "./store.js";
@@ -27,7 +27,7 @@ export class Panels {
     else this.toggles.find((toggle) => toggle.dataset.panel === before)?.focus();
   }
 
-  // On a narrow screen an open panel stands before the pictures, which have the room as soon as some are asked for.
+  // On a narrow screen an open panel covers the pictures; it is closed when pictures are requested.
   makeWay() {
     if (wide.matches || !this.store.state.panel) return;
     const inside = $("panel").contains(document.activeElement);
@@ -44,11 +44,11 @@ export class Panels {
   }
 }
 
-// A row that is cut at its end says so, with a button that moves it along.
+// A button that scrolls a row, shown while the row is cut off at its end.
 function showMore(row, button) {
   const show = () => { button.hidden = row.scrollLeft + row.clientWidth > row.scrollWidth - 8; };
   row.addEventListener("scroll", show);
-  // Browsers do not move a row along for what is in focus and half visible.
+  // Browsers do not scroll to a focused element that is half visible.
   row.addEventListener("focusin", ({ target }) => {
     if (target.matches(":focus-visible")) target.scrollIntoView({ block: "nearest", inline: "center" });
     show();
@@ -66,7 +66,7 @@ export function startSize() {
   slider.addEventListener("input", () => { paint(); keep("size", Number(slider.value)); });
 }
 
-// What scrolls to the top stops below the bar that stays there.
+// An element that is scrolled to the top stops below the fixed bar.
 export function followBar() {
   new ResizeObserver(([entry]) => {
     const fixed = getComputedStyle(entry.target).position === "sticky";

@@ -1,4 +1,4 @@
-// A query in colours: as a line, and as the paper under a text box, whose letters stand exactly under those of the box.
+// A query in colours: as a line, and as the paper under a text box, with each letter exactly under that of the box.
 
 import { h } from "./dom.js";
 

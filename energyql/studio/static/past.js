@@ -3,8 +3,8 @@
 import { keep, recall } from "./store.js";
 
 const MOST_RUNS = 60;
-const THUMB = 72; // pixels of a small picture
-const SHOWN = 4; // small pictures of a run
+const THUMB = 72; // side of a small picture in pixels
+const SHOWN = 4; // number of small pictures of a run
 
 export class Past {
   constructor(store) {
@@ -14,7 +14,7 @@ export class Past {
 
   find(key) { return this.store.state.past.find((entry) => entry.key === key); }
 
-  // A run that is over goes to the top of the list.
+  // Put a finished run at the top of the list.
   async add(run) {
     const thumbs = await Promise.all(run.pictures.slice(0, SHOWN).map((picture) => shrink(picture.image)));
     const entry = {
@@ -33,7 +33,7 @@ export class Past {
     this.keepRuns([entry, ...this.store.state.past.filter(({ key }) => key !== run.key)].slice(0, MOST_RUNS));
   }
 
-  // The steps of its pictures have changed.
+  // Store the changed steps of the pictures of a run.
   update(run) {
     const entry = this.find(run.key);
     if (!entry) return;
@@ -46,7 +46,7 @@ export class Past {
       .map(({ index, steps, options }) => ({ index, steps, options }));
   }
 
-  // A full store loses the oldest half, so that the newest is always kept.
+  // If the storage is full, drop the oldest half, so that the newest is always stored.
   keepRuns(past) {
     this.store.set({ past });
     if (!keep("past", past) && past.length > 1) this.keepRuns(past.slice(0, Math.ceil(past.length / 2)));

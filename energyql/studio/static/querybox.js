@@ -1,4 +1,4 @@
-// A query box: colours, completion, and what the studio says of the text while it is being typed.
+// A query box: colours, completion, and the studio's check of the text while it is being typed.
 
 import { call } from "./api.js";
 import { h } from "./dom.js";
@@ -6,17 +6,17 @@ import { toUnits } from "./language.js";
 import { paint } from "./paper.js";
 import { remedies } from "./remedies.js";
 
-const CHECK_AFTER = 160; // milliseconds without a key
-const BLAME_AFTER = 450; // further ones before a word that is still being typed is called wrong
-const AGAIN_AFTER = 1500; // where the studio had no answer
+const CHECK_AFTER = 160; // milliseconds after the last key until the text is checked
+const BLAME_AFTER = 450; // further milliseconds until a word that is still being typed is marked as wrong
+const AGAIN_AFTER = 1500; // milliseconds after a failed check until the next
 let boxes = 0;
 
-// What a query is checked against.
+// The model and settings with which a query is checked.
 export const asking = ({ model, semantics, allow_weak: weak }) => ({ model, semantics, allow_weak: weak });
 
 export class QueryBox {
-  // `language()` gives the words, `ask()` what to check the text against: see `asking`. `changed(check)` is called with
-  // every answer, and with null when the text changes, `submit()` on Enter, `allow(names)` to use weak attributes.
+  // `language()` returns the words, `ask()` the fields of a check: see `asking`. `changed(check)` is called with every
+  // check, and with null when the text changes, `submit()` on Enter, `allow(names)` to use weak attributes.
   constructor(root, { label, placeholder = "", language, ask, changed = () => {}, submit = () => {}, allow = null }) {
     const id = `box-${++boxes}`;
     Object.assign(this, { language, ask, changed, submit, allow, id, items: [], spans: [], active: -1, checked: null });
@@ -61,7 +61,7 @@ export class QueryBox {
 
   focus() { this.area.focus(); }
 
-  // Whether the studio has said that this text is no query.
+  // Whether the last check found this text to be no query.
   get broken() { return this.checked !== null && !this.checked.ok; }
 
   edited(typed) {
@@ -73,7 +73,7 @@ export class QueryBox {
     this.timer = setTimeout(() => this.check(typed), typed ? CHECK_AFTER : 0);
   }
 
-  // What the studio said holds no longer.
+  // Forget the last check, which is about another text.
   forget() {
     this.spans = [];
     this.checked = null;
@@ -83,7 +83,7 @@ export class QueryBox {
     this.changed(null);
   }
 
-  // Ask the studio; an answer to an older text is dropped.
+  // Check the text; the response to an older text is ignored.
   async check(typed = false) {
     clearTimeout(this.timer);
     this.pending?.abort();
@@ -101,12 +101,12 @@ export class QueryBox {
     } catch (problem) {
       if (problem.name === "AbortError") return;
       this.tell({ ok: false, problem });
-      this.checked = null; // this says nothing of the text
+      this.checked = null; // the text was not checked
       this.timer = setTimeout(() => this.check(), AGAIN_AFTER);
     }
   }
 
-  // Show why the studio refused a text where that text stands; false if it does not, or the problem has no place in it.
+  // Show a problem in the text that it is about; false if the box has another text, or the problem has no place in it.
   refuse(text, problem) {
     if (text !== this.text || !problem.spans?.length) return false;
     clearTimeout(this.timer);
@@ -139,7 +139,7 @@ export class QueryBox {
     return ok ? [h("span", {}, "A valid query.")] : [];
   }
 
-  // What to do about a problem: words to put in its place, weak attributes to use anyway, or advice.
+  // Remedies of a problem: words to replace, weak attributes to allow, or advice.
   remedy({ hint }, { words, weak }) {
     if (words.length) {
       const chips = words.map(({ text, range: [start, end] }) => h("button", { type: "button", class: "chip", onclick: () => this.correct(start, end, text) }, text));
@@ -158,7 +158,7 @@ export class QueryBox {
     this.check();
   }
 
-  // The text again, in colours, with carets under what is wrong.
+  // The text in colours, with carets under the wrong parts.
   paint() {
     this.cursor = paint(this.paper, this.language().tokens(this.text), this.text, this.area.selectionStart, this.spans);
   }
@@ -204,10 +204,10 @@ export class QueryBox {
   accept(number) {
     const [start, end] = this.range;
     this.replace(start, end, this.items[number].insert);
-    this.offer(false); // the values of an attribute, say
+    this.offer(false); // such as the values of an attribute
   }
 
-  // As if it were typed, so that the browser's own undo takes it back.
+  // Insert the text as if it were typed, so that the browser's undo removes it.
   replace(start, end, text) {
     this.area.focus();
     this.area.setSelectionRange(start, end);

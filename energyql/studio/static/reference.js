@@ -6,7 +6,7 @@ import { startTheme } from "./theme.js";
 
 const GROUPS = { queries: "Requests", downloads: "Downloads" };
 
-// Text in which `names` stand between backticks.
+// Text with `names` between backticks, as elements.
 function prose(text) {
   return text.split(/`([^`]+)`/).map((part, place) => (place % 2 ? h("code", {}, part) : part));
 }
@@ -15,7 +15,7 @@ const nameOf = (reference) => reference.split("/").pop();
 
 const typeLink = (name) => h("a", { href: `#type-${name}` }, name);
 
-// What a value may be, in words, with links to the types that have names.
+// The type of a value in words, with links to the named types.
 function shape(schema) {
   if (schema.$ref) return [typeLink(nameOf(schema.$ref))];
   if (schema.anyOf) return schema.anyOf.filter(({ type }) => type !== "null").flatMap((each, place) => [place ? " or " : "", ...shape(each)]);
@@ -93,7 +93,7 @@ function show({ info, paths, components: { schemas } }) {
     h("summary", {}, h("code", { class: "path" }, name), h("span", { class: "faint" }, prose((schema.description ?? "").split("\n\n")[0]))), table("Fields", fieldsOf(schema)))));
 }
 
-// A link to a type opens it.
+// A link to a type opens its description.
 function reveal() {
   const part = document.getElementById(location.hash.slice(1));
   if (part?.matches("details")) { part.open = true; part.scrollIntoView(); }

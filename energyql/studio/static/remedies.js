@@ -1,9 +1,9 @@
-// What can be done about a query that the studio refuses, as things to click.
+// Remedies for a query that the studio refuses, as buttons.
 
 import { toUnits } from "./language.js";
 
-// {words, weak}: corrections, each with the range of the text that it replaces, and attributes whose heads are too weak
-// unless they are allowed by name.
+// {words, weak}: corrections, each with the range of the text that it replaces; and attributes with weak heads, which
+// the visitor may allow.
 export function remedies({ error, message, hint, suggestions = [] }, text, language) {
   if (error === "WeakHeadError") {
     const said = `${message} ${hint}`;

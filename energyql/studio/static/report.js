@@ -1,4 +1,4 @@
-// What is said of a drawing: progress, verdict, downloads, clauses and how it was drawn.
+// The report of a drawing: progress, verdict, downloads, clauses and settings.
 
 import { working } from "./api.js";
 import { clauseTable } from "./clauses.js";
@@ -56,7 +56,7 @@ function made({ settings: { model, seed, sampler, semantics }, vary, photo }) {
   return h("span", { class: "faint", title: `sampler ${sampler}, semantics ${semantics}` }, [model, `seed ${seed}`, ...how].filter(Boolean).join(" · "));
 }
 
-// What variations are like: those of variations name both rounds.
+// The origin of variations; those of variations name both rounds.
 export function likeness(vary) {
   return rounds(vary).toReversed().map(({ indices }) => `like ${indices.map((index) => `#${index}`).join(", ")}`).join(" of those ").replace("l", "L");
 }

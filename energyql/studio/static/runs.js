@@ -8,7 +8,7 @@ const MOST_IN_MEMORY = 24;
 const GONE = { message: "The photograph is no longer here", hint: "choose it again", spans: [], drawing: "The photograph is no longer here. Choose it again." };
 
 // The request that draws a place. Variations of a photograph, or of other variations, begin with a job: one that the studio
-// holds, which `held(place)` finds, or else one that is drawn again by `draw(path, body)`. Null if that was given up.
+// still has, which `held(place)` returns, or one that `draw(path, body)` draws again. Null if that was cancelled.
 export async function requestFor(place, held, draw) {
   const { vary, photo } = place;
   if (!vary?.of) {
@@ -28,7 +28,7 @@ export class Runs {
     Object.assign(this, { store, past, modelOf, runner: new Runner(), known: new Map() });
   }
 
-  // A run that has drawn nothing yet; `modelOf` gives {model, language} of its settings.
+  // A new run without pictures; `modelOf` returns {model, language} of its settings.
   make(place) {
     const { query, settings, fingerprint, vary = null, photo = null } = place;
     const key = keyOf(place);
@@ -39,8 +39,7 @@ export class Runs {
     return run;
   }
 
-  // Draw; `accepted(run)` is called when the studio has taken it and the wall has made room. False if another drawing
-  // took its place.
+  // Draw; `accepted(run)` is called when the studio has accepted the request. False if another drawing replaced it.
   async draw(place, accepted = () => {}) {
     const run = this.make(place);
     return this.watch(run, accepted, async (update) => {
@@ -49,7 +48,7 @@ export class Runs {
     });
   }
 
-  // The job of a place if the studio still has all its pictures; else null.
+  // The job of a place, if the studio still has all its pictures; else null.
   async held(place) {
     const key = keyOf(place);
     const id = this.known.get(key)?.job?.id ?? this.past.find(key)?.job;
@@ -57,7 +56,7 @@ export class Runs {
     return job && job.state === "done" ? id : null;
   }
 
-  // Draw pictures that others begin with; the id of the job, or null if another drawing took its place.
+  // Draw pictures that others begin with; returns the id of the job, or null if another drawing replaced it.
   async finished(path, body) {
     let last = null;
     const current = await this.runner.run(path, body, (job) => { last = job; });
@@ -66,7 +65,7 @@ export class Runs {
     return last.id;
   }
 
-  // Show a drawing that was made before: from memory, from the studio if it still has it, or drawn again.
+  // Show an earlier drawing: from memory, from the studio if it still has it, or drawn again.
   async show(place, accepted = () => {}) {
     const known = this.known.get(keyOf(place));
     if (known && !working(known.job)) {
@@ -107,7 +106,7 @@ export class Runs {
       if (current) await this.finish(run);
       return current;
     } catch (problem) {
-      if (!run.job) throw problem; // the studio did not take it: what is on the wall stays
+      if (!run.job) throw problem; // the studio did not accept it: the pictures on the wall stay
       run.job = { ...run.job, state: "failed", problem };
       this.store.set({ run, failure: problem });
       return true;

@@ -1,4 +1,4 @@
-// The settings of a drawing: the form, what it holds, and the part of a link that restores it.
+// The settings of a drawing: the form, its values, and the part of a link that restores them.
 
 import { $, h } from "./dom.js";
 
@@ -33,7 +33,7 @@ export class SettingsForm {
 
   get valid() { return $("form").checkValidity(); }
 
-  // Where it is not, the browser says which field and why.
+  // If the form is not valid, the browser shows which field and why.
   complain() { $("form").reportValidity(); }
 
   anotherSeed() {
@@ -48,7 +48,7 @@ export class SettingsForm {
     this.changed("weak");
   }
 
-  // Truncation is a choice only where the attributes hold for several.
+  // Truncation can be chosen only if the attributes were learned for a range of it.
   fit() {
     const { truncation, truncation_low: low, truncation_high: high, attributes } = this.model;
     Object.assign($("truncation"), { min: low, max: high, hidden: low === high });
@@ -70,8 +70,8 @@ export class SettingsForm {
     };
   }
 
-  // Fields that are missing, or that this studio does not offer, stay as they are; but no strength means the sampler's
-  // own, and a number that is out of range becomes the next one that is not. Returns what could not be restored.
+  // Fields that are missing, or that this studio does not offer, stay as they are; without a strength it is the sampler's
+  // default, and a number out of range becomes the nearest one in it. Returns what could not be restored.
   write(settings) {
     const lost = [];
     for (const name of ["model", "semantics", "sampler"]) {

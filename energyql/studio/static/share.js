@@ -1,4 +1,4 @@
-// A place: everything that the page shows, written behind the # of an address, which browsers send to nobody.
+// A place: everything that the page shows, in the part of an address after #, which browsers do not send.
 // {query, settings, fingerprint, edit, vary, photo, board}. `edit` is {index, steps, options} of the picture that is open, `vary`
 // {indices, amount, seed, wanted, of} of variations, where `of` is another round of them that they began with, `photo` the job of a photograph, `board` the rows that stand in place of the wall; each can be null.
 
@@ -10,7 +10,7 @@ export const plainOptions = () => ({ ...PLAIN });
 // Variations of variations, from the first round to the last.
 export const rounds = (vary) => (vary ? [...rounds(vary.of), vary] : []);
 
-// The fingerprint of the weights tells the reader of a link whether pictures agree.
+// The fingerprint of the weights shows whether the pictures of a link will be the same.
 export function encode({ query, settings, fingerprint = "", edit = null, vary = null, photo = null, board = null }) {
   const fields = new URLSearchParams({ q: query });
   for (const [name, value] of Object.entries(settings)) {
@@ -37,7 +37,7 @@ export function encode({ query, settings, fingerprint = "", edit = null, vary = 
   return `#${fields}`;
 }
 
-// The place that an address holds, or null where it holds none.
+// The place in an address, or null without one.
 export function decode(fragment) {
   const fields = new URLSearchParams(fragment.replace(/^#/, ""));
   if (!fields.has("q")) return null;
@@ -59,7 +59,7 @@ export function decode(fragment) {
   return { query: fields.get("q"), settings, fingerprint: fields.get("weights") || "", edit, vary, photo: fields.get("photo"), board: readBoard(fields.get("board")) };
 }
 
-// One round of variations; those before it where it names no pictures.
+// One round of variations; if it names no pictures, the rounds before it.
 function readRound(fields, text, round, of) {
   const indices = text.split(" ").filter((word) => /^\d+$/.test(word)).map(Number);
   const [amount, seed, wanted] = ["amount", "variation", "wanted"].map((name) => fields.getAll(name)[round] ?? "");
@@ -67,7 +67,7 @@ function readRound(fields, text, round, of) {
   return indices.length ? { indices, amount: within(amount), seed: Number.isSafeInteger(Number(seed)) ? Number(seed) : 0, wanted: wanted || null, of } : of;
 }
 
-// Rows of pictures; null where the address holds none that could be meant.
+// Rows of pictures; null if the address has no valid ones.
 function readBoard(text) {
   try {
     const board = JSON.parse(text);
@@ -76,7 +76,7 @@ function readBoard(text) {
   } catch { return null; }
 }
 
-// Numbers of layers as they are typed, `0 1 5-8`; null where there are none.
+// Numbers of layers in a text such as `0 1 5-8`; null without one.
 export function readLayers(text) {
   const found = new Set();
   for (const [, from, to] of text.matchAll(/(\d+)(?:\s*-\s*(\d+))?/g)) {
@@ -85,7 +85,7 @@ export function readLayers(text) {
   return found.size ? [...found].sort((a, b) => a - b) : null;
 }
 
-// What two places have in common if the same pictures are on their walls.
+// A key that is the same for two places with the same pictures on the wall.
 export const keyOf = ({ query, settings, vary, photo }) => encode({ query, settings, vary, photo });
 
 // The request that draws a place: its path and its body. `job` has the pictures that variations begin with, if they are not

@@ -1,4 +1,4 @@
-// The state of the page, in one place. Views are functions of it that are called when a part they name has changed.
+// The state of the page, in one object. Views are functions of it, called after a change of the parts that they name.
 
 export class Store {
   constructor(state) {
@@ -14,13 +14,13 @@ export class Store {
     this.touched(...Object.keys(changes));
   }
 
-  // Something inside these parts has changed.
+  // Call the views of parts in which something has changed.
   touched(...names) {
     for (const [wanted, view] of this.views) if (names.some((name) => wanted.includes(name))) view(this.state);
   }
 }
 
-// Values that outlive a visit. A browser may refuse to keep anything: then they last as long as the page.
+// Values that are stored in the browser; if it allows no storage, they last as long as the page.
 export function recall(name, otherwise) {
   try {
     const found = JSON.parse(localStorage.getItem(`energyql-${name}`));

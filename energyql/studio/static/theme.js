@@ -11,11 +11,11 @@ function paint(value) {
 
 export function startTheme() {
   let known = "";
-  try { known = localStorage.getItem(NAME) || ""; } catch { /* no storage here */ }
+  try { known = localStorage.getItem(NAME) || ""; } catch { /* no storage */ }
   $("theme").value = known;
   paint(known);
   $("theme").addEventListener("change", ({ target }) => {
     paint(target.value);
-    try { localStorage.setItem(NAME, target.value); } catch { /* not remembered */ }
+    try { localStorage.setItem(NAME, target.value); } catch { /* not stored */ }
   });
 }

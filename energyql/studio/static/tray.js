@@ -1,4 +1,4 @@
-// The selection of pictures, and the favourites: kept in the browser, exported as one ZIP.
+// The selected pictures, and the favourites, which are stored in the browser and exported as one ZIP.
 
 import { call, Runner } from "./api.js";
 import { $, button, h, plural, say } from "./dom.js";
@@ -25,7 +25,7 @@ export class Tray {
     this.store.set({ selected });
   }
 
-  // In or out; a favourite is a request, its place in the run, and a small picture.
+  // Add or remove a favourite: a request, the number of the picture in its run, and a small picture.
   async favour(picture) {
     const { run, tray } = this.store.state;
     const rest = tray.filter(({ key, index }) => key !== run.key || index !== picture.index);

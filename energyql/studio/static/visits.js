@@ -27,13 +27,13 @@ export class Visits {
     this.fetch(index);
   }
 
-  // Steps of an earlier visit are known by their texts: their pictures are drawn again.
+  // Of an earlier visit the texts of the steps are stored: their pictures are drawn again.
   fetch(index) {
     const edit = editOf(this.store.state.run, index);
     if (edit.steps.length && !edit.pictures.length) this.step(edit, edit.steps, edit.options, false);
   }
 
-  // Take a picture to these steps; with `told` they become an address. False if they did not come.
+  // Go to these steps of a picture; with `told` they become an address. False if their pictures did not arrive.
   async step(edit, steps, options, told = true) {
     const { store } = this;
     const { run } = store.state;
@@ -67,7 +67,7 @@ export class Visits {
     this.fetch(next.index);
   }
 
-  // Show the part of a place that is not the run. Steps beyond those of the address stay: Back shows an earlier one.
+  // Show the part of a place that is not the run. Later steps than those of the address stay: Back shows an earlier one.
   arrive(place, draft) {
     const { wall, detail, board } = this.parts;
     if (place.board) board.show(place.board);
@@ -86,7 +86,7 @@ export class Visits {
     else if (steps.length) this.step(edit, steps, options, false);
   }
 
-  // The place of pictures near those with these numbers, which satisfy the query, or what an edit has made of it.
+  // The place of variations of the pictures with these numbers. They satisfy the query, or that of a single picture's edit.
   variations(indices, most) {
     const { run } = this.store.state;
     const edited = indices.length === 1 && run.edits.get(indices[0])?.pictures.at(-1)?.query;
@@ -94,7 +94,7 @@ export class Visits {
     return { query: run.query, settings: { ...run.settings, n: Math.min(VARIATIONS, most) }, fingerprint: run.fingerprint, vary, photo: run.photo };
   }
 
-  // `place` says with what the photograph is shown, `upload()` returns its job. Returns the job when it is over.
+  // `place` has the settings beside the photograph, `upload()` returns its job. Returns the job when it has ended.
   async photograph(place, upload) {
     await this.parts.runs.photograph(place, upload, (run) => {
       this.parts.navigation.push({ ...place, photo: run.photo });

@@ -1,4 +1,4 @@
-// The wall of pictures: drawn from the run that is shown, its edits, the selection and the tray.
+// The wall of pictures, made from the run, its edits, the selection and the tray.
 
 import { working } from "./api.js";
 import { doubts, shown } from "./clauses.js";
@@ -12,7 +12,7 @@ export class Wall {
     store.on(["run", "selected", "tray"], (state) => this.show(state));
   }
 
-  // Empty places, so that the page does not jump while pictures come; what was not drawn leaves none behind.
+  // Empty tiles, so that the page does not jump while pictures arrive; they are removed when the run has ended.
   show({ run, selected, tray }) {
     if (!run) return;
     if (run !== this.run) {
@@ -33,7 +33,7 @@ export class Wall {
     this.settle();
   }
 
-  // A tile is made again only where something of it has changed, so that the focus stays.
+  // Replace a tile only after a change, so that the focus stays.
   place(picture, edit, selected, favoured) {
     const last = edit?.pictures[edit.pictures.length - 1];
     const known = [last ?? picture, edit?.steps.length ?? 0, Boolean(edit?.busy), selected, favoured];
@@ -80,7 +80,7 @@ export class Wall {
     );
   }
 
-  // With Ctrl, or while others are selected, a click selects.
+  // A click with Ctrl, or while others are selected, selects the picture.
   click(event, picture) {
     const selecting = event.ctrlKey || event.metaKey || event.shiftKey;
     this.actions[selecting ? "select" : "open"](picture);

@@ -1,4 +1,4 @@
-// A ZIP archive of files that are compressed already, such as PNGs: stored as they are (APPNOTE.TXT, method 0).
+// A ZIP archive of files that are compressed already, such as PNGs, so they are only stored (APPNOTE.TXT, method 0).
 
 const TABLE = Uint32Array.from({ length: 256 }, (_, byte) => {
   let value = byte;
