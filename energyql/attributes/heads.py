@@ -110,7 +110,7 @@ def take_head(name: str, tensors: dict[str, Tensor]) -> Head:
 
 @dataclass(frozen=True)
 class FusedHeads:
-    """Several heads as one function; `Differentiable` and `Convertible`.
+    """Several heads as one function from latents to outputs; `Differentiable` and `Convertible`.
 
     Attributes:
         groups: networks whose outputs are added.
@@ -195,9 +195,9 @@ class _Group:
     """Networks that run together: of one hidden layer and any width, or of the same widths.
 
     Attributes:
-        first: the first layers of all side by side.
-        deeper: the others.
-        out: from the last layers, side by side, to what they add to the outputs of all groups.
+        first: first layers of all networks, side by side.
+        deeper: further hidden layers.
+        out: last layers, from the last hidden layers, side by side, to terms of the outputs of all heads.
     """
 
     first: Dense
@@ -220,7 +220,7 @@ class _Group:
         return layers
 
     def back(self, layers: list[Tensor], grad: Float[Tensor, "batch outputs"]) -> Float[Tensor, "batch latent_dim"]:
-        """Turn the gradient with respect to the outputs into that with respect to the latents."""
+        """Return the gradient with respect to the latents, from `grad`, the one with respect to the outputs."""
         x = self.out.back(grad).to(self.first.weight)
         if self.deeper:
             heads, width, _ = self.deeper[-1].weight.shape
@@ -239,8 +239,8 @@ def _side_by_side(x: Tensor) -> Float[Tensor, "batch units"]:
 def _shallow(heads: Sequence[Head]) -> _Group:
     """Group the heads of one hidden layer, and the linear paths of all heads.
 
-    A linear path takes two hidden units, because (f(x) - f(-x)) / (1 + slope) = x for a leaky ReLU f. So it needs no
-    product of its own.
+    A linear path is computed by two hidden units, because (f(x) - f(-x)) / (1 + slope) = x for a leaky ReLU f. So it
+    needs no matrix product of its own.
     """
     plain = [head for head in heads if not head.deeper]
     skip = torch.cat([head.skip_weight for head in heads])
@@ -278,7 +278,7 @@ class AttributeBank(Bank):
     Args:
         vocabulary: the attributes.
         heads: one head per attribute, in the order of the vocabulary.
-        space: the latent that the heads read, one of `SPACES`; like the next three, see `FittedUnder`.
+        space: the latent that the heads read, one of `SPACES`; see `FittedUnder` for this and the next three.
         truncation: range of the truncation psi of the latents that the heads were fitted on.
         label: class label of those latents.
         generator: fingerprint of the generator.

@@ -28,18 +28,18 @@ from energyql.sampling.ode import ODESolver
 from energyql.sampling.slice import SliceSampler
 
 FLOW_TOLERANCE = 0.01
-"""Energy tolerance in nats of the flows named here: a probability of 0.99."""
+"""Energy tolerance, in nats, of the flows in this module: a probability of 0.99."""
 HANDOVER = 1.0
-"""λE in nats from where slice moves take over from descent: a probability of 0.37."""
+"""λE, in nats, at which descent ends and slice moves begin: a probability of 0.37."""
 
 
 @dataclass(frozen=True)
 class Chain:
     """Run samplers one after the other, each from the latents that the one before returned. A `Sampler`.
 
-    A sample that a sampler could not finish goes on from where it stood; the status of the last one is reported.
-    A sampler that ends where the energy is low enough evaluates no sample that the one before left there.
-    Evaluations add up, and of two diagnostics with the same name the later one is kept.
+    A sample that a sampler could not finish goes on from its latent; the status of the last sampler is reported. A
+    sampler that ends where the energy is low enough does not evaluate samples whose energy is low enough already.
+    Evaluations are summed; of two diagnostics with the same name the later one is returned.
 
     Args:
         samplers: at least one, in their order.
@@ -64,7 +64,7 @@ class Chain:
 
     @property
     def descends(self) -> bool:
-        """Whether the last sampler does; see `BatchSampler`."""
+        """Whether the last sampler descends; see `BatchSampler`."""
         return self.samplers[-1].descends
 
     @property
