@@ -124,7 +124,7 @@ class Prediction(ABC):
 
     @abstractmethod
     def titled(self, name: str) -> tuple[list[str], Tensor]:
-        """Return titles, and for each the numbers that directions of latents are fitted to, (batch,) or (batch, titles)."""
+        """Return titles and their numbers, (batch,) or (batch, titles), to which directions of latents are fitted."""
 
     def outcomes(self, labels: Float[Tensor, " batch"]) -> tuple[Tensor, Tensor]:
         """Return predicted probabilities of values, and whether `labels`, numbers of values, agree; of equal shape."""

@@ -40,7 +40,7 @@ Pair = tuple[Ref, Ref]
 """The value of a part of the query and the value of its negation."""
 
 MAX_NODES = 1_000_000
-"""Largest circuit; only cardinalities over very many operands, which need count * size nodes, come near."""
+"""Most nodes of a circuit; only cardinalities over very many operands need so many (count * size)."""
 
 
 def compile_product(expr: Expr, vocabulary: Mapping[str, AttributeSpec]) -> CircuitRule:

@@ -22,7 +22,7 @@ _MOST_LISTED = 12
 class _Problem(NamedTuple):
     """One mistake: its message, a hint, and the values to underline within the predicate (none: all of it).
 
-    `instead` holds predicates that may have been meant, and `values` by a wrong value the one that may have been.
+    `instead` holds suggested predicates, and `values` maps a wrong value to the suggested one.
     """
 
     message: str
@@ -172,7 +172,7 @@ def _wrong_kinds(expr: Expr, problems: dict[int, _Problem], query: str | None) -
 
 
 def _instead(node: Predicate, problem: _Problem, query: str) -> Iterator[Suggestion]:
-    """Yield what may have been meant in place of a predicate, or of its wrong values."""
+    """Yield suggestions in place of a predicate, or of its wrong values."""
     if node.span is None:
         return
     for text in problem.instead:
@@ -184,9 +184,9 @@ def _instead(node: Predicate, problem: _Problem, query: str) -> Iterator[Suggest
 def _locate(
     expr: Expr, query: str | None, wrong: Mapping[int, Collection[str | float] | None]
 ) -> tuple[str | None, list[Span]]:
-    """The text to draw and the spans of the mistakes in it.
+    """Return the text to draw, or `None` if it is too long, and the spans of the mistakes in it.
 
-    `wrong` holds, by the index of a predicate, its values at fault: none for all of it, None for its name.
+    `wrong` maps the index of a predicate to its wrong values: none for the whole predicate, `None` for its name.
     """
     if query is None:
         query = str(expr)
@@ -204,9 +204,9 @@ def _locate(
 
 
 def _parts(query: str, span: Span, wrong: Collection[str | float] | None) -> list[Span]:
-    """The spans of the name (None) or of the wrong values within a predicate.
+    """Return the spans of the name (`wrong` is `None`) or of the wrong values in a predicate.
 
-    A node has the span of the whole predicate only. Its tokens are found again here, since only errors need them.
+    A node has only the span of the whole predicate; it is tokenized again here, because only errors need the parts.
     """
     try:
         tokens = tokenize(query[span.start : span.end])

@@ -1,6 +1,6 @@
 """Expressions: what joins them, counts of them, constants, and conditions on one attribute; and `E`, which makes them.
 
-The class of a connective holds its keyword, precedence, lowering and drawing: all that is its own, but for the grammar.
+The class of a connective holds its keyword, precedence, lowering and drawing; only its syntax is in the grammar.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ PARENTHESES = "comparisons need parentheses beside & | ^ >> *: write (E.age > 0.
 
 
 def _reflected(operator: str) -> Callable[[Expr, object], Expr]:
-    """A method for `other & expression`, where `other` is no expression: an error."""
+    """Return a method for `other & expression`, where `other` is no expression; it raises an error."""
     return lambda self, other: check_operand(other, operator)
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Expr(Node["Expr"]):
-    """Base of every node.
+    """Base class of all nodes of queries.
 
     Combines with `&` (and), `|` (or), `^` (exclusive or), `~` (not), `>>` (implies), `.iff(other)` and
     `number * expression` (weight). `==` compares structure.
@@ -59,7 +59,7 @@ class Expr(Node["Expr"]):
     note: ClassVar[str] = ""
     """The second line in a drawing: when the connective holds."""
     note_of_many: ClassVar[str] = ""
-    """The same for three operands and more, where that differs."""
+    """The note for three operands and more, if it differs."""
 
     span: Span | None = field(default=None, compare=False, repr=False, kw_only=True)
 
@@ -109,7 +109,7 @@ class Expr(Node["Expr"]):
         return f" {self.word} ".join(self._enclosed(operands))
 
     def _spell_negated(self) -> str | None:
-        """The text of NOT this node, if there is a shorter one than NOT and its text: `age != 0.7`."""
+        """Return the text of NOT this node if there is one without NOT, such as `age != 0.7`, else `None`."""
         return None
 
     def _box(self) -> Box:
@@ -119,7 +119,7 @@ class Expr(Node["Expr"]):
         return Box(self.word, note or self.note, self.role)
 
     def _enclosed(self, operands: Sequence[str]) -> list[str]:
-        """The texts of the operands, in parentheses where they bind no tighter than this node."""
+        """Return the texts of the operands, in parentheses where they bind no tighter than this node."""
         tight = [
             child._binding > self.level or (child._binding == self.level and place in self.nests)
             for place, child in enumerate(self.children)
@@ -219,7 +219,7 @@ class Weight(Expr):
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Joined(Expr):
-    """Two or more operands under an associative operator; an operand of the same kind gives its own operands."""
+    """Two or more operands under an associative operator; an operand of the same class is replaced by its operands."""
 
     operands: tuple[Expr, ...]
 
@@ -656,7 +656,7 @@ class Namespace:
 
 
 class ModelNamespace(Namespace):
-    """The attributes of one model by name: like `E`, with completion of names, and unknown ones refused at once.
+    """The attributes of one model by name: like `E`, with completion of names, and an error for unknown ones.
 
     Args:
         vocabulary: the attributes.

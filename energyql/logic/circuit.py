@@ -55,7 +55,7 @@ from energyql.vocabulary import AttributeSpec
 
 _Values = Mapping[int, Ref]
 _Branch = tuple[Callable[[_Values], Ref], int, list[int]]
-"""The value of a branch, from the values of other nodes; the node that it leads to; the nodes that the value needs."""
+"""A branch of a node: function from the values of nodes to its value, its end node, and the nodes that it needs."""
 
 
 def to_nodes(diagram: QueryDiagram) -> tuple[CircuitNode, ...]:
@@ -150,7 +150,7 @@ def _weighted_branches(diagram: Diagram, builder: CircuitBuilder, node: int, var
 
 
 def _only_leaf(diagram: QueryDiagram, way: int, both: int, condition: int) -> Leaf | None:
-    """Return the attribute and cells that a way through a group comes down to, given the relations, if there is one."""
+    """Return the leaf that is equivalent to a way through a group, given the relations, or `None` if there is none."""
     for name in sorted(diagram.attributes(way), key=list(diagram.cells).index):
         atoms = [atom for atom in diagram.cells[name] if diagram.conjunction([both, diagram.falls_in(name, atom)])]
         cells = union(atoms, diagram.vocabulary[name])
@@ -160,11 +160,11 @@ def _only_leaf(diagram: QueryDiagram, way: int, both: int, condition: int) -> Le
 
 
 MAX_LINES = 200
-"""Most lines of a drawing; what a larger circuit has below is counted, not drawn."""
+"""Most lines of a drawing as text; further nodes are only counted."""
 
 
 PLAIN = "-log P(query), in nats: lower is better"
-"""What the energy is, for most."""
+"""Description of the energy under most semantics."""
 
 
 def explain_circuit(nodes: Sequence[CircuitNode], cells: Mapping[str, tuple[CellSet, ...]], energy: str = PLAIN) -> str:
@@ -175,12 +175,12 @@ def explain_circuit(nodes: Sequence[CircuitNode], cells: Mapping[str, tuple[Cell
         ├─ log P(NOT glasses)
         └─ log P(NOT beard)
 
-    A node with several parents stands there once; later places refer to its label `[1]`.
+    A node with several parents is printed once; later places refer to its label `[1]`.
 
     Args:
         nodes: in evaluation order, the root last.
         cells: for each attribute, the cells that the query distinguishes.
-        energy: what it is, in words.
+        energy: description of the energy.
     """
     lines = _draw(nodes, cells)
     if len(lines) > MAX_LINES:
@@ -253,7 +253,7 @@ def _title(node: CircuitNode, cells: Mapping[str, tuple[CellSet, ...]]) -> str:
 
 
 def _drawn(node: CircuitNode) -> tuple[int, ...]:
-    """The operands of a node that are drawn below it: of a part given the relations, the part if it needs drawing."""
+    """Return the operands of a node that are drawn below it: of a `Given` without `leaf` only the part."""
     if isinstance(node, Given):
         return () if node.leaf else (node.child,)
     return operands(node)
@@ -282,7 +282,7 @@ def draw_circuit(
 ) -> Markup:
     """Draw a circuit as SVG, from the probability of the query on the left to the attributes on the right.
 
-    A leaf is drawn once for every node that reads it, which keeps lines short; any other node is drawn once.
+    A leaf is drawn once for every parent, which keeps lines short; any other node is drawn once.
 
     Args:
         nodes: in evaluation order, the root last.
@@ -328,7 +328,7 @@ def _box(node: CircuitNode, cells: Mapping[str, tuple[CellSet, ...]]) -> Box:
 
 
 _SMALL = 64
-"""Up to this many nodes the vocabulary's order is good enough, and no other order is tried."""
+"""Number of nodes up to which only the vocabulary's order is tried."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -352,7 +352,7 @@ class Circuit:
     key: str
 
     def explain(self, energy: str = PLAIN) -> str:
-        """Return the circuit as indented text, with its size, what the energy is, and the cells of every attribute."""
+        """Return the circuit as indented text, with its size, the text `energy`, and the cells of every attribute."""
         return explain_circuit(self.nodes, self.cells, energy)
 
     def svg(self) -> str:
@@ -374,7 +374,7 @@ class Circuit:
 
     @property
     def has_intervals(self) -> bool:
-        """Whether a leaf holds between two numbers; without one, a query can be as probable as one likes."""
+        """Whether a leaf is a bounded interval; without one, the probability can be arbitrarily near to 1."""
         ends = (cell for leaf in self.leaves for cell in leaf.cells if isinstance(cell, tuple))
         return any(math.isfinite(low) and math.isfinite(high) for low, high in ends)
 
@@ -420,7 +420,7 @@ def compile_query(
 def _smallest(
     expr: Expr, vocabulary: Mapping[str, AttributeSpec], max_nodes: int, groups: Sequence[Sequence[Expr]]
 ) -> tuple[QueryDiagram, str]:
-    """The smaller diagram of two variable orders, and a key from the vocabulary's order where that fits."""
+    """Return the smaller diagram of two variable orders, and a key, from the vocabulary's order if that fits."""
     diagram = build_diagram(expr, vocabulary, max_nodes, groups)
     key = diagram.digest(diagram.root)
     key = " given ".join([key, *map(diagram.digest, diagram.concerned())])

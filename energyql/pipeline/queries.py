@@ -17,14 +17,14 @@ from energyql.pipeline.settings import EXACT
 from energyql.vocabulary import Vocabulary
 
 MOST_BYTES = 1 << 20
-"""Largest file of queries."""
+"""Largest size of a file of queries, in bytes."""
 SUFFIXES = (".txt", ".queries")
 """Suffixes of files of queries. A text that ends in one is a path, even if no such file exists."""
 
 
 @dataclass(frozen=True, slots=True)
 class ListedQuery:
-    """An entry of a list of queries, as written.
+    """An entry of a list of queries, before any check.
 
     Args:
         query: text or tree.
@@ -66,7 +66,7 @@ class CheckedQuery:
         return f"{self.place or 'a query'} ({self.title or shorten(str(self.expr), 60)})"
 
     def means_the_same(self, other: CheckedQuery) -> bool:
-        """Whether both have the same tree or equal rules, however they are spelled."""
+        """Return whether both have equal trees or equal compiled rules."""
         return self.expr == other.expr or self.rule == other.rule
 
 
@@ -115,7 +115,7 @@ def split_line(line: str) -> tuple[str, str]:
 
 
 def list_queries(queries: str | Expr | Iterable[object] | Mapping[str, object]) -> list[ListedQuery]:
-    """Return the entries of a list as Python programs write it: queries, pairs (title, query), or a dict by title."""
+    """Return the entries of a query, of a list of queries or of pairs (title, query), or of a dict by title."""
     if isinstance(queries, (str, Expr)):
         queries = [queries]
     items: Iterable[object] = queries.items() if isinstance(queries, Mapping) else queries

@@ -52,7 +52,7 @@ _SIDE = 128
 
 
 def reading(judged: Mapping[str, npt.NDArray[Any]], index: int, only: Iterable[str] | None = None) -> str:
-    """Return the judged values of one picture, of all or `only` some attributes: smile, hair = red; no hat, no cap."""
+    """Return the judged values of a picture in words, of all or `only` some attributes: smile, hair = red; no hat."""
     present: list[str] = []
     absent: list[str] = []
     for name in judged if only is None else [name for name in only if name in judged]:
@@ -77,10 +77,10 @@ def alternative_text(
     Args:
         judged: values of all pictures by the judge.
         index: the picture, counted from 0.
-        count: of all pictures.
+        count: number of all pictures.
         judge: name of the judge.
         verdicts: pairs of a query, and whether it holds.
-        doubtful: whether the sample is, see `Result`.
+        doubtful: whether the sample is doubtful, see `Result`.
     """
     read = f"{judge[:1].upper()}{judge[1:]}: {reading(judged, index)}. " if judge and judged else ""
     asked = " ".join(
@@ -92,9 +92,9 @@ def alternative_text(
 
 
 def tile(picture: Image.Image, caption: str, holds: bool | None, text: str, doubtful: bool = False) -> Markup:
-    """Return a picture above its caption, its verdict, a tick or a cross, and the mark of a doubtful sample.
+    """Return a picture as HTML, above its verdict (a tick or a cross), its caption, and the mark of a doubtful sample.
 
-    All but the marks has the colours of the notebook.
+    The caption has the colours of the notebook.
     """
     source, style = picture_uri(picture, 2 * _SIDE), "display:block;max-width:none;border-radius:8px"
     shown = element("img", src=source, alt=text, title=text, width=_SIDE, style=style)
@@ -109,21 +109,21 @@ def tile(picture: Image.Image, caption: str, holds: bool | None, text: str, doub
 
 
 Key = int | slice | Sequence[int] | Sequence[bool] | npt.NDArray[Any] | Tensor
-"""How samples of a result are named; see `Result.__getitem__`."""
+"""A selection of samples of a result; see `Result.__getitem__`."""
 COMMON = ("canonical", "model", "fingerprints", "semantics", "truncation", "label", "judge")
-"""Facts that results must share to be joined: those that the numbers and verdicts of a sample refer to."""
+"""Facts of the provenance that must be equal in results to be joined, because measurements depend on them."""
 COUNTED = ("wanted", "budget")
-"""Facts that add up."""
+"""Facts of the provenance that are summed when results are joined."""
 _MEANS = ("evaluations_mean", "gradients_mean", "generator_calls_mean", "exact")
 _SUMS = ("seconds_sampling", "seconds_drawing", "steps_rejected", "drawn")
 _MAXIMA = ("evaluations_max",)
 
 
 def positions(key: Key, count: int) -> npt.NDArray[np.int64]:
-    """Return the numbers of the samples, of `count`, that a key names; see `Result.__getitem__`.
+    """Return the positions of the samples that a key selects among `count`; see `Result.__getitem__`.
 
     Raises:
-        ArgumentError: as there.
+        ArgumentError: as for `Result.__getitem__`.
     """
     if isinstance(key, slice):
         try:
@@ -179,7 +179,7 @@ def join_provenance(parts: Sequence[Mapping[str, Any]], count: int) -> dict[str,
 
     Args:
         parts: provenance of each result, at least one.
-        count: number of samples of all.
+        count: number of samples of all parts together.
 
     Raises:
         ArgumentError: there are none, or they differ in one of the `COMMON` facts.
@@ -208,7 +208,7 @@ def join_provenance(parts: Sequence[Mapping[str, Any]], count: int) -> dict[str,
 
 
 def join_statistics(parts: Sequence[Mapping[str, float]], counts: Sequence[int]) -> dict[str, float]:
-    """Return the statistics of joined results of so many samples, those that follow from the parts' and no others."""
+    """Return those statistics of joined results that follow from the statistics and sample counts of the parts."""
     parts = [part for part, count in zip(parts, counts, strict=True) if count]
     counts = [count for count in counts if count]
     shared = [name for name in parts[0] if all(name in part for part in parts)] if parts else []
@@ -248,7 +248,7 @@ def as_inference(
     """Return the measurements of a result as data of ArviZ; see `Result.to_arviz`.
 
     Raises:
-        ArgumentError: as there.
+        ArgumentError: as for `Result.to_arviz`.
     """
     arviz = import_optional(
         "arviz_base", "data of ArviZ need arviz-base", 'pip install "arviz-base>=0.6", with Python 3.11 or later'
@@ -311,7 +311,7 @@ class Result:
         images: n pictures (PIL, RGB).
         z, w: latents, (n, z_dim) and (n, w_dim), or (n, num_ws, w_dim) in W+; float32 on the CPU.
         index: number of each sample in its run, which with the seed gives the sample again, (n,) int64.
-        energy: of the query at z, in nats, lower is better, (n,) float64.
+        energy: energy of the query at z, in nats, lower is better, (n,) float64.
         probabilities: predictions of the attribute heads, by attribute, in the form that `energyql.score` takes.
         judged: the judge's value of each attribute that it reads, (n,) bool, class names or numbers.
         satisfied: whether the judged values satisfy the query, (n,) bool; `None` if the model has no judge or its judge

@@ -30,7 +30,7 @@ Array = npt.NDArray[np.float64]
 AttributeData = npt.ArrayLike | Mapping[str, npt.ArrayLike] | tuple[npt.ArrayLike, npt.ArrayLike]
 
 SUM_TOLERANCE = 1e-3
-"""How far the probabilities of a categorical attribute may be from adding up to 1; they are then scaled to do so."""
+"""Largest error of the sum of the probabilities of a categorical attribute; they are then scaled to the sum 1."""
 
 
 def score(
@@ -126,7 +126,7 @@ def score_with_rule(
 
 
 def _read(name: str, data: AttributeData) -> tuple[AttributeSpec, dict[str, Any]]:
-    """Return the description of one attribute, and its predictions under their labels in errors."""
+    """Return the description of one attribute, and its predictions by their labels in errors."""
     if isinstance(data, Mapping):
         if not data or not all(isinstance(value, str) for value in data):
             raise DataError(
@@ -159,7 +159,11 @@ def _array(label: str, data: Any) -> Array:
 def _known(
     spec: AttributeSpec, vocabulary: Mapping[str, AttributeSpec], columns: dict[str, dict[str, Array]]
 ) -> AttributeSpec:
-    """Return the vocabulary's description of an attribute; its order of classes is applied to `columns`."""
+    """Return the vocabulary's description of an attribute, and put its classes in `columns` into the same order.
+
+    Raises:
+        DataError: the vocabulary has no such attribute, or one of another kind or with other classes.
+    """
     known = vocabulary.get(spec.name)
     if known is None:
         raise DataError(f"the vocabulary has no attribute {spec.name!r}", hint=f"attributes: {', '.join(vocabulary)}")
@@ -198,7 +202,7 @@ def _tensors(columns: Mapping[str, Array]) -> list[torch.Tensor]:
 
 
 MOST_CHARACTERS = 1 << 27
-"""Longest table that is read: of a device that never ends no more is read, and memory stays below some gigabytes."""
+"""Longest table that is read, so that memory stays below some gigabytes, also for an input that never ends."""
 _DECIMAL_COMMA = re.compile(r"\s*[+-]?\d+,\d+\s*")
 _MOMENT = re.compile(r"(?P<name>.+)[._](?P<moment>mean|std)")
 
@@ -265,11 +269,11 @@ def read_predictions(
 
 
 def find_delimiter(read: Callable[[str], Iterable[list[str]]]) -> str:
-    """Return the delimiter that gives most columns: comma, semicolon or tab. Rows of one length come first.
+    """Return the delimiter, comma, semicolon or tab, that gives most columns; first those that give rows of one length.
 
     Args:
-        read: reads the rows with a delimiter. Rows are counted and not kept, because they take several times the memory
-            of the text.
+        read: function from a delimiter to the rows. They are not stored, because they take several times the memory of
+            the text.
     """
     sizes = {mark: [len(cells) for cells in read(mark) if cells] for mark in ",;\t"}
     even = {mark: found for mark, found in sizes.items() if len(set(found)) == 1 < found[0]}
@@ -408,7 +412,7 @@ def _name_and_class(header: str) -> tuple[str, str]:
 
 
 def _attribute(header: str) -> str:
-    """Return the name of the attribute that a column seems to be about."""
+    """Return the name of the attribute in the header of a column, such as `hair=black` or `age.mean`."""
     name, value = _name_and_class(header)
     moment = _MOMENT.fullmatch(header)
     return name if value else moment["name"] if moment else header
