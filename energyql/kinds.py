@@ -188,7 +188,7 @@ class AttributeKind:
         return one == other
 
     def bins(self, spec: AttributeSpec) -> list[tuple[str, bool | str]]:
-        """Return the ends of titles and the values, for values whose frequencies are measured; none for numbers."""
+        """Return pairs (suffix for titles, value) of the values whose frequencies are measured; none for numbers."""
         return [(f" = {value}", value) for value in spec.values]
 
 

@@ -34,8 +34,8 @@ class Head:
     The linear path has a gradient where the rest is flat. Without hidden units (width 0) the head is linear.
 
     Attributes:
-        hidden_weight: of the first hidden layer, like `hidden_bias`.
-        out_weight: of the last layer, like `skip_weight` and `out_bias`.
+        hidden_weight, hidden_bias: the first hidden layer, (width, latent_dim) and (width,).
+        out_weight, skip_weight, out_bias: the last layer.
         std: residual standard deviation of a continuous attribute; 1 for the others.
         deeper: weight (width, width before) and bias (width,) of each further hidden layer.
     """
@@ -180,7 +180,7 @@ class RawOutputs(NamedTuple):
     """Several heads as one function, and the layout of its outputs.
 
     Attributes:
-        function: from latents to the outputs of all heads side by side.
+        function: function from latents to the outputs of all heads side by side.
         specs: the attributes, in the order of the outputs; each has `output_count` of them.
         std: residual standard deviation of each continuous attribute.
     """

@@ -39,7 +39,7 @@ def label_images(
 
     Args:
         labeller: a function or a torch module. A module is put into evaluation mode.
-        images: in [-1, 1], (batch, channels, height, width).
+        images: pictures in [-1, 1], (batch, channels, height, width).
         who: name of the labeller in messages.
 
     Returns:
@@ -92,7 +92,7 @@ def read_images(labeller: ImageLabeller, images: Tensor, vocabulary: Vocabulary)
 
     Args:
         labeller: a judge, or any function that returns some of the attributes.
-        images: in [-1, 1], (batch, channels, height, width).
+        images: pictures in [-1, 1], (batch, channels, height, width).
         vocabulary: the attributes; others that the labeller returns are left out.
 
     Returns:

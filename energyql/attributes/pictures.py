@@ -160,7 +160,7 @@ class PictureBank(Bank):
         """Read what `save` wrote.
 
         Args:
-            folder: of the model.
+            folder: model folder.
             reader: takes the place of the reader that the folder holds or names.
             allow_plugins: whether to import the code that the folder names.
 
@@ -205,7 +205,7 @@ def heads_of(bank: Bank, what: str) -> AttributeBank:
     """Return the heads of a model.
 
     Args:
-        bank: of the model.
+        bank: bank of the model.
         what: the thing that needs heads, for the message: "an edit".
 
     Raises:

@@ -39,7 +39,7 @@ class HeadReport:
     """Quality of one head on held-out latents, or of a judge for one attribute on held-out pictures.
 
     Attributes:
-        kind: of the attribute.
+        kind: kind of the attribute.
         fitted: number of labelled samples for fit, early stopping and calibration; 0 for a judge that was not trained
             here.
         held_out: number of labelled samples that only this report uses.
@@ -232,7 +232,7 @@ class JudgeReport:
     """The quality of one judge.
 
     Attributes:
-        name: of the file in the folder, or of the code.
+        name: name of its files in the folder, or of its code.
         attributes: attribute that the judge reads -> its quality; `None` where it was not measured. Of code, the
             attributes that were measured.
         mark: digest of the code, see `judge_mark`; "" for a judge that the folder holds.

@@ -60,7 +60,7 @@ def fit_readouts(bank: AttributeBank, encode: Callable[[Tensor], Tensor], z_dim:
 
     Args:
         bank: heads on what `encode` returns.
-        encode: from z (batch, z_dim) to what the heads read.
+        encode: function from z (batch, z_dim) to the input of the heads.
         z_dim: numbers in z, at most `MOST_NUMBERS`.
     """
     raw = bank.raw_outputs(tuple(bank.vocabulary))
@@ -205,7 +205,7 @@ class SurrogateHeads:
 
     Args:
         bank: heads on what `encode` returns.
-        encode: from z (batch, z_dim) to what the heads read.
+        encode: function from z (batch, z_dim) to the input of the heads.
         z_dim: numbers in z, at most `MOST_NUMBERS`.
     """
 

@@ -122,31 +122,31 @@ class CircuitFold:
         The derivative is (leaves, 1) where it is the same for all samples.
         """
         groups = self._on(leaves)
-        energy, kept = self._evaluate(leaves)
-        if len(groups) == 1 and groups[0].takes_all and kept[0] is None:  # a plain conjunction
+        energy, all_slopes = self._evaluate(leaves)
+        if len(groups) == 1 and groups[0].takes_all and all_slopes[0] is None:  # a plain conjunction
             return energy, leaves.new_ones(len(leaves), 1)
         rows = groups[-1].first + 1 if groups else len(leaves)
         grad = leaves.new_zeros(rows, leaves.shape[1])
         grad[-1] = 1
-        for group, slopes in zip(reversed(groups), reversed(kept), strict=True):
+        for group, slopes in zip(reversed(groups), reversed(all_slopes), strict=True):
             group.add_back(grad, slopes)
         return energy, grad[: len(leaves)]
 
     def _evaluate(self, leaves: Float[Tensor, "leaves batch"]) -> tuple[Float[Tensor, " batch"], list[Tensor | None]]:
         values = fresh = leaves
-        kept: list[Tensor | None] = []
+        all_slopes: list[Tensor | None] = []
         for group in self._on(leaves):
             values = values if fresh is values else torch.cat([values, fresh])
             fresh, slopes = group.energy_and_slopes(group.children(values))
-            kept.append(slopes)
-        return fresh[-1], kept
+            all_slopes.append(slopes)
+        return fresh[-1], all_slopes
 
     def _on(self, like: Tensor) -> list[_Group]:
         key = (like.device, like.dtype)
-        found = self._groups.get(key)
-        if found is None:
-            found = self._groups[key] = [_Group(*group, like) for group in self.plan]
-        return found
+        groups = self._groups.get(key)
+        if groups is None:
+            groups = self._groups[key] = [_Group(*group, like) for group in self.plan]
+        return groups
 
 
 class _Group:
@@ -364,7 +364,7 @@ class LeafEnergies:
     Attributes:
         matrix: (rows, outputs), float64 on the CPU; rows are `matrix @ outputs + offset`.
         offset: (rows,), float64 on the CPU.
-        widths: of the intervals, in standard deviations, (intervals, 1).
+        widths: widths of the intervals, in standard deviations, (intervals, 1).
         counts: number of leaves of each kind.
         sizes: numbers of rows of yes/no leaves, tails, intervals and classes, in this order.
         shape: shape of the rows of classes: (terms, 2 for the other classes and the leaf's own, leaves, batch).
@@ -428,12 +428,12 @@ class LeafEnergies:
             classes = classes.view(self.shape)
             sums = torch.logsumexp(classes, 0)
             logits = torch.cat([logits, sums[0] - sums[1]])
-        found = [self._softplus(logits)]
+        energies = [self._softplus(logits)]
         if len(tails):
-            found.append(0.0 - log_normal_cdf(tails))  # and not -value, which makes -0.0 of 0
+            energies.append(0.0 - log_normal_cdf(tails))  # and not -value, which makes -0.0 of 0
         if len(middles):
             value, slope = log_normal_interval_and_slope(middles, self.widths)
-            found.append(0.0 - value)
+            energies.append(0.0 - value)
 
         def back(grad: Tensor) -> Tensor:
             of_logits, of_tails, of_middles = grad.split([yes_no + sets, len(tails), len(middles)])
@@ -449,7 +449,7 @@ class LeafEnergies:
                 below.append(shares.mul_(torch.stack([of_sets, -of_sets])).flatten(0, 2))
             return torch.cat(below)
 
-        return torch.cat(found), back
+        return torch.cat(energies), back
 
     def _softplus(self, logits: Tensor) -> Tensor:
         # The next power of exp(x) that log1p takes would be denormal below this, which is many times slower.

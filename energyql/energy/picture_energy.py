@@ -39,9 +39,9 @@ class PictureEnergy:
     round differently in batches of another size, and a sample must not depend on its batch.
 
     Args:
-        encode: from z `(batch, z_dim)` to w `(batch, ...)`.
-        draw: from w, and the numbers of the samples, to pictures.
-        of_pictures: from pictures to their energies, (batch,).
+        encode: function from z `(batch, z_dim)` to w `(batch, ...)`.
+        draw: function from w, and the indices of the samples in their run, to pictures.
+        of_pictures: function from pictures to their energies, (batch,).
         of_latents: an energy of z that is added; `None` for none.
         gradient: whether autograd can differentiate `draw` and `of_pictures`.
         least: see `Energy`.
@@ -74,8 +74,8 @@ class PictureEnergy:
             rows: indices of the samples in their run, (batch,), for `draw`; all 0 by default.
         """
         w, rows = self._encoded(z, rows)
-        found = [self._read(self.draw(w[part], rows[part])) for part in self._parts(w, rows, PIXELS_AT_ONCE)]
-        energies = torch.cat(found) if found else z.new_zeros(0)
+        parts = [self._read(self.draw(w[part], rows[part])) for part in self._parts(w, rows, PIXELS_AT_ONCE)]
+        energies = torch.cat(parts) if parts else z.new_zeros(0)
         return energies if self.of_latents is None else energies + self.of_latents(z)
 
     @torch.no_grad()
@@ -88,13 +88,13 @@ class PictureEnergy:
         if not self.has_gradient:
             raise ArgumentError(NO_GRADIENT, hint=WITHOUT_GRADIENT)
         w, rows = self._encoded(z, rows)
-        found, slopes = [], []
+        parts, slopes = [], []
         for part in self._parts(w, rows, WITH_GRADIENT_AT_ONCE if w.device.type != "cpu" else 1):
             pictures, back = by_autograd(partial(self._draw, rows[part]), w[part])
             energies, back_to_pictures = by_autograd(self._read, pictures)
-            found.append(energies)
+            parts.append(energies)
             slopes.append(back(back_to_pictures(torch.ones_like(energies))).flatten(1))
-        if not found:
+        if not parts:
             return z.new_zeros(0), torch.zeros_like(z)
         width = z.shape[1]
 
@@ -102,7 +102,7 @@ class PictureEnergy:
             w, back = self._pullback(both[:, :width].contiguous())
             return (back(both[:, width:].reshape(w.shape)),)
 
-        energies = torch.cat(found)
+        energies = torch.cat(parts)
         (gradient,) = in_batches(back_to_z, torch.cat([z, torch.cat(slopes)], 1), few_sizes(len(z)))
         if self.of_latents is not None:
             further, slope = self.of_latents.gradient(z)
@@ -144,13 +144,13 @@ def energy_of_pictures(rule: EnergyRule, predict: Predict, pictures: Tensor) -> 
     return 0.0 - rule.log_value(predictions)
 
 
-def check_followed(found: Tensor, pictures: Tensor, what: str) -> None:
+def check_followed(values: Tensor, pictures: Tensor, what: str) -> None:
     """Check that autograd, if it is on, finds a path from the output of `what` to the pictures.
 
     Raises:
         ArgumentError: there is no path; without this check the gradient would be wrong.
     """
-    if torch.is_grad_enabled() and pictures.requires_grad and not found.requires_grad:
+    if torch.is_grad_enabled() and pictures.requires_grad and not values.requires_grad:
         raise ArgumentError(
             f"autograd finds no way through {what}",
             hint=f"remove detach, no_grad and inference_mode from it, and thresholds; or {WITHOUT_GRADIENT}",

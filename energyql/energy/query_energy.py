@@ -58,7 +58,7 @@ def least_energy(rule: CircuitRule, std: Mapping[str, Tensor]) -> float:
         return 0.0
     columns = {name: _candidates(name, fold.leaves, rule, std) for name in rule.attributes}
     of = {name: [i for i, leaf in enumerate(fold.leaves) if leaf.attribute == name] for name in rule.attributes}
-    found = math.inf
+    least = math.inf
     for order in (list(columns), list(reversed(columns))):
         leaves = torch.empty(len(fold.leaves), 1, dtype=torch.float64)
         for name, rows in of.items():
@@ -67,15 +67,15 @@ def least_energy(rule: CircuitRule, std: Mapping[str, Tensor]) -> float:
         for _ in range(_SWEEPS):
             before = energy
             for name in order:
-                tried = leaves.expand(-1, columns[name].shape[1]).clone()
-                tried[of[name]] = columns[name]
-                energies = fold.energy(-tried)
-                leaves = tried[:, energies.argmin(), None]
+                candidates = leaves.expand(-1, columns[name].shape[1]).clone()
+                candidates[of[name]] = columns[name]
+                energies = fold.energy(-candidates)
+                leaves = candidates[:, energies.argmin(), None]
                 energy = energies.min().item()
             if energy > before - 1e-6:
                 break
-        found = min(found, energy)
-    return max(found, 0.0)
+        least = min(least, energy)
+    return max(least, 0.0)
 
 
 def _candidates(name: str, leaves: list[Leaf], rule: CircuitRule, std: Mapping[str, Tensor]) -> Tensor:
@@ -166,8 +166,8 @@ class QueryEnergy:
     differentiated by autograd.
 
     Args:
-        rule: from `compile_energy_rule`, or a circuit from `compile_query`.
-        encode: from z `(batch, z_dim)` to w `(batch, ...)`; `Identity()` where the heads read z.
+        rule: rule from `compile_energy_rule`, or a circuit from `compile_query`.
+        encode: function from z `(batch, z_dim)` to w `(batch, ...)`; `Identity()` where the heads read z.
         predict: an attribute bank, or a function from w and names to the predictions of these attributes.
         surrogate: function that returns a cheap approximation of this energy; see `Energy`.
 

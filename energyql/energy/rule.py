@@ -39,7 +39,7 @@ class EnergyRule(Protocol):
         """Return the log-value of the query, `(batch,)`, in nats, higher is better.
 
         Args:
-            predictions: those of `attributes`, of which there is at least one.
+            predictions: predictions of `attributes`, at least one.
         """
 
     def explain(self) -> str:
@@ -148,8 +148,8 @@ def compile_energy_rule(
         ConstantPartWarning: a part of it is never or always true, as far as the diagram fits `max_nodes`.
     """
     if check_semantics(semantics) in ("exact", "jem"):
-        known = relations and semantics == "exact"
-        rule = CircuitRule(compile_query(expr, vocabulary, query=query, max_nodes=max_nodes, relations=known))
+        with_relations = relations and semantics == "exact"
+        rule = CircuitRule(compile_query(expr, vocabulary, query=query, max_nodes=max_nodes, relations=with_relations))
         return rule if semantics == "exact" else JointRule(rule)
     with suppress(LimitError):  # too large to decide, and not needed for these
         check_satisfiable(expr, vocabulary, query=query, max_nodes=max_nodes)

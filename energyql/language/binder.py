@@ -48,11 +48,11 @@ def bind(expr: Expr, vocabulary: Vocabulary, *, query: str | None = None) -> Exp
         UnknownAttribute: names that the model does not have, all of them at once.
         KindError: attributes used against their kind or with values they cannot have, all of them at once.
     """
-    found = predicates(expr)
-    unknown = [index for index, node in enumerate(found) if node.name not in vocabulary]
+    nodes = predicates(expr)
+    unknown = [index for index, node in enumerate(nodes) if node.name not in vocabulary]
     if unknown:
-        raise _unknown_names(expr, found, unknown, vocabulary, query)
-    problems = {index: problem for index, node in enumerate(found) if (problem := _check(node, vocabulary[node.name]))}
+        raise _unknown_names(expr, nodes, unknown, vocabulary, query)
+    problems = {index: problem for index, node in enumerate(nodes) if (problem := _check(node, vocabulary[node.name]))}
     if problems:
         raise _wrong_kinds(expr, problems, query)
     return expr.map(
@@ -106,9 +106,9 @@ def _check_range(node: Interval | Near, spec: AttributeSpec) -> _Problem | None:
 
 
 def _unknown_names(
-    expr: Expr, found: Sequence[Predicate], unknown: list[int], vocabulary: Vocabulary, query: str | None
+    expr: Expr, nodes_in_query: Sequence[Predicate], unknown: list[int], vocabulary: Vocabulary, query: str | None
 ) -> UnknownAttribute:
-    nodes, text = [found[index] for index in unknown], query
+    nodes, text = [nodes_in_query[index] for index in unknown], query
     names = list(dict.fromkeys(node.name for node in nodes))
     query, spans = _locate(expr, query, dict.fromkeys(unknown))
     hints = _unknown_hints(nodes, names, vocabulary)
@@ -164,9 +164,9 @@ def _wrong_kinds(expr: Expr, problems: dict[int, _Problem], query: str | None) -
     text, spans = _locate(expr, query, {index: problem.wrong for index, problem in problems.items()})
     error = KindError("; ".join(messages[:3]) + more, query=text, spans=spans, hint="\n".join(hints[:3]) or None)
     if query is not None:
-        found = predicates(expr)
+        nodes = predicates(expr)
         error.suggestions = tuple(
-            suggestion for index, problem in problems.items() for suggestion in _instead(found[index], problem, query)
+            suggestion for index, problem in problems.items() for suggestion in _instead(nodes[index], problem, query)
         )
     return error
 
@@ -194,10 +194,10 @@ def _locate(
             expr = parse(query)
         except EnergyQLError:  # too long to be parsed again: the message has to do
             return None, []
-    found = predicates(expr)
+    nodes = predicates(expr)
     spans: list[Span] = []
     for index, values in wrong.items():
-        span = found[index].span
+        span = nodes[index].span
         if span is not None:
             spans.extend(_parts(query, span, values) or [span])
     return query, spans
@@ -212,13 +212,13 @@ def _parts(query: str, span: Span, wrong: Collection[str | float] | None) -> lis
         tokens = tokenize(query[span.start : span.end])
         names = [token for token in tokens if token.type in ("NAME", "QUOTED")]
         if wrong is None:
-            found = names[:1]
+            parts = names[:1]
         else:  # in `hair = hair` the first is the attribute, the second the value
-            found = [token for token in names[1:] if text_of(token) in wrong]
-            found += [token for token in tokens if token.type == "NUMBER" and float(token) in wrong]
+            parts = [token for token in names[1:] if text_of(token) in wrong]
+            parts += [token for token in tokens if token.type == "NUMBER" and float(token) in wrong]
     except (LarkError, EnergyQLError):  # `query` is not the text that this tree came from
         return []
-    return [Span(span.start + start, span.start + end) for start, end in map(token_span, found)]
+    return [Span(span.start + start, span.start + end) for start, end in map(token_span, parts)]
 
 
 def _listed(names: Iterable[str]) -> str:

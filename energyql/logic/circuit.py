@@ -67,7 +67,7 @@ def to_nodes(diagram: QueryDiagram) -> tuple[CircuitNode, ...]:
     def within(node: int) -> list[_Branch]:
         return _attribute_branches(diagram, builder, node)
 
-    def given(way: int, both: int, condition: int, values: _Values) -> Ref:
+    def conditional(way: int, both: int, condition: int, values: _Values) -> Ref:
         return builder.given(inside[both], inside[condition], _only_leaf(diagram, way, both, condition))
 
     def outside(node: int) -> list[_Branch]:
@@ -77,14 +77,14 @@ def to_nodes(diagram: QueryDiagram) -> tuple[CircuitNode, ...]:
         if variable not in diagram.group_of:
             return within(node)
         condition = diagram.conditions[diagram.group_of[variable]]
-        found: list[_Branch] = []
+        ways: list[_Branch] = []
         for way, end in diagram.ways(node):
             if end != NEVER:
                 both = diagram.conjunction([way, condition])
                 for part in (both, condition):
                     _collect(part, related, within)
-                found.append((partial(given, way, both, condition), end, []))
-        return found
+                ways.append((partial(conditional, way, both, condition), end, []))
+        return ways
 
     _collect(diagram.root, branches, outside)
     inside = _fold(builder, related)
@@ -122,11 +122,11 @@ def _fold(builder: CircuitBuilder, branches: Mapping[int, list[_Branch]]) -> dic
 def _attribute_branches(diagram: Diagram, builder: CircuitBuilder, node: int) -> list[_Branch]:
     name = diagram.variables[diagram.levels[node]]
     assert isinstance(name, str)
-    found: list[_Branch] = []
+    branches: list[_Branch] = []
     for cells, child in diagram.branches(node):
         if child != NEVER:
-            found.append((partial(_constant, builder.leaf(name, cells)), child, []))
-    return found
+            branches.append((partial(_constant, builder.leaf(name, cells)), child, []))
+    return branches
 
 
 def _constant(value: Ref, values: _Values) -> Ref:
@@ -136,17 +136,17 @@ def _constant(value: Ref, values: _Values) -> Ref:
 def _weighted_branches(diagram: Diagram, builder: CircuitBuilder, node: int, variable: WeightVariable) -> list[_Branch]:
     factor, inner = variable.factor, variable.inner
     no, yes = diagram.children[node]
-    found: list[_Branch] = [(lambda values: builder.scaled(factor, values[inner]), yes, [inner])]
+    branches: list[_Branch] = [(lambda values: builder.scaled(factor, values[inner]), yes, [inner])]
     if no != NEVER:
         complement = diagram.negation(inner)
-        found.append(
+        branches.append(
             (
                 lambda values: builder.scaled_complement(factor, values[inner], values[complement]),
                 no,
                 [inner, complement],
             )
         )
-    return found
+    return branches
 
 
 def _only_leaf(diagram: QueryDiagram, way: int, both: int, condition: int) -> Leaf | None:
@@ -178,7 +178,7 @@ def explain_circuit(nodes: Sequence[CircuitNode], cells: Mapping[str, tuple[Cell
     A node with several parents is printed once; later places refer to its label `[1]`.
 
     Args:
-        nodes: in evaluation order, the root last.
+        nodes: nodes of the circuit in evaluation order, the root last.
         cells: for each attribute, the cells that the query distinguishes.
         energy: description of the energy.
     """
@@ -219,15 +219,15 @@ def _draw(nodes: Sequence[CircuitNode], cells: Mapping[str, tuple[CellSet, ...]]
     shared = [i for i, node in enumerate(nodes) if uses[i] > 1 and not isinstance(node, Leaf)]
     labels = {index: f"[{number}] " for number, index in enumerate(reversed(shared), start=1)}
     lines: list[str] = []
-    drawn: set[int] = set()
+    done: set[int] = set()
     stack = [(len(nodes) - 1, "log P(query) = ", "")]
     while stack:
         index, head, indent = stack.pop()
         node = nodes[index]
-        if index in drawn and index in labels:
+        if index in done and index in labels:
             lines.append(f"{head}{labels[index]}as above")
             continue
-        drawn.add(index)
+        done.add(index)
         lines.append(f"{head}{labels.get(index, '')}{_title(node, cells)}")
         below = _drawn(node)
         for position in reversed(range(len(below))):
@@ -285,7 +285,7 @@ def draw_circuit(
     A leaf is drawn once for every parent, which keeps lines short; any other node is drawn once.
 
     Args:
-        nodes: in evaluation order, the root last.
+        nodes: nodes of the circuit in evaluation order, the root last.
         cells: for each attribute, the cells that the query distinguishes.
         standalone: see `draw_graph`.
     """
@@ -300,8 +300,8 @@ def draw_circuit(
             places[index] = len(boxes)
             boxes.append(_box(node, cells))
             # The complement of a weighted part is there for its precision only.
-            shown = _drawn(node)[:1] if isinstance(node, ScaledComplement) else _drawn(node)
-            stack += [(child, places[index]) for child in reversed(shown)]
+            children = _drawn(node)[:1] if isinstance(node, ScaledComplement) else _drawn(node)
+            stack += [(child, places[index]) for child in reversed(children)]
         edges.append((parent, places[index]))
     if stack:
         boxes, edges = [Box(f"too large to draw: {len(nodes):,} nodes", role="root")], []
@@ -437,7 +437,7 @@ def _smallest(
 
 
 def _size(diagram: QueryDiagram) -> int:
-    found: set[int] = set()
-    for node in dependencies_first(diagram.root, diagram.needs, found):
-        found.add(node)
-    return len(found)
+    nodes: set[int] = set()
+    for node in dependencies_first(diagram.root, diagram.needs, nodes):
+        nodes.add(node)
+    return len(nodes)

@@ -57,8 +57,8 @@ class Diagram(Kernel[int]):
         expr: the query whose attributes and thresholds make the variables. `expr.evaluate(diagram)`
             returns its node.
         vocabulary: kinds, classes and ranges of the attributes.
-        order: of the variables. "vocabulary" is the vocabulary's order, then weighted parts; it is the same for every
-            query, which makes diagrams comparable. "occurrence" follows the text, and is smaller where related
+        order: order of the variables. "vocabulary" is the vocabulary's order, then weighted parts; it is the same for
+            every query, which makes diagrams comparable. "occurrence" follows the text, and is smaller where related
             attributes are written side by side.
         max_nodes: number of nodes above which a `LimitError` is raised; nodes with many branches count for more.
     """
@@ -317,24 +317,24 @@ class QueryDiagram(Diagram):
         """
         done: dict[tuple[int, int], int] = {}
 
-        def known(pair: tuple[int, int]) -> int | None:
+        def result(pair: tuple[int, int]) -> int | None:
             return pair[0] if pair[1] == ALWAYS or pair[0] in (NEVER, ALWAYS) else done.get(pair)
 
         stack = [(node, condition)]
         while stack:
             pair = stack[-1]
-            if known(pair) is not None:
+            if result(pair) is not None:
                 stack.pop()
                 continue
             level = min(self.levels[pair[0]], self.levels[pair[1]])
             sides = list(zip(self.cofactors(pair[0], level), self.cofactors(pair[1], level), strict=True))
             first = next(side for side in sides if side[1] != NEVER)
             parts = [side if side[1] != NEVER else first for side in sides]
-            missing = [part for part in parts if known(part) is None]
+            missing = [part for part in parts if result(part) is None]
             stack.extend(missing)
             if not missing:
-                done[pair] = self.node(level, tuple(known(part) or NEVER for part in parts))
-        return known((node, condition)) or NEVER
+                done[pair] = self.node(level, tuple(result(part) or NEVER for part in parts))
+        return result((node, condition)) or NEVER
 
     def constant(self, part: Expr) -> bool | None:
         """Return whether a part of the query is always true, or never, where the relations hold; `None` if neither.
@@ -351,7 +351,7 @@ class QueryDiagram(Diagram):
     def _leads_to(self, node: int, condition: int) -> int:
         """Return the ends that a node can reach where a condition holds: 1 for `NEVER`, plus 2 for `ALWAYS`."""
 
-        def known(pair: tuple[int, int]) -> int | None:
+        def result(pair: tuple[int, int]) -> int | None:
             if pair[1] == NEVER:
                 return 0
             if pair[0] in (NEVER, ALWAYS):
@@ -361,20 +361,20 @@ class QueryDiagram(Diagram):
         stack = [(node, condition)]
         while stack:
             pair = stack[-1]
-            if known(pair) is not None:
+            if result(pair) is not None:
                 stack.pop()
                 continue
             if len(self._ends) > self.max_nodes:
                 raise self._too_large()
             level = min(self.levels[pair[0]], self.levels[pair[1]])
             sides = list(zip(self.cofactors(pair[0], level), self.cofactors(pair[1], level), strict=True))
-            ends = [known(side) for side in sides]
+            ends = [result(side) for side in sides]
             together = reduce(or_, [each for each in ends if each is not None], 0)
             if together == 3 or None not in ends:
                 self._ends[pair] = together
             else:
                 stack.append(sides[ends.index(None)])
-        return known((node, condition)) or 0
+        return result((node, condition)) or 0
 
     def ways(self, entry: int) -> list[tuple[int, int]]:
         """Return the ways from a node of a related attribute through its group.

@@ -158,19 +158,19 @@ class CircuitBuilder:
         """Return the sum of some values."""
         if any(term is False for term in terms):
             return False
-        kept = tuple(term for term in terms if term is not True)
-        if len(kept) < 2:
-            return kept[0] if kept else True
-        return self._add(Sum(kept))
+        others = tuple(term for term in terms if term is not True)
+        if len(others) < 2:
+            return others[0] if others else True
+        return self._add(Sum(others))
 
     def log_sum_exp(self, terms: Sequence[Ref]) -> Ref:
         """Return the log-sum-exp of some values; `True` if one of them is `True`."""
         if any(term is True for term in terms):
             return True
-        kept = tuple(term for term in terms if term is not False)
-        if len(kept) < 2:
-            return kept[0] if kept else False
-        return self._add(LogSumExp(kept))
+        others = tuple(term for term in terms if term is not False)
+        if len(others) < 2:
+            return others[0] if others else False
+        return self._add(LogSumExp(others))
 
     def scaled(self, factor: float, child: Ref) -> Ref:
         """Return a value times a factor."""

@@ -21,7 +21,7 @@ _MOST_SHOWN = 60
 # Not `warnings.catch_warnings`: it changes the filters of the whole process, so threads would have to take turns.
 _NOTES: ContextVar[list[QueryWarning] | None] = ContextVar("tautologies", default=None)
 _MOST_PARTS = 3
-"""Most parts of one query that warnings describe; more are counted."""
+"""Most parts of one query that get warnings; further parts are only counted."""
 _FREE = Attribute("free")
 """Placeholder for a part that may be true or false."""
 
@@ -137,14 +137,14 @@ def _describe(place: _Place, diagram: QueryDiagram, query: str | None) -> Consta
     part, holder = place
     truth = diagram.constant(part)
     asserted = Not(part, span=part.span) if truth else part
-    asked, needed = _clash(asserted, diagram)
+    clash, needed = _clash(asserted, diagram)
     if truth:
-        texts = [str(each.operand if isinstance(each, Not) else Not(each)) for each in asked]
+        texts = [str(each.operand if isinstance(each, Not) else Not(each)) for each in clash]
         short = all(len(text) <= _MOST_SHOWN for text in texts)
-        several = f"one of these {len(asked)} parts" if len(asked) > 1 else "this part"
+        several = f"one of these {len(clash)} parts" if len(clash) > 1 else "this part"
         message = f"{' or '.join(texts) if short and len(texts) < 6 else several} always holds"
     else:
-        message = _reason(asked, diagram, needed, "this part")
+        message = _reason(clash, diagram, needed, "this part")
     whole, constant = part, truth
     while holder is not None and diagram.constant(holder.part) is not None:
         alone = [constant if operand is whole else None for operand in holder.part.children]
@@ -153,7 +153,7 @@ def _describe(place: _Place, diagram: QueryDiagram, query: str | None) -> Consta
         whole, holder = holder
         constant = diagram.constant(whole)
     name, follows = "this part", ""
-    if whole is not part or len(asked) < len(conjuncts(asserted)):
+    if whole is not part or len(clash) < len(conjuncts(asserted)):
         text = str(whole)
         name = f"`{text}`" if len(text) <= 2 * _MOST_SHOWN else "a larger part"
         follows = f"is {'always' if constant else 'never'} true"
@@ -161,7 +161,7 @@ def _describe(place: _Place, diagram: QueryDiagram, query: str | None) -> Consta
         follows += f"{' and ' * bool(follows)}changes nothing"
     if follows:
         message += f", so {name} {follows}"
-    spans = [each.span for each in asked if each.span is not None]
+    spans = [each.span for each in clash if each.span is not None]
     return ConstantPartWarning(message, query=query, spans=spans, hint=_always(needed))
 
 
@@ -178,16 +178,16 @@ def _changes_nothing(part: Expr, truth: bool, holder: Expr) -> bool:
 def _contradiction(expr: Expr, diagram: QueryDiagram, query: str | None) -> Contradiction:
     """Return the error of `report_constant`, with the spans of the parts that clash."""
     try:
-        asked, needed = _clash(expr, diagram)
+        clash, needed = _clash(expr, diagram)
     except LimitError:
         return Contradiction("the query is always false", query=query)
-    if not asked:
+    if not clash:
         return Contradiction(
             "the model's relations contradict one another, so nothing can satisfy a query that they concern",
             hint=f"mend them in its vocabulary.json: {'; '.join(needed)}",
         )
-    spans = [part.span for part in asked if part.span is not None]
-    return Contradiction(_reason(asked, diagram, needed, "the query"), query=query, spans=spans, hint=_always(needed))
+    spans = [part.span for part in clash if part.span is not None]
+    return Contradiction(_reason(clash, diagram, needed, "the query"), query=query, spans=spans, hint=_always(needed))
 
 
 def _always(relations: list[str]) -> str | None:
@@ -205,16 +205,16 @@ def _clash(expr: Expr, diagram: QueryDiagram) -> tuple[list[Expr], list[str]]:
 
 def conjuncts(expr: Expr) -> list[Expr]:
     """Return the parts that all have to hold for `expr` to hold: ANDs are opened, also those under a NOT."""
-    found: list[Expr] = []
+    parts: list[Expr] = []
     stack = [expr]
     while stack:
         node = stack.pop()
         opened = _opened(node)
         if opened is None:
-            found.append(node)
+            parts.append(node)
         else:
             stack.extend(reversed(opened))
-    return found
+    return parts
 
 
 def _opened(node: Expr) -> Sequence[Expr] | None:
@@ -239,7 +239,7 @@ def _opened(node: Expr) -> Sequence[Expr] | None:
 def _clashing(parts: list[Expr], diagram: Diagram) -> list[Expr]:
     """Return a minimal set of conjuncts that are false together, in the order of the text."""
     nodes = [part.evaluate(diagram) for part in parts]
-    kept: list[int] = []
+    core: list[int] = []
     together, end = ALWAYS, len(parts)
     while together != NEVER:
         # The conjunct that completes the first clash is needed, and nothing after it is.
@@ -249,9 +249,9 @@ def _clashing(parts: list[Expr], diagram: Diagram) -> list[Expr]:
             if prefix == NEVER:
                 end = index
                 break
-        kept.append(end)
+        core.append(end)
         together = diagram.conjunction([together, nodes[end]])
-    return [parts[index] for index in sorted(kept)]
+    return [parts[index] for index in sorted(core)]
 
 
 def _reason(parts: list[Expr], diagram: Diagram, relations: list[str], what: str) -> str:

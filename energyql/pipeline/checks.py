@@ -118,10 +118,10 @@ def unjudged(expr: Expr, judged: Collection[str] | None) -> str | None:
     return f"the judge does not read {unread[0]!r}" if unread else None
 
 
-def next_round(wanted: int, found: int, drawn: int) -> int:
-    """Return the number of samples to draw next for `wanted` accepted ones; so far `found` of `drawn` were accepted."""
-    rate = max(LEAST_RATE, found / drawn) if drawn else 1.0
-    return math.ceil((wanted - found) / rate)
+def next_round(wanted: int, hits: int, trials: int) -> int:
+    """Return the number of samples to draw next for `wanted` accepted ones; so far `hits` of `trials` were accepted."""
+    rate = max(LEAST_RATE, hits / trials) if trials else 1.0
+    return math.ceil((wanted - hits) / rate)
 
 
 def accepted(result: Result, most: int) -> npt.NDArray[np.int64]:

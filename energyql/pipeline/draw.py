@@ -99,8 +99,8 @@ class PreparedQuery:
     """A query on a model, checked and compiled; made by `Pipeline.prepare`.
 
     Attributes:
-        model: on its device.
-        device: that device.
+        model: the model, on `device`.
+        device: device of the run.
         expr: the query, bound to the model's vocabulary.
         rule: its energy as a function of the predictions.
         encode: function from z to w, truncation and label applied.
@@ -188,27 +188,27 @@ class PreparedQuery:
         n = whole_number("n", n)
         budget = 10 * n if budget is None else whole_number("budget", budget, least=n)
         self.check_judged()
-        kept: list[Result] = []
-        tried: list[SampleResult] = []
-        found = drawn = 0
+        results: list[Result] = []
+        runs: list[SampleResult] = []
+        hits = trials = 0
         seconds = {"seconds_sampling": 0.0, "seconds_drawing": 0.0}
         with reporting(progress) as report:
-            while found < n and drawn < budget:
-                count = min(budget - drawn, next_round(n, found, drawn))
-                result, sampled = self._run(drawn, count, lambda stage, fraction: None)
-                good = accepted(result, n - found)
-                kept.append(result[good])
-                tried.append(sampled)
+            while hits < n and trials < budget:
+                count = min(budget - trials, next_round(n, hits, trials))
+                result, sampled = self._run(trials, count, lambda stage, fraction: None)
+                good = accepted(result, n - hits)
+                results.append(result[good])
+                runs.append(sampled)
                 seconds = {name: total + result.statistics[name] for name, total in seconds.items()}
-                found, drawn = found + len(good), drawn + count
-                report("satisfied", found / n)
-                report("budget", drawn / budget)
-        joined = Result.join(kept)
-        share = float(joined.doubtful.mean()) if found else 0.0
+                hits, trials = hits + len(good), trials + count
+                report("satisfied", hits / n)
+                report("budget", trials / budget)
+        joined = Result.join(results)
+        share = float(joined.doubtful.mean()) if hits else 0.0
         joined.statistics.update(
-            self._costs(SampleResult.join(tried)) | seconds | {"drawn": float(drawn), "doubtful": share}
+            self._costs(SampleResult.join(runs)) | seconds | {"drawn": float(trials), "doubtful": share}
         )
-        joined.provenance.update({"n": found, "wanted": n, "budget": budget})
+        joined.provenance.update({"n": hits, "wanted": n, "budget": budget})
         return joined
 
     def check_judged(self) -> None:
@@ -257,9 +257,9 @@ class PreparedQuery:
         def options(rows: slice) -> dict[str, Any]:
             return noise_options(generator, settings.noise, settings.seed, index[rows].tolist())
 
-        for drawn, images in draw_batches(synthesize, self.encode, sampled.z, settings.batch_size, w, options):
+        for latent, images in draw_batches(synthesize, self.encode, sampled.z, settings.batch_size, w, options):
             pictures += to_pictures(images)
-            latents.append(drawn)
+            latents.append(latent)
             readings.append(self.model.judge_images(images))
             if self.model.bank.reads_pictures:
                 by_reader.append(self._by_reader(images))
@@ -315,17 +315,17 @@ class PreparedQuery:
 
     def _costs(self, sampled: SampleResult) -> dict[str, float]:
         """Return the statistics of a run; of an energy that draws pictures, also the mean calls of the generator."""
-        found = summarize(sampled)
+        costs = summarize(sampled)
         if isinstance(self.energy, PictureEnergy):
-            found["generator_calls_mean"] = found["evaluations_mean"] + found["gradients_mean"]
-        return found
+            costs["generator_calls_mean"] = costs["evaluations_mean"] + costs["gradients_mean"]
+        return costs
 
     def _run(self, first: int, n: int, report: Report) -> tuple[Result, SampleResult]:
         started = time.perf_counter()
         sampled = SampleResult.join(list(self._latents(n, first, report)))
-        drawn = time.perf_counter()
+        middle = time.perf_counter()
         result = self.show(sampled, np.arange(first, first + n), report)
-        seconds = {"seconds_sampling": drawn - started, "seconds_drawing": time.perf_counter() - drawn}
+        seconds = {"seconds_sampling": middle - started, "seconds_drawing": time.perf_counter() - middle}
         result.statistics.update(self._costs(sampled) | seconds)
         return result, sampled
 
@@ -343,7 +343,7 @@ class Pipeline:
 
     Args:
         model: a loaded model; its torch modules are moved to the device.
-        device: where to compute.
+        device: device for all computations.
     """
 
     def __init__(self, model: Model, device: torch.device) -> None:

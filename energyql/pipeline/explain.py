@@ -55,9 +55,9 @@ class Explanation:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON values, without the drawing."""
-        found = asdict(replace(self, drawing=None))
-        del found["drawing"]
-        return found
+        values = asdict(replace(self, drawing=None))
+        del values["drawing"]
+        return values
 
     def _repr_html_(self) -> Markup:
         return element("div", element("pre", repr(self)), self.drawing)
@@ -99,22 +99,22 @@ def explain(
     vocabulary = list_attributes(model)
     expr, text = as_query(query)
     bound = bind(expr, vocabulary, query=text)
-    found: dict[str, Any] = {"relations": (), "best": None}
+    parts: dict[str, Any] = {"relations": (), "best": None}
     if semantics == EXACT:
         circuit = compile_query(bound, vocabulary, query=text)
-        found |= {"relations": tuple(str(each) for group in relations_for(bound, vocabulary) for each in group)}
-        found |= {"circuit": circuit.explain(), "best": _best(circuit, model), "drawing": circuit.draw()}
+        parts |= {"relations": tuple(str(each) for group in relations_for(bound, vocabulary) for each in group)}
+        parts |= {"circuit": circuit.explain(), "best": _best(circuit, model), "drawing": circuit.draw()}
     else:
         from energyql.energy.rule import compile_energy_rule
 
         rule = compile_energy_rule(bound, vocabulary, semantics, query=text)
-        found |= {"circuit": rule.explain(), "drawing": rule.draw()}
+        parts |= {"circuit": rule.explain(), "drawing": rule.draw()}
     if pilot:
         from energyql.pipeline.pilot import run_pilot
 
         with noting_tautologies():  # the warnings were given above
-            found["pilot"] = run_pilot(query, model, semantics, device)
-    return Explanation(str(expr), semantics, **found)
+            parts["pilot"] = run_pilot(query, model, semantics, device)
+    return Explanation(str(expr), semantics, **parts)
 
 
 def _best(circuit: Circuit, model: str | Path | Model) -> float | None:

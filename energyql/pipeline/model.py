@@ -161,8 +161,8 @@ class Model:
     @property
     def judged_names(self) -> tuple[str, ...]:
         """Names of the attributes that the judge reads: those of its `vocabulary`, or all; () without a judge."""
-        known = getattr(self.judge, "vocabulary", self.vocabulary if self.judge is not None else ())
-        return tuple(name for name in self.vocabulary if name in known)
+        names = getattr(self.judge, "vocabulary", self.vocabulary if self.judge is not None else ())
+        return tuple(name for name in self.vocabulary if name in names)
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -259,7 +259,7 @@ class Model:
             name: `owner/name`; the repository is made if it is not there. See `energyql.models.hub.upload`.
             license: as for `save_pretrained`.
             private: whether a new repository is private; one that is there must be.
-            message: of the commit.
+            message: message of the commit.
 
         Raises:
             ModelError: as for `save_pretrained`; or the hub refuses, or cannot be reached.
@@ -285,7 +285,7 @@ def load_model(
 
     Args:
         model: a packaged model's name, such as "avatars", or a folder.
-        device: where to compute.
+        device: device for all computations.
         generator: for a folder that does not hold it, the generator, or the name of its code: `module:factory`, where
             the factory is a class or a function without arguments, or the name of an installed plugin.
         judge: takes the place of the folder's judge: a judge or function as for `Model`, or its name; "none" for none.
@@ -349,8 +349,8 @@ def _judge_report(folder: Path, judge: ImageLabeller) -> Mapping[str, HeadReport
     """Return the quality of a judge: its own report, or that in the folder if it is about this code; else {}."""
     if isinstance(judge, Judge | JointJudge):
         return judge.report
-    known = read_given(folder)
-    return {} if known is None or known.mark != judge_mark(judge) else known.measured
+    report = read_given(folder)
+    return {} if report is None or report.mark != judge_mark(judge) else report.measured
 
 
 def judge_mark(judge: Any) -> str:
@@ -418,10 +418,10 @@ def save_converted(
     `card.md` says the same to people.
 
     Args:
-        folder: where to write.
-        name: of the model.
-        generator: of a known family, read from `checkpoint`.
-        checkpoint: the file.
+        folder: folder to write.
+        name: name of the model.
+        generator: generator of a known family, read from `checkpoint`.
+        checkpoint: the checkpoint file.
         truncation: psi used unless a call says otherwise; by default that of the family.
 
     Returns:
@@ -521,12 +521,12 @@ def _smallest(generator: Any) -> torch.dtype:
 
 def _use(model: Model, hub_name: str, mark: str) -> str:
     """Return the section of a card on the use of a model and on its attributes, as Markdown."""
-    known, rows = model.bank.vocabulary, []
-    for name, spec in known.items():
+    vocabulary, rows = model.bank.vocabulary, []
+    for name, spec in vocabulary.items():
         values = KINDS[spec.kind].listed(spec)
         cells = (f"`{name}`", spec.kind, values, spec.description, str(model.bank.reports.get(name, "not measured")))
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n")
-    name, first = next(iter(known.items()))
+    name, first = next(iter(vocabulary.items()))
     query = str(KINDS[first.kind].example(E[name], first))
     return f"""## Use
 

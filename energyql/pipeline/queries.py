@@ -83,14 +83,14 @@ def read_queries(path: Path) -> list[ListedQuery]:
         text = read_bytes(path, MOST_BYTES, DataError).decode("utf-8-sig")
     except UnicodeDecodeError:
         raise DataError(f"{path} is not text in UTF-8", hint="save it as text in UTF-8") from None
-    found = []
+    entries = []
     for number, line in enumerate(text.splitlines(), start=1):
         title, query = split_line(line)
         if query or title:
-            found.append(ListedQuery(query, title, f"line {number}"))
-    if not found:
+            entries.append(ListedQuery(query, title, f"line {number}"))
+    if not entries:
         raise DataError(f"{path} holds no query", hint="write one a line, such as: smile AND NOT hat")
-    return found
+    return entries
 
 
 def split_line(line: str) -> tuple[str, str]:
@@ -119,14 +119,14 @@ def list_queries(queries: str | Expr | Iterable[object] | Mapping[str, object]) 
     if isinstance(queries, (str, Expr)):
         queries = [queries]
     items: Iterable[object] = queries.items() if isinstance(queries, Mapping) else queries
-    found = []
+    entries = []
     for number, item in enumerate(items, start=1):
         if isinstance(item, ListedQuery):
-            found.append(item)
+            entries.append(item)
             continue
         title, query = item if isinstance(item, tuple) and len(item) == 2 else ("", item)
-        found.append(ListedQuery(query, str(title), f"query {number}"))  # type: ignore[arg-type]  # checked below
-    return found
+        entries.append(ListedQuery(query, str(title), f"query {number}"))  # type: ignore[arg-type]  # checked below
+    return entries
 
 
 def check(entry: ListedQuery, vocabulary: Vocabulary, semantics: str) -> CheckedQuery:

@@ -83,12 +83,12 @@ def alternative_text(
         doubtful: whether the sample is doubtful, see `Result`.
     """
     read = f"{judge[:1].upper()}{judge[1:]}: {reading(judged, index)}. " if judge and judged else ""
-    asked = " ".join(
+    answers = " ".join(
         f"The query {query if len(query) <= MOST_QUERY else query[:MOST_QUERY] + '…'} {HOLDS[holds]}."
         for query, holds in verdicts
     )
     doubt = f" It is doubtful: {DOUBT}." if doubtful else ""
-    return f"Picture {index + 1} of {count}. {read}{asked}{doubt}"
+    return f"Picture {index + 1} of {count}. {read}{answers}{doubt}"
 
 
 def tile(picture: Image.Image, caption: str, holds: bool | None, text: str, doubtful: bool = False) -> Markup:
@@ -97,7 +97,7 @@ def tile(picture: Image.Image, caption: str, holds: bool | None, text: str, doub
     The caption has the colours of the notebook.
     """
     source, style = picture_uri(picture, 2 * _SIDE), "display:block;max-width:none;border-radius:8px"
-    shown = element("img", src=source, alt=text, title=text, width=_SIDE, style=style)
+    image = element("img", src=source, alt=text, title=text, width=_SIDE, style=style)
     mark: Markup | str = ""
     if holds is not None:
         path = "M2 6l3 4 7-9" if holds else "M2 1l9 9m0-9l-9 9"
@@ -105,7 +105,7 @@ def tile(picture: Image.Image, caption: str, holds: bool | None, text: str, doub
         mark = element("svg", stroke, width=14, height=12, viewBox="0 0 14 12", aria_hidden="true")
     warning = element("strong", MARK, title=DOUBT, style=f"color:{DOUBTFUL};font-weight:600") if doubtful else ""
     below = element("span", mark, " ", caption, " " if doubtful else "", warning, style="font-size:12px;opacity:.85")
-    return element("figure", shown, below, style=f"margin:0;width:{_SIDE}px")
+    return element("figure", image, below, style=f"margin:0;width:{_SIDE}px")
 
 
 Key = int | slice | Sequence[int] | Sequence[bool] | npt.NDArray[Any] | Tensor
@@ -257,41 +257,41 @@ def as_inference(
     if type(chains) is not int or not 1 <= chains <= count or count % chains:
         raise ArgumentError(f"{count} samples do not make {chains} chains of one length", hint="take another number")
 
-    def drawn(column: Any) -> npt.NDArray[Any]:
+    def by_chain(column: Any) -> npt.NDArray[Any]:
         array = np.asarray(column)
         return array.reshape(chains, count // chains, *array.shape[1:])
 
-    taken = {"chain", "draw", "z", "z_dim"}
+    reserved = {"chain", "draw", "z", "z_dim"}
     for name, prediction in measurements["probabilities"].items():
         names = {name, f"{name}_value"} if isinstance(prediction, dict) else {name}
-        if clash := names & taken:
+        if clash := names & reserved:
             raise ArgumentError(
                 f"ArviZ needs the name {min(clash)!r} once, and the attribute {name!r} takes it again",
                 hint="use to_pandas, or give the attribute another name where it is trained",
             )
-        taken |= names
+        reserved |= names
     posterior: dict[str, npt.NDArray[Any]] = {}
     dims, coords = {"z": ["z_dim"]}, {}
     for name, prediction in measurements["probabilities"].items():
         if isinstance(prediction, dict):
             dims[name], coords[f"{name}_value"] = [f"{name}_value"], list(prediction)
-            posterior[name] = drawn(np.stack(list(prediction.values()), 1))
+            posterior[name] = by_chain(np.stack(list(prediction.values()), 1))
         else:
-            posterior[name] = drawn(prediction[0] if isinstance(prediction, tuple) else prediction)
+            posterior[name] = by_chain(prediction[0] if isinstance(prediction, tuple) else prediction)
     z, energy = measurements["z"].numpy(), measurements["energy"]
     stats = {
-        "query_energy": drawn(energy),
-        "status": drawn([status.name for status in measurements["status"]]),
-        **{name: drawn(measurements[name]) for name in ("index", "doubtful")},
+        "query_energy": by_chain(energy),
+        "status": by_chain([status.name for status in measurements["status"]]),
+        **{name: by_chain(measurements[name]) for name in ("index", "doubtful")},
     }
-    found = strengths(provenance.get("sampler")) or {1.0}
-    if len(found) == 1:  # joined results of several strengths have no common density
-        stats["lp"] = drawn(-found.pop() * energy - 0.5 * np.square(z, dtype=float).sum(1))
+    strength_values = strengths(provenance.get("sampler")) or {1.0}
+    if len(strength_values) == 1:  # joined results of several strengths have no common density
+        stats["lp"] = by_chain(-strength_values.pop() * energy - 0.5 * np.square(z, dtype=float).sum(1))
     if measurements["satisfied"] is not None:
-        stats["satisfied"] = drawn(measurements["satisfied"])
+        stats["satisfied"] = by_chain(measurements["satisfied"])
     facts = {name: json.dumps(value) for name, value in (("provenance", provenance), ("statistics", statistics))}
     tree: DataTree = arviz.from_dict(
-        {"posterior": posterior, "unconstrained_posterior": {"z": drawn(z)}, "sample_stats": stats},
+        {"posterior": posterior, "unconstrained_posterior": {"z": by_chain(z)}, "sample_stats": stats},
         dims=dims, coords=coords, attrs={"/": {"inference_library": "energyql", **facts}},
     )  # fmt: skip
     return tree
@@ -361,8 +361,8 @@ class Result:
         if not len(self) or not heads:
             return line
         value = f"energy {self.energy.mean():.3g}" if self.probability is None else f"P {self.probability.mean():.2f}"
-        known = [f"{name}: {score or 'quality not measured'}" for name, score in heads.items()]
-        return f"{line}; mean {value} by the attribute heads ({', '.join(known)})"
+        qualities = [f"{name}: {score or 'quality not measured'}" for name, score in heads.items()]
+        return f"{line}; mean {value} by the attribute heads ({', '.join(qualities)})"
 
     @property
     def values(self) -> dict[str, npt.NDArray[Any]]:
@@ -463,8 +463,8 @@ class Result:
     def _footer(self) -> str:
         settings = self.provenance
         label = "" if settings.get("label") is None else f", label {settings['label']}"
-        made = f"Model {settings['model']}{label}, seed {settings['seed']}, {settings['semantics']} semantics"
-        return f"{self.summary()}. {made}"
+        origin = f"Model {settings['model']}{label}, seed {settings['seed']}, {settings['semantics']} semantics"
+        return f"{self.summary()}. {origin}"
 
     def save(self, path: str | Path) -> Path:
         """Write the labelled grid to a path that ends in .png, .jpg or .webp, or everything to a folder.
@@ -500,8 +500,8 @@ class Result:
 
     def save_grid(self, folder: Path) -> None:
         """Write `grid.png`, of the first `MOST_PICTURES` samples, to a folder."""
-        shown = self[:MOST_PICTURES]
-        write_picture(folder / GRID, shown.grid(), shown.provenance)
+        first = self[:MOST_PICTURES]
+        write_picture(folder / GRID, first.grid(), first.provenance)
 
     def measurements(self) -> dict[str, Any]:
         """Return the fields with an entry for each sample, without the pictures."""
@@ -543,13 +543,15 @@ class Result:
 
     def _repr_html_(self) -> Markup:
         query, judge = self.provenance["query"], self.provenance["judge"]
-        shown = [(image, self._holds(i), bool(self.doubtful[i])) for i, image in enumerate(self.images[:MOST_PICTURES])]
+        entries = [
+            (image, self._holds(i), bool(self.doubtful[i])) for i, image in enumerate(self.images[:MOST_PICTURES])
+        ]
         tiles = [
             tile(
                 image, caption, holds,
                 alternative_text(self.judged, i, len(self), judge, [(query, holds)], doubtful), doubtful,
             )
-            for i, ((image, holds, doubtful), caption) in enumerate(zip(shown, self._captions(), strict=False))
+            for i, ((image, holds, doubtful), caption) in enumerate(zip(entries, self._captions(), strict=False))
         ]  # fmt: skip
         more = len(self) - len(tiles)
         rows = element("div", *tiles, style="display:flex;flex-wrap:wrap;gap:10px;margin:8px 0")

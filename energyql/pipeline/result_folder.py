@@ -183,10 +183,10 @@ def write_measurements(
     """Write latents and then `result.json`.
 
     Args:
-        folder: where to.
+        folder: folder to write.
         columns: fields of a `Result` with an entry for each sample, without the pictures.
-        statistics: those of the result.
-        provenance: that of the result.
+        statistics: statistics of the result.
+        provenance: provenance of the result.
         start: the number in the name of the first picture.
     """
     write_tensors(folder / LATENTS, {"z": columns["z"], "w": columns["w"]})
@@ -211,8 +211,8 @@ def read_folder(folder: Path, names: Collection[str]) -> Iterator[dict[str, Any]
     """Yield the fields of each part of a saved result.
 
     Args:
-        folder: which `Result.save` or `energyql.stream` wrote.
-        names: of the fields with an entry for each sample; "images" may be left out.
+        folder: folder that `Result.save` or `energyql.stream` wrote.
+        names: names of the fields with an entry for each sample; "images" may be left out.
 
     Raises:
         DataError: there is no result, or a part is damaged or missing.

@@ -226,7 +226,7 @@ DEFAULTS: Mapping[str, Any] = {each.name: each.default for each in fields(DrawSe
 
 
 def settings_of(surface: Surface) -> tuple[str, ...]:
-    """Return the names of the settings that a place has, in the order of the fields."""
+    """Return the names of the settings that a place of settings has, in the order of the fields."""
     return tuple(name for name, setting in SETTINGS.items() if surface not in setting.left_out)
 
 

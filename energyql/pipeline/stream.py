@@ -213,9 +213,9 @@ class FolderRun:
                 self._save_grid(staged)
             return
         *before, self._start = [0, *(start for start, _ in part_folders(self.folder) if start < self._n)]
-        kept = read_part(self._part(self.folder), _MEASURED)
+        columns = read_part(self._part(self.folder), _MEASURED)
         rows = np.arange(self._n - self._start)
-        last = Result(images=[], **kept | {name: take_rows(kept[name], rows) for name in _MEASURED})
+        last = Result(images=[], **columns | {name: take_rows(columns[name], rows) for name in _MEASURED})
         self._last, self._verdicts = last, [*self._verdicts[: len(before)], _verdicts_only(last)]
         with saving(self.folder, lambda folder: [self._part(folder) / RESULT, *self._excess(folder)]) as staged:
             self._write(last, staged)
@@ -265,11 +265,11 @@ def check_run(folder: Path, provenance: Mapping[str, Any]) -> None:
     finish_saving(folder)
     if not (folder / RESULT).is_file():
         return
-    found = read_part(folder, ())["provenance"]
+    old = read_part(folder, ())["provenance"]
     hint = "name another folder, or remove this one"
     for name in _ONE_RUN:
         default = DEFAULTS.get(name)  # of a setting that is not recorded
-        theirs, ours = (json.loads(json.dumps(facts.get(name, default))) for facts in (found, provenance))
+        theirs, ours = (json.loads(json.dumps(facts.get(name, default))) for facts in (old, provenance))
         if theirs != ours:
             start, as_text = 0, sampler_text if name == "sampler" else str
             theirs, ours = as_text(theirs), as_text(ours)
@@ -279,8 +279,8 @@ def check_run(folder: Path, provenance: Mapping[str, Any]) -> None:
             shown = "" if name == "fingerprints" else f": {shorten(theirs[start:])}, not {shorten(ours[start:])}"
             what = {"canonical": "query", "fingerprints": "training of the model"}.get(name, name)
             raise DataError(f"{folder} holds a run of another {what}{shown}", hint=hint)
-    if ("budget" in found) != ("budget" in provenance):
-        kind = "with" if "budget" in found else "without"
+    if ("budget" in old) != ("budget" in provenance):
+        kind = "with" if "budget" in old else "without"
         raise DataError(f"{folder} holds a run {kind} a budget", hint=hint)
 
 

@@ -153,7 +153,7 @@ def descent_step(state: DescentState, energy: StepEnergy, settings: DescentSampl
     """Try one step of L-BFGS for every sample: it is taken if the energy decreases enough, else halved next time.
 
     Args:
-        state: from `descent_init` or an earlier step.
+        state: state from `descent_init` or an earlier step.
         energy: energy of these samples, in nats; it is called once, with a gradient.
         settings: settings of the sampler; `max_evaluations` is ignored.
     """

@@ -480,7 +480,7 @@ def flow_step(state: FlowState, energy: StepEnergy, settings: ODESolver) -> tupl
     A step is taken if its estimated error is within the tolerances. The size of the next step follows from the error.
 
     Args:
-        state: from `flow_init` or an earlier step; its clock s is -t.
+        state: state from `flow_init` or an earlier step; its clock s is -t.
         energy: energy of these samples, in nats; called with a gradient for each stage of the method but the first.
         settings: settings of the sampler; `max_evaluations` is ignored. With `overshoot` a sample may end beyond t1.
     """

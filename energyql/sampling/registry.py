@@ -69,12 +69,12 @@ class Chain:
 
     @property
     def needs_gradient(self) -> bool:
-        """Whether one of the samplers does; see `BatchSampler`."""
+        """Whether one of the samplers follows the gradient; see `BatchSampler`."""
         return any(sampler.needs_gradient for sampler in self.samplers)
 
     @property
     def needs_floor(self) -> bool:
-        """Whether one of the samplers does; see `BatchSampler`."""
+        """Whether one of the samplers needs a lower bound of the energy; see `BatchSampler`."""
         return any(sampler.needs_floor for sampler in self.samplers)
 
     @torch.no_grad()

@@ -105,9 +105,9 @@ def anneal_particles(
 
     Args:
         particles: equally weighted draws from `N(v; 0, I) exp(-exponent E(v))`, of which `energies` are E in nats.
-        exponent: from 0 to below 1.
+        exponent: exponent before the stage, from 0 to below 1.
         energy: E of v, (particles, r), in nats.
-        draws: from N(0, 1), for each sweep of moves (ANCESTORS, `draws_of_a_move(r)`).
+        draws: for each sweep of moves, numbers from N(0, 1), (ANCESTORS, `draws_of_a_move(r)`).
         effective: least effective number of particles, by their weights, at the new exponent; 0 for the exponent 1.
 
     Returns:

@@ -48,7 +48,7 @@ def vary(
     Args:
         latents: at least one.
         count: number of latents to return.
-        amount: from 0 to 1.
+        amount: share of the arc, from 0 to 1.
         seed: seed of the samples and weights.
     """
     numbers = normals(seed, 0, count, len(latents), stream="mixture").to(latents).square()
