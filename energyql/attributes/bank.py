@@ -1,4 +1,4 @@
-"""The attributes of a model: what they were learned under, `vocabulary.json`, and what every kind of them offers."""
+"""The attributes of a model: the protocol `Bank`, the conditions of their training, and `vocabulary.json`."""
 
 from __future__ import annotations
 

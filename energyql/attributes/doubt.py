@@ -85,7 +85,7 @@ def replace_second(folder: Path, bank: Bank, names: Iterable[str], heads: Mappin
 
     Attributes of `names` that `heads` lacks have no second head afterwards; others keep theirs.
     """
-    taken, old = set(names), load_second(folder, bank)
-    new = {name: head for name, head in old.items() if name not in taken} | dict(heads)
+    replaced, old = set(names), load_second(folder, bank)
+    new = {name: head for name, head in old.items() if name not in replaced} | dict(heads)
     if new != old:
         save_second(folder, new)

@@ -50,10 +50,10 @@ class Head:
 
     def tensors(self) -> dict[str, Tensor]:
         """Return all parameters by the names they are stored under."""
-        found = {field: getattr(self, field) for field in FIELDS}
+        tensors = {field: getattr(self, field) for field in FIELDS}
         for i, (weight, bias) in enumerate(self.deeper):
-            found |= {f"deeper{i}_weight": weight, f"deeper{i}_bias": bias}
-        return found
+            tensors |= {f"deeper{i}_weight": weight, f"deeper{i}_bias": bias}
+        return tensors
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Head:
@@ -156,12 +156,12 @@ class FusedHeads:
     def pullback(self, latent: Float[Tensor, "batch latent_dim"]) -> tuple[Float[Tensor, "batch outputs"], Back]:
         """See `Differentiable`."""
         if not self.direction:
-            kept = [group.run(latent) for group in self.groups]
-            return self._total(kept), partial(self._back, kept)
+            layers = [group.run(latent) for group in self.groups]
+            return self._total(layers), partial(self._back, layers)
         scale = inverse_norm(latent)
         scaled = latent * scale
-        kept = [group.run(scaled) for group in self.groups]
-        return self._total(kept), lambda grad: normalized_back(self._back(kept, grad), scaled, scale)
+        layers = [group.run(scaled) for group in self.groups]
+        return self._total(layers), lambda grad: normalized_back(self._back(layers, grad), scaled, scale)
 
     def _total(self, results: Iterable[list[Tensor]]) -> Float[Tensor, "batch outputs"]:
         total = self.bias
@@ -393,9 +393,9 @@ class AttributeBank(Bank):
                 hint="give the attribute another name, or ask to replace the old one",
             )
         merged = dict(self.vocabulary) | dict(other.vocabulary)
-        known = Vocabulary(merged.values(), model=self.vocabulary.model, relations=self.vocabulary.relations)
-        kept = {name: report for name, report in self.reports.items() if name not in other.vocabulary}
-        return self._having(known, self.heads | other.heads, kept | other.reports)
+        vocabulary = Vocabulary(merged.values(), model=self.vocabulary.model, relations=self.vocabulary.relations)
+        reports = {name: report for name, report in self.reports.items() if name not in other.vocabulary}
+        return self._having(vocabulary, self.heads | other.heads, reports | other.reports)
 
     def with_reports(self, reports: Mapping[str, HeadReport]) -> AttributeBank:
         """Return the same heads with other reports on their quality."""

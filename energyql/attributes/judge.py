@@ -29,7 +29,7 @@ _Layer = tuple[Tensor, Tensor, tuple[int, int]]
 
 
 def thumbnails(images: Float[Tensor, "batch channels height width"], side: int) -> Float[Tensor, "batch 3 side side"]:
-    """Return pictures as a judge reads them: resized, grey ones with three channels, others without the fourth."""
+    """Return pictures as a judge reads them: resized, with three channels: grey is repeated, a fourth is cut off."""
     images = images[:, :3].expand(-1, 3, -1, -1)
     rows, columns = (_averages(size, side).to(images) for size in images.shape[-2:])
     return rows @ images @ columns.t()  # half the time of `interpolate`, except for large pictures
@@ -206,10 +206,10 @@ class JointJudge(nn.Module):
 
     def forward(self, images: Float[Tensor, "batch channels height width"]) -> dict[str, Prediction]:
         """Predict every attribute of pictures in [-1, 1], (batch, channels, height, width)."""
-        found: dict[str, Prediction] = {}
+        predictions: dict[str, Prediction] = {}
         for judge in self.judges:
-            found |= judge(images)
-        return found
+            predictions |= judge(images)
+        return predictions
 
 
 def who_judges(judge: ImageLabeller | None) -> str | None:

@@ -102,8 +102,8 @@ class PictureBank(Bank):
         """Standard deviation of each continuous attribute for which it is the same for every picture."""
         if not isinstance(self.reader, Judge):
             return {}
-        known = dict(zip(self.reader.vocabulary, self.reader.std, strict=True))
-        return {name: known[name] for name, spec in self.vocabulary.items() if KINDS[spec.kind].numeric}
+        deviations = dict(zip(self.reader.vocabulary, self.reader.std, strict=True))
+        return {name: deviations[name] for name, spec in self.vocabulary.items() if KINDS[spec.kind].numeric}
 
     def to(self, device: torch.device | str) -> PictureBank:
         """Move the reader to a device, in place as torch modules do, and put it into evaluation mode."""
@@ -120,14 +120,14 @@ class PictureBank(Bank):
             DataError: the reader does not return a prediction or a value of an attribute for every picture.
         """
         with torch.set_grad_enabled(self.gradient and torch.is_grad_enabled()):
-            found = call_reader(self.reader, pictures)
+            outputs = call_reader(self.reader, pictures)
         names = tuple(self.vocabulary) if names is None else names
-        if unread := [name for name in names if name not in found]:
+        if unread := [name for name in names if name not in outputs]:
             raise DataError(
-                f"the {_shown(self.reader)} returns no {unread[0]!r}, only {', '.join(map(repr, found))}",
+                f"the {_shown(self.reader)} returns no {unread[0]!r}, only {', '.join(map(repr, outputs))}",
                 hint="leave it out of the vocabulary, or let the reader return it",
             )
-        return {name: _prediction(found[name], self.vocabulary[name], pictures) for name in names}
+        return {name: _prediction(outputs[name], self.vocabulary[name], pictures) for name in names}
 
     def save(self, folder: Path) -> None:
         """Write `vocabulary.json`, and a `Judge` as `reader.safetensors` and `reader.json`, each whole or not at all.

@@ -250,8 +250,8 @@ class JudgeReport:
 
 def judge_names(folder: Path) -> list[str]:
     """Return the names of the judges that a folder holds, the oldest first."""
-    found = (re.fullmatch(r"judge(?:-([1-9][0-9]{0,3}))?", path.stem) for path in folder.glob("judge*.json"))
-    return [judge_name(number) for number in sorted(int(match[1] or 1) for match in found if match)]
+    matches = (re.fullmatch(r"judge(?:-([1-9][0-9]{0,3}))?", path.stem) for path in folder.glob("judge*.json"))
+    return [judge_name(number) for number in sorted(int(match[1] or 1) for match in matches if match)]
 
 
 def judge_name(number: int) -> str:
@@ -300,9 +300,9 @@ def read_judge_reports(folder: Path, given: object = None) -> list[JudgeReport]:
     Raises:
         ModelError: a file is damaged.
     """
-    known = read_given(folder)
+    stored = read_given(folder)
     if isinstance(given, str):
-        return [known if known is not None and known.name == given else JudgeReport(given)]
+        return [stored if stored is not None and stored.name == given else JudgeReport(given)]
     found = []
     for name in judge_names(folder):
         path = folder / f"{name}.json"
@@ -313,7 +313,7 @@ def read_judge_reports(folder: Path, given: object = None) -> list[JudgeReport]:
             raise ModelError(f"{path}: {error} is missing or damaged", hint=DAMAGED_MODEL) from None
         reports = described_reports(folder, name, description)
         found.append(JudgeReport(f"{name}.safetensors", {attribute: reports.get(attribute) for attribute in names}))
-    return found if known is None else [*found, known]
+    return found if stored is None else [*found, stored]
 
 
 def read_given(folder: Path) -> JudgeReport | None:
@@ -341,11 +341,11 @@ def replace_given(folder: Path, names: Iterable[str], report: JudgeReport | None
     Reports on other attributes stay if they are about the same judge, or if `report` is `None`.
     """
     old, taken = read_given(folder), set(names)
-    kept = {}
+    others = {}
     if old is not None and (report is None or (old.name, old.mark) == (report.name, report.mark)):
-        kept = {name: each for name, each in old.measured.items() if name not in taken}
+        others = {name: each for name, each in old.measured.items() if name not in taken}
     now = report or old
-    entries = kept | ({} if report is None else report.measured)
+    entries = others | ({} if report is None else report.measured)
     if now is None or not entries:
         (folder / GIVEN).unlink(missing_ok=True)
     else:

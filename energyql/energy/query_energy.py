@@ -359,8 +359,8 @@ def check_predictions(predictions: Predictions, names: tuple[str, ...], z: Tenso
                 expected = f"floating point of shape {shape}"
                 raise ArgumentError(f"the {what} of attribute {name!r} must be {expected}, not {_described(tensor)}")
             if tensor.device != z.device or tensor.dtype != z.dtype:
-                found = f"the {what} of attribute {name!r} is {_described(tensor)}"
-                raise ArgumentError(f"{found}, and z is {_described(z)}", hint=_ONE_DEVICE)
+                problem = f"the {what} of attribute {name!r} is {_described(tensor)}"
+                raise ArgumentError(f"{problem}, and z is {_described(z)}", hint=_ONE_DEVICE)
 
 
 def _described(tensor: Tensor) -> str:

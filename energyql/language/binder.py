@@ -222,6 +222,6 @@ def _parts(query: str, span: Span, wrong: Collection[str | float] | None) -> lis
 
 
 def _listed(names: Iterable[str]) -> str:
-    shown = [quote(name) for name in names]
-    more = f" and {len(shown) - _MOST_LISTED} more" if len(shown) > _MOST_LISTED else ""
-    return ", ".join(shown[:_MOST_LISTED]) + more
+    quoted = [quote(name) for name in names]
+    more = f" and {len(quoted) - _MOST_LISTED} more" if len(quoted) > _MOST_LISTED else ""
+    return ", ".join(quoted[:_MOST_LISTED]) + more

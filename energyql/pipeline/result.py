@@ -190,9 +190,9 @@ def join_provenance(parts: Sequence[Mapping[str, Any]], count: int) -> dict[str,
     for part in parts[1:]:
         for name in COMMON:
             if (mine := first.get(name)) != (theirs := part.get(name)):
-                shown = "" if name == "fingerprints" else f": {shorten(str(mine))} and {shorten(str(theirs))}"
+                difference = "" if name == "fingerprints" else f": {shorten(str(mine))} and {shorten(str(theirs))}"
                 raise ArgumentError(
-                    f"these results differ in their {'query' if name == 'canonical' else name}{shown}",
+                    f"these results differ in their {'query' if name == 'canonical' else name}{difference}",
                     hint="join results of one query, model and judge, and keep others in a list",
                 )
     joined = {name: value for name, value in first.items() if all(name in part for part in parts)}

@@ -88,9 +88,9 @@ def score_with_rule(
         columns[spec.name] = {label: _array(label, part) for label, part in parts.items()}
     lengths = {label: len(values) for parts in columns.values() for label, values in parts.items() if values.ndim}
     if len(set(lengths.values())) > 1:
-        shown = ", ".join(f"{label}: {length}" for label, length in list(lengths.items())[:6])
+        listing = ", ".join(f"{label}: {length}" for label, length in list(lengths.items())[:6])
         raise DataError(
-            f"arrays have different lengths ({shown})", hint="give a prediction of each attribute for each sample"
+            f"arrays have different lengths ({listing})", hint="give a prediction of each attribute for each sample"
         )
     rows = next(iter(lengths.values()), 1)
     for spec in specs:

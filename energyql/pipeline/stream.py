@@ -276,9 +276,9 @@ def check_run(folder: Path, provenance: Mapping[str, Any]) -> None:
             if name == "sampler":  # its many settings, from the first one that differs
                 same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(theirs, ours, strict=False)))
                 start = 1 + max(theirs.rfind("(", 0, same), theirs.rfind(" ", 0, same))
-            shown = "" if name == "fingerprints" else f": {shorten(theirs[start:])}, not {shorten(ours[start:])}"
+            difference = "" if name == "fingerprints" else f": {shorten(theirs[start:])}, not {shorten(ours[start:])}"
             what = {"canonical": "query", "fingerprints": "training of the model"}.get(name, name)
-            raise DataError(f"{folder} holds a run of another {what}{shown}", hint=hint)
+            raise DataError(f"{folder} holds a run of another {what}{difference}", hint=hint)
     if ("budget" in old) != ("budget" in provenance):
         kind = "with" if "budget" in old else "without"
         raise DataError(f"{folder} holds a run {kind} a budget", hint=hint)

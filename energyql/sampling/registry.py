@@ -86,7 +86,7 @@ class Chain:
             check_floor(as_energy(energy).least)
         results, count = list[SampleResult](), len(self.samplers)
         z: Tensor = z0
-        known: Tensor | None = None
+        energies: Tensor | None = None
         for number, sampler in enumerate(self.samplers):
 
             def share(done: float, moving: int, number: int = number) -> None:
@@ -94,11 +94,11 @@ class Chain:
                     progress((number + done) / count, moving if number == count - 1 else len(z0))
 
             batch = Batch.start(energy, z, noise.part(str(number)), share)
-            if known is not None:
-                batch.energies, batch.follows = known, True
+            if energies is not None:
+                batch.energies, batch.follows = energies, True
             sampler.run(batch)
             results.append(batch.result())
-            z, known = batch.z, batch.energies
+            z, energies = batch.z, batch.energies
         evaluations = torch.stack([result.evaluations for result in results]).sum(0)
         gradients = torch.stack([result.gradients for result in results]).sum(0)
         diagnostics = {name: numbers for result in results for name, numbers in result.diagnostics.items()}

@@ -48,8 +48,8 @@ TRIALS, MORE_TRIALS, PROMISING = 256, 768, 0.15
 """Number of trials: proposals of no sample, by which the proposals are assessed; and number of further trials if the
 first satisfy the query in the share `PROMISING`. A few hundred do not show how heavy the largest weights are."""
 FORGONE, MOST_COST = 0.01, 16.0
-"""Share of the posterior's mass, by the trials, that may be lost because weights are cut off at a ceiling. More is lost
-if otherwise a sample needed more than `MOST_COST` proposals on average; see `SurrogateProposals.lost`."""
+"""Share of the posterior's mass, by the trials, that may be lost because weights are cut off at a ceiling. More may be
+lost so that a sample needs at most `MOST_COST` proposals on average; see `SurrogateProposals.lost`."""
 MOST_LOST = 0.5
 """Lost share above which the surrogate is not trusted."""
 TEMPERS = (0.25, 0.5)
