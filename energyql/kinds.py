@@ -1,7 +1,7 @@
 """Kinds of attributes: all that is peculiar to yes/no, categorical and continuous ones, without tensors.
 
-Other code asks the record of an attribute, `KINDS[spec.kind]`, and compares no names of kinds. What a kind does with
-tensors is in `energyql.attributes.kinds`.
+Other code uses the record of a kind, `KINDS[spec.kind]`, and compares no names of kinds. The parts that need tensors
+are in `energyql.attributes.kinds`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 Kind = Literal["yes/no", "categorical", "continuous"]
 Cell = bool | str | tuple[float, float]
-"""What an attribute is asked for: yes or no, a class, or an interval."""
+"""A cell of an attribute: one value of yes/no, a class, or an interval."""
 CellSet = tuple[Cell, ...]
 
 BARE, CLASSES, NUMBERS = "bare", "classes", "numbers"
@@ -33,7 +33,7 @@ TOLERANCE = 0.05
 MOST_CLASSES = 100
 """Most different texts in a column from which a categorical attribute is inferred."""
 ABSENT = ("absent", "none", "no")
-"""Values of a thing that is not in the picture: its name alone asks for any other value."""
+"""Classes that mean that a thing is not in the picture; the name of the attribute alone means any other class."""
 THRESHOLD_DIGITS = 12
 """Thresholds that agree to this many digits are one threshold: 0.7 + 0.05 and 0.75 differ in the last bit, and a cell
 of that width would only hold rounding error."""
@@ -41,22 +41,22 @@ _RANGE = re.compile(r"=(?P<low>[-+.\deE]+?)\.\.(?P<high>[-+.\deE]+)")
 
 
 class AttributeKind:
-    """What is peculiar to a kind of attributes; the base is for kinds whose values are classes.
+    """The functions and facts that depend on the kind of an attribute; the base is for kinds whose values are classes.
 
     Literals are `energyql.language` predicates of one of the `forms`, and `attribute` is `E[spec.name]`.
 
     Attributes:
         name: the kind, as `AttributeSpec.kind` and files have it.
-        noun: for messages.
-        fields: those of `AttributeSpec` that only some kinds have.
-        forms: of the literals that are allowed.
-        offered: how many of the literals of `instead` a message names.
+        noun: noun for messages.
+        fields: fields of `AttributeSpec` that this kind has and others lack.
+        forms: forms of the literals that are allowed.
+        offered: number of the literals of `instead` in a message.
         reverse: whether drawings show the last value first.
         numeric: whether a value is a number, which is predicted by mean and standard deviation.
         measure: name of the score of a head.
-        panel: what a drawn report shows on the right: "counts", "confusion" or "errors".
+        panel: right-hand panel of a drawn report: "counts", "confusion" or "errors".
         column: type of a column of values in an index of a data set: "bool", "string" or "double".
-        heading: of the column with `listed` or the description, where attributes are listed by kind.
+        heading: heading of the column with `listed` or the description, where attributes are listed by kind.
     """
 
     name: Kind
@@ -80,15 +80,15 @@ class AttributeKind:
         return spec.values
 
     def listed(self, spec: AttributeSpec) -> str:
-        """Return the values as a person reads them; empty where the kind says it all."""
+        """Return the values as text for people; empty for yes/no."""
         return ", ".join(spec.values)
 
     def detail(self, spec: AttributeSpec) -> str:
-        """Return what the listing of a vocabulary says of an attribute."""
+        """Return the entry of an attribute in the listing of a vocabulary."""
         return self.listed(spec) or self.name
 
     def domain(self, spec: AttributeSpec) -> str:
-        """Return what follows the name of an attribute in the header of a table; see `parse_domain`."""
+        """Return the text after the name of an attribute in the header of a table; see `parse_domain`."""
         return f"={'|'.join(spec.values)}"
 
     def parse_domain(self, text: str) -> dict[str, Any] | None:
@@ -96,7 +96,7 @@ class AttributeKind:
         return {"values": tuple(value.strip() for value in text[1:].split("|"))} if "|" in text else None
 
     def fits(self, cells: Sequence[Any]) -> bool:
-        """Return whether a column of cells, none of them missing, is taken for this kind where nothing names one."""
+        """Return whether a column of cells, none of them missing, is read as this kind if the kind is not stated."""
         return False
 
     def infer(self, column: str, cells: Sequence[Any]) -> dict[str, Any]:
@@ -123,7 +123,7 @@ class AttributeKind:
         return lambda cell: numbers.get(as_text(cell))
 
     def expected(self, spec: AttributeSpec) -> str:
-        """Return what a cell must be, for messages."""
+        """Return a description of a valid cell, for messages."""
         return f"one of {', '.join(spec.values)}"
 
     def label(self, cell: Any, spec: AttributeSpec) -> str | None:
@@ -132,11 +132,11 @@ class AttributeKind:
         return None if number is None else self.classes(spec)[int(number)]
 
     def asked(self, spec: AttributeSpec) -> str:
-        """Return what a person who labels pictures must answer, for messages."""
+        """Return a description of a valid answer on the labelling page, for messages."""
         return self.expected(spec)
 
     def answers(self, spec: AttributeSpec) -> list[tuple[str, str]]:
-        """Return the answers on the labelling page, each with its key; none where a number is asked for."""
+        """Return the answers on the labelling page, each with its key; none if the answer is a number."""
         return [(value, str(i) if i < 10 else "") for i, value in enumerate(spec.values, 1)]
 
     def columns(self, spec: AttributeSpec) -> list[str]:
@@ -160,11 +160,11 @@ class AttributeKind:
         return tuple(value for value in self.values(spec) if value in held)
 
     def nature(self, spec: AttributeSpec) -> str:
-        """Return what follows the name of an attribute in a message about a literal of another form."""
+        """Return words after the name of an attribute, for a message about a literal of a form that is not allowed."""
         return f"has {len(spec.values)} values"
 
     def instead(self, attribute: Any, spec: AttributeSpec, literal: Any) -> list[Any]:
-        """Return literals that may have been meant by one of another form."""
+        """Return suggestions in place of a literal of a form that is not allowed."""
         return self.conditions(attribute, spec)
 
     def example(self, attribute: Any, spec: AttributeSpec) -> Any:
@@ -180,15 +180,15 @@ class AttributeKind:
         return ~attribute.is_in([str(value) for value in values])
 
     def changed(self, before: Any, after: Any, spec: AttributeSpec) -> Any:
-        """Return for arrays of values whether each changed; a number, whether by more than the tolerance."""
+        """Return for arrays of values whether each changed; numbers, by more than the tolerance."""
         return before != after
 
     def alike(self, one: Any, other: Any, spec: AttributeSpec) -> Any:
-        """Return for arrays of values whether each pair is alike: equal, or within the range by twice the tolerance."""
+        """Return for arrays of values whether each pair is equal; numbers in the range, up to twice the tolerance."""
         return one == other
 
     def bins(self, spec: AttributeSpec) -> list[tuple[str, bool | str]]:
-        """Return the values whose frequencies are measured, each with the end of its title; none of numbers."""
+        """Return pairs (suffix for titles, value) of the values whose frequencies are measured; none for numbers."""
         return [(f" = {value}", value) for value in spec.values]
 
 
@@ -364,12 +364,12 @@ KINDS: dict[str, AttributeKind] = {kind.name: kind for kind in (_YesNo(), _Categ
 
 
 def range_text(spec: AttributeSpec) -> str:
-    """Return the range of a continuous attribute, to follow a word; empty for one of a table, which has no range."""
+    """Return the range of a continuous attribute as words after its name; empty if it has no range, as in a table."""
     return "" if spec.high == sys.float_info.max else f" from {spec.low:g} to {spec.high:g}"
 
 
 def is_missing(cell: Any) -> bool:
-    """Whether a cell is empty: `None`, NaN, or a text such as "NA"."""
+    """Return whether a cell is empty: `None`, NaN, or a text such as "NA"."""
     if cell is None or (isinstance(cell, str) and cell.strip().lower() in MISSING):
         return True
     return isinstance(cell, float) and math.isnan(cell)

@@ -1,4 +1,4 @@
-"""The attributes of a model: what they were learned under, `vocabulary.json`, and what every kind of them offers."""
+"""The attributes of a model: the protocol `Bank`, the conditions of their training, and `vocabulary.json`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SPACES = ("w", "z", "direction", "features")
 """Inputs of heads. The direction is z scaled to unit second moment: a StyleGAN ignores the length of z. Features are a
 view of z that the generator offers."""
 PICTURE = "picture"
-"""What attributes without heads are read from; see `PictureBank`."""
+"""The `space` of attributes that are read off pictures, without heads; see `PictureBank`."""
 FittedLabel = int | tuple[float, ...] | str | None
 """Class label of the latents that heads were fitted on: a number, a condition vector, "random", or `None`."""
 
@@ -37,17 +37,17 @@ DESCRIBED = "vocabulary.json"
 
 @dataclass(frozen=True)
 class FittedUnder:
-    """What the attributes of a model were learned under, and so where they hold.
+    """The conditions under which the attributes of a model were learned, and under which they are valid.
 
     Attributes:
-        space: what they are read from: one of `SPACES`, or `PICTURE`.
+        space: input of the heads, one of `SPACES`; or `PICTURE`.
         truncation: range of the truncation psi of the samples.
         label: class label of the samples; "random" where each sample had its own; `None` for all labels, and for a
             generator without classes.
         generator: fingerprint of the generator; "" for any.
 
     Raises:
-        ModelError: the truncation is no range, or the label no label, or not one for that space.
+        ModelError: the truncation is no range, or the label is no class label, or "random" with a space other than w.
     """
 
     space: str = "w"
@@ -71,23 +71,23 @@ class FittedUnder:
 
     @property
     def default_label(self) -> int | tuple[float, ...] | None:
-        """The label of a sample unless a call gives one; `None` for none, and where each sample had its own."""
+        """The label of a sample unless a call gives one; `None` for no label, and where each sample had its own."""
         return None if isinstance(self.label, str) else self.label
 
     def is_of(self, fingerprint: str) -> bool:
-        """Whether attributes hold for the generator with this fingerprint."""
+        """Return whether the attributes are valid for the generator with this fingerprint."""
         return self.generator in ("", fingerprint)
 
     def is_beside(self, other: FittedUnder) -> bool:
-        """Whether attributes learned under both can be in one bank. Fingerprints are not compared."""
+        """Return whether both are equal but for the fingerprint: attributes learned under them can be in one bank."""
         return dataclasses.replace(self, generator=other.generator) == other
 
     def holds_at(self, psi: float) -> bool:
-        """Whether a truncation psi lies in the range."""
+        """Return whether a truncation psi is in the range."""
         return self.truncation[0] <= psi <= self.truncation[1]
 
     def check_truncation(self, psi: float, model: str) -> None:
-        """Raise an `ArgumentError` if the attributes of the model of that name do not hold at a truncation psi."""
+        """Raise an `ArgumentError` if the attributes are not valid at a psi; `model` is a name for the message."""
         if not self.holds_at(psi):
             low, high = self.truncation
             allowed = f"{low:g}" if low == high else f"{low:g} to {high:g}"
@@ -97,7 +97,7 @@ class FittedUnder:
             )
 
     def check_label(self, label: int | tuple[float, ...] | None, model: str) -> None:
-        """Raise an `ArgumentError` if the attributes of the model of that name do not hold under a label."""
+        """Raise an `ArgumentError` if the attributes are not valid under a label; `model` is a name for the message."""
         if self.label == "random" and isinstance(label, tuple):
             raise ArgumentError(
                 f"the attributes of model {model!r} hold for every class, not between classes",
@@ -117,13 +117,14 @@ def _is_label(label: object) -> bool:
 
 
 class Described(NamedTuple):
-    """What `vocabulary.json` says of the attributes of a model.
+    """The contents of `vocabulary.json`: the attributes of a model.
 
     Attributes:
-        fitted: what they were learned under.
+        fitted: conditions under which they were learned.
         vocabulary: the attributes.
-        reader: name of the code that reads the attributes off pictures, where such code does; unchecked.
-        gradient: whether autograd can differentiate that code; `None` if its kind says so.
+        reader: name of the code that reads the attributes off pictures, of any type as the file has it; `None` for
+            heads and networks.
+        gradient: whether autograd can differentiate that code; `None` for the default, see `PictureBank`.
     """
 
     fitted: FittedUnder
@@ -165,17 +166,18 @@ class Described(NamedTuple):
 class Bank(Protocol):
     """The attributes of a model, such as heads that read latents, or a reader of pictures.
 
-    A kind of one's own inherits from it, and defines at least `part`, `device`, `to`, `predict` and `save`. The energy
-    of a query draws a picture in each evaluation if it `reads_pictures`, and else leads through the latents of `space`.
+    Another kind of bank inherits from this class, and defines at least `part`, `device`, `to`, `predict` and `save`. If
+    `reads_pictures` is true, each evaluation of the energy of a query draws a picture; otherwise `predict` takes
+    latents of `space`.
 
     Attributes:
         part: name of the weights among the fingerprints of a model, and in its folder before `.safetensors`.
         vocabulary: the attributes.
-        fitted: what they were learned under.
+        fitted: conditions under which they were learned.
         reports: quality on held-out samples, by attribute; attributes that were not measured have none.
         gradient: whether autograd can differentiate `predict`.
         reader: the network or function that reads pictures; `None` if latents are read.
-        name: of the code that makes the reader, where a folder holds only its name.
+        name: name of the code that makes the reader, if a folder holds only this name.
     """
 
     part: str
@@ -188,7 +190,7 @@ class Bank(Protocol):
 
     @property
     def space(self) -> str:
-        """What is read: one of `SPACES`, or `PICTURE`."""
+        """The input of `predict`: one of `SPACES`, or `PICTURE`."""
         return self.fitted.space
 
     @property
@@ -213,7 +215,7 @@ class Bank(Protocol):
 
     @property
     def as_heads(self) -> AttributeBank | None:
-        """The bank itself if it is made of heads on latents."""
+        """The bank itself if it consists of heads on latents, else `None`."""
         return None
 
     @property
@@ -227,7 +229,7 @@ class Bank(Protocol):
 
     @property
     def std(self) -> Mapping[str, Tensor]:
-        """Standard deviations of continuous attributes that are the same for every input, as far as is known, ()."""
+        """Standard deviation, (), of each continuous attribute for which it is the same for every input."""
         return {}
 
     def to(self, device: torch.device | str) -> Self:
@@ -240,7 +242,7 @@ class Bank(Protocol):
         """Write the bank into a model folder, each file whole or not at all."""
 
     def of_generator(self, fingerprint: str) -> Self:
-        """Return the same attributes for a generator with this fingerprint, which maps z as their own one does."""
+        """Return the bank with another fingerprint: that of a generator which maps z to the same w."""
         same = copy.copy(self)
         same.fitted = dataclasses.replace(self.fitted, generator=fingerprint)
         return same

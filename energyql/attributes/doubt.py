@@ -1,7 +1,7 @@
 """Doubts about samples: a second set of heads, fitted to other labels, and the shell in which prior latents lie.
 
-A sampler looks for latents where the heads are certain. Where a head has learnt little, these are often latents that no
-label ever described, and there the head is certain for no reason: a hole of the head.
+A sampler moves to latents where the heads are certain. These are often far from all labelled latents, where a head can
+be certain and wrong. There two sets of heads, fitted to other labels, often disagree.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from energyql.files import DAMAGED_MODEL, read_tensors, write_tensors
 from energyql.numerics.shapes import Bool, Float
 
 SECOND = "second.safetensors"
-"""The file of the second heads."""
+"""Name of the file of the second heads in a model folder."""
 DOUBT = "two sets of heads disagree, or the latent is too far out"
-"""The reasons of a doubt, for people."""
+"""The reasons why a sample is doubtful, in words."""
 _DEVIATIONS = 3.090
-"""Of a standard normal, one in a thousand lies above."""
+"""The 99.9 % quantile of the standard normal, in standard deviations."""
 
 
 def outside_shell(z: Float[Tensor, "n z_dim"]) -> Bool[Tensor, " n"]:
-    """Whether the squared norm of z is above its 99.9 % quantile under the prior, a chi-square distribution.
+    """Return whether the squared norm of z is above its 99.9 % quantile under the prior, a chi-square distribution.
 
-    Samplers reach such latents where the heads give way only after a long way. The pictures of a StyleGAN do not depend
-    on the norm of z, but its samples come from there as well: each step to the side makes z longer.
+    Samplers end there if the energy falls only far from the prior. It is a sign of this for a StyleGAN too: its
+    pictures do not depend on the norm of z, but every move across z makes z longer.
     """
     part = 2 / (9 * z.shape[1])
     limit = z.shape[1] * (1 - part + _DEVIATIONS * math.sqrt(part)) ** 3  # Wilson and Hilferty 1931
@@ -38,7 +38,7 @@ def outside_shell(z: Float[Tensor, "n z_dim"]) -> Bool[Tensor, " n"]:
 
 
 def second_bank(bank: AttributeBank, heads: Mapping[str, Head]) -> AttributeBank:
-    """Return `bank` with second heads in place of its own, for the attributes that have one.
+    """Return `bank` with `heads` in place of its heads of the same names; other attributes keep their heads.
 
     Raises:
         ModelError: a head does not fit.
@@ -57,7 +57,7 @@ def save_second(folder: Path, heads: Mapping[str, Head]) -> None:
 
 
 def load_second(folder: Path, bank: Bank) -> dict[str, Head]:
-    """Read the second heads of a folder whose first heads are `bank`; attributes may have none.
+    """Return the second heads of a model folder by attribute; `bank` holds its first heads. Attributes may have none.
 
     Raises:
         ModelError: the file is damaged, or does not fit the first heads.
@@ -81,8 +81,11 @@ def load_second(folder: Path, bank: Bank) -> dict[str, Head]:
 
 
 def replace_second(folder: Path, bank: Bank, names: Iterable[str], heads: Mapping[str, Head]) -> None:
-    """Let `heads` be the second heads of the attributes `names` of a folder whose first heads are `bank`."""
-    taken, old = set(names), load_second(folder, bank)
-    new = {name: head for name, head in old.items() if name not in taken} | dict(heads)
+    """Replace the second heads of the attributes `names` in a model folder, whose first heads are `bank`, by `heads`.
+
+    Attributes of `names` that `heads` lacks have no second head afterwards; others keep theirs.
+    """
+    replaced, old = set(names), load_second(folder, bank)
+    new = {name: head for name, head in old.items() if name not in replaced} | dict(heads)
     if new != old:
         save_second(folder, new)

@@ -34,8 +34,8 @@ class Head:
     The linear path has a gradient where the rest is flat. Without hidden units (width 0) the head is linear.
 
     Attributes:
-        hidden_weight: of the first hidden layer, like `hidden_bias`.
-        out_weight: of the last layer, like `skip_weight` and `out_bias`.
+        hidden_weight, hidden_bias: the first hidden layer, (width, latent_dim) and (width,).
+        out_weight, skip_weight, out_bias: the last layer.
         std: residual standard deviation of a continuous attribute; 1 for the others.
         deeper: weight (width, width before) and bias (width,) of each further hidden layer.
     """
@@ -50,10 +50,10 @@ class Head:
 
     def tensors(self) -> dict[str, Tensor]:
         """Return all parameters by the names they are stored under."""
-        found = {field: getattr(self, field) for field in FIELDS}
+        tensors = {field: getattr(self, field) for field in FIELDS}
         for i, (weight, bias) in enumerate(self.deeper):
-            found |= {f"deeper{i}_weight": weight, f"deeper{i}_bias": bias}
-        return found
+            tensors |= {f"deeper{i}_weight": weight, f"deeper{i}_bias": bias}
+        return tensors
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Head:
@@ -110,7 +110,7 @@ def take_head(name: str, tensors: dict[str, Tensor]) -> Head:
 
 @dataclass(frozen=True)
 class FusedHeads:
-    """Several heads as one function; `Differentiable` and `Convertible`.
+    """Several heads as one function from latents to outputs; `Differentiable` and `Convertible`.
 
     Attributes:
         groups: networks whose outputs are added.
@@ -156,12 +156,12 @@ class FusedHeads:
     def pullback(self, latent: Float[Tensor, "batch latent_dim"]) -> tuple[Float[Tensor, "batch outputs"], Back]:
         """See `Differentiable`."""
         if not self.direction:
-            kept = [group.run(latent) for group in self.groups]
-            return self._total(kept), partial(self._back, kept)
+            layers = [group.run(latent) for group in self.groups]
+            return self._total(layers), partial(self._back, layers)
         scale = inverse_norm(latent)
         scaled = latent * scale
-        kept = [group.run(scaled) for group in self.groups]
-        return self._total(kept), lambda grad: normalized_back(self._back(kept, grad), scaled, scale)
+        layers = [group.run(scaled) for group in self.groups]
+        return self._total(layers), lambda grad: normalized_back(self._back(layers, grad), scaled, scale)
 
     def _total(self, results: Iterable[list[Tensor]]) -> Float[Tensor, "batch outputs"]:
         total = self.bias
@@ -180,7 +180,7 @@ class RawOutputs(NamedTuple):
     """Several heads as one function, and the layout of its outputs.
 
     Attributes:
-        function: from latents to the outputs of all heads side by side.
+        function: function from latents to the outputs of all heads side by side.
         specs: the attributes, in the order of the outputs; each has `output_count` of them.
         std: residual standard deviation of each continuous attribute.
     """
@@ -195,9 +195,9 @@ class _Group:
     """Networks that run together: of one hidden layer and any width, or of the same widths.
 
     Attributes:
-        first: the first layers of all side by side.
-        deeper: the others.
-        out: from the last layers, side by side, to what they add to the outputs of all groups.
+        first: first layers of all networks, side by side.
+        deeper: further hidden layers.
+        out: last layers, from the last hidden layers, side by side, to terms of the outputs of all heads.
     """
 
     first: Dense
@@ -220,7 +220,7 @@ class _Group:
         return layers
 
     def back(self, layers: list[Tensor], grad: Float[Tensor, "batch outputs"]) -> Float[Tensor, "batch latent_dim"]:
-        """Turn the gradient with respect to the outputs into that with respect to the latents."""
+        """Return the gradient with respect to the latents, from `grad`, the one with respect to the outputs."""
         x = self.out.back(grad).to(self.first.weight)
         if self.deeper:
             heads, width, _ = self.deeper[-1].weight.shape
@@ -239,8 +239,8 @@ def _side_by_side(x: Tensor) -> Float[Tensor, "batch units"]:
 def _shallow(heads: Sequence[Head]) -> _Group:
     """Group the heads of one hidden layer, and the linear paths of all heads.
 
-    A linear path takes two hidden units, because (f(x) - f(-x)) / (1 + slope) = x for a leaky ReLU f. So it needs no
-    product of its own.
+    A linear path is computed by two hidden units, because (f(x) - f(-x)) / (1 + slope) = x for a leaky ReLU f. So it
+    needs no matrix product of its own.
     """
     plain = [head for head in heads if not head.deeper]
     skip = torch.cat([head.skip_weight for head in heads])
@@ -278,7 +278,7 @@ class AttributeBank(Bank):
     Args:
         vocabulary: the attributes.
         heads: one head per attribute, in the order of the vocabulary.
-        space: the latent that the heads read, one of `SPACES`; like the next three, see `FittedUnder`.
+        space: the latent that the heads read, one of `SPACES`; see `FittedUnder` for this and the next three.
         truncation: range of the truncation psi of the latents that the heads were fitted on.
         label: class label of those latents.
         generator: fingerprint of the generator.
@@ -393,9 +393,9 @@ class AttributeBank(Bank):
                 hint="give the attribute another name, or ask to replace the old one",
             )
         merged = dict(self.vocabulary) | dict(other.vocabulary)
-        known = Vocabulary(merged.values(), model=self.vocabulary.model, relations=self.vocabulary.relations)
-        kept = {name: report for name, report in self.reports.items() if name not in other.vocabulary}
-        return self._having(known, self.heads | other.heads, kept | other.reports)
+        vocabulary = Vocabulary(merged.values(), model=self.vocabulary.model, relations=self.vocabulary.relations)
+        reports = {name: report for name, report in self.reports.items() if name not in other.vocabulary}
+        return self._having(vocabulary, self.heads | other.heads, reports | other.reports)
 
     def with_reports(self, reports: Mapping[str, HeadReport]) -> AttributeBank:
         """Return the same heads with other reports on their quality."""

@@ -29,7 +29,7 @@ _Layer = tuple[Tensor, Tensor, tuple[int, int]]
 
 
 def thumbnails(images: Float[Tensor, "batch channels height width"], side: int) -> Float[Tensor, "batch 3 side side"]:
-    """Return pictures as a judge reads them: resized, grey ones with three channels, others without the fourth."""
+    """Return pictures as a judge reads them: resized, with three channels: grey is repeated, a fourth is cut off."""
     images = images[:, :3].expand(-1, 3, -1, -1)
     rows, columns = (_averages(size, side).to(images) for size in images.shape[-2:])
     return rows @ images @ columns.t()  # half the time of `interpolate`, except for large pictures
@@ -63,7 +63,7 @@ class Judge(nn.Module):
         vocabulary: the attributes.
         side: side that pictures are resized to, in pixels.
         channels: width of each level. A level is two 3x3 convolutions and halves the resolution.
-        report: its quality by attribute, on pictures that it did not learn from; attributes may have none.
+        report: quality by attribute, on pictures outside the training set; attributes may have none.
     """
 
     std: Tensor
@@ -118,10 +118,10 @@ class Judge(nn.Module):
         return split_outputs(self.head(self.features(images)), self.vocabulary.values(), std)
 
     def only(self, names: Iterable[str]) -> Judge:
-        """Return a judge of those of the attributes; it reads them as before.
+        """Return a judge that reads only the attributes `names`, with the same results.
 
         Raises:
-            VocabularyError: it reads none of them.
+            VocabularyError: this judge reads none of them.
         """
         wanted = set(names)
         chosen = [name for name in self.vocabulary if name in wanted]
@@ -206,14 +206,14 @@ class JointJudge(nn.Module):
 
     def forward(self, images: Float[Tensor, "batch channels height width"]) -> dict[str, Prediction]:
         """Predict every attribute of pictures in [-1, 1], (batch, channels, height, width)."""
-        found: dict[str, Prediction] = {}
+        predictions: dict[str, Prediction] = {}
         for judge in self.judges:
-            found |= judge(images)
-        return found
+            predictions |= judge(images)
+        return predictions
 
 
 def who_judges(judge: ImageLabeller | None) -> str | None:
-    """Return who gives the verdicts, as results name it: a trained network, or code by its name; `None` if nobody."""
+    """Return the name of a judge in results: "image judge" for networks, or that of its code; `None` if none."""
     if judge is None or isinstance(judge, Judge | JointJudge):
         return None if judge is None else "image judge"
     code: Any = judge if hasattr(judge, "__qualname__") else type(judge)
@@ -256,9 +256,9 @@ def stored_judge(folder: Path, vocabulary: Vocabulary) -> Judge | JointJudge | N
 
 
 def replace_judge(folder: Path, names: Iterable[str], judge: Judge | None) -> None:
-    """Let `judge` read the attributes `names` of a folder from now on; with `None` nothing reads them.
+    """Make `judge` the judge of the attributes `names` in a folder; with `None` they have no judge.
 
-    The judges of the folder read their other attributes as before. One that has none left is removed.
+    The judges of the folder keep their other attributes. A judge that keeps none is removed.
     """
     taken = set(names)
     for name in judge_names(folder):

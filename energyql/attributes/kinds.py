@@ -1,7 +1,7 @@
 """Predictions of attributes, a class for each kind: all that is peculiar to a kind and needs tensors.
 
-Other code asks a prediction, or the class of a kind, `PREDICTIONS[spec.kind]`. What needs no tensors is in
-`energyql.kinds`.
+Other code calls methods of a prediction, or of the class of a kind, `PREDICTIONS[spec.kind]`. The parts that need no
+tensors are in `energyql.kinds`.
 
 A cell set is plain data, made by `energyql.kinds`: yes/no values, classes or intervals. All values and gradients are
 finite in float32, also where a probability is far below the smallest float, because log-probabilities are never
@@ -35,12 +35,12 @@ Table = Array | dict[str, Array] | tuple[Array, Array]
 """Predictions of one attribute as arrays (batch,): P(yes), class -> P(class), or (mean, std)."""
 
 _Place = tuple[int, int]
-"""A block (log-sigmoids, tails, intervals), and a row of it."""
+"""A block of `_Blocks` by number (0 logits, 1 tails, 2 intervals), and a row of it."""
 
 
 @dataclass
 class _Blocks:
-    """Arguments of the functions that give log-probabilities, each (batch,)."""
+    """Arguments, (batch,) each, of log-sigmoid, `log_normal_cdf` and `log_normal_interval` (middle and width)."""
 
     logits: list[Tensor] = field(default_factory=list)
     tails: list[Tensor] = field(default_factory=list)
@@ -50,11 +50,11 @@ class _Blocks:
 class Prediction(ABC):
     """A distribution of one attribute's value for each sample, and how its kind is predicted.
 
-    A number of an attribute is 0 or 1 of yes/no, that of a class, or the value itself. Outputs are those of a head,
-    `(batch, outputs)`. The defaults of methods are for kinds whose values are classes.
+    In the methods, the number of a value is 0 for no and 1 for yes, the index of a class, or the value of a continuous
+    attribute. Outputs are those of a head, `(batch, outputs)`. The defaults of methods are for kinds with classes.
 
     Attributes:
-        kind: its name.
+        kind: name of the kind.
         elementwise: whether each attribute has one output, so that many are computed in one operation.
     """
 
@@ -72,11 +72,11 @@ class Prediction(ABC):
 
     @abstractmethod
     def place(self, cells: Cells, blocks: _Blocks) -> list[_Place]:
-        """Add what the log-probability of cells is computed from to the blocks, and return the places of its parts."""
+        """Add the terms of P(cells) to the blocks, and return their places; P(cells) is the sum of the terms."""
 
     @abstractmethod
     def number(self) -> Tensor:
-        """Return the number of the likeliest value, (batch,); the mean of a number."""
+        """Return the number of the likeliest value, (batch,); the mean of a continuous attribute."""
 
     @abstractmethod
     def decide(self) -> npt.NDArray[Any]:
@@ -104,34 +104,37 @@ class Prediction(ABC):
 
     @abstractmethod
     def columns(self) -> Float[Tensor, "batch columns"]:
-        """Return the numbers of the prediction: the outputs and, of a number, the standard deviation behind them."""
+        """Return the outputs, followed by the standard deviation of a continuous attribute."""
 
     def log_each(self, values: Sequence[bool | str]) -> list[Float[Tensor, " batch"]]:
-        """Return log P of each of some values, computed by itself."""
+        """Return log P of each of some values, each as a tensor of its own."""
         raise NotImplementedError
 
     @abstractmethod
     def log_mass(self) -> Float[Tensor, " batch"]:
-        """Return the log-sum-exp of the logits; 0 of a kind that has none."""
+        """Return the log-sum-exp of the logits; 0 for a kind without logits."""
 
     @abstractmethod
     def certainty(self) -> Float[Tensor, " batch"]:
-        """Return the probability of the likeliest value; 1 of a number."""
+        """Return the probability of the likeliest value; 1 for a continuous attribute."""
 
     def leads(self) -> list[Float[Tensor, " batch"]]:
-        """Return the logit of each class minus that of the best other class; nothing of a number."""
+        """Return the logit of each class minus the largest logit of the others; an empty list for other kinds."""
         return []
 
     @abstractmethod
     def titled(self, name: str) -> tuple[list[str], Tensor]:
-        """Return the numbers that directions of the latents follow, (batch,) or (batch, titles), and their titles."""
+        """Return titles and their numbers, (batch,) or (batch, titles), to which directions of latents are fitted."""
 
     def outcomes(self, labels: Float[Tensor, " batch"]) -> tuple[Tensor, Tensor]:
-        """Return the predicted probabilities of all values, and whether they came true; numbers are `labels`."""
+        """Return predicted probabilities of values, and whether `labels`, numbers of values, agree; of equal shape."""
         raise NotImplementedError
 
     def scores(self, labels: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
-        """Return scores whose mean, over the classes or over all samples, is the quality; numbers are `labels`."""
+        """Return a score for each sample, given `labels`, numbers of values.
+
+        The quality is the mean of the scores, over classes for kinds with classes, else over samples.
+        """
         return (self.number() == labels).float()
 
     @classmethod
@@ -147,21 +150,21 @@ class Prediction(ABC):
     @classmethod
     @abstractmethod
     def of_outputs(cls, outputs: Tensor, spec: AttributeSpec, std: Tensor | float) -> Prediction:
-        """Return the prediction that outputs mean; `std` is that of a number."""
+        """Return the prediction with these outputs; `std` is the standard deviation of a continuous attribute."""
 
     @classmethod
     @abstractmethod
     def of_table(cls, columns: Sequence[Float[Tensor, " batch"]], spec: AttributeSpec) -> Prediction:
-        """Return the prediction in the arrays of a `table`, in its order."""
+        """Return the prediction whose `table` holds these columns, in this order."""
 
     @classmethod
     @abstractmethod
     def certain(cls, numbers: Float[Tensor, " batch"], spec: AttributeSpec, logit: float) -> Float[Tensor, "batch _"]:
-        """Return outputs that predict values with certainty, by logits of this size."""
+        """Return outputs that predict the values with these numbers, with logits of size `logit`."""
 
     @classmethod
     def decode(cls, numbers: Array, spec: AttributeSpec) -> npt.NDArray[Any]:
-        """Return the values that numbers stand for, (batch,) bool, class names or float64."""
+        """Return the values with these numbers, (batch,) bool, class names or float64."""
         return np.asarray(np.array(KINDS[spec.kind].values(spec))[numbers.astype(int)])
 
     @classmethod
@@ -181,7 +184,10 @@ class Prediction(ABC):
     def base_outputs(
         cls, labels: Float[Tensor, " batch"], spec: AttributeSpec, balanced: bool
     ) -> tuple[Tensor, Tensor]:
-        """Return the scale of the outputs, and outputs that predict the frequencies of labels, or equal ones."""
+        """Return scale and offset of the outputs, (outputs,) each: the offset predicts the frequencies of the labels.
+
+        If `balanced` is true, it predicts equal frequencies of classes.
+        """
         count = cls.output_count(spec)
         scale, offset = torch.ones(count, device=labels.device), torch.zeros(count, device=labels.device)
         if not balanced:
@@ -192,12 +198,12 @@ class Prediction(ABC):
 
     @classmethod
     def logits_of(cls, logs: Float[Tensor, " classes"]) -> Float[Tensor, " outputs"]:
-        """Return the outputs that mean the logarithms of the probabilities of classes."""
+        """Return the outputs for which the classes have these log-probabilities."""
         return logs
 
     @classmethod
     def shift_of(cls, weights: Float[Tensor, " classes"]) -> Float[Tensor, " outputs"]:
-        """Return the shift of the outputs of a head that was fitted with weights of the classes."""
+        """Return the shift in outputs that weights of the classes in the loss cause."""
         return weights.log()
 
 
@@ -513,6 +519,6 @@ def _log_sum(logits: Float[Tensor, "batch classes"], indices: list[int]) -> Floa
 
 @lru_cache(maxsize=1024)
 def _index(indices: tuple[int, ...], device: torch.device) -> Tensor:
-    """The indices as a tensor. They are cached, because copying a list to a device takes longer than all else here."""
+    """Return indices as a tensor, which is cached: a copy to a device takes longer than the rest of the computation."""
     with torch.inference_mode(False):  # tensors made in inference mode have no gradients
         return torch.tensor(indices, device=device)

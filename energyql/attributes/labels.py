@@ -28,7 +28,7 @@ ImageLabeller = Callable[[Tensor], Mapping[str, Any]]
 """Pictures in [-1, 1], (batch, channels, height, width) -> attribute -> `batch` cells: a list, array or tensor, or a
 prediction, whose likeliest value counts."""
 Numbers = Mapping[str, Float[Tensor, " batch"]]
-"""By name, what directions follow; see `as_numbers`."""
+"""Numbers, by title, to which directions of latents are fitted; see `as_numbers`."""
 
 
 @torch.no_grad()
@@ -39,8 +39,8 @@ def label_images(
 
     Args:
         labeller: a function or a torch module. A module is put into evaluation mode.
-        images: in [-1, 1], (batch, channels, height, width).
-        who: for messages.
+        images: pictures in [-1, 1], (batch, channels, height, width).
+        who: name of the labeller in messages.
 
     Returns:
         Attribute -> one cell per picture.
@@ -56,7 +56,7 @@ def label_images(
 def call_labeller(
     labeller: ImageLabeller, images: Float[Tensor, "batch channels height width"], who: str = "the labeller"
 ) -> Mapping[str, Any]:
-    """Return what a labeller says of pictures, as it says it; see `label_images`.
+    """Call a labeller, and return the mapping that it returns; see `label_images`.
 
     Raises:
         DataError: as for `check_labels`.
@@ -67,7 +67,7 @@ def call_labeller(
 
 
 def check_labels(labels: Any, who: str) -> Mapping[str, Any]:
-    """Return what a labeller returned, called `who` in messages.
+    """Return `labels`, which a labeller returned, if they are a mapping from names; `who` names it in messages.
 
     Raises:
         DataError: it is not a mapping from names, or is empty.
@@ -88,11 +88,11 @@ def _shown(labels: Any) -> str:
 
 
 def read_images(labeller: ImageLabeller, images: Tensor, vocabulary: Vocabulary) -> dict[str, npt.NDArray[Any]]:
-    """Read the values of attributes off pictures, to judge a query by.
+    """Read the values of attributes off pictures.
 
     Args:
         labeller: a judge, or any function that returns some of the attributes.
-        images: in [-1, 1], (batch, channels, height, width).
+        images: pictures in [-1, 1], (batch, channels, height, width).
         vocabulary: the attributes; others that the labeller returns are left out.
 
     Returns:
@@ -178,7 +178,7 @@ def as_cells(values: Any, count: int, name: str, who: str = "the labeller") -> l
 
 
 def as_numbers(labels: Mapping[str, Any], count: int) -> Numbers:
-    """Return what a head, a judge or a labeller says of `count` pictures as numbers: log-odds, means, or tensors.
+    """Return the labels or predictions of `count` pictures as numbers: log-odds, means, or tensors as they are.
 
     Of a categorical attribute there is a number for each class, "hair = red": its logit less the mean of all.
 
@@ -224,7 +224,7 @@ def encode_column(cells: Column, spec: AttributeSpec, source: str = "the labels"
 
 
 def known_cells(cells: Column, spec: AttributeSpec) -> Column:
-    """Return cells in which classes that the attribute does not have are missing."""
+    """Return the cells with `None` in place of classes that the attribute does not have."""
     if not spec.values:
         return cells
     encode = KINDS[spec.kind].encoder(spec)

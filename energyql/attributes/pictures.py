@@ -30,9 +30,9 @@ from energyql.plugins import check_allowed
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 CERTAIN = 7.0
-"""Log-odds of a value without a probability: 0.999. A function that never doubts would leave samplers no way."""
+"""Log-odds of a value that comes without a probability: 0.999. With certainty, energies would be infinite."""
 ANY_TRUNCATION = (0.0, 1.0)
-"""Range of psi of a reader that nobody fitted to pictures of one."""
+"""Default range of psi at which a reader is valid."""
 
 
 class PictureBank(Bank):
@@ -99,11 +99,11 @@ class PictureBank(Bank):
 
     @property
     def std(self) -> dict[str, Tensor]:
-        """The standard deviations of continuous attributes that are the same for every picture, as far as is known."""
+        """Standard deviation of each continuous attribute for which it is the same for every picture."""
         if not isinstance(self.reader, Judge):
             return {}
-        known = dict(zip(self.reader.vocabulary, self.reader.std, strict=True))
-        return {name: known[name] for name, spec in self.vocabulary.items() if KINDS[spec.kind].numeric}
+        deviations = dict(zip(self.reader.vocabulary, self.reader.std, strict=True))
+        return {name: deviations[name] for name, spec in self.vocabulary.items() if KINDS[spec.kind].numeric}
 
     def to(self, device: torch.device | str) -> PictureBank:
         """Move the reader to a device, in place as torch modules do, and put it into evaluation mode."""
@@ -120,14 +120,14 @@ class PictureBank(Bank):
             DataError: the reader does not return a prediction or a value of an attribute for every picture.
         """
         with torch.set_grad_enabled(self.gradient and torch.is_grad_enabled()):
-            found = call_reader(self.reader, pictures)
+            outputs = call_reader(self.reader, pictures)
         names = tuple(self.vocabulary) if names is None else names
-        if unread := [name for name in names if name not in found]:
+        if unread := [name for name in names if name not in outputs]:
             raise DataError(
-                f"the {_shown(self.reader)} returns no {unread[0]!r}, only {', '.join(map(repr, found))}",
+                f"the {_shown(self.reader)} returns no {unread[0]!r}, only {', '.join(map(repr, outputs))}",
                 hint="leave it out of the vocabulary, or let the reader return it",
             )
-        return {name: _prediction(found[name], self.vocabulary[name], pictures) for name in names}
+        return {name: _prediction(outputs[name], self.vocabulary[name], pictures) for name in names}
 
     def save(self, folder: Path) -> None:
         """Write `vocabulary.json`, and a `Judge` as `reader.safetensors` and `reader.json`, each whole or not at all.
@@ -160,7 +160,7 @@ class PictureBank(Bank):
         """Read what `save` wrote.
 
         Args:
-            folder: of the model.
+            folder: model folder.
             reader: takes the place of the reader that the folder holds or names.
             allow_plugins: whether to import the code that the folder names.
 
@@ -205,8 +205,8 @@ def heads_of(bank: Bank, what: str) -> AttributeBank:
     """Return the heads of a model.
 
     Args:
-        bank: of the model.
-        what: needs them, for the message: "an edit".
+        bank: bank of the model.
+        what: the thing that needs heads, for the message: "an edit".
 
     Raises:
         ArgumentError: its attributes are read off pictures.
@@ -220,7 +220,7 @@ def heads_of(bank: Bank, what: str) -> AttributeBank:
 
 
 def call_reader(reader: ImageLabeller, pictures: Tensor) -> Mapping[str, Any]:
-    """Return what a reader says of pictures, with a graph where gradients are followed.
+    """Call a reader, and return the mapping that it returns; with a graph if autograd is on.
 
     Raises:
         DataError: as for `check_labels`.
@@ -231,12 +231,12 @@ def call_reader(reader: ImageLabeller, pictures: Tensor) -> Mapping[str, Any]:
 
 
 def _shown(reader: ImageLabeller) -> str:
-    """Return how messages call a reader."""
+    """Return the name of a reader in messages."""
     return f"reader {(who_judges(reader) or '').removeprefix('judge ')}"
 
 
 def _prediction(value: Any, spec: AttributeSpec, pictures: Tensor) -> Prediction:
-    """Return what a reader said of an attribute as a prediction, on the device and in the dtype of the pictures."""
+    """Return the output of a reader for one attribute as a prediction, on device and in dtype of the pictures."""
     if isinstance(value, Prediction):
         for number, tensor, _ in value.tensors(len(pictures)):
             if not isinstance(tensor, Tensor):

@@ -1,7 +1,7 @@
 """The quality of heads and judges on samples that took no part in their fit, and what counts as weak.
 
-The report on a judge that a folder holds is in the description of the judge. That on a judge which is code, and which
-no folder holds, is in a file of its own. Imports no torch, so that the command line can read reports quickly.
+The description of a judge that a folder holds contains its report. The report on a judge that is code, and so not in
+the folder, has a file of its own. Imports no torch, so that the command line can read reports quickly.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ class HeadReport:
     """Quality of one head on held-out latents, or of a judge for one attribute on held-out pictures.
 
     Attributes:
-        kind: of the attribute.
-        fitted: labelled samples that the head or judge was fitted, stopped and calibrated on; 0 of a judge that was
-            given.
-        held_out: labelled samples that only this report uses.
-        labels: class -> its labels, fitted and held out; empty for a continuous attribute.
+        kind: kind of the attribute.
+        fitted: number of labelled samples for fit, early stopping and calibration; 0 for a judge that was not trained
+            here.
+        held_out: number of labelled samples that only this report uses.
+        labels: class -> number of its labels, fitted and held out; empty for a continuous attribute.
         score: balanced accuracy, the mean of the recalls of all classes; R2 for a continuous attribute. `None` where it
             is not defined, because nothing or not every class was held out.
         interval: 95 % interval of the score. Of balanced accuracy: Wilson intervals of the recalls, combined by
@@ -86,12 +86,12 @@ class HeadReport:
 
     @property
     def judges(self) -> bool:
-        """Whether a network of this quality gives verdicts: clearly better than chance, with `LEAST_SKILL`."""
+        """Whether a network of this quality may judge: `above_chance`, with at least `LEAST_SKILL`."""
         return self.skill is not None and self.above_chance and self.skill >= LEAST_SKILL
 
     @property
     def weak(self) -> str | None:
-        """Why queries refuse the head unless it is allowed by name; `None` if they trust it."""
+        """The reason why queries refuse the head unless its name is allowed; `None` if they accept it."""
         if self.score is None or self.interval is None:
             missing = [name for name in self.labels if name not in self.recall]
             return f"no label of {missing[0]!r} was held out" if self.held_out and missing else "its quality is unknown"
@@ -185,7 +185,7 @@ def write_reports(folder: Path, reports: Mapping[str, HeadReport]) -> None:
 
 
 def report_entries(reports: Mapping[str, HeadReport]) -> dict[str, dict[str, Any]]:
-    """Return reports as JSON values, which `reports_of` takes back, by attribute."""
+    """Return reports as JSON values, by attribute; `reports_of` is the inverse."""
     return {name: asdict(report) | {"measure": report.measure, "weak": report.weak} for name, report in reports.items()}
 
 
@@ -232,10 +232,10 @@ class JudgeReport:
     """The quality of one judge.
 
     Attributes:
-        name: of the file in the folder, or of the code.
+        name: name of its files in the folder, or of its code.
         attributes: attribute that the judge reads -> its quality; `None` where it was not measured. Of code, the
             attributes that were measured.
-        mark: identifies code, see `judge_mark`; "" of a judge that the folder holds.
+        mark: digest of the code, see `judge_mark`; "" for a judge that the folder holds.
     """
 
     name: str
@@ -250,8 +250,8 @@ class JudgeReport:
 
 def judge_names(folder: Path) -> list[str]:
     """Return the names of the judges that a folder holds, the oldest first."""
-    found = (re.fullmatch(r"judge(?:-([1-9][0-9]{0,3}))?", path.stem) for path in folder.glob("judge*.json"))
-    return [judge_name(number) for number in sorted(int(match[1] or 1) for match in found if match)]
+    matches = (re.fullmatch(r"judge(?:-([1-9][0-9]{0,3}))?", path.stem) for path in folder.glob("judge*.json"))
+    return [judge_name(number) for number in sorted(int(match[1] or 1) for match in matches if match)]
 
 
 def judge_name(number: int) -> str:
@@ -260,14 +260,14 @@ def judge_name(number: int) -> str:
 
 
 def describe_reports(folder: Path, name: str, reports: Mapping[str, HeadReport]) -> dict[str, Any]:
-    """Return the entry for the description of a judge whose weights the folder holds already."""
+    """Return the reports on a judge as an entry of its description; the folder must hold its weights."""
     if not reports:
         return {}
     return {"report": {"weights": fingerprint(_weights(folder, name)), "attributes": report_entries(reports)}}
 
 
 def described_reports(folder: Path, name: str, description: Mapping[str, Any]) -> dict[str, HeadReport]:
-    """Return the reports in the description of a judge; those on other weights, or of another form, count as missing.
+    """Return the reports in the description of a judge; none if they are on other weights, or have another form.
 
     Raises:
         ModelError: the description is damaged.
@@ -281,7 +281,7 @@ def described_reports(folder: Path, name: str, description: Mapping[str, Any]) -
 
 
 def read_guide_reports(folder: Path) -> dict[str, HeadReport]:
-    """Read the reports of what guides samplers: the heads of a folder, or the network that it holds in their place.
+    """Read the reports on the heads of a folder, or on the network that reads pictures in their place.
 
     Raises:
         ModelError: a file is damaged.
@@ -300,9 +300,9 @@ def read_judge_reports(folder: Path, given: object = None) -> list[JudgeReport]:
     Raises:
         ModelError: a file is damaged.
     """
-    known = read_given(folder)
+    stored = read_given(folder)
     if isinstance(given, str):
-        return [known if known is not None and known.name == given else JudgeReport(given)]
+        return [stored if stored is not None and stored.name == given else JudgeReport(given)]
     found = []
     for name in judge_names(folder):
         path = folder / f"{name}.json"
@@ -313,7 +313,7 @@ def read_judge_reports(folder: Path, given: object = None) -> list[JudgeReport]:
             raise ModelError(f"{path}: {error} is missing or damaged", hint=DAMAGED_MODEL) from None
         reports = described_reports(folder, name, description)
         found.append(JudgeReport(f"{name}.safetensors", {attribute: reports.get(attribute) for attribute in names}))
-    return found if known is None else [*found, known]
+    return found if stored is None else [*found, stored]
 
 
 def read_given(folder: Path) -> JudgeReport | None:
@@ -336,16 +336,16 @@ def read_given(folder: Path) -> JudgeReport | None:
 
 
 def replace_given(folder: Path, names: Iterable[str], report: JudgeReport | None) -> None:
-    """Replace what is known of the attributes `names` and a judge that the folder does not hold.
+    """Replace the reports on a judge that the folder does not hold, for the attributes `names`, by those of `report`.
 
     Reports on other attributes stay if they are about the same judge, or if `report` is `None`.
     """
     old, taken = read_given(folder), set(names)
-    kept = {}
+    others = {}
     if old is not None and (report is None or (old.name, old.mark) == (report.name, report.mark)):
-        kept = {name: each for name, each in old.measured.items() if name not in taken}
+        others = {name: each for name, each in old.measured.items() if name not in taken}
     now = report or old
-    entries = kept | ({} if report is None else report.measured)
+    entries = others | ({} if report is None else report.measured)
     if now is None or not entries:
         (folder / GIVEN).unlink(missing_ok=True)
     else:

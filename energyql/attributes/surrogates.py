@@ -1,13 +1,13 @@
-"""Heads on z that stand in for those of a model: linear read-outs, and small networks on a few directions of z.
+"""Heads on z that replace those of a model: linear read-outs, and small networks on a few directions of z.
 
 Attributes of StyleGANs are close to linear in the latents (Shen et al. 2020, InterFaceGAN, arXiv 1907.10786). Read-outs
-are fitted to the heads' own soft answers on draws from the prior, so they are as unsure as they should be: where the
-heads bend away from the line, the read-out says so by a probability nearer to even odds or a larger deviation.
+are fitted to the heads' probabilities and means on draws from the prior. Where a head is not linear in z, the
+probabilities of its read-out are nearer to even odds, or the standard deviation is larger.
 
-An attribute of a generator changes along a few directions of z; they are those along which its head's answers are
-sensitive (an active subspace, Constantine, Dow and Wang 2014, "Active subspace methods in theory and practice",
-SIAM J. Sci. Comput. 36). On them a network with one small hidden layer learns from the head's soft answers
-(distillation, Hinton, Vinyals and Dean 2015, arXiv 1503.02531).
+An attribute changes along a few directions of z: those to which the probabilities of its head are sensitive (an active
+subspace, Constantine, Dow and Wang 2014, "Active subspace methods in theory and practice", SIAM J. Sci. Comput. 36). On
+them a network with one small hidden layer is fitted to the head's probabilities or means (distillation, Hinton, Vinyals
+and Dean 2015, arXiv 1503.02531).
 """
 
 from __future__ import annotations
@@ -32,18 +32,24 @@ from energyql.numerics.random import normals
 from energyql.numerics.shapes import Float
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
-READOUT_DRAWS, DRAWS_PER_NUMBER = 4096, 16
-"""Draws from the prior that read-outs are fitted to, and how many more for each number in z."""
+READOUT_DRAWS = 4096
+"""Draws from the prior that read-outs are fitted to, besides `DRAWS_PER_NUMBER`."""
+DRAWS_PER_NUMBER = 16
+"""Further draws for each number in z."""
 RIDGE = 1e-4
-"""Weight of the squared coefficients against one answer's log-likelihood."""
+"""Weight of the squared coefficients in the loss of a logistic regression, per draw."""
 MOST_NUMBERS = 1024
-"""Largest z that heads are replaced for: fits take 350 MB for this one."""
-READOUT_STEPS, FIRST_STEP, LONGEST_STEP = 80, 2.0, 1000.0
-"""Of gradient descent with step lengths by Barzilai and Borwein (1988, "Two-point step size gradient methods")."""
+"""Largest z_dim for which surrogates are fitted; the fits then take 350 MB."""
+READOUT_STEPS = 80
+"""Steps of gradient descent, with lengths by Barzilai and Borwein (1988, "Two-point step size gradient methods")."""
+FIRST_STEP = 2.0
+"""Length of the first step, and of a step where their formula gives none above 0."""
+LONGEST_STEP = 1000.0
+"""Upper bound of the length of a step."""
 GRAIN = 2.0**-12
-"""Weights are multiples of it, so that they are the same where sums round differently, as with other threads."""
+"""Weights are rounded to multiples of this, so that they are equal where sums round differently (other threads)."""
 _NEVER = -1e4
-"""Logit of a class that fills up a table."""
+"""Logit of a filler class, which gives attributes with few classes as many as the others; its probability is 0."""
 
 
 def fit_readouts(bank: AttributeBank, encode: Callable[[Tensor], Tensor], z_dim: int) -> AttributeBank:
@@ -54,7 +60,7 @@ def fit_readouts(bank: AttributeBank, encode: Callable[[Tensor], Tensor], z_dim:
 
     Args:
         bank: heads on what `encode` returns.
-        encode: from z (batch, z_dim) to what the heads read.
+        encode: function from z (batch, z_dim) to the input of the heads.
         z_dim: numbers in z, at most `MOST_NUMBERS`.
     """
     raw = bank.raw_outputs(tuple(bank.vocabulary))
@@ -81,7 +87,7 @@ def fit_readouts(bank: AttributeBank, encode: Callable[[Tensor], Tensor], z_dim:
 
 
 class Answers:
-    """What the outputs of several attributes say: probabilities of yes and of classes, and means as they are.
+    """The function from outputs of several attributes to answers: probabilities of yes and of classes; or means.
 
     Args:
         specs: the attributes, in the order of their outputs.
@@ -89,7 +95,7 @@ class Answers:
     Attributes:
         columns: the outputs of each attribute.
         numeric: which outputs are means, (outputs,) bool.
-        tables: `columns` of those with classes; yes/no has one output, because no has the logit 0.
+        tables: `columns` of the yes/no and categorical attributes; yes/no has one output, because no has the logit 0.
     """
 
     def __init__(self, specs: Sequence[AttributeSpec]) -> None:
@@ -111,7 +117,7 @@ class Answers:
             self._places[rows] = torch.arange(len(rows)) * len(classes) + i
 
     def __call__(self, outputs: Float[Tensor, "outputs n"]) -> Float[Tensor, "outputs n"]:
-        """Return the answers that outputs mean."""
+        """Return the answers of outputs."""
         if not self.tables:
             return outputs
         n = outputs.shape[1]
@@ -123,7 +129,7 @@ class Answers:
 def soft_outputs(
     raw: RawOutputs, encode: Callable[[Tensor], Tensor], z: Float[Tensor, "n z_dim"]
 ) -> Float[Tensor, "n outputs"]:
-    """Return the outputs of heads in float64 on the CPU; an answer that is no number is 0, which tells nothing."""
+    """Return the outputs of heads at z, in float64 on the CPU; NaN and infinity become 0."""
     (outputs,) = in_batches(lambda part: (raw.function(encode(part)),), z, few_sizes(len(z)))
     return torch.nan_to_num(outputs.cpu().double(), nan=0.0, posinf=0.0, neginf=0.0)
 
@@ -131,7 +137,10 @@ def soft_outputs(
 def linear_start(
     with_one: Float[Tensor, "n inputs"], outputs: Float[Tensor, "n outputs"], answers: Answers
 ) -> Float[Tensor, "inputs outputs"]:
-    """Return the weights of a linear regression, flatter for logits, as a logistic regression would be."""
+    """Return the weights of the linear regression of outputs on inputs, of which the last is 1.
+
+    Those of logits are scaled down, which approximates a logistic regression on the probabilities.
+    """
     weights = torch.linalg.solve(with_one.t() @ with_one, with_one.t() @ outputs)
     # A logistic of a normal is about one of its mean with the slope divided by this (MacKay 1992).
     spare = (with_one @ weights - outputs).square().mean(0)
@@ -139,7 +148,7 @@ def linear_start(
 
 
 def deviation(spec: AttributeSpec, raw: RawOutputs, missed: Float[Tensor, "n outputs"]) -> Float[Tensor, ""]:
-    """Return the deviation of an attribute's answers whose outputs are off by `missed`; 1 for classes."""
+    """Return the standard deviation of the surrogate of a head with the errors `missed`; 1 unless outputs are means."""
     if not KINDS[spec.kind].numeric:
         return torch.ones((), dtype=torch.double)
     return (missed.square().mean() + raw.std[spec.name].cpu().double().square()).sqrt()
@@ -151,11 +160,11 @@ def _logistic(
     answers: Answers,
     weights: Float[Tensor, "inputs outputs"],
 ) -> Float[Tensor, "inputs outputs"]:
-    """Return weights of the logistic regressions on the probabilities that outputs mean, begun at other weights.
+    """Return the weights of the logistic regressions of `answers(outputs)` on x, fitted from the start `weights`.
 
-    Outputs of continuous attributes keep their weights.
+    Weights of continuous attributes are returned unchanged.
     """
-    wanted, across = answers(outputs.t()), x.t().contiguous()
+    goals, across = answers(outputs.t()), x.t().contiguous()
     fitted = (~answers.numeric).to(x)
     penalty = 2 * RIDGE * torch.outer(torch.arange(len(across)) < len(across) - 1, ~answers.numeric).to(x)
     together = torch.eye(len(fitted)).to(x)  # outputs of one attribute share a step
@@ -163,7 +172,7 @@ def _logistic(
         together[own, own] = 1
     step, before = torch.full_like(weights[0], FIRST_STEP), (weights, weights)
     for _ in range(READOUT_STEPS):
-        slope = ((answers(weights.t() @ across) - wanted) @ x).t() * fitted / len(x) + penalty * weights
+        slope = ((answers(weights.t() @ across) - goals) @ x).t() * fitted / len(x) + penalty * weights
         moved, changed = weights - before[0], slope - before[1]
         lengths = moved.square().sum(0) @ together, (moved * changed).sum(0) @ together
         step = torch.where(lengths[0] > 0, lengths[0] / lengths[1], step)
@@ -173,24 +182,30 @@ def _logistic(
     return weights
 
 
-DRAWS, SENSITIVE_DRAWS = 16_384, 1024
-"""Draws from the prior that networks learn from, and draws whose gradients tell the directions."""
-LEAST_SHARE, MOST_DIRECTIONS = 0.01, 8
-"""Share of an attribute's sensitivity that a direction must have, and how many there are at most."""
+DRAWS = 16_384
+"""Draws from the prior that networks are fitted to."""
+SENSITIVE_DRAWS = 1024
+"""Draws from the prior at which the sensitivity of heads is measured."""
+LEAST_SHARE = 0.01
+"""Least share of an attribute's sensitivity that a direction must have."""
+MOST_DIRECTIONS = 8
+"""Most directions of an attribute."""
 LEAST_TRACE = 1e-20
-"""Squared length of what is a rounding error and no direction, of log-odds or standard deviations."""
-UNITS, STEPS, BATCH = 16, 512, 512
-"""Hidden units of an attribute, and steps of its training, each with so many draws."""
+"""A sum of squared gradients below this is a rounding error, in log-odds or standard deviations."""
+UNITS = 16
+"""Hidden units of the network of an attribute."""
+STEPS, BATCH = 512, 512
+"""Steps of the training, and draws for each."""
 STEP_SIZE, DECAYS, EPSILON = 0.05, (0.9, 0.99), 1e-8
-"""Of Adam (Kingma and Ba 2015, arXiv 1412.6980); the step size falls to 0 along a cosine."""
+"""Settings of Adam (Kingma and Ba 2015, arXiv 1412.6980); the step size falls to 0 along a cosine."""
 
 
 class SurrogateHeads:
-    """Heads on z in place of those of a bank, fitted when they are first asked for; the same in every run.
+    """Heads on z in place of those of a bank, fitted at their first use; the same in every run.
 
     Args:
         bank: heads on what `encode` returns.
-        encode: from z (batch, z_dim) to what the heads read.
+        encode: function from z (batch, z_dim) to the input of the heads.
         z_dim: numbers in z, at most `MOST_NUMBERS`.
     """
 
@@ -205,7 +220,7 @@ class SurrogateHeads:
         return fit_readouts(self._bank, self._encode, self._z_dim)
 
     def distilled(self, names: tuple[str, ...]) -> AttributeBank:
-        """Return small networks for some attributes, which learned from the heads; the same object for the same names.
+        """Return small networks that are fitted to the heads of some attributes; the same object for the same names.
 
         Raises:
             ArgumentError: there is no head of that name.
@@ -224,7 +239,7 @@ class SurrogateHeads:
 
     @cached_property
     def _outputs(self) -> dict[str, Float[Tensor, "n outputs"]]:
-        """The outputs of each head on the draws; all at once, because a product rounds by what is beside a head."""
+        """Outputs of all heads on `_draws()`, by attribute, computed together: alone, a head may round differently."""
         raw = self._bank.raw_outputs(tuple(self._bank.vocabulary))
         with torch.no_grad():
             outputs = soft_outputs(raw, self._encode, self._draws().to(self._bank.device))
@@ -233,7 +248,7 @@ class SurrogateHeads:
 
 
 class _Networks(NamedTuple):
-    """A network for each attribute, out(leaky_relu(first x + before)) + skip x + bias, filled up to the same widths."""
+    """A network for each attribute, out(leaky_relu(first x + before)) + skip x + bias, padded to equal widths."""
 
     first: Float[Tensor, "attributes units directions"]
     before: Float[Tensor, "attributes units 1"]
@@ -247,7 +262,7 @@ class _Networks(NamedTuple):
         return torch.baddbmm(self.bias, self.skip, x).baddbmm_(self.out, hidden), hidden
 
     def slopes(self, x: Tensor, hidden: Tensor, grad: Float[Tensor, "attributes outputs n"]) -> list[Tensor]:
-        """Turn the gradient with respect to the outputs into those with respect to the weights."""
+        """Return the gradients with respect to the weights, in the order of the fields, from that of the outputs."""
         back = leaky_relu_back_(self.out.transpose(1, 2) @ grad, hidden, SLOPE)
         across, units = x.transpose(1, 2), hidden.transpose(1, 2)
         return [back @ across, back.sum(2, keepdim=True), grad @ units, grad @ across, grad.sum(2, keepdim=True)]
@@ -261,7 +276,7 @@ def _distill(
     outputs: Float[Tensor, "n outputs"],
     encode: Callable[[Tensor], Tensor],
 ) -> dict[str, Head]:
-    """Return a small network on z for each of the attributes, which have these outputs on z."""
+    """Return a small network on z for each head of `names`, fitted to the outputs of the heads at z."""
     raw, z = bank.raw_outputs(names), z.double()
     answers = Answers(raw.specs)
     # Numbers of any unit are learned at the same pace. Powers of two change no digit.
@@ -278,7 +293,7 @@ def _distill(
     widest = networks.out.shape[1]
     place = torch.cat([torch.arange(own.stop - own.start) + i * widest for i, own in enumerate(answers.columns)])
     networks = _trained(networks, x, targets.t().contiguous(), answers, place)
-    found = networks.forward(x)[0].flatten(0, 1)[place].t() * scale + mean
+    fitted = networks.forward(x)[0].flatten(0, 1)[place].t() * scale + mean
     heads = {}
     for i, (spec, own, basis) in enumerate(zip(raw.specs, answers.columns, bases, strict=True)):
         count, r = own.stop - own.start, len(basis)
@@ -289,7 +304,7 @@ def _distill(
             "out_weight": networks.out[i, :count] * per,
             "skip_weight": networks.skip[i, :count, :r] @ basis * per,
             "out_bias": networks.bias[i, :count, 0] * per[:, 0] + mean[own],
-            "std": deviation(spec, raw, found[:, own] - outputs[:, own]),
+            "std": deviation(spec, raw, fitted[:, own] - outputs[:, own]),
         }
         heads[spec.name] = Head.from_tensors(
             {name: one.to(bank.device, torch.float32) for name, one in tensors.items()}
@@ -300,10 +315,10 @@ def _distill(
 def _sensitivity(
     bank: AttributeBank, name: str, encode: Callable[[Tensor], Tensor], z_dim: int
 ) -> Float[Tensor, "z_dim z_dim"]:
-    """Return the Fisher information of z in the answer of one attribute, averaged over the prior.
+    """Return the Fisher information about z in the value of one attribute, averaged over the prior.
 
-    That is the mean of ∇ log p(answer | z) ∇ log p(answer | z)ᵀ, by the head's own probabilities; 0 where `encode` has
-    no derivative.
+    That is the mean of ∇ log p(value | z) ∇ log p(value | z)ᵀ over values drawn from the head's own probabilities. It
+    is 0 where `encode` has no derivative.
     """
     raw = bank.raw_outputs((name,))
     signs = normals(0, 0, SENSITIVE_DRAWS, output_count(raw.specs[0]) + 1, stream="distilled/signs").sign()
@@ -325,7 +340,10 @@ def _sensitivity(
 
 
 def _random_root(raw: RawOutputs, outputs: Tensor, signs: Tensor) -> Float[Tensor, "batch outputs"]:
-    """Return random vectors whose second moments are the Fisher information of the outputs in the answer."""
+    """Return random vectors whose second moments are the Fisher information about the outputs in the value.
+
+    `signs` are random signs, at least as many a row as there are classes.
+    """
     if KINDS[raw.specs[0].kind].numeric:
         return torch.ones_like(outputs)
     logits = outputs if outputs.shape[1] > 1 else torch.cat([outputs, torch.zeros_like(outputs)], 1)
@@ -339,8 +357,8 @@ def _directions(
 ) -> Float[Tensor, "r z_dim"]:
     """Return orthogonal rows along which an attribute changes, the most sensitive first.
 
-    The linear regression counts as much as the sensitivity, because where answers depend on all of z a little, no few
-    directions tell as much as that one. `scale` is the unit of a number.
+    The sensitivity and the weights `linear` of a linear regression count the same: where outputs depend on all of z a
+    little, the direction of the regression tells more than a few sensitive ones. `scale` is the unit of the outputs.
     """
     linear = linear - linear.mean(1, keepdim=True) if linear.shape[1] > 1 else linear
     parts = [sensitivity / scale**2, linear @ linear.t()]
@@ -348,8 +366,8 @@ def _directions(
     sizes, rows = torch.linalg.eigh(total)
     rows = rows.t()[sizes >= LEAST_SHARE].flip(0)[:MOST_DIRECTIONS]
     largest = rows.gather(1, rows.abs().argmax(1, keepdim=True))
-    found: Tensor = (rows * largest.sign() / GRAIN).round() * GRAIN  # a library may return either sign
-    return found
+    rounded: Tensor = (rows * largest.sign() / GRAIN).round() * GRAIN  # a library may return either sign
+    return rounded
 
 
 def _started(
@@ -359,7 +377,10 @@ def _started(
     targets: Float[Tensor, "n outputs"],
     answers: Answers,
 ) -> tuple[_Networks, Float[Tensor, "attributes directions n"]]:
-    """Return networks that are linear as yet, and their inputs."""
+    """Return networks before training, and their inputs: the parts of z along the `bases`.
+
+    They compute linear regressions of the targets: the last layer has no weights yet.
+    """
     r, widest = max(map(len, bases)), max(own.stop - own.start for own in answers.columns)
     x = z.new_zeros(len(bases), r, len(z))
     networks = _Networks(*(x.new_zeros(len(bases), *shape) for shape in (
@@ -372,8 +393,8 @@ def _started(
         weights = linear_start(with_one, targets[:, own], Answers([spec]))
         networks.skip[i, :count, :inner], networks.bias[i, :count, 0] = weights[:-1].t(), weights[-1]
         if inner:
-            drawn = normals(0, 0, UNITS, inner, stream=f"distilled/units/{spec.name}")
-            networks.first[i, :, :inner] = drawn.to(z) / math.sqrt(inner)
+            units = normals(0, 0, UNITS, inner, stream=f"distilled/units/{spec.name}")
+            networks.first[i, :, :inner] = units.to(z) / math.sqrt(inner)
     return networks, x
 
 
@@ -384,18 +405,20 @@ def _trained(
     answers: Answers,
     place: Tensor,
 ) -> _Networks:
-    """Return networks fitted to the answers that targets mean, with weights that are multiples of `GRAIN`.
+    """Train networks until their outputs match `targets`; return them with weights rounded to multiples of `GRAIN`.
 
-    `place` holds the row of each output among those of all networks side by side.
+    The loss compares answers: probabilities and means.
+
+    `place` holds the row of each output among the outputs of all networks, fillers included.
     """
-    wanted, shapes = answers(targets), [one.shape for one in networks]
+    goals, shapes = answers(targets), [one.shape for one in networks]
     flat = torch.cat([one.flatten() for one in networks])
-    parts = flat.split([shape.numel() for shape in shapes])  # a step of all moves each
+    parts = flat.split([shape.numel() for shape in shapes])  # views: a step of `flat` changes each
     networks = _Networks(*(part.view(shape) for part, shape in zip(parts, shapes, strict=True)))
     first, second = torch.zeros_like(flat), torch.zeros_like(flat)
     for step in range(STEPS):
         at = step * BATCH % x.shape[2]
-        part, goal = x[:, :, at : at + BATCH], wanted[:, at : at + BATCH]
+        part, goal = x[:, :, at : at + BATCH], goals[:, at : at + BATCH]
         outputs, hidden = networks.forward(part)
         grad = torch.zeros_like(outputs)
         grad.flatten(0, 1)[place] = (answers(outputs.flatten(0, 1)[place]) - goal) / BATCH

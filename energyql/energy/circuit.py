@@ -48,7 +48,7 @@ _Plan = tuple[type[CircuitNode], list[tuple[int, ...]], list[float], int]
 
 @dataclass(frozen=True)
 class CircuitRule:
-    """Evaluates a circuit on predictions; see `EnergyRule`. Rules are equal if their circuits are.
+    """The `EnergyRule` that evaluates a circuit. Rules are equal if their circuits are equal.
 
     Attributes:
         circuit: the compiled query.
@@ -65,13 +65,13 @@ class CircuitRule:
 
     @cached_property
     def fold(self) -> CircuitFold:
-        """The circuit as a function of its leaves."""
+        """The circuit as a function from the values of its leaves to its value."""
         return CircuitFold(self.circuit)
 
     def log_value(self, predictions: Predictions) -> Float[Tensor, " batch"]:
         """Return the circuit's value, in nats.
 
-        A query that is always true needs no predictions, which would give the batch size: `QueryEnergy` handles it.
+        Not for a query that is always true: it needs no predictions, so the batch size is missing.
         """
         return self.fold(log_probabilities([(predictions[leaf.attribute], leaf.cells) for leaf in self.fold.leaves]))
 
@@ -88,9 +88,9 @@ class CircuitFold:
     """The function from the log-probabilities of a circuit's leaves to the circuit's value.
 
     Attributes:
-        leaves: the leaves in the order of the rows that a call takes, by kind. A leaf of several intervals is the
-            log-sum-exp of leaves of one interval each.
-        plan: the nodes above them, in groups of one kind and width, as arguments of a `_Group`.
+        leaves: the leaves, sorted by kind, in the order of the rows of an argument. A leaf with several intervals is
+            split into leaves of one interval, whose log-sum-exp it is.
+        plan: arguments of a `_Group` for each group of inner nodes of one kind and width, in the order of evaluation.
     """
 
     def __init__(self, circuit: Circuit) -> None:
@@ -111,7 +111,7 @@ class CircuitFold:
         return values[-1]
 
     def energy(self, leaves: Float[Tensor, "leaves batch"]) -> Float[Tensor, " batch"]:
-        """Return the energy from the leaves' energies, which are finite, in nats, without a graph."""
+        """Return the energy, in nats, from the leaves' energies, which must be finite; without a graph."""
         return self._evaluate(leaves)[0]
 
     def energy_and_slopes(
@@ -122,31 +122,31 @@ class CircuitFold:
         The derivative is (leaves, 1) where it is the same for all samples.
         """
         groups = self._on(leaves)
-        energy, kept = self._evaluate(leaves)
-        if len(groups) == 1 and groups[0].takes_all and kept[0] is None:  # a plain conjunction
+        energy, all_slopes = self._evaluate(leaves)
+        if len(groups) == 1 and groups[0].takes_all and all_slopes[0] is None:  # a plain conjunction
             return energy, leaves.new_ones(len(leaves), 1)
         rows = groups[-1].first + 1 if groups else len(leaves)
         grad = leaves.new_zeros(rows, leaves.shape[1])
         grad[-1] = 1
-        for group, slopes in zip(reversed(groups), reversed(kept), strict=True):
+        for group, slopes in zip(reversed(groups), reversed(all_slopes), strict=True):
             group.add_back(grad, slopes)
         return energy, grad[: len(leaves)]
 
     def _evaluate(self, leaves: Float[Tensor, "leaves batch"]) -> tuple[Float[Tensor, " batch"], list[Tensor | None]]:
         values = fresh = leaves
-        kept: list[Tensor | None] = []
+        all_slopes: list[Tensor | None] = []
         for group in self._on(leaves):
             values = values if fresh is values else torch.cat([values, fresh])
             fresh, slopes = group.energy_and_slopes(group.children(values))
-            kept.append(slopes)
-        return fresh[-1], kept
+            all_slopes.append(slopes)
+        return fresh[-1], all_slopes
 
     def _on(self, like: Tensor) -> list[_Group]:
         key = (like.device, like.dtype)
-        found = self._groups.get(key)
-        if found is None:
-            found = self._groups[key] = [_Group(*group, like) for group in self.plan]
-        return found
+        groups = self._groups.get(key)
+        if groups is None:
+            groups = self._groups[key] = [_Group(*group, like) for group in self.plan]
+        return groups
 
 
 class _Group:
@@ -154,10 +154,10 @@ class _Group:
 
     Args:
         kind: type of the nodes.
-        children: the rows of each node's children.
-        factors: those of weighted nodes.
-        first: the row of the first node; the others follow.
-        like: device and dtype.
+        children: rows of the children of each node.
+        factors: factors of weighted nodes; empty for others.
+        first: row of the first node; the others follow.
+        like: tensor with the device and dtype of the values.
     """
 
     def __init__(
@@ -185,7 +185,7 @@ class _Group:
     def energy_and_slopes(
         self, x: Float[Tensor, "width nodes batch"]
     ) -> tuple[Float[Tensor, "nodes batch"], Tensor | None]:
-        """Return the nodes' energies from their children's, and their derivatives; `None` stands for ones."""
+        """Return the nodes' energies, from their children's, and the derivatives; `None` if all derivatives are 1."""
         if self.kind is LogSumExp:
             # `torch.logsumexp` is many times slower where exponentials are denormal.
             least = x.amin(0)
@@ -202,7 +202,7 @@ class _Group:
         return self.value(x), self.factors
 
     def add_back(self, grad: Float[Tensor, "rows batch"], slopes: Tensor | None) -> None:
-        """Add the gradient that reaches the children through the nodes to the table of gradients."""
+        """Add the gradient of the nodes times `slopes` to the rows of their children in `grad`."""
         own = grad[self.first : self.first + self.count]
         pull = own.expand(self.width, -1, -1) if slopes is None else slopes * own
         grad.index_add_(0, self.rows, pull.reshape(len(self.rows), grad.shape[1]))
@@ -220,9 +220,9 @@ def node_values(
     Args:
         kind: type of the nodes.
         x: values of the children.
-        factors: those of weighted nodes.
-        log1p: function to compute with.
-        expm1: the same.
+        factors: factors of weighted nodes; empty for others.
+        log1p: implementation of log(1 + x).
+        expm1: implementation of exp(x) - 1.
     """
     if kind is Sum:
         return x.sum(0)
@@ -249,8 +249,8 @@ def _plan(circuit: Circuit, parts: Mapping[Leaf, tuple[int, ...]], count: int) -
 
     Args:
         circuit: the circuit.
-        parts: the rows that each leaf is the log-sum-exp of.
-        count: number of such rows.
+        parts: rows of each leaf, whose value is the log-sum-exp of them.
+        count: number of rows of all leaves.
 
     Returns:
         The groups in the order of evaluation. The root is deepest, and nothing else is as deep, so it comes last.
@@ -313,9 +313,9 @@ class CircuitEnergy:
     """The function from latents to the energies of a circuit, with its gradient.
 
     Attributes:
-        heads: from latents (batch, latent_dim) to rows (batch, rows).
-        leaves: from rows, transposed, to energies of the leaves.
-        fold: from there to the energy of the circuit.
+        heads: function from latents (batch, latent_dim) to rows (batch, rows).
+        leaves: function from rows (rows, batch) to energies of the leaves.
+        fold: function from energies of the leaves to the energy of the circuit.
     """
 
     def __init__(self, fold: CircuitFold, raw: RawOutputs) -> None:
@@ -350,7 +350,7 @@ class CircuitEnergy:
 
 
 def _whole(rows: Float[Tensor, "rows batch"]) -> Float[Tensor, "rows more"]:
-    """Return the rows with zeros at their ends, up to a multiple of `VECTORS`."""
+    """Return the rows, padded with zeros to a length that is a multiple of `VECTORS`."""
     return F.pad(rows, (0, -rows.shape[1] % VECTORS)).contiguous()
 
 
@@ -358,16 +358,16 @@ class LeafEnergies:
     """The function from rows to the energies, -log P, of leaves.
 
     Args:
-        leaves: one cell or set of classes each, ordered by `leaf_kind`.
-        raw: heads of at least the attributes of the leaves.
+        leaves: leaves of one cell or one set of classes each, sorted by `leaf_kind`.
+        raw: heads of the attributes of the leaves, and perhaps of others.
 
     Attributes:
         matrix: (rows, outputs), float64 on the CPU; rows are `matrix @ outputs + offset`.
         offset: (rows,), float64 on the CPU.
-        widths: of the intervals, in standard deviations, (intervals, 1).
-        counts: leaves of each kind.
-        sizes: rows of yes/no leaves, tails, intervals and classes, in this order.
-        shape: of the rows of classes: terms, the other classes and the own ones, leaves, batch.
+        widths: widths of the intervals, in standard deviations, (intervals, 1).
+        counts: number of leaves of each kind.
+        sizes: numbers of rows of yes/no leaves, tails, intervals and classes, in this order.
+        shape: shape of the rows of classes: (terms, 2 for the other classes and the leaf's own, leaves, batch).
     """
 
     def __init__(self, leaves: Sequence[Leaf], raw: RawOutputs) -> None:
@@ -393,7 +393,7 @@ class LeafEnergies:
         values = {spec.name: KINDS[spec.kind].values(spec) for spec in raw.specs}
 
         def columns_of(leaf: Leaf, own: bool) -> list[int]:
-            """Columns of the leaf's own classes, or of the others."""
+            """Return the columns of the leaf's own classes, or of the others."""
             named = enumerate(values[leaf.attribute], start=first[leaf.attribute])
             return [column for column, value in named if (value in leaf.cells) == own]
 
@@ -428,12 +428,12 @@ class LeafEnergies:
             classes = classes.view(self.shape)
             sums = torch.logsumexp(classes, 0)
             logits = torch.cat([logits, sums[0] - sums[1]])
-        found = [self._softplus(logits)]
+        energies = [self._softplus(logits)]
         if len(tails):
-            found.append(0.0 - log_normal_cdf(tails))  # and not -value, which makes -0.0 of 0
+            energies.append(0.0 - log_normal_cdf(tails))  # and not -value, which makes -0.0 of 0
         if len(middles):
             value, slope = log_normal_interval_and_slope(middles, self.widths)
-            found.append(0.0 - value)
+            energies.append(0.0 - value)
 
         def back(grad: Tensor) -> Tensor:
             of_logits, of_tails, of_middles = grad.split([yes_no + sets, len(tails), len(middles)])
@@ -449,7 +449,7 @@ class LeafEnergies:
                 below.append(shares.mul_(torch.stack([of_sets, -of_sets])).flatten(0, 2))
             return torch.cat(below)
 
-        return torch.cat(found), back
+        return torch.cat(energies), back
 
     def _softplus(self, logits: Tensor) -> Tensor:
         # The next power of exp(x) that log1p takes would be denormal below this, which is many times slower.

@@ -80,7 +80,7 @@ _FINITE = 1e30  # -infinity times the alpha of a NOT would be NaN
 
 
 class LaceRule:
-    """Evaluates the published rules on the tree; see `EnergyRule`."""
+    """The `EnergyRule` that evaluates the published rules on the tree."""
 
     is_probability = False
 
@@ -93,7 +93,7 @@ class LaceRule:
         return self.expr.evaluate(_Published(predictions))
 
     def draw(self) -> None:
-        """Return nothing: the rules apply to the tree, and there is no circuit."""
+        """Return `None`: there is no circuit to draw, because the rules apply to the tree."""
 
     def explain(self) -> str:
         """Return the rules, applied to this tree, as indented text."""
@@ -127,12 +127,12 @@ def compile_lace(expr: Expr, vocabulary: Mapping[str, AttributeSpec]) -> LaceRul
 
 
 def log_or(left: Float[Tensor, "*shape"], right: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """The published OR: `log(20 exp(left) + exp(right))`."""
+    """Return the published OR: `log(20 exp(left) + exp(right))`."""
     return torch.logsumexp(torch.stack([left + math.log(LEFT_WEIGHT), right]), 0)
 
 
 def negated(value: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """The published NOT: `-alpha * value`, alpha = min(1, 0.1 / abs(value)) and constant to the gradient."""
+    """Return the published NOT: `-alpha * value`, alpha = min(1, 0.1 / abs(value)), a constant in the gradient."""
     value = value.clamp(-_FINITE, _FINITE)
     size = value.detach().abs()
     alpha = NOT_LIMIT / size.clamp(min=NOT_LIMIT)  # the minimum with 1, without dividing by 0

@@ -1,4 +1,4 @@
-"""Energies of what is read off the picture of a latent, by way of the generator."""
+"""Energies of attributes that are read off the picture of a latent, and so depend on the generator."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from energyql.numerics.pullback import by_autograd, pullback_of
 from energyql.numerics.shapes import Float
 
 Draw = Callable[[Tensor, Tensor], Tensor]
-"""From w, and the numbers of the samples in their run, (batch,), to their pictures in [-1, 1]."""
+"""Function from w, and the indices of the samples in their run, (batch,), to pictures in [-1, 1]."""
 NO_GRADIENT = "this energy has no gradient, because it is a function without one that reads the pictures"
 WITHOUT_GRADIENT = 'draw with sampler="slice", or --sampler slice, which needs none; or let a torch module read them'
 REALISM_PILOT = 32
-"""Pictures by which a discriminator's largest logit is known."""
+"""Number of pictures from which a discriminator's largest logit is estimated."""
 PIXELS_AT_ONCE, WITH_GRADIENT_AT_ONCE = 1 << 20, 1 << 18
-"""Pixels that an energy draws together, and on a GPU with their gradients: 16 and 4 pictures of 256 x 256."""
+"""Pixels that are drawn together, without and (on a GPU) with gradients: 16 and 4 pictures of 256 x 256."""
 
 
 class PictureEnergy:
-    """`E(z)` in nats of what is read off the picture of z, lower is better. An `Energy`.
+    """`E(z)` in nats of attributes that are read off the picture of z, lower is better. An `Energy`.
 
     An evaluation draws the picture: it is one call of the generator, and about as much again with the gradient, which
     autograd takes back through the network that reads the picture and through the generator. Pictures are drawn in
@@ -39,9 +39,9 @@ class PictureEnergy:
     round differently in batches of another size, and a sample must not depend on its batch.
 
     Args:
-        encode: from z `(batch, z_dim)` to w `(batch, ...)`.
-        draw: from w, and the numbers of the samples, to pictures.
-        of_pictures: from pictures to their energies, (batch,).
+        encode: function from z `(batch, z_dim)` to w `(batch, ...)`.
+        draw: function from w, and the indices of the samples in their run, to pictures.
+        of_pictures: function from pictures to their energies, (batch,).
         of_latents: an energy of z that is added; `None` for none.
         gradient: whether autograd can differentiate `draw` and `of_pictures`.
         least: see `Energy`.
@@ -71,11 +71,11 @@ class PictureEnergy:
 
         Args:
             z: `(batch, z_dim)`, floating point.
-            rows: numbers of the samples in their run, (batch,), by which `draw` knows them; all 0 by default.
+            rows: indices of the samples in their run, (batch,), for `draw`; all 0 by default.
         """
         w, rows = self._encoded(z, rows)
-        found = [self._read(self.draw(w[part], rows[part])) for part in self._parts(w, rows, PIXELS_AT_ONCE)]
-        energies = torch.cat(found) if found else z.new_zeros(0)
+        parts = [self._read(self.draw(w[part], rows[part])) for part in self._parts(w, rows, PIXELS_AT_ONCE)]
+        energies = torch.cat(parts) if parts else z.new_zeros(0)
         return energies if self.of_latents is None else energies + self.of_latents(z)
 
     @torch.no_grad()
@@ -83,18 +83,18 @@ class PictureEnergy:
         """Return the energy and its gradient with respect to z, both detached; arguments as for a call.
 
         Raises:
-            ArgumentError: `gradient` says that there is none, or autograd finds no way from the energy back to z.
+            ArgumentError: the argument `gradient` was false, or autograd finds no path from the energy back to z.
         """
         if not self.has_gradient:
             raise ArgumentError(NO_GRADIENT, hint=WITHOUT_GRADIENT)
         w, rows = self._encoded(z, rows)
-        found, slopes = [], []
+        parts, slopes = [], []
         for part in self._parts(w, rows, WITH_GRADIENT_AT_ONCE if w.device.type != "cpu" else 1):
             pictures, back = by_autograd(partial(self._draw, rows[part]), w[part])
             energies, back_to_pictures = by_autograd(self._read, pictures)
-            found.append(energies)
+            parts.append(energies)
             slopes.append(back(back_to_pictures(torch.ones_like(energies))).flatten(1))
-        if not found:
+        if not parts:
             return z.new_zeros(0), torch.zeros_like(z)
         width = z.shape[1]
 
@@ -102,7 +102,7 @@ class PictureEnergy:
             w, back = self._pullback(both[:, :width].contiguous())
             return (back(both[:, width:].reshape(w.shape)),)
 
-        energies = torch.cat(found)
+        energies = torch.cat(parts)
         (gradient,) = in_batches(back_to_z, torch.cat([z, torch.cat(slopes)], 1), few_sizes(len(z)))
         if self.of_latents is not None:
             further, slope = self.of_latents.gradient(z)
@@ -130,7 +130,7 @@ class PictureEnergy:
 
 
 def energy_of_pictures(rule: EnergyRule, predict: Predict, pictures: Tensor) -> Float[Tensor, " batch"]:
-    """Return the energy of a query by what is read off pictures, (batch,), in nats.
+    """Return the energy of a query on pictures, (batch,), in nats, by the predictions of a reader.
 
     Raises:
         ArgumentError: a prediction has a wrong shape, dtype or device.
@@ -144,13 +144,13 @@ def energy_of_pictures(rule: EnergyRule, predict: Predict, pictures: Tensor) -> 
     return 0.0 - rule.log_value(predictions)
 
 
-def check_followed(found: Tensor, pictures: Tensor, what: str) -> None:
-    """Check that a gradient that is wanted leads from what was read back to the pictures.
+def check_followed(values: Tensor, pictures: Tensor, what: str) -> None:
+    """Check that autograd, if it is on, finds a path from the output of `what` to the pictures.
 
     Raises:
-        ArgumentError: it was lost; without this check its part of the energy would be ignored.
+        ArgumentError: there is no path; without this check the gradient would be wrong.
     """
-    if torch.is_grad_enabled() and pictures.requires_grad and not found.requires_grad:
+    if torch.is_grad_enabled() and pictures.requires_grad and not values.requires_grad:
         raise ArgumentError(
             f"autograd finds no way through {what}",
             hint=f"remove detach, no_grad and inference_mode from it, and thresholds; or {WITHOUT_GRADIENT}",
@@ -181,8 +181,8 @@ def with_realism(
     samplers count those that look more real as equally real.
 
     Args:
-        energy: of the query.
-        discriminator: from pictures to log(D / (1 - D)), (batch,) or (batch, 1).
+        energy: energy of the query.
+        discriminator: function from pictures to log(D / (1 - D)), (batch,) or (batch, 1).
         weight: above 0.
         encode: as for `PictureEnergy`.
         draw: as for `PictureEnergy`.

@@ -40,7 +40,7 @@ Pair = tuple[Ref, Ref]
 """The value of a part of the query and the value of its negation."""
 
 MAX_NODES = 1_000_000
-"""Largest circuit; only cardinalities over very many operands, which need count * size nodes, come near."""
+"""Most nodes of a circuit; only cardinalities over very many operands need so many (count * size)."""
 
 
 def compile_product(expr: Expr, vocabulary: Mapping[str, AttributeSpec]) -> CircuitRule:
@@ -57,9 +57,9 @@ def compile_product(expr: Expr, vocabulary: Mapping[str, AttributeSpec]) -> Circ
         raise Contradiction("the query is always false")
     nodes = compiler.builder.finish(value)
     used = {node.attribute for node in nodes if isinstance(node, Leaf)}
-    kept = {name: atoms for name, atoms in cells.items() if name in used}
+    own_cells = {name: atoms for name, atoms in cells.items() if name in used}
     key = f"product {hashlib.sha256(repr(nodes).encode()).hexdigest()}"
-    return CircuitRule(Circuit(nodes, tuple(kept), kept, key), is_probability=False)
+    return CircuitRule(Circuit(nodes, tuple(own_cells), own_cells, key), is_probability=False)
 
 
 class _Compiler(Kernel[Pair]):

@@ -1,8 +1,8 @@
 """The energy of a query as a differentiable function of the latent, its least value, and its cheap surrogate.
 
-Heads predict a continuous attribute as a normal whose standard deviation is fixed, so an interval narrower than a few
-of them is never sure: `0.4 < age < 0.6` with a standard deviation of 0.1 has a probability of at most 0.68. A yes/no or
-categorical attribute can be as sure as one likes.
+Heads predict a continuous attribute as a normal with a fixed standard deviation, so an interval that is narrower than a
+few standard deviations is never certain: `0.4 < age < 0.6` with a standard deviation of 0.1 has a probability of at
+most 0.68. The probability of a yes/no or categorical attribute can be arbitrarily near to 1.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from energyql.numerics.shapes import Float
 from energyql.vocabulary import Vocabulary
 
 SURE = 0.9
-"""Probability from which a sampler takes a query to hold, by default; what cannot reach it is worth a word."""
+"""Probability at which samplers by default take a query to hold; `explain` reports a query that cannot reach it."""
 _NEVER = -700.0
-"""Log-probability of a leaf that does not hold."""
+"""Log-probability of a leaf that is false for a candidate."""
 _FAR = 40.0
-"""Standard deviations beyond the outermost bound, where only the tail holds."""
+"""Distance of a candidate mean from the outermost bound, in standard deviations, where only the tail is true."""
 _MOST_CENTRES = 256
-"""Candidates for the mean of one attribute."""
+"""Most candidates for the mean of one attribute."""
 _SWEEPS = 8
 
 
@@ -47,10 +47,10 @@ def least_energy(rule: CircuitRule, std: Mapping[str, Tensor]) -> float:
 
     The probability is linear in the distribution of each attribute, so it is raised attribute by attribute, from even
     odds, until nothing changes: the classes one by one, and means in the middle of every two bounds. The best of two
-    orders counts. That energy is reached; in rare formulas with several alternatives a lesser one may be possible.
+    orders counts. Some prediction has that energy; rare formulas with several alternatives have one of lower energy.
 
     Args:
-        rule: of the query.
+        rule: rule of the query.
         std: standard deviation of the heads of the continuous attributes, by name.
     """
     fold = rule.fold
@@ -58,7 +58,7 @@ def least_energy(rule: CircuitRule, std: Mapping[str, Tensor]) -> float:
         return 0.0
     columns = {name: _candidates(name, fold.leaves, rule, std) for name in rule.attributes}
     of = {name: [i for i, leaf in enumerate(fold.leaves) if leaf.attribute == name] for name in rule.attributes}
-    found = math.inf
+    least = math.inf
     for order in (list(columns), list(reversed(columns))):
         leaves = torch.empty(len(fold.leaves), 1, dtype=torch.float64)
         for name, rows in of.items():
@@ -67,15 +67,15 @@ def least_energy(rule: CircuitRule, std: Mapping[str, Tensor]) -> float:
         for _ in range(_SWEEPS):
             before = energy
             for name in order:
-                tried = leaves.expand(-1, columns[name].shape[1]).clone()
-                tried[of[name]] = columns[name]
-                energies = fold.energy(-tried)
-                leaves = tried[:, energies.argmin(), None]
+                candidates = leaves.expand(-1, columns[name].shape[1]).clone()
+                candidates[of[name]] = columns[name]
+                energies = fold.energy(-candidates)
+                leaves = candidates[:, energies.argmin(), None]
                 energy = energies.min().item()
             if energy > before - 1e-6:
                 break
-        found = min(found, energy)
-    return max(found, 0.0)
+        least = min(least, energy)
+    return max(least, 0.0)
 
 
 def _candidates(name: str, leaves: list[Leaf], rule: CircuitRule, std: Mapping[str, Tensor]) -> Tensor:
@@ -95,14 +95,14 @@ def _candidates(name: str, leaves: list[Leaf], rule: CircuitRule, std: Mapping[s
 
 
 _FLAT = 1e-4
-"""Share of the largest singular value below which a direction of z is taken to tell nothing."""
+"""Share of the largest singular value below which a direction of z is ignored."""
 
 
 @dataclass(frozen=True)
 class Surrogate:
     """The energy of a query by other heads, as a function of v, the part of z that they depend on.
 
-    Equal ones are of the same rule and the same heads.
+    Surrogates are equal if they have the same rule and the same heads.
 
     Attributes:
         rule: the query.
@@ -153,9 +153,9 @@ class Surrogate:
 _ONE_DEVICE = "move the heads and z to one device and dtype"
 
 Encode = Callable[[Tensor], Tensor]
-"""From z `(batch, z_dim)` to w `(batch, ...)`: the generator's mapping network, truncation applied."""
+"""Function from z `(batch, z_dim)` to w `(batch, ...)`: the generator's mapping network, truncation applied."""
 Predict = Callable[[Tensor, tuple[str, ...]], Predictions]
-"""From w and names to the predictions of these attributes."""
+"""Function from w and names to the predictions of these attributes."""
 
 
 class QueryEnergy:
@@ -166,10 +166,10 @@ class QueryEnergy:
     differentiated by autograd.
 
     Args:
-        rule: from `compile_energy_rule`, or a circuit from `compile_query`.
-        encode: from z `(batch, z_dim)` to w `(batch, ...)`; `Identity()` where the heads read z.
+        rule: rule from `compile_energy_rule`, or a circuit from `compile_query`.
+        encode: function from z `(batch, z_dim)` to w `(batch, ...)`; `Identity()` where the heads read z.
         predict: an attribute bank, or a function from w and names to the predictions of these attributes.
-        surrogate: makes a cheap energy like this one, for samplers that look for good proposals; see `Energy`.
+        surrogate: function that returns a cheap approximation of this energy; see `Energy`.
 
     Example:
         >>> energy = QueryEnergy(compile_energy_rule(expr, vocabulary), encoder(generator), bank)  # doctest: +SKIP
@@ -359,8 +359,8 @@ def check_predictions(predictions: Predictions, names: tuple[str, ...], z: Tenso
                 expected = f"floating point of shape {shape}"
                 raise ArgumentError(f"the {what} of attribute {name!r} must be {expected}, not {_described(tensor)}")
             if tensor.device != z.device or tensor.dtype != z.dtype:
-                found = f"the {what} of attribute {name!r} is {_described(tensor)}"
-                raise ArgumentError(f"{found}, and z is {_described(z)}", hint=_ONE_DEVICE)
+                problem = f"the {what} of attribute {name!r} is {_described(tensor)}"
+                raise ArgumentError(f"{problem}, and z is {_described(z)}", hint=_ONE_DEVICE)
 
 
 def _described(tensor: Tensor) -> str:

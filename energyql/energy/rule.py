@@ -33,13 +33,13 @@ class EnergyRule(Protocol):
 
     @property
     def is_probability(self) -> bool:
-        """Whether the energy is -log P, the probability of the query."""
+        """Whether the energy is -log P, where P is the probability of the query."""
 
     def log_value(self, predictions: Predictions) -> Float[Tensor, " batch"]:
         """Return the log-value of the query, `(batch,)`, in nats, higher is better.
 
         Args:
-            predictions: those of `attributes`, of which there is at least one.
+            predictions: predictions of `attributes`, at least one.
         """
 
     def explain(self) -> str:
@@ -79,7 +79,7 @@ class JointRule:
         return reduce(add, [predictions[name].log_mass() for name in self.attributes])
 
     def explain(self) -> str:
-        """Return the circuit as indented text, and what is added."""
+        """Return the circuit as indented text, and the term that is added."""
         circuit = self.conditional.circuit
         logits = [name for name, cells in circuit.cells.items() if not isinstance(cells[0][0], tuple)]
         added = "".join(f" - logsumexp({name})" for name in logits)
@@ -97,7 +97,7 @@ _WITHOUT_DIAGRAM: dict[str, Callable[[Expr, Mapping[str, AttributeSpec]], Energy
 SEMANTICS: tuple[str, ...] = ("exact", *_WITHOUT_DIAGRAM, "jem")
 """Names of all semantics."""
 WITHOUT_FLOOR = ("jem",)
-"""Those whose energies fall without end, which most samplers, the default among them, refuse."""
+"""Names of the semantics whose energies have no lower bound; most samplers, the default too, refuse them."""
 
 
 def check_semantics(name: str) -> str:
@@ -148,8 +148,8 @@ def compile_energy_rule(
         ConstantPartWarning: a part of it is never or always true, as far as the diagram fits `max_nodes`.
     """
     if check_semantics(semantics) in ("exact", "jem"):
-        known = relations and semantics == "exact"
-        rule = CircuitRule(compile_query(expr, vocabulary, query=query, max_nodes=max_nodes, relations=known))
+        with_relations = relations and semantics == "exact"
+        rule = CircuitRule(compile_query(expr, vocabulary, query=query, max_nodes=max_nodes, relations=with_relations))
         return rule if semantics == "exact" else JointRule(rule)
     with suppress(LimitError):  # too large to decide, and not needed for these
         check_satisfiable(expr, vocabulary, query=query, max_nodes=max_nodes)

@@ -22,7 +22,7 @@ _MOST_LISTED = 12
 class _Problem(NamedTuple):
     """One mistake: its message, a hint, and the values to underline within the predicate (none: all of it).
 
-    `instead` holds predicates that may have been meant, and `values` by a wrong value the one that may have been.
+    `instead` holds suggested predicates, and `values` maps a wrong value to the suggested one.
     """
 
     message: str
@@ -48,11 +48,11 @@ def bind(expr: Expr, vocabulary: Vocabulary, *, query: str | None = None) -> Exp
         UnknownAttribute: names that the model does not have, all of them at once.
         KindError: attributes used against their kind or with values they cannot have, all of them at once.
     """
-    found = predicates(expr)
-    unknown = [index for index, node in enumerate(found) if node.name not in vocabulary]
+    nodes = predicates(expr)
+    unknown = [index for index, node in enumerate(nodes) if node.name not in vocabulary]
     if unknown:
-        raise _unknown_names(expr, found, unknown, vocabulary, query)
-    problems = {index: problem for index, node in enumerate(found) if (problem := _check(node, vocabulary[node.name]))}
+        raise _unknown_names(expr, nodes, unknown, vocabulary, query)
+    problems = {index: problem for index, node in enumerate(nodes) if (problem := _check(node, vocabulary[node.name]))}
     if problems:
         raise _wrong_kinds(expr, problems, query)
     return expr.map(
@@ -106,9 +106,9 @@ def _check_range(node: Interval | Near, spec: AttributeSpec) -> _Problem | None:
 
 
 def _unknown_names(
-    expr: Expr, found: Sequence[Predicate], unknown: list[int], vocabulary: Vocabulary, query: str | None
+    expr: Expr, nodes_in_query: Sequence[Predicate], unknown: list[int], vocabulary: Vocabulary, query: str | None
 ) -> UnknownAttribute:
-    nodes, text = [found[index] for index in unknown], query
+    nodes, text = [nodes_in_query[index] for index in unknown], query
     names = list(dict.fromkeys(node.name for node in nodes))
     query, spans = _locate(expr, query, dict.fromkeys(unknown))
     hints = _unknown_hints(nodes, names, vocabulary)
@@ -164,15 +164,15 @@ def _wrong_kinds(expr: Expr, problems: dict[int, _Problem], query: str | None) -
     text, spans = _locate(expr, query, {index: problem.wrong for index, problem in problems.items()})
     error = KindError("; ".join(messages[:3]) + more, query=text, spans=spans, hint="\n".join(hints[:3]) or None)
     if query is not None:
-        found = predicates(expr)
+        nodes = predicates(expr)
         error.suggestions = tuple(
-            suggestion for index, problem in problems.items() for suggestion in _instead(found[index], problem, query)
+            suggestion for index, problem in problems.items() for suggestion in _instead(nodes[index], problem, query)
         )
     return error
 
 
 def _instead(node: Predicate, problem: _Problem, query: str) -> Iterator[Suggestion]:
-    """Yield what may have been meant in place of a predicate, or of its wrong values."""
+    """Yield suggestions in place of a predicate, or of its wrong values."""
     if node.span is None:
         return
     for text in problem.instead:
@@ -184,9 +184,9 @@ def _instead(node: Predicate, problem: _Problem, query: str) -> Iterator[Suggest
 def _locate(
     expr: Expr, query: str | None, wrong: Mapping[int, Collection[str | float] | None]
 ) -> tuple[str | None, list[Span]]:
-    """The text to draw and the spans of the mistakes in it.
+    """Return the text to draw, or `None` if it is too long, and the spans of the mistakes in it.
 
-    `wrong` holds, by the index of a predicate, its values at fault: none for all of it, None for its name.
+    `wrong` maps the index of a predicate to its wrong values: none for the whole predicate, `None` for its name.
     """
     if query is None:
         query = str(expr)
@@ -194,34 +194,34 @@ def _locate(
             expr = parse(query)
         except EnergyQLError:  # too long to be parsed again: the message has to do
             return None, []
-    found = predicates(expr)
+    nodes = predicates(expr)
     spans: list[Span] = []
     for index, values in wrong.items():
-        span = found[index].span
+        span = nodes[index].span
         if span is not None:
             spans.extend(_parts(query, span, values) or [span])
     return query, spans
 
 
 def _parts(query: str, span: Span, wrong: Collection[str | float] | None) -> list[Span]:
-    """The spans of the name (None) or of the wrong values within a predicate.
+    """Return the spans of the name (`wrong` is `None`) or of the wrong values in a predicate.
 
-    A node has the span of the whole predicate only. Its tokens are found again here, since only errors need them.
+    A node has only the span of the whole predicate; it is tokenized again here, because only errors need the parts.
     """
     try:
         tokens = tokenize(query[span.start : span.end])
         names = [token for token in tokens if token.type in ("NAME", "QUOTED")]
         if wrong is None:
-            found = names[:1]
+            parts = names[:1]
         else:  # in `hair = hair` the first is the attribute, the second the value
-            found = [token for token in names[1:] if text_of(token) in wrong]
-            found += [token for token in tokens if token.type == "NUMBER" and float(token) in wrong]
+            parts = [token for token in names[1:] if text_of(token) in wrong]
+            parts += [token for token in tokens if token.type == "NUMBER" and float(token) in wrong]
     except (LarkError, EnergyQLError):  # `query` is not the text that this tree came from
         return []
-    return [Span(span.start + start, span.start + end) for start, end in map(token_span, found)]
+    return [Span(span.start + start, span.start + end) for start, end in map(token_span, parts)]
 
 
 def _listed(names: Iterable[str]) -> str:
-    shown = [quote(name) for name in names]
-    more = f" and {len(shown) - _MOST_LISTED} more" if len(shown) > _MOST_LISTED else ""
-    return ", ".join(shown[:_MOST_LISTED]) + more
+    quoted = [quote(name) for name in names]
+    more = f" and {len(quoted) - _MOST_LISTED} more" if len(quoted) > _MOST_LISTED else ""
+    return ", ".join(quoted[:_MOST_LISTED]) + more

@@ -1,6 +1,6 @@
 """Expressions: what joins them, counts of them, constants, and conditions on one attribute; and `E`, which makes them.
 
-The class of a connective holds its keyword, precedence, lowering and drawing: all that is its own, but for the grammar.
+The class of a connective holds its keyword, precedence, lowering and drawing; only its syntax is in the grammar.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ PARENTHESES = "comparisons need parentheses beside & | ^ >> *: write (E.age > 0.
 
 
 def _reflected(operator: str) -> Callable[[Expr, object], Expr]:
-    """A method for `other & expression`, where `other` is no expression: an error."""
+    """Return a method for `other & expression`, where `other` is no expression; it raises an error."""
     return lambda self, other: check_operand(other, operator)
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Expr(Node["Expr"]):
-    """Base of every node.
+    """Base class of all nodes of queries.
 
     Combines with `&` (and), `|` (or), `^` (exclusive or), `~` (not), `>>` (implies), `.iff(other)` and
     `number * expression` (weight). `==` compares structure.
@@ -59,7 +59,7 @@ class Expr(Node["Expr"]):
     note: ClassVar[str] = ""
     """The second line in a drawing: when the connective holds."""
     note_of_many: ClassVar[str] = ""
-    """The same for three operands and more, where that differs."""
+    """The note for three operands and more, if it differs."""
 
     span: Span | None = field(default=None, compare=False, repr=False, kw_only=True)
 
@@ -94,11 +94,11 @@ class Expr(Node["Expr"]):
     __rmul__ = __mul__
 
     def implies(self, other: Expr) -> Expr:
-        """`self IMPLIES other`, the same as `self >> other`."""
+        """Return `self IMPLIES other`, the same as `self >> other`."""
         return Implies(self, check_operand(other, "implies"))
 
     def iff(self, other: Expr) -> Expr:
-        """`self IFF other`: both are true or both are false."""
+        """Return `self IFF other`: both are true or both are false."""
         return Iff((self, check_operand(other, "iff")))
 
     @property
@@ -109,7 +109,7 @@ class Expr(Node["Expr"]):
         return f" {self.word} ".join(self._enclosed(operands))
 
     def _spell_negated(self) -> str | None:
-        """The text of NOT this node, if there is a shorter one than NOT and its text: `age != 0.7`."""
+        """Return the text of NOT this node if there is one without NOT, such as `age != 0.7`, else `None`."""
         return None
 
     def _box(self) -> Box:
@@ -119,7 +119,7 @@ class Expr(Node["Expr"]):
         return Box(self.word, note or self.note, self.role)
 
     def _enclosed(self, operands: Sequence[str]) -> list[str]:
-        """The texts of the operands, in parentheses where they bind no tighter than this node."""
+        """Return the texts of the operands, in parentheses where they bind no tighter than this node."""
         tight = [
             child._binding > self.level or (child._binding == self.level and place in self.nests)
             for place, child in enumerate(self.children)
@@ -159,17 +159,17 @@ def check_operand(value: object, operator: str) -> Expr:
 
 
 def check_operands(kind: str, values: object, least: int) -> tuple[Expr, ...]:
-    """Return the operands of a node, at least `least`; `kind` names the node.
+    """Return the operands of a node as a tuple; `kind` is the name of the node in messages.
 
     Raises:
         ArgumentError: they are no iterable of expressions, or too few.
     """
     if isinstance(values, (str, Node)) or not isinstance(values, Iterable):
         raise ArgumentError(f"{kind} takes a tuple of expressions, not {shorten(repr(values))}")
-    found = tuple(check_operand(value, kind) for value in values)
-    if len(found) < least:
-        raise ArgumentError(f"{kind} needs at least {least} operand{'s' * (least > 1)}, not {len(found)}")
-    return found
+    operands = tuple(check_operand(value, kind) for value in values)
+    if len(operands) < least:
+        raise ArgumentError(f"{kind} needs at least {least} operand{'s' * (least > 1)}, not {len(operands)}")
+    return operands
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
@@ -219,7 +219,7 @@ class Weight(Expr):
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Joined(Expr):
-    """Two or more operands under an associative operator; an operand of the same kind gives its own operands."""
+    """Two or more operands under an associative operator; an operand of the same class is replaced by its operands."""
 
     operands: tuple[Expr, ...]
 
@@ -488,7 +488,7 @@ class Attribute(Predicate):
         return check_number(bound, "a bound")
 
     def eq(self, value: str | float) -> Expr:
-        """`hair = black` for a string; `age = 0.7`, within the attribute's own tolerance, for a number."""
+        """Return `hair = black` for a string; for a number `age = 0.7`, within the attribute's own tolerance."""
         if isinstance(value, bool):
             raise ArgumentError("a yes/no attribute is an expression by itself: write E.smile or ~E.smile")
         if isinstance(value, Iterable) and not isinstance(value, str):
@@ -496,19 +496,19 @@ class Attribute(Predicate):
         return OneOf(self.name, (value,)) if isinstance(value, str) else Near(self.name, value)
 
     def ne(self, value: str | float) -> Expr:
-        """`hair != black` for a string; `age != 0.7` for a number."""
+        """Return `hair != black` for a string, `age != 0.7` for a number."""
         return self.not_in([value]) if isinstance(value, str) else Not(self.eq(value))
 
     def is_in(self, values: Iterable[str]) -> Expr:
-        """`hair IN {black, gray}`."""
+        """Return `hair IN {black, gray}`."""
         return OneOf(self.name, values)  # type: ignore[arg-type]  # OneOf makes it a tuple
 
     def not_in(self, values: Iterable[str]) -> Expr:
-        """`hair NOT IN {black, gray}`."""
+        """Return `hair NOT IN {black, gray}`."""
         return OneOf(self.name, values, negated=True)  # type: ignore[arg-type]  # OneOf makes it a tuple
 
     def is_between(self, low: float, high: float, closed: Closed = "both") -> Expr:
-        """`age IN [low, high]`; the ends that belong to it are `closed`: "both", "left", "right" or "none"."""
+        """Return `age IN [low, high]`; `closed` says which ends belong to it: "both", "left", "right" or "none"."""
         if closed not in ("both", "left", "right", "none"):
             raise ArgumentError(f'closed is "both", "left", "right" or "none", not {shorten(repr(closed))}')
         return Interval(
@@ -520,7 +520,7 @@ class Attribute(Predicate):
         )
 
     def near(self, value: float, tolerance: float | None = None) -> Expr:
-        """`age = value +- tolerance`; without a tolerance, the attribute's own."""
+        """Return `age = value +- tolerance`; by default with the attribute's own tolerance."""
         return Near(self.name, value, tolerance)
 
 
@@ -535,12 +535,12 @@ class OneOf(Predicate):
     def _check(self) -> None:
         if isinstance(self.values, str) or not isinstance(self.values, Iterable):
             raise ArgumentError(f"values must be a list of strings, not {shorten(repr(self.values))}")
-        given = tuple(self.values)
-        number = next((value for value in given if isinstance(value, Real)), None)
+        items = tuple(self.values)
+        number = next((value for value in items if isinstance(value, Real)), None)
         if number is not None:
             hint = "numbers lie in a range: write .is_between(low, high)"
             raise ArgumentError(f"a value must be a string, not {shorten(repr(number))}", hint=hint)
-        values = tuple(dict.fromkeys(check_name(value, "a value") for value in given))
+        values = tuple(dict.fromkeys(check_name(value, "a value") for value in items))
         if not values:
             raise ArgumentError("at least one value is needed")
         self._set("values", values)
@@ -656,7 +656,7 @@ class Namespace:
 
 
 class ModelNamespace(Namespace):
-    """The attributes of one model by name: like `E`, with completion of names, and unknown ones refused at once.
+    """The attributes of one model by name: like `E`, with completion of names, and an error for unknown ones.
 
     Args:
         vocabulary: the attributes.

@@ -76,10 +76,10 @@ def check_name(value: object, what: str = "a name") -> str:
 
 
 def check_number(value: object, what: str) -> float:
-    """Return a finite float.
+    """Return a number as float; `what` is its name in messages.
 
     Raises:
-        ArgumentError: `value` is not a real number, or it is a truth value.
+        ArgumentError: `value` is not a real number, is a truth value, or is not finite.
     """
     if isinstance(value, bool) or not isinstance(value, Real):
         raise ArgumentError(f"{what} must be a number, not {shorten(repr(value))}")

@@ -68,12 +68,12 @@ def token_span(token: Token) -> Span:
 
 
 def _of(kind: type[Expr]) -> Callable[[TreeBuilder, list[Part]], Expr]:
-    """A method that makes a connective of its operands."""
+    """Return a method that makes a connective from the parts of its rule."""
     return lambda self, parts: _node(parts, kind._build, (), _exprs(parts))
 
 
 class TreeBuilder:
-    """The methods that Lark calls; they are called from nowhere else."""
+    """The methods that make nodes; only Lark calls them."""
 
     iff, or_, xor, and_ = _of(Iff), _of(Or), _of(Xor), _of(And)
     implies, not_ = _of(Implies), _of(Not)
@@ -147,7 +147,7 @@ def _node(parts: Sequence[Part], kind: Callable[..., Expr], *fields: object) -> 
 
 
 def _checked(parts: Sequence[Part], make: Callable[[], _Result]) -> _Result:
-    """The result of `make`; an error about the values of a node becomes an error of the text, at `parts`."""
+    """Return `make()`; an error about the values of a node becomes an error about the text, at `parts`."""
     try:
         return make()
     except ArgumentError as error:
@@ -235,7 +235,7 @@ def diagnose(before: Sequence[Token], found: Token | None, expected: set[str]) -
 
 
 def _open_brackets(tokens: Sequence[Token]) -> list[Token]:
-    """The brackets that are still open; `tokens` is the beginning of a query, so closed ones match."""
+    """Return the open brackets after `tokens`, the beginning of a query, in which closed brackets match."""
     stack: list[Token] = []
     for token in tokens:
         if token.type in CLOSING:
@@ -300,7 +300,7 @@ def _misplaced_comparison(last: Token, found: Token, here: Span) -> QuerySyntaxE
 
 
 def _inside_form(before: Sequence[Token], found: Token | None, here: Span, expected: set[str]) -> QuerySyntaxError:
-    """The error in the middle of a comparison, a set, an interval or a cardinality."""
+    """Return the error for a token in the middle of a comparison, a set, an interval or a cardinality."""
     last = before[-1]
     kind = "" if found is None else found.type
     if "STAR" in expected:
@@ -461,7 +461,7 @@ def _parse(text: str) -> Expr:
 
 
 def _acceptable(tokens: list[Token]) -> set[str]:
-    """The types of token that can follow `tokens`.
+    """Return the types of token that can follow `tokens`.
 
     An LALR parser reduces before it notices a mistake, so the state at the error accepts fewer tokens than the state
     before it, which is reached again here.
@@ -480,7 +480,7 @@ def tokenize(text: str) -> list[Token]:
 
 @cache
 def _lark() -> Lark:
-    """The parser, built at the first query, so that importing the library stays fast."""
+    """Return the parser, built at the first query, so that the import of the library is fast."""
     return Lark(
         grammar(),
         parser="lalr",
@@ -493,7 +493,7 @@ def _lark() -> Lark:
 
 
 def _unexpected_character(text: str, at: int) -> QuerySyntaxError:
-    """The error for a character at which no token can begin, or that no name can hold."""
+    """Return the error for a character at which no token can begin, or that no name can contain."""
     character = text[at]
     if character == '"':
         stop = min((text.find(end, at) for end in "\n\r" if end in text[at:]), default=len(text))

@@ -24,7 +24,7 @@ from energyql.language.node import Kernel, Node
 
 
 class _Trees(Kernel[Expr]):
-    """Builds the trees of lowered connectives.
+    """The `Kernel` that builds the trees of lowered connectives.
 
     Args:
         fold: whether to remove the constants from AND, OR, NOT and weights.
@@ -97,7 +97,7 @@ def fold_constants(expr: Expr) -> Expr:
 
 
 def without_constants(node: Expr, operands: list[Expr]) -> Expr:
-    """Return the node over operands of which some may be constants, as a constant or without any."""
+    """Return the node with these operands, simplified to a constant or to a node without constant operands."""
     constants = [operand for operand in operands if isinstance(operand, Constant)]
     others = tuple(operand for operand in operands if not isinstance(operand, Constant))
     if isinstance(node, Cardinality):

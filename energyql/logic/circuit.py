@@ -55,7 +55,7 @@ from energyql.vocabulary import AttributeSpec
 
 _Values = Mapping[int, Ref]
 _Branch = tuple[Callable[[_Values], Ref], int, list[int]]
-"""The value of a branch, from the values of other nodes; the node that it leads to; the nodes that the value needs."""
+"""A branch of a node: function from the values of nodes to its value, its end node, and the nodes that it needs."""
 
 
 def to_nodes(diagram: QueryDiagram) -> tuple[CircuitNode, ...]:
@@ -67,7 +67,7 @@ def to_nodes(diagram: QueryDiagram) -> tuple[CircuitNode, ...]:
     def within(node: int) -> list[_Branch]:
         return _attribute_branches(diagram, builder, node)
 
-    def given(way: int, both: int, condition: int, values: _Values) -> Ref:
+    def conditional(way: int, both: int, condition: int, values: _Values) -> Ref:
         return builder.given(inside[both], inside[condition], _only_leaf(diagram, way, both, condition))
 
     def outside(node: int) -> list[_Branch]:
@@ -77,14 +77,14 @@ def to_nodes(diagram: QueryDiagram) -> tuple[CircuitNode, ...]:
         if variable not in diagram.group_of:
             return within(node)
         condition = diagram.conditions[diagram.group_of[variable]]
-        found: list[_Branch] = []
+        ways: list[_Branch] = []
         for way, end in diagram.ways(node):
             if end != NEVER:
                 both = diagram.conjunction([way, condition])
                 for part in (both, condition):
                     _collect(part, related, within)
-                found.append((partial(given, way, both, condition), end, []))
-        return found
+                ways.append((partial(conditional, way, both, condition), end, []))
+        return ways
 
     _collect(diagram.root, branches, outside)
     inside = _fold(builder, related)
@@ -122,11 +122,11 @@ def _fold(builder: CircuitBuilder, branches: Mapping[int, list[_Branch]]) -> dic
 def _attribute_branches(diagram: Diagram, builder: CircuitBuilder, node: int) -> list[_Branch]:
     name = diagram.variables[diagram.levels[node]]
     assert isinstance(name, str)
-    found: list[_Branch] = []
+    branches: list[_Branch] = []
     for cells, child in diagram.branches(node):
         if child != NEVER:
-            found.append((partial(_constant, builder.leaf(name, cells)), child, []))
-    return found
+            branches.append((partial(_constant, builder.leaf(name, cells)), child, []))
+    return branches
 
 
 def _constant(value: Ref, values: _Values) -> Ref:
@@ -136,21 +136,21 @@ def _constant(value: Ref, values: _Values) -> Ref:
 def _weighted_branches(diagram: Diagram, builder: CircuitBuilder, node: int, variable: WeightVariable) -> list[_Branch]:
     factor, inner = variable.factor, variable.inner
     no, yes = diagram.children[node]
-    found: list[_Branch] = [(lambda values: builder.scaled(factor, values[inner]), yes, [inner])]
+    branches: list[_Branch] = [(lambda values: builder.scaled(factor, values[inner]), yes, [inner])]
     if no != NEVER:
         complement = diagram.negation(inner)
-        found.append(
+        branches.append(
             (
                 lambda values: builder.scaled_complement(factor, values[inner], values[complement]),
                 no,
                 [inner, complement],
             )
         )
-    return found
+    return branches
 
 
 def _only_leaf(diagram: QueryDiagram, way: int, both: int, condition: int) -> Leaf | None:
-    """Return the attribute and cells that a way through a group comes down to, given the relations, if there is one."""
+    """Return the leaf that is equivalent to a way through a group, given the relations, or `None` if there is none."""
     for name in sorted(diagram.attributes(way), key=list(diagram.cells).index):
         atoms = [atom for atom in diagram.cells[name] if diagram.conjunction([both, diagram.falls_in(name, atom)])]
         cells = union(atoms, diagram.vocabulary[name])
@@ -160,11 +160,11 @@ def _only_leaf(diagram: QueryDiagram, way: int, both: int, condition: int) -> Le
 
 
 MAX_LINES = 200
-"""Most lines of a drawing; what a larger circuit has below is counted, not drawn."""
+"""Most lines of a drawing as text; further nodes are only counted."""
 
 
 PLAIN = "-log P(query), in nats: lower is better"
-"""What the energy is, for most."""
+"""Description of the energy under most semantics."""
 
 
 def explain_circuit(nodes: Sequence[CircuitNode], cells: Mapping[str, tuple[CellSet, ...]], energy: str = PLAIN) -> str:
@@ -175,12 +175,12 @@ def explain_circuit(nodes: Sequence[CircuitNode], cells: Mapping[str, tuple[Cell
         ├─ log P(NOT glasses)
         └─ log P(NOT beard)
 
-    A node with several parents stands there once; later places refer to its label `[1]`.
+    A node with several parents is printed once; later places refer to its label `[1]`.
 
     Args:
-        nodes: in evaluation order, the root last.
+        nodes: nodes of the circuit in evaluation order, the root last.
         cells: for each attribute, the cells that the query distinguishes.
-        energy: what it is, in words.
+        energy: description of the energy.
     """
     lines = _draw(nodes, cells)
     if len(lines) > MAX_LINES:
@@ -219,15 +219,15 @@ def _draw(nodes: Sequence[CircuitNode], cells: Mapping[str, tuple[CellSet, ...]]
     shared = [i for i, node in enumerate(nodes) if uses[i] > 1 and not isinstance(node, Leaf)]
     labels = {index: f"[{number}] " for number, index in enumerate(reversed(shared), start=1)}
     lines: list[str] = []
-    drawn: set[int] = set()
+    done: set[int] = set()
     stack = [(len(nodes) - 1, "log P(query) = ", "")]
     while stack:
         index, head, indent = stack.pop()
         node = nodes[index]
-        if index in drawn and index in labels:
+        if index in done and index in labels:
             lines.append(f"{head}{labels[index]}as above")
             continue
-        drawn.add(index)
+        done.add(index)
         lines.append(f"{head}{labels.get(index, '')}{_title(node, cells)}")
         below = _drawn(node)
         for position in reversed(range(len(below))):
@@ -253,7 +253,7 @@ def _title(node: CircuitNode, cells: Mapping[str, tuple[CellSet, ...]]) -> str:
 
 
 def _drawn(node: CircuitNode) -> tuple[int, ...]:
-    """The operands of a node that are drawn below it: of a part given the relations, the part if it needs drawing."""
+    """Return the operands of a node that are drawn below it: of a `Given` without `leaf` only the part."""
     if isinstance(node, Given):
         return () if node.leaf else (node.child,)
     return operands(node)
@@ -282,10 +282,10 @@ def draw_circuit(
 ) -> Markup:
     """Draw a circuit as SVG, from the probability of the query on the left to the attributes on the right.
 
-    A leaf is drawn once for every node that reads it, which keeps lines short; any other node is drawn once.
+    A leaf is drawn once for every parent, which keeps lines short; any other node is drawn once.
 
     Args:
-        nodes: in evaluation order, the root last.
+        nodes: nodes of the circuit in evaluation order, the root last.
         cells: for each attribute, the cells that the query distinguishes.
         standalone: see `draw_graph`.
     """
@@ -300,8 +300,8 @@ def draw_circuit(
             places[index] = len(boxes)
             boxes.append(_box(node, cells))
             # The complement of a weighted part is there for its precision only.
-            shown = _drawn(node)[:1] if isinstance(node, ScaledComplement) else _drawn(node)
-            stack += [(child, places[index]) for child in reversed(shown)]
+            children = _drawn(node)[:1] if isinstance(node, ScaledComplement) else _drawn(node)
+            stack += [(child, places[index]) for child in reversed(children)]
         edges.append((parent, places[index]))
     if stack:
         boxes, edges = [Box(f"too large to draw: {len(nodes):,} nodes", role="root")], []
@@ -328,7 +328,7 @@ def _box(node: CircuitNode, cells: Mapping[str, tuple[CellSet, ...]]) -> Box:
 
 
 _SMALL = 64
-"""Up to this many nodes the vocabulary's order is good enough, and no other order is tried."""
+"""Number of nodes up to which only the vocabulary's order is tried."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -352,7 +352,7 @@ class Circuit:
     key: str
 
     def explain(self, energy: str = PLAIN) -> str:
-        """Return the circuit as indented text, with its size, what the energy is, and the cells of every attribute."""
+        """Return the circuit as indented text, with its size, the text `energy`, and the cells of every attribute."""
         return explain_circuit(self.nodes, self.cells, energy)
 
     def svg(self) -> str:
@@ -374,7 +374,7 @@ class Circuit:
 
     @property
     def has_intervals(self) -> bool:
-        """Whether a leaf holds between two numbers; without one, a query can be as probable as one likes."""
+        """Whether a leaf is a bounded interval; without one, the probability can be arbitrarily near to 1."""
         ends = (cell for leaf in self.leaves for cell in leaf.cells if isinstance(cell, tuple))
         return any(math.isfinite(low) and math.isfinite(high) for low, high in ends)
 
@@ -420,7 +420,7 @@ def compile_query(
 def _smallest(
     expr: Expr, vocabulary: Mapping[str, AttributeSpec], max_nodes: int, groups: Sequence[Sequence[Expr]]
 ) -> tuple[QueryDiagram, str]:
-    """The smaller diagram of two variable orders, and a key from the vocabulary's order where that fits."""
+    """Return the smaller diagram of two variable orders, and a key, from the vocabulary's order if that fits."""
     diagram = build_diagram(expr, vocabulary, max_nodes, groups)
     key = diagram.digest(diagram.root)
     key = " given ".join([key, *map(diagram.digest, diagram.concerned())])
@@ -437,7 +437,7 @@ def _smallest(
 
 
 def _size(diagram: QueryDiagram) -> int:
-    found: set[int] = set()
-    for node in dependencies_first(diagram.root, diagram.needs, found):
-        found.add(node)
-    return len(found)
+    nodes: set[int] = set()
+    for node in dependencies_first(diagram.root, diagram.needs, nodes):
+        nodes.add(node)
+    return len(nodes)

@@ -30,9 +30,9 @@ from energyql.vocabulary import AttributeSpec, Vocabulary
 NEVER, ALWAYS = 0, 1
 DEFAULT_MAX_NODES = 100_000
 BRANCHES_PER_NODE = 4
-"""Limit of the branches of all nodes, for each of `max_nodes`: many thresholds make wide nodes."""
+"""Most branches of all nodes, as a multiple of `max_nodes`: many thresholds make wide nodes."""
 WORK_PER_NODE = 12
-"""Limit of the branches visited, for each of `max_nodes`, which bounds the time as well as the size."""
+"""Most branches visited, as a multiple of `max_nodes`, which limits the time as well as the size."""
 
 Order = Literal["vocabulary", "occurrence"]
 _BELOW_ALL = 1 << 80
@@ -57,10 +57,10 @@ class Diagram(Kernel[int]):
         expr: the query whose attributes and thresholds make the variables. `expr.evaluate(diagram)`
             returns its node.
         vocabulary: kinds, classes and ranges of the attributes.
-        order: of the variables. "vocabulary" is the vocabulary's order, then weighted parts; it is the same for every
-            query, which makes diagrams comparable. "occurrence" follows the text, and is smaller where related
+        order: order of the variables. "vocabulary" is the vocabulary's order, then weighted parts; it is the same for
+            every query, which makes diagrams comparable. "occurrence" follows the text, and is smaller where related
             attributes are written side by side.
-        max_nodes: raise `LimitError` beyond this many nodes; those with many branches count for more.
+        max_nodes: number of nodes above which a `LimitError` is raised; nodes with many branches count for more.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class Diagram(Kernel[int]):
         return self.falls_in(node.name, predicate_cells(node, self.vocabulary[node.name]))
 
     def falls_in(self, name: str, cells: CellSet) -> int:
-        """Return the node of "the attribute falls in these cells", which may be none."""
+        """Return the node of "the attribute falls in these cells"; without cells, `NEVER`."""
         truths = tuple(ALWAYS if cells and holds(cells, atom) else NEVER for atom in self.cells[name])
         return self.node(self.level(name), truths)
 
@@ -112,7 +112,7 @@ class Diagram(Kernel[int]):
         return self.chain(lambda left, right: self.choice(left, ALWAYS, right), [NEVER, *values])
 
     def count(self, quantifier: str, count: int, values: Sequence[int]) -> int:
-        """Return the node of a count, by dynamic programming: `ends[j]` is "j are true so far, and the rest fits"."""
+        """Return the node of a count, by dynamic programming: `ends[j]` is "j are true so far, and the others fit"."""
         allowed = allowed_counts(quantifier, count, len(values))
         ends = [ALWAYS if number in allowed else NEVER for number in range(len(values) + 1)]
         # Operands of late variables come first, so that each choice adds nodes on top of finished ones.
@@ -159,7 +159,7 @@ class Diagram(Kernel[int]):
         return result
 
     def branches(self, node: int) -> list[tuple[CellSet, int]]:
-        """Return the different children of an attribute's node, each with all the cells that lead to it."""
+        """Return the different children of a node of an attribute, each after the cells that lead to it."""
         name = self.variables[self.levels[node]]
         assert isinstance(name, str)
         atoms: dict[int, list[CellSet]] = {}
@@ -185,13 +185,13 @@ class Diagram(Kernel[int]):
         return self._digests[node]
 
     def needs(self, node: int) -> list[int]:
-        """Return the nodes that a node is made of: its children, and the inside of a weighted part."""
+        """Return the nodes that a node refers to: its children, and the node inside a weighted part."""
         variable = self.variables.get(self.levels[node])
         inner = [variable.inner] if isinstance(variable, WeightVariable) else []
         return [*self.children[node], *inner]
 
     def level(self, variable: Variable) -> int:
-        """Return the key of a variable: those of small keys are tested first."""
+        """Return the sort key of a variable: variables with smaller keys are tested first."""
         level = self._level_of.get(variable)
         if level is None:
             level = len(self.variables)
@@ -216,7 +216,7 @@ class Diagram(Kernel[int]):
         return self._memo.get(key)
 
     def cofactors(self, node: int, level: int) -> tuple[int, ...]:
-        """Return what remains of a node under each value of the variable of a level that is not below the node's."""
+        """Return what remains of `node` for each value of the variable of `level`, which is not below the node."""
         if self.levels[node] == level:
             return self.children[node]
         variable = self.variables[level]
@@ -245,7 +245,7 @@ class Diagram(Kernel[int]):
 
 
 def _normal(test: int, then: int, otherwise: int) -> tuple[int, int, int]:
-    """Spellings of one if-then-else brought to one, so that the memo finds it."""
+    """Return the normal form of an if-then-else, so that equal ones have one entry in the memo."""
     if then == test:
         then = ALWAYS
     if otherwise == test:
@@ -258,10 +258,10 @@ def _normal(test: int, then: int, otherwise: int) -> tuple[int, int, int]:
 
 
 class QueryDiagram(Diagram):
-    """A diagram in which queries, and weighted parts, have one node if they agree wherever the relations hold.
+    """A diagram in which queries, and weighted parts, have the same node if they are equal wherever the relations hold.
 
-    Attributes that relations connect are neighbours in the variable order. The path of a query through such a group is
-    what `ways` lists.
+    Attributes that relations connect, a group, are neighbours in the variable order; `ways` lists the paths of a query
+    through a group.
 
     Args:
         expr: the query.
@@ -272,7 +272,7 @@ class QueryDiagram(Diagram):
 
     Attributes:
         root: the node of the query.
-        relations: those of all groups.
+        relations: the relations of all groups.
         values: the node of each part of the query, by the id of the part.
         conditions: the node of each group of relations.
         group_of: the number of the group that an attribute belongs to.
@@ -310,36 +310,36 @@ class QueryDiagram(Diagram):
         return super().weighted(factor, self._given_conditions(value))
 
     def constrain(self, node: int, condition: int) -> int:
-        """Return the node that stands for all nodes that agree with `node` wherever a satisfiable condition holds.
+        """Return one node for all nodes that are equal to `node` wherever `condition`, which is satisfiable, holds.
 
         This is the generalized cofactor of Coudert and Madre (1990): a value of an attribute that the condition rules
         out is read as the first value that it allows.
         """
         done: dict[tuple[int, int], int] = {}
 
-        def known(pair: tuple[int, int]) -> int | None:
+        def result(pair: tuple[int, int]) -> int | None:
             return pair[0] if pair[1] == ALWAYS or pair[0] in (NEVER, ALWAYS) else done.get(pair)
 
         stack = [(node, condition)]
         while stack:
             pair = stack[-1]
-            if known(pair) is not None:
+            if result(pair) is not None:
                 stack.pop()
                 continue
             level = min(self.levels[pair[0]], self.levels[pair[1]])
             sides = list(zip(self.cofactors(pair[0], level), self.cofactors(pair[1], level), strict=True))
             first = next(side for side in sides if side[1] != NEVER)
             parts = [side if side[1] != NEVER else first for side in sides]
-            missing = [part for part in parts if known(part) is None]
+            missing = [part for part in parts if result(part) is None]
             stack.extend(missing)
             if not missing:
-                done[pair] = self.node(level, tuple(known(part) or NEVER for part in parts))
-        return known((node, condition)) or NEVER
+                done[pair] = self.node(level, tuple(result(part) or NEVER for part in parts))
+        return result((node, condition)) or NEVER
 
     def constant(self, part: Expr) -> bool | None:
         """Return whether a part of the query is always true, or never, where the relations hold; `None` if neither.
 
-        No nodes are made but those of the relations, so it costs little beside the diagram.
+        Only nodes of the relations are added, so this costs little compared with the diagram.
 
         Raises:
             LimitError: too many pairs of nodes were visited.
@@ -349,9 +349,9 @@ class QueryDiagram(Diagram):
         return {1: False, 2: True, 3: None}[self._leads_to(self.values[id(part)], self._condition)]
 
     def _leads_to(self, node: int, condition: int) -> int:
-        """Return the ends to which a node leads where a condition holds: 1 for `NEVER`, plus 2 for `ALWAYS`."""
+        """Return the ends that a node can reach where a condition holds: 1 for `NEVER`, plus 2 for `ALWAYS`."""
 
-        def known(pair: tuple[int, int]) -> int | None:
+        def result(pair: tuple[int, int]) -> int | None:
             if pair[1] == NEVER:
                 return 0
             if pair[0] in (NEVER, ALWAYS):
@@ -361,20 +361,20 @@ class QueryDiagram(Diagram):
         stack = [(node, condition)]
         while stack:
             pair = stack[-1]
-            if known(pair) is not None:
+            if result(pair) is not None:
                 stack.pop()
                 continue
             if len(self._ends) > self.max_nodes:
                 raise self._too_large()
             level = min(self.levels[pair[0]], self.levels[pair[1]])
             sides = list(zip(self.cofactors(pair[0], level), self.cofactors(pair[1], level), strict=True))
-            ends = [known(side) for side in sides]
+            ends = [result(side) for side in sides]
             together = reduce(or_, [each for each in ends if each is not None], 0)
             if together == 3 or None not in ends:
                 self._ends[pair] = together
             else:
                 stack.append(sides[ends.index(None)])
-        return known((node, condition)) or 0
+        return result((node, condition)) or 0
 
     def ways(self, entry: int) -> list[tuple[int, int]]:
         """Return the ways from a node of a related attribute through its group.
@@ -428,7 +428,7 @@ class QueryDiagram(Diagram):
         return node
 
     def level(self, variable: Variable) -> int:
-        """Return the key of a variable; a related attribute brings its whole group along."""
+        """Return the sort key of a variable; the first variable of a group adds all variables of the group."""
         if isinstance(variable, WeightVariable) or variable not in self.group_of:
             return super().level(variable)
         for member in self._members[self.group_of[variable]]:
@@ -473,7 +473,7 @@ def relations_for(expr: Expr, vocabulary: Mapping[str, AttributeSpec]) -> list[t
 
 @lru_cache(maxsize=64)
 def _connected(vocabulary: Vocabulary) -> tuple[tuple[Expr, ...], ...]:
-    """The relations in groups that share no attribute."""
+    """Return the relations of a vocabulary in groups that share no attribute."""
     groups: list[tuple[frozenset[str], list[Expr]]] = []
     for text in vocabulary.relations:
         try:

@@ -87,7 +87,7 @@ class Scaled:
 
 @dataclass(frozen=True, slots=True)
 class ScaledComplement:
-    """`log(1 - exp(factor * child))`: that a weighted part is false.
+    """`log(1 - exp(factor * child))`: the log-probability that a weighted part is false.
 
     `complement` is the node of `log(1 - exp(child))`: it keeps the digits that `child` loses near probability 1.
     """
@@ -115,7 +115,7 @@ Ref = int | bool
 
 
 def operands(node: CircuitNode) -> tuple[int, ...]:
-    """The indices of the nodes that a node is computed from."""
+    """Return the indices of the nodes from which a node is computed."""
     if isinstance(node, (Sum, LogSumExp)):
         return node.children
     if isinstance(node, Scaled):
@@ -139,10 +139,10 @@ def dependencies_first(root: int, needed: Callable[[int], Iterable[int]], done: 
 
 
 class CircuitBuilder:
-    """Collects nodes; equal nodes get one index. `True` and `False` stand for log-probabilities 0 and -infinity.
+    """A circuit under construction; equal nodes get one index. `True` and `False` are log-probabilities 0 and -inf.
 
     Args:
-        max_nodes: raise `LimitError` beyond this many.
+        max_nodes: number of nodes above which a `LimitError` is raised.
     """
 
     def __init__(self, max_nodes: float = math.inf) -> None:
@@ -151,50 +151,50 @@ class CircuitBuilder:
         self._max_nodes = max_nodes
 
     def leaf(self, attribute: str, cells: CellSet) -> Ref:
-        """A leaf; without cells it is false."""
+        """Return a leaf; without cells, `False`."""
         return self._add(Leaf(attribute, cells)) if cells else False
 
     def sum(self, terms: Sequence[Ref]) -> Ref:
-        """The sum of some values."""
+        """Return the sum of some values."""
         if any(term is False for term in terms):
             return False
-        kept = tuple(term for term in terms if term is not True)
-        if len(kept) < 2:
-            return kept[0] if kept else True
-        return self._add(Sum(kept))
+        others = tuple(term for term in terms if term is not True)
+        if len(others) < 2:
+            return others[0] if others else True
+        return self._add(Sum(others))
 
     def log_sum_exp(self, terms: Sequence[Ref]) -> Ref:
-        """The log-sum-exp of some values; true as soon as one of them is."""
+        """Return the log-sum-exp of some values; `True` if one of them is `True`."""
         if any(term is True for term in terms):
             return True
-        kept = tuple(term for term in terms if term is not False)
-        if len(kept) < 2:
-            return kept[0] if kept else False
-        return self._add(LogSumExp(kept))
+        others = tuple(term for term in terms if term is not False)
+        if len(others) < 2:
+            return others[0] if others else False
+        return self._add(LogSumExp(others))
 
     def scaled(self, factor: float, child: Ref) -> Ref:
-        """A value times a factor."""
+        """Return a value times a factor."""
         return child if isinstance(child, bool) or factor == 1 else self._add(Scaled(factor, child))
 
     def scaled_complement(self, factor: float, child: Ref, complement: Ref) -> Ref:
-        """The complement of a scaled value."""
+        """Return the complement of a scaled value; see `ScaledComplement`."""
         if isinstance(child, bool) or isinstance(complement, bool):
             return not child
         return self._add(ScaledComplement(factor, child, complement))
 
     def given(self, child: Ref, condition: Ref, leaf: Leaf | None) -> Ref:
-        """A value given a condition that it implies; see `Given`."""
+        """Return a value given a condition that it implies; see `Given`."""
         if isinstance(child, bool) or isinstance(condition, bool):
             return child
         return True if child == condition else self._add(Given(child, condition, leaf))
 
     def terms(self, value: Ref) -> list[Ref]:
-        """The terms of a sum; of anything else, itself."""
+        """Return the terms of a sum; for any other value, a list of the value."""
         node = None if isinstance(value, bool) else self._nodes[value]
         return list(node.children) if isinstance(node, Sum) else [value]
 
     def finish(self, root: Ref) -> tuple[CircuitNode, ...]:
-        """The nodes that `root` needs, renumbered, `root` last. True becomes the empty sum."""
+        """Return the nodes that `root` needs, renumbered, `root` last. `True` becomes the empty sum."""
         if isinstance(root, bool):
             assert root, "a circuit cannot stand for FALSE"
             return (Sum(()),)

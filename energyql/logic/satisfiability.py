@@ -17,13 +17,13 @@ from energyql.logic.nodes import predicate_cells
 from energyql.vocabulary import AttributeSpec
 
 _MOST_SHOWN = 60
-"""Longest conjunct that is quoted in a message; the carets show longer ones."""
+"""Most characters of a conjunct that is quoted in a message; the carets show longer ones."""
 # Not `warnings.catch_warnings`: it changes the filters of the whole process, so threads would have to take turns.
 _NOTES: ContextVar[list[QueryWarning] | None] = ContextVar("tautologies", default=None)
 _MOST_PARTS = 3
-"""Most parts of one query that warnings describe; more are counted."""
+"""Most parts of one query that get warnings; further parts are only counted."""
 _FREE = Attribute("free")
-"""Stands for a part that may be true or false."""
+"""Placeholder for a part that may be true or false."""
 
 
 def check_satisfiable(
@@ -59,16 +59,16 @@ def report_constant(expr: Expr, diagram: QueryDiagram, *, query: str | None = No
 def report_constant_parts(expr: Expr, diagram: QueryDiagram, *, query: str | None = None) -> None:
     """Warn of the parts of a query that are never or always true, if the query is neither.
 
-    A cause is told of once: the smallest part, not the larger ones that are constant because of it. TRUE and FALSE are
-    no cause, because they say so themselves.
+    Each cause gets one warning: about the smallest constant part, not about larger parts that are constant because of
+    it. The constants TRUE and FALSE get none.
 
     Args:
         expr: the query.
-        diagram: that of the query, complete: what its limits leave is used up here.
+        diagram: diagram of the query, complete: the rest of its limits is used here.
         query: the text of the query.
 
     Warns:
-        ConstantPartWarning: one a cause, up to three; the last of three counts the others.
+        ConstantPartWarning: one for each cause, at most three; the third has the number of further causes.
     """
     if diagram.root in (NEVER, ALWAYS):
         return
@@ -84,7 +84,7 @@ def report_constant_parts(expr: Expr, diagram: QueryDiagram, *, query: str | Non
 
 @contextmanager
 def noting_tautologies() -> Iterator[list[QueryWarning]]:
-    """Collect the warnings of constant queries and parts in this thread; none of them leaves the block."""
+    """Collect the warnings about constant queries and parts in this thread, instead of issuing them."""
     notes: list[QueryWarning] = []
     token = _NOTES.set(notes)
     try:
@@ -94,7 +94,7 @@ def noting_tautologies() -> Iterator[list[QueryWarning]]:
 
 
 def warn(warning: QueryWarning) -> None:
-    """Warn, or add to the notes of `noting_tautologies`."""
+    """Issue a warning, or add it to the list of `noting_tautologies`."""
     notes = _NOTES.get()
     if notes is None:
         warnings.warn(warning, stacklevel=caller_level())
@@ -123,7 +123,7 @@ def _constant_parts(expr: Expr, diagram: QueryDiagram) -> Iterator[_Place]:
 
 
 def _decide(part: Expr, truths: Sequence[bool | None]) -> bool:
-    """Whether a part is constant because some of its operands are, and the others may be true or false."""
+    """Return whether a part is constant for the `truths` of its operands, whatever the operands with `None` are."""
 
     def constant(truths: Sequence[bool | None]) -> bool:
         operands: list[Expr] = [_FREE if truth is None else Constant(truth) for truth in truths]
@@ -133,18 +133,18 @@ def _decide(part: Expr, truths: Sequence[bool | None]) -> bool:
 
 
 def _describe(place: _Place, diagram: QueryDiagram, query: str | None) -> ConstantPartWarning:
-    """The warning of a constant part: why it is constant, and what follows for the parts that hold it."""
+    """Return the warning about a constant part: why it is constant, and its effect on the parts that contain it."""
     part, holder = place
     truth = diagram.constant(part)
     asserted = Not(part, span=part.span) if truth else part
-    asked, needed = _clash(asserted, diagram)
+    clash, needed = _clash(asserted, diagram)
     if truth:
-        texts = [str(each.operand if isinstance(each, Not) else Not(each)) for each in asked]
+        texts = [str(each.operand if isinstance(each, Not) else Not(each)) for each in clash]
         short = all(len(text) <= _MOST_SHOWN for text in texts)
-        several = f"one of these {len(asked)} parts" if len(asked) > 1 else "this part"
+        several = f"one of these {len(clash)} parts" if len(clash) > 1 else "this part"
         message = f"{' or '.join(texts) if short and len(texts) < 6 else several} always holds"
     else:
-        message = _reason(asked, diagram, needed, "this part")
+        message = _reason(clash, diagram, needed, "this part")
     whole, constant = part, truth
     while holder is not None and diagram.constant(holder.part) is not None:
         alone = [constant if operand is whole else None for operand in holder.part.children]
@@ -153,7 +153,7 @@ def _describe(place: _Place, diagram: QueryDiagram, query: str | None) -> Consta
         whole, holder = holder
         constant = diagram.constant(whole)
     name, follows = "this part", ""
-    if whole is not part or len(asked) < len(conjuncts(asserted)):
+    if whole is not part or len(clash) < len(conjuncts(asserted)):
         text = str(whole)
         name = f"`{text}`" if len(text) <= 2 * _MOST_SHOWN else "a larger part"
         follows = f"is {'always' if constant else 'never'} true"
@@ -161,12 +161,12 @@ def _describe(place: _Place, diagram: QueryDiagram, query: str | None) -> Consta
         follows += f"{' and ' * bool(follows)}changes nothing"
     if follows:
         message += f", so {name} {follows}"
-    spans = [each.span for each in asked if each.span is not None]
+    spans = [each.span for each in clash if each.span is not None]
     return ConstantPartWarning(message, query=query, spans=spans, hint=_always(needed))
 
 
 def _changes_nothing(part: Expr, truth: bool, holder: Expr) -> bool:
-    """Whether a constant operand can be left out: of AND an operand that is always true, of OR one that never is."""
+    """Return whether a constant operand has no effect: in AND if it is always true, in OR if it is never true."""
     others = tuple(operand for operand in holder.children if operand is not part)
     if not isinstance(holder, Joined) or not others:
         return False
@@ -176,18 +176,18 @@ def _changes_nothing(part: Expr, truth: bool, holder: Expr) -> bool:
 
 
 def _contradiction(expr: Expr, diagram: QueryDiagram, query: str | None) -> Contradiction:
-    """The error of `report_constant`, with the spans of the parts that clash."""
+    """Return the error of `report_constant`, with the spans of the parts that clash."""
     try:
-        asked, needed = _clash(expr, diagram)
+        clash, needed = _clash(expr, diagram)
     except LimitError:
         return Contradiction("the query is always false", query=query)
-    if not asked:
+    if not clash:
         return Contradiction(
             "the model's relations contradict one another, so nothing can satisfy a query that they concern",
             hint=f"mend them in its vocabulary.json: {'; '.join(needed)}",
         )
-    spans = [part.span for part in asked if part.span is not None]
-    return Contradiction(_reason(asked, diagram, needed, "the query"), query=query, spans=spans, hint=_always(needed))
+    spans = [part.span for part in clash if part.span is not None]
+    return Contradiction(_reason(clash, diagram, needed, "the query"), query=query, spans=spans, hint=_always(needed))
 
 
 def _always(relations: list[str]) -> str | None:
@@ -195,7 +195,7 @@ def _always(relations: list[str]) -> str | None:
 
 
 def _clash(expr: Expr, diagram: QueryDiagram) -> tuple[list[Expr], list[str]]:
-    """The conjuncts that clash of an expression that is never true, and the relations that they clash with."""
+    """Return the clashing conjuncts of an expression that is never true, and the relations with which they clash."""
     relations = [part for relation in diagram.relations for part in conjuncts(relation)]
     parts = _clashing([*conjuncts(expr), *relations], diagram)
     while len(parts) == 1 and isinstance(parts[0], Weight):  # a weighted contradiction is a contradiction
@@ -205,20 +205,20 @@ def _clash(expr: Expr, diagram: QueryDiagram) -> tuple[list[Expr], list[str]]:
 
 def conjuncts(expr: Expr) -> list[Expr]:
     """Return the parts that all have to hold for `expr` to hold: ANDs are opened, also those under a NOT."""
-    found: list[Expr] = []
+    parts: list[Expr] = []
     stack = [expr]
     while stack:
         node = stack.pop()
         opened = _opened(node)
         if opened is None:
-            found.append(node)
+            parts.append(node)
         else:
             stack.extend(reversed(opened))
-    return found
+    return parts
 
 
 def _opened(node: Expr) -> Sequence[Expr] | None:
-    """The conjuncts of a node, if there are several; a derived connective is opened where they are its operands."""
+    """Return the conjuncts of a node, or `None` if it has none that are parts of the text; double NOT is opened."""
     if isinstance(node, Weight):
         return [node.operand] if node.factor == 1 else None
     negated = isinstance(node, Not)
@@ -237,9 +237,9 @@ def _opened(node: Expr) -> Sequence[Expr] | None:
 
 
 def _clashing(parts: list[Expr], diagram: Diagram) -> list[Expr]:
-    """Conjuncts that are false together, none of which can be left out, in the order of the text."""
+    """Return a minimal set of conjuncts that are false together, in the order of the text."""
     nodes = [part.evaluate(diagram) for part in parts]
-    kept: list[int] = []
+    core: list[int] = []
     together, end = ALWAYS, len(parts)
     while together != NEVER:
         # The conjunct that completes the first clash is needed, and nothing after it is.
@@ -249,13 +249,13 @@ def _clashing(parts: list[Expr], diagram: Diagram) -> list[Expr]:
             if prefix == NEVER:
                 end = index
                 break
-        kept.append(end)
+        core.append(end)
         together = diagram.conjunction([together, nodes[end]])
-    return [parts[index] for index in sorted(kept)]
+    return [parts[index] for index in sorted(core)]
 
 
 def _reason(parts: list[Expr], diagram: Diagram, relations: list[str], what: str) -> str:
-    """Why parts clash, given the relations that this takes; `what` names a part whose text is too long to be quoted."""
+    """Return why parts clash with `relations`; `what` is the name of a part whose text is too long to be quoted."""
     names = list(dict.fromkeys(node.name for part in parts for node in predicates(part)))
     if len(parts) == 1:
         # One part alone is no contradiction without the relations.
@@ -288,7 +288,7 @@ def _quoted(part: Expr, what: str) -> str:
 
 
 def _phrase(part: Expr, spec: AttributeSpec) -> str | None:
-    """The condition of a literal, to follow "cannot be"; None where there is no good phrase."""
+    """Return the condition of a literal as words after "cannot be"; `None` if there is no good phrase."""
     if isinstance(part, OneOf) and not part.negated:
         return part.values[0] if len(part.values) == 1 else f"one of {', '.join(part.values)}"
     if isinstance(part, Near):

@@ -1,4 +1,4 @@
-"""Checks of what a query relies on: heads whose quality was measured, and a judge that took no part in guiding."""
+"""Checks of the parts of a model that a query needs: the quality of its heads, and a judge that does not guide."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ def check_heads(
 
     Args:
         expr: the bound query.
-        attributes: all that its energy reads, those of relations included.
-        reports: by attribute; a head without a report passes, because nothing is known of it.
+        attributes: names of all attributes that its energy reads, those of relations included.
+        reports: quality of the heads by attribute; a head without a report passes.
         allowed: names of weak heads that may be used.
         query: its text, for carets.
 
     Raises:
-        WeakHeadError: it does; the message has the numbers.
+        WeakHeadError: it needs a weak head; the message has the quality.
     """
     weak = {
         name: report for name in attributes if name not in allowed and (report := reports.get(name)) and report.weak
@@ -69,7 +69,7 @@ def check_heads(
 
 
 def check_allowed(names: Iterable[str], vocabulary: Collection[str]) -> None:
-    """Check that weak heads that are allowed by name exist.
+    """Check that the names of heads that are allowed to be weak are attributes.
 
     Raises:
         ArgumentError: the model has no such attribute.
@@ -86,9 +86,9 @@ def check_allowed(names: Iterable[str], vocabulary: Collection[str]) -> None:
 def verdict(
     expr: Expr, judged: Mapping[str, npt.NDArray[Any]] | None, vocabulary: Mapping[str, AttributeSpec]
 ) -> tuple[npt.NDArray[np.bool_], None] | tuple[None, str]:
-    """Return whether each picture satisfies a bound query according to the judge, (n,); or `None` and why not judged.
+    """Return whether each picture satisfies a bound query by the judge, (n,), and `None`; or `None` and why not judged.
 
-    Heads never judge: they guided the sampler, so they agree with themselves also where they are wrong.
+    Heads never judge: the sampler followed them, so their verdict is positive also where they are wrong.
 
     Args:
         expr: the bound query.
@@ -118,17 +118,17 @@ def unjudged(expr: Expr, judged: Collection[str] | None) -> str | None:
     return f"the judge does not read {unread[0]!r}" if unread else None
 
 
-def next_round(wanted: int, found: int, drawn: int) -> int:
-    """Return how many samples to draw next, where `found` of those `drawn` were accepted and `wanted` in all."""
-    rate = max(LEAST_RATE, found / drawn) if drawn else 1.0
-    return math.ceil((wanted - found) / rate)
+def next_round(wanted: int, hits: int, trials: int) -> int:
+    """Return the number of samples to draw next for `wanted` accepted ones; so far `hits` of `trials` were accepted."""
+    rate = max(LEAST_RATE, hits / trials) if trials else 1.0
+    return math.ceil((wanted - hits) / rate)
 
 
 def accepted(result: Result, most: int) -> npt.NDArray[np.int64]:
-    """Return the rows of the first samples, at most so many, that satisfy the query according to the judge.
+    """Return the rows of the first samples, at most `most`, that satisfy the query according to the judge.
 
     Raises:
-        ModelError: nobody judged.
+        ModelError: the samples have no verdict.
     """
     if result.satisfied is None:  # a function showed only now what it reads
         raise cannot_count(result.provenance["unjudged"])
@@ -136,7 +136,7 @@ def accepted(result: Result, most: int) -> npt.NDArray[np.int64]:
 
 
 def cannot_count(reason: str) -> ModelError:
-    """Return the error of a run that counts satisfied samples where nobody judges."""
+    """Return the error of a run that needs verdicts and gets none, for this reason."""
     return ModelError(
         f"samples that satisfy the query cannot be counted: {reason}",
         hint="give the model a judge that reads its attributes, or draw a fixed number of samples",
@@ -144,10 +144,10 @@ def cannot_count(reason: str) -> ModelError:
 
 
 def check_fitted_to(folder: Path, bank: Bank, generator: Generator, mark: str) -> None:
-    """Check that the attributes of a model folder are of its generator, which has the fingerprint `mark`.
+    """Check that the attributes of a model folder were learned from its generator, which has the fingerprint `mark`.
 
     Raises:
-        ModelError: they are not.
+        ModelError: they were learned from another.
     """
     hint = "train the attributes again, or use the generator that they were fitted to"
     if not bank.fitted.is_of(mark):
@@ -163,10 +163,10 @@ def check_fitted_to(folder: Path, bank: Bank, generator: Generator, mark: str) -
 
 
 def check_parts(name: str, generator: object, bank: object, judge: object) -> None:
-    """Check that the parts of a model called `name` are what they should be.
+    """Check the types of the parts of a model called `name`, and that its judge is independent.
 
     Raises:
-        ArgumentError: one is something else.
+        ArgumentError: a part has the wrong type.
         ModelError: the judge is the reader that guides the sampler.
     """
     check_generator(generator, f"the generator of model {name!r}")
@@ -189,7 +189,7 @@ def check_parts(name: str, generator: object, bank: object, judge: object) -> No
 
 
 def check_gradient(bank: Bank, sampler: object) -> None:
-    """Check that a sampler that follows a gradient finds one.
+    """Check that the attributes have a gradient, if the sampler needs it.
 
     Raises:
         ArgumentError: the attributes are read off pictures by a function without a gradient.
@@ -219,7 +219,7 @@ def check_realism(realism: float, sampler: Sampler, discriminator: object, model
 
 
 def is_same(one: object, other: object) -> bool:
-    """Whether two readers of pictures are the same: one object, networks that share weights, or have equal ones."""
+    """Return whether two readers of pictures are the same object, or networks with shared or equal weights."""
     mine, theirs = list(_parts(one)), list(_parts(other))
     if any(a is b or (callable(a) and (a == b) is True) for a in mine for b in theirs):
         return True
@@ -228,7 +228,7 @@ def is_same(one: object, other: object) -> bool:
 
 
 def _parts(reader: Any) -> Iterator[Any]:
-    """Yield a reader, the parts of a joint one, and the object or function behind a method or a partial function."""
+    """Yield a reader, the judges of a `JointJudge`, and the object or function of a method or a partial function."""
     yield reader
     if isinstance(reader, JointJudge):
         yield from reader.judges

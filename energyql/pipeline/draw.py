@@ -99,15 +99,15 @@ class PreparedQuery:
     """A query on a model, checked and compiled; made by `Pipeline.prepare`.
 
     Attributes:
-        model: on its device.
-        device: that device.
+        model: the model, on `device`.
+        device: device of the run.
         expr: the query, bound to the model's vocabulary.
         rule: its energy as a function of the predictions.
-        encode: from z to w, truncation and label applied.
-        reads: from z to what the heads, or a reader of pictures, read.
-        surrogates: returns heads on z in place of the model's under that truncation and label; `None` where z has too
-            many numbers for them, or attributes are read off pictures.
-        sampler: moves latents to low energy.
+        encode: function from z to w, truncation and label applied.
+        reads: function from z to the latents that the heads read; for a reader of pictures, to w.
+        surrogates: function that returns heads on z in place of the model's; `None` if z is too large for them, or
+            attributes are read off pictures.
+        sampler: the sampler, with its settings.
         settings: seed, precision and batch size of the run.
         provenance: the facts that replay the run.
     """
@@ -140,7 +140,7 @@ class PreparedQuery:
 
     @cached_property
     def energy(self) -> QueryEnergy | PictureEnergy:
-        """The energy that is sampled: in the precision of the settings, and with realism if they ask for it."""
+        """The energy that is sampled: in the precision of the settings, with the term of `realism` if it is not 0."""
         energy = self.energy_in_float32
         if self.dtype != torch.float32:
             energy = energy.computed_in(self.dtype) if isinstance(energy, QueryEnergy) else self._by_picture(self.dtype)
@@ -166,8 +166,7 @@ class PreparedQuery:
     ) -> Iterator[Result]:
         """Check the arguments and return an iterator over results of consecutive samples; see `energyql.stream`.
 
-        `opening` is the most samples of the first result, if fewer than of the others; the second ends where the first
-        would have ended without it.
+        If `opening` is below the size of a batch, the first batch comes as two results, the first of that many samples.
         """
         n, first = whole_number("n", n, most=2**62), whole_number("first", first, least=0, most=2**62)
         return self._stream(n, first, opening, progress)
@@ -189,31 +188,31 @@ class PreparedQuery:
         n = whole_number("n", n)
         budget = 10 * n if budget is None else whole_number("budget", budget, least=n)
         self.check_judged()
-        kept: list[Result] = []
-        tried: list[SampleResult] = []
-        found = drawn = 0
+        results: list[Result] = []
+        runs: list[SampleResult] = []
+        hits = trials = 0
         seconds = {"seconds_sampling": 0.0, "seconds_drawing": 0.0}
         with reporting(progress) as report:
-            while found < n and drawn < budget:
-                count = min(budget - drawn, next_round(n, found, drawn))
-                result, sampled = self._run(drawn, count, lambda stage, fraction: None)
-                good = accepted(result, n - found)
-                kept.append(result[good])
-                tried.append(sampled)
+            while hits < n and trials < budget:
+                count = min(budget - trials, next_round(n, hits, trials))
+                result, sampled = self._run(trials, count, lambda stage, fraction: None)
+                good = accepted(result, n - hits)
+                results.append(result[good])
+                runs.append(sampled)
                 seconds = {name: total + result.statistics[name] for name, total in seconds.items()}
-                found, drawn = found + len(good), drawn + count
-                report("satisfied", found / n)
-                report("budget", drawn / budget)
-        joined = Result.join(kept)
-        share = float(joined.doubtful.mean()) if found else 0.0
+                hits, trials = hits + len(good), trials + count
+                report("satisfied", hits / n)
+                report("budget", trials / budget)
+        joined = Result.join(results)
+        share = float(joined.doubtful.mean()) if hits else 0.0
         joined.statistics.update(
-            self._costs(SampleResult.join(tried)) | seconds | {"drawn": float(drawn), "doubtful": share}
+            self._costs(SampleResult.join(runs)) | seconds | {"drawn": float(trials), "doubtful": share}
         )
-        joined.provenance.update({"n": found, "wanted": n, "budget": budget})
+        joined.provenance.update({"n": hits, "wanted": n, "budget": budget})
         return joined
 
     def check_judged(self) -> None:
-        """Check that samples that satisfy the query can be counted.
+        """Check that samples get a verdict on the query.
 
         Raises:
             ModelError: the model has no judge, or its judge does not read an attribute of the query.
@@ -248,8 +247,8 @@ class PreparedQuery:
         Args:
             sampled: latents and how the sampler ended.
             index: number of each sample in its run, (n,).
-            report: called with the fraction that is drawn.
-            w: of each sample, (n, w_dim) or (n, num_ws, w_dim), if it is not the mapped z.
+            report: called with "drawing" and the fraction done.
+            w: the w of each sample, (n, w_dim) or (n, num_ws, w_dim); by default `encode(z)`.
         """
         pictures, latents, readings, by_reader = [], [], [], []
         settings, generator = self.settings, self.model.generator
@@ -258,9 +257,9 @@ class PreparedQuery:
         def options(rows: slice) -> dict[str, Any]:
             return noise_options(generator, settings.noise, settings.seed, index[rows].tolist())
 
-        for drawn, images in draw_batches(synthesize, self.encode, sampled.z, settings.batch_size, w, options):
+        for latent, images in draw_batches(synthesize, self.encode, sampled.z, settings.batch_size, w, options):
             pictures += to_pictures(images)
-            latents.append(drawn)
+            latents.append(latent)
             readings.append(self.model.judge_images(images))
             if self.model.bank.reads_pictures:
                 by_reader.append(self._by_reader(images))
@@ -269,7 +268,7 @@ class PreparedQuery:
         judged = {name: np.concatenate([part[name] for part in readings]) for name in readings[0]}
         holds, reason = verdict(self.expr, None if self.model.judge is None else judged, self.model.vocabulary)
         probabilities, energy, doubtful = concatenate(by_reader) if by_reader else self._by_heads(sampled.z, w)
-        if not placed:  # the z of a sample that was placed in w says nothing of it
+        if not placed:  # a sample that is given by its w does not depend on its z
             doubtful |= outside_shell(sampled.z).cpu().numpy()
         return Result(
             images=pictures,
@@ -290,7 +289,7 @@ class PreparedQuery:
     def _by_heads(self, z: Tensor, w: Tensor) -> _Read:
         bank, energy = self.model.bank, self.energy_in_float32
         read = w if bank.space == "w" else self.reads(z)
-        read = read.mean(1) if read.ndim == 3 else read  # of W+ what layers share
+        read = read.mean(1) if read.ndim == 3 else read  # the mean over the layers of W+
         predictions = bank.predict(read)
         assert isinstance(energy, QueryEnergy)
         return tabulate(predictions), energy.of_latent(read).double().cpu().numpy(), self._doubtful(read, predictions)
@@ -303,7 +302,7 @@ class PreparedQuery:
         return tabulate(predictions), energy.double().cpu().numpy(), np.zeros(len(images), bool)
 
     def _doubtful(self, read: Tensor, predictions: Predictions) -> npt.NDArray[np.bool_]:
-        """Whether the second heads, where there are some, disagree with the first about the query, (n,)."""
+        """Return whether the second heads, if any, disagree with the first about the query, (n,)."""
         second, names = self.model.second, list(dict.fromkeys(node.name for node in predicates(self.expr)))
         if not second.keys() & set(names):
             return np.zeros(len(read), bool)
@@ -316,23 +315,23 @@ class PreparedQuery:
 
     def _costs(self, sampled: SampleResult) -> dict[str, float]:
         """Return the statistics of a run; of an energy that draws pictures, also the mean calls of the generator."""
-        found = summarize(sampled)
+        costs = summarize(sampled)
         if isinstance(self.energy, PictureEnergy):
-            found["generator_calls_mean"] = found["evaluations_mean"] + found["gradients_mean"]
-        return found
+            costs["generator_calls_mean"] = costs["evaluations_mean"] + costs["gradients_mean"]
+        return costs
 
     def _run(self, first: int, n: int, report: Report) -> tuple[Result, SampleResult]:
         started = time.perf_counter()
         sampled = SampleResult.join(list(self._latents(n, first, report)))
-        drawn = time.perf_counter()
+        middle = time.perf_counter()
         result = self.show(sampled, np.arange(first, first + n), report)
-        seconds = {"seconds_sampling": drawn - started, "seconds_drawing": time.perf_counter() - drawn}
+        seconds = {"seconds_sampling": middle - started, "seconds_drawing": time.perf_counter() - middle}
         result.statistics.update(self._costs(sampled) | seconds)
         return result, sampled
 
 
 def _surrogate(rule: EnergyRule, surrogates: Callable[[], SurrogateHeads]) -> Surrogate:
-    """Return the energy of a rule by small networks in place of the heads."""
+    """Return the energy of a rule by the small networks of `surrogates` in place of the heads."""
     return Surrogate(rule, surrogates().distilled(rule.attributes))
 
 
@@ -344,7 +343,7 @@ class Pipeline:
 
     Args:
         model: a loaded model; its torch modules are moved to the device.
-        device: where to compute.
+        device: device for all computations.
     """
 
     def __init__(self, model: Model, device: torch.device) -> None:
@@ -411,7 +410,7 @@ class Pipeline:
         )
 
     def _surrogates_under(self, psi: float, label: Label | None, reads: Encode) -> Callable[[], SurrogateHeads] | None:
-        """Return a function for what stands in for the heads under a truncation and a label; see `PreparedQuery`."""
+        """Return the attribute `surrogates` of a `PreparedQuery` with truncation `psi` and a label."""
         heads, z_dim = self.model.bank.as_heads, self.model.generator.z_dim
         if heads is None or z_dim > MOST_NUMBERS:
             return None
@@ -557,14 +556,14 @@ def pipeline_for(model: str | Path | Model | Pipeline, device: str) -> Pipeline:
         return Pipeline(model, model.device if device == "auto" else choose_device(device))
     folder = real_path(model_folder(model))
     with naming_source(folder):
-        # Hidden files are of those who write it, and may be gone in a moment.
+        # Hidden files are temporary files of writers.
         files = (file for file in folder.iterdir() if not file.name.startswith("."))
         written = max(map(_written, files), default=0)
     return _pipeline(folder, str(choose_device(device)), written)
 
 
 def _written(file: Path) -> int:
-    """Return when a file was written; of a link to nothing, which only matters when it is read, when the link was."""
+    """Return the time of the last change of a file, in nanoseconds; for a broken link, that of the link."""
     try:
         return file.stat().st_mtime_ns
     except OSError:
@@ -573,6 +572,6 @@ def _written(file: Path) -> int:
 
 @lru_cache(maxsize=4)
 def _pipeline(folder: Path, device: str, written: int) -> Pipeline:
-    """Load a model once, as long as no file of its folder changes (`written`)."""
+    """Load a model, or return it from the cache; `written`, the last change of its files, is part of the key."""
     _log.debug("loading %s on %s", folder, device)
     return Pipeline(load_model(folder, device), torch.device(device))

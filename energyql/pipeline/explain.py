@@ -25,17 +25,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Explanation:
-    """A query as a model understands it; `str` of it is what `energyql explain` prints.
+    """The explanation of a query for a model; `str` of it is the output of `energyql explain`.
 
     Attributes:
         query: its canonical text.
-        semantics: under which it was compiled.
-        relations: queries that hold in every picture of the model and concern this one; under "exact" only.
+        semantics: name of the semantics under which it was compiled.
+        relations: relations of the model that concern the query, as text; under "exact" only.
         circuit: the compiled query as indented text.
-        best: the highest probability that the heads can give to the query, if their errors are large relative to its
-            intervals; `None` if they can be certain, under other semantics, and for attributes read off pictures.
-        pilot: expected prevalence and cost, if they were asked for.
-        drawing: the circuit as SVG, as a notebook shows it below the text; `None` where there is none.
+        best: highest probability that the heads can give to the query, if it has intervals that are narrow relative to
+            their errors; `None` if they can be certain, under other semantics, and for attributes read off pictures.
+        pilot: estimated prevalence and cost; `None` without a pilot.
+        drawing: the circuit as SVG, for notebooks; `None` without a circuit.
     """
 
     query: str
@@ -55,9 +55,9 @@ class Explanation:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON values, without the drawing."""
-        found = asdict(replace(self, drawing=None))
-        del found["drawing"]
-        return found
+        values = asdict(replace(self, drawing=None))
+        del values["drawing"]
+        return values
 
     def _repr_html_(self) -> Markup:
         return element("div", element("pre", repr(self)), self.drawing)
@@ -89,8 +89,9 @@ def explain(
         query: as for `generate`.
         model: as for `generate`.
         semantics: as for `generate`.
-        pilot: estimate how many pictures of the model satisfy the query, and what a sample will cost. Takes seconds.
-        device: where the pilot computes; as for `generate`.
+        pilot: whether to estimate, in some seconds, how many pictures of the model satisfy the query, and the cost of a
+            sample.
+        device: device of the pilot, as for `generate`.
 
     Raises:
         EnergyQLError: the query or a name is wrong, or nothing satisfies the query; the message says why.
@@ -98,26 +99,26 @@ def explain(
     vocabulary = list_attributes(model)
     expr, text = as_query(query)
     bound = bind(expr, vocabulary, query=text)
-    found: dict[str, Any] = {"relations": (), "best": None}
+    parts: dict[str, Any] = {"relations": (), "best": None}
     if semantics == EXACT:
         circuit = compile_query(bound, vocabulary, query=text)
-        found |= {"relations": tuple(str(each) for group in relations_for(bound, vocabulary) for each in group)}
-        found |= {"circuit": circuit.explain(), "best": _best(circuit, model), "drawing": circuit.draw()}
+        parts |= {"relations": tuple(str(each) for group in relations_for(bound, vocabulary) for each in group)}
+        parts |= {"circuit": circuit.explain(), "best": _best(circuit, model), "drawing": circuit.draw()}
     else:
         from energyql.energy.rule import compile_energy_rule
 
         rule = compile_energy_rule(bound, vocabulary, semantics, query=text)
-        found |= {"circuit": rule.explain(), "drawing": rule.draw()}
+        parts |= {"circuit": rule.explain(), "drawing": rule.draw()}
     if pilot:
         from energyql.pipeline.pilot import run_pilot
 
-        with noting_tautologies():  # told of above
-            found["pilot"] = run_pilot(query, model, semantics, device)
-    return Explanation(str(expr), semantics, **found)
+        with noting_tautologies():  # the warnings were given above
+            parts["pilot"] = run_pilot(query, model, semantics, device)
+    return Explanation(str(expr), semantics, **parts)
 
 
 def _best(circuit: Circuit, model: str | Path | Model) -> float | None:
-    """Return the highest probability that the heads can give, or `None` where they can be sure."""
+    """Return the highest probability that the heads can give to a query, or `None` if they can be certain."""
     if not circuit.has_intervals:
         return None
     from energyql.attributes.pictures import load_heads

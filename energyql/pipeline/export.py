@@ -71,7 +71,7 @@ def as_module(prepared: PreparedQuery) -> EnergyModule:
 
 
 def _encoder(prepared: PreparedQuery) -> nn.Module:
-    """Return the function from z to the latents that the heads read as a module of its own."""
+    """Return a torch module that maps z to the latents that the heads read."""
     if isinstance(prepared.reads, Identity):
         return nn.Identity()
     if isinstance(prepared.reads, FrozenMapping):

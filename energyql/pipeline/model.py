@@ -80,7 +80,7 @@ _MOST_PICTURE = 1 << 24
 """Largest picture of a card, in bytes."""
 BANK_FILES = ("attributes.safetensors", "vocabulary.json", REPORT, f"{READER}.safetensors", f"{READER}.json")
 NO_JUDGE = "none"
-"""Name in place of a judge's, for none."""
+"""The name, in place of that of a judge, for no judge."""
 Values = dict[str, npt.NDArray[Any]]
 """Attribute -> decided values, (n,): bool, names of classes, or numbers."""
 
@@ -90,26 +90,24 @@ class Model:
     """A generator with attribute heads and, if there is one, a judge.
 
     Attributes:
-        name: for messages and provenance.
-        generator: draws the pictures.
-        bank: attribute heads that guide the sampler, or a `PictureBank`, whose reader does; its vocabulary is the
-            model's.
-        judge: reads attributes off pictures, independent of generator and bank: a `Judge`, or a function or torch
-            module such as `train_attributes` takes; `None` if there is none. Queries about other attributes get no
-            verdict.
+        name: name for messages and provenance.
+        generator: the generator of the pictures.
+        bank: heads that guide the sampler, or a `PictureBank`, whose reader does; its vocabulary is the model's.
+        judge: reader of pictures, independent of generator and bank: a `Judge`, or a function or torch module as for
+            `train_attributes`; `None` for none. Queries about attributes that it does not read get no verdict.
         truncation: psi used unless a call says otherwise.
         fingerprints: SHA-256 of the weights of "generator", "attributes", "second", "reader", "judge", "judge-2", ...
         second: heads of the same attributes that were fitted to other labels, to detect latents where the first heads
             are unreliable; an attribute may have none.
-        judge_report: quality of the judge on labels of pictures that it did not learn from, by attribute; attributes
-            that were not measured have none.
-        folder: where it was loaded from; `None` for a model made in memory.
-        discriminator: for `realism`: from pictures in [-1, 1] to log(D / (1 - D)), (batch,) or (batch, 1), as the
-            discriminator of a StyleGAN returns it; a torch module, or a function that autograd can differentiate.
+        judge_report: quality of the judge by attribute, on labelled pictures outside its training set; attributes that
+            were not measured have none.
+        folder: folder that it was loaded from; `None` for a model made in memory.
+        discriminator: function for `realism`, from pictures in [-1, 1] to log(D / (1 - D)), (batch,) or (batch, 1), as
+            the discriminator of a StyleGAN returns it; a torch module, or a function that autograd can differentiate.
 
     Raises:
-        ModelError: the judge is the reader that guides the sampler, which would agree with its own mistakes.
-        ArgumentError: a part is something else.
+        ModelError: the judge is the reader that guides the sampler.
+        ArgumentError: a part has the wrong type.
     """
 
     name: str
@@ -144,7 +142,7 @@ class Model:
 
         Args:
             model: as for `load_model`; or `owner/name` of a hub, see `energyql.models.hub.download`.
-            revision: of a model of a hub: a branch, a tag or a commit.
+            revision: branch, tag or commit of a model of a hub.
             device: as for `load_model`.
             generator: as for `load_model`.
             judge: as for `load_model`. Names of code that a downloaded model holds are never followed.
@@ -152,7 +150,7 @@ class Model:
 
         Raises:
             ModelError: it cannot be downloaded, or holds other files than data; or as for `load_model`.
-            ArgumentError: the model of a `revision` is on no hub, or huggingface_hub is not installed.
+            ArgumentError: a `revision` is set for a model that is on no hub, or huggingface_hub is not installed.
         """
         if is_hub_id(model):
             model = download(str(model), revision)
@@ -162,9 +160,9 @@ class Model:
 
     @property
     def judged_names(self) -> tuple[str, ...]:
-        """The attributes that the judge reads: those of its `vocabulary`; of a function without one, all."""
-        known = getattr(self.judge, "vocabulary", self.vocabulary if self.judge is not None else ())
-        return tuple(name for name in self.vocabulary if name in known)
+        """Names of the attributes that the judge reads: those of its `vocabulary`, or all; () without a judge."""
+        names = getattr(self.judge, "vocabulary", self.vocabulary if self.judge is not None else ())
+        return tuple(name for name in self.vocabulary if name in names)
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -190,7 +188,7 @@ class Model:
         return device_of(self.generator) or self.bank.device
 
     def check_label(self, label: int | Sequence[float] | None) -> Label | None:
-        """Return a label under which the heads are valid, as it is recorded; by default the one they were fitted under.
+        """Return a label, as provenance records it, under which the heads are valid; by default that of their training.
 
         Raises:
             ArgumentError: the generator has no such label, or needs one, or the heads were fitted under another.
@@ -201,17 +199,17 @@ class Model:
         return checked
 
     def check_truncation(self, truncation: float | None) -> float:
-        """Return a psi under which the heads are valid; by default the model's own.
+        """Return the truncation psi, by default the model's own, if the heads are valid at it.
 
         Raises:
-            ArgumentError: the heads were fitted under others.
+            ArgumentError: the heads were fitted at others.
         """
         psi = self.truncation if truncation is None else truncation
         self.bank.fitted.check_truncation(psi, self.name)
         return psi
 
     def judge_images(self, images: Tensor) -> Values:
-        """Return the judge's values of images (n, channels, height, width), by the attributes that it reads."""
+        """Return the judge's values for images (n, channels, height, width), by attribute; {} without a judge."""
         names = self.judged_names
         if self.judge is None or not names:
             return {}
@@ -234,9 +232,9 @@ class Model:
         still there and holds the same weights of the generator. Links out of that folder are not followed.
 
         Args:
-            folder: is made if it is not there; files of an earlier model in it are removed, others stay.
-            license: of the weights, as hubs abbreviate it: "apache-2.0", "cc-by-nc-4.0", "other". By default the one
-                that the model came with, else "unknown".
+            folder: folder to write, made if it is missing; files of an earlier model in it are removed, others stay.
+            license: licence of the weights, as hubs abbreviate it: "apache-2.0", "cc-by-nc-4.0", "other". By default
+                that of the loaded model, else "unknown".
 
         Returns:
             The folder.
@@ -261,7 +259,7 @@ class Model:
             name: `owner/name`; the repository is made if it is not there. See `energyql.models.hub.upload`.
             license: as for `save_pretrained`.
             private: whether a new repository is private; one that is there must be.
-            message: of the commit.
+            message: message of the commit.
 
         Raises:
             ModelError: as for `save_pretrained`; or the hub refuses, or cannot be reached.
@@ -287,7 +285,7 @@ def load_model(
 
     Args:
         model: a packaged model's name, such as "avatars", or a folder.
-        device: where to compute.
+        device: device for all computations.
         generator: for a folder that does not hold it, the generator, or the name of its code: `module:factory`, where
             the factory is a class or a function without arguments, or the name of an installed plugin.
         judge: takes the place of the folder's judge: a judge or function as for `Model`, or its name; "none" for none.
@@ -334,7 +332,7 @@ def load_model(
 
 
 def _read_config(folder: Path) -> tuple[str, float, object]:
-    """Return the name of a model, its truncation, and the name of its judge, if it has one by name."""
+    """Return name and truncation of a model, and its entry "judge", the name of a judge that is code, or `None`."""
     path = folder / CONFIG
     config = read_json(path)
     with reading(path):
@@ -348,11 +346,11 @@ def _read_config(folder: Path) -> tuple[str, float, object]:
 
 
 def _judge_report(folder: Path, judge: ImageLabeller) -> Mapping[str, HeadReport]:
-    """Return the quality of a judge: its own report, or that in the folder if it is about this judge."""
+    """Return the quality of a judge: its own report, or that in the folder if it is about this code; else {}."""
     if isinstance(judge, Judge | JointJudge):
         return judge.report
-    known = read_given(folder)
-    return {} if known is None or known.mark != judge_mark(judge) else known.measured
+    report = read_given(folder)
+    return {} if report is None or report.mark != judge_mark(judge) else report.measured
 
 
 def judge_mark(judge: Any) -> str:
@@ -400,14 +398,14 @@ def save_model(
 
 
 def save_named_model(folder: Path, name: str, generator: str, *, truncation: float = 1.0) -> None:
-    """Write the name of the generator's code into `config.json`; of a model that is there, all else stays."""
+    """Write the name of the generator's code into `config.json`; other entries of an existing file stay."""
     old = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else {}
     new = {"generator": {"kind": NAMED, "name": generator}}
     write_json(folder / CONFIG, {"format": FORMAT, "name": name, "truncation": truncation} | old | new)
 
 
 def record_judge(folder: Path, name: str) -> None:
-    """Write the name of a judge, as `import_labeller` takes it, into the configuration of a model folder."""
+    """Write the name of a judge, an argument of `import_labeller`, into `config.json` of a model folder."""
     write_json(folder / CONFIG, read_json(folder / CONFIG) | {"judge": name})
 
 
@@ -420,10 +418,10 @@ def save_converted(
     `card.md` says the same to people.
 
     Args:
-        folder: where to write.
-        name: of the model.
-        generator: of a known family, read from `checkpoint`.
-        checkpoint: the file.
+        folder: folder to write.
+        name: name of the model.
+        generator: generator of a known family, read from `checkpoint`.
+        checkpoint: the checkpoint file.
         truncation: psi used unless a call says otherwise; by default that of the family.
 
     Returns:
@@ -491,7 +489,10 @@ def _write_pretrained(folder: Path, model: Model, *, license: str | None, hub_na
 
 
 def _described(folder: Path, weights: Path) -> dict[str, Any] | None:
-    """Return the configuration of a model folder, if it is still there and holds these weights, in any precision."""
+    """Return the configuration of a model folder, or `None` unless it holds the weights of the file `weights`.
+
+    The weights may be in another precision.
+    """
     try:
         described, old, new = read_json(folder / CONFIG), read_tensors(folder / WEIGHTS), read_tensors(weights)
     except ModelError:
@@ -511,7 +512,7 @@ def _is_png(path: Path) -> bool:
 
 
 def _smallest(generator: Any) -> torch.dtype:
-    """Return half precision if it holds all weights exactly, as it does for those that were read in it."""
+    """Return half precision if all weights are exact in it, else full precision."""
     state = generator.state_dict() if isinstance(generator, torch.nn.Module) else {}
     weights = [tensor for tensor in state.values() if tensor.is_floating_point()]
     exact = all(torch.equal(weight.half().to(weight.dtype), weight) for weight in weights)
@@ -519,13 +520,13 @@ def _smallest(generator: Any) -> torch.dtype:
 
 
 def _use(model: Model, hub_name: str, mark: str) -> str:
-    """Return the part of a card that says how a model is used, and what its attributes are."""
-    known, rows = model.bank.vocabulary, []
-    for name, spec in known.items():
+    """Return the section of a card on the use of a model and on its attributes, as Markdown."""
+    vocabulary, rows = model.bank.vocabulary, []
+    for name, spec in vocabulary.items():
         values = KINDS[spec.kind].listed(spec)
         cells = (f"`{name}`", spec.kind, values, spec.description, str(model.bank.reports.get(name, "not measured")))
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n")
-    name, first = next(iter(known.items()))
+    name, first = next(iter(vocabulary.items()))
     query = str(KINDS[first.kind].example(E[name], first))
     return f"""## Use
 

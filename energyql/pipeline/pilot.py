@@ -1,4 +1,4 @@
-"""A pilot: how common a query is under the prior, and what its samples will cost, before it is sampled."""
+"""A pilot run: estimates of how common a query is under the prior, and of the cost of its samples."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from energyql.sampling import SampleResult
 from energyql.sampling.base import effective_samples
 
 PRIOR = 4096
-"""Draws from the prior."""
+"""Number of draws from the prior."""
 SAMPLES = 64
-"""Samples that are drawn to see what they cost."""
+"""Number of samples that are drawn to estimate their cost."""
 PICTURES, PICTURE_SAMPLES = 128, 8
-"""The same where each of them is a picture: a common query is then known to a sixth, a rare one not well."""
+"""`PRIOR` and `SAMPLES` if each draw is a picture: the error is a sixth for a common query, more for a rare one."""
 ENOUGH = 100
-"""Effective draws from the prior for a relative error of a tenth; with fewer, the proposals of the sampler count."""
+"""Effective draws from the prior for a relative error of a tenth; with fewer, the sampler's proposals are used."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,11 @@ class Pilot:
         prevalence_error: its standard error.
         satisfied: mean of P(query) over samples of the default sampler: the share of them that satisfies the query, as
             far as the heads are calibrated there.
-        evaluations: of the energy, for one sample of the default sampler.
+        evaluations: mean number of evaluations of the energy for one sample of the default sampler.
         evaluations_error: its standard error.
         finished: share of these samples that the sampler could finish.
-        generator_calls: for one sample, where attributes are read off pictures; an evaluation with gradient counts as
-            two. `None` for heads.
+        generator_calls: mean number of calls of the generator for one sample, if attributes are read off pictures; an
+            evaluation with gradient counts as two. `None` for heads.
     """
 
     prevalence: float
@@ -112,8 +112,8 @@ def prevalence(energies: Tensor, sampled: SampleResult | None = None) -> tuple[f
     """Estimate P(query) under the prior.
 
     Args:
-        energies: of draws from the prior, in nats, (n,).
-        sampled: samples of the posterior at strength 1, whose proposals are used where the draws are too few.
+        energies: energies of draws from the prior, in nats, (n,).
+        sampled: samples of the posterior at strength 1; their proposals are used if the draws are too few.
 
     Returns:
         The estimate and its standard error.

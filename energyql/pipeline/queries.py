@@ -17,14 +17,14 @@ from energyql.pipeline.settings import EXACT
 from energyql.vocabulary import Vocabulary
 
 MOST_BYTES = 1 << 20
-"""Largest file of queries."""
+"""Largest size of a file of queries, in bytes."""
 SUFFIXES = (".txt", ".queries")
 """Suffixes of files of queries. A text that ends in one is a path, even if no such file exists."""
 
 
 @dataclass(frozen=True, slots=True)
 class ListedQuery:
-    """An entry of a list of queries, as written.
+    """An entry of a list of queries, before any check.
 
     Args:
         query: text or tree.
@@ -66,7 +66,7 @@ class CheckedQuery:
         return f"{self.place or 'a query'} ({self.title or shorten(str(self.expr), 60)})"
 
     def means_the_same(self, other: CheckedQuery) -> bool:
-        """Whether both have the same tree or equal rules, however they are spelled."""
+        """Return whether both have equal trees or equal compiled rules."""
         return self.expr == other.expr or self.rule == other.rule
 
 
@@ -83,14 +83,14 @@ def read_queries(path: Path) -> list[ListedQuery]:
         text = read_bytes(path, MOST_BYTES, DataError).decode("utf-8-sig")
     except UnicodeDecodeError:
         raise DataError(f"{path} is not text in UTF-8", hint="save it as text in UTF-8") from None
-    found = []
+    entries = []
     for number, line in enumerate(text.splitlines(), start=1):
         title, query = split_line(line)
         if query or title:
-            found.append(ListedQuery(query, title, f"line {number}"))
-    if not found:
+            entries.append(ListedQuery(query, title, f"line {number}"))
+    if not entries:
         raise DataError(f"{path} holds no query", hint="write one a line, such as: smile AND NOT hat")
-    return found
+    return entries
 
 
 def split_line(line: str) -> tuple[str, str]:
@@ -115,18 +115,18 @@ def split_line(line: str) -> tuple[str, str]:
 
 
 def list_queries(queries: str | Expr | Iterable[object] | Mapping[str, object]) -> list[ListedQuery]:
-    """Return the entries of a list as Python programs write it: queries, pairs (title, query), or a dict by title."""
+    """Return the entries of a query, of a list of queries or of pairs (title, query), or of a dict by title."""
     if isinstance(queries, (str, Expr)):
         queries = [queries]
     items: Iterable[object] = queries.items() if isinstance(queries, Mapping) else queries
-    found = []
+    entries = []
     for number, item in enumerate(items, start=1):
         if isinstance(item, ListedQuery):
-            found.append(item)
+            entries.append(item)
             continue
         title, query = item if isinstance(item, tuple) and len(item) == 2 else ("", item)
-        found.append(ListedQuery(query, str(title), f"query {number}"))  # type: ignore[arg-type]  # checked below
-    return found
+        entries.append(ListedQuery(query, str(title), f"query {number}"))  # type: ignore[arg-type]  # checked below
+    return entries
 
 
 def check(entry: ListedQuery, vocabulary: Vocabulary, semantics: str) -> CheckedQuery:

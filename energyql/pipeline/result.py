@@ -52,7 +52,7 @@ _SIDE = 128
 
 
 def reading(judged: Mapping[str, npt.NDArray[Any]], index: int, only: Iterable[str] | None = None) -> str:
-    """Return the judged values of one picture, of all or `only` some attributes: smile, hair = red; no hat, no cap."""
+    """Return the judged values of a picture in words, of all or `only` some attributes: smile, hair = red; no hat."""
     present: list[str] = []
     absent: list[str] = []
     for name in judged if only is None else [name for name in only if name in judged]:
@@ -77,27 +77,27 @@ def alternative_text(
     Args:
         judged: values of all pictures by the judge.
         index: the picture, counted from 0.
-        count: of all pictures.
+        count: number of all pictures.
         judge: name of the judge.
         verdicts: pairs of a query, and whether it holds.
-        doubtful: whether the sample is, see `Result`.
+        doubtful: whether the sample is doubtful, see `Result`.
     """
     read = f"{judge[:1].upper()}{judge[1:]}: {reading(judged, index)}. " if judge and judged else ""
-    asked = " ".join(
+    answers = " ".join(
         f"The query {query if len(query) <= MOST_QUERY else query[:MOST_QUERY] + '…'} {HOLDS[holds]}."
         for query, holds in verdicts
     )
     doubt = f" It is doubtful: {DOUBT}." if doubtful else ""
-    return f"Picture {index + 1} of {count}. {read}{asked}{doubt}"
+    return f"Picture {index + 1} of {count}. {read}{answers}{doubt}"
 
 
 def tile(picture: Image.Image, caption: str, holds: bool | None, text: str, doubtful: bool = False) -> Markup:
-    """Return a picture above its caption, its verdict, a tick or a cross, and the mark of a doubtful sample.
+    """Return a picture as HTML, above its verdict (a tick or a cross), its caption, and the mark of a doubtful sample.
 
-    All but the marks has the colours of the notebook.
+    The caption has the colours of the notebook.
     """
     source, style = picture_uri(picture, 2 * _SIDE), "display:block;max-width:none;border-radius:8px"
-    shown = element("img", src=source, alt=text, title=text, width=_SIDE, style=style)
+    image = element("img", src=source, alt=text, title=text, width=_SIDE, style=style)
     mark: Markup | str = ""
     if holds is not None:
         path = "M2 6l3 4 7-9" if holds else "M2 1l9 9m0-9l-9 9"
@@ -105,25 +105,25 @@ def tile(picture: Image.Image, caption: str, holds: bool | None, text: str, doub
         mark = element("svg", stroke, width=14, height=12, viewBox="0 0 14 12", aria_hidden="true")
     warning = element("strong", MARK, title=DOUBT, style=f"color:{DOUBTFUL};font-weight:600") if doubtful else ""
     below = element("span", mark, " ", caption, " " if doubtful else "", warning, style="font-size:12px;opacity:.85")
-    return element("figure", shown, below, style=f"margin:0;width:{_SIDE}px")
+    return element("figure", image, below, style=f"margin:0;width:{_SIDE}px")
 
 
 Key = int | slice | Sequence[int] | Sequence[bool] | npt.NDArray[Any] | Tensor
-"""How samples of a result are named; see `Result.__getitem__`."""
+"""A selection of samples of a result; see `Result.__getitem__`."""
 COMMON = ("canonical", "model", "fingerprints", "semantics", "truncation", "label", "judge")
-"""Facts that results must share to be joined: those that the numbers and verdicts of a sample refer to."""
+"""Facts of the provenance that must be equal in results to be joined, because measurements depend on them."""
 COUNTED = ("wanted", "budget")
-"""Facts that add up."""
+"""Facts of the provenance that are summed when results are joined."""
 _MEANS = ("evaluations_mean", "gradients_mean", "generator_calls_mean", "exact")
 _SUMS = ("seconds_sampling", "seconds_drawing", "steps_rejected", "drawn")
 _MAXIMA = ("evaluations_max",)
 
 
 def positions(key: Key, count: int) -> npt.NDArray[np.int64]:
-    """Return the numbers of the samples, of `count`, that a key names; see `Result.__getitem__`.
+    """Return the positions of the samples that a key selects among `count`; see `Result.__getitem__`.
 
     Raises:
-        ArgumentError: as there.
+        ArgumentError: as for `Result.__getitem__`.
     """
     if isinstance(key, slice):
         try:
@@ -179,7 +179,7 @@ def join_provenance(parts: Sequence[Mapping[str, Any]], count: int) -> dict[str,
 
     Args:
         parts: provenance of each result, at least one.
-        count: number of samples of all.
+        count: number of samples of all parts together.
 
     Raises:
         ArgumentError: there are none, or they differ in one of the `COMMON` facts.
@@ -190,9 +190,9 @@ def join_provenance(parts: Sequence[Mapping[str, Any]], count: int) -> dict[str,
     for part in parts[1:]:
         for name in COMMON:
             if (mine := first.get(name)) != (theirs := part.get(name)):
-                shown = "" if name == "fingerprints" else f": {shorten(str(mine))} and {shorten(str(theirs))}"
+                difference = "" if name == "fingerprints" else f": {shorten(str(mine))} and {shorten(str(theirs))}"
                 raise ArgumentError(
-                    f"these results differ in their {'query' if name == 'canonical' else name}{shown}",
+                    f"these results differ in their {'query' if name == 'canonical' else name}{difference}",
                     hint="join results of one query, model and judge, and keep others in a list",
                 )
     joined = {name: value for name, value in first.items() if all(name in part for part in parts)}
@@ -208,7 +208,7 @@ def join_provenance(parts: Sequence[Mapping[str, Any]], count: int) -> dict[str,
 
 
 def join_statistics(parts: Sequence[Mapping[str, float]], counts: Sequence[int]) -> dict[str, float]:
-    """Return the statistics of joined results of so many samples, those that follow from the parts' and no others."""
+    """Return those statistics of joined results that follow from the statistics and sample counts of the parts."""
     parts = [part for part, count in zip(parts, counts, strict=True) if count]
     counts = [count for count in counts if count]
     shared = [name for name in parts[0] if all(name in part for part in parts)] if parts else []
@@ -248,7 +248,7 @@ def as_inference(
     """Return the measurements of a result as data of ArviZ; see `Result.to_arviz`.
 
     Raises:
-        ArgumentError: as there.
+        ArgumentError: as for `Result.to_arviz`.
     """
     arviz = import_optional(
         "arviz_base", "data of ArviZ need arviz-base", 'pip install "arviz-base>=0.6", with Python 3.11 or later'
@@ -257,41 +257,41 @@ def as_inference(
     if type(chains) is not int or not 1 <= chains <= count or count % chains:
         raise ArgumentError(f"{count} samples do not make {chains} chains of one length", hint="take another number")
 
-    def drawn(column: Any) -> npt.NDArray[Any]:
+    def by_chain(column: Any) -> npt.NDArray[Any]:
         array = np.asarray(column)
         return array.reshape(chains, count // chains, *array.shape[1:])
 
-    taken = {"chain", "draw", "z", "z_dim"}
+    reserved = {"chain", "draw", "z", "z_dim"}
     for name, prediction in measurements["probabilities"].items():
         names = {name, f"{name}_value"} if isinstance(prediction, dict) else {name}
-        if clash := names & taken:
+        if clash := names & reserved:
             raise ArgumentError(
                 f"ArviZ needs the name {min(clash)!r} once, and the attribute {name!r} takes it again",
                 hint="use to_pandas, or give the attribute another name where it is trained",
             )
-        taken |= names
+        reserved |= names
     posterior: dict[str, npt.NDArray[Any]] = {}
     dims, coords = {"z": ["z_dim"]}, {}
     for name, prediction in measurements["probabilities"].items():
         if isinstance(prediction, dict):
             dims[name], coords[f"{name}_value"] = [f"{name}_value"], list(prediction)
-            posterior[name] = drawn(np.stack(list(prediction.values()), 1))
+            posterior[name] = by_chain(np.stack(list(prediction.values()), 1))
         else:
-            posterior[name] = drawn(prediction[0] if isinstance(prediction, tuple) else prediction)
+            posterior[name] = by_chain(prediction[0] if isinstance(prediction, tuple) else prediction)
     z, energy = measurements["z"].numpy(), measurements["energy"]
     stats = {
-        "query_energy": drawn(energy),
-        "status": drawn([status.name for status in measurements["status"]]),
-        **{name: drawn(measurements[name]) for name in ("index", "doubtful")},
+        "query_energy": by_chain(energy),
+        "status": by_chain([status.name for status in measurements["status"]]),
+        **{name: by_chain(measurements[name]) for name in ("index", "doubtful")},
     }
-    found = strengths(provenance.get("sampler")) or {1.0}
-    if len(found) == 1:  # joined results of several strengths have no common density
-        stats["lp"] = drawn(-found.pop() * energy - 0.5 * np.square(z, dtype=float).sum(1))
+    strength_values = strengths(provenance.get("sampler")) or {1.0}
+    if len(strength_values) == 1:  # joined results of several strengths have no common density
+        stats["lp"] = by_chain(-strength_values.pop() * energy - 0.5 * np.square(z, dtype=float).sum(1))
     if measurements["satisfied"] is not None:
-        stats["satisfied"] = drawn(measurements["satisfied"])
+        stats["satisfied"] = by_chain(measurements["satisfied"])
     facts = {name: json.dumps(value) for name, value in (("provenance", provenance), ("statistics", statistics))}
     tree: DataTree = arviz.from_dict(
-        {"posterior": posterior, "unconstrained_posterior": {"z": drawn(z)}, "sample_stats": stats},
+        {"posterior": posterior, "unconstrained_posterior": {"z": by_chain(z)}, "sample_stats": stats},
         dims=dims, coords=coords, attrs={"/": {"inference_library": "energyql", **facts}},
     )  # fmt: skip
     return tree
@@ -311,7 +311,7 @@ class Result:
         images: n pictures (PIL, RGB).
         z, w: latents, (n, z_dim) and (n, w_dim), or (n, num_ws, w_dim) in W+; float32 on the CPU.
         index: number of each sample in its run, which with the seed gives the sample again, (n,) int64.
-        energy: of the query at z, in nats, lower is better, (n,) float64.
+        energy: energy of the query at z, in nats, lower is better, (n,) float64.
         probabilities: predictions of the attribute heads, by attribute, in the form that `energyql.score` takes.
         judged: the judge's value of each attribute that it reads, (n,) bool, class names or numbers.
         satisfied: whether the judged values satisfy the query, (n,) bool; `None` if the model has no judge or its judge
@@ -361,8 +361,8 @@ class Result:
         if not len(self) or not heads:
             return line
         value = f"energy {self.energy.mean():.3g}" if self.probability is None else f"P {self.probability.mean():.2f}"
-        known = [f"{name}: {score or 'quality not measured'}" for name, score in heads.items()]
-        return f"{line}; mean {value} by the attribute heads ({', '.join(known)})"
+        qualities = [f"{name}: {score or 'quality not measured'}" for name, score in heads.items()]
+        return f"{line}; mean {value} by the attribute heads ({', '.join(qualities)})"
 
     @property
     def values(self) -> dict[str, npt.NDArray[Any]]:
@@ -463,8 +463,8 @@ class Result:
     def _footer(self) -> str:
         settings = self.provenance
         label = "" if settings.get("label") is None else f", label {settings['label']}"
-        made = f"Model {settings['model']}{label}, seed {settings['seed']}, {settings['semantics']} semantics"
-        return f"{self.summary()}. {made}"
+        origin = f"Model {settings['model']}{label}, seed {settings['seed']}, {settings['semantics']} semantics"
+        return f"{self.summary()}. {origin}"
 
     def save(self, path: str | Path) -> Path:
         """Write the labelled grid to a path that ends in .png, .jpg or .webp, or everything to a folder.
@@ -500,8 +500,8 @@ class Result:
 
     def save_grid(self, folder: Path) -> None:
         """Write `grid.png`, of the first `MOST_PICTURES` samples, to a folder."""
-        shown = self[:MOST_PICTURES]
-        write_picture(folder / GRID, shown.grid(), shown.provenance)
+        first = self[:MOST_PICTURES]
+        write_picture(folder / GRID, first.grid(), first.provenance)
 
     def measurements(self) -> dict[str, Any]:
         """Return the fields with an entry for each sample, without the pictures."""
@@ -543,13 +543,15 @@ class Result:
 
     def _repr_html_(self) -> Markup:
         query, judge = self.provenance["query"], self.provenance["judge"]
-        shown = [(image, self._holds(i), bool(self.doubtful[i])) for i, image in enumerate(self.images[:MOST_PICTURES])]
+        entries = [
+            (image, self._holds(i), bool(self.doubtful[i])) for i, image in enumerate(self.images[:MOST_PICTURES])
+        ]
         tiles = [
             tile(
                 image, caption, holds,
                 alternative_text(self.judged, i, len(self), judge, [(query, holds)], doubtful), doubtful,
             )
-            for i, ((image, holds, doubtful), caption) in enumerate(zip(shown, self._captions(), strict=False))
+            for i, ((image, holds, doubtful), caption) in enumerate(zip(entries, self._captions(), strict=False))
         ]  # fmt: skip
         more = len(self) - len(tiles)
         rows = element("div", *tiles, style="display:flex;flex-wrap:wrap;gap:10px;margin:8px 0")

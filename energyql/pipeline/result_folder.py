@@ -27,9 +27,9 @@ from energyql.vocabulary import ByAttribute
 
 RESULT, LATENTS, GRID, EDIT = "result.json", "latents.safetensors", "grid.png", "edit.json"
 COMPARISON = "comparison.png"
-"""What an inversion has beside its result."""
+"""File that an inversion has beside its result."""
 LABELLING = "pictures.json"
-"""What a folder of pictures to label holds; see `energyql.labelling.folder`."""
+"""File of a folder of pictures to label; see `energyql.labelling.folder`."""
 PROVENANCE = "energyql"
 """Text field of a PNG that holds the provenance."""
 _HEAD = 512
@@ -37,7 +37,7 @@ _PICTURE, _PART = re.compile(r"\d{5,18}\.png"), re.compile(r"\d{5,18}")
 
 
 def is_picture_name(name: object) -> bool:
-    """Whether a name is that of the picture of a saved result."""
+    """Return whether a name has the form of the name of a picture in a saved result."""
     return isinstance(name, str) and _PICTURE.fullmatch(name) is not None
 
 
@@ -69,7 +69,7 @@ def picture_files(folder: Path, first: int = 0) -> list[Path]:
 
 
 def _is_ours(path: Path) -> bool:
-    """Whether a file begins like a picture of a result, whose text field "energyql" comes before its pixels."""
+    """Return whether a file is a PNG with the text field "energyql" before its pixels, as pictures of results are."""
     if not path.is_file():
         return False
     with path.open("rb") as file:
@@ -77,24 +77,25 @@ def _is_ours(path: Path) -> bool:
 
 
 def held_samples(folder: Path) -> int:
-    """Return the number of samples of the result that a folder holds; 0 if it holds none that can be read."""
+    """Return the number of samples of the result in a folder; 0 if there is no result that can be read."""
     with suppress(ModelError, KeyError, TypeError):
         return len(read_json(folder / RESULT)["samples"])
     return 0
 
 
 def holds_inversion(folder: Path) -> bool:
-    """Whether the result that a folder holds is that of an inversion, beside its comparison."""
+    """Return whether a folder holds the result of an inversion, with its comparison."""
     with suppress(ModelError, KeyError, TypeError):
         return (folder / COMPARISON).is_file() and "inverted" in read_json(folder / RESULT)["provenance"]
     return False
 
 
 def check_free(folder: Path, count: int, held: int = 0) -> None:
-    """Check that the pictures of samples `held` to `count - 1` take the place of no file that no result wrote.
+    """Check that pictures of samples `held` to `count - 1` would overwrite only pictures of results.
 
     Raises:
-        ArgumentError: they would, or the folder holds an edit, an inversion, or pictures to label.
+        ArgumentError: they would overwrite another file, or the folder holds an edit, an inversion, or pictures to
+            label.
     """
     for what, there in (
         ("an edit", (folder / EDIT).is_file()),
@@ -182,10 +183,10 @@ def write_measurements(
     """Write latents and then `result.json`.
 
     Args:
-        folder: where to.
+        folder: folder to write.
         columns: fields of a `Result` with an entry for each sample, without the pictures.
-        statistics: those of the result.
-        provenance: that of the result.
+        statistics: statistics of the result.
+        provenance: provenance of the result.
         start: the number in the name of the first picture.
     """
     write_tensors(folder / LATENTS, {"z": columns["z"], "w": columns["w"]})
@@ -210,8 +211,8 @@ def read_folder(folder: Path, names: Collection[str]) -> Iterator[dict[str, Any]
     """Yield the fields of each part of a saved result.
 
     Args:
-        folder: which `Result.save` or `energyql.stream` wrote.
-        names: of the fields with an entry for each sample; "images" may be left out.
+        folder: folder that `Result.save` or `energyql.stream` wrote.
+        names: names of the fields with an entry for each sample; "images" may be left out.
 
     Raises:
         DataError: there is no result, or a part is damaged or missing.
@@ -382,4 +383,4 @@ _FIELDS: dict[str, Callable[[Sequence[Any]], Any]] = {
     "satisfied": _verdicts,
     "status": _statuses,
 }
-"""How the column of a field is read, where it is not any column."""
+"""Functions that read the columns of fields from their JSON values; other fields are read by `_column`."""

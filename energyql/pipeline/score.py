@@ -30,7 +30,7 @@ Array = npt.NDArray[np.float64]
 AttributeData = npt.ArrayLike | Mapping[str, npt.ArrayLike] | tuple[npt.ArrayLike, npt.ArrayLike]
 
 SUM_TOLERANCE = 1e-3
-"""How far the probabilities of a categorical attribute may be from adding up to 1; they are then scaled to do so."""
+"""Largest error of the sum of the probabilities of a categorical attribute; they are then scaled to the sum 1."""
 
 
 def score(
@@ -88,9 +88,9 @@ def score_with_rule(
         columns[spec.name] = {label: _array(label, part) for label, part in parts.items()}
     lengths = {label: len(values) for parts in columns.values() for label, values in parts.items() if values.ndim}
     if len(set(lengths.values())) > 1:
-        shown = ", ".join(f"{label}: {length}" for label, length in list(lengths.items())[:6])
+        listing = ", ".join(f"{label}: {length}" for label, length in list(lengths.items())[:6])
         raise DataError(
-            f"arrays have different lengths ({shown})", hint="give a prediction of each attribute for each sample"
+            f"arrays have different lengths ({listing})", hint="give a prediction of each attribute for each sample"
         )
     rows = next(iter(lengths.values()), 1)
     for spec in specs:
@@ -100,10 +100,10 @@ def score_with_rule(
         specs = [_known(spec, vocabulary, columns) for spec in specs]
     if semantics in WITHOUT_FLOOR:
         raise ArgumentError(f"{semantics} reads logits, and predictions here are probabilities", hint="choose exact")
-    known = Vocabulary(specs)
+    own_vocabulary = Vocabulary(specs)
     expr, text = as_query(query)
     try:
-        bound = bind(expr, known, query=text)
+        bound = bind(expr, own_vocabulary, query=text)
     except UnknownAttribute as error:
         error.message = f"there are no predictions of {error.names[0]!r}"  # there is no model that could lack it
         raise
@@ -112,7 +112,7 @@ def score_with_rule(
             forms = "an array is P(yes), a dict has the P of each class, a tuple (mean, std) is of a number"
             error.hint = "\n".join([*filter(None, [error.hint]), f"predictions: {forms}"])
         raise
-    rule = compile_energy_rule(bound, known, semantics, query=text)
+    rule = compile_energy_rule(bound, own_vocabulary, semantics, query=text)
     if not rule.attributes:
         return np.zeros(rows), rule
     predictions = {
@@ -126,7 +126,7 @@ def score_with_rule(
 
 
 def _read(name: str, data: AttributeData) -> tuple[AttributeSpec, dict[str, Any]]:
-    """Return the description of one attribute, and its predictions under their labels in errors."""
+    """Return the description of one attribute, and its predictions by their labels in errors."""
     if isinstance(data, Mapping):
         if not data or not all(isinstance(value, str) for value in data):
             raise DataError(
@@ -159,18 +159,22 @@ def _array(label: str, data: Any) -> Array:
 def _known(
     spec: AttributeSpec, vocabulary: Mapping[str, AttributeSpec], columns: dict[str, dict[str, Array]]
 ) -> AttributeSpec:
-    """Return the vocabulary's description of an attribute; its order of classes is applied to `columns`."""
-    known = vocabulary.get(spec.name)
-    if known is None:
+    """Return the vocabulary's description of an attribute, and put its classes in `columns` into the same order.
+
+    Raises:
+        DataError: the vocabulary has no such attribute, or one of another kind or with other classes.
+    """
+    entry = vocabulary.get(spec.name)
+    if entry is None:
         raise DataError(f"the vocabulary has no attribute {spec.name!r}", hint=f"attributes: {', '.join(vocabulary)}")
-    ends = KINDS[known.kind].columns(known)
+    ends = KINDS[entry.kind].columns(entry)
     if set(ends) != set(KINDS[spec.kind].columns(spec)):
-        expected = ", ".join(known.values) or known.kind
+        expected = ", ".join(entry.values) or entry.kind
         raise DataError(f"attribute {spec.name!r} is {', '.join(spec.values) or spec.kind}, and should be {expected}")
-    if known.values:
-        labels = [f"{spec.name} = {value}" for value in known.values]
+    if entry.values:
+        labels = [f"{spec.name} = {value}" for value in entry.values]
         columns[spec.name] = {label: columns[spec.name][label] for label in labels}
-    return known
+    return entry
 
 
 def _check(spec: AttributeSpec, columns: Mapping[str, Array]) -> None:
@@ -198,7 +202,7 @@ def _tensors(columns: Mapping[str, Array]) -> list[torch.Tensor]:
 
 
 MOST_CHARACTERS = 1 << 27
-"""Longest table that is read: of a device that never ends no more is read, and memory stays below some gigabytes."""
+"""Longest table that is read, so that memory stays below some gigabytes, also for an input that never ends."""
 _DECIMAL_COMMA = re.compile(r"\s*[+-]?\d+,\d+\s*")
 _MOMENT = re.compile(r"(?P<name>.+)[._](?P<moment>mean|std)")
 
@@ -227,7 +231,7 @@ def read_predictions(
             moments.setdefault(match["name"], {})[match["moment"]] = header
 
     def numbers(header: str, low: float = -math.inf, high: float = math.inf) -> list[float]:
-        found = []
+        column = []
         for cell, line in zip(columns[header], lines, strict=True):
             place = f"{source}, line {line}, column {header!r}"
             try:
@@ -241,8 +245,8 @@ def read_predictions(
                     f"{place}: {cell} is not {'a probability from 0 to 1' if high == 1 else 'above 0'}",
                     hint="correct it, or leave the row out",
                 )
-            found.append(number)
-        return found
+            column.append(number)
+        return column
 
     data: dict[str, AttributeData] = {}
     for name in dict.fromkeys([*single, *classes, *moments]):
@@ -265,14 +269,14 @@ def read_predictions(
 
 
 def find_delimiter(read: Callable[[str], Iterable[list[str]]]) -> str:
-    """Return the delimiter that gives most columns: comma, semicolon or tab. Rows of one length come first.
+    """Return the delimiter, comma, semicolon or tab, that gives most columns; first those that give rows of one length.
 
     Args:
-        read: reads the rows with a delimiter. Rows are counted and not kept, because they take several times the memory
-            of the text.
+        read: function from a delimiter to the rows. They are not stored, because they take several times the memory of
+            the text.
     """
     sizes = {mark: [len(cells) for cells in read(mark) if cells] for mark in ",;\t"}
-    even = {mark: found for mark, found in sizes.items() if len(set(found)) == 1 < found[0]}
+    even = {mark: widths for mark, widths in sizes.items() if len(set(widths)) == 1 < widths[0]}
     return max(even or sizes, key=lambda mark: sizes[mark][0] if sizes[mark] else 0)
 
 
@@ -339,9 +343,9 @@ class Ranking:
     Attributes:
         columns: names of the numbers that were added: `rank`, `energy` in nats, and `probability` where the energy is
             that of a probability.
-        numbers: those numbers, a list a row.
+        numbers: the numbers in these columns, a list for each row.
         header: names of the columns of the table.
-        rows: the cells of the table, a list a row.
+        rows: the cells of the table, a list for each row.
     """
 
     columns: list[str]
@@ -378,16 +382,16 @@ def rank_table(
     """
     expr, text = as_query(query)
     header, rows, lines = read_table(source)
-    found, path = predicates(expr), _name(source)
+    nodes, path = predicates(expr), _name(source)
     columns = {name: [row[k] for row in rows] for k, name in enumerate(header)}
-    data = read_predictions(columns, {node.name for node in found}, path, lines)
-    _check_columns(found, data, header, path, text)
+    data = read_predictions(columns, {node.name for node in nodes}, path, lines)
+    _check_columns(nodes, data, header, path, text)
     energy, rule = score_with_rule(query, data, semantics)
     energy = np.broadcast_to(energy, (len(rows),))
     added = ["rank", "energy", *(["probability"] if rule.is_probability else [])]
-    if taken := [name for name in added if name in header]:
+    if clashes := [name for name in added if name in header]:
         raise DataError(
-            f"{path} has a column {taken[0]!r} already",
+            f"{path} has a column {clashes[0]!r} already",
             hint="rename it or leave it out: the result has one of that name",
         )
     order = np.argsort(energy, kind="stable")[:top]
@@ -408,7 +412,7 @@ def _name_and_class(header: str) -> tuple[str, str]:
 
 
 def _attribute(header: str) -> str:
-    """Return the name of the attribute that a column seems to be about."""
+    """Return the name of the attribute in the header of a column, such as `hair=black` or `age.mean`."""
     name, value = _name_and_class(header)
     moment = _MOMENT.fullmatch(header)
     return name if value else moment["name"] if moment else header
@@ -429,8 +433,8 @@ def _check_columns(
 ) -> None:
     missing = [node for node in nodes if node.name not in data]
     if missing:
-        known = [_attribute(column) for column in header]
-        suggestions = list(dict.fromkeys(filter(None, (closest(node.name, known) for node in missing))))
+        names = [_attribute(column) for column in header]
+        suggestions = list(dict.fromkeys(filter(None, (closest(node.name, names) for node in missing))))
         raise UnknownAttribute(
             f"{path} has no column for {missing[0].name!r}",
             query=text,

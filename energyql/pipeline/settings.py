@@ -42,7 +42,7 @@ DEFAULT_SAMPLER: Final = "slice+descent"
 DEFAULT_PRECISION: Final = "float32"
 DEFAULT_NOISE: Final = "const"
 PICTURES = 16
-"""Pictures of a run, unless a number is given."""
+"""Default number of pictures of a run."""
 MOST_SAMPLES = 1_000_000
 """Most samples of one call."""
 
@@ -72,7 +72,7 @@ def finite_number(name: str, value: float, *, least: float = -math.inf) -> float
 
 
 def several(value: object, one: type | tuple[type, ...] = str) -> list[Any]:
-    """Return the items of a list or the like; a `value` that is of type `one`, or no list, alone."""
+    """Return the items of an iterable as a list; a `value` of type `one`, or no iterable, as a list of one item."""
     return list(value) if isinstance(value, Iterable) and not isinstance(value, one) else [value]
 
 
@@ -101,7 +101,7 @@ class Setting:
     Attributes:
         help: text for the command line.
         request: text for requests; by default `help`.
-        check: called with name and value, unless that is `None`; returns the value, or raises an `ArgumentError`.
+        check: function of name and value, not called for `None`; returns the value, or raises an `ArgumentError`.
         always: whether provenance holds the default too; otherwise it has no entry, as before the setting existed.
         left_out: the places without the setting, each with the reason.
     """
@@ -115,7 +115,7 @@ class Setting:
 
 
 class DrawOptions(TypedDict, total=False):
-    """The fields of `DrawSettings` as keyword arguments of a call, again because type checkers read only source."""
+    """The fields of `DrawSettings` as keyword arguments; repeated here because type checkers read only source."""
 
     semantics: Semantics
     sampler: SamplerName | Sampler
@@ -136,7 +136,7 @@ _SAME_PICTURES = "it does not change which pictures are drawn"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DrawSettings:
-    """Everything besides model, query and count that decides which pictures are drawn.
+    """All settings, besides model, query and count, on which the pictures of a run depend.
 
     Each field is also an option of the command line, a field of requests to the studio, a setting of a data set and a
     fact of provenance, except in the places that its `Setting` names under `left_out`.
@@ -222,14 +222,14 @@ class DrawSettings:
 SETTINGS: Mapping[str, Setting] = {each.name: each.metadata["setting"] for each in fields(DrawSettings)}
 """The fields of `DrawSettings`, in their order."""
 DEFAULTS: Mapping[str, Any] = {each.name: each.default for each in fields(DrawSettings)}
-"""Their defaults."""
+"""The defaults of the fields of `DrawSettings`."""
 
 
 def settings_of(surface: Surface) -> tuple[str, ...]:
-    """Return the names of the settings that a place has, in the order of the fields."""
+    """Return the names of the settings that a place of settings has, in the order of the fields."""
     return tuple(name for name, setting in SETTINGS.items() if surface not in setting.left_out)
 
 
 def setting_types() -> dict[str, Any]:
-    """Return the types of the settings; of the sampler, only those that a text can name."""
+    """Return the types of the settings by name; for the sampler, only the type of its names."""
     return get_type_hints(DrawSettings, localns={"Sampler": SamplerName})

@@ -49,10 +49,10 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 PART = 1024
-"""Samples from which on a part of a folder is full. All measurements of a part are written again with each batch."""
+"""Number of samples at which a part of a folder is full. Each batch rewrites all measurements of its part."""
 OPENING = 16
-"""Samples of the first batch of a folder, which an early interruption leaves: 64 pictures of `avatars` take 3.3 s of
-CPU time, 16 of them 0.8 s, and 16 and then 48 no more than 64."""
+"""Samples of the first batch of a folder, small so that a run that is interrupted early has pictures: 64 pictures of
+`avatars` take 3.3 s of CPU time, 16 of them 0.8 s, and 16 and then 48 no more than 64."""
 _ONE_RUN = ("canonical", "model", "fingerprints", "judge", *settings_of("provenance"), "discriminator")
 """Facts that are the same for all samples of a folder."""
 _MEASURED = tuple(name for name in PER_SAMPLE if name != "images")
@@ -109,15 +109,15 @@ class FolderRun:
     """A run that is written to a folder batch by batch, after the samples that the folder holds.
 
     Args:
-        folder: new, or with the beginning of the same run.
-        prepared: the query.
+        folder: a new folder, or one with the beginning of the same run.
+        prepared: the compiled query.
         n: number of samples of the whole run; by default `PICTURES`, or as many as the folder holds if that is more.
         first: number of its first sample, or of the one after the last in the folder.
 
     Attributes:
         removed: number of samples that the folder held beyond the n-th.
 
-    Nobody else may write the folder until the run has ended, or is given up.
+    Other writers of the folder are refused until the run has ended.
 
     Raises:
         ArgumentError: `folder` cannot be written, holds other files of these names, or is being written by somebody
@@ -143,7 +143,7 @@ class FolderRun:
             self._held = stack.pop_all()
 
     def _look(self, n: int | None, count: int, first: int) -> None:
-        """Read what the folder holds, and remove what is not, or no longer, of the run."""
+        """Read the samples in the folder, and remove files that are not, or no longer, of the run."""
         folder = self.folder
         finish_saving(folder)
         begin = self._read() if (folder / RESULT).is_file() else first
@@ -187,14 +187,14 @@ class FolderRun:
                 yield batch
 
     def _mark(self) -> tuple[int, ...] | None:
-        """Return what tells the last description of the folder from any other; `None` if there is none."""
+        """Return numbers that change whenever the last `result.json` is replaced; `None` if there is none."""
         with suppress(FileNotFoundError):
             facts = (self._part(self.folder) / RESULT).stat()
             return facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns
         return None
 
     def _read(self) -> int:
-        """Read what the folder holds; return the number of its first sample."""
+        """Read the samples in the folder; return the index of the first one in the run."""
         check_run(self.folder, self._prepared.provenance)
         begin = 0
         for start, part in [(0, self.folder), *part_folders(self.folder)]:
@@ -213,9 +213,9 @@ class FolderRun:
                 self._save_grid(staged)
             return
         *before, self._start = [0, *(start for start, _ in part_folders(self.folder) if start < self._n)]
-        kept = read_part(self._part(self.folder), _MEASURED)
+        columns = read_part(self._part(self.folder), _MEASURED)
         rows = np.arange(self._n - self._start)
-        last = Result(images=[], **kept | {name: take_rows(kept[name], rows) for name in _MEASURED})
+        last = Result(images=[], **columns | {name: take_rows(columns[name], rows) for name in _MEASURED})
         self._last, self._verdicts = last, [*self._verdicts[: len(before)], _verdicts_only(last)]
         with saving(self.folder, lambda folder: [self._part(folder) / RESULT, *self._excess(folder)]) as staged:
             self._write(last, staged)
@@ -228,12 +228,12 @@ class FolderRun:
         return [*picture_files(self._part(folder), len(self)), *left, *part_files(folder, len(self))]
 
     def _save_grid(self, folder: Path) -> None:
-        """Write the grid of the first samples, if the run has no more."""
+        """Write the grid again if the folder has fewer samples than a grid."""
         if len(self) < MOST_PICTURES:
             Result(**read_part(self.folder, PER_SAMPLE))[: len(self)].save_grid(folder)
 
     def _append(self, batch: Result) -> None:
-        """Add a batch to the last part, or as a new one where that is full."""
+        """Write a batch to the last part, or to a new part if that is full."""
         held = len(self)
         if self._last is not None and len(self._last) >= PART:
             self._start, self._last = held, None
@@ -265,22 +265,22 @@ def check_run(folder: Path, provenance: Mapping[str, Any]) -> None:
     finish_saving(folder)
     if not (folder / RESULT).is_file():
         return
-    found = read_part(folder, ())["provenance"]
+    old = read_part(folder, ())["provenance"]
     hint = "name another folder, or remove this one"
     for name in _ONE_RUN:
         default = DEFAULTS.get(name)  # of a setting that is not recorded
-        theirs, ours = (json.loads(json.dumps(facts.get(name, default))) for facts in (found, provenance))
+        theirs, ours = (json.loads(json.dumps(facts.get(name, default))) for facts in (old, provenance))
         if theirs != ours:
             start, as_text = 0, sampler_text if name == "sampler" else str
             theirs, ours = as_text(theirs), as_text(ours)
             if name == "sampler":  # its many settings, from the first one that differs
                 same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(theirs, ours, strict=False)))
                 start = 1 + max(theirs.rfind("(", 0, same), theirs.rfind(" ", 0, same))
-            shown = "" if name == "fingerprints" else f": {shorten(theirs[start:])}, not {shorten(ours[start:])}"
+            difference = "" if name == "fingerprints" else f": {shorten(theirs[start:])}, not {shorten(ours[start:])}"
             what = {"canonical": "query", "fingerprints": "training of the model"}.get(name, name)
-            raise DataError(f"{folder} holds a run of another {what}{shown}", hint=hint)
-    if ("budget" in found) != ("budget" in provenance):
-        kind = "with" if "budget" in found else "without"
+            raise DataError(f"{folder} holds a run of another {what}{difference}", hint=hint)
+    if ("budget" in old) != ("budget" in provenance):
+        kind = "with" if "budget" in old else "without"
         raise DataError(f"{folder} holds a run {kind} a budget", hint=hint)
 
 

@@ -25,13 +25,13 @@ ValueAndGradient = tuple[Float[Tensor, " batch"], Float[Tensor, "batch z_dim"]]
 
 
 class SurrogateEnergy(Protocol):
-    """An energy that is cheap and roughly right, of v, a part of z of few numbers: draws from it are good proposals.
+    """A cheap approximation of an energy, as a function of v, the coordinates of z along a few directions.
 
-    Equal ones give equal energies.
+    Draws from it are good proposals. Equal objects compute equal energies.
     """
 
     def __hash__(self) -> int:
-        """Return the same number for equal ones."""
+        """Return a hash, the same for equal objects."""
 
     @property
     def basis(self) -> Float[Tensor, "r z_dim"]:
@@ -65,16 +65,17 @@ class EnergyFunction(Protocol):
 class Energy(EnergyFunction):
     """An energy in nats, lower is better, that may differ from sample to sample.
 
-    Another object with these methods, or a function, is an energy too, and may have some of the attributes.
+    An object with these methods that does not derive from this class, or a function, is accepted as an energy too.
+    Attributes that it lacks have the defaults of this class.
 
     Attributes:
-        least: the least energy that a latent can reach, in nats, or -infinity where none is the least. Samplers that
-            end where the energy is low enough measure from there.
-        surrogate: makes a `SurrogateEnergy` like this energy; `None` if there is none.
-        kept: of an energy that never changes, a dictionary of its own, empty at first, in which samplers keep what they
-            find out about it and what is the same in every run; `None` for an energy that may change.
+        least: the least energy that a latent can reach, in nats, or -infinity if there is no lower bound. Samplers that
+            end where the energy is low enough compare it with this.
+        surrogate: function that returns a `SurrogateEnergy` of this energy; `None` if there is none.
+        kept: cache of what samplers compute from this energy and need again in every run, empty at first; `None` for
+            an energy that may change.
         costly: whether an evaluation takes as long as drawing a picture. Samplers then evaluate no point before it is
-            needed, and try out few.
+            needed, and make fewer trials.
     """
 
     least: float = 0.0
@@ -105,7 +106,7 @@ def as_energy(energy: EnergyLike, *, first: int = 0, samples: Tensor | None = No
         energy: a function of z, or of z and a parameter called `rows`; or an object with a method `gradient` of the
             same parameters. Without that method the gradient is taken by autograd, in every grad mode.
         first: index in the run of the first sample of the batch, added to the rows.
-        samples: of a part of a batch, the row of each of its members in the batch, (rows,).
+        samples: for a part of a batch, the row in the batch of each of its samples, (rows,).
 
     Returns:
         An energy of z and the rows of the batch or part, with all attributes of an `Energy`. It raises `ArgumentError`
@@ -130,7 +131,7 @@ class AdaptedEnergy(Energy):
     costly: bool
 
     def once(self, key: Hashable, make: Callable[[], Kept]) -> Kept:
-        """Return what `make` returns, which must be the same for equal keys; an energy that never changes keeps it."""
+        """Return the result of `make()`, from the cache `kept` if there is one; it must be the same for equal keys."""
         if self.kept is None:
             return make()
         if key not in self.kept:
@@ -165,12 +166,12 @@ class AdaptedEnergy(Energy):
 
 @dataclass(slots=True, eq=False)
 class PartEnergy(Energy):
-    """The energy of some samples of a run, as a step of a sampler calls it: `rows` are counted among these samples.
+    """The energy of some samples of a batch, which counts its calls; the argument `rows` indexes these samples.
 
     Attributes:
-        energy: of all samples.
-        rows: these samples, (rows,).
-        least: of the energy.
+        energy: energy of all samples of the batch.
+        rows: rows of these samples in the batch, (rows,).
+        least: see `Energy`.
         values: number of calls without a gradient.
         gradients: number of calls with one.
     """
@@ -202,7 +203,7 @@ class PartEnergy(Energy):
 
 
 StepEnergy = AdaptedEnergy | PartEnergy
-"""An energy as steps of samplers take it; `as_energy` makes one."""
+"""The type of energy that steps of samplers call; `as_energy` makes one."""
 
 
 def evaluate_points(
@@ -215,7 +216,7 @@ def evaluate_points(
 
 
 def check_floor(least: float) -> None:
-    """Raise an `ArgumentError` if there is no least energy, from which a sampler could tell how low one is."""
+    """Raise an `ArgumentError` if the least energy is -infinity: no sampler can compare energies with it."""
     if least == -math.inf:
         *others, last = [name for name, make in SAMPLERS.items() if not has_trait(make(), "needs_floor")]
         raise ArgumentError(
@@ -225,7 +226,7 @@ def check_floor(least: float) -> None:
 
 
 def _with_rows(function: Callable[..., Any], first: int, samples: Tensor | None) -> Callable[[Tensor, Tensor], Any]:
-    """Return the function as one of z and of rows of the batch or part."""
+    """Return a function of z and of rows of the batch or part; arguments as for `as_energy`."""
     described = function.forward if isinstance(function, torch.nn.Module) else function
     try:
         takes_rows = "rows" in signature(described).parameters
@@ -291,9 +292,9 @@ class SampleResult:
         z: latents (n, z_dim), on the device and in the dtype of `z0`. Finite wherever `z0` was.
         status: a `Status` code for each sample, (n,) int64, on the CPU like all that follow.
         evaluations: number of evaluations of the energy for each sample, with its gradient or without, (n,) int64.
-        gradients: number of them with a gradient, (n,) int64. A gradient costs about as much again as its energy, or
-            twice.
-        diagnostics: further numbers of each sample, (n,), by names that the sampler documents.
+        gradients: number of evaluations with a gradient, (n,) int64. The gradient costs once or twice as much as the
+            energy alone.
+        diagnostics: further numbers for each sample, (n,), by name; the docstring of the sampler describes them.
     """
 
     z: Float[Tensor, "n z_dim"]
@@ -360,15 +361,15 @@ settings of Nie et al. 2021 (arXiv 2110.10873). `energyql.sampling.registry` lis
 
 
 def has_trait(sampler: object, trait: Literal["descends", "needs_gradient", "needs_floor"]) -> bool:
-    """Return whether a sampler says that of itself; see `BatchSampler`. One that says nothing has no trait."""
+    """Return the trait of a sampler, an attribute of `BatchSampler`; false if the sampler lacks the attribute."""
     return bool(getattr(sampler, trait, False))
 
 
 def check_sampler(sampler: Any) -> None:
-    """Refuse what is no sampler, such as the class of one, or cannot be called like one.
+    """Check that an object is a sampler: that it has a method `sample` with the arguments of `Sampler.sample`.
 
     Raises:
-        ArgumentError: as said; the hint has the signature.
+        ArgumentError: it is a class, has no such method, or the method takes other arguments.
     """
     hint = "def sample(self, energy, z0, *, noise, progress), which returns a SampleResult; or derive from BatchSampler"
     if isinstance(sampler, type):
@@ -382,61 +383,62 @@ def check_sampler(sampler: Any) -> None:
 def draw_with(
     sampler: Sampler, energy: EnergyLike, z0: Tensor, noise: RandomStreams, progress: Progress
 ) -> SampleResult:
-    """Return what a sampler returns, which may be somebody's own; see `Sampler.sample`.
+    """Call `sampler.sample`, and return its result; the sampler may be code of a user. See `Sampler.sample`.
 
     Raises:
-        ArgumentError: that is no `SampleResult` of these samples.
+        ArgumentError: the result is no `SampleResult`, or its latents have another shape than `z0`.
     """
-    drawn: object = sampler.sample(energy, z0, noise=noise, progress=progress)
-    if not isinstance(drawn, SampleResult) or drawn.z.shape != z0.shape:
-        found = f"latents {tuple(drawn.z.shape)}" if isinstance(drawn, SampleResult) else f"a {type(drawn).__name__}"
+    result: object = sampler.sample(energy, z0, noise=noise, progress=progress)
+    if not isinstance(result, SampleResult) or result.z.shape != z0.shape:
+        what = f"latents {tuple(result.z.shape)}" if isinstance(result, SampleResult) else f"a {type(result).__name__}"
         raise ArgumentError(
-            f"sample of {type(sampler).__name__} returned {found}",
+            f"sample of {type(sampler).__name__} returned {what}",
             hint=f"it must return a SampleResult with latents {tuple(z0.shape)}, as one of BatchSampler does",
         )
-    return drawn
+    return result
 
 
 def summarize(result: SampleResult) -> dict[str, float]:
-    """Return costs of a run, and how closely its samples follow the posterior where the sampler aims at it.
+    """Return the costs of a run, and measures of how closely its samples follow the posterior.
 
     Returns:
-        `evaluations_mean` and `evaluations_max` of the energy, and `gradients_mean` of them with a gradient, for every
-        sampler. By diagnostics: `steps_rejected`, their sum. Where the sampler draws from the posterior:
+        For every sampler: `evaluations_mean` and `evaluations_max`, mean and maximum of the evaluations of a sample;
+        `gradients_mean`, mean number of evaluations with a gradient. If the sampler counts them, `steps_rejected`,
+        summed over samples. If the sampler draws from the posterior:
 
         - `acceptance`: accepted proposals over proposals;
         - `exact`: fraction of samples that accepted a proposal;
         - `stages_mean`, with annealing: mean number of stages of the annealed samples;
-        - `effective_samples`: (Σw)²/Σw² of accepted draws by their importance weights w (Kong 1992), which is their
-          number for draws from the prior, and the same of annealed ones; others count for nothing. Well below the
-          number of samples, attributes that the query leaves open may come in the wrong proportions;
-        - `log_probability`: estimate of log P(query) under the prior, in nats (of E[exp(-λE)], for a strength λ not 1),
-          from the proposals (by Wald's identity, since a sample stops once it accepts) or, where too few of them had
-          a low energy and there are any, from the weights.
+        - `effective_samples`: effective number (Σw)²/Σw² by the importance weights w (Kong 1992) of accepted draws,
+          plus that of annealed samples; other samples count 0. If it is well below the number of samples, attributes
+          that the query leaves open may come in the wrong proportions;
+        - `log_probability`: estimate of log P(query) under the prior, in nats (of log E[exp(-λE)] for a strength λ
+          other than 1), from the proposals (by Wald's identity, since a sample stops once it accepts) or, if too few
+          of them had a low energy, from the weights of annealed samples.
     """
     evaluations, diagnostics = result.evaluations.double(), result.diagnostics
-    found = {
+    summary = {
         "evaluations_mean": evaluations.mean().item(),
         "evaluations_max": evaluations.max().item(),
         "gradients_mean": result.gradients.double().mean().item(),
     }
     if "steps_rejected" in diagnostics:
-        found["steps_rejected"] = float(diagnostics["steps_rejected"].sum())
+        summary["steps_rejected"] = float(diagnostics["steps_rejected"].sum())
     if "exact" not in diagnostics:
-        return found
+        return summary
     exact, proposals, mass, log_weights = (
         diagnostics[name].double() for name in ("exact", "proposals", "mass", "log_weight")
     )
     estimate = mass.sum().log() - proposals.sum().log()
     effective = effective_samples(log_weights[exact == 1])
-    found |= {"acceptance": (exact.sum() / proposals.sum()).item(), "exact": exact.mean().item()}
+    summary |= {"acceptance": (exact.sum() / proposals.sum()).item(), "exact": exact.mean().item()}
     if "stages" in diagnostics:
         annealed = log_weights[exact == 0]
         if len(annealed) and mass.sum() < effective_samples(annealed):
             estimate = torch.logsumexp(annealed, 0) - math.log(len(annealed))
-        found["stages_mean"] = diagnostics["stages"][exact == 0].double().mean().item() if len(annealed) else 0.0
+        summary["stages_mean"] = diagnostics["stages"][exact == 0].double().mean().item() if len(annealed) else 0.0
         effective += effective_samples(annealed)
-    return found | {"effective_samples": effective, "log_probability": estimate.item()}
+    return summary | {"effective_samples": effective, "log_probability": estimate.item()}
 
 
 def effective_samples(log_weights: Float[Tensor, " n"]) -> float:
@@ -478,7 +480,7 @@ def _number(value: object) -> bool:
 
 
 def check_counts(sampler: object, **least: int) -> None:
-    """Refuse settings of a sampler that are not whole numbers of at least `least`, by name."""
+    """Refuse settings of a sampler that are not whole numbers; `least` gives the lower bound of each by name."""
     for name, low in least.items():
         value = getattr(sampler, name)
         require(isinstance(value, int) and value >= low, f"{name} must be a whole number of at least {low}", value)
@@ -495,11 +497,11 @@ def check_latents(z0: Tensor) -> None:
 
 
 MOVING = -1
-"""Stands beside the `Status` codes for a sample that has not ended."""
+"""The code, in place of a `Status`, of a sample that has not ended."""
 
 
 def select(state: Any, which: Tensor) -> Any:
-    """Return the rows `which` (indices or a mask) of a state: a tensor, or a tuple of states, named or plain."""
+    """Return the rows `which` (indices or a mask) of every tensor of a state: a tensor, or a tuple of states."""
     if isinstance(state, Tensor):
         return state[which]
     parts = [select(part, which) for part in state]
@@ -511,17 +513,17 @@ class Batch:
     """The samples of one run of a sampler, one row each.
 
     Attributes:
-        energy: called with latents and with the rows of this batch that they belong to.
+        energy: function of latents and of their rows in this batch.
         noise: random numbers of these samples.
-        z: latents where each sample stands, or stood when it ended.
+        z: the current latent of each sample, or the last one of a sample that has ended.
         rows: indices of the samples that still move, ascending.
-        status: `Status` codes; OK unless something else is recorded.
-        values: evaluations of the energy without its gradient.
-        gradients: evaluations with its gradient.
-        energies: the energy at z, in nats, for samplers that keep it; +inf where it is not known.
+        status: `Status` codes, OK at first.
+        values: number of evaluations of the energy without its gradient, by sample.
+        gradients: number of evaluations with the gradient, by sample.
+        energies: energy at z, in nats, if the sampler records it; else +inf.
         diagnostics: numbers (n,) by name, which become those of the result.
         progress: see `Progress`.
-        follows: whether another sampler came before, so that some energies may be known at the start.
+        follows: whether another sampler ran before, which may have recorded `energies`.
     """
 
     energy: AdaptedEnergy
@@ -554,7 +556,8 @@ class Batch:
     ) -> None:
         """Record the samples that end, in a sampler that evaluates all that move equally often.
 
-        `leave` and `stay`, indices or masks of `rows`, say which end and which go on; the rest is of those that end.
+        `leave` and `stay`, indices or masks of `rows`, are the samples that end and that go on. The other arguments are
+        those of the samples that end: final latents, and numbers of evaluations with a gradient and without.
         """
         ended = self.rows[leave]
         self.z[ended], self.status[ended], self.gradients[ended] = z, status, gradients
@@ -562,12 +565,12 @@ class Batch:
         self.rows = self.rows[stay]
 
     def leave_out(self, enough: float) -> None:
-        """End the samples that are known to have an energy of at most `enough`, in nats, where they stand."""
-        if self.follows:  # else nothing is known, and a device would be waited for
+        """End the samples whose recorded energy is at most `enough`, in nats, without moving them."""
+        if self.follows:  # else all are +inf, and `nonzero` would wait for the device
             self.rows = (self.energies > enough).nonzero()[:, 0]
 
     def drop(self, finite: Bool[Tensor, " rows"]) -> None:
-        """End those of `rows` for which `finite` is False, where they stand."""
+        """End those of `rows` for which `finite` is false, with `Status.NON_FINITE`, without moving them."""
         self.status[self.rows[~finite]] = Status.NON_FINITE
         self.rows = self.rows[finite]
 
@@ -589,7 +592,7 @@ class BatchSampler(ABC):
     """A `Sampler` that is written as a function of a `Batch`.
 
     Attributes:
-        name: by which runs record it; the empty text stands for the name of the class.
+        name: the name in records of runs; if empty, that of the class is used.
     """
 
     __slots__ = ()
@@ -597,7 +600,7 @@ class BatchSampler(ABC):
 
     @property
     def descends(self) -> bool:
-        """Whether samples end where the energy is low, and not in proportion to the posterior."""
+        """Whether samples end at low energies, and do not follow the posterior."""
         return False
 
     @property
@@ -607,7 +610,7 @@ class BatchSampler(ABC):
 
     @property
     def needs_floor(self) -> bool:
-        """Whether the sampler must know the least energy that a latent can reach; see `Energy`."""
+        """Whether the sampler needs an energy with a lower bound; see `Energy.least`."""
         return False
 
     @torch.no_grad()
@@ -628,13 +631,13 @@ class BatchSampler(ABC):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StepNoise:
-    """Random numbers of some samples for one step of a sampler, by names: another name, other numbers.
+    """Random numbers of some samples for one step of a sampler; calls with different names give different numbers.
 
     Args:
-        streams: of the run.
+        streams: random streams of the run.
         like: latents (n, z_dim) of the batch, whose shape, dtype and device the numbers have.
         rows: the samples that take the step, as rows of `like`, ascending; all by default.
-        step: name of the step, which no other step of the run has.
+        step: name of the step, unique in the run.
     """
 
     streams: RandomStreams
@@ -663,7 +666,7 @@ class StepNoise:
 
 
 class StepInfo(NamedTuple):
-    """The outcome of a step: for each sample that took it a `Status` with which it ends, or `MOVING`, (rows,) int64.
+    """The outcome of a step for each sample: the `Status` with which it ends, or `MOVING`, (rows,) int64.
 
     `None` stands for `MOVING` in all rows.
     """
@@ -672,17 +675,17 @@ class StepInfo(NamedTuple):
 
     @classmethod
     def where_finite(cls, finite: Bool[Tensor, " rows"]) -> StepInfo:
-        """Return that samples move on where `finite` is true, and end with `Status.NON_FINITE` where it is not."""
+        """Return the info of a step after which samples end with `Status.NON_FINITE` where `finite` is false."""
         return cls(torch.where(finite, MOVING, Status.NON_FINITE))
 
 
 class StepSampler(BatchSampler):
-    """A `Sampler` that is written as one step. What takes the steps ends samples, counts evaluations and reports.
+    """A `Sampler` that is written as one step, `advance`; `run` repeats it, counts evaluations and reports progress.
 
-    A state is a tensor of latents (rows, z_dim), or a `NamedTuple` with these as `z` and with more of each sample, all
-    with a row for each. Row i of all that a step returns may depend on row i of its arguments only. A sample ends when
-    a step says so, where that step leaves it; before a step to latents that are not finite; and after `steps` steps,
-    with the status `after`.
+    A state is a tensor of latents (rows, z_dim), or a `NamedTuple` with these as `z` and further tensors, all with a
+    row for each sample. Row i of all that a step returns may depend on row i of its arguments only. A sample ends if
+    the info of a step has a `Status` for it, with the latent of the new state; if the new latent is not finite, with
+    the latent before the step; and after `steps` steps, with the status `after`.
 
     Attributes:
         steps: number of steps at most.
@@ -699,13 +702,14 @@ class StepSampler(BatchSampler):
 
     @abstractmethod
     def advance(self, state: Any, energy: StepEnergy, noise: StepNoise, number: int) -> tuple[Any, StepInfo]:
-        """Return the state after step `number`, from 0 on, and its outcome, without changing `state`.
+        """Return the state after a step and the outcome of the step, without changing `state`.
 
         Args:
-            state: of the samples that move.
-            energy: of these samples: `energy(z)` in nats, (rows,), and `energy.gradient(z)`, that with the gradient.
-            noise: their random numbers for this step.
-            number: of the step.
+            state: state of the samples that move.
+            energy: energy of these samples: `energy(z)` is (rows,), in nats; `energy.gradient(z)` returns it with the
+                gradient.
+            noise: random numbers of these samples for this step.
+            number: number of the step, from 0 on.
         """
 
     def run(self, batch: Batch) -> None:

@@ -27,12 +27,12 @@ from energyql.sampling.base import (
 MEMORY = 8
 """Pairs of steps and gradient changes from which the curvature is estimated."""
 ENOUGH_DECREASE = 1e-4
-"""Share of the decrease promised by the slope that a step must bring (Armijo)."""
+"""Share of the decrease predicted by the slope that a step must reach to be accepted (Armijo)."""
 FIRST_MOVE = 0.3
-"""Length of the first step in z, whose coordinates have a spread of 1, where no curvature is known."""
+"""Length in z of the first step, before the curvature can be estimated."""
 AIM = 0.8
-"""Share of the energy tolerance that steps aim at. Aimed at all of it, steps would get ever shorter near the end;
-aimed far below, samples would satisfy the query with more certainty than needed, which shifts other attributes."""
+"""Share of the energy tolerance that steps aim at. With a share of 1, steps get ever shorter near the end; with a small
+one, samples satisfy the query with more certainty than needed, which shifts other attributes."""
 LONGEST_MOVE = 1.0
 """Length of the longest step in z."""
 
@@ -41,19 +41,19 @@ LONGEST_MOVE = 1.0
 class DescentSampler(BatchSampler):
     """Descend an energy until the query holds with a given probability, and no further. A `Sampler`.
 
-    L-BFGS (Liu and Nocedal 1989), where steps are halved until they pay. It ends where the flow of `ODESolver` ends, or
-    near there, in fewer and longer steps. A sample that finds no way down ends at that minimum; one whose query holds
-    already stays where it is. The end is the best latent found and never worse than the start. Deterministic: it
-    depends on the start alone, and nothing pulls samples back to the prior. Diagnostics: `value`, λE at the end.
+    L-BFGS (Liu and Nocedal 1989), where steps are halved until the energy decreases enough. It ends at or near the end
+    of the flow of `ODESolver`, in fewer and longer steps. A sample at a minimum ends there; one whose energy is low
+    enough at the start does not move. The energy at the end is never above that at the start. Deterministic: the end
+    depends on the start alone, and no term pulls samples back to the prior. Diagnostics: `value`, λE at the end.
 
     Args:
         strength: λ > 0, multiplies the energy.
-        enough: energy tolerance: a sample is done once λE is at most this many nats above the least that the energy
-            says it can reach (`least`, 0 for most queries); 0.1 above 0 is a probability of 0.9. Energies are then
-            taken for -log P, and steps are as long as would bring P there if its log-odds were linear in z. With None a
-            sample is done at a minimum.
-        tolerance: a sample is at a minimum when three steps in a row bring less than this many nats together.
-        max_evaluations: of the energy's gradient, per sample.
+        enough: energy tolerance: a sample is done once λE is at most this many nats above its least value
+            (`Energy.least`, 0 for most queries); 0.1 above 0 is a probability of 0.9. Energies are then assumed to be
+            -log P, and the length of a step is that which reaches the tolerance if the log-odds of P are linear in z.
+            With `None` a sample is done at a minimum.
+        tolerance: a sample is at a minimum when three successive steps decrease λE by less than this many nats.
+        max_evaluations: most evaluations of the gradient for a sample.
 
     Raises:
         ArgumentError: an argument is outside its range.
@@ -104,16 +104,15 @@ class DescentState(NamedTuple):
     """The samples that descend, one row each in every tensor.
 
     Attributes:
-        z: where they stand.
-        value: λ(E - least) there, in nats.
-        gradient: of the value.
+        z: current latents.
+        value: λ(E - least) at z, in nats.
+        gradient: gradient of the value.
         direction: the next step, before halving.
         slope: product of direction and gradient.
         step: share of the direction that is tried next.
-        scale: inverse curvature by the last pair; 0 if there is none.
+        scale: inverse curvature, estimated from the last pair; 0 if there is none.
         gains: decrease of the value in each of the last three steps.
-        pairs: of each sample the last steps, the changes of the gradient along them, and 1 over the product of both,
-            which is 0 for a sample without such a pair; oldest first.
+        pairs: the last steps, see `_Pair`; oldest first.
     """
 
     z: Float[Tensor, "rows z_dim"]
@@ -142,7 +141,7 @@ class DescentInfo(NamedTuple):
 def descent_init(
     z: Float[Tensor, "rows z_dim"], energy: StepEnergy, settings: DescentSampler
 ) -> tuple[DescentState, DescentInfo]:
-    """Return the state of samples that start to descend at `z`, for one evaluation; see `descent_step`."""
+    """Return the state of samples that start to descend at `z`, after one evaluation of the gradient there."""
     value, gradient = _evaluate(z, energy, settings)
     zero, unknown = torch.zeros_like(value), torch.full_like(value, torch.inf)
     state = DescentState(z, value, gradient, z, zero, zero, zero, (unknown,) * 3, ())
@@ -151,12 +150,12 @@ def descent_init(
 
 
 def descent_step(state: DescentState, energy: StepEnergy, settings: DescentSampler) -> tuple[DescentState, DescentInfo]:
-    """Try one step of L-BFGS for every sample: it is taken if it pays, else the next one is half as long.
+    """Try one step of L-BFGS for every sample: it is taken if the energy decreases enough, else halved next time.
 
     Args:
-        state: from `descent_init` or an earlier step.
-        energy: of these samples, in nats; one call with a gradient.
-        settings: of which `max_evaluations` is not used.
+        state: state from `descent_init` or an earlier step.
+        energy: energy of these samples, in nats; it is called once, with a gradient.
+        settings: settings of the sampler; `max_evaluations` is ignored.
     """
     trial = state.z + state.step[:, None] * state.direction
     value, gradient = _evaluate(trial, energy, settings)
@@ -232,7 +231,7 @@ def _aimed(state: DescentState, which: Bool[Tensor, " rows"], enough: float | No
 
 
 def _distance(value: Float[Tensor, " rows"], descent: Float[Tensor, " rows"], enough: float) -> Float[Tensor, " rows"]:
-    """Return the distance to where the query holds with the wanted probability, if its log-odds are linear in z.
+    """Return the distance at which the energy is `AIM * enough`, if the log-odds of the query are linear in z.
 
     That is Newton's method for one equation: of energies e = `value` the log-odds -log(exp(e) - 1) have the slope
     -1 / (1 - exp(-e)). `descent` is the decrease of the energy per unit of length, at least 0.
@@ -253,12 +252,12 @@ def _outcome(state: DescentState, tolerance: float, enough: float | None) -> Int
 
 
 def _rows_of(which: Tensor, new: Tensor, old: Tensor) -> Tensor:
-    """Return `new` in the rows `which`, else `old`; mostly all rows are new, and nothing is copied."""
+    """Return `new` in the rows `which`, else `old`; no copy is made in the usual case that all rows are new."""
     if bool(which.all()):
         return new
     return torch.where(which if new.ndim == 1 else which[:, None], new, old)
 
 
 def _finite(value: Float[Tensor, " rows"], gradient: Float[Tensor, "rows z_dim"]) -> Bool[Tensor, " rows"]:
-    """Return whether value and gradient are finite; a norm takes a tenth of the time of a test of each number."""
+    """Return whether value and gradient are finite, by a norm: a tenth of the time of a test of each number."""
     return torch.isfinite(value) & torch.isfinite(gradient.norm(dim=1))

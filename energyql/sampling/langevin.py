@@ -27,7 +27,7 @@ from energyql.sampling.ode import VPSchedule
 class LangevinSampler(StepSampler):
     """Iterate `z ← z - h (λ ∇E(z) + z) + noise ε`, whose law tends to `N(z; 0, I) exp(-λ E(z))`. A `Sampler`.
 
-    It does so for `noise` sqrt(2h), the default, up to an error of order h. Nie et al. 2021 (arXiv 2110.10873) take
+    That holds for `noise` sqrt(2h), the default, up to an error of order h. Nie et al. 2021 (arXiv 2110.10873) take
     h = 0.01, noise 0.01 and 100 steps, `LangevinSampler.published()`: noise that belongs to a temperature of 0.005, so
     in effect a descent of the posterior's energy with a pull toward the origin.
 
@@ -73,8 +73,8 @@ def langevin_step(
 
     Args:
         z: latents (rows, z_dim).
-        energy: of these samples, in nats; one call with a gradient.
-        noise: `noise.normals()` is ε.
+        energy: energy of these samples, in nats; it is called once, with a gradient.
+        noise: random numbers of the step: ε is `noise.normals()`.
         step: h, above 0.
         noise_size: standard deviation of the noise, at least 0; sqrt(2h) if it is `None`.
         strength: λ > 0.
@@ -100,7 +100,7 @@ def posterior_score(
 
 
 def _moved(z: Tensor, change: Tensor, finite: Tensor) -> tuple[Tensor, StepInfo]:
-    """Return z + change where that and what led there is `finite`; other samples end at z."""
+    """Return z + change where that is finite and `finite` is true; other samples end at z."""
     there = z + change
     finite = finite & there.isfinite().all(1)
     return torch.where(finite[:, None], there, z), StepInfo.where_finite(finite)
@@ -121,7 +121,7 @@ class PredictorCorrector(StepSampler):
 
     Args:
         steps: N, at least 2.
-        corrections: Langevin steps after each, at least 0.
+        corrections: Langevin steps after each predictor step, at least 0.
         snr: ratio of signal to noise, above 0.
         schedule: β(t).
         strength: λ > 0.
@@ -166,11 +166,11 @@ def predictor_corrector_step(
 
     Args:
         z: latents (rows, z_dim).
-        energy: of these samples, in nats; one call with a gradient, and one for each correction.
-        noise: `noise.normals()` is that of the predictor, `noise.normals("0")` that of the first correction, and so on.
+        energy: energy of these samples, in nats; called with a gradient once, and once for each correction.
+        noise: random numbers: `noise.normals()` for the predictor, `noise.normals("0")` for the first correction, ...
         beta: noise rate times the length of the step in time, above 0 and below 1.
         corrections: number of Langevin steps.
-        snr: ratio of signal to noise, which gives their size.
+        snr: ratio of signal to noise, which determines the size of the corrections.
         strength: λ > 0.
 
     Returns:

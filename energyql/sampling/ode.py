@@ -4,9 +4,7 @@ The rules (initial step, error norm, next step, interpolation) are those of torc
 taken over one sample instead of the whole batch, so that a lone sample takes the very same steps as under `odeint`.
 Equation and chapter numbers: Hairer, Nørsett, Wanner, "Solving Ordinary Differential Equations I", 2nd edition.
 
-`s` is a clock that runs forward.
-
-Each sample has its own steps, in a batch that shrinks.
+The variable `s` of the solver increases. Samples leave the batch when they end.
 """
 
 from __future__ import annotations
@@ -43,11 +41,11 @@ Slope = Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor]]
 """`slope(s, z, rows)`: dz/ds (batch, z_dim) and energies (batch,) of the samples `rows` (batch,), by default of all."""
 
 SAFETY = 0.9
-"""The next step aims at this fraction of the size that would just pass."""
+"""Size of the next step, as a share of the size at which the error would equal the tolerance."""
 LARGEST_GROWTH = 10.0
-"""A step is at most this many times the one before."""
+"""Largest ratio of a step to the step before."""
 LARGEST_CUT = 0.2
-"""A step after a rejected one is at least this fraction of it."""
+"""Smallest ratio of a step to a rejected step before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +53,7 @@ class Tableau:
     """An explicit embedded Runge-Kutta method, as plain numbers (so that no step waits for a device).
 
     Args:
-        order: enters the step-size rule.
+        order: order of the method, for the step-size rule.
         nodes: c₂ … c_s, the place of each stage but the first as a fraction of the step.
         rows: a_ij, row i for stage i + 2.
         solution: b, weights of the stages in the new z.
@@ -83,7 +81,7 @@ class Tableau:
 
 @cache
 def solvers() -> Mapping[str, Any]:
-    """Return torchdiffeq's methods by name. It is imported when they are needed, because it takes SciPy along."""
+    """Return torchdiffeq's methods by name. Torchdiffeq is imported here, at need, because it imports SciPy."""
     try:
         # There is no public name for them; `read_tableau` checks what it finds here.
         from torchdiffeq._impl.odeint import SOLVERS
@@ -155,10 +153,10 @@ class FlowState(NamedTuple):
     """The samples that move, one row each.
 
     Attributes:
-        s: clock.
+        s: clock of each sample.
         step: size of the next step to try.
         z: latents.
-        slope: dz/ds there.
+        slope: dz/ds at z.
     """
 
     s: Float[Tensor, " batch"]
@@ -172,11 +170,11 @@ class Attempt(NamedTuple):
 
     Attributes:
         tableau: the method.
-        slopes: of the stages. The last one starts the next step. In the methods that do not end on
-            their last stage (adaptive_heun, fehlberg2) it belongs to a point beside z1, off by O(step²). torchdiffeq
-            reuses it all the same: the order survives, and a step costs one slope less.
+        slopes: slope at each stage. The last one is the first of the next step. In methods that do not end on their
+            last stage (adaptive_heun, fehlberg2) it is the slope at a point that differs from z1 by O(step²).
+            torchdiffeq reuses it too: the order stays the same, and a step needs one slope less.
         error: estimated error of z1.
-        energy: energies that came with the last slope.
+        energy: energies at the point of the last slope.
     """
 
     tableau: Tableau
@@ -229,7 +227,7 @@ def next_step(step: Float[Tensor, " batch"], ratio: Float[Tensor, " batch"], ord
 def initial_step(
     slope: Slope, rows: Tensor | None, state: FlowState, order: int, rtol: float, atol: float
 ) -> Float[Tensor, " batch"]:
-    """Return sizes for the first attempt, (batch,), at the price of one slope. Section II.4, p. 169."""
+    """Return sizes for the first attempt, (batch,), after one evaluation of the slope. Section II.4, p. 169."""
     scale = atol + rtol * state.z.abs()
     size, speed = _rms(state.z / scale), _rms(state.slope / scale)
     trial = torch.where((size < 1e-5) | (speed < 1e-5), 1e-6, 0.01 * size / speed)
@@ -313,9 +311,9 @@ class VPSchedule:
         return self.beta_min * t + 0.5 * (self.beta_max - self.beta_min) * t**2
 
     def flow_time(self, t0: float, t1: float) -> float:
-        """Return ½ ∫ β from t1 to t0: the autonomous time that the flow dz/dt = ½ β ∇E covers from t0 down to t1.
+        """Return τ = ½ ∫ β from t1 to t0: the time of the flow dz/dt = ½ β ∇E from t0 down to t1, without the rates.
 
-        In that time the flow is plain gradient descent, dz/dτ = -∇E(z). 5.025 from t = 1 to 0 for the default rates.
+        By τ the flow is gradient descent, dz/dτ = -∇E(z). It is 5.025 from t = 1 to 0 for the default rates.
         """
         return 0.5 * (self.integral(t0) - self.integral(t1))
 
@@ -327,7 +325,7 @@ class ODESolver(BatchSampler):
     Deterministic: the end depends on the start alone. Methods, first step and step control are torchdiffeq's, with the
     error norm taken over one sample instead of the batch: a single sample takes the steps that `torchdiffeq.odeint`
     takes with `options={"step_t": [t1]}`, in a batch of any size. A sample that cannot be finished is returned with a
-    `Status`, never raised. Measurements: docs/decisions/per-sample-steps.md.
+    `Status`; no error is raised. Measurements: docs/decisions/per-sample-steps.md.
 
     Low order and loose tolerances are the default because a query is satisfied in a region: the exact path does not
     matter. The paper's settings are `ODESolver("dopri5", rtol=1e-3, atol=1e-3, overshoot=True)`.
@@ -337,16 +335,16 @@ class ODESolver(BatchSampler):
     Args:
         method: one of `adaptive_methods()`.
         rtol, atol: a step passes when the RMS over z_dim of error / (atol + rtol max(abs(z))) is at most 1.
-        max_evaluations: of the energy's gradient, per sample.
+        max_evaluations: most evaluations of the gradient for a sample.
         t0, t1: start and end of the flow in the schedule's time, 0 <= t1 < t0 <= 1.
         schedule: β(t).
         strength: λ > 0, multiplies the energy.
-        enough: energy tolerance: a sample is done, at any time t, once λE is at most this many nats above the least
-            that the energy says it can reach (`least`, 0 for most queries); 0.01 above 0 is a query that holds with
-            probability 0.99. None follows the flow to its end.
-        overshoot: False ends the last step exactly at t1. True does as plain `odeint`: the last step may go beyond t1
-            and z is interpolated back. At loose tolerances it can end far beyond t = 0, where β is negative and the
-            flow climbs; this is there to reproduce published runs.
+        enough: energy tolerance: a sample is done, at any time t, once λE is at most this many nats above its least
+            value (`Energy.least`, 0 for most queries); 0.01 above 0 is a probability of 0.99. With `None` the flow is
+            followed to its end.
+        overshoot: if false, the last step ends exactly at t1. If true, it may go beyond t1, and z is interpolated at
+            t1, as in `odeint`. At loose tolerances the step can end far beyond t = 0, where β is negative and the
+            energy rises; this setting is for reproducing published runs.
 
     Raises:
         ArgumentError: an argument is outside its range.
@@ -383,11 +381,11 @@ class ODESolver(BatchSampler):
 
         Progress is the mean fraction of t covered. Diagnostics: `steps_accepted` and `steps_rejected`.
 
-        A sample that ends, well or badly, leaves the batch at once and is never evaluated again. The samples that are
-        left have all been evaluated equally often, so evaluations are counted on the host, and the device is waited for
-        once a step, to count the samples that move.
+        A sample that ends, with any status, leaves the batch at once and is not evaluated again. The others have all
+        been evaluated equally often, so evaluations are counted on the host. The host waits for the device once a step,
+        to count the samples that move.
 
-        The slope is of the form c(s) g(z), so a sample whose slope is exactly zero at the start never moves, and ends
+        The slope has the form c(s) g(z), so a sample whose slope is exactly zero at the start never moves, and ends
         after this one evaluation.
         """
         each = read_tableau(self.method).evaluations
@@ -411,7 +409,7 @@ class ODESolver(BatchSampler):
         batch.diagnostics["steps_rejected"] = attempts - accepted
 
     def highest(self, energy: StepEnergy) -> float:
-        """Return λE in nats, at which a sample is done."""
+        """Return the largest λE, in nats, at which a sample is done."""
         return -math.inf if self.enough is None else self.enough + self.strength * energy.least
 
     def _end(
@@ -453,9 +451,9 @@ class FlowInfo(NamedTuple):
 def flow_init(
     z: Float[Tensor, "batch z_dim"], energy: StepEnergy, settings: ODESolver
 ) -> tuple[FlowState, Int[Tensor, " batch"]]:
-    """Return the state of samples that start at `z`, and a `Status` or `MOVING` for each, for two evaluations.
+    """Return the state of samples that start at `z`, and a `Status` or `MOVING` for each, after two evaluations.
 
-    See `flow_step`. A sample whose slope is zero never moves.
+    The state is for `flow_step`. A sample whose slope is zero never moves.
     """
     state, first = _at_start(z, energy, settings)
     state, second = _with_step(state, energy, settings)
@@ -479,12 +477,12 @@ def _with_step(state: FlowState, energy: StepEnergy, settings: ODESolver) -> tup
 def flow_step(state: FlowState, energy: StepEnergy, settings: ODESolver) -> tuple[FlowState, FlowInfo]:
     """Try one Runge-Kutta step for every sample, each of its own size, along the flow of `vp_flow`.
 
-    A step is taken if its estimated error is within the tolerances. By it the size of the next one is chosen.
+    A step is taken if its estimated error is within the tolerances. The size of the next step follows from the error.
 
     Args:
-        state: from `flow_init` or an earlier step; its clock s is -t.
-        energy: of these samples, in nats; one call with a gradient for each stage of the method but the first.
-        settings: of which `max_evaluations` is not used. With `overshoot` a sample may end beyond t1.
+        state: state from `flow_init` or an earlier step; its clock s is -t.
+        energy: energy of these samples, in nats; called with a gradient for each stage of the method but the first.
+        settings: settings of the sampler; `max_evaluations` is ignored. With `overshoot` a sample may end beyond t1.
     """
     tableau, stop = _tableau(settings.method), -settings.t1
     attempt = take_step(_slope(energy, settings), tableau, None, state, limit=math.inf if settings.overshoot else stop)
@@ -506,7 +504,7 @@ def flow_step(state: FlowState, energy: StepEnergy, settings: ODESolver) -> tupl
 
 
 def _slope(energy: StepEnergy, settings: ODESolver) -> Slope:
-    """Return the slope of the flow by the clock s = -t."""
+    """Return the function that computes the slope dz/ds of the flow at the clock s = -t."""
     flow = vp_flow(energy, settings.schedule, settings.strength)
 
     def slope(s: Tensor, z: Tensor, rows: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Records of samplers as JSON values, which results and benchmarks keep, and their words for people.
+"""Records of samplers as JSON values, for results and benchmarks, and their descriptions in words.
 
 A record is `{"name": ..., "settings": {...}}`, and so is a setting that is itself an object with settings.
 """
@@ -21,9 +21,9 @@ Record = dict[str, Any]
 def describe_sampler(sampler: object) -> Record:
     """Return the record of a sampler.
 
-    Its name is its `name`, if it derives from `BatchSampler`, or that of its class. Its settings are the fields of a
-    dataclass, or the attributes of another object, numbers, texts and collections of them as they are. Of an object
-    that shows neither, and of other values, the `repr` is recorded.
+    The name is the attribute `name`, if the sampler derives from `BatchSampler`, or that of the class. The settings are
+    the fields of a dataclass, or the attributes of another object. Numbers, texts and collections of them are recorded
+    as they are, other values without fields or attributes by their `repr`.
     """
     return _described(sampler, ())
 
@@ -53,8 +53,8 @@ def _plain(value: object, outer: tuple[int, ...]) -> Any:
         return [_plain(entry, outer) for entry in value]  # type: ignore[attr-defined]
     if isinstance(value, Mapping):
         return {str(key): _plain(entry, outer) for key, entry in value.items()}
-    known = is_dataclass(value) and not isinstance(value, type)
-    return _described(value, outer) if known or not _has_own_repr(value) else repr(value)
+    has_fields = is_dataclass(value) and not isinstance(value, type)
+    return _described(value, outer) if has_fields or not _has_own_repr(value) else repr(value)
 
 
 def _has_own_repr(value: object) -> bool:
@@ -74,7 +74,7 @@ def read_record(value: object) -> Any:
     Until November 2026 files held the `repr` of a sampler in place of its record.
 
     Raises:
-        ValueError: it is nothing of that kind.
+        ValueError: the value is no record, no `repr`, and no list of these.
     """
     if isinstance(value, list):
         return [read_record(one) for one in value]
@@ -83,14 +83,14 @@ def read_record(value: object) -> Any:
     if not isinstance(value, str):
         raise ValueError(f"a sampler is recorded by its name and settings, not by {type(value).__name__}")
     try:
-        found = _read(ast.parse(value, mode="eval").body)
+        record = _read(ast.parse(value, mode="eval").body)
     except (SyntaxError, ValueError, TypeError, KeyError, RecursionError, MemoryError):
-        found = value
-    return found if isinstance(found, dict) else {"name": str(found), "settings": {}}
+        record = value
+    return record if isinstance(record, dict) else {"name": str(record), "settings": {}}
 
 
 def _read(node: ast.expr) -> Any:
-    """Return the value that a part of a `repr` stands for."""
+    """Return a part of a `repr`, given as syntax tree, as a JSON value."""
     if isinstance(node, ast.Tuple | ast.List):
         return [_read(entry) for entry in node.elts]
     if isinstance(node, ast.Constant):
@@ -111,7 +111,7 @@ def _read(node: ast.expr) -> Any:
 
 
 def strengths(record: object) -> set[float]:
-    """Return all strengths in a record, or in several."""
+    """Return all strengths in the record of a sampler, or in a list of records."""
     if isinstance(record, list):
         return set().union(*map(strengths, record))
     if not isinstance(record, dict):
@@ -121,16 +121,16 @@ def strengths(record: object) -> set[float]:
 
 
 def registered(record: object) -> tuple[str, float | None] | None:
-    """Return the name by which `make_sampler` makes a recorded sampler, and its strength; `None` if there is none.
+    """Return name and strength with which `make_sampler` makes the recorded sampler; `None` if there is no such name.
 
-    The strength is `None` where it is 1, which it is unless another is given.
+    The strength is `None` if it is 1, the default.
 
     Raises:
         ValueError: it has a strength that no sampler can have.
     """
-    if len(found := strengths(record)) != 1:
+    if len(values := strengths(record)) != 1:
         return None
-    strength = found.pop()
+    strength = values.pop()
     for name in SAMPLERS:
         if describe_sampler(make_sampler(name, strength)) == record:
             return name, None if strength == 1 else strength
@@ -138,16 +138,16 @@ def registered(record: object) -> tuple[str, float | None] | None:
 
 
 def sampler_words(record: object) -> str:
-    """Return what people call a recorded sampler, or several."""
+    """Return a recorded sampler, or a list of them, in words."""
     if isinstance(record, list):
         return " and ".join(map(sampler_words, record))
     try:
-        found = registered(record)
+        entry = registered(record)
     except ValueError:  # of a result that someone changed
-        found = None
-    if found is None:
+        entry = None
+    if entry is None:
         return str(record["name"]) if isinstance(record, dict) else ""
-    name, strength = found
+    name, strength = entry
     return f"sampler {name}" if strength is None else f"sampler {name}, strength {strength:g}"
 
 

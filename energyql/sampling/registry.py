@@ -28,18 +28,18 @@ from energyql.sampling.ode import ODESolver
 from energyql.sampling.slice import SliceSampler
 
 FLOW_TOLERANCE = 0.01
-"""Energy tolerance in nats of the flows named here: a probability of 0.99."""
+"""Energy tolerance, in nats, of the flows in this module: a probability of 0.99."""
 HANDOVER = 1.0
-"""λE in nats from where slice moves take over from descent: a probability of 0.37."""
+"""λE, in nats, at which descent ends and slice moves begin: a probability of 0.37."""
 
 
 @dataclass(frozen=True)
 class Chain:
     """Run samplers one after the other, each from the latents that the one before returned. A `Sampler`.
 
-    A sample that a sampler could not finish goes on from where it stood; the status of the last one is reported.
-    A sampler that ends where the energy is low enough evaluates no sample that the one before left there.
-    Evaluations add up, and of two diagnostics with the same name the later one is kept.
+    A sample that a sampler could not finish goes on from its latent; the status of the last sampler is reported. A
+    sampler that ends where the energy is low enough does not evaluate samples whose energy is low enough already.
+    Evaluations are summed; of two diagnostics with the same name the later one is returned.
 
     Args:
         samplers: at least one, in their order.
@@ -64,17 +64,17 @@ class Chain:
 
     @property
     def descends(self) -> bool:
-        """Whether the last sampler does; see `BatchSampler`."""
+        """Whether the last sampler descends; see `BatchSampler`."""
         return self.samplers[-1].descends
 
     @property
     def needs_gradient(self) -> bool:
-        """Whether one of the samplers does; see `BatchSampler`."""
+        """Whether one of the samplers follows the gradient; see `BatchSampler`."""
         return any(sampler.needs_gradient for sampler in self.samplers)
 
     @property
     def needs_floor(self) -> bool:
-        """Whether one of the samplers does; see `BatchSampler`."""
+        """Whether one of the samplers needs a lower bound of the energy; see `BatchSampler`."""
         return any(sampler.needs_floor for sampler in self.samplers)
 
     @torch.no_grad()
@@ -86,7 +86,7 @@ class Chain:
             check_floor(as_energy(energy).least)
         results, count = list[SampleResult](), len(self.samplers)
         z: Tensor = z0
-        known: Tensor | None = None
+        energies: Tensor | None = None
         for number, sampler in enumerate(self.samplers):
 
             def share(done: float, moving: int, number: int = number) -> None:
@@ -94,11 +94,11 @@ class Chain:
                     progress((number + done) / count, moving if number == count - 1 else len(z0))
 
             batch = Batch.start(energy, z, noise.part(str(number)), share)
-            if known is not None:
-                batch.energies, batch.follows = known, True
+            if energies is not None:
+                batch.energies, batch.follows = energies, True
             sampler.run(batch)
             results.append(batch.result())
-            z, known = batch.z, batch.energies
+            z, energies = batch.z, batch.energies
         evaluations = torch.stack([result.evaluations for result in results]).sum(0)
         gradients = torch.stack([result.gradients for result in results]).sum(0)
         diagnostics = {name: numbers for result in results for name, numbers in result.diagnostics.items()}

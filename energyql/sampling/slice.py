@@ -1,6 +1,6 @@
 """Draws from the posterior: rejection while it is cheap, then elliptical slice sampling.
 
-Both rely on the prior being N(0, I), from which one can draw at will.
+Both need draws from the prior, N(0, I).
 """
 
 from __future__ import annotations
@@ -42,19 +42,18 @@ from energyql.sampling.rejection import (
 from energyql.sampling.smc import FORGONE, SurrogateProposals
 
 COMMON = 0.05
-"""Share of accepted draws from the prior from which on rejection from the prior is exact, and cheaper than to fit a
-surrogate."""
+"""Least share of accepted draws from the prior at which rejection is cheaper than fitting a surrogate."""
 PATIENCE = 3
-"""Proposals that a sample tries at most, over the number that it takes on average: one in twenty accepts none."""
+"""Most proposals of a sample, as a multiple of the mean number until one is accepted: one in twenty accepts none."""
 RARE, PER_SHARE, FEWEST = 0.04, 1600, 16
-"""Without a surrogate's help, the share below which fewer proposals are tried: `PER_SHARE` times the share, so 32 of
+"""Below the share `RARE`, at most `PER_SHARE` times the share proposals from the prior are tried, so 32 for a share of
 one in 50, and at least `FEWEST`."""
 COSTLY_PILOT = 32
-"""Most draws of a pilot where each of them is a picture. They tell a query of one in four from one of one in ten, and a
-share below `RARE` from a common query, which is all that they decide."""
+"""Most draws of a pilot if each of them is a picture: enough to distinguish shares of one in four and one in ten, and a
+share below `RARE` from that of a common query."""
 WHOLE = 2 * math.pi
 MOST_SHRINKS = 100
-"""Of one move; the bracket is then narrower than the resolution of a float."""
+"""Most shrinks of the bracket in one move, after which it is narrower than the resolution of a float."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +63,9 @@ class SliceSampler(BatchSampler):
     *Rejection.* A sample tries up to `proposals` draws from the prior, its row of `z0` first, and takes the first that
     it accepts, with probability exp(-λE): an exact draw. Energies must be at least 0, as `-log P` is; below, exp(-λE)
     counts as 1. A `pilot`, draws that are the same in every run, estimates how common the query is. If it is rare and
-    the energy has a surrogate, proposals come from there (`SurrogateProposals`), and a sample accepts one with a
-    probability in proportion to its weight. Where trials show that the surrogate does not help, the rarer the query is
-    the fewer proposals are tried. Evaluations of pilot and trials are not counted.
+    the energy has a surrogate, proposals are drawn from the surrogate (`SurrogateProposals`), and accepted with a
+    probability in proportion to their weights. If trials show that the surrogate does not help, fewer proposals are
+    tried for rarer queries. Evaluations of pilot and trials are not counted.
 
     A sample that accepted none picks one of its proposals by importance. From a surrogate that helps, it then makes
     `moves` elliptical slice moves, which leave `N(z; 0, I) exp(-λE)` as it is. Otherwise it goes on in one of two ways:
@@ -76,9 +75,9 @@ class SliceSampler(BatchSampler):
     arXiv physics/9803008), in which samples share no ancestor. They come without their weights, so they follow the
     posterior the better the more moves they get, and the weights say how well.
 
-    *Descent* instead, if `descent` is given. It picks at λ, so that the branches of an OR get about their shares,
-    descends the gradient by this sampler, and makes `moves` slice moves at λ from there. For rare queries that is
-    cheaper and nearer to the posterior. There are no weights.
+    *Descent*, if `descent` is set. It picks at β = λ, so that the branches of an OR get about their shares, descends by
+    this sampler, and makes `moves` slice moves at λ from there. For rare queries that is cheaper than annealing, and
+    nearer to the posterior. There are no weights.
 
     Diagnostics: the number of `proposals` tried, their `mass` (the sum of their weights), `exact` (1 for one that was
     accepted), the `log_weight`, in nats, of accepted and annealed samples (0 for draws from the prior), and, with
@@ -86,15 +85,15 @@ class SliceSampler(BatchSampler):
 
     Args:
         strength: λ > 0.
-        proposals: at most, at least 1.
-        pilot: draws from the prior that tell how common the query is; 0 to try all proposals from the prior. Of an
-            energy that draws pictures, at most `COSTLY_PILOT`.
-        descent: for samples that accept no proposal, in place of annealing.
-        growth: of the exponent from stage to stage, above 1; for annealing.
-        moves: slice moves, at least 1: in a stage, of which the last makes two more; or all there are.
-        bracket: length of the arc in which a slice move looks first, in radians, above 0 and at most 2π. A shorter one
-            needs fewer evaluations, and its moves are shorter.
-        max_evaluations: of the energy, per sample.
+        proposals: most proposals of a sample, at least 1.
+        pilot: number of draws from the prior that estimate how common the query is; 0 to try all proposals from the
+            prior. For an energy that draws pictures, at most `COSTLY_PILOT` are made.
+        descent: sampler for samples that accept no proposal, in place of annealing.
+        growth: factor of the exponent from stage to stage, above 1; for annealing.
+        moves: slice moves, at least 1: in each stage of annealing, with two more in the last; otherwise in all.
+        bracket: length of the arc from which a slice move draws first, in radians, above 0 and at most 2π. A shorter
+            arc needs fewer evaluations, and its moves are shorter.
+        max_evaluations: most evaluations of the energy for a sample.
 
     Raises:
         ArgumentError: an argument is outside its range.
@@ -136,7 +135,7 @@ class SliceSampler(BatchSampler):
             self._anneal(batch, *pick(batch, rounds, proposals, most, self._first_exponents))
             return
         pick(batch, rounds, proposals, most, lambda e: torch.full_like(e[:, 0], self.strength))
-        if trusted is not None and trusted.lost > FORGONE:  # what was accepted needs moves too
+        if trusted is not None and trusted.lost > FORGONE:  # accepted samples need moves too
             batch.rows = (batch.status == Status.OK).nonzero()[:, 0]
         if self.descent is not None and trusted is None:
             self._descend(batch, self.descent)
@@ -146,23 +145,23 @@ class SliceSampler(BatchSampler):
             batch.report(0.5 + 0.5 * (move + 1) / self.moves)
 
     def _proposals(self, batch: Batch) -> tuple[Proposals, int]:
-        """Return proposals, and how many of them a sample tries at most."""
+        """Return the proposals, and the most that a sample tries."""
         # Pilot and trials belong to no sample, so they are the same in every run.
         once, like = batch.energy.once, (self.strength, batch.z.dtype, batch.z.device)
         share, pilot = 1.0, min(self.pilot, COSTLY_PILOT) if batch.energy.costly else self.pilot
         if pilot:
             share = once(("pilot", pilot, *like), lambda: acceptance(batch, self.strength, pilot))
         if share < COMMON and batch.energy.surrogate is not None:
-            found = once(("proposals", *like), lambda: SurrogateProposals(batch, self.strength))
-            if found.trusted and found.cost * share < 1:  # cheaper than the prior
-                return found, min(self.proposals, math.ceil(PATIENCE * found.cost))
-            if not found.trusted and self.descent and found.satisfied > share:  # annealing begins at the prior
-                return found, min(self.proposals, FEWEST)
+            proposals = once(("proposals", *like), lambda: SurrogateProposals(batch, self.strength))
+            if proposals.trusted and proposals.cost * share < 1:  # cheaper than the prior
+                return proposals, min(self.proposals, math.ceil(PATIENCE * proposals.cost))
+            if not proposals.trusted and self.descent and proposals.satisfied > share:  # annealing begins at the prior
+                return proposals, min(self.proposals, FEWEST)
         few = max(FEWEST, math.ceil(PER_SHARE * share)) if share < RARE else self.proposals
         return PriorProposals(), min(self.proposals, few)
 
     def _first_exponents(self, energies: Float[Tensor, "rows proposals"]) -> Float[Tensor, " rows"]:
-        # A ladder that followed the energy of the sample on its way would spoil the weights.
+        # From proposals alone: exponents that depend on the later energy of the sample would bias the weights.
         mean = energies.nanmean(1, keepdim=True)
         spread = (energies - mean).square().nanmean(1).sqrt()
         return (1 / spread.clamp(min=1e-6)).clamp(max=self.strength)
@@ -191,10 +190,10 @@ class SliceSampler(BatchSampler):
 
     def _descend(self, batch: Batch, descent: DescentSampler) -> None:
         rows = batch.rows
-        found = descent.sample(as_energy(batch.energy, samples=rows), batch.z[rows])
-        batch.z[rows] = found.z
-        batch.energies[rows] = found.diagnostics["value"].to(batch.energies) / descent.strength
-        batch.gradients[rows] += found.gradients.to(rows)
+        result = descent.sample(as_energy(batch.energy, samples=rows), batch.z[rows])
+        batch.z[rows] = result.z
+        batch.energies[rows] = result.diagnostics["value"].to(batch.energies) / descent.strength
+        batch.gradients[rows] += result.gradients.to(rows)
 
 
 class SliceInfo(NamedTuple):
@@ -207,8 +206,8 @@ class SliceState(NamedTuple):
     """Samples that make slice moves, one row each.
 
     Attributes:
-        z: where they stand.
-        energies: the energy there, in nats.
+        z: current latents.
+        energies: energy at z, in nats.
     """
 
     z: Float[Tensor, "rows z_dim"]
@@ -224,10 +223,10 @@ def slice_step(
     Murray, Adams and MacKay 2010, arXiv 1001.0175, figure 2.
 
     Args:
-        state: where the samples stand.
-        energy: of these samples, in nats.
-        noise: their random numbers for this move.
-        exponents: β of each sample, (rows,), or of all.
+        state: state of the samples.
+        energy: energy of these samples, in nats.
+        noise: random numbers of these samples for this move.
+        exponents: β of each sample, (rows,), or one number for all.
         bracket: length of the arc around a sample, in radians, from which points are drawn first; the sample is at a
             random place in it (Neal 2003, "Slice sampling", section 4.1, without stepping out). 2π is the whole
             ellipse, as published.
@@ -282,8 +281,8 @@ class AnnealingState(NamedTuple):
     """Samples that are annealed, one row each.
 
     Attributes:
-        z: where they stand.
-        energies: the energy there, in nats.
+        z: current latents.
+        energies: energy at z, in nats.
         beta: the exponent of the next stage, above 0 and at most λ.
         log_weight: logarithm of the importance weight, in nats.
     """
@@ -298,8 +297,8 @@ class AnnealingInfo(NamedTuple):
     """The outcome of a stage, (rows,).
 
     Attributes:
-        last: whether it was at λ, so that the sample is at its end.
-        evaluations: of the energy, int64.
+        last: whether the exponent was λ, so that the sample has ended.
+        evaluations: number of evaluations of the energy, int64.
     """
 
     last: Bool[Tensor, " rows"]
@@ -312,10 +311,10 @@ def annealing_stage(
     """Make the slice moves of a stage with every sample, two more at λ, and then raise β of those that are below λ.
 
     Args:
-        state: of the samples.
-        energy: of these samples, in nats.
-        noise: their random numbers for this stage.
-        settings: of which `strength`, `growth`, `moves` and `bracket` are used.
+        state: state of the samples.
+        energy: energy of these samples, in nats.
+        noise: random numbers of these samples for this stage.
+        settings: settings of the sampler; only `strength`, `growth`, `moves` and `bracket` are used.
     """
     last, evaluations = state.beta >= settings.strength, torch.zeros_like(state.beta, dtype=torch.int64)
     z, energies = state.z, state.energies

@@ -1,10 +1,10 @@
 """Proposals for the posterior of a rare query, by sequential Monte Carlo on a surrogate of the energy.
 
-A surrogate E_s(v) sees z through a few numbers, v = Qz. Particles of `N(v; 0, I) exp(-λ E_s(v))` are made by sequential
-Monte Carlo (Del Moral, Doucet and Jasra 2006), the same in every run; every `SAMPLES_OF_A_SET` samples have a set of
-their own. A proposal is one of them, moved on by random numbers of its own, with the rest of z from the prior. Its
-weight `exp(-λ E(z)) / exp(-λ E_s(v))` makes rejection and importance sampling follow the posterior of E itself, however
-wrong the surrogate.
+A surrogate E_s(v) depends on a few coordinates of z, v = Qz. Draws from `N(v; 0, I) exp(-λ E_s(v))`, called particles,
+are made by sequential Monte Carlo (Del Moral, Doucet and Jasra 2006), the same in every run; every `SAMPLES_OF_A_SET`
+samples share a set of particles. A proposal is a particle, moved by random numbers of its own, with the rest of z from
+the prior. With the weights `exp(-λ E(z)) / exp(-λ E_s(v))` rejection and importance sampling follow the posterior of E,
+even if the surrogate is wrong.
 """
 
 from __future__ import annotations
@@ -22,34 +22,39 @@ from energyql.numerics.random import RandomStreams, normals
 from energyql.numerics.shapes import Float
 from energyql.sampling.base import Batch, SurrogateEnergy, effective_samples, evaluate_points
 
-ANCESTORS, FIRST_PARTICLES = 4096, 131_072
-"""Number of particles that are chosen and moved in a stage, and of the draws from the prior among which the first are
-chosen. All states on the way of a move are particles of the next stage (Dau and Chopin 2022, "Waste-free sequential
-Monte Carlo", arXiv 2011.02328)."""
+ANCESTORS = 4096
+"""Number of particles that are chosen and moved in a stage. The states after each move are particles of the next stage
+(Dau and Chopin 2022, "Waste-free sequential Monte Carlo", arXiv 2011.02328)."""
+FIRST_PARTICLES = 131_072
+"""Number of draws from the prior, the particles of the first stage."""
 LEAST_EFFECTIVE = 0.5
-"""Effective share of the particles by their weights that a stage keeps: how fast the exponent rises."""
+"""Effective share of the particles, by their weights, at the next exponent, which is chosen by it."""
 ANGLES = (0.9, 0.5, 0.3)
 """Lengths of the moves of a particle, in radians: v becomes v cos + (a draw from the prior) sin."""
-OWN_SWEEPS, FEW_SWEEPS = 4, 1
-"""Moves at all angles by which a proposal leaves its particle; and where the surrogate is not trusted, so that
-proposals are only starts of a descent."""
-SAMPLES_OF_A_SET, SETS = 2048, 1 << 32
-"""Samples that share their particles, by their number in the run, and how many sets there are until the first comes
-again. Particles are worth some thousands of independent draws, and shared by many more samples they would keep these
-from coming nearer to the posterior."""
-SWEEPS, MOST_STAGES = 3, 100
-"""Moves at all angles in a stage, and stages until the exponent jumps to the end."""
+OWN_SWEEPS = 4
+"""Sweeps (a move at each angle) from a particle to a proposal."""
+FEW_SWEEPS = 1
+"""The same if the surrogate is not trusted, so that proposals are only starts of a descent."""
+SAMPLES_OF_A_SET = 2048
+"""Successive samples of a run that share a set of particles. A set is worth some thousands of independent draws; many
+more samples that share it would not follow the posterior more closely."""
+SETS = 1 << 32
+"""Number of different sets; later samples use the first sets again."""
+SWEEPS = 3
+"""Sweeps (a move at each angle) in a stage."""
+MOST_STAGES = 100
+"""Stages after which the exponent is set to 1."""
 TRIALS, MORE_TRIALS, PROMISING = 256, 768, 0.15
-"""Proposals that are evaluated to learn how good they are, which belong to no sample; and how many more where the first
-satisfy the query in that share. A few hundred do not show how heavy the largest weights are."""
+"""Number of trials: proposals of no sample, by which the proposals are assessed; and number of further trials if the
+first satisfy the query in the share `PROMISING`. A few hundred do not show how heavy the largest weights are."""
 FORGONE, MOST_COST = 0.01, 16.0
-"""Share of the posterior's mass, by the trials, that rejection may lose where weights are cut off at a ceiling. It may
-lose more where a sample would take more than so many proposals on average; `lost` says how much."""
+"""Share of the posterior's mass, by the trials, that may be lost because weights are cut off at a ceiling. More may be
+lost so that a sample needs at most `MOST_COST` proposals on average; see `SurrogateProposals.lost`."""
 MOST_LOST = 0.5
-"""Share from which on the surrogate is not trusted."""
+"""Lost share above which the surrogate is not trusted."""
 TEMPERS = (0.25, 0.5)
-"""Exponents of the surrogate's posterior, tried until one is promising and loses no more than `FORGONE`. A flat one
-covers better what the surrogate takes for unlikely, but may seldom satisfy the query."""
+"""Factors of λ for the surrogate, tried in order until one is promising and loses at most `FORGONE`. A small one covers
+better the latents that the surrogate wrongly rates as unlikely, but its proposals satisfy the query less often."""
 
 
 class Particles(NamedTuple):
@@ -64,10 +69,10 @@ class Particles(NamedTuple):
     energies: Float[Tensor, " particles"]
 
     def moves(self, energy: Callable[[Tensor], Tensor], draws: Tensor) -> Iterator[Particles]:
-        """Yield the state after a Metropolis move at each of `ANGLES`, which leaves `N(v; 0, I) exp(-energy)` as it is.
+        """Yield the particles after a Metropolis move at each of `ANGLES`; the moves keep `N(v; 0, I) exp(-energy)`.
 
-        By the random walk of Neal (1998, "Regression and classification using Gaussian process priors", equation 15),
-        which leaves the prior as it is. `draws`, as many for each particle as `draws_of_a_move` says, are from N(0, 1).
+        The random walk leaves the prior invariant (Neal 1998, "Regression and classification using Gaussian process
+        priors", equation 15). `draws` are from N(0, 1), (particles, draws_of_a_move(r)).
         """
         v, energies = self.v, self.energies
         directions, chances = draws.split([len(ANGLES) * v.shape[1], len(ANGLES)], 1)
@@ -80,7 +85,7 @@ class Particles(NamedTuple):
             yield Particles(v, energies)
 
     def moved(self, energy: Callable[[Tensor], Tensor], draws: Tensor) -> Particles:
-        """Return the last state of as many `moves` as there are draws for."""
+        """Return the particles after several calls of `moves`; `draws` holds those of all calls side by side."""
         state = self
         for some in draws.split(draws_of_a_move(self.v.shape[1]), 1):
             *_, state = state.moves(energy, some)
@@ -88,7 +93,7 @@ class Particles(NamedTuple):
 
 
 def draws_of_a_move(r: int) -> int:
-    """Return how many random numbers a call of `Particles.moves` takes for each particle."""
+    """Return the number of random numbers that a call of `Particles.moves` uses for each particle."""
     return len(ANGLES) * (r + 1)
 
 
@@ -100,23 +105,23 @@ def anneal_particles(
 
     Args:
         particles: equally weighted draws from `N(v; 0, I) exp(-exponent E(v))`, of which `energies` are E in nats.
-        exponent: from 0 to below 1.
+        exponent: exponent before the stage, from 0 to below 1.
         energy: E of v, (particles, r), in nats.
-        draws: from N(0, 1), for each sweep of moves (ANCESTORS, `draws_of_a_move(r)`).
-        effective: number of particles that must be effective by their weights at the new exponent. With 0 it is 1.
+        draws: for each sweep of moves, numbers from N(0, 1), (ANCESTORS, `draws_of_a_move(r)`).
+        effective: least effective number of particles, by their weights, at the new exponent; 0 for the exponent 1.
 
     Returns:
-        Equally weighted draws at the new exponent, as many as there are moves; that exponent, at most 1; and the
-        logarithm of the mean weight, by which the mass of the density rises.
+        Equally weighted draws at the new exponent, `ANCESTORS` for each move; that exponent, at most 1; and the
+        logarithm of the mean weight, the change in the logarithm of the mass of the density.
     """
     energies = particles.energies.cpu().double()
     risen = _exponent(energies, exponent, effective)
     log_weights = (exponent - risen) * energies
     log_mass = torch.logsumexp(log_weights, 0).item() - math.log(len(energies))
     levels = (torch.arange(ANCESTORS, dtype=torch.double) + 0.5) / ANCESTORS
-    chosen = torch.searchsorted(torch.softmax(log_weights, 0).cumsum(0), levels)
-    chosen = chosen.clamp(max=len(energies) - 1).to(particles.v.device)
-    state = Particles(particles.v[chosen], risen * particles.energies[chosen])
+    ancestors = torch.searchsorted(torch.softmax(log_weights, 0).cumsum(0), levels)
+    ancestors = ancestors.clamp(max=len(energies) - 1).to(particles.v.device)
+    state = Particles(particles.v[ancestors], risen * particles.energies[ancestors])
     states: list[Particles] = []
     for some in draws:
         states += state.moves(lambda v: risen * energy(v), some)
@@ -130,10 +135,11 @@ def anneal_particles(
 def particles_of(
     surrogate: SurrogateEnergy, strength: float, dtype: torch.dtype, number: int = 0
 ) -> tuple[Particles, float]:
-    """Make a set of particles of a surrogate at strength λ; those of another number are independent.
+    """Make set `number` of particles of a surrogate at strength λ; different sets are independent.
 
-    Beside them comes an estimate of the logarithm of the integral of `N(v; 0, I) exp(-λ E_s(v))`, log P of the query by
-    the surrogate.
+    Returns:
+        The particles, and an estimate of the logarithm of the integral of `N(v; 0, I) exp(-λ E_s(v))`: log P of the
+        query by the surrogate.
     """
     basis = surrogate.basis
     r = len(basis)
@@ -142,22 +148,25 @@ def particles_of(
         return normals(0, number * count, count, width, stream=f"particles/{name}").to(basis.device, dtype)
 
     v = random(FIRST_PARTICLES, r, "first")
-    found = Particles(v, strength * torch.cat([surrogate(some) for some in v.split(ANCESTORS)]))
+    particles = Particles(v, strength * torch.cat([surrogate(some) for some in v.split(ANCESTORS)]))
     reached, stage, log_mass = 0.0, 0, 0.0
     while reached < 1:
         draws = [random(ANCESTORS, draws_of_a_move(r), f"{stage}/{sweep}") for sweep in range(SWEEPS)]
-        wanted = 0 if stage == MOST_STAGES else ANCESTORS if stage == 0 else LEAST_EFFECTIVE * len(found.v)
-        found, reached, risen = anneal_particles(found, reached, lambda v: strength * surrogate(v), draws, wanted)
-        log_mass += risen
+        least = 0 if stage == MOST_STAGES else ANCESTORS if stage == 0 else LEAST_EFFECTIVE * len(particles.v)
+        particles, reached, rise = anneal_particles(particles, reached, lambda v: strength * surrogate(v), draws, least)
+        log_mass += rise
         stage += 1
-    return found, log_mass
+    return particles, log_mass
 
 
-def _exponent(energies: Float[Tensor, " particles"], reached: float, wanted: float) -> float:
-    """Return the largest exponent up to 1 at which as many particles as wanted are effective, by their weights."""
+def _exponent(energies: Float[Tensor, " particles"], reached: float, least: float) -> float:
+    """Return the largest exponent up to 1 at which the effective number of particles is at least `least`.
+
+    They are equally weighted at the exponent `reached`.
+    """
 
     def enough(exponent: float) -> bool:
-        return effective_samples((reached - exponent) * energies) >= wanted
+        return effective_samples((reached - exponent) * energies) >= least
 
     if enough(1.0):
         return 1.0
@@ -169,7 +178,7 @@ def _exponent(energies: Float[Tensor, " particles"], reached: float, wanted: flo
 
 
 class _Quality(NamedTuple):
-    """What trials say of proposals from a surrogate at some strength; see `SurrogateProposals`."""
+    """Estimates for proposals from a surrogate at `strength`, from trials; see `SurrogateProposals` for the fields."""
 
     strength: float
     satisfied: float
@@ -179,32 +188,32 @@ class _Quality(NamedTuple):
 
     @classmethod
     def of(cls, strength: float, log_weights: Float[Tensor, " trials"], probabilities: Tensor) -> _Quality:
-        """Choose the ceiling for proposals of these weights."""
+        """Choose the ceiling for proposals of these weights; `probabilities` are exp(-λE) of the trials."""
         largest = log_weights.max().nan_to_num(neginf=0.0)
         weights = (log_weights - largest).exp().sort().values
-        kept = torch.minimum(weights, weights[:, None]).mean(1)  # a row for each weight as the ceiling
+        below = torch.minimum(weights, weights[:, None]).mean(1)  # mass below the ceiling, for each weight as ceiling
         total = weights.mean().clamp(min=1e-300)
-        enough, cheap = kept >= (1 - FORGONE) * total, weights <= MOST_COST * kept
+        enough, cheap = below >= (1 - FORGONE) * total, weights <= MOST_COST * below
         at = min(int((~enough).sum()), max(0, int(cheap.sum()) - 1))
-        lost = 1 - (kept[at] / total).item()
-        at = at if lost <= MOST_LOST else -1  # nothing that the trials have seen is cut off
+        lost = 1 - (below[at] / total).item()
+        at = at if lost <= MOST_LOST else -1  # no weight of the trials is cut off
         ceiling = (weights[at].clamp(min=1e-300).log() + largest).item()
-        cost = (weights[at] / kept[at].clamp(min=1e-300)).item()
+        cost = (weights[at] / below[at].clamp(min=1e-300)).item()
         return cls(strength, probabilities.mean().item(), lost, ceiling, cost)
 
 
 class SurrogateProposals:
-    """Draws from where a surrogate of the batch's energy is low.
+    """`Proposals` from the posterior of a surrogate of the batch's energy.
 
     Args:
-        batch: whose energy has a surrogate.
+        batch: samples, with an energy that has a surrogate.
         strength: λ.
 
     Attributes:
         ceiling: see `Proposals`.
         satisfied: mean of exp(-λE) of the trials.
-        lost: share of the posterior's mass, by the trials, in weights above the ceiling, if it is trusted.
-        trusted: whether rejection with these proposals gives draws from the posterior, nearly.
+        lost: share of the posterior's mass, by the trials, in weights above the ceiling of a trusted surrogate.
+        trusted: whether that share is at most `MOST_LOST`, so that rejection nearly gives draws from the posterior.
         cost: expected number of proposals until one is accepted.
     """
 
@@ -212,23 +221,23 @@ class SurrogateProposals:
         assert batch.energy.surrogate is not None
         self._surrogate = batch.energy.surrogate()
         self._sweeps = OWN_SWEEPS
-        found: list[_Quality] = []
+        tries: list[_Quality] = []
         for temper in TEMPERS:
             self._strength = temper * strength
             log_weights, probabilities = self._try(batch, strength, TRIALS, "trials")
             if probabilities.mean() >= PROMISING:
                 more = self._try(batch, strength, MORE_TRIALS, "more trials")
                 log_weights, probabilities = torch.cat([log_weights, more[0]]), torch.cat([probabilities, more[1]])
-            found.append(_Quality.of(self._strength, log_weights, probabilities))
-            if found[-1].lost <= FORGONE and found[-1].satisfied >= PROMISING:
+            tries.append(_Quality.of(self._strength, log_weights, probabilities))
+            if tries[-1].lost <= FORGONE and tries[-1].satisfied >= PROMISING:
                 break
-        best = min(found, key=lambda one: (one.satisfied < PROMISING, max(one.lost, FORGONE), one.cost))
+        best = min(tries, key=lambda one: (one.satisfied < PROMISING, max(one.lost, FORGONE), one.cost))
         self._strength, self.satisfied, self.lost, self.ceiling, self.cost = best
         self.trusted = self.lost <= MOST_LOST
         self._sweeps = OWN_SWEEPS if self.trusted else FEW_SWEEPS
 
     def _try(self, batch: Batch, strength: float, count: int, stream: str) -> tuple[Tensor, Tensor]:
-        """Return the logarithms of the weights of proposals, and exp(-λE) of each, (count,) float64."""
+        """Return log-weights and exp(-λE) of `count` proposals, which belong to no sample, both (count,) float64."""
         trials = Batch.start(batch.energy, batch.z.new_zeros(count, batch.z.shape[1]), RandomStreams().part(stream))
         z, ratios = self.draw(trials, trials.rows, torch.zeros_like(trials.rows)[:, None], 1)
         energies = strength * evaluate_points(batch.energy, z, torch.full_like(trials.rows, -batch.noise.start))
@@ -240,18 +249,19 @@ class SurrogateProposals:
         return in_batches(lambda part: (self._strength * self._surrogate(part),), v, few_sizes(len(v)))[0]
 
     def _starts(self, first: int, rows: Tensor, place: Tensor) -> tuple[Particles, Tensor]:
-        """Return a particle for each of the rows, ascending, of the set of the sample `first` + row of the run.
+        """Return a particle for each of the rows, and the estimate of `particles_of` for its set, (rows,).
 
-        Beside them comes the estimate of each one's set. The place in the set is given as a draw from N(0, 1).
+        The set is that of sample `first` + row of the run; rows are ascending. `place` holds a draw from N(0, 1) for
+        each row, which selects the particle.
         """
         before, inside = divmod(first, SAMPLES_OF_A_SET)
         numbers, sizes = torch.unique_consecutive((inside + rows) // SAMPLES_OF_A_SET, return_counts=True)
         v, energies, masses = list[Tensor](), list[Tensor](), list[float]()
         for number, places in zip(numbers.tolist(), place.split(sizes.tolist()), strict=True):
-            found, log_mass = particles_of(self._surrogate, self._strength, place.dtype, (before + number) % SETS)
-            chosen = (torch.special.ndtr(places) * len(found.v)).long().clamp(max=len(found.v) - 1)
-            v.append(found.v[chosen])
-            energies.append(found.energies[chosen])
+            particles, log_mass = particles_of(self._surrogate, self._strength, place.dtype, (before + number) % SETS)
+            picks = (torch.special.ndtr(places) * len(particles.v)).long().clamp(max=len(particles.v) - 1)
+            v.append(particles.v[picks])
+            energies.append(particles.energies[picks])
             masses.append(log_mass)
         return Particles(torch.cat(v), torch.cat(energies)), place.new_tensor(masses).repeat_interleave(sizes)
 
@@ -260,9 +270,9 @@ class SurrogateProposals:
         z_dim, r = batch.z.shape[1], len(self._surrogate.basis)
         widths = [z_dim, 1, self._sweeps * draws_of_a_move(r)]
         like = batch.z.new_empty(1).expand(len(batch.z), sum(widths))
-        drawn = batch.noise.several_normals(like, "surrogate", rows, numbers, of).flatten(0, 1)
-        rest, place, draws = drawn.split(widths, 1)
+        normal = batch.noise.several_normals(like, "surrogate", rows, numbers, of).flatten(0, 1)
+        rest, place, draws = normal.split(widths, 1)
         start, masses = self._starts(batch.noise.start, rows.repeat_interleave(numbers.shape[1]), place[:, 0])
-        found = start.moved(self._energy, draws)
-        z = self._surrogate.lift(found.v, rest)
-        return z.view(*numbers.shape, z_dim), (found.energies + masses).view(numbers.shape)
+        end = start.moved(self._energy, draws)
+        z = self._surrogate.lift(end.v, rest)
+        return z.view(*numbers.shape, z_dim), (end.energies + masses).view(numbers.shape)

@@ -19,10 +19,8 @@ def interpolate(
 ) -> Float[Tensor, "batch times z_dim"]:
     """Interpolate along great arcs from `start` to `end` (Shoemake 1985), the lengths linearly.
 
-    A straight line would pass through latents shorter than any sample of the prior.
-
-    Times are from 0 to 1. Where start and end have opposite directions no arc is shortest, and the straight line is
-    taken.
+    A straight line would pass through latents shorter than any sample of the prior. It is used only if start and end
+    have opposite directions, where no arc is shortest. Times are from 0 to 1.
     """
     first, last = start.double(), end.double()
     lengths = first.norm(dim=1, keepdim=True), last.norm(dim=1, keepdim=True)
@@ -44,14 +42,14 @@ def vary(
 ) -> tuple[Float[Tensor, "count z_dim"], Float[Tensor, "count given"]]:
     """Return latents near one latent, or between several, and the weights that they were mixed with.
 
-    Each is a mixture of the given latents with random weights, as long as these are on average, which then goes the
-    part `amount` of the great arc to a new sample of the prior: at 0 it stays, at 1 it is that sample.
+    Each is a mixture of `latents` with random weights, scaled to their mean length, then moved by the share `amount` of
+    the great arc to a new sample of the prior: at 0 it does not move, at 1 it is that sample.
 
     Args:
         latents: at least one.
-        count: how many to return.
-        amount: from 0 to 1.
-        seed: other numbers give other samples and weights.
+        count: number of latents to return.
+        amount: share of the arc, from 0 to 1.
+        seed: seed of the samples and weights.
     """
     numbers = normals(seed, 0, count, len(latents), stream="mixture").to(latents).square()
     weights = numbers / numbers.sum(1, keepdim=True)
