@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from energyql import Vocabulary
 from energyql.cli import main as cli
+from energyql.cli import options
 from energyql.errors import UnknownAttribute
 from energyql.files import fingerprint, write_json
 from energyql.models import read_vocabulary
@@ -75,9 +76,10 @@ def test_attributes(tiny):
 
 @pytest.mark.parametrize("model", ["avatars", "postcards"])
 @pytest.mark.parametrize(("width", "lines"), [(60, 3), (80, 2), (120, 1), (200, 1)])
-def test_an_attribute_takes_a_line(model, width, lines):
+def test_an_attribute_takes_a_line(model, width, lines, monkeypatch):
     """Where the terminal is wide enough; at 80 columns, one of both models takes two."""
-    printed = CliRunner(env={"COLUMNS": str(width)}).invoke(cli.app, ["attributes", "-m", model]).output.splitlines()
+    monkeypatch.setattr(options.out, "_width", width)
+    printed = CliRunner().invoke(cli.app, ["attributes", "-m", model]).output.splitlines()
     assert max(map(len, printed[:-1])) <= width
     names, long, at = [*read_vocabulary(model)], 0, -1
     for line in printed:
