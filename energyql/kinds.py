@@ -1,7 +1,7 @@
 """Kinds of attributes: all that is peculiar to yes/no, categorical and continuous ones, without tensors.
 
 Other code uses the record of a kind, `KINDS[spec.kind]`, and compares no names of kinds. The parts that need tensors
-are in `energyql.attributes.kinds`.
+are in `energyql.attributes.predictions`.
 """
 
 from __future__ import annotations

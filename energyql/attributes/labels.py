@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from energyql.attributes.kinds import PREDICTIONS, Prediction
+from energyql.attributes.predictions import PREDICTIONS, Prediction
 from energyql.errors import ArgumentError, DataError, misfit
 from energyql.kinds import KINDS, is_missing
 from energyql.numerics.shapes import Float

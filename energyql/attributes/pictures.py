@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from energyql.attributes.bank import PICTURE, Bank, Described, FittedLabel, FittedUnder
 from energyql.attributes.heads import AttributeBank, remove_reader
 from energyql.attributes.judge import Judge, who_judges
-from energyql.attributes.kinds import PREDICTIONS
 from energyql.attributes.labels import (
     ImageLabeller,
     as_cells,
@@ -21,7 +20,7 @@ from energyql.attributes.labels import (
     encode_column,
     import_labeller,
 )
-from energyql.attributes.predictions import Prediction
+from energyql.attributes.predictions import PREDICTIONS, Prediction
 from energyql.attributes.quality import READER, REPORT, HeadReport
 from energyql.errors import ArgumentError, DataError, ModelError
 from energyql.kinds import KINDS

@@ -42,8 +42,8 @@ from energyql.kinds import KINDS
 from energyql.language.lexical import shorten
 from energyql.plugins import import_optional
 from energyql.render.markup import markdown_table
-from energyql.sampling.record import read_record as read_sampler
-from energyql.sampling.record import sampler_text
+from energyql.sampling.registry import read_record as read_sampler
+from energyql.sampling.registry import sampler_text
 from energyql.version import __version__
 
 _FACTS = {

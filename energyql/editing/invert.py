@@ -52,7 +52,7 @@ from energyql.pipeline.settings import DrawSettings
 from energyql.progress import Report, reporting
 from energyql.render.pictures import label_grid, png_bytes, to_pictures
 from energyql.sampling import DescentSampler, Energy, GradientEnergy, SampleResult, normals
-from energyql.sampling.record import read_record
+from energyql.sampling.registry import read_record
 from energyql.version import __version__
 
 EXAMPLES_TOGETHER = 16

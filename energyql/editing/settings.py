@@ -15,7 +15,7 @@ from energyql.pipeline.draw import Pipeline, PreparedQuery
 from energyql.pipeline.model import Model
 from energyql.pipeline.settings import DEFAULT_SEMANTICS, EXACT, DrawSettings, Semantics, finite_number, whole_number
 from energyql.sampling import MOST_STRENGTH, DescentSampler, ODESolver
-from energyql.sampling.record import describe_sampler
+from energyql.sampling.registry import describe_sampler
 from energyql.vocabulary import closest
 
 MODES = ("cumulative", "alone")

@@ -16,9 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from energyql.attributes.heads import RawOutputs
-from energyql.attributes.kinds import PREDICTIONS, Prediction
 from energyql.attributes.labels import ImageLabeller, call_labeller, encode_column, read_images
-from energyql.attributes.predictions import output_count
+from energyql.attributes.predictions import PREDICTIONS, Prediction, output_count
 from energyql.editing.latents import EditedW, Embed, Latents, LatentSpace, mean_offset
 from energyql.energy.query_energy import QueryEnergy
 from energyql.errors import ArgumentError

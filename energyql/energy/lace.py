@@ -62,7 +62,7 @@ from energyql.language import (
     Weight,
     predicates,
 )
-from energyql.language.node import Kernel, Node
+from energyql.language.expr import Kernel, Node
 from energyql.language.rewrite import definition, fold_constants
 from energyql.numerics.shapes import Float
 from energyql.vocabulary import AttributeSpec

@@ -4,7 +4,7 @@ This is the plain reading of "AND adds energies, OR is a log-sum-exp, NOT negate
 counts what its branches share as often as they share it, so its value can be above 0 and the energy below 0; and an
 attribute that occurs twice counts twice. In return its size is linear in the query's.
 
-XOR, IFF and IMPLIES are lowered to these (`energyql.language.node.Kernel`): `a XOR b` chooses between NOT b and b by a.
+XOR, IFF and IMPLIES are lowered to these (`energyql.language.expr.Kernel`): `a XOR b` chooses between NOT b and b by a.
 Every node has two values, its own and its negation's, so that pushing NOT to the leaves takes no expansion:
 
 | node | value | value of its negation |
@@ -30,8 +30,7 @@ from energyql.energy.circuit import CircuitRule
 from energyql.errors import Contradiction
 from energyql.kinds import CellSet
 from energyql.language import Constant, Expr, Predicate
-from energyql.language.expr import allowed_counts
-from energyql.language.node import Kernel, Node
+from energyql.language.expr import Kernel, Node, allowed_counts
 from energyql.logic.circuit import Circuit
 from energyql.logic.nodes import CircuitBuilder, Leaf, Ref, holds, partition, predicate_cells, union
 from energyql.vocabulary import AttributeSpec

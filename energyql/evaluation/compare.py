@@ -23,7 +23,7 @@ from energyql.pipeline.queries import CheckedQuery, check_arguments
 from energyql.pipeline.settings import MOST_SAMPLES, several, whole_number
 from energyql.progress import Report, reporting
 from energyql.render.pictures import label_grid
-from energyql.sampling.record import describe_sampler, read_record
+from energyql.sampling.registry import describe_sampler, read_record
 from energyql.version import __version__
 
 RESULTS = "results.json"

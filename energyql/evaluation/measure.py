@@ -28,7 +28,7 @@ from energyql.evaluation.reference import Oracle
 from energyql.language import Expr
 from energyql.progress import Report
 from energyql.sampling import SampleResult
-from energyql.sampling.record import describe_sampler
+from energyql.sampling.registry import describe_sampler
 from energyql.version import __version__
 
 Numbers = Mapping[str, float | None]

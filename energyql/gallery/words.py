@@ -21,7 +21,7 @@ from energyql.pipeline.score import score
 from energyql.pipeline.settings import DEFAULTS, settings_of
 from energyql.render.graph import graph_width
 from energyql.render.markup import Markup
-from energyql.sampling.record import sampler_text, sampler_words
+from energyql.sampling.registry import sampler_text, sampler_words
 from energyql.vocabulary import Vocabulary
 
 HALF = 430

@@ -25,12 +25,13 @@ from energyql.language.expr import (
     any_of,
     at_least,
     at_most,
+    draw_tree,
     exactly,
     none_of,
     predicates,
+    to_text,
 )
 from energyql.language.lexical import quote
-from energyql.language.node import draw_tree, to_text
 from energyql.language.parser import as_query, parse
 
 __all__ = [

@@ -17,6 +17,7 @@ from lark import Lark, Token, UnexpectedCharacters, UnexpectedToken
 
 from energyql.errors import ArgumentError, EnergyQLError, LimitError, QuerySyntaxError, Span
 from energyql.language.expr import (
+    MAX_DEPTH,
     And,
     Attribute,
     Cardinality,
@@ -33,7 +34,6 @@ from energyql.language.expr import (
     Xor,
 )
 from energyql.language.lexical import check_name, check_number, check_positive, grammar, normalize, quote, shorten
-from energyql.language.node import MAX_DEPTH
 
 Part = Token | Expr
 

@@ -15,12 +15,13 @@ from energyql.language.expr import (
     Constant,
     Expr,
     Joined,
+    Kernel,
+    Node,
     Not,
     Or,
     Weight,
     allowed_counts,
 )
-from energyql.language.node import Kernel, Node
 
 
 class _Trees(Kernel[Expr]):

@@ -22,8 +22,7 @@ from typing import Any, Literal
 from energyql.errors import EnergyQLError, LimitError, VocabularyError
 from energyql.kinds import KINDS, CellSet
 from energyql.language import And, Constant, Expr, Predicate, bind, parse, predicates
-from energyql.language.expr import allowed_counts
-from energyql.language.node import Kernel, Node
+from energyql.language.expr import Kernel, Node, allowed_counts
 from energyql.logic.nodes import dependencies_first, holds, partition, predicate_cells, union
 from energyql.vocabulary import AttributeSpec, Vocabulary
 

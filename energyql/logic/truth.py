@@ -10,8 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from energyql.language import Attribute, Constant, Expr, Interval, Near, Predicate
-from energyql.language.expr import allowed_counts
-from energyql.language.node import Kernel, Node
+from energyql.language.expr import Kernel, Node, allowed_counts
 from energyql.logic.nodes import predicate_cells
 from energyql.vocabulary import AttributeSpec
 

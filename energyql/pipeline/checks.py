@@ -24,7 +24,7 @@ from energyql.logic.truth import satisfied
 from energyql.pipeline.result import Result
 from energyql.sampling import SAMPLERS, Sampler
 from energyql.sampling.base import has_trait
-from energyql.sampling.record import describe_sampler, sampler_words
+from energyql.sampling.registry import describe_sampler, sampler_words
 from energyql.vocabulary import AttributeSpec, closest
 
 LEAST_RATE = 0.05

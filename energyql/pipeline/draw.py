@@ -78,7 +78,7 @@ from energyql.sampling import (
     summarize,
 )
 from energyql.sampling.base import check_sampler, draw_with
-from energyql.sampling.record import describe_sampler
+from energyql.sampling.registry import describe_sampler
 from energyql.version import __version__
 from energyql.vocabulary import ByAttribute
 

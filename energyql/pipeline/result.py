@@ -35,7 +35,7 @@ from energyql.plugins import import_optional
 from energyql.render.markup import Markup, element
 from energyql.render.pictures import DOUBTFUL, NO, YES, label_grid, picture_uri, png_bytes
 from energyql.sampling import Status
-from energyql.sampling.record import strengths
+from energyql.sampling.registry import strengths
 from energyql.vocabulary import ByAttribute
 
 if TYPE_CHECKING:

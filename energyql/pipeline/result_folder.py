@@ -22,7 +22,7 @@ from PIL import Image, PngImagePlugin
 from energyql.errors import ArgumentError, DataError, ModelError
 from energyql.files import finish_saving, read_json, read_tensors, refuse_special, replacing, write_json, write_tensors
 from energyql.sampling import Status
-from energyql.sampling.record import read_record
+from energyql.sampling.registry import read_record
 from energyql.vocabulary import ByAttribute
 
 RESULT, LATENTS, GRID, EDIT = "result.json", "latents.safetensors", "grid.png", "edit.json"

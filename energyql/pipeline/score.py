@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from energyql.attributes.kinds import PREDICTIONS
+from energyql.attributes.predictions import PREDICTIONS
 from energyql.energy.rule import WITHOUT_FLOOR, EnergyRule, compile_energy_rule
 from energyql.errors import ArgumentError, DataError, KindError, UnknownAttribute
 from energyql.files import refuse_special, what_is_there

@@ -43,7 +43,7 @@ from energyql.pipeline.result_folder import (
 )
 from energyql.pipeline.settings import DEFAULTS, PICTURES, DrawOptions, settings_of, whole_number
 from energyql.progress import Report
-from energyql.sampling.record import sampler_text
+from energyql.sampling.registry import sampler_text
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

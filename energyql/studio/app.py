@@ -27,8 +27,8 @@ from energyql.studio.schemas import (
     TruthTableRequest,
     VariationsRequest,
 )
-from energyql.studio.sources import FORMATS
 from energyql.studio.studio import Studio
+from energyql.studio.tasks import FORMATS
 from energyql.studio.web import STATIC, guarded_app
 
 DESCRIPTION = """Logical queries over the attributes of a pretrained generator, and pictures that satisfy them.

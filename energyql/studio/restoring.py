@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from energyql.pipeline.settings import settings_of
-from energyql.sampling.record import read_record, registered
+from energyql.sampling.registry import read_record, registered
 from energyql.studio.problems import StudioError
 from energyql.studio.schemas import DrawRequest, EditRequest, ModelInfo, Restored
 from energyql.version import __version__

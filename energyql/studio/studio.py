@@ -38,7 +38,8 @@ from energyql.studio.schemas import (
     TruthTableRequest,
     VariationsRequest,
 )
-from energyql.studio.sources import (
+from energyql.studio.store import ResultStore
+from energyql.studio.tasks import (
     HeldPictures,
     Pictures,
     RunPictures,
@@ -47,7 +48,6 @@ from energyql.studio.sources import (
     read_photograph,
     text_of,
 )
-from energyql.studio.store import ResultStore
 from energyql.version import __version__
 
 ANYTHING = "TRUE"

@@ -14,8 +14,7 @@ from torch import Tensor
 
 from energyql.attributes.bank import FittedUnder
 from energyql.attributes.heads import SLOPE, AttributeBank, Head
-from energyql.attributes.kinds import PREDICTIONS
-from energyql.attributes.predictions import output_count
+from energyql.attributes.predictions import PREDICTIONS, output_count
 from energyql.errors import DataError
 from energyql.kinds import KINDS
 from energyql.numerics.pullback import normalized

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from energyql.attributes.bank import Bank
 from energyql.attributes.judge import Judge, replace_judge
-from energyql.attributes.kinds import PREDICTIONS
 from energyql.attributes.labels import (
     Column,
     ImageLabeller,
@@ -25,7 +24,7 @@ from energyql.attributes.labels import (
     labeller_name,
     read_images,
 )
-from energyql.attributes.predictions import Prediction, output_count
+from energyql.attributes.predictions import PREDICTIONS, Prediction, output_count
 from energyql.attributes.quality import HeadReport, JudgeReport, replace_given
 from energyql.errors import ArgumentError, DataError, ModelError
 from energyql.generators.base import RANDOM, Generator

@@ -15,7 +15,7 @@ from energyql.cli import main as cli
 from energyql.errors import ArgumentError
 from energyql.pipeline import draw as draw_module
 from energyql.pipeline.model import save_model
-from energyql.sampling.record import strengths
+from energyql.sampling.registry import strengths
 
 
 class TestGenerate:

@@ -51,7 +51,7 @@ class _Continuous(AttributeKind):
         "(_YesNo(), _Categorical(), _Continuous(), _Ordinal())",
     ),
     (
-        "energyql/attributes/kinds.py",
+        "energyql/attributes/predictions.py",
         "@dataclass(frozen=True, slots=True)\nclass Continuous(Prediction):\n",
         '''@dataclass(frozen=True, slots=True)
 class Ordinal(Categorical):
@@ -72,7 +72,7 @@ class Continuous(Prediction):
 ''',
     ),
     (
-        "energyql/attributes/kinds.py",
+        "energyql/attributes/predictions.py",
         "in (YesNo, Categorical, Continuous)}",
         "in (YesNo, Categorical, Continuous, Ordinal)}",
     ),

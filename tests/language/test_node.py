@@ -9,7 +9,7 @@ from hypothesis import given, settings
 
 from energyql.errors import LimitError
 from energyql.language import Attribute, E, Expr, Not, parse
-from energyql.language.node import MAX_DEPTH, MAX_NODES, Kernel
+from energyql.language.expr import MAX_DEPTH, MAX_NODES, Kernel
 from language.strategies import trees
 
 

@@ -18,7 +18,7 @@ from energyql.errors import (
     UnknownAttribute,
 )
 from energyql.sampling import Status, prior_latents
-from energyql.sampling.record import strengths
+from energyql.sampling.registry import strengths
 
 QUERY = 'smile AND NOT (glasses OR hair = "dark red") AND age > 0.6'
 

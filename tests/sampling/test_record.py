@@ -9,14 +9,7 @@ import pytest
 
 from energyql.pipeline.result import Result
 from energyql.sampling import SAMPLERS, BatchSampler, DescentSampler, SliceSampler, make_sampler
-from energyql.sampling.record import (
-    describe_sampler,
-    read_record,
-    registered,
-    sampler_text,
-    sampler_words,
-    strengths,
-)
+from energyql.sampling.registry import describe_sampler, read_record, registered, sampler_text, sampler_words, strengths
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "samplers"
 TEXTS = json.loads((GOLDEN / "samplers.json").read_text(encoding="utf-8"))

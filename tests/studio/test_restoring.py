@@ -9,7 +9,7 @@ from PIL import Image, PngImagePlugin
 
 from energyql import edit, generate
 from energyql.sampling import SAMPLERS
-from energyql.sampling.record import describe_sampler
+from energyql.sampling.registry import describe_sampler
 from energyql.studio.restoring import _sampler
 from studio.test_photographs import encoded
 
