@@ -59,6 +59,11 @@ class CircuitRule:
     is_probability: bool = True
 
     @property
+    def has_floor(self) -> bool:
+        """See `EnergyRule`: values are logarithms of at most 1."""
+        return True
+
+    @property
     def attributes(self) -> tuple[str, ...]:
         """See `EnergyRule`."""
         return self.circuit.attributes

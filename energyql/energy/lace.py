@@ -83,6 +83,7 @@ class LaceRule:
     """The `EnergyRule` that evaluates the published rules on the tree."""
 
     is_probability = False
+    has_floor = True
 
     def __init__(self, expr: Expr, attributes: tuple[str, ...]) -> None:
         self.expr = expr

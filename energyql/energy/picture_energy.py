@@ -13,7 +13,7 @@ from torch import Tensor
 from energyql.attributes.bank import Bank
 from energyql.energy.circuit import CircuitRule
 from energyql.energy.query_energy import Encode, Predict, QueryEnergy, check_predictions, least_energy
-from energyql.energy.rule import EnergyRule, JointRule
+from energyql.energy.rule import EnergyRule
 from energyql.errors import ArgumentError
 from energyql.kinds import KINDS
 from energyql.numerics.linear import few_sizes, in_batches
@@ -161,7 +161,7 @@ def reader_energy(rule: EnergyRule, bank: Bank, encode: Encode, draw: Draw) -> P
     """Return the energy of a query whose attributes are read off pictures; arguments as for `PictureEnergy`."""
     numbers = [name for name in rule.attributes if KINDS[bank.vocabulary[name].kind].numeric]
     least = 0.0
-    if isinstance(rule, JointRule) and rule.attributes:
+    if not rule.has_floor:
         least = -math.inf
     elif isinstance(rule, CircuitRule) and all(name in bank.std for name in numbers):
         least = least_energy(rule, bank.std)

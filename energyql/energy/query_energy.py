@@ -22,7 +22,7 @@ from energyql.attributes.bank import Bank
 from energyql.attributes.heads import AttributeBank, RawOutputs
 from energyql.attributes.predictions import Continuous, Predictions, split_outputs
 from energyql.energy.circuit import CircuitEnergy, CircuitRule
-from energyql.energy.rule import EnergyRule, JointRule
+from energyql.energy.rule import EnergyRule
 from energyql.errors import ArgumentError
 from energyql.logic.circuit import Circuit
 from energyql.logic.nodes import Leaf
@@ -208,7 +208,7 @@ class QueryEnergy:
     @cached_property
     def least(self) -> float:
         """The least energy that a latent can reach with these heads, in nats; see `least_energy`. `jem` has none."""
-        if isinstance(self.rule, JointRule) and self.rule.attributes:
+        if not self.rule.has_floor:
             return -math.inf
         return 0.0 if self._least is None else self._least()
 

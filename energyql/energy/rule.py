@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import reduce
 from operator import add
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from torch import Tensor
 
@@ -34,6 +35,10 @@ class EnergyRule(Protocol):
     @property
     def is_probability(self) -> bool:
         """Whether the energy is -log P, where P is the probability of the query."""
+
+    @property
+    def has_floor(self) -> bool:
+        """Whether the energy has a lower bound."""
 
     def log_value(self, predictions: Predictions) -> Float[Tensor, " batch"]:
         """Return the log-value of the query, `(batch,)`, in nats, higher is better.
@@ -69,6 +74,7 @@ class JointRule:
 
     def __init__(self, conditional: CircuitRule) -> None:
         self.conditional, self.attributes = conditional, conditional.attributes
+        self.has_floor = not conditional.attributes
 
     def log_value(self, predictions: Predictions) -> Float[Tensor, " batch"]:
         """Return the log-value, in nats, which has no bound."""
@@ -90,14 +96,61 @@ class JointRule:
         return self.conditional.draw()
 
 
-_WITHOUT_DIAGRAM: dict[str, Callable[[Expr, Mapping[str, AttributeSpec]], EnergyRule]] = {
-    "product": compile_product,
-    "lace": compile_lace,
+class CompileOptions(NamedTuple):
+    """What a semantics may use besides the query and the vocabulary; see `compile_energy_rule`."""
+
+    query: str | None = None
+    max_nodes: int = DEFAULT_MAX_NODES
+    relations: bool = True
+
+
+Compiler = Callable[[Expr, Mapping[str, AttributeSpec], CompileOptions], EnergyRule]
+
+
+@dataclass(frozen=True, slots=True)
+class NamedSemantics:
+    """A semantics: how queries become energies.
+
+    Attributes:
+        name: the name that users write.
+        compile: function from a bound query, the vocabulary and the options to the rule.
+        has_floor: whether energies have a lower bound; most samplers, the default too, refuse the others.
+    """
+
+    name: str
+    compile: Compiler
+    has_floor: bool = True
+
+
+def _compile_exact(expr: Expr, vocabulary: Mapping[str, AttributeSpec], options: CompileOptions) -> CircuitRule:
+    return CircuitRule(compile_query(expr, vocabulary, **options._asdict()))
+
+
+def _compile_joint(expr: Expr, vocabulary: Mapping[str, AttributeSpec], options: CompileOptions) -> JointRule:
+    return JointRule(_compile_exact(expr, vocabulary, options._replace(relations=False)))
+
+
+def _without_diagram(compile_rule: Callable[[Expr, Mapping[str, AttributeSpec]], EnergyRule]) -> Compiler:
+    """Return a compiler that needs no decision diagram: it reports a contradiction only where one is small enough."""
+
+    def compiled(expr: Expr, vocabulary: Mapping[str, AttributeSpec], options: CompileOptions) -> EnergyRule:
+        with suppress(LimitError):  # too large to decide, and not needed
+            check_satisfiable(expr, vocabulary, query=options.query, max_nodes=options.max_nodes)
+        return compile_rule(expr, vocabulary)
+
+    return compiled
+
+
+SEMANTICS = {
+    each.name: each
+    for each in (
+        NamedSemantics("exact", _compile_exact),
+        NamedSemantics("product", _without_diagram(compile_product)),
+        NamedSemantics("lace", _without_diagram(compile_lace)),
+        NamedSemantics("jem", _compile_joint, has_floor=False),
+    )
 }
-SEMANTICS: tuple[str, ...] = ("exact", *_WITHOUT_DIAGRAM, "jem")
-"""Names of all semantics."""
-WITHOUT_FLOOR = ("jem",)
-"""Names of the semantics whose energies have no lower bound; most samplers, the default too, refuse them."""
+"""Every semantics by its name."""
 
 
 def check_semantics(name: str) -> str:
@@ -147,10 +200,5 @@ def compile_energy_rule(
         TautologyWarning: everything satisfies the query.
         ConstantPartWarning: a part of it is never or always true, as far as the diagram fits `max_nodes`.
     """
-    if check_semantics(semantics) in ("exact", "jem"):
-        with_relations = relations and semantics == "exact"
-        rule = CircuitRule(compile_query(expr, vocabulary, query=query, max_nodes=max_nodes, relations=with_relations))
-        return rule if semantics == "exact" else JointRule(rule)
-    with suppress(LimitError):  # too large to decide, and not needed for these
-        check_satisfiable(expr, vocabulary, query=query, max_nodes=max_nodes)
-    return _WITHOUT_DIAGRAM[semantics](expr, vocabulary)
+    options = CompileOptions(query, max_nodes, relations)
+    return SEMANTICS[check_semantics(semantics)].compile(expr, vocabulary, options)

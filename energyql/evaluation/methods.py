@@ -22,7 +22,7 @@ from torch.nn.functional import leaky_relu, linear
 from energyql.attributes.heads import SLOPE, AttributeBank, Head
 from energyql.attributes.pictures import heads_of
 from energyql.attributes.predictions import Prediction, split_outputs
-from energyql.energy.rule import WITHOUT_FLOOR, EnergyRule, check_semantics
+from energyql.energy.rule import SEMANTICS, EnergyRule, check_semantics
 from energyql.errors import ArgumentError
 from energyql.evaluation.judged import EvaluatedModel
 from energyql.language import Expr
@@ -201,7 +201,7 @@ class Method:
             ArgumentError: it is none, or it needs the least energy, which this semantics does not have.
         """
         check_sampler(self.sampler)
-        if self.semantics in WITHOUT_FLOOR and has_trait(self.sampler, "needs_floor"):
+        if not SEMANTICS[check_semantics(self.semantics)].has_floor and has_trait(self.sampler, "needs_floor"):
             check_floor(-math.inf)
 
     def energy(self, model: EvaluatedModel, query: str | Expr) -> Callable[[Tensor], Tensor]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from energyql.energy.rule import WITHOUT_FLOOR
+from energyql.energy.rule import SEMANTICS, check_semantics
 from energyql.errors import ArgumentError
 from energyql.language import Expr, Weight
 from energyql.models import DEFAULT_MODEL
@@ -85,7 +85,7 @@ def run_pilot(
         ArgumentError: the semantics is one that the default sampler refuses.
         EnergyQLError: as for `energyql.generate`.
     """
-    if semantics in WITHOUT_FLOOR:
+    if not SEMANTICS[check_semantics(semantics)].has_floor:
         raise ArgumentError(
             f"a pilot cannot be made under {semantics}, whose energies are no probabilities", hint="leave out the pilot"
         )

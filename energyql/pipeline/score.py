@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 
 from energyql.attributes.predictions import PREDICTIONS
-from energyql.energy.rule import WITHOUT_FLOOR, EnergyRule, compile_energy_rule
+from energyql.energy.rule import SEMANTICS, EnergyRule, check_semantics, compile_energy_rule
 from energyql.errors import ArgumentError, DataError, KindError, UnknownAttribute
 from energyql.files import refuse_special, what_is_there
 from energyql.kinds import KINDS, as_number, is_missing
@@ -98,7 +98,7 @@ def score_with_rule(
         _check(spec, columns[spec.name])
     if vocabulary is not None:
         specs = [_known(spec, vocabulary, columns) for spec in specs]
-    if semantics in WITHOUT_FLOOR:
+    if not SEMANTICS[check_semantics(semantics)].has_floor:
         raise ArgumentError(f"{semantics} reads logits, and predictions here are probabilities", hint="choose exact")
     own_vocabulary = Vocabulary(specs)
     expr, text = as_query(query)

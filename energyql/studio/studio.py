@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from energyql.energy.rule import SEMANTICS, WITHOUT_FLOOR
+from energyql.energy.rule import SEMANTICS
 from energyql.errors import ArgumentError, EnergyQLError
 from energyql.gallery.gallery import Gallery, check_literals
 from energyql.language.lexical import keywords
@@ -77,7 +77,7 @@ class Studio:
         self.info = Info(
             version=__version__,
             models=[describe_model(name, pipeline) for name, pipeline in self.models.items()],
-            semantics=[name for name in SEMANTICS if name not in WITHOUT_FLOOR],
+            semantics=[name for name, each in SEMANTICS.items() if each.has_floor],
             samplers=list(SAMPLERS),
             keywords=sorted(keywords()),
             limits=self.limits,

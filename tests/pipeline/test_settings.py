@@ -50,7 +50,7 @@ def test_the_record_leaves_out_defaults():
 
 
 def test_the_types_name_what_there_is():
-    assert get_args(Semantics) == SEMANTICS
+    assert get_args(Semantics) == tuple(SEMANTICS)
     assert get_args(SamplerName) == tuple(SAMPLERS)
 
 

@@ -1,0 +1,66 @@
+"""A semantics costs a new file and two lines; docs/extending.md walks through it."""
+
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+RULE, SETTINGS = "energyql/energy/rule.py", "energyql/pipeline/settings.py"
+EDITS = [
+    (
+        RULE,
+        "from energyql.energy.product import compile_product\n",
+        "from energyql.energy.product import compile_product\nfrom energyql.energy.tempered import compile_tempered\n",
+    ),
+    (
+        RULE,
+        '        NamedSemantics("jem", ',
+        '        NamedSemantics("tempered", compile_tempered),\n        NamedSemantics("jem", ',
+    ),
+    (SETTINGS, 'Semantics = Literal["exact", ', 'Semantics = Literal["exact", "tempered", '),
+]
+CHECK = """
+import sys
+import numpy as np
+from typer.testing import CliRunner
+import energyql
+from energyql.cli.main import app
+
+assert energyql.__file__.startswith(sys.argv[1])
+result = energyql.generate("smile", 4, semantics="tempered", progress=False)
+assert result.provenance["semantics"] == "tempered" and result.probability is None and result.satisfied.all()
+exact = energyql.score("smile", {"smile": np.array([0.25])})
+assert np.allclose(energyql.score("smile", {"smile": np.array([0.25])}, semantics="tempered"), exact / 2)
+for words in (["explain", "smile", "--semantics", "tempered"], ["generate", "--help"]):
+    done = CliRunner(env={"COLUMNS": "200"}).invoke(app, words)
+    assert done.exit_code == 0 and ("half of: " in done.output or "tempered" in done.output), done.output
+"""
+
+
+def new_file() -> str:
+    """The file that docs/extending.md adds."""
+    section = (ROOT / "docs/extending.md").read_text(encoding="utf-8").split("\n## A semantics\n")[1]
+    return textwrap.dedent(section.split("   ```text\n")[1].split("   ```\n")[0])
+
+
+@pytest.mark.slow
+def test_a_semantics_costs_a_file_and_two_lines(tmp_path):
+    for folder in ("energyql", "grammar"):
+        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("*.pyc.*"))
+    (tmp_path / "energyql/energy/tempered.py").write_text(new_file(), encoding="utf-8")
+    for name, before, after in EDITS:
+        source = (tmp_path / name).read_text(encoding="utf-8")
+        assert source.count(before) == 1, before
+        (tmp_path / name).write_text(source.replace(before, after), encoding="utf-8")
+    (tmp_path / "check.py").write_text(CHECK, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "check.py", str(tmp_path)],
+        cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, encoding="utf-8",
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
