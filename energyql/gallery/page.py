@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from energyql.attributes.doubt import DOUBT
+from energyql.attributes.heads import DOUBT
 from energyql.errors import ArgumentError
 from energyql.files import as_path, check_writable
 from energyql.gallery import words

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from energyql.attributes.doubt import outside_shell, second_bank
+from energyql.attributes.heads import outside_shell, second_bank
 from energyql.attributes.judge import who_judges
 from energyql.attributes.pictures import heads_of
 from energyql.attributes.predictions import Predictions, Table, decide, tabulate

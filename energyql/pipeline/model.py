@@ -18,8 +18,7 @@ from PIL import Image
 from torch import Tensor
 
 from energyql.attributes.bank import Bank
-from energyql.attributes.doubt import SECOND, load_second, save_second
-from energyql.attributes.heads import Head
+from energyql.attributes.heads import SECOND, Head, load_second, save_second
 from energyql.attributes.judge import JointJudge, Judge, stored_judge, who_judges
 from energyql.attributes.labels import ImageLabeller, import_labeller, labeller_name, read_images
 from energyql.attributes.pictures import load_bank

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from energyql.attributes.doubt import DOUBT
+from energyql.attributes.heads import DOUBT
 from energyql.attributes.predictions import Table, likeliest
 from energyql.errors import ArgumentError
 from energyql.files import PICTURE_SUFFIXES, as_path, check_destination, saving

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from energyql.attributes.doubt import DOUBT
+from energyql.attributes.heads import DOUBT
 from energyql.editing.edit import Edit
 from energyql.editing.invert import Inversion
 from energyql.editing.step import Leaks

@@ -12,8 +12,7 @@ from pathlib import Path
 import torch
 
 from energyql.attributes.bank import Bank, FittedUnder
-from energyql.attributes.doubt import SECOND, replace_second
-from energyql.attributes.heads import Head
+from energyql.attributes.heads import SECOND, Head, replace_second
 from energyql.attributes.judge import replace_judge
 from energyql.attributes.pictures import heads_of, load_bank
 from energyql.attributes.quality import GIVEN, judge_names, replace_given

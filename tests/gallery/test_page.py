@@ -10,8 +10,7 @@ from markup import Document, decode
 from toys import CONFIG, random_generator, random_heads, tiny_model
 
 from energyql import Gallery
-from energyql.attributes.doubt import DOUBT
-from energyql.attributes.heads import AttributeBank
+from energyql.attributes.heads import DOUBT, AttributeBank
 from energyql.gallery.words import percent, plural, query_parts, verdict
 from energyql.pipeline.model import save_model
 from energyql.vocabulary import AttributeSpec, Vocabulary

@@ -10,7 +10,7 @@ from markup import Document
 from PIL import ImageColor
 
 from energyql import generate, until_satisfied
-from energyql.attributes.doubt import DOUBT, outside_shell
+from energyql.attributes.heads import DOUBT, outside_shell
 from energyql.pipeline.model import load_model
 from energyql.pipeline.result import Result
 from energyql.render.pictures import DOUBTFUL

@@ -9,8 +9,7 @@ import torch
 from safetensors.torch import load_file
 from toys import CONFIG, VOCABULARY, random_generator, random_heads
 
-from energyql.attributes.doubt import load_second, replace_second, save_second, second_bank
-from energyql.attributes.heads import AttributeBank
+from energyql.attributes.heads import AttributeBank, load_second, replace_second, save_second, second_bank
 from energyql.attributes.judge import Judge, replace_judge
 from energyql.attributes.predictions import decide
 from energyql.attributes.quality import judge_names

@@ -4,8 +4,7 @@ import pytest
 from toys import tiny_model
 
 from energyql import generate
-from energyql.attributes.doubt import DOUBT
-from energyql.attributes.heads import AttributeBank
+from energyql.attributes.heads import DOUBT, AttributeBank
 from energyql.attributes.quality import HeadReport
 from studio.client import serving
 
