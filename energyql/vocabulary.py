@@ -47,7 +47,7 @@ class AttributeSpec:
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", _text(self.name, "the name of an attribute"))
         label = f"attribute {self.name!r}"
-        if self.kind not in KINDS:
+        if not isinstance(self.kind, str) or self.kind not in KINDS:
             *others, last = (f'"{name}"' for name in KINDS)
             raise VocabularyError(f"{label}: kind is {', '.join(others)} or {last}, not {self.kind!r}")
         if isinstance(self.values, str) or not isinstance(self.values, Iterable):

@@ -204,7 +204,8 @@ class DrawSettings:
 
     def __post_init__(self) -> None:
         for name, setting in SETTINGS.items():
-            if setting.check is not None and (value := getattr(self, name)) is not None:
+            value = getattr(self, name)
+            if setting.check is not None and (value is not None or DEFAULTS[name] is not None):
                 object.__setattr__(self, name, setting.check(name, value))
         if self.strength is not None and not isinstance(self.sampler, str):
             raise ArgumentError("strength belongs to the sampler", hint="set it where you make the sampler")

@@ -7,8 +7,7 @@ import torch
 import torchdiffeq
 from torch import Tensor
 
-from energyql.attributes.bank import AttributeBank
-from energyql.attributes.heads import Head
+from energyql.attributes.heads import AttributeBank, Head
 from energyql.energy.query_energy import QueryEnergy
 from energyql.energy.rule import compile_energy_rule
 from energyql.evaluation.judged import EvaluatedModel
