@@ -211,7 +211,9 @@ class _Packed:
 
 @cache
 def sizes_alike(dtype: torch.dtype, outputs: int, inputs: int, threads: int) -> tuple[int, ...]:
-    """Return the numbers of rows for which packed products give a row the same bits as with `BLOCK` rows.
+    """Return the numbers of rows for which packed products give a row the same bits.
+
+    These are the bits of batches of `BLOCK` rows in bfloat16, and of the largest batch in float32.
 
     With AMX, the matrix registers of Intel's processors, oneDNN sums a row of bfloat16 in another order for some
     numbers of rows, which depend on the weight and on the number of threads; without AVX-512 that of PyTorch 2.2 does
@@ -235,7 +237,8 @@ def sizes_alike(dtype: torch.dtype, outputs: int, inputs: int, threads: int) -> 
     x = F.pad(torch.cat([x, -x], 1), (0, odd))
     if product is None:
         return ()
-    expected = torch.cat([product.run(rows) for rows in x.split(BLOCK)])
+    # Long sums of float32 depend on the number of threads as well, unless there are many rows.
+    expected = torch.cat([product.run(rows) for rows in x.split(BLOCK if dtype == torch.bfloat16 else len(x))])
     candidates = (3, 7, *BATCH_SIZES[:3], *range(BLOCK, len(x) + 1, BLOCK))
     alike = tuple(size for size in candidates if torch.equal(product.run(x[:size]), expected[:size]))
     if alike == candidates and ((outputs, inputs) == (512, 512) or not sizes_alike(dtype, 512, 512, threads)):
