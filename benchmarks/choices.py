@@ -8,13 +8,20 @@ from torch import Tensor
 
 from energyql.errors import ArgumentError
 from energyql.evaluation.judged import EvaluatedModel, JudgedSamples
+from energyql.evaluation.reference import Oracle, plain_oracle
+from energyql.language import Expr
 from energyql.pipeline.model import Values
 from energyql.progress import Report
+from energyql.sampling import normals
 from recipes.avatars.domain import DOMAIN as AVATARS
 from recipes.common.factors import Factors
 from recipes.postcards.domain import DOMAIN as POSTCARDS
 
 AT_ONCE = 4096
+READ_TOGETHER = 1 << 16
+"""Latents whose choices are read together in the search for exact samples."""
+MOST_LATENTS = 1 << 27
+"""Most latents of such a search."""
 DOMAINS = {domain.name: domain for domain in (AVATARS, POSTCARDS)}
 
 
@@ -32,22 +39,20 @@ class ChoiceModel(EvaluatedModel):
         super().__init__(model, device=device)
         self.identity = f"choices-{self.identity}"
         self.features = None
-        self.read_latents = self._choices
         self._factors = Factors(DOMAINS[model])
 
-    def judge(
-        self, z: Tensor, report: Report = lambda stage, fraction: None, *, picture_count: int = 0
-    ) -> JudgedSamples:
+    def judge(self, z: Tensor, report: Report = lambda stage, fraction: None) -> JudgedSamples:
         """Return the samples with latents z (n, z_dim) and the values in their pictures; no picture is drawn."""
         parts = []
         for at, rows in enumerate(z.cpu().float().split(AT_ONCE)):
             with torch.inference_mode():
                 w = self.encode(rows.to(self.device)).cpu()
-            parts.append(JudgedSamples(rows, w, self._choices(rows), None))
+            parts.append(JudgedSamples(rows, w, self.read_latents(rows), None))
             report("judging", min(1.0, (at + 1) * AT_ONCE / len(z)))
         return JudgedSamples.join(parts)
 
-    def _choices(self, z: Tensor) -> Values:
+    def read_latents(self, z: Tensor) -> Values:
+        """Return the values in the pictures of latents (n, z_dim)."""
         labels = self._factors(z).labels
         values: Values = {}
         for name, spec in self.vocabulary.items():
@@ -56,3 +61,29 @@ class ChoiceModel(EvaluatedModel):
                 column = np.array(spec.values)[column.astype(np.int64)]
             values[name] = column.astype(bool) if spec.kind == "yes/no" else column
         return values
+
+
+def find_choices(
+    model: EvaluatedModel, query: Expr, energy: object, prior: JudgedSamples, target: int, folder: object,
+    report: Report, *, seed: int = 0,
+) -> Oracle:  # fmt: skip
+    """Return the samples of the prior that satisfy a query by the choices of a `ChoiceModel`.
+
+    Args:
+        model: the model.
+        query: the bound query.
+        energy: not used, unlike in `find_oracle`, which has the same arguments.
+        prior: judged samples of the prior.
+        target: number of samples at which the search ends, unless `MOST_LATENTS` further latents are read before.
+        folder: not used.
+        report: called with the stage "oracle".
+        seed: seed of the further latents.
+    """
+    assert isinstance(model, ChoiceModel)
+    parts, latents = [prior.select(model.satisfied(query, prior.values).nonzero()[0])], 0
+    while (size := sum(map(len, parts))) < target and latents < MOST_LATENTS:
+        z = normals(seed, latents, READ_TOGETHER, model.z_dim, stream="bench/plain")
+        parts.append(model.judge(z[torch.from_numpy(model.satisfied(query, model.read_latents(z)).copy())]))
+        latents += READ_TOGETHER
+        report("oracle", min(1.0, size / target))
+    return plain_oracle(JudgedSamples.join(parts), len(prior) + latents)

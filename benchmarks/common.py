@@ -17,6 +17,7 @@ from torch import Tensor
 from energyql.errors import ArgumentError, EnergyQLError
 from energyql.evaluation.judged import EvaluatedModel
 from energyql.evaluation.metrics import Gaussian, frechet_distance, frechet_floor
+from energyql.evaluation.reference import Oracle, find_oracle
 from energyql.evaluation.report import facts
 from energyql.files import read_json
 from energyql.render.markup import markdown_table
@@ -56,13 +57,16 @@ def run_command(main: Callable[..., None], *, resumes: bool = False) -> None:
     app()
 
 
-def judged_model(model: str, device: str, choices: bool) -> EvaluatedModel:
-    """Return a model that is judged by its own judge, or by the choices of latents; see `benchmarks.choices`."""
-    if not choices:
-        return EvaluatedModel(model, device=device)
-    from benchmarks.choices import ChoiceModel  # imports the libraries that draw
+def judged_model(model: str, device: str, choices: bool) -> tuple[EvaluatedModel, Callable[..., Oracle]]:
+    """Return a model that is judged by its own judge, or by the choices of latents; and its search for exact samples.
 
-    return ChoiceModel(model, device=device)
+    See `benchmarks.choices`.
+    """
+    if not choices:
+        return EvaluatedModel(model, device=device), find_oracle
+    from benchmarks.choices import ChoiceModel, find_choices  # imports the libraries that draw
+
+    return ChoiceModel(model, device=device), find_choices
 
 
 def show(*parts: RenderableType, width: int = 80) -> None:

@@ -12,6 +12,7 @@ import typer
 from rich.table import Table
 
 from benchmarks.common import DeviceOption, JudgedModelOption, SmokeOption, page, run_command, show, split_names
+from energyql import __version__
 from energyql.editing.edit import edit
 from energyql.editing.settings import PRESETS
 from energyql.errors import ModelError
@@ -22,7 +23,6 @@ from energyql.logic.truth import satisfied
 from energyql.models import DEFAULT_MODEL, model_folder
 from energyql.pipeline.model import Model, choose_device, load_model
 from energyql.render.markup import markdown_table
-from energyql.version import __version__
 
 SEQUENCES = {
     "one": ["smile", "glasses AND NOT hat", "hair = red", "beard", "background > 0.6"],

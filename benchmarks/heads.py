@@ -22,8 +22,9 @@ from energyql.evaluation.measure import machine
 from energyql.files import write_json
 from energyql.progress import reporting
 from energyql.training.bank_fit import HELD_OUT_SHARE
-from energyql.training.heads import HeadSettings, attribute_loss, balanced_accuracy, train_heads
+from energyql.training.heads import HeadSettings, attribute_loss, train_heads
 from energyql.vocabulary import AttributeSpec, Vocabulary
+from recipes.common.judging import balanced_accuracy
 
 COUNT, TEST, DIM = 10_000, 1_000, 512
 SMOKE_COUNT, SMOKE_TEST, SMOKE_DIM = 400, 100, 16

@@ -11,12 +11,12 @@ import torch
 import typer
 
 from benchmarks.common import SmokeOption, page, run_command
+from energyql import __version__
 from energyql.editing.invert import invert
 from energyql.evaluation.measure import machine
 from energyql.files import write_json, write_text
 from energyql.pipeline.model import load_model
 from energyql.render.pictures import to_pictures
-from energyql.version import __version__
 from energyql.vocabulary import AttributeSpec
 from recipes.avatars.domain import DOMAIN
 from recipes.common.factors import Factors

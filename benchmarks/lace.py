@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmarks.choices import ChoiceModel
+from benchmarks.choices import ChoiceModel, find_choices
 from benchmarks.common import DeviceOption, SmokeOption, run_command, show, split_names
 from energyql.errors import EnergyQLError
 from energyql.evaluation.compare import PRIOR, SampleCounts, compare, run_settings
@@ -59,7 +59,7 @@ def main(
             else:
                 compared = compare(
                     evaluated, queries, methods, counts=counts, folder=out / name, report=report, title=protocol.title,
-                    cache=out / "kept",
+                    cache=out / "kept", find=find_choices,
                 )  # fmt: skip
                 found["comparison"] = {key: compared[key] for key in ("queries", "summary")}
             write_json(out / "evaluation.json", data)

@@ -30,11 +30,15 @@ from energyql.files import write_json, write_picture, write_text
 from energyql.models import DEFAULT_MODEL
 from energyql.pipeline.settings import DEFAULT_SAMPLER
 from energyql.progress import reporting
-from energyql.render.charts import Canvas, HeatMap
-from energyql.render.pictures import FAINT, INK
+from energyql.render.charts import GRID, Axes, Canvas, Place, blend
+from energyql.render.pictures import FAINT, INK, PAPER
 from energyql.sampling import LangevinSampler, ODESolver, Sampler, VPSchedule
 from energyql.sampling.ode import adaptive_methods
 
+HEAT = ("#3b1f5b", "#31688e", "#21918c", "#5ec962", "#fde725")
+"""Colours of a heat map from the lowest to the highest share, ever lighter, so that they differ in grey too."""
+MARK = "#dc2626"
+"""Colour of the frame around a marked cell."""
 QUERIES = ("glasses", "hair = red AND mouth = laugh", "smile AND NOT glasses AND skin_tone = 0.7")
 TOLERANCES = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 STEPS = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
@@ -43,6 +47,69 @@ POINT = 0.01
 """Settings that lose at most this much of the published accuracy count as equal to it."""
 SMOKE = SampleCounts(n=8, prior=400, oracle=30)
 Value = float | str
+
+
+def heat(share: float) -> str:
+    """Return the colour of a heat map for a share, which is clipped to the range from 0 to 1."""
+    at = min(max(share, 0.0), 1.0) * (len(HEAT) - 1)
+    low = min(int(at), len(HEAT) - 2)
+    return blend(HEAT[low], HEAT[low + 1], at - low)
+
+
+@dataclass(frozen=True, slots=True)
+class HeatMap:
+    """A table of coloured cells with a number in each.
+
+    Args:
+        rows: texts at the left of the cells, from top to bottom.
+        columns: texts below the cells, from left to right.
+        values: a sequence for each row; a cell with `None` is empty.
+        share: function from a value to its place on the scale of colours, from 0 to 1; see `heat`.
+        text: function from a value to the text in its cell.
+        marked: row and column of a cell with a frame; `None` for no such cell.
+    """
+
+    rows: Sequence[str]
+    columns: Sequence[str]
+    values: Sequence[Sequence[float | None]]
+    share: Callable[[float], float]
+    text: Callable[[float], str]
+    marked: tuple[int, int] | None = None
+
+    def draw(self, canvas: Canvas, corner: Place, cell: tuple[float, float], below: str, above: str = "") -> None:
+        """Draw the table on a canvas.
+
+        Args:
+            canvas: the canvas.
+            corner: upper left corner of the table.
+            cell: width and height of each cell.
+            below: text below the table, the name of its columns.
+            above: text above the table, the name of its rows.
+        """
+        (left, top), (width, height) = corner, cell
+        axes = Axes(
+            canvas, corner, (width * len(self.columns), height * len(self.rows)),
+            (0, len(self.columns)), (len(self.rows), 0),
+        )  # fmt: skip
+        axes.captions(below, above)
+        axes.ticks(
+            {i + 0.5: text for i, text in enumerate(self.columns)},
+            {i + 0.5: text for i, text in enumerate(self.rows)},
+            grid=False,
+        )
+        for i, line in enumerate(self.values):
+            for j, value in enumerate(line):
+                x, y = left + j * width, top + i * height
+                if value is None:
+                    canvas.rectangle((x, y), (x + width - 1, y + height - 1), GRID)
+                    continue
+                share = self.share(value)
+                canvas.rectangle((x, y), (x + width - 1, y + height - 1), heat(share))
+                canvas.text((x + width / 2, y + height / 2), self.text(value), PAPER if share < 0.5 else INK, 11, "mm")
+        if self.marked is not None:
+            x, y = left + self.marked[1] * width, top + self.marked[0] * height
+            box = [(x, y), (x + width - 1, y), (x + width - 1, y + height - 1), (x, y + height - 1), (x, y)]
+            canvas.line(box, MARK, 3)
 
 
 @dataclass(frozen=True)
@@ -228,7 +295,7 @@ def main(
 ) -> None:
     """Draw heat maps of accuracy, frequency error and cost over the settings. Interrupt at will: it resumes."""
     counts = SMOKE if smoke else SampleCounts(n=n, prior=prior, seed=seed)
-    evaluated = judged_model(model, device, choices)
+    evaluated, find = judged_model(model, device, choices)
     chosen = [grid.corners() if smoke else grid for grid in grids()]
     (default,) = read_methods(DEFAULT_SAMPLER)
     methods: dict[str, Method] = {}
@@ -238,7 +305,7 @@ def main(
     with reporting(True) as report:
         data = compare(
             evaluated, queries or QUERIES, [default, *methods.values()], counts=counts, folder=out / "cells",
-            report=report, title="Every setting",
+            report=report, title="Every setting", find=find,
         )  # fmt: skip
     found = []
     for grid in chosen:

@@ -88,13 +88,13 @@ def main(
     """Sample 24 seeded formulas and hold the samples against exact ones. Interrupt at will: it resumes."""
     methods = read_methods((*SAMPLERS, PAPER) if samplers == "all" else samplers)
     counts = SMOKE if smoke else SampleCounts(n=n, prior=prior, oracle=oracle, seed=seed)
-    evaluated = judged_model(model, device, choices)
+    evaluated, find = judged_model(model, device, choices)
     with reporting(True) as report:
         samples = prior_samples(evaluated, counts.prior, out / "prior", report, seed=counts.seed)
         sorts = (SMOKE_COMMON, 0, 0) if smoke else (COMMON, UNCOMMON, RARE)
         formulas = choose_formulas(evaluated, samples, *sorts, formula_seed)
         title = "Samplers on random formulas"
-        data = compare(evaluated, formulas, methods, counts=counts, folder=out, report=report, title=title)
+        data = compare(evaluated, formulas, methods, counts=counts, folder=out, report=report, title=title, find=find)
     saved = f"Saved {out}: results.json, results.md (formula by formula) and two plots"
     judged = ("By the choices of latents, in place of an image judge.",) if choices else ()
     show(summary_table(data), NOTE, *judged, saved, width=TABLE_WIDTH)

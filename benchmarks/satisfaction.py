@@ -23,6 +23,7 @@ from benchmarks.common import (
     split_names,
 )
 from benchmarks.formulas import LEAST_PREVALENCE, MOST_PREVALENCE, all_relations, depth_of, random_formulas
+from energyql import __version__
 from energyql.energy.rule import SEMANTICS
 from energyql.errors import ArgumentError
 from energyql.evaluation.judged import EvaluatedModel
@@ -34,7 +35,6 @@ from energyql.language import Expr
 from energyql.models import DEFAULT_MODEL
 from energyql.progress import Report, reporting
 from energyql.sampling import ODESolver, Sampler
-from energyql.version import __version__
 
 SOLVERS = {
     "default": ODESolver(),

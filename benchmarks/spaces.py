@@ -97,7 +97,6 @@ SMOKE = Sizes(n=2, dear=1, pictures=160, latents=400, prior=60)
 def make_guides(sizes: Sizes, folder: Path, report: Report) -> dict[str, Model]:
     """Return the packaged model, and it with each guide that is trained here, by space; trained ones are kept."""
     packaged, choices = load_model("avatars"), ChoiceModel("avatars")
-    assert choices.read_latents is not None
     known = Vocabulary(packaged.vocabulary[name] for name in ATTRIBUTES)
     guides = {Z: packaged}
     for number, (space, count) in enumerate(((W, sizes.latents), (PICTURE, sizes.pictures))):

@@ -20,8 +20,8 @@ from sphinx.application import Sphinx
 from sphinx.domains.python import PyXRefRole
 from sphinx.ext.napoleon.docstring import GoogleDocstring
 
+from energyql import __version__
 from energyql.language.lexical import keywords
-from energyql.version import __version__
 
 project = "energyql"
 author = "the energyql authors"

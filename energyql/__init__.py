@@ -3,12 +3,13 @@
 >>> import energyql
 >>> result = energyql.generate("smile AND NOT (glasses OR beard)", n=16)  # doctest: +SKIP
 
-Importing this package does not import torch: names are looked up when they are first used (PEP 562).
+The import of this package does not import torch. A function or class of the package, such as `generate`, is imported
+from its module when it is first used (PEP 562).
 """
 
 from __future__ import annotations
 
-import importlib
+import importlib.metadata
 import logging
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +35,6 @@ from energyql.errors import (
     WeakHeadError,
 )
 from energyql.language import E, Expr, all_of, any_of, at_least, at_most, exactly, none_of, parse
-from energyql.version import __version__
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 if TYPE_CHECKING:
@@ -62,6 +62,11 @@ if TYPE_CHECKING:
     from energyql.training.directions import Directions, draw_directions, find_directions, name_directions
     from energyql.training.judge import train_judge
     from energyql.training.run import train_attributes
+
+try:
+    __version__ = importlib.metadata.version("energyql")
+except importlib.metadata.PackageNotFoundError:  # a bare checkout
+    __version__ = "0+unknown"
 
 logging.getLogger("energyql").addHandler(logging.NullHandler())  # a program decides what it shows of our messages
 
@@ -94,83 +99,23 @@ _MODULES = {
 _LAZY = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
-    "ArgumentError",
-    "AttributeSpec",
-    "CheckpointWarning",
-    "ConstantPartWarning",
-    "Contradiction",
-    "DataError",
-    "DatasetClass",
-    "DatasetPlan",
-    "Directions",
-    "E",
-    "Edit",
-    "EnergyQLError",
-    "Explanation",
-    "Expr",
-    "Gallery",
-    "IncompleteError",
-    "Inversion",
-    "KindError",
-    "LabelWarning",
-    "LimitError",
-    "LockWarning",
-    "Model",
-    "ModelError",
-    "ODESolver",
-    "OutOfDomainError",
-    "Pipeline",
-    "Preset",
-    "QuerySyntaxError",
-    "QueryWarning",
-    "Result",
-    "TautologyWarning",
-    "UnknownAttribute",
-    "Vocabulary",
-    "VocabularyError",
-    "WeakHeadError",
-    "WrittenDataset",
-    "__version__",
-    "all_of",
-    "animate",
-    "any_of",
-    "at_least",
-    "at_most",
-    "compare_samplers",
-    "draw_directions",
-    "edit",
-    "evaluate",
-    "exactly",
-    "explain",
-    "export_energy",
-    "find_directions",
-    "generate",
-    "invert",
-    "list_attributes",
-    "load_generator",
-    "load_model",
-    "name_directions",
-    "none_of",
-    "parse",
-    "read_weights",
-    "sample_latents",
-    "sample_pictures",
-    "score",
-    "stream",
-    "train_attributes",
-    "train_judge",
-    "traverse",
-    "truth_table",
-    "until_satisfied",
-    "write_dataset",
-]
+    "ArgumentError", "AttributeSpec", "CheckpointWarning", "ConstantPartWarning", "Contradiction", "DataError",
+    "DatasetClass", "DatasetPlan", "Directions", "E", "Edit", "EnergyQLError", "Explanation", "Expr", "Gallery",
+    "IncompleteError", "Inversion", "KindError", "LabelWarning", "LimitError", "LockWarning", "Model",
+    "ModelError", "ODESolver", "OutOfDomainError", "Pipeline", "Preset", "QuerySyntaxError", "QueryWarning",
+    "Result", "TautologyWarning", "UnknownAttribute", "Vocabulary", "VocabularyError", "WeakHeadError",
+    "WrittenDataset", "__version__", "all_of", "animate", "any_of", "at_least", "at_most", "compare_samplers",
+    "draw_directions", "edit", "evaluate", "exactly", "explain", "export_energy", "find_directions", "generate",
+    "invert", "list_attributes", "load_generator", "load_model", "name_directions", "none_of", "parse",
+    "read_weights", "sample_latents", "sample_pictures", "score", "stream", "train_attributes", "train_judge",
+    "traverse", "truth_table", "until_satisfied", "write_dataset",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
     if name in _LAZY:
-        value = getattr(importlib.import_module(f"energyql.{_LAZY[name]}"), name)
-        globals()[name] = value
-        return value
+        globals()[name] = getattr(importlib.import_module(f"energyql.{_LAZY[name]}"), name)
+        return globals()[name]
     raise AttributeError(f"module 'energyql' has no attribute {name!r}")
 
 

@@ -1,4 +1,4 @@
-"""`python -m energyql`, the command line."""
+"""Start of the command line as `python -m energyql`."""
 
 from energyql.cli.main import main
 

@@ -1,6 +1,6 @@
-"""All errors and warnings of energyql, and the drawing of carets under a query.
+"""All errors and warnings of energyql, and the drawing of carets under the wrong parts of a query.
 
-An error holds the query and the spans at fault as fields, and prints as
+An error has the query and the positions of its wrong parts as attributes. The command line prints an error like this:
 
     UnknownAttribute: 'glases' is not an attribute of model 'avatars'
       smile AND NOT (glases OR beerd)
@@ -28,30 +28,36 @@ _MAX_LINES = 6
 _MOST_MESSAGE = 1700
 """Most characters of the message of an error, so that a terminal shows the whole error."""
 _MOST_DRAWN = 700
-"""Most characters of the lines and carets of a query."""
+"""Most characters of the lines of a query and of carets that one error draws."""
 _MOST_HINT = 500
 """Most characters of a hint."""
 _LINE_BREAK = re.compile(r"\r\n|\r|\n")
 
 
 class Span(NamedTuple):
-    """A half-open range of character offsets into the text of a query."""
+    """A part of the text of a query: the characters from offset `start` to `end - 1`, counted from 0."""
 
     start: int
     end: int
 
 
 class Suggestion(NamedTuple):
-    """A correction of a query: the text that may have been meant in place of a part of it."""
+    """A correction of a query: the part to replace, and the text that the user may have meant in place of the part."""
 
     span: Span
     text: str
 
 
 class _Located(Exception):
-    """A message about a query, with the parts of the query that it is about and a hint.
+    """Base class of errors and warnings, with a message, a hint, and the wrong parts of a query.
 
-    The arguments are those of `EnergyQLError`.
+    The arguments are also the attributes.
+
+    Args:
+        message: what is wrong; the middle of a long message is left out.
+        query: text of the query; `None` if the error is not about a query.
+        spans: (start, end) character offsets of the wrong parts in `query`, the most important first.
+        hint: a way to correct the mistake; `None` for no hint.
     """
 
     def __init__(
@@ -71,17 +77,17 @@ class _Located(Exception):
 
     @property
     def span(self) -> Span | None:
-        """The first of `spans`, or None."""
+        """The first and most important of the wrong parts of the query; None if `spans` is empty."""
         return self.spans[0] if self.spans else None
 
     @property
     def line(self) -> int | None:
-        """Line of `span` in the query, counted from 1; None where there is no span."""
+        """Line of the query in which `span` begins, counted from 1; None without a span or a query."""
         return self._position()[0]
 
     @property
     def column(self) -> int | None:
-        """Column of `span` in its line, in characters counted from 1; None where there is no span."""
+        """Column at which `span` begins in its line, in characters counted from 1; None without a span or a query."""
         return self._position()[1]
 
     def _position(self) -> tuple[int, int] | tuple[None, None]:
@@ -107,25 +113,26 @@ class _Located(Exception):
 class EnergyQLError(_Located):
     """Base class of the errors that energyql raises for wrong input.
 
-    `str(error)` is the message, the query with carets under the parts at fault, and the hint; `error.render()` puts
-    the class name in front, which is what the command line prints.
+    `str(error)` is the message, the query with carets under the wrong parts, and the hint. The command line prints
+    `error.render()`, which has the name of the error's class before this text.
 
     Args:
-        message: what is wrong, in one sentence without a full stop; the middle of a long one is left out.
-        query: the text that `spans` point into.
-        spans: (start, end) character offsets of the parts at fault, the most important first. An empty span is a place
-            between two characters, such as the end of the text.
-        hint: a way to correct it; the middle of a long one is left out.
+        message: what is wrong, in one sentence without a full stop; the middle of a long message is left out.
+        query: text of the query; `None` if the error is not about a query.
+        spans: (start, end) character offsets of the wrong parts in `query`, the most important first. If start and end
+            are equal, the mistake is at a position between two characters, such as the end of the text.
+        hint: a way to correct the mistake; the middle of a long hint is left out. `None` for no hint.
 
     Attributes:
-        suggestions: corrections of the query as data: each replaces one part of it.
+        suggestions: corrections, for programs that show errors. Each of them replaces one part of the query by another
+            text.
     """
 
     exit_code: ClassVar[int] = 1
     """Exit code of a command that ends with this error; each class has its own."""
 
     def render(self) -> str:
-        """Return the class name and the text of `str(error)`, as the command line prints it."""
+        """Return the name of the error's class, ": " and the text of `str(error)`, which the command line prints."""
         return f"{type(self).__name__}: {self}"
 
 
@@ -138,11 +145,11 @@ class QuerySyntaxError(EnergyQLError):
 class UnknownAttribute(EnergyQLError, AttributeError, KeyError):
     """A query with attributes that the model does not have.
 
-    It is also an `AttributeError`, so that `hasattr(model.E, "smile")` works, and a `KeyError`, because vocabularies
-    and the tables of a result raise it as well.
+    The class is also an `AttributeError`, so that `hasattr(model.E, "smile")` works. It is also a `KeyError`, because a
+    vocabulary and other dicts with attributes as keys raise it for a missing key.
 
     Attributes:
-        names: the missing attributes, in the order of the query.
+        names: names of the missing attributes, in the order of the query.
     """
 
     exit_code = 4
@@ -153,13 +160,16 @@ class UnknownAttribute(EnergyQLError, AttributeError, KeyError):
 
 
 class KindError(EnergyQLError):
-    """An attribute that is used like one of another kind, or with a value that it cannot have."""
+    """A query that compares an attribute in a way that its kind does not allow, or with a value that it cannot have.
+
+    An example is `hair > 2`, if `hair` has classes and not numbers.
+    """
 
     exit_code = 5
 
 
 class Contradiction(EnergyQLError):
-    """A query that no values of the attributes satisfy."""
+    """A query that cannot be true, whatever values the attributes have, such as `hat AND NOT hat`."""
 
     exit_code = 6
 
@@ -171,7 +181,7 @@ class LimitError(EnergyQLError):
 
 
 class VocabularyError(EnergyQLError):
-    """A wrong description of a model's attributes."""
+    """A vocabulary (the description of a model's attributes) that has an error, such as two attributes of one name."""
 
     exit_code = 8
 
@@ -179,7 +189,7 @@ class VocabularyError(EnergyQLError):
 class ArgumentError(EnergyQLError, TypeError, ValueError):
     """An argument of a public function or operator that has the wrong type or value.
 
-    It is also a `TypeError` and a `ValueError`, so that programs can catch it as usual in Python.
+    The class is also a `TypeError` and a `ValueError`, because these are usual in Python for wrong arguments.
     """
 
     exit_code = 2
@@ -198,29 +208,32 @@ class ModelError(EnergyQLError):
 
 
 class WeakHeadError(EnergyQLError):
-    """A query that needs a weak head, one of low quality on held-out labels, which `allow_weak` does not name."""
+    """A query with an attribute that is not listed in `allow_weak` and whose head predicts held-out labels badly."""
 
     exit_code = 11
 
 
 class OutOfDomainError(EnergyQLError):
-    """A picture to invert that the generator cannot draw: the reconstruction differs too much."""
+    """A picture for which no latents were found: the generator's nearest picture differs too much from it."""
 
     exit_code = 12
 
 
 class IncompleteError(EnergyQLError):
-    """A data set that was written, but has classes with too few pictures that satisfy their query."""
+    """A data set that was written with too few pictures: some classes lack pictures that satisfy their query."""
 
     exit_code = 13
 
 
 class LabelWarning(UserWarning):
-    """Labels that are few, or perhaps wrong: a column, or the order of the rows, may not be as intended."""
+    """Training labels that are few or perhaps wrong: from another column than intended, or with rows in other order."""
 
 
 class QueryWarning(_Located, UserWarning):
-    """Base class of the warnings about queries; they have the fields of an `EnergyQLError`, and `str` draws carets."""
+    """Base class of the warnings about queries, with the attributes of an `EnergyQLError`.
+
+    `str(warning)` is the message, the query with carets under the parts that the warning is about, and the hint.
+    """
 
 
 class TautologyWarning(QueryWarning):
@@ -228,27 +241,36 @@ class TautologyWarning(QueryWarning):
 
 
 class ConstantPartWarning(QueryWarning):
-    """A query with a part that is true of every sample, or of none; the query as a whole is neither."""
+    """A query with a part that is true of every sample, or of no sample; the whole query is true of some samples."""
 
 
 class CheckpointWarning(UserWarning):
-    """A property of pictures that a checkpoint does not hold; the message says which value is assumed."""
+    """A property of the pictures that a checkpoint does not state; the message says which value is assumed for it."""
 
 
 class LockWarning(UserWarning):
-    """A folder on a file system without locks, where a second writer cannot be noticed."""
+    """A folder on a file system without locks, so that two processes can write to the folder at the same time."""
 
 
 def caller_level() -> int:
-    """Return the `stacklevel` with which a warning of the calling function points at code outside this package."""
+    """Return the argument `stacklevel` for `warnings.warn`, so that the warning shows the line of code of the user.
+
+    Call it in the function that calls `warnings.warn`.
+    """
     names = [frame.f_globals.get("__name__", "").partition(".")[0] for frame, _ in walk_stack(sys._getframe(1))]
     return len(names) - names[::-1].index("energyql") + 1  # after the outermost frame of the package
 
 
 def misfit(function: Callable[..., Any], *arguments: object, **options: object) -> str:
-    """Return why a function or class cannot be called with these arguments.
+    """Return why a function or class cannot be called with some arguments, such as "missing a required argument: 'z'".
 
-    The text is empty if it can be called, or if Python has no signature of it, such as of many classes written in C.
+    The text is empty if the call is possible, and also if Python does not know which arguments are possible, as for
+    many classes written in C. The function is not called.
+
+    Args:
+        function: the function or class.
+        arguments: the positional arguments of the call.
+        options: the keyword arguments of the call.
     """
     try:
         if inspect.isfunction(function) or inspect.ismethod(function) or inspect.isclass(function):
@@ -259,7 +281,7 @@ def misfit(function: Callable[..., Any], *arguments: object, **options: object) 
 
 
 def abridge(text: str, most: int) -> str:
-    """Return `text`, or at most `most` characters of it: the middle of a longer text is replaced by dots."""
+    """Return `text`; if it has more than `most` characters, it is cut to `most` with " ... " in place of its middle."""
     if len(text) <= most:
         return text
     end = most // 3
@@ -267,11 +289,12 @@ def abridge(text: str, most: int) -> str:
 
 
 def listed(first: str, mistakes: Sequence[str]) -> str:
-    """Return one message for several mistakes.
+    """Return one message for several mistakes, short enough for an error.
 
     Args:
-        first: the first paragraph.
-        mistakes: a paragraph each; as many as there is room for are shown, at least one, then the number of the others.
+        first: first paragraph of the message.
+        mistakes: at least one text; each of them becomes a paragraph. If there is no room for all, the last paragraph
+            says how many are missing: "and 3 more".
     """
     lengths = accumulate(len(mistake) + 2 for mistake in mistakes)
     room = _MOST_MESSAGE - len(first) - 20
@@ -283,14 +306,15 @@ def listed(first: str, mistakes: Sequence[str]) -> str:
 
 
 def draw(query: str, spans: Iterable[tuple[int, int]]) -> str:
-    """Return the lines of `query` that hold `spans`, each above a line of carets, without a final newline.
+    """Return the lines of a query that have wrong parts, each with a line of carets below it, without a final newline.
 
-    Lines are indented by two spaces, and numbered if the query has several. A long line is cut to a window around the
-    first span in it. An empty span gets one caret.
+    Lines are indented by two spaces, and numbered if the query has more than one line. Of a long line, only the
+    characters around the first wrong part are shown.
 
     Args:
-        query: the text.
-        spans: (start, end) character offsets into it, the most important first.
+        query: text of the query.
+        spans: (start, end) character offsets of the wrong parts, the most important first. If start and end are equal,
+            one caret is drawn.
     """
     marks = [(min(max(start, 0), len(query)), min(max(start, end, 0), len(query))) for start, end in spans]
     breaks = [line_break.span() for line_break in _LINE_BREAK.finditer(query)]
@@ -312,11 +336,9 @@ def draw(query: str, spans: Iterable[tuple[int, int]]) -> str:
     gap, complete = f"  {'':{width}} | ...", len(by_line) <= _MAX_LINES
     for number, pieces in marked:
         text, carets = _draw_line(query[starts[number - 1] : ends[number - 1]], pieces)
-        if len(starts) == 1:
-            lines += [f"  {text}", f"  {carets}"]
-            continue
+        left = [f"  {number:{width}} | ", f"  {'':{width}} | "] if len(starts) > 1 else ["  ", "  "]
         more = [gap] if previous and number > previous + 1 else []
-        more += [f"  {number:{width}} | {text}", f"  {'':{width}} | {carets}"]
+        more += [left[0] + text, left[1] + carets]
         if sum(map(len, [*lines, *more, gap])) + len(lines) + len(more) > _MOST_DRAWN:
             complete = False
             break
@@ -328,11 +350,12 @@ def draw(query: str, spans: Iterable[tuple[int, int]]) -> str:
 
 
 def _draw_line(line: str, marks: list[tuple[int, int]]) -> tuple[str, str]:
-    """Return the visible part of one line of a query, and the line of carets under it.
+    """Return two texts to print below each other: the part of a query's line that is shown, and a line of carets.
 
     Args:
-        line: the line.
-        marks: (start, end) of the carets, character offsets into the line, at least one.
+        line: the line of the query.
+        marks: (start, end) character offsets into the line of the characters to mark by carets; at least one pair. If
+            the line is too long, the part around the first pair is shown.
     """
     first, last = _window(line, *marks[0])
     before, after = "..." * (first > 0), "..." * (last < len(line))
@@ -349,7 +372,15 @@ def _draw_line(line: str, marks: list[tuple[int, int]]) -> tuple[str, str]:
 
 
 def _window(line: str, start: int, end: int) -> tuple[int, int]:
-    """Return the range (first, last) of a line to show: of a long line, about `_WINDOW` characters around the span."""
+    """Return which characters of a line are shown, as a pair of offsets (first, last), where last is excluded.
+
+    All characters are shown if the line is not long. Otherwise about 100 characters are shown.
+
+    Args:
+        line: a line of a query.
+        start: offset in the line of the first wrong character, around which characters are shown.
+        end: offset after the last wrong character.
+    """
     first, last = 0, len(line)
     if last > _WINDOW + 6:
         room = max(_WINDOW - (end - start), 40)
@@ -363,7 +394,10 @@ def _window(line: str, start: int, end: int) -> tuple[int, int]:
 
 
 def _show(character: str) -> tuple[str, int]:
-    """Return a character as it is drawn, and its width in columns of a terminal."""
+    """Return the text that is drawn for a character, and the width of this text in columns of a terminal.
+
+    An invisible character is drawn as the escape that Python writes for it. A tab is drawn as four blanks.
+    """
     if character == "\t":
         return "    ", 4
     category = unicodedata.category(character)

@@ -1,12 +1,12 @@
-"""Files: written atomically, replaced all at once, locked meanwhile, and read with bounds and clear errors.
+"""Reading and writing files. Writing is atomic, only one process writes to a folder at a time, and reading has limits.
 
-`saving` first writes the new files of a folder to a temporary folder inside it. The files are saved as soon as the
-temporary folder is renamed to `SAVED`: from then on every reader or writer of the folder first moves them to their
-places. Descriptions, such as `result.json`, are removed first and moved last, so that a description never stands beside
-files that it does not describe.
+`saving` replaces several files of a folder as one step. The new files are first written to a temporary folder inside
+the folder. They count as saved when the temporary folder is renamed to `.energyql-saved`. From then on, every call that
+reads or writes the folder first moves the new files to their places. Descriptions, such as `result.json`, are removed
+first and moved last. So a description never lies beside files that it does not describe.
 
-While a folder is written, its file `.energyql-lock` is locked and names the writing process. The system releases the
-lock of a process that is killed; the lock file that stays behind stops no other process. See
+While a folder is written, its file `.energyql-lock` is locked and names the writing process. If that process is killed,
+the system releases the lock. The lock file remains, but does not stop another process. See
 docs/decisions/one-writer.md.
 """
 
@@ -26,9 +26,10 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,18 +48,16 @@ if TYPE_CHECKING:
 
 _NAME = re.compile(r"\.energyql-[0-9a-f]{16}(?:\..+)?", re.DOTALL)
 _ABANDONED = 3600
-"""Age in seconds from which a temporary file belongs to an ended process, on systems without `fcntl` locks."""
-_swept: set[str] = set()
-"""Absolute paths of the folders that this process has swept; see `sweep_once`."""
+"""Age in seconds from which a temporary file counts as left by an ended process, on systems without `fcntl` locks."""
 
 
 @contextmanager
 def temporary(folder: Path, suffix: str | None = None) -> Iterator[Path]:
-    """Yield a new temporary file or folder in `folder`, locked by this process, and remove it in the end.
+    """Yield the path of a new temporary file or folder, locked by this process, and remove it at the end of the block.
 
     Args:
-        folder: an existing folder.
-        suffix: the end of the file's name, may be empty; `None` makes a folder.
+        folder: existing folder in which the temporary file or folder is made.
+        suffix: end of the temporary file's name, such as ".txt"; may be empty. With `None` a folder is made.
     """
     while True:
         path = folder / f".energyql-{secrets.token_hex(8)}{suffix or ''}"
@@ -66,26 +65,28 @@ def temporary(folder: Path, suffix: str | None = None) -> Iterator[Path]:
             path.mkdir()
         else:
             os.close(os.open(path, os.O_CREAT | os.O_EXCL, 0o666))
-        with locked(path) as ours:
-            if not ours:  # `sweep` of another process has removed it before it was locked
-                continue
-            try:
-                yield path
-            finally:
-                _remove(path)
-            return
+        with locked(path) as is_ours:
+            if is_ours:  # else `sweep` of another process has removed it before it was locked
+                try:
+                    yield path
+                finally:
+                    _remove(path)
+                return
 
 
 @contextmanager
 def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
-    """Hold the lock of an existing file or folder; the system releases the lock of a process that is killed.
+    """Lock an existing file or folder during the block. If this process is killed, the system releases the lock.
 
     Args:
         path: the file or folder.
-        wait: wait for another process that holds the lock; otherwise yield False.
+        wait: what to do if another process has the lock: wait for it, or yield False at once.
 
     Yields:
-        Whether the lock is held and `path` still exists.
+        Whether this process has the lock and `path` still exists. If the file system has no locks, `wait` is yielded as
+        long as `path` exists. Under Windows nothing is locked. With `wait`, True is yielded if `path` exists. Without
+        `wait`, True is yielded only if `path` was last changed more than an hour ago, because the process that made it
+        has then probably ended.
     """
     if fcntl is None:
         yield path.exists() and (wait or time.time() - path.stat().st_mtime > _ABANDONED)
@@ -97,26 +98,28 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
             raise
         yield False
         return
+    is_ours = wait
     try:
-        try:
+        with suppress(OSError):  # another process holds the lock, or there are no locks: then `sweep` removes nothing
             fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            held = True
-        except OSError:  # another process holds the lock, or there are no locks: then `sweep` removes nothing
-            held = wait
-        yield held and path.exists()
+            is_ours = True
+        yield is_ours and path.exists()
     finally:
         os.close(descriptor)
 
 
-def sweep_once(folder: Path) -> None:
-    """Call `sweep` at the first call for a folder only, because a scan of a folder with many files takes long."""
-    if (key := os.path.abspath(folder)) not in _swept:
-        _swept.add(key)
-        sweep(folder)
+@cache
+def _sweep_once(folder: Path) -> None:
+    """Remove the temporary files of killed processes from a folder, at the first call for the folder in this process.
+
+    Later calls for the same folder do nothing, because the scan of a folder with many files takes long. `folder` is an
+    absolute path.
+    """
+    sweep(folder)
 
 
 def sweep(folder: Path) -> None:
-    """Remove the temporary files and folders of killed processes from `folder`."""
+    """Remove from `folder` the temporary files and folders that killed processes left behind."""
     with suppress(OSError):
         for path in [Path(entry.path) for entry in os.scandir(folder) if _NAME.fullmatch(entry.name)]:
             with locked(path, wait=False) as left:
@@ -133,22 +136,23 @@ def _remove(path: Path) -> None:
 
 LOCK = ".energyql-lock"
 _BUSY = (errno.EAGAIN, errno.EACCES, errno.EDEADLK)
-"""Error numbers of a lock that another process holds; any other means that the file system has no locks."""
+"""Numbers of errors that mean that another process has the lock. Any other error means that there are no locks."""
 _FAR = 1 << 30
-"""Position of the byte that is locked under Windows, behind the text, because a locked byte cannot be read."""
+"""Position of the byte of a lock file that is locked under Windows. It is after the end of the text, because a locked
+byte cannot be read."""
 _MOST_HOLDER = 4096
-"""Bytes of the lock file that are read, more than its text has."""
+"""Most bytes of a lock file that are read; the text in a lock file is shorter."""
 
 
 @dataclass(eq=False)
 class Writer:
-    """A thread that holds a folder by `sole_writer`.
+    """The right of one thread to write into a folder, which no other thread or process has; see `sole_writer`.
 
     Attributes:
-        descriptor: file descriptor of the open lock file.
+        descriptor: file descriptor of the folder's lock file, which is open.
         work: what is being written, such as "a training".
-        thread: identifier of the thread.
-        depth: number of nested blocks of `sole_writer` that the thread is in.
+        thread: identifier of the thread that may write.
+        depth: number of nested blocks of `sole_writer` that the thread has entered for the folder.
     """
 
     descriptor: int
@@ -157,7 +161,10 @@ class Writer:
     depth: int = 0
 
     def move(self) -> None:
-        """Pass the folder to the calling thread, for an iterator that another thread goes on reading."""
+        """Give the right to write into the folder to the thread that calls this method.
+
+        This is necessary because an iterator that writes files may be begun in one thread and continued in another.
+        """
         self.thread = threading.get_ident()
 
 
@@ -168,7 +175,7 @@ _unlocked: set[int] = set()
 
 
 def _forget() -> None:
-    """Close the lock files in a forked child process: the folders stay locked by the parent process."""
+    """Close all lock files in a new child process (a fork). The locks remain with the parent process."""
     for writer in _writers.values():
         with suppress(OSError):
             os.close(writer.descriptor)
@@ -181,17 +188,18 @@ if hasattr(os, "register_at_fork"):
 
 @contextmanager
 def sole_writer(folder: Path, work: str) -> Iterator[Writer]:
-    """Hold a folder while the block writes into it; blocks of one thread may be nested.
+    """Let only this thread write into a folder during the block; blocks of one thread may be nested.
 
-    The folder is made if it does not exist, and removed again if the block leaves it empty. A file system without
-    locks causes a `LockWarning`, and the block runs.
+    Other processes and threads are stopped only if they call `sole_writer` too, which then raises an error. If the
+    folder does not exist, it is made; it is removed at the end of the block if it is still empty. On a file system
+    without locks, a `LockWarning` is given, and the block runs all the same.
 
     Args:
-        folder: the folder, held with everything in it.
+        folder: the folder; files in its subfolders may be written too.
         work: what is being written, such as "a training", for the error in other processes.
 
     Yields:
-        The writer; blocks inside this one yield the same.
+        A `Writer` for this thread. Nested blocks for the same folder yield the same object.
 
     Raises:
         ArgumentError: another process or thread writes into the folder, or the folder cannot be written.
@@ -223,7 +231,14 @@ def sole_writer(folder: Path, work: str) -> Iterator[Writer]:
 
 
 def _lock(folder: Path, path: Path, work: str) -> int:
-    """Lock the lock file `path` of a folder, write into it who holds it, and return its descriptor.
+    """Make and lock the lock file of a folder, and return its file descriptor.
+
+    The process, the host and `work` are written into the file, for the errors of other processes.
+
+    Args:
+        folder: the folder, which is made if it is missing.
+        path: path of the lock file.
+        work: what is being written, such as "a training".
 
     Raises:
         ArgumentError: another process holds the lock.
@@ -231,10 +246,14 @@ def _lock(folder: Path, path: Path, work: str) -> int:
     """
     while True:
         folder.mkdir(parents=True, exist_ok=True)
-        descriptor = _open_lock(path)
-        if descriptor is None:  # another writer has just removed the folder
-            continue
         try:
+            descriptor = _open_lock(path)
+        except FileNotFoundError:  # another writer has just removed the folder
+            if folder.is_dir():
+                raise
+            continue
+        with ExitStack() as stack:
+            stack.callback(os.close, descriptor)
             try:
                 _take(descriptor)
             except OSError as error:
@@ -246,19 +265,18 @@ def _lock(folder: Path, path: Path, work: str) -> int:
                     os.ftruncate(descriptor, 0)
                     who = {"work": work, "process": os.getpid(), "host": socket.gethostname()}
                     os.write(descriptor, json.dumps(who).encode())
+                stack.pop_all()
                 return descriptor
-        except BaseException:
-            os.close(descriptor)
-            raise
-        os.close(descriptor)
 
 
-def _open_lock(path: Path) -> int | None:
-    """Return a descriptor of the lock file, made if necessary; `None` if its folder does not exist.
+def _open_lock(path: Path) -> int:
+    """Open the lock file `path`, which is made if it is missing, and return its file descriptor.
 
-    It is open for writing where possible, because network file systems lock no other files.
+    The file is opened for writing if possible, because network file systems do not lock a file that is open only for
+    reading.
 
     Raises:
+        FileNotFoundError: the folder of the file does not exist.
         OSError: the file cannot be opened.
     """
     flags = getattr(os, "O_NOFOLLOW", 0)
@@ -268,10 +286,6 @@ def _open_lock(path: Path) -> int | None:
         if not path.is_file():
             raise
         return os.open(path, os.O_RDONLY | flags)
-    except FileNotFoundError:
-        if path.parent.is_dir():
-            raise
-        return None
 
 
 def _take(descriptor: int) -> None:
@@ -283,7 +297,7 @@ def _take(descriptor: int) -> None:
 
 
 def _is_there(path: Path, descriptor: int) -> bool:
-    """Whether `path` still leads to the open file."""
+    """Return whether `path` is still the file that is open as `descriptor`, and not removed or replaced meanwhile."""
     ours = os.fstat(descriptor)
     with suppress(FileNotFoundError):
         return ours.st_nlink > 0 and os.path.samestat(ours, os.stat(path))
@@ -291,18 +305,26 @@ def _is_there(path: Path, descriptor: int) -> bool:
 
 
 def _unlock(path: Path, descriptor: int) -> None:
-    """Remove and close a lock file; a process that has opened it meanwhile finds it removed, see `_is_there`."""
-    with suppress(OSError):
-        if sys.platform == "win32":  # Windows removes no open file: one that another process has open stays
-            os.close(descriptor)
-            path.unlink()
-            return
-        path.unlink()
-    os.close(descriptor)
+    """Remove and close a lock file.
+
+    Another process may have opened the file before. `_is_there` then tells it that the file was removed.
+
+    Args:
+        path: path of the lock file.
+        descriptor: its file descriptor.
+    """
+    close = partial(os.close, descriptor)
+    # Windows removes no open file: one that another process has open stays.
+    for step in (close, path.unlink) if sys.platform == "win32" else (path.unlink, close):
+        with suppress(OSError):
+            step()
 
 
 def _holder(descriptor: int) -> str:
-    """Return the process that wrote a lock file, in words."""
+    """Return who wrote a lock file, such as "a training (process 12 on host)".
+
+    If the text of the file cannot be read, "another process" is returned. `descriptor` is that of the open file.
+    """
     try:
         os.lseek(descriptor, 0, os.SEEK_SET)
         who = json.loads(os.read(descriptor, _MOST_HOLDER))
@@ -312,44 +334,48 @@ def _holder(descriptor: int) -> str:
 
 
 def _warn(folder: Path, descriptor: int, error: OSError) -> None:
-    """Warn that the file system of a folder has no locks, once for each file system."""
+    """Warn that the file system of a folder has no locks, by a `LockWarning`. This is done once for each file system.
+
+    Args:
+        folder: the folder.
+        descriptor: file descriptor of the folder's lock file.
+        error: the error of the attempt to lock the lock file.
+    """
     if (device := os.fstat(descriptor).st_dev) not in _unlocked:
         _unlocked.add(device)
         message = f"the file system of {folder} has no locks ({error.strerror}), so a second writer cannot be noticed"
-        warnings.warn(LockWarning(f"{message}: see to it that there is one only"), stacklevel=caller_level())
+        warnings.warn(LockWarning(message), stacklevel=caller_level())
 
 
 def _refusal(folder: Path, holder: str) -> ArgumentError:
-    return ArgumentError(
-        f"{folder} is being written by {holder}", hint="wait until that has ended, or name another folder"
-    )
+    hint = "wait until that has ended, or name another folder"
+    return ArgumentError(f"{folder} is being written by {holder}", hint=hint)
 
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 MOST_JSON = 1 << 26
-"""Largest JSON file that is read, in bytes: its values take about ten times as much memory."""
+"""Largest JSON file that is read, in bytes. The values in a file take about ten times as much memory as its text."""
 MOST_DIGITS = 20
-"""Most digits of a whole number in JSON: those of the largest seed; more would overflow as floats."""
+"""Most digits of a whole number in JSON, as many as the largest seed has. Much longer numbers overflow as floats."""
 DAMAGED_MODEL = "copy the model folder again, or train its attributes again"
-"""Hint where a file of a model folder is damaged."""
+"""Hint of the error for a damaged file of a model folder."""
 _ADDRESS = re.compile(r"[A-Za-z][\w+.-]+:/")
+_NO_TEXT = re.compile("[\ud800-\udfff]")
+"""Characters that Python uses in a path in place of bytes that are not UTF-8."""
 
 
 def as_path(path: str | os.PathLike[str]) -> Path:
-    """Return a path that a user gave as a `Path`.
+    """Return a path, which a user may give as a text or as an object, as a `Path`.
 
     Raises:
         ArgumentError: `path` is no path, is empty, or is longer than the system allows.
     """
     try:
-        if not isinstance(path, str | os.PathLike) or path == "" or b"\0" in os.fsencode(path):
-            raise TypeError
-        os.lstat(path)
+        if path == "":
+            raise ValueError
+        os.lstat(Path(path))
     except (TypeError, ValueError):  # also half of a character, which no system takes
-        given = "empty text" if path == "" else f"{path!r:.40}"
-        raise ArgumentError(
-            f"{given} is not a path", hint='name a file or folder, such as "faces.png" or "faces"'
-        ) from None
+        raise ArgumentError(f"{path!r:.40} is not a path", hint="name a file or folder") from None
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
             raise ArgumentError(f"{path} is too long for a path", hint="name a file or folder") from None
@@ -358,9 +384,10 @@ def as_path(path: str | os.PathLike[str]) -> Path:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; at the end of the block move the new file from there to `path`.
+    """Yield a temporary path, to which the block writes a file, and at the end of the block move the file to `path`.
 
-    If the block fails, `path` stays as it was.
+    If the block ends with an error, `path` is not changed. The temporary path is in the folder of `path`, which is made
+    if it is missing.
 
     Raises:
         ArgumentError: `path` cannot be written, for example because the disk is full, or is not a regular file.
@@ -368,7 +395,7 @@ def replacing(path: Path) -> Iterator[Path]:
     with naming_target(path):
         _check_regular(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        sweep_once(path.parent)
+        _sweep_once(Path(os.path.abspath(path.parent)))
         with temporary(path.parent, path.suffix) as new:
             yield new
             new.replace(path)
@@ -377,26 +404,12 @@ def replacing(path: Path) -> Iterator[Path]:
 def _check_regular(path: Path) -> None:
     if os.path.exists(path) and not os.path.isfile(path):
         kind = "a folder" if os.path.isdir(path) else "not a regular file"
-        raise ArgumentError(f"cannot write {path}: it is {kind}", hint="name a file")
-
-
-@contextmanager
-def staging(folder: Path) -> Iterator[Path]:
-    """Yield a new temporary folder inside `folder`, and remove it in the end; `folder` is made if necessary.
-
-    Raises:
-        ArgumentError: `folder` cannot be written.
-    """
-    with naming_target(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        sweep(folder)
-        with temporary(folder) as staged:
-            yield staged
+        raise ArgumentError(f"cannot write {path}: it is {kind}")
 
 
 @contextmanager
 def naming_target(path: Path) -> Iterator[None]:
-    """Turn an `OSError` of the block, which writes `path`, into an error that names `path`.
+    """Replace an `OSError` of the block, which writes to `path`, by an `ArgumentError` whose message names `path`.
 
     Raises:
         ArgumentError: the block raised an `OSError`.
@@ -404,37 +417,33 @@ def naming_target(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ArgumentError(
-            f"cannot write {path}: {error.strerror or error}",
-            hint="save to another place, or see to the space and the permissions there",
-        ) from error
+        hint = "save to another place, or see to the space and the permissions there"
+        raise ArgumentError(f"cannot write {path}: {error.strerror or error}", hint=hint) from error
 
 
 @contextmanager
 def naming_source(path: Path, kind: type[EnergyQLError] = ModelError) -> Iterator[None]:
-    """Turn an error of the block, which reads `path`, into an error of type `kind` that names `path`.
+    """Replace an `OSError` or `MemoryError` of the block, which reads `path`, by an error whose message names `path`.
 
     Raises:
-        EnergyQLError: the block raised an `OSError` or a `MemoryError`.
+        EnergyQLError: the block raised an `OSError` or a `MemoryError`; the class of the new error is `kind`.
     """
     try:
         yield
     except FileNotFoundError:
         raise kind(f"{path} is missing", hint=what_is_there(path)) from None
     except OSError as error:
-        raise kind(
-            f"cannot read {path}: {error.strerror or error}", hint="see to its permissions, or name another file"
-        ) from error
+        raise kind(f"cannot read {path}: {error.strerror or error}") from error
     except MemoryError:
-        raise kind(
-            f"cannot read {path}: there is not enough memory", hint="end other programs, or name a smaller file"
-        ) from None
+        raise kind(f"cannot read {path}: there is not enough memory") from None
 
 
 def what_is_there(path: Path) -> str:
-    """Return a hint for a file or folder that is missing: a path of a similar name, or where it was looked for.
+    """Return a hint for the error about a missing file or folder `path`.
 
-    A suggestion has the suffix of `path`, or is a file with the same name and another suffix.
+    If there is a similar path, the hint is "did you mean hats.csv?". Similar is a path with a similar name and the
+    suffix of `path`, or with the same name and another suffix. Otherwise the hint says in which folder `path` was
+    looked for, or that there is no such folder.
     """
     folder = path.parent
     try:
@@ -448,90 +457,79 @@ def what_is_there(path: Path) -> str:
 
 
 def check_writable(path: Path, folder: Path) -> None:
-    """Check, before any work is done, that `path` can be written into `folder`, which may have to be made.
+    """Check, before any work is done, that a file or folder can be written. Nothing remains on the disk.
 
     Args:
-        path: the file to write, or `folder` itself.
-        folder: the folder.
+        path: the file to write, which is in `folder`; or `folder` itself.
+        folder: the folder, which need not exist.
 
     Raises:
         ArgumentError: `path` cannot be written; the message names it.
     """
     if path != folder:
         _check_regular(path)
-    while not os.path.exists(folder) and folder != folder.parent:
-        if os.path.islink(folder):
-            raise ArgumentError(
-                f"cannot write {path}: {folder} is a symbolic link to nothing",
-                hint="name another folder, or make the one that it points to",
-            )
+    while not os.path.lexists(folder) and folder != folder.parent:
         folder = folder.parent
     if not os.path.isdir(folder):
         raise ArgumentError(f"cannot write {path}: {folder} is not a folder", hint="name another folder")
-    if not os.access(folder, os.W_OK):
-        raise ArgumentError(
-            f"cannot write {path}: {os.path.abspath(folder)} is not writable",
-            hint="name another folder, or change its permissions",
-        )
-    with naming_target(path), suppress(FileNotFoundError):
-        os.lstat(path)  # raises where the name is too long
-    with naming_target(path), temporary(folder, ".txt"):  # the disk may be full, or the system refuse for other reasons
-        pass
+    with naming_target(path):
+        with suppress(FileNotFoundError):
+            os.lstat(path)  # raises where the name is too long
+        with temporary(folder, ".txt"):  # raises where no file can be made
+            pass
 
 
 def check_destination(path: Path, suffixes: Sequence[str] = PICTURE_SUFFIXES) -> Path:
     """Check, before any work is done, that a result can be saved to `path`, and return `path`.
 
     Args:
-        path: a file that ends in one of `suffixes`, or a folder.
-        suffixes: in lower case, each with its dot.
+        path: name of a file that ends in one of `suffixes`, or path of a folder.
+        suffixes: possible ends of the file's name, in lower case, with a dot.
 
     Raises:
-        ArgumentError: the path has the suffix of another kind of file, ends like a file but is a folder, or cannot be
-            written.
+        ArgumentError: `path` has another suffix and is no existing folder; or it has one of the suffixes, but is a
+            folder; or it cannot be written.
     """
     file = path.suffix.lower() in suffixes
     if path.suffix and not file and not os.path.isdir(path):
         hint = f"end the path in {', '.join(suffixes)}, or name a folder"
         raise ArgumentError(f"a result cannot be saved as {path.suffix}", hint=hint)
-    if file and os.path.isdir(path):
-        raise ArgumentError(f"cannot write {path}: it is a folder", hint="name a file in it, or another folder")
     check_writable(path, path.parent if file else path)
     return path
 
 
 def refuse_address(path: str | Path) -> None:
-    """Check that `path` is no address such as `https://...`.
+    """Check that `path` is no address on the web, such as `https://...`.
 
     Raises:
-        ArgumentError: it is one.
+        ArgumentError: `path` is an address.
     """
     if _ADDRESS.match(str(path)):
-        raise ArgumentError(
-            f"{path} is an address, and energyql reads files",
-            hint="download it first, for example with curl -L -O, and give the file",
-        )
+        raise ArgumentError(f"{path} is an address, and energyql reads files", hint="download it, and give the file")
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write text as UTF-8; see `replacing`."""
+    """Write `text` to the file `path` as UTF-8, atomically: if an error occurs, the file is not changed."""
     with replacing(path) as target:
         target.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, data: Any) -> None:
-    """Write `data` as indented JSON; see `replacing`."""
+    """Write `data` to the file `path` as indented JSON, atomically: if an error occurs, the file is not changed."""
     write_text(path, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
 
 
 def write_picture(path: Path, picture: Image) -> None:
-    """Write a picture in the format of the path's suffix; see `replacing`."""
+    """Write a picture to the file `path`, whose suffix decides on the format.
+
+    Writing is atomic: if an error occurs, the file is not changed.
+    """
     with replacing(path) as target:
         picture.save(target)
 
 
 def tensor_bytes(tensors: Mapping[str, Tensor]) -> bytes:
-    """Return the content of a file of safetensors with these tensors."""
+    """Return tensors as the bytes of a file in the format safetensors."""
     import torch  # here, because other users of this module need no torch, which takes long to import
     from safetensors.torch import save
 
@@ -541,32 +539,40 @@ def tensor_bytes(tensors: Mapping[str, Tensor]) -> bytes:
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write tensors as a file of safetensors; see `replacing`."""
+    """Write tensors, by name, to the file `path` in the format safetensors.
+
+    Writing is atomic: if an error occurs, the file is not changed.
+    """
     data = tensor_bytes(tensors)
     with replacing(path) as target:
         target.write_bytes(data)
 
 
 def real_path(path: Path) -> Path:
-    """Return the absolute path without symbolic links; a path in a loop of links keeps them."""
+    """Return `path` as an absolute path without symbolic links, except links that form a loop."""
     return Path(os.path.realpath(path))
 
 
 def refuse_special(path: Path, kind: type[EnergyQLError] = ModelError) -> None:
-    """Check that `path` is no pipe, device or socket, whose opening or reading may never end.
+    """Check that `path` is no pipe, device or socket, because a program that reads one of these may wait for ever.
 
     Raises:
-        EnergyQLError: it is one; the type is `kind`.
+        EnergyQLError: `path` is a pipe, device or socket; the class of the error is `kind`.
     """
     if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
         raise kind(f"cannot read {path}: it is no regular file", hint="save what it gives to a file, and name that")
 
 
 def check_file(path: Path, most: int | None = None, kind: type[EnergyQLError] = ModelError) -> int:
-    """Check that `path` is a regular file of at most `most` bytes (`None`: of any size), and return its size in bytes.
+    """Check that a file is a regular file and not too large, and return its size in bytes.
+
+    Args:
+        path: the file.
+        most: largest allowed size in bytes; `None` for any size.
+        kind: class of the error to raise.
 
     Raises:
-        EnergyQLError: it is not; the type is `kind`.
+        EnergyQLError: the file is missing or too large, or is a folder or another thing than a regular file.
     """
     refuse_special(path, kind)
     with naming_source(path, kind):
@@ -574,18 +580,15 @@ def check_file(path: Path, most: int | None = None, kind: type[EnergyQLError] = 
     if stat.S_ISDIR(status.st_mode):
         raise kind(f"cannot read {path}: it is a folder", hint="name a file")
     if most is not None and status.st_size > most:
-        raise kind(
-            f"cannot read {path}: it is larger than {most >> 20} MiB",
-            hint="is it the right file? Those of this kind are smaller",
-        )
+        raise kind(f"cannot read {path}: it is larger than {most >> 20} MiB")
     return status.st_size
 
 
 def read_bytes(path: Path, most: int, kind: type[EnergyQLError] = ModelError) -> bytes:
-    """Read a regular file of at most `most` bytes.
+    """Return the content of the regular file `path` of at most `most` bytes.
 
     Raises:
-        EnergyQLError: the file is missing, larger or cannot be read; the type is `kind`.
+        EnergyQLError: the file is missing, is larger or cannot be read; the class of the error is `kind`.
     """
     size = check_file(path, most, kind)
     with naming_source(path, kind), path.open("rb") as file:
@@ -593,10 +596,11 @@ def read_bytes(path: Path, most: int, kind: type[EnergyQLError] = ModelError) ->
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object of at most `MOST_JSON` bytes, whose whole numbers have at most `MOST_DIGITS` digits.
+    """Read a file that contains a JSON object, and return the object as a dict.
 
     Raises:
-        ModelError: the file is missing, cannot be read, or holds no such object.
+        ModelError: the file is missing, has more than 64 MiB (`MOST_JSON`), cannot be read, or is no JSON object; or a
+            whole number in it has more than 20 digits.
     """
     data = read_bytes(path, MOST_JSON)
     try:
@@ -609,10 +613,11 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def parse_json(data: bytes) -> Any:
-    """Return the value of a JSON text in UTF-8, whose whole numbers have at most `MOST_DIGITS` digits.
+    """Return the value of a JSON text in UTF-8.
 
     Raises:
-        ValueError: `data` is no such text, or is nested too deep.
+        ValueError: `data` is not UTF-8 or not JSON, is nested too deep, or has a whole number of more than 20 digits
+            (`MOST_DIGITS`).
     """
     try:
         return json.loads(data.decode("utf-8"), parse_int=_whole)
@@ -627,19 +632,12 @@ def _whole(text: str) -> int:
 
 
 def read_whole(text: str) -> int | None:
-    """Return the number in a text of 1 to `MOST_DIGITS` digits from 0 to 9; `None` for any other text."""
+    """Return the number that a text of 1 to 20 digits from 0 to 9 stands for; `None` for any other text."""
     return int(text) if re.fullmatch(f"[0-9]{{1,{MOST_DIGITS}}}", text) else None
 
 
-def _is_text(path: Path) -> bool:
-    try:
-        return bool(str(path).encode())
-    except UnicodeEncodeError:
-        return False
-
-
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a file of safetensors.
+    """Read a file in the format safetensors, and return its tensors by name, on the CPU.
 
     Raises:
         ModelError: the file is missing, damaged, or of another format.
@@ -651,13 +649,13 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         with naming_source(path):
             # `load_file` opens no path that is not valid text.
-            return load_file(path) if _is_text(path) else load(path.read_bytes())
+            return load(path.read_bytes()) if _NO_TEXT.search(str(path)) else load_file(path)
     except (SafetensorError, ValueError, TypeError, LookupError, RuntimeError) as error:
         raise ModelError(f"cannot read {path}: it is damaged ({error})", hint="copy or download it again") from error
 
 
 def fingerprint(path: Path) -> str:
-    """Return the SHA-256 of a regular file, hexadecimal.
+    """Return the SHA-256 of the content of a regular file, as 64 hexadecimal digits.
 
     Raises:
         ModelError: the file cannot be read.
@@ -671,30 +669,33 @@ def fingerprint(path: Path) -> str:
 
 
 SAVED = ".energyql-saved"
-"""Name of the folder whose files are saved, but not yet moved to their places."""
+"""Name of the subfolder with new files that `saving` has written, but not yet moved to their places."""
 OLD = "old.json"
-"""Name of the file in it that lists the earlier files to remove: "gone", and "hidden", whose places new files take."""
+"""Name of the JSON file in `SAVED` that lists the old files to remove. Its key "gone" has the files that no new file
+replaces; its key "hidden" has the descriptions, such as `result.json`, that new files replace."""
 _DESCRIPTIONS = ("result.json", "edit.json", "vocabulary.json")
 
 
 @contextmanager
 def saving(folder: Path, old: Callable[[Path], Iterable[Path]]) -> Iterator[Path]:
-    """Yield an empty folder for new files; at the end of the block they replace the old files in `folder`.
+    """Yield an empty folder for new files; at the end of the block, the new files replace old files in `folder`.
 
-    If the process is killed, `folder` holds all old files or all new ones. Its other files stay. No other process or
-    thread may write into `folder` meanwhile.
+    If the process is killed, `folder` has all old files or all new files. Files that are neither old nor new stay.
+    Other processes and threads that try to save into `folder` during the block get an error.
 
     Args:
-        folder: made if necessary.
-        old: returns the files in a folder that are old: they are removed, or replaced by new files of the same name.
+        folder: the folder, which is made if it is missing.
+        old: function from `folder` to the paths of the old files in it, called at the end of the block. Old files are
+            removed, or replaced by new files of the same names.
 
     Raises:
         ArgumentError: the folder cannot be written, or another process or thread writes into it.
-        DataError: the files of an earlier, interrupted saving are damaged.
+        DataError: an earlier `saving` of the folder was interrupted, and its files are damaged.
     """
     with sole_writer(folder, "a result"):
         finish_saving(folder)
-        with naming_target(folder), staging(folder) as staged:
+        sweep(folder)
+        with naming_target(folder), temporary(folder) as staged:
             try:
                 yield staged
             except ArgumentError as error:  # name the folder that the user named
@@ -712,15 +713,15 @@ def saving(folder: Path, old: Callable[[Path], Iterable[Path]]) -> Iterator[Path
 
 @contextmanager
 def changing(folder: Path) -> Iterator[Path]:
-    """Yield a folder with links to the files of `folder`; changes in it are made in `folder` at the end of the block.
+    """Yield a temporary folder with links to the files of `folder`, so that the block can change several files at once.
 
-    If the process is killed, all files of `folder` are as before the block, or all as after it. Files in the yielded
-    folder must be replaced, as `replacing` does, not written in place, because a link is the file in `folder` itself.
-    Folders inside `folder` are left out.
+    The block adds, replaces or removes files in the temporary folder. At the end of the block, the same is done in
+    `folder`. If the process is killed, all changes are made or none. The block must replace a file, as `replacing`
+    does, and not write into it, because a link is the file in `folder` itself. Subfolders are left out.
 
     Raises:
         ArgumentError: the folder cannot be written, or another process or thread writes into it.
-        DataError: the files of an earlier, interrupted saving are damaged.
+        DataError: an earlier `saving` of the folder was interrupted, and its files are damaged.
     """
     removed: list[Path] = []
     with saving(folder, lambda _: removed) as staged:
@@ -731,12 +732,16 @@ def changing(folder: Path) -> Iterator[Path]:
             path = staged / name
             if not os.path.lexists(path):
                 removed.append(folder / name)
-            elif _mark(path) == mark:
+            elif file_mark(path) == mark:
                 path.unlink()
 
 
 def _linked(path: Path, link: Path) -> tuple[int, ...]:
-    """Link or copy a file to `link`, and return the mark of the new file; see `_mark`."""
+    """Make `link` a hard link to the file `path`, and return the `file_mark` of `link`.
+
+    If the file system has no hard links, the file is copied. If `path` is a symbolic link, `link` becomes one too. The
+    mark later shows whether `link` was replaced.
+    """
     if path.is_symlink():
         link.symlink_to(real_path(path))
     else:
@@ -744,21 +749,26 @@ def _linked(path: Path, link: Path) -> tuple[int, ...]:
             os.link(path, link)
         except OSError:  # a file system without links
             shutil.copy2(path, link)
-    return _mark(link)
+    return file_mark(link)
 
 
-def _mark(path: Path) -> tuple[int, ...]:
-    """Return numbers that differ after a file was replaced or written: device, inode, size and time of change."""
+def file_mark(path: Path) -> tuple[int, ...]:
+    """Return numbers that change when a file is replaced or written: device, inode, size, and time of change in ns.
+
+    For a symbolic link, the numbers are those of the link itself.
+    """
     facts = path.lstat()
     return facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns
 
 
 def finish_saving(folder: Path) -> None:
-    """Move the files of an interrupted `saving` to their places, if there are some.
+    """Complete an interrupted `saving`: move files that are saved in `.energyql-saved` to their places in `folder`.
+
+    Nothing is done if there is no such subfolder.
 
     Raises:
-        ArgumentError: they cannot be moved, for example because the disk is read-only.
-        DataError: they are damaged.
+        ArgumentError: the files cannot be moved, for example because the disk is read-only.
+        DataError: the list of the old files to remove is damaged.
     """
     saved = folder / SAVED
     if not os.path.isdir(saved):  # false also for what cannot be a path
@@ -769,24 +779,27 @@ def finish_saving(folder: Path) -> None:
         if (saved / OLD).is_file():  # else an earlier process was killed while it removed the empty folder
             try:
                 _move(saved, folder)
-            except ArgumentError:
-                raise
             except (KeyError, TypeError, ValueError, ModelError) as error:
                 raise DataError(f"{saved} is damaged: {error}", hint="delete it") from error
         shutil.rmtree(saved)
 
 
 def _move(saved: Path, folder: Path) -> None:
-    """Move all files of the folder `saved` to `folder`; a move that was interrupted can be repeated.
+    """Move all files of the folder `saved` to `folder`, and remove the old files that the list in `saved` names.
+
+    If the function was interrupted, it can be called again.
 
     Raises:
-        ArgumentError: a listed path leaves `folder`.
-        KeyError, TypeError, ValueError, ModelError: the list of earlier files is damaged.
+        KeyError, TypeError, ValueError, ModelError: the list of old files is damaged. Or it names a path outside
+            `folder`, as a folder from a stranger may do.
     """
     new = [path for path in _files(saved) if path != Path(OLD)]
     lists = read_json(saved / OLD)
     gone, hidden = ([Path(str(name)) for name in lists[name]] for name in ("gone", "hidden"))
-    _check_inside(folder, [*new, *gone, *hidden])
+    root = real_path(folder)
+    for path in (*new, *gone, *hidden):
+        if path.is_absolute() or ".." in path.parts or not real_path(folder / path.parent).is_relative_to(root):
+            raise ValueError(f"it names {path}")
     # A hidden file that is not in `new` was moved before an interruption: its place holds the new file.
     for path in sorted([*gone, *(path for path in hidden if path in new)], key=_descriptions_first):
         (folder / path).unlink(missing_ok=True)
@@ -799,22 +812,13 @@ def _move(saved: Path, folder: Path) -> None:
 
 
 def _descriptions_first(path: Path) -> tuple[bool, int, Path]:
-    """Return a key that sorts descriptions before other files, and that of the whole folder before those inside it."""
+    """Return a sort key for paths that puts descriptions, such as `result.json`, before other files.
+
+    The description of a folder comes before the descriptions of its subfolders.
+    """
     return path.name not in _DESCRIPTIONS, len(path.parts), path
 
 
 def _files(folder: Path) -> list[Path]:
-    """Return the paths of all files in a folder and the folders inside it, relative to the folder."""
+    """Return the paths of all files in a folder and its subfolders, relative to the folder."""
     return [Path(root, name).relative_to(folder) for root, _, names in os.walk(folder) for name in names]
-
-
-def _check_inside(folder: Path, paths: Iterable[Path]) -> None:
-    """Check that all paths, relative to `folder`, stay inside it, because the list may come from a stranger.
-
-    Raises:
-        ArgumentError: a path leaves the folder.
-    """
-    root = real_path(folder)
-    for path in paths:
-        if path.is_absolute() or ".." in path.parts or not real_path(folder / path.parent).is_relative_to(root):
-            raise ArgumentError(f"{folder / SAVED} is damaged: it names {path}", hint="delete it")

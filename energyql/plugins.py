@@ -1,8 +1,10 @@
-"""Code outside this package: optional libraries, and generators and judges by name.
+"""Code outside this package: optional libraries, and plugins, which are generators or judges that a user names.
 
-The name of a plugin is `module:factory`, for a user's own code, or the name of an entry point of an installed package.
+A plugin in a user's own code is named by `module:object`, such as "my_labels:look". A plugin in an installed package is
+named by an entry point of the package.
 
-To look up a name runs code. So a name that a model folder holds is looked up only with the user's permission.
+The import of a plugin runs code, and a model folder may come from a stranger. So a plugin that a model folder names is
+imported only if the user permits it.
 """
 
 from __future__ import annotations
@@ -25,18 +27,16 @@ from energyql.vocabulary import closest
 GENERATORS = "energyql.generators"
 """Group of the entry points of generators."""
 JUDGES = "energyql.judges"
-"""Group of the entry points of judges, which label pictures too."""
+"""Group of the entry points of judges: code that reads attributes off pictures, to check results or label pictures."""
 _OBJECT = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 _SAFE_NAME = re.compile(r"[\w.-]{1,100}(:[\w.]{1,100})?")
-"""Form of a name in a model folder: without characters that have a meaning for a shell or terminal."""
+"""Form of the name of a plugin in a model folder: no characters that have a meaning for a shell or terminal."""
 _NOT_OWN = (str(Path(__file__).parent), *(sysconfig.get_path(kind) for kind in ("stdlib", "purelib", "platlib")))
-"""Folders whose modules are no helpers of a plugin: this package and the installed libraries."""
+"""Folders whose modules are not code of the user: this package, the standard library and the installed libraries."""
 _FRAMES = 3
 """Most lines of a plugin's code that the message of an error shows."""
 _named: dict[str, str] = {}
-"""Name of each plugin that was looked up -> its top-level module."""
-_helpers: set[str] = set()
-"""Top-level modules in the working directory that these modules imported."""
+"""Name of each plugin that was imported -> the first part of its module's name, such as "a" for "a.b:c"."""
 
 
 def import_optional(module: str, need: str, hint: str) -> Any:
@@ -44,8 +44,8 @@ def import_optional(module: str, need: str, hint: str) -> Any:
 
     Args:
         module: name of the module.
-        need: what needs which library, such as "a table needs pandas".
-        hint: the command that installs it.
+        need: what needs the library, as the start of an error's message, such as "a table needs pandas".
+        hint: the command that installs the library, for the error's hint.
 
     Raises:
         ArgumentError: the library is not installed.
@@ -57,32 +57,41 @@ def import_optional(module: str, need: str, hint: str) -> Any:
 
 
 def is_plugin(name: str, group: str) -> bool:
-    """Return whether `name` has the form `module:object` or is an entry point of `group`; nothing is imported."""
+    """Return whether `name` names a plugin, without importing the plugin.
+
+    A plugin is named by a text `module:object` or by an installed entry point of the group `group`. Whether the module
+    exists is not checked.
+    """
     return bool(_OBJECT.fullmatch(name) or entry_points(group=group, name=name))
 
 
 def load_plugin(name: str, group: str) -> Any:
-    """Import an object, from the working directory as well.
+    """Import a plugin, which may also be in a module in the working directory, and return it.
 
     Args:
         name: `module:object`, or the name of an entry point.
-        group: `GENERATORS` or `JUDGES`.
+        group: group of the entry points: `GENERATORS` or `JUDGES`.
 
     Returns:
-        The object itself; it is not called.
+        The plugin, such as a class or a function; it is not called.
 
     Raises:
-        ArgumentError: there is no such module, object or entry point, or two packages offer different ones.
+        ArgumentError: there is no such module, object or entry point, or the module cannot be imported; or two packages
+            have entry points of that name with different code.
     """
     return _imported(name) if ":" in name else _installed(name, group)
 
 
 def blame(error: BaseException) -> EnergyQLError | None:
-    """Return an error that names the plugin whose code raised `error`, and the lines of that code.
+    """Return a new error that says which plugin failed, and shows the lines of the plugin's code that were running.
 
-    `None` is returned if no code of a plugin was running.
+    Args:
+        error: any error that was raised, with its traceback.
+
+    Returns:
+        The new error; `None` if no code of a plugin was running when `error` was raised.
     """
-    steps = [step for step in traceback.walk_tb(error.__traceback__) if _is_own(step[0])]
+    steps = [step for step in traceback.walk_tb(error.__traceback__) if _named and _is_own(step[0])]
     if not steps:
         return None
     frame = steps[0][0]
@@ -96,8 +105,14 @@ def blame(error: BaseException) -> EnergyQLError | None:
 
 
 def _is_own(frame: FrameType) -> bool:
-    """Return whether a frame runs code of a plugin or of one of its helper modules."""
-    return _module(frame) in {*_named.values(), *_helpers} - {"energyql", "__main__"}
+    """Return whether a frame of a traceback runs code of the user.
+
+    Code of the user is the module of a plugin, and any file in the working directory that is not an installed library.
+    """
+    file = os.path.abspath(frame.f_code.co_filename)
+    is_generated = frame.f_code.co_filename.startswith("<")  # such as the `__init__` of a dataclass
+    is_helper = not is_generated and file.startswith(os.getcwd() + os.sep) and not file.startswith(_NOT_OWN)
+    return is_helper or _module(frame) in {*_named.values()} - {"energyql", "__main__"}
 
 
 def _module(frame: FrameType) -> str:
@@ -105,34 +120,34 @@ def _module(frame: FrameType) -> str:
 
 
 def make_plugin(factory: Callable[[], Any], name: str) -> Any:
-    """Call a class or function without arguments, and return what it returns.
+    """Call the class or function of a plugin without arguments, and return its result, such as a generator.
+
+    Args:
+        factory: the class or function.
+        name: name of the plugin, for messages.
 
     Raises:
-        ArgumentError: it needs arguments.
+        ArgumentError: the class or function needs arguments.
     """
     if wrong := misfit(factory):
-        hint = "name a function or a class that needs no arguments"
-        raise ArgumentError(f"{name} cannot be called without arguments: {wrong}", hint=hint)
+        raise ArgumentError(f"{name} cannot be called without arguments: {wrong}")
     return factory()
 
 
 def check_allowed(name: object, kind: str, place: object, allowed: bool) -> str:
-    """Return the name of code that a model folder holds, if that code may be run.
+    """Check that a plugin that a model folder names may be run, and return its name.
 
     Args:
-        name: the name in the folder, of any type.
-        kind: "generator", "judge" or "reader", which is also the name of the argument of `load_model`.
+        name: the name in a file of the folder; in a damaged file it may be no text.
+        kind: what the plugin is: "generator", "judge" or "reader".
         place: the folder, for messages.
-        allowed: whether the user allows to run code that the folder names.
+        allowed: whether the user permits that plugins that the folder names are run.
 
     Raises:
-        ModelError: the code may not be run, or `name` is no name of code.
+        ModelError: `allowed` is false, or `name` cannot be the name of a plugin.
     """
     if not isinstance(name, str) or not _SAFE_NAME.fullmatch(name):
-        raise ModelError(
-            f"{place}: the name of its {kind} is no name of code",
-            hint="train the attributes again with the name of the code",
-        )
+        raise ModelError(f"{place}: the name of its {kind} is no name of code")
     if not allowed:
         option = "" if kind == "reader" else f"pass --{kind} {name}, "  # which has no option of its own
         raise ModelError(
@@ -146,11 +161,9 @@ def check_allowed(name: object, kind: str, place: object, allowed: bool) -> str:
 def _imported(name: str) -> Any:
     module, _, attribute = name.partition(":")
     if not _OBJECT.fullmatch(name):
-        raise ArgumentError(
-            f"{name!r} is not of the form module:function",
-            hint="such as my_labels:look, for the function look in my_labels.py",
-        )
-    here, before = os.getcwd(), set(sys.modules)
+        hint = "such as my_labels:look, for the function look in my_labels.py"
+        raise ArgumentError(f"{name!r} is not of the form module:function", hint=hint)
+    here = os.getcwd()
     sys.path.insert(0, here)
     _named[name] = module.partition(".")[0]
     try:
@@ -163,14 +176,9 @@ def _imported(name: str) -> Any:
         raise ArgumentError(f"cannot import {module!r}: {error}", hint=hint) from error
     finally:
         sys.path.remove(here)
-    for other in set(sys.modules) - before:
-        file = os.path.abspath(getattr(sys.modules[other], "__file__", None) or os.sep)
-        if file.startswith(here + os.sep) and not file.startswith(_NOT_OWN):
-            _helpers.add(other.partition(".")[0])
     for part in attribute.split("."):
         if not hasattr(target, part):
-            near = closest(part, dir(target))
-            place = getattr(sys.modules[module], "__file__", module)
+            near, place = closest(part, dir(target)), getattr(sys.modules[module], "__file__", module)
             hint = f"did you mean {near}?" if near else f"the module is {place}"
             raise ArgumentError(f"module {module!r} has no {attribute!r}", hint=hint)
         target = getattr(target, part)
@@ -181,20 +189,14 @@ def _installed(name: str, group: str) -> Any:
     points = {point.value: point for point in entry_points(group=group) if point.name == name}
     kind = group.rpartition(".")[2]
     if len(points) > 1:
-        hint = f"name one as {' or '.join(sorted(points))}"
-        raise ArgumentError(f"{name!r} is the name of several {kind}", hint=hint)
+        raise ArgumentError(f"{name!r} is the name of several {kind}", hint=f"name {' or '.join(sorted(points))}")
     if not points:
-        names = sorted({point.name for point in entry_points(group=group)})
-        choices = f"installed {kind}: {', '.join(names)}; or name" if names else "name"
-        raise ArgumentError(
-            f"no installed package has {name!r} among its {kind}", hint=f"{choices} code of your own as module:function"
-        )
+        names = ", ".join(sorted({point.name for point in entry_points(group=group)})) or "none"
+        hint = f"installed {kind}: {names}; or name code of your own as module:function"
+        raise ArgumentError(f"no installed package has {name!r} among its {kind}", hint=hint)
     (point,) = points.values()
     _named[name] = point.module.partition(".")[0]
     try:
         return point.load()
     except (ImportError, AttributeError) as error:
-        raise ArgumentError(
-            f"{name} is {point.value}, which cannot be imported: {error}",
-            hint="install the package again, with what it needs",
-        ) from error
+        raise ArgumentError(f"{name} is {point.value}, which cannot be imported: {error}") from error

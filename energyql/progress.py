@@ -1,4 +1,4 @@
-"""Progress of long computations: a bar on standard error, a line in a notebook, or a function of the caller."""
+"""Progress of long computations, shown by bars on standard error, by a line in a notebook, or by a user's function."""
 
 from __future__ import annotations
 
@@ -10,32 +10,36 @@ from rich.console import Console
 from rich.progress import Progress, TaskID
 
 Report = Callable[[str, float], None]
-"""Function of the name of a stage and the fraction of the stage that is done, in [0, 1]. An exception that it raises
-ends the computation, so a caller can cancel."""
+"""Function that is called with the name of a stage, such as "sampling", and the fraction of the stage that is done, in
+[0, 1]. An exception that the function raises ends the computation, so a user can cancel it."""
 NOTEBOOK_DELAY = 1.0
 """Seconds before the line in a notebook appears: a shorter computation leaves no output in the cell."""
 
 
 @contextmanager
 def reporting(show: bool | Report) -> Iterator[Report]:
-    """Yield a function that reports the progress of the block.
-
-    In a notebook one line in the output of the cell shows the stage, and is emptied in the end.
+    """Yield a function that the block calls with a stage and the fraction done, to show the progress.
 
     Args:
-        show: whether to draw a bar for each stage on standard error; or a function, which is yielded itself.
+        show: whether progress is shown. On a terminal there is a bar on standard error for each stage. In a notebook
+            there is one line, which is removed at the end of the block. A function is yielded unchanged, and shows
+            progress in its own way.
     """
-    if callable(show):
-        yield show
-        return
-    if not show:
-        yield lambda stage, fraction: None
+    if callable(show) or not show:
+        yield show or (lambda stage, fraction: None)
         return
     console = Console(stderr=True)
-    if console.is_jupyter:  # the bars of rich need ipywidgets there, and leave an output
-        with _notebook_line() as line:
-            yield line
-        return
+    # The bars of rich need ipywidgets in a notebook, and leave an output there.
+    with _notebook_line() if console.is_jupyter else _bars(console) as report:
+        yield report
+
+
+@contextmanager
+def _bars(console: Console) -> Iterator[Report]:
+    """Yield a function that is called with a stage and the fraction of it that is done, and draws a bar for each stage.
+
+    The bars appear on `console`, the terminal, at the first call of the function.
+    """
     with ExitStack() as stack:
         bars, tasks = Progress(console=console), dict[str, TaskID]()
 
@@ -51,7 +55,10 @@ def reporting(show: bool | Report) -> Iterator[Report]:
 
 @contextmanager
 def _notebook_line() -> Iterator[Report]:
-    """Yield a function that shows the progress in the output of a notebook's cell; the output is emptied in the end."""
+    """Yield a function that is called with a stage and the fraction of it that is done, and shows both in a notebook.
+
+    A line such as "sampling 40%" appears below the cell after one second, and is removed at the end of the block.
+    """
     from IPython.display import display
 
     begun, current = time.monotonic(), ""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import math
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from numbers import Real
 from typing import Any, NoReturn, TypeVar
 
 from energyql.errors import UnknownAttribute, VocabularyError
-from energyql.kinds import KINDS
+from energyql.kinds import KINDS, as_number
 from energyql.kinds import Kind as Kind
 
 Value = TypeVar("Value")
@@ -22,18 +21,20 @@ FORMAT_VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class AttributeSpec:
-    """One attribute.
+    """One attribute of the pictures of a model, such as "smile" or "hair".
 
     Args:
-        name: as written in queries, case-sensitive.
+        name: the name as it is written in queries; upper and lower case differ.
         kind: "yes/no", "categorical" or "continuous".
-        values: the classes of a categorical attribute, in the order of its head's logits.
-        low, high: the range of a continuous attribute.
-        tolerance: of a continuous attribute: `=` holds within this distance.
-        description: one line of text, without control characters, which would command a terminal.
+        values: the classes of a categorical attribute, in the order of the outputs of its head, the network that
+            predicts the attribute. () for other kinds.
+        low, high: the smallest and largest value of a continuous attribute; ignored for other kinds.
+        tolerance: largest difference between a value and x for which the condition `name = x` is true, for a continuous
+            attribute; ignored for other kinds.
+        description: one line of text for people. It has no control characters, because a terminal could react to them.
 
     Raises:
-        VocabularyError: a field does not fit the others.
+        VocabularyError: a field has a wrong type or value, or an attribute of this kind cannot have it.
     """
 
     name: str
@@ -48,33 +49,31 @@ class AttributeSpec:
         object.__setattr__(self, "name", _text(self.name, "the name of an attribute"))
         label = f"attribute {self.name!r}"
         if not isinstance(self.kind, str) or self.kind not in KINDS:
-            *others, last = (f'"{name}"' for name in KINDS)
-            raise VocabularyError(f"{label}: kind is {', '.join(others)} or {last}, not {self.kind!r}")
+            raise VocabularyError(f"{label}: kind is one of {', '.join(KINDS)}, not {self.kind!r}")
         if isinstance(self.values, str) or not isinstance(self.values, Iterable):
             raise VocabularyError(f"{label}: values must be a list of strings, not {self.values!r}")
         values = tuple(_text(value, f"{label}: a value") for value in self.values)
         object.__setattr__(self, "values", values)
-        if "values" in KINDS[self.kind].fields:
-            if (twice := repeated(values)) is not None:
-                raise VocabularyError(f"{label}: value {twice!r} is listed twice")
-            if len(values) < 2:
-                noun = KINDS[self.kind].noun
-                raise VocabularyError(f"{label}: {noun} needs at least two values, not {len(values)}")
-        elif values:
-            nouns = [kind.noun for kind in KINDS.values() if "values" in kind.fields]
-            raise VocabularyError(f"{label}: only {' or '.join(nouns)} has values")
+        noun, has_values = KINDS[self.kind].noun, "values" in KINDS[self.kind].fields
+        if (twice := repeated(values)) is not None:
+            raise VocabularyError(f"{label}: value {twice!r} is listed twice")
+        if has_values and len(values) < 2:
+            raise VocabularyError(f"{label}: {noun} needs at least two values, not {len(values)}")
+        if values and not has_values:
+            raise VocabularyError(f"{label}: {noun} has no values")
         for field in ("low", "high", "tolerance"):
             object.__setattr__(self, field, _number(getattr(self, field), f"{label}: {field}"))
         if self.low >= self.high:
             raise VocabularyError(f"{label}: low must be below high, not {self.low:g} and {self.high:g}")
         if self.tolerance <= 0:
             raise VocabularyError(f"{label}: tolerance must be greater than 0, not {self.tolerance:g}")
-        if not isinstance(self.description, str):
-            raise VocabularyError(f"{label}: description must be a string, not {self.description!r}")
-        _check_characters(self.description, f"{label}: description")
+        _text(self.description, f"{label}: description", may_be_empty=True)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields of this kind as JSON values, for `from_dict`."""
+        """Return the attribute as a dict from field names to values that JSON can hold; `from_dict` reads the dict.
+
+        Fields that attributes of this kind do not have, and an empty description, are left out.
+        """
         data: dict[str, Any] = {"name": self.name, "kind": self.kind}
         for field in KINDS[self.kind].fields:
             value = getattr(self, field)
@@ -85,7 +84,7 @@ class AttributeSpec:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> AttributeSpec:
-        """Read an attribute from the values of `to_dict`.
+        """Make an attribute from a dict that `to_dict` returned.
 
         Raises:
             VocabularyError: a field is missing, unknown or wrong.
@@ -104,27 +103,23 @@ class Vocabulary(Mapping[str, AttributeSpec]):
 
     Args:
         specs: the attributes.
-        model: the model's name, for messages.
-        relations: queries that hold in every picture, such as "sunglasses IMPLIES glasses"; parsed when a query needs
-            them, see `energyql.logic.diagram`.
+        model: the model's name, for messages; may be empty.
+        relations: queries that are true for every picture, such as "sunglasses IMPLIES glasses". They are not checked
+            here, but parsed later, when a query is compiled.
 
     Raises:
-        VocabularyError: two attributes have one name, or a relation is no text.
+        VocabularyError: two attributes have the same name, or a relation is no text.
     """
 
     __slots__ = ("_specs", "model", "relations")
 
     def __init__(self, specs: Iterable[AttributeSpec], *, model: str = "", relations: Iterable[str] = ()) -> None:
         self.model = model
-        if not isinstance(specs, Iterable):
-            raise VocabularyError(f"a vocabulary is made of several AttributeSpec, not {specs!r}")
         if isinstance(relations, str) or not isinstance(relations, Iterable):
             raise VocabularyError(f"relations must be a list of queries, not {relations!r}")
         self.relations = tuple(_text(relation, "a relation") for relation in relations)
         self._specs: dict[str, AttributeSpec] = {}
         for spec in specs:
-            if not isinstance(spec, AttributeSpec):
-                raise VocabularyError(f"a vocabulary is made of AttributeSpec, not {spec!r}")
             if spec.name in self._specs:
                 raise VocabularyError(f"attribute {spec.name!r} is defined twice")
             self._specs[spec.name] = spec
@@ -161,65 +156,66 @@ class Vocabulary(Mapping[str, AttributeSpec]):
 
     @property
     def of_model(self) -> str:
-        """The model in the words of a message: "model 'avatars'", or "this model" where no name is known."""
+        """Words for the model in messages: "model 'avatars'", or "this model" if `model` is empty."""
         return f"model '{self.model}'" if self.model else "this model"
 
     def suggest(self, name: str) -> str | None:
-        """Return the attribute with the most similar name, or None."""
+        """Return the name of the attribute that is most similar to `name`; `None` if no name is similar."""
         return closest(name, self)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the vocabulary as JSON values, for `from_dict`."""
-        data = {
-            "version": FORMAT_VERSION,
-            "model": self.model,
-            "attributes": [spec.to_dict() for spec in self.values()],
-        }
+        """Return the vocabulary as a dict of values that JSON can hold, from which `from_dict` makes it again."""
+        attributes = [spec.to_dict() for spec in self.values()]
+        data = {"version": FORMAT_VERSION, "model": self.model, "attributes": attributes}
         return data | {"relations": list(self.relations)} if self.relations else data
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Vocabulary:
-        """Read a vocabulary from the values of `to_dict`.
+        """Make a vocabulary from a dict that `to_dict` returned.
 
         Raises:
             VocabularyError: the version is unknown, or a field is missing or wrong.
         """
         if not isinstance(data, Mapping):
             raise VocabularyError(f"a vocabulary must be an object, not {type(data).__name__}")
-        version = data.get("version")
-        if version != FORMAT_VERSION:
-            raise VocabularyError(
-                f"vocabulary version {version!r} is unknown: this energyql reads version {FORMAT_VERSION}",
-                hint="a newer energyql may read it" if isinstance(version, int) and version > FORMAT_VERSION else None,
-            )
-        attributes, model = data.get("attributes"), data.get("model", "")
-        if isinstance(attributes, (str, Mapping)) or not isinstance(attributes, Iterable):
+        if (version := data.get("version")) != FORMAT_VERSION:
+            raise VocabularyError(f"vocabulary version {version!r} is unknown; this energyql reads {FORMAT_VERSION}")
+        if not isinstance(attributes := data.get("attributes"), list | tuple):
             raise VocabularyError("a vocabulary needs a list of attributes")
-        if not isinstance(model, str):
-            raise VocabularyError(f"the model of a vocabulary must be a string, not {model!r}")
-        _check_characters(model, "the model of a vocabulary")
-        specs = (AttributeSpec.from_dict(entry) for entry in attributes)
-        return cls(specs, model=model, relations=data.get("relations", ()))
+        model = _text(data.get("model", ""), "the model of a vocabulary", may_be_empty=True)
+        return cls(map(AttributeSpec.from_dict, attributes), model=model, relations=data.get("relations", ()))
 
 
 class ByAttribute(dict[str, Value]):
-    """A dict by attribute that names the attributes which it has where it lacks one."""
+    """A dict whose keys are names of attributes.
+
+    For a missing key, `UnknownAttribute` is raised. Its hint is the most similar key; if no key is similar, all keys.
+    """
 
     def __missing__(self, name: object) -> NoReturn:
         raise unknown_name(name, self, "is none of the attributes here")
 
 
 def unknown_name(name: object, known: Iterable[str], fault: str) -> UnknownAttribute:
-    """Return the error of a name that is none of the `known` attributes; `fault` says so, after the name."""
+    """Return an error about a name that is not among the attribute names `known`; the caller raises it.
+
+    Args:
+        name: the unknown name.
+        known: the valid names. The hint of the error is the most similar one; if none is similar, all of them.
+        fault: rest of the message after the unknown name, such as "is not an attribute of this model".
+    """
     text, names = str(name), ", ".join(known)
     near = closest(text, known)
     hint = f"did you mean {near}?" if near else f"attributes: {names[:197]}{'...' if len(names) > 197 else ''}"
-    shown = text if len(text) <= 40 else f"{text[:37]}..."
-    return UnknownAttribute(f"'{shown}' {fault}", hint=hint, names=[text])
+    short = text if len(text) <= 40 else f"{text[:37]}..."
+    return UnknownAttribute(f"'{short}' {fault}", hint=hint, names=[text])
 
 
 def closest(name: str, known: Iterable[str]) -> str | None:
-    """Return the most similar of the `known` names, ignoring case, blanks, `-` and `_`; None if none is similar."""
+    """Return the name in `known` that is most similar to `name`; `None` if no name is similar.
+
+    Names are compared without regard to case, blanks, `-` and `_`.
+    """
     plain: dict[str, str] = {}
     for candidate in known:
         plain.setdefault(_plain(candidate), candidate)
@@ -228,7 +224,7 @@ def closest(name: str, known: Iterable[str]) -> str | None:
 
 
 def repeated(names: Iterable[str]) -> str | None:
-    """Return the first name that has occurred before it; `None` if all are different."""
+    """Return the first name that occurs a second time; `None` if all names are different."""
     seen: set[str] = set()
     for name in names:
         if name in seen:
@@ -241,25 +237,27 @@ def _plain(name: str) -> str:
     return name.casefold().replace(" ", "").replace("_", "").replace("-", "")
 
 
-def _text(value: object, what: str) -> str:
-    if not isinstance(value, str) or not value:
-        raise VocabularyError(f"{what} must be a string that is not empty, not {value!r}")
-    # The same rule as for names in queries: a name that no query can spell would be a dead attribute.
-    _check_characters(value, what)
-    return str(unicodedata.normalize("NFC", value))
+def _text(value: object, what: str, *, may_be_empty: bool = False) -> str:
+    """Check that a value is a text without control characters, and return it in Unicode's form NFC.
 
+    Args:
+        value: the value.
+        what: what the value is, for messages, such as "the name of an attribute".
+        may_be_empty: whether the text may be empty.
 
-def _check_characters(text: str, what: str) -> None:
-    for character in text:
+    Raises:
+        VocabularyError: the value is not such a text.
+    """
+    if not isinstance(value, str) or not (value or may_be_empty):
+        raise VocabularyError(f"{what} must be a string{' that is not empty' * (not may_be_empty)}, not {value!r}")
+    for character in value:
         if unicodedata.category(character) in {"Cc", "Cs", "Zl", "Zp"}:
-            raise VocabularyError(f"{what} must not hold the control character U+{ord(character):04X}: {text!r}")
+            raise VocabularyError(f"{what} must not hold the control character U+{ord(character):04X}: {value!r}")
+    return unicodedata.normalize("NFC", value)
 
 
 def _number(value: object, what: str) -> float:
-    try:
-        number = math.nan if isinstance(value, bool) or not isinstance(value, Real) else float(value)
-    except OverflowError:  # a whole number or a fraction beyond every float
-        raise VocabularyError(f"{what} is too large a number") from None
-    if not math.isfinite(number):
+    number = as_number(value) if isinstance(value, Real) and not isinstance(value, bool) else None
+    if number is None:
         raise VocabularyError(f"{what} must be a finite number, not {value!r}")
     return number + 0.0

@@ -9,8 +9,8 @@ from toys import CONFIG, random_generator, random_heads
 
 from energyql.attributes.heads import AttributeBank
 from energyql.attributes.judge import Judge
+from energyql.generators.families import save_model
 from energyql.models import read_vocabulary
-from energyql.pipeline.model import save_model
 
 
 def random_avatars(folder: Path, side: int = 16) -> Path:

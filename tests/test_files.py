@@ -20,7 +20,7 @@ from energyql.files import (
     read_json,
     read_tensors,
     replacing,
-    staging,
+    temporary,
     write_json,
     write_tensors,
     write_text,
@@ -140,7 +140,8 @@ class TestWhatKilledProcessesLeave:
 
     @pytest.mark.skipif(files_module.fcntl is None, reason="there are no locks")
     def test_what_others_still_write_stays(self, tmp_path):
-        with replacing(tmp_path / "a.txt") as written, staging(tmp_path / "b") as staged:
+        (tmp_path / "b").mkdir()
+        with replacing(tmp_path / "a.txt") as written, temporary(tmp_path / "b") as staged:
             code = (
                 "import sys; from pathlib import Path; from energyql.files import sweep; "
                 "[sweep(Path(folder)) for folder in sys.argv[1:]]"

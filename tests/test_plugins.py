@@ -4,6 +4,7 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from attack import MARK
 from toys import tiny_model
 from typer.testing import CliRunner
 
-from energyql import load_generator, load_model, train_attributes
+from energyql import load_generator, load_model, plugins, train_attributes
 from energyql.attributes.labels import import_labeller
 from energyql.cli.main import app
 from energyql.errors import ArgumentError, EnergyQLError, ModelError, WeakHeadError
@@ -276,7 +277,7 @@ def test_two_packages_with_one_name(tmp_path):
     install(tmp_path / "site", "same-faces", f"[{GENERATORS}]\nfaces = packaged_faces:Faces\n")
     assert named_generator("faces").z_dim == 6
     install(tmp_path / "site", "other-faces", f"[{GENERATORS}]\nfaces = packaged_faces:others\n")
-    with pytest.raises(ArgumentError, match="several generators\nname one as packaged_faces:Faces or packaged_faces:o"):
+    with pytest.raises(ArgumentError, match="several generators\nname packaged_faces:Faces or packaged_faces:o"):
         named_generator("faces")
 
 
@@ -300,3 +301,9 @@ def test_what_is_taken_for_a_name():
     with pytest.raises(ArgumentError, match="are two generators"):
         run("train", "faces", "--labeller", "faces", "--generator", "my_faces:others", "--out", "x")
     assert not Path("x").exists()
+
+
+def test_generated_code_is_no_plugin(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    frame = SimpleNamespace(f_code=SimpleNamespace(co_filename="<string>"), f_globals={"__name__": "energyql.files"})
+    assert not plugins._is_own(frame)

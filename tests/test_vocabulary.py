@@ -67,14 +67,14 @@ def test_suggestions(name: str, match: str | None) -> None:
         ({"name": ""}, "the name of an attribute must be a string that is not empty, not ''"),
         ({"name": 3}, "the name of an attribute must be a string that is not empty, not 3"),
         ({"name": "a\nb"}, "must not hold the control character U\\+000A"),
-        ({"kind": "number"}, 'kind is "yes/no", "categorical" or "continuous", not \'number\''),
+        ({"kind": "number"}, "kind is one of yes/no, categorical, continuous, not 'number'"),
         ({"kind": "categorical"}, "attribute 'x': a categorical attribute needs at least two values, not 0"),
         ({"kind": "categorical", "values": ("a",)}, "needs at least two values, not 1"),
         ({"kind": "categorical", "values": ("a", "b", "a")}, "value 'a' is listed twice"),
         ({"kind": "categorical", "values": ("é", "e\u0301")}, "value 'é' is listed twice"),
         ({"kind": "categorical", "values": "ab"}, "values must be a list of strings, not 'ab'"),
         ({"kind": "categorical", "values": (1, 2)}, "a value must be a string that is not empty, not 1"),
-        ({"values": ("a", "b")}, "only a categorical attribute has values"),
+        ({"values": ("a", "b")}, "attribute 'x': a yes/no attribute has no values"),
         ({"kind": "continuous", "low": 1}, "low must be below high, not 1 and 1"),
         ({"kind": "continuous", "high": float("nan")}, "high must be a finite number, not nan"),
         ({"kind": "continuous", "low": "0"}, "low must be a finite number, not '0'"),
@@ -93,8 +93,8 @@ def test_wrong_specs(fields: dict[str, Any], message: str) -> None:
     ("data", "message"),
     [
         ([], "a vocabulary must be an object, not list"),
-        ({}, "vocabulary version None is unknown: this energyql reads version 1"),
-        ({"version": 2, "attributes": []}, "version 2 is unknown(.|\n)*a newer energyql may read it"),
+        ({}, "vocabulary version None is unknown; this energyql reads 1"),
+        ({"version": 2, "attributes": []}, "version 2 is unknown; this energyql reads 1"),
         ({"version": 1}, "needs a list of attributes"),
         ({"version": 1, "attributes": [3]}, "an attribute must be an object with name and kind, not 3"),
         ({"version": 1, "attributes": [{"name": "a"}]}, "an attribute has no kind"),
@@ -109,11 +109,6 @@ def test_wrong_json(data: Any, message: str) -> None:
         Vocabulary.from_dict(data)
 
 
-def test_only_specs() -> None:
-    with pytest.raises(VocabularyError, match="a vocabulary is made of AttributeSpec, not 'smile'"):
-        Vocabulary(["smile"])  # type: ignore[list-item]
-
-
 def test_an_unknown_attribute() -> None:
     known = Vocabulary([AttributeSpec("smile", "yes/no")], model="faces")
     with pytest.raises(UnknownAttribute, match="'smlie' is not an attribute of model 'faces'\ndid you mean smile?"):
@@ -122,8 +117,3 @@ def test_an_unknown_attribute() -> None:
     assert "smlie" not in known
     long = unknown_name("n" * 99, ["a" * 500], "is missing")
     assert str(long) == f"'{'n' * 37}...' is missing\nattributes: {'a' * 197}..."
-
-
-def test_several_specs_are_needed() -> None:
-    with pytest.raises(VocabularyError, match="made of several AttributeSpec, not 5"):
-        Vocabulary(5)  # type: ignore[arg-type]

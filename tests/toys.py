@@ -10,8 +10,8 @@ from PIL import Image
 from energyql.attributes.heads import AttributeBank, Head
 from energyql.attributes.judge import Judge
 from energyql.attributes.predictions import output_count
+from energyql.generators.families import save_model
 from energyql.generators.stylegan2 import StyleGAN2, StyleGAN2Config
-from energyql.pipeline.model import save_model
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 VOCABULARY = Vocabulary(

@@ -1,1 +1,1 @@
-"""Attribute heads and the image judge: networks, predictions, labels."""
+"""Prediction of attributes: from latents by heads, and from pictures by judges; quality reports; labels of pictures."""

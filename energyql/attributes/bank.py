@@ -1,4 +1,7 @@
-"""The attributes of a model: the protocol `Bank`, the conditions of their training, and `vocabulary.json`."""
+"""The protocol `Bank` of objects that predict attributes, and the file `vocabulary.json` that describes the attributes.
+
+Predictions are valid only under conditions, such as one truncation of the generator: `FittedUnder`.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +16,9 @@ import torch
 from torch import Tensor
 
 from energyql.attributes.predictions import Prediction
-from energyql.attributes.quality import HeadReport
-from energyql.errors import ArgumentError, ModelError, VocabularyError
-from energyql.files import DAMAGED_MODEL, read_json, write_json
+from energyql.attributes.quality import HeadReport, naming_damage
+from energyql.errors import ArgumentError, ModelError
+from energyql.files import read_json, write_json
 from energyql.numerics import LARGEST
 from energyql.vocabulary import Vocabulary
 
@@ -25,29 +28,33 @@ if TYPE_CHECKING:
     from energyql.attributes.heads import AttributeBank
 
 SPACES = ("w", "z", "direction", "features")
-"""Inputs of heads. The direction is z scaled to unit second moment: a StyleGAN ignores the length of z. Features are a
-view of z that the generator offers."""
+"""Possible inputs of heads (small networks that predict attributes from latents). "direction" is z scaled to a mean
+square of 1, since the pictures of a StyleGAN do not depend on the length of z. "features" is a function of z that some
+generators compute for their heads."""
 PICTURE = "picture"
-"""The `space` of attributes that are read off pictures, without heads; see `PictureBank`."""
+"""The `space` of attributes that a network or function reads off pictures, without heads; see `PictureBank`."""
 FittedLabel = int | tuple[float, ...] | str | None
-"""Class label of the latents that heads were fitted on: a number, a condition vector, "random", or `None`."""
+"""Class label of the latents that heads were fitted on: the number of a class, a condition vector with a number for
+each class, "random" (each latent had a random class), or `None` (no label)."""
 
 DESCRIBED = "vocabulary.json"
 
 
 @dataclass(frozen=True)
 class FittedUnder:
-    """The conditions under which the attributes of a model were learned, and under which they are valid.
+    """The conditions under which attributes were learned; predictions are valid only under the same conditions.
 
     Attributes:
-        space: input of the heads, one of `SPACES`; or `PICTURE`.
-        truncation: range of the truncation psi of the samples.
-        label: class label of the samples; "random" where each sample had its own; `None` for all labels, and for a
-            generator without classes.
-        generator: fingerprint of the generator; "" for any.
+        space: what predictions are made from: one of `SPACES` for heads, or `PICTURE`.
+        truncation: range (lowest, highest) of the truncation psi, by which a StyleGAN scales w towards the mean w, in
+            the samples that were learned from.
+        label: class label of the samples that were learned from; "random" if each sample had a random class; `None` if
+            the attributes are valid for all labels, or the generator has no classes.
+        generator: fingerprint of the generator, a digest of its weights; "" if any generator will do.
 
     Raises:
-        ModelError: the truncation is no range, or the label is no class label, or "random" with a space other than w.
+        ModelError: `truncation` is no range; or `label` is no class label; or `label` is "random" and `space` is
+            neither "w" nor `PICTURE`.
     """
 
     space: str = "w"
@@ -61,9 +68,7 @@ class FittedUnder:
         if not _is_label(self.label):
             raise ModelError(f"{self.label!r} is no class label")
         if self.label == "random" and self.space not in ("w", PICTURE):
-            raise ModelError(
-                f"heads that read {self.space} cannot tell the classes apart", hint="let them read w, or fit one class"
-            )
+            raise ModelError(f"heads that read {self.space} cannot tell the classes apart, as those that read w can")
 
     def __str__(self) -> str:
         under = "" if self.label is None else f" under label {self.label}"
@@ -71,43 +76,50 @@ class FittedUnder:
 
     @property
     def default_label(self) -> int | tuple[float, ...] | None:
-        """The label of a sample unless a call gives one; `None` for no label, and where each sample had its own."""
+        """Class label of new samples for which the user names none: `label`, or `None` if `label` is "random"."""
         return None if isinstance(self.label, str) else self.label
 
     def is_of(self, fingerprint: str) -> bool:
-        """Return whether the attributes are valid for the generator with this fingerprint."""
+        """Return whether the attributes are valid for the generator whose weights have the digest `fingerprint`.
+
+        They are valid for every generator if the attribute `generator` is "".
+        """
         return self.generator in ("", fingerprint)
 
     def is_beside(self, other: FittedUnder) -> bool:
-        """Return whether both are equal but for the fingerprint: attributes learned under them can be in one bank."""
+        """Return whether `other` has the same space, truncation and label; the fingerprints of generators may differ.
+
+        Only then attributes that were learned under both conditions can be in one bank.
+        """
         return dataclasses.replace(self, generator=other.generator) == other
 
     def holds_at(self, psi: float) -> bool:
-        """Return whether a truncation psi is in the range."""
+        """Return whether the attributes are valid at the truncation `psi`: whether it is in the range `truncation`."""
         return self.truncation[0] <= psi <= self.truncation[1]
 
     def check_truncation(self, psi: float, model: str) -> None:
-        """Raise an `ArgumentError` if the attributes are not valid at a psi; `model` is a name for the message."""
+        """Raise an `ArgumentError` if the attributes are not valid at the truncation `psi`.
+
+        `model` is the name of the model in the message.
+        """
         if not self.holds_at(psi):
             low, high = self.truncation
-            allowed = f"{low:g}" if low == high else f"{low:g} to {high:g}"
-            raise ArgumentError(
-                f"the attributes of model {model!r} do not hold at truncation {psi:g}",
-                hint=f"they were fitted at truncation {allowed}: use that, or train them for {psi:g}",
-            )
+            hint = f"they were fitted at truncation {low:g}" + f" to {high:g}" * (low != high)
+            raise ArgumentError(f"the attributes of model {model!r} do not hold at truncation {psi:g}", hint=hint)
 
     def check_label(self, label: int | tuple[float, ...] | None, model: str) -> None:
-        """Raise an `ArgumentError` if the attributes are not valid under a label; `model` is a name for the message."""
+        """Raise an `ArgumentError` if the attributes are not valid for pictures of a class label.
+
+        Args:
+            label: number of a class, or a condition vector with a number for each class; `None` for no label.
+            model: name of the model in the message.
+        """
         if self.label == "random" and isinstance(label, tuple):
-            raise ArgumentError(
-                f"the attributes of model {model!r} hold for every class, not between classes",
-                hint=f"give a class from 0 to {len(label) - 1}",
-            )
+            what, hint = "hold for every class, not between classes", f"give a class from 0 to {len(label) - 1}"
+            raise ArgumentError(f"the attributes of model {model!r} {what}", hint=hint)
         if self.label not in (None, "random", label):
-            raise ArgumentError(
-                f"the attributes of model {model!r} do not hold under label {label}",
-                hint=f"they were fitted under label {self.label}: use that, or train them for {label}",
-            )
+            hint = f"they were fitted under label {self.label}"
+            raise ArgumentError(f"the attributes of model {model!r} do not hold under label {label}", hint=hint)
 
 
 def _is_label(label: object) -> bool:
@@ -117,14 +129,15 @@ def _is_label(label: object) -> bool:
 
 
 class Described(NamedTuple):
-    """The contents of `vocabulary.json`: the attributes of a model.
+    """The contents of the file `vocabulary.json` in a model folder: what the attributes of the model are.
 
     Attributes:
-        fitted: conditions under which they were learned.
+        fitted: conditions under which the attributes were learned.
         vocabulary: the attributes.
-        reader: name of the code that reads the attributes off pictures, of any type as the file has it; `None` for
-            heads and networks.
-        gradient: whether autograd can differentiate that code; `None` for the default, see `PictureBank`.
+        reader: name of the code that reads the attributes off pictures, such as "module:factory". Its type is not
+            checked. `None` if the folder holds heads, or a network that reads pictures.
+        gradient: whether autograd can differentiate the code `reader`; `None` for the default, which is true for torch
+            modules and false for functions.
     """
 
     fitted: FittedUnder
@@ -133,21 +146,21 @@ class Described(NamedTuple):
     gradient: bool | None = None
 
     def write(self, folder: Path) -> None:
-        """Write `vocabulary.json`, whole or not at all."""
+        """Write `vocabulary.json` into the model folder `folder`; if that fails, an old file is still there."""
         code = {name: value for name in ("reader", "gradient") if (value := getattr(self, name)) is not None}
         entries = dataclasses.asdict(self.fitted) | {"vocabulary": self.vocabulary.to_dict()} | code
         write_json(folder / DESCRIBED, entries)
 
     @classmethod
     def read(cls, folder: Path) -> Described:
-        """Read what `write` wrote.
+        """Read `vocabulary.json` of the model folder `folder`, a file that `write` wrote.
 
         Raises:
             ModelError: the file is missing or damaged.
         """
         path = folder / DESCRIBED
         entries = read_json(path)
-        try:
+        with naming_damage(path):
             vocabulary = Vocabulary.from_dict(entries["vocabulary"])
             low, high = (float(psi) for psi in entries["truncation"])
             label = entries.get("label")  # missing in older models of generators without classes
@@ -155,29 +168,27 @@ class Described(NamedTuple):
             fitted = FittedUnder(str(entries["space"]), (low, high), label, str(entries["generator"]))
             if (gradient := entries.get("gradient")) not in (None, True, False):
                 raise ValueError(f"gradient is true or false, not {gradient!r}")
-        except KeyError as error:
-            raise ModelError(f"{path}: {error} is missing", hint=DAMAGED_MODEL) from None
-        except (TypeError, ValueError, OverflowError, VocabularyError, ModelError) as error:
-            raise ModelError(f"{path}: {error}", hint=DAMAGED_MODEL) from error
         return cls(fitted, vocabulary, entries.get("reader"), gradient)
 
 
 @runtime_checkable
 class Bank(Protocol):
-    """The attributes of a model, such as heads that read latents, or a reader of pictures.
+    """The part of a model that predicts attributes: heads, from latents, or else a network or function, from pictures.
 
     Another kind of bank inherits from this class, and defines at least `part`, `device`, `to`, `predict` and `save`. If
-    `reads_pictures` is true, each evaluation of the energy of a query draws a picture; otherwise `predict` takes
-    latents of `space`.
+    `reads_pictures` is true, `predict` takes pictures, so that each evaluation of a query's energy draws pictures.
+    Otherwise it takes latents of `space`.
 
     Attributes:
-        part: name of the weights among the fingerprints of a model, and in its folder before `.safetensors`.
+        part: name of the weights. Their file in the model folder is `<part>.safetensors`, and records of the model list
+            the fingerprint of the weights under this name.
         vocabulary: the attributes.
-        fitted: conditions under which they were learned.
-        reports: quality on held-out samples, by attribute; attributes that were not measured have none.
+        fitted: conditions under which the attributes were learned.
+        reports: quality on held-out samples, by attribute; attributes that were not measured are missing.
         gradient: whether autograd can differentiate `predict`.
-        reader: the network or function that reads pictures; `None` if latents are read.
-        name: name of the code that makes the reader, if a folder holds only this name.
+        reader: the network or function that predicts from pictures; `None` for heads.
+        name: name of the code that is the reader, such as "module:factory"; `None` if the model folder has the weights
+            of heads or of a network instead.
     """
 
     part: str
@@ -190,7 +201,7 @@ class Bank(Protocol):
 
     @property
     def space(self) -> str:
-        """The input of `predict`: one of `SPACES`, or `PICTURE`."""
+        """What `predict` takes: the name of a kind of latents, one of `SPACES`; or `PICTURE` for pictures."""
         return self.fitted.space
 
     @property
@@ -200,12 +211,15 @@ class Bank(Protocol):
 
     @property
     def label(self) -> FittedLabel:
-        """Class label of those samples."""
+        """Class label of the samples that the attributes were fitted on; "random" if each sample had a random class.
+
+        `None` if the attributes are valid for all labels, or the generator has no classes.
+        """
         return self.fitted.label
 
     @property
     def generator(self) -> str:
-        """Fingerprint of the generator."""
+        """Fingerprint (digest of the weights) of the generator that the attributes are valid for; "" for any."""
         return self.fitted.generator
 
     @property
@@ -215,34 +229,46 @@ class Bank(Protocol):
 
     @property
     def as_heads(self) -> AttributeBank | None:
-        """The bank itself if it consists of heads on latents, else `None`."""
+        """This bank if it predicts from latents, by heads; `None` if it predicts from pictures."""
         return None
 
     @property
     def latent_dim(self) -> int | None:
-        """Size of the latents that are read; `None` for pictures."""
+        """Size of the latents that `predict` takes; `None` if it takes pictures."""
         return None
 
     @property
     def device(self) -> torch.device:
-        """Device of the weights."""
+        """Device of the weights of the bank."""
 
     @property
     def std(self) -> Mapping[str, Tensor]:
-        """Standard deviation, (), of each continuous attribute for which it is the same for every input."""
+        """Standard deviation of the prediction of each continuous attribute, a tensor (), by name.
+
+        Attributes whose deviation is unknown, or differs between samples, are left out.
+        """
         return {}
 
     def to(self, device: torch.device | str) -> Self:
-        """Return the bank on a device."""
+        """Return a bank with the weights on a device; depending on the class, a new object, or this bank, changed."""
 
     def predict(self, read: Tensor, names: Sequence[str] | None = None) -> dict[str, Prediction]:
-        """Return predictions of attributes, all by default, for latents or pictures (batch, ...)."""
+        """Return predictions by attribute.
+
+        Args:
+            read: what `space` says: latents (batch, latent_dim), or pictures (batch, channels, height, width) in
+                [-1, 1].
+            names: the attributes to predict; all by default.
+        """
 
     def save(self, folder: Path) -> None:
-        """Write the bank into a model folder, each file whole or not at all."""
+        """Write the bank into the model folder `folder`; if that fails, no file is half written."""
 
     def of_generator(self, fingerprint: str) -> Self:
-        """Return the bank with another fingerprint: that of a generator which maps z to the same w."""
+        """Return a copy of the bank that is valid for another generator, whose weights have the digest `fingerprint`.
+
+        That generator must map z to the same w as the generator of this bank, which is not checked.
+        """
         same = copy.copy(self)
         same.fitted = dataclasses.replace(self.fitted, generator=fingerprint)
         return same

@@ -1,7 +1,11 @@
-"""Attribute heads: the network of one attribute, several run as few products, all of one generator, and second heads.
+"""Attribute heads: small networks that each predict one attribute from a latent.
 
-A sampler moves to latents where the heads are certain. These are often far from all labelled latents, where a head can
-be certain and wrong. There two sets of heads, fitted to other labels, often disagree.
+A `Head` is the network of one attribute. `FusedHeads` are several heads that are computed together. An `AttributeBank`
+has all heads of a model.
+
+A sampler moves to latents where the heads are certain. Such latents are often far from all labelled latents, and there
+a head can be certain and wrong. So a model can have second heads, which are fitted to other labels of the same
+attributes. Where first and second heads disagree, a sample is doubtful: its attributes may be predicted wrongly.
 """
 
 from __future__ import annotations
@@ -16,11 +20,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from energyql.attributes.bank import DESCRIBED, SPACES, Bank, Described, FittedLabel, FittedUnder
+from energyql.attributes.bank import SPACES, Bank, Described, FittedLabel, FittedUnder
 from energyql.attributes.predictions import Prediction, output_count, split_outputs
-from energyql.attributes.quality import READER, HeadReport, read_reports, write_reports
+from energyql.attributes.quality import READER, HeadReport, naming_damage, read_reports, write_reports
 from energyql.errors import ArgumentError, ModelError, VocabularyError
-from energyql.files import DAMAGED_MODEL, read_tensors, write_tensors
+from energyql.files import read_tensors, write_tensors
 from energyql.kinds import KINDS
 from energyql.numerics.linear import Dense, DenseStack, Linear
 from energyql.numerics.pullback import Back, inverse_norm, normalized, normalized_back
@@ -28,21 +32,22 @@ from energyql.numerics.shapes import Bool, Float
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 SLOPE = 0.2  # of the leaky ReLU after each hidden layer
-MOST_LAYERS = 16
 FIELDS = ("hidden_weight", "hidden_bias", "out_weight", "skip_weight", "out_bias", "std")
 
 
 @dataclass(frozen=True)
 class Head:
-    """`out(h) + skip(x)` on a latent x, where h is x after one or more hidden layers, each with a leaky ReLU.
+    """The network of one attribute: `out(h) + skip(x)`, where h is the latent x after one or more hidden layers.
 
-    The linear path has a gradient where the rest is flat. Without hidden units (width 0) the head is linear.
+    Each hidden layer ends with a leaky ReLU. The linear path `skip` has a gradient even where h hardly changes with x.
+    Without hidden units (width 0) the head is linear.
 
     Attributes:
         hidden_weight, hidden_bias: the first hidden layer, (width, latent_dim) and (width,).
-        out_weight, skip_weight, out_bias: the last layer.
-        std: residual standard deviation of a continuous attribute; 1 for the others.
-        deeper: weight (width, width before) and bias (width,) of each further hidden layer.
+        out_weight, skip_weight, out_bias: the last layer: weights of h and of x, and the bias.
+        std: standard deviation of the prediction of a continuous attribute, estimated from the differences between
+            predictions and labels; 1 for other kinds of attributes.
+        deeper: a pair for each further hidden layer: weight (width, width of the layer before) and bias (width,).
     """
 
     hidden_weight: Float[Tensor, "width latent_dim"]
@@ -54,73 +59,98 @@ class Head:
     deeper: tuple[tuple[Tensor, Tensor], ...] = ()
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return all parameters by the names they are stored under."""
+        """Return all parameters by name, such as "deeper0_weight"; files of heads have the same names."""
         tensors = {field: getattr(self, field) for field in FIELDS}
         for i, (weight, bias) in enumerate(self.deeper):
             tensors |= {f"deeper{i}_weight": weight, f"deeper{i}_bias": bias}
         return tensors
 
     @classmethod
-    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Head:
-        """Make a head from `tensors()`; other names are ignored.
+    def from_tensors(cls, tensors: Mapping[str, Tensor], prefix: str = "") -> Head:
+        """Make a head from its parameters by name, as the method `tensors` returns them.
+
+        Args:
+            tensors: parameters by name; other tensors are ignored.
+            prefix: text before each name of a parameter in `tensors`, such as "smile/".
 
         Raises:
-            KeyError: one is missing.
+            KeyError: a parameter is missing.
         """
-        deeper: list[tuple[Tensor, Tensor]] = []
-        while f"deeper{len(deeper)}_weight" in tensors and len(deeper) < MOST_LAYERS:
-            i = len(deeper)
-            deeper.append((tensors[f"deeper{i}_weight"], tensors[f"deeper{i}_bias"]))
-        return cls(**{field: tensors[field] for field in FIELDS}, deeper=tuple(deeper))
+        layers = [f"{prefix}deeper{i}" for i in range(len(tensors)) if f"{prefix}deeper{i}_weight" in tensors]
+        deeper = tuple((tensors[f"{layer}_weight"], tensors[f"{layer}_bias"]) for layer in layers)
+        return cls(**{field: tensors[prefix + field] for field in FIELDS}, deeper=deeper)
 
     def to(self, device: torch.device | str) -> Head:
         """Return the same head on another device."""
         return Head.from_tensors({name: tensor.to(device) for name, tensor in self.tensors().items()})
 
     def check(self, name: str, outputs: int, latent_dim: int) -> None:
-        """Check the shapes of a head called `name` with this many outputs and this latent size.
+        """Check that the shapes of all parameters fit one another and the arguments.
+
+        Args:
+            name: name of the attribute, for the message.
+            outputs: number of outputs that the head must have.
+            latent_dim: size of the latents that the head must take.
 
         Raises:
-            ModelError: a shape is another.
+            ModelError: a parameter has a wrong shape.
         """
-        width = len(self.hidden_bias) if self.hidden_bias.ndim else 0
-        shapes: dict[str, tuple[int, ...]] = {"hidden_weight": (width, latent_dim), "hidden_bias": (width,)}
+        width = self.hidden_bias.numel()
+        shapes: dict[str, tuple[int, ...]] = {"hidden_weight": (width, latent_dim), "hidden_bias": (width,), "std": ()}
         for i, (_, bias) in enumerate(self.deeper):
-            before, width = width, len(bias) if bias.ndim else 0
+            before, width = width, bias.numel()
             shapes |= {f"deeper{i}_weight": (width, before), f"deeper{i}_bias": (width,)}
         shapes |= {"out_weight": (outputs, width), "skip_weight": (outputs, latent_dim), "out_bias": (outputs,)}
-        shapes |= {"std": ()}
         tensors = self.tensors()
         for field, shape in shapes.items():
-            if tuple(tensors[field].shape) != shape:
+            if tensors[field].shape != shape:
                 raise ModelError(f"the head of {name!r}: {field} has shape {tuple(tensors[field].shape)}, not {shape}")
 
 
-def take_head(name: str, tensors: dict[str, Tensor]) -> Head:
-    """Remove the tensors of the head called `name` from those of a bank, and return the head.
+def write_heads(path: Path, heads: Mapping[str, Head]) -> None:
+    """Write heads, by attribute, into the file `path` of the format safetensors; if that fails, an old file is kept."""
+    write_tensors(path, _tensors_of(heads))
+
+
+def read_heads(path: Path, vocabulary: Vocabulary) -> dict[str, Head]:
+    """Return the heads, by attribute, in a file that `write_heads` wrote.
+
+    Args:
+        path: the file.
+        vocabulary: attributes that the file may have heads of. Heads are returned in this order; attributes without a
+            head are left out.
 
     Raises:
-        KeyError: one is missing.
+        ModelError: the file is missing or damaged, or has tensors that belong to no attribute of `vocabulary`.
     """
-    prefix = f"{name}/"
-    mine = {key.removeprefix(prefix): tensor for key, tensor in tensors.items() if key.startswith(prefix)}
-    try:
-        head = Head.from_tensors(mine)
-    except KeyError as error:
-        raise KeyError(prefix + error.args[0]) from None
-    for field in head.tensors():
-        del tensors[prefix + field]
-    return head
+    tensors = {name: tensor.float() for name, tensor in read_tensors(path).items()}
+    names = {name.rpartition("/")[0] for name in tensors}
+    with naming_damage(path):
+        heads = {name: Head.from_tensors(tensors, f"{name}/") for name in vocabulary if name in names}
+        if unused := sorted(tensors.keys() - _tensors_of(heads).keys()):
+            raise ModelError(f"it holds tensors that no attribute needs: {', '.join(unused[:5])}")
+        for name, head in heads.items():
+            if not all(tensor.isfinite().all() for tensor in head.tensors().values()):
+                raise ModelError(f"the head of {name!r} has a number that is not finite")
+            if not (head.std > 0).all():
+                raise ModelError(f"the head of {name!r} has a std that is not above 0")
+    return heads
+
+
+def _tensors_of(heads: Mapping[str, Head]) -> dict[str, Tensor]:
+    return {f"{name}/{field}": tensor for name, head in heads.items() for field, tensor in head.tensors().items()}
 
 
 @dataclass(frozen=True)
 class FusedHeads:
-    """Several heads as one function from latents to outputs; `Differentiable` and `Convertible`.
+    """Several heads as one function from latents to outputs, computed by few matrix products.
+
+    The function is `Differentiable` (by the method `pullback`), and `Convertible` to another dtype (by `computed_in`).
 
     Attributes:
-        groups: networks whose outputs are added.
-        bias: added to the sum.
-        direction: whether latents are scaled to unit second moment first, so that their length has no effect.
+        groups: groups of networks. A group returns a column for each output of all heads; the groups are added up.
+        bias: constant for each output, which is added to the sum.
+        direction: whether latents are first scaled to a mean square of 1, so that their length has no effect.
     """
 
     groups: tuple[_Group, ...]
@@ -129,7 +159,12 @@ class FusedHeads:
 
     @classmethod
     def of(cls, heads: Sequence[Head], *, direction: bool = False) -> FusedHeads:
-        """Fuse at least one head on the same latents; outputs are side by side, in the order given."""
+        """Return one function for one or more heads that take the same latents.
+
+        Args:
+            heads: the heads. The outputs of the function are the outputs of all heads side by side, in this order.
+            direction: whether latents are first scaled to a mean square of 1.
+        """
         deep: dict[tuple[int, ...], list[int]] = {}
         for i, head in enumerate(heads):
             if head.deeper:
@@ -138,9 +173,13 @@ class FusedHeads:
         return cls(groups, torch.cat([head.out_bias for head in heads]), direction)
 
     def then(self, matrix: Float[Tensor, "rows outputs"], offset: Float[Tensor, " rows"]) -> FusedHeads:
-        """Return the function `matrix @ outputs + offset`, folded into the last layer.
+        """Return a new function from latents to `matrix @ outputs + offset`, where `outputs` are the present outputs.
 
-        Both are float64 on the CPU; the offset may be infinite.
+        The new function takes no more time than the present one, because the matrix is multiplied into the last layer.
+
+        Args:
+            matrix: weights of the outputs, float64 on the CPU.
+            offset: constants, float64 on the CPU; they may be infinite.
         """
 
         def mapped(weight: Tensor) -> Tensor:
@@ -150,23 +189,29 @@ class FusedHeads:
         return replace(self, groups=groups, bias=(mapped(self.bias) + offset).to(self.bias))
 
     def computed_in(self, dtype: torch.dtype) -> FusedHeads:
-        """See `Convertible`. The last layer is small and keeps its dtype, so that outputs are not rounded."""
+        """Return the same function, whose hidden layers compute in `dtype`, such as half precision; see `Convertible`.
+
+        The last layer, which is small, keeps its dtype, so that the outputs are not rounded to `dtype`.
+        """
         return replace(self, groups=tuple(group.computed_in(dtype) for group in self.groups))
 
     def __call__(self, latent: Float[Tensor, "batch latent_dim"]) -> Float[Tensor, "batch outputs"]:
-        """Return the outputs of latents."""
+        """Return the outputs of all heads, side by side."""
         latent = normalized(latent) if self.direction else latent
         return self._total(group.run(latent) for group in self.groups)
 
     def pullback(self, latent: Float[Tensor, "batch latent_dim"]) -> tuple[Float[Tensor, "batch outputs"], Back]:
-        """See `Differentiable`."""
+        """Return the outputs of all heads side by side, and a function that computes gradients; see `Differentiable`.
+
+        The function converts the gradient with respect to the outputs to the gradient with respect to the latents.
+        """
         if not self.direction:
             layers = [group.run(latent) for group in self.groups]
             return self._total(layers), partial(self._back, layers)
         scale = inverse_norm(latent)
         scaled = latent * scale
-        layers = [group.run(scaled) for group in self.groups]
-        return self._total(layers), lambda grad: normalized_back(self._back(layers, grad), scaled, scale)
+        outputs, back = replace(self, direction=False).pullback(scaled)
+        return outputs, lambda grad: normalized_back(back(grad), scaled, scale)
 
     def _total(self, results: Iterable[list[Tensor]]) -> Float[Tensor, "batch outputs"]:
         total = self.bias
@@ -174,20 +219,20 @@ class FusedHeads:
             total = total + group.out(_side_by_side(layers[-1]).to(total))
         return total
 
-    def _back(self, kept: list[list[Tensor]], grad: Tensor) -> Float[Tensor, "batch latent_dim"]:
-        first, *others = (group.back(layers, grad) for group, layers in zip(self.groups, kept, strict=True))
+    def _back(self, results: list[list[Tensor]], grad: Tensor) -> Float[Tensor, "batch latent_dim"]:
+        first, *others = (group.back(layers, grad) for group, layers in zip(self.groups, results, strict=True))
         for more in others:
             first += more
         return first.to(grad)
 
 
 class RawOutputs(NamedTuple):
-    """Several heads as one function, and the layout of its outputs.
+    """Several heads as one function, and which of its outputs belong to which attribute.
 
     Attributes:
-        function: function from latents to the outputs of all heads side by side.
-        specs: the attributes, in the order of the outputs; each has `output_count` of them.
-        std: residual standard deviation of each continuous attribute.
+        function: function from latents to the outputs of all heads, side by side.
+        specs: the attributes in the order of the outputs; an attribute has `output_count(spec)` outputs.
+        std: standard deviation of the prediction of each continuous attribute, a tensor (), by name.
     """
 
     function: FusedHeads
@@ -197,12 +242,15 @@ class RawOutputs(NamedTuple):
 
 @dataclass(frozen=True)
 class _Group:
-    """Networks that run together: of one hidden layer and any width, or of the same widths.
+    """Networks of several heads that are computed together.
+
+    They have either at most one hidden layer, of any width, or several hidden layers, of the same widths.
 
     Attributes:
-        first: first layers of all networks, side by side.
-        deeper: further hidden layers.
-        out: last layers, from the last hidden layers, side by side, to terms of the outputs of all heads.
+        first: first hidden layers of all networks of the group, side by side.
+        deeper: further hidden layers of these networks.
+        out: last layers of these networks as one matrix product. Its input are the last hidden layers, side by side.
+            Its result has a column for each output of all heads; in columns of heads outside the group it is 0.
     """
 
     first: Dense
@@ -210,11 +258,11 @@ class _Group:
     out: Linear
 
     def computed_in(self, dtype: torch.dtype) -> _Group:
-        """Return the same networks with all layers before `out` in another dtype."""
+        """Return the same networks, whose layers before `out` compute in `dtype`."""
         return _Group(self.first.computed_in(dtype), tuple(layer.computed_in(dtype) for layer in self.deeper), self.out)
 
     def run(self, latent: Float[Tensor, "batch latent_dim"]) -> list[Tensor]:
-        """Return the result of each layer: the first (batch, units), the others (heads, batch, width)."""
+        """Return the result of each hidden layer: (batch, units) for the first, (heads, batch, width) for others."""
         layers = [self.first(latent.to(self.first.weight))]
         if self.deeper:
             heads, _, width = self.deeper[0].weight.shape
@@ -225,7 +273,12 @@ class _Group:
         return layers
 
     def back(self, layers: list[Tensor], grad: Float[Tensor, "batch outputs"]) -> Float[Tensor, "batch latent_dim"]:
-        """Return the gradient with respect to the latents, from `grad`, the one with respect to the outputs."""
+        """Return the gradient with respect to the latents.
+
+        Args:
+            layers: result of `run` for the same latents.
+            grad: gradient with respect to the outputs of all heads.
+        """
         x = self.out.back(grad).to(self.first.weight)
         if self.deeper:
             heads, width, _ = self.deeper[-1].weight.shape
@@ -237,15 +290,15 @@ class _Group:
 
 
 def _side_by_side(x: Tensor) -> Float[Tensor, "batch units"]:
-    """Return x (heads, batch, width) as (batch, heads * width); (batch, units) as it is."""
+    """Return x (heads, batch, width) as (batch, heads * width); x (batch, units) is returned unchanged."""
     return x if x.ndim == 2 else x.transpose(0, 1).flatten(1)
 
 
 def _shallow(heads: Sequence[Head]) -> _Group:
-    """Group the heads of one hidden layer, and the linear paths of all heads.
+    """Make a group of the heads with one hidden layer, and of the linear paths (`skip_weight`) of all heads.
 
-    A linear path is computed by two hidden units, because (f(x) - f(-x)) / (1 + slope) = x for a leaky ReLU f. So it
-    needs no matrix product of its own.
+    Each output of a linear path is computed by two more hidden units, because (f(x) - f(-x)) / (1 + slope) = x for a
+    leaky ReLU f. So linear paths need no matrix product of their own.
     """
     plain = [head for head in heads if not head.deeper]
     skip = torch.cat([head.skip_weight for head in heads])
@@ -258,39 +311,49 @@ def _shallow(heads: Sequence[Head]) -> _Group:
 
 
 def _deep(heads: Sequence[Head], members: list[int]) -> _Group:
-    """Group the heads at `members`, which have several hidden layers of the same widths."""
-    chosen = [heads[i] for i in members]
+    """Make a group of some heads, which all have several hidden layers of the same widths.
+
+    Args:
+        heads: all heads, also those outside the group.
+        members: indices of the heads of the group in `heads`.
+    """
+    own = [heads[i] for i in members]
     deeper = []
-    for i in range(len(chosen[0].deeper)):
-        weight = torch.stack([head.deeper[i][0] for head in chosen])
-        bias = torch.stack([head.deeper[i][1] for head in chosen])[:, None]
+    for i in range(len(own[0].deeper)):
+        weight = torch.stack([head.deeper[i][0] for head in own])
+        bias = torch.stack([head.deeper[i][1] for head in own])[:, None]
         deeper.append(DenseStack(weight, bias, SLOPE))
-    first = torch.cat([head.hidden_weight for head in chosen])
-    bias = torch.cat([head.hidden_bias for head in chosen])
+    first = torch.cat([head.hidden_weight for head in own])
+    bias = torch.cat([head.hidden_bias for head in own])
     blocks = [head.out_weight if i in members else head.out_weight[:, :0] for i, head in enumerate(heads)]
     return _Group(Dense(first, bias, SLOPE), tuple(deeper), Linear(torch.block_diag(*blocks)))
 
 
 def remove_reader(folder: Path) -> None:
-    """Remove the network that reads pictures from a model folder that has other attributes now."""
+    """Delete `reader.safetensors` and `reader.json` in a model folder, if it has these files.
+
+    They are a network that predicts attributes from pictures. This is called once heads or code have replaced it.
+    """
     for suffix in ("safetensors", "json"):
         (folder / f"{READER}.{suffix}").unlink(missing_ok=True)
 
 
 class AttributeBank(Bank):
-    """Heads by attribute name.
+    """The heads of a model, one for each attribute: small networks that predict attributes from latents.
 
     Args:
         vocabulary: the attributes.
-        heads: one head per attribute, in the order of the vocabulary.
-        space: the latent that the heads read, one of `SPACES`; see `FittedUnder` for this and the next three.
+        heads: one head for each attribute, in the order of the vocabulary.
+        space: the latent that the heads take, one of `SPACES`.
         truncation: range of the truncation psi of the latents that the heads were fitted on.
-        label: class label of those latents.
-        generator: fingerprint of the generator.
-        reports: quality of the heads on held-out latents, by attribute; heads that were not measured have none.
+        label: class label of the latents that the heads were fitted on; "random" if each latent had a random class;
+            `None` for none.
+        generator: fingerprint of the generator that the heads are valid for; "" for any.
+        reports: quality of the heads on held-out latents, by attribute; heads that were not measured are missing.
 
     Raises:
-        ModelError: an argument does not fit the others.
+        ModelError: there is no head; or the attributes of `heads` and `vocabulary` differ; or a head has wrong shapes;
+            or `space`, `truncation` or `label` is not valid.
     """
 
     part = "attributes"
@@ -329,7 +392,7 @@ class AttributeBank(Bank):
 
     @property
     def latent_dim(self) -> int:
-        """Size of the latents that the heads read."""
+        """Size of the latents that the heads take."""
         return self._first.hidden_weight.shape[1]
 
     @property
@@ -339,128 +402,121 @@ class AttributeBank(Bank):
 
     @property
     def std(self) -> dict[str, Tensor]:
-        """Residual standard deviation of each continuous attribute, ()."""
-        specs = self.vocabulary.values()
-        return {spec.name: self.heads[spec.name].std for spec in specs if spec.kind == "continuous"}
+        """Standard deviation of the prediction of each continuous attribute, a tensor (), by name."""
+        return {name: self.heads[name].std for name, spec in self.vocabulary.items() if KINDS[spec.kind].numeric}
 
     def to(self, device: torch.device | str) -> AttributeBank:
-        """Return the same bank on another device."""
+        """Return the same heads on another device."""
         if self.device == torch.device(device):
             return self
         heads = {name: head.to(device) for name, head in self.heads.items()}
         return self._having(self.vocabulary, heads, self.reports)
 
     def predict(self, latent: Tensor, names: Sequence[str] | None = None) -> dict[str, Prediction]:
-        """Evaluate the heads of `names` (all by default) once.
+        """Predict the attributes `names` (by default all) from latents.
 
         Args:
-            latent: (batch, latent_dim): w, features, or z for the other spaces.
-            names: attributes in any order.
+            latent: latents (batch, latent_dim): w if `space` is "w", features if `space` is "features", else z.
+            names: attributes in any order, at least one.
 
         Raises:
-            ArgumentError: there is no head of that name.
+            UnknownAttribute: there is no head of that name.
+            ArgumentError: there are no names.
         """
         raw = self.raw_outputs(tuple(self.vocabulary if names is None else names))
         return split_outputs(raw.function(latent), raw.specs, raw.std)
 
     def raw_outputs(self, names: tuple[str, ...]) -> RawOutputs:
-        """Return the heads of `names` as one function, with the layout of its outputs; it is cached.
+        """Return the heads of the attributes `names` as one function, which gives logits and means; see `RawOutputs`.
+
+        A later call with the same names returns the same object.
 
         Raises:
-            ArgumentError: there is no head of that name.
+            UnknownAttribute: there is no head of that name.
+            ArgumentError: there are no names.
         """
+        if not names:
+            raise ArgumentError("name at least one attribute")
         if names not in self._raw:
-            unknown = [name for name in names if name not in self.heads]
-            if unknown or not names:
-                problem = f"there is no head of {unknown[0]!r}" if unknown else "name at least one attribute"
-                raise ArgumentError(problem, hint=f"attributes: {', '.join(self.heads)}")
+            specs = [self.vocabulary[name] for name in names]
             with torch.inference_mode(False):  # tensors made in inference mode have no gradients
                 heads = FusedHeads.of([self.heads[name] for name in names], direction=self.space == "direction")
-            specs = [self.vocabulary[name] for name in names]
-            std = {spec.name: self.heads[spec.name].std for spec in specs if KINDS[spec.kind].numeric}
-            self._raw[names] = RawOutputs(heads, specs, std)
+            self._raw[names] = RawOutputs(heads, specs, self.std)
         return self._raw[names]
 
     def with_heads(self, other: AttributeBank, *, replace: bool = False) -> AttributeBank:
-        """Return a bank with the heads of another one added; the old ones are unchanged, bit for bit.
+        """Return a bank with the heads of this bank and the heads of `other`; neither bank is changed.
 
         Args:
             other: heads on the same latents, with their reports.
-            replace: whether new heads replace old ones of the same name.
+            replace: whether heads of `other` replace heads of this bank that have the same name.
 
         Raises:
-            VocabularyError: a name is taken and `replace` is false.
-            ModelError: a head does not fit.
+            VocabularyError: both banks have a head of the same name, and `replace` is false.
+            ModelError: the heads of `other` take latents of another size.
         """
-        if (taken := [name for name in other.vocabulary if name in self.vocabulary]) and not replace:
-            raise VocabularyError(
-                f"the model already has {', '.join(map(repr, taken))}",
-                hint="give the attribute another name, or ask to replace the old one",
-            )
-        merged = dict(self.vocabulary) | dict(other.vocabulary)
-        vocabulary = Vocabulary(merged.values(), model=self.vocabulary.model, relations=self.vocabulary.relations)
+        if (old := [name for name in other.vocabulary if name in self.vocabulary]) and not replace:
+            raise VocabularyError(f"the model already has {', '.join(map(repr, old))}", hint="replace it, or rename")
+        specs = dict(self.vocabulary) | dict(other.vocabulary)
+        vocabulary = Vocabulary(specs.values(), model=self.vocabulary.model, relations=self.vocabulary.relations)
         reports = {name: report for name, report in self.reports.items() if name not in other.vocabulary}
         return self._having(vocabulary, self.heads | other.heads, reports | other.reports)
 
     def with_reports(self, reports: Mapping[str, HeadReport]) -> AttributeBank:
-        """Return the same heads with other reports on their quality."""
+        """Return a bank with the same heads, where `reports` replace the reports on the quality of the heads."""
         return self._having(self.vocabulary, self.heads, reports)
 
     def _having(
         self, vocabulary: Vocabulary, heads: Mapping[str, Head], reports: Mapping[str, HeadReport]
     ) -> AttributeBank:
-        """Return a bank of other heads on the same latents."""
+        """Return a bank with other heads, which are valid under the same conditions as the heads of this bank.
+
+        Args:
+            vocabulary: the attributes.
+            heads: one head for each attribute, in the order of `vocabulary`.
+            reports: quality of the heads on held-out latents, by attribute.
+        """
         return AttributeBank(vocabulary, heads, **vars(self.fitted), reports=reports)
 
     def save(self, folder: Path) -> None:
-        """Write `attributes.safetensors`, `vocabulary.json` and `report.json`, each whole or not at all."""
-        tensors = {
-            f"{name}/{field}": tensor for name, head in self.heads.items() for field, tensor in head.tensors().items()
-        }
-        write_tensors(folder / "attributes.safetensors", tensors)
+        """Write `attributes.safetensors`, `vocabulary.json` and `report.json` into the model folder `folder`.
+
+        If that fails, no file is half written. If there are no reports, an old `report.json` is deleted. If the folder
+        had a network that predicts from pictures, its files `reader.safetensors` and `reader.json` are deleted.
+        """
+        write_heads(folder / "attributes.safetensors", self.heads)
         Described(self.fitted, self.vocabulary).write(folder)
         write_reports(folder, self.reports)
         remove_reader(folder)
 
     @classmethod
     def load(cls, folder: Path) -> AttributeBank:
-        """Read what `save` wrote.
+        """Read the bank that `save` wrote into the model folder `folder`.
 
         Raises:
-            ModelError: a file is missing, damaged or does not fit the other.
+            ModelError: a file is missing or damaged, or does not fit the others.
         """
         path = folder / "attributes.safetensors"
         described, reports = Described.read(folder), read_reports(folder)
-        tensors = {name: tensor.float() for name, tensor in read_tensors(path).items()}
-        try:
-            heads = {name: take_head(name, tensors) for name in described.vocabulary}
-            for name, head in heads.items():
-                if not all(tensor.isfinite().all() for tensor in head.tensors().values()):
-                    raise ModelError(f"the head of {name!r} has a number that is not finite")
-                if not (head.std > 0).all():
-                    raise ModelError(f"the head of {name!r} has a std that is not above 0")
-            if tensors:
-                raise ModelError(f"it holds tensors that no attribute needs: {', '.join(sorted(tensors)[:5])}")
+        heads = read_heads(path, described.vocabulary)
+        with naming_damage(path):
             return cls(described.vocabulary, heads, **vars(described.fitted), reports=reports)
-        except KeyError as error:
-            raise ModelError(f"{path}: {error} is missing, which {DESCRIBED} requires", hint=DAMAGED_MODEL) from None
-        except ModelError as error:
-            raise ModelError(f"{path}: {error}", hint=DAMAGED_MODEL) from error
 
 
 SECOND = "second.safetensors"
 """Name of the file of the second heads in a model folder."""
 DOUBT = "two sets of heads disagree, or the latent is too far out"
-"""The reasons why a sample is doubtful, in words."""
+"""Text for users that says when a sample is marked as doubtful, because its attributes may be predicted wrongly."""
 _DEVIATIONS = 3.090
 """The 99.9 % quantile of the standard normal, in standard deviations."""
 
 
 def outside_shell(z: Float[Tensor, "n z_dim"]) -> Bool[Tensor, " n"]:
-    """Return whether the squared norm of z is above its 99.9 % quantile under the prior, a chi-square distribution.
+    """Return for each latent whether its squared norm is above the 99.9 % quantile of latents of the prior.
 
-    Samplers end there if the energy falls only far from the prior. It is a sign of this for a StyleGAN too: its
-    pictures do not depend on the norm of z, but every move across z makes z longer.
+    A sampler ends at such latents if the energy is low only far from the prior, where heads are often wrong. The test
+    serves for a StyleGAN too. Its pictures do not depend on the norm of z, but any step at a right angle to z makes z
+    longer.
     """
     part = 2 / (9 * z.shape[1])
     limit = z.shape[1] * (1 - part + _DEVIATIONS * math.sqrt(part)) ** 3  # Wilson and Hilferty 1931
@@ -468,26 +524,35 @@ def outside_shell(z: Float[Tensor, "n z_dim"]) -> Bool[Tensor, " n"]:
 
 
 def second_bank(bank: AttributeBank, heads: Mapping[str, Head]) -> AttributeBank:
-    """Return `bank` with `heads` in place of its heads of the same names; other attributes keep their heads.
+    """Return a copy of `bank` with second heads (fitted to other labels of the same attributes) in place of its heads.
+
+    Args:
+        bank: the first heads.
+        heads: the second heads, by attribute. Attributes without a second head keep the first head.
 
     Raises:
-        ModelError: a head does not fit.
+        ModelError: a second head has a wrong shape, or `bank` does not have its attribute.
     """
-    moved = {name: head.to(bank.device) for name, head in heads.items()}
-    return AttributeBank(bank.vocabulary, bank.heads | moved, **vars(bank.fitted))
+    new = {name: head.to(bank.device) for name, head in heads.items()}
+    return AttributeBank(bank.vocabulary, bank.heads | new, **vars(bank.fitted))
 
 
 def save_second(folder: Path, heads: Mapping[str, Head]) -> None:
-    """Write `second.safetensors`, whole or not at all; remove it if there are no heads."""
-    if not heads:
+    """Write second heads, by attribute, to `second.safetensors` in a model folder; for {}, delete the file."""
+    if heads:
+        write_heads(folder / SECOND, heads)
+    else:
         (folder / SECOND).unlink(missing_ok=True)
-        return
-    tensors = {f"{name}/{field}": tensor for name, head in heads.items() for field, tensor in head.tensors().items()}
-    write_tensors(folder / SECOND, tensors)
 
 
 def load_second(folder: Path, bank: Bank) -> dict[str, Head]:
-    """Return the second heads of a model folder by attribute; `bank` holds its first heads. Attributes may have none.
+    """Return the second heads in `second.safetensors` of a model folder, by attribute.
+
+    Attributes without a second head are left out. {} is returned if the file is missing, or `bank` has no heads.
+
+    Args:
+        folder: the model folder.
+        bank: the bank of the same folder, with the first heads.
 
     Raises:
         ModelError: the file is damaged, or does not fit the first heads.
@@ -495,25 +560,23 @@ def load_second(folder: Path, bank: Bank) -> dict[str, Head]:
     path, first = folder / SECOND, bank.as_heads
     if not path.is_file() or first is None:
         return {}
-    tensors = {name: tensor.float() for name, tensor in read_tensors(path).items()}
-    try:
-        heads = {name: take_head(name, tensors) for name in bank.vocabulary if f"{name}/std" in tensors}
-        if tensors:
-            raise ModelError(f"it holds tensors that no attribute needs: {', '.join(sorted(tensors)[:5])}")
-        if not all(tensor.isfinite().all() for head in heads.values() for tensor in head.tensors().values()):
-            raise ModelError("a head has a number that is not finite")
+    heads = read_heads(path, bank.vocabulary)
+    with naming_damage(path):
         second_bank(first, heads)  # checks the shapes
-    except KeyError as error:
-        raise ModelError(f"{path}: {error} is missing", hint=DAMAGED_MODEL) from None
-    except ModelError as error:
-        raise ModelError(f"{path}: {error}", hint="train the attributes again, or delete this file") from error
     return heads
 
 
 def replace_second(folder: Path, bank: Bank, names: Iterable[str], heads: Mapping[str, Head]) -> None:
-    """Replace the second heads of the attributes `names` in a model folder, whose first heads are `bank`, by `heads`.
+    """Replace the second heads of some attributes in a model folder.
 
-    Attributes of `names` that `heads` lacks have no second head afterwards; others keep theirs.
+    Args:
+        folder: the model folder.
+        bank: the bank of the same folder, which has the first heads.
+        names: the attributes. Other attributes keep their second heads.
+        heads: new second heads, by attribute. Attributes of `names` that `heads` lacks have no second head afterwards.
+
+    Raises:
+        ModelError: the old file is damaged, or does not fit the first heads.
     """
     replaced, old = set(names), load_second(folder, bank)
     new = {name: head for name, head in old.items() if name not in replaced} | dict(heads)

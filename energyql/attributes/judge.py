@@ -1,4 +1,7 @@
-"""Image judges: networks from pictures to attributes, which judge samples and never guide a sampler."""
+"""Image judges: networks that predict attributes from pictures, to check samples independently of the heads.
+
+A judge takes no part in sampling, unless a model has it instead of heads; see `PictureBank`.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +17,22 @@ from torch import Tensor, nn
 
 from energyql.attributes.labels import ImageLabeller
 from energyql.attributes.predictions import Prediction, output_count, split_outputs
-from energyql.attributes.quality import FIRST, HeadReport, describe_reports, described_reports, judge_name, judge_names
+from energyql.attributes.quality import (
+    FIRST,
+    HeadReport,
+    describe_reports,
+    described_reports,
+    judge_name,
+    judge_names,
+    naming_damage,
+)
 from energyql.errors import ModelError, VocabularyError
-from energyql.files import DAMAGED_MODEL, read_json, read_tensors, write_json, write_tensors
+from energyql.files import read_json, read_tensors, write_json, write_tensors
 from energyql.numerics.shapes import Float
 from energyql.vocabulary import Vocabulary
 
 AT_ONCE = 16
-"""Pictures that are read together on a CPU where no gradient is wanted: they stay near its caches."""
+"""Number of pictures that a judge takes together on a CPU without gradients; more would not fit into the caches."""
 
 
 _Layer = tuple[Tensor, Tensor, tuple[int, int]]
@@ -29,19 +40,25 @@ _Layer = tuple[Tensor, Tensor, tuple[int, int]]
 
 
 def thumbnails(images: Float[Tensor, "batch channels height width"], side: int) -> Float[Tensor, "batch 3 side side"]:
-    """Return pictures as a judge reads them: resized, with three channels: grey is repeated, a fourth is cut off."""
+    """Return pictures in the form that a judge takes: width and height of `side` pixels, and three channels.
+
+    A single channel is repeated three times; channels after the third are removed.
+    """
     images = images[:, :3].expand(-1, 3, -1, -1)
     rows, columns = (_averages(size, side).to(images) for size in images.shape[-2:])
     return rows @ images @ columns.t()  # half the time of `interpolate`, except for large pictures
 
 
 def _averages(size: int, side: int) -> Float[Tensor, "side size"]:
-    """Return the matrix that resizes a row of `size` pixels to the averages of the pixels that each new one covers."""
+    """Return the matrix by which a row of `size` pixels becomes a row of `side` pixels.
+
+    Each new pixel is the average of the old pixels that it covers.
+    """
     return F.interpolate(torch.eye(size)[None], size=side, mode="area")[0].t().contiguous()
 
 
 def _without_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> _Layer:
-    """Return a convolution that does what `conv` and `norm` do in evaluation mode, in less time."""
+    """Return one convolution with the same result as `conv` and then `norm` in evaluation mode, to save time."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
     assert conv.bias is not None
@@ -61,9 +78,10 @@ class Judge(nn.Module):
 
     Args:
         vocabulary: the attributes.
-        side: side that pictures are resized to, in pixels.
-        channels: width of each level. A level is two 3x3 convolutions and halves the resolution.
-        report: quality by attribute, on pictures outside the training set; attributes may have none.
+        side: width and height, in pixels, that pictures are resized to.
+        channels: number of channels of each level, at least one level. A level has two 3x3 convolutions, and halves
+            width and height.
+        report: quality on held-out pictures, by attribute; attributes that were not measured are missing.
     """
 
     std: Tensor
@@ -102,7 +120,7 @@ class Judge(nn.Module):
         return f"<Judge of pictures of {self.side} pixels: {', '.join(self.vocabulary)}>"
 
     def features(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch features"]:
-        """Return the input of the last layer, of pictures in [-1, 1]."""
+        """Return for pictures in [-1, 1] the input of the last, linear layer of the network."""
         x = thumbnails(images, self.side)
         if self.training or torch.is_grad_enabled() or x.device.type != "cpu":
             for level in self.levels:
@@ -113,38 +131,37 @@ class Judge(nn.Module):
         return torch.cat([_run(layers, part) for part in parts])
 
     def forward(self, images: Float[Tensor, "batch channels height width"]) -> dict[str, Prediction]:
-        """Predict every attribute of pictures in [-1, 1], (batch, channels, height, width)."""
+        """Return predictions, by attribute, for pictures in [-1, 1], (batch, channels, height, width)."""
         std = dict(zip(self.vocabulary, self.std, strict=True))
         return split_outputs(self.head(self.features(images)), self.vocabulary.values(), std)
 
     def only(self, names: Iterable[str]) -> Judge:
-        """Return a judge that reads only the attributes `names`, with the same results.
+        """Return a smaller judge that predicts only the attributes `names`, exactly as this judge does.
+
+        Names of attributes that this judge does not predict are ignored.
 
         Raises:
-            VocabularyError: this judge reads none of them.
+            VocabularyError: this judge predicts none of the attributes `names`.
         """
-        wanted = set(names)
-        chosen = [name for name in self.vocabulary if name in wanted]
-        if not chosen:
-            raise VocabularyError(
-                f"the judge reads none of {', '.join(sorted(wanted))}", hint=f"it reads {', '.join(self.vocabulary)}"
-            )
-        vocabulary = Vocabulary((self.vocabulary[name] for name in chosen), model=self.vocabulary.model)
+        indices = [i for i, name in enumerate(self.vocabulary) if name in set(names)]
+        if not indices:
+            raise VocabularyError(f"the judge reads only {', '.join(self.vocabulary)}")
+        specs = list(self.vocabulary.values())
+        vocabulary = Vocabulary([specs[i] for i in indices], model=self.vocabulary.model)
         with torch.device("meta"):  # so that no random numbers are drawn
             judge = Judge(vocabulary, side=self.side, channels=self.channels, report=self.report)
-        counts = [output_count(spec) for spec in self.vocabulary.values()]
-        outputs = dict(zip(self.vocabulary, torch.arange(sum(counts)).split(counts), strict=True))
-        rows = torch.cat([outputs[name] for name in chosen])
+        outputs = torch.arange(len(self.head.bias)).split([output_count(spec) for spec in specs])
+        rows = torch.cat([outputs[i] for i in indices])
         state = {key: value.detach().clone() for key, value in self.state_dict().items()}
-        state |= {key: state[key][rows] for key in ("head.weight", "head.bias")}
-        state["std"] = torch.stack(
-            [std for name, std in zip(self.vocabulary, self.std.unbind(), strict=True) if name in chosen]
-        )
+        state |= {key: state[key][rows] for key in ("head.weight", "head.bias")} | {"std": state["std"][indices]}
         judge.load_state_dict(state, assign=True)
         return judge.train(self.training).requires_grad_(False)
 
     def save(self, folder: Path, name: str = FIRST) -> None:
-        """Write `<name>.safetensors` (half precision) and `<name>.json`, each whole or not at all."""
+        """Write the judge into `folder`: weights in half precision to `<name>.safetensors`, the rest to `<name>.json`.
+
+        If that fails, no file is half written.
+        """
         tensors = {key: value.half() for key, value in self.state_dict().items() if value.is_floating_point()}
         write_tensors(folder / f"{name}.safetensors", tensors)
         described = {"side": self.side, "channels": list(self.channels), "vocabulary": self.vocabulary.to_dict()}
@@ -152,43 +169,37 @@ class Judge(nn.Module):
 
     @classmethod
     def load(cls, folder: Path, name: str = FIRST) -> Judge:
-        """Read a judge that `save` wrote, in evaluation mode.
+        """Read the judge that `save` wrote into `folder` as `<name>.safetensors` and `<name>.json`.
+
+        The judge is in evaluation mode, on the CPU, and autograd does not compute gradients of its weights.
 
         Raises:
-            ModelError: a file is missing, damaged or does not fit the other.
+            ModelError: a file is missing or damaged, or the files do not fit each other.
         """
         described, path = folder / f"{name}.json", folder / f"{name}.safetensors"
         description = read_json(described)
         reports = described_reports(folder, name, description)
-        try:
+        with naming_damage(described):
             vocabulary = Vocabulary.from_dict(description["vocabulary"])
             side, channels = description["side"], description["channels"]
             if not channels or not all(type(size) is int and 0 < size <= 1 << 16 for size in (side, *channels)):
                 raise ValueError(f"side {side!r} and channels {channels!r} are no sizes of a network")
             with torch.device("meta"):  # so that wrong sizes take no memory
                 judge = cls(vocabulary, side=side, channels=channels, report=reports)
-        except KeyError as error:
-            raise ModelError(f"{described}: {error} is missing", hint=DAMAGED_MODEL) from None
-        except (AttributeError, TypeError, ValueError, RuntimeError, OverflowError, VocabularyError) as error:
-            raise ModelError(f"{described}: {error}", hint=DAMAGED_MODEL) from error
         tensors = {name: value.float() for name, value in read_tensors(path).items()}
-        try:
-            counters = {
-                name: torch.zeros(value.shape, dtype=value.dtype)
-                for name, value in judge.state_dict().items()
-                if not value.is_floating_point()
-            }
+        counts = {key: value for key, value in judge.state_dict().items() if not value.is_floating_point()}
+        # `zeros_like` of a tensor on "meta" would import sympy, a fifth of a second and 30 MiB.
+        counters = {key: torch.zeros(value.shape, dtype=value.dtype) for key, value in counts.items()}
+        with naming_damage(path):
             judge.load_state_dict(tensors | counters, assign=True)
-        except RuntimeError as error:
-            raise ModelError(f"{path}: {error}", hint=DAMAGED_MODEL) from error
         return judge.eval().requires_grad_(False)
 
 
 class JointJudge(nn.Module):
-    """Several judges as one, each of other attributes.
+    """Several judges that are used as one judge, which predicts the attributes of all of them.
 
     Args:
-        judges: at least one.
+        judges: at least one; two judges never predict the same attribute.
     """
 
     def __init__(self, judges: Sequence[Judge]) -> None:
@@ -201,11 +212,11 @@ class JointJudge(nn.Module):
         return f"<{' and '.join(map(repr, self.judges))}>"
 
     def features(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch features"]:
-        """Return the features of all judges, side by side."""
+        """Return the inputs of the last layers of all judges, side by side, for pictures in [-1, 1]."""
         return torch.cat([judge.features(images) for judge in self.judges], 1)
 
     def forward(self, images: Float[Tensor, "batch channels height width"]) -> dict[str, Prediction]:
-        """Predict every attribute of pictures in [-1, 1], (batch, channels, height, width)."""
+        """Return predictions, by attribute, for pictures in [-1, 1], (batch, channels, height, width)."""
         predictions: dict[str, Prediction] = {}
         for judge in self.judges:
             predictions |= judge(images)
@@ -213,7 +224,11 @@ class JointJudge(nn.Module):
 
 
 def who_judges(judge: ImageLabeller | None) -> str | None:
-    """Return the name of a judge in results: "image judge" for networks, or that of its code; `None` if none."""
+    """Return the words by which a record of results names a judge; `None` if `judge` is `None`.
+
+    They are "image judge" for a network of this module, and "judge my_code:look" for code, here the function `look` of
+    the module `my_code`.
+    """
     if judge is None or isinstance(judge, Judge | JointJudge):
         return None if judge is None else "image judge"
     code: Any = judge if hasattr(judge, "__qualname__") else type(judge)
@@ -222,53 +237,65 @@ def who_judges(judge: ImageLabeller | None) -> str | None:
 
 
 def load_judge(folder: Path) -> Judge | JointJudge | None:
-    """Read the judges of a folder as one; `None` if there is none.
+    """Read all judges of a model folder that are networks, and return one judge; `None` if the folder has none.
+
+    Several judges are returned as a `JointJudge`.
 
     Raises:
-        ModelError: a file is missing or damaged, or two judges read the same attribute.
+        ModelError: a file is missing or damaged, or two judges predict the same attribute.
     """
     judges: dict[str, Judge] = {}
     for name in judge_names(folder):
         judge = Judge.load(folder, name)
-        for other, known in judges.items():
-            if twice := [attribute for attribute in judge.vocabulary if attribute in known.vocabulary]:
-                raise ModelError(
-                    f"{folder / name}.json: {other}.json reads {twice[0]!r} as well", hint="train the judge again"
-                )
+        for other, earlier in judges.items():
+            if twice := [attribute for attribute in judge.vocabulary if attribute in earlier.vocabulary]:
+                raise ModelError(f"{folder / name}.json: {other}.json reads {twice[0]!r} as well")
         judges[name] = judge
     return JointJudge(list(judges.values())).eval() if len(judges) > 1 else next(iter(judges.values()), None)
 
 
 def stored_judge(folder: Path, vocabulary: Vocabulary) -> Judge | JointJudge | None:
-    """Read the judges of a model folder as one; `None` if there is none.
+    """Read the judges of a model folder by `load_judge`, and check that the model has their attributes.
+
+    Args:
+        folder: the model folder.
+        vocabulary: the attributes of the model.
+
+    Returns:
+        All judges as one judge; `None` if the folder has none.
 
     Raises:
-        ModelError: as for `load_judge`, or they do not read attributes of the vocabulary as it describes them.
+        ModelError: a file is missing or damaged; or two judges predict the same attribute; or an attribute of a judge
+            is missing in `vocabulary`, or has another kind or other classes there.
     """
     judge = load_judge(folder)
     for spec in () if judge is None else judge.vocabulary.values():
         own = vocabulary.get(spec.name)
         if own is None or (own.kind, own.values) != (spec.kind, spec.values):
-            raise ModelError(
-                f"{folder}: the judge reads {spec.name!r}, which the heads do not, or otherwise", hint="train it again"
-            )
+            raise ModelError(f"{folder}: the judge reads {spec.name!r}, which the heads do not, or otherwise")
     return judge
 
 
 def replace_judge(folder: Path, names: Iterable[str], judge: Judge | None) -> None:
-    """Make `judge` the judge of the attributes `names` in a folder; with `None` they have no judge.
+    """Replace the judges of some attributes in a model folder by one judge.
 
-    The judges of the folder keep their other attributes. A judge that keeps none is removed.
+    Args:
+        folder: the model folder.
+        names: the attributes. An old judge still predicts its other attributes; if it has none, its files are deleted.
+        judge: the new judge of these attributes; if it is `None`, they have no judge afterwards.
+
+    Raises:
+        ModelError: a file of an old judge is missing or damaged.
     """
-    taken = set(names)
+    replaced = set(names)
     for name in judge_names(folder):
         old = Judge.load(folder, name)
-        left = [attribute for attribute in old.vocabulary if attribute not in taken]
-        if not left:
+        others = [attribute for attribute in old.vocabulary if attribute not in replaced]
+        if not others:
             for suffix in (".json", ".safetensors"):  # a judge without its description is not one
                 (folder / f"{name}{suffix}").unlink(missing_ok=True)
-        elif len(left) < len(old.vocabulary):
-            old.only(left).save(folder, name)
+        elif len(others) < len(old.vocabulary):
+            old.only(others).save(folder, name)
     if judge is not None:
-        known = judge_names(folder)
-        judge.save(folder, next(name for name in map(judge_name, itertools.count(1)) if name not in known))
+        names_in_use = judge_names(folder)
+        judge.save(folder, next(name for name in map(judge_name, itertools.count(1)) if name not in names_in_use))

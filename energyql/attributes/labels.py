@@ -1,6 +1,7 @@
-"""Labels of pictures: cells as people write them, and their encoding as numbers.
+"""Labels of pictures, from people or code, and their encoding as numbers.
 
-A cell is a bool, a number, text, or missing. An `ImageLabeller` returns cells for pictures.
+The label of one picture for one attribute is called a cell: a bool, a number, a text, or missing (`None`, NaN or ""). A
+labeller is code that returns cells for pictures.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -23,30 +24,31 @@ from energyql.plugins import JUDGES, load_plugin, make_plugin
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 Column = Sequence[Any]
-"""Cells of one attribute."""
+"""Cells of one attribute, one for each picture."""
 ImageLabeller = Callable[[Tensor], Mapping[str, Any]]
-"""Pictures in [-1, 1], (batch, channels, height, width) -> attribute -> `batch` cells: a list, array or tensor, or a
-prediction, whose likeliest value counts."""
+"""Function from pictures in [-1, 1], (batch, channels, height, width), to a dict by attribute. Each value is a list,
+array or tensor of `batch` cells, or a prediction, of which the likeliest values are taken."""
 Numbers = Mapping[str, Float[Tensor, " batch"]]
-"""Numbers, by title, to which directions of latents are fitted; see `as_numbers`."""
+"""Numbers for each picture, by title such as "smile" or "hair = red". A direction in latent space is fitted to each, so
+that a move along it changes the number; see `as_numbers`."""
 
 
 @torch.no_grad()
 def label_images(
     labeller: ImageLabeller, images: Float[Tensor, "batch channels height width"], who: str = "the labeller"
 ) -> dict[str, list[Any]]:
-    """Label pictures.
+    """Call a labeller with pictures, and return the labels as lists.
 
     Args:
-        labeller: a function or a torch module. A module is put into evaluation mode.
+        labeller: a function or a torch module. A module is put into evaluation mode, on the device of the pictures.
         images: pictures in [-1, 1], (batch, channels, height, width).
         who: name of the labeller in messages.
 
     Returns:
-        Attribute -> one cell per picture.
+        Attribute -> list of labels (bools, numbers or texts; missing ones are `None`, NaN or ""), one for each picture.
 
     Raises:
-        DataError: the labeller does not return a mapping from names to one value per picture.
+        DataError: the labeller does not return a mapping from names to one value for each picture.
     """
     labels = call_labeller(labeller, images, who)
     return {name: as_cells(values, len(images), name, who) for name, values in labels.items()}
@@ -56,10 +58,15 @@ def label_images(
 def call_labeller(
     labeller: ImageLabeller, images: Float[Tensor, "batch channels height width"], who: str = "the labeller"
 ) -> Mapping[str, Any]:
-    """Call a labeller, and return the mapping that it returns; see `label_images`.
+    """Call a labeller with pictures, and return what it returns: labels or predictions by attribute.
+
+    Args:
+        labeller: a function or a torch module. A module is put into evaluation mode, on the device of the pictures.
+        images: pictures in [-1, 1], (batch, channels, height, width).
+        who: name of the labeller in messages.
 
     Raises:
-        DataError: as for `check_labels`.
+        DataError: the labeller returns no mapping whose keys are texts, or an empty one.
     """
     if isinstance(labeller, torch.nn.Module):
         labeller.eval().to(images.device)
@@ -67,79 +74,66 @@ def call_labeller(
 
 
 def check_labels(labels: Any, who: str) -> Mapping[str, Any]:
-    """Return `labels`, which a labeller returned, if they are a mapping from names; `who` names it in messages.
+    """Return `labels` unchanged, after a check that they are a mapping from names of attributes.
+
+    Args:
+        labels: what a labeller returned.
+        who: name of the labeller in messages.
 
     Raises:
-        DataError: it is not a mapping from names, or is empty.
+        DataError: `labels` is no mapping whose keys are texts, or is empty.
     """
     if not isinstance(labels, Mapping) or not labels or not all(isinstance(name, str) for name in labels):
-        raise DataError(
-            f"{who} returned {_shown(labels)}",
-            hint='it must return a dict such as {"smile": [True, False, ...]}, one value per picture',
-        )
+        raise DataError(f'{who} must return a dict such as {{"smile": [True, False]}}, not {labels!r:.60}')
     return labels
 
 
-def _shown(labels: Any) -> str:
-    if not isinstance(labels, Mapping):
-        kind = type(labels).__name__
-        return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
-    return "a dict whose keys are not all names" if labels else "an empty dict"
-
-
 def read_images(labeller: ImageLabeller, images: Tensor, vocabulary: Vocabulary) -> dict[str, npt.NDArray[Any]]:
-    """Read the values of attributes off pictures.
+    """Call a judge or another labeller with pictures, and return the values of attributes as arrays.
 
     Args:
-        labeller: a judge, or any function that returns some of the attributes.
+        labeller: a judge, or any labeller that returns some of the attributes.
         images: pictures in [-1, 1], (batch, channels, height, width).
-        vocabulary: the attributes; others that the labeller returns are left out.
+        vocabulary: the attributes to return; further attributes that the labeller returns are left out.
 
     Returns:
-        Attribute -> (batch,) bool, class names or float64, for those that the labeller returns.
+        Attribute -> array (batch,) of bool, class names or float64, for the attributes that the labeller returns.
 
     Raises:
-        DataError: a value is missing, or is not one of the attribute's.
+        DataError: a value is missing, or is no value of its attribute; or the labeller does not return a mapping from
+            names to one value for each picture.
     """
     columns = label_images(labeller, images, "the judge")
     values: dict[str, npt.NDArray[Any]] = {}
     for name, spec in ((name, spec) for name, spec in vocabulary.items() if name in columns):
         numbers = encode_column(columns[name], spec, "the judge").numpy()
         if np.isnan(numbers).any():
-            raise DataError(
-                f"the judge returns no value of {name!r} for some pictures", hint="a judge must label every picture"
-            )
+            raise DataError(f"the judge returns no value of {name!r} for some pictures")
         values[name] = PREDICTIONS[spec.kind].decode(numbers, spec)
     return values
 
 
 def import_labeller(name: str) -> ImageLabeller:
-    """Import the labeller called `module:function`, or the judge of that name in an installed package.
+    """Import a labeller (code that returns labels for pictures) by its name.
 
-    A class is called without arguments first, so that a torch module can be named by its class.
+    The name is `module:function`, or the name of a judge that an installed package offers as a plugin. If the code is a
+    class, such as a torch module, the labeller is an object of the class, made without arguments.
 
     Raises:
-        ArgumentError: there is no such labeller.
+        ArgumentError: there is no such labeller, or it cannot be called with pictures.
     """
-    found = load_plugin(name, JUDGES)
-    found = make_plugin(found, name) if inspect.isclass(found) else found
-    if not callable(found):
-        raise ArgumentError(
-            f"{name} is a {type(found).__name__}, which cannot be called",
-            hint="name a function, a class or a torch module",
-        )
-    if wrong := misfit(found, None):
-        raise ArgumentError(
-            f"{name} cannot be called with pictures: {wrong}", hint="it takes one argument, the pictures"
-        )
-    labeller: ImageLabeller = found
-    return labeller
+    labeller: Any = load_plugin(name, JUDGES)
+    labeller = make_plugin(labeller, name) if inspect.isclass(labeller) else labeller
+    if wrong := misfit(labeller, None) if callable(labeller) else f"it is of type {type(labeller).__name__}":
+        raise ArgumentError(f"{name} cannot be called with pictures: {wrong}")
+    return cast(ImageLabeller, labeller)
 
 
 def labeller_name(labeller: ImageLabeller) -> str:
-    """Return a text that identifies a labeller, so that an interrupted labelling is resumed with the same one.
+    """Return a text that is different for different labellers.
 
-    It is the `identity` of the labeller, if it has one, or else its name and source code.
+    An interrupted labelling goes on only with a labeller of the same text. The text is the attribute `identity` of the
+    labeller. If the labeller has no such attribute, the text is its name and source code.
     """
     identity = getattr(labeller, "identity", None)
     if isinstance(identity, str):
@@ -153,10 +147,17 @@ def labeller_name(labeller: ImageLabeller) -> str:
 
 
 def as_cells(values: Any, count: int, name: str, who: str = "the labeller") -> list[Any]:
-    """Convert the values that a labeller, called `who`, returned for one attribute to a list of `count` cells.
+    """Convert the labels that a labeller returned for one attribute to a list.
+
+    Args:
+        values: a list, array or tensor of labels (bools, numbers or texts), or a prediction, of which the likeliest
+            values are taken.
+        count: number of pictures.
+        name: name of the attribute in messages.
+        who: name of the labeller in messages.
 
     Raises:
-        DataError: the values have another length, or are no sequence of cells.
+        DataError: there are not `count` labels, or `values` is no sequence of labels.
     """
     if isinstance(values, Prediction):
         values = values.decide()
@@ -164,26 +165,29 @@ def as_cells(values: Any, count: int, name: str, who: str = "the labeller") -> l
         values = values.detach().cpu()
         values = values[:, 0] if values.ndim == 2 and values.shape[1] == 1 else values
     cells = values.tolist() if hasattr(values, "tolist") else values
-    if isinstance(cells, str) or not isinstance(cells, Sequence) or len(cells) != count:
-        several = isinstance(cells, Sequence) and not isinstance(cells, str)
-        raise DataError(
-            f"{who}: {name!r}: {count} pictures but {f'{len(cells)} values' if several else f'{cells!r:.40}'}",
-            hint=f"return one value per picture, such as {{{name!r}: [True, False, ...]}}",
-        )
-    if cells and isinstance(cells[0], Sequence) and not isinstance(cells[0], str):
-        raise DataError(
-            f"{name!r}: a label is a list", hint="return one value per picture, such as the name of a class"
-        )
+    is_list = isinstance(cells, Sequence) and not isinstance(cells, str)
+    if not is_list or len(cells) != count:
+        answer = f"{len(cells)} values" if is_list else f"{cells!r:.40}"
+        raise DataError(f"{who}: {name!r}: {count} pictures but {answer}")
+    if any(isinstance(cell, list | tuple) for cell in cells[:1]):
+        raise DataError(f"{who}: {name!r}: a label is a list, and not a value such as the name of a class")
     return list(cells)
 
 
 def as_numbers(labels: Mapping[str, Any], count: int) -> Numbers:
-    """Return the labels or predictions of `count` pictures as numbers: log-odds, means, or tensors as they are.
+    """Convert predictions for pictures to numbers, (count,) for each title, to which directions in latents are fitted.
 
-    Of a categorical attribute there is a number for each class, "hair = red": its logit less the mean of all.
+    A yes/no prediction becomes its log-odds, a continuous prediction its mean; the title is the name of the attribute.
+    A categorical prediction becomes a number for each class: the logit of the class minus the mean of all logits. The
+    title is then such as "hair = red".
+
+    Args:
+        labels: attribute -> prediction, or numbers as a tensor of floats (count,) or (count, 1), which are taken as
+            they are.
+        count: number of pictures.
 
     Raises:
-        DataError: a value is none of these, has another shape, or is not finite.
+        DataError: a value of `labels` is neither a prediction nor such a tensor, or a number is not finite.
     """
     numbers: dict[str, Tensor] = {}
     for name, value in labels.items():
@@ -193,11 +197,10 @@ def as_numbers(labels: Mapping[str, Any], count: int) -> Numbers:
             kind = f"{rows.dtype} of shape {tuple(rows.shape)}" if isinstance(rows, Tensor) else type(rows).__name__
             raise DataError(
                 f"{name!r} is a {kind}, not a tensor of one number for each picture, {shapes[0]}",
-                hint="directions are learned by the gradient of a number; a judge that is trained has one for every "
-                "attribute",
+                hint="directions follow the gradient of a number, which a trained judge has for every attribute",
             )
         if not rows.isfinite().all():
-            raise DataError(f"{name!r} is not finite for all pictures", hint="let the labeller return finite numbers")
+            raise DataError(f"{name!r} is not finite for all pictures")
         rows = rows.reshape(count, -1)
         rows = rows - rows.mean(1, keepdim=True) if len(titles) > 1 else rows
         numbers |= zip(titles, rows.unbind(1), strict=True)
@@ -205,26 +208,37 @@ def as_numbers(labels: Mapping[str, Any], count: int) -> Numbers:
 
 
 def encode_column(cells: Column, spec: AttributeSpec, source: str = "the labels") -> Float[Tensor, " rows"]:
-    """Encode cells as 0 or 1, the index of the class, or the number, in float32; NaN where missing.
+    """Encode the labels of one attribute as float32 numbers; missing labels become NaN.
+
+    No is 0 and yes is 1. A class becomes its index among the attribute's classes. A continuous value stays as it is.
+
+    Args:
+        cells: the labels, one for each picture.
+        spec: the attribute.
+        source: says in messages where the labels come from.
 
     Raises:
-        DataError: a cell is no value of the attribute; the message has its row, counted from 1.
+        DataError: a label is no value of the attribute; the message says in which row, counted from 1.
     """
     values: list[float] = []
     encode = KINDS[spec.kind].encoder(spec)
     for row, cell in enumerate(cells, 1):
         value = math.nan if is_missing(cell) else encode(cell)
         if value is None:
-            raise DataError(
-                f"{source}, row {row}: {spec.name!r} is {cell!r}, not {KINDS[spec.kind].expected(spec)}",
-                hint="correct the value, or leave it empty if it is not known",
-            )
+            raise DataError(f"{source}, row {row}: {spec.name!r} is {cell!r}, not {KINDS[spec.kind].expected(spec)}")
         values.append(value)
     return torch.tensor(values, dtype=torch.float32)
 
 
 def known_cells(cells: Column, spec: AttributeSpec) -> Column:
-    """Return the cells with `None` in place of classes that the attribute does not have."""
+    """Return the labels of a categorical attribute, with `None` in place of texts that are no class of the attribute.
+
+    Missing labels become `None` too. Labels of other kinds of attributes are returned unchanged.
+
+    Args:
+        cells: the labels, one for each picture.
+        spec: the attribute.
+    """
     if not spec.values:
         return cells
     encode = KINDS[spec.kind].encoder(spec)

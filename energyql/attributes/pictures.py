@@ -1,4 +1,7 @@
-"""Attributes that are read off pictures: a network or a function in the place of heads, which read latents."""
+"""Attributes of a model that a network or function predicts from pictures.
+
+Other models have heads instead, which predict attributes from latents.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from torch import Tensor, nn
 
 from energyql.attributes.bank import PICTURE, Bank, Described, FittedLabel, FittedUnder
 from energyql.attributes.heads import AttributeBank, remove_reader
-from energyql.attributes.judge import Judge, who_judges
+from energyql.attributes.judge import JointJudge, Judge, who_judges
 from energyql.attributes.labels import (
     ImageLabeller,
     as_cells,
@@ -29,31 +32,36 @@ from energyql.plugins import check_allowed
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 CERTAIN = 7.0
-"""Log-odds of a value that comes without a probability: 0.999. With certainty, energies would be infinite."""
+"""Log-odds that a value is right for which a reader (which predicts from pictures) returns no probability.
+
+7 means a probability of 0.999. With a probability of 1, energies would be infinite."""
 ANY_TRUNCATION = (0.0, 1.0)
-"""Default range of psi at which a reader is valid."""
+"""Default range of the truncation psi of pictures for which a reader is valid."""
 
 
 class PictureBank(Bank):
-    """Attributes that a reader predicts from pictures. The energy of a query then leads through the generator.
+    """Attributes that a reader (a network or function) predicts from pictures.
+
+    For each evaluation of a query's energy, the generator draws pictures, from which the reader predicts.
 
     Args:
-        reader: a `Judge`, any torch module, a plain function, or the name of either, `module:factory` or a plugin. It
-            takes pictures in [-1, 1], (batch, channels, height, width), and returns for each attribute a prediction
-            (`YesNo`, `Categorical` or `Continuous`) or a value for each picture. A value counts as a prediction that is
-            right with odds of exp(`CERTAIN`); a number, as a normal with the attribute's tolerance as its standard
-            deviation.
+        reader: a `Judge`, any torch module or function, or a name: `module:factory`, or the name of a plugin. The
+            reader takes pictures in [-1, 1], (batch, channels, height, width). It returns a dict from attribute to a
+            prediction (`YesNo`, `Categorical` or `Continuous`), or to one value for each picture. A yes/no value or a
+            class is taken to be right with log-odds of `CERTAIN`. A number is taken as the mean of a normal whose
+            standard deviation is the attribute's tolerance.
         vocabulary: the attributes; by default the `vocabulary` of the reader.
-        gradient: whether autograd can differentiate the reader; by default torch modules are taken to be so, and
-            functions not. Without gradients only samplers that need none can be used.
-        truncation: range of the truncation psi at which the reader is valid.
-        label: class label of the pictures that it is valid for; `None` for all.
-        generator: fingerprint of the generator; "" for any.
-        reports: quality on held-out pictures, by attribute; by default those of a `Judge`.
+        gradient: whether autograd can differentiate the reader; by default true for torch modules and false for
+            functions. If it is false, only samplers that use no gradient can be used.
+        truncation: range of the truncation psi of pictures for which the reader is valid.
+        label: class label of pictures for which the reader is valid; `None` for all.
+        generator: fingerprint of the generator for whose pictures the reader is valid; "" for any.
+        reports: quality on held-out pictures, by attribute; by default the reports of a `Judge`.
 
     Raises:
-        ModelError: there is no vocabulary, or the reader does not read all of it.
-        ArgumentError: there is no code of that name.
+        ModelError: neither the argument `vocabulary` nor the reader has a vocabulary; or the reader does not predict
+            all attributes of `vocabulary`; or `truncation` is no range, or `label` is no class label.
+        ArgumentError: there is no code of the name `reader`, or the code cannot be called with pictures.
     """
 
     part = READER
@@ -71,41 +79,37 @@ class PictureBank(Bank):
     ) -> None:
         self.name = reader if isinstance(reader, str) else None
         self.reader = import_labeller(reader) if isinstance(reader, str) else reader
-        if not callable(self.reader):
-            raise ModelError(f"a reader is a function or a torch module, not {type(self.reader).__name__}")
-        known = getattr(self.reader, "vocabulary", None)
-        if vocabulary is None and not isinstance(known, Vocabulary):
-            raise ModelError(
-                f"nothing says which attributes the {_shown(self.reader)} returns",
-                hint="give PictureBank a vocabulary: Vocabulary([AttributeSpec('smile', 'yes/no'), ...])",
-            )
-        self.vocabulary: Vocabulary = known if vocabulary is None else vocabulary  # type: ignore[assignment]
-        if isinstance(known, Vocabulary) and (unread := [name for name in self.vocabulary if name not in known]):
-            raise ModelError(
-                f"the {_shown(self.reader)} does not read {unread[0]!r}", hint=f"it reads {', '.join(known)}"
-            )
+        own = getattr(self.reader, "vocabulary", None)
+        if vocabulary is None and not isinstance(own, Vocabulary):
+            raise ModelError(f"PictureBank needs a vocabulary of what the {_name_of(self.reader)} returns")
+        self.vocabulary: Vocabulary = own if vocabulary is None else vocabulary  # type: ignore[assignment]
+        if isinstance(own, Vocabulary) and (unread := [name for name in self.vocabulary if name not in own]):
+            raise ModelError(f"the {_name_of(self.reader)} does not read {unread[0]!r}, only {', '.join(own)}")
         self.gradient = isinstance(self.reader, nn.Module) if gradient is None else gradient
         self.fitted = FittedUnder(PICTURE, truncation, label, generator)
-        found = getattr(self.reader, "report", None) if reports is None else reports
-        found = found if isinstance(found, Mapping) else {}
-        self.reports = {name: found[name] for name in self.vocabulary if name in found}
+        if reports is None:
+            reports = self.reader.report if isinstance(self.reader, Judge | JointJudge) else {}
+        self.reports = {name: reports[name] for name in self.vocabulary if name in reports}
 
     @property
     def device(self) -> torch.device:
-        """Device of the reader; the CPU for a function."""
+        """Device of the reader's weights; the CPU for a function."""
         parameters = self.reader.parameters() if isinstance(self.reader, nn.Module) else iter(())
         return next((parameter.device for parameter in parameters), torch.device("cpu"))
 
     @property
     def std(self) -> dict[str, Tensor]:
-        """Standard deviation of each continuous attribute for which it is the same for every picture."""
+        """Standard deviation of the prediction of each continuous attribute, a tensor (), by name.
+
+        {} if the reader is not a `Judge`.
+        """
         if not isinstance(self.reader, Judge):
             return {}
         deviations = dict(zip(self.reader.vocabulary, self.reader.std, strict=True))
         return {name: deviations[name] for name, spec in self.vocabulary.items() if KINDS[spec.kind].numeric}
 
     def to(self, device: torch.device | str) -> PictureBank:
-        """Move the reader to a device, in place as torch modules do, and put it into evaluation mode."""
+        """Move a reader that is a torch module to a device, put it into evaluation mode, and return this same bank."""
         if isinstance(self.reader, nn.Module):
             self.reader.to(device).eval()
         return self
@@ -113,36 +117,39 @@ class PictureBank(Bank):
     def predict(
         self, pictures: Float[Tensor, "batch channels height width"], names: Sequence[str] | None = None
     ) -> dict[str, Prediction]:
-        """Read attributes off pictures, all by default. Autograd can differentiate it where `gradient` says so.
+        """Return predictions, by attribute, for pictures.
+
+        If the attribute `gradient` of this bank is false, autograd cannot differentiate the predictions.
+
+        Args:
+            pictures: pictures in [-1, 1].
+            names: the attributes to predict; all by default.
 
         Raises:
-            DataError: the reader does not return a prediction or a value of an attribute for every picture.
+            DataError: the reader returns for one of them neither a prediction nor a valid value for every picture.
         """
         with torch.set_grad_enabled(self.gradient and torch.is_grad_enabled()):
             outputs = call_reader(self.reader, pictures)
         names = tuple(self.vocabulary) if names is None else names
         if unread := [name for name in names if name not in outputs]:
-            raise DataError(
-                f"the {_shown(self.reader)} returns no {unread[0]!r}, only {', '.join(map(repr, outputs))}",
-                hint="leave it out of the vocabulary, or let the reader return it",
-            )
+            raise DataError(f"the {_name_of(self.reader)} returns no {unread[0]!r}, only {', '.join(outputs)}")
         return {name: _prediction(outputs[name], self.vocabulary[name], pictures) for name in names}
 
     def save(self, folder: Path) -> None:
-        """Write `vocabulary.json`, and a `Judge` as `reader.safetensors` and `reader.json`, each whole or not at all.
+        """Write `vocabulary.json`, and if the reader is a `Judge` also `reader.safetensors` and `reader.json`.
 
-        Reports on code are not written: it may be other code when the folder is read.
+        If that fails, no file is half written. If the model folder `folder` had heads before, their files
+        `attributes.safetensors` and `report.json` are deleted. If the reader is code, its reports are not written,
+        because the code may have changed when the folder is read.
 
         Raises:
-            ModelError: the reader is code without a name.
+            ModelError: the reader is code, and the argument `reader` of this bank was not the name of the code.
         """
         if self.name is None and not isinstance(self.reader, Judge):
-            raise ModelError(
-                f"the {_shown(self.reader)} is code, and only networks of energyql are saved",
-                hint="name it, so that the folder records the name: PictureBank('module:factory', vocabulary)",
-            )
-        told = None if self.gradient == isinstance(self.reader, nn.Module) else self.gradient
-        Described(self.fitted, self.vocabulary, self.name, told).write(folder)
+            hint = "name it, so that the folder records the name: PictureBank('module:factory', vocabulary)"
+            raise ModelError(f"the {_name_of(self.reader)} is code, which is not saved", hint=hint)
+        gradient = None if self.gradient == isinstance(self.reader, nn.Module) else self.gradient
+        Described(self.fitted, self.vocabulary, self.name, gradient).write(folder)
         for old in ("attributes.safetensors", REPORT):
             (folder / old).unlink(missing_ok=True)
         if self.name is not None:
@@ -156,16 +163,17 @@ class PictureBank(Bank):
     def load(
         cls, folder: Path, reader: ImageLabeller | str | None = None, *, allow_plugins: bool = False
     ) -> PictureBank:
-        """Read what `save` wrote.
+        """Read a bank that `save` wrote.
 
         Args:
-            folder: model folder.
-            reader: takes the place of the reader that the folder holds or names.
-            allow_plugins: whether to import the code that the folder names.
+            folder: model folder, which has either the network that is the reader, or the name of code.
+            reader: a reader, or the name of one, to use in place of the reader of the folder.
+            allow_plugins: whether code that the folder names may be imported. Importing runs the code.
 
         Raises:
-            ModelError: a file is missing or damaged, does not fit the other, or names code that is not allowed.
-            ArgumentError: there is no code of that name.
+            ModelError: a file is missing or damaged, or does not fit the others; or the folder names code, `reader` is
+                `None`, and `allow_plugins` is false.
+            ArgumentError: there is no code of the reader's name.
         """
         described, gradient = Described.read(folder), None
         fitted = described.fitted
@@ -182,33 +190,46 @@ class PictureBank(Bank):
 
 
 def load_bank(folder: Path, reader: ImageLabeller | str | None = None, *, allow_plugins: bool = False) -> Bank:
-    """Read the attributes of a model folder; the arguments are those of `PictureBank.load`.
+    """Read the bank of a model folder, which predicts the attributes of the model.
+
+    Args:
+        folder: the model folder.
+        reader: network or function that predicts from pictures, or its name, to use in place of the folder's reader.
+        allow_plugins: whether code that the folder names as its reader may be imported. Importing runs the code.
+
+    Returns:
+        An `AttributeBank` if the folder has heads, else a `PictureBank`.
 
     Raises:
-        ModelError: as there, or as for `AttributeBank.load`.
-        ArgumentError: a reader is given, and the attributes of the folder are heads.
+        ModelError: a file is missing or damaged, or does not fit the others; or the folder names code, `reader` is
+            `None`, and `allow_plugins` is false.
+        ArgumentError: there is no code of the reader's name; or `reader` is given, but the folder has heads.
     """
     if (heads := load_heads(folder)) is None:
         return PictureBank.load(folder, reader, allow_plugins=allow_plugins)
     if reader is not None:
-        raise ArgumentError(f"{folder} has heads that read latents, so it takes no reader", hint="leave out reader=")
+        raise ArgumentError(f"{folder} has heads that read latents, so it takes no reader")
     return heads
 
 
 def load_heads(folder: Path) -> AttributeBank | None:
-    """Read the heads of a model folder as `AttributeBank.load` does; `None` if its attributes are read off pictures."""
+    """Read the heads of a model folder; `None` if the model predicts its attributes from pictures instead.
+
+    Raises:
+        ModelError: a file is missing or damaged, or does not fit the others.
+    """
     return None if Described.read(folder).fitted.space == PICTURE else AttributeBank.load(folder)
 
 
 def heads_of(bank: Bank, what: str) -> AttributeBank:
-    """Return the heads of a model.
+    """Return `bank`, for a computation that needs heads, after a check that it has heads.
 
     Args:
-        bank: bank of the model.
-        what: the thing that needs heads, for the message: "an edit".
+        bank: bank of a model.
+        what: name of the computation in the message, such as "an edit".
 
     Raises:
-        ArgumentError: its attributes are read off pictures.
+        ArgumentError: the bank predicts its attributes from pictures, and so has no heads.
     """
     if (heads := bank.as_heads) is None:
         raise ArgumentError(
@@ -219,34 +240,43 @@ def heads_of(bank: Bank, what: str) -> AttributeBank:
 
 
 def call_reader(reader: ImageLabeller, pictures: Tensor) -> Mapping[str, Any]:
-    """Call a reader, and return the mapping that it returns; with a graph if autograd is on.
+    """Call a reader with pictures in [-1, 1], and return what it returns: values or predictions by attribute.
+
+    If autograd is on, it can differentiate the results. If autograd is off, a reader that is a torch module is first
+    put into evaluation mode, and moved to the device of the pictures.
 
     Raises:
-        DataError: as for `check_labels`.
+        DataError: the reader returns no mapping whose keys are texts, or an empty one.
     """
     if not torch.is_grad_enabled():
         return call_labeller(reader, pictures)
-    return check_labels(reader(pictures), f"the {_shown(reader)}")
+    return check_labels(reader(pictures), f"the {_name_of(reader)}")
 
 
-def _shown(reader: ImageLabeller) -> str:
-    """Return the name of a reader in messages."""
+def _name_of(reader: ImageLabeller) -> str:
+    """Return the words by which messages name a reader, such as "reader my_code:look" or "reader image judge"."""
     return f"reader {(who_judges(reader) or '').removeprefix('judge ')}"
 
 
 def _prediction(value: Any, spec: AttributeSpec, pictures: Tensor) -> Prediction:
-    """Return the output of a reader for one attribute as a prediction, on device and in dtype of the pictures."""
+    """Convert what a reader returned for one attribute to a prediction.
+
+    Args:
+        value: a prediction, or one value for each picture.
+        spec: the attribute.
+        pictures: the pictures; the prediction has their device and dtype.
+
+    Raises:
+        DataError: `value` is neither a prediction of the attribute's kind and classes, nor valid for every picture.
+    """
     if isinstance(value, Prediction):
-        for number, tensor, _ in value.tensors(len(pictures)):
+        for part, tensor, _ in value.tensors(len(pictures)):
             if not isinstance(tensor, Tensor):
-                what = type(tensor).__name__
-                raise DataError(f"the reader's {number} of {spec.name!r} is a {what}", hint="predictions hold tensors")
+                raise DataError(f"the reader's {part} of {spec.name!r} is a {type(tensor).__name__}, not a tensor")
     kind = PREDICTIONS[spec.kind]
     if isinstance(value, Prediction) and kind.fits(value, spec):
         return value.to(pictures)
     numbers = encode_column(as_cells(value, len(pictures), spec.name, "the reader"), spec, "the reader").to(pictures)
     if numbers.isnan().any():
-        raise DataError(
-            f"the reader returns no value of {spec.name!r} for some pictures", hint="it must read every picture"
-        )
+        raise DataError(f"the reader returns no value of {spec.name!r} for some pictures")
     return kind.of_outputs(kind.certain(numbers, spec, CERTAIN), spec, spec.tolerance)

@@ -1,11 +1,11 @@
-"""Predictions of attributes, a class for each kind with all that needs tensors, and the layout of raw outputs.
+"""Predictions of attributes, one class for each kind of attribute: `YesNo`, `Categorical` and `Continuous`.
 
-Other code calls methods of a prediction, or of the class of a kind, `PREDICTIONS[spec.kind]`. The parts that need no
-tensors are in `energyql.kinds`.
+The table `PREDICTIONS` has the class of each kind. A class has all code that depends on the kind and needs tensors;
+`energyql.kinds` has the code that needs none. `split_outputs` makes predictions from the outputs of several heads.
 
-A cell set is plain data, made by `energyql.kinds`: yes/no values, classes or intervals. All values and gradients are
-finite in float32, also where a probability is far below the smallest float, because log-probabilities are never
-computed from probabilities.
+A cell is a set of values of an attribute: True, False, a class, or an interval (low, high). Log-probabilities are never
+computed from probabilities. So log-probabilities of cells that the attribute can take, and the gradients of these, are
+finite in float32, even where a probability is below the smallest float.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, ClassVar
 
@@ -32,30 +32,27 @@ from energyql.vocabulary import AttributeSpec
 Cells = Sequence[Cell]
 Array = npt.NDArray[np.float64]
 Table = Array | dict[str, Array] | tuple[Array, Array]
-"""Predictions of one attribute as arrays (batch,): P(yes), class -> P(class), or (mean, std)."""
+"""Predictions of one attribute as arrays (batch,). For yes/no it is P(yes). For a categorical attribute it is a dict
+class -> P(class). For a continuous attribute it is a pair (mean, standard deviation)."""
 
-_Place = tuple[int, int]
-"""A block of `_Blocks` by number (0 logits, 1 tails, 2 intervals), and a row of it."""
-
-
-@dataclass
-class _Blocks:
-    """Arguments, (batch,) each, of log-sigmoid, `log_normal_cdf` and `log_normal_interval` (middle and width)."""
-
-    logits: list[Tensor] = field(default_factory=list)
-    tails: list[Tensor] = field(default_factory=list)
-    intervals: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+Term = tuple[Callable[..., Tensor], tuple[Tensor, ...]]
+"""A probability that is not computed yet: a pair (function, arguments). The function takes these arguments, (batch,)
+each, and returns the logarithm of the probability. Terms with the same function are computed together, in one call."""
 
 
 class Prediction(ABC):
-    """A distribution of one attribute's value for each sample, and how its kind is predicted.
+    """Predicted distributions of the value of one attribute, one for each sample of a batch.
 
-    In the methods, the number of a value is 0 for no and 1 for yes, the index of a class, or the value of a continuous
-    attribute. Outputs are those of a head, `(batch, outputs)`. The defaults of methods are for kinds with classes.
+    There is a derived class for each kind of attribute. The outputs of a head are a tensor `(batch, outputs)`. A yes/no
+    attribute has one output, a logit. A categorical attribute has one logit for each class. A continuous attribute has
+    one output, the mean.
+
+    In all methods, the number of a value is 0 for no and 1 for yes, the index of a class, or the value of a continuous
+    attribute. Labels are given as such numbers. Methods that are not abstract are right for kinds with classes.
 
     Attributes:
-        kind: name of the kind.
-        elementwise: whether each attribute has one output, so that many are computed in one operation.
+        kind: name of the kind of attribute.
+        elementwise: whether a head of this kind has one output; outputs of several such heads are computed together.
     """
 
     __slots__ = ()
@@ -63,130 +60,215 @@ class Prediction(ABC):
     elementwise: ClassVar[bool] = False
 
     def log_probability(self, cells: Cells) -> Float[Tensor, " batch"]:
-        """Return log P(the value is in one of the cells), `(batch,)`, in nats; cells do not overlap."""
+        """Return the logarithm, in nats, of the probability that the value is in one of `cells`, `(batch,)`.
+
+        Cells are sets of values: True, False, a class, or an interval (low, high). They must not overlap.
+        """
         return log_probabilities([(self, cells)])[0]
 
     def probability(self, cells: Cells) -> Float[Tensor, " batch"]:
-        """Return P(the value is in one of the cells), `(batch,)`; cells do not overlap."""
+        """Return the probability that the value is in one of `cells`, `(batch,)`.
+
+        Cells are sets of values: True, False, a class, or an interval (low, high). They must not overlap.
+        """
         return self.log_probability(cells).exp()
 
     @abstractmethod
-    def place(self, cells: Cells, blocks: _Blocks) -> list[_Place]:
-        """Add the terms of P(cells) to the blocks, and return their places; P(cells) is the sum of the terms."""
+    def terms(self, cells: Cells) -> list[Term]:
+        """Return probabilities, not computed yet, whose sum is P(the value is in one of `cells`); see `Term`.
+
+        Cells are sets of values: True, False, a class, or an interval (low, high). They must not overlap.
+        """
 
     @abstractmethod
     def number(self) -> Tensor:
-        """Return the number of the likeliest value, (batch,); the mean of a continuous attribute."""
+        """Return the likeliest value of each sample, (batch,), as a number: 0 or 1, index of a class, or mean."""
 
     @abstractmethod
     def decide(self) -> npt.NDArray[Any]:
-        """Return the likeliest value, (batch,) bool, class names or float64."""
+        """Return the likeliest value of each sample as an array (batch,): bools, names of classes, or float64 means."""
 
     @abstractmethod
     def table(self) -> Table:
-        """Return the prediction as float64 arrays."""
+        """Return the prediction as float64 arrays: P(yes), or a dict class -> P(class), or a pair (mean, std)."""
 
     @abstractmethod
     def tensors(self, batch: int) -> list[tuple[str, Tensor, tuple[int, ...]]]:
-        """Return the name of each tensor, the tensor, and the shape that it must have."""
+        """Return a triple (name, tensor, right shape) for each tensor of the prediction, so that shapes can be checked.
+
+        `batch` is the number of samples that the prediction should have. A standard deviation that is the same for all
+        samples is left out.
+        """
 
     def to(self, like: Tensor) -> Prediction:
-        """Return the prediction on the device and in the dtype of a tensor."""
+        """Return the same prediction on the device and in the dtype of the tensor `like`."""
         return self.mapped(lambda tensor: tensor.to(like))
 
     def at(self, rows: Tensor) -> Prediction:
-        """Return the prediction for some of the samples, on the CPU; `rows` is (batch,) bool."""
+        """Return the prediction, on the CPU, for the samples where `rows`, (batch,) bool, is true."""
         return self.mapped(lambda tensor: tensor[rows].cpu() if tensor.ndim else tensor.cpu())
 
     @abstractmethod
     def mapped(self, function: Callable[[Tensor], Tensor]) -> Prediction:
-        """Return the prediction with a function applied to its tensors."""
+        """Return a prediction whose tensors are the results of `function` for the tensors of this prediction."""
 
     @abstractmethod
     def columns(self) -> Float[Tensor, "batch columns"]:
-        """Return the outputs, followed by the standard deviation of a continuous attribute."""
+        """Return the logit, or the logits of all classes, or mean and standard deviation, as columns of one tensor."""
 
     def log_each(self, values: Sequence[bool | str]) -> list[Float[Tensor, " batch"]]:
-        """Return log P of each of some values, each as a tensor of its own."""
+        """Return for each of `values` (bools or classes) log P(value), in nats; not for continuous attributes."""
         raise NotImplementedError
 
     @abstractmethod
     def log_mass(self) -> Float[Tensor, " batch"]:
-        """Return the log-sum-exp of the logits; 0 for a kind without logits."""
+        """Return the logarithm of the sum of exp(logit) over all classes; 0 for a continuous attribute.
+
+        The two classes of a yes/no attribute have the logits logit/2 and -logit/2. Under the semantics "jem", which
+        takes logits as negative energies of latent and class together, queries add this number to log P(query | z).
+        """
 
     @abstractmethod
     def certainty(self) -> Float[Tensor, " batch"]:
-        """Return the probability of the likeliest value; 1 for a continuous attribute."""
+        """Return the probability of the likeliest value of each sample; 1 for a continuous attribute."""
 
     def leads(self) -> list[Float[Tensor, " batch"]]:
-        """Return the logit of each class minus the largest logit of the others; an empty list for other kinds."""
+        """Return for each class its logit minus the largest logit of the other classes.
+
+        For a yes/no attribute the list is [logit, -logit], for a continuous attribute [].
+        """
         return []
 
     @abstractmethod
     def titled(self, name: str) -> tuple[list[str], Tensor]:
-        """Return titles and their numbers, (batch,) or (batch, titles), to which directions of latents are fitted."""
+        """Return titles, and the numbers with these titles, to which directions in latent space are fitted.
+
+        For a categorical attribute there is a title such as "hair = red" for each class, and the numbers are the
+        logits, (batch, classes). Else the only title is `name`, and the numbers are the logit or mean, (batch,).
+
+        `name` is the name of the attribute.
+        """
 
     def outcomes(self, labels: Float[Tensor, " batch"]) -> tuple[Tensor, Tensor]:
-        """Return predicted probabilities of values, and whether `labels`, numbers of values, agree; of equal shape."""
+        """Return predicted probabilities of values, and for each probability 1 if the value is the label, else 0.
+
+        From the two tensors, which have the same shape, calibration is measured: how often values of some predicted
+        probability are right. For a yes/no attribute they are P(yes) and the labels, (batch,). For a categorical
+        attribute they have an entry for each sample and class, (batch * classes,). Not for continuous attributes.
+
+        `labels` are 0 or 1, or indices of classes.
+        """
         raise NotImplementedError
 
     def scores(self, labels: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
-        """Return a score for each sample, given `labels`, numbers of values.
+        """Return a score for each sample, from which the quality of a head is computed.
 
-        The quality is the mean of the scores, over classes for kinds with classes, else over samples.
+        For attributes with classes, the score is 1 if the likeliest value is the label, else 0. Its mean over the
+        samples of each class, averaged over classes, is the balanced accuracy. For a continuous attribute, the score is
+        1 - squared error / variance of the labels, and its mean over all samples is R2.
+
+        `labels` are numbers of values: 0 or 1, indices of classes, or the continuous values.
         """
         return (self.number() == labels).float()
 
     @classmethod
     def fits(cls, value: object, spec: AttributeSpec) -> bool:
-        """Return whether a value is a prediction of an attribute of this kind."""
+        """Return whether `value` is a prediction of this class, and has the classes of the attribute `spec`, if any."""
         return isinstance(value, cls)
 
     @classmethod
     def output_count(cls, spec: AttributeSpec) -> int:
-        """Return the number of outputs of an attribute: one logit, one logit per class, or one mean."""
+        """Return how many outputs a head of the attribute has: one logit, or one logit for each class, or one mean."""
         return 1
 
     @classmethod
     @abstractmethod
     def of_outputs(cls, outputs: Tensor, spec: AttributeSpec, std: Tensor | float) -> Prediction:
-        """Return the prediction with these outputs; `std` is the standard deviation of a continuous attribute."""
+        """Make the prediction of one attribute from the outputs of a head.
+
+        Args:
+            outputs: logits or means, (batch, outputs).
+            spec: the attribute.
+            std: standard deviation of the prediction of a continuous attribute; other kinds ignore it.
+        """
 
     @classmethod
     @abstractmethod
     def of_table(cls, columns: Sequence[Float[Tensor, " batch"]], spec: AttributeSpec) -> Prediction:
-        """Return the prediction whose `table` holds these columns, in this order."""
+        """Make the prediction of one attribute from probabilities, as the method `table` returns them.
+
+        Args:
+            columns: one column with P(yes); or a column with P(class) for each class; or two columns, means and
+                standard deviations.
+            spec: the attribute.
+        """
 
     @classmethod
     @abstractmethod
     def certain(cls, numbers: Float[Tensor, " batch"], spec: AttributeSpec, logit: float) -> Float[Tensor, "batch _"]:
-        """Return outputs that predict the values with these numbers, with logits of size `logit`."""
+        """Return outputs of a head by which given values are nearly certain.
+
+        Args:
+            numbers: the values as numbers: 0 or 1, indices of classes, or continuous values, which are then the outputs
+                themselves.
+            spec: the attribute.
+            logit: logit of a class that is the value; other classes have logits of 0. For a yes/no attribute, the
+                output is `logit` for yes and `-logit` for no.
+        """
 
     @classmethod
     def decode(cls, numbers: Array, spec: AttributeSpec) -> npt.NDArray[Any]:
-        """Return the values with these numbers, (batch,) bool, class names or float64."""
+        """Convert numbers to the values of an attribute, an array (batch,): bools, names of classes, or float64.
+
+        Args:
+            numbers: the values as numbers: 0 or 1, indices of classes, or continuous values.
+            spec: the attribute.
+        """
         return np.asarray(np.array(KINDS[spec.kind].values(spec))[numbers.astype(int)])
 
     @classmethod
     @abstractmethod
     def losses(cls, outputs: Tensor, labels: Float[Tensor, " batch"], spec: AttributeSpec) -> Float[Tensor, " batch"]:
-        """Return minus the log-likelihood of labels, in nats; see `energyql.training.heads.attribute_loss`."""
+        """Return the training loss of each sample.
+
+        The loss is minus the log-likelihood of the label, in nats. For a continuous attribute, it is half the squared
+        error, where errors are measured in tenths of the attribute's range.
+
+        Args:
+            outputs: outputs of the head, (batch, outputs).
+            labels: numbers of values: 0 or 1, indices of classes, or continuous values.
+            spec: the attribute.
+        """
 
     @classmethod
     @abstractmethod
     def divergence(cls, now: Tensor, then: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
-        """Return KL(P(value | then) || P(value | now)) of outputs, and its derivative with respect to `now`.
+        """Return by how much outputs `now` predict other values than outputs `then`.
 
-        Outputs are of one attribute, or of several that are `elementwise`: the divergence is (batch, attributes).
+        Args:
+            now: outputs of one attribute, (batch, outputs). If the kind is `elementwise`, outputs of several attributes
+                side by side, (batch, attributes).
+            then: other outputs of the same shape.
+            std: standard deviations of continuous attributes; other kinds ignore it.
+
+        Returns:
+            KL(P(value | then) || P(value | now)), in nats, (batch, attributes), and its derivative with respect to
+            `now`, in the shape of `now`.
         """
 
     @classmethod
     def base_outputs(
         cls, labels: Float[Tensor, " batch"], spec: AttributeSpec, balanced: bool
     ) -> tuple[Tensor, Tensor]:
-        """Return scale and offset of the outputs, (outputs,) each: the offset predicts the frequencies of the labels.
+        """Return scale and offset, (outputs,) each, by which a training converts numbers x to outputs.
 
-        If `balanced` is true, it predicts equal frequencies of classes.
+        The outputs are scale * x + offset, so that x = 0 predicts the mean of the labels, or the frequencies of their
+        classes.
+
+        Args:
+            labels: numbers of values: 0 or 1, indices of classes, or continuous values.
+            spec: the attribute.
+            balanced: whether x = 0 predicts equal frequencies of all classes instead.
         """
         count = cls.output_count(spec)
         scale, offset = torch.ones(count, device=labels.device), torch.zeros(count, device=labels.device)
@@ -198,29 +280,34 @@ class Prediction(ABC):
 
     @classmethod
     def logits_of(cls, logs: Float[Tensor, " classes"]) -> Float[Tensor, " outputs"]:
-        """Return the outputs for which the classes have these log-probabilities."""
+        """Return the outputs of a head that predict the log-probabilities `logs` of all classes."""
         return logs
 
     @classmethod
     def shift_of(cls, weights: Float[Tensor, " classes"]) -> Float[Tensor, " outputs"]:
-        """Return the shift in outputs that weights of the classes in the loss cause."""
+        """Return what is added to the outputs of a head by training with weights of the classes in the loss.
+
+        `weights` has the weight of each class. The result is subtracted from the outputs after such a training.
+        """
         return weights.log()
 
 
 @dataclass(frozen=True, slots=True)
 class YesNo(Prediction):
-    """`P(yes) = sigmoid(logit)`; logit `(batch,)`; cells are `True` and `False`."""
+    """A prediction of a yes/no attribute.
+
+    Attributes:
+        logit: log-odds of yes, (batch,), so that `P(yes) = sigmoid(logit)`.
+    """
 
     kind, elementwise = "yes/no", True
     logit: Float[Tensor, " batch"]
 
-    def place(self, cells: Cells, blocks: _Blocks) -> list[_Place]:
-        if True in cells:
-            row = torch.full_like(self.logit, math.inf) if False in cells else self.logit
-        else:
-            row = -self.logit if False in cells else torch.full_like(self.logit, -math.inf)
-        blocks.logits.append(row)
-        return [(0, len(blocks.logits) - 1)]
+    def terms(self, cells: Cells) -> list[Term]:
+        yes, no = True in cells, False in cells
+        if yes == no:
+            return [(logsigmoid, (torch.full_like(self.logit, math.inf if yes else -math.inf),))]
+        return [(logsigmoid, (self.logit if yes else -self.logit,))]
 
     def number(self) -> Tensor:
         return (self.logit > 0).long()
@@ -293,21 +380,24 @@ class YesNo(Prediction):
 
 @dataclass(frozen=True, slots=True)
 class Categorical(Prediction):
-    """`P(value k) = softmax(logits)_k`; logits `(batch, K)`; values are the K class names, of which cells are some."""
+    """A prediction of one of K classes: `P(class k) = softmax(logits)_k`.
+
+    Attributes:
+        logits: (batch, K).
+        values: names of the K classes.
+    """
 
     kind = "categorical"
     logits: Float[Tensor, "batch classes"]
     values: tuple[str, ...]
 
-    def place(self, cells: Cells, blocks: _Blocks) -> list[_Place]:
+    def terms(self, cells: Cells) -> list[Term]:
+        # The set S is a yes/no question with the logit lse(S) - lse(not S).
         inside = [index for index, value in enumerate(self.values) if value in cells]
         outside = [index for index, value in enumerate(self.values) if value not in cells]
         if not inside or not outside:
-            row = torch.full_like(self.logits[:, 0], math.inf if inside else -math.inf)
-        else:
-            row = _log_sum(self.logits, inside) - _log_sum(self.logits, outside)
-        blocks.logits.append(row)
-        return [(0, len(blocks.logits) - 1)]
+            return [(logsigmoid, (torch.full_like(self.logits[:, 0], math.inf if inside else -math.inf),))]
+        return [(logsigmoid, (_log_sum(self.logits, inside) - _log_sum(self.logits, outside),))]
 
     def number(self) -> Tensor:
         return self.logits.argmax(1)
@@ -380,33 +470,31 @@ class Categorical(Prediction):
 
 @dataclass(frozen=True, slots=True)
 class Continuous(Prediction):
-    """A normal with `mean` `(batch,)` and positive `std`, `(batch,)` or a scalar; cells are intervals (low, high)."""
+    """A prediction of a continuous attribute: a normal distribution of its value, for each sample of a batch.
+
+    Attributes:
+        mean: means, (batch,).
+        std: standard deviations, (batch,), or one for all samples; above 0.
+    """
 
     kind, elementwise = "continuous", True
     mean: Float[Tensor, " batch"]
     std: Float[Tensor, "*batch"] | float
 
-    def place(self, cells: Cells, blocks: _Blocks) -> list[_Place]:
-        """Add the standardised bounds of each interval to the blocks, and return their places."""
-        mean, std, tails, intervals = self.mean, self.std, blocks.tails, blocks.intervals
-        places: list[_Place] = []
+    def terms(self, cells: Cells) -> list[Term]:
+        mean, std = self.mean, self.std
+        terms: list[Term] = []
         for cell in cells:
             assert isinstance(cell, tuple)
             low, high = cell
-            if math.isinf(low) or math.isinf(high):
-                places.append((1, len(tails)))
-                if math.isinf(low) and math.isinf(high):
-                    tails.append(torch.full_like(mean, math.inf))
-                else:
-                    tails.append((high - mean) / std if math.isinf(low) else (mean - low) / std)
+            if math.isinf(low) and math.isinf(high):
+                terms.append((log_normal_cdf, (torch.full_like(mean, math.inf),)))
+            elif math.isinf(low) or math.isinf(high):
+                terms.append((log_normal_cdf, ((high - mean) / std if math.isinf(low) else (mean - low) / std,)))
             else:
-                places.append((2, len(intervals)))
                 width = torch.as_tensor((high - low) / std, dtype=mean.dtype, device=mean.device).expand_as(mean)
-                intervals.append((((low + high) / 2 - mean) / std, width))
-        if not places:
-            places.append((1, len(tails)))
-            tails.append(torch.full_like(mean, -math.inf))
-        return places
+                terms.append((log_normal_interval, (((low + high) / 2 - mean) / std, width)))
+        return terms or [(log_normal_cdf, (torch.full_like(mean, -math.inf),))]
 
     def number(self) -> Tensor:
         return self.mean
@@ -460,7 +548,7 @@ class Continuous(Prediction):
 
     @classmethod
     def losses(cls, outputs: Tensor, labels: Float[Tensor, " batch"], spec: AttributeSpec) -> Float[Tensor, " batch"]:
-        """Return half the squared errors in units of a tenth of the range."""
+        """Return half the squared error of each sample, in units of (a tenth of the attribute's range)²."""
         return 0.5 * ((outputs[:, 0] - labels) / (0.1 * (spec.high - spec.low))).square()
 
     @classmethod
@@ -477,38 +565,34 @@ class Continuous(Prediction):
 
 
 PREDICTIONS: dict[str, type[Prediction]] = {each.kind: each for each in (YesNo, Categorical, Continuous)}
-"""The class of the predictions of each kind."""
+"""The class of predictions of each kind, by the name of the kind."""
 
 
 def log_probabilities(requests: Sequence[tuple[Prediction, Cells]]) -> Float[Tensor, "requests batch"]:
-    """Compute the log-probabilities of many cell sets at once, with few tensor operations.
+    """Compute many log-probabilities together, with few tensor operations.
 
     Args:
-        requests: predictions of one batch, each with a cell set; at least one.
+        requests: at least one pair of a prediction and cells (sets of its values) that do not overlap. All predictions
+            are of the same batch.
 
     Returns:
-        `(len(requests), batch)`, in nats, at most 0. The empty cell set gives -infinity and the full one 0.
+        For each pair, log P(the value is in one of the cells), `(len(requests), batch)`, in nats, at most 0. It is
+        -infinity if the pair has no cells, and 0 if its cells cover all values.
     """
-    # A class set S is a yes/no question with logit lse(S) - lse(not S), so both kinds share one log-sigmoid: exact
-    # near probability 0 and near probability 1. Intervals share one log-CDF and one log-interval.
-    arguments = _Blocks()
-    places = [prediction.place(cells, arguments) for prediction, cells in requests]
-    logits, tails, intervals = arguments.logits, arguments.tails, arguments.intervals
-    blocks: list[Tensor] = []
-    if logits:
-        blocks.append(logsigmoid(torch.stack(logits)))
-    if tails:
-        blocks.append(log_normal_cdf(torch.stack(tails)))
-    if intervals:
-        middles, widths = zip(*intervals, strict=True)
-        blocks.append(log_normal_interval(torch.stack(middles), torch.stack(widths)))
-    pieces = blocks[0] if len(blocks) == 1 else torch.cat(blocks)
-    starts = (0, len(logits), len(logits) + len(tails))
-    rows = [[starts[block] + index for block, index in place] for place in places]
-    if rows == [[index] for index in range(len(pieces))]:
-        return pieces
+    groups: dict[Callable[..., Tensor], list[tuple[Tensor, ...]]] = {}
+    places: list[list[tuple[Callable[..., Tensor], int]]] = []
+    for prediction, cells in requests:
+        places.append([])
+        for function, arguments in prediction.terms(cells):
+            group = groups.setdefault(function, [])
+            places[-1].append((function, len(group)))
+            group.append(arguments)
+    logs = {function: function(*map(torch.stack, zip(*group, strict=True))) for function, group in groups.items()}
+    if len(logs) == 1 and all(len(place) == 1 for place in places):
+        return logs.popitem()[1]
     # No complement is needed: each part is accurate by itself, and parts exclude one another.
-    return torch.stack([pieces[row[0]] if len(row) == 1 else torch.logsumexp(pieces[row], dim=0) for row in rows])
+    parts = [[logs[function][index] for function, index in place] for place in places]
+    return torch.stack([part[0] if len(part) == 1 else torch.logsumexp(torch.stack(part), 0) for part in parts])
 
 
 def _log_sum(logits: Float[Tensor, "batch classes"], indices: list[int]) -> Float[Tensor, " batch"]:
@@ -519,7 +603,7 @@ def _log_sum(logits: Float[Tensor, "batch classes"], indices: list[int]) -> Floa
 
 @lru_cache(maxsize=1024)
 def _index(indices: tuple[int, ...], device: torch.device) -> Tensor:
-    """Return indices as a tensor, which is cached: a copy to a device takes longer than the rest of the computation."""
+    """Return indices as a tensor on a device; it is cached, because a copy to a GPU takes long."""
     with torch.inference_mode(False):  # tensors made in inference mode have no gradients
         return torch.tensor(indices, device=device)
 
@@ -528,19 +612,23 @@ Predictions = Mapping[str, Prediction]
 
 
 def output_count(spec: AttributeSpec) -> int:
-    """Return the number of outputs of an attribute: one logit, one logit per class, or one mean."""
+    """Return how many outputs a head of the attribute has: one logit, or one logit for each class, or one mean."""
     return PREDICTIONS[spec.kind].output_count(spec)
 
 
 def split_outputs(
     outputs: Float[Tensor, "batch outputs"], specs: Iterable[AttributeSpec], std: Mapping[str, Tensor | float]
 ) -> dict[str, Prediction]:
-    """Split raw outputs into one prediction per attribute.
+    """Split the outputs of several heads into one prediction for each attribute.
 
     Args:
-        outputs: `output_count` columns for each of `specs`, in their order.
+        outputs: outputs of the heads side by side, in the order of `specs`. An attribute has `output_count(spec)`
+            columns.
         specs: the attributes.
-        std: residual standard deviation of each continuous attribute.
+        std: standard deviation of the prediction of each continuous attribute, by name.
+
+    Returns:
+        Attribute -> prediction.
     """
     predictions: dict[str, Prediction] = {}
     start = 0
@@ -553,12 +641,15 @@ def split_outputs(
 
 
 def decide(predictions: Mapping[str, Prediction]) -> dict[str, npt.NDArray[Any]]:
-    """Return the likeliest value of each attribute, (batch,) bool, class names or float64."""
+    """Return for each attribute the likeliest values: array (batch,) of bools, names of classes, or float64 means."""
     return {name: prediction.decide() for name, prediction in predictions.items()}
 
 
 def likeliest(table: Table) -> npt.NDArray[Any]:
-    """Return the likeliest values of one attribute, (batch,), as `decide` does, of predictions as arrays."""
+    """Return the likeliest values of one attribute, an array (batch,) of bools, names of classes, or means.
+
+    `table` has its predictions: P(yes), or a dict class -> P(class), or a pair (means, standard deviations).
+    """
     if isinstance(table, tuple):
         return table[0]
     if not isinstance(table, dict):
@@ -567,10 +658,10 @@ def likeliest(table: Table) -> npt.NDArray[Any]:
 
 
 def tabulate(predictions: Mapping[str, Prediction]) -> dict[str, Table]:
-    """Convert predictions to float64 arrays, in the form that `energyql.score` takes.
+    """Convert predictions, by attribute, to float64 arrays (batch,), in the form that `energyql.score` takes.
 
     Returns:
-        A probability (batch,) for yes/no, a dict class -> probability (batch,) for categorical, a pair (mean, std) of
-        (batch,) for continuous attributes.
+        For each attribute: P(yes) if it is yes/no; a dict class -> P(class) if it is categorical; a pair (mean,
+        standard deviation) if it is continuous.
     """
     return {name: prediction.table() for name, prediction in predictions.items()}

@@ -1,35 +1,38 @@
-"""The quality of heads and judges on samples that took no part in their fit, and what counts as weak.
+"""Reports on the quality of heads and judges on held-out samples, and the limits below which a head is too weak to use.
 
-The description of a judge that a folder holds contains its report. The report on a judge that is code, and so not in
-the folder, has a file of its own. Imports no torch, so that the command line can read reports quickly.
+A head predicts an attribute from latents, a judge from pictures. Reports on heads are in `report.json` of a model
+folder. A judge is either a network in the model folder, or code outside the folder. A report on a network is in the
+JSON file of the network, such as `judge.json`; a report on code is in `judge_report.json`. This module does not import
+torch, so that the command line can read reports quickly.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from energyql.errors import ModelError
+from energyql.errors import ModelError, VocabularyError
 from energyql.files import DAMAGED_MODEL, fingerprint, read_json, write_json
 from energyql.kinds import KINDS, Kind
 
 REPORT = "report.json"
-"""The file of the reports in a model folder."""
+"""The file in a model folder with the reports on its heads."""
 MARGIN = 0.05
-"""The lower end of the interval of balanced accuracy must be this far above chance. A sampler looks for latents where a
-head is certain, and where a head at chance is certain, it is wrong as often as right."""
+"""The lower end of the 95 % interval of balanced accuracy must be this far above chance. A sampler moves to latents
+where a head is certain. A head that is no better than chance is then wrong as often as right."""
 LEAST_RECALL = 0.1
-"""Least recall of every class. Where a head hardly ever recognises a class, latents that it takes for that class are
-mostly its errors."""
+"""Least recall that a head must have for every class. If it hardly ever recognises a class, then most of the latents
+for which it predicts that class are errors."""
 LEAST_R2 = 0.1
-"""The lower end of the interval of R2 must be at least this. Below it, the interval in which a value lies is hardly
-narrower with the head than without it."""
+"""The lower end of the 95 % interval of R2 must be at least this. Below it, a value is hardly known better with the
+head's prediction than without."""
 LEAST_SKILL = 0.3
-"""Least skill of a network that judges: 0 is chance, 1 is perfect. A verdict of less skill says little of a picture."""
+"""Least skill of a network that judges pictures, where 0 is chance and 1 is perfect."""
 _Z = 1.959964
 """Quantile of the standard normal for a two-sided interval of 95 %."""
 
@@ -40,18 +43,21 @@ class HeadReport:
 
     Attributes:
         kind: kind of the attribute.
-        fitted: number of labelled samples for fit, early stopping and calibration; 0 for a judge that was not trained
-            here.
-        held_out: number of labelled samples that only this report uses.
-        labels: class -> number of its labels, fitted and held out; empty for a continuous attribute.
-        score: balanced accuracy, the mean of the recalls of all classes; R2 for a continuous attribute. `None` where it
-            is not defined, because nothing or not every class was held out.
-        interval: 95 % interval of the score. Of balanced accuracy: Wilson intervals of the recalls, combined by
-            Newcombe's square-and-add method. Of R2: delta method.
-        recall: class -> (recall, lower and upper end of its 95 % Wilson interval), for the classes held out.
-        calibration_error: mean distance between predicted probabilities (quantiles) and observed frequencies; `None`
-            where nothing was held out, or a judge gives values without probabilities.
-        details: further numbers, which `report.png` shows.
+        fitted: number of labelled samples that were used for fit, early stopping and calibration; 0 for a judge that
+            was not trained by this package.
+        held_out: number of labelled samples that the fit did not use; the quality is measured on them.
+        labels: class -> number of labels of that class among all labelled samples; empty for a continuous attribute.
+        score: R2 for a continuous attribute; else the balanced accuracy, which is the mean of the recalls of all
+            classes. `None` if the score is not defined, because no sample, or no sample of some class, was held out.
+        interval: ends of the 95 % interval of the score; `None` if the score is `None`. The interval of a balanced
+            accuracy combines the Wilson intervals of the recalls by Newcombe's square-and-add method. The interval of
+            R2 is computed by the delta method.
+        recall: class -> (recall, lower end, upper end of the 95 % Wilson interval), for classes with held-out samples.
+            The recall is the share of samples of a class for which the class is predicted.
+        calibration_error: mean distance between predicted probabilities and observed frequencies, in [0, 1]. For a
+            continuous attribute, the probabilities are those of quantiles. `None` if no sample was held out, or a judge
+            returns values without probabilities.
+        details: further numbers, which are drawn in the picture `report.png`.
     """
 
     kind: Kind
@@ -66,32 +72,38 @@ class HeadReport:
 
     @property
     def measure(self) -> str:
-        """Name of the score."""
+        """Name of the score: "balanced accuracy" or "R2"."""
         return KINDS[self.kind].measure
 
     @property
     def chance(self) -> float:
-        """The score of a head that does not read its input."""
+        """The score of a head that ignores its input: 1 / number of classes for balanced accuracy, 0 for R2."""
         return 0.0 if KINDS[self.kind].numeric else 1 / len(self.labels)
 
     @property
     def skill(self) -> float | None:
-        """The score on a scale from 0 at chance to 1 where all is right; `None` where there is no score."""
+        """The score on a scale where 0 is chance and 1 is perfect; `None` if there is no score."""
         return None if self.score is None else (self.score - self.chance) / (1 - self.chance)
 
     @property
     def above_chance(self) -> bool:
-        """Whether the interval of the score lies above chance."""
+        """Whether the whole 95 % interval of the score is above `chance`; false if there is no score."""
         return self.interval is not None and self.interval[0] > self.chance
 
     @property
     def judges(self) -> bool:
-        """Whether a network of this quality may judge: `above_chance`, with at least `LEAST_SKILL`."""
+        """Whether the quality is good enough for a judge of pictures.
+
+        The whole 95 % interval of the score must be above chance, and `skill` at least `LEAST_SKILL`, which is 0.3.
+        """
         return self.skill is not None and self.above_chance and self.skill >= LEAST_SKILL
 
     @property
     def weak(self) -> str | None:
-        """The reason why queries refuse the head unless its name is allowed; `None` if they accept it."""
+        """Why the head is too weak for queries, as text for users; `None` if it is good enough.
+
+        Queries refuse a weak head unless the user allows it.
+        """
         if self.score is None or self.interval is None:
             missing = [name for name in self.labels if name not in self.recall]
             return f"no label of {missing[0]!r} was held out" if self.held_out and missing else "its quality is unknown"
@@ -110,29 +122,31 @@ class HeadReport:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> HeadReport:
-        """Read a report from its JSON values.
+        """Make a report from JSON values: the entry of one attribute in the result of `report_entries`.
 
         Raises:
-            KeyError, TypeError, ValueError: a field is missing or wrong.
+            KeyError, TypeError, ValueError: a value is missing or wrong.
         """
-        report = cls(**{part.name: data[part.name] for part in fields(cls)})
-        if report.kind not in KINDS:
-            raise ValueError(f"there is no kind {report.kind!r}")
-        low, high = (math.nan, math.nan) if report.interval is None else map(float, report.interval)
-        recall = {str(name): (float(r), float(low), float(high)) for name, (r, low, high) in report.recall.items()}
-        labels = {str(name): int(count) for name, count in report.labels.items()}
-        if not KINDS[report.kind].numeric and len(labels) < 2:
+        kind, labels = data["kind"], {str(name): int(count) for name, count in data["labels"].items()}
+        if kind not in KINDS:
+            raise ValueError(f"there is no kind {kind!r}")
+        if not KINDS[kind].numeric and len(labels) < 2:
             raise ValueError("an attribute has at least two classes")
-        score = None if report.score is None else float(report.score)
+        score, interval = data["score"], data["interval"]
+        low, high = interval or (math.nan, math.nan)
         return cls(
-            report.kind, int(report.fitted), int(report.held_out), labels, score,
-            None if report.interval is None else (low, high), recall,
-            report.calibration_error, dict(report.details),
+            kind, int(data["fitted"]), int(data["held_out"]), labels, None if score is None else float(score),
+            None if interval is None else (float(low), float(high)),
+            {str(name): (float(share), float(low), float(high)) for name, (share, low, high) in data["recall"].items()},
+            data["calibration_error"], dict(data["details"]),
         )  # fmt: skip
 
 
 def wilson(successes: int, trials: int) -> tuple[float, float]:
-    """Return the 95 % interval of a share (Wilson 1927); `trials` is at least 1."""
+    """Return the ends of the 95 % interval (Wilson 1927) of a share, estimated as successes / trials.
+
+    `trials` is at least 1.
+    """
     share, weight = successes / trials, _Z**2 / trials
     middle = share + weight / 2
     spread = _Z * math.sqrt(share * (1 - share) / trials + weight / (4 * trials))
@@ -140,10 +154,13 @@ def wilson(successes: int, trials: int) -> tuple[float, float]:
 
 
 def balanced(confusion: Sequence[Sequence[int]]) -> tuple[float, tuple[float, float]]:
-    """Return balanced accuracy and its 95 % interval, by Newcombe's square-and-add of the Wilson intervals.
+    """Return the balanced accuracy (the mean of the recalls of all classes), and the ends of its 95 % interval.
+
+    The interval combines the Wilson intervals of the recalls by Newcombe's square-and-add method.
 
     Args:
-        confusion: counts, a row for each label and a column for each prediction; every row has a count above 0.
+        confusion: numbers of samples, with a row for each labelled class and a column for each predicted class. No row
+            is all 0.
     """
     pairs = [(row[i], sum(row)) for i, row in enumerate(confusion)]
     recalls = [hits / count for hits, count in pairs]
@@ -155,14 +172,16 @@ def balanced(confusion: Sequence[Sequence[int]]) -> tuple[float, tuple[float, fl
 
 
 def explained(errors: Sequence[float], labels: Sequence[float]) -> tuple[float, tuple[float, float]] | None:
-    """Return R2, 1 - mean squared error / variance, and its 95 % interval by the delta method.
+    """Return R2 (1 - mean squared error / variance of the labels), and the ends of its 95 % interval.
+
+    The interval is computed by the delta method.
 
     Args:
-        errors: label minus prediction, one a sample.
-        labels: one a sample.
+        errors: label minus prediction, for each sample.
+        labels: the label of each sample.
 
     Returns:
-        `None` if there are fewer than three samples, or all labels are equal.
+        A pair (R2, (lower end, upper end)); `None` if there are fewer than three samples, or all labels are equal.
     """
     count, mean = len(labels), sum(labels) / max(1, len(labels))
     squares = [(label - mean) ** 2 for label in labels]
@@ -175,8 +194,27 @@ def explained(errors: Sequence[float], labels: Sequence[float]) -> tuple[float, 
     return 1 - unexplained, (1 - unexplained - spread, min(1.0, 1 - unexplained + spread))
 
 
+@contextmanager
+def naming_damage(path: Path) -> Iterator[None]:
+    """Convert errors inside a `with` statement, which reads the file `path`, to a `ModelError` that names the file.
+
+    A `KeyError`, `TypeError`, `ValueError` or `ModelError` and the like are converted, because values in the file that
+    are missing or wrong raise them.
+    """
+    try:
+        yield
+    except KeyError as error:
+        raise ModelError(f"{path}: {error} is missing", hint=DAMAGED_MODEL) from None
+    except (AttributeError, TypeError, ValueError, RuntimeError, OverflowError, VocabularyError, ModelError) as error:
+        raise ModelError(f"{path}: {error}", hint=DAMAGED_MODEL) from error
+
+
 def write_reports(folder: Path, reports: Mapping[str, HeadReport]) -> None:
-    """Write the reports of the heads in a folder, which are written already; remove old reports if there are none."""
+    """Write the reports on the heads of a model folder, by attribute, to `report.json`; for {}, delete the file.
+
+    The heads must be in the folder already, because a digest of their file is written too. By it, `read_reports` finds
+    out whether the reports are about the heads in the folder.
+    """
     if not reports:
         (folder / REPORT).unlink(missing_ok=True)
         return
@@ -185,57 +223,62 @@ def write_reports(folder: Path, reports: Mapping[str, HeadReport]) -> None:
 
 
 def report_entries(reports: Mapping[str, HeadReport]) -> dict[str, dict[str, Any]]:
-    """Return reports as JSON values, by attribute; `reports_of` is the inverse."""
+    """Return reports, by attribute, as JSON values for a file; `reports_of` converts them to reports again."""
     return {name: asdict(report) | {"measure": report.measure, "weak": report.weak} for name, report in reports.items()}
 
 
 def reports_of(entries: Mapping[str, Any], path: Path) -> dict[str, HeadReport]:
-    """Read reports from the JSON values of a file.
+    """Return the reports, by attribute, that `report_entries` converted to JSON values.
+
+    Args:
+        entries: the JSON values.
+        path: the file from which the values were read, for messages.
 
     Raises:
         ModelError: a value is missing or wrong; the message names the file.
     """
-    try:
+    with naming_damage(path):
         return {str(name): HeadReport.from_dict(entry) for name, entry in entries.items()}
-    except KeyError as error:
-        raise ModelError(f"{path}: {error} is missing", hint=DAMAGED_MODEL) from None
-    except (AttributeError, TypeError, ValueError) as error:
-        raise ModelError(f"{path}: {error}", hint=DAMAGED_MODEL) from error
 
 
 def read_reports(folder: Path) -> dict[str, HeadReport]:
-    """Read the reports of the heads in a folder; those of other heads, or of another form, count as missing.
+    """Read the reports on the heads of a model folder, by attribute.
+
+    Returns:
+        The reports; {} if `report.json` is missing, or does not say which heads it is about, or is about other heads
+        than the folder has now.
 
     Raises:
-        ModelError: the file is damaged.
+        ModelError: `report.json` is damaged.
     """
     path, heads = folder / REPORT, folder / "attributes.safetensors"
     data = read_json(path) if path.is_file() and heads.is_file() else {}
     if "heads" not in data or data["heads"] != fingerprint(heads):
         return {}
-    if "attributes" not in data:
-        raise ModelError(f"{path}: 'attributes' is missing", hint=DAMAGED_MODEL)
-    return reports_of(data["attributes"], path)
+    with naming_damage(path):
+        entries = data["attributes"]
+    return reports_of(entries, path)
 
 
 FIRST = "judge"
-"""Name of the files of the first judge of a folder; the others are "judge-2", "judge-3" and so on."""
+"""Name, without suffix, of the files of a folder's first judge; the others are "judge-2", "judge-3" and so on."""
 READER = "reader"
-"""Name of the files of a network that reads pictures in the place of heads, of its entry in `vocabulary.json`, and of
-the argument that takes its place; see `PictureBank`."""
+"""Name, without suffix, of the files of a network that predicts attributes from pictures, in a model without heads. If
+the model has code for this purpose, `vocabulary.json` has the name of the code under the key "reader"."""
 GIVEN = "judge_report.json"
-"""The file of the report on a judge that a folder does not hold."""
+"""The file in a model folder with the report on a judge that is code, and not a network in the folder."""
 
 
 @dataclass(frozen=True)
 class JudgeReport:
-    """The quality of one judge.
+    """The quality of one judge (a network or code that predicts attributes from pictures).
 
     Attributes:
-        name: name of its files in the folder, or of its code.
-        attributes: attribute that the judge reads -> its quality; `None` where it was not measured. Of code, the
-            attributes that were measured.
-        mark: digest of the code, see `judge_mark`; "" for a judge that the folder holds.
+        name: file name of the network, such as "judge.safetensors"; or the name of the code, such as "my_code:look".
+        attributes: attribute -> quality of the judge for this attribute; `None` if the quality was not measured. For
+            code, attributes that were not measured are missing.
+        mark: digest of name, source and weights of the code, to find out whether the code has changed since; "" for a
+            network.
     """
 
     name: str
@@ -244,33 +287,51 @@ class JudgeReport:
 
     @property
     def measured(self) -> dict[str, HeadReport]:
-        """The attributes that were measured."""
+        """The reports by attribute, without the attributes for which the quality was not measured."""
         return {name: report for name, report in self.attributes.items() if report is not None}
 
 
 def judge_names(folder: Path) -> list[str]:
-    """Return the names of the judges that a folder holds, the oldest first."""
+    """Return the names of the networks in a model folder that are judges, in ascending order: "judge", "judge-2" ..."""
     matches = (re.fullmatch(r"judge(?:-([1-9][0-9]{0,3}))?", path.stem) for path in folder.glob("judge*.json"))
     return [judge_name(number) for number in sorted(int(match[1] or 1) for match in matches if match)]
 
 
 def judge_name(number: int) -> str:
-    """Return the name of the files of a judge, counted from 1."""
+    """Return the file name, without suffix, of judge `number`: "judge" for 1, "judge-2" for 2, and so on."""
     return FIRST if number == 1 else f"{FIRST}-{number}"
 
 
 def describe_reports(folder: Path, name: str, reports: Mapping[str, HeadReport]) -> dict[str, Any]:
-    """Return the reports on a judge as an entry of its description; the folder must hold its weights."""
+    """Return the reports on a judge that is a network, as JSON values for the file `<name>.json` of the judge.
+
+    The values include a digest of the weights in `<name>.safetensors`, so this file must exist. By the digest,
+    `described_reports` finds out whether the reports are about these weights.
+
+    Args:
+        folder: the model folder.
+        name: file name of the judge, without suffix.
+        reports: the reports, by attribute; if there are none, {} is returned.
+    """
     if not reports:
         return {}
     return {"report": {"weights": fingerprint(_weights(folder, name)), "attributes": report_entries(reports)}}
 
 
 def described_reports(folder: Path, name: str, description: Mapping[str, Any]) -> dict[str, HeadReport]:
-    """Return the reports in the description of a judge; none if they are on other weights, or have another form.
+    """Return the reports, by attribute, on a judge that is a network.
+
+    Args:
+        folder: the model folder.
+        name: file name of the judge, without suffix.
+        description: the contents of the file `<name>.json`.
+
+    Returns:
+        The reports; {} if `description` has none, or has them in another form than `describe_reports` returns, or if
+        they are about other weights than the folder has now.
 
     Raises:
-        ModelError: the description is damaged.
+        ModelError: a report is damaged.
     """
     entry, weights = description.get("report"), _weights(folder, name)
     if not isinstance(entry, dict) or not isinstance(entry.get("attributes"), dict) or not weights.is_file():
@@ -281,7 +342,9 @@ def described_reports(folder: Path, name: str, description: Mapping[str, Any]) -
 
 
 def read_guide_reports(folder: Path) -> dict[str, HeadReport]:
-    """Read the reports on the heads of a folder, or on the network that reads pictures in their place.
+    """Return the reports, by attribute, on what predicts the attributes of a model.
+
+    They are about the network that predicts from pictures if the folder has one (`reader.json`), else about the heads.
 
     Raises:
         ModelError: a file is damaged.
@@ -291,33 +354,32 @@ def read_guide_reports(folder: Path) -> dict[str, HeadReport]:
 
 
 def read_judge_reports(folder: Path, given: object = None) -> list[JudgeReport]:
-    """Return the quality of the judges of a folder, without running any code.
+    """Read the reports on all judges of a model folder, without loading a judge.
 
     Args:
-        folder: a model folder.
-        given: name of the judge that takes the place of those in the folder, if its configuration has one.
+        folder: the model folder.
+        given: value of "judge" in `config.json`: the name of code that is used as the only judge; or `None` if the
+            judges are the networks in the folder, and the code that `judge_report.json` is about.
 
     Raises:
         ModelError: a file is damaged.
     """
-    stored = read_given(folder)
+    extra = read_given(folder)
     if isinstance(given, str):
-        return [stored if stored is not None and stored.name == given else JudgeReport(given)]
-    found = []
+        return [extra if extra is not None and extra.name == given else JudgeReport(given)]
+    judges = []
     for name in judge_names(folder):
         path = folder / f"{name}.json"
         description = read_json(path)
-        try:
+        with naming_damage(path):
             names = [str(entry["name"]) for entry in description["vocabulary"]["attributes"]]
-        except (KeyError, TypeError) as error:
-            raise ModelError(f"{path}: {error} is missing or damaged", hint=DAMAGED_MODEL) from None
         reports = described_reports(folder, name, description)
-        found.append(JudgeReport(f"{name}.safetensors", {attribute: reports.get(attribute) for attribute in names}))
-    return found if stored is None else [*found, stored]
+        judges.append(JudgeReport(f"{name}.safetensors", {attribute: reports.get(attribute) for attribute in names}))
+    return judges if extra is None else [*judges, extra]
 
 
 def read_given(folder: Path) -> JudgeReport | None:
-    """Return the report on a judge that the folder does not hold, if there is one.
+    """Read `judge_report.json`, the report on a judge that is code; `None` if the model folder has no such file.
 
     Raises:
         ModelError: the file is damaged.
@@ -326,24 +388,27 @@ def read_given(folder: Path) -> JudgeReport | None:
     if not path.is_file():
         return None
     data = read_json(path)
-    try:
+    with naming_damage(path):
         name, mark, entries = str(data["judge"]), str(data["mark"]), dict(data["attributes"])
-    except KeyError as error:
-        raise ModelError(f"{path}: {error} is missing", hint=DAMAGED_MODEL) from None
-    except (TypeError, ValueError) as error:
-        raise ModelError(f"{path}: {error}", hint=DAMAGED_MODEL) from error
     return JudgeReport(name, reports_of(entries, path), mark)
 
 
 def replace_given(folder: Path, names: Iterable[str], report: JudgeReport | None) -> None:
-    """Replace the reports on a judge that the folder does not hold, for the attributes `names`, by those of `report`.
+    """Replace the reports on some attributes in `judge_report.json`, which is about a judge that is code.
 
-    Reports on other attributes stay if they are about the same judge, or if `report` is `None`.
+    Args:
+        folder: a model folder.
+        names: the attributes; old reports on other attributes are kept.
+        report: new reports on these attributes; `None` to remove the old reports on them. If `report` is about another
+            judge than the old reports, all old reports are removed.
+
+    Raises:
+        ModelError: the old file is damaged.
     """
-    old, taken = read_given(folder), set(names)
+    old, replaced = read_given(folder), set(names)
     others = {}
     if old is not None and (report is None or (old.name, old.mark) == (report.name, report.mark)):
-        others = {name: each for name, each in old.measured.items() if name not in taken}
+        others = {name: each for name, each in old.measured.items() if name not in replaced}
     now = report or old
     entries = others | ({} if report is None else report.measured)
     if now is None or not entries:

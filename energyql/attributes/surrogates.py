@@ -1,13 +1,15 @@
-"""Heads on z that replace those of a model: linear read-outs, and small networks on a few directions of z.
+"""Cheap approximations, on z, of the heads of a model: linear read-outs, and small networks on a few directions of z.
 
-Attributes of StyleGANs are close to linear in the latents (Shen et al. 2020, InterFaceGAN, arXiv 1907.10786). Read-outs
-are fitted to the heads' probabilities and means on draws from the prior. Where a head is not linear in z, the
-probabilities of its read-out are nearer to even odds, or the standard deviation is larger.
+Samplers and edits use the approximations to find good starting points quickly.
+
+Attributes of StyleGANs are close to linear in the latents (Shen et al. 2020, InterFaceGAN, arXiv 1907.10786). A
+read-out is a linear head on z. It is fitted to the probabilities or means that a head predicts for draws from the
+prior. If the head is far from linear in z, the read-out predicts probabilities near 1/2, or a large standard deviation.
 
 An attribute changes along a few directions of z: those to which the probabilities of its head are sensitive (an active
-subspace, Constantine, Dow and Wang 2014, "Active subspace methods in theory and practice", SIAM J. Sci. Comput. 36). On
-them a network with one small hidden layer is fitted to the head's probabilities or means (distillation, Hinton, Vinyals
-and Dean 2015, arXiv 1503.02531).
+subspace, Constantine, Dow and Wang 2014, "Active subspace methods in theory and practice", SIAM J. Sci. Comput. 36). A
+network with one small hidden layer takes the coordinates along these directions. It is fitted to the head's
+probabilities or means (distillation, Hinton, Vinyals and Dean 2015, arXiv 1503.02531).
 """
 
 from __future__ import annotations
@@ -15,7 +17,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import cached_property
-from itertools import accumulate
 from typing import NamedTuple
 
 import torch
@@ -33,149 +34,153 @@ from energyql.numerics.shapes import Float
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 READOUT_DRAWS = 4096
-"""Draws from the prior that read-outs are fitted to, besides `DRAWS_PER_NUMBER`."""
+"""Number of draws from the prior that read-outs are fitted to, without the further ones of `DRAWS_PER_NUMBER`."""
 DRAWS_PER_NUMBER = 16
-"""Further draws for each number in z."""
+"""Number of further draws for each number in z, so 8,192 for a z of 512 numbers."""
 RIDGE = 1e-4
 """Weight of the squared coefficients in the loss of a logistic regression, per draw."""
 MOST_NUMBERS = 1024
-"""Largest z_dim for which surrogates are fitted; the fits then take 350 MB."""
+"""Largest z_dim for which the approximations of this module are fitted; the fits then take 350 MB of memory."""
 READOUT_STEPS = 80
 """Steps of gradient descent, with lengths by Barzilai and Borwein (1988, "Two-point step size gradient methods")."""
 FIRST_STEP = 2.0
-"""Length of the first step, and of a step where their formula gives none above 0."""
+"""Length of the first step, and of any step for which the formula of Barzilai and Borwein gives none above 0."""
 LONGEST_STEP = 1000.0
 """Upper bound of the length of a step."""
 GRAIN = 2.0**-12
-"""Weights are rounded to multiples of this, so that they are equal where sums round differently (other threads)."""
-_NEVER = -1e4
-"""Logit of a filler class, which gives attributes with few classes as many as the others; its probability is 0."""
+"""Weights are rounded to multiples of this, so that they do not depend on the number of threads, which changes how sums
+are rounded."""
 
 
 def fit_readouts(bank: AttributeBank, encode: Callable[[Tensor], Tensor], z_dim: int) -> AttributeBank:
-    """Fit a linear head on z for every attribute of a bank; the same read-outs in every run.
+    """Fit a linear head on z, called read-out, to the predictions of each head; the result is the same in every run.
 
-    A yes/no or categorical attribute gets the logistic regression on the heads' probabilities, a continuous one the
-    linear regression on their means, with a deviation for what either leaves open.
+    For a yes/no or categorical attribute, the read-out is a logistic regression on the probabilities that the head
+    predicts. For a continuous attribute, it is a linear regression on the means that the head predicts. Its standard
+    deviation then includes the errors of the regression.
 
     Args:
-        bank: heads on what `encode` returns.
+        bank: the heads; they take what `encode` returns.
         encode: function from z (batch, z_dim) to the input of the heads.
-        z_dim: numbers in z, at most `MOST_NUMBERS`.
+        z_dim: number of numbers in z, at most `MOST_NUMBERS`.
+
+    Returns:
+        The read-outs, as a bank on z with the vocabulary of `bank`.
     """
     raw = bank.raw_outputs(tuple(bank.vocabulary))
-    answers = Answers(raw.specs)
     z = normals(0, 0, READOUT_DRAWS + DRAWS_PER_NUMBER * z_dim, z_dim, stream="readouts").to(bank.device)
-    with torch.no_grad():
-        outputs = soft_outputs(raw, encode, z)
-        with_one = torch.cat([z, torch.ones_like(z[:, :1])], 1).cpu().double()
-        weights = linear_start(with_one, outputs, answers)
-    weights = (_logistic(with_one, outputs, answers, weights) / GRAIN).round() * GRAIN
+    inputs, outputs = _with_one(z.cpu().double()), soft_outputs(raw, encode, z)
     heads = {}
-    for spec, columns in zip(raw.specs, answers.columns, strict=True):
-        own = weights[:, columns]
-        if own.shape[1] > 1:
-            own = own - own.mean(1, keepdim=True)  # only differences count
-        std = deviation(spec, raw, with_one @ own - outputs[:, columns]).to(z)
-        own = own.to(z)
-        none = own.new_zeros(0)
+    for spec, own, start in zip(raw.specs, _parts(outputs, raw), linear_starts(inputs, outputs, raw), strict=True):
+        weights = (_logistic(inputs, own, spec, start) / GRAIN).round() * GRAIN
+        if len(weights[0]) > 1:
+            weights = weights - weights.mean(1, keepdim=True)  # only differences count
+        std, weights = deviation(spec, raw, inputs @ weights - own).to(z), weights.to(z)
+        none = weights.new_zeros(0)
         heads[spec.name] = Head(
-            hidden_weight=none.view(0, z_dim), hidden_bias=none, out_weight=none.view(own.shape[1], 0),
-            skip_weight=own[:-1].t().contiguous(), out_bias=own[-1].clone(), std=std,
+            hidden_weight=none.view(0, z_dim), hidden_bias=none, out_weight=none.view(len(weights[0]), 0),
+            skip_weight=weights[:-1].t().contiguous(), out_bias=weights[-1].clone(), std=std,
         )  # fmt: skip
     return AttributeBank(bank.vocabulary, heads, space="z")
 
 
-class Answers:
-    """The function from outputs of several attributes to answers: probabilities of yes and of classes; or means.
+def answers(outputs: Float[Tensor, "*n outputs"], spec: AttributeSpec, dim: int = 1) -> Float[Tensor, "*n outputs"]:
+    """Convert logits of a head to probabilities: of yes, or of each class. Means are returned unchanged.
 
     Args:
-        specs: the attributes, in the order of their outputs.
-
-    Attributes:
-        columns: the outputs of each attribute.
-        numeric: which outputs are means, (outputs,) bool.
-        tables: `columns` of the yes/no and categorical attributes; yes/no has one output, because no has the logit 0.
+        outputs: outputs of the head of one attribute for n latents.
+        spec: the attribute.
+        dim: dimension of the tensor that counts the outputs of a latent: 1 for (n, outputs), 0 for (outputs, n).
     """
+    if KINDS[spec.kind].numeric:
+        return outputs
+    return outputs.sigmoid() if outputs.shape[dim] == 1 else outputs.softmax(dim)
 
-    def __init__(self, specs: Sequence[AttributeSpec]) -> None:
-        ends = list(accumulate(map(output_count, specs)))
-        self.columns = [slice(end - output_count(spec), end) for spec, end in zip(specs, ends, strict=True)]
-        count, parts = ends[-1], list(zip(specs, self.columns, strict=True))
-        self.tables = [own for spec, own in parts if not KINDS[spec.kind].numeric]
-        self.numeric = torch.ones(count, dtype=torch.bool)
-        for own in self.tables:
-            self.numeric[own] = False
-        columns = [list(range(own.start, own.stop)) for own in self.tables]
-        classes = [own if len(own) > 1 else [*own, count] for own in columns]
-        widest = max(map(len, classes), default=0)
-        filled = torch.tensor([own + [count + 1] * (widest - len(own)) for own in classes])
-        # By class, then by attribute: a softmax over few numbers side by side is slow.
-        self._shape, self._rows = (widest, len(classes)), filled.t().flatten()
-        self._places = torch.zeros(count, dtype=torch.long)
-        for i, rows in enumerate(columns):
-            self._places[rows] = torch.arange(len(rows)) * len(classes) + i
 
-    def __call__(self, outputs: Float[Tensor, "outputs n"]) -> Float[Tensor, "outputs n"]:
-        """Return the answers of outputs."""
-        if not self.tables:
-            return outputs
-        n = outputs.shape[1]
-        extended = torch.cat([outputs, outputs.new_zeros(1, n), outputs.new_full((1, n), _NEVER)])
-        shares = torch.softmax(extended[self._rows].view(*self._shape, n), 0).flatten(0, 1)
-        return torch.where(self.numeric[:, None], outputs, shares[self._places])
+def _with_one(x: Float[Tensor, "n inputs"]) -> Float[Tensor, "n inputs+1"]:
+    return torch.cat([x, x.new_ones(len(x), 1)], 1)
+
+
+def _parts(outputs: Tensor, raw: RawOutputs) -> tuple[Tensor, ...]:
+    """Split a tensor, whose last dimension counts the outputs of all heads of `raw`, into one tensor for each head."""
+    return torch.split(outputs, [output_count(spec) for spec in raw.specs], -1)
 
 
 def soft_outputs(
     raw: RawOutputs, encode: Callable[[Tensor], Tensor], z: Float[Tensor, "n z_dim"]
 ) -> Float[Tensor, "n outputs"]:
-    """Return the outputs of heads at z, in float64 on the CPU; NaN and infinity become 0."""
-    (outputs,) = in_batches(lambda part: (raw.function(encode(part)),), z, few_sizes(len(z)))
+    """Return the outputs (logits and means) of heads for latents z, float64 on the CPU.
+
+    Approximations of the heads are fitted to these outputs. NaN and infinity become 0.
+
+    Args:
+        raw: the heads.
+        encode: function from z to the input of the heads.
+        z: the latents.
+    """
+    with torch.no_grad():
+        (outputs,) = in_batches(lambda part: (raw.function(encode(part)),), z, few_sizes(len(z)))
     return torch.nan_to_num(outputs.cpu().double(), nan=0.0, posinf=0.0, neginf=0.0)
 
 
-def linear_start(
-    with_one: Float[Tensor, "n inputs"], outputs: Float[Tensor, "n outputs"], answers: Answers
-) -> Float[Tensor, "inputs outputs"]:
-    """Return the weights of the linear regression of outputs on inputs, of which the last is 1.
+def linear_starts(
+    inputs: Float[Tensor, "n inputs"], outputs: Float[Tensor, "n outputs"], raw: RawOutputs
+) -> list[Float[Tensor, "inputs own_outputs"]]:
+    """Return for each attribute weights from which the fit of an approximation of its head starts.
 
-    Those of logits are scaled down, which approximates a logistic regression on the probabilities.
+    They are the weights of a linear regression of the head's outputs on `inputs`. If the outputs are logits, the
+    weights are scaled down, which approximates a logistic regression on the probabilities.
+
+    Args:
+        inputs: inputs of the regression; the last column is 1.
+        outputs: outputs of all heads, which are approximated.
+        raw: the heads; only the order of their attributes is used.
     """
-    weights = torch.linalg.solve(with_one.t() @ with_one, with_one.t() @ outputs)
+    weights = torch.linalg.solve(inputs.t() @ inputs, inputs.t() @ outputs)
     # A logistic of a normal is about one of its mean with the slope divided by this (MacKay 1992).
-    spare = (with_one @ weights - outputs).square().mean(0)
-    return torch.where(answers.numeric, weights, weights / (1 + math.pi / 8 * spare).sqrt())
+    slopes = (1 + math.pi / 8 * (inputs @ weights - outputs).square().mean(0)).sqrt()
+    pairs = zip(raw.specs, _parts(weights, raw), _parts(slopes, raw), strict=True)
+    return [own if KINDS[spec.kind].numeric else own / slope for spec, own, slope in pairs]
 
 
 def deviation(spec: AttributeSpec, raw: RawOutputs, missed: Float[Tensor, "n outputs"]) -> Float[Tensor, ""]:
-    """Return the standard deviation of the surrogate of a head with the errors `missed`; 1 unless outputs are means."""
+    """Return the standard deviation of the prediction by an approximation of a head; 1 if the head predicts classes.
+
+    It is sqrt(mean square of `missed` + variance of the head's prediction).
+
+    Args:
+        spec: the attribute.
+        raw: the heads, among them the head of this attribute.
+        missed: outputs of the approximation minus outputs of the head.
+    """
     if not KINDS[spec.kind].numeric:
         return torch.ones((), dtype=torch.double)
     return (missed.square().mean() + raw.std[spec.name].cpu().double().square()).sqrt()
 
 
 def _logistic(
-    x: Float[Tensor, "n inputs"],
-    outputs: Float[Tensor, "n outputs"],
-    answers: Answers,
-    weights: Float[Tensor, "inputs outputs"],
-) -> Float[Tensor, "inputs outputs"]:
-    """Return the weights of the logistic regressions of `answers(outputs)` on x, fitted from the start `weights`.
+    x: Float[Tensor, "n inputs"], outputs: Float[Tensor, "n own_outputs"], spec: AttributeSpec,
+    weights: Float[Tensor, "inputs own_outputs"],
+) -> Float[Tensor, "inputs own_outputs"]:  # fmt: skip
+    """Return the weights of a logistic regression on x, fitted to the probabilities that a head predicts.
 
-    Weights of continuous attributes are returned unchanged.
+    Args:
+        x: inputs of the regression; the last column is 1.
+        outputs: logits of the head, from which its probabilities are computed.
+        spec: the attribute. If it is continuous, `weights` are returned unchanged.
+        weights: weights from which the fit starts.
     """
-    goals, across = answers(outputs.t()), x.t().contiguous()
-    fitted = (~answers.numeric).to(x)
-    penalty = 2 * RIDGE * torch.outer(torch.arange(len(across)) < len(across) - 1, ~answers.numeric).to(x)
-    together = torch.eye(len(fitted)).to(x)  # outputs of one attribute share a step
-    for own in answers.tables:
-        together[own, own] = 1
-    step, before = torch.full_like(weights[0], FIRST_STEP), (weights, weights)
+    if KINDS[spec.kind].numeric:
+        return weights
+    across, goal = x.t().contiguous(), answers(outputs, spec).t()
+    penalty = torch.full_like(weights, 2 * RIDGE)
+    penalty[-1] = 0
+    step, before = torch.tensor(FIRST_STEP).to(x), (weights, weights)
     for _ in range(READOUT_STEPS):
-        slope = ((answers(weights.t() @ across) - goals) @ x).t() * fitted / len(x) + penalty * weights
+        slope = ((answers(weights.t() @ across, spec, 0) - goal) @ x).t() / len(x) + penalty * weights
         moved, changed = weights - before[0], slope - before[1]
-        lengths = moved.square().sum(0) @ together, (moved * changed).sum(0) @ together
-        step = torch.where(lengths[0] > 0, lengths[0] / lengths[1], step)
+        length, curvature = moved.square().sum(), (moved * changed).sum()
+        step = torch.where(length > 0, length / curvature, step)
         step = torch.where(step > 0, step.clamp(max=LONGEST_STEP), FIRST_STEP)
         before = weights, slope
         weights = weights - step * slope
@@ -183,30 +188,32 @@ def _logistic(
 
 
 DRAWS = 16_384
-"""Draws from the prior that networks are fitted to."""
+"""Number of draws from the prior that networks are fitted to."""
 SENSITIVE_DRAWS = 1024
-"""Draws from the prior at which the sensitivity of heads is measured."""
+"""Number of draws from the prior at which it is measured how much the prediction of a head changes with z."""
 LEAST_SHARE = 0.01
-"""Least share of an attribute's sensitivity that a direction must have."""
+"""A direction of z is used if it has at least this share of the influence of z on an attribute; see `_directions`."""
 MOST_DIRECTIONS = 8
-"""Most directions of an attribute."""
+"""Largest number of directions of z for an attribute."""
 LEAST_TRACE = 1e-20
-"""A sum of squared gradients below this is a rounding error, in log-odds or standard deviations."""
+"""A sum of squared gradients below this is a rounding error. Gradients are of log-odds, or of standard deviations."""
 UNITS = 16
-"""Hidden units of the network of an attribute."""
+"""Number of hidden units of the network of an attribute."""
 STEPS, BATCH = 512, 512
-"""Steps of the training, and draws for each."""
+"""Number of steps of the training, and number of draws in each step."""
 STEP_SIZE, DECAYS, EPSILON = 0.05, (0.9, 0.99), 1e-8
 """Settings of Adam (Kingma and Ba 2015, arXiv 1412.6980); the step size falls to 0 along a cosine."""
 
 
 class SurrogateHeads:
-    """Heads on z in place of those of a bank, fitted at their first use; the same in every run.
+    """Cheap approximations, on z, of the heads of a bank: linear heads and small networks.
+
+    An approximation is fitted when it is first asked for, and is the same in every run.
 
     Args:
-        bank: heads on what `encode` returns.
+        bank: the heads; they take what `encode` returns.
         encode: function from z (batch, z_dim) to the input of the heads.
-        z_dim: numbers in z, at most `MOST_NUMBERS`.
+        z_dim: number of numbers in z, at most `MOST_NUMBERS`.
     """
 
     def __init__(self, bank: AttributeBank, encode: Callable[[Tensor], Tensor], z_dim: int) -> None:
@@ -216,109 +223,130 @@ class SurrogateHeads:
 
     @cached_property
     def linear(self) -> AttributeBank:
-        """Linear read-outs of all attributes; see `fit_readouts`."""
+        """Linear heads on z for all attributes, which approximate the heads of the bank; see `fit_readouts`."""
         return fit_readouts(self._bank, self._encode, self._z_dim)
 
     def distilled(self, names: tuple[str, ...]) -> AttributeBank:
-        """Return small networks that are fitted to the heads of some attributes; the same object for the same names.
+        """Return small networks on z for the attributes `names`, fitted to the predictions of the heads.
+
+        A later call with the same names in the same order returns the same object.
 
         Raises:
-            ArgumentError: there is no head of that name.
+            UnknownAttribute: there is no head of that name.
         """
         if names not in self._banks:
             self._bank.raw_outputs(names)  # refuses unknown ones
-            if new := tuple(name for name in names if name not in self._heads):
-                outputs = torch.cat([self._outputs[name] for name in new], 1)
-                self._heads |= _distill(self._bank, new, self._draws(), outputs, self._encode)
+            self._heads |= self._distill([name for name in names if name not in self._heads])
             vocabulary = Vocabulary([self._bank.vocabulary[name] for name in names])
             self._banks[names] = AttributeBank(vocabulary, {name: self._heads[name] for name in names}, space="z")
         return self._banks[names]
 
+    @cached_property
     def _draws(self) -> Float[Tensor, "n z_dim"]:
+        """Draws from the prior, at which all networks are fitted to the heads."""
         return normals(0, 0, DRAWS, self._z_dim, stream="distilled")
 
     @cached_property
     def _outputs(self) -> dict[str, Float[Tensor, "n outputs"]]:
-        """Outputs of all heads on `_draws()`, by attribute, computed together: alone, a head may round differently."""
+        """Outputs of the heads for the latents `_draws`, by attribute.
+
+        All heads are computed together, because the outputs of a head that is computed alone may be rounded in another
+        way.
+        """
         raw = self._bank.raw_outputs(tuple(self._bank.vocabulary))
-        with torch.no_grad():
-            outputs = soft_outputs(raw, self._encode, self._draws().to(self._bank.device))
-        parts = outputs.split([output_count(spec) for spec in raw.specs], 1)
-        return dict(zip(self._bank.vocabulary, parts, strict=True))
+        outputs = soft_outputs(raw, self._encode, self._draws.to(self._bank.device))
+        return dict(zip(self._bank.vocabulary, _parts(outputs, raw), strict=True))
+
+    @torch.no_grad()
+    def _distill(self, names: Sequence[str]) -> dict[str, Head]:
+        """Fit a small network on z for each attribute of `names`, and return it as a head, by attribute."""
+        if not names:
+            return {}
+        raw, z = self._bank.raw_outputs(tuple(names)), self._draws.double()
+        outputs = [self._outputs[name] for name in names]
+        units = [_unit_of(own, spec) for spec, own in zip(raw.specs, outputs, strict=True)]
+        targets = [(own - mean) / scale for own, (scale, mean) in zip(outputs, units, strict=True)]
+        heads = {}
+        for spec, own, (scale, mean), target, linear in zip(
+            raw.specs, outputs, units, targets, linear_starts(_with_one(z), torch.cat(targets, 1), raw), strict=True
+        ):
+            sensitivity = _sensitivity(self._bank, spec.name, self._encode, self._z_dim)
+            basis = _directions(sensitivity, scale.mean(), linear[:-1])
+            x = basis @ z.t()
+            network = _train(_start(self._bank.raw_outputs((spec.name,)), x, target), x, target.t().contiguous(), spec)
+            tensors = {
+                "hidden_weight": network.first @ basis,
+                "hidden_bias": network.before[:, 0],
+                "out_weight": network.out * scale[:, None],
+                "skip_weight": network.skip @ basis * scale[:, None],
+                "out_bias": network.bias[:, 0] * scale + mean,
+                "std": deviation(spec, raw, network.forward(x)[0].t() * scale + mean - own),
+            }
+            heads[spec.name] = Head.from_tensors(
+                {field: tensor.to(self._bank.device, torch.float32) for field, tensor in tensors.items()}
+            )
+        return heads
 
 
-class _Networks(NamedTuple):
-    """A network for each attribute, out(leaky_relu(first x + before)) + skip x + bias, padded to equal widths."""
+def _unit_of(outputs: Float[Tensor, "n outputs"], spec: AttributeSpec) -> tuple[Tensor, Tensor]:
+    """Return scale and mean of the outputs of a head, (outputs,) each.
 
-    first: Float[Tensor, "attributes units directions"]
-    before: Float[Tensor, "attributes units 1"]
-    out: Float[Tensor, "attributes outputs units"]
-    skip: Float[Tensor, "attributes outputs directions"]
-    bias: Float[Tensor, "attributes outputs 1"]
+    A network is trained to return (outputs - mean) / scale, so that the same step sizes serve for every unit of a
+    continuous attribute. The scale is a power of two, so that the division rounds nothing. For logits, the scale is 1
+    and the mean 0.
 
-    def forward(self, x: Float[Tensor, "attributes directions n"]) -> tuple[Tensor, Tensor]:
-        """Return the outputs (attributes, outputs, n) and the hidden layer (attributes, units, n)."""
-        hidden = F.leaky_relu_(torch.baddbmm(self.before, self.first, x), SLOPE)
-        return torch.baddbmm(self.bias, self.skip, x).baddbmm_(self.out, hidden), hidden
-
-    def slopes(self, x: Tensor, hidden: Tensor, grad: Float[Tensor, "attributes outputs n"]) -> list[Tensor]:
-        """Return the gradients with respect to the weights, in the order of the fields, from that of the outputs."""
-        back = leaky_relu_back_(self.out.transpose(1, 2) @ grad, hidden, SLOPE)
-        across, units = x.transpose(1, 2), hidden.transpose(1, 2)
-        return [back @ across, back.sum(2, keepdim=True), grad @ units, grad @ across, grad.sum(2, keepdim=True)]
+    Args:
+        outputs: outputs of the head for draws from the prior.
+        spec: the attribute of the head.
+    """
+    if not KINDS[spec.kind].numeric:
+        return torch.ones_like(outputs[0]), torch.zeros_like(outputs[0])
+    scale = torch.exp2(outputs.std(0).clamp(min=1e-30).log2().round())
+    return scale, ((outputs / scale).mean(0) / GRAIN).round() * GRAIN * scale
 
 
-@torch.no_grad()
-def _distill(
-    bank: AttributeBank,
-    names: tuple[str, ...],
-    z: Float[Tensor, "n z_dim"],
-    outputs: Float[Tensor, "n outputs"],
-    encode: Callable[[Tensor], Tensor],
-) -> dict[str, Head]:
-    """Return a small network on z for each head of `names`, fitted to the outputs of the heads at z."""
-    raw, z = bank.raw_outputs(names), z.double()
-    answers = Answers(raw.specs)
-    # Numbers of any unit are learned at the same pace. Powers of two change no digit.
-    spread = outputs.std(0).where(answers.numeric, 1).clamp(min=1e-30)
-    scale = torch.exp2(spread.log2().round())
-    mean = ((outputs / scale).mean(0) / GRAIN).round() * GRAIN * scale * answers.numeric
-    targets = (outputs - mean) / scale
-    linear = linear_start(torch.cat([z, torch.ones_like(z[:, :1])], 1), targets, answers)[:-1]
-    bases = [
-        _directions(_sensitivity(bank, spec.name, encode, z.shape[1]), scale[own].mean(), linear[:, own])
-        for spec, own in zip(raw.specs, answers.columns, strict=True)
-    ]
-    networks, x = _started(raw, bases, z, targets, answers)
-    widest = networks.out.shape[1]
-    place = torch.cat([torch.arange(own.stop - own.start) + i * widest for i, own in enumerate(answers.columns)])
-    networks = _trained(networks, x, targets.t().contiguous(), answers, place)
-    fitted = networks.forward(x)[0].flatten(0, 1)[place].t() * scale + mean
-    heads = {}
-    for i, (spec, own, basis) in enumerate(zip(raw.specs, answers.columns, bases, strict=True)):
-        count, r = own.stop - own.start, len(basis)
-        per = scale[own, None]
-        tensors = {
-            "hidden_weight": networks.first[i, :, :r] @ basis,
-            "hidden_bias": networks.before[i, :, 0],
-            "out_weight": networks.out[i, :count] * per,
-            "skip_weight": networks.skip[i, :count, :r] @ basis * per,
-            "out_bias": networks.bias[i, :count, 0] * per[:, 0] + mean[own],
-            "std": deviation(spec, raw, fitted[:, own] - outputs[:, own]),
-        }
-        heads[spec.name] = Head.from_tensors(
-            {name: one.to(bank.device, torch.float32) for name, one in tensors.items()}
-        )
-    return heads
+class _Network(NamedTuple):
+    """The network out(leaky_relu(first x + before)) + skip x + bias, where x are the coordinates of z along directions.
+
+    The fields are the weights and biases in this formula. "Before" is the bias of the hidden layer.
+    """
+
+    first: Float[Tensor, "units directions"]
+    before: Float[Tensor, "units 1"]
+    out: Float[Tensor, "outputs units"]
+    skip: Float[Tensor, "outputs directions"]
+    bias: Float[Tensor, "outputs 1"]
+
+    def forward(self, x: Float[Tensor, "directions n"]) -> tuple[Tensor, Tensor]:
+        """Return the outputs (outputs, n), and the result of the hidden layer (units, n), which `slopes` needs."""
+        hidden = F.leaky_relu_(torch.addmm(self.before, self.first, x), SLOPE)
+        return torch.addmm(self.bias, self.skip, x).addmm_(self.out, hidden), hidden
+
+    def slopes(self, x: Tensor, hidden: Tensor, grad: Float[Tensor, "outputs n"]) -> list[Tensor]:
+        """Return the gradients with respect to all weights and biases, in the order of the fields.
+
+        Args:
+            x: input of `forward`, (directions, n).
+            hidden: hidden layer that `forward` returned, (units, n).
+            grad: gradient with respect to the outputs.
+        """
+        back = leaky_relu_back_(self.out.t() @ grad, hidden, SLOPE)
+        return [back @ x.t(), back.sum(1, keepdim=True), grad @ hidden.t(), grad @ x.t(), grad.sum(1, keepdim=True)]
 
 
 def _sensitivity(
     bank: AttributeBank, name: str, encode: Callable[[Tensor], Tensor], z_dim: int
 ) -> Float[Tensor, "z_dim z_dim"]:
-    """Return the Fisher information about z in the value of one attribute, averaged over the prior.
+    """Return how much the prediction of one attribute changes with z: the Fisher information about z.
 
-    That is the mean of ∇ log p(value | z) ∇ log p(value | z)ᵀ over values drawn from the head's own probabilities. It
-    is 0 where `encode` has no derivative.
+    It is the mean of ∇ log p(value | z) ∇ log p(value | z)ᵀ over draws of z from the prior, and over values with the
+    probabilities that the head predicts. It is 0 if `encode` has no derivative.
+
+    Args:
+        bank: heads, among them the head of the attribute.
+        name: name of the attribute.
+        encode: function from z to the input of the heads.
+        z_dim: number of numbers in z.
     """
     raw = bank.raw_outputs((name,))
     signs = normals(0, 0, SENSITIVE_DRAWS, output_count(raw.specs[0]) + 1, stream="distilled/signs").sign()
@@ -340,9 +368,12 @@ def _sensitivity(
 
 
 def _random_root(raw: RawOutputs, outputs: Tensor, signs: Tensor) -> Float[Tensor, "batch outputs"]:
-    """Return random vectors whose second moments are the Fisher information about the outputs in the value.
+    """Return a random vector r for each latent; the mean of r rᵀ over `signs` is the Fisher information of the outputs.
 
-    `signs` are random signs, at least as many a row as there are classes.
+    Args:
+        raw: the head of one attribute.
+        outputs: outputs of this head, (batch, outputs).
+        signs: random numbers 1 or -1, (batch, columns), with at least as many columns as classes.
     """
     if KINDS[raw.specs[0].kind].numeric:
         return torch.ones_like(outputs)
@@ -355,10 +386,18 @@ def _random_root(raw: RawOutputs, outputs: Tensor, signs: Tensor) -> Float[Tenso
 def _directions(
     sensitivity: Float[Tensor, "z_dim z_dim"], scale: Float[Tensor, ""], linear: Float[Tensor, "z_dim outputs"]
 ) -> Float[Tensor, "r z_dim"]:
-    """Return orthogonal rows along which an attribute changes, the most sensitive first.
+    """Return directions of z along which the prediction of an attribute changes, as orthogonal rows, strongest first.
 
-    The sensitivity and the weights `linear` of a linear regression count the same: where outputs depend on all of z a
-    little, the direction of the regression tells more than a few sensitive ones. `scale` is the unit of the outputs.
+    They are computed from the sensitivity and from the weights of a regression, with equal influence. If outputs depend
+    a little on all numbers of z, the direction of the regression is better than a few sensitive directions.
+
+    Args:
+        sensitivity: how much the prediction changes with z, by `_sensitivity`.
+        scale: scale of the outputs, by `_unit_of`.
+        linear: weights of a linear regression of the outputs on z.
+
+    Returns:
+        At most `MOST_DIRECTIONS` directions; none if the prediction does not change with z.
     """
     linear = linear - linear.mean(1, keepdim=True) if linear.shape[1] > 1 else linear
     parts = [sensitivity / scale**2, linear @ linear.t()]
@@ -370,62 +409,52 @@ def _directions(
     return rounded
 
 
-def _started(
-    raw: RawOutputs,
-    bases: list[Tensor],
-    z: Float[Tensor, "n z_dim"],
-    targets: Float[Tensor, "n outputs"],
-    answers: Answers,
-) -> tuple[_Networks, Float[Tensor, "attributes directions n"]]:
-    """Return networks before training, and their inputs: the parts of z along the `bases`.
+def _start(raw: RawOutputs, x: Float[Tensor, "directions n"], targets: Float[Tensor, "n outputs"]) -> _Network:
+    """Return the network with which a training starts: a linear regression of the targets on x.
 
-    They compute linear regressions of the targets: the last layer has no weights yet.
+    The hidden units have no effect yet: their weights to the outputs are 0.
+
+    Args:
+        raw: the head of one attribute.
+        x: inputs of the network, the coordinates of draws of z along directions.
+        targets: outputs that the network is trained to return.
     """
-    r, widest = max(map(len, bases)), max(own.stop - own.start for own in answers.columns)
-    x = z.new_zeros(len(bases), r, len(z))
-    networks = _Networks(*(x.new_zeros(len(bases), *shape) for shape in (
-        (UNITS, r), (UNITS, 1), (widest, UNITS), (widest, r), (widest, 1)
-    )))  # fmt: skip
-    for i, (spec, own, basis) in enumerate(zip(raw.specs, answers.columns, bases, strict=True)):
-        inner, count = len(basis), own.stop - own.start
-        x[i, :inner] = basis @ z.t()
-        with_one = torch.cat([x[i, :inner].t(), torch.ones_like(z[:, :1])], 1)
-        weights = linear_start(with_one, targets[:, own], Answers([spec]))
-        networks.skip[i, :count, :inner], networks.bias[i, :count, 0] = weights[:-1].t(), weights[-1]
-        if inner:
-            units = normals(0, 0, UNITS, inner, stream=f"distilled/units/{spec.name}")
-            networks.first[i, :, :inner] = units.to(z) / math.sqrt(inner)
-    return networks, x
+    name, inner = raw.specs[0].name, len(x)
+    units = normals(0, 0, UNITS, inner, stream=f"distilled/units/{name}") if inner else x.new_zeros(UNITS, 0)
+    (weights,) = linear_starts(_with_one(x.t()), targets, raw)
+    return _Network(
+        units.to(x) / math.sqrt(max(1, inner)), x.new_zeros(UNITS, 1), x.new_zeros(len(weights[0]), UNITS),
+        weights[:-1].t(), weights[-1][:, None],
+    )  # fmt: skip
 
 
-def _trained(
-    networks: _Networks,
-    x: Float[Tensor, "attributes directions n"],
-    targets: Float[Tensor, "outputs n"],
-    answers: Answers,
-    place: Tensor,
-) -> _Networks:
-    """Train networks until their outputs match `targets`; return them with weights rounded to multiples of `GRAIN`.
+def _train(
+    network: _Network, x: Float[Tensor, "directions n"], targets: Float[Tensor, "outputs n"], spec: AttributeSpec
+) -> _Network:
+    """Train a network to return `targets`, and return it with weights rounded to multiples of `GRAIN`.
 
-    The loss compares answers: probabilities and means.
+    The loss compares probabilities (of yes, or of classes) or means, not logits.
 
-    `place` holds the row of each output among the outputs of all networks, fillers included.
+    Args:
+        network: the network before training.
+        x: inputs of the network, the coordinates of draws of z along directions.
+        targets: outputs that the network shall return for these inputs: logits or scaled means.
+        spec: the attribute.
     """
-    goals, shapes = answers(targets), [one.shape for one in networks]
-    flat = torch.cat([one.flatten() for one in networks])
-    parts = flat.split([shape.numel() for shape in shapes])  # views: a step of `flat` changes each
-    networks = _Networks(*(part.view(shape) for part, shape in zip(parts, shapes, strict=True)))
+    goals = answers(targets, spec, 0)
+    flat = torch.cat([weight.flatten() for weight in network])
+    parts = flat.split([weight.numel() for weight in network])  # views: a step of `flat` changes each
+    network = _Network(*(part.view(weight.shape) for part, weight in zip(parts, network, strict=True)))
     first, second = torch.zeros_like(flat), torch.zeros_like(flat)
     for step in range(STEPS):
-        at = step * BATCH % x.shape[2]
-        part, goal = x[:, :, at : at + BATCH], goals[:, at : at + BATCH]
-        outputs, hidden = networks.forward(part)
-        grad = torch.zeros_like(outputs)
-        grad.flatten(0, 1)[place] = (answers(outputs.flatten(0, 1)[place]) - goal) / BATCH
-        slope = torch.cat([one.flatten() for one in networks.slopes(part, hidden, grad)])
+        at = step * BATCH % x.shape[1]
+        part, goal = x[:, at : at + BATCH], goals[:, at : at + BATCH]
+        outputs, hidden = network.forward(part)
+        grad = (answers(outputs, spec, 0) - goal) / BATCH
+        slope = torch.cat([weight.flatten() for weight in network.slopes(part, hidden, grad)])
         first.lerp_(slope, 1 - DECAYS[0])
         second.lerp_(slope.square(), 1 - DECAYS[1])
         mean, spread = first / (1 - DECAYS[0] ** (step + 1)), second / (1 - DECAYS[1] ** (step + 1))
         size = STEP_SIZE * (1 + math.cos(math.pi * step / STEPS)) / 2
         flat.addcdiv_(mean, spread.sqrt_().add_(EPSILON), value=-size)
-    return _Networks(*((one / GRAIN).round() * GRAIN for one in networks))
+    return _Network(*((weight / GRAIN).round() * GRAIN for weight in network))

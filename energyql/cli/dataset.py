@@ -19,30 +19,19 @@ if TYPE_CHECKING:
     from energyql.progress import Report
 
 _MOST_BARS = 12
-"""Largest number of classes with a bar each; for more classes there is one bar for the sum."""
+"""Largest number of classes that have a bar each; with more classes, one bar shows the sum."""
 
 
+@options.with_options()
 def dataset(
-    plan: Annotated[
-        Path, typer.Argument(metavar="PLAN.toml", help="Classes, counts and settings; see docs/datasets.md.")
-    ],
-    save_to: Annotated[
-        str, out_option("A folder, or an address such as s3://bucket/folder; the same command continues it.")
-    ],
-    workers: Annotated[int, typer.Option(min=1, help="Processes that draw; more than one needs Ray.")] = 1,
-    address: Annotated[
-        str | None, typer.Option(help="A Ray cluster, such as auto or host:6379; by default this machine.")
-    ] = None,
-    gpus: Annotated[float, typer.Option(min=0, help="GPUs of each Ray worker; may be a fraction.")] = 0,
-    only_satisfied: Annotated[
-        bool | None, typer.Option("--only-satisfied", help="Replace pictures that the judge rejects.")
-    ] = None,
-    budget: Annotated[
-        int | None, typer.Option(min=1, help="Most samples for each picture, with --only-satisfied; by default 10.")
-    ] = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check the plan, print the estimated cost, write nothing.")
-    ] = False,
+    plan: Annotated[Path, typer.Argument(metavar="PLAN.toml")],
+    save_to: Annotated[str, out_option()],
+    workers: Annotated[int, typer.Option(min=1)] = 1,
+    address: str | None = None,
+    gpus: Annotated[float, typer.Option(min=0)] = 0,
+    only_satisfied: Annotated[bool | None, typer.Option("--only-satisfied")] = None,
+    budget: Annotated[int | None, typer.Option(min=1)] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run")] = False,
     generator: options.Generator = None,
     judge: options.Judge = None,
     allow_plugins: options.AllowPlugins = False,
@@ -52,8 +41,18 @@ def dataset(
 ) -> None:
     """Write a balanced, labelled data set from a plan, on one machine or on many.
 
-    The whole plan is checked before anything is written. A few pictures of each class are drawn first, to estimate the
-    cost. Existing shards are checked and kept.
+    The whole plan is checked before anything is written. A few pictures of up to eight classes are drawn first, to
+    estimate the cost. Existing shards are checked and kept.
+
+    Args:
+        plan: Classes, counts and settings; see docs/datasets.md.
+        save_to: A folder, or an address such as s3://bucket/folder; the same command continues it.
+        workers: Processes that draw; more than one needs Ray.
+        address: A Ray cluster, such as auto or host:6379; by default this machine.
+        gpus: GPUs of each Ray worker; may be a fraction.
+        only_satisfied: Replace pictures that the judge rejects.
+        budget: Most samples for each picture, with --only-satisfied; by default 10.
+        dry_run: Check the plan, print the estimated cost, write nothing.
     """
     from energyql.dataset.plan import Job
     from energyql.dataset.run import DatasetRun, open_plan
@@ -85,12 +84,16 @@ def dataset(
 
 @contextmanager
 def _bars(plan: DatasetPlan, held: dict[str, int], show: bool) -> Iterator[bool | Report]:
-    """Yield a function that shows the progress in bars, with pictures, rate and time left; or False.
+    """Yield a function that shows the progress in bars, with number of pictures, rate and time left.
+
+    There is one bar for all pictures. If the plan has 2 to `_MOST_BARS` classes, there is also a bar for each class.
+    The function is called with the name of a class, and the fraction of its pictures that is done.
 
     Args:
-        plan: the plan; each of its classes gets a bar.
-        held: name of a class -> number of pictures of earlier runs, which count neither for the rate nor the time left.
-        show: whether to show bars.
+        plan: the plan, with the names and sizes of the classes.
+        held: name of a class -> number of pictures that earlier runs drew; they are shown as done, but count for
+            neither the rate nor the time left.
+        show: whether to show bars. If not, `False` is yielded in place of the function.
     """
     if not show:
         yield False

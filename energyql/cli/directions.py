@@ -19,40 +19,19 @@ from energyql.models import DEFAULT_MODEL, packaged_models
 from energyql.pipeline.settings import DirectionMethod
 
 
+@options.with_options()
 def directions(
-    save_to: Annotated[
-        Path, out_option("A folder for the directions and a page of pictures; with --name, the one that holds them.")
-    ] = Path("directions"),
-    method: Annotated[
-        DirectionMethod | None,
-        typer.Option(help="Method; see docs/directions.md. By default ganspace.", show_default=False),
-    ] = None,
-    n: Annotated[int | None, typer.Option("-n", min=1, help="Number of directions, by default 10.")] = None,
-    goals: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAMES",
-            help="For interfacegan, steerability and ganalyze, separated by commas: attributes, edits such as "
-            "zoom,rotation, or numbers. By default all, up to -n.",
-        ),
-    ] = None,
-    labeller: Annotated[
-        str | None,
-        typer.Option(help="For ganalyze: module:function that reads numbers from pictures, in place of the judge."),
-    ] = None,
+    save_to: Annotated[Path, out_option()] = Path("directions"),
+    method: Annotated[DirectionMethod | None, typer.Option(show_default=False)] = None,
+    n: Annotated[int | None, typer.Option("-n", min=1)] = None,
+    goals: Annotated[str | None, typer.Option(metavar="NAMES")] = None,
+    labeller: str | None = None,
     model: Annotated[str, typer.Option("--model", "-m", help=options.SOURCE_HELP)] = DEFAULT_MODEL,
-    layers: Annotated[
-        str | None, typer.Option(help="Layers of W+ to use, for directions and for the pictures: 4-9 or 0,1,7.")
-    ] = None,
+    layers: str | None = None,
     truncation: options.Truncation = None,
     label: FittedLabelOption = None,
-    name: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NUMBER=NAME", help="Make an attribute of a direction in the folder; repeat for more."),
-    ] = None,
-    into: Annotated[
-        Path | None, typer.Option(help="The model folder for the attributes; by default that of --model.")
-    ] = None,
+    name: Annotated[list[str] | None, typer.Option(metavar="NUMBER=NAME")] = None,
+    into: Path | None = None,
     replace: ReplaceOption = False,
     seed: options.Seed = 0,
     generator: options.Generator = None,
@@ -63,12 +42,23 @@ def directions(
     """Find directions along which pictures vary, without labels, and make attributes of those that you name.
 
     Run it first without --name, and open directions.png in the folder. Then give names, such as --name 3=smile.
+
+    Args:
+        save_to: A folder for the directions and a page of pictures; with --name, the one that holds them.
+        method: Method; see docs/directions.md. By default ganspace.
+        n: Number of directions, by default 10.
+        goals: For interfacegan, steerability and ganalyze, separated by commas: attributes, edits such as
+            zoom,rotation, or numbers. By default all, up to -n.
+        labeller: For ganalyze: module:function that reads numbers from pictures, in place of the judge.
+        layers: Layers of W+ to use, for directions and for the pictures: 4-9 or 0,1,7.
+        name: Make an attribute of a direction in the folder; repeat for more.
+        into: The model folder for the attributes; by default that of --model.
     """
     from energyql.attributes.labels import import_labeller
     from energyql.files import sole_writer, write_picture
     from energyql.progress import reporting
     from energyql.training.directions import PAGE, Directions, draw_directions, find_directions, name_directions
-    from energyql.training.target import open_source
+    from energyql.training.target import Source, open_source
 
     if name:
         if any(option is not None for option in (method, n, goals, labeller, layers, truncation, label)):
@@ -93,7 +83,7 @@ def directions(
     if into is not None or replace:
         raise ArgumentError("--into and --replace are for attributes", hint="give them with --name NUMBER=NAME")
 
-    source = open_source(model, generator=generator, allow_plugins=allow_plugins)
+    source = open_source(Source(model, generator, allow_plugins))
     with sole_writer(save_to, "a search for directions"), reporting(not quiet) as report:
         axes = find_directions(
             source, method or "ganspace", n or 10, goals=None if goals is None else read_names(goals),

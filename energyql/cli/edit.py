@@ -12,63 +12,53 @@ import typer
 from rich.markup import escape
 
 from energyql.cli import options
-from energyql.cli.options import out, out_option, read_label, read_names, refuse_files
+from energyql.cli.options import out, out_option, read_names, refuse_files
 from energyql.errors import ArgumentError
 from energyql.files import read_whole
-from energyql.models import DEFAULT_MODEL
 from energyql.pipeline.settings import Noise, Semantics
 
 if TYPE_CHECKING:
     from energyql.editing.settings import Preset
 
 
+@options.with_options("truncation", "label", "batch_size", "allow_weak")
 def edit(
-    queries: Annotated[
-        list[str],
-        typer.Argument(metavar="QUERY...", help="One query per step, in this order.", callback=refuse_files),
-    ],
-    start: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--start",
-            "-s",
-            help="A seed or the path of a photograph, repeated for several; or a folder written by generate, edit or "
-            "invert. By default seed 0.",
-        ),
-    ] = None,
-    save_to: Annotated[
-        Path, out_option("A filmstrip (.png, .jpg), an animation (.gif, .webp), or a folder for everything.")
-    ] = Path("edit.png"),
-    n: Annotated[int | None, typer.Option("-n", min=1, help="Number of pictures of one seed.")] = None,
-    mode: Annotated[
-        str, typer.Option(help="cumulative: keep earlier queries satisfied; alone: use only the query of the step.")
-    ] = "cumulative",
-    keep: Annotated[str, typer.Option(help="Attributes to keep, separated by commas, or everything.")] = "everything",
-    preset: Annotated[str, typer.Option(help="default, lace, lace-reweighted or query-only.")] = "default",
-    weight: Annotated[
-        list[str] | None,
-        typer.Option(metavar="NAME=NUMBER", help="A weight of the preset, repeated for several: near_z=0.01."),
-    ] = None,
-    layers: Annotated[
-        list[str] | None,
-        typer.Option(help="Layers of W+ that may change: 4-9 or 0,1,7; or those of an attribute, repeated: hair=6-8."),
-    ] = None,
-    model: options.Model = DEFAULT_MODEL,
-    generator: options.Generator = None,
-    judge: options.Judge = None,
-    allow_plugins: options.AllowPlugins = False,
-    semantics: Annotated[Semantics | None, typer.Option(help="By default that of the preset.")] = None,
-    strength: Annotated[float | None, typer.Option(help="Multiplies the energy of the query.")] = None,
-    truncation: options.Truncation = None,
-    label: options.Label = None,
-    noise: Annotated[Noise | None, typer.Option(help="const, random or none; by default that of the start.")] = None,
+    queries: Annotated[list[str], typer.Argument(metavar="QUERY...", callback=refuse_files)],
+    start: Annotated[list[str] | None, typer.Option("--start", "-s")] = None,
+    save_to: Annotated[Path, out_option()] = Path("edit.png"),
+    n: Annotated[int | None, typer.Option("-n", min=1)] = None,
+    mode: str = "cumulative",
+    keep: str = "everything",
+    preset: str = "default",
+    weight: Annotated[list[str] | None, typer.Option(metavar="NAME=NUMBER")] = None,
+    layers: list[str] | None = None,
+    *,
+    source: options.Source,
+    semantics: Semantics | None = None,
+    strength: float | None = None,
+    noise: Noise | None = None,
     device: options.Device = "auto",
-    batch_size: options.BatchSize = None,
-    allow_weak: options.AllowWeak = "",
     anyway: options.Anyway = False,
     quiet: options.Quiet = False,
+    **settings: Any,
 ) -> None:
-    """Edit pictures step by step, keep all other attributes, and report those that changed nevertheless."""
+    """Edit pictures step by step, keep all other attributes, and report those that changed nevertheless.
+
+    Args:
+        queries: One query per step, in this order.
+        start: A seed or the path of a photograph, repeated for several; or a folder written by generate, edit or
+            invert. By default seed 0.
+        save_to: A filmstrip (.png, .jpg), an animation (.gif, .webp), or a folder for everything.
+        n: Number of pictures of one seed.
+        mode: cumulative: keep earlier queries satisfied; alone: use only the query of the step.
+        keep: Attributes to keep, separated by commas, or everything.
+        preset: default, lace, lace-reweighted or query-only.
+        weight: A weight of the preset, repeated for several: near_z=0.01.
+        layers: Layers of W+ that may change: 4-9 or 0,1,7; or those of an attribute, repeated: hair=6-8.
+        semantics: By default that of the preset.
+        strength: Multiplies the energy of the query.
+        noise: const, random or none; by default that of the start.
+    """
     from energyql.editing.edit import edit as run
     from energyql.editing.filmstrip import ANIMATION_SUFFIXES
     from energyql.editing.folder import check_place
@@ -79,13 +69,11 @@ def edit(
     with sole_writer(save_to, "an edit") if folder else nullcontext():
         if folder:
             check_place(save_to)
-        opened = options.open_model(model, generator, judge, allow_plugins, device)
         edited = run(
-            read_start(start or ["0"]), queries, n=n, model=opened, mode=mode,
+            read_start(start or ["0"]), queries, n=n, model=source.open(device), mode=mode,
             keep=keep if keep == "everything" else read_names(keep),
             preset=read_preset(preset, weight or []), layers=read_layers(layers or []), semantics=semantics,
-            strength=strength, truncation=truncation, label=read_label(label), noise=noise, device=device,
-            batch_size=batch_size, allow_weak=read_names(allow_weak), anyway=anyway, progress=not quiet,
+            strength=strength, noise=noise, device=device, anyway=anyway, progress=not quiet, **settings,
         )  # fmt: skip
         if folder:
             edited.save(save_to)
@@ -97,26 +85,25 @@ def edit(
         out.print(f"{escape(edited.summary())}\nSaved {escape(str(save_to))}")
 
 
+@options.with_options("truncation", "label", "batch_size")
 def invert(
-    pictures: Annotated[list[Path], typer.Argument(metavar="PICTURE...", help="Cropped square around the centre.")],
-    save_to: Annotated[
-        Path, out_option("A folder, for edit --start; or a picture of the comparison (.png, .jpg, .webp).")
-    ] = Path("inverted"),
-    space: Annotated[
-        str, typer.Option(help="z; w: z and an offset of w; or w+: z and an offset for each layer.")
-    ] = "w",
-    model: options.Model = DEFAULT_MODEL,
-    generator: options.Generator = None,
-    judge: options.Judge = None,
-    allow_plugins: options.AllowPlugins = False,
-    truncation: options.Truncation = None,
-    label: options.Label = None,
+    pictures: Annotated[list[Path], typer.Argument(metavar="PICTURE...")],
+    save_to: Annotated[Path, out_option()] = Path("inverted"),
+    space: str = "w",
+    *,
+    source: options.Source,
     device: options.Device = "auto",
-    batch_size: options.BatchSize = None,
     anyway: options.Anyway = False,
     quiet: options.Quiet = False,
+    **settings: Any,
 ) -> None:
-    """Find the latents that reproduce given pictures."""
+    """Find the latents that reproduce given pictures.
+
+    Args:
+        pictures: Cropped square around the centre.
+        save_to: A folder, for edit --start; or a picture of the comparison (.png, .jpg, .webp).
+        space: z; w: z and an offset of w; or w+: z and an offset for each layer.
+    """
     from energyql.editing.folder import check_place
     from energyql.editing.invert import invert as run
     from energyql.files import check_destination, sole_writer
@@ -126,10 +113,9 @@ def invert(
     with sole_writer(save_to, "an inversion") if folder else nullcontext():
         if folder:
             check_place(save_to)
-        opened = options.open_model(model, generator, judge, allow_plugins, device)
         inverted = run(
-            list(pictures), model=opened, space=space, truncation=truncation, label=read_label(label), device=device,
-            batch_size=batch_size, anyway=anyway, progress=not quiet,
+            list(pictures), model=source.open(device), space=space, device=device, anyway=anyway, progress=not quiet,
+            **settings,
         )  # fmt: skip
         inverted.save(save_to)
     if not quiet:
@@ -139,25 +125,26 @@ def invert(
         out.print(f"Saved {escape(str(save_to))}")
 
 
+@options.with_options("truncation", "label", "seed", "allow_weak")
 def animate(
-    queries: Annotated[
-        list[str], typer.Argument(metavar="QUERY QUERY...", help="At least two, in order.", callback=refuse_files)
-    ],
-    save_to: Annotated[Path, out_option("Ends in .gif or .webp.")] = Path("traversal.webp"),
-    n: Annotated[int, typer.Option("-n", min=1, max=64, help="Paths, side by side.")] = 4,
-    frames: Annotated[int, typer.Option(min=1, max=200, help="Frames from one query to the next.")] = 16,
-    model: options.Model = DEFAULT_MODEL,
-    generator: options.Generator = None,
-    judge: options.Judge = None,
-    allow_plugins: options.AllowPlugins = False,
-    truncation: options.Truncation = None,
-    label: options.Label = None,
-    seed: options.Seed = 0,
+    queries: Annotated[list[str], typer.Argument(metavar="QUERY QUERY...", callback=refuse_files)],
+    save_to: Annotated[Path, out_option()] = Path("traversal.webp"),
+    n: Annotated[int, typer.Option("-n", min=1, max=64)] = 4,
+    frames: Annotated[int, typer.Option(min=1, max=200)] = 16,
+    *,
+    source: options.Source,
     device: options.Device = "auto",
-    allow_weak: options.AllowWeak = "",
     quiet: options.Quiet = False,
+    **settings: Any,
 ) -> None:
-    """Write an animation from samples of one query to samples of the next."""
+    """Write an animation from samples of one query to samples of the next.
+
+    Args:
+        queries: At least two, in order.
+        save_to: Ends in .gif or .webp.
+        n: Paths, side by side.
+        frames: Frames from one query to the next.
+    """
     from energyql.editing.filmstrip import animate as run
     from energyql.editing.filmstrip import check_animation
     from energyql.pipeline.draw import pipeline_for
@@ -167,12 +154,8 @@ def animate(
         raise ArgumentError(
             "an animation needs at least two queries", hint='name two or more: energyql animate "smile" "frown"'
         )
-    opened = options.open_model(model, generator, judge, allow_plugins, device)
-    pipeline, allowed = pipeline_for(opened, device), read_names(allow_weak)
-    prepared = [
-        pipeline.prepare(query, truncation=truncation, label=read_label(label), seed=seed, allow_weak=allowed)
-        for query in queries
-    ]
+    opened = source.open(device)
+    prepared = [pipeline_for(opened, device).prepare(query, **settings) for query in queries]
     stops = [each.run(n, progress=not quiet) for each in prepared]
     run(stops, save_to, model=opened, rows=range(n), frames=frames, device=device, progress=not quiet)
     if not quiet:
@@ -180,34 +163,39 @@ def animate(
 
 
 def read_start(texts: list[str]) -> int | list[int] | Path | list[Path]:
-    """Return the start of an edit in the texts of an option: a seed, seeds, a folder, or paths of pictures.
+    """Return what an edit starts from: a seed, several seeds, a folder of saved results, or paths of pictures.
+
+    A text is a seed if it is a whole number. A single text that is the path of a folder is a folder of results.
+
+    Args:
+        texts: the values of the option --start, such as ["7"], ["results"] or ["a.png", "b.png"].
 
     Raises:
         ArgumentError: seeds and pictures are mixed, or a number is no seed.
     """
     if len(texts) == 1 and os.path.isdir(texts[0]):
         return Path(texts[0])
-    seeds = [seed for text in texts if (seed := read_whole(text)) is not None]
-    for text in texts:
-        number = re.fullmatch(r"[-+]?(?:\d+|\d*\.\d+)", text)
-        if number and read_whole(text) is None and not os.path.exists(text):
+    seeds = [read_whole(text) for text in texts]
+    for text, seed in zip(texts, seeds, strict=True):
+        if seed is None and re.fullmatch(r"[-+]?(?:\d+|\d*\.\d+)", text) and not os.path.exists(text):
             raise ArgumentError(f"{text} is not a seed", hint="a seed is a whole number that is not negative")
-    if len(seeds) == len(texts):
-        return seeds[0] if len(seeds) == 1 else seeds
-    if seeds:
-        raise ArgumentError(
-            "an edit starts from seeds or from photographs, not from both",
-            hint="give --start with seeds, or with paths of photographs",
-        )
+    whole = [seed for seed in seeds if seed is not None]
+    if len(whole) == len(texts):
+        return whole if len(whole) > 1 else whole[0]
+    if whole:
+        hint = "give --start with seeds, or with paths of photographs"
+        raise ArgumentError("an edit starts from seeds or from photographs, not from both", hint=hint)
     return [Path(text) for text in texts]
 
 
 def read_preset(name: str, weights: list[str]) -> Preset:
-    """Return a preset with some of its weights replaced.
+    """Return a preset, the settings of edits, with some of its weights replaced.
+
+    The weights are numbers that tell how much an edit may change, most of them factors of terms of its energy.
 
     Args:
-        name: name of the preset.
-        weights: texts such as near_z=0.01.
+        name: name of the preset, such as "lace".
+        weights: texts such as "near_z=0.01", with the name and the new value of a weight.
 
     Raises:
         ArgumentError: there is no such preset or weight, or a weight is not a number or is out of range.
@@ -229,13 +217,14 @@ def read_preset(name: str, weights: list[str]) -> Preset:
 
 
 def read_layers(texts: list[str]) -> list[int] | dict[str, list[int]] | None:
-    """Return the layers in the texts of an option: of every edit, or attribute -> layers; `None` without a text.
+    """Return the numbers of the layers of the generator that edits may change; `None` if `texts` is empty.
 
     Args:
-        texts: one such as 4-9 or 0,1,7; or several such as hair=6-8.
+        texts: the values of the option --layers. One text such as "4-9" or "0,1,7" gives a list, for all attributes.
+            Texts such as "hair=6-8" give a dict: attribute -> list of layers.
 
     Raises:
-        ArgumentError: a text has another form, or both forms are given.
+        ArgumentError: a text has neither form, or there are texts of both forms.
     """
     if len(texts) == 1 and "=" not in texts[0]:
         return read_rows(texts[0])
@@ -246,7 +235,7 @@ def read_layers(texts: list[str]) -> list[int] | dict[str, list[int]] | None:
 
 
 def read_rows(text: str) -> list[int]:
-    """Return the numbers of layers in a text such as 4-9 or 0,1,7.
+    """Return the numbers of layers in a text such as "4-9" (both included) or "0,1,7".
 
     Raises:
         ArgumentError: the text has another form.

@@ -1,6 +1,6 @@
 """End of a command that fails: one message on standard error, and an exit code.
 
-Messages about wrong arguments of a command are the same for every version of typer.
+Messages about wrong arguments of a command are written here, so that they do not depend on the version of typer.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Literal, NoReturn, TextIO, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 import typer
 from rich.markup import escape
@@ -23,14 +23,17 @@ from energyql.vocabulary import closest
 
 _NO_MEMORY = ("bad_alloc", "can't allocate memory", "out of memory", "annot allocate memory", "failed to map segment")
 """Parts of the messages of torch and of the system about a lack of memory."""
+_NUMBERS = {int: "a whole number", float: "a number"}
+"""Type of an option -> what its value must be, in words."""
 _USAGE: Any = typer.BadParameter.__base__
 """Class of all errors of typer about the arguments of a command; its module differs between versions."""
 
 
 def open_closed() -> None:
-    """Open the null device in place of standard input, output and error if the caller has closed them.
+    """Open the null device in place of standard input, output or error, where the caller has closed the stream.
 
-    Without this Python has no object for them, and the next file that is opened would take their place.
+    Without the null device, `sys.stdout` would be `None`, and the next file that is opened would get the number of the
+    closed stream, so that output is written into that file.
     """
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
@@ -39,41 +42,54 @@ def open_closed() -> None:
 
 @contextmanager
 def reporting_failures() -> Iterator[None]:
-    """End the process with a message if the block raises an error of energyql or of a plugin, or lacks disk or memory.
+    """End the process with a message and an exit code if the block fails for a reason that is no bug of energyql.
 
-    Any other error is a bug, and is raised again.
+    Such failures are an `EnergyQLError`, an error in a plugin, an `OSError`, wrong arguments of the command, and a lack
+    of memory. Any other error is raised again. The message goes to standard error.
     """
     try:
         try:
             yield
         finally:
             sys.stdout.flush()  # here, so that a full disk is reported below
-    except EnergyQLError as error:
-        _fail(type(error).__name__, str(error), error.exit_code)
-    except OSError as error:  # of standard output or of a plugin: this package raises an EnergyQLError for a file
-        if _memory_ended(error):
-            _fail_for_want_of_memory()
-        _fail_in_named_code(error)
-        # Python writes the rest of the output when it ends, which would fail again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        if isinstance(error, BrokenPipeError):  # the reader has ended, such as `head`
-            sys.exit(1)
-        what = f"open {error.filename}" if error.filename else "write standard output"
-        _fail(EnergyQLError.__name__, f"cannot {what}: {error.strerror or error}", EnergyQLError.exit_code)
     except Exception as error:
-        if isinstance(error, _USAGE):
-            wrong = explain_usage(error)
-            _fail(type(wrong).__name__, str(wrong), wrong.exit_code)
-        if not _memory_ended(error):
-            _fail_in_named_code(error)
+        failure = _explain(error)
+        if failure is None:
             raise
-        _fail_for_want_of_memory()
+        if isinstance(error, OSError) and not blame(error):  # Python writes the rest of the output at its end: it fails
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):  # else the reader has ended, such as `head`
+            err.print(f"[bold red]{type(failure).__name__}[/]: {escape(str(failure))}")
+        sys.exit(failure.exit_code)
+
+
+def _explain(error: Exception) -> EnergyQLError | None:
+    """Return an error with a message for the user that tells the same as `error`.
+
+    Return `None` if no such message is known, so that `error` is a bug of energyql.
+    """
+    if isinstance(error, EnergyQLError):
+        return error
+    if isinstance(error, _USAGE):
+        return explain_usage(error)
+    if isinstance(error, MemoryError) or any(text in str(error) for text in _NO_MEMORY):
+        hint = "free some, or raise the limit of the process; fewer pictures and a smaller --batch-size take less"
+        return EnergyQLError("there is not enough memory", hint=hint)
+    if plugin_error := blame(error):
+        return plugin_error
+    if isinstance(error, OSError):  # of standard output or of a plugin: this package raises an EnergyQLError for a file
+        what = f"open {error.filename}" if error.filename else "write standard output"
+        return EnergyQLError(f"cannot {what}: {error.strerror or error}")
+    return None
 
 
 def explain_usage(error: Any) -> ArgumentError:
     """Return an `ArgumentError` for an error of typer about the arguments of a command.
 
-    The values that an option may have are read from its declaration, because typer's messages depend on its version.
+    The possible values of an option are read from its declaration, because the messages of typer differ by version.
+
+    Args:
+        error: the error of typer.
     """
     message, _, hint = error.format_message().rstrip(".").partition(". ")
     parameter, ctx = getattr(error, "param", None), error.ctx
@@ -85,67 +101,43 @@ def explain_usage(error: Any) -> ArgumentError:
     elif message.startswith("Missing"):
         hint = getattr(parameter, "help", None) or ""
     elif parameter is not None:
-        declared = inspect.signature(ctx.command.callback, eval_str=True).parameters[parameter.name].annotation
-        option = parameter.opts[0]
-        if choices := _choices(declared):
+        signature, name = inspect.signature(ctx.command.callback, eval_str=True), parameter.opts[0]
+        inner, option = get_args(signature.parameters[parameter.name].annotation)
+        number = next((words for kind, words in _NUMBERS.items() if kind in (inner, *get_args(inner))), "")
+        low, high = option.min, option.max
+        if choices := _choices(inner):
             quoted = re.search("'(.*)' is not one of", error.message)
             near_choice = closest(quoted[1], choices) if quoted else None
-            message = f"{option} cannot be {quoted[1]!r}" if quoted else f"{option} has no such value"
+            message = f"{name} cannot be {quoted[1]!r}" if quoted else f"{name} has no such value"
             hint = f"{f'did you mean {near_choice}? ' if near_choice else ''}choose {', '.join(choices)}"
-        elif number := _number(declared):
-            message = f"{option} must be {number}"
+        elif number:
+            limits = "" if low is None else f" of at least {low:,}" if high is None else f" from {low:,} to {high:,}"
+            message = f"{name} must be {number}{limits}"
     advice = f"{ctx.command_path} --help describes the command" if ctx else ""
     message, hint = (text[:1].lower() + text[1:] for text in (message, hint.rstrip(".")))
     return ArgumentError(message, hint="\n".join(filter(None, (hint, advice))))
 
 
 def _choices(declared: Any) -> tuple[str, ...]:
-    """Return the values of the `Literal` in the annotation of an option; none without a `Literal`."""
+    """Return the values that the type of an option allows: ("a", "b") for `Literal["a", "b"] | None`.
+
+    Return () if the type has no `Literal`.
+    """
     if get_origin(declared) is Literal:
         return get_args(declared)
     return next((values for part in get_args(declared) if (values := _choices(part))), ())
 
 
-def _number(declared: Any) -> str:
-    """Return which numbers an option may be, in words; "" if it is no number."""
-    inner, option = get_args(declared)
-    kinds = {int: "a whole number", float: "a number"}
-    kind = next((words for kind, words in kinds.items() if kind in (inner, *get_args(inner))), "")
-    low, high = option.min, option.max
-    if not kind or low is high is None:
-        return kind
-    return f"{kind} from {low:,} to {high:,}" if low is not None and high is not None else f"{kind} of at least {low:,}"
+def show_warning(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+    """Print a warning on standard error. The function replaces `warnings.showwarning`.
 
+    A message that is longer than 2000 characters is cut.
 
-def _memory_ended(error: Exception) -> bool:
-    """Return whether an error comes from a lack of memory."""
-    return isinstance(error, MemoryError) or any(text in str(error) for text in _NO_MEMORY)
-
-
-def _fail_for_want_of_memory() -> NoReturn:
-    hint = "free some, or raise the limit of the process; fewer pictures and a smaller --batch-size take less"
-    _fail(EnergyQLError.__name__, f"there is not enough memory\n{hint}", EnergyQLError.exit_code)
-
-
-def _fail_in_named_code(error: Exception) -> None:
-    """End the process with a message if an error comes from code of a plugin."""
-    if (plugin_error := blame(error)) is not None:
-        _fail(type(plugin_error).__name__, str(plugin_error), plugin_error.exit_code)
-
-
-def _fail(kind: str, message: str, code: int) -> NoReturn:
-    err.print(f"[bold red]{kind}[/]: {escape(message)}")
-    sys.exit(code)
-
-
-def show_warning(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    file: TextIO | None = None,
-    line: str | None = None,
-) -> None:
-    """Print a warning on standard error; the arguments are those of `warnings.showwarning`."""
+    Args:
+        message: the warning, or its text.
+        category: class of the warning; warnings about queries and labels are printed as "note".
+        place: file name and line of the code that gave the warning; not printed.
+        more: further arguments of `warnings.showwarning`; not used.
+    """
     kind = "note" if issubclass(category, QueryWarning | LabelWarning) else category.__name__
     err.print(f"[yellow]{kind}[/]: {escape(abridge(str(message), 2000))}")

@@ -14,6 +14,7 @@ import typer
 from rich.markup import escape
 from typer.main import get_command_name
 
+from energyql import __version__
 from energyql.cli import options
 from energyql.cli.dataset import dataset
 from energyql.cli.directions import directions
@@ -29,8 +30,7 @@ from energyql.errors import ArgumentError, EnergyQLError
 from energyql.files import PICTURE_SUFFIXES, check_writable, write_text
 from energyql.kinds import KINDS
 from energyql.models import DEFAULT_MODEL, packaged_models
-from energyql.pipeline.settings import DEFAULT_SEMANTICS, PICTURES
-from energyql.version import __version__
+from energyql.pipeline.settings import DEFAULT_SEMANTICS, PICTURES, settings_of
 
 if TYPE_CHECKING:
     from energyql.attributes.quality import HeadReport
@@ -60,7 +60,7 @@ and look at energyql.png. Then
 
 All commands:
 """
-"""Text that the program prints without a command."""
+"""Text that `energyql` prints if no command follows it; a list of all commands comes after the text."""
 
 
 def _version(show: bool) -> None:
@@ -84,29 +84,18 @@ def _start(
         out.print("\nenergyql COMMAND --help describes a command, and energyql --help lists them.")
 
 
-@options.with_draw_settings("generate")
+@options.with_options(*settings_of("generate"))
 def generate(
     query: options.Query,
-    save_to: Annotated[
-        Path,
-        out_option(
-            "A labelled grid (.png, .jpg, .webp); a folder for everything, which the same command continues; or - for "
-            "a PNG on standard output.",
-            standard=True,
-        ),
-    ] = Path("energyql.png"),
+    save_to: Annotated[Path, out_option(standard=True)] = Path("energyql.png"),
     n: Annotated[
         int | None,
         typer.Option("-n", min=1, help=f"Number of pictures; by default {PICTURES}, or those that the folder holds."),
     ] = None,
-    model: options.Model = DEFAULT_MODEL,
-    generator: options.Generator = None,
-    judge: options.Judge = None,
-    allow_plugins: options.AllowPlugins = False,
-    first: Annotated[int, typer.Option(min=0, help="Number of the first picture, to continue an earlier run.")] = 0,
-    budget: Annotated[
-        int | None, typer.Option(min=1, help="Draw until the judge accepts n pictures, but at most this many.")
-    ] = None,
+    *,
+    source: options.Source,
+    first: Annotated[int, typer.Option(min=0)] = 0,
+    budget: Annotated[int | None, typer.Option(min=1)] = None,
     device: options.Device = "auto",
     as_json: options.Json = False,
     quiet: options.Quiet = False,
@@ -115,6 +104,12 @@ def generate(
     """Draw pictures that satisfy a query.
 
     A folder is written batch by batch, so that a run of any length can be interrupted and continued.
+
+    Args:
+        save_to: A labelled grid (.png, .jpg, .webp); a folder for everything, which the same command continues; or -
+            for a PNG on standard output.
+        first: Number of the first picture, to continue an earlier run.
+        budget: Draw until the judge accepts n pictures, but at most this many.
     """
     from energyql.files import check_destination, sole_writer
     from energyql.pipeline.draw import pipeline_for
@@ -135,34 +130,33 @@ def generate(
         )
     if budget is not None and first:
         raise ArgumentError("a run with a budget starts at its first sample", hint="leave out --first or --budget")
-    opened = options.open_model(model, generator, judge, allow_plugins, device)
-    prepared = pipeline_for(opened, device).prepare(query, **settings)
-    if not standard and not grid and budget is None:
+    prepared, progress = pipeline_for(source.open(device), device).prepare(query, **settings), not quiet
+    if standard or grid:
+        if budget is None:
+            result = prepared.run(count, first=first, progress=progress)
+        else:
+            result = prepared.run_until_satisfied(count, budget=budget, progress=progress)
+        with TemporaryDirectory() as folder:
+            saved = result.save(Path(folder) / "grid.png" if standard else save_to)
+            if standard:
+                sys.stdout.buffer.write(saved.read_bytes())
+    elif budget is None:
         run = FolderRun(save_to, prepared, n, first)
         if len(run) and not quiet:
             removed = f"; {run.removed:,} beyond were removed" if run.removed else ""
             err.print(f"{escape(str(save_to))} holds {len(run):,} samples of this run{removed}")
         with resumable():
-            for _ in run.draw(progress=not quiet):
+            for _ in run.draw(progress=progress):
                 pass
         result = run.verdicts
-    elif budget is None:
-        result = prepared.run(count, first=first, progress=not quiet)
-    elif standard or grid:
-        result = prepared.run_until_satisfied(count, budget=budget, progress=not quiet)
     else:
         with sole_writer(save_to, "a run"):
             check_run(save_to, prepared.provenance | {"budget": budget})
             held = held_samples(save_to)
             count = max(PICTURES, held) if n is None else n
             check_free(save_to, count, held)
-            result = prepared.run_until_satisfied(count, budget=budget, progress=not quiet)
+            result = prepared.run_until_satisfied(count, budget=budget, progress=progress)
             result.save(save_to)
-    if standard:
-        with TemporaryDirectory() as folder:
-            sys.stdout.buffer.write(result.save(Path(folder) / "grid.png").read_bytes())
-    elif grid:
-        result.save(save_to)
     if as_json:
         data = {"saved": str(save_to), "summary": result.summary()} | result.to_dict()
         if not grid:
@@ -170,27 +164,28 @@ def generate(
         print_json(data)
     elif not quiet:
         seconds = result.statistics["seconds_sampling"] + result.statistics["seconds_drawing"]
-        saved = "" if standard else f" Saved {escape(str(save_to))}"
-        (err if standard else out).print(f"{escape(result.summary())} ({seconds:.1f} s).{saved}")
+        place = "" if standard else f" Saved {escape(str(save_to))}"
+        (err if standard else out).print(f"{escape(result.summary())} ({seconds:.1f} s).{place}")
 
 
+@options.with_options("semantics")
 def explain(
     query: options.Query,
-    pilot: Annotated[
-        bool, typer.Option("--pilot", help="Estimate the share of pictures that satisfy it, and the cost of a sample.")
-    ] = False,
-    model: options.Model = DEFAULT_MODEL,
-    generator: options.Generator = None,
-    judge: options.Judge = None,
-    allow_plugins: options.AllowPlugins = False,
-    semantics: options.Semantics = DEFAULT_SEMANTICS,
+    pilot: Annotated[bool, typer.Option("--pilot")] = False,
+    *,
+    source: options.Source,
     as_json: options.Json = False,
+    **settings: Any,
 ) -> None:
-    """Explain a query: canonical text, compiled circuit, or why nothing can satisfy it."""
+    """Explain a query: canonical text, compiled circuit, or why nothing can satisfy it.
+
+    Args:
+        pilot: Estimate the share of pictures that satisfy it, and the cost of a sample.
+    """
     from energyql.pipeline.explain import explain as run
 
-    opened = options.open_model(model, generator, judge, allow_plugins, "auto") if pilot else model
-    explanation = run(query, model=opened, semantics=semantics, pilot=pilot)
+    model = source.open("auto") if pilot else source.model
+    explanation = run(query, model=model, pilot=pilot, **settings)
     if as_json:
         print_json(explanation.to_dict())
     else:
@@ -223,10 +218,8 @@ def attributes(model: options.Model = DEFAULT_MODEL, as_json: options.Json = Fal
             text = f"{values} ({spec.description})" if values and spec.description else values or spec.description
             table.add_row(escape(spec.name), *([_quality(reports.get(spec.name))] if measured else []), escape(text))
     out.print(table)
-    if measured:
-        out.print(escape(f"\nquality: balanced accuracy, or R2 of a range; more: energyql report {model}"))
-    else:
-        out.print("\nThe model has no report on the quality of its heads")
+    more = f"quality: balanced accuracy, or R2 of a range; more: energyql report {model}"
+    out.print(escape(f"\n{more if measured else 'The model has no report on the quality of its heads'}"))
 
 
 def _quality(report: HeadReport | None) -> str:
@@ -235,22 +228,25 @@ def _quality(report: HeadReport | None) -> str:
     return f"{'unknown' if report.score is None else f'{report.score:.2f}'}{' weak' if report.weak else ''}"
 
 
+@options.with_options()
 def score(
     query: options.Query,
-    table: Annotated[Path, typer.Argument(help="A CSV file of predictions, one row per sample; - for standard input.")],
-    save_to: Annotated[
-        Path, out_option("Where to write the ranked rows as CSV; - is standard output.", standard=True, suffix=".csv")
-    ] = Path(STANDARD),
-    top: Annotated[int | None, typer.Option(min=1, help="Write only the best rows.")] = None,
-    semantics: Annotated[
-        Literal["exact", "product", "lace"], typer.Option(help="Rules of the energy; see docs/semantics.md.")
-    ] = DEFAULT_SEMANTICS,
+    table: Path,
+    save_to: Annotated[Path, out_option(standard=True, suffix=".csv")] = Path(STANDARD),
+    top: Annotated[int | None, typer.Option(min=1)] = None,
+    semantics: Literal["exact", "product", "lace"] = DEFAULT_SEMANTICS,
     as_json: options.Json = False,
 ) -> None:
     """Rank the rows of a table of predictions by a query, best first.
 
     Columns: `smile` holds the probability of yes; `hair=black`, `hair=brown`, ... the probability of each class;
     `age` and `age_std` (or `age.mean` and `age.std`) a mean and a standard deviation. Other columns are kept.
+
+    Args:
+        table: A CSV file of predictions, one row per sample; - for standard input.
+        save_to: Where to write the ranked rows as CSV; - is standard output.
+        top: Write only the best rows.
+        semantics: Rules of the energy; see docs/semantics.md.
     """
     from energyql.pipeline.score import rank_table
 
@@ -261,7 +257,7 @@ def score(
         )
     if str(save_to) != STANDARD:
         check_writable(save_to, save_to.parent)
-    # as for a file: a byte-order mark is skipped, and line breaks in cells are kept
+    # standard input is read like a file: a byte-order mark is skipped, and line breaks in cells are kept
     source = TextIOWrapper(sys.stdin.buffer, "utf-8-sig", newline="") if str(table) == STANDARD else table
     ranking = rank_table(query, source, semantics=semantics, top=top)
     if as_json:
@@ -281,7 +277,7 @@ GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
     "Files": (convert, import_heads, export, download, upload),
     "Measuring": (bench, evaluate),
 }
-"""Heading in the help of the program -> its commands."""
+"""Heading in the help of the program -> the commands under it."""
 for group, commands in GROUPS.items():
     for command in commands:
         serves = command in (studio, label)  # which end with Ctrl-C, so no message is printed

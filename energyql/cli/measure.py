@@ -3,63 +3,56 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.markup import escape
 
 from energyql.cli import options
-from energyql.cli.options import Terminal, out, out_option, read_label, read_names, resumable
+from energyql.cli.options import Terminal, out, out_option, read_names, resumable
 from energyql.errors import ArgumentError
-from energyql.models import DEFAULT_MODEL
 from energyql.pipeline.settings import DEFAULT_SAMPLER
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 
-JudgedModelOption = Annotated[
-    str, typer.Option("--model", "-m", help="A packaged model, or a model folder, with a judge.")
-]
 CountOption = Annotated[int, typer.Option("-n", min=2, help="Samples for each query and sampler.")]
 PriorOption = Annotated[int, typer.Option(min=100, help="Random pictures (of the prior), judged once for all queries.")]
 OracleOption = Annotated[int, typer.Option(min=30, help="Exact samples to compare with, for each query.")]
 
 
+@options.with_options("truncation", "label", "seed")
 def bench(
-    queries: Annotated[
-        list[str], typer.Argument(metavar="QUERIES", help="Queries, or files with one query per line (# is a comment).")
-    ],
-    save_to: Annotated[Path, out_option("Folder for results, plots and the state of the run.")] = Path("bench"),
+    queries: Annotated[list[str], typer.Argument(metavar="QUERIES")],
+    save_to: Annotated[Path, out_option()] = Path("bench"),
     n: CountOption = 500,
     prior: PriorOption = 20_000,
     oracle: OracleOption = 1_000,
-    model: JudgedModelOption = DEFAULT_MODEL,
-    generator: options.Generator = None,
-    judge: options.Judge = None,
-    allow_plugins: options.AllowPlugins = False,
-    samplers: Annotated[
-        str, typer.Option(help="Names, separated by commas; also semantics:sampler, sampler@strength, paper.")
-    ] = f"{DEFAULT_SAMPLER},slice,ode,paper",
-    truncation: options.Truncation = None,
-    label: options.Label = None,
-    seed: options.Seed = 0,
+    *,
+    source: options.JudgedSource,
+    samplers: str = f"{DEFAULT_SAMPLER},slice,ode,paper",
     device: options.Device = "auto",
     quiet: options.Quiet = False,
+    **settings: Any,
 ) -> None:
     """Compare samplers on a model: satisfaction, distance to exact samples, diversity, cost.
 
     Exact samples are those of the prior that satisfy the query by the judge. After an interruption the
     same command continues. Writes results.json, results.md and two plots.
+
+    Args:
+        queries: Queries, or files with one query per line (# is a comment).
+        save_to: Folder for results, plots and the state of the run.
+        samplers: Names, separated by commas; also semantics:sampler, sampler@strength, paper.
     """
     from energyql.evaluation.compare import compare_samplers
     from energyql.evaluation.report import NOTE, TABLE_WIDTH, query_table, summary_table
 
     with resumable():
-        opened = options.open_model(model, generator, judge, allow_plugins, device)
         data = compare_samplers(
-            queries, samplers, folder=save_to, model=opened, n=n, prior=prior, oracle=oracle, truncation=truncation,
-            label=read_label(label), seed=seed, device=device, progress=not quiet,
+            queries, samplers, folder=save_to, model=source.open(device), n=n, prior=prior, oracle=oracle,
+            device=device, progress=not quiet, **settings,
         )  # fmt: skip
     if quiet:
         return
@@ -68,43 +61,42 @@ def bench(
     out.print(f"Saved {escape(str(save_to))}: results.json, results.md, satisfied.png, frequency-error.png")
 
 
+@options.with_options("truncation", "label", "seed")
 def evaluate(
-    save_to: Annotated[Path, out_option("Folder for reports, pictures and the state of the run.")] = Path("evaluation"),
+    save_to: Annotated[Path, out_option()] = Path("evaluation"),
     n: CountOption = 200,
-    edits: Annotated[int, typer.Option(min=1, help="Pictures that are edited.")] = 64,
+    edits: Annotated[int, typer.Option(min=1)] = 64,
     prior: PriorOption = 20_000,
     oracle: OracleOption = 500,
-    features: Annotated[str, typer.Option(help="Features of pictures for distances: judge or inception.")] = "judge",
-    inception_weights: Annotated[
-        Path | None, typer.Option(help="Weights of Inception on disk; by default in torch-fidelity's own folder.")
-    ] = None,
-    protocols: Annotated[
-        str, typer.Option(help="Names such as conditional-1,sequential-5, or all; an unknown name lists all names.")
-    ] = "all",
-    setup: Annotated[
-        str | None,
-        typer.Option(help="A published experiment for your own model, such as ffhq; an unknown name lists all names."),
-    ] = None,
-    presets: Annotated[str, typer.Option(help="Presets of edits to compare.")] = "default,lace",
-    model: JudgedModelOption = DEFAULT_MODEL,
-    generator: options.Generator = None,
-    judge: options.Judge = None,
-    allow_plugins: options.AllowPlugins = False,
+    features: str = "judge",
+    inception_weights: Path | None = None,
+    protocols: str = "all",
+    setup: str | None = None,
+    presets: str = "default,lace",
+    *,
+    source: options.JudgedSource,
     samplers: Annotated[
         str | None,
         typer.Option(help=f"Samplers to compare; by default {DEFAULT_SAMPLER},paper, or those of --setup."),
     ] = None,
-    truncation: options.Truncation = None,
-    label: options.Label = None,
-    seed: options.Seed = 0,
     device: options.Device = "auto",
     quiet: options.Quiet = False,
+    **settings: Any,
 ) -> None:
     """Run published experiments on a model, with our settings and the paper's side by side.
 
     Conditional sampling, sequential editing, zero-shot combinations, logical compositions; accuracy by an independent
     judge, Fréchet distance, distance to exact samples, diversity, identity, disentangled edit strength. After an
     interruption the same command continues. Writes evaluation.json and evaluation.md with pictures.
+
+    Args:
+        save_to: Folder for reports, pictures and the state of the run.
+        edits: Pictures that are edited.
+        features: Features of pictures for distances: judge or inception.
+        inception_weights: Weights of Inception on disk; by default in torch-fidelity's own folder.
+        protocols: Names such as conditional-1,sequential-5, or all; an unknown name lists all names.
+        setup: A published experiment for your own model, such as ffhq; an unknown name lists all names.
+        presets: Presets of edits to compare.
     """
     from energyql.evaluation.evaluate import evaluate as run
     from energyql.evaluation.metrics import inception_features
@@ -117,12 +109,11 @@ def evaluate(
             "--inception-weights needs --features inception", hint="add it, or leave out --inception-weights"
         )
     with resumable():
-        opened = options.open_model(model, generator, judge, allow_plugins, device)
         data = run(
-            None if protocols == "all" else read_names(protocols), setup=setup, folder=save_to, model=opened,
-            samplers=samplers, presets=read_names(presets), n=n, edits=edits, prior=prior, oracle=oracle,
-            features=inception_features(inception_weights) if features == "inception" else None,
-            truncation=truncation, label=read_label(label), seed=seed, device=device, progress=not quiet,
+            None if protocols == "all" else read_names(protocols), setup=setup, folder=save_to,
+            model=source.open(device), samplers=samplers, presets=read_names(presets), n=n, edits=edits, prior=prior,
+            oracle=oracle, features=inception_features(inception_weights) if features == "inception" else None,
+            device=device, progress=not quiet, **settings,
         )  # fmt: skip
     if quiet:
         return
@@ -136,7 +127,13 @@ def evaluate(
 
 
 def _print_tables(tables: list[Table], width: int) -> None:
-    """Print tables at least `width` columns wide, and wider if a number would be cut."""
+    """Print tables on a terminal.
+
+    Args:
+        tables: the tables.
+        width: least width of the output, in characters, even if the terminal is narrower. A table in which a number
+            would be cut is printed wider.
+    """
     wide = Terminal(highlight=False, emoji=False)
     wide.width = max(wide.width, width)
     for table in tables:

@@ -1,4 +1,4 @@
-"""The commands of pages: `energyql gallery` writes one, `label` and `studio` serve one, `sample` draws for `label`."""
+"""The commands `gallery`, `label` and `studio`, which make web pages; and `sample`, which draws for `label`."""
 
 from __future__ import annotations
 
@@ -17,35 +17,24 @@ from energyql.cli import options
 from energyql.cli.options import out, out_option, read_label, read_names, resumable
 from energyql.errors import ArgumentError
 from energyql.models import DEFAULT_MODEL
+from energyql.pipeline.settings import settings_of
 
 if TYPE_CHECKING:
-    from energyql.studio.serving import Listening
+    from energyql.studio.web import Listening
 
 
-@options.with_draw_settings("gallery")
+@options.with_options(*settings_of("gallery"))
 def gallery(
-    queries: Annotated[
-        Path | None,
-        typer.Argument(metavar="QUERIES.txt", help="One query, or title: query, per line; # begins a comment."),
-    ] = None,
-    save_to: Annotated[Path, out_option("A folder for index.html, or a path that ends in .html.")] = Path("gallery"),
-    n: Annotated[
-        int | None,
-        typer.Option("-n", min=1, help="Pictures per query; by default 8, 4 in truth tables, 3 in traversals."),
-    ] = None,
-    truth_table: Annotated[
-        list[str] | None, typer.Option(help="All combinations of up to four attributes: smile,glasses,hair=red.")
-    ] = None,
-    traverse: Annotated[
-        tuple[str, str] | None, typer.Option(help="Two queries: steps from a sample of one to one of the other.")
-    ] = None,
-    steps: Annotated[int, typer.Option(min=2, help="Pictures from one query to the other.")] = 8,
-    title: Annotated[str, typer.Option(help="Title of the page.")] = "",
-    about: Annotated[str, typer.Option(help="Text under the title; a blank line begins a new paragraph.")] = "",
-    model: options.Model = DEFAULT_MODEL,
-    generator: options.Generator = None,
-    judge: options.Judge = None,
-    allow_plugins: options.AllowPlugins = False,
+    queries: Annotated[Path | None, typer.Argument(metavar="QUERIES.txt")] = None,
+    save_to: Annotated[Path, out_option()] = Path("gallery"),
+    n: Annotated[int | None, typer.Option("-n", min=1)] = None,
+    truth_table: list[str] | None = None,
+    traverse: tuple[str, str] | None = None,
+    steps: Annotated[int, typer.Option(min=2)] = 8,
+    title: str = "",
+    about: str = "",
+    *,
+    source: options.Source,
     device: options.Device = "auto",
     quiet: options.Quiet = False,
     **settings: Any,
@@ -53,6 +42,16 @@ def gallery(
     """Draw many queries on one self-contained web page: pictures, verdicts, clauses, circuits.
 
     All queries are checked before the first is sampled. The page is written when all are drawn, or not at all.
+
+    Args:
+        queries: One query, or title: query, per line; # begins a comment.
+        save_to: A folder for index.html, or a path that ends in .html.
+        n: Pictures per query; by default 8, 4 in truth tables, 3 in traversals.
+        truth_table: All combinations of up to four attributes: smile,glasses,hair=red.
+        traverse: Two queries: steps from a sample of one to one of the other.
+        steps: Pictures from one query to the other.
+        title: Title of the page.
+        about: Text under the title; a blank line begins a new paragraph.
     """
     from energyql.files import sole_writer
     from energyql.gallery.gallery import Gallery, check_literals, split_literals
@@ -77,9 +76,9 @@ def gallery(
             hint=f"energyql generate {shlex.quote(str(queries))} draws one query",
         )
     questions = [] if queries is None else read_queries(queries)
-    opened = options.open_model(model, generator, judge, allow_plugins, device)
     page = Gallery(
-        n=8 if n is None else n, title=title, about=about, model=opened, device=device, progress=not quiet, **settings,
+        n=8 if n is None else n, title=title, about=about, model=source.open(device), device=device,
+        progress=not quiet, **settings,
     )  # fmt: skip
     tables = [split_literals(text) for text in truth_table or ()]
     for literals in tables:
@@ -101,27 +100,19 @@ def gallery(
         out.print(f"{escape(page.summary())}. Saved {escape(str(target))} ({size_text})")
 
 
+@options.with_options()
 def sample(
     model: options.ModelArgument,
-    save_to: Annotated[Path, out_option("The folder of pictures to make or to add to.")],
-    n: Annotated[int, typer.Option("-n", min=1, help="All random pictures; or, with --unsure, pictures to add.")] = 300,
-    unsure: Annotated[bool, typer.Option("--unsure", help="Add pictures with the least certain predictions.")] = False,
-    by: Annotated[
-        Literal["heads", "teacher"] | None,
-        typer.Option(
-            help="Networks whose certainty counts: by default the teacher of the last training, for which the pool is "
-            "drawn; without a teacher, the heads."
-        ),
-    ] = None,
-    only: Annotated[str | None, typer.Option(help="Attributes whose heads choose, separated by commas.")] = None,
-    labels: Annotated[Path | None, typer.Option(help="CSV: pictures in it are not chosen.")] = None,
-    pool: Annotated[int, typer.Option(min=1, help="Prior samples that --unsure chooses from.")] = 5000,
-    truncation: Annotated[
-        float | None,
-        typer.Option(help="psi of the pictures; by default that of train."),
-    ] = None,
+    save_to: Annotated[Path, out_option()],
+    n: Annotated[int, typer.Option("-n", min=1)] = 300,
+    unsure: Annotated[bool, typer.Option("--unsure")] = False,
+    by: Literal["heads", "teacher"] | None = None,
+    only: str | None = None,
+    labels: Path | None = None,
+    pool: Annotated[int, typer.Option(min=1)] = 5000,
+    truncation: float | None = None,
     label: options.Label = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of the pictures; by default that of the folder, or 0.")] = None,
+    seed: int | None = None,
     generator: options.Generator = None,
     allow_plugins: options.AllowPlugins = False,
     device: options.Device = "auto",
@@ -131,6 +122,18 @@ def sample(
 
     The generator needs no attributes. The name of a file is the number of its picture. The folder and the table of
     `energyql label` record seed and truncation.
+
+    Args:
+        save_to: The folder of pictures to make or to add to.
+        n: All random pictures; or, with --unsure, pictures to add.
+        unsure: Add pictures with the least certain predictions.
+        by: Networks whose certainty counts: by default the teacher of the last training, for which the pool is drawn;
+            without a teacher, the heads.
+        only: Attributes whose heads choose, separated by commas.
+        labels: CSV: pictures in it are not chosen.
+        pool: Prior samples that --unsure chooses from.
+        truncation: psi of the pictures; by default that of train.
+        seed: Seed of the pictures; by default that of the folder, or 0.
     """
     from energyql.labelling.sample import sample_pictures
     from energyql.pipeline.model import choose_device
@@ -150,16 +153,12 @@ def sample(
         )
 
 
+@options.with_options()
 def label(
-    folder: Annotated[Path, typer.Argument(help="A folder of pictures that energyql sample drew.")],
-    attributes: Annotated[
-        str | None,
-        typer.Option(help='Such as "glasses, hair=black|brown|blond, age=0..1"; by default those of the table.'),
-    ] = None,
-    from_folders: Annotated[
-        bool, typer.Option("--from-folders", help="Take labels from sub-folders: glasses, no-glasses, hair=black.")
-    ] = False,
-    save_to: Annotated[Path | None, out_option("The CSV with the labels; by default labels.csv in the folder.")] = None,
+    folder: Path,
+    attributes: str | None = None,
+    from_folders: Annotated[bool, typer.Option("--from-folders")] = False,
+    save_to: Annotated[Path | None, out_option()] = None,
     host: options.Host = "127.0.0.1",
     port: options.Port = 8421,
     allow_host: options.AllowHost = None,
@@ -169,6 +168,12 @@ def label(
     """Label pictures by keyboard on a local page, or take labels from sub-folders.
 
     The table is written after each picture; the same command continues it.
+
+    Args:
+        folder: A folder of pictures that energyql sample drew.
+        attributes: Such as "glasses, hair=black|brown|blond, age=0..1"; by default those of the table.
+        from_folders: Take labels from sub-folders: glasses, no-glasses, hair=black.
+        save_to: The CSV with the labels; by default labels.csv in the folder.
     """
     from energyql.files import check_writable, real_path, sole_writer
     from energyql.labelling.folder import LABELS, PictureFolder
@@ -186,8 +191,8 @@ def label(
             sheet = labels_from_folders(pictures, table)
         out.print(f"{len(sheet.rows())} pictures are labelled in {escape(str(table))}")
         return
-    with options.needing_studio("the page for labels"):
-        from energyql.labelling.app import serve
+    options.check_studio("the page for labels")
+    from energyql.labelling.app import serve
 
     def ready(listening: Listening) -> None:
         after = f"Ctrl+C ends it; {table} has the labels."
@@ -198,10 +203,9 @@ def label(
         serve(sheet, host=host, port=port, allowed=allow_host or [], token=token, ready=ready)
 
 
+@options.with_options()
 def studio(
-    model: Annotated[
-        list[str] | None, typer.Option("--model", "-m", help="A packaged model, or a model folder; repeat for more.")
-    ] = None,
+    model: Annotated[list[str] | None, typer.Option("--model", "-m")] = None,
     generator: options.Generator = None,
     judge: options.Judge = None,
     allow_plugins: options.AllowPlugins = False,
@@ -210,24 +214,29 @@ def studio(
     allow_host: options.AllowHost = None,
     token: options.Token = None,
     open_page: options.OpenPage = False,
-    most: Annotated[int, typer.Option("--max-n", min=1, max=512, help="Most pictures of one request.")] = 64,
-    seconds: Annotated[float, typer.Option("--timeout", min=1, help="Seconds that one request may run.")] = 120,
-    waiting: Annotated[int, typer.Option("--queue", min=1, help="Requests that may wait.")] = 8,
+    most: Annotated[int, typer.Option("--max-n", min=1, max=512)] = 64,
+    seconds: Annotated[float, typer.Option("--timeout", min=1)] = 120,
+    waiting: Annotated[int, typer.Option("--queue", min=1)] = 8,
     device: options.Device = "auto",
 ) -> None:
     """Serve a web page for queries: pictures, edits step by step, links that restore everything.
 
     The page loads nothing from other servers. Only this machine can reach it, unless --host says otherwise. See
     docs/studio.md.
+
+    Args:
+        model: A packaged model, or a model folder; repeat for more.
+        most: Most pictures of one request.
+        seconds: Seconds that one request may run.
+        waiting: Requests that may wait.
     """
-    with options.needing_studio("the studio"):
-        from energyql.studio.limits import Limits
-        from energyql.studio.serving import serve
+    options.check_studio("the studio")
+    from energyql.pipeline.model import load_model
+    from energyql.studio.limits import Limits
+    from energyql.studio.serving import serve
 
     def ready(listening: Listening) -> None:
         options.announce(listening, open_page, before="The studio is at", after="Ctrl+C ends it.")
-
-    from energyql.pipeline.model import load_model
 
     models = model or [DEFAULT_MODEL]
     if len(models) > 1 and (generator, judge) != (None, None):

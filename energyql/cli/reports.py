@@ -54,7 +54,14 @@ def _judge_as_json(judge: JudgeReport) -> dict[str, Any]:
 
 
 def print_reports(reports: Mapping[str, HeadReport]) -> None:
-    """Print the quality of heads, by attribute, with 95 % intervals, and why weak heads are weak."""
+    """Print the quality of the head of each attribute, with the 95 % interval of the quality.
+
+    For a weak head, which queries refuse, the reason is printed too: for example, the head is not clearly better than
+    chance, or its quality is unknown.
+
+    Args:
+        reports: attribute -> quality of its head.
+    """
     for name, each in reports.items():
         _print_quality(name, each, "")
         if teacher := each.details.get("teacher"):
@@ -64,7 +71,14 @@ def print_reports(reports: Mapping[str, HeadReport]) -> None:
 
 
 def print_judge(title: str, reports: Mapping[str, HeadReport]) -> None:
-    """Print the quality of a judge, by attribute, with 95 % intervals, and which of its verdicts say little."""
+    """Print the quality of a judge for each attribute, with the 95 % interval of the quality.
+
+    For an attribute at which the judge is not clearly better than chance, "weak" is printed too.
+
+    Args:
+        title: heading, such as "The new judge".
+        reports: attribute -> quality of the judge.
+    """
     out.print(f"[bold]{escape(title)}[/], on labels of pictures that it did not learn from:")
     for name, each in reports.items():
         _print_quality(name, each, "  ")
@@ -85,12 +99,12 @@ def _print_quality(name: str, report: HeadReport, indent: str) -> None:
 
 
 def print_trained_judge(judge: str | None, reports: Mapping[str, HeadReport], unmeasured: str) -> None:
-    """Print the quality of the judge of a training.
+    """Print the quality of the judge that a training used or made, and which attributes it does not judge.
 
     Args:
-        judge: name of a judge that the user gave; `None` for one that was trained.
+        judge: name of the judge that the user named; `None` for a judge that was trained.
         reports: attribute -> quality of the judge.
-        unmeasured: why a judge that the user gave was not measured; "" if it was.
+        unmeasured: why a judge that the user named was not measured; "" if it was measured.
     """
     if judge is None:
         left = [name for name, each in reports.items() if not each.judges]
@@ -106,11 +120,15 @@ def print_trained_judge(judge: str | None, reports: Mapping[str, HeadReport], un
 
 
 def describe_teacher(teacher: Mapping[str, Any], measure: str) -> str:
-    """Return in one line what a head learnt from a teacher, a network that labels further pictures; see `teach`.
+    """Return a line that tells whether a head was trained only on labels by hand, or also on labels of a teacher.
+
+    A teacher is a network that is trained on the pictures labelled by hand, and labels further pictures.
 
     Args:
-        teacher: the details of the teacher in the report of the head.
-        measure: name of the measure of its quality.
+        teacher: a dict of three values. "pictures" is the number of pictures that the teacher labelled for the head (0
+            if the teacher was not clearly better than chance). "score" is the quality of the teacher, and "samples" is
+            the number of labels on which the quality was measured.
+        measure: name of the measure of quality, such as "balanced accuracy".
     """
     if not teacher["pictures"]:
         return "learnt from labels by hand alone: a network that read the pictures was not clearly better than chance"

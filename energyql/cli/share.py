@@ -9,38 +9,33 @@ import typer
 from rich.markup import escape
 
 from energyql.cli import options
-from energyql.cli.options import out, out_option, read_label, read_names
+from energyql.cli.options import out, out_option
 from energyql.errors import ArgumentError
 from energyql.files import check_writable, naming_target
 from energyql.models import DEFAULT_MODEL
-from energyql.pipeline.settings import DEFAULT_SEMANTICS
 
 
+@options.with_options()
 def convert(
-    checkpoint: Annotated[
-        str,
-        typer.Argument(
-            help="A file of StyleGAN2, 3 or XL, R3GAN, FastGAN or projected GAN: .pkl, .pt, .pth or .safetensors."
-        ),
-    ],
-    save_to: Annotated[Path, out_option("The model folder to write.")],
-    name: Annotated[str, typer.Option(help="Name of the model; by default that of the file.")] = "",
-    truncation: Annotated[
-        float | None,
-        typer.Option(min=0, max=1, help="Default psi of the model; if not given, 0.7, or 1 for R3GAN and FastGAN."),
-    ] = None,
-    lr_mlp: Annotated[
-        float | None,
-        typer.Option(help="Learning-rate multiplier of the mapping network, if the file does not hold it."),
-    ] = None,
-    conv_clamp: Annotated[
-        float | None, typer.Option(help="Limit of activations, or inf for none, if the file does not hold it.")
-    ] = None,
+    checkpoint: str,
+    save_to: Annotated[Path, out_option()],
+    name: str = "",
+    truncation: Annotated[float | None, typer.Option(min=0, max=1)] = None,
+    lr_mlp: float | None = None,
+    conv_clamp: float | None = None,
 ) -> None:
-    """Convert a published checkpoint to a model folder. No code in the checkpoint is executed."""
+    """Convert a published checkpoint to a model folder. No code in the checkpoint is executed.
+
+    Args:
+        checkpoint: A file of StyleGAN2, 3 or XL, R3GAN, FastGAN or projected GAN: .pkl, .pt, .pth or .safetensors.
+        save_to: The model folder to write.
+        name: Name of the model; by default that of the file.
+        truncation: Default psi of the model; if not given, 0.7, or 1 for R3GAN and FastGAN.
+        lr_mlp: Learning-rate multiplier of the mapping network, if the file does not hold it.
+        conv_clamp: Limit of activations, or inf for none, if the file does not hold it.
+    """
     from energyql.files import sole_writer
-    from energyql.generators.load import load_generator
-    from energyql.pipeline.model import save_converted
+    from energyql.generators.load import load_generator, save_converted
 
     source = Path(checkpoint)
     if source.is_dir():
@@ -54,40 +49,45 @@ def convert(
     out.print(escape(f"Saved {save_to}: kind {type(generator).__name__}, {sizes}, parameters {parameters}"))
 
 
+@options.with_options("semantics", "truncation", "label", "allow_weak")
 def export(
     query: options.Query,
-    save_to: Annotated[Path, out_option("The ONNX model to write (.onnx).")] = Path("energy.onnx"),
+    save_to: Annotated[Path, out_option()] = Path("energy.onnx"),
     model: options.Model = DEFAULT_MODEL,
     generator: options.Generator = None,
     allow_plugins: options.AllowPlugins = False,
-    semantics: options.Semantics = DEFAULT_SEMANTICS,
-    truncation: options.Truncation = None,
-    label: options.Label = None,
-    allow_weak: options.AllowWeak = "",
+    **settings: Any,
 ) -> None:
     """Write the energy of a query as an ONNX model, which other programs can sample.
 
     It maps z (batch, z_dim) to energies (batch,), in nats, lower is better: -log P(query | z).
+
+    Args:
+        save_to: The ONNX model to write (.onnx).
     """
     from energyql.pipeline.export import export_energy
 
     check_writable(save_to, save_to.parent)
-    energy = export_energy(
-        query, model=options.open_model(model, generator, None, allow_plugins, "cpu"), device="cpu",
-        semantics=semantics, truncation=truncation, label=read_label(label), allow_weak=read_names(allow_weak),
-    )  # fmt: skip
+    opened = options.Source(model, generator, None, allow_plugins).open("cpu")
+    energy = export_energy(query, model=opened, device="cpu", **settings)
     energy.to_onnx(save_to)
     out.print(escape(f"Saved {save_to}: from z (batch, {energy.metadata['z_dim']}) to energies (batch,), in nats"))
 
 
+@options.with_options()
 def download(
-    name: Annotated[str, typer.Argument(help="A model of a hub: owner/name.")],
-    save_to: Annotated[Path | None, out_option("The model folder to write; by default NAME without the owner.")] = None,
-    revision: Annotated[str | None, typer.Option(help="A branch, a tag or a commit.")] = None,
+    name: str,
+    save_to: Annotated[Path | None, out_option()] = None,
+    revision: str | None = None,
 ) -> None:
     """Download a model from a hub into a folder, for --model. Only data and the card are downloaded, never code.
 
     The hub is that of huggingface_hub; HF_ENDPOINT and HF_TOKEN apply.
+
+    Args:
+        name: A model of a hub: owner/name.
+        save_to: The model folder to write; by default NAME without the owner.
+        revision: A branch, a tag or a commit.
     """
     from energyql.models.hub import download_to
 
@@ -96,22 +96,23 @@ def download(
     out.print(escape(f'Saved {folder}; energyql generate "..." --model {folder} draws with it'))
 
 
+@options.with_options()
 def upload(
-    model: Annotated[str, typer.Argument(help="A model folder, or a packaged model.")],
-    name: Annotated[str, typer.Argument(help="The repository on the hub: owner/name; created if it does not exist.")],
-    license_: Annotated[
-        str | None,
-        typer.Option(
-            "--license",
-            help="Licence of the weights in the form of hubs, such as apache-2.0; by default that of the card.",
-        ),
-    ] = None,
-    private: Annotated[
-        bool, typer.Option("--private", help="Make a new repository private, and refuse one that is public.")
-    ] = False,
-    message: Annotated[str | None, typer.Option(help="Message of the commit.")] = None,
+    model: str,
+    name: str,
+    license_: Annotated[str | None, typer.Option("--license")] = None,
+    private: Annotated[bool, typer.Option("--private")] = False,
+    message: str | None = None,
 ) -> None:
-    """Upload a model to a hub, with a card of its attributes and their quality. HF_TOKEN must allow writing."""
+    """Upload a model to a hub, with a card of its attributes and their quality. HF_TOKEN must allow writing.
+
+    Args:
+        model: A model folder, or a packaged model.
+        name: The repository on the hub: owner/name; created if it does not exist.
+        license_: Licence of the weights in the form of hubs, such as apache-2.0; by default that of the card.
+        private: Make a new repository private, and refuse one that is public.
+        message: Message of the commit.
+    """
     from energyql.pipeline.model import load_model
 
     url = load_model(model).push_to_hub(name, license=license_, private=private, message=message)

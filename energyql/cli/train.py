@@ -87,22 +87,16 @@ def train(
 
     options.check_sources(labels=labels, labeller=labeller, prompts=prompts, styleflow=styleflow)
     if latents is not None and labels is None:
-        raise ArgumentError(
-            "--latents belongs to --labels", hint="give the table of labels with --labels, or leave out --latents"
-        )
+        raise ArgumentError("--latents belongs to --labels", hint="give the table of labels with --labels")
     psi, where, condition = _truncation(truncation), choose_device(device), fitted_label(label)
-    chosen = None if only is None else list(read_names(only))
-    source: Any
-    if styleflow is not None:
-        source = read_styleflow(styleflow, chosen)
-    else:
-        source = options.read_picture_labels(
-            labels, latents, labeller, prompts,
-            clip_model=clip_model, clip_weights=clip_weights, clip_margin=clip_margin, device=where,
-        )  # fmt: skip
+    attributes = None if only is None else list(read_names(only))
+    source: Any = read_styleflow(styleflow, attributes) if styleflow is not None else options.read_picture_labels(
+        labels, latents, labeller, prompts,
+        clip_model=clip_model, clip_weights=clip_weights, clip_margin=clip_margin, device=where,
+    )  # fmt: skip
     with resumable():
         trained = train_attributes(
-            model, source, save_to, kinds=_kinds(kind), only=chosen, count=n, space=space, truncation=psi,
+            model, source, save_to, kinds=_kinds(kind), only=attributes, count=n, space=space, truncation=psi,
             label=condition, seed=seed, replace=replace, generator=generator, allow_plugins=allow_plugins,
             judge=None if judge == NO_JUDGE else judge,
             settings=HeadSettings(steps=steps, hidden=hidden, balance=balance), device=where, progress=not quiet,
@@ -111,9 +105,9 @@ def train(
     if quiet:
         return
     print_reports(trained.report)
-    for name, each in trained.report.items():
-        if "round" in each.details:
-            out.print(f"{escape(name)}: {describe_gain(each.details['round'])}")
+    for name, report in trained.report.items():
+        if "round" in report.details:
+            out.print(f"{escape(name)}: {describe_gain(report.details['round'])}")
     if judge != NO_JUDGE:
         print_trained_judge(None if judge == TRAIN else judge, trained.judge_report, trained.judge_unmeasured)
     out.print(f"Saved {escape(str(trained.folder))}; see report.png there")
@@ -196,37 +190,52 @@ def import_heads(
     if heads.suffix.lower() == ".npy":
         if len(specs) != 1:
             raise ArgumentError("a boundary has one attribute", hint="give --attribute once")
-        name, spec = next(iter(specs.items()))
-        networks = {name: import_boundary(heads, spec)}
+        networks = {name: import_boundary(heads, spec) for name, spec in specs.items()}
         out.print("[yellow]note[/]: a boundary has no scale, so its probabilities are not calibrated")
     else:
         networks = import_lace(heads, specs)
-    psi = _truncation(truncation) or (1.0, 1.0)
     bank = add_heads(
-        model, specs, networks, save_to, space=space, truncation=psi,
+        model, specs, networks, save_to, space=space, truncation=_truncation(truncation) or (1.0, 1.0),
         label=fitted_label(label), replace=replace, generator=generator, allow_plugins=allow_plugins,
     )  # fmt: skip
     out.print(f"Saved {escape(', '.join(networks))}; the model has {len(bank.vocabulary)} attributes now")
 
 
 def fitted_label(text: str | None) -> int | list[float] | str | None:
-    """Return the label that heads are fitted under: "random", or as `read_label` returns it."""
+    """Return the label of the generator with which pictures for training heads are drawn.
+
+    It is a class, 3 for "3"; or numbers, [0.5, 0.5] for "0.5,0.5"; or "random", a random class for each picture. For
+    `None` (the option is not given), return `None`.
+
+    Raises:
+        ArgumentError: the text is no label.
+    """
     return text if text == "random" else read_label(text)
 
 
 def _truncation(text: str | None) -> tuple[float, float] | None:
+    """Return the range (low, high) of the truncation psi in a text: (0.5, 1) for "0.5:1", (0.7, 0.7) for "0.7".
+
+    For `None` (the option is not given), return `None`.
+
+    Raises:
+        ArgumentError: the text has another form.
+    """
     if text is None:
         return None
     try:
-        numbers = [float(part) for part in text.split(":")]
-        if len(numbers) in (1, 2):
-            return numbers[0], numbers[-1]
+        low, high = map(float, text.split(":") if ":" in text else (text, text))
     except ValueError:
-        pass
-    raise ArgumentError(f"truncation is a number, or a range such as 0.5:1, not {text!r}")
+        raise ArgumentError(f"truncation is a number, or a range such as 0.5:1, not {text!r}") from None
+    return low, high
 
 
 def _kinds(texts: list[str] | None) -> dict[str, Kind]:
+    """Return a dict, attribute -> kind, for texts such as "age=continuous"; an empty dict for `None`.
+
+    Raises:
+        ArgumentError: a text has another form, or there is no such kind.
+    """
     kinds: dict[str, Kind] = {}
     for text in texts or []:
         name, _, kind = text.rpartition("=")
@@ -238,6 +247,11 @@ def _kinds(texts: list[str] | None) -> dict[str, Kind]:
 
 
 def _attribute(text: str) -> AttributeSpec:
+    """Return the attribute that a text describes.
+
+    The text is a name for a yes/no attribute ("smile"), a name and a kind ("age=continuous"), or a name and the values
+    of a categorical attribute ("hair=black,brown").
+    """
     name, equals, what = text.partition("=")
     if not equals or what in KINDS:
         return AttributeSpec(name, cast(Kind, what or "yes/no"))

@@ -1,4 +1,4 @@
-"""Destinations of data sets: folders, and object stores by fsspec. Both replace whole files only."""
+"""Destinations of data sets: folders, and object stores by fsspec. In both, no file is ever half written."""
 
 from __future__ import annotations
 
@@ -7,32 +7,33 @@ import hashlib
 import os
 import random
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import partial
 from importlib import import_module
 from pathlib import Path
 from tempfile import NamedTemporaryFile, gettempdir
-from typing import IO, Any, Protocol, TypeVar
+from typing import IO, Any, TypeVar
 
-from energyql.errors import ArgumentError, DataError, EnergyQLError, ModelError
-from energyql.files import check_writable, fingerprint, naming_source, naming_target, replacing, sole_writer, sweep
+from energyql.errors import ArgumentError, DataError, EnergyQLError
+from energyql.files import check_writable, naming_source, naming_target, replacing, sole_writer, sweep
 
 PATIENCE = 300.0
 """Seconds for which a failed call of a store is repeated."""
 _FIRST_PAUSE = 0.5
-"""Seconds before the first repetition; the pause doubles each time."""
+"""Seconds before the first repetition; each further pause is twice as long as the last one."""
 _LONGEST_PAUSE = 30.0
 """Seconds of the longest pause between repetitions."""
 _SUFFIXES = (".json", ".jsonl", ".md", ".parquet", ".tar")
-"""Suffixes of the files of a data set; a folder may not have them."""
+"""Suffixes of the files of a data set; no folder in a destination may have such a suffix."""
 _AT_ONCE = 64
-"""Number of files that one call of a store reads."""
+"""Largest number of files that one call of a store reads."""
 _LIBRARIES = {
     "s3": 'pip install "s3fs>=2024.2"',
     "gs": 'pip install "gcsfs>=2024.2"',
 }
-"""Protocol -> command that installs its library."""
+"""Protocol of an address -> command that installs the library for it."""
 _REFUSALS = ("NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError", "ParamValidationError")
 """Classes of errors of the stores' libraries, by name, after which no call is repeated."""
 _LASTING = (errno.EACCES, errno.EPERM, errno.EINVAL, errno.ENOSPC, errno.EROFS)
@@ -40,88 +41,151 @@ _LASTING = (errno.EACCES, errno.EPERM, errno.EINVAL, errno.ENOSPC, errno.EROFS)
 Value = TypeVar("Value")
 
 
-class Destination(Protocol):
-    """A place for files with names such as `shards/000001.tar`.
+class Destination(ABC):
+    """A folder or a store to which a data set is written, as files with names such as `shards/000001.tar`.
 
     Attributes:
-        name: path or address, for messages.
+        name: path of the folder or address of the store, for messages.
     """
 
     name: str
 
-    def check(self) -> None:
-        """Check, before any work is done, that files can be written.
+    def check(self) -> None:  # noqa: B027
+        """Check that files can be written, without writing one, before any work is done. The default does nothing.
 
         Raises:
-            ArgumentError: they cannot.
+            ArgumentError: files cannot be written.
         """
 
     def alone(self) -> AbstractContextManager[Any]:
-        """Return a context manager that keeps other writers away, if the destination has locks.
+        """Return a context manager during which no other process can write a data set to this destination.
+
+        For a store, which has no locks, the context manager does nothing. Several processes that write the same plan do
+        no harm, because they write the same bytes.
 
         Raises:
-            ArgumentError: on entry, if another process writes there.
+            ArgumentError: on entry, if another process is writing to a folder.
         """
+        return nullcontext()
 
+    @abstractmethod
     def sizes(self) -> dict[str, int]:
         """Return name -> size in bytes of each file; temporary and hidden files are left out.
 
         Raises:
-            DataError: a folder or a special file has the name of a file.
+            DataError: in a folder, a sub-folder or a special file (such as a socket) is where a file should be.
+            ArgumentError: a store refuses or does not respond.
         """
 
     def read(self, names: Collection[str]) -> Iterator[tuple[str, bytes]]:
         """Yield pairs (name, content) of files, in the order of `names`.
 
         Raises:
-            DataError, ArgumentError: a file is missing or cannot be read.
+            DataError: a file of a folder is missing or cannot be read.
+            ArgumentError: a file of a store is missing or cannot be read.
         """
+        for name in names:
+            yield name, self.reading(name, lambda file: file.read())
 
+    @abstractmethod
     def reading(self, name: str, use: Callable[[IO[bytes]], Value]) -> Value:
-        """Return `use(file)` for a file that is open for reading; after a failure of the store `use` is called again.
+        """Open a file for reading, and return `use(file)`.
 
-        Raises:
-            DataError, ArgumentError: the file is missing or cannot be read.
-        """
-
-    def writing(self, name: str) -> Any:
-        """Return a context manager that yields a path on this machine; the file written there becomes file `name`.
-
-        The file appears as a whole, or not at all if the block fails.
-        """
-
-    def mark(self, name: str) -> str:
-        """Return the destination's own mark of a file's content, an ETag, or "" if it has none."""
-
-    def holds(self, name: str, sha256: str, mark: str) -> bool:
-        """Return whether a file has this content.
+        A store does both again after a failure that may pass, so `use` may be called several times.
 
         Args:
             name: name of the file.
-            sha256: SHA-256 of the content, hexadecimal, with which the file is compared if `mark` is empty.
-            mark: the mark of the content, with which the mark of the file is compared; see `mark`.
+            use: function that reads the open file.
+
+        Raises:
+            DataError: the file of a folder is missing or cannot be read.
+            ArgumentError: the file of a store is missing or cannot be read.
         """
 
+    @abstractmethod
+    def writing(self, name: str) -> AbstractContextManager[Path]:
+        """Return a context manager that yields a temporary path, to which the block writes the content of file `name`.
+
+        File `name` gets the content at the end of the block, as a whole. If the block fails, file `name` is unchanged.
+
+        Raises:
+            ArgumentError: the file cannot be written.
+        """
+
+    def mark(self, name: str) -> str:
+        """Return the ETag of a file, a text with which a store identifies the content; "" if there is none.
+
+        With the ETag the content can be compared without reading the file. Folders have no ETags.
+
+        Raises:
+            ArgumentError: the file of a store is missing, or the store does not respond.
+        """
+        return ""
+
+    def holds(self, name: str, sha256: str, mark: str) -> bool:
+        """Return whether a file has a certain content. Return `False` if a folder lacks the file.
+
+        Args:
+            name: name of the file.
+            sha256: SHA-256 of the content, hexadecimal. The whole file is read and compared with it, but only if `mark`
+                is "" or the file has no ETag now.
+            mark: ETag that the file had when the content was written; "" if none. If the file has an ETag now, only the
+                two ETags are compared.
+
+        Raises:
+            ArgumentError: a store lacks the file, or does not respond.
+        """
+        if mark and (own := self.mark(name)):
+            return own == mark
+        with suppress(DataError):  # the file of a folder is missing
+            return self.reading(name, _digest) == sha256
+        return False
+
+    @abstractmethod
     def remove(self, names: Collection[str]) -> None:
-        """Remove the files of these names; missing ones are skipped."""
+        """Remove the files called `names`; names of missing files are skipped."""
 
 
-class Folder:
-    """A folder of this machine, or of a file system that several share."""
+def _digest(file: IO[bytes]) -> str:
+    sha = hashlib.sha256()
+    while block := file.read(1 << 22):
+        sha.update(block)
+    return sha.hexdigest()
+
+
+class Folder(Destination):
+    """A folder of this machine, or of a file system that several machines share.
+
+    Args:
+        path: path of the folder.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path, self.name = path, str(path)
 
     def check(self) -> None:
-        """See `Destination`."""
+        """Check that files can be written in the folder, without writing one.
+
+        Raises:
+            ArgumentError: files cannot be written.
+        """
         check_writable(self.path, self.path)
 
     def alone(self) -> AbstractContextManager[Any]:
-        """See `Destination`."""
+        """Return a context manager that locks the folder against other processes.
+
+        Raises:
+            ArgumentError: on entry, if another process is writing to the folder.
+        """
         return sole_writer(self.path, "a data set")
 
     def sizes(self) -> dict[str, int]:
-        """See `Destination`."""
+        """Return name -> size in bytes of each file; temporary and hidden files are left out.
+
+        Raises:
+            DataError: there is a special file (such as a socket), or a sub-folder whose name ends in .tar, .json or
+                another suffix in `_SUFFIXES`.
+        """
         by_name = {}
         with naming_source(self.path, DataError):
             for root, folders, names in os.walk(self.path):
@@ -136,37 +200,37 @@ class Folder:
                         raise DataError(f"{path} is {what}", hint="remove it, or name another place")
         return by_name
 
-    def read(self, names: Collection[str]) -> Iterator[tuple[str, bytes]]:
-        """See `Destination`."""
-        for name in names:
-            with naming_source(self.path / name, DataError):
-                yield name, (self.path / name).read_bytes()
-
     def reading(self, name: str, use: Callable[[IO[bytes]], Value]) -> Value:
-        """See `Destination`."""
+        """Open a file for reading, and return `use(file)`.
+
+        Args:
+            name: name of the file.
+            use: function that reads the open file.
+
+        Raises:
+            DataError: the file is missing or cannot be read.
+        """
         with naming_source(self.path / name, DataError), (self.path / name).open("rb") as file:
             return use(file)
 
     @contextmanager
     def writing(self, name: str) -> Iterator[Path]:
-        """See `Destination`."""
+        """Yield a temporary path in the folder. At the end of the block, the temporary file becomes file `name`.
+
+        Raises:
+            ArgumentError: the file cannot be written.
+        """
         with replacing(self.path / name) as path:
             yield path
             with path.open("rb") as file:
                 os.fsync(file.fileno())  # so that no manifest without its shards is left after a power failure
 
-    def mark(self, name: str) -> str:
-        """See `Destination`."""
-        return ""
-
-    def holds(self, name: str, sha256: str, mark: str) -> bool:
-        """See `Destination`."""
-        with suppress(ModelError):
-            return fingerprint(self.path / name) == sha256
-        return False
-
     def remove(self, names: Collection[str]) -> None:
-        """See `Destination`."""
+        """Remove the files called `names`, and then their sub-folders if they are empty; missing files are skipped.
+
+        Raises:
+            ArgumentError: a file cannot be removed.
+        """
         with naming_target(self.path):
             for name in names:
                 (self.path / name).unlink(missing_ok=True)
@@ -176,10 +240,13 @@ class Folder:
                     folder.rmdir()
 
 
-class Store:
+class Store(Destination):
     """A store that fsspec can open: `s3://bucket/folder`, `gs://bucket/folder` and others.
 
-    A failed call is repeated for `PATIENCE` seconds, with growing pauses.
+    A failed call of the store is repeated for `PATIENCE` seconds, with growing pauses.
+
+    Args:
+        url: the address.
 
     Raises:
         ArgumentError: there is no such protocol, or its library is not installed.
@@ -199,37 +266,43 @@ class Store:
             raise ArgumentError(f"cannot write {url}: {error}", hint=hint) from None
         self._root = str(root).rstrip("/")
 
-    def check(self) -> None:
-        """Do nothing: the first file that is written, the plan, shows whether the store can be written."""
-
-    def alone(self) -> AbstractContextManager[Any]:
-        """Return a context manager without effect: stores have no locks; writers of one plan write the same bytes."""
-        return nullcontext()
-
     def sizes(self) -> dict[str, int]:
-        """See `Destination`."""
+        """Return name -> size in bytes of each object at the address, without hidden ones; {} if there are none.
 
-        def find() -> dict[str, int]:
-            files = self._system.find(self._root, detail=True)
-            names = {path[len(self._root) :].lstrip("/"): facts["size"] for path, facts in files.items()}
-            return {name: size for name, size in names.items() if name and not name.startswith(".")}
-
+        Raises:
+            ArgumentError: the store refuses or does not respond.
+        """
         try:
-            return self._repeated(find)
+            files = self._repeated(lambda: self._system.find(self._root, detail=True))
         except FileNotFoundError:
             return {}
+        names = {path[len(self._root) :].lstrip("/"): facts["size"] for path, facts in files.items()}
+        return {name: size for name, size in names.items() if name and not name.startswith(".")}
 
     def read(self, names: Collection[str]) -> Iterator[tuple[str, bytes]]:
-        """See `Destination`."""
-        left = list(names)
-        while left:
-            some, left = left[:_AT_ONCE], left[_AT_ONCE:]
-            paths = {self._path(name): name for name in some}
-            contents: dict[str, bytes] = self._named(partial(self._system.cat, list(paths)))
-            yield from ((name, contents[path]) for path, name in paths.items())
+        """Yield pairs (name, content) of objects, in the order of `names`.
+
+        One call of the store reads up to `_AT_ONCE` objects.
+
+        Raises:
+            ArgumentError: an object is missing, or the store refuses or does not respond.
+        """
+        for some in _batches(names, _AT_ONCE):
+            contents = self._named(partial(self._system.cat, list(map(self._path, some))))
+            yield from ((name, contents[self._path(name)]) for name in some)
 
     def reading(self, name: str, use: Callable[[IO[bytes]], Value]) -> Value:
-        """See `Destination`."""
+        """Open an object for reading, and return `use(file)`.
+
+        Both are done again after a failure that may pass, so `use` may be called several times.
+
+        Args:
+            name: name of the object.
+            use: function that reads the open file.
+
+        Raises:
+            ArgumentError: the object is missing, or the store refuses or does not respond.
+        """
 
         def call() -> Value:
             with self._system.open(self._path(name), "rb") as file:
@@ -239,45 +312,46 @@ class Store:
 
     @contextmanager
     def writing(self, name: str) -> Iterator[Path]:
-        """See `Destination`."""
+        """Yield the path of a temporary file of this machine. After the block, the file is uploaded as object `name`.
+
+        Raises:
+            ArgumentError: the temporary file or the object cannot be written.
+        """
         with naming_target(Path(gettempdir())), NamedTemporaryFile(prefix="energyql-") as file:
             yield Path(file.name)
             self._named(lambda: self._system.put_file(file.name, self._path(name)))
 
     def mark(self, name: str) -> str:
-        """See `Destination`."""
+        """Return the ETag of an object; "" if the store has none.
+
+        Raises:
+            ArgumentError: the object is missing, or the store refuses or does not respond.
+        """
         facts = self._named(lambda: self._system.info(self._path(name)))
         return str(facts.get("ETag") or facts.get("etag") or "")
 
-    def holds(self, name: str, sha256: str, mark: str) -> bool:
-        """See `Destination`."""
-        if mark:
-            return self.mark(name) == mark
-
-        def digest(file: IO[bytes]) -> str:
-            sha = hashlib.sha256()
-            while block := file.read(1 << 22):
-                sha.update(block)
-            return sha.hexdigest()
-
-        return self.reading(name, digest) == sha256
-
     def remove(self, names: Collection[str]) -> None:
-        """See `Destination`."""
-        left = [self._path(name) for name in names]
-        while left:
-            some, left = left[:1000], left[1000:]
+        """Remove the objects called `names`; names of missing objects are skipped.
+
+        Raises:
+            ArgumentError: the store refuses or does not respond.
+        """
+        for some in _batches(names, 1000):
             with suppress(FileNotFoundError):
-                self._repeated(partial(self._system.rm, some))
+                self._repeated(partial(self._system.rm, list(map(self._path, some))))
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"
 
     def _named(self, call: Callable[[], Value]) -> Value:
-        """Return what a call of the store returns; see `_repeated`.
+        """Return the result of `call`, and raise an `ArgumentError` if an object is missing.
+
+        Args:
+            call: function that calls the store. It is called again after errors that may pass, for up to `PATIENCE`
+                seconds.
 
         Raises:
-            ArgumentError: a file or the bucket is missing, or the store refuses or does not respond.
+            ArgumentError: an object or the bucket is missing, or the store refuses or does not respond.
         """
         try:
             return self._repeated(call)
@@ -286,11 +360,16 @@ class Store:
             raise ArgumentError(f"{self.name} is not there: {error}", hint=hint) from error
 
     def _repeated(self, call: Callable[[], Value]) -> Value:
-        """Return what a call of the store returns; repeat it after an error that may pass.
+        """Return the result of `call`, which is called several times if necessary.
+
+        Args:
+            call: function that calls the store. It is called again after errors that may pass, for up to `PATIENCE`
+                seconds.
 
         Raises:
-            FileNotFoundError: there is no such file or bucket.
-            ArgumentError: the store refuses, or fails for longer than `PATIENCE`.
+            FileNotFoundError: there is no such object or bucket.
+            ArgumentError: the store refuses, or fails for longer than `PATIENCE` seconds.
+            EnergyQLError: `call` raised it.
         """
         end, pause = time.monotonic() + PATIENCE, _FIRST_PAUSE
         while True:
@@ -311,8 +390,16 @@ class Store:
             pause = min(2 * pause, _LONGEST_PAUSE)
 
 
+def _batches(names: Collection[str], size: int) -> Iterator[list[str]]:
+    left = list(names)
+    return (left[start : start + size] for start in range(0, len(left), size))
+
+
 def open_destination(out: str | Path) -> Destination:
-    """Return the folder or store of a path or address.
+    """Return a `Folder` for a path or an address `file://...`, and a `Store` for any other address.
+
+    Args:
+        out: the path or address.
 
     Raises:
         ArgumentError: there is no such kind of store, or its library is not installed.

@@ -1,14 +1,17 @@
 """The files of a data set beside its shards: plan, records of finished shards, index and card.
 
-plan.json            all that decides the bytes of the shards, written first
+plan.json            everything on which the bytes of the shards depend; written first
 shards/000000.tar    a shard
-parts/000000.*       the record of a shard and its rows of the index, until all shards are finished
-manifest.jsonl       the records of all shards and of the other files, a line each
+parts/000000.json    the record of a shard: size, checksum and counts; removed when all shards are finished
+parts/000000.parquet the rows of the index for a shard; removed when all shards are finished
+manifest.jsonl       the records of all shards and of the other files, one record in each line
 index.parquet        a row for each sample, a row group for each shard
 README.md            the data card
 
-The plan, every record and every line of the manifest has a checksum; the manifest has those of the other files. A file
-that does not match its checksum is made again from the shards, and a shard that does not match is drawn again.
+The plan, every record and every line of the manifest has a checksum of itself. The manifest also lists the SHA-256 of
+every other file. When `energyql dataset` runs again, a shard is drawn again if the shard or its record is damaged. A
+damaged plan is written again if the checksum of a record shows that the data set has the same plan. A damaged index or
+card is made again from the shards.
 """
 
 from __future__ import annotations
@@ -21,11 +24,13 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from energyql import __version__
 from energyql.dataset.destination import Destination
 from energyql.dataset.shard import (
-    ClassRecord,
     FileRecord,
     OnDrawn,
     PreparedPlan,
@@ -41,19 +46,20 @@ from energyql.files import fingerprint, parse_json
 from energyql.kinds import KINDS
 from energyql.language.lexical import shorten
 from energyql.plugins import import_optional
-from energyql.render.markup import markdown_table
-from energyql.sampling.registry import read_record as read_sampler
-from energyql.sampling.registry import sampler_text
-from energyql.version import __version__
+from energyql.sampling.registry import sampler_record, sampler_text
 
 _FACTS = {
     "key": "string", "shard": "string", "class": "string", "class_number": "int32", "query": "string",
     "model": "string", "seed": "uint64", "index": "int64", "energy": "double", "satisfied": "bool", "judge": "string",
     "doubtful": "bool", "status": "string",
 }  # fmt: skip
-"""Column of the index for a fact of a sample -> its type."""
-_HEADER = ("class", "number", "query", "wanted", "pictures", "drawn", "satisfy the query")
-"""Header of the table of classes in the data card."""
+"""Column of the index -> its type, for the columns that exist for every model. Values are from the JSON of a sample."""
+_CARD = Environment(
+    loader=PackageLoader("energyql.dataset", ""),
+    undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
+)  # fmt: skip
+_CARD.filters |= {"number": "{:,}".format, "code": lambda text: f"`{' '.join(text.split())}`".replace("|", "\\|")}
+Value = TypeVar("Value")
 
 
 def arrow() -> tuple[Any, Any]:
@@ -67,11 +73,15 @@ def arrow() -> tuple[Any, Any]:
 
 
 class Index:
-    """The index of a data set, or a part of it: one row for each sample.
+    """The index of a data set, or of one shard: a table with one row for each sample.
 
-    Columns: the facts of each sample; `heads.smile`, `heads.hair=red`, `heads.age.mean` and `heads.age.std`, the
-    predictions of the attribute heads; and `judged.smile`, `judged.hair`, the values of the judge. A sample of a model
-    that lacks an attribute has null in the columns of that attribute.
+    Some columns exist for every model, such as `key` and `query`. Further columns are for the predictions of attribute
+    heads, such as `heads.smile`, `heads.hair=red`, `heads.age.mean` and `heads.age.std`, and for the values that the
+    judge reads off pictures, such as `judged.smile` and `judged.hair`. If the model of a sample lacks an attribute, the
+    columns of the attribute are null for the sample.
+
+    Args:
+        prepared: the plan, whose models have the attributes.
 
     Attributes:
         schema: the columns, a schema of pyarrow.
@@ -84,48 +94,53 @@ class Index:
         self._arrow, self._parquet = arrow()
         types = dict(_FACTS)
         for query in prepared.queries:
-            judged = set(query.model.judged_names)
             for name, spec in query.model.vocabulary.items():
-                for end in KINDS[spec.kind].columns(spec):
-                    types[f"heads.{name}{end}"] = "double"
-                if name in judged:
-                    kind = KINDS[spec.kind].column
-                    column = f"judged.{name}"
-                    types[column] = kind if types.get(column, kind) == kind else "string"  # kinds of two models
-        kinds = {"string": self._arrow.string(), "bool": self._arrow.bool_(), "double": self._arrow.float64()}
-        kinds |= {name: getattr(self._arrow, name)() for name in ("int32", "int64", "uint64")}
+                types |= {f"heads.{name}{end}": "double" for end in KINDS[spec.kind].columns(spec)}
+                if name in query.model.judged_names:
+                    column, kind = f"judged.{name}", KINDS[spec.kind].column
+                    types[column] = kind if types.get(column, kind) == kind else "string"  # kinds differ by model
         self._types = types
-        self.schema = self._arrow.schema([(name, kinds[kind]) for name, kind in types.items()])
+        self.schema = self._arrow.schema([(name, self._arrow.type_for_alias(kind)) for name, kind in types.items()])
 
     def table(self, shard: str, samples: Sequence[Mapping[str, Any]]) -> Any:
-        """Return the rows of the samples of one shard, whose file is `shard`, as a table of pyarrow."""
+        """Return the rows of one shard as a table of pyarrow.
+
+        Args:
+            shard: name of the file of the shard.
+            samples: the JSON object of each sample, with one more value, `key`: the name of the sample in the shard.
+        """
         return self._arrow.Table.from_pylist([self._row(shard, sample) for sample in samples], schema=self.schema)
 
     def write(self, path: Path, tables: Iterable[Any]) -> None:
-        """Write tables to one Parquet file, each as a row group."""
+        """Write tables to one Parquet file, each table as one row group (a block that can be read alone).
+
+        Args:
+            path: name of the file.
+            tables: the rows of each shard, as `table` returns them.
+        """
         with self._parquet.ParquetWriter(path, self.schema, compression="zstd") as writer:
             for table in tables:
                 writer.write_table(table, row_group_size=max(1, len(table)))
 
-    def read(self, data: bytes) -> Any:
-        """Return the table in `data`, the content of a file that `write` has written."""
-        return self._parquet.read_table(io.BytesIO(data))
-
     def tables(self, data: bytes) -> Mapping[str, Callable[[], Any]]:
-        """Return file of a shard -> function that reads its table, from `data`, an index that `write` has written."""
+        """Return file name of a shard -> function that returns its rows as a table of pyarrow.
+
+        Args:
+            data: content of a Parquet file that `write` wrote, with the rows of one or several shards.
+        """
         file = self._parquet.ParquetFile(io.BytesIO(data))
         column = file.schema_arrow.get_field_index("shard")
         chunks = [file.metadata.row_group(group).column(column) for group in range(file.num_row_groups)]
         return {chunk.statistics.min: partial(file.read_row_group, group) for group, chunk in enumerate(chunks)}
 
     def _row(self, shard: str, sample: Mapping[str, Any]) -> dict[str, Any]:
-        row = {name: sample[name] for name in _FACTS if name not in ("shard", "energy")}
-        row |= {"shard": shard, "energy": float(sample["energy"]) if sample["energy"] is not None else None}
+        energy = sample["energy"]  # JSON has infinity as text
+        row = {**sample, "shard": shard, "energy": None if energy is None else float(energy)}
         for name, value in sample["probabilities"].items():
             if isinstance(value, dict):
                 row |= {f"heads.{name}={each}": share for each, share in value.items()}
-            elif isinstance(value, list):
-                row |= {f"heads.{name}.{moment}": number for moment, number in zip(("mean", "std"), value, strict=True)}
+            elif isinstance(value, list | tuple):
+                row |= {f"heads.{name}.mean": value[0], f"heads.{name}.std": value[1]}
             else:
                 row[f"heads.{name}"] = value
         for name, value in sample["judged"].items():
@@ -135,58 +150,22 @@ class Index:
 
 
 def data_card(prepared: PreparedPlan, records: Sequence[ShardRecord]) -> str:
-    """Return the data card as Markdown.
+    """Return the data card, `README.md`, as Markdown.
 
-    Its header holds the names of the files with samples, for Hugging Face `datasets`.
+    The header names the files with samples, so that Hugging Face `datasets` can load them.
+
+    Args:
+        prepared: the plan.
+        records: the records of all shards.
     """
-    plan = prepared.plan
-    rows, missing, models = [], [], {}
-    for number, (one, query) in enumerate(zip(plan.classes, prepared.queries, strict=True)):
-        total, provenance = sum_records(one.name, records), query.provenance
-        share = "not judged" if total.satisfied is None else f"{total.satisfied / max(1, total.rows):.2%}"
-        text = _code(provenance["canonical"])
-        counts = [f"{count:,}" for count in (total.wanted, total.rows, total.drawn)]
-        rows.append([_code(one.name), str(number), text, *counts, share])
-        if total.rows < total.wanted:
-            missing.append(f"- {_code(one.name)} has {total.rows:,} of {total.wanted:,} pictures")
-        models[provenance["model"]] = provenance
-    count = sum(record.rows for record in records)
-    lines = [
-        "---", "configs:", "- config_name: default", "  data_files: shards/*.tar", "tags:", "- synthetic", "---", "",
-        f"# {count:,} generated pictures, {len(plan.classes):,} {'classes' if len(plan.classes) > 1 else 'class'}", "",
-        "No picture shows a real person or place: all are drawn by a generator. A class holds the pictures that were",
-        "drawn for its query; whether one satisfies it is the verdict of a judge, a program that can be wrong.", "",
-        *markdown_table(_HEADER, rows), "",
-    ]  # fmt: skip
-    if missing:
-        lines += [
-            f"The data set is incomplete: of at most {plan.budget:,} samples for each picture, too few were accepted.",
-            "", *missing, "",
-        ]  # fmt: skip
-    if prepared.warnings:
-        lines += ["Of some queries, all or a part is always or never true:", ""]
-        lines += [*(f"- {_code(name)}: {warning}" for name, warning in prepared.warnings), ""]
-    lines += ["## How it was made", ""]
-    for name, provenance in models.items():
-        judge = provenance["judge"] or "nobody"
-        lines.append(f"- model {_code(name)}, judged by: {judge}; SHA-256 of its weights:")
-        lines += [f"  - {part} `{mark}`" for part, mark in provenance["fingerprints"].items()]
-    lines += [
-        f"- seed {plan.seed}, {len(records):,} shards of about {plan.shard_size:,} pictures, format {plan.format}",
-        f"- energyql {__version__}; `plan.json` holds all settings, and the same plan gives the same data set", "",
-        "## How to read it", "",
-        f"A sample is a picture (`.{plan.format}`), what is known of it (`.json`) and its number of class (`.cls`).",
-        "`index.parquet` has a row for each sample; `manifest.jsonl` has the SHA-256 of each file.", "",
-        "```python", "import datasets, webdataset", "", 'rows = datasets.load_dataset(FOLDER, split="train")',
-        f'pairs = webdataset.WebDataset(FOLDER + "/shards/{{000000..{len(records) - 1:06d}}}.tar", shardshuffle=False)',
-        f'pairs = pairs.decode("pil").to_tuple("{plan.format}", "cls")', "```",
-    ]  # fmt: skip
-    return "\n".join(lines) + "\n"
-
-
-def _code(text: str) -> str:
-    """Return a text as code, for a cell of a Markdown table."""
-    return f"`{' '.join(text.split())}`".replace("|", "\\|")
+    names, facts = [one.name for one in prepared.plan.classes], [query.provenance for query in prepared.queries]
+    totals = [sum_records(name, records) for name in names]
+    return _CARD.get_template("card.md").render(
+        plan=prepared.plan, warnings=prepared.warnings, version=__version__, shards=len(records),
+        pictures=sum(record.rows for record in records), models={each["model"]: each for each in facts},
+        classes=list(zip(names, [each["canonical"] for each in facts], totals, strict=True)),
+        incomplete=any(total.rows < total.wanted for total in totals),
+    )  # fmt: skip
 
 
 PLAN, MANIFEST, INDEX, CARD = "plan.json", "manifest.jsonl", "index.parquet", "README.md"
@@ -194,27 +173,30 @@ _PARTS = "parts/"
 
 
 def shard_name(shard: int) -> str:
-    """Return the name of the file of a shard, by its number."""
+    """Return the name of the file of the shard with number `shard`, such as `shards/000001.tar`."""
     return f"shards/{shard:06d}.tar"
 
 
 def _part(shard: int, kind: str) -> str:
-    """Return the name of a shard's part: its record (kind "json") or its rows of the index ("parquet")."""
+    """Return the name of a temporary file for one shard: its record (kind "json") or index rows (kind "parquet")."""
     return f"{_PARTS}{shard:06d}.{kind}"
 
 
 def begin(destination: Destination, prepared: PreparedPlan, *, write: bool = True) -> None:
-    """Check that a destination is empty or holds this data set; with `write`, write the plan if missing or damaged.
+    """Check that a destination is empty, or has a data set of the same plan and models.
+
+    Args:
+        destination: the destination.
+        prepared: the plan.
+        write: whether to write `plan.json` if it is missing, damaged or of an earlier version.
 
     Raises:
-        DataError: the destination holds a data set of another plan or of other models, or other files.
+        DataError: the destination has a data set of another plan or of other models, or other files.
         ArgumentError: the destination cannot be written.
     """
     destination.check()
     names = destination.sizes()
-    if names and _check_plan(destination, prepared, names):
-        return
-    if write:
+    if not (names and _check_plan(destination, prepared, names)) and write:
         _write_text(destination, PLAN, _plan_text(prepared, __version__))
 
 
@@ -224,13 +206,20 @@ def _plan_text(prepared: PreparedPlan, version: Any) -> str:
 
 
 def _check_plan(destination: Destination, prepared: PreparedPlan, names: Collection[str]) -> bool:
-    """Check that a destination that is not empty holds this data set.
+    """Check that a destination that is not empty has a data set of the same plan and models.
+
+    Args:
+        destination: the destination.
+        prepared: the plan.
+        names: names of the files at the destination.
 
     Returns:
-        Whether the plan there is undamaged and in the form of this version.
+        Whether `plan.json` there is undamaged and in the form of this version. If not, `plan.json` must be written
+        again.
 
     Raises:
-        DataError: the destination holds something else; or its plan is damaged, and no file has the seal of this plan.
+        DataError: the destination has another data set or other files; or `plan.json` there is damaged, and no record
+            there has a checksum for this plan.
     """
     hint = "name another place, or remove what is there"
     there: Any = None
@@ -243,11 +232,11 @@ def _check_plan(destination: Destination, prepared: PreparedPlan, names: Collect
     theirs: Any
     mark, theirs = (there.get("fingerprint"), there.get("plan")) if isinstance(there, dict) else (None, None)
     is_whole = isinstance(theirs, dict) and mark == identity_mark(theirs)
-    with suppress(LookupError, TypeError, ValueError):  # they have another form
-        theirs = theirs | {"classes": [one | {"sampler": read_sampler(one["sampler"])} for one in theirs["classes"]]}
+    with suppress(LookupError, TypeError, ValueError):  # the plan there has another form
+        theirs = theirs | {"classes": [one | {"sampler": sampler_record(one["sampler"])} for one in theirs["classes"]]}
     if is_whole and mark != prepared.fingerprint and theirs != prepared.identity:
         what = "its fingerprint is another"
-        with suppress(LookupError, TypeError, AttributeError):  # the classes have another form
+        with suppress(LookupError, TypeError, AttributeError, StopIteration):  # the classes have another form
             what = difference(theirs, prepared.identity)
         raise DataError(f"{destination.name} holds a data set of another plan: {what}", hint=hint)
     if mark == prepared.fingerprint or theirs == prepared.identity:
@@ -260,55 +249,52 @@ def _check_plan(destination: Destination, prepared: PreparedPlan, names: Collect
 
 
 def difference(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
-    """Return the first difference between two identities of plans, in words.
+    """Return the first difference between two plans, such as "seed 1, not 2".
 
     Args:
-        theirs: the identity at the destination; see `PreparedPlan.identity`.
-        ours: the identity of the plan to write.
+        theirs: `PreparedPlan.identity` of the plan at the destination.
+        ours: `PreparedPlan.identity` of the plan to write.
+
+    Raises:
+        LookupError, TypeError, AttributeError, StopIteration: `theirs` has not the form of an identity, or the plans
+            do not differ.
     """
-    for name in sorted({*theirs, *ours} - {"classes"}):
-        if theirs.get(name) != ours.get(name):
-            return f"{name} {shorten(repr(theirs.get(name)))}, not {shorten(repr(ours.get(name)))}"
-    before, now = ({one["name"]: one for one in plan.get("classes", ())} for plan in (theirs, ours))
+    for name, value in ours.items():
+        if name != "classes" and theirs.get(name) != value:
+            return f"{name} {shorten(repr(theirs.get(name)))}, not {shorten(repr(value))}"
+    before, now = ({one["name"]: one for one in plan["classes"]} for plan in (theirs, ours))
     if list(before) != list(now):
         return f"classes {shorten(', '.join(before))}, not {shorten(', '.join(now))}"
-    for name, one in now.items():
-        for fact in one:
-            if before[name].get(fact) != one[fact]:
-                if fact == "fingerprints":
-                    return f"class {name!r} was drawn by another training of model {one['model']!r}"
-                what = "query" if fact == "canonical" else fact
-                there, here = (shorten(sampler_text(value)) for value in (before[name].get(fact), one[fact]))
-                return f"the {what} of class {name!r} was {there}, not {here}"
-    return "its fingerprint is another"
+    facts = ((name, fact) for name, one in now.items() for fact in one if before[name].get(fact) != one[fact])
+    name, fact = next(facts)
+    if fact == "fingerprints":
+        return f"class {name!r} was drawn by another training of model {now[name]['model']!r}"
+    there, here = (shorten(sampler_text(one[name].get(fact))) for one in (before, now))
+    return f"the {'query' if fact == 'canonical' else fact} of class {name!r} was {there}, not {here}"
 
 
 def write_shard(
     destination: Destination, prepared: PreparedPlan, shard: int, on_drawn: OnDrawn = lambda name, count: None
 ) -> ShardRecord:
-    """Draw and write a shard, then its rows of the index, then its record, which is returned.
+    """Draw a shard, write three files, and return the record of the shard.
+
+    The files are the shard, then its rows of the index in `parts/`, and at last its record in `parts/`.
 
     Args:
         destination: the destination.
         prepared: the plan.
-        shard: number of the shard.
-        on_drawn: called with the progress.
+        shard: number of the shard, from 0.
+        on_drawn: called after each batch, with the name of the class and the number of pictures of the batch.
 
     Raises:
         EnergyQLError: the shard cannot be drawn or written.
     """
     index = Index(prepared)
-    classes: Mapping[str, ClassRecord] = {}
-    samples: Sequence[Mapping[str, Any]] = ()
-
-    def draw(path: Path) -> None:
-        nonlocal classes, samples
-        with path.open("wb") as file:
-            classes, samples = prepared.write_shard(shard, file, on_drawn)
-
-    archive = _write(destination, shard_name(shard), draw)
+    archive, (classes, samples) = _write(
+        destination, shard_name(shard), lambda path: prepared.write_shard(shard, path, on_drawn)
+    )
     table = index.table(archive.file, samples)
-    part = _write(destination, _part(shard, "parquet"), lambda path: index.write(path, [table]))
+    part, _ = _write(destination, _part(shard, "parquet"), lambda path: index.write(path, [table]))
     record = ShardRecord(
         file=archive.file, size=archive.size, sha256=archive.sha256, mark=destination.mark(archive.file),
         shard=shard, rows=len(samples), classes=classes, part=part.sha256,
@@ -317,39 +303,55 @@ def write_shard(
     return record
 
 
-def _write(destination: Destination, name: str, write: Callable[[Path], object]) -> FileRecord:
-    """Write file `name` by `write(path)`, and return its record."""
+def _write(destination: Destination, name: str, write: Callable[[Path], Value]) -> tuple[FileRecord, Value]:
+    """Write a file, and return two values: the record of the file, and the result of `write`.
+
+    Args:
+        destination: the destination.
+        name: name of the file at the destination.
+        write: function that writes the content to the temporary path that it gets.
+    """
     with destination.writing(name) as path:
-        write(path)
-        return FileRecord(file=name, size=path.stat().st_size, sha256=fingerprint(path))
+        value = write(path)
+        return FileRecord(file=name, size=path.stat().st_size, sha256=fingerprint(path)), value
 
 
 def _write_text(destination: Destination, name: str, text: str) -> FileRecord:
-    return _write(destination, name, lambda path: path.write_bytes(text.encode()))
+    return _write(destination, name, lambda path: path.write_bytes(text.encode()))[0]
 
 
 def _listed(
     destination: Destination, prepared: PreparedPlan, names: Collection[str]
 ) -> Iterator[tuple[FileRecord, bool]]:
-    """Yield the undamaged records in the manifest and the parts, and whether each has the seal of this plan.
+    """Yield the records in the manifest and in the files of `parts/`.
+
+    Records with a wrong checksum are left out: they are damaged, or belong to another plan.
 
     Args:
         destination: the destination.
         prepared: the plan.
-        names: names of the files there; others are not read.
+        names: names of the files to read; files that hold no records are skipped.
+
+    Yields:
+        Pairs: a record, and whether it has a checksum. Only records of shards from earlier versions have none.
     """
-    for _, text in destination.read([name for name in names if name == MANIFEST or _is_record(name)]):
+    read = [name for name in names if name == MANIFEST or (name.startswith(_PARTS) and name.endswith(".json"))]
+    for _, text in destination.read(read):
         for line in text.splitlines():
             with suppress(ValueError, KeyError, TypeError, AttributeError):
                 yield read_record(line, prepared.fingerprint)
 
 
-def _is_record(name: str) -> bool:
-    return name.startswith(_PARTS) and name.endswith(".json")
-
-
 def read_records(destination: Destination, prepared: PreparedPlan) -> dict[int, ShardRecord]:
-    """Return number -> record of the finished shards whose files are there with the right size."""
+    """Return number of a shard -> its record, for all finished shards.
+
+    A shard is finished if its record fits the plan, and its file has the size that the record tells. The content of the
+    file is not compared.
+
+    Args:
+        destination: where the data set is.
+        prepared: the plan.
+    """
     sizes, plan = destination.sizes(), prepared.plan
     records = {}
     for record, _ in _listed(destination, prepared, sizes):
@@ -366,9 +368,10 @@ def read_records(destination: Destination, prepared: PreparedPlan) -> dict[int, 
 
 
 def finish(destination: Destination, prepared: PreparedPlan, records: Sequence[ShardRecord]) -> None:
-    """Write index, data card and manifest of a data set, and remove the parts.
+    """Write the index, the data card and the manifest of a data set, and remove the files in `parts/`.
 
-    Files that are there and match the manifest stay.
+    The index and the card of an earlier run stay if they match its manifest, and no shard has changed since. The
+    manifest stays if its content would be the same.
 
     Args:
         destination: the destination.
@@ -391,7 +394,7 @@ def finish(destination: Destination, prepared: PreparedPlan, records: Sequence[S
     index, card = (intact.get(name) if same else None for name in (INDEX, CARD))
     if index is None:
         tables = _tables(destination, prepared, records, listed if INDEX in intact else {})
-        index = _write(destination, INDEX, lambda path: Index(prepared).write(path, tables))
+        index, _ = _write(destination, INDEX, lambda path: Index(prepared).write(path, tables))
     card = card or _write_text(destination, CARD, data_card(prepared, records))
     ((_, plan),) = destination.read([PLAN])
     others = [FileRecord(file=PLAN, size=len(plan), sha256=hashlib.sha256(plan).hexdigest()), index, card]
@@ -406,13 +409,17 @@ def finish(destination: Destination, prepared: PreparedPlan, records: Sequence[S
 def _tables(
     destination: Destination, prepared: PreparedPlan, records: Sequence[ShardRecord], listed: Mapping[str, FileRecord]
 ) -> Iterator[Any]:
-    """Yield the rows of each shard that has samples: of its part, else of the earlier index, else of the shard itself.
+    """Yield the rows of the index for each shard that has samples, as a table of pyarrow.
+
+    The rows of a shard are read from its Parquet file in `parts/`. If that file is missing or damaged, they are read
+    from the index of an earlier run. If that index is missing, damaged or older than the shard, they are read from the
+    shard itself.
 
     Args:
         destination: the destination.
         prepared: the plan.
-        records: the records of all shards.
-        listed: file -> record of the shards in the earlier index; empty if there is no such index.
+        records: the records of all shards, in order.
+        listed: file name -> record in the manifest of the earlier run; empty if that run left no undamaged index.
     """
     index = Index(prepared)
     names = destination.sizes().keys()
@@ -426,7 +433,7 @@ def _tables(
     for record in filled:
         part = next(parts)[1] if record.file in of_parts else b""
         if hashlib.sha256(part).hexdigest() == record.part:
-            yield index.read(part)
+            yield index.tables(part)[record.file]()
         elif record.file in earlier and listed.get(record.file) == record:
             yield earlier[record.file]()
         else:

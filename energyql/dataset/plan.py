@@ -1,4 +1,4 @@
-"""Plans of data sets: classes and format, destination and workers; read from TOML with the place of each mistake."""
+"""Plans of data sets, and reading of plans from TOML files; error messages show the line of each mistake."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ import copy
 import hashlib
 import re
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from energyql.errors import ArgumentError, DataError, EnergyQLError, Span, listed
 from energyql.files import read_bytes
-from energyql.language import Expr
-from energyql.language.lexical import check_name, shorten
+from energyql.language.lexical import check_name
 from energyql.models import DEFAULT_MODEL
 from energyql.pipeline.settings import DrawSettings, finite_number, settings_of, whole_number
 from energyql.vocabulary import closest, repeated
@@ -23,15 +24,16 @@ from energyql.vocabulary import closest, repeated
 if TYPE_CHECKING:
     from energyql.attributes.labels import ImageLabeller
     from energyql.generators.base import Generator
+    from energyql.language import Expr
     from energyql.pipeline.model import Model
 
 PictureFormat = Literal["png", "webp", "jpg"]
 SETTINGS = settings_of("plan")
 """Names of the settings that a class may have, which are arguments of `energyql.generate`."""
 MOST = 2**40
-"""Largest number of pictures of a data set."""
-MOST_IN_SHARD = 100_000
-"""Largest number of pictures of a shard."""
+"""Largest number of pictures of a class."""
+_RANGES = {"seed": (0, 2**64 - 1), "quality": (1, 100), "shard_size": (1, 100_000), "budget": (1, 100_000)}
+"""Name of a whole number in a plan -> its smallest and its largest value."""
 MOST_WORKERS = 100_000
 """Largest number of workers."""
 
@@ -42,12 +44,13 @@ class DatasetClass:
 
     Args:
         name: name of the class.
-        query: text or expression.
-        count: number of pictures.
+        query: the query, as text or as an expression.
+        count: number of pictures, 1 to 2**40.
         model: name of a packaged model, a model folder, or a `Model` in memory.
-        seed: seed of its samples, 0 to 2**64 - 1; by default a number that follows from the seed of the plan and the
-            name.
-        settings: arguments of `energyql.generate` by name; the names are `SETTINGS`.
+        seed: seed of the samples of the class, 0 to 2**64 - 1; by default it is computed from the seed of the plan and
+            the name of the class.
+        settings: further arguments of `energyql.generate`, such as {"truncation": 0.7}; `SETTINGS` lists the possible
+            names.
 
     Raises:
         ArgumentError: a value has the wrong type or is out of range.
@@ -62,18 +65,14 @@ class DatasetClass:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", check_name(self.name, "the name of a class"))
-        if not isinstance(self.query, str | Expr):
-            raise ArgumentError(f"a query is a string or an expression, not {shorten(repr(self.query))}")
         object.__setattr__(self, "count", whole_number("count", self.count, most=MOST))
-        if isinstance(self.model, bool | int | float | list | Mapping):
-            raise ArgumentError(f"a model is a name or the path of a folder, not {shorten(repr(self.model))}")
         for name in self.settings:
             if name not in SETTINGS:
                 raise unknown(name, SETTINGS, "setting of a class")
         self.draw_settings(0 if self.seed is None else self.seed)
 
     def draw_settings(self, seed: int) -> DrawSettings:
-        """Return the settings with which the class is drawn.
+        """Return the settings with which samples of the class are drawn, with `seed` as their seed.
 
         Raises:
             ArgumentError: a setting has the wrong type or is out of range.
@@ -83,19 +82,22 @@ class DatasetClass:
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetPlan:
-    """A data set: its classes and its format. `energyql.write_dataset` writes it.
+    """The classes and the format of a data set that `energyql.write_dataset` writes.
 
     Args:
-        classes: at least one, with different names.
-        seed: 0 to 2**64 - 1. Sample i of a class depends on the seed of the class and on i alone.
+        classes: the classes, at least one, with different names.
+        seed: 0 to 2**64 - 1. If a class has no seed, its seed is computed from this seed. The random numbers of sample
+            i of a class depend only on the seed of the class and on i.
         format: format of the pictures: "png", "webp" or "jpg".
         quality: quality of "webp" and "jpg", 1 to 100.
-        shard_size: approximate number of pictures of a shard; every shard has its share of every class.
+        shard_size: largest number of pictures in a shard, approximately. Every class is divided evenly among all
+            shards, so a shard may have a few pictures more.
         only_satisfied: whether to keep only pictures that satisfy their query, according to the judge of the model.
-        budget: with `only_satisfied`, the largest number of samples that are drawn for each picture of a class.
+        budget: with `only_satisfied`, at most so many samples are drawn for each picture, on average over the pictures
+            of one class in one shard.
 
     Raises:
-        ArgumentError: a value has the wrong type or is out of range, or two classes have one name.
+        ArgumentError: a value has the wrong type or is out of range, there is no class, or two classes have one name.
     """
 
     classes: Sequence[DatasetClass]
@@ -107,22 +109,15 @@ class DatasetPlan:
     budget: int = 10
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "classes", tuple(self.classes) if isinstance(self.classes, Iterable) else ())
-        if not self.classes or not all(isinstance(each, DatasetClass) for each in self.classes):
-            raise ArgumentError("classes must be a list of DatasetClass, at least one")
-        if (twice := repeated([each.name for each in self.classes])) is not None:
-            raise ArgumentError(f"two classes have the name {twice!r}", hint="give each class a name of its own")
-        for name, least, most in (
-            ("seed", 0, 2**64 - 1),
-            ("quality", 1, 100),
-            ("shard_size", 1, MOST_IN_SHARD),
-            ("budget", 1, 100_000),
-        ):
+        object.__setattr__(self, "classes", tuple(self.classes))
+        if not self.classes:
+            raise ArgumentError("a plan needs at least one class")
+        if (name := repeated([each.name for each in self.classes])) is not None:
+            raise ArgumentError(f"two classes have the name {name!r}", hint="give each class a name of its own")
+        for name, (least, most) in _RANGES.items():
             object.__setattr__(self, name, whole_number(name, getattr(self, name), least=least, most=most))
-        if self.format not in get_args(PictureFormat):
-            raise ArgumentError(
-                f"there is no format {self.format!r}", hint=f"choose {', '.join(get_args(PictureFormat))}"
-            )
+        if self.format not in (formats := get_args(PictureFormat)):
+            raise ArgumentError(f"there is no format {self.format!r}", hint=f"choose {', '.join(formats)}")
         if not isinstance(self.only_satisfied, bool):
             raise ArgumentError(f"only_satisfied must be true or false, not {self.only_satisfied!r}")
 
@@ -133,47 +128,64 @@ class DatasetPlan:
 
     @property
     def shards(self) -> int:
-        """Number of shards."""
+        """Number of shards, the tar archives among which the pictures are divided."""
         return -(-self.count // self.shard_size)
 
     def seed_of(self, one: DatasetClass) -> int:
-        """Return the seed of a class: its own, or one below 2**48 that follows from the seed of the plan and the name.
+        """Return the seed of a class.
 
-        So classes do not share random numbers, and a class stays the same when another one is added.
+        If the class has no seed, a number below 2**48 is computed from the seed of the plan and the name of the class.
+        So two classes do not share random numbers, and adding a class changes no other class.
         """
         if one.seed is not None:
             return one.seed
         return int.from_bytes(hashlib.sha256(f"{self.seed}\n{one.name}".encode()).digest()[:6], "big")
 
     def positions(self, one: DatasetClass, shard: int) -> range:
-        """Return the positions of a shard's pictures in a class, whose pictures have the positions 0 to `count` - 1.
+        """Return the numbers of the pictures of a class that belong to a shard.
 
-        All shards have the same number of pictures of a class, or one more.
+        The pictures of the class are numbered from 0 to `one.count` - 1, and each shard gets consecutive numbers. The
+        counts of two shards differ by at most one.
+
+        Args:
+            one: the class.
+            shard: number of the shard, from 0.
         """
         start, end = (number * one.count // self.shards for number in (shard, shard + 1))
         return range(start, end)
 
     def candidates(self, one: DatasetClass, shard: int) -> range:
-        """Return the numbers of the samples of a class that may be drawn for a shard; no two shards share one."""
+        """Return the numbers of the samples of a class that may be drawn for one shard.
+
+        With `only_satisfied` there are `budget` samples for each picture of the class in the shard, else one. No sample
+        belongs to two shards.
+
+        Args:
+            one: the class.
+            shard: number of the shard, from 0.
+        """
         positions, each = self.positions(one, shard), self.budget if self.only_satisfied else 1
         return range(positions.start * each, positions.stop * each)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """All arguments of `energyql.write_dataset`: a plan, its destination, and the workers that draw it.
+    """What `energyql.write_dataset` writes, where, and with which processes and devices.
 
     Args:
-        plan: the plan.
-        out: a folder, or an address of a store.
-        workers: number of processes.
+        plan: the classes and the format of the data set.
+        out: a folder, or the address of an object store, such as `s3://bucket/folder`.
+        workers: number of processes that draw.
         address: address of a Ray cluster; `None` for this machine.
-        gpus: number of GPUs of each worker of Ray, may be a fraction.
-        device: device of each worker; see `energyql.load_model`.
-        generator, judge, allow_plugins: arguments of `energyql.load_model` for every model of the plan.
+        gpus: number of GPUs of each Ray worker; with a fraction, such as 0.5, workers share a GPU.
+        device: device of each worker, such as "cpu" or "cuda"; "auto" is a GPU if there is one.
+        generator: for model folders without a generator: the generator, or the name of its code.
+        judge: the judge to use in place of the judge of every model, or its name.
+        allow_plugins: whether code that a model folder names may be imported.
 
     Raises:
-        ArgumentError: a number is out of range, or `gpus` are given without Ray.
+        ArgumentError: a number is out of range; or `gpus` is not 0, with one worker and without `address`, because Ray
+            is not used then.
     """
 
     plan: DatasetPlan
@@ -196,12 +208,12 @@ class Job:
 
     @property
     def on_ray(self) -> bool:
-        """Whether workers of Ray draw the shards, instead of this process."""
+        """Whether Ray workers draw the shards, instead of this process: with several workers, or with an address."""
         return self.workers > 1 or self.address is not None
 
 
 def unknown(name: object, vocabulary: Sequence[str], what: str) -> ArgumentError:
-    """Return the error for a name that is not in the vocabulary.
+    """Return the error for an unknown name; its hint is the most similar possible name, else all possible names.
 
     Args:
         name: the wrong name.
@@ -218,17 +230,22 @@ MOST_BYTES = 1 << 24
 """Size of the largest plan that is read, in bytes."""
 CLASS = "class"
 _DEFAULTS = ("model", *SETTINGS)
-"""Keys that may stand in a class, or before all classes as a default."""
+"""Keys that a class may have. Before all classes in the file, such a key is the default for every class."""
 _OWN = ("name", "query", "count", "seed", *_DEFAULTS)
-"""Keys of a class."""
-_WHOLE = ("seed", "format", "quality", "shard_size", "only_satisfied", "budget")
-_STRING = re.compile(r"""\"{3}(?:[^\\]|\\.)*?"{3,5}|'{3}.*?'{3,5}|"(?:[^"\\\n]|\\.)*"|'[^'\n]*'""", re.DOTALL)
-_BLANK = re.compile(r"(?:\s|#[^\n]*)*")
-_NAME = re.compile(r"[A-Za-z0-9_-]+")
-_PLAIN = re.compile(r"[^,\]}#\n]+")
+"""All keys that a class may have."""
+WHOLE = tuple(each.name for each in fields(DatasetPlan) if each.name != "classes")
+"""Keys of the whole plan: they are allowed before all classes in the file, but not in a class."""
+_HEADER = re.compile(r"\s*(\[[^\n#]*\])")
+_TEXT = r"""\"{3}(?:[^\\]|\\.)*?"{3,5}|'{3}.*?'{3,5}|"(?:[^"\\\n]|\\.)*"|'[^'\n]*'"""
+_ENTRY = re.compile(rf"[ \t]*([^\s=#][^=]*?)\s*=\s*({_TEXT}|[^#]*[^#\s])", re.DOTALL)
+"""Pattern for key and value of an entry. If a comment is inside a list or table, the match ends before the comment."""
+_CLOSING = re.compile(r"""(?:[\]}]|\"{3}|'{3})\s*(?:\#[^\n]*)?$""", re.VERBOSE)
+"""Pattern for the end of a line that may be the last one of an entry of several lines."""
+_MOST_PARSED = 100
+"""Most characters that `_locate` parses, as a multiple of the length of the text."""
 _DECODE_PLACE = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
 Path_ = tuple[str | int, ...]
-"""Place of a value in a plan: keys, and positions in lists."""
+"""Keys and positions that lead to a value in a plan: ("seed",), or ("class", 2, "query") in the third class."""
 
 
 @dataclass(frozen=True)
@@ -236,9 +253,10 @@ class Mistake:
     """One mistake in a plan.
 
     Args:
-        path: its place, such as ("class", 2, "query").
-        error: the error.
-        at_key: whether the key at that place is wrong, instead of its value.
+        path: keys and positions that lead to the mistake, such as ("class", 2, "query") for the query of the third
+            class.
+        error: the error that the mistake caused.
+        at_key: whether the last key of `path` is wrong, instead of its value.
     """
 
     path: Path_
@@ -248,38 +266,55 @@ class Mistake:
 
 @dataclass(frozen=True)
 class PlanSource:
-    """The file of a plan, so that messages can show its lines.
+    """Name and content of the file of a plan, so that error messages can show the wrong lines.
 
     Args:
-        name: path of the file.
-        text: content of the file; `None` for a plan that was no file.
-        places: path of an entry -> the spans of its key and of its value in the text.
+        name: name of the file, for messages.
+        text: content of the file; `None` for a plan that was made in Python.
     """
 
     name: str = "the plan"
     text: str | None = None
-    places: Mapping[Path_, tuple[Span, Span]] = field(default_factory=dict)
+
+    @cached_property
+    def places(self) -> Mapping[Path_, tuple[Span, Span]]:
+        """Path of each table and entry, such as ("class", 2, "query") -> where its key and its value are in the text.
+
+        The places of key and value are spans of character offsets. The mapping is empty without a text.
+        """
+        return {} if self.text is None else _locate(self.text)
 
     def show(self, mistake: Mistake) -> str:
-        """Return a mistake in words, with the wrong lines of the plan and carets; without a text, with the place."""
-        path = mistake.path
+        """Return the message about a mistake.
+
+        The message shows the wrong lines of the plan, with carets under the wrong part. Without a text, the message
+        begins with the path of the mistake in words, such as "class 3, query".
+        """
+        path, error = mistake.path, copy.copy(mistake.error)
+        place = ", ".join([f"class {int(path[1]) + 1}", *map(str, path[2:])]) if path[1:] else ""
         if self.text is None:
-            return f"{_where(path)}: {mistake.error.render()}"
+            return f"{place}: {error.render()}"
         while path and path not in self.places:
             path = path[:-1]
         key, value = self.places.get(path, (Span(0, 0), Span(0, 0)))
-        error = copy.copy(mistake.error)
         spans: Sequence[Span] = [key if mistake.at_key else value]
         if error.query and error.spans and path == mistake.path:
             start = self.text.find(error.query, value.start, value.end)
             if start >= 0:  # else the text has escapes, and the carets mark all of it
                 spans = [Span(start + span.start, start + span.end) for span in error.spans]
         error.query, error.spans = self.text, tuple(spans)
-        return f"line {error.line}: {error.render()}"
+        more = "" if path == mistake.path or not place else f", {place}"
+        return f"line {error.line}{more}: {error.render()}"
 
 
 def refuse(mistakes: Sequence[Mistake], source: PlanSource) -> None:
-    """Raise one error for all mistakes of a plan, which shows as many as there is room for; return if there are none.
+    """Raise one error for all mistakes of a plan; do nothing if there are none.
+
+    The error shows as many mistakes as there is room for, and how many others there are.
+
+    Args:
+        mistakes: the mistakes.
+        source: name and content of the file of the plan.
 
     Raises:
         DataError: there is a mistake.
@@ -291,16 +326,22 @@ def refuse(mistakes: Sequence[Mistake], source: PlanSource) -> None:
 
 
 def blamed(error: EnergyQLError, keys: Sequence[str], otherwise: str) -> str:
-    """Return the key that the message of an error names first, or `otherwise` if it names no key."""
-    match = re.compile(r"\b(?:" + "|".join(keys) + r")\b").search(error.message) if keys else None
-    return match.group() if match else otherwise
+    """Return the key of a plan that an error is about, so that the mistake can be shown at the entry of the key.
+
+    Args:
+        error: the error; the key is the one of `keys` that comes first in its message.
+        keys: the possible keys.
+        otherwise: returned if the message has none of `keys`.
+    """
+    match = re.search(rf"\b(?:{'|'.join(keys)})\b", error.message)
+    return (match and match[0]) or otherwise
 
 
 def read_plan(path: Path) -> tuple[DatasetPlan, PlanSource]:
-    """Read a plan from a TOML file; its queries are not parsed, its models not loaded.
+    """Read a plan from a TOML file, without parsing the queries or loading the models.
 
     Returns:
-        The plan, and its file for messages.
+        The plan; and name and content of the file, for messages about mistakes that are found later.
 
     Raises:
         DataError: the file cannot be read or is not a plan; the message shows the mistakes with their lines and carets.
@@ -308,59 +349,57 @@ def read_plan(path: Path) -> tuple[DatasetPlan, PlanSource]:
     try:
         text = read_bytes(path, MOST_BYTES, DataError).decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError:
-        raise DataError(f"{path} is not text in UTF-8", hint="save it as text in UTF-8") from None
+        raise DataError(f"{path} is not text in UTF-8") from None
     try:
         data = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         raise _not_toml(path, text, error) from None
-    source = PlanSource(str(path), text, _Places(text).spans)
-    defaults = {name: data[name] for name in _DEFAULTS if name in data}
-    mistakes = _unknown_keys((), data, (CLASS, *_WHOLE, *_DEFAULTS), "entry of a plan")
-    entries = data.get(CLASS)
+    source = PlanSource(str(path), text)
+    mistakes = _unknown_keys((), data, (CLASS, *WHOLE, *_DEFAULTS), "entry of a plan")
+    entries = data.pop(CLASS, None)
     if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
         empty = ArgumentError("a plan has no class", hint="write each as [[class]] with a name, a query and a count")
-        refuse([*mistakes, Mistake((CLASS,), empty)], source)
-    classes = [_read_class(number, entry, defaults, mistakes) for number, entry in enumerate(entries or [])]
+        entries, mistakes = [], [*mistakes, Mistake((CLASS,), empty)]
+    classes = [one for number, entry in enumerate(entries) if (one := _read_class(number, entry, data, mistakes))]
     refuse(mistakes, source)
-    whole = {name: data[name] for name in _WHOLE if name in data}
+    whole = {name: value for name, value in data.items() if name in WHOLE}
     try:
-        return DatasetPlan(classes=[each for each in classes if each is not None], **whole), source
+        return DatasetPlan(classes=classes, **whole), source
     except EnergyQLError as error:
-        names = [entry["name"] for entry in entries or []]
-        twice = next((k for k, name in enumerate(names) if name in names[:k]), None)
-        place: Path_ = (blamed(error, list(whole), CLASS),)
-        refuse([Mistake(place if twice is None else (CLASS, twice, "name"), error)], source)
+        place: Path_ = (blamed(error, [*whole, CLASS], CLASS),)
+        names = [one.name for one in classes]
+        if (name := repeated(names)) is not None:
+            place = (CLASS, names.index(name, names.index(name) + 1), "name")
+        refuse([Mistake(place, error)], source)
         raise
 
 
 def _read_class(
-    number: int, entry: dict[str, Any], defaults: dict[str, Any], mistakes: list[Mistake]
+    number: int, entry: dict[str, Any], before: dict[str, Any], mistakes: list[Mistake]
 ) -> DatasetClass | None:
-    """Return a class of a plan; `None` if it has mistakes, which are added to `mistakes`.
+    """Return one class of a plan, and add its mistakes to `mistakes`. Return `None` if the class cannot be made.
 
     Args:
-        number: position of the class, from 0.
-        entry: the table of the class.
-        defaults: entries before all classes, for those that the class has not.
-        mistakes: list that gets the mistakes.
+        number: position of the class in the plan, from 0.
+        entry: the TOML table of the class.
+        before: entries before all classes; `model` and settings among them are the defaults of every class.
+        mistakes: list to which mistakes are added.
     """
     place: Path_ = (CLASS, number)
     mistakes += _unknown_keys(place, entry, _OWN, "entry of a class")
-    absent = [
-        Mistake(place, ArgumentError(f"the class has no {name}", hint=f"add a line {name} = ..."))
-        for name in ("name", "query", "count")
-        if name not in entry
-    ]
-    mistakes += absent
+    absent = [name for name in ("name", "query", "count") if name not in entry]
+    for name in absent:
+        mistakes.append(Mistake(place, ArgumentError(f"the class has no {name}", hint=f"add a line {name} = ...")))
     if absent:
         return None
-    settings = {name: value for name, value in (defaults | entry).items() if name in SETTINGS}
-    own = {name: entry.get(name, defaults.get(name)) for name in ("name", "query", "count", "seed", "model")}
+    values = {name: value for name, value in before.items() if name in _DEFAULTS} | entry
+    own = {name: values[name] for name in _OWN if name in values and name not in SETTINGS}
+    settings = {name: values[name] for name in SETTINGS if name in values}
     try:
-        return DatasetClass(**{name: value for name, value in own.items() if value is not None}, settings=settings)
+        return DatasetClass(**own, settings=settings)
     except EnergyQLError as error:
         key = blamed(error, [*own, *settings], "query")
-        mistakes.append(Mistake((key,) if key in defaults and key not in entry else (*place, key), error))
+        mistakes.append(Mistake((*place, key) if key in entry else (key,), error))
         return None
 
 
@@ -372,15 +411,14 @@ def _unknown_keys(place: Path_, table: Mapping[str, Any], vocabulary: Sequence[s
     ]
 
 
-def _where(path: Path_) -> str:
-    """Return a place in words, such as "class 3, query", for a plan without a text."""
-    if path[:1] == (CLASS,) and len(path) > 1:
-        return ", ".join([f"class {int(path[1]) + 1}", *map(str, path[2:])])
-    return ", ".join(map(str, path)) or "the plan"
-
-
 def _not_toml(path: Path, text: str, error: Exception) -> DataError:
-    """Return the error for a text that is not TOML, with a caret at the place that the parser names."""
+    """Return the error for a text that is not TOML, with a caret where the parser found the mistake.
+
+    Args:
+        path: the file, for the message.
+        text: content of the file.
+        error: the error of the parser; line and column are read from its message.
+    """
     message, hint = str(error), "see https://toml.io; a text stands in quotes, and each class begins with [[class]]"
     match = _DECODE_PLACE.search(message)
     if match is None:
@@ -388,100 +426,45 @@ def _not_toml(path: Path, text: str, error: Exception) -> DataError:
     at = len(text)
     if match[1]:
         at = sum(len(line) + 1 for line in text.split("\n")[: int(match[1]) - 1]) + int(match[2]) - 1
-    summary = f"{path}, line {match[1] or text.count(chr(10)) + 1}, is not TOML: {message[: match.start()]}"
+    line = match[1] or text.count("\n") + 1
+    summary = f"{path}, line {line}, is not TOML: {message[: match.start()]}"
     return DataError(summary, query=text, spans=[(at, at)], hint=hint)
 
 
-@dataclass
-class _Places:
-    """The places of all keys and values in a text that is valid TOML.
+def _locate(text: str) -> dict[Path_, tuple[Span, Span]]:
+    """Return where tables and entries are in a valid TOML text: path -> (span of the key, span of the value).
 
-    Attributes:
-        at: position up to which the text is read.
-        spans: path of an entry -> the spans of its key and of its value.
+    A path consists of keys and positions, such as ("class", 2, "query"). A span is a pair of character offsets. For a
+    table, both spans are its header, such as [[class]]. Entries inside a value, such as {a = 1}, are left out.
     """
-
-    text: str
-    at: int = 0
-    spans: dict[Path_, tuple[Span, Span]] = field(default_factory=dict)
-    _lengths: dict[Path_, int] = field(default_factory=dict)
-    """Path of a list of tables -> number of its tables so far."""
-
-    def __post_init__(self) -> None:
-        table: Path_ = ()
-        while self._skip():
-            if not self.text.startswith("[", self.at):
-                self._pair(table)
-                continue
-            start, many = self.at, self.text.startswith("[[", self.at)
-            self.at += 1 + many
-            table = self._resolved(keys := self._keys())
-            if many:
-                table = (*self._resolved(keys[:-1]), keys[-1])
-                self._lengths[table] = length = self._lengths.get(table, 0) + 1
-                table = (*table, length - 1)
-            self._skip()
-            self.at += 1 + many
-            self.spans[table] = (Span(start, self.at), Span(start, self.at))
-
-    def _skip(self) -> bool:
-        """Skip blanks, line breaks and comments; return whether text is left."""
-        blank = _BLANK.match(self.text, self.at)
-        self.at = blank.end() if blank else self.at
-        return self.at < len(self.text)
-
-    def _resolved(self, keys: Path_) -> Path_:
-        """Return the path of a table: after the key of a list of tables stands the position of its last table."""
-        path: Path_ = ()
-        for key in keys:
+    places: dict[Path_, tuple[Span, Span]] = {}
+    # The text is parsed line by line. A line that is not TOML alone is a part of an entry of several lines.
+    lengths = Counter[Path_]()  # number of tables so far, by the path of their list
+    table: Path_ = ()
+    start, end, most = 0, 0, _MOST_PARSED * len(text)
+    for line in text.split("\n"):
+        end += len(line) + 1
+        if end - start > len(line) + 1 and not _CLOSING.search(line):  # in the middle of an entry
+            continue
+        most -= end - start
+        if most < 0:  # a text made to be slow; what was not reached gets no caret
+            break
+        try:
+            data = tomllib.loads(text[start:end])
+        except ValueError:
+            continue
+        header, entry = _HEADER.match(text, start, end), _ENTRY.match(text, start, end)
+        path = () if header else table
+        while isinstance(data, dict) and len(data) == 1:
+            ((key, data),) = data.items()
             path = (*path, key)
-            if path in self._lengths:
-                path = (*path, self._lengths[path] - 1)
-        return path
-
-    def _keys(self) -> Path_:
-        """Read keys that are joined by dots."""
-        keys: list[str | int] = []
-        while True:
-            self._skip()
-            match = _STRING.match(self.text, self.at) or _NAME.match(self.text, self.at)
-            assert match is not None, "the text is TOML"
-            keys.append(tomllib.loads(f"key = {match[0]}")["key"] if match[0][0] in "\"'" else match[0])
-            end = self.at = match.end()
-            self._skip()
-            if not self.text.startswith(".", self.at):
-                self.at = end
-                return tuple(keys)
-            self.at += 1
-
-    def _pair(self, table: Path_) -> None:
-        """Read a key, the equals sign and the value in a table."""
-        start = self.at
-        path = (*table, *self._keys())
-        key = Span(start, self.at)
-        self._skip()
-        self.at += 1  # the equals sign
-        self.spans[path] = (key, self._value(path))
-
-    def _value(self, path: Path_) -> Span:
-        """Read the value of an entry, and return its span."""
-        self._skip()
-        start, sign = self.at, self.text[self.at]
-        if sign in "[{":
-            self.at += 1
-            number = 0
-            while self._skip() and self.text[self.at] not in "]}":
-                if self.text[self.at] == ",":
-                    self.at += 1
-                elif sign == "{":
-                    self._pair(path)
-                else:
-                    value = self._value((*path, number))
-                    self.spans[*path, number] = (value, value)
-                    number += 1
-            self.at += 1
-            return Span(start, self.at)
-        match = _STRING.match(self.text, start) or _PLAIN.match(self.text, start)
-        assert match is not None, "the text is TOML"
-        self.at = match.end()
-        return Span(start, start + len(match[0].rstrip()))
+            if header and (data == [{}] or path in lengths):
+                lengths[path] += data == [{}]
+                path = (*path, lengths[path] - 1)
+        if match := header or entry:
+            table = path if header else table
+            spans = Span(*match.span(1)), Span(*match.span(match.lastindex or 1))
+            for length in range(1, len(path) + 1):
+                places.setdefault(path[:length], spans)
+        start = end
+    return places

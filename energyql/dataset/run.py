@@ -1,9 +1,10 @@
-"""Write a data set: check the plan, estimate the cost, draw missing shards in this process or by Ray, and finish."""
+"""Write a data set: check the plan, estimate the cost, draw missing shards here or on Ray, and write the index."""
 
 from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -15,7 +16,7 @@ from typing import Any, TypeVar
 from energyql.attributes.labels import ImageLabeller
 from energyql.dataset.destination import Destination, open_destination
 from energyql.dataset.manifest import arrow, begin, finish, read_records, write_shard
-from energyql.dataset.plan import DatasetClass, DatasetPlan, Job, PlanSource, read_plan
+from energyql.dataset.plan import DatasetPlan, Job, PlanSource, read_plan
 from energyql.dataset.shard import (
     Estimate,
     OnDrawn,
@@ -33,25 +34,26 @@ from energyql.pipeline.model import Model
 from energyql.plugins import import_optional
 from energyql.progress import Report, reporting
 
-LEAST_RAY = (2, 56)
-"""Least version of Ray: earlier ones run code in the archives that they read, CVE-2026-57516."""
 IN_FLIGHT = 2
-"""Number of shards that are assigned to a worker: the one that it draws, and the next."""
+"""Number of shards that are assigned to a worker at a time: the shard that it draws, and the next shard."""
 ATTEMPTS = 10
-"""How often a shard is tried again after the end of its worker."""
+"""Number of further attempts at a shard whose worker ended early, for example for lack of memory."""
 Task = tuple[int, ShardRecord | None]
-"""The number of a shard, and its record if an earlier run has finished it."""
+"""The number of a shard, and the record of the shard if an earlier run has written it."""
 Done = tuple[ShardRecord, bool]
-"""The record of a shard, and whether an earlier run has finished it."""
+"""The record of a shard, and whether an earlier run has written the shard."""
 
 
 class Worker:
-    """A process that draws shards; it loads the models at the first shard that it draws.
+    """A worker that draws and writes shards, in this process or in a process of Ray.
+
+    Unless `prepared` is passed, the worker loads the models when it draws its first shard.
 
     Args:
         job: the plan and its destination.
-        fingerprint: fingerprint of the plan, as the process that started the worker has prepared it.
-        prepared: the prepared plan; by default the worker prepares it.
+        fingerprint: `PreparedPlan.fingerprint` in the process that started the worker. With other models the
+            fingerprint of the worker is different, and the worker would draw other pictures.
+        prepared: the prepared plan; `None` if the worker must load the models and prepare the plan.
     """
 
     def __init__(self, job: Job, fingerprint: str, prepared: PreparedPlan | None = None) -> None:
@@ -59,10 +61,17 @@ class Worker:
         self._destination = open_destination(job.out)
 
     def shard(self, task: Task, on_drawn: OnDrawn = lambda name, count: None) -> Done:
-        """Draw a shard, unless an earlier run has written it and it is undamaged.
+        """Draw and write a shard, unless an earlier run has written the shard and it is undamaged.
+
+        Args:
+            task: the number of the shard, and its record if an earlier run has written the shard, else `None`.
+            on_drawn: called after each batch, with the name of the class and the number of pictures of the batch.
+
+        Returns:
+            The record of the shard, and whether the shard of the earlier run was kept.
 
         Raises:
-            ModelError: the models of this machine differ from those of the process that started the worker.
+            ModelError: the models of the worker differ from the models of the process that started it.
             EnergyQLError: the shard cannot be drawn or written.
         """
         number, record = task
@@ -78,67 +87,34 @@ class Worker:
         return write_shard(self._destination, self._prepared, number, on_drawn), False
 
 
-class Tally:
-    """Count of the pictures of each class, for the progress.
-
-    Args:
-        classes: the classes of the plan.
-        report: called with the name of a class and the fraction of its pictures that are done.
-    """
-
-    def __init__(self, classes: Sequence[DatasetClass], report: Report) -> None:
-        self._counts, self._report = {one.name: one.count for one in classes}, report
-        self._done, self._open = dict.fromkeys(self._counts, 0), dict.fromkeys(self._counts, 0)
-
-    def count_drawn(self, name: str, count: int) -> None:
-        """Count pictures of a class in an unfinished shard."""
-        self._open[name] += count
-        self._show(name)
-
-    def count_shard(self, record: ShardRecord) -> None:
-        """Count the pictures of a finished shard, instead of what `count_drawn` has counted since the last one."""
-        for name, one in record.classes.items():
-            self._done[name], self._open[name] = self._done[name] + one.wanted, 0
-            self._show(name)
-
-    def _show(self, name: str) -> None:
-        self._report(name, (self._done[name] + self._open[name]) / self._counts[name])
-
-
 def check_ray() -> Any:
     """Return the module `ray`.
 
     Raises:
-        ArgumentError: Ray is not installed, or too old.
+        ArgumentError: Ray is not installed, or is older than 2.56.
     """
-    hint = 'pip install "ray>=2.56"'
+    hint = 'pip install "ray>=2.56"'  # earlier versions run code in the archives that they read, CVE-2026-57516
     ray = import_optional("ray", "several workers, and workers of a cluster, need Ray", hint)
-    if tuple(int(part) for part in ray.__version__.split(".")[:2]) < LEAST_RAY:
-        least = ".".join(map(str, LEAST_RAY))
-        raise ArgumentError(f"Ray {ray.__version__} is too old: at least {least} is needed", hint=hint)
+    if tuple(int(part) for part in ray.__version__.split(".")[:2]) < (2, 56):
+        raise ArgumentError(f"Ray {ray.__version__} is too old: at least 2.56 is needed", hint=hint)
     return ray
 
 
-def run_here(worker: Worker, tasks: Sequence[Task], on_drawn: OnDrawn) -> Iterator[Done]:
-    """Yield the records of shards, drawn in order by this process."""
-    for task in tasks:
-        yield worker.shard(task, on_drawn)
-
-
 def run_on_ray(job: Job, fingerprint: str, tasks: Sequence[Task]) -> Iterator[Done]:
-    """Yield the records of shards as workers of Ray finish them.
+    """Draw and write shards by Ray workers. Yield a pair for each shard when the shard is finished.
 
-    A worker that ends early is started again and draws its shard again. Without an address, Ray runs on this machine
-    until the last shard is drawn.
+    The pair is the record of the shard, and whether the shard of an earlier run was kept. A worker that ends early is
+    started again, and its shard is drawn again. If this process has not connected to Ray yet, it connects to the
+    cluster at `job.address`, or starts Ray on this machine if that is `None`. It disconnects after the last shard.
 
     Args:
         job: the plan, its destination and the workers.
-        fingerprint: fingerprint of the prepared plan.
-        tasks: the shards.
+        fingerprint: `PreparedPlan.fingerprint` of this process. A worker with another fingerprint raises an error.
+        tasks: for each shard, its number, and its record if an earlier run has written the shard, else `None`.
 
     Raises:
         ArgumentError: Ray cannot be started or reached, or no machine has the GPUs of one worker.
-        EnergyQLError: a worker raised this error, or a shard has ended its worker too often.
+        EnergyQLError: a worker raised the error, or ended early `ATTEMPTS` + 1 times at one shard.
     """
     ray = check_ray()
     ours = not ray.is_initialized()
@@ -160,7 +136,7 @@ def run_on_ray(job: Job, fingerprint: str, tasks: Sequence[Task]) -> Iterator[Do
         left = iter(tasks)
 
         def give(actor: Any) -> None:
-            """Assign the next shard, if there is one, to a worker."""
+            """Assign the next shard to a worker; do nothing if no shard is left."""
             for task in islice(left, 1):
                 running[actor.shard.remote(task)] = actor, task[0]
 
@@ -181,7 +157,10 @@ def run_on_ray(job: Job, fingerprint: str, tasks: Sequence[Task]) -> Iterator[Do
 
 
 def _portable(job: Job) -> Job:
-    """Return the job with absolute paths, for processes that may have another working directory."""
+    """Return a copy of the job for workers that may have another working directory.
+
+    Paths of model folders and of the destination are absolute in the copy.
+    """
     packaged = packaged_models()
     classes = [
         one if isinstance(one.model, Model) or str(one.model) in packaged
@@ -193,15 +172,16 @@ def _portable(job: Job) -> Job:
 
 
 def _result(ray: Any, ready: Any, shard: int) -> Done:
-    """Return what a worker has returned for a shard.
+    """Return the result of a call of `Worker.shard` in a process of Ray: a record, and whether its shard was kept.
 
     Args:
-        ray: the module.
-        ready: Ray's reference to the value.
+        ray: the module `ray`.
+        ready: Ray's reference to the result.
         shard: number of the shard, for messages.
 
     Raises:
-        EnergyQLError: the worker raised it, could not be started, or has ended too often.
+        EnergyQLError: the worker raised the error, could not be started, or ended early `ATTEMPTS` + 1 times.
+        RayTaskError: the worker raised an error of another class.
     """
     try:
         done: Done = ray.get(ready)
@@ -223,27 +203,27 @@ def _result(ray: Any, ready: Any, shard: int) -> Done:
 
 
 PILOT = 16
-"""Number of pictures that are drawn of a class to estimate the cost of the data set."""
+"""Largest number of pictures of a class that are drawn to estimate the cost of the data set."""
 PILOT_CLASSES = 8
 """Largest number of classes that are drawn for the estimate; the cost of the others is assumed to be the same."""
 _HEADERS = 3 * 512
-"""Bytes that the archive adds to each sample, without padding."""
+"""Size in bytes of the headers of the three files of a sample in a tar archive."""
 Value = TypeVar("Value")
 
 
 def open_plan(
     plan: str | Path | DatasetPlan, *, only_satisfied: bool | None = None, budget: int | None = None
 ) -> tuple[DatasetPlan, PlanSource]:
-    """Return a plan and its source.
+    """Return two values: a plan, and name and content of its file, so that messages can show the wrong lines.
 
     Args:
-        plan: a plan, or the path of its file.
-        only_satisfied: replaces the value of the plan, unless it is `None`.
-        budget: replaces the value of the plan, unless it is `None`.
+        plan: a plan, or the path of a TOML file, from which the plan is read.
+        only_satisfied: replaces `only_satisfied` of the plan, unless it is `None`.
+        budget: replaces `budget` of the plan, unless it is `None`.
 
     Raises:
-        DataError: the file is no plan.
-        ArgumentError: `budget` is out of range, or given for a plan without `only_satisfied`.
+        DataError: the file cannot be read, or is no plan.
+        ArgumentError: `budget` is out of range; or it is not `None`, and `only_satisfied` of the plan is False.
     """
     source = PlanSource()
     if not isinstance(plan, DatasetPlan):
@@ -256,18 +236,18 @@ def open_plan(
 
 
 class DatasetRun:
-    """A plan that was checked against its models and its destination; nothing is written before `write`.
+    """A plan that was checked together with its models and its destination. Only the method `write` writes files.
 
     Args:
         job: the plan, the destination and the workers.
-        source: the file of the plan, for messages.
+        source: name and content of the file of the plan, so that messages show its lines.
 
     Attributes:
-        prepared: the plan with its queries compiled.
+        prepared: the plan with its models loaded and its queries compiled.
 
     Raises:
-        DataError: the plan has mistakes, or the destination holds something else.
-        ArgumentError: the destination cannot be written, or a library is missing.
+        DataError: the plan has mistakes, or the destination has another data set or other files.
+        ArgumentError: the destination cannot be written, a library is missing, or there is no such device.
     """
 
     def __init__(self, job: Job, source: PlanSource) -> None:
@@ -279,32 +259,45 @@ class DatasetRun:
         self._look(write=False)
 
     def _look(self, *, write: bool) -> None:
-        """Read which shards are finished; with `write`, write the plan first unless it is there.
+        """Read from the destination which shards are finished.
+
+        Args:
+            write: whether to write `plan.json` first, if it is missing, damaged or of an earlier version.
 
         Raises:
-            DataError: the destination holds another data set, or other files.
+            DataError: the destination has another data set, or other files.
         """
         begin(self._destination, self.prepared, write=write)
         records = _undisturbed(self._destination, partial(read_records, self._destination, self.prepared))
         self._tasks: list[Task] = [(shard, records.get(shard)) for shard in range(self._job.plan.shards)]
 
     def alone(self) -> AbstractContextManager[Any]:
-        """Return a context manager that keeps other writers away; see `Destination.alone`."""
+        """Return a context manager during which no other process can write to the destination, if it is a folder.
+
+        A store is not locked.
+
+        Raises:
+            ArgumentError: on entry, if another process is writing to the folder.
+        """
         return self._destination.alone()
 
     @property
     def held(self) -> dict[str, int]:
-        """Name of a class -> number of pictures that the plan asks for in its finished shards."""
+        """Name of a class -> number of its pictures that the plan asks for in the finished shards."""
         records = [record for _, record in self._tasks if record is not None]
         return {one.name: sum(record.classes[one.name].wanted for record in records) for one in self._job.plan.classes}
 
     def estimate(self, progress: bool | Report = False) -> Estimate:
-        """Draw a few pictures of up to `PILOT_CLASSES` classes, and return the estimated cost of the missing shards."""
+        """Return the estimated cost of the missing shards. A few pictures of some classes are drawn to measure it.
+
+        Args:
+            progress: whether to show a bar; or a function that is called with "pilot" and the fraction that is done.
+        """
         plan, missing = self._job.plan, [shard for shard, record in self._tasks if record is None]
         pairs = list(zip(plan.classes, self.prepared.queries, strict=True))
         pairs = pairs[:: -(-len(pairs) // PILOT_CLASSES)] if missing else []
         counts = {one.name: sum(len(plan.positions(one, shard)) for shard in missing) for one in plan.classes}
-        total, tried = sum(counts.values()), 0
+        total, tried = sum(counts.values()), sum(counts[one.name] for one, _ in pairs)
         seconds = size = samples = 0.0
         with reporting(progress) as report:
             for number, (one, query) in enumerate(pairs, start=1):
@@ -313,51 +306,77 @@ class DatasetRun:
                 result = query.run(min(PILOT, one.count), progress=False)
                 pictures = [self.prepared.compress(picture) for picture in result.images]
                 each = (time.perf_counter() - started) / len(result)
-                texts = [len(str(sample)) for sample in result.to_dict()["samples"]]
+                texts = [str(sample) for sample in result.to_dict()["samples"]]
                 share = 1.0 if result.satisfied is None or not plan.only_satisfied else result.satisfied.mean()
-                more = min(plan.budget, 1 / share) if share else plan.budget
-                tried += counts[one.name]
-                samples += counts[one.name] * more
-                seconds += counts[one.name] * more * each
-                size += counts[one.name] * (_HEADERS + 768 + (sum(map(len, pictures)) + sum(texts)) / len(result))
+                count, more = counts[one.name], min(plan.budget, 1 / share) if share else plan.budget
+                samples += count * more
+                seconds += count * more * each
+                size += count * (_HEADERS + 768 + sum(map(len, [*pictures, *texts])) / len(result))
                 report("pilot", number / len(pairs))
         scale, workers = total / max(1, tried), self._job.workers
         return Estimate(total, len(missing), round(size * scale), round(samples * scale), seconds * scale, workers)
 
     def write(self, progress: bool | Report = True) -> WrittenDataset:
-        """Draw the missing shards and finish the data set; see `write_dataset`."""
+        """Draw the missing shards, write the index, the card and the manifest, and return counts of the contents.
+
+        Args:
+            progress: whether to show bars; or a function that is called with the name of a class and the fraction of
+                the pictures of this class that is done.
+
+        Raises:
+            EnergyQLError: a shard, the index, the card or the manifest cannot be written, or a worker ended too often.
+        """
         with self.alone():
             self._look(write=True)  # another run may have written shards meanwhile
-            return self._write(progress)
+            with reporting(progress) as report:
+                records, old = self._draw(report)
+            begin(self._destination, self.prepared, write=False)  # without locks, a run of another plan may have begun
+            _undisturbed(self._destination, partial(finish, self._destination, self.prepared, records))
+        classes = {one.name: sum_records(one.name, records) for one in self._job.plan.classes}
+        return WrittenDataset(str(self._job.out), records, classes, old)
 
-    def _write(self, progress: bool | Report) -> WrittenDataset:
-        job, mark, tasks = self._job, self.prepared.fingerprint, self._tasks
-        records: dict[int, ShardRecord] = {}
-        old = 0
-        with reporting(progress) as report:
-            tally = Tally(job.plan.classes, report)
-            if job.on_ray:
-                done = run_on_ray(job, mark, tasks)
-            else:
-                done = run_here(Worker(job, mark, self.prepared), tasks, tally.count_drawn)
-            for record, is_old in done:
-                records[record.shard] = record
-                old += is_old
-                tally.count_shard(record)
-        ordered = [records[shard] for shard in sorted(records)]
-        begin(
-            self._destination, self.prepared, write=False
-        )  # without locks, a run of another plan may have written meanwhile
-        _undisturbed(self._destination, partial(finish, self._destination, self.prepared, ordered))
-        classes = {one.name: sum_records(one.name, ordered) for one in job.plan.classes}
-        return WrittenDataset(str(job.out), ordered, classes, old)
+    def _draw(self, report: Report) -> tuple[list[ShardRecord], int]:
+        """Draw and write the shards that are missing or damaged, with progress for each class.
+
+        Args:
+            report: function that gets the name of a class, and the fraction of its pictures that is done.
+
+        Returns:
+            The records of all shards, in order of their numbers, and how many shards of an earlier run were kept.
+        """
+        counts = {one.name: one.count for one in self._job.plan.classes}
+        finished, begun = Counter[str](), Counter[str]()
+
+        def on_drawn(name: str, count: int) -> None:
+            """Add `count` to the pictures of class `name` in the unfinished shard, and report the fraction done."""
+            begun[name] += count
+            report(name, (finished[name] + begun[name]) / counts[name])
+
+        job, mark = self._job, self.prepared.fingerprint
+        if job.on_ray:
+            shards = run_on_ray(job, mark, self._tasks)
+        else:
+            worker = Worker(job, mark, self.prepared)
+            shards = (worker.shard(task, on_drawn) for task in self._tasks)
+        done: list[Done] = []
+        for record, is_old in shards:
+            done.append((record, is_old))
+            for name, one in record.classes.items():
+                finished[name], begun[name] = finished[name] + one.wanted, 0
+                on_drawn(name, 0)
+        records = sorted((record for record, _ in done), key=lambda record: record.shard)
+        return records, sum(is_old for _, is_old in done)
 
 
 def _undisturbed(destination: Destination, call: Callable[[], Value]) -> Value:
-    """Return what `call`, a function that reads the parts of a data set, returns.
+    """Return the result of `call`.
 
-    A store has no locks: another run of the plan may finish the data set and remove the parts meanwhile. If `call`
-    fails and files have come or gone, it is called again.
+    A store has no locks: while `call` runs, another run of the plan may finish the data set and remove temporary files.
+    So if `call` raises an error, and the names of the files have changed meanwhile, `call` is called again.
+
+    Args:
+        destination: where the files of the data set are.
+        call: function that reads files of the data set.
     """
     while True:
         before = destination.sizes().keys()
@@ -385,31 +404,35 @@ def write_dataset(
 ) -> WrittenDataset:
     """Write a labelled data set: classes of pictures that satisfy their queries, in shards of WebDataset.
 
-    The whole plan is checked before anything is written. A shard depends only on plan, models, seed and its number,
-    and is written completely or not at all. So the same call continues after any interruption: existing shards are
-    checked and kept. Needs pyarrow; a store needs its library (s3fs, gcsfs), and several workers need Ray.
+    The whole plan is checked before anything is written. A shard depends only on the plan, the models and the number
+    of the shard, and is written completely or not at all. So the same call continues after any interruption: undamaged
+    shards of an earlier call are kept. The function needs pyarrow; a store needs its library (s3fs, gcsfs), and several
+    workers need Ray.
 
     Args:
         plan: a TOML file (docs/datasets.md), or a `DatasetPlan`.
-        out: a folder, or an address that fsspec can open, such as `s3://bucket/folder`: empty, or with a part of this
-            data set.
-        only_satisfied: replaces the value of the plan.
-        budget: replaces the value of the plan.
-        workers: number of processes; more than 1 need Ray.
-        address: address of a Ray cluster; without one, several workers run on this machine.
-        gpus: number of GPUs of each worker; may be a fraction.
+        out: a folder, or an address that fsspec can open, such as `s3://bucket/folder`. It must be empty, or have the
+            files of an earlier run of the same plan.
+        only_satisfied: replaces `only_satisfied` of the plan, unless it is `None`.
+        budget: replaces `budget` of the plan, unless it is `None`.
+        workers: number of processes that draw; more than 1 need Ray.
+        address: address of a Ray cluster; `None` for this machine.
+        gpus: number of GPUs of each Ray worker; with a fraction, such as 0.5, workers share a GPU.
         device: device of each worker, such as "cpu" or "cuda"; "auto" is a GPU if there is one.
-        generator: argument of `load_model`, for every model of the plan.
-        judge: argument of `load_model`, for every model of the plan.
-        allow_plugins: argument of `load_model`, for every model of the plan.
-        progress: whether to show bars; or a function of the name of a class and the fraction of it that is done.
+        generator: for model folders without a generator: the generator, or the name of its code, see `load_model`.
+        judge: the judge to use in place of the judge of every model, or its name, see `load_model`.
+        allow_plugins: whether code that a model folder names may be imported.
+        progress: whether to show bars; or a function that is called with the name of a class and the fraction of the
+            pictures of this class that is done.
 
     Returns:
-        The record of the data set; its `missing` holds the classes that lack pictures, because the budget ended.
+        Counts of what is in the data set. The property `missing` names the classes that lack pictures, because the
+        judge rejected too many of the samples that `budget` allows.
 
     Raises:
-        DataError: the plan has mistakes, all of which are shown; or `out` holds something else.
+        DataError: the plan has mistakes, which the message lists; or `out` has another data set or other files.
         ArgumentError: `out` cannot be written or does not respond, a library is missing, or an argument is wrong.
+        EnergyQLError: a shard cannot be drawn, or its worker ended early too often.
     """
     opened, source = open_plan(plan, only_satisfied=only_satisfied, budget=budget)
     job = Job(

@@ -1,4 +1,7 @@
-"""Drawing of shards, each a pure function of plan, models and its number; records of shards, and their cost."""
+"""Drawing of shards (the tar archives of a data set), records of their contents, and estimates of time and size.
+
+The bytes of a shard depend only on the plan, the models and the number of the shard.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +12,19 @@ import os
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, fields
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import timedelta
 from functools import cached_property
+from itertools import chain, pairwise
+from pathlib import Path
 from tempfile import SpooledTemporaryFile
-from typing import IO, Any, TypeVar
+from typing import IO, Any, TypeVar, get_type_hints
 
 from PIL import Image
+from rich.filesize import decimal
 
-from energyql.dataset.plan import CLASS, DatasetClass, DatasetPlan, Job, Mistake, PlanSource, blamed, refuse
+from energyql.dataset.plan import CLASS, WHOLE, DatasetClass, DatasetPlan, Job, Mistake, PlanSource, blamed, refuse
 from energyql.errors import DataError, EnergyQLError, IncompleteError, QueryWarning
 from energyql.files import parse_json
 from energyql.generators.families import module_fingerprint
@@ -28,20 +36,19 @@ from energyql.pipeline.model import Model, choose_device, load_model
 from energyql.pipeline.result import Result
 from energyql.pipeline.settings import settings_of
 
-_TYPES = {"int": (int,), "str": (str,), "int | None": (int, type(None))}
-"""Annotation of a field of a record -> the types that its JSON value may have."""
 Record = TypeVar("Record", bound="FileRecord | ClassRecord")
 
 
 @dataclass(frozen=True)
 class ClassRecord:
-    """The pictures of one class in one or several shards.
+    """Counts of the pictures of one class, in one shard or summed over several.
 
     Args:
         wanted: number of pictures that the plan asks for.
-        rows: number of pictures in the shards.
-        drawn: number of samples that were drawn for these pictures.
-        satisfied: number of these pictures that satisfy the query according to the judge; `None` if none was judged.
+        rows: number of pictures that are in the shards.
+        drawn: number of samples that were drawn, including samples that the judge rejected.
+        satisfied: number of pictures in the shards that satisfy the query according to the judge; `None` if no picture
+            was judged.
     """
 
     wanted: int
@@ -49,16 +56,21 @@ class ClassRecord:
     drawn: int = 0
     satisfied: int | None = None
 
+    def __add__(self, other: ClassRecord) -> ClassRecord:
+        judged = [one.satisfied for one in (self, other) if one.satisfied is not None]
+        counts = (self.wanted + other.wanted, self.rows + other.rows, self.drawn + other.drawn)
+        return ClassRecord(*counts, sum(judged) if judged else None)
+
 
 @dataclass(frozen=True, kw_only=True)
 class FileRecord:
-    """A file of a data set, as the manifest lists it.
+    """A file of a data set, as a line of `manifest.jsonl` describes it.
 
     Args:
         file: name of the file in the data set, such as `shards/000001.tar`.
         size: size of the file in bytes.
-        sha256: SHA-256 of its content, hexadecimal.
-        mark: the store's own mark of its content (an ETag); "" in a folder, which has none.
+        sha256: SHA-256 of the content, hexadecimal.
+        mark: ETag of the file, a text with which an object store identifies the content; "" in a folder.
     """
 
     file: str
@@ -67,20 +79,27 @@ class FileRecord:
     mark: str = ""
 
     def to_json(self, plan: str) -> str:
-        """Return one line of the manifest, sealed for the plan with fingerprint `plan`; empty texts are left out."""
+        """Return the record as a line of the manifest: a JSON object of the fields, without fields that are "".
+
+        One more value, `check`, is a checksum of the fields and the plan.
+
+        Args:
+            plan: fingerprint of the plan.
+        """
         data = {name: value for name, value in asdict(self).items() if value != ""}
         return json.dumps(sealed(data, plan), ensure_ascii=False, separators=(",", ":"))
 
 
 @dataclass(frozen=True, kw_only=True)
 class ShardRecord(FileRecord):
-    """A finished shard, as the manifest lists it; see `FileRecord` for the fields of its file.
+    """A finished shard: the fields of `FileRecord` for the archive, and counts of the samples in the archive.
 
     Args:
-        shard: number of the shard.
-        rows: number of its samples.
-        classes: name of a class -> its pictures in the shard.
-        part: SHA-256 of the file with the shard's rows of the index; "" in the manifest, when that file is removed.
+        shard: number of the shard, from 0.
+        rows: number of samples in the shard.
+        classes: name of a class -> counts of the pictures of this class in the shard.
+        part: SHA-256 of the temporary file with the rows of the index for this shard; "" in the manifest, which is
+            written when these rows are in `index.parquet` and the temporary file is no longer needed.
     """
 
     shard: int
@@ -90,10 +109,12 @@ class ShardRecord(FileRecord):
 
 
 def sealed(data: Mapping[str, Any], plan: str) -> dict[str, Any]:
-    """Return JSON values with one more, `check`: a checksum that depends on the values and the plan.
+    """Return `data` with one more value, `check`: a checksum of the data and of the plan.
+
+    The checksum shows later whether the data is damaged or belongs to another plan.
 
     Args:
-        data: the values, by name.
+        data: name -> JSON value.
         plan: fingerprint of the plan.
     """
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
@@ -101,17 +122,17 @@ def sealed(data: Mapping[str, Any], plan: str) -> dict[str, Any]:
 
 
 def read_record(line: bytes, plan: str) -> tuple[FileRecord, bool]:
-    """Read a line of the manifest, or of the record of one shard.
+    """Read a record from a line of the manifest, or from the temporary file with the record of one shard.
 
     Args:
-        line: the line.
+        line: the line, a JSON object.
         plan: fingerprint of the plan.
 
     Returns:
-        The record, and whether it has the seal of this plan. The shards of earlier versions have no seal.
+        The record, and whether it has a checksum, which is then right. Only records of earlier versions have none.
 
     Raises:
-        ValueError, TypeError, KeyError, AttributeError: the line is no record, or has the seal of another plan.
+        ValueError, TypeError, KeyError, AttributeError: the line is no record, is damaged, or belongs to another plan.
     """
     data = parse_json(line)
     has_seal = data.pop("check", None) is not None
@@ -126,36 +147,34 @@ def read_record(line: bytes, plan: str) -> tuple[FileRecord, bool]:
 
 
 def _typed(kind: type[Record], data: Mapping[str, Any]) -> Record:
-    """Return a record of JSON values; raise a `ValueError` or `TypeError` if they do not fit its fields."""
-    for each in fields(kind):
-        if type(data.get(each.name, each.default)) not in _TYPES.get(str(each.type), (dict,)):
-            raise ValueError(f"{each.name} has another type")
-    return kind(**data)
+    """Return a record of class `kind`, whose fields are the values in `data`, which come from JSON.
+
+    Raises:
+        ValueError, TypeError: a field is missing, unknown or of the wrong type.
+    """
+    record = kind(**data)
+    for name, hint in get_type_hints(kind).items():
+        if name != "classes" and not isinstance(getattr(record, name), hint):
+            raise ValueError(f"{name} has another type")
+    return record
 
 
 def sum_records(name: str, records: Sequence[ShardRecord]) -> ClassRecord:
-    """Return the sum of the records of one class over some shards."""
-    parts = [record.classes[name] for record in records]
-    judged = [part.satisfied for part in parts if part.satisfied is not None]
-    return ClassRecord(
-        wanted=sum(part.wanted for part in parts),
-        rows=sum(part.rows for part in parts),
-        drawn=sum(part.drawn for part in parts),
-        satisfied=sum(judged) if judged else None,
-    )
+    """Return the counts of the class called `name`, summed over the shards of `records`."""
+    return sum((record.classes[name] for record in records), ClassRecord(0))
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """The estimated cost of the missing shards, from a few pictures of some classes.
+    """The estimated cost of the shards that are still missing; a few pictures of some classes were drawn to measure it.
 
     Args:
         pictures: number of missing pictures.
         shards: number of missing shards.
-        bytes: size of the missing shards.
-        drawn: number of samples to draw.
-        seconds: time that one worker takes for all.
-        workers: number of workers.
+        bytes: size of all missing shards together, in bytes.
+        drawn: number of samples to draw, including samples that the judge will reject.
+        seconds: time in which one worker would draw all missing shards.
+        workers: number of workers. With several, `str` of the estimate also tells the time that they need together.
     """
 
     pictures: int
@@ -173,18 +192,18 @@ class Estimate:
         if self.workers > 1:
             hours += f", {_duration(self.seconds / min(self.workers, self.shards))} for {self.workers:,}"
         pictures, shards = _counted(self.pictures, "picture"), _counted(self.shards, "shard")
-        return f"{pictures}{more} in {shards}, about {_size(self.bytes)}; {hours}"
+        return f"{pictures}{more} in {shards}, about {decimal(self.bytes)}; {hours}"
 
 
 @dataclass(frozen=True)
 class WrittenDataset:
-    """A data set that was written.
+    """Counts of what is in a data set, after it was written.
 
     Attributes:
-        out: the folder or address.
-        shards: the record of each shard, in order.
-        classes: name of a class -> the sum of its records over all shards.
-        kept: number of shards that an earlier run had finished.
+        out: the folder or address of the data set.
+        shards: the record of each shard, in the order of their numbers.
+        classes: name of a class -> counts of the pictures of this class in all shards.
+        kept: number of shards that an earlier run had written, and that were not drawn again.
     """
 
     out: str
@@ -201,63 +220,61 @@ class WrittenDataset:
         """Check that no class lacks pictures.
 
         Raises:
-            IncompleteError: some classes do, because the budget of samples was used up.
+            IncompleteError: a class lacks pictures, because the judge rejected too many of the samples that
+                `DatasetPlan.budget` allows.
         """
-        if self.missing:
-            parts = [
-                f"{name!r} lacks {count:,} of {self.classes[name].wanted:,}" for name, count in self.missing.items()
-            ]
+        parts = [f"{name!r} lacks {count:,} of {self.classes[name].wanted:,}" for name, count in self.missing.items()]
+        if parts:
             raise IncompleteError(
                 f"{self.out} is incomplete: {'; '.join(parts)}",
                 hint="the judge accepted too few samples: raise the budget and write to another place, or ask for less",
             )
 
     def summary(self) -> str:
-        """Return one line: pictures, shards, bytes, and how many satisfy their query."""
-        rows = sum(one.rows for one in self.classes.values())
-        judged = [one for one in self.classes.values() if one.satisfied is not None]
-        pictures, shards = _counted(rows, "picture"), _counted(len(self.shards), "shard")
-        line = f"{pictures} in {shards}, {_size(sum(each.size for each in self.shards))}"
-        if judged:
-            share = sum(one.satisfied or 0 for one in judged) / max(1, sum(one.rows for one in judged))
-            line += f"; {share:.1%} satisfy their query, says the judge"
+        """Return one line: numbers of pictures and shards, size, and percentage of pictures that satisfy their query.
+
+        The percentage is left out if no picture was judged. If shards of an earlier run were kept, the line ends with
+        their number.
+        """
+        total = sum(self.classes.values(), ClassRecord(0))
+        judged = sum(one.rows for one in self.classes.values() if one.satisfied is not None)
+        pictures, shards = _counted(total.rows, "picture"), _counted(len(self.shards), "shard")
+        line = f"{pictures} in {shards}, {decimal(sum(each.size for each in self.shards))}"
+        if total.satisfied is not None:
+            line += f"; {total.satisfied / max(1, judged):.1%} satisfy their query, says the judge"
         return f"{line}, {self.kept:,} of the shards from an earlier run" if self.kept else line
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the summary of the data set as JSON values."""
+        """Return a dict of JSON values: "out", "shards", "kept", "classes", "bytes" and "missing".
+
+        "classes" has the counts of each class, and "missing" the number of pictures that each incomplete class lacks.
+        """
         classes = {name: vars(one) for name, one in self.classes.items()}
         return {"out": self.out, "shards": len(self.shards), "kept": self.kept, "classes": classes} | {
             "bytes": sum(each.size for each in self.shards), "missing": self.missing,
         }  # fmt: skip
 
 
-def _counted(count: float, noun: str, digits: int = 0) -> str:
-    number = f"{count:,.{digits}f}"
-    return f"{number} {noun}" if number == "1" else f"{number} {noun}s"
+def _counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return _counted(seconds, "second")
-    return _counted(seconds / 60, "minute") if seconds < 5400 else _counted(seconds / 3600, "hour", 1)
+    return str(timedelta(seconds=min(max(1, round(seconds)), _LONGEST)))
 
 
-def _size(count: float) -> str:
-    for unit in ("bytes", "kB", "MB", "GB", "TB"):
-        if count < 1000 or unit == "TB":
-            break
-        count /= 1000
-    return f"{count:,.0f} {unit}" if unit == "bytes" or count >= 100 else f"{count:.3g} {unit}"
-
-
+_LONGEST = 10**12
+"""Most seconds that an estimate states, about 30,000 years; `timedelta` has a limit."""
 FORMAT = 1
 """Version of the format; it goes up when the same plan gives other bytes."""
 _ONE_RUN = ("canonical", "model", "fingerprints", "judge", *settings_of("provenance"))
-"""Names of the facts in the provenance of a class that decide its pictures."""
+"""Names of entries of the provenance (record of how samples are drawn) on which the pictures of a class depend."""
 _ENCODERS = {"png": ("PNG", ()), "webp": ("WEBP", ("quality",)), "jpg": ("JPEG", ("quality",))}
 """Format of pictures -> its name in Pillow, and the settings of a plan that are arguments of its encoder."""
+_SHARED = {"query": "canonical", "model": "model", "seed": "seed", "judge": "judge"}
+"""Name of a value in the JSON of each sample that is the same for a whole class -> its name in the provenance."""
 _IN_MEMORY = 1 << 28
-"""Bytes of compressed pictures that wait in memory for their place in the archive; more wait on the disk."""
+"""Size in bytes up to which the compressed pictures of a shard are collected in memory; beyond it, on the disk."""
 _THREADS = 8
 """Number of threads that compress pictures while a GPU draws."""
 OnDrawn = Callable[[str, int], None]
@@ -270,7 +287,7 @@ class PreparedPlan:
 
     Args:
         plan: the plan.
-        queries: the query of each class, in order.
+        queries: the compiled query of each class, in the order of `plan.classes`.
         warnings: pairs (name of a class, sentence about a part of its query that is never or always true); a class may
             have several.
     """
@@ -281,7 +298,11 @@ class PreparedPlan:
 
     @cached_property
     def identity(self) -> dict[str, Any]:
-        """All that decides the bytes of the shards, as JSON values: format, settings, and the facts of each class."""
+        """Everything on which the bytes of the shards depend, as a dict of JSON values.
+
+        They are the version of the format, the settings of the plan, and for each class its name, count, query, model,
+        judge and settings. Two runs with equal identities write equal shards.
+        """
         plan = self.plan
         classes = [
             {"name": one.name, "count": one.count, "seed": query.settings.seed, "batch_size": query.settings.batch_size}
@@ -292,47 +313,56 @@ class PreparedPlan:
             }
             for one, query in zip(plan.classes, self.queries, strict=True)
         ]
-        names = ("seed", "format", "quality", "shard_size", "only_satisfied", "budget")
-        whole = {"format_of_folder": FORMAT} | {name: getattr(plan, name) for name in names} | {"classes": classes}
+        whole = {"format_of_folder": FORMAT} | {name: getattr(plan, name) for name in WHOLE} | {"classes": classes}
         plain: dict[str, Any] = json.loads(json.dumps(whole))
         return plain
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of `identity`, hexadecimal."""
+        """SHA-256 of `identity`, hexadecimal; runs with the same fingerprint write the same shards."""
         return identity_mark(self.identity)
 
     def write_shard(
-        self, shard: int, target: IO[bytes], on_drawn: OnDrawn = lambda name, count: None
+        self, shard: int, path: Path, on_drawn: OnDrawn = lambda name, count: None
     ) -> tuple[dict[str, ClassRecord], list[dict[str, Any]]]:
-        """Draw a shard and write it as a tar archive in the form of WebDataset.
+        """Draw a shard and write it as a tar archive in the format of WebDataset.
 
-        Each sample has a picture, a JSON object with its facts (`.json`), and the number of its class (`.cls`). Samples
-        of all classes are mixed, in an order that depends on their class, seed and index only.
+        Each sample is three files: the picture, a JSON object with all that is recorded about the sample (`.json`), and
+        the number of the class (`.cls`). Samples of all classes are mixed: their order comes from a hash of the name of
+        the class, the seed of the class and the index of the sample.
 
         Args:
-            shard: number of the shard.
-            target: a file, open for writing.
-            on_drawn: called with the progress.
+            shard: number of the shard, from 0.
+            path: the file to write.
+            on_drawn: called after each batch, with the name of the class and the number of pictures of the batch.
 
         Returns:
-            Name of a class -> its record in this shard; and the JSON object of each sample, with its `key`, in the
-            order of the archive.
+            Two values. The first is a dict: name of a class -> counts of its pictures in this shard. The second is a
+            list of the JSON objects of the samples, in the order of the archive, each with one more value, `key`: the
+            name of the sample in the archive, without a suffix.
+
+        Raises:
+            EnergyQLError: samples cannot be drawn.
+            OSError: the file cannot be written.
         """
         records: dict[str, ClassRecord] = {}
         samples: list[tuple[bytes, int, int, dict[str, Any]]] = []
-        with SpooledTemporaryFile(max_size=_IN_MEMORY) as buffer:
+        with SpooledTemporaryFile(max_size=_IN_MEMORY) as buffer, path.open("wb") as target:
             for number, (one, query) in enumerate(zip(self.plan.classes, self.queries, strict=True)):
-                drawing = _Drawing(self.plan, one, query, shard)
-                for result, pictures in self._compressed(drawing.results(), query):
+                record = ClassRecord(len(self.plan.positions(one, shard)))
+                shared = {"class": one.name, "class_number": number}
+                shared |= {name: query.provenance[fact] for name, fact in _SHARED.items()}
+                for result, drawn, pictures in self._compressed(self._draw(one, query, shard), query):
                     for sample, picture in zip(result.to_dict()["samples"], pictures, strict=True):
-                        facts = {"class": one.name, "class_number": number} | _facts(query) | sample
                         place = hashlib.sha256(f"{one.name}\n{query.settings.seed}\n{sample['index']}".encode())
-                        samples.append((place.digest(), buffer.tell(), len(picture), facts))
+                        samples.append((place.digest(), buffer.tell(), len(picture), shared | sample))
                         buffer.write(picture)
+                    satisfied = None if result.satisfied is None else int(result.satisfied.sum())
+                    record += ClassRecord(0, len(result), drawn, satisfied)
                     on_drawn(one.name, len(result))
-                records[one.name] = drawing.record
+                records[one.name] = record
             samples.sort(key=lambda entry: entry[:2])
+            # tarfile gets a file object, because it does not notice a full disk if it opens a path itself.
             with tarfile.open(fileobj=target, mode="w|", format=tarfile.USTAR_FORMAT, bufsize=1 << 18) as archive:
                 for row, (_, start, size, facts) in enumerate(samples):
                     key = f"{shard:06d}-{row:05d}"
@@ -344,37 +374,71 @@ class PreparedPlan:
         return records, [{"key": f"{shard:06d}-{row:05d}"} | sample[-1] for row, sample in enumerate(samples)]
 
     def compress(self, picture: Image.Image) -> bytes:
-        """Return a picture as a file in the format of the plan."""
+        """Return the bytes of a file that holds a picture in the format of the plan, such as PNG."""
         name, settings = _ENCODERS[self.plan.format]
         buffer = io.BytesIO()
         picture.save(buffer, name, **{setting: getattr(self.plan, setting) for setting in settings})
         return buffer.getvalue()
 
-    def _compressed(self, results: Iterable[Result], query: PreparedQuery) -> Iterator[tuple[Result, Iterable[bytes]]]:
-        """Yield results with their pictures compressed; a GPU draws the next result meanwhile."""
+    def _draw(self, one: DatasetClass, query: PreparedQuery, shard: int) -> Iterator[tuple[Result, int]]:
+        """Draw the samples of a class for a shard; yield pairs (samples of a batch, number of samples drawn for it).
+
+        With `only_satisfied`, samples that the judge rejects are left out. There may then be too few samples, because
+        drawing also ends when `budget` samples for each picture are drawn.
+
+        Args:
+            one: the class.
+            query: the compiled query of the class.
+            shard: number of the shard, from 0.
+        """
+        count, candidates = len(self.plan.positions(one, shard)), self.plan.candidates(one, shard)
+        if not self.plan.only_satisfied:
+            for result in query.stream(count, first=candidates.start, progress=False) if count else ():
+                yield result, len(result)
+            return
+        rows = drawn = 0
+        while rows < count and drawn < len(candidates):
+            tried = min(STREAM_BATCH, len(candidates) - drawn, next_round(count, rows, drawn))
+            batch = query.run(tried, first=candidates.start + drawn, progress=False)
+            result = batch[accepted(batch, count - rows)]
+            rows, drawn = rows + len(result), drawn + tried
+            yield result, tried
+
+    def _compressed(
+        self, batches: Iterable[tuple[Result, int]], query: PreparedQuery
+    ) -> Iterator[tuple[Result, int, Iterable[bytes]]]:
+        """Yield (samples, number of samples drawn, compressed pictures) for each batch of samples.
+
+        On a GPU, threads compress the pictures of a batch while the next batch is drawn.
+
+        Args:
+            batches: pairs (samples of a batch, number of samples drawn for it).
+            query: the query of the samples, whose device is the device that draws.
+        """
         if query.device.type == "cpu":  # no core is free for threads
-            yield from ((result, map(self.compress, result.images)) for result in results)
+            yield from ((*batch, map(self.compress, batch[0].images)) for batch in batches)
             return
         with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as threads:
-            before: tuple[Result, Iterable[bytes]] | None = None
-            for result in results:
-                if before is not None:
-                    yield before
-                before = result, threads.map(self.compress, result.images)
-            if before is not None:
-                yield before
+            begun = ((*batch, threads.map(self.compress, batch[0].images)) for batch in batches)
+            yield from (one for one, _ in pairwise(chain(begun, [None])) if one is not None)
 
 
 def identity_mark(identity: Mapping[str, Any]) -> str:
-    """Return the SHA-256 of the identity of a plan, hexadecimal; see `PreparedPlan.identity`."""
+    """Return the SHA-256, hexadecimal, of a plan as JSON values.
+
+    Args:
+        identity: `PreparedPlan.identity`, everything on which the bytes of the shards depend.
+    """
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
 def read_samples(shard: IO[bytes]) -> list[dict[str, Any]]:
-    """Return the JSON object of each sample in an archive, with its `key`, as `PreparedPlan.write_shard` does.
+    """Return the JSON object of each sample in a shard, with one more value, `key`: the name of the sample.
+
+    The list equals the second result of the `PreparedPlan.write_shard` that wrote the shard.
 
     Args:
-        shard: the archive, a file open for reading; its pictures are skipped.
+        shard: the archive, open for reading; the pictures are skipped.
 
     Raises:
         DataError: the file is no shard, or damaged.
@@ -391,46 +455,15 @@ def read_samples(shard: IO[bytes]) -> list[dict[str, Any]]:
     return samples
 
 
-class _Drawing:
-    """The drawing of one class of one shard; `record` counts the pictures so far."""
-
-    def __init__(self, plan: DatasetPlan, one: DatasetClass, query: PreparedQuery, shard: int) -> None:
-        self._plan, self._query = plan, query
-        self._candidates = plan.candidates(one, shard)
-        self.record = ClassRecord(len(plan.positions(one, shard)))
-
-    def results(self) -> Iterator[Result]:
-        """Yield the samples in batches until `record` has as many as are wanted.
-
-        With `only_satisfied` the rejected samples are left out, and the last candidate ends the drawing.
-        """
-        wanted, first = self.record.wanted, self._candidates.start
-        if not self._plan.only_satisfied:
-            for result in self._query.stream(wanted, first=first, progress=False) if wanted else ():
-                yield self._counted(result, len(result))
-            return
-        while self.record.rows < wanted and self.record.drawn < len(self._candidates):
-            left = len(self._candidates) - self.record.drawn
-            count = min(STREAM_BATCH, left, next_round(wanted, self.record.rows, self.record.drawn))
-            batch = self._query.run(count, first=first + self.record.drawn, progress=False)
-            yield self._counted(batch[accepted(batch, wanted - self.record.rows)], count)
-
-    def _counted(self, result: Result, drawn: int) -> Result:
-        """Return `result`, and add it to the record; `drawn` samples were drawn for it."""
-        before, holds = self.record, result.satisfied
-        satisfied = None if holds is None else int(holds.sum()) + (before.satisfied or 0)
-        self.record = ClassRecord(before.wanted, before.rows + len(result), before.drawn + drawn, satisfied)
-        return result
-
-
 def prepare_plan(job: Job, source: PlanSource) -> PreparedPlan:
     """Load the models of a plan and compile its queries.
 
     Args:
-        job: the plan, the device, and the code that may be imported.
-        source: the file of the plan, for messages.
+        job: the plan, the device, and a generator and a judge for its models.
+        source: name and content of the file of the plan, so that messages show its lines.
 
     Raises:
+        ArgumentError: this machine has no such device.
         DataError: a model, a query or a setting is wrong; the message shows as many mistakes as there is room for.
 
     Warns:
@@ -438,68 +471,66 @@ def prepare_plan(job: Job, source: PlanSource) -> PreparedPlan:
     """
     plan, target = job.plan, choose_device(job.device)
     code: dict[str, Any] = {name: getattr(job, name) for name in ("generator", "judge", "allow_plugins")}
-    models: dict[str, Pipeline | EnergyQLError] = {}
+    models: dict[str, Pipeline | None] = {}
     mistakes: list[Mistake] = []
     queries: list[PreparedQuery] = []
-    noted: list[tuple[DatasetClass, QueryWarning]] = []
+    warnings: list[tuple[str, QueryWarning]] = []
+
+    @contextmanager
+    def noting(number: int, key: str, settings: Sequence[str] = ()) -> Iterator[None]:
+        """Add an error of the block to `mistakes`, instead of raising it. The mistake is shown at an entry of a class.
+
+        The entry is the query, if the error is about a part of the query. Else the entry is the first of `settings`
+        that the message of the error names, else `key`. A setting that is written before all classes is marked there,
+        and only once.
+
+        Args:
+            number: position of the class in the plan, from 0.
+            key: the entry, if the message names none of `settings`.
+            settings: names of the settings of the class.
+        """
+        try:
+            yield
+        except EnergyQLError as error:
+            name = "query" if error.spans else blamed(error, settings, key)
+            own, place = (CLASS, number, name), (name,)
+            path = place if own not in source.places and place in source.places else own
+            if all(mistake.path != path for mistake in mistakes):
+                mistakes.append(Mistake(path, error))
+
     for number, one in enumerate(plan.classes):
         key = str(one.model) if not isinstance(one.model, Model) else f"model {id(one.model)}"
         if key not in models:
-            try:
+            models[key] = None
+            with noting(number, "model"):
                 opened = one.model
                 if any(code.values()) and not isinstance(opened, Model):
                     opened = load_model(opened, target, **code)
                 models[key] = pipeline_for(opened, str(target))
-            except EnergyQLError as error:
-                models[key] = error
-                mistakes.append(Mistake(_place(source, number, "model"), error))
-        if isinstance(pipeline := models[key], EnergyQLError):
+        if (pipeline := models[key]) is None:
             continue
-        try:
-            with noting_tautologies() as notes:
-                query = pipeline.prepare(one.query, one.draw_settings(plan.seed_of(one)))
-            noted += [(one, note) for note in notes]
+        with noting(number, "query"):
+            expr, text = as_query(one.query)
+            bind(expr, pipeline.model.vocabulary, query=text)
+        with noting(number, "query", list(one.settings)), noting_tautologies() as notes:
+            query = pipeline.prepare(one.query, one.draw_settings(plan.seed_of(one)))
             if plan.only_satisfied:
                 query.check_judged()
             queries.append(query)
-        except EnergyQLError as error:
-            setting = "query" if error.spans else blamed(error, list(one.settings), "query")
-            mistakes.append(Mistake(_place(source, number, setting), error))
-            if setting != "query":  # then the query was not checked yet
-                mistakes += _query_mistakes(one, number, pipeline.model)
+        warnings += [(one.name, note) for note in notes]
     refuse(mistakes, source)
-    warnings = [(one.name, note.message) for one, note in noted]
-    for one, note in noted:
-        note.message = f"class {one.name!r}: {note.message}"
+    prepared = PreparedPlan(plan, queries, [(name, note.message) for name, note in warnings])
+    for name, note in warnings:
+        note.message = f"class {name!r}: {note.message}"
         warn(note)
-    return PreparedPlan(plan, queries, warnings)
-
-
-def _query_mistakes(one: DatasetClass, number: int, model: Model) -> list[Mistake]:
-    """Return the mistakes in the query of class `number`: one or none."""
-    try:
-        expr, text = as_query(one.query)
-        bind(expr, model.vocabulary, query=text)
-    except EnergyQLError as error:
-        return [Mistake((CLASS, number, "query"), error)]
-    return []
-
-
-def _place(source: PlanSource, number: int, key: str) -> tuple[str | int, ...]:
-    """Return the path of a key of class `number`: in the class, or before all classes if only that is in the file."""
-    own = (CLASS, number, key)
-    return (key,) if own not in source.places and (key,) in source.places else own
-
-
-def _facts(query: PreparedQuery) -> dict[str, Any]:
-    """Return the facts that all samples of a class share."""
-    provenance = query.provenance
-    names = {"query": "canonical", "model": "model", "seed": "seed", "judge": "judge"}
-    return {name: provenance[fact] for name, fact in names.items()}
+    return prepared
 
 
 def _add(archive: tarfile.TarFile, name: str, data: bytes) -> None:
-    """Add a file to an archive without time and owner, so that equal shards have equal bytes."""
+    """Add a file called `name` with content `data` to an archive.
+
+    Time and owner of the file are left out, so that equal shards have equal bytes.
+    """
     member = tarfile.TarInfo(name)
     member.size = len(data)
     archive.addfile(member, io.BytesIO(data))

@@ -1,11 +1,13 @@
-"""Filmstrips, which show an edit in one picture; and animations of paths through latent space."""
+"""Filmstrips, which show an edit in one picture, and animations, which move through latent space between results."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import reduce
 from itertools import pairwise
+from operator import add
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -42,43 +44,42 @@ if TYPE_CHECKING:
     from energyql.editing.step import Leaks
 
 DEFAULT_ROWS = 8
-"""Number of pictures in a filmstrip or animation, unless a call names them."""
+"""Number of pictures in a filmstrip or animation, unless a call chooses the pictures by number."""
 LEAST_WIDTH = 110
 LINE = 14
 ANIMATION_SUFFIXES = (".gif", ".webp")
 REST = 10
-"""Duration of a frame that shows a result, as a number of frames between results."""
+"""Duration of a frame that shows a result, divided by the duration of a frame between two results."""
 
 
 def check_rows(rows: Sequence[int] | None, count: int) -> list[int]:
-    """Return the numbers of the pictures to show.
+    """Check which pictures are to be shown, and return their numbers.
 
     Args:
-        rows: the numbers; by default the first `DEFAULT_ROWS`.
-        count: number of pictures.
+        rows: the numbers, counted from 0; `None` for the first `DEFAULT_ROWS` pictures.
+        count: number of all pictures.
 
     Raises:
-        ArgumentError: there is no such picture.
+        ArgumentError: `rows` is empty, there are no pictures, or a number is below 0 or not below `count`.
     """
-    if rows is None:
-        return list(range(min(count, DEFAULT_ROWS)))
-    chosen = list(rows)
-    bad = [row for row in chosen if isinstance(row, bool) or not hasattr(row, "__index__") or not 0 <= row < count]
-    if bad or not chosen:
-        wrong = f"there is no picture {bad[0]!r}" if bad else "name at least one picture"
-        raise ArgumentError(wrong, hint=f"pictures are numbered 0 to {count - 1}")
-    return [int(row) for row in chosen]
+    chosen = list(range(min(count, DEFAULT_ROWS)) if rows is None else rows)
+    if not chosen:
+        raise ArgumentError("there is no picture to show")
+    for row in chosen:
+        if not 0 <= row < count:
+            raise ArgumentError(f"there is no picture {row}", hint=f"pictures are numbered 0 to {count - 1}")
+    return chosen
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a filmstrip.
+    """A column of a filmstrip, with one picture in each row.
 
     Attributes:
         title: text above the column.
-        pictures: the pictures.
+        pictures: the pictures, from the first row to the last.
         captions: text under each picture.
-        verdicts: whether each picture satisfies the query, drawn as a tick or a cross; `None` draws neither.
+        verdicts: for each picture `True` to draw a tick under it, `False` to draw a cross, or `None` for neither.
     """
 
     title: str
@@ -88,38 +89,54 @@ class Column:
 
 
 def start_columns(start: Result, inversion: Inversion | None) -> list[Column]:
-    """Return the column of the start; for photographs that of the originals, then that of the reconstructions."""
+    """Return the columns of a filmstrip before the first step.
+
+    Without an inversion there is one column, the start. With an inversion there are two: the photographs, and their
+    reconstructions. A reconstruction gets a cross if it differs too much from the photograph.
+
+    Args:
+        start: the pictures before the first step.
+        inversion: the inversion of the photographs that were edited; `None` if no photographs were edited.
+    """
     numbers, none = [f"#{index}" for index in start.index], [None] * len(start)
     if inversion is None:
         return [Column("start", start.images, numbers, none)]
     fit = [None if drawable else False for drawable in inversion.drawable]
-    notes = [
-        f"error {error:.3f}" if drawable else "not this picture"
-        for error, drawable in zip(inversion.pixel_error, inversion.drawable, strict=True)
-    ]
     originals = Column("original", inversion.pictures, numbers, none)
-    return [originals, Column("reconstruction", start.images, notes, fit)]
+    return [originals, Column("reconstruction", start.images, inversion.captions(), fit)]
 
 
 def step_column(step: Result, leaks: Leaks, query: str) -> Column:
-    """Return the column of a step: its query, the judge's verdicts, doubts, and the attributes that leaked."""
-    rows = range(len(step))
-    title = query if step.satisfied is not None else f"{query} (not judged)"
-    verdicts = [None if step.satisfied is None else bool(step.satisfied[row]) for row in rows]
-    doubts = [[MARK] if doubtful else [] for doubtful in step.doubtful]
-    leaked = [[f"{len(names)} changed: {', '.join(names)}"] if (names := leaks.of(row)) else [] for row in rows]
-    return Column(title, step.images, [", ".join(doubts[row] + leaked[row]) for row in rows], verdicts)
+    """Return the column that shows the pictures after a step.
+
+    Under each picture is a tick if it satisfies the query by the judge, else a cross. A text beside it names the
+    attributes that changed without need, such as "1 changed: hair". The text begins with "doubtful" if the heads may be
+    wrong about the picture (see `Result.doubtful`). Without a judge there are no ticks and crosses.
+
+    Args:
+        step: the pictures after the step, with the judge's verdicts.
+        leaks: the report of the attributes that changed without need.
+        query: text of the step's query, the title of the column.
+    """
+    captions = []
+    for row, doubtful in enumerate(step.doubtful):
+        names = leaks.of(row)
+        leaked = f"{len(names)} changed: {', '.join(names)}" if names else ""
+        captions.append(", ".join(filter(None, [MARK if doubtful else "", leaked])))
+    if step.satisfied is None:
+        return Column(f"{query} (not judged)", step.images, captions, [None] * len(step))
+    return Column(query, step.images, captions, step.satisfied.tolist())
 
 
 def draw_filmstrip(columns: Sequence[Column], rows: Sequence[int] | None) -> Image.Image:
-    """Draw a filmstrip: columns side by side, a row for each picture.
+    """Draw a filmstrip: the columns side by side, with a row for each chosen picture.
 
     Args:
-        columns: the columns, of equal length.
-        rows: numbers of the pictures; by default the first eight.
+        columns: the columns, which all have the same number of pictures.
+        rows: numbers of the pictures to draw, counted from 0; by default the first eight.
 
     Raises:
-        ArgumentError: there is no such picture.
+        ArgumentError: `rows` is empty or contains a number that no picture has.
     """
     chosen = check_rows(rows, len(columns[0].pictures))
     width, height = tile_size(columns[-1].pictures[0])
@@ -137,9 +154,7 @@ def draw_filmstrip(columns: Sequence[Column], rows: Sequence[int] | None) -> Ima
         for i, row in enumerate(chosen):
             y = top + i * (height + CAPTION + GAP)
             picture, verdict, caption = column.pictures[row], column.verdicts[row], column.captions[row]
-            if picture.size != (width, height):
-                picture = picture.resize((width, height), Image.Resampling.BICUBIC)
-            sheet.paste(picture, (x, y))
+            sheet.paste(picture.resize((width, height), Image.Resampling.BICUBIC), (x, y))
             indent = 0 if verdict is None else TICK
             if verdict is not None:
                 draw_verdict(draw, x, y + height + 4, verdict)
@@ -148,51 +163,44 @@ def draw_filmstrip(columns: Sequence[Column], rows: Sequence[int] | None) -> Ima
 
 
 def animate(
-    stops: Sequence[Result],
-    path: str | Path,
-    *,
-    model: str | Path | Model = DEFAULT_MODEL,
-    rows: Sequence[int] | None = None,
-    frames: int = 16,
-    seconds: float = 0.06,
-    device: str = "auto",
+    stops: Sequence[Result], path: str | Path, *, model: str | Path | Model = DEFAULT_MODEL,
+    rows: Sequence[int] | None = None, frames: int = 16, seconds: float = 0.06, device: str = "auto",
     progress: bool | Report = True,
-) -> Path:
-    """Write an animation of the path through latent space from result to result, which rests at each result.
+) -> Path:  # fmt: skip
+    """Write an animation that moves through latent space from result to result.
 
-    z moves on great-circle arcs, on which its length stays typical of the prior; the offset of w of inverted pictures
-    moves on straight lines.
+    Between two results, z moves on a great-circle arc, so that its length stays typical of the prior. If the pictures
+    come from an inversion, their w differs from the output of the mapping network by an offset, which moves on a
+    straight line.
 
     Args:
         stops: at least two results of one model, truncation and label, such as those of two calls of `generate`.
-        path: a path that ends in .gif or .webp.
-        model: the model of the results.
-        rows: numbers of the pictures, shown side by side; by default the first eight.
-        frames: number of frames from one stop to the next, 1 to 200.
-        seconds: duration of a frame, at least 0.02.
-        device: "cpu", "cuda" and so on; "auto" is a GPU if there is one.
-        progress: whether to show a bar; or a function of the name of a stage and the fraction of it that is done.
+        path: name of the file, which ends in .gif or .webp.
+        model: the model with which the results were drawn: name of a packaged model, a model folder, or a `Model` in
+            memory.
+        rows: numbers of the pictures, counted from 0, shown side by side; by default the first eight.
+        frames: number of frames from one result to the next, 1 to 200.
+        seconds: duration of a frame between results, 0.02 to 60; a frame that shows a result takes ten times as long.
+        device: "cpu", "cuda" and so on. With "auto", a `Model` in memory stays on its device; another model uses a GPU
+            if there is one.
+        progress: true for a progress bar, false for none; or a function, called with the stage "frames" and the
+            fraction of the frames that are drawn.
 
     Returns:
-        The path.
+        The path of the file.
 
     Raises:
-        ArgumentError: the results do not belong together, an argument is out of range, or `path` cannot be written.
+        ArgumentError: the results are not all of this model at one truncation and label, or were drawn with other noise
+            than "const"; an argument is out of range, or the file cannot be written.
     """
-    if not isinstance(stops, Sequence) or len(stops) < 2 or not all(isinstance(stop, Result) for stop in stops):
-        raise ArgumentError(
-            "an animation needs a list of at least two results",
-            hint="of queries make results first: [generate(query, 4) for query in queries]",
-        )
+    if len(stops) < 2:
+        raise ArgumentError("an animation needs at least two results", hint="make them by `generate` first")
     check_animation(path)
     settings = {(str(stop.provenance["truncation"]), str(stop.provenance["label"])) for stop in stops}
     pipeline = pipeline_for(model, device)
     ours = pipeline.model.fingerprints.get("generator")
     if len(settings) > 1 or any(stop.provenance["fingerprints"].get("generator") != ours for stop in stops):
-        raise ArgumentError(
-            "the results are not all of this model at one truncation and label",
-            hint="draw them with one model, truncation and label",
-        )
+        raise ArgumentError("the results are not all of this model at one truncation and label")
     facts = stops[0].provenance
     label: Label | None = tuple(facts["label"]) if isinstance(facts["label"], list) else facts["label"]
     space = LatentSpace(pipeline.model, facts["truncation"], label)
@@ -203,45 +211,55 @@ def write_traversal(
     space: LatentSpace, stops: Sequence[Result], path: str | Path, rows: Sequence[int] | None, frames: int,
     seconds: float, progress: bool | Report,
 ) -> Path:  # fmt: skip
-    """Write an animation through results, which have equal numbers of pictures; see `animate`."""
+    """Write an animation that moves through latent space from result to result, and return the path of the file.
+
+    Args:
+        space: the latent space from which the frames between results are drawn.
+        stops: the results; picture i of a result moves to picture i of the next result.
+        path: name of the file, which ends in .gif or .webp.
+        rows: numbers of the pictures to show, counted from 0; `None` for the first eight.
+        frames: number of frames from one result to the next, 1 to 200.
+        seconds: duration of a frame between results, 0.02 to 60; a frame that shows a result takes ten times as long.
+        progress: true for a progress bar, false for none; or a function, called with the stage "frames" and the
+            fraction of the frames that are drawn.
+
+    Raises:
+        ArgumentError: an argument is out of range, the file cannot be written, or the noise of the pictures is not
+            "const".
+    """
     path = check_animation(path)
     frames, chosen = whole_number("frames", frames, most=200), check_rows(rows, min(map(len, stops)))
     milliseconds = round(1000 * finite_number("seconds", seconds))
     if not 20 <= milliseconds <= 60_000:
         raise ArgumentError(f"seconds must lie between 0.02 and 60, not {seconds:g}")
     if any(stop.provenance.get("noise", STORED_NOISE) != STORED_NOISE for stop in stops):
-        raise ArgumentError(
-            "pictures with other noise than that of the model cannot be animated",
-            hint='draw them with noise="const": frames in between have no number from which noise could be drawn',
-        )
+        problem = "pictures with other noise than that of the model cannot be animated"
+        raise ArgumentError(problem, hint='draw them with noise="const"')
     latents = [space.from_w(*(part[chosen].to(space.model.device) for part in (stop.z, stop.w))) for stop in stops]
-    times = [(i + 1) / frames for i in range(frames - 1)]
-    shown, durations = [_side_by_side([stops[0].images[row] for row in chosen])], [REST * milliseconds]
-    count = (len(stops) - 1) * frames
+    sheets, durations = [_side_by_side([stops[0].images[row] for row in chosen])], [REST * milliseconds]
     with reporting(progress) as report:
-
-        def show(pictures: Sequence[Image.Image]) -> None:
-            report("frames", len(shown) / count)
-            shown.append(_side_by_side(pictures))
-
         for (before, after), stop in zip(pairwise(latents), stops[1:], strict=True):
-            for time in times:
-                z = interpolate(before.z, after.z, [time])[:, 0]
-                offset = _interpolate_offsets(before.offset, after.offset, time)
-                show(space.pictures(Latents(z, offset)))
-            show([stop.images[row] for row in chosen])
-            durations += [milliseconds] * (frames - 1) + [REST * milliseconds]
+            for frame in range(1, frames + 1):
+                report("frames", len(sheets) / (frames * (len(stops) - 1)))
+                if frame == frames:
+                    pictures = [stop.images[row] for row in chosen]
+                else:
+                    offset = _interpolate_offsets(before.offset, after.offset, frame / frames)
+                    z = interpolate(before.z, after.z, [frame / frames])[:, 0]
+                    pictures = space.pictures(Latents(z, offset))
+                sheets.append(_side_by_side(pictures))
+                durations.append(REST * milliseconds if frame == frames else milliseconds)
     coding = {"quality": 85, "method": 4} if path.suffix.lower() == ".webp" else {"optimize": False}
     with naming_target(path), replacing(path) as temporary:
-        shown[0].save(temporary, save_all=True, append_images=shown[1:], duration=durations, loop=0, **coding)
+        sheets[0].save(temporary, save_all=True, append_images=sheets[1:], duration=durations, loop=0, **coding)
     return path
 
 
 def check_animation(path: str | Path) -> Path:
-    """Return the path of an animation as a `Path`.
+    """Check that an animation can be written to a file named `path`, and return the name as a `Path`.
 
     Raises:
-        ArgumentError: its suffix is not .gif or .webp, or it cannot be written.
+        ArgumentError: the name does not end in .gif or .webp, or the file cannot be written.
     """
     path = as_path(path)
     if path.suffix.lower() not in ANIMATION_SUFFIXES:
@@ -253,22 +271,29 @@ def check_animation(path: str | Path) -> Path:
 
 
 def _interpolate_offsets(before: Tensor | None, after: Tensor | None, time: float) -> Tensor | None:
+    """Return the offset of w between two results, `(1 - time) * before + time * after`.
+
+    Args:
+        before: offset of the earlier result, (n, w_dim) or (n, num_ws, w_dim); `None` for zero.
+        after: offset of the later result, in one of these shapes; `None` for zero.
+        time: a number from 0 (the earlier result) to 1 (the later result).
+
+    Returns:
+        The offset, (n, num_ws, w_dim) if one of the two has this shape, else (n, w_dim); `None` if both are `None`.
+    """
     parts = [weight * offset for weight, offset in ((1 - time, before), (time, after)) if offset is not None]
-    if not parts:
-        return None
     if {part.ndim for part in parts} == {2, 3}:  # one of them in W, the other in W+
         parts = [part if part.ndim == 3 else part[:, None] for part in parts]
-    return parts[0] if len(parts) == 1 else parts[0] + parts[1]
+    return reduce(add, parts) if parts else None
 
 
 def _side_by_side(images: Sequence[Image.Image]) -> Image.Image:
-    """Return one picture of all pictures, in rows of at most eight."""
+    """Return one picture that shows all pictures in rows of at most eight."""
     width, height = tile_size(images[0])
     columns = min(len(images), max(1, math.ceil(math.sqrt(2 * len(images)))), 8)
     rows = math.ceil(len(images) / columns)
     sheet = Image.new("RGB", (columns * (width + GAP) - GAP, rows * (height + GAP) - GAP), PAPER)
     for place, image in enumerate(images):
-        row, column = divmod(place, columns)
-        scaled = image.resize((width, height), Image.Resampling.BICUBIC)
-        sheet.paste(scaled, (column * (width + GAP), row * (height + GAP)))
+        corner = place % columns * (width + GAP), place // columns * (height + GAP)
+        sheet.paste(image.resize((width, height), Image.Resampling.BICUBIC), corner)
     return sheet

@@ -1,8 +1,11 @@
 """Folders of saved edits and inversions.
 
-The folder of an edit holds `edit.json`, `filmstrip.png`, and saved results: the start in `0-start/`, the steps in
-`1/`, `2/` and so on. The folder of an inversion holds the saved result of the reconstructions, the photographs in
-`originals/`, and both in `comparison.png`; `0-start/` of an edit of photographs has this form.
+The folder of an edit contains `edit.json`, `filmstrip.png`, and saved results: the start in `0-start/`, the first step
+in `1/`, the second in `2/` and so on.
+
+The folder of an inversion contains the saved result with the reconstructions, the photographs in `originals/`, and
+`comparison.png`, which shows both. If photographs were edited, the folder `0-start/` of the edit is the folder of an
+inversion.
 """
 
 from __future__ import annotations
@@ -37,7 +40,14 @@ ORIGINALS = "originals"
 
 @dataclass(frozen=True, eq=False)
 class SavedResult:
-    """The fields of a saved `Result` that an edit starts from; see `Result`."""
+    """The fields of a saved `Result` that an edit needs to start from this result.
+
+    Attributes:
+        z: latents, (n, z_dim) float32.
+        w: w of the pictures, (n, w_dim), or (n, num_ws, w_dim) in W+; float32.
+        index: number of each sample in its run of `generate`, (n,).
+        provenance: the settings with which the result can be drawn again, such as seed, truncation and label.
+    """
 
     z: Tensor
     w: Tensor
@@ -46,10 +56,14 @@ class SavedResult:
 
 
 def read_saved(folder: Path) -> SavedResult:
-    """Read a result from its folder; from the folder of an edit, the result of the last step.
+    """Read a saved result from a folder.
+
+    From the folder of an edit, the result of the last step is read.
 
     Raises:
-        ArgumentError: the folder holds no result, or a damaged one.
+        ArgumentError: the folder contains no result, or a damaged result; or it contains a long run that was saved in
+            several folders, and the caller must choose one of these.
+        DataError: an earlier program was interrupted while it saved to the folder, and its files are damaged.
     """
     finish_saving(folder)
     if (folder / EDIT).is_file():
@@ -63,18 +77,19 @@ def read_saved(folder: Path) -> SavedResult:
     z, w, provenance = fields["z"].float(), fields["w"].float(), fields["provenance"]
     complete = isinstance(provenance.get("fingerprints"), dict) and {"truncation", "label"} <= provenance.keys()
     if not complete or z.ndim != 2 or not z.isfinite().all() or not w.isfinite().all():
-        raise ArgumentError(
-            f"{folder} holds a damaged result: its latents or provenance are wrong",
-            hint="draw it again, with the command that wrote it",
-        )
+        raise ArgumentError(f"{folder} holds a damaged result: its latents or provenance are wrong")
     return SavedResult(z, w, fields["index"], provenance)
 
 
 def check_place(folder: Path) -> None:
-    """Check that an edit or inversion saved to `folder` replaces nothing but an earlier edit or inversion.
+    """Check that an edit or inversion can be saved to a folder without replacing anything else.
+
+    Only an earlier edit or inversion may be replaced.
 
     Raises:
-        ArgumentError: the folder holds a run, pictures to label, or other files of these names.
+        ArgumentError: the folder contains a result of `generate`, pictures to label, or foreign files with names that
+            an edit or inversion uses.
+        DataError: an earlier program was interrupted while it saved to the folder, and its files are damaged.
     """
     finish_saving(folder)
     if (folder / EDIT).is_file() or holds_inversion(folder):
@@ -88,7 +103,10 @@ def check_place(folder: Path) -> None:
 
 
 def edit_files(folder: Path) -> list[Path]:
-    """Return the files in a folder that belong to a saved edit or inversion."""
+    """Return the files in a folder that belong to a saved edit or inversion, so that a new one can replace them.
+
+    The list is empty if the folder contains neither.
+    """
     files = inversion_files(folder) if holds_inversion(folder) else []
     if (folder / EDIT).is_file():
         files += [folder / EDIT, folder / FILMSTRIP, *inversion_files(folder / START)]
@@ -97,23 +115,23 @@ def edit_files(folder: Path) -> list[Path]:
 
 
 def inversion_files(folder: Path) -> list[Path]:
-    """Return the files in a folder that belong to a saved result or inversion."""
+    """Return the files in a folder that belong to a saved result or inversion; an empty list without `result.json`."""
     files = result_files(folder)
     return [*files, folder / COMPARISON, *numbered_files(folder / ORIGINALS)] if files else []
 
 
 def _steps(folder: Path) -> list[Path]:
-    """Return the folders of the steps in the folder of an edit, the last step first."""
-    steps = {path: read_whole(path.name) for path in folder.iterdir() if not path.is_symlink()}
-    numbered = {path: number for path, number in steps.items() if number is not None}
-    return sorted(numbered, key=numbered.__getitem__, reverse=True)
+    """Return the folders of the steps in `folder`, the folder of an edit. The last step comes first."""
+    numbers = {path: read_whole(path.name) for path in folder.iterdir() if not path.is_symlink()}
+    steps = {path: number for path, number in numbers.items() if number is not None}
+    return sorted(steps, key=steps.__getitem__, reverse=True)
 
 
 def save_picture(path: Path, picture: Image.Image) -> Path:
-    """Write a picture to `path`, and return `path`.
+    """Write a picture to a file named `path`, and return `path`.
 
     Raises:
-        ArgumentError: the path cannot be written, or the format does not allow the size of the picture.
+        ArgumentError: the file cannot be written, or the picture is too large for the format.
     """
     try:
         write_picture(path, picture)

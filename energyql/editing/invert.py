@@ -1,16 +1,19 @@
 """Inversion: search for the latents from which the generator draws given pictures, called targets.
 
-The targets are compared with examples, pictures drawn from latents of the prior, always the same for a model. To draw
-them takes longer than all else, so they are kept in a cache on disk. The result does not depend on the cache: without
-it, or if it cannot be read or written, the examples are drawn.
+The targets are compared with examples. Examples are pictures drawn from latents of the prior, always the same for a
+model. Drawing the examples takes longer than all else, so measurements of them are kept in a cache on disk. The result
+does not depend on the cache: if the cache is missing, or cannot be read or written, the examples are drawn.
 
 The search has three stages, each measured in docs/decisions/inversion.md:
 
-1. *Start.* z moves until the heads predict what the judge clearly reads off the target, and w is near the prediction of
-   a ridge regression on the examples. (About a hundred examples suffice to predict w, but not z, whose relation to the
-   picture is not linear.) No pictures are drawn, so this is fast.
-2. *z.* L-BFGS through the mapping network minimises the differences of pixels and features; the attribute terms stay.
-3. *W or W+.* The same for a small offset of w from the mapped z, which all edits keep.
+1. *Start.* z moves until two conditions are met: the heads predict the values that the judge is sure of for the target,
+   and w is near the w that a ridge regression on the examples predicts. (About a hundred examples suffice to predict w,
+   but not z, whose relation to the picture is not linear.) This stage is fast, because its searches draw no pictures.
+   The few z at which the searches end are then compared by their pictures.
+2. *z.* L-BFGS moves z, through the mapping network, to minimise the differences of pixels and features between picture
+   and target. The energy still contains the terms of the attributes.
+3. *W or W+.* L-BFGS minimises these differences further by a small offset, which is added to the output of the mapping
+   network for z. Every later edit keeps this offset.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -31,12 +35,15 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from energyql import __version__
 from energyql.attributes.judge import JointJudge, Judge
+from energyql.attributes.labels import ImageLabeller, call_labeller, encode_column, read_images
+from energyql.attributes.predictions import PREDICTIONS, Prediction, output_count
 from energyql.editing.folder import ORIGINALS, check_place, edit_files, save_picture
-from energyql.editing.latents import DRAWN_TOGETHER, Embed, Latents, LatentSpace, draw_result, shifted
+from energyql.editing.latents import DRAWN_TOGETHER, Latents, LatentSpace, draw_result, shifted
+from energyql.editing.pictures import Embed, Picture, as_images, as_pictures, flat_features, open_picture
 from energyql.editing.settings import InversionSettings
-from energyql.editing.start import Picture, as_images, as_pictures, open_picture
-from energyql.editing.terms import Term, attribute_terms, distance_term, edit_energy, flat_features, shell_term
+from energyql.editing.terms import Term, distance_term, keep_predictions, shell_term
 from energyql.errors import ArgumentError, DataError, ModelError, OutOfDomainError
 from energyql.files import as_path, check_destination, finish_saving, read_tensors, saving, write_picture, write_tensors
 from energyql.generators.base import Generator
@@ -45,58 +52,66 @@ from energyql.logic.satisfiability import noting_tautologies
 from energyql.models import DEFAULT_MODEL
 from energyql.numerics.shapes import Float
 from energyql.pipeline.draw import Pipeline, pipeline_for
-from energyql.pipeline.model import Model
+from energyql.pipeline.model import Model, Values
 from energyql.pipeline.result import Result
-from energyql.pipeline.result_folder import COMPARISON, EDIT, picture_name
+from energyql.pipeline.result_folder import COMPARISON, EDIT, concatenate, picture_name
 from energyql.pipeline.settings import DrawSettings
 from energyql.progress import Report, reporting
 from energyql.render.pictures import label_grid, png_bytes, to_pictures
 from energyql.sampling import DescentSampler, Energy, GradientEnergy, SampleResult, normals
-from energyql.sampling.registry import read_record
-from energyql.version import __version__
+from energyql.sampling.registry import sampler_record
+from energyql.vocabulary import Vocabulary
 
 EXAMPLES_TOGETHER = 16
 """Number of examples in a batch, unless a call sets a batch size."""
 THUMBNAIL = 16
-"""Side of a thumbnail in pixels; thumbnails are compared, and are the input of the regression."""
+"""Side of a thumbnail in pixels. Targets and examples are compared by thumbnails, and the regression predicts w from
+thumbnails."""
 RIDGE = 0.1
-"""Ridge penalty, as a share of the mean squared length of an example's input of the regression."""
+"""Ridge penalty of the regression, as a fraction of the mean squared length of the input vectors."""
 
 
 @dataclass(frozen=True, eq=False)
 class Examples:
-    """m pictures of the prior, and their latents.
+    """The latents of m examples, which are pictures of the prior, and measurements of the pictures.
 
     Attributes:
         z: (m, z_dim).
-        w: (m, w_dim), or another shape of the generator.
-        like: a tensor with the shape, type and device of one picture, (1, channels, height, width).
-        thumbnails: the pictures, reduced, (m, numbers).
-        features: features of the pictures, (m, numbers); `None` without an embedding module.
-        pixel_variance: variance of a pixel over the pictures, the mean over all pixels.
+        w: (m, w_dim), or (m, ...) if the generator's w is no vector.
+        shape: number of channels, height and width of a picture, as a tensor (3,).
+        thumbnails: the pictures reduced to `THUMBNAIL` pixels a side, each as a row of numbers, (m, numbers).
+        pixel_variance: variance of each pixel over the m pictures, averaged over all pixels; a float64 scalar.
+        features: output of the embedding module (a network that describes a picture by numbers) for each picture, (m,
+            numbers); `None` without such a module.
     """
 
     z: Tensor
     w: Tensor
-    like: Tensor
+    shape: Tensor
     thumbnails: Tensor
-    features: Tensor | None
-    pixel_variance: float
+    pixel_variance: Tensor
+    features: Tensor | None = None
 
     @property
+    def like(self) -> Tensor:
+        """Zeros with the shape, dtype and device of one picture of the generator, (1, channels, height, width)."""
+        return self.thumbnails.new_zeros(1, *self.shape.tolist())
+
+    @cached_property
     def feature_variance(self) -> float:
-        """Variance of a feature over the pictures, the mean over all features."""
+        """Variance of each feature over the m examples, averaged over all features; 1 without features."""
         return 1.0 if self.features is None else max(float(self.features.var(0).mean()), 1e-12)
 
     def predict_w(self, thumbnails: Tensor, features: Tensor | None) -> tuple[Float[Tensor, "n w_dim"], float]:
-        """Predict w of other pictures by ridge regression on the examples.
+        """Predict w of n other pictures by ridge regression on the examples.
 
         Args:
-            thumbnails: thumbnails of n pictures, (n, numbers).
-            features: features of n pictures, (n, numbers), or `None`.
+            thumbnails: thumbnails of the n pictures, (n, numbers).
+            features: features of the n pictures, (n, numbers). With `None` the regression uses thumbnails only.
 
         Returns:
-            w, (n, w_dim); and the mean squared error of a coordinate, by leaving out one example at a time.
+            w, (n, w_dim); and the mean squared error of a coordinate of w, measured by predicting each example from all
+            other examples.
         """
         inputs, others = _standard(self.thumbnails, thumbnails)
         if self.features is not None and features is not None:
@@ -113,28 +128,47 @@ class Examples:
 def draw_examples(
     space: LatentSpace, count: int, embed: Embed | None, batch_size: int | None, report: Report
 ) -> Examples:
-    """Return `count` pictures of the prior, always the same; read them from the cache, or draw and cache them.
+    """Return latents and measurements of `count` examples, which are always the same pictures of the prior.
+
+    The measurements are read from the cache. If they are not there, the pictures are drawn and measured, and the
+    measurements are written to the cache.
 
     Args:
         space: the latent space.
         count: number of pictures.
-        embed: the embedding module; `None` for no features.
-        batch_size: number of pictures in a batch, by default `EXAMPLES_TOGETHER`.
-        report: called with the progress.
+        embed: the embedding module, a function from pictures to features; `None` for no features.
+        batch_size: number of pictures in a batch; `None` for `EXAMPLES_TOGETHER`.
+        report: called with the stage "examples".
     """
     size, generator = batch_size or EXAMPLES_TOGETHER, space.model.generator
     z = normals(0, 0, count, generator.z_dim, stream="inversion").to(space.model.device)
     with torch.no_grad():
         w = torch.cat([space.encode(part) for part in z.split(size)])
         place = place_of(generator, w, embed, size)
-        facts = cached_or_drawn(place, w, embed is not None, lambda: _draw(generator, w, embed, size, report))
+        measurements = None if place is None else read_cache(place, w, embed is not None)
+        if measurements is None:
+            measurements = _measure(generator, w, embed, size, report)
+            if place is not None:
+                write_cache(place, measurements)
     report("examples", 1.0)
-    like = facts.thumbnails.new_zeros(1, *facts.shape)
-    return Examples(z, w, like, facts.thumbnails, facts.features, facts.pixel_variance)
+    return Examples(z, w, **measurements)
 
 
-def _draw(generator: Generator, w: Tensor, embed: Embed | None, batch_size: int, report: Report) -> ExampleFacts:
-    """Draw the pictures of w, and return their thumbnails, features and variance; see `draw_examples`."""
+def _measure(
+    generator: Generator, w: Tensor, embed: Embed | None, batch_size: int, report: Report
+) -> dict[str, Tensor]:
+    """Draw pictures from w, and return their measurements: name of a field of `Examples` -> value.
+
+    Args:
+        generator: the generator.
+        w: w of m pictures, (m, ...).
+        embed: the embedding module, a function from pictures to features. With `None` the result has no `features`.
+        batch_size: number of pictures in a batch.
+        report: called with the stage "examples".
+
+    Returns:
+        `shape`, `thumbnails`, `pixel_variance` and, if there is an embedding module, `features`.
+    """
     thumbnails, features = [], []
     total, squares, done = torch.zeros(()), torch.zeros(()), 0
     for part in w.split(batch_size):
@@ -147,84 +181,82 @@ def _draw(generator: Generator, w: Tensor, embed: Embed | None, batch_size: int,
         done += len(part)
         report("examples", done / len(w))
     variance = float((squares / done - (total / done).square()).mean()) * done / (done - 1)
-    channels, height, width = images.shape[1:]
-    return ExampleFacts(
-        (channels, height, width), torch.cat(thumbnails), torch.cat(features) if features else None,
-        max(variance, 1e-12),
-    )  # fmt: skip
+    measurements = {
+        "shape": torch.tensor(images.shape[1:]), "thumbnails": torch.cat(thumbnails),
+        "pixel_variance": torch.tensor(max(variance, 1e-12), dtype=torch.float64),
+    }  # fmt: skip
+    return measurements | {"features": torch.cat(features)} if features else measurements
 
 
 def thumbnail(images: Float[Tensor, "n channels height width"]) -> Float[Tensor, "n numbers"]:
-    """Return images reduced to at most `THUMBNAIL` pixels a side, each as a row of numbers."""
+    """Return images reduced to `THUMBNAIL` pixels a side, each as a row of numbers. Shorter sides stay as they are."""
     side = [min(THUMBNAIL, length) for length in images.shape[2:]]
     return F.interpolate(images, size=side, mode="area").flatten(1)
 
 
 def _standard(examples: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the inputs of examples and of other pictures, (m, numbers) and (n, numbers), shifted and scaled.
+    """Shift and scale the inputs of the regression.
 
-    Afterwards those of the examples have mean 0 and mean squared length 1.
+    After that, the rows of the examples have mean 0 and mean squared length 1. The other pictures are shifted and
+    scaled by the same numbers.
+
+    Args:
+        examples: inputs of m examples, (m, numbers).
+        others: inputs of n other pictures, (n, numbers).
+
+    Returns:
+        The shifted and scaled inputs: of the examples, then of the other pictures.
     """
     mean, scale = examples.mean(0), examples.var(0).sum().sqrt().clamp_min(1e-12)
     return (examples - mean) / scale, (others - mean) / scale
 
 
 FOLDER = "ENERGYQL_CACHE"
-"""Environment variable with the folder of caches; empty for no cache."""
+"""Environment variable that sets the folder for caches; if it is set to an empty text, nothing is cached."""
 MOST_FILES = 32
-"""Largest number of files in the cache; those that were used last are kept."""
+"""Largest number of files in the cache. If there are more, the files that were not used for longest are deleted."""
 MOST_BYTES = 1 << 25
-"""Size in bytes of the largest examples that are cached."""
-
-
-@dataclass(frozen=True, eq=False)
-class ExampleFacts:
-    """Measurements of the pictures of m examples, which replace the pictures themselves.
-
-    Attributes:
-        shape: shape of one picture, (channels, height, width).
-        thumbnails: the pictures, reduced, (m, numbers).
-        features: features of the pictures, (m, numbers); `None` without an embedding module.
-        pixel_variance: variance of a pixel over the pictures, the mean over all pixels.
-    """
-
-    shape: tuple[int, int, int]
-    thumbnails: Float[Tensor, "m numbers"]
-    features: Float[Tensor, "m features"] | None
-    pixel_variance: float
+"""Largest size, in bytes, of the measurements in one file of the cache; larger measurements are not cached."""
 
 
 def cache_folder() -> Path | None:
-    """Return the user's folder for caches; `None` if the user wants none, or the system names none."""
+    """Return the user's folder for caches.
+
+    It is the folder in the environment variable `ENERGYQL_CACHE`, else the folder "energyql" in the system's folder for
+    caches. `None` is returned if the variable is set to an empty text, or the system has no folder for caches.
+    """
     named = os.environ.get(FOLDER)
     if named is not None:
         return Path(named) if named else None
-    if sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA")
-    elif sys.platform == "darwin":
-        base = os.path.expanduser("~/Library/Caches")
-    else:
-        base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    return Path(base) / "energyql" if base and os.path.isabs(base) else None
+    places = {"win32": os.environ.get("LOCALAPPDATA", ""), "darwin": "~/Library/Caches"}
+    base = os.path.expanduser(places.get(sys.platform, os.environ.get("XDG_CACHE_HOME") or "~/.cache"))
+    return Path(base) / "energyql" if os.path.isabs(base) else None
 
 
 def place_of(generator: Generator, w: Tensor, embed: object, batch_size: int) -> Path | None:
-    """Return the path of the cached examples; `None` if they are not cached.
+    """Return the path of the cache file for the measurements of examples; `None` if they must not be cached.
 
-    The name of the file is a digest of all that the thumbnails and features depend on: w, which stands for the
-    examples, truncation and label; weights and settings of the generator; the judge whose features are compared; and
-    versions, device and batch size, which change the last bits. Code outside this package may change unnoticed, so
-    nothing is cached for its generators and embedding modules.
+    The name of the file is a digest of everything that the measurements depend on:
+
+    - w, which follows from the examples, truncation and label;
+    - weights and settings of the generator;
+    - the judge, whose features are compared;
+    - versions, device and batch size, which change the last bits.
+
+    Nothing is cached for a generator or an embedding module from outside this package, because their code may change
+    without notice.
 
     Args:
         generator: the generator.
         w: w of the examples.
-        embed: the embedding module, or `None`.
+        embed: the function from pictures to features, or `None`.
         batch_size: number of pictures in a batch.
     """
-    folder, judges = cache_folder(), _judges(embed)
-    if folder is None or judges is None or family_of(generator) is None:
+    folder, owner = cache_folder(), getattr(embed, "__self__", None)
+    is_ours = embed is None or (isinstance(owner, Judge | JointJudge) and embed == owner.features)
+    if folder is None or not is_ours or family_of(generator) is None:
         return None
+    judges = owner.judges if isinstance(owner, JointJudge) else [] if owner is None else [owner]
     parts = [
         __version__, torch.__version__, w.device.type, str(w.dtype), str(batch_size),
         type(generator).__name__, repr(getattr(generator, "config", "")), module_fingerprint(generator),
@@ -235,106 +267,86 @@ def place_of(generator: Generator, w: Tensor, embed: object, batch_size: int) ->
     return folder / "examples" / f"{digest.hexdigest()[:32]}.safetensors"
 
 
-def _judges(embed: object) -> list[Judge] | None:
-    """Return the judges whose features `embed` returns, none if it is `None`; `None` for any other embedding module."""
-    if embed is None:
-        return []
-    owner = getattr(embed, "__self__", None)
-    if getattr(embed, "__name__", "") != "features" or not isinstance(owner, Judge | JointJudge):
-        return None
-    return [owner] if isinstance(owner, Judge) else list(owner.judges)
+def read_cache(place: Path, w: Tensor, has_features: bool) -> dict[str, Tensor] | None:
+    """Return the measurements of examples in a file of the cache, by name, as tensors on the device of w.
 
-
-def cached_or_drawn(
-    place: Path | None, like: Tensor, has_features: bool, draw: Callable[[], ExampleFacts]
-) -> ExampleFacts:
-    """Return the cached examples, or draw and cache them.
+    `None` is returned if the file is missing or damaged, or contains other measurements or another number of pictures.
 
     Args:
-        place: path of the cached examples; `None` to draw them only.
-        like: w of the examples, which has their number, type and device.
+        place: path of the file.
+        w: w of the examples.
         has_features: whether features are needed.
-        draw: draws the examples.
     """
-    if place is None:
-        return draw()
-    if (cached := _read(place, like, has_features)) is not None:
-        with suppress(OSError):
-            os.utime(place)  # marks the file as used
-        return cached
-    facts = draw()
-    tensors = {
-        "shape": torch.tensor(facts.shape), "thumbnails": facts.thumbnails,
-        "pixel_variance": torch.tensor(facts.pixel_variance, dtype=torch.float64),
-    } | ({} if facts.features is None else {"features": facts.features})  # fmt: skip
-    if sum(tensor.numel() * tensor.element_size() for tensor in tensors.values()) <= MOST_BYTES:
-        with suppress(OSError, ArgumentError):  # a folder that cannot be written does no harm
-            write_tensors(place, tensors)
-            _remove_oldest(place.parent)
-    return facts
-
-
-def _read(place: Path, like: Tensor, has_features: bool) -> ExampleFacts | None:
-    """Return the examples in a file; `None` if it is missing, damaged or of another form. See `cached_or_drawn`."""
+    names = {"shape", "thumbnails", "pixel_variance"} | ({"features"} if has_features else set())
     try:
-        tensors = read_tensors(place)
-        channels, height, width = (int(size) for size in tensors["shape"])
-        variance, thumbnails = float(tensors["pixel_variance"]), tensors["thumbnails"]
-        features = tensors["features"] if has_features else None
-    except (ModelError, KeyError, TypeError, ValueError, RuntimeError):
+        tensors = {name: tensor.to(w.device) for name, tensor in read_tensors(place).items()}
+    except ModelError:
         return None
-    for part in (thumbnails, features):
-        if part is not None and not (
-            part.ndim == 2 and len(part) == len(like) and part.dtype == like.dtype and bool(part.isfinite().all())
-        ):
-            return None
-    if min(channels, height, width) < 1 or not 0 < variance < float("inf"):
+    with suppress(OSError):
+        os.utime(place)  # marks the file as used
+    if tensors.keys() != names or not all(tensor.isfinite().all() for tensor in tensors.values()):
         return None
-    where = like.device
-    return ExampleFacts(
-        (channels, height, width), thumbnails.to(where), None if features is None else features.to(where), variance
-    )
+    rows = [tensors[name] for name in names & {"thumbnails", "features"}]
+    size, variance = tensors["shape"], tensors["pixel_variance"]
+    fits = size.shape == (3,) and bool((size > 0).all()) and variance.shape == () and bool(variance > 0)
+    return tensors if fits and all(part.ndim == 2 and len(part) == len(w) for part in rows) else None
 
 
-def _remove_oldest(folder: Path) -> None:
-    files = sorted(folder.glob("*.safetensors"), key=lambda path: path.stat().st_mtime, reverse=True)
-    for path in files[MOST_FILES:]:
-        path.unlink(missing_ok=True)
+def write_cache(place: Path, measurements: dict[str, Tensor]) -> None:
+    """Write measurements of examples to a file of the cache, and delete the files that were not used for longest.
+
+    Measurements of more than `MOST_BYTES` are not written. If the folder cannot be written, nothing is written, and no
+    error is raised.
+
+    Args:
+        place: path of the file.
+        measurements: name -> measurement.
+    """
+    if sum(tensor.nbytes for tensor in measurements.values()) > MOST_BYTES:
+        return
+    with suppress(OSError, ArgumentError):
+        write_tensors(place, measurements)
+        files = sorted(place.parent.glob("*.safetensors"), key=lambda path: path.stat().st_mtime, reverse=True)
+        for path in files[MOST_FILES:]:
+            path.unlink(missing_ok=True)
 
 
 SPACES = ("z", "w", "w+")
 FIRST_SHELL = 1.0
-"""Weight of `(|z| - sqrt(z_dim))²` in the first stage."""
+"""Weight of `(|z| - sqrt(z_dim))²` in the first stage. The term keeps z near the length sqrt(z_dim) of typical z of the
+prior."""
 PREDICTED_W = (0.1, 1.0)
-"""Weights of the squared distance from the predicted w, divided by twice its variance; each is tried. One is below 1,
-because the errors of the coordinates of w are dependent."""
+"""Two weights of the squared distance of w from the predicted w, divided by twice the variance of the prediction. The
+first stage runs one search with each weight. One is below 1, because the errors of the coordinates of w depend on each
+other."""
 DRAWS = 1 << 14
-"""Number of draws of the prior; the search for the predicted w starts from the draw whose w is nearest to it."""
+"""Number of draws of the prior. A search starts from the draw whose w is nearest to the predicted w."""
 DIFFERENTIATED_TOGETHER = 8
-"""Number of pictures in a batch that is differentiated, unless a call sets a batch size."""
+"""Number of pictures whose loss is differentiated in one batch, unless a call sets a batch size."""
 TOLERANCE = 1e-4
-"""A search of a picture ends when three steps in a row lower its loss by less than this together."""
+"""The search for a picture ends when three steps in a row together lower the loss by less than this number."""
 MOST_DISTANCE = 0.25
-"""Distance above which the generator cannot draw a picture; see `ReconstructionLoss.distance`."""
+"""Largest distance of a reconstruction from its target (`ReconstructionLoss.distance`). If it is larger, the generator
+counts as unable to draw the picture. The distance is 0 for equal and about 2 for unrelated pictures."""
 
 
 class ReconstructionLoss:
-    """Loss of reconstructions of n targets: mean absolute pixel error plus a weighted distance of features.
+    """Loss of reconstructions of n targets: weighted sum of the pixel error and the distance of features.
 
-    The pixel error is a fraction of the range. The distance of features is their mean squared difference, in units of
-    their variance over the examples, so that one weight suits any embedding module. Without one, pixels alone are
-    compared.
+    The pixel error is the mean absolute difference, as a fraction of the range of a pixel. The distance of features is
+    the mean squared difference, divided by the variance of features over the examples, so that one weight suits any
+    embedding module. Without an embedding module only pixels are compared.
 
     Args:
         generator: the generator.
-        targets: the given pictures, in [-1, 1], (n, channels, height, width).
-        embed: the embedding module, or `None`.
-        examples: the examples.
-        settings: the weights.
-        batch_size: number of pictures in a batch, by default `DIFFERENTIATED_TOGETHER`.
+        targets: the pictures to reconstruct, in [-1, 1], (n, channels, height, width).
+        embed: the embedding module, a function from pictures to features, or `None`.
+        examples: pictures of the prior with measurements. Variances are those over the examples.
+        settings: its `pixels` and `features` are the two weights; other fields are not used.
+        batch_size: number of pictures in a batch; `None` for `DIFFERENTIATED_TOGETHER`.
 
     Raises:
-        ArgumentError: the embedding module returns features of different sizes.
+        ArgumentError: the embedding module returns no features, or features of another size than for the examples.
     """
 
     def __init__(
@@ -348,50 +360,62 @@ class ReconstructionLoss:
             with torch.no_grad():
                 self.features = torch.cat([flat_features(embed, part) for part in targets.split(self.batch_size)])
             if examples.features is None or self.features.shape[1] != examples.features.shape[1]:
-                raise ArgumentError(
-                    "the perceptual module gives features of different sizes for pictures of one size",
-                    hint="it must return features of one shape for pictures of one size",
-                )
+                raise ArgumentError("the perceptual module gives features of different sizes for pictures of one size")
 
     def distance(self, images: Tensor) -> Tensor:
-        """Return the distance of n images from their targets, (n,): the share of the examples' variety that is missed.
+        """Return the distance of n images from their targets, (n,): 0 if equal, near 2 for unrelated pictures.
 
-        That is the mean squared difference in units of the variance over the examples, of pixels or of features,
-        whichever is larger.
+        The distance is the larger of two numbers. The first is the mean squared difference of pixels, divided by the
+        variance of pixels over the examples. The second is the mean squared difference of features, divided by the
+        variance of features over the examples.
         """
         pixels = (images - self.targets).square().flatten(1).mean(1) / self.examples.pixel_variance
         rows = torch.arange(len(images), device=images.device).split(self.batch_size)
         return pixels.maximum(torch.cat([self._features_off(images[some], some) for some in rows]))
 
     def of_examples(self) -> Tensor:
-        """Return the loss of each of m examples, as a thumbnail, for each target, (n, m)."""
-        loss = self.settings.pixels * torch.stack(
-            [(self.examples.thumbnails - small).abs().mean(1) / 2 for small in thumbnail(self.targets)]
-        )
+        """Return the loss of each of the m examples as a reconstruction of each of the n targets, (n, m).
+
+        The pixel error is computed from thumbnails.
+        """
+        errors = [(self.examples.thumbnails - small).abs().mean(1) / 2 for small in thumbnail(self.targets)]
+        loss = self.settings.pixels * torch.stack(errors)
         if self.features is None or self.examples.features is None:
             return loss
         distance = torch.cdist(self.features, self.examples.features).square() / self.features.shape[1]
         return loss + self.settings.features * distance / self.examples.feature_variance
 
     def of_images(self, images: Tensor, rows: Tensor) -> Tensor:
-        """Return the loss of images for the targets with the numbers `rows`, (batch,)."""
+        """Return the loss of each image, (batch,), as a reconstruction of its target.
+
+        Args:
+            images: reconstructions, in [-1, 1], (batch, channels, height, width).
+            rows: for each image the number of its target, (batch,).
+        """
         loss = self.settings.pixels * pixel_error(images, self.targets[rows])
         return loss + self.settings.features * self._features_off(images, rows) if self.settings.features else loss
 
     def _features_off(self, images: Tensor, rows: Tensor) -> Tensor:
-        """Return the mean squared difference of features from the targets', in units of their variance, (batch,)."""
+        """Return the mean squared difference of features of images and their targets, (batch,); 0 without features.
+
+        The difference is divided by the variance of features over the examples.
+
+        Args:
+            images: reconstructions, in [-1, 1], (batch, channels, height, width).
+            rows: for each image the number of its target, (batch,).
+        """
         if self.embed is None or self.features is None:
             return torch.zeros_like(images[:, 0, 0, 0])
         difference = flat_features(self.embed, images) - self.features[rows]
         return difference.square().mean(1) / self.examples.feature_variance
 
     def with_gradient(self, w_of: Callable[[Tensor, Tensor], Tensor], x: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Return losses (batch,) and their gradients with respect to x.
+        """Return the loss of each picture, (batch,), and the gradients with respect to x, of the shape of x.
 
         Args:
-            w_of: maps some rows of x, and the numbers of their targets, to w.
-            x: variables of the pictures, (batch, ...).
-            rows: numbers of their targets, (batch,).
+            w_of: function of two arguments: some rows of x, and the numbers of the targets of these rows. It returns w.
+            x: the variables from which pictures are drawn, z or an offset of w, (batch, ...).
+            rows: number of the target of each row of x, (batch,).
         """
         values, gradients = [], []
         for part, some in zip(x.split(self.batch_size), rows.split(self.batch_size), strict=True):
@@ -404,43 +428,33 @@ class ReconstructionLoss:
         return torch.cat(values), torch.cat(gradients)
 
 
-@dataclass(frozen=True, eq=False)
-class Reconstruction:
-    """The latents of the reconstructions of n pictures, and their quality.
-
-    Attributes:
-        latents: the latents.
-        targets: the given pictures, cropped and resized, (n, channels, height, width) in [-1, 1].
-        pixel_error: mean absolute error of the reconstructions, as a fraction of the range, (n,).
-        distance: distance of the reconstructions from the targets, (n,); see `ReconstructionLoss.distance`.
-        run: the status of the search, and its evaluations.
-    """
-
-    latents: Latents
-    targets: Tensor
-    pixel_error: npt.NDArray[np.float64]
-    distance: npt.NDArray[np.float64]
-    run: SampleResult
-
-    @property
-    def drawable(self) -> npt.NDArray[np.bool_]:
-        """Whether the generator can draw each picture, (n,)."""
-        return self.distance <= MOST_DISTANCE
-
-
 def pixel_error(images: Tensor, targets: Tensor) -> Tensor:
-    """Return the mean absolute difference of images in [-1, 1] and targets, as a fraction of that range, (batch,)."""
+    """Return the mean absolute difference of each image from its target, divided by the pixel range 2, (batch,)."""
     return (images - targets).abs().flatten(1).mean(1) / 2
 
 
 def find_latents(
     pictures: Sequence[Image.Image], space: LatentSpace, settings: InversionSettings, into: str,
     perceptual: Embed | None, batch_size: int | None, report: Report,
-) -> Reconstruction:  # fmt: skip
-    """Search for the latents of n RGB pictures; see `energyql.invert` for the arguments.
+) -> tuple[Latents, SampleResult, ReconstructionLoss]:  # fmt: skip
+    """Search for the latents from which the generator draws n pictures, the targets.
+
+    Args:
+        pictures: the targets, in RGB.
+        space: the latent space of the model.
+        settings: weights and limits of the search.
+        into: what the last stage searches: "z" (there is no search of an offset), "w" (one offset of w) or "w+" (an
+            offset for each layer).
+        perceptual: function from pictures to features; `None` for the features of the judge, if it has any.
+        batch_size: number of pictures in a batch; `None` for a default number in each stage.
+        report: called with the stages "examples" and "inverting".
+
+    Returns:
+        The latents; the status and the number of evaluations of the search for each target; and the loss, whose
+        attribute `targets` has the targets as a tensor.
 
     Raises:
-        ArgumentError: there is no space `into`, or this generator has none.
+        ArgumentError: `into` is another text, the generator has no offset of this kind, or the features are wrong.
     """
     if into not in SPACES:
         raise ArgumentError(f"pictures are inverted into {', '.join(SPACES)}, not {into!r}")
@@ -449,10 +463,9 @@ def find_latents(
     if isinstance(embed, torch.nn.Module):
         embed.eval().to(model.device)
     examples = draw_examples(space, settings.candidates, embed, batch_size, report)
-    loss = ReconstructionLoss(
-        model.generator, as_images(pictures, examples.like), embed, examples, settings, batch_size
-    )
-    terms = attribute_terms(loss.targets, space) if settings.attributes else []
+    targets = as_images(pictures, examples.like)
+    loss = ReconstructionLoss(model.generator, targets, embed, examples, settings, batch_size)
+    terms = attribute_terms(targets, space) if settings.attributes else []
     descent = DescentSampler(enough=None, tolerance=TOLERANCE, max_evaluations=settings.z_evaluations)
     searched = descent.sample(
         _z_objective(loss, space, terms, settings), _start(loss, terms, space),
@@ -463,22 +476,82 @@ def find_latents(
         latents, more = _search_w(loss, latents, space, settings, into, report)
         evaluations = evaluations + more
     report("inverting", 1.0)
-    with torch.no_grad():
-        images = torch.cat([space.images(part) for part in latents.split()]).clamp(-1, 1)
-        error, distance = (x.cpu().double().numpy() for x in (pixel_error(images, loss.targets), loss.distance(images)))
-    run = SampleResult(latents.z, searched.status, evaluations, evaluations)
-    return Reconstruction(latents, loss.targets, error, distance, run)
+    return latents, SampleResult(latents.z, searched.status, evaluations, evaluations), loss
+
+
+TARGET_LOGIT = 6.0
+"""Log-odds that the heads should predict for a value that the judge is sure of."""
+CLEAR = 0.95
+"""Least probability at which a value that the judge reads is used. Less certain values are often wrong."""
+AT_ONCE = 64
+"""Number of pictures that the judge reads in one batch."""
+
+
+def attribute_terms(targets: Tensor, space: LatentSpace) -> list[Term]:
+    """Return a list with the energy term that pulls the heads' predictions to the values that the judge is sure of.
+
+    The list is empty if the model has no judge, or the judge reads no attribute.
+
+    Args:
+        targets: n pictures in [-1, 1], (n, channels, height, width).
+        space: the latent space of the model.
+    """
+    judge, names = space.model.judge, space.model.judged_names
+    if judge is None or not names:
+        return []
+    vocabulary = Vocabulary(space.model.vocabulary[name] for name in names)
+    parts = [_read(judge, part, vocabulary) for part in targets.split(AT_ONCE)]
+    values, clear = concatenate([part[0] for part in parts]), torch.cat([part[1] for part in parts])
+    outputs = []
+    for name in values:
+        spec = vocabulary[name]
+        # Twice as large where each class has a logit, since that of yes is plus or minus `TARGET_LOGIT`.
+        logit = TARGET_LOGIT * min(2, output_count(spec))
+        outputs.append(PREDICTIONS[spec.kind].certain(encode_column(values[name].tolist(), spec), spec, logit))
+    heads = space.bank.raw_outputs(tuple(values))
+    return [keep_predictions(heads, torch.cat(outputs, 1).to(targets), clear.to(targets))]
+
+
+@torch.inference_mode()
+def _read(judge: ImageLabeller, images: Tensor, vocabulary: Vocabulary) -> tuple[Values, Tensor]:
+    """Return the judge's values of n pictures, and whether the judge is sure of each value.
+
+    The judge is sure of a value if its probability is at least `CLEAR`, or if the judge returns no probabilities.
+
+    Args:
+        judge: the judge.
+        images: the pictures in [-1, 1], (n, channels, height, width).
+        vocabulary: the attributes that the judge reads.
+
+    Returns:
+        Attribute -> values, (n,); and a bool for each picture and attribute, (n, attributes).
+    """
+    readings = call_labeller(judge, images, "the judge")
+    values = read_images(lambda _: readings, images, vocabulary)
+    clear = [images.new_ones(len(images), dtype=torch.bool) for _ in values]
+    for i, name in enumerate(values):
+        if isinstance(prediction := readings[name], Prediction):
+            clear[i] = prediction.certainty().to(images.device) >= CLEAR
+    return values, torch.stack(clear, 1)
 
 
 def _start(loss: ReconstructionLoss, terms: list[Term], space: LatentSpace) -> Tensor:
-    """Return the start of the search of z, (n, z_dim): for each target the best of some candidates.
+    """Return z from which the search through pictures starts, (n, z_dim): for each target the best of some candidates.
 
-    Candidates are the most similar example; the end of a search from there for the attributes alone; and the ends of
-    searches for the attributes and the predicted w, which start from the draw of the prior with the nearest w.
+    The candidate with the least loss is the best. The candidates of a target are:
+
+    - the example that is most similar to the target;
+    - the end of a search from this example, which minimises the attribute terms only;
+    - for each of the two weights in `PREDICTED_W`, the end of a search that minimises the attribute terms and the
+      distance from the predicted w. This search starts from the draw of the prior whose w is nearest to the predicted
+      w.
+
+    There is no second candidate without attribute terms, and no third and fourth if the w of the generator is no
+    vector.
 
     Args:
-        loss: the loss, which holds the targets.
-        terms: the attribute terms.
+        loss: the loss, which has the targets.
+        terms: the attribute terms, as `attribute_terms` returns them.
         space: the latent space.
     """
     examples = loss.examples
@@ -488,12 +561,11 @@ def _start(loss: ReconstructionLoss, terms: list[Term], space: LatentSpace) -> T
         if examples.w.ndim == 2:
             w, error = examples.predict_w(thumbnail(loss.targets), loss.features)
             near = _nearest_draws(w, space)
-            searches += [
-                (near, [*terms, distance_term("w", w, weight / (2 * max(error, 1e-12)))]) for weight in PREDICTED_W
-            ]
+            scale = 2 * max(error, 1e-12)
+            searches += [(near, [*terms, distance_term("w", w, weight / scale)]) for weight in PREDICTED_W]
         for z, goals in searches:
             if goals:
-                objective = edit_energy(space, Latents(z), [*goals, shell_term(FIRST_SHELL)])
+                objective = space.energy(Latents(z), [*goals, shell_term(FIRST_SHELL)])
                 candidates.append(DescentSampler(enough=None).sample(objective, z).z)
         rows = torch.arange(len(loss.targets), device=loss.targets.device).split(DRAWN_TOGETHER)
         losses = torch.stack([
@@ -504,7 +576,7 @@ def _start(loss: ReconstructionLoss, terms: list[Term], space: LatentSpace) -> T
 
 
 def _nearest_draws(w: Tensor, space: LatentSpace) -> Tensor:
-    """Return, of `DRAWS` draws of the prior, z whose w is nearest to each row of `w`, (n, z_dim)."""
+    """Return for each row of `w` a draw z of the prior: of `DRAWS` draws, the one with the nearest w, (n, z_dim)."""
     z = normals(0, 0, DRAWS, space.model.generator.z_dim, stream="inversion")
     least, best = w.new_full((len(w),), torch.inf), w.new_zeros(len(w), z.shape[1])
     for part in z.split(DRAWS // 16):
@@ -518,10 +590,19 @@ def _nearest_draws(w: Tensor, space: LatentSpace) -> Tensor:
 def _z_objective(
     loss: ReconstructionLoss, space: LatentSpace, terms: list[Term], settings: InversionSettings
 ) -> Energy:
-    """Return the loss plus the weighted attribute terms and shell, as a function of z."""
+    """Return the energy that the search of z minimises.
+
+    The energy is the loss, plus the attribute terms, plus a term that keeps the length of z near sqrt(z_dim).
+
+    Args:
+        loss: the loss, which has the targets.
+        space: the latent space.
+        terms: the attribute terms, as `attribute_terms` returns them.
+        settings: `attributes` and `shell` are the weights of the two kinds of terms.
+    """
     factor = settings.attributes or 1.0
-    shell = shell_term(settings.shell / factor)
-    rest = edit_energy(space, Latents(loss.targets.new_zeros(0, space.model.generator.z_dim)), [*terms, shell])
+    start = Latents(loss.targets.new_zeros(0, space.model.generator.z_dim))
+    rest = space.energy(start, [*terms, shell_term(settings.shell / factor)])
 
     def objective(z: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         value, gradient = loss.with_gradient(lambda part, _: space.encode(part), z, rows)
@@ -535,21 +616,27 @@ def _search_w(
     loss: ReconstructionLoss, latents: Latents, space: LatentSpace, settings: InversionSettings, into: str,
     report: Report,
 ) -> tuple[Latents, Tensor]:  # fmt: skip
-    """Search for an offset of w.
+    """Search for the offset, added to the output of the mapping network for z, with the smallest loss.
+
+    Args:
+        loss: the loss, which has the targets.
+        latents: latents whose z is used and does not change.
+        space: the latent space.
+        settings: `offset` is the weight of the squared length of the offset; `w_evaluations` is the limit of
+            evaluations for each picture.
+        into: "w" for one offset, "w+" for an offset for each layer.
+        report: called with the stage "inverting".
 
     Returns:
-        The latents with this offset, and the number of evaluations, (n,).
+        The latents with the offset, and the number of evaluations of each sample, (n,).
 
     Raises:
-        ArgumentError: the w of the generator is no vector, or the generator has no W+.
+        ArgumentError: the w of the generator is no vector, or `into` is "w+" and all layers share one w.
     """
     with torch.no_grad():
         mapped = space.encode(latents.z)
     if mapped.ndim != 2:
-        raise ArgumentError(
-            'the w of this generator is no vector, so pictures can be inverted into "z" only',
-            hint='give --space z, in Python space="z"',
-        )
+        raise ArgumentError('the w of this generator is no vector, so pictures can be inverted into "z" only')
     layers = space.layer_count if into == "w+" else 1
     shape = (-1, layers, mapped.shape[1]) if into == "w+" else (-1, mapped.shape[1])
 
@@ -568,13 +655,13 @@ def _search_w(
 
 @dataclass(frozen=True, eq=False)
 class Inversion:
-    """Pictures, and the latents that reproduce them.
+    """n pictures of a user, and the latents from which the generator draws pictures like them, the reconstructions.
 
     Attributes:
         result: the reconstructions, with their latents and judged values; `edit` can start from it.
-        pictures: the given pictures, cropped and resized to the size of the reconstructions.
-        pixel_error: mean absolute error of the reconstructions, as a fraction of the range of a pixel, (n,).
-        drawable: whether the generator can draw each picture, (n,); otherwise the reconstruction differs too much.
+        pictures: the pictures of the user, cropped and resized to the size of the reconstructions.
+        pixel_error: mean absolute error of each reconstruction, as a fraction of the range of a pixel, (n,).
+        drawable: whether the generator can draw each picture, (n,); false where the reconstruction differs too much.
     """
 
     result: Result
@@ -586,7 +673,7 @@ class Inversion:
         return len(self.pictures)
 
     def summary(self) -> str:
-        """Return one line: how well the pictures are reconstructed, and which of them the generator cannot draw."""
+        """Return one line: mean and worst pixel error, and the numbers of pictures that the generator cannot draw."""
         mean, worst = self.pixel_error.mean(), self.pixel_error.max()
         line = f"{len(self)} reconstructed with a mean absolute pixel error of {mean:.3f}, worst {worst:.3f}"
         other = ", ".join(f"#{index}" for index in self.result.index[~self.drawable])
@@ -595,27 +682,34 @@ class Inversion:
     def __repr__(self) -> str:
         return f"<Inversion: {self.summary()}>"
 
+    def captions(self) -> list[str]:
+        """Return a text for each reconstruction: its pixel error, such as "error 0.031".
+
+        If the reconstruction differs too much from the picture, the text is "not this picture" instead.
+        """
+        rows = zip(self.pixel_error, self.drawable, strict=True)
+        return [f"error {error:.3f}" if drawable else "not this picture" for error, drawable in rows]
+
     def comparison(self) -> Image.Image:
-        """Draw the given pictures, each beside its reconstruction."""
-        pairs = zip(self.pictures, self.result.images, strict=True)
-        captions = [
-            text
-            for error, drawable in zip(self.pixel_error, self.drawable, strict=True)
-            for text in ("original", f"reconstruction, error {error:.3f}" if drawable else "not this picture")
-        ]
-        return label_grid([each for pair in pairs for each in pair], captions=captions, columns=2 * min(4, len(self)))
+        """Draw a grid of the user's pictures, each with its reconstruction to the right and the pixel error below."""
+        images, texts = list[Image.Image](), list[str]()
+        for picture, image, caption in zip(self.pictures, self.result.images, self.captions(), strict=True):
+            images += [picture, image]
+            texts += ["original", caption.replace("error", "reconstruction, error")]
+        return label_grid(images, captions=texts, columns=2 * min(4, len(self)))
 
     def save(self, path: str | Path) -> Path:
-        """Write the comparison, or a folder that `edit` can start from, and return the path.
+        """Write the comparison to a picture file, or the whole inversion to a folder, and return the path.
 
-        A folder gets the files of `Result.save`, the given pictures in `originals/`, and `comparison.png`; an earlier
-        inversion or edit in it is replaced.
+        `edit` and `Inversion.load` can read the folder. It gets the files of `Result.save`, the pictures of the user in
+        `originals/`, and `comparison.png`. An earlier inversion or edit in the folder is replaced.
 
         Args:
-            path: a picture that ends in .png, .jpg or .webp, or a folder.
+            path: name of a picture file that ends in .png, .jpg or .webp, or of a folder, which has no such ending.
 
         Raises:
-            ArgumentError: the path cannot be written, or the folder holds a run or pictures to label.
+            ArgumentError: the file or folder cannot be written; or the folder contains something that is no edit or
+                inversion: a result of `generate`, pictures to label, or files with the names that this method writes.
         """
         path = check_destination(as_path(path))
         if path.suffix and not path.is_dir():
@@ -626,7 +720,7 @@ class Inversion:
         return path
 
     def write_files(self, folder: Path) -> None:
-        """Write the files of `save` to an empty folder."""
+        """Write the pictures of the user, the files of the result, and `comparison.png` to an empty folder."""
         for i, picture in enumerate(self.pictures):
             write_picture(folder / ORIGINALS / picture_name(i), picture)
         self.result.write_files(folder)
@@ -634,7 +728,7 @@ class Inversion:
 
     @classmethod
     def load(cls, folder: str | Path) -> Inversion:
-        """Read an inversion from a folder that `save` wrote.
+        """Read an inversion from a folder that `Inversion.save` wrote.
 
         Raises:
             DataError: there is no inversion in the folder, or its files are damaged or do not fit together.
@@ -645,16 +739,10 @@ class Inversion:
             facts = result.provenance["inverted"]
             error, drawable = np.array(facts["pixel_error"], np.float64), np.array(facts["drawable"], np.bool_)
             pictures = [open_picture(folder / ORIGINALS / picture_name(i)) for i in range(len(result))]
+            if not error.shape == drawable.shape == (len(result),):
+                raise ValueError(f"there are {len(result)} pictures")
         except (KeyError, TypeError, ValueError) as problem:
-            raise DataError(
-                f"{folder} holds no inversion, or a damaged one: {problem}",
-                hint="name a folder that energyql invert wrote",
-            ) from problem
-        if not error.shape == drawable.shape == (len(result),):
-            raise DataError(
-                f"{folder} holds a damaged inversion: there are {len(result)} pictures",
-                hint="invert the pictures again",
-            )
+            raise DataError(f"{folder} holds no inversion, or a damaged one: {problem}") from problem
         return cls(result, pictures, error, drawable)
 
     def _repr_png_(self) -> bytes:
@@ -662,59 +750,52 @@ class Inversion:
 
 
 def invert(
-    pictures: Picture | Sequence[Picture],
-    *,
-    model: str | Path | Model = DEFAULT_MODEL,
-    space: str = "w",
-    perceptual: Embed | None = None,
-    settings: InversionSettings | None = None,
-    truncation: float | None = None,
-    label: int | Sequence[float] | None = None,
-    device: str = "auto",
-    batch_size: int | None = None,
-    anyway: bool = False,
-    progress: bool | Report = True,
-) -> Inversion:
-    """Find the latents that reproduce given pictures.
+    pictures: Picture | Sequence[Picture], *, model: str | Path | Model = DEFAULT_MODEL, space: str = "w",
+    perceptual: Embed | None = None, settings: InversionSettings | None = None, truncation: float | None = None,
+    label: int | Sequence[float] | None = None, device: str = "auto", batch_size: int | None = None,
+    anyway: bool = False, progress: bool | Report = True,
+) -> Inversion:  # fmt: skip
+    """Find the latents from which the generator draws given pictures.
 
-    First z is fitted without drawing pictures: to the values that the judge reads off the picture, and to the w that a
-    regression predicts. Then z is fitted to the picture, in pixels and features. Last, w gets a small offset from the
-    output of the mapping network for z, which every edit keeps. So heads that read z predict the attributes of the
-    picture.
+    The search has three stages. First z is fitted without drawing pictures: to the attribute values that the judge
+    reads off the picture, and to the w that a regression predicts from the picture. Then z is fitted to the pixels and
+    features of the picture. Last, a small offset is fitted, which is added to the output of the mapping network for z;
+    every edit keeps this offset. As z is fitted before the offset, heads that take z as input predict the attributes of
+    the picture too.
 
     Args:
-        pictures: paths or PIL images; cropped around the centre and resized like pictures of the generator.
+        pictures: file names or PIL images, one or a list; cropped around the centre and resized to the size of the
+            generator's pictures.
         model: name of a packaged model, a model folder, or a `Model` in memory.
-        space: "z", "w" (an offset of w) or "w+" (an offset for each layer of the synthesis).
+        space: "z" (no offset of w), "w" (one offset) or "w+" (an offset for each layer of the generator).
         perceptual: a function or torch module from pictures in [-1, 1], (batch, channels, height, width), to features
-            (batch, ...); by default the features of the model's judge. Without both, only pixels count.
-        settings: weights and budgets; see `InversionSettings`.
-        truncation: psi, 0 to 1; by default that of the model.
+            (batch, ...), by which pictures are compared in addition to their pixels. By default the features of the
+            model's judge, if it has any.
+        settings: weights of the loss and limits of the searches; by default those of `InversionSettings()`.
+        truncation: psi, 0 to 1; by default the psi of the model.
         label: class, or label vector, of a conditional generator.
-        device: "cpu", "cuda" and so on; "auto" is a GPU if there is one.
+        device: "cpu", "cuda" and so on. With "auto", a `Model` in memory stays on its device; another model uses a GPU
+            if there is one.
         batch_size: number of pictures that are drawn and differentiated at a time.
-        anyway: also return pictures that the generator cannot draw; `drawable` is False for them.
-        progress: whether to show a bar; or a function of the name of a stage and the fraction of it that is done.
+        anyway: whether to return pictures, too, that the generator cannot draw, with `drawable` false; otherwise such a
+            picture raises an error.
+        progress: true for a progress bar, false for none; or a function, called with the name of a stage and the
+            fraction of the stage that is done, 0 to 1.
 
     Returns:
-        An `Inversion`. Its `result` is a start for `edit`.
+        An `Inversion`, from which `edit` can start.
 
     Raises:
-        OutOfDomainError: the generator cannot draw a picture.
+        OutOfDomainError: the generator cannot draw a picture, and `anyway` is false.
         EnergyQLError: a picture cannot be read, or an argument is wrong.
     """
     several = as_pictures(pictures)
     if several is None:
         raise ArgumentError(f"{type(pictures).__name__} is no picture", hint="give paths or PIL images")
-    chosen = InversionSettings() if settings is None else settings
-    if not isinstance(chosen, InversionSettings):
-        raise ArgumentError(f"settings must be InversionSettings, not {chosen!r}")
-    if perceptual is not None and not callable(perceptual):
-        raise ArgumentError("perceptual must be a function or torch module of pictures")
     draw = DrawSettings(truncation=truncation, label=label, batch_size=batch_size)
     with reporting(progress) as report:
         return invert_pictures(
-            pipeline_for(model, device), several, draw, space=space, perceptual=perceptual, settings=chosen,
+            pipeline_for(model, device), several, draw, space=space, perceptual=perceptual, settings=settings,
             anyway=anyway, report=report,
         )  # fmt: skip
 
@@ -723,56 +804,64 @@ def invert_pictures(
     pipeline: Pipeline, pictures: Sequence[Picture], draw: DrawSettings, *, space: str = "w",
     perceptual: Embed | None = None, settings: InversionSettings | None = None, anyway: bool, report: Report,
 ) -> Inversion:  # fmt: skip
-    """Invert pictures with a loaded model; the other arguments are those of `invert`."""
+    """Return the inversion of pictures by a loaded model.
+
+    Args:
+        pipeline: the loaded model.
+        pictures: file names or PIL images.
+        draw: the settings of drawing, of which truncation, label and batch size are used.
+        space: "z" (no offset of w), "w" (one offset) or "w+" (an offset for each layer of the generator).
+        perceptual: function from pictures to features; by default the features of the judge.
+        settings: weights and limits of the search; by default `InversionSettings()`.
+        anyway: whether to return pictures, too, that the generator cannot draw.
+        report: called with the stages "examples", "inverting" and "drawing".
+
+    Raises:
+        OutOfDomainError: the generator cannot draw a picture, and `anyway` is false.
+        EnergyQLError: a picture cannot be read, or an argument is wrong.
+    """
     opened, settings = [open_picture(picture) for picture in pictures], settings or InversionSettings()
     with noting_tautologies():  # no warning for the query TRUE
         prepared = pipeline.prepare("TRUE", draw)
     latent_space = LatentSpace(pipeline.model, prepared.provenance["truncation"], prepared.provenance["label"])
     began = time.perf_counter()
-    fit = find_latents(opened, latent_space, settings, space, perceptual, draw.batch_size, report)
-    only = len(pictures) == 1
+    latents, run, loss = find_latents(opened, latent_space, settings, space, perceptual, draw.batch_size, report)
+    with torch.no_grad():
+        images = torch.cat([latent_space.images(part) for part in latents.split()]).clamp(-1, 1)
+        error, distance = (x.cpu().double().numpy() for x in (pixel_error(images, loss.targets), loss.distance(images)))
+    drawable = distance <= MOST_DISTANCE
     names = [
-        str(picture) if isinstance(picture, str | Path) else "the picture" if only else f"picture {index}"
+        str(picture) if isinstance(picture, str | Path) else "the picture" if len(pictures) == 1 else f"picture {index}"
         for index, picture in enumerate(pictures)
     ]
-    if not anyway:
-        _check_drawable(fit, names, pipeline.model)
-    facts = {
-        "pictures": names,
-        "pixel_error": fit.pixel_error.tolist(),
-        "distance": fit.distance.tolist(),
-        "drawable": fit.drawable.tolist(),
-        "space": space,
-        "settings": asdict(settings),
-    }
-    prepared = replace(
-        prepared, provenance=prepared.provenance | {"sampler": read_record("inversion"), "inverted": facts}
-    )
-    searched = time.perf_counter()
-    result = draw_result(prepared, latent_space, fit.latents, np.arange(len(names)), report, fit.run)
-    ended = time.perf_counter()
-    result.statistics.update({"seconds_sampling": searched - began, "seconds_drawing": ended - searched})
-    return Inversion(result, to_pictures(fit.targets), fit.pixel_error, fit.drawable)
-
-
-def load_inversion(folder: Path) -> Inversion | None:
-    """Return the inversion in a folder; `None` if the folder holds a result or an edit."""
-    finish_saving(folder)
-    return Inversion.load(folder) if (folder / ORIGINALS).is_dir() and not (folder / EDIT).is_file() else None
-
-
-def _check_drawable(fit: Reconstruction, names: Sequence[str], model: Model) -> None:
-    """Check that the generator can draw all pictures.
-
-    Raises:
-        OutOfDomainError: it cannot; the message names up to three of the pictures.
-    """
-    rows = zip(names, fit.distance, fit.drawable, strict=True)
-    other = [f"{name} (distance {distance:.2f})" for name, distance, drawable in rows if not drawable]
-    if other:
+    other = [f"{names[i]} (distance {distance[i]:.2f})" for i in np.flatnonzero(~drawable)]
+    if other and not anyway:
         listed = ", ".join(other[:3]) + (f" and {len(other) - 3} more" if len(other) > 3 else "")
         raise OutOfDomainError(
-            f"the generator of model {model.name!r} cannot draw {listed}: the nearest picture that was found "
+            f"the generator of model {pipeline.model.name!r} cannot draw {listed}: the nearest picture that was found "
             f"differs too much, by more than {MOST_DISTANCE:g}",
             hint="crop the picture like those of the generator, or go on all the same (anyway=True, --anyway)",
         )
+    facts = {
+        "pictures": names, "pixel_error": error.tolist(), "distance": distance.tolist(), "drawable": drawable.tolist(),
+        "space": space, "settings": asdict(settings),
+    }  # fmt: skip
+    provenance = prepared.provenance | {"sampler": sampler_record("inversion"), "inverted": facts}
+    searched = time.perf_counter()
+    prepared = replace(prepared, provenance=provenance)
+    result = draw_result(prepared, latent_space, latents, np.arange(len(names)), report, run)
+    ended = time.perf_counter()
+    result.statistics.update({"seconds_sampling": searched - began, "seconds_drawing": ended - searched})
+    return Inversion(result, to_pictures(loss.targets), error, drawable)
+
+
+def load_inversion(folder: Path) -> Inversion | None:
+    """Read the inversion in a folder.
+
+    `None` is returned if the folder contains an edit, or has no subfolder `originals`.
+
+    Raises:
+        DataError: the inversion is damaged.
+    """
+    finish_saving(folder)
+    return Inversion.load(folder) if (folder / ORIGINALS).is_dir() and not (folder / EDIT).is_file() else None

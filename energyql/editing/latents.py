@@ -1,12 +1,14 @@
-"""Latents of pictures: z and an offset of w; the spaces that they belong to; and drawing from them.
+"""Latents of edited pictures, and the latent spaces of a model, with functions that draw pictures and sum energies.
 
-The *mapped z* is the output of the mapping network for z. A picture is drawn from w: the mapped z plus the offset.
+The *mapped z* is the output of the mapping network for z. A picture is drawn from w, which is the mapped z plus an
+offset. In *W+* each layer of the generator has its own w, so the w of a picture has the shape (num_ws, w_dim).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -16,27 +18,28 @@ from torch import Tensor
 
 from energyql.attributes.pictures import heads_of
 from energyql.attributes.predictions import Prediction
+from energyql.editing.terms import EditedW, Term, TermInput, Variable
 from energyql.errors import ArgumentError
 from energyql.generators.base import Label, as_condition, head_reader
 from energyql.generators.mapping import FrozenMapping, encoder
-from energyql.numerics.pullback import normalized, pullback_of
-from energyql.pipeline.draw import PreparedQuery
+from energyql.numerics.pullback import Back, inverse_norm, normalized, normalized_back, pullback_of
 from energyql.pipeline.model import Model
-from energyql.pipeline.result import Result
 from energyql.progress import Report
 from energyql.render.pictures import to_pictures
-from energyql.sampling import SampleResult, Status, summarize
+from energyql.sampling import Energy, GradientEnergy, SampleResult, Status, summarize
+
+if TYPE_CHECKING:
+    from energyql.pipeline.draw import PreparedQuery
+    from energyql.pipeline.result import Result
 
 SAME_W = 1e-3
-"""Largest relative difference of two w that count as equal; errors of rounding are smaller."""
+"""Largest difference, relative to the size of w, at which two w count as equal; errors of rounding are smaller."""
 DRAWN_TOGETHER = 16
-"""Number of pictures in a batch where w has an offset, unless a call sets a batch size."""
+"""Number of pictures that are drawn in one batch, unless a call sets a batch size."""
 
 Layers = Sequence[int] | Mapping[str, Sequence[int]]
-"""Numbers of the layers of W+ that may change: for all steps, or by attribute."""
-Embed = Callable[[Tensor], Tensor]
-"""Function from pictures in [-1, 1], (batch, channels, height, width), to features, (batch, ...)."""
-EditedW = Callable[[Tensor, Tensor], Tensor]
+"""Numbers of the layers of W+, counted from 0, that an edit may change. One list is for all steps; a mapping attribute
+-> list is for steps whose queries name the attribute."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,9 +48,9 @@ class Latents:
 
     Attributes:
         z: (n, z_dim).
-        offset: w minus the mapped z, (n, w_dim), or (n, num_ws, w_dim) in W+; `None` for zero. The offset of an
-            inverted picture is kept through all edits (pivotal tuning, Roich et al. 2021, keeps a change of the
-            generator instead).
+        offset: w minus the output of the mapping network for z, (n, w_dim), or (n, num_ws, w_dim) in W+; `None` for
+            zero. Edits change z and leave the offset of an inverted picture as it is. (Pivotal tuning, Roich et al.
+            2021, changes the generator instead of adding an offset.)
     """
 
     z: Tensor
@@ -60,7 +63,7 @@ class Latents:
         return Latents(self.z[rows], None if self.offset is None else self.offset[rows])
 
     def split(self, size: int = DRAWN_TOGETHER) -> list[Latents]:
-        """Return consecutive parts of `size` pictures; the last one may be smaller."""
+        """Return the latents in consecutive groups of `size` pictures; the last group may be smaller."""
         return [self[start : start + size] for start in range(0, len(self), size)]
 
 
@@ -69,18 +72,25 @@ class LatentSpace:
 
     Args:
         model: the model, on its device.
-        truncation: psi.
-        label: the label, as `Model.check_label` returns it.
+        truncation: psi in [0, 1]; smaller values pull w nearer to its mean.
+        label: the label of a conditional generator, as `Model.check_label` returns it; `None` without a label.
 
     Attributes:
         bank: the heads of the model.
-        encode: maps z to w.
-        reads: maps z to the latent that the heads read.
-        heads_read_w: whether that latent is w; the offset is then a part of it.
-        length_is_free: whether heads and generator depend on the direction of z only, as in a StyleGAN, which
-            normalises z first. Edits then compare z at one length: otherwise a change of length would reduce `|z -
-            z0|²` without any effect on the picture.
+        encode: function from z to w, without an offset.
+        pullback: function from z to a pair: w, and a function from gradients with respect to w to gradients with
+            respect to z.
+        reads: function from z to the input of the heads, without an offset.
+        view: function from z to a pair: the input of the heads, and a function from gradients with respect to this
+            input to gradients with respect to z.
+        heads_read_w: whether the input of the heads is w; an offset is then added to this input.
+        length_is_free: whether only the direction of z matters for heads and generator, as in a StyleGAN, which
+            normalises z first. Edits then scale z to one length before they compare it with z0. Otherwise the search
+            could reduce `|z - z0|²` by a change of length that does not change the picture.
         names: names of all attributes.
+
+    Raises:
+        ArgumentError: the model predicts attributes from pictures, not from latents.
     """
 
     def __init__(self, model: Model, truncation: float, label: Label | None) -> None:
@@ -95,34 +105,84 @@ class LatentSpace:
         self.names = tuple(model.vocabulary)
 
     def scaled(self, z: Tensor) -> Tensor:
-        """Return z scaled to length sqrt(z_dim) if `length_is_free`, else z itself."""
+        """Return z scaled to length sqrt(z_dim) if its length does not matter (`length_is_free`), else z itself."""
         return normalized(z) if self.length_is_free else z
 
     def w(self, latents: Latents) -> Tensor:
-        """Return w of each picture, (n, w_dim) or (n, num_ws, w_dim)."""
+        """Return w of each picture with its offset, (n, w_dim) or (n, num_ws, w_dim)."""
         return shifted(self.encode(latents.z), latents.offset)
 
     def pictures(self, latents: Latents) -> list[Image.Image]:
-        """Return the pictures of latents."""
+        """Draw the pictures of latents in batches of `DRAWN_TOGETHER`, and return them as PIL images."""
         with torch.inference_mode():
             return [picture for part in latents.split() for picture in to_pictures(self.images(part))]
 
     def images(self, latents: Latents) -> Tensor:
-        """Return the images of latents in [-1, 1], (n, channels, height, width), drawn in one batch."""
+        """Draw the pictures of latents in one batch; return a tensor in [-1, 1], (n, channels, height, width)."""
         return self.model.generator.synthesize(self.w(latents))
 
     def head_input(self, latents: Latents) -> Tensor:
-        """Return the latents that the heads read, (n, latent_dim); an offset in W+ is averaged over the layers."""
+        """Return the input of the heads for n latents, (n, latent_dim).
+
+        If this input is w, the offset is added. An offset in W+ is averaged over the layers first.
+        """
         read = self.reads(latents.z)
         return shifted(read, mean_offset(latents.offset)) if self.heads_read_w else read
 
     def predict(self, latents: Latents) -> dict[str, Prediction]:
-        """Return the predictions of the heads for all attributes."""
+        """Return attribute -> prediction of its head, for n latents."""
         with torch.inference_mode():
             return self.bank.predict(self.head_input(latents))
 
+    def energy(self, before: Latents, terms: Sequence[Term]) -> Energy:
+        """Return the sum of terms as an energy of z, (batch, z_dim), and the numbers of the samples, (batch,).
+
+        If the length of z has no effect (`length_is_free`), terms are evaluated at z scaled to length sqrt(z_dim).
+
+        Args:
+            before: latents of all samples before the edit. Only their offset is used: it is added to the w of each z.
+            terms: the terms, whose values are in nats.
+        """
+        shift = mean_offset(before.offset)
+        needs_w = self.heads_read_w or any(term.variable == "w" for term in terms)
+
+        def total(z: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+            w, backs = None, dict[Variable, Back]()
+            if needs_w:
+                w, backs["w"] = self.pullback(z)
+            if w is not None and self.heads_read_w:
+                latent = w if shift is None else w + shift[rows]
+            else:
+                latent, backs["latent"] = self.view(z)
+            at = TermInput(rows, z, w, latent)
+            value = torch.zeros_like(z[:, 0])
+            gradients: dict[Variable, Tensor] = {"z": torch.zeros_like(z)}
+            for term in terms:
+                part, gradient = term.evaluate(at)
+                value = value + part
+                variable: Variable = "w" if self.heads_read_w and term.variable == "latent" else term.variable
+                gradients[variable] = gradients[variable] + gradient if variable in gradients else gradient
+            z_gradient = gradients.pop("z")
+            for variable, gradient in gradients.items():
+                z_gradient = z_gradient + backs[variable](gradient)
+            return value, z_gradient
+
+        def scaled_total(z: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+            scale = inverse_norm(z)
+            scaled = z * scale
+            value, gradient = total(scaled, rows)
+            return value, normalized_back(gradient, scaled, scale)
+
+        return GradientEnergy(scaled_total if self.length_is_free else total)
+
     def from_w(self, z: Tensor, w: Tensor) -> Latents:
-        """Return the latents with this z, (n, z_dim), and w, (n, w_dim) or (n, num_ws, w_dim).
+        """Return the latents of pictures whose z and w are known, by computing the offset.
+
+        The offset is `None` if w differs from the output of the mapping network for z by errors of rounding only.
+
+        Args:
+            z: (n, z_dim).
+            w: w of the same pictures, (n, w_dim) or (n, num_ws, w_dim).
 
         Raises:
             ArgumentError: the shapes do not fit the model.
@@ -130,56 +190,47 @@ class LatentSpace:
         with torch.no_grad():
             mapped = self.encode(z)
         if mapped.shape[1:] != w.shape[-mapped.ndim + 1 :] or w.ndim not in (mapped.ndim, mapped.ndim + 1):
-            raise ArgumentError(
-                f"w has shape {tuple(w.shape)}, which does not fit z of shape {tuple(z.shape)} in this model",
-                hint="start from a result of the same model",
-            )
+            raise ArgumentError(f"w of shape {tuple(w.shape)} does not fit z of shape {tuple(z.shape)} in this model")
         offset = w - (mapped if w.ndim == mapped.ndim else mapped.unsqueeze(1))
-        same = offset.abs().max() <= SAME_W * (1 + w.abs().max()) if len(z) else True
-        return Latents(z, None if same else offset)
+        return Latents(z, offset if offset.abs().max() > SAME_W * (1 + w.abs().max()) else None)
 
     @property
     def layer_count(self) -> int:
-        """Number of layers of W+.
+        """Number of layers of the generator that each get their own w in W+.
 
         Raises:
             ArgumentError: the generator has no W+.
         """
-        count = getattr(getattr(self.model.generator, "config", None), "num_ws", None)
-        if not isinstance(count, int):
-            raise ArgumentError(
-                "this generator has no W+: all its layers share one w", hint="leave out layers, or --layers"
-            )
+        count: int | None = getattr(getattr(self.model.generator, "config", None), "num_ws", None)
+        if count is None:
+            raise ArgumentError("this generator has no W+: all its layers share one w", hint="leave out layers")
         return count
 
     def layer_mask(self, layers: Layers | None, attributes: Sequence[str] = ()) -> Tensor | None:
-        """Return the mask of the layers of W+ that may change, (num_ws,); `None` for all.
+        """Return whether a step may change each layer of W+, (num_ws,) bool; `None` if it may change all.
 
         Args:
-            layers: the layers for every attribute, or attribute -> layers; `None` for all.
-            attributes: the attributes that may change; if one of them has no entry in `layers`, all layers may change.
+            layers: numbers of the layers for every step; or attribute -> numbers; or `None` for all layers.
+            attributes: the attributes that the step's query names. If `layers` is a mapping, the step may change the
+                layers of all these attributes together. It may change all layers if one of the attributes is not in the
+                mapping, or there are no attributes.
 
         Raises:
-            ArgumentError: the generator has no W+ or no such layer, or the model no such attribute.
+            ArgumentError: the generator has no W+ or no such layer, or the model has no such attribute.
         """
         if layers is None:
             return None
         if not isinstance(layers, Mapping):
             return self._mask(layers)
         if unknown := [name for name in layers if name not in self.names]:
-            raise ArgumentError(
-                f"layers are given for {unknown[0]!r}, which model {self.model.name!r} does not have",
-                hint=f"attributes: {', '.join(self.names)}",
-            )
+            raise ArgumentError(f"layers are given for {unknown[0]!r}", hint=f"attributes: {', '.join(self.names)}")
         masks = {name: self._mask(numbers) for name, numbers in layers.items()}
-        if not attributes or not all(name in masks for name in attributes):
-            return None
-        return torch.stack([masks[name] for name in attributes]).any(0)
+        limited = attributes and all(name in masks for name in attributes)
+        return torch.stack([masks[name] for name in attributes]).any(0) if limited else None
 
     def _mask(self, layers: Sequence[int]) -> Tensor:
         count, layers = self.layer_count, list(layers)
-        bad = [layer for layer in layers if isinstance(layer, bool) or not isinstance(layer, int) or layer >= count]
-        if bad or not layers or min(layers) < 0:
+        if not layers or not all(0 <= layer < count for layer in layers):
             raise ArgumentError(f"layers are whole numbers from 0 to {count - 1}, at least one, not {layers!r}")
         mask = torch.zeros(count, dtype=torch.bool, device=self.model.device)
         mask[layers] = True
@@ -187,16 +238,17 @@ class LatentSpace:
 
 
 def edited_w(before: Latents, w: Tensor, layers: Tensor | None) -> EditedW:
-    """Return a function to the edited w of a picture.
+    """Return the function that computes the w from which an edited picture is drawn.
 
     Args:
         before: latents before the edit.
-        w: w of these latents, (n, w_dim) or (n, num_ws, w_dim).
-        layers: mask of the layers of W+ that may change, (num_ws,); `None` for all.
+        w: w of the pictures before the edit, (n, w_dim) or (n, num_ws, w_dim).
+        layers: whether each layer of W+ may change, (num_ws,) bool; `None` if all may change.
 
     Returns:
-        A function from the mapped z, (batch, w_dim), and the numbers of its samples, (batch,), to w, (batch, w_dim) or
-        (batch, num_ws, w_dim), which differs from `w` only in the layers of the mask.
+        A function of two arguments: the output of the mapping network, (batch, w_dim), and the numbers of the samples,
+        (batch,). It returns w, (batch, w_dim) or (batch, num_ws, w_dim). In the layers that may change, w is the output
+        of the mapping network plus the offset; in all others, it is the w before the edit.
     """
 
     def w_of(mapped: Tensor, rows: Tensor) -> Tensor:
@@ -210,34 +262,42 @@ def edited_w(before: Latents, w: Tensor, layers: Tensor | None) -> EditedW:
 
 
 def shifted(mapped: Tensor, offset: Tensor | None) -> Tensor:
-    """Return the sum of the mapped z, (n, w_dim), and an offset, (n, w_dim) or (n, num_ws, w_dim); `None` is zero."""
+    """Return `mapped + offset`.
+
+    Args:
+        mapped: the output of the mapping network, (n, w_dim).
+        offset: (n, w_dim), or (n, num_ws, w_dim) with an offset for each layer; `None` for zero.
+
+    Returns:
+        The sum, of the shape of `offset`; or `mapped` itself if `offset` is `None`.
+    """
     if offset is None:
         return mapped
     return (mapped if offset.ndim == mapped.ndim else mapped.unsqueeze(1)) + offset
 
 
 def mean_offset(offset: Tensor | None) -> Tensor | None:
-    """Return an offset as (n, w_dim): one in W+ is averaged over the layers; `None` stays."""
+    """Return an offset of w as (n, w_dim).
+
+    An offset in W+, (n, num_ws, w_dim), is averaged over the layers. `None`, an offset of zero, is returned as `None`.
+    """
     return offset if offset is None or offset.ndim == 2 else offset.mean(1)
 
 
 def draw_result(
-    prepared: PreparedQuery,
-    space: LatentSpace,
-    latents: Latents,
-    index: npt.NDArray[np.int64],
-    report: Report,
+    prepared: PreparedQuery, space: LatentSpace, latents: Latents, index: npt.NDArray[np.int64], report: Report,
     run: SampleResult | None = None,
-) -> Result:
-    """Draw the pictures of latents, and judge them by a query.
+) -> Result:  # fmt: skip
+    """Draw the pictures of latents, and return them as the result of a query, with the judge's verdicts.
 
     Args:
-        prepared: the query.
+        prepared: the compiled query, with the settings of drawing.
         space: the model's latent space.
         latents: latents of n pictures.
-        index: the number of each sample in its run, (n,).
-        report: called with the progress.
-        run: the run of a solver that led to the latents, if any, for the statistics.
+        index: number of each sample in its run, (n,), such as 0 to n - 1.
+        report: called with the stage "drawing".
+        run: the result of the solver that found the latents; its statuses and costs become part of the result. `None`
+            if no solver ran: all statuses are then OK, and all costs 0.
     """
     if run is None:
         none = torch.zeros(len(latents), dtype=torch.int64)
@@ -249,6 +309,5 @@ def draw_result(
         with torch.inference_mode():
             w = torch.cat([space.w(part) for part in latents.split(size)])
     result = prepared.show(replace(run, z=latents.z), index, report, w)
-    if len(result):
-        result.statistics.update(summarize(run))
+    result.statistics.update(summarize(run))
     return result

@@ -1,51 +1,45 @@
-"""Settings of edits and inversions: weights, solvers, attributes to keep; checked before any work is done."""
+"""Settings of edits and inversions that a user can change: weights, solvers, and limits of the searches."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass, fields, replace
-from typing import Any
+from dataclasses import dataclass, fields, replace
 
-from energyql.editing.latents import Embed
-from energyql.errors import ArgumentError, LimitError
-from energyql.language import Expr, as_query, bind
-from energyql.logic.satisfiability import check_satisfiable, noting_tautologies
-from energyql.pipeline.draw import Pipeline, PreparedQuery
-from energyql.pipeline.model import Model
-from energyql.pipeline.settings import DEFAULT_SEMANTICS, EXACT, DrawSettings, Semantics, finite_number, whole_number
-from energyql.sampling import MOST_STRENGTH, DescentSampler, ODESolver
-from energyql.sampling.registry import describe_sampler
-from energyql.vocabulary import closest
-
-MODES = ("cumulative", "alone")
+from energyql.errors import ArgumentError
+from energyql.pipeline.settings import DEFAULT_SEMANTICS, Semantics, finite_number, whole_number
+from energyql.sampling import MOST_STRENGTH, ODESolver
 
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """Weights and solver of an edit. Weights are from 0 to a million.
+    """Weights of the energy that a step of an edit minimises, and the solver. Weights are from 0 to a million.
+
+    In the formulas, z and w belong to the edited picture, and z0 and w0 to the picture before the step.
 
     Args:
-        strength: λ > 0, multiplies the energy of the query.
-        near_z: weight of `|z - z0|²`, where z0 is z before the step.
-        near_w: weight of `|w - w0|²`, where w is the output of the mapping network for z.
-        keep_predictions: weight of the divergence of the heads' predictions for a kept attribute from those at z0.
-        keep_logits: weight of `|logits - logits0|²` of a kept attribute.
-        identity: weight of one minus the cosine of the embeddings of the old and the new picture, if an embedding
-            module is given.
+        strength: λ > 0, the factor of the energies of all queries.
+        near_z: weight of `|z - z0|²`.
+        near_w: weight of `|w - w0|²`, where w and w0 are the outputs of the mapping network for z and z0.
+        keep_predictions: weight of `KL(P(z0) || P(z))`, where P are the heads' predictions, for each attribute that the
+            step keeps.
+        keep_logits: weight of `|logits - logits0|²`, the change of the heads' outputs from z0 to z, for each attribute
+            that the step keeps.
+        identity: weight of one minus the cosine between the features of the picture before the step and of the edited
+            picture. It is used only if `edit` gets a function from pictures to features.
         earlier: factor of the energies of the earlier queries, in mode "cumulative".
-        newest: factor of the energy of the query of the step.
-        newest_continuous: factor of the energy of the query of the step, if it names a continuous attribute.
-        release_implied: do not keep values that the query makes impossible, such as a smiling mouth under `frown`.
-        semantics: semantics of the queries, unless a call names another.
-        solver: `None` finds the minimum nearest to the start by L-BFGS (`DescentSampler`); an `ODESolver` solves the VP
-            flow, as published.
-        enough: tolerance of the minimiser, in nats: while the query's energy is above it, its weight is tripled, up to
-            27 times, as long as that lowers the energy (the penalty method, `energyql.editing.step`).
-        max_evaluations: most evaluations of the minimiser, per sample and weight.
+        newest: factor of the energy of the step's query.
+        newest_continuous: factor in place of `newest`, if the step's query names a continuous attribute.
+        release_implied: whether to give up values that the query makes impossible, instead of keeping them. With the
+            query `frown`, for example, a smiling mouth is given up.
+        semantics: how the energies of the queries are computed, such as "exact"; a call can choose another semantics.
+        solver: `None` finds the minimum nearest to the start by L-BFGS (`DescentSampler`). An `ODESolver` follows the
+            flow of the energy under the variance-preserving (VP) noise schedule, as Nie et al. 2021 do.
+        enough: energy of the query, in nats, up to which L-BFGS accepts a minimum. Above it, the search is repeated
+            with the weight of the query multiplied by 3, then 9, then 27, as long as a larger weight lowers the
+            energy (the penalty method).
+        max_evaluations: most evaluations of the energy by L-BFGS, for each sample and each weight of the query.
 
     Raises:
-        ArgumentError: a weight is outside its range.
+        ArgumentError: a weight, `enough` or `max_evaluations` is outside its range.
     """
 
     strength: float = 30.0
@@ -68,15 +62,13 @@ class Preset:
             if not 0 <= finite_number(name, value := getattr(self, name)) <= MOST_STRENGTH:
                 raise ArgumentError(f"{name} must be from 0 to {MOST_STRENGTH:,}, not {value:g}")
         if self.strength <= 0 or self.newest <= 0 or self.newest_continuous <= 0:
-            raise ArgumentError(
-                "strength, newest and newest_continuous must be above 0", hint="with 0 the query has no effect"
-            )
+            raise ArgumentError("strength, newest and newest_continuous must be above 0")
         if self.max_evaluations < 1:
             raise ArgumentError(f"max_evaluations must be at least 1, not {self.max_evaluations}")
 
 
 WEIGHTS = tuple(field.name for field in fields(Preset) if isinstance(field.default, float))
-"""Names of the fields of a `Preset` that are numbers."""
+"""Names of the fields of a `Preset` that are floats. Each must be from 0 to a million; `enough` is among them."""
 _LACE = Preset(
     strength=1.0, near_z=0.04, near_w=0.04, keep_predictions=0.0, keep_logits=0.01, identity=0.0,
     release_implied=False, semantics="lace", solver=ODESolver("dopri5", rtol=1e-3, atol=1e-3, overshoot=True),
@@ -93,20 +85,23 @@ PRESETS: dict[str, Preset] = {
 }  # fmt: skip
 """Name -> preset.
 
-"lace" has the settings of the published sequential editing (Nie et al. 2021, arXiv 2110.10873, the scripts of its
-code): VP flow by dopri5, `reg_z` 0.04 (on z and on w), `reg_logits` 0.01, no identity term. "lace-reweighted" adds the
-weights of its code, which its scripts leave out: 0.1 for earlier edits, 10 for a newest edit of a continuous attribute
-and 1 for any other. "query-only" solves the flow of the query alone until the query holds.
+- "default" has the settings of this library.
+- "lace" has the settings of the sequential editing of Nie et al. 2021 (arXiv 2110.10873), taken from the scripts of
+  their program: VP flow by dopri5, `reg_z` 0.04 (on z and on w), `reg_logits` 0.01, no identity term.
+- "lace-reweighted" adds weights that their program has and their scripts do not use. The weight is 0.1 for earlier
+  queries. For the query of the step it is 10 if the query names a continuous attribute, else 1.
+- "query-only" follows the flow of the energy of the query alone, without terms that keep anything, until the query is
+  satisfied.
 """
 
 
 def choose_preset(preset: str | Preset, strength: float | None = None, semantics: Semantics | None = None) -> Preset:
-    """Return a preset, with the strength and semantics of a call if they are given.
+    """Return a preset, with another strength or semantics if a call sets them.
 
     Args:
-        preset: a preset or its name.
-        strength: replaces that of the preset.
-        semantics: replaces that of the preset.
+        preset: a preset, or a name out of `PRESETS`.
+        strength: the strength to use, above 0; `None` for the strength of the preset.
+        semantics: the semantics to use; `None` for the semantics of the preset.
 
     Raises:
         ArgumentError: there is no preset of that name, or `strength` is out of range.
@@ -115,8 +110,6 @@ def choose_preset(preset: str | Preset, strength: float | None = None, semantics
         if preset not in PRESETS:
             raise ArgumentError(f"there is no preset {preset!r}", hint=f"presets: {', '.join(PRESETS)}")
         preset = PRESETS[preset]
-    elif not isinstance(preset, Preset):
-        raise ArgumentError(f"a preset is a name or a Preset, not {preset!r}")
     if strength is not None:
         preset = replace(preset, strength=strength)
     return preset if semantics is None else replace(preset, semantics=semantics)
@@ -124,18 +117,23 @@ def choose_preset(preset: str | Preset, strength: float | None = None, semantics
 
 @dataclass(frozen=True, slots=True)
 class InversionSettings:
-    """Weights and budgets of an inversion. Weights are at least 0.
+    """Weights of the loss that an inversion minimises, and limits of its searches. Weights are at least 0.
 
     Args:
         pixels: weight of the mean absolute pixel error, as a fraction of the range of a pixel.
-        features: weight of the mean squared distance of features, in units of their variance.
-        attributes: weight of the divergence of the heads' predictions from the judge's values, in nats.
-        shell: weight of `(|z| - sqrt(z_dim))²`, if the length of z matters: nearly all z of the prior are that long.
-        offset: weight of the squared length of the offset of w; in W+ of its mean over the layers.
-        z_evaluations: most evaluations of the picture and its gradient in the search of z.
-        w_evaluations: most evaluations of the picture and its gradient in the search of w.
-        candidates: number of examples, pictures of the prior that are drawn first: the start is predicted from them,
-            and they give the variances of pixels and features.
+        features: weight of the mean squared difference of features, divided by the variance of the features over the
+            examples (see `candidates`).
+        attributes: weight of the divergence, in nats, of the heads' predictions from the values that the judge is sure
+            of.
+        shell: weight of `(|z| - sqrt(z_dim))²`, because nearly all z of the prior have about this length. It has an
+            effect only if the length of z changes the picture.
+        offset: weight of `|offset|²`. The offset is the difference of w from the output of the mapping network for z.
+            In W+, where each layer has an offset, it is the weight of the mean of `|offset|²` over the layers.
+        z_evaluations: most pictures that are drawn and differentiated in the search of z, for each inverted picture.
+        w_evaluations: most pictures that are drawn and differentiated in the search of the offset, for each inverted
+            picture.
+        candidates: number of examples, at least 2. Examples are pictures of the prior that are drawn first. The start
+            of the search is predicted from them, and the variances of pixels and features are measured on them.
 
     Raises:
         ArgumentError: a setting is outside its range.
@@ -153,96 +151,7 @@ class InversionSettings:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if isinstance(field.default, float) and finite_number(field.name, value) < 0:
-                raise ArgumentError(f"{field.name} must be at least 0, not {value:g}")
-            if isinstance(field.default, int):
+            if isinstance(field.default, float):
+                finite_number(field.name, value, least=0)
+            else:
                 whole_number(field.name, value, least=2 if field.name == "candidates" else 1)
-
-
-@dataclass(frozen=True)
-class EditSettings:
-    """The checked arguments of one call of `edit`; `draw` holds those of drawing."""
-
-    pipeline: Pipeline
-    queries: list[Expr]
-    texts: list[str]
-    mode: str
-    keep: tuple[str, ...]
-    preset: Preset
-    identity: Embed | None
-    draw: DrawSettings
-
-    def prepare(self, query: str | Expr, semantics: Semantics | None = None) -> PreparedQuery:
-        """Check and compile a query; a tautology causes no warning, because `check_settings` has given it.
-
-        Relations between attributes are not added to the query: `energyql.editing.step` estimates for each picture what
-        must change, and every possible consequence together would change more than necessary.
-
-        Args:
-            query: the query.
-            semantics: by default that of the preset.
-
-        Raises:
-            EnergyQLError: the query does not fit the model, or is too large.
-        """
-        semantics = semantics or self.preset.semantics
-        with noting_tautologies():
-            return self.pipeline.prepare(query, self.draw, semantics=semantics, relations=False)
-
-    def facts(self) -> dict[str, Any]:
-        """Return the settings as JSON values, for the provenance."""
-        solver = self.preset.solver or DescentSampler(enough=None, max_evaluations=self.preset.max_evaluations)
-        preset = asdict(self.preset) | {"solver": describe_sampler(solver)}
-        named = None if self.identity is None else type(self.identity).__qualname__
-        return {"queries": self.texts, "mode": self.mode, "keep": list(self.keep), "preset": preset, "identity": named}
-
-
-def check_settings(
-    pipeline: Pipeline, queries: Sequence[str | Expr], mode: str, keep: str | Iterable[str], preset: Preset,
-    identity: Embed | None, draw: DrawSettings,
-) -> EditSettings:  # fmt: skip
-    """Check the arguments of `energyql.edit`, and parse the queries.
-
-    Args:
-        pipeline: the model.
-        queries: one for each step.
-        mode: "cumulative" or "alone".
-        keep: names of attributes, or "everything".
-        preset: weights and solver.
-        identity: the embedding module.
-        draw: settings of drawing.
-
-    Raises:
-        EnergyQLError: a query cannot be parsed, or an argument is wrong.
-    """
-    if not isinstance(queries, Sequence) or not queries:
-        raise ArgumentError("an edit needs at least one query", hint='such as ["smile", "hair = red"]')
-    if mode not in MODES:
-        raise ArgumentError(f"there is no mode {mode!r}", hint=f"choose {' or '.join(MODES)}")
-    if identity is not None and (not callable(identity) or not preset.identity):
-        wrong = "has no weight in this preset" if callable(identity) else "must be a function or module of pictures"
-        raise ArgumentError(f"identity {wrong}", hint="give a Preset with identity above 0")
-    exprs, texts = zip(*map(as_query, queries), strict=True)
-    vocabulary = pipeline.model.vocabulary
-    for expr, text in zip(exprs, texts, strict=True):
-        bound, related = bind(expr, vocabulary, query=text), preset.semantics == EXACT
-        with suppress(LimitError):  # `EditSettings.prepare` raises it, if the query is too large for its semantics
-            check_satisfiable(bound, vocabulary, query=text, relations=related)
-    names = _check_kept(keep, pipeline.model)
-    return EditSettings(pipeline, list(exprs), list(texts), mode, names, preset, identity, draw)
-
-
-def _check_kept(keep: str | Iterable[str], model: Model) -> tuple[str, ...]:
-    if keep == "everything":
-        return tuple(model.vocabulary)
-    names = tuple(keep) if isinstance(keep, Iterable) and not isinstance(keep, str) else None
-    if names is None or not all(isinstance(name, str) for name in names):
-        raise ArgumentError(f'keep is "everything" or a list of attributes, not {keep!r}', hint='such as ["hair"]')
-    for name in names:
-        if name not in model.vocabulary:
-            guess = closest(name, model.vocabulary)
-            raise ArgumentError(
-                f"model {model.name!r} has no attribute {name!r} to keep",
-                hint=f"did you mean {guess}?" if guess else f"attributes: {', '.join(model.vocabulary)}",
-            )
-    return names

@@ -1,21 +1,22 @@
 """One step of an edit: the smallest change of the latents that makes a query true.
 
 The query may imply changes of attributes that it does not name: a frown needs another mouth than a laugh, sunglasses
-hide the eyes, a hat hides a bald head. Such dependences are estimated from draws of the model: a value that is common
-in the prior, and (nearly) absent from the posterior of the query, is impossible under the query, and the edit does not
-keep it. All other values of attributes that the query does not name are kept; if one of them changes nevertheless, it
-is a leak.
+hide the eyes, a hat hides a bald head. These implied changes are estimated from draws of the model. A value that is
+common in the prior, and (nearly) absent from the posterior of the query, is impossible under the query, and the edit
+does not keep it. The edit keeps all other values of attributes that the query does not name; a change of such a value
+is called a leak.
 
-The minimiser is the penalty method (Nocedal and Wright 2006, chapter 17): in each sample where the query does not hold
-yet, its weight grows, and the next search starts from the last minimum. There are two searches: one from the latents of
-the picture, and one from the minimum for linear heads.
+The minimiser is the penalty method (Nocedal and Wright 2006, chapter 17): for each sample where the query is not yet
+satisfied, the weight of the query grows, and the next search starts from the last minimum. The method runs from two
+starts: the latents of the picture; and the minimum of the energy with linear heads in place of the heads of the model.
+The better end is returned.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property, reduce
+from dataclasses import asdict, dataclass
+from functools import cached_property, partial, reduce
 from operator import and_
 from typing import Any
 
@@ -27,19 +28,21 @@ from torch import Tensor
 from energyql.attributes.heads import AttributeBank
 from energyql.attributes.predictions import decide
 from energyql.editing import terms
-from energyql.editing.latents import DRAWN_TOGETHER, EditedW, Latents, LatentSpace, edited_w
-from energyql.editing.settings import EditSettings
-from energyql.editing.terms import Term, TermInput, edit_energy, flat_features
+from energyql.editing.latents import DRAWN_TOGETHER, Latents, LatentSpace, edited_w
+from energyql.editing.pictures import Embed, flat_features
+from energyql.editing.settings import Preset
+from energyql.editing.terms import EditedW, Term, TermInput
 from energyql.energy.query_energy import QueryEnergy
 from energyql.energy.rule import EnergyRule
 from energyql.errors import LimitError
 from energyql.kinds import KINDS
 from energyql.language import E, Expr
+from energyql.logic.satisfiability import noting_tautologies
 from energyql.logic.truth import satisfied
 from energyql.numerics.linear import few_sizes, in_batches
 from energyql.numerics.pullback import Identity
-from energyql.pipeline.draw import PreparedQuery
-from energyql.pipeline.settings import EXACT
+from energyql.pipeline.draw import Pipeline, PreparedQuery
+from energyql.pipeline.settings import EXACT, DrawSettings, Semantics
 from energyql.progress import Report
 from energyql.sampling import (
     DescentSampler,
@@ -52,34 +55,86 @@ from energyql.sampling import (
     as_energy,
     normals,
 )
-from energyql.vocabulary import AttributeSpec, Vocabulary
+from energyql.sampling.registry import describe_sampler
+from energyql.vocabulary import Vocabulary
 
 PRIOR_DRAWS = 4096
-"""Number of latents of the prior from which frequencies of values are estimated."""
+"""Number of draws of the prior from which the frequencies of attribute values without a query are estimated."""
 POSTERIOR_DRAWS = 512
-"""Number of latents of the posterior of a query from which frequencies of values are estimated."""
+"""Number of draws of the posterior of a query from which the frequencies of attribute values are estimated."""
 IMPOSSIBLE_RATIO = 0.3
-"""A value is impossible under a query if its frequency in the posterior, divided by that in the prior, is below this.
-In `avatars`, values that cannot be drawn together have ratios from 0 to 0.25, because the heads make errors; rare
-combinations, such as beards and long hair, have 0.6 (docs/decisions/editing.md)."""
+"""A value is impossible under a query if its frequency in the posterior, divided by its frequency in the prior, is
+below this number. In the model `avatars`, values that cannot be drawn together have ratios from 0 to 0.25, because the
+heads make errors. Rare combinations, such as beards and long hair, have 0.6 (docs/decisions/editing.md)."""
 LEAST_EXPECTED = 5.0
-"""Least expected number of occurrences of a value, by its frequency in the prior, for its absence to be significant."""
+"""Least number of posterior draws that must be expected to have a value, by its frequency in the prior, so that the
+value can count as impossible. If fewer are expected, it may be missing by chance."""
 LEAST_DRAWS = 32
-"""Least number of draws that satisfy a query from which its dependences are estimated."""
+"""Least number of draws that satisfy a query, so that an estimate of what the query makes impossible is used."""
 
 Values = Mapping[str, npt.NDArray[Any]]
 """Attribute -> its value in each of n samples, (n,)."""
 Rows = npt.NDArray[np.bool_]
-"""Whether something holds in each sample, (n,)."""
+"""A yes or no for each of n samples, (n,)."""
+
+
+@dataclass(frozen=True)
+class EditSettings:
+    """The checked arguments of one call of `edit`.
+
+    Attributes:
+        pipeline: the loaded model.
+        queries: the parsed query of each step.
+        texts: the query of each step as the user wrote it.
+        mode: "cumulative" or "alone".
+        keep: names of the attributes to keep.
+        preset: weights of the energy, and solver.
+        identity: function from pictures to features that steps keep, or `None`.
+        draw: the settings with which pictures are drawn, such as truncation and noise.
+    """
+
+    pipeline: Pipeline
+    queries: list[Expr]
+    texts: list[str]
+    mode: str
+    keep: tuple[str, ...]
+    preset: Preset
+    identity: Embed | None
+    draw: DrawSettings
+
+    def prepare(self, query: str | Expr, semantics: Semantics | None = None) -> PreparedQuery:
+        """Check and compile a query. A query that is always true causes no warning, because `edit` has warned already.
+
+        The vocabulary may state relations between attributes, such as `beard` implies `male`. They are not added to the
+        query, because all consequences together would change more than necessary. `estimate_dependence` estimates what
+        must change.
+
+        Args:
+            query: the query, as text or expression.
+            semantics: name of the semantics; by default the semantics of the preset.
+
+        Raises:
+            EnergyQLError: the query does not fit the model, or is too large.
+        """
+        semantics = semantics or self.preset.semantics
+        with noting_tautologies():
+            return self.pipeline.prepare(query, self.draw, semantics=semantics, relations=False)
+
+    def facts(self) -> dict[str, Any]:
+        """Return the settings as JSON values for the provenance of the edit, without the settings of drawing."""
+        solver = self.preset.solver or DescentSampler(enough=None, max_evaluations=self.preset.max_evaluations)
+        preset = asdict(self.preset) | {"solver": describe_sampler(solver)}
+        named = None if self.identity is None else type(self.identity).__qualname__
+        return {"queries": self.texts, "mode": self.mode, "keep": list(self.keep), "preset": preset, "identity": named}
 
 
 @dataclass(frozen=True, eq=False)
 class Dependence:
-    """Dependence of all attributes on a query, estimated from draws.
+    """Which attribute values a query makes impossible, estimated from draws of the model.
 
     Args:
-        draws: values of all attributes in draws of the posterior that satisfy the query.
-        prior: values of all attributes in draws of the prior.
+        draws: attribute -> its values in those draws of the posterior that satisfy the query, (draws,).
+        prior: attribute -> its values in draws of the prior, (prior draws,).
         vocabulary: all attributes.
     """
 
@@ -89,53 +144,64 @@ class Dependence:
 
     @property
     def count(self) -> int:
-        """Number of draws that satisfy the query."""
+        """Number of draws of the posterior that satisfy the query."""
         return len(next(iter(self.draws.values())))
 
     @property
     def known(self) -> bool:
-        """Whether there are enough draws for an estimate; without one, nothing counts as impossible."""
+        """Whether enough draws satisfy the query, at least `LEAST_DRAWS`. If not, nothing counts as impossible."""
         return self.count >= LEAST_DRAWS
 
-    def excludes(self, name: str, values: npt.NDArray[Any]) -> Rows:
-        """Return whether the query makes each of these values of an attribute impossible, (n,)."""
-        if not self.known:
-            return np.zeros(len(values), bool)
-        prior, posterior = (self._shares(name, np.asarray(values), draws) for draws in (self.prior, self.draws))
-        return np.asarray((prior * self.count >= LEAST_EXPECTED) & (posterior < IMPOSSIBLE_RATIO * prior))
+    def _impossible(self, share: Callable[[Values], Any]) -> Rows:
+        """Return for each event whether the query makes it impossible, as an array of the shape that `share` returns.
 
-    def _shares(self, name: str, values: npt.NDArray[Any], draws: Values) -> npt.NDArray[np.float64]:
-        """Return the share of the draws with each value of an attribute, (n,).
-
-        For a number, draws within twice its tolerance count.
+        `share` is a function from attribute values in several draws to the share of draws in which each event occurs.
         """
-        spec, samples = self.vocabulary[name], draws[name]
-        return np.asarray(KINDS[spec.kind].alike(samples, values[:, None], spec).mean(1))
+        prior = np.asarray(share(self.prior))
+        if not self.known:
+            return np.zeros(prior.shape, bool)
+        return np.asarray((prior * self.count >= LEAST_EXPECTED) & (share(self.draws) < IMPOSSIBLE_RATIO * prior))
 
-    def implied(self, values: Values, asked: Sequence[str]) -> dict[str, Rows]:
-        """Return attribute -> whether the query makes its value impossible, (n,).
+    def excludes(self, name: str, values: npt.NDArray[Any]) -> Rows:
+        """Return whether the query makes each of n values of an attribute impossible, (n,).
+
+        A draw counts as having a value of a continuous attribute if the two differ by at most twice the tolerance of
+        the attribute.
 
         Args:
-            values: the values of all attributes in n samples.
-            asked: the attributes that the query names, which are left out.
+            name: name of the attribute.
+            values: the values, (n,).
+        """
+        spec = self.vocabulary[name]
+        alike = KINDS[spec.kind].alike
+        return self._impossible(lambda draws: alike(draws[name], values[:, None], spec).mean(1))
+
+    def excludes_query(self, expr: Expr) -> bool:
+        """Return whether the query makes another query impossible. The other query is the bound expression `expr`."""
+        return bool(self._impossible(lambda draws: satisfied(expr, draws, self.vocabulary).mean()))
+
+    def implied(self, values: Values, asked: Sequence[str]) -> dict[str, Rows]:
+        """Return attribute -> whether the query makes the value of each sample impossible, (n,).
+
+        The edit does not keep an impossible value, and a change of an impossible value is no leak.
+
+        Args:
+            values: attribute -> its values in n samples.
+            asked: the attributes that the query names; the result leaves them out.
         """
         return {name: self.excludes(name, values[name]) for name in values if name not in asked}
 
-    def excludes_query(self, expr: Expr) -> bool:
-        """Return whether the query makes another query, bound, impossible."""
-        if not self.known:
-            return False
-        prior, posterior = (satisfied(expr, draws, self.vocabulary).mean() for draws in (self.prior, self.draws))
-        return bool(prior * self.count >= LEAST_EXPECTED and posterior < IMPOSSIBLE_RATIO * prior)
-
     def consequences(self, asked: Sequence[str]) -> Expr | None:
-        """Return what the query implies for yes/no and categorical attributes that it does not name, as a query.
+        """Return a query that excludes all values that the query of this object makes impossible, such as `NOT hat`.
 
-        `None` is returned if it implies nothing. An edit asks for the consequences too: the errors of heads are
-        independent, so several heads make the change more certain.
+        Only yes/no and categorical attributes are considered. The edit adds the result to its query, so that several
+        heads take part: their errors are independent, which makes the change more certain.
 
         Args:
-            asked: the attributes to leave out, among them those that the query names.
+            asked: the attributes to leave out: at least those that the query of this object names.
+
+        Returns:
+            The query; `None` if no value is impossible.
         """
         parts: list[Expr] = []
         for name, spec in self.vocabulary.items():
@@ -149,48 +215,24 @@ class Dependence:
         return reduce(and_, parts) if parts else None
 
 
-class DependenceEstimator:
-    """Estimator of the dependences on queries, for one model, truncation and label."""
-
-    def __init__(self, space: LatentSpace) -> None:
-        self.space = space
-        self._prior = self._values(normals(0, 0, PRIOR_DRAWS, space.model.generator.z_dim, stream="knowledge/prior"))
-
-    def estimate(self, expr: Expr, rule: EnergyRule) -> Dependence:
-        """Return the dependence on a bound query with the energy `rule`, from draws of the slice sampler."""
-        model = self.space.model
-        energy = QueryEnergy(rule, self.space.reads, self.space.bank)
-        start = normals(0, 0, POSTERIOR_DRAWS, model.generator.z_dim, stream="knowledge/draws").to(model.device)
-        draws = self._values(SliceSampler().sample(energy, start, noise=RandomStreams(0, purpose="knowledge/")).z)
-        good = np.broadcast_to(satisfied(expr, draws, model.vocabulary), (POSTERIOR_DRAWS,))
-        return Dependence({name: values[good] for name, values in draws.items()}, self._prior, model.vocabulary)
-
-    def _values(self, z: Tensor) -> Values:
-        """Return the most likely values of all attributes, for latents (n, z_dim)."""
-        return decide(self.space.predict(Latents(z.to(self.space.model.device))))
-
-
-def changed(spec: AttributeSpec, before: npt.NDArray[Any], after: npt.NDArray[Any]) -> Rows:
-    """Return whether each value of an attribute changed, (n,).
-
-    A number has changed if it moved by more than the tolerance of the attribute.
-    """
-    return np.asarray(KINDS[spec.kind].changed(before, after, spec))
-
-
 @dataclass(frozen=True, eq=False)
 class Leaks:
-    """The changes of attributes in one step of an edit, according to the judge (to the heads, if a model has no judge).
+    """Changes of attributes in one step of an edit, and which of them are leaks.
+
+    A leak is a change that the query neither asks for nor makes necessary. Values are read by the judge, or by the
+    heads for an attribute that no judge reads.
 
     Attributes:
-        query: query of the step.
+        query: text of the step's query.
         asked: the attributes that the query names.
-        kept: the attributes to keep.
-        changed: attribute -> whether its value differs from that before the step, (n,) bool; all attributes.
-        implied: attribute -> whether the query makes the old value impossible, (n,) bool, so that a change is no leak;
-            only attributes with such a sample.
-        superseded: earlier queries that this query makes impossible, which later steps do not keep.
-        known: False if too few draws satisfy the query to estimate what it implies; then every change is a leak.
+        kept: the attributes that the step was to keep.
+        changed: attribute -> whether its value differs from the value before the step, (n,) bool; for all attributes.
+        implied: attribute -> whether the query makes the old value impossible, (n,) bool; a change of this value is no
+            leak. An attribute is left out if it has no impossible value in any sample.
+        superseded: texts of earlier queries that the step's query makes impossible; this step and later steps do not
+            keep them.
+        known: false if too few draws satisfy the query to estimate what it makes impossible. Then every change of an
+            attribute that the query does not name is a leak.
     """
 
     query: str
@@ -206,45 +248,47 @@ class Leaks:
         cls, before: Values, after: Values, dependence: Dependence, query: str, *superseded: str, asked: Sequence[str],
         kept: Sequence[str],
     ) -> Leaks:  # fmt: skip
-        """Return the changes from the values before a step to those after it.
+        """Return the report of the changes in a step.
 
         Args:
-            before: the judged values before the step.
-            after: the judged values after the step.
-            dependence: dependence of all attributes on the query.
-            query: text of the query.
-            superseded: texts of the earlier queries that the query makes impossible.
-            asked: the attributes that the query names.
-            kept: the attributes to keep; those in `asked` are left out.
+            before: attribute -> values of n samples before the step.
+            after: attribute -> values of the same samples after the step.
+            dependence: the estimate of the values that the step's query makes impossible.
+            query: text of the step's query.
+            superseded: texts of the earlier queries that the step's query makes impossible.
+            asked: the attributes that the step's query names.
+            kept: the attributes to keep. Attributes that are also in `asked` do not count as kept.
         """
-        changes = {name: changed(spec, before[name], after[name]) for name, spec in dependence.vocabulary.items()}
+        specs = dependence.vocabulary.items()
+        changes = {name: KINDS[spec.kind].changed(before[name], after[name], spec) for name, spec in specs}
         implied = {name: rows for name, rows in dependence.implied(before, asked).items() if rows.any()}
-        kept = tuple(name for name in kept if name not in asked)
-        return cls(query, tuple(asked), kept, changes, implied, superseded, dependence.known)
+        others = tuple(name for name in kept if name not in asked)
+        return cls(query, tuple(asked), others, changes, implied, superseded, dependence.known)
 
     @cached_property
     def leaked(self) -> dict[str, Rows]:
-        """Attribute that the query does not name -> whether it changed without being implied, (n,) bool."""
-        return {
-            name: rows & ~self.implied.get(name, np.zeros_like(rows))
-            for name, rows in self.changed.items()
-            if name not in self.asked
-        }
+        """Attribute -> whether it leaked in each sample, (n,) bool. Attributes that the query names are left out."""
+        others = {name: rows for name, rows in self.changed.items() if name not in self.asked}
+        return {name: rows & ~self.implied.get(name, np.zeros_like(rows)) for name, rows in others.items()}
 
     @property
     def by_attribute(self) -> dict[str, float]:
-        """Attribute -> fraction of samples in which it leaked, largest first; only fractions above 0."""
+        """Attribute -> fraction of samples in which it leaked, largest first; only attributes that leaked."""
         shares = {name: float(rows.mean()) for name, rows in self.leaked.items() if rows.any()}
         return dict(sorted(shares.items(), key=lambda item: -item[1]))
 
     @property
     def rate(self) -> float:
-        """Fraction of leaks among all pairs of a sample and an attribute that the query neither names nor implies."""
+        """Fraction of leaks among all pairs of a sample and an attribute that could leak.
+
+        An attribute could leak in a sample if the query does not name it, and does not make its old value impossible.
+        The fraction is 0 if there are no such pairs.
+        """
         total = sum(len(rows) - int(self.implied.get(name, np.array(0)).sum()) for name, rows in self.leaked.items())
         return sum(int(rows.sum()) for rows in self.leaked.values()) / total if total else 0.0
 
     def of(self, row: int) -> tuple[str, ...]:
-        """Return the attributes that leaked in sample `row`."""
+        """Return the names of the attributes that leaked in the sample with number `row`, counted from 0."""
         return tuple(name for name, rows in self.leaked.items() if rows[row])
 
     def __repr__(self) -> str:
@@ -261,7 +305,7 @@ class Leaks:
         return text
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the report as JSON values."""
+        """Return the report as JSON values: the attributes of this class, and also `rate` and `by_attribute`."""
         return {
             "query": self.query,
             "asked": list(self.asked),
@@ -276,37 +320,59 @@ class Leaks:
 
 
 PENALTY_FACTORS = (3.0, 9.0, 27.0)
-"""Factors of the query's weight in the repeated searches, in order."""
+"""Factors by which the query's weight is multiplied in the second, third and fourth search of `penalty_method`."""
 LEAST_SAVING = 0.1
-"""Share by which a search with a larger weight must lower the query's energy; otherwise its minimum is discarded. Some
-energies cannot fall further: a continuous attribute is never certain to be within its tolerance of a value."""
+"""Share of the query's energy by which a search with a larger weight must lower this energy; otherwise the new minimum
+is discarded. Some energies cannot fall further: the probability that a continuous attribute is within the tolerance of
+a value is never near 1."""
 
 
 LINEAR_NEAR = 0.05
-"""Weight of `|z - z0|²` beside the energies of queries in `linear_minimum` (docs/decisions/editing.md)."""
+"""Weight of `|z - z0|²` in the energy that `linear_minimum` minimises (docs/decisions/editing.md)."""
 GRAIN = 2.0**-6
-"""Grid to which the minimum of `linear_minimum` is rounded, because sums round differently in other batches."""
+"""The result of `linear_minimum` is rounded to multiples of this number. The last bits of sums depend on the batch, and
+the rounded result does not."""
+
+
+def _likeliest(z: Tensor, space: LatentSpace) -> Values:
+    """Return attribute -> the likeliest value by its head for each of n latents z (n, z_dim), (n,)."""
+    return decide(space.predict(Latents(z.to(space.model.device))))
+
+
+def prior_values(space: LatentSpace) -> Values:
+    """Return attribute -> the likeliest value by its head in each of `PRIOR_DRAWS` draws of the prior, (draws,)."""
+    return _likeliest(normals(0, 0, PRIOR_DRAWS, space.model.generator.z_dim, stream="knowledge/prior"), space)
 
 
 def estimate_dependence(
-    estimator: DependenceEstimator, settings: EditSettings, query: PreparedQuery, expr: Expr
+    expr: Expr, query: PreparedQuery, prior: Values, space: LatentSpace, settings: EditSettings
 ) -> tuple[Dependence, PreparedQuery]:
-    """Return the dependence of all attributes on a query, and the query together with its consequences.
+    """Estimate which attribute values a query makes impossible, and compile the query so that it excludes these values.
 
     Args:
-        estimator: the estimator for the model.
-        settings: the settings of the edit.
-        query: the query, compiled.
         expr: the query.
+        query: the compiled form of `expr`.
+        prior: attribute -> values in draws of the prior, as `prior_values` returns them.
+        space: the model's latent space.
+        settings: the settings of the edit.
+
+    Returns:
+        The estimate; and the compiled query with the condition that excludes impossible values, such as `frown AND NOT
+        laugh`. The second is `query` itself if no value is impossible or the preset has no `release_implied`. Values of
+        attributes with weak heads are never excluded.
     """
-    probable = query
+    probable, model = query, query.model
     if not query.rule.is_probability:  # the estimate needs a probability
         try:
-            probable = settings.prepare(expr, semantics=EXACT)
+            probable = settings.prepare(expr, EXACT)
         except LimitError:  # too large for a diagram
-            probable = settings.prepare(expr, semantics="product")
-    dependence = estimator.estimate(probable.expr, probable.rule)
-    weak = [name for name, report in query.model.report.items() if report.weak]  # their predictions may be wrong
+            probable = settings.prepare(expr, "product")
+    start = normals(0, 0, POSTERIOR_DRAWS, model.generator.z_dim, stream="knowledge/draws").to(model.device)
+    energy = QueryEnergy(probable.rule, space.reads, space.bank)
+    draws = _likeliest(SliceSampler().sample(energy, start, noise=RandomStreams(0, purpose="knowledge/")).z, space)
+    good = np.broadcast_to(satisfied(probable.expr, draws, model.vocabulary), (POSTERIOR_DRAWS,))
+    dependence = Dependence({name: values[good] for name, values in draws.items()}, prior, model.vocabulary)
+    weak = [name for name, report in model.report.items() if report.weak]  # their predictions may be wrong
     implied = dependence.consequences([*query.rule.attributes, *weak]) if settings.preset.release_implied else None
     return dependence, query if implied is None else settings.prepare(expr & implied)
 
@@ -315,18 +381,21 @@ def run_step(
     rules: Sequence[EnergyRule], query: PreparedQuery, dependence: Dependence, layers: Tensor | None, before: Latents,
     space: LatentSpace, settings: EditSettings, report: Report,
 ) -> tuple[Latents, SampleResult]:  # fmt: skip
-    """Return the edited latents, and the run of the solver that led to them.
+    """Make one step of an edit.
 
     Args:
-        rules: energies of the queries to make true: that of the step, with its consequences; then the earlier ones to
-            keep.
-        query: query of the step, whose attributes may change.
-        dependence: dependence of all attributes on the query of the step.
-        layers: mask of the layers of W+ that may change, (num_ws,); `None` for all.
+        rules: the compiled queries to make true. The first is the query of the step with the condition that excludes
+            impossible values (see `estimate_dependence`). The others are the earlier queries that the step keeps.
+        query: the compiled query of the step; the attributes that it names may change.
+        dependence: the estimate of the values that the query of the step makes impossible.
+        layers: whether each layer of W+ may change, (num_ws,) bool; `None` if all may change.
         before: latents before the step.
         space: the model's latent space.
-        settings: preset, attributes to keep, and embedding module.
-        report: called with the progress.
+        settings: the preset, the attributes to keep, and the function whose features of pictures are kept.
+        report: called with the stage "editing".
+
+    Returns:
+        The edited latents; and the result of the solver, with statuses and numbers of evaluations.
     """
 
     def progress(fraction: float, _: int) -> None:
@@ -338,15 +407,14 @@ def run_step(
     w_of = edited_w(before, w, layers)
     continuous = any(KINDS[space.model.vocabulary[name].kind].numeric for name in names)
     weights = [preset.newest_continuous if continuous else preset.newest, *[preset.earlier] * (len(rules) - 1)]
-    energies = [
-        (QueryEnergy(rule, Identity(), bank), weight) for rule, weight in zip(rules, weights, strict=True) if weight
-    ]
+    weighted = zip(rules, weights, strict=True)
+    energies = [(QueryEnergy(rule, Identity(), bank), weight) for rule, weight in weighted if weight]
     keeping = _keeping_terms(names, dependence, before, w, space, settings, w_of)
     start = space.scaled(before.z)
 
     def objective(factor: float) -> Energy:
         queries = [terms.query_term(energy, factor * preset.strength * weight) for energy, weight in energies]
-        return edit_energy(space, before, [*queries, *keeping])
+        return space.energy(before, [*queries, *keeping])
 
     def energy(z: Tensor, rows: Tensor) -> Tensor:
         latent = space.head_input(Latents(z, before[rows].offset))
@@ -354,9 +422,8 @@ def run_step(
 
     def elsewhere(rows: Tensor) -> Tensor:
         assert query.surrogates is not None
-        return space.scaled(
-            linear_minimum([energy.rule for energy, _ in energies], query.surrogates().linear, start[rows])
-        )
+        linear = query.surrogates().linear
+        return space.scaled(linear_minimum([energy.rule for energy, _ in energies], linear, start[rows]))
 
     if preset.solver is None:
         run = lower_minimum(
@@ -375,13 +442,13 @@ def run_step(
 
 @torch.no_grad()
 def linear_minimum(rules: Sequence[EnergyRule], readouts: AttributeBank, z0: Tensor) -> Tensor:
-    """Return the minimum of the rules for linear heads near z0, (n, z_dim), rounded to multiples of `GRAIN`.
+    """Return the z near z0 that makes queries true for linear heads, (n, z_dim), rounded to multiples of `GRAIN`.
 
-    It minimises Σ E(rule) + `LINEAR_NEAR` |z - z0|², in nats.
+    The z minimises the sum of the queries' energies plus `LINEAR_NEAR * |z - z0|²`, in nats.
 
     Args:
-        rules: energies of the queries.
-        readouts: linear read-outs of z that replace the heads.
+        rules: the compiled queries.
+        readouts: heads that are linear functions of z, fitted to the heads of the model.
         z0: the start, (n, z_dim).
     """
     parts = [terms.query_term(QueryEnergy(rule, Identity(), readouts), 1.0) for rule in rules]
@@ -397,39 +464,42 @@ def linear_minimum(rules: Sequence[EnergyRule], readouts: AttributeBank, z0: Ten
 
 @torch.no_grad()
 def lower_minimum(
-    objective: Callable[[float], Energy],
-    energy: Callable[[Tensor, Tensor], Tensor],
-    z0: Tensor,
-    elsewhere: Callable[[Tensor], Tensor] | None,
-    *,
-    tolerance: float,
-    max_evaluations: int,
-    progress: Progress | None = None,
-) -> SampleResult:
-    """Return the better of two minima of each sample, one searched from z0 and one from a second start.
+    objective: Callable[[float], Energy], energy: Callable[[Tensor, Tensor], Tensor], z0: Tensor,
+    elsewhere: Callable[[Tensor], Tensor] | None, *, tolerance: float, max_evaluations: int,
+    progress: Progress = lambda done, moving: None,
+) -> SampleResult:  # fmt: skip
+    """Search twice by `penalty_method`, from z0 and from a second start, and return the better minimum of each sample.
 
-    There is a second search only in samples whose query does not hold at z0: the slope of the heads there may lead far
-    away, to a corner of the prior where the heads make errors. A minimum where the query holds is better than one where
-    it does not; otherwise the one with the lower objective is better.
+    A sample has a second search only if the query is not satisfied at z0. The second search is needed because the slope
+    of the heads at z0 may lead far away, to latents where the heads make errors.
+
+    The minimum where the query's energy exceeds the tolerance by less is better. If the energy exceeds the tolerance at
+    both minima, or at neither, the minimum with the lower objective is better.
 
     Args:
-        objective: see `penalty_method`.
-        energy: see `penalty_method`.
-        z0: see `penalty_method`.
-        elsewhere: maps numbers of samples, (rows,), to their second start, (rows, z_dim); `None` for one search.
-        tolerance: see `penalty_method`.
-        max_evaluations: see `penalty_method`.
-        progress: see `penalty_method`.
+        objective: function from a factor of the query's weight to the energy that is minimised.
+        energy: function of two arguments: z, (batch, z_dim), and the numbers of the samples, (batch,). It returns the
+            energies of the query alone, (batch,), in nats.
+        z0: the first start, (n, z_dim).
+        elsewhere: function from numbers of samples, (rows,), to second starts, (rows, z_dim); `None` for one search
+            only.
+        tolerance: energy of the query, in nats, up to which the query counts as satisfied.
+        max_evaluations: most evaluations for each sample and weight of the query.
+        progress: called with the fraction of both searches together that is done, and the number of samples that still
+            move.
+
+    Returns:
+        The minima, the status of each, and for each sample the number of evaluations of both searches together.
     """
+    search = partial(penalty_method, tolerance=tolerance, max_evaluations=max_evaluations)
     everyone = torch.arange(len(z0), device=z0.device)
     rows = everyone[:0] if elsewhere is None else everyone[energy(z0, everyone) > tolerance]
-    first, second = _halves(progress) if len(rows) else (progress, None)
-    run = penalty_method(objective, energy, z0, tolerance=tolerance, max_evaluations=max_evaluations, progress=first)
     if elsewhere is None or not len(rows):
-        return run
-    again = penalty_method(
+        return search(objective, energy, z0, progress=progress)
+    run = search(objective, energy, z0, progress=lambda done, moving: progress(done / 2, moving))
+    again = search(
         lambda factor: as_energy(objective(factor), samples=rows), lambda z, part: energy(z, rows[part]),
-        elsewhere(rows), tolerance=tolerance, max_evaluations=max_evaluations, progress=second,
+        elsewhere(rows), progress=lambda done, moving: progress((1 + done) / 2, moving),
     )  # fmt: skip
     lacking, other = (torch.relu(energy(z, rows) - tolerance) for z in (run.z[rows], again.z))
     value, new = (objective(1.0)(z, rows) for z in (run.z[rows], again.z))
@@ -441,36 +511,29 @@ def lower_minimum(
     return run
 
 
-def _halves(progress: Progress | None) -> tuple[Progress | None, Progress | None]:
-    """Return the progress of each of two searches, the first and second half of the whole."""
-    if progress is None:
-        return None, None
-    return lambda done, moving: progress(done / 2, moving), lambda done, moving: progress((1 + done) / 2, moving)
-
-
 @torch.no_grad()
 def penalty_method(
-    objective: Callable[[float], Energy],
-    energy: Callable[[Tensor, Tensor], Tensor],
-    z0: Tensor,
-    *,
-    tolerance: float,
-    max_evaluations: int,
-    progress: Progress | None = None,
-) -> SampleResult:
-    """Find the minimum nearest to `z0`; while the query's energy is above the tolerance, repeat with larger weights.
+    objective: Callable[[float], Energy], energy: Callable[[Tensor, Tensor], Tensor], z0: Tensor, *,
+    tolerance: float, max_evaluations: int, progress: Progress | None = None,
+) -> SampleResult:  # fmt: skip
+    """Find the minimum nearest to `z0`, then repeat with larger weights of the query while the query is not satisfied.
+
+    A sample is not searched again once its query is satisfied, or a larger weight lowers the query's energy by less
+    than a tenth (`LEAST_SAVING`).
 
     Args:
-        objective: maps a factor of the query's weight to the energy that is minimised.
-        energy: maps z, (batch, z_dim), and the numbers of its samples to the energies of the query alone, (batch,), in
-            nats.
+        objective: function from a factor of the query's weight to the energy that is minimised.
+        energy: function of two arguments: z, (batch, z_dim), and the numbers of the samples, (batch,). It returns the
+            energies of the query alone, (batch,), in nats.
         z0: the start, (n, z_dim).
-        tolerance: energy of the query, in nats, up to which it holds.
-        max_evaluations: most evaluations per sample and weight.
-        progress: called with the progress of the search with the first weight.
+        tolerance: energy of the query, in nats, up to which the query counts as satisfied.
+        max_evaluations: most evaluations for each sample and weight of the query.
+        progress: called only during the search with the first weight: with the fraction of this search that is done,
+            and the number of samples that still move.
 
     Returns:
-        The minima and the number of evaluations; the status is that of the last minimum that was accepted.
+        The minima; for each sample the number of evaluations of all searches; and the status of the search that found
+        its minimum.
     """
     descent = DescentSampler(enough=None, max_evaluations=max_evaluations)
     first = descent.sample(objective(1.0), z0, progress=progress)
@@ -500,12 +563,14 @@ def _keeping_terms(
 
     Args:
         asked: the attributes that the query names.
-        dependence: dependence of all attributes on the query.
+        dependence: the estimate of the values that the query makes impossible. The terms do not keep these values if
+            the preset has `release_implied`.
         before: latents before the step.
         w: w before the step, (n, w_dim) or (n, num_ws, w_dim).
         space: the model's latent space.
-        settings: preset, attributes to keep, and embedding module.
-        w_of: see `edited_w`.
+        settings: the preset, the attributes to keep, and the function whose features of pictures are kept.
+        w_of: function of two arguments: the output of the mapping network, and the numbers of the samples. It returns
+            the w from which the edited pictures are drawn.
     """
     preset, identity, parts = settings.preset, settings.identity, list[Term]()
     if preset.near_z:

@@ -1,12 +1,16 @@
 """Terms of the energy that an edit or an inversion minimises.
 
-Values are in nats, one for each sample, lower is better; gradients are analytic. docs/decisions/editing.md compares the
-two terms that keep attributes.
+A term has a value for each sample, in nats; lower is better. Gradients are computed by formulas, except for the
+identity term, which uses autograd. docs/decisions/editing.md compares `keep_predictions` and `keep_logits`, the two
+terms that keep attributes.
+
+In this module *w* is the output of the mapping network for z. An edit changes n samples, numbered from 0. Terms are
+evaluated for a batch of them, and `rows` are the numbers of the samples in the batch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Literal
@@ -16,31 +20,28 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from energyql.attributes.heads import RawOutputs
-from energyql.attributes.labels import ImageLabeller, call_labeller, encode_column, read_images
 from energyql.attributes.predictions import PREDICTIONS, Prediction, output_count
-from energyql.editing.latents import EditedW, Embed, Latents, LatentSpace, mean_offset
+from energyql.editing.pictures import Embed, flat_features
 from energyql.energy.query_energy import QueryEnergy
-from energyql.errors import ArgumentError
 from energyql.numerics.linear import few_sizes, in_batches
-from energyql.numerics.pullback import Back, by_autograd, inverse_norm, normalized_back
-from energyql.pipeline.model import Values
-from energyql.pipeline.result import concatenate
-from energyql.sampling import Energy, GradientEnergy
-from energyql.vocabulary import Vocabulary
+from energyql.numerics.pullback import by_autograd
 
 Variable = Literal["z", "w", "latent"]
-"""Variable of the gradient of a term: z, w as mapped from z, or the latent that the heads read."""
+"""The variable by which a term is differentiated: z, the output w of the mapping network, or the input of the heads."""
+EditedW = Callable[[Tensor, Tensor], Tensor]
+"""Function from the output of the mapping network, (batch, w_dim), and the numbers of the samples, (batch,), to the w
+from which the edited pictures are drawn, (batch, w_dim) or (batch, num_ws, w_dim)."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TermInput:
-    """Latents of a batch at which terms are evaluated.
+    """The point at which terms are evaluated, for a batch of samples.
 
     Attributes:
-        rows: numbers of the samples, (batch,).
+        rows: numbers of the samples among all samples of the edit, (batch,).
         z: (batch, z_dim).
-        w: w as mapped from z, (batch, w_dim); `None` if no term needs it.
-        latent: the latents that the heads read, (batch, latent_dim).
+        w: output of the mapping network for z, (batch, w_dim); `None` if no term needs it.
+        latent: the input of the heads, (batch, latent_dim).
     """
 
     rows: Tensor
@@ -51,11 +52,12 @@ class TermInput:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Term:
-    """One term of the energy.
+    """One term of the energy. It is a function of z, of w, or of the input of the heads.
 
     Attributes:
-        variable: the variable of the gradients.
-        evaluate: maps the latents of a batch to values (batch,) and gradients of the shape of the variable.
+        variable: name of this variable: "z", "w", or "latent" for the input of the heads.
+        evaluate: function from a `TermInput` to the values of the term, (batch,), and the gradients with respect to the
+            variable, which have the shape of the variable.
     """
 
     variable: Variable
@@ -63,7 +65,7 @@ class Term:
 
 
 def query_term(energy: QueryEnergy, weight: float) -> Term:
-    """Return the term `weight * energy`, where `energy` is a function of the latents that the heads read."""
+    """Return the term `weight * energy`, where `energy` is the energy of a query as a function of the heads' input."""
 
     def evaluate(at: TermInput) -> tuple[Tensor, Tensor]:
         value, gradient = energy.gradient(at.latent)
@@ -73,11 +75,12 @@ def query_term(energy: QueryEnergy, weight: float) -> Term:
 
 
 def distance_term(variable: Variable, start: Tensor, weight: float) -> Term:
-    """Return the term `weight * |x - x0|²`, the negative logarithm of a Gaussian around the start.
+    """Return the term `weight * |x - x0|²`, which keeps x near a start x0.
 
     Args:
-        variable: "z" or "w", of which x is the value.
-        start: x0 of all samples, (n, ...); z is scaled by `LatentSpace.scaled`.
+        variable: "z" or "w", which x is.
+        start: x0 of all samples, of the shape of x with n rows. If x is z, x0 must have the length to which
+            `LatentSpace.scaled` scales z.
         weight: the weight.
     """
 
@@ -91,7 +94,7 @@ def distance_term(variable: Variable, start: Tensor, weight: float) -> Term:
 
 
 def shell_term(weight: float) -> Term:
-    """Return the term `weight * (|z| - sqrt(z_dim))²`: nearly all z of the prior have a length near sqrt(z_dim)."""
+    """Return the term `weight * (|z| - sqrt(z_dim))²`, because nearly all z of the prior are about sqrt(z_dim) long."""
 
     def evaluate(at: TermInput) -> tuple[Tensor, Tensor]:
         length = at.z.norm(dim=1).clamp_min(1e-6)
@@ -102,22 +105,23 @@ def shell_term(weight: float) -> Term:
 
 
 def keep_predictions(raw: RawOutputs, before: Tensor, weights: Tensor) -> Term:
-    """Return the term `Σ_a weight_a KL(P(a | z0) || P(a | z))`, which keeps the heads' predictions at the start z0.
+    """Return the term `Σ_a weight_a KL(P(a | z0) || P(a | z))`, which keeps the heads' predictions as they are at z0.
 
-    Certain predictions stay certain, uncertain ones stay uncertain.
+    The sum is over attributes a; P is a head's prediction; z0 are the latents before the edit. Certain predictions stay
+    certain, uncertain predictions stay uncertain.
 
     Args:
         raw: the heads.
         before: outputs of the heads at z0, (n, outputs).
-        weights: weight of each attribute in each sample, (n, attributes); 0 if it may change.
+        weights: weight of each attribute in each sample, (n, attributes); 0 if the attribute may change in the sample.
     """
     blocks = _blocks(raw, before)
 
-    def evaluate(outputs: Tensor, kept: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    def evaluate(outputs: Tensor, old: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
         gradient, value = torch.zeros_like(outputs), torch.zeros_like(outputs[:, 0])
         for kind, columns, attributes, std in blocks:
             weight = weights[:, attributes]
-            divergence, slope = kind.divergence(outputs[:, columns], kept[:, columns], std)
+            divergence, slope = kind.divergence(outputs[:, columns], old[:, columns], std)
             value = value + (weight * divergence).sum(1)
             gradient[:, columns] = weight * slope
         return value, gradient
@@ -126,41 +130,45 @@ def keep_predictions(raw: RawOutputs, before: Tensor, weights: Tensor) -> Term:
 
 
 def keep_logits(raw: RawOutputs, before: Tensor, weights: Tensor) -> Term:
-    """Return the term `Σ_a weight_a |logits_a - logits_a0|²`, as published (Nie et al. 2021).
+    """Return the term `Σ_a weight_a |logits_a - logits_a0|²`, as in Nie et al. 2021 (arXiv 2110.10873).
 
-    For a continuous attribute it compares the means. The arguments are those of `keep_predictions`.
+    The sum is over attributes a. `logits_a` are the outputs of the head of a, `logits_a0` the same outputs before the
+    edit. A continuous attribute has one output, the predicted mean.
+
+    Args:
+        raw: the heads.
+        before: outputs of all heads before the edit, (n, outputs).
+        weights: weight of each attribute in each sample, (n, attributes); 0 if the attribute may change in the sample.
     """
     counts = torch.tensor([output_count(spec) for spec in raw.specs], device=before.device)
     weights = weights.repeat_interleave(counts, dim=1)
 
-    def evaluate(outputs: Tensor, kept: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
-        difference = outputs - kept
+    def evaluate(outputs: Tensor, old: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+        difference = outputs - old
         return (weights * difference.square()).sum(1), 2 * weights * difference
 
     return _of_outputs(raw, before, weights, evaluate)
 
 
 def _of_outputs(
-    raw: RawOutputs,
-    before: Tensor,
-    weights: Tensor,
+    raw: RawOutputs, before: Tensor, weights: Tensor,
     evaluate: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]],
-) -> Term:
+) -> Term:  # fmt: skip
     """Return a term that is a function of the outputs of heads. The value of a sample does not depend on its batch.
 
     Args:
         raw: the heads.
-        before: outputs of the heads at the start, (n, outputs).
-        weights: (n, numbers).
-        evaluate: maps outputs, outputs at the start, and weights of some samples to values (batch,) and their gradients
-            with respect to the outputs.
+        before: outputs of the heads before the edit, (n, outputs).
+        weights: the weights that `evaluate` gets, with a row for each sample: (n, attributes) or (n, outputs).
+        evaluate: function of three arguments: outputs, outputs before the edit, and weights, each with the rows of a
+            batch. It returns values, (batch,), and gradients with respect to the outputs.
     """
 
     def in_batch(joined: Tensor) -> tuple[Tensor, Tensor]:
-        latent, kept, weight = joined.tensor_split(starts, 1)
+        latent, old, weight = joined.tensor_split(starts, 1)
         # A copy, because products of rows that are not aligned round differently on some processors.
         outputs, back = raw.function.pullback(latent.contiguous())
-        value, gradient = evaluate(outputs, kept, weight)
+        value, gradient = evaluate(outputs, old, weight)
         return value, back(gradient)
 
     def of_rows(at: TermInput) -> tuple[Tensor, Tensor]:
@@ -178,10 +186,11 @@ def keep_identity(
     """Return the term `weight * (1 - cos(embed(picture), embed(old picture)))`, with gradients by autograd.
 
     Args:
-        embed: maps pictures to features.
-        synthesize: maps w to pictures.
-        w_of: maps w as mapped from z, and the numbers of its samples, to the w of the pictures; see `edited_w`.
-        before: features of the old pictures, (n, features).
+        embed: function from pictures to features.
+        synthesize: function from w to pictures.
+        w_of: function of two arguments: the output of the mapping network, and the numbers of the samples. It returns
+            the w from which the edited pictures are drawn, as the result of `edited_w` does.
+        before: features of the pictures before the edit, (n, features).
         weight: the weight.
     """
 
@@ -197,79 +206,20 @@ def keep_identity(
     return Term("w", evaluate)
 
 
-def edit_energy(space: LatentSpace, before: Latents, terms: Sequence[Term]) -> Energy:
-    """Return the sum of terms as a function of z and the numbers of its samples.
+def _blocks(raw: RawOutputs, like: Tensor) -> list[tuple[type[Prediction], Tensor, Tensor, Tensor]]:
+    """Split the outputs of heads into blocks, so that the divergences of a block are computed in one operation.
 
-    If the length of z is free, terms are evaluated at z scaled to length sqrt(z_dim).
-
-    Args:
-        space: the latent space.
-        before: latents of all samples at the start.
-        terms: the terms.
-    """
-    shift = mean_offset(before.offset)
-    latent_is: Variable = "w" if space.heads_read_w else "latent"
-    needs_w = space.heads_read_w or any(term.variable == "w" for term in terms)
-
-    def total(z: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        w, backs = None, dict[Variable, Back]()
-        if needs_w:
-            w, backs["w"] = space.pullback(z)
-        if w is not None and space.heads_read_w:
-            latent = w if shift is None else w + shift[rows]
-        else:
-            latent, backs["latent"] = space.view(z)
-        at = TermInput(rows, z, w, latent)
-        value = torch.zeros_like(z[:, 0])
-        sums: dict[Variable, Tensor] = {"z": torch.zeros_like(z)}
-        for term in terms:
-            part, gradient = term.evaluate(at)
-            value = value + part
-            variable = latent_is if term.variable == "latent" else term.variable
-            sums[variable] = sums[variable] + gradient if variable in sums else gradient
-        z_gradient = sums.pop("z")
-        for variable, gradient in sums.items():
-            z_gradient = z_gradient + backs[variable](gradient)
-        return value, z_gradient
-
-    def scaled_total(z: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        scale = inverse_norm(z)
-        scaled = z * scale
-        value, gradient = total(scaled, rows)
-        return value, normalized_back(gradient, scaled, scale)
-
-    return GradientEnergy(scaled_total if space.length_is_free else total)
-
-
-def flat_features(embed: Embed, images: Tensor) -> Tensor:
-    """Return the features of pictures, (batch, features).
-
-    Args:
-        embed: the embedding module.
-        images: pictures in [-1, 1], (batch, channels, height, width).
-
-    Raises:
-        ArgumentError: the embedding module returns no tensor (batch, ...).
-    """
-    features = embed(images)
-    if not isinstance(features, Tensor) or features.ndim < 2 or len(features) != len(images):
-        raise ArgumentError(
-            f"an embedding module must return a tensor (batch, features), not {type(features).__name__}"
-            + (f" of shape {tuple(features.shape)}" if isinstance(features, Tensor) else "")
-        )
-    return features.flatten(1)
-
-
-_Block = tuple[type[Prediction], Tensor, Tensor, Tensor]
-"""Outputs of one kind: the kind; their columns; numbers of the attributes; standard deviation of their residuals."""
-
-
-def _blocks(raw: RawOutputs, like: Tensor) -> list[_Block]:
-    """Return a block for each attribute of several outputs, then one for all others of each kind.
+    An attribute with several outputs is a block alone. Attributes with one output form a block with all attributes of
+    the same kind.
 
     Args:
         raw: the heads.
-        like: a tensor of the type and device of the standard deviations.
+        like: a tensor with the dtype and device that the standard deviations get.
+
+    Returns:
+        For each block: the class of predictions of its attributes; the columns of its outputs; the positions of its
+        attributes in `raw.specs`; and for each of its attributes the standard deviation of the head's residuals, 1 if
+        the attribute is not continuous.
     """
     starts = [0, *accumulate(map(output_count, raw.specs))]
     blocks = []
@@ -281,56 +231,3 @@ def _blocks(raw: RawOutputs, like: Tensor) -> list[_Block]:
             which, whose = (torch.tensor(numbers, device=like.device) for numbers in (columns, members))
             blocks.append((kind, which, whose, like.new_tensor(std)))
     return blocks
-
-
-TARGET_LOGIT = 6.0
-"""Log-odds that the heads should predict for a value that the judge reads."""
-CLEAR = 0.95
-"""Least probability of a value for the judge's reading to count; a less certain reading is often wrong."""
-AT_ONCE = 64
-"""Number of pictures that the judge reads in one batch."""
-
-
-def attribute_terms(targets: Tensor, space: LatentSpace) -> list[Term]:
-    """Return a term that leads the heads to the values that the judge clearly reads off pictures; none without judge.
-
-    Args:
-        targets: n pictures in [-1, 1], (n, channels, height, width).
-        space: the latent space of the model.
-    """
-    judge, names = space.model.judge, space.model.judged_names
-    if judge is None or not names:
-        return []
-    vocabulary = Vocabulary(space.model.vocabulary[name] for name in names)
-    parts = [_read(judge, part, vocabulary) for part in targets.split(AT_ONCE)]
-    values, clear = concatenate([part[0] for part in parts]), torch.cat([part[1] for part in parts])
-    outputs = _as_outputs(values, space.model.vocabulary).to(targets)
-    return [keep_predictions(space.bank.raw_outputs(tuple(values)), outputs, clear.to(targets))]
-
-
-@torch.inference_mode()
-def _read(judge: ImageLabeller, images: Tensor, vocabulary: Vocabulary) -> tuple[Values, Tensor]:
-    """Return the values that a judge reads off n pictures, and whether each is clear, (n, attributes) bool.
-
-    A judge that gives no probabilities is always clear.
-    """
-    read, columns = call_labeller(judge, images, "the judge"), []
-    values = read_images(lambda _: read, images, vocabulary)
-    for name in values:
-        prediction = read[name]
-        has_certainty = isinstance(prediction, Prediction)
-        probability = prediction.certainty() if has_certainty else images.new_ones(len(images))
-        columns.append(probability.to(images.device) >= CLEAR)
-    return values, torch.stack(columns, 1)
-
-
-def _as_outputs(values: Values, vocabulary: Vocabulary) -> Tensor:
-    """Return outputs of heads, (n, outputs), that predict these values of n samples with certainty."""
-    columns = []
-    for name in values:
-        spec = vocabulary[name]
-        numbers = encode_column(values[name].tolist(), spec)
-        # Twice as large where each class has a logit, since that of yes is plus or minus `TARGET_LOGIT`.
-        logit = TARGET_LOGIT * min(2, output_count(spec))
-        columns.append(PREDICTIONS[spec.kind].certain(numbers, spec, logit))
-    return torch.cat(columns, 1)

@@ -1,1 +1,1 @@
-"""The energy of a query as a differentiable function of the latent: a rule, evaluated on attribute heads."""
+"""The energy of a query as a differentiable function of a latent, computed from predictions of attributes."""

@@ -1,18 +1,21 @@
-"""The energy rule of a circuit, its evaluation on tensors, and its gradient without autograd.
+"""Compiled queries (energy rules), and the evaluation of circuits on tensors with gradients without autograd.
 
-All nodes of one depth, kind and width are evaluated in one operation. A circuit is evaluated in two ways that share
-everything but the derivative: in plain torch operations for autograd, and with the derivative by hand, which is 1.3 to
-2.2 times as fast for samplers that need gradients (docs/decisions/one-evaluator.md).
+All nodes of a circuit with the same depth, kind and number of children are evaluated in one operation. There are two
+ways to evaluate a circuit, which differ only in the derivative. One uses plain torch operations, for autograd. The
+other has a derivative written by hand, which makes samplers that need gradients 1.3 to 2.2 times as fast
+(docs/decisions/one-evaluator.md).
+
+The energy of a leaf is a function of one number for each sample. This number is called the row of the leaf:
 
 | leaf | energy | row |
 |---|---|---|
 | yes/no | softplus | the logit of the other value |
-| classes | softplus | log-sum-exp of all other logits minus that of its own |
+| classes | softplus | log-sum-exp of the logits of all other classes, minus that of the leaf's classes |
 | tail | -log of the normal CDF | signed distance from mean to bound, in standard deviations |
 | interval | -log of a difference of normal CDFs | distance from mean to middle, in standard deviations |
 
-Rows are linear in the outputs of the heads (for classes, the terms of the log-sum-exps are), so the last layer of the
-heads computes them.
+A row is a linear function of the outputs of the heads, so the last layer of the heads computes it. For classes this is
+true of the terms of the two log-sum-exps.
 """
 
 from __future__ import annotations
@@ -22,6 +25,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -30,8 +35,7 @@ from torch import Tensor
 from energyql.attributes.heads import RawOutputs
 from energyql.attributes.predictions import Predictions, log_probabilities, output_count
 from energyql.kinds import KINDS
-from energyql.logic.circuit import Circuit
-from energyql.logic.nodes import CircuitNode, Given, Leaf, LogSumExp, Scaled, ScaledComplement, Sum, operands
+from energyql.logic.circuit import Circuit, CircuitNode, Given, Leaf, LogSumExp, Scaled, ScaledComplement, Sum
 from energyql.numerics.linear import VECTORS, sizes_for
 from energyql.numerics.normal import log_normal_cdf, log_normal_cdf_slope, log_normal_interval_and_slope
 from energyql.numerics.pullback import Back, by_autograd
@@ -39,11 +43,43 @@ from energyql.numerics.shapes import Float
 from energyql.render.markup import Markup
 
 YES_NO, CLASSES, TAIL, INTERVAL = range(4)
-"""Kinds of leaves that are evaluated in one operation: intervals that reach to infinity on one side are tails."""
+"""Kinds of leaves: yes/no attribute, classes, interval with one infinite end (tail), and other intervals."""
 _LEAST = -80.0
-"""Lower bound, in nats, of a term of a log-sum-exp relative to the largest term."""
+"""Terms of a log-sum-exp that are further below the largest term, in nats, are raised to this distance from it."""
 _Plan = tuple[type[CircuitNode], list[tuple[int, ...]], list[float], int]
-"""Arguments of a `_Group`."""
+"""The arguments `kind`, `children`, `factors` and `first` of a `_Group`."""
+
+
+class EnergyRule(Protocol):
+    """A compiled query: a function from predictions of attributes to a log-value. The energy is minus the log-value.
+
+    Under `exact` semantics the log-value is log P(query | z).
+    """
+
+    @property
+    def attributes(self) -> tuple[str, ...]:
+        """Names of the attributes whose predictions `log_value` needs, in the vocabulary's order."""
+
+    @property
+    def is_probability(self) -> bool:
+        """Whether the energy is -log P(query | z), so that exp(-energy) is a probability."""
+
+    @property
+    def has_floor(self) -> bool:
+        """Whether the energy has a lower bound, so that samplers can compare a sample's energy with the least one."""
+
+    def log_value(self, predictions: Predictions) -> Float[Tensor, " batch"]:
+        """Return the log-value of the query, `(batch,)`, in nats, higher is better.
+
+        Args:
+            predictions: for each name in `attributes`, the predictions for the batch. There must be at least one name.
+        """
+
+    def explain(self) -> str:
+        """Return a description of the rule as indented text, with a line for each part of the computation."""
+
+    def draw(self) -> Markup | None:
+        """Return a drawing of the rule's circuit as SVG; `None` for a rule without a circuit (`lace`)."""
 
 
 @dataclass(frozen=True)
@@ -52,31 +88,27 @@ class CircuitRule:
 
     Attributes:
         circuit: the compiled query.
-        is_probability: whether the value is the log-probability of the query.
+        is_probability: whether the value of the circuit is the log-probability of the query (not under `product`).
     """
 
     circuit: Circuit
     is_probability: bool = True
-
-    @property
-    def has_floor(self) -> bool:
-        """See `EnergyRule`: values are logarithms of at most 1."""
-        return True
+    has_floor = True
 
     @property
     def attributes(self) -> tuple[str, ...]:
-        """See `EnergyRule`."""
+        """Names of the attributes whose predictions `log_value` needs, in the vocabulary's order."""
         return self.circuit.attributes
 
     @cached_property
     def fold(self) -> CircuitFold:
-        """The circuit as a function from the values of its leaves to its value."""
+        """The circuit as a function from the log-probabilities of its leaves to its value."""
         return CircuitFold(self.circuit)
 
     def log_value(self, predictions: Predictions) -> Float[Tensor, " batch"]:
-        """Return the circuit's value, in nats.
+        """Return the value of the circuit, `(batch,)`, in nats, from the predictions of each of `attributes`.
 
-        Not for a query that is always true: it needs no predictions, so the batch size is missing.
+        There must be at least one attribute: without predictions the size of the batch is not known.
         """
         return self.fold(log_probabilities([(predictions[leaf.attribute], leaf.cells) for leaf in self.fold.leaves]))
 
@@ -93,9 +125,10 @@ class CircuitFold:
     """The function from the log-probabilities of a circuit's leaves to the circuit's value.
 
     Attributes:
-        leaves: the leaves, sorted by kind, in the order of the rows of an argument. A leaf with several intervals is
-            split into leaves of one interval, whose log-sum-exp it is.
-        plan: arguments of a `_Group` for each group of inner nodes of one kind and width, in the order of evaluation.
+        leaves: the leaves of the circuit, sorted by kind. A leaf with several intervals is split into several leaves
+            with one interval each. Row i of an argument of the methods belongs to leaf i of this list.
+        plan: the other nodes in groups, in the order of evaluation. All nodes of a group have the same type and number
+            of children, and are evaluated in one operation.
     """
 
     def __init__(self, circuit: Circuit) -> None:
@@ -109,22 +142,29 @@ class CircuitFold:
         self._groups: dict[tuple[torch.device, torch.dtype], list[_Group]] = {}
 
     def __call__(self, leaves: Float[Tensor, "leaves batch"]) -> Float[Tensor, " batch"]:
-        """Return the circuit's log-value from the leaves' log-probabilities, in nats; autograd can differentiate it."""
+        """Return the value of the circuit, in nats, from the log-probabilities of the leaves.
+
+        Autograd can differentiate it.
+        """
         values = leaves
         for group in self._on(leaves):
             values = torch.cat([values, group.value(group.children(values))])
         return values[-1]
 
     def energy(self, leaves: Float[Tensor, "leaves batch"]) -> Float[Tensor, " batch"]:
-        """Return the energy, in nats, from the leaves' energies, which must be finite; without a graph."""
+        """Return minus the value of the circuit, in nats; autograd cannot differentiate it.
+
+        `leaves` are the energies of the leaves, minus their log-probabilities. They must be finite.
+        """
         return self._evaluate(leaves)[0]
 
     def energy_and_slopes(
         self, leaves: Float[Tensor, "leaves batch"]
     ) -> tuple[Float[Tensor, " batch"], Float[Tensor, "leaves _"]]:
-        """Return the energy, as `energy` does, and its derivative with respect to the leaves' energies.
+        """Return minus the value of the circuit, in nats, and its derivative with respect to `leaves`.
 
-        The derivative is (leaves, 1) where it is the same for all samples.
+        `leaves` are the energies of the leaves, minus their log-probabilities. They must be finite. The derivative is
+        (leaves, batch), or (leaves, 1) if it is the same for all samples.
         """
         groups = self._on(leaves)
         energy, all_slopes = self._evaluate(leaves)
@@ -148,20 +188,22 @@ class CircuitFold:
 
     def _on(self, like: Tensor) -> list[_Group]:
         key = (like.device, like.dtype)
-        groups = self._groups.get(key)
-        if groups is None:
-            groups = self._groups[key] = [_Group(*group, like) for group in self.plan]
-        return groups
+        if key not in self._groups:
+            self._groups[key] = [_Group(*group, like) for group in self.plan]
+        return self._groups[key]
 
 
 class _Group:
-    """Nodes of one kind and width as one operation on the table of all values so far, (rows, batch).
+    """Nodes of one type, with the same number of children (width), that are computed by one operation.
+
+    Children are looked up in a table of values, (rows, batch). It has a row for each leaf and for each node that was
+    computed before.
 
     Args:
         kind: type of the nodes.
-        children: rows of the children of each node.
-        factors: factors of weighted nodes; empty for others.
-        first: row of the first node; the others follow.
+        children: for each node, the rows of its children in the table.
+        factors: for each node, its `factor`; empty if nodes of this type have no factor.
+        first: the row that the first node gets in the table; the other nodes get the rows after it.
         like: tensor with the device and dtype of the values.
     """
 
@@ -179,18 +221,21 @@ class _Group:
         self.ones = torch.ones(1, self.width, device=like.device, dtype=like.dtype)
 
     def children(self, values: Float[Tensor, "rows batch"]) -> Float[Tensor, "width nodes batch"]:
-        """Return the children's values."""
+        """Return the values of the children of all nodes; `values` is the table."""
         rows = values[: self.width] if self.takes_all else values.index_select(0, self.rows)
         return rows.view(self.width, self.count, values.shape[1])
 
     def value(self, x: Float[Tensor, "width nodes batch"]) -> Float[Tensor, "nodes batch"]:
-        """Return the nodes' values from their children's."""
+        """Return the values of the nodes, in nats; `x` are the values of the nodes' children."""
         return node_values(self.kind, x, self.factors)
 
     def energy_and_slopes(
         self, x: Float[Tensor, "width nodes batch"]
     ) -> tuple[Float[Tensor, "nodes batch"], Tensor | None]:
-        """Return the nodes' energies, from their children's, and the derivatives; `None` if all derivatives are 1."""
+        """Return the energies of the nodes, and the derivatives of these energies with respect to `x`.
+
+        `x` are the energies of the nodes' children. If all derivatives are 1, the second result is `None`.
+        """
         if self.kind is LogSumExp:
             # `torch.logsumexp` is many times slower where exponentials are denormal.
             least = x.amin(0)
@@ -207,7 +252,13 @@ class _Group:
         return self.value(x), self.factors
 
     def add_back(self, grad: Float[Tensor, "rows batch"], slopes: Tensor | None) -> None:
-        """Add the gradient of the nodes times `slopes` to the rows of their children in `grad`."""
+        """Pass the gradient from the nodes to their children: one step of the chain rule.
+
+        Args:
+            grad: the gradient of the circuit's energy with respect to each row of the table. The rows of the nodes are
+                complete. What they contribute to the rows of their children is added.
+            slopes: the second result of `energy_and_slopes`.
+        """
         own = grad[self.first : self.first + self.count]
         pull = own.expand(self.width, -1, -1) if slopes is None else slopes * own
         grad.index_add_(0, self.rows, pull.reshape(len(self.rows), grad.shape[1]))
@@ -220,14 +271,14 @@ def node_values(
     log1p: Callable[[Tensor], Tensor] = torch.log1p,
     expm1: Callable[[Tensor], Tensor] = torch.expm1,
 ) -> Float[Tensor, "nodes batch"]:
-    """Return the values of nodes of one kind from their children's, in nats.
+    """Return the values of nodes of one type, in nats, from the values of their children.
 
     Args:
-        kind: type of the nodes.
-        x: values of the children.
-        factors: factors of weighted nodes; empty for others.
-        log1p: implementation of log(1 + x).
-        expm1: implementation of exp(x) - 1.
+        kind: type of the nodes, such as `Sum`.
+        x: values of the nodes' children; axis 0 has as many entries as a node has children.
+        factors: for each node, its `factor`; empty if nodes of this type have no factor.
+        log1p: function that computes log(1 + x). For export to ONNX it is another one than torch's.
+        expm1: function that computes exp(x) - 1. For export to ONNX it is another one than torch's.
     """
     if kind is Sum:
         return x.sum(0)
@@ -239,50 +290,51 @@ def node_values(
 
 
 def leaf_kind(leaf: Leaf) -> int:
-    """Return one of `YES_NO`, `CLASSES`, `TAIL` and `INTERVAL`, by the leaf's first cell."""
-    match leaf.cells[0]:
-        case bool():
-            return YES_NO
-        case str():
-            return CLASSES
-        case (low, high):
-            return TAIL if math.inf in (-low, high) else INTERVAL
+    """Return the kind of a leaf: `YES_NO`, `CLASSES`, `TAIL` (an interval with one infinite end) or `INTERVAL`.
+
+    For a leaf with several intervals it is the kind of the first one.
+    """
+    cell = leaf.cells[0]
+    if isinstance(cell, tuple):
+        return TAIL if math.inf in (-cell[0], cell[1]) else INTERVAL
+    return CLASSES if isinstance(cell, str) else YES_NO
 
 
 def _plan(circuit: Circuit, parts: Mapping[Leaf, tuple[int, ...]], count: int) -> list[_Plan]:
-    """Group the inner nodes by depth, kind and width, with their children as rows of the growing table of values.
+    """Return the nodes of a circuit in groups of the same depth, type and number of children, without plain leaves.
+
+    Evaluation fills a table of values. The table begins with one row for each leaf of a `CircuitFold`. Then each group
+    adds one row for each of its nodes.
 
     Args:
         circuit: the circuit.
-        parts: rows of each leaf, whose value is the log-sum-exp of them.
-        count: number of rows of all leaves.
+        parts: for each leaf of the circuit, its rows in the table. A leaf with several intervals has several rows, and
+            becomes a log-sum-exp of them.
+        count: number of rows of all leaves together.
 
     Returns:
-        The groups in the order of evaluation. The root is deepest, and nothing else is as deep, so it comes last.
+        Arguments of a `_Group` for each group, in the order of evaluation. The root of the circuit comes last.
     """
     depths: list[int] = []
     rows: dict[int, int] = {}
     members: dict[tuple[int, str, int], list[int]] = {}
     for index, node in enumerate(circuit.nodes):
-        depth = 1 + max((depths[child] for child in operands(node)), default=0)
-        kind, width = type(node), len(operands(node))
-        if isinstance(node, Leaf):
-            kind, width = LogSumExp, len(parts[node])
-            if width == 1:
-                depth, rows[index] = 0, parts[node][0]
+        operands = parts[node] if isinstance(node, Leaf) else node.children
+        depth = 1 + max((depths[child] for child in node.children), default=0)
+        if isinstance(node, Leaf) and len(operands) == 1:
+            depth, rows[index] = 0, operands[0]
         depths.append(depth)
         if depth:
-            members.setdefault((depth, kind.__name__, width), []).append(index)
+            kind = LogSumExp if isinstance(node, Leaf) else type(node)
+            members.setdefault((depth, kind.__name__, len(operands)), []).append(index)
     plan: list[_Plan] = []
     for key in sorted(members):
         nodes = [circuit.nodes[index] for index in members[key]]
-        children = [parts[node] if isinstance(node, Leaf) else tuple(rows[i] for i in operands(node)) for node in nodes]
+        children = [parts[node] if isinstance(node, Leaf) else tuple(rows[i] for i in node.children) for node in nodes]
         factors = [node.factor for node in nodes if isinstance(node, Scaled | ScaledComplement)]
-        kind = LogSumExp if isinstance(nodes[0], Leaf) else type(nodes[0])
-        plan.append((kind, children, factors, count))
-        for index in members[key]:
-            rows[index] = count
-            count += 1
+        plan.append((LogSumExp if isinstance(nodes[0], Leaf) else type(nodes[0]), children, factors, count))
+        rows |= {index: count + place for place, index in enumerate(members[key])}
+        count += len(nodes)
     return plan
 
 
@@ -295,9 +347,11 @@ def log_scaled_complement(
 ) -> Float[Tensor, "*shape"]:
     """Return `log(1 - P^factor)` from `value = log P` and `complement = log(1 - P)`, elementwise, in nats.
 
-    Where P is above one half it is computed from `complement`, with u = 1 - P as
-    `log(factor) + log(u) + log(t / (factor u)) + log((1 - exp(-t)) / t)`, t = -factor log(1 - u), so that it stays
-    accurate, with a gradient, where P rounds to 1. Elsewhere it is `log(-expm1(factor value))`.
+    `log1p` and `expm1` are functions that compute log(1 + x) and exp(x) - 1.
+
+    Where P is above one half, the result is computed from `complement`. With u = 1 - P and t = -factor log(1 - u) it is
+    `log(factor) + log(u) + log(t / (factor u)) + log((1 - exp(-t)) / t)`, which is accurate and has a gradient where P
+    rounds to 1. Elsewhere it is `log(-expm1(factor value))`.
     """
     tiny = torch.finfo(value.dtype).tiny
     near_one = complement < value
@@ -317,10 +371,15 @@ _LINEAR = 40.0  # where exp(-x) is below the rounding error of x in every dtype
 class CircuitEnergy:
     """The function from latents to the energies of a circuit, with its gradient.
 
+    Args:
+        fold: the circuit, as a function of the values of its leaves.
+        raw: the heads of the circuit's attributes, as a function from latents to outputs.
+
     Attributes:
-        heads: function from latents (batch, latent_dim) to rows (batch, rows).
-        leaves: function from rows (rows, batch) to energies of the leaves.
-        fold: function from energies of the leaves to the energy of the circuit.
+        heads: function from latents (batch, latent_dim) to rows (batch, rows). Rows are the numbers from which the
+            energies of leaves are computed, such as logits.
+        leaves: function from rows (rows, batch) to energies of the leaves (leaves, batch).
+        fold: function from energies of the leaves to the energy of the circuit (batch,).
     """
 
     def __init__(self, fold: CircuitFold, raw: RawOutputs) -> None:
@@ -330,24 +389,27 @@ class CircuitEnergy:
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """Sizes of batches that take the least time, ascending. Rows are filled up to whole vectors here."""
+        """The numbers of samples, ascending, that should be computed as one batch: matrix products need no padding."""
         return sizes_for(self.heads.groups[0].first.weight.dtype)
 
     def computed_in(self, dtype: torch.dtype) -> CircuitEnergy:
-        """See `Convertible`."""
+        """Return the same function with the matrix products of the heads computed in `dtype`.
+
+        Latents and energies keep their dtype.
+        """
         converted = copy.copy(self)
         converted.heads = self.heads.computed_in(dtype)
         return converted
 
     def __call__(self, latent: Float[Tensor, "batch latent_dim"]) -> Float[Tensor, " batch"]:
-        """Return the energies, in nats, without a graph."""
+        """Return the energy of each latent, in nats; autograd cannot differentiate it."""
         energies, _ = self.leaves.pullback(_whole(self.heads(latent).t()))
         return self.fold.energy(energies)[: len(latent)]
 
     def gradient(
         self, latent: Float[Tensor, "batch latent_dim"]
     ) -> tuple[Float[Tensor, " batch"], Float[Tensor, "batch latent_dim"]]:
-        """Return the energies and their gradients with respect to the latents, without a graph."""
+        """Return the energy of each latent, in nats, and its gradient with respect to this latent."""
         rows, back_to_latent = self.heads.pullback(latent)
         energies, back_to_rows = self.leaves.pullback(_whole(rows.t()))
         energy, slopes = self.fold.energy_and_slopes(energies)
@@ -355,32 +417,38 @@ class CircuitEnergy:
 
 
 def _whole(rows: Float[Tensor, "rows batch"]) -> Float[Tensor, "rows more"]:
-    """Return the rows, padded with zeros to a length that is a multiple of `VECTORS`."""
+    """Return the rows extended by zeros to a length that is a multiple of `VECTORS` (32).
+
+    Otherwise torch may round the last samples of a batch in another way than the first ones.
+    """
     return F.pad(rows, (0, -rows.shape[1] % VECTORS)).contiguous()
 
 
 class LeafEnergies:
-    """The function from rows to the energies, -log P, of leaves.
+    """The function from rows to the energies of leaves, -log P in nats.
+
+    Rows are numbers that are linear in the outputs of the heads. The row of a yes/no leaf is a logit, with the sign
+    that is positive for the other value. The row of an interval is a distance in standard deviations: from mean to
+    bound if the interval has one infinite end, else from mean to middle. A leaf of classes has many rows: the logits of
+    its own classes and those of all other classes.
 
     Args:
-        leaves: leaves of one cell or one set of classes each, sorted by `leaf_kind`.
-        raw: heads of the attributes of the leaves, and perhaps of others.
+        leaves: leaves sorted by `leaf_kind`. A leaf tests one interval, one set of classes or a yes/no attribute.
+        raw: heads of the attributes of the leaves, and perhaps of further attributes.
 
     Attributes:
-        matrix: (rows, outputs), float64 on the CPU; rows are `matrix @ outputs + offset`.
+        matrix: (rows, outputs), float64 on the CPU. Rows are computed as `matrix @ outputs + offset`.
         offset: (rows,), float64 on the CPU.
-        widths: widths of the intervals, in standard deviations, (intervals, 1).
-        counts: number of leaves of each kind.
-        sizes: numbers of rows of yes/no leaves, tails, intervals and classes, in this order.
-        shape: shape of the rows of classes: (terms, 2 for the other classes and the leaf's own, leaves, batch).
+        widths: widths of the intervals with two finite ends, in standard deviations, (intervals, 1).
+        counts: numbers of leaves of the kinds `YES_NO`, `CLASSES`, `TAIL` and `INTERVAL`, in this order.
+        sizes: numbers of rows of the kinds `YES_NO`, `TAIL`, `INTERVAL` and `CLASSES`, in this order.
+        shape: shape of the rows of classes, (most classes in one log-sum-exp, 2, leaves, -1 for the batch). The axis of
+            length 2 has first the classes that the leaf lacks, then the classes of the leaf.
     """
 
     def __init__(self, leaves: Sequence[Leaf], raw: RawOutputs) -> None:
-        first: dict[str, int] = {}
-        outputs = 0
-        for spec in raw.specs:
-            first[spec.name] = outputs
-            outputs += output_count(spec)
+        *starts, outputs = accumulate(map(output_count, raw.specs), initial=0)
+        first = {spec.name: start for spec, start in zip(raw.specs, starts, strict=True)}
         of_kind = {kind: [leaf for leaf in leaves if leaf_kind(leaf) == kind] for kind in range(4)}
         rows = [(first[leaf.attribute], -1.0 if True in leaf.cells else 1.0, 0.0) for leaf in of_kind[YES_NO]]
         widths = []
@@ -398,7 +466,7 @@ class LeafEnergies:
         values = {spec.name: KINDS[spec.kind].values(spec) for spec in raw.specs}
 
         def columns_of(leaf: Leaf, own: bool) -> list[int]:
-            """Return the columns of the leaf's own classes, or of the others."""
+            """Return the outputs, as indices, for the classes of a leaf; for all other classes if `own` is false."""
             named = enumerate(values[leaf.attribute], start=first[leaf.attribute])
             return [column for column, value in named if (value in leaf.cells) == own]
 
@@ -421,9 +489,10 @@ class LeafEnergies:
         self._least = math.log(torch.finfo(like.dtype).tiny) / 3 + 1
 
     def pullback(self, rows: Float[Tensor, "rows batch"]) -> tuple[Float[Tensor, "leaves batch"], Back]:
-        """Return the energies, in nats, and the `Back`, without a graph.
+        """Return the energies of the leaves, in nats, and a function for the gradient; autograd is not used.
 
-        The `Back` also takes a gradient that is the same for all samples, (leaves, 1).
+        The function takes the gradient with respect to the energies. Its shape is (leaves, batch), or (leaves, 1) if it
+        is the same for all samples. The function returns the gradient with respect to `rows`.
         """
         yes_no, sets, _, _ = self.counts
         if yes_no == len(rows):  # fewer operations for the most common kind of query

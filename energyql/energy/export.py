@@ -1,8 +1,8 @@
-"""The energy of a query as a torch module of elementary operations, for other programs to sample; also as ONNX.
+"""The energy of a query as a torch module or an ONNX model, for use in other programs.
 
-This library itself samples with `QueryEnergy`: packed products, derivatives by hand, batches of few sizes, which no
-compiler and no other runtime knows. This module has the same layers and the same circuit, and gives the same energies
-up to rounding.
+This library itself samples with `QueryEnergy`. For speed `QueryEnergy` uses packed products, derivatives written by
+hand and a few fixed batch sizes, which compilers and other runtimes cannot use. `EnergyModule` computes the same
+energies, up to rounding, by elementary operations of torch.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import inspect
 import io
 import warnings
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,32 +26,32 @@ from energyql.energy.circuit import CLASSES, INTERVAL, TAIL, YES_NO, CircuitFold
 from energyql.energy.rule import EnergyRule, JointRule
 from energyql.errors import ArgumentError
 from energyql.files import as_path, replacing
-from energyql.logic.nodes import CircuitNode
+from energyql.logic.circuit import CircuitNode
 from energyql.numerics.plain import Stack, UnitMoment, dense, expm1, linear, log1p, log_cdf, log_interval
 from energyql.numerics.shapes import Float
 from energyql.plugins import import_optional
 
 OPSET = 17
-"""Version of the ONNX operators, which onnxruntime reads since 1.12."""
+"""Version of the ONNX operators that models use; onnxruntime 1.12 or newer reads it."""
 _INSTALL = 'pip install "onnx>=1.16" "onnxruntime>=1.17"'
 _CHECKED = 256
 _TOLERANCE = 1e-3
-"""Of energies of a saved file, relative and absolute."""
+"""Largest allowed difference between energies of an ONNX model and of its module: relative, plus the same in nats."""
 
 
 class EnergyModule(nn.Module):
-    """The energy of a query, from z `(batch, z_dim)` to `(batch,)`, in nats, lower is better.
+    """The energy of a query as a torch module, from z `(batch, z_dim)` to `(batch,)`, in nats, lower is better.
 
-    Under `exact` semantics it is -log P(query | z), so that exp(-energy) is a probability, and with the prior
-    z ~ N(0, I) the posterior is proportional to exp(-energy - z² / 2). All weights are in `state_dict`; z has their
-    dtype and device, which `to` changes as for any module. Autograd, `torch.compile`, `torch.export` and `torch.func`
-    work on it.
+    Under `exact` semantics the energy is -log P(query | z), so that exp(-energy) is a probability. With the prior
+    z ~ N(0, I), the posterior is proportional to exp(-energy - |z|² / 2). All weights are in `state_dict`. z must have
+    the dtype and device of the weights; `to` changes them as for any module. Autograd, `torch.compile`, `torch.export`
+    and `torch.func` work on the module.
 
     Attributes:
-        encode: from z to the latent that the heads read.
-        heads: from there to the numbers that the rule reads.
-        rule: from there to the energy.
-        metadata: facts about the query and the model, as text.
+        encode: module from z to the latent that is the input of the heads.
+        heads: module from the result of `encode` to numbers such as the logits of attributes.
+        rule: module from the result of `heads` to the energy.
+        metadata: facts about the query and the model, as text: at least `z_dim`, the length of z.
     """
 
     def __init__(self, encode: nn.Module, heads: nn.Module, rule: nn.Module, metadata: Mapping[str, str]) -> None:
@@ -60,63 +61,66 @@ class EnergyModule(nn.Module):
 
     @classmethod
     def of(cls, rule: EnergyRule, encode: nn.Module, bank: AttributeBank, metadata: Mapping[str, str]) -> EnergyModule:
-        """Make the module of a compiled query; the weights are copied.
+        """Return the module of a compiled query; the weights of the heads are copied.
 
         Args:
-            rule: of the query.
-            encode: from z `(batch, z_dim)` to the latent that the heads read.
-            bank: the heads.
-            metadata: becomes the attribute.
+            rule: the compiled query.
+            encode: module from z `(batch, z_dim)` to the latent that is the input of the heads.
+            bank: the heads, at least those of the attributes of the query.
+            metadata: facts about the query and the model, as text. `z_dim`, the length of z, is needed; `query`, the
+                text of the query, is useful.
         """
         if not rule.attributes:
-            return cls(encode, nn.Identity(), _AlwaysTrue(), metadata).eval()
+            return cls(encode, nn.Identity(), Called(_zero), metadata).eval()
         raw = bank.raw_outputs(rule.attributes)
         circuit = rule.conditional if isinstance(rule, JointRule) else rule
         if not isinstance(circuit, CircuitRule):
-            return cls(encode, _Heads(raw.function), _OfPredictions(rule.log_value, raw), metadata).eval()
+            return cls(encode, _Heads(raw.function), _of_predictions(rule.log_value, raw), metadata).eval()
         leaves = LeafEnergies(circuit.fold.leaves, raw)
         matrix, offset, energy = leaves.matrix, leaves.offset, _OfCircuit(leaves, circuit.fold)
         if not isinstance(rule, JointRule):
             return cls(encode, _Heads(raw.function.then(matrix, offset)), energy, metadata).eval()
         rows, outputs = matrix.shape
         heads = raw.function.then(torch.cat([matrix, torch.eye(outputs)]), torch.cat([offset, torch.zeros(outputs)]))
-        return cls(encode, _Heads(heads), _OfJoint(energy, _OfPredictions(rule.log_mass, raw), rows), metadata).eval()
+        return cls(encode, _Heads(heads), _OfJoint(energy, _of_predictions(rule.log_mass, raw), rows), metadata).eval()
 
     def forward(self, z: Float[Tensor, "batch z_dim"]) -> Float[Tensor, " batch"]:
-        """Return the energy of each sample, `(batch,)`, in nats."""
-        energy: Tensor = self.rule(self.heads(self.encode(z)))
-        return energy
+        """Return the energy of each latent, `(batch,)`, in nats."""
+        return cast(Tensor, self.rule(self.heads(self.encode(z))))
 
     def in_float64(self) -> EnergyModule:
-        """Return the energy with its heads in float64, as `to_onnx` writes it; z and energy keep their dtype.
+        """Return a copy of this module that computes the heads in float64. `to_onnx` writes this copy.
 
-        The mapping network of a StyleGAN is in float64, too; the code of somebody's generator and the rule are not.
-        They are computed on the CPU, because MPS has no float64. Energies differ from those of this module where an
-        attribute has a small standard deviation: a difference of 1e-7 in the mean of the packaged `skin_tone`, whose
-        standard deviation is 0.0012, is 1e-3 nats if its energy is some tens of nats.
+        The mapping network of a StyleGAN is computed in float64 too, but not `rule`, and not the mapping of a generator
+        that is the user's own code. z and the energy keep their dtype. The float64 parts are computed on the CPU,
+        because MPS has no float64.
+
+        Float64 matters for attributes with a small standard deviation. The attribute `skin_tone` of the packaged model
+        has 0.0012: if its energy is some tens of nats, a difference of 1e-7 in the predicted mean is 1e-3 nats.
         """
         z, encode = _latents(self, 1), self.encode
-        double = _To(torch.device("cpu"), torch.float64)
+        double = _converted(torch.device("cpu"), torch.float64)
         if not isinstance(encode, Called):
             encode = nn.Sequential(double, copy.deepcopy(encode).cpu().double())
-        heads = nn.Sequential(double, copy.deepcopy(self.heads).cpu().double(), _To(z.device, z.dtype))
+        heads = nn.Sequential(double, copy.deepcopy(self.heads).cpu().double(), _converted(z.device, z.dtype))
         return EnergyModule(encode, heads, self.rule, self.metadata).eval()
 
     def to_onnx(self, path: str | Path) -> Path:
         """Write the energy as an ONNX model, with input `z` (batch, z_dim), output `energy` (batch,) and the metadata.
 
-        The file takes its place once onnxruntime computes the energies of `in_float64` from it, up to rounding, for 256
-        latents of the prior.
+        The model is checked before the file appears at `path`: for 256 latents of the prior, onnxruntime must compute
+        the energies of `in_float64`, up to rounding.
 
         Args:
-            path: of the file, which ends in .onnx.
+            path: where to write the file; its name ends in .onnx.
 
         Returns:
-            The path.
+            `path` as a `Path`.
 
         Raises:
-            ArgumentError: onnx or onnxruntime is missing; the path cannot be written; the code of somebody's generator
-                has an operation that ONNX does not have; or the file gives other energies than this module.
+            ArgumentError: onnx or onnxruntime is missing; the name of the file does not end in .onnx, or the file
+                cannot be written; a generator of the user's own code has an operation that ONNX does not have; or the
+                model gives other energies than `in_float64`.
         """
         path = as_path(path)
         if path.suffix != ".onnx":
@@ -133,11 +137,12 @@ class EnergyModule(nn.Module):
 
 
 class Called(nn.Module):
-    """A function as a module; the tensors of `owner` are parts of it.
+    """A function as a torch module.
 
     Args:
-        function: of a batch, row by row.
-        owner: the module whose method it is, if it is one.
+        function: function from a batch to a result for each row, which depends on that row alone.
+        owner: the module that has the function as a method; `None` for other functions. The parameters and buffers of
+            `owner` become parameters and buffers of the new module.
     """
 
     def __init__(self, function: Callable[[Tensor], Tensor], owner: nn.Module | None = None) -> None:
@@ -145,23 +150,25 @@ class Called(nn.Module):
         self.function, self.owner = function, owner
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the value of the function."""
+        """Return `function(x)`."""
         return self.function(x)
 
 
-class _To(nn.Module):
-    """The function that moves a tensor to a device and converts it to a dtype."""
+def _converted(device: torch.device, dtype: torch.dtype) -> Called:
+    """Return a module that moves its input to a device and converts it to a dtype."""
+    return Called(partial(_moved, device, dtype))
 
-    def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
-        super().__init__()
-        self.device, self.dtype = device, dtype
 
-    def forward(self, x: Tensor) -> Tensor:
-        return x.to(self.device, self.dtype)
+def _moved(device: torch.device, dtype: torch.dtype, x: Tensor) -> Tensor:
+    return x.to(device, dtype)
+
+
+def _zero(latent: Tensor) -> Tensor:
+    return torch.zeros_like(latent[:, 0])
 
 
 class _Heads(nn.Module):
-    """Heads as one module, from latents to outputs."""
+    """Several heads as one module, from latents (batch, latent_dim) to outputs of all heads (batch, outputs)."""
 
     bias: Tensor
 
@@ -179,7 +186,11 @@ class _Heads(nn.Module):
 
 
 class _Network(nn.Module):
-    """The networks of a group of heads, up to what they add to the outputs."""
+    """The networks of several heads as one module, from latents (batch, latent_dim) to (batch, outputs).
+
+    Heads with networks of the same sizes are a group (`group`). The outputs of `_Heads` are the sum over all groups,
+    plus a bias.
+    """
 
     def __init__(self, group: Any) -> None:
         super().__init__()
@@ -192,12 +203,14 @@ class _Network(nn.Module):
         x = self.first(latent)
         if self.deeper:
             x = self.deeper(x.unflatten(1, (self.heads, -1)).transpose(0, 1)).transpose(0, 1).flatten(1)
-        result: Tensor = self.out(x)
-        return result
+        return cast(Tensor, self.out(x))
 
 
 class _OfCircuit(nn.Module):
-    """From rows (batch, rows) to the energy of a circuit; see `LeafEnergies` and `CircuitFold`."""
+    """Module from rows (batch, rows) to the energy of a circuit (batch,).
+
+    Rows are the numbers from which the energies of leaves are computed, such as logits; see `LeafEnergies`.
+    """
 
     widths: Tensor
 
@@ -209,22 +222,31 @@ class _OfCircuit(nn.Module):
 
     def forward(self, rows: Tensor) -> Tensor:
         logits, tails, middles, classes = rows.t().split(self.sizes)
-        found = []
+        values = []
         if self.counts[CLASSES]:
             outside, inside = torch.logsumexp(classes.reshape(self.shape), 0)
             logits = torch.cat([logits, outside - inside]) if self.counts[YES_NO] else outside - inside
         if self.counts[YES_NO] or self.counts[CLASSES]:
-            found.append(-F.softplus(logits))
+            values.append(-F.softplus(logits))
         if self.counts[TAIL]:
-            found.append(log_cdf(tails))
+            values.append(log_cdf(tails))
         if self.counts[INTERVAL]:
-            found.append(log_interval(middles, self.widths))
-        values: Tensor = self.nodes(torch.cat(found))
-        return -values[-1]
+            values.append(log_interval(middles, self.widths))
+        return -cast(Tensor, self.nodes(torch.cat(values)))[-1]
 
 
 class _Nodes(nn.Module):
-    """Adds the values of nodes of one kind and width to the table of all values so far, (rows, batch)."""
+    """Module that computes several nodes of a circuit: they have the same type and number of children.
+
+    The input is a table of values, (rows, batch), with a row for each node that was computed before. The output is the
+    table extended by a row for each of these nodes.
+
+    Args:
+        kind: type of the nodes.
+        children: for each node, the rows of its children in the table.
+        factors: for each node, its `factor`; empty if nodes of this type have no factor.
+        first: number of rows of the input; not used.
+    """
 
     rows: Tensor
     factors: Tensor
@@ -243,46 +265,56 @@ class _Nodes(nn.Module):
         return torch.cat([values, node_values(self.kind, x, self.factors, log1p, expm1)])
 
 
-class _OfPredictions(nn.Module):
-    """From the outputs of heads to minus a value of their predictions."""
+def _of_predictions(log_value: Callable[[Predictions], Tensor], raw: RawOutputs) -> Called:
+    """Return a module from outputs of heads, (batch, outputs), to minus a function of the predictions, (batch,).
 
-    def __init__(self, log_value: Callable[[Predictions], Tensor], raw: RawOutputs) -> None:
-        super().__init__()
-        self.log_value, self.specs = log_value, raw.specs
-        self.std = {name: std.item() for name, std in raw.std.items()}
+    Args:
+        log_value: the function of the predictions.
+        raw: the heads; this decides how outputs are turned into predictions.
+    """
+    std = {name: deviation.item() for name, deviation in raw.std.items()}
+    return Called(partial(_minus, log_value, raw.specs, std))
 
-    def forward(self, outputs: Tensor) -> Tensor:
-        return -self.log_value(split_outputs(outputs, self.specs, self.std))
+
+def _minus(log_value: Callable[[Predictions], Tensor], specs: Any, std: Any, outputs: Tensor) -> Tensor:
+    return -log_value(split_outputs(outputs, specs, std))
 
 
 class _OfJoint(nn.Module):
-    """From the rows of a circuit and the outputs of heads, side by side, to a joint energy."""
+    """Module that computes the energy under `jem` semantics: the energy of a circuit, plus a term in the logits.
 
-    def __init__(self, circuit: _OfCircuit, log_mass: _OfPredictions, rows: int) -> None:
+    Args:
+        circuit: module from rows to the energy of the circuit.
+        log_mass: module from outputs of the heads to the further term.
+        rows: number of rows. They are the first columns of the input; the other columns are outputs of the heads.
+    """
+
+    def __init__(self, circuit: _OfCircuit, log_mass: Called, rows: int) -> None:
         super().__init__()
         self.circuit, self.log_mass, self.rows = circuit, log_mass, rows
 
     def forward(self, x: Tensor) -> Tensor:
-        energy: Tensor = self.circuit(x[:, : self.rows]) + self.log_mass(x[:, self.rows :])
-        return energy
-
-
-class _AlwaysTrue(nn.Module):
-    """The energy of a query that is always true."""
-
-    def forward(self, latent: Tensor) -> Tensor:
-        return torch.zeros_like(latent[:, 0])
+        return cast(Tensor, self.circuit(x[:, : self.rows]) + self.log_mass(x[:, self.rows :]))
 
 
 def _latents(energy: EnergyModule, count: int) -> Float[Tensor, "count z_dim"]:
-    """Return latents of the prior, the same in every call, in the dtype and on the device of an energy."""
+    """Return `count` latents from the prior, the same in every call, with the dtype and on the device of `energy`."""
     tensors = (tensor for tensor in (*energy.parameters(), *energy.buffers()) if tensor.is_floating_point())
     z = torch.randn(count, int(energy.metadata["z_dim"]), generator=torch.Generator().manual_seed(0))
     return z.to(next(tensors, z))
 
 
 def _check_saved(energy: EnergyModule, z: Float[Tensor, "batch z_dim"], path: Path) -> None:
-    """Check that onnxruntime computes the energies of a module from an ONNX model of it."""
+    """Check that onnxruntime, with the ONNX model at `path`, computes the energies of a module.
+
+    Args:
+        energy: the module.
+        z: latents for which energies are compared.
+        path: the file of the ONNX model.
+
+    Raises:
+        ArgumentError: onnxruntime is missing, cannot compute the model, or gives other energies.
+    """
     runtime = import_optional("onnxruntime", "an ONNX model is checked with the package onnxruntime", _INSTALL)
     with torch.no_grad():
         expected = energy(z).cpu()
@@ -292,54 +324,48 @@ def _check_saved(energy: EnergyModule, z: Float[Tensor, "batch z_dim"], path: Pa
         session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         actual = torch.from_numpy(session.run(["energy"], {"z": z.cpu().numpy()})[0])
     except Exception as error:  # its errors have no base class of their own
-        _raise_if_memory(error)
         raise ArgumentError(
             f"onnxruntime cannot compute the ONNX model of this energy: {_first_line(error)}",
-            hint="torch.export writes what ONNX cannot; energies in float32 are those that onnxruntime knows best",
+            hint="torch.export writes what ONNX cannot",
         ) from error
-    same = torch.isclose(actual, expected, rtol=_TOLERANCE, atol=_TOLERANCE, equal_nan=True)
-    if not same.all():
-        first = int((~same).nonzero()[0])
+    differing = (~torch.isclose(actual, expected, rtol=_TOLERANCE, atol=_TOLERANCE, equal_nan=True)).nonzero()[:, 0]
+    if len(differing):
         raise ArgumentError(
-            f"the ONNX model gives other energies than torch for {int((~same).sum())} of {len(z)} latents of the "
-            f"prior: {actual[first]:g} in place of {expected[first]:g} nats",
+            f"the ONNX model gives other energies than torch for {len(differing)} of {len(z)} latents of the "
+            f"prior: {actual[differing[0]]:g} in place of {expected[differing[0]]:g} nats",
             hint="exporting follows one call: a generator whose code branches on numbers of z has to do without",
         )
 
 
-def _raise_if_memory(error: Exception) -> None:
-    if "bad_alloc" in str(error):
-        raise MemoryError from error
-
-
 def _first_line(error: Exception) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
+    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def _onnx_model(energy: EnergyModule, z: Float[Tensor, "batch z_dim"]) -> Any:
-    """Return the ONNX model of an energy, by tracing a call."""
+    """Return the ONNX model of an energy. It is made by recording the operations of a call with the latents z.
+
+    Raises:
+        ArgumentError: onnx is missing, or the energy has an operation that ONNX does not have.
+    """
     onnx = import_optional("onnx", "an ONNX model needs the package onnx", _INSTALL)
     # The exporter by tracing is in every torch since 2.2; the newer one needs a further package.
     write: Any = torch.onnx.export
-    older = {"dynamo": False} if "dynamo" in inspect.signature(write).parameters else {}
+    options: dict[str, Any] = {"dynamo": False} if "dynamo" in inspect.signature(write).parameters else {}
+    options |= {"input_names": ["z"], "output_names": ["energy"], "opset_version": OPSET}
+    options |= {"dynamic_axes": {"z": {0: "batch"}, "energy": {0: "batch"}}}
     data = io.BytesIO()
-    axes = {"z": {0: "batch"}, "energy": {0: "batch"}}
-    printing, torch_c = "_jit_onnx_log", cast(Any, torch)._C
-    printed = getattr(torch_c, printing, None)
+    torch_c = cast(Any, torch)._C
+    printed = getattr(torch_c, "_jit_onnx_log", None)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it calls itself old, and says which branches it follows
-        setattr(torch_c, printing, lambda *_: None)  # where it fails it prints the whole graph, whatever its settings
+        torch_c._jit_onnx_log = lambda *_: None  # where it fails it prints the whole graph, whatever its settings
         try:
-            write(
-                energy, (z,), data, input_names=["z"], output_names=["energy"], dynamic_axes=axes,
-                opset_version=OPSET, **older,
-            )  # fmt: skip
+            write(energy, (z,), data, **options)
         except (torch.onnx.errors.OnnxExporterError, RuntimeError) as error:
-            _raise_if_memory(error)
             raise ArgumentError(
                 f"this energy cannot be written as ONNX: {_first_line(error)}",
                 hint="all energies with generators of this library can; torch.export takes more",
             ) from error
         finally:
-            setattr(torch_c, printing, printed)
+            torch_c._jit_onnx_log = printed
     return onnx.load_model_from_string(data.getvalue())

@@ -1,8 +1,8 @@
-"""The `lace` semantics: the rules published with LACE, kept to reproduce the paper and to compare with it.
+"""The `lace` semantics: the rules of the paper on LACE, to reproduce the paper and to compare with it.
 
-Nie, Vahdat, Anandkumar: Controllable and Compositional Generation with Latent-Space Energy-Based Models (2021,
-arXiv 2110.10873). A part of a query has a value, higher where it holds; the energy is the root's negative. As
-published:
+The paper is Nie, Vahdat, Anandkumar: Controllable and Compositional Generation with Latent-Space Energy-Based Models
+(2021, arXiv 2110.10873). Each part of a query has a value, which is higher where the part holds. The energy is minus
+the value of the whole query. The rules of the paper:
 
 | part | value |
 |---|---|
@@ -10,27 +10,30 @@ published:
 | categorical `=` | log-softmax of the class |
 | continuous | `-(mean - target)^2 / (2 sigma^2)`, sigma = 0.1: a Gaussian's exponent, so 0 at the target |
 | AND | sum |
-| OR | `log(20 exp(left) + exp(right))`, folded from the left, so it does not commute |
-| NOT | `-alpha * value`, alpha = min(1, 0.1 / abs(value)), through which no gradient flows |
+| OR | `log(20 exp(left) + exp(right))`, applied from left to right, so that the order of operands matters |
+| NOT | `-alpha * value`, alpha = min(1, 0.1 / abs(value)); in the gradient alpha is a constant |
 
-The tree is taken as written: no law of logic is applied (but as a tree `a OR (b OR c)` already is one OR of three).
-What the paper has no rule for is expressed in what it has:
+The rules are applied to the tree of the query as it is written; no law of logic is used to change it. (But the parser
+makes one OR of three operands from `a OR (b OR c)`.) The paper has no rules for the following parts, so they are
+expressed by other parts:
 
 | part | here |
 |---|---|
-| `IN {a, b}` | OR of the classes as written; `!=`, `NOT IN`: NOT of that |
+| `IN {a, b}` | OR of the classes in the order of the text |
+| `!=`, `NOT IN` | NOT of the same condition with `=` or `IN` |
 | `value +- tolerance` | the target is the value; the tolerance is not used |
-| interval | the target is the nearest point of the interval, so 0 inside it |
+| interval | the target is the point of the interval that is nearest to the mean, so the value is 0 inside it |
 | a IMPLIES b | NOT a OR b |
-| a XOR b | (a AND NOT b) OR (NOT a AND b), folded from the left |
-| a IFF b | (a AND b) OR (NOT a AND NOT b), folded from the left |
-| AT LEAST k | OR over the groups of k operands of the AND of the group; AT MOST k is NOT AT LEAST k + 1 |
-| EXACTLY k | OR over the groups of k operands of the AND of the group and of NOT each other |
+| a XOR b | (a AND NOT b) OR (NOT a AND b); more operands are joined from left to right |
+| a IFF b | (a AND b) OR (NOT a AND NOT b); more operands are joined from left to right |
+| AT LEAST k | OR over all groups of k operands: for each group, the AND of its operands |
+| AT MOST k | NOT AT LEAST k + 1 |
+| EXACTLY k | OR over all groups of k operands: for each group, the AND of its operands and of NOT x for all others x |
 | ALL, ANY, NONE | AND, OR, NOT OR |
 | weight | multiplies the value |
-| TRUE, FALSE | removed before anything else |
+| TRUE, FALSE | removed before the rules are applied |
 
-The sum of exponentials is computed without underflow, which the published code does not guard against.
+The logarithm of OR is computed without underflow, which the code of the paper's authors does not prevent.
 """
 
 from __future__ import annotations
@@ -39,7 +42,6 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 from itertools import combinations
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -62,25 +64,30 @@ from energyql.language import (
     Weight,
     predicates,
 )
-from energyql.language.expr import Kernel, Node
+from energyql.language.expr import Kernel
 from energyql.language.rewrite import definition, fold_constants
 from energyql.numerics.shapes import Float
 from energyql.vocabulary import AttributeSpec
 
 SIGMA = 0.1
-"""Standard deviation of the Gaussian around a continuous target, in the attribute's own units."""
+"""Standard deviation of the Gaussian around the target of a continuous attribute, in the units of the attribute."""
 LEFT_WEIGHT = 20.0
 """Weight of the left operand of an OR, relative to the right one."""
 NOT_LIMIT = 0.1
-"""Largest absolute value of a NOT, in nats."""
+"""Largest absolute value, in nats, that the value of a NOT can have."""
 MAX_GROUPS = 4096
-"""Most groups of operands that one cardinality may expand to."""
+"""Most groups of operands that one count may have: `AT LEAST 3 OF` ten operands has 120 groups of three operands."""
 
 _FINITE = 1e30  # -infinity times the alpha of a NOT would be NaN
 
 
 class LaceRule:
-    """The `EnergyRule` that evaluates the published rules on the tree."""
+    """The `EnergyRule` of the `lace` semantics: the rules of the paper on LACE, applied to the tree of a query.
+
+    Attributes:
+        expr: the query without constants.
+        attributes: names of the attributes of `expr`, in the vocabulary's order.
+    """
 
     is_probability = False
     has_floor = True
@@ -90,14 +97,17 @@ class LaceRule:
         self.attributes = attributes
 
     def log_value(self, predictions: Predictions) -> Float[Tensor, " batch"]:
-        """Return the value of the root, in nats, higher is better; it can be above 0."""
+        """Return the value of the query, `(batch,)`, in nats, higher is better; it can be above 0.
+
+        `predictions` has the predictions of each of `attributes`.
+        """
         return self.expr.evaluate(_Published(predictions))
 
     def draw(self) -> None:
         """Return `None`: there is no circuit to draw, because the rules apply to the tree."""
 
     def explain(self) -> str:
-        """Return the rules, applied to this tree, as indented text."""
+        """Return indented text with one line for each node of the query's tree: the rule that gives its value."""
         lines: list[str] = self.expr.fold(
             lambda node, parts: [_rule_of(node), *("  " + line for part in parts for line in part)]
         )
@@ -107,11 +117,15 @@ class LaceRule:
 
 
 def compile_lace(expr: Expr, vocabulary: Mapping[str, AttributeSpec]) -> LaceRule:
-    """Prepare a bound query for the published rules.
+    """Compile a query under the `lace` semantics.
+
+    Args:
+        expr: the query, as `bind` returned it.
+        vocabulary: the attributes that the query may use.
 
     Raises:
-        Contradiction: what remains after folding constants is FALSE.
-        LimitError: a cardinality expands to more than `MAX_GROUPS` groups.
+        Contradiction: the query is FALSE after the removal of constants, as `smile AND FALSE` is.
+        LimitError: a count, such as `AT LEAST 3 OF (...)`, has more than 4096 groups of operands.
     """
     folded = fold_constants(expr)
     if folded == Constant(False):
@@ -128,12 +142,15 @@ def compile_lace(expr: Expr, vocabulary: Mapping[str, AttributeSpec]) -> LaceRul
 
 
 def log_or(left: Float[Tensor, "*shape"], right: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Return the published OR: `log(20 exp(left) + exp(right))`."""
+    """Return the value of an OR from the values of two operands, elementwise: `log(20 exp(left) + exp(right))`."""
     return torch.logsumexp(torch.stack([left + math.log(LEFT_WEIGHT), right]), 0)
 
 
 def negated(value: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Return the published NOT: `-alpha * value`, alpha = min(1, 0.1 / abs(value)), a constant in the gradient."""
+    """Return the value of a NOT from the value of its operand: `-alpha * value`, alpha = min(1, 0.1 / abs(value)).
+
+    It is computed elementwise. In the gradient alpha is a constant.
+    """
     value = value.clamp(-_FINITE, _FINITE)
     size = value.detach().abs()
     alpha = NOT_LIMIT / size.clamp(min=NOT_LIMIT)  # the minimum with 1, without dividing by 0
@@ -141,12 +158,12 @@ def negated(value: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
 
 
 class _Published(Kernel[Tensor]):
-    """The rules of the table: values, (batch,), in nats, higher where a part holds."""
+    """The `Kernel` with the rules of the paper on LACE. Its values are tensors (batch,), higher where a part holds."""
 
     def __init__(self, predictions: Predictions) -> None:
         self._predictions = predictions
 
-    def leaf(self, node: Node[Any]) -> Tensor:
+    def leaf(self, node: Expr) -> Tensor:
         if isinstance(node, Constant):  # only TRUE on its own is left, and it depends on nothing
             return torch.zeros(())
         assert isinstance(node, Predicate)

@@ -1,4 +1,4 @@
-"""Energies of attributes that are read off the picture of a latent, and so depend on the generator."""
+"""Energies that are computed from the pictures that a generator draws from latents, not from the latents alone."""
 
 from __future__ import annotations
 
@@ -11,40 +11,42 @@ import torch
 from torch import Tensor
 
 from energyql.attributes.bank import Bank
-from energyql.energy.circuit import CircuitRule
+from energyql.energy.circuit import EnergyRule
 from energyql.energy.query_energy import Encode, Predict, QueryEnergy, check_predictions, least_energy
-from energyql.energy.rule import EnergyRule
 from energyql.errors import ArgumentError
-from energyql.kinds import KINDS
 from energyql.numerics.linear import few_sizes, in_batches
 from energyql.numerics.pullback import by_autograd, pullback_of
 from energyql.numerics.shapes import Float
 
 Draw = Callable[[Tensor, Tensor], Tensor]
-"""Function from w, and the indices of the samples in their run, (batch,), to pictures in [-1, 1]."""
+"""Function from latents w (batch, ...), and the indices of the samples in their run (batch,), to pictures with values
+in [-1, 1], (batch, channels, height, width). The indices decide the random noise in them."""
 NO_GRADIENT = "this energy has no gradient, because it is a function without one that reads the pictures"
 WITHOUT_GRADIENT = 'draw with sampler="slice", or --sampler slice, which needs none; or let a torch module read them'
 REALISM_PILOT = 32
-"""Number of pictures from which a discriminator's largest logit is estimated."""
+"""Number of pictures from which the largest logit of a discriminator is estimated."""
 PIXELS_AT_ONCE, WITH_GRADIENT_AT_ONCE = 1 << 20, 1 << 18
-"""Pixels that are drawn together, without and (on a GPU) with gradients: 16 and 4 pictures of 256 x 256."""
+"""Most pixels that are drawn together. Without gradients these are 16 pictures of 256 x 256 pixels; with gradients, on
+a GPU, 4 such pictures."""
 
 
 class PictureEnergy:
-    """`E(z)` in nats of attributes that are read off the picture of z, lower is better. An `Energy`.
+    """An energy of z that is computed from the picture of z, in nats, lower is better.
 
-    An evaluation draws the picture: it is one call of the generator, and about as much again with the gradient, which
-    autograd takes back through the network that reads the picture and through the generator. Pictures are drawn in
-    batches that fit into memory. On a CPU they are read, and followed back, one by one, which takes no longer: networks
-    round differently in batches of another size, and a sample must not depend on its batch.
+    An evaluation calls the generator. With the gradient it takes about twice as long, because autograd differentiates
+    the generator and the energy of the picture. Pictures are drawn in batches that fit into memory.
+
+    On a CPU, `of_pictures` and gradients are computed for one picture at a time, which takes no longer. The reason:
+    networks round differently in batches of other sizes, and the bits of a sample must not depend on the
+    other samples in its batch.
 
     Args:
         encode: function from z `(batch, z_dim)` to w `(batch, ...)`.
         draw: function from w, and the indices of the samples in their run, to pictures.
-        of_pictures: function from pictures to their energies, (batch,).
-        of_latents: an energy of z that is added; `None` for none.
+        of_pictures: function from pictures to their energies, (batch,), in nats.
+        of_latents: an energy of z that is added to the energy of the picture; `None` to add nothing.
         gradient: whether autograd can differentiate `draw` and `of_pictures`.
-        least: see `Energy`.
+        least: the least energy that a latent can reach, in nats; -infinity if there is no lower bound.
     """
 
     costly, surrogate = True, None
@@ -67,11 +69,11 @@ class PictureEnergy:
 
     @torch.no_grad()
     def __call__(self, z: Tensor, rows: Tensor | None = None) -> Tensor:
-        """Return the energy of each sample, `(batch,)`, in nats, without a graph.
+        """Return the energy of each latent, `(batch,)`, in nats; autograd cannot differentiate it.
 
         Args:
             z: `(batch, z_dim)`, floating point.
-            rows: indices of the samples in their run, (batch,), for `draw`; all 0 by default.
+            rows: indices of the samples in their run, (batch,), which `draw` takes; all 0 by default.
         """
         w, rows = self._encoded(z, rows)
         parts = [self._read(self.draw(w[part], rows[part])) for part in self._parts(w, rows, PIXELS_AT_ONCE)]
@@ -80,10 +82,14 @@ class PictureEnergy:
 
     @torch.no_grad()
     def gradient(self, z: Tensor, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return the energy and its gradient with respect to z, both detached; arguments as for a call.
+        """Return the energy, `(batch,)`, in nats, and its gradient with respect to z, `(batch, z_dim)`, both detached.
+
+        Args:
+            z: `(batch, z_dim)`, floating point.
+            rows: indices of the samples in their run, (batch,), which `draw` takes; all 0 by default.
 
         Raises:
-            ArgumentError: the argument `gradient` was false, or autograd finds no path from the energy back to z.
+            ArgumentError: this energy was made with `gradient=False`, or autograd finds no path from the energy to z.
         """
         if not self.has_gradient:
             raise ArgumentError(NO_GRADIENT, hint=WITHOUT_GRADIENT)
@@ -114,7 +120,10 @@ class PictureEnergy:
         return (in_batches(lambda part: (self.encode(part),), z, few_sizes(len(z)))[0] if len(z) else z), rows
 
     def _parts(self, w: Tensor, rows: Tensor, pixels: int) -> list[slice]:
-        """Return the rows of w that are drawn together."""
+        """Return slices of the batch. The pictures of a slice, drawn together, have at most `pixels` pixels in all.
+
+        A slice of one picture may have more pixels. `w` and `rows` are the arguments of `draw` for the whole batch.
+        """
         if self._pixels is None and len(w):
             self._pixels = math.prod(self.draw(w[:1], rows[:1]).shape[-2:])  # one picture shows how many fit
         size = max(1, pixels // (self._pixels or 1))
@@ -130,10 +139,16 @@ class PictureEnergy:
 
 
 def energy_of_pictures(rule: EnergyRule, predict: Predict, pictures: Tensor) -> Float[Tensor, " batch"]:
-    """Return the energy of a query on pictures, (batch,), in nats, by the predictions of a reader.
+    """Return the energy of a query for each picture, (batch,), in nats.
+
+    Args:
+        rule: the compiled query.
+        predict: function from pictures and names of attributes to predictions of these attributes.
+        pictures: (batch, channels, height, width), with values in [-1, 1].
 
     Raises:
-        ArgumentError: a prediction has a wrong shape, dtype or device.
+        ArgumentError: a prediction is missing, or has a wrong shape, dtype or device; or autograd follows `pictures`,
+            and a prediction does not depend on them by operations that autograd can differentiate.
     """
     if not rule.attributes:  # always true
         return pictures.new_zeros(len(pictures))
@@ -145,10 +160,17 @@ def energy_of_pictures(rule: EnergyRule, predict: Predict, pictures: Tensor) -> 
 
 
 def check_followed(values: Tensor, pictures: Tensor, what: str) -> None:
-    """Check that autograd, if it is on, finds a path from the output of `what` to the pictures.
+    """Check that autograd can differentiate `values` with respect to `pictures`, if it follows `pictures`.
+
+    Without this check the gradient could be wrong, because a term without a gradient counts as constant.
+
+    Args:
+        values: numbers that were computed from the pictures.
+        pictures: the pictures.
+        what: what the error message calls the function that computed `values`.
 
     Raises:
-        ArgumentError: there is no path; without this check the gradient would be wrong.
+        ArgumentError: autograd cannot differentiate `values`.
     """
     if torch.is_grad_enabled() and pictures.requires_grad and not values.requires_grad:
         raise ArgumentError(
@@ -158,15 +180,16 @@ def check_followed(values: Tensor, pictures: Tensor, what: str) -> None:
 
 
 def reader_energy(rule: EnergyRule, bank: Bank, encode: Encode, draw: Draw) -> PictureEnergy:
-    """Return the energy of a query whose attributes are read off pictures; arguments as for `PictureEnergy`."""
-    numbers = [name for name in rule.attributes if KINDS[bank.vocabulary[name].kind].numeric]
-    least = 0.0
-    if not rule.has_floor:
-        least = -math.inf
-    elif isinstance(rule, CircuitRule) and all(name in bank.std for name in numbers):
-        least = least_energy(rule, bank.std)
+    """Return the energy of a query whose attributes are predicted from pictures.
+
+    Args:
+        rule: the compiled query.
+        bank: the attributes, with a method that predicts them from pictures.
+        encode: function from z `(batch, z_dim)` to w `(batch, ...)`.
+        draw: function from w, and the indices of the samples in their run, to pictures.
+    """
     read = partial(energy_of_pictures, rule, bank.predict)
-    return PictureEnergy(encode, draw, read, gradient=bank.gradient, least=least)
+    return PictureEnergy(encode, draw, read, gradient=bank.gradient, least=least_energy(rule, bank.std))
 
 
 @torch.no_grad()
@@ -174,41 +197,41 @@ def with_realism(
     energy: QueryEnergy | PictureEnergy, discriminator: Callable[[Tensor], Tensor], weight: float, encode: Encode,
     draw: Draw, pilot: Float[Tensor, "n z_dim"],
 ) -> PictureEnergy:  # fmt: skip
-    """Return an energy with one more term: E(z) + weight (m - log(D / (1 - D)) of the picture), in nats.
+    """Return an energy with one more term, which is smaller for pictures that look real.
 
-    Under the Gaussian prior that is the energy of Che et al. 2020 (arXiv 2003.06060) at weight 1. The constant m, the
-    largest logit of the pictures of a `pilot`, makes it at least 0 for nearly all pictures, as rejection needs it;
-    samplers count those that look more real as equally real.
+    The result is E(z) + weight * (m - logit), in nats. E is `energy`. The logit is log(D / (1 - D)) for the picture of
+    z, where D is the probability that the picture is real, by a discriminator. With the Gaussian prior and weight 1
+    this is the energy of Che et al. 2020 (arXiv 2003.06060).
+
+    The constant m is the largest logit of the pictures of `pilot`. With m the new term is at least 0 for nearly all
+    pictures, which rejection sampling needs. Samplers treat pictures with a larger logit as if their logit were m.
 
     Args:
-        energy: energy of the query.
-        discriminator: function from pictures to log(D / (1 - D)), (batch,) or (batch, 1).
-        weight: above 0.
-        encode: as for `PictureEnergy`.
-        draw: as for `PictureEnergy`.
-        pilot: draws from the prior, the same in every run.
+        energy: the energy of the query.
+        discriminator: function from pictures to their logits, (batch,) or (batch, 1).
+        weight: factor of the new term, above 0.
+        encode: function from z `(batch, z_dim)` to w `(batch, ...)`.
+        draw: function from w, and the indices of the samples in their run, to pictures.
+        pilot: latents from the prior; they must be the same in every run, so that m is the same.
 
     Raises:
-        ArgumentError: the discriminator returns another shape, or numbers that are not finite; when gradients are
-            followed, autograd finds no way through it.
+        ArgumentError: the discriminator returns another shape, or the largest logit is not finite. When the new energy
+            is evaluated, it raises this error for a wrong shape too; and its gradient raises it if autograd cannot
+            differentiate the discriminator.
     """
 
     def logits(pictures: Tensor) -> Tensor:
-        found = discriminator(pictures)
-        shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        values = discriminator(pictures)
+        shape = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
         if shape not in ((len(pictures),), (len(pictures), 1)):
-            raise ArgumentError(
-                f"the discriminator returned {shape} for {len(pictures)} pictures",
-                hint="it must return a tensor with one logit per picture, log(D / (1 - D))",
-            )
-        check_followed(found, pictures, "the discriminator")
-        return found.reshape(-1).to(pictures)
+            expected = "it must return a tensor with one logit per picture, log(D / (1 - D))"
+            raise ArgumentError(f"the discriminator returned {shape} for {len(pictures)} pictures", hint=expected)
+        check_followed(values, pictures, "the discriminator")
+        return values.reshape(-1).to(pictures)
 
     most = -PictureEnergy(encode, draw, lambda pictures: -logits(pictures))(pilot).min()
     if not most.isfinite():
-        raise ArgumentError(
-            f"the discriminator returned {most.item()} for pictures of the prior", hint="its logits must be finite"
-        )
+        raise ArgumentError(f"the discriminator returned {most.item()} for pictures of the prior")
     of_latents, own = (energy, None) if isinstance(energy, QueryEnergy) else (energy.of_latents, energy.of_pictures)
 
     def of_pictures(pictures: Tensor) -> Tensor:

@@ -1,53 +1,57 @@
 """The `product` semantics: negation normal form, then AND = sum and OR = log-sum-exp, with no decision diagram.
 
-This is the plain reading of "AND adds energies, OR is a log-sum-exp, NOT negates". It is not a probability: an OR
-counts what its branches share as often as they share it, so its value can be above 0 and the energy below 0; and an
-attribute that occurs twice counts twice. In return its size is linear in the query's.
+The result is not a probability. Where several operands of an OR hold, the OR counts each of them, so its value can be
+above 0 and the energy below 0. An attribute that occurs twice counts twice. In return the circuit is small: without
+counts such as `AT LEAST 2 OF`, its size is linear in the size of the query.
 
-XOR, IFF and IMPLIES are lowered to these (`energyql.language.expr.Kernel`): `a XOR b` chooses between NOT b and b by a.
-Every node has two values, its own and its negation's, so that pushing NOT to the leaves takes no expansion:
+XOR, IFF and IMPLIES are expressed by AND, OR, NOT and choices: `a XOR b` is the choice "NOT b where a holds, else b".
+Two values are computed for each node of the query: that of the node, and that of its negation. NOT swaps the two, so no
+NOT has to be moved to the attributes:
 
 | node | value | value of its negation |
 |---|---|---|
-| literal | log P(cells) | log P(the other cells) |
+| predicate | log P(values that satisfy it) | log P(all other values) |
 | AND | sum | log-sum-exp of negations |
 | OR | log-sum-exp | sum of negations |
 | choice between b and c by a | OR of (a, b), (not a, c) | OR of (a, not b), (not a, not c) |
-| AT LEAST, AT MOST, EXACTLY | log-sum-exp over the allowed truth assignments of the operands | over the others |
+| AT LEAST, AT MOST, EXACTLY | log-sum-exp over allowed truth values of the operands | log-sum-exp over the others |
 | weight w | w times the value | w times the negation's value |
 
-The assignments of a cardinality are summed by dynamic programming over counts, not listed. A weight passes through
-NOT: `NOT (2 * a)` is `2 * NOT a` here, while `exact` takes the complement of the weighted predicate.
+A log-sum-exp over truth values is computed by dynamic programming over the number of true operands. A weight can be
+exchanged with a NOT: `NOT (2 * a)` is `2 * NOT a` here, while under `exact` it has the probability 1 - P(a)^2.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from energyql.energy.circuit import CircuitRule
 from energyql.errors import Contradiction
 from energyql.kinds import CellSet
 from energyql.language import Constant, Expr, Predicate
-from energyql.language.expr import Kernel, Node, allowed_counts
-from energyql.logic.circuit import Circuit
-from energyql.logic.nodes import CircuitBuilder, Leaf, Ref, holds, partition, predicate_cells, union
+from energyql.language.expr import Kernel, allowed_counts
+from energyql.logic.circuit import Circuit, CircuitBuilder, Leaf, Ref
+from energyql.logic.diagram import holds, partition, predicate_cells, union
 from energyql.vocabulary import AttributeSpec
 
 Pair = tuple[Ref, Ref]
-"""The value of a part of the query and the value of its negation."""
+"""The value of a part of the query, and the value of the part's negation."""
 
 MAX_NODES = 1_000_000
-"""Most nodes of a circuit; only cardinalities over very many operands need so many (count * size)."""
+"""Most nodes of a circuit. Only a count of very many operands has so many: about the square of their number."""
 
 
 def compile_product(expr: Expr, vocabulary: Mapping[str, AttributeSpec]) -> CircuitRule:
-    """Compile a bound query to the circuit of the table above.
+    """Compile a query under the `product` semantics: AND = sum, OR = log-sum-exp, NOT moved to the attributes.
+
+    Args:
+        expr: the query, as `bind` returned it.
+        vocabulary: the attributes that the query may use.
 
     Raises:
-        Contradiction: what remains after folding constants is FALSE.
-        LimitError: the circuit is too large.
+        Contradiction: the query is FALSE after the removal of constants and of predicates that no value satisfies.
+        LimitError: the circuit needs more than `MAX_NODES` (a million) nodes.
     """
     cells = partition(expr, vocabulary)
     compiler = _Compiler(vocabulary, cells)
@@ -67,7 +71,7 @@ class _Compiler(Kernel[Pair]):
         self._vocabulary = vocabulary
         self._cells = cells
 
-    def leaf(self, node: Node[Any]) -> Pair:
+    def leaf(self, node: Expr) -> Pair:
         if isinstance(node, Constant):
             return node.value, not node.value
         assert isinstance(node, Predicate)
@@ -90,10 +94,8 @@ class _Compiler(Kernel[Pair]):
 
     def choice(self, test: Pair, then: Pair, otherwise: Pair) -> Pair:
         add, either = self.builder.sum, self.builder.log_sum_exp
-        return (
-            either([add([test[0], then[0]]), add([test[1], otherwise[0]])]),
-            either([add([test[0], then[1]]), add([test[1], otherwise[1]])]),
-        )
+        true, false = (either([add([test[0], then[side]]), add([test[1], otherwise[side]])]) for side in (0, 1))
+        return true, false
 
     def count(self, quantifier: str, count: int, values: Sequence[Pair]) -> Pair:
         allowed = allowed_counts(quantifier, count, len(values))

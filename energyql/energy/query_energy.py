@@ -1,8 +1,8 @@
-"""The energy of a query as a differentiable function of the latent, its least value, and its cheap surrogate.
+"""The energy of a query as a differentiable function of a latent; its least value; and a cheap approximation of it.
 
-Heads predict a continuous attribute as a normal with a fixed standard deviation, so an interval that is narrower than a
-few standard deviations is never certain: `0.4 < age < 0.6` with a standard deviation of 0.1 has a probability of at
-most 0.68. The probability of a yes/no or categorical attribute can be arbitrarily near to 1.
+Heads predict a continuous attribute as a normal distribution with a fixed standard deviation. So an interval that is
+narrower than a few standard deviations is never certain: `0.4 < age < 0.6` with a standard deviation of 0.1 has a
+probability of at most 0.68. The probability of a yes/no or categorical attribute can be arbitrarily near to 1.
 """
 
 from __future__ import annotations
@@ -21,40 +21,48 @@ from torch import Tensor
 from energyql.attributes.bank import Bank
 from energyql.attributes.heads import AttributeBank, RawOutputs
 from energyql.attributes.predictions import Continuous, Predictions, split_outputs
-from energyql.energy.circuit import CircuitEnergy, CircuitRule
-from energyql.energy.rule import EnergyRule
+from energyql.energy.circuit import TAIL, CircuitEnergy, CircuitRule, EnergyRule, leaf_kind
 from energyql.errors import ArgumentError
-from energyql.logic.circuit import Circuit
-from energyql.logic.nodes import Leaf
+from energyql.logic.circuit import Circuit, Leaf
 from energyql.numerics.linear import WHOLE_VECTORS, few_sizes, in_batches
 from energyql.numerics.pullback import Convertible, Identity, by_autograd, pullback_of
 from energyql.numerics.shapes import Float
 from energyql.vocabulary import Vocabulary
 
 SURE = 0.9
-"""Probability at which samplers by default take a query to hold; `explain` reports a query that cannot reach it."""
+"""Probability from which samplers by default count a query as satisfied. `explain` reports if none can be."""
 _NEVER = -700.0
-"""Log-probability of a leaf that is false for a candidate."""
+"""Log-probability, in nats, that replaces -infinity in the search for the least energy."""
 _FAR = 40.0
-"""Distance of a candidate mean from the outermost bound, in standard deviations, where only the tail is true."""
+"""The search for the least energy also tries means this many standard deviations below the lowest and above the highest
+bound of an attribute."""
 _MOST_CENTRES = 256
-"""Most candidates for the mean of one attribute."""
+"""Most means in the middle of two bounds that the search for the least energy tries for one attribute."""
 _SWEEPS = 8
 
 
-def least_energy(rule: CircuitRule, std: Mapping[str, Tensor]) -> float:
-    """Return the least energy over all predictions, in nats, at least 0; 0 for a query without narrow intervals.
+def least_energy(rule: EnergyRule, std: Mapping[str, Tensor]) -> float:
+    """Return the least energy, in nats, that a query has for any predictions; -infinity if there is no lower bound.
 
-    The probability is linear in the distribution of each attribute, so it is raised attribute by attribute, from even
-    odds, until nothing changes: the classes one by one, and means in the middle of every two bounds. The best of two
-    orders counts. Some prediction has that energy; rare formulas with several alternatives have one of lower energy.
+    The result is 0 in three cases: the query has no interval with two finite bounds; `std` lacks an attribute that the
+    query compares with a number; or the energy is not -log of a probability (`product`, `lace`). In the last case
+    energies can be below 0.
+
+    Otherwise the result is found by a search. It starts from even odds for each attribute, and sets one attribute after
+    another to the best prediction, until nothing improves. It tries each class, or each mean in the middle of two
+    bounds, and takes the attributes in two orders. There is always a prediction with the energy that is returned. For a
+    few queries with several alternatives there is another prediction with a lower energy.
 
     Args:
-        rule: rule of the query.
-        std: standard deviation of the heads of the continuous attributes, by name.
+        rule: the compiled query.
+        std: for the names of continuous attributes, the standard deviation of their predictions, if it is fixed.
     """
+    if not rule.has_floor:
+        return -math.inf
+    if not isinstance(rule, CircuitRule) or not rule.is_probability or not rule.circuit.has_intervals:
+        return 0.0
     fold = rule.fold
-    if not rule.is_probability or not rule.circuit.has_intervals:
+    if any(leaf_kind(leaf) >= TAIL and leaf.attribute not in std for leaf in fold.leaves):
         return 0.0
     columns = {name: _candidates(name, fold.leaves, rule, std) for name in rule.attributes}
     of = {name: [i for i, leaf in enumerate(fold.leaves) if leaf.attribute == name] for name in rule.attributes}
@@ -79,7 +87,19 @@ def least_energy(rule: CircuitRule, std: Mapping[str, Tensor]) -> float:
 
 
 def _candidates(name: str, leaves: list[Leaf], rule: CircuitRule, std: Mapping[str, Tensor]) -> Tensor:
-    """Return the log-probabilities of an attribute's leaves, (leaves, candidates), for each candidate prediction."""
+    """Return the predictions of one attribute that the search for the least energy tries.
+
+    A prediction is a column of the result: the log-probabilities of the leaves of the attribute, in nats.
+
+    Args:
+        name: the name of the attribute.
+        leaves: the leaves of the circuit, also those of other attributes.
+        rule: the compiled query.
+        std: standard deviations of predictions, by attribute name.
+
+    Returns:
+        (leaves of the attribute, predictions), float64.
+    """
     own = [leaf for leaf in leaves if leaf.attribute == name]
     if name not in std:
         atoms = rule.circuit.cells[name]
@@ -95,18 +115,19 @@ def _candidates(name: str, leaves: list[Leaf], rule: CircuitRule, std: Mapping[s
 
 
 _FLAT = 1e-4
-"""Share of the largest singular value below which a direction of z is ignored."""
+"""Directions of z are ignored if their singular value is less than this share of the largest one."""
 
 
 @dataclass(frozen=True)
 class Surrogate:
-    """The energy of a query by other heads, as a function of v, the part of z that they depend on.
+    """A cheap approximation of the energy of a query, computed by small heads that depend on few directions of z.
 
-    Surrogates are equal if they have the same rule and the same heads.
+    It is a function of v, the coordinates of z along these directions. Two surrogates are equal if they have equal
+    rules and equal heads.
 
     Attributes:
-        rule: the query.
-        bank: heads on z, linear or of one hidden layer, that change along few directions; see `SurrogateHeads`.
+        rule: the compiled query.
+        bank: the small heads, on z: each is linear or has one hidden layer.
     """
 
     rule: EnergyRule
@@ -114,7 +135,7 @@ class Surrogate:
 
     @cached_property
     def basis(self) -> Float[Tensor, "r z_dim"]:
-        """Orthonormal rows that span the directions of z along which the heads change."""
+        """Orthonormal vectors, as rows, that span the directions of z on which the heads of the query depend."""
         heads = [self.bank.heads[name] for name in self.rule.attributes]
         weights = torch.cat([weight for head in heads for weight in (head.skip_weight, head.hidden_weight)])
         rows = F.normalize(weights.cpu().double())  # of numbers in any unit
@@ -124,7 +145,7 @@ class Surrogate:
 
     @cached_property
     def _of_v(self) -> AttributeBank:
-        """The heads as functions of v."""
+        """The heads of the query's attributes, with v in place of z as input."""
         heads = {}
         for name in self.rule.attributes:
             head = self.bank.heads[name]
@@ -134,11 +155,15 @@ class Surrogate:
 
     @torch.no_grad()
     def __call__(self, v: Float[Tensor, "batch r"]) -> Float[Tensor, " batch"]:
-        """Return the energies of v = `basis` z, in nats."""
+        """Return the approximate energy, in nats, of latents z whose coordinates along the rows of `basis` are `v`."""
         return -self.rule.log_value(self._of_v.predict(v, self.rule.attributes))
 
     def lift(self, v: Float[Tensor, "batch r"], z: Float[Tensor, "batch z_dim"]) -> Float[Tensor, "batch z_dim"]:
-        """Return z with its part along the basis replaced by v. A row of the result depends on its own row alone."""
+        """Return the latents `z` with their coordinates along the rows of `basis` replaced by `v`.
+
+        A row of the result depends on the same rows of `v` and `z` only, bit for bit. So a sample does not depend on
+        the other samples in its batch.
+        """
         basis, width = self.basis, v.shape[1]
 
         def replaced(both: Tensor) -> tuple[Tensor]:
@@ -150,26 +175,26 @@ class Surrogate:
         return in_batches(replaced, both, few_sizes(len(both)))[0]
 
 
-_ONE_DEVICE = "move the heads and z to one device and dtype"
-
 Encode = Callable[[Tensor], Tensor]
-"""Function from z `(batch, z_dim)` to w `(batch, ...)`: the generator's mapping network, truncation applied."""
+"""Function from z `(batch, z_dim)` to w `(batch, ...)`: the generator's mapping network, followed by truncation."""
 Predict = Callable[[Tensor, tuple[str, ...]], Predictions]
-"""Function from w and names to the predictions of these attributes."""
+"""Function from w, and names of attributes, to the predictions of these attributes."""
 
 
 class QueryEnergy:
-    """`E(z) = -log P(query | z)` in nats, lower is better, one value per sample.
+    """The energy of a query as a function of z, in nats, lower is better; `-log P(query | z)` under `exact` semantics.
 
-    An evaluation encodes z once and runs the heads of the query's attributes once. With a bank, and an `encode` that is
-    `Differentiable`, energy and gradient cost little more than the matrix products of both. Other torch functions are
-    differentiated by autograd.
+    An evaluation calls `encode` once and computes the heads of the query's attributes once. Gradients of the heads, and
+    of an `encode` that has a method `pullback`, are computed without autograd, in little more time than the matrix
+    products take. Other functions are differentiated by autograd.
 
     Args:
-        rule: rule from `compile_energy_rule`, or a circuit from `compile_query`.
-        encode: function from z `(batch, z_dim)` to w `(batch, ...)`; `Identity()` where the heads read z.
-        predict: an attribute bank, or a function from w and names to the predictions of these attributes.
-        surrogate: function that returns a cheap approximation of this energy; see `Energy`.
+        rule: the compiled query: a rule from `compile_energy_rule`, or a circuit from `compile_query`.
+        encode: function from z `(batch, z_dim)` to w `(batch, ...)`; `Identity()` if z is the input of the heads.
+        predict: an attribute bank; or a function from w, and names of attributes, to the predictions of these
+            attributes.
+        surrogate: function without arguments that returns a cheap approximation of this energy, from which samplers
+            draw proposals; `None` if there is no approximation.
 
     Example:
         >>> energy = QueryEnergy(compile_energy_rule(expr, vocabulary), encoder(generator), bank)  # doctest: +SKIP
@@ -194,35 +219,33 @@ class QueryEnergy:
         self.predict = predict.predict if isinstance(predict, Bank) else predict
         self._pullback = pullback_of(encode)
         self._direct: CircuitEnergy | _RuleEnergy | None = None
-        self._least: Callable[[], float] | None = None
+        self._std: Mapping[str, Tensor] = {}
         if heads is not None and self.rule.attributes:
             raw = heads.raw_outputs(self.rule.attributes)
-            if isinstance(self.rule, CircuitRule):
-                self._direct = CircuitEnergy(self.rule.fold, raw)
-                if self.rule.circuit.has_intervals:
-                    self._least = partial(least_energy, self.rule, raw.std)
-            else:
-                self._direct = _RuleEnergy(self.rule, raw)
-        self._checked: set[tuple[torch.device, torch.dtype, int]] = set()
+            rule, self._std = self.rule, raw.std
+            self._direct = CircuitEnergy(rule.fold, raw) if isinstance(rule, CircuitRule) else _RuleEnergy(rule, raw)
 
     @cached_property
     def least(self) -> float:
-        """The least energy that a latent can reach with these heads, in nats; see `least_energy`. `jem` has none."""
-        if not self.rule.has_floor:
-            return -math.inf
-        return 0.0 if self._least is None else self._least()
+        """The least energy that a latent can have, in nats, with the standard deviations of these heads.
+
+        It is the result of `least_energy`: 0 for most queries, above 0 for a narrow interval, and -infinity under
+        `jem`.
+        """
+        return least_energy(self.rule, self._std)
 
     def computed_in(self, dtype: torch.dtype) -> QueryEnergy:
-        """Return the same energy with the matrix products of the mapping network and of the heads in `dtype`.
+        """Return the same energy with matrix products computed in `dtype`, such as bfloat16.
 
-        Latents, energies and gradients keep their dtype. So do heads under `lace` and functions in place of a bank.
+        The mapping network and the heads are changed, but not heads under `lace` and `jem`, and not a `predict` that is
+        no bank. Latents, energies and gradients keep their dtype.
 
         Raises:
-            ArgumentError: `encode` is no `Convertible`.
+            ArgumentError: `encode` is no `Convertible`: it has no method `computed_in`.
         """
         if not isinstance(self.encode, Convertible):
             raise ArgumentError(
-                f"the mapping from z to w cannot be computed in {str(dtype).removeprefix('torch.')}",
+                f"the mapping from z to w cannot be computed in {_type(dtype)}",
                 hint="that takes a mapping network of this library's StyleGANs; use float32",
             )
         converted = copy.copy(self)
@@ -233,34 +256,34 @@ class QueryEnergy:
         return converted
 
     def __call__(self, z: Tensor, rows: Tensor | None = None) -> Tensor:
-        """Return the energy of each sample, `(batch,)`, in nats.
+        """Return the energy of each latent, `(batch,)`, in nats.
 
         Args:
             z: `(batch, z_dim)`, floating point.
-            rows: ignored. Samplers pass the numbers of the samples, and a query is the same for all.
+            rows: ignored. Samplers pass the indices of samples in their run, which a `PictureEnergy` uses.
 
         Raises:
-            ArgumentError: z or a prediction has a wrong shape, dtype or device. Predictions are checked at the first
-                call with a device, dtype and dimension.
+            ArgumentError: z or a prediction has a wrong shape, dtype or device.
         """
         return self._values(z, self.encode)
 
     def of_latent(self, latent: Tensor) -> Tensor:
-        """Return the energy, `(batch,)`, in nats, of latents that the heads read, `(batch, latent_dim)`."""
+        """Return the energy, `(batch,)`, in nats, of results of `encode`, `(batch, latent_dim)`, in place of z."""
         return self._values(latent, Identity())
 
     def gradient(self, z: Tensor, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return the energy and its gradient with respect to z, both detached.
 
         Args:
-            z: `(batch, z_dim)`, floating point; not changed. `no_grad` and `inference_mode` make no difference.
-            rows: ignored, as in a call.
+            z: `(batch, z_dim)`, floating point; not changed. The method works inside `no_grad` and `inference_mode`.
+            rows: ignored. Samplers pass the indices of samples in their run, which a `PictureEnergy` uses.
 
         Returns:
             The energy `(batch,)`, in nats, and the gradient `(batch, z_dim)`.
 
         Raises:
-            ArgumentError: as for a call; or the energy does not depend on z, because `encode` or `predict` detach it.
+            ArgumentError: z or a prediction has a wrong shape, dtype or device; or autograd cannot differentiate the
+                energy, because `encode` or `predict` detaches its result.
         """
         self._check(z)
         if not self.rule.attributes:
@@ -292,10 +315,7 @@ class QueryEnergy:
 
     def _by_predictions(self, z: Float[Tensor, "batch z_dim"], latent: Tensor) -> Float[Tensor, " batch"]:
         predictions = self.predict(latent, self.rule.attributes)
-        key = (z.device, z.dtype, z.shape[1])
-        if key not in self._checked:
-            check_predictions(predictions, self.rule.attributes, z)
-            self._checked.add(key)
+        check_predictions(predictions, self.rule.attributes, z)
         return 0.0 - self.rule.log_value(predictions)  # and not -value, which makes -0.0 of 0
 
     def _sizes_of(self, z: Tensor) -> list[int]:
@@ -309,15 +329,18 @@ class QueryEnergy:
         if self._direct is not None:
             heads = self._direct.heads.bias
             if z.dtype != heads.dtype or z.device != heads.device:
-                raise ArgumentError(
-                    f"the heads are {_type(heads)} on {heads.device}, and z is {_described(z)}", hint=_ONE_DEVICE
-                )
+                raise ArgumentError(f"the heads are {_type(heads.dtype)} on {heads.device}, and z is {_described(z)}")
 
 
 class _RuleEnergy:
-    """The function from latents to the energies of a rule without a circuit, with its gradient; see `CircuitEnergy`.
+    """The function from latents to energies, with its gradient, for a rule that is no circuit (`lace`, `jem`).
 
-    Autograd differentiates the rule alone: through the heads it would take other products, which round differently.
+    Autograd differentiates only the rule. The derivative of the heads is written by hand, because autograd would use
+    other matrix products, which round differently.
+
+    Args:
+        rule: the compiled query.
+        raw: the heads of the query's attributes.
     """
 
     sizes = WHOLE_VECTORS
@@ -326,17 +349,17 @@ class _RuleEnergy:
         self.rule, self.raw, self.heads = rule, raw, raw.function
 
     def computed_in(self, dtype: torch.dtype) -> _RuleEnergy:
-        """Return this energy, whose heads keep their dtype."""
+        """Return this object, and ignore `dtype`: the heads of such a rule are never computed in another dtype."""
         return self
 
     def __call__(self, latent: Float[Tensor, "batch latent_dim"]) -> Float[Tensor, " batch"]:
-        """Return the energies, in nats, without a graph."""
+        """Return the energy of each latent, in nats; autograd cannot differentiate it."""
         return self._of_outputs(self.heads(latent))
 
     def gradient(
         self, latent: Float[Tensor, "batch latent_dim"]
     ) -> tuple[Float[Tensor, " batch"], Float[Tensor, "batch latent_dim"]]:
-        """Return the energies and their gradients with respect to the latents, without a graph."""
+        """Return the energy of each latent, in nats, and its gradient with respect to this latent."""
         outputs, back_to_latent = self.heads.pullback(latent)
         energy, back_to_outputs = by_autograd(self._of_outputs, outputs)
         return energy, back_to_latent(back_to_outputs(torch.ones_like(energy)))
@@ -346,26 +369,23 @@ class _RuleEnergy:
 
 
 def check_predictions(predictions: Predictions, names: tuple[str, ...], z: Tensor) -> None:
-    """Check that there are predictions of attributes for each row of z, on its device and in its dtype.
+    """Check that `predictions` has each attribute in `names`, for each row of z, with the dtype and device of z.
 
     Raises:
-        ArgumentError: one is missing, or has another shape, dtype or device.
+        ArgumentError: the prediction of an attribute is missing, or has another shape, dtype or device.
     """
     for name in names:
         if name not in predictions:
             raise ArgumentError(f"predict returned nothing for attribute {name!r}")
         for what, tensor, shape in predictions[name].tensors(len(z)):
-            if tuple(tensor.shape) != shape or not tensor.is_floating_point():
-                expected = f"floating point of shape {shape}"
+            if (tuple(tensor.shape), tensor.dtype, tensor.device) != (shape, z.dtype, z.device):
+                expected = f"{_type(z.dtype)} of shape {shape} on {z.device}"
                 raise ArgumentError(f"the {what} of attribute {name!r} must be {expected}, not {_described(tensor)}")
-            if tensor.device != z.device or tensor.dtype != z.dtype:
-                problem = f"the {what} of attribute {name!r} is {_described(tensor)}"
-                raise ArgumentError(f"{problem}, and z is {_described(z)}", hint=_ONE_DEVICE)
 
 
 def _described(tensor: Tensor) -> str:
-    return f"{_type(tensor)} of shape {tuple(tensor.shape)} on {tensor.device}"
+    return f"{_type(tensor.dtype)} of shape {tuple(tensor.shape)} on {tensor.device}"
 
 
-def _type(tensor: Tensor) -> str:
-    return str(tensor.dtype).removeprefix("torch.")
+def _type(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

@@ -1,18 +1,20 @@
-"""Named semantics of a query, and the interface that their compiled rules share."""
+"""Compilation of a query under one of the semantics `exact`, `product`, `lace` and `jem`; and the rule of `jem`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import reduce
 from operator import add
-from typing import NamedTuple, Protocol
+from pkgutil import resolve_name
+from typing import NamedTuple
 
 from torch import Tensor
 
 from energyql.attributes.predictions import Predictions
+from energyql.catalog import SEMANTICS as SEMANTICS
 from energyql.energy.circuit import CircuitRule
+from energyql.energy.circuit import EnergyRule as EnergyRule
 from energyql.energy.lace import compile_lace
 from energyql.energy.product import compile_product
 from energyql.errors import ArgumentError, LimitError
@@ -25,49 +27,22 @@ from energyql.render.markup import Markup
 from energyql.vocabulary import AttributeSpec
 
 
-class EnergyRule(Protocol):
-    """A compiled query: a function from predictions to a log-value. The energy is minus this value."""
-
-    @property
-    def attributes(self) -> tuple[str, ...]:
-        """Names of the attributes whose predictions `log_value` needs, in the vocabulary's order."""
-
-    @property
-    def is_probability(self) -> bool:
-        """Whether the energy is -log P, where P is the probability of the query."""
-
-    @property
-    def has_floor(self) -> bool:
-        """Whether the energy has a lower bound."""
-
-    def log_value(self, predictions: Predictions) -> Float[Tensor, " batch"]:
-        """Return the log-value of the query, `(batch,)`, in nats, higher is better.
-
-        Args:
-            predictions: predictions of `attributes`, at least one.
-        """
-
-    def explain(self) -> str:
-        """Return the rule as indented text."""
-
-    def draw(self) -> Markup | None:
-        """Return the rule as SVG, or `None` where there is no circuit to draw."""
-
-
 class JointRule:
-    """The `jem` semantics: a joint energy of latent and attributes from unnormalised logits; see `EnergyRule`.
+    """The rule of the `jem` semantics: a joint energy of latent and attributes from unnormalised logits.
 
-    JEM (Grathwohl et al. 2020, arXiv 1912.03263) reads the logits f(z)[y] of a classifier as an energy -f(z)[y] of z
-    and y, so that p(z) gets the factor exp(logsumexp_y f(z)[y]). With one such classifier an attribute, the energy of a
-    query is -log of the sum of exp(sum of logits) over all values of its attributes that satisfy it. That equals
-    -log P(query | z) less the log-sum-exp of the logits of each attribute that the query depends on. So AND, OR and NOT
-    are those of `exact`, all laws of Boolean algebra hold, and a weight multiplies -log P alone.
+    JEM (Grathwohl et al. 2020, arXiv 1912.03263) takes the logits f(z)[y] of a classifier as an energy -f(z)[y] of z
+    and class y, so that p(z) gets the factor exp(logsumexp_y f(z)[y]). Here each attribute has such a classifier.
 
-    The one logit of a yes/no attribute is the difference of two, of which each gets half. The normal distribution of a
+    Let each attribute of the query have one of its values, so that the query is true, and add the logits of these
+    values. The energy of the query is -log of the sum of exp(added logits) over all such choices of values. It equals
+    -log P(query | z) minus the log-sum-exp of the logits of each attribute on which the query depends. So AND, OR and
+    NOT are those of `exact`, and all laws of Boolean algebra hold. A weight multiplies only -log P.
+
+    A yes/no attribute has one logit x, which counts as the two logits x / 2 and -x / 2. The normal distribution of a
     continuous attribute has no logits, and adds nothing.
 
     Args:
-        conditional: the rule of the probability of the query given z.
+        conditional: the rule whose log-value is log P(query | z).
     """
 
     is_probability = False
@@ -77,27 +52,39 @@ class JointRule:
         self.has_floor = not conditional.attributes
 
     def log_value(self, predictions: Predictions) -> Float[Tensor, " batch"]:
-        """Return the log-value, in nats, which has no bound."""
+        """Return minus the energy of the query, `(batch,)`, in nats; this value has no upper bound.
+
+        `predictions` has the predictions of each of `attributes`.
+        """
         return self.conditional.log_value(predictions) + self.log_mass(predictions)
 
     def log_mass(self, predictions: Predictions) -> Float[Tensor, " batch"]:
-        """Return the log-sum-exp of all logits, summed over the attributes, of which there is at least one."""
+        """Return the sum over all attributes of the log-sum-exp of their logits, `(batch,)`, in nats.
+
+        `predictions` has the predictions of each of `attributes`.
+        """
         return reduce(add, [predictions[name].log_mass() for name in self.attributes])
 
     def explain(self) -> str:
-        """Return the circuit as indented text, and the term that is added."""
+        """Return the circuit as indented text, followed by the formula of the energy with the terms that `jem` adds."""
         circuit = self.conditional.circuit
         logits = [name for name, cells in circuit.cells.items() if not isinstance(cells[0][0], tuple)]
         added = "".join(f" - logsumexp({name})" for name in logits)
         return circuit.explain(f"-log P(query){added}, in nats: lower is better" + "; no probability" * bool(added))
 
     def draw(self) -> Markup:
-        """Return the circuit as SVG."""
+        """Return a drawing of the circuit for log P(query | z) as SVG; the terms that `jem` adds are not in it."""
         return self.conditional.draw()
 
 
 class CompileOptions(NamedTuple):
-    """What a semantics may use besides the query and the vocabulary; see `compile_energy_rule`."""
+    """Options of the compilers of all semantics.
+
+    Attributes:
+        query: the text of the query, which errors and warnings show; `None` for no text.
+        max_nodes: the largest number of nodes that the decision diagram of the query may have.
+        relations: whether the probability is conditioned on the relations of the vocabulary; only `exact` uses this.
+    """
 
     query: str | None = None
     max_nodes: int = DEFAULT_MAX_NODES
@@ -107,31 +94,22 @@ class CompileOptions(NamedTuple):
 Compiler = Callable[[Expr, Mapping[str, AttributeSpec], CompileOptions], EnergyRule]
 
 
-@dataclass(frozen=True, slots=True)
-class NamedSemantics:
-    """A semantics: how queries become energies.
-
-    Attributes:
-        name: the name that users write.
-        compile: function from a bound query, the vocabulary and the options to the rule.
-        has_floor: whether energies have a lower bound; most samplers, the default too, refuse the others.
-    """
-
-    name: str
-    compile: Compiler
-    has_floor: bool = True
-
-
-def _compile_exact(expr: Expr, vocabulary: Mapping[str, AttributeSpec], options: CompileOptions) -> CircuitRule:
+def exact_rule(expr: Expr, vocabulary: Mapping[str, AttributeSpec], options: CompileOptions) -> CircuitRule:
+    """Compile the query `expr`, as `bind` returned it, to a circuit for log P(query | z): the `exact` semantics."""
     return CircuitRule(compile_query(expr, vocabulary, **options._asdict()))
 
 
-def _compile_joint(expr: Expr, vocabulary: Mapping[str, AttributeSpec], options: CompileOptions) -> JointRule:
-    return JointRule(_compile_exact(expr, vocabulary, options._replace(relations=False)))
+def joint_rule(expr: Expr, vocabulary: Mapping[str, AttributeSpec], options: CompileOptions) -> JointRule:
+    """Compile the query `expr`, as `bind` returned it, under the `jem` semantics; `options.relations` is ignored."""
+    return JointRule(exact_rule(expr, vocabulary, options._replace(relations=False)))
 
 
 def _without_diagram(compile_rule: Callable[[Expr, Mapping[str, AttributeSpec]], EnergyRule]) -> Compiler:
-    """Return a compiler that needs no decision diagram: it reports a contradiction only where one is small enough."""
+    """Return a compiler that first checks whether the query, or a part of it, is never or always true.
+
+    The check builds a decision diagram, and raises `Contradiction` or issues warnings. If the diagram is too large,
+    there is no check. Then `compile_rule`, which needs no diagram, is called with the query and the vocabulary.
+    """
 
     def compiled(expr: Expr, vocabulary: Mapping[str, AttributeSpec], options: CompileOptions) -> EnergyRule:
         with suppress(LimitError):  # too large to decide, and not needed
@@ -141,23 +119,14 @@ def _without_diagram(compile_rule: Callable[[Expr, Mapping[str, AttributeSpec]],
     return compiled
 
 
-SEMANTICS = {
-    each.name: each
-    for each in (
-        NamedSemantics("exact", _compile_exact),
-        NamedSemantics("product", _without_diagram(compile_product)),
-        NamedSemantics("lace", _without_diagram(compile_lace)),
-        NamedSemantics("jem", _compile_joint, has_floor=False),
-    )
-}
-"""Every semantics by its name."""
+product_rule, lace_rule = _without_diagram(compile_product), _without_diagram(compile_lace)
 
 
 def check_semantics(name: str) -> str:
-    """Return the name of a semantics.
+    """Return `name` if it is the name of a semantics, such as "exact".
 
     Raises:
-        ArgumentError: there is none of that name.
+        ArgumentError: no semantics has this name.
     """
     if name not in SEMANTICS:
         raise ArgumentError(f"no semantics is called {name!r}", hint=f"choose one of {', '.join(SEMANTICS)}")
@@ -173,32 +142,36 @@ def compile_energy_rule(
     max_nodes: int = DEFAULT_MAX_NODES,
     relations: bool = True,
 ) -> EnergyRule:
-    """Compile a bound query under one of the named semantics.
+    """Compile a query under one of the four semantics, which differ in the energy of the query.
 
-    - `exact`: log-probability by weighted model counting, of the query and of what the vocabulary's relations add to
-      it; every Boolean law holds.
-    - `product`: negation normal form, then AND = sum and OR = log-sum-exp; no diagram, so no query is too large.
-    - `lace`: the rules published with LACE (Nie et al. 2021, arXiv 2110.10873), on the tree as written.
-    - `jem`: joint energies from unnormalised logits; see `JointRule`.
+    - `exact`: the energy is -log P(query | z), by weighted model counting, given the relations of the vocabulary. All
+      laws of Boolean algebra hold.
+    - `product`: NOT is moved to the attributes; then AND is a sum and OR a log-sum-exp. No decision diagram is needed.
+    - `lace`: the rules of the paper on LACE (Nie et al. 2021, arXiv 2110.10873), applied to the query as it is written.
+    - `jem`: the energy of `exact`, without relations, minus the log-sum-exp of the logits of each attribute.
 
-    A contradiction is an error under all, as far as the diagram that finds it fits `max_nodes`.
+    `product` and `lace` report contradictions, and parts that are never or always true, only if the decision diagram of
+    the query has at most `max_nodes` nodes.
 
     Args:
         expr: the query, as `bind` returned it.
-        vocabulary: the attributes it may use.
-        semantics: one of these names.
-        query: the text it came from, for drawing errors.
-        max_nodes: the largest decision diagram to build.
-        relations: for `exact`, whether the vocabulary's relations are part of a query that they concern.
+        vocabulary: the attributes that the query may use.
+        semantics: "exact", "product", "lace" or "jem".
+        query: the text that `expr` was parsed from, which errors and warnings show; `None` for no text.
+        max_nodes: the largest number of nodes that the decision diagram of the query may have.
+        relations: for `exact`, whether the probability is conditioned on the relations that concern the query, such as
+            `NOT (smile AND frown)`.
 
     Raises:
-        ArgumentError: no such semantics.
+        ArgumentError: no semantics has the name `semantics`.
         Contradiction: nothing satisfies the query.
-        LimitError: the diagram is too large (`exact` and `jem`), or the expansion of a cardinality is (only `lace`).
+        LimitError: the diagram is too large (`exact`, `jem`), a count has more than 4096 groups of operands (`lace`),
+            or the circuit has more than a million nodes (`product`).
+        VocabularyError: the text of a relation is not a valid query about attributes of the vocabulary (`exact`).
 
     Warns:
         TautologyWarning: everything satisfies the query.
-        ConstantPartWarning: a part of it is never or always true, as far as the diagram fits `max_nodes`.
+        ConstantPartWarning: a part of the query is never or always true.
     """
-    options = CompileOptions(query, max_nodes, relations)
-    return SEMANTICS[check_semantics(semantics)].compile(expr, vocabulary, options)
+    compiler: Compiler = resolve_name(SEMANTICS[check_semantics(semantics)].code)
+    return compiler(expr, vocabulary, CompileOptions(query, max_nodes, relations))

@@ -1,1 +1,1 @@
-"""Evaluation of samples and edits by judges, networks that are not used to make them."""
+"""Evaluation of samples and edits by judges, networks that read pictures and are not used to draw or edit them."""

@@ -1,4 +1,4 @@
-"""Measurements of sequential edits, step by step: strength, leaks, identity."""
+"""Measurements of edits with several steps: whether each step has its effect, what else changes, and how much."""
 
 from __future__ import annotations
 
@@ -22,40 +22,42 @@ from energyql.progress import Report
 PICTURES_AT_ONCE = 32
 """Number of pictures whose features are computed together."""
 FILMSTRIP_ROWS = 6
-"""Most rows of a filmstrip, one for each picture."""
+"""Largest number of pictures in the filmstrip of `measure_sequence`."""
 
 
 def identity_distance(before: Tensor, after: Tensor) -> Tensor:
-    """Return one minus the cosine of the features of each picture before and after an edit, (n,), in [0, 2].
+    """Return for each picture one minus the cosine between its features before and after an edit, (n,), in [0, 2].
 
-    With features of a face recogniser (ArcFace: Deng et al. 2019, arXiv 1801.07698) this is the ID of Nie et al. 2021
-    (arXiv 2110.10873). With features of an attribute judge the change that the query demands increases it too, so it
-    can be compared only between edits of the same queries.
+    With features of a face recogniser (ArcFace: Deng et al. 2019, arXiv 1801.07698) this distance is the measure ID of
+    Nie et al. 2021 (arXiv 2110.10873). With features of an attribute judge, the distance also grows with the change
+    that the query demands. Then only edits with the same queries can be compared.
 
     Args:
         before: features of the pictures before the edit, (n, dim).
-        after: features of the same pictures after it, (n, dim).
+        after: features of the same pictures after the edit, (n, dim).
     """
     return 1 - F.cosine_similarity(before.double(), after.double(), dim=1)
 
 
 def edit_strength(before: Truths, after: Truths, leaked: Mapping[str, Truths]) -> dict[str, Any]:
-    """Return the effect and the side effect of one edit of n pictures.
+    """Return the effect and the largest side effect of one edit of n pictures.
 
-    They follow the disentangled edit strength (DES) of Nie et al. 2021 (arXiv 2110.10873): the change of the attribute
-    in the query, minus the largest change of any other attribute. Here changes are those of the values that an
-    independent judge decides on, so that they exist for every kind of attribute and every query. The published program
-    does not contain the code of the formula, so these numbers cannot be compared with the published ones.
+    The measures follow the disentangled edit strength (DES) of Nie et al. 2021 (arXiv 2110.10873): the change of the
+    attribute in the query, minus the largest change of any other attribute. Here an attribute has changed if the value
+    that an independent judge decides on has changed. So the measures exist for every kind of attribute and every query.
+    The program of Nie et al. does not contain the code of their formula, so these numbers cannot be compared with
+    theirs.
 
     Args:
         before: whether each picture satisfied the query before the edit, (n,).
-        after: whether it satisfies the query after the edit, (n,).
-        leaked: attribute that is not in the query -> whether it changed without need, (n,).
+        after: whether each picture satisfies the query after the edit, (n,).
+        leaked: attribute that the query does not name -> whether it changed although the query does not make the change
+            necessary, (n,).
 
     Returns:
         - `strength`: share of pictures that satisfy the query after the edit, minus the share before;
-        - `leak`: share of pictures in which the attribute of `leaking` changed;
-        - `leaking`: the attribute of `leaked` that changed in most pictures; "" if none changed;
+        - `leaking`: name of the attribute in `leaked` that changed in most pictures; "" if none changed;
+        - `leak`: share of pictures in which the attribute `leaking` changed; 0 if none changed;
         - `disentangled`: `strength - leak`, at most 1; below 0 the edit did more harm than good.
     """
     shares = {name: float(rows.mean()) for name, rows in leaked.items()}
@@ -67,13 +69,22 @@ def edit_strength(before: Truths, after: Truths, leaked: Mapping[str, Truths]) -
 def measure_sequence(
     model: EvaluatedModel, steps: Sequence[Expr], preset: str, n: int, seed: int, folder: Path, report: Report
 ) -> dict[str, Any]:
-    """Edit the samples 0 … n - 1 of a seed with a preset, one query after the other, and measure every step.
+    """Edit n pictures step by step with a preset, and measure every step.
 
-    The filmstrip is written to the folder. `report` is called with the stages of `energyql.edit`.
+    The pictures before the first step are the first n samples of the prior for a seed.
+
+    Args:
+        model: the model with its judge.
+        steps: the query of each step.
+        preset: name of the preset, which has the weights and the solver of the edit.
+        n: number of pictures.
+        seed: seed of the pictures that are edited.
+        folder: where a filmstrip of the first pictures is written.
+        report: called with the stages of `energyql.edit`, such as "editing".
 
     Returns:
-        `preset`; `steps`, for each query the result of `measure_step`; `seconds` of all edits, without drawing; and
-        `filmstrip`, the name of its file.
+        `preset`, the name; `steps`, for each step the result of `measure_step`; `seconds`, the time of all steps
+        together, without drawing; and `filmstrip`, the name of the filmstrip's file in `folder`.
     """
     result = edit(
         seed, list(steps), model=model.model, n=n, preset=preset, device=str(model.device), progress=report,
@@ -90,17 +101,26 @@ def measure_sequence(
 
 
 def measure_step(sequence: Edit, k: int, step: Expr, model: EvaluatedModel) -> dict[str, Any]:
-    """Return measurements of step k of a sequence of edits, counted from 0, whose query is `step`.
+    """Return measurements of one step of an edit.
+
+    Args:
+        sequence: the edit.
+        k: number of the step, counted from 0.
+        step: the query of the step.
+        model: the model with its judge.
 
     Returns:
         - `query`: the query as text;
         - `satisfied`: share of pictures that satisfy the query, by the judge;
-        - `all`: share of pictures that satisfy the queries of all steps so far, without those that later ones replace;
-        - `accuracy`: see `conditional_accuracy`;
-        - `identity`: mean `identity_distance` from the picture before the first step, `None` without features;
+        - `all`: share of pictures that satisfy the queries of this step and all earlier steps, except queries that a
+          later query makes impossible;
+        - `accuracy`: for each condition of the query the share of pictures that satisfy it (see
+          `conditional_accuracy`); `None` if the query is no conjunction of conditions;
+        - `identity`: mean `identity_distance` from the pictures before the first step; `None` without features;
         - `leak_rate`: of all attributes that are not in the query, in all pictures, the share that changed without
           need;
-        - `strength`, `leak`, `leaking`, `disentangled`: see `edit_strength`.
+        - `strength`, `leak`, `leaking`, `disentangled`: the measurements of `edit_strength`, from the pictures before
+          this step to the pictures after it.
     """
     before, after = (sequence.start if k == 0 else sequence.steps[k - 1]), sequence.steps[k]
     bound = bind(step, model.vocabulary)

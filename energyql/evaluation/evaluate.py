@@ -1,11 +1,16 @@
-"""Evaluation of a model by protocols. Each outcome is written at once, so an interrupted run can be continued."""
+"""Evaluation of a model by protocols: experiments with random queries, or with the queries of a publication.
+
+Each outcome is written as soon as it is measured, so that an interrupted run can be continued.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from energyql import __version__
 from energyql.editing.settings import choose_preset
 from energyql.errors import ArgumentError, EnergyQLError
 from energyql.evaluation.compare import PRIOR, SampleCounts, compare, run_settings
@@ -24,66 +29,65 @@ from energyql.pipeline.draw import pipeline_for
 from energyql.pipeline.model import Model
 from energyql.pipeline.settings import DEFAULT_SAMPLER, several, whole_number
 from energyql.progress import Report, reporting
-from energyql.version import __version__
 
 PICTURE_COUNT = 8
-"""Pictures on the page of each method for each query."""
+"""How many pictures the page shows for each sampler on each query."""
 
 
 def evaluate(
-    protocols: str | Sequence[str] | None = None,
-    *,
-    setup: str | Path | None = None,
-    folder: str | Path = "evaluation",
-    model: str | Path | Model = DEFAULT_MODEL,
-    samplers: str | Sequence[str | Method] | None = None,
-    presets: str | Sequence[str] = ("default", "lace"),
-    n: int = 200,
-    edits: int = 64,
-    prior: int = PRIOR,
-    oracle: int = 500,
-    features: Features | None = None,
-    truncation: float | None = None,
-    label: int | Sequence[float] | None = None,
-    seed: int = 0,
-    device: str = "auto",
+    protocols: str | Sequence[str] | None = None, *, setup: str | Path | None = None,
+    folder: str | Path = "evaluation", model: str | Path | Model = DEFAULT_MODEL,
+    samplers: str | Sequence[str | Method] | None = None, presets: str | Sequence[str] = ("default", "lace"),
+    n: int = 200, edits: int = 64, prior: int = PRIOR, oracle: int = 500, features: Features | None = None,
+    truncation: float | None = None, label: int | Sequence[float] | None = None, seed: int = 0, device: str = "auto",
     progress: bool | Report = True,
-) -> dict[str, Any]:
-    """Run published experiments on a model, with this library's settings and the paper's side by side.
+) -> dict[str, Any]:  # fmt: skip
+    """Run experiments like those of Nie et al. 2021 (arXiv 2110.10873) on a model.
 
-    The same call continues an interrupted run: outcomes with the same settings are read from disk.
+    By default, the sampler and the edits of this library are compared with the sampler and the edits of Nie et al.,
+    called "the paper" below. To continue an interrupted run, make the same call again: outcomes with equal settings are
+    read from the folder.
 
     Args:
-        protocols: names out of `energyql.evaluation.protocols.PROTOCOLS`, or out of the set-up; all by default.
-        setup: a published experiment, which sets queries, truncation and samplers: a name out of
-            `energyql.evaluation.protocols.known_setups()`, or a JSON file.
+        protocols: names of the experiments; by default all. The names are those in
+            `energyql.evaluation.protocols.PROTOCOLS`, or, if `setup` is set, those in the set-up.
+        setup: a published experiment, which sets queries, truncation and samplers. Either a name out of
+            `energyql.evaluation.protocols.known_setups()`, or the name of a JSON file.
         folder: where `evaluation.json`, `evaluation.md`, pictures, and the state for the next run are written.
         model: name of a packaged model, a model folder, or a `Model` in memory; it needs a judge.
-        samplers: the samplers of the queries, as for `energyql.compare_samplers`; by default this library's default and
-            the paper's, or those of the set-up.
-        presets: the presets of the edits, names out of `energyql.editing.settings.PRESETS`.
+        samplers: the samplers to compare, in the form that `energyql.compare_samplers` takes, such as "slice" or
+            "ode@10". By default the samplers of the set-up; without a set-up, the default sampler of this library and
+            the algorithm of the paper.
+        presets: the presets (weights and solvers of edits) to compare, names out of
+            `energyql.editing.settings.PRESETS`.
         n: samples for each query and sampler, at least 2.
         edits: number of pictures that are edited.
         prior: pictures of the prior that all queries share, at least 100.
         oracle: effective number of exact samples that is collected for each query, at least 30.
         features: features by which distances between pictures are measured, such as
-            `energyql.evaluation.metrics.inception_features()`; by default the judge's.
-        truncation: psi in [0, 1], by default that of the set-up or of the model; see `energyql.generate`.
+            `energyql.evaluation.metrics.inception_features()`; by default the features of the judge.
+        truncation: psi in [0, 1]; by default the psi of the set-up, or, without a set-up, the psi of the model. See
+            `energyql.generate`.
         label: a class, or c_dim numbers, for a conditional generator.
         seed: seed of queries and samples.
         device: "auto", "cpu", "cuda" and so on; see `energyql.generate`.
-        progress: whether a progress bar is shown; or a function that is called with the name of a stage and the
-            fraction of it that is done.
+        progress: true for a progress bar, false for none; or a function, called with the name of a stage and the
+            fraction of the stage that is done, 0 to 1.
 
     Returns:
-        The contents of `evaluation.json`: `settings`, `machine`, `contenders` (the samplers), `presets` and `setups`,
-        the protocols by name. Each has its `title`, `about`, `truncation`, and one of `comparison` (`queries` and
-        `summary` of `energyql.compare_samplers`), `sequence` (preset -> result of
-        `energyql.evaluation.edits.measure_sequence`), or `missing`, the reason why it was not run.
+        The contents of `evaluation.json`, a dict with these entries:
+
+        - `settings` and `machine`: settings of the run, and facts about the computer;
+        - `contenders`: names of the samplers;
+        - `presets`: names of the presets;
+        - `setups`: name of a protocol -> a dict with `title`, `about`, `truncation`, and one further entry. That is
+          `comparison` for a protocol that compares samplers (the entries `queries` and `summary` of the result of
+          `energyql.compare_samplers`); `sequence` for a protocol that edits (preset -> result of
+          `energyql.evaluation.edits.measure_sequence`); or `missing`, the reason why the protocol was not run.
 
     Raises:
-        EnergyQLError: a name or a setting is wrong, or the model has no judge or not the attributes of the set-up, or
-            the folder cannot be written.
+        EnergyQLError: a name or a setting is wrong, the model has no judge or lacks attributes of the set-up, or the
+            folder cannot be written.
     """
     counts, edits, folder = SampleCounts(n, prior, oracle, seed), whole_number("edits", edits), as_path(folder)
     published = None if setup is None else read_setup(setup)
@@ -92,33 +96,29 @@ def evaluate(
     if samplers is None:
         samplers = (DEFAULT_SAMPLER, PAPER) if published is None else published.samplers
     methods = read_methods(samplers)
-    for name in protocols:
-        if name not in available:
-            raise ArgumentError(f"there is no protocol {name!r}", hint=f"protocols: {', '.join(available)}, or all")
+    if unknown := [name for name in protocols if name not in available]:
+        raise ArgumentError(f"there is no protocol {unknown[0]!r}", hint=f"protocols: {', '.join(available)}, or all")
     for preset in presets:
         choose_preset(preset)
     if not protocols or not presets:
-        raise ArgumentError("there is nothing to evaluate", hint="name at least one protocol and one preset")
+        raise ArgumentError("there is nothing to evaluate: name at least one protocol and one preset")
     loaded = pipeline_for(model, device).model
     if published is not None:
         published.check(loaded.vocabulary, protocols)
     selection = [available[name] for name in protocols]
     truncations = [loaded.check_truncation(one.truncation if truncation is None else truncation) for one in selection]
-    under: dict[float, tuple[EvaluatedModel, JudgedSamples]] = {}
     with sole_writer(folder, "an evaluation"), reporting(progress) as report:
 
+        @cache
         def at(psi: float) -> tuple[EvaluatedModel, JudgedSamples]:
-            """Return the model under a truncation, and samples of its prior."""
-            if psi not in under:
-                one = EvaluatedModel(loaded, device=device, truncation=psi, label=label, features=features)
-                under[psi] = one, prior_samples(one, counts.prior, folder / "kept" / "prior", report, seed=seed)
-            return under[psi]
+            """Return the model at the truncation `psi`, and judged samples of its prior."""
+            one = EvaluatedModel(loaded, device=device, truncation=psi, label=label, features=features)
+            return one, prior_samples(one, counts.prior, folder / "kept" / "prior", report, seed=seed)
 
         evaluated, _ = at(truncations[0])
-        features_name = None if evaluated.features is None else evaluated.features.name
         data: dict[str, Any] = {
             "settings": run_settings(evaluated, counts)
-            | {"features": features_name, "edits": edits, "setup": setup and str(setup)},
+            | {"features": getattr(evaluated.features, "name", None), "edits": edits, "setup": setup and str(setup)},
             "machine": machine(),
             "contenders": [method.name for method in methods],
             "presets": list(presets),
@@ -127,23 +127,22 @@ def evaluate(
         for number, (protocol, psi) in enumerate(zip(selection, truncations, strict=True)):
             report("protocols", number / len(protocols))
             evaluated, samples = at(psi)
-            entry: dict[str, Any] = {"title": protocol.title, "about": protocol.about}
-            entry["truncation"] = evaluated.truncation
+            place, entry = folder / protocol.name, dict[str, Any](title=protocol.title, about=protocol.about)
             data["setups"][protocol.name] = entry
+            entry["truncation"] = evaluated.truncation
             try:
                 queries = protocol.choose_queries(evaluated.vocabulary, samples, seed)
             except EnergyQLError as error:
                 entry["missing"] = error.message
             else:
                 if protocol.sequential:
-                    place = folder / protocol.name
                     entry["sequence"] = {
                         preset: _edit(evaluated, queries, preset, edits, seed, place, report) for preset in presets
                     }
                 else:
                     comparison = compare(
-                        evaluated, queries, methods, counts=counts, folder=folder / protocol.name, report=report,
-                        title=protocol.title, picture_count=PICTURE_COUNT, cache=folder / "kept",
+                        evaluated, queries, methods, counts=counts, folder=place, report=report, title=protocol.title,
+                        picture_count=PICTURE_COUNT, cache=folder / "kept",
                     )  # fmt: skip
                     entry["comparison"] = {key: comparison[key] for key in ("queries", "summary")}
             with naming_target(folder):
@@ -156,7 +155,19 @@ def evaluate(
 def _edit(
     model: EvaluatedModel, steps: list[Expr], preset: str, n: int, seed: int, folder: Path, report: Report
 ) -> dict[str, Any]:
-    """Return the result of `measure_sequence`, from the file of an earlier run if that had the same settings."""
+    """Return the result of `measure_sequence`, and store it in a file of `folder`.
+
+    If an earlier run with the same settings stored the result there, it is read and not measured again.
+
+    Args:
+        model: the model with its judge.
+        steps: the query of each step.
+        preset: name of the preset, which has the weights and the solver of the edit.
+        n: number of pictures that are edited.
+        seed: seed of the pictures that are edited.
+        folder: folder of the protocol.
+        report: called with the stages of `energyql.edit`, such as "editing".
+    """
     path = folder / f"{preset}.json"
     settings = {
         "identity": model.identity,
@@ -168,6 +179,6 @@ def _edit(
     }
     stored = read_json(path) if path.is_file() else {}
     if stored.get("settings") != settings:
-        stored = {"settings": settings, "found": measure_sequence(model, steps, preset, n, seed, folder, report)}
+        stored = {"settings": settings, "result": measure_sequence(model, steps, preset, n, seed, folder, report)}
         write_json(path, stored)
-    return dict(stored["found"])
+    return dict(stored["result"])

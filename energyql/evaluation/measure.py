@@ -1,18 +1,21 @@
-"""Measurements of one method on one query: a comparison of its samples with the oracle's, and their cost."""
+"""Measurements of one method on one query: a comparison of its samples with exact samples, and its costs.
+
+The exact samples of a query are called the oracle of the query.
+"""
 
 from __future__ import annotations
 
 import math
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from energyql import __version__
 from energyql.evaluation.judged import EvaluatedModel, JudgedSamples
 from energyql.evaluation.methods import Method
 from energyql.evaluation.metrics import (
@@ -29,28 +32,25 @@ from energyql.language import Expr
 from energyql.progress import Report
 from energyql.sampling import SampleResult
 from energyql.sampling.registry import describe_sampler
-from energyql.version import __version__
 
-Numbers = Mapping[str, float | None]
-"""Name of a measurement -> its value; `None` if it was not measured."""
-Read = Callable[[dict[str, Any]], float | None]
-"""A function from an outcome of `measure` to one of its numbers."""
+Numbers = dict[str, Any]
+"""Name of a measurement -> its value; `None` if the measurement was not made."""
 
 MOST_NEIGHBOURS = 1000
-"""Most samples of a set in which distances are measured; the number of distances grows with the square."""
+"""Most samples between which distances are measured; the number of distances grows with the square of this number."""
 LEAST_ORACLE = 30.0
-"""Smallest effective number of samples of an oracle with which samples are compared."""
+"""Least effective number of exact samples for a comparison; if there are fewer, samples are not compared with them."""
 
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """Exact samples with which the samples of a query are compared.
+    """A query, and the exact samples with which samples of the query are compared.
 
     Attributes:
         query: the bound query.
-        bins: bins of attribute values.
+        bins: bins of attribute values. Comparisons are of the frequency of each bin.
         oracle: exact samples of the query.
-        prior: exact samples of the prior.
+        prior: judged samples of the prior.
     """
 
     query: Expr
@@ -60,30 +60,31 @@ class Reference:
 
 
 def measure(
-    method: Method,
-    model: EvaluatedModel,
-    reference: Reference,
-    n: int,
-    seed: int,
-    report: Report,
-    *,
-    picture_count: int = 0,
+    method: Method, model: EvaluatedModel, reference: Reference, n: int, seed: int, report: Report
 ) -> tuple[dict[str, Any], JudgedSamples]:
     """Draw n samples of a query by a method, and compare them with exact samples.
 
-    Samples that the sampler could not finish count like all others. `report` is called with the stages "sampling" and
-    "judging".
+    Samples that the sampler could not finish count like all others.
+
+    Args:
+        method: the method, a sampler with a semantics.
+        model: the model with its judge.
+        reference: the query and its exact samples.
+        n: number of samples.
+        seed: seed of the samples.
+        report: called with the stages "sampling" and "judging".
 
     Returns:
-        - The outcome, fit for JSON: `sampler`, its description; `semantics`; the entries of `describe` and `costs`; and
-          `heads`, the share of samples that satisfies the query by the attribute heads.
-        - The samples, with the first `picture_count` pictures.
+        - The outcome, a dict of JSON values: `sampler`, name and settings of the sampler; `semantics`, name of the
+          semantics; `heads`, the share of samples that satisfy the query by the heads; and the entries of the results
+          of `describe` and `costs`.
+        - The samples, drawn and judged.
     """
     energy = method.energy(model, reference.query)
     started = time.perf_counter()
     sampled = method.sample(energy, model, n, seed, report)
     seconds = time.perf_counter() - started
-    samples = model.judge(sampled.z, report, picture_count=picture_count)
+    samples = model.judge(sampled.z, report)
     outcome = {
         "sampler": describe_sampler(method.sampler),
         "semantics": method.semantics,
@@ -97,16 +98,29 @@ def measure(
 def describe(samples: JudgedSamples, model: EvaluatedModel, reference: Reference) -> dict[str, Any]:
     """Return measurements of samples of a query, compared with exact samples.
 
-    Returns:
-        - `satisfied`: share that satisfies the query by the judge, and `satisfied_error`, its standard error;
-        - `accuracy`: see `conditional_accuracy`;
-        - `frequency_error`: `largest` and `floor`, see `frequency_error`, and `cell`, the name of the bin;
-        - `diversity`: the result of `diversity` for each of z, w and the features; `diversity_floor`: the same for one
-          half of the oracle compared with the other, which shows the differences of two sets of exact samples;
-        - `frechet`: `distance` of the features to those of the oracle, its `floor` for equally many exact samples, and
-          `to_prior`, the distance to the prior.
+    Args:
+        samples: the judged samples, at least 2.
+        model: the model with its judge.
+        reference: the query and its exact samples.
 
-        An entry is `None` if the oracle is too small, or, for `frechet`, if there are no features.
+    Returns:
+        - `satisfied`: share of samples that satisfy the query by the judge;
+        - `satisfied_error`: standard error of this share;
+        - `accuracy`: condition of the query -> share of samples that satisfy it (see `conditional_accuracy`); `None` if
+          the query is no conjunction of conditions;
+        - `frequency_error`: a dict. `largest` is the largest difference of the frequency of an attribute value between
+          samples and exact samples; `cell` is the name of this value, such as "hair = black"; `floor` is the mean of
+          `largest` if the samples were exact too, by chance alone;
+        - `diversity`: "z", "w" or "features" -> result of `diversity`, which divides distances between samples by
+          distances between exact samples;
+        - `diversity_floor`: like `diversity`, but with one half of the exact samples in place of the samples, compared
+          with the other half;
+        - `frechet`: a dict. `distance` is the Fréchet distance of the samples' features from those of the exact
+          samples; `floor` is the same distance for as many exact samples in place of the samples; `to_prior` is the
+          Fréchet distance of the samples' features from those of samples of the prior.
+
+        `frequency_error`, `diversity`, `diversity_floor` and `frechet` are `None` if the effective number of exact
+        samples is below `LEAST_ORACLE`. `frechet` is also `None` without features.
     """
     oracle, prior = reference.oracle, reference.prior
     share = float(model.satisfied(reference.query, samples.values).mean())
@@ -114,22 +128,16 @@ def describe(samples: JudgedSamples, model: EvaluatedModel, reference: Reference
         "satisfied": share,
         "satisfied_error": math.sqrt(share * (1 - share) / len(samples)),
         "accuracy": conditional_accuracy(reference.query, samples.values, model.vocabulary),
-        "frequency_error": None,
-        "diversity": None,
-        "diversity_floor": None,
-        "frechet": None,
-    }
+    } | dict.fromkeys(("frequency_error", "diversity", "diversity_floor", "frechet"))
     if oracle.size < LEAST_ORACLE:
         return numbers
-    indicators = reference.bins.indicators
-    largest, worst, floor = frequency_error(
-        indicators(samples.values), indicators(oracle.samples.values), oracle.weights
-    )
+    sampled, exact = (reference.bins.indicators(one.values) for one in (samples, oracle.samples))
+    largest, worst, floor = frequency_error(sampled, exact, oracle.weights)
     numbers["frequency_error"] = {"largest": largest, "cell": reference.bins.names[worst], "floor": floor}
-    exact = oracle.draws(2 * MOST_NEIGHBOURS)
-    half = len(exact) // 2
-    numbers["diversity"] = _diversity(samples.select(range(min(len(samples), MOST_NEIGHBOURS))), exact)
-    numbers["diversity_floor"] = _diversity(exact.select(range(half)), exact.select(range(half, 2 * half)))
+    draws = oracle.draws(2 * MOST_NEIGHBOURS)
+    half = len(draws) // 2
+    numbers["diversity"] = _diversity(samples.select(range(min(len(samples), MOST_NEIGHBOURS))), draws)
+    numbers["diversity_floor"] = _diversity(draws.select(range(half)), draws.select(range(half, 2 * half)))
     if samples.features is not None and oracle.samples.features is not None and prior.features is not None:
         ours = Gaussian.of(samples.features)
         numbers["frechet"] = {
@@ -141,24 +149,32 @@ def describe(samples: JudgedSamples, model: EvaluatedModel, reference: Reference
 
 
 def _diversity(samples: JudgedSamples, exact: JudgedSamples) -> dict[str, dict[str, float]]:
-    """Return the result of `diversity` for each of "z", "w" and, if both have them, "features"."""
+    """Return "z", "w" and, if both have features, "features" -> the result of `diversity` for these vectors.
+
+    Args:
+        samples: the samples to measure.
+        exact: the exact samples with which they are compared.
+    """
     pairs = {"z": (samples.z, exact.z), "w": (samples.w, exact.w), "features": (samples.features, exact.features)}
     return {name: diversity(a, b) for name, (a, b) in pairs.items() if a is not None and b is not None}
 
 
 def costs(sampled: SampleResult, seconds: float) -> dict[str, Any]:
-    """Return the cost of samples, which took `seconds` without drawing pictures.
+    """Return the cost of samples.
+
+    Args:
+        sampled: the result of the sampler.
+        seconds: time that the sampler took for all samples, without drawing pictures.
 
     Returns:
-        - `evaluations`: evaluations of the energy, mean over samples;
-        - `gradients`: how many of them were with a gradient;
-        - `work`: the sum of both, so that an evaluation with a gradient counts 2;
-        - `seconds`;
+        - `evaluations`: number of evaluations of the energy, with a gradient or without, mean over samples;
+        - `gradients`: number of evaluations with a gradient, mean over samples;
+        - `work`: the sum of `evaluations` and `gradients`, so that an evaluation with a gradient counts 2;
+        - `seconds`: the argument `seconds`;
         - `failures`: number of samples that the sampler could not finish;
-        - `statuses`: name of a status -> number of samples.
+        - `statuses`: name of a status with which the sampler ended, such as "OK" -> number of samples.
     """
-    evaluations = sampled.evaluations.double().mean().item()
-    gradients = sampled.gradients.double().mean().item()
+    evaluations, gradients = (x.double().mean().item() for x in (sampled.evaluations, sampled.gradients))
     return {
         "evaluations": evaluations,
         "gradients": gradients,
@@ -169,66 +185,67 @@ def costs(sampled: SampleResult, seconds: float) -> dict[str, Any]:
     }
 
 
-def _part(group: str, key: str) -> Read:
-    """Return the function that reads the number `key` of a group of an outcome, `None` if the group is missing."""
-    return lambda outcome: None if outcome[group] is None else float(outcome[group][key])
-
-
-def _over_spaces(key: str, extreme: Callable[[list[float]], float], group: str = "diversity") -> Read:
-    """Return the function that reads the number `key` of each space (z, w, features) of a group: their `extreme`."""
-
-    def read(outcome: dict[str, Any]) -> float | None:
-        spaces = outcome[group]
-        return extreme([float(space[key]) for space in spaces.values()]) if spaces else None
-
-    return read
-
-
-_MEASURES: dict[str, tuple[Read, Callable[[list[float]], float]]] = {
-    "satisfied": (itemgetter("satisfied"), min),
-    "heads": (itemgetter("heads"), min),
-    "frequency_error": (_part("frequency_error", "largest"), max),
-    "frequency_floor": (_part("frequency_error", "floor"), max),
-    "pairwise": (_over_spaces("pairwise", min), min),
-    "nearest": (_over_spaces("nearest", min), min),
-    "duplicates": (_over_spaces("duplicates", max), max),
-    "duplicates_floor": (_over_spaces("duplicates", max, "diversity_floor"), max),
-    "frechet": (_part("frechet", "distance"), max),
-    "frechet_floor": (_part("frechet", "floor"), max),
-    "work": (itemgetter("work"), max),
-    "seconds": (itemgetter("seconds"), max),
-    "failures": (itemgetter("failures"), max),
+_MEASURES: dict[str, tuple[str, str, Callable[..., float]]] = {
+    "satisfied": ("satisfied", "", min),
+    "heads": ("heads", "", min),
+    "frequency_error": ("frequency_error", "largest", max),
+    "frequency_floor": ("frequency_error", "floor", max),
+    "pairwise": ("diversity", "pairwise", min),
+    "nearest": ("diversity", "nearest", min),
+    "duplicates": ("diversity", "duplicates", max),
+    "duplicates_floor": ("diversity_floor", "duplicates", max),
+    "frechet": ("frechet", "distance", max),
+    "frechet_floor": ("frechet", "floor", max),
+    "work": ("work", "", max),
+    "seconds": ("seconds", "", max),
+    "failures": ("failures", "", max),
 }
-"""Name of a number of a summary -> the function that reads it from an outcome of `measure`, and the one that returns
-the worst of several values."""
+"""Name of a number in tables -> where an outcome of `measure` has this number, and a function.
+
+Where is told by two texts: the name of an entry of the outcome, and the key of the number in this entry, or "" if the
+entry itself is the number. The function returns the worst of several values of the number: of several queries, or, for
+entries of `diversity`, of z, w and features.
+"""
 
 
 def read_numbers(outcome: dict[str, Any]) -> Numbers:
-    """Return the numbers of tables from an outcome of `measure`."""
-    return {key: read(outcome) for key, (read, _) in _MEASURES.items()}
+    """Return the numbers of an outcome of `measure` that tables and charts show: name in tables -> number.
+
+    If a number was measured for z, w and features, the worst of the three is returned. The names are those in
+    `_MEASURES`; a number is `None` if it was not measured.
+    """
+    numbers: Numbers = {}
+    for name, (entry, key, worst) in _MEASURES.items():
+        value = outcome[entry]
+        if value is not None and key:
+            spaces = value.values() if entry.startswith("diversity") else [value]
+            value = worst(space[key] for space in spaces)
+        numbers[name] = value
+    return numbers
 
 
 def summarize(records: Sequence[dict[str, Any]], names: Sequence[str]) -> dict[str, dict[str, Numbers]]:
-    """Return for each method `mean` and `worst` over queries of every number of tables.
+    """Return for each method the mean and the worst value over queries of each number in tables.
 
     Args:
-        records: a record for each query, with outcomes of `measure` in `samplers`.
+        records: a record for each query. Its entry `samplers` is name of a method -> outcome of `measure`.
         names: names of the methods.
+
+    Returns:
+        Name of a method -> "mean" or "worst" -> name of a number in tables -> value; `None` if the number was not
+        measured for any query.
     """
     summary: dict[str, dict[str, Numbers]] = {}
     for name in names:
-        outcomes = [record["samplers"][name] for record in records if name in record["samplers"]]
-        mean: dict[str, float | None] = {}
-        worst: dict[str, float | None] = {}
-        for key, (read, extreme) in _MEASURES.items():
-            values = [value for outcome in outcomes if (value := read(outcome)) is not None]
-            mean[key], worst[key] = average(values), extreme(values) if values else None
-        summary[name] = {"mean": mean, "worst": worst}
+        rows = [read_numbers(record["samplers"][name]) for record in records]
+        columns = {key: [row[key] for row in rows if row[key] is not None] for key in _MEASURES}
+        worst = {key: _MEASURES[key][2](values) if values else None for key, values in columns.items()}
+        summary[name] = {"mean": {key: average(values) for key, values in columns.items()}, "worst": worst}
     return summary
 
 
 def average(values: Sequence[float]) -> float | None:
-    """Return the mean; `None` if there are no values."""
+    """Return the mean of numbers; `None` if there are no numbers."""
     return sum(values) / len(values) if values else None
 
 
@@ -239,9 +256,8 @@ def machine() -> dict[str, Any]:
     except OSError:
         lines = []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    processor = f"{names[0]}, {len(names)} logical cores" if names else platform.processor() or platform.machine()
     return {
-        "processor": processor,
+        "processor": f"{names[0]}, {len(names)} logical cores" if names else platform.machine(),
         "system": platform.platform(),
         "python": platform.python_version(),
         "torch": torch.__version__,

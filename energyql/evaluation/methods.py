@@ -1,18 +1,19 @@
-"""Methods to compare: a sampler under a semantics, or the paper's algorithm (LACE) at its own cost.
+"""Methods that are compared: a sampler under a semantics, or the algorithm LACE at the cost of its authors' program.
 
-The algorithm is written from the paper, with the generator and the heads of the other methods. Its cost is that of the
-published program: the mapping network runs once for every attribute, each head is a separate network, gradients come
-from autograd, and `torchdiffeq.odeint` with dopri5 at 1e-3 has one error norm and step size for the whole batch.
+LACE is the algorithm of Nie et al. 2021 (arXiv 2110.10873), called "the paper" in this module. It is written here from
+the paper, and uses the generator and the heads that the other methods use.
+
+It costs what the program of the authors costs. The mapping network runs once for every attribute, each head is a
+separate network, and gradients come from autograd. `torchdiffeq.odeint` with dopri5 and tolerances of 1e-3 has one
+error norm and step size for the whole batch.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import KW_ONLY, dataclass, field
-from typing import cast
+from dataclasses import KW_ONLY, dataclass
 
 import torch
 import torchdiffeq
@@ -54,16 +55,24 @@ from energyql.sampling.base import (
     has_trait,
 )
 
+TOLERANCE = 1e-3
+"""Relative and absolute tolerance of the paper's algorithm."""
+TIMES = (1.0, 1e-3)
+"""Times t at which the flow of the paper's algorithm starts and ends."""
+SCHEDULE = VPSchedule()
+"""The noise schedule β(t) of the flow of the paper's algorithm."""
 PUBLISHED_BATCH = 64
-"""Samples in a batch of the paper's algorithm, which have one step size."""
+"""Number of samples in a batch of the paper's algorithm; all samples of a batch have the same step size."""
 
 
 class PublishedEnergy:
-    """The energy of a query at the cost of the published program: each head runs alone, with gradients by autograd.
+    """The energy of a query, computed as in the program of Nie et al. 2021, at the same cost.
+
+    Each head runs alone, with gradients by autograd.
 
     Args:
-        rule: the rule of a query under the semantics `lace`.
-        reads: function from z (batch, z_dim) to the input of the heads, with the modules of the generator.
+        rule: the compiled query, under the semantics `lace`.
+        reads: function from z (batch, z_dim) to the input of the heads, which autograd can differentiate.
         bank: the heads.
     """
 
@@ -84,7 +93,15 @@ class PublishedEnergy:
 
 
 def _run(head: Head, latent: Tensor) -> Tensor:
-    """Return the outputs of a head, (batch, outputs), for latents (batch, dim)."""
+    """Compute the outputs of one head alone.
+
+    Args:
+        head: the head.
+        latent: the input of the head, (batch, dim).
+
+    Returns:
+        The outputs, (batch, outputs).
+    """
     x = leaky_relu(linear(latent, head.hidden_weight, head.hidden_bias), SLOPE)
     for weight, bias in head.deeper:
         x = leaky_relu(linear(x, weight, bias), SLOPE)
@@ -95,31 +112,22 @@ def _run(head: Head, latent: Tensor) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class PublishedODE:
-    """The sampler of the paper: `torchdiffeq.odeint` on the whole batch.
+    """The sampler of the program of Nie et al. 2021: `torchdiffeq.odeint` on the whole batch.
 
-    Unlike with other samplers, a sample depends on its batch. If `odeint` raises an error, all samples of the batch are
-    those after the last step that it accepted.
+    Unlike with other samplers, a sample depends on the other samples of the batch. If `odeint` raises an error or the
+    evaluations are used up, the latents after the last accepted step are returned, with a status that tells what
+    happened.
 
     Args:
-        rtol: relative tolerance.
-        atol: absolute tolerance.
-        t0: time at the start of the flow.
-        t1: time at its end.
-        schedule: β(t).
-        strength: λ, the factor of the energy, above 0.
-        max_evaluations: most evaluations of the energy. The published program has no such limit, but the flow of a
-            stiff query would never end without.
+        strength: λ, the factor of the energy, above 0 and at most a million.
+        max_evaluations: most evaluations of the energy for each sample. The program of Nie et al. has no such limit,
+            but for some queries the flow would never end without it.
 
     Raises:
-        ArgumentError: the strength is not above 0.
+        ArgumentError: the strength is outside its range.
     """
 
     _: KW_ONLY
-    rtol: float = 1e-3
-    atol: float = 1e-3
-    t0: float = 1.0
-    t1: float = 1e-3
-    schedule: VPSchedule = field(default_factory=VPSchedule)
     strength: float = 1.0
     max_evaluations: int = 2000
 
@@ -129,29 +137,41 @@ class PublishedODE:
     def sample(
         self, energy: EnergyLike, z0: Tensor, *, noise: RandomStreams = FIRST_RUN, progress: Progress | None = None
     ) -> SampleResult:
-        """Return the ends of the flow from the rows of `z0` (batch, z_dim); see `Sampler.sample`."""
+        """Follow the flow from each row of `z0`, and return the latents at its end.
+
+        Args:
+            energy: the energy of the query.
+            z0: draws of the prior, (batch, z_dim).
+            noise: only the number of the first sample in the run is used, because the energy may differ from sample to
+                sample; the sampler draws no random numbers.
+            progress: called with the fraction of the flow that is done, and the number of samples.
+        """
         check_latents(z0)
-        field_ = _Field(self, as_energy(energy, first=noise.start), z0.detach(), progress)
-        times = torch.tensor([self.t0, self.t1], dtype=z0.dtype, device=z0.device)
+        flow = _Field(self, as_energy(energy, first=noise.start), z0.detach(), progress)
+        times = torch.tensor(TIMES, dtype=z0.dtype, device=z0.device)
         status = Status.OK
         try:
             with torch.no_grad():
-                path = torchdiffeq.odeint(field_, field_.last, times, rtol=self.rtol, atol=self.atol, method="dopri5")
+                path = torchdiffeq.odeint(flow, flow.last, times, rtol=TOLERANCE, atol=TOLERANCE, method="dopri5")
             z = path[-1]
         except _SpentError:
-            z, status = field_.last, Status.STEP_LIMIT
+            z, status = flow.last, Status.STEP_LIMIT
         except AssertionError as error:  # torchdiffeq raises nothing more specific
-            z, status = field_.last, Status.STEP_UNDERFLOW if "underflow" in str(error) else Status.NON_FINITE
-        evaluations = torch.full((len(z0),), field_.evaluations)
+            z, status = flow.last, Status.STEP_UNDERFLOW if "underflow" in str(error) else Status.NON_FINITE
+        evaluations = torch.full((len(z0),), flow.evaluations)
         return SampleResult(z.clone(), torch.full((len(z0),), int(status)), evaluations, evaluations)
 
 
 class _SpentError(Exception):
-    """Signal that the limit of evaluations is reached."""
+    """Error that ends `odeint` when the limit of evaluations is reached."""
 
 
 class _Field:
-    """The right-hand side dz/dt of the flow, for `odeint`; it also records the last accepted step."""
+    """The derivative dz/dt of the flow as a function of t and z, for `odeint`.
+
+    Its attribute `last` is z after the last accepted step. Calling it raises `_SpentError` when the evaluations are
+    used up.
+    """
 
     def __init__(self, settings: PublishedODE, energy: Energy, z0: Tensor, progress: Progress | None) -> None:
         self._settings, self._energy, self._progress = settings, energy, progress
@@ -163,31 +183,37 @@ class _Field:
             raise _SpentError
         self.evaluations += 1
         _, gradient = self._energy.gradient(z, self._rows)
-        return (0.5 * self._settings.strength) * self._settings.schedule.beta(t) * gradient
+        return (0.5 * self._settings.strength) * SCHEDULE.beta(t) * gradient
 
     def callback_accept_step(self, t: Tensor, z: Tensor, step: Tensor) -> None:
         """Record the latents after a step; `odeint` calls this method for each step that it accepts."""
         self.last = z.detach()
         if self._progress is not None:
-            done = (self._settings.t0 - float(t)) / (self._settings.t0 - self._settings.t1)
+            done = (TIMES[0] - float(t)) / (TIMES[0] - TIMES[1])
             self._progress(min(1.0, max(0.0, done)), len(z))
 
 
 PAPER = "paper"
-"""Name of the paper's algorithm."""
+"""Name of the paper's algorithm in a list of methods."""
 DEFAULT_METHODS = (DEFAULT_SAMPLER, "slice", "ode", PAPER)
 """Names of the methods of a comparison, by default."""
+HINT = (
+    f"samplers: {', '.join(SAMPLERS)}, {PAPER}; also semantics:sampler and sampler@strength, and "
+    'energyql.evaluation.methods.Method("mine", "exact", sampler)'
+)
+"""Text for error messages that lists the names of all samplers."""
 _NAME = re.compile(r"(?:(?P<semantics>[^:@]+):)?(?P<sampler>[^:@]+)(?:@(?P<strength>[^:@]+))?")
 
 
 @dataclass(frozen=True)
 class Method:
-    """A sampler under a semantics.
+    """A way to sample queries: a sampler, and the semantics that gives the energy of a query.
 
     Attributes:
         name: name of the method, unique in a comparison.
-        semantics: semantics under which queries are compiled.
-        sampler: sampler of the latents. With `PublishedODE` energies are computed at the cost of the published program.
+        semantics: name of the semantics, which says how the energy of a query is computed, such as "exact".
+        sampler: sampler of the latents. With `PublishedODE`, energies are computed by `PublishedEnergy`, at the cost of
+            the program of Nie et al. 2021.
     """
 
     name: str
@@ -195,17 +221,22 @@ class Method:
     sampler: Sampler
 
     def check(self) -> None:
-        """Check that the sampler is one, and that it can be used under the semantics.
+        """Check that `sampler` is a sampler, and can be used under the semantics.
 
         Raises:
-            ArgumentError: it is none, or it needs the least energy, which this semantics does not have.
+            ArgumentError: `sampler` is no sampler; there is no such semantics; or the sampler needs a lower bound of
+                the energy, which this semantics does not have.
         """
         check_sampler(self.sampler)
         if not SEMANTICS[check_semantics(self.semantics)].has_floor and has_trait(self.sampler, "needs_floor"):
             check_floor(-math.inf)
 
     def energy(self, model: EvaluatedModel, query: str | Expr) -> Callable[[Tensor], Tensor]:
-        """Return the energy of a query: a function from latents (batch, z_dim) to nats (batch,).
+        """Return the energy of a query: a function from latents (batch, z_dim) to energies in nats (batch,).
+
+        Args:
+            model: the model on which the query is compiled.
+            query: the query, as text or expression.
 
         Raises:
             EnergyQLError: the query is wrong, or the model does not fit the method.
@@ -216,7 +247,15 @@ class Method:
         return prepared.energy
 
     def sample(self, energy: EnergyLike, model: EvaluatedModel, n: int, seed: int, report: Report) -> SampleResult:
-        """Return the samples 0 … n - 1 of a run; `report` is called with the stage "sampling"."""
+        """Draw n samples from an energy, in batches. They start from the first n samples of the prior for a seed.
+
+        Args:
+            energy: the energy, as `Method.energy` returns it.
+            model: the model, for the size of z and the device.
+            n: number of samples.
+            seed: seed of the samples.
+            report: called with the stage "sampling".
+        """
         parts: list[SampleResult] = []
         size = PUBLISHED_BATCH if isinstance(self.sampler, PublishedODE) else LATENT_BATCH
         for start in range(0, n, size):
@@ -231,41 +270,41 @@ class Method:
 
 
 def read_methods(names: str | Iterable[str | Method]) -> list[Method]:
-    """Return methods by name.
+    """Return the methods that names describe.
 
     Args:
-        names: names in a text, separated by commas, or a list of names and methods. A name is that of a sampler out of
-            `energyql.sampling.SAMPLERS`, with semantics `exact` and strength 1; "semantics:sampler" and
-            "sampler@strength" select others; "paper" (also "paper@strength") is the paper's algorithm at its own cost.
+        names: one text with names separated by commas, or a list of names and `Method` objects. A name out of
+            `energyql.sampling.SAMPLERS`, such as "ode", is this sampler with the semantics `exact` and strength 1.
+            "lace:ode" has the semantics `lace`, "ode@10" the strength 10, "lace:ode@10" both. "paper" is the algorithm
+            of Nie et al. 2021 at the cost of their program, "paper@10" this algorithm with strength 10.
 
     Raises:
-        ArgumentError: there is no such sampler or semantics, a strength is not a number above 0, a name comes twice, or
-            there is no name; or a sampler needs the least energy, which the semantics does not have.
+        ArgumentError: there is no such sampler or semantics, a strength is not a number above 0, a name occurs twice,
+            or `names` is empty. Or a sampler needs a lower bound of the energy, which its semantics does not have.
     """
     parts = [part.strip() for part in names.split(",") if part.strip()] if isinstance(names, str) else several(names)
-    if unnamed := [part for part in parts if not isinstance(part, str | Method)]:
-        raise ArgumentError(
-            f"there is no sampler {str(unnamed[0])!r}",
-            hint='a sampler of your own: energyql.evaluation.methods.Method("mine", "exact", sampler)',
-        )
-    methods = [part if isinstance(part, Method) else _read(part) for part in parts]
+    methods = [part if isinstance(part, Method) else _read(str(part)) for part in parts]
     if not methods:
-        raise ArgumentError("there is no sampler to compare", hint=_hint())
-    for name, count in Counter(method.name for method in methods).items():
-        if count > 1:
-            raise ArgumentError(f"sampler {name!r} is named twice", hint="name it once")
+        raise ArgumentError("there is no sampler to compare", hint=HINT)
+    names = [method.name for method in methods]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ArgumentError(f"sampler {twice[0]!r} is named twice")
     for method in methods:
         method.check()
     return methods
 
 
 def _read(name: str) -> Method:
-    """Return the method of a name; see `read_methods`."""
+    """Return the method that one name describes, such as "slice", "lace:ode@10" or "paper".
+
+    Raises:
+        ArgumentError: there is no such sampler or semantics, or the strength is not a number above 0.
+    """
     match = _NAME.fullmatch(name)
     paper = match is not None and match["sampler"] == PAPER and match["semantics"] is None
     if match is None or not (paper or match["sampler"] in SAMPLERS):
-        raise ArgumentError(f"there is no sampler {name!r}", hint=_hint())
-    semantics = cast("Semantics", check_semantics(match["semantics"] or DEFAULT_SEMANTICS))
+        raise ArgumentError(f"there is no sampler {name!r}", hint=HINT)
+    semantics = check_semantics(match["semantics"] or DEFAULT_SEMANTICS)
     try:
         strength = float(match["strength"] or 1.0)
     except ValueError:
@@ -273,8 +312,3 @@ def _read(name: str) -> Method:
     if paper:
         return Method(name, "lace", PublishedODE(strength=strength))
     return Method(name, semantics, make_sampler(match["sampler"], strength))
-
-
-def _hint() -> str:
-    """Return the names of all samplers, for a message."""
-    return f"samplers: {', '.join(SAMPLERS)}, {PAPER}; also semantics:sampler and sampler@strength"

@@ -1,12 +1,13 @@
-"""Measures of samples: accuracy, frequencies, diversity, Fréchet distance; and the feature networks for distances."""
+"""Measures of samples (accuracy, frequencies, diversity, Fréchet distance), and the feature networks that some need.
+
+The *oracle* of a query is a set of exact samples of the query, with which the samples of a method are compared.
+"""
 
 from __future__ import annotations
 
 import hashlib
-import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +27,15 @@ from energyql.plugins import import_optional
 from energyql.vocabulary import AttributeSpec
 
 INCEPTION_WEIGHTS = "weights-inception-2015-12-05-6726825d.pth"
-"""Name of the file of torch-fidelity with the weights of Inception."""
+"""Name of the file from which torch-fidelity loads the weights of Inception."""
 
 
 @dataclass(frozen=True)
 class Features:
-    """A feature network.
+    """A function that describes pictures by numbers, by which distances between pictures are measured.
 
     Attributes:
-        name: unique name, for the identity of results.
+        name: unique name; stored results are used again only with features of the same name.
         function: function from pictures in [-1, 1], (batch, 1 or 3, height, width), to features, (batch, ...).
     """
 
@@ -43,14 +44,14 @@ class Features:
 
     @torch.inference_mode()
     def read(self, images: Tensor) -> Tensor:
-        """Return the features of pictures, (batch, dim) float32 on the CPU."""
+        """Return the features of pictures in [-1, 1], (batch, dim) float32 on the CPU."""
         return self.function(images).flatten(1).float().cpu()
 
 
 def judge_features(judge: ImageLabeller | None) -> Features | None:
-    """Return the feature network of a judge: its method `features`; `None` for a judge without that method.
+    """Return the method `features` of a judge as `Features`; `None` if there is no judge, or it has no such method.
 
-    Features of a `Judge` are averaged over the positions in the picture, so that there is one for each channel, as in
+    Features of a `Judge` are averaged over the positions in the picture, so that each channel gives one feature, as in
     the Fréchet inception distance.
     """
     if isinstance(judge, Judge):
@@ -61,15 +62,15 @@ def judge_features(judge: ImageLabeller | None) -> Features | None:
 
 
 def inception_features(weights: Path | None = None) -> Features:
-    """Return the feature network of the Fréchet inception distance, with 2,048 features, by torch-fidelity.
+    """Return the network Inception of torch-fidelity, whose 2,048 features give the Fréchet inception distance.
 
     Args:
-        weights: the file of torch-fidelity with the weights; by default the one in the folder of torch's downloads.
-            Nothing is downloaded.
+        weights: path of the file with the weights. By default, a file named `INCEPTION_WEIGHTS` in the folder
+            `checkpoints` of `torch.hub.get_dir()`. Nothing is downloaded.
 
     Raises:
         ArgumentError: torch-fidelity is not installed.
-        ModelError: the weights are missing, or hold more than tensors.
+        ModelError: the file is missing or damaged, or contains other objects than tensors.
     """
     module = import_optional(
         "torch_fidelity.feature_extractor_inceptionv3", "Inception's features need torch-fidelity",
@@ -85,9 +86,7 @@ def inception_features(weights: Path | None = None) -> Features:
     except FileNotFoundError:
         raise ModelError(f"{path} is missing", hint=f"download it: {module.URL_INCEPTION_V3}") from None
     except Exception as error:  # torch names no errors of its own for damaged files
-        raise ModelError(
-            f"{path} does not hold the weights of Inception: {error}", hint="download the file again"
-        ) from error
+        raise ModelError(f"{path} does not hold the weights of Inception: {error}") from error
 
     def function(images: Tensor) -> Tensor:
         network.to(images.device)
@@ -99,24 +98,27 @@ def inception_features(weights: Path | None = None) -> Features:
 
 
 FRECHET_REPETITIONS = 4
-"""Repetitions of the bootstrap of `frechet_floor`."""
+"""Number of times that `frechet_floor` draws samples."""
 Array = npt.NDArray[np.float64]
 Indicators = npt.NDArray[np.float32]
-"""(n, bins): 1 where a sample falls into a bin, else 0."""
+"""For n samples and several bins of attribute values, (n, bins): 1 if the sample is in the bin, else 0."""
 Columns = Mapping[str, npt.NDArray[Any]]
-"""Attribute -> values of samples, (n,)."""
+"""Attribute -> its values in n samples, (n,)."""
 QUARTERS = 4
 """Number of bins of a continuous attribute, equally frequent in the prior."""
 REPETITIONS = 200
-"""Repetitions of the bootstrap of `noise_floor`."""
+"""Number of times that `noise_floor` draws samples."""
 CROWDED = 0.01
-"""Samples are near-duplicates if their distance is below this quantile of the oracle's nearest-neighbour distances."""
+"""Two samples are near-duplicates if their distance is below a threshold: this quantile of the distances from each
+exact sample to the nearest other exact sample."""
 
 
 def conditional_accuracy(
     query: Expr, values: Columns, vocabulary: Mapping[str, AttributeSpec]
 ) -> dict[str, float] | None:
-    """Return the accuracy of samples for each condition of a query: the ACC of Nie et al. 2021 (arXiv 2110.10873).
+    """Return the accuracy of samples for each condition of a query.
+
+    The accuracy is the measure ACC of Nie et al. 2021 (arXiv 2110.10873).
 
     Args:
         query: a bound query.
@@ -124,9 +126,9 @@ def conditional_accuracy(
         vocabulary: vocabulary of the model.
 
     Returns:
-        Condition -> share of samples that satisfy it; for a target such as `age = 0.7`, one minus the mean distance to
-        the target, divided by the range of the attribute. `None` if the query is neither a condition on one attribute
-        nor a conjunction of such conditions.
+        Condition as text -> accuracy. The accuracy is the share of samples that satisfy the condition. For a target
+        such as `age = 0.7` it is one minus the mean distance to the target as a share of the attribute's range, at
+        least 0. `None` if the query is neither a condition on one attribute nor a conjunction of such conditions.
     """
     conditions = query.operands if isinstance(query, And) else (query,)
     accuracies: dict[str, float] = {}
@@ -145,65 +147,78 @@ def conditional_accuracy(
 
 
 class AttributeBins:
-    """Bins of attribute values: one for yes of a yes/no attribute, one for each class, four for a continuous attribute.
+    """Bins of attribute values, whose frequencies are compared.
+
+    A yes/no attribute has one bin, for yes. A categorical attribute has a bin for each class. A continuous attribute
+    has four bins, each with a quarter of the prior samples.
 
     Args:
         vocabulary: the attributes.
-        prior: attribute -> values of samples of the prior, (n,), whose quartiles bound the four bins.
+        prior: attribute -> values of samples of the prior, (n,). The quartiles of a continuous attribute are the limits
+            of its bins.
 
     Attributes:
         names: name of each bin, such as "smile", "hair = black", "age in quarter 2 of 4".
     """
 
     def __init__(self, vocabulary: Mapping[str, AttributeSpec], prior: Columns) -> None:
-        tests: dict[str, tuple[str, Callable[[npt.NDArray[Any]], npt.NDArray[np.bool_]]]] = {}
+        self._vocabulary = vocabulary
+        steps = np.arange(1, QUARTERS) / QUARTERS
+        numbers = [name for name, spec in vocabulary.items() if KINDS[spec.kind].numeric]
+        self._edges = {name: np.quantile(prior[name], steps) for name in numbers}
+        self.names: list[str] = []
         for name, spec in vocabulary.items():
-            kind = KINDS[spec.kind]
-            tests |= {name + end: (name, partial(operator.eq, value)) for end, value in kind.bins(spec)}
-            if kind.numeric:
-                edges = np.quantile(prior[name], np.arange(1, QUARTERS) / QUARTERS)
-                for k in range(QUARTERS):
-                    tests[f"{name} in quarter {k + 1} of {QUARTERS}"] = name, partial(_in_quarter, edges, k)
-        self._tests, self.names = tuple(tests.values()), tuple(tests)
+            self.names += [name + end for end, _ in KINDS[spec.kind].bins(spec)]
+            if name in self._edges:
+                self.names += [f"{name} in quarter {k} of {QUARTERS}" for k in range(1, QUARTERS + 1)]
 
     def indicators(self, values: Columns) -> Indicators:
-        """Return for each sample and bin 1 if the sample falls into the bin, else 0, (n, bins)."""
-        return np.stack([test(values[name]) for name, test in self._tests], axis=1).astype(np.float32)
-
-
-def _in_quarter(edges: Array, quarter: int, column: Array) -> npt.NDArray[np.bool_]:
-    return np.equal(np.searchsorted(edges, column, side="right"), quarter)
+        """Return an array (n, bins) with 1 where a sample is in a bin, else 0; `values` is attribute -> values (n,)."""
+        columns: list[npt.NDArray[np.bool_]] = []
+        for name, spec in self._vocabulary.items():
+            columns += [np.equal(values[name], value) for _, value in KINDS[spec.kind].bins(spec)]
+            if name in self._edges:
+                quarters = np.searchsorted(self._edges[name], values[name], side="right")
+                columns += [np.equal(quarters, k) for k in range(QUARTERS)]
+        return np.stack(columns, axis=1).astype(np.float32)
 
 
 def frequencies(indicators: Indicators, weights: Array | None = None) -> Array:
-    """Return the share of (weighted) samples in each bin, (bins,)."""
+    """Return the share of samples in each bin, (bins,).
+
+    Args:
+        indicators: 1 where a sample is in a bin, else 0, (n, bins).
+        weights: weights of the samples, (n,); the result is then the share of the weight in each bin. By default all
+            samples have the same weight.
+    """
     return np.average(indicators, axis=0, weights=weights).astype(np.float64)
 
 
 def frequency_error(sampled: Indicators, oracle: Indicators, weights: Array) -> tuple[float, int, float]:
-    """Return the largest difference, over all bins, of the frequency among samples from that among exact samples.
+    """Compare the frequency of each bin among samples with the frequency among exact samples, and return the worst bin.
 
     Args:
-        sampled: indicators of the samples, (n, bins).
-        oracle: indicators of exact samples, (m, bins).
+        sampled: for n samples, 1 where a sample is in a bin, else 0, (n, bins).
+        oracle: for m exact samples, 1 where a sample is in a bin, else 0, (m, bins).
         weights: weights of the exact samples, (m,), above 0.
 
     Returns:
-        The difference, in [0, 1]; the index of its bin; and the `noise_floor`, the mean of such a difference for exact
-        samples, which is not subtracted.
+        The largest absolute difference of the two frequencies, in [0, 1]; the index of the bin with this difference;
+        and the mean of the largest difference if the samples were exact too (`noise_floor`), which is not subtracted
+        from the first number.
     """
     difference = np.abs(frequencies(sampled) - frequencies(oracle, weights))
     return float(difference.max()), int(difference.argmax()), noise_floor(oracle, weights, len(sampled))
 
 
 def noise_floor(oracle: Indicators, weights: Array, n: int) -> float:
-    """Return the mean of the difference of `frequency_error` for n exact samples, by the bootstrap (Efron 1979).
+    """Return the mean of the largest difference in `frequency_error` if the n samples were exact too.
 
-    It is above 0, because samples and oracle are finite. In each repetition n samples and another oracle are drawn from
-    the oracle.
+    It is above 0, because samples and oracle are finite. It is estimated by the bootstrap (Efron 1979): in each
+    repetition, n samples are drawn from the oracle, and another oracle of m samples is drawn from the oracle, too.
 
     Args:
-        oracle: indicators of exact samples, (m, bins).
+        oracle: for m exact samples, 1 where a sample is in a bin, else 0, (m, bins).
         weights: weights of the exact samples, (m,), above 0.
         n: number of samples.
     """
@@ -216,24 +231,30 @@ def noise_floor(oracle: Indicators, weights: Array, n: int) -> float:
 
 
 def effective_size(weights: Array) -> float:
-    """Return the effective number of weighted samples, (Σw)² / Σw² (Kish 1965); 0 without samples."""
+    """Return the effective number of samples with weights w, (Σw)² / Σw² (Kish 1965); 0 without samples.
+
+    So many samples with equal weights are as precise as the samples with these weights.
+    """
     return float(weights.sum() ** 2 / np.square(weights).sum()) if len(weights) else 0.0
 
 
 def diversity(sampled: Tensor, oracle: Tensor) -> dict[str, float]:
-    """Return distances among samples, relative to those among equally many exact samples.
+    """Return distances between samples, divided by distances between equally many exact samples.
 
-    Distances to the nearest neighbour decrease with the number of samples, so the longer of the two sets is cut.
+    Distances to the nearest neighbour decrease with the number of samples. So only the first `min(n, m)` of the samples
+    and of the exact samples are used.
 
     Args:
         sampled: vectors of the samples, (n, dim), n at least 2.
-        oracle: vectors of exact and equally weighted samples, (m, dim), m at least 2.
+        oracle: vectors of exact samples with equal weights, (m, dim), m at least 2.
 
     Returns:
-        - `pairwise`: mean distance of two samples, divided by that of exact samples; below 1 they are less varied;
-        - `nearest`: median distance to the nearest other sample, divided by that of exact samples;
-        - `duplicates`: share of samples that are nearer to another one than 99 % of exact samples are; 0.01 for exact
-          samples.
+        - `pairwise`: mean distance of two samples, divided by the mean distance of two exact samples; below 1 the
+          samples are less varied than exact samples;
+        - `nearest`: median distance from a sample to the nearest other sample, divided by the median distance from an
+          exact sample to the nearest other exact sample;
+        - `duplicates`: share of near-duplicates. A sample is one if it is nearer to another sample than 99 % of exact
+          samples are to another exact sample. For exact samples the share is about 0.01.
     """
     count = min(len(sampled), len(oracle))
     mean, nearest = _distances(sampled[:count])
@@ -246,7 +267,11 @@ def diversity(sampled: Tensor, oracle: Tensor) -> dict[str, float]:
 
 
 def _distances(points: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the mean distance of two points, and the distance of each to its nearest neighbour, (n,), float64."""
+    """Return the mean distance of two different points, and the distance of each point to the nearest other, (n,).
+
+    Args:
+        points: the points, (n, ...). Distances are float64.
+    """
     # By differences, because the faster way by products has large errors for small distances.
     flat = points.flatten(1).double()
     distances = torch.cdist(flat, flat, compute_mode="donot_use_mm_for_euclid_dist")
@@ -263,11 +288,15 @@ class Gaussian:
 
     @classmethod
     def of(cls, features: Tensor, weights: Array | None = None) -> Gaussian:
-        """Return the distribution with mean and covariance of features (n, dim), n at least 2, and weights (n,)."""
+        """Return the normal distribution with the mean and the covariance of features.
+
+        Args:
+            features: features of n samples, (n, dim), n at least 2.
+            weights: weight of each sample, (n,); by default all are equal.
+        """
         x = features.detach().double().cpu()
-        share = torch.full((len(x),), 1 / len(x), dtype=torch.float64)
-        if weights is not None:
-            share = torch.from_numpy(weights / weights.sum())
+        weights = np.ones(len(x)) if weights is None else weights
+        share = torch.from_numpy(weights / weights.sum())
         mean = share @ x
         centred = x - mean
         # Unbiased for any weights that do not depend on the features; 1 / (n - 1) where they are equal.
@@ -276,12 +305,14 @@ class Gaussian:
 
 
 def frechet_distance(a: Gaussian, b: Gaussian) -> float:
-    """Return the squared Fréchet distance `‖μa - μb‖² + tr(Σa + Σb - 2 (Σa Σb)^½)`, at least 0.
+    """Return the squared Fréchet distance of two normal distributions, at least 0.
 
-    The distance of normal distributions is from Dowson and Landau 1982. Heusel et al. 2017, "GANs trained by a two
-    time-scale update rule converge to a local Nash equilibrium" (arXiv 1706.08500), apply it to features of Inception.
+    It is `‖μa - μb‖² + tr(Σa + Σb - 2 (Σa Σb)^½)`, where μ are the means and Σ the covariances. The formula is from
+    Dowson and Landau 1982. Heusel et al. 2017, "GANs trained by a two time-scale update rule converge to a local Nash
+    equilibrium" (arXiv 1706.08500), apply it to features of Inception.
     """
-    root = _root(a.covariance)
+    values, vectors = torch.linalg.eigh(a.covariance)
+    root = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
     # Σa Σb has the eigenvalues of the symmetric Σa^½ Σb Σa^½, whose root needs no complex numbers.
     cross = torch.linalg.eigvalsh(root @ b.covariance @ root).clamp(min=0).sqrt().sum()
     distance = (a.mean - b.mean).square().sum() + a.covariance.trace() + b.covariance.trace() - 2 * cross
@@ -289,22 +320,18 @@ def frechet_distance(a: Gaussian, b: Gaussian) -> float:
 
 
 def frechet_floor(oracle: Tensor, weights: Array, n: int) -> float:
-    """Return the mean `frechet_distance` of n exact samples from their oracle, by the bootstrap (Efron 1979).
+    """Return the mean `frechet_distance` that n exact samples have from all exact samples, by chance alone.
+
+    It is estimated by the bootstrap (Efron 1979): `FRECHET_REPETITIONS` times, n samples are drawn from the exact
+    samples.
 
     Args:
-        oracle: features of the exact samples of the oracle, (m, dim).
-        weights: their weights, (m,).
-        n: number of samples that are drawn from the oracle.
+        oracle: features of the exact samples, (m, dim).
+        weights: weights of the exact samples, (m,).
+        n: number of samples that are drawn.
     """
     random = np.random.default_rng(0)
     target, share = Gaussian.of(oracle, weights), weights / weights.sum()
     rows = [random.choice(len(share), n, p=share) for _ in range(FRECHET_REPETITIONS)]
     distances = [frechet_distance(Gaussian.of(oracle[torch.from_numpy(row)]), target) for row in rows]
     return sum(distances) / len(distances)
-
-
-def _root(matrix: Tensor) -> Tensor:
-    """Return the square root of a symmetric matrix without negative eigenvalues."""
-    values, vectors = torch.linalg.eigh(matrix)
-    root: Tensor = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
-    return root

@@ -1,22 +1,24 @@
 """Evaluation protocols, which are experiments with random queries, and set-ups, which are published experiments.
 
-The queries of a protocol are random conditions on the attributes of a model, with a prevalence in the prior within
-limits of the protocol. They follow from the model and a seed. A new protocol is one entry of `PROTOCOLS`.
+The queries of a protocol are random conditions on the attributes of a model. The prevalence of a query is the share of
+prior pictures that satisfy it; a protocol sets limits for the prevalence of its queries. Model and seed determine the
+queries. A new protocol is one entry of `PROTOCOLS`.
 
-A set-up is a JSON file in the folder `setups` without weights, labels or code. docs/lace.md describes its fields.
+A set-up is a JSON file with protocols whose queries are those of a publication. It contains no weights, labels or code.
+The folder `setups` contains some set-ups; docs/lace.md describes the fields of the file.
 """
 
 from __future__ import annotations
 
+import math
 import random
 import re
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from energyql.errors import ArgumentError, DataError, EnergyQLError, ModelError
 from energyql.evaluation.judged import JudgedSamples
@@ -28,32 +30,35 @@ from energyql.logic.truth import satisfied
 from energyql.pipeline.settings import DEFAULT_SAMPLER
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
-T = TypeVar("T")
 Join = Callable[[Sequence[Expr]], Expr]
-"""A function from conditions to one query."""
+"""A function from a list of conditions to one query, such as their conjunction."""
 
 TRIES = 20_000
-"""Most random queries that are tried for one with the right prevalence."""
+"""Most random queries that are tried until one has a prevalence within the limits of the protocol."""
 LEAST = 0.001
 """Smallest prevalence of the queries of most protocols."""
 MOST = 0.9
 """Largest prevalence of the queries of most protocols."""
 OCCURRING = 1e-9
-"""Smallest prevalence of queries that need only occur in the prior."""
+"""Smallest prevalence of queries that at least one picture of the prior must satisfy. Any number above 0 and below one
+picture's share does this."""
 RARE = 0.001
-"""Largest prevalence of rare queries."""
+"""Largest prevalence of the queries of the protocol "zero-shot"."""
 TARGETS = (0.25, 0.5, 0.75)
-"""Targets for a continuous attribute, as shares of its range."""
+"""Targets of conditions such as `age = 0.5` on a continuous attribute, as shares of the attribute's range."""
 PUBLISHED = "Nie et al. 2021, arXiv 2110.10873"
 
 
 class RandomConditions:
-    """Random conditions on the attributes of a model, by `Random.random`, which is the same in all versions of Python.
+    """Random conditions and queries on the attributes of a model.
+
+    They are drawn by `Random.random`, whose numbers are the same in all versions of Python.
 
     Args:
         vocabulary: the attributes.
-        prior: judged samples of the prior.
-        seed: a text with the name of the protocol and the seed of the run.
+        prior: judged samples of the prior, on which the prevalence of a query (the share of samples that satisfy it) is
+            measured.
+        seed: a text with the seed of the run and the name of the protocol, such as "0/logic".
     """
 
     def __init__(self, vocabulary: Vocabulary, prior: JudgedSamples, seed: str) -> None:
@@ -61,29 +66,41 @@ class RandomConditions:
         self._uniform = random.Random(seed).random
 
     def values(self, spec: AttributeSpec) -> list[Expr]:
-        """Return a condition for every value of an attribute: yes and no, each class, or each of `TARGETS`."""
+        """Return all conditions on one attribute that protocols use, one for each value.
+
+        The conditions are yes and no for a yes/no attribute, one for each class of a categorical attribute, and one for
+        each target in `TARGETS` of a continuous attribute.
+        """
         return KINDS[spec.kind].conditions(E[spec.name], spec, TARGETS)
 
     def condition(self, spec: AttributeSpec) -> Expr:
-        """Return a random condition on an attribute: yes, a class, or a target with the tolerance of the attribute."""
-        return E[spec.name] if BARE in KINDS[spec.kind].forms else self._choice(self.values(spec))
+        """Return a condition on one attribute.
+
+        The condition is yes for a yes/no attribute, a random class of a categorical attribute, or a random target in
+        `TARGETS` of a continuous attribute.
+        """
+        if BARE in KINDS[spec.kind].forms:
+            return E[spec.name]
+        values = self.values(spec)
+        return values[int(self._uniform() * len(values))]
 
     def prevalence(self, query: Expr) -> float:
-        """Return the share of prior pictures that satisfy a query, by the judge."""
+        """Return the share of pictures of the prior that satisfy a query by the judge, from 0 to 1."""
         bound = bind(query, self.vocabulary)
         return float(satisfied(bound, self._prior.values, self.vocabulary).mean())
 
     def compose(self, count: int, join: Join, least: float, most: float) -> Expr:
-        """Return a random query with a prevalence from `least` to `most`.
+        """Return a random query whose prevalence (share of prior pictures that satisfy it) is within limits.
 
         Args:
             count: number of different attributes in the query.
-            join: function from their conditions to the query.
-            least: smallest prevalence.
-            most: largest prevalence.
+            join: function from the conditions on these attributes to the query.
+            least: smallest prevalence, from 0 to 1.
+            most: largest prevalence, from 0 to 1.
 
         Raises:
-            EnergyQLError: none of `TRIES` random queries has such a prevalence.
+            EnergyQLError: the model has fewer than `count` attributes, or none of `TRIES` random queries has a
+                prevalence within the limits.
         """
         for _ in range(TRIES if len(self.vocabulary) >= count else 0):
             pool = list(self.vocabulary)
@@ -96,24 +113,20 @@ class RandomConditions:
             hint="the model has few attributes, or they hardly vary, or the prior is too small: raise --prior",
         )
 
-    def _choice(self, values: Sequence[T]) -> T:
-        """Return one of the values at random."""
-        return values[int(self._uniform() * len(values))]
-
 
 @dataclass(frozen=True)
 class EvaluationProtocol:
-    """One experiment.
+    """One experiment: queries, and whether samplers or edits are measured on them.
 
     Attributes:
-        name: name for `--protocols`.
-        title: heading of its results.
-        about: text about its queries, and the publication that it follows.
-        queries: function that returns the queries.
-        sequential: whether the queries are the steps of one edit, rather than sampled one by one.
-        truncation: psi; `None` for that of the evaluation.
-        attributes: names of the attributes in its queries, for a protocol of a set-up.
-        given: its queries, if a set-up states them as texts.
+        name: name of the protocol for the option `--protocols`.
+        title: heading of the results.
+        about: text about the queries, and the publication that the experiment follows.
+        queries: function from the `RandomConditions` of a model to the queries.
+        sequential: true if the queries are the steps of one edit; false if samples of each query are drawn.
+        truncation: psi; `None` for the psi of the model.
+        attributes: names of the attributes in the queries, for a protocol of a set-up; else empty.
+        given: the queries, if a set-up states them as texts; else empty.
     """
 
     name: str
@@ -122,11 +135,11 @@ class EvaluationProtocol:
     queries: Callable[[RandomConditions], list[Expr]]
     sequential: bool = False
     truncation: float | None = None
-    attributes: tuple[str, ...] = ()
+    attributes: frozenset[str] = frozenset()
     given: tuple[Expr, ...] = ()
 
     def choose_queries(self, vocabulary: Vocabulary, prior: JudgedSamples, seed: int) -> list[Expr]:
-        """Return the queries for a model.
+        """Return the queries of this protocol for a model.
 
         Args:
             vocabulary: vocabulary of the model.
@@ -134,7 +147,8 @@ class EvaluationProtocol:
             seed: seed of the run.
 
         Raises:
-            EnergyQLError: the model has too few attributes for such queries.
+            EnergyQLError: the model has too few attributes for such queries, or no query has a prevalence within the
+                limits.
         """
         return self.queries(RandomConditions(vocabulary, prior, f"{seed}/{self.name}"))
 
@@ -144,7 +158,10 @@ def _and(parts: Sequence[Expr]) -> Expr:
 
 
 def _single(draw: RandomConditions) -> list[Expr]:
-    """Return a random condition on each attribute that has one with the right prevalence."""
+    """Return one condition on each attribute, with a prevalence (share of the prior) from `LEAST` to `MOST`.
+
+    For each attribute eight random conditions are tried; if none has such a prevalence, the attribute is left out.
+    """
     queries: list[Expr] = []
     for spec in draw.vocabulary.values():
         conditions = [draw.condition(spec) for _ in range(8)]
@@ -153,18 +170,30 @@ def _single(draw: RandomConditions) -> list[Expr]:
 
 
 def _classes(draw: RandomConditions) -> list[Expr]:
-    """Return a condition for each class of the categorical attribute with the most classes."""
+    """Return a condition for each class of the categorical attribute with the most classes.
+
+    Classes with a prevalence (share of the prior) below `LEAST` or above `MOST` are left out.
+
+    Raises:
+        EnergyQLError: the model has no categorical attribute.
+    """
     classes = [spec for spec in draw.vocabulary.values() if spec.values]
     if not classes:
-        raise EnergyQLError("the model has no categorical attribute", hint="choose other protocols")
+        raise EnergyQLError("the model has no categorical attribute")
     conditions = draw.values(max(classes, key=lambda spec: len(spec.values)))
     return [one for one in conditions if LEAST <= draw.prevalence(one) <= MOST]
 
 
 def conjunctions(count: int, size: int, least: float, most: float) -> Callable[[RandomConditions], list[Expr]]:
-    """Return a function that returns `count` different random conjunctions of `size` conditions.
+    """Return a function that draws different random conjunctions, such as `smile AND hair = red`.
 
-    Their prevalences are from `least` to `most`.
+    The function takes `RandomConditions`, and returns the conjunctions as a list.
+
+    Args:
+        count: number of conjunctions.
+        size: number of conditions in each conjunction, on different attributes.
+        least: smallest prevalence (share of the prior) of a conjunction, from 0 to 1.
+        most: largest prevalence of a conjunction, from 0 to 1.
     """
 
     def choose(draw: RandomConditions) -> list[Expr]:
@@ -179,7 +208,7 @@ def conjunctions(count: int, size: int, least: float, most: float) -> Callable[[
 
 
 def _logic(draw: RandomConditions) -> list[Expr]:
-    """Return a random query of each of five shapes."""
+    """Return five random queries, each with other connectives, such as `a AND NOT b` and `a OR b`."""
     shapes: list[tuple[int, Join]] = [
         (2, _and),
         (2, lambda p: Or((p[0], p[1]))),
@@ -191,7 +220,7 @@ def _logic(draw: RandomConditions) -> list[Expr]:
 
 
 def _sequence(draw: RandomConditions) -> list[Expr]:
-    """Return five random conditions that occur together in the prior."""
+    """Return random conditions on five attributes. At least one picture of the prior satisfies all five."""
     return list(draw.compose(5, _and, OCCURRING, 1.0).children)
 
 
@@ -199,55 +228,43 @@ PROTOCOLS: dict[str, EvaluationProtocol] = {
     protocol.name: protocol
     for protocol in (
         EvaluationProtocol(
-            "conditional-1",
-            "Conditional sampling on one attribute",
-            f"Every attribute with one of its values. After the single-attribute experiments of {PUBLISHED}.",
-            _single,
+            "conditional-1", "Conditional sampling on one attribute",
+            f"Every attribute with one of its values, after {PUBLISHED}.", _single,
         ),
         EvaluationProtocol(
-            "classes",
-            "Conditional sampling on classes",
-            "Every class of the attribute with the most classes. After the experiment of "
-            f"{PUBLISHED}, on the ten classes of CIFAR-10.",
-            _classes,
+            "classes", "Conditional sampling on classes",
+            f"Every class of the attribute with the most classes, after {PUBLISHED}, on CIFAR-10.", _classes,
         ),
         EvaluationProtocol(
-            "conditional-2",
-            "Conditional sampling on two attributes",
-            f"Six random pairs with a prevalence of at least 0.1 %. After the experiments of {PUBLISHED}.",
+            "conditional-2", "Conditional sampling on two attributes",
+            f"Six random pairs with a prevalence of at least 0.1 %, after {PUBLISHED}.",
             conjunctions(6, 2, LEAST, MOST),
         ),
         EvaluationProtocol(
-            "conditional-3",
-            "Conditional sampling on three attributes",
-            f"Six random triples with a prevalence of at least 0.1 %. After the experiments of {PUBLISHED}, which "
-            "condition FFHQ on glasses, gender, smile and age together.",
+            "conditional-3", "Conditional sampling on three attributes",
+            f"Six random triples with a prevalence of at least 0.1 %, after {PUBLISHED}.",
             conjunctions(6, 3, LEAST, MOST),
         ),
         EvaluationProtocol(
-            "sequential-5",
-            "Sequential editing of five attributes",
-            "Pictures of the prior, edited by one attribute after the other; all earlier edits are to hold. After the "
-            f"sequential editing of {PUBLISHED}, and of StyleFlow (Abdal et al. 2021, arXiv 2008.02401).",
-            _sequence,
-            sequential=True,
+            "sequential-5", "Sequential editing of five attributes",
+            "Pictures of the prior, edited by one attribute after the other; all earlier edits are to hold. After "
+            f"{PUBLISHED}, and StyleFlow (Abdal et al. 2021, arXiv 2008.02401).",
+            _sequence, sequential=True,
         ),
         EvaluationProtocol(
-            "zero-shot",
-            "Combinations that hardly ever occur",
-            f"Three conjunctions of four attributes that at most one picture of the prior in 1,000 shows. After the "
+            "zero-shot", "Combinations that hardly ever occur",
+            "Three conjunctions of four attributes that at most one picture of the prior in 1,000 shows, after the "
             f"zero-shot generation of {PUBLISHED}.",
             conjunctions(3, 4, OCCURRING, RARE),
         ),
         EvaluationProtocol(
-            "logic",
-            "Logical compositions",
-            f"a AND b; a OR b; a AND NOT b; (a AND b) OR (c AND NOT d), as in the experiments of {PUBLISHED}; and a "
-            "AND NOT (b OR c).",
+            "logic", "Logical compositions",
+            "a AND b; a OR b; a AND NOT b; (a AND b) OR (c AND NOT d); and a AND NOT (b OR c). All but the last after "
+            f"{PUBLISHED}.",
             _logic,
         ),
     )
-}
+}  # fmt: skip
 """Every protocol by its name."""
 
 
@@ -264,13 +281,13 @@ def known_setups() -> list[str]:
 
 @dataclass(frozen=True)
 class Needed:
-    """An attribute that a model must have for a set-up.
+    """An attribute that a model must have, so that protocols of a set-up can be run on the model.
 
     Attributes:
-        name: its name.
-        kind: its kind; a continuous attribute must have the range from 0 to 1.
-        values: classes that it must have.
-        description: text for messages.
+        name: name of the attribute.
+        kind: "yes/no", "categorical" or "continuous"; a continuous attribute must have the range from 0 to 1.
+        values: classes that a categorical attribute must have; it may have other classes, too.
+        description: explanation of the attribute, for messages.
     """
 
     name: str
@@ -281,34 +298,33 @@ class Needed:
     def __str__(self) -> str:
         what = f"{self.kind} from 0 to 1" if "low" in KINDS[self.kind].fields else self.kind
         classes = f", with {', '.join(map(repr, self.values))}" if self.values else ""
-        about = f" ({self.description})" if self.description else ""
-        return f"{self.name!r}, {what}{classes}{about}"
+        return f"{self.name!r}, {what}{classes}" + (f" ({self.description})" if self.description else "")
 
     def lack(self, vocabulary: Vocabulary) -> str:
-        """Return what a vocabulary lacks, as a text for a message; "" if it has the attribute."""
+        """Return "" if a vocabulary has the attribute, else a text for an error message.
+
+        If the vocabulary has an attribute of this name with another kind, range or classes, the text tells that.
+        """
         if self.name not in vocabulary:
             return f"attribute {self}"
         spec = vocabulary[self.name]
-        missing = [value for value in self.values if value not in spec.values]
-        if spec.kind != self.kind:
-            return f"attribute {self}: yours is {spec.kind}"
-        if "low" in KINDS[self.kind].fields and (spec.low, spec.high) != (0.0, 1.0):
-            return f"attribute {self}: yours is from {spec.low:g} to {spec.high:g}"
-        return f"classes of {self.name!r}: {', '.join(map(repr, missing))}" if missing else ""
+        in_range = "low" not in KINDS[self.kind].fields or (spec.low, spec.high) == (0.0, 1.0)
+        fits = spec.kind == self.kind and in_range and set(self.values) <= set(spec.values)
+        return "" if fits else f"attribute {self}: yours is {spec.kind}, {KINDS[spec.kind].detail(spec)}"
 
 
 @dataclass(frozen=True)
 class Setup:
-    """One published experiment.
+    """The experiments of a publication on one data set, as read from a JSON file.
 
     Attributes:
-        name: name of a set-up that comes with energyql, or the stem of a file.
-        title: name of the data.
-        checkpoint: text about the generator, and the latents that the heads read.
-        labels: text about the labels of the heads, with thresholds.
-        temperature: T, which divides the logits of the classes in a query in the published experiment.
+        name: name of a set-up that comes with energyql, or the name of the file without `.json`.
+        title: name of the data, such as "CIFAR-10, ten classes of 32 x 32".
+        checkpoint: text about the generator, and about the latents that the heads take as input.
+        labels: text about the labels that the heads were trained on, with thresholds.
+        temperature: T > 0; the experiments of the publication divide the logits of the classes in a query by T.
         needed: the attributes in the queries.
-        protocols: name -> protocol, in order; each has its own truncation.
+        protocols: name -> protocol, in the order of the file; each protocol has a truncation.
     """
 
     name: str
@@ -321,34 +337,35 @@ class Setup:
 
     @property
     def samplers(self) -> tuple[str, ...]:
-        """Names of the default sampler and the paper's, with strength 1 / T, which is similar to a temperature T."""
+        """Names of two methods: this library's default sampler, and the paper's algorithm, such as "paper@10".
+
+        The number after "@" is the strength 1 / T, which has a similar effect as the temperature T. With T = 1 it is
+        left out.
+        """
         strength = "" if self.temperature == 1 else f"@{1 / self.temperature:.4g}"
         return DEFAULT_SAMPLER + strength, PAPER + strength
 
     def check(self, vocabulary: Vocabulary, protocols: Sequence[str]) -> None:
-        """Check that a model has all attributes that some protocols need, and that their queries fit the model.
+        """Check that a model has the attributes that protocols need, and that the protocols' queries fit the model.
 
         Args:
             vocabulary: vocabulary of the model.
-            protocols: names of the protocols.
+            protocols: names of the protocols that will be run.
 
         Raises:
-            EnergyQLError: the model lacks attributes, all of which the message lists, or a query does not fit it.
+            EnergyQLError: the model lacks attributes (the message lists all of them), or a query does not fit the
+                model.
         """
         names = {name for protocol in protocols for name in self.protocols[protocol].attributes}
-        lacks = [lack for one in self.needed if one.name in names and (lack := one.lack(vocabulary))]
-        if not lacks:
-            self._check_queries(vocabulary, protocols)
-            return
-        able = [name for name, one in self.protocols.items() if not self._lacking(one, vocabulary)]
-        hint = f"it can run --protocols {','.join(able)}; for the others" if able else "it can run none of them;"
-        raise ModelError(
-            f"{vocabulary.of_model} lacks what set-up {self.name!r} needs: {'; '.join(lacks)}",
-            hint=f"{hint} train heads of these names with `energyql train`, on labels such as these: {self.labels}",
-        )
-
-    def _check_queries(self, vocabulary: Vocabulary, protocols: Sequence[str]) -> None:
-        """Raise an EnergyQLError if a query of one of the protocols does not fit the vocabulary."""
+        lacks = {one.name: lack for one in self.needed if (lack := one.lack(vocabulary))}
+        if names & lacks.keys():
+            able = [name for name, one in self.protocols.items() if not lacks.keys() & one.attributes]
+            hint = f"it can run --protocols {','.join(able)}; for the others" if able else "it can run none of them;"
+            raise ModelError(
+                f"{vocabulary.of_model} lacks what set-up {self.name!r} needs: "
+                f"{'; '.join(lack for name, lack in lacks.items() if name in names)}",
+                hint=f"{hint} train heads of these names with `energyql train`, on labels such as these: {self.labels}",
+            )
         for name in protocols:
             for query in self.protocols[name].given:
                 try:
@@ -357,44 +374,38 @@ class Setup:
                     error.message = f"set-up {self.name!r}, protocol {name!r}, {str(query)!r}: {error.message}"
                     raise
 
-    def _lacking(self, protocol: EvaluationProtocol, vocabulary: Vocabulary) -> list[str]:
-        """Return the names of the attributes of a protocol that the vocabulary lacks."""
-        return [one.name for one in self.needed if one.name in protocol.attributes and one.lack(vocabulary)]
-
 
 def read_setup(name: str | Path) -> Setup:
-    """Return the set-up of this name, or the one in a JSON file.
+    """Return a set-up.
+
+    Args:
+        name: name of a set-up that comes with energyql, such as "ffhq", or the name of a JSON file.
 
     Raises:
-        EnergyQLError: there is no such set-up, or the file is wrong.
+        EnergyQLError: there is no such set-up, or the file is missing or wrong.
     """
     path = FOLDER / f"{name}.json" if name in known_setups() else Path(name)
     if path.suffix != ".json":
-        raise ArgumentError(
-            f"there is no set-up {str(name)!r}", hint=f"set-ups: {', '.join(known_setups())}, or a JSON file"
-        )
+        raise ArgumentError(f"there is no set-up {str(name)!r}", hint=f"{', '.join(known_setups())}, or a JSON file")
     data = read_json(path)
     try:
         if data["format"] != FORMAT:
             raise ValueError(f"format {data['format']!r} is not {FORMAT}")
         needed = tuple(
-            Needed(one["name"], one["kind"], tuple(one.get("values", ())), one.get("description", ""))
+            Needed(one["name"], KINDS[one["kind"]].name, tuple(one.get("values", ())), one.get("description", ""))
             for one in data["attributes"]
         )
         listed = [_read_protocol(one, float(data["truncation"]), str(data["labels"])) for one in data["protocols"]]
-        if wrong := [one.kind for one in needed if one.kind not in KINDS]:
-            raise ValueError(f"there is no kind {wrong[0]!r}")
-        if wrong := [one.name for one in listed if not re.fullmatch("[A-Za-z0-9-]+", one.name)]:  # names of folders
-            raise ValueError(f"protocol {wrong[0]!r} is not named by letters, digits and hyphens")
-        if twice := [name for name, count in Counter(one.name for one in listed).items() if count > 1]:
-            raise ValueError(f"there are two protocols {twice[0]!r}")
+        protocols = {one.name: one for one in listed if re.fullmatch("[A-Za-z0-9-]+", one.name)}  # names of folders
+        if len(protocols) < len(listed):
+            raise ValueError("names of protocols must be of letters, digits and hyphens, and different")
         if unknown := {name for one in listed for name in one.attributes} - {one.name for one in needed}:
             raise ValueError(f"{', '.join(sorted(unknown))} not among its attributes")
         temperature = float(data["temperature"])
-        if not 0 < temperature < float("inf"):
+        if not 0 < temperature < math.inf:
             raise ValueError(f"temperature {temperature} is not a number above 0")
         title, checkpoint, labels = (str(data[key]) for key in ("title", "checkpoint", "labels"))
-        return Setup(path.stem, title, checkpoint, labels, temperature, needed, {one.name: one for one in listed})
+        return Setup(path.stem, title, checkpoint, labels, temperature, needed, protocols)
     except EnergyQLError:
         raise
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -405,12 +416,13 @@ def _read_protocol(entry: Mapping[str, Any], truncation: float, labels: str) -> 
     """Return a protocol of a set-up.
 
     Args:
-        entry: its JSON object, with one of the fields `queries`, `every`, `steps` and `drawn`.
-        truncation: psi, unless the entry has its own.
-        labels: text about the labels of the heads.
+        entry: the JSON object of the protocol. It has exactly one of the fields `queries`, `every`, `steps` and
+            `drawn`, from which the queries are made.
+        truncation: psi of the set-up, used if the entry has no psi.
+        labels: text about the labels of the heads, which is added to the description.
 
     Raises:
-        KeyError, TypeError, ValueError, AttributeError: the entry has a wrong form.
+        KeyError, TypeError, ValueError, AttributeError: the entry lacks a field, or a field has a wrong type or value.
         EnergyQLError: a query is wrong.
     """
     (field,) = {"queries", "every", "steps", "drawn"} & set(entry)
@@ -432,22 +444,26 @@ def _read_protocol(entry: Mapping[str, Any], truncation: float, labels: str) -> 
     about = f"{entry['about']} Labels: {labels}."
     psi = float(entry.get("truncation", truncation))
     sequential = field in ("steps", "drawn")
-    return EvaluationProtocol(
-        entry["name"], entry["title"], about, choose, sequential, psi, tuple(sorted(names)), queries
-    )
+    return EvaluationProtocol(entry["name"], entry["title"], about, choose, sequential, psi, frozenset(names), queries)
 
 
 def _fixed(queries: Sequence[Expr], draw: RandomConditions) -> list[Expr]:
-    """Return these queries; `draw` is not used."""
+    """Return `queries` as a list. `draw` is not used, but all functions that return queries of a protocol take it."""
     return list(queries)
 
 
 def _every(groups: Sequence[Sequence[str]], draw: RandomConditions) -> list[Expr]:
-    """Return for each group of attributes every combination of their values, as a conjunction."""
+    """Return a query for every combination of values of the attributes in each group, such as `smile AND hat`.
+
+    Args:
+        groups: for each group the names of its attributes. A group with one attribute gives a query for each of its
+            values.
+        draw: the conditions on the attributes of the model.
+    """
     parts = [product(*(draw.values(draw.vocabulary[name]) for name in group)) for group in groups]
     return [choice[0] if len(choice) == 1 else And(choice) for group in parts for choice in group]
 
 
 def _random(names: Sequence[str], draw: RandomConditions) -> list[Expr]:
-    """Return a random condition on each of the attributes."""
+    """Return a random condition, drawn by `draw`, on each attribute in `names`."""
     return [draw.condition(draw.vocabulary[name]) for name in names]

@@ -1,4 +1,4 @@
-"""Comparisons and evaluations as tables, pages and charts."""
+"""Tables for the terminal, pages in Markdown, and charts with the results of comparisons and evaluations."""
 
 from __future__ import annotations
 
@@ -18,38 +18,45 @@ from energyql.render.pictures import FAINT, INK, PAPER
 
 WIDTH, HEIGHT, LEFT, TOP, GAP, BOTTOM, LEGEND = 400, 300, 60, 70, 70, 56, 26
 COLOURS = ("#2563eb", "#dc2626", "#059669", "#d97706", "#7c3aed", "#0891b2", "#be185d", "#4d7c0f", "#6b7280")
-"""Colours of the methods, in turn; each method has a number too."""
+"""Colours of the methods in charts, in turn. If there are more methods, colours occur again, so each method also has a
+number."""
 
 
 def draw_charts(data: dict[str, Any]) -> dict[str, Image.Image]:
-    """Return the charts of a comparison by name: satisfaction and frequency error, against evaluations and time.
+    """Return two charts of a comparison by name, "satisfied" and "frequency-error".
 
-    A pale dot is a method on one query, a dot with a number the mean of a method over all queries. `data` are the
-    results of `energyql.compare_samplers`.
+    Each chart shows one measurement in two panels: over the evaluations of the energy, and over time. A pale dot is one
+    method on one query; a dot with a number is the mean of one method over all queries.
+
+    `data` is the result of `energyql.compare_samplers`.
     """
     return {
-        "satisfied": _chart(data, "Satisfied by the judge, %", "satisfied", 100, 100.0),
-        "frequency-error": _chart(data, "Largest frequency error", "frequency_error", 1, math.inf),
+        "satisfied": _chart(data, "Satisfied by the judge, %", "satisfied", 100),
+        "frequency-error": _chart(data, "Largest frequency error", "frequency_error", 1),
     }
 
 
-def _chart(data: dict[str, Any], title: str, key: str, scale: int, most: float) -> Image.Image:
-    """Return a chart of the number `key` of outcomes, multiplied by `scale`; it can be at most `most`."""
-    names, n = data["contenders"], data["settings"]["n"]
-    outcomes = [
-        [read_numbers(record["samplers"][name]) for record in data["queries"] if name in record["samplers"]]
-        for name in names
-    ]
-    costs = (("evaluations a sample (2 with gradient)", "work", 1, 1), ("milliseconds a sample", "seconds", 1000, n))
+def _chart(data: dict[str, Any], title: str, key: str, scale: int) -> Image.Image:
+    """Return a chart of one number with two panels: over evaluations of the energy, and over time.
+
+    Args:
+        data: the result of `energyql.compare_samplers`.
+        title: heading of the chart.
+        key: name of the number in the result of `read_numbers`, such as "satisfied".
+        scale: factor of the number, such as 100 for per cent.
+    """
+    names, count = data["contenders"], len(data["queries"])
+    outcomes = [[read_numbers(record["samplers"][name]) for record in data["queries"]] for name in names]
     canvas = Canvas(LEFT + 2 * WIDTH + GAP + 30, TOP + HEIGHT + BOTTOM + LEGEND * math.ceil(len(names) / 3))
-    count = len(data["queries"])
     canvas.text((LEFT, 18), f"{title}, of {'one query' if count == 1 else f'{count} queries'}", INK, 18)
-    for panel, (label, cost, factor, divisor) in enumerate(costs):
-        series: list[list[Place]] = [
-            [(max(factor * (one[cost] or 0) / divisor, 1e-3), scale * y) for one in own if (y := one[key]) is not None]
+    costs = {"work": ("evaluations a sample (2 with gradient)", 1.0)}
+    costs["seconds"] = "milliseconds a sample", 1000 / data["settings"]["n"]
+    for panel, (cost, (label, factor)) in enumerate(costs.items()):
+        series = [
+            [(math.log10(max(factor * one[cost], 1e-3)), scale * one[key]) for one in own if one[key] is not None]
             for own in outcomes
         ]
-        _panel(canvas, LEFT + panel * (WIDTH + GAP), series, label, most)
+        _panel(canvas, LEFT + panel * (WIDTH + GAP), series, label)
     for i, name in enumerate(names):
         x, y = LEFT + i % 3 * 280, TOP + HEIGHT + BOTTOM + LEGEND * (i // 3)
         _numbered(canvas, (x + 8, y), i)
@@ -57,67 +64,71 @@ def _chart(data: dict[str, Any], title: str, key: str, scale: int, most: float) 
     return canvas.picture()
 
 
-def _panel(canvas: Canvas, left: float, series: Sequence[Sequence[Place]], label: str, most: float) -> None:
-    """Draw all methods over a logarithmic axis of costs.
+def _panel(canvas: Canvas, left: float, series: Sequence[Sequence[Place]], label: str) -> None:
+    """Draw the points of all methods over a logarithmic axis of costs.
 
     Args:
-        canvas: the canvas.
-        left: left side of the panel, in pixels.
-        series: for each method its points: cost and number.
-        label: name of the cost.
-        most: largest number that is possible.
+        canvas: the drawing of the whole chart.
+        left: distance of the panel from the left edge of the chart, in pixels.
+        series: for each method a list with one point for each query: the logarithm of the cost to base 10, and the
+            measured number.
+        label: name of the cost, below the axis.
     """
     points = [point for own in series for point in own]
     if not points:
         Axes(canvas, (left, TOP), (WIDTH, HEIGHT)).captions(label)
         canvas.text((left + WIDTH / 2, TOP + HEIGHT / 2), "not measured", FAINT, 12, "mm")
         return
-    costs, heights = [math.log10(x) for x, _ in points], [y for _, y in points]
+    costs, heights = zip(*points, strict=True)
     low = math.floor(min(costs))
     decades = range(low, max(math.ceil(max(costs)), low + 1) + 1)
-    ticks = _round_ticks(min(heights), max(heights), most)
+    ticks = _round_ticks(min(heights), max(heights))
     axes = Axes(canvas, (left, TOP), (WIDTH, HEIGHT), (decades[0], decades[-1]), (ticks[0], ticks[-1]))
     axes.captions(label)
     axes.ticks({decade: f"{10.0**decade:g}" for decade in decades}, {tick: f"{tick:.10g}" for tick in ticks})
     for i, own in enumerate(series):
-        for x, y in own:
-            canvas.dot(axes.at(math.log10(x), y), 3, blend(COLOURS[i % len(COLOURS)], PAPER, 0.65))
+        for point in own:
+            canvas.dot(axes.at(*point), 3, blend(COLOURS[i % len(COLOURS)], PAPER, 0.65))
     for i, own in enumerate(series):
         if own:
-            x, y = (sum(values) / len(own) for values in zip(*own, strict=True))
-            _numbered(canvas, axes.at(math.log10(x), y), i)
+            cost, number = (sum(values) / len(own) for values in zip(*own, strict=True))
+            _numbered(canvas, axes.at(cost, number), i)
 
 
 def _numbered(canvas: Canvas, at: Place, index: int) -> None:
-    """Draw the dot with the number of a method, counted from 1; `index` is counted from 0."""
+    """Draw a dot in the colour of a method, with the number of the method inside.
+
+    Args:
+        canvas: the drawing.
+        at: centre of the dot, in pixels.
+        index: index of the method, from 0; the number in the dot is `index + 1`.
+    """
     canvas.dot(at, 9, COLOURS[index % len(COLOURS)])
     canvas.text(at, str(index + 1), PAPER, 11, "mm")
 
 
-def _round_ticks(low: float, high: float, most: float) -> list[float]:
-    """Return about five evenly spaced round numbers that cover the range from `low` to `high`, none above `most`."""
+def _round_ticks(low: float, high: float) -> list[float]:
+    """Return evenly spaced round numbers, two to six, from at most `low` to at least `high`, as ticks of an axis."""
     span = high - low or abs(low) or 1.0
     unit = 10.0 ** math.floor(math.log10(span / 4))
     step = next(unit * factor for factor in (1, 2, 5, 10) if unit * factor >= span / 4)
     first, last = math.floor(low / step), math.ceil(high / step)
-    ticks = [step * k for k in range(first, max(last, first + 1) + 1)]
-    return [tick for tick in ticks if tick <= max(most, ticks[1])]
+    return [step * k for k in range(first, max(last, first + 1) + 1)]
 
 
 TABLE_WIDTH = 150
 """Width of the widest table, in characters."""
 _NOTE = (
     "Freq. error: the largest difference of the frequency of any attribute from that among exact samples (the oracle: "
-    "the prior, rejected by the judge); floor: the same for exact samples of the same number. Variety and nearest: "
-    "distance of two samples, and distance to the nearest other, over those of exact samples, the lowest of z, w and "
-    "features; 1 for exact samples. Dupl.: samples nearer to another than 99 % of exact samples are, the highest of "
-    "the three; floor: the same for one half of the oracle beside the other. Ms: time of sampling a sample, without "
-    "drawing it."
+    "the prior, rejected by the judge). Variety and nearest: distance of two samples, and to the nearest other, over "
+    "those of exact samples, the lowest of z, w and features; 1 for exact samples. Dupl.: samples nearer to another "
+    "than 99 % of exact samples are, the highest of the three. Floor: the number before it, for exact samples. "
+    "Ms: time of sampling a sample, without drawing it."
 )
 NOTE = (
     "Satisfied: by the image judge, which never guides a sampler; heads: by the attribute heads, which do. Fréchet: on "
-    f"judge features, to the oracle's pictures. {_NOTE} Evals: evaluations of the energy a sample, 2 where the "
-    "gradient is computed too. Failed: samples that the sampler could not finish; they count like all others."
+    f"judge features, to the oracle's pictures. {_NOTE} Evals: evaluations of the energy a sample, 2 with gradient. "
+    "Failed: samples that the sampler could not finish; they count like all others."
 )
 EVALUATION_NOTE = (
     "Accuracy: share of samples that meet a condition of the query by the independent judge, over all conditions; for "
@@ -127,12 +138,12 @@ EVALUATION_NOTE = (
 )
 EDIT_NOTE = (
     "Asked: pictures that satisfy the query of the step, by the judge; all: the queries of all steps so far. Identity: "
-    "one minus the cosine of features, to the start. Leak: of all attributes that were not asked for, the share that "
-    "changed without need. DES: disentangled edit strength, the rise of the share that satisfies the query, minus the "
-    "largest leak of one attribute."
+    "one minus the cosine of features, to the start. Leak: share of all other attributes that changed without need. "
+    "DES: disentangled edit strength, the rise of the share that satisfies the query, minus the largest leak."
 )
 Columns = Sequence[tuple[str, str, float, int]]
-"""For each column of a table its heading, the key of its number, a factor, and the digits after the point."""
+"""Columns of a table with numbers. For each column: heading, key of the number in a row, factor by which the number is
+multiplied, and number of digits after the point."""
 
 _SHARED: Columns = (
     ("freq. error", "frequency_error", 1, 3), ("floor", "frequency_floor", 1, 3), ("variety", "pairwise", 1, 2),
@@ -154,12 +165,20 @@ EDIT_COLUMNS: Columns = (
 
 
 def outcome_cells(outcome: dict[str, Any], n: int) -> list[str]:
-    """Return the cells of a table, in the order of `COLUMNS`, for an outcome of `measure` with n samples."""
+    """Return the numbers of an outcome as texts, in the order of `COLUMNS`.
+
+    Args:
+        outcome: the first result of `measure`.
+        n: number of samples, by which times are divided.
+    """
     return _cells(_per_sample(read_numbers(outcome), n), COLUMNS)
 
 
 def query_table(data: dict[str, Any]) -> Table:
-    """Return a table for the terminal with every method on every query, from the results of a comparison."""
+    """Return a table for the terminal with a row for every method on every query.
+
+    `data` is the result of `energyql.compare_samplers`.
+    """
     table = terminal_table("query", COLUMNS, 36)
     for record in data["queries"]:
         prevalence = share(record["oracle"]["prevalence"])
@@ -171,7 +190,10 @@ def query_table(data: dict[str, Any]) -> Table:
 
 
 def summary_table(data: dict[str, Any]) -> Table:
-    """Return a table for the terminal with mean and worst over queries of each method, from results of a comparison."""
+    """Return a table for the terminal with two rows for each method: mean and worst value over queries.
+
+    `data` is the result of `energyql.compare_samplers`.
+    """
     table = terminal_table(f"over {len(data['queries'])} queries", COLUMNS, 36)
     for name, which, row in _summary_rows(data):
         table.add_row(f"{escape(name)}, {which}", *row, end_section=which == "worst")
@@ -179,8 +201,13 @@ def summary_table(data: dict[str, Any]) -> Table:
 
 
 def comparison_page(data: dict[str, Any], title: str) -> str:
-    """Return the results of a comparison as a page in Markdown."""
-    n, names, header = data["settings"]["n"], data["contenders"], ["sampler", *_headings(COLUMNS)]
+    """Return a page in Markdown with the results of a comparison.
+
+    Args:
+        data: the result of `energyql.compare_samplers`.
+        title: heading of the page.
+    """
+    n, names, header = data["settings"]["n"], data["contenders"], ["sampler", *(name for name, *_ in COLUMNS)]
     lines = [f"# {title}", "", NOTE, "", "![Satisfied, against cost](satisfied.png)", ""]
     lines += ["![Frequency error, against cost](frequency-error.png)", "", "## Over all queries", ""]
     lines += markdown_table(header, [[f"`{name}`, {which}", *row] for name, which, row in _summary_rows(data)])
@@ -197,10 +224,12 @@ def comparison_page(data: dict[str, Any], title: str) -> str:
 
 
 def evaluation_rows(comparison: dict[str, Any], names: Sequence[str], n: int) -> list[list[str]]:
-    """Return for each method a row of a table: its name, and means over queries in the order of `EVALUATION_COLUMNS`.
+    """Return a row of a table for each method: the name, then means over queries in the order of `EVALUATION_COLUMNS`.
+
+    The column "worst" is the smallest share of samples that satisfy a query, not a mean.
 
     Args:
-        comparison: `queries` and `summary` of a comparison.
+        comparison: the entries `queries` and `summary` of the result of `energyql.compare_samplers`.
         names: names of the methods.
         n: samples of each method for each query.
     """
@@ -218,9 +247,9 @@ def evaluation_rows(comparison: dict[str, Any], names: Sequence[str], n: int) ->
 
 
 def edit_rows(sequence: dict[str, Any]) -> list[list[str]]:
-    """Return rows of a table, for each preset one for every step and one for their mean, in order of `EDIT_COLUMNS`.
+    """Return rows of a table with the columns `EDIT_COLUMNS`: for each preset a row for every step, then their mean.
 
-    `sequence` has a result of `measure_sequence` for each preset.
+    `sequence` is preset -> result of `energyql.evaluation.edits.measure_sequence`.
     """
     lines = []
     for preset, result in sequence.items():
@@ -232,7 +261,7 @@ def edit_rows(sequence: dict[str, Any]) -> list[list[str]]:
 
 
 def evaluation_tables(data: dict[str, Any]) -> list[Table]:
-    """Return a table for the terminal for each protocol that was run, from the results of `energyql.evaluate`."""
+    """Return a table for the terminal for each protocol that was run; `data` is the result of `energyql.evaluate`."""
     tables = []
     for key, protocol in data["setups"].items():
         if "missing" not in protocol:
@@ -244,13 +273,20 @@ def evaluation_tables(data: dict[str, Any]) -> list[Table]:
 
 
 def evaluation_notes(data: dict[str, Any]) -> list[str]:
-    """Return texts about the columns of the tables, one for each kind of table in an evaluation."""
+    """Return texts that explain the columns of the tables of an evaluation.
+
+    There is a text about tables of samplers, if samplers were compared, and a text about tables of edits, if there were
+    edits. `data` is the result of `energyql.evaluate`.
+    """
     notes = {"comparison": EVALUATION_NOTE, "sequence": EDIT_NOTE}
     return [text for kind, text in notes.items() if any(kind in protocol for protocol in data["setups"].values())]
 
 
 def evaluation_page(data: dict[str, Any]) -> str:
-    """Return the results of an evaluation as a page in Markdown, with links to pictures."""
+    """Return a page in Markdown with the results of an evaluation, and links to pictures.
+
+    `data` is the result of `energyql.evaluate`.
+    """
     lines = [f"# Evaluation of {data['settings']['model']}"]
     for text in evaluation_notes(data):
         lines += ["", text]
@@ -260,8 +296,8 @@ def evaluation_page(data: dict[str, Any]) -> str:
             lines.append(f"Not run: {protocol['missing']}.")
             continue
         columns, rows = _protocol_rows(protocol, data)
-        first = "sampler" if "comparison" in protocol else "preset and step"
-        lines += markdown_table([first, *_headings(columns)], [[f"`{name}`", *cells] for name, *cells in rows])
+        header = ["sampler" if "comparison" in protocol else "preset and step", *(name for name, *_ in columns)]
+        lines += markdown_table(header, [[f"`{name}`", *cells] for name, *cells in rows])
         if "comparison" in protocol:
             lines += ["", f"[All queries and plots]({key}/results.md)."]
             for record in protocol["comparison"]["queries"]:
@@ -273,12 +309,18 @@ def evaluation_page(data: dict[str, Any]) -> str:
 
 
 def share(value: float) -> str:
-    """Return a share between 0 and 1 as text in per cent, with two digits if it is small."""
+    """Return a share, from 0 to 1, as text in per cent, such as "12.3 %".
+
+    Below 1 % the text has two significant digits, such as "0.034 %".
+    """
     return f"{100 * value:.1f} %" if value >= 0.01 else f"{100 * value:.2g} %"
 
 
 def facts(data: dict[str, Any]) -> list[str]:
-    """Return lines of Markdown with two sections: the entries `settings` and `machine` of results."""
+    """Return lines of Markdown with the sections "Settings" and "Machine".
+
+    `data` is the result of a comparison or an evaluation; the sections list its entries `settings` and `machine`.
+    """
     lines = []
     for heading in ("settings", "machine"):
         lines += ["", f"## {heading.capitalize()}", ""]
@@ -287,60 +329,80 @@ def facts(data: dict[str, Any]) -> list[str]:
 
 
 def terminal_table(first: str, columns: Columns, width: int, title: str | None = None) -> Table:
-    """Return an empty table for the terminal with a column of text, called `first`, and columns of numbers.
+    """Return a table for the terminal without rows.
 
-    The first column is at least `width` characters wide.
+    Args:
+        first: heading of the first column, which holds text.
+        columns: the columns of numbers.
+        width: least width of the first column, in characters.
+        title: text above the table, or `None`.
     """
     table = Table(box=box.SIMPLE, pad_edge=False, title=title, title_justify="left")
     table.add_column(first, overflow="fold", min_width=width)
-    for heading in _headings(columns):
+    for heading, *_ in columns:
         table.add_column(heading.replace(" ", "\n"), justify="right", no_wrap=True)
     return table
 
 
-def _headings(columns: Columns) -> list[str]:
-    return [heading for heading, *_ in columns]
-
-
 def _cells(row: Numbers, columns: Columns) -> list[str]:
-    """Return the numbers of a row as text, in the order of the columns; "-" for one that is missing."""
+    """Return numbers as texts for the cells of a table row, in the order of the columns; "-" for `None` or NaN.
+
+    Args:
+        row: key -> number.
+        columns: the columns, with the key of each.
+    """
     return [
         "-" if (value := row[key]) is None or math.isnan(value) else f"{factor * value:.{digits}f}"
         for _, key, factor, digits in columns
     ]
 
 
-def _per_sample(row: Numbers, n: int) -> dict[str, float | None]:
-    """Return the numbers of a row, with `seconds` divided by n, the number of samples."""
-    seconds = row["seconds"]
-    return {**row, "seconds": None if seconds is None else seconds / n}
+def _per_sample(row: Numbers, n: int) -> Numbers:
+    """Return a copy of `row`, name -> number, in which `seconds` is divided by n, the number of samples."""
+    return row | {"seconds": row["seconds"] / n}
 
 
 def _summary_rows(data: dict[str, Any]) -> Iterator[tuple[str, str, list[str]]]:
-    """Yield for each method and each of "mean" and "worst" both names, and the cells."""
+    """Yield two rows for each method: its name, "mean" or "worst", and numbers as texts in the order of `COLUMNS`.
+
+    `data` is the result of `energyql.compare_samplers`.
+    """
     for name in data["contenders"]:
         for which, row in data["summary"][name].items():
             yield name, which, _cells(_per_sample(row, data["settings"]["n"]), COLUMNS)
 
 
 def _protocol_rows(protocol: dict[str, Any], data: dict[str, Any]) -> tuple[Columns, list[list[str]]]:
-    """Return the columns and the rows of the table of a protocol in an evaluation."""
+    """Return the columns of a protocol's table, and its rows as texts.
+
+    Args:
+        protocol: the entry of the protocol in `setups` of the result.
+        data: the result of `energyql.evaluate`.
+    """
     if "sequence" in protocol:
         return EDIT_COLUMNS, edit_rows(protocol["sequence"])
     return EVALUATION_COLUMNS, evaluation_rows(protocol["comparison"], data["contenders"], data["settings"]["n"])
 
 
 def _oracle_line(oracle: dict[str, Any]) -> str:
-    """Return a sentence about the oracle of a query."""
-    prevalence, error = share(oracle["prevalence"]), share(oracle["prevalence_error"])
-    count, size = oracle["samples"], oracle["size"]
-    text = f"The prior satisfies it at {prevalence} (standard error {error}). Oracle: {count:,} samples "
-    text += f"worth {size:,.0f}, out of {oracle['pictures']:,} pictures"
-    return f"{text}, proposed from {oracle['latents']:,} latents." if oracle["latents"] else f"{text}."
+    """Return a text about a query's exact samples: the share of the prior that satisfies the query, and their number.
+
+    `oracle` is the entry `oracle` of the query's record in the result of a comparison.
+    """
+    text = f"The prior satisfies it at {share(oracle['prevalence'])} (standard error "
+    text += f"{share(oracle['prevalence_error'])}). Oracle: {oracle['samples']:,} samples worth {oracle['size']:,.0f}, "
+    proposed = f", proposed from {oracle['latents']:,} latents" if oracle["latents"] else ""
+    return f"{text}out of {oracle['pictures']:,} pictures{proposed}."
 
 
 def _picture_lines(key: str, record: dict[str, Any], names: Sequence[str]) -> list[str]:
-    """Return lines of Markdown with the accuracy and the pictures of each method on a query of the protocol `key`."""
+    """Return lines of Markdown with the accuracy and the pictures of each method on one query.
+
+    Args:
+        key: name of the protocol, which is also the folder of the pictures.
+        record: the record of the query in the result of a comparison.
+        names: names of the methods.
+    """
     lines = []
     for name in names:
         outcome = record["samplers"][name]

@@ -1,1 +1,1 @@
-"""Galleries: web pages of queries, each with its pictures, the judge's verdicts, and its compiled circuit."""
+"""Galleries: HTML pages of queries. Each query has its pictures, verdicts of the judge, and its compiled circuit."""

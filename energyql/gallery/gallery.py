@@ -1,8 +1,8 @@
-"""Galleries: many queries drawn with one set of settings, truth tables and traversals, written as one HTML page."""
+"""A gallery: one HTML page with pictures of many queries, truth tables and traversals, drawn with equal settings."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import reduce
 from itertools import product
@@ -25,6 +25,7 @@ from energyql.pipeline.queries import CheckedQuery, ListedQuery, check, check_al
 from energyql.pipeline.result import Result
 from energyql.pipeline.settings import EXACT, DrawOptions, DrawSettings, whole_number
 from energyql.progress import Report, reporting
+from energyql.render.markup import element
 from energyql.sampling.traversal import MOST_STEPS, Given, interpolate
 from energyql.vocabulary import Vocabulary
 
@@ -33,22 +34,20 @@ if TYPE_CHECKING:
 
 MOST_LITERALS = 4
 """Largest number of literals of a truth table, which then has 16 rows."""
-_OPEN, _CLOSE = "ALL OF (", ")"
-"""Text around literals that makes a query of them."""
 
 
 def split_literals(text: str) -> list[Expr]:
-    """Parse literals separated by commas: `smile, hair = red, hair IN {gray, black}`.
+    """Return the literals in a text that separates them by commas: `smile, hair = red, hair IN {gray, black}`.
 
     Raises:
-        EnergyQLError: a literal is no query; the carets point into `text`.
+        EnergyQLError: a literal is no query; the message shows `text`, with carets under the mistake.
     """
+    before = "ALL OF ("
     try:
-        parsed = parse(f"{_OPEN}{text}{_CLOSE}")  # the grammar tells commas between literals from those in a set
+        parsed = parse(f"{before}{text})")  # the grammar tells commas between literals from commas in a set
     except EnergyQLError as error:
-        shift, last = len(_OPEN), len(text)
-        error.query = text
-        error.spans = tuple(Span(max(start - shift, 0), min(max(end - shift, 0), last)) for start, end in error.spans)
+        offsets = [[min(max(offset - len(before), 0), len(text)) for offset in span] for span in error.spans]
+        error.query, error.spans = text, tuple(Span(start, end) for start, end in offsets)
         raise
     if not isinstance(parsed, Cardinality):  # a text such as `a) AND (b`
         raise ArgumentError(f"{text!r} is no list of literals", hint="write them with commas: smile, glasses")
@@ -56,21 +55,19 @@ def split_literals(text: str) -> list[Expr]:
 
 
 def check_literals(literals: Sequence[str | Expr], vocabulary: Vocabulary) -> list[Expr]:
-    """Return the literals of a truth table as expressions.
+    """Check the literals of a truth table, and return them as expressions.
 
     Args:
-        literals: texts or expressions.
+        literals: 1 to `MOST_LITERALS` different queries, texts or expressions.
         vocabulary: attributes of the model.
 
     Raises:
-        ArgumentError: there are none or too many, or two are equal.
-        DataError: some do not fit the model; the message shows all of them.
+        ArgumentError: there are no literals or too many, or two are equal.
+        DataError: some literals are no queries, or name attributes or values that the model lacks. The message shows
+            the wrong literals.
     """
     if not 1 <= len(literals) <= MOST_LITERALS:
-        raise ArgumentError(
-            f"a truth table has 1 to {MOST_LITERALS} attributes, not {len(literals)}",
-            hint="leave some out: each doubles the table" if literals else 'such as "smile" and "hair = red"',
-        )
+        raise ArgumentError(f"a truth table has 1 to {MOST_LITERALS} attributes, not {len(literals)}")
     entries = [ListedQuery(literal, place=f"attribute {number}") for number, literal in enumerate(literals, start=1)]
     exprs = [checked.expr for checked in check_all(entries, vocabulary, EXACT, source="truth table")]
     for number, expr in enumerate(exprs):
@@ -80,47 +77,14 @@ def check_literals(literals: Sequence[str | Expr], vocabulary: Vocabulary) -> li
 
 
 def negated(literal: Expr) -> Expr:
-    """Return NOT literal in its shortest form, such as `hair != red` or `age <= 0.6`."""
+    """Return the negation of a literal in its shortest form: `hair != red` for `hair = red`, `a` for `NOT a`."""
     if isinstance(literal, Not):
         return literal.operand
     if isinstance(literal, OneOf):
         return replace(literal, negated=not literal.negated)
-    if isinstance(literal, Interval) and literal.high is None:
-        return Interval(literal.name, None, literal.low, high_closed=not literal.low_closed)
-    if isinstance(literal, Interval) and literal.low is None:
-        return Interval(literal.name, literal.high, None, low_closed=not literal.high_closed)
+    if isinstance(literal, Interval) and None in (literal.low, literal.high):
+        return Interval(literal.name, literal.high, literal.low, not literal.high_closed, not literal.low_closed)
     return Not(literal)
-
-
-def fill_table(
-    literals: Sequence[Expr],
-    vocabulary: Vocabulary,
-    semantics: str,
-    draw: Callable[[Expr], Result],
-    report: Callable[[float], None],
-) -> TruthTable:
-    """Draw every combination of literals that is no contradiction.
-
-    Args:
-        literals: the literals.
-        vocabulary: attributes of the model.
-        semantics: name of the semantics.
-        draw: returns pictures of a query.
-        report: called with the fraction of the combinations that are drawn.
-    """
-    rows = []
-    combinations = list(product([True, False], repeat=len(literals)))
-    for number, values in enumerate(combinations):
-        report(number / len(combinations))
-        parts = [part if true else negated(part) for part, true in zip(literals, values, strict=True)]
-        query = reduce(and_, parts)
-        try:
-            check(ListedQuery(query), vocabulary, semantics)
-        except (Contradiction, KindError) as error:  # KindError: a negation outside the range of an attribute
-            rows.append(TruthRow(values, str(query), None, error.message))
-        else:
-            rows.append(TruthRow(values, str(query), draw(query)))
-    return TruthTable(tuple(str(literal) for literal in literals), rows)
 
 
 Query = str | Expr
@@ -128,23 +92,25 @@ Queries = Query | Iterable[Query | tuple[str, Query] | ListedQuery] | Mapping[st
 
 
 class Gallery:
-    """A page of queries, each with its pictures, verdicts, clauses and circuit.
+    """An HTML page of queries, with the pictures of each query, the judge's verdicts, and the compiled query.
 
-    All queries are checked before the first is drawn.
+    All of `queries` are checked before the first of them is drawn.
 
     Args:
-        queries: a list of queries (text or expressions), or of pairs (title, query), or a dict from titles to queries.
+        queries: the queries to draw immediately; by default none. They are a list of queries (text or expressions), a
+            list of pairs (title, query), or a dict from titles to queries.
         n: number of pictures of each query.
-        title: title of the page.
+        title: title of the page; by default it names the model.
         about: text under the title; a blank line begins a new paragraph.
-        model: name of a packaged model, a model folder, a `Model` in memory, or a `Pipeline`, a model on its device.
-        device: "cpu", "cuda" and so on; "auto" is that of a model in memory, else a GPU if there is one.
-        progress: whether to show a bar; or a function of the name of a stage and the fraction of it that is done.
-        options: settings of `energyql.generate`, for every query of the gallery.
+        model: name of a packaged model, a model folder, a `Model` in memory, or a `Pipeline` (a model on its device).
+        device: "cpu", "cuda" and so on; "auto" is the device of a model in memory, else a GPU if there is one.
+        progress: whether to show a bar; or a function that is called with the name of a stage, and the fraction of the
+            stage that is done.
+        options: settings of `energyql.generate`, such as `seed` and `truncation`, for every query of the gallery.
 
     Raises:
-        DataError: some queries are wrong; the message shows all of them.
-        EnergyQLError: a setting is wrong.
+        DataError: `queries` has several queries, and some are wrong; the message shows the wrong ones.
+        EnergyQLError: the only query or a setting is wrong.
 
     Example:
         >>> gallery = Gallery(["smile AND hat", "beard XOR long_hair"], n=8)  # doctest: +SKIP
@@ -175,7 +141,7 @@ class Gallery:
 
     @property
     def results(self) -> list[Result]:
-        """All results, in the order of the page."""
+        """The results that hold the pictures of all sections, in the order of the page."""
         return [result for section in self.sections for result in section.results]
 
     def __repr__(self) -> str:
@@ -186,11 +152,11 @@ class Gallery:
         return page.summary(self.sections)
 
     def add(self, query: Query, title: str = "") -> Result:
-        """Draw one more query, and return its pictures.
+        """Draw one more query, add a section for it to the page, and return its pictures.
 
         Args:
             query: text or expression.
-            title: its heading on the page; by default the query itself.
+            title: heading of the query on the page; by default the query itself.
 
         Raises:
             EnergyQLError: the query is wrong.
@@ -199,14 +165,17 @@ class Gallery:
         return self._add(checked, self._prepare(checked.text))
 
     def add_all(self, several: Queries, *, source: str = "") -> list[Result]:
-        """Check more queries, then draw them.
+        """Check more queries, draw them and add a section for each query to the page; return a result for each query.
 
         Args:
-            several: see the argument `queries` of the class; or the `ListedQuery`s that `read_queries` returns.
-            source: the file that they come from, for messages.
+            several: a list of queries (text or expressions), a list of pairs (title, query), or a dict from titles to
+                queries; or the list that `read_queries` returns for a file.
+            source: name of the file that the queries come from, for messages; empty for no file.
 
         Raises:
-            DataError: some queries are wrong; the message shows all of them.
+            DataError: some queries are wrong, and there are several or `source` is not empty; the message shows the
+                wrong queries.
+            EnergyQLError: the only query is wrong and `source` is empty, or a setting is wrong.
         """
         checked = check_all(list_queries(several), self.vocabulary, self.semantics, source=source)
         results = []
@@ -219,13 +188,14 @@ class Gallery:
         return results
 
     def add_truth_table(self, *literals: Query, n: int | None = None) -> TruthTable:
-        """Draw every combination of up to four attributes, such as `"smile", "hair = red", "skin_tone > 0.6"`.
+        """Draw every combination of up to four literals, add the table to the page, and return the table.
 
-        A contradictory combination is a row of the table, with the reason in place of pictures.
+        For two literals a and b, the combinations are a AND b, a AND NOT b, and so on. For a combination that no
+        picture can satisfy, the row of the table has the reason in place of pictures.
 
         Args:
-            literals: one to four different literals; any query can be one.
-            n: number of pictures of each combination; by default the gallery's, but not more than 4.
+            literals: one to four different literals, such as "smile" and "hair = red"; any query can be a literal.
+            n: number of pictures of each combination; by default `n` of the gallery, but not more than 4.
 
         Raises:
             ArgumentError: there are no literals or too many, or two are equal.
@@ -234,27 +204,39 @@ class Gallery:
         parts = check_literals(literals, self.vocabulary)
         n = min(self.n, 4) if n is None else n
 
-        def draw(query: Expr) -> Result:
-            return self._prepare(query).run(n, progress=self._within)
-
+        rows, pairs = [], [(part, negated(part)) for part in parts]
+        combinations = zip(product([True, False], repeat=len(parts)), product(*pairs), strict=True)
         with reporting(self.progress) as report:
-            table = fill_table(parts, self.vocabulary, self.semantics, draw, lambda fraction: report("table", fraction))
+            for number, (values, literals_here) in enumerate(combinations):
+                report("table", number / 2 ** len(parts))
+                query = reduce(and_, literals_here)
+                try:
+                    check(ListedQuery(query), self.vocabulary, self.semantics)
+                except (Contradiction, KindError) as error:  # KindError: a negation outside the range of an attribute
+                    rows.append(TruthRow(values, str(query), None, error.message))
+                else:
+                    result = self._prepare(query).run(n, progress=self._within)
+                    rows.append(TruthRow(values, str(query), result))
             report("table", 1.0)
+        table = TruthTable(tuple(map(str, parts)), rows)
         self.sections.append(table)
         return table
 
     def add_traversal(self, start: Query, end: Query, steps: int = 8, *, n: int | None = None) -> Traversal:
-        """Draw paths from samples of one query to samples of another; both ends of a path start from one latent.
+        """Draw paths through the latent space, from samples of one query to samples of another.
+
+        The sampler starts from the same random latent for both ends of a path, so that the ends are similar. The method
+        adds a section with the paths to the page, and returns the section.
 
         Args:
             start: query at the first picture of each path.
             end: query at the last picture of each path.
             steps: number of pictures of a path, both ends included.
-            n: number of paths; by default the gallery's number of pictures, but not more than 3.
+            n: number of paths; by default `n` of the gallery, but not more than 3.
 
         Raises:
             DataError: a query is wrong; the message shows it.
-            ArgumentError: `steps` is out of range.
+            ArgumentError: `steps` is below 2 or above `MOST_STEPS`.
         """
         n = min(self.n, 3) if n is None else n
         first, last = self.check_traversal(start, end, steps)
@@ -273,24 +255,36 @@ class Gallery:
         probabilities = [probability(query.bound, result, self.vocabulary) for query in (first, last)]
         judged = None if result.provenance["judge"] is None else result.judged
         holds = [verdict(query.bound, judged, self.vocabulary)[0] for query in (first, last)]
-        traversal = Traversal(first, last, times, result, probabilities, holds)
+        traversal = Traversal(result, first, last, times, probabilities, holds)
         self.sections.append(traversal)
         return traversal
 
     def check_traversal(self, start: Query, end: Query, steps: int) -> list[CheckedQuery]:
-        """Return the two queries of a traversal, checked; see `add_traversal` for the errors."""
+        """Check the arguments of a traversal, and return a list of its two queries with their compiled energies.
+
+        Args:
+            start: query at the first picture of each path.
+            end: query at the last picture of each path.
+            steps: number of pictures of a path, both ends included.
+
+        Raises:
+            DataError: a query is wrong; the message shows it.
+            ArgumentError: `steps` is below 2 or above `MOST_STEPS`.
+        """
         whole_number("steps", steps, least=2, most=MOST_STEPS)
         entries = [ListedQuery(start, place="start"), ListedQuery(end, place="end")]
         return check_all(entries, self.vocabulary, self.semantics, source="traversal")
 
     def notes(self) -> list[str]:
-        """Return a line for each query that means the same as an earlier one."""
+        """Return a line for each query that has the same meaning as an earlier query of the page.
+
+        An example is "line 3 (A) means the same as line 1 (B)".
+        """
+        sections = {number: each for number, each in enumerate(self.sections, 1) if isinstance(each, QuerySection)}
         return [
-            f"{section.query.name} means the same as {first.query.name}"
-            for section in self.sections
-            if isinstance(section, QuerySection) and section.same_as is not None
-            for first in [self.sections[section.same_as - 1]]
-            if isinstance(first, QuerySection)
+            f"{section.query.name} means the same as {sections[section.same_as].query.name}"
+            for section in sections.values()
+            if section.same_as is not None
         ]
 
     def to_html(self) -> str:
@@ -298,40 +292,48 @@ class Gallery:
         return page.render(self.sections, title=self.title, about=self.about)
 
     def save(self, path: str | Path) -> Path:
-        """Write the page into a folder, as `index.html`, or to a path that ends in .html; return its path.
+        """Write the page to a file, and return the path of the file.
+
+        Args:
+            path: path of the file, which ends in .html; or a folder, in which the file is called `index.html`.
 
         Raises:
-            ArgumentError: the path cannot be written, or the gallery is empty.
+            ArgumentError: the file cannot be written, or the gallery is empty.
         """
         target = page.page_path(path)
         if not self.sections:
             raise ArgumentError("the gallery is empty", hint="add a query first")
-        html = self.to_html()
         with naming_target(target):
-            write_text(target, html)
+            write_text(target, self.to_html())
         return target
 
     def _repr_html_(self) -> str:
-        return page.frame(self.to_html()) if self.sections else "<em>an empty gallery</em>"
+        if not self.sections:
+            return "<em>an empty gallery</em>"
+        return element("iframe", srcdoc=self.to_html(), width="100%", height=720, title="Gallery", style="border:0")
 
     @property
     def _within(self) -> bool | Report:
-        """The progress of one query: a function that the caller gave, or none, because the gallery has its own bar."""
+        """Argument `progress` for drawing one query: `progress` of the gallery if it is a function, else False.
+
+        False shows no bar for the query, because the gallery shows one bar for all queries.
+        """
         return self.progress if callable(self.progress) else False
 
     def _prepare(self, query: Query, settings: DrawSettings | None = None) -> PreparedQuery:
         return pipeline_for(self._model, self._device).prepare(query, settings or self.settings)
 
     def _add(self, query: CheckedQuery, prepared: PreparedQuery) -> Result:
-        """Draw a query, and add its section to the page."""
-        same = [
-            number
-            for number, section in enumerate(self.sections, start=1)
-            if isinstance(section, QuerySection) and section.query.means_the_same(query)
-        ]
+        """Draw a query, add its section to the page, and return its pictures.
+
+        Args:
+            query: the query.
+            prepared: the same query, compiled for the model and with the settings of the gallery.
+        """
+        queries = {i: section.query for i, section in enumerate(self.sections, 1) if isinstance(section, QuerySection)}
+        same = next((i for i, other in queries.items() if other.means_the_same(query)), None)
         result = prepared.run(self.n, progress=self._within)
-        joined, clauses = score_clauses(query.bound, result, self.vocabulary)
-        self.sections.append(QuerySection(query, result, joined, clauses, same[0] if same else None))
+        self.sections.append(QuerySection(result, query, *score_clauses(query.bound, result, self.vocabulary), same))
         return result
 
 
@@ -346,12 +348,14 @@ class GalleryOptions(DrawOptions, total=False):
 
 
 def truth_table(*literals: Query, n: int = 4, **options: Unpack[GalleryOptions]) -> Gallery:
-    """Return a gallery of every combination of up to four attributes; see `Gallery.add_truth_table`.
+    """Return a gallery with one truth table, the pictures of every combination of up to four literals.
+
+    For two literals a and b, the combinations are a AND b, a AND NOT b, and so on.
 
     Args:
-        literals: literals such as `"smile", "hair = red", E.skin_tone > 0.6`.
+        literals: one to four different literals, such as `"smile", "hair = red", E.skin_tone > 0.6`.
         n: number of pictures of each combination.
-        options: the other arguments of `Gallery`.
+        options: the keyword arguments of `Gallery`, such as `title` and `seed`.
 
     Raises:
         EnergyQLError: a literal or a setting is wrong.
@@ -362,14 +366,16 @@ def truth_table(*literals: Query, n: int = 4, **options: Unpack[GalleryOptions])
 
 
 def traverse(start: Query, end: Query, steps: int = 8, *, n: int = 3, **options: Unpack[GalleryOptions]) -> Gallery:
-    """Return a gallery of paths from samples of one query to samples of another; see `Gallery.add_traversal`.
+    """Return a gallery with paths through the latent space, from samples of one query to samples of another.
+
+    The sampler starts from the same random latent for both ends of a path, so that the ends are similar.
 
     Args:
         start: query at the first picture of each path.
         end: query at the last picture of each path.
         steps: number of pictures of a path, both ends included.
         n: number of paths.
-        options: the other arguments of `Gallery`.
+        options: the keyword arguments of `Gallery`, such as `title` and `seed`.
 
     Raises:
         EnergyQLError: a query or a setting is wrong.

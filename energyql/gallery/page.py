@@ -1,4 +1,4 @@
-"""The page of a gallery: its sections as data, and its HTML, which contains style, script and pictures."""
+"""The page of a gallery: its sections as data, and its HTML as one text, with style, script and pictures inside."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ import numpy as np
 import numpy.typing as npt
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from energyql import __version__
 from energyql.attributes.heads import DOUBT
 from energyql.errors import ArgumentError
 from energyql.files import as_path, check_writable
 from energyql.gallery import words
 from energyql.gallery.words import Clause
 from energyql.pipeline.queries import CheckedQuery
-from energyql.pipeline.result import MARK, Result, alternative_text, reading
-from energyql.render.markup import Markup, clean, element
+from energyql.pipeline.result import MARK, Result, reading
+from energyql.render.markup import Markup, clean
 from energyql.render.pictures import picture_uri
 from energyql.sampling import Status
-from energyql.version import __version__
 
 PICTURE_SIDE = 512
 """Longest side of a picture on the page, in pixels."""
@@ -38,15 +38,16 @@ class Tile:
     """One picture on the page.
 
     Args:
-        identity: name of its row in the table of numbers; unique on the page.
-        result: the result that holds the picture.
-        index: position of the picture in `result`.
-        verdicts: pairs (query, whether it holds according to the judge, `None` if not judged): one, or on a traversal
-            two.
-        columns: heading -> text of further columns of the table of numbers.
-        time: position on a traversal, from 0 to 1.
-        odds: on a traversal, the probabilities of both queries.
-        read: on a traversal, the values that the judge read, in words.
+        identity: unique name of the picture on the page, with which a link leads from the picture to its row in the
+            table of numbers.
+        result: the result that contains the picture.
+        index: position of the picture in `result`, from 0.
+        verdicts: one pair, or on a traversal two pairs: the query, and whether the picture satisfies it according to
+            the judge (`None` if not judged).
+        columns: heading -> text, for further columns in the row of the table of numbers.
+        time: position on a traversal, from 0 (start) to 1 (end).
+        odds: on a traversal, the probabilities of its two queries; `None` for a query that is too large to compute.
+        read: on a traversal, the values that the judge read off the picture, such as "smile, hair = red".
     """
 
     identity: str
@@ -71,56 +72,65 @@ class Tile:
 
     @property
     def alternative(self) -> str:
-        """Description of the picture in words."""
-        result = self.result
-        judge, count = result.provenance["judge"], len(result)
-        return alternative_text(result.judged, self.index, count, judge, self.verdicts, self.doubtful)
+        """Description of the picture in words, for the attribute `alt` of the HTML element."""
+        return self.result.alternative_text(self.index, self.verdicts, self.doubtful)
 
     @property
     def doubtful(self) -> bool:
-        """Whether the sample is doubtful; always False on a traversal, most of whose pictures satisfy neither query."""
+        """Whether the attribute heads may be wrong about the picture, according to `Result.doubtful`.
+
+        Always False on a traversal, because most pictures of a traversal need not satisfy any query.
+        """
         return not self.odds and bool(self.result.doubtful[self.index])
 
     @property
     def holds(self) -> bool | None:
-        """Whether any query of the picture holds; `None` if it was not judged."""
+        """Whether the picture satisfies its query; on a traversal, at least one of the two queries of the traversal.
+
+        `None` if the picture was not judged.
+        """
         verdicts = [holds for _, holds in self.verdicts if holds is not None]
         return any(verdicts) if verdicts else None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class QuerySection:
+class _OneResult:
+    """A section whose pictures are in one result."""
+
+    result: Result
+
+    @property
+    def results(self) -> list[Result]:
+        """A list of the only result of the section."""
+        return [self.result]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class QuerySection(_OneResult):
     """One query with its pictures.
 
     Args:
-        query: the query.
         result: the pictures.
-        joined: how the clauses are joined, such as "all must hold".
-        clauses: the parts of the query and their probabilities.
-        same_as: number of an earlier section, from 1, whose query means the same; `None` without one.
+        query: the query.
+        joined: how `clauses` are joined, such as "all must hold".
+        clauses: the parts of the query, and the probability of each part in each picture.
+        same_as: number, from 1, of an earlier section whose query has the same meaning; `None` if there is none.
     """
 
     query: CheckedQuery
-    result: Result
     joined: str
     clauses: list[Clause]
     same_as: int | None = None
     kind: ClassVar = "query"
 
     @property
-    def results(self) -> list[Result]:
-        """Results with the pictures of the section."""
-        return [self.result]
-
-    @property
     def heading(self) -> str:
-        """Title in the table of contents."""
+        """Title of the section in the table of contents of the page."""
         return self.query.title or str(self.query.expr)
 
     def tiles(self, identity: str) -> list[list[Tile]]:
-        """Return the pictures of each row; `identity` is the unique name of the section."""
-        columns = [{f"P({part.text})": part.describe(i) for part in self.clauses} for i in range(len(self.result))]
-        return [_judged_tiles(identity, self.result, columns)]
+        """Return the pictures of the section, a list for each row; `identity` is the unique name of the section."""
+        return [_judged_tiles(identity, self.result, self.clauses)]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -129,8 +139,8 @@ class TruthRow:
 
     Args:
         values: whether each literal is true.
-        query: the canonical query of the combination.
-        result: its pictures; `None` for a contradiction.
+        query: the combination as a query, such as "smile AND NOT hat".
+        result: the pictures of the combination; `None` for a contradiction.
         reason: why the combination is a contradiction; else empty.
     """
 
@@ -142,9 +152,14 @@ class TruthRow:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TruthTable:
-    """Every combination of some literals: the first has all true, and from row to row the last changes fastest.
+    """The pictures of every combination of some literals, a row for each combination.
 
-    Pictures in one column of the page start from one latent.
+    All literals are true in the first row; the last literal alternates from row to row. The sampler starts all pictures
+    of one column from the same latent.
+
+    Args:
+        literals: the literals as text.
+        rows: the combinations with their pictures.
     """
 
     literals: tuple[str, ...]
@@ -153,42 +168,40 @@ class TruthTable:
 
     @property
     def results(self) -> list[Result]:
-        """Results with the pictures of the section."""
+        """The results with the pictures of the rows, without rows that are contradictions."""
         return [row.result for row in self.rows if row.result is not None]
 
     @property
     def heading(self) -> str:
-        """Title in the table of contents."""
+        """Title of the section in the table of contents of the page."""
         return f"Truth table of {', '.join(self.literals)}"
 
     def tiles(self, identity: str) -> list[list[Tile]]:
-        """Return the pictures of each row; `identity` is the unique name of the section."""
+        """Return the pictures of the section, a list for each row; `identity` is the unique name of the section."""
         return [
-            _judged_tiles(f"{identity}-{number}", row.result, [{"combination": row.query}] * len(row.result))
-            if row.result is not None
-            else []
+            [] if row.result is None else _judged_tiles(f"{identity}-{number}", row.result, combination=row.query)
             for number, row in enumerate(self.rows)
         ]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Traversal:
+class Traversal(_OneResult):
     """Paths through the latent space, from samples of one query to samples of another.
 
     Args:
-        start: the query at the start of each path.
-        end: the query at its end.
-        times: position of each step, from 0 (start) to 1 (end).
         result: the pictures: all steps of the first path, then all of the second, and so on.
-        probability: for each of the two queries, its probability in every picture; `None` if it is too large.
-        holds: for each of the two queries, whether it holds in every picture according to the judge; `None` if not
-            judged.
+        start: the query at the start of each path.
+        end: the query at the end of each path.
+        times: position of each step on its path, from 0 (start) to 1 (end).
+        probability: for `start` and for `end`, the probability of the query in each picture, (n,); `None` if the query
+            is too large to compute.
+        holds: for `start` and for `end`, whether each picture satisfies the query according to the judge, (n,); `None`
+            if the query was not judged.
     """
 
     start: CheckedQuery
     end: CheckedQuery
     times: list[float]
-    result: Result
     probability: Sequence[npt.NDArray[np.float64] | None]
     holds: Sequence[npt.NDArray[np.bool_] | None]
     kind: ClassVar = "traversal"
@@ -199,62 +212,57 @@ class Traversal:
         return len(self.result) // len(self.times)
 
     @property
-    def results(self) -> list[Result]:
-        """Results with the pictures of the section."""
-        return [self.result]
-
-    @property
     def heading(self) -> str:
-        """Title in the table of contents."""
+        """Title of the section in the table of contents of the page."""
         return " → ".join(query.title or str(query.expr) for query in (self.start, self.end))
 
+    def verdicts(self, index: int) -> list[tuple[str, bool | None]]:
+        """Return a pair for `start` and one for `end`: the query, and whether picture `index` satisfies it.
+
+        The second value is `None` if the picture was not judged.
+        """
+        queries = zip((self.start, self.end), self.holds, strict=True)
+        return [(str(query.expr), None if holds is None else bool(holds[index])) for query, holds in queries]
+
     def tiles(self, identity: str) -> list[list[Tile]]:
-        """Return the pictures of each path; `identity` is the unique name of the section."""
-        steps = len(self.times)
-        return [
-            [self._tile(f"{identity}-{path}-{step}", path * steps + step, step) for step in range(steps)]
-            for path in range(self.paths)
-        ]
-
-    def _tile(self, identity: str, index: int, step: int) -> Tile:
-        queries = self.start, self.end
-        verdicts = [
-            (str(query.expr), None if holds is None else bool(holds[index]))
-            for query, holds in zip(queries, self.holds, strict=True)
-        ]
-        odds = [None if values is None else float(values[index]) for values in self.probability]
-        probabilities = {f"P({letter})": "?" if p is None else f"{p:.2f}" for letter, p in zip("AB", odds, strict=True)}
-        read = reading(self.result.judged, index, words.attribute_names(self.start.expr, self.end.expr))
-        columns = {"step": f"{step + 1} of {len(self.times)}", **probabilities}
-        return Tile(identity, self.result, index, verdicts, columns, self.times[step], odds, read)
+        """Return the pictures of the section, a list for each path; `identity` is the unique name of the section."""
+        steps, tiles = len(self.times), list[Tile]()
+        names = list(dict.fromkeys([*self.start.rule.attributes, *self.end.rule.attributes]))
+        for i in range(len(self.result)):
+            path, step = divmod(i, steps)
+            odds = [None if values is None else float(values[i]) for values in self.probability]
+            texts = {f"P({letter})": words.odds_text(p) for letter, p in zip("AB", odds, strict=True)}
+            columns, read = {"step": f"{step + 1} of {steps}"} | texts, reading(self.result.judged, i, names)
+            name = f"{identity}-{path}-{step}"
+            tiles.append(Tile(name, self.result, i, self.verdicts(i), columns, self.times[step], odds, read))
+        return [tiles[i : i + steps] for i in range(0, len(tiles), steps)]
 
 
-def _judged_tiles(identity: str, result: Result, columns: Sequence[Mapping[str, str]]) -> list[Tile]:
+def _judged_tiles(identity: str, result: Result, clauses: Sequence[Clause] = (), **columns: str) -> list[Tile]:
     """Return a tile for each picture of one query.
 
     Args:
-        identity: beginning of their unique names.
+        identity: beginning of the unique names of the tiles.
         result: the pictures.
-        columns: for each picture, heading -> text of further columns of the table of numbers.
+        clauses: parts of the query; each part becomes a column of the table of numbers.
+        columns: heading -> text of further columns, with the same text for all pictures.
     """
-    query = result.provenance["canonical"]
+    query, tiles = result.provenance["canonical"], []
     verdicts = [None] * len(result) if result.satisfied is None else result.satisfied.tolist()
-    return [Tile(f"{identity}-{i}", result, i, [(query, holds)], columns[i]) for i, holds in enumerate(verdicts)]
+    for i, holds in enumerate(verdicts):
+        texts = columns | {f"P({clause.text})": clause.describe(i) for clause in clauses}
+        tiles.append(Tile(f"{identity}-{i}", result, i, [(query, holds)], texts))
+    return tiles
 
 
 Section = QuerySection | TruthTable | Traversal
 
 
-def judged_results(section: Section) -> list[Result]:
-    """Return the results of a section that are meant to satisfy their query; none for a traversal."""
-    return [] if isinstance(section, Traversal) else section.results
-
-
 def number_table(tiles: Sequence[Tile]) -> list[dict[str, str]]:
-    """Return a row of the table of numbers for each tile: heading -> text.
+    """Return a row of the table of numbers for each picture: a dict, heading of a column -> text.
 
-    There is a column for the status of the solver if any sample has another status than OK, and one for doubts if any
-    sample is doubtful.
+    The table has a column "solver", with the status of the sampler, only if the status of a sample is not OK. It has a
+    column "doubtful" only if the attribute heads may be wrong about a picture.
     """
     doubts = any(tile.doubtful for tile in tiles)
     failed = any(tile.result.status[tile.index] != Status.OK for tile in tiles)
@@ -267,56 +275,48 @@ def number_table(tiles: Sequence[Tile]) -> list[dict[str, str]]:
             "verdict": words.verdict(tile.verdicts),
             "energy": words.energy_text(result, index),
             **tile.columns,
-            **({MARK: "yes" if tile.doubtful else "no"} if doubts else {}),
-            **({"read off the picture": reading(result.judged, index)} if result.judged else {}),
         }
-        rows.append(row | ({"solver": result.status[index].name.lower().replace("_", " ")} if failed else {}))
+        row |= {MARK: words.yes_no(tile.doubtful)} if doubts else {}
+        row |= {"read off the picture": reading(result.judged, index)} if result.judged else {}
+        row |= {"solver": result.status[index].name.lower().replace("_", " ")} if failed else {}
+        rows.append(row)
     return rows
 
 
-PAGE_SUFFIXES = (".html", ".htm")
-FRAME_HEIGHT = 720
-"""Height of a page inside a notebook, in pixels."""
-
 _TEMPLATES = Environment(
-    loader=PackageLoader("energyql.gallery"),
-    autoescape=True,
-    undefined=StrictUndefined,
-    finalize=clean,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
-_TEMPLATES.globals |= {
-    "words": words, "judged_results": judged_results, "number_table": number_table, "mark": MARK, "doubt": DOUBT
-}  # fmt: skip
+    loader=PackageLoader("energyql.gallery"), autoescape=True, undefined=StrictUndefined, finalize=clean,
+    trim_blocks=True, lstrip_blocks=True,
+)  # fmt: skip
+_TEMPLATES.globals |= {"words": words, "number_table": number_table, "mark": MARK, "doubt": DOUBT}
 
 
 def summary(sections: Sequence[Section]) -> str:
-    """Return one line: the numbers of queries, of pictures, and of pictures that satisfy their query."""
-    kinds = ((QuerySection, "query", "queries"), (TruthTable, "truth table", ""), (Traversal, "traversal", ""))
-    counts = [(sum(isinstance(section, kind) for section in sections), one, several) for kind, one, several in kinds]
-    parts = [words.plural(count, one, several) for count, one, several in counts if count]
+    """Return one line about the sections of a page.
+
+    An example is "2 queries, 16 pictures; 15 of 16 satisfied (94 %), says the image judge".
+    """
+    nouns = (("query", "query", "queries"), ("table", "truth table", ""), ("traversal", "traversal", ""))
+    kinds = [section.kind for section in sections]
+    counts = [words.plural(kinds.count(kind), one, several) for kind, one, several in nouns if kind in kinds]
     results = [result for section in sections for result in section.results]
-    if not results:
-        return ", ".join(parts) or "empty"
-    parts.append(words.plural(sum(map(len, results)), "picture"))
-    judged = [result for section in sections for result in judged_results(section)]
+    judged = [result for section in sections if section.kind != "traversal" for result in section.results]
+    parts = ", ".join([*counts, *([words.plural(sum(map(len, results)), "picture")] if results else [])]) or "empty"
     share = words.share(judged)
     if share is None:
-        return ", ".join(parts) + (f"; not judged: {judged[0].provenance['unjudged']}" if judged else "")
+        return parts + (f"; not judged: {judged[0].provenance['unjudged']}" if judged else "")
     satisfied, total = share
-    verdict = f"{satisfied:,} of {total:,} satisfied ({words.percent(satisfied, total)})"
     left = sum(map(len, judged)) - total
     others = f"; {words.plural(left, 'picture')} not judged" if left else ""
-    return f"{', '.join(parts)}; {verdict}, says the {results[0].provenance['judge']}{others}"
+    verdict = f"{satisfied:,} of {total:,} satisfied ({words.percent(satisfied, total)})"
+    return f"{parts}; {verdict}, says the {results[0].provenance['judge']}{others}"
 
 
 def render(sections: Sequence[Section], *, title: str = "", about: str = "") -> str:
     """Return the HTML of a page.
 
     Args:
-        sections: its sections.
-        title: its title; by default it names the model.
+        sections: the sections of the page.
+        title: title of the page; by default it names the model.
         about: text under the title; a blank line begins a new paragraph.
     """
     results = [result for section in sections for result in section.results]
@@ -327,24 +327,14 @@ def render(sections: Sequence[Section], *, title: str = "", about: str = "") -> 
         "base-uri 'none'; form-action 'none'"
     )
     return _TEMPLATES.get_template("page.html").render(
-        policy=policy,
-        title=title or (f"Gallery of {model}" if model else "Gallery"),
-        about=[part for part in re.split(r"\n\s*\n", about) if part.strip()],
-        summary=summary(sections),
-        sections=sections,
-        version=__version__,
-        style=style,
-        script=script,
-    )
-
-
-def frame(html: str) -> Markup:
-    """Return an element that shows the page `html` inside another page, such as a notebook."""
-    return element("iframe", srcdoc=html, width="100%", height=FRAME_HEIGHT, title="Gallery", style="border:0")
+        policy=policy, title=title or (f"Gallery of {model}" if model else "Gallery"), summary=summary(sections),
+        about=[part for part in re.split(r"\n\s*\n", about) if part.strip()], sections=sections,
+        version=__version__, style=style, script=script,
+    )  # fmt: skip
 
 
 def _digest(text: str) -> str:
-    """Return the digest by which the security policy of the page allows an inline script or style, and no other."""
+    """Return the digest of a script or style, with which the security policy of the page allows it and no other."""
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode('utf-8')).digest()).decode('ascii')}"
 
 
@@ -354,19 +344,18 @@ def _asset(name: str) -> Markup:
 
 
 def page_path(path: str | Path) -> Path:
-    """Return the path of the file of a page.
+    """Return the path of the HTML file that a page is to be written to.
 
     Args:
-        path: a file that ends in .html, or a folder, in which it is `index.html`.
+        path: a file that ends in .html, or a folder, in which the file is called `index.html`.
 
     Raises:
-        ArgumentError: `path` ends in another suffix, or cannot be written.
+        ArgumentError: `path` has a suffix other than .html and .htm, or cannot be written.
     """
-    path = as_path(path)
-    target = path
-    if os.path.isdir(path) or not path.suffix:
-        target = path / "index.html"
-    elif path.suffix.lower() not in PAGE_SUFFIXES:
-        raise ArgumentError(f"a gallery cannot be saved as {path.suffix}", hint="end the path in .html, or in /")
+    target = as_path(path)
+    if os.path.isdir(target) or not target.suffix:
+        target /= "index.html"
+    elif target.suffix.lower() not in (".html", ".htm"):
+        raise ArgumentError(f"a gallery cannot be saved as {target.suffix}", hint="end the path in .html, or in /")
     check_writable(target, target.parent)
     return target

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from typing import Any
 
 import numpy as np
@@ -25,36 +26,29 @@ from energyql.sampling.registry import sampler_text, sampler_words
 from energyql.vocabulary import Vocabulary
 
 HALF = 430
-"""Width of the widest drawing that stands beside the clauses, in pixels."""
+"""Largest width, in pixels, at which the drawing of a query is placed beside the list of its parts, not below."""
 
 _WORDS = "|".join(sorted(keywords()))
-_TOKEN = re.compile(
-    rf'(?P<name>"(?:[^"\\]|\\.)*")|(?P<word>\b(?:{_WORDS})\b)|(?P<number>(?<![\w.])[+-]?\d[\d.]*(?:e[+-]?\d+)?)'
-)
+_TOKEN = re.compile(rf'("(?:[^"\\]|\\.)*")|(\b(?:{_WORDS})\b)|((?<![\w.])[+-]?\d[\d.]*(?:e[+-]?\d+)?)')
 
 
 def query_parts(text: str) -> list[tuple[str, str]]:
-    """Split a canonical query into pairs (kind, text), for highlighting.
+    """Split a query into pairs (kind, text), for highlighting on a page; all texts joined are the query.
 
-    Kinds are `name` (a name in quotes), `word` (a keyword), `number`, and the empty text for all else.
+    The kind is "name" for a name in double quotes, "word" for a keyword such as AND, "number" for a number, and "" for
+    all else.
+
+    Args:
+        text: the query, written by `str` of an expression: keywords in capitals, and no comments.
     """
-    parts, end = [], 0
-    for match in _TOKEN.finditer(text):
-        parts += [("", text[end : match.start()]), (match.lastgroup or "", match[0])]
-        end = match.end()
-    return [part for part in (*parts, ("", text[end:])) if part[1]]
-
-
-def attribute_names(*exprs: Expr) -> list[str]:
-    """Return the attributes of some queries, each once, in the order of their texts."""
-    names = (getattr(node, "name", None) for expr in exprs for node in expr.walk())
-    return list(dict.fromkeys(name for name in names if isinstance(name, str)))
+    return [(kind, part) for kind, part in zip(cycle(("", "name", "word", "number")), _TOKEN.split(text)) if part]
 
 
 def draw_query(query: CheckedQuery) -> tuple[str, Markup, bool]:
-    """Return a caption, a drawing, and whether the drawing is too wide to stand beside the clauses.
+    """Return three values: a caption, a drawing of the query as SVG, and whether the drawing is wide.
 
-    The drawing shows the compiled circuit of the query, or its tree if the semantics has no circuit.
+    The drawing shows the compiled circuit of the query, or the tree of the query if the semantics has no circuit. A
+    wide drawing (wider than `HALF` pixels) is placed below the list of the parts of the query, any other beside it.
     """
     caption, drawing = "Compiled circuit", query.rule.draw()
     if drawing is None:
@@ -63,10 +57,12 @@ def draw_query(query: CheckedQuery) -> tuple[str, Markup, bool]:
 
 
 def verdict(verdicts: Sequence[tuple[str, bool | None]]) -> str:
-    """Return the judge's verdict in words, on one query or on two, which are called A and B.
+    """Return the judge's verdict on a picture in words, or "not judged".
+
+    Examples are "the query holds" for one query, and for two queries, called A and B, "A holds" or "A and B hold".
 
     Args:
-        verdicts: pairs (query, whether it holds, `None` if not judged).
+        verdicts: one pair (query, whether the query holds, `None` if not judged), or two pairs, for A and for B.
     """
     if any(holds is None for _, holds in verdicts):
         return "not judged"
@@ -77,98 +73,124 @@ def verdict(verdicts: Sequence[tuple[str, bool | None]]) -> str:
 
 
 def yes_no(holds: bool | None) -> str:
-    """Return the CSS class of an element that shows this verdict."""
+    """Return "yes" or "no", or "unjudged" for `None`. It is the text of a table cell, or the CSS class of a verdict."""
     return "unjudged" if holds is None else "yes" if holds else "no"
 
 
 def share(results: Sequence[Result]) -> tuple[int, int] | None:
-    """Return the number of pictures that satisfy their query, and the number judged; `None` if none was judged."""
+    """Return the number of pictures that satisfy their query, and the number of judged pictures.
+
+    Return `None` if no picture was judged.
+    """
     judged = [result.satisfied for result in results if result.satisfied is not None]
     return (int(sum(holds.sum() for holds in judged)), sum(map(len, judged))) if judged else None
 
 
 def doubtful(results: Sequence[Result]) -> int:
-    """Return the number of doubtful pictures; see `Result`."""
+    """Return the number of pictures about which the attribute heads may be wrong: True in `Result.doubtful`."""
     return sum(int(result.doubtful.sum()) for result in results)
 
 
 def percent(part: int, whole: int) -> str:
-    """Return a share in percent, rounded; 100 % only for the whole."""
+    """Return `part` / `whole` in percent, rounded, such as "94 %"; "100 %" only if `part` is not below `whole`.
+
+    If `whole` is 0, return "0 %".
+    """
     rounded = round(100 * part / whole) if whole else 0
     return f"{min(rounded, 99) if part < whole else rounded} %"
 
 
 def value(result: Result, index: int) -> str:
-    """Return the probability of the query in picture `index` (`P 0.950`), or its energy if it has none (`E 0.051`)."""
+    """Return one number for picture `index` of a result as text.
+
+    The number is the probability of the query, such as "P 0.950". If the semantics has no probability, the number is
+    the energy in nats, such as "E 0.051".
+    """
     probability = result.probability
     return f"E {result.energy[index]:.3f}" if probability is None else f"P {probability[index]:.3f}"
 
 
 def energy_text(result: Result, index: int) -> str:
-    """Return the energy of picture `index` in nats, with the probability of the query if it has one."""
+    """Return the energy of a picture in nats as text, with the probability of the query if the semantics has one.
+
+    An example is "0.05129 (P 0.9500)".
+
+    Args:
+        result: the result that contains the picture.
+        index: position of the picture in `result`.
+    """
     probability = result.probability
     return f"{result.energy[index]:.4g}" + ("" if probability is None else f" (P {probability[index]:.4f})")
 
 
+def odds_text(probability: float | None) -> str:
+    """Return a probability as text with two decimals; "?" for `None`: the query is too large to compute."""
+    return "?" if probability is None else f"{probability:.2f}"
+
+
 def sort_key(energy: float) -> str:
-    """Return an energy as a number of JavaScript; NaN becomes infinity."""
+    """Return an energy as a number in JavaScript, by which a page sorts pictures; infinity and NaN are "Infinity"."""
     return "Infinity" if math.isnan(energy) else str(energy).replace("inf", "Infinity")
 
 
 def plural(count: int, noun: str, several: str = "") -> str:
-    """Return a count with its noun, such as `3 pictures`; `several` is an irregular plural."""
+    """Return a count with its noun, such as "3 pictures" or "1 picture".
+
+    Args:
+        count: the count.
+        noun: the noun, in the singular.
+        several: plural of the noun; by default the noun with an "s".
+    """
     return f"{count:,} {noun if count == 1 else several or f'{noun}s'}"
 
 
 def settings(results: Sequence[Result]) -> list[str]:
-    """Return texts for one line: the mean energy of some results, and the settings that they share."""
-    if not results:
-        return []
+    """Return the parts of a line about results: "mean energy 0.05 nats", and settings such as "seed 7".
+
+    Args:
+        results: at least one result; the settings of the first are taken for all.
+    """
     provenance = results[0].provenance
     energy = np.concatenate([result.energy for result in results]).mean()
+    judged = results[0].satisfied is not None
     parts = [
         f"mean energy {energy:.3g} nats",
         f"{provenance['semantics']} semantics",
         sampler_words(provenance.get("sampler")),
         f"seed {provenance['seed']}",
-        f"judged by the {provenance['judge']}"
-        if results[0].satisfied is not None
-        else f"not judged: {provenance['unjudged']}",
+        f"judged by the {provenance['judge']}" if judged else f"not judged: {provenance['unjudged']}",
     ]
-    return [part for part in parts if part]
+    return list(filter(None, parts))
 
 
 def facts(result: Result) -> list[tuple[str, str]]:
-    """Return the settings that replay a result, as pairs (name, text)."""
-    provenance = result.provenance
-    versions = provenance.get("versions", {})
-    statistics = result.statistics
+    """Return how the pictures of a result were made: pairs (name, text) such as ("seed", "7").
+
+    With the pairs the pictures can be drawn again. Settings with default values are left out, except the semantics and
+    the seed.
+    """
+    provenance, evaluations = result.provenance, result.statistics.get("evaluations_mean")
+    heads, versions = provenance.get("heads", {}), provenance.get("versions", {})
     rows = [
         ("model", provenance["model"]),
         ("weights", ", ".join(f"{part} {digest[:12]}" for part, digest in provenance.get("fingerprints", {}).items())),
         *((name, _setting(name, provenance.get(name))) for name in settings_of("provenance")),
         ("judge", provenance["judge"] or "none"),
-        ("heads", quality(provenance)),
+        ("heads", ", ".join(f"{name}: {score or 'quality not measured'}" for name, score in heads.items())),
         ("device", provenance.get("device", "")),
-        ("evaluations", f"{statistics['evaluations_mean']:.0f} a picture" if "evaluations_mean" in statistics else ""),
+        ("evaluations", "" if evaluations is None else f"{evaluations:.0f} a picture"),
         ("versions", ", ".join(f"{name} {version}" for name, version in versions.items())),
     ]
     return [(name, text) for name, text in rows if text]
 
 
 def _setting(name: str, value: Any) -> str:
-    """Return the value of a setting in words; empty for the default, except of the semantics and the seed."""
+    """Return the value of a setting as text; empty for a default value, unless `name` is "semantics" or "seed"."""
     if name == "sampler":
         return sampler_text(value or "")
     if value is None or (value == DEFAULTS[name] and name not in ("semantics", "seed")):
         return ""
     return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def quality(provenance: Mapping[str, Any]) -> str:
-    """Return the quality of the heads of a query on held-out labels, in words."""
-    heads = provenance.get("heads", {})
-    return ", ".join(f"{name}: {score or 'quality not measured'}" for name, score in heads.items())
 
 
 ALL = "all must hold"
@@ -181,42 +203,44 @@ class Clause:
     """One part of a query.
 
     Attributes:
-        text: the part.
-        probability: probability that it holds in each picture, by the heads, (n,); `None` if it is too large to
-            compute.
+        text: the part, written as a query.
+        probability: probability that the part is true in each picture, by the attribute heads, (n,); `None` if the part
+            is too large to compute.
     """
 
     text: str
     probability: npt.NDArray[np.float64] | None
 
     def describe(self, index: int) -> str:
-        """Return the probability in picture `index`, in words."""
+        """Return the probability in picture `index` as text: "0.950", or "too large to compute"."""
         return "too large to compute" if self.probability is None else f"{self.probability[index]:.3f}"
 
 
 def split_clauses(expr: Expr) -> tuple[str, list[Expr]]:
-    """Return how the parts of a query are joined, in words, and the parts.
+    """Return a text that tells how the parts of a query are joined, and the list of the parts.
 
-    The operands of AND, also of one under NOT, must all hold. Any other query is split once, at its root.
+    - For an AND, the text is "all must hold". A query such as NOT (a OR b) is taken as the AND of NOT a and NOT b.
+    - For an OR, the text is "at least one must hold".
+    - For any other query with parts, the text is "its parts".
+    - For a query without parts, with more than `MOST_CLAUSES` parts, or such as NOT (a AND b), the text is "", and the
+      list has only the query.
+
+    A weight at the root, as in 2 * (a OR b), is left out: it does not change whether a query is true.
     """
     parts = conjuncts(expr)
     if 1 < len(parts) <= MOST_CLAUSES:
         return ALL, parts
-    root = parts[0] if len(parts) == 1 else expr
-    while isinstance(root, Weight):
-        root = root.operand
+    root = _unweighted(parts[0] if len(parts) == 1 else expr)
     if not root.children or isinstance(root, (Not, And)) or len(root.children) > MOST_CLAUSES:
         return "", [root]
     return "at least one must hold" if isinstance(root, Or) else "its parts", list(root.children)
 
 
 def score_clauses(expr: Expr, result: Result, vocabulary: Vocabulary) -> tuple[str, list[Clause]]:
-    """Return how the parts of a query are joined, in words, and the parts with their probabilities.
-
-    A weight multiplies the energy of a part and does not change whether it holds, so it is left out.
+    """Return how the parts of a query are joined, such as "all must hold", and each part with its probabilities.
 
     Args:
-        expr: the query, bound.
+        expr: the query, with names and values looked up in `vocabulary` (by `bind`).
         result: the pictures.
         vocabulary: attributes of the model.
     """
@@ -224,19 +248,26 @@ def score_clauses(expr: Expr, result: Result, vocabulary: Vocabulary) -> tuple[s
     return joined, [Clause(str(part), probability(part, result, vocabulary)) for part in parts]
 
 
+def _unweighted(expr: Expr) -> Expr:
+    """Return a query without the weights at its root: for 2 * a, return a."""
+    while isinstance(expr, Weight):
+        expr = expr.operand
+    return expr
+
+
 def probability(expr: Expr, result: Result, vocabulary: Vocabulary) -> npt.NDArray[np.float64] | None:
-    """Return P(expr) in each picture of a result, (n,), by the attribute heads; `None` if it is too large to compute.
+    """Return the probability that a query is true in each picture of a result, (n,), by the attribute heads.
+
+    It is 0 for a contradiction. Return `None` if the query is too large to compute.
 
     Args:
-        expr: a query, bound.
+        expr: a query, with names and values looked up in `vocabulary` (by `bind`).
         result: the pictures.
         vocabulary: attributes of the model.
     """
-    while isinstance(expr, Weight):
-        expr = expr.operand
     with noting_tautologies():
         try:
-            energy = score(expr, result.probabilities, vocabulary=vocabulary)
+            energy = score(_unweighted(expr), result.probabilities, vocabulary=vocabulary)
         except LimitError:
             return None
         except Contradiction:  # a part may be impossible although the query is not

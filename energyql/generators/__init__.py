@@ -1,1 +1,4 @@
-"""Generators: their interface, the architectures of this library, and readers of checkpoints of other programs."""
+"""Generators of pictures: their interface, the architectures in this library, and readers of files of other programs.
+
+A reader makes a generator of this library from a checkpoint, a file of weights that another program saved.
+"""

@@ -1,4 +1,7 @@
-"""Protocols of generators, checks of their labels, layers and noise, drawing in batches, and the record `Family`."""
+"""The interface of generators, the record `Family` of an architecture, and drawing of pictures in batches.
+
+Functions called `check_...` raise an error if a generator, label, layer, noise or batch of pictures is not usable.
+"""
 
 from __future__ import annotations
 
@@ -19,42 +22,55 @@ from energyql.numerics.random import normals
 from energyql.numerics.shapes import Float
 
 Label = int | tuple[float, ...]
-"""A class, or the `c_dim` numbers that a generator is conditional on."""
+"""A label of a conditional generator: the index of a class, or `c_dim` numbers."""
 RANDOM: Literal["random"] = "random"
-"""In place of a label: a random class for each sample. Heads can be fitted to such samples, but queries need one label
-for all pictures."""
+"""The value "random" in place of a label: each sample has a random class. Heads, the classifiers of attributes, can be
+trained on samples of random classes. A query does not allow this value: all pictures of a query have one label."""
 
 
 @runtime_checkable
 class Generator(Protocol):
-    """A map from Gaussian latents to pictures.
+    """A map from Gaussian latents z to pictures, in two steps: `encode` maps z to w, `synthesize` maps w to pictures.
 
-    A module without an intermediate latent returns `truncation * z` from `encode`: w is then z, whose mean is 0.
+    If a generator has no intermediate latent w, its `encode` returns `truncation * z`, because the mean of z is 0.
+
+    Attributes:
+        z_dim: size of z.
     """
 
     z_dim: int
 
     def encode(self, z: Float[Tensor, "batch z_dim"], truncation: float = 1.0) -> Float[Tensor, "batch w_dim"]:
-        """Map z ~ N(0, I), shape (batch, z_dim), to w, the latent that attribute heads read, shape (batch, w_dim).
+        """Map z (batch, z_dim) to w (batch, w_dim), the latent from which pictures are drawn.
 
-        Truncation psi pulls w toward its mean: `mean + psi (w - mean)`.
+        Args:
+            z: standard normal numbers.
+            truncation: the factor psi, which pulls w toward the mean of w: the result is `mean + psi (w - mean)`. With
+                1 it is w itself.
         """
         ...
 
     def synthesize(self, w: Float[Tensor, "batch w_dim"]) -> Float[Tensor, "batch channels height width"]:
-        """Map the output of `encode` to pictures in [-1, 1], shape (batch, channels, height, width)."""
+        """Map w, the output of `encode`, to pictures in [-1, 1], shape (batch, channels, height, width)."""
         ...
 
 
 class ConditionalGenerator(Generator, Protocol):
-    """A generator with a class label as a second input; `c_dim` is above 0."""
+    """A generator whose `encode` needs a class label too.
+
+    Attributes:
+        c_dim: length of a label, which is the number of classes; above 0.
+    """
 
     c_dim: int
 
     def encode(self, z: Tensor, truncation: float = 1.0, label: Tensor | None = None) -> Tensor:
-        """Map z (batch, z_dim) and a label (batch, c_dim), as a rule one-hot, to w (batch, w_dim).
+        """Map z (batch, z_dim) and labels to w (batch, w_dim).
 
-        Truncation is that of `Generator.encode`.
+        Args:
+            z: standard normal numbers.
+            truncation: the factor psi, which pulls w toward the mean of w: the result is `mean + psi (w - mean)`.
+            label: a row for each sample, (batch, c_dim), as a rule one-hot. With `None` an error may be raised.
         """
         ...
 
@@ -63,26 +79,29 @@ class ViewedGenerator(Generator, Protocol):
     """A generator that can reduce z to fewer numbers, from which attributes are easier to learn."""
 
     def features(self, z: Float[Tensor, "batch z_dim"]) -> Float[Tensor, "batch features"]:
-        """Return the input of heads on the space "features", one row for each row of z, differentiable by autograd.
+        """Return the features of z: for each row of z a row of fewer numbers, which autograd can differentiate.
 
-        For instance the means of blocks of pixels, where z is the noise of a picture.
+        Heads, the classifiers of attributes, predict from the features if their space is "features". If z has a number
+        for each pixel of a picture, the features may be the means of blocks of pixels.
         """
         ...
 
 
 @dataclass(frozen=True)
 class Family:
-    """A generator architecture: how its generators are recognised, read, built and saved.
+    """An architecture of generators: what is needed to recognise, read, build and save a generator.
 
     Attributes:
-        name: `kind` of the generator in the configuration of a model folder.
-        network: class of the generators, a torch module with a `config`; `network(config)` builds one.
-        config: dataclass of the settings, `z_dim` and `w_dim` among them; saved in the configuration of a model folder.
-        readers: name of the module with `READERS`, "" for none. A reader is a function that returns the generator in a
-            foreign `Checkpoint`, or `None` if the checkpoint holds another network. The module is imported when a
-            foreign checkpoint is read.
-        formats: names of the checkpoints that the readers accept, for messages.
-        truncation: default psi of a model folder that is made from a checkpoint.
+        name: the value of `kind` in `config.json` of a model folder, such as "stylegan3".
+        network: class of the generators, a torch module. `network(settings)` builds a generator, whose attribute
+            `config` is these settings.
+        config: class of the settings, a dataclass with `z_dim` and `w_dim`. Its fields are saved in `config.json`.
+        readers: full name of the module with the list `READERS`, "" for none. A reader is a function from the content
+            of a checkpoint of another program, a `Checkpoint`, to a generator. It returns `None` if the checkpoint
+            holds a network of another architecture. The module is imported when a checkpoint is read.
+        formats: names of the checkpoints that the readers accept, for messages, such as "FastGAN, projected GAN".
+        truncation: default truncation psi of a model folder that is made from a checkpoint. Psi pulls w toward the mean
+            of w: the result is `mean + psi (w - mean)`.
     """
 
     name: str
@@ -94,18 +113,22 @@ class Family:
 
 
 def offers_features(generator: Generator) -> bool:
-    """Return whether a generator is a `ViewedGenerator`: it has a method `features`, not a layer of that name."""
+    """Return whether a generator has a method `features`, which reduces z to fewer numbers (see `ViewedGenerator`).
+
+    A torch layer that is called `features` does not count.
+    """
     features = getattr(generator, "features", None)
     return callable(features) and not isinstance(features, torch.nn.Module)
 
 
 def head_reader(generator: Generator, space: str, encode: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """Return the function from z (batch, z_dim) to the input of heads: latents (batch, latent_dim), or pictures.
+    """Return the function from z (batch, z_dim) to the input of heads, the classifiers of attributes.
 
     Args:
-        generator: the generator that z belongs to.
-        space: the space of the heads: "w", "features" or "picture"; with any other, the function returns z itself.
-        encode: function from z to w.
+        generator: the generator to which z belongs.
+        space: what the heads take as input: "w", "features" (the result of the method `features`), "picture" (a batch
+            of pictures), or anything else for z itself.
+        encode: function from z to w, with truncation and label already chosen.
 
     Raises:
         ArgumentError: the space is "features", and the generator has no method `features`.
@@ -115,22 +138,24 @@ def head_reader(generator: Generator, space: str, encode: Callable[[Tensor], Ten
     if space != "features":
         return encode if space == "w" else Identity()
     if not offers_features(generator):
-        raise ArgumentError(
-            f"a {type(generator).__name__} has no features of z that heads could read",
-            hint='give it a method features(z), or let the heads read "w" or "z"',
-        )
+        problem = f"a {type(generator).__name__} has no features of z that heads could read"
+        raise ArgumentError(problem, hint='give it a method features(z), or let the heads read "w" or "z"')
     return cast(ViewedGenerator, generator).features
 
 
 def check_generator(generator: Any, name: str = "this") -> Generator:
-    """Return `generator` if it has all parts of a `Generator`, and they can be called as its protocol says.
+    """Return `generator` unchanged if it can be used as a `Generator`.
+
+    It must have an attribute `z_dim`, a method `encode(z, truncation)` and a method `synthesize(w)`. If its `c_dim` is
+    not 0, `encode` must take `label` as a third argument.
 
     Args:
         generator: any object.
-        name: what it is called in messages.
+        name: name of the object in error messages.
 
     Raises:
-        ArgumentError: it is a class, lacks a part, or one of its methods takes other arguments.
+        ArgumentError: the object is a class, lacks the attribute or a method, or has a method that takes other
+            arguments.
     """
     kind, hint = type(generator).__name__, "docs/any-generator.md shows how to wrap a network"
     if isinstance(generator, type):
@@ -138,8 +163,6 @@ def check_generator(generator: Any, name: str = "this") -> Generator:
         raise ArgumentError(f"{kind} is a class, not a generator", hint=f"make one: {kind}()")
     if missing := [part for part in ("z_dim", "encode", "synthesize") if not hasattr(generator, part)]:
         raise ArgumentError(f"{name} is a {kind} without {', '.join(missing)}, so it is no generator", hint=hint)
-    if type(generator).__module__.partition(".")[0] == "energyql":  # tests check the methods of these
-        return cast(Generator, generator)
     encoded = ("z", "truncation", "label") if class_count(generator) else ("z", "truncation")
     for part, inputs in (("encode", encoded), ("synthesize", ("w",))):
         if wrong := misfit(getattr(generator, part), *inputs):
@@ -149,32 +172,37 @@ def check_generator(generator: Any, name: str = "this") -> Generator:
 
 
 def check_pictures(images: Any) -> Tensor:
-    """Return `images`, the result of a `synthesize`, if it is a batch of pictures.
+    """Return `images`, the result of `Generator.synthesize`, unchanged if it is a tensor of floats with four axes.
 
     Raises:
-        ArgumentError: it is no tensor of floats with four axes.
+        ArgumentError: `images` is anything else.
     """
     if not isinstance(images, Tensor) or not images.is_floating_point() or images.ndim != 4:
         detail = f" of {images.dtype} and shape {tuple(images.shape)}" if hasattr(images, "dtype") else ""
-        raise ArgumentError(
-            f"synthesize returned a {type(images).__name__}{detail}, which is no batch of pictures",
-            hint="it must return a tensor of floats in [-1, 1] of shape (batch, 1 or 3, height, width)",
-        )
+        hint = "it must return a tensor of floats in [-1, 1] of shape (batch, 1 or 3, height, width)"
+        problem = f"synthesize returned a {type(images).__name__}{detail}, which is no batch of pictures"
+        raise ArgumentError(problem, hint=hint)
     return images
 
 
 def device_of(generator: Generator) -> torch.device | None:
-    """Return the device of a generator's tensors; `None` if it has none."""
+    """Return the device of the first parameter or buffer of a generator.
+
+    `None` is returned if the generator has neither, or is no torch module.
+    """
     module = generator if isinstance(generator, torch.nn.Module) else torch.nn.Module()
     return next((tensor.device for tensor in (*module.parameters(), *module.buffers())), None)
 
 
 def latent_size(generator: Generator, space: str) -> int | None:
-    """Return the length of the latents that heads on `space` read; `None` if the generator does not state its `w_dim`.
+    """Return the length of a row of the input of heads, the classifiers of attributes.
+
+    For "w" the length is `w_dim`, and for z it is `z_dim`. These are attributes of the settings `config` of the
+    generator, or of the generator itself if it has no `config`. `None` is returned if the attribute is missing.
 
     Args:
-        generator: any.
-        space: "w" or "features"; z is read on any other space.
+        generator: any generator.
+        space: input of the heads: "w", "features" (the result of the method `features`), or anything else for z.
 
     Raises:
         ArgumentError: the space is "features", and the generator has no method `features`.
@@ -184,59 +212,67 @@ def latent_size(generator: Generator, space: str) -> int | None:
         with torch.no_grad():
             return head_reader(generator, space, Identity())(z).shape[1]
     name = "w_dim" if space == "w" else "z_dim"
-    size: int | None = getattr(getattr(generator, "config", generator), name, None)
-    return size
+    return cast("int | None", getattr(getattr(generator, "config", generator), name, None))
 
 
 def class_count(generator: Generator) -> int:
-    """Return c_dim, the length of a label; 0 for a generator without classes."""
+    """Return the number of classes of a generator, which is `c_dim`, the length of a label; 0 without classes."""
     count = getattr(generator, "c_dim", 0)
     return count if isinstance(count, int) else 0
 
 
 def check_label(label: Any, generator: Generator) -> Label | None:
-    """Return a label in the form in which labels are compared and recorded.
+    """Return a label in the one form in which this library compares and saves labels: an integer or a tuple of floats.
 
     Args:
-        label: a class, 0 to c_dim - 1; c_dim numbers as a list, array or tensor; or `None`.
-        generator: the generator that is conditional on the label.
+        label: the index of a class, 0 to c_dim - 1; or c_dim numbers as a list, array or tensor. It must be `None` for
+            a generator without classes, and must not be `None` for one with classes.
+        generator: the generator for which the label is meant; its `c_dim` is the length of a label.
 
     Returns:
-        The class, also for a one-hot list; otherwise a tuple of c_dim floats. `None` for a generator without classes.
+        The index of the class, if the label is an index or a one-hot list ([0, 1] gives 1). For any other list, a tuple
+        of c_dim floats. `None` for a generator without classes.
 
     Raises:
-        ArgumentError: the generator needs a label, has no classes, or has no such label.
+        ArgumentError: the label is missing, or is given to a generator without classes, or is neither such an index nor
+            c_dim finite numbers.
     """
     count = class_count(generator)
     if not count:
-        if label is None:
-            return None
-        raise ArgumentError(
-            f"this generator has no classes, so it takes no label, such as {label!r}",
-            hint="leave out label, or --label",
-        )
+        if label is not None:
+            raise ArgumentError(f"this generator has no classes, so it takes no label, such as {label!r}")
+        return None
     allowed = f"a label is a class from 0 to {count - 1}, or a list of {count} numbers"
     if label is None:
         raise ArgumentError(f"this generator is conditional on {count} classes: give a label", hint=allowed)
     numbers = label.tolist() if hasattr(label, "tolist") else label
-    if isinstance(numbers, int) and not isinstance(numbers, bool):
-        if not 0 <= numbers < count:
+    if type(numbers) is int:
+        if numbers not in range(count):
             raise ArgumentError(f"there is no class {numbers}", hint=allowed)
         return numbers
     if not isinstance(numbers, Sequence) or isinstance(numbers, str):
         raise ArgumentError(f"{label!r} is not a label", hint=allowed)
-    if len(numbers) != count or not all(_is_finite(number) for number in numbers):
+    if len(numbers) != count or not all(map(_is_finite, numbers)):
         raise ArgumentError(f"{label!r} are not {count} finite numbers", hint=allowed)
-    condition = tuple(float(number) for number in numbers)
+    condition = tuple(map(float, numbers))
     one_hot = sorted(condition) == [0.0] * (count - 1) + [1.0]
     return condition.index(1.0) if one_hot else condition
 
 
 def check_fitted_label(label: Any, generator: Generator) -> Label | Literal["random"] | None:
-    """Return the label under which heads are fitted: that of `check_label`, or "random" if the generator has classes.
+    """Check the label of the samples on which heads, the classifiers of attributes, are trained, and return it.
+
+    Args:
+        label: "random", for a random class in each sample; or the index of a class, or a list of c_dim numbers. It must
+            be `None` for a generator without classes, and must not be `None` for one with classes.
+        generator: the generator for which the label is meant.
+
+    Returns:
+        "random", the index of a class, a tuple of c_dim floats, or `None` without classes. A one-hot list is returned
+        as the index of the class.
 
     Raises:
-        ArgumentError: the generator needs a label, has no classes, or has no such label.
+        ArgumentError: the label is missing, or is given to a generator without classes, or is none of the above.
     """
     if isinstance(label, str) and label == RANDOM and class_count(generator):
         return RANDOM
@@ -244,43 +280,49 @@ def check_fitted_label(label: Any, generator: Generator) -> Label | Literal["ran
 
 
 def as_condition(label: Label | None, generator: Generator) -> Float[Tensor, " c_dim"] | None:
-    """Return the input of `encode` for a label from `check_label`: (c_dim,) float32, or `None` for `None`."""
-    if label is None:
-        return None
-    if isinstance(label, tuple):
-        return torch.tensor(label, dtype=torch.float32)
+    """Return a label as a vector of c_dim numbers in float32, the form that `encode_under` takes.
+
+    Args:
+        label: the index of a class, which gives a one-hot vector; a tuple of c_dim numbers; or `None`, which gives
+            `None`.
+        generator: the generator for which the label is meant; its `c_dim` is the length of the vector.
+    """
+    if label is None or isinstance(label, tuple):
+        return None if label is None else torch.tensor(label, dtype=torch.float32)
     return torch.nn.functional.one_hot(torch.tensor(label), class_count(generator)).float()
 
 
 def check_condition(label: Tensor | None, count: int, classes: int) -> None:
-    """Check the label that the `encode` of a generator receives.
+    """Raise an ArgumentError unless `label` is a possible value of the argument `label` of `encode`.
 
     Args:
-        label: it must be (count, classes), or `None` for a generator without classes.
-        count: number of samples.
-        classes: c_dim of the generator, 0 for none.
+        label: a tensor of shape (count, classes), or `None` for a generator without classes.
+        count: number of samples, which is the number of rows of z.
+        classes: number of classes of the generator, 0 without classes.
 
     Raises:
-        ArgumentError: a conditional generator has no label, an unconditional one has, or its shape is wrong.
+        ArgumentError: the label is missing, or is given to a generator without classes, or has a wrong shape.
     """
-    if label is None:
-        if classes:
-            raise ArgumentError(
-                f"this generator is conditional on {classes} classes: give a label",
-                hint=f"a tensor of shape {(count, classes)}",
-            )
-    elif not classes:
-        raise ArgumentError("this generator has no classes, so it takes no label", hint="leave out label")
-    elif label.shape != (count, classes):
+    if label is None and classes:
+        hint = f"a tensor of shape {(count, classes)}"
+        raise ArgumentError(f"this generator is conditional on {classes} classes: give a label", hint=hint)
+    if label is not None and not classes:
+        raise ArgumentError("this generator has no classes, so it takes no label")
+    if label is not None and label.shape != (count, classes):
         raise ArgumentError(f"label must have shape {(count, classes)}, not {tuple(label.shape)}")
 
 
 def encode_under(
     generator: Generator, z: Float[Tensor, "batch z_dim"], truncation: float, condition: Tensor | None = None
 ) -> Float[Tensor, "batch w_dim"]:
-    """Return w of z from `generator.encode`, under a truncation and a label.
+    """Return w (batch, w_dim) for z (batch, z_dim), computed by the method `encode` of a generator.
 
-    The label `condition` is (c_dim,) for all samples, or (batch, c_dim), or `None` for a generator without classes.
+    Args:
+        generator: any generator.
+        z: latents.
+        truncation: the factor psi, which pulls w toward the mean of w: the result is `mean + psi (w - mean)`.
+        condition: the label, as a vector (c_dim,) for all samples, or (batch, c_dim) with a row for each sample; `None`
+            for a generator without classes.
     """
     if condition is None:
         return generator.encode(z, truncation)
@@ -288,27 +330,25 @@ def encode_under(
 
 
 def check_layers(layers: Any, generator: Generator) -> tuple[int, ...]:
-    """Return the indices of layers, which are the rows of W+, in ascending order and each once.
+    """Return the indices of layers in ascending order, without repetition.
+
+    A layer is a part of the generator that takes a w of its own: row i of W+, a matrix (num_ws, w_dim), in layer i.
 
     Args:
-        layers: any iterable of whole numbers, at least one.
-        generator: the generator with these layers.
+        layers: an iterable of whole numbers from 0 to num_ws - 1, at least one.
+        generator: the generator that has the layers; `num_ws` of its settings `config` is their number.
 
     Raises:
-        ArgumentError: the generator has no layers, or `layers` is empty or holds anything but indices of layers.
+        ArgumentError: the settings have no `num_ws`, or `layers` is empty or holds anything but indices of layers.
     """
     count = getattr(getattr(generator, "config", None), "num_ws", None)
     if not isinstance(count, int):
-        raise ArgumentError(
-            f"a {type(generator).__name__} has no layers with a w of their own", hint="leave out layers"
-        )
+        raise ArgumentError(f"a {type(generator).__name__} has no layers with a w of their own")
     indices = list(layers) if isinstance(layers, Iterable) and not isinstance(layers, str) else []
-    if not indices or not all(type(layer) is int and 0 <= layer < count for layer in indices):
-        wrong = next((layer for layer in indices if type(layer) is not int or not 0 <= layer < count), layers)
-        raise ArgumentError(
-            f"layers are whole numbers from 0 to {count - 1}, at least one, not {wrong!r}",
-            hint="such as [0, 1, 2], or --layers 0-2",
-        )
+    wrong = [layer for layer in indices if type(layer) is not int or layer not in range(count)]
+    if wrong or not indices:
+        problem = f"layers are whole numbers from 0 to {count - 1}, at least one, not {(wrong or [layers])[0]!r}"
+        raise ArgumentError(problem, hint="such as [0, 1, 2], or --layers 0-2")
     return tuple(sorted(set(indices)))
 
 
@@ -317,66 +357,104 @@ def _is_finite(number: Any) -> bool:
 
 
 def synthesizer(generator: Generator, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
-    """Return the function from w to pictures that computes feature maps in `dtype`.
+    """Return the function from w to pictures that computes feature maps, the tensors between layers, in `dtype`.
 
-    A generator whose `synthesize` has no argument `dtype` draws in its own precision; the generators of this library
-    have that argument.
+    For float32 the function is `generator.synthesize` itself. If `synthesize` has no argument `dtype`, as in generators
+    that users write, the function is also `generator.synthesize` itself, and `dtype` has no effect.
     """
     if dtype == torch.float32 or "dtype" not in signature(generator.synthesize).parameters:
         return generator.synthesize
     return partial(generator.synthesize, dtype=dtype)  # type: ignore[call-arg]
 
 
+Noise = Literal["const", "none"] | Tensor
+"""The noise that a generator adds to its feature maps: "const", the noise stored with the weights; "none", no noise; or
+a tensor (batch, noise_size), whose rows are the noise of each picture, layer after layer."""
 STORED_NOISE = "const"
 """The noise that is stored with the weights, the same for each picture."""
 RANDOM_NOISE = "random"
-"""Other noise for each picture."""
+"""New noise for each picture."""
 PIXEL_BATCH = 1 << 20
 """Most pixels in a batch of pictures, by default: 64 pictures of 128 x 128, or one of 1024 x 1024."""
 
 
 class NoisyGenerator(Generator, Protocol):
-    """A generator whose pictures depend on noise as well; `noise_size` is above 0."""
+    """A generator whose pictures depend on noise too.
+
+    Attributes:
+        noise_size: how many random numbers one picture takes as noise, above 0.
+    """
 
     noise_size: int
 
-    def synthesize(
-        self, w: Tensor, noise: Literal["const", "none"] | Float[Tensor, "batch noise_size"] = "const"
-    ) -> Tensor:
-        """Map the output of `encode` to pictures in [-1, 1], shape (batch, channels, height, width).
+    def synthesize(self, w: Tensor, noise: Noise = "const") -> Tensor:
+        """Map w, the output of `encode`, to pictures in [-1, 1], shape (batch, channels, height, width).
 
-        The noise is that of the weights ("const"), left out ("none"), or standard normal numbers (batch, noise_size).
+        Args:
+            w: latents, (batch, w_dim).
+            noise: "const", the noise stored with the weights; "none", no noise; or a tensor (batch, noise_size) of
+                standard normal numbers.
         """
         ...
 
 
 def noise_size(generator: Generator) -> int:
-    """Return the count of noise numbers of a picture; 0 for a generator without noise."""
+    """Return how many random numbers one picture takes as noise; 0 for a generator without noise."""
     size = getattr(generator, "noise_size", 0)
     return size if isinstance(size, int) else 0
 
 
+def has_noise(network: torch.nn.Module) -> bool:
+    """Return whether noise changes the pictures of a network.
+
+    It does if any layer of the network, at any depth, has a parameter `noise_strength` that is not 0.
+    """
+    return any(value.any() for name, value in network.named_parameters() if name.endswith("noise_strength"))
+
+
+def check_noise_input(noise: Any, shape: tuple[int, int]) -> None:
+    """Raise an ArgumentError unless `noise` is a possible value of the argument `noise` of `synthesize`.
+
+    Args:
+        noise: "const", "none", or a tensor of shape `shape`.
+        shape: number of samples, and how many random numbers one sample takes as noise.
+
+    Raises:
+        ArgumentError: `noise` is neither "const" nor "none" nor a tensor of this shape.
+    """
+    kind = tuple(noise.shape) if isinstance(noise, Tensor) else noise
+    if kind not in ("const", "none", shape):
+        raise ArgumentError(f'noise is "const", "none" or a tensor {shape}, not {kind!r}')
+
+
 def check_noise(noise: str, generator: Generator) -> None:
-    """Check that a generator can draw pictures with the noise "const", "random" or "none".
+    """Raise an ArgumentError unless a generator can draw pictures with a kind of noise.
+
+    Args:
+        noise: "const" (the noise stored with the weights), "random" (new noise for each picture) or "none".
+        generator: any generator. One without noise can draw with "const" only, which then has no effect.
 
     Raises:
         ArgumentError: the generator has no noise, and `noise` is not "const".
     """
     if noise != STORED_NOISE and not noise_size(generator):
-        raise ArgumentError(
-            f"this {type(generator).__name__} adds no noise, so it cannot be drawn with noise {noise!r}",
-            hint="leave out the noise; a StyleGAN2 or a FastGAN has some, as a rule",
-        )
+        problem = f"this {type(generator).__name__} adds no noise, so it cannot be drawn with noise {noise!r}"
+        raise ArgumentError(problem, hint="leave out the noise; a StyleGAN2 or a FastGAN has some, as a rule")
 
 
 def noise_options(generator: Any, noise: str, seed: int, index: Sequence[int]) -> dict[str, Any]:
-    """Return the keyword arguments of `generator.synthesize` for pictures with a kind of noise.
+    """Return the keyword arguments with which `generator.synthesize` draws a batch of pictures with a kind of noise.
 
     Args:
-        generator: a generator that `check_noise` accepts with this noise.
-        noise: "const", "random" or "none".
-        seed: seed of the run.
-        index: the number of each picture in its run. The random noise of a picture depends only on it and the seed.
+        generator: any generator. If it has no noise, `noise` must be "const".
+        noise: "const" (the noise stored with the weights), "random" (new noise for each picture) or "none".
+        seed: seed of all random noise of the run.
+        index: for each picture of the batch its number among all pictures of the run. The random noise of a picture
+            depends on this number and the seed only, so it is the same in every batch.
+
+    Returns:
+        An empty dict for "const", `{"noise": "none"}` for "none", and for "random" the numbers as the entry "noise", a
+        tensor (batch, noise_size).
     """
     if noise != RANDOM_NOISE:
         return {} if noise == STORED_NOISE else {"noise": noise}
@@ -385,9 +463,16 @@ def noise_options(generator: Any, noise: str, seed: int, index: Sequence[int]) -
 
 
 def drawing(generator: Any, dtype: torch.dtype, noise: str, seed: int) -> Callable[[Tensor, Tensor], Tensor]:
-    """Return a function that draws pictures from two tensors: w, and the number of each picture in its run, (batch,).
+    """Return a function that draws a batch of pictures with a fixed kind of noise, and returns them.
 
-    `synthesizer` describes `dtype`, and `noise_options` describes `noise` and `seed`.
+    The function takes two tensors: w, and for each picture its number among all pictures of the run, (batch,).
+
+    Args:
+        generator: any generator. If it has no noise, `noise` must be "const".
+        dtype: precision of the feature maps, the tensors between layers. It has no effect if `generator.synthesize` has
+            no argument `dtype`.
+        noise: "const" (the noise stored with the weights), "random" (new noise for each picture) or "none".
+        seed: seed of all random noise. The noise of a picture depends only on the seed and the number of the picture.
     """
     synthesize = synthesizer(generator, dtype)
     return lambda w, rows: synthesize(w, **noise_options(generator, noise, seed, rows.tolist()))
@@ -401,18 +486,20 @@ def draw_batches(
     w: Tensor | None = None,
     options: Callable[[slice], dict[str, Any]] = lambda rows: {},
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield w and the pictures of each batch of latents, in order.
+    """Draw pictures for latents in batches, and yield a tuple of w and pictures for each batch, in order.
 
     Args:
-        synthesize: function from w to pictures.
+        synthesize: function from w to pictures, with the keyword arguments that `options` returns.
         encode: function from z to w.
         z: latents (n, z_dim).
-        batch_size: pictures of a batch; by default as many as `PIXEL_BATCH` allows.
-        w: latents (n, ...) that are drawn instead of `encode(z)`.
-        options: function from the rows of a batch to further keyword arguments of `synthesize`.
+        batch_size: number of pictures in a batch. By default it is 1 in the first batch, and then as many pictures as
+            have together at most `PIXEL_BATCH` (about a million) pixels, at least one.
+        w: latents w, (n, w_dim), or W+ with a w for each layer, (n, num_ws, w_dim). If it is not `None`, `encode` is
+            not called, and of z only the number of rows is used.
+        options: function from the slice of the rows of z in a batch to further keyword arguments of `synthesize`.
 
     Raises:
-        ArgumentError: `synthesize` returns no pictures.
+        ArgumentError: `synthesize` returns anything but a tensor of floats with four axes.
     """
     size = batch_size or 1  # the first picture shows how many fit
     start = 0

@@ -1,10 +1,13 @@
-"""Up-sampling, and the modulated convolution of StyleGAN2 and StyleGAN3 with constants prepared for each weight.
+"""Up-sampling, and the modulated convolution of StyleGAN2 and StyleGAN3.
 
-Feature maps are channels-last, the layout of oneDNN's fastest kernels. Why and how fast: docs/decisions/drawing.md.
+In a modulated convolution every input channel is multiplied by a factor that depends on the sample, its style. Feature
+maps are in the memory layout "channels last", for which the CPU library oneDNN is fastest. docs/decisions/drawing.md
+gives reasons and measured times.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,47 +18,69 @@ from torch import Tensor
 from energyql.numerics.linear import can_pack, in_graph
 from energyql.numerics.shapes import Float
 
+Convolve = Callable[[Tensor], Tensor]
+Maps = Float[Tensor, "_ _ _ _"]
+"""Feature maps or pictures, (batch, channels, side, side)."""
 DRAWN_TOGETHER = 8
-"""Most samples whose small feature maps are computed in one batch on the CPU."""
+"""Most samples whose small feature maps are computed in one batch on the CPU; least number of rows of `padded_rows`."""
 _EPSILON = 1e-8
 _PROBES = 8
-"""Count of numbers of a weight that are compared to find out whether the weight has changed; see `_signature`."""
+"""How many numbers of a weight are compared with earlier ones, to find out whether the weight has changed."""
 
 
-def convolve(
-    x: Float[Tensor, "batch inputs side side"],
-    weight: Float[Tensor, "outputs inputs kernel kernel"],
-    bias: Float[Tensor, " outputs"] | None = None,
-    *,
-    padding: int = 0,
-    up: bool = False,
-) -> Tensor:
-    """Return the convolution of x, with `padding` zeros around it.
+def convolve(x: Maps, weight: Tensor, bias: Tensor | None = None, *, padding: int = 0, up: bool = False) -> Maps:
+    """Return the convolution of feature maps x with a weight, plus a bias.
 
-    With `up`, zeros are inserted between the samples of x instead, and the new side is 2 side + kernel - 2.
+    Args:
+        x: feature maps with `inputs` channels.
+        weight: (outputs, inputs, kernel, kernel).
+        bias: a number for each output channel, (outputs,); `None` for no bias.
+        padding: number of zeros around x on each side; ignored with `up`.
+        up: whether the convolution is a transposed one, for up-sampling: a zero is inserted between neighbouring pixels
+            of x. The side of the result is then 2 side + kernel - 2.
     """
     if up:
         return F.conv_transpose2d(x, weight.transpose(0, 1), bias, stride=2)
     return F.conv2d(x, weight, bias, padding=padding)
 
 
-def filter_each(x: Float[Tensor, "batch channels side side"], kernel: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Return the correlation of every channel with one kernel (taps, taps), whose side is side - 1; taps are even."""
+def filter_each(x: Maps, kernel: Tensor, bias: Tensor | None = None) -> Maps:
+    """Return feature maps x with every channel correlated with the same kernel, plus a bias.
+
+    The side of the result is that of x minus 1.
+
+    Args:
+        x: feature maps.
+        kernel: (taps, taps), with an even number of taps.
+        bias: a number for each channel, (channels,); `None` for no bias.
+    """
     channels = x.shape[1]
     weight = kernel.to(x.dtype).expand(channels, 1, -1, -1).contiguous()
     return F.conv2d(x, weight, bias, padding=len(kernel) // 2 - 1, groups=channels)
 
 
-def upsample(x: Float[Tensor, "batch channels side side"], kernel: Tensor) -> Tensor:
-    """Return x at twice its side, with a low-pass filter (taps, taps) of sum 1 on every channel; taps are even."""
+def upsample(x: Maps, kernel: Tensor) -> Maps:
+    """Return feature maps x at twice their side.
+
+    Args:
+        x: feature maps.
+        kernel: low-pass filter of every channel, (taps, taps), of sum 1, with an even number of taps.
+    """
     weight = (4 * kernel).to(x.dtype).repeat(x.shape[1], 1, 1, 1)
     return F.conv_transpose2d(x, weight, stride=2, padding=len(kernel) // 2 - 1, groups=x.shape[1])
 
 
-def add_to_each_(
-    x: Float[Tensor, "batch channels side side"], map: Float[Tensor, "*batch side side"]
-) -> Float[Tensor, "batch channels side side"]:
-    """Add a map (side, side) or (batch, 1, side, side) to every channel of x in place, and return x."""
+def square_filter(taps: Sequence[float]) -> Float[Tensor, "taps taps"]:
+    """Return the outer product of `taps` with itself, scaled to a sum of 1: a filter along both axes of a picture."""
+    total = sum(taps) ** 2
+    return torch.tensor([[a * b / total for b in taps] for a in taps])
+
+
+def add_to_each_(x: Maps, map: Float[Tensor, "*batch side side"]) -> Maps:
+    """Add one map to every channel of x in place, and return x.
+
+    The map is (side, side) for all samples, or (batch, 1, side, side) with a map for each sample.
+    """
     if x.dtype != torch.bfloat16 or len(x) > 1 or not x.is_contiguous(memory_format=torch.channels_last):
         return x.add_(map.to(x.dtype))
     # As a product of rank one: in bfloat16 on the CPU, adding with broadcasting is ten times as slow.
@@ -64,76 +89,70 @@ def add_to_each_(
     return x
 
 
-class PackedConvolution:
-    """`convolve` for one weight, stored in the memory layout of oneDNN; see `energyql.numerics.linear`.
+def packed_convolution(weight: Tensor, side: int, *, padding: int = 0, up: bool = False) -> Convolve | None:
+    """Return a function that computes `convolve` with a fixed weight faster, but that autograd cannot differentiate.
 
-    Without it PyTorch packs the weight at every call, which takes longer than the convolution of a small map.
+    The weight is converted only once to the memory layout of oneDNN, the CPU library of PyTorch ("packed"). `convolve`
+    converts it at every call, which takes longer than the convolution of a small map.
 
     Args:
         weight: (outputs, inputs, kernel, kernel).
-        side: side of the maps for which the layout is chosen; maps of other sides are allowed.
-        padding: zeros around the maps.
-        up: whether zeros are inserted between samples; see `convolve`.
+        side: side of the maps for which the layout is best; maps of other sides are allowed too.
+        padding: number of zeros around the maps on each side; ignored with `up`.
+        up: whether a zero is inserted between neighbouring pixels, for up-sampling.
+
+    Returns:
+        The function from feature maps to feature maps. `None` if PyTorch has no packed convolution for the device or
+        the dtype of the weight.
     """
-
-    def __init__(self, weight: Tensor, side: int, *, padding: int = 0, up: bool = False) -> None:
-        operators: Any = torch.ops.mkldnn
-        size, ones = [1, weight.shape[1], side, side], [1, 1]
-        geometry: tuple[Any, ...]
+    if not can_pack(weight):
+        return None
+    operators: Any = torch.ops.mkldnn
+    size, ones, zeros = [1, weight.shape[1], side, side], [1, 1], [padding, padding]
+    geometry: tuple[Any, ...] = (zeros, ones, ones, 1)
+    try:
+        pack, run = operators._reorder_convolution_weight, operators._convolution_pointwise.default
         if up:
-            geometry = [0, 0], [0, 0], [2, 2], ones, 1
-            pack, self._run = (
-                operators._reorder_convolution_transpose_weight,
-                operators._convolution_transpose_pointwise,
-            )
-            weight = weight.transpose(0, 1)
-        else:
-            geometry = [padding, padding], ones, ones, 1
-            pack, self._run = operators._reorder_convolution_weight, operators._convolution_pointwise.default
-        self._parameters = pack(weight.contiguous(), *geometry, size), None, *geometry, "none", [], ""
-
-    @classmethod
-    def of(cls, weight: Tensor, side: int, *, padding: int = 0, up: bool = False) -> PackedConvolution | None:
-        """Return the packed convolution; `None` if device, dtype or build of PyTorch have none. See the class."""
-        if not can_pack(weight):
-            return None
-        try:
-            return cls(weight, side, padding=padding, up=up)
-        except (AttributeError, RuntimeError):
-            return None
-
-    def __call__(self, x: Float[Tensor, "batch inputs side side"]) -> Tensor:
-        """Return the convolution of x, without a derivative."""
-        result: Tensor = self._run(x, *self._parameters)
-        return result
+            geometry, weight = ([0, 0], [0, 0], [2, 2], ones, 1), weight.transpose(0, 1)
+            pack, run = operators._reorder_convolution_transpose_weight, operators._convolution_transpose_pointwise
+        parameters = pack(weight.contiguous(), *geometry, size), None, *geometry, "none", [], ""
+    except (AttributeError, RuntimeError):
+        return None
+    return lambda x: run(x, *parameters)
 
 
 @dataclass(frozen=True)
 class _Constants:
-    """Tensors that a `Modulation` computes once from its weight.
+    """Tensors that a `Modulation` computes from a weight, and may use again until the weight changes.
+
+    Demodulation is the scaling of the output to unit variance.
 
     Attributes:
-        weight: the weight, scaled to unit mean square for each output if the output is demodulated.
-        squares: (inputs, outputs), sums over the taps of the squares of the weight; `None` without demodulation.
-        packed: dtype -> packed convolution, added at the first use; `None` for a dtype without packed convolutions.
+        weight: the weight. With demodulation it is scaled to a mean square of 1 for each output channel.
+        squares: sums of the squares of this weight over the taps, (inputs, outputs); `None` without demodulation.
+        packed: dtype of the feature maps -> the faster convolution with this weight, from `packed_convolution`; `None`
+            if PyTorch has none. An entry is added when the dtype occurs for the first time.
     """
 
     weight: Tensor
     squares: Tensor | None
-    packed: dict[torch.dtype, PackedConvolution | None]
+    packed: dict[torch.dtype, Convolve | None]
 
 
 class Modulation:
-    """A convolution whose input channels are scaled by styles: equations 1 to 3 of Karras et al. 2020.
+    """A convolution whose input channels are multiplied by styles: factors that differ from sample to sample.
 
-    As a rule the activations are scaled, and one convolution computes the whole batch. On the CPU without autograd, the
-    weight is scaled for each sample instead, if it is smaller than the activations of a sample. Constants of the weight
-    are cached on the CPU, unless autograd records operations on the weight, and computed again when it has changed.
+    The formulas are equations 1 to 3 of Karras et al., "Analyzing and Improving the Image Quality of StyleGAN", 2020.
+
+    As a rule the input is multiplied by the styles, and one convolution computes the whole batch. On the CPU without
+    autograd, the weight is multiplied instead, for each sample, if the weight has no more numbers than the input of a
+    sample. On the CPU, tensors that depend on the weight only are kept until the weight changes, unless autograd
+    records operations on the weight.
 
     Args:
-        padding: zeros around the maps.
-        up: whether zeros are inserted between samples, for up-sampling; see `convolve`.
-        demodulate: whether the output is scaled to unit variance for inputs of unit variance.
+        padding: number of zeros around the input on each side; ignored with `up`.
+        up: whether a zero is inserted between neighbouring pixels of the input, for up-sampling.
+        demodulate: whether the output is scaled so that it has unit variance if the input has unit variance.
     """
 
     def __init__(self, *, padding: int = 0, up: bool = False, demodulate: bool = True) -> None:
@@ -144,24 +163,20 @@ class Modulation:
         return self.__dict__ | {"_cached": None}  # packed weights can be neither copied nor saved
 
     def __call__(
-        self,
-        x: Float[Tensor, "batch inputs side side"],
-        weight: Float[Tensor, "outputs inputs kernel kernel"],
-        styles: Float[Tensor, "rows inputs"],
-        bias: Float[Tensor, " outputs"],
-        *,
-        gain: float | Tensor = 1.0,
-        lowpass: Float[Tensor, "taps taps"] | None = None,
-    ) -> Float[Tensor, "batch outputs new_side new_side"]:
+        self, x: Maps, weight: Tensor, styles: Tensor, bias: Tensor, gain: Any = 1.0, lowpass: Tensor | None = None
+    ) -> Maps:
         """Return the convolution, multiplied by `gain`, plus the bias.
 
         Args:
-            x: feature maps.
-            weight: weight of the convolution.
-            styles: factors of the channels of x. There may be more rows than samples, see `padded_rows`.
-            bias: added to the channels of the result, not multiplied by `gain`.
-            gain: factor of the convolution. It is ignored without demodulation: multiply the styles by it then.
-            lowpass: filter between an up-sampling convolution and the bias; `None` for no filter.
+            x: feature maps with `inputs` channels.
+            weight: weight of the convolution, (outputs, inputs, kernel, kernel).
+            styles: for each sample the factors of the channels of x, (rows, inputs). Rows after the last sample are
+                ignored: `padded_rows` adds them for equal rounding.
+            bias: a number for each output channel, (outputs,), not multiplied by `gain`.
+            gain: factor of the convolution, a number or a tensor of one number. With `demodulate=False` the gain is
+                ignored, so the caller must multiply the styles by it.
+            lowpass: filter (taps, taps) that is applied after the convolution and before the bias, for up-sampling;
+                `None` for no filter.
         """
         constants = self._constants(weight)
         bias = bias.to(x.dtype)
@@ -171,14 +186,12 @@ class Modulation:
                 styles = styles * (styles.square().mean(1, keepdim=True) + _EPSILON).rsqrt()
             scale = ((styles.square() @ constants.squares + _EPSILON).rsqrt() * gain)[: len(x)]
         styles = styles[: len(x)]
-        one_by_one = len(x) == 1 or (len(x) > 1 and drawn_alone(x, weight))
-        if one_by_one and weight.numel() <= x.shape[1:].numel():
+        alone = len(x) == 1 or (len(x) > 1 and drawn_alone(x, weight))
+        if alone and weight.numel() <= x.shape[1:].numel():
             factors = styles[:, None] if scale is None else scale[:, :, None] * styles[:, None]
-            convolved = [
-                self._with_scaled(one, constants.weight * own[:, :, None, None], bias, lowpass)
-                for one, own in zip(x.split(1), factors, strict=True)
-            ]
-            return convolved[0] if len(convolved) == 1 else torch.cat(convolved)
+            weights = (constants.weight * own[:, :, None, None] for own in factors)
+            parts = [self._with_scaled(*part, bias, lowpass) for part in zip(x.split(1), weights, strict=True)]
+            return parts[0] if len(parts) == 1 else torch.cat(parts)
         x = self._convolve(x * styles.to(x.dtype)[:, :, None, None], constants)
         if lowpass is not None:
             x = filter_each(x, lowpass)
@@ -186,23 +199,26 @@ class Modulation:
         return x + bias if scale is None else torch.addcmul(bias, x, scale.to(x.dtype)[:, :, None, None])
 
     def _with_scaled(self, x: Tensor, weight: Tensor, bias: Tensor, lowpass: Tensor | None) -> Tensor:
-        weight = weight.to(x.dtype)
-        if lowpass is None:
-            return convolve(x, weight, bias, padding=self.padding, up=self.up)
-        return filter_each(convolve(x, weight, padding=self.padding, up=self.up), lowpass, bias)
+        added = bias if lowpass is None else None
+        x = convolve(x, weight.to(x.dtype), added, padding=self.padding, up=self.up)
+        return x if lowpass is None else filter_each(x, lowpass, bias)
 
     def _convolve(self, x: Tensor, constants: _Constants) -> Tensor:
-        """Return the convolution with one weight for all samples, packed if the constants are the cached ones."""
+        """Return the convolution of x with `constants.weight`, the same weight for all samples.
+
+        On the CPU without autograd, the faster function from `packed_convolution` is used, if this object keeps
+        `constants` for later calls.
+        """
         prepared = self._cached is not None and constants is self._cached[2]
         packed = None
         if prepared and drawn_alone(x) and not _in_autocast():
             if x.dtype not in constants.packed:
                 weight = constants.weight.to(x.dtype)
-                constants.packed[x.dtype] = PackedConvolution.of(weight, x.shape[-1], padding=self.padding, up=self.up)
+                constants.packed[x.dtype] = packed_convolution(weight, x.shape[-1], padding=self.padding, up=self.up)
             packed = constants.packed[x.dtype]
-        if packed is None:
-            return convolve(x, constants.weight.to(x.dtype), padding=self.padding, up=self.up)
-        return packed(x)
+        if packed is not None:
+            return packed(x)
+        return convolve(x, constants.weight.to(x.dtype), padding=self.padding, up=self.up)
 
     def _constants(self, weight: Tensor) -> _Constants:
         # On other devices the comparison would wait for the device, and the constants take no time.
@@ -224,32 +240,52 @@ class Modulation:
 
 
 def drawn_alone(*tensors: Tensor) -> bool:
-    """Return whether samples may be computed one by one: on the CPU, without autograd or `torch.compile`.
+    """Return whether samples should be computed one by one, so that large feature maps stay in the caches of the CPU.
+
+    The result is true on the CPU, unless autograd records operations on `tensors`, or `torch.compile` traces the code.
 
     Args:
-        tensors: inputs and parameters of the computation, at least one.
+        tensors: inputs and parameters of the computation, at least one tensor, all on one device.
     """
-    if tensors[0].device.type != "cpu" or is_compiling():
-        return False
-    return not any(in_graph(tensor) for tensor in tensors)
+    return tensors[0].device.type == "cpu" and not is_compiling() and not any(map(in_graph, tensors))
+
+
+def one_by_one(module: torch.nn.Module, draw: Callable[..., Tensor], *rows: Tensor) -> Tensor:
+    """Return the pictures `draw(*rows)`, as a rule computed sample by sample.
+
+    Then a picture has the same bits in every batch. All samples are computed in one call if the device is not the CPU,
+    if autograd records operations, or inside `torch.compile`.
+
+    Args:
+        module: the network, whose parameters `draw` uses.
+        draw: function from as many tensors as `rows` has to a batch of pictures.
+        rows: inputs of `draw`. Every tensor has a row for each sample.
+    """
+    if len(rows[0]) < 2 or not drawn_alone(*rows, *module.parameters()):
+        return draw(*rows)
+    return torch.cat([draw(*one) for one in zip(*(each.split(1) for each in rows), strict=True)])
 
 
 def padded_rows(w: Float[Tensor, "batch w_dim"]) -> Float[Tensor, "rows w_dim"]:
-    """Return w with its last row repeated until there are `DRAWN_TOGETHER` rows or more.
+    """Return w with its last row repeated until there are at least 8 rows (`DRAWN_TOGETHER`).
 
-    A product of these rows then has the same rounding errors for every size of batch.
+    If w has 8 rows or more, or none, w itself is returned. A matrix product of the result has the same rounding errors
+    for every batch of 1 to 8 samples.
     """
     missing = DRAWN_TOGETHER - len(w)
     return torch.cat([w, w[-1:].expand(missing, -1)]) if missing > 0 and len(w) else w
 
 
 def is_compiling() -> bool:
-    """Return whether `torch.compile` traces this code; always false for torch before 2.3, which has no such test."""
+    """Return whether `torch.compile` is tracing the caller; always false for torch before 2.3, which cannot tell."""
     return torch.compiler.is_compiling() if hasattr(torch.compiler, "is_compiling") else False
 
 
 def _in_autocast() -> bool:
-    """Return whether autocast is on for the CPU: packed convolutions do not follow it."""
+    """Return whether autocast, PyTorch's automatic change of precision, is on for the CPU.
+
+    Packed convolutions ignore autocast, so they are not used while it is on.
+    """
     try:
         return torch.is_autocast_enabled("cpu")
     except TypeError:  # torch before 2.4
@@ -257,10 +293,11 @@ def _in_autocast() -> bool:
 
 
 def _signature(weight: Tensor) -> tuple[tuple[Any, ...], Tensor]:
-    """Return a key and some numbers of a weight; at least one of the two differs once the weight has changed.
+    """Return a key and a few numbers of a weight, by which a later call finds out whether the weight has changed.
 
-    The key holds the version, in which PyTorch counts in-place operations. It does not count writing through `.data`,
-    which many training loops use for moving averages, so the numbers are compared too.
+    The weight has not changed if both the key and the numbers are equal to those of the earlier call. The key contains
+    PyTorch's count of in-place operations on the weight. PyTorch does not count writing through `.data`, which many
+    training loops use for moving averages, so the numbers are compared too.
     """
     version = None if weight.is_inference() else weight._version
     count = min(_PROBES, weight.numel())

@@ -1,10 +1,14 @@
-"""The table of generator architectures, and functions that read and write the generator of a model folder."""
+"""The table of generator architectures ("families"), and reading and writing of the generator in a model folder.
+
+A model folder has the settings of a generator in `config.json` and the weights in `generator.safetensors`.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
 import inspect
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -12,9 +16,9 @@ from typing import Any
 import torch
 
 from energyql.errors import ModelError
-from energyql.files import fingerprint, read_json, read_tensors, write_tensors
+from energyql.files import fingerprint, read_json, read_tensors, write_json, write_tensors
 from energyql.generators.base import Family, Generator, check_generator
-from energyql.generators.checkpoints.reading import CheckpointError, build_network, check_weights, reading, shown
+from energyql.generators.checkpoints.reading import build_network, check_weights, reading, shown
 from energyql.plugins import GENERATORS, check_allowed, load_plugin, make_plugin
 
 MODULES = (
@@ -24,40 +28,54 @@ MODULES = (
     "energyql.generators.fastgan",
     "energyql.generators.stylegan_xl",
 )
-"""Modules with a `FAMILY` each. A new architecture is a new module and a line here."""
+"""Names of the modules of architectures; every module defines `FAMILY`. A new architecture needs a new line here."""
 FAMILIES: dict[str, Family] = {family.name: family for family in (import_module(name).FAMILY for name in MODULES)}
-"""Name -> family. The readers of the first family try a foreign checkpoint first."""
+"""Name of a family -> family. The readers of a checkpoint of another program are tried in this order."""
 
 CONFIG = "config.json"
-"""File of a model folder with the settings of the generator."""
+"""Name of the file in a model folder with the settings of the generator."""
+FORMAT = 1
+"""Version number of the layout of `config.json`, saved in that file."""
+CARD = "card.md"
+"""Name of the file in a model folder with a description of the model."""
+UNKNOWN = "unknown"
+"""Text in place of a licence if a checkpoint states no licence."""
 WEIGHTS = "generator.safetensors"
-"""File of a model folder with the weights of the generator."""
+"""Name of the file in a model folder with the weights of the generator."""
 DEFAULT_KIND = "stylegan2"
-"""The family of a folder whose configuration has no `kind`."""
+"""Name of the family if `config.json` has no `kind`."""
 NAMED = "named"
-"""`kind` in the configuration of a folder that has only the `name` of code that makes the generator."""
+"""Value of `kind` in `config.json` if the folder has no weights, but the `name` of code that makes the generator."""
 
 
 def family_of(generator: Generator) -> Family | None:
-    """Return the family of a generator; `None` if its class is in no family, as a subclass of a family's class is."""
+    """Return the family, the record of an architecture in this library, to which a generator belongs.
+
+    `None` is returned for a generator of another architecture, and for a subclass of an architecture in this library.
+    """
     return next((family for family in FAMILIES.values() if type(generator) is family.network), None)
 
 
 def default_truncation(generator: Generator) -> float:
-    """Return the default psi of a model that is made from a generator: that of its family, or 1 without a family."""
-    family = family_of(generator)
-    return 1.0 if family is None else family.truncation
+    """Return the default truncation psi of a model that is made from a generator.
+
+    It is the default of the architecture, or 1 if the architecture is not in this library. Psi pulls w toward the mean
+    of w: the result is `mean + psi (w - mean)`.
+    """
+    return getattr(family_of(generator), "truncation", 1.0)
 
 
 def named_generator(name: str) -> Generator:
-    """Return the generator that the code called `name` makes, in evaluation mode, without gradients to its weights.
+    """Import code by its name, and return the generator that the code makes.
+
+    If the generator is a torch module, it is put into evaluation mode, and its parameters get no gradients.
 
     Args:
-        name: `module:factory`, or the name of a plugin of an installed package; see `energyql.plugins`. The factory is
-            a class or a function without arguments, or the generator itself.
+        name: `module:factory`, such as "package.module:make"; or the name of a plugin that an installed package
+            registers. The factory is a class or function that is called without arguments, or the generator itself.
 
     Raises:
-        ArgumentError: there is no such factory, or it makes no generator.
+        ArgumentError: there is no such factory or plugin, or what it makes is no generator.
     """
     plugin = load_plugin(name, GENERATORS)
     if inspect.isclass(plugin) or (callable(plugin) and not isinstance(plugin, Generator)):
@@ -71,16 +89,21 @@ def named_generator(name: str) -> Generator:
 def open_generator(
     folder: Path, source: Generator | str | None = None, *, allow_plugins: bool = False
 ) -> tuple[Generator, str]:
-    """Return the generator of a model folder, and its fingerprint: SHA-256 of its weights, "" if it is no torch module.
+    """Return the generator of a model folder, and a fingerprint of its weights.
 
     Args:
         folder: a model folder.
-        source: the generator, or the name of its code (see `named_generator`), for a folder that does not hold it.
-        allow_plugins: whether code that the folder names may be run.
+        source: the generator, or the name of code that makes the generator, such as "package.module:make". `None` for
+            the generator that `config.json` of the folder describes; for any other value that file is not read.
+        allow_plugins: whether code that `config.json` names may be run. Code that `source` names is always run.
+
+    Returns:
+        The generator and a text. If the weights are in the folder, the text is the SHA-256 of the file of weights.
+        Otherwise it is the SHA-256 of parameters and buffers in memory, or "" if the generator is no torch module.
 
     Raises:
-        ModelError: a file is missing, damaged, or does not fit the others; or the folder names code, which is not
-            allowed.
+        ModelError: a file is missing, damaged, or does not fit the other files. Or `config.json` names code, and
+            `allow_plugins` is false.
         ArgumentError: the code makes no generator, or `source` is no generator.
     """
     if source is None:
@@ -93,11 +116,11 @@ def open_generator(
 
 
 def read_generator(folder: Path) -> Generator:
-    """Return the generator whose weights are in a model folder, in float32 on the CPU. No code is executed.
+    """Return the generator whose weights are in a model folder, in float32 on the CPU. No code in the folder is run.
 
     Raises:
-        ModelError: a file is missing, damaged, or does not fit the others; or the folder only names code that makes the
-            generator.
+        ModelError: a file is missing, damaged, or does not fit the other files; or the folder has no weights, but names
+            code that makes the generator.
     """
     settings, path = _settings(folder), folder / CONFIG
     if settings.get("kind") == NAMED:
@@ -115,59 +138,88 @@ def read_generator(folder: Path) -> Generator:
     with reading(path):
         tensors = read_tensors(path)
         check_weights(tensors)
-        try:
-            generator: Generator = build_network(family.network, config, tensors)
-        except CheckpointError as error:
-            raise ModelError(
-                f"{folder / CONFIG} does not fit its weights in {path}: {error.message}",
-                hint="both must come from one conversion: convert or copy the model again",
-            ) from error
+        generator: Generator = build_network(family.network, config, tensors)
     return generator
 
 
 def _settings(folder: Path) -> dict[str, Any]:
-    """Return the settings of the generator in the configuration of a model folder, in the form of JSON.
+    """Return the settings of the generator, the entry `generator` of `config.json` in a model folder.
 
     Raises:
         ModelError: the file is missing or damaged.
     """
-    path = folder / CONFIG
-    with reading(path):
-        return dict(read_json(path)["generator"])
+    with reading(folder / CONFIG):
+        return dict(read_json(folder / CONFIG)["generator"])
 
 
 def write_generator(folder: Path, generator: Generator, *, dtype: torch.dtype = torch.float16) -> dict[str, Any]:
-    """Write the weights of a generator to a model folder, and return the entries for `config.json`.
+    """Write `generator.safetensors`, the file of weights, to a model folder, and return the settings.
 
     Args:
-        folder: a folder that exists.
-        generator: a generator of a family.
+        folder: the model folder, which is made if it is missing.
+        generator: a generator of one of the architectures in this library.
         dtype: precision of the weights in the file.
 
     Returns:
-        The entries of `config.json` that `read_generator` needs; this function does not write them.
+        The dict `{"generator": settings}`. The caller must write its entry to `config.json`: this function does not,
+        and `read_generator` needs the entry.
 
     Raises:
-        ModelError: a number is too large for `dtype`, or the generator is in no family.
+        ModelError: a weight is too large for `dtype`, or the generator has another architecture.
+        ArgumentError: the file cannot be written.
     """
     family = family_of(generator)
     if family is None:
-        raise ModelError(
-            f"a {type(generator).__name__} cannot be written; known kinds are {', '.join(FAMILIES)}",
-            hint="give it as code by name, module:factory, which the folder then records",
-        )
+        problem = f"a {type(generator).__name__} cannot be written; known kinds are {', '.join(FAMILIES)}"
+        raise ModelError(problem, hint="give it as code by name, module:factory, which the folder then records")
     network: Any = generator
     tensors = {name: tensor.to(dtype) for name, tensor in network.state_dict().items()}
-    for name, tensor in tensors.items():
-        if not torch.isfinite(tensor).all():
-            raise ModelError(f"{name} has numbers that do not fit {dtype}", hint="write it with dtype=torch.float32")
+    if wrong := [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]:
+        raise ModelError(f"{wrong[0]} has numbers that do not fit {dtype}", hint="write it with dtype=torch.float32")
     write_tensors(folder / WEIGHTS, tensors)
     settings = dataclasses.asdict(network.config)
     return {"generator": settings if family.name == DEFAULT_KIND else {"kind": family.name, **settings}}
 
 
+def save_model(
+    folder: Path,
+    name: str,
+    generator: Generator,
+    *,
+    truncation: float = 1.0,
+    dtype: torch.dtype = torch.float16,
+    source: Mapping[str, str] | None = None,
+) -> str:
+    """Write a generator to a model folder: the weights to `generator.safetensors`, the settings to `config.json`.
+
+    Args:
+        folder: the model folder, which is made if it is missing.
+        name: name of the model, saved in `config.json`.
+        generator: a generator of one of the architectures in this library.
+        truncation: default truncation psi of the model, saved in `config.json`.
+        dtype: precision of the weights in the file.
+        source: texts that say where the generator is from, by name, such as `{"file": "ffhq.pkl"}`. They are saved as
+            the entry `source` of `config.json`; with `None` there is no such entry.
+
+    Returns:
+        The SHA-256 of the file of weights. Attributes that are trained for this generator are saved with this text, so
+        that they are not used with other weights.
+
+    Raises:
+        ModelError: a weight is too large for `dtype`, or the generator has another architecture.
+        ArgumentError: a file cannot be written.
+    """
+    described = write_generator(folder, generator, dtype=dtype)
+    config = {"format": FORMAT, "name": name, "truncation": truncation, **described}
+    write_json(folder / CONFIG, config if source is None else config | {"source": dict(source)})
+    return fingerprint(folder / WEIGHTS)
+
+
 def module_fingerprint(module: object) -> str:
-    """Return the SHA-256 of the parameters and buffers of a torch module; "" for anything else."""
+    """Return the SHA-256, as hexadecimal text, of the names and values of all parameters and buffers of a torch module.
+
+    "" is returned for an object that is no torch module.
+    """
     if not isinstance(module, torch.nn.Module):
         return ""
     digest = hashlib.sha256()

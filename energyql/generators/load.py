@@ -1,16 +1,23 @@
-"""Generators and licences from files of any supported format, which is recognised by content and not by file name."""
+"""Reading of generators and licences from model folders and checkpoints, and conversion of checkpoints to folders.
+
+A checkpoint is a file of weights that another program saved. Its format is recognised by its content, not by its name.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from importlib import import_module
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
-from typing import Any
+from textwrap import indent
+from typing import Any, cast
 
+import torch
+
+from energyql import __version__
 from energyql.errors import ArgumentError
-from energyql.files import as_path, refuse_address
+from energyql.files import as_path, fingerprint, refuse_address, write_text
 from energyql.generators.base import Generator
 from energyql.generators.checkpoints.network_pickle import OFFICIAL_NAMES, Checkpoint, unpickle_official
 from energyql.generators.checkpoints.reading import CheckpointError, file_bytes, reading, shown
@@ -18,12 +25,16 @@ from energyql.generators.checkpoints.state_dicts import is_safetensors, read_saf
 from energyql.generators.checkpoints.torch_file import TRAINING_NAMES, is_torch_file, read_torch_file
 from energyql.generators.checkpoints.unpickle import ObjectRecord
 from energyql.generators.checkpoints.unstated import GivenSettings
-from energyql.generators.families import FAMILIES, read_generator
+from energyql.generators.families import CARD, FAMILIES, UNKNOWN, default_truncation, read_generator, save_model
 
-UNKNOWN = "unknown"
-"""Licence of a checkpoint that holds no licence."""
 _FORMATS = ", ".join(family.formats for family in FAMILIES.values() if family.formats)
 SUPPORTED = f"energyql reads its model folders, and checkpoints of {_FORMATS}: .pkl, .pt, .pth or .safetensors"
+_KINDS = {
+    b"\x89HDF": "an HDF5 file", b"\x93NUMPY": "a NumPy array", b"\x89PNG": "a picture", b"\xff\xd8": "a picture",
+    b"\x1f\x8b": "a compressed file: unpack it first", b"<": "a web page, perhaps from a failed download",
+    b"version https://git-lfs": "a pointer of Git LFS: fetch the file itself",
+}  # fmt: skip
+"""First bytes of a file that is no checkpoint -> what the file is, for error messages."""
 
 
 def load_generator(
@@ -33,43 +44,46 @@ def load_generator(
 
     Args:
         path: the folder or file.
-        lr_multiplier: learning-rate multiplier of the mapping network (`lr_mlp`, `mapping_lr`), for a state dict, which
-            does not hold this setting. By default 0.01, if the weights agree with that.
-        conv_clamp: limit of activations, infinity for none, for a state dict with the official names. By default 256,
-            if no activation of some pictures exceeds it.
+        lr_multiplier: learning-rate multiplier of the mapping network, called `lr_mlp` or `mapping_lr` in other
+            programs. A state dict, a file of weights without settings, lacks the multiplier. By default 0.01 is then
+            assumed, and an error is raised if the weights contradict this value.
+        conv_clamp: limit of the absolute values of activations, infinity for no limit. A state dict with the official
+            names of tensors lacks the limit. By default 256 is then assumed, and an error is raised if this limit
+            changes a few test pictures.
 
     Returns:
         The generator in float32 on the CPU, in evaluation mode, without gradients to its weights.
 
     Raises:
-        ModelError: the file is missing, damaged, unsafe, of a kind that is not supported, or lacks a setting.
-        ArgumentError: the path is an address, or a setting is given for a model folder, or is not above 0.
+        ModelError: the file is missing, damaged, unsafe, or of an unsupported kind. Or the file lacks a setting, and
+            the default contradicts the weights. Or `lr_multiplier` or `conv_clamp` differs from the value in the file,
+            or networks of this kind have no such setting.
+        ArgumentError: the path is an address such as `https://...`. Or `lr_multiplier` or `conv_clamp` is given for a
+            model folder, or is not above 0.
 
     Warns:
-        CheckpointWarning: a value is assumed that the file does not hold.
+        CheckpointWarning: a default of a setting, or noise or filters that the file does not hold, are assumed.
     """
     refuse_address(path)
     settings, path = GivenSettings(lr_multiplier, conv_clamp), as_path(path)
     for name, value in dataclasses.asdict(settings).items():
-        if value is not None and (path.is_dir() or not value > 0):
-            reason = "a model folder has its own" if path.is_dir() else f"it must be above 0, not {value!r}"
-            raise ArgumentError(
-                f"{name} cannot be given: {reason}", hint="leave it out" if path.is_dir() else "give a number above 0"
-            )
+        if value is not None and path.is_dir():
+            raise ArgumentError(f"{name} cannot be given: a model folder has its own", hint="leave it out")
+        if value is not None and not value > 0:
+            raise ArgumentError(f"{name} cannot be given: it must be above 0, not {value!r}")
     if path.is_dir():
         return read_generator(path)
     with reading(path):
         checkpoint = dataclasses.replace(read_checkpoint(path), given=settings)
         for family in FAMILIES.values():
             for read in import_module(family.readers).READERS if family.readers else ():
-                generator: Generator | None = read(checkpoint)
-                if generator is not None:
-                    return generator
+                if (generator := read(checkpoint)) is not None:
+                    return cast(Generator, generator)
         raise CheckpointError(_refusal(checkpoint), hint=SUPPORTED)
 
 
 def read_licence(path: Path) -> str:
-    """Return the licence text in a checkpoint of another program; "" if there is none.
+    """Return the licence text in a checkpoint of another program; "" if the file holds no licence.
 
     Raises:
         ModelError: the file is missing, damaged or unsafe.
@@ -79,25 +93,27 @@ def read_licence(path: Path) -> str:
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Return the content of a checkpoint file of another program.
+    """Return the content of a checkpoint of another program. Nothing in the file is executed.
+
+    The file must be a file of `torch.save`, a pickle, or a file of safetensors.
 
     Raises:
-        CheckpointError: the file is damaged, unsafe, or none of these: a file of `torch.save`, a pickle, a file of
-            safetensors.
+        ModelError: the file is missing, damaged, unsafe, or of another format.
     """
     data = file_bytes(path)
     if is_torch_file(data):
         return Checkpoint(read_torch_file(data, {**TRAINING_NAMES, **OFFICIAL_NAMES}), len(data), "PyTorch file")
     if is_safetensors(data):
-        content, metadata = read_safetensors(data)
+        content, metadata = read_safetensors(path, data)
         return Checkpoint(content, len(data), "file of safetensors", metadata)
     if len(data) > 1 and data[0] == 0x80 and 2 <= data[1] <= 5:
         return Checkpoint(unpickle_official(data), len(data))
-    raise CheckpointError(f"it is {_kind(bytes(data[:16]))}", hint=SUPPORTED)
+    kinds = [kind for magic, kind in _KINDS.items() if bytes(data[: len(magic)]) == magic]
+    raise CheckpointError(f"it is {(kinds or ['not a checkpoint'])[0]}", hint=SUPPORTED)
 
 
 def _refusal(checkpoint: Checkpoint) -> str:
-    """Return the message for a checkpoint that no reader recognises: what the file holds instead of a generator."""
+    """Return an error message that says what a checkpoint holds instead of a supported generator."""
     if checkpoint.network is not None and checkpoint.network.class_name:
         return f"its class {shown(checkpoint.network.class_name)} is not supported"
     content = checkpoint.content
@@ -108,66 +124,86 @@ def _refusal(checkpoint: Checkpoint) -> str:
     return f"it is a {checkpoint.kind} of {description}, not of a generator"
 
 
-def _kind(head: bytes) -> str:
-    """Return the kind of a file by its first 16 bytes, for a message."""
-    for magic, kind in (
-        (b"\x89HDF", "an HDF5 file"),
-        (b"\x93NUMPY", "a NumPy array"),
-        (b"\x89PNG", "a picture"),
-        (b"\xff\xd8", "a picture"),
-        (b"\x1f\x8b", "a compressed file: unpack it first"),
-        (b"<", "a web page, perhaps from a failed download"),
-        (b"version https://git-lfs", "a pointer of Git LFS: fetch the file itself"),
-    ):
-        if head.startswith(magic[:16]):
-            return kind
-    return "not a checkpoint"
-
-
 MAX_LENGTH = 20_000
 """Most characters of a licence."""
 _ENTRIES = ("license", "licence", "LICENSE")
 _SOURCES = ("module_src", "build_module_src")
-"""Keys under which official pickles of PyTorch and of TensorFlow hold the program text of a network."""
+"""Keys under which official pickles of PyTorch and of TensorFlow hold the source code of a network."""
 
 
 def licence_text(checkpoint: Checkpoint) -> str:
-    """Return the licence text in a checkpoint, cut to `MAX_LENGTH`; "" if there is none.
+    """Return the licence text in a checkpoint, cut to 20,000 characters; "" if the checkpoint holds no licence.
 
-    It is the entry "license" of the file, or the comment at the head of a program text in the file.
+    The licence is the entry "license", "licence" or "LICENSE" of the file. Without such an entry, source texts in the
+    file are searched, which official pickles hold. The licence is then the comment at the head of a source text, the
+    first comment that contains "copyright" or "licen".
     """
     for holder in (checkpoint.metadata, checkpoint.content):
-        for name in _ENTRIES:
-            if isinstance(holder, dict) and isinstance(holder.get(name), str):
-                return str(holder[name]).strip()[:MAX_LENGTH]
+        for name in _ENTRIES if isinstance(holder, dict) else ():
+            if isinstance(text := holder.get(name), str):
+                return text.strip()[:MAX_LENGTH]
     for text in _programs(checkpoint.content):
-        comment = text[:MAX_LENGTH].lstrip().split("\n")
-        end = next((i for i, line in enumerate(comment) if not line.startswith("#")), len(comment))
-        notice = "\n".join(line.lstrip("# ").rstrip() for line in comment[:end]).strip()
+        comment = takewhile(lambda line: line.startswith("#"), text[:MAX_LENGTH].lstrip().split("\n"))
+        notice = "\n".join(line.lstrip("# ").rstrip() for line in comment).strip()
         if "copyright" in notice.lower() or "licen" in notice.lower():
             return notice
     return ""
 
 
-def _programs(content: Any) -> Iterator[str]:
-    """Yield the program texts that the networks in a pickle hold."""
-    networks = content.values() if isinstance(content, dict) else content if isinstance(content, tuple) else [content]
-    for network in networks:
-        if isinstance(network, ObjectRecord):
-            for part in (network.state, *network.arguments):
-                for name in _SOURCES:
-                    if isinstance(part, dict) and isinstance(part.get(name), str):
-                        yield part[name]
+def _programs(content: Any) -> list[str]:
+    """Return the source code of the networks in a pickle, a text for each; official pickles hold such texts.
+
+    The list is empty for other files. `content` is the value in the file.
+    """
+    values = content.values() if isinstance(content, dict) else content if isinstance(content, tuple) else [content]
+    networks = [value for value in values if isinstance(value, ObjectRecord)]
+    parts = [part for network in networks for part in (network.state, *network.arguments) if isinstance(part, dict)]
+    return [part[name] for part in parts for name in _SOURCES if isinstance(part.get(name), str)]
+
+
+def save_converted(
+    folder: Path, name: str, generator: Generator, checkpoint: Path, *, truncation: float | None = None
+) -> str:
+    """Write a generator that was read from a checkpoint to a model folder, with weights in float32.
+
+    `config.json` gets an entry `source`: name, SHA-256 and licence of the checkpoint, and the version of this library.
+    `card.md` says the same for human readers.
+
+    Args:
+        folder: the model folder, which is made if it is missing.
+        name: name of the model.
+        generator: the generator, read from `checkpoint`.
+        checkpoint: the checkpoint file, from which the entry `source` is computed.
+        truncation: default truncation psi of the model. `None` means the default of the architecture.
+
+    Returns:
+        The SHA-256 of the file of weights. Attributes that are trained for this generator are saved with this text, so
+        that they are not used with other weights.
+
+    Raises:
+        ModelError: the checkpoint is missing or damaged, or the architecture of the generator is not in this library.
+        ArgumentError: a file cannot be written.
+    """
+    truncation = default_truncation(generator) if truncation is None else truncation
+    source = {
+        "file": checkpoint.name,
+        "sha256": fingerprint(checkpoint),
+        "licence": read_licence(checkpoint) or UNKNOWN,
+        "energyql": __version__,
+    }
+    write_text(folder / CARD, checkpoint_card(name, generator, source, truncation))
+    return save_model(folder, name, generator, truncation=truncation, dtype=torch.float32, source=source)
 
 
 def checkpoint_card(name: str, generator: Any, source: Mapping[str, str], truncation: float) -> str:
-    """Return a model card for a converted checkpoint, in Markdown.
+    """Return the text of `card.md` for a converted checkpoint: a description of the model in Markdown.
 
     Args:
         name: heading of the card.
-        generator: the generator in the checkpoint, with a `config`.
-        source: `file`, `sha256`, `energyql` and `licence`, as `save_converted` records them.
-        truncation: default psi of the model.
+        generator: the generator in the checkpoint; the card lists its settings, the fields of its `config`.
+        source: four texts by name: `file`, the file name of the checkpoint; `sha256`, its SHA-256; `licence`, its
+            licence or "unknown"; `energyql`, the version of this library.
+        truncation: default truncation psi of the model.
     """
     rows = {
         "architecture": type(generator).__name__,
@@ -178,12 +214,9 @@ def checkpoint_card(name: str, generator: Any, source: Mapping[str, str], trunca
         "converted by": f"energyql {source['energyql']}",
     }
     settings = {name: str(value) for name, value in dataclasses.asdict(generator.config).items()}
+    licence = f"The source file carries this text:\n\n{indent(source['licence'], '    ', lambda line: True)}"
     if source["licence"] == UNKNOWN:
         licence = "Unknown: the source file carries no licence. Ask its publisher before you share it or what it draws."
-    else:
-        licence = "The source file carries this text:\n\n" + "".join(
-            f"    {line}\n" for line in source["licence"].splitlines()
-        )
     return f"""# {name}
 
 A generator of pictures. The weights are those of the source file, in full precision and under other names; other

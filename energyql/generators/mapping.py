@@ -1,6 +1,7 @@
-"""The common part of StyleGANs (settings, fully connected layers, mapping network), and generators without mapping.
+"""Base classes of generators: settings and networks that StyleGANs share, and those without a mapping network share.
 
-Parameters are stored at unit scale and multiplied by gains when used, as in the widely used checkpoints.
+A mapping network computes w from z. Its weights are stored at unit scale and multiplied by constant factors ("gains")
+when used, as in the official checkpoints of StyleGAN.
 """
 
 from __future__ import annotations
@@ -8,10 +9,10 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, cast
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -19,12 +20,59 @@ from torch import Tensor, nn
 
 from energyql.errors import ArgumentError, ModelError
 from energyql.generators.base import Generator, check_condition, encode_under
-from energyql.generators.convolution import drawn_alone
 from energyql.numerics import LARGEST
 from energyql.numerics.linear import Dense, in_graph
 from energyql.numerics.plain import Affine, UnitMoment, dense
 from energyql.numerics.pullback import Back, inverse_norm, normalized, normalized_back
 from energyql.numerics.shapes import Float
+
+SIZES = range(1, (1 << 16) + 1)
+"""Possible sizes of latents and layers."""
+COUNTS = range((1 << 16) + 1)
+"""Possible sizes of labels and of their embeddings, 0 for none."""
+
+
+def check_whole(config: object, **ranges: range) -> None:
+    """Raise a `ModelError` unless settings are whole numbers in their ranges.
+
+    Args:
+        config: object whose attributes are the settings.
+        ranges: name of a setting -> allowed numbers. So `kernel=range(1, 16, 2)` allows odd numbers from 1 to 15.
+    """
+    for name, allowed in ranges.items():
+        value = getattr(config, name)
+        if type(value) is not int or value not in allowed:
+            kind = "a whole" if allowed.step == 1 else "an odd" if allowed[0] % 2 else "an even"
+            raise ModelError(f"{name} must be {kind} number from {allowed[0]} to {allowed[-1]}, not {value!r}")
+
+
+def check_lists(config: object, **ranges: Sequence[int]) -> None:
+    """Raise a `ModelError` unless settings are tuples of whole numbers, all of them allowed; a tuple may be empty.
+
+    Args:
+        config: object whose attributes are the settings.
+        ranges: name of a setting -> allowed numbers in ascending order. So `layers=(1, 2)` allows the numbers 1 and 2
+            in the tuple `config.layers`.
+    """
+    for name, allowed in ranges.items():
+        numbers = getattr(config, name)
+        if not isinstance(numbers, tuple) or not all(type(number) is int and number in allowed for number in numbers):
+            limits = f"from {allowed[0]} to {allowed[-1]}"
+            raise ModelError(f"{name} must be a list of whole numbers {limits}, not {numbers!r}")
+
+
+def check_numbers(config: object, **limits: tuple[float, float]) -> None:
+    """Raise a `ModelError` unless settings are numbers between limits. The setting `conv_clamp` may also be `None`.
+
+    Args:
+        config: object whose attributes are the settings.
+        limits: name of a setting -> lower and upper limit; the number must not be equal to a limit.
+    """
+    for name, (above, below) in limits.items():
+        value = getattr(config, name)
+        is_between = type(value) in (int, float) and above < value < below
+        if not is_between and (name, value) != ("conv_clamp", None):
+            raise ModelError(f"{name} must be a number between {above} and {below}, not {value!r}")
 
 
 @dataclass(frozen=True)
@@ -35,15 +83,17 @@ class StyleGANConfig:
         resolution: side of the square pictures, a power of two from 8 to 1024.
         z_dim: size of z.
         w_dim: size of w.
-        c_dim: number of class labels, 0 for an unconditional model.
-        mapping_layers: depth of the mapping network.
-        mapping_lr_multiplier: learning-rate multiplier that the mapping weights are stored with.
-        embed_features: width of the embedding of a label; `None` for `w_dim`.
-        layer_features: width of the mapping layers before the last one; `None` for `w_dim`.
-        channel_base: together with the resolution limits the number of channels; see the subclasses.
-        channel_max: largest number of channels.
-        image_channels: 1 for grey, 3 for RGB, 4 for RGBA.
-        conv_clamp: activations are clamped to +- this value; `None` for no clamping.
+        c_dim: number of classes, 0 for a generator without classes.
+        mapping_layers: number of layers of the mapping network, which computes w from z.
+        mapping_lr_multiplier: learning-rate multiplier of the mapping network in training. The stored weights and
+            biases of this network are multiplied by it when used.
+        embed_features: size of the embedding of a label; `None` for the size `w_dim`.
+        layer_features: size of the output of every mapping layer except the last; `None` for the size `w_dim`.
+        channel_base: a number that limits the channels of layers: the higher the resolution of a layer, the fewer
+            channels. The settings of each kind of StyleGAN state the formula.
+        channel_max: largest number of channels of a layer.
+        image_channels: channels of a picture: 1 for grey, 3 for RGB, 4 for RGBA.
+        conv_clamp: limit of the absolute values of activations, `None` for no limit.
 
     Raises:
         ModelError: a number is out of its range.
@@ -65,68 +115,98 @@ class StyleGANConfig:
     def __post_init__(self) -> None:
         if type(self.resolution) is not int or self.resolution not in (8, 16, 32, 64, 128, 256, 512, 1024):
             raise ModelError(f"resolution must be a power of two from 8 to 1024, not {self.resolution!r}")
-        self._check_integers(
-            z_dim=(1, 1 << 16),
-            w_dim=(1, 1 << 16),
-            c_dim=(0, 1 << 16),
-            mapping_layers=(1, 64),
-            channel_base=(self.resolution, 1 << 27),  # so that the finest layer has a channel
-            channel_max=(1, 1 << 16),
-            image_channels=(1, 4),
-        )
-        for width in ("embed_features", "layer_features"):
-            if getattr(self, width) is not None:
-                self._check_integers(**{width: (1, 1 << 16)})
+        check_whole(self, z_dim=SIZES, w_dim=SIZES, c_dim=COUNTS, mapping_layers=range(1, 65), channel_max=SIZES)
+        widths = ("embed_features", "layer_features")
+        check_whole(self, **{name: SIZES for name in widths if getattr(self, name) is not None})
+        # The least channel_base gives the finest layer a channel.
+        check_whole(self, channel_base=range(self.resolution, (1 << 27) + 1), image_channels=range(1, 5))
         if self.image_channels == 2:
             raise ModelError("image_channels must be 1 (grey), 3 (RGB) or 4 (RGBA), not 2")
-        self._check_numbers(mapping_lr_multiplier=(0, LARGEST), conv_clamp=(0, LARGEST))
+        check_numbers(self, mapping_lr_multiplier=(0, LARGEST), conv_clamp=(0, LARGEST))
 
-    def _check_integers(self, **ranges: tuple[int, int]) -> None:
-        for name, (least, most) in ranges.items():
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-                raise ModelError(f"{name} must be a whole number from {least} to {most}, not {value!r}")
 
-    def _check_numbers(self, **ranges: tuple[float, float]) -> None:
-        """Raise a `ModelError` unless each number lies between its limits, exclusive; `conv_clamp` may be `None`."""
-        for name, (above, below) in ranges.items():
-            value = getattr(self, name)
-            if value is None and name == "conv_clamp":
-                continue
-            if isinstance(value, bool) or not isinstance(value, int | float) or not above < value < below:
-                raise ModelError(f"{name} must be a number between {above} and {below}, not {value!r}")
+@dataclass(frozen=True, kw_only=True)
+class UnmappedConfig:
+    """The settings of every `UnmappedGenerator`, a generator without a mapping network.
+
+    The generator is a sequence of stages, groups of layers. The feature maps of the first stage have a side of 4, of
+    the next 8, 16 and so on, up to the side of the picture.
+
+    Args:
+        z_dim: size of z.
+        widths: number of channels of each stage, from the first stage to the last.
+        c_dim: number of classes, 0 for a generator without classes.
+        embed_features: size of the embedding of a label, 0 without classes.
+        image_channels: 1 for grey, 3 for RGB.
+
+    Raises:
+        ModelError: a setting is out of its range, or just one of `c_dim` and `embed_features` is 0.
+    """
+
+    z_dim: int
+    widths: tuple[int, ...]
+    c_dim: int = 0
+    embed_features: int = 0
+    image_channels: int = 3
+
+    def __post_init__(self) -> None:
+        check_whole(self, z_dim=SIZES, c_dim=COUNTS, embed_features=COUNTS)
+        check_lists(self, widths=SIZES)
+        if type(self.image_channels) is not int or self.image_channels not in (1, 3):
+            raise ModelError(f"image_channels must be 1 (grey) or 3 (RGB), not {self.image_channels!r}")
+        if (self.c_dim == 0) != (self.embed_features == 0):
+            raise ModelError("c_dim and embed_features must both be 0, or neither")
+
+    @property
+    def w_dim(self) -> int:
+        """Size of w: w is z, or a function of z of the same size, followed by the embedding of the label if any."""
+        return self.z_dim + self.embed_features
+
+    @property
+    def resolution(self) -> int:
+        """Side of the pictures in pixels."""
+        return 4 << (len(self.widths) - 1)
 
 
 ACTIVATION_SLOPE = 0.2
-"""Slope of the leaky ReLUs below 0."""
+"""Slope of the leaky ReLUs for negative inputs."""
 ACTIVATION_GAIN = math.sqrt(2)
-"""Factor after a leaky ReLU of that slope, which keeps unit variance."""
+"""Factor by which the output of a leaky ReLU is multiplied, so that variances stay at about 1 from layer to layer."""
 
 
 def clamped(x: Float[Tensor, "*shape"], limit: float | None) -> Float[Tensor, "*shape"]:
-    """Return x clamped to +- `limit`, in place unless autograd records operations on x; x itself without a limit."""
+    """Return x with its values limited to the range from `-limit` to `limit`; x itself if `limit` is `None`.
+
+    The result is written into x, unless autograd records operations on x.
+    """
     return x if limit is None else torch.clamp(x, -limit, limit, out=None if in_graph(x) else x)
 
 
 def random_weights(*shape: int, scale: float = 1.0) -> Tensor:
-    """Return the initial weights of an untrained layer: normal numbers of standard deviation `scale`.
+    """Return the initial weights of an untrained layer: normal numbers of mean 0 and standard deviation `scale`.
 
-    On the meta device, where the weights of a file replace these, nothing is drawn: arithmetic there would import
-    PyTorch's compiler, which takes longer than loading a model.
+    Under `torch.device("meta")` the result is a tensor without numbers, which weights of a file replace later. Drawing
+    numbers on the meta device would import PyTorch's compiler, which takes longer than loading a model.
+
+    Args:
+        shape: lengths of the axes.
+        scale: standard deviation.
     """
     empty = torch.empty(shape)
     return empty if empty.is_meta else empty.normal_().mul_(scale)
 
 
 class FullyConnected(nn.Module):
-    """A linear layer with an equalised learning rate: parameters at unit scale, multiplied by gains when used.
+    """A linear layer whose weights are stored at unit scale and multiplied by a factor when used.
+
+    In training this makes the learning rates of all layers comparable ("equalised learning rate").
 
     Args:
         inputs: length of an input row.
         outputs: length of an output row.
-        activate: whether a leaky ReLU follows.
-        lr_multiplier: learning-rate multiplier that the parameters are stored with.
-        bias: initial value of the bias in use.
+        activate: whether a leaky ReLU follows the linear layer.
+        lr_multiplier: learning-rate multiplier in training; weight and bias are multiplied by it when used.
+        bias: initial value of the bias, after the multiplication by `lr_multiplier`.
     """
 
     def __init__(
@@ -140,13 +220,13 @@ class FullyConnected(nn.Module):
         self.bias_gain = lr_multiplier
 
     def forward(self, x: Float[Tensor, "*batch inputs"]) -> Float[Tensor, "*batch outputs"]:
-        """Return the output of the layer for each row of x."""
+        """Return the output of the layer, with a row for each row of x."""
         x = F.linear(x * self.weight_gain, self.weight, self.bias * self.bias_gain)
         return F.leaky_relu(x, ACTIVATION_SLOPE) * ACTIVATION_GAIN if self.activate else x
 
 
 class MappingNetwork(nn.Module):
-    """The network that maps z, and the class label if there are classes, to w."""
+    """The network that computes w from z and, if the generator has classes, from a label."""
 
     w_avg: Tensor
 
@@ -157,25 +237,26 @@ class MappingNetwork(nn.Module):
         if config.c_dim:
             self.embed = FullyConnected(config.c_dim, config.embed_features or config.w_dim)
             widths[0] += config.embed_features or config.w_dim
-        for i, (inputs, outputs) in enumerate(itertools.pairwise(widths)):
-            layer = FullyConnected(inputs, outputs, activate=True, lr_multiplier=config.mapping_lr_multiplier)
+        for i, sizes in enumerate(itertools.pairwise(widths)):
+            layer = FullyConnected(*sizes, activate=True, lr_multiplier=config.mapping_lr_multiplier)
             self.add_module(f"fc{i}", layer)
         self.register_buffer("w_avg", torch.zeros(config.w_dim))
 
     @property
     def layers(self) -> list[FullyConnected]:
-        """The fully connected layers, in order."""
+        """The fully connected layers, from the first to the last, without the embedding of labels."""
         return [cast(FullyConnected, self.get_submodule(f"fc{i}")) for i in range(self.config.mapping_layers)]
 
-    def forward(
-        self, z: Float[Tensor, "batch z_dim"], truncation: float = 1.0, label: Tensor | None = None
-    ) -> Float[Tensor, "batch w_dim"]:
-        """Map z and label (batch, c_dim), one-hot or `None`, to w.
+    def forward(self, z: Tensor, truncation: float = 1.0, label: Tensor | None = None) -> Float[Tensor, "batch w_dim"]:
+        """Map z (batch, z_dim) to w (batch, w_dim).
 
-        Truncation psi pulls w toward its mean: `w_avg + psi (w - w_avg)`.
+        Args:
+            z: standard normal numbers.
+            truncation: the factor psi, which pulls w toward the mean of w: the result is `mean + psi (w - mean)`.
+            label: labels (batch, c_dim), as a rule one-hot; `None` for a generator without classes.
 
         Raises:
-            ArgumentError: a conditional generator has no label, an unconditional one has, or its shape is wrong.
+            ArgumentError: the label is missing, or is given to a generator without classes, or has a wrong shape.
         """
         x = normalized(z)
         classes = self.embedded(label if label is None else label.to(z.dtype), len(z))
@@ -186,58 +267,68 @@ class MappingNetwork(nn.Module):
         return x if truncation == 1.0 else torch.lerp(self.mean(label), x, truncation)
 
     def mean(self, label: Tensor | None) -> Float[Tensor, "*count w_dim"]:
-        """Return the mean of w, toward which truncation pulls: the same for all labels here, not so in subclasses."""
+        """Return the mean of w, toward which truncation pulls w, as a tensor (w_dim,). The label has no effect here.
+
+        In a subclass the mean may depend on the label: for labels (count, c_dim) it is then (count, w_dim).
+        """
         return self.w_avg
 
     def embedded(self, label: Tensor | None, count: int) -> Float[Tensor, "count embed_features"] | None:
-        """Return the normalised embeddings of `count` labels (count, c_dim); `None` for a generator without classes.
+        """Return the embeddings of labels, each row scaled to a mean square of 1; `None` without classes.
+
+        Args:
+            label: labels (count, c_dim), or `None` for a generator without classes.
+            count: number of labels that is expected.
 
         Raises:
-            ArgumentError: a conditional generator has no label, an unconditional one has, or its shape is wrong.
+            ArgumentError: the label is missing, or is given to a generator without classes, or has a wrong shape.
         """
         check_condition(label, count, self.config.c_dim)
-        if label is None:
-            return None
-        return normalized(self.embedding(label))
+        return None if label is None else normalized(self.embedding(label))
 
     def embedding(self, label: Tensor) -> Float[Tensor, "count embed_features"]:
-        """Return the embeddings of labels (count, c_dim) before their normalisation."""
+        """Return the embeddings of labels (count, c_dim), before each row is scaled to a mean square of 1."""
         embeddings: Tensor = self.embed(label)
         return embeddings
 
 
 class StyleGAN(nn.Module):
-    """The base of StyleGAN generators, with the mapping network; subclasses add the synthesis network.
+    """The base class of StyleGAN generators, with the network from z to w.
+
+    Subclasses add the network from w to pictures.
 
     Attributes:
         config: the settings.
-        z_dim: size of the latent, from the settings.
-        c_dim: size of a label, from the settings.
+        z_dim: size of z.
+        c_dim: size of a label, which is the number of classes; 0 without classes.
+        mapping: the network from z to w.
     """
 
     def __init__(self, config: StyleGANConfig) -> None:
         super().__init__()
-        self.config = config
-        self.z_dim = config.z_dim
-        self.c_dim = config.c_dim
+        self.config, self.z_dim, self.c_dim = config, config.z_dim, config.c_dim
         self.mapping = MappingNetwork(config)
 
     def encode(self, z: Tensor, truncation: float = 1.0, label: Tensor | None = None) -> Tensor:
-        """Map z (batch, z_dim) and label (batch, c_dim), one-hot or `None`, to w (batch, w_dim).
+        """Map z (batch, z_dim) to w (batch, w_dim).
 
-        Truncation psi pulls w toward its mean: `mean + psi (w - mean)`.
+        Args:
+            z: standard normal numbers.
+            truncation: the factor psi, which pulls w toward the mean of w: the result is `mean + psi (w - mean)`.
+            label: labels (batch, c_dim), as a rule one-hot; `None` for a generator without classes.
 
         Raises:
-            ArgumentError: a conditional generator has no label, an unconditional one has, or its shape is wrong.
+            ArgumentError: the label is missing, or is given to a generator without classes, or has a wrong shape.
         """
         w: Tensor = self.mapping(z, truncation, label)
         return w
 
 
 def over_white(images: Float[Tensor, "batch channels side side"]) -> Float[Tensor, "batch colours side side"]:
-    """Return pictures in [-1, 1] without opacity: RGBA as RGB over white, all others unchanged.
+    """Return pictures in [-1, 1] without an opacity channel.
 
-    The fourth channel of RGBA is the opacity, from -1 (clear) to 1 (opaque).
+    Pictures of four channels (RGBA) become RGB pictures over a white background; all others are returned unchanged. The
+    fourth channel is the opacity, from -1 (clear) to 1 (opaque).
     """
     if images.shape[1] != 4:
         return images
@@ -246,10 +337,15 @@ def over_white(images: Float[Tensor, "batch channels side side"]) -> Float[Tenso
 
 
 def style_rows(w: Tensor, rows: int, size: int) -> Float[Tensor, "batch num_ws w_dim"]:
-    """Return w (batch, size), repeated for each row, or W+ (batch, rows, size) as (batch, rows, size).
+    """Return W+, a tensor (batch, rows, size) with a w for each layer of a network.
+
+    Args:
+        w: a w for each sample, (batch, size), which is repeated for all layers; or W+, which is returned unchanged.
+        rows: number of layers that take a w.
+        size: size of w.
 
     Raises:
-        ArgumentError: w has another shape.
+        ArgumentError: w has neither of the two shapes.
     """
     if tuple(w.shape[1:]) not in ((size,), (rows, size)):
         raise ArgumentError(f"w must be (batch, {size}) or (batch, {rows}, {size}), not {tuple(w.shape)}")
@@ -257,23 +353,24 @@ def style_rows(w: Tensor, rows: int, size: int) -> Float[Tensor, "batch num_ws w
 
 
 class FrozenMapping:
-    """The function from z to w of a mapping network, prepared for many evaluations; equal to it up to rounding.
+    """The function from z to w of a mapping network, prepared for many evaluations with one truncation and one label.
 
-    The gains are multiplied into copies of the weights, so each layer is one product. Later changes of the network have
-    no effect. It is `Differentiable` and `Convertible`.
+    Its values are those of the network up to rounding. Weights and constant factors are multiplied in advance, so a
+    layer takes one matrix product. The weights are copies: later changes of the network have no effect. Gradients are
+    computed by the method `pullback`, which is faster than autograd.
 
     Args:
         network: the mapping network.
-        truncation: psi.
-        label: label of all samples, (c_dim,), or `None` for a generator without classes.
+        truncation: the factor psi, which pulls w toward the mean of w: the result is `mean + psi (w - mean)`.
+        label: the label of all samples, (c_dim,), or `None` for a generator without classes.
 
     Raises:
-        ArgumentError: label and generator do not go together.
+        ArgumentError: the label is missing, or is given to a network without classes, or has a wrong shape.
     """
 
     def __init__(self, network: MappingNetwork, truncation: float = 1.0, label: Tensor | None = None) -> None:
         self.truncation = truncation
-        self._layers: list[Dense] = []
+        self._layers = list[Dense]()
         # A tensor made in inference mode could not serve a gradient later.
         with torch.inference_mode(False), torch.no_grad():
             row = label if label is None else label[None].to(network.w_avg)
@@ -290,20 +387,23 @@ class FrozenMapping:
             self._mean = network.mean(row).reshape(-1) * (1 - truncation)
 
     def computed_in(self, dtype: torch.dtype) -> FrozenMapping:
-        """Return the same function with its matrix products in `dtype`; see `Convertible`."""
+        """Return the same function, but with matrix products computed in `dtype`. Its result has the dtype of z."""
         lowered = copy.copy(self)
         lowered._layers = [layer.computed_in(dtype) for layer in self._layers]
         return lowered
 
     def __call__(self, z: Float[Tensor, "batch z_dim"]) -> Float[Tensor, "batch w_dim"]:
-        """Map z to w."""
+        """Return w for z."""
         x = normalized(z).to(self._layers[0].weight.dtype)
         for layer in self._layers:
             x = layer(x)
         return self._truncated(x.to(z))
 
     def pullback(self, z: Float[Tensor, "batch z_dim"]) -> tuple[Float[Tensor, "batch w_dim"], Back]:
-        """Return w and its `Back`; see `Differentiable`."""
+        """Return w, and a function that computes the gradient of a loss with respect to z.
+
+        The function takes the gradient with respect to w, which it may overwrite. It must be called at most once.
+        """
         scale = inverse_norm(z)
         scaled = z * scale
         x, results = scaled.to(self._layers[0].weight.dtype), []
@@ -313,15 +413,19 @@ class FrozenMapping:
         return self._truncated(x.to(z)), partial(self._back, scale, scaled, results)
 
     def plain(self) -> nn.Sequential:
-        """Return the same function as a torch module of elementary operations, with copies of the parameters."""
+        """Return the same function as a torch module of elementary operations, which can be exported, as to ONNX."""
         layers = [module for layer in self._layers for module in dense(layer)]
         truncated = [] if self.truncation == 1.0 else [Affine(self.truncation, self._mean)]
         return nn.Sequential(UnitMoment(), *layers, *truncated)
 
     def _back(self, scale: Tensor, scaled: Tensor, results: list[Tensor], grad: Tensor) -> Float[Tensor, "batch z_dim"]:
-        """Return the gradient with respect to z from `grad`, that with respect to w, which is overwritten.
+        """Return the gradient with respect to z.
 
-        `scaled` is z times `scale`, and `results` are the outputs of the layers; see `pullback`.
+        Args:
+            scale: for each row of z the factor that scales the row to a mean square of 1.
+            scaled: z times `scale`.
+            results: the outputs of the layers, from the first layer to the last.
+            grad: the gradient with respect to w, which may be overwritten.
         """
         if self.truncation != 1.0:
             grad = grad.mul_(self.truncation)
@@ -331,20 +435,27 @@ class FrozenMapping:
         return normalized_back(grad.to(scaled), scaled, scale)
 
     def _truncated(self, x: Float[Tensor, "batch w_dim"]) -> Float[Tensor, "batch w_dim"]:
-        """Return w from the output of the last layer."""
+        """Return w after truncation; x is w before truncation, the output of the last layer."""
         return x if self.truncation == 1.0 else torch.add(self._mean, x, alpha=self.truncation)
 
 
 def encoder(
     generator: Generator, truncation: float = 1.0, condition: Tensor | None = None
 ) -> Callable[[Tensor], Tensor]:
-    """Return the function from z (batch, z_dim) to w (batch, w_dim) for one truncation and one label, (c_dim,).
+    """Return the function from z (batch, z_dim) to w (batch, w_dim) with a fixed truncation and label.
 
-    For a StyleGAN the function is a `FrozenMapping`, which copies the parameters. For any other generator, and for a
-    subclass with its own `encode`, the function calls `encode`.
+    For a StyleGAN the function is a `FrozenMapping`: it is faster than `generator.encode`, and it has copies of the
+    parameters, so later changes of the generator have no effect. For any other generator the function calls
+    `generator.encode`; also for a subclass of StyleGAN that overrides `encode`.
+
+    Args:
+        generator: any generator.
+        truncation: the factor psi, which pulls w toward the mean of w: the result is `mean + psi (w - mean)`.
+        condition: the label of all samples, (c_dim,), or `None` for a generator without classes.
 
     Raises:
-        ArgumentError: label and generator do not go together.
+        ArgumentError: the label is missing, or is given to a generator without classes, or has a wrong shape. For a
+            generator that is no StyleGAN, the error is not raised here, but perhaps when the function is called.
     """
     mapping = getattr(generator, "mapping", None)
     own = getattr(generator.encode, "__func__", None) is StyleGAN.encode
@@ -356,43 +467,45 @@ def encoder(
 class UnmappedGenerator(nn.Module):
     """A generator without a mapping network: w is z, or a function of z, followed by the embedding of the label.
 
-    A subclass has the parameters `colours`, the weights of the last layer, and, if there are classes, `embed`
-    (embed_features, c_dim).
+    A generator without classes has no embedding. Subclasses set the parameters `colours` and `embed`, and add the
+    network from w to pictures.
 
     Attributes:
         config: the settings.
-        z_dim: size of the latent, from the settings.
-        c_dim: size of a label, from the settings.
+        z_dim: size of z.
+        c_dim: size of a label, which is the number of classes; 0 without classes.
+        colours: weights of the last layer.
+        embed: embeddings of the classes as columns, (embed_features, c_dim); missing without classes.
     """
 
     embed: nn.Parameter
     colours: nn.Parameter
 
-    def __init__(self, config: Any) -> None:
+    def __init__(self, config: UnmappedConfig) -> None:
         super().__init__()
-        self.config = config
-        self.z_dim, self.c_dim = config.z_dim, config.c_dim
+        self.config, self.z_dim, self.c_dim = config, config.z_dim, config.c_dim
 
-    def encode(
-        self, z: Float[Tensor, "batch z_dim"], truncation: float = 1.0, label: Tensor | None = None
-    ) -> Float[Tensor, "batch w_dim"]:
-        """Return w: truncation * `seen(z)`, followed by the embedding of the label, (batch, c_dim) or `None`.
+    def encode(self, z: Tensor, truncation: float = 1.0, label: Tensor | None = None) -> Float[Tensor, "batch w_dim"]:
+        """Return w: the row `truncation * seen(z)`, followed by the embedding of the label if there are classes.
 
-        The network was trained without truncation; values below 1 give less varied pictures.
+        Args:
+            z: standard normal numbers, (batch, z_dim). As a rule `seen(z)` is z itself.
+            truncation: the factor of z. The network was trained with 1; smaller values give less varied pictures.
+            label: labels (batch, c_dim), as a rule one-hot; `None` for a generator without classes.
 
         Raises:
-            ArgumentError: a conditional generator has no label, an unconditional one has, or its shape is wrong.
+            ArgumentError: the label is missing, or is given to a generator without classes, or has a wrong shape.
         """
         check_condition(label, len(z), self.c_dim)
         w = truncation * self.seen(z)
         return w if label is None else torch.cat([w, F.linear(label.to(z), self.embed.to(z.dtype))], 1)
 
     def seen(self, z: Float[Tensor, "batch z_dim"]) -> Float[Tensor, "batch z_dim"]:
-        """Return the part of w that z decides: z here; subclasses may return a function of it."""
+        """Return the part of w that depends on z, before truncation. Here it is z; a subclass may change z first."""
         return z
 
     def checked(self, w: Tensor) -> Float[Tensor, "batch w_dim"]:
-        """Return w in the precision of the parameters.
+        """Check the shape of w, and return w in the dtype of the parameters.
 
         Raises:
             ArgumentError: w has another shape than (batch, w_dim).
@@ -400,13 +513,3 @@ class UnmappedGenerator(nn.Module):
         if w.ndim != 2 or w.shape[1] != self.config.w_dim:
             raise ArgumentError(f"w must be (batch, {self.config.w_dim}), not {tuple(w.shape)}")
         return w.to(self.colours.dtype)
-
-    def in_parts(self, draw: Callable[..., Tensor], *rows: Tensor) -> Tensor:
-        """Return the pictures that `draw` makes of tensors with a row for each sample.
-
-        `draw` is called for one sample at a time where `drawn_alone` allows it, so that a picture has the same bits in
-        every batch.
-        """
-        if len(rows[0]) < 2 or not drawn_alone(*rows, *self.parameters()):
-            return draw(*rows)
-        return torch.cat([draw(*one) for one in zip(*(each.split(1) for each in rows), strict=True)])

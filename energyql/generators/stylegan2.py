@@ -1,7 +1,8 @@
-"""StyleGAN2 in plain PyTorch: no compiler, no custom operators, any device.
+"""The generator StyleGAN2 in plain PyTorch: no compiler, no custom operators, any device.
 
-Karras et al., "Analyzing and Improving the Image Quality of StyleGAN", CVPR 2020 (arXiv 1912.04958), with the three
-architectures of its figure 7. Parameters are stored at unit scale, as in the widely used checkpoints.
+The paper is Karras et al., "Analyzing and Improving the Image Quality of StyleGAN", CVPR 2020 (arXiv 1912.04958). All
+three architectures of figure 7 of the paper are supported: "skip", "resnet" and "orig". Weights are stored at unit
+scale and multiplied by constant factors when used, as in the official checkpoints.
 """
 
 from __future__ import annotations
@@ -9,43 +10,53 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from energyql.errors import ArgumentError, ModelError
-from energyql.generators.base import Family
-from energyql.generators.convolution import DRAWN_TOGETHER, Modulation, add_to_each_, drawn_alone, padded_rows, upsample
+from energyql.errors import ModelError
+from energyql.generators.base import Family, Noise, check_noise_input, has_noise
+from energyql.generators.convolution import (
+    DRAWN_TOGETHER,
+    Maps,
+    Modulation,
+    add_to_each_,
+    drawn_alone,
+    padded_rows,
+    square_filter,
+    upsample,
+)
 from energyql.generators.mapping import (
     ACTIVATION_GAIN,
     ACTIVATION_SLOPE,
     FullyConnected,
     StyleGAN,
     StyleGANConfig,
+    check_whole,
     clamped,
     over_white,
     random_weights,
     style_rows,
 )
-from energyql.numerics.shapes import Float
 
 Architecture = Literal["skip", "resnet", "orig"]
-Noise = Literal["const", "none"] | Tensor
-"""The noise that is stored with the weights, no noise, or (batch, noise_size) numbers, in the order of the layers."""
 
 
 @dataclass(frozen=True)
 class StyleGAN2Config(StyleGANConfig):
-    """Architecture of a StyleGAN2.
+    """Settings of a StyleGAN2.
+
+    A block is the group of layers of one side of feature maps, its resolution: 4, 8, 16 and so on.
 
     Args:
         channel_base: a block of resolution r has min(channel_base / r, channel_max) channels.
-        channel_max: see `channel_base`.
-        architecture: "skip" adds up the pictures of all blocks; "resnet" and "orig" draw one from the last block, with
-            and without residual connections between the blocks.
-        filter_taps: side of the filter for up-sampling, even; shorter and odd ones are padded with zeros.
+        channel_max: largest number of channels of a block.
+        architecture: with "skip", every block draws a picture, and the pictures are added up. With "resnet" and "orig",
+            only the last block draws a picture. "resnet" has residual connections around the blocks, "orig" has none.
+        filter_taps: side of the low-pass filter for up-sampling, even and at least 4. A shorter or odd filter of a
+            checkpoint is padded with zeros to such a side.
 
     The other settings are those of `StyleGANConfig`.
 
@@ -58,51 +69,56 @@ class StyleGAN2Config(StyleGANConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check_integers(filter_taps=(4, 64))
-        if self.filter_taps % 2:
-            raise ModelError(f"filter_taps must be even, not {self.filter_taps}")
+        check_whole(self, filter_taps=range(4, 65, 2))
         if self.architecture not in get_args(Architecture):
-            names = ", ".join(get_args(Architecture))
-            raise ModelError(f"architecture must be one of {names}, not {self.architecture!r}")
+            raise ModelError(f"architecture must be one of skip, resnet, orig, not {self.architecture!r}")
 
     @property
     def block_resolutions(self) -> list[int]:
-        """The sides of the feature maps, 4 to `resolution`."""
+        """The sides of the feature maps of the blocks, in ascending order: 4, 8, 16 and so on, up to `resolution`."""
         return [2**i for i in range(2, self.resolution.bit_length())]
 
     @property
     def num_ws(self) -> int:
-        """Number of W+ rows: one for each convolution and one for the last RGB layer."""
+        """Number of rows of W+, a matrix with a w for each layer.
+
+        There is a row for each convolution, and one for the RGB layer of the last block, which makes the picture. The
+        RGB layer of any other block takes the row of the next convolution.
+        """
         return 2 * len(self.block_resolutions)
 
     @property
     def noise_size(self) -> int:
-        """Count of noise numbers of a picture: one for each pixel of each convolution."""
+        """How many random numbers one picture takes as noise: one for each pixel of the output of each convolution."""
         return noise_numbers(self.block_resolutions)
 
     def channels(self, resolution: int) -> int:
-        """Return the number of channels of a block of this resolution."""
+        """Return the number of channels of the block whose feature maps have the side `resolution`."""
         return min(self.channel_base // resolution, self.channel_max)
 
 
 def noise_numbers(sides: Iterable[int]) -> int:
-    """Return the count of noise numbers in blocks of these sides, one of which is 4.
+    """Return how many random numbers one picture takes as noise in some blocks.
 
-    A block has two maps of noise, that of side 4 has one.
+    A block has two convolutions, and the block of side 4 has one. For each convolution there is a map of noise
+    (side, side).
+
+    Args:
+        sides: sides of the feature maps of the blocks; the block of side 4 must be among them.
     """
     return 2 * sum(side**2 for side in sides) - 4**2
 
 
 class ModulatedConv(nn.Module):
-    """A convolution whose input channels are scaled by styles, which are an affine function of w.
+    """A convolution whose input channels are multiplied by styles; the styles are a linear function of w plus a bias.
 
     Args:
         inputs: channels of the input.
         outputs: channels of the output.
         w_dim: size of w.
-        kernel: side of the kernel, odd.
-        demodulate: whether the output is scaled to unit variance; see `Modulation`.
-        up: whether the side is doubled, by a transposed convolution and a low-pass filter.
+        kernel: side of the convolution kernel, odd.
+        demodulate: whether the output is scaled so that it has unit variance if the input has unit variance.
+        up: whether the side of the feature maps is doubled, by a transposed convolution and a low-pass filter.
     """
 
     def __init__(
@@ -114,56 +130,68 @@ class ModulatedConv(nn.Module):
         self.style_gain = 1.0 if demodulate else 1 / math.sqrt(inputs * kernel**2)
         self.modulation = Modulation(padding=kernel // 2, up=up, demodulate=demodulate)
 
-    def forward(
-        self,
-        x: Float[Tensor, "batch inputs side side"],
-        w: Float[Tensor, "batch w_dim"],
-        bias: Float[Tensor, " outputs"],
-        resample_filter: Tensor,
-        gain: float = 1.0,
-    ) -> Float[Tensor, "batch outputs new_side new_side"]:
-        """Return the convolution, multiplied by `gain`, plus the bias.
+    def forward(self, x: Maps, w: Tensor, bias: Tensor, taps: Tensor, gain: float = 1.0) -> Maps:
+        """Return the convolution of x, multiplied by `gain`, plus the bias.
 
-        `resample_filter`, (taps, taps) of sum 1, is the low-pass filter of up-sampling.
+        Args:
+            x: feature maps (batch, inputs, side, side).
+            w: latents (batch, w_dim), from which the styles are computed.
+            bias: a number for each output channel, (outputs,), not multiplied by `gain`.
+            taps: low-pass filter (taps, taps) of sum 1; it is used only if the layer doubles the side.
+            gain: factor of the convolution. It must be 1 if the output is not scaled to unit variance.
         """
         styles = self.affine(padded_rows(w.to(self.weight.dtype))) * self.style_gain
-        lowpass = 4 * resample_filter.flip(0, 1) if self.modulation.up else None  # flipped: `Modulation` correlates
-        return self.modulation(x, self.weight, styles, bias, gain=gain, lowpass=lowpass)
+        lowpass = 4 * taps.flip(0, 1) if self.modulation.up else None  # flipped: `Modulation` correlates
+        return self.modulation(x, self.weight, styles, bias, gain, lowpass)
 
 
 class SynthesisLayer(nn.Module):
-    """A modulated convolution, noise, a bias and a leaky ReLU."""
+    """A convolution whose input channels are multiplied by styles, then noise, a bias and a leaky ReLU.
+
+    Args:
+        inputs: channels of the input.
+        outputs: channels of the output.
+        side: side of the output.
+        config: settings of the generator.
+        up: whether the side of the input is doubled, so that it must be half of `side`.
+    """
 
     noise_const: Tensor
 
-    def __init__(
-        self, inputs: int, outputs: int, resolution: int, config: StyleGAN2Config, *, up: bool = False
-    ) -> None:
+    def __init__(self, inputs: int, outputs: int, side: int, config: StyleGAN2Config, *, up: bool = False) -> None:
         super().__init__()
         self.conv = ModulatedConv(inputs, outputs, config.w_dim, up=up)
         self.bias = nn.Parameter(torch.zeros(outputs))
         self.noise_strength = nn.Parameter(torch.zeros(()))
-        self.register_buffer("noise_const", random_weights(resolution, resolution))
+        self.register_buffer("noise_const", random_weights(side, side))
         self.clamp = config.conv_clamp
 
-    def forward(
-        self, x: Float[Tensor, "batch inputs side side"], w: Tensor, resample_filter: Tensor, noise: Noise
-    ) -> Tensor:
-        """Map x (batch, inputs, side, side) to (batch, outputs, resolution, resolution).
+    def forward(self, x: Maps, w: Tensor, taps: Tensor, noise: Noise) -> Maps:
+        """Return the output of the layer, (batch, outputs, side, side).
 
-        A tensor of noise is (batch, resolution, resolution).
+        Args:
+            x: feature maps with `inputs` channels.
+            w: latents (batch, w_dim).
+            taps: low-pass filter of up-sampling, (taps, taps).
+            noise: "const", the map of noise stored with the weights; "none", no noise; or maps (batch, side, side).
         """
         # A leaky ReLU commutes with a positive factor, so its input is multiplied by its gain.
-        x = self.conv(x, w, self.bias * ACTIVATION_GAIN, resample_filter, ACTIVATION_GAIN)
+        x = self.conv(x, w, self.bias * ACTIVATION_GAIN, taps, ACTIVATION_GAIN)
         if isinstance(noise, Tensor) or noise == "const":
             noise_map = noise[:, None] if isinstance(noise, Tensor) else self.noise_const
             x = add_to_each_(x, noise_map * (self.noise_strength * ACTIVATION_GAIN))
-        x = F.leaky_relu_(x, ACTIVATION_SLOPE)
-        return clamped(x, self.clamp)
+        return clamped(F.leaky_relu_(x, ACTIVATION_SLOPE), self.clamp)
 
 
 class ToRGB(nn.Module):
-    """A modulated 1x1 convolution to the channels of the picture, without demodulation."""
+    """A 1x1 convolution from feature maps to the channels of the picture; its input channels are multiplied by styles.
+
+    Unlike in other layers, the output is not scaled to unit variance.
+
+    Args:
+        inputs: channels of the input.
+        config: settings of the generator.
+    """
 
     def __init__(self, inputs: int, config: StyleGAN2Config) -> None:
         super().__init__()
@@ -171,33 +199,44 @@ class ToRGB(nn.Module):
         self.bias = nn.Parameter(torch.zeros(config.image_channels))
         self.clamp = config.conv_clamp
 
-    def forward(self, x: Float[Tensor, "batch inputs side side"], w: Tensor, resample_filter: Tensor) -> Tensor:
-        """Map x (batch, inputs, side, side) to (batch, image_channels, side, side)."""
-        x = self.conv(x, w, self.bias, resample_filter)
-        return clamped(x, self.clamp)
+    def forward(self, x: Maps, w: Tensor, taps: Tensor) -> Maps:
+        """Return the picture of one block, (batch, image_channels, side, side).
+
+        Args:
+            x: feature maps of the block, (batch, inputs, side, side).
+            w: latents (batch, w_dim).
+            taps: low-pass filter of up-sampling, not used here.
+        """
+        return clamped(self.conv(x, w, self.bias, taps), self.clamp)
 
 
 class Residual(nn.Module):
-    """The connection around the convolutions of a block: up-sampling, and a 1x1 convolution without a bias."""
+    """The residual connection of a block: a 1x1 convolution without a bias, then up-sampling.
+
+    Its result is added to the output of the convolutions of the block.
+
+    Args:
+        inputs: channels of the block before.
+        outputs: channels of the block.
+    """
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
         self.weight = nn.Parameter(random_weights(outputs, inputs, 1, 1))
 
-    def forward(self, x: Float[Tensor, "batch inputs side side"], resample_filter: Tensor) -> Tensor:
-        """Map x to (batch, outputs, 2 side, 2 side)."""
+    def forward(self, x: Maps, taps: Tensor) -> Maps:
+        """Map x (batch, inputs, side, side) to (batch, outputs, 2 side, 2 side), with the low-pass filter `taps`."""
         weight = (self.weight / math.sqrt(self.weight.shape[1])).to(x.dtype)
-        return upsample(F.conv2d(x, weight), resample_filter)
+        return upsample(F.conv2d(x, weight), taps)
 
 
 class SynthesisBlock(nn.Module):
-    """The layers of one resolution. The first block starts from a learned constant."""
+    """The layers whose feature maps have the side `resolution`. The block of side 4 starts from a learned constant."""
 
     def __init__(self, resolution: int, config: StyleGAN2Config) -> None:
         super().__init__()
         channels = config.channels(resolution)
-        self.first = resolution == 4
-        if self.first:
+        if resolution == 4:
             self.const = nn.Parameter(random_weights(channels, 4, 4))
         else:
             self.conv0 = SynthesisLayer(config.channels(resolution // 2), channels, resolution, config, up=True)
@@ -208,41 +247,38 @@ class SynthesisBlock(nn.Module):
             self.torgb = ToRGB(channels, config)
 
     def forward(
-        self,
-        x: Tensor | None,
-        image: Tensor | None,
-        ws: Tensor,
-        resample_filter: Tensor,
-        noise: Sequence[Noise],
-        dtype: torch.dtype,
-    ) -> tuple[Tensor, Tensor | None]:
-        """Return the features of this block, and the sum of the pictures up to it, `None` if there is none.
+        self, x: Maps | None, image: Maps | None, ws: Tensor, taps: Tensor, noise: Sequence[Noise], dtype: torch.dtype
+    ) -> tuple[Maps, Maps | None]:
+        """Return the feature maps of this block, and the sum of the pictures of all blocks up to and with this one.
+
+        In the architectures "resnet" and "orig" the sum is `None` for all blocks but the last, which alone draws a
+        picture.
 
         Args:
-            x: features of the block before; `None` in the first block.
-            image: picture up to the block before; `None` if there is none.
-            ws: (batch, 2 or 3, w_dim), a row of W+ for each layer, that of the RGB layer last.
-            resample_filter: low-pass filter of up-sampling, (taps, taps).
-            noise: noise of each convolution.
+            x: feature maps of the block before; `None` in the first block.
+            image: sum of the pictures of the blocks before; `None` if they draw no picture.
+            ws: a w for each layer of this block, (batch, 2 or 3, w_dim): for the convolutions, then for the RGB layer.
+                The first block has one convolution, all others have two.
+            taps: low-pass filter of up-sampling, (taps, taps).
+            noise: list with the noise of each convolution; the first block uses the last entry.
             dtype: precision of the feature maps.
         """
         if x is None:
             x = self.const.expand(len(ws), -1, -1, -1).to(dtype).contiguous(memory_format=torch.channels_last)
-            x = self.conv1(x, ws[:, -2], resample_filter, noise[-1])
+            x = self.conv1(x, ws[:, -2], taps, noise[-1])
         else:
-            residual = self.skip(x, resample_filter) if hasattr(self, "skip") else None
-            x = self.conv0(x, ws[:, -3], resample_filter, noise[0])
-            x = self.conv1(x, ws[:, -2], resample_filter, noise[-1])
-            if residual is not None:
-                x = (x + residual) * math.sqrt(0.5)
+            residual = self.skip(x, taps) if hasattr(self, "skip") else None
+            x = self.conv0(x, ws[:, -3], taps, noise[0])
+            x = self.conv1(x, ws[:, -2], taps, noise[-1])
+            x = x if residual is None else (x + residual) * math.sqrt(0.5)
         if not hasattr(self, "torgb"):
             return x, None
-        rgb = self.torgb(x, ws[:, -1], resample_filter).to(ws.dtype)
-        return x, rgb if image is None else upsample(image, resample_filter) + rgb
+        rgb = self.torgb(x, ws[:, -1], taps).to(ws.dtype)
+        return x, rgb if image is None else upsample(image, taps) + rgb
 
 
 class SynthesisNetwork(nn.Module):
-    """The network that maps w or W+ to the picture."""
+    """The network that maps w, or W+ (a w for each layer), to pictures."""
 
     resample_filter: Tensor
 
@@ -251,68 +287,81 @@ class SynthesisNetwork(nn.Module):
         self.config = config
         for resolution in config.block_resolutions:
             self.add_module(f"b{resolution}", SynthesisBlock(resolution, config))
-        zeros = (0.0,) * (config.filter_taps // 2 - 2)
-        binomial = (*zeros, 1.0, 3.0, 3.0, 1.0, *zeros)
-        self.register_buffer("resample_filter", torch.tensor([[a * b / 64 for b in binomial] for a in binomial]))
+        zeros = [0.0] * (config.filter_taps // 2 - 2)
+        self.register_buffer("resample_filter", square_filter([*zeros, 1.0, 3.0, 3.0, 1.0, *zeros]))
 
     @property
     def affines(self) -> list[FullyConnected]:
-        """The layer from w to styles for each row of W+: those of all convolutions, then that of the last RGB layer."""
+        """The layers that compute styles from w, one for each row of W+.
+
+        First come those of the convolutions, from the first block to the last, then that of the last RGB layer.
+        """
         blocks = [self.get_submodule(f"b{side}") for side in self.config.block_resolutions]
         layers = [layer for block in blocks for layer in block.children() if isinstance(layer, SynthesisLayer)]
         last = cast(ToRGB, blocks[-1].get_submodule("torgb"))
         return [*(layer.conv.affine for layer in layers), last.conv.affine]
 
     def forward(self, ws: Tensor, noise: Noise = "const", dtype: torch.dtype | None = None) -> Tensor:
-        """Map ws (batch, w_dim) or (batch, num_ws, w_dim) to (batch, image_channels, resolution, resolution).
+        """Map latents to pictures, (batch, image_channels, resolution, resolution), in the dtype of the latents.
 
-        The noise is the one stored with the weights ("const"), left out ("none"), or (batch, `config.noise_size`)
-        standard normal numbers. Feature maps are in `dtype`, by default that of ws; the picture is in the dtype of ws.
+        Args:
+            ws: w (batch, w_dim), or W+ (batch, num_ws, w_dim) with a w for each layer.
+            noise: "const", the noise stored with the weights; "none", no noise; or a tensor (batch,
+                `config.noise_size`) of standard normal numbers.
+            dtype: precision of the feature maps, by default that of `ws`.
 
         Raises:
-            ArgumentError: ws has another shape, or `noise` is none of the three.
+            ArgumentError: `ws` has neither of the two shapes, or `noise` is none of the three.
         """
         ws = style_rows(ws, self.config.num_ws, self.config.w_dim)
-        size = len(ws), self.config.noise_size
-        kind = tuple(noise.shape) if isinstance(noise, Tensor) else noise
-        if kind not in ("const", "none", size):
-            raise ArgumentError(f'noise is "const", "none" or a tensor {size}, not {kind!r}')
+        check_noise_input(noise, (len(ws), self.config.noise_size))
         dtype = dtype or ws.dtype
         sides = self.config.block_resolutions
         if not len(ws) or not drawn_alone(ws, *self.parameters()):
-            return _finished(self._blocks(sides, None, None, ws, noise, dtype)[1])
+            whole: Tensor = self._blocks(sides, None, None, ws, noise, dtype)[1]
+            return whole
         # Large maps are computed for one sample at a time, so that they stay in the caches. A picture has the same bits
         # in every batch: products of styles have a fixed number of rows, and packed convolutions do not mix samples.
         small = [side for side in sides if 9 * self.config.channels(side) > side * side]
         large = sides[len(small) :]
-        images = []
+        images = list[Tensor]()
         for together, own in zip(ws.split(DRAWN_TOGETHER), _split(noise, ws, DRAWN_TOGETHER), strict=True):
             x, image = self._blocks(small, None, None, together, own, dtype)
-            if not large:
-                images.append(_finished(image))
-                continue
             before = [None] * len(x) if image is None else image.split(1)
             rows = zip(x.split(1), before, together.split(1), _split(own, together, 1), strict=True)
-            images += [_finished(self._blocks(large, *row, dtype)[1]) for row in rows]
+            images += [self._blocks(large, *row, dtype)[1] for row in rows]
         return torch.cat(images)
 
-    def _blocks(
-        self, sides: list[int], x: Tensor | None, image: Tensor | None, ws: Tensor, noise: Noise, dtype: torch.dtype
-    ) -> tuple[Tensor, Tensor | None]:
-        """Return features and picture after the blocks of these sides.
+    def _blocks(self, sides: list[int], x: Any, image: Any, ws: Tensor, noise: Noise, dtype: torch.dtype) -> Any:
+        """Compute some of the blocks, one after another, and return feature maps and picture after the last of them.
 
-        `x` and `image` are features and picture after the block before them, `None` before the first block.
+        The picture is `None` if no block has drawn one yet.
+
+        Args:
+            sides: sides of the feature maps of the blocks, in ascending order.
+            x: feature maps of the block before these; `None` if the first of `sides` is 4.
+            image: picture of the blocks before these; `None` if there is no picture yet.
+            ws: W+, (batch, num_ws, w_dim), for all blocks of the network.
+            noise: noise for all blocks: "const", "none" or a tensor (batch, noise_size).
+            dtype: precision of the feature maps.
         """
         for side in sides:
             last = 2 * side.bit_length() - 5  # the row of W+ of the RGB layer; 1 for a side of 4
             rows = ws[:, max(last - 2, 0) : last + 1]
             own = self._noise_of_block(noise, side)
             x, image = self.get_submodule(f"b{side}")(x, image, rows, self.resample_filter, own, dtype)
-        assert x is not None
         return x, image
 
     def _noise_of_block(self, noise: Noise, side: int) -> Sequence[Noise]:
-        """Return the noise of each convolution of the block of this side; the block of side 4 uses the last entry."""
+        """Return a list with the noise of each convolution in one block.
+
+        An entry is "const", "none" or maps (batch, side, side). The block of side 4 has one convolution, whose noise is
+        the last entry.
+
+        Args:
+            noise: noise for all blocks: "const", "none" or a tensor (batch, noise_size).
+            side: side of the feature maps of the block.
+        """
         if not isinstance(noise, Tensor):
             return [noise, noise]
         end = noise_numbers(own for own in self.config.block_resolutions if own <= side)
@@ -321,18 +370,15 @@ class SynthesisNetwork(nn.Module):
 
 
 def _split(noise: Noise, ws: Tensor, size: int) -> Sequence[Noise]:
-    """Return the noise of each part of `ws.split(size)`."""
+    """Split noise for a batch into a list of noise for smaller batches of `size` samples, as `ws.split(size)` does.
+
+    For a tensor an entry is the rows of a small batch. For "const" and "none" every entry is this text.
+    """
     return noise.split(size) if isinstance(noise, Tensor) else [noise] * len(ws.split(size))
 
 
-def _finished(image: Tensor | None) -> Tensor:
-    """Return `image`, the picture after the last block, which is never `None`."""
-    assert image is not None
-    return image
-
-
 class StyleGAN2(StyleGAN):
-    """The StyleGAN2 generator: mapping and synthesis networks."""
+    """The StyleGAN2 generator: a mapping network from z to w, and a synthesis network from w to pictures."""
 
     def __init__(self, config: StyleGAN2Config) -> None:
         super().__init__(config)
@@ -340,30 +386,27 @@ class StyleGAN2(StyleGAN):
 
     @property
     def noise_size(self) -> int:
-        """Count of noise numbers of a picture; 0 if all noise has strength 0. See `NoisyGenerator`."""
-        strengths = (value for name, value in self.named_parameters() if name.endswith("noise_strength"))
-        return self.synthesis.config.noise_size if any(map(bool, strengths)) else 0
+        """How many random numbers one picture takes as noise; 0 if the strength of noise is 0 in all layers."""
+        return self.synthesis.config.noise_size if has_noise(self) else 0
 
     def synthesize(self, w: Tensor, noise: Noise = "const", dtype: torch.dtype | None = None) -> Tensor:
-        """Map w (batch, w_dim) or W+ (batch, num_ws, w_dim) to pictures, about [-1, 1], (batch, channels, side, side).
+        """Map latents to pictures in about [-1, 1], (batch, channels, side, side).
 
-        Pictures with a fourth channel, the opacity, are drawn over white; `synthesis` returns all four channels.
+        Pictures with a fourth channel, the opacity, are drawn over a white background and have three channels. The
+        network `synthesis` returns all four.
 
         Args:
-            w: the output of `encode`, or W+ with a row for each layer.
-            noise: "const", the noise stored with the weights; "none"; or (batch, `noise_size`) standard normal numbers.
+            w: the output of `encode`, (batch, w_dim), or W+ with a w for each layer, (batch, num_ws, w_dim).
+            noise: "const", the noise stored with the weights; "none", no noise; or a tensor (batch,
+                `config.noise_size`) of standard normal numbers.
             dtype: precision of the feature maps, by default that of w.
 
         Raises:
-            ArgumentError: w has another shape, or `noise` is none of the three.
+            ArgumentError: w has neither of the two shapes, or `noise` is none of the three.
         """
         return over_white(self.synthesis(w, noise, dtype))
 
 
-FAMILY = Family(
-    "stylegan2",
-    StyleGAN2,
-    StyleGAN2Config,
-    "energyql.generators.checkpoints.stylegan2",
-    "StyleGAN2 (official, rosinality's, or in pSp or e4e)",
-)
+READERS = "energyql.generators.checkpoints.stylegan2"
+FORMATS = "StyleGAN2 (official, rosinality's, or in pSp or e4e)"
+FAMILY = Family("stylegan2", StyleGAN2, StyleGAN2Config, READERS, FORMATS)

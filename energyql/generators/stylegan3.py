@@ -1,15 +1,17 @@
-"""StyleGAN3 in plain PyTorch, T (translation) and R (rotation) variants: settings, low-pass filters and networks.
+"""The generator StyleGAN3 in plain PyTorch: settings, low-pass filters and networks.
 
-Sections and appendices in comments are those of Karras et al., "Alias-Free Generative Adversarial Networks", NeurIPS
-2021 (arXiv 2106.12423); appendix C has the radial filter. Kaiser's window and its two design formulas are in Oppenheim
-and Schafer, "Discrete-Time Signal Processing", section 7.5.3. Parameters are stored at unit scale, as in the widely
-used checkpoints.
+Both variants are here: T, for which the picture follows translations, and R, for which it follows rotations too.
+Comments refer to sections and appendices of Karras et al., "Alias-Free Generative Adversarial Networks", NeurIPS 2021
+(arXiv 2106.12423). The formulas for filters in a Kaiser window are in Oppenheim and Schafer, "Discrete-Time Signal
+Processing", section 7.5.3. Weights are stored at unit scale and multiplied by constant factors when used, as in the
+official checkpoints.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -18,13 +20,15 @@ from torch import Tensor, nn
 
 from energyql.errors import ArgumentError, ModelError
 from energyql.generators.base import Family
-from energyql.generators.convolution import Modulation, drawn_alone
+from energyql.generators.convolution import Maps, Modulation, drawn_alone, one_by_one
 from energyql.generators.mapping import (
     ACTIVATION_GAIN,
     ACTIVATION_SLOPE,
     FullyConnected,
     StyleGAN,
     StyleGANConfig,
+    check_numbers,
+    check_whole,
     clamped,
     over_white,
     style_rows,
@@ -35,15 +39,17 @@ from energyql.numerics.shapes import Float
 
 @dataclasses.dataclass(frozen=True)
 class SignalSpec:
-    """The output signal of a layer. Frequencies are in cycles per picture, rates in samples per picture.
+    """The output signal of a layer: feature maps as samples of a continuous picture with limited frequencies.
+
+    Frequencies are in cycles per side of the picture. The symbols s, f_c and f_h are those of the StyleGAN3 paper.
 
     Args:
         channels: number of feature maps.
-        size: side in samples, margins included.
-        sampling_rate: s, the samples along a side of the picture, without margins.
-        cutoff: f_c, the highest frequency that the low-pass filter preserves.
-        half_width: f_h, half the transition band of the low-pass filter.
-        critical: whether the sampling rate is the lowest one for the cutoff.
+        size: side of the feature maps in samples, with the margins around the picture.
+        sampling_rate: s, the number of samples along a side of the picture, without margins.
+        cutoff: f_c, the frequency at which the low-pass filter of the layer halves the amplitude.
+        half_width: f_h, half the width of the transition band of this filter.
+        critical: whether the layer is one of the last, whose cutoff is half the sampling rate, the largest possible.
     """
 
     channels: int
@@ -56,22 +62,28 @@ class SignalSpec:
 
 @dataclasses.dataclass(frozen=True)
 class StyleGAN3Config(StyleGANConfig):
-    """Architecture of a StyleGAN3. The defaults are those of the T variant; `rotation_variant` gives R.
+    """Settings of a StyleGAN3. The defaults are those of the T variant; `rotation_variant` returns those of R.
+
+    Every layer limits the frequencies of its output by a low-pass filter. The filter passes frequencies below its
+    cutoff, and removes those in its stop band, which begins above the cutoff. Frequencies are in cycles per side of the
+    picture.
 
     Args:
-        channel_base: a layer with cutoff f has min(channel_base / 2f, channel_max) channels.
-        channel_max: see `channel_base`.
-        num_layers: depth of the synthesis network, without the Fourier features and the last RGB layer.
-        num_critical: number of critically sampled layers, at the end.
-        first_cutoff: f_c, the cutoff of the first layer, in cycles per picture.
-        first_stopband: f_t, the frequency at which the stop band of the first layer begins.
-        last_stopband_rel: f_t of the last layer, as a multiple of its cutoff.
+        channel_base: a layer with cutoff f has min(channel_base / (2 f), channel_max) channels, rounded.
+        channel_max: largest number of channels of a layer.
+        num_layers: number of layers from w to pictures, without the Fourier features and the RGB layer at the end.
+        num_critical: number of layers at the end whose cutoff is half the sampling rate, the largest possible.
+        first_cutoff: cutoff of the first layer.
+        first_stopband: frequency at which the stop band of the first layer begins.
+        last_stopband_rel: frequency at which the stop band of the last layer begins, divided by its cutoff.
         margin_size: samples added around the picture on each side, so that the border does not reveal positions.
-        output_scale: factor of the pictures.
+        output_scale: factor by which the output of the last layer is multiplied.
         conv_kernel: side of the convolution kernels, odd.
-        filter_size: taps of a low-pass filter for each sample of the coarser of its two grids.
-        lrelu_upsampling: how many times finer the grid of the leaky ReLU is than the grids around it.
-        use_radial_filters: whether down-sampling filters pass a disc of frequencies, except in critical layers.
+        filter_size: length of the low-pass filter between a coarse and a fine grid, in samples of the coarse grid.
+        lrelu_upsampling: how many times finer the grid of a leaky ReLU is than the grids of input and output of the
+            layer; the finer of these two counts.
+        use_radial_filters: whether the low-pass filters for down-sampling pass a disc of frequencies rather than a
+            square. In the last `num_critical` layers it is always a square.
 
     The other settings are those of `StyleGANConfig`.
 
@@ -95,77 +107,65 @@ class StyleGAN3Config(StyleGANConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._check_integers(
-            num_layers=(2, 64),
-            num_critical=(1, 63),
-            margin_size=(0, 64),
-            conv_kernel=(1, 15),
-            filter_size=(1, 64),
-            lrelu_upsampling=(1, 8),
-        )
-        if self.num_critical >= self.num_layers:
-            raise ModelError(f"num_critical must be below num_layers = {self.num_layers}, not {self.num_critical}")
-        if self.conv_kernel % 2 == 0:
-            raise ModelError(f"conv_kernel must be odd, not {self.conv_kernel}")
+        check_whole(self, num_layers=range(2, 65), conv_kernel=range(1, 16, 2), filter_size=range(1, 65))
+        check_whole(self, num_critical=range(1, self.num_layers), margin_size=range(65), lrelu_upsampling=range(1, 9))
         if not isinstance(self.use_radial_filters, bool):
             raise ModelError(f"use_radial_filters must be true or false, not {self.use_radial_filters!r}")
-        self._check_numbers(
-            output_scale=(0, LARGEST),
-            first_cutoff=(0.5, self.resolution / 2),  # below 0.5 the first layer would have no samples
-            last_stopband_rel=(1, LARGEST),
-        )
-        self._check_numbers(first_stopband=(self.first_cutoff, LARGEST))
+        # Below a cutoff of 0.5 the first layer would have no samples.
+        check_numbers(self, output_scale=(0, LARGEST), first_cutoff=(0.5, self.resolution / 2))
+        check_numbers(self, last_stopband_rel=(1, LARGEST), first_stopband=(self.first_cutoff, LARGEST))
 
     def rotation_variant(self) -> StyleGAN3Config:
-        """Return the R variant of a T configuration: 1x1 convolutions, radial filters, twice the channels."""
-        return dataclasses.replace(
-            self,
-            conv_kernel=1,
-            use_radial_filters=True,
-            channel_base=2 * self.channel_base,
-            channel_max=2 * self.channel_max,
-        )
+        """Return the settings of the R variant, from those of a T variant.
+
+        The new settings have 1x1 convolutions, radial filters and twice as many channels.
+        """
+        base, most = 2 * self.channel_base, 2 * self.channel_max
+        return dataclasses.replace(self, conv_kernel=1, use_radial_filters=True, channel_base=base, channel_max=most)
 
     @property
     def num_ws(self) -> int:
-        """Number of W+ rows: the Fourier features, the layers, the last RGB layer."""
-        return self.num_layers + 2
+        """Number of rows of W+, a matrix with a w for each layer.
+
+        There is a row for the Fourier features, one for each layer, and one for the RGB layer at the end.
+        """
+        return len(self.signals()) + 1
 
     def clamp_of(self, layer: int) -> float | None:
-        """Return the limit of the activations of the layer with this index, `None` for no limit."""
+        """Return the limit of absolute values of activations in layer number `layer`, from 0; `None` for no limit."""
         return self.conv_clamp
 
     def signals(self) -> list[SignalSpec]:
-        """Return the output signal of each layer, the RGB layer last (section 3.2 and appendix C.1)."""
+        """Return the output signals of all layers in order, that of the RGB layer last.
+
+        The formulas are in section 3.2 and appendix C.1 of the StyleGAN3 paper.
+        """
         steps = self.num_layers - self.num_critical
         return self._progression(self.first_cutoff, self.first_stopband, self.resolution, self.num_layers, steps)
 
-    def _progression(
-        self, first_cutoff: float, first_stopband: float, resolution: int, layers: int, steps: int
-    ) -> list[SignalSpec]:
-        """Return the output signals of `layers` layers and of an RGB layer.
+    def _progression(self, f_c: float, f_t: float, resolution: int, layers: int, steps: int) -> list[SignalSpec]:
+        """Return the output signals of a sequence of layers, and of an RGB layer after them.
 
-        Cutoffs and stop bands grow from those of the first layer to those of `resolution` in the first `steps` layers.
+        Args:
+            f_c: cutoff of the first layer.
+            f_t: frequency at which the stop band of the first layer begins.
+            resolution: side of the pictures, which determines cutoff and stop band of the last layers.
+            layers: number of layers, without the RGB layer.
+            steps: number of layers over which cutoff and stop band grow. All layers from index `steps` on have the
+                last values.
         """
         last_cutoff = resolution / 2
         last_stopband = last_cutoff * self.last_stopband_rel
         specs = []
         for i in range(layers + 1):
             progress = min(i / steps, 1)
-            cutoff = first_cutoff * (last_cutoff / first_cutoff) ** progress
-            stopband = first_stopband * (last_stopband / first_stopband) ** progress
+            cutoff = f_c * (last_cutoff / f_c) ** progress
+            stopband = f_t * (last_stopband / f_t) ** progress
             # Some stop bands are powers of two: rounding must not push them to the next rate.
             rate = 2 ** math.ceil(math.log2(min(2 * stopband, resolution)) - 1e-9)
-            specs.append(
-                SignalSpec(
-                    channels=round(min(self.channel_base / 2 / cutoff, self.channel_max)),
-                    size=rate + 2 * self.margin_size,
-                    sampling_rate=rate,
-                    cutoff=cutoff,
-                    half_width=max(stopband, rate / 2) - cutoff,
-                    critical=i >= layers - self.num_critical,
-                )
-            )
+            channels = round(min(self.channel_base / 2 / cutoff, self.channel_max))
+            half_width, critical = max(stopband, rate / 2) - cutoff, i >= layers - self.num_critical
+            specs.append(SignalSpec(channels, rate + 2 * self.margin_size, rate, cutoff, half_width, critical))
         # The margins end one layer before the last: the RGB layer reads single pixels.
         specs[-2] = dataclasses.replace(specs[-2], size=resolution)
         specs[-1] = dataclasses.replace(specs[-1], size=resolution, channels=self.image_channels)
@@ -173,7 +173,7 @@ class StyleGAN3Config(StyleGANConfig):
 
 
 def kaiser_beta(taps: int, width: float) -> float:
-    """Return beta, the shape parameter of the Kaiser window, for a low-pass filter.
+    """Return beta, the parameter of the shape of the Kaiser window, for a low-pass filter.
 
     Args:
         taps: length of the filter.
@@ -187,18 +187,18 @@ def kaiser_beta(taps: int, width: float) -> float:
     return 0.0
 
 
-def lowpass_filter(taps: int, cutoff: float, width: float, sampling_rate: float, *, radial: bool = False) -> Tensor:
-    """Return an ideal low-pass filter in a Kaiser window, of gain 1 at frequency zero, in float32 on the CPU.
+def lowpass_filter(taps: int, cutoff: float, width: float, sampling_rate: float, radial: bool = False) -> Tensor:
+    """Return a low-pass filter: the ideal filter times a Kaiser window, of sum 1, in float32 on the CPU.
 
     Args:
         taps: length of the filter.
         cutoff: frequency at which the amplitude is halved, below half the sampling rate.
-        width: full width of the transition band around `cutoff`.
-        sampling_rate: in the unit of `cutoff` and `width`.
-        radial: whether to pass a disc of frequencies rather than a square.
+        width: width of the transition band, the frequencies around `cutoff` between passing and removing.
+        sampling_rate: samples per unit of length; `cutoff` and `width` are in cycles per the same unit.
+        radial: whether the filter passes a disc of frequencies rather than a square.
 
     Returns:
-        Shape (taps,), to apply along both axes; (taps, taps) where `radial`.
+        With `radial`, a filter of both axes, (taps, taps). Otherwise a filter (taps,), for use along each axis.
     """
     beta = kaiser_beta(taps, 2 * width / sampling_rate)
     position = torch.arange(taps, dtype=torch.float64, device="cpu") - (taps - 1) / 2
@@ -217,22 +217,19 @@ def lowpass_filter(taps: int, cutoff: float, width: float, sampling_rate: float,
     return normalized.float()
 
 
-def upsample(
-    x: Float[Tensor, "batch channels side side"],
-    kernel: Tensor | None,
-    factor: int,
-    padding: tuple[int, int],
-    gain: float = 1.0,
-) -> Float[Tensor, "batch channels new_side new_side"]:
-    """Return x on a grid `factor` times finer: zeros are inserted between samples, and the result is padded, filtered.
+def upsample(x: Maps, kernel: Tensor | None, factor: int, padding: tuple[int, int], gain: float = 1.0) -> Maps:
+    """Return feature maps x on a grid that is `factor` times finer along each axis.
+
+    Zeros are inserted between the samples of x; then x is padded with zeros and filtered. The side of the result is
+    side * factor + sum(padding) - taps + 1.
 
     Args:
-        x: samples.
-        kernel: symmetric filter of unit gain, (taps,), along both axes; `None` for the identity.
-        factor: ratio of new samples to old ones along each axis.
-        padding: number of zeros before and after, counted in new samples; a negative number crops. new_side is
-            side * factor + sum(padding) - taps + 1.
-        gain: factor of the result.
+        x: feature maps.
+        kernel: symmetric filter of sum 1, (taps,), which is used along each axis; `None` for no filter (1 tap).
+        factor: number of new samples for each sample of x along an axis.
+        padding: number of zeros before the first sample and after the last one, along each axis, in samples of the fine
+            grid. A negative number removes samples.
+        gain: factor by which the result is multiplied.
     """
     if kernel is None:
         kernel = x.new_ones(1)
@@ -247,13 +244,15 @@ def upsample(
     return F.pad(x, (low + crop, high + crop) * 2) if low + crop or high + crop else x
 
 
-def downsample(
-    x: Float[Tensor, "batch channels side side"], kernel: Tensor | None, factor: int
-) -> Float[Tensor, "batch channels new_side new_side"]:
-    """Return every `factor`-th sample along each axis of x, after a filter without padding.
+def downsample(x: Maps, kernel: Tensor | None, factor: int) -> Maps:
+    """Return feature maps x on a coarser grid: x is filtered, then every `factor`-th sample along each axis is used.
 
-    The symmetric filter `kernel` is (taps,), along both axes, or (taps, taps), or `None` for the identity. The new side
-    is (side - taps) // factor + 1.
+    The side of the result is (side - taps) // factor + 1, because nothing is padded.
+
+    Args:
+        x: feature maps.
+        kernel: symmetric filter, (taps, taps), or (taps,) for use along each axis; `None` for no filter (1 tap).
+        factor: number of samples of x for each sample of the result along an axis.
     """
     if kernel is None:
         return x[:, :, ::factor, ::factor]
@@ -267,11 +266,23 @@ def downsample(
 
 
 _CACHED = 1 << 21
-"""Count of numbers of fine grids that are computed together on the CPU, so that they stay in the caches."""
+"""About how many numbers on fine grids are computed together on the CPU, so that they stay in its caches."""
+
+
+Filters = tuple[Tensor | None, Tensor | None]
+"""The two filters of a layer: for up-sampling, then for down-sampling; `None` for no filter."""
 
 
 class FourierFeatures(nn.Module):
-    """The first layer: sine waves of random frequencies and phases, shifted and rotated as w says, then mixed."""
+    """The first layer: feature maps from sine waves of random frequencies and phases.
+
+    The waves are rotated and shifted by amounts that depend on w. Each channel of the result is a learned linear
+    combination of the waves.
+
+    Args:
+        signal: channels, side and frequencies of the feature maps.
+        w_dim: size of w.
+    """
 
     transform: Tensor
     freqs: Tensor
@@ -292,12 +303,13 @@ class FourierFeatures(nn.Module):
         self.register_buffer("freqs", torch.stack([angle.cos(), angle.sin()], 1) * radius[:, None])
         self.register_buffer("phases", torch.rand(channels) - 0.5)
 
-    def forward(
-        self, w: Float[Tensor, "batch w_dim"], transform: Tensor | None = None
-    ) -> Float[Tensor, "batch channels size size"]:
-        """Return the waves, seen through a transform (3, 3) or (batch, 3, 3); by default the one stored in the model.
+    def forward(self, w: Float[Tensor, "batch w_dim"], transform: Tensor | None = None) -> Maps:
+        """Return the feature maps of the layer for w.
 
-        `placement` makes such transforms.
+        Args:
+            w: latents.
+            transform: matrix of a further rotation and shift of the waves, which moves the picture, (3, 3) or (batch,
+                3, 3); `placement` makes such a matrix. By default it is the matrix stored with the weights.
         """
         learned = self.affine(w)
         learned = learned / learned[:, :2].norm(dim=1, keepdim=True)
@@ -319,69 +331,60 @@ class FourierFeatures(nn.Module):
         return F.conv2d(x, (self.weight / math.sqrt(len(self.weight)))[:, :, None, None])
 
 
-def layer_filters(
-    before: SignalSpec, after: SignalSpec, config: StyleGAN3Config, *, rgb: bool
-) -> tuple[int, int, tuple[Tensor | None, Tensor | None]]:
-    """Return the resampling of a layer around its leaky ReLU, which is computed on a finer grid.
+def layer_filters(signals: Sequence[SignalSpec], place: int, config: StyleGAN3Config) -> tuple[int, int, Filters]:
+    """Return the factors and filters with which a layer changes the grid before and after its leaky ReLU.
+
+    The leaky ReLU is computed on a fine grid: the layer up-samples from the input grid to the fine grid, and
+    down-samples from the fine grid to the output grid.
 
     Args:
-        before: the input signal.
-        after: the output signal.
+        signals: the output signals of all layers, that of the RGB layer last. Output and input signal of the first
+            layer are equal.
+        place: index of the layer in `signals`.
         config: the settings of the generator.
-        rgb: whether it is the RGB layer.
 
     Returns:
-        How many times finer that grid is than the input grid, and than the output grid; and the up-sampling filter
-        (taps,) and the down-sampling filter (taps,) or (taps, taps), each `None` if its grids are equally fine.
+        Three values. First, how many times finer the fine grid is than the input grid. Second, how many times finer it
+        is than the output grid. Third, a tuple of the filter for up-sampling, (taps,), and that for down-sampling,
+        (taps,) or (taps, taps). If a factor is 1, its filter is `None`.
     """
-    rate = max(before.sampling_rate, after.sampling_rate) * (1 if rgb else config.lrelu_upsampling)
+    before, after, size = signals[max(place - 1, 0)], signals[place], config.filter_size
+    finer = 1 if place == len(signals) - 1 else config.lrelu_upsampling
+    rate = max(before.sampling_rate, after.sampling_rate) * finer
     up, down = rate // before.sampling_rate, rate // after.sampling_rate
-    up_filter = down_filter = None
-    if up > 1:
-        up_filter = lowpass_filter(config.filter_size * up, before.cutoff, 2 * before.half_width, rate)
-    if down > 1:
-        radial = config.use_radial_filters and not after.critical
-        width = 2 * after.half_width
-        down_filter = lowpass_filter(config.filter_size * down, after.cutoff, width, rate, radial=radial)
+    radial = config.use_radial_filters and not after.critical
+    up_filter = lowpass_filter(size * up, before.cutoff, 2 * before.half_width, rate) if up > 1 else None
+    down_filter = lowpass_filter(size * down, after.cutoff, 2 * after.half_width, rate, radial) if down > 1 else None
     return up, down, (up_filter, down_filter)
 
 
 class SynthesisLayer(nn.Module):
-    """A modulated convolution and a bias, then a leaky ReLU on a finer grid between two low-pass filters.
+    """A convolution whose input channels are multiplied by styles, then a bias and a leaky ReLU.
 
-    The RGB layer has no filters, no leaky ReLU and no demodulation.
+    The leaky ReLU is computed on a finer grid, between two low-pass filters. The RGB layer, which makes the picture,
+    has no filters and no leaky ReLU, and its output is not scaled to unit variance.
 
     Args:
-        before: the input signal.
-        after: the output signal.
+        signals: the output signals of all layers, that of the RGB layer last.
+        place: index of the layer in `signals`.
         config: the settings of the generator.
-        rgb: whether it is the RGB layer.
-        clamp: limit of the activations, `None` for no limit.
     """
 
     magnitude_ema: Tensor
     up_filter: Tensor | None
     down_filter: Tensor | None
 
-    def __init__(
-        self,
-        before: SignalSpec,
-        after: SignalSpec,
-        config: StyleGAN3Config,
-        *,
-        rgb: bool = False,
-        clamp: float | None = None,
-    ) -> None:
+    def __init__(self, signals: Sequence[SignalSpec], place: int, config: StyleGAN3Config) -> None:
         super().__init__()
-        self.rgb = rgb
-        self.clamp = clamp
-        kernel = 1 if rgb else config.conv_kernel
+        before, after = signals[max(place - 1, 0)], signals[place]
+        self.rgb, self.clamp = place == len(signals) - 1, config.clamp_of(place)
+        kernel = 1 if self.rgb else config.conv_kernel
         self.affine = FullyConnected(config.w_dim, before.channels, bias=1.0)
         self.weight = nn.Parameter(torch.randn(after.channels, before.channels, kernel, kernel))
         self.bias = nn.Parameter(torch.zeros(after.channels))
-        self.modulation = Modulation(padding=kernel - 1, demodulate=not rgb)
+        self.modulation = Modulation(padding=kernel - 1, demodulate=not self.rgb)
         self.register_buffer("magnitude_ema", torch.ones(()))
-        self.up, self.down, filters = layer_filters(before, after, config, rgb=rgb)
+        self.up, self.down, filters = layer_filters(signals, place, config)
         up_taps, down_taps = (1 if taps is None else len(taps) for taps in filters)
         for name, taps in zip(("up_filter", "down_filter"), filters, strict=True):
             self.register_buffer(name, taps if taps is None else taps.to(self.weight.device))
@@ -390,10 +393,8 @@ class SynthesisLayer(nn.Module):
         low = (padding + self.up) // 2  # so that both grids have the same centre (appendix C.3)
         self.padding = (low, padding - low)
 
-    def forward(
-        self, x: Float[Tensor, "batch inputs size size"], w: Float[Tensor, "batch w_dim"]
-    ) -> Float[Tensor, "batch outputs new_size new_size"]:
-        """Return the output signal of the layer for the input signal x."""
+    def forward(self, x: Maps, w: Float[Tensor, "batch w_dim"]) -> Maps:
+        """Return the output of the layer for the feature maps x, with styles that are computed from w."""
         styles = self.affine(w)
         gain = self.magnitude_ema.rsqrt()  # scales the input to unit variance; the variance was measured in training
         if self.rgb:
@@ -410,7 +411,7 @@ class SynthesisLayer(nn.Module):
         return torch.cat([self._activate(part).to(x.dtype) for part in parts], 1)
 
     def _activate(self, x: Tensor) -> Tensor:
-        """Apply the leaky ReLU on a finer grid between two low-pass filters."""
+        """Return x after up-sampling to a finer grid, the leaky ReLU, and down-sampling to the output grid."""
         # A leaky ReLU commutes with a positive factor.
         x = upsample(x, self.up_filter, self.up, self.padding, ACTIVATION_GAIN)
         x = clamped(F.leaky_relu_(x, ACTIVATION_SLOPE), self.clamp)
@@ -418,49 +419,44 @@ class SynthesisLayer(nn.Module):
 
 
 class SynthesisNetwork(nn.Module):
-    """The network that maps w or W+ to the picture."""
+    """The network that maps w, or W+ (a w for each layer), to pictures."""
 
     def __init__(self, config: StyleGAN3Config) -> None:
         super().__init__()
         self.config = config
         signals = config.signals()
         self.input = FourierFeatures(signals[0], config.w_dim)
-        self.layers = nn.ModuleList(
-            SynthesisLayer(
-                signals[max(i - 1, 0)], signals[i], config, rgb=i == len(signals) - 1, clamp=config.clamp_of(i)
-            )
-            for i in range(len(signals))
-        )
+        self.layers = nn.ModuleList(SynthesisLayer(signals, place, config) for place in range(len(signals)))
 
     @property
     def affines(self) -> list[FullyConnected]:
-        """The layer from w to styles for each row of W+; the first one shifts and rotates the Fourier features."""
+        """The linear layers that take w, one for each row of W+.
+
+        The first computes rotation and shift of the Fourier features, all others compute styles.
+        """
         return [self.input.affine, *(cast(SynthesisLayer, layer).affine for layer in self.layers)]
 
     def forward(self, ws: Tensor, transform: Tensor | None = None, dtype: torch.dtype | None = None) -> Tensor:
-        """Map ws (batch, w_dim) or (batch, num_ws, w_dim) to (batch, image_channels, resolution, resolution).
+        """Map latents to pictures, (batch, image_channels, resolution, resolution), in the dtype of the parameters.
 
-        `transform` is (3, 3) or (batch, 3, 3), by default the one stored in the model. Feature maps are in `dtype`, by
-        default that of the parameters; the picture is in the dtype of the parameters.
+        Args:
+            ws: w (batch, w_dim), or W+ (batch, num_ws, w_dim) with a w for each layer.
+            transform: matrix that rotates and shifts the picture, (3, 3) or (batch, 3, 3); `placement` makes such a
+                matrix. By default it is the matrix stored with the weights.
+            dtype: precision of the feature maps, by default that of the parameters.
 
         Raises:
-            ArgumentError: ws or transform has another shape.
+            ArgumentError: `ws` or `transform` has another shape.
         """
         ws = style_rows(ws, self.config.num_ws, self.config.w_dim)
         if transform is not None and tuple(transform.shape) not in ((3, 3), (len(ws), 3, 3)):
             raise ArgumentError(f"transform must be (3, 3) or ({len(ws)}, 3, 3), not {tuple(transform.shape)}")
         ws = ws.to(self.input.weight.dtype)
-        dtype = dtype or ws.dtype
-        if not len(ws) or not drawn_alone(ws, *self.parameters()):
-            return self._draw(ws, transform, dtype)
-        transforms = [transform] * len(ws) if transform is None or transform.ndim == 2 else transform
-        images = [self._draw(one, moved, dtype) for one, moved in zip(ws.split(1), transforms, strict=True)]
-        return torch.cat(images)
+        placements = (self.input.transform if transform is None else transform).expand(len(ws), 3, 3)
+        return one_by_one(self, lambda ws, moved: self._draw(ws, moved, dtype or ws.dtype), ws, placements)
 
-    def _draw(
-        self, ws: Float[Tensor, "batch num_ws w_dim"], transform: Tensor | None, dtype: torch.dtype
-    ) -> Float[Tensor, "batch channels side side"]:
-        x = self.input(ws[:, 0], transform).to(dtype).contiguous(memory_format=torch.channels_last)
+    def _draw(self, ws: Float[Tensor, "batch num_ws w_dim"], placements: Tensor, dtype: torch.dtype) -> Maps:
+        x = self.input(ws[:, 0], placements).to(dtype).contiguous(memory_format=torch.channels_last)
         for i, layer in enumerate(self.layers):
             x = layer(x, ws[:, i + 1])
         image: Tensor = x.to(ws.dtype) * self.config.output_scale
@@ -468,53 +464,46 @@ class SynthesisNetwork(nn.Module):
 
 
 class StyleGAN3(StyleGAN):
-    """The StyleGAN3 generator: mapping and synthesis networks."""
+    """The StyleGAN3 generator: a mapping network from z to w, and a synthesis network from w to pictures."""
 
     def __init__(self, config: StyleGAN3Config) -> None:
         super().__init__(config)
         self.synthesis = SynthesisNetwork(config)
 
     def synthesize(self, w: Tensor, transform: Tensor | None = None, dtype: torch.dtype | None = None) -> Tensor:
-        """Map w (batch, w_dim) or W+ (batch, num_ws, w_dim) to pictures, about [-1, 1], (batch, channels, side, side).
+        """Map latents to pictures in about [-1, 1], (batch, channels, side, side).
 
-        Pictures with a fourth channel, the opacity, are drawn over white; `synthesis` returns all four channels.
+        Pictures with a fourth channel, the opacity, are drawn over a white background and have three channels. The
+        network `synthesis` returns all four.
 
         Args:
-            w: the output of `encode`, or W+ with a row for each layer.
-            transform: matrices from `placement`, (3, 3) or (batch, 3, 3); by default the one stored in the model, as a
-                rule the identity.
+            w: the output of `encode`, (batch, w_dim), or W+ with a w for each layer, (batch, num_ws, w_dim).
+            transform: matrix that rotates and shifts the picture, (3, 3), or a matrix for each picture, (batch, 3, 3);
+                `placement` makes such a matrix. By default it is the matrix stored with the weights, as a rule the
+                identity, which changes nothing.
             dtype: precision of the feature maps, by default that of the parameters.
 
         Raises:
-            ArgumentError: w or transform has another shape.
+            ArgumentError: w or `transform` has another shape.
         """
         return over_white(self.synthesis(w, transform, dtype))
 
 
 def placement(rotation: float = 0.0, translation: tuple[float, float] = (0.0, 0.0)) -> Tensor:
-    """Return a matrix (3, 3) for `StyleGAN3.synthesize` that rotates the picture, then shifts it.
+    """Return a matrix (3, 3) for the argument `transform` of `StyleGAN3.synthesize`; it rotates, then shifts a picture.
 
-    The matrix maps a point of the transformed picture to its place in the original.
+    The matrix maps a point of the changed picture to the same point of the original picture, so it is the inverse of
+    the movement.
 
     Args:
         rotation: angle in radians, clockwise.
-        translation: shift to the right and down, as fractions of the side of the picture.
+        translation: shift to the right, and shift down, as fractions of the side of the picture.
     """
     cosine, sine = math.cos(rotation), math.sin(rotation)
     right, down = translation
-    return torch.tensor(
-        [
-            [cosine, sine, -cosine * right - sine * down],
-            [-sine, cosine, sine * right - cosine * down],
-            [0.0, 0.0, 1.0],
-        ]
-    )
+    first = [cosine, sine, -cosine * right - sine * down]
+    second = [-sine, cosine, sine * right - cosine * down]
+    return torch.tensor([first, second, [0.0, 0.0, 1.0]])
 
 
-FAMILY = Family(
-    "stylegan3",
-    StyleGAN3,
-    StyleGAN3Config,
-    "energyql.generators.checkpoints.stylegan3",
-    "StyleGAN3",
-)
+FAMILY = Family("stylegan3", StyleGAN3, StyleGAN3Config, "energyql.generators.checkpoints.stylegan3", "StyleGAN3")

@@ -1,4 +1,7 @@
-"""StyleGAN-XL: a StyleGAN3 with features of classes, whose resolution grows by heads, groups of further layers.
+"""The generator StyleGAN-XL: a StyleGAN3 whose mapping network takes features of the class, and that grows in steps.
+
+First a network of low resolution, the stem, is trained. Then groups of layers, the heads, are added one after another,
+each for a higher resolution. Heads in this module are never the classifiers of attributes.
 
 Sauer, Schwarz and Geiger, "StyleGAN-XL: Scaling StyleGAN to Large Diverse Datasets", SIGGRAPH 2022 (arXiv 2202.00273).
 """
@@ -7,44 +10,53 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from energyql.errors import ModelError
 from energyql.generators.base import Family
-from energyql.generators.mapping import FullyConnected, MappingNetwork, random_weights
+from energyql.generators.mapping import (
+    COUNTS,
+    FullyConnected,
+    MappingNetwork,
+    check_lists,
+    check_whole,
+    random_weights,
+)
 from energyql.generators.stylegan3 import SignalSpec, StyleGAN3, StyleGAN3Config
 from energyql.numerics.shapes import Float
 
+Spec = TypeVar("Spec")
 UP_FACTORS = (2, 4, 8, 16)
 """Factors by which a head may raise the resolution."""
 LEAST_HEAD = 3
-"""Fewest layers of a head."""
+"""Least number of layers of a head, without the RGB layer."""
 MOST_HEAD = 64
-"""Most layers of a head."""
+"""Largest number of layers of a head, without the RGB layer."""
 _HEAD_STEPS = 2
-"""Number of layers at the end of a head that have the same cutoff."""
+"""Number of layers at the end of a head, without the RGB layer, that have the largest cutoff."""
 _HEAD_CLAMP = 256.0
-"""Limit of the activations in heads."""
+"""Limit of the absolute values of activations in heads."""
 
 
 @dataclasses.dataclass(frozen=True)
 class StyleGANXLConfig(StyleGAN3Config):
-    """Architecture of a StyleGAN-XL: a stem of low resolution, then heads for higher resolutions.
+    """Settings of a StyleGAN-XL: a stem of low resolution, then heads, groups of layers for higher resolutions.
 
-    A head replaces the last layers of the part before it: the critically sampled layers and the RGB layer.
+    A head replaces the last layers of the network before it: `num_critical` layers and the RGB layer.
 
     Args:
-        class_features: size of the features of a class; 0 without classes.
-        head_layers: number of layers of each head, without the RGB layer; empty for a stem.
-        up_factors: factor by which each head raises the resolution, 2, 4, 8 or 16.
+        class_features: count of the numbers that describe a class; 0 without classes.
+        head_layers: number of layers of each head, without the RGB layer; empty for a stem without heads.
+        up_factors: for each head the factor by which it raises the resolution, 2, 4, 8 or 16.
 
-    `resolution` is that of the last head; `num_layers` is the depth of the stem. The other settings are those of
-    `StyleGAN3Config`; `conv_clamp` is the limit in the stem, and the limit in heads is 256.
+    The other settings are those of `StyleGAN3Config`. `resolution` is the side of the final pictures. `num_layers` and
+    `conv_clamp` are the number of layers and the limit of activations of the stem. The limit in heads is always 256.
 
     Raises:
-        ModelError: a number is out of its range, or the parts do not fit together.
+        ModelError: a number is out of its range, or stem and heads do not fit together.
     """
 
     class_features: int = 0
@@ -52,14 +64,10 @@ class StyleGANXLConfig(StyleGAN3Config):
     up_factors: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        self._check_integers(class_features=(0, 1 << 16))
+        check_whole(self, class_features=COUNTS)
         if (self.c_dim == 0) != (self.class_features == 0):
             raise ModelError("c_dim and class_features must both be 0, or neither")
-        for name, allowed in (("head_layers", range(LEAST_HEAD, MOST_HEAD + 1)), ("up_factors", UP_FACTORS)):
-            numbers = getattr(self, name)
-            if not isinstance(numbers, tuple) or not all(type(n) is int and n in allowed for n in numbers):
-                least, most = min(allowed), max(allowed)
-                raise ModelError(f"{name} must be a list of whole numbers from {least} to {most}, not {numbers!r}")
+        check_lists(self, head_layers=range(LEAST_HEAD, MOST_HEAD + 1), up_factors=UP_FACTORS)
         if len(self.head_layers) != len(self.up_factors):
             raise ModelError("head_layers and up_factors must have one number for each head")
         super().__post_init__()
@@ -70,21 +78,16 @@ class StyleGANXLConfig(StyleGAN3Config):
 
     @property
     def stem_resolution(self) -> int:
-        """Side of the pictures before the first head."""
+        """Side in pixels of the pictures that the stem draws without any head."""
         return self.resolution // math.prod(self.up_factors)
 
-    @property
-    def num_ws(self) -> int:
-        """Number of W+ rows: the Fourier features, the layers, the last RGB layer."""
-        return len(self.signals()) + 1
-
     def clamp_of(self, layer: int) -> float | None:
-        """Return the limit of the activations of the layer with this index, `None` for no limit."""
+        """Return the limit of absolute values of activations in layer number `layer`, from 0; `None` for no limit."""
         in_stem = not self.head_layers or layer < self.num_layers - self.num_critical
         return self.conv_clamp if in_stem else _HEAD_CLAMP
 
     def signals(self) -> list[SignalSpec]:
-        """Return the output signal of each layer, the RGB layer last."""
+        """Return the output signals of all layers in order, that of the RGB layer last."""
         steps, resolution = self.num_layers - self.num_critical, self.stem_resolution
         specs = self._progression(self.first_cutoff, self.first_stopband, resolution, self.num_layers, steps)
         for layers, factor in zip(self.head_layers, self.up_factors, strict=True):
@@ -93,17 +96,21 @@ class StyleGANXLConfig(StyleGAN3Config):
             specs += self.head(specs[-1], layers, resolution)
         return specs
 
-    def below_head(self, specs: list[SignalSpec]) -> list[SignalSpec]:
-        """Return the signals of the layers that a head does not replace: all but critical ones and the RGB layer."""
+    def below_head(self, specs: list[Spec]) -> list[Spec]:
+        """Return `specs` without its last `num_critical` + 1 entries.
+
+        `specs` has an entry for each layer of a network, that of the RGB layer last. A head that is added to the
+        network replaces the layers whose entries are missing in the result.
+        """
         return specs[: -self.num_critical - 1]
 
     def head(self, last: SignalSpec, layers: int, resolution: int) -> list[SignalSpec]:
-        """Return the signals of a head, the RGB layer last.
+        """Return the output signals of all layers of a head in order, that of the RGB layer last.
 
         Args:
-            last: signal of the layer below the head; the first layer of the head has the same.
+            last: output signal of the layer before the head; the first layer of the head has the same output signal.
             layers: number of layers of the head, without the RGB layer.
-            resolution: side of the pictures after the head.
+            resolution: side of the pictures that the network draws with this head as the last one.
         """
         stopband = last.half_width + last.cutoff
         specs = self._progression(last.cutoff, stopband, resolution, layers, layers - _HEAD_STEPS)
@@ -111,7 +118,10 @@ class StyleGANXLConfig(StyleGAN3Config):
 
 
 class ClassMapping(MappingNetwork):
-    """A mapping network that embeds the features of a class, and has a mean of w for each class."""
+    """The mapping network of StyleGAN-XL: it embeds features of the class in place of the one-hot label.
+
+    The features of a class are numbers stored with the weights. There is a mean of w for each class.
+    """
 
     config: StyleGANXLConfig
 
@@ -123,30 +133,25 @@ class ClassMapping(MappingNetwork):
             self.register_buffer("w_avg", torch.zeros(config.c_dim, config.w_dim))
 
     def embedding(self, label: Tensor) -> Float[Tensor, "count z_dim"]:
-        """Return the embeddings of labels (count, c_dim) before their normalisation."""
-        embeddings: Tensor = self.embed(label @ self.class_features)
-        return embeddings
+        """Return the embeddings of labels (count, c_dim), before each row is scaled to a mean square of 1."""
+        return super().embedding(label @ self.class_features)
 
     def mean(self, label: Tensor | None) -> Float[Tensor, "*count w_dim"]:
-        """Return the mean of w for each label, (count, w_dim), or (w_dim,) without a label.
+        """Return the mean of w for labels (count, c_dim), as (count, w_dim): the mean of the class of each label.
 
-        For a label that is not one-hot it is the sum of the means of the classes, weighted by the label.
+        For a label that is not one-hot it is the sum of the means of all classes, weighted by the label. Without
+        classes `label` is `None`, and the result is (w_dim,).
         """
         return self.w_avg if label is None else label @ self.w_avg
 
 
 class StyleGANXL(StyleGAN3):
-    """The StyleGAN-XL generator: mapping and synthesis networks."""
+    """The StyleGAN-XL generator: a mapping network from z to w, and a synthesis network from w to pictures."""
 
     def __init__(self, config: StyleGANXLConfig) -> None:
         super().__init__(config)
         self.mapping = ClassMapping(config)
 
 
-FAMILY = Family(
-    "stylegan-xl",
-    StyleGANXL,
-    StyleGANXLConfig,
-    "energyql.generators.checkpoints.stylegan_xl",
-    "StyleGAN-XL",
-)
+READERS = "energyql.generators.checkpoints.stylegan_xl"
+FAMILY = Family("stylegan-xl", StyleGANXL, StyleGANXLConfig, READERS, "StyleGAN-XL")

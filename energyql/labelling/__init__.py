@@ -1,1 +1,1 @@
-"""From a generator without attributes to labels of its pictures: drawing, choosing and labelling them."""
+"""Labels by people for the pictures of a generator: drawing the pictures, choosing some of them, labelling them."""

@@ -1,8 +1,7 @@
-"""The page on which a person labels pictures: one after the other, by keyboard, with the table written after each."""
+"""The web page on which a person labels pictures by keyboard, one at a time. Labels are written after each picture."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,14 +16,13 @@ from energyql.errors import DataError
 from energyql.kinds import KINDS, Kind
 from energyql.labelling.sheet import Cells, LabelSheet
 from energyql.studio.guard import Access, Bodies
-from energyql.studio.serving import Listening, serve_app
-from energyql.studio.web import guarded_app
+from energyql.studio.web import guarded_app, serve_app
 
 STATIC = Path(__file__).parent / "static"
 BODY = 64 * 1024
-"""Largest request, in bytes."""
+"""Largest size of the body of a request, in bytes."""
 AHEAD = 3
-"""Pictures that the page loads in advance."""
+"""Number of pictures to label next that a response names, so that the page loads them in advance."""
 DESCRIPTION = """Labels of the pictures of a folder.
 
 `GET /api/state` returns what is left to label, `POST /api/labels` writes the labels of one picture, and
@@ -43,7 +41,7 @@ class AttributeField(BaseModel):
 
 
 class State(BaseModel):
-    """What is labelled, and what is next."""
+    """What is labelled (attributes and number of pictures), and which pictures are next."""
 
     table: str = Field(description="The CSV file with the labels.")
     attributes: list[AttributeField]
@@ -66,27 +64,22 @@ def create_app(sheet: LabelSheet, access: Access | None = None) -> FastAPI:
     """Return the web application that labels the pictures of a table.
 
     Args:
-        sheet: the table. It is read anew for each request, so that it may be edited meanwhile.
-        access: who may use it; by default this machine.
+        sheet: the table. Its file is read for each request, so that a user may edit the file while the page is open.
+        access: who may use the application; by default only visitors on this machine.
 
     Raises:
-        DataError: the folder holds none of its pictures.
+        DataError: the folder of the table has no pictures yet.
     """
     pictures = [index for index in sheet.folder.indices if sheet.folder.file(index).is_file()]
     if not pictures:
-        hint = "draw some with energyql sample; the same command goes on where one was interrupted"
-        raise DataError(f"{sheet.folder.path} has no pictures yet", hint=hint)
+        raise DataError(f"{sheet.folder.path} has no pictures yet", hint="draw some with energyql sample")
     attributes = [
         AttributeField(
-            name=name,
-            kind=spec.kind,
-            values=list(spec.values),
-            low=spec.low,
-            high=spec.high,
+            name=spec.name, kind=spec.kind, values=list(spec.values), low=spec.low, high=spec.high,
             answers=KINDS[spec.kind].answers(spec),
         )
-        for name, spec in sheet.attributes.items()
-    ]
+        for spec in sheet.attributes.values()
+    ]  # fmt: skip
 
     def state(rows: dict[int, Cells]) -> State:
         left = [index for index in pictures if index not in rows]
@@ -95,29 +88,28 @@ def create_app(sheet: LabelSheet, access: Access | None = None) -> FastAPI:
             next=left[:AHEAD], last=next(reversed(rows), None),
         )  # fmt: skip
 
-    page = STATIC / "label.html"
-    app = guarded_app("energyql label", DESCRIPTION, page, access=access or Access(), bodies=Bodies(BODY))
+    app = guarded_app("energyql label", DESCRIPTION, STATIC / "label.html", access, Bodies(BODY))
     app.mount("/label", StaticFiles(directory=STATIC))
 
     # Each handler runs on the event loop to its end, so two decisions never write at the same time.
     @app.get("/api/state")
     async def look() -> State:
-        """Return what is labelled, and what is next."""
+        """Return the attributes to label, how many pictures are labelled, and which pictures are next."""
         return state(sheet.rows())
 
     @app.post("/api/labels")
     async def decide(request: Labels) -> State:
-        """Write the labels of a picture."""
+        """Write the labels of a picture to the table, in place of earlier ones."""
         return state(sheet.decide(request.index, request.labels))
 
     @app.delete("/api/labels/{index}")
     async def undo(index: int) -> State:
-        """Take back the labels of a picture, which is then the next one."""
+        """Remove the labels of a picture from the table, so that it is to be labelled again."""
         return state(sheet.undo(index))
 
     @app.get("/api/pictures/{index}.png")
     async def picture(index: int) -> FileResponse:
-        """Return a picture."""
+        """Return a picture as PNG."""
         if index not in pictures:
             raise HTTPException(404, f"there is no picture {index}")
         return FileResponse(sheet.folder.file(index))
@@ -125,15 +117,11 @@ def create_app(sheet: LabelSheet, access: Access | None = None) -> FastAPI:
     return app
 
 
-def serve(
-    sheet: LabelSheet,
-    *,
-    host: str,
-    port: int,
-    allowed: Sequence[str],
-    ready: Callable[[Listening], Any],
-    token: str | None = None,
-) -> None:
-    """Serve the page until it is interrupted; the arguments are those of `energyql.studio.serving.serve`."""
-    make = partial(create_app, sheet)
-    serve_app(make, host=host, port=port, allowed=allowed, ready=ready, token=token)
+def serve(sheet: LabelSheet, **options: Any) -> None:
+    """Serve the page for labels until the process is interrupted.
+
+    Args:
+        sheet: the table of labels.
+        options: keyword arguments of `energyql.studio.web.serve_app`, such as host, port and token.
+    """
+    serve_app(partial(create_app, sheet), **options)

@@ -1,31 +1,33 @@
-"""A folder of pictures to label, with a record of how they were drawn: `pictures.json`."""
+"""A folder of pictures to label. Its file `pictures.json` records how the pictures were drawn and chosen."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from energyql import __version__
 from energyql.errors import DataError, ModelError
 from energyql.files import read_json, write_json
 from energyql.pipeline.result_folder import LABELLING
 from energyql.training.labels import POOL_START, RANDOM, UNSURE, Drawn
-from energyql.version import __version__
 
 RECORD = LABELLING
 LABELS = "labels.csv"
-"""The table of labels, unless another one is named."""
+"""Default name of the table of labels in a folder of pictures."""
 MOST_NUMBER = 1 << 62
 
 
 @dataclass(frozen=True)
 class PictureFolder:
-    """Pictures of one generator, seed and truncation.
+    """A folder of pictures of one generator, seed, truncation and class label.
+
+    Picture number i is drawn from prior sample i of the seed, its i-th random latent.
 
     Attributes:
         path: the folder.
-        drawn: how its pictures were drawn.
-        random: number of random pictures, 0 to `random - 1`.
-        unsure: numbers of the pictures that were chosen by heads.
+        drawn: how the pictures were drawn: seed, truncation, generator and class label.
+        random: number of random pictures, which have the numbers 0 to `random - 1`.
+        unsure: numbers of the pictures that were chosen because predictions for them were uncertain.
     """
 
     path: Path
@@ -35,26 +37,25 @@ class PictureFolder:
 
     @classmethod
     def read(cls, path: Path) -> PictureFolder:
-        """Read the record of a folder.
+        """Return the folder of pictures at `path`, as its file `pictures.json` describes it.
 
         Raises:
-            DataError: there is none, or it is damaged.
+            DataError: the file is missing or damaged.
         """
+        record = path / RECORD
         try:
-            data = read_json(path / RECORD)
+            data = read_json(record)
             random, unsure = data["random"], tuple(data["unsure"])
             if not all(type(number) is int and 0 <= number < MOST_NUMBER for number in (random, *unsure)):
                 raise ValueError("its numbers of pictures are none")
             if random > POOL_START:
                 raise ValueError(f"it says that {random} pictures are random, more than there can be")
-            return cls(path, Drawn.parse(str(data["drawn"]), str(path / RECORD)), random, unsure)
+            return cls(path, Drawn.parse(str(data["drawn"]), str(record)), random, unsure)
         except (KeyError, TypeError, ValueError) as error:
-            raise DataError(f"{path / RECORD} is damaged: {error}", hint="draw the pictures again") from error
+            raise DataError(f"{record} is damaged: {error}", hint="draw the pictures again") from error
         except ModelError as error:
-            raise DataError(
-                f"{path} is not a folder of pictures to label: {error.message}",
-                hint=f"energyql sample MODEL --out {path} draws some",
-            ) from error
+            message = f"{path} is not a folder of pictures to label: {error.message}"
+            raise DataError(message, hint=f"energyql sample MODEL --out {path} draws some") from error
 
     @property
     def indices(self) -> list[int]:
@@ -62,15 +63,20 @@ class PictureFolder:
         return [*range(self.random), *self.unsure]
 
     def chosen(self, index: int) -> str:
-        """Return how a picture was chosen: "random" or "unsure"."""
+        """Return how the picture with number `index` was chosen: "random" or "unsure"."""
         return RANDOM if index < self.random else UNSURE
 
     def file(self, index: int) -> Path:
-        """Return the path of a picture."""
+        """Return the file name of the picture with number `index`, such as `folder/0000012.png`."""
         return self.path / f"{index:07d}.png"
 
     def having(self, random: int, unsure: tuple[int, ...]) -> PictureFolder:
-        """Write the record of more pictures, and return the folder with them."""
+        """Write to `pictures.json` that the folder has more pictures, and return the folder with the new values.
+
+        Args:
+            random: number of random pictures.
+            unsure: numbers of the pictures that were chosen because predictions for them were uncertain.
+        """
         grown = replace(self, random=random, unsure=unsure)
         record = {"energyql": __version__, "drawn": str(self.drawn), "random": random, "unsure": list(unsure)}
         write_json(self.path / RECORD, record)

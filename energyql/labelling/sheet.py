@@ -1,9 +1,13 @@
-"""The table of labels that people make, by decisions or by sorting pictures into folders; it is written whole."""
+"""The table of labels that people make on a web page, or by sorting pictures into sub-folders.
+
+The table is a CSV file. Each change writes a new file in place of the old one, so that no file is half written.
+"""
 
 from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,19 +30,17 @@ from energyql.training.tables import read_columns
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 Cells = dict[str, str]
-"""Attribute -> text of its label; "" where a person could not decide."""
-NEGATIONS = ("no-", "not-")
-"""Beginnings of the names of sub-folders whose pictures lack the attribute."""
+"""Labels of one picture: attribute -> its label as text; "" where a person could not decide."""
 
 
 @dataclass(frozen=True)
 class LabelSheet:
-    """Labels of the pictures of a folder, in a CSV file, which is read anew by every call.
+    """Labels of the pictures of a folder, in a CSV file. Every method reads the file again.
 
     Attributes:
         path: the CSV file.
         folder: the pictures.
-        attributes: what is labelled.
+        attributes: the attributes that are labelled, each a column of the file.
     """
 
     path: Path
@@ -47,68 +49,68 @@ class LabelSheet:
 
     @classmethod
     def open(cls, path: Path, folder: PictureFolder, attributes: str | None) -> LabelSheet:
-        """Open a table, or begin one that is written with the first decision.
+        """Open the table in a file, or begin a new table if there is no file.
+
+        The file of a new table is written with the first labels.
 
         Args:
             path: the CSV file.
             folder: the pictures.
-            attributes: such as "glasses, hair=black|brown, age=0..1"; `None` for those of the table.
+            attributes: the attributes to label, as a text such as "glasses, hair=black|brown, age=0..1"; `None` for
+                those of the table in the file.
 
         Raises:
-            ArgumentError: there is no table and no attributes are given.
-            DataError: the table is about other pictures or other attributes.
+            ArgumentError: there is no file, and `attributes` is `None`.
+            DataError: the table is damaged, or is about other pictures or other attributes.
             VocabularyError: the text does not describe attributes.
         """
-        given = None if attributes is None else parse_attributes(attributes)
+        vocabulary = None if attributes is None else parse_attributes(attributes)
         if not path.exists():
-            if given is None:
-                raise ArgumentError(
-                    f"there is no {path} yet, so the attributes must be named",
-                    hint='give --attributes "glasses, hair=black|brown|blond, age=0..1"',
-                )
-            return cls(path, folder, given)
+            if vocabulary is None:
+                message = f"there is no {path} yet, so the attributes must be named"
+                raise ArgumentError(message, hint='give --attributes "glasses, hair=black|brown|blond, age=0..1"')
+            return cls(path, folder, vocabulary)
         table = read_label_table(path)
         if table.drawn != folder.drawn or table.vocabulary is None:
-            raise DataError(
-                f"{path} is about other pictures: {table.drawn or 'it does not say which'}, not {folder.drawn}",
-                hint="name another table with --out",
-            )
-        if given is not None and list(given.values()) != list(table.vocabulary.values()):
-            raise DataError(
-                f"{path} has the attributes {', '.join(map(attribute_text, table.vocabulary.values()))}",
-                hint="leave out --attributes to continue it, or name another table with --out",
-            )
+            source = table.drawn or "it does not say which"
+            message = f"{path} is about other pictures: {source}, not {folder.drawn}"
+            raise DataError(message, hint="name another table with --out")
+        if vocabulary is not None and list(vocabulary.values()) != list(table.vocabulary.values()):
+            message = f"{path} has the attributes {', '.join(map(attribute_text, table.vocabulary.values()))}"
+            raise DataError(message, hint="leave out --attributes to continue it, or name another table with --out")
         return cls(path, folder, table.vocabulary)
 
     def rows(self) -> dict[int, Cells]:
-        """Return the labels by number of picture, in the order in which they were given.
+        """Return the labels in the file, in the order of its rows: number of a picture -> labels of the picture.
+
+        The picture that was labelled last is the last row. The result is empty if there is no file yet.
 
         Raises:
-            DataError: the table has been damaged.
+            DataError: somebody has changed the file: its attributes differ, or a row has no number of a picture.
         """
         if not self.path.exists():
             return {}
         columns = read_columns(self.path)
         numbers = [read_whole(cell) for cell in columns.pop(INDEX, [""])]
-        names = {parse_attribute(name).name: name for name in columns if name not in (CHOSEN, DRAWN)}
-        if None in numbers or list(names) != list(self.attributes):
+        labels = {parse_attribute(name).name: cells for name, cells in columns.items() if name not in (CHOSEN, DRAWN)}
+        if None in numbers or list(labels) != list(self.attributes):
             raise DataError(f"{self.path} has other columns or rows than before", hint="start energyql label again")
-        lines = zip(*(columns[names[name]] for name in self.attributes), strict=True)
-        cells = [dict(zip(self.attributes, line, strict=True)) for line in lines]
-        return {number: row for number, row in zip(numbers, cells, strict=True) if number is not None}
+        lines = zip(numbers, *labels.values(), strict=True)
+        return {number: dict(zip(labels, cells, strict=True)) for number, *cells in lines}
 
     def decide(self, index: int, cells: Mapping[str, Any]) -> dict[int, Cells]:
-        """Write the labels of a picture; the rest of the table stays.
+        """Write the labels of one picture to the file, in place of earlier labels of this picture.
 
         Args:
             index: number of the picture.
-            cells: attribute -> label; those that are left out stay empty.
+            cells: attribute -> label; an attribute that is left out gets an empty label.
 
         Returns:
-            All rows, this one last.
+            Number of a picture -> labels of the picture, for all labelled pictures; the picture `index` is the last.
 
         Raises:
-            DataError: there is no such picture, attribute or label.
+            DataError: there is no picture with this number, there is no such attribute, or a label is no value of its
+                attribute; or the file is damaged.
         """
         if index not in self.folder.indices:
             raise DataError(f"{self.folder.path} has no picture {index}")
@@ -120,17 +122,29 @@ class LabelSheet:
         return self._write(rows | {index: checked})
 
     def undo(self, index: int) -> dict[int, Cells]:
-        """Remove the labels of a picture, and return the other rows."""
-        rows = self.rows()
-        rows.pop(index, None)
-        return self._write(rows)
+        """Remove the labels of the picture with number `index` from the file.
 
-    def update(self, found: Mapping[int, Mapping[str, Any]]) -> dict[int, Cells]:
-        """Write labels of many pictures at once; other labels that they have stay."""
+        The result has the labels of the other pictures: number of a picture -> labels of the picture.
+        """
+        return self._write({number: cells for number, cells in self.rows().items() if number != index})
+
+    def update(self, labels: Mapping[int, Mapping[str, Any]]) -> dict[int, Cells]:
+        """Write labels of several pictures to the file at once.
+
+        Args:
+            labels: number of a picture -> attribute -> new label. A label that the table already has stays if its
+                attribute is left out here.
+
+        Returns:
+            Number of a picture -> labels of the picture, for all labelled pictures.
+
+        Raises:
+            DataError: a label is no value of its attribute, or the file is damaged.
+        """
         rows = self.rows()
-        for index, cells in found.items():
-            known = rows.get(index, dict.fromkeys(self.attributes, ""))
-            rows[index] = known | {name: _cell(self.attributes[name], cell) for name, cell in cells.items()}
+        for index, cells in labels.items():
+            rows.setdefault(index, dict.fromkeys(self.attributes, ""))
+            rows[index] |= {name: _cell(self.attributes[name], cell) for name, cell in cells.items()}
         return self._write(rows)
 
     def _write(self, rows: dict[int, Cells]) -> dict[int, Cells]:
@@ -145,10 +159,10 @@ class LabelSheet:
 
 
 def _cell(spec: AttributeSpec, cell: Any) -> str:
-    """Return a label as text.
+    """Return a label of the attribute `spec` as the text of a table cell, such as "yes" for true; "" if it is missing.
 
     Raises:
-        DataError: it is no value of the attribute.
+        DataError: the label is no value of the attribute.
     """
     if is_missing(cell):
         return ""
@@ -159,81 +173,78 @@ def _cell(spec: AttributeSpec, cell: Any) -> str:
 
 
 def labels_from_folders(folder: PictureFolder, table: Path) -> LabelSheet:
-    """Write a table of labels from the sub-folders of a folder of pictures.
+    """Write a table of labels from the sub-folders into which a person has sorted pictures.
 
-    `glasses/` and `no-glasses/` (or `not-glasses/`) make a yes/no attribute, and `hair=black/`, `hair=brown/` a
-    categorical one. A picture may be in sub-folders of several attributes, and keeps its file name, which begins with
-    its number. The labels are added to those that the table has.
+    Sub-folders `glasses` and `no-glasses` (or `not-glasses`) make a yes/no attribute. Sub-folders `hair=black` and
+    `hair=brown` make a categorical attribute. Copies of a picture may be in sub-folders of several attributes. They
+    keep the file name, which begins with the number of the picture. The labels are added to the labels that the table
+    already has.
 
     Args:
-        folder: the pictures, as `sample_pictures` drew them.
-        table: the CSV file.
+        folder: the folder of the pictures, which contains the sub-folders.
+        table: the CSV file to write; it need not exist.
 
     Returns:
-        The table.
+        The table with all labels.
 
     Raises:
-        DataError: there are no such sub-folders or no pictures in them, a picture is in two sub-folders of one
-            attribute, or the table is about other pictures or attributes.
+        DataError: one of these: there are no sub-folders, or no pictures in them; an attribute has only one sub-folder;
+            a picture is in two sub-folders of one attribute; a file is no picture of `folder`; the table is about other
+            pictures or attributes.
+        VocabularyError: the name of a sub-folder describes no attribute.
     """
     places = {path.name: path for path in sorted(folder.path.iterdir()) if path.is_dir() and path.name[0] != "."}
-    specs, values = _attributes(places, folder.path)
-    found: dict[int, dict[str, str]] = {}
-    known = set(folder.indices)
-    for place, (name, value) in values.items():
+    meanings, indices, labels = {place: _meaning(place) for place in places}, set(folder.indices), dict[int, Cells]()
+    attributes = ",".join(_attribute_texts(meanings, folder.path))
+    for place, (name, value) in meanings.items():
         for file in sorted(places[place].iterdir()):
             if file.suffix.lower() not in PICTURE_SUFFIXES:
                 continue
-            index = _number(file)
-            if index not in known:
-                raise DataError(
-                    f"{file} is not a picture of {folder.path}",
-                    hint="sort the pictures that energyql sample drew, and keep their file names",
-                )
-            cells = found.setdefault(index, {})
-            if cells.setdefault(name, value) != value:
+            index = read_whole(file.stem.split(" ")[0])  # of a copy such as "5 (1).png" as well
+            if index not in indices:
+                hint = "sort the pictures that energyql sample drew, and keep their file names"
+                raise DataError(f"{file} is not a picture of {folder.path}", hint=hint)
+            if labels.setdefault(index, {}).setdefault(name, value) != value:
                 raise DataError(f"picture {index} is in two sub-folders of {name!r}", hint="keep one of its copies")
-    if not found:
-        raise DataError(
-            f"the sub-folders {', '.join(values)} of {folder.path} hold no pictures",
-            hint="move pictures into them, and keep the names of the files",
-        )
-    sheet = LabelSheet.open(table, folder, ",".join(map(attribute_text, specs)))
-    sheet.update(found)
+    if not labels:
+        message = f"the sub-folders {', '.join(meanings)} of {folder.path} hold no pictures"
+        raise DataError(message, hint="move pictures into them, and keep the names of the files")
+    sheet = LabelSheet.open(table, folder, attributes)
+    sheet.update(labels)
     return sheet
 
 
-def _attributes(places: dict[str, Path], folder: Path) -> tuple[list[AttributeSpec], dict[str, tuple[str, str]]]:
-    """Return the attributes that names of sub-folders describe, and the attribute and label of each sub-folder."""
-    values = {place: _meaning(place) for place in places}
-    specs = []
-    for name in dict.fromkeys(name for name, _ in values.values()):
-        labels = {value for other, value in values.values() if other == name}
-        if labels == {"yes", "no"}:
-            specs.append(AttributeSpec(name, "yes/no"))
-        elif len(labels) > 1:
-            specs.append(AttributeSpec(name, "categorical", values=tuple(sorted(labels))))
-        else:
-            raise DataError(
-                f"{folder} has only one sub-folder of {name!r}, so there is nothing to tell apart",
-                hint="sort pictures into 'glasses' and 'no-glasses', or into 'hair=black', 'hair=brown' and so on",
-            )
-    if not specs:
-        raise DataError(
-            f"{folder} has no sub-folders", hint="sort its pictures into folders such as 'glasses' and 'no-glasses'"
-        )
-    return specs, values
+def _attribute_texts(meanings: dict[str, tuple[str, str]], folder: Path) -> list[str]:
+    """Return the attributes that sub-folders describe, as texts such as "glasses" and "hair=black|brown".
+
+    Args:
+        meanings: name of a sub-folder -> (attribute, label).
+        folder: the folder of pictures, for messages.
+
+    Raises:
+        DataError: there are no sub-folders, or an attribute has only one.
+    """
+    values: dict[str, set[str]] = {}
+    for name, value in meanings.values():
+        values.setdefault(name, set()).add(value)
+    hint = "sort pictures into 'glasses' and 'no-glasses', or into 'hair=black', 'hair=brown' and so on"
+    if not values:
+        raise DataError(f"{folder} has no sub-folders", hint=hint)
+    for name, labels in values.items():
+        if len(labels) == 1:
+            raise DataError(f"{folder} has only one sub-folder of {name!r}", hint=hint)
+    return [
+        name if labels == {"yes", "no"} else f"{name}={'|'.join(sorted(labels))}" for name, labels in values.items()
+    ]
 
 
 def _meaning(place: str) -> tuple[str, str]:
-    """Return the attribute and the label that the name of a sub-folder describes."""
+    """Return the attribute and the label that the name of a sub-folder means.
+
+    They are ("hair", "black") for "hair=black", ("glasses", "yes") for "glasses", ("glasses", "no") for "no-glasses".
+    """
     name, equals, value = place.partition("=")
     if equals:
         return name, value
-    negation = next((start for start in NEGATIONS if place.startswith(start)), "")
-    return place.removeprefix(negation), "no" if negation else "yes"
-
-
-def _number(file: Path) -> int | None:
-    """Return the number of a picture: the digits that its name begins with, as in the copy "5 (1).png"."""
-    return read_whole(file.stem.split(" ")[0])
+    positive = re.sub("^(no|not)-", "", place)
+    return positive, "yes" if positive == place else "no"

@@ -1,4 +1,7 @@
-"""The query language: text and Python operators to one tree, and back. Nothing here imports torch."""
+"""The query language: queries as text, queries written with Python operators, and the tree that both become.
+
+Nothing in this package imports torch.
+"""
 
 from energyql.language.binder import bind
 from energyql.language.expr import (
@@ -35,36 +38,8 @@ from energyql.language.lexical import quote
 from energyql.language.parser import as_query, parse
 
 __all__ = [
-    "FALSE",
-    "TRUE",
-    "And",
-    "Attribute",
-    "Cardinality",
-    "Constant",
-    "E",
-    "Expr",
-    "Iff",
-    "Implies",
-    "Interval",
-    "ModelNamespace",
-    "Near",
-    "Not",
-    "OneOf",
-    "Or",
-    "Predicate",
-    "Weight",
-    "Xor",
-    "all_of",
-    "any_of",
-    "as_query",
-    "at_least",
-    "at_most",
-    "bind",
-    "draw_tree",
-    "exactly",
-    "none_of",
-    "parse",
-    "predicates",
-    "quote",
-    "to_text",
-]
+    "FALSE", "TRUE", "And", "Attribute", "Cardinality", "Constant", "E", "Expr", "Iff", "Implies", "Interval",
+    "ModelNamespace", "Near", "Not", "OneOf", "Or", "Predicate", "Weight", "Xor",
+    "all_of", "any_of", "as_query", "at_least", "at_most", "bind", "draw_tree", "exactly", "none_of", "parse",
+    "predicates", "quote", "to_text",
+]  # fmt: skip

@@ -1,8 +1,8 @@
-"""Binding: checks of a parsed tree against the vocabulary of a model."""
+"""Binding: a check of the names, kinds and values in a query's tree against the attributes of a model."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -10,19 +10,24 @@ from lark.exceptions import LarkError
 
 from energyql.errors import EnergyQLError, KindError, Span, Suggestion, UnknownAttribute
 from energyql.kinds import KINDS, range_text
-from energyql.language.expr import Attribute, Expr, Interval, Near, OneOf, Predicate, predicates
+from energyql.language.expr import Attribute, Expr, Interval, Near, Predicate, predicates
 from energyql.language.lexical import quote, shorten, show_number
 from energyql.language.parser import parse, text_of, token_span, tokenize
 from energyql.vocabulary import AttributeSpec, Vocabulary, closest
 
 _MOST_LISTED = 12
-"""Most names or values that one hint lists."""
+"""Most names or values that one hint of an error lists."""
 
 
 class _Problem(NamedTuple):
-    """One mistake: its message, a hint, and the values to underline within the predicate (none: all of it).
+    """A mistake in one predicate, such as `age > 7` where ages run from 0 to 1.
 
-    `instead` holds suggested predicates, and `values` maps a wrong value to the suggested one.
+    Attributes:
+        message: what is wrong.
+        hint: advice for the user, as text; `None` for no advice.
+        wrong: the wrong values, which the error underlines; if there are none, it underlines the whole predicate.
+        instead: texts of predicates, each of which can replace the wrong predicate (`age > 0.7`).
+        values: for a wrong value such as `blak`, the similar value that can replace it, as text of a query (`black`).
     """
 
     message: str
@@ -33,25 +38,27 @@ class _Problem(NamedTuple):
 
 
 def bind(expr: Expr, vocabulary: Vocabulary, *, query: str | None = None) -> Expr:
-    """Check every name, kind, value and range of a query, and fill in the tolerances of the model.
+    """Check the names, kinds and values in a query, and return the query with missing tolerances filled in.
 
     Args:
-        expr: the tree.
+        expr: the tree of the query.
         vocabulary: the attributes of the model.
-        query: the text that the spans of `expr` point into, for the drawing of errors. Without it an error is drawn
-            over `str(expr)`.
+        query: the text that `expr` was parsed from. Errors show this text with the mistakes underlined. By default
+            errors show `str(expr)`.
 
     Returns:
-        The tree with the tolerance of every `attribute = number` filled in.
+        The tree of the query. In it, every `age = 0.7` that was written without a tolerance has the tolerance that the
+        vocabulary gives for the attribute.
 
     Raises:
-        UnknownAttribute: names that the model does not have, all of them at once.
-        KindError: attributes used against their kind or with values they cannot have, all of them at once.
+        UnknownAttribute: the query has names that are not in the vocabulary; one error reports all of these names.
+        KindError: an attribute is used against its kind (`smile > 0.5` for a yes/no attribute), or with a value that it
+            cannot have; one error reports all mistakes of both kinds.
     """
     nodes = predicates(expr)
     unknown = [index for index, node in enumerate(nodes) if node.name not in vocabulary]
     if unknown:
-        raise _unknown_names(expr, nodes, unknown, vocabulary, query)
+        raise _unknown_names(expr, unknown, vocabulary, query)
     problems = {index: problem for index, node in enumerate(nodes) if (problem := _check(node, vocabulary[node.name]))}
     if problems:
         raise _wrong_kinds(expr, problems, query)
@@ -85,8 +92,8 @@ def _check_values(node: Predicate, spec: AttributeSpec) -> _Problem | None:
         if near
         else f"values of {name}: {_listed(spec.values)}"
     )
-    shown = ", ".join(f"'{shorten(value)}'" for value in wrong[:_MOST_LISTED])
-    message = f"{shown} {'is not a value' if len(wrong) == 1 else 'are not values'} of {name}"
+    listed = ", ".join(f"'{shorten(value)}'" for value in wrong[:_MOST_LISTED])
+    message = f"{listed} {'is not a value' if len(wrong) == 1 else 'are not values'} of {name}"
     return _Problem(message, hint, wrong, values=near)
 
 
@@ -95,66 +102,40 @@ def _check_range(node: Interval | Near, spec: AttributeSpec) -> _Problem | None:
     numbers = (node.value,) if isinstance(node, Near) else (node.low, node.high)
     outside = tuple(x for x in numbers if x is not None and not spec.low <= x <= spec.high)
     if outside:
-        shown = " and ".join(show_number(x) for x in outside)
+        bounds = " and ".join(show_number(x) for x in outside)
         verb = "is" if len(outside) == 1 else "are"
-        return _Problem(f"{shown} {verb} out of range: {name} runs{range_text(spec)}", wrong=outside)
-    if isinstance(node, Interval) and node.low == spec.high and not node.low_closed:
-        return _Problem(f"{name} is never above {show_number(spec.high)}: it runs{range_text(spec)}")
-    if isinstance(node, Interval) and node.high == spec.low and not node.high_closed:
-        return _Problem(f"{name} is never below {show_number(spec.low)}: it runs{range_text(spec)}")
+        return _Problem(f"{bounds} {verb} out of range: {name} runs{range_text(spec)}", wrong=outside)
     return None
 
 
-def _unknown_names(
-    expr: Expr, nodes_in_query: Sequence[Predicate], unknown: list[int], vocabulary: Vocabulary, query: str | None
-) -> UnknownAttribute:
-    nodes, text = [nodes_in_query[index] for index in unknown], query
-    names = list(dict.fromkeys(node.name for node in nodes))
-    query, spans = _locate(expr, query, dict.fromkeys(unknown))
-    hints = _unknown_hints(nodes, names, vocabulary)
-    if len(names) > 1 and query is not None and len(query) > 100:  # some may lie beyond the window that is drawn
-        hints.append(f"also unknown: {_listed(names[1:])}")
+def _unknown_names(expr: Expr, unknown: list[int], vocabulary: Vocabulary, query: str | None) -> UnknownAttribute:
+    nodes = predicates(expr)
+    names = list(dict.fromkeys(nodes[index].name for index in unknown))
+    owners = {value: quote(spec.name) for spec in vocabulary.values() for value in spec.values}
+    matches = {name: quote(match) for name in names[:_MOST_LISTED] if (match := vocabulary.suggest(name))}
+    hints, similar = [], []
+    for name in names[:_MOST_LISTED]:
+        if name in owners:
+            hints.append(f"'{shorten(name)}' is a value of {owners[name]}: write `{owners[name]} = {quote(name)}`")
+        elif name in matches:
+            similar.append(matches[name])
+    if similar:
+        hints.append(f"did you mean {', '.join(dict.fromkeys(similar))}?")
+    if len(hints) + len(similar) - bool(similar) < len(names):
+        hints.append(f"attributes: {_listed(vocabulary) or 'none'}")
+    text, spans = _locate(expr, query, dict.fromkeys(unknown))
     message = f"'{shorten(names[0])}' is not an attribute of {vocabulary.of_model}"
-    error = UnknownAttribute(message, query=query, spans=spans, hint="\n".join(hints), names=names)
-    error.suggestions = tuple(_suggested_names(nodes, vocabulary, text))
-    return error
-
-
-def _suggested_names(nodes: Iterable[Predicate], vocabulary: Vocabulary, query: str | None) -> Iterator[Suggestion]:
-    """Yield a known attribute for each unknown one; for a name that is a value, the predicate with its attribute."""
-    for node in nodes:
-        owner = next((spec.name for spec in vocabulary.values() if node.name in spec.values), None)
-        match = vocabulary.suggest(node.name)
+    error = UnknownAttribute(message, query=text, spans=spans, hint="\n".join(hints), names=names)
+    suggestions: list[Suggestion] = []
+    for node in (nodes[index] for index in unknown):
         if query is None or node.span is None:
             continue
-        if owner is not None and isinstance(node, Attribute):
-            yield Suggestion(node.span, f"{quote(owner)} = {quote(node.name)}")
-        elif owner is None and match:
-            yield from (Suggestion(span, quote(match)) for span in _parts(query, node.span, None))
-
-
-def _unknown_hints(nodes: list[Predicate], names: list[str], vocabulary: Vocabulary) -> list[str]:
-    for node in nodes:
-        if isinstance(node, OneOf) and len(node.values) == 1:
-            (value,) = node.values
-            if value in vocabulary and node.name in vocabulary[value].values:  # black = hair
-                sign = "!=" if node.negated else "="
-                return [f"write the attribute first: `{quote(value)} {sign} {quote(node.name)}`"]
-    hints: list[str] = []
-    lost = False
-    matches: dict[str, str] = {}
-    for name in names[:_MOST_LISTED]:
-        owner = next((spec.name for spec in vocabulary.values() if name in spec.values), None)
-        if owner is not None:
-            hints.append(f"'{shorten(name)}' is a value of {quote(owner)}: write `{quote(owner)} = {quote(name)}`")
-        elif match := vocabulary.suggest(name):
-            matches[name] = quote(match)
-        else:
-            lost = True
-    if len(matches) == len(names):
-        return [f"did you mean {', '.join(dict.fromkeys(matches.values()))}?"]
-    hints += [f"did you mean {match} for '{shorten(name)}'?" for name, match in matches.items()]
-    return [*hints, f"attributes: {_listed(vocabulary) or 'none'}"] if lost else hints
+        if node.name in owners and isinstance(node, Attribute):
+            suggestions.append(Suggestion(node.span, f"{owners[node.name]} = {quote(node.name)}"))
+        elif node.name not in owners and node.name in matches:
+            suggestions += (Suggestion(span, matches[node.name]) for span in _parts(query, node.span, None))
+    error.suggestions = tuple(suggestions)
+    return error
 
 
 def _wrong_kinds(expr: Expr, problems: dict[int, _Problem], query: str | None) -> KindError:
@@ -163,30 +144,30 @@ def _wrong_kinds(expr: Expr, problems: dict[int, _Problem], query: str | None) -
     more = f"; and {len(messages) - 3} more" if len(messages) > 3 else ""
     text, spans = _locate(expr, query, {index: problem.wrong for index, problem in problems.items()})
     error = KindError("; ".join(messages[:3]) + more, query=text, spans=spans, hint="\n".join(hints[:3]) or None)
-    if query is not None:
-        nodes = predicates(expr)
-        error.suggestions = tuple(
-            suggestion for index, problem in problems.items() for suggestion in _instead(nodes[index], problem, query)
-        )
+    suggestions: list[Suggestion] = []
+    nodes = predicates(expr)
+    for index, problem in problems.items():
+        place = nodes[index].span
+        if query is not None and place is not None:
+            suggestions += (Suggestion(place, text) for text in problem.instead)
+            for value, match in problem.values.items():
+                suggestions += (Suggestion(span, match) for span in _parts(query, place, (value,)))
+    error.suggestions = tuple(suggestions)
     return error
-
-
-def _instead(node: Predicate, problem: _Problem, query: str) -> Iterator[Suggestion]:
-    """Yield suggestions in place of a predicate, or of its wrong values."""
-    if node.span is None:
-        return
-    for text in problem.instead:
-        yield Suggestion(node.span, text)
-    for value, match in problem.values.items():
-        yield from (Suggestion(span, match) for span in _parts(query, node.span, (value,)))
 
 
 def _locate(
     expr: Expr, query: str | None, wrong: Mapping[int, Collection[str | float] | None]
 ) -> tuple[str | None, list[Span]]:
-    """Return the text to draw, or `None` if it is too long, and the spans of the mistakes in it.
+    """Return the text of a query that an error shows, and the spans of the mistakes in this text.
 
-    `wrong` maps the index of a predicate to its wrong values: none for the whole predicate, `None` for its name.
+    The result is `None` and an empty list if `query` is `None` and the printed tree is too long to be parsed.
+
+    Args:
+        expr: the tree of the query.
+        query: the text that `expr` was parsed from; `None` to print `expr` and use the printed text.
+        wrong: the wrong predicates, by their index in `predicates(expr)`. For each of them, the wrong values, which are
+            underlined. If there are no values, the whole predicate is underlined. `None` underlines the attribute name.
     """
     if query is None:
         query = str(expr)
@@ -204,9 +185,18 @@ def _locate(
 
 
 def _parts(query: str, span: Span, wrong: Collection[str | float] | None) -> list[Span]:
-    """Return the spans of the name (`wrong` is `None`) or of the wrong values in a predicate.
+    """Return the spans of all values in `wrong` that occur in one predicate; for `None`, of the attribute name.
 
-    A node has only the span of the whole predicate; it is tokenized again here, because only errors need the parts.
+    The text of the predicate is tokenized again here, because a node of the tree has the span of the whole predicate
+    only.
+
+    Args:
+        query: the text of the whole query.
+        span: the characters of the predicate in `query`.
+        wrong: the wrong values of the predicate; `None` to find the attribute name.
+
+    Returns:
+        Spans in `query`; none if the characters at `span` do not form a predicate.
     """
     try:
         tokens = tokenize(query[span.start : span.end])

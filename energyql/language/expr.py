@@ -1,9 +1,11 @@
-"""Expressions: the base of all nodes, what joins them, counts of them, constants, conditions on an attribute, and `E`.
+"""The nodes of a query's tree (connectives, counts, constants, conditions on attributes), and `E`, to build them.
 
-A tree can be as deep as `MAX_DEPTH`, too deep for a recursive walk on Python's own stack, and its nodes may be shared.
-So every method here is iterative, and each node keeps its depth, size and hash from the moment it is built.
+A tree can be as deep as `MAX_DEPTH`, too deep for a recursive walk on Python's own stack, and one node may occur in it
+several times. So every method in this module is iterative, and the depth, size and hash of a node are computed once,
+when the node is built.
 
-The class of a connective holds its keyword, precedence, lowering and drawing; only its syntax is in the grammar.
+The class of a connective defines the connective's keyword, precedence, drawing, and meaning in terms of AND, OR and NOT
+(method `_lower`). Only the syntax of the connective is elsewhere, in grammar/query.lark.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from numbers import Real
+from itertools import chain
 from typing import Any, ClassVar, Generic, Literal, NoReturn, TypeVar, cast
 
 from energyql.errors import ArgumentError, LimitError, Span
@@ -32,68 +34,234 @@ from energyql.render.markup import Markup, element
 from energyql.vocabulary import Vocabulary, unknown_name
 
 MAX_DEPTH = 200
-"""Levels of nesting that a query can have, in text and in Python."""
+"""Most levels of nesting of a query, whether it is written as text or in Python."""
 MAX_NODES = 65_536
-"""Nodes that a query can have; no text within the parser's own limit holds more."""
-
+"""Most nodes of a query; no text of a length that the parser accepts has more."""
 MAX_SHOWN = 2000
-"""Characters of a query that a notebook shows above its tree."""
-
+"""Most characters of a query that a notebook shows above the drawing of its tree."""
+ATOM = 80
+"""Precedence (`Expr.level`) of all that never needs parentheses: predicates, constants and counts."""
+PARENTHESES = "comparisons need parentheses beside & | ^ >> *: write (E.age > 0.6) & E.smile"
+_NO_TRUTH_VALUE = (
+    "an expression has no truth value in Python: write & for `and`, | for `or`, ~ for `not`, "
+    ".is_in([...]) for `in`, and .is_between(low, high) for `low < x < high`"
+)
 _CHILD_FIELDS = frozenset({"operand", "operands", "left", "right"})
 
-N = TypeVar("N", bound="Node[Any]")
 T = TypeVar("T")
 
 
-class Node(Generic[N]):
-    """A node of the tree: fields that are data, fields that are nodes, and a span.
+class Kernel(ABC, Generic[T]):
+    """The operations from which the values of all connectives are computed. Each evaluator of queries is a subclass.
 
-    Subclasses are frozen dataclasses that call `_seal` once their fields are checked. `N` is the type of the operands.
+    `T` is the type of the values that an evaluator computes: indices of nodes of a decision diagram, arrays of
+    booleans, tensors, or other trees. The class of a connective expresses it by these operations (IMPLIES is
+    `NOT left OR right`), so a new connective needs no change in any evaluator. An operand that occurs twice in such a
+    definition is evaluated once. The technique is known as a tagless interpreter (Carette, Kiselyov, Shan 2009).
     """
 
-    __slots__ = ("_hash", "_heaviest", "children", "depth", "size")
-    __match_args__: ClassVar[tuple[str, ...]]
-    children: tuple[N, ...]
-    """The operands of this node, from left to right; empty for predicates and constants."""
-    depth: int
-    """Levels of the tree: 1 for a predicate."""
-    size: int
-    """Nodes of the tree, a shared one counted as often as it is printed."""
-    span: Span | None
-    _heaviest: float
-    _hash: int
+    @abstractmethod
+    def leaf(self, node: Expr) -> T:
+        """Return the value of a predicate (a condition on an attribute) or of the constant `TRUE` or `FALSE`."""
 
-    def walk(self) -> Iterator[N]:
-        """Yield every node, parents before children and from left to right, as they stand in the text."""
-        stack = [cast("N", self)]
+    @abstractmethod
+    def negation(self, value: T) -> T:
+        """Return the value of `NOT part`, where `value` is the value of the part."""
+
+    @abstractmethod
+    def conjunction(self, values: Sequence[T]) -> T:
+        """Return the value of AND, from the values of one or more operands."""
+
+    @abstractmethod
+    def disjunction(self, values: Sequence[T]) -> T:
+        """Return the value of OR, from the values of one or more operands."""
+
+    @abstractmethod
+    def choice(self, test: T, then: T, otherwise: T) -> T:
+        """Return the value of `(test AND then) OR (NOT test AND otherwise)`, from the values of its three parts."""
+
+    @abstractmethod
+    def count(self, quantifier: str, count: int, values: Sequence[T]) -> T:
+        """Return the value of a count such as `AT LEAST 2 OF (...)`, from the values of one or more operands.
+
+        In this example `quantifier` is "AT LEAST" and `count` is 2. The other quantifiers are "AT MOST" and "EXACTLY".
+        """
+
+    @abstractmethod
+    def weighted(self, factor: float, value: T) -> T:
+        """Return the value of `factor * part`, a part with a weight, where `value` is the value of the part."""
+
+    def chain(self, combine: Callable[[T, T], T], values: Sequence[T]) -> T:
+        """Return the value of one or more operands that an associative connective of two operands joins.
+
+        This method combines neighbours pair by pair, as in a balanced tree. The result is the same as from left to
+        right, and intermediate results are smaller. A subclass may override the method to use another order.
+
+        Args:
+            combine: function that returns the value of the connective from the values of two operands.
+            values: the values of the operands, from left to right.
+        """
+        level = list(values)
+        while len(level) > 1:
+            paired = [combine(level[i], level[i + 1]) for i in range(0, len(level) - 1, 2)]
+            level = paired + level[len(level) & ~1 :]
+        return level[0]
+
+
+def _reflected(operator: str) -> Callable[[Expr, object], Expr]:
+    """Return a method that raises `ArgumentError`, because the left side of `operator` is no expression.
+
+    Python calls this method for `other & expression` if `other` is no expression. `operator` is a sign such as "&".
+    """
+    return lambda self, other: check_operand(other, operator)
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Expr:
+    """Base class of all nodes of queries. A node has data (such as a name or bounds), operands, and a span in a text.
+
+    Expressions combine with `&` (and), `|` (or), `^` (exclusive or), `~` (not), `>>` (implies), `.iff(other)` and
+    `number * expression` (weight). `==` tells whether two trees have the same structure. Subclasses are frozen
+    dataclasses.
+    """
+
+    __match_args__: ClassVar[tuple[str, ...]]
+    word: ClassVar[str] = ""
+    """The keyword of a connective, such as `AND`; empty for other nodes."""
+    level: ClassVar[int] = ATOM
+    """Precedence of the node: AND (60) binds tighter than OR (40). The order is that of grammar/query.lark."""
+    nests: ClassVar[tuple[int, ...]] = ()
+    """Positions (0 for the first) of operands that need no parentheses even if their `level` equals this node's."""
+    role: ClassVar[Role] = "other"
+    """Meaning of the node in a drawing, which decides the shape and colour of its box."""
+    note: ClassVar[str] = ""
+    """Second line of the box in a drawing: when the connective is true, such as "all hold"."""
+    note_of_many: ClassVar[str] = ""
+    """Replaces `note` if the node has three operands or more; empty if `note` fits any number of operands."""
+
+    span: Span | None = field(default=None, kw_only=True)
+    """The range of the node's characters in the text of the query; `None` for a node that was made in Python."""
+    children: tuple[Expr, ...] = field(init=False)
+    """The operands of this node, from left to right; empty for predicates and constants."""
+    depth: int = field(init=False)
+    """Number of levels of the tree below and including this node: 1 for a predicate."""
+    size: int = field(init=False)
+    """Number of nodes of the tree below and including this node; a node that occurs twice counts twice."""
+    _heaviest: float = field(init=False)
+    _hash: int = field(init=False)
+
+    # NumPy scalars leave `np.float32(2) * expr` and `np.float32(0.2) < expr` to the methods below.
+    __array_ufunc__ = None
+
+    def __post_init__(self) -> None:
+        if type(self) is Expr:
+            raise ArgumentError("Expr is the base of the nodes: build a query with E or parse()")
+        self._check()
+        children: list[Expr] = []
+        for name in self.__match_args__:
+            if name in _CHILD_FIELDS:
+                value = getattr(self, name)
+                children.extend(value if name == "operands" else [check_operand(value, type(self).__name__)])
+        depth = 1 + max((child.depth for child in children), default=0)
+        size = 1 + sum(child.size for child in children)
+        heaviest = getattr(self, "factor", 1.0) * max((child._heaviest for child in children), default=1.0)
+        if depth > MAX_DEPTH:
+            raise LimitError(f"the query is nested more than {MAX_DEPTH} levels deep")
+        if size > MAX_NODES:
+            raise LimitError(f"the query has more than {MAX_NODES} parts")
+        if heaviest > MAX_WEIGHT:
+            raise LimitError(f"weights within weights multiply to more than {MAX_WEIGHT:,}")
+        key = hash((type(self).__name__, self._data(), tuple(child._hash for child in children)))
+        self._set(children=tuple(children), depth=depth, size=size, _heaviest=heaviest, _hash=key)
+
+    def _check(self) -> None:
+        """Check the fields of a new node and bring them to a normal form.
+
+        Raises:
+            ArgumentError: a field has a wrong value.
+        """
+
+    def _set(self, **fields: object) -> None:
+        """Set fields of this node although it is frozen. Only for a new node that no other code has used yet."""
+        for name, value in fields.items():
+            object.__setattr__(self, name, value)
+
+    def walk(self) -> Iterator[Expr]:
+        """Yield every node of the tree. A node comes before its operands, and operands come from left to right."""
+        stack = [self]
         while stack:
             node = stack.pop()
             yield node
             stack.extend(reversed(node.children))
 
-    def fold(self, combine: Callable[[N, list[T]], T]) -> T:
-        """Return `combine(node, results of its operands)` of the root, computed from the leaves up."""
-        order, stack = [], [cast("N", self)]
+    def fold(self, combine: Callable[[Expr, list[T]], T]) -> T:
+        """Return `combine(node, results)` for this node, the root of the tree.
+
+        `results` are what `combine` returned for the operands of the node, for which it is called first.
+        """
+        order, stack, results = list[Expr](), [self], list[T]()
         while stack:
-            node = stack.pop()
-            order.append(node)
-            stack.extend(node.children)
-        results: list[T] = []
+            order.append(stack.pop())
+            stack.extend(order[-1].children)
         for node in reversed(order):  # operands come before the node that holds them, from left to right
             first = len(results) - len(node.children)
-            operands = results[first:]
-            del results[first:]
-            results.append(combine(node, operands))
+            results[first:] = [combine(node, results[first:])]
         return results[0]
 
-    def map(self, change: Callable[[N], N]) -> N:
-        """Return the tree with `change(node)` in place of every node, operands first; what stays equal is shared."""
+    def map(self, change: Callable[[Expr], Expr]) -> Expr:
+        """Return the tree in which `change(node)` replaces every node; operands are replaced before their parents.
+
+        A node is not copied if neither the node nor anything below it was replaced.
+        """
         return self.fold(lambda node, operands: change(node.with_children(operands)))
 
     def evaluate(self, kernel: Kernel[T]) -> T:
-        """Return the value of the tree, every connective lowered to the operations of `kernel`."""
+        """Return the value of the tree; `kernel` has the operations that compute the value of each connective."""
         value: T = self.fold(lambda node, operands: node._lower(kernel, operands))
         return value
+
+    def _lower(self, kernel: Kernel[T], operands: Sequence[T]) -> T:
+        """Return the value of this node, computed by operations of `kernel` from `operands`, the operands' values.
+
+        The meaning of a connective is defined by the `_lower` of its class.
+        """
+        return kernel.leaf(self)
+
+    def with_children(self, children: Sequence[Expr]) -> Expr:
+        """Return a copy of this node with `children` as operands; their number must be that of the present operands.
+
+        If `children` are the present operands, the same objects, the result is this node itself.
+        """
+        if all(new is old for new, old in zip(children, self.children, strict=True)):
+            return self
+        return cast(Expr, self._build(self._data(), children, self.span))
+
+    @classmethod
+    def _build(cls, data: Sequence[object], children: Sequence[object], span: Span | None) -> Any:
+        values, operands = iter(data), iter(children)
+        arguments = [
+            tuple(operands) if name == "operands" else next(operands if name in _CHILD_FIELDS else values)
+            for name in cls.__match_args__
+        ]
+        return cast("Any", cls)(*arguments, span=span)
+
+    def _data(self) -> tuple[object, ...]:
+        return tuple(getattr(self, name) for name in self.__match_args__ if name not in _CHILD_FIELDS)
+
+    def _flat(self) -> list[tuple[type[Expr], tuple[object, ...], int]]:
+        return [(type(node), node._data(), len(node.children)) for node in self.walk()]
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Expr):
+            return NotImplemented
+        return self is other or (self._hash == other._hash and self._flat() == other._flat())
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Pickle would recurse into the children; a flat list keeps its stack shallow.
+        return _rebuild, (self._flat(), [node.span for node in self.walk()])
 
     def __str__(self) -> str:
         return to_text(self)
@@ -103,221 +271,38 @@ class Node(Generic[N]):
 
     def _repr_html_(self) -> str:
         text = to_text(self)
-        shown = text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + "…"
-        return str(element("div", element("code", shown), element("div", draw_tree(self), style="overflow-x:auto")))
+        line = text if len(text) <= MAX_SHOWN else text[:MAX_SHOWN] + "…"
+        return str(element("div", element("code", line), element("div", draw_tree(self), style="overflow-x:auto")))
 
     def _repr_svg_(self) -> str:
         return str(draw_tree(self, standalone=True))
 
-    def _lower(self, kernel: Kernel[T], operands: Sequence[T]) -> T:
-        """Return the value of this node, given the values of its operands: the meaning of a connective."""
-        return kernel.leaf(self)
+    @property
+    def _binding(self) -> int:
+        return self.level
 
     def _spell(self, operands: Sequence[str]) -> str:
-        """Return the text of this node, given the texts of its operands."""
-        raise NotImplementedError
+        """Return the text of this node, such as `a AND b`; `operands` are the texts of its operands."""
+        return f" {self.word} ".join(self._enclosed(operands))
+
+    def _spell_negated(self) -> str | None:
+        """Return the text of the negation of this node if it needs no NOT, as in `age != 0.7`; else `None`."""
+        return None
+
+    def _enclosed(self, operands: Sequence[str]) -> list[str]:
+        """Return `operands`, the texts of the operands, in parentheses where this node's connective requires them."""
+        tight = [
+            child._binding > self.level or (child._binding == self.level and place in self.nests)
+            for place, child in enumerate(self.children)
+        ]
+        return [text if bare else f"({text})" for text, bare in zip(operands, tight, strict=True)]
 
     def _box(self) -> Box:
         """Return the box of this node in a drawing of the tree."""
-        raise NotImplementedError
-
-    def with_children(self, children: Sequence[N]) -> N:
-        """Return this node with other operands; the node itself if they are its own."""
-        if all(new is old for new, old in zip(children, self.children, strict=True)):
-            return cast("N", self)
-        return cast("N", self._build(self._data(), children, self.span))
-
-    @classmethod
-    def _build(cls, data: Sequence[object], children: Sequence[object], span: Span | None) -> Any:
-        values, operands = iter(data), iter(children)
-        arguments: list[object] = []
-        for name in cls.__match_args__:
-            if name == "operands":
-                arguments.append(tuple(operands))
-            else:
-                arguments.append(next(operands if name in _CHILD_FIELDS else values))
-        return cast("Any", cls)(*arguments, span=span)
-
-    def _data(self) -> tuple[object, ...]:
-        return tuple(getattr(self, name) for name in self.__match_args__ if name not in _CHILD_FIELDS)
-
-    def _seal(self) -> None:
-        children: list[N] = []
-        for name in self.__match_args__:
-            if name in _CHILD_FIELDS:
-                value = getattr(self, name)
-                children.extend(value if name == "operands" else [value])
-        depth = 1 + max((child.depth for child in children), default=0)
-        size = 1 + sum(child.size for child in children)
-        if depth > MAX_DEPTH:
-            raise LimitError(f"the query is nested more than {MAX_DEPTH} levels deep")
-        if size > MAX_NODES:
-            raise LimitError(f"the query has more than {MAX_NODES} parts")
-        heaviest = getattr(self, "factor", 1.0) * max((child._heaviest for child in children), default=1.0)
-        if heaviest > MAX_WEIGHT:
-            raise LimitError(f"weights within weights multiply to more than {MAX_WEIGHT:,}")
-        self._set("children", tuple(children))
-        self._set("depth", depth)
-        self._set("size", size)
-        self._set("_heaviest", heaviest)
-        self._set("_hash", hash((type(self).__name__, self._data(), tuple(child._hash for child in children))))
-
-    def _set(self, name: str, value: object) -> None:
-        """Write a field of this frozen node; only for a node that no other code holds yet."""
-        object.__setattr__(self, name, value)
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Node):
-            return NotImplemented
-        stack: list[tuple[Node[Any], Node[Any]]] = [(self, other)]
-        while stack:
-            left, right = stack.pop()
-            if left is right:
-                continue
-            if type(left) is not type(right) or left._hash != right._hash or left._data() != right._data():
-                return False
-            if len(left.children) != len(right.children):
-                return False
-            stack.extend(zip(left.children, right.children, strict=True))
-        return True
-
-    def __hash__(self) -> int:
-        return self._hash
-
-    def __copy__(self) -> Node[N]:
-        return self
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Node[N]:
-        return self  # nodes never change
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # Pickle would recurse into the children; a flat list keeps its stack shallow.
-        flat = [(type(node), node._data(), len(node.children), node.span) for node in self.walk()]
-        return _rebuild, (flat,)
-
-
-def _rebuild(flat: list[tuple[type[Any], tuple[object, ...], int, Span | None]]) -> Any:
-    """Undo `Node.__reduce__`: `flat` lists parents before children, so it is read from the end."""
-    done: list[Any] = []
-    for kind, data, arity, span in reversed(flat):
-        done.append(kind._build(data, [done.pop() for _ in range(arity)], span))
-    return done[0]
-
-
-def to_text(expr: Node[Any]) -> str:
-    """Return the text of a tree: upper-case keywords and the fewest parentheses, so that it parses to an equal tree."""
-    text: str = expr.fold(lambda node, texts: node._spell(texts))
-    return text
-
-
-def draw_tree(expr: Node[Any], *, standalone: bool = False) -> Markup:
-    """Draw a tree as SVG: operators with their operands, in the order of the text; see `draw_graph`."""
-    if expr.size > MOST_BOXES:
-        large = Box(f"too large to draw: {expr.size:,} parts", role="root")
-        return draw_graph([large], [], title="A large query", standalone=standalone)
-    boxes: list[Box] = []
-    edges: list[tuple[int, int]] = []
-    stack: list[tuple[Node[Any], int | None]] = [(expr, None)]
-    while stack:
-        node, parent = stack.pop()
-        if parent is not None:
-            edges.append((parent, len(boxes)))
-        stack += [(child, len(boxes)) for child in reversed(node.children)]
-        boxes.append(node._box())
-    return draw_graph(boxes, edges, title=f"The tree of the query {to_text(expr)}", standalone=standalone)
-
-
-class Kernel(ABC, Generic[T]):
-    """The operations to which every connective is lowered. An evaluator of queries implements these and no others.
-
-    `T` is the value of a part of a query: a node of a decision diagram, an array of truths, a tensor, another tree.
-    Connectives are written over this interface (`Implies.lower` is `NOT left OR right`), so a new one needs no change
-    in any evaluator, and operands that a lowering uses twice are evaluated once. The technique is known as a tagless
-    interpreter (Carette, Kiselyov, Shan 2009).
-    """
-
-    @abstractmethod
-    def leaf(self, node: Node[Any]) -> T:
-        """Return the value of a predicate or constant."""
-
-    @abstractmethod
-    def negation(self, value: T) -> T:
-        """Return the value of NOT."""
-
-    @abstractmethod
-    def conjunction(self, values: Sequence[T]) -> T:
-        """Return the value of AND, of one or more operands."""
-
-    @abstractmethod
-    def disjunction(self, values: Sequence[T]) -> T:
-        """Return the value of OR, of one or more operands."""
-
-    @abstractmethod
-    def choice(self, test: T, then: T, otherwise: T) -> T:
-        """Return the value of `(test AND then) OR (NOT test AND otherwise)`, whose two sides exclude one another."""
-
-    @abstractmethod
-    def count(self, quantifier: str, count: int, values: Sequence[T]) -> T:
-        """Return the value of AT LEAST, AT MOST or EXACTLY `count` of one or more operands."""
-
-    @abstractmethod
-    def weighted(self, factor: float, value: T) -> T:
-        """Return the value of a part with a weight."""
-
-    def chain(self, combine: Callable[[T, T], T], values: Sequence[T]) -> T:
-        """Combine one or more operands by an associative operation, in the order that suits this evaluator.
-
-        By default pairwise, as a balanced tree: the same result as from the left, with smaller intermediate results.
-        """
-        level = list(values)
-        while len(level) > 1:
-            paired = [combine(level[i], level[i + 1]) for i in range(0, len(level) - 1, 2)]
-            level = paired + level[len(level) & ~1 :]
-        return level[0]
-
-
-_NO_TRUTH_VALUE = (
-    "an expression has no truth value in Python: write & for `and`, | for `or`, ~ for `not`, "
-    ".is_in([...]) for `in`, and .is_between(low, high) for `low < x < high`"
-)
-ATOM = 80
-"""Precedence of everything that needs no parentheses: predicates, constants, counts."""
-PARENTHESES = "comparisons need parentheses beside & | ^ >> *: write (E.age > 0.6) & E.smile"
-
-
-def _reflected(operator: str) -> Callable[[Expr, object], Expr]:
-    """Return a method for `other & expression`, where `other` is no expression; it raises an error."""
-    return lambda self, other: check_operand(other, operator)
-
-
-@dataclass(frozen=True, slots=True, eq=False, repr=False)
-class Expr(Node["Expr"]):
-    """Base class of all nodes of queries.
-
-    Combines with `&` (and), `|` (or), `^` (exclusive or), `~` (not), `>>` (implies), `.iff(other)` and
-    `number * expression` (weight). `==` compares structure.
-    """
-
-    word: ClassVar[str] = ""
-    """The keyword of the connective."""
-    level: ClassVar[int] = ATOM
-    """Precedence: the higher, the tighter it binds, as in the nesting of the rules in grammar/query.lark."""
-    nests: ClassVar[tuple[int, ...]] = ()
-    """The operands that may be of the same level without parentheses, by position."""
-    role: ClassVar[Role] = "other"
-    """Shape and colour in a drawing."""
-    note: ClassVar[str] = ""
-    """The second line in a drawing: when the connective holds."""
-    note_of_many: ClassVar[str] = ""
-    """The note for three operands and more, if it differs."""
-
-    span: Span | None = field(default=None, compare=False, repr=False, kw_only=True)
-
-    # NumPy scalars leave `np.float32(2) * expr` and `np.float32(0.2) < expr` to the methods below.
-    __array_ufunc__ = None
-
-    def __post_init__(self) -> None:
-        raise ArgumentError("Expr is the base of the nodes: build a query with E or parse()")
+        if not self.children:
+            return Box(to_text(self), role="leaf")
+        note = self.note_of_many if len(self.children) > 2 else ""
+        return Box(self.word, note or self.note, self.role)
 
     def __and__(self, other: object) -> Expr:
         return And((self, check_operand(other, "&")))
@@ -331,50 +316,23 @@ class Expr(Node["Expr"]):
     def __rshift__(self, other: object) -> Expr:
         return Implies(self, check_operand(other, ">>"))
 
-    __rand__, __ror__, __rxor__, __rrshift__ = map(_reflected, ("&", "|", "^", ">>"))
+    __rand__, __ror__, __rxor__, __rrshift__ = (_reflected(sign) for sign in ("&", "|", "^", ">>"))
 
     def __invert__(self) -> Expr:
         return Not(self)
 
-    def __mul__(self, factor: object) -> Expr:
-        if isinstance(factor, Expr):
-            raise ArgumentError("* takes a weight, as in 2 * E.smile: write & for `and`")
-        return Weight(factor, self)  # type: ignore[arg-type]  # Weight checks it
+    def __mul__(self, factor: float) -> Expr:
+        return Weight(factor, self)
 
     __rmul__ = __mul__
 
     def implies(self, other: Expr) -> Expr:
         """Return `self IMPLIES other`, the same as `self >> other`."""
-        return Implies(self, check_operand(other, "implies"))
+        return Implies(self, other)
 
     def iff(self, other: Expr) -> Expr:
         """Return `self IFF other`: both are true or both are false."""
-        return Iff((self, check_operand(other, "iff")))
-
-    @property
-    def _binding(self) -> int:
-        return self.level
-
-    def _spell(self, operands: Sequence[str]) -> str:
-        return f" {self.word} ".join(self._enclosed(operands))
-
-    def _spell_negated(self) -> str | None:
-        """Return the text of NOT this node if there is one without NOT, such as `age != 0.7`, else `None`."""
-        return None
-
-    def _box(self) -> Box:
-        if not self.children:
-            return Box(to_text(self), role="leaf")
-        note = self.note_of_many if len(self.children) > 2 else ""
-        return Box(self.word, note or self.note, self.role)
-
-    def _enclosed(self, operands: Sequence[str]) -> list[str]:
-        """Return the texts of the operands, in parentheses where they bind no tighter than this node."""
-        tight = [
-            child._binding > self.level or (child._binding == self.level and place in self.nests)
-            for place, child in enumerate(self.children)
-        ]
-        return [text if bare else f"({text})" for text, bare in zip(operands, tight, strict=True)]
+        return Iff((self, other))
 
     def __bool__(self) -> NoReturn:
         raise ArgumentError(_NO_TRUTH_VALUE)
@@ -382,39 +340,81 @@ class Expr(Node["Expr"]):
     def __contains__(self, item: object) -> NoReturn:
         raise ArgumentError("`in` does not work on expressions: write E.hair.is_in([...])")
 
-    def __lt__(self, bound: object) -> Expr:
-        raise ArgumentError(
-            f"only an attribute can be compared with a number, not `{shorten(str(self))}`", hint=PARENTHESES
-        )
+    def __lt__(self, bound: float) -> Expr:
+        text = shorten(str(self))
+        raise ArgumentError(f"only an attribute can be compared with a number, not `{text}`", hint=PARENTHESES)
 
     __le__ = __gt__ = __ge__ = __lt__
 
 
+def _rebuild(flat: list[tuple[type[Expr], tuple[object, ...], int]], spans: list[Span | None]) -> Expr:
+    """Return the tree that is stored in a pickle.
+
+    Args:
+        flat: for each node its class, its data (all fields but operands) and the number of its operands. A node comes
+            before its operands.
+        spans: the span of each node, in the order of `flat`.
+    """
+    nodes: list[Expr] = []
+    for (kind, data, arity), span in zip(reversed(flat), reversed(spans), strict=True):
+        nodes.append(kind._build(data, [nodes.pop() for _ in range(arity)], span))
+    return nodes[0]
+
+
+def to_text(expr: Expr) -> str:
+    """Return a query as text that parses to an equal tree, with upper-case keywords and the fewest parentheses."""
+    return expr.fold(lambda node, texts: node._spell(texts))
+
+
+def draw_tree(expr: Expr, *, standalone: bool = False) -> Markup:
+    """Return a drawing of a query's tree as SVG, with operands in the order of the text.
+
+    For a tree with more than `MOST_BOXES` nodes (120), the drawing is one box that shows the number of nodes. The SVG
+    has the colours of the page around it. With `standalone` it is for a separate file, with a background and fixed
+    colours.
+    """
+    if expr.size > MOST_BOXES:
+        large = Box(f"too large to draw: {expr.size:,} parts", role="root")
+        return draw_graph([large], [], title="A large query", standalone=standalone)
+    boxes: list[Box] = []
+    edges: list[tuple[int, int]] = []
+    stack = [(expr, -1)]
+    while stack:
+        node, parent = stack.pop()
+        edges.append((parent, len(boxes)))
+        stack += [(child, len(boxes)) for child in reversed(node.children)]
+        boxes.append(node._box())
+    return draw_graph(boxes, edges[1:], title=f"The tree of the query {to_text(expr)}", standalone=standalone)
+
+
 def check_operand(value: object, operator: str) -> Expr:
-    """Return `value`, an operand of `operator`.
+    """Return `value` if it is an expression; `operator` is the sign or name of the connective, for the error message.
 
     Raises:
-        ArgumentError: it is not an expression.
+        ArgumentError: `value` is not an expression.
     """
     if isinstance(value, Expr):
         return value
-    hint = None
-    if isinstance(value, bool):
-        hint = "`==` and `!=` compare structure: write .eq(...), .ne(...) or .iff(...); a constant is TRUE or FALSE"
-    elif isinstance(value, (int, float)):
-        hint = PARENTHESES
-    elif isinstance(value, str):
-        hint = "write E.name for an attribute, or parse(text) for a query"
+    hints = {
+        bool: "`==` and `!=` compare structure: write .eq(...), .ne(...) or .iff(...); a constant is TRUE or FALSE",
+        str: "write E.name for an attribute, or parse(text) for a query",
+    }
+    hint = hints.get(type(value), PARENTHESES if isinstance(value, (int, float)) else None)
     raise ArgumentError(f"{operator} joins expressions, and {shorten(repr(value))} is not an expression", hint=hint)
 
 
 def check_operands(kind: str, values: object, least: int) -> tuple[Expr, ...]:
-    """Return the operands of a node as a tuple; `kind` is the name of the node in messages.
+    """Return the operands of a node as a tuple.
+
+    Args:
+        kind: what error messages call the node, such as "And".
+        values: the operands.
+        least: the smallest number of operands that the node may have.
 
     Raises:
-        ArgumentError: they are no iterable of expressions, or too few.
+        ArgumentError: `values` is no iterable of expressions, or has fewer than `least` expressions.
     """
-    if isinstance(values, (str, Node)) or not isinstance(values, Iterable):
+    if isinstance(values, (str, Expr)) or not isinstance(values, Iterable):
         raise ArgumentError(f"{kind} takes a tuple of expressions, not {shorten(repr(values))}")
     operands = tuple(check_operand(value, kind) for value in values)
     if len(operands) < least:
@@ -424,14 +424,10 @@ def check_operands(kind: str, values: object, least: int) -> tuple[Expr, ...]:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Not(Expr):
-    """`NOT operand`."""
+    """`NOT operand`: true where the operand is false."""
 
     word, level, nests, role = "NOT", 70, (0,), "not"
     operand: Expr
-
-    def __post_init__(self) -> None:
-        check_operand(self.operand, "Not")
-        self._seal()
 
     def _lower(self, kernel: Kernel[T], operands: Sequence[T]) -> T:
         return kernel.negation(operands[0])
@@ -446,16 +442,17 @@ class Not(Expr):
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Weight(Expr):
-    """`factor * operand`: multiplies the energy of `operand`."""
+    """`factor * operand`: true where the operand is true; its energy is `factor` times the energy of the operand.
+
+    `factor` is above 0 and at most `MAX_WEIGHT` (a million).
+    """
 
     level, nests = 70, (0,)
     factor: float
     operand: Expr
 
-    def __post_init__(self) -> None:
-        self._set("factor", check_weight(self.factor))
-        check_operand(self.operand, "Weight")
-        self._seal()
+    def _check(self) -> None:
+        self._set(factor=check_weight(self.factor))
 
     def _lower(self, kernel: Kernel[T], operands: Sequence[T]) -> T:
         return kernel.weighted(self.factor, operands[0])
@@ -469,21 +466,20 @@ class Weight(Expr):
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Joined(Expr):
-    """Two or more operands under an associative operator; an operand of the same class is replaced by its operands."""
+    """Base of associative connectives of two or more operands: `a AND (b AND c)` becomes one AND of three operands."""
 
     operands: tuple[Expr, ...]
 
-    def __post_init__(self) -> None:
+    def _check(self) -> None:
         flat: list[Expr] = []
         for operand in check_operands(type(self).__name__, self.operands, 1):
             flat.extend(operand.operands if isinstance(operand, Joined) and type(operand) is type(self) else (operand,))
-        self._set("operands", check_operands(type(self).__name__, flat, 2))
-        self._seal()
+        self._set(operands=check_operands(type(self).__name__, flat, 2))
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class And(Joined):
-    """All operands are true."""
+    """AND: true where all operands are true."""
 
     word, level, role, note = "AND", 60, "and", "all hold"
 
@@ -493,7 +489,7 @@ class And(Joined):
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Xor(Joined):
-    """True when an odd number of operands is true."""
+    """XOR: true where an odd number of operands is true."""
 
     word, level, note, note_of_many = "XOR", 50, "exactly one holds", "an odd number holds"
 
@@ -503,7 +499,7 @@ class Xor(Joined):
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Or(Joined):
-    """At least one operand is true."""
+    """OR: true where at least one operand is true."""
 
     word, level, role, note = "OR", 40, "or", "at least one holds"
 
@@ -513,20 +509,15 @@ class Or(Joined):
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Paired(Expr):
-    """Two operands under an operator that is not associative."""
+    """Base of connectives that join exactly two operands and are not associative."""
 
     left: Expr
     right: Expr
 
-    def __post_init__(self) -> None:
-        check_operand(self.left, type(self).__name__)
-        check_operand(self.right, type(self).__name__)
-        self._seal()
-
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Implies(Paired):
-    """`left IMPLIES right`: false only where left is true and right is not."""
+    """`left IMPLIES right`: false only where `left` is true and `right` is false."""
 
     word, level, nests, note = "IMPLIES", 30, (1,), "if the upper, then the lower"
 
@@ -536,7 +527,7 @@ class Implies(Paired):
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Iff(Joined):
-    """Equivalence of two operands; of several, folded from the left."""
+    """IFF: true where both operands are true or both are false; `a IFF b IFF c` means `(a IFF b) IFF c`."""
 
     word, level, note, note_of_many = "IFF", 20, "both or neither", "folded from the left"
 
@@ -544,8 +535,17 @@ class Iff(Joined):
         return kernel.chain(lambda left, right: kernel.choice(left, right, kernel.negation(right)), operands)
 
 
+_COUNTED, _UNCOUNTED = ("AT LEAST", "AT MOST", "EXACTLY"), ("ALL", "ANY", "NONE")
+
+
 def allowed_counts(quantifier: str, count: int | None, size: int) -> range:
-    """Return the numbers of true operands, of `size`, for which a cardinality is true."""
+    """Return the numbers of true operands with which a count holds. For AT LEAST 2 of three operands they are 2 and 3.
+
+    Args:
+        quantifier: "AT LEAST", "AT MOST" or "EXACTLY", with a `count`; or "ALL", "ANY" or "NONE".
+        count: the number after the quantifier; `None` for "ALL", "ANY" and "NONE".
+        size: number of operands in all.
+    """
     if count is None:
         least, most = {"ALL": (size, size), "ANY": (1, size), "NONE": (0, 0)}[quantifier]
     else:
@@ -556,20 +556,40 @@ def allowed_counts(quantifier: str, count: int | None, size: int) -> range:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Cardinality(Expr):
-    """`AT LEAST 2 OF (a, b, c)`; the quantifier is AT LEAST, AT MOST, EXACTLY (with count), ALL, ANY or NONE."""
+    """A condition on how many operands are true, such as `AT LEAST 2 OF (a, b, c)`.
+
+    Attributes:
+        quantifier: "AT LEAST", "AT MOST" or "EXACTLY", with a `count`; or "ALL", "ANY" or "NONE".
+        count: the number after the quantifier (2 in the example); `None` for "ALL", "ANY" and "NONE".
+        operands: one or more expressions.
+    """
 
     quantifier: str
     count: int | None
     operands: tuple[Expr, ...]
 
-    def __post_init__(self) -> None:
-        self._set("operands", check_operands(self.head, self.operands, 1))
-        self._set("count", self._checked_count())
-        self._seal()
+    def _check(self) -> None:
+        operands, count, quantifier = check_operands(self.head, self.operands, 1), self.count, self.quantifier
+        self._set(operands=operands)
+        if quantifier in _UNCOUNTED:
+            if count is not None:
+                raise ArgumentError(f"{quantifier} OF takes no number")
+            return
+        if quantifier not in _COUNTED:
+            *others, last = _COUNTED + _UNCOUNTED
+            raise ArgumentError(f"a quantifier is {', '.join(others)} or {last}, not {shorten(repr(quantifier))}")
+        whole = check_number(count, f"the number after {quantifier}")
+        if not whole.is_integer() or whole < 0:
+            raise ArgumentError(f"{quantifier} needs a whole number that is not negative, not {show_number(whole)}")
+        # AT MOST 4 OF (a, b) is merely always true, and a program may well write it for a short list.
+        if whole > len(operands) and quantifier != "AT MOST":
+            number = "1 is" if len(operands) == 1 else f"{len(operands)} are"
+            raise ArgumentError(f"{quantifier} {show_number(whole)} can never be true: only {number} given")
+        self._set(count=int(whole))
 
     @property
     def head(self) -> str:
-        """The words before the operands: `AT LEAST 2 OF`."""
+        """The text before the list of operands, such as `AT LEAST 2 OF`."""
         return f"{self.quantifier} OF" if self.count is None else f"{self.quantifier} {self.count} OF"
 
     def _lower(self, kernel: Kernel[T], operands: Sequence[T]) -> T:
@@ -586,74 +606,51 @@ class Cardinality(Expr):
     def _box(self) -> Box:
         return Box(self.head, f"these {len(self.operands)}")
 
-    def _checked_count(self) -> int | None:
-        count, quantifier = self.count, self.quantifier
-        if quantifier in ("ALL", "ANY", "NONE"):
-            if count is not None:
-                raise ArgumentError(f"{quantifier} OF takes no number")
-            return None
-        if quantifier not in ("AT LEAST", "AT MOST", "EXACTLY"):
-            raise ArgumentError(
-                f"a quantifier is AT LEAST, AT MOST, EXACTLY, ALL, ANY or NONE, not {shorten(repr(quantifier))}"
-            )
-        whole = check_number(count, f"the number after {quantifier}")
-        if not whole.is_integer() or whole < 0:
-            raise ArgumentError(f"{quantifier} needs a whole number that is not negative, not {show_number(whole)}")
-        # AT MOST 4 OF (a, b) is merely always true, and a program may well write it for a short list.
-        if whole > len(self.operands) and quantifier != "AT MOST":
-            given = "only 1 is given" if len(self.operands) == 1 else f"only {len(self.operands)} are given"
-            raise ArgumentError(f"{quantifier} {show_number(whole)} can never be true: {given}")
-        return int(whole)
-
 
 Operands = Expr | Iterable[Expr]
 
 
 def at_least(count: int, *operands: Operands) -> Expr:
-    """Return `AT LEAST count OF (...)`: so many of the operands hold, or more.
+    """Return `AT LEAST count OF (...)`, which is true where `count` or more of the operands are true.
 
-    This function and the five below take operands as expressions, lists of expressions, or both.
+    Operands are expressions or lists of expressions.
 
     Raises:
-        ArgumentError: `count` is no whole number from 0 up or can never be reached, an operand is no expression, or
-            there is none.
+        ArgumentError: `count` is no whole number, is below 0, or is above the number of operands; an operand is no
+            expression; or there are no operands.
     """
     return Cardinality("AT LEAST", count, _flatten(operands))
 
 
 def at_most(count: int, *operands: Operands) -> Expr:
-    """Return `AT MOST count OF (...)`: so many of the operands hold, or fewer. See `at_least`."""
+    """Return `AT MOST count OF (...)`: at most `count` operands are true. Operands are expressions or lists of them."""
     return Cardinality("AT MOST", count, _flatten(operands))
 
 
 def exactly(count: int, *operands: Operands) -> Expr:
-    """Return `EXACTLY count OF (...)`: so many of the operands hold, and the others do not. See `at_least`."""
+    """Return `EXACTLY count OF (...)`: exactly `count` operands are true. Operands are expressions or lists of them."""
     return Cardinality("EXACTLY", count, _flatten(operands))
 
 
 def all_of(*operands: Operands) -> Expr:
-    """Return `ALL OF (...)`: every operand holds. See `at_least`."""
+    """Return `ALL OF (...)`: every operand is true. Operands are expressions or lists of them."""
     return Cardinality("ALL", None, _flatten(operands))
 
 
 def any_of(*operands: Operands) -> Expr:
-    """Return `ANY OF (...)`: at least one operand holds. See `at_least`."""
+    """Return `ANY OF (...)`: at least one operand is true. Operands are expressions or lists of them."""
     return Cardinality("ANY", None, _flatten(operands))
 
 
 def none_of(*operands: Operands) -> Expr:
-    """Return `NONE OF (...)`: no operand holds. See `at_least`."""
+    """Return `NONE OF (...)`: no operand is true. Operands are expressions or lists of them."""
     return Cardinality("NONE", None, _flatten(operands))
 
 
 def _flatten(operands: tuple[Operands, ...]) -> tuple[Expr, ...]:
-    flat: list[Expr] = []
-    for operand in operands:
-        if isinstance(operand, Iterable) and not isinstance(operand, (str, bytes, Expr)):
-            flat.extend(operand)
-        else:
-            flat.append(operand)  # Cardinality refuses what is no expression
-    return tuple(flat)
+    # Cardinality refuses what is no expression.
+    lists = (each if isinstance(each, Iterable) and not isinstance(each, str) else [each] for each in operands)
+    return tuple(chain.from_iterable(lists))
 
 
 Closed = Literal["both", "left", "right", "none"]
@@ -661,14 +658,9 @@ Closed = Literal["both", "left", "right", "none"]
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Constant(Expr):
-    """`TRUE` or `FALSE`."""
+    """The constant `TRUE` or `FALSE` in a query."""
 
     value: bool
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.value, bool):
-            raise ArgumentError(f"a constant is True or False, not {shorten(repr(self.value))}")
-        self._seal()
 
     def _spell(self, operands: Sequence[str]) -> str:
         return "TRUE" if self.value else "FALSE"
@@ -682,28 +674,27 @@ FALSE = Constant(False)
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Predicate(Expr):
-    """A condition on the attribute `name`; `form` is one of those in `energyql.kinds`."""
+    """Base of conditions on the attribute `name`.
+
+    `form` is the way of writing the condition. It is `BARE` for the name alone (`smile`), `CLASSES` for a comparison
+    with classes (`hair = black`), and `NUMBERS` for a comparison with numbers (`age > 0.6`).
+    """
 
     form: ClassVar[str]
     name: str
 
-    def __post_init__(self) -> None:
-        self._set("name", check_name(self.name, "an attribute name"))
-        self._check()
-        self._seal()
-
     def _check(self) -> None:
-        """Check and normalise the fields of the kind of predicate."""
+        self._set(name=check_name(self.name, "an attribute name"))
 
 
 def predicates(expr: Expr) -> list[Predicate]:
-    """Return the predicates of a query, in the order of its text."""
+    """Return the predicates (conditions on attributes) of a query, in the order of its text."""
     return [node for node in expr.walk() if isinstance(node, Predicate)]
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Attribute(Predicate):
-    """A yes/no attribute on its own: `smile`. In Python also the left side of a comparison: `E.age > 0.6`."""
+    """The condition that a yes/no attribute is true, as in `smile`. In Python, also the `E.age` of `E.age > 0.6`."""
 
     form = BARE
 
@@ -715,86 +706,84 @@ class Attribute(Predicate):
             raise ArgumentError(
                 f"`==` compares the structure of expressions: write .eq({other!r}) for `=` and .ne({other!r}) for `!=`"
             )
-        return Node.__eq__(self, other)
+        return Expr.__eq__(self, other)
 
     def __hash__(self) -> int:
-        return Node.__hash__(self)
+        return self._hash
 
-    def __lt__(self, bound: object) -> Expr:
-        return Interval(self.name, None, self._bound(bound))
+    def __lt__(self, bound: float) -> Expr:
+        return Interval(self.name, None, bound)
 
-    def __le__(self, bound: object) -> Expr:
-        return Interval(self.name, None, self._bound(bound), high_closed=True)
+    def __le__(self, bound: float) -> Expr:
+        return Interval(self.name, None, bound, high_closed=True)
 
-    def __gt__(self, bound: object) -> Expr:
-        return Interval(self.name, self._bound(bound), None)
+    def __gt__(self, bound: float) -> Expr:
+        return Interval(self.name, bound, None)
 
-    def __ge__(self, bound: object) -> Expr:
-        return Interval(self.name, self._bound(bound), None, low_closed=True)
-
-    def _bound(self, bound: object) -> float:
-        if isinstance(bound, Expr):
-            raise ArgumentError(f"'{shorten(self.name)}' can be compared with a number only", hint=PARENTHESES)
-        return check_number(bound, "a bound")
+    def __ge__(self, bound: float) -> Expr:
+        return Interval(self.name, bound, None, low_closed=True)
 
     def eq(self, value: str | float) -> Expr:
-        """Return `hair = black` for a string; for a number `age = 0.7`, within the attribute's own tolerance."""
+        """Return the condition that the attribute has the value `value`.
+
+        For a string the condition is one like `hair = black`. For a number it is one like `age = 0.7`, which is true
+        within the tolerance that the model's vocabulary gives for the attribute.
+
+        Raises:
+            ArgumentError: `value` is a truth value, or cannot be a value of an attribute.
+        """
         if isinstance(value, bool):
             raise ArgumentError("a yes/no attribute is an expression by itself: write E.smile or ~E.smile")
-        if isinstance(value, Iterable) and not isinstance(value, str):
-            raise ArgumentError("one value is needed, not several", hint="write .is_in([...]) or .not_in([...])")
         return OneOf(self.name, (value,)) if isinstance(value, str) else Near(self.name, value)
 
     def ne(self, value: str | float) -> Expr:
-        """Return `hair != black` for a string, `age != 0.7` for a number."""
+        """Return the negation of `eq(value)`: `hair != black` for a string, `age != 0.7` for a number."""
         return self.not_in([value]) if isinstance(value, str) else Not(self.eq(value))
 
     def is_in(self, values: Iterable[str]) -> Expr:
-        """Return `hair IN {black, gray}`."""
+        """Return the condition that the attribute has one of `values`, as in `hair IN {black, gray}`."""
         return OneOf(self.name, values)  # type: ignore[arg-type]  # OneOf makes it a tuple
 
     def not_in(self, values: Iterable[str]) -> Expr:
-        """Return `hair NOT IN {black, gray}`."""
+        """Return the condition that the attribute has none of `values`, as in `hair NOT IN {black, gray}`."""
         return OneOf(self.name, values, negated=True)  # type: ignore[arg-type]  # OneOf makes it a tuple
 
     def is_between(self, low: float, high: float, closed: Closed = "both") -> Expr:
-        """Return `age IN [low, high]`; `closed` says which ends belong to it: "both", "left", "right" or "none"."""
+        """Return the condition that the attribute lies between `low` and `high`, as in `age IN [0.2, 0.4]`.
+
+        `closed` says which of the two ends belong to the interval: "both", "left", "right" or "none".
+        """
         if closed not in ("both", "left", "right", "none"):
             raise ArgumentError(f'closed is "both", "left", "right" or "none", not {shorten(repr(closed))}')
-        return Interval(
-            self.name,
-            self._bound(low),
-            self._bound(high),
-            low_closed=closed in ("both", "left"),
-            high_closed=closed in ("both", "right"),
-        )
+        return Interval(self.name, low, high, closed in ("both", "left"), closed in ("both", "right"))
 
     def near(self, value: float, tolerance: float | None = None) -> Expr:
-        """Return `age = value +- tolerance`; by default with the attribute's own tolerance."""
+        """Return the condition that the attribute is within `tolerance` of `value`, as in `age = 0.7 +- 0.05`.
+
+        `None` stands for the tolerance that the model's vocabulary gives for the attribute.
+        """
         return Near(self.name, value, tolerance)
 
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class OneOf(Predicate):
-    """A categorical attribute is one of `values` (or none of them): `hair = black`, `hair NOT IN {black, red}`."""
+    """The condition that a categorical attribute has one of `values`, as in `hair = black`.
+
+    If `negated` is true, the condition is that the attribute has none of `values`, as in `hair NOT IN {black, red}`.
+    """
 
     form = CLASSES
     values: tuple[str, ...]
     negated: bool = False
 
     def _check(self) -> None:
-        if isinstance(self.values, str) or not isinstance(self.values, Iterable):
+        Predicate._check(self)
+        if isinstance(self.values, str):
             raise ArgumentError(f"values must be a list of strings, not {shorten(repr(self.values))}")
-        items = tuple(self.values)
-        number = next((value for value in items if isinstance(value, Real)), None)
-        if number is not None:
-            hint = "numbers lie in a range: write .is_between(low, high)"
-            raise ArgumentError(f"a value must be a string, not {shorten(repr(number))}", hint=hint)
-        values = tuple(dict.fromkeys(check_name(value, "a value") for value in items))
+        values = tuple(dict.fromkeys(check_name(value, "a value") for value in self.values))
         if not values:
             raise ArgumentError("at least one value is needed")
-        self._set("values", values)
-        self._set("negated", bool(self.negated))
+        self._set(values=values, negated=bool(self.negated))
 
     def _spell(self, operands: Sequence[str]) -> str:
         if len(self.values) == 1:
@@ -804,7 +793,11 @@ class OneOf(Predicate):
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Interval(Predicate):
-    """A continuous attribute lies between bounds; `None` is unbounded: `age > 0.6`, `0.2 < age <= 0.4`."""
+    """The condition that a continuous attribute lies between bounds: `age > 0.6`, `0.2 < age <= 0.4`.
+
+    `low` or `high` is `None` if the interval has no bound on that side. `low_closed` and `high_closed` say whether the
+    bound itself belongs to the interval (`<=` in place of `<`).
+    """
 
     form = NUMBERS
     low: float | None
@@ -813,24 +806,22 @@ class Interval(Predicate):
     high_closed: bool = False
 
     def bounds(self, tolerance: float) -> tuple[float, float]:
-        """Return the ends of the interval, which may be infinite; see `Near.bounds`."""
+        """Return the lower and the upper end of the interval; an end without a bound is infinite.
+
+        `tolerance` is not used; the method has it because `Near.bounds` uses one.
+        """
         return -math.inf if self.low is None else self.low, math.inf if self.high is None else self.high
 
     def _check(self) -> None:
-        low = None if self.low is None else check_number(self.low, "a bound")
-        high = None if self.high is None else check_number(self.high, "a bound")
+        Predicate._check(self)
+        low, high = (None if bound is None else check_number(bound, "a bound") for bound in (self.low, self.high))
         if low is None and high is None:
             raise ArgumentError("an interval needs a bound")
         if low is not None and high is not None and low >= high:
-            shown = show_number(low), show_number(high)
-            raise ArgumentError(
-                f"the interval from {shown[0]} to {shown[1]} is empty",
-                hint="write the smaller number first" if low > high else "write `= value +- tolerance` for one value",
-            )
-        self._set("low", low)
-        self._set("high", high)
-        self._set("low_closed", bool(self.low_closed) and low is not None)
-        self._set("high_closed", bool(self.high_closed) and high is not None)
+            hint = "write the smaller number first" if low > high else "write `= value +- tolerance` for one value"
+            raise ArgumentError(f"the interval from {show_number(low)} to {show_number(high)} is empty", hint=hint)
+        closed = bool(self.low_closed) and low is not None, bool(self.high_closed) and high is not None
+        self._set(low=low, high=high, low_closed=closed[0], high_closed=closed[1])
 
     def _spell(self, operands: Sequence[str]) -> str:
         name = quote(self.name)
@@ -844,37 +835,41 @@ class Interval(Predicate):
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Near(Predicate):
-    """A continuous attribute is within `tolerance` of `value`: `age = 0.7 +- 0.05`; `None` is the attribute's own."""
+    """The condition that a continuous attribute is within `tolerance` of `value`: `age = 0.7 +- 0.05`.
+
+    A `tolerance` of `None` stands for the one that the model's vocabulary gives for the attribute; `bind` fills it in.
+    """
 
     form = NUMBERS
     value: float
     tolerance: float | None = None
 
     def bounds(self, tolerance: float) -> tuple[float, float]:
-        """Return the ends of the interval; `tolerance` is the attribute's own."""
+        """Return the lower and the upper end of the interval around `value`.
+
+        The argument `tolerance` is used only if the condition was written without a tolerance.
+        """
         tolerance = tolerance if self.tolerance is None else self.tolerance
         return self.value - tolerance, self.value + tolerance
 
     def _check(self) -> None:
-        self._set("value", check_number(self.value, "a value"))
+        Predicate._check(self)
+        self._set(value=check_number(self.value, "a value"))
         if self.tolerance is not None:
-            self._set("tolerance", check_positive(self.tolerance, "a tolerance"))
-
-    def _spell(self, operands: Sequence[str]) -> str:
-        return self._with_sign("=")
+            self._set(tolerance=check_positive(self.tolerance, "a tolerance"))
 
     def _spell_negated(self) -> str:
-        return self._with_sign("!=")
+        return self._spell((), "!=")
 
-    def _with_sign(self, sign: str) -> str:
+    def _spell(self, operands: Sequence[str], sign: str = "=") -> str:
         tolerance = "" if self.tolerance is None else f" +- {show_number(self.tolerance)}"
         return f"{quote(self.name)} {sign} {show_number(self.value)}{tolerance}"
 
 
 class Namespace:
-    """All attributes by name: `E.smile` or, for a name of any kind, `E["5 o'clock shadow"]`.
+    """Class of `E`, which gives attributes of any name: `E.smile`, or `E["5 o'clock shadow"]` for any text.
 
-    Names that begin with an underscore need brackets, since Python and its tools look such names up on every object.
+    Names that begin with an underscore need brackets too, because Python looks up such names on every object.
     """
 
     __slots__ = ()
@@ -888,14 +883,7 @@ class Namespace:
             raise AttributeError(f"E has no {name!r}: write E[{name!r}] for an attribute of that name")
         return Attribute(name)
 
-    def __setattr__(self, name: str, value: object) -> None:
-        if not name.startswith("_"):
-            raise AttributeError(f"{name!r} cannot be set: write E.{name}.eq({shorten(repr(value))}) for `=`")
-        object.__setattr__(self, name, value)
-
     def __getitem__(self, name: str) -> Attribute:
-        if not isinstance(name, str):
-            raise ArgumentError(f"E[...] takes the name of an attribute, not {shorten(repr(name))}")
         return Attribute(name)
 
     def __repr__(self) -> str:
@@ -906,10 +894,12 @@ class Namespace:
 
 
 class ModelNamespace(Namespace):
-    """The attributes of one model by name: like `E`, with completion of names, and an error for unknown ones.
+    """The attributes of one model by name, for queries in Python.
+
+    It works like `E`, but notebooks complete the names, and an unknown name raises `UnknownAttribute`.
 
     Args:
-        vocabulary: the attributes.
+        vocabulary: the attributes of the model.
     """
 
     __slots__ = ("_vocabulary",)
@@ -941,4 +931,4 @@ class ModelNamespace(Namespace):
 
 
 E = Namespace()
-"""All attributes by their names; see `Namespace`."""
+"""Object with attributes of any name, to write queries in Python: `E.smile & ~E.hat`, `E.age > 0.6`."""

@@ -1,4 +1,4 @@
-"""Names, numbers and keywords of the query language: which are allowed, and how they are written."""
+"""Names, numbers and keywords of the query language: which ones are allowed, and how a query writes them."""
 
 from __future__ import annotations
 
@@ -9,33 +9,23 @@ from functools import cache
 from importlib.resources import files
 from numbers import Real
 
-from energyql.errors import ArgumentError, EnergyQLError
+from energyql.errors import ArgumentError
 
 MAX_WEIGHT = 1_000_000
-"""Largest weight, and largest product of weights within weights: far from the end of float32."""
+"""Largest weight, and largest product of nested weights. It keeps energies far below the largest float32."""
 
 
 @cache
 def grammar() -> str:
-    """Return the text of grammar/query.lark.
-
-    Raises:
-        EnergyQLError: the grammar is not installed.
-    """
-    try:
-        return files("energyql.grammar").joinpath("query.lark").read_text(encoding="utf-8")
-    except (ModuleNotFoundError, FileNotFoundError):
-        raise EnergyQLError(
-            "the query grammar is not installed",
-            hint="in a checkout of the repository, run `pip install -e .` first",
-        ) from None
+    """Return the grammar of the query language: the text of grammar/query.lark."""
+    return files("energyql.grammar").joinpath("query.lark").read_text(encoding="utf-8")
 
 
 @cache
 def keywords() -> frozenset[str]:
-    """Return the words that the grammar reserves, in upper case.
+    """Return the reserved words of the query language, such as AND, in upper case.
 
-    In a query they are no attribute names, in any case of their letters, unless they stand in double quotes.
+    If the name of an attribute is a reserved word, in upper or lower case, a query writes it in double quotes.
     """
     return frozenset(re.findall(r'^[A-Z]+\.\d: "([A-Z]+)"i END', grammar(), re.MULTILINE))
 
@@ -47,7 +37,10 @@ def _keyword() -> re.Pattern[str]:
 
 
 def quote(name: str) -> str:
-    """Return a name or value as it is written in a query: in double quotes where it needs them."""
+    """Return a name or value as a query writes it.
+
+    It is in double quotes if it is a keyword or has characters such as blanks (`"dark brown"`).
+    """
     if name.isidentifier() and not _keyword().fullmatch(name):
         return name
     escaped = name.replace("\\", "\\\\").replace('"', '\\"')
@@ -55,15 +48,15 @@ def quote(name: str) -> str:
 
 
 def normalize(name: str) -> str:
-    """Return a name in Unicode normal form C, so that one name typed in two ways is one name."""
+    """Return a name in Unicode normal form C, in which an accented letter is always the same characters."""
     return str(unicodedata.normalize("NFC", name))  # plain: a lexer's token or a NumPy string is a str too
 
 
 def check_name(value: object, what: str = "a name") -> str:
-    """Return a name in normal form.
+    """Return `value` in Unicode normal form C if it can be a name; `what` describes it in error messages.
 
     Raises:
-        ArgumentError: `value` is not text, is empty, or holds control characters.
+        ArgumentError: `value` is no string, is empty, or contains control characters or line separators.
     """
     if not isinstance(value, str):
         raise ArgumentError(f"{what} must be a string, not {shorten(repr(value))}")
@@ -76,7 +69,7 @@ def check_name(value: object, what: str = "a name") -> str:
 
 
 def check_number(value: object, what: str) -> float:
-    """Return a number as float; `what` is its name in messages.
+    """Return `value` as a float; `what` describes it in error messages, as in "a bound".
 
     Raises:
         ArgumentError: `value` is not a real number, is a truth value, or is not finite.
@@ -93,7 +86,11 @@ def check_number(value: object, what: str) -> float:
 
 
 def check_positive(value: object, what: str) -> float:
-    """Return a finite float above zero."""
+    """Return `value`, a number above 0, as a float; `what` describes it in error messages, as in "a tolerance".
+
+    Raises:
+        ArgumentError: `value` is no finite number above 0.
+    """
     result = check_number(value, what)
     if result <= 0:
         raise ArgumentError(f"{what} must be greater than 0, not {show_number(result)}")
@@ -101,7 +98,11 @@ def check_positive(value: object, what: str) -> float:
 
 
 def check_weight(value: object) -> float:
-    """Return a float above zero, at most `MAX_WEIGHT`."""
+    """Return a weight as a float.
+
+    Raises:
+        ArgumentError: `value` is no number above 0, or is above `MAX_WEIGHT` (a million).
+    """
     result = check_positive(value, "a weight")
     if result > MAX_WEIGHT:
         raise ArgumentError(f"a weight must be at most {MAX_WEIGHT:,}, not {show_number(result)}")
@@ -109,10 +110,10 @@ def check_weight(value: object) -> float:
 
 
 def show_number(value: float) -> str:
-    """Return the shortest text that reads back as the same float."""
+    """Return the shortest text from which Python reads the same number: "1" for 1.0, "0.1" for 0.1."""
     return str(int(value)) if value.is_integer() and abs(value) < 1e16 else repr(value)
 
 
 def shorten(text: str, limit: int = 40) -> str:
-    """Return `text`, cut to `limit` characters."""
+    """Return `text`; if it is longer than `limit` characters it is cut to that length, with "..." at its end."""
     return text if len(text) <= limit else text[: limit - 3] + "..."

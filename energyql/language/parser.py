@@ -1,14 +1,15 @@
-"""The parser: text to tree, by the grammar in grammar/query.lark; and errors for texts that do not parse.
+"""The parser: from the text of a query to its tree, and errors for texts that do not parse.
 
-Lark calls these methods while it parses, children first, so no pass over the text or tree recurses. Each method takes
-all parts that its rule matched, brackets and commas too, which give the span.
+The grammar is in grammar/query.lark. Lark calls the methods of `TreeBuilder` while it parses, operands first, so that
+no function recurses into deep queries. The argument of a method is the list of all tokens and nodes that its grammar
+rule matched. Brackets and commas are in the list too, because the span of the new node includes them.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import cache, partial
 from itertools import takewhile
 from typing import Any, TypeVar
@@ -17,7 +18,6 @@ from lark import Lark, Token, UnexpectedCharacters, UnexpectedToken
 
 from energyql.errors import ArgumentError, EnergyQLError, LimitError, QuerySyntaxError, Span
 from energyql.language.expr import (
-    MAX_DEPTH,
     And,
     Attribute,
     Cardinality,
@@ -33,7 +33,7 @@ from energyql.language.expr import (
     Weight,
     Xor,
 )
-from energyql.language.lexical import check_name, check_number, check_positive, grammar, normalize, quote, shorten
+from energyql.language.lexical import check_name, check_number, check_positive, grammar, normalize, shorten
 
 Part = Token | Expr
 
@@ -43,10 +43,10 @@ _ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 
 
 def text_of(token: Token) -> str:
-    """Return the name that a NAME or QUOTED token stands for.
+    """Return the name that a NAME or QUOTED token stands for, without double quotes and escapes.
 
     Raises:
-        QuerySyntaxError: it holds an unknown escape or a control character.
+        QuerySyntaxError: a quoted name is empty, or contains an unknown escape or a control character.
     """
     if token.type != "QUOTED":
         return normalize(token)
@@ -62,25 +62,28 @@ def text_of(token: Token) -> str:
 
 
 def token_span(token: Token) -> Span:
-    """Return the span of a token."""
+    """Return the span of a token: the range of the token's characters in the text of the query."""
     start = token.start_pos or 0
     return Span(start, start + len(token))
 
 
 def _of(kind: type[Expr]) -> Callable[[TreeBuilder, list[Part]], Expr]:
-    """Return a method that makes a connective from the parts of its rule."""
+    """Return a method of `TreeBuilder` that makes a node of class `kind` from what the grammar rule matched."""
     return lambda self, parts: _node(parts, kind._build, (), _exprs(parts))
 
 
 class TreeBuilder:
-    """The methods that make nodes; only Lark calls them."""
+    """Methods that make the nodes of the tree. Lark calls the method `group` for a match of the grammar rule `group`.
+
+    `parts` are the tokens and nodes that the rule matched.
+    """
 
     iff, or_, xor, and_ = _of(Iff), _of(Or), _of(Xor), _of(And)
     implies, not_ = _of(Implies), _of(Not)
 
     def group(self, parts: list[Part]) -> Expr:
         (inner,) = _exprs(parts)
-        inner._set("span", _span(parts))  # parentheses are in the span, so that no caret line cuts them off
+        inner._set(span=_span(parts))  # parentheses are in the span, so that no caret line cuts them off
         return inner
 
     def weight(self, parts: list[Part]) -> Expr:
@@ -129,13 +132,9 @@ class TreeBuilder:
         return _node(parts, Not, near) if sign.type == "NE" else near
 
     def one_of(self, parts: list[Part]) -> Expr:
-        name, sign, value = _tokens(parts)
-        return _node(parts, OneOf, text_of(name), (text_of(value),), sign.type == "NE")
-
-    def one_of_set(self, parts: list[Part]) -> Expr:
         tokens = _tokens(parts)
         name, *values = (text_of(token) for token in tokens if token.type in _NAMES)
-        return _node(parts, OneOf, name, tuple(values), tokens[1].type == "NOT")
+        return _node(parts, OneOf, name, tuple(values), tokens[1].type in ("NE", "NOT"))
 
 
 def _number(token: Token) -> float:
@@ -147,7 +146,16 @@ def _node(parts: Sequence[Part], kind: Callable[..., Expr], *fields: object) -> 
 
 
 def _checked(parts: Sequence[Part], make: Callable[[], _Result]) -> _Result:
-    """Return `make()`; an error about the values of a node becomes an error about the text, at `parts`."""
+    """Return the result of `make()`; errors that `make` raises get spans in the text of the query.
+
+    Args:
+        parts: the tokens and nodes that an error underlines, if the error has no spans yet.
+        make: function without arguments.
+
+    Raises:
+        QuerySyntaxError: `make` raised an `ArgumentError`; the new error has its message and hint.
+        LimitError: `make` raised this error.
+    """
     try:
         return make()
     except ArgumentError as error:
@@ -176,191 +184,109 @@ OPENING = {closing: opening for opening, closing in CLOSING.items()}
 
 _SIGN = {"LPAR": "(", "RPAR": ")", "LBRACE": "{", "RBRACE": "}", "LSQB": "[", "RSQB": "]", "COMMA": ","}
 _COMPARISONS = {"LT", "LE", "GT", "GE", "EQ", "NE", "IN"}
-_NAME_TOKENS = {"NAME", "QUOTED"}
-_STARTS = {*_NAME_TOKENS, "NUMBER", "NOT", "LPAR", "TRUE", "FALSE", "AT", "EXACTLY", "ALL", "ANY", "NONE"}
+_STARTS = {*_NAMES, "NUMBER", "NOT", "LPAR", "TRUE", "FALSE", "AT", "EXACTLY", "ALL", "ANY", "NONE"}
+_WHOLE = {"LEAST", "MOST", "EXACTLY"}
+_KEYWORD = "a keyword that is the name of an attribute or value stands in double quotes"
+_IN = "write `hair IN {black, gray}` or `age IN [0.2, 0.4]`"
 
-_SQL = {
-    "BETWEEN": "write `0.2 <= age <= 0.4` or `age IN [0.2, 0.4]`",
-    "IS": "write `hair = black`, and a yes/no attribute as it is: `smile` or `NOT smile`",
-    "LIKE": "write `hair = black` or `hair IN {black, gray}`",
-}
-_MISPLACED = {  # where an operator should stand
-    "STAR": ("a weight stands in front", "write `2 * (a OR b)`"),
-    "TOLERANCE": ("a tolerance goes with =", "write `age = 0.7 +- 0.05`"),
-    "COMMA": (
-        "',' stands only inside OF (...), {...} and [...]",
-        "write AND or OR between two conditions, or `ALL OF (a, b)`",
-    ),
-}
-_FORM_HINTS = {
-    "IN": "write `hair IN {black, gray}` or `age IN [0.2, 0.4]`",
-    "AT": "write `AT LEAST 2 OF (a, b, c)` or `AT MOST 2 OF (a, b, c)`",
-    "LEAST": "write `AT LEAST 2 OF (a, b, c)`",
-    "MOST": "write `AT MOST 2 OF (a, b, c)`",
-    "EXACTLY": "write `EXACTLY 2 OF (a, b, c)`",
-    **{word: f"write `{word} OF (a, b)`" for word in ("ALL", "ANY", "NONE")},
-    "OF": "write the operands in parentheses: OF (a, b, c)",
-}
+# Columns: what is missing, types of the token before, types of the token after, and the hint. `None` stands for any.
+# The first row that fits counts. A word of SQL that is no keyword here is written in single quotes in place of a type.
+_HINTS: list[tuple[str | None, Collection[str] | None, Collection[str] | None, str]] = [
+    ("a weight", None, None, "write `2 * smile`"),
+    ("'*'", None, None, "write `2 * smile`, and double quotes around a name that starts with a digit"),
+    ("a comparison", None, None, "compare it, as in `age > 0.5`, or use it as a weight, as in `2 * smile`"),
+    ("an operand", None, ("LBRACE", "LSQB"), "write ( and ) to group"),
+    ("an operator", None, ("STAR",), "a weight stands in front: write `2 * (a OR b)`"),
+    ("an operator", None, ("TOLERANCE",), "a tolerance goes with =: write `age = 0.7 +- 0.05`"),
+    ("an operator", None, ("COMMA",), "',' stands only inside OF (...), {...} and [...]: write AND or OR here"),
+    ("an operator", ("NUMBER",), _COMPARISONS, "write `0.2 < age < 0.4`, or AND between two comparisons"),
+    ("an operator", _NAMES, _COMPARISONS, "both signs point the same way: write `0.2 < age < 0.4`"),
+    ("an operator", None, _COMPARISONS, "only an attribute can be compared: write `age > 0.6` or `hair = black`"),
+    ("an operator", None, ("NOT",), "write AND NOT, OR NOT, NOT IN {...}, or != for `is not`"),
+    ("an operator", None, ("'BETWEEN'",), "write `0.2 <= age <= 0.4` or `age IN [0.2, 0.4]`"),
+    ("an operator", None, ("'IS'",), "write `hair = black`, and a yes/no attribute as it is: `smile` or `NOT smile`"),
+    ("an operator", None, ("'LIKE'",), "write `hair = black` or `hair IN {black, gray}`"),
+    ("an operator", None, ("LEAST", "MOST", "OF"), _KEYWORD),
+    ("an operator", ("NAME",), ("NAME",), "write AND or OR, or double quotes around a name that holds a blank"),
+    ("an operator", None, None, "write AND or OR between them"),
+    ("a value", None, ("RBRACE",), "write at least one value: {black}"),
+    ("a value", None, ("NUMBER",), 'write an interval as [0.2, 0.4], and a value that looks like a number as "5"'),
+    ("an attribute", None, ("NUMBER",), "write the attribute between its bounds: `0.2 < age < 0.4`"),
+    (None, None, ("TRUE", "FALSE"), "a yes/no attribute is a condition by itself: write `smile` or `NOT smile`"),
+    ("a number", ("LSQB", "COMMA"), _NAMES, "write a set of values as {black, gray}"),
+    ("a number", _COMPARISONS, _NAMES, "only numbers have an order; a value is compared with = or !="),
+    ("IN", None, None, _IN),
+    (None, ("IN",), None, _IN),
+    (None, ("AT", *_WHOLE), None, "write `AT LEAST 2 OF (a, b, c)`, or AT MOST or EXACTLY"),
+    (None, ("ALL", "ANY", "NONE"), None, "write `ALL OF (a, b)`"),
+    (None, ("OF",), None, "write the operands in parentheses: OF (a, b, c)"),
+    (None, None, ("AT", *_WHOLE, "ALL", "ANY", "NONE", "OF"), _KEYWORD),
+]
 
 
-def diagnose(before: Sequence[Token], found: Token | None, expected: set[str]) -> QuerySyntaxError:
-    """Return the error for a token that cannot stand where it stands.
+def diagnose(before: Sequence[Token], wrong: Token | None, expected: set[str]) -> QuerySyntaxError:
+    """Return the error for the first token of a text that does not fit the grammar.
 
     Args:
-        before: the tokens up to there.
-        found: the token, or None for the end of the text.
-        expected: the types of token that could stand there.
+        before: the tokens of the text before the wrong token.
+        wrong: the token that does not fit; `None` if the text ends too early.
+        expected: the types of token that the grammar allows after `before`.
     """
-    if not before and found is None:
+    if not before and wrong is None:
         return QuerySyntaxError("the query is empty", spans=[(0, 0)], hint="write an attribute, such as `smile`")
+    if expected == {"IN"}:  # `a NOT b`: the mistake is before NOT
+        return diagnose(before[:-1], before[-1], {"AND"})
     last = before[-1] if before else None
     end = token_span(last).end if last is not None else 0
-    here = token_span(found) if found is not None else Span(end, end)
-    open_brackets = _open_brackets(before)
-    opening = open_brackets[-1] if open_brackets else None
-    if found is not None and found.type in OPENING:
-        if opening is None:
-            return QuerySyntaxError(f"{_show(found)} has no matching '{_SIGN[OPENING[found.type]]}'", spans=[here])
-        if CLOSING[opening.type] != found.type:
-            message = f"{_show(found)} does not match {_show(opening)}"
-            return QuerySyntaxError(message, spans=[here, token_span(opening)])
-    if last is None or {"LPAR", "NOT"} <= expected:
-        return _missing_operand(last, found, here)
-    if found is None and opening is not None and expected & OPENING.keys():
-        message = f"'{_SIGN[CLOSING[opening.type]]}' is missing to close {_show(opening)}"
-        return QuerySyntaxError(message, spans=[here, token_span(opening)])
-    if found is not None and "AND" in expected:  # every operator between two operands is accepted where AND is
-        return _missing_operator(last, found, here)
-    return _inside_form(before, found, here, expected)
-
-
-def _open_brackets(tokens: Sequence[Token]) -> list[Token]:
-    """Return the open brackets after `tokens`, the beginning of a query, in which closed brackets match."""
+    here = token_span(wrong) if wrong is not None else Span(end, end)
     stack: list[Token] = []
-    for token in tokens:
+    for token in before:
         if token.type in CLOSING:
             stack.append(token)
         elif token.type in OPENING:
             stack.pop()
-    return stack
-
-
-def _missing_operand(last: Token | None, found: Token | None, here: Span) -> QuerySyntaxError:
-    kind = "" if found is None else found.type
-    what, hint = "an operand", None
-    if kind in _COMPARISONS:
-        what = "an attribute"
-    elif kind == "STAR":
-        what, hint = "a weight", "write `2 * smile`"
-    elif kind in ("LBRACE", "LSQB"):
-        hint = "write ( and ) to group"
-    elif found is not None and kind in _FORM_HINTS:
-        hint = _keyword_hint(found)
-    return _missing(what, last, found, here, hint)
-
-
-def _missing_operator(last: Token, found: Token, here: Span) -> QuerySyntaxError:
-    kind = found.type
-    if kind == "STAR" and last.type in _NAME_TOKENS and last.lower() in {"nan", "inf", "infinity"}:
-        return QuerySyntaxError(f"a weight must be a finite number, not {last}", spans=[token_span(last)])
-    if kind in _MISPLACED:
-        message, hint = _MISPLACED[kind]
-        if kind == "STAR" and last.type in _NAME_TOKENS:
-            hint = f"write `2 * {shorten(last)}`"
-        return QuerySyntaxError(message, spans=[here], hint=hint)
-    if kind in _COMPARISONS:
-        return _misplaced_comparison(last, found, here)
-    if kind in ("LBRACE", "LSQB") and last.type in _NAME_TOKENS:
-        return QuerySyntaxError(f"IN is missing before {_show(found)}", spans=[here], hint=_FORM_HINTS["IN"])
-    hint = "write AND or OR between them"
-    if kind == "NOT":
-        hint = "write AND NOT or OR NOT"
-    elif kind in _FORM_HINTS and kind not in _STARTS:
-        hint = _keyword_hint(found)
-    elif kind == "NAME" and found.upper() in _SQL:
-        hint = _SQL[found.upper()]
-    elif last.type == "NAME" and last.upper() in _SQL:
-        hint = _SQL[last.upper()]
-    elif last.type == kind == "NAME":
-        hint += ", or double quotes around a name that holds a blank"
-    return _missing("an operator", last, found, here, hint)
-
-
-def _misplaced_comparison(last: Token, found: Token, here: Span) -> QuerySyntaxError:
-    if last.type == "NUMBER":
-        message = f"{_show(found)} cannot follow a complete comparison"
-        hint = "write `0.2 < age < 0.4`, or AND between two comparisons"
-    elif last.type in _NAME_TOKENS:
-        message = f"{_show(found)} cannot go on with this comparison"
-        hint = f"both signs point the same way: write `0.2 < {shorten(last)} < 0.4`"
-    else:
-        message = f"only an attribute can stand before {_show(found)}"
-        hint = "write `age > 0.6` or `hair = black`"
-    return QuerySyntaxError(message, spans=[here], hint=hint)
-
-
-def _inside_form(before: Sequence[Token], found: Token | None, here: Span, expected: set[str]) -> QuerySyntaxError:
-    """Return the error for a token in the middle of a comparison, a set, an interval or a cardinality."""
-    last = before[-1]
-    kind = "" if found is None else found.type
-    if "STAR" in expected:
-        return _lone_number(last, found, here)
-    if expected == {"IN"}:  # a NOT b
-        advice = "write != for `is not`" if kind == "EQ" else "write AND NOT, OR NOT or NOT IN {...}"
-        message = f"an operator is missing between {_show(before[-2])} and NOT"
-        return QuerySyntaxError(message, spans=[token_span(last)], hint=advice)
-    if "COMMA" in expected and kind in {*_NAME_TOKENS, "NUMBER"}:
-        return _missing("','", last, found, here, None)
-    if last.type == "LBRACE" and kind == "RBRACE":
-        span = Span(token_span(last).start, here.end)
-        return QuerySyntaxError("the set is empty", spans=[span], hint="write at least one value: {black}")
-    hint: str | None = _FORM_HINTS.get(last.type)
-    if expected <= _NAME_TOKENS:
-        what = "a value" if last.type in ("LBRACE", "COMMA") else "an attribute"
-        if kind == "NUMBER" and what == "a value":
-            hint = 'write an interval as [0.2, 0.4], and a value that looks like a number as "5"'
-        elif kind == "NUMBER":
-            hint = "write the attribute between its bounds: `0.2 < age < 0.4`"
-    elif "NUMBER" in expected:
-        what = "a value" if expected & _NAME_TOKENS else "a whole number" if hint else "a number"
-        if kind in ("TRUE", "FALSE"):
-            hint = "a yes/no attribute is a condition by itself: write `smile` or `NOT smile`"
-        elif kind in _NAME_TOKENS and last.type in ("LSQB", "COMMA"):
-            hint = "write a set of values as {black, gray}"
-        elif kind in _NAME_TOKENS and last.type in _COMPARISONS:
-            hint = "only numbers have an order; a value is compared with = or !="
-    else:
-        what = " or ".join(f"'{_SIGN[type_]}'" if type_ in _SIGN else type_ for type_ in sorted(expected))
-    if hint is None and found is not None and kind in _FORM_HINTS:
-        hint = _keyword_hint(found)
-    return _missing(what, last, found, here, hint)
-
-
-def _lone_number(last: Token, found: Token | None, here: Span) -> QuerySyntaxError:
-    number = token_span(last)
-    if found is not None and found.type == "NAME" and number.end == here.start:
-        return QuerySyntaxError(
-            "a name cannot start with a digit",
-            spans=[Span(number.start, here.end)],
-            hint=f"put it in double quotes: {quote(normalize(shorten(last + found)))}",
-        )
-    if found is not None and found.type in _STARTS:
-        return _missing("an operator", last, found, here, "write * after a weight: `2 * smile`")
-    return QuerySyntaxError(
-        f"the number {_show(last)} alone is no condition",
-        spans=[number],
-        hint="compare it, as in `age > 0.5`, or use it as a weight, as in `2 * smile`",
+    if wrong is not None and wrong.type in OPENING and not stack:
+        return QuerySyntaxError(f"{_show(wrong)} has no matching '{_SIGN[OPENING[wrong.type]]}'", spans=[here])
+    if wrong is not None and wrong.type in OPENING and CLOSING[stack[-1].type] != wrong.type:
+        message = f"{_show(wrong)} does not match {_show(stack[-1])}"
+        return QuerySyntaxError(message, spans=[here, token_span(stack[-1])])
+    if wrong is None and stack and expected & OPENING.keys() and not {"LPAR", "NOT"} <= expected:
+        message = f"'{_SIGN[CLOSING[stack[-1].type]]}' is missing to close {_show(stack[-1])}"
+        return QuerySyntaxError(message, spans=[here, token_span(stack[-1])])
+    what = _missing(last, "" if wrong is None else wrong.type, expected)
+    sides = " and ".join(_show(token) for token in (last, wrong) if token is not None)
+    place = "before" if last is None else "after" if wrong is None else "between"
+    hint = next(
+        (row[3] for row in _HINTS if row[0] in (None, what) and _fits(last, row[1]) and _fits(wrong, row[2])), None
     )
-
-
-def _missing(what: str, last: Token | None, found: Token | None, here: Span, hint: str | None) -> QuerySyntaxError:
-    sides = " and ".join(_show(token) for token in (last, found) if token is not None)
-    place = "before" if last is None else "after" if found is None else "between"
     return QuerySyntaxError(f"{what} is missing {place} {sides}", spans=[here], hint=hint)
 
 
-def _keyword_hint(token: Token) -> str:
-    return f'{token.upper()} is a keyword: an attribute or value of that name stands in double quotes, "{token}"'
+def _missing(last: Token | None, kind: str, expected: set[str]) -> str:
+    """Return the name of what is missing between two neighbouring tokens, such as "an operator".
+
+    Args:
+        last: the first of the two tokens; `None` at the start of the text.
+        kind: type of the second token, which does not fit; empty at the end of the text.
+        expected: the types of token that the grammar allows after `last`.
+    """
+    if last is None or {"LPAR", "NOT"} <= expected:
+        return "an attribute" if kind in _COMPARISONS else "a weight" if kind == "STAR" else "an operand"
+    if kind and "AND" in expected:  # every operator between two operands is accepted where AND is
+        return "IN" if kind in ("LBRACE", "LSQB") and last.type in _NAMES else "an operator"
+    if "STAR" in expected:
+        return "'*'" if kind in _STARTS else "a comparison"
+    if "COMMA" in expected and kind in (*_NAMES, "NUMBER"):
+        return "','"
+    if expected <= {*_NAMES}:
+        return "a value" if last.type in ("LBRACE", "COMMA") else "an attribute"
+    if "NUMBER" in expected:
+        return "a value" if expected & {*_NAMES} else "a whole number" if last.type in _WHOLE else "a number"
+    return " or ".join(f"'{_SIGN[type_]}'" if type_ in _SIGN else type_ for type_ in sorted(expected))
+
+
+def _fits(token: Token | None, types: Collection[str] | None) -> bool:
+    return types is None or (token is not None and (token.type in types or f"'{token.upper()}'" in types))
 
 
 def _show(token: Token) -> str:
@@ -396,16 +322,19 @@ def parse(text: str) -> Expr:
         text: a query, such as `"smile AND NOT (glasses OR beard)"`.
 
     Returns:
-        The tree; every node's `span` points into `text`.
+        The tree. The `span` of every node is the range of its characters in `text`.
 
     Raises:
         QuerySyntaxError: the text is not a query.
-        LimitError: it is longer than 64 KiB or nested more than 200 levels deep.
+        LimitError: the text is longer than 64 KiB, or nested more than 200 levels deep; or nested weights multiply to
+            more than a million.
         ArgumentError: `text` is not a string.
     """
     if not isinstance(text, str):
-        hint = "it is a query already" if isinstance(text, Expr) else None
-        raise ArgumentError(f"parse takes a string, not {type(text).__name__}", hint=hint)
+        raise ArgumentError(
+            f"a query is a string or an expression, not {shorten(repr(text))}",
+            hint='write "smile AND NOT hat" or E.smile & ~E.hat',
+        )
     if len(text) > MAX_BYTES or len(text.encode("utf-8", "surrogatepass")) > MAX_BYTES:
         raise LimitError(f"the query is longer than {MAX_BYTES // 1024} KiB")
     try:
@@ -416,55 +345,50 @@ def parse(text: str) -> Expr:
 
 
 def as_query(query: str | Expr) -> tuple[Expr, str]:
-    """Return the tree of a query, given as text or tree, and the text that the spans of the tree point into.
+    """Return the tree of a query and the text of the query. The spans in the tree are ranges of this text.
 
-    A tree that was made in Python has no text, and one that was combined from several texts has spans that point into
-    different ones, so a tree is printed and parsed again.
+    If `query` is a tree, it is printed and the printed text is parsed. There are two reasons: a tree made in Python has
+    no spans, and a tree that was combined from several parsed queries has spans in several texts.
+
+    Args:
+        query: a query as text or as a tree.
 
     Raises:
-        QuerySyntaxError, LimitError: as `parse`.
+        QuerySyntaxError: the text is not a query.
+        LimitError: the text is longer than 64 KiB, or nested more than 200 levels deep; or nested weights multiply to
+            more than a million.
         ArgumentError: `query` is neither text nor a tree.
     """
-    if isinstance(query, Expr):
-        query = str(query)
-    elif not isinstance(query, str):
-        raise ArgumentError(
-            f"a query is a string or an expression, not {shorten(repr(query))}",
-            hint='write "smile AND NOT hat" or E.smile & ~E.hat',
-        )
-    return parse(query), query
+    text = str(query) if isinstance(query, Expr) else query
+    return parse(text), text
 
 
 def _parse(text: str) -> Expr:
     state = _lark().parse_interactive(text)
     tokens: list[Token] = []
-    depth = 0
     try:
         for token in state.iter_parse():
             tokens.append(token)
-            depth += (token.type in CLOSING) - (token.type in OPENING)
-            if depth > MAX_DEPTH:
-                raise LimitError(f"the query is nested more than {MAX_DEPTH} levels deep", spans=[token_span(token)])
             if token.type == "NAME" and not token.isidentifier():
                 names = [token[0], *("a" + letter for letter in token[1:])]  # of one letter, and ending in each other
-                wrong = next(i for i, name in enumerate(names) if not name.isidentifier())
-                raise _unexpected_character(text, token_span(token).start + wrong)
+                first = next(i for i, name in enumerate(names) if not name.isidentifier())
+                raise _unexpected_character(text, token_span(token).start + first)
         tree = state.feed_eof()
     except UnexpectedCharacters as error:
         raise _unexpected_character(text, error.pos_in_stream or 0) from None
     except UnexpectedToken as error:
-        found = None if error.token.type == "$END" else error.token
-        before = tokens if found is None else tokens[:-1]
-        raise diagnose(before, found, _acceptable(before)) from None
+        wrong = None if error.token.type == "$END" else error.token
+        before = tokens if wrong is None else tokens[:-1]
+        raise diagnose(before, wrong, _acceptable(before)) from None
     assert isinstance(tree, Expr), "grammar/query.lark has a rule without a method in TreeBuilder"
     return tree
 
 
 def _acceptable(tokens: list[Token]) -> set[str]:
-    """Return the types of token that can follow `tokens`.
+    """Return the types of token that the grammar allows after `tokens`.
 
-    An LALR parser reduces before it notices a mistake, so the state at the error accepts fewer tokens than the state
-    before it, which is reached again here.
+    The tokens are parsed again here. The parser that found the mistake cannot tell: it changed its state before it
+    found the mistake, and allows fewer types of token in the new state.
     """
     state = _lark().parse_interactive("")
     for token in tokens:
@@ -473,27 +397,23 @@ def _acceptable(tokens: list[Token]) -> set[str]:
 
 
 def tokenize(text: str) -> list[Token]:
-    """Return the tokens of a piece of a query that is known to parse."""
+    """Return the tokens of `text`, which may be a piece of a query.
+
+    Raises:
+        lark.exceptions.LarkError: a character of the text cannot begin a token.
+    """
     state = _lark().parse_interactive(text)
     return list(state.lexer_thread.lex(state.parser_state))
 
 
 @cache
 def _lark() -> Lark:
-    """Return the parser, built at the first query, so that the import of the library is fast."""
-    return Lark(
-        grammar(),
-        parser="lalr",
-        lexer="basic",
-        propagate_positions=True,
-        keep_all_tokens=True,
-        maybe_placeholders=False,
-        transformer=TreeBuilder(),
-    )
+    """Return the parser of the grammar. It is built at the first call, so that importing the library is fast."""
+    return Lark(grammar(), parser="lalr", lexer="basic", keep_all_tokens=True, transformer=TreeBuilder())
 
 
 def _unexpected_character(text: str, at: int) -> QuerySyntaxError:
-    """Return the error for a character at which no token can begin, or that no name can contain."""
+    """Return the error for the character `text[at]`, at which no token can begin or which no name can contain."""
     character = text[at]
     if character == '"':
         stop = min((text.find(end, at) for end in "\n\r" if end in text[at:]), default=len(text))

@@ -1,10 +1,9 @@
-"""Trees rewritten to simpler ones: connectives lowered to AND, OR and NOT; constants removed."""
+"""Simpler trees: functions that express connectives by AND, OR and NOT, or remove the constants TRUE and FALSE."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 from energyql.language.expr import (
     FALSE,
@@ -16,7 +15,6 @@ from energyql.language.expr import (
     Expr,
     Joined,
     Kernel,
-    Node,
     Not,
     Or,
     Weight,
@@ -25,17 +23,16 @@ from energyql.language.expr import (
 
 
 class _Trees(Kernel[Expr]):
-    """The `Kernel` that builds the trees of lowered connectives.
+    """The `Kernel` that expresses connectives by AND, OR, NOT, counts and weights; its values are trees.
 
     Args:
-        fold: whether to remove the constants from AND, OR, NOT and weights.
+        fold: whether to simplify AND, OR, NOT and weights that have a constant TRUE or FALSE as an operand.
     """
 
     def __init__(self, *, fold: bool = False) -> None:
         self._fold = fold
 
-    def leaf(self, node: Node[Any]) -> Expr:
-        assert isinstance(node, Expr)
+    def leaf(self, node: Expr) -> Expr:
         return node
 
     def negation(self, value: Expr) -> Expr:
@@ -68,9 +65,10 @@ class _Trees(Kernel[Expr]):
 
 
 def lower(node: Expr) -> Expr:
-    """Return the root of a tree in terms of AND, OR, NOT, counts and weights, its operands as they are.
+    """Return `node` with its connective expressed by AND, OR, NOT, counts and weights; operands are not changed.
 
-    `a IMPLIES b` becomes `NOT a OR b`. The result has the span of `node`.
+    `a IMPLIES b` becomes `NOT a OR b`. The result has the span of `node`. But if the result is an operand, it keeps the
+    span of the operand (`ALL OF (a)` becomes `a`).
     """
     if isinstance(node, And | Or | Not | Weight) or not node.children:
         return node
@@ -81,7 +79,7 @@ def lower(node: Expr) -> Expr:
 
 
 def definition(node: Expr) -> str:
-    """Return the lowering of a connective with two operands, as text: `NOT left OR right` for IMPLIES."""
+    """Return the meaning of a node of two operands, as text in `left` and `right`: `NOT left OR right` for IMPLIES."""
     lowered = node._lower(_Trees(), [Attribute("left"), Attribute("right")])
     if not isinstance(lowered, Or):
         return str(lowered)
@@ -89,16 +87,20 @@ def definition(node: Expr) -> str:
 
 
 def fold_constants(expr: Expr) -> Expr:
-    """Return an equivalent tree that is a constant or holds none: `a OR FALSE` becomes `a`, `a OR TRUE` `TRUE`.
+    """Return an equivalent tree without constants; if that is not possible, the tree `TRUE` or `FALSE` alone.
 
-    Everything else stays as written, except a cardinality that every count satisfies, such as `AT LEAST 0 OF`, which is
-    `TRUE`.
+    `a OR FALSE` becomes `a`, and `a OR TRUE` becomes `TRUE`. Parts of the query that contain no constant are not
+    changed. The exception is a count that is always true, such as `AT LEAST 0 OF (a, b)`, which becomes `TRUE`.
     """
     return expr.fold(without_constants)
 
 
 def without_constants(node: Expr, operands: list[Expr]) -> Expr:
-    """Return the node with these operands, simplified to a constant or to a node without constant operands."""
+    """Return `node` with `operands` in place of its own operands, and simplified.
+
+    The result is the constant TRUE or FALSE, or a node without constants among its operands. Constants
+    deeper inside of `operands` are not removed.
+    """
     constants = [operand for operand in operands if isinstance(operand, Constant)]
     others = tuple(operand for operand in operands if not isinstance(operand, Constant))
     if isinstance(node, Cardinality):

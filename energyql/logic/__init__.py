@@ -1,1 +1,4 @@
-"""Circuits of sums and log-sum-exps, compiled from the trees of queries, as plain data. Nothing here imports torch."""
+"""Logic of queries: decision diagrams, circuits made from them, contradictions, and the truth of a query for samples.
+
+Nothing in this package imports torch.
+"""

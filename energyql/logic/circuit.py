@@ -1,25 +1,30 @@
-"""A query compiled to a circuit of leaves, sums and log-sum-exps over log-probabilities; and circuits for people.
+"""Compilation of a query to a circuit that computes log P(query | z). Circuits can also be shown as text and drawings.
 
-Each branch of the diagram is a sum, each choice between branches a log-sum-exp. A group of related attributes is passed
-in one step, whose probability is that given the relations, P(values AND relations) / P(relations).
+The nodes of a circuit are log-probabilities:
 
-leaf         log P(attribute falls in these cells | z)
+    leaf         log P(attribute has one of some values | z)
     sum          children over different attributes: AND, energies add
     log-sum-exp  children that exclude one another: OR, probabilities add
 
-Compiled from a decision diagram the circuit is deterministic and decomposable, so its value is log P(query | z)
-exactly, given attributes that are independent given z. This is weighted model counting (Darwiche 2002; as a loss for
-networks, Xu et al. 2018, arXiv 1711.11157); for diffusion models see LogDiff (arXiv 2602.05549).
+A circuit is made from the decision diagram of the query (`energyql.logic.diagram`): each branch becomes a sum, each
+choice between branches a log-sum-exp. Attributes that relations of the vocabulary connect have one term together: the
+log-probability of their values given the relations, log(P(values AND relations) / P(relations)).
+
+The children of a log-sum-exp exclude one another, and the children of a sum have no attribute in common. So the value
+of the circuit is exactly log P(query | z) if the attributes are independent given z. This is weighted model counting
+(Darwiche 2002; as a loss for networks, Xu et al. 2018, arXiv 1711.11157). LogDiff (arXiv 2602.05549) does the same for
+diffusion models.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import ClassVar, cast
 
 from energyql.errors import LimitError
 from energyql.kinds import CellSet
@@ -29,23 +34,10 @@ from energyql.logic.diagram import (
     DEFAULT_MAX_NODES,
     NEVER,
     Diagram,
-    QueryDiagram,
     WeightVariable,
     build_diagram,
-    relations_for,
-)
-from energyql.logic.nodes import (
-    CircuitBuilder,
-    CircuitNode,
-    Given,
-    Leaf,
-    LogSumExp,
-    Ref,
-    Scaled,
-    ScaledComplement,
-    Sum,
     dependencies_first,
-    operands,
+    relations_for,
     union,
 )
 from energyql.logic.satisfiability import report_constant, report_constant_parts
@@ -53,104 +45,258 @@ from energyql.render.graph import MOST_BOXES, Box, draw_graph
 from energyql.render.markup import Markup
 from energyql.vocabulary import AttributeSpec
 
-_Values = Mapping[int, Ref]
-_Branch = tuple[Callable[[_Values], Ref], int, list[int]]
-"""A branch of a node: function from the values of nodes to its value, its end node, and the nodes that it needs."""
+
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """A node for the log-probability, in nats, that `attribute` has one of the values in `cells`, given a latent."""
+
+    attribute: str
+    cells: CellSet
+    children: ClassVar[tuple[int, ...]] = ()
+    """Always empty: a leaf is not computed from other nodes."""
 
 
-def to_nodes(diagram: QueryDiagram) -> tuple[CircuitNode, ...]:
-    """Return the nodes of the circuit of a diagram's root, which must not be `NEVER`."""
+@dataclass(frozen=True, slots=True)
+class Inner:
+    """A node that is computed from other nodes. `children` are their indices; they come before this node."""
+
+    children: tuple[int, ...]
+
+
+class Sum(Inner):
+    """A node whose value is the sum of its children; 0 if it has no children."""
+
+
+class LogSumExp(Inner):
+    """A node whose value is `log(sum_i exp(child_i))` over its children."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scaled(Inner):
+    """A node for `factor * part` in the query: its value is `factor` times its child, log P of the part."""
+
+    factor: float
+
+
+@dataclass(frozen=True, slots=True)
+class ScaledComplement(Inner):
+    """A node for `NOT (factor * part)`. Its value is `log(1 - P(part)^factor)`.
+
+    The first child is log P(part), the second is log(1 - P(part)). Where P(part) is above one half the value is
+    computed from the second child, because near probability 1 the first child has too few digits.
+    """
+
+    factor: float
+
+
+@dataclass(frozen=True, slots=True)
+class Given(Inner):
+    """A node for the log-probability of a part of the query, given relations of the vocabulary.
+
+    Its value is the first child, log P(part AND relations), minus the second child, log P(relations). If rounding makes
+    this difference positive, the value is 0. If the part is equivalent to a condition on one attribute, `leaf` is this
+    condition, for texts and drawings; otherwise `leaf` is `None`.
+    """
+
+    leaf: Leaf | None = None
+
+
+CircuitNode = Leaf | Sum | LogSumExp | Scaled | ScaledComplement | Given
+Ref = int | bool
+"""A value in a `CircuitBuilder`: the index of a node, `True` for log-probability 0, or `False` for -infinity."""
+
+
+class CircuitBuilder:
+    """A circuit to which nodes are added; nodes that are equal get the same index.
+
+    Methods take and return values: the index of a node, `True` for the log-probability 0, or `False` for -infinity.
+
+    Args:
+        max_nodes: number of nodes above which a `LimitError` is raised.
+    """
+
+    def __init__(self, max_nodes: float = math.inf) -> None:
+        self._nodes: list[CircuitNode] = []
+        self._indices: dict[CircuitNode, int] = {}
+        self._max_nodes = max_nodes
+
+    def leaf(self, attribute: str, cells: CellSet) -> Ref:
+        """Return the value of "`attribute` has one of the values in `cells`"; `False` if `cells` is empty."""
+        return self._add(Leaf(attribute, cells)) if cells else False
+
+    def sum(self, terms: Sequence[Ref]) -> Ref:
+        """Return the sum of the values `terms`: `False` if one of them is `False`, `True` if all are `True`."""
+        return self._joined(Sum, terms, neutral=True)
+
+    def log_sum_exp(self, terms: Sequence[Ref]) -> Ref:
+        """Return the log-sum-exp of the values `terms`: `True` if one of them is `True`, `False` if all are `False`."""
+        return self._joined(LogSumExp, terms, neutral=False)
+
+    def _joined(self, kind: type[Sum | LogSumExp], terms: Sequence[Ref], neutral: bool) -> Ref:
+        if any(term is not neutral for term in terms if isinstance(term, bool)):
+            return not neutral
+        others = tuple(term for term in terms if term is not neutral)
+        return self._add(kind(others)) if len(others) > 1 else (*others, neutral)[0]
+
+    def scaled(self, factor: float, child: Ref) -> Ref:
+        """Return `factor * child`: log P of `factor * part` in a query, where `child` is log P of the part."""
+        return child if isinstance(child, bool) or factor == 1 else self._add(Scaled((child,), factor))
+
+    def scaled_complement(self, factor: float, child: Ref, complement: Ref) -> Ref:
+        """Return `log(1 - P(part)^factor)`, where `child` is log P(part) and `complement` is log(1 - P(part))."""
+        if isinstance(child, bool) or isinstance(complement, bool):
+            return not child
+        return self._add(ScaledComplement((child, complement), factor))
+
+    def given(self, child: Ref, condition: Ref, leaf: Leaf | None) -> Ref:
+        """Return `child - condition`, the log-probability of a part of the query given the relations.
+
+        Args:
+            child: log P(part AND relations).
+            condition: log P(relations).
+            leaf: condition on one attribute that is equivalent to the part, for texts and drawings; `None` if there is
+                no such condition.
+        """
+        if isinstance(child, bool) or isinstance(condition, bool):
+            return child
+        return True if child == condition else self._add(Given((child, condition), leaf))
+
+    def terms(self, value: Ref) -> list[Ref]:
+        """Return the children of `value` if it is a sum; for any other value, a list with this value alone."""
+        node = None if isinstance(value, bool) else self._nodes[value]
+        return list(node.children) if isinstance(node, Sum) else [value]
+
+    def finish(self, root: Ref) -> tuple[CircuitNode, ...]:
+        """Return the nodes of the circuit whose value is `root`, without nodes that it does not need.
+
+        Children come before their parents, and `root` is last. If `root` is `True`, the circuit is one sum without
+        children. `root` must not be `False`.
+        """
+        if isinstance(root, bool):
+            assert root, "a circuit cannot stand for FALSE"
+            return (Sum(()),)
+        needed = dependencies_first(root, lambda index: self._nodes[index].children)
+        new = {index: number for number, index in enumerate(needed)}
+        nodes = (self._nodes[index] for index in new)
+        renumbered = (
+            replace(node, children=tuple(new[i] for i in node.children)) if isinstance(node, Inner) else node
+            for node in nodes
+        )
+        return tuple(renumbered)
+
+    def _add(self, node: CircuitNode) -> int:
+        if node not in self._indices:
+            if len(self._nodes) >= self._max_nodes:
+                raise LimitError(f"the circuit of this query needs more than {self._max_nodes:,} nodes")
+            self._indices[node] = len(self._nodes)
+            self._nodes.append(node)
+        return self._indices[node]
+
+
+_Branch = tuple[Callable[[], Ref], int, list[int]]
+"""One way to make a node of a diagram true, in three parts. The first is a function that adds a condition on the node's
+own variable to the circuit, and returns the value of the condition. The second is the node of the diagram that must be
+true as well. The third lists the nodes of the diagram whose values the function uses."""
+
+
+def to_nodes(diagram: Diagram) -> tuple[CircuitNode, ...]:
+    """Return the nodes of the circuit that computes the log-probability of a diagram's query.
+
+    The query must be satisfiable: the root of the diagram is not `NEVER`.
+    """
     builder = CircuitBuilder()
-    related: dict[int, list[_Branch]] = {NEVER: [], ALWAYS: []}
+    values: dict[int, Ref] = {NEVER: False, ALWAYS: True}
+    inside: dict[int, Ref] = {NEVER: False, ALWAYS: True}
     branches: dict[int, list[_Branch]] = {NEVER: [], ALWAYS: []}
+    related: dict[int, list[_Branch]] = {NEVER: [], ALWAYS: []}
 
     def within(node: int) -> list[_Branch]:
-        return _attribute_branches(diagram, builder, node)
+        name = cast(str, diagram.variables[diagram.levels[node]])
+        return [(partial(builder.leaf, name, cells), child, []) for cells, child in diagram.branches(node)]
 
-    def conditional(way: int, both: int, condition: int, values: _Values) -> Ref:
-        return builder.given(inside[both], inside[condition], _only_leaf(diagram, way, both, condition))
+    def weighted(node: int, factor: float, inner: int) -> list[_Branch]:
+        no, yes = diagram.children[node]
+        of_yes: _Branch = lambda: builder.scaled(factor, values[inner]), yes, [inner]
+        if no == NEVER:
+            return [of_yes]
+        complement = diagram.negation(inner)
+        make = lambda: builder.scaled_complement(factor, values[inner], values[complement])  # noqa: E731
+        return [of_yes, (make, no, [inner, complement])]
 
-    def outside(node: int) -> list[_Branch]:
-        variable = diagram.variables[diagram.levels[node]]
-        if isinstance(variable, WeightVariable):
-            return _weighted_branches(diagram, builder, node, variable)
-        if variable not in diagram.group_of:
-            return within(node)
-        condition = diagram.conditions[diagram.group_of[variable]]
-        ways: list[_Branch] = []
+    def through_group(node: int, condition: int) -> Iterator[_Branch]:
         for way, end in diagram.ways(node):
             if end != NEVER:
                 both = diagram.conjunction([way, condition])
                 for part in (both, condition):
                     _collect(part, related, within)
-                ways.append((partial(conditional, way, both, condition), end, []))
-        return ways
+                yield partial(given, way, both, condition), end, []
+
+    def given(way: int, both: int, condition: int) -> Ref:
+        return builder.given(inside[both], inside[condition], _only_leaf(diagram, way, both, condition))
+
+    def outside(node: int) -> list[_Branch]:
+        variable = diagram.variables[diagram.levels[node]]
+        if isinstance(variable, WeightVariable):
+            return weighted(node, variable.factor, variable.inner)
+        if variable not in diagram.group_of:
+            return within(node)
+        return list(through_group(node, diagram.conditions[diagram.group_of[variable]]))
 
     _collect(diagram.root, branches, outside)
-    inside = _fold(builder, related)
-    return builder.finish(_fold(builder, branches)[diagram.root])
+    _fold(builder, related, inside)
+    _fold(builder, branches, values)
+    return builder.finish(values[diagram.root])
 
 
 def _collect(root: int, branches: dict[int, list[_Branch]], of: Callable[[int], list[_Branch]]) -> None:
-    """Add the branches of `root` and of all nodes that it needs, in the order in which they can be evaluated."""
-    waiting: dict[int, list[_Branch]] = {}
+    """Add `root` and all nodes that it depends on to `branches`, each node after the nodes that it depends on.
+
+    Args:
+        root: a node of a diagram.
+        branches: the branches of each node of the diagram so far; it is extended.
+        of: function that returns the branches of a node.
+    """
+    new: dict[int, list[_Branch]] = {}
 
     def needed(node: int) -> list[int]:
-        if node not in waiting:
-            waiting[node] = of(node)
-        return [index for _, child, others in waiting[node] for index in (child, *others)]
+        new[node] = of(node)
+        return [index for _, child, others in new[node] for index in (child, *others)]
 
     for node in dependencies_first(root, needed, branches):
-        branches[node] = waiting[node]
+        branches[node] = new[node]
 
 
-def _fold(builder: CircuitBuilder, branches: Mapping[int, list[_Branch]]) -> dict[int, Ref]:
-    """Return the value of each node, from the bottom up."""
+def _fold(builder: CircuitBuilder, branches: Mapping[int, list[_Branch]], values: dict[int, Ref]) -> None:
+    """Extend a circuit by nodes that compute log P of the formulas of a diagram's nodes.
+
+    Args:
+        builder: the circuit, which is extended.
+        branches: for each node of the diagram its branches; a node comes after the nodes that it depends on.
+        values: for nodes of the diagram, their values in the circuit; it gets an entry for each node in `branches`.
+    """
     uses = Counter(child for each in branches.values() for child in {child for _, child, _ in each})
-    done: dict[int, Ref] = {NEVER: False, ALWAYS: True}
     for node, each in branches.items():
-        if node not in done:
-            # Sums that only this branch uses are flattened into it; shared ones stay shared.
-            terms = [
-                builder.sum([value(done), *(builder.terms(done[child]) if uses[child] == 1 else [done[child]])])
-                for value, child, _ in each
-            ]
-            done[node] = builder.log_sum_exp(terms)
-    return done
+        if node in values:
+            continue
+        # Sums that only this branch uses are flattened into it; shared ones stay shared.
+        terms = [
+            builder.sum([make(), *(builder.terms(values[child]) if uses[child] == 1 else [values[child]])])
+            for make, child, _ in each
+        ]
+        values[node] = builder.log_sum_exp(terms)
 
 
-def _attribute_branches(diagram: Diagram, builder: CircuitBuilder, node: int) -> list[_Branch]:
-    name = diagram.variables[diagram.levels[node]]
-    assert isinstance(name, str)
-    branches: list[_Branch] = []
-    for cells, child in diagram.branches(node):
-        if child != NEVER:
-            branches.append((partial(_constant, builder.leaf(name, cells)), child, []))
-    return branches
+def _only_leaf(diagram: Diagram, way: int, both: int, condition: int) -> Leaf | None:
+    """Return a condition on one attribute that is equivalent to a part of the query wherever the relations hold.
 
+    If no attribute has such a condition, the result is `None`.
 
-def _constant(value: Ref, values: _Values) -> Ref:
-    return value
-
-
-def _weighted_branches(diagram: Diagram, builder: CircuitBuilder, node: int, variable: WeightVariable) -> list[_Branch]:
-    factor, inner = variable.factor, variable.inner
-    no, yes = diagram.children[node]
-    branches: list[_Branch] = [(lambda values: builder.scaled(factor, values[inner]), yes, [inner])]
-    if no != NEVER:
-        complement = diagram.negation(inner)
-        branches.append(
-            (
-                lambda values: builder.scaled_complement(factor, values[inner], values[complement]),
-                no,
-                [inner, complement],
-            )
-        )
-    return branches
-
-
-def _only_leaf(diagram: QueryDiagram, way: int, both: int, condition: int) -> Leaf | None:
-    """Return the leaf that is equivalent to a way through a group, given the relations, or `None` if there is none."""
+    Args:
+        diagram: the diagram that contains the following nodes.
+        way: the node of the part.
+        both: the node of the part AND the relations.
+        condition: the node of the relations.
+    """
     for name in sorted(diagram.attributes(way), key=list(diagram.cells).index):
         atoms = [atom for atom in diagram.cells[name] if diagram.conjunction([both, diagram.falls_in(name, atom)])]
         cells = union(atoms, diagram.vocabulary[name])
@@ -160,48 +306,171 @@ def _only_leaf(diagram: QueryDiagram, way: int, both: int, condition: int) -> Le
 
 
 MAX_LINES = 200
-"""Most lines of a drawing as text; further nodes are only counted."""
-
-
+"""Most lines of a circuit as text; further lines are only counted."""
 PLAIN = "-log P(query), in nats: lower is better"
-"""Description of the energy under most semantics."""
+"""Description of the energy of a circuit in texts for users. (Under `jem` the energy has one more term.)"""
+_SMALL = 64
+"""Number of nodes up to which a diagram is small enough, so that no second order of its variables is tried."""
 
 
-def explain_circuit(nodes: Sequence[CircuitNode], cells: Mapping[str, tuple[CellSet, ...]], energy: str = PLAIN) -> str:
-    """Return a circuit as indented text.
+@dataclass(frozen=True, slots=True)
+class Circuit:
+    """The nodes of a compiled query in evaluation order: children come before their parents, the root is last.
 
-        log P(query) = sum
-        ├─ log P(smile)
-        ├─ log P(NOT glasses)
-        └─ log P(NOT beard)
-
-    A node with several parents is printed once; later places refer to its label `[1]`.
+    Circuits of `compile_query` are equal, and have equal hashes, exactly if their queries are equivalent, such as
+    `NOT (a OR b)` and `NOT a AND NOT b`. There is one exception. If the decision diagram of a query is too large in the
+    vocabulary's order, it is built in another order. Then circuits of equivalent queries may be unequal.
 
     Args:
-        nodes: nodes of the circuit in evaluation order, the root last.
-        cells: for each attribute, the cells that the query distinguishes.
-        energy: description of the energy.
+        nodes: the nodes; the value of the last node is the log-probability of the query, in nats. The circuit of a
+            query that is always true has one node, `Sum(())`.
+        attributes: names of the attributes that the value depends on, in the vocabulary's order.
+        cells: for each attribute in `attributes`, the sets of values that the query tells apart (cells). `age > 0.6`
+            gives two, the ages below 0.6 and those above.
+        key: text that identifies the function that the circuit computes; circuits are compared by their keys alone.
     """
-    lines = _draw(nodes, cells)
-    if len(lines) > MAX_LINES:
-        lines = [*lines[:MAX_LINES], f"... and {len(lines) - MAX_LINES:,} lines more"]
-    lines += ["", _sizes(nodes), f"energy = {energy}"]
-    if any(isinstance(node, Given) for node in nodes):
-        lines.append("given the relations: P(part AND relations) / P(relations); both counted, the part drawn")
-    if cells:
-        lines += ["", "cells that the query tells apart"]
-        width = max(len(name) for name in cells)
-        lines += [f"  {name:{width}}  {_cells_of(name, atoms)}" for name, atoms in cells.items()]
-    return "\n".join(lines)
+
+    nodes: tuple[CircuitNode, ...] = field(compare=False)
+    attributes: tuple[str, ...] = field(compare=False)
+    cells: Mapping[str, tuple[CellSet, ...]] = field(compare=False, repr=False)
+    key: str
+
+    @property
+    def leaves(self) -> tuple[Leaf, ...]:
+        """The leaves in evaluation order."""
+        return tuple(node for node in self.nodes if isinstance(node, Leaf))
+
+    @property
+    def has_intervals(self) -> bool:
+        """Whether a leaf tests an interval with two finite bounds, such as `0.4 < age < 0.6`.
+
+        If no leaf does, the probability of the query can come close to 1.
+        """
+        ends = (cell for leaf in self.leaves for cell in leaf.cells if isinstance(cell, tuple))
+        return any(math.isfinite(low) and math.isfinite(high) for low, high in ends)
+
+    def explain(self, energy: str = PLAIN) -> str:
+        """Return the circuit as indented text, followed by its size and the sets of values that the query tells apart.
+
+            log P(query) = sum
+            ├─ log P(smile)
+            ├─ log P(NOT glasses)
+            └─ log P(NOT beard)
+
+        A node with several parents is printed in full once, with a label such as `[1]`, and by this label below its
+        other parents. Leaves have no labels and are printed below each parent. `energy` is the description of the
+        energy that the text contains.
+        """
+        lines = self._lines()
+        if len(lines) > MAX_LINES:
+            lines = [*lines[:MAX_LINES], f"... and {len(lines) - MAX_LINES:,} lines more"]
+        lines += ["", _sizes(self.nodes), f"energy = {energy}"]
+        if any(isinstance(node, Given) for node in self.nodes):
+            lines.append("given the relations: P(part AND relations) / P(relations); both counted, the part drawn")
+        if self.cells:
+            lines += ["", "cells that the query tells apart"]
+            width = max(map(len, self.cells))
+            lines += [f"  {name:{width}}  {_cells_of(name, atoms)}" for name, atoms in self.cells.items()]
+        return "\n".join(lines)
+
+    def _lines(self) -> list[str]:
+        uses = Counter(child for node in self.nodes for child in set(node.children))
+        shared = [i for i, node in enumerate(self.nodes) if uses[i] > 1 and not isinstance(node, Leaf)]
+        labels = {index: f"[{number}] " for number, index in enumerate(reversed(shared), start=1)}
+        lines: list[str] = []
+        done: set[int] = set()
+        stack = [(len(self.nodes) - 1, "log P(query) = ", "")]
+        while stack:
+            index, head, indent = stack.pop()
+            node = self.nodes[index]
+            if index in done and index in labels:
+                lines.append(f"{head}{labels[index]}as above")
+                continue
+            done.add(index)
+            lines.append(f"{head}{labels.get(index, '')}{_words(node, self.cells)[0]}")
+            ends = [("├─ ", "│  ")] * (len(_below(node)) - 1) + [("└─ ", "   ")]
+            below = [
+                (child, indent + end, indent + more) for child, (end, more) in zip(_below(node), ends, strict=False)
+            ]
+            stack += reversed(below)
+        return lines
+
+    def draw(self, *, standalone: bool = False) -> Markup:
+        """Draw the circuit as SVG, from the probability of the query on the left to the attributes on the right.
+
+        A leaf is drawn once for every parent, which keeps lines short; any other node is drawn once. The SVG has the
+        colours of the page around it. With `standalone` it is for a separate file, with a background and fixed colours.
+        """
+        boxes, edges = [Box("P(query)", role="root")], []
+        places: dict[int, int] = {}
+        stack = [(len(self.nodes) - 1, 0)]
+        while stack and len(boxes) <= MOST_BOXES:
+            index, parent = stack.pop()
+            node = self.nodes[index]
+            if index not in places or isinstance(node, Leaf):
+                places[index] = len(boxes)
+                boxes.append(_words(node, self.cells)[1])
+                # The complement of a weighted part is there for its precision only.
+                children = _below(node)[:1] if isinstance(node, ScaledComplement) else _below(node)
+                stack += [(child, places[index]) for child in reversed(children)]
+            edges.append((parent, places[index]))
+        count = len(self.nodes)
+        if stack:
+            boxes, edges = [Box(f"too large to draw: {count:,} nodes", role="root")], []
+        title = f"A circuit of {count:,} node{'s' * (count > 1)}, which its explanation puts into words"
+        return draw_graph(boxes, edges, title=title, standalone=standalone)
+
+    _repr_html_ = draw
+
+    def svg(self) -> str:
+        """Return the text of an SVG file with a drawing of the circuit on a white background."""
+        return str(self.draw(standalone=True))
+
+    _repr_svg_ = svg
+
+
+def _below(node: CircuitNode) -> tuple[int, ...]:
+    """Return those children of a node that texts and drawings of the circuit show below it.
+
+    For a `Given` they are the first child only, or none if the node is shown as a condition on one attribute.
+    """
+    return node.children[: node.leaf is None] if isinstance(node, Given) else node.children
+
+
+def _words(node: CircuitNode, cells: Mapping[str, tuple[CellSet, ...]]) -> tuple[str, Box]:
+    """Return a node as a line of text, and as a box of a drawing; `cells` is the field `cells` of the circuit."""
+    match node:
+        case Leaf():
+            text = describe(node.attribute, node.cells, cells[node.attribute])
+            return f"log P({text})", Box(text, role="leaf")
+        case Sum(children=()):
+            return "0, the query is always true", Box("TRUE", "always", "and")
+        case Sum():
+            return "sum", Box("AND", "energies add", "and")
+        case LogSumExp():
+            return "log-sum-exp", Box("OR", "probabilities add", "or")
+        case Given(leaf=None):
+            return "given the relations", Box("GIVEN", "the relations", "weight")
+        case Scaled():
+            factor = f"{node.factor:.12g}"
+            return f"{factor} times", Box(f"{factor} *", f"energy times {factor}", "weight")
+        case ScaledComplement():
+            factor = f"{node.factor:.12g}"
+            text = f"log(1 - exp({factor} times the first)), given the second, its complement"
+            return text, Box(f"NOT {factor} *", f"1 - P to the {factor}", "weight")
+    leaf = cast(Leaf, node.leaf)
+    text = describe(leaf.attribute, leaf.cells, cells[leaf.attribute])
+    return f"log P({text} | relations)", Box(text, "given the relations", "leaf")
 
 
 def describe(name: str, cells: CellSet, atoms: tuple[CellSet, ...]) -> str:
-    """Return a cell set in the query language: `NOT smile`, `hair IN {black, gray}`, `age > 0.6`.
+    """Return the condition that an attribute has one of some values, as text of a query such as `age > 0.6`.
 
     Args:
-        name: the attribute.
-        cells: the cell set.
-        atoms: all cells of the attribute; where the missing classes are fewer they are named instead.
+        name: the name of the attribute.
+        cells: the values: at least one, but not all values of the attribute.
+        atoms: sets that together contain all values of the attribute. If `cells` lacks fewer classes than it contains,
+            the result is `hair NOT IN {...}` with the lacking classes.
     """
     first = cells[0]
     if isinstance(first, bool):
@@ -212,51 +481,6 @@ def describe(name: str, cells: CellSet, atoms: tuple[CellSet, ...]) -> str:
     missing = [cell for atom in atoms for cell in atom if cell not in cells]
     negated = 0 < len(missing) < len(cells)
     return str(OneOf(name, tuple(map(str, missing if negated else cells)), negated))
-
-
-def _draw(nodes: Sequence[CircuitNode], cells: Mapping[str, tuple[CellSet, ...]]) -> list[str]:
-    uses = Counter(child for node in nodes for child in set(operands(node)))
-    shared = [i for i, node in enumerate(nodes) if uses[i] > 1 and not isinstance(node, Leaf)]
-    labels = {index: f"[{number}] " for number, index in enumerate(reversed(shared), start=1)}
-    lines: list[str] = []
-    done: set[int] = set()
-    stack = [(len(nodes) - 1, "log P(query) = ", "")]
-    while stack:
-        index, head, indent = stack.pop()
-        node = nodes[index]
-        if index in done and index in labels:
-            lines.append(f"{head}{labels[index]}as above")
-            continue
-        done.add(index)
-        lines.append(f"{head}{labels.get(index, '')}{_title(node, cells)}")
-        below = _drawn(node)
-        for position in reversed(range(len(below))):
-            last = position == len(below) - 1
-            stack.append((below[position], indent + ("└─ " if last else "├─ "), indent + ("   " if last else "│  ")))
-    return lines
-
-
-def _title(node: CircuitNode, cells: Mapping[str, tuple[CellSet, ...]]) -> str:
-    if isinstance(node, Leaf):
-        return f"log P({describe(node.attribute, node.cells, cells[node.attribute])})"
-    if isinstance(node, Sum):
-        return "sum" if node.children else "0, the query is always true"
-    if isinstance(node, LogSumExp):
-        return "log-sum-exp"
-    if isinstance(node, Scaled):
-        return f"{node.factor:.12g} times"
-    if isinstance(node, Given):
-        if node.leaf is None:
-            return "given the relations"
-        return f"log P({describe(node.leaf.attribute, node.leaf.cells, cells[node.leaf.attribute])} | relations)"
-    return f"log(1 - exp({node.factor:.12g} times the first)), given the second, its complement"
-
-
-def _drawn(node: CircuitNode) -> tuple[int, ...]:
-    """Return the operands of a node that are drawn below it: of a `Given` without `leaf` only the part."""
-    if isinstance(node, Given):
-        return () if node.leaf else (node.child,)
-    return operands(node)
 
 
 def _sizes(nodes: Sequence[CircuitNode]) -> str:
@@ -277,108 +501,6 @@ def _cells_of(name: str, atoms: tuple[CellSet, ...]) -> str:
     )
 
 
-def draw_circuit(
-    nodes: Sequence[CircuitNode], cells: Mapping[str, tuple[CellSet, ...]], *, standalone: bool = False
-) -> Markup:
-    """Draw a circuit as SVG, from the probability of the query on the left to the attributes on the right.
-
-    A leaf is drawn once for every parent, which keeps lines short; any other node is drawn once.
-
-    Args:
-        nodes: nodes of the circuit in evaluation order, the root last.
-        cells: for each attribute, the cells that the query distinguishes.
-        standalone: see `draw_graph`.
-    """
-    root = len(nodes) - 1
-    boxes, edges = [Box("P(query)", role="root")], []
-    places: dict[int, int] = {}
-    stack = [(root, 0)]
-    while stack and len(boxes) <= MOST_BOXES:
-        index, parent = stack.pop()
-        node = nodes[index]
-        if index not in places or isinstance(node, Leaf):
-            places[index] = len(boxes)
-            boxes.append(_box(node, cells))
-            # The complement of a weighted part is there for its precision only.
-            children = _drawn(node)[:1] if isinstance(node, ScaledComplement) else _drawn(node)
-            stack += [(child, places[index]) for child in reversed(children)]
-        edges.append((parent, places[index]))
-    if stack:
-        boxes, edges = [Box(f"too large to draw: {len(nodes):,} nodes", role="root")], []
-    title = f"A circuit of {len(nodes):,} node{'s' * (len(nodes) > 1)}, which its explanation puts into words"
-    return draw_graph(boxes, edges, title=title, standalone=standalone)
-
-
-def _box(node: CircuitNode, cells: Mapping[str, tuple[CellSet, ...]]) -> Box:
-    if isinstance(node, Leaf):
-        return Box(describe(node.attribute, node.cells, cells[node.attribute]), role="leaf")
-    if isinstance(node, Sum):
-        return Box("AND", "energies add", "and") if node.children else Box("TRUE", "always", "and")
-    if isinstance(node, LogSumExp):
-        return Box("OR", "probabilities add", "or")
-    if isinstance(node, Given):
-        if node.leaf is None:
-            return Box("GIVEN", "the relations", "weight")
-        leaf = node.leaf
-        return Box(describe(leaf.attribute, leaf.cells, cells[leaf.attribute]), "given the relations", "leaf")
-    factor = f"{node.factor:.12g}"
-    if isinstance(node, Scaled):
-        return Box(f"{factor} *", f"energy times {factor}", "weight")
-    return Box(f"NOT {factor} *", f"1 - P to the {factor}", "weight")
-
-
-_SMALL = 64
-"""Number of nodes up to which only the vocabulary's order is tried."""
-
-
-@dataclass(frozen=True, slots=True)
-class Circuit:
-    """The nodes of a compiled query in evaluation order: children come before their parents, the root is last.
-
-    Two circuits are equal exactly if their queries are equivalent, however they are spelled; and equal circuits hash
-    equal. (Where the vocabulary's variable order is too large and another was used, equality is only sufficient.)
-
-    Args:
-        nodes: the nodes; the value of the last is the log-probability of the query, in nats. A query that is always
-            true is the single node `Sum(())`.
-        attributes: names of the attributes that the value depends on, in the vocabulary's order.
-        cells: for these attributes, the cells that the query distinguishes.
-        key: hexadecimal digest of the function that the circuit computes.
-    """
-
-    nodes: tuple[CircuitNode, ...] = field(compare=False)
-    attributes: tuple[str, ...] = field(compare=False)
-    cells: Mapping[str, tuple[CellSet, ...]] = field(compare=False, repr=False)
-    key: str
-
-    def explain(self, energy: str = PLAIN) -> str:
-        """Return the circuit as indented text, with its size, the text `energy`, and the cells of every attribute."""
-        return explain_circuit(self.nodes, self.cells, energy)
-
-    def svg(self) -> str:
-        """Return the circuit as a complete SVG file, on white."""
-        return str(draw_circuit(self.nodes, self.cells, standalone=True))
-
-    _repr_svg_ = svg
-
-    def draw(self) -> Markup:
-        """Return the circuit as SVG for a page, in the page's colours."""
-        return draw_circuit(self.nodes, self.cells)
-
-    _repr_html_ = draw
-
-    @property
-    def leaves(self) -> tuple[Leaf, ...]:
-        """The leaves in evaluation order."""
-        return tuple(node for node in self.nodes if isinstance(node, Leaf))
-
-    @property
-    def has_intervals(self) -> bool:
-        """Whether a leaf is a bounded interval; without one, the probability can be arbitrarily near to 1."""
-        ends = (cell for leaf in self.leaves for cell in leaf.cells if isinstance(cell, tuple))
-        return any(math.isfinite(low) and math.isfinite(high) for low, high in ends)
-
-
 def compile_query(
     expr: Expr,
     vocabulary: Mapping[str, AttributeSpec],
@@ -387,25 +509,27 @@ def compile_query(
     max_nodes: int = DEFAULT_MAX_NODES,
     relations: bool = True,
 ) -> Circuit:
-    """Compile a bound query to a circuit whose value is its exact log-probability.
+    """Compile a bound query to a circuit whose value is the exact log-probability of the query, in nats.
 
-    A weight other than 1 makes its operand one opaque predicate with `log p = factor * log P(operand)`, so weighted
-    conjuncts add up to `sum_i w_i E_i`.
+    A part `factor * operand`, with a weight other than 1, counts as one condition that is independent of all others and
+    has the log-probability `factor * log P(operand)`. So weighted parts under AND have the energy `sum_i w_i E_i`.
 
     Args:
         expr: the query, as `bind` returned it.
-        vocabulary: the attributes it may use.
-        query: the text it came from, for drawing errors.
-        max_nodes: the largest decision diagram to build.
-        relations: whether the probability is that given the vocabulary's relations (`relations_for`).
+        vocabulary: the attributes that the query may use.
+        query: the text that `expr` was parsed from, which errors and warnings show; `None` for no text.
+        max_nodes: the largest number of nodes that the decision diagram of the query may have.
+        relations: whether the probability is conditioned on the relations of the vocabulary that concern the query,
+            such as `NOT (smile AND frown)` for a query about `smile`.
 
     Raises:
-        Contradiction: nothing satisfies the query; the error says which parts clash.
+        Contradiction: nothing satisfies the query; the error says which parts cannot hold together.
         LimitError: the diagram needs more than `max_nodes` nodes.
+        VocabularyError: the text of a relation is not a valid query about attributes of the vocabulary.
 
     Warns:
         TautologyWarning: everything satisfies the query.
-        ConstantPartWarning: a part of it is never or always true; see `report_constant_parts`.
+        ConstantPartWarning: a part of the query is never or always true; one warning for each cause, at most three.
     """
     groups = relations_for(expr, vocabulary) if relations else []
     diagram, key = _smallest(expr, vocabulary, max_nodes, groups)
@@ -419,8 +543,19 @@ def compile_query(
 
 def _smallest(
     expr: Expr, vocabulary: Mapping[str, AttributeSpec], max_nodes: int, groups: Sequence[Sequence[Expr]]
-) -> tuple[QueryDiagram, str]:
-    """Return the smaller diagram of two variable orders, and a key, from the vocabulary's order if that fits."""
+) -> tuple[Diagram, str]:
+    """Return the decision diagram of a query, and the `key` of its circuit.
+
+    The diagram is built in the vocabulary's order of attributes. If it has more than 64 nodes, a second one is built in
+    the order of the query's text, and the smaller one is returned. The key is computed from the first diagram. If the
+    first one needs more than `max_nodes` nodes, both results are from the second one.
+
+    Args:
+        expr: the query.
+        vocabulary: the attributes.
+        max_nodes: the largest number of nodes of a diagram.
+        groups: the relations that concern the query, in groups that share no attribute.
+    """
     diagram = build_diagram(expr, vocabulary, max_nodes, groups)
     key = diagram.digest(diagram.root)
     key = " given ".join([key, *map(diagram.digest, diagram.concerned())])
@@ -428,16 +563,13 @@ def _smallest(
         return diagram, f"occurrence {key}"
     if diagram.root in (NEVER, ALWAYS) or len(diagram.levels) <= _SMALL:
         return diagram, key
+
+    def size(diagram: Diagram) -> int:
+        return sum(1 for _ in dependencies_first(diagram.root, diagram.needs))
+
     with suppress(LimitError):
-        other = QueryDiagram(expr, vocabulary, groups, order="occurrence", max_nodes=len(diagram.levels))
-        if _size(other) < _size(diagram):
+        other = Diagram(expr, vocabulary, groups, order="occurrence", max_nodes=len(diagram.levels))
+        if size(other) < size(diagram):
             other.max_nodes = max_nodes  # complements of weighted parts may still be added
             return other, key
     return diagram, key
-
-
-def _size(diagram: QueryDiagram) -> int:
-    nodes: set[int] = set()
-    for node in dependencies_first(diagram.root, diagram.needs, nodes):
-        nodes.add(node)
-    return len(nodes)

@@ -1,118 +1,229 @@
-"""Ordered decision diagrams with many-valued variables, and the diagram of a query under relations.
+"""Cells (sets of values of an attribute), and decision diagrams of queries, which test in which cell a value falls.
 
-A node tests which cell one attribute falls in and has one child for each cell; `NEVER` and `ALWAYS` are the ends. Equal
-nodes are one node and a node whose children are all equal is dropped, so under one variable order two formulas are
-equivalent exactly if they have the same node (Bryant 1986; for weighted model counting, Darwiche 2002).
+A *cell set* is a plain tuple of values of one attribute:
 
-Heads are separate, so P(smile) and P(frown) can both be high for one latent, although no picture smiles and frowns.
-Queries are therefore conditioned on the relations: P(query AND relations) / P(relations). Relations also let the
-compiler find contradictions and tautologies that logic alone does not contain.
+    yes/no       truths                       (False,)  (True,)  (False, True)
+    categorical  classes                      ("black", "gray")           in the vocabulary's order
+    continuous   disjoint intervals, sorted   ((-inf, 0.2), (0.8, inf))
+
+The empty tuple contains no value. Under a continuous density a single point has probability zero. So `<` and `<=` give
+the same cell set, and an interval without width is empty.
+
+A node of a diagram tests in which cell the value of one attribute falls, and has one child for each cell. It stands for
+a formula: "the child of the cell is true". `NEVER` (false) and `ALWAYS` (true) are nodes without children. Equal nodes
+are stored as one node, and a node whose children are all equal is left out. So if attributes are always tested in the
+same order, two formulas are equivalent exactly if they have the same node (Bryant 1986; for weighted model counting,
+Darwiche 2002).
+
+Each attribute is predicted alone, so P(smile) and P(frown) can both be high for one latent, although no picture shows
+both. A vocabulary can therefore have relations, such as `NOT (smile AND frown)`. The probability of a query is then
+P(query AND relations) / P(relations). With relations the compiler also finds contradictions and tautologies that do not
+follow from the query alone.
 """
 
 from __future__ import annotations
 
 import hashlib
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, reduce
-from operator import or_
-from typing import Any, Literal
+from typing import Literal, TypeVar, cast
 
 from energyql.errors import EnergyQLError, LimitError, VocabularyError
 from energyql.kinds import KINDS, CellSet
 from energyql.language import And, Constant, Expr, Predicate, bind, parse, predicates
-from energyql.language.expr import Kernel, Node, allowed_counts
-from energyql.logic.nodes import dependencies_first, holds, partition, predicate_cells, union
+from energyql.language.expr import Kernel, allowed_counts
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 NEVER, ALWAYS = 0, 1
+"""Indices of the two nodes without children in every diagram: false and true."""
 DEFAULT_MAX_NODES = 100_000
 BRANCHES_PER_NODE = 4
-"""Most branches of all nodes, as a multiple of `max_nodes`: many thresholds make wide nodes."""
+"""Limit of the number of children of all nodes together, as a multiple of `max_nodes`. It limits memory: a node that
+tests an attribute with many thresholds has many children."""
 WORK_PER_NODE = 12
-"""Most branches visited, as a multiple of `max_nodes`, which limits the time as well as the size."""
+"""Limit of the number of steps while a diagram is built, as a multiple of `max_nodes`. It limits time."""
 
 Order = Literal["vocabulary", "occurrence"]
 _BELOW_ALL = 1 << 80
 
+T = TypeVar("T")
+
+
+def predicate_cells(predicate: Predicate, spec: AttributeSpec) -> CellSet:
+    """Return the values for which `predicate` is true, as a cell set; `spec` describes the attribute."""
+    return KINDS[spec.kind].cells(predicate, spec)
+
+
+def partition(expr: Expr, vocabulary: Mapping[str, AttributeSpec]) -> dict[str, tuple[CellSet, ...]]:
+    """Split the values of every attribute in the query `expr` into the cells that the query tells apart.
+
+    Returns:
+        For the name of each attribute, in the vocabulary's order, disjoint cell sets that together contain all of its
+        values. `age > 0.6` gives two cells. Classes are in the same cell if no predicate tells them apart.
+    """
+    mentioned: dict[str, list[CellSet]] = {}
+    for node in predicates(expr):
+        mentioned.setdefault(node.name, []).append(predicate_cells(node, vocabulary[node.name]))
+    specs = {name: spec for name, spec in vocabulary.items() if name in mentioned}
+    return {name: KINDS[spec.kind].partition(mentioned[name], spec) for name, spec in specs.items()}
+
+
+def holds(cells: CellSet, atom: CellSet) -> bool:
+    """Return whether the cell set `cells` contains all of `atom`, a cell set from `partition`.
+
+    `atom` must be either completely inside `cells` or completely outside.
+    """
+    first = atom[0]
+    if isinstance(first, tuple):
+        return any(cell[0] <= first[0] and first[1] <= cell[1] for cell in cells if isinstance(cell, tuple))
+    return first in cells
+
+
+def union(atoms: Iterable[CellSet], spec: AttributeSpec) -> CellSet:
+    """Return the union of `atoms`, disjoint cell sets of one attribute that `spec` describes, as a cell set.
+
+    Its values are sorted, and intervals that touch are merged.
+    """
+    return KINDS[spec.kind].union((part for atom in atoms for part in atom), spec)
+
+
+def dependencies_first(root: T, needed: Callable[[T], Iterable[T]], done: Container[T] = ()) -> Iterator[T]:
+    """Yield `root` and everything that it depends on, directly or not. An item comes after all that it depends on.
+
+    Args:
+        root: the item whose dependencies are yielded.
+        needed: function from an item to the items that it directly depends on; called once for each item that is
+            yielded.
+        done: items that are not yielded again; `needed` is not called for them.
+    """
+    stack = [] if root in done else [(root, iter(needed(root)))]
+    visited = {root}
+    while stack:
+        index, rest = stack[-1]
+        missing = next((each for each in rest if each not in visited and each not in done), None)
+        if missing is None:
+            stack.pop()
+            yield index
+        else:
+            visited.add(missing)
+            stack.append((missing, iter(needed(missing))))
+
 
 @dataclass(frozen=True, slots=True)
 class WeightVariable:
-    """The variable for the truth of the opaque predicate `factor * inner`; `inner` is a node."""
+    """The truth of a weighted part of a query, such as `2 * (a OR b)`, as a variable that a diagram tests.
+
+    `factor` is the weight (2), and `inner` is the index of the node of the part without its weight (`a OR b`).
+    """
 
     factor: float
     inner: int
 
 
 Variable = str | WeightVariable
-"""The name of an attribute, whose values are its cells, or a weighted part."""
+"""What a node tests: an attribute, given by its name, or a weighted part of the query. A node has one child
+for each cell of the attribute, or two children for a weighted part: for false and for true."""
 
 
 class Diagram(Kernel[int]):
-    """All diagrams of one query, sharing nodes.
+    """The decision diagram of a query, its parts and the relations. It is a `Kernel` whose values are indices of nodes.
+
+    Two queries, or two weighted parts, have the same node if they agree wherever the relations hold. Attributes that
+    relations connect form a group, and are tested directly after one another.
 
     Args:
-        expr: the query whose attributes and thresholds make the variables. `expr.evaluate(diagram)`
-            returns its node.
+        expr: the query. The attributes and thresholds in the query and in the relations determine the cells.
         vocabulary: kinds, classes and ranges of the attributes.
-        order: order of the variables. "vocabulary" is the vocabulary's order, then weighted parts; it is the same for
-            every query, which makes diagrams comparable. "occurrence" follows the text, and is smaller where related
-            attributes are written side by side.
-        max_nodes: number of nodes above which a `LimitError` is raised; nodes with many branches count for more.
+        groups: the relations that concern the query, as trees, in groups that share no attribute.
+        order: order in which variables are tested. "vocabulary" is the order of the vocabulary, then weighted parts.
+            This order is the same for every query, so that diagrams can be compared. "occurrence" is the order of the
+            query's text, which gives smaller diagrams if attributes that belong together are written side by side.
+        max_nodes: number of nodes above which a `LimitError` is raised. The number of children of all nodes together,
+            and the number of steps, are limited to multiples of it.
+
+    Attributes:
+        root: index of the node of the query.
+        levels: for each node, the level of the variable that it tests. Variables of small levels are tested first.
+        children: for each node, the indices of its children, one for each cell of its attribute.
+        variables: the variable of each level.
+        cells: for each attribute, the cells that the query and the relations tell apart.
+        relations: the relations of all groups, as trees.
+        values: the node of each part of the query; the key is the part's `id`.
+        conditions: for each group, the node of the AND of its relations.
+        group_of: for each attribute with relations, the index of its group in `groups`.
     """
 
     def __init__(
         self,
         expr: Expr,
         vocabulary: Mapping[str, AttributeSpec],
+        groups: Sequence[Sequence[Expr]] = (),
         *,
         order: Order = "vocabulary",
         max_nodes: int = DEFAULT_MAX_NODES,
     ) -> None:
-        self.vocabulary = vocabulary
-        self.cells = partition(expr, vocabulary)
-        self.order = order
-        self.max_nodes = max_nodes
+        self.vocabulary, self.order, self.max_nodes = vocabulary, order, max_nodes
+        self.relations = [relation for group in groups for relation in group]
+        self.cells = partition(And((expr, *self.relations)) if self.relations else expr, vocabulary)
+        named = [{name for relation in group for name in _names(relation)} for group in groups]
+        self._members: list[list[Variable]] = [[name for name in vocabulary if name in names] for names in named]
+        self.group_of: dict[Variable, int] = {name: i for i, names in enumerate(self._members) for name in names}
         self.variables: dict[int, Variable] = {}
+        self._level_of: dict[Variable, int] = {}
         self.levels: list[int] = [_BELOW_ALL, _BELOW_ALL]  # of node i: the key of its variable, small ones at the top
         self.children: list[tuple[int, ...]] = [(), ()]
         self._unique: dict[tuple[int, tuple[int, ...]], int] = {}
         self._memo: dict[tuple[int, int, int], int] = {}
+        self._constrained: dict[tuple[int, int], int] = {}
         self._branches, self._work = 0, 0
-        self._level_of: dict[Variable, int] = {}
         self._digests: dict[int, str] = {NEVER: "false", ALWAYS: "true"}
         if order == "vocabulary":
             for name in self.cells:
                 self.level(name)
+        self.conditions: list[int] = []
+        self.conditions = [self.conjunction([relation.evaluate(self) for relation in group]) for group in groups]
+        self.values: dict[int, int] = {}
+        self.root = self._given_conditions(expr.fold(self._valued))
 
-    def leaf(self, node: Node[Any]) -> int:
-        """Return the node of a predicate or constant."""
+    def _valued(self, part: Expr, operands: Sequence[int]) -> int:
+        value = self.values[id(part)] = part._lower(self, operands)
+        return value
+
+    def leaf(self, node: Expr) -> int:
+        """Return the node of a predicate (a condition on an attribute) or of a constant."""
         if isinstance(node, Constant):
             return ALWAYS if node.value else NEVER
         assert isinstance(node, Predicate)
         return self.falls_in(node.name, predicate_cells(node, self.vocabulary[node.name]))
 
     def falls_in(self, name: str, cells: CellSet) -> int:
-        """Return the node of "the attribute falls in these cells"; without cells, `NEVER`."""
+        """Return the node of "the attribute `name` has one of the values in `cells`"; `NEVER` if `cells` is empty."""
         truths = tuple(ALWAYS if cells and holds(cells, atom) else NEVER for atom in self.cells[name])
         return self.node(self.level(name), truths)
 
     def negation(self, value: int) -> int:
-        """Return the node of NOT."""
+        """Return the node of NOT `value`, where `value` is a node."""
         return self.choice(value, NEVER, ALWAYS)
 
     def conjunction(self, values: Sequence[int]) -> int:
-        """Return the node of the AND of some nodes."""
+        """Return the node of the AND of the nodes `values`."""
         return self.chain(lambda left, right: self.choice(left, right, NEVER), [ALWAYS, *values])
 
     def disjunction(self, values: Sequence[int]) -> int:
-        """Return the node of the OR of some nodes."""
+        """Return the node of the OR of the nodes `values`."""
         return self.chain(lambda left, right: self.choice(left, ALWAYS, right), [NEVER, *values])
 
     def count(self, quantifier: str, count: int, values: Sequence[int]) -> int:
-        """Return the node of a count, by dynamic programming: `ends[j]` is "j are true so far, and the others fit"."""
+        """Return the node of a count of operands, by dynamic programming.
+
+        Args:
+            quantifier: "AT LEAST", "AT MOST" or "EXACTLY".
+            count: the number after the quantifier.
+            values: the nodes of the operands.
+        """
         allowed = allowed_counts(quantifier, count, len(values))
+        # ends[j]: the node of "the count holds if j of the operands that are not yet treated are true".
         ends = [ALWAYS if number in allowed else NEVER for number in range(len(values) + 1)]
         # Operands of late variables come first, so that each choice adds nodes on top of finished ones.
         for operand in sorted(values, key=lambda node: self.levels[node], reverse=True):
@@ -120,47 +231,68 @@ class Diagram(Kernel[int]):
         return ends[0]
 
     def weighted(self, factor: float, value: int) -> int:
-        """Return the node of a weighted part, which is an opaque predicate."""
-        if value not in (NEVER, ALWAYS):
-            variable = self.variables[self.levels[value]]
-            if isinstance(variable, WeightVariable) and self.children[value] == (NEVER, ALWAYS):
-                product = factor * variable.factor  # 2 * (3 * smile) is 6 * smile
-                if 0 < product < math.inf:
-                    factor, value = product, variable.inner
+        """Return the node of `factor * part`, where `value` is the node of the part.
+
+        The node tests a `WeightVariable`: the weighted part as a whole. If the part is constant or the factor is 1, the
+        result is the node of the part.
+        """
+        value = self._given_conditions(value)
+        variable = self.variables.get(self.levels[value])
+        if isinstance(variable, WeightVariable) and self.children[value] == (NEVER, ALWAYS):
+            product = factor * variable.factor  # 2 * (3 * smile) is 6 * smile
+            if product > 0:  # no underflow
+                factor, value = product, variable.inner
         factor = float(f"{factor:.12g}")  # as thresholds: 0.1 * (3 * a) and 0.3 * a are one predicate
         if factor == 1 or value in (NEVER, ALWAYS):
             return value
         return self.node(self.level(WeightVariable(factor, value)), (NEVER, ALWAYS))
 
     def choice(self, test: int, then: int, otherwise: int) -> int:
-        """Return the node of "if test then `then` else `otherwise`", to which every other operator reduces."""
+        """Return the node of "if `test` then `then` else `otherwise`", where all three are nodes.
+
+        NOT, AND, OR and counts are computed by this method.
+
+        Raises:
+            LimitError: the diagram became too large.
+        """
         root = _normal(test, then, otherwise)
         stack = [root]
         while stack:
             key = stack[-1]
-            if self._known(key) is not None:
+            if self._result(key) is not None:
                 stack.pop()
                 continue
             level = min(self.levels[key[0]], self.levels[key[1]], self.levels[key[2]])
             sides = [self.cofactors(node, level) for node in key]
             parts = [_normal(*triple) for triple in zip(*sides, strict=True)]
-            results = [self._known(part) for part in parts]
+            results = [self._result(part) for part in parts]
             if None in results:
                 stack.extend(part for part, result in zip(parts, results, strict=True) if result is None)
                 continue
             self._work += len(parts)
             if self._work > WORK_PER_NODE * self.max_nodes:
                 raise self._too_large()
-            self._memo[key] = self.node(level, tuple(result for result in results if result is not None))
+            self._memo[key] = self.node(level, tuple(cast("list[int]", results)))
             stack.pop()
-        result = self._known(root)
-        assert result is not None
-        return result
+        return cast(int, self._result(root))
+
+    def _result(self, key: tuple[int, int, int]) -> int | None:
+        """Return the node of `choice(*key)` if it is trivial or was computed before, else `None`."""
+        test, then, otherwise = key
+        if test == ALWAYS or then == otherwise:
+            return then
+        if test == NEVER:
+            return otherwise
+        if then == ALWAYS and otherwise == NEVER:
+            return test
+        return self._memo.get(key)
 
     def branches(self, node: int) -> list[tuple[CellSet, int]]:
-        """Return the different children of a node of an attribute, each after the cells that lead to it."""
-        name = self.variables[self.levels[node]]
-        assert isinstance(name, str)
+        """Return a pair (cell set, child) for each distinct child of a node that tests an attribute.
+
+        The cell set contains all values of the attribute that lead to the child.
+        """
+        name = cast(str, self.variables[self.levels[node]])
         atoms: dict[int, list[CellSet]] = {}
         for atom, child in zip(self.cells[name], self.children[node], strict=True):
             atoms.setdefault(child, []).append(atom)
@@ -169,9 +301,9 @@ class Diagram(Kernel[int]):
         return merged[::-1] if KINDS[spec.kind].reverse else merged  # in the drawing, yes comes before no
 
     def digest(self, node: int) -> str:
-        """Return a digest of the function of a node: equal for equivalent functions, also of different queries.
+        """Return a hexadecimal digest of the formula of a node. Equivalent formulas have the same digest.
 
-        It is comparable between diagrams of the same order; only the vocabulary's order is the same for every query.
+        If two diagrams are in the vocabulary's order, equivalent formulas have the same digest in both diagrams.
         """
         for top in dependencies_first(node, self.needs, self._digests):
             variable = self.variables[self.levels[top]]
@@ -184,45 +316,48 @@ class Diagram(Kernel[int]):
         return self._digests[node]
 
     def needs(self, node: int) -> list[int]:
-        """Return the nodes that a node refers to: its children, and the node inside a weighted part."""
+        """Return the children of a node and, if it tests a weighted part of the query, the node of this part."""
         variable = self.variables.get(self.levels[node])
         inner = [variable.inner] if isinstance(variable, WeightVariable) else []
         return [*self.children[node], *inner]
 
     def level(self, variable: Variable) -> int:
-        """Return the sort key of a variable: variables with smaller keys are tested first."""
-        level = self._level_of.get(variable)
-        if level is None:
-            level = len(self.variables)
-            if isinstance(variable, WeightVariable) and self.order == "vocabulary":
-                # Below all attributes, in an order that does not depend on the query: that of the digests.
-                level = len(self.cells) + int(self._weight_digest(variable)[:16], 16)
-            self._level_of[variable] = level
-            self.variables[level] = variable
-        return level
+        """Return the level of a variable: its sort key in the order of tests. Small levels are tested first.
+
+        A variable that has no level yet gets one. If it is an attribute of a group, all attributes of the group get
+        levels that follow one another.
+        """
+        if variable not in self._level_of:
+            together = self._members[self.group_of[variable]] if variable in self.group_of else [variable]
+            for each in together:
+                level = len(self.variables)
+                if isinstance(each, WeightVariable) and self.order == "vocabulary":
+                    # Below all attributes, in an order that does not depend on the query: that of the digests.
+                    level = len(self.cells) + int(self._weight_digest(each)[:16], 16)
+                self._level_of[each], self.variables[level] = level, each
+        return self._level_of[variable]
 
     def _weight_digest(self, variable: WeightVariable) -> str:
         return hashlib.sha256(f"{variable.factor!r} * {self.digest(variable.inner)}".encode()).hexdigest()
 
-    def _known(self, key: tuple[int, int, int]) -> int | None:
-        test, then, otherwise = key
-        if test == ALWAYS or then == otherwise:
-            return then
-        if test == NEVER:
-            return otherwise
-        if then == ALWAYS and otherwise == NEVER:
-            return test
-        return self._memo.get(key)
-
     def cofactors(self, node: int, level: int) -> tuple[int, ...]:
-        """Return what remains of `node` for each value of the variable of `level`, which is not below the node."""
+        """Return, for each cell or truth value of a variable, the node that `node` becomes if the variable has it.
+
+        `level` is the level of the variable. It must be at most the level of the variable that `node` tests.
+        """
         if self.levels[node] == level:
             return self.children[node]
         variable = self.variables[level]
         return (node,) * (len(self.cells[variable]) if isinstance(variable, str) else 2)
 
     def node(self, level: int, children: tuple[int, ...]) -> int:
-        """Return the node of the variable of a level with these children."""
+        """Return the node that tests the variable of `level` and has these `children`.
+
+        If all children are equal, no test is needed, and the result is the child.
+
+        Raises:
+            LimitError: the diagram became too large.
+        """
         if all(child == children[0] for child in children):
             return children[0]
         node = self._unique.get((level, children))
@@ -242,9 +377,103 @@ class Diagram(Kernel[int]):
             'use semantics="product", which needs no diagram, or write the query in smaller parts'
         )
 
+    def constrain(self, node: int, condition: int) -> int:
+        """Return a node that agrees with `node` wherever the node `condition` is true.
+
+        Two nodes that agree wherever `condition` is true give the same result. `condition` must not be `NEVER`. The
+        result is the generalized cofactor of Coudert and Madre (1990): a value that the condition excludes is replaced
+        by the first value that the condition allows.
+
+        Raises:
+            LimitError: the diagram became too large.
+        """
+
+        def sides(pair: tuple[int, int]) -> list[tuple[int, int]]:
+            if pair[1] == ALWAYS or pair[0] in (NEVER, ALWAYS):
+                return []
+            level = min(self.levels[pair[0]], self.levels[pair[1]])
+            pairs = list(zip(self.cofactors(pair[0], level), self.cofactors(pair[1], level), strict=True))
+            allowed = next(each for each in pairs if each[1] != NEVER)
+            return [each if each[1] != NEVER else allowed for each in pairs]
+
+        results = self._constrained
+        for pair in dependencies_first((node, condition), sides, results):
+            if len(results) > WORK_PER_NODE * self.max_nodes:
+                raise self._too_large()
+            parts = tuple(results[part] for part in sides(pair))
+            results[pair] = self.node(min(self.levels[each] for each in pair), parts) if parts else pair[0]
+        return results[node, condition]
+
+    def _given_conditions(self, node: int) -> int:
+        """Return a node that agrees with `node` wherever the relations hold; `NEVER` if the relations never hold.
+
+        Two nodes that agree wherever the relations hold give the same result.
+        """
+        return NEVER if NEVER in self.conditions else reduce(self.constrain, self.conditions, node)
+
+    def constant(self, part: Expr) -> bool | None:
+        """Return `True` if a part of the query is always true where the relations hold, `False` if it is never true.
+
+        If the part is true for some values of attributes and false for others, the result is `None`.
+
+        Raises:
+            LimitError: the diagram became too large.
+        """
+        return {NEVER: False, ALWAYS: True}.get(self._given_conditions(self.values[id(part)]))
+
+    def ways(self, entry: int) -> list[tuple[int, int]]:
+        """Return the exits that are reached from `entry` by tests of one group of attributes, with their conditions.
+
+        Args:
+            entry: a node that tests an attribute with relations. The group is the one of this attribute.
+
+        Returns:
+            A pair of nodes (condition, exit) for each exit. The condition is true exactly if the values of the
+            attributes in the group lead from `entry` to the exit. The exit is the first node outside of the group: it
+            tests another attribute or a weighted part, or is `ALWAYS` or `NEVER`.
+        """
+        group = self._group(entry)
+
+        def within(node: int) -> list[int]:
+            return [child for child in self.children[node] if child > ALWAYS and self._group(child) == group]
+
+        inside = dict.fromkeys(dependencies_first(entry, within))
+        children = [child for node in reversed(inside) for _, child in self.branches(node)]
+        exits = [child for child in dict.fromkeys(children) if child not in inside]
+        ways = []
+        for end in exits:
+            leads = {other: ALWAYS if other == end else NEVER for other in exits}
+            for node in inside:
+                leads[node] = self.node(self.levels[node], tuple(leads[child] for child in self.children[node]))
+            ways.append((leads[entry], end))
+        return ways
+
+    def attributes(self, node: int) -> set[str]:
+        """Return the names of the attributes that a node and the nodes below it test.
+
+        Attributes that occur only inside of weighted parts are not included.
+        """
+        nodes = dependencies_first(node, self.children.__getitem__, (NEVER, ALWAYS))
+        variables = (self.variables[self.levels[below]] for below in nodes)
+        return {variable for variable in variables if isinstance(variable, str)}
+
+    def concerned(self) -> list[int]:
+        """Return the entries of `conditions` for those groups of relations whose attributes the diagram tests.
+
+        Attributes inside of weighted parts count as well.
+        """
+        groups = {self._group(below) for below in dependencies_first(self.root, self.needs, (NEVER, ALWAYS))}
+        return [condition for i, condition in enumerate(self.conditions) if i in groups]
+
+    def _group(self, node: int) -> int | None:
+        return self.group_of.get(self.variables[self.levels[node]])
+
 
 def _normal(test: int, then: int, otherwise: int) -> tuple[int, int, int]:
-    """Return the normal form of an if-then-else, so that equal ones have one entry in the memo."""
+    """Return arguments with which `Diagram.choice` has the same result as with `test`, `then` and `otherwise`.
+
+    They are in a normal form: it is the same for a AND b and for b AND a, so that the result is computed only once.
+    """
     if then == test:
         then = ALWAYS
     if otherwise == test:
@@ -256,213 +485,47 @@ def _normal(test: int, then: int, otherwise: int) -> tuple[int, int, int]:
     return test, then, otherwise
 
 
-class QueryDiagram(Diagram):
-    """A diagram in which queries, and weighted parts, have the same node if they are equal wherever the relations hold.
-
-    Attributes that relations connect, a group, are neighbours in the variable order; `ways` lists the paths of a query
-    through a group.
-
-    Args:
-        expr: the query.
-        vocabulary: kinds, classes and ranges of the attributes.
-        groups: relations, in groups that share no attribute; see `relations_for`.
-        order: see `Diagram`.
-        max_nodes: see `Diagram`.
-
-    Attributes:
-        root: the node of the query.
-        relations: the relations of all groups.
-        values: the node of each part of the query, by the id of the part.
-        conditions: the node of each group of relations.
-        group_of: the number of the group that an attribute belongs to.
-    """
-
-    def __init__(
-        self,
-        expr: Expr,
-        vocabulary: Mapping[str, AttributeSpec],
-        groups: Sequence[Sequence[Expr]] = (),
-        *,
-        order: Order = "vocabulary",
-        max_nodes: int = DEFAULT_MAX_NODES,
-    ) -> None:
-        named = [{leaf.name for relation in group for leaf in predicates(relation)} for group in groups]
-        self._members = [[name for name in vocabulary if name in names] for names in named]
-        self.group_of = {name: i for i, names in enumerate(self._members) for name in names}
-        self.conditions: list[int] = []
-        self.relations = [relation for group in groups for relation in group]
-        whole = And((expr, *self.relations)) if self.relations else expr
-        super().__init__(whole, vocabulary, order=order, max_nodes=max_nodes)
-        self.conditions = [self.conjunction([relation.evaluate(self) for relation in group]) for group in groups]
-        self._expr = expr  # the ids of its parts are keys
-        self.values: dict[int, int] = {}
-        self._ends: dict[tuple[int, int], int] = {}
-        self._condition: int | None = None
-        self.root = self._given_conditions(expr.fold(self._valued))
-
-    def _valued(self, part: Expr, operands: Sequence[int]) -> int:
-        value = self.values[id(part)] = part._lower(self, operands)
-        return value
-
-    def weighted(self, factor: float, value: int) -> int:
-        """Return the node of a weighted part, which is an opaque predicate."""
-        return super().weighted(factor, self._given_conditions(value))
-
-    def constrain(self, node: int, condition: int) -> int:
-        """Return one node for all nodes that are equal to `node` wherever `condition`, which is satisfiable, holds.
-
-        This is the generalized cofactor of Coudert and Madre (1990): a value of an attribute that the condition rules
-        out is read as the first value that it allows.
-        """
-        done: dict[tuple[int, int], int] = {}
-
-        def result(pair: tuple[int, int]) -> int | None:
-            return pair[0] if pair[1] == ALWAYS or pair[0] in (NEVER, ALWAYS) else done.get(pair)
-
-        stack = [(node, condition)]
-        while stack:
-            pair = stack[-1]
-            if result(pair) is not None:
-                stack.pop()
-                continue
-            level = min(self.levels[pair[0]], self.levels[pair[1]])
-            sides = list(zip(self.cofactors(pair[0], level), self.cofactors(pair[1], level), strict=True))
-            first = next(side for side in sides if side[1] != NEVER)
-            parts = [side if side[1] != NEVER else first for side in sides]
-            missing = [part for part in parts if result(part) is None]
-            stack.extend(missing)
-            if not missing:
-                done[pair] = self.node(level, tuple(result(part) or NEVER for part in parts))
-        return result((node, condition)) or NEVER
-
-    def constant(self, part: Expr) -> bool | None:
-        """Return whether a part of the query is always true, or never, where the relations hold; `None` if neither.
-
-        Only nodes of the relations are added, so this costs little compared with the diagram.
-
-        Raises:
-            LimitError: too many pairs of nodes were visited.
-        """
-        if self._condition is None:
-            self._condition = self.conjunction(self.conditions)
-        return {1: False, 2: True, 3: None}[self._leads_to(self.values[id(part)], self._condition)]
-
-    def _leads_to(self, node: int, condition: int) -> int:
-        """Return the ends that a node can reach where a condition holds: 1 for `NEVER`, plus 2 for `ALWAYS`."""
-
-        def result(pair: tuple[int, int]) -> int | None:
-            if pair[1] == NEVER:
-                return 0
-            if pair[0] in (NEVER, ALWAYS):
-                return 1 << pair[0]
-            return 3 if pair[1] == ALWAYS else self._ends.get(pair)
-
-        stack = [(node, condition)]
-        while stack:
-            pair = stack[-1]
-            if result(pair) is not None:
-                stack.pop()
-                continue
-            if len(self._ends) > self.max_nodes:
-                raise self._too_large()
-            level = min(self.levels[pair[0]], self.levels[pair[1]])
-            sides = list(zip(self.cofactors(pair[0], level), self.cofactors(pair[1], level), strict=True))
-            ends = [result(side) for side in sides]
-            together = reduce(or_, [each for each in ends if each is not None], 0)
-            if together == 3 or None not in ends:
-                self._ends[pair] = together
-            else:
-                stack.append(sides[ends.index(None)])
-        return result((node, condition)) or 0
-
-    def ways(self, entry: int) -> list[tuple[int, int]]:
-        """Return the ways from a node of a related attribute through its group.
-
-        Returns:
-            Pairs of the node of "the values of the group's attributes lead this way" and the node where it leads: to
-            another group, an attribute without relations, a weighted part, `ALWAYS` or `NEVER`.
-        """
-        group = self._group(entry)
-        inside: dict[int, None] = {}
-        for node in dependencies_first(entry, lambda node: self._within(node, group), inside):
-            inside[node] = None
-        children = [child for node in reversed(inside) for _, child in self.branches(node)]
-        exits = [child for child in dict.fromkeys(children) if child not in inside]
-        found = []
-        for end in exits:
-            leads = {other: ALWAYS if other == end else NEVER for other in exits}
-            for node in inside:
-                leads[node] = self.node(self.levels[node], tuple(leads[child] for child in self.children[node]))
-            found.append((leads[entry], end))
-        return found
-
-    def attributes(self, node: int) -> set[str]:
-        """Return the attributes that a node tests, other than inside weighted parts."""
-        found: set[int] = {NEVER, ALWAYS}
-        for below in dependencies_first(node, self.children.__getitem__, found):
-            found.add(below)
-        variables = (self.variables[self.levels[below]] for below in found if below > ALWAYS)
-        return {variable for variable in variables if isinstance(variable, str)}
-
-    def concerned(self) -> list[int]:
-        """Return the conditions that the root, or a weighted part of it, is to be conditioned on."""
-        found: set[int] = {NEVER, ALWAYS}
-        for below in dependencies_first(self.root, self.needs, found):
-            found.add(below)
-        groups = {self._group(below) for below in found if below > ALWAYS}
-        return [condition for i, condition in enumerate(self.conditions) if i in groups]
-
-    def _within(self, node: int, group: int | None) -> list[int]:
-        return [child for child in self.children[node] if child > ALWAYS and self._group(child) == group]
-
-    def _group(self, node: int) -> int | None:
-        variable = self.variables[self.levels[node]]
-        return self.group_of.get(variable) if isinstance(variable, str) else None
-
-    def _given_conditions(self, node: int) -> int:
-        if NEVER in self.conditions:
-            return NEVER
-        for condition in self.conditions:
-            node = self.constrain(node, condition)
-        return node
-
-    def level(self, variable: Variable) -> int:
-        """Return the sort key of a variable; the first variable of a group adds all variables of the group."""
-        if isinstance(variable, WeightVariable) or variable not in self.group_of:
-            return super().level(variable)
-        for member in self._members[self.group_of[variable]]:
-            super().level(member)
-        return super().level(variable)
-
-
 def build_diagram(
     expr: Expr,
     vocabulary: Mapping[str, AttributeSpec],
     max_nodes: int = DEFAULT_MAX_NODES,
     groups: Sequence[Sequence[Expr]] = (),
-) -> QueryDiagram:
-    """Return the diagram of a query, in the vocabulary's order or, where that is too large, the text's.
+) -> Diagram:
+    """Return the diagram of a query in the vocabulary's order of attributes.
+
+    If this diagram is too large, the result is the diagram in the order of the query's text.
+
+    Args:
+        expr: the query, as `bind` returned it.
+        vocabulary: the attributes.
+        max_nodes: the largest number of nodes of the diagram.
+        groups: the relations that concern the query, in groups that share no attribute.
 
     Raises:
         LimitError: the diagram needs more than `max_nodes` nodes in both orders.
     """
     try:
-        return QueryDiagram(expr, vocabulary, groups, max_nodes=max_nodes)
+        return Diagram(expr, vocabulary, groups, max_nodes=max_nodes)
     except LimitError:
-        return QueryDiagram(expr, vocabulary, groups, order="occurrence", max_nodes=max_nodes)
+        return Diagram(expr, vocabulary, groups, order="occurrence", max_nodes=max_nodes)
 
 
 def relations_for(expr: Expr, vocabulary: Mapping[str, AttributeSpec]) -> list[tuple[Expr, ...]]:
-    """Return the relations of a vocabulary that concern a bound query, in groups that share no attribute.
+    """Return the relations of a vocabulary that concern a query, in groups that share no attribute.
 
-    A group concerns a query that names one of the attributes which its relations connect, directly or through others.
-    All other relations are independent of the query, and change no probability.
+    A group concerns a query if the query names an attribute of the group. The relations of other groups do not change
+    the probability of the query.
+
+    Args:
+        expr: the query.
+        vocabulary: the attributes and relations. A mapping that is no `Vocabulary` has no relations.
 
     Returns:
-        Groups of bound queries without spans, because they stand in no text of the user's.
+        Groups of relations, as trees checked by `bind`. Nodes have no spans, because relations are not in the text of
+        the query.
 
     Raises:
-        VocabularyError: a relation is no query over the vocabulary.
+        VocabularyError: the text of a relation is not a valid query about attributes of the vocabulary.
     """
     if not isinstance(vocabulary, Vocabulary) or not vocabulary.relations:
         return []
@@ -472,7 +535,11 @@ def relations_for(expr: Expr, vocabulary: Mapping[str, AttributeSpec]) -> list[t
 
 @lru_cache(maxsize=64)
 def _connected(vocabulary: Vocabulary) -> tuple[tuple[Expr, ...], ...]:
-    """Return the relations of a vocabulary in groups that share no attribute."""
+    """Return all relations of a vocabulary as trees checked by `bind`, in groups that share no attribute.
+
+    Raises:
+        VocabularyError: the text of a relation is not a valid query about attributes of the vocabulary.
+    """
     groups: list[tuple[frozenset[str], list[Expr]]] = []
     for text in vocabulary.relations:
         try:

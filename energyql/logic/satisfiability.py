@@ -1,4 +1,4 @@
-"""Queries that nothing or everything satisfies, and parts of queries that are never or always true."""
+"""Errors and warnings for queries, and parts of queries, that are never or always true."""
 
 from __future__ import annotations
 
@@ -6,24 +6,32 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from itertools import accumulate
 from typing import NamedTuple
 
 from energyql.errors import ConstantPartWarning, Contradiction, LimitError, QueryWarning, TautologyWarning, caller_level
-from energyql.language import And, Attribute, Constant, Expr, Interval, Near, Not, OneOf, Or, Weight, predicates
+from energyql.language import And, Attribute, Constant, Expr, Interval, Near, Not, Or, Weight
 from energyql.language.expr import Joined
 from energyql.language.rewrite import lower, without_constants
-from energyql.logic.diagram import ALWAYS, DEFAULT_MAX_NODES, NEVER, Diagram, QueryDiagram, build_diagram, relations_for
-from energyql.logic.nodes import predicate_cells
+from energyql.logic.diagram import (
+    ALWAYS,
+    DEFAULT_MAX_NODES,
+    NEVER,
+    Diagram,
+    build_diagram,
+    predicate_cells,
+    relations_for,
+)
 from energyql.vocabulary import AttributeSpec
 
 _MOST_SHOWN = 60
-"""Most characters of a conjunct that is quoted in a message; the carets show longer ones."""
+"""Most characters of a part of a query that a message quotes; longer parts are only underlined."""
 # Not `warnings.catch_warnings`: it changes the filters of the whole process, so threads would have to take turns.
 _NOTES: ContextVar[list[QueryWarning] | None] = ContextVar("tautologies", default=None)
 _MOST_PARTS = 3
-"""Most parts of one query that get warnings; further parts are only counted."""
+"""Most warnings about constant parts of one query; if there are more such parts, the last warning says how many."""
 _FREE = Attribute("free")
-"""Placeholder for a part that may be true or false."""
+"""Placeholder for an operand that is true for some samples and false for others."""
 
 
 def check_satisfiable(
@@ -34,9 +42,24 @@ def check_satisfiable(
     max_nodes: int = DEFAULT_MAX_NODES,
     relations: bool = False,
 ) -> None:
-    """Check that a bound query can be satisfied, by its decision diagram; no circuit is compiled.
+    """Check that a query can be satisfied. For the check a decision diagram is built, but no circuit.
 
-    The arguments, errors and warnings are those of `compile_query`.
+    Args:
+        expr: the query, as `bind` returned it.
+        vocabulary: the attributes that the query may use.
+        query: the text that `expr` was parsed from, which errors and warnings show; `None` for no text.
+        max_nodes: the largest number of nodes that the decision diagram may have.
+        relations: whether the relations of the vocabulary that concern the query, such as `NOT (smile AND frown)`, have
+            to hold as well.
+
+    Raises:
+        Contradiction: nothing satisfies the query; the error says which parts cannot hold together.
+        LimitError: the diagram needs more than `max_nodes` nodes.
+        VocabularyError: the text of a relation is not a valid query about attributes of the vocabulary.
+
+    Warns:
+        TautologyWarning: everything satisfies the query.
+        ConstantPartWarning: a part of the query is never or always true; one warning for each cause, at most three.
     """
     groups = relations_for(expr, vocabulary) if relations else []
     diagram = build_diagram(expr, vocabulary, max_nodes, groups)
@@ -44,10 +67,19 @@ def check_satisfiable(
     report_constant_parts(expr, diagram, query=query)
 
 
-def report_constant(expr: Expr, diagram: QueryDiagram, *, query: str | None = None) -> None:
-    """Raise `Contradiction` for a query that is always false, and warn of one that is always true.
+def report_constant(expr: Expr, diagram: Diagram, *, query: str | None = None) -> None:
+    """Raise an error if a query is never true, and issue a warning if it is always true.
 
-    `diagram` is that of the query; `query` is its text.
+    Args:
+        expr: the query.
+        diagram: the decision diagram of the query.
+        query: the text that `expr` was parsed from, which the error shows; `None` for no text.
+
+    Raises:
+        Contradiction: nothing satisfies the query.
+
+    Warns:
+        TautologyWarning: everything satisfies the query.
     """
     if diagram.root == NEVER:
         raise _contradiction(expr, diagram, query)
@@ -56,19 +88,21 @@ def report_constant(expr: Expr, diagram: QueryDiagram, *, query: str | None = No
         warn(TautologyWarning(f"{text if len(text) <= 80 else 'the query'} is always true, so it asks for nothing"))
 
 
-def report_constant_parts(expr: Expr, diagram: QueryDiagram, *, query: str | None = None) -> None:
-    """Warn of the parts of a query that are never or always true, if the query is neither.
+def report_constant_parts(expr: Expr, diagram: Diagram, *, query: str | None = None) -> None:
+    """Warn of parts of a query that are never or always true. There are no warnings if the whole query is constant.
 
-    Each cause gets one warning: about the smallest constant part, not about larger parts that are constant because of
-    it. The constants TRUE and FALSE get none.
+    If a part is constant because a smaller part in it is constant, only the smaller part gets a warning. The constants
+    TRUE and FALSE get no warning.
 
     Args:
         expr: the query.
-        diagram: diagram of the query, complete: the rest of its limits is used here.
-        query: the text of the query.
+        diagram: the decision diagram of the query. Nodes are added to it here. If it becomes too large, there are no
+            warnings.
+        query: the text that `expr` was parsed from, which warnings show; `None` for no text.
 
     Warns:
-        ConstantPartWarning: one for each cause, at most three; the third has the number of further causes.
+        ConstantPartWarning: a part is never or always true. There is one warning for each part, but at most three. If
+            there are more parts, the third warning says how many there are in all.
     """
     if diagram.root in (NEVER, ALWAYS):
         return
@@ -78,13 +112,16 @@ def report_constant_parts(expr: Expr, diagram: QueryDiagram, *, query: str | Non
             warning = _describe(cause, diagram, query)
             if number == _MOST_PARTS < len(causes):
                 more = f"parts of the query that are never or always true: {len(causes)}, of which {number} are shown"
-                warning.hint = more if warning.hint is None else f"{warning.hint}\n{more}"
+                warning.hint = "\n".join(filter(None, [warning.hint, more]))
             warn(warning)
 
 
 @contextmanager
 def noting_tautologies() -> Iterator[list[QueryWarning]]:
-    """Collect the warnings about constant queries and parts in this thread, instead of issuing them."""
+    """Context manager in which `warn` adds warnings to a list, and does not issue them; it yields the list.
+
+    Other threads are not affected.
+    """
     notes: list[QueryWarning] = []
     token = _NOTES.set(notes)
     try:
@@ -94,7 +131,7 @@ def noting_tautologies() -> Iterator[list[QueryWarning]]:
 
 
 def warn(warning: QueryWarning) -> None:
-    """Issue a warning, or add it to the list of `noting_tautologies`."""
+    """Issue a warning. Inside the context manager `noting_tautologies`, add the warning to its list instead."""
     notes = _NOTES.get()
     if notes is None:
         warnings.warn(warning, stacklevel=caller_level())
@@ -103,14 +140,20 @@ def warn(warning: QueryWarning) -> None:
 
 
 class _Place(NamedTuple):
-    """A part of a query, and the place of the part that holds it."""
+    """A part of a query, and where it occurs.
+
+    `holder` is the `_Place` of the node that has the part as an operand; `None` if the part is the whole query.
+    """
 
     part: Expr
     holder: _Place | None
 
 
-def _constant_parts(expr: Expr, diagram: QueryDiagram) -> Iterator[_Place]:
-    """Yield the parts that are constant by themselves, and not only because an operand is, in the order of the text."""
+def _constant_parts(expr: Expr, diagram: Diagram) -> Iterator[_Place]:
+    """Yield the parts of a query that are never or always true, in the order of the text.
+
+    A part is left out if it is constant only because some of its operands are. `diagram` is the diagram of `expr`.
+    """
     stack = [_Place(expr, None)]
     while stack:
         place = stack.pop()
@@ -123,7 +166,14 @@ def _constant_parts(expr: Expr, diagram: QueryDiagram) -> Iterator[_Place]:
 
 
 def _decide(part: Expr, truths: Sequence[bool | None]) -> bool:
-    """Return whether a part is constant for the `truths` of its operands, whatever the operands with `None` are."""
+    """Return whether a part of a query is never or always true because of its constant operands.
+
+    The result is false if the part would be constant with any operands, as `AT LEAST 0 OF (a, b)` would.
+
+    Args:
+        part: the part of the query.
+        truths: for each operand, its truth value if it is constant, else `None`.
+    """
 
     def constant(truths: Sequence[bool | None]) -> bool:
         operands: list[Expr] = [_FREE if truth is None else Constant(truth) for truth in truths]
@@ -132,8 +182,16 @@ def _decide(part: Expr, truths: Sequence[bool | None]) -> bool:
     return constant(truths) and not constant([None] * len(truths))
 
 
-def _describe(place: _Place, diagram: QueryDiagram, query: str | None) -> ConstantPartWarning:
-    """Return the warning about a constant part: why it is constant, and its effect on the parts that contain it."""
+def _describe(place: _Place, diagram: Diagram, query: str | None) -> ConstantPartWarning:
+    """Return the warning about a part of a query that is never or always true.
+
+    It says why the part is constant, and which larger parts are constant for this reason.
+
+    Args:
+        place: the part, and the nodes that contain it.
+        diagram: the decision diagram of the query.
+        query: the text of the query, which the warning shows; `None` for no text.
+    """
     part, holder = place
     truth = diagram.constant(part)
     asserted = Not(part, span=part.span) if truth else part
@@ -144,7 +202,7 @@ def _describe(place: _Place, diagram: QueryDiagram, query: str | None) -> Consta
         several = f"one of these {len(clash)} parts" if len(clash) > 1 else "this part"
         message = f"{' or '.join(texts) if short and len(texts) < 6 else several} always holds"
     else:
-        message = _reason(clash, diagram, needed, "this part")
+        message = _reason(clash, diagram, "this part")
     whole, constant = part, truth
     while holder is not None and diagram.constant(holder.part) is not None:
         alone = [constant if operand is whole else None for operand in holder.part.children]
@@ -166,7 +224,15 @@ def _describe(place: _Place, diagram: QueryDiagram, query: str | None) -> Consta
 
 
 def _changes_nothing(part: Expr, truth: bool, holder: Expr) -> bool:
-    """Return whether a constant operand has no effect: in AND if it is always true, in OR if it is never true."""
+    """Return whether a constant operand could be left out of a query without any effect.
+
+    Examples are an operand of AND that is always true, and an operand of OR that is never true.
+
+    Args:
+        part: the operand.
+        truth: its constant truth value.
+        holder: the node that has `part` as an operand.
+    """
     others = tuple(operand for operand in holder.children if operand is not part)
     if not isinstance(holder, Joined) or not others:
         return False
@@ -175,8 +241,11 @@ def _changes_nothing(part: Expr, truth: bool, holder: Expr) -> bool:
     return without_constants(holder, operands) == rest
 
 
-def _contradiction(expr: Expr, diagram: QueryDiagram, query: str | None) -> Contradiction:
-    """Return the error of `report_constant`, with the spans of the parts that clash."""
+def _contradiction(expr: Expr, diagram: Diagram, query: str | None) -> Contradiction:
+    """Return the error for the query `expr`, which is never true. It underlines parts that cannot all hold.
+
+    `diagram` is the decision diagram of the query. `query` is the text that the error shows; `None` for no text.
+    """
     try:
         clash, needed = _clash(expr, diagram)
     except LimitError:
@@ -187,15 +256,19 @@ def _contradiction(expr: Expr, diagram: QueryDiagram, query: str | None) -> Cont
             hint=f"mend them in its vocabulary.json: {'; '.join(needed)}",
         )
     spans = [part.span for part in clash if part.span is not None]
-    return Contradiction(_reason(clash, diagram, needed, "the query"), query=query, spans=spans, hint=_always(needed))
+    return Contradiction(_reason(clash, diagram, "the query"), query=query, spans=spans, hint=_always(needed))
 
 
 def _always(relations: list[str]) -> str | None:
     return f'always: {"; ".join(relations)} (semantics="product" ignores these relations)' if relations else None
 
 
-def _clash(expr: Expr, diagram: QueryDiagram) -> tuple[list[Expr], list[str]]:
-    """Return the clashing conjuncts of an expression that is never true, and the relations with which they clash."""
+def _clash(expr: Expr, diagram: Diagram) -> tuple[list[Expr], list[str]]:
+    """Return the reason why `expr` is never true: parts of it, and relations as text, that cannot all hold together.
+
+    If the parts alone cannot all hold, the list of relations is empty. `diagram` is the decision diagram of
+    a query that is `expr` or contains it; it has the relations.
+    """
     relations = [part for relation in diagram.relations for part in conjuncts(relation)]
     parts = _clashing([*conjuncts(expr), *relations], diagram)
     while len(parts) == 1 and isinstance(parts[0], Weight):  # a weighted contradiction is a contradiction
@@ -204,7 +277,7 @@ def _clash(expr: Expr, diagram: QueryDiagram) -> tuple[list[Expr], list[str]]:
 
 
 def conjuncts(expr: Expr) -> list[Expr]:
-    """Return the parts that all have to hold for `expr` to hold: ANDs are opened, also those under a NOT."""
+    """Return parts of a query that must all hold if `expr` holds: `a`, `NOT b`, `NOT c` for `a AND NOT (b OR c)`."""
     parts: list[Expr] = []
     stack = [expr]
     while stack:
@@ -218,7 +291,11 @@ def conjuncts(expr: Expr) -> list[Expr]:
 
 
 def _opened(node: Expr) -> Sequence[Expr] | None:
-    """Return the conjuncts of a node, or `None` if it has none that are parts of the text; double NOT is opened."""
+    """Return operands of a node, or NOT of them, that must all hold if the node holds.
+
+    `a AND b` gives `a` and `b`, `NOT (a OR b)` gives `NOT a` and `NOT b`, and `NOT NOT a` gives `a`. The result is
+    `None` if the node cannot be taken apart, as for an OR.
+    """
     if isinstance(node, Weight):
         return [node.operand] if node.factor == 1 else None
     negated = isinstance(node, Not)
@@ -237,73 +314,39 @@ def _opened(node: Expr) -> Sequence[Expr] | None:
 
 
 def _clashing(parts: list[Expr], diagram: Diagram) -> list[Expr]:
-    """Return a minimal set of conjuncts that are false together, in the order of the text."""
+    """Return some of `parts`, in the same order, that cannot all hold. If one is left out, the rest can hold.
+
+    All of `parts` together must be a contradiction. `diagram` is used to decide what can hold; nodes are added to it.
+    """
+
+    def conjunction(left: int, right: int) -> int:
+        return diagram.conjunction([left, right])
+
     nodes = [part.evaluate(diagram) for part in parts]
     core: list[int] = []
-    together, end = ALWAYS, len(parts)
+    together = ALWAYS
     while together != NEVER:
         # The conjunct that completes the first clash is needed, and nothing after it is.
-        prefix = together
-        for index in range(end):
-            prefix = diagram.conjunction([prefix, nodes[index]])
-            if prefix == NEVER:
-                end = index
-                break
-        core.append(end)
-        together = diagram.conjunction([together, nodes[end]])
+        prefixes = accumulate(nodes, conjunction, initial=together)
+        core.append(next(index for index, prefix in enumerate(prefixes, start=-1) if prefix == NEVER))
+        together = conjunction(together, nodes[core[-1]])
     return [parts[index] for index in sorted(core)]
 
 
-def _reason(parts: list[Expr], diagram: Diagram, relations: list[str], what: str) -> str:
-    """Return why parts clash with `relations`; `what` is the name of a part whose text is too long to be quoted."""
-    names = list(dict.fromkeys(node.name for part in parts for node in predicates(part)))
-    if len(parts) == 1:
-        # One part alone is no contradiction without the relations.
-        text = _quoted(parts[0], what)
-        return f"{text} cannot hold" if relations else _reason_for_one(parts[0], text, names, diagram)
+def _reason(parts: list[Expr], diagram: Diagram, what: str) -> str:
+    """Return the message that `parts` cannot all hold, such as "age > 0.6 and age < 0.4 cannot both hold".
+
+    Args:
+        parts: one or more parts of a query.
+        diagram: the decision diagram of the query.
+        what: noun for a single part whose text is too long for the message, such as "the query".
+    """
     texts = [str(part) for part in parts]
-    if len(names) == 1:
-        spec = diagram.vocabulary[names[0]]
-        phrases = [phrase for phrase in (_phrase(part, spec) for part in parts) if phrase is not None]
-        if len(phrases) == len(parts):
-            both = "both " if isinstance(parts[0], OneOf) and len(parts) == 2 else ""
-            return f"{names[0]} cannot be {both}{_listed(phrases)}"
-    if any(len(text) > _MOST_SHOWN for text in texts):
-        return f"these {len(parts)} parts cannot all hold"
-    return f"{_listed(texts)} cannot {'both' if len(parts) == 2 else 'all'} hold"
-
-
-def _reason_for_one(part: Expr, text: str, names: list[str], diagram: Diagram) -> str:
-    if isinstance(part, (Interval, Near)) and not predicate_cells(part, diagram.vocabulary[part.name]):
-        spec = diagram.vocabulary[part.name]
+    short = all(len(text) <= _MOST_SHOWN for text in texts)
+    if len(parts) > 1:
+        clashing = f"{', '.join(texts[:-1])} and {texts[-1]}" if short else f"these {len(parts)} parts"
+        return f"{clashing} cannot {'both' if len(parts) == 2 else 'all'} hold"
+    part, text = parts[0], texts[0] if short else what
+    if isinstance(part, (Interval, Near)) and not predicate_cells(part, spec := diagram.vocabulary[part.name]):
         return f"{text} holds nothing: {part.name} runs from {spec.low:g} to {spec.high:g} and a point has no width"
-    if not names:
-        return f"{text} never holds"
-    return f"{text} is false for every value of {_listed(names)}" if len(names) < 6 else f"{text} is always false"
-
-
-def _quoted(part: Expr, what: str) -> str:
-    text = str(part)
-    return text if len(text) <= _MOST_SHOWN else what
-
-
-def _phrase(part: Expr, spec: AttributeSpec) -> str | None:
-    """Return the condition of a literal as words after "cannot be"; `None` if there is no good phrase."""
-    if isinstance(part, OneOf) and not part.negated:
-        return part.values[0] if len(part.values) == 1 else f"one of {', '.join(part.values)}"
-    if isinstance(part, Near):
-        tolerance = spec.tolerance if part.tolerance is None else part.tolerance
-        return f"within {tolerance:g} of {part.value:g}"
-    negated = isinstance(part, Not)
-    bounds = part.operand if isinstance(part, Not) else part
-    if not isinstance(bounds, Interval):
-        return None
-    low, high = bounds.low, bounds.high
-    if low is not None and high is not None:
-        return None if negated else f"between {low:g} and {high:g}"
-    above = (low is not None) != negated
-    return f"{'above' if above else 'below'} {low if low is not None else high:g}"
-
-
-def _listed(texts: list[str]) -> str:
-    return texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} and {texts[-1]}"
+    return f"{text} never holds"

@@ -1,4 +1,4 @@
-"""Two-valued truth of a query on decided attributes, for judging finished samples."""
+"""The truth of a query for samples whose attributes have definite values: yes or no, a class, or a number."""
 
 from __future__ import annotations
 
@@ -10,47 +10,44 @@ import numpy as np
 import numpy.typing as npt
 
 from energyql.language import Attribute, Constant, Expr, Interval, Near, Predicate
-from energyql.language.expr import Kernel, Node, allowed_counts
-from energyql.logic.nodes import predicate_cells
+from energyql.language.expr import Kernel, allowed_counts
+from energyql.logic.diagram import predicate_cells
 from energyql.vocabulary import AttributeSpec
 
 Truth = npt.NDArray[np.bool_]
 
 
 def satisfied(expr: Expr, values: Mapping[str, npt.NDArray[Any]], vocabulary: Mapping[str, AttributeSpec]) -> Truth:
-    """Evaluate a bound query on decided values.
+    """Return for each sample whether a bound query is true, given the values of its attributes.
 
     Args:
-        expr: the query. Weights do not matter to its truth.
-        values: attribute -> (batch,) bool, class names or numbers, for every attribute of the query.
-        vocabulary: gives the tolerance of `=` where the query does not.
+        expr: the query, as `bind` returned it. Weights make no difference.
+        values: for every attribute of the query, its value for each sample, (batch,). Values are booleans, names of
+            classes, or numbers, by the kind of the attribute.
+        vocabulary: the attributes. Their tolerances are used for `age = 0.7` if the query has no tolerance.
 
     Returns:
-        (batch,) bool; of shape (1,) for a query without attributes.
+        Booleans of shape (batch,); of shape (1,) if the query has no attributes.
     """
     return expr.evaluate(_Truths(values, vocabulary))
 
 
 class _Truths(Kernel[Truth]):
-    """Arrays of truths, (batch,) or (1,)."""
+    """The `Kernel` whose values are arrays of booleans, one for each sample: (batch,), or (1,) for constants."""
 
     def __init__(self, values: Mapping[str, npt.NDArray[Any]], vocabulary: Mapping[str, AttributeSpec]) -> None:
         self._values, self._vocabulary = values, vocabulary
 
-    def leaf(self, node: Node[Any]) -> Truth:
+    def leaf(self, node: Expr) -> Truth:
         match node:
             case Constant(value=value):
                 return np.array([value], bool)
             case Attribute(name=name):
                 return np.asarray(self._values[name], bool)
             case Interval(name=name):
-                values = self._values[name]
-                inside = np.ones(len(values), bool)
-                if node.low is not None:
-                    inside &= values >= node.low if node.low_closed else values > node.low
-                if node.high is not None:
-                    inside &= values <= node.high if node.high_closed else values < node.high
-                return inside
+                values, (low, high) = self._values[name], node.bounds(0.0)
+                above = values >= low if node.low_closed else values > low
+                return np.asarray(above & (values <= high if node.high_closed else values < high))
             case Near(name=name, value=value, tolerance=tolerance):
                 allowed = self._vocabulary[name].tolerance if tolerance is None else tolerance
                 return np.asarray(np.abs(self._values[name] - value) <= allowed)

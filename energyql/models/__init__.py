@@ -1,4 +1,7 @@
-"""Folders of models: packaged models by name, others by path. This package imports no torch."""
+"""Folders of models: models that come with energyql are found by name, other models by path.
+
+This package does not import torch.
+"""
 
 from __future__ import annotations
 
@@ -26,10 +29,10 @@ def packaged_models() -> list[str]:
 
 
 def model_folder(model: str | Path) -> Path:
-    """Return the folder of a model. A save that was interrupted there is finished first.
+    """Return the folder of a model. If a process was killed while it saved files there, the saving is completed first.
 
     Args:
-        model: the name of a packaged model, or the path of a model folder.
+        model: the name of a packaged model, such as "avatars", or the path of a model folder.
 
     Raises:
         ArgumentError: `model` is neither a name nor a path, or it is an address on the web.
@@ -48,17 +51,14 @@ def model_folder(model: str | Path) -> Path:
     if os.path.isfile(folder / "config.json"):  # also false for a text that cannot be a path
         return folder
     if os.path.isfile(folder):
-        raise ModelError(
-            f"{folder} is a file, and a model is a folder",
-            hint="of a checkpoint, energyql train makes one with attributes (docs/newcomer.md)",
-        )
+        hint = "of a checkpoint, energyql train makes one with attributes (docs/newcomer.md)"
+        raise ModelError(f"{folder} is a file, and a model is a folder", hint=hint)
     suggestion = closest(str(model), names)
     if os.path.isdir(folder):
         check_finished(folder)
-        inside = [path.parent for path in sorted(folder.glob("*/config.json"))]
-        hint = f"did you mean {inside[0] if inside else suggestion}?"
-        if not inside and not suggestion:
-            hint = "energyql convert makes one of a checkpoint, energyql train one with attributes"
+        near = next((path.parent for path in sorted(folder.glob("*/config.json"))), suggestion)
+        hint = "energyql convert makes one of a checkpoint, energyql train one with attributes"
+        hint = f"did you mean {near}?" if near else hint
         if os.path.isfile(folder / "vocabulary.json"):
             hint = f"its attributes are of your own generator: load_model({str(model)!r}, generator=...), --generator"
         raise ModelError(f"{folder} is not a model folder: it has no config.json", hint=hint)
@@ -73,10 +73,10 @@ def model_folder(model: str | Path) -> Path:
 
 
 def read_vocabulary(model: str | Path) -> Vocabulary:
-    """Return the attributes of a model, without loading any weights.
+    """Return the attributes of a model (names, kinds, values, ranges), without loading any weights.
 
     Args:
-        model: the name of a packaged model, or the path of a model folder.
+        model: the name of a packaged model, such as "avatars", or the path of a model folder.
 
     Raises:
         ArgumentError: `model` is neither a name nor a path.

@@ -1,7 +1,8 @@
-"""Downloads from a hub: files are checked against the sizes and digests in the hub's list, and times are limited.
+"""Downloads from a hub such as huggingface.co: files are checked by size and digest, and slow downloads are cancelled.
 
-huggingface_hub downloads without a limit of time, and names files in its cache after the ETags of a server. So only its
-settings, its HTTP client and its errors are used here; the names of files come from the caller.
+A hub sends a list of a model's files with their sizes and digests. The download functions of huggingface_hub are not
+used, because they have no time limit and name files in the cache after ETags, which a server chooses. Only the
+settings, the HTTP client and the errors of huggingface_hub are used here.
 """
 
 from __future__ import annotations
@@ -21,31 +22,29 @@ from energyql.errors import EnergyQLError, ModelError
 from energyql.files import MOST_JSON, replacing
 
 PATIENCE = 60.0
-"""Seconds in which at least `LEAST` bytes must arrive, unless the last file ends."""
+"""Seconds in which at least `LEAST` bytes must arrive, unless the last file is complete earlier."""
 LEAST = 1 << 20
-"""Bytes that must arrive in `PATIENCE` seconds; a connection of 140 kbit/s is fast enough."""
-AGAIN = "download it again; files that have arrived stay in the cache"
-"""Remedy for a failed download."""
+"""Bytes that must arrive in `PATIENCE` seconds. A connection of 140 kbit/s is fast enough."""
 TRIES = 3
-"""Most requests for a file, if connections are cut or the content has another size or digest than in the list."""
+"""Most requests for one file. A request is repeated if the connection breaks, or size or digest are not those in the
+hub's list."""
 COMMIT = re.compile("[0-9a-f]{40}")
-"""Form of the id of a commit. An id from a server becomes a part of a path only if it has this form."""
+"""Form of the id of a commit. A path is made with an id from a server only if the id has this form."""
 _DIGEST = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
 """Form of the digest of a file."""
 _PASSING = (429, 500, 502, 503, 504)
-"""HTTP statuses of a hub that has too much to do; the same request may succeed later."""
-_BLOCK = 1 << 20
-"""Bytes of a file that are read together."""
+"""HTTP statuses of an overloaded hub; the same request may succeed later."""
 _T = TypeVar("_T")
 
 
 class RemoteFile(NamedTuple):
-    """The entry of a file in the list of a hub.
+    """A file in a repository of a hub, as the hub lists it.
 
     Attributes:
-        name: path in the repository.
+        name: path of the file in the repository.
         size: number of bytes.
-        digest: hexadecimal digest of the content: SHA-256 of a file of LFS, else git's SHA-1 of a blob.
+        digest: hexadecimal digest of the content. For a file in Git LFS it is the SHA-256; for any other file it is the
+            SHA-1 that git computes.
     """
 
     name: str
@@ -53,16 +52,14 @@ class RemoteFile(NamedTuple):
     digest: str
 
     def is_at(self, path: Path) -> bool:
-        """Return whether the file at `path`, which must exist, has this size and this digest."""
+        """Return whether the file `path` on the disk, which must exist, has the size and digest of this file."""
         if path.stat().st_size != self.size:
             return False
-        if len(self.digest) == 64:
-            digest = hashlib.sha256()
-        else:
-            digest = hashlib.sha1(b"blob %d\0" % self.size, usedforsecurity=False)  # as git does
+        git = hashlib.sha1(b"blob %d\0" % self.size, usedforsecurity=False)
+        digest = hashlib.sha256() if len(self.digest) == 64 else git
         with path.open("rb") as file:
-            while block := file.read(_BLOCK):
-                digest.update(block)
+            while piece := file.read(1 << 20):
+                digest.update(piece)
         return digest.hexdigest() == self.digest
 
 
@@ -72,7 +69,7 @@ class Listing(NamedTuple):
     Attributes:
         commit: id of the commit, 40 hexadecimal digits.
         private: whether the repository is private.
-        files: name -> file.
+        files: path of a file in the repository -> the file with its size and digest.
     """
 
     commit: str
@@ -81,14 +78,14 @@ class Listing(NamedTuple):
 
 
 def read_listing(text: bytes | str, name: str) -> Listing:
-    """Return the listing in a JSON text of a hub.
+    """Return the list of a repository's files from the JSON text that a hub sends.
 
     Args:
         text: the JSON text.
         name: `owner/name` of the repository, for messages.
 
     Raises:
-        ModelError: the text has another form, such as a commit that is not hexadecimal.
+        ModelError: the text is not a list of files; for example the id of the commit is not hexadecimal.
     """
     try:
         facts = json.loads(text)
@@ -101,36 +98,31 @@ def read_listing(text: bytes | str, name: str) -> Listing:
             if type(file.size) is not int or file.size < 0 or not _DIGEST.fullmatch(file.digest):
                 raise ValueError(f"size {file.size!r:.60} and digest {file.digest!r:.80} of {file.name!r:.60}")
             listing.files[file.name] = file
-    except KeyError as error:
-        raise _unknown_form(name, f"{error} is missing") from error
-    except (AttributeError, TypeError, ValueError, RecursionError) as error:
-        raise _unknown_form(name, str(error)) from error
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+        what = f"{error} is missing" if isinstance(error, KeyError) else str(error)
+        wrong = f"the hub describes {name} in an unknown form: {what}"
+        raise ModelError(wrong, hint="is HF_ENDPOINT the right hub?") from error
     return listing
 
 
 def write_listing(listing: Listing) -> str:
-    """Return a listing as a JSON text, which `read_listing` can read."""
+    """Return a listing as a JSON text that `read_listing` can read, so that it can be used later without a network."""
     siblings = [{"rfilename": file.name, "size": file.size, "blobId": file.digest} for file in listing.files.values()]
     return json.dumps({"sha": listing.commit, "private": listing.private, "siblings": siblings})
 
 
-def _unknown_form(name: str, what: str) -> ModelError:
-    """Return the error for a text of a hub about the repository `name` in which `what` is wrong."""
-    return ModelError(f"the hub describes {name} in an unknown form: {what}", hint="is HF_ENDPOINT the right hub?")
-
-
 def ask_listing(hub: Any, api: Any, name: str, revision: str | None = None) -> Listing:
-    """Return the listing of a model, downloaded from a hub.
+    """Download the list of a model's files from a hub, and return it.
 
     Args:
         hub: the module huggingface_hub.
-        api: its `HfApi` for the hub.
-        name: `owner/name`.
+        api: an `HfApi` of huggingface_hub; it has the address of the hub.
+        name: `owner/name` of the model.
         revision: a branch, a tag or a commit; by default the main branch.
 
     Raises:
-        ModelError: the answer has an unknown form.
-        TimeoutError: the answer came too slowly.
+        ModelError: the hub's answer is not a list of files.
+        TimeoutError: the hub's answer came too slowly.
         Exception: any error of huggingface_hub or of its HTTP library.
     """
     url = f"{api.endpoint}/api/models/{quote(name)}/revision/{quote(revision or 'main', safe='')}?blobs=true"
@@ -144,18 +136,18 @@ def ask_listing(hub: Any, api: Any, name: str, revision: str | None = None) -> L
 
 
 def fetch(hub: Any, api: Any, name: str, commit: str, files: Iterable[RemoteFile], folder: Path) -> None:
-    """Download files of a model into a folder; each appears there only when its size and digest are right.
+    """Download files of a model into a folder. A file appears in the folder only after a check of its size and digest.
 
     Args:
         hub: the module huggingface_hub.
-        api: its `HfApi` for the hub.
-        name: `owner/name`.
+        api: an `HfApi` of huggingface_hub; it has the address of the hub.
+        name: `owner/name` of the model.
         commit: id of the commit of the files.
-        files: the files. Their names become paths in `folder`, so the caller must check them.
+        files: the files to download. Their names become paths in `folder`, so the caller must check the names.
         folder: the folder; it need not exist.
 
     Raises:
-        ModelError: a file does not arrive, or has another content.
+        ModelError: a file does not arrive, or its size or digest is not that in `files`.
         ArgumentError: the folder cannot be written.
     """
     missing = list(files)
@@ -174,19 +166,17 @@ def fetch(hub: Any, api: Any, name: str, commit: str, files: Iterable[RemoteFile
     except EnergyQLError:
         raise
     except Exception as error:  # of the HTTP library too: versions of huggingface_hub use different ones
-        raise ModelError(
-            f"{name} cannot be downloaded: {first_line(error)}",
-            hint=AGAIN,
-        ) from error
+        hint = "download it again; files that have arrived stay in the cache"
+        raise ModelError(f"{name} cannot be downloaded: {first_line(error)}", hint=hint) from error
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of the message of an error that is not empty, or the name of its class."""
+    """Return the first line of an error's message that is not empty; for an empty message, the name of its class."""
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 class _Link:
-    """A connection to a hub that ends if less than `LEAST` bytes arrive in `PATIENCE` seconds.
+    """A connection to a hub, which is closed if less than 1 MiB (`LEAST`) arrives in 60 seconds (`PATIENCE`).
 
     Args:
         hub: the module huggingface_hub.
@@ -202,7 +192,7 @@ class _Link:
         self.ended = False
 
     def run(self, work: Callable[[_Link], Awaitable[_T]]) -> _T:
-        """Return the result of `work`, a coroutine function that downloads with this link.
+        """Run `work`, a coroutine function that downloads with this connection, and return its result.
 
         Raises:
             TimeoutError: too few bytes arrived.
@@ -220,7 +210,11 @@ class _Link:
                 self.ended = True  # after Ctrl-C
 
     async def _watch(self, work: Callable[[_Link], Awaitable[_T]]) -> _T:
-        """Return the result of `work`, and cancel it if too few bytes arrive; see `run`."""
+        """Run `work`, a coroutine function that downloads with this connection, and return its result.
+
+        Raises:
+            TimeoutError: too few bytes arrived, and `work` was cancelled.
+        """
         async with self.hub.get_async_session() as self.client:
             task = asyncio.ensure_future(work(self))
             try:
@@ -237,12 +231,12 @@ class _Link:
                 await asyncio.wait({task})  # it removes a file that it has written in part
 
     async def save(self, url: str, file: RemoteFile, part: Path) -> None:
-        """Download a file, in several requests if the connection is cut or the content is wrong.
+        """Download a file, with further requests if the connection breaks or the content is wrong.
 
         Args:
             url: address of the file.
-            file: its entry in the list of the hub.
-            part: path where it is written; bytes that are there already are its beginning.
+            file: size and digest of the file, for the check.
+            part: path where the file is written. If a file is there already, its bytes count as the beginning.
 
         Raises:
             RuntimeError: the file is not complete after `TRIES` requests, or the hub refuses it.
@@ -266,12 +260,14 @@ class _Link:
             await asyncio.sleep(PATIENCE / 60)
 
     async def receive(self, url: str, target: BinaryIO, most: int) -> None:
-        """Append the rest of a file of a server to `target`, or replace `target` if the server sends the whole file.
+        """Request the missing rest of a file from a server, and append it to `target`.
+
+        If the server sends the whole file instead, the content of `target` is replaced.
 
         Args:
             url: address of the file.
-            target: file that holds the bytes that have arrived, positioned at its end.
-            most: size that `target` may reach, in bytes.
+            target: open file with the bytes that have arrived before, positioned at its end.
+            most: largest size that `target` may have, in bytes.
 
         Raises:
             ValueError: the file is larger than `most` bytes.

@@ -1,8 +1,8 @@
-"""Models on a hub: their files there, download and upload with huggingface_hub. This module imports no torch.
+"""Models on a hub, such as huggingface.co: download and upload with huggingface_hub. This module imports no torch.
 
-Nothing is downloaded unless the user names a model of the hub, `owner/name`, in a call for downloads. A download takes
-only the files of a model folder, by name: safetensors, JSON and the card. A repository with any file that a program
-could execute, such as pickles or Python files, is refused as a whole.
+Nothing is downloaded unless the user calls a function for downloads with the name of a model, `owner/name`. Only files
+with the names of a model's files are downloaded: safetensors, JSON and the card. If a repository contains a file with
+code, such as a pickle or a Python file, nothing is downloaded from it.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ from energyql.models.fetch import COMMIT, RemoteFile, ask_listing, fetch, first_
 from energyql.plugins import import_optional
 
 README = "README.md"
-"""File of a model in a repository that holds its card."""
+"""File with the card of a model, in its folder and its repository on a hub."""
 LIBRARY = "energyql"
 """Name of this library on hubs."""
 MOST_CARD = 1 << 20
-"""Largest card, in bytes."""
+"""Largest card that is read, in bytes."""
 _CONFIG, _VOCABULARY = "config.json", "vocabulary.json"
 _MAIN = "main"
 """Branch of a repository that is used by default."""
 _LISTS = "energyql"
-"""Folder in the cache, beside the snapshots, for the listings of the hub."""
+"""Folder in the cache of a repository, beside `snapshots`, for the lists of files that the hub sent."""
 _ID = re.compile(r"(?!.*(?:--|\.\.))[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 """Form of `owner/name`."""
 _REVISION = re.compile(r"(?!.*\.\.)[^\s./\\:~^?*\[\x00-\x1f]+(?:[./][^\s./\\:~^?*\[\x00-\x1f]+)*")
-"""Form of branches, tags and commits in git; such a text is also a relative path that stays in its folder."""
+"""Form of branches, tags and commits in git. Used as a relative path, such a text does not lead out of a folder."""
 _OURS = re.compile(
     r"(?:config|vocabulary|report|judge_report|reader|judge(?:-\d+)?)\.json"
     r"|(?:generator|attributes|second|reader|judge(?:-\d+)?)\.safetensors|card\.md"
@@ -61,29 +61,35 @@ _HARMLESS = re.compile(
 
 
 def is_hub_id(name: object) -> bool:
-    """Return whether `name` is a text of the form `owner/name`, and no path that exists."""
+    """Return whether `name` is a text of the form `owner/name`, and there is no file or folder of that path."""
     return isinstance(name, str) and _ID.fullmatch(name) is not None and not os.path.exists(name)
 
 
 def model_files(folder: Path) -> list[Path]:
-    """Return the paths of the files in a folder that belong to a model, by their names."""
+    """Return the sorted paths of those files in a folder whose names are names of a model's files.
+
+    Examples of such names are `config.json` and `generator.safetensors`. README.md is left out.
+    """
     return [path for path in sorted(folder.glob("*")) if path.is_file() and _OURS.fullmatch(path.name)]
 
 
 def download(name: str, revision: str | None = None) -> Path:
-    """Return the folder of a model of a hub in the cache of huggingface_hub; files that are missing are downloaded.
+    """Download a model from a hub into the cache of huggingface_hub, and return the model's folder in the cache.
+
+    Files that are in the cache already are not downloaded again. If the hub cannot be reached, the cache is used. The
+    environment variables `HF_ENDPOINT`, `HF_TOKEN` and `HF_HUB_OFFLINE` of huggingface_hub decide on the hub, the
+    access token, and whether only the cache is used.
 
     Args:
-        name: `owner/name`. The environment variables `HF_ENDPOINT`, `HF_TOKEN` and `HF_HUB_OFFLINE` of huggingface_hub
-            decide on the hub, the access token, and whether only the cache is read.
+        name: `owner/name` of the model.
         revision: a branch, a tag or a commit; by default the main branch.
 
     Raises:
-        ModelError: the hub has no such model; the repository holds files that are not data, or no complete model of
-            this library; a file does not arrive in time, or has another content than in the hub's list; or the hub
-            cannot be reached and the cache does not hold the whole model.
-        ArgumentError: `name` is no `owner/name`, `revision` no revision, huggingface_hub is not installed, or the cache
-            cannot be written.
+        ModelError: the hub has no such model; the repository has files that are not data, or no complete model of this
+            library; a file does not arrive in time, or its size or digest is not that in the hub's list; or the hub
+            cannot be reached and the cache does not have the whole model.
+        ArgumentError: `name` or `revision` has a wrong form, huggingface_hub is not installed, or the cache cannot be
+            written.
     """
     hub, api = open_hub(name)
     at = f"{name} at {revision}" if revision else name
@@ -93,10 +99,8 @@ def download(name: str, revision: str | None = None) -> Path:
     try:
         listing = ask_listing(hub, api, name, revision)
     except (hub.errors.RepositoryNotFoundError, hub.errors.RevisionNotFoundError) as error:
-        raise ModelError(
-            f"the hub has no model {at}: {first_line(error)}",
-            hint=f"see to its name and revision, and to HF_TOKEN if it is private; and there is no folder {name}",
-        ) from error
+        hint = f"see to its name and revision, and to HF_TOKEN if it is private; and there is no folder {name}"
+        raise ModelError(f"the hub has no model {at}: {first_line(error)}", hint=hint) from error
     except ModelError:
         raise
     except Exception as error:  # of the HTTP library too: versions of huggingface_hub use different ones
@@ -111,15 +115,20 @@ def download(name: str, revision: str | None = None) -> Path:
         with suppress(ArgumentError):  # without the notes, in a read-only cache, only use without a network fails
             if not path.is_file() or path.read_text() != text:
                 write_text(path, text)
-    return _checked(folder, files, name)
+    return _checked(folder, name)
 
 
 def download_to(folder: Path, name: str, revision: str | None = None) -> None:
-    """Copy a model of a hub into a folder of the user, outside the cache; see `download` for name and revision.
+    """Copy a model of a hub into a folder of the user, outside the cache.
+
+    Args:
+        folder: the folder, which is made if it is missing.
+        name: `owner/name` of the model.
+        revision: a branch, a tag or a commit; by default the main branch.
 
     Raises:
-        ArgumentError: the folder holds a model or another README.md, or cannot be written; or `name` or `revision` has
-            a wrong form, or huggingface_hub is not installed.
+        ArgumentError: the folder has a model, or a README.md that is no card of a model, or it cannot be written; or
+            `name` or `revision` has a wrong form, or huggingface_hub is not installed.
         ModelError: the model cannot be downloaded.
     """
     with sole_writer(folder, "a download"):
@@ -134,9 +143,10 @@ def download_to(folder: Path, name: str, revision: str | None = None) -> None:
 
 
 def own_file(folder: Path, name: str) -> Path | None:
-    """Return the real path of the file `name` of a model folder; `None` if it is missing, or a link out of the folder.
+    """Return the path, without symbolic links, of the file `name` in the model folder `folder`.
 
-    In the cache of huggingface_hub, links to the folder `blobs` are allowed too.
+    `None` is returned if the file is missing, or is a link to a file outside the folder. In the cache of
+    huggingface_hub, links to its folder `blobs` are allowed.
     """
     root = real_path(folder)
     path = real_path(root / name)
@@ -146,32 +156,35 @@ def own_file(folder: Path, name: str) -> Path | None:
 
 
 def check_folder(folder: Path) -> None:
-    """Check that a model can be written to a folder, which need not exist: it may replace an earlier model only.
+    """Check that no files are lost when a model is written to a folder, except files of an earlier model.
+
+    The folder need not exist.
 
     Raises:
-        ArgumentError: files in the folder have the names of a model's files (README.md, config.json, ...) but are not
-            of a model of this library; or the folder cannot be written.
+        ArgumentError: files in the folder have the names of a model's files (README.md, config.json, ...), but do not
+            belong to a model of this library; or files of an interrupted saving cannot be moved to their places.
     """
     finish_saving(folder)
     _check_replaceable(folder, [path.name for path in folder.glob("*") if path.is_file()], folder.joinpath)
 
 
 def upload(folder: Path, name: str, *, private: bool = False, message: str) -> str:
-    """Put the files of a model folder into a repository of a hub, in one commit, and return the address of the commit.
+    """Upload the files of a model folder to a repository of a hub, in one commit, and return the URL of the commit.
 
-    The repository is made if it is not there. Files of an earlier model in it are removed, and all others stay.
+    The repository is made if it does not exist. In a repository that exists, files of an earlier model are removed or
+    replaced, and other files stay.
 
     Args:
         folder: a folder that `Model.save_pretrained` wrote; all files in it are uploaded.
-        name: `owner/name`.
+        name: `owner/name` of the repository.
         private: whether a new repository is private. If true, a repository that exists must be private.
         message: message of the commit.
 
     Raises:
         ModelError: the hub refuses, or cannot be reached.
-        ArgumentError: `name` is no `owner/name`, huggingface_hub is not installed, or the repository is public where a
-            private one is asked for, holds another model or README.md, or files that would keep everybody from
-            loading this one.
+        ArgumentError: `name` is not of the form `owner/name`, or huggingface_hub is not installed. Or the repository is
+            public although `private` is true. Or it has a model or README.md that this library did not write. Or it has
+            files with code, because of which `download` would refuse the repository.
     """
     hub, api = open_hub(name)
     files = {path.name: path for path in sorted(folder.iterdir())}
@@ -179,13 +192,9 @@ def upload(folder: Path, name: str, *, private: bool = False, message: str) -> s
         api.create_repo(name, private=private, exist_ok=True)
         listing = ask_listing(hub, api, name)
         if private and not listing.private:
-            raise ArgumentError(
-                f"{name} is there already, and it is public", hint="make it private on the hub, or name another one"
-            )
+            raise ArgumentError(f"{name} is there already, and it is public", hint="make it private on the hub")
         if harmful := _harmful(listing.files):
-            raise ArgumentError(
-                f"{name} holds {harmful}, and no model is loaded from beside it", hint="choose another repository"
-            )
+            raise ArgumentError(f"{name} holds {harmful}, and no model is loaded from beside it")
         with TemporaryDirectory() as place:
             read = [listing.files[file] for file in (README, _CONFIG) if file in listing.files]
             fetch(hub, api, name, listing.commit, read, Path(place))
@@ -197,78 +206,84 @@ def upload(folder: Path, name: str, *, private: bool = False, message: str) -> s
     except EnergyQLError:
         raise
     except Exception as error:
-        raise ModelError(
-            f"{name} cannot be uploaded: {first_line(error)}",
-            hint="see to the network, HF_ENDPOINT, and a token that may write (hf auth login, or HF_TOKEN)",
-        ) from error
+        hint = "see to the network, HF_ENDPOINT, and a token that may write (hf auth login, or HF_TOKEN)"
+        raise ModelError(f"{name} cannot be uploaded: {first_line(error)}", hint=hint) from error
     return str(done.commit_url)
 
 
 def model_card(facts: Mapping[str, str | Sequence[str]], body: str) -> str:
-    """Return the text of a model card: `facts` as YAML front matter, which hubs read, then `body` in Markdown."""
+    """Return the text of a model card: a part in YAML that hubs read (front matter), then Markdown for people.
+
+    Args:
+        facts: entries of the front matter, such as "license"; each value is a text or a list of texts.
+        body: the Markdown.
+    """
     lines = []
     for key, value in facts.items():
-        lines += [f"{key}: {json.dumps(value)}"] if isinstance(value, str) else [f"{key}:"]
-        lines += [] if isinstance(value, str) else [f"- {json.dumps(each)}" for each in value]
+        items = "".join(f"\n- {json.dumps(item)}" for item in value)
+        lines.append(f"{key}: {json.dumps(value)}" if isinstance(value, str) else f"{key}:{items}")
     return "---\n" + "\n".join(lines) + f"\n---\n\n{body.strip()}\n"
 
 
 def is_card(text: bytes) -> bool:
-    """Return whether the text of a README.md is the card of a model of this library."""
+    """Return whether a README.md is the card of a model of this library; `text` is its content."""
     return _fact(text, "library_name") == LIBRARY
 
 
 def card_licence(text: bytes) -> str | None:
-    """Return the licence that the card of a model of this library names; `None` without one, or for another text."""
+    """Return the licence that the card of a model names, such as "apache-2.0"; `text` is the content of the card.
+
+    `None` is returned if the card names no licence, or if it is not the card of a model of this library.
+    """
     return _fact(text, "license") if is_card(text) else None
 
 
 def _fact(text: bytes, key: str) -> str | None:
-    """Return the value of a key in the front matter of a card; `None` if it is not there."""
+    """Return a value from the front matter of a model card, which is the YAML at the beginning of the card.
+
+    Args:
+        text: content of the card.
+        key: key of the value, such as "license"; without the key in the card, `None` is returned.
+    """
     front = text.partition(b"\n---\n")[0].decode(errors="replace")
     match = re.search(rf"^{key}: *([\"']?)(.+?)\1\s*$", front, re.MULTILINE)
     return match[2] if match else None
 
 
 def _check_replaceable(place: str | Path, files: Iterable[str], locate: Callable[[str], Path]) -> None:
-    """Check that a folder or repository holds no files of something else that a model would replace.
+    """Check that no files are lost when a model is written to a folder or repository, except files of an earlier model.
 
     Args:
-        place: its name in messages.
-        files: names of all its files.
-        locate: function from the name of a file to its path on the disk.
+        place: name of the folder or repository in messages.
+        files: names of all files in the folder or repository.
+        locate: function from the name of a file to a path on the disk where the file can be read.
 
     Raises:
-        ArgumentError: it holds such files.
+        ArgumentError: files have the names of a model's files, but do not belong to a model of this library.
     """
     names = {*files}
     if README in names and not is_card(read_bytes(locate(README), MOST_CARD, ArgumentError)):
         raise ArgumentError(f"{place}/{README} is another text than the card of a model", hint="choose another place")
     model = sorted(name for name in names if _OURS.fullmatch(name))
-    if model and not (_CONFIG in model and _is_configuration(locate(_CONFIG))):
-        file = _CONFIG if _CONFIG in model else model[0]
-        raise ArgumentError(
-            f"{place} holds a {file} that is not of a model of energyql, and it would be lost",
-            hint="choose another place, or move that file elsewhere",
-        )
-
-
-def _is_configuration(path: Path) -> bool:
-    """Return whether a file is the configuration of a model of this library."""
-    try:
-        return {"format", "generator"} <= read_json(path).keys()
-    except ModelError:
-        return False
+    configuration: Mapping[str, Any] = {}
+    if _CONFIG in model:
+        with suppress(ModelError):
+            configuration = read_json(locate(_CONFIG))
+    if model and not {"format", "generator"} <= configuration.keys():
+        wrong = f"holds a {_CONFIG if _CONFIG in model else model[0]} that is not of a model of energyql"
+        raise ArgumentError(f"{place} {wrong}, and it would be lost", hint="choose another place")
 
 
 def open_hub(name: str) -> tuple[Any, Any]:
-    """Return the module huggingface_hub, and its `HfApi` for the hub of the variable `HF_ENDPOINT`.
+    """Return the module huggingface_hub and an `HfApi` object of it, with which the hub can be used.
+
+    The environment variable `HF_ENDPOINT` names the hub; by default it is huggingface.co. No connection is made.
 
     Args:
-        name: a model on the hub, to be checked.
+        name: name of a model, of which only the form is checked.
 
     Raises:
-        ArgumentError: `name` is no `owner/name`, or huggingface_hub is not installed.
+        ArgumentError: `name` is not of the form `owner/name`, or huggingface_hub is not installed.
     """
     if not _ID.fullmatch(name):
         raise ArgumentError(f"a model on a hub is called owner/name, not {name!r}", hint="name the account first")
@@ -277,17 +292,17 @@ def open_hub(name: str) -> tuple[Any, Any]:
 
 
 def _cached(repo: Path, name: str, revision: str | None, at: str, error: Exception) -> Path:
-    """Return the folder of a model in the cache after the hub failed with an error.
+    """Return the folder of a model in the cache, after the hub could not be reached.
 
     Args:
         repo: folder of the repository in the cache.
-        name: `owner/name`.
+        name: `owner/name` of the model.
         revision: a branch, a tag or a commit; `None` for the main branch.
-        at: name and revision, for messages.
-        error: the error of the hub.
+        at: name and revision, for messages, such as "owner/name at v1".
+        error: the error of the hub or of the network, for messages.
 
     Raises:
-        ModelError: the cache does not hold the whole model, or the model is not fit to be loaded.
+        ModelError: the cache does not have the whole model, or the model's folder has files that are not data.
     """
     try:
         ref = repo / "refs" / (revision or _MAIN)
@@ -299,25 +314,29 @@ def _cached(repo: Path, name: str, revision: str | None, at: str, error: Excepti
         if not all(_is_there(folder, file) for file in files):
             raise ModelError("not all of it")
     except (ModelError, UnicodeDecodeError) as missing:
-        raise ModelError(
-            f"{at} cannot be downloaded: {first_line(error)}",
-            hint="it is not in the cache either, or not all of it; see to the network, HF_ENDPOINT, HF_TOKEN and "
-            f"HF_HUB_OFFLINE; and there is no folder {name}",
-        ) from missing
-    return _checked(folder, files, name)
+        hint = "it is not in the cache either, or not all of it; see to the network, HF_ENDPOINT, HF_TOKEN"
+        hint = f"{hint} and HF_HUB_OFFLINE; and there is no folder {name}"
+        raise ModelError(f"{at} cannot be downloaded: {first_line(error)}", hint=hint) from missing
+    return _checked(folder, name)
 
 
 def _is_there(folder: Path, file: RemoteFile) -> bool:
-    """Return whether a file of a model is in a folder, with the right size and digest."""
+    """Return whether `folder` has a file with the name, size and digest of `file`."""
     path = own_file(folder, file.name)
     return path is not None and file.is_at(path)
 
 
-def _checked(folder: Path, files: Iterable[RemoteFile], name: str) -> Path:
-    """Return a folder of the cache if its files are harmless and form a whole model: other programs may write there.
+def _checked(folder: Path, name: str) -> Path:
+    """Check the files of a model's folder in the cache, and return the folder.
+
+    The check is necessary because other programs may write into the cache.
+
+    Args:
+        folder: the folder.
+        name: `owner/name` of the model, for messages.
 
     Raises:
-        ModelError: they do not.
+        ModelError: a file is not data, or the files do not form a whole model.
     """
     _refuse_harmful([path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()], name)
     _check_whole(folder, name)
@@ -325,39 +344,51 @@ def _checked(folder: Path, files: Iterable[RemoteFile], name: str) -> Path:
 
 
 def _refuse_harmful(files: Iterable[str], name: str) -> None:
-    """Raise a ModelError if a name of a file of the repository `name` is not in `_HARMLESS`."""
+    """Check that all files of a repository are data, such as safetensors or JSON, by the ends of their names.
+
+    Args:
+        files: names of the files.
+        name: `owner/name` of the repository, for messages.
+
+    Raises:
+        ModelError: a file has a name that files with code may have, such as "model.bin" or "run.py".
+    """
     if harmful := _harmful(files):
         raise ModelError(
-            f"{name} holds {harmful}, and models are loaded from repositories of safetensors, JSON, text and pictures",
-            hint="nothing of it was loaded; ask its owner to move that file elsewhere",
+            f"{name} holds {harmful}, and models are loaded from repositories of safetensors, JSON, text and pictures"
         )
 
 
 def _own_files(files: Mapping[str, RemoteFile], name: str) -> list[RemoteFile]:
-    """Return the files of a repository that belong to its model, and its README.md.
+    """Return the files to download: those in a hub's list that have the names of a model's files, and README.md.
+
+    Args:
+        files: all files in the repository by name.
+        name: `owner/name` of the repository, for messages.
 
     Raises:
-        ModelError: it holds harmful files, or no model of this library.
+        ModelError: the repository has files that are not data, or no model of this library.
     """
     _refuse_harmful(files, name)
     if not files.keys() >= {_CONFIG, _VOCABULARY}:
-        raise ModelError(
-            f"{name} is no model of energyql: it has no config.json with vocabulary.json",
-            hint="Model.push_to_hub makes such a repository",
-        )
+        raise ModelError(f"{name} is no model of energyql: it has no config.json with vocabulary.json")
     return [file for file in files.values() if _OURS.fullmatch(file.name) or file.name == README]
 
 
 def _check_whole(folder: Path, name: str) -> None:
-    """Check that a folder has all files that the JSON files of its model mention, with the right fingerprints.
+    """Check that a model's folder has all files that its JSON files mention, each with the SHA-256 that they state.
+
+    Args:
+        folder: the folder of the model.
+        name: `owner/name` of the model, for messages.
 
     Raises:
-        ModelError: a file is missing, is of another model, or a JSON file is damaged.
+        ModelError: a file is missing, a file is of another model, or a JSON file is damaged.
     """
     there = {path.name for path in model_files(folder)}
 
     def described(file: str, *keys: str) -> Any:
-        """Return the value under nested keys of a JSON file; `None` if the file or a key is missing."""
+        """Return the value in a JSON file of the folder to which nested keys lead; `None` if file or key is missing."""
         entry: Any = read_json(folder / file) if file in there else None
         for key in keys:
             entry = entry.get(key) if isinstance(entry, dict) else None
@@ -373,18 +404,17 @@ def _check_whole(folder: Path, name: str) -> None:
         networks.add("reader")
     for network in networks:
         marks |= {f"{network}.json": None, f"{network}.safetensors": described(f"{network}.json", "report", "weights")}
+    hint = "ask its owner to upload the whole model again"
     for file, mark in marks.items():
         if file not in there:
-            raise ModelError(
-                f"{name} has no {file}, and its model needs it", hint="ask its owner to upload the whole model again"
-            )
+            raise ModelError(f"{name} has no {file}, and its model needs it", hint=hint)
         if mark and mark != fingerprint(folder / file):
-            raise ModelError(
-                f"{name} has a {file} of another model: its fingerprint is not the one that the model gives",
-                hint="ask its owner to upload the whole model again",
-            )
+            raise ModelError(f"{name} has a {file} of another model: its fingerprint differs", hint=hint)
 
 
 def _harmful(files: Iterable[str]) -> str | None:
-    """Return the first name that is not in `_HARMLESS`, in alphabetical order; `None` if there is none."""
+    """Return the first file name, in alphabetical order, that is not the name of a data file such as "a.json".
+
+    `None` is returned if all files are data files.
+    """
     return next((file for file in sorted(files) if not _HARMLESS.fullmatch(file)), None)

@@ -1,8 +1,9 @@
-"""Trainings that are not finished: their folders, and how they are continued. This module imports no torch.
+"""Trainings that are not finished: the folder of their files, and how to continue them. This module imports no torch.
 
-Until a training is finished, it writes into a hidden folder of the model folder. Each step, such as the labels or the
-heads, writes its results there under its name; `energyql.training.steps` checks that they are not damaged, and are of
-the same settings and data. So the same training can continue from them, with the same final result.
+Until a training is finished, it writes into `.training`, a subfolder of the model folder. Each step, such as labelling
+or the fit of the heads, writes its results there under the name of the step. Started again, the same training continues
+from these results, and ends with the same model. Before that, `energyql.training.steps` checks that the results are not
+damaged and that settings and data are the same.
 """
 
 from __future__ import annotations
@@ -20,18 +21,20 @@ from energyql.errors import ModelError
 from energyql.files import read_json, write_json
 
 WORK = ".training"
-"""Subfolder of a model folder for a training that is not finished."""
+"""Subfolder of a model folder that holds the files of a training until it is finished."""
 RECORD = "training.json"
 """File in `WORK` with the command that continues the training, and the names of the steps that are finished."""
 START = "model"
-"""Folder in `WORK` for the model before the training, if that is not in the model folder."""
+"""Folder in `WORK` for a copy of the model as it was before the training, if the model folder does not contain it."""
 BEFORE_JUDGE = ("second heads", "reader")
 """Names of steps after which only the judge is missing."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """The folder of a training that is not finished, with its record.
+    """The folder for the files of a training that is not finished.
+
+    A record in the folder has the command of the training and the names of its finished steps.
 
     Attributes:
         model: the model folder.
@@ -41,26 +44,33 @@ class Work:
 
     @property
     def folder(self) -> Path:
-        """Folder for all files of the training."""
+        """Folder for all files of the training: `.training` in the model folder."""
         return self.model / WORK
 
     @property
     def record(self) -> dict[str, Any] | None:
-        """Record of the training: `command`, `directory` and `finished`; `None` if it is missing or damaged."""
+        """Record of the training as a dict; `None` if it is missing or damaged.
+
+        The keys are `command`, `directory` (the working directory of the command) and `finished` (names of steps). The
+        command is the list of words after `energyql`, or the text of a call in Python.
+        """
         try:
             record = read_json(self.folder / RECORD)
         except ModelError:
             return None
         command = record.get("command")
         lists = (record.get("finished"), [record.get("directory")], [command] if isinstance(command, str) else command)
-        texts = all(isinstance(each, list) and all(isinstance(text, str) for text in each) for each in lists)
-        return record if texts else None
+        right = all(isinstance(texts, list) and all(isinstance(text, str) for text in texts) for texts in lists)
+        return record if right else None
 
     def begin(self, command: Sequence[str] | str) -> None:
-        """Write the record at the beginning of a training; steps stay finished only if the last one had this command.
+        """Write the record at the beginning of a training.
+
+        If the folder has the record of an interrupted training with an equal command, the finished steps in that record
+        are kept. Otherwise the list of finished steps is empty.
 
         Args:
-            command: the words after `energyql`, or the text of the call in Python.
+            command: the words after `energyql` on the command line, or the text of the call in Python.
         """
         command = command if isinstance(command, str) else list(command)
         before = self.record or {}
@@ -69,27 +79,38 @@ class Work:
 
     @contextmanager
     def step(self, name: str) -> Iterator[Path]:
-        """Yield the path for the results of a step, and record the step as finished if the block ends without error."""
+        """Yield the path where the block is to write the results of the step `name`, such as "labels".
+
+        After the block, the step is recorded as finished. If the block ends with an error, nothing is recorded.
+        """
         yield self.folder / name
         record = self.record
         if record is not None and name not in record["finished"]:
             write_json(self.folder / RECORD, record | {"finished": [*record["finished"], name]})
 
     def restore(self, record: dict[str, Any] | None) -> None:
-        """Write an earlier record again, after a training was refused; with `None`, remove the folder."""
+        """Undo `begin` after a training ended with an error.
+
+        Args:
+            record: the value of `record` before the call of `begin`, which is written again. With `None` the folder is
+                removed.
+        """
         if record is None:
             self.remove()
         else:
             write_json(self.folder / RECORD, record)
 
     def remove(self) -> None:
-        """Remove the folder, after the training is finished or refused."""
+        """Remove the folder with all files of the training, because the training is finished or cannot be made."""
         with suppress(OSError):
             (self.folder / RECORD).unlink()  # first, because without it there is no training
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def kept_steps(self) -> str:
-        """Return the names of the steps that are finished or begun, as a text for messages."""
+        """Return the names of the steps whose results exist, as a text for messages, such as "labels, heads (in part)".
+
+        "(in part)" marks a step that is not finished. Without results the text is "nothing yet".
+        """
         finished = (self.record or {"finished": []})["finished"]
         with suppress(OSError):
             others = sorted(set(os.listdir(self.folder)) - {RECORD, START, *finished})
@@ -97,7 +118,10 @@ class Work:
         return ", ".join(finished) or "nothing yet"
 
     def continuation(self) -> str:
-        """Return the command line, or the call in Python, that continues the training."""
+        """Return how to continue the training, as a text for messages: a command line, or a call in Python.
+
+        Without a record of the command, the text is "the same call".
+        """
         record = self.record
         if record is None or isinstance(record["command"], str):
             return "the same call" if record is None else str(record["command"])
@@ -106,10 +130,10 @@ class Work:
 
 
 def check_finished(folder: Path) -> None:
-    """Check that a folder without a complete model does not hold a training that is not finished.
+    """Check that a folder without a complete model is not the folder of a training that is not finished.
 
     Raises:
-        ModelError: it does; the hint says how to continue.
+        ModelError: the folder has the record of such a training; the hint says how to continue it.
     """
     work = Work(folder)
     if (record := work.record) is None:

@@ -1,4 +1,4 @@
-"""Computations on tensors, independent of queries: linear layers, derivatives, normal probabilities, random numbers."""
+"""Computations on tensors that do not involve queries: layers, derivatives, normal probabilities, random numbers."""
 
 LARGEST = 65504
-"""Largest number in half precision, in which models are saved; settings stay below it, so that no tensor overflows."""
+"""Largest number of float16, the dtype of saved models. Settings must be smaller, so that no number overflows."""

@@ -1,15 +1,15 @@
-"""Linear layers with constant weights, packed for repeated evaluation, and batches of few sizes.
+"""Linear layers whose constant weights are packed, and the division of batches into a few sizes.
 
-docs/decisions/packed-products.md gives reasons and times.
+Packed weights are in the memory layout of oneDNN, which makes products faster. docs/decisions/packed-products.md gives
+reasons and times.
 """
 
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache, cached_property
-from itertools import repeat
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,29 +21,33 @@ from energyql.numerics.pullback import leaky_relu_back_
 from energyql.numerics.shapes import Float
 
 BATCH_SIZES = (*range(16, 128, 16), *range(128, 256, 32), *range(256, 513, 64))
-"""Numbers of rows of batches, ascending."""
+"""The numbers of rows, ascending, that batches may have. There are few of them because a new number costs time."""
 VECTORS = 32
-"""Numbers of float32 in the two vectors that PyTorch computes together, on the widest processors. Functions such as
-sigmoid may round the rest at the end of a tensor in another way. So the number of rows must be a multiple of this if a
-sample is not to depend on its place in the batch."""
+"""Number of float32 values that PyTorch computes together, on processors with the widest vector registers. Functions
+such as sigmoid may round values at the end of a tensor, which do not fill the registers, in another way. So the number
+of rows of a batch is a multiple of 32: the bits of a sample must not depend on its position in the batch."""
 WHOLE_VECTORS = tuple(size for size in BATCH_SIZES if size % VECTORS == 0)
-"""Numbers of rows that are a multiple of `VECTORS`, ascending."""
+"""The numbers in `BATCH_SIZES` that are multiples of `VECTORS`, ascending."""
 BLOCK = 64
-"""Number of rows of a batch that decides on the bits of a row where these depend on the number of rows."""
+"""If the bits of a row depend on the number of rows in its batch, its right bits are those in a batch of 64 rows."""
 _X86 = ("x86_64", "amd64")
 
 
 class _Packable:
-    """The base of layers that pack their weights at the first call; copies and pickles omit the packed weights."""
+    """Base of layers that pack their weights at the first call.
+
+    Pickles and copies omit attributes that begin with an underscore, such as the packed weights.
+    """
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name not in ("_forward", "_backward")}
+        return {name: value for name, value in self.__dict__.items() if not name.startswith("_")}
 
 
 class Linear(_Packable):
-    """The product x Wᵀ and its `Back`.
+    """The function x Wᵀ. The method `back` computes its gradient.
 
-    The weights must not change, because packed products copy them. A row of the result depends on its own row alone.
+    W must not change, because packed products use a copy of it. A row of the result depends on the same row of x alone,
+    bit for bit.
 
     Attributes:
         weight: W, (out, in).
@@ -64,13 +68,18 @@ class Linear(_Packable):
         """Return x Wᵀ; autograd can differentiate it.
 
         Raises:
-            ArgumentError: the rows of x have another length.
+            ArgumentError: rows of x and rows of W have different lengths.
         """
         self._check(x)
         return F.linear(x, self.weight) if self._forward is None or in_graph(x) else self._forward(x)
 
+    @property
+    def is_packed(self) -> bool:
+        """Whether products are computed from a packed weight, and not by the usual function of PyTorch."""
+        return self._forward is not None
+
     def back(self, grad: Float[Tensor, "batch out"]) -> Float[Tensor, "batch in"]:
-        """Return the gradient with respect to x from `grad`, that with respect to x Wᵀ."""
+        """Return the gradient with respect to x, from `grad`, the gradient with respect to x Wᵀ."""
         return grad @ self.weight if self._backward is None else self._backward(grad)
 
     def _check(self, x: Tensor) -> None:
@@ -79,12 +88,14 @@ class Linear(_Packable):
 
 
 class Dense(Linear):
-    """The layer leaky_relu(x Wᵀ + b) and its `Back`. Its parameters must not change; see `Linear`.
+    """The layer leaky_relu(x Wᵀ + b). The method `back_through` computes its gradient.
+
+    W and b must not change, because packed products use copies of them.
 
     Attributes:
         weight: W, (out, in).
         bias: b, (out,).
-        slope: of the leaky ReLU, above 0.
+        slope: slope of the leaky ReLU for negative numbers; it is above 0.
     """
 
     def __init__(self, weight: Float[Tensor, "out in"], bias: Float[Tensor, " out"], slope: float) -> None:
@@ -96,14 +107,14 @@ class Dense(Linear):
         return _Packed.of(self.weight, self.bias, self.slope)
 
     def computed_in(self, dtype: torch.dtype) -> Dense:
-        """Return the same layer with inputs, parameters and outputs in `dtype`."""
+        """Return the same layer with weight and bias in `dtype`. Inputs must have this dtype, and outputs have it."""
         return Dense(self.weight.to(dtype), self.bias.to(dtype), self.slope)
 
     def __call__(self, x: Float[Tensor, "batch in"]) -> Float[Tensor, "batch out"]:
         """Return leaky_relu(x Wᵀ + b); autograd can differentiate it.
 
         Raises:
-            ArgumentError: the rows of x have another length.
+            ArgumentError: rows of x and rows of W have different lengths.
         """
         self._check(x)
         if self._forward is None or in_graph(x):
@@ -113,17 +124,22 @@ class Dense(Linear):
     def back_through(
         self, grad: Float[Tensor, "batch out"], result: Float[Tensor, "batch out"]
     ) -> Float[Tensor, "batch in"]:
-        """Return the gradient with respect to x from `grad`, that with respect to `result`; `grad` is overwritten."""
+        """Return the gradient with respect to the input x of the layer.
+
+        Args:
+            grad: the gradient with respect to `result`. It is overwritten.
+            result: the output of the layer for x.
+        """
         return self.back(leaky_relu_back_(grad, result, self.slope))
 
 
 class DenseStack(_Packable):
-    """The layer `Dense` of several networks of equal sizes, computed together.
+    """Several `Dense` layers of equal sizes, one from each of several networks, that are computed together.
 
     Attributes:
-        weight: (networks, out, in).
-        bias: (networks, 1, out).
-        slope: of the leaky ReLU, above 0.
+        weight: weights of the layers, (networks, out, in).
+        bias: biases of the layers, (networks, 1, out).
+        slope: slope of the leaky ReLU for negative numbers; it is above 0.
     """
 
     def __init__(
@@ -132,43 +148,47 @@ class DenseStack(_Packable):
         self.weight, self.bias, self.slope = weight.detach(), bias.detach(), slope
 
     @cached_property
-    def _forward(self) -> list[_Packed] | None:
-        return _all_packed(zip(self.weight, self.bias[:, 0], repeat(self.slope)))
-
-    @cached_property
-    def _backward(self) -> list[_Packed] | None:
-        return _all_packed(zip(self.weight.transpose(1, 2)))
+    def _layers(self) -> list[Dense]:
+        return [Dense(weight, bias, self.slope) for weight, bias in zip(self.weight, self.bias[:, 0], strict=True)]
 
     def computed_in(self, dtype: torch.dtype) -> DenseStack:
-        """Return the same layer with inputs, parameters and outputs in `dtype`."""
+        """Return the same layers with parameters in `dtype`. Inputs must have this dtype, and outputs have it."""
         return DenseStack(self.weight.to(dtype), self.bias.to(dtype), self.slope)
 
     def __call__(self, x: Float[Tensor, "networks batch in"]) -> Float[Tensor, "networks batch out"]:
-        """Return the output of each network for its own rows of x; autograd can differentiate it."""
-        if self._forward is None or in_graph(x):
+        """Return for each network i the output of its layer for the rows `x[i]`; autograd can differentiate it."""
+        if in_graph(x) or not self._layers[0].is_packed:
             return F.leaky_relu_(torch.baddbmm(self.bias, x, self.weight.transpose(1, 2)), self.slope)
-        return torch.stack([product(one) for product, one in zip(self._forward, x, strict=True)])
+        return torch.stack([layer(one) for layer, one in zip(self._layers, x, strict=True)])
 
     def back_through(
         self, grad: Float[Tensor, "networks batch out"], result: Float[Tensor, "networks batch out"]
     ) -> Float[Tensor, "networks batch in"]:
-        """Return the gradient with respect to x from `grad`, that with respect to `result`; `grad` is overwritten."""
-        grad = leaky_relu_back_(grad, result, self.slope)
-        if self._backward is None:
+        """Return the gradient with respect to the input x of the layers.
+
+        Args:
+            grad: the gradient with respect to `result`. It may be overwritten.
+            result: the output of the layers for x.
+        """
+        grad = leaky_relu_back_(grad, result, self.slope)  # of all networks at once, which takes less time
+        if not self._layers[0].is_packed:
             return grad @ self.weight
-        return torch.stack([product(one) for product, one in zip(self._backward, grad, strict=True)])
+        return torch.stack([layer.back(one) for layer, one in zip(self._layers, grad, strict=True)])
 
 
 def in_graph(x: Tensor) -> bool:
-    """Return whether autograd, in reverse or forward mode, follows x: packed products have no derivative."""
+    """Return whether autograd, in reverse or forward mode, records operations on x.
+
+    If so, x cannot be the input of a packed product, because autograd has no derivative of such a product.
+    """
     return (torch.is_grad_enabled() and x.requires_grad) or forward_ad.unpack_dual(x).tangent is not None
 
 
 class _Packed:
-    """The product x Wᵀ + b with W in the memory layout of oneDNN, followed by a leaky ReLU, in one pass.
+    """The function x Wᵀ + b, followed by a leaky ReLU, with W in the memory layout of oneDNN.
 
-    The operators are private ones of PyTorch's compiler, for constant weights. On AMD processors a float32 product
-    takes less than half the time of the usual one.
+    It uses private operators of PyTorch's compiler, which are made for constant weights. On AMD processors a float32
+    product takes less than half the time of an ordinary product.
 
     Args:
         weight: W, (out, in).
@@ -185,7 +205,10 @@ class _Packed:
 
     @classmethod
     def of(cls, weight: Tensor, bias: Tensor | None = None, slope: float | None = None) -> _Packed | None:
-        """Return the packed product; `None` if device, dtype or build of PyTorch have none, or only a slower one."""
+        """Return the packed product; `None` if it is impossible or slow with this device, dtype or build of PyTorch.
+
+        `weight` is W, `bias` is b (`None` for 0), and `slope` is that of the leaky ReLU (`None` for no leaky ReLU).
+        """
         if not can_pack(weight):
             return None
         try:
@@ -204,29 +227,31 @@ class _Packed:
         return self.run(x)
 
     def run(self, x: Float[Tensor, "batch in"]) -> Float[Tensor, "batch out"]:
-        """Return the product for all rows, computed as one batch."""
+        """Return the result for all rows of x, computed as one batch."""
         result: Tensor = self._run(x, *self._parameters)
         return result
 
 
 @cache
 def sizes_alike(dtype: torch.dtype, outputs: int, inputs: int, threads: int) -> tuple[int, ...]:
-    """Return the numbers of rows for which packed products give a row the same bits.
+    """Return the sizes of batches in which packed products compute a row with the right bits.
 
-    These are the bits of batches of `BLOCK` rows in bfloat16, and of the largest batch in float32.
+    On some processors the bits of a row depend on the number of rows in the batch. There, batches have only the sizes
+    that this function returns, so that the bits of a sample do not depend on its batch. The right bits are those of a
+    batch of `BLOCK` (64) rows in bfloat16, and those of the largest batch in float32.
 
-    With AMX, the matrix registers of Intel's processors, oneDNN sums a row of bfloat16 in another order for some
-    numbers of rows, which depend on the weight and on the number of threads; without AVX-512 that of PyTorch 2.2 does
-    so in float32 for weights of many columns.
+    The cause is the order in which oneDNN adds the terms of a product. On Intel processors with AMX (matrix registers)
+    the order in bfloat16 depends on the number of rows, the weight and the number of threads. Without AVX-512, the
+    order in float32 depends on the number of rows if the weight has many columns, with PyTorch 2.2.
 
     Args:
         dtype: dtype of the product.
-        outputs: rows of the weight.
-        inputs: columns of the weight.
+        outputs: number of rows of the weight.
+        inputs: number of columns of the weight.
         threads: number of threads of PyTorch.
 
     Returns:
-        Multiples of `BLOCK`, ascending; empty if the bits do not depend on the number of rows.
+        The sizes, ascending: multiples of `BLOCK`. If the bits do not depend on the number of rows, there are none.
     """
     if dtype != torch.bfloat16 and inputs <= 512:  # short sums of float32 agree; a search delays each process
         return ()
@@ -247,31 +272,31 @@ def sizes_alike(dtype: torch.dtype, outputs: int, inputs: int, threads: int) -> 
 
 
 def can_pack(weight: Tensor) -> bool:
-    """Return whether a weight has packed products, on its device and processor, whose rows do not depend on others."""
+    """Return whether a weight can be packed: it is float32 or bfloat16, not empty, and on an x86 CPU."""
     packable = weight.dtype in (torch.float32, torch.bfloat16) and weight.numel() > 0
     return packable and weight.device.type == "cpu" and platform.machine().lower() in _X86
 
 
-def _all_packed(parameters: Iterable[tuple[Any, ...]]) -> list[_Packed] | None:
-    """Return a packed product for each tuple of arguments of `_Packed`; `None` if one has no packed product."""
-    products = [_Packed.of(*one) for one in parameters]
-    return None if None in products else cast("list[_Packed]", products)
-
-
 def sizes_for(dtype: torch.dtype) -> tuple[int, ...]:
-    """Return the numbers of rows, ascending, for which packed products in `dtype` compute one batch without padding."""
+    """Return the numbers of rows, ascending, that a batch may have for packed products in `dtype`.
+
+    Batches of other sizes would be filled up with further rows.
+    """
     return sizes_alike(dtype, 512, 512, torch.get_num_threads()) or BATCH_SIZES
 
 
 def few_sizes(count: int, sizes: Sequence[int] = WHOLE_VECTORS) -> list[int]:
-    """Return numbers of rows of batches that hold `count` rows together: the largest of `sizes`, then one for the rest.
+    """Return the numbers of rows of the batches into which `count` rows are divided.
 
-    The last batch may have more rows than are left. With few sizes oneDNN compiles few products: it compiles one for
-    each new number of rows, in a third of a millisecond, longer than most products take. Also the rounding errors of
-    products of small matrices depend on the number of rows, and a sample must not depend on its batch.
+    All batches but the last have the largest of `sizes`. The last one has the smallest of `sizes` that is large enough
+    for the rest. So the batches together may have more than `count` rows. For 0 rows there are no batches.
+
+    There are few sizes because oneDNN compiles a product for each new number of rows. That takes a third of a
+    millisecond, which is longer than most products take. Also, the rounding errors of products of small matrices depend
+    on the number of rows, and the bits of a sample must not depend on its batch.
 
     Args:
-        count: number of rows.
+        count: number of rows in all.
         sizes: the numbers of rows that a batch may have, ascending.
     """
     whole, rest = divmod(count, sizes[-1])
@@ -282,12 +307,15 @@ def few_sizes(count: int, sizes: Sequence[int] = WHOLE_VECTORS) -> list[int]:
 def in_batches(
     function: Callable[[Tensor], tuple[Tensor, ...]], x: Float[Tensor, "batch dim"], sizes: list[int]
 ) -> tuple[Float[Tensor, "batch ..."], ...]:
-    """Return the results of a function of x that treats each row alone, computed in batches.
+    """Return the same as `function(x)`, computed in several batches.
 
     Args:
-        function: function from rows of x to a tuple of tensors with as many rows.
-        x: its input.
-        sizes: number of rows of each batch, see `few_sizes`. The last row of x is repeated to fill the last batch.
+        function: function from rows of x to a tuple of tensors with as many rows; a row of the result depends on the
+            same row of x alone.
+        x: the input of the function.
+        sizes: number of rows of each batch, from `few_sizes`. If the sum of `sizes` is above the number of rows
+            of x, the last row of x is repeated; results for repetitions are dropped. If `sizes` is empty, x is
+            one batch.
     """
     if sizes == [len(x)] or not sizes:
         return function(x)

@@ -1,9 +1,10 @@
 """Logarithms of normal probabilities, with values and gradients that are finite and accurate in far tails.
 
-All are computed from the Mills ratio `R(x) = Phi(x) / phi(x) = sqrt(pi / 2) erfcx(-x / sqrt(2))`: in every ratio of a
-gradient the exponentials cancel in the formula, not in floating point. (The gradient of `torch.special.log_ndtr`
-subtracts numbers of size x^2 / 2: in float32 it is noise at 1e3 standard deviations and infinite at 1e5.) Nothing is
-computed in float64, which some devices lack.
+Phi is the distribution function of the standard normal distribution, and phi is its density. All gradients, and the
+probabilities of intervals, are computed from the Mills ratio
+`R(x) = Phi(x) / phi(x) = sqrt(pi / 2) erfcx(-x / sqrt(2))`. So in every ratio the exponentials cancel in the formula,
+not in floating point. (The gradient of `torch.special.log_ndtr` subtracts numbers of size x^2 / 2: in float32 it is
+noise at 1e3 standard deviations and infinite at 1e5.) Nothing is computed in float64, which some devices lack.
 """
 
 from __future__ import annotations
@@ -33,13 +34,17 @@ def log_normal_cdf(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
 
 
 def log_normal_cdf_slope(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Return the derivative of `log_normal_cdf`, `1 / R(x)`, elementwise; 0 at infinity."""
+    """Return the derivative of `log_normal_cdf` at x, elementwise. It is 0 where x is infinity."""
     slope: Tensor = math.sqrt(2 / math.pi) / torch.special.erfcx(x * -_SQRT_HALF)
     return slope
 
 
 def log_normal_interval(middle: Float[Tensor, "*shape"], width: Float[Tensor, "*#shape"]) -> Float[Tensor, "*shape"]:
-    """Return `log(Phi(middle + width / 2) - Phi(middle - width / 2))`, elementwise, for a positive `width`."""
+    """Return the log-probability of an interval under the standard normal distribution, elementwise, in nats.
+
+    The interval goes from `middle - width / 2` to `middle + width / 2`, so the result is
+    `log(Phi(middle + width / 2) - Phi(middle - width / 2))`. `width` must be positive.
+    """
     if _needs_graph(middle) or _needs_graph(width):
         return cast(Tensor, _LogInterval.apply(middle, width))
     return _interval(middle, width)[0]
@@ -48,7 +53,11 @@ def log_normal_interval(middle: Float[Tensor, "*shape"], width: Float[Tensor, "*
 def log_normal_interval_and_slope(
     middle: Float[Tensor, "*shape"], width: Float[Tensor, "*#shape"]
 ) -> tuple[Float[Tensor, "*shape"], Callable[[], Tensor]]:
-    """Return `log_normal_interval`, and a function that computes its derivative with respect to `middle`."""
+    """Return the log-probability of an interval, and a function that computes its derivative.
+
+    The log-probability is `log_normal_interval(middle, width)`. The function has no arguments and returns the
+    derivative of the log-probability with respect to `middle`.
+    """
     value, lost, ratio = _interval(middle, width)
     return value, lambda: middle.sign().mul_(lost).div_(ratio)
 
@@ -59,9 +68,10 @@ def _needs_graph(x: Tensor) -> bool:
 
 
 def _interval(middle: Float[Tensor, "*shape"], width: Float[Tensor, "*#shape"]) -> tuple[Tensor, Tensor, Tensor]:
-    """Return `log_normal_interval` and two factors of its derivatives: `phi(far) / phi(near) - 1` and `P / phi(near)`.
+    """Return `log_normal_interval(middle, width)` and two factors of its derivatives.
 
-    `near` and `far` are the bounds of the interval, reflected at 0 if `middle` is negative, and P is its probability.
+    The factors are `phi(far) / phi(near) - 1` and `P / phi(near)`. P is the probability of the interval. `near` and
+    `far` are its lower and upper bound, or those of its mirror image if `middle` is negative.
     """
     info = torch.finfo(middle.dtype)
     width = width.clamp(min=info.tiny)

@@ -1,9 +1,9 @@
 """Layers and normal probabilities in elementary operations, for compilers and exporters of torch modules.
 
-ONNX has no `erfcx`, `log_ndtr`, `expm1` or `logaddexp`, and no packed products or derivatives by hand. The functions
-here have the same values as those of `energyql.numerics`, up to rounding errors of float32. Autograd can differentiate
-them: in a `where`, the branch that is not used has a finite value and derivative too. (`masked_fill` is used instead of
-a `where` with a number, because older exporters treat that number as float64.)
+ONNX has no `erfcx`, `log_ndtr`, `expm1` or `logaddexp`, no packed products, and no derivatives written by hand. The
+functions of this module have the same values as those in the modules `linear` and `normal`, up to rounding errors of
+float32. Autograd can differentiate them: in a `where`, the branch that is not used has a finite value and derivative
+too. (`masked_fill` is used instead of a `where` with a number, because older exporters treat the number as float64.)
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from energyql.numerics.shapes import Float
 _SQRT_HALF = math.sqrt(0.5)
 _LOG_SQRT_2PI = 0.5 * math.log(2 * math.pi)
 _CERTAIN = 9.0 * _SQRT_HALF
-"""The bound of `energyql.numerics.normal`, divided by sqrt(2)."""
+"""9 standard deviations divided by sqrt(2). Less than 1e-18 of the normal distribution is further from its mean."""
 _PRECISION = 3e-10
-"""Relative error of `_erfcx`."""
+"""Largest relative error of the function `_erfcx`."""
 _CENTRE = 2.0
-"""The point around which `_ERFCX` is a series."""
+"""The y at which the variable of the series `_ERFCX` is 0."""
 _ERFCX = (
     1.2769783814988358, -0.09276382251506479, -0.16603039056328614, 0.16405112686489373, -0.054220154023658165,
     -0.00803234488235431, 0.008723932090939393, 0.0012632910618867255, -0.0014621407710918742, -0.00043438789733342686,
@@ -38,17 +38,20 @@ _ATANH = tuple(1 / (2 * k + 1) for k in range(9))
 
 
 class UnitMoment(nn.Module):
-    """The function that scales rows to a mean square of 1; see `energyql.numerics.pullback.normalized`."""
+    """Module that scales each row to a mean square of 1, as the mapping network of a StyleGAN scales z."""
 
     def forward(self, x: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"]:
-        """Return the rows of x, scaled."""
+        """Return the scaled rows of x."""
         return x * (x.square().mean(1, keepdim=True) + NORM_EPSILON).rsqrt()
 
 
 class LeakyReLU(nn.Module):
-    """The leaky ReLU of a slope from 0 to 1, written so that ONNX computes it in float64 too.
+    """The leaky ReLU, written so that ONNX computes it in float64 too.
 
-    The slope of ONNX's own operator is always rounded to float32.
+    ONNX's own operator always rounds the slope to float32.
+
+    Args:
+        slope: slope for negative numbers, from 0 to 1.
     """
 
     def __init__(self, slope: float) -> None:
@@ -56,12 +59,12 @@ class LeakyReLU(nn.Module):
         self.slope = slope
 
     def forward(self, x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-        """Return the value, elementwise."""
+        """Return x where x is at least 0, else `slope * x`."""
         return torch.maximum(x, self.slope * x)
 
 
 class Affine(nn.Module):
-    """The function `factor * x + offset`, with an offset for each column."""
+    """Module for `factor * x + offset`, with one factor for all numbers and an offset for each column of x."""
 
     offset: Tensor
 
@@ -76,7 +79,11 @@ class Affine(nn.Module):
 
 
 class Stack(nn.Module):
-    """The same layer of several networks, with a leaky ReLU; see `energyql.numerics.linear.DenseStack`."""
+    """Several layers with leaky ReLUs, one from each of several networks, as a module.
+
+    Args:
+        layer: the layers as a `DenseStack`; the parameters are copied.
+    """
 
     weight: Tensor
     bias: Tensor
@@ -88,13 +95,13 @@ class Stack(nn.Module):
         self.register_buffer("bias", layer.bias.clone())
 
     def forward(self, x: Float[Tensor, "networks batch in"]) -> Float[Tensor, "networks batch out"]:
-        """Return the output of each network for its own rows of x."""
+        """Return for each network i the output of its layer for the rows `x[i]`."""
         result: Tensor = self.activation(x @ self.weight.transpose(1, 2) + self.bias)
         return result
 
 
 def linear(weight: Float[Tensor, "out in"], bias: Float[Tensor, " out"] | None = None) -> nn.Linear:
-    """Return a linear layer with copies of these parameters, which need no gradients."""
+    """Return a linear layer of torch with copies of `weight` and `bias`; autograd computes no gradients of these."""
     outputs, inputs = weight.shape
     layer = nn.Linear(inputs, outputs, bias=bias is not None, device="meta").requires_grad_(False)
     layer.weight = nn.Parameter(weight.detach().clone(), requires_grad=False)
@@ -109,7 +116,7 @@ def dense(layer: Dense) -> list[nn.Module]:
 
 
 def log_cdf(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Return the logarithm of the normal distribution function, elementwise, for finite x."""
+    """Return the log-probability that a standard normal number is below x, elementwise, in nats, for finite x."""
     y = _size(x) * _SQRT_HALF
     scaled = _erfcx(y)
     tail = 0.5 * scaled * torch.exp(-y * y)
@@ -117,9 +124,9 @@ def log_cdf(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
 
 
 def log_interval(middle: Float[Tensor, "*shape"], width: Float[Tensor, "*#shape"]) -> Float[Tensor, "*shape"]:
-    """Return the log-probability that a standard normal number is at most width / 2 from middle, elementwise.
+    """Return the log-probability that a standard normal number is at most `width / 2` away from `middle`, elementwise.
 
-    `middle` is finite, and `width` is finite and positive.
+    The result is in nats. `middle` is finite, and `width` is finite and positive.
     """
     distance, half = middle.abs() * _SQRT_HALF, width * (0.5 * _SQRT_HALF)
     near, far = (distance - half).clamp(min=-_CERTAIN), distance + half
@@ -133,13 +140,13 @@ def log_interval(middle: Float[Tensor, "*shape"], width: Float[Tensor, "*#shape"
 
 
 def log1p(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Return log(1 + x), elementwise, for x from -1/2 to 0."""
+    """Return log(1 + x), elementwise; x must be from -1/2 to 0."""
     ratio = x / (2 + x)
     return 2 * ratio * _polynomial(ratio * ratio, _ATANH)
 
 
 def expm1(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Return exp(x) - 1, elementwise, for x <= 0."""
+    """Return exp(x) - 1, elementwise, accurately for x near 0; x must be at most 0."""
     return torch.tanh(0.5 * x) * (1 + x.exp())
 
 
@@ -157,19 +164,19 @@ def _erfcx(y: Tensor) -> Tensor:
 
 
 def _signed_erfcx(y: Tensor) -> Tensor:
-    """Return exp(y^2) erfc(y) for y >= -`_CERTAIN`."""
+    """Return exp(y^2) erfc(y) for y >= -6.36, which is -`_CERTAIN`."""
     below = y.clamp(max=0)
     scaled = _erfcx(_size(y))
     return torch.where(y < 0, 2 * torch.exp(below * below) - scaled, scaled)
 
 
 def _size(x: Tensor) -> Tensor:
-    """Return the absolute value of x, with the slope 1 at 0, where that of `abs` is 0."""
+    """Return the absolute value of x, with the derivative 1 at 0, where autograd gives `abs` the derivative 0."""
     return torch.where(x < 0, -x, x)
 
 
 def _polynomial(x: Tensor, coefficients: tuple[float, ...]) -> Tensor:
-    """Return the value at x of the polynomial with these coefficients, the constant one first."""
+    """Return the value of a polynomial at x, elementwise; `coefficients` are those of x⁰, x¹, and so on."""
     *rest, last = coefficients
     value: Tensor = torch.full_like(x, last)
     for coefficient in reversed(rest):

@@ -1,7 +1,7 @@
-"""Functions with a derivative of their own, so that one evaluation costs little more than its matrix products.
+"""Functions with a derivative written by hand, so that an evaluation takes little more time than its matrix products.
 
-Autograd records every operation and allocates memory for it. The derivative of a chain of linear layers and leaky ReLUs
-needs only a line or two; see `FrozenMapping` and `FusedHeads`.
+Autograd is slower, because it records every operation and allocates memory for it. The derivative of a chain of linear
+layers and leaky ReLUs is a line or two of code.
 """
 
 from __future__ import annotations
@@ -17,25 +17,30 @@ from energyql.errors import ArgumentError
 from energyql.numerics.shapes import Float
 
 Back = Callable[[Tensor], Tensor]
-"""A function from the gradient with respect to the value of another function to that with respect to its input.
+"""The step of the chain rule through a function f at an input x.
 
-It may be called once: it may overwrite its argument, and the caller may overwrite its result."""
+It is a function from the gradient with respect to f(x) to the gradient with respect to x. It may be called only once,
+and it may overwrite its argument. The caller may overwrite the result."""
 Pullback = Callable[[Tensor], tuple[Tensor, Back]]
-"""A function from an input to the value of another function and its `Back`."""
+"""The counterpart of a function f that also gives gradients: a function from x to f(x) and the `Back` of f at x."""
 NORM_EPSILON = 1e-8
-"""Added to the mean square of a row before the square root, as in StyleGAN."""
+"""Number that is added to the mean square of a row before the square root, as in StyleGAN, to avoid a division by 0."""
 
 
 @runtime_checkable
 class Differentiable(Protocol):
-    """A function of a batch, row by row, with a derivative of its own."""
+    """A function of a batch with a derivative written by hand (`pullback`). Rows do not affect one another."""
 
     def __call__(self, x: Float[Tensor, "batch ..."], /) -> Float[Tensor, "batch ..."]:
-        """Return the value; autograd can differentiate it too."""
+        """Return the value of the function at x; autograd can differentiate it as well."""
         ...
 
     def pullback(self, x: Float[Tensor, "batch ..."], /) -> tuple[Float[Tensor, "batch ..."], Back]:
-        """Return the value and its `Back`, computed without autograd. Neither computation writes to `x`."""
+        """Return the value of the function at x and a function for the gradient, both computed without autograd.
+
+        The second result is a `Back`: it takes the gradient with respect to the value, and returns the gradient with
+        respect to x. `x` is not overwritten.
+        """
         ...
 
 
@@ -44,18 +49,18 @@ class Convertible(Protocol):
     """A function that can compute in another dtype."""
 
     def computed_in(self, dtype: torch.dtype, /) -> Callable[[Tensor], Tensor]:
-        """Return the same function, computed in `dtype` from the first matrix product to the last.
+        """Return the same function with its matrix products, and all between them, computed in `dtype`.
 
-        Inputs and outputs keep their dtype.
+        The function takes and returns tensors of the same dtypes as before.
         """
         ...
 
 
 class Identity:
-    """The function that returns its input; `Differentiable` and `Convertible`."""
+    """The function that returns its input, with the methods of `Differentiable` and `Convertible`."""
 
     def computed_in(self, dtype: torch.dtype) -> Identity:
-        """Return the function itself; see `Convertible`."""
+        """Return this object: it computes nothing, so the dtype makes no difference."""
         return self
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -63,20 +68,26 @@ class Identity:
         return x
 
     def pullback(self, x: Tensor) -> tuple[Tensor, Back]:
-        """Return x and the `Back` that returns its argument; see `Differentiable`."""
+        """Return x, and a `Back` that returns the gradient unchanged."""
         return x, lambda grad: grad
 
 
 def pullback_of(function: Callable[[Tensor], Tensor]) -> Pullback:
-    """Return the pullback of a function: its own if it has one, else one by autograd (see `by_autograd`)."""
+    """Return a function from x to the value of `function` at x and the `Back` that computes the gradient.
+
+    It is the method `pullback` of `function`. If `function` has no such method, autograd computes the gradient.
+    """
     return function.pullback if isinstance(function, Differentiable) else partial(by_autograd, function)
 
 
 def by_autograd(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Back]:
-    """Return the value of any torch function at x, and its `Back` by autograd.
+    """Return the value of any torch function at x, detached, and a function that computes the gradient by autograd.
+
+    The second result is a `Back`: it takes the gradient with respect to the value, and returns the gradient with
+    respect to x.
 
     Raises:
-        ArgumentError: autograd cannot follow how the value depends on x; also raised by the `Back`.
+        ArgumentError: autograd finds no path from the value back to x. The `Back` may raise it too.
     """
     # Autograd can differentiate a copy made outside inference mode, even if x was made inside.
     refusal = ArgumentError(
@@ -109,9 +120,14 @@ def by_autograd(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor
 def leaky_relu_back_(
     grad: Float[Tensor, "*shape"], result: Float[Tensor, "*shape"], slope: float
 ) -> Float[Tensor, "*shape"]:
-    """Return the gradient with respect to the input of a leaky ReLU from `grad`, that with respect to its `result`.
+    """Return the gradient with respect to the input of a leaky ReLU, written into `grad`.
 
-    `grad` is overwritten with it. The input is not needed, because the result has the same signs.
+    The input itself is not needed, because it has the same signs as the output.
+
+    Args:
+        grad: the gradient with respect to the output. It is overwritten.
+        result: the output of the leaky ReLU.
+        slope: its slope for negative numbers, above 0.
     """
     torch.ops.aten.leaky_relu_backward.grad_input(grad, result, slope, True, grad_input=grad)
     return grad
@@ -132,9 +148,14 @@ def normalized(x: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"]:
 def normalized_back(
     grad: Float[Tensor, "batch dim"], scaled: Float[Tensor, "batch dim"], scale: Float[Tensor, "batch 1"]
 ) -> Float[Tensor, "batch dim"]:
-    """Return the gradient with respect to x from `grad`, that with respect to `scaled`, in a new tensor.
+    """Return the gradient with respect to x of the function `normalized`, in a new tensor.
 
-    `scale` is the `inverse_norm` of x, and `scaled` is `x * scale`. Each row of the result is orthogonal to that of x.
+    Each row of the result is orthogonal to the row of x, except for rounding errors.
+
+    Args:
+        grad: the gradient with respect to `scaled`.
+        scaled: `normalized(x)`.
+        scale: `inverse_norm(x)`, the factor of each row.
     """
     along = (grad * scaled).sum(1, keepdim=True)
     return torch.addcmul(grad, along, scaled, value=-1 / scaled.shape[1]).mul_(scale)

@@ -1,10 +1,12 @@
-"""Random numbers for samples, the same whatever the number of samples and the size of batches.
+"""Random numbers of samples, which depend neither on the number of samples nor on the size of batches.
 
-Row i of every stream depends on (seed, stream, row width, i) alone: sample 3 is the same, bit for bit, in a run of 4
-and in a run of 16, in batches of any size. Numbers come from a counter-based generator (Philox4x64-10, Salmon et al.
-2011, "Parallel random numbers: as easy as 1, 2, 3"; NumPy guarantees its raw words, NEP 19), in which row i starts at a
-counter of its own. Words become normal numbers by +, -, *, /, sqrt and frexp only, which IEEE 754 rounds the same on
-every machine; a library's log or cos may differ in the last bit.
+Sample i of a run has its own numbers. They depend only on i, the seed, the name of a purpose (stream), and the count
+of numbers per sample. So sample 3 is the same, bit for bit, in a run of 4 and in a run of 16, in batches of any size.
+
+Numbers come from a generator in which each sample starts at another value of a counter: Philox4x64-10 (Salmon et al.
+2011, "Parallel random numbers: as easy as 1, 2, 3"). NumPy guarantees that the 64-bit words of this generator do not
+change (NEP 19). The words become normal numbers by +, -, *, /, sqrt and frexp only, which IEEE 754 rounds in the same
+way on every machine. The log or cos of a library may differ in the last bit.
 """
 
 from __future__ import annotations
@@ -26,10 +28,10 @@ from energyql.numerics.shapes import Float, Int
 _WORDS_PER_COUNT = 4
 """Philox4x64 gives four 64-bit words for each value of its counter."""
 _VALUES_AT_ONCE = 1 << 16
-"""Count of values that are computed together, so that they stay in the cache; no result depends on it."""
+"""Number of values that are computed together. They fit into the cache of the processor; results do not change."""
 _LN2 = 0.6931471805599453
 _COLUMNS = "the number of columns"
-"""The argument `width` in messages."""
+"""Name of the argument `width` in messages."""
 
 # Wichura 1988, algorithm AS 241 (PPND7): rational approximations of the inverse normal distribution function, lowest
 # power first. The centre takes 0.425² - q², the tails take r - 1.6 with r = sqrt(-log p). Those beyond r = 5, where p
@@ -72,11 +74,12 @@ def normals(seed: int, start: int, count: int, width: int, *, stream: str, rows:
         start: index of the first sample, at least 0.
         count: number of samples, at least 0.
         width: numbers per sample, at least 1.
-        stream: name of their purpose, such as "langevin/17"; different names give independent numbers.
-        rows: the samples that get numbers, as ascending indices from 0 to count - 1; all by default.
+        stream: name of the purpose of the numbers, such as "langevin/17". Different names give independent numbers.
+        rows: ascending indices, from 0 to count - 1, of the samples whose numbers are returned; all by default.
 
     Returns:
-        Draws from N(0, 1), (count or length of rows, width) float32 on the CPU, never beyond ±6.4.
+        Draws from N(0, 1), (samples, width) float32 on the CPU, never beyond ±6.4. There is a row for each of `rows`,
+        or for each of the `count` samples.
 
     Raises:
         ArgumentError: an argument is outside its range.
@@ -94,11 +97,19 @@ def normals(seed: int, start: int, count: int, width: int, *, stream: str, rows:
 def uniforms(
     seed: int, start: int, count: int, width: int, *, stream: str, rows: Sequence[int] | None = None
 ) -> Tensor:
-    """Return uniform random numbers for samples; the arguments are those of `normals`.
+    """Return uniform random numbers for the samples `start` … `start + count - 1` of a run.
+
+    Args:
+        seed: seed of the run, 0 … 2⁶⁴ - 1.
+        start: index of the first sample, at least 0.
+        count: number of samples, at least 0.
+        width: numbers per sample, at least 1.
+        stream: name of the purpose of the numbers. Different names give independent numbers.
+        rows: ascending indices, from 0 to count - 1, of the samples whose numbers are returned; all by default.
 
     Returns:
-        Draws from the open interval (0, 1), (count or length of rows, width) float64 on the CPU: float32 would round
-        some of them to 1.
+        Draws from the open interval (0, 1), (samples, width) on the CPU. They are float64, because float32 would round
+        some of them to 1. There is a row for each of `rows`, or for each of the `count` samples.
 
     Raises:
         ArgumentError: an argument is outside its range.
@@ -113,9 +124,18 @@ def uniforms(
 def _words(
     seed: int, start: int, count: int, width: int, stream: str, rows: Sequence[int] | None
 ) -> NDArray[np.uint64]:
-    """Return raw words of the generator, (count or length of rows, width); see `normals` for the other arguments.
+    """Return 64-bit words of the random generator for samples of a run, (samples, width).
 
-    Sample i uses the counters from i * ceil(width / 4) on, so that each sample begins with a new counter.
+    The generator gives four words for each value of its counter. Sample i uses the values from i * ceil(width / 4) on,
+    so that each sample begins with a new value.
+
+    Args:
+        seed: seed of the run.
+        start: index of the first sample.
+        count: number of samples.
+        width: words per sample.
+        stream: name of the purpose of the words.
+        rows: ascending indices, from 0 to count - 1, of the samples whose words are returned; `None` for all.
 
     Raises:
         ArgumentError: seed, start or count is outside its range.
@@ -140,7 +160,11 @@ def _words(
 
 
 def _integer(name: str, value: int, lowest: int, highest: int) -> int:
-    """Return `value` as an integer of Python; raise an ArgumentError if it is none within these limits."""
+    """Return `value` as an integer of Python; `name` describes it in the error message.
+
+    Raises:
+        ArgumentError: `value` is no integer from `lowest` to `highest`.
+    """
     # An integer of NumPy would overflow at 2**64.
     if not (isinstance(value, int | np.integer) and lowest <= value <= highest):
         raise ArgumentError(f"{name} must be an integer from {lowest} to {highest}; got {value!r}")
@@ -148,8 +172,9 @@ def _integer(name: str, value: int, lowest: int, highest: int) -> int:
 
 
 def _normal(k: NDArray[np.int32]) -> NDArray[np.float32]:
-    """Return normal numbers of uniform words: x with Φ(x) = ½ + q, where q = (k + ½) / 2³² lies within ±½.
+    """Return normal numbers x, computed from uniform random integers k, one x for each k.
 
+    Φ is the normal distribution function. x is the number with Φ(x) = ½ + q, where q = (k + ½) / 2³² is within ±½.
     The error is a few units in the last place of float32.
     """
     q = k.astype(np.float32)
@@ -165,14 +190,17 @@ def _normal(k: NDArray[np.int32]) -> NDArray[np.float32]:
 
 
 def _ratio(coefficients: tuple[tuple[float, ...], tuple[float, ...]], x: NDArray[Real]) -> NDArray[Real]:
-    """Return the ratio at x of two polynomials, see `_polynomial`."""
+    """Return the ratio of two polynomials at x, elementwise.
+
+    `coefficients` has those of the numerator and those of the denominator, each in ascending order of powers of x.
+    """
     above, below = (_polynomial(side, x) for side in coefficients)
     above /= below
     return above
 
 
 def _polynomial(coefficients: tuple[float, ...], x: NDArray[Real]) -> NDArray[Real]:
-    """Return the value at x of the polynomial with these coefficients, the constant one first."""
+    """Return the value of a polynomial at x, elementwise; `coefficients` are those of x⁰, x¹, and so on."""
     total = x * x.dtype.type(coefficients[-1])
     for coefficient in coefficients[-2:0:-1]:
         total += x.dtype.type(coefficient)
@@ -182,9 +210,9 @@ def _polynomial(coefficients: tuple[float, ...], x: NDArray[Real]) -> NDArray[Re
 
 
 def _log(p: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the natural logarithm of p, to about 1e-9.
+    """Return the natural logarithm of p, elementwise, with an error of about 1e-9.
 
-    log(m 2ᵉ) = e log 2 + 2 artanh((m - 1) / (m + 1)), with m from ½ to 1.
+    With p = m 2ᵉ and m from ½ to 1, it is computed as e log 2 + 2 artanh((m - 1) / (m + 1)).
     """
     mantissa, exponent = np.frexp(p)
     y = (mantissa - 1.0) / (mantissa + 1.0)
@@ -194,14 +222,16 @@ def _log(p: NDArray[np.float64]) -> NDArray[np.float64]:
 
 @dataclass(frozen=True, slots=True)
 class RandomStreams:
-    """Random numbers of the samples `start`, `start + 1`, … of a run: row i of a result depends on (seed, start + i).
+    """Source of random numbers for a batch of samples from a run: the samples `start`, `start + 1`, and so on.
 
-    The normal and the uniform numbers of one stream are not independent; use streams of different names.
+    The methods that draw numbers take the name of a stream, the purpose of the numbers. Different streams give
+    independent numbers, but normal and uniform numbers of the same stream are not independent. The numbers of sample i
+    of the batch depend on `seed`, `start + i`, the name of the stream and the count of numbers per sample alone.
 
     Args:
         seed: seed of the run, 0 to 2⁶⁴ - 1.
-        start: index of the first sample of the batch in the run.
-        purpose: prefix of the name of every stream; see `part`.
+        start: index in the run of the first sample of the batch.
+        purpose: text that is put before the name of every stream.
     """
 
     seed: int = 0
@@ -209,15 +239,18 @@ class RandomStreams:
     purpose: str = ""
 
     def part(self, name: str) -> RandomStreams:
-        """Return streams that are independent of these even if they have the same names, for a part called `name`."""
+        """Return a source for the part `name` of a computation. Its numbers are independent of those of this object."""
         return replace(self, purpose=f"{self.purpose}{name}/")
 
     def normals(
         self, like: Float[Tensor, "batch z_dim"], stream: str, rows: Int[Tensor, " rows"] | None = None
     ) -> Float[Tensor, "rows z_dim"]:
-        """Return draws from N(0, I) for the rows of `like`, with its width, dtype and device.
+        """Return draws from N(0, I) for the samples of a batch.
 
-        `stream` names their purpose. `rows` are ascending indices of the rows that get draws, by default all.
+        Args:
+            like: latents of the batch; the draws have the same width, dtype and device.
+            stream: name of the purpose of the draws.
+            rows: ascending indices in `like` of the samples whose draws are returned; all by default.
         """
         indices = None if rows is None else rows.tolist()
         return normals(self.seed, self.start, *like.shape, stream=self.purpose + stream, rows=indices).to(like)
@@ -225,14 +258,15 @@ class RandomStreams:
     def several_normals(
         self, like: Float[Tensor, "batch z_dim"], stream: str, rows: Int[Tensor, " rows"], numbers: Tensor, of: int
     ) -> Float[Tensor, "rows draws z_dim"]:
-        """Return some of the draws from N(0, I) of samples that have several draws each.
+        """Return draws from N(0, I) where each sample has `of` numbered draws, of which some are wanted.
 
         Args:
-            like: latents, whose width, dtype and device the draws have.
-            stream: name of their purpose.
-            rows: ascending indices of samples in `like`.
-            numbers: for each of these samples the ascending numbers of its draws, (rows, draws), below `of`.
-            of: number of draws of each sample.
+            like: latents of the batch; the draws have the same width, dtype and device.
+            stream: name of the purpose of the draws.
+            rows: ascending indices in `like` of the samples whose draws are returned.
+            numbers: for each sample in `rows`, the numbers of the draws that are returned, (rows, draws). They are
+                ascending, at least 0 and below `of`.
+            of: number of draws that each sample has in all.
         """
         indices = (rows[:, None] * of + numbers).flatten().tolist()
         count, width = len(like) * of, like.shape[1]
@@ -242,10 +276,13 @@ class RandomStreams:
     def uniforms(
         self, like: Float[Tensor, "batch z_dim"], width: int, stream: str, rows: Int[Tensor, " rows"] | None = None
     ) -> Float[Tensor, "rows width"]:
-        """Return draws from the open interval (0, 1) for the rows of `like`, on its device.
+        """Return draws from the open interval (0, 1) for the samples of a batch. They are float64; on MPS, float32.
 
-        They are float64, on MPS float32. `stream` names their purpose. `rows` are ascending indices of the rows that
-        get draws, by default all.
+        Args:
+            like: latents of the batch; the draws are on the same device.
+            width: number of draws for each sample.
+            stream: name of the purpose of the draws.
+            rows: ascending indices in `like` of the samples whose draws are returned; all by default.
         """
         indices = None if rows is None else rows.tolist()
         draws = uniforms(self.seed, self.start, len(like), width, stream=self.purpose + stream, rows=indices)
@@ -254,4 +291,4 @@ class RandomStreams:
 
 
 FIRST_RUN = RandomStreams()
-"""The streams of seed 0, from the first sample on."""
+"""The random numbers of a run with seed 0, from its first sample on."""

@@ -1,8 +1,9 @@
 """Types of tensors with their shapes, for signatures: `Float[Tensor, "batch z_dim"]`.
 
-For type checkers these are the types of jaxtyping. While the library runs they mean nothing, so jaxtyping need not be
-installed. The tests replace them by those of jaxtyping before anything else is imported, and check every call. A single
-axis has a space before its name, so that linters do not treat it as the name of a type: `Float[Tensor, " batch"]`.
+For type checkers `Float`, `Int` and `Bool` are the types of jaxtyping. When the library runs, `Float[Tensor, ...]` is
+just `Tensor`, so jaxtyping need not be installed. The tests replace the three by the types of jaxtyping before anything
+else is imported, and check the shapes in every call. If a shape has a single axis, there is a space before its name, as
+in `Float[Tensor, " batch"]`: otherwise linters would treat `batch` as the name of a type.
 """
 
 from __future__ import annotations

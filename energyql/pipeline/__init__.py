@@ -1,1 +1,4 @@
-"""From a query and a model to pictures: settings, model, prepared query, result; scores of tables."""
+"""Drawing of pictures that satisfy a query: settings, models, compiled queries and results.
+
+Also the energies of a query for the rows of a table of predictions.
+"""

@@ -1,4 +1,8 @@
-"""From a query to pictures or latents: the query compiled for a model, its run, and the calls that start one."""
+"""Drawing of pictures or latents for a query: `PreparedQuery`, a query compiled for a model, and functions of one call.
+
+`Pipeline` holds a model on a device and compiles queries for it. `generate`, `until_satisfied` and `sample_latents`
+compile a query and run it.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +19,24 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from energyql import __version__
 from energyql.attributes.heads import outside_shell, second_bank
 from energyql.attributes.judge import who_judges
 from energyql.attributes.pictures import heads_of
 from energyql.attributes.predictions import Predictions, Table, decide, tabulate
 from energyql.attributes.surrogates import MOST_NUMBERS, SurrogateHeads
-from energyql.energy.picture_energy import REALISM_PILOT, PictureEnergy, energy_of_pictures, reader_energy, with_realism
+from energyql.energy.picture_energy import (
+    NO_GRADIENT,
+    REALISM_PILOT,
+    WITHOUT_GRADIENT,
+    PictureEnergy,
+    energy_of_pictures,
+    reader_energy,
+    with_realism,
+)
 from energyql.energy.query_energy import Encode, QueryEnergy, Surrogate, check_predictions
 from energyql.energy.rule import EnergyRule, compile_energy_rule
+from energyql.errors import ArgumentError
 from energyql.files import naming_source, real_path
 from energyql.generators.base import (
     Label,
@@ -38,19 +52,10 @@ from energyql.generators.mapping import encoder
 from energyql.language import Expr, as_query, bind, predicates
 from energyql.logic.truth import satisfied
 from energyql.models import DEFAULT_MODEL, model_folder
-from energyql.pipeline.checks import (
-    accepted,
-    cannot_count,
-    check_allowed,
-    check_gradient,
-    check_heads,
-    check_realism,
-    next_round,
-    unjudged,
-    verdict,
-)
+from energyql.pipeline.checks import accepted, cannot_count, check_heads, next_round, unjudged, verdict
 from energyql.pipeline.model import Model, choose_device, judge_mark, load_model
-from energyql.pipeline.result import Result, concatenate
+from energyql.pipeline.result import Result
+from energyql.pipeline.result_folder import concatenate
 from energyql.pipeline.settings import (
     DEFAULT_NOISE,
     DEFAULT_PRECISION,
@@ -68,6 +73,7 @@ from energyql.pipeline.settings import (
 from energyql.progress import Report, reporting
 from energyql.render.pictures import to_pictures
 from energyql.sampling import (
+    SAMPLERS,
     RandomStreams,
     Sampler,
     SampleResult,
@@ -77,10 +83,9 @@ from energyql.sampling import (
     prior_latents,
     summarize,
 )
-from energyql.sampling.base import check_sampler, draw_with
-from energyql.sampling.registry import describe_sampler
-from energyql.version import __version__
-from energyql.vocabulary import ByAttribute
+from energyql.sampling.base import check_sampler, draw_with, has_trait
+from energyql.sampling.registry import describe_sampler, sampler_words
+from energyql.vocabulary import ByAttribute, unknown_name
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -88,28 +93,31 @@ if TYPE_CHECKING:
 LATENT_BATCH = 4096
 """Latents sampled together, unless a call says otherwise."""
 STREAM_BATCH = 64
-"""Samples in one result of a stream, unless more are computed together."""
+"""Number of samples in each result of a stream, unless `batch_size` is larger."""
 
 _Read = tuple[dict[str, Table], npt.NDArray[np.float64], npt.NDArray[np.bool_]]
-"""Predictions of all attributes, energies of the query, and doubts, of n samples."""
+"""For n samples: a dict from attribute to predictions; the energies of the query, (n,); and whether the heads may be
+wrong about each sample, (n,)."""
 
 
 @dataclass(frozen=True, eq=False)
 class PreparedQuery:
-    """A query on a model, checked and compiled; made by `Pipeline.prepare`.
+    """A query on a model, checked and compiled, so that it can be run; made by `Pipeline.prepare`.
 
     Attributes:
         model: the model, on `device`.
-        device: device of the run.
-        expr: the query, bound to the model's vocabulary.
-        rule: its energy as a function of the predictions.
-        encode: function from z to w, truncation and label applied.
-        reads: function from z to the latents that the heads read; for a reader of pictures, to w.
-        surrogates: function that returns heads on z in place of the model's; `None` if z is too large for them, or
-            attributes are read off pictures.
+        device: device for all computations.
+        expr: the query, with attributes checked against the model's vocabulary.
+        rule: the energy of the query as a function of the heads' predictions.
+        encode: function from z to w, the latents from which the generator draws, with the truncation and the label of
+            the run.
+        reads: function from z to the input of the heads. The input is latents, such as w. If a network reads attributes
+            off pictures, the input is pictures.
+        surrogates: function without arguments that returns small heads on z. These imitate the model's heads at a lower
+            cost. `None` if z has too many numbers, or attributes are read off pictures.
         sampler: the sampler, with its settings.
-        settings: seed, precision and batch size of the run.
-        provenance: the facts that replay the run.
+        settings: all settings of the run, such as seed, precision and batch size.
+        provenance: the facts that are needed to repeat the run: query, model, settings, versions.
     """
 
     model: Model
@@ -125,7 +133,10 @@ class PreparedQuery:
 
     @cached_property
     def energy_in_float32(self) -> QueryEnergy | PictureEnergy:
-        """The energy of the query as a function of z, in float32."""
+        """The energy of the query as a function of z, in float32 and without the term of the setting `realism`.
+
+        The energies in a `Result` are of this kind, whatever precision and `realism` the samples were drawn with.
+        """
         if self.model.bank.reads_pictures:
             return self._by_picture(torch.float32)
         # Without a reference to `self`: in a cycle, megabytes of packed weights would wait for the garbage collector.
@@ -134,13 +145,17 @@ class PreparedQuery:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The precision of the settings."""
+        """The number type in which energies are computed while sampling: `torch.float32` or `torch.bfloat16`."""
         dtype: torch.dtype = getattr(torch, self.settings.precision)
         return dtype
 
     @cached_property
     def energy(self) -> QueryEnergy | PictureEnergy:
-        """The energy that is sampled: in the precision of the settings, with the term of `realism` if it is not 0."""
+        """The energy that is sampled, as a function of z, in the precision of the settings.
+
+        If the setting `realism` is not 0, a term is added that is low where the model's discriminator takes a picture
+        for a picture of the training data.
+        """
         energy = self.energy_in_float32
         if self.dtype != torch.float32:
             energy = energy.computed_in(self.dtype) if isinstance(energy, QueryEnergy) else self._by_picture(self.dtype)
@@ -156,7 +171,13 @@ class PreparedQuery:
         return reader_energy(self.rule, self.model.bank, self.encode, draw)
 
     def run(self, n: int, *, first: int = 0, progress: bool | Report = True) -> Result:
-        """Draw the samples `first`, ..., `first + n - 1`; see `energyql.generate`."""
+        """Sample latents for the query, draw their pictures, and return both with energies and verdicts of the judge.
+
+        Args:
+            n: number of pictures.
+            first: number of the first picture in the run. The seed and the number of a picture decide on the picture.
+            progress: whether to show a progress bar; or a function of the name of a stage and the fraction of it done.
+        """
         n, first = whole_number("n", n), whole_number("first", first, least=0, most=2**62)
         with reporting(progress) as report:
             return self._run(first, n, report)[0]
@@ -164,27 +185,35 @@ class PreparedQuery:
     def stream(
         self, n: int, *, first: int = 0, opening: int | None = None, progress: bool | Report = True
     ) -> Iterator[Result]:
-        """Check the arguments and return an iterator over results of consecutive samples; see `energyql.stream`.
+        """Check the arguments at once, and return an iterator over results of consecutive batches of samples.
 
-        If `opening` is below the size of a batch, the first batch comes as two results, the first of that many samples.
+        Args:
+            n: number of samples in all. A batch has 64 samples, or `batch_size` of the settings if that is more.
+            first: number of the first sample in the run.
+            opening: number of samples in the first result, if smaller than a batch; the second result then has the rest
+                of the first batch. `None` for whole batches.
+            progress: whether to show a progress bar; or a function of the name of a stage and the fraction of it done.
         """
         n, first = whole_number("n", n, most=2**62), whole_number("first", first, least=0, most=2**62)
         return self._stream(n, first, opening, progress)
 
     def _stream(self, n: int, first: int, opening: int | None, progress: bool | Report) -> Iterator[Result]:
-        size, done = max(STREAM_BATCH, self.settings.batch_size or 0), 0
         with reporting(progress) as report:
-            while done < n:
-                count = min(n - done, size - done % size, opening if opening and not done else size)
-
-                def share(stage: str, fraction: float, done: int = done, count: int = count) -> None:
-                    report(stage, (done + fraction * count) / n)
-
+            for done, count, share in _batches(n, max(STREAM_BATCH, self.settings.batch_size or 0), report, opening):
                 yield self._run(first + done, count, share)[0]
-                done += count
 
     def run_until_satisfied(self, n: int, *, budget: int | None = None, progress: bool | Report = True) -> Result:
-        """Draw until n samples satisfy the query; see `energyql.until_satisfied`."""
+        """Draw until n samples satisfy the query by the judge, or the budget ends, and return the samples that do.
+
+        Args:
+            n: number of samples that are to satisfy the query.
+            budget: most samples to draw, at least n; by default 10 n. If the budget ends first, the result has fewer
+                than n samples, perhaps none.
+            progress: whether to show a progress bar; or a function of the name of a stage and the fraction of it done.
+
+        Raises:
+            ModelError: the model has no judge, or its judge does not read an attribute of the query.
+        """
         n = whole_number("n", n)
         budget = 10 * n if budget is None else whole_number("budget", budget, least=n)
         self.check_judged()
@@ -205,14 +234,13 @@ class PreparedQuery:
                 report("budget", trials / budget)
         joined = Result.join(results)
         share = float(joined.doubtful.mean()) if hits else 0.0
-        joined.statistics.update(
-            self._costs(SampleResult.join(runs)) | seconds | {"drawn": float(trials), "doubtful": share}
-        )
-        joined.provenance.update({"n": hits, "wanted": n, "budget": budget})
+        joined.statistics.update(self._costs(SampleResult.join(runs)))
+        joined.statistics.update(seconds, drawn=float(trials), doubtful=share)
+        joined.provenance.update(n=hits, wanted=n, budget=budget)
         return joined
 
     def check_judged(self) -> None:
-        """Check that samples get a verdict on the query.
+        """Check that the model's judge can decide whether a picture satisfies the query.
 
         Raises:
             ModelError: the model has no judge, or its judge does not read an attribute of the query.
@@ -223,32 +251,37 @@ class PreparedQuery:
             raise cannot_count(reason)
 
     def latents(self, n: int, *, first: int = 0, progress: bool | Report = True) -> Iterator[SampleResult]:
-        """Check the arguments and return an iterator over batches; see `energyql.sample_latents`."""
+        """Check the arguments at once, and return an iterator over batches of sampled latents, without pictures.
+
+        Args:
+            n: number of samples. A batch has `batch_size` samples of the settings, by default 4096.
+            first: number of the first sample in the run.
+            progress: whether to show a progress bar; or a function of the name of a stage and the fraction of it done.
+        """
         n, first = whole_number("n", n, most=2**62), whole_number("first", first, least=0, most=2**62)
         return self._latents(n, first, progress)
 
     def _latents(self, n: int, first: int, progress: bool | Report) -> Iterator[SampleResult]:
-        size, done, energy, seed = self.settings.batch_size or LATENT_BATCH, 0, self.energy, self.settings.seed
+        energy, seed, z_dim = self.energy, self.settings.seed, self.model.generator.z_dim
         with reporting(progress) as report:
-            while done < n:
-                count = min(size, n - done)
-                z0 = prior_latents(seed, first + done, count, self.model.generator.z_dim).to(self.device)
+            for done, count, share in _batches(n, self.settings.batch_size or LATENT_BATCH, report):
 
-                def fraction(part: float, active: int, done: int = done, count: int = count) -> None:
-                    report("sampling", (done + part * count) / n)
+                def fraction(part: float, _: int, share: Report = share) -> None:
+                    share("sampling", part)
 
+                z0 = prior_latents(seed, first + done, count, z_dim).to(self.device)
                 yield draw_with(self.sampler, energy, z0, RandomStreams(seed, first + done), fraction)
-                done += count
             report("sampling", 1.0)
 
     def show(self, sampled: SampleResult, index: npt.NDArray[Any], report: Report, w: Tensor | None = None) -> Result:
-        """Draw sampled latents and judge the pictures.
+        """Draw the pictures of sampled latents, and return them with energies, predictions and verdicts of the judge.
 
         Args:
-            sampled: latents and how the sampler ended.
+            sampled: latents z of n samples, and for each sample how the sampler ended, such as `Status.OK`.
             index: number of each sample in its run, (n,).
-            report: called with "drawing" and the fraction done.
-            w: the w of each sample, (n, w_dim) or (n, num_ws, w_dim); by default `encode(z)`.
+            report: called with "drawing" and the fraction of the pictures that is done.
+            w: latents w of the pictures, (n, w_dim), or (n, num_ws, w_dim) with one w for each layer; by default
+                `encode(z)`.
         """
         pictures, latents, readings, by_reader = [], [], [], []
         settings, generator = self.settings, self.model.generator
@@ -264,26 +297,19 @@ class PreparedQuery:
             if self.model.bank.reads_pictures:
                 by_reader.append(self._by_reader(images))
             report("drawing", len(pictures) / len(sampled.z))
-        placed, w = w is not None, torch.cat(latents)
+        is_of_z, w = w is None, torch.cat(latents)
         judged = {name: np.concatenate([part[name] for part in readings]) for name in readings[0]}
         holds, reason = verdict(self.expr, None if self.model.judge is None else judged, self.model.vocabulary)
         probabilities, energy, doubtful = concatenate(by_reader) if by_reader else self._by_heads(sampled.z, w)
-        if not placed:  # a sample that is given by its w does not depend on its z
+        if is_of_z:  # a sample that is given by its w does not depend on its z
             doubtful |= outside_shell(sampled.z).cpu().numpy()
         return Result(
-            images=pictures,
-            z=sampled.z.cpu(),
-            w=w.cpu(),
-            index=index,
-            energy=energy,
-            probabilities=ByAttribute(probabilities),
-            judged=ByAttribute(judged),
-            satisfied=holds,
-            doubtful=doubtful,
+            images=pictures, z=sampled.z.cpu(), w=w.cpu(), index=index, energy=energy,
+            probabilities=ByAttribute(probabilities), judged=ByAttribute(judged), satisfied=holds, doubtful=doubtful,
             status=[Status(code) for code in sampled.status.tolist()],
             statistics={"doubtful": float(doubtful.mean())},
             provenance=self.provenance | {"n": len(w), "unjudged": reason},
-        )
+        )  # fmt: skip
 
     @torch.inference_mode()
     def _by_heads(self, z: Tensor, w: Tensor) -> _Read:
@@ -302,19 +328,29 @@ class PreparedQuery:
         return tabulate(predictions), energy.double().cpu().numpy(), np.zeros(len(images), bool)
 
     def _doubtful(self, read: Tensor, predictions: Predictions) -> npt.NDArray[np.bool_]:
-        """Return whether the second heads, if any, disagree with the first about the query, (n,)."""
+        """Return for each sample whether the model's heads and its second heads disagree about the query, (n,).
+
+        Second heads were fitted to other labels than the heads. If no attribute of the query has a second head, the
+        result is false for all samples.
+
+        Args:
+            read: latents of the samples that are the input of the heads, (n, dim).
+            predictions: attribute -> predictions of the model's heads on these latents.
+        """
         second, names = self.model.second, list(dict.fromkeys(node.name for node in predicates(self.expr)))
         if not second.keys() & set(names):
             return np.zeros(len(read), bool)
-        sets = (
-            {name: predictions[name] for name in names},
-            second_bank(heads_of(self.model.bank, "a second head"), second).predict(read, names),
-        )
+        others = second_bank(heads_of(self.model.bank, "a second head"), second).predict(read, names)
+        sets = ({name: predictions[name] for name in names}, others)
         first, other = (satisfied(self.expr, decide(heads), self.model.vocabulary) for heads in sets)
         return np.asarray(first != other)
 
     def _costs(self, sampled: SampleResult) -> dict[str, float]:
-        """Return the statistics of a run; of an energy that draws pictures, also the mean calls of the generator."""
+        """Return numbers, by name, that say what samples cost, such as the mean number of energy evaluations a sample.
+
+        The numbers are those of `energyql.sampling.summarize`. If each evaluation draws a picture, the mean number of
+        generator calls is added as "generator_calls_mean".
+        """
         costs = summarize(sampled)
         if isinstance(self.energy, PictureEnergy):
             costs["generator_calls_mean"] = costs["evaluations_mean"] + costs["gradients_mean"]
@@ -330,8 +366,38 @@ class PreparedQuery:
         return result, sampled
 
 
+def _batches(n: int, size: int, report: Report, opening: int | None = None) -> Iterator[tuple[int, int, Report]]:
+    """Split n samples into batches.
+
+    Args:
+        n: number of samples.
+        size: largest size of a batch.
+        report: called with a stage and the fraction of all n samples that is done.
+        opening: size of the first batch, if smaller than `size`; the second batch then has `size - opening` samples.
+            `None` for batches of `size`.
+
+    Yields:
+        For each batch: the number of samples in earlier batches, the size of the batch, and a function to report
+        progress. The function takes a stage and the fraction of the batch that is done, and calls `report`.
+    """
+    done = 0
+    while done < n:
+        count = min(n - done, size - done % size, opening if opening and not done else size)
+
+        def share(stage: str, fraction: float, done: int = done, count: int = count) -> None:
+            report(stage, (done + fraction * count) / n)
+
+        yield done, count, share
+        done += count
+
+
 def _surrogate(rule: EnergyRule, surrogates: Callable[[], SurrogateHeads]) -> Surrogate:
-    """Return the energy of a rule by the small networks of `surrogates` in place of the heads."""
+    """Return an approximation of a query's energy that is cheap to compute: small heads on z replace the model's heads.
+
+    Args:
+        rule: the energy of the query as a function of predictions.
+        surrogates: function without arguments that returns the small heads, which imitate the model's heads.
+    """
     return Surrogate(rule, surrogates().distilled(rule.attributes))
 
 
@@ -354,20 +420,23 @@ class Pipeline:
     def prepare(
         self, query: str | Expr, settings: DrawSettings | None = None, **options: Unpack[DrawOptions]
     ) -> PreparedQuery:
-        """Check a query and compile it for this model, before anything is sampled.
+        """Check a query and its settings, and compile the query for this model, before anything is sampled.
 
         Args:
-            query: text or expression.
-            settings: the defaults if None.
-            options: fields of `DrawSettings` that replace those of `settings`.
+            query: text or expression, such as `"smile AND NOT hat"`.
+            settings: settings of the run; `None` for the defaults.
+            options: values for single fields of `DrawSettings`, such as `seed=1`, in place of the values in `settings`.
 
         Raises:
-            EnergyQLError: as for `energyql.generate`.
+            WeakHeadError: the query needs a head whose quality on held-out labels is low.
+            EnergyQLError: the query, a name or a setting is wrong.
         """
         settings, vocabulary = replace(settings or DrawSettings(), **options), self.model.vocabulary
         psi, label = self.model.check_truncation(settings.truncation), self.model.check_label(settings.label)
         check_noise(settings.noise, self.model.generator)
-        check_allowed(settings.allow_weak, vocabulary)
+        for name in settings.allow_weak:
+            if name not in vocabulary:
+                raise unknown_name(name, vocabulary, f"in allow_weak is not an attribute of {vocabulary.of_model}")
         condition = as_condition(label, self.model.generator)
         sampler = settings.sampler
         if isinstance(sampler, str):
@@ -375,8 +444,10 @@ class Pipeline:
         else:
             check_sampler(sampler)
         bank, critic = self.model.bank, self.model.discriminator
-        check_gradient(bank, sampler)
-        check_realism(settings.realism, sampler, critic, self.model.name)
+        if not bank.gradient and has_trait(sampler, "needs_gradient"):
+            raise ArgumentError(f"this sampler follows a gradient, and {NO_GRADIENT}", hint=WITHOUT_GRADIENT)
+        if settings.realism:
+            _check_realism(sampler, critic, self.model.name)
         expr, text = as_query(query)
         bound = bind(expr, vocabulary, query=text)
         rule = compile_energy_rule(bound, vocabulary, settings.semantics, query=text, relations=settings.relations)
@@ -384,37 +455,58 @@ class Pipeline:
         check_heads(bound, rule.attributes, reports, settings.allow_weak, query=text)
         encode = encoder(self.model.generator, psi, condition)
         reads = head_reader(self.model.generator, bank.space, encode)
+        provenance = {
+            "query": text, "canonical": str(expr), "seed": settings.seed, "model": self.model.name,
+            "fingerprints": dict(self.model.fingerprints), "judge": who_judges(self.model.judge),
+            **settings.record(sampler=describe_sampler(sampler), truncation=psi, label=label),
+            "device": str(self.device),
+            "heads": {name: str(reports[name]) if name in reports else None for name in rule.attributes},
+            "versions": {"energyql": __version__, "torch": str(torch.__version__)},
+        }  # fmt: skip
+        if settings.realism:
+            provenance["discriminator"] = judge_mark(critic)
+        surrogates = self._surrogates_under(psi, label, reads)
         return PreparedQuery(
-            model=self.model,
-            device=self.device,
-            expr=bound,
-            rule=rule,
-            encode=encode,
-            reads=reads,
-            surrogates=self._surrogates_under(psi, label, reads),
-            sampler=sampler,
-            settings=settings,
-            provenance={
-                "query": text,
-                "canonical": str(expr),
-                "seed": settings.seed,
-                "model": self.model.name,
-                "fingerprints": dict(self.model.fingerprints),
-                "judge": who_judges(self.model.judge),
-                **settings.record(sampler=describe_sampler(sampler), truncation=psi, label=label),
-                "device": str(self.device),
-                "heads": {name: str(reports[name]) if name in reports else None for name in rule.attributes},
-                "versions": {"energyql": __version__, "torch": str(torch.__version__)},
-            }
-            | ({"discriminator": judge_mark(critic)} if settings.realism else {}),
+            self.model, self.device, bound, rule, encode, reads, surrogates, sampler, settings, provenance
         )
 
     def _surrogates_under(self, psi: float, label: Label | None, reads: Encode) -> Callable[[], SurrogateHeads] | None:
-        """Return the attribute `surrogates` of a `PreparedQuery` with truncation `psi` and a label."""
+        """Return a function without arguments that returns small heads on z, which imitate the model's heads.
+
+        The small heads are fitted when the function is first called, once for each pair of truncation and label.
+        `None` is returned if z has too many numbers, or attributes are read off pictures.
+
+        Args:
+            psi: the truncation.
+            label: the label of a conditional generator; `None` for none.
+            reads: function from z to the input of the model's heads.
+        """
         heads, z_dim = self.model.bank.as_heads, self.model.generator.z_dim
         if heads is None or z_dim > MOST_NUMBERS:
             return None
         return self._surrogates.setdefault((psi, label), cache(partial(SurrogateHeads, heads, reads, z_dim)))
+
+
+def _check_realism(sampler: Sampler, discriminator: object, model: str) -> None:
+    """Check that a sampler and a model can be used with `realism`, which adds a discriminator's value to the energy.
+
+    Args:
+        sampler: the sampler of the run.
+        discriminator: the discriminator of the model; `None` for none.
+        model: name of the model, for the message.
+
+    Raises:
+        ArgumentError: the model has no discriminator; or the sampler searches for the lowest energy, instead of drawing
+            from the posterior.
+    """
+    if not callable(discriminator):
+        hint = "give it a torch module from pictures to logits: dataclasses.replace(model, discriminator=module)"
+        raise ArgumentError(f"realism needs a discriminator, and model {model!r} has none", hint=hint)
+    if has_trait(sampler, "descends"):
+        words = sampler_words(describe_sampler(sampler))
+        others = ", ".join(name for name, make in SAMPLERS.items() if not has_trait(make(), "descends"))
+        message = f"{words} goes where the energy is lowest: with realism, to pictures that deceive the discriminator"
+        raise ArgumentError(message, hint=f"choose one that draws from the posterior: {others}")
 
 
 def generate(
@@ -443,38 +535,41 @@ def generate(
         query: text such as `"smile AND NOT (glasses OR beard)"`, or `E.smile & ~(E.glasses | E.beard)`.
         n: number of pictures, at least 1.
         model: name of a packaged model, a model folder, or a `Model` in memory.
-        semantics: "exact", "product", "lace" or "jem".
-        sampler: a name out of `energyql.sampling.SAMPLERS`, or a sampler with settings of its own.
-        strength: lambda > 0, multiplies the energy: 1 is the query as stated, more is more certain and less varied.
-            By default the sampler's own.
+        semantics: how the query becomes an energy: "exact", "product", "lace" or "jem" (see docs/semantics.md).
+        sampler: a name out of `energyql.sampling.SAMPLERS`, such as "slice+descent"; or a sampler object, which has its
+            own settings.
+        strength: lambda > 0, by which the energy is multiplied. 1 is the query as stated; with larger values more
+            pictures satisfy the query and they vary less. By default 1; a sampler object has its own strength.
         precision: "float32"; or "bfloat16", if the processor has it, for the mapping network and the heads during
-            sampling, and for the feature maps of a StyleGAN. Energies then have an error of about a hundredth, pictures
-            one of about a third of a grey level (58 dB for `avatars`), and large networks take half to two thirds of
-            the time. The energies of the `Result` are still computed in float32.
-        truncation: psi in [0, 1], moves w toward its mean: smaller values give less varied pictures with fewer faults.
-            By default that of the model.
-        label: for a conditional generator: a class, or as many numbers as it has classes. By default the label under
-            which the attributes were fitted, if there was one.
-        noise: if the generator adds noise besides w, as a StyleGAN2 does: "const", the noise of the model, with which
-            attributes were labelled; "random", new noise for each picture, from (seed, i); or "none". The noise decides
-            fine detail, such as single hairs; heads do not depend on it.
+            sampling, and for the feature maps of a StyleGAN. With "bfloat16" the error of energies is about a
+            hundredth, the error of pictures is about a third of a grey level (58 dB for `avatars`), and large networks
+            take half to two thirds of the time. The energies of the `Result` are computed in float32 in both cases.
+        truncation: psi in [0, 1], by which w is moved toward its mean. Smaller values give less varied pictures with
+            fewer faults. By default the truncation of the model.
+        label: class for a generator with classes (a conditional generator), or a number for each class. By default the
+            label under which the attributes were fitted, if there was one.
+        noise: which noise the generator adds besides w, as a StyleGAN2 does. "const" is the noise of the model, with
+            which attributes were labelled. "random" is new noise for each picture, from the seed and the number i of
+            the picture. "none" is no noise. Noise decides fine detail, such as single hairs; heads do not depend on it.
         realism: weight of the model's discriminator D as a further term of the energy, `-realism * log(D / (1 - D))`.
-            1 corrects the generator toward the data (Che et al. 2020, DDLS, arXiv 2003.06060), 0 omits the term. Each
-            evaluation then draws a picture; samplers that minimise the energy are refused.
+            1 corrects the generator toward the data (Che et al. 2020, DDLS, arXiv 2003.06060), 0 omits the term. With
+            the term, each evaluation draws a picture, and samplers that minimise the energy are refused.
         seed: 0 to 2**64 - 1. Picture i depends only on (seed, i), not on n, batch size or number of devices.
-        first: the i of the first picture, so that a later call can continue where this one ends.
-        device: "auto" (that of a `Model` in memory, else a GPU if there is one), "cpu", "cuda", "cuda:1", "mps".
-        batch_size: samples that are computed together; the default depends on the model.
+        first: number i of the first picture, so that a later call can continue where an earlier call ended.
+        device: "auto", "cpu", "cuda", "cuda:1" or "mps". "auto" is the device of a `Model` in memory; for a model by
+            name or folder, a GPU if there is one, else the CPU.
+        batch_size: number of samples that are computed together; the default depends on the model.
         allow_weak: attributes whose heads may be used although their quality on held-out labels is low.
-        progress: show a progress bar; or a function that is called with the name of a stage and the fraction of it that
-            is done. An exception that the function raises ends the run.
+        progress: whether to show a progress bar; or a function that is called with the name of a stage ("sampling",
+            "drawing") and the fraction of the stage that is done. An exception that the function raises ends the run.
 
     Returns:
-        Pictures with their latents, energies, verdicts and provenance.
+        Pictures with their latents and energies; for each picture whether it satisfies the query by the model's judge;
+        and the settings of the run.
 
     Raises:
         WeakHeadError: the query needs a head whose quality on held-out labels is low.
-        EnergyQLError: the query, a name or a setting is wrong; the message says which, where and what to do.
+        EnergyQLError: the query, a name or a setting is wrong; the message says where, and how to correct it.
     """
     settings = DrawSettings(
         semantics=semantics, sampler=sampler, strength=strength, precision=precision, truncation=truncation,
@@ -493,28 +588,28 @@ def until_satisfied(
     progress: bool | Report = True,
     **options: Unpack[DrawOptions],
 ) -> Result:
-    """Draw until n pictures satisfy a query, according to the model's judge.
+    """Draw until n pictures satisfy a query, by the attributes that the model's judge reads off the pictures.
 
     Args:
-        query: as for `generate`.
-        n: number of pictures that satisfy it.
+        query: text or expression, such as `"smile AND NOT hat"`.
+        n: number of pictures that are to satisfy the query.
         budget: most samples to draw, at least n; by default 10 n.
-        model: as for `generate`.
-        device: as for `generate`.
-        progress: as for `generate`.
-        options: the settings, as for `generate`.
+        model: name of a packaged model, a model folder, or a `Model` in memory.
+        device: "auto" (a GPU if there is one), "cpu", "cuda" and so on.
+        progress: whether to show a progress bar; or a function of the name of a stage and the fraction of it done.
+        options: other arguments of `generate` by name, such as `seed` or `sampler`.
 
     Returns:
-        The first n samples of the run that satisfy the query; fewer, perhaps none, if the budget ends first, which
-        `summary()` reports. `statistics["drawn"]` is the number of samples drawn, and `index` their numbers in the run.
+        The first n samples of the run that satisfy the query. If the budget ends first, the result has fewer samples or
+        none, and `summary()` says so. `statistics["drawn"]` is the number of all samples drawn, and `index` has for
+        each returned sample its number in the run.
 
     Raises:
         ModelError: the model has no judge, or its judge does not read an attribute of the query.
-        EnergyQLError: as for `generate`.
+        EnergyQLError: the query, a name or a setting is wrong.
     """
-    return (
-        pipeline_for(model, device).prepare(query, **options).run_until_satisfied(n, budget=budget, progress=progress)
-    )
+    prepared = pipeline_for(model, device).prepare(query, **options)
+    return prepared.run_until_satisfied(n, budget=budget, progress=progress)
 
 
 def sample_latents(
@@ -530,26 +625,40 @@ def sample_latents(
     """Sample latents that satisfy a query, without their pictures, in batches: memory does not grow with n.
 
     Args:
-        query: as for `generate`.
+        query: text or expression, such as `"smile AND NOT hat"`.
         n: number of samples, of any size.
-        model: as for `generate`.
-        first: as for `generate`.
-        device: as for `generate`.
-        progress: as for `generate`.
-        options: the settings, as for `generate`; `batch_size` is 4096 by default.
+        model: name of a packaged model, a model folder, or a `Model` in memory.
+        first: number of the first sample in the run; by default 0.
+        device: "auto" (a GPU if there is one), "cpu", "cuda" and so on.
+        progress: whether to show a progress bar; or a function of the name of a stage and the fraction of it done.
+        options: other arguments of `generate` by name, such as `seed` or `sampler`. `batch_size` is 4096 by default.
 
     Returns:
-        An iterator over consecutive batches of latents z, with status, evaluations and diagnostics. They are those
-        that `generate` draws for the same seed and index.
+        An iterator over consecutive batches of latents z. Each batch also has, for each sample, how the sampler ended
+        and how often the energy was evaluated. `generate` draws the same latents for the same seed and sample number.
 
     Raises:
-        EnergyQLError: as for `generate`, at the call and not at the first batch.
+        EnergyQLError: the query, a name or a setting is wrong; raised at the call, before the first batch.
     """
     return pipeline_for(model, device).prepare(query, **options).latents(n, first=first, progress=progress)
 
 
 def pipeline_for(model: str | Path | Model | Pipeline, device: str) -> Pipeline:
-    """Return a model ready for queries; packaged models and folders stay loaded."""
+    """Return a model on a device as a `Pipeline`, which compiles and runs queries.
+
+    The last four models that were loaded by name or path stay in memory. A model is loaded again after a file in its
+    folder has changed.
+
+    Args:
+        model: name of a packaged model, a model folder, or a `Model` in memory. A `Pipeline` is returned unchanged, and
+            `device` is ignored.
+        device: "auto", "cpu", "cuda" and so on. "auto" is the device of a `Model` in memory; otherwise a GPU if there
+            is one, else the CPU.
+
+    Raises:
+        ModelError: there is no such model, or it is damaged.
+        ArgumentError: there is no such device.
+    """
     if isinstance(model, Pipeline):
         return model
     if isinstance(model, Model):
@@ -558,20 +667,20 @@ def pipeline_for(model: str | Path | Model | Pipeline, device: str) -> Pipeline:
     with naming_source(folder):
         # Hidden files are temporary files of writers.
         files = (file for file in folder.iterdir() if not file.name.startswith("."))
-        written = max(map(_written, files), default=0)
-    return _pipeline(folder, str(choose_device(device)), written)
-
-
-def _written(file: Path) -> int:
-    """Return the time of the last change of a file, in nanoseconds; for a broken link, that of the link."""
-    try:
-        return file.stat().st_mtime_ns
-    except OSError:
-        return file.lstat().st_mtime_ns
+        changes = (file.stat(follow_symlinks=file.exists()).st_mtime_ns for file in files)
+        last_change = max(changes, default=0)
+    return _pipeline(folder, str(choose_device(device)), last_change)
 
 
 @lru_cache(maxsize=4)
-def _pipeline(folder: Path, device: str, written: int) -> Pipeline:
-    """Load a model, or return it from the cache; `written`, the last change of its files, is part of the key."""
+def _pipeline(folder: Path, device: str, last_change: int) -> Pipeline:
+    """Load a model as a `Pipeline`, or return the `Pipeline` of an earlier call with the same arguments.
+
+    Args:
+        folder: the model folder.
+        device: name of the device.
+        last_change: latest time, in ns, at which a file of the model changed. After a change the argument differs, so
+            the files are read again.
+    """
     _log.debug("loading %s on %s", folder, device)
     return Pipeline(load_model(folder, device), torch.device(device))

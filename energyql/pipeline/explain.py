@@ -1,4 +1,7 @@
-"""A query in words and as a circuit, and what its samples will cost. Torch is imported for numbers alone."""
+"""Explanation of a query: canonical text, compiled circuit, and the cost of samples.
+
+Torch is imported only where energies or predictions are computed.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,6 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from energyql.errors import ArgumentError
 from energyql.language import Expr, as_query, bind
 from energyql.logic.circuit import compile_query
 from energyql.logic.diagram import relations_for
@@ -18,6 +20,7 @@ from energyql.render.markup import Markup, element
 from energyql.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
+    from energyql.energy.rule import EnergyRule
     from energyql.logic.circuit import Circuit
     from energyql.pipeline.model import Model
     from energyql.pipeline.pilot import Pilot
@@ -25,16 +28,18 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Explanation:
-    """The explanation of a query for a model; `str` of it is the output of `energyql explain`.
+    """The explanation of a query for a model; `str(explanation)` is the output of `energyql explain`.
 
     Attributes:
-        query: its canonical text.
-        semantics: name of the semantics under which it was compiled.
-        relations: relations of the model that concern the query, as text; under "exact" only.
+        query: canonical text of the query.
+        semantics: name of the semantics under which the query was compiled.
+        relations: the queries that the model declares to hold for every picture, such as "sunglasses IMPLIES glasses",
+            as far as they concern this query. Empty unless the semantics is "exact".
         circuit: the compiled query as indented text.
-        best: highest probability that the heads can give to the query, if it has intervals that are narrow relative to
-            their errors; `None` if they can be certain, under other semantics, and for attributes read off pictures.
-        pilot: estimated prevalence and cost; `None` without a pilot.
+        best: highest probability of the query that any predictions of the heads give, if it is below 0.9. It is low if
+            an interval of the query, such as `30 < age < 31`, is narrow relative to the errors of the heads. `None` if
+            0.9 can be reached, the semantics is not "exact", or attributes are read off pictures.
+        pilot: estimates, by a short run, of how common the query is and what a sample costs; `None` if not asked for.
         drawing: the circuit as SVG, for notebooks; `None` without a circuit.
     """
 
@@ -49,22 +54,19 @@ class Explanation:
     def __repr__(self) -> str:
         lines = [f"query  {self.query}", *(f"always {relation}" for relation in self.relations), self.circuit]
         if self.best is not None:
-            sure = f"at best P = {self.best:.2g} with these heads"
-            lines.append(f"{sure}, whose errors are not small beside the intervals")
+            lines += [f"at best P = {self.best:.2g} with these heads, whose errors are not small beside the intervals"]
         return "\n".join(lines if self.pilot is None else [*lines, str(self.pilot)])
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON values, without the drawing."""
-        values = asdict(replace(self, drawing=None))
-        del values["drawing"]
-        return values
+        """Return the fields, except the drawing, by name as values that JSON can hold."""
+        return {name: value for name, value in asdict(replace(self, drawing=None)).items() if name != "drawing"}
 
     def _repr_html_(self) -> Markup:
         return element("div", element("pre", repr(self)), self.drawing)
 
 
 def list_attributes(model: str | Path | Model = DEFAULT_MODEL) -> Vocabulary:
-    """Return the attributes that queries can name: their kinds, values and ranges, by name. No weights are read.
+    """Return the attributes that queries can name, with the kind, values and range of each. No weights are read.
 
     Args:
         model: name of a packaged model, a model folder, or a `Model` in memory.
@@ -72,7 +74,7 @@ def list_attributes(model: str | Path | Model = DEFAULT_MODEL) -> Vocabulary:
     Raises:
         ModelError: there is no such model.
     """
-    return read_vocabulary(model) if isinstance(model, str | Path) else _in_memory(model).vocabulary
+    return read_vocabulary(model) if isinstance(model, str | Path) else model.vocabulary
 
 
 def explain(
@@ -83,15 +85,15 @@ def explain(
     pilot: bool = False,
     device: str = "auto",
 ) -> Explanation:
-    """Explain a query: canonical text, relations of the model that concern it, compiled circuit.
+    """Explain a query: canonical text, relations of the model that concern the query, compiled circuit.
 
     Args:
-        query: as for `generate`.
-        model: as for `generate`.
-        semantics: as for `generate`.
-        pilot: whether to estimate, in some seconds, how many pictures of the model satisfy the query, and the cost of a
-            sample.
-        device: device of the pilot, as for `generate`.
+        query: text or expression, such as `"smile AND NOT hat"`.
+        model: name of a packaged model, a model folder, or a `Model` in memory.
+        semantics: how the query becomes an energy: "exact", "product", "lace" or "jem".
+        pilot: whether to estimate, in some seconds, which share of the model's pictures satisfies the query, and what a
+            sample costs.
+        device: device of the pilot: "auto" (a GPU if there is one), "cpu", "cuda" and so on.
 
     Raises:
         EnergyQLError: the query or a name is wrong, or nothing satisfies the query; the message says why.
@@ -99,26 +101,35 @@ def explain(
     vocabulary = list_attributes(model)
     expr, text = as_query(query)
     bound = bind(expr, vocabulary, query=text)
-    parts: dict[str, Any] = {"relations": (), "best": None}
+    compiled: Circuit | EnergyRule
+    relations, best, estimates = [], None, None
     if semantics == EXACT:
-        circuit = compile_query(bound, vocabulary, query=text)
-        parts |= {"relations": tuple(str(each) for group in relations_for(bound, vocabulary) for each in group)}
-        parts |= {"circuit": circuit.explain(), "best": _best(circuit, model), "drawing": circuit.draw()}
+        compiled = compile_query(bound, vocabulary, query=text)
+        relations = [str(each) for group in relations_for(bound, vocabulary) for each in group]
+        best = _best(compiled, model)
     else:
         from energyql.energy.rule import compile_energy_rule
 
-        rule = compile_energy_rule(bound, vocabulary, semantics, query=text)
-        parts |= {"circuit": rule.explain(), "drawing": rule.draw()}
+        compiled = compile_energy_rule(bound, vocabulary, semantics, query=text)
     if pilot:
         from energyql.pipeline.pilot import run_pilot
 
         with noting_tautologies():  # the warnings were given above
-            parts["pilot"] = run_pilot(query, model, semantics, device)
-    return Explanation(str(expr), semantics, **parts)
+            estimates = run_pilot(query, model, semantics, device)
+    drawing = compiled.draw()
+    return Explanation(str(expr), semantics, tuple(relations), compiled.explain(), best, estimates, drawing)
 
 
 def _best(circuit: Circuit, model: str | Path | Model) -> float | None:
-    """Return the highest probability that the heads can give to a query, or `None` if they can be certain."""
+    """Return the highest probability of a query that any predictions of the heads give; `None` if it is 0.9 or more.
+
+    The probability is low if an interval of the query, such as `30 < age < 31`, is narrow relative to the errors of the
+    heads. `None` is also returned without an interval, and for attributes that are read off pictures.
+
+    Args:
+        circuit: the compiled query.
+        model: name of a packaged model, a model folder, or a `Model` in memory.
+    """
     if not circuit.has_intervals:
         return None
     from energyql.attributes.pictures import load_heads
@@ -130,10 +141,3 @@ def _best(circuit: Circuit, model: str | Path | Model) -> float | None:
         return None
     best = math.exp(-least_energy(CircuitRule(circuit), heads.std))
     return best if best < SURE else None
-
-
-def _in_memory(model: Any) -> Model:
-    if not isinstance(getattr(model, "vocabulary", None), Vocabulary):
-        raise ArgumentError(f"a model is a name, the path of a folder or a Model, not {type(model).__name__}")
-    checked: Model = model
-    return checked

@@ -1,20 +1,25 @@
-"""Models: generator, attribute heads and judge, in folders that are read without running code from them."""
+"""Models: a generator with attribute heads and a judge, and the folders in which models are stored.
+
+No code from a model folder is run, unless the user allows it.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import inspect
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy.typing as npt
 import torch
-from PIL import Image
 from torch import Tensor
 
 from energyql.attributes.bank import Bank
@@ -23,10 +28,9 @@ from energyql.attributes.judge import JointJudge, Judge, stored_judge, who_judge
 from energyql.attributes.labels import ImageLabeller, import_labeller, labeller_name, read_images
 from energyql.attributes.pictures import load_bank
 from energyql.attributes.quality import READER, REPORT, HeadReport, judge_name, judge_names, read_given
-from energyql.errors import ArgumentError, ModelError
+from energyql.errors import ArgumentError, ModelError, misfit
 from energyql.files import (
     as_path,
-    check_file,
     fingerprint,
     read_bytes,
     read_json,
@@ -36,19 +40,28 @@ from energyql.files import (
     write_json,
     write_text,
 )
-from energyql.generators.base import Generator, Label, check_label, device_of
+from energyql.generators.base import (
+    Generator,
+    Label,
+    check_fitted_label,
+    check_generator,
+    check_label,
+    device_of,
+    latent_size,
+)
 from energyql.generators.checkpoints.reading import reading
 from energyql.generators.families import (
+    CARD,
     CONFIG,
+    FORMAT,
     NAMED,
+    UNKNOWN,
     WEIGHTS,
-    default_truncation,
     family_of,
     module_fingerprint,
     open_generator,
-    write_generator,
+    save_model,
 )
-from energyql.generators.load import UNKNOWN, checkpoint_card, read_licence
 from energyql.kinds import KINDS
 from energyql.language import E, ModelNamespace
 from energyql.models import model_folder
@@ -68,20 +81,18 @@ from energyql.models.hub import (
 )
 from energyql.models.unfinished import check_finished
 from energyql.numerics import LARGEST
-from energyql.pipeline.checks import check_fitted_to, check_parts
 from energyql.plugins import check_allowed
-from energyql.version import __version__
 from energyql.vocabulary import ByAttribute, Vocabulary
 
-FORMAT = 1
-CARD = "card.md"
 _MOST_PICTURE = 1 << 24
-"""Largest picture of a card, in bytes."""
+"""Largest picture of a model card (README.md) that is copied, in bytes."""
 BANK_FILES = ("attributes.safetensors", "vocabulary.json", REPORT, f"{READER}.safetensors", f"{READER}.json")
+PIPELINE_TAG = "unconditional-image-generation"
+"""The kind of model, as hubs call it."""
 NO_JUDGE = "none"
-"""The name, in place of that of a judge, for no judge."""
+"""Text that a user gives as the name of the judge, for a model without a judge."""
 Values = dict[str, npt.NDArray[Any]]
-"""Attribute -> decided values, (n,): bool, names of classes, or numbers."""
+"""Attribute -> values of n pictures, (n,): bool, names of classes, or numbers."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -89,24 +100,30 @@ class Model:
     """A generator with attribute heads and, if there is one, a judge.
 
     Attributes:
-        name: name for messages and provenance.
+        name: name for messages and for the records of results.
         generator: the generator of the pictures.
-        bank: heads that guide the sampler, or a `PictureBank`, whose reader does; its vocabulary is the model's.
-        judge: reader of pictures, independent of generator and bank: a `Judge`, or a function or torch module as for
-            `train_attributes`; `None` for none. Queries about attributes that it does not read get no verdict.
-        truncation: psi used unless a call says otherwise.
-        fingerprints: SHA-256 of the weights of "generator", "attributes", "second", "reader", "judge", "judge-2", ...
-        second: heads of the same attributes that were fitted to other labels, to detect latents where the first heads
-            are unreliable; an attribute may have none.
-        judge_report: quality of the judge by attribute, on labelled pictures outside its training set; attributes that
-            were not measured have none.
-        folder: folder that it was loaded from; `None` for a model made in memory.
-        discriminator: function for `realism`, from pictures in [-1, 1] to log(D / (1 - D)), (batch,) or (batch, 1), as
-            the discriminator of a StyleGAN returns it; a torch module, or a function that autograd can differentiate.
+        bank: the heads, which predict attributes from latents and guide the sampler. A `PictureBank` has no heads but
+            a network that predicts attributes from pictures, and the network guides the sampler.
+        judge: function or torch module that checks results; `None` for none. Its argument is pictures in [-1, 1],
+            (batch, channels, height, width). Its result is a dict from attribute to values, one for each picture. The
+            judge is independent of generator and bank. Whether a picture satisfies a query is unknown (`None`) if the
+            judge does not read an attribute of the query.
+        truncation: psi that is used unless a call says otherwise.
+        fingerprints: part of the model -> SHA-256 of its weights. The parts are "generator", "attributes", "second",
+            "reader", "judge", "judge-2" and so on, as far as the model has them.
+        second: attribute -> a second head, fitted to other labels. Where an attribute's two heads disagree, its head in
+            `bank` is unreliable. Attributes without a second head are missing.
+        judge_report: attribute -> quality of the judge on labelled pictures outside its training set. Attributes that
+            were not measured are missing.
+        folder: folder from which the model was loaded; `None` for a model made in memory.
+        discriminator: function for the setting `realism`, from pictures in [-1, 1] to log(D / (1 - D)), (batch,) or
+            (batch, 1), as the discriminator of a StyleGAN returns it. It is a torch module, or a function that autograd
+            can differentiate.
 
     Raises:
-        ModelError: the judge is the reader that guides the sampler.
-        ArgumentError: a part has the wrong type.
+        ModelError: the judge is the same network as the one that guides the sampler.
+        ArgumentError: the generator lacks a method or attribute that a `Generator` needs, or the judge cannot be called
+            with pictures.
     """
 
     name: str
@@ -121,7 +138,15 @@ class Model:
     discriminator: Callable[[Tensor], Tensor] | None = None
 
     def __post_init__(self) -> None:
-        check_parts(self.name, self.generator, self.bank, self.judge)
+        check_generator(self.generator, f"the generator of model {self.name!r}")
+        judge: Any = self.judge
+        fits = judge is None or isinstance(judge, torch.nn.Module) or (callable(judge) and not inspect.isclass(judge))
+        if not fits or misfit(judge, None):
+            raise ArgumentError(f"the judge of model {self.name!r} cannot be called with pictures: {judge!r}")
+        if judge is not None and is_same(self.bank.reader, judge):
+            hint = "give it another network as judge=, trained with another seed (energyql train-judge), or None"
+            what = "is the reader that guides the sampler, so it could never object"
+            raise ModelError(f"the judge of model {self.name!r} {what}", hint=hint)
 
     def __repr__(self) -> str:
         return f"<Model {self.name!r}: {type(self.generator).__name__}, attributes {', '.join(self.vocabulary)}>"
@@ -137,19 +162,26 @@ class Model:
         judge: ImageLabeller | str | None = None,
         reader: ImageLabeller | str | None = None,
     ) -> Model:
-        """Load a model folder, a packaged model, or a model of a hub, which is downloaded.
+        """Load a model folder, a packaged model, or a model of a hub such as huggingface.co, which is downloaded.
+
+        Code that the model itself names is never run. Code that the arguments name is run.
 
         Args:
-            model: as for `load_model`; or `owner/name` of a hub, see `energyql.models.hub.download`.
-            revision: branch, tag or commit of a model of a hub.
-            device: as for `load_model`.
-            generator: as for `load_model`.
-            judge: as for `load_model`. Names of code that a downloaded model holds are never followed.
-            reader: as for `load_model`.
+            model: name of a packaged model, the path of a folder, or `owner/name` of a model on the hub.
+            revision: branch, tag or commit of a model on the hub; by default its main branch.
+            device: device for all computations.
+            generator: the generator of a model folder that has no generator's weights, or the name of code that makes
+                it, such as "my_gan:make".
+            judge: judge to use instead of the model's judge, or the name of its code, such as "my_labels:look"; "none"
+                for no judge.
+            reader: network or function to use instead of the model's network that reads attributes off pictures, or the
+                name of its code; only for a model with such a network.
 
         Raises:
-            ModelError: it cannot be downloaded, or holds other files than data; or as for `load_model`.
-            ArgumentError: a `revision` is set for a model that is on no hub, or huggingface_hub is not installed.
+            ModelError: the model is missing, damaged, or cannot be downloaded; or its repository has files that are not
+                data.
+            ArgumentError: a `revision` is set for a model that is on no hub, huggingface_hub is not installed, or there
+                is no generator, judge or reader of that name.
         """
         if is_hub_id(model):
             model = download(str(model), revision)
@@ -159,38 +191,50 @@ class Model:
 
     @property
     def judged_names(self) -> tuple[str, ...]:
-        """Names of the attributes that the judge reads: those of its `vocabulary`, or all; () without a judge."""
+        """Names of the model's attributes that the judge reads; () without a judge.
+
+        A judge that is code may have no attribute `vocabulary`; it is then assumed to read all attributes of the model.
+        """
         names = getattr(self.judge, "vocabulary", self.vocabulary if self.judge is not None else ())
         return tuple(name for name in self.vocabulary if name in names)
 
     @property
     def vocabulary(self) -> Vocabulary:
-        """The attributes that queries may name."""
+        """The attributes that queries may name, with kinds, values and ranges."""
         return self.bank.vocabulary
 
     @property
     def report(self) -> Mapping[str, HeadReport]:
-        """Quality of the heads on held-out latents, by attribute; heads that were not measured have none."""
+        """Attribute -> quality of its head on latents that it was not fitted to. Heads not measured are missing."""
         return ByAttribute(self.bank.reports)
 
     @property
     def E(self) -> ModelNamespace:
         """The attributes by name, for queries in Python: `model.E.smile & ~model.E.hat`.
 
-        As `energyql.E`, with completion of the model's names, and an error at once where there is no such attribute.
+        Unlike `energyql.E`, this object raises an error at once for a name that the model lacks. An editor or notebook
+        can complete the names.
         """
         return ModelNamespace(self.vocabulary)
 
     @property
     def device(self) -> torch.device:
-        """The device of the generator's tensors; that of the heads if it has none."""
+        """The device of the generator's tensors; the device of the heads if the generator has no tensors."""
         return device_of(self.generator) or self.bank.device
 
     def check_label(self, label: int | Sequence[float] | None) -> Label | None:
-        """Return a label, as provenance records it, under which the heads are valid; by default that of their training.
+        """Check that the generator has a label and that the heads are valid under it, and return the label.
+
+        Args:
+            label: a class, or a sequence with a number for each class of the generator; `None` for the label under
+                which the heads were fitted.
+
+        Returns:
+            The class, or the numbers as a tuple of floats; `None` for a generator without classes.
 
         Raises:
-            ArgumentError: the generator has no such label, or needs one, or the heads were fitted under another.
+            ArgumentError: the generator has no such label, or needs a label; or the heads were fitted under another
+                label.
         """
         fitted = self.bank.fitted
         checked = check_label(fitted.default_label if label is None else label, self.generator)
@@ -198,17 +242,21 @@ class Model:
         return checked
 
     def check_truncation(self, truncation: float | None) -> float:
-        """Return the truncation psi, by default the model's own, if the heads are valid at it.
+        """Check that the heads are valid at a truncation psi, and return psi; for `None`, the truncation of the model.
 
         Raises:
-            ArgumentError: the heads were fitted at others.
+            ArgumentError: the heads were fitted at other values of psi.
         """
         psi = self.truncation if truncation is None else truncation
         self.bank.fitted.check_truncation(psi, self.name)
         return psi
 
     def judge_images(self, images: Tensor) -> Values:
-        """Return the judge's values for images (n, channels, height, width), by attribute; {} without a judge."""
+        """Return a dict from attribute to the values that the judge reads off n pictures, (n,).
+
+        The dict is empty if there is no judge, or the judge reads no attribute of the model. `images` are the pictures,
+        (n, channels, height, width), in [-1, 1].
+        """
         names = self.judged_names
         if self.judge is None or not names:
             return {}
@@ -216,7 +264,7 @@ class Model:
             return read_images(self.judge, images, Vocabulary(self.vocabulary[name] for name in names))
 
     def to(self, device: torch.device | str) -> Model:
-        """Return the model on a device, in evaluation mode. Torch modules are moved in place, as in torch."""
+        """Return the model on a device, in evaluation mode. Its torch modules are moved, so `self` changes too."""
         device = choose_device(device)
         for part in (self.generator, self.judge, self.discriminator):
             if isinstance(part, torch.nn.Module):
@@ -224,22 +272,24 @@ class Model:
         return replace(self, bank=self.bank.to(device))
 
     def save_pretrained(self, folder: str | Path, *, license: str | None = None) -> Path:
-        """Write the model as a folder of safetensors, JSON and a card, which `load_model` and hubs read.
+        """Write the model as a folder of safetensors, JSON and a card, which `load_model` and hubs can read.
 
-        Weights are written in half precision if that is exact, else in full. A card, its pictures (PNG), the licence
-        and the origin of a converted generator come along from the folder that the model was loaded from, if it is
-        still there and holds the same weights of the generator. Links out of that folder are not followed.
+        The generator's weights are written in half precision if no weight changes, else in full precision. If the model
+        was loaded from a folder, and the folder still has the same generator, these are copied from it: the card, the
+        PNG pictures in the card, the licence, and the origin of a converted generator. Links out of the folder are not
+        followed.
 
         Args:
             folder: folder to write, made if it is missing; files of an earlier model in it are removed, others stay.
-            license: licence of the weights, as hubs abbreviate it: "apache-2.0", "cc-by-nc-4.0", "other". By default
-                that of the loaded model, else "unknown".
+            license: licence of the weights, abbreviated as on hubs, such as "apache-2.0", "cc-by-nc-4.0" or "other". By
+                default the licence in the card of the loaded model; "unknown" without such a card.
 
         Returns:
             The folder.
 
         Raises:
-            ModelError: the generator, the judge or a discriminator is code, or a reader is code without a name.
+            ModelError: a part of the model is code, which no file can hold: the generator, the judge, a discriminator,
+                or a reader without a name.
             ArgumentError: the folder cannot be written, or holds a README.md, a config.json or other files of a model
                 that this library did not write.
         """
@@ -255,15 +305,17 @@ class Model:
         """Upload the model to a hub, in one commit, and return the address of the commit.
 
         Args:
-            name: `owner/name`; the repository is made if it is not there. See `energyql.models.hub.upload`.
-            license: as for `save_pretrained`.
-            private: whether a new repository is private; one that is there must be.
-            message: message of the commit.
+            name: `owner/name` of the repository, which is made if it does not exist. Files of an earlier model in it
+                are replaced.
+            license: licence of the weights, abbreviated as on hubs, such as "apache-2.0". By default the licence in the
+                card of the loaded model; "unknown" without such a card.
+            private: whether a new repository is private. If true, a repository that exists must be private too.
+            message: message of the commit; by default it names the model.
 
         Raises:
-            ModelError: as for `save_pretrained`; or the hub refuses, or cannot be reached.
-            ArgumentError: the name is wrong, huggingface_hub is not installed, or the repository is public or holds
-                something else.
+            ModelError: a part of the model is code, which cannot be saved; or the hub refuses, or cannot be reached.
+            ArgumentError: the name is wrong, or huggingface_hub is not installed; or the repository is public although
+                `private` is true, or it holds a model or README.md that this library did not write.
         """
         open_hub(name)  # before the work of writing
         with TemporaryDirectory() as folder:
@@ -283,20 +335,23 @@ def load_model(
     """Load a packaged model by name, or a model folder. Only code that the arguments name or allow is run.
 
     Args:
-        model: a packaged model's name, such as "avatars", or a folder.
+        model: a packaged model's name, such as "avatars", or the path of a folder.
         device: device for all computations.
-        generator: for a folder that does not hold it, the generator, or the name of its code: `module:factory`, where
-            the factory is a class or a function without arguments, or the name of an installed plugin.
-        judge: takes the place of the folder's judge: a judge or function as for `Model`, or its name; "none" for none.
-        reader: for attributes that are read off pictures, takes the place of the reader that the folder holds or names:
-            a reader as for `PictureBank`, or its name.
-        allow_plugins: whether to import the generator, the judge and the reader that the folder names.
+        generator: the generator of a folder that has no generator's weights, or the name of code that makes it. The
+            name is that of an installed plugin, or `module:factory`. A factory is a class or function that is called
+            without arguments and returns the generator.
+        judge: judge to use instead of the folder's judge: a function or torch module from pictures to attributes, or
+            the name of its code, such as "my_labels:look". "none" is for no judge.
+        reader: network or function to use instead of the folder's network that reads attributes off pictures, or the
+            name of its code; only for a folder whose attributes are read off pictures.
+        allow_plugins: whether code may be imported that the folder names as its generator, judge or reader.
 
     Returns:
-        The model in evaluation mode, for arguments such as `generate(..., model=model)`.
+        The model in evaluation mode. Other functions take it as an argument, as in `generate(..., model=model)`.
 
     Raises:
-        ModelError: it is missing or damaged, its parts do not fit together, or it names code that is not allowed.
+        ModelError: the model is missing or damaged, its parts do not fit together, or it names code and `allow_plugins`
+            is false.
         ArgumentError: there is no generator, judge or reader of that name.
     """
     folder = Path(model) if generator is not None and os.path.isdir(model) else model_folder(model)
@@ -307,10 +362,9 @@ def load_model(
     if not any((folder / file).is_file() for file in BANK_FILES[:2]):
         check_finished(folder)
         if truncation is not None:
-            hint = "use energyql train"
-            raise ModelError(f"model {name!r} has no attributes yet, so it cannot be queried", hint=hint)
+            raise ModelError(f"model {name!r} has no attributes yet", hint="use energyql train")
     bank = load_bank(folder, reader, allow_plugins=allow_plugins)
-    check_fitted_to(folder, bank, opened, mark)
+    _check_fitted_to(folder, bank, opened, mark)
     parts = [folder / f"{part}.safetensors" for part in (bank.part, *judge_names(folder), Path(SECOND).stem)]
     marks = {path.stem: fingerprint(path) for path in parts if path.is_file()} | {"generator": mark}
     if reader is not None or bank.name is not None:  # not the one of the folder
@@ -325,19 +379,87 @@ def load_model(
             judge = None if judge == NO_JUDGE else import_labeller(judge)
     psi = bank.truncation[1] if truncation is None else truncation
     quality = {} if judge is None else _judge_report(folder, judge)
-    return Model(name, opened, bank, judge, psi, marks, load_second(folder, bank), quality, real_path(folder)).to(
-        device
-    )
+    second, place = load_second(folder, bank), real_path(folder)
+    return Model(name, opened, bank, judge, psi, marks, second, quality, place).to(device)
+
+
+def _check_fitted_to(folder: Path, bank: Bank, generator: Generator, mark: str) -> None:
+    """Check that the heads of a model folder were fitted to its generator, and that their input and label fit it.
+
+    Args:
+        folder: the folder, for messages.
+        bank: the heads, or the network that reads attributes off pictures.
+        generator: the generator.
+        mark: SHA-256 of the generator's weights; "" for a generator without weights.
+
+    Raises:
+        ModelError: the heads were fitted to another generator, their input has another size than its latents, or it has
+            no such label.
+    """
+    fault = None if bank.fitted.is_of(mark) else "the attributes were fitted to another generator"
+    try:
+        if bank.label is not None:
+            check_fitted_label(bank.label, generator)
+        size = None if bank.latent_dim is None else latent_size(generator, bank.space)
+        if size not in (None, bank.latent_dim):
+            fault = fault or f"heads read {bank.latent_dim} numbers but {bank.space} has {size}"
+    except ArgumentError as error:
+        fault = fault or error.message
+    if fault:
+        hint = "train the attributes again, or use the generator that they were fitted to"
+        raise ModelError(f"{folder}: {fault}", hint=hint)
+
+
+def is_same(one: object, other: object) -> bool:
+    """Return whether two objects that read attributes off pictures are the same, or networks with equal weights.
+
+    It is used to refuse a judge that is also the network that guides the sampler. Such a judge would repeat the errors
+    of the network. Objects inside `one` and `other`, such as the function of a partial function, are compared too.
+    """
+    return any(a is b or _have_same_weights(a, b) for a, b in product(_parts(one), _parts(other)))
+
+
+def _parts(reader: Any) -> Iterator[Any]:
+    """Yield an object that reads attributes off pictures, and then the objects inside it that may do the reading.
+
+    Objects inside are the judges of a `JointJudge`, the object of a bound method, and the function of a partial
+    function.
+    """
+    yield reader
+    if isinstance(reader, JointJudge):
+        yield from reader.judges
+    inner = reader.func if isinstance(reader, partial) else getattr(reader, "__self__", None)
+    if inner is not None:
+        yield from _parts(inner)
+
+
+def _have_same_weights(one: object, other: object) -> bool:
+    if not isinstance(one, torch.nn.Module) or not isinstance(other, torch.nn.Module):
+        return False
+    if isinstance(one, Judge) and isinstance(other, Judge):  # their last layers may be of other attributes
+        one, other = one.levels, other.levels
+    if not set(one.parameters()).isdisjoint(other.parameters()):
+        return True
+    mine, theirs = one.state_dict(), other.state_dict()
+    same = bool(mine) and mine.keys() == theirs.keys()
+    return same and all(torch.equal(tensor.cpu(), theirs[name].cpu()) for name, tensor in mine.items())
 
 
 def _read_config(folder: Path) -> tuple[str, float, object]:
-    """Return name and truncation of a model, and its entry "judge", the name of a judge that is code, or `None`."""
+    """Read `config.json` of a model folder.
+
+    Returns:
+        The name of the model, its truncation psi, and the entry "judge", the name of a judge that is code. Without this
+        entry the last value is `None`.
+
+    Raises:
+        ModelError: the file is missing or damaged, or of an unknown format.
+    """
     path = folder / CONFIG
     config = read_json(path)
     with reading(path):
         if config["format"] != FORMAT:
-            found = f"model format {config['format']!r}"
-            raise ModelError(f"{found} is unknown; this energyql reads {FORMAT}", hint="install a newer energyql")
+            raise ModelError(f"model format {config['format']!r} is unknown", hint="install a newer energyql")
         name, truncation = str(config["name"]), float(config["truncation"])
         if not abs(truncation) <= LARGEST:
             raise ValueError(f"truncation is {truncation}")
@@ -345,7 +467,15 @@ def _read_config(folder: Path) -> tuple[str, float, object]:
 
 
 def _judge_report(folder: Path, judge: ImageLabeller) -> Mapping[str, HeadReport]:
-    """Return the quality of a judge: its own report, or that in the folder if it is about this code; else {}."""
+    """Return the quality of a judge by attribute; {} if it was not measured.
+
+    The report of a judge that is a network is part of the network's files. The report of a judge that is code is in the
+    model folder; it is used only if it was measured with the same code.
+
+    Args:
+        folder: the model folder.
+        judge: the judge of the model.
+    """
     if isinstance(judge, Judge | JointJudge):
         return judge.report
     report = read_given(folder)
@@ -353,113 +483,75 @@ def _judge_report(folder: Path, judge: ImageLabeller) -> Mapping[str, HeadReport
 
 
 def judge_mark(judge: Any) -> str:
-    """Return a digest of name, source and weights of a judge, a reader or a discriminator that is code."""
+    """Return the SHA-256 (hexadecimal) of name, source code and weights of a judge, reader or discriminator together.
+
+    It shows whether the object is still the same in a later run.
+    """
     return hashlib.sha256(f"{labeller_name(judge)}\n{module_fingerprint(judge)}".encode()).hexdigest()
 
 
 def choose_device(name: str | torch.device) -> torch.device:
-    """Return the device called `name`; "auto" is a GPU if there is one.
+    """Return the device of the name `name`, such as "cuda:1". "auto" is a GPU if there is one, otherwise the CPU.
 
     Raises:
-        ArgumentError: there is no such device here.
+        ArgumentError: this machine has no such device.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
     try:
         device = torch.device(name)
-        if device.type != "meta":  # which holds no numbers
-            torch.ones(1, device=device).item()
+        torch.ones(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
         raise ArgumentError(f"device {name!r} is not available here", hint="use auto, cpu, cuda or mps") from error
     return device
 
 
-def save_model(
-    folder: Path,
-    name: str,
-    generator: Generator,
-    *,
-    truncation: float = 1.0,
-    dtype: torch.dtype = torch.float16,
-    source: Mapping[str, str] | None = None,
-) -> str:
-    """Write `generator.safetensors`, by default in half precision, and `config.json`.
-
-    `source` says where the generator is from; see `save_converted`.
-
-    Returns:
-        The fingerprint to give to the attribute bank.
-    """
-    described = write_generator(folder, generator, dtype=dtype)
-    config = {"format": FORMAT, "name": name, "truncation": truncation, **described}
-    write_json(folder / CONFIG, config if source is None else config | {"source": dict(source)})
-    return fingerprint(folder / WEIGHTS)
-
-
 def save_named_model(folder: Path, name: str, generator: str, *, truncation: float = 1.0) -> None:
-    """Write the name of the generator's code into `config.json`; other entries of an existing file stay."""
+    """Write `config.json` for a model whose generator is code.
+
+    If the file exists, only its entry "generator" is replaced.
+
+    Args:
+        folder: the model folder.
+        name: name of the model; used only for a new file.
+        generator: name of the generator's code: `module:factory`, or the name of an installed plugin.
+        truncation: psi; used only for a new file.
+    """
     old = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else {}
     new = {"generator": {"kind": NAMED, "name": generator}}
     write_json(folder / CONFIG, {"format": FORMAT, "name": name, "truncation": truncation} | old | new)
 
 
 def record_judge(folder: Path, name: str) -> None:
-    """Write the name of a judge, an argument of `import_labeller`, into `config.json` of a model folder."""
+    """Write the name of a judge that is code into the entry "judge" of `config.json` in a model folder.
+
+    Args:
+        folder: the model folder, which has a `config.json`.
+        name: `module:function`, or the name of an installed plugin.
+    """
     write_json(folder / CONFIG, read_json(folder / CONFIG) | {"judge": name})
 
 
-def save_converted(
-    folder: Path, name: str, generator: Generator, checkpoint: Path, *, truncation: float | None = None
-) -> str:
-    """Write a model folder in full precision, so that its pictures are those of the checkpoint.
-
-    `config.json` gets an entry `source`: name and SHA-256 of the file, its licence, and the version of this library.
-    `card.md` says the same to people.
+def _write_pretrained(folder: Path, model: Model, *, license: str | None, hub_name: str = "owner/name") -> None:
+    """Write all parts of a model and its card, `README.md`, into an empty folder.
 
     Args:
-        folder: folder to write.
-        name: name of the model.
-        generator: generator of a known family, read from `checkpoint`.
-        checkpoint: the checkpoint file.
-        truncation: psi used unless a call says otherwise; by default that of the family.
-
-    Returns:
-        The fingerprint to give to the attribute bank.
+        folder: the empty folder.
+        model: the model.
+        license: licence of the weights; `None` for the licence in the card of the loaded model.
+        hub_name: `owner/name` on the hub, for the example of Python code in the card.
 
     Raises:
-        ModelError: a file is damaged.
-    """
-    truncation = default_truncation(generator) if truncation is None else truncation
-    source = {
-        "file": checkpoint.name,
-        "sha256": fingerprint(checkpoint),
-        "licence": read_licence(checkpoint) or UNKNOWN,
-        "energyql": __version__,
-    }
-    write_text(folder / CARD, checkpoint_card(name, generator, source, truncation))
-    return save_model(folder, name, generator, truncation=truncation, dtype=torch.float32, source=source)
-
-
-def _write_pretrained(folder: Path, model: Model, *, license: str | None, hub_name: str = "owner/name") -> None:
-    """Write all parts of a model with a card, `README.md`, as `Model.save_pretrained` describes.
-
-    Raises:
-        ModelError: the generator, the judge or the discriminator is code, which no file holds.
+        ModelError: the generator, the judge or the discriminator is code, which cannot be written to a file.
     """
     judges = model.judge.judges if isinstance(model.judge, JointJudge) else [model.judge]
-    if code := [judge for judge in judges if judge is not None and not isinstance(judge, Judge)]:
-        raise ModelError(
-            f"the {who_judges(code[0])} is code, and only networks are saved",
-            hint="leave it out: dataclasses.replace(model, judge=None); who loads the model gives it by judge=",
-        )
-    if model.discriminator is not None:
-        raise ModelError(
-            "the discriminator is code, which no folder holds",
-            hint="leave it out: dataclasses.replace(model, discriminator=None)",
-        )
-    mark = save_model(
-        folder, model.name, model.generator, truncation=model.truncation, dtype=_smallest(model.generator)
-    )
+    code = [judge for judge in judges if judge is not None and not isinstance(judge, Judge)]
+    if code or model.discriminator is not None:
+        part, title = ("judge", who_judges(code[0])) if code else ("discriminator", "discriminator")
+        hint = f"leave it out: dataclasses.replace(model, {part}=None)"
+        raise ModelError(f"the {title} is code, and only networks are saved", hint=hint)
+    dtype = _smallest(model.generator)
+    mark = save_model(folder, model.name, model.generator, truncation=model.truncation, dtype=dtype)
     model.bank.of_generator(mark).save(folder)
     save_second(folder, model.second)
     for number, judge in enumerate(judges, 1):
@@ -478,19 +570,19 @@ def _write_pretrained(folder: Path, model: Model, *, license: str | None, hub_na
                 if (picture := own_file(model.folder, name)) and _is_png(picture):
                     shutil.copyfile(picture, folder / name)
     family = family_of(model.generator)
-    facts = {
-        "library_name": LIBRARY,
-        "license": license or UNKNOWN,
-        "pipeline_tag": "unconditional-image-generation",
-        "tags": ["energyql", family.name if family else "", "controllable-generation", "energy-based-model"],
-    }
+    tags = ["energyql", family.name if family else "", "controllable-generation", "energy-based-model"]
+    facts = {"library_name": LIBRARY, "license": license or UNKNOWN, "pipeline_tag": PIPELINE_TAG, "tags": tags}
     write_text(folder / README, model_card(facts, f"{body.rstrip()}\n\n{_use(model, hub_name, mark)}"))
 
 
 def _described(folder: Path, weights: Path) -> dict[str, Any] | None:
-    """Return the configuration of a model folder, or `None` unless it holds the weights of the file `weights`.
+    """Return the content of `config.json` of a model folder if its generator has the given weights, else `None`.
 
-    The weights may be in another precision.
+    Equal numbers in another precision count as the same weights.
+
+    Args:
+        folder: the model folder.
+        weights: file of weights with which those in the folder are compared.
     """
     try:
         described, old, new = read_json(folder / CONFIG), read_tensors(folder / WEIGHTS), read_tensors(weights)
@@ -501,25 +593,26 @@ def _described(folder: Path, weights: Path) -> dict[str, Any] | None:
 
 
 def _is_png(path: Path) -> bool:
-    try:
-        check_file(path, _MOST_PICTURE)
-        with Image.open(path, formats=("PNG",)) as picture:
-            picture.verify()
-    except (ModelError, OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        return False
-    return True
+    """Return whether a file begins like a PNG file, and has at most 16 MiB."""
+    return path.stat().st_size <= _MOST_PICTURE and path.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
 
 
 def _smallest(generator: Any) -> torch.dtype:
-    """Return half precision if all weights are exact in it, else full precision."""
-    state = generator.state_dict() if isinstance(generator, torch.nn.Module) else {}
+    """Return `torch.float16` if rounding to it changes no weight of the generator, else `torch.float32`."""
+    state: Mapping[str, Tensor] = getattr(generator, "state_dict", dict)()
     weights = [tensor for tensor in state.values() if tensor.is_floating_point()]
     exact = all(torch.equal(weight.half().to(weight.dtype), weight) for weight in weights)
     return torch.float16 if exact else torch.float32
 
 
 def _use(model: Model, hub_name: str, mark: str) -> str:
-    """Return the section of a card on the use of a model and on its attributes, as Markdown."""
+    """Return Markdown for a model card: an example in Python, and a table of the model's attributes.
+
+    Args:
+        model: the model.
+        hub_name: `owner/name` for the example.
+        mark: SHA-256 of the generator's weights.
+    """
     vocabulary, rows = model.bank.vocabulary, []
     for name, spec in vocabulary.items():
         values = KINDS[spec.kind].listed(spec)

@@ -1,4 +1,4 @@
-"""A pilot run: estimates of how common a query is under the prior, and of the cost of its samples."""
+"""A pilot run: estimates of the share of all pictures that satisfy a query, and of the cost of a sample."""
 
 from __future__ import annotations
 
@@ -21,30 +21,34 @@ from energyql.sampling import SampleResult
 from energyql.sampling.base import effective_samples
 
 PRIOR = 4096
-"""Number of draws from the prior."""
+"""Number of draws from the prior, that is of latents without regard to the query."""
 SAMPLES = 64
 """Number of samples that are drawn to estimate their cost."""
 PICTURES, PICTURE_SAMPLES = 128, 8
-"""`PRIOR` and `SAMPLES` if each draw is a picture: the error is a sixth for a common query, more for a rare one."""
+"""`PRIOR` and `SAMPLES` for attributes that are read off pictures. The numbers are smaller, because each draw is a
+picture. The prevalence has a relative standard error of about a sixth for a common query, more for a rare query."""
 ENOUGH = 100
-"""Effective draws from the prior for a relative error of a tenth; with fewer, the sampler's proposals are used."""
+"""Effective number of draws from the prior that gives a relative error of a tenth. If the number is smaller, the
+prevalence is estimated from the proposals of the sampler."""
 
 
 @dataclass(frozen=True)
 class Pilot:
-    """Estimates for a query, by the attribute heads. They are the same in every run.
+    """Estimates of how common a query is and what a sample costs, by the predictions of the attribute heads.
+
+    All runs use the same random numbers, so the estimates are the same in every run.
 
     Attributes:
         prevalence: share of the model's pictures that satisfy the query, in [0, 1]: the mean of P(query) under the
             prior. Weights in the query do not count.
-        prevalence_error: its standard error.
-        satisfied: mean of P(query) over samples of the default sampler: the share of them that satisfies the query, as
-            far as the heads are calibrated there.
-        evaluations: mean number of evaluations of the energy for one sample of the default sampler.
-        evaluations_error: its standard error.
-        finished: share of these samples that the sampler could finish.
+        prevalence_error: standard error of `prevalence`.
+        satisfied: mean of P(query) over the samples of the pilot, in [0, 1]: about the share of samples that satisfy
+            the query, if the probabilities of the heads are right.
+        evaluations: mean number of evaluations of the energy for one sample.
+        evaluations_error: standard error of `evaluations`.
+        finished: share of the samples that the sampler could finish, in [0, 1].
         generator_calls: mean number of calls of the generator for one sample, if attributes are read off pictures; an
-            evaluation with gradient counts as two. `None` for heads.
+            evaluation with gradient counts as two. `None` for attributes of heads on latents.
     """
 
     prevalence: float
@@ -77,18 +81,23 @@ def run_pilot(
     semantics: Semantics = DEFAULT_SEMANTICS,
     device: str = "auto",
 ) -> Pilot:
-    """Return the estimates for a query on a model under its own truncation and label.
+    """Draw a few samples for a query, and estimate how common the query is and what a sample costs.
 
-    They are about the default sampler, or about "slice" where attributes are read off pictures without a gradient.
+    The samples are drawn by the default sampler, or by "slice" if attributes are read off pictures without a gradient.
+    Truncation and label are those of the model.
+
+    Args:
+        query: text or expression, such as `"smile AND NOT hat"`.
+        model: name of a packaged model, a model folder, or a `Model` in memory.
+        semantics: how the query becomes an energy: "exact", "product" or "lace".
+        device: "auto" (a GPU if there is one), "cpu", "cuda" and so on.
 
     Raises:
-        ArgumentError: the semantics is one that the default sampler refuses.
-        EnergyQLError: as for `energyql.generate`.
+        ArgumentError: the energies of the semantics have no lower bound ("jem"), or there is no such semantics.
+        EnergyQLError: the query, a name or the device is wrong, or the query needs a weak head.
     """
     if not SEMANTICS[check_semantics(semantics)].has_floor:
-        raise ArgumentError(
-            f"a pilot cannot be made under {semantics}, whose energies are no probabilities", hint="leave out the pilot"
-        )
+        raise ArgumentError(f"a pilot cannot be made under {semantics}, whose energies are no probabilities")
     pipeline = pipeline_for(model, device)
     bank = pipeline.model.bank
     sampler: SamplerName = DEFAULT_SAMPLER if bank.gradient else "slice"
@@ -98,9 +107,8 @@ def run_pilot(
     unweighted = prepared.expr.map(lambda node: node.operand if isinstance(node, Weight) else node)
     as_sampled = semantics == EXACT and unweighted == prepared.expr
     exact = prepared if as_sampled else pipeline.prepare(unweighted, sampler=sampler)
-    z = normals(
-        0, 0, PICTURES if bank.reads_pictures else PRIOR, pipeline.model.generator.z_dim, stream="prevalence"
-    ).to(pipeline.device)
+    count = PICTURES if bank.reads_pictures else PRIOR
+    z = normals(0, 0, count, pipeline.model.generator.z_dim, stream="prevalence").to(pipeline.device)
     share, error = prevalence(exact.energy_in_float32(z).double().cpu(), sampled if as_sampled else None)
     satisfied = exact.energy_in_float32(sampled.z).double().neg().exp().mean().item()
     finished = sampled.ok.double().mean().item()
@@ -109,21 +117,22 @@ def run_pilot(
 
 
 def prevalence(energies: Tensor, sampled: SampleResult | None = None) -> tuple[float, float]:
-    """Estimate P(query) under the prior.
+    """Estimate P(query) under the prior: the share of all pictures of the model that satisfy the query.
 
     Args:
-        energies: energies of draws from the prior, in nats, (n,).
-        sampled: samples of the posterior at strength 1; their proposals are used if the draws are too few.
+        energies: energies of latents that were drawn from the prior, in nats, (n,).
+        sampled: samples for the query at strength 1. If fewer than about 100 of the draws from the prior satisfy the
+            query, the estimate is made from the proposals that the sampler tried for these samples. With `None` the
+            estimate is always made from the draws.
 
     Returns:
-        The estimate and its standard error.
+        The estimate, in [0, 1], and its standard error.
     """
     weights = torch.exp(-energies)
     if sampled is None or "mass" not in sampled.diagnostics or effective_samples(-energies) >= ENOUGH:
         return weights.mean().item(), _error(weights)
-    exact, tried, mass, log_weight = (
-        sampled.diagnostics[name].double() for name in ("exact", "proposals", "mass", "log_weight")
-    )
+    names = ("exact", "proposals", "mass", "log_weight")
+    exact, tried, mass, log_weight = (sampled.diagnostics[name].double() for name in names)
     annealed = log_weight[exact == 0]
     if "stages" in sampled.diagnostics and len(annealed) > 1 and mass.sum() < effective_samples(annealed):
         return annealed.exp().mean().item(), _error(annealed.exp())

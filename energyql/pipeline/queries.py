@@ -1,8 +1,9 @@
-"""Lists of queries, all checked before any of them is sampled, so that one error shows every mistake."""
+"""Lists of queries. All queries are checked before the first is sampled, so that one error shows all mistakes."""
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +14,16 @@ from energyql.files import read_bytes
 from energyql.language import Expr, as_query, bind
 from energyql.language.lexical import shorten
 from energyql.logic.satisfiability import noting_tautologies
-from energyql.pipeline.settings import EXACT
+from energyql.pipeline.settings import EXACT, several
 from energyql.vocabulary import Vocabulary
 
 MOST_BYTES = 1 << 20
 """Largest size of a file of queries, in bytes."""
 SUFFIXES = (".txt", ".queries")
-"""Suffixes of files of queries. A text that ends in one is a path, even if no such file exists."""
+"""Suffixes of files of queries. A text that ends in one of them is the name of a file, even if there is no such file.
+"""
+_MARK = re.compile(r'"(?:\\.|[^"\\])*"?|[#:]', re.DOTALL)
+"""A text in double quotes, where a backslash escapes the next character; or "#", the start of a comment; or a colon."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,9 +31,9 @@ class ListedQuery:
     """An entry of a list of queries, before any check.
 
     Args:
-        query: text or tree.
-        title: a name for people; may be empty.
-        place: position in the list, for messages: "line 3", "query 3".
+        query: text or expression.
+        title: a name for people, such as "Elder"; may be empty.
+        place: position in the list, for messages: "line 3" in a file, else "query 3"; "" if unknown.
     """
 
     query: str | Expr
@@ -39,16 +43,17 @@ class ListedQuery:
 
 @dataclass(frozen=True, slots=True)
 class CheckedQuery:
-    """A query that fits the model's vocabulary.
+    """A query of a list that fits the model's vocabulary, compiled.
 
     Args:
-        title: a name for people; may be empty.
-        place: position in its list, for messages.
-        text: the query as written.
-        expr: its tree as written; `str(expr)` is its canonical text.
-        bound: the tree that `bind` returned.
-        rule: its compiled energy.
-        warnings: a `TautologyWarning` where the query is always true; one `ConstantPartWarning` for each part that is
+        title: a name for people, such as "Elder"; may be empty.
+        place: position in the list, for messages: "line 3" in a file, else "query 3"; "" if unknown.
+        text: the query as the user wrote it.
+        expr: the parsed text; `str(expr)` is the canonical text.
+        bound: `expr` after `bind` has checked its attributes. Each `age = 30` without a tolerance has the tolerance of
+            the attribute.
+        rule: the energy of the query as a function of predictions.
+        warnings: a `TautologyWarning` if the query is always true; one `ConstantPartWarning` for each part that is
             never or always true.
     """
 
@@ -62,19 +67,19 @@ class CheckedQuery:
 
     @property
     def name(self) -> str:
-        """Place and title for a message, such as "line 3 (Elder)"."""
+        """Place and title for a message, such as "line 3 (Elder)"; the text of the query replaces a missing title."""
         return f"{self.place or 'a query'} ({self.title or shorten(str(self.expr), 60)})"
 
     def means_the_same(self, other: CheckedQuery) -> bool:
-        """Return whether both have equal trees or equal compiled rules."""
+        """Return whether this query and `other` have equal expressions, or compiled energies that are equal."""
         return self.expr == other.expr or self.rule == other.rule
 
 
 def read_queries(path: Path) -> list[ListedQuery]:
-    """Read a file with one query a line, or `title: query`. Empty lines and comments (`# ...`) are left out.
+    """Read a file whose lines are `query` or `title: query`. Empty lines and comments (`# ...`) are left out.
 
-    A title ends at the first colon outside double quotes, which may enclose it: `"12:30": smile`. A query has no such
-    colon, so the two cannot be confused. An empty title (`: smile`) is none.
+    A title ends at the first colon outside double quotes. A title that contains a colon is written in quotes, as in
+    `"12:30": smile`. A query contains no colon outside quotes. An empty title (`: smile`) is the same as no title.
 
     Raises:
         DataError: the file cannot be read, is too large, or holds no query.
@@ -83,31 +88,25 @@ def read_queries(path: Path) -> list[ListedQuery]:
         text = read_bytes(path, MOST_BYTES, DataError).decode("utf-8-sig")
     except UnicodeDecodeError:
         raise DataError(f"{path} is not text in UTF-8", hint="save it as text in UTF-8") from None
-    entries = []
-    for number, line in enumerate(text.splitlines(), start=1):
-        title, query = split_line(line)
-        if query or title:
-            entries.append(ListedQuery(query, title, f"line {number}"))
+    pairs = enumerate(map(split_line, text.splitlines()), start=1)
+    entries = [ListedQuery(query, title, f"line {number}") for number, (title, query) in pairs if query or title]
     if not entries:
         raise DataError(f"{path} holds no query", hint="write one a line, such as: smile AND NOT hat")
     return entries
 
 
 def split_line(line: str) -> tuple[str, str]:
-    """Return the title and the query of a line, without its comment; either may be empty."""
-    colon, end, quoted, position = -1, len(line), False, 0
-    while position < len(line):
-        character = line[position]
-        if quoted and character == "\\":
-            position += 1  # an escaped character does not end the quotation
-        elif character == '"':
-            quoted = not quoted
-        elif not quoted and character == "#":
-            end = position
+    """Return the title and the query of a line such as `Elder: age > 60  # comment`.
+
+    The title is "" if the line has none. An empty line, or a line with only a comment, gives two empty texts.
+    """
+    colon, end = -1, len(line)
+    for mark in _MARK.finditer(line):
+        if mark[0] == "#":
+            end = mark.start()
             break
-        elif not quoted and character == ":" and colon < 0:
-            colon = position
-        position += 1
+        if mark[0] == ":" and colon < 0:
+            colon = mark.start()
     title = line[: max(colon, 0)].strip()
     if len(title) > 1 and title[0] == title[-1] == '"' and '"' not in title[1:-1]:  # they held a colon, or #
         title = title[1:-1]
@@ -115,25 +114,33 @@ def split_line(line: str) -> tuple[str, str]:
 
 
 def list_queries(queries: str | Expr | Iterable[object] | Mapping[str, object]) -> list[ListedQuery]:
-    """Return the entries of a query, of a list of queries or of pairs (title, query), or of a dict by title."""
-    if isinstance(queries, (str, Expr)):
-        queries = [queries]
-    items: Iterable[object] = queries.items() if isinstance(queries, Mapping) else queries
+    """Return a list with one `ListedQuery` for each query. The queries are not checked yet.
+
+    Args:
+        queries: one query; or a dict from title to query; or an iterable. The items of an iterable are queries, pairs
+            (title, query) or `ListedQuery` objects.
+    """
+    items = queries.items() if isinstance(queries, Mapping) else several(queries, (str, Expr))
     entries = []
     for number, item in enumerate(items, start=1):
         if isinstance(item, ListedQuery):
             entries.append(item)
             continue
         title, query = item if isinstance(item, tuple) and len(item) == 2 else ("", item)
-        entries.append(ListedQuery(query, str(title), f"query {number}"))  # type: ignore[arg-type]  # checked below
+        entries.append(ListedQuery(query, str(title), f"query {number}"))  # checked by `check`
     return entries
 
 
 def check(entry: ListedQuery, vocabulary: Vocabulary, semantics: str) -> CheckedQuery:
-    """Parse, bind and compile one query.
+    """Parse one query, check its attributes, and compile it.
+
+    Args:
+        entry: the query.
+        vocabulary: the attributes of the model.
+        semantics: name of the semantics, such as "exact", under which the query is compiled.
 
     Raises:
-        EnergyQLError: it is wrong, contradictory or too large.
+        EnergyQLError: the query is wrong, contradictory or too large.
     """
     expr, text = as_query(entry.query)
     bound = bind(expr, vocabulary, query=text)
@@ -145,11 +152,18 @@ def check(entry: ListedQuery, vocabulary: Vocabulary, semantics: str) -> Checked
 def check_all(
     entries: Iterable[ListedQuery], vocabulary: Vocabulary, semantics: str, *, source: str = ""
 ) -> list[CheckedQuery]:
-    """Check every query before any is sampled; `source` is the file they come from, for the message.
+    """Parse, check and compile every query, so that one error shows the mistakes of all queries.
+
+    Args:
+        entries: the queries.
+        vocabulary: the attributes of the model.
+        semantics: name of the semantics under which the queries are compiled.
+        source: the file of the queries, for messages; "" without a file.
 
     Raises:
-        DataError: some are wrong; the message shows them, as many as there is room for.
-        EnergyQLError: the only query of no file is wrong.
+        DataError: some queries are wrong; the message shows the error of each query, as far as there is room.
+        EnergyQLError: there is only one query, `source` is empty, and the query is wrong. The error is then raised
+            unchanged, for example an `UnknownAttribute`.
     """
     checked: list[CheckedQuery] = []
     wrong: list[str] = []
@@ -171,12 +185,18 @@ def check_all(
 def check_arguments(
     arguments: Sequence[str | Expr], vocabulary: Vocabulary, semantics: Iterable[str]
 ) -> list[CheckedQuery]:
-    """Check queries and files of queries: each argument is a query, or a path that ends in a suffix or that exists.
+    """Check the queries on a command line, which may be in files, and return them compiled under "exact".
 
-    Every query must compile under each of the `semantics`; those that are returned are compiled under `exact`.
+    Args:
+        arguments: queries, and names of files of queries. A text is the name of a file if it ends in ".txt" or
+            ".queries", or if there is a file of that name.
+        vocabulary: the attributes of the model.
+        semantics: names of semantics; every query must compile under each of them, and under "exact".
 
     Raises:
-        DataError: a file cannot be read, some queries are wrong, or one comes twice; the message shows all of them.
+        DataError: a file cannot be read, some queries are wrong, or a query comes twice.
+        EnergyQLError: there is only one query, and it is wrong. The error says what is wrong, for example an
+            `UnknownAttribute`.
     """
     entries: list[ListedQuery] = []
     for number, argument in enumerate(arguments, start=1):
@@ -184,9 +204,7 @@ def check_arguments(
             entries += read_queries(Path(argument))
         else:
             entries.append(ListedQuery(argument, place=f"query {number}"))
-    checked = check_all(entries, vocabulary, EXACT)
-    for name in set(semantics) - {EXACT}:
-        check_all(entries, vocabulary, name)
+    checked, *_ = [check_all(entries, vocabulary, name) for name in (EXACT, *{*semantics} - {EXACT})]
     texts: dict[str, CheckedQuery] = {}
     for one in checked:
         if (first := texts.setdefault(str(one.expr), one)) is not one:

@@ -1,16 +1,16 @@
-"""The result of a run: pictures, latents, energies, verdicts and provenance, by columns and in words."""
+"""The result of a run: pictures with latents, energies, verdicts of the judge, and the record of the run."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from PIL import Image
 from torch import Tensor
 
@@ -22,10 +22,12 @@ from energyql.language.lexical import shorten
 from energyql.pipeline.result_folder import (
     GRID,
     check_free,
+    concatenate,
     describe,
     held_samples,
     read_folder,
     result_files,
+    take_rows,
     write_measurements,
     write_picture,
     write_pictures,
@@ -36,23 +38,29 @@ from energyql.render.markup import Markup, element
 from energyql.render.pictures import DOUBTFUL, NO, YES, label_grid, picture_uri, png_bytes
 from energyql.sampling import Status
 from energyql.sampling.registry import strengths
-from energyql.vocabulary import ByAttribute
+from energyql.vocabulary import ByAttribute, repeated
 
 if TYPE_CHECKING:
     from pandas import DataFrame
     from xarray import DataTree
 
 MOST_QUERY = 300
-"""Most characters of a query in a picture's alternative text."""
+"""Most characters of a query in the alternative text of a picture (a text for readers who cannot see the picture)."""
 HOLDS = {True: "holds", False: "does not hold", None: "is not judged"}
-"""Verdicts on a query, in words."""
+"""Verdicts on a query as words: "The query smile holds"."""
 MARK = "doubtful"
-"""Mark of a doubtful sample; see `Result`."""
+"""Text at a picture whose attribute heads may be wrong; see `Result.doubtful`."""
 _SIDE = 128
 
 
 def reading(judged: Mapping[str, npt.NDArray[Any]], index: int, only: Iterable[str] | None = None) -> str:
-    """Return the judged values of a picture in words, of all or `only` some attributes: smile, hair = red; no hat."""
+    """Return the values that the judge read off a picture as a text, such as "smile, hair = red; no hat".
+
+    Args:
+        judged: attribute -> the judge's value for each of n pictures, (n,).
+        index: position of the picture, 0 to n - 1.
+        only: names of the attributes to include; names that are not in `judged` are ignored. By default all attributes.
+    """
     present: list[str] = []
     absent: list[str] = []
     for name in judged if only is None else [name for name in only if name in judged]:
@@ -64,151 +72,74 @@ def reading(judged: Mapping[str, npt.NDArray[Any]], index: int, only: Iterable[s
     return "; ".join(", ".join(part) for part in (present, absent) if part)
 
 
-def alternative_text(
-    judged: Mapping[str, npt.NDArray[Any]],
-    index: int,
-    count: int,
-    judge: str | None,
-    verdicts: Sequence[tuple[str, bool | None]],
-    doubtful: bool = False,
-) -> str:
-    """Describe a picture in words.
-
-    Args:
-        judged: values of all pictures by the judge.
-        index: the picture, counted from 0.
-        count: number of all pictures.
-        judge: name of the judge.
-        verdicts: pairs of a query, and whether it holds.
-        doubtful: whether the sample is doubtful, see `Result`.
-    """
-    read = f"{judge[:1].upper()}{judge[1:]}: {reading(judged, index)}. " if judge and judged else ""
-    answers = " ".join(
-        f"The query {query if len(query) <= MOST_QUERY else query[:MOST_QUERY] + '…'} {HOLDS[holds]}."
-        for query, holds in verdicts
-    )
-    doubt = f" It is doubtful: {DOUBT}." if doubtful else ""
-    return f"Picture {index + 1} of {count}. {read}{answers}{doubt}"
-
-
-def tile(picture: Image.Image, caption: str, holds: bool | None, text: str, doubtful: bool = False) -> Markup:
-    """Return a picture as HTML, above its verdict (a tick or a cross), its caption, and the mark of a doubtful sample.
-
-    The caption has the colours of the notebook.
-    """
-    source, style = picture_uri(picture, 2 * _SIDE), "display:block;max-width:none;border-radius:8px"
-    image = element("img", src=source, alt=text, title=text, width=_SIDE, style=style)
-    mark: Markup | str = ""
-    if holds is not None:
-        path = "M2 6l3 4 7-9" if holds else "M2 1l9 9m0-9l-9 9"
-        stroke = element("path", d=path, fill="none", stroke=YES if holds else NO, stroke_width=3)
-        mark = element("svg", stroke, width=14, height=12, viewBox="0 0 14 12", aria_hidden="true")
-    warning = element("strong", MARK, title=DOUBT, style=f"color:{DOUBTFUL};font-weight:600") if doubtful else ""
-    below = element("span", mark, " ", caption, " " if doubtful else "", warning, style="font-size:12px;opacity:.85")
-    return element("figure", image, below, style=f"margin:0;width:{_SIDE}px")
-
-
 Key = int | slice | Sequence[int] | Sequence[bool] | npt.NDArray[Any] | Tensor
-"""A selection of samples of a result; see `Result.__getitem__`."""
+"""A selection of samples of a result: a position, a slice, a mask with true for each selected sample, or positions."""
 COMMON = ("canonical", "model", "fingerprints", "semantics", "truncation", "label", "judge")
-"""Facts of the provenance that must be equal in results to be joined, because measurements depend on them."""
+"""Entries of the provenance that must be equal in results that are joined, because energies and verdicts depend on
+them."""
 COUNTED = ("wanted", "budget")
-"""Facts of the provenance that are summed when results are joined."""
+"""Entries of the provenance that are summed when results are joined."""
 _MEANS = ("evaluations_mean", "gradients_mean", "generator_calls_mean", "exact")
 _SUMS = ("seconds_sampling", "seconds_drawing", "steps_rejected", "drawn")
 _MAXIMA = ("evaluations_max",)
 
 
 def positions(key: Key, count: int) -> npt.NDArray[np.int64]:
-    """Return the positions of the samples that a key selects among `count`; see `Result.__getitem__`.
+    """Return the positions, 0 to `count - 1`, of the samples that a key selects.
+
+    Args:
+        key: a position, a slice, a mask (count,) of bool, or positions. Negative positions count from the end.
+        count: number of samples from which the key selects.
 
     Raises:
-        ArgumentError: as for `Result.__getitem__`.
+        ArgumentError: there is no such sample, a mask has another length, or the key is something else.
     """
-    if isinstance(key, slice):
-        try:
-            return np.arange(count)[key].copy()  # torch takes no negative strides
-        except (TypeError, ValueError, IndexError) as error:
-            raise ArgumentError(f"a result cannot be sliced in this way: {error}") from None
     try:
-        rows = np.asarray(key.cpu() if isinstance(key, Tensor) else key)
-    except ValueError:  # lists of several lengths
-        rows = np.asarray(None)
-    if rows.dtype == bool:
-        if rows.shape != (count,):
-            raise ArgumentError(f"a mask for this result has the shape ({count},), not {rows.shape}")
-        return rows.nonzero()[0]
-    if rows.ndim > 1 or (rows.dtype.kind not in "iu" and rows.shape != (0,)):
-        kinds = "a whole number, a slice, a mask or a list of whole numbers"
-        raise ArgumentError(f"a result is indexed by {kinds}, not by {shorten(repr(key))}")
-    numbers = rows.reshape(-1).astype(np.int64)
-    outside = numbers[(numbers < -count) | (numbers >= count)]
-    if len(outside):
-        held = f"it has {count:,}, numbered from 0" if count else "it is empty"
-        raise ArgumentError(f"the result has no sample {outside[0]}: {held}")
-    return np.where(numbers < 0, numbers + count, numbers)
-
-
-def take_rows(column: Any, rows: npt.NDArray[np.int64]) -> Any:
-    """Return some rows of a list, array or tensor, or of each one in a dict or tuple of them; None stays None."""
-    if column is None:
-        return None
-    if isinstance(column, dict):
-        return type(column)((name, take_rows(part, rows)) for name, part in column.items())
-    if isinstance(column, tuple):
-        return tuple(take_rows(part, rows) for part in column)
-    return [column[i] for i in rows] if isinstance(column, list) else column[rows]
-
-
-def concatenate(columns: Sequence[Any]) -> Any:
-    """Concatenate lists, arrays or tensors, or those of equal dicts or tuples of them; None if one is None."""
-    first = columns[0]
-    if any(column is None for column in columns):
-        return None
-    if isinstance(first, dict):
-        return type(first)((name, concatenate([column[name] for column in columns])) for name in first)
-    if isinstance(first, tuple):
-        return tuple(concatenate(parts) for parts in zip(*columns, strict=True))
-    if isinstance(first, list):
-        return [entry for column in columns for entry in column]
-    return torch.cat(list(columns)) if isinstance(first, Tensor) else np.concatenate(columns)
+        place = key if isinstance(key, slice) else np.asarray(key.cpu() if isinstance(key, Tensor) else key)
+        empty = isinstance(place, np.ndarray) and not place.size
+        rows = np.atleast_1d(np.arange(count)[[] if empty else place])
+        if rows.ndim > 1:
+            raise IndexError("it is no slice, whole number, mask or list of whole numbers")
+    except (TypeError, ValueError, IndexError) as error:
+        raise ArgumentError(f"{shorten(repr(key))} is no index of a result of {count:,} samples: {error}") from None
+    return rows.copy()  # torch takes no negative strides
 
 
 def join_provenance(parts: Sequence[Mapping[str, Any]], count: int) -> dict[str, Any]:
-    """Return the provenance of joined results: what the parts share, and lists of what differs.
+    """Return the provenance of joined results. Provenance is the record of query, model and settings of a result.
+
+    Only entries that the provenance of every result has are kept. Where the values differ, such as the seeds, the entry
+    becomes a list of the different values. The entries "wanted" and "budget" are summed.
 
     Args:
         parts: provenance of each result, at least one.
-        count: number of samples of all parts together.
+        count: number of samples of all results together.
 
     Raises:
-        ArgumentError: there are none, or they differ in one of the `COMMON` facts.
+        ArgumentError: the results differ in query, model, semantics, truncation, label or judge.
     """
-    if not parts:
-        raise ArgumentError("Result.join needs at least one result; got an empty sequence")
     first = parts[0]
-    for part in parts[1:]:
-        for name in COMMON:
-            if (mine := first.get(name)) != (theirs := part.get(name)):
-                difference = "" if name == "fingerprints" else f": {shorten(str(mine))} and {shorten(str(theirs))}"
-                raise ArgumentError(
-                    f"these results differ in their {'query' if name == 'canonical' else name}{difference}",
-                    hint="join results of one query, model and judge, and keep others in a list",
-                )
+    for part, name in product(parts[1:], COMMON):
+        if (mine := first.get(name)) != (theirs := part.get(name)):
+            difference = "" if name == "fingerprints" else f": {shorten(str(mine))} and {shorten(str(theirs))}"
+            raise ArgumentError(f"these results differ in their {'query' if name == 'canonical' else name}{difference}")
     joined = {name: value for name, value in first.items() if all(name in part for part in parts)}
     for name in joined.keys() - {"n", "query", *COMMON, *COUNTED}:
-        different: list[Any] = []
-        for part in parts:
-            values = part[name] if isinstance(part[name], list) else [part[name]]
-            different += [value for value in values if value not in different]
-        if len(different) > 1:
-            joined[name] = different
-    joined |= {name: sum(part[name] for part in parts) for name in COUNTED if name in joined}
-    return joined | {"n": count}
+        values = [value for part in parts for value in several(part[name], (str, Mapping))]
+        different = [value for i, value in enumerate(values) if value not in values[:i]]
+        joined[name] = different if len(different) > 1 else joined[name]
+    return joined | {name: sum(part[name] for part in parts) for name in COUNTED if name in joined} | {"n": count}
 
 
 def join_statistics(parts: Sequence[Mapping[str, float]], counts: Sequence[int]) -> dict[str, float]:
-    """Return those statistics of joined results that follow from the statistics and sample counts of the parts."""
+    """Return the statistics of joined results: sums, maxima, and means weighted by the numbers of samples.
+
+    Statistics that cannot be computed from those of the single results are left out.
+
+    Args:
+        parts: statistics of each result.
+        counts: number of samples of each result; results without samples are ignored.
+    """
     parts = [part for part, count in zip(parts, counts, strict=True) if count]
     counts = [count for count in counts if count]
     shared = [name for name in parts[0] if all(name in part for part in parts)] if parts else []
@@ -219,108 +150,35 @@ def join_statistics(parts: Sequence[Mapping[str, float]], counts: Sequence[int])
     return joined
 
 
-def as_frame(measurements: Mapping[str, Any], probability: npt.NDArray[np.float64] | None) -> DataFrame:
-    """Return the measurements of a result as a table of pandas; see `Result.to_pandas`.
-
-    Raises:
-        ArgumentError: pandas is not installed.
-    """
-    pandas = import_optional("pandas", "a table needs pandas", "pip install pandas")
-    table: dict[str, Any] = {"index": measurements["index"], "energy": measurements["energy"]}
-    if probability is not None:
-        table["probability"] = probability
-    table |= {"satisfied": measurements["satisfied"], "status": [status.name for status in measurements["status"]]}
-    for name, prediction in measurements["probabilities"].items():
-        if isinstance(prediction, dict):
-            table |= {f"{name}={value}": column for value, column in prediction.items()}
-        elif isinstance(prediction, tuple):
-            table |= {f"{name}.mean": prediction[0], f"{name}.std": prediction[1]}
-        else:
-            table[name] = prediction
-    table |= {f"judged.{name}": values for name, values in measurements["judged"].items()}
-    frame: DataFrame = pandas.DataFrame(table)
-    return frame
-
-
-def as_inference(
-    measurements: Mapping[str, Any], statistics: Mapping[str, float], provenance: Mapping[str, Any], chains: int
-) -> DataTree:
-    """Return the measurements of a result as data of ArviZ; see `Result.to_arviz`.
-
-    Raises:
-        ArgumentError: as for `Result.to_arviz`.
-    """
-    arviz = import_optional(
-        "arviz_base", "data of ArviZ need arviz-base", 'pip install "arviz-base>=0.6", with Python 3.11 or later'
-    )
-    count = len(measurements["index"])
-    if type(chains) is not int or not 1 <= chains <= count or count % chains:
-        raise ArgumentError(f"{count} samples do not make {chains} chains of one length", hint="take another number")
-
-    def by_chain(column: Any) -> npt.NDArray[Any]:
-        array = np.asarray(column)
-        return array.reshape(chains, count // chains, *array.shape[1:])
-
-    reserved = {"chain", "draw", "z", "z_dim"}
-    for name, prediction in measurements["probabilities"].items():
-        names = {name, f"{name}_value"} if isinstance(prediction, dict) else {name}
-        if clash := names & reserved:
-            raise ArgumentError(
-                f"ArviZ needs the name {min(clash)!r} once, and the attribute {name!r} takes it again",
-                hint="use to_pandas, or give the attribute another name where it is trained",
-            )
-        reserved |= names
-    posterior: dict[str, npt.NDArray[Any]] = {}
-    dims, coords = {"z": ["z_dim"]}, {}
-    for name, prediction in measurements["probabilities"].items():
-        if isinstance(prediction, dict):
-            dims[name], coords[f"{name}_value"] = [f"{name}_value"], list(prediction)
-            posterior[name] = by_chain(np.stack(list(prediction.values()), 1))
-        else:
-            posterior[name] = by_chain(prediction[0] if isinstance(prediction, tuple) else prediction)
-    z, energy = measurements["z"].numpy(), measurements["energy"]
-    stats = {
-        "query_energy": by_chain(energy),
-        "status": by_chain([status.name for status in measurements["status"]]),
-        **{name: by_chain(measurements[name]) for name in ("index", "doubtful")},
-    }
-    strength_values = strengths(provenance.get("sampler")) or {1.0}
-    if len(strength_values) == 1:  # joined results of several strengths have no common density
-        stats["lp"] = by_chain(-strength_values.pop() * energy - 0.5 * np.square(z, dtype=float).sum(1))
-    if measurements["satisfied"] is not None:
-        stats["satisfied"] = by_chain(measurements["satisfied"])
-    facts = {name: json.dumps(value) for name, value in (("provenance", provenance), ("statistics", statistics))}
-    tree: DataTree = arviz.from_dict(
-        {"posterior": posterior, "unconstrained_posterior": {"z": by_chain(z)}, "sample_stats": stats},
-        dims=dims, coords=coords, attrs={"/": {"inference_library": "energyql", **facts}},
-    )  # fmt: skip
-    return tree
-
-
 MOST_PICTURES = 64
-"""Most pictures that a notebook or the grid in a folder shows; a grid of its own or a gallery shows all."""
+"""Most pictures that a notebook or `grid.png` in a folder shows; `Result.grid` and a gallery show all."""
 PER_SAMPLE = ("images", "z", "w", "index", "energy", "probabilities", "judged", "satisfied", "doubtful", "status")
 """The fields of a `Result` that hold an entry for each sample."""
 
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """Samples of a query with their pictures, and the measurements of each.
+    """Samples of a query: pictures, latents, and measurements of each sample.
 
     Attributes:
         images: n pictures (PIL, RGB).
         z, w: latents, (n, z_dim) and (n, w_dim), or (n, num_ws, w_dim) in W+; float32 on the CPU.
-        index: number of each sample in its run, which with the seed gives the sample again, (n,) int64.
+        index: number of each sample in its run, (n,) int64. The same seed and number give the same sample again.
         energy: energy of the query at z, in nats, lower is better, (n,) float64.
-        probabilities: predictions of the attribute heads, by attribute, in the form that `energyql.score` takes.
-        judged: the judge's value of each attribute that it reads, (n,) bool, class names or numbers.
-        satisfied: whether the judged values satisfy the query, (n,) bool; `None` if the model has no judge or its judge
-            does not read an attribute of the query. Heads never judge themselves.
-        doubtful: whether two sets of heads disagree about the query at a sample, or its z has a larger norm than prior
-            samples, (n,) bool. There the heads may be certain and wrong.
-        status: how the sampler ended, one a sample.
-        statistics: evaluations, seconds and diagnostics of the sampler; see `energyql.sampling.summarize`.
-        provenance: the facts that replay this result: query, seed, model and its fingerprints, settings, versions.
+        probabilities: attribute -> predictions of its head. Yes/no: the probability of yes, (n,). Categorical: a dict
+            from each class to its probability, (n,). Continuous: a tuple of means and standard deviations, each (n,).
+        judged: attribute -> the values that the judge reads off the pictures, (n,) bool, class names or numbers.
+        satisfied: whether the values in `judged` satisfy the query, (n,) bool; `None` if the model has no judge, or its
+            judge does not read an attribute of the query. Predictions of the heads, which guide the sampler, do not
+            count.
+        doubtful: whether the predictions of the heads may be wrong at a sample although they are certain, (n,) bool.
+            This is so where two sets of heads disagree about the query, or where z has a larger norm than nearly all
+            draws from the prior.
+        status: for each sample, how the sampler ended, such as `Status.OK`.
+        statistics: numbers about the whole run by name, such as the mean number of energy evaluations for a sample, and
+            the seconds for sampling and drawing.
+        provenance: the facts that are needed to repeat the run: query, seed, model and its fingerprints, settings,
+            versions.
     """
 
     images: list[Image.Image]
@@ -340,21 +198,27 @@ class Result:
         return len(self.index)
 
     def summary(self) -> str:
-        """Return one line: how many samples satisfy the query, by which judge, and the cost."""
+        """Return one line for people, such as "14 of 16 satisfy the query, says the image judge".
+
+        The line also says how many samples are doubtful (the heads may be wrong), and how many the sampler could not
+        finish. For a run with a budget, it says how many samples were drawn.
+        """
         failed = sum(status != Status.OK for status in self.status)
         line = self.verdict()
         if "budget" in self.provenance:
             line += f", out of {self.statistics['drawn']:.0f} drawn"
-            if len(self) < self.provenance["wanted"]:
-                line += (
-                    f"; {self.provenance['wanted']} were wanted, but the budget of {self.provenance['budget']} ended"
-                )
+            if len(self) < (wanted := self.provenance["wanted"]):
+                line += f"; {wanted} were wanted, but the budget of {self.provenance['budget']} ended"
         if marked := int(self.doubtful.sum()):
             line += f"; {marked} {'is' if marked == 1 else 'are'} doubtful: {DOUBT}"
         return line if not failed else f"{line}; the solver could not finish {failed}"
 
     def verdict(self) -> str:
-        """Return how many samples satisfy the query, and by which judge; or why they were not judged."""
+        """Return a text that says how many samples satisfy the query by the judge, and names the judge.
+
+        An example is "9 of 16 satisfy the query, says the image judge". If the judge cannot decide, the text says why,
+        with the mean P(query) or energy by the heads, and the quality of the heads.
+        """
         if self.satisfied is not None:
             return f"{self.satisfied.sum()} of {len(self)} satisfy the query, says the {self.provenance['judge']}"
         line, heads = f"not judged: {self.provenance['unjudged']}", self.provenance.get("heads")
@@ -366,7 +230,10 @@ class Result:
 
     @property
     def values(self) -> dict[str, npt.NDArray[Any]]:
-        """The value of each attribute, (n,): the judge's where it reads one, else the likeliest by the heads."""
+        """Attribute -> its value for each sample, (n,).
+
+        The judge's values are used if the judge reads the attribute; otherwise the likeliest values by the heads.
+        """
         likely = {name: likeliest(table) for name, table in self.probabilities.items()}
         return ByAttribute({name: self.judged.get(name, value) for name, value in likely.items()})
 
@@ -377,41 +244,43 @@ class Result:
         """Return the result of some samples: `result[3]`, `result[:8]`, `result[result.satisfied]`, `result[[4, 2]]`.
 
         Args:
-            key: the number of a sample, a slice, a mask (n,) of bool, or numbers (k,) in any order, also several times.
-                Negative numbers count from the end.
+            key: the position of a sample, a slice, a mask (n,) of bool, or positions (k,) in any order. A position may
+                occur several times; negative positions count from the end.
 
         Raises:
             ArgumentError: there is no such sample, a mask has another length, or the key is something else.
         """
         rows = positions(key, len(self))
         selected = {name: take_rows(getattr(self, name), rows) for name in PER_SAMPLE}
-        provenance = self.provenance | {"n": len(rows)}
-        return replace(self, **selected, statistics=dict(self.statistics), provenance=provenance)
+        selected |= {"statistics": dict(self.statistics), "provenance": self.provenance | {"n": len(rows)}}
+        return replace(self, **selected)
 
     def __iter__(self) -> Iterator[Result]:
         """Yield the samples one by one, each as a result of one sample."""
         return (self[i] for i in range(len(self)))
 
     def __add__(self, other: Result) -> Result:
-        """Concatenate two results; see `join`."""
+        """Concatenate two results of the same query on the same model, as `join` does for any number of results."""
         return Result.join([self, other]) if isinstance(other, Result) else NotImplemented
 
     @classmethod
     def join(cls, parts: Iterable[Result]) -> Result:
-        """Concatenate results of one query on one model, such as those of several seeds.
+        """Concatenate results of the same query on the same model, such as runs with several seeds.
 
-        Results of two queries or models are refused, because energies and verdicts of a result refer to one query and
-        one judge. Settings in which the parts may differ, such as the seed, become lists in the provenance. Statistics
-        are sums, means and maxima over all samples; those that do not follow from the parts are left out.
+        Results of different queries or models are refused, because all energies and verdicts of a result belong to one
+        query and one judge. A setting that differs between the results, such as the seed, becomes a list in the
+        provenance. Statistics are sums, means and maxima over all samples. Statistics that cannot be computed from
+        those of the single results are left out.
+
+        Args:
+            parts: the results; a single result is returned unchanged.
 
         Raises:
-            ArgumentError: there are no parts, one is no result, or they are of different queries, models, semantics or
-                judges.
+            ArgumentError: there are no results, or they differ in query, model, semantics, truncation, label or judge.
         """
-        results: list[Result] = several(parts, ())
-        for part in results:
-            if not isinstance(part, Result):
-                raise ArgumentError(f"Result.join takes results, not {part!r}")
+        results = list(parts)
+        if not results:
+            raise ArgumentError("Result.join needs at least one result")
         if len(results) == 1:
             return results[0]
         counts = [len(part) for part in results]
@@ -422,43 +291,65 @@ class Result:
 
     @classmethod
     def load(cls, folder: str | Path) -> Result:
-        """Read what `save` or `energyql.stream` wrote to a folder, with all measurements and pictures.
+        """Read a result, with all measurements and pictures, from a folder that `save` or `energyql.stream` wrote.
 
-        The folder of a long run has its samples in parts, `01024/`, `02048/` and so on: each can be read by itself.
+        All samples are read. The folder of a long run has further samples in subfolders `01024/`, `02048/` and so on; a
+        subfolder can also be read by itself.
 
         Raises:
             DataError: there is no result in the folder, or its files are damaged or do not fit together.
         """
         return cls.join([cls(**fields) for fields in read_folder(as_path(folder), PER_SAMPLE)])
 
+    def alternative_text(
+        self, index: int, verdicts: Sequence[tuple[str, bool | None]], doubtful: bool, count: int | None = None
+    ) -> str:
+        """Return a text for readers who cannot see a picture: "Picture 1 of 16. Image judge: smile. The query ...".
+
+        Args:
+            index: position of the picture in the result, counted from 0.
+            verdicts: pairs of the text of a query and whether the picture satisfies it; `None` if that is unknown.
+            doubtful: whether the text warns that the attribute heads may be wrong about the picture.
+            count: number of all pictures, for "of 16"; by default the number of samples of the result.
+        """
+        judge = self.provenance["judge"] or ""
+        read = f"{judge[:1].upper()}{judge[1:]}: {reading(self.judged, index)}. " if judge and self.judged else ""
+        texts = [(f"{query[:MOST_QUERY]}…" if len(query) > MOST_QUERY else query, holds) for query, holds in verdicts]
+        answers = " ".join(f"The query {query} {HOLDS[holds]}." for query, holds in texts)
+        doubt = f" It is doubtful: {DOUBT}." if doubtful else ""
+        return f"Picture {index + 1} of {count or len(self)}. {read}{answers}{doubt}"
+
     def grid(self, columns: int | None = None) -> Image.Image:
-        """Draw all pictures, each with P(query) or the energy, the judge's verdict if any, and a mark if doubtful.
+        """Return one picture that shows all pictures of the result, in rows of `columns` pictures.
+
+        By default the grid is about twice as wide as high. Below each picture of the result are P(query) or the energy;
+        a tick or cross, if the judge can decide whether the picture satisfies the query; and "doubtful", if the
+        attribute heads may be wrong about the picture.
 
         Raises:
-            ArgumentError: `columns` is below 1.
+            ArgumentError: `columns` is below 1, or there are no pictures.
         """
+        marks = [MARK if doubtful else "" for doubtful in self.doubtful]
+        verdicts = None if self.satisfied is None else self.satisfied.tolist()
         return label_grid(
-            self.images,
-            title=self.provenance["query"],
-            captions=self._captions(),
-            verdicts=None if self.satisfied is None else self.satisfied.tolist(),
-            marks=[MARK if doubtful else "" for doubtful in self.doubtful],
-            footer=self._footer(),
-            columns=columns,
-        )
+            self.images, title=self.provenance["query"], captions=self._captions(), verdicts=verdicts, marks=marks,
+            footer=self._footer(), columns=columns,
+        )  # fmt: skip
 
     @property
     def probability(self) -> npt.NDArray[np.float64] | None:
-        """P(query) of each sample, exp(-energy), (n,); `None` under semantics whose energy is not -log P."""
+        """P(query) of each sample by the heads, (n,), which is exp(-energy).
+
+        `None` if the semantics is not "exact", because the energy is then not -log P(query).
+        """
         return np.exp(-self.energy) if self.provenance["semantics"] == EXACT else None
 
     def _holds(self, index: int) -> bool | None:
         return None if self.satisfied is None else bool(self.satisfied[index])
 
     def _captions(self) -> list[str]:
-        if self.probability is None:
-            return [f"E {energy:.3f}" for energy in self.energy]
-        return [f"P {probability:.3f}" for probability in self.probability]
+        letter, values = ("E", self.energy) if self.probability is None else ("P", self.probability)
+        return [f"{letter} {value:.3f}" for value in values]
 
     def _footer(self) -> str:
         settings = self.provenance
@@ -467,18 +358,23 @@ class Result:
         return f"{self.summary()}. {origin}"
 
     def save(self, path: str | Path) -> Path:
-        """Write the labelled grid to a path that ends in .png, .jpg or .webp, or everything to a folder.
+        """Write all pictures as one labelled grid to a file, or the whole result to a folder.
 
-        A folder gets each picture, `grid.png` of the first 64, `latents.safetensors` and `result.json`; an earlier
-        result in it is replaced, and `load` reads it. A process that is killed meanwhile leaves the earlier result or
-        the new one, never parts of both. A PNG holds the provenance in its text field "energyql".
+        In a folder these files are written: each picture, `grid.png` of the first 64 pictures, `latents.safetensors`
+        and `result.json`. An earlier result in the folder is replaced. `load` reads the folder. A process that is
+        killed during the writing leaves the earlier result or the new one, never parts of both. Each PNG file contains
+        the provenance in its text field "energyql".
+
+        Args:
+            path: name of a file that ends in .png, .jpg or .webp, or the path of a folder, which is made if it is
+                missing.
 
         Returns:
             The path.
 
         Raises:
-            ArgumentError: the suffix is that of another kind of file, the path cannot be written, or other files are in
-                the way.
+            ArgumentError: the suffix is that of another kind of file, the path cannot be written, the result has no
+                samples, or a file of another program would be overwritten.
         """
         path = check_destination(as_path(path))
         if not self.images:
@@ -493,67 +389,134 @@ class Result:
         return path
 
     def write_files(self, folder: Path) -> None:
-        """Write the files of `save` to an empty folder."""
-        write_pictures(folder, self.images, self.index.tolist(), self.provenance)
-        write_measurements(folder, self.measurements(), self.statistics, self.provenance)
+        """Write all pictures, `grid.png`, `latents.safetensors` and `result.json` to an empty folder."""
+        write_pictures(folder, self)
+        write_measurements(folder, self)
         self.save_grid(folder)
 
     def save_grid(self, folder: Path) -> None:
-        """Write `grid.png`, of the first `MOST_PICTURES` samples, to a folder."""
+        """Write `grid.png`, one labelled picture of the first 64 pictures, to a folder."""
         first = self[:MOST_PICTURES]
         write_picture(folder / GRID, first.grid(), first.provenance)
 
-    def measurements(self) -> dict[str, Any]:
-        """Return the fields with an entry for each sample, without the pictures."""
-        return {name: getattr(self, name) for name in PER_SAMPLE if name != "images"}
-
     def to_dict(self) -> dict[str, Any]:
-        """Return provenance, statistics and samples as JSON values, as `save` writes them."""
-        return describe(self.measurements(), self.statistics, self.provenance)
+        """Return provenance, statistics and samples as values that JSON can hold, under these three names.
+
+        `save` writes the same values to `result.json`, with the file name of each picture. Pictures, file names and
+        latents are left out here.
+        """
+        return describe(self)
 
     def to_pandas(self) -> DataFrame:
         """Return the measurements as a table of pandas, one row per sample.
 
-        Columns: `index`, `energy`, `probability` under exact semantics, `satisfied`, `status`; the predictions of the
-        heads as `energyql score` reads them, `smile`, `hair=red`, `age.mean` and `age.std`; and the values that were
-        judged, `judged.smile`, `judged.hair`. Needs pandas, which energyql does not install.
+        The columns are `index`, `energy`, `probability` (only under exact semantics), `satisfied` and `status`. Then
+        come the predictions of the heads, such as `smile`, `hair=red`, `age.mean` and `age.std`, and the values that
+        the judge read, such as `judged.smile`. The method needs pandas, which energyql does not install.
 
         Raises:
             ArgumentError: pandas is not installed.
         """
-        return as_frame(self.measurements(), self.probability)
+        pandas = import_optional("pandas", "a table needs pandas", "pip install pandas")
+        table: dict[str, Any] = {"index": self.index, "energy": self.energy}
+        if self.probability is not None:
+            table["probability"] = self.probability
+        table |= {"satisfied": self.satisfied, "status": [status.name for status in self.status]}
+        for name, prediction in self.probabilities.items():
+            if isinstance(prediction, dict):
+                table |= {f"{name}={value}": column for value, column in prediction.items()}
+            elif isinstance(prediction, tuple):
+                table |= {f"{name}.mean": prediction[0], f"{name}.std": prediction[1]}
+            else:
+                table[name] = prediction
+        frame: DataFrame = pandas.DataFrame(table | {f"judged.{name}": values for name, values in self.judged.items()})
+        return frame
 
     def to_arviz(self, chains: int = 1) -> DataTree:
         """Return the samples as data of ArviZ, for its plots, summaries and diagnostics.
 
-        Samples do not depend on each other, so any parts of a run may be its chains. Needs arviz-base. The groups are
-        `posterior`, predictions of the heads: P(yes), the P of each class, or the mean; `unconstrained_posterior`, z;
-        and `sample_stats`: `lp`, which is -strength · energy - z² / 2 and is left out where results of several
-        strengths are joined, and the energy, status and verdicts.
+        Samples do not depend on each other, so the samples of a run can be cut into chains in any way. The method needs
+        arviz-base. The groups of the data are:
+
+        - `posterior`: predictions of the heads, which are P(yes), P of each class, or the mean of a number;
+        - `unconstrained_posterior`: the latents z;
+        - `sample_stats`: the fields `index`, `status`, `satisfied` and `doubtful` of the result, the energy as
+          `query_energy`, and the log-density `lp`, which is -strength · energy - |z|² / 2. `satisfied` is left out
+          without verdicts of the judge, and `lp` if results of several strengths were joined.
+
+        Args:
+            chains: number of chains of equal length into which the samples are cut in their order.
 
         Raises:
-            ArgumentError: it is not installed, the samples do not make so many chains of one length, or an attribute
-                has a name that the data need for something else: `chain`, `draw`, `z`, `z_dim`, or the `hair_value`
-                of a class `hair`.
+            ArgumentError: arviz-base is not installed; or the number of samples is not a multiple of `chains`; or an
+                attribute has a name that the data need for something else. Such names are `chain`, `draw`, `z`,
+                `z_dim`, and `hair_value` if there is a categorical attribute `hair`.
         """
-        return as_inference(self.measurements(), self.statistics, self.provenance, chains)
+        hint = 'pip install "arviz-base>=0.6", with Python 3.11 or later'
+        arviz = import_optional("arviz_base", "data of ArviZ need arviz-base", hint)
+        if type(chains) is not int or not 1 <= chains <= len(self) or len(self) % chains:
+            raise ArgumentError(f"{len(self)} samples do not make {chains} chains of one length")
+
+        def by_chain(column: Any) -> npt.NDArray[Any]:
+            array = np.asarray(column)
+            return array.reshape(chains, len(self) // chains, *array.shape[1:])
+
+        posterior: dict[str, npt.NDArray[Any]] = {}
+        dims, coords = {"z": ["z_dim"]}, {}
+        for name, prediction in self.probabilities.items():
+            column: Any = prediction[0] if isinstance(prediction, tuple) else prediction
+            if isinstance(prediction, dict):
+                dims[name], coords[f"{name}_value"] = [f"{name}_value"], list(prediction)
+                column = np.stack(list(prediction.values()), 1)
+            posterior[name] = by_chain(column)
+        if clash := repeated(["chain", "draw", "z", "z_dim", *posterior, *coords]):
+            raise ArgumentError(f"ArviZ needs the name {clash!r} once, and an attribute takes it again")
+        stats = {"query_energy": self.energy, "status": [status.name for status in self.status]}
+        stats |= {"index": self.index, "doubtful": self.doubtful}
+        stats |= {} if self.satisfied is None else {"satisfied": self.satisfied}
+        z, strength_values = self.z.numpy(), strengths(self.provenance.get("sampler")) or {1.0}
+        if len(strength_values) == 1:  # joined results of several strengths have no common density
+            stats["lp"] = -strength_values.pop() * self.energy - 0.5 * np.square(z, dtype=float).sum(1)
+        groups = {"posterior": posterior, "unconstrained_posterior": {"z": by_chain(z)}}
+        groups["sample_stats"] = {name: by_chain(column) for name, column in stats.items()}
+        facts = {name: json.dumps(getattr(self, name)) for name in ("provenance", "statistics")}
+        attributes = {"/": {"inference_library": "energyql", **facts}}
+        tree: DataTree = arviz.from_dict(groups, dims=dims, coords=coords, attrs=attributes)
+        return tree
 
     def _repr_png_(self) -> bytes | None:
         return png_bytes(self.grid()) if self.images else None
 
     def _repr_html_(self) -> Markup:
-        query, judge = self.provenance["query"], self.provenance["judge"]
-        entries = [
-            (image, self._holds(i), bool(self.doubtful[i])) for i, image in enumerate(self.images[:MOST_PICTURES])
-        ]
-        tiles = [
-            tile(
-                image, caption, holds,
-                alternative_text(self.judged, i, len(self), judge, [(query, holds)], doubtful), doubtful,
-            )
-            for i, ((image, holds, doubtful), caption) in enumerate(zip(entries, self._captions(), strict=False))
-        ]  # fmt: skip
+        query, captions = self.provenance["query"], self._captions()
+        tiles = []
+        for i, image in enumerate(self.images[:MOST_PICTURES]):
+            holds, doubtful = self._holds(i), bool(self.doubtful[i])
+            text = self.alternative_text(i, [(query, holds)], doubtful)
+            tiles.append(_tile(image, captions[i], holds, text, doubtful))
         more = len(self) - len(tiles)
         rows = element("div", *tiles, style="display:flex;flex-wrap:wrap;gap:10px;margin:8px 0")
         note = f"{self._footer()}. Not shown: {more:,} more" if more else self._footer()
         return element("div", element("code", query), rows, element("div", note, style="font-size:12px;opacity:.75"))
+
+
+def _tile(picture: Image.Image, caption: str, holds: bool | None, text: str, doubtful: bool) -> Markup:
+    """Return HTML of a picture, and below it a tick or cross, a caption, and perhaps "doubtful", for a notebook.
+
+    Args:
+        picture: the picture.
+        caption: text below the picture, in the text colour of the notebook.
+        holds: whether the picture satisfies the query, for the tick or cross; `None` for neither.
+        text: text for readers who cannot see the picture.
+        doubtful: whether the attribute heads may be wrong about the picture.
+    """
+    source, style = picture_uri(picture, 2 * _SIDE), "display:block;max-width:none;border-radius:8px"
+    image = element("img", src=source, alt=text, title=text, width=_SIDE, style=style)
+    mark: Markup | str = ""
+    if holds is not None:
+        path = "M2 6l3 4 7-9" if holds else "M2 1l9 9m0-9l-9 9"
+        stroke = element("path", d=path, fill="none", stroke=YES if holds else NO, stroke_width=3)
+        mark = element("svg", stroke, width=14, height=12, viewBox="0 0 14 12", aria_hidden="true")
+    warning = element("strong", MARK, title=DOUBT, style=f"color:{DOUBTFUL};font-weight:600") if doubtful else ""
+    below = element("span", mark, " ", caption, " " if doubtful else "", warning, style="font-size:12px;opacity:.85")
+    return element("figure", image, below, style=f"margin:0;width:{_SIDE}px")

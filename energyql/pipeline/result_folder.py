@@ -1,8 +1,9 @@
 """Folders of saved results: measurements as JSON, latents as safetensors, pictures as PNG.
 
 A folder holds `result.json`, `latents.safetensors`, `grid.png` and the pictures `00000.png`, `00001.png` and so on. A
-long run has further parts in folders below, `01024/`, `02048/`, named by the position of their first sample, and each
-of them is such a folder itself. `result.json` is replaced last, so what it lists is complete.
+long run has further samples in subfolders `01024/`, `02048/` and so on, called parts. The name of a part is the
+position of its first sample in the run. A part has the same files except `grid.png`. `result.json` is replaced last, so
+that all files that it lists exist.
 """
 
 from __future__ import annotations
@@ -12,22 +13,28 @@ import math
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import fields
+from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from PIL import Image, PngImagePlugin
 
 from energyql.errors import ArgumentError, DataError, ModelError
 from energyql.files import finish_saving, read_json, read_tensors, refuse_special, replacing, write_json, write_tensors
 from energyql.sampling import Status
-from energyql.sampling.registry import read_record
+from energyql.sampling.registry import sampler_record
 from energyql.vocabulary import ByAttribute
+
+if TYPE_CHECKING:
+    from energyql.pipeline.result import Result
 
 RESULT, LATENTS, GRID, EDIT = "result.json", "latents.safetensors", "grid.png", "edit.json"
 COMPARISON = "comparison.png"
-"""File that an inversion has beside its result."""
+"""File in the folder of an inversion (latents found for given pictures), beside its result."""
 LABELLING = "pictures.json"
 """File of a folder of pictures to label; see `energyql.labelling.folder`."""
 PROVENANCE = "energyql"
@@ -37,39 +44,42 @@ _PICTURE, _PART = re.compile(r"\d{5,18}\.png"), re.compile(r"\d{5,18}")
 
 
 def is_picture_name(name: object) -> bool:
-    """Return whether a name has the form of the name of a picture in a saved result."""
+    """Return whether `name` is a text like the file names of pictures in a saved result, such as "00012.png"."""
     return isinstance(name, str) and _PICTURE.fullmatch(name) is not None
 
 
 def _parts(folder: Path) -> list[Path]:
-    """Return the folders below one that have names of parts, in order."""
-    if not folder.is_dir():
-        return []
-    named = (path for path in folder.iterdir() if _PART.fullmatch(path.name) and not path.is_symlink())
-    return sorted((path for path in named if path.is_dir()), key=lambda path: int(path.name))
+    """Return the subfolders of `folder` that have a number as their name, such as `01024`, sorted by the number.
+
+    Subfolders with such names hold the later samples of a long run.
+    """
+    named = [path for path in folder.glob("*") if _PART.fullmatch(path.name)]
+    return sorted((path for path in named if path.is_dir() and not path.is_symlink()), key=lambda path: int(path.name))
 
 
 def part_folders(folder: Path) -> Iterator[tuple[int, Path]]:
-    """Yield the further parts of a long run, each with the position of its first sample, in order."""
-    for path in _parts(folder):
-        if (path / RESULT).is_file():
-            yield int(path.name), path
+    """Yield the subfolders with further samples of a long run, in order, as pairs.
+
+    The first value of a pair is the position in the run of the subfolder's first sample, the second is its path.
+    """
+    return ((int(path.name), path) for path in _parts(folder) if (path / RESULT).is_file())
 
 
 def numbered_files(folder: Path, first: int = 0) -> list[Path]:
-    """Return the files with names of pictures from position `first` on, whoever wrote them."""
-    if not folder.is_dir():
-        return []
-    return [path for path in folder.iterdir() if is_picture_name(path.name) and int(path.stem) >= first]
+    """Return the files in `folder` with names of pictures, such as `00012.png`, from number `first` on, unsorted.
+
+    Files that another program wrote under such names are included.
+    """
+    return [path for path in folder.glob("*") if is_picture_name(path.name) and int(path.stem) >= first]
 
 
 def picture_files(folder: Path, first: int = 0) -> list[Path]:
-    """Return the pictures of a saved result from position `first` on; no other file."""
+    """Return the files in `folder` with names such as `00012.png`, from number `first` on, that this library wrote."""
     return [path for path in numbered_files(folder, first) if _is_ours(path)]
 
 
 def _is_ours(path: Path) -> bool:
-    """Return whether a file is a PNG with the text field "energyql" before its pixels, as pictures of results are."""
+    """Return whether this library wrote the picture `path`: whether the file begins with a text field "energyql"."""
     if not path.is_file():
         return False
     with path.open("rb") as file:
@@ -77,51 +87,56 @@ def _is_ours(path: Path) -> bool:
 
 
 def held_samples(folder: Path) -> int:
-    """Return the number of samples of the result in a folder; 0 if there is no result that can be read."""
+    """Return the number of samples in the `result.json` of a folder; 0 if there is no such file or it is damaged.
+
+    Samples in subfolders of a long run do not count.
+    """
     with suppress(ModelError, KeyError, TypeError):
         return len(read_json(folder / RESULT)["samples"])
     return 0
 
 
 def holds_inversion(folder: Path) -> bool:
-    """Return whether a folder holds the result of an inversion, with its comparison."""
+    """Return whether a folder has the result of an inversion, a search for the latents of pictures of the user.
+
+    Such a folder has a `comparison.png` beside the result.
+    """
     with suppress(ModelError, KeyError, TypeError):
         return (folder / COMPARISON).is_file() and "inverted" in read_json(folder / RESULT)["provenance"]
     return False
 
 
 def check_free(folder: Path, count: int, held: int = 0) -> None:
-    """Check that pictures of samples `held` to `count - 1` would overwrite only pictures of results.
+    """Check that no other files are lost when a result is written to a folder.
+
+    Args:
+        folder: the folder, which need not exist.
+        count: number of samples of the result to write.
+        held: number of samples of the same result that are in the folder already; their pictures may be overwritten.
 
     Raises:
-        ArgumentError: they would overwrite another file, or the folder holds an edit, an inversion, or pictures to
-            label.
+        ArgumentError: one of the new pictures or `grid.png` would overwrite a file of another program; or the folder
+            holds an edit, an inversion, or pictures to label.
     """
-    for what, there in (
-        ("an edit", (folder / EDIT).is_file()),
-        ("an inversion", holds_inversion(folder)),
-        ("pictures to label", (folder / LABELLING).is_file()),
-    ):
-        if there:
-            raise ArgumentError(f"{folder} holds {what}", hint="name another folder")
+    others = {"an edit": (folder / EDIT).is_file(), "an inversion": holds_inversion(folder)}
+    others["pictures to label"] = (folder / LABELLING).is_file()
+    for what in (what for what, is_there in others.items() if is_there):
+        raise ArgumentError(f"{folder} holds {what}", hint="name another folder")
     new_parts = [path for path in _parts(folder) if not (path / RESULT).is_file()]
-    foreign = [
-        path
-        for place in (folder, *new_parts)
-        for path in numbered_files(place, held)
-        if int(path.stem) < count and not _is_ours(path)
-    ]
-    grid = folder / GRID
-    foreign += [grid] if grid.is_file() and not (folder / RESULT).is_file() and not _is_ours(grid) else []
-    if foreign:
-        raise ArgumentError(
-            f"{foreign[0]} is not of this library, and a picture of that name is to be written there",
-            hint="name another folder",
-        )
+    numbered = [path for place in (folder, *new_parts) for path in numbered_files(place, held)]
+    files = [path for path in numbered if int(path.stem) < count]
+    files += [grid for grid in [folder / GRID] if grid.is_file() and not (folder / RESULT).is_file()]
+    if foreign := [path for path in files if not _is_ours(path)]:
+        raise ArgumentError(f"{foreign[0]} is not of this library, and a picture is to be written there")
 
 
 def result_files(folder: Path, first: int = 0) -> list[Path]:
-    """Return the files of a saved result with its further parts; its own pictures are numbered from `first`."""
+    """Return the paths of all files of a saved result, also of its subfolders; [] if the folder has no result.
+
+    Args:
+        folder: folder of the result, or a subfolder of a long run.
+        first: number in the name of the first picture in `folder`: 0, or the first number of a subfolder.
+    """
     if not (folder / RESULT).is_file():
         return []
     named = [path for name in (RESULT, LATENTS, GRID) if (path := folder / name).is_file()]
@@ -129,32 +144,43 @@ def result_files(folder: Path, first: int = 0) -> list[Path]:
 
 
 def part_files(folder: Path, first: int = 0) -> list[Path]:
-    """Return the files of the further parts of a long run that begin at position `first` or later."""
+    """Return the paths of all files in the subfolders of a long run, without subfolders for samples before `first`.
+
+    Args:
+        folder: folder of the run.
+        first: position of a sample in the run. Subfolders whose first sample is before it are left out.
+    """
     parts = [(start, part) for start, part in part_folders(folder) if start >= first]
     return [path for start, part in parts for path in result_files(part, start)]
 
 
 _INFINITE = {"Infinity": math.inf, "-Infinity": -math.inf}
-"""Infinite numbers, as strict JSON can hold them. NaN is null."""
-_NAMED = ("query", "model", "semantics")
-"""Facts of the provenance without which no result can be shown."""
+"""Texts for infinite numbers, which strict JSON cannot hold; NaN becomes null."""
+_WORDS = {number: word for word, number in _INFINITE.items()}
+_ELSEWHERE = ("images", "z", "w", "statistics", "provenance")
+"""Fields of a `Result` that the entries of samples in `result.json` leave out."""
 
 
 def picture_name(number: int) -> str:
-    """Return the name of the file of a picture."""
+    """Return the file name of a picture, such as "00012.png"."""
     return f"{number:05d}.png"
 
 
 def part_name(start: int) -> str:
-    """Return the name of the folder of the part that begins with sample `start`."""
+    """Return the name of a subfolder of a long run, such as "01024"; `start` is the position of its first sample."""
     return f"{start:05d}"
 
 
 def write_picture(path: Path, picture: Image.Image, provenance: Mapping[str, Any]) -> None:
-    """Write a picture; a PNG holds the provenance in its text field "energyql".
+    """Write a picture; a PNG file also gets the provenance as JSON in its text field "energyql".
+
+    Args:
+        path: the file; its suffix decides on the format.
+        picture: the picture.
+        provenance: the record of the run: query, model and settings.
 
     Raises:
-        ArgumentError: a side is longer than the format can hold.
+        ArgumentError: a side is longer than the format allows, or `path` cannot be written.
     """
     text = PngImagePlugin.PngInfo()
     text.add_itxt(PROVENANCE, json.dumps(provenance, ensure_ascii=False))
@@ -165,123 +191,130 @@ def write_picture(path: Path, picture: Image.Image, provenance: Mapping[str, Any
             raise ArgumentError(f"cannot write {path}: {error}", hint="save as .png, or to a folder") from error
 
 
-def write_pictures(
-    folder: Path, pictures: Sequence[Image.Image], index: Sequence[int], provenance: Mapping[str, Any], start: int = 0
-) -> None:
-    """Write pictures to a folder, numbered from `start`; each holds the provenance and its own `index` in the run."""
-    for number, (picture, place) in enumerate(zip(pictures, index, strict=True), start):
-        write_picture(folder / picture_name(number), picture, {**provenance, "index": place})
+def write_pictures(folder: Path, result: Result, start: int = 0) -> None:
+    """Write the pictures of a result as PNG files.
 
-
-def write_measurements(
-    folder: Path,
-    columns: Mapping[str, Any],
-    statistics: Mapping[str, float],
-    provenance: Mapping[str, Any],
-    start: int = 0,
-) -> None:
-    """Write latents and then `result.json`.
+    Each file contains the provenance, which is the record of the run, and `index`, the number of the sample in the run.
 
     Args:
-        folder: folder to write.
-        columns: fields of a `Result` with an entry for each sample, without the pictures.
-        statistics: statistics of the result.
-        provenance: provenance of the result.
-        start: the number in the name of the first picture.
+        folder: folder for the files.
+        result: the result.
+        start: number in the name of the first file; 12 gives "00012.png", "00013.png" and so on.
     """
-    write_tensors(folder / LATENTS, {"z": columns["z"], "w": columns["w"]})
-    data = describe(columns, statistics, provenance)
+    for number, (picture, index) in enumerate(zip(result.images, result.index.tolist(), strict=True), start):
+        write_picture(folder / picture_name(number), picture, {**result.provenance, "index": index})
+
+
+def write_measurements(folder: Path, result: Result, start: int = 0) -> None:
+    """Write the files `latents.safetensors` and then `result.json` of a result.
+
+    Args:
+        folder: the folder.
+        result: the result.
+        start: number in the name of the first picture; `result.json` lists the names of all pictures.
+    """
+    write_tensors(folder / LATENTS, {"z": result.z, "w": result.w})
+    data = describe(result)
     data["samples"] = [{"picture": picture_name(start + i), **sample} for i, sample in enumerate(data["samples"])]
     write_json(folder / RESULT, data)
 
 
-def describe(
-    columns: Mapping[str, Any], statistics: Mapping[str, float], provenance: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Return a result without pictures and latents as JSON values; NaN is null, and infinity "Infinity"."""
-    rest = {name: column for name, column in columns.items() if name not in ("z", "w")}
-    return {
-        "provenance": dict(provenance),
-        "statistics": {name: _plain(value) for name, value in statistics.items()},
-        "samples": [{name: _entry(column, i) for name, column in rest.items()} for i in range(len(columns["index"]))],
-    }
+def describe(result: Result) -> dict[str, Any]:
+    """Return a result as a dict of values that JSON can hold, with the keys "provenance", "statistics" and "samples".
+
+    "samples" is a list with a dict for each sample, without picture and latents. NaN becomes `None`, and an infinite
+    number the text "Infinity" or "-Infinity".
+    """
+    columns = {each.name: getattr(result, each.name) for each in fields(result) if each.name not in _ELSEWHERE}
+
+    def sample(row: int) -> dict[str, Any]:
+        return {name: map_columns(lambda part: _plain(part[row]), column) for name, column in columns.items()}
+
+    statistics = {name: _plain(value) for name, value in result.statistics.items()}
+    samples = [sample(row) for row in range(len(result))]
+    return {"provenance": dict(result.provenance), "statistics": statistics, "samples": samples}
 
 
 def read_folder(folder: Path, names: Collection[str]) -> Iterator[dict[str, Any]]:
-    """Yield the fields of each part of a saved result.
+    """Read a saved result: first the folder itself, then one by one the subfolders of a long run.
 
     Args:
         folder: folder that `Result.save` or `energyql.stream` wrote.
-        names: names of the fields with an entry for each sample; "images" may be left out.
+        names: names of the `Result` fields to read, such as "energy". Without "images", no picture is read.
+
+    Yields:
+        For the folder and for each subfolder, a dict from the name of a `Result` field to its value. The fields are
+        those in `names`, and always `z`, `w`, `provenance` and `statistics`.
 
     Raises:
-        DataError: there is no result, or a part is damaged or missing.
+        DataError: there is no result, or the folder or a subfolder is damaged, or a subfolder is missing.
     """
     finish_saving(folder)
     held = 0
     for start, part in [(0, folder), *part_folders(folder)]:
         if start != held:
-            raise DataError(
-                f"{folder} is incomplete: samples {held} to {start - 1} are missing",
-                hint="give the command that wrote it again, which continues it",
-            )
-        fields = read_part(part, names)
-        held += len(fields["index"])
-        yield fields
+            hint = "give the command that wrote it again, which continues it"
+            raise DataError(f"{folder} is incomplete: samples {held} to {start - 1} are missing", hint=hint)
+        columns = read_part(part, names)
+        held += len(columns["index"])
+        yield columns
 
 
 def read_part(folder: Path, names: Collection[str]) -> dict[str, Any]:
-    """Return the fields of a result from its own folder alone; see `read_folder`."""
+    """Read the result in one folder, without the subfolders of a long run.
+
+    Args:
+        folder: folder with `result.json` and `latents.safetensors`.
+        names: names of the `Result` fields to read, such as "energy". Without "images", no picture is read.
+
+    Returns:
+        A dict from the name of a `Result` field to its value. The fields are those in `names`, and always `z`, `w`,
+        `provenance` and `statistics`.
+
+    Raises:
+        DataError: the folder holds no result, or a damaged one.
+    """
     finish_saving(folder)
     if not (folder / RESULT).is_file():
         raise DataError(f"the folder {folder} holds no result", hint="name one that generate or Result.save wrote")
     try:
         return _read_part(folder, names)
-    except KeyError as error:
-        raise DataError(
-            f"{folder} holds a damaged result: {error} is missing", hint="draw it again, with the command that wrote it"
-        ) from error
     except (
-        TypeError, ValueError, OverflowError, RecursionError, SyntaxError, OSError,
+        KeyError, TypeError, ValueError, OverflowError, RecursionError, SyntaxError, OSError,
         ModelError, Image.DecompressionBombError,
     ) as error:  # fmt: skip
-        raise DataError(
-            f"{folder} holds a damaged result: {getattr(error, 'message', error)}",
-            hint="draw it again, with the command that wrote it",
-        ) from error
+        fault = f"{error} is missing" if isinstance(error, KeyError) else getattr(error, "message", error)
+        hint = "draw it again, with the command that wrote it"
+        raise DataError(f"{folder} holds a damaged result: {fault}", hint=hint) from error
 
 
 def _read_part(folder: Path, names: Collection[str]) -> dict[str, Any]:
     data = read_json(folder / RESULT)
-    samples = _checked(data["samples"], list, "samples")
-    if not samples or not all(isinstance(sample, dict) for sample in samples):
-        raise ValueError("samples must be a list of objects")
-    provenance = _checked(data["provenance"], dict, "provenance")
-    for name in _NAMED:
-        _checked(provenance[name], str, f"the {name} in the provenance")
+    samples, provenance = _checked(data["samples"], list), _checked(data["provenance"], dict)
+    if not samples:
+        raise ValueError("it has no samples")
+    for name in ("query", "model", "semantics"):  # without which no result can be shown
+        _checked(provenance[name], str)
     if provenance["judge"] is not None:
-        _checked(provenance["judge"], str, "the judge in the provenance")
+        _checked(provenance["judge"], str)
     if isinstance(provenance.get("label"), list):
         provenance["label"] = tuple(provenance["label"])  # of a conditional generator, as `generate` records it
     if "sampler" in provenance:
-        provenance["sampler"] = read_record(provenance["sampler"])
-    statistics = _checked(data["statistics"], dict, "statistics")
-    fields: dict[str, Any] = {
-        "provenance": provenance,
-        "statistics": {name: _number(value) for name, value in statistics.items()},
-    }
+        provenance["sampler"] = sampler_record(provenance["sampler"])
+    statistics = {name: _number(value) for name, value in _checked(data["statistics"], dict).items()}
+    part: dict[str, Any] = {"provenance": provenance, "statistics": statistics}
     tensors = read_tensors(folder / LATENTS)
     for name in ("z", "w"):
         tensor = tensors[name]
         if tensor.ndim < 2 or len(tensor) < len(samples) or not tensor.is_floating_point():
             raise ValueError(f"{name} has shape {tuple(tensor.shape)}, and there are {len(samples)} samples")
-        fields[name] = tensor[: len(samples)]  # an interrupted run may have written more of them than it lists
+        part[name] = tensor[: len(samples)]  # an interrupted run may have written more of them than it lists
     for name in names:
         if name == "images":
-            fields[name] = [_read_picture(folder, sample["picture"]) for sample in samples]
-        elif name not in fields:
-            fields[name] = _FIELDS.get(name, _optional)([sample[name] for sample in samples])
-    return fields
+            part[name] = [_read_picture(folder, sample["picture"]) for sample in samples]
+        elif name not in part:
+            part[name] = _FIELDS.get(name, _optional)([sample[name] for sample in samples])
+    return part
 
 
 def _read_picture(folder: Path, name: object) -> Image.Image:
@@ -293,37 +326,69 @@ def _read_picture(folder: Path, name: object) -> Image.Image:
     return colours
 
 
-def _entry(column: Any, row: int) -> Any:
-    """Return one entry of a column as JSON has it."""
-    if column is None:
+def map_columns(function: Callable[..., Any], *columns: Any) -> Any:
+    """Call a function with columns; if the columns are dicts or tuples, call it for each key or position separately.
+
+    Args:
+        function: function with one argument, a list, array or tensor, for each column.
+        columns: at least one column. All columns are lists, arrays or tensors; or all are dicts of these with equal
+            keys; or all are tuples of these with equal lengths. Dicts and tuples may be nested.
+
+    Returns:
+        The value of the function. For dicts or tuples, a dict or tuple of values. `None` if a column is `None`.
+    """
+    first = columns[0]
+    if any(column is None for column in columns):
         return None
-    if isinstance(column, Mapping):
-        return {name: _entry(part, row) for name, part in column.items()}
-    if isinstance(column, tuple):
-        return [_entry(part, row) for part in column]
-    value = column[row]
-    if isinstance(value, Status):
-        return value.name
-    return _plain(value.item())
+    if isinstance(first, dict):
+        return type(first)((name, map_columns(function, *(each[name] for each in columns))) for name in first)
+    if isinstance(first, tuple):
+        return tuple(map_columns(function, *parts) for parts in zip(*columns, strict=True))
+    return function(*columns)
+
+
+def take_rows(column: Any, rows: npt.NDArray[np.int64]) -> Any:
+    """Return the entries of some samples in one field of a result, in the form of the field.
+
+    Args:
+        column: the field: a list, array or tensor, or a dict or tuple of these; `None` gives `None`.
+        rows: positions of the samples, (k,).
+    """
+    return map_columns(lambda part: [part[i] for i in rows] if isinstance(part, list) else part[rows], column)
+
+
+def concatenate(columns: Sequence[Any]) -> Any:
+    """Concatenate the same field of several results, and return it in its form; `None` if one of them is `None`.
+
+    A field is a list, array or tensor. In a dict or tuple of these, the values at each key or position are joined.
+    """
+    return map_columns(_concatenated, *columns)
+
+
+def _concatenated(*columns: Any) -> Any:
+    if isinstance(columns[0], list):
+        return list(chain(*columns))
+    return torch.cat(columns) if isinstance(columns[0], torch.Tensor) else np.concatenate(columns)
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return None if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-    return value
+    """Return a value as one that JSON can hold: a status as its name, NaN as `None`, infinity as "Infinity"."""
+    if isinstance(value, Status):
+        return value.name
+    value = value.item() if isinstance(value, np.generic) else value
+    return None if value != value else _WORDS.get(value, value)
 
 
 def _column(entries: Sequence[Any]) -> Any:
-    """Return a column from its entries: the inverse of `_entry`."""
+    """Return one field of a result as arrays, from the JSON values of all samples in `result.json`.
+
+    Numbers, texts, and true and false become an array. Dicts become a dict of arrays, lists a tuple of arrays.
+    """
     first = entries[0]
     if isinstance(first, dict):
-        if any(not isinstance(entry, dict) or entry.keys() != first.keys() for entry in entries):
-            raise ValueError("the samples have different attributes")
         return {name: _column([entry[name] for entry in entries]) for name in first}
     if isinstance(first, list):
-        if any(not isinstance(entry, list) or len(entry) != len(first) for entry in entries):
-            raise ValueError("the samples have different entries")
-        return tuple(_column([entry[k] for entry in entries]) for k in range(len(first)))
+        return tuple(map(_column, zip(*entries, strict=True)))
     kinds = {type(entry) for entry in entries}
     if kinds in ({bool}, {str}):
         return np.array(entries)
@@ -335,52 +400,45 @@ def _optional(entries: Sequence[Any]) -> Any:
 
 
 def _floats(entries: Sequence[Any]) -> npt.NDArray[np.float64]:
-    return np.array([_number(entry) for entry in entries], np.float64)
+    return np.array(list(map(_number, entries)), np.float64)
 
 
 def _number(entry: object) -> float:
-    if entry is None:
-        return math.nan
-    if isinstance(entry, str) and entry in _INFINITE:
-        return _INFINITE[entry]
-    if isinstance(entry, bool) or not isinstance(entry, int | float):
-        raise TypeError(f"{entry!r} is not a number")
-    return float(entry)
-
-
-def _indices(entries: Sequence[Any]) -> npt.NDArray[np.int64]:
-    if not all(type(entry) is int and entry >= 0 for entry in entries):
-        raise ValueError("an index must be a whole number")
-    return np.array(entries, np.int64)
-
-
-def _verdicts(entries: Sequence[Any]) -> npt.NDArray[np.bool_] | None:
-    if not all(isinstance(entry, bool) for entry in entries) and any(entry is not None for entry in entries):
-        raise ValueError("a verdict must be true or false, or null in every sample")
-    return None if entries[0] is None else np.array(entries)
+    value = math.nan if entry is None else _INFINITE.get(entry, entry)  # type: ignore[call-overload]
+    if type(value) not in (int, float):
+        raise TypeError(f"{entry!r:.40} is not a number")
+    return float(value)
 
 
 def _tables(entries: Sequence[Any]) -> Any:
-    column = _column(entries)
-    return ByAttribute(_checked(column, dict, "predictions and judged values"))
+    if len({tuple(_checked(entry, dict)) for entry in entries}) > 1:
+        raise ValueError("the samples have different attributes")
+    return ByAttribute(_column(entries))
 
 
-def _statuses(entries: Sequence[Any]) -> list[Status]:
-    return [Status[entry] for entry in entries]
+def _bools(entries: Sequence[Any]) -> npt.NDArray[np.bool_]:
+    return np.array([_checked(entry, bool) for entry in entries])
 
 
-def _checked(value: Any, kind: type, what: str) -> Any:
-    if not isinstance(value, kind):
-        raise TypeError(f"{what} must be a {kind.__name__}, not {value!r:.40}")
+def _counted(value: Any) -> int:
+    if _checked(value, int) < 0:
+        raise ValueError(f"{value} is below 0")
+    return int(value)
+
+
+def _checked(value: Any, kind: type) -> Any:
+    if type(value) is not kind:
+        raise TypeError(f"{value!r:.40} is no {kind.__name__}")
     return value
 
 
 _FIELDS: dict[str, Callable[[Sequence[Any]], Any]] = {
-    "index": _indices,
+    "index": lambda entries: np.array([_counted(entry) for entry in entries], np.int64),
     "energy": _floats,
     "probabilities": _tables,
     "judged": _tables,
-    "satisfied": _verdicts,
-    "status": _statuses,
+    "satisfied": lambda entries: None if all(entry is None for entry in entries) else _bools(entries),
+    "doubtful": _bools,
+    "status": lambda entries: [Status[entry] for entry in entries],
 }
-"""Functions that read the columns of fields from their JSON values; other fields are read by `_column`."""
+"""Field of a `Result` -> function from the JSON values of all samples to the field; `_optional` reads other fields."""

@@ -1,4 +1,4 @@
-"""The energy of a query on given predictions, without a model, and the ranking of a CSV table of predictions by it."""
+"""The energy of a query for predictions that a user has, without a model; and rows of a CSV table ranked by energy."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ import torch
 from energyql.attributes.predictions import PREDICTIONS
 from energyql.energy.rule import SEMANTICS, EnergyRule, check_semantics, compile_energy_rule
 from energyql.errors import ArgumentError, DataError, KindError, UnknownAttribute
-from energyql.files import refuse_special, what_is_there
+from energyql.files import naming_source, refuse_special
 from energyql.kinds import KINDS, as_number, is_missing
 from energyql.language import Expr, Interval, Near, Predicate, as_query, bind, predicates
 from energyql.pipeline.settings import DEFAULT_SEMANTICS, Semantics
@@ -30,7 +30,7 @@ Array = npt.NDArray[np.float64]
 AttributeData = npt.ArrayLike | Mapping[str, npt.ArrayLike] | tuple[npt.ArrayLike, npt.ArrayLike]
 
 SUM_TOLERANCE = 1e-3
-"""Largest error of the sum of the probabilities of a categorical attribute; they are then scaled to the sum 1."""
+"""Largest difference from 1 that the sum of a categorical attribute's probabilities may have; they are then scaled."""
 
 
 def score(
@@ -40,20 +40,21 @@ def score(
     *,
     vocabulary: Mapping[str, AttributeSpec] | None = None,
 ) -> Array:
-    """Compute the energy of every row under a query.
+    """Compute the energy of a query for n rows of predictions, such as outputs of a classifier for n pictures.
 
     Args:
-        query: text, or an expression.
-        attributes: for each name, its predictions in each of n rows; a number holds for all rows.
-            yes/no: probabilities `(n,)` of yes. Categorical: a dict from each class to probabilities `(n,)`, which add
-            up to 1. Continuous: a tuple (mean, std) of arrays `(n,)`, std above 0.
-        semantics: "exact", "product" or "lace".
-        vocabulary: a model's description of the attributes: the range of a continuous one and its tolerance of `=`.
-            Without it continuous attributes have no bounds, and classes are those of `attributes`.
+        query: text or expression, such as `"smile AND NOT hat"`.
+        attributes: name of an attribute -> its predictions for n rows. Yes/no: probabilities of yes, `(n,)`.
+            Categorical: a dict from each class to its probabilities, `(n,)`, which add up to 1 in each row. Continuous:
+            a tuple (mean, std) of arrays `(n,)`, std above 0. A number in place of an array applies to all rows.
+        semantics: how the query becomes an energy: "exact", "product" or "lace".
+        vocabulary: attribute -> its description, such as that of a model: the classes, or the range and the tolerance
+            of `=` of a continuous attribute. Without a vocabulary continuous attributes have no bounds, and the classes
+            are those in `attributes`.
 
     Returns:
-        Energies `(n,)`, in nats, lower is better. Under `exact` that is `-log P(query)`, 0 where the query is certain
-        and infinity where it is impossible.
+        Energies `(n,)`, in nats, lower is better. Under "exact" the energy is `-log P(query)`: 0 where the query is
+        certain, and infinity where it is impossible.
 
     Raises:
         DataError: an array has the wrong shape, holds a value that is not a probability or does not fit the vocabulary;
@@ -73,13 +74,17 @@ def score_with_rule(
     attributes: Mapping[str, AttributeData],
     semantics: Semantics,
     vocabulary: Mapping[str, AttributeSpec] | None = None,
+    place: Callable[[int], str] = "row {}".format,
 ) -> tuple[Array, EnergyRule]:
-    """Return the energies of `score` and the compiled query."""
-    if not isinstance(attributes, Mapping):
-        raise DataError(
-            f"attributes must be a dict from names to predictions, not {type(attributes).__name__}",
-            hint='write {"smile": [0.9, 0.2]}',
-        )
+    """Return the energy of a query for each of n rows of predictions, (n,), and the compiled query.
+
+    Args:
+        query: text or expression.
+        attributes: name of an attribute -> its predictions for n rows, in the form that `score` describes.
+        semantics: "exact", "product" or "lace".
+        vocabulary: attribute -> its description; `None` to take kinds and classes from the predictions.
+        place: function from the number of a row, from 0, to a text that names the row in errors, such as "row 3".
+    """
     specs: list[AttributeSpec] = []
     columns: dict[str, dict[str, Array]] = {}  # attribute -> label in errors -> predictions
     for name, data in attributes.items():
@@ -89,15 +94,13 @@ def score_with_rule(
     lengths = {label: len(values) for parts in columns.values() for label, values in parts.items() if values.ndim}
     if len(set(lengths.values())) > 1:
         listing = ", ".join(f"{label}: {length}" for label, length in list(lengths.items())[:6])
-        raise DataError(
-            f"arrays have different lengths ({listing})", hint="give a prediction of each attribute for each sample"
-        )
+        raise DataError(f"arrays have different lengths ({listing})")
     rows = next(iter(lengths.values()), 1)
     for spec in specs:
         columns[spec.name] = {label: np.broadcast_to(part, (rows,)) for label, part in columns[spec.name].items()}
-        _check(spec, columns[spec.name])
+        _check(spec, columns[spec.name], place)
     if vocabulary is not None:
-        specs = [_known(spec, vocabulary, columns) for spec in specs]
+        specs = [_in_vocabulary(spec, vocabulary, columns) for spec in specs]
     if not SEMANTICS[check_semantics(semantics)].has_floor:
         raise ArgumentError(f"{semantics} reads logits, and predictions here are probabilities", hint="choose exact")
     own_vocabulary = Vocabulary(specs)
@@ -115,32 +118,31 @@ def score_with_rule(
     rule = compile_energy_rule(bound, own_vocabulary, semantics, query=text)
     if not rule.attributes:
         return np.zeros(rows), rule
-    predictions = {
-        spec.name: PREDICTIONS[spec.kind].of_table(_tensors(columns[spec.name]), spec)
-        for spec in specs
-        if spec.name in rule.attributes
-    }
+    predictions = {}
+    for spec in (spec for spec in specs if spec.name in rule.attributes):
+        tensors = [torch.from_numpy(np.array(values)) for values in columns[spec.name].values()]
+        predictions[spec.name] = PREDICTIONS[spec.kind].of_table(tensors, spec)
     with torch.no_grad():
         energy = 0.0 - rule.log_value(predictions)  # and not -value, which makes -0.0 of 0
     return energy.numpy(), rule
 
 
 def _read(name: str, data: AttributeData) -> tuple[AttributeSpec, dict[str, Any]]:
-    """Return the description of one attribute, and its predictions by their labels in errors."""
+    """Return the description of one attribute, and a dict with its predictions.
+
+    The keys of the dict name the predictions in errors: "smile", "hair = red", "mean of age" or "std of age". The
+    values are arrays or numbers, not yet checked.
+
+    Args:
+        name: name of the attribute.
+        data: its predictions. Their form, such as a dict, decides on the kind of the attribute.
+    """
     if isinstance(data, Mapping):
-        if not data or not all(isinstance(value, str) for value in data):
-            raise DataError(
-                f"attribute {name!r} needs at least one class, and classes are text",
-                hint="give a dict of probabilities, class by class",
-            )
         parts = {f"{name} = {value}": part for value, part in data.items()}
         return AttributeSpec(name, "categorical", values=tuple(data)), parts
     if isinstance(data, tuple):
         if len(data) != 2:
-            raise DataError(
-                f"attribute {name!r} is a tuple of {len(data)}, and (mean, std) has 2: write a list or array"
-            )
-        # nothing is known of its range
+            raise DataError(f"attribute {name!r} is a tuple of {len(data)}, and (mean, std) has 2")
         spec = AttributeSpec(name, "continuous", low=-sys.float_info.max, high=sys.float_info.max)
         return spec, {f"mean of {name}": data[0], f"std of {name}": data[1]}
     return AttributeSpec(name, "yes/no"), {name: data}
@@ -156,124 +158,134 @@ def _array(label: str, data: Any) -> Array:
     return values
 
 
-def _known(
+def _in_vocabulary(
     spec: AttributeSpec, vocabulary: Mapping[str, AttributeSpec], columns: dict[str, dict[str, Array]]
 ) -> AttributeSpec:
-    """Return the vocabulary's description of an attribute, and put its classes in `columns` into the same order.
+    """Return the description of an attribute in the vocabulary, and sort the predictions of its classes accordingly.
+
+    Args:
+        spec: description of the attribute that follows from the form of its predictions.
+        vocabulary: the attributes of the model.
+        columns: attribute -> dict of its predictions. The keys of such a dict name the predictions in errors, as "hair
+            = red" does; the values are (n,). The dict of a categorical attribute is replaced by a sorted dict.
 
     Raises:
-        DataError: the vocabulary has no such attribute, or one of another kind or with other classes.
+        DataError: the vocabulary has no such attribute, or an attribute of that name with another kind or classes.
     """
     entry = vocabulary.get(spec.name)
     if entry is None:
         raise DataError(f"the vocabulary has no attribute {spec.name!r}", hint=f"attributes: {', '.join(vocabulary)}")
-    ends = KINDS[entry.kind].columns(entry)
-    if set(ends) != set(KINDS[spec.kind].columns(spec)):
-        expected = ", ".join(entry.values) or entry.kind
-        raise DataError(f"attribute {spec.name!r} is {', '.join(spec.values) or spec.kind}, and should be {expected}")
+    if set(KINDS[entry.kind].columns(entry)) != set(KINDS[spec.kind].columns(spec)):
+        form, expected = (", ".join(each.values) or each.kind for each in (spec, entry))
+        raise DataError(f"attribute {spec.name!r} is {form}, and should be {expected}")
     if entry.values:
         labels = [f"{spec.name} = {value}" for value in entry.values]
         columns[spec.name] = {label: columns[spec.name][label] for label in labels}
     return entry
 
 
-def _check(spec: AttributeSpec, columns: Mapping[str, Array]) -> None:
+def _check(spec: AttributeSpec, columns: Mapping[str, Array], place: Callable[[int], str]) -> None:
+    """Check the predictions of one attribute.
+
+    Args:
+        spec: description of the attribute.
+        columns: name of predictions in errors, such as "std of age" -> predictions (n,).
+        place: function from the number of a row, from 0, to a text that names the row in errors, such as "row 3".
+
+    Raises:
+        DataError: a number is not finite, a probability is not in [0, 1], a standard deviation is not above 0, or the
+            probabilities of the classes do not add up to 1.
+    """
+    numeric = KINDS[spec.kind].numeric
+    checks = [(label, values, ~np.isfinite(values), "a finite number") for label, values in columns.items()]
     for label, values in columns.items():
-        _refuse(label, values, ~np.isfinite(values), "a finite number")
-        if not KINDS[spec.kind].numeric:
-            _refuse(label, values, (values < 0) | (values > 1), "a probability from 0 to 1")
+        if not numeric:
+            checks.append((label, values, (values < 0) | (values > 1), "a probability from 0 to 1"))
         elif label.startswith("std"):
-            _refuse(label, values, values <= 0, "above 0")
-    if len(columns) > 1 and not KINDS[spec.kind].numeric:
+            checks.append((label, values, values <= 0, "above 0"))
+    if len(columns) > 1 and not numeric:
         total = np.sum(list(columns.values()), axis=0)
-        label = f"sum of the probabilities of {spec.name}"
-        _refuse(label, total, np.abs(total - 1) > SUM_TOLERANCE, "1")
-
-
-def _refuse(label: str, values: Array, wrong: npt.NDArray[np.bool_], expected: str) -> None:
-    if wrong.any():
-        row = int(wrong.argmax())
-        more = f" (and {int(wrong.sum()) - 1} more rows)" if wrong.sum() > 1 else ""
-        raise DataError(f"{label} is {values[row]:g} in row {row}{more}; it must be {expected}")
-
-
-def _tensors(columns: Mapping[str, Array]) -> list[torch.Tensor]:
-    return [torch.from_numpy(np.array(values)) for values in columns.values()]
+        checks.append((f"sum of the probabilities of {spec.name}", total, np.abs(total - 1) > SUM_TOLERANCE, "1"))
+    for label, values, wrong, expected in checks:
+        if wrong.any():
+            row, others = int(wrong.argmax()), int(wrong.sum()) - 1
+            more = f" (and {others} more rows)" if others else ""
+            raise DataError(f"{label} is {values[row]:g} in {place(row)}{more}; it must be {expected}")
 
 
 MOST_CHARACTERS = 1 << 27
-"""Longest table that is read, so that memory stays below some gigabytes, also for an input that never ends."""
+"""Longest table that is read, in characters, so that memory stays below some gigabytes even if the input never ends."""
 _DECIMAL_COMMA = re.compile(r"\s*[+-]?\d+,\d+\s*")
 _MOMENT = re.compile(r"(?P<name>.+)[._](?P<moment>mean|std)")
 
 
 def read_predictions(
-    columns: Mapping[str, Sequence[str]], wanted: set[str], source: str, lines: Sequence[int]
+    columns: Mapping[str, Sequence[str]], names: set[str], source: str, lines: Sequence[int]
 ) -> dict[str, AttributeData]:
-    """Read the columns of a table that predict the `wanted` attributes, in the form that `score` takes.
+    """Read the predictions of some attributes from the columns of a table, and return them by attribute.
 
-    `smile` holds the probability of yes; `hair=black`, `hair=red`, ... those of each class; `age.mean` and `age.std`
-    (or `age` and `age_std`) a mean and a standard deviation. Messages name the file, `source`, and the line of a row.
+    A column `smile` holds the probability of yes, and gives a list of numbers. Columns `hair=black`, `hair=red`, ...
+    hold the probability of each class, and give a dict from class to list. Columns `age.mean` and `age.std` (or `age`
+    and `age_std`) hold a mean and a standard deviation, and give a tuple of two lists.
+
+    Args:
+        columns: header of each column -> its cells as text; columns of other attributes are ignored.
+        names: the attributes to read; attributes without a column are left out of the result.
+        source: name of the file, for messages.
+        lines: for each row, the number of its line in the file, for messages.
 
     Raises:
-        DataError: a cell is no number or no probability, or one of mean and standard deviation is missing.
+        DataError: a cell is no number, a mean or a standard deviation is missing, or two forms of columns predict one
+            attribute.
     """
-    single = [header for header in columns if header in wanted]
+    single = [header for header in columns if header in names]
     classes: dict[str, dict[str, str]] = {}  # name -> class -> header
     moments: dict[str, dict[str, str]] = {}  # name -> mean or std -> header
     for header in columns:
-        if header in wanted:
+        if header in names:
             continue
         name, value = _name_and_class(header)
-        if value and name in wanted:
+        if value and name in names:
             classes.setdefault(name, {})[value] = header
-        elif (match := _MOMENT.fullmatch(header)) and match["name"] in wanted:
+        elif (match := _MOMENT.fullmatch(header)) and match["name"] in names:
             moments.setdefault(match["name"], {})[match["moment"]] = header
 
-    def numbers(header: str, low: float = -math.inf, high: float = math.inf) -> list[float]:
+    def numbers(header: str) -> list[float]:
         column = []
         for cell, line in zip(columns[header], lines, strict=True):
-            place = f"{source}, line {line}, column {header!r}"
             try:
-                number = float(cell)
+                column.append(float(cell))
             except ValueError:
-                raise DataError(f"{place}: {cell!r} is not a number", hint="correct it, or leave the row out") from None
-            if not math.isfinite(number):
-                raise DataError(f"{place}: {cell!r} is not a finite number", hint="correct it, or leave the row out")
-            if not low <= number <= high:
-                raise DataError(
-                    f"{place}: {cell} is not {'a probability from 0 to 1' if high == 1 else 'above 0'}",
-                    hint="correct it, or leave the row out",
-                )
-            column.append(number)
+                message = f"{source}, line {line}, column {header!r}: {cell!r} is not a number"
+                raise DataError(message, hint="correct it, or leave the row out") from None
         return column
 
     data: dict[str, AttributeData] = {}
     for name in dict.fromkeys([*single, *classes, *moments]):
         if name in single and name in classes:
-            raise DataError(
-                f"{source}: the columns {name!r} and {next(iter(classes[name].values()))!r} both predict {name!r}",
-                hint="keep the one of them that the query is to use",
-            )
+            other = next(iter(classes[name].values()))
+            raise DataError(f"{source}: the columns {name!r} and {other!r} both predict {name!r}")
         if name in moments:
             pair = {"mean": name, **moments[name]} if name in single else moments[name]
-            for moment in ("mean", "std"):
-                if moment not in pair:
-                    raise DataError(f"{source}: {name!r} has no {moment}", hint=f"add a column {name}.{moment}")
-            data[name] = (numbers(pair["mean"]), numbers(pair["std"], low=math.ulp(0)))
+            if missing := [moment for moment in ("mean", "std") if moment not in pair]:
+                raise DataError(f"{source}: {name!r} has no {missing[0]}", hint=f"add a column {name}.{missing[0]}")
+            data[name] = (numbers(pair["mean"]), numbers(pair["std"]))
         elif name in classes:
-            data[name] = {value: numbers(header, 0, 1) for value, header in classes[name].items()}
+            data[name] = {value: numbers(header) for value, header in classes[name].items()}
         else:
-            data[name] = numbers(name, 0, 1)
+            data[name] = numbers(name)
     return data
 
 
 def find_delimiter(read: Callable[[str], Iterable[list[str]]]) -> str:
-    """Return the delimiter, comma, semicolon or tab, that gives most columns; first those that give rows of one length.
+    """Return the delimiter of a table's cells: comma, semicolon or tab.
+
+    If a delimiter splits all rows into an equal number of cells, at least two, only such delimiters are considered. Of
+    these, the delimiter that splits the first row into most cells is returned.
 
     Args:
-        read: function from a delimiter to the rows. They are not stored, because they take several times the memory of
-            the text.
+        read: function that splits the table by a delimiter and returns an iterable of rows, lists of cells. It is
+            called for each delimiter.
     """
     sizes = {mark: [len(cells) for cells in read(mark) if cells] for mark in ",;\t"}
     even = {mark: widths for mark, widths in sizes.items() if len(set(widths)) == 1 < widths[0]}
@@ -281,16 +293,23 @@ def find_delimiter(read: Callable[[str], Iterable[list[str]]]) -> str:
 
 
 def with_points(cells: list[str]) -> list[str]:
-    """Return a column of numbers with decimal points for its decimal commas; other columns as they are."""
+    """Return the cells of a column with decimal points in place of decimal commas, such as "0.5" for "0,5".
+
+    If a cell is neither a number nor missing (empty or "NA"), all cells are returned unchanged.
+    """
     changed = [cell.replace(",", ".") if _DECIMAL_COMMA.fullmatch(cell) else cell for cell in cells]
     return changed if all(is_missing(cell) or as_number(cell) is not None for cell in changed) else cells
 
 
 def read_table(source: Path | TextIO) -> tuple[list[str], list[list[str]], list[int]]:
-    """Read a CSV file, or an open text: cells separated by commas, or by semicolons or tabs with decimal commas.
+    """Read a table from a CSV file, or from an open text such as standard input.
+
+    Cells are separated by commas, semicolons or tabs. With semicolons or tabs, numbers may have decimal commas, which
+    are replaced by points.
 
     Returns:
-        Header, rows, and the line on which each row ends.
+        The header as a list of names; the other rows as lists of cells; and for each of these rows the number of the
+        line in the file on which the row ends.
 
     Raises:
         DataError: the file cannot be read, has no rows, or is no table.
@@ -299,40 +318,30 @@ def read_table(source: Path | TextIO) -> tuple[list[str], list[list[str]], list[
     if isinstance(source, Path):
         refuse_special(source, DataError)
     try:
-        with source.open(newline="", encoding="utf-8-sig") if isinstance(source, Path) else nullcontext(source) as file:
-            text = file.read(MOST_CHARACTERS + 1)
-        if len(text) > MOST_CHARACTERS:
-            hint = "give a part of the rows, or only the columns that the query names"
-            raise DataError(f"{path} is longer than {MOST_CHARACTERS >> 20} Mi characters", hint=hint)
-        delimiter = find_delimiter(lambda mark: csv.reader(io.StringIO(text, newline=""), delimiter=mark))
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-        numbered = [(row, reader.line_num) for row in reader if row]
-    except UnicodeDecodeError as error:
-        raise DataError(f"cannot read {path}: it is not a text in UTF-8", hint="save it as CSV in UTF-8") from error
-    except FileNotFoundError:
-        raise DataError(f"{path} is missing", hint=what_is_there(Path(path))) from None
-    except OSError as error:
-        hint = "name a CSV file, or see to its permissions"
-        raise DataError(f"cannot read {path}: {error.strerror or error}", hint=hint) from error
-    except csv.Error as error:
-        hint = "cells are separated by commas, semicolons or tabs; one with a comma or a line break stands in quotes"
+        with naming_source(Path(path), DataError):
+            opened = source.open(newline="", encoding="utf-8-sig") if isinstance(source, Path) else nullcontext(source)
+            with opened as file:
+                text = file.read(MOST_CHARACTERS + 1)
+            if len(text) > MOST_CHARACTERS:
+                raise DataError(f"{path} is longer than {MOST_CHARACTERS >> 20} Mi characters")
+            delimiter = find_delimiter(lambda mark: csv.reader(io.StringIO(text, newline=""), delimiter=mark))
+            reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+            numbered = [(row, reader.line_num) for row in reader if row]
+    except (UnicodeDecodeError, csv.Error) as error:
+        hint = "a table is a text in UTF-8, with cells between commas, semicolons or tabs, and perhaps in quotes"
         raise DataError(f"cannot read {path}: {error}", hint=hint) from error
-    except MemoryError:
-        raise DataError(f"cannot read {path}: there is not enough memory", hint="give a part of the rows") from None
     if len(numbered) < 2:
         raise DataError(f"{path} has no rows", hint="the first line names the columns, the others hold numbers")
     header = [name.strip() for name in numbered[0][0]]
     if (twice := repeated(header)) is not None:
-        raise DataError(f"{path}: column {twice!r} appears twice", hint="rename one of the columns")
+        raise DataError(f"{path}: column {twice!r} appears twice")
     for row, line in numbered[1:]:
         if len(row) != len(header):
-            raise DataError(
-                f"{path}, line {line}: {len(row)} cells where the first line has {len(header)}",
-                hint="each line has a cell for each column; a cell with a comma stands in quotes",
-            )
+            cells = f"{len(row)} cells where the first line has {len(header)}"
+            raise DataError(f"{path}, line {line}: {cells}", hint="each line has a cell for each column")
     rows = [row for row, _ in numbered[1:]]
     if delimiter != ",":
-        rows = [list(row) for row in zip(*(with_points(list(cells)) for cells in zip(*rows, strict=True)), strict=True)]
+        rows = list(map(list, zip(*(with_points(list(cells)) for cells in zip(*rows, strict=True)), strict=True)))
     return header, rows, [line for _, line in numbered[1:]]
 
 
@@ -341,39 +350,39 @@ class Ranking:
     """Rows of a table in the order of their energy under a query, the lowest first.
 
     Attributes:
-        columns: names of the numbers that were added: `rank`, `energy` in nats, and `probability` where the energy is
-            that of a probability.
-        numbers: the numbers in these columns, a list for each row.
-        header: names of the columns of the table.
-        rows: the cells of the table, a list for each row.
+        header: names of the columns. First come added columns: `rank` (from 1), `energy` in nats, and `probability` if
+            the energy is -log P(query). Then come the columns of the table.
+        rows: for each row, a list with the numbers of the added columns and then the cells of the table as text.
     """
 
-    columns: list[str]
-    numbers: list[list[int | float]]
     header: list[str]
-    rows: list[list[str]]
+    rows: list[list[int | float | str]]
 
     def to_csv(self) -> str:
-        """Return CSV text with the added columns first."""
+        """Return the table as CSV text; numbers have 6 significant digits."""
         output = io.StringIO()
         writer = csv.writer(output, lineterminator="\n")
-        writer.writerow([*self.columns, *self.header])
-        for numbers, row in zip(self.numbers, self.rows, strict=True):
-            writer.writerow([*(f"{number:.6g}" if isinstance(number, float) else number for number in numbers), *row])
+        writer.writerow(self.header)
+        writer.writerows([f"{cell:.6g}" if isinstance(cell, float) else cell for cell in row] for row in self.rows)
         return output.getvalue()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the rows as JSON values: added numbers as numbers (null for infinity), cells as text."""
-        plain = ([number if math.isfinite(number) else None for number in numbers] for numbers in self.numbers)
-        rows = zip(plain, self.rows, strict=True)
-        names = [*self.columns, *self.header]
-        return {"rows": [dict(zip(names, [*numbers, *row], strict=True)) for numbers, row in rows]}
+        """Return the rows as `{"rows": [{column: cell, ...}, ...]}`, for JSON; an infinite energy becomes `None`."""
+        rows = ([None if cell in (math.inf, -math.inf) else cell for cell in row] for row in self.rows)
+        return {"rows": [dict(zip(self.header, row, strict=True)) for row in rows]}
 
 
 def rank_table(
     query: str, source: Path | TextIO, *, semantics: Semantics = DEFAULT_SEMANTICS, top: int | None = None
 ) -> Ranking:
-    """Rank the rows of a CSV file, or of an open text, by their energy under a query.
+    """Return the rows of a CSV file, or of an open text, in the order of their energy under a query, lowest first.
+
+    Args:
+        query: text of the query.
+        source: the file or open text. Its columns are predictions, such as `smile` (probability of yes), `hair=red`
+            (probability of a class), `age.mean` and `age.std`. Other columns are kept.
+        semantics: how the query becomes an energy: "exact", "product" or "lace".
+        top: number of rows to return; `None` for all.
 
     Raises:
         UnknownAttribute: the file has no column for a name in the query.
@@ -386,42 +395,31 @@ def rank_table(
     columns = {name: [row[k] for row in rows] for k, name in enumerate(header)}
     data = read_predictions(columns, {node.name for node in nodes}, path, lines)
     _check_columns(nodes, data, header, path, text)
-    energy, rule = score_with_rule(query, data, semantics)
+    energy, rule = score_with_rule(query, data, semantics, place=lambda row: f"{path}, line {lines[row]}")
     energy = np.broadcast_to(energy, (len(rows),))
-    added = ["rank", "energy", *(["probability"] if rule.is_probability else [])]
+    added = ["rank", "energy", "probability"][: 3 if rule.is_probability else 2]
     if clashes := [name for name in added if name in header]:
-        raise DataError(
-            f"{path} has a column {clashes[0]!r} already",
-            hint="rename it or leave it out: the result has one of that name",
-        )
+        raise DataError(f"{path} has a column {clashes[0]!r} already", hint="rename it, or leave it out")
     order = np.argsort(energy, kind="stable")[:top]
-    numbers = [
-        [rank, float(energy[i]), *([math.exp(-energy[i])] if rule.is_probability else [])]
-        for rank, i in enumerate(order, start=1)
-    ]
-    return Ranking(added, numbers, header, [rows[i] for i in order])
+    numbers = ([rank, float(energy[i]), math.exp(-energy[i])] for rank, i in enumerate(order, start=1))
+    ranked = [[*added_numbers[: len(added)], *rows[i]] for added_numbers, i in zip(numbers, order, strict=True)]
+    return Ranking([*added, *header], ranked)
 
 
 def _name_and_class(header: str) -> tuple[str, str]:
-    """Split the header of a column such as `hair=black`; one without a class has the class "".
+    """Split the header of a column, such as "hair=black", into attribute and class; without "=" the class is "".
 
-    In one pass: a pattern with blanks on both sides of the sign takes quadratic time for a header of blanks.
+    No regular expression is used, because one that allows blanks around "=" takes quadratic time on a header of blanks.
     """
     sign = header.find("=", 1)
     return (header, "") if sign < 0 else (header[:sign].rstrip(), header[sign + 1 :].lstrip())
 
 
 def _attribute(header: str) -> str:
-    """Return the name of the attribute in the header of a column, such as `hair=black` or `age.mean`."""
+    """Return the attribute that the header of a column names: "hair" for "hair=black", "age" for "age.mean"."""
     name, value = _name_and_class(header)
     moment = _MOMENT.fullmatch(header)
     return name if value else moment["name"] if moment else header
-
-
-def _columns(header: Sequence[str]) -> str:
-    if len(header) == 1:
-        return f"its only column is {header[0]!r}; columns are separated by commas, semicolons or tabs"
-    return f"columns: {', '.join(header[:12])}"
 
 
 def _name(source: Path | TextIO) -> str:
@@ -434,17 +432,16 @@ def _check_columns(
     missing = [node for node in nodes if node.name not in data]
     if missing:
         names = [_attribute(column) for column in header]
-        suggestions = list(dict.fromkeys(filter(None, (closest(node.name, names) for node in missing))))
+        near = dict.fromkeys(filter(None, (closest(node.name, names) for node in missing)))
+        others = f"columns: {', '.join(header[:12])}; they are separated by commas, semicolons or tabs"
         raise UnknownAttribute(
             f"{path} has no column for {missing[0].name!r}",
             query=text,
             spans=[node.span for node in missing if node.span],
-            hint=f"did you mean {', '.join(suggestions)}?" if suggestions else _columns(header),
+            hint=f"did you mean {', '.join(near)}?" if near else others,
             names=dict.fromkeys(node.name for node in missing),
         )
     for node in nodes:
         if isinstance(node, Interval | Near) and not isinstance(data[node.name], tuple):
-            raise DataError(
-                f"{path}: {node.name!r} has no std",
-                hint=f"add a column {node.name}.std, or write {node.name} alone if it is the probability of yes",
-            )
+            hint = f"add a column {node.name}.std, or write {node.name} alone if it is the probability of yes"
+            raise DataError(f"{path}: {node.name!r} has no std", hint=hint)

@@ -1,4 +1,7 @@
-"""The settings of a drawing, with their defaults and checks. Imports no torch, so that the command line can read it."""
+"""The settings with which pictures are drawn for a query, with their defaults and checks.
+
+The module does not import torch, so that the command line starts quickly.
+"""
 
 from __future__ import annotations
 
@@ -9,34 +12,27 @@ from functools import partial
 from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict, get_args, get_type_hints
 
+from energyql.catalog import SAMPLER_CODE, SEMANTICS
 from energyql.errors import ArgumentError
 
 if TYPE_CHECKING:
     from energyql.sampling import Sampler
 
-Semantics = Literal["exact", "product", "lace", "jem"]
-"""Names of the semantics; see `energyql.energy.rule`."""
-SamplerName = Literal[
-    "slice+descent",
-    "slice+ode",
-    "slice",
-    "ode",
-    "descent",
-    "langevin",
-    "predictor-corrector",
-    "published-ode",
-    "published-langevin",
-    "published-predictor-corrector",
-]
-"""Names of the samplers; see `energyql.sampling.SAMPLERS`."""
+    Semantics = str
+    SamplerName = str
+else:
+    Semantics = Literal[tuple(SEMANTICS)]
+    """Names of the semantics; see `energyql.catalog`."""
+    SamplerName = Literal[tuple(SAMPLER_CODE)]
+    """Names of the samplers; see `energyql.catalog`."""
 Precision = Literal["float32", "bfloat16"]
-"""Names of the number types that energies can be computed in while sampling."""
+"""Names of the number types in which energies can be computed while sampling."""
 Noise = Literal["const", "random", "none"]
-"""Kinds of noise in the pictures of a generator that adds some; see `energyql.generate`."""
+"""Kinds of noise in the pictures of a generator that adds noise: that of the model, new for each picture, or none."""
 DirectionMethod = Literal["ganspace", "sefa", "styles", "pictures", "interfacegan", "steerability", "ganalyze"]
-"""Names of the methods that find directions of w; see `energyql.find_directions`."""
+"""Names of the methods that find directions of w along which pictures change; see `energyql.find_directions`."""
 EXACT: Final = "exact"
-"""The semantics whose energies are -log P(query)."""
+"""Name of the semantics under which an energy is -log P(query)."""
 DEFAULT_SEMANTICS: Final = EXACT
 DEFAULT_SAMPLER: Final = "slice+descent"
 DEFAULT_PRECISION: Final = "float32"
@@ -48,10 +44,10 @@ MOST_SAMPLES = 1_000_000
 
 
 def whole_number(name: str, value: int, *, least: int = 1, most: int = MOST_SAMPLES) -> int:
-    """Check the argument `name`: a whole number from `least` to `most`.
+    """Return `value` as an int, after a check that it is a whole number from `least` to `most`.
 
     Raises:
-        ArgumentError: it is something else.
+        ArgumentError: `value` is no such number. `name` is the name of the setting in the message.
     """
     if isinstance(value, bool) or not isinstance(value, Integral) or not least <= value <= most:
         raise ArgumentError(f"{name} must be a whole number from {least} to {most:,}, not {value!r}")
@@ -59,10 +55,10 @@ def whole_number(name: str, value: int, *, least: int = 1, most: int = MOST_SAMP
 
 
 def finite_number(name: str, value: float, *, least: float = -math.inf) -> float:
-    """Check the argument `name`: a finite number, at least `least`.
+    """Return `value` as a float, after a check that it is a finite number, at least `least`.
 
     Raises:
-        ArgumentError: it is something else.
+        ArgumentError: `value` is no such number. `name` is the name of the setting in the message.
     """
     if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
         raise ArgumentError(f"{name} must be a finite number, not {value!r}")
@@ -72,7 +68,13 @@ def finite_number(name: str, value: float, *, least: float = -math.inf) -> float
 
 
 def several(value: object, one: type | tuple[type, ...] = str) -> list[Any]:
-    """Return the items of an iterable as a list; a `value` of type `one`, or no iterable, as a list of one item."""
+    """Return a list of the items of `value`; `[value]` if `value` is a single item.
+
+    Args:
+        value: an iterable of items, or a single item.
+        one: the type of single items that are iterables themselves, such as texts. Any other iterable has its items
+            returned, and anything else is a single item.
+    """
     return list(value) if isinstance(value, Iterable) and not isinstance(value, one) else [value]
 
 
@@ -89,21 +91,23 @@ def _names(name: str, value: Sequence[str]) -> tuple[str, ...]:
 
 
 Surface = Literal["generate", "gallery", "request", "plan", "provenance"]
-"""Places of settings besides keyword arguments: options of `energyql generate` and `energyql gallery`; requests to the
-studio, out of which a saved picture is drawn again; classes of the plan of a data set; and the provenance of a result,
-which pages show, and by which a run or a data set is continued."""
+"""Places, besides keyword arguments, where settings occur. "generate" and "gallery" are the options of these commands.
+"request" is a request to the studio, the web page. "plan" is a class in the plan of a data set. "provenance" is the
+record of a result, by which a run or a data set is continued."""
 
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """Facts about a field of `DrawSettings` besides its type and its default.
+    """Facts about a field of `DrawSettings`, besides its type and its default.
 
     Attributes:
-        help: text for the command line.
-        request: text for requests; by default `help`.
-        check: function of name and value, not called for `None`; returns the value, or raises an `ArgumentError`.
-        always: whether provenance holds the default too; otherwise it has no entry, as before the setting existed.
-        left_out: the places without the setting, each with the reason.
+        help: description of the setting on the command line.
+        request: description of the setting for requests to the studio (the web page); if empty, `help` is used.
+        check: function of the setting's name and value that returns the checked value, or raises an `ArgumentError`. It
+            is not called for the value `None` if `None` is the default. `None` for no check.
+        always: whether provenance (the record of a result) has an entry even if the value is the default. If false, a
+            default value has no entry, as in results that were written before the setting existed.
+        left_out: place, such as "plan", in which the setting does not occur -> the reason, a text.
     """
 
     help: str = ""
@@ -115,7 +119,11 @@ class Setting:
 
 
 class DrawOptions(TypedDict, total=False):
-    """The fields of `DrawSettings` as keyword arguments; repeated here because type checkers read only source."""
+    """Keyword arguments of functions such as `generate` with their types: the fields of `DrawSettings`.
+
+    The fields are written out again, because type checkers read only source code. A test checks that both classes have
+    the same fields and types.
+    """
 
     semantics: Semantics
     sampler: SamplerName | Sampler
@@ -136,22 +144,24 @@ _SAME_PICTURES = "it does not change which pictures are drawn"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DrawSettings:
-    """All settings, besides model, query and count, on which the pictures of a run depend.
+    """All settings of a run, besides the query, the model and the number of pictures.
 
-    Each field is also an option of the command line, a field of requests to the studio, a setting of a data set and a
-    fact of provenance, except in the places that its `Setting` names under `left_out`.
+    Each field occurs in all places of `Surface`, such as the options of `energyql generate`, except those that the
+    `left_out` of its `Setting` names.
 
-    Values that depend on the model (truncation, label, and whether it has noise) or on a table of names (semantics,
-    sampler) are checked by `Pipeline.prepare`, the others here.
+    This class checks types and ranges. `Pipeline.prepare` checks the names of semantics and sampler, and whether
+    truncation, label and noise are possible for the model.
 
     Attributes:
-        semantics, sampler, strength, precision, truncation, label, noise, realism, seed, batch_size: as for
-            `energyql.generate`.
-        relations: whether the vocabulary's relations count; see `compile_energy_rule`.
-        allow_weak: attributes whose heads may be used although they are weak; see `energyql.Model.report`.
+        semantics, sampler, strength, precision, truncation, label, noise, realism, seed, batch_size: arguments of
+            `energyql.generate`, which describes them.
+        relations: whether the relations of the vocabulary are added to the query. Relations are queries that are true
+            for every picture, such as "sunglasses IMPLIES glasses".
+        allow_weak: attributes whose heads may be used although their quality on held-out labels is low.
 
     Raises:
-        ArgumentError: a value is outside its range.
+        ArgumentError: a value has the wrong type or is outside its range; or `strength` is set although `sampler` is a
+            sampler object, which has its own strength.
     """
 
     semantics: Semantics = field(default=DEFAULT_SEMANTICS, metadata={"setting": Setting(
@@ -211,26 +221,33 @@ class DrawSettings:
             raise ArgumentError("strength belongs to the sampler", hint="set it where you make the sampler")
 
     def record(self, **resolved: Any) -> dict[str, Any]:
-        """Return the settings as provenance holds them.
+        """Return the names and values of the settings to record in provenance, the record of a result.
+
+        Settings whose `Setting` leaves provenance out, such as `batch_size`, are missing. So are settings that have
+        their default value, unless `always` of their `Setting` is true.
 
         Args:
-            resolved: values in place of those that depend on the model, or on a table of names.
+            resolved: values to record in place of the fields, by name of the setting. One use is a default that depends
+                on the model, such as `truncation=0.7`. Another is the sampler, whose name and settings are recorded.
         """
         values = {name: resolved.get(name, getattr(self, name)) for name in settings_of("provenance")}
         return {name: value for name, value in values.items() if SETTINGS[name].always or value != DEFAULTS[name]}
 
 
 SETTINGS: Mapping[str, Setting] = {each.name: each.metadata["setting"] for each in fields(DrawSettings)}
-"""The fields of `DrawSettings`, in their order."""
+"""Name of each field of `DrawSettings`, in the order of the fields -> its `Setting`."""
 DEFAULTS: Mapping[str, Any] = {each.name: each.default for each in fields(DrawSettings)}
-"""The defaults of the fields of `DrawSettings`."""
+"""Name of each field of `DrawSettings` -> its default."""
 
 
 def settings_of(surface: Surface) -> tuple[str, ...]:
-    """Return the names of the settings that a place of settings has, in the order of the fields."""
+    """Return the names of the settings that occur in a place, in the order of the fields of `DrawSettings`.
+
+    An example of a place is "generate", the options of the command `energyql generate`. `Surface` lists all places.
+    """
     return tuple(name for name, setting in SETTINGS.items() if surface not in setting.left_out)
 
 
 def setting_types() -> dict[str, Any]:
-    """Return the types of the settings by name; for the sampler, only the type of its names."""
+    """Return the type of each setting by its name. The type of `sampler` includes only names, not sampler objects."""
     return get_type_hints(DrawSettings, localns={"Sampler": SamplerName})

@@ -1,4 +1,4 @@
-"""Runs of any length: results batch by batch, and a folder that grows with them and can be continued."""
+"""Runs of any length: results come batch by batch, and can be written to a folder, so that the run can be continued."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from energyql.files import (
     PICTURE_SUFFIXES,
     as_path,
     check_destination,
+    file_mark,
     finish_saving,
     naming_target,
     saving,
@@ -29,7 +30,7 @@ from energyql.language.lexical import shorten
 from energyql.models import DEFAULT_MODEL
 from energyql.pipeline.draw import PreparedQuery, pipeline_for
 from energyql.pipeline.model import Model
-from energyql.pipeline.result import MOST_PICTURES, PER_SAMPLE, Result, take_rows
+from energyql.pipeline.result import MOST_PICTURES, PER_SAMPLE, Result
 from energyql.pipeline.result_folder import (
     RESULT,
     check_free,
@@ -38,6 +39,7 @@ from energyql.pipeline.result_folder import (
     part_name,
     picture_files,
     read_part,
+    take_rows,
     write_measurements,
     write_pictures,
 )
@@ -49,12 +51,13 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 PART = 1024
-"""Number of samples at which a part of a folder is full. Each batch rewrites all measurements of its part."""
+"""Number of samples from which a part of a folder is full, and a new part (a subfolder) begins. Parts are not larger,
+because all measurements of a part are written again with each new batch."""
 OPENING = 16
-"""Samples of the first batch of a folder, small so that a run that is interrupted early has pictures: 64 pictures of
-`avatars` take 3.3 s of CPU time, 16 of them 0.8 s, and 16 and then 48 no more than 64."""
+"""Number of samples in the first result of a run to a folder. It is small, so that a run that is interrupted early has
+pictures: 16 pictures of `avatars` take 0.8 s of CPU time, 64 take 3.3 s, also if 16 of the 64 are drawn first."""
 _ONE_RUN = ("canonical", "model", "fingerprints", "judge", *settings_of("provenance"), "discriminator")
-"""Facts that are the same for all samples of a folder."""
+"""Entries of the provenance that must be equal for all samples of a folder."""
 _MEASURED = tuple(name for name in PER_SAMPLE if name != "images")
 _log = logging.getLogger("energyql")
 
@@ -70,34 +73,36 @@ def stream(
     progress: bool | Report = True,
     **options: Unpack[DrawOptions],
 ) -> Iterator[Result]:
-    """Draw pictures that satisfy a query batch by batch: memory does not grow with n.
+    """Draw pictures that satisfy a query batch by batch, so that memory does not grow with n.
 
-    With `save_to` each batch is written to a folder before it is yielded, so an interrupted run keeps its pictures.
-    The same call then continues it: existing batches are neither drawn nor yielded again. A call with a larger n, or
-    one whose `first` is the number after the last sample, continues it too; a smaller n removes the samples beyond it.
-    `Result.load` reads the folder. It holds about the first thousand samples itself, and the further ones in parts,
-    `01024/`, `02048/` and so on, each of which can be loaded by itself.
+    With `save_to` each batch is written to a folder before it is yielded, so an interrupted run keeps its pictures. The
+    same call then continues the run: batches in the folder are neither drawn nor yielded again. A call with a larger n
+    continues the run too, and so does a call whose `first` is the number after the last sample. A call with a smaller n
+    removes the samples after the first n from the folder.
+
+    `Result.load` reads the folder. The folder itself holds about the first thousand samples. Further samples are in
+    subfolders `01024/`, `02048/` and so on, each of which can be loaded by itself.
 
         for part in stream("smile AND hat", 100_000, save_to="hats/"):
             print(part.summary())
 
     Args:
-        query: as for `generate`.
+        query: text or expression, such as `"smile AND NOT hat"`.
         n: number of pictures, of any size.
-        model: as for `generate`.
+        model: name of a packaged model, a model folder, or a `Model` in memory.
         save_to: a folder that is new or holds the beginning of this run.
-        first: as for `generate`.
-        device: as for `generate`.
-        progress: as for `generate`.
-        options: the settings, as for `generate`.
+        first: number of the first sample in the run; by default 0.
+        device: "auto" (a GPU if there is one), "cpu", "cuda" and so on.
+        progress: whether to show a progress bar; or a function of the name of a stage and the fraction of it done.
+        options: other arguments of `generate` by name, such as `seed` or `sampler`.
 
     Returns:
-        An iterator over results of 64 consecutive samples each, or of `batch_size` if that is more; with `save_to`, the
-        first of them comes as two, the first of which has 16 samples.
+        An iterator over results of 64 consecutive samples each, or of `batch_size` if that is more. With `save_to`, the
+        first of these batches comes as two results; the first result has 16 samples.
 
     Raises:
-        DataError: the folder holds another run, or a damaged one.
-        EnergyQLError: as for `generate`, at the call and not at the first batch.
+        DataError: the folder holds another run, or a damaged run.
+        EnergyQLError: the query, a name or a setting is wrong; raised at the call, before the first batch.
     """
     prepared = pipeline_for(model, device).prepare(query, **options)
     if save_to is None:
@@ -106,30 +111,30 @@ def stream(
 
 
 class FolderRun:
-    """A run that is written to a folder batch by batch, after the samples that the folder holds.
+    """A run that is written to a folder batch by batch, and continues after the samples that are in the folder.
+
+    No other process or thread can write to the folder until `draw` has ended. `len(run)` is the number of samples in
+    the folder.
 
     Args:
-        folder: a new folder, or one with the beginning of the same run.
+        folder: a new folder, or a folder with the beginning of the same run.
         prepared: the compiled query.
-        n: number of samples of the whole run; by default `PICTURES`, or as many as the folder holds if that is more.
-        first: number of its first sample, or of the one after the last in the folder.
+        n: number of samples, counted from `first`. `None` for 16 samples, or for all samples in the folder if these are
+            more.
+        first: number of the first sample of the run. To add n samples to the folder, the number after its last sample.
 
     Attributes:
-        removed: number of samples that the folder held beyond the n-th.
-
-    Other writers of the folder are refused until the run has ended.
+        removed: number of samples that were removed from the folder, because the run now ends before them.
 
     Raises:
-        ArgumentError: `folder` cannot be written, holds other files of these names, or is being written by somebody
-            else; or a number is out of range.
-        DataError: the folder holds another run, or a damaged one.
+        ArgumentError: `folder` cannot be written, or is being written by another process or thread; it holds files of
+            other programs with names such as `00012.png`; or a number is out of range.
+        DataError: the folder holds another run, or a damaged run.
     """
 
     def __init__(self, folder: Path, prepared: PreparedQuery, n: int | None, first: int = 0) -> None:
-        count, first = (
-            whole_number("n", PICTURES if n is None else n, most=2**62),
-            whole_number("first", first, least=0, most=2**62),
-        )
+        count = whole_number("n", PICTURES if n is None else n, most=2**62)
+        first = whole_number("first", first, least=0, most=2**62)
         if folder.suffix.lower() in PICTURE_SUFFIXES:
             raise ArgumentError(f"a run is saved to a folder, not to {folder}", hint="name a folder")
         self.folder, self._prepared = check_destination(folder), prepared
@@ -143,16 +148,25 @@ class FolderRun:
             self._held = stack.pop_all()
 
     def _look(self, n: int | None, count: int, first: int) -> None:
-        """Read the samples in the folder, and remove files that are not, or no longer, of the run."""
+        """Read the samples in the folder, set first sample and length of the run, and remove later samples.
+
+        Args:
+            n: number of samples that the user asks for, counted from `first`; `None` keeps all samples of the folder.
+            count: `n`, or 16 for `None`.
+            first: number of the first sample, or the number after the last sample in the folder.
+
+        Raises:
+            ArgumentError: the folder holds files of other programs with names such as `00012.png`.
+            DataError: the folder holds another run, a damaged run, or samples that `first` does not continue.
+        """
         folder = self.folder
-        finish_saving(folder)
+        check_run(folder, self._prepared.provenance)
         begin = self._read() if (folder / RESULT).is_file() else first
         held = len(self)
         if first not in (begin, begin + held):
-            raise DataError(
-                f"{folder} holds samples {begin} to {begin + held - 1} of this run, which {first} does not continue",
-                hint=f"begin with {begin + held} (first, --first), or name another folder",
-            )
+            samples = f"samples {begin} to {begin + held - 1} of this run"
+            hint = f"begin with {begin + held} (first, --first), or name another folder"
+            raise DataError(f"{folder} holds {samples}, which {first} does not continue", hint=hint)
         self._first, self._n = begin, max(first - begin + count, held if n is None else 0)
         check_free(folder, self._n, held)
         self.removed = max(0, held - self._n)
@@ -165,11 +179,22 @@ class FolderRun:
 
     @property
     def verdicts(self) -> Result:
-        """All samples of the folder with index, energy, verdict and status only, which are enough for a summary."""
+        """All samples in the folder as one result, for a summary.
+
+        Pictures, latents, predictions and judged values are empty, to save memory.
+        """
         return Result.join(self._verdicts)
 
     def draw(self, progress: bool | Report = True) -> Iterator[Result]:
-        """Draw the samples that the folder lacks, and yield each batch when it is written."""
+        """Draw the samples of the run that are not in the folder yet, and yield each batch after it is written.
+
+        Args:
+            progress: whether to show a progress bar; or a function of the name of a stage and the fraction of it done.
+
+        Raises:
+            DataError: something else changed the folder since the last batch.
+            ArgumentError: the folder cannot be written.
+        """
         with self._held:
             if (held := len(self)) == self._n:
                 return
@@ -177,25 +202,28 @@ class FolderRun:
             for batch in self._prepared.stream(self._n - held, first=begin, opening=OPENING, progress=progress):
                 self._writer.move()
                 if self._mark() != self._seen:
-                    raise DataError(
-                        f"{self.folder} has changed since the last batch of this run was written",
-                        hint="let one run write a folder; the same call continues it",
-                    )
+                    message = f"{self.folder} has changed since the last batch of this run was written"
+                    raise DataError(message, hint="let one run write a folder; the same call continues it")
                 with naming_target(self.folder):
                     self._append(batch)
                 self._seen = self._mark()
                 yield batch
 
     def _mark(self) -> tuple[int, ...] | None:
-        """Return numbers that change whenever the last `result.json` is replaced; `None` if there is none."""
+        """Return numbers that change when `result.json` of the last part is replaced; `None` if there is no such file.
+
+        If the numbers have changed since the last batch was written, something else has written to the folder.
+        """
         with suppress(FileNotFoundError):
-            facts = (self._part(self.folder) / RESULT).stat()
-            return facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns
+            return file_mark(self._part(self.folder) / RESULT)
         return None
 
     def _read(self) -> int:
-        """Read the samples in the folder; return the index of the first one in the run."""
-        check_run(self.folder, self._prepared.provenance)
+        """Read all samples in the folder, and return the number of the first of them in the run.
+
+        Raises:
+            DataError: a file is damaged, or the numbers of the samples are not consecutive.
+        """
         begin = 0
         for start, part in [(0, self.folder), *part_folders(self.folder)]:
             self._start, self._last = start, Result(images=[], **read_part(part, _MEASURED))
@@ -207,7 +235,7 @@ class FolderRun:
         return begin
 
     def _remove_excess(self) -> None:
-        """Remove samples beyond the n-th, and pictures of a batch whose writing was interrupted."""
+        """Remove from the folder the samples after the end of the run, and pictures of a batch that is not complete."""
         if len(self) <= self._n:
             with saving(self.folder, self._excess) as staged:
                 self._save_grid(staged)
@@ -222,18 +250,18 @@ class FolderRun:
             self._save_grid(staged)
 
     def _excess(self, folder: Path) -> list[Path]:
-        """Return the files of samples that are not, or no longer, of this run."""
+        """Return the files in `folder` of samples after the last sample of the run, to be removed."""
         unfinished = folder / part_name(len(self))
         left = [] if (unfinished / RESULT).is_file() else picture_files(unfinished)
-        return [*picture_files(self._part(folder), len(self)), *left, *part_files(folder, len(self))]
+        return picture_files(self._part(folder), len(self)) + left + part_files(folder, len(self))
 
     def _save_grid(self, folder: Path) -> None:
-        """Write the grid again if the folder has fewer samples than a grid."""
+        """Write `grid.png` of the run's samples to `folder`, if there are fewer than `MOST_PICTURES` (64) of them."""
         if len(self) < MOST_PICTURES:
             Result(**read_part(self.folder, PER_SAMPLE))[: len(self)].save_grid(folder)
 
     def _append(self, batch: Result) -> None:
-        """Write a batch to the last part, or to a new part if that is full."""
+        """Write a batch to the last part of the folder, or to a new part (a subfolder) if the last one is full."""
         held = len(self)
         if self._last is not None and len(self._last) >= PART:
             self._start, self._last = held, None
@@ -241,26 +269,31 @@ class FolderRun:
         self._last = bare if self._last is None else Result.join([self._last, bare])
         # No picture of an interrupted first batch may stay: nothing in the folder says yet of which run they are.
         with nullcontext(self.folder) if held else saving(self.folder, lambda _: ()) as folder:
-            write_pictures(self._part(folder), batch.images, batch.index.tolist(), batch.provenance, held)
+            write_pictures(self._part(folder), batch, held)
             self._write(self._last, folder)
             if held < MOST_PICTURES:
                 Result(**read_part(folder, PER_SAMPLE)).save_grid(folder)
         self._verdicts.append(_verdicts_only(batch))
 
     def _part(self, folder: Path) -> Path:
-        """Return the folder of the last part, below that of the run."""
+        """Return the folder of the last part: a subfolder of `folder`, such as `01024`, or `folder` itself."""
         return folder / part_name(self._start) if self._start else folder
 
     def _write(self, last: Result, folder: Path) -> None:
-        provenance = last.provenance | {"n": len(last)}
-        write_measurements(self._part(folder), last.measurements(), last.statistics, provenance, self._start)
+        last = replace(last, provenance=last.provenance | {"n": len(last)})
+        write_measurements(self._part(folder), last, self._start)
 
 
 def check_run(folder: Path, provenance: Mapping[str, Any]) -> None:
-    """Check that a folder, if it holds a result, holds samples of the run with this provenance.
+    """Check that the samples in a folder belong to a run. Without a result in the folder nothing is checked.
+
+    Args:
+        folder: the folder, which need not exist.
+        provenance: record of the run: query, model, settings.
 
     Raises:
-        DataError: they are of another query, model, seed or setting.
+        DataError: the samples are of another query, model, seed or setting; or the folder is damaged; or one of the two
+            runs has a budget, the most samples that `until_satisfied` may draw, and the other has none.
     """
     finish_saving(folder)
     if not (folder / RESULT).is_file():

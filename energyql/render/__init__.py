@@ -1,1 +1,1 @@
-"""Pictures, charts, graphs and markup for results and pages."""
+"""Pictures, charts, graphs and markup (HTML, SVG, Markdown) for results and pages."""

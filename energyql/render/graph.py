@@ -1,28 +1,31 @@
-"""A directed acyclic graph of labelled boxes as SVG, readable on light and on dark paper.
+"""A directed acyclic graph of labelled boxes as SVG, readable on light and on dark backgrounds.
 
 The layout is that of Sugiyama, Tagawa and Toda, "Methods for visual understanding of hierarchical system structures",
-1981: layers by longest path, an order in each layer by barycentres, and coordinates by least squares. Text and lines
-have the colour of the text around the graph, and each box has a light colour for its role.
+1981. The layer of a box is the length of the longest path to it. The order in a layer follows the mean positions of
+neighbours, and coordinates are computed by least squares. Text and lines have the colour of the text around the graph.
+A box has a light colour that shows its role, such as "and".
 """
 
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from itertools import combinations, pairwise
-from typing import Literal
+from typing import Any, Literal
+
+from rich.cells import cell_len
 
 from energyql.render.markup import Markup, element
 
 MOST_BOXES = 120
-"""Most boxes of a graph that is drawn; a larger one would not be readable."""
+"""Most boxes of a graph that is drawn; a larger graph would not be readable."""
 MOST_CHARACTERS = 44
-"""Most characters of a label in a box; a longer one is cut, and the tooltip of the box has all of it."""
+"""Most characters of a label in a box; a longer label is cut, and the tooltip of the box shows the whole label."""
 SWEEPS = 8
-"""Number of passes over the layers for an order with fewer crossings; twice as many passes place the boxes."""
+"""Number of passes over the layers that search for an order of boxes with fewer crossings of lines. After that, 2 *
+SWEEPS + 1 passes compute the vertical positions of the boxes."""
 
 Role = Literal["leaf", "and", "or", "not", "weight", "other", "root"]
 Point = tuple[float, float]
@@ -31,6 +34,8 @@ Lists = Sequence[Sequence[int]]
 _TINTS = {"and": "#3b82f6", "or": "#e08a00", "not": "#e11d48", "weight": "#8b5cf6", "other": "#0d9488"}
 _INK, _PAPER = "#1d2433", "#ffffff"
 _MARGIN, _PADDING = 6.0, 12.0
+_ACROSS, _BETWEEN = 34, 12
+"""Free width between layers, and free height between the boxes of a layer, in pixels."""
 _MONOSPACE = "ui-monospace,SFMono-Regular,Menlo,Consolas,'DejaVu Sans Mono',monospace"
 _SANS = "system-ui,-apple-system,'Segoe UI',Roboto,'Helvetica Neue',Arial,sans-serif"
 
@@ -40,9 +45,9 @@ class Box:
     """One box of a graph.
 
     Args:
-        label: first line; for a leaf, a piece of a query.
-        note: second line, in smaller letters; "" for none.
-        role: meaning of the box, which decides its shape and colour.
+        label: first line of text in the box. In a box without children (a leaf) it is a piece of a query.
+        note: second line of text, in smaller letters; "" for none.
+        role: what the box means in a query, such as "and"; it decides on shape and colour.
     """
 
     label: str
@@ -51,52 +56,39 @@ class Box:
 
     @property
     def size(self) -> tuple[float, float]:
-        """Width and height in pixels, for fonts with letters of average width."""
+        """Width and height of the box in pixels, estimated from the number of letters."""
         letter = 7.9 if self.role == "leaf" else 8.6
-        width = max(letter * columns(cut_label(self.label)), 6.1 * columns(self.note))
+        width = max(letter * cell_len(cut_label(self.label)), 6.1 * cell_len(self.note))
         return max(width + 2 * _PADDING, 44.0), 42.0 if self.note else 28.0
 
 
 def draw_graph(boxes: Sequence[Box], edges: Sequence[Edge], *, title: str, standalone: bool = False) -> Markup:
-    """Return an SVG drawing of boxes and the lines between them, parents at the left of their children.
+    """Return an SVG drawing of boxes and the lines between them, with parents at the left of their children.
 
     Args:
-        boxes: at least one.
-        edges: pairs of indices (parent, child) without cycles.
+        boxes: at least one box. If there are more than `MOST_BOXES`, a single box is drawn instead, which says that the
+            graph is too large.
+        edges: pairs (parent, child) of positions in `boxes`, without cycles.
         title: text for screen readers.
-        standalone: whether the drawing is for a file of its own, with a background and fixed colours, rather than with
-            the colours of the text around it.
+        standalone: whether the drawing becomes a file, with a background and fixed colours. Otherwise it is part of a
+            page, and has the text colour of the page.
     """
     if len(boxes) > MOST_BOXES:
         boxes, edges = [Box(f"too large to draw: {len(boxes):,} boxes", role="root")], []
     sizes = [box.size for box in boxes]
     corners, routes = arrange(sizes, edges)
-    width, height = (
-        max(corner[axis] + size[axis] for corner, size in zip(corners, sizes, strict=True)) + 2 * _MARGIN
-        for axis in (0, 1)
-    )
-    lines = [
-        element("path", d=_curve(route), fill="none", stroke="currentColor", stroke_opacity=0.4, stroke_width=1.5)
-        for route in routes
-    ]
+    ends = [(x + wide, y + high) for (x, y), (wide, high) in zip(corners, sizes, strict=True)]
+    width, height = (max(each) + 2 * _MARGIN for each in zip(*ends, strict=True))
+    stroke: dict[str, Any] = {"fill": "none", "stroke": "currentColor", "stroke_opacity": 0.4, "stroke_width": 1.5}
+    lines = [element("path", d=_curve(route), **stroke) for route in routes]
     shapes = [_draw_box(box, corner) for box, corner in zip(boxes, corners, strict=True)]
     content = element("g", *lines, *shapes, transform=f"translate({_MARGIN:g} {_MARGIN:g})")
     background = element("rect", width="100%", height="100%", fill=_PAPER) if standalone else None
     return element(
-        "svg",
-        background,
-        content,
-        xmlns="http://www.w3.org/2000/svg" if standalone else None,
-        class_="eql-graph",
-        role="img",
-        aria_label=title,
-        viewBox=f"0 0 {width:.0f} {height:.0f}",
-        width=f"{width:.0f}",
-        height=f"{height:.0f}",
-        color=_INK if standalone else None,
-        font_family=_SANS,
-        text_anchor="middle",
-    )
+        "svg", background, content, xmlns="http://www.w3.org/2000/svg" if standalone else None, class_="eql-graph",
+        role="img", aria_label=title, viewBox=f"0 0 {width:.0f} {height:.0f}", width=f"{width:.0f}",
+        height=f"{height:.0f}", color=_INK if standalone else None, font_family=_SANS, text_anchor="middle",
+    )  # fmt: skip
 
 
 def graph_width(drawing: Markup) -> float:
@@ -106,54 +98,33 @@ def graph_width(drawing: Markup) -> float:
 
 
 def cut_label(text: str) -> str:
-    """Return a text, cut to `MOST_CHARACTERS` with "…" at its end if it is longer."""
+    """Return `text`; if it has more than 44 characters, it is cut to 44, of which the last is "…"."""
     return text if len(text) <= MOST_CHARACTERS else text[: MOST_CHARACTERS - 1] + "…"
 
 
-def columns(text: str) -> int:
-    """Return the width of a text in letters: Chinese and Japanese characters count as two, combining ones as none."""
-    return sum(
-        0 if unicodedata.combining(character) else 1 + (unicodedata.east_asian_width(character) in "WF")
-        for character in text
-    )
-
-
 def _draw_box(box: Box, corner: Point) -> Markup:
-    """Return the drawing of a box whose upper left corner is `corner`."""
-    (x, y), (width, height) = corner, box.size
-    tint = _TINTS.get(box.role, "currentColor")
-    plain = tint == "currentColor"
+    """Return SVG of `box`; `corner` is the position of its upper left corner, in pixels."""
+    (x, y), (width, height), leaf, root = corner, box.size, box.role == "leaf", box.role == "root"
+    tint = _TINTS.get(box.role)
     shape = element(
-        "rect",
-        x=f"{x:.1f}",
-        y=f"{y:.1f}",
-        width=f"{width:.1f}",
-        height=f"{height:.1f}",
-        rx=f"{height / 2 if box.role == 'leaf' else 7:g}",
-        fill=tint,
-        fill_opacity=0.0 if box.role == "root" else 0.06 if plain else 0.16,
-        stroke=tint,
-        stroke_opacity=0.45 if plain else 0.9,
-        stroke_dasharray="4 3" if box.role == "root" else None,
-    )
-    centre, leaf = f"{x + width / 2:.1f}", box.role == "leaf"
+        "rect", x=f"{x:.1f}", y=f"{y:.1f}", width=f"{width:.1f}", height=f"{height:.1f}",
+        rx=f"{height / 2 if leaf else 7:g}", fill=tint or "currentColor",
+        fill_opacity=0.16 if tint else 0.0 if root else 0.06, stroke=tint or "currentColor",
+        stroke_opacity=0.9 if tint else 0.45, stroke_dasharray="4 3" if root else None,
+    )  # fmt: skip
     label = element(
-        "text",
-        cut_label(box.label),
-        x=centre,
-        y=f"{y + (18.5 if box.note else height / 2 + 4.5):.1f}",
-        font_size="13",
-        font_family=_MONOSPACE if leaf else None,
-        font_weight=None if leaf else "600",
-        fill="currentColor",
-    )
-    note = element("text", box.note, x=centre, y=f"{y + 33:.1f}", font_size="11", fill="currentColor", fill_opacity=0.8)
+        "text", cut_label(box.label), x=f"{x + width / 2:.1f}",
+        y=f"{y + (18.5 if box.note else height / 2 + 4.5):.1f}", font_size="13",
+        font_family=_MONOSPACE if leaf else None, font_weight=None if leaf else "600", fill="currentColor",
+    )  # fmt: skip
+    place = {"x": f"{x + width / 2:.1f}", "y": f"{y + 33:.1f}"}
+    note = element("text", box.note, **place, font_size="11", fill="currentColor", fill_opacity=0.8)
     tooltip = element("title", box.label) if cut_label(box.label) != box.label else None
     return element("g", tooltip, shape, label, note if box.note else None, class_=f"eql-{box.role}")
 
 
 def _curve(points: Sequence[Point]) -> str:
-    """Return an SVG path: a smooth line through points that is horizontal in each of them."""
+    """Return a smooth line through points, horizontal at each point, as a text for the attribute `d` of an SVG path."""
     parts = [f"M{points[0][0]:.1f} {points[0][1]:.1f}"]
     for (x0, y0), (x1, y1) in pairwise(dict.fromkeys(points)):
         middle = (x0 + x1) / 2
@@ -161,54 +132,53 @@ def _curve(points: Sequence[Point]) -> str:
     return "".join(parts)
 
 
-def arrange(
-    sizes: Sequence[tuple[float, float]], edges: Sequence[Edge], *, across: float = 34, between: float = 12
-) -> tuple[list[Point], list[list[Point]]]:
-    """Return places for the boxes and lines of a graph, parents at the left of their children.
+def arrange(sizes: Sequence[tuple[float, float]], edges: Sequence[Edge]) -> tuple[list[Point], list[list[Point]]]:
+    """Return where to draw the boxes and lines of a graph, in pixels, with parents at the left of their children.
 
     Args:
-        sizes: width and height of each box.
-        edges: pairs of indices (parent, child); children are placed in the order of the edges if possible.
-        across: free width between layers.
-        between: free height between boxes of one layer.
+        sizes: width and height of each box, in pixels.
+        edges: pairs (parent, child) of positions in `sizes`, without cycles. Children of a box are drawn from top to
+            bottom in the order of the edges, unless more lines would then cross.
 
     Returns:
-        The upper left corner of each box, the least coordinates being 0; and for each edge the points of its line: at
-        the right side of its parent and of the parent's layer, at free places in the layers between, and at the left
-        side of its child.
+        Two lists. The first has the upper left corner of each box; the smallest x and y are 0. The second has for each
+        edge the points of its line. The line begins at the right side of the parent, goes through gaps between boxes of
+        other layers, and ends at the left side of the child.
     """
     heights = [height for _, height in sizes]
     depths = _depths(len(sizes), edges)
     chains: list[list[int]] = []  # each edge as a row of boxes, with a box of height 0 in every layer between
     for parent, child in edges:
-        between_them = range(depths[parent] + 1, depths[child])
-        chains.append([parent, *range(len(depths), len(depths) + len(between_them)), child])
-        depths += between_them
-        heights += [0.0] * len(between_them)
-    below: list[list[int]] = [[] for _ in depths]
-    above: list[list[int]] = [[] for _ in depths]
+        count = len(depths)
+        depths += range(depths[parent] + 1, depths[child])
+        chains.append([parent, *range(count, len(depths)), child])
+    heights += [0.0] * (len(depths) - len(sizes))
+    below, above = [list[int]() for _ in depths], [list[int]() for _ in depths]
     for upper, lower in (link for chain in chains for link in pairwise(chain)):
         below[upper].append(lower)
         above[lower].append(upper)
     layers = _order(depths, below, above)
-    centres = _centres(layers, below, above, heights, between)
+    centres = _centres(layers, below, above, heights)
 
     widths = [max(sizes[i][0] for i in layer if i < len(sizes)) for layer in layers]
-    lefts = [sum(widths[:depth]) + across * depth for depth in range(len(layers))]
+    lefts = [sum(widths[:depth]) + _ACROSS * depth for depth in range(len(layers))]
     corners = [(lefts[depths[i]], centres[i] - height / 2) for i, (_, height) in enumerate(sizes)]
     routes = []
-    for parent, *middle, child in chains:
+    for chain in chains:
         # Horizontal across every layer, so that the line crosses no wider box above or below.
-        points = [(lefts[depths[parent]] + sizes[parent][0], centres[parent])]
-        points.append((lefts[depths[parent]] + widths[depths[parent]], centres[parent]))
-        for i in middle:
-            points += [(lefts[depths[i]], centres[i]), (lefts[depths[i]] + widths[depths[i]], centres[i])]
-        routes.append([*points, (lefts[depths[child]], centres[child])])
+        lines = [[(lefts[depths[i]] + end, centres[i]) for end in (0.0, widths[depths[i]])] for i in chain]
+        lines[0][0] = lefts[depths[chain[0]]] + sizes[chain[0]][0], centres[chain[0]]
+        routes.append([point for line in lines for point in line][:-1])
     return corners, routes
 
 
 def _depths(count: int, edges: Sequence[Edge]) -> list[int]:
-    """Return for each of `count` boxes the number of edges on the longest path to it from a box without parents."""
+    """Return the layer of each box: the number of edges on the longest path to the box from a box without parents.
+
+    Args:
+        count: number of boxes.
+        edges: pairs (parent, child) of numbers of boxes, from 0.
+    """
     parents: dict[int, list[int]] = {box: [] for box in range(count)}
     for parent, child in edges:
         parents[child].append(parent)
@@ -219,9 +189,10 @@ def _depths(count: int, edges: Sequence[Edge]) -> list[int]:
 
 
 def _order(depths: Sequence[int], below: Sequence[Sequence[int]], above: Sequence[Sequence[int]]) -> list[list[int]]:
-    """Return the boxes of each layer from top to bottom, in an order with few crossings.
+    """Return the boxes of each layer from top to bottom, in an order in which few lines cross.
 
-    The first order is that of a search by depth, the best one for a tree; passes over the layers improve it.
+    The first order is that of a depth-first search, in which no lines of a tree cross. Passes over the layers then sort
+    boxes by the mean position of their neighbours. The order with the fewest crossings of all passes is returned.
 
     Args:
         depths: layer of each box.
@@ -229,12 +200,10 @@ def _order(depths: Sequence[int], below: Sequence[Sequence[int]], above: Sequenc
         above: parents of each box.
     """
     layers: list[list[int]] = [[] for _ in range(max(depths) + 1)]
-    seen: set[int] = set()
     stack = [box for box in reversed(range(len(depths))) if not above[box]]
     while stack:
         box = stack.pop()
-        if box not in seen:
-            seen.add(box)
+        if box not in layers[depths[box]]:
             layers[depths[box]].append(box)
             stack.extend(reversed(below[box]))
     best, fewest = layers, _crossings(layers, below)
@@ -246,14 +215,18 @@ def _order(depths: Sequence[int], below: Sequence[Sequence[int]], above: Sequenc
             place = {box: float(index) for each in layers for index, box in enumerate(each)}
             side = below if sweep % 2 else above
             layer.sort(key=lambda box: _mean([place[other] for other in side[box]], place[box]))
-        crossings = _crossings(layers, below)
-        if crossings < fewest:
+        if (crossings := _crossings(layers, below)) < fewest:
             best, fewest = layers, crossings
     return best
 
 
 def _crossings(layers: Lists, below: Lists) -> int:
-    """Return the number of crossings of lines between neighbouring layers; `below` has the children of each box."""
+    """Return how many pairs of lines between neighbouring layers cross.
+
+    Args:
+        layers: boxes of each layer from top to bottom.
+        below: children of each box.
+    """
     place = {box: index for layer in layers for index, box in enumerate(layer)}
     total = 0
     for layer in layers:
@@ -262,40 +235,47 @@ def _crossings(layers: Lists, below: Lists) -> int:
     return total
 
 
-def _centres(layers: Lists, below: Lists, above: Lists, heights: Sequence[float], between: float) -> list[float]:
-    """Return the vertical centre of each box: as near to the mean of its neighbours as the other boxes allow.
+def _centres(layers: Lists, below: Lists, above: Lists, heights: Sequence[float]) -> list[float]:
+    """Return the vertical centre of each box, in pixels, as near as possible to the mean centre of its children.
+
+    Passes over the layers move boxes near to their parents and to their children in turn; the last pass moves them near
+    to their children. The upper side of the highest box is at 0.
 
     Args:
         layers: boxes of each layer from top to bottom.
         below: children of each box.
         above: parents of each box.
-        heights: height of each box.
-        between: free height between boxes of one layer.
+        heights: height of each box, in pixels.
     """
     centres = [0.0] * len(heights)
     for layer in layers:
-        _place(layer, [0.0] * len(layer), centres, heights, between)
+        _place(layer, [0.0] * len(layer), centres, heights)
     for sweep in range(2 * SWEEPS + 1):  # the last one centres parents on their children
         backwards = sweep % 2 == 0
         side = below if backwards else above
         for layer in reversed(layers) if backwards else layers:
             targets = [_mean([centres[other] for other in side[box]], centres[box]) for box in layer]
-            _place(layer, targets, centres, heights, between)
+            _place(layer, targets, centres, heights)
     top = min(centre - height / 2 for centre, height in zip(centres, heights, strict=True))
     return [centre - top for centre in centres]
 
 
-def _place(
-    layer: Sequence[int], targets: Sequence[float], centres: list[float], heights: Sequence[float], between: float
-) -> None:
-    """Set the entries of `centres` of a layer's boxes as near to their targets as they fit, by least squares.
+def _place(layer: Sequence[int], targets: Sequence[float], centres: list[float], heights: Sequence[float]) -> None:
+    """Set the vertical centres of a layer's boxes as near to wanted centres as possible, by least squares.
 
-    The boxes keep their order. Minus the room that the boxes above need, the centres must not decrease, so this is an
-    isotonic regression, computed by pooling neighbours that violate the order (pool adjacent violators).
+    The boxes keep their order and do not overlap. From each centre, the height that the boxes above it need is
+    subtracted. The differences must then increase from box to box or stay equal, so the problem is an isotonic
+    regression. It is solved by pooling neighbours that violate the order (pool adjacent violators).
+
+    Args:
+        layer: numbers of the layer's boxes from top to bottom.
+        targets: wanted centre of each of these boxes.
+        centres: centre of each box of the graph; the entries of the layer's boxes are changed.
+        heights: height of each box of the graph.
     """
     offsets = [0.0]
     for upper, lower in pairwise(layer):
-        offsets.append(offsets[-1] + (heights[upper] + heights[lower]) / 2 + between)
+        offsets.append(offsets[-1] + (heights[upper] + heights[lower]) / 2 + _BETWEEN)
     pools: list[tuple[float, int]] = []
     for offset, target in zip(offsets, targets, strict=True):
         mean, count = target - offset, 1

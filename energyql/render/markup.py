@@ -1,4 +1,7 @@
-"""Elements of HTML and SVG as text, in which all text but markup is escaped; tables of Markdown."""
+"""Elements of HTML and SVG as `Markup`, and tables of Markdown.
+
+`Markup` is a text of HTML that can be put into a page unchanged, because all text from elsewhere in it is escaped.
+"""
 
 from __future__ import annotations
 
@@ -15,18 +18,22 @@ _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\ufff
 
 
 def clean(value: object) -> object:
-    """Return a text with U+FFFD for each character that no document may hold; markup and other values unchanged."""
+    """Return a text with U+FFFD in place of characters that HTML forbids, such as U+0000.
+
+    `Markup`, and values that are not texts, are returned unchanged.
+    """
     return _FORBIDDEN.sub("\ufffd", value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def element(name: str, *children: str | None, **attributes: str | float | None) -> Markup:
-    """Return one element, well-formed as HTML and as XML.
+    """Return one element, such as `<rect width="4"></rect>`, well-formed as HTML and as XML.
 
     Args:
         name: name of the element, such as "rect".
-        children: markup or text; text is escaped, `None` is left out.
-        attributes: value of each attribute; `None` leaves the attribute out, and a float has at most 10 digits. In
-            names, `_` stands for `-`, and is added to keywords of Python (`class_`).
+        children: contents of the element: `Markup`, or text, which is escaped. `None` is left out.
+        attributes: attributes of the element, name -> value. A value `None` leaves the attribute out, and a float is
+            written with at most 10 digits. In names, `_` becomes `-`. A `_` at the end is removed, so that `class_` can
+            be written for `class`.
     """
     pairs = "".join(
         f' {key.rstrip("_").replace("_", "-")}="{_escape(f"{value:.10g}" if isinstance(value, float) else str(value))}"'
@@ -40,11 +47,16 @@ def element(name: str, *children: str | None, **attributes: str | float | None) 
 
 
 def _escape(text: str) -> str:
-    """Return markup unchanged, and other text cleaned and escaped."""
+    """Return `Markup` unchanged, and any other text escaped, with U+FFFD in place of characters that HTML forbids."""
     return text if isinstance(text, Markup) else html.escape(str(clean(text)))
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """Return the lines of a Markdown table: the first column is aligned left, all others, of numbers, right."""
+    """Return the lines of a Markdown table. The first column is aligned left, and the others, for numbers, right.
+
+    Args:
+        header: titles of the columns.
+        rows: cells of each row, as many as there are titles.
+    """
     head = [f"| {' | '.join(header)} |", f"|---|{'---:|' * (len(header) - 1)}"]
     return head + [f"| {' | '.join(row)} |" for row in rows]

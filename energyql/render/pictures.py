@@ -1,4 +1,4 @@
-"""Pictures from tensors, grids of pictures with captions, and pictures as parts of pages."""
+"""Pictures from tensors, grids of pictures with captions, and pictures as data URIs (texts that pages can contain)."""
 
 from __future__ import annotations
 
@@ -26,36 +26,37 @@ GAP = 10
 CAPTION = 20
 """Height of a caption, in pixels."""
 TICK = 18
-"""Width of a verdict (a tick or a cross), in pixels."""
+"""Width of the tick or cross before a caption, in pixels."""
 PIXEL_ART = 64
-"""Longest side of pictures that are stored without loss, since each of their pixels is visible."""
+"""Pictures whose longest side has at most this many pixels are stored in pages without loss, because their pixels are
+visible."""
 MOST_IN_GRID = 1024
-"""Most pictures of a grid in one file: with tiles of side `MOST_SIDE` the grid fits in the 16,383 pixels of a WebP."""
+"""Most pictures of a grid in one file. With pictures of side `MOST_SIDE`, the sides of the grid are then below 16,383
+pixels, the most that a WebP file can have."""
 LEAST_SIDE = 128
-"""Tiles of a grid are enlarged until their longer side is at least this long."""
+"""Pictures in a grid are enlarged by a whole factor until their longer side has at least this many pixels."""
 MOST_SIDE = 256
-"""Tiles of a grid are reduced until their longer side is at most this long."""
+"""Pictures in a grid are reduced until their longer side has at most this many pixels."""
 _SPELLED = str.maketrans(
     {"ß": "ss", "æ": "ae", "Æ": "AE", "œ": "oe", "Œ": "OE", "ø": "o", "Ø": "O", "ł": "l", "Ł": "L", "–": "-", "—": "-"}
 )
-"""Replacement of letters that Unicode does not decompose into a letter and an accent."""
+"""Letters that Unicode does not decompose into a letter and an accent -> letters to write instead."""
 FONTS = ("DejaVuSans.ttf", "NotoSans-Regular.ttf", "NotoSansCJK-Regular.ttc", "Arial Unicode.ttf", "arial.ttf")
-"""Font files of operating systems that may have letters that the font of Pillow lacks; Pillow searches their folders.
-"""
+"""Names of font files that may have letters that the font of Pillow lacks. Pillow looks for them in the font folders of
+the operating system."""
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 
 def to_pictures(images: Tensor) -> list[Image.Image]:
-    """Return PIL pictures (RGB) of images in [-1, 1], (batch, 1 or 3, height, width); values outside are clipped.
+    """Return a tensor of pictures as a list of PIL pictures (RGB).
+
+    `images` is (batch, 1 or 3, height, width) with values in [-1, 1]; values outside are clipped.
 
     Raises:
         ArgumentError: the images have another shape.
     """
     if images.ndim != 4 or images.shape[1] not in (1, 3):
-        raise ArgumentError(
-            f"pictures must be (batch, 1 or 3, height, width), not {tuple(images.shape)}",
-            hint="the `synthesize` of a generator must return grey or RGB pictures",
-        )
+        raise ArgumentError(f"pictures must be (batch, 1 or 3, height, width), not {tuple(images.shape)}")
     levels = images.float().clamp(-1, 1).add_(1).mul_(127.5).round_()
     pixels = levels.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).to(torch.uint8, memory_format=torch.contiguous_format)
     return [Image.fromarray(array) for array in pixels.cpu().numpy()]
@@ -71,22 +72,24 @@ def label_grid(
     footer: str = "",
     columns: int | None = None,
 ) -> Image.Image:
-    """Return one picture with pictures in rows, and under each its caption, a tick or a cross, and a warning.
+    """Return one picture that shows several pictures in rows, with texts below each of them.
+
+    Below a picture are a tick or cross, a caption and a short warning, as far as the arguments contain them.
 
     Args:
-        pictures: all of one size, at least one.
-        title: text above the grid.
-        captions: a text for each picture, cut to its width; `None` for none.
-        verdicts: for each picture whether it gets a tick (true) or a cross (false); `None` for neither.
-        marks: for each picture a short warning after its caption, which is never cut, "" for none.
-        footer: text below the grid.
-        columns: pictures in a row; by default the grid is about twice as wide as high.
+        pictures: at least one picture; all are drawn in the size of the first.
+        title: text above the grid; "" for none.
+        captions: a text for each picture, cut to the width of the picture; `None` for no captions.
+        verdicts: for each picture, true for a tick or false for a cross; `None` for no ticks and crosses.
+        marks: for each picture a short warning, such as "doubtful", which is never cut; "" for a picture without a
+            warning. `None` for no warnings at all.
+        footer: text below the grid; "" for none.
+        columns: number of pictures in a row; by default the grid is about twice as wide as high.
 
     Raises:
         ArgumentError: there are no pictures, or `columns` is below 1.
     """
-    count = len(pictures)
-    if count == 0:
+    if (count := len(pictures)) == 0:
         raise ArgumentError("a grid needs at least one picture")
     if columns is None:
         columns = math.ceil(math.sqrt(2 * count))
@@ -96,7 +99,7 @@ def label_grid(
     columns = min(count, columns)
     width, height = tile_size(pictures[0])
     cell = height + (0 if captions is None and verdicts is None and marks is None else CAPTION) + GAP
-    text = "".join((title, footer, *(captions or ())))
+    text, blank = "".join((title, footer, *(captions or ()))), [""] * count
     large, small = font_for(text, 18), font_for(text, 12)
     total = max(columns * (width + GAP) + GAP, 320)
     above, below = wrapped(title, large, total - 2 * GAP), wrapped(footer, small, total - 2 * GAP)
@@ -106,20 +109,16 @@ def label_grid(
     draw = ImageDraw.Draw(sheet)
     for i, line in enumerate(above):
         draw.text((GAP, GAP - 2 + 24 * i), line, INK, large)
-    for i, picture in enumerate(pictures):
+    indent = 0 if verdicts is None else TICK
+    for i, (picture, caption, mark) in enumerate(zip(pictures, captions or blank, marks or blank, strict=True)):
         x, y = GAP + (i % columns) * (width + GAP), top + (i // columns) * cell
-        if picture.size != (width, height):
-            picture = picture.resize((width, height), Image.Resampling.BICUBIC)
-        sheet.paste(picture, (x, y))
+        sheet.paste(picture.resize((width, height), Image.Resampling.BICUBIC), (x, y))
         if verdicts is not None:
             draw_verdict(draw, x, y + height + 4, verdicts[i])
-        indent, mark = 0 if verdicts is None else TICK, "" if marks is None else marks[i]
         mark_width = math.ceil(small.getlength(mark))
-        if mark:
-            draw.text((x + width - mark_width, y + height + 3), mark, DOUBTFUL, small)
-        if captions is not None:
-            left = width - indent - mark_width - (GAP // 2 if mark else 0)
-            draw.text((x + indent, y + height + 3), cut(captions[i], small, left), FAINT, small)
+        draw.text((x + width - mark_width, y + height + 3), mark, DOUBTFUL, small)
+        left = width - indent - mark_width - (GAP // 2 if mark else 0)
+        draw.text((x + indent, y + height + 3), cut(caption, small, left), FAINT, small)
     for i, line in enumerate(below):
         draw.text((GAP, bottom + 16 * i), line, FAINT, small)
     return sheet
@@ -133,16 +132,21 @@ def png_bytes(picture: Image.Image) -> bytes:
 
 
 def tile_size(picture: Image.Image) -> tuple[int, int]:
-    """Return the width and height, in pixels, of a picture in a grid."""
+    """Return the width and height, in pixels, that a picture has in a grid.
+
+    A picture whose longer side is below 128 pixels is enlarged by a whole factor, until this side has at least 128
+    pixels. A picture whose longer side is above 256 pixels is reduced, until this side has 256 pixels.
+    """
     side = max(picture.size)
     scale = math.ceil(LEAST_SIDE / side) if side < LEAST_SIDE else min(1.0, MOST_SIDE / side)
     return round(picture.width * scale), round(picture.height * scale)
 
 
 def font_for(text: str, size: int) -> Font:
-    """Return the font with most letters of a text, first the font of Pillow, then fonts of the system.
+    """Return the first font that has all letters of a text; if there is none, the font that has most of the letters.
 
-    The environment variable ENERGYQL_FONT names a file that is tried before those of the system.
+    The font of Pillow is tried first, then the file that the environment variable ENERGYQL_FONT names, then fonts that
+    operating systems have.
 
     Args:
         text: the text.
@@ -152,31 +156,28 @@ def font_for(text: str, size: int) -> Font:
         ArgumentError: the file that ENERGYQL_FONT names is no font.
 
     Warns:
-        UserWarning: no font has all letters. The text is always the same, so that Python shows it once.
+        UserWarning: no font has all letters. The text of the warning is always the same, so that Python shows it once.
     """
     named = os.environ.get("ENERGYQL_FONT", "")
     if _font(named, size) is None:
         raise ArgumentError(f"{named} is no font that can be read", hint="ENERGYQL_FONT names a file such as a .ttf")
     letters = frozenset("".join(legible(text).split()))
-    lacking: dict[str, frozenset[str]] = {}
+    lacking: dict[str, int] = {}
     for name in ("", named, *FONTS):
         if _font(name, size) is not None:
-            lacking[name] = frozenset(letter for letter in letters if not _has(name, letter))
+            lacking[name] = sum(not _has(name, letter) for letter in letters)
             if not lacking[name]:
                 break
-    best = min(lacking, key=lambda name: len(lacking[name]))
+    best = min(lacking, key=lacking.__getitem__)
     if lacking[best]:
-        warnings.warn(
-            "pictures show boxes for letters that no font here has: let the variable ENERGYQL_FONT name a font file "
-            "that has them, such as a NotoSans",
-            stacklevel=2,
-        )
+        remedy = "let the variable ENERGYQL_FONT name a font file that has them, such as a NotoSans"
+        warnings.warn(f"pictures show boxes for letters that no font here has: {remedy}", stacklevel=2)
     return _font(best, size) or ImageFont.load_default(size)
 
 
 @lru_cache
 def _font(name: str, size: int) -> Font | None:
-    """Return the font in the file `name`, that of Pillow for ""; `None` if the file is missing or damaged."""
+    """Return the font in the file `name` ("" for Pillow's font), `size` pixels high; `None` if no font can be read."""
     try:
         return ImageFont.truetype(name, size) if name else ImageFont.load_default(size)
     except OSError:
@@ -185,7 +186,12 @@ def _font(name: str, size: int) -> Font | None:
 
 @lru_cache(4096)
 def _has(name: str, letter: str) -> bool:
-    """Return whether the font in the file `name` has a letter, rather than a box in its place."""
+    """Return whether a font has a letter. If not, the font draws a box in place of the letter.
+
+    Args:
+        name: name of the font's file; "" for Pillow's font.
+        letter: one character.
+    """
     # The last code point of Unicode is no letter, so every font draws its box for it.
     font = _font(name, 12)
     if not isinstance(font, ImageFont.FreeTypeFont):
@@ -194,29 +200,41 @@ def _has(name: str, letter: str) -> bool:
 
 
 def legible(text: str) -> str:
-    """Return a text without accents on Latin letters, such as "grosse" for "größe".
+    """Return a text without accents on Latin letters, such as "grosse" for "größe", for drawing with Pillow's font.
 
-    The font of Pillow draws boxes for letters with accents.
+    That font draws boxes in place of letters with accents. Letters of other scripts keep their accents.
     """
-    characters: list[str] = []
+    plain = ""
     for part in unicodedata.normalize("NFD", text.translate(_SPELLED)):
-        if not (unicodedata.combining(part) and characters and characters[-1].isascii()):
-            characters.append(part)
-    return unicodedata.normalize("NFC", "".join(characters))
+        plain += "" if unicodedata.combining(part) and plain[-1:].isascii() and plain else part
+    return unicodedata.normalize("NFC", plain)
 
 
 def cut(text: str, font: Font, width: int) -> str:
-    """Return the start of `text` that fits into `width` pixels, without accents or line breaks; see `legible`."""
+    """Return a text if it fits into `width` pixels, otherwise its longest start that fits with "..." after it.
+
+    Line breaks become blanks, and Latin letters lose their accents, because Pillow's font has none.
+
+    Args:
+        text: the text, of which at most 200 characters are used.
+        font: the font in which the text will be drawn.
+        width: width in pixels.
+    """
     text = " ".join(legible(text[:200]).split())
-    if font.getlength(text) <= width:
-        return text
-    while text and font.getlength(text + "...") > width:
-        text = text[:-1]
-    return text + "..."
+    ends = [text, *(f"{text[:length]}..." for length in reversed(range(1, len(text))))]
+    return next((end for end in ends if font.getlength(end) <= width), "...")
 
 
 def wrapped(text: str, font: Font, width: int) -> list[str]:
-    """Return the first eight lines of a text, broken so that none is wider than `width` pixels; see `legible`."""
+    """Break a text into lines of at most `width` pixels, and return the first eight lines.
+
+    Latin letters lose their accents, because Pillow's font has none.
+
+    Args:
+        text: the text.
+        font: the font in which the text will be drawn.
+        width: width in pixels.
+    """
     text = legible(text)
     per_line = 200
     while True:
@@ -228,7 +246,14 @@ def wrapped(text: str, font: Font, width: int) -> list[str]:
 
 
 def draw_verdict(draw: ImageDraw.ImageDraw, x: int, y: int, satisfied: bool) -> None:
-    """Draw a tick (`satisfied`) or a cross with its upper left corner at x and y, in pixels."""
+    """Draw a tick or a cross.
+
+    Args:
+        draw: drawing object of the picture to draw on.
+        x: left side of the tick or cross, in pixels.
+        y: upper side of the tick or cross, in pixels.
+        satisfied: true for a tick, false for a cross.
+    """
     if satisfied:
         draw.line([(x + 1, y + 6), (x + 5, y + 10), (x + 12, y + 1)], YES, 3, joint="curve")
     else:
@@ -237,18 +262,18 @@ def draw_verdict(draw: ImageDraw.ImageDraw, x: int, y: int, satisfied: bool) -> 
 
 
 def picture_uri(picture: Image.Image, side: int) -> str:
-    """Return a picture as a data URI: PNG if its sides are at most `PIXEL_ART`, else WebP.
+    """Return a picture as a data URI, a text that begins with `data:image/` and can be the source of a picture in HTML.
+
+    The format is PNG, without loss, if no side is longer than `PIXEL_ART` (64) pixels; otherwise WebP.
 
     Args:
         picture: the picture.
-        side: longest side, in pixels; a larger picture is reduced.
+        side: most pixels of the longest side; a larger picture is reduced, a smaller picture keeps its size.
     """
     scale = side / max(picture.size)
     if scale < 1:
-        size = tuple(max(1, round(length * scale)) for length in picture.size)
-        picture = picture.resize((size[0], size[1]), Image.Resampling.LANCZOS)
-    small = max(picture.size) <= PIXEL_ART
-    buffer = io.BytesIO()
-    picture.convert("RGB").save(buffer, "PNG" if small else "WEBP", **({} if small else {"quality": 88, "method": 4}))
-    kind = "png" if small else "webp"
+        width, height = (max(1, round(length * scale)) for length in picture.size)
+        picture = picture.resize((width, height), Image.Resampling.LANCZOS)
+    buffer, kind = io.BytesIO(), "png" if max(picture.size) <= PIXEL_ART else "webp"
+    picture.convert("RGB").save(buffer, kind, **({} if kind == "png" else {"quality": 88, "method": 4}))
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"

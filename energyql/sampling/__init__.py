@@ -1,6 +1,7 @@
-"""Samplers: from start latents to latents of low energy. A sampler gets an energy, never a query.
+"""Samplers, which move start latents to latents of low energy.
 
-A run of a sampler is a loop over a step, which is a function that can be called alone.
+A sampler takes an energy, never a query. The single step that a sampler repeats can also be called as a function, such
+as `langevin_step`.
 """
 
 from energyql.numerics.random import FIRST_RUN, RandomStreams, normals, prior_latents, uniforms

@@ -1,19 +1,25 @@
-"""The protocols of samplers and of the energies that they call, and the state of a running batch."""
+"""The protocols of samplers and energies, the state of a running batch, and base classes for new samplers.
+
+Samplers move latents z to low energies. The prior is the distribution N(0, I) of z. The posterior of an energy E at
+strength λ is the density N(z; 0, I) exp(-λ E), up to a constant factor.
+"""
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
+from functools import partial
 from inspect import signature
-from numbers import Real
+from pkgutil import resolve_name
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor
 
+from energyql.catalog import SAMPLER_CODE
 from energyql.errors import ArgumentError, misfit
 from energyql.numerics.pullback import by_autograd
 from energyql.numerics.random import FIRST_RUN, RandomStreams
@@ -25,57 +31,61 @@ ValueAndGradient = tuple[Float[Tensor, " batch"], Float[Tensor, "batch z_dim"]]
 
 
 class SurrogateEnergy(Protocol):
-    """A cheap approximation of an energy, as a function of v, the coordinates of z along a few directions.
+    """A cheap approximation of an energy. It depends only on v, the coordinates of z along a few directions.
 
-    Draws from it are good proposals. Equal objects compute equal energies.
+    Samplers draw proposals from the posterior of the approximation. The true energy accepts them more often than draws
+    from the prior. Surrogates that compare equal must compute equal energies, because results are cached.
     """
 
     def __hash__(self) -> int:
-        """Return a hash, the same for equal objects."""
+        """Return a hash, which is the same for equal objects."""
 
     @property
     def basis(self) -> Float[Tensor, "r z_dim"]:
-        """Orthonormal rows: v is `basis` z."""
+        """The directions as orthonormal rows, so that v is `basis` times z."""
 
     def __call__(self, v: Float[Tensor, "batch r"], /) -> Float[Tensor, " batch"]:
-        """Return the energies of v, in nats."""
+        """Return the approximate energies at v, in nats."""
 
     def lift(self, v: Float[Tensor, "batch r"], z: Float[Tensor, "batch z_dim"], /) -> Float[Tensor, "batch z_dim"]:
-        """Return z with its part along the basis replaced by v."""
+        """Return latents that have the coordinates v along `basis`, and are like z in all other directions."""
 
 
 class EnergyFunction(Protocol):
-    """The methods of an `Energy`.
+    """The methods that an energy of latents has; `Energy` adds attributes to them.
 
-    Row i of a result may depend on row i of the arguments only: samplers evaluate batches whose members come and go.
+    Row i of a result must depend on row i of the arguments only, because samplers evaluate different samples together.
     """
 
     def __call__(self, z: Float[Tensor, "batch z_dim"], rows: Int[Tensor, " batch"], /) -> Float[Tensor, " batch"]:
         """Return the energies (batch,) of latents z (batch, z_dim).
 
-        `rows`, int64 on the device of z, are the indices in the run of the samples that the latents belong to.
+        `rows`, int64 on the device of z, says which sample of the run each latent belongs to, counted from 0.
         """
         ...
 
     def gradient(self, z: Float[Tensor, "batch z_dim"], rows: Int[Tensor, " batch"], /) -> ValueAndGradient:
-        """Return the energies and their gradients with respect to z, both detached."""
+        """Return the energies of latents z, and the gradients of the energies with respect to z; both are detached.
+
+        `rows` says which sample of the run each latent belongs to, counted from 0.
+        """
         ...
 
 
 class Energy(EnergyFunction):
-    """An energy in nats, lower is better, that may differ from sample to sample.
+    """An energy of latents, in nats; lower is better. It may be another function for each sample of a run.
 
-    An object with these methods that does not derive from this class, or a function, is accepted as an energy too.
-    Attributes that it lacks have the defaults of this class.
+    Samplers also accept a function, or an object that has the methods of `EnergyFunction` but does not derive from this
+    class. If the object lacks one of these attributes, the default of this class is used.
 
     Attributes:
-        least: the least energy that a latent can reach, in nats, or -infinity if there is no lower bound. Samplers that
-            end where the energy is low enough compare it with this.
-        surrogate: function that returns a `SurrogateEnergy` of this energy; `None` if there is none.
-        kept: cache of what samplers compute from this energy and need again in every run, empty at first; `None` for
-            an energy that may change.
-        costly: whether an evaluation takes as long as drawing a picture. Samplers then evaluate no point before it is
-            needed, and make fewer trials.
+        least: the least energy that any latent can have, in nats; -infinity if there is no lower bound. Samplers that
+            end where the energy is low enough compare the energy with this value.
+        surrogate: function that returns a cheap approximation of this energy; `None` if there is none.
+        kept: a dict, empty at first, in which samplers cache what they compute from this energy and need again in every
+            run; `None` if the energy may change, so that nothing is cached.
+        costly: whether each evaluation draws a picture, or takes as long. If so, samplers evaluate no point before they
+            need its energy, and make fewer trials.
     """
 
     least: float = 0.0
@@ -90,143 +100,150 @@ EnergyLike = EnergyFunction | Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GradientEnergy(Energy):
-    """An energy given by one function of z and rows that returns values and gradients."""
+    """An energy that is computed by one function.
+
+    Attributes:
+        gradient: function that returns energies and gradients, with the arguments of `EnergyFunction.gradient`.
+    """
 
     gradient: Callable[[Tensor, Tensor], ValueAndGradient] = field()
 
     def __call__(self, z: Float[Tensor, "batch z_dim"], rows: Int[Tensor, " batch"]) -> Float[Tensor, " batch"]:
-        """Return the energies alone; see `Energy`."""
+        """Return the energies of latents z, where `rows` says which sample of the run each latent belongs to."""
         return self.gradient(z, rows)[0]
 
 
-def as_energy(energy: EnergyLike, *, first: int = 0, samples: Tensor | None = None) -> AdaptedEnergy:
-    """Adapt an energy to the protocol `Energy`, with results of checked shape, detached, gradients in the dtype of z.
+def as_energy(energy: EnergyLike, *, first: int = 0, samples: Tensor | None = None) -> StepEnergy:
+    """Return an `Energy` for a batch, made from a function or object of a user.
+
+    Results of the returned energy are detached, and gradients have the dtype of z. A call of it raises an
+    `ArgumentError` if a result has a wrong shape, or if autograd finds that the energy does not depend on z.
 
     Args:
-        energy: a function of z, or of z and a parameter called `rows`; or an object with a method `gradient` of the
-            same parameters. Without that method the gradient is taken by autograd, in every grad mode.
-        first: index in the run of the first sample of the batch, added to the rows.
-        samples: for a part of a batch, the row in the batch of each of its samples, (rows,).
+        energy: a function of z, or of z and a parameter called `rows`; or an object with a method `gradient` that takes
+            z, or z and `rows`. Without a method `gradient`, gradients are computed by autograd, also under
+            `torch.no_grad`.
+        first: index in the run of the first sample of the batch. It is added to the rows with which `energy` is called.
+        samples: to get an energy for only some samples of the batch, their rows in the batch, (rows,); `None` for all.
 
     Returns:
-        An energy of z and the rows of the batch or part, with all attributes of an `Energy`. It raises `ArgumentError`
-        where a shape is wrong, or autograd finds no path from the energy back to z.
+        An energy with all attributes of `Energy`. The argument `rows` of its calls says which sample a latent belongs
+        to: an index into the batch, or into `samples`.
     """
     own = getattr(energy, "gradient", None)
-    gradient = None if own is None else _with_rows(own, first, samples)
-    value = _with_rows(energy, first, samples) if callable(energy) or gradient is None else GradientEnergy(gradient)
+    gradient = None if own is None else _with_rows(own, first)
+    value = _with_rows(energy, first) if callable(energy) or gradient is None else GradientEnergy(gradient)
     optional = {name: getattr(energy, name, getattr(Energy, name)) for name in Energy.__annotations__}
-    return AdaptedEnergy(value, gradient, **optional)
+    return StepEnergy(value, gradient, samples, **optional)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class AdaptedEnergy(Energy):
-    """An `Energy` as `as_energy` returns it."""
+@dataclass(slots=True, eq=False)
+class StepEnergy(Energy):
+    """An `Energy` for all samples of a batch, or for some of them, which counts its calls; see `as_energy`.
+
+    Attributes:
+        value: function that returns energies. It takes latents, and for each latent the row of its sample in the batch.
+        value_and_gradient: function of the same arguments that returns energies and gradients; `None` if autograd
+            computes the gradients.
+        rows: `None` if the energy is for all samples of the batch; else the rows of its samples in the batch, (rows,).
+            The argument `rows` of a call is then an index into this tensor.
+        least, surrogate, kept, costly: attributes of the user's energy; see `Energy`.
+        values: number of calls without a gradient so far.
+        gradients: number of calls with a gradient so far.
+    """
 
     value: Callable[[Tensor, Tensor], Tensor]
     value_and_gradient: Callable[[Tensor, Tensor], ValueAndGradient] | None
+    rows: Int[Tensor, " rows"] | None
     least: float
     surrogate: Callable[[], SurrogateEnergy] | None
     kept: MutableMapping[Hashable, Any] | None
     costly: bool
+    values: int = 0
+    gradients: int = 0
 
     def once(self, key: Hashable, make: Callable[[], Kept]) -> Kept:
-        """Return the result of `make()`, from the cache `kept` if there is one; it must be the same for equal keys."""
+        """Return `make()`, or the result of an earlier call with an equal `key`, which is cached in `kept`.
+
+        Nothing is cached if `kept` is `None`. Calls with equal keys must make equal results.
+        """
         if self.kept is None:
             return make()
         if key not in self.kept:
             self.kept[key] = make()
         return cast(Kept, self.kept[key])
 
-    def part(self, rows: Int[Tensor, " some"]) -> PartEnergy:
-        """Return the energy of some samples, which counts its calls."""
-        return PartEnergy(self, rows)
+    def part(self, rows: Int[Tensor, " some"]) -> StepEnergy:
+        """Return the same energy for some of its samples; the new energy counts its calls from 0.
+
+        `rows` are the rows of these samples in this energy.
+        """
+        return replace(self, rows=rows if self.rows is None else self.rows[rows], values=0, gradients=0)
 
     def __call__(
         self, z: Float[Tensor, "batch z_dim"], rows: Int[Tensor, " batch"] | None = None
     ) -> Float[Tensor, " batch"]:
-        """Return the energies; see `Energy`. Without rows they are of the first samples, in their order."""
-        value = self.value(z, torch.arange(len(z), device=z.device) if rows is None else rows)
+        """Return the energies of latents; `rows` says which sample each latent belongs to, by default latent i to i."""
+        self.values += 1
+        value = self.value(z, self._places(z, rows))
         _check_shape("energy(z)", value, z.shape[:1])
         return value.detach()
 
     def gradient(self, z: Float[Tensor, "batch z_dim"], rows: Int[Tensor, " batch"] | None = None) -> ValueAndGradient:
-        """Return the energies and their gradients; see `Energy`. Without rows they are of the first samples."""
-        rows = torch.arange(len(z), device=z.device) if rows is None else rows
+        """Return the energies of latents, and the gradients with respect to z.
+
+        `rows` says which sample each latent belongs to. Without `rows`, latent i belongs to sample i.
+        """
+        self.gradients += 1
+        places = self._places(z, rows)
         if self.value_and_gradient is not None:
-            value, gradient = self.value_and_gradient(z, rows)
+            value, gradient = self.value_and_gradient(z, places)
             _check_shape("energy.gradient(z)[0]", value, z.shape[:1])
             _check_shape("energy.gradient(z)[1]", gradient, z.shape)
         else:
-            value, back = by_autograd(lambda leaf: self.value(leaf, rows), z)
+            value, back = by_autograd(lambda leaf: self.value(leaf, places), z)
             _check_shape("energy(z)", value, z.shape[:1])
             gradient = back(torch.ones_like(value))
         return value.detach(), gradient.detach().to(z.dtype)
 
-
-@dataclass(slots=True, eq=False)
-class PartEnergy(Energy):
-    """The energy of some samples of a batch, which counts its calls; the argument `rows` indexes these samples.
-
-    Attributes:
-        energy: energy of all samples of the batch.
-        rows: rows of these samples in the batch, (rows,).
-        least: see `Energy`.
-        values: number of calls without a gradient.
-        gradients: number of calls with one.
-    """
-
-    energy: AdaptedEnergy
-    rows: Int[Tensor, " rows"]
-    least: float = field(init=False)
-    values: int = 0
-    gradients: int = 0
-
-    def __post_init__(self) -> None:
-        self.least, self.costly = self.energy.least, self.energy.costly
-
-    def __call__(
-        self, z: Float[Tensor, "batch z_dim"], rows: Int[Tensor, " batch"] | None = None
-    ) -> Float[Tensor, " batch"]:
-        """Return the energies; see `Energy`. Without rows they are of all these samples, in their order."""
-        self.values += 1
-        return self.energy(z, self.rows if rows is None else self.rows[rows])
-
-    def gradient(self, z: Float[Tensor, "batch z_dim"], rows: Int[Tensor, " batch"] | None = None) -> ValueAndGradient:
-        """Return the energies and their gradients; see `Energy`. Without rows they are of all these samples."""
-        self.gradients += 1
-        return self.energy.gradient(z, self.rows if rows is None else self.rows[rows])
-
-    def part(self, rows: Int[Tensor, " some"]) -> PartEnergy:
-        """Return the energy of some of these samples, with counts of its own."""
-        return PartEnergy(self.energy, self.rows[rows])
-
-
-StepEnergy = AdaptedEnergy | PartEnergy
-"""The type of energy that steps of samplers call; `as_energy` makes one."""
+    def _places(self, z: Tensor, rows: Tensor | None) -> Int[Tensor, " batch"]:
+        """Return for each latent the row of its sample in the batch; `rows` is the argument of `__call__`."""
+        if self.rows is None:
+            return torch.arange(len(z), device=z.device) if rows is None else rows
+        return self.rows if rows is None else self.rows[rows]
 
 
 def evaluate_points(
     energy: StepEnergy, z: Float[Tensor, "rows points z_dim"], rows: Int[Tensor, " rows"]
 ) -> Float[Tensor, "rows points"]:
-    """Return the energies of points of the `rows`; NaN and -inf become +inf, which is never accepted."""
+    """Return the energies of several points for each of some samples.
+
+    NaN and -inf become +inf, so that no sampler accepts such a point.
+
+    Args:
+        energy: energy of the batch, in nats.
+        z: the points.
+        rows: for each row of z, the sample of `energy` that its points belong to.
+    """
     samples = rows[:, None].expand(z.shape[:2]).flatten()
     energies = energy(z.flatten(0, 1), samples)
     return torch.nan_to_num(energies, nan=math.inf, posinf=math.inf, neginf=math.inf).view(z.shape[:2])
 
 
 def check_floor(least: float) -> None:
-    """Raise an `ArgumentError` if the least energy is -infinity: no sampler can compare energies with it."""
+    """Raise an `ArgumentError` if `least`, the lower bound of an energy, is -infinity; some samplers need a bound."""
     if least == -math.inf:
-        *others, last = [name for name, make in SAMPLERS.items() if not has_trait(make(), "needs_floor")]
+        names = [name for name, make in SAMPLERS.items() if not has_trait(make(), "needs_floor")]
         raise ArgumentError(
-            "this energy has no lower bound, and this sampler needs one",
-            hint=f"choose one that needs none: {', '.join(others)} or {last}",
+            "this energy has no lower bound, and this sampler needs one", hint=f"others need none: {', '.join(names)}"
         )
 
 
-def _with_rows(function: Callable[..., Any], first: int, samples: Tensor | None) -> Callable[[Tensor, Tensor], Any]:
-    """Return a function of z and of rows of the batch or part; arguments as for `as_energy`."""
+def _with_rows(function: Callable[..., Any], first: int) -> Callable[[Tensor, Tensor], Any]:
+    """Return a function of z and rows, which calls `function` with z, or with z and rows + `first`.
+
+    Rows are passed on only if `function` has a parameter called `rows`.
+    """
     described = function.forward if isinstance(function, torch.nn.Module) else function
     try:
         takes_rows = "rows" in signature(described).parameters
@@ -234,26 +251,26 @@ def _with_rows(function: Callable[..., Any], first: int, samples: Tensor | None)
         takes_rows = False
     if not takes_rows:
         return lambda z, rows: function(z)
-    if samples is not None:
-        return lambda z, rows: function(z, samples[rows] + first)
     return (lambda z, rows: function(z, rows + first)) if first else function
 
 
 def _check_shape(what: str, tensor: Tensor, expected: torch.Size) -> None:
     if tensor.shape != expected:
-        raise ArgumentError(
-            f"{what} must have shape {tuple(expected)}, one row for each latent; got {tuple(tensor.shape)}"
-        )
+        raise ArgumentError(f"{what} must have shape {tuple(expected)}; got {tuple(tensor.shape)}")
 
 
 Progress = Callable[[float, int], None]
-"""Called with the fraction done in [0, 1] (mean over samples, never falling) and the number of samples still moving."""
+"""Function that samplers call while they run. Its arguments are the fraction of the run that is done, and the number of
+samples that still move. The fraction, from 0 to 1, is the mean over all samples, and never falls."""
 
 MOST_STRENGTH = 1_000_000
 
 
 class Status(IntEnum):
-    """Outcome of the run for one sample: an integer, so that a tensor can hold it."""
+    """How the run of a sampler ended for one sample: `sentence` explains each value.
+
+    The values are integers, so that the statuses of a batch are a tensor.
+    """
 
     OK = 0
     STEP_LIMIT = 1
@@ -262,39 +279,33 @@ class Status(IntEnum):
 
     @property
     def sentence(self) -> str:
-        """The outcome in words, with the remedy."""
+        """The outcome as a sentence for users; after a failure, it also says what can be done about it."""
         return _SENTENCES[self]
 
 
-_SENTENCES = {
-    Status.OK: "The sample reached the end.",
-    Status.STEP_LIMIT: (
-        "The sample used up its evaluations and is returned as it stood: raise max_evaluations, lower strength, or "
-        "loosen rtol and atol if the sampler has them."
-    ),
-    Status.NON_FINITE: (
-        "The energy or its gradient is infinite or NaN where the sample starts or where it was heading, and the sample "
-        "is returned from the last place where they were finite: check the energy there, or lower strength so that "
-        "latents stay where the heads were trained."
-    ),
-    Status.STEP_UNDERFLOW: (
-        "The step became too small to advance time in this precision, and the sample is returned as it stood: loosen "
-        "rtol and atol, lower strength, smooth the energy, or pass z0 as float64."
-    ),
-}
+_SENTENCES = (
+    "The sample reached the end.",
+    "The evaluations are used up: raise max_evaluations, lower strength, or loosen rtol and atol if there are any.",
+    "The energy or its gradient is not finite at the start or ahead: check the energy there, or lower strength.",
+    "The step became too small for this precision: loosen rtol and atol, lower strength, or pass z0 as float64.",
+)
+"""The sentence of each `Status`, in the order of the codes. A sample that failed is returned with its latent before the
+failure."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SampleResult:
-    """The end of a run, one row for each row of `z0`, whatever its status.
+    """The result of a run of a sampler, with one row for each start latent, whether the sample failed or not.
 
     Args:
-        z: latents (n, z_dim), on the device and in the dtype of `z0`. Finite wherever `z0` was.
-        status: a `Status` code for each sample, (n,) int64, on the CPU like all that follow.
-        evaluations: number of evaluations of the energy for each sample, with its gradient or without, (n,) int64.
-        gradients: number of evaluations with a gradient, (n,) int64. The gradient costs once or twice as much as the
-            energy alone.
-        diagnostics: further numbers for each sample, (n,), by name; the docstring of the sampler describes them.
+        z: final latents (n, z_dim), on the device and in the dtype of the start latents. A final latent is finite if
+            the start latent was finite.
+        status: a `Status` code for each sample, (n,) int64. `status` and all further tensors are on the CPU.
+        evaluations: number of evaluations of the energy for each sample, with gradient or without, (n,) int64.
+        gradients: number of evaluations of the energy with gradient for each sample, (n,) int64. A gradient takes one
+            or two times as long as an energy alone.
+        diagnostics: further numbers for each sample, (n,), by name. The docstring of a sampler's class says which names
+            its results have.
     """
 
     z: Float[Tensor, "n z_dim"]
@@ -305,23 +316,17 @@ class SampleResult:
 
     @property
     def ok(self) -> Bool[Tensor, " n"]:
-        """Whether each sample reached the end."""
+        """For each sample, whether it reached the end: whether its status is `Status.OK`."""
         return self.status == Status.OK
 
     def counts(self) -> dict[Status, int]:
-        """Return the number of samples of each status that occurred."""
+        """Return the number of samples with each status; statuses without samples are left out."""
         codes: list[int] = self.status.tolist()
         return {status: codes.count(status) for status in Status if status in codes}
 
     @classmethod
     def join(cls, parts: Sequence[SampleResult]) -> SampleResult:
-        """Concatenate the results of consecutive chunks, in order.
-
-        Raises:
-            ArgumentError: there are no parts.
-        """
-        if not parts:
-            raise ArgumentError("SampleResult.join needs at least one result; got an empty sequence")
+        """Concatenate the results of parts of a run, at least one, in the order of their samples in the run."""
         diagnostics = {name: torch.cat([part.diagnostics[name] for part in parts]) for name in parts[0].diagnostics}
         rows = ((part.z, part.status, part.evaluations, part.gradients) for part in parts)
         z, status, evaluations, gradients = map(torch.cat, zip(*rows, strict=True))
@@ -329,25 +334,29 @@ class SampleResult:
 
 
 class Sampler(Protocol):
-    """Move latents towards low energy.
+    """An object that moves latents towards low energy.
 
-    A sampler is a small frozen object that holds its settings. It never gets a query, only an energy. Its contract,
-    tested for all samplers: row i of the result depends on row i of `z0` and of `noise` alone, so that any splitting
-    into chunks gives the same samples (up to rounding); a sample that fails gets a status and the rest of the batch
-    goes on; `z0` is not modified; nothing is printed and no global random state is read or changed.
+    A sampler is a small frozen object whose fields are its settings. It takes an energy, never a query. Tests check for
+    all samplers that:
+
+    - row i of the result depends only on row i of `z0` and on the random numbers of sample i;
+    - so a run in several parts gives the same samples as a run in one part, up to rounding;
+    - a sample that fails gets a status that says so, and the other samples of the batch go on;
+    - `z0` is not modified, nothing is printed, and no global random state is read or changed.
     """
 
     def sample(
         self, energy: EnergyLike, z0: Tensor, *, noise: RandomStreams = FIRST_RUN, progress: Progress | None = None
     ) -> SampleResult:
-        """Sample from every row of `z0`.
+        """Return one sample for every row of `z0`, the latent where the sample starts.
 
         Args:
-            energy: an `Energy`, or a function of z alone; a sampler adapts it with `as_energy`.
-            z0: start latents (n, z_dim), float32 or float64, usually from `prior_latents`; the work is done in this
-                dtype and on this device.
-            noise: random numbers of these samples; deterministic samplers do not use it.
-            progress: called at most once a step.
+            energy: an `Energy`, or a function of z alone, which a sampler converts with `as_energy`.
+            z0: start latents (n, z_dim), float32 or float64, usually from `prior_latents`. The computation is done in
+                the dtype and on the device of `z0`.
+            noise: source of the random numbers of these samples; deterministic samplers do not use it.
+            progress: function that the sampler calls at most once a step, with the fraction of the run that is done,
+                and the number of samples that still move; or `None`.
 
         Raises:
             ArgumentError: `z0` has the wrong shape or dtype, or the energy returns the wrong shape.
@@ -355,13 +364,24 @@ class Sampler(Protocol):
         ...
 
 
-SAMPLERS: dict[str, Callable[..., Sampler]] = {}
-"""Every sampler by its name, as a function of `strength` and its other settings. Those called published have the
-settings of Nie et al. 2021 (arXiv 2110.10873). `energyql.sampling.registry` lists them."""
+def _make(code: str, **settings: Any) -> Sampler:
+    made: Sampler = resolve_name(code)(**settings)
+    return made
+
+
+SAMPLERS: Mapping[str, Callable[..., Sampler]] = {name: partial(_make, code) for name, code in SAMPLER_CODE.items()}
+"""For the name of each sampler, a function that makes the sampler. The function takes `strength`, and for some names
+other settings too. Samplers whose name begins with "published" have the settings of Nie et al. 2021 (arXiv
+2110.10873)."""
 
 
 def has_trait(sampler: object, trait: Literal["descends", "needs_gradient", "needs_floor"]) -> bool:
-    """Return the trait of a sampler, an attribute of `BatchSampler`; false if the sampler lacks the attribute."""
+    """Return the attribute of a sampler that is called `trait`; false if the sampler has no such attribute.
+
+    "descends" says whether samples end where the energy is low, instead of following the posterior. "needs_gradient"
+    says whether the sampler uses the gradient of the energy. "needs_floor" says whether the energy must have a lower
+    bound.
+    """
     return bool(getattr(sampler, trait, False))
 
 
@@ -369,7 +389,7 @@ def check_sampler(sampler: Any) -> None:
     """Check that an object is a sampler: that it has a method `sample` with the arguments of `Sampler.sample`.
 
     Raises:
-        ArgumentError: it is a class, has no such method, or the method takes other arguments.
+        ArgumentError: the object is a class, or has no method `sample`, or the method takes other arguments.
     """
     hint = "def sample(self, energy, z0, *, noise, progress), which returns a SampleResult; or derive from BatchSampler"
     if isinstance(sampler, type):
@@ -383,7 +403,10 @@ def check_sampler(sampler: Any) -> None:
 def draw_with(
     sampler: Sampler, energy: EnergyLike, z0: Tensor, noise: RandomStreams, progress: Progress
 ) -> SampleResult:
-    """Call `sampler.sample`, and return its result; the sampler may be code of a user. See `Sampler.sample`.
+    """Call `sampler.sample`, and return its result after a check, because the sampler may be code of a user.
+
+    The other arguments are those of `Sampler.sample`: the energy, start latents (n, z_dim), a source of random numbers,
+    and a function that is called with the progress.
 
     Raises:
         ArgumentError: the result is no `SampleResult`, or its latents have another shape than `z0`.
@@ -391,10 +414,8 @@ def draw_with(
     result: object = sampler.sample(energy, z0, noise=noise, progress=progress)
     if not isinstance(result, SampleResult) or result.z.shape != z0.shape:
         what = f"latents {tuple(result.z.shape)}" if isinstance(result, SampleResult) else f"a {type(result).__name__}"
-        raise ArgumentError(
-            f"sample of {type(sampler).__name__} returned {what}",
-            hint=f"it must return a SampleResult with latents {tuple(z0.shape)}, as one of BatchSampler does",
-        )
+        goal = f"a SampleResult with latents {tuple(z0.shape)}"
+        raise ArgumentError(f"sample of {type(sampler).__name__} returned {what}, not {goal}")
     return result
 
 
@@ -402,19 +423,28 @@ def summarize(result: SampleResult) -> dict[str, float]:
     """Return the costs of a run, and measures of how closely its samples follow the posterior.
 
     Returns:
-        For every sampler: `evaluations_mean` and `evaluations_max`, mean and maximum of the evaluations of a sample;
-        `gradients_mean`, mean number of evaluations with a gradient. If the sampler counts them, `steps_rejected`,
-        summed over samples. If the sampler draws from the posterior:
+        Numbers by name. For every sampler:
 
-        - `acceptance`: accepted proposals over proposals;
+        - `evaluations_mean`, `evaluations_max`: mean and maximum over samples of the number of evaluations of the
+          energy, with gradient or without;
+        - `gradients_mean`: mean over samples of the number of evaluations with a gradient.
+
+        If the sampler rejects steps, as `ODESolver` does:
+
+        - `steps_rejected`: number of rejected steps, summed over samples.
+
+        If the sampler begins with rejection, as `SliceSampler` does:
+
+        - `acceptance`: number of accepted proposals / number of proposals;
         - `exact`: fraction of samples that accepted a proposal;
-        - `stages_mean`, with annealing: mean number of stages of the annealed samples;
-        - `effective_samples`: effective number (Σw)²/Σw² by the importance weights w (Kong 1992) of accepted draws,
-          plus that of annealed samples; other samples count 0. If it is well below the number of samples, attributes
-          that the query leaves open may come in the wrong proportions;
-        - `log_probability`: estimate of log P(query) under the prior, in nats (of log E[exp(-λE)] for a strength λ
-          other than 1), from the proposals (by Wald's identity, since a sample stops once it accepts) or, if too few
-          of them had a low energy, from the weights of annealed samples.
+        - `stages_mean`, only with annealing: mean number of stages of the annealed samples, 0 if there are none;
+        - `effective_samples`: effective number of samples (Σw)²/Σw² by importance weights w (Kong 1992). The number for
+          accepted draws is added to the number for annealed samples; other samples count 0. If the sum is well below
+          the number of samples, attributes that the query leaves open may come in the wrong proportions;
+        - `log_probability`: estimate of log P(query) under the prior, in nats; for a strength λ other than 1, estimate
+          of log E[exp(-λE)]. It is computed from the proposals, by Wald's identity, since a sample tries no further
+          proposal once it accepts one. If too few proposals had a low energy, it is computed from the weights of
+          annealed samples.
     """
     evaluations, diagnostics = result.evaluations.double(), result.diagnostics
     summary = {
@@ -442,66 +472,67 @@ def summarize(result: SampleResult) -> dict[str, float]:
 
 
 def effective_samples(log_weights: Float[Tensor, " n"]) -> float:
-    """Return (Σw)²/Σw² of importance weights given by their logarithms, in nats; 0 if there are none."""
+    """Return the effective number of weighted samples, (Σw)²/Σw² (Kong 1992); 0 if there are no samples.
+
+    It is the number of equally weighted samples from which estimates would be about as precise. `log_weights` are the
+    logarithms of the importance weights w.
+    """
     if not len(log_weights) or not log_weights.isfinite().any():
         return 0.0
     return torch.exp(2 * torch.logsumexp(log_weights, 0) - torch.logsumexp(2 * log_weights, 0)).item()
 
 
 def require(condition: bool, rule: str, value: object) -> None:
-    """Raise an `ArgumentError` with a rule and the value that breaks it, unless the condition holds."""
+    """Raise an `ArgumentError` if `condition` is false; the message is `rule`, followed by the wrong `value`."""
     if not condition:
         raise ArgumentError(f"{rule}; got {value!r}")
 
 
 def check_strength(strength: float) -> None:
-    """Refuse a strength λ that is not above 0, or that would overflow float32 where it multiplies an energy."""
+    """Raise an `ArgumentError` unless a strength λ is above 0 and at most `MOST_STRENGTH`, a million.
+
+    A product of a larger strength and an energy could overflow float32.
+    """
     rule = f"strength must be above 0 and at most {MOST_STRENGTH:,}"
-    require(_number(strength) and 0 < strength <= MOST_STRENGTH, rule, strength)
+    require(0 < strength <= MOST_STRENGTH, rule, strength)
 
 
 def check_positive(sampler: object, *names: str) -> None:
-    """Refuse settings of a sampler that are not finite and above 0; `None` passes."""
+    """Raise an `ArgumentError` unless each setting of `names` is `None`, or finite and above 0, in a sampler."""
     for name in names:
         value = getattr(sampler, name)
-        rule = f"{name} must be finite and above 0"
-        require(value is None or (_number(value) and 0 < value < math.inf), rule, value)
-
-
-def check_numbers(sampler: object, *names: str) -> None:
-    """Refuse settings of a sampler that are not finite numbers."""
-    for name in names:
-        value = getattr(sampler, name)
-        require(_number(value) and math.isfinite(value), f"{name} must be a finite number", value)
-
-
-def _number(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool)
+        require(value is None or 0 < value < math.inf, f"{name} must be finite and above 0", value)
 
 
 def check_counts(sampler: object, **least: int) -> None:
-    """Refuse settings of a sampler that are not whole numbers; `least` gives the lower bound of each by name."""
+    """Raise an `ArgumentError` unless settings of a sampler are whole numbers that are not too small.
+
+    `least` has the least value of each setting to check by name, such as `steps=1`.
+    """
     for name, low in least.items():
         value = getattr(sampler, name)
         require(isinstance(value, int) and value >= low, f"{name} must be a whole number of at least {low}", value)
 
 
 def check_latents(z0: Tensor) -> None:
-    """Refuse start latents that are not (n, z_dim) in float32 or float64."""
-    if not isinstance(z0, Tensor):
-        raise ArgumentError(f"z0 must be a tensor, not {type(z0).__name__}", hint="pass torch.as_tensor(z0)")
+    """Raise an `ArgumentError` unless start latents have the shape (n, z_dim) and are float32 or float64."""
     if z0.ndim != 2 or z0.shape[1] == 0:
         raise ArgumentError(f"z0 must have shape (n, z_dim) with z_dim at least 1; got {tuple(z0.shape)}")
     if z0.dtype not in (torch.float32, torch.float64):
-        raise ArgumentError(f"z0 must be float32 or float64; got {z0.dtype}", hint="pass z0.float()")
+        raise ArgumentError(f"z0 must be a float tensor; got {z0.dtype}", hint="pass torch.as_tensor(z0).float()")
 
 
 MOVING = -1
-"""The code, in place of a `Status`, of a sample that has not ended."""
+"""The code of a sample that still moves, in a tensor of codes where a code of `Status` says how a sample ended."""
 
 
 def select(state: Any, which: Tensor) -> Any:
-    """Return the rows `which` (indices or a mask) of every tensor of a state: a tensor, or a tuple of states."""
+    """Return some rows of every tensor in a state.
+
+    Args:
+        state: a tensor; or a tuple or `NamedTuple` of tensors, in which further tuples may be nested.
+        which: the rows, as indices or as a mask of bools.
+    """
     if isinstance(state, Tensor):
         return state[which]
     parts = [select(part, which) for part in state]
@@ -510,23 +541,23 @@ def select(state: Any, which: Tensor) -> Any:
 
 @dataclass(slots=True, eq=False)
 class Batch:
-    """The samples of one run of a sampler, one row each.
+    """The samples of one run of a sampler, with a row for each sample. A sampler changes them in place while it runs.
 
     Attributes:
-        energy: function of latents and of their rows in this batch.
-        noise: random numbers of these samples.
-        z: the current latent of each sample, or the last one of a sample that has ended.
+        energy: the energy as a function of latents, and of the rows of their samples in this batch.
+        noise: source of the random numbers of these samples.
+        z: the current latent of each sample; for a sample that has ended, the final latent.
         rows: indices of the samples that still move, ascending.
-        status: `Status` codes, OK at first.
-        values: number of evaluations of the energy without its gradient, by sample.
-        gradients: number of evaluations with the gradient, by sample.
-        energies: energy at z, in nats, if the sampler records it; else +inf.
-        diagnostics: numbers (n,) by name, which become those of the result.
-        progress: see `Progress`.
-        follows: whether another sampler ran before, which may have recorded `energies`.
+        status: `Status` code of each sample, `Status.OK` at first.
+        values: number of evaluations of the energy without gradient, for each sample.
+        gradients: number of evaluations of the energy with gradient, for each sample.
+        energies: energy of each sample at z, in nats, if the sampler records it; else +inf.
+        progress: function to call with the fraction that is done and the number of samples that still move; or `None`.
+        diagnostics: further numbers for each sample, (n,), by name, for `SampleResult.diagnostics`.
+        follows: whether another sampler ran before on the same samples, and may have recorded `energies`.
     """
 
-    energy: AdaptedEnergy
+    energy: StepEnergy
     noise: RandomStreams
     z: Float[Tensor, "n z_dim"]
     rows: Int[Tensor, " rows"]
@@ -543,7 +574,17 @@ class Batch:
     def start(
         cls, energy: EnergyLike, z0: Tensor, noise: RandomStreams = FIRST_RUN, progress: Progress | None = None
     ) -> Batch:
-        """Return a batch of which every sample moves, from its row of `z0`; arguments as for `Sampler.sample`."""
+        """Return a batch of samples that start at the rows of `z0` and have no evaluations yet.
+
+        Args:
+            energy: an `Energy`, or a function of z alone.
+            z0: start latents (n, z_dim), float32 or float64.
+            noise: source of the random numbers of these samples.
+            progress: function to call with the progress; see `Progress`.
+
+        Raises:
+            ArgumentError: `z0` has another shape or dtype.
+        """
         check_latents(z0)
         z, rows = z0.detach().clone(), torch.arange(len(z0), device=z0.device)
         counts = torch.zeros_like(rows)
@@ -551,13 +592,35 @@ class Batch:
         energies = torch.full_like(z[:, 0], math.inf)
         return cls(adapted, noise, z, rows, counts, counts.clone(), counts.clone(), energies, progress)
 
+    def restarted(self, noise: RandomStreams, progress: Progress, follows: bool) -> Batch:
+        """Return a batch for a further sampler, which starts at the current latents of these samples.
+
+        All samples move again, and counts of evaluations are 0.
+
+        Args:
+            noise: source of the random numbers of the further sampler.
+            progress: function that the further sampler calls with its progress.
+            follows: whether another sampler ran before on these samples, and may have recorded `energies`.
+        """
+        rows = torch.arange(len(self.z), device=self.z.device)
+        counts = torch.zeros_like(rows)
+        return replace(
+            self, noise=noise, rows=rows, status=counts, values=counts.clone(), gradients=counts.clone(),
+            progress=progress, follows=follows, _reported=0.0,
+        )  # fmt: skip
+
     def end(
         self, leave: Tensor, stay: Tensor, status: Int[Tensor, " ended"], z: Tensor, gradients: int, values: int = 0
     ) -> None:
-        """Record the samples that end, in a sampler that evaluates all that move equally often.
+        """Record that some samples end, for a sampler that evaluates the energy of all moving samples equally often.
 
-        `leave` and `stay`, indices or masks of `rows`, are the samples that end and that go on. The other arguments are
-        those of the samples that end: final latents, and numbers of evaluations with a gradient and without.
+        Args:
+            leave: the samples that end, as indices into the attribute `rows`, or as a mask of it.
+            stay: the samples that go on, in the same form as `leave`.
+            status: `Status` codes of the samples that end.
+            z: final latents of the samples that end.
+            gradients: number of evaluations with gradient for each sample that ends.
+            values: number of evaluations without gradient for each sample that ends.
         """
         ended = self.rows[leave]
         self.z[ended], self.status[ended], self.gradients[ended] = z, status, gradients
@@ -565,59 +628,67 @@ class Batch:
         self.rows = self.rows[stay]
 
     def leave_out(self, enough: float) -> None:
-        """End the samples whose recorded energy is at most `enough`, in nats, without moving them."""
+        """End the samples whose energy, recorded by an earlier sampler, is at most `enough` nats.
+
+        They keep latent and status. If no other sampler ran before, no sample ends.
+        """
         if self.follows:  # else all are +inf, and `nonzero` would wait for the device
             self.rows = (self.energies > enough).nonzero()[:, 0]
 
     def drop(self, finite: Bool[Tensor, " rows"]) -> None:
-        """End those of `rows` for which `finite` is false, with `Status.NON_FINITE`, without moving them."""
+        """End moving samples (`rows`) where `finite` is false, with `Status.NON_FINITE` and their current latents."""
         self.status[self.rows[~finite]] = Status.NON_FINITE
         self.rows = self.rows[finite]
 
     def report(self, fraction: float) -> None:
-        """Report progress, given the mean fraction done in [0, 1] of the samples that move."""
+        """Call the function `progress`, if there is one.
+
+        `fraction`, from 0 to 1, is the share of the work that is done for the samples that still move, on average.
+        """
         if self.progress is not None:
             share = len(self.rows) / max(1, len(self.z))
             self._reported = max(self._reported, 1.0 - share * (1.0 - fraction))
             self.progress(self._reported, len(self.rows) if fraction < 1 else 0)
 
     def result(self) -> SampleResult:
-        """Return the end of the run."""
+        """Return latents, status, counts and diagnostics of all samples, as the result of the run."""
         diagnostics = {name: numbers.cpu() for name, numbers in self.diagnostics.items()}
         gradients = self.gradients.cpu()
         return SampleResult(self.z, self.status.cpu(), self.values.cpu() + gradients, gradients, diagnostics)
 
 
 class BatchSampler(ABC):
-    """A `Sampler` that is written as a function of a `Batch`.
+    """Base class of samplers. A derived class defines the method `run`, which changes a `Batch` in place.
 
     Attributes:
-        name: the name in records of runs; if empty, that of the class is used.
+        name: name of the sampler in records of runs; if it is empty, the name of the class is used.
+        descends: whether samples end where the energy is low, instead of following the posterior.
+        needs_gradient: whether the sampler uses the gradient of the energy.
+        needs_floor: whether the energy must have a lower bound; see `Energy.least`.
     """
 
     __slots__ = ()
     name = ""
-
-    @property
-    def descends(self) -> bool:
-        """Whether samples end at low energies, and do not follow the posterior."""
-        return False
-
-    @property
-    def needs_gradient(self) -> bool:
-        """Whether the sampler follows the gradient of the energy."""
-        return True
-
-    @property
-    def needs_floor(self) -> bool:
-        """Whether the sampler needs an energy with a lower bound; see `Energy.least`."""
-        return False
+    descends = False
+    needs_gradient = True
+    needs_floor = False
 
     @torch.no_grad()
     def sample(
         self, energy: EnergyLike, z0: Tensor, *, noise: RandomStreams = FIRST_RUN, progress: Progress | None = None
     ) -> SampleResult:
-        """Sample from every row of `z0`; see `Sampler.sample`."""
+        """Return one sample for every row of `z0`, by a call of `run`.
+
+        Args:
+            energy: an `Energy`, or a function of z alone.
+            z0: start latents (n, z_dim), float32 or float64.
+            noise: source of the random numbers of these samples.
+            progress: function that is called with the progress; see `Progress`.
+
+        Raises:
+            ArgumentError: `z0` has the wrong shape or dtype, or the energy returns the wrong shape; or `needs_floor` is
+                true, and the energy has no lower bound.
+        """
         batch = Batch.start(energy, z0, noise, progress)
         if self.needs_floor:
             check_floor(batch.energy.least)
@@ -626,16 +697,18 @@ class BatchSampler(ABC):
 
     @abstractmethod
     def run(self, batch: Batch) -> None:
-        """Move the samples of a batch to their end."""
+        """Move the samples of a batch until all have ended, and record latents, status and counts in the batch."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StepNoise:
-    """Random numbers of some samples for one step of a sampler; calls with different names give different numbers.
+    """Random numbers of some samples for one step of a sampler.
+
+    A call of a method with the same `name` returns the same numbers again; with another `name`, independent numbers.
 
     Args:
-        streams: random streams of the run.
-        like: latents (n, z_dim) of the batch, whose shape, dtype and device the numbers have.
+        streams: source of the random numbers of the run.
+        like: latents (n, z_dim) of the batch; the numbers have their dtype and device.
         rows: the samples that take the step, as rows of `like`, ascending; all by default.
         step: name of the step, unique in the run.
     """
@@ -646,19 +719,32 @@ class StepNoise:
     step: str = ""
 
     def normals(self, name: str = "") -> Float[Tensor, "rows z_dim"]:
-        """Return draws from N(0, I)."""
+        """Return a draw from N(0, I) for each sample that takes the step."""
         return self.streams.normals(self.like, self._stream(name), self.rows)
 
     def uniforms(
         self, count: int, name: str = "", rows: Int[Tensor, " some"] | None = None
     ) -> Float[Tensor, "rows count"]:
-        """Return float64 draws from the open interval (0, 1), `count` for each sample, or for some of the `rows`."""
+        """Return `count` uniform draws from the open interval (0, 1) for each sample that takes the step.
+
+        They are float64, but float32 on the device MPS.
+
+        Args:
+            count: number of draws for each sample.
+            name: name of the draws in this step.
+            rows: indices of the samples that get draws, among those that take the step; all by default.
+        """
         if rows is not None and self.rows is not None:
             rows = self.rows[rows]
         return self.streams.uniforms(self.like, count, self._stream(name), self.rows if rows is None else rows)
 
     def part(self, rows: Int[Tensor, " some"], name: str) -> StepNoise:
-        """Return random numbers of some of these samples, for a part of the step."""
+        """Return random numbers for a part of the step that only some samples take.
+
+        Args:
+            rows: indices of these samples, among those that take the step.
+            name: name of the part, unique in the step.
+        """
         return StepNoise(self.streams, self.like, rows if self.rows is None else self.rows[rows], self._stream(name))
 
     def _stream(self, name: str) -> str:
@@ -666,30 +752,39 @@ class StepNoise:
 
 
 class StepInfo(NamedTuple):
-    """The outcome of a step for each sample: the `Status` with which it ends, or `MOVING`, (rows,) int64.
+    """Which samples end after a step of a sampler.
 
-    `None` stands for `MOVING` in all rows.
+    Attributes:
+        status: for each sample the `Status` with which the sample ends, or `MOVING` if it goes on, (rows,) int64;
+            `None` if all samples go on.
     """
 
     status: Int[Tensor, " rows"] | None = None
 
     @classmethod
     def where_finite(cls, finite: Bool[Tensor, " rows"]) -> StepInfo:
-        """Return the info of a step after which samples end with `Status.NON_FINITE` where `finite` is false."""
+        """Return the outcome of a step after which samples end with `Status.NON_FINITE` where `finite` is false.
+
+        All other samples go on.
+        """
         return cls(torch.where(finite, MOVING, Status.NON_FINITE))
 
 
 class StepSampler(BatchSampler):
-    """A `Sampler` that is written as one step, `advance`; `run` repeats it, counts evaluations and reports progress.
+    """Base class of samplers that repeat one step. A derived class defines the step as the method `advance`.
 
-    A state is a tensor of latents (rows, z_dim), or a `NamedTuple` with these as `z` and further tensors, all with a
-    row for each sample. Row i of all that a step returns may depend on row i of its arguments only. A sample ends if
-    the info of a step has a `Status` for it, with the latent of the new state; if the new latent is not finite, with
-    the latent before the step; and after `steps` steps, with the status `after`.
+    This class counts evaluations and reports progress. The state of the samples between steps is a tensor of latents
+    (rows, z_dim), or a `NamedTuple` with the latents as `z` and further tensors. Every tensor has a row for each
+    sample. Row i of all that a step returns must depend on row i of its arguments only. A sample ends in three cases:
+
+    - The `StepInfo` of a step has a `Status` for the sample. It ends with this status, and the latent of the new state.
+    - The latent of the new state is not finite. The sample ends with `Status.NON_FINITE`, and the latent before the
+      step.
+    - The sample took `steps` steps. It ends with the status `after`, and the latent of the new state.
 
     Attributes:
-        steps: number of steps at most.
-        after: status of samples that took all of them.
+        steps: largest number of steps.
+        after: status of samples that took `steps` steps.
     """
 
     __slots__ = ()
@@ -697,27 +792,30 @@ class StepSampler(BatchSampler):
     after = Status.OK
 
     def init(self, z: Float[Tensor, "rows z_dim"], energy: StepEnergy) -> tuple[Any, StepInfo]:
-        """Return the state of samples that start at `z`; by default `z` itself."""
+        """Return the state of samples that start at the latents `z`, and which of the samples end at once.
+
+        By default, the state is `z`, and no sample ends. `energy` is the energy of these samples.
+        """
         return z, StepInfo()
 
     @abstractmethod
     def advance(self, state: Any, energy: StepEnergy, noise: StepNoise, number: int) -> tuple[Any, StepInfo]:
-        """Return the state after a step and the outcome of the step, without changing `state`.
+        """Take one step; return the state after the step, and which samples end. `state` is not changed.
 
         Args:
-            state: state of the samples that move.
-            energy: energy of these samples: `energy(z)` is (rows,), in nats; `energy.gradient(z)` returns it with the
-                gradient.
+            state: state of the samples that still move.
+            energy: energy of these samples, in nats. `energy(z)` returns energies (rows,). `energy.gradient(z)` returns
+                energies (rows,) and gradients (rows, z_dim).
             noise: random numbers of these samples for this step.
             number: number of the step, from 0 on.
         """
 
     def run(self, batch: Batch) -> None:
-        """Take steps until all samples have ended; see `BatchSampler`."""
+        """Take steps until all samples of a batch have ended; see the class for when a sample ends."""
         if not len(batch.rows):
             return
         streams = batch.noise.part(self.name or type(self).__qualname__)
-        energy, before = PartEnergy(batch.energy, batch.rows), batch.z[batch.rows]
+        energy, before = batch.energy.part(batch.rows), batch.z[batch.rows]
         state, info = self.init(before, energy)
         for number in range(self.steps + 1):
             z = state if isinstance(state, Tensor) else state.z

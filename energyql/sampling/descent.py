@@ -1,4 +1,7 @@
-"""A minimum near the start, for each sample by itself: L-BFGS in one batch that shrinks as samples end."""
+"""Descent of each sample to a low energy near its start, by the method L-BFGS.
+
+The samples of a batch are computed together; a sample that has ended is not evaluated again.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,6 @@ from energyql.sampling.base import (
     MOVING,
     Batch,
     BatchSampler,
-    PartEnergy,
     Status,
     StepEnergy,
     ValueAndGradient,
@@ -25,35 +27,41 @@ from energyql.sampling.base import (
 )
 
 MEMORY = 8
-"""Pairs of steps and gradient changes from which the curvature is estimated."""
+"""Number of last steps from which the curvature of the energy is estimated."""
 ENOUGH_DECREASE = 1e-4
-"""Share of the decrease predicted by the slope that a step must reach to be accepted (Armijo)."""
+"""A step is accepted if the energy decreases by at least this share of the decrease that the slope predicts (Armijo's
+rule)."""
 FIRST_MOVE = 0.3
 """Length in z of the first step, before the curvature can be estimated."""
 AIM = 0.8
-"""Share of the energy tolerance that steps aim at. With a share of 1, steps get ever shorter near the end; with a small
-one, samples satisfy the query with more certainty than needed, which shifts other attributes."""
+"""A step aims at an energy of this share of the tolerance `DescentSampler.enough`. With a share of 1, steps get ever
+shorter near the end. With a small share, the query holds with more certainty than needed, which shifts other
+attributes."""
 LONGEST_MOVE = 1.0
 """Length of the longest step in z."""
 
 
 @dataclass(frozen=True, slots=True)
 class DescentSampler(BatchSampler):
-    """Descend an energy until the query holds with a given probability, and no further. A `Sampler`.
+    """A `Sampler` that descends an energy until the query holds with a certain probability, by default 0.9.
 
-    L-BFGS (Liu and Nocedal 1989), where steps are halved until the energy decreases enough. It ends at or near the end
-    of the flow of `ODESolver`, in fewer and longer steps. A sample at a minimum ends there; one whose energy is low
-    enough at the start does not move. The energy at the end is never above that at the start. Deterministic: the end
-    depends on the start alone, and no term pulls samples back to the prior. Diagnostics: `value`, λE at the end.
+    The method is L-BFGS (Liu and Nocedal 1989), where a step is halved until the energy decreases enough. Samples end
+    at or near the latents where `ODESolver` ends, but in fewer and longer steps. A sample ends once its energy is low
+    enough, or is at a minimum; a sample whose energy is low enough at the start does not move. The energy at the end is
+    never above the energy at the start. The end depends on the start alone (no random numbers), and no term pulls
+    samples back to the prior.
+
+    Diagnostics of each sample: `value`, λE at the end, in nats.
 
     Args:
-        strength: λ > 0, multiplies the energy.
-        enough: energy tolerance: a sample is done once λE is at most this many nats above its least value
-            (`Energy.least`, 0 for most queries); 0.1 above 0 is a probability of 0.9. Energies are then assumed to be
-            -log P, and the length of a step is that which reaches the tolerance if the log-odds of P are linear in z.
-            With `None` a sample is done at a minimum.
-        tolerance: a sample is at a minimum when three successive steps decrease λE by less than this many nats.
-        max_evaluations: most evaluations of the gradient for a sample.
+        strength: λ > 0, which multiplies the energy.
+        enough: energy tolerance, in nats. A sample is done once λE is at most this much above λ `Energy.least`, which
+            is 0 for most queries; 0.1 nats above 0 are a probability of 0.9. Energies are then assumed to be -log P,
+            and a step has the length that would reach the tolerance if the log-odds of P were linear in z. With `None`,
+            a sample is done only at a minimum.
+        tolerance: a sample counts as at a minimum when three successive steps together decrease λE by less than this
+            many nats.
+        max_evaluations: largest number of evaluations of the gradient for a sample.
 
     Raises:
         ArgumentError: an argument is outside its range.
@@ -73,13 +81,13 @@ class DescentSampler(BatchSampler):
         check_counts(self, max_evaluations=1)
 
     def run(self, batch: Batch) -> None:
-        """Descend with every sample; see `BatchSampler`."""
+        """Move every sample of a batch until its energy is low enough or at a minimum; see `BatchSampler`."""
         values = batch.diagnostics["value"] = self.strength * batch.energies
         if self.enough is not None:
             batch.leave_out(self.enough / self.strength + batch.energy.least)
         if not len(batch.rows):
             return
-        energy = PartEnergy(batch.energy, batch.rows)
+        energy = batch.energy.part(batch.rows)
         state, info = descent_init(batch.z[batch.rows], energy, self)
         while True:
             outcome = info.status
@@ -97,22 +105,24 @@ class DescentSampler(BatchSampler):
 
 
 _Pair = tuple[Float[Tensor, "rows z_dim"], Float[Tensor, "rows z_dim"], Float[Tensor, " rows"]]
-"""A step, the change of the gradient along it, and 1 / (step . change), 0 for a sample without such a pair."""
+"""A triple: a step, the change of the gradient along the step, and 1 / (scalar product of step and change). All three
+are 0 in rows of samples that have taken fewer steps than other samples."""
 
 
 class DescentState(NamedTuple):
-    """The samples that descend, one row each in every tensor.
+    """State of samples that descend; every tensor has a row for each sample.
 
     Attributes:
         z: current latents.
-        value: λ(E - least) at z, in nats.
-        gradient: gradient of the value.
-        direction: the next step, before halving.
-        slope: product of direction and gradient.
-        step: share of the direction that is tried next.
-        scale: inverse curvature, estimated from the last pair; 0 if there is none.
-        gains: decrease of the value in each of the last three steps.
-        pairs: the last steps, see `_Pair`; oldest first.
+        value: λ(E - `Energy.least`) at z, in nats.
+        gradient: gradient of `value` with respect to z.
+        direction: the next step in z, unless it must be shortened.
+        slope: scalar product of `direction` and `gradient`.
+        step: share of `direction` that is tried next: 1, then ½, ¼ and so on until a step is accepted.
+        scale: inverse curvature, estimated from the last step of `pairs`; 0 if the sample has none.
+        gains: decrease of `value` in each of the last three steps, in nats; infinite for steps not yet taken.
+        pairs: the last steps along which the curvature was positive, oldest first, at most `MEMORY`. Each is a triple
+            of the step, the change of the gradient along it, and 1 / (scalar product of the two).
     """
 
     z: Float[Tensor, "rows z_dim"]
@@ -127,11 +137,11 @@ class DescentState(NamedTuple):
 
 
 class DescentInfo(NamedTuple):
-    """The outcome of a step of a descent.
+    """The outcome of a step of a descent, for each sample.
 
     Attributes:
-        status: a `Status` with which a sample ends, or `MOVING`.
-        accepted: whether the step was taken; else a shorter one is tried next.
+        status: the `Status` with which the sample ends, or `MOVING` if it goes on.
+        accepted: whether the sample took the step; if not, a step of half the length is tried next.
     """
 
     status: Int[Tensor, " rows"]
@@ -141,19 +151,27 @@ class DescentInfo(NamedTuple):
 def descent_init(
     z: Float[Tensor, "rows z_dim"], energy: StepEnergy, settings: DescentSampler
 ) -> tuple[DescentState, DescentInfo]:
-    """Return the state of samples that start to descend at `z`, after one evaluation of the gradient there."""
+    """Return the state of samples that start to descend at the latents `z`, and which of the samples end at once.
+
+    Args:
+        z: start latents.
+        energy: energy of these samples, in nats; it is called once, with a gradient.
+        settings: settings of the sampler; `max_evaluations` is ignored.
+    """
     value, gradient = _evaluate(z, energy, settings)
     zero, unknown = torch.zeros_like(value), torch.full_like(value, torch.inf)
     state = DescentState(z, value, gradient, z, zero, zero, zero, (unknown,) * 3, ())
-    state = _aimed(state, zero == 0, settings.enough)
+    state = _with_direction(state, zero == 0, settings.enough)
     return state, DescentInfo(_outcome(state, settings.tolerance, settings.enough), zero == 0)
 
 
 def descent_step(state: DescentState, energy: StepEnergy, settings: DescentSampler) -> tuple[DescentState, DescentInfo]:
-    """Try one step of L-BFGS for every sample: it is taken if the energy decreases enough, else halved next time.
+    """Try one step of L-BFGS for every sample, and return the new state of the samples and the outcome of the step.
+
+    A sample whose energy does not decrease enough stays where it is, and tries half the step next time.
 
     Args:
-        state: state from `descent_init` or an earlier step.
+        state: state that `descent_init` or an earlier step returned.
         energy: energy of these samples, in nats; it is called once, with a gradient.
         settings: settings of the sampler; `max_evaluations` is ignored.
     """
@@ -173,26 +191,39 @@ def _evaluate(z: Float[Tensor, "rows z_dim"], energy: StepEnergy, settings: Desc
 def _advance(
     state: DescentState, accept: Tensor, z: Tensor, value: Tensor, gradient: Tensor, enough: float | None
 ) -> DescentState:
-    """Take the accepted steps, and halve the others."""
+    """Return the state after the samples where `accept` is true took their steps, and the others halved theirs.
+
+    Args:
+        state: state before the steps.
+        accept: for each sample whether it takes the step.
+        z: latents after the steps.
+        value: λ(E - `Energy.least`) at `z`, in nats.
+        gradient: gradient of `value` at `z`.
+        enough: energy tolerance, by which the length of the next step is chosen; see `DescentSampler`.
+    """
     step, change = z - state.z, gradient - state.gradient
     product, length = (step * change).sum(1), change.square().sum(1)
     # Only a pair of positive curvature keeps the next direction downhill.
     keep = accept & (product > 1e-10 * length)
     gains = (*state.gains[1:], state.value - value)
-    moved = state._replace(
+    state = state._replace(
         z=_rows_of(accept, z, state.z),
         value=torch.where(accept, value, state.value),
         gradient=_rows_of(accept, gradient, state.gradient),
         step=state.step / 2,
         scale=torch.where(keep, product / length.clamp_min(1e-12), state.scale),
         gains=tuple(torch.where(accept, new, old) for new, old in zip(gains, state.gains, strict=True)),
-        pairs=_remembered(state.pairs, keep, (step, change, torch.where(keep, 1 / product, 0.0))),
+        pairs=_with_pair(state.pairs, keep, (step, change, torch.where(keep, 1 / product, 0.0))),
     )
-    return _aimed(moved, accept, enough)
+    return _with_direction(state, accept, enough)
 
 
-def _remembered(pairs: tuple[_Pair, ...], which: Tensor, pair: _Pair) -> tuple[_Pair, ...]:
-    """Append a pair to the memories of some samples; those of the others stay as they are."""
+def _with_pair(pairs: tuple[_Pair, ...], which: Tensor, pair: _Pair) -> tuple[_Pair, ...]:
+    """Return `pairs` after `pair`, the last step, is appended for the samples where `which` is true.
+
+    The pairs of other samples stay the same. If there are more than `MEMORY` pairs, the oldest is left out. For the
+    contents of a pair see `_Pair`: a step, the change of the gradient, and a factor.
+    """
     longer = (*pairs, pair)
     if not bool(which.all()):
         none = (torch.zeros_like(pair[0]), torch.zeros_like(pair[1]), torch.zeros_like(pair[2]))
@@ -203,8 +234,11 @@ def _remembered(pairs: tuple[_Pair, ...], which: Tensor, pair: _Pair) -> tuple[_
     return longer[-MEMORY:]
 
 
-def _aimed(state: DescentState, which: Bool[Tensor, " rows"], enough: float | None) -> DescentState:
-    """Return the state with a new direction for some samples, by the two loops of L-BFGS."""
+def _with_direction(state: DescentState, which: Bool[Tensor, " rows"], enough: float | None) -> DescentState:
+    """Return the state with a new next step for the samples where `which` is true, computed by L-BFGS.
+
+    `enough` is the energy tolerance, by which the length of the step is chosen; see `DescentSampler`.
+    """
     gradient = state.gradient
     direction, weights = -gradient, []
     for step, change, inverse in reversed(state.pairs):
@@ -231,10 +265,15 @@ def _aimed(state: DescentState, which: Bool[Tensor, " rows"], enough: float | No
 
 
 def _distance(value: Float[Tensor, " rows"], descent: Float[Tensor, " rows"], enough: float) -> Float[Tensor, " rows"]:
-    """Return the distance at which the energy is `AIM * enough`, if the log-odds of the query are linear in z.
+    """Return how far to move to an energy of 0.8 (`AIM`) times the tolerance, if log-odds are linear in z.
 
-    That is Newton's method for one equation: of energies e = `value` the log-odds -log(exp(e) - 1) have the slope
-    -1 / (1 - exp(-e)). `descent` is the decrease of the energy per unit of length, at least 0.
+    It is the length of a step of Newton's method. The log-odds of a query with the energy e are -log(exp(e) - 1), and
+    their derivative by e is -1 / (1 - exp(-e)).
+
+    Args:
+        value: energies e of the samples, in nats.
+        descent: decrease of the energy per unit of length in z, at least 0.
+        enough: energy tolerance, in nats; see `DescentSampler`.
     """
     e = value.clamp_min(enough)
     lacking = e + torch.log1p(-torch.exp(-e)) - math.log(math.expm1(AIM * enough))
@@ -242,7 +281,10 @@ def _distance(value: Float[Tensor, " rows"], descent: Float[Tensor, " rows"], en
 
 
 def _outcome(state: DescentState, tolerance: float, enough: float | None) -> Int[Tensor, " rows"]:
-    """Return a `Status` code or `MOVING` for each sample."""
+    """Return for each sample the `Status` code with which it ends, or `MOVING` if it goes on.
+
+    `tolerance` and `enough` are the settings of `DescentSampler`, in nats.
+    """
     flat = -state.slope * state.step < 1e-3 * tolerance  # not even a straight slope would bring anything
     first, second, third = state.gains
     done = (first + second + third < tolerance) | flat
@@ -252,12 +294,18 @@ def _outcome(state: DescentState, tolerance: float, enough: float | None) -> Int
 
 
 def _rows_of(which: Tensor, new: Tensor, old: Tensor) -> Tensor:
-    """Return `new` in the rows `which`, else `old`; no copy is made in the usual case that all rows are new."""
+    """Return the rows of `new` where `which` is true, and the rows of `old` elsewhere.
+
+    If `which` is true everywhere, `new` itself is returned, without a copy.
+    """
     if bool(which.all()):
         return new
     return torch.where(which if new.ndim == 1 else which[:, None], new, old)
 
 
 def _finite(value: Float[Tensor, " rows"], gradient: Float[Tensor, "rows z_dim"]) -> Bool[Tensor, " rows"]:
-    """Return whether value and gradient are finite, by a norm: a tenth of the time of a test of each number."""
+    """Return for each sample whether value and gradient are finite.
+
+    The norm of the gradient is tested instead of each number, which takes a tenth of the time.
+    """
     return torch.isfinite(value) & torch.isfinite(gradient.norm(dim=1))

@@ -1,4 +1,8 @@
-"""Unadjusted Langevin dynamics, and the reverse VP-SDE by predictor and Langevin steps."""
+"""Two samplers that take noisy gradient steps: Langevin dynamics, and a predictor-corrector method.
+
+The predictor-corrector method solves the VP-SDE, the stochastic equation of a diffusion model, backward in time. Its
+noise rate is a `VPSchedule`.
+"""
 
 from __future__ import annotations
 
@@ -25,17 +29,18 @@ from energyql.sampling.ode import VPSchedule
 
 @dataclass(frozen=True, slots=True)
 class LangevinSampler(StepSampler):
-    """Iterate `z ← z - h (λ ∇E(z) + z) + noise ε`, whose law tends to `N(z; 0, I) exp(-λ E(z))`. A `Sampler`.
+    """A `Sampler` that iterates `z ← z - h (λ ∇E(z) + z) + noise ε`, where ε is a draw from N(0, I).
 
-    That holds for `noise` sqrt(2h), the default, up to an error of order h. Nie et al. 2021 (arXiv 2110.10873) take
-    h = 0.01, noise 0.01 and 100 steps, `LangevinSampler.published()`: noise that belongs to a temperature of 0.005, so
-    in effect a descent of the posterior's energy with a pull toward the origin.
+    With the default noise, sqrt(2h), the distribution of z tends to the posterior `N(z; 0, I) exp(-λ E(z))`, up to an
+    error of order h. Nie et al. 2021 (arXiv 2110.10873) use h = 0.01, noise 0.01 and 100 steps; the class method
+    `published` returns this sampler. So little noise corresponds to a temperature of 0.005: the samples in effect
+    descend λE(z) + |z|²/2.
 
     Args:
-        step: h, above 0.
-        steps: at least 1.
-        noise: standard deviation of the noise of one step, at least 0.
-        strength: λ > 0.
+        step: size h of a step, above 0.
+        steps: number of steps, at least 1.
+        noise: standard deviation of the noise of one step, at least 0; `None` for sqrt(2h).
+        strength: λ > 0, which multiplies the energy.
 
     Raises:
         ArgumentError: an argument is outside its range.
@@ -57,11 +62,18 @@ class LangevinSampler(StepSampler):
 
     @classmethod
     def published(cls, *, strength: float = 1.0) -> LangevinSampler:
-        """Return the settings of Nie et al. 2021."""
+        """Return a sampler with the settings of Nie et al. 2021 (arXiv 2110.10873), at strength λ."""
         return cls(step=1e-2, steps=100, noise=1e-2, strength=strength)
 
     def advance(self, state: Tensor, energy: StepEnergy, noise: StepNoise, number: int) -> tuple[Tensor, StepInfo]:
-        """Take a `langevin_step`; see `StepSampler`."""
+        """Return the latents after a `langevin_step`, and which samples end.
+
+        Args:
+            state: latents of the samples that still move.
+            energy: energy of these samples, in nats.
+            noise: random numbers of these samples for this step.
+            number: number of the step, from 0 on; it has no effect.
+        """
         return langevin_step(state, energy, noise, step=self.step, noise_size=self.noise, strength=self.strength)
 
 
@@ -69,38 +81,49 @@ def langevin_step(
     z: Float[Tensor, "rows z_dim"], energy: StepEnergy, noise: StepNoise, *, step: float,
     noise_size: float | None = None, strength: float = 1.0,
 ) -> tuple[Float[Tensor, "rows z_dim"], StepInfo]:  # fmt: skip
-    """Return `z - h (λ ∇E(z) + z) + noise ε`, and for each sample whether it ends there.
+    """Take one step of Langevin dynamics: return `z - h (λ ∇E(z) + z) + noise ε`, and which samples end.
 
     Args:
         z: latents (rows, z_dim).
         energy: energy of these samples, in nats; it is called once, with a gradient.
-        noise: random numbers of the step: ε is `noise.normals()`.
-        step: h, above 0.
-        noise_size: standard deviation of the noise, at least 0; sqrt(2h) if it is `None`.
-        strength: λ > 0.
+        noise: random numbers of the step, from which the draw ε from N(0, I) comes.
+        step: size h of the step, above 0.
+        noise_size: standard deviation of the noise, at least 0; `None` for sqrt(2h).
+        strength: λ > 0, which multiplies the energy.
 
     Returns:
-        Latents (rows, z_dim), and `Status.NON_FINITE` for samples that stay because their energy, gradient or end is
-        not finite.
+        New latents (rows, z_dim), and which samples end: those that did not move because energy, gradient or new latent
+        is not finite, with `Status.NON_FINITE`.
     """
     size = math.sqrt(2 * step) if noise_size is None else noise_size
     score, finite = posterior_score(z, energy, strength)
     change = step * score
     if size:
         change = change + size * noise.normals()
-    return _moved(z, change, finite)
+    return _move(z, change, finite)
 
 
 def posterior_score(
     z: Float[Tensor, "rows z_dim"], energy: StepEnergy, strength: float
 ) -> tuple[Float[Tensor, "rows z_dim"], Bool[Tensor, " rows"]]:
-    """Return `-(λ ∇E(z) + z)`, the gradient of the posterior's log-density, and whether it and E are finite."""
+    """Return the gradient of the log-density of the posterior at z, `-(λ ∇E(z) + z)`.
+
+    The second result says for each sample whether E and its gradient are finite.
+
+    Args:
+        z: latents.
+        energy: energy E of these samples, in nats.
+        strength: λ > 0, which multiplies the energy.
+    """
     value, gradient = energy.gradient(z)
     return -(strength * gradient + z), value.isfinite() & gradient.isfinite().all(1)
 
 
-def _moved(z: Tensor, change: Tensor, finite: Tensor) -> tuple[Tensor, StepInfo]:
-    """Return z + change where that is finite and `finite` is true; other samples end at z."""
+def _move(z: Tensor, change: Tensor, finite: Tensor) -> tuple[Tensor, StepInfo]:
+    """Return z + change for samples where it is finite and `finite` is true, and z for the others, which end.
+
+    The second result says which samples end, with `Status.NON_FINITE`.
+    """
     there = z + change
     finite = finite & there.isfinite().all(1)
     return torch.where(finite[:, None], there, z), StepInfo.where_finite(finite)
@@ -108,23 +131,26 @@ def _moved(z: Tensor, change: Tensor, finite: Tensor) -> tuple[Tensor, StepInfo]
 
 @dataclass(frozen=True, slots=True)
 class PredictorCorrector(StepSampler):
-    """Solve the VP-SDE backward in time, from noise to low energy. A `Sampler`.
+    """A `Sampler` that solves the VP-SDE (see `VPSchedule`) backward in time, from noise to low energy.
 
-    Song et al. 2021 (arXiv 2011.13456), algorithms 3 and 5: each of `steps` predictor steps of the discretised SDE is
-    followed by `corrections` Langevin steps, of the size that gives them the ratio `snr` of signal to noise, here
-    taken over one sample instead of the mean over the batch. As in Nie et al. 2021 (arXiv 2110.10873) the score at
-    every time is that of the clean latent, `-(λ ∇E(z) + z)`. They use the predictor's score for the corrections too;
-    here it is evaluated where the sample is. Their settings are `PredictorCorrector.published()`.
+    By algorithms 3 and 5 of Song et al. 2021 (arXiv 2011.13456), each of `steps` predictor steps of the discretised SDE
+    is followed by `corrections` Langevin steps. The size of a Langevin step is chosen so that its ratio of signal to
+    noise is `snr`. Here this holds for each sample; Song et al. take the mean over the batch.
 
-    With the clean score the predictor does not tend to the posterior: its law is stationary at
-    `N(z; 0, I) exp(-2 λ E(z))`, the corrections' at `N(z; 0, I) exp(-λ E(z))`.
+    As in Nie et al. 2021 (arXiv 2110.10873), the score (gradient of the log-density) at every time is the score of the
+    clean latent, `-(λ ∇E(z) + z)`. Nie et al. use the score of the predictor step for the corrections too. Here the
+    score is evaluated again before each correction. The class method `published` returns a sampler with the settings
+    of Nie et al.
+
+    With this score, samples do not tend to the posterior `N(z; 0, I) exp(-λ E(z))`. Corrections alone would, but
+    predictor steps alone tend to `N(z; 0, I) exp(-2 λ E(z))`.
 
     Args:
-        steps: N, at least 2.
-        corrections: Langevin steps after each predictor step, at least 0.
-        snr: ratio of signal to noise, above 0.
-        schedule: β(t).
-        strength: λ > 0.
+        steps: number N of predictor steps, a whole number above `schedule.beta_max`, and at least 2.
+        corrections: number of Langevin steps after each predictor step, at least 0.
+        snr: ratio of signal to noise of the Langevin steps, above 0.
+        schedule: noise rate β(t) of the diffusion.
+        strength: λ > 0, which multiplies the energy.
 
     Raises:
         ArgumentError: an argument is outside its range.
@@ -142,16 +168,27 @@ class PredictorCorrector(StepSampler):
         check_strength(self.strength)
         check_positive(self, "snr")
         check_counts(self, corrections=0)
-        enough = isinstance(self.steps, int) and self.steps > self.schedule.beta_max
-        require(enough, f"steps must be a whole number above beta_max, {self.schedule.beta_max:g}", self.steps)
+        enough = isinstance(self.steps, int) and self.steps >= 2 and self.steps > self.schedule.beta_max
+        rule = f"steps must be a whole number, at least 2, and above beta_max, {self.schedule.beta_max:g}"
+        require(enough, rule, self.steps)
 
     @classmethod
     def published(cls, *, strength: float = 1.0) -> PredictorCorrector:
-        """Return the settings of Nie et al. 2021: 3,000 gradients a sample."""
+        """Return a sampler with the settings of Nie et al. 2021 (arXiv 2110.10873), at strength λ.
+
+        It evaluates 3,000 gradients for each sample.
+        """
         return cls(steps=1000, corrections=2, snr=0.16, strength=strength)
 
     def advance(self, state: Tensor, energy: StepEnergy, noise: StepNoise, number: int) -> tuple[Tensor, StepInfo]:
-        """Take a `predictor_corrector_step`; see `StepSampler`."""
+        """Return the latents after a `predictor_corrector_step`, and which samples end.
+
+        Args:
+            state: latents of the samples that still move.
+            energy: energy of these samples, in nats.
+            noise: random numbers of these samples for this step.
+            number: number of the step, from 0 on, which determines the time t and so the noise rate.
+        """
         beta = self.schedule.beta(1 - number / (self.steps - 1)) / self.steps
         return predictor_corrector_step(
             state, energy, noise, beta=beta, corrections=self.corrections, snr=self.snr, strength=self.strength
@@ -162,28 +199,30 @@ def predictor_corrector_step(
     z: Float[Tensor, "rows z_dim"], energy: StepEnergy, noise: StepNoise, *, beta: float, corrections: int = 1,
     snr: float = 0.16, strength: float = 1.0,
 ) -> tuple[Float[Tensor, "rows z_dim"], StepInfo]:  # fmt: skip
-    """Take a predictor step of the VP-SDE backward in time, and corrections by Langevin steps.
+    """Return latents after a predictor step of the VP-SDE backward in time, and then corrections by Langevin steps.
 
     Args:
         z: latents (rows, z_dim).
-        energy: energy of these samples, in nats; called with a gradient once, and once for each correction.
-        noise: random numbers: `noise.normals()` for the predictor, `noise.normals("0")` for the first correction, ...
-        beta: noise rate times the length of the step in time, above 0 and below 1.
+        energy: energy of these samples, in nats; it is called with a gradient, once for the predictor step and once for
+            each correction.
+        noise: random numbers of the step. The predictor step uses `noise.normals()`, the first correction
+            `noise.normals("0")`, the second `noise.normals("1")`, and so on.
+        beta: noise rate β(t) times the length of the predictor step in time, above 0 and below 1.
         corrections: number of Langevin steps.
-        snr: ratio of signal to noise, which determines the size of the corrections.
-        strength: λ > 0.
+        snr: ratio of signal to noise of the Langevin steps, which determines their size.
+        strength: λ > 0, which multiplies the energy.
 
     Returns:
-        Latents (rows, z_dim), and `Status.NON_FINITE` for samples that stay before a move because their energy,
-        gradient or end is not finite.
+        New latents (rows, z_dim), and which samples end: those that stopped before a move because energy, gradient or
+        new latent is not finite, with `Status.NON_FINITE`.
     """
     score, finite = posterior_score(z, energy, strength)
     drift = (1 - math.sqrt(1 - beta)) * z + beta * score
-    z, info = _moved(z, drift + math.sqrt(beta) * noise.normals(), finite)
+    z, info = _move(z, drift + math.sqrt(beta) * noise.normals(), finite)
     for correction in range(corrections):
         score, finite = posterior_score(z, energy, strength)
         fresh = noise.normals(str(correction))
         ratio = snr * fresh.norm(dim=1) / score.norm(dim=1).clamp(min=1e-12)
         size = (2 * (1 - beta) * ratio.square())[:, None]
-        z, info = _moved(z, size * score + (2 * size).sqrt() * fresh, finite & (info.status == MOVING))
+        z, info = _move(z, size * score + (2 * size).sqrt() * fresh, finite & (info.status == MOVING))
     return z, info

@@ -1,10 +1,13 @@
-"""The flow under the variance-preserving (VP) noise schedule, solved by Runge-Kutta steps of a size for each sample.
+"""Descent of an energy along the flow of a diffusion model, by Runge-Kutta steps with a size chosen for each sample.
 
-The rules (initial step, error norm, next step, interpolation) are those of torchdiffeq's adaptive solvers with its norm
-taken over one sample instead of the whole batch, so that a lone sample takes the very same steps as under `odeint`.
-Equation and chapter numbers: Hairer, Nørsett, Wanner, "Solving Ordinary Differential Equations I", 2nd edition.
+The flow is that of a diffusion with the variance-preserving (VP) noise schedule. The rules for the initial step, the
+error norm, the next step and the interpolation are the rules of torchdiffeq's adaptive solvers. But the error norm is
+taken over one sample instead of the whole batch. So each sample takes the steps that `torchdiffeq.odeint` takes for a
+batch of this sample alone. Numbers of equations and sections refer to Hairer, Nørsett, Wanner, "Solving Ordinary
+Differential Equations I", 2nd edition.
 
-The variable `s` of the solver increases. Samples leave the batch when they end.
+The time t of the flow falls from `t0` to `t1`. The solver uses the clock s = -t instead, which rises. A sample that has
+ended is not evaluated again.
 """
 
 from __future__ import annotations
@@ -14,7 +17,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from functools import cache
 from importlib import metadata
-from math import isclose
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -26,11 +28,8 @@ from energyql.sampling.base import (
     MOVING,
     Batch,
     BatchSampler,
-    PartEnergy,
     Status,
     StepEnergy,
-    check_counts,
-    check_numbers,
     check_positive,
     check_strength,
     require,
@@ -38,27 +37,29 @@ from energyql.sampling.base import (
 )
 
 Slope = Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor]]
-"""`slope(s, z, rows)`: dz/ds (batch, z_dim) and energies (batch,) of the samples `rows` (batch,), by default of all."""
+"""Function that computes the slope of the flow. It takes the clocks s (batch,), the latents z (batch, z_dim), and the
+rows of the samples that the latents belong to, (batch,), or `None` for all samples. It returns dz/ds (batch, z_dim) and
+the energies λE (batch,), in nats."""
 
 SAFETY = 0.9
-"""Size of the next step, as a share of the size at which the error would equal the tolerance."""
+"""The size of the next step is this share of the size at which the estimated error would equal the tolerance."""
 LARGEST_GROWTH = 10.0
-"""Largest ratio of a step to the step before."""
+"""Largest ratio of the size of a step to the size of the step before it."""
 LARGEST_CUT = 0.2
-"""Smallest ratio of a step to a rejected step before."""
+"""Smallest ratio of the size of a step to the size of the rejected step before it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tableau:
-    """An explicit embedded Runge-Kutta method, as plain numbers (so that no step waits for a device).
+    """The coefficients of an explicit embedded Runge-Kutta method, as Python numbers, so that no step waits for a GPU.
 
     Args:
-        order: order of the method, for the step-size rule.
-        nodes: c₂ … c_s, the place of each stage but the first as a fraction of the step.
-        rows: a_ij, row i for stage i + 2.
-        solution: b, weights of the stages in the new z.
-        error: weights of the stages in the error estimate.
-        midpoint: weights of the stages in z at the middle of the step.
+        order: order of the method, which determines step sizes.
+        nodes: for each stage but the first, the time of the stage as a fraction of the step (c₂, c₃, ...).
+        rows: for each stage but the first, the weights of the slopes of earlier stages in the z of the stage (a_ij).
+        solution: weights of the slopes of all stages in the new z (b_i).
+        error: weights of the slopes of all stages in the estimate of the error.
+        midpoint: weights of the slopes of all stages in z at the middle of the step.
     """
 
     order: int
@@ -70,92 +71,75 @@ class Tableau:
 
     @property
     def evaluations(self) -> int:
-        """Number of slopes to evaluate for one step; the first stage is the last one of the step before."""
+        """Number of slopes to evaluate for one step.
+
+        The slope of the first stage is not evaluated, because it is the last slope of the step before.
+        """
         return len(self.nodes)
 
     @property
     def ends_on_last_stage(self) -> bool:
-        """Whether the last stage is evaluated at the new z itself ("first same as last")."""
+        """Whether the last stage of a step is evaluated at the new z ("first same as last")."""
         return self.solution == (*self.rows[-1], 0.0)
 
 
 @cache
 def solvers() -> Mapping[str, Any]:
-    """Return torchdiffeq's methods by name. Torchdiffeq is imported here, at need, because it imports SciPy."""
+    """Return the classes of torchdiffeq's solvers by the names of their methods, such as "dopri5".
+
+    Torchdiffeq is imported here, and not with this module, because it imports SciPy, which is slow.
+
+    Raises:
+        EnergyQLError: the installed torchdiffeq has no such table of solvers, as version 0.2.5 has.
+    """
     try:
-        # There is no public name for them; `read_tableau` checks what it finds here.
-        from torchdiffeq._impl.odeint import SOLVERS
-    except ImportError:
-        return {}
-    found: Mapping[str, Any] = SOLVERS
-    return found
+        from torchdiffeq._impl.odeint import SOLVERS  # there is no public name for them
+    except ImportError as error:
+        raise _drift(error) from error
+    methods: Mapping[str, Any] = SOLVERS
+    return methods
 
 
 def adaptive_methods() -> tuple[str, ...]:
-    """Return the names of the methods that `ODESolver` accepts, in torchdiffeq's order."""
+    """Return the names of the methods that `ODESolver` accepts, such as "dopri5", in torchdiffeq's order."""
     return tuple(name for name, solver in solvers().items() if hasattr(solver, "tableau"))
 
 
+@cache
 def read_tableau(method: str) -> Tableau:
-    """Return the coefficients of one of torchdiffeq's adaptive Runge-Kutta methods.
+    """Return the coefficients of one of torchdiffeq's adaptive Runge-Kutta methods, such as "dopri5".
 
     Raises:
-        ArgumentError: there is no such adaptive method.
-        EnergyQLError: torchdiffeq no longer keeps its methods in the place and form of version 0.2.5.
+        ArgumentError: torchdiffeq has no adaptive method of this name.
+        EnergyQLError: the installed torchdiffeq does not have its coefficients where version 0.2.5 has them.
     """
-    names = adaptive_methods()
-    if not names:
-        raise _drift("it lists no adaptive method")
-    if method not in names:
-        raise ArgumentError(
-            f"method {method!r} is not one of torchdiffeq's adaptive methods", hint=f"choose one of {', '.join(names)}"
-        )
+    if method not in (names := adaptive_methods()):
+        raise ArgumentError(f"torchdiffeq has no adaptive method {method!r}", hint=f"choose one of {', '.join(names)}")
     solver = solvers()[method]
     try:
-        tableau = Tableau(
-            order=int(solver.order),
-            nodes=tuple(map(float, solver.tableau.alpha)),
-            rows=tuple(tuple(map(float, row)) for row in solver.tableau.beta),
-            solution=tuple(map(float, solver.tableau.c_sol)),
-            error=tuple(map(float, solver.tableau.c_error)),
-            midpoint=tuple(map(float, solver.mid)),
-        )
+        return Tableau(
+            int(solver.order), tuple(map(float, solver.tableau.alpha)),
+            tuple(tuple(map(float, row)) for row in solver.tableau.beta), tuple(map(float, solver.tableau.c_sol)),
+            tuple(map(float, solver.tableau.c_error)), tuple(map(float, solver.mid)),
+        )  # fmt: skip
     except (AttributeError, TypeError, ValueError) as error:
-        raise _drift(f"the coefficients of {method} cannot be read ({error})") from error
-    if not _consistent(tableau):
-        raise _drift(f"the coefficients of {method} do not make a Runge-Kutta method")
-    return tableau
+        raise _drift(error) from error
 
 
-_tableau = cache(read_tableau)  # of a method that a solver has checked
-
-
-def _consistent(tableau: Tableau) -> bool:
-    """Return whether shapes fit, row sums equal nodes, and a constant slope is integrated exactly."""
-    stages = len(tableau.nodes) + 1
-    weights = (tableau.solution, tableau.error, tableau.midpoint)
-    if any(len(row) != stages for row in weights) or [len(row) for row in tableau.rows] != list(range(1, stages)):
-        return False
-    sums = [*map(sum, tableau.rows), *map(sum, weights)]
-    targets = [*tableau.nodes, 1.0, 0.0, 0.5]
-    return tableau.order >= 1 and all(isclose(a, b, abs_tol=1e-9) for a, b in zip(sums, targets, strict=True))
-
-
-def _drift(finding: str) -> EnergyQLError:
-    version = metadata.version("torchdiffeq")
+def _drift(error: Exception) -> EnergyQLError:
     return EnergyQLError(
-        f"torchdiffeq {version} is not laid out as energyql expects: {finding}",
+        f"torchdiffeq {metadata.version('torchdiffeq')} is not laid out as energyql expects: {error}",
         hint='install a version that it was tested with: pip install "torchdiffeq>=0.2.5,<0.3"',
     )
 
 
 class FlowState(NamedTuple):
-    """The samples that move, one row each.
+    """State of samples that move along the flow, with a row for each sample.
 
     Attributes:
-        s: clock of each sample.
-        step: size of the next step to try.
-        z: latents.
+        s: clock of each sample, which is -t for the time t of the flow.
+        step: size of the next step to try, as a difference of s.
+        z: current latents.
         slope: dz/ds at z.
     """
 
@@ -166,15 +150,20 @@ class FlowState(NamedTuple):
 
 
 class Attempt(NamedTuple):
-    """One step tried for each sample, from the state `start` to `z1` at `s1`, which is `step` later.
+    """One step that was tried for each sample, before it is decided which samples take it.
 
     Attributes:
-        tableau: the method.
-        slopes: slope at each stage. The last one is the first of the next step. In methods that do not end on their
-            last stage (adaptive_heun, fehlberg2) it is the slope at a point that differs from z1 by O(step²).
-            torchdiffeq reuses it too: the order stays the same, and a step needs one slope less.
+        tableau: the Runge-Kutta method.
+        start: state before the step.
+        step: size of the step in s.
+        s1: clock after the step.
+        z1: latents after the step.
+        slopes: dz/ds at each stage. The last slope serves as the first slope of the next step. It is the slope at z1,
+            except in the methods adaptive_heun and fehlberg2. There it is the slope at a point that differs from z1 by
+            O(step²). Torchdiffeq uses it there too: the order of the method stays the same, and a step needs one slope
+            less.
         error: estimated error of z1.
-        energy: energies at the point of the last slope.
+        energy: λE at the point of the last slope, in nats.
     """
 
     tableau: Tableau
@@ -187,15 +176,20 @@ class Attempt(NamedTuple):
     energy: Float[Tensor, " batch"]
 
     def finite(self) -> Bool[Tensor, " batch"]:
-        """Return whether all numbers of a sample are finite."""
+        """Return for each sample whether z1 and all slopes are finite."""
         finite = [torch.isfinite(numbers).all(dim=-1) for numbers in (self.z1, *self.slopes)]
         return torch.stack(finite).all(dim=0)
 
 
 def take_step(slope: Slope, tableau: Tableau, rows: Tensor | None, state: FlowState, *, limit: float) -> Attempt:
-    """Try one step for each sample. Eq. II.4.1 to II.4.3.
+    """Compute one Runge-Kutta step for each sample, by eq. II.4.1 to II.4.3.
 
-    A step that would end after the clock time `limit` is cut so that it ends there exactly.
+    Args:
+        slope: function that computes dz/ds.
+        tableau: coefficients of the method.
+        rows: rows of the samples, with which `slope` is called; `None` for all samples.
+        state: latents, clocks and sizes of the steps.
+        limit: a step that would end after this clock is shortened, so that it ends exactly at this clock.
     """
     s1 = state.s + state.step
     step = torch.where(s1 > limit, limit - state.s, state.step)
@@ -213,13 +207,25 @@ def take_step(slope: Slope, tableau: Tableau, rows: Tensor | None, state: FlowSt
 
 
 def error_ratio(attempt: Attempt, rtol: float, atol: float) -> Float[Tensor, " batch"]:
-    """Return estimated error over tolerance, RMS over z_dim; a step passes at 1 or below. Eq. II.4.11."""
+    """Return for each sample of `attempt` the ratio of estimated error to tolerance, by eq. II.4.11.
+
+    A step is accepted if its ratio is at most 1. The ratio is the root mean square over z_dim of
+    error / (atol + rtol * |z|). Here |z| is the larger of the values before and after the step.
+    """
     tolerance = atol + rtol * torch.maximum(attempt.start.z.abs(), attempt.z1.abs())
     return _rms(attempt.error / tolerance)
 
 
 def next_step(step: Float[Tensor, " batch"], ratio: Float[Tensor, " batch"], order: int) -> Float[Tensor, " batch"]:
-    """Return step sizes for the next attempt. Eq. II.4.13; after a step that passed they never fall."""
+    """Return for each sample the size of the next step to try, by eq. II.4.13.
+
+    After an accepted step, the size never falls.
+
+    Args:
+        step: sizes of the last steps, accepted or not.
+        ratio: ratios of error to tolerance of the last steps, by `error_ratio`.
+        order: order of the Runge-Kutta method.
+    """
     factor = (SAFETY / _root(ratio, order)).clamp(LARGEST_CUT, LARGEST_GROWTH)
     return step * torch.where(ratio < 1, factor.clamp(min=1.0), factor)
 
@@ -227,7 +233,16 @@ def next_step(step: Float[Tensor, " batch"], ratio: Float[Tensor, " batch"], ord
 def initial_step(
     slope: Slope, rows: Tensor | None, state: FlowState, order: int, rtol: float, atol: float
 ) -> Float[Tensor, " batch"]:
-    """Return sizes for the first attempt, (batch,), after one evaluation of the slope. Section II.4, p. 169."""
+    """Return for each sample the size of the first step to try; see section II.4, p. 169.
+
+    Args:
+        slope: function that computes dz/ds; it is called once.
+        rows: rows of the samples, with which `slope` is called; `None` for all samples.
+        state: latents, clocks and slopes at the start.
+        order: order of the Runge-Kutta method.
+        rtol: tolerance of the error relative to |z|, as in `ODESolver`.
+        atol: absolute tolerance of the error, as in `ODESolver`.
+    """
     scale = atol + rtol * state.z.abs()
     size, speed = _rms(state.z / scale), _rms(state.slope / scale)
     trial = torch.where((size < 1e-5) | (speed < 1e-5), 1e-6, 0.01 * size / speed)
@@ -240,9 +255,15 @@ def initial_step(
 
 
 def interpolate_step(attempt: Attempt, s: float, rows: Int[Tensor, " rows"]) -> Float[Tensor, "rows z_dim"]:
-    """Return z at the clock time `s` inside some steps: the quartic through both ends and the middle.
+    """Return the latents of some samples at a clock inside their steps.
 
-    `rows` are the indices of these steps in the attempt.
+    For each sample, a polynomial of degree 4 in s is evaluated. It equals the latents of the step at start, middle and
+    end, and its derivative equals the slopes of the step at start and end.
+
+    Args:
+        attempt: the steps, one for each sample.
+        s: the clock, the same for all samples.
+        rows: indices of the samples in `attempt`.
     """
     z0, s0 = attempt.start.z[rows], attempt.start.s[rows]
     width = attempt.step[rows].unsqueeze(-1)
@@ -281,17 +302,18 @@ Time = TypeVar("Time", float, Tensor)
 
 @dataclass(frozen=True, slots=True)
 class VPSchedule:
-    """Linear noise rate of the VP-SDE `dz = -½ β(t) z dt + sqrt(β(t)) dW`, t from 0 (clean) to 1 (noise).
+    """The noise rate β(t) of a diffusion: a linear function of the time t, from t = 0 (clean) to t = 1 (noise).
 
-    N(0, I) is stationary under this equation, whatever the rates. Song et al. 2021 (arXiv 2011.13456), eq. 32 and 33;
-    Nie et al. 2021 (arXiv 2110.10873) use the same rates in latent space.
+    The diffusion is the VP-SDE `dz = -½ β(t) z dt + sqrt(β(t)) dW` (Song et al. 2021, arXiv 2011.13456, eq. 32 and 33).
+    It leaves N(0, I) unchanged, whatever the rates. The default rates are those of Song et al. and of Nie et al. 2021
+    (arXiv 2110.10873).
 
     Args:
         beta_min: β(0), per unit of time, at least 0.
         beta_max: β(1), per unit of time, above 0 and at least `beta_min`.
 
     Raises:
-        ArgumentError: the rates are not finite or not in that order.
+        ArgumentError: the rates are not finite, or not `0 <= beta_min <= beta_max` with `beta_max` above 0.
     """
 
     beta_min: float = 0.1
@@ -303,52 +325,58 @@ class VPSchedule:
         require(ordered, rule, (self.beta_min, self.beta_max))
 
     def beta(self, t: Time) -> Time:
-        """Return β(t), the noise rate at time t, which is linear outside [0, 1] too."""
+        """Return β(t), the noise rate at time t; it is the same linear function for t outside [0, 1]."""
         return self.beta_min + t * (self.beta_max - self.beta_min)
 
     def integral(self, t: Time) -> Time:
-        """Return ∫₀ᵗ β(s) ds, without unit: 10.05 at t = 1 for the default rates."""
+        """Return ∫₀ᵗ β(s) ds, a number without unit; it is 10.05 at t = 1 for the default rates."""
         return self.beta_min * t + 0.5 * (self.beta_max - self.beta_min) * t**2
 
     def flow_time(self, t0: float, t1: float) -> float:
-        """Return τ = ½ ∫ β from t1 to t0: the time of the flow dz/dt = ½ β ∇E from t0 down to t1, without the rates.
+        """Return for how long gradient descent dz/dτ = -∇E(z) must run to equal the flow of `vp_flow` from t0 to t1.
 
-        By τ the flow is gradient descent, dz/dτ = -∇E(z). It is 5.025 from t = 1 to 0 for the default rates.
+        It is τ = ½ ∫ β(t) dt from t1 to t0, where `0 <= t1 <= t0`. From t = 1 to t = 0, τ is 5.025 for the default
+        rates.
         """
         return 0.5 * (self.integral(t0) - self.integral(t1))
 
 
 @dataclass(frozen=True, slots=True)
 class ODESolver(BatchSampler):
-    """Descend an energy along the VP flow (Nie et al. 2021, arXiv 2110.10873), from t0 back to t1. A `Sampler`.
+    """A `Sampler` that descends an energy along the flow `vp_flow`, from time t0 back to t1.
 
-    Deterministic: the end depends on the start alone. Methods, first step and step control are torchdiffeq's, with the
-    error norm taken over one sample instead of the batch: a single sample takes the steps that `torchdiffeq.odeint`
-    takes with `options={"step_t": [t1]}`, in a batch of any size. A sample that cannot be finished is returned with a
-    `Status`; no error is raised. Measurements: docs/decisions/per-sample-steps.md.
+    The flow is that of Nie et al. 2021 (arXiv 2110.10873). The end depends on the start alone (no random numbers). The
+    Runge-Kutta methods, the first step and the control of step sizes are torchdiffeq's, but the error norm is taken
+    over one sample instead of the batch. So in a batch of any size, a sample takes the steps that `torchdiffeq.odeint`
+    takes for a batch of this sample alone, with `options={"step_t": [t1]}`. A sample that cannot be finished is
+    returned with a `Status`; no error is raised. docs/decisions/per-sample-steps.md has measurements.
 
-    Low order and loose tolerances are the default because a query is satisfied in a region: the exact path does not
-    matter. The paper's settings are `ODESolver("dopri5", rtol=1e-3, atol=1e-3, overshoot=True)`.
+    Low order and loose tolerances are the default, because a query holds in a region, so that the exact path does not
+    matter. The class method `published` returns a sampler with the settings of Nie et al.
 
-    The end has low energy but is not a draw from the posterior: the flow has no term that pulls samples to the prior.
+    The end has low energy, but is not a draw from the posterior, because the flow has no term that pulls samples to the
+    prior.
+
+    Diagnostics of each sample: `steps_accepted` and `steps_rejected`, numbers of steps.
 
     Args:
-        method: one of `adaptive_methods()`.
-        rtol, atol: a step passes when the RMS over z_dim of error / (atol + rtol max(abs(z))) is at most 1.
-        max_evaluations: most evaluations of the gradient for a sample.
+        method: name of a Runge-Kutta method, one of `adaptive_methods()`.
+        rtol, atol: a step is accepted if the root mean square over z_dim of error / (atol + rtol * |z|) is at most 1.
+            Here |z| is the larger of the values before and after the step.
+        max_evaluations: largest number of evaluations of the gradient for a sample.
         t0, t1: start and end of the flow in the schedule's time, 0 <= t1 < t0 <= 1.
-        schedule: β(t).
-        strength: λ > 0, multiplies the energy.
-        enough: energy tolerance: a sample is done, at any time t, once λE is at most this many nats above its least
-            value (`Energy.least`, 0 for most queries); 0.01 above 0 is a probability of 0.99. With `None` the flow is
-            followed to its end.
-        overshoot: if false, the last step ends exactly at t1. If true, it may go beyond t1, and z is interpolated at
-            t1, as in `odeint`. At loose tolerances the step can end far beyond t = 0, where β is negative and the
-            energy rises; this setting is for reproducing published runs.
+        schedule: noise rate β(t) of the diffusion.
+        strength: λ > 0, which multiplies the energy.
+        enough: energy tolerance, in nats. A sample is done, at any time t, once λE is at most this much above λ
+            `Energy.least`, which is 0 for most queries; 0.01 nats above 0 are a probability of 0.99. With `None`, every
+            sample follows the flow to t1.
+        overshoot: if false, the last step ends exactly at t1. If true, the last step may go beyond t1, and z is
+            interpolated at t1, as `torchdiffeq.odeint` does. At loose tolerances, the step can end far beyond t = 0,
+            where β is negative and the energy rises. True serves to reproduce the runs of Nie et al.
 
     Raises:
         ArgumentError: an argument is outside its range.
-        EnergyQLError: the installed torchdiffeq is not laid out as expected.
+        EnergyQLError: the installed torchdiffeq does not have its methods where version 0.2.5 has them.
     """
 
     name = "ode"
@@ -367,32 +395,35 @@ class ODESolver(BatchSampler):
 
     def __post_init__(self) -> None:
         least = 2 + read_tableau(self.method).evaluations
-        check_numbers(self, "rtol", "t0", "t1")
-        check_counts(self, max_evaluations=1)
-        require(self.rtol >= 0, "rtol must be finite and at least 0", self.rtol)
+        require(0 <= self.rtol < math.inf, "rtol must be finite and at least 0", self.rtol)
         check_positive(self, "atol", "enough")
         require(0 <= self.t1 < self.t0 <= 1, "t0 and t1 must satisfy 0 <= t1 < t0 <= 1", (self.t0, self.t1))
         check_strength(self.strength)
-        rule = f"max_evaluations must be at least {least} for {self.method}, two to choose the first step and one step"
-        require(self.max_evaluations >= least, rule, self.max_evaluations)
+        rule = f"max_evaluations must be a whole number of at least {least} for {self.method}: two to start, and a step"
+        require(isinstance(self.max_evaluations, int) and self.max_evaluations >= least, rule, self.max_evaluations)
+
+    @classmethod
+    def published(cls, *, strength: float = 1.0) -> ODESolver:
+        """Return a sampler with the settings of Nie et al. 2021 (arXiv 2110.10873), at strength λ."""
+        return cls("dopri5", rtol=1e-3, atol=1e-3, strength=strength, overshoot=True)
 
     def run(self, batch: Batch) -> None:
-        """Follow the flow from t0 down to t1, by the clock s = -t; see `BatchSampler`.
+        """Move every sample of a batch along the flow from t0 down to t1; see `BatchSampler`.
 
-        Progress is the mean fraction of t covered. Diagnostics: `steps_accepted` and `steps_rejected`.
+        Progress is the fraction of the time from t0 to t1 that is done, on average.
 
-        A sample that ends, with any status, leaves the batch at once and is not evaluated again. The others have all
-        been evaluated equally often, so evaluations are counted on the host. The host waits for the device once a step,
-        to count the samples that move.
+        A sample that ends, with any status, is not evaluated again. All samples that still move have been evaluated
+        equally often, so evaluations are counted without the GPU. Each step waits for the GPU once, to count the
+        samples that still move.
 
-        The slope has the form c(s) g(z), so a sample whose slope is exactly zero at the start never moves, and ends
-        after this one evaluation.
+        The slope is a function of s times a function of z. So a sample whose slope is exactly zero at the start would
+        never move, and ends after one evaluation.
         """
         each = read_tableau(self.method).evaluations
         accepted = batch.diagnostics["steps_accepted"] = torch.zeros_like(batch.rows)
         if self.enough is not None:
             batch.leave_out(self.highest(batch.energy) / self.strength)
-        energy = PartEnergy(batch.energy, batch.rows)
+        energy = batch.energy.part(batch.rows)
         if len(batch.rows):  # an empty batch has no slope to evaluate
             state, _ = self._end(batch, energy, *_at_start(batch.z[batch.rows], energy, self))
         if len(batch.rows):
@@ -409,13 +440,24 @@ class ODESolver(BatchSampler):
         batch.diagnostics["steps_rejected"] = attempts - accepted
 
     def highest(self, energy: StepEnergy) -> float:
-        """Return the largest λE, in nats, at which a sample is done."""
+        """Return the largest λE, in nats, at which a sample is done; -infinity if `enough` is `None`.
+
+        `energy` is the energy of the samples, from which the lower bound is taken.
+        """
         return -math.inf if self.enough is None else self.enough + self.strength * energy.least
 
     def _end(
-        self, batch: Batch, energy: PartEnergy, state: FlowState, outcome: Tensor, attempt: Attempt | None = None
+        self, batch: Batch, energy: StepEnergy, state: FlowState, outcome: Tensor, attempt: Attempt | None = None
     ) -> tuple[FlowState, float]:
-        """Record the samples that end by their `outcome`, and return those that go on, with their mean time t."""
+        """Record the samples that end, and return the state of the others and their mean time t.
+
+        Args:
+            batch: the batch, in which latents, status and counts of the samples that end are recorded.
+            energy: energy of the samples that moved so far; it is changed to the energy of the samples that go on.
+            state: state of the samples that moved so far.
+            outcome: for each of these samples the `Status` with which it ends, or `MOVING`.
+            attempt: the last step, by which z is interpolated if the step went beyond t1; `None` before the first step.
+        """
         moves = outcome == MOVING
         # The one wait of a step.
         sums = torch.stack((moves.sum().to(state.s.dtype), torch.where(moves, state.s, 0.0).sum())).tolist()
@@ -438,9 +480,9 @@ class FlowInfo(NamedTuple):
     """The outcome of a step of the flow.
 
     Attributes:
-        status: a `Status` with which a sample ends, or `MOVING`.
-        accepted: whether the step was taken; else a shorter one is tried next.
-        attempt: the step.
+        status: for each sample the `Status` with which it ends, or `MOVING` if it goes on.
+        accepted: for each sample whether it took the step; if not, a shorter step is tried next.
+        attempt: the steps that were tried.
     """
 
     status: Int[Tensor, " batch"]
@@ -451,9 +493,15 @@ class FlowInfo(NamedTuple):
 def flow_init(
     z: Float[Tensor, "batch z_dim"], energy: StepEnergy, settings: ODESolver
 ) -> tuple[FlowState, Int[Tensor, " batch"]]:
-    """Return the state of samples that start at `z`, and a `Status` or `MOVING` for each, after two evaluations.
+    """Return the state of samples that start at the latents `z`, for `flow_step`.
 
-    The state is for `flow_step`. A sample whose slope is zero never moves.
+    The second result is for each sample the `Status` with which it ends at once, or `MOVING`. A sample whose slope is
+    zero, or whose energy is low enough, ends with `Status.OK`. The gradient of the energy is evaluated twice.
+
+    Args:
+        z: start latents.
+        energy: energy of these samples, in nats.
+        settings: settings of the sampler; `max_evaluations` is ignored.
     """
     state, first = _at_start(z, energy, settings)
     state, second = _with_step(state, energy, settings)
@@ -469,22 +517,26 @@ def _at_start(z: Tensor, energy: StepEnergy, settings: ODESolver) -> tuple[FlowS
 
 
 def _with_step(state: FlowState, energy: StepEnergy, settings: ODESolver) -> tuple[FlowState, Tensor]:
-    slope, order = _slope(energy, settings), _tableau(settings.method).order
+    slope, order = _slope(energy, settings), read_tableau(settings.method).order
     state = state._replace(step=initial_step(slope, None, state, order, settings.rtol, settings.atol))
     return state, torch.where(state.s + state.step > state.s, MOVING, Status.STEP_UNDERFLOW)
 
 
 def flow_step(state: FlowState, energy: StepEnergy, settings: ODESolver) -> tuple[FlowState, FlowInfo]:
-    """Try one Runge-Kutta step for every sample, each of its own size, along the flow of `vp_flow`.
+    """Try one Runge-Kutta step along the flow for every sample, and return the new state and the outcome of the step.
 
-    A step is taken if its estimated error is within the tolerances. The size of the next step follows from the error.
+    A sample takes the step if the estimated error is within the tolerances. The size of its next step follows from the
+    error.
 
     Args:
-        state: state from `flow_init` or an earlier step; its clock s is -t.
-        energy: energy of these samples, in nats; called with a gradient for each stage of the method but the first.
-        settings: settings of the sampler; `max_evaluations` is ignored. With `overshoot` a sample may end beyond t1.
+        state: state that `flow_init` or an earlier step returned. It has the clocks s = -t of the samples, and the
+            sizes of the steps.
+        energy: energy of these samples, in nats; it is called with a gradient for each stage of the method but the
+            first.
+        settings: settings of the sampler; `max_evaluations` is ignored. With `overshoot`, latents of the new state may
+            be beyond t1.
     """
-    tableau, stop = _tableau(settings.method), -settings.t1
+    tableau, stop = read_tableau(settings.method), -settings.t1
     attempt = take_step(_slope(energy, settings), tableau, None, state, limit=math.inf if settings.overshoot else stop)
     # A step to a point without finite numbers is a step too long: it is tried again shorter, like any other.
     ratio = error_ratio(attempt, settings.rtol, settings.atol)
@@ -504,7 +556,7 @@ def flow_step(state: FlowState, energy: StepEnergy, settings: ODESolver) -> tupl
 
 
 def _slope(energy: StepEnergy, settings: ODESolver) -> Slope:
-    """Return the function that computes the slope dz/ds of the flow at the clock s = -t."""
+    """Return the function that computes the slope dz/ds of the flow, and the energies λE, at the clock s = -t."""
     flow = vp_flow(energy, settings.schedule, settings.strength)
 
     def slope(s: Tensor, z: Tensor, rows: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -515,15 +567,22 @@ def _slope(energy: StepEnergy, settings: ODESolver) -> Slope:
 
 
 def vp_flow(energy: StepEnergy, schedule: VPSchedule, strength: float = 1.0) -> Slope:
-    """Return the flow of Nie et al. 2021 (arXiv 2110.10873): `dz/dt = ½ β(t) λ ∇E(z)`.
+    """Return the flow `dz/dt = ½ β(t) λ ∇E(z)` of Nie et al. 2021 (arXiv 2110.10873), as a function.
 
-    N(0, I) is stationary under the VP-SDE, so the prior's score cancels its drift and only the energy of the clean
-    latent is left, at every t. With the clock `τ = ½ ∫ β` the flow reads `dz/dτ = -λ ∇E(z)`: from t = 1 back
-    to t = 1e-3 it is gradient descent for a time of `schedule.flow_time(1, 1e-3)` = 5.025.
+    The VP-SDE, the stochastic equation of `VPSchedule`, leaves the prior N(0, I) unchanged. So the score of the prior
+    cancels the drift of the VP-SDE, and at every t only the energy of the clean latent is left. Backward in time, the
+    flow is thus gradient descent `dz/dτ = -λ ∇E(z)`, where τ is ½ ∫ β(t) dt. From t = 1 to t = 1e-3, the descent takes
+    a time of `schedule.flow_time(1, 1e-3)` = 5.025 for the default rates.
+
+    Args:
+        energy: the energy E of the samples, in nats.
+        schedule: noise rate β(t).
+        strength: λ > 0, which multiplies the energy.
 
     Returns:
-        A function of times (batch,), latents (batch, z_dim) and rows (batch,), to velocities dz/dt (batch, z_dim) and
-        energies λE (batch,). Where an energy is not finite, neither is the velocity.
+        A function that takes times (batch,), latents (batch, z_dim), and the rows of their samples (batch,) or `None`
+        for all samples. It returns velocities dz/dt (batch, z_dim) and energies λE (batch,). Where an energy is not
+        finite, the velocity is NaN.
     """
 
     def flow(t: Tensor, z: Tensor, rows: Tensor | None) -> tuple[Tensor, Tensor]:

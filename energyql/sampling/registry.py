@@ -1,6 +1,7 @@
-"""Samplers by name, chains of samplers, and records of samplers as JSON values, which results and benchmarks keep.
+"""Samplers by name, chains of samplers, and records of samplers.
 
-A record is `{"name": ..., "settings": {...}}`, and so is a setting that is itself an object with settings.
+A record describes a sampler in files of results and benchmarks; it is the JSON value `{"name": ..., "settings":
+{...}}`. If the value of a setting is an object with settings, such as another sampler, the value is a record too.
 """
 
 from __future__ import annotations
@@ -10,48 +11,41 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from functools import partial
-from pkgutil import resolve_name
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from energyql.errors import ArgumentError
-from energyql.numerics.random import FIRST_RUN, RandomStreams
 from energyql.sampling.base import (
     SAMPLERS,
     Batch,
     BatchSampler,
-    EnergyLike,
-    Progress,
     Sampler,
-    SampleResult,
-    as_energy,
-    check_floor,
 )
 from energyql.sampling.descent import DescentSampler
+from energyql.sampling.langevin import LangevinSampler, PredictorCorrector
 from energyql.sampling.ode import ODESolver
 from energyql.sampling.slice import SliceSampler
 
 FLOW_TOLERANCE = 0.01
-"""Energy tolerance, in nats, of the flows in this module: a probability of 0.99."""
+"""Energy, in nats, at which flows in this module end: the query then has a probability of 0.99."""
 HANDOVER = 1.0
-"""λE, in nats, at which descent ends and slice moves begin: a probability of 0.37."""
+"""λE, in nats, at which the first descent of the sampler "slice+descent" ends, and slice moves begin. The query then
+has a probability of 0.37."""
 
 
 @dataclass(frozen=True)
-class Chain:
-    """Run samplers one after the other, each from the latents that the one before returned. A `Sampler`.
+class Chain(BatchSampler):
+    """A `Sampler` that runs several samplers one after the other.
 
-    A sample that a sampler could not finish goes on from its latent; the status of the last sampler is reported. A
-    sampler that ends where the energy is low enough does not evaluate samples whose energy is low enough already.
-    Evaluations are summed; of two diagnostics with the same name the later one is returned.
+    Each sampler starts at the latents where the sampler before it ended, also for samples that it could not finish. The
+    result has the status of the last sampler, and the sum of all evaluations. A sampler with a setting `enough` does
+    not evaluate samples whose energy an earlier sampler recorded as low enough. If two samplers have diagnostics of the
+    same name, the result has those of the later sampler.
 
     Args:
-        samplers: at least one, in their order.
+        samplers: at least one, in the order in which they run.
 
     Raises:
-        ArgumentError: there are none, or one does not derive from `BatchSampler`.
+        ArgumentError: there is no sampler.
     """
 
     samplers: tuple[BatchSampler, ...]
@@ -59,89 +53,71 @@ class Chain:
     def __post_init__(self) -> None:
         if not self.samplers:
             raise ArgumentError("a chain needs at least one sampler")
-        for sampler in self.samplers:
-            if not isinstance(sampler, BatchSampler):
-                raise ArgumentError(f"a chain takes samplers that derive from BatchSampler, not {sampler!r}")
 
     @property
-    def name(self) -> str:
-        """The names of the samplers, joined by +."""
+    def name(self) -> str:  # type: ignore[override]
+        """The names of the samplers, joined by +, such as "slice+descent"."""
         return "+".join(sampler.name or type(sampler).__qualname__ for sampler in self.samplers)
 
     @property
-    def descends(self) -> bool:
-        """Whether the last sampler descends; see `BatchSampler`."""
+    def descends(self) -> bool:  # type: ignore[override]
+        """Whether samples of the last sampler end where the energy is low, instead of following the posterior."""
         return self.samplers[-1].descends
 
     @property
-    def needs_gradient(self) -> bool:
-        """Whether one of the samplers follows the gradient; see `BatchSampler`."""
+    def needs_gradient(self) -> bool:  # type: ignore[override]
+        """Whether one of the samplers uses the gradient of the energy."""
         return any(sampler.needs_gradient for sampler in self.samplers)
 
     @property
-    def needs_floor(self) -> bool:
-        """Whether one of the samplers needs a lower bound of the energy; see `BatchSampler`."""
+    def needs_floor(self) -> bool:  # type: ignore[override]
+        """Whether one of the samplers needs an energy with a lower bound."""
         return any(sampler.needs_floor for sampler in self.samplers)
 
-    @torch.no_grad()
-    def sample(
-        self, energy: EnergyLike, z0: Tensor, *, noise: RandomStreams = FIRST_RUN, progress: Progress | None = None
-    ) -> SampleResult:
-        """Run all samplers; see `Sampler.sample`. Each takes an equal share of the progress."""
-        if self.needs_floor:
-            check_floor(as_energy(energy).least)
-        results, count = list[SampleResult](), len(self.samplers)
-        z: Tensor = z0
-        energies: Tensor | None = None
+    def run(self, batch: Batch) -> None:
+        """Run all samplers on a batch; see `BatchSampler`. Each sampler counts as an equal share of the progress."""
         for number, sampler in enumerate(self.samplers):
+            part = batch.restarted(batch.noise.part(str(number)), partial(self._report, batch, number), number > 0)
+            sampler.run(part)
+            batch.z, batch.energies, batch.status = part.z, part.energies, part.status
+            batch.values += part.values
+            batch.gradients += part.gradients
 
-            def share(done: float, moving: int, number: int = number) -> None:
-                if progress is not None:
-                    progress((number + done) / count, moving if number == count - 1 else len(z0))
-
-            batch = Batch.start(energy, z, noise.part(str(number)), share)
-            if energies is not None:
-                batch.energies, batch.follows = energies, True
-            sampler.run(batch)
-            results.append(batch.result())
-            z, energies = batch.z, batch.energies
-        evaluations = torch.stack([result.evaluations for result in results]).sum(0)
-        gradients = torch.stack([result.gradients for result in results]).sum(0)
-        diagnostics = {name: numbers for result in results for name, numbers in result.diagnostics.items()}
-        return SampleResult(z, results[-1].status, evaluations, gradients, diagnostics)
+    def _report(self, batch: Batch, number: int, done: float, moving: int) -> None:
+        if batch.progress is not None:
+            count = len(self.samplers)
+            batch.progress((number + done) / count, moving if number == count - 1 else len(batch.z))
 
 
 def slice_then_ode(*, strength: float = 1.0) -> Sampler:
-    """Draw from the posterior, then follow the flow with the samples that do not satisfy the query with certainty."""
+    """Return the sampler "slice+ode", which draws from the posterior by a `SliceSampler`.
+
+    Then samples with P(query) below 0.99 follow the flow of `ODESolver` until P(query) is 0.99. `strength` is λ.
+    """
     return Chain((SliceSampler(strength=strength), ODESolver(strength=strength, enough=FLOW_TOLERANCE)))
 
 
 def slice_then_descent(*, strength: float = 1.0) -> Sampler:
-    """Draw near the posterior, then descend with the samples that do not satisfy the query with certainty."""
+    """Return the sampler "slice+descent", which draws from near the posterior by a `SliceSampler` with a descent.
+
+    Then samples with P(query) below 0.9 descend by a `DescentSampler` until P(query) is 0.9. `strength` is λ.
+    """
     near = DescentSampler(strength=strength, enough=HANDOVER)
     draws = SliceSampler(strength=strength, descent=near, bracket=math.pi / 2)
     return Chain((draws, DescentSampler(strength=strength)))
 
 
-SAMPLERS |= {
-    "slice+descent": slice_then_descent,
-    "slice+ode": slice_then_ode,
-    "slice": SliceSampler,
-    "ode": partial(ODESolver, enough=FLOW_TOLERANCE),
-    "descent": DescentSampler,
-    "langevin": resolve_name("energyql.sampling.langevin:LangevinSampler"),
-    "predictor-corrector": resolve_name("energyql.sampling.langevin:PredictorCorrector"),
-    "published-ode": partial(ODESolver, "dopri5", rtol=1e-3, atol=1e-3, overshoot=True),
-    "published-langevin": resolve_name("energyql.sampling.langevin:LangevinSampler.published"),
-    "published-predictor-corrector": resolve_name("energyql.sampling.langevin:PredictorCorrector.published"),
-}
+def flow_to_tolerance(*, strength: float = 1.0) -> Sampler:
+    """Return the sampler "ode", which follows the flow of `ODESolver` until P(query) is 0.99. `strength` is λ."""
+    return ODESolver(strength=strength, enough=FLOW_TOLERANCE)
 
 
 def make_sampler(name: str, strength: float = 1.0) -> Sampler:
-    """Return the sampler called `name`.
+    """Return the sampler called `name`, one of `SAMPLERS`, with the strength λ.
 
     Raises:
-        ArgumentError: there is no such sampler, or the strength is not above 0.
+        ArgumentError: there is no sampler of this name, or `strength` is not above 0, or is above `MOST_STRENGTH`, a
+            million.
     """
     if name not in SAMPLERS:
         raise ArgumentError(f"there is no sampler {name!r}", hint=f"samplers: {', '.join(SAMPLERS)}")
@@ -152,29 +128,28 @@ Record = dict[str, Any]
 
 
 def describe_sampler(sampler: object) -> Record:
-    """Return the record of a sampler.
+    """Return the record of a sampler: `{"name": ..., "settings": {...}}`, with JSON values.
 
-    The name is the attribute `name`, if the sampler derives from `BatchSampler`, or that of the class. The settings are
-    the fields of a dataclass, or the attributes of another object. Numbers, texts and collections of them are recorded
-    as they are, other values without fields or attributes by their `repr`.
+    The name is the attribute `name` of the sampler. If the sampler is no `BatchSampler`, or this attribute is empty, it
+    is the name of the class. The settings are the fields of the sampler if it is a dataclass, else its attributes.
+
+    Settings that are numbers or texts, or lists, tuples and dicts of them, are recorded as they are. For a setting that
+    is a dataclass, or an object whose class defines no `repr`, a record is made too. Any other setting is recorded as
+    its `repr`.
     """
-    return _described(sampler, ())
+    return _describe(sampler, ())
 
 
-def _described(value: object, outer: tuple[int, ...]) -> Record:
-    kind, name = type(value), value.name if isinstance(value, BatchSampler | Chain) else ""
+def _describe(value: object, outer: tuple[int, ...]) -> Record:
+    kind, name = type(value), value.name if isinstance(value, BatchSampler) else ""
     if is_dataclass(value):
         settings = {one.name: getattr(value, one.name) for one in fields(value) if one.repr}
     else:
-        settings = {one: getattr(value, one, None) for one in getattr(kind, "__slots__", ())}
+        settings = {slot: getattr(value, slot, None) for slot in getattr(kind, "__slots__", ())}
         settings |= getattr(value, "__dict__", {})
-        if not settings and _has_own_repr(value):
-            settings = {"repr": repr(value)}
-    inside = (*outer, id(value))
-    return {
-        "name": str(name or kind.__qualname__),
-        "settings": {one: _plain(setting, inside) for one, setting in settings.items()},
-    }
+        settings = settings or ({"repr": repr(value)} if _has_own_repr(value) else {})
+    plain = {one: _plain(setting, (*outer, id(value))) for one, setting in settings.items()}
+    return {"name": str(name or kind.__qualname__), "settings": plain}
 
 
 def _plain(value: object, outer: tuple[int, ...]) -> Any:
@@ -187,7 +162,7 @@ def _plain(value: object, outer: tuple[int, ...]) -> Any:
     if isinstance(value, Mapping):
         return {str(key): _plain(entry, outer) for key, entry in value.items()}
     has_fields = is_dataclass(value) and not isinstance(value, type)
-    return _described(value, outer) if has_fields or not _has_own_repr(value) else repr(value)
+    return _describe(value, outer) if has_fields or not _has_own_repr(value) else repr(value)
 
 
 def _has_own_repr(value: object) -> bool:
@@ -195,22 +170,24 @@ def _has_own_repr(value: object) -> bool:
 
 
 _CLASSES = {
-    "DescentSampler": "descent", "LangevinSampler": "langevin", "ODESolver": "ode",
-    "PredictorCorrector": "predictor-corrector", "SliceSampler": "slice",
-}  # fmt: skip
-"""Names of samplers by their classes, as their `repr` had them."""
+    kind.__name__: kind.name for kind in (DescentSampler, LangevinSampler, ODESolver, PredictorCorrector, SliceSampler)
+}
+"""Name of a class of samplers -> name of its samplers; a `repr` of a sampler begins with the name of the class."""
 
 
-def read_record(value: object) -> Any:
-    """Return the record of a sampler that a file holds, or the list of records of joined results.
+def sampler_record(value: object) -> Any:
+    """Return the record of a sampler from what a file of results says of the sampler.
 
-    Until November 2026 files held the `repr` of a sampler in place of its record.
+    Args:
+        value: a record, which is returned unchanged; or a text, as files had until November 2026. A text that is the
+            `repr` of a sampler is converted to a record; any other text becomes the name in a record without settings.
+            For results that were joined, a list of records or texts, for which a list of records is returned.
 
     Raises:
-        ValueError: the value is no record, no `repr`, and no list of these.
+        ValueError: `value` is neither a record, nor a text, nor a list of these.
     """
     if isinstance(value, list):
-        return [read_record(one) for one in value]
+        return [sampler_record(one) for one in value]
     if isinstance(value, dict) and isinstance(value.get("name"), str) and isinstance(value.get("settings"), dict):
         return value
     if not isinstance(value, str):
@@ -223,7 +200,10 @@ def read_record(value: object) -> Any:
 
 
 def _read(node: ast.expr) -> Any:
-    """Return a part of a `repr`, given as syntax tree, as a JSON value."""
+    """Convert the syntax tree of a sampler's `repr`, or a part of this tree, to a JSON value.
+
+    A call such as `ODESolver(rtol=0.01)` becomes a record.
+    """
     if isinstance(node, ast.Tuple | ast.List):
         return [_read(entry) for entry in node.elts]
     if isinstance(node, ast.Constant):
@@ -244,7 +224,10 @@ def _read(node: ast.expr) -> Any:
 
 
 def strengths(record: object) -> set[float]:
-    """Return all strengths in the record of a sampler, or in a list of records."""
+    """Return all different values of settings called `strength` in a record of a sampler, or in a list of records.
+
+    Records that are nested in other records count too.
+    """
     if isinstance(record, list):
         return set().union(*map(strengths, record))
     if not isinstance(record, dict):
@@ -254,12 +237,14 @@ def strengths(record: object) -> set[float]:
 
 
 def registered(record: object) -> tuple[str, float | None] | None:
-    """Return name and strength with which `make_sampler` makes the recorded sampler; `None` if there is no such name.
+    """Return the name and the strength from which `make_sampler` makes a sampler with the same record.
 
-    The strength is `None` if it is 1, the default.
+    Returns:
+        A pair (name, strength), where the strength is `None` if it is 1, the default. `None` instead of the pair if
+        `make_sampler` makes no sampler with this record.
 
     Raises:
-        ValueError: it has a strength that no sampler can have.
+        ArgumentError: the strength in the record is not above 0, or is too large for a sampler.
     """
     if len(values := strengths(record)) != 1:
         return None
@@ -271,7 +256,11 @@ def registered(record: object) -> tuple[str, float | None] | None:
 
 
 def sampler_words(record: object) -> str:
-    """Return a recorded sampler, or a list of them, in words."""
+    """Return a short text for users about a record of a sampler, such as "sampler descent, strength 2".
+
+    If `make_sampler` cannot make the sampler with these settings, the text is its name alone. For a list of records,
+    the texts are joined by "and".
+    """
     if isinstance(record, list):
         return " and ".join(map(sampler_words, record))
     try:
@@ -285,7 +274,10 @@ def sampler_words(record: object) -> str:
 
 
 def sampler_text(record: object) -> str:
-    """Return a record, or a part of it, with all settings, such as `descent(strength=1.0, enough=0.1)`."""
+    """Return a text with all settings for a record of a sampler, such as `descent(strength=1.0, enough=0.1)`.
+
+    `record` may also be the value of a setting, or a list of records or values.
+    """
     if isinstance(record, list):
         return f"[{', '.join(map(sampler_text, record))}]"
     if isinstance(record, dict) and record.keys() == {"name", "settings"}:

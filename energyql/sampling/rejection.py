@@ -1,4 +1,7 @@
-"""Exact draws from the posterior by rejection; samples that accept none start from one of their proposals."""
+"""Exact draws from the posterior by rejection: proposals are drawn for each sample until one is accepted.
+
+A sample that accepts no proposal moves to one of its rejected proposals, from which another method goes on.
+"""
 
 from __future__ import annotations
 
@@ -15,40 +18,55 @@ from energyql.numerics.shapes import Bool, Float, Int
 from energyql.sampling.base import Batch, StepEnergy, evaluate_points
 
 MOST_AHEAD = 16
-"""Most points of one sample that are evaluated together."""
+"""Largest number of points of one sample that are evaluated together."""
 ROWS_AHEAD = 256
-"""Size of a batch, in rows, that takes the least time for a row. If fewer samples are left, further points of each are
-evaluated ahead. No result depends on it."""
+"""Number of points for which one evaluation takes the least time per point. If fewer samples are left, several points
+of each sample are evaluated together, before it is known whether all are needed. No result depends on this number."""
 
 Round = tuple[Tensor, Tensor, Tensor]
-"""A round of proposals that some samples rejected: indices of these samples, ascending, (rows,); and the energies of
-their proposals, in nats, and the logarithms of their ratios (see `Proposals.draw`), both (rows, proposals)."""
+"""The samples that accepted no proposal in one round of rejection. It is a triple: indices of these samples, ascending,
+(rows,); energies of their proposals in the round, in nats, (rows, proposals); and log(prior density / density of
+proposals) at these proposals, (rows, proposals)."""
 
 
 class Proposals(Protocol):
-    """A proposal density: draws for the samples of a batch, and their importance ratios."""
+    """A density from which proposals (latents that a sample may accept) are drawn.
+
+    The weight w of a proposal z is exp(-λE(z)) times the ratio prior density / density of proposals at z.
+    """
 
     ceiling: float
-    """Logarithm of the weight at and above which a proposal is always accepted."""
+    """Logarithm of a weight: a proposal with this weight or a larger one is always accepted."""
 
     def draw(
         self, batch: Batch, rows: Int[Tensor, " rows"], numbers: Int[Tensor, "rows draws"], of: int
     ) -> tuple[Float[Tensor, "rows draws z_dim"], Float[Tensor, "rows draws"]]:
-        """Return the proposals `numbers`, each below `of`, of the samples `rows` (ascending), and their log-ratios.
+        """Return some proposals for some samples, and log(prior density / density of proposals) at each proposal.
 
-        The ratio is the prior's density over the density of the proposals; the weight of a proposal is exp(-λE) times
-        the ratio.
+        Calls with the same arguments return the same proposals.
+
+        Args:
+            batch: the batch of the samples, whose latents and random numbers are used.
+            rows: indices of the samples in the batch, ascending.
+            numbers: for each of these samples, the numbers of the proposals to return, counted from 0.
+            of: largest number of proposals of a sample; all `numbers` are below it.
         """
         ...
 
 
 class PriorProposals:
-    """Draws from the prior; proposal 0 of a sample is its current latent."""
+    """Proposals that are drawn from the prior N(0, I), except that proposal 0 of a sample is its current latent.
+
+    At the start of a run, the current latents are the start latents, usually draws from the prior too.
+    """
 
     ceiling = 0.0
 
     def draw(self, batch: Batch, rows: Tensor, numbers: Tensor, of: int) -> tuple[Tensor, Tensor]:
-        """See `Proposals`."""
+        """Return some proposals for some samples, and 0 for each, because the two densities are equal.
+
+        The arguments are explained in `Proposals.draw`: indices of samples, and numbers of their proposals.
+        """
         z = batch.noise.several_normals(batch.z, "proposal", rows, numbers, of)
         first = (numbers[:, 0] == 0).nonzero()[:, 0]
         z[first, 0] = batch.z[rows[first]]
@@ -56,28 +74,36 @@ class PriorProposals:
 
 
 def points_ahead(energy: StepEnergy, rows: int) -> int:
-    """Return the number of points of each sample to evaluate together, for `rows` samples."""
+    """Return how many points of each sample to evaluate together if `rows` samples still need points.
+
+    It is 1 for an energy that is costly to evaluate.
+    """
     return 1 if energy.costly else max(1, min(MOST_AHEAD, ROWS_AHEAD // rows))
 
 
 def first_accepted(
     accepted: Bool[Tensor, "rows points"],
 ) -> tuple[Bool[Tensor, " rows"], Int[Tensor, " rows"], Int[Tensor, " rows"]]:
-    """Return for each row whether a point was accepted, the index of the first such point, and the number tried."""
+    """Find the first accepted point of each row.
+
+    Returns:
+        Whether some point of the row was accepted; the index of the first accepted point, or 0 if none was accepted;
+        and the number of points tried, which is the index + 1, or the number of all points if none was accepted.
+    """
     some, first = accepted.any(1), accepted.to(torch.uint8).argmax(1)
     return some, first, torch.where(some, first + 1, accepted.shape[1])
 
 
 class RejectionInfo(NamedTuple):
-    """The outcome of a round of rejection, a row for each sample.
+    """The outcome of a round of rejection, with a row for each sample.
 
     Attributes:
         accepted: whether the sample accepted a proposal.
-        first: index of that proposal.
-        tried: number of proposals up to that one, or of all.
+        first: index of the accepted proposal; 0 if no proposal was accepted.
+        tried: number of proposals tried: those up to the accepted proposal, or all if no proposal was accepted.
         mass: sum of the weights of the proposals tried.
-        energies: energies of all proposals, in nats.
-        log_weights: logarithms of the weights of all proposals.
+        energies: energies of all proposals of the round, in nats.
+        log_weights: logarithms of the weights of all proposals of the round; see `Proposals` for weights.
     """
 
     accepted: Bool[Tensor, " rows"]
@@ -93,18 +119,20 @@ def rejection_round(
     chances: Float[Tensor, "rows proposals"], *, strength: float = 1.0, ceiling: float = 0.0,
     rows: Int[Tensor, " rows"] | None = None,
 ) -> RejectionInfo:  # fmt: skip
-    """Accept for every sample its first proposal that passes a test, which has the probability w / exp(ceiling).
+    """Find for every sample the first proposal that it accepts.
 
-    The weight w is exp(-λ max(E, 0)) times the ratio of the prior's density to that of the proposals.
+    A proposal is accepted with probability w / exp(ceiling). The weight w of a proposal is exp(-λ max(E, 0)) times the
+    ratio prior density / density of proposals.
 
     Args:
-        proposals: latents (rows, proposals, z_dim).
-        log_ratios: logarithms of that ratio, (rows, proposals); 0 for draws from the prior.
+        proposals: the proposals of each sample, latents (rows, proposals, z_dim).
+        log_ratios: logarithms of the ratio of densities at the proposals, (rows, proposals); 0 for draws from the
+            prior.
         energy: energy of the samples, in nats.
-        chances: uniform numbers in (0, 1), (rows, proposals).
-        strength: λ > 0.
-        ceiling: see `Proposals`.
-        rows: indices of the samples for the energy; 0, 1, ... by default.
+        chances: for each proposal a uniform random number in (0, 1), which decides whether it is accepted.
+        strength: λ > 0, which multiplies the energy.
+        ceiling: logarithm of a weight; proposals of this weight or more are always accepted.
+        rows: indices of the samples, with which the energy is called; by default 0, 1, ...
     """
     rows = torch.arange(len(proposals), device=proposals.device) if rows is None else rows
     energies = evaluate_points(energy, proposals, rows)
@@ -116,9 +144,15 @@ def rejection_round(
 
 
 def acceptance(batch: Batch, strength: float, pilot: int) -> float:
-    """Estimate the share of draws from the prior that are accepted, from `pilot` draws, the same in every run.
+    """Estimate the share of draws from the prior that rejection would accept: the mean of min(exp(-λE), 1).
 
-    They belong to no sample; the energy is that of sample 0 of the run, in every batch.
+    The draws belong to no sample, and are the same in every run. The energy of sample 0 of the run is used, so that all
+    batches of a run have the same estimate.
+
+    Args:
+        batch: a batch of the run, with the energy.
+        strength: λ > 0, which multiplies the energy.
+        pilot: number of draws.
     """
     z = _pilot(pilot, batch.z.shape[1]).to(batch.z)
     first = torch.full((pilot,), -batch.noise.start, device=z.device)
@@ -129,13 +163,25 @@ _pilot = lru_cache(maxsize=8)(partial(normals, 0, 0, stream="pilot"))
 
 
 def reject(batch: Batch, strength: float, proposals: Proposals, most: int) -> list[Round]:
-    """Try at most `most` proposals for every sample, until one is accepted, with probability w / exp(ceiling).
+    """Draw proposals for every sample of a batch until the sample accepts one, and move the sample to this proposal.
 
-    Afterwards `batch.rows` are the samples that accepted none. Diagnostics of a sample: `proposals`, their number;
-    `mass`, the sum of their weights w; `exact`, 1 if one was accepted; and its `log_weight`, max(log w - ceiling, 0).
+    A proposal is accepted with probability w / exp(ceiling), where w is its weight; see `Proposals`. Afterwards,
+    `batch.rows` are the samples that accepted no proposal. These diagnostics are set for each sample:
+
+    - `proposals`: number of proposals tried;
+    - `mass`: sum of the weights of the proposals tried;
+    - `exact`: 1 if a proposal was accepted, else 0;
+    - `log_weight`: max(log w - ceiling, 0) of the accepted proposal, else 0.
+
+    Args:
+        batch: the batch, which is changed.
+        strength: λ > 0, which multiplies the energy.
+        proposals: density of the proposals, and its ceiling.
+        most: largest number of proposals of a sample.
 
     Returns:
-        The rejected proposals, round by round.
+        For each round, a triple about the samples that had accepted no proposal by the end of the round: their
+        indices, and the energies and log-ratios of densities of their proposals in the round; see `Round`.
     """
     counts, exact = torch.zeros_like(batch.values), torch.zeros_like(batch.values)
     mass, above = torch.zeros_like(batch.energies), torch.zeros_like(batch.energies)
@@ -169,13 +215,22 @@ def reject(batch: Batch, strength: float, proposals: Proposals, most: int) -> li
 def pick(
     batch: Batch, rounds: list[Round], proposals: Proposals, most: int, exponents: Callable[[Tensor], Tensor]
 ) -> tuple[Tensor, Tensor]:
-    """Move each sample that accepted no proposal to one of its proposals, drawn by importance.
+    """Move each sample that accepted no proposal to one of its proposals, chosen at random in proportion to weights.
 
-    A sample without a finite energy ends. `rounds` is the result of `reject` with the same `proposals` and `most`.
-    `exponents` maps energies (rows, proposals), NaN where they are not finite, to β (rows,) of the weights exp(-βE).
+    The weight of a proposal is exp(-βE) times the ratio prior density / density of proposals, where β is an exponent
+    for each sample. A sample whose proposals all have infinite energies ends with `Status.NON_FINITE`.
+
+    Args:
+        batch: batch in which `rows` are the samples that accepted no proposal.
+        rounds: result of `reject`.
+        proposals: the proposals with which `reject` was called.
+        most: largest number of proposals of a sample, with which `reject` was called.
+        exponents: function that chooses β for each sample, (rows,). It takes the energies of all proposals of the
+            samples, (rows, proposals), where NaN replaces infinite energies.
 
     Returns:
-        β, and the logarithm of the mean weight, of each of the remaining `batch.rows`, both (rows,).
+        For each sample that still moves (`batch.rows` afterwards), β and the logarithm of the mean weight of its
+        proposals, both (rows,).
     """
     rows = batch.rows
     if not len(rows):

@@ -1,6 +1,7 @@
-"""Draws from the posterior: rejection while it is cheap, then elliptical slice sampling.
+"""Draws from the posterior `N(z; 0, I) exp(-λ E(z))`: by rejection as far as it is cheap, then by slice sampling.
 
-Both need draws from the prior, N(0, I).
+Elliptical slice sampling moves a sample z along a random ellipse through z. Samples from the posterior stay samples
+from the posterior. Rejection and slice sampling both need the prior N(0, I).
 """
 
 from __future__ import annotations
@@ -16,13 +17,10 @@ from energyql.numerics.shapes import Bool, Float, Int
 from energyql.sampling.base import (
     Batch,
     BatchSampler,
-    PartEnergy,
     Status,
     StepEnergy,
     StepNoise,
-    as_energy,
     check_counts,
-    check_numbers,
     check_strength,
     evaluate_points,
     require,
@@ -42,58 +40,76 @@ from energyql.sampling.rejection import (
 from energyql.sampling.smc import FORGONE, SurrogateProposals
 
 COMMON = 0.05
-"""Least share of accepted draws from the prior at which rejection is cheaper than fitting a surrogate."""
+"""If at least this share of draws from the prior is accepted, rejection is cheaper than fitting a surrogate, the cheap
+approximation of the energy from which better proposals come."""
 PATIENCE = 3
-"""Most proposals of a sample, as a multiple of the mean number until one is accepted: one in twenty accepts none."""
+"""With a surrogate (a cheap approximation of the energy), a sample tries at most this multiple of the mean number of
+proposals until one is accepted. One sample in twenty then accepts no proposal."""
 RARE, PER_SHARE, FEWEST = 0.04, 1600, 16
-"""Below the share `RARE`, at most `PER_SHARE` times the share proposals from the prior are tried, so 32 for a share of
-one in 50, and at least `FEWEST`."""
+"""If the share of accepted draws from the prior is below `RARE`, a sample tries at most share * `PER_SHARE` proposals
+from the prior, so 32 for a share of one in 50, and at least `FEWEST`."""
 COSTLY_PILOT = 32
-"""Most draws of a pilot if each of them is a picture: enough to distinguish shares of one in four and one in ten, and a
-share below `RARE` from that of a common query."""
+"""Largest number of draws that estimate how common a query is, if each of them needs a picture. It is enough to tell a
+share of one in four from one in ten, and a share below `RARE` from the share of a common query."""
 WHOLE = 2 * math.pi
+"""Length of a whole ellipse, in radians."""
 MOST_SHRINKS = 100
-"""Most shrinks of the bracket in one move, after which it is narrower than the resolution of a float."""
+"""Largest number of shrinks of the bracket (the arc that points are drawn from) in one move. Afterwards the bracket is
+narrower than the resolution of a float."""
 
 
 @dataclass(frozen=True, slots=True)
 class SliceSampler(BatchSampler):
-    """Draw from `N(z; 0, I) exp(-λ E(z))`, every sample on its own. A `Sampler`.
+    """A `Sampler` that draws from the posterior `N(z; 0, I) exp(-λ E(z))`, by rejection and then by slice sampling.
 
-    *Rejection.* A sample tries up to `proposals` draws from the prior, its row of `z0` first, and takes the first that
-    it accepts, with probability exp(-λE): an exact draw. Energies must be at least 0, as `-log P` is; below, exp(-λE)
-    counts as 1. A `pilot`, draws that are the same in every run, estimates how common the query is. If it is rare and
-    the energy has a surrogate, proposals are drawn from the surrogate (`SurrogateProposals`), and accepted with a
-    probability in proportion to their weights. If trials show that the surrogate does not help, fewer proposals are
-    tried for rarer queries. Evaluations of pilot and trials are not counted.
+    *Rejection.* For each sample, up to `proposals` draws from the prior are tried; the first is the sample's row of
+    `z0`. A draw is accepted with probability exp(-λE). The first accepted draw is an exact draw from the posterior.
+    Energies must be at least 0, as `-log P` is; a draw with a negative energy is always accepted.
 
-    A sample that accepted none picks one of its proposals by importance. From a surrogate that helps, it then makes
-    `moves` elliptical slice moves, which leave `N(z; 0, I) exp(-λE)` as it is. Otherwise it goes on in one of two ways:
+    *Pilot.* Some further draws from the prior, `pilot` in number and the same in every run, show how common the query
+    is. If it is rare, and the energy has a surrogate (a cheap approximation), proposals are drawn from the posterior of
+    the surrogate instead; see `SurrogateProposals`. Trial proposals show whether the surrogate helps. If it does not
+    help, proposals come from the prior, and fewer are tried for rarer queries. But if `descent` is set, and proposals
+    of the surrogate satisfy the query more often, a few of these are tried. Evaluations for pilot and trials are not
+    counted.
 
-    *Annealing.* It picks at an exponent β at which the weights spread by about one nat. Then β rises to λ, each time by
-    the factor `growth`, and after each rise come `moves` slice moves. This is annealed importance sampling (Neal 2001,
-    arXiv physics/9803008), in which samples share no ancestor. They come without their weights, so they follow the
-    posterior the better the more moves they get, and the weights say how well.
+    A sample that accepted no proposal moves to one of its proposals, chosen at random by weight. If the surrogate
+    helps, the sample then makes `moves` elliptical slice moves, which leave the posterior unchanged. Accepted samples
+    make such moves too if a notable part of the weights was cut off (`SurrogateProposals.lost`). Without the help of a
+    surrogate, a sample that accepted no proposal goes on in one of two ways:
 
-    *Descent*, if `descent` is set. It picks at β = λ, so that the branches of an OR get about their shares, descends by
-    this sampler, and makes `moves` slice moves at λ from there. For rare queries that is cheaper than annealing, and
-    nearer to the posterior. There are no weights.
+    *Annealing*, if `descent` is `None`. The weights of the proposals are exp(-βE), with an exponent β at which the
+    logarithms of the weights spread by about one nat. Then β rises to λ, in each stage by the factor `growth`. In each
+    stage the sample makes `moves` slice moves at β. The method is annealed importance sampling (Neal 2001, arXiv
+    physics/9803008). Samples are returned as if their weights were equal. The more moves they make, the more closely
+    they follow the posterior; the diagnostic `log_weight` shows how closely.
 
-    Diagnostics: the number of `proposals` tried, their `mass` (the sum of their weights), `exact` (1 for one that was
-    accepted), the `log_weight`, in nats, of accepted and annealed samples (0 for draws from the prior), and, with
-    annealing, the `stages`. `summarize` turns them into estimates.
+    *Descent*, if `descent` is set. The weights of the proposals are exp(-λE), so that the branches of an OR get about
+    their shares. Then the sample descends by the sampler `descent`, and makes `moves` slice moves at λ. For rare
+    queries, a descent is cheaper than annealing, and nearer to the posterior, but samples have no weights.
+
+    Diagnostics of each sample, from which `summarize` computes estimates:
+
+    - `proposals`: number of proposals tried;
+    - `mass`: sum of the weights of the proposals tried;
+    - `exact`: 1 if a proposal was accepted, else 0;
+    - `log_weight`: logarithm of the importance weight of an accepted or annealed sample, in nats; 0 for an accepted
+      draw from the prior;
+    - `stages`, only with annealing: number of stages.
 
     Args:
-        strength: λ > 0.
-        proposals: most proposals of a sample, at least 1.
-        pilot: number of draws from the prior that estimate how common the query is; 0 to try all proposals from the
-            prior. For an energy that draws pictures, at most `COSTLY_PILOT` are made.
-        descent: sampler for samples that accept no proposal, in place of annealing.
-        growth: factor of the exponent from stage to stage, above 1; for annealing.
-        moves: slice moves, at least 1: in each stage of annealing, with two more in the last; otherwise in all.
-        bracket: length of the arc from which a slice move draws first, in radians, above 0 and at most 2π. A shorter
-            arc needs fewer evaluations, and its moves are shorter.
-        max_evaluations: most evaluations of the energy for a sample.
+        strength: λ > 0, which multiplies the energy.
+        proposals: largest number of proposals of a sample, at least 1.
+        pilot: number of draws from the prior that show how common the query is. If the energy draws pictures, at most
+            32 (`COSTLY_PILOT`) are made. With 0, proposals always come from the prior, and up to `proposals` are tried.
+        descent: sampler by which samples that accept no proposal descend; `None` to anneal them instead.
+        growth: factor by which the exponent β rises in each stage of annealing, above 1.
+        moves: number of slice moves of a sample, at least 1. With annealing, it is the number in each stage, and the
+            last stage has two more.
+        bracket: length of the arc of the ellipse from which a slice move draws its first point, in radians, above 0 and
+            at most 2π. A shorter arc needs fewer evaluations, but moves are shorter too.
+        max_evaluations: annealing of a sample ends with `Status.STEP_LIMIT` once this many evaluations of the energy,
+            including those for proposals, are used up.
 
     Raises:
         ArgumentError: an argument is outside its range.
@@ -113,20 +129,17 @@ class SliceSampler(BatchSampler):
 
     def __post_init__(self) -> None:
         check_strength(self.strength)
-        check_numbers(self, "growth", "bracket")
-        known = self.descent is None or isinstance(self.descent, DescentSampler)
-        require(known, "descent must be a DescentSampler, or None to anneal", self.descent)
         require(1 < self.growth < math.inf, "growth must be finite and above 1", self.growth)
         require(0 < self.bracket <= WHOLE, "bracket must be above 0 and at most 2π", self.bracket)
         check_counts(self, proposals=1, pilot=0, moves=1, max_evaluations=1)
 
     @property
-    def needs_gradient(self) -> bool:
-        """See `BatchSampler`."""
+    def needs_gradient(self) -> bool:  # type: ignore[override]
+        """Whether the gradient of the energy is used: whether `descent` is set."""
         return self.descent is not None
 
     def run(self, batch: Batch) -> None:
-        """Draw every sample; see `BatchSampler`."""
+        """Move every sample of a batch to a draw from the posterior, or from near it; see `BatchSampler`."""
         batch.noise = batch.noise.part("slice")
         proposals, most = self._proposals(batch)
         rounds = reject(batch, self.strength, proposals, most)
@@ -145,7 +158,11 @@ class SliceSampler(BatchSampler):
             batch.report(0.5 + 0.5 * (move + 1) / self.moves)
 
     def _proposals(self, batch: Batch) -> tuple[Proposals, int]:
-        """Return the proposals, and the most that a sample tries."""
+        """Choose whether proposals come from the prior or from a surrogate, a cheap approximation of the energy.
+
+        Returns:
+            The proposals, and the largest number of them that a sample may try.
+        """
         # Pilot and trials belong to no sample, so they are the same in every run.
         once, like = batch.energy.once, (self.strength, batch.z.dtype, batch.z.device)
         share, pilot = 1.0, min(self.pilot, COSTLY_PILOT) if batch.energy.costly else self.pilot
@@ -172,7 +189,7 @@ class SliceSampler(BatchSampler):
         stages[batch.rows], weights[batch.rows] = 1, log_weight
         stage = 0
         while len(batch.rows):
-            rows, energy = batch.rows, PartEnergy(batch.energy, batch.rows)
+            rows, energy = batch.rows, batch.energy.part(batch.rows)
             noise = StepNoise(batch.noise, batch.z, rows, f"stage/{stage}")
             state, info = annealing_stage(
                 AnnealingState(batch.z[rows], batch.energies[rows], beta, weights[rows]), energy, noise, self
@@ -190,24 +207,28 @@ class SliceSampler(BatchSampler):
 
     def _descend(self, batch: Batch, descent: DescentSampler) -> None:
         rows = batch.rows
-        result = descent.sample(as_energy(batch.energy, samples=rows), batch.z[rows])
+        result = descent.sample(batch.energy.part(rows), batch.z[rows])
         batch.z[rows] = result.z
         batch.energies[rows] = result.diagnostics["value"].to(batch.energies) / descent.strength
         batch.gradients[rows] += result.gradients.to(rows)
 
 
 class SliceInfo(NamedTuple):
-    """The outcome of slice moves: the number of evaluations of the energy for each sample, (rows,) int64."""
+    """The outcome of a slice move.
+
+    Attributes:
+        evaluations: number of evaluations of the energy in the move for each sample, (rows,) int64.
+    """
 
     evaluations: Int[Tensor, " rows"]
 
 
 class SliceState(NamedTuple):
-    """Samples that make slice moves, one row each.
+    """State of samples that make slice moves, with a row for each sample.
 
     Attributes:
         z: current latents.
-        energies: energy at z, in nats.
+        energies: energy of each sample at z, in nats, as `slice_step` needs it.
     """
 
     z: Float[Tensor, "rows z_dim"]
@@ -218,18 +239,24 @@ def slice_step(
     state: SliceState, energy: StepEnergy, noise: StepNoise, *, exponents: Float[Tensor, " rows"] | float = 1.0,
     bracket: float = WHOLE,
 ) -> tuple[SliceState, SliceInfo]:  # fmt: skip
-    """Make an elliptical slice move with every sample, which leaves `N(z; 0, I) exp(-βE)` as it is.
+    """Make one elliptical slice move with every sample, which leaves the density `N(z; 0, I) exp(-βE)` unchanged.
 
-    Murray, Adams and MacKay 2010, arXiv 1001.0175, figure 2.
+    The method is that of Murray, Adams and MacKay 2010, arXiv 1001.0175, figure 2. A random ellipse through the sample
+    is chosen, and a random threshold below exp(-βE) of the sample. Random points on an arc of the ellipse are tried
+    until exp(-βE) of a point is above the threshold; the sample moves to this point. After each failure the arc shrinks
+    towards the sample.
 
     Args:
         state: state of the samples.
         energy: energy of these samples, in nats.
         noise: random numbers of these samples for this move.
         exponents: β of each sample, (rows,), or one number for all.
-        bracket: length of the arc around a sample, in radians, from which points are drawn first; the sample is at a
-            random place in it (Neal 2003, "Slice sampling", section 4.1, without stepping out). 2π is the whole
-            ellipse, as published.
+        bracket: length of the arc, in radians, from which the first point is drawn. The sample is at a random point of
+            this arc (Neal 2003, "Slice sampling", section 4.1, without stepping out). 2π is the whole ellipse, as in
+            Murray et al.
+
+    Returns:
+        The new state, and the number of evaluations for each sample.
     """
     z, energies = state.z.clone(), state.energies.clone()
     evaluations = torch.zeros_like(energies, dtype=torch.int64)
@@ -249,19 +276,19 @@ def slice_step(
         number = shrinks % MOST_AHEAD
         if number == 0:
             chances = noise.uniforms(MOST_AHEAD, str(shrinks), rows).to(dtype)
-        tried = []
+        trial_angles = []
         for k in range(min(points_ahead(energy, len(rows)), MOST_AHEAD - number)):
-            tried.append(angle)
+            trial_angles.append(angle)
             low, high = torch.where(angle < 0, angle, low), torch.where(angle < 0, high, angle)
             angle = low + chances[:, number + k] * (high - low)
-        angles = torch.stack(tried, 1)[..., None]
+        angles = torch.stack(trial_angles, 1)[..., None]
         points = here[:, None] * angles.cos() + direction[:, None] * angles.sin()
         there = evaluate_points(energy, points, rows)
         accepted, first, count = first_accepted(-beta[:, None] * there > level[:, None])
         evaluations[rows] += count
-        moved, which = rows[accepted], first[accepted]
-        z[moved], energies[moved] = points[accepted, which], there[accepted, which]
-        shrinks += len(tried)
+        movers, which = rows[accepted], first[accepted]
+        z[movers], energies[movers] = points[accepted, which], there[accepted, which]
+        shrinks += len(trial_angles)
         rows, beta, level, here, direction, chances, low, high, angle = select(
             (rows, beta, level, here, direction, chances, low, high, angle), ~accepted
         )
@@ -269,8 +296,16 @@ def slice_step(
 
 
 def slice_move(batch: Batch, rows: Int[Tensor, " rows"], exponents: Tensor, stream: str, bracket: float) -> None:
-    """Take a `slice_step` with the `rows` of a batch, ascending, each by its exponent β."""
-    energy, noise = PartEnergy(batch.energy, rows), StepNoise(batch.noise, batch.z, rows, stream)
+    """Make a `slice_step` with some samples of a batch, and record latents, energies and counts in the batch.
+
+    Args:
+        batch: the batch.
+        rows: indices of the samples, ascending.
+        exponents: β of each of these samples, (rows,).
+        stream: name of the random numbers of the move, unique in the run.
+        bracket: length of the arc from which the first point is drawn, in radians.
+    """
+    energy, noise = batch.energy.part(rows), StepNoise(batch.noise, batch.z, rows, stream)
     state = SliceState(batch.z[rows], batch.energies[rows])
     state, info = slice_step(state, energy, noise, exponents=exponents, bracket=bracket)
     batch.z[rows], batch.energies[rows] = state
@@ -278,13 +313,14 @@ def slice_move(batch: Batch, rows: Int[Tensor, " rows"], exponents: Tensor, stre
 
 
 class AnnealingState(NamedTuple):
-    """Samples that are annealed, one row each.
+    """State of samples that are annealed, with a row for each sample.
 
     Attributes:
         z: current latents.
         energies: energy at z, in nats.
-        beta: the exponent of the next stage, above 0 and at most λ.
-        log_weight: logarithm of the importance weight, in nats.
+        beta: exponent β of the next stage, above 0 and at most λ. The moves of this stage leave the density
+            `N(z; 0, I) exp(-βE)` unchanged.
+        log_weight: logarithm of the importance weight of each sample, in nats.
     """
 
     z: Float[Tensor, "rows z_dim"]
@@ -294,11 +330,11 @@ class AnnealingState(NamedTuple):
 
 
 class AnnealingInfo(NamedTuple):
-    """The outcome of a stage, (rows,).
+    """The outcome of a stage of annealing, for each sample.
 
     Attributes:
-        last: whether the exponent was λ, so that the sample has ended.
-        evaluations: number of evaluations of the energy, int64.
+        last: whether the exponent of the stage was λ, so that annealing of the sample has ended.
+        evaluations: number of evaluations of the energy in the stage, int64.
     """
 
     last: Bool[Tensor, " rows"]
@@ -308,13 +344,19 @@ class AnnealingInfo(NamedTuple):
 def annealing_stage(
     state: AnnealingState, energy: StepEnergy, noise: StepNoise, settings: SliceSampler
 ) -> tuple[AnnealingState, AnnealingInfo]:
-    """Make the slice moves of a stage with every sample, two more at λ, and then raise β of those that are below λ.
+    """Make the slice moves of one stage of annealing with every sample, and then raise its exponent β.
+
+    β is multiplied by the factor `growth`, but becomes at most λ, and the weight of the sample changes accordingly. A
+    sample whose β is λ already makes two more moves, and keeps β and weight.
 
     Args:
         state: state of the samples.
         energy: energy of these samples, in nats.
         noise: random numbers of these samples for this stage.
-        settings: settings of the sampler; only `strength`, `growth`, `moves` and `bracket` are used.
+        settings: settings of the sampler. Only `strength` (λ), `growth`, `moves` and `bracket` are used.
+
+    Returns:
+        The new state, and for each sample whether it has ended, and its number of evaluations.
     """
     last, evaluations = state.beta >= settings.strength, torch.zeros_like(state.beta, dtype=torch.int64)
     z, energies = state.z, state.energies
@@ -323,10 +365,10 @@ def annealing_stage(
         rows = everyone if move < settings.moves else last.nonzero()[:, 0]
         if len(rows):
             part, own = energy.part(rows), noise.part(rows, str(move))
-            moved, info = slice_step(
+            after, info = slice_step(
                 SliceState(z[rows], energies[rows]), part, own, exponents=state.beta[rows], bracket=settings.bracket
             )
-            z, energies = z.index_copy(0, rows, moved.z), energies.index_copy(0, rows, moved.energies)
+            z, energies = z.index_copy(0, rows, after.z), energies.index_copy(0, rows, after.energies)
             evaluations[rows] += info.evaluations
     risen = (state.beta * settings.growth).clamp(max=settings.strength)
     log_weight = torch.where(last, state.log_weight, state.log_weight - (risen - state.beta) * energies)

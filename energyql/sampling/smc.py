@@ -1,10 +1,12 @@
-"""Proposals for the posterior of a rare query, by sequential Monte Carlo on a surrogate of the energy.
+"""Proposals for the posterior of a rare query, by sequential Monte Carlo on a cheap approximation of the energy.
 
-A surrogate E_s(v) depends on a few coordinates of z, v = Qz. Draws from `N(v; 0, I) exp(-λ E_s(v))`, called particles,
-are made by sequential Monte Carlo (Del Moral, Doucet and Jasra 2006), the same in every run; every `SAMPLES_OF_A_SET`
-samples share a set of particles. A proposal is a particle, moved by random numbers of its own, with the rest of z from
-the prior. With the weights `exp(-λ E(z)) / exp(-λ E_s(v))` rejection and importance sampling follow the posterior of E,
-even if the surrogate is wrong.
+The approximation E_s(v), called surrogate, depends only on v, the coordinates of z along a few directions. Draws from
+`N(v; 0, I) exp(-λ E_s(v))`, called particles, are made by sequential Monte Carlo (Del Moral, Doucet and Jasra 2006).
+The particles are the same in every run; 2048 (`SAMPLES_OF_A_SET`) successive samples of a run use the same set of them.
+
+To make a proposal for a sample, a particle is moved by random numbers of the sample, and all other coordinates of z are
+drawn from the prior. Proposals have the weights `exp(-λ E(z)) / exp(-λ E_s(v))`. By these weights, rejection and
+importance sampling follow the posterior of the energy E, even if the surrogate is wrong.
 """
 
 from __future__ import annotations
@@ -23,56 +25,69 @@ from energyql.numerics.shapes import Float
 from energyql.sampling.base import Batch, SurrogateEnergy, effective_samples, evaluate_points
 
 ANCESTORS = 4096
-"""Number of particles that are chosen and moved in a stage. The states after each move are particles of the next stage
-(Dau and Chopin 2022, "Waste-free sequential Monte Carlo", arXiv 2011.02328)."""
+"""Number of particles that are chosen and moved in a stage. The particles after each of several moves, together, are
+the particles of the next stage (Dau and Chopin 2022, "Waste-free sequential Monte Carlo", arXiv 2011.02328)."""
 FIRST_PARTICLES = 131_072
-"""Number of draws from the prior, the particles of the first stage."""
+"""Number of particles of the first stage, which are draws from the prior."""
 LEAST_EFFECTIVE = 0.5
-"""Effective share of the particles, by their weights, at the next exponent, which is chosen by it."""
+"""The exponent of each stage after the first is the largest at which the effective number of particles, computed from
+their weights, is this share of the number of particles."""
 ANGLES = (0.9, 0.5, 0.3)
-"""Lengths of the moves of a particle, in radians: v becomes v cos + (a draw from the prior) sin."""
+"""Angles a of the moves of a particle, in radians: v becomes v cos a + d sin a, where d is a draw from the prior."""
 OWN_SWEEPS = 4
-"""Sweeps (a move at each angle) from a particle to a proposal."""
+"""Number of sweeps by which a particle becomes a proposal. A sweep has one move at each angle of `ANGLES`."""
 FEW_SWEEPS = 1
-"""The same if the surrogate is not trusted, so that proposals are only starts of a descent."""
+"""Number of sweeps by which a particle becomes a proposal if the surrogate is not good enough for rejection. Then a
+descent follows anyway."""
 SAMPLES_OF_A_SET = 2048
-"""Successive samples of a run that share a set of particles. A set is worth some thousands of independent draws; many
-more samples that share it would not follow the posterior more closely."""
+"""Number of successive samples of a run that use the same set of particles. A set is worth some thousands of
+independent draws; many more samples from one set would not follow the posterior more closely."""
 SETS = 1 << 32
-"""Number of different sets; later samples use the first sets again."""
+"""Number of different sets of particles; after so many sets, samples use the first sets again."""
 SWEEPS = 3
-"""Sweeps (a move at each angle) in a stage."""
+"""Number of sweeps in a stage. A sweep has one move at each angle of `ANGLES`."""
 MOST_STAGES = 100
-"""Stages after which the exponent is set to 1."""
+"""Number of stages after which the exponent is set to 1."""
 TRIALS, MORE_TRIALS, PROMISING = 256, 768, 0.15
-"""Number of trials: proposals of no sample, by which the proposals are assessed; and number of further trials if the
-first satisfy the query in the share `PROMISING`. A few hundred do not show how heavy the largest weights are."""
+"""`TRIALS` proposals, which belong to no sample, are made to assess a surrogate. If at least the share `PROMISING` of
+them satisfies the query, `MORE_TRIALS` follow, because a few hundred do not show how large the largest weights are."""
 FORGONE, MOST_COST = 0.01, 16.0
-"""Share of the posterior's mass, by the trials, that may be lost because weights are cut off at a ceiling. More may be
-lost so that a sample needs at most `MOST_COST` proposals on average; see `SurrogateProposals.lost`."""
+"""Weights of proposals are cut off at a ceiling, by which a part of the posterior's mass is lost. The ceiling is chosen
+so that at most the share `FORGONE` is lost, or, if this needs more than `MOST_COST` proposals for a sample on average,
+so that this many suffice."""
 MOST_LOST = 0.5
-"""Lost share above which the surrogate is not trusted."""
+"""If a larger share of the posterior's mass would be lost, the surrogate is not used for exact draws; see
+`SurrogateProposals.trusted`."""
 TEMPERS = (0.25, 0.5)
-"""Factors of λ for the surrogate, tried in order until one is promising and loses at most `FORGONE`. A small one covers
-better the latents that the surrogate wrongly rates as unlikely, but its proposals satisfy the query less often."""
+"""Factors by which λ is multiplied for the surrogate. They are tried in order until the trials of one satisfy the query
+often enough (`PROMISING`), and at most the share `FORGONE` is lost. With a small factor, more proposals are where the
+surrogate is wrongly high, but fewer satisfy the query."""
 
 
 class Particles(NamedTuple):
-    """Equally weighted draws from `N(v; 0, I) exp(-λ E_s(v))`.
+    """Draws of equal weight from `N(v; 0, I) exp(-λ E_s(v))`.
+
+    E_s is a surrogate, a cheap approximation of an energy, and v are the coordinates of z on which E_s depends.
 
     Attributes:
         v: the draws.
-        energies: λ E_s of each, in nats.
+        energies: λ E_s of each draw, in nats.
     """
 
     v: Float[Tensor, "particles r"]
     energies: Float[Tensor, " particles"]
 
     def moves(self, energy: Callable[[Tensor], Tensor], draws: Tensor) -> Iterator[Particles]:
-        """Yield the particles after a Metropolis move at each of `ANGLES`; the moves keep `N(v; 0, I) exp(-energy)`.
+        """Move all particles several times, once at each angle of `ANGLES`, and yield them after every move.
 
-        The random walk leaves the prior invariant (Neal 1998, "Regression and classification using Gaussian process
-        priors", equation 15). `draws` are from N(0, 1), (particles, draws_of_a_move(r)).
+        The moves are Metropolis moves, which leave `N(v; 0, I) exp(-energy(v))` unchanged. The proposals of the moves
+        leave the prior unchanged (Neal 1998, "Regression and classification using Gaussian process priors", equation
+        15).
+
+        Args:
+            energy: function from v to energies, in nats; its values at the particles are the attribute `energies`.
+            draws: random numbers from N(0, 1), (particles, `draws_of_a_move(r)`), where r is the number of coordinates
+                in v.
         """
         v, energies = self.v, self.energies
         directions, chances = draws.split([len(ANGLES) * v.shape[1], len(ANGLES)], 1)
@@ -85,7 +100,13 @@ class Particles(NamedTuple):
             yield Particles(v, energies)
 
     def moved(self, energy: Callable[[Tensor], Tensor], draws: Tensor) -> Particles:
-        """Return the particles after several calls of `moves`; `draws` holds those of all calls side by side."""
+        """Return the particles after several sweeps. A sweep moves all particles once at each angle of `ANGLES`.
+
+        Args:
+            energy: function from v to energies, in nats; its values at the particles are the attribute `energies`.
+            draws: random numbers from N(0, 1) for all sweeps side by side, (particles, sweeps * `draws_of_a_move(r)`),
+                where r is the number of coordinates in v.
+        """
         state = self
         for some in draws.split(draws_of_a_move(self.v.shape[1]), 1):
             *_, state = state.moves(energy, some)
@@ -93,7 +114,10 @@ class Particles(NamedTuple):
 
 
 def draws_of_a_move(r: int) -> int:
-    """Return the number of random numbers that a call of `Particles.moves` uses for each particle."""
+    """Return how many random numbers a call of `Particles.moves` uses for each particle.
+
+    `r` is the number of coordinates of a particle.
+    """
     return len(ANGLES) * (r + 1)
 
 
@@ -101,18 +125,22 @@ def anneal_particles(
     particles: Particles, exponent: float, energy: Callable[[Tensor], Tensor], draws: Iterable[Tensor],
     effective: float,
 ) -> tuple[Particles, float, float]:  # fmt: skip
-    """Take one stage of sequential Monte Carlo: raise the exponent, choose particles by their weights, and move them.
+    """Take one stage of sequential Monte Carlo: raise the exponent, choose particles by weight, and move them.
+
+    The exponent is the factor of the energy E in the density `N(v; 0, I) exp(-exponent E(v))`.
 
     Args:
-        particles: equally weighted draws from `N(v; 0, I) exp(-exponent E(v))`, of which `energies` are E in nats.
-        exponent: exponent before the stage, from 0 to below 1.
-        energy: E of v, (particles, r), in nats.
-        draws: for each sweep of moves, numbers from N(0, 1), (ANCESTORS, `draws_of_a_move(r)`).
-        effective: least effective number of particles, by their weights, at the new exponent; 0 for the exponent 1.
+        particles: draws of equal weight from this density; their `energies` are E(v), in nats.
+        exponent: exponent before the stage, at least 0 and below 1.
+        energy: function from v, (particles, r), to E(v), in nats.
+        draws: for each sweep (one move at each angle of `ANGLES`), random numbers from N(0, 1), (`ANCESTORS`,
+            `draws_of_a_move(r)`), where `ANCESTORS` is the number of particles that are chosen and moved.
+        effective: the new exponent is the largest at which the effective number of particles, computed from their
+            weights, is at least this; with 0, the new exponent is 1.
 
     Returns:
-        Equally weighted draws at the new exponent, `ANCESTORS` for each move; that exponent, at most 1; and the
-        logarithm of the mean weight, the change in the logarithm of the mass of the density.
+        Draws of equal weight from the density at the new exponent, those after all moves together; the new exponent, at
+        most 1; and the change of the logarithm of the density's integral over v.
     """
     energies = particles.energies.cpu().double()
     risen = _exponent(energies, exponent, effective)
@@ -135,11 +163,17 @@ def anneal_particles(
 def particles_of(
     surrogate: SurrogateEnergy, strength: float, dtype: torch.dtype, number: int = 0
 ) -> tuple[Particles, float]:
-    """Make set `number` of particles of a surrogate at strength λ; different sets are independent.
+    """Make a set of particles: draws from `N(v; 0, I) exp(-λ E_s(v))`, which are the same in every run.
+
+    Args:
+        surrogate: the energy E_s, a cheap approximation of an energy.
+        strength: λ, which multiplies E_s.
+        dtype: dtype of the particles.
+        number: number of the set, from 0 on; sets of different numbers are independent.
 
     Returns:
-        The particles, and an estimate of the logarithm of the integral of `N(v; 0, I) exp(-λ E_s(v))`: log P of the
-        query by the surrogate.
+        The particles, and an estimate of log ∫ N(v; 0, I) exp(-λ E_s(v)) dv, in nats. For λ = 1, this approximates
+        log P(query).
     """
     basis = surrogate.basis
     r = len(basis)
@@ -160,9 +194,12 @@ def particles_of(
 
 
 def _exponent(energies: Float[Tensor, " particles"], reached: float, least: float) -> float:
-    """Return the largest exponent up to 1 at which the effective number of particles is at least `least`.
+    """Return the largest exponent, at most 1, at which the effective number of particles is at least `least`.
 
-    They are equally weighted at the exponent `reached`.
+    Args:
+        energies: energies of the particles, in nats.
+        reached: the present exponent, at which all particles have equal weights.
+        least: least effective number, computed from the weights exp((reached - exponent) * energies).
     """
 
     def enough(exponent: float) -> bool:
@@ -178,7 +215,15 @@ def _exponent(energies: Float[Tensor, " particles"], reached: float, least: floa
 
 
 class _Quality(NamedTuple):
-    """Estimates for proposals from a surrogate at `strength`, from trials; see `SurrogateProposals` for the fields."""
+    """Estimates, from trial proposals, of how good proposals by a surrogate are.
+
+    Attributes:
+        strength: strength λ of the surrogate.
+        satisfied: mean of exp(-λE) over the trials, by the true energy E.
+        lost: share of the posterior's mass that is lost if weights above a cheap ceiling count as this ceiling.
+        ceiling: logarithm of the weight from which on a proposal is always accepted.
+        cost: expected number of proposals until one is accepted.
+    """
 
     strength: float
     satisfied: float
@@ -188,7 +233,13 @@ class _Quality(NamedTuple):
 
     @classmethod
     def of(cls, strength: float, log_weights: Float[Tensor, " trials"], probabilities: Tensor) -> _Quality:
-        """Choose the ceiling for proposals of these weights; `probabilities` are exp(-λE) of the trials."""
+        """Choose the ceiling of weights, and return it with the other estimates.
+
+        Args:
+            strength: strength λ of the surrogate.
+            log_weights: logarithms of the weights of the trial proposals.
+            probabilities: exp(-λE) of each trial proposal, by the true energy E.
+        """
         largest = log_weights.max().nan_to_num(neginf=0.0)
         weights = (log_weights - largest).exp().sort().values
         below = torch.minimum(weights, weights[:, None]).mean(1)  # mass below the ceiling, for each weight as ceiling
@@ -203,17 +254,20 @@ class _Quality(NamedTuple):
 
 
 class SurrogateProposals:
-    """`Proposals` from the posterior of a surrogate of the batch's energy.
+    """Proposals for rejection that are drawn from the posterior of a surrogate, a cheap approximation of an energy.
+
+    When an object is made, some trial proposals, which belong to no sample, are evaluated to estimate its attributes.
 
     Args:
-        batch: samples, with an energy that has a surrogate.
-        strength: λ.
+        batch: a batch whose energy has a surrogate.
+        strength: strength λ of the posterior that rejection draws from.
 
     Attributes:
-        ceiling: see `Proposals`.
-        satisfied: mean of exp(-λE) of the trials.
-        lost: share of the posterior's mass, by the trials, in weights above the ceiling of a trusted surrogate.
-        trusted: whether that share is at most `MOST_LOST`, so that rejection nearly gives draws from the posterior.
+        ceiling: logarithm of a weight; proposals of this weight or more are always accepted. See `Proposals`.
+        satisfied: mean of exp(-λE) over the trials, about the share of proposals that satisfy the query.
+        lost: share of the posterior's mass that is lost if weights above a cheap ceiling count as this ceiling.
+        trusted: whether `lost` is at most 0.5 (`MOST_LOST`). Only then accepted proposals are nearly draws from the
+            posterior. If it is false, `ceiling` is the logarithm of the largest weight of the trials instead.
         cost: expected number of proposals until one is accepted.
     """
 
@@ -237,7 +291,14 @@ class SurrogateProposals:
         self._sweeps = OWN_SWEEPS if self.trusted else FEW_SWEEPS
 
     def _try(self, batch: Batch, strength: float, count: int, stream: str) -> tuple[Tensor, Tensor]:
-        """Return log-weights and exp(-λE) of `count` proposals, which belong to no sample, both (count,) float64."""
+        """Draw trial proposals, which belong to no sample, and return log-weights and exp(-λE), both (count,) float64.
+
+        Args:
+            batch: the batch, whose energy is evaluated.
+            strength: λ, which multiplies the energy.
+            count: number of trial proposals.
+            stream: name of the random numbers of these proposals.
+        """
         trials = Batch.start(batch.energy, batch.z.new_zeros(count, batch.z.shape[1]), RandomStreams().part(stream))
         z, ratios = self.draw(trials, trials.rows, torch.zeros_like(trials.rows)[:, None], 1)
         energies = strength * evaluate_points(batch.energy, z, torch.full_like(trials.rows, -batch.noise.start))
@@ -245,14 +306,23 @@ class SurrogateProposals:
         return log_weights[:, 0].cpu().double(), probabilities[:, 0].cpu().double()
 
     def _energy(self, v: Tensor) -> Tensor:
-        """Return λE_s of v; a row of the result depends on its own row alone."""
+        """Return λ E_s(v), where E_s is the surrogate and λ its strength.
+
+        Row i of the result depends only on row i of v, to the last bit, so that samples do not depend on their batch.
+        """
         return in_batches(lambda part: (self._strength * self._surrogate(part),), v, few_sizes(len(v)))[0]
 
     def _starts(self, first: int, rows: Tensor, place: Tensor) -> tuple[Particles, Tensor]:
-        """Return a particle for each of the rows, and the estimate of `particles_of` for its set, (rows,).
+        """Choose a particle for each proposal, from the set of particles that the sample of the proposal uses.
 
-        The set is that of sample `first` + row of the run; rows are ascending. `place` holds a draw from N(0, 1) for
-        each row, which selects the particle.
+        Args:
+            first: index in the run of the first sample of the batch.
+            rows: for each proposal, the row of its sample in the batch, ascending.
+            place: for each proposal, a draw from N(0, 1), which determines the particle in the set.
+
+        Returns:
+            The particles, one for each proposal; and for each proposal the log-integral that `particles_of` returns for
+            the set of its particle, (rows,).
         """
         before, inside = divmod(first, SAMPLES_OF_A_SET)
         numbers, sizes = torch.unique_consecutive((inside + rows) // SAMPLES_OF_A_SET, return_counts=True)
@@ -266,7 +336,10 @@ class SurrogateProposals:
         return Particles(torch.cat(v), torch.cat(energies)), place.new_tensor(masses).repeat_interleave(sizes)
 
     def draw(self, batch: Batch, rows: Tensor, numbers: Tensor, of: int) -> tuple[Tensor, Tensor]:
-        """See `Proposals`."""
+        """Return some proposals for some samples, and log(prior density / density of proposals) at each proposal.
+
+        The arguments are explained in `Proposals.draw`: indices of samples, and numbers of their proposals.
+        """
         z_dim, r = batch.z.shape[1], len(self._surrogate.basis)
         widths = [z_dim, 1, self._sweeps * draws_of_a_move(r)]
         like = batch.z.new_empty(1).expand(len(batch.z), sum(widths))

@@ -1,4 +1,4 @@
-"""Interpolation between latents, variations of latents, and a sampler that returns given latents."""
+"""Interpolation between latents, random variations of latents, and a sampler that returns existing latents."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ MOST_STEPS = 64
 def interpolate(
     start: Float[Tensor, "batch z_dim"], end: Float[Tensor, "batch z_dim"], times: list[float]
 ) -> Float[Tensor, "batch times z_dim"]:
-    """Interpolate along great arcs from `start` to `end` (Shoemake 1985), the lengths linearly.
+    """Return latents on the way from `start` to `end`, at `times`: 0 is `start`, 1 is `end`.
 
-    A straight line would pass through latents shorter than any sample of the prior. It is used only if start and end
-    have opposite directions, where no arc is shortest. Times are from 0 to 1.
+    The direction of the latent moves along a great arc (Shoemake 1985), and its length changes linearly. A straight
+    line would pass through latents that are much shorter than samples of the prior. A straight line is used only if the
+    directions of start and end are equal or opposite, or the length of start or end is 0.
     """
     first, last = start.double(), end.double()
     lengths = first.norm(dim=1, keepdim=True), last.norm(dim=1, keepdim=True)
@@ -40,16 +41,20 @@ def interpolate(
 def vary(
     latents: Float[Tensor, "given z_dim"], count: int, amount: float, seed: int
 ) -> tuple[Float[Tensor, "count z_dim"], Float[Tensor, "count given"]]:
-    """Return latents near one latent, or between several, and the weights that they were mixed with.
+    """Return variations of latents: random latents near one latent, or between several.
 
-    Each is a mixture of `latents` with random weights, scaled to their mean length, then moved by the share `amount` of
-    the great arc to a new sample of the prior: at 0 it does not move, at 1 it is that sample.
+    For each variation, a mean of `latents` is taken, with random weights that sum to 1. The mean is scaled to the
+    weighted mean of the lengths of `latents`. Then it is moved along the great arc towards a new sample of the prior.
+    With an `amount` of 0 it stays, with an `amount` of 1 it moves to the sample itself.
 
     Args:
-        latents: at least one.
-        count: number of latents to return.
-        amount: share of the arc, from 0 to 1.
-        seed: seed of the samples and weights.
+        latents: at least one latent to vary.
+        count: number of variations to return.
+        amount: share of the arc to move by, from 0 to 1.
+        seed: seed of the random weights and of the samples of the prior.
+
+    Returns:
+        The variations, and for each variation the weights of `latents` in its mean.
     """
     numbers = normals(seed, 0, count, len(latents), stream="mixture").to(latents).square()
     weights = numbers / numbers.sum(1, keepdim=True)
@@ -61,14 +66,22 @@ def vary(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Given:
-    """A sampler that returns given latents: sample i of the run is row i of `latents`."""
+    """A sampler that returns latents which exist already; it is for code that needs a sampler.
+
+    Attributes:
+        latents: the latents; sample i of the run is row i.
+    """
 
     latents: Float[Tensor, "batch z_dim"] = field(repr=False)
 
     def sample(
         self, energy: EnergyLike, z0: Tensor, *, noise: RandomStreams = FIRST_RUN, progress: Progress | None = None
     ) -> SampleResult:
-        """Return the latents of these samples; neither the energy nor the numbers in `z0` are used."""
+        """Return one of `latents` for each row of `z0`, with `Status.OK`; see `Sampler.sample`.
+
+        `noise.start` is the row of the first one. Of `z0`, only length, dtype and device are used; `energy` and
+        `progress` are ignored.
+        """
         rows = self.latents[noise.start : noise.start + len(z0)].to(z0)
         none = torch.zeros(len(z0), dtype=torch.int64)
         return SampleResult(rows, none + Status.OK, none, none)

@@ -6,30 +6,21 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
-from fastapi import APIRouter, FastAPI, Query, Request, Response
-from fastapi.responses import FileResponse
+from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
 
 from energyql.studio import downloads
 from energyql.studio.guard import Access, Bodies
-from energyql.studio.limits import RequestLimiter
+from energyql.studio.limits import limited_route
 from energyql.studio.problems import REFUSALS, Problem
 from energyql.studio.schemas import (
-    Check,
-    CheckRequest,
-    DrawRequest,
-    EditRequest,
-    GalleryRequest,
     Info,
     JobInfo,
     PhotographRequest,
     Restored,
-    TraversalRequest,
-    TruthTableRequest,
-    VariationsRequest,
 )
 from energyql.studio.studio import Studio
 from energyql.studio.tasks import FORMATS
-from energyql.studio.web import STATIC, guarded_app
+from energyql.studio.web import STATIC, guarded_app, serve_file
 
 DESCRIPTION = """Logical queries over the attributes of a pretrained generator, and pictures that satisfy them.
 
@@ -38,13 +29,14 @@ are drawn already, `DELETE /api/jobs/{id}` cancels it. A job without a status re
 seconds while others wait, is cancelled. The same request gives the same pictures. Errors are a `Problem`."""
 
 Responses = dict[int | str, dict[str, Any]]
-PNG: Responses = {200: {"content": {"image/png": {}}, "description": "A PNG."}}
-HTML: Responses = {200: {"content": {"text/html": {}}, "description": "A page."}}
-ZIP: Responses = {200: {"content": {"application/zip": {}}, "description": "A ZIP."}}
 
 
 def _refusals(*kinds: str) -> Responses:
-    """Return the OpenAPI description of refusals of some kinds."""
+    """Return HTTP status -> OpenAPI description of the response to a refused request.
+
+    Args:
+        kinds: the kinds of refusals to describe, such as "Busy"; `REFUSALS` has the status and the text of each kind.
+    """
     return {code: {"model": Problem, "description": text} for code, text in (REFUSALS[kind] for kind in kinds)}
 
 
@@ -53,17 +45,17 @@ UNKNOWN = _refusals("NoToken", "Forbidden", "NotKept", "InvalidRequest")
 UNREADY = UNKNOWN | _refusals("NotReady")
 UNDRAWN = UNREADY | _refusals("Busy")
 UPLOADS = {"/api/photographs": FORMATS, "/api/provenance": ("image/png",)}
-"""Path that takes a picture as its body -> its media types."""
+"""Path of requests whose body is a picture -> media types that the picture may have."""
 SOURCED = POSTED | UNREADY
-"""Descriptions of refusals of requests that begin with pictures of a job."""
+"""OpenAPI descriptions of the refusals of a request that begins with pictures of a job."""
 
 
 def create_app(studio: Studio, access: Access | None = None) -> FastAPI:
-    """Return the web application of a studio.
+    """Return the web application of a studio: its page and its HTTP API.
 
     Args:
-        studio: the studio; it is closed when the application ends.
-        access: who may use the application; by default visitors on this machine.
+        studio: the models and jobs; the application closes the studio when the application ends.
+        access: who may use the application; by default only visitors on this machine.
     """
 
     @asynccontextmanager
@@ -72,70 +64,24 @@ def create_app(studio: Studio, access: Access | None = None) -> FastAPI:
         studio.close()
 
     bodies = Bodies(studio.limits.body, UPLOADS, studio.limits.photograph_bytes)
-    page = STATIC / "index.html"
-    app = guarded_app("energyql studio", DESCRIPTION, page, access=access or Access(), bodies=bodies, lifespan=lifespan)
-
-    @app.api_route("/api", methods=["GET", "HEAD"], include_in_schema=False)
-    async def reference() -> FileResponse:
-        return FileResponse(STATIC / "api.html")
-
-    app.include_router(_api(studio))
-    app.include_router(_files(studio))
+    app = guarded_app("energyql studio", DESCRIPTION, STATIC / "index.html", access, bodies, lifespan=lifespan)
+    serve_file(app, "/api", STATIC / "api.html")
+    for router in (_work(studio), _status(studio), _files(studio)):
+        app.include_router(router)
     return app
 
 
-def _api(studio: Studio) -> APIRouter:
-    api, limiter = APIRouter(prefix="/api", tags=["queries"]), RequestLimiter()
+def _status(studio: Studio) -> APIRouter:
+    """Return the routes that compute nothing, so that they respond at once.
+
+    These routes describe the studio, return the progress of a job, and cancel a job.
+    """
+    api = APIRouter(prefix="/api", tags=["queries"])
 
     @api.get("/info", responses=_refusals("NoToken", "Forbidden"))
     async def info() -> Info:
         """Return models with their attributes, samplers, semantics and limits."""
         return studio.info
-
-    @api.post("/check", responses=POSTED)
-    async def check(request: CheckRequest, client: Request) -> Check:
-        """Return the meaning of a query, or its error and where it is."""
-        return await limiter.run(client, studio.check, request)
-
-    @api.post("/jobs", status_code=202, responses=POSTED)
-    async def draw(request: DrawRequest, client: Request) -> JobInfo:
-        """Draw pictures that satisfy a query."""
-        return await limiter.run(client, studio.draw, request)
-
-    @api.post("/edits", status_code=202, responses=SOURCED)
-    async def edit(request: EditRequest, client: Request) -> JobInfo:
-        """Edit pictures step by step: returns each before the first step and after each step."""
-        return await limiter.run(client, studio.edit, request)
-
-    @api.post("/variations", status_code=202, responses=SOURCED)
-    async def vary(request: VariationsRequest, client: Request) -> JobInfo:
-        """Draw variations of one picture, or pictures like several."""
-        return await limiter.run(client, studio.vary, request)
-
-    @api.post("/truth-tables", status_code=202, responses=POSTED)
-    async def truth_table(request: TruthTableRequest, client: Request) -> JobInfo:
-        """Draw every combination of one to four literals."""
-        return await limiter.run(client, studio.truth_table, request)
-
-    @api.post("/traversals", status_code=202, responses=POSTED)
-    async def traversal(request: TraversalRequest, client: Request) -> JobInfo:
-        """Draw paths from pictures of one query to pictures of another."""
-        return await limiter.run(client, studio.traversal, request)
-
-    @api.post("/galleries", status_code=202, responses=POSTED)
-    async def gallery(request: GalleryRequest, client: Request) -> JobInfo:
-        """Draw several queries for one page."""
-        return await limiter.run(client, studio.gallery, request)
-
-    @api.post("/photographs", status_code=202, responses=POSTED, openapi_extra=_uploads(*FORMATS))
-    async def photograph(client: Request, settings: Annotated[PhotographRequest, Query()]) -> JobInfo:
-        """Find the latents of a photograph, so that it can be edited: an edit names the job that this returns."""
-        return await limiter.run(client, studio.photograph, settings, await client.body())
-
-    @api.post("/provenance", responses=POSTED, openapi_extra=_uploads("image/png"))
-    async def restore(client: Request) -> Restored:
-        """Return the request that draws a picture again, out of a PNG that energyql saved."""
-        return await limiter.run(client, studio.restore, await client.body())
 
     @api.get("/jobs/{id}", responses=UNKNOWN)
     async def look(
@@ -146,52 +92,92 @@ def _api(studio: Studio) -> APIRouter:
 
     @api.delete("/jobs/{id}", responses=UNKNOWN | _refusals("TooSlow", "TooLarge"))
     async def cancel(id: str) -> JobInfo:
-        """Cancel a job. A running one ends at its next layer or step, within moments."""
+        """Cancel a job. A running job ends within moments, at the next layer of a network or step of the sampler."""
         return studio.cancel(id)
 
     return api
 
 
-def _files(studio: Studio) -> APIRouter:
-    api, limiter = APIRouter(prefix="/api/jobs/{id}", tags=["downloads"]), RequestLimiter()
+def _work(studio: Studio) -> APIRouter:
+    """Return the routes that compile queries and queue jobs.
 
-    @api.get("/pictures/{position}.png", response_class=Response, responses=PNG | UNDRAWN)
-    async def picture(id: str, position: int, client: Request) -> Response:
-        """Return one picture in full size; its text field "energyql" holds its provenance."""
-        job, result = studio.store.get(id)
-        data = await limiter.run(client, downloads.picture, job, result, position)
-        return _download(data, "image/png", f"energyql-{position:02d}.png")
+    Only a few requests to these routes run at a time; further requests wait, and too many are refused.
+    """
+    api = APIRouter(prefix="/api", tags=["queries"], route_class=limited_route())
+    api.post("/check", responses=POSTED, description="Return the meaning of a query, or its error.")(studio.check)
+    for path, queue, refusals, description in (
+        ("/jobs", studio.draw, POSTED, "Draw pictures that satisfy a query."),
+        ("/edits", studio.edit, SOURCED, "Edit pictures step by step: returns each at the start and after each step."),
+        ("/variations", studio.vary, SOURCED, "Draw variations of one picture, or pictures like several."),
+        ("/truth-tables", studio.truth_table, POSTED, "Draw every combination of one to four literals."),
+        ("/traversals", studio.traversal, POSTED, "Draw paths from pictures of one query to pictures of another."),
+        ("/galleries", studio.gallery, POSTED, "Draw several queries for one page."),
+    ):
+        api.post(path, status_code=202, responses=refusals, description=description)(queue)
 
-    @api.get("/grid.png", response_class=Response, responses=PNG | UNDRAWN)
-    async def grid(id: str, client: Request) -> Response:
-        """Return all pictures with captions and verdicts as one picture."""
-        data = await limiter.run(client, downloads.grid, *studio.store.get(id))
-        return _download(data, "image/png", "energyql-grid.png")
+    @api.post("/photographs", status_code=202, responses=POSTED, openapi_extra=_uploads(*FORMATS))
+    def photograph(settings: Annotated[PhotographRequest, Query()], data: Body) -> JobInfo:
+        """Find the latents of a photograph, so that it can be edited. To edit it, name the returned job in an edit."""
+        return studio.photograph(settings, data)
 
-    @api.get("/provenance.json", responses=UNREADY)
-    async def provenance(id: str) -> list[dict[str, Any]]:
-        """Return the provenance of the pictures: query, seed, model and fingerprints, settings, versions."""
-        return downloads.provenance(*studio.store.get(id))
-
-    @api.get("/gallery.html", response_class=Response, responses=HTML | UNDRAWN)
-    async def page(
-        id: str, client: Request, title: Annotated[str, Query(max_length=200, description="Of the page.")] = ""
-    ) -> Response:
-        """Return the gallery page of a drawing, a table, a traversal or a gallery: one file that loads nothing."""
-        data = await limiter.run(client, downloads.gallery, *studio.store.get(id), title)
-        return _download(data, "text/html", "energyql.html")
-
-    @api.get("/result.zip", response_class=Response, responses=ZIP | UNDRAWN)
-    async def archive(id: str, client: Request) -> Response:
-        """Return everything: pictures, grid, latents, verdicts, provenance."""
-        data = await limiter.run(client, downloads.archive, *studio.store.get(id))
-        return _download(data, "application/zip", "energyql.zip")
+    @api.post("/provenance", responses=POSTED, openapi_extra=_uploads("image/png"))
+    def restore(data: Body) -> Restored:
+        """Return the request that draws a picture again, made from a PNG that energyql saved."""
+        return studio.restore(data)
 
     return api
 
 
+def _files(studio: Studio) -> APIRouter:
+    """Return the routes that send the files of a job: pictures, grid, provenance, gallery page and ZIP.
+
+    Only a few requests to these routes run at a time; further requests wait, and too many are refused.
+    """
+    api = APIRouter(prefix="/api/jobs/{id}", tags=["downloads"], route_class=limited_route())
+    get = studio.store.get
+
+    @api.get("/pictures/{position}.png", response_class=Response, responses=_file("image/png"))
+    def picture(id: str, position: int) -> Response:
+        """Return one picture in full size, as PNG. The text field "energyql" of the file holds the provenance."""
+        return _download(downloads.picture(*get(id), position), "image/png", f"energyql-{position:02d}.png")
+
+    @api.get("/grid.png", response_class=Response, responses=_file("image/png"))
+    def grid(id: str) -> Response:
+        """Return all pictures with captions and verdicts as one picture."""
+        return _download(downloads.grid(*get(id)), "image/png", "energyql-grid.png")
+
+    @api.get("/provenance.json", responses=UNDRAWN)
+    def provenance(id: str) -> list[dict[str, Any]]:
+        """Return the provenance of each result of the job: query, seed, model and fingerprints, settings, versions."""
+        return downloads.provenance(*get(id))
+
+    @api.get("/gallery.html", response_class=Response, responses=_file("text/html"))
+    def page(id: str, title: Annotated[str, Query(max_length=200, description="Of the page.")] = "") -> Response:
+        """Return the gallery page of a drawing, a table, a traversal or a gallery, which is a single HTML file."""
+        return _download(downloads.gallery(*get(id), title), "text/html", "energyql.html")
+
+    @api.get("/result.zip", response_class=Response, responses=_file("application/zip"))
+    def archive(id: str) -> Response:
+        """Return a ZIP of everything: pictures, grid, latents, verdicts, provenance."""
+        return _download(downloads.archive(*get(id)), "application/zip", "energyql.zip")
+
+    return api
+
+
+async def _body(client: Request) -> bytes:
+    return await client.body()
+
+
+Body = Annotated[bytes, Depends(_body)]
+
+
+def _file(kind: str) -> Responses:
+    """Return the OpenAPI description of a file of media type `kind`, and of the refusals in place of the file."""
+    return {200: {"content": {kind: {}}, "description": "A file."}, **UNDRAWN}
+
+
 def _uploads(*kinds: str) -> dict[str, Any]:
-    """Return the OpenAPI description of a request whose body is a picture."""
+    """Return the OpenAPI description of a request whose body is a picture of one of the media types `kinds`."""
     content = {kind: {"schema": {"type": "string", "format": "binary"}} for kind in kinds}
     return {"requestBody": {"required": True, "content": content}}
 

@@ -3,68 +3,54 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping
-from types import MappingProxyType
+from contextlib import suppress
 
 from energyql.attributes.judge import who_judges
-from energyql.attributes.quality import HeadReport
 from energyql.errors import EnergyQLError, LimitError
 from energyql.gallery.words import draw_query
 from energyql.kinds import BARE, KINDS
 from energyql.language import E, quote
 from energyql.pipeline.checks import check_heads
 from energyql.pipeline.draw import Pipeline
+from energyql.pipeline.model import Model
 from energyql.pipeline.queries import ListedQuery, check
 from energyql.pipeline.settings import DEFAULT_SEMANTICS
 from energyql.studio.limits import Limits
 from energyql.studio.problems import describe
-from energyql.studio.schemas import Attribute, Check, ModelInfo
+from energyql.studio.schemas import Attribute, Check, CheckRequest, ModelInfo
 from energyql.vocabulary import Vocabulary
 
 
 def check_length(query: str, limits: Limits) -> str:
-    """Return a query, checked for its length.
+    """Return `query` unchanged, after a check of its length.
 
     Raises:
-        LimitError: it is longer than this studio allows.
+        LimitError: the query has more than `limits.characters` characters.
     """
     if len(query) > limits.characters:
         raise LimitError(f"the query has {len(query):,} characters; this studio takes {limits.characters:,}")
     return query
 
 
-def check_query(
-    query: str,
-    vocabulary: Vocabulary,
-    semantics: str,
-    limits: Limits,
-    reports: Mapping[str, HeadReport] = MappingProxyType({}),
-    allow_weak: Collection[str] = (),
-) -> Check:
-    """Return the meaning of a query or its error, which is not raised.
+def check_query(request: CheckRequest, model: Model, limits: Limits) -> Check:
+    """Return the meaning of a query. If the query is wrong, return its error, without raising the error.
 
     Args:
-        query: text of the query.
-        vocabulary: attributes of the model.
-        semantics: name of the semantics.
-        limits: limits of the studio.
-        reports: attribute -> quality of its head.
-        allow_weak: attributes whose heads may be used although they are weak.
+        request: the query, the semantics, and the names of weak attributes that the query may use.
+        model: the model that the query is for.
+        limits: limits of the studio; a longer query than `limits.characters` is wrong.
     """
+    query = request.query
     try:
-        checked = check(ListedQuery(check_length(query, limits)), vocabulary, semantics)
-        check_heads(checked.bound, checked.rule.attributes, reports, allow_weak, query=query)
+        checked = check(ListedQuery(check_length(query, limits)), model.vocabulary, request.semantics)
+        check_heads(checked.bound, checked.rule.attributes, model.report, request.allow_weak, query=query)
     except EnergyQLError as error:
         return Check(ok=False, problem=describe(error))
     caption, drawing, _ = draw_query(checked)
     return Check(
-        ok=True,
-        warnings=[describe(warning) for warning in checked.warnings],
-        canonical=str(checked.expr),
-        caption=caption,
-        drawing=drawing,
-        explanation=checked.rule.explain(),
-    )
+        ok=True, warnings=[describe(warning) for warning in checked.warnings], canonical=str(checked.expr),
+        caption=caption, drawing=drawing, explanation=checked.rule.explain(),
+    )  # fmt: skip
 
 
 _EXAMPLES = (
@@ -78,37 +64,40 @@ _EXAMPLES = (
 
 
 def examples(vocabulary: Vocabulary) -> list[str]:
-    """Return up to six example queries: known ones that fit the model, and if these are few, some of its attributes."""
-    fitting = [query for query in _EXAMPLES if check_query(query, vocabulary, DEFAULT_SEMANTICS, Limits()).ok]
-    if len(fitting) >= 3:
-        return fitting
+    """Return up to six example queries for a model with the attributes in `vocabulary`.
+
+    The examples are the queries of a fixed list (`_EXAMPLES`) whose attributes and values the model has. If fewer than
+    three of the list are left, further queries are made from the names in `vocabulary`.
+    """
+    queries = []
+    for query in _EXAMPLES:
+        with suppress(EnergyQLError):
+            queries.append(check(ListedQuery(query), vocabulary, DEFAULT_SEMANTICS).text)
+    if len(queries) >= 3:
+        return queries
     plain = [quote(spec.name) for spec in vocabulary.values() if BARE in KINDS[spec.kind].forms][:3]
-    made = [f"{plain[0]} AND NOT {plain[1]}", f"{plain[0]} XOR {plain[1]}"] if len(plain) > 1 else plain
-    for spec in vocabulary.values():
-        if BARE not in KINDS[spec.kind].forms:
-            made.append(str(KINDS[spec.kind].example(E[spec.name], spec)))
-    return [*fitting, *made][:6]
+    queries += [f"{plain[0]} AND NOT {plain[1]}", f"{plain[0]} XOR {plain[1]}"] if len(plain) > 1 else plain
+    others = [spec for spec in vocabulary.values() if BARE not in KINDS[spec.kind].forms]
+    return [*queries, *(str(KINDS[spec.kind].example(E[spec.name], spec)) for spec in others)][:6]
 
 
 def describe_model(name: str, pipeline: Pipeline) -> ModelInfo:
-    """Return the description of a model, called `name`, in the API."""
+    """Return the description of a model in the API: attributes, truncation, judge, fingerprint and example queries.
+
+    Args:
+        name: name of the model in the studio.
+        pipeline: the model, on its device.
+    """
     model = pipeline.model
     low, high = model.bank.truncation
     weak = {name: report.weak for name, report in model.report.items()}
     weights = " ".join(f"{part} {digest}" for part, digest in sorted(model.fingerprints.items()))
+    attributes = []
+    for spec in model.vocabulary.values():
+        words = {"written": quote(spec.name), "values": [quote(value) for value in spec.values]}
+        attributes.append(Attribute(**spec.to_dict() | words, weak=weak.get(spec.name)))
     return ModelInfo(
-        name=name,
-        fingerprint=hashlib.sha256(weights.encode()).hexdigest()[:12],
-        attributes=[
-            Attribute(
-                **spec.to_dict() | {"written": quote(spec.name), "values": [quote(value) for value in spec.values]},
-                weak=weak.get(spec.name),
-            )
-            for spec in model.vocabulary.values()
-        ],
-        truncation=model.truncation,
-        truncation_low=low,
-        truncation_high=high,
-        judge=who_judges(model.judge),
+        name=name, fingerprint=hashlib.sha256(weights.encode()).hexdigest()[:12], attributes=attributes,
+        truncation=model.truncation, truncation_low=low, truncation_high=high, judge=who_judges(model.judge),
         examples=examples(Vocabulary(spec for name, spec in model.vocabulary.items() if not weak.get(name))),
-    )
+    )  # fmt: skip

@@ -1,17 +1,18 @@
-"""Middleware in front of every route: allowed hosts and origins, size and time of requests, security headers."""
+"""Middleware in front of every route: it checks host, origin, token, size and time, and adds security headers."""
 
 from __future__ import annotations
 
 import ipaddress
+import re
 import secrets
 import socket
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import urlsplit
 
 import anyio
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.requests import cookie_parser
+from starlette.requests import HTTPConnection
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -20,11 +21,12 @@ from energyql.studio.problems import StudioError, respond
 
 LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 REQUEST_SECONDS = 10.0
-"""Time within which all of a request must arrive, in seconds."""
+"""Seconds within which a whole request in JSON must arrive."""
 UPLOAD_SECONDS = 60.0
-"""Time within which all of an upload, a picture, must arrive."""
+"""Seconds within which a whole request with a picture must arrive."""
 MOST_UPLOADS = 4
-"""Largest number of uploads at a time."""
+"""Largest number of requests with pictures that arrive at the same time."""
+JSON = ("application/json",)
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -44,8 +46,9 @@ class Access:
     """Who may use a web application.
 
     Attributes:
-        hosts: allowed host names.
-        numbers: whether any IP address is allowed as a host too, for an application that other machines can reach.
+        hosts: host names that a request may have in its header `Host`.
+        numbers: whether a request may also have any IP address in its header `Host`, for an application that other
+            machines can reach.
         token: the secret that a visitor must send; `None` if none is needed.
     """
 
@@ -60,8 +63,8 @@ class Bodies:
 
     Attributes:
         most: most bytes of a request in JSON.
-        uploads: path that takes a picture as its body -> its media types.
-        most_upload: most bytes of such a picture.
+        uploads: path of requests whose body is a picture -> media types that the picture may have.
+        most_upload: most bytes of a picture that is sent as a body.
     """
 
     most: int
@@ -70,17 +73,21 @@ class Bodies:
 
 
 class Guard:
-    """Middleware that refuses requests from pages of other sites, or that are too large, before any route is called.
+    """Middleware that refuses requests that come from other sites, lack the token, or are too large or too slow.
 
-    A page of another site can reach a server on this machine through the visitor's browser: directly, which the headers
-    `Origin` and `Sec-Fetch-Site` show, or by DNS rebinding, where a foreign name is made to resolve to this machine,
-    which the header `Host` shows. An IP address as a host cannot be rebound.
+    Such requests are refused before any route is called.
 
-    A token is accepted from three places: the address of the page (`?token=`), which sets a cookie and redirects to the
-    address without it; that cookie; and the header `Authorization`, as a bearer token.
+    A page of another site can reach a server on this machine through the visitor's browser in two ways. The page may
+    use an address of this machine, which the headers `Origin` and `Sec-Fetch-Site` show. Or the host name of the other
+    site is made to resolve to this machine (DNS rebinding), which the header `Host` shows. A request whose `Host` is an
+    IP address cannot come from DNS rebinding.
+
+    A token is accepted from three places: the address of the page (`?token=`), a cookie, and the header `Authorization`
+    as a bearer token. If a browser opens the page with the token in the address, the response sets the cookie and
+    redirects the browser to the address without the token.
 
     Args:
-        app: the application behind it.
+        app: the application that gets the requests that are not refused.
         access: who may use the application.
         bodies: limits of the bodies of requests.
     """
@@ -90,7 +97,10 @@ class Guard:
         self._uploads = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Respond to a request that is refused; pass on any other, with security headers on its response."""
+        """Send an error as the response to a refused request, and pass any other request to the application.
+
+        The response gets security headers in both cases. The arguments are those of any ASGI application.
+        """
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
@@ -102,24 +112,49 @@ class Guard:
                     headers.setdefault(name, value)
             await send(message)
 
-        headers = Headers(scope=scope)
+        request, respond_with = HTTPConnection(scope), self.app
         try:
-            self._check_source(scope["method"], headers)
-            if (entered := self._check_token(scope, headers)) is not None:
-                await entered(scope, receive, send_with_headers)
-                return
+            self._check_source(scope["method"], request.headers)
+            respond_with = self._check_token(scope, request) or self.app
             if scope["method"] not in ("GET", "HEAD"):
-                receive = await self._checked_body(scope, headers, receive)
+                receive = await self._checked_body(scope, request.headers, receive)
         except StudioError as error:
-            await respond(error)(scope, receive, send_with_headers)
-            return
-        await self.app(scope, receive, send_with_headers)
+            respond_with = respond(error)
+        await respond_with(scope, receive, send_with_headers)
 
-    def _check_token(self, scope: Scope, headers: Headers) -> Response | None:
-        """Check the token of a request.
+    def _check_source(self, method: str, headers: Headers) -> None:
+        """Check which host a request names, and from which site it comes.
+
+        Args:
+            method: method of the request, such as "GET".
+            headers: headers of the request.
+
+        Raises:
+            StudioError: the host is not allowed; or the request comes from a page of another site, and is not the
+                opening of a link to this page.
+        """
+        host = headers.get("host", "")
+        name, origin = _name(host), headers.get("origin")
+        if name not in self.access.hosts and not (self.access.numbers and _address(name)):
+            hint = "open it under the address that it printed, or start it with --allow-host NAME"
+            raise StudioError("Forbidden", f"this studio is not called {name[:80]!r}", hint=hint)
+        foreign = origin is not None and urlsplit(origin).netloc.lower() != host.lower()
+        if foreign or headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
+            # A link on another site may open the page; requests that its scripts send are refused.
+            target = (method, headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest"))
+            if target != ("GET", "navigate", "document"):
+                raise StudioError("Forbidden", "the request comes from another site")
+
+    def _check_token(self, scope: Scope, request: HTTPConnection) -> Response | None:
+        """Check that a request has the token, if the application needs one.
+
+        Args:
+            scope: the request, as ASGI describes it.
+            request: an object of Starlette for the same request.
 
         Returns:
-            The response that sets the cookie, if the token is in the address of the page; else `None`.
+            If the token is in the address of the page: the response, which sets the cookie. Else `None`, because the
+            application makes the response.
 
         Raises:
             StudioError: the request has no token, or a wrong one.
@@ -128,34 +163,39 @@ class Guard:
         if token is None:
             return None
         name = f"energyql-{(scope.get('server') or ('', 0))[1]}"  # browsers send a cookie to every port of a host
-        kind, _, bearer = headers.get("authorization", "").partition(" ")
-        parameter = parse_qs(scope["query_string"].decode("latin-1")).get("token", [""])[0]
-        if _same(parameter, token) and scope["method"] == "GET" and scope["path"] == "/":
+        kind, _, bearer = request.headers.get("authorization", "").partition(" ")
+        parameter = request.query_params.get("token", "")
+        if _same(parameter, token) and (scope["method"], scope["path"]) == ("GET", "/"):
             entered = RedirectResponse("/", 303)  # the browser keeps the part of the address after #
             entered.set_cookie(name, token, httponly=True, samesite="lax")
             return entered
-        candidates = [parameter, cookie_parser(headers.get("cookie", "")).get(name, "")]
-        if not any(_same(each, token) for each in (*candidates, bearer if kind.lower() == "bearer" else "")):
+        candidates = [parameter, request.cookies.get(name, ""), bearer if kind.lower() == "bearer" else ""]
+        if not any(_same(candidate, token) for candidate in candidates):
             hint = "open the address that the studio printed, or send the header Authorization: Bearer TOKEN"
             raise StudioError("NoToken", "the studio needs its token", hint=hint)
         return None
 
     async def _checked_body(self, scope: Scope, headers: Headers, receive: Receive) -> Receive:
-        """Check the media type of a request and read its body; return a function that the application receives it from.
+        """Check the media type of a request, read its body, and return a function that replaces `receive`.
+
+        Args:
+            scope: the request, as ASGI describes it.
+            headers: headers of the request.
+            receive: function of ASGI that returns the parts of the body.
+
+        Returns:
+            Function of ASGI that returns the whole body, for the application.
 
         Raises:
-            StudioError: the type is wrong, the body too large or too slow, or too many pictures are on their way.
+            StudioError: the type is wrong, the body too large or too slow, or too many pictures are being sent.
         """
-        kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-        kinds = self.bodies.uploads.get(scope["path"])
-        if kinds is None:
-            if scope["method"] != "DELETE" and kind != "application/json":
-                hint = "send the header Content-Type: application/json"
-                raise StudioError("NotJSON", "the request is not marked as JSON", hint=hint)
+        uploads = self.bodies.uploads.get(scope["path"])
+        kind, kinds = headers.get("content-type", "").partition(";")[0].strip().lower(), uploads or JSON
+        if kind not in kinds and scope["method"] != "DELETE":
+            message = f"the request is not marked as {'a picture' if uploads else 'JSON'}"
+            raise StudioError("NotJSON", message, hint=f"send the header Content-Type: {', '.join(kinds)}")
+        if not uploads:
             return await self._read(headers, receive, self.bodies.most, REQUEST_SECONDS)
-        if kind not in kinds:
-            hint = f"send the header Content-Type: {', '.join(kinds)}"
-            raise StudioError("NotJSON", "the request is not marked as a picture", hint=hint)
         if self._uploads >= MOST_UPLOADS:
             raise StudioError("Busy", f"{self._uploads} pictures are being sent already", hint="try again in a moment")
         self._uploads += 1
@@ -164,29 +204,16 @@ class Guard:
         finally:
             self._uploads -= 1
 
-    def _check_source(self, method: str, headers: Headers) -> None:
-        """Raise a `StudioError` if a request has a wrong host or comes from a page of another site."""
-        host = headers.get("host", "")
-        if _name(host) not in self.access.hosts and not (self.access.numbers and _address(_name(host))):
-            raise StudioError(
-                "Forbidden",
-                f"this studio is not called {_name(host)[:80]!r}",
-                hint="open it under the address that it printed, or start it with --allow-host NAME",
-            )
-        origin = headers.get("origin")
-        foreign = origin is not None and urlsplit(origin).netloc.lower() != host.lower()
-        if foreign or headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
-            # A link on another site may open the page; requests that its scripts send are refused.
-            target = (headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest"))
-            if method == "GET" and target == ("navigate", "document"):
-                return
-            hint = "send it from the studio's own page"
-            raise StudioError("Forbidden", "the request comes from another site", hint=hint)
-
     async def _read(self, headers: Headers, receive: Receive, most: int, seconds: float) -> Receive:
-        """Read all of a body, and return a function from which the application receives it.
+        """Read a whole body, and return a function of ASGI that returns the body again, for the application.
 
-        It is read here, so that a body without end is refused, whatever length its header names.
+        The bytes are counted here, so that a body without end is refused, whatever length the header names.
+
+        Args:
+            headers: headers of the request.
+            receive: function of ASGI that returns the parts of the body.
+            most: most bytes of the body.
+            seconds: longest time in which the body must arrive.
 
         Raises:
             StudioError: the body has more than `most` bytes, or takes more than `seconds`.
@@ -195,32 +222,24 @@ class Guard:
         with anyio.move_on_after(seconds) as waiting:
             while more and size <= most:
                 message = await receive()
-                if message["type"] != "http.request":
-                    break
                 body += message.get("body", b"")
-                more = message.get("more_body", False)
+                more = message.get("more_body", False)  # the message about a disconnection has no body
                 size = max(size, len(body))
         if size > most:
             raise StudioError("TooLarge", f"the request is larger than {most // 1024:,} KiB")
         if waiting.cancelled_caught:
             raise StudioError("TooSlow", f"the request did not arrive within {seconds:g} seconds")
-        is_sent = False
+        whole = iter([{"type": "http.request", "body": bytes(body), "more_body": False}])
 
         async def replay() -> Message:
-            nonlocal is_sent
-            if is_sent:
-                return await receive()
-            is_sent = True
-            return {"type": "http.request", "body": bytes(body), "more_body": False}
+            return next(whole, None) or await receive()
 
         return replay
 
 
 def _name(host: str) -> str:
     """Return the name in a `Host` header, without its port and without the brackets of IPv6."""
-    name, _, port = host.rpartition(":")
-    name = host if read_whole(port) is None else name
-    return name.strip("[]").rstrip(".").lower()
+    return re.sub(":[0-9]+$", "", host).strip("[]").rstrip(".").lower()
 
 
 def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
@@ -231,23 +250,24 @@ def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 
 
 def access_to(host: str, extra: Collection[str] = (), token: str | None = None) -> Access:
-    """Return the access to a web application that listens on `host`.
+    """Return who may use a web application that listens on `host`.
 
-    If other machines can reach it, any IP address is allowed as a host, and a random token is needed by default.
+    If other machines can reach the application, the name of this machine and any IP address are allowed as hosts.
 
     Args:
-        host: name or address.
-        extra: further host names.
-        token: the token; empty for none, `None` for the default.
+        host: name or address that the application listens on.
+        extra: further host names that are allowed.
+        token: the token that visitors need; empty for none. By default a random one if other machines can reach the
+            application, else none.
     """
     names, local = LOOPBACK | {host.lower(), *map(_name, extra)}, is_loopback(host)
     chosen = token if local or token is not None else secrets.token_urlsafe(24)
     return Access(names if local else names | {socket.gethostname().lower()}, not local, chosen or None)
 
 
-def _same(given: str, wanted: str) -> bool:
+def _same(one: str, other: str) -> bool:
     """Return whether two tokens are equal, in a time that does not depend on how many characters agree."""
-    return secrets.compare_digest(given.encode(), wanted.encode())
+    return secrets.compare_digest(one.encode(), other.encode())
 
 
 def is_loopback(host: str) -> bool:

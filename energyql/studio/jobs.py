@@ -1,6 +1,6 @@
-"""A bounded queue of jobs, and the one thread that runs them; independent of queries and pictures.
+"""A queue of jobs with a limited length, and the one thread that runs them. Nothing here is about queries or pictures.
 
-There is one thread, because torch uses all cores for one request already: two at a time would both be slower.
+There is one thread, because torch uses all cores for one job already: two jobs at a time would both be slower.
 """
 
 from __future__ import annotations
@@ -22,25 +22,31 @@ log = logging.getLogger("energyql.studio")
 
 
 class Stopped(Exception):
-    """Signal that ends the work of a job that was cancelled or abandoned; its text is the reason for abandoning it."""
+    """Exception that ends the work of a job that a client cancelled, or whose status no client requests any more.
+
+    The text of the exception is empty for a cancelled job. Else the text is the reason, such as "nobody asked about it
+    for 30 seconds".
+    """
 
 
 class Job:
-    """One request, waiting, running or ended.
+    """One request to the studio that waits, runs or has ended.
+
+    A job is abandoned, which means ended early, when no client has requested its status for some seconds.
 
     Attributes:
         id: a random text; a client that has it may read and cancel the job.
-        state: waiting, running, done, cancelled or failed.
-        stage: the current stage.
+        state: waiting, running, done, cancelled or failed; an abandoned job is cancelled.
+        stage: name of the current stage, such as "sampling".
         fraction: the fraction of the stage that is done, in [0, 1].
         problem: why the job failed or was abandoned; `None` for any other job.
-        seen: time of the last request for the job, on the monotonic clock.
-        stopped: whether the next `check` ends the work.
+        seen: time of the last request for the job, in seconds of `time.monotonic`.
+        stopped: whether the job was cancelled, so that the next `check` ends its work.
 
     Args:
         work: function that is called once with the job; the reference to it is dropped when the job ends.
-        limits: the longest running time, and how long the job may go without a request for it.
-        contended: returns whether other jobs wait for the thread.
+        limits: the longest running time, and the longest time without a request for the status.
+        contended: returns whether other jobs wait; the job is then abandoned earlier.
     """
 
     def __init__(
@@ -58,14 +64,15 @@ class Job:
 
     @property
     def over(self) -> bool:
-        """Whether the job has ended, in whatever state."""
+        """Whether the job is done, cancelled or failed."""
         return self.state not in ("waiting", "running")
 
     @property
     def abandonment(self) -> str:
-        """Reason for abandoning the job, in words; empty while a client still requests its status.
+        """Why the job is to be ended early, such as "nobody asked about it for 30 seconds"; else an empty text.
 
-        A client stops doing so when its page is closed or loaded again.
+        The reason is always that no client requests the status of the job any more. The requests of a client end when
+        its page is closed or reloaded.
         """
         unseen, limits = time.monotonic() - self.seen, self._limits
         if unseen > limits.unwatched:
@@ -75,30 +82,34 @@ class Job:
         return ""
 
     def check(self) -> None:
-        """End the work by an error if it shall not go on; the work calls this often.
+        """Raise an error if the work of the job is to end; the work calls this often.
 
         Raises:
-            Stopped: the job was cancelled, or is abandoned.
-            StudioError: the job has run too long.
+            Stopped: a client cancelled the job, or no client requests its status any more.
+            StudioError: the job has run longer than `Limits.seconds`.
         """
         if self.stopped:
             raise Stopped
         if reason := self.abandonment:
             raise Stopped(reason)
         if time.monotonic() > self._deadline:
-            raise StudioError(
-                "TimeUp",
-                f"the request took longer than {self._limits.seconds:g} seconds",
-                hint="ask for fewer pictures, or choose a quicker sampler",
-            )
+            message = f"the request took longer than {self._limits.seconds:g} seconds"
+            raise StudioError("TimeUp", message, hint="ask for fewer pictures, or choose a quicker sampler")
 
     def report(self, stage: str, fraction: float) -> None:
-        """Record the progress; a function for `progress` of `energyql.generate`. It raises what `check` raises."""
+        """Record the progress of the work: the current stage, and the fraction of the stage that is done, in [0, 1].
+
+        Like `check`, raise an error if the work is to end. The method can be the argument `progress` of
+        `energyql.generate`.
+        """
         self.check()
         self.stage, self.fraction = stage, fraction
 
     def run(self) -> None:
-        """Do the work. Errors are recorded in `state` and `problem`, not raised."""
+        """Do the work, and set `state`. Do nothing if the job was cancelled before it ran.
+
+        An error of the work is not raised, but recorded: `state` becomes "failed", and `problem` describes the error.
+        """
         work, self._work = self._work, None  # so that its memory is freed when it ends
         if work is None:
             return
@@ -116,7 +127,11 @@ class Job:
             self.problem, self.state = describe(INTERNAL), "failed"
 
     def cancel(self, reason: str = "") -> None:
-        """Record that the job was cancelled, or abandoned for `reason`."""
+        """Set the state to cancelled; running work is not ended by this.
+
+        Args:
+            reason: why the job was abandoned, which `problem` then tells; empty if a client cancelled the job.
+        """
         self._work = None
         if reason:
             self.problem = describe(StudioError("Unwatched", reason, hint="draw again: the same pictures come"))
@@ -124,10 +139,10 @@ class Job:
 
 
 class Queue:
-    """Jobs in the order of their arrival, of which one runs at a time.
+    """Jobs in the order of their arrival, of which one runs at a time, in a thread that starts with the queue.
 
     Args:
-        limits: the limits of the jobs and of their number.
+        limits: the limits of each job, and of the number of jobs that wait.
     """
 
     def __init__(self, limits: Limits) -> None:
@@ -140,10 +155,12 @@ class Queue:
         self._thread.start()
 
     def submit(self, work: Callable[[Job], None]) -> Job:
-        """Add a job to the queue and return it; waiting jobs that are abandoned are removed first.
+        """Add a job to the queue and return the job.
+
+        Waiting jobs whose status no client requests any more are removed first.
 
         Args:
-            work: function of the job that does the work.
+            work: function that is called with the job and does its work.
 
         Raises:
             StudioError: too many jobs are waiting already, or the studio is closing.
@@ -162,7 +179,10 @@ class Queue:
         return job
 
     def cancel(self, job: Job) -> None:
-        """Cancel a job: at once if it is waiting, at its next `check` if it is running; an ended job stays as it is."""
+        """Cancel a job. If it waits, it is cancelled at once; if it runs, at its next call of `check`.
+
+        A job that has ended keeps its state.
+        """
         with self._change:
             job.stopped = True
             if job in self._waiting:
@@ -170,7 +190,7 @@ class Queue:
                 job.cancel()
 
     def place(self, job: Job) -> int:
-        """Return the number of jobs that run before this one; 0 for a running or ended job."""
+        """Return how many jobs end before `job` starts, including the running job; 0 if `job` runs or has ended."""
         with self._change:
             if job not in self._waiting:
                 return 0
@@ -188,8 +208,7 @@ class Queue:
     def _loop(self) -> None:
         while True:
             with self._change:
-                while not self._waiting and not self._closed:
-                    self._change.wait()
+                self._change.wait_for(lambda: self._waiting or self._closed)
                 if self._closed:
                     return
                 self._running = self._waiting.popleft()

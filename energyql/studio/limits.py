@@ -1,18 +1,16 @@
-"""Limits of the studio: cost of a request, number of requests that run and wait, number of connections."""
+"""Limits of the studio: cost of a request, number of requests that run and wait."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import TypeVar, TypeVarTuple
+from typing import Any
 
-import anyio.to_thread
-from starlette.requests import Request
+import anyio
+from fastapi import Request, Response
+from fastapi.routing import APIRoute
 
 from energyql.studio.problems import StudioError
-
-Result = TypeVar("Result")
-Arguments = TypeVarTuple("Arguments")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,17 +21,18 @@ class Limits:
         pictures: most pictures of one request.
         characters: most characters of one query.
         steps: most steps of one edit.
-        body: most bytes of one request.
-        photograph_bytes: most bytes of a photograph.
-        photograph_pixels: most pixels of a photograph.
+        body: most bytes of the body of a request in JSON.
+        photograph_bytes: most bytes of a picture that is sent: a photograph, or a PNG with its provenance.
+        photograph_pixels: most pixels of a picture that is sent.
         waiting: most requests in the queue, besides the one that runs.
-        seconds: longest running time of one request.
-        unwatched: seconds without a request for its status after which a job is ended.
-        unwatched_contended: seconds after which it is ended if other requests wait; far above the one second between
-            two such requests of a page in the background, because a busy machine responds late.
-        kept_seconds: how long a result is kept after it was last requested.
-        kept_bytes: memory for all results together, or twice that of the largest result, if that is more; the oldest
-            are dropped first.
+        seconds: longest running time of one request, in seconds.
+        unwatched: seconds after which a job is ended if no client requests its status.
+        unwatched_contended: while other jobs wait, the seconds after which a job is ended, in place of `unwatched`. A
+            page in the background requests the status every second. The limit is far higher than a second, because a
+            busy machine responds late.
+        kept_seconds: seconds for which a result is kept after the last request for it.
+        kept_bytes: most bytes of all results together; or twice the bytes of the largest result, if that is more.
+            Beyond the limit, the results that were not requested for the longest time are dropped first.
     """
 
     pictures: int = 64
@@ -50,42 +49,37 @@ class Limits:
     kept_bytes: int = 24 * 1024 * 1024
 
 
-class RequestLimiter:
-    """Runs blocking functions in threads of its own, so that other threads can always send the page.
+RUNNING, WAITING = 2, 16
+"""Number of requests to the routes of one `limited_route()` that run at a time, and number of further requests that may
+wait for their turn."""
 
-    Args:
-        running: number of functions that run at a time.
-        waiting: number of further functions that may wait; one more is refused.
+
+def limited_route() -> type[APIRoute]:
+    """Return a new class of routes whose requests share one limit: `RUNNING` run at a time, and `WAITING` may wait.
+
+    So requests to other routes are handled at once. A request beyond the limit raises a `StudioError` ("Busy"), and so
+    does a request whose client has disconnected before its turn.
     """
+    turns, inside = anyio.Semaphore(RUNNING), set[Request]()
 
-    def __init__(self, running: int = 2, waiting: int = 16) -> None:
-        self._turns, self._threads = anyio.CapacityLimiter(running), anyio.CapacityLimiter(running)
-        self._inside, self.capacity = 0, running + waiting
+    class LimitedRoute(APIRoute):
+        def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+            handle = super().get_route_handler()
 
-    async def run(self, client: Request, function: Callable[[*Arguments], Result], *arguments: *Arguments) -> Result:
-        """Return the result of a function.
+            async def handle_at_turn(request: Request) -> Response:
+                if len(inside) >= RUNNING + WAITING:
+                    message = f"{len(inside)} requests are being worked on already"
+                    raise StudioError("Busy", message, hint="try again in a moment")
+                inside.add(request)
+                try:
+                    await request.body()  # before the next message, which says that the client has disconnected
+                    async with turns:
+                        if await request.is_disconnected():
+                            raise StudioError("Busy", "the client has disconnected")
+                        return await handle(request)
+                finally:
+                    inside.discard(request)
 
-        Args:
-            client: the request for which the function is called.
-            function: the function.
-            arguments: its arguments.
+            return handle_at_turn
 
-        Raises:
-            StudioError: too many calls wait already, or the client has disconnected before the function is called.
-        """
-        if self._inside >= self.capacity:  # no other thread changes this number
-            raise StudioError(
-                "Busy", f"{self._inside} requests are being worked on already", hint="try again in a moment"
-            )
-        self._inside += 1
-        try:
-            async with self._turns:
-                if await client.is_disconnected():
-                    raise StudioError("Busy", "the client has disconnected")
-                return await anyio.to_thread.run_sync(function, *arguments, limiter=self._threads)
-        finally:
-            self._inside -= 1
-
-
-CONNECTIONS = 100
-"""Largest number of connections; one more is refused. Against clients that hold them open, use a proxy."""
+    return LimitedRoute

@@ -1,4 +1,4 @@
-"""Memory of objects, in bytes, so that all results together can have one limit."""
+"""Memory of objects in bytes, so that all results of the studio together can have one limit."""
 
 from __future__ import annotations
 
@@ -18,25 +18,26 @@ from energyql.pipeline.model import Model
 from energyql.vocabulary import Vocabulary
 
 SHARED = (type, ModuleType, FunctionType, BuiltinFunctionType, Enum, nn.Module, Model, Vocabulary, LatentSpace)
-"""Types of objects that live as long as the studio, and count for no result."""
+"""Types of objects that live as long as the studio; `held_bytes` leaves them out."""
 _malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
-PIXEL_BYTES = 4
-"""Bytes of a pixel of a Pillow picture in RGB."""
 
 
 def trim() -> None:
-    """Return freed memory to the system.
+    """Return freed memory from the C library to the operating system.
 
     Pictures of many sizes, of which some are kept, leave holes in the heap that the C library does not return
-    otherwise: after a thousand small drawings the heap is a third larger than all results. Only glibc has this
-    function; other C libraries return memory by themselves.
+    otherwise: after a thousand small drawings the heap is a third larger than all results. Only glibc has the function
+    `malloc_trim`; other C libraries return memory by themselves.
     """
     if _malloc_trim is not None:
         _malloc_trim(0)
 
 
 def held_bytes(*values: object) -> int:
-    """Return the memory of some objects and of all that they refer to, in bytes, without that of `SHARED` types."""
+    """Return the memory, in bytes, of `values` and of all objects that `values` refer to; each object is counted once.
+
+    Objects of `SHARED` types (models, networks, functions) are left out, because they live as long as the studio.
+    """
     seen: set[int] = set()
     total, left = 0, list[Any](values)
     while left:
@@ -50,7 +51,7 @@ def held_bytes(*values: object) -> int:
 
 
 def _identity(value: Any) -> int:
-    """Return a number that is the same for one object, and for tensors that share their memory."""
+    """Return a number by which an object is counted only once; tensors that share memory have the same number."""
     shares = isinstance(value, Tensor) and not value.is_mkldnn
     return value.untyped_storage().data_ptr() if shares else id(value)
 
@@ -62,5 +63,5 @@ def _own_bytes(value: Any) -> int:
     if isinstance(value, np.ndarray):
         return value.nbytes
     if isinstance(value, Image.Image):
-        return PIXEL_BYTES * value.width * value.height
+        return 4 * value.width * value.height  # Pillow keeps RGB in four bytes
     return sys.getsizeof(value)

@@ -1,8 +1,7 @@
-"""Errors of the studio and their description in the API: a message, never a stack trace."""
+"""Errors of the studio, and what the API returns for an error: a message with a hint, never a stack trace."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,41 +23,17 @@ REFUSALS = {
     "InternalError": (500, "Something went wrong inside the studio."),
     "Busy": (503, "Too many requests are waiting, or too many connections are open."),
 }
-"""Kind of a refusal -> HTTP status of the response, and description."""
-
-_FAULTS = {
-    "missing": "is missing",
-    "extra_forbidden": "is nothing that this request takes",
-    "int_type": "must be a whole number",
-    "int_parsing": "must be a whole number",
-    "int_from_float": "must be a whole number",
-    "float_type": "must be a number",
-    "float_parsing": "must be a number",
-    "finite_number": "must be a finite number",
-    "string_type": "must be text",
-    "bool_type": "must be true or false",
-    "bool_parsing": "must be true or false",
-    "list_type": "must be a list",
-    "dict_type": "must be an object",
-    "model_attributes_type": "must be an object",
-    "literal_error": "must be {expected}",
-    "greater_than": "must be above {gt}",
-    "greater_than_equal": "must be at least {ge}",
-    "less_than": "must be below {lt}",
-    "less_than_equal": "must be at most {le}",
-    "too_short": "must have at least {min_length} entry",
-    "string_too_long": "must have at most {max_length} characters",
-}
-"""Type of an error of pydantic -> message about the wrong value."""
+"""Kind of a refused request -> HTTP status of the response, and description of the refusal in the API."""
 
 
 class StudioError(EnergyQLError):
-    """A refusal of the studio, or the reason for which it ended a job.
+    """Error for a request that the studio refuses, or for a job that the studio ended.
 
     Args:
-        kind: name of the error in the API: one of `REFUSALS`, or "Unwatched" or "TimeUp" for a job that is ended.
-        message: see `EnergyQLError`.
-        hint: see `EnergyQLError`.
+        kind: name of the error in the API: a key of `REFUSALS`; or for a job that was ended "TimeUp" (it took too long)
+            or "Unwatched" (no client requested its status).
+        message: what is wrong.
+        hint: how to mend it.
     """
 
     def __init__(self, kind: str, message: str, *, hint: str | None = None) -> None:
@@ -83,58 +58,48 @@ class Problem(BaseModel):
     message: str = Field(description="The error in one sentence.")
     hint: str | None = Field(default=None, description="How to mend it.")
     spans: list[tuple[int, int]] = Field(
-        default=[],
-        description="Places in the query: pairs (start, end) in Unicode code points, the most important first. "
-        "An empty span is a place between two characters.",
+        default=[], description="Places in the query: pairs (start, end) in code points, the most important first."
     )
-    suggestions: list[Correction] = Field(
-        default=[], description="Corrections, each of one part; those of different parts may be made together."
-    )
+    suggestions: list[Correction] = Field(default=[], description="Corrections, each of one part of the query.")
     line: int | None = Field(default=None, description="Line of the first span, counted from 1.")
     column: int | None = Field(default=None, description="Column of the first span, counted from 1.")
     drawing: str = Field(description="The whole error as the command line prints it, with carets under the query.")
 
 
-INTERNAL = StudioError(
-    "InternalError", "something went wrong inside the studio", hint="its log says what: please report it"
-)
+INTERNAL = StudioError("InternalError", "something went wrong inside the studio", hint="see its log; please report it")
 
 
 def describe(error: EnergyQLError | QueryWarning) -> Problem:
-    """Return an error or warning as the API describes it."""
+    """Return the description of an error or warning in the API."""
     kind = error.kind if isinstance(error, StudioError) else type(error).__name__
+    suggestions = [Correction(span=span, text=text) for span, text in error.suggestions]
     return Problem(
-        error=kind,
-        message=error.message,
-        hint=error.hint,
-        spans=list(error.spans),
-        suggestions=[Correction(span=span, text=text) for span, text in error.suggestions],
-        line=error.line,
-        column=error.column,
-        drawing=f"{kind}: {error}",
-    )
+        error=kind, message=error.message, hint=error.hint, spans=list(error.spans), suggestions=suggestions,
+        line=error.line, column=error.column, drawing=f"{kind}: {error}",
+    )  # fmt: skip
 
 
 def describe_fault(fault: Mapping[str, Any]) -> str:
-    """Return in plain words what is wrong with a request: the place, and what belongs there.
+    """Return what is wrong with a request: a field, and what its value should be, such as "n: Input should be ...".
 
     Args:
-        fault: one of the errors of pydantic's `ValidationError`.
+        fault: one of the dicts that `errors()` of pydantic's `ValidationError` returns.
     """
-    kind, values, (_, *place) = fault["type"], fault.get("ctx", {}), fault["loc"]  # the first is body, query or path
-    if kind == "value_error":  # from a validator in `schemas`
-        return str(values["error"]).replace("\n", ": ")
-    if kind == "json_invalid":
-        return f"the request is not JSON: {values['error']} at character {place[0] + 1}"
-    # Names of alternative types, such as list[int], are left out, and 1.0 is written as 1.
-    where = ".".join(str(step) for step in place if not re.fullmatch(r"(list|dict)\[.*\]", str(step)))
-    limits = {name: int(one) if isinstance(one, float) and one.is_integer() else one for name, one in values.items()}
-    return f"{where or 'the request'} {_FAULTS.get(kind, fault['msg']).format(**limits)}"
+    (_, *place), context = fault["loc"], fault.get("ctx", {})  # the first is body, query or path
+    if fault["type"] == "value_error":  # from a validator in `schemas`
+        return str(context["error"]).replace("\n", ": ")
+    if fault["type"] == "json_invalid":
+        return f"the request is not JSON: {context['error']} at character {place[0] + 1}"
+    return f"{'.'.join(map(str, place)) or 'the request'}: {fault['msg']}"
 
 
 def respond(error: EnergyQLError, status: int | None = None) -> JSONResponse:
-    """Return the response to a failed request; its status is by default that of its refusal, else 422."""
-    if status is None:
-        status = REFUSALS[error.kind][0] if isinstance(error, StudioError) else 422
+    """Return the response to a request that raised `error`.
+
+    Args:
+        error: the error.
+        status: the HTTP status; by default the status in `REFUSALS` for a `StudioError`, and 422 for any other error.
+    """
+    status = status or (REFUSALS[error.kind][0] if isinstance(error, StudioError) else 422)
     headers = {"retry-after": "2"} if status == 503 else None
     return JSONResponse(describe(error).model_dump(), status_code=status, headers=headers)

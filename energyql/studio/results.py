@@ -1,31 +1,37 @@
-"""Results of jobs: the pictures that are drawn so far, and their description in the API."""
+"""Results of jobs: the pictures so far, their description in the API, and the store that keeps them for a while."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from energyql.attributes.heads import DOUBT
-from energyql.editing.edit import Edit
-from energyql.editing.invert import Inversion
-from energyql.editing.step import Leaks
 from energyql.gallery import words
 from energyql.gallery.page import Section, Traversal
 from energyql.gallery.words import ALL, Clause, score_clauses
 from energyql.language import Expr, bind, parse
 from energyql.pipeline.checks import verdict
-from energyql.pipeline.queries import CheckedQuery
-from energyql.pipeline.result import HOLDS, Result, alternative_text
+from energyql.pipeline.result import HOLDS, Result
 from energyql.render.pictures import picture_uri
 from energyql.studio.jobs import Job
+from energyql.studio.limits import Limits
 from energyql.studio.memory import held_bytes
+from energyql.studio.problems import StudioError
 from energyql.studio.schemas import Change, ClauseInfo, Fact, JobInfo, JobKind, Photograph, Picture, PictureClause, Row
 from energyql.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from energyql.editing.edit import Edit
+    from energyql.editing.invert import Inversion
+    from energyql.editing.step import Leaks
 
 PICTURE_SIDE = 512
 """Longest side of a picture in a response, in pixels; the download has the full size."""
@@ -38,20 +44,22 @@ class JobResult:
     """The result of one job so far. One thread adds pictures while others read; each reader sees a consistent state.
 
     Attributes:
-        kind: kind of the job.
-        total: number of pictures when the job is done, as far as that is known.
+        kind: kind of the job, such as "edit".
+        total: number of pictures when the job is done; for a table an upper bound until it is drawn, because
+            combinations without pictures are not known before.
         vocabulary: attributes of the model.
         held: memory of the result, in bytes.
-        results: the pictures in their order: one result for a drawing; for an edit one for the start and one for each
-            step; else one for each row.
+        results: the pictures with their latents and measurements, in the order of their positions. For an edit one
+            result for the start and one for each step; for a table or a gallery one for each row that has pictures; for
+            any other kind a single result.
         pictures: the pictures as the API describes them.
-        joined: how the parts of the last query are joined, in words.
-        clauses: the parts of the last query and their probabilities.
-        edit: the finished edit.
+        joined: how the parts of the query of the newest pictures are joined, such as "all must hold".
+        clauses: the parts of the query of the newest pictures, and the probability of each part in each picture.
+        edit: the finished edit; `None` until the edit is finished, and for other kinds of job.
         sections: the sections of the gallery page of a table, a traversal or a gallery.
-        literals: the literals of a table.
+        literals: the literals of a table, such as "hair = red".
         rows: the rows of a table or a gallery.
-        photograph: the inversion of a photograph.
+        photograph: a photograph with the latents that reproduce it.
     """
 
     kind: JobKind
@@ -69,14 +77,23 @@ class JobResult:
     photograph: Inversion | None = None
 
     def extend(self, expr: Expr, part: Result) -> None:
-        """Add pictures to those of a drawing; `expr` is its query, bound."""
+        """Add pictures to a drawing.
+
+        Args:
+            expr: the query of the drawing, with names and values looked up in the vocabulary (by `bind`).
+            part: the pictures to add.
+        """
         start, whole = len(self.pictures), Result.join([*self.results, part])
         self.joined, self.clauses = score_clauses(expr, whole, self.vocabulary)
-        new = [self._picture(whole, i, (0, i)) for i in range(start, len(whole))]
-        self._add([whole], new)
+        self._add([whole], [self._picture(whole, i, (0, i)) for i in range(start, len(whole))])
 
     def add_step(self, result: Result, leaks: Leaks | None = None) -> None:
-        """Add the start of an edit; or, with `leaks`, a step and the attributes that changed in it."""
+        """Add the start of an edit, a step of it, or variations.
+
+        Args:
+            result: the pictures.
+            leaks: for a step, which attributes changed in which picture; `None` for a start or variations.
+        """
         self._score(result)
         column = len(self.results)
         new = [self._picture(result, row, (row, column)) for row in range(len(result))]
@@ -88,49 +105,60 @@ class JobResult:
                 picture.superseded = list(leaks.superseded)
         self._add([*self.results, result], new)
 
-    def finish_edit(self, edit: Edit) -> None:
-        """Record an edit whose steps were added by `add_step`."""
-        self.edit = edit
-        self._count()
+    def add_row(self, result: Result | None, query: str, values: Sequence[bool] = (), reason: str = "") -> None:
+        """Add a row of a table or a gallery.
 
-    def finish_sections(self, sections: Sequence[Section]) -> None:
-        """Record the sections of the gallery page; their pictures were added before."""
-        self.sections = list(sections)
-        self._count()
-
-    def add_row(self, row: Row, result: Result | None) -> None:
-        """Add a row of a table or a gallery; `result` is `None` if its query is a contradiction."""
-        number = len(self.rows)
+        Args:
+            result: the pictures of the row; `None` if no picture can satisfy the query.
+            query: the query of the row.
+            values: for a table, whether each literal is true.
+            reason: why no picture can satisfy the query; else empty.
+        """
+        summary = "" if result is None else result.summary()
         if result is not None:
             self._score(result)
-            new = [self._picture(result, i, (number, i)) for i in range(len(result))]
+            new = [self._picture(result, i, (len(self.rows), i)) for i in range(len(result))]
             self._add([*self.results, result], new)
-        self.rows = [*self.rows, row]
+        self.rows = [*self.rows, Row(query=query, values=list(values), reason=reason, summary=summary)]
 
     def add_paths(self, traversal: Traversal) -> None:
-        """Add the pictures of a traversal; its clauses are the queries at its two ends."""
+        """Add the pictures of a traversal, paths from pictures of one query to pictures of another.
+
+        `clauses` becomes a list of the two queries, each with its probability in each picture.
+        """
         result, steps = traversal.result, len(traversal.times)
-        ends = (traversal.start, traversal.end)
-        self.clauses = [Clause(str(query.expr), odds) for query, odds in zip(ends, traversal.probability, strict=True)]
-        new = []
-        for i in range(len(result)):
-            verdicts = [None if holds is None else bool(holds[i]) for holds in traversal.holds]
-            new.append(self._picture(result, i, divmod(i, steps), list(zip(ends, verdicts, strict=True))))
-        self._add([result], new)
+        ends = zip((traversal.start, traversal.end), traversal.probability, strict=True)
+        self.clauses = [Clause(str(query.expr), odds) for query, odds in ends]
+        rows = range(len(result))
+        self._add([result], [self._picture(result, i, divmod(i, steps), traversal.verdicts(i)) for i in rows])
 
     def add_photograph(self, inversion: Inversion) -> None:
-        """Add the reconstruction of a photograph."""
+        """Add the reconstruction of a photograph: the picture of the latents that were found for it."""
         self.photograph = inversion
         self._score(inversion.result)
         self._add([inversion.result], [self._picture(inversion.result, 0, (0, 0))])
 
-    def locate(self, position: int) -> tuple[Result, int] | None:
-        """Return the result that holds the picture at a position, and its row there; `None` without such a picture."""
+    def locate(self, position: int) -> tuple[Result, int]:
+        """Return the `Result` that contains a picture, and the row of the picture in that `Result`.
+
+        Args:
+            position: position of the picture in the whole job, from 0.
+
+        Raises:
+            StudioError: there is no such picture.
+        """
+        row = position
         for result in self.results:
-            if position < len(result):
-                return result, position
-            position -= len(result)
-        return None
+            if 0 <= row < len(result):
+                return result, row
+            row -= len(result)
+        hint = f"there are {len(self.pictures)}, counted from 0"
+        raise StudioError("NotKept", f"there is no picture {position}", hint=hint)
+
+    def count(self) -> None:
+        """Measure the memory of the result in bytes, and set `held` to it."""
+        parts = (self.results, self.pictures, self.clauses, self.edit, self.sections, self.rows, self.photograph)
+        self.held = JOB_BYTES + held_bytes(*parts)
 
     def _score(self, result: Result) -> None:
         expr = bind(parse(result.provenance["canonical"]), self.vocabulary)
@@ -138,44 +166,32 @@ class JobResult:
 
     def _add(self, results: list[Result], new: list[Picture]) -> None:
         self.results, self.pictures = results, [*self.pictures, *new]
-        self._count()
-
-    def _count(self) -> None:
-        parts = (self.results, self.pictures, self.clauses, self.edit, self.sections, self.rows, self.photograph)
-        self.held = JOB_BYTES + held_bytes(*parts)
+        self.count()
 
     def describe(self, job: Job, place: int, after: int) -> JobInfo:
         """Return the job as the API describes it.
 
         Args:
             job: the job of this result.
-            place: number of jobs before it.
-            after: position of the first picture to return.
+            place: number of jobs that run before this one.
+            after: position of the first picture to return; earlier pictures are left out.
         """
         state = job.state  # read before the pictures, so that a finished job comes with all of them
-        pictures, last = self.pictures, self.results[-1] if self.results else None
+        pictures, results = self.pictures, self.results
         return JobInfo(
-            id=job.id,
-            kind=self.kind,
-            state=state,
-            stage=job.stage,
-            fraction=job.fraction,
-            place=place,
-            total=self.total,
-            done=len(pictures),
-            pictures=pictures[after:],
-            joined=self.joined,
-            clauses=[self._clause(clause) for clause in self.clauses],
-            summary=last.summary() if last else "",
-            facts=[Fact(name=name, text=text) for name, text in words.facts(self.results[0])] if last else [],
-            literals=self.literals,
-            rows=self.rows,
-            photograph=_photograph(self.photograph),
-            problem=job.problem,
-        )
+            id=job.id, kind=self.kind, state=state, stage=job.stage, fraction=job.fraction, problem=job.problem,
+            place=place, total=self.total, done=len(pictures), pictures=pictures[after:],
+            joined=self.joined, clauses=[self._clause(clause) for clause in self.clauses],
+            summary=results[-1].summary() if results else "",
+            facts=[Fact(name=name, text=text) for name, text in words.facts(results[0])] if results else [],
+            literals=self.literals, rows=self.rows, photograph=_photograph(self.photograph),
+        )  # fmt: skip
 
     def _keeps_query(self, step: Result) -> npt.NDArray[np.bool_] | None:
-        """Return whether each picture of a step satisfies the query of the start, (n,); `None` if it was not judged."""
+        """Return whether each picture of a step satisfies the query that the unedited pictures were drawn for, (n,).
+
+        Return `None` if the pictures of the step were not judged.
+        """
         judged = None if step.provenance["judge"] is None else step.judged
         query = bind(parse(self.results[0].provenance["query"]), self.vocabulary)
         return verdict(query, judged, self.vocabulary)[0]
@@ -186,80 +202,75 @@ class JobResult:
         return ClauseInfo(text=clause.text, needed=needed, **numbers)
 
     def _picture(
-        self,
-        result: Result,
-        row: int,
-        place: tuple[int, int],
-        ends: Sequence[tuple[CheckedQuery, bool | None]] = (),
+        self, result: Result, row: int, place: tuple[int, int], verdicts: Sequence[tuple[str, bool | None]] = ()
     ) -> Picture:
-        """Return the description of a picture.
+        """Return the description of a picture in the API.
 
         Args:
-            result: the result that holds it.
-            row: its row in the result.
-            place: its (row, column) on the page.
-            ends: for a traversal, its two queries with the verdicts on the picture.
+            result: the result that contains the picture.
+            row: row of the picture in the result.
+            place: (row, column) of the picture on the page.
+            verdicts: pairs (query, whether the picture satisfies it, `None` if not judged); by default one pair for the
+                query of the result.
         """
-        image, provenance = result.images[row], result.provenance
+        image, provenance, doubtful = result.images[row], result.provenance, bool(result.doubtful[row])
         holds = None if result.satisfied is None else bool(result.satisfied[row])
-        verdicts = [(str(query.expr), verdict) for query, verdict in ends] or [(provenance["canonical"], holds)]
-        count = self.total if self.kind == "draw" else len(result)
-        first = sum(map(len, self.results)) if self.kind != "draw" else 0
-        doubtful = bool(result.doubtful[row])
+        verdicts = verdicts or [(provenance["canonical"], holds)]
+        # A drawing is one result that grows.
+        count, first = (self.total, 0) if self.kind == "draw" else (len(result), sum(map(len, self.results)))
         return Picture(
-            position=first + row,
-            row=place[0],
-            column=place[1],
-            index=int(result.index[row]),
-            query=provenance["canonical"],
-            image=picture_uri(image, PICTURE_SIDE),
-            width=image.width,
+            position=first + row, row=place[0], column=place[1], index=int(result.index[row]),
+            query=provenance["canonical"], image=picture_uri(image, PICTURE_SIDE), width=image.width,
             height=image.height,
-            alt=alternative_text(result.judged, row, count, provenance["judge"], verdicts, doubtful),
-            satisfied=any(verdict for _, verdict in verdicts) if ends and holds is not None else holds,
-            verdict=_verdict(provenance, verdicts),
-            doubtful=doubtful,
-            doubt=DOUBT if doubtful else "",
-            energy=json_value(result.energy[row]),
-            probability=_at(result.probability, row),
+            alt=result.alternative_text(row, verdicts, doubtful, count),
+            satisfied=None if holds is None else any(verdict for _, verdict in verdicts),
+            verdict=_verdict(provenance, verdicts), doubtful=doubtful, doubt=DOUBT if doubtful else "",
+            energy=json_value(result.energy[row]), probability=_at(result.probability, row),
             clauses=[PictureClause(text=c.text, probability=_at(c.probability, row)) for c in self.clauses],
             judged={name: json_value(values[row]) for name, values in result.judged.items()},
             status=result.status[row].name,
-        )
+        )  # fmt: skip
 
 
-def _verdict(provenance: Mapping[str, Any], verdicts: Sequence[tuple[str, bool | None]]) -> str:
-    """Return the verdicts on a picture in words: that on one query, or on both queries of a traversal."""
+def _verdict(provenance: dict[str, Any], verdicts: Sequence[tuple[str, bool | None]]) -> str:
+    """Return the verdict on a picture, such as "The query holds, says the image judge", or why it was not judged.
+
+    For a traversal, the text has a verdict on each of the two queries.
+
+    Args:
+        provenance: the provenance of the picture, which names the judge.
+        verdicts: pairs (query, whether the picture satisfies it, `None` if not judged).
+    """
     if any(holds is None for _, holds in verdicts):
         return f"Not judged: {provenance['unjudged']}"
-    if len(verdicts) == 1:
-        return f"The query {HOLDS[verdicts[0][1]]}, says the {provenance['judge']}"
-    parts = "; ".join(f"{query} {HOLDS[holds]}" for query, holds in verdicts)
-    return f"{parts}, says the {provenance['judge']}"
+    parts = [f"{query if len(verdicts) > 1 else 'The query'} {HOLDS[holds]}" for query, holds in verdicts]
+    return f"{'; '.join(parts)}, says the {provenance['judge']}"
 
 
 def _photograph(inversion: Inversion | None) -> Photograph | None:
     if inversion is None:
         return None
-    return Photograph(
-        image=picture_uri(inversion.pictures[0], PICTURE_SIDE),
-        pixel_error=float(inversion.pixel_error[0]),
-        drawable=bool(inversion.drawable[0]),
-    )
+    image, error = picture_uri(inversion.pictures[0], PICTURE_SIDE), float(inversion.pixel_error[0])
+    return Photograph(image=image, pixel_error=error, drawable=bool(inversion.drawable[0]))
 
 
 def _changes(leaks: Leaks, before: Result, after: Result, row: int) -> list[Change]:
-    """Return the changes of picture `row` in attributes that the query of the step does not name."""
+    """Return the attributes of picture `row` that a step changed although the query of the step does not name them.
+
+    Args:
+        leaks: which attributes changed in which picture.
+        before: the pictures before the step.
+        after: the pictures after the step.
+        row: row of the picture in both results.
+    """
     return [
         Change(
-            attribute=name,
-            before=_word(before.values[name][row]),
-            after=_word(after.values[name][row]),
+            attribute=name, before=_word(before.values[name][row]), after=_word(after.values[name][row]),
             implied=name in leaks.implied and bool(leaks.implied[name][row]),
         )
         for name, rows in leaks.changed.items()
         if rows[row] and name not in leaks.asked
-    ]
+    ]  # fmt: skip
 
 
 def _word(value: np.generic) -> str:
@@ -277,3 +288,53 @@ def json_value(value: np.generic) -> Any:
     """Return a number, bool or text as a JSON value; `None` for NaN and infinity."""
     plain = value.item()
     return None if isinstance(plain, float) and not math.isfinite(plain) else plain
+
+
+class ResultStore:
+    """Jobs and their results by id.
+
+    An ended job is dropped if no client has requested it for a long time, or if memory is short.
+
+    Memory is short when all results together take more bytes than a limit: `Limits.kept_bytes`, or twice the memory of
+    the largest result if that is more. So a drawing of large pictures and an edit of one of them can be kept together.
+
+    Args:
+        limits: the limits of time (`kept_seconds`) and memory (`kept_bytes`).
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._kept: OrderedDict[str, tuple[Job, JobResult]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def put(self, job: Job, result: JobResult) -> None:
+        """Add a job and its result."""
+        with self._lock:
+            self._kept[job.id] = (job, result)
+            self._drop_old()
+
+    def get(self, key: str) -> tuple[Job, JobResult]:
+        """Return the job with id `key` and its result, and record the time, so that the result is kept for longer.
+
+        Raises:
+            StudioError: there is no such job, or it was dropped.
+        """
+        with self._lock:
+            self._drop_old()
+            if key not in self._kept:
+                hint = "send it again: the same request gives the same pictures"
+                raise StudioError("NotKept", "there is no such request here, or no longer", hint=hint)
+            self._kept.move_to_end(key)
+            self._kept[key][0].seen = time.monotonic()
+            return self._kept[key]
+
+    def _drop_old(self) -> None:
+        oldest = time.monotonic() - self._limits.kept_seconds
+        sizes = [result.held for _, result in self._kept.values()]
+        total, room = sum(sizes), max(self._limits.kept_bytes, 2 * max(sizes, default=0))
+        for key, (job, result) in list(self._kept.items()):
+            # The newest stays, however large: its client has not received it yet.
+            crowded = total > room and key != next(reversed(self._kept))
+            if job.over and (job.seen < oldest or crowded):
+                del self._kept[key]
+                total -= result.held

@@ -1,4 +1,4 @@
-"""Requests and responses of the HTTP API; its OpenAPI description is made from them."""
+"""Requests and responses of the HTTP API as pydantic models, from which the OpenAPI description of the API is made."""
 
 from __future__ import annotations
 
@@ -17,39 +17,34 @@ from energyql.vocabulary import Kind
 MOST_SEED = 2**53 - 1
 """Largest seed: larger whole numbers are not exact in JavaScript."""
 Index = Annotated[int, Field(ge=0, le=MOST_SEED)]
+Strength = Annotated[float | None, Field(gt=0, le=MOST_STRENGTH)]
 Psi = Annotated[float | None, Field(ge=0, le=1)]
 SemanticsName = Annotated[str, AfterValidator(check_semantics), Field(description=SETTINGS["semantics"].request)]
-STRICT = ConfigDict(extra="forbid", allow_inf_nan=False, strict=True)
-"""Settings of requests: an unknown field is an error, and so is "4" or true in place of a number."""
+ModelName = Annotated[str | None, Field(description="One of the models of this studio; by default the first.")]
 
 
-class CheckRequest(BaseModel):
+class _OfModel(BaseModel):
+    """A request to a model. An unknown field is an error, and so is "4" or true in place of a number."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, strict=True)
+
+    model: ModelName = None
+
+
+class CheckRequest(_OfModel):
     """Check a query without drawing it."""
 
-    model_config = STRICT
-
     query: str = Field(description="A query, such as smile AND NOT (glasses OR beard).")
-    model: str | None = Field(default=None, description="One of the models of this studio; by default the first.")
     semantics: SemanticsName = DEFAULT_SEMANTICS
     allow_weak: list[str] = Field(default=[], description=SETTINGS["allow_weak"].request)
 
 
-class _OfModel(BaseModel):
-    model_config = STRICT
-
-    model: str | None = Field(default=None, description="One of the models of this studio; by default the first.")
-
-
 def _setting_fields() -> dict[str, Any]:
-    """Return field name -> (type, field) of the settings of a drawing that a request may have, without the model."""
+    """Return name -> (type, pydantic field) of each setting of a drawing that a request may have, without the model."""
     restricted = {
-        "semantics": SemanticsName,
-        "sampler": str,
-        "strength": Annotated[float | None, Field(gt=0, le=MOST_STRENGTH)],
-        "truncation": Psi,
-        "seed": Index,
+        "semantics": SemanticsName, "sampler": str, "strength": Strength, "truncation": Psi, "seed": Index,
         "allow_weak": list[str],
-    }
+    }  # fmt: skip
     types, defaults = setting_types() | restricted, dict(DEFAULTS) | {"allow_weak": []}
     return {
         name: (types[name], Field(default=defaults[name], description=SETTINGS[name].request or SETTINGS[name].help))
@@ -61,11 +56,11 @@ if TYPE_CHECKING:
     Settings = _OfModel
 else:
     Settings = create_model("Settings", __base__=_OfModel, **_setting_fields())
-    """The settings that, with the queries, determine the pictures."""
+    """The settings, such as seed and sampler, that determine the pictures of a query."""
 
 
 class DrawRequest(Settings):
-    """Draw n pictures."""
+    """Draw n pictures that satisfy a query."""
 
     query: str = Field(description="A query, such as smile AND NOT (glasses OR beard).")
     n: int = Field(default=16, ge=1, description="Pictures; /api/info says how many at most.")
@@ -73,9 +68,10 @@ class DrawRequest(Settings):
 
 
 class SourceRequest(Settings):
-    """The pictures to begin with: those of a run, drawn before or not, or those of a job that the studio still has.
+    """A request that begins with pictures of a run (a query, seed and settings), or of a job that the studio still has.
 
-    For a run give `query` and `index` or `indices`; for a job give `job` and `positions`.
+    For a run give `query` and `index` or `indices`; the pictures of the run need not be drawn before. For a job give
+    `job` and `positions`.
     """
 
     query: str | None = Field(default=None, description="The query of the run.")
@@ -98,50 +94,46 @@ class SourceRequest(Settings):
 
     @property
     def numbers(self) -> list[int]:
-        """Numbers of the pictures in their run."""
+        """Numbers of the pictures in their run, for a request without a job; by default only picture 0."""
         return self.indices or [self.index or 0]
 
 
 class EditRequest(SourceRequest):
-    """Edit one or several pictures by the same steps."""
+    """Edit one or several pictures. The steps are queries, which are applied to each picture one after the other."""
 
     steps: list[str] = Field(min_length=1, description="Queries, each of which is applied to what the last one left.")
-    mode: Literal["cumulative", "alone"] = Field(
-        default="cumulative", description="Whether a step also keeps the queries of the steps before satisfied."
-    )
+    mode: Annotated[
+        Literal["cumulative", "alone"], Field(description="Whether a step keeps the queries of earlier steps.")
+    ] = "cumulative"
     keep: list[str] | None = Field(default=None, description="Attributes to keep; all of them unless it says which.")
-    edit_strength: float | None = Field(
-        default=None, gt=0, le=MOST_STRENGTH, description="Multiplies the energy of a step. By default the edit's own."
-    )
-    layers: list[int] | dict[str, list[int]] | None = Field(
-        default=None, description="Layers of W+ that may change; or attribute -> layers. By default all."
-    )
+    edit_strength: Strength = Field(default=None, description="Multiplies the energy of a step.")
+    layers: Annotated[
+        list[int] | dict[str, list[int]] | None, Field(description="Layers of W+ that may change; or by attribute.")
+    ] = None
 
 
 class VariationsRequest(SourceRequest):
-    """Draw pictures similar to one or several, that satisfy a query.
+    """Draw pictures that satisfy a query and are similar to one or several source pictures.
 
-    Each begins at a random mixture of the given pictures, moved towards a new sample, and is changed as little as
-    possible to satisfy `wanted`.
+    Each variation begins at a random mixture of the latents of the source pictures, moved towards a new random latent.
+    The latent is then changed as little as possible to satisfy `wanted`.
     """
 
     wanted: str | None = Field(default=None, description="The query of the variations; by default `query`.")
-    amount: float = Field(
-        default=0.3, ge=0, le=1, description="The way towards a new sample: at 0 only the query moves it."
-    )
+    amount: float = Field(default=0.3, ge=0, le=1, description="Share of the way towards a new sample.")
     n: int = Field(default=8, ge=1, description="Variations; /api/info says how many pictures at most.")
     variation_seed: Index = Field(default=0, description="Other numbers give other variations.")
 
 
 class TruthTableRequest(Settings):
-    """Draw every combination of one to four literals."""
+    """Draw every combination of one to four literals: smile AND hat, smile AND NOT hat, and so on."""
 
     literals: list[str] = Field(min_length=1, description="Such as smile and hair = red; any query can be one.")
     n: int = Field(default=4, ge=1, description="Pictures of each combination.")
 
 
 class TraversalRequest(Settings):
-    """Draw paths from pictures of one query to pictures of another."""
+    """Draw paths through the latent space, from pictures of one query to pictures of another."""
 
     start: str = Field(description="The query at the first picture of each path.")
     end: str = Field(description="The query at the last one.")
@@ -150,25 +142,27 @@ class TraversalRequest(Settings):
 
 
 class GalleryRequest(Settings):
-    """Draw several queries for one page."""
+    """Draw pictures of several queries for one page, which has a section for each query."""
 
     title: str = Field(default="", max_length=200, description="Of the page.")
     queries: list[str] = Field(min_length=1, description="A section each.")
     n: int = Field(default=4, ge=1, description="Pictures of each query.")
 
 
-class PhotographRequest(BaseModel):
-    """Settings of an inversion: parameters of the address, because the body is the photograph itself."""
+class PhotographRequest(_OfModel):
+    """Settings of the search for the latents of a photograph.
 
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)  # not strict: parameters of an address are text
+    The settings are parameters of the address, because the body of the request is the photograph itself.
+    """
 
-    model: str | None = Field(default=None, description="One of the models of this studio; by default the first.")
+    model_config = ConfigDict(strict=False)  # parameters of an address are text
+
     truncation: Psi = Field(default=None, description=SETTINGS["truncation"].request)
     anyway: bool = Field(default=False, description="Continue with a photograph that the generator cannot draw.")
 
 
 JobKind = Literal["draw", "edit", "variations", "table", "traversal", "gallery", "photograph"]
-"""Kind of a job, which decides what rows and columns of its pictures mean; see `Picture.row`."""
+"""Kind of a job. The kind decides what the row and column of a picture mean: of a traversal, a path and a step."""
 
 
 class Check(BaseModel):
@@ -176,7 +170,7 @@ class Check(BaseModel):
 
     ok: bool
     problem: Problem | None = Field(default=None, description="The error.")
-    warnings: list[Problem] = Field(default=[], description="That the query, or a part of it, is always or never true.")
+    warnings: list[Problem] = Field(default=[], description="Parts of the query that are always or never true.")
     canonical: str = Field(default="", description="The query as energyql prints it.")
     caption: str = Field(default="", description="The kind of drawing: the circuit, or the tree.")
     drawing: str = Field(default="", description="The compiled query as SVG.")
@@ -222,7 +216,7 @@ class Info(BaseModel):
 
 
 class ClauseInfo(BaseModel):
-    """One part of the query."""
+    """One part of the query, with the mean and the least probability of the part over the pictures so far."""
 
     text: str
     needed: bool = Field(description="Whether the query is false where this part is false.")
@@ -231,7 +225,7 @@ class ClauseInfo(BaseModel):
 
 
 class PictureClause(BaseModel):
-    """One part of the query in one picture."""
+    """One part of the query, and the probability of the part in one picture."""
 
     text: str
     probability: float | None = Field(description="By the attribute heads; none where the part is too large.")
@@ -247,14 +241,10 @@ class Change(BaseModel):
 
 
 class Picture(BaseModel):
-    """One picture, its energies and verdicts."""
+    """One picture with its energy, the verdict of the judge, and its row and column on the page."""
 
     position: int = Field(description="Position in this job, from 0.")
-    row: int = Field(
-        default=0,
-        description="Of an edit the picture that is edited, of a table the combination, of a traversal the path, of a "
-        "gallery the query; else 0.",
-    )
+    row: int = Field(default=0, description="Picture of an edit, combination, path, or query of a gallery; else 0.")
     column: int = Field(description="Position in its row: of an edit the step, where 0 is the start.")
     index: int = Field(description="Number in its run, which with the seed gives the picture again.")
     query: str = Field(description="The query, in canonical form.")
@@ -262,31 +252,22 @@ class Picture(BaseModel):
     width: int
     height: int
     alt: str = Field(description="The picture in words.")
-    satisfied: bool | None = Field(
-        description="Whether the picture satisfies the query, by the judge; none where it was not judged."
-    )
+    satisfied: bool | None = Field(description="Whether it satisfies the query, by the judge; none if not judged.")
     verdict: str = Field(description="The verdict in words, with the one who says so; or why it was not judged.")
-    doubtful: bool = Field(
-        default=False,
-        description="Whether two sets of heads disagree about the query here, or the latent is unusually far out.",
-    )
+    doubtful: bool = Field(default=False, description="Whether heads disagree about it, or its latent is unusual.")
     doubt: str = Field(default="", description="Why it is doubtful; empty where it is not.")
     energy: float | None = Field(description="Of the query, lower is better; none where it is infinite.")
     probability: float | None = Field(description="exp(-energy), where the semantics makes that a probability.")
     clauses: list[PictureClause] = Field(description="The probability of each part of the query.")
-    judged: dict[str, bool | float | str | None] = Field(
-        description="The attributes of the picture, by the judge; empty without one."
-    )
+    judged: dict[str, bool | float | str | None] = Field(description="Its attributes, by the judge; empty without one.")
     status: str = Field(description="The status of the solver: OK, or its failure.")
-    keeps_query: bool | None = Field(
-        default=None, description="Of a step of an edit: whether the picture satisfies the query that it was drawn for."
-    )
+    keeps_query: bool | None = Field(default=None, description="Of a step of an edit: whether the first query holds.")
     changes: list[Change] = Field(default=[], description="Of a step of an edit: other attributes that it changed.")
     superseded: list[str] = Field(default=[], description="Of a step of an edit: earlier steps it makes impossible.")
 
 
 class Fact(BaseModel):
-    """One line on how the pictures were made."""
+    """One line on how the pictures were made, such as the name "seed" with the text "7"."""
 
     name: str
     text: str
@@ -302,7 +283,7 @@ class Row(BaseModel):
 
 
 class Photograph(BaseModel):
-    """A photograph that was inverted: picture 0 of the job is its reconstruction."""
+    """A photograph whose latents were found. Picture 0 of the job, its reconstruction, is drawn from the latents."""
 
     image: str = Field(description="The photograph, cropped and resized: a data URI.")
     pixel_error: float = Field(description="Mean absolute error of the reconstruction, a fraction of the range.")

@@ -6,13 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from energyql import __version__
 from energyql.energy.rule import SEMANTICS
 from energyql.errors import ArgumentError, EnergyQLError
 from energyql.gallery.gallery import Gallery, check_literals
 from energyql.language.lexical import keywords
 from energyql.logic.satisfiability import noting_tautologies
 from energyql.pipeline.draw import Pipeline, PreparedQuery
-from energyql.pipeline.queries import ListedQuery, check
+from energyql.pipeline.model import Model
 from energyql.pipeline.settings import DrawSettings, settings_of
 from energyql.sampling import SAMPLERS
 from energyql.studio import tasks
@@ -21,7 +22,7 @@ from energyql.studio.jobs import Job, Queue
 from energyql.studio.limits import Limits
 from energyql.studio.memory import trim
 from energyql.studio.restoring import restore
-from energyql.studio.results import JobResult
+from energyql.studio.results import JobResult, ResultStore
 from energyql.studio.schemas import (
     Check,
     CheckRequest,
@@ -30,6 +31,7 @@ from energyql.studio.schemas import (
     GalleryRequest,
     Info,
     JobInfo,
+    JobKind,
     PhotographRequest,
     Restored,
     Settings,
@@ -38,26 +40,16 @@ from energyql.studio.schemas import (
     TruthTableRequest,
     VariationsRequest,
 )
-from energyql.studio.store import ResultStore
-from energyql.studio.tasks import (
-    HeldPictures,
-    Pictures,
-    RunPictures,
-    check_photograph,
-    held_pictures,
-    read_photograph,
-    text_of,
-)
-from energyql.version import __version__
+from energyql.studio.tasks import Start, held_pictures, interruptible, opened_picture, read_photograph
 
 ANYTHING = "TRUE"
 """The query that every picture satisfies."""
 
 
 class Studio:
-    """Models, and the requests to them, which run one after the other.
+    """The models of a studio, and the jobs that draw with them, which run one after the other.
 
-    A request is checked at once; an error in it is raised before it waits.
+    A request is checked when it arrives. So an error in a request is raised at once, not when the job runs.
 
     Args:
         models: name -> model, at least one; the first is the default.
@@ -75,151 +67,142 @@ class Studio:
         self.queue = Queue(self.limits)
         self.store = ResultStore(self.limits)
         self.info = Info(
-            version=__version__,
-            models=[describe_model(name, pipeline) for name, pipeline in self.models.items()],
-            semantics=[name for name, each in SEMANTICS.items() if each.has_floor],
-            samplers=list(SAMPLERS),
-            keywords=sorted(keywords()),
-            limits=self.limits,
-        )
+            version=__version__, models=[describe_model(name, pipeline) for name, pipeline in self.models.items()],
+            semantics=[name for name, each in SEMANTICS.items() if each.has_floor], samplers=list(SAMPLERS),
+            keywords=sorted(keywords()), limits=self.limits,
+        )  # fmt: skip
 
     def check(self, request: CheckRequest) -> Check:
-        """Return the meaning of a query or its error, which is not raised."""
-        model = self.pipeline(request.model).model
-        return check_query(
-            request.query, model.vocabulary, request.semantics, self.limits, model.report, request.allow_weak
-        )
+        """Return the meaning of a query. If the query is wrong, return its error, without raising the error.
+
+        Raises:
+            ArgumentError: the studio has no such model.
+        """
+        return check_query(request, self.pipeline(request.model).model, self.limits)
 
     def draw(self, request: DrawRequest) -> JobInfo:
-        """Queue a drawing.
+        """Queue the drawing of pictures that satisfy a query, and return the new job.
 
         Raises:
             EnergyQLError: the query or a setting is wrong, or the queue is full.
         """
         self._check_count(request.n)
         prepared = self._prepare(request.query, request)
-        result = JobResult("draw", request.n, prepared.model.vocabulary)
-        return self._submit(result, lambda job: tasks.draw_pictures(prepared, request.n, request.first, job, result))
+        work = partial(tasks.draw_pictures, prepared, request.n, request.first)
+        return self._submit("draw", request.n, prepared.model, work)
 
     def edit(self, request: EditRequest) -> JobInfo:
-        """Queue the edit of one or several pictures.
+        """Queue the edit of one or several pictures, and return the new job.
 
         Raises:
-            EnergyQLError: the query, a step or a setting is wrong, or the queue is full.
+            EnergyQLError: the query, a step or a setting is wrong, there are too many steps or pictures, or the queue
+                is full.
         """
         if len(request.steps) > self.limits.steps:
             raise ArgumentError(f"{len(request.steps)} steps are too many; this studio takes {self.limits.steps} steps")
-        start, count = self._pictures(request)
-        if count > 1:
-            self._check_count(count * len(request.steps))
+        start = self._start(request)
+        if start.count > 1:
+            self._check_count(start.count * len(request.steps))
         self._prepare_all(request.steps, request, "step")
-        result = JobResult("edit", count * (1 + len(request.steps)), start.prepared.model.vocabulary)
-        return self._submit(result, lambda job: tasks.edit_pictures(start, request, job, result))
+        total = start.count * (1 + len(request.steps))
+        return self._submit("edit", total, start.prepared.model, partial(tasks.edit_pictures, start, request))
 
     def vary(self, request: VariationsRequest) -> JobInfo:
-        """Queue variations of one picture, or pictures similar to several.
+        """Queue the drawing of variations of one picture, or of pictures similar to several, and return the new job.
 
         Raises:
             EnergyQLError: a query or a setting is wrong, or the queue is full.
         """
         self._check_count(request.n)
-        start, _ = self._pictures(request)
-        earlier = start.pictures.provenance["query"] if isinstance(start, HeldPictures) else None
-        query = request.wanted or request.query or earlier or ANYTHING
+        start = self._start(request)
+        query = request.wanted or request.query or start.query
         self._prepare(query, request)
-        result = JobResult("variations", request.n, start.prepared.model.vocabulary)
-        return self._submit(result, lambda job: tasks.vary_pictures(start, request, query, job, result))
+        work = partial(tasks.vary_pictures, start, request, query)
+        return self._submit("variations", request.n, start.prepared.model, work)
 
     def truth_table(self, request: TruthTableRequest) -> JobInfo:
-        """Queue a truth table.
+        """Queue a truth table, which is pictures of every combination of some literals, and return the new job.
 
         Raises:
             EnergyQLError: a literal or a setting is wrong, or the queue is full.
         """
-        pipeline, count = self.pipeline(request.model), request.n * 2 ** min(len(request.literals), 8)
-        literals = check_literals(
-            [check_length(each, self.limits) for each in request.literals], pipeline.model.vocabulary
-        )
-        self._check_count(count)
+        model = self.pipeline(request.model).model
+        literals = check_literals([check_length(each, self.limits) for each in request.literals], model.vocabulary)
+        total = request.n * 2 ** len(literals)
+        self._check_count(total)
         self._prepare_all(request.literals, request, "literal")
-        gallery, result = self._gallery(request, request.n), JobResult("table", count, pipeline.model.vocabulary)
-        network = pipeline.model.generator
-        return self._submit(result, lambda job: tasks.draw_table(gallery, network, literals, job, result))
+        return self._submit("table", total, model, partial(tasks.draw_table, self._gallery(request), literals))
 
     def traversal(self, request: TraversalRequest) -> JobInfo:
-        """Queue a traversal.
+        """Queue a traversal, which is paths from pictures of one query to pictures of another; return the new job.
 
         Raises:
             EnergyQLError: a query or a setting is wrong, or the queue is full.
         """
         self._check_count(request.steps * request.n)
-        gallery, pipeline = self._gallery(request, request.n), self.pipeline(request.model)
+        gallery = self._gallery(request)
         self._prepare(request.start, request)
-        self._prepare(request.end, request)
+        model = self._prepare(request.end, request).model
         gallery.check_traversal(request.start, request.end, request.steps)
-        result = JobResult("traversal", request.steps * request.n, pipeline.model.vocabulary)
-        network = pipeline.model.generator
-        return self._submit(result, lambda job: tasks.draw_traversal(gallery, network, request, job, result))
+        work = partial(tasks.draw_traversal, gallery, request)
+        return self._submit("traversal", request.steps * request.n, model, work)
 
     def gallery(self, request: GalleryRequest) -> JobInfo:
-        """Queue the queries of a gallery.
+        """Queue the drawing of several queries for one page, and return the new job.
 
         Raises:
             EnergyQLError: a query or a setting is wrong, or the queue is full.
         """
-        pipeline, count = self.pipeline(request.model), request.n * len(request.queries)
-        self._check_count(count)
+        total = request.n * len(request.queries)
+        self._check_count(total)
         self._prepare_all(request.queries, request, "query")
-        vocabulary = pipeline.model.vocabulary
-        gallery, result = self._gallery(request, request.n), JobResult("gallery", count, vocabulary)
-        queries = [check(ListedQuery(query), vocabulary, gallery.semantics) for query in request.queries]
-        network = pipeline.model.generator
-        return self._submit(result, lambda job: tasks.draw_gallery(gallery, network, queries, job, result))
+        work = partial(tasks.draw_gallery, self._gallery(request), request.queries)
+        return self._submit("gallery", total, self.pipeline(request.model).model, work)
 
     def photograph(self, request: PhotographRequest, data: bytes) -> JobInfo:
-        """Queue the inversion of a photograph.
+        """Queue the search for the latents of a photograph, and return the new job.
 
         Args:
-            request: the settings.
-            data: content of a PNG, JPEG or WebP.
+            request: the settings of the search.
+            data: the photograph, content of a PNG, JPEG or WebP.
 
         Raises:
-            EnergyQLError: the data is no such picture, or too large; a setting is wrong; or the queue is full.
+            EnergyQLError: the data is no PNG, JPEG or WebP, or is too large; a setting is wrong; or the queue is full.
         """
-        check_photograph(data, self.limits.photograph_pixels)
+        most = self.limits.photograph_pixels
+        with opened_picture(data, most):  # refuses a wrong picture at once
+            pass
         prepared = self._prepare(ANYTHING, Settings(model=request.model), truncation=request.truncation)
-        result = JobResult("photograph", 1, prepared.model.vocabulary)
-        result.held += len(data)
-        decode = partial(read_photograph, data, self.limits.photograph_pixels)
-        return self._submit(result, lambda job: tasks.invert_photograph(prepared, decode, request.anyway, job, result))
+        work = partial(tasks.invert_photograph, prepared, partial(read_photograph, data, most), request.anyway)
+        return self._submit("photograph", 1, prepared.model, work, held=len(data))
 
     def restore(self, data: bytes) -> Restored:
-        """Return the request that draws a picture again, out of its provenance.
+        """Return the request that draws a picture again, made from the provenance (query, seed, settings) in its file.
 
         Args:
             data: content of a PNG.
 
         Raises:
-            StudioError: it is no PNG that energyql saved.
+            StudioError: the data is no PNG that energyql saved, or is too large or damaged.
         """
-        text = text_of(data, self.limits.photograph_pixels)
-        fingerprints = {name: pipeline.model.fingerprints for name, pipeline in self.models.items()}
-        return restore(text, {model.name: model for model in self.info.models}, fingerprints)
+        with opened_picture(data, self.limits.photograph_pixels) as picture:
+            text = picture.info.get("energyql")
+        return restore(text, {name: pipeline.model.fingerprints for name, pipeline in self.models.items()})
 
     def look(self, key: str, after: int = 0) -> JobInfo:
-        """Return the progress of job `key`, and its pictures from position `after` on.
+        """Return the progress of the job with id `key`, and its pictures from position `after` on.
 
         Raises:
-            StudioError: there is no such job, or no longer.
+            StudioError: there is no such job, or it was dropped.
         """
         job, result = self.store.get(key)
         return result.describe(job, self.queue.place(job), after)
 
     def cancel(self, key: str) -> JobInfo:
-        """Cancel job `key`, and return its state; a running one ends at its next check, within moments.
+        """Cancel the job with id `key`, and return its progress. A running job ends at its next check, within moments.
 
         Raises:
-            StudioError: there is no such job, or no longer.
+            StudioError: there is no such job, or it was dropped.
         """
         job, _ = self.store.get(key)
         self.queue.cancel(job)
@@ -230,7 +213,7 @@ class Studio:
         self.queue.close()
 
     def pipeline(self, name: str | None) -> Pipeline:
-        """Return a model on its device, by name; `None` is the first.
+        """Return the model called `name`, on its device; the first model if `name` is `None`.
 
         Raises:
             ArgumentError: the studio has no such model.
@@ -240,14 +223,33 @@ class Studio:
             raise ArgumentError(f"this studio has no model {name!r}", hint=f"choose one of {', '.join(self.models)}")
         return self.models[chosen]
 
-    def _submit(self, result: JobResult, work: Callable[[Job], None]) -> JobInfo:
-        def work_and_trim(job: Job) -> None:
+    def _submit(
+        self, kind: JobKind, total: int, model: Model, work: Callable[[Job, JobResult], None], held: int = 0
+    ) -> JobInfo:
+        """Queue a job and return its description. If the job is cancelled while it runs, it ends within moments.
+
+        Args:
+            kind: kind of the job.
+            total: number of pictures of the job.
+            model: the model that draws the pictures.
+            work: function that is called with the job and its result, and adds pictures to the result.
+            held: bytes that the job holds while it waits, besides its result.
+
+        Raises:
+            StudioError: the queue is full.
+        """
+        result = JobResult(kind, total, model.vocabulary)
+        result.held += held
+
+        def run(job: Job) -> None:
             try:
-                work(job)
+                with interruptible(model.generator, job.check):
+                    work(job, result)
             finally:
+                result.count()
                 trim()
 
-        job = self.queue.submit(work_and_trim)
+        job = self.queue.submit(run)
         self.store.put(job, result)
         return self.look(job.id)
 
@@ -257,15 +259,15 @@ class Studio:
             return self.pipeline(request.model).prepare(check_length(query, self.limits), settings)
 
     def _prepare_all(self, queries: Sequence[str], request: Settings, name: str) -> None:
-        """Check queries.
+        """Check queries, without drawing them.
 
         Args:
             queries: the queries.
-            request: their settings.
-            name: kind of the queries for messages, such as "step".
+            request: a request with the settings of the queries.
+            name: what the queries are called in messages, such as "step".
 
         Raises:
-            EnergyQLError: a query is wrong; the message has the number of the first one.
+            EnergyQLError: a query is wrong; the message begins with the number of the first wrong one, as in "step 2".
         """
         for number, query in enumerate(queries, start=1):
             try:
@@ -274,36 +276,39 @@ class Studio:
                 error.message = f"{name} {number}: {error.message}"
                 raise
 
-    def _pictures(self, request: SourceRequest) -> tuple[Pictures, int]:
-        """Return the pictures that a request begins with, and their number.
+    def _start(self, request: SourceRequest) -> Start:
+        """Return the pictures that a request begins with.
+
+        Pictures of a run (a query, seed and settings) are drawn later, in the new job. Pictures of an earlier job are
+        in the store already.
 
         Raises:
-            EnergyQLError: there are no such pictures, or too many.
+            EnergyQLError: the job has no such pictures, there are too many, or the query or a setting is wrong.
         """
         if request.job is None:
             self._check_count(len(request.numbers))
             assert request.query is not None  # checked by the schema
-            return RunPictures(self._prepare(request.query, request), request.numbers), len(request.numbers)
+            prepared = self._prepare(request.query, request)
+            draw = partial(tasks.draw_run, prepared, request.numbers)
+            return Start(prepared, len(request.numbers), draw, request.query)
         _, result = self.store.get(request.job)
-        pictures, inversion = held_pictures(result, request.positions)
+        pictures = held_pictures(result, request.positions)
         self._check_count(len(pictures.index))
         facts = pictures.provenance
         request = request.model_copy(update={"model": request.model or facts["model"]})
-        same = {name: facts[name] for name in ("truncation", "label", "noise")}
-        prepared = self._prepare(ANYTHING, request, **same)
-        return HeldPictures(prepared, pictures, inversion), len(pictures.index)
+        prepared = self._prepare(ANYTHING, request, **{name: facts[name] for name in ("truncation", "label", "noise")})
+        query = facts["query"] or ANYTHING
+        return Start(prepared, len(pictures.index), lambda job: pictures, query, result.photograph)
 
-    def _gallery(self, request: Settings, n: int) -> Gallery:
-        return Gallery(n=n, model=self.pipeline(request.model), progress=False, **_options(request))
+    def _gallery(self, request: TruthTableRequest | TraversalRequest | GalleryRequest) -> Gallery:
+        return Gallery(n=request.n, model=self.pipeline(request.model), progress=False, **_options(request))
 
     def _check_count(self, n: int) -> None:
         if n > self.limits.pictures:
-            raise ArgumentError(
-                f"{n:,} pictures are too many; this studio draws {self.limits.pictures} pictures at a time",
-                hint=f"ask for 1 to {self.limits.pictures}; energyql generate has no such limit",
-            )
+            message = f"{n:,} pictures are too many; this studio draws {self.limits.pictures} pictures at a time"
+            raise ArgumentError(message, hint="energyql generate has no such limit")
 
 
 def _options(request: Settings) -> dict[str, Any]:
-    """Return the arguments of `DrawSettings` that a request sets, by name."""
+    """Return the settings in a request by name, as arguments of `DrawSettings`."""
     return request.model_dump(include=set(settings_of("request")))

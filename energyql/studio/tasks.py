@@ -1,6 +1,7 @@
-"""The work of a job: the pictures that it begins with, drawing, editing and varying them, photographs, galleries.
+"""The work of each kind of job: drawing pictures, editing and varying them, photographs, tables, traversals, galleries.
 
-Each function adds pictures to `result`. It reports the progress to `job`, which raises an error to end the work.
+The function for a kind adds the pictures to its argument `result`, and reports its progress to its argument `job`. The
+methods of `job` raise an error to end the work when the job was cancelled or takes too long.
 """
 
 from __future__ import annotations
@@ -25,7 +26,6 @@ from energyql.gallery.gallery import Gallery
 from energyql.language import Expr
 from energyql.logic.satisfiability import noting_tautologies
 from energyql.pipeline.draw import PreparedQuery
-from energyql.pipeline.queries import CheckedQuery
 from energyql.pipeline.result import Result
 from energyql.progress import Report
 from energyql.sampling import SampleResult, summarize
@@ -33,155 +33,114 @@ from energyql.sampling.traversal import vary
 from energyql.studio.jobs import Job
 from energyql.studio.problems import StudioError
 from energyql.studio.results import JobResult
-from energyql.studio.schemas import EditRequest, Row, TraversalRequest, VariationsRequest
+from energyql.studio.schemas import EditRequest, TraversalRequest, VariationsRequest
 
 MOST_SPACES = 4
-"""Largest number of latent spaces that are kept, one for each model, truncation and label."""
+"""Largest number of `LatentSpace` objects that are kept in memory, one for each model, truncation and label."""
 _SPACES: dict[tuple[Any, ...], LatentSpace] = {}
 
 
 @dataclass(frozen=True, eq=False)
-class RunPictures:
-    """Pictures of a run, which are drawn when they are read.
+class Start:
+    """The pictures that an edit or variations begin with.
 
     Attributes:
-        prepared: the query of the run.
-        numbers: their numbers in the run.
-        inversion: always `None`; see `HeldPictures`.
+        prepared: a compiled query with the model and settings of the pictures. For pictures of a run, its query is
+            `query`; for pictures of a job, its query is TRUE.
+        count: number of pictures.
+        read: function that draws the pictures or looks them up, and reports its progress to a job. If the pictures come
+            from several results, the function returns only their latents, because they have no common query.
+        query: the query that the pictures were drawn for.
+        inversion: for the reconstruction of a photograph, the photograph and its latents; else `None`.
     """
 
     prepared: PreparedQuery
-    numbers: Sequence[int]
+    count: int
+    read: Callable[[Job], Result | SavedResult]
+    query: str
     inversion: Inversion | None = None
 
-    def read(self, job: Job) -> Result:
-        """Draw and return the pictures, those of `energyql.generate`; `job` receives the progress."""
-        parts = []
-        for done, number in enumerate(self.numbers):
 
-            def share(stage: str, fraction: float, done: int = done) -> None:
-                job.report(stage, (done + fraction) / len(self.numbers))
+def draw_run(prepared: PreparedQuery, numbers: Sequence[int], job: Job) -> Result:
+    """Draw some pictures of a run, and return them.
 
-            parts.append(self.prepared.run(1, first=number, progress=share))
-        return Result.join(parts)
+    A run is the endless series of pictures that a query, a seed and the other settings determine. `energyql.generate`
+    draws the same pictures.
 
-
-@dataclass(frozen=True, eq=False)
-class HeldPictures:
-    """Pictures of another job.
-
-    Attributes:
-        prepared: a query with their settings.
-        pictures: the pictures; of several results only the latents, because these have no common verdict.
-        inversion: the inversion of a photograph, if they are its reconstruction.
+    Args:
+        prepared: the compiled query with its model and settings.
+        numbers: numbers of the pictures in the run, from 0.
+        job: receives the progress, and raises an error to end the work.
     """
+    parts = []
+    for done, number in enumerate(numbers):
 
-    prepared: PreparedQuery
-    pictures: Result | SavedResult
-    inversion: Inversion | None
+        def share(stage: str, fraction: float, done: int = done) -> None:
+            job.report(stage, (done + fraction) / len(numbers))
 
-    def read(self, job: Job) -> Result | SavedResult:
-        """Return the pictures."""
-        return self.pictures
-
-
-Pictures = RunPictures | HeldPictures
+        parts.append(prepared.run(1, first=number, progress=share))
+    return Result.join(parts)
 
 
-def held_pictures(result: JobResult, positions: Sequence[int]) -> tuple[Result | SavedResult, Inversion | None]:
-    """Return pictures of a job, and the inversion if they are the reconstruction of a photograph.
+def held_pictures(result: JobResult, positions: Sequence[int]) -> Result | SavedResult:
+    """Return pictures of a job. If they are in several results, return only their latents, as a `SavedResult`.
 
     Args:
         result: the result of the job.
-        positions: positions of the pictures; empty for those of the last step of an edit, or all of any other job.
+        positions: positions of the pictures in the job, from 0; empty for the pictures of the last step of an edit, or
+            all pictures of any other job.
 
     Raises:
-        StudioError: the job has no such picture, or none yet.
+        StudioError: the job has no such picture, or no picture yet.
     """
-    results, positions = result.results, list(positions)
+    results = result.results
     if not results:
         raise StudioError("NotReady", "the job has no picture yet", hint="ask again when the request is done")
     if not positions:
         count = sum(map(len, results))
-        positions = list(range(count - len(results[-1]) if result.kind == "edit" else 0, count))
-    located = [result.locate(position) for position in positions]
-    places = [place for place in located if place is not None]
-    if len(places) < len(located):
-        missing = positions[located.index(None)]
-        hint = f"there are {len(result.pictures)}, counted from 0"
-        raise StudioError("NotKept", f"there is no picture {missing}", hint=hint)
-    first, rows = places[0][0], [row for _, row in places]
+        positions = range(count - len(results[-1]) if result.kind == "edit" else 0, count)
+    places = [result.locate(position) for position in positions]
+    first = places[0][0]
     if all(owner is first for owner, _ in places):
-        return first[rows], result.photograph
+        return first[[row for _, row in places]]
     w = [owner.w[row] for owner, row in places]
-    if layered := [part for part in w if part.ndim == 2]:  # some in W, others in W+
-        w = [part if part.ndim == 2 else part.expand_as(layered[0]) for part in w]
+    layered = max(w, key=torch.Tensor.dim)  # some may be in W, others in W+
     z, index = torch.stack([owner.z[row] for owner, row in places]), [owner.index[row] for owner, row in places]
-    return SavedResult(z, torch.stack(w), np.array(index, np.int64), first.provenance), None
+    return SavedResult(
+        z, torch.stack([part.expand_as(layered) for part in w]), np.array(index, np.int64), first.provenance
+    )
 
 
 def shared_space(prepared: PreparedQuery) -> LatentSpace:
-    """Return the latent space for a query's settings; jobs share it, because it holds a copy of the mapping network."""
-    facts = prepared.provenance
-    key = id(prepared.model), facts["truncation"], facts["label"]  # unique: a space keeps its model alive
+    """Return the `LatentSpace`, which maps latents z to latents w, for the model, truncation and label of a query.
+
+    Jobs share the `LatentSpace`, because it holds a copy of the mapping network.
+    """
+    truncation, label = prepared.provenance["truncation"], prepared.provenance["label"]
+    key = id(prepared.model), truncation, label  # unique: a space keeps its model alive
     if key not in _SPACES:
         while len(_SPACES) >= MOST_SPACES:
             _SPACES.pop(next(iter(_SPACES)))
-        _SPACES[key] = LatentSpace(prepared.model, facts["truncation"], facts["label"])
+        _SPACES[key] = LatentSpace(prepared.model, truncation, label)
     return _SPACES[key]
 
 
 FORMATS = {"image/png": "PNG", "image/jpeg": "JPEG", "image/webp": "WEBP"}
-"""Media type -> format of pictures that are read; no other decoder is called."""
-
-
-def check_photograph(data: bytes, most: int) -> None:
-    """Read the header of a picture, to refuse a wrong one at once.
-
-    Args:
-        data: content of the file.
-        most: largest number of pixels.
-
-    Raises:
-        StudioError: the data is no PNG, JPEG or WebP, or has more pixels.
-    """
-    with _opened(data, most):
-        pass
-
-
-def read_photograph(data: bytes, most: int) -> Image.Image:
-    """Return a picture, upright.
-
-    Args:
-        data: content of the file.
-        most: largest number of pixels.
-
-    Raises:
-        StudioError: the data is no PNG, JPEG or WebP, is damaged, or has more pixels.
-    """
-    with _opened(data, most) as opened:
-        ImageOps.exif_transpose(opened, in_place=True)
-        return opened.convert("RGB")
-
-
-def text_of(data: bytes, most: int) -> str:
-    """Return the text field "energyql" of a PNG; empty if it has none. Pixels are not decoded.
-
-    Args:
-        data: content of the file.
-        most: largest number of pixels.
-
-    Raises:
-        StudioError: the data is no picture, or has more pixels.
-    """
-    with _opened(data, most) as opened:
-        text = opened.info.get("energyql", "")
-        return text if isinstance(text, str) else ""
+"""Media type -> Pillow format of the pictures that are read; no decoder of another format is called."""
 
 
 @contextmanager
-def _opened(data: bytes, most: int) -> Iterator[Image.Image]:
-    """Yield a picture; any error of a decoder inside the block becomes a `StudioError`."""
+def opened_picture(data: bytes, most: int) -> Iterator[Image.Image]:
+    """Yield a picture of which only the header was read; the block of `with` may decode the pixels.
+
+    Args:
+        data: content of the file.
+        most: largest number of pixels.
+
+    Raises:
+        StudioError: the data is no PNG, JPEG or WebP, or has more than `most` pixels; or the block decodes the pixels,
+            and the data is damaged.
+    """
     try:
         with Image.open(io.BytesIO(data), formats=list(FORMATS.values())) as opened:
             if opened.width * opened.height > most:
@@ -190,130 +149,207 @@ def _opened(data: bytes, most: int) -> Iterator[Image.Image]:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):  # from limits of Pillow
         message = f"the picture has more than {most / 1e6:g} million pixels"
         raise StudioError("TooLarge", message, hint="reduce it first") from None
-    except StudioError:
-        raise
     except Exception as error:  # decoders raise errors of many classes for damaged data
-        hint = "send a PNG, a JPEG or a WebP"
-        raise StudioError(
-            "InvalidRequest", "the picture cannot be read: it is damaged or of another kind", hint=hint
-        ) from error
+        message = "the picture cannot be read: it is damaged or of another kind"
+        raise StudioError("InvalidRequest", message, hint="send a PNG, a JPEG or a WebP") from error
+
+
+def read_photograph(data: bytes, most: int) -> Image.Image:
+    """Decode a picture, turn it upright by its EXIF data, and return it in RGB.
+
+    Args:
+        data: content of a PNG, JPEG or WebP.
+        most: largest number of pixels.
+
+    Raises:
+        StudioError: the data is damaged or of another format, or has more than `most` pixels.
+    """
+    with opened_picture(data, most) as opened:
+        ImageOps.exif_transpose(opened, in_place=True)
+        return opened.convert("RGB")
 
 
 PART_PIXELS = 1 << 17
-"""Pixels drawn in one part: eight pictures of 128 x 128, about 0.3 seconds on one core."""
+"""Number of pixels that are drawn at a time: eight pictures of 128 x 128, about 0.3 seconds on one core."""
 
 
 def draw_pictures(prepared: PreparedQuery, n: int, first: int, job: Job, result: JobResult) -> None:
-    """Draw the pictures of a query that `energyql.generate` draws, and add them to `result` a few at a time.
+    """Draw pictures of a query, the same as `energyql.generate` draws, and add them to `result`, a few at a time.
 
     Args:
-        prepared: the query.
+        prepared: the compiled query with its model and settings.
         n: number of pictures.
         first: number of the first picture in its run.
         job: receives the progress, and raises an error to end the work.
         result: receives the pictures.
     """
     started = time.perf_counter()
-    with interruptible(prepared.model.generator, job.check):
-        sampled = SampleResult.join(list(prepared.latents(n, first=first, progress=job.report)))
-        ended = time.perf_counter()
-        start, size = 0, 1  # the first part is one picture, which gives their size
-        while start < n:
-            job.report("drawing", start / n)
-            rows = range(start, min(start + size, n))
-            smaller = replace(prepared, settings=replace(prepared.settings, batch_size=size))
-            here = slice(start, rows.stop)
-            latents = SampleResult(
-                sampled.z[here], sampled.status[here], sampled.evaluations[here], sampled.gradients[here]
-            )
-            part = smaller.show(latents, first + np.asarray(rows), lambda stage, fraction: None)
-            result.extend(prepared.expr, part)
-            width, height = part.images[0].size
-            start, size = rows.stop, max(1, PART_PIXELS // (width * height))
+    sampled = SampleResult.join(list(prepared.latents(n, first=first, progress=job.report)))
+    ended = time.perf_counter()
+    start, size = 0, 1  # the first part is one picture, which gives their size
+    while start < n:
+        job.report("drawing", start / n)
+        rows = slice(start, min(start + size, n))
+        smaller = replace(prepared, settings=replace(prepared.settings, batch_size=size))
+        latents = SampleResult(
+            sampled.z[rows], sampled.status[rows], sampled.evaluations[rows], sampled.gradients[rows]
+        )
+        index = np.arange(first + start, first + rows.stop)
+        part = smaller.show(latents, index, lambda stage, fraction: None)
+        result.extend(prepared.expr, part)
+        start, size = rows.stop, max(1, PART_PIXELS // (part.images[0].width * part.images[0].height))
     job.report("drawing", 1.0)
     seconds = {"seconds_sampling": ended - started, "seconds_drawing": time.perf_counter() - ended}
     result.results[0].statistics.update(summarize(sampled) | seconds)
 
 
-def edit_pictures(start: Pictures, request: EditRequest, job: Job, result: JobResult) -> None:
-    """Edit pictures as `energyql.edit` does; add those of the start, then those after each step, to `result`."""
-    with interruptible(start.prepared.model.generator, job.check):
-        begun = start.read(job)
-        if isinstance(begun, Result):
-            result.add_step(begun)
-        edited = _edit(
-            start, begun, request.steps, request.keep, job, mode=request.mode, layers=request.layers,
-            strength=request.edit_strength,
-        )  # fmt: skip
-    if not isinstance(begun, Result):
+def edit_pictures(start: Start, request: EditRequest, job: Job, result: JobResult) -> None:
+    """Edit pictures as `energyql.edit` does; add the unedited pictures, then the pictures after each step, to `result`.
+
+    Args:
+        start: the pictures to edit.
+        request: the steps and settings of the edit.
+        job: receives the progress, and raises an error to end the work.
+        result: receives the pictures, and at last the edit.
+    """
+    pictures = start.read(job)
+    if isinstance(pictures, Result):  # shown while the steps are edited
+        result.add_step(pictures)
+    edited = _edit(
+        start, pictures, request.steps, request.keep, job, mode=request.mode, layers=request.layers,
+        strength=request.edit_strength,
+    )  # fmt: skip
+    if not isinstance(pictures, Result):
         result.add_step(edited.start)
     for step, leaks in zip(edited.steps, edited.leaks, strict=True):
         result.add_step(step, leaks)
-    result.finish_edit(replace(edited, inversion=start.inversion))
+    result.edit = replace(edited, inversion=start.inversion)
 
 
-def vary_pictures(start: Pictures, request: VariationsRequest, query: str, job: Job, result: JobResult) -> None:
-    """Draw variations of pictures, and add them to `result`: mixtures, edited to satisfy `query` with nothing kept."""
-    space = shared_space(start.prepared)
-    with interruptible(start.prepared.model.generator, job.check):
-        begun, device = start.read(job), space.model.device
-        latents = space.from_w(begun.z.to(device), begun.w.to(device))
-        z, weights = vary(latents.z, request.n, request.amount, request.variation_seed)
-        offset = None if latents.offset is None else torch.tensordot(weights, latents.offset, 1)
-        facts = {"amount": request.amount, "seed": request.variation_seed, "of": begun.index.tolist()}
-        with torch.no_grad():
-            w = space.w(Latents(z, offset)).cpu()
-        moved = SavedResult(z.cpu(), w, np.arange(request.n), begun.provenance | {"variations": facts})
-        edited = _edit(start, moved, [query], [], job)
-    result.add_step(edited.final)
+def vary_pictures(start: Start, request: VariationsRequest, query: str, job: Job, result: JobResult) -> None:
+    """Draw variations of pictures, and add the variations to `result`.
+
+    Each variation begins at a random mixture of the latents of the pictures, moved towards a new random latent. It is
+    then edited to satisfy `query`; all other attributes may change.
+
+    Args:
+        start: the pictures to vary.
+        request: number and seed of the variations, and how far they move towards new latents (`amount`).
+        query: the query of the variations.
+        job: receives the progress, and raises an error to end the work.
+        result: receives the variations.
+    """
+    space, pictures = shared_space(start.prepared), start.read(job)
+    latents = space.from_w(pictures.z.to(space.model.device), pictures.w.to(space.model.device))
+    z, weights = vary(latents.z, request.n, request.amount, request.variation_seed)
+    offset = None if latents.offset is None else torch.tensordot(weights, latents.offset, 1)
+    facts = {"amount": request.amount, "seed": request.variation_seed, "of": pictures.index.tolist()}
+    with torch.no_grad():
+        w = space.w(Latents(z, offset)).cpu()
+    mixtures = SavedResult(z.cpu(), w, np.arange(request.n), pictures.provenance | {"variations": facts})
+    result.add_step(_edit(start, mixtures, [query], [], job).final)
+
+
+def _edit(
+    start: Start, pictures: Result | SavedResult, steps: Sequence[str], keep: list[str] | None, job: Job, **options: Any
+) -> Edit:
+    prepared = start.prepared
+    with noting_tautologies():
+        edited = edit(
+            pictures, steps, model=prepared.model, device=str(prepared.device), semantics=prepared.settings.semantics,
+            allow_weak=prepared.settings.allow_weak, keep="everything" if keep is None else keep, progress=job.report,
+            **options,
+        )  # fmt: skip
+    return replace(edited, space=shared_space(prepared))
 
 
 def invert_photograph(
     prepared: PreparedQuery, photograph: Callable[[], Image.Image], anyway: bool, job: Job, result: JobResult
 ) -> None:
-    """Invert a photograph as `energyql.invert` does, and add its reconstruction to `result`.
+    """Find the latents of a photograph as `energyql.invert` does, and add the picture of the latents to `result`.
 
     Args:
-        prepared: a query with the settings.
-        photograph: decodes the photograph; called here, so that only one decoded photograph is in memory at a time.
-        anyway: accept a photograph that the generator cannot draw.
+        prepared: a compiled query, of which only the model, device and truncation are used.
+        photograph: function that decodes the photograph. It is called when the job runs, so that only one decoded
+            photograph is in memory at a time.
+        anyway: whether to accept a photograph that the generator cannot draw.
         job: receives the progress, and raises an error to end the work.
-        result: receives the reconstruction.
+        result: receives the reconstruction, the picture of the latents.
 
     Raises:
-        OutOfDomainError: the generator cannot draw the photograph.
+        OutOfDomainError: the generator cannot draw the photograph, and `anyway` is False.
     """
-    with interruptible(prepared.model.generator, job.check):
-        try:
-            inversion = invert(
-                photograph(), model=prepared.model, truncation=prepared.settings.truncation,
-                device=str(prepared.device), anyway=anyway, progress=job.report,
-            )  # fmt: skip
-        except OutOfDomainError as error:
-            hint = "crop it like the pictures of the generator, or edit it anyway"
-            raise OutOfDomainError(error.message, hint=hint) from None
+    try:
+        inversion = invert(
+            photograph(), model=prepared.model, truncation=prepared.settings.truncation, device=str(prepared.device),
+            anyway=anyway, progress=job.report,
+        )  # fmt: skip
+    except OutOfDomainError as error:
+        error.hint = "crop it like the pictures of the generator, or edit it anyway"
+        raise
     result.add_photograph(inversion)
 
 
-def _edit(
-    start: Pictures, begun: Result | SavedResult, steps: Sequence[str], keep: list[str] | None, job: Job,
-    **options: Any,
-) -> Edit:  # fmt: skip
-    settings = start.prepared.settings
-    with noting_tautologies():
-        edited = edit(
-            begun, steps, model=start.prepared.model, device=str(start.prepared.device), semantics=settings.semantics,
-            allow_weak=settings.allow_weak, keep="everything" if keep is None else keep, progress=job.report, **options,
-        )  # fmt: skip
-    return replace(edited, space=shared_space(start.prepared))
+def draw_table(gallery: Gallery, literals: Sequence[Expr], job: Job, result: JobResult) -> None:
+    """Draw every combination of some literals, and add the rows of the table to `result` when all are drawn.
+
+    Args:
+        gallery: a new gallery that draws the pictures; it has the settings, and the number of pictures of each row.
+        literals: the literals, which were checked.
+        job: receives the progress, and raises an error to end the work.
+        result: receives the rows with their pictures.
+    """
+    gallery.progress = _only("table", job)
+    table = gallery.add_truth_table(*literals, n=gallery.n)
+    result.literals, result.total = list(table.literals), sum(map(len, table.results))
+    for row in table.rows:
+        result.add_row(row.result, row.query, row.values, row.reason)
+    result.sections = gallery.sections
+
+
+def draw_traversal(gallery: Gallery, request: TraversalRequest, job: Job, result: JobResult) -> None:
+    """Draw paths from pictures of one query to pictures of another; add the paths to `result` when all are drawn.
+
+    Args:
+        gallery: a new gallery that draws the pictures; it has the settings, and the number of paths.
+        request: the two queries, and the number of pictures of a path.
+        job: receives the progress, and raises an error to end the work.
+        result: receives the pictures of the paths.
+    """
+    gallery.progress = _only("traversal", job)
+    result.add_paths(gallery.add_traversal(request.start, request.end, request.steps, n=gallery.n))
+    result.sections = gallery.sections
+
+
+def draw_gallery(gallery: Gallery, queries: Sequence[str], job: Job, result: JobResult) -> None:
+    """Draw pictures of several queries; add the pictures of each query to `result` as soon as they are drawn.
+
+    Args:
+        gallery: a new gallery that draws the pictures; it has the settings, and the number of pictures of each query.
+        queries: the queries, which were checked.
+        job: receives the progress, and raises an error to end the work.
+        result: receives a row for each query, with its pictures.
+    """
+    gallery.progress, result.sections = job.report, gallery.sections
+    for query in queries:
+        pictures = gallery.add(query)
+        result.add_row(pictures, pictures.provenance["canonical"])
+
+
+def _only(stage: str, job: Job) -> Report:
+    """Return a progress function that reports to `job` only the progress of the stage `stage`.
+
+    The progress of other stages is ignored. Every call of the progress function raises an error if the job is to end.
+    """
+    return lambda name, fraction: job.report(name, fraction) if name == stage else job.check()
 
 
 @contextmanager
 def interruptible(network: object, check: Callable[[], None]) -> Iterator[None]:
-    """Call `check` before every layer of a network while the block runs; an error that it raises ends the computation.
+    """Call `check` before every layer of a network while the block runs.
 
-    A large network draws a picture for longer than a second, so checks between pictures would be too rare. A network
-    that is no torch module is not interrupted.
+    So an error that `check` raises ends the computation of the network. A large network takes longer than a second for
+    a picture, so checks between pictures would be too rare. A network that is no torch module is not interrupted.
     """
     modules = list(network.modules()) if isinstance(network, torch.nn.Module) else []
     handles = [module.register_forward_pre_hook(lambda module, arguments: check()) for module in modules]
@@ -322,47 +358,3 @@ def interruptible(network: object, check: Callable[[], None]) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
-
-
-def draw_table(gallery: Gallery, network: object, literals: Sequence[Expr], job: Job, result: JobResult) -> None:
-    """Draw the combinations of checked literals, and add the rows to `result` in the end; see `interruptible`."""
-    gallery.progress = _only("table", job)
-    with interruptible(network, job.check):
-        table = gallery.add_truth_table(*literals, n=gallery.n)
-    result.literals, result.total = list(table.literals), sum(map(len, table.results))
-    for row in table.rows:
-        summary = "" if row.result is None else row.result.summary()
-        result.add_row(Row(query=row.query, values=list(row.values), reason=row.reason, summary=summary), row.result)
-    result.finish_sections(gallery.sections)
-
-
-def draw_traversal(gallery: Gallery, network: object, request: TraversalRequest, job: Job, result: JobResult) -> None:
-    """Draw paths from one query to another, and add them to `result` in the end; `network` is the generator."""
-    gallery.progress = _only("traversal", job)
-    with interruptible(network, job.check):
-        traversal = gallery.add_traversal(request.start, request.end, request.steps, n=gallery.n)
-    result.add_paths(traversal)
-    result.finish_sections(gallery.sections)
-
-
-def draw_gallery(
-    gallery: Gallery, network: object, queries: Sequence[CheckedQuery], job: Job, result: JobResult
-) -> None:
-    """Draw several checked queries, and add each to `result` when it is drawn; `network` is the generator."""
-    gallery.progress = job.report
-    with interruptible(network, job.check):
-        for query in queries:
-            pictures = gallery.add(query.text, query.title)
-            result.add_row(Row(query=str(query.expr), summary=pictures.summary()), pictures)
-            result.finish_sections(gallery.sections)
-
-
-def _only(stage: str, job: Job) -> Report:
-    """Return a function that reports one stage to a job and ignores others; every call may end the work."""
-
-    def report(name: str, fraction: float) -> None:
-        if name == stage:
-            job.report(name, fraction)
-        job.check()
-
-    return report

@@ -1,68 +1,75 @@
-"""Common parts of the web applications of energyql: a guarded page with its files, and errors as messages."""
+"""Common parts of the studio and of the page for labels: one page with its files, errors as messages, the server."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
-from energyql.errors import EnergyQLError
-from energyql.studio.guard import Access, Bodies, Guard
+from energyql import __version__
+from energyql.errors import ArgumentError, EnergyQLError
+from energyql.studio.guard import Access, Bodies, Guard, access_to, is_loopback
 from energyql.studio.problems import INTERNAL, StudioError, describe_fault, respond
-from energyql.version import __version__
 
 STATIC = Path(__file__).parent / "static"
+REFERENCE = "GET /api/openapi.json describes every request"
+CONNECTIONS = 100
+"""Largest number of connections; one more is refused. Clients that hold connections open can use up all of them, which
+only a proxy in front of the server prevents."""
+EVERYWHERE = ("", "0.0.0.0", "::")
+"""Hosts that mean every address of this machine."""
 
 
 def guarded_app(
-    title: str,
-    description: str,
-    page: Path,
-    *,
-    access: Access,
-    bodies: Bodies,
-    lifespan: Callable[[FastAPI], Any] | None = None,
+    title: str, description: str, page: Path, access: Access | None, bodies: Bodies, **options: Any
 ) -> FastAPI:
-    """Return an application with one page, the style sheets and scripts of the studio, and a `Guard` in front.
+    """Return an application with one page, and with the style sheets and scripts of the studio.
+
+    A `Guard` in front of it refuses requests that come from other sites, lack the token, or are too large or too slow.
 
     Args:
-        title: title of its HTTP API.
-        description: description of its HTTP API.
-        page: the HTML file.
-        access: who may use the application; see `Guard`.
-        bodies: the bodies of requests; see `Guard`.
-        lifespan: context manager that is entered when the application starts and left when it ends.
+        title: title of the HTTP API of the application.
+        description: description of the HTTP API.
+        page: the HTML file of the page.
+        access: who may use the application; `None` for only visitors on this machine.
+        bodies: limits of the bodies of requests.
+        options: further arguments of `FastAPI`.
     """
     app = FastAPI(
-        title=title,
-        version=__version__,
-        description=description,
-        openapi_url="/api/openapi.json",
-        docs_url=None,  # pages of FastAPI that load scripts from other servers
-        redoc_url=None,
-        lifespan=lifespan,
-    )
-    app.add_middleware(Guard, access=access, bodies=bodies)
+        title=title, version=__version__, description=description, openapi_url="/api/openapi.json", docs_url=None,
+        redoc_url=None, **options,  # both are pages of FastAPI that load scripts from other servers
+    )  # fmt: skip
+    app.add_middleware(Guard, access=access or Access(), bodies=bodies)
     for kind in (EnergyQLError, RequestValidationError, HTTPException, Exception):
         app.add_exception_handler(kind, _refuse)
 
-    @app.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
-    async def start() -> FileResponse:
-        return FileResponse(page)
-
-    @app.api_route("/static/gallery.css", methods=["GET", "HEAD"], include_in_schema=False)
-    async def gallery_style() -> FileResponse:
-        return FileResponse(str(files("energyql.gallery").joinpath("page.css")))
-
+    serve_file(app, "/", page)
+    serve_file(app, "/static/gallery.css", files("energyql.gallery").joinpath("page.css"))
     app.mount("/static", StaticFiles(directory=STATIC))
     return app
+
+
+def serve_file(app: FastAPI, path: str, file: object) -> None:
+    """Add a route that returns a file of the package. The description of the API leaves this route out.
+
+    Args:
+        app: the application.
+        path: path of the route, such as "/api".
+        file: file name; its text is the argument of `FileResponse`.
+    """
+
+    @app.api_route(path, methods=["GET", "HEAD"], include_in_schema=False)
+    async def send() -> FileResponse:
+        return FileResponse(str(file))
 
 
 async def _refuse(request: Request, error: Exception) -> JSONResponse:
@@ -71,12 +78,122 @@ async def _refuse(request: Request, error: Exception) -> JSONResponse:
         return respond(error)
     if isinstance(error, RequestValidationError):  # a field is missing, of the wrong type or out of range
         message = "; ".join(map(describe_fault, error.errors()[:5]))
-        return respond(StudioError("InvalidRequest", message, hint="GET /api/openapi.json describes every request"))
+        return respond(StudioError("InvalidRequest", message, hint=REFERENCE))
     if not isinstance(error, HTTPException):
         return respond(INTERNAL)
-    message, hint = str(error.detail), None
-    if error.status_code in (404, 405):
-        hint = "GET /api/openapi.json describes every request"
-    elif error.status_code == 400:  # FastAPI gives no details
-        message, hint = "the request is JSON that cannot be read", "send UTF-8, and do not nest it deeply"
-    return respond(StudioError("HTTPError", message, hint=hint), error.status_code)
+    if error.status_code == 400:  # FastAPI gives no details
+        hint = "send UTF-8, and do not nest it deeply"
+        return respond(StudioError("HTTPError", "the request is JSON that cannot be read", hint=hint))
+    return respond(StudioError("HTTPError", str(error.detail), hint=REFERENCE), error.status_code)
+
+
+class Listening(NamedTuple):
+    """How a web application that has started can be reached.
+
+    Attributes:
+        addresses: addresses of the page, with the token if there is one; the first address is for this machine.
+        exposed: whether other machines can reach the application.
+        token: whether visitors need a token.
+    """
+
+    addresses: tuple[str, ...]
+    exposed: bool
+    token: bool
+
+
+def serve_app(
+    make: Callable[[Access], FastAPI],
+    *,
+    host: str,
+    port: int,
+    allowed: Sequence[str],
+    ready: Callable[[Listening], None],
+    token: str | None = None,
+) -> None:
+    """Run a web application until it is interrupted.
+
+    Args:
+        make: returns the application; called after the port is bound.
+        host: name or address to listen on.
+        port: port to listen on; 0 for a free one.
+        allowed: further names of this machine, under which visitors may open the page.
+        ready: called with the addresses of the page when the port is open.
+        token: the token that visitors need; empty for none. By default a new one if other machines can reach the
+            application.
+
+    Raises:
+        ArgumentError: the port cannot be bound.
+    """
+    with listen(host, port) as bound:
+        access = access_to(host, allowed, token)
+        app = make(access)
+        bound.listen(128)
+        addresses = addresses_of(host, bound.getsockname()[1], allowed, access.token)
+        ready(Listening(addresses, not is_loopback(host), access.token is not None))
+        web_server(app).run(sockets=[bound])
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Return a socket that is bound to a host and a port, and does not listen yet.
+
+    The socket is bound before models are loaded, so that a port in use is noticed at once.
+
+    Raises:
+        ArgumentError: the socket cannot be bound, for example because the port is in use.
+    """
+    bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind((host, port))
+    except OSError as error:
+        bound.close()
+        message = f"cannot listen on {host}, port {port}: {error.strerror}"
+        raise ArgumentError(message, hint="try another --port") from None
+    return bound
+
+
+def web_server(app: FastAPI) -> uvicorn.Server:
+    """Return the web server of an application, which is not started yet."""
+    return uvicorn.Server(
+        uvicorn.Config(
+            app, ws="none", log_level="warning", timeout_graceful_shutdown=3, lifespan="on",
+            limit_concurrency=CONNECTIONS,
+        )
+    )  # fmt: skip
+
+
+def addresses_of(host: str, port: int, names: Sequence[str], token: str | None) -> tuple[str, ...]:
+    """Return the address of the page of a server, such as `http://127.0.0.1:8420/`, for `host` and each of `names`.
+
+    If `host` means every address of this machine ("0.0.0.0"), two addresses are returned for it: a loopback address,
+    and the address that other machines see, if there is a network.
+
+    Args:
+        host: name or address that the server listens on.
+        port: port that the server listens on.
+        names: further host names.
+        token: secret that is added to each address as `?token=`; `None` for none.
+    """
+    places = [host, *names]
+    if host in EVERYWHERE:
+        places = ["::1" if ":" in host else "127.0.0.1", *_own_addresses(":" in host), *names]
+    end = "" if token is None else f"?token={token}"
+    return tuple(f"http://{f'[{place}]' if ':' in place else place}:{port}/{end}" for place in places)
+
+
+def _own_addresses(version6: bool) -> list[str]:
+    """Return a list with the address of this machine in its network; without a network, an empty list.
+
+    The address is that of a UDP socket which is connected to an address reserved for documentation. Connecting it
+    sends nothing.
+
+    Args:
+        version6: whether to return the address of IPv6 in place of IPv4.
+    """
+    family, far = (socket.AF_INET6, "2001:db8::1") if version6 else (socket.AF_INET, "192.0.2.1")
+    with socket.socket(family, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((far, 9))
+        except OSError:
+            return []
+        return [probe.getsockname()[0]]

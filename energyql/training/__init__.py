@@ -1,1 +1,1 @@
-"""Training of attribute heads: labels, fitting, calibration, report, and import of heads from other programs."""
+"""Training of heads (on latents) and judges (on pictures): labels, fits, calibration, reports, and imports of heads."""

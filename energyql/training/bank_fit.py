@@ -1,9 +1,14 @@
-"""Fit, calibrate and measure the heads of a training, with or without a teacher, and fit the second heads."""
+"""Fit, calibrate and measure heads: small networks that predict attributes of pictures from latents.
+
+A teacher (networks that read pictures) may label more pictures for the heads. Each attribute also gets a second head,
+which is fitted to other samples. Where the two heads of an attribute disagree, predictions are doubtful.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,225 +17,205 @@ from torch import Tensor
 
 from energyql.attributes.heads import AttributeBank, Head
 from energyql.attributes.judge import Judge
-from energyql.attributes.labels import Column, ImageLabeller, encode_column
+from energyql.attributes.labels import Column, encode_column
 from energyql.attributes.pictures import heads_of
 from energyql.errors import DataError
 from energyql.numerics.shapes import Float
-from energyql.progress import Report
 from energyql.training.heads import HeadFit, HeadSettings, check_labels, train_heads
 from energyql.training.labels import LabelTable, warn_of_few_labels
 from energyql.training.report import report_quality, with_gains
-from energyql.training.samples import Prior
-from energyql.training.target import Target
+from energyql.training.target import Task
 from energyql.training.teacher import DRAWS, Taught, further_pictures, teach
 from energyql.vocabulary import Vocabulary
 
-TEST_SHARE, HELD_OUT_SHARE, SECOND_HELD_OUT_SHARE = 0.1, 0.12, 0.2
-"""Share of all samples for the report; share of the others for early stopping and calibration, of the first heads; and
-of the half that the second heads are fitted to."""
+TEST_SHARE = 0.1
+"""Share of the labelled samples that only the report uses, if the table of labels does not say which samples it uses.
+Of fewer than 2,000 samples the share is larger, see `SMALL_TEST_SHARE`."""
+HELD_OUT_SHARE, SECOND_HELD_OUT_SHARE = 0.12, 0.2
+"""Shares of the samples that are held out to stop and calibrate heads. The first number is for the first heads: a share
+of the samples that are not for the report. The second number is for second heads: a share of the last half of all
+samples, from which they learn."""
 TAUGHT_DECAY = 1 / 3
-"""Weight decay of heads that have a teacher, as a share of that of others: they have more labels."""
+"""Factor of the weight decay of heads that learn from labels by a teacher. Heads with more labels need less decay."""
 TAUGHT_STOPPING = 1 / 8
-"""Share of the teacher's pictures that its heads are stopped and calibrated on, with the labels by hand that are held
-out: these are too few alone, some 55 of 500."""
+"""Share of the pictures labelled by the teacher that are held out to stop and calibrate heads, in addition to labels by
+hand that are held out. Of 500 labels by hand, only some 55 are held out, which are too few alone."""
 SMALL_TEST_SHARE, ENOUGH_TESTS = 0.2, 200
-"""Of few samples a larger share is for the report, up to this number: intervals of fewer labels are too wide."""
+"""Of fewer than 2,000 samples, the share `SMALL_TEST_SHARE` is for the report, but at most `ENOUGH_TESTS` samples. With
+`TEST_SHARE` of so few samples, the confidence intervals of the scores would be too wide."""
 
 
 def fit_bank(
-    target: Target,
-    prior: Prior,
-    labels: LabelTable | ImageLabeller,
+    task: Task,
     latents: Float[Tensor, "rows latent_dim"],
     columns: Mapping[str, Column],
     specs: Vocabulary,
     *,
     further: int | None,
     settings: HeadSettings,
-    report: Report,
 ) -> tuple[AttributeBank, dict[str, Head], Sequence[Judge]]:
-    """Fit heads to all rows but those for the report, and measure them on these.
+    """Fit a head to each attribute of labelled samples, and measure the heads on samples kept for the report.
 
-    Where the rows are labels by hand of pictures, a teacher that learns from the same rows labels further pictures, and
-    the heads that it can teach are fitted to these as well. All heads are stopped and calibrated on labels by hand.
+    If the labels are a table with numbers of pictures, a teacher (networks that learn from the table) labels further
+    pictures. Heads of attributes that the teacher reads clearly better than chance learn from the table and from labels
+    by the teacher. They are also stopped and calibrated on labels of both sorts. Other heads use the table only.
 
     Args:
-        target: the model folder, with the heads from before.
-        prior: of the pictures, with what heads are fitted under.
-        labels: where the labels are from.
-        latents: of the rows, as the heads read them.
-        columns: attribute -> a cell for each row.
-        specs: the attributes.
-        further: number of further pictures; see `further_pictures` for the default.
-        settings: of the fit.
-        report: told the progress.
+        task: the model folder, the prior samples and their labels.
+        latents: latents of the labelled samples, a row each, in the space that the heads read.
+        columns: attribute -> a label for each row of `latents`.
+        specs: the attributes to fit.
+        further: number of pictures that the teacher labels; 0 for no teacher. `None` is for 8,000 if pictures have at
+            most 128 pixels a side, and for no teacher if they are larger.
+        settings: settings of the fit.
 
     Returns:
-        The heads with their reports, the second heads, see `fit_second`, and the networks of the teacher.
+        The heads with their reports; attribute -> second head, fitted to other rows (where it disagrees with the first
+            head, predictions are doubtful); and the networks of the teacher, none if no teacher labelled pictures.
 
     Raises:
-        DataError: there are too few labels, or a label is no value of its attribute.
+        DataError: there are fewer than 20 samples, too few labels of an attribute, or a label that is no value of its
+            attribute.
     """
-    table = labels if isinstance(labels, LabelTable) else LabelTable({}, source="the labeller")
-    targets = {name: encode_column(columns[name], spec, table.source) for name, spec in specs.items()}
-    count, seed, test = len(latents), prior.seed % 2**63, table.test or 0
+    table, seed = task.table or LabelTable({}, source="the labeller"), task.prior.seed % 2**63
+    labels = {name: encode_column(columns[name], spec, table.source) for name, spec in specs.items()}
+    count, test = len(latents), table.test or 0
     if count < 20:
         raise DataError(f"{count} labelled samples are too few to learn from", hint="label some hundreds at least")
-    warn_of_few_labels(targets, specs)
-    # The rows that a table keeps for the report stay last, those that measure nothing stay first.
+    warn_of_few_labels(labels, specs)
+    # Rows for the report are the last ones, and stay last. Rows that are only learned from stay first.
     first, last = table.learned, count - test
     middle = first + torch.randperm(last - first, generator=torch.Generator().manual_seed(seed))
     order = torch.cat([torch.arange(first), middle, torch.arange(last, count)])
     fitted = count - (test or int(max(TEST_SHARE * count, min(SMALL_TEST_SHARE * count, ENOUGH_TESTS))))
     taught = Taught(latents[:0], {}, {})
     if table.index is not None and further != 0:
-        further = further_pictures(prior) if further is None else further
+        further = further_pictures(task.prior) if further is None else further
         if further:
-            taught = teach(target, prior, table, targets, order[:fitted], specs, count=further, report=report)
-    latents, targets = latents[order], {name: values[order] for name, values in targets.items()}
+            taught = teach(task, table, labels, order[:fitted], specs, count=further)
+    latents, labels = latents[order], {name: numbers[order] for name, numbers in labels.items()}
     held_out, seen = (
-        {name: values[rows] for name, values in targets.items()} for rows in (slice(fitted, None), slice(fitted))
+        {name: numbers[rows] for name, numbers in labels.items()} for rows in (slice(fitted, None), slice(fitted))
     )
-    with target.work.step("heads") as folder:
-        bank, fits = _fit(
-            prior, latents[:fitted], seen, specs, taught, folder, settings=settings, seed=seed,
-            stopping=min(HELD_OUT_SHARE, len(middle) / 2 / fitted), report=report,
-        )  # fmt: skip
+    stopping = min(HELD_OUT_SHARE, len(middle) / 2 / fitted)
+    stop = fitted - int(fitted * (1 - stopping))
+    with task.target.work.step("heads") as folder:
+        bank, fits = _fit(task, latents[:fitted], seen, specs, taught, folder, stop=stop, settings=settings)
     with torch.no_grad():
         predictions = bank.predict(latents[fitted:])
-    found = report_quality(predictions, held_out, specs, seen)
+    reports = report_quality(predictions, held_out, specs, seen)
     if table.drawn is not None:
-        old = None if target.bank is None else heads_of(target.bank, "a round of labels")
-        found = with_gains(found, old, bank, latents[fitted:], held_out, table.drawn)
-    with target.work.step("second heads") as checkpoint:
-        second = fit_second(
-            latents, targets, bank, settings, taught, seed=seed, device=prior.device, checkpoint=checkpoint,
-            progress=lambda done: report("checking", done),
-        )  # fmt: skip
-    more: dict[str, dict[str, Any]] = {
-        name: {"temperature": fits[name].temperature, "steps": fits[name].steps}
-        | ({"teacher": taught.report[name]} if name in taught.report else {})
-        for name in specs
-    }
-    return (
-        bank.with_reports(
-            {name: dataclasses.replace(each, details={**each.details, **more[name]}) for name, each in found.items()}
-        ),
-        second,
-        taught.networks,
-    )
+        old = None if task.target.bank is None else heads_of(task.target.bank, "a round of labels")
+        reports = with_gains(reports, old, bank, latents[fitted:], held_out, table.drawn)
+    second = fit_second(task, latents, labels, bank, settings, taught)
+    for name, report in reports.items():
+        details: dict[str, Any] = {"temperature": fits[name].temperature, "steps": fits[name].steps}
+        details |= {"teacher": taught.report[name]} if name in taught.report else {}
+        reports[name] = dataclasses.replace(report, details={**report.details, **details})
+    return bank.with_reports(reports), second, taught.networks
 
 
 def _fit(
-    prior: Prior,
+    task: Task,
     latents: Float[Tensor, "rows latent_dim"],
     labels: Mapping[str, Tensor],
     specs: Vocabulary,
     taught: Taught,
     folder: Path,
     *,
-    stopping: float,
+    stop: int,
     settings: HeadSettings,
-    seed: int,
-    report: Report,
 ) -> tuple[AttributeBank, dict[str, HeadFit]]:
-    """Fit the heads that have a teacher to its labels and those by hand, and the others to labels by hand alone.
+    """Fit the first heads, and return them with attribute -> step at which its head was stopped, and its calibration.
 
-    `stopping` is the share of the rows, the last ones, that heads are stopped and calibrated on. Heads that have a
-    teacher are stopped and calibrated on a part of its pictures as well. The states of the fits are in `folder`.
+    Heads of the attributes in `taught.labels` are fitted to labels by the teacher and by hand, other heads to labels by
+    hand alone.
+
+    Args:
+        task: the model folder and the prior samples.
+        latents: latents to which heads are fitted.
+        labels: attribute -> (rows,): 0/1, class index or number; NaN where missing.
+        specs: the attributes.
+        taught: latents and labels of the pictures that the teacher labelled.
+        folder: folder for the states of the fits, from which an interrupted training continues.
+        stop: number of the last rows, which are held out to stop and calibrate all heads. Heads that learn from the
+            teacher are stopped and calibrated on the share `TAUGHT_STOPPING` of its pictures as well.
+        settings: settings of the fit.
     """
-    stop = len(latents) - int(len(latents) * (1 - stopping))
+    device = task.prior.device
     heads: dict[str, Head] = {}
     fits: dict[str, HeadFit] = {}
-    for with_teacher in (True, False):
+    for stage, with_teacher in (("further", True), ("training", False)):
         group = Vocabulary(spec for name, spec in specs.items() if (name in taught.labels) == with_teacher)
         if not group:
             continue
-        x = torch.cat([taught.latents, latents]) if with_teacher else latents
-        y = {name: torch.cat([taught.labels[name], labels[name]]) if with_teacher else labels[name] for name in group}
-        held_out = stop
+        x, y, held_out, decay = latents, {name: labels[name] for name in group}, stop, settings.weight_decay
         if with_teacher:
-            of_picture = torch.arange(len(taught.latents) // DRAWS)
-            kept = (of_picture < round((1 - TAUGHT_STOPPING) * len(of_picture))).repeat(DRAWS)
-            learned, others = (rows.nonzero()[:, 0] for rows in (kept, ~kept))
-            by_hand = torch.arange(len(kept), len(x))
-            rows = torch.cat([learned, by_hand, others])
-            x, y, held_out = x[rows], {name: values[rows] for name, values in y.items()}, stop + len(others)
-        stage = "further" if with_teacher else "training"
-        decay = settings.weight_decay * (TAUGHT_DECAY if with_teacher else 1)
-        part, found = train_heads(
-            x.to(prior.device),
-            {name: values.to(prior.device) for name, values in y.items()},
-            group,
-            dataclasses.replace(settings, weight_decay=decay),
-            held_out=held_out,
-            seed=seed,
-            fitted=prior.fitted,
-            checkpoint=folder / stage,
-            progress=lambda done, stage=stage: report(stage, done),  # type: ignore[misc]
-        )
+            pictures = len(taught.latents) // DRAWS
+            first = (torch.arange(pictures) < round((1 - TAUGHT_STOPPING) * pictures)).repeat(DRAWS)
+            x = torch.cat([taught.latents[first], x, taught.latents[~first]])
+            y = {
+                name: torch.cat([taught.labels[name][first], numbers, taught.labels[name][~first]])
+                for name, numbers in y.items()
+            }
+            held_out, decay = held_out + int((~first).sum()), decay * TAUGHT_DECAY
+        part, part_fits = train_heads(
+            x.to(device), {name: numbers.to(device) for name, numbers in y.items()}, group,
+            dataclasses.replace(settings, weight_decay=decay), held_out=held_out, seed=task.prior.seed % 2**63,
+            fitted=task.prior.fitted, checkpoint=folder / stage, progress=task.progress(stage),
+        )  # fmt: skip
         heads |= part.to("cpu").heads
-        fits |= found
-    return AttributeBank(specs, {name: heads[name] for name in specs}, **vars(prior.fitted)), fits
+        fits |= part_fits
+    return AttributeBank(specs, {name: heads[name] for name in specs}, **vars(task.prior.fitted)), fits
 
 
 def fit_second(
+    task: Task,
     latents: Tensor,
-    targets: Mapping[str, Tensor],
+    labels: Mapping[str, Tensor],
     bank: AttributeBank,
     settings: HeadSettings,
     taught: Taught,
-    *,
-    seed: int,
-    device: torch.device,
-    checkpoint: Path | None = None,
-    progress: Callable[[float], None] = lambda _: None,
 ) -> dict[str, Head]:
     """Fit a second head for each attribute of `bank`, with another seed, to the last half of the rows.
 
-    It disagrees with the first where neither has learnt enough.
-
-    The first heads are fitted to the first rows. Two sets that shared most of their rows would share their errors too:
-    with 80 % of 400 rows in common, they disagreed on 3 % of the wrong samples of moderate heads, and with the second
-    set on the last half on 43 %.
+    Where the first and the second head of an attribute disagree, predictions are doubtful. The rows for the report,
+    which first heads do not see, are in the last half. Second heads use only this half, because two heads that learn
+    from almost the same rows make the same errors. In a test with 400 rows, second heads that shared 80 % of the rows
+    with the first heads disagreed on only 3 % of the wrong predictions. Second heads on the last half disagreed on
+    43 %.
 
     Args:
-        latents: (n, latent_dim), in the space that the heads read.
-        targets: attribute -> (n,), NaN where missing. Attributes with too few labels in that half get no second head.
+        task: the model folder and the prior samples.
+        latents: (n, latent_dim), all labelled latents, in the space that the heads read.
+        labels: attribute -> (n,): 0/1, class index or number; NaN where missing.
         bank: the first heads.
-        settings: of the fit of the first heads; the second take half of the steps.
-        taught: what a teacher labelled for the first heads; every second latent of it is for the second heads.
-        seed: of the first fit.
-        device: where to compute.
-        checkpoint: as for `train_heads`.
-        progress: called with the fraction done.
+        settings: settings of the fit of the first heads; second heads take half of the steps.
+        taught: latents and labels by the teacher. Second heads learn from every second of these latents.
+
+    Returns:
+        Attribute -> second head. Attributes with too few labels in the last half of the rows are left out.
     """
-    own, more = slice(len(latents) // 2, None), slice(1, None, 2)
+    device, own, more = task.prior.device, slice(len(latents) // 2, None), slice(1, None, 2)
     held_out = len(latents[own]) - int(len(latents[own]) * (1 - SECOND_HELD_OUT_SHARE))
     latents, further = torch.cat([taught.latents[more], latents[own]]), taught.latents[more]
     unknown = further.new_full((len(further),), torch.nan)
-    targets = {
-        name: torch.cat([taught.labels[name][more] if name in taught.labels else unknown, values[own]])
-        for name, values in targets.items()
+    labels = {
+        name: torch.cat([taught.labels[name][more] if name in taught.labels else unknown, numbers[own]])
+        for name, numbers in labels.items()
     }
     usable = []
     for name, spec in bank.vocabulary.items():
-        try:
-            check_labels(targets[name], spec, len(latents), len(latents) - held_out)
+        with suppress(DataError):
+            check_labels(labels[name], spec, len(latents), len(latents) - held_out)
             usable.append(spec)
-        except DataError:
-            continue
-    if not usable:
-        return {}
-    second, _ = train_heads(
-        latents.to(device),
-        {name: values.to(device) for name, values in targets.items()},
-        Vocabulary(usable),
-        dataclasses.replace(settings, steps=max(1, settings.steps // 2)),
-        held_out=held_out,
-        seed=(seed + 1) % 2**63,
-        fitted=bank.fitted,
-        checkpoint=checkpoint,
-        progress=progress,
-    )
+    with task.target.work.step("second heads") as checkpoint:
+        if not usable:
+            return {}
+        second, _ = train_heads(
+            latents.to(device), {name: numbers.to(device) for name, numbers in labels.items()}, Vocabulary(usable),
+            dataclasses.replace(settings, steps=max(1, settings.steps // 2)), held_out=held_out,
+            seed=(task.prior.seed % 2**63 + 1) % 2**63, fitted=bank.fitted, checkpoint=checkpoint,
+            progress=task.progress("checking"),
+        )  # fmt: skip
     return second.to("cpu").heads

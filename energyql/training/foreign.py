@@ -1,7 +1,8 @@
-"""Heads and labels that other programs made: LACE's classifiers, InterFaceGAN's boundaries, StyleFlow's latents.
+"""Heads and labels of other programs: LACE's classifiers, InterFaceGAN's boundaries, StyleFlow's latents and labels.
 
-`all_latents.pickle` holds {"Latent": (n, 1, layers, latent_dim)}, w repeated over the layers; `att_light.pickle` holds
-{"att_light": [(n, 21) objects]}, with `None` for what is missing.
+StyleFlow has two files for n samples. `all_latents.pickle` contains {"Latent": array (n, 1, layers, latent_dim)}, where
+the w of a sample is repeated for each layer. `att_light.pickle` contains {"att_light": [array (n, 21) of objects]}: 21
+labels of each sample, `None` where missing.
 """
 
 from __future__ import annotations
@@ -31,12 +32,13 @@ from energyql.generators.checkpoints.unpickle import Budget, Names, is_shape, un
 from energyql.kinds import BARE, KINDS, is_missing
 from energyql.numerics.shapes import Float
 from energyql.training.labels import LabelTable, infer, one_per_sample
+from energyql.training.steps import minimise
 from energyql.training.tables import read_npy
-from energyql.training.target import opening_target
+from energyql.training.target import Source, opening_target
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 LACE_STD = 0.1
-"""Standard deviation that LACE gives every continuous attribute."""
+"""Standard deviation that LACE assigns to every continuous attribute."""
 _LAYER = re.compile(r"net\.(\d+)\.(weight|bias)")
 
 
@@ -53,29 +55,40 @@ def add_heads(
     generator: str | None = None,
     allow_plugins: bool = False,
 ) -> AttributeBank:
-    """Add heads to a model folder, as they are.
+    """Add heads to a model folder, without training.
 
-    If the folder has heads already, all must read the same latent, at the same truncation, under the same label. The
-    arguments are those of `train_attributes`, with a head for each attribute; `truncation` is the range of psi in which
-    the heads are valid.
+    Old and new heads of a folder must read the same latent, and be valid for the same truncation and class label.
+
+    Args:
+        model: a packaged model, a model folder, a checkpoint, or a generator of your own: the object, or the name of
+            its code.
+        specs: the attributes that the heads predict.
+        heads: attribute -> head.
+        out: the model folder to make or to add to; by default that of `model`.
+        space: the latent that the heads read: "w", "z", "direction" (z scaled to unit second moment) or "features"
+            (numbers that the generator computes from z for heads).
+        truncation: range (low, high) of psi in which the heads are valid.
+        label: class label for which the heads are valid: a class, or as many numbers as there are classes; or "random"
+            if they are valid for every class. By default that of the heads in the folder.
+        replace: whether new heads may replace old heads of the same attributes.
+        generator: name of the generator's code, for a model folder that only names it.
+        allow_plugins: whether to import the generator that the model folder names.
 
     Returns:
-        All heads of the folder.
+        All heads of the folder, old and new.
 
     Raises:
         ArgumentError: a conditional generator needs a label, or has no such label.
         ModelError: the heads do not fit the generator or the heads in the folder.
+        VocabularyError: the model already has one of the attributes, and `replace` is false.
     """
-    with opening_target(model, out, truncation[1], generator=generator, allow_plugins=allow_plugins) as target:
+    with opening_target(Source(model, generator, allow_plugins), out, truncation[1]) as target:
         fitted = target.fitted(space, truncation, label)
         bank = AttributeBank(specs, heads, **vars(fitted))
         target.check_latents(fitted)
         size = latent_size(target.generator, space)
         if size not in (None, bank.latent_dim):
-            raise ModelError(
-                f"the heads read {bank.latent_dim} numbers, but {space} of the generator has {size}",
-                hint="choose the latent that they were fitted to with --space, or their own generator",
-            )
+            raise ModelError(f"the heads read {bank.latent_dim} numbers, but {space} of the generator has {size}")
         target.check_names(list(specs), replace)
         with target.changing() as changed:
             return heads_of(changed.save(bank, real_path(target.folder).name, replace=replace), "an import")
@@ -84,14 +97,21 @@ def add_heads(
 def import_lace(path: Path, specs: Vocabulary, *, std: float = LACE_STD) -> dict[str, Head]:
     """Read the heads in a checkpoint of LACE's attribute classifiers. Nothing in the file is executed.
 
-    The network is kept as it is: fully connected layers (512-384-256-128 as published, or of any other sizes), each
-    with a leaky ReLU of slope 0.2. For yes/no it has two outputs, no and yes; their difference is the logit of yes.
+    The file contains one network for all attributes. Its layers are fully connected, each with a leaky ReLU of slope
+    0.2. LACE's own files have layers of 512, 384, 256 and 128 numbers; other sizes are read as well. The network has
+    two outputs for a yes/no attribute, no and yes; the head predicts their difference as the logit of yes.
 
-    The attributes are those in the `.pt` file, in their order. It lacks the residual standard deviation of continuous
-    ones, `std`.
+    Args:
+        path: a `.pt` file.
+        specs: the attributes in the file, in the order of the outputs of the network.
+        std: standard deviation that the heads of continuous attributes predict; the file does not contain any.
+
+    Returns:
+        Attribute -> head.
 
     Raises:
-        ModelError: the file is missing, damaged, unsafe, of another form, or has other attributes.
+        ModelError: the file is missing, damaged, unsafe or no such classifier; or its number of outputs does not fit
+            the attributes.
     """
     with reading(path):
         tensors = _state_dict(path)
@@ -99,13 +119,10 @@ def import_lace(path: Path, specs: Vocabulary, *, std: float = LACE_STD) -> dict
         weight, bias = _pair(tensors, "heads")
         counts = [max(1, len(KINDS[spec.kind].classes(spec))) for spec in specs.values()]
         if len(weight) != sum(counts):
-            wanted = ", ".join(f"{count} for {name}" for name, count in zip(specs, counts, strict=True))
-            raise CheckpointError(
-                f"it has {len(weight)} outputs, not {wanted}", hint="name its attributes and their classes"
-            )
+            expected = ", ".join(f"{count} for {name}" for name, count in zip(specs, counts, strict=True))
+            raise CheckpointError(f"it has {len(weight)} outputs, not {expected}")
         heads = {}
-        parts = zip(specs.values(), weight.split(counts), bias.split(counts), strict=True)
-        for spec, rows, offsets in parts:
+        for spec, rows, offsets in zip(specs.values(), weight.split(counts), bias.split(counts), strict=True):
             if output_count(spec) < len(rows):  # the logits of no and yes
                 rows, offsets = rows[1:] - rows[:1], offsets[1:] - offsets[:1]
             head = Head(
@@ -120,68 +137,76 @@ def import_lace(path: Path, specs: Vocabulary, *, std: float = LACE_STD) -> dict
 def import_boundary(
     path: Path, spec: AttributeSpec, *, latents: Tensor | None = None, labels: Tensor | None = None
 ) -> Head:
-    """Read a boundary of InterFaceGAN as a head: `scale * (normal . x) + intercept` is the logit of yes.
+    """Read a boundary of InterFaceGAN as a head: `scale * (normal @ x) + intercept` is the logit of yes for a latent x.
 
-    The file holds only the normal. With labels, scale and intercept have the highest likelihood. Without labels, the
-    boundary goes through the origin and the scale is 1: the direction is right, probabilities are not calibrated.
+    The file contains only `normal`. With `latents` and `labels`, scale and intercept are fitted, so that the labels are
+    as likely as possible. Without them, the scale is 1 and the intercept is 0: the direction is right, but
+    probabilities are not calibrated.
 
-    The `.npy` file has the shape (1, latent_dim) or (latent_dim,). Latents are in the space of the boundary, (n,
-    latent_dim); labels are 0 or 1, NaN where missing, (n,).
+    Args:
+        path: a `.npy` file of shape (1, latent_dim) or (latent_dim,).
+        spec: the yes/no attribute that the boundary separates.
+        latents: labelled latents in the space of the boundary, (n, latent_dim).
+        labels: labels of `latents`, 0 or 1, NaN where missing, (n,).
 
     Raises:
-        ModelError: the file is missing, damaged or of another form; the attribute is of another kind; or all labels
-            are the same.
+        ModelError: the file is missing or damaged, or is no array of such a shape; `spec` is no yes/no attribute; the
+            latents have another size than the normal; or all labels are the same.
     """
     if BARE not in KINDS[spec.kind].forms:
-        raise ModelError(
-            f"{path}: a boundary separates yes from no, so {spec.name!r} cannot be {spec.kind}",
-            hint="give --attribute with the name alone",
-        )
+        raise ModelError(f"{path}: a boundary separates yes from no, so {spec.name!r} cannot be {spec.kind}")
     with reading(path):
         normal = read_npy(path, ModelError).squeeze()
         if normal.ndim != 1 or not normal.isfinite().all() or not normal.any():
             raise CheckpointError(f"a boundary has the shape (1, numbers), not {tuple(normal.shape)}, and is not zero")
     normal = normal / normal.norm()
-    scale, intercept = 1.0, 0.0
-    if latents is not None and labels is not None:
-        if latents.shape[1:] != normal.shape:
-            raise ModelError(
-                f"{path} is for latents of {len(normal)} numbers, not {latents.shape[1]}",
-                hint="give the latents that it was fitted to",
-            )
-        known = ~labels.isnan()
-        if len(labels[known].unique()) < 2:
-            raise ModelError(
-                f"{path}: all labels of {spec.name!r} are the same, so nothing can be fitted to them",
-                hint="give labels of both answers",
-            )
-        scale, intercept = _logistic(latents[known] @ normal, labels[known])
-    size = len(normal)
-    return Head(
-        torch.zeros(0, size), torch.zeros(0), torch.zeros(1, 0), scale * normal[None], torch.tensor([intercept]),
-        torch.tensor(1.0),
-    )  # fmt: skip
+    if latents is None or labels is None:
+        return linear_head(normal, torch.zeros(1), 1.0)
+    if latents.shape[1:] != normal.shape:
+        raise ModelError(f"{path} is for latents of {len(normal)} numbers, not {latents.shape[1]}")
+    present = ~labels.isnan()
+    if len(labels[present].unique()) < 2:
+        raise ModelError(f"{path}: all labels of {spec.name!r} are the same, so nothing can be fitted to them")
+    scale, intercept = _logistic(latents[present] @ normal, labels[present])
+    return linear_head(scale * normal, torch.tensor([intercept]), 1.0)
+
+
+def linear_head(normal: Float[Tensor, " latent_dim"], offset: Float[Tensor, " 1"], std: float) -> Head:
+    """Return a head without a hidden layer: its output for a latent x is `normal @ x + offset`.
+
+    For a continuous attribute, it predicts the standard deviation `std`.
+    """
+    none = torch.zeros(0)
+    return Head(none.view(0, len(normal)), none, none.view(1, 0), normal[None], offset, torch.tensor(std))
 
 
 def _logistic(distance: Float[Tensor, " batch"], labels: Float[Tensor, " batch"]) -> tuple[float, float]:
-    """Return scale and intercept of the highest likelihood; a weak penalty keeps them finite for separable classes."""
+    """Fit the probability of yes, sigmoid(scale * distance + intercept), to labels; return scale and intercept.
+
+    If the boundary separates the labels without error, a weak penalty on the scale keeps scale and intercept finite.
+
+    Args:
+        distance: signed distance of each latent from the boundary.
+        labels: 0 or 1.
+    """
     unit = distance.std().clamp(min=1e-12).item()
     x, y = (distance / unit).double(), labels.double()
     numbers = torch.zeros(2, dtype=torch.float64, requires_grad=True)
-    optimizer = torch.optim.LBFGS([numbers], max_iter=200, line_search_fn="strong_wolfe")
 
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        loss = F.binary_cross_entropy_with_logits(numbers[0] * x + numbers[1], y)
-        loss = loss + 0.5e-3 * numbers[0].square() / len(y)
-        loss.backward()
-        return loss
+    def loss() -> Tensor:
+        error = F.binary_cross_entropy_with_logits(numbers[0] * x + numbers[1], y)
+        return error + 0.5e-3 * numbers[0].square() / len(y)
 
-    optimizer.step(closure)
+    minimise(loss, [numbers], 200)
     return numbers[0].item() / unit, numbers[1].item()
 
 
 def _state_dict(path: Path) -> dict[str, Tensor]:
+    """Return the weights of a classifier of LACE by name, such as "heads.weight", as float32.
+
+    Raises:
+        CheckpointError: the file is no such classifier.
+    """
     content = read_weights(path)
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]
@@ -194,7 +219,14 @@ def _state_dict(path: Path) -> dict[str, Tensor]:
 
 
 def _layers(tensors: dict[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
-    """Return weight and bias of each hidden layer, first to last."""
+    """Return weight and bias of each hidden layer, from the first to the last.
+
+    Args:
+        tensors: weights of the network by name.
+
+    Raises:
+        CheckpointError: there is no hidden layer, or a layer that is not fully connected.
+    """
     extra = [name for name in tensors if not _LAYER.fullmatch(name) and not name.startswith("heads.")]
     numbers = sorted({int(match[1]) for name in tensors if (match := _LAYER.fullmatch(name))})
     if not numbers:
@@ -207,6 +239,15 @@ def _layers(tensors: dict[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
 
 
 def _pair(tensors: dict[str, Tensor], name: str) -> tuple[Tensor, Tensor]:
+    """Return weight and bias of the layer `name`; the weight of a 1 x 1 convolution becomes a matrix.
+
+    Args:
+        tensors: weights of the network by name.
+        name: name of the layer, such as "net.0".
+
+    Raises:
+        CheckpointError: weight or bias is missing or not finite.
+    """
     if f"{name}.weight" not in tensors or f"{name}.bias" not in tensors:
         raise CheckpointError(f"it has no {name}.weight and {name}.bias")
     weight, bias = tensors[f"{name}.weight"], tensors[f"{name}.bias"]
@@ -226,9 +267,11 @@ COLUMNS = (
     *(f"light{i}" for i in range(9)),
 )  # fmt: skip
 TEST_SHARE = 10
-"""The last rows, one in ten, are for the report: 1,000 of 10,000, the split of earlier work."""
+"""The number of rows divided by this is the number of the last rows, which are for the report: 1,000 of StyleFlow's
+10,000."""
 MAX_OPERATIONS = 10_000_000
-"""Limit on pickle operations: the table has 210,000 cells, each of which may be a NumPy number."""
+"""A pickle with more operations is refused. StyleFlow's table has 210,000 cells, each of which may be a NumPy number of
+several operations."""
 
 
 @dataclass(eq=False)
@@ -244,7 +287,11 @@ class _ObjectDtype(DtypeRecord):
 
 @dataclass(eq=False)
 class _AnyArray(ArrayRecord):
-    """A NumPy array of numbers, or of objects that are plain values of the pickle."""
+    """A NumPy array in a pickle, either of numbers or of Python objects, such as bools and texts.
+
+    Attributes:
+        cells: the Python objects, row by row; empty for an array of numbers.
+    """
 
     cells: list[Any] = field(default_factory=list)
 
@@ -257,16 +304,17 @@ class _AnyArray(ArrayRecord):
             raise CheckpointError("an array of objects is damaged")
 
     def rows(self) -> list[list[Any]]:
-        """Return the cells of a table, row by row."""
-        if not isinstance(self.dtype, _ObjectDtype):
-            if len(self.shape) != 2 or math.prod(self.shape) > MAX_OPERATIONS:
-                return []
-            numbers: list[list[Any]] = self.array().tolist()
-            return numbers
-        if len(self.shape) != 2:
+        """Return the rows of a table, each a list of cells.
+
+        There are no rows if the array does not have two axes, or has more than `MAX_OPERATIONS` cells.
+        """
+        if len(self.shape) != 2 or math.prod(self.shape) > MAX_OPERATIONS:
             return []
-        rows, columns = self.shape  # objects are written row by row, regardless of their order in memory
-        return [self.cells[i * columns : (i + 1) * columns] for i in range(rows)]
+        rows, columns = self.shape
+        if isinstance(self.dtype, _ObjectDtype):  # objects are written row by row, regardless of their order in memory
+            return [self.cells[i * columns : (i + 1) * columns] for i in range(rows)]
+        numbers: list[list[Any]] = self.array().tolist()
+        return numbers
 
 
 def _dtype(text: Any, *rest: Any) -> DtypeRecord:
@@ -276,56 +324,68 @@ def _dtype(text: Any, *rest: Any) -> DtypeRecord:
 _NAMES: Names = {
     **NUMPY_NAMES,
     ("numpy", "dtype"): _dtype,
-    ("numpy.core.multiarray", "_reconstruct"): lambda *_: _AnyArray(),
-    ("numpy._core.multiarray", "_reconstruct"): lambda *_: _AnyArray(),
+    **{(f"numpy.{core}.multiarray", "_reconstruct"): lambda *_: _AnyArray() for core in ("core", "_core")},
 }
 
 
 def read_styleflow(folder: Path, only: Sequence[str] | None = None) -> LabelTable:
-    """Read the latents and labels of a folder with StyleFlow's two pickles.
+    """Read the latents and labels of a folder with StyleFlow's two pickles. Nothing in the pickles is executed.
 
-    Of the attributes in `only`, all 21 by default; continuous ones range from 0 to 1 where their values do. The last
-    tenth of the rows is for the report.
+    If all values of a continuous attribute are between 0 and 1, this is its range. Otherwise its range goes from its
+    smallest to its largest value. The last tenth of the rows is for the report.
+
+    Args:
+        folder: the folder with `all_latents.pickle` and `att_light.pickle`.
+        only: names of attributes to read. By default, those of StyleFlow's 21 attributes that have more than one value
+            in the file.
+
+    Returns:
+        The table of labels, with the latents w of the samples.
 
     Raises:
-        ModelError: a pickle is missing, damaged, unsafe, or of another form.
-        DataError: `only` names an attribute that StyleFlow does not have, or a column is constant.
+        ModelError: a pickle is missing, damaged, unsafe, or not of StyleFlow's form.
+        DataError: `only` names an attribute that StyleFlow does not have, or a continuous attribute with fewer than two
+            values; or latents are not finite, or differ from layer to layer.
     """
     columns = list(COLUMNS if only is None else only)
     if unknown := [name for name in columns if name not in COLUMNS]:
         raise DataError(f"StyleFlow has no labels for {unknown[0]!r}", hint=f"it has {', '.join(COLUMNS)}")
     latents, rows = _latents(folder / LATENTS), _rows(folder / LABELS)
     if len(rows) != len(latents):
-        raise ModelError(
-            f"{folder} holds {len(latents)} latents, but labels for {len(rows)}",
-            hint="both files must be from one download",
-        )
+        raise ModelError(f"{folder} holds {len(latents)} latents, but labels for {len(rows)}")
     table = {name: [_cell(row[COLUMNS.index(name)], name) for row in rows] for name in columns}
-    if only is None:  # leave out columns with one value
+    if only is None:
         table = {
             name: cells for name, cells in table.items() if len({cell for cell in cells if not is_missing(cell)}) > 1
         }
-    return LabelTable(
-        table,
-        latents=latents,
-        test=len(rows) // TEST_SHARE,
-        vocabulary=Vocabulary(_spec(name, cells) for name, cells in table.items()),
-        source=str(folder / LABELS),
-    )
+    specs = Vocabulary(_spec(name, cells) for name, cells in table.items())
+    test = len(rows) // TEST_SHARE
+    return LabelTable(table, latents=latents, test=test, vocabulary=specs, source=str(folder / LABELS))
 
 
 def _latents(path: Path) -> Tensor:
+    """Return the latents w in `all_latents.pickle`, (n, latent_dim).
+
+    Raises:
+        ModelError: the file is missing or damaged, or contains no array of numbers under "Latent".
+        DataError: the latents are not finite, or differ from layer to layer.
+    """
     with reading(path):
-        found = _content(path, "Latent")
-        if not isinstance(found, ArrayRecord) or isinstance(found.dtype, _ObjectDtype) or len(found.shape) < 2:
+        array = _content(path, "Latent")
+        if not isinstance(array, ArrayRecord) or isinstance(array.dtype, _ObjectDtype) or len(array.shape) < 2:
             raise CheckpointError("its Latent is not an array of numbers")
-        return one_per_sample(torch.from_numpy(found.array().astype("<f4")), path)
+        return one_per_sample(torch.from_numpy(array.array().astype("<f4")), path)
 
 
 def _rows(path: Path) -> list[list[Any]]:
+    """Return the rows of labels in `att_light.pickle`, 21 cells each.
+
+    Raises:
+        ModelError: the file is missing or damaged, or contains no table of 21 columns under "att_light".
+    """
     with reading(path):
-        found = _content(path, "att_light")
-        table = found[0] if isinstance(found, list | tuple) and found else found
+        content = _content(path, "att_light")
+        table = content[0] if isinstance(content, list | tuple) and content else content
         rows = table.rows() if isinstance(table, _AnyArray) else []
         if not rows or any(len(row) != len(COLUMNS) for row in rows):
             raise CheckpointError(f"its att_light is not a table of {len(COLUMNS)} columns")
@@ -333,6 +393,11 @@ def _rows(path: Path) -> list[list[Any]]:
 
 
 def _content(path: Path, key: str) -> Any:
+    """Return the value of `key` in the dict that the pickle file `path` contains; nothing in the file is executed.
+
+    Raises:
+        CheckpointError: the pickle contains no dict with this key, or is unsafe.
+    """
     data = file_bytes(path)
     content, _ = unpickle(data, _NAMES, budget=Budget(len(data), MAX_OPERATIONS))
     if not isinstance(content, dict) or key not in content:
@@ -341,17 +406,31 @@ def _content(path: Path, key: str) -> Any:
 
 
 def _cell(cell: Any, name: str) -> Any:
-    """Return a plain cell; a yes/no label that is a score is rounded."""
+    """Return a cell of a pickle as a cell of `LabelTable`: a bool, number, text or `None`.
+
+    A yes/no label that is a score between 0 and 1 becomes true above 0.5, else false.
+
+    Args:
+        cell: a Python value, or an array of one number.
+        name: name of the attribute.
+
+    Raises:
+        ModelError: the cell is another value.
+    """
     if isinstance(cell, ArrayRecord) and not isinstance(cell.dtype, _ObjectDtype) and math.prod(cell.shape) == 1:
         cell = cell.array().item()
     if name in YES_NO and isinstance(cell, float) and 0 < cell < 1:
         return cell > 0.5
     if cell is not None and not isinstance(cell, bool | int | float | str):
-        raise ModelError(f"a label of {name!r} is a {type(cell).__name__}", hint="download the file again")
+        raise ModelError(f"a label of {name!r} is a {type(cell).__name__}")
     return cell
 
 
 def _spec(name: str, cells: list[Any]) -> AttributeSpec:
+    """Return the attribute of StyleFlow that is called `name`; `cells` are its labels.
+
+    The name determines the kind. For a continuous attribute, the labels determine the range.
+    """
     if name in YES_NO:
         return AttributeSpec(name, "yes/no")
     if name == HAIR:

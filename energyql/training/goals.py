@@ -1,8 +1,10 @@
-"""Directions of w that are learned through the generator: to edit pictures, or to make a number read from them rise.
+"""Directions of the latent w that are learned through the generator, to edit pictures or to raise a number.
 
-A goal says how pictures should change by an amount alpha from -1 to 1. Its direction d is the one for which the
-pictures of `w + alpha d` come closest to that, in squared error. The linear walks of steerability (Jahanian et al.
-2020, arXiv 1907.07171) and of GANalyze (Goetschalckx et al. 2019, arXiv 1906.10112) differ in their goals only.
+A goal states how pictures should change for an amount alpha from -1 to 1. The direction of a goal is a vector d. It is
+learned such that the change from the pictures of `w` to those of `w + alpha d` has the least squared error from the
+change that the goal states. Two published methods differ in their goals only. In steerability (Jahanian et al. 2020,
+arXiv 1907.07171), pictures change as by an edit such as zoom. In GANalyze (Goetschalckx et al. 2019, arXiv 1906.10112),
+a number that is read from pictures rises.
 """
 
 from __future__ import annotations
@@ -29,20 +31,23 @@ from energyql.training.samples import PIXELS_AT_ONCE, Prior
 from energyql.training.steps import learning_rate
 
 Goal = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""(pictures before, pictures after, alpha (batch,)) -> the squared error of the change, (batch,)."""
+"""Function (pictures before a move of w, pictures after it, alpha) -> squared error of the change, (batch,).
+
+alpha, (batch,), is the amount of the change that the goal states, from -1 to 1."""
 SIDE = 64
-"""Side of the pictures that an edit is compared on: on larger ones, edges that move by some pixels do not overlap."""
+"""Side, in pixels, to which pictures are reduced before they are compared with an edit: on larger pictures, edges that
+move by some pixels do not overlap."""
 ZOOM, SHIFT, TURN, LIGHT = 2**0.5, 0.125, 0.35, 0.5
-"""Of an edit by alpha = 1: the factor of its size, the share of its side that a picture moves by, the angle in radians
-that it turns by against the clock, and what is added to the values of pixels, which go from -1 to 1. The factor of the
-contrast is that of the size."""
+"""Sizes of the edits at alpha = 1. `ZOOM` is the factor of zoom and of contrast. `SHIFT` is a share of the side. `TURN`
+is an angle in radians, counterclockwise. `LIGHT` is added to pixels, whose values go from -1 to 1."""
 STEPS, BATCH, RATE = 64, 4, 0.1
-"""Steps of Adam, samples of each, and the largest learning rate, for w in standard deviations of the prior."""
+"""Number of steps of Adam, number of samples in a step, and largest learning rate. The unit of the rate is the standard
+deviation of w under the prior."""
 MOMENTUM, SMOOTHING = 0.9, 0.999
-"""Of Adam, whose gradients are here divided by their size as a whole and not number by number. So a direction has no
-part along which nothing changes."""
+"""Decay rates of the two moments of Adam: means of gradients and of their squares. Unlike in Adam, a gradient is
+divided by one number, the size of the whole gradient. So a direction has no part along which pictures do not change."""
 TESTS = 32
-"""Samples that only the share of a goal is measured on."""
+"""Number of samples that only measure how well goals are reached, and are not learned from."""
 
 
 def move_along(
@@ -51,7 +56,18 @@ def move_along(
     layers: Sequence[int] | None,
     generator: Generator,
 ) -> Tensor:
-    """Return moved w; where layers are given, as W+, (batch, num_ws, w_dim), of which only these rows move."""
+    """Return w + moves, for all layers or for some layers of the generator.
+
+    Args:
+        w: latents.
+        moves: change of each latent.
+        layers: layers for which w is changed; `None` for all.
+        generator: the generator.
+
+    Returns:
+        (batch, w_dim) if `layers` is `None`. Otherwise W+, (batch, num_ws, w_dim), with a row for each layer: w + moves
+            for the layers in `layers`, w for the others.
+    """
     if layers is None:
         return w + moves
     rows = torch.zeros(generator.config.num_ws, 1).to(w)  # type: ignore[attr-defined]
@@ -66,22 +82,23 @@ def learn_goals(
     layers: Sequence[int] | None,
     report: Report,
 ) -> tuple[Float[Tensor, "goals components"], Float[Tensor, " goals"]]:
-    """Learn the direction of each goal by Adam, see `SMOOTHING`, all on the same prior samples.
+    """Learn the direction of each goal by Adam, all on the same prior samples.
 
     Args:
         goals: name -> goal.
-        prior: of the samples.
-        scaled: from whitened coordinates, in which directions are learned, to w.
-        layers: rows of W+ that move; all by default.
-        report: told the progress.
+        prior: prior samples.
+        scaled: matrix that maps whitened coordinates, in which prior samples have covariance 1, to differences of w.
+            Directions are learned in whitened coordinates.
+        layers: layers of the generator for which w moves; `None` for all.
+        report: function that is called with the stage and the fraction done.
 
     Returns:
-        The directions in whitened coordinates, as long as alpha = 1 asks for, and the share of each goal that its
-        direction reaches on other samples: 1 less the squared error as a share of that of unchanged pictures, and 0
-        where it is larger. Both float64.
+        Two tensors of float64. The first contains the directions in whitened coordinates; a direction is the move for
+            alpha = 1. The second contains how well each goal is reached on samples that were not learned from: 1 - e /
+            u, at least 0, where e is the squared error of the moved pictures, and u that of unchanged pictures.
 
     Raises:
-        ArgumentError: the pictures, or what a goal reads of them, have no gradient, or a goal does not hang on w.
+        ArgumentError: the error of a goal has no gradient with respect to w, or does not depend on w.
     """
     scaled = scaled.to(prior.device, torch.float32)
     steps = torch.zeros(len(goals), scaled.shape[1], device=prior.device, requires_grad=True)
@@ -99,11 +116,8 @@ def learn_goals(
                 error = goal(before[part], after, alpha[part]).sum() / BATCH
                 slope = torch.autograd.grad(error, steps, allow_unused=True)[0] if error.requires_grad else None
                 if slope is None:
-                    raise ArgumentError(
-                        f"what is read for the goal {name!r} has no gradient that leads to w",
-                        hint="it takes a generator and a function whose results are tensors that autograd follows; or "
-                        "label pictures with energyql train --labeller",
-                    )
+                    wrong = f"what is read for the goal {name!r} has no gradient that leads to w"
+                    raise ArgumentError(wrong, hint="generator and function must return tensors that autograd follows")
                 grads[i] += slope[i]
         mean = torch.lerp(grads, mean, MOMENTUM)
         square = torch.lerp(grads.square().mean(1, keepdim=True), square, SMOOTHING)
@@ -111,10 +125,10 @@ def learn_goals(
         with torch.no_grad():
             steps -= RATE * learning_rate(step / STEPS) * mean / scale
         report("learning", (step + 1) / STEPS)
-    found = steps.detach()
-    if still := [name for name, step in zip(goals, found, strict=True) if not step.isfinite().all() or not step.any()]:
+    steps = steps.detach()
+    if still := [name for name, step in zip(goals, steps, strict=True) if not step.isfinite().all() or not step.any()]:
         raise ArgumentError(f"no move of w changes what the goal {still[0]!r} is about", hint="leave it out: --goals")
-    return found.double().cpu(), _shares(goals, prior, found @ scaled.t(), layers, report)
+    return steps.double().cpu(), _shares(goals, prior, steps @ scaled.t(), layers, report)
 
 
 @torch.no_grad()
@@ -122,6 +136,18 @@ def _shares(
     goals: Mapping[str, Goal], prior: Prior, moves: Float[Tensor, "goals w_dim"], layers: Sequence[int] | None,
     report: Report,
 ) -> Float[Tensor, " goals"]:  # fmt: skip
+    """Return how well each goal is reached on the first `TESTS` samples, which are not learned from.
+
+    The number is 1 - e / u, at least 0, where e is the squared error of the moved pictures, and u that of unchanged
+    pictures.
+
+    Args:
+        goals: name -> goal.
+        prior: prior samples.
+        moves: direction of each goal, as a difference of w.
+        layers: layers of the generator for which w moves; `None` for all.
+        report: function that is called with the stage and the fraction done.
+    """
     errors = torch.zeros(2, len(goals), dtype=torch.double)
     for start in range(0, TESTS, BATCH):
         w, alpha = _samples(prior, start, BATCH)
@@ -134,17 +160,24 @@ def _shares(
 
 
 def _samples(prior: Prior, start: int, count: int) -> tuple[Float[Tensor, "count w_dim"], Float[Tensor, " count"]]:
-    """Return w and alpha, uniform from -1 to 1, of prior samples."""
+    """Return w of the prior samples `start` to `start + count - 1`, and a random alpha from -1 to 1 for each sample."""
     alpha = 2 * uniforms(prior.seed, start, count, 1, stream="alpha")[:, 0] - 1
     return prior.w(torch.arange(start, start + count)).to(prior.device), alpha.float().to(prior.device)
 
 
 def _warp(images: Tensor, alpha: Tensor, matrix: Callable[[Tensor], Sequence[Any]]) -> tuple[Tensor, Tensor]:
-    """Return pictures under the map from their new places, -1 to 1 on both axes, to the old ones, and what is known."""
+    """Return transformed pictures, and a mask (batch, 1, side, side) that is false outside the old pictures.
+
+    Args:
+        images: square pictures, (batch, 3, side, side).
+        alpha: amount of the change for each picture, (batch,).
+        matrix: function from alpha to the six numbers of a 2 x 3 matrix, row by row. The matrix maps coordinates in the
+            new picture to coordinates in the old picture, from -1 to 1 on both axes.
+    """
     rows = torch.stack([torch.as_tensor(cell).to(alpha).expand_as(alpha) for cell in matrix(alpha)], 1)
     grid = F.affine_grid(rows.view(-1, 2, 3), list(images.shape), align_corners=False)
-    known = (grid.abs() <= 1).all(-1)[:, None]
-    return F.grid_sample(images, grid, padding_mode="border", align_corners=False), known
+    inside = (grid.abs() <= 1).all(-1)[:, None]
+    return F.grid_sample(images, grid, padding_mode="border", align_corners=False), inside
 
 
 def _zoom(alpha: Tensor) -> Sequence[Any]:
@@ -158,9 +191,9 @@ def _turn(alpha: Tensor) -> Sequence[Any]:
 
 
 def _light(images: Tensor, alpha: Tensor, channels: Sequence[int]) -> tuple[Tensor, Tensor]:
-    chosen = torch.zeros(3, 1, 1).to(images)
-    chosen[list(channels)] = LIGHT
-    return images + alpha[:, None, None, None] * chosen, torch.ones_like(images[:, :1], dtype=torch.bool)
+    light = torch.zeros(3, 1, 1).to(images)
+    light[list(channels)] = LIGHT
+    return images + alpha[:, None, None, None] * light, torch.ones_like(images[:, :1], dtype=torch.bool)
 
 
 def _contrast(images: Tensor, alpha: Tensor) -> tuple[Tensor, Tensor]:
@@ -180,23 +213,38 @@ EDITS: dict[str, Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]] = {
     "blue": partial(_light, channels=(2,)),
     "contrast": _contrast,
 }
-"""Edits by name: (square pictures in [-1, 1], alpha) -> the edited pictures, and which of their pixels are known. They
-zoom in, move to the right and up, turn against the clock, and make pictures lighter, for positive alpha."""
+"""Edits by name. An edit is a function of square pictures in [-1, 1] and of alpha, the amount of the edit, (batch,). It
+returns the edited pictures and a mask, which is false for pixels that come from outside the old pictures. Positive
+alpha zooms in, moves to the right or up, turns counterclockwise, and adds light or contrast."""
 
 
 def _edit_error(before: Tensor, after: Tensor, alpha: Tensor, *, edit: str) -> Tensor:
+    """Return the squared error of each picture of `after` from the edited picture of `before`, (batch,).
+
+    Pixels that the edit moves in from outside the old picture do not count.
+
+    Args:
+        before: pictures before a move of w, in [-1, 1].
+        after: pictures after the move.
+        alpha: amount of the edit, (batch,).
+        edit: name of the edit in `EDITS`.
+    """
     small, result = (thumbnails(images, SIDE).clamp(-1, 1) for images in (before, after))
     with torch.no_grad():
-        wanted, known = EDITS[edit](small, alpha)
-    errors = (result - wanted.clamp(-1, 1)).square().mean(1, keepdim=True) * known
-    return errors.sum((1, 2, 3)) / known.sum((1, 2, 3))
+        expected, mask = EDITS[edit](small, alpha)
+    errors = (result - expected.clamp(-1, 1)).square().mean(1, keepdim=True) * mask
+    return errors.sum((1, 2, 3)) / mask.sum((1, 2, 3))
 
 
 def edit_goals(chosen: Sequence[str] | None, count: int) -> dict[str, Goal]:
-    """Return the goals of steerability: those of `EDITS` that are chosen; by default the first `count`.
+    """Return a goal for each chosen edit, by the name of the edit: pictures change as if they were edited.
+
+    Args:
+        chosen: names of edits in `EDITS`, such as "zoom"; by default the first `count`.
+        count: largest number of goals.
 
     Raises:
-        ArgumentError: there is no such edit, or more than `count` are chosen.
+        ArgumentError: there is no edit of a chosen name, or more than `count` are chosen.
     """
     return {name: partial(_edit_error, edit=name) for name in _choose(tuple(EDITS), chosen, count)}
 
@@ -204,24 +252,24 @@ def edit_goals(chosen: Sequence[str] | None, count: int) -> dict[str, Goal]:
 def number_goals(
     labeller: ImageLabeller | None, chosen: Sequence[str] | None, count: int, prior: Prior
 ) -> dict[str, Goal]:
-    """Return goals of GANalyze: that a number rises by alpha standard deviations of it among prior samples.
+    """Return a goal for each chosen number that a labeller reads from pictures, by the name of the number.
+
+    The goal is that the number rises by alpha times its standard deviation among prior samples, as in GANalyze.
 
     Args:
-        labeller: what reads the numbers, such as a judge; see `as_numbers`.
-        chosen: names of the numbers, or of attributes; all by default.
-        count: most goals.
-        prior: of the samples.
+        labeller: a judge, or another function from pictures to attribute -> prediction or numbers (batch,).
+        chosen: names of numbers, such as "hair = red", or of attributes, such as "hair" for the numbers of all its
+            classes; by default the first `count` numbers.
+        count: largest number of goals.
+        prior: prior samples.
 
     Raises:
-        ArgumentError: there is no labeller or no such number, more than `count` are chosen, or one is the same for all
-            pictures.
-        DataError: the labeller does not return the same finite numbers for all pictures.
+        ArgumentError: `labeller` is `None`, there is no number of a chosen name, more than `count` are chosen, or a
+            number is the same for all pictures.
+        DataError: a number is not finite, or the labeller returns a number for some pictures only.
     """
     if labeller is None:
-        raise ArgumentError(
-            "ganalyze reads numbers from pictures, and this model has no judge",
-            hint="give labeller=, or --labeller module:function; interfacegan follows heads",
-        )
+        raise ArgumentError("ganalyze reads numbers from pictures, and this model has no judge", hint="give a labeller")
     w = prior.w(torch.arange(TESTS)).to(prior.device)
     with torch.no_grad():
         parts = [_read(labeller, prior.generator.synthesize(part)) for part in w.split(BATCH)]
@@ -229,7 +277,7 @@ def number_goals(
     names = _choose(tuple(spread), chosen, count)
     for name in names:
         if not math.isfinite(spread[name]):
-            raise DataError(f"the standard deviation of {name!r} is not finite", hint="let the labeller scale it down")
+            raise DataError(f"the standard deviation of {name!r} is not finite")
         if not spread[name]:
             raise ArgumentError(f"{name!r} is the same number for all pictures", hint="choose others with --goals")
     return {name: partial(_number_error, name=name, labeller=labeller, spread=spread[name]) for name in names}
@@ -238,51 +286,80 @@ def number_goals(
 def _number_error(
     before: Tensor, after: Tensor, alpha: Tensor, *, name: str, labeller: ImageLabeller, spread: float
 ) -> Tensor:
+    """Return the squared error of the rise of a number, (batch,): ((`after` - `before`) / `spread` - `alpha`)².
+
+    Args:
+        before: pictures from which the number is read before a move of w.
+        after: pictures from which the number is read after the move.
+        alpha: the rise that is the goal, in units of `spread`, (batch,).
+        name: name of the number, such as "hair = red".
+        labeller: function that reads the number from pictures.
+        spread: standard deviation of the number among prior samples.
+    """
     with torch.no_grad():
         start = _number(_read(labeller, before), name)
     return ((_number(_read(labeller, after), name) - start) / spread - alpha).square()
 
 
 def _read(labeller: ImageLabeller, pictures: Tensor) -> Numbers:
+    """Return the numbers that a labeller reads from pictures: name -> (batch,)."""
     return as_numbers(call_reader(labeller, pictures), len(pictures))
 
 
 def _number(numbers: Numbers, name: str) -> Tensor:
     if name not in numbers:
-        raise DataError(
-            f"the labeller returned {name!r} for the first pictures, and only {', '.join(map(repr, numbers))} later",
-            hint="it must return the same names in every call",
-        )
+        names = ", ".join(map(repr, numbers))
+        raise DataError(f"the labeller returned {name!r} for the first pictures, and only {names} later")
     return numbers[name]
 
 
 def head_numbers(
     prior: Prior, bank: AttributeBank | None, samples: int, chosen: Sequence[str] | None, count: int
 ) -> Numbers:
-    """Return the outputs of the chosen heads, by default of the first `count`, for samples; see `as_numbers`.
+    """Return the predictions of heads for the first `samples` prior samples as numbers: name -> (samples,).
+
+    A yes/no attribute has one number, the log-odds of yes. A continuous attribute has one number, the predicted mean.
+    The name of the number is that of the attribute. A categorical attribute has a number for each class: its logit
+    minus the mean logit of all classes. The name of the number is such as "hair = red".
+
+    Args:
+        prior: prior samples.
+        bank: the heads.
+        samples: number of samples.
+        chosen: names of numbers, or of attributes, such as "hair" for the numbers of all its classes; by default the
+            first `count` numbers.
+        count: largest number of numbers.
 
     Raises:
-        ArgumentError: there are no heads, or not these, or more than `count` are chosen.
+        ArgumentError: `bank` is `None`, there is no number of a chosen name, or more than `count` are chosen.
     """
     if bank is None:
         raise ArgumentError("this model has no heads, which interfacegan follows", hint="energyql train makes some")
     with torch.no_grad():
-        found = as_numbers(bank.to("cpu").predict(prior.read(torch.arange(samples), bank.space)), samples)
-    return {name: found[name] for name in _choose(tuple(found), chosen, count)}
+        numbers = as_numbers(bank.to("cpu").predict(prior.read(torch.arange(samples), bank.space)), samples)
+    return {name: numbers[name] for name in _choose(tuple(numbers), chosen, count)}
 
 
-def _choose(known: Sequence[str], chosen: Sequence[str] | None, count: int) -> tuple[str, ...]:
-    """Return the known names that are chosen, in their order, by default the first; of a categorical attribute all."""
+def _choose(goals: Sequence[str], chosen: Sequence[str] | None, count: int) -> tuple[str, ...]:
+    """Return the names of the chosen goals, in the order of `goals`.
+
+    Args:
+        goals: names of all goals, such as "zoom" or "hair = red".
+        chosen: names of goals, or of attributes, such as "hair" for "hair = red" and the goals of other classes; by
+            default the first `count` goals.
+        count: largest number of goals.
+
+    Raises:
+        ArgumentError: `chosen` is no list of names, a name is not in `goals`, or more than `count` goals are chosen.
+    """
     if chosen is None:
-        return tuple(known[:count])
+        return tuple(goals[:count])
     if not isinstance(chosen, list | tuple) or not chosen or not all(isinstance(name, str) for name in chosen):
         raise ArgumentError(f"goals are a list of names, not {chosen!r}", hint='such as ["zoom", "rotation"]')
-    attributes = {name: name.split(" = ")[0] for name in known}
+    attributes = {name: name.split(" = ")[0] for name in goals}
     if unknown := [name for name in chosen if name not in attributes and name not in attributes.values()]:
-        raise ArgumentError(f"there is no goal {unknown[0]!r}", hint=f"goals are {', '.join(known)}")
-    found = tuple(name for name, attribute in attributes.items() if name in chosen or attribute in chosen)
-    if len(found) > count:
-        raise ArgumentError(
-            f"{len(found)} goals are named, for at most {count} directions", hint=f"raise count, -n {len(found)}"
-        )
-    return found
+        raise ArgumentError(f"there is no goal {unknown[0]!r}", hint=f"goals are {', '.join(goals)}")
+    names = tuple(name for name, attribute in attributes.items() if name in chosen or attribute in chosen)
+    if (total := len(names)) > count:
+        raise ArgumentError(f"{total} goals are named, for at most {count} directions", hint=f"raise count, -n {total}")
+    return names

@@ -1,11 +1,11 @@
-"""Fit the heads of a bank, all attributes in one pass over the latents, and calibrate them."""
+"""The fit of heads, small networks that read attributes off latents. All heads are fitted together, and calibrated."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 import torch
@@ -19,97 +19,37 @@ from energyql.errors import DataError
 from energyql.kinds import KINDS
 from energyql.numerics.pullback import normalized
 from energyql.numerics.shapes import Float, Int
-from energyql.training.steps import StepFile, digest, learning_rate, optimizer_state, restore_optimizer
+from energyql.training.steps import Optimization, StepFile, digest
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class HeadFit:
-    """How a head was stopped and calibrated on held-out latents.
+    """The number of steps of the fit of a head, and the calibration of the head, both from held-out latents.
 
     Attributes:
-        temperature: divisor of the logits, by calibration.
-        std: residual standard deviation of a continuous attribute.
-        steps: number of steps after which the head was best.
+        temperature: divisor of the logits; 1 for a continuous attribute.
+        steps: number of steps after which the held-out loss was lowest; or of all steps, if the settings have no early
+            stopping.
     """
 
     temperature: float
-    std: float
     steps: int
-
-
-class HeadStack(torch.nn.Module):
-    """The heads of all attributes, one hidden layer of the same width each, on standardised latents.
-
-    The outputs of the layers are multiplied by `scale` and added to `offset`, which `fit_outputs` sets: training starts
-    at the base rates, and converges as fast for an age in years as for one in 0 to 1.
-
-    `outputs` holds the number of outputs of each head, `hidden` is the width of each.
-    """
-
-    scale: Float[Tensor, " outputs"]
-    offset: Float[Tensor, " outputs"]
-
-    def __init__(self, latent_dim: int, outputs: Sequence[int], hidden: int, random: torch.Generator) -> None:
-        super().__init__()
-        count, total = len(outputs), sum(outputs)
-        self.outputs = list(outputs)
-        hidden_weight = torch.randn(count, hidden, latent_dim, generator=random) / math.sqrt(latent_dim)
-        self.hidden_weight = torch.nn.Parameter(hidden_weight)
-        self.hidden_bias = torch.nn.Parameter(torch.zeros(count, hidden))
-        self.out_weight = torch.nn.Parameter(torch.randn(total, hidden, generator=random) / math.sqrt(hidden))
-        self.skip_weight = torch.nn.Parameter(torch.zeros(total, latent_dim))
-        self.out_bias = torch.nn.Parameter(torch.zeros(total))
-        self.register_buffer("scale", torch.ones(total))
-        self.register_buffer("offset", torch.zeros(total))
-
-    def fit_outputs(self, i: int, labels: Tensor, spec: AttributeSpec, *, balanced: bool = False) -> None:
-        """Start head i at the base rate of its labels, or at equal probabilities if classes are balanced."""
-        rows = self.rows(i)
-        self.scale[rows], self.offset[rows] = base_outputs(labels, spec, balanced=balanced)
-
-    def forward(self, x: Float[Tensor, "batch latent_dim"]) -> Float[Tensor, "batch outputs"]:
-        """Map standardised latents to the outputs of all heads side by side."""
-        # One product for the hidden layers of all heads.
-        hidden = F.leaky_relu(F.linear(x, self.hidden_weight.flatten(0, 1), self.hidden_bias.flatten()), SLOPE)
-        hidden = hidden.unflatten(1, (len(self.outputs), -1))
-        parts = [hidden[:, i] @ weight.T for i, weight in enumerate(self.out_weight.split(self.outputs))]
-        outputs = torch.cat(parts, 1) + F.linear(x, self.skip_weight, self.out_bias)
-        return outputs * self.scale + self.offset
-
-    def rows(self, i: int) -> slice:
-        """Return the positions of the outputs of head i."""
-        start = sum(self.outputs[:i])
-        return slice(start, start + self.outputs[i])
-
-    def copy_head(self, i: int, source: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> None:
-        """Copy head i from one set of parameters to another."""
-        for name in source:
-            where: int | slice = i if name.startswith("hidden") else self.rows(i)
-            target[name][where] = source[name][where]
-
-    def head(self, i: int, parameters: Mapping[str, Tensor], mean: Tensor, std: Tensor) -> Head:
-        """Return head i of `parameters` for latents that are not standardised by mean and std (latent_dim,)."""
-        rows = self.rows(i)
-        scale = self.scale[rows]
-        hidden_weight = parameters["hidden_weight"][i] / std
-        skip_weight = scale[:, None] * parameters["skip_weight"][rows] / std
-        return Head(
-            hidden_weight,
-            parameters["hidden_bias"][i] - hidden_weight @ mean,
-            scale[:, None] * parameters["out_weight"][rows],
-            skip_weight,
-            scale * parameters["out_bias"][rows] + self.offset[rows] - skip_weight @ mean,
-            torch.ones((), device=mean.device),
-        )
 
 
 def base_outputs(
     labels: Float[Tensor, " batch"], spec: AttributeSpec, *, balanced: bool = False
 ) -> tuple[Float[Tensor, " outputs"], Float[Tensor, " outputs"]]:
-    """Return the scale of the outputs of an attribute, and the outputs that predict the base rate of its labels.
+    """Return two tensors for the start of a training: the scale of the outputs of an attribute, and the first outputs.
 
-    With `balanced`, all classes are predicted with equal probabilities.
+    For an attribute with classes, the scale is 1, and the first outputs predict the frequencies of the classes in the
+    labels. For a continuous attribute, the scale is the standard deviation of the labels, and the first output is their
+    mean.
+
+    Args:
+        labels: 0 or 1, class indices, or numbers; NaN where missing.
+        spec: the attribute.
+        balanced: whether the first outputs predict equal frequencies of all classes.
     """
     return PREDICTIONS[spec.kind].base_outputs(labels[~labels.isnan()], spec, balanced)
 
@@ -120,34 +60,33 @@ def attribute_loss(
     spec: AttributeSpec,
     weights: Float[Tensor, " classes"] | None = None,
 ) -> Float[Tensor, ""]:
-    """Return the mean negative log-likelihood of the labelled rows, in nats.
+    """Return the mean negative log-likelihood of the labels, in nats; 0 if all labels are missing.
 
-    For a continuous attribute it is half the squared error in units of a tenth of the range. A label is a class index,
-    0 or 1, or a number; NaN where missing. `weights` are those of the labels of each class, equal by default.
+    For a continuous attribute, the loss of a label is half the squared error, where the unit of the error is a tenth of
+    the range of the attribute.
+
+    Args:
+        outputs: outputs of a head.
+        labels: 0 or 1, class indices, or numbers. Rows with a missing label, NaN, do not count.
+        spec: the attribute.
+        weights: factor of the loss of each class; 1 by default.
     """
-    known = ~labels.isnan()
-    outputs, labels = outputs[known], labels[known]
+    present = ~labels.isnan()
+    outputs, labels = outputs[present], labels[present]
     if not len(labels):
         return outputs.sum()
     losses = PREDICTIONS[spec.kind].losses(outputs, labels, spec)
     return losses.mean() if weights is None else (losses * weights[labels.long()]).mean()
 
 
-def balanced_accuracy(outputs: Tensor, labels: Float[Tensor, " batch"], spec: AttributeSpec) -> float:
-    """Return the mean recall of the classes present; for a continuous attribute 1 - mean absolute error / range."""
-    known = ~labels.isnan()
-    decided, labels = PREDICTIONS[spec.kind].of_outputs(outputs[known], spec, 1.0).number(), labels[known]
-    if KINDS[spec.kind].numeric:
-        return 1 - ((decided - labels).abs().mean() / (spec.high - spec.low)).item()
-    classes = labels.long().unique()
-    return torch.stack([(decided[labels == k] == k).float().mean() for k in classes]).mean().item()
-
-
 def temperature(outputs: Tensor, labels: Tensor, spec: AttributeSpec, candidates: int = 81) -> tuple[float, float]:
-    """Return the divisor of the logits, from 0.1 to 10, with the lowest loss (Guo et al. 2017, arXiv 1706.04599).
+    """Return the divisor of the logits with the lowest loss, and this loss (Guo et al. 2017, arXiv 1706.04599).
 
-    Returns:
-        The divisor, 1 for a continuous attribute, and the loss with it.
+    Args:
+        outputs: logits, (batch, outputs); the predicted means for a continuous attribute, whose divisor is always 1.
+        labels: 0 or 1, class indices, or numbers, (batch,); NaN where missing.
+        spec: the attribute.
+        candidates: number of divisors that are tried, from 0.1 to 10, evenly spread on a logarithmic scale.
     """
     if KINDS[spec.kind].numeric:
         return 1.0, attribute_loss(outputs, labels, spec).item()
@@ -158,7 +97,15 @@ def temperature(outputs: Tensor, labels: Tensor, spec: AttributeSpec, candidates
 
 
 def residual(outputs: Float[Tensor, "batch outputs"], labels: Float[Tensor, " batch"], spec: AttributeSpec) -> float:
-    """Return the root mean square error of a continuous attribute, never 0; 1 for the other kinds."""
+    """Return the root mean square error of predictions of a continuous attribute; 1 for the other kinds.
+
+    The result is at least a millionth of the range of the attribute, so that it is never 0.
+
+    Args:
+        outputs: predicted means in the first column.
+        labels: numbers; NaN where missing. At least one is not missing.
+        spec: the attribute.
+    """
     if not KINDS[spec.kind].numeric:
         return 1.0
     error = outputs[:, 0] - labels
@@ -168,19 +115,29 @@ def residual(outputs: Float[Tensor, "batch outputs"], labels: Float[Tensor, " ba
 def residuals(
     outputs: Float[Tensor, "batch outputs"], labels: Mapping[str, Float[Tensor, " batch"]], vocabulary: Vocabulary
 ) -> dict[str, Float[Tensor, ""]]:
-    """Return the root mean square error of each attribute, as `residual` has it; 1 where no label is known."""
-    found = {}
+    """Return attribute -> root mean square error of its predictions; 1 if it is not continuous or has no labels.
+
+    Args:
+        outputs: outputs for all attributes, side by side in the order of `vocabulary`.
+        labels: attribute -> labels, NaN where missing.
+        vocabulary: the attributes.
+    """
     parts = outputs.split([output_count(spec) for spec in vocabulary.values()], 1)
-    for part, (name, spec) in zip(parts, vocabulary.items(), strict=True):
-        known = not labels[name].isnan().all()
-        found[name] = torch.tensor(residual(part, labels[name], spec) if known else 1.0)
-    return found
+    return {
+        name: torch.tensor(1.0 if labels[name].isnan().all() else residual(part, labels[name], spec))
+        for part, (name, spec) in zip(parts, vocabulary.items(), strict=True)
+    }
 
 
 def balancing_weights(labels: Float[Tensor, " batch"], spec: AttributeSpec) -> Float[Tensor, " classes"]:
-    """Return weights of the classes that make all classes count equally, with mean 1 over the labels.
+    """Return a weight for each class, so that all classes count equally in a loss. The mean weight of all labels is 1.
 
-    A loss with weights c is lowest at probabilities proportional to c p, so logits minus log c are those of p.
+    Without weights, let the loss be lowest at probabilities p. With weights c, it is lowest at probabilities
+    proportional to c p. So subtracting log c from the logits removes the effect of the weights.
+
+    Args:
+        labels: 0 or 1, or class indices; NaN where missing.
+        spec: an attribute with classes.
     """
     counts = torch.bincount(labels[~labels.isnan()].long(), minlength=len(KINDS[spec.kind].classes(spec))).float()
     present = counts > 0
@@ -188,29 +145,25 @@ def balancing_weights(labels: Float[Tensor, " batch"], spec: AttributeSpec) -> F
     return torch.where(present, weights, 1.0)
 
 
-def log_prior_shift(weights: Float[Tensor, " classes"], spec: AttributeSpec) -> Float[Tensor, " outputs"]:
-    """Return the shift of the outputs of a head that was fitted with `weights`."""
-    return PREDICTIONS[spec.kind].shift_of(weights)
-
-
 CHECKS = 30
-"""Number of evaluations on the held-out latents during a training; the state is written after each."""
+"""About how often a training measures the held-out loss. After each time, it writes its state to a file."""
 
 
 @dataclasses.dataclass(frozen=True)
 class HeadSettings:
-    """Settings of the fit. The weight decay is strong, because latents are large and labels are few.
+    """Settings of the fit of heads. The weight decay is strong, because latents are large and labels are few.
 
     Attributes:
-        hidden: width of each head.
-        steps: number of steps of AdamW.
-        batch: latents in a step.
+        hidden: width of the hidden layer of each head.
+        steps: largest number of steps of AdamW.
+        batch: number of latents in a step.
         lr: highest learning rate; the rate rises, then falls along a cosine to 0.
-        weight_decay: of AdamW.
-        patience: keep each head at its best on the held-out latents, and stop when no head has improved in this many of
-            the `CHECKS` evaluations. `None` trains to the end and keeps the last state.
-        balance: learn as if all classes were equally frequent. The weights of the classes are removed from the logits
-            afterwards, which is exact.
+        weight_decay: weight decay of AdamW.
+        patience: the held-out loss is measured about 30 times during the training. If no head improves at this number
+            of successive times, the training stops. The parameters of each head are those at its lowest held-out loss.
+            With `None`, all steps are done, and the parameters are those after the last step.
+        balance: whether to learn as if all classes were equally frequent. The logits are corrected afterwards, so that
+            probabilities are still those under the frequencies in the labels.
     """
 
     hidden: int = 64
@@ -234,28 +187,30 @@ def train_heads(
     checkpoint: Path | None = None,
     progress: Callable[[float], None] = lambda _: None,
 ) -> tuple[AttributeBank, dict[str, HeadFit]]:
-    """Fit one small network for each attribute, all at once.
+    """Fit one small network, a head, for each attribute; all heads are fitted together.
 
-    The loss is the log-likelihood on the data as they are, so that probabilities of rare classes are calibrated too.
+    Unless the settings balance classes, the loss is the negative log-likelihood of the data as they are, so that
+    probabilities of rare classes are calibrated too.
 
     Args:
-        latents: (n, latent_dim): w, features, or z for the other spaces.
+        latents: (n, latent_dim): w if `fitted.space` is "w", features if it is "features", else z.
         labels: attribute -> (n,) float: 0/1, class index or number; NaN where missing.
-        vocabulary: the attributes; `labels` must have each.
-        settings: of the fit.
-        held_out: share of the latents, or their number; the last ones are for early stopping and calibration.
-        seed: same seed, same bank; no global random state is read or changed.
-        fitted: what the latents are and how they were drawn, for the bank.
-        checkpoint: file for the state; a training with the same data continues from it, and has nothing to do if the
-            state is that at the end.
-        progress: called with the fraction done.
+        vocabulary: the attributes; `labels` must have all of them.
+        settings: settings of the fit.
+        held_out: the last latents are for early stopping and calibration. An int is the number of these latents, a
+            float their share of all latents.
+        seed: seed of all random numbers; no global random state is read or changed.
+        fitted: conditions of the training (latent space, truncation, class label, generator), which the bank records.
+        checkpoint: file for the state of the fit; `None` for no file. A call with the same data and settings continues
+            from this state; if the fit in it is finished, no further step is done.
+        progress: function that is called with the fraction done.
 
     Returns:
-        The bank, and by attribute how its head was stopped and calibrated on the held-out latents.
+        The bank of heads; and attribute -> the step at which its head was stopped, and its calibration.
 
     Raises:
-        DataError: latents or labels are missing, of the wrong shape or no valid values, or an attribute has one class
-            only, or none among the latents held out.
+        DataError: latents or labels are missing, of the wrong shape or no valid values; all labels of an attribute are
+            one class; or an attribute has no label of a latent to learn from, or of a latent that is held out.
     """
     specs, steps = list(vocabulary.values()), settings.steps
     latents = normalized(latents.float()) if fitted.space == "direction" else latents.float()
@@ -264,33 +219,25 @@ def train_heads(
     split = len(latents) - held_out if isinstance(held_out, int) else int(len(latents) * (1 - held_out))
     for spec in specs:
         if spec.name not in labels:
-            raise DataError(f"no labels for attribute {spec.name!r}", hint="give labels of it, or leave it out")
+            raise DataError(f"no labels for attribute {spec.name!r}")
         check_labels(labels[spec.name].float(), spec, len(latents), split)
     targets = torch.stack([labels[spec.name].float() for spec in specs], 1)
     mean, std = latents[:split].mean(0), latents[:split].std(0)
     std = torch.where(std > 1e-6, std, 1.0)
     random = torch.Generator().manual_seed(seed)
-    outputs = [output_count(spec) for spec in specs]
-    stack = HeadStack(latents.shape[1], outputs, settings.hidden, random).to(latents.device)
-    fit = _Fit(stack, (latents - mean) / std, targets, specs, split, settings.balance)
+    fit = _Fit((latents - mean) / std, targets, specs, split, settings, random)
     identity = digest((settings, held_out, seed, vocabulary.to_dict(), latents.device.type), latents, targets)
-    file = StepFile(checkpoint, identity)
-    optimizer = torch.optim.AdamW(stack.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
-    step = fit.restore(file.read_tensors(), optimizer, random)
-    every = max(1, steps // CHECKS)
+    rates = {"lr": settings.lr, "weight_decay": settings.weight_decay}
+    optimization = Optimization(fit.network, random, StepFile(checkpoint, identity), **rates)
+    step, every = fit.restore(optimization.resume()), max(1, steps // CHECKS)
     while step < steps and (settings.patience is None or fit.since < settings.patience):
-        for group in optimizer.param_groups:
-            group["lr"] = settings.lr * learning_rate(step / steps)
         index = torch.randint(split, (settings.batch,), generator=random).to(latents.device)
-        optimizer.zero_grad()
-        fit.loss(index).backward()
-        optimizer.step()
+        optimization.descend(fit.loss(index), step / steps)
         step += 1
         if step % every == 0 or step == steps:
             if settings.patience is not None:
                 fit.evaluate(step)
-            if checkpoint is not None:
-                file.write_tensors(fit.state(optimizer, random, step))
+            optimization.write(**fit.state(step))
         progress(step / steps)
     if step < steps:
         progress(1.0)
@@ -301,113 +248,167 @@ def train_heads(
 
 
 def check_labels(labels: Tensor, spec: AttributeSpec, count: int, split: int) -> None:
-    """Check the labels of an attribute for a fit to the first `split` of `count` rows.
+    """Check whether a head can be fitted to the labels of an attribute.
+
+    Args:
+        labels: labels of the attribute: 0 or 1, class indices, or numbers; NaN where missing.
+        spec: the attribute.
+        count: number of latents, to which the number of labels must be equal.
+        split: the first `split` rows are to learn from; the other rows are held out.
 
     Raises:
-        DataError: their shape or a value is wrong, all are the same, or a part of the rows has none.
+        DataError: the shape or a value is wrong; all labels of an attribute with classes are the same; or all labels
+            are missing in the first `split` rows, or in the other rows.
     """
     if tuple(labels.shape) != (count,):
         raise DataError(f"{spec.name!r}: {count} latents but labels of shape {tuple(labels.shape)}")
-    known = labels[~labels.isnan()]
+    numbers = labels[~labels.isnan()]
     if KINDS[spec.kind].numeric:
-        if known.isinf().any():
-            raise DataError(f"{spec.name!r}: a label is infinite", hint="correct it, or leave it out: NaN is no label")
+        if numbers.isinf().any():
+            raise DataError(f"{spec.name!r}: a label is infinite")
     else:
         classes = len(KINDS[spec.kind].classes(spec))
-        wrong = ~torch.isin(known, torch.arange(classes, dtype=known.dtype, device=known.device))
+        wrong = ~torch.isin(numbers, torch.arange(classes, dtype=numbers.dtype, device=numbers.device))
         if wrong.any():
-            raise DataError(f"{spec.name!r}: labels are 0 to {classes - 1}, not {known[wrong][0].item():g}")
-        if len(known.unique()) < 2:
-            raise DataError(
-                f"{spec.name!r}: all labels are the same, so there is nothing to learn",
-                hint="leave it out, or label more samples",
-            )
+            raise DataError(f"{spec.name!r}: labels are 0 to {classes - 1}, not {numbers[wrong][0].item():g}")
+        if len(numbers.unique()) < 2:
+            raise DataError(f"{spec.name!r}: all labels are the same, so there is nothing to learn")
     for part, rows in (("to learn from", labels[:split]), ("held out", labels[split:])):
         if rows.isnan().all():
             raise DataError(f"{spec.name!r}: none of the latents {part} has a label", hint="label more samples")
 
 
 class _Fit:
-    """The heads in training, their data, and the best state of each head so far."""
+    """The heads in training, their data, and the best state of each head so far.
+
+    All heads have one hidden layer of the same width. The output of a head is `scale` times the output of its layers,
+    plus `offset`. With the scale and offset of `base_outputs`, training starts at the frequencies of the labels, and
+    converges as fast for an age in years as for an age in 0 to 1.
+
+    Args:
+        x: standardised latents, (n, latent_dim).
+        targets: labels, (n, attributes); NaN where missing.
+        specs: the attributes.
+        split: number of the first rows, to which heads are fitted; the others are held out.
+        settings: settings of the fit.
+        random: source of random numbers.
+    """
 
     def __init__(
-        self, stack: HeadStack, x: Tensor, targets: Tensor, specs: list[AttributeSpec], split: int, balance: bool
-    ) -> None:
-        self.stack, self.x, self.targets, self.specs, self.split = stack, x, targets, specs, split
-        self.parameters = {name: parameter.detach() for name, parameter in stack.named_parameters()}
-        self.best = {name: parameter.clone() for name, parameter in self.parameters.items()}
-        self.best_loss = torch.full((len(specs),), math.inf)
-        self.best_step = torch.zeros(len(specs), dtype=torch.int64)
-        self.since = 0  # evaluations since a head improved
-        self.weights: list[Tensor | None] = [None] * len(specs)
-        self.shifts = [torch.zeros(count, device=x.device) for count in stack.outputs]
-        for i, spec in enumerate(specs):
-            stack.fit_outputs(i, targets[:split, i], spec, balanced=balance)
-            if balance and not KINDS[spec.kind].numeric:
-                weights = balancing_weights(targets[:split, i], spec)
-                self.weights[i], self.shifts[i] = weights, log_prior_shift(weights, spec)
+        self, x: Tensor, targets: Tensor, specs: list[AttributeSpec], split: int, settings: HeadSettings,
+        random: torch.Generator,
+    ) -> None:  # fmt: skip
+        self.x, self.targets, self.specs, self.split = x, targets, specs, split
+        self.outputs = [output_count(spec) for spec in specs]
+        self.rows = [slice(end - count, end) for count, end in zip(self.outputs, accumulate(self.outputs), strict=True)]
+        count, total, hidden, size = len(specs), sum(self.outputs), settings.hidden, x.shape[1]
+        parameters = {
+            "hidden_weight": torch.randn(count, hidden, size, generator=random) / math.sqrt(size),
+            "hidden_bias": torch.zeros(count, hidden),
+            "out_weight": torch.randn(total, hidden, generator=random) / math.sqrt(hidden),
+            "skip_weight": torch.zeros(total, size),
+            "out_bias": torch.zeros(total),
+        }
+        self.network = torch.nn.ParameterDict(parameters).to(x.device)
+        self.parameters: dict[str, Tensor] = dict(self.network.items())
+        self.scale, self.offset = torch.ones(total, device=x.device), torch.zeros(total, device=x.device)
+        self.best = {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
+        self.best_loss, self.best_step = torch.full((count,), math.inf), torch.zeros(count, dtype=torch.int64)
+        self.since = 0  # number of evaluations since a head improved
+        self.weights: list[Tensor | None] = [None] * count
+        self.shifts = [torch.zeros(count, device=x.device) for count in self.outputs]
+        for i, (rows, spec) in enumerate(zip(self.rows, specs, strict=True)):
+            labels = targets[:split, i]
+            self.scale[rows], self.offset[rows] = base_outputs(labels, spec, balanced=settings.balance)
+            if settings.balance and not KINDS[spec.kind].numeric:
+                self.weights[i] = weights = balancing_weights(labels, spec)
+                self.shifts[i] = PREDICTIONS[spec.kind].shift_of(weights)
+
+    def predict(self, x: Float[Tensor, "batch latent_dim"], state: Mapping[str, Tensor]) -> Sequence[Tensor]:
+        """Return the outputs of each head, (batch, outputs).
+
+        Args:
+            x: standardised latents.
+            state: parameters of the heads by name, such as "hidden_weight".
+        """
+        # One product for the hidden layers of all heads.
+        hidden = F.leaky_relu(F.linear(x, state["hidden_weight"].flatten(0, 1), state["hidden_bias"].flatten()), SLOPE)
+        hidden = hidden.unflatten(1, (len(self.specs), -1))
+        parts = [hidden[:, i] @ weight.T for i, weight in enumerate(state["out_weight"].split(self.outputs))]
+        outputs = torch.cat(parts, 1) + F.linear(x, state["skip_weight"], state["out_bias"])
+        heads: tuple[Tensor, ...] = (outputs * self.scale + self.offset).split(self.outputs, 1)
+        return heads
 
     def loss(self, index: Int[Tensor, " batch"]) -> Float[Tensor, ""]:
-        """Return the sum of the losses of all heads on a batch."""
-        parts = self.stack(self.x[index]).split(self.stack.outputs, 1)
+        """Return the sum of the losses of all heads on the rows `index`."""
+        parts = self.predict(self.x[index], self.parameters)
         columns = zip(parts, self.targets[index].unbind(1), self.specs, self.weights, strict=True)
         return torch.stack([attribute_loss(*column) for column in columns]).sum()
 
     @torch.no_grad()
-    def held_out(self, parameters: Mapping[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
-        """Return outputs and labels of each head on the held-out latents, without the effect of class weights."""
-        outputs = torch.func.functional_call(self.stack, dict(parameters), (self.x[self.split :],))
-        parts = outputs.split(self.stack.outputs, 1)
-        labels = self.targets[self.split :].unbind(1)
+    def held_out(self, state: Mapping[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
+        """Return outputs and labels of each head for the held-out latents, with the parameters `state` by name.
+
+        The shift of the logits that is the effect of class weights is subtracted.
+        """
+        parts, labels = self.predict(self.x[self.split :], state), self.targets[self.split :].unbind(1)
         return [(part - shift, label) for part, shift, label in zip(parts, self.shifts, labels, strict=True)]
 
+    @torch.no_grad()
     def evaluate(self, step: int) -> None:
-        """Keep the heads that have a new lowest held-out loss, each at its best temperature."""
+        """Measure the held-out loss of each head; if it is the lowest so far, copy the head's parameters to `best`.
+
+        Logits are first divided by the temperature with the lowest loss. `step` is the number of steps done.
+        """
         self.since += 1
         for i, (outputs, labels) in enumerate(self.held_out(self.parameters)):
             loss = temperature(outputs, labels, self.specs[i], candidates=17)[1]
             if loss < self.best_loss[i]:
                 self.best_loss[i], self.best_step[i], self.since = loss, step, 0
-                self.stack.copy_head(i, self.parameters, self.best)
+                for name, tensor in self.best.items():
+                    where: int | slice = i if name.startswith("hidden") else self.rows[i]
+                    tensor[where] = self.parameters[name][where]
 
-    def state(self, optimizer: torch.optim.Optimizer, random: torch.Generator, step: int) -> dict[str, Tensor]:
-        """Return all tensors that a continued training needs."""
-        state = {f"now/{name}": tensor for name, tensor in self.parameters.items()}
-        state |= {f"best/{name}": tensor for name, tensor in self.best.items()}
-        state |= optimizer_state(optimizer)
-        counters = torch.tensor([step, self.since])
-        return state | {
-            "counters": counters, "loss": self.best_loss, "step": self.best_step, "random": random.get_state()
-        }  # fmt: skip
+    def state(self, step: int) -> dict[str, Tensor]:
+        """Return the tensors, by name, that an interrupted fit needs besides network, optimizer and random numbers.
 
-    def restore(
-        self, state: Mapping[str, Tensor] | None, optimizer: torch.optim.Optimizer, random: torch.Generator
-    ) -> int:
-        """Load a state; return its number of steps."""
-        if state is None:
+        `step` is the number of steps done.
+        """
+        best = {f"best/{name}": tensor for name, tensor in self.best.items()}
+        return best | {"counters": torch.tensor([step, self.since]), "loss": self.best_loss, "step": self.best_step}
+
+    def restore(self, state: Mapping[str, Tensor]) -> int:
+        """Load tensors that the method `state` returned, and return the number of steps done; 0 if `state` is empty."""
+        if not state:
             return 0
-        for name in self.parameters:
-            self.parameters[name].copy_(state[f"now/{name}"])
-            self.best[name].copy_(state[f"best/{name}"])
-        restore_optimizer(optimizer, state)
+        for name, tensor in self.best.items():
+            tensor.copy_(state[f"best/{name}"])
         self.best_loss, self.best_step = state["loss"].clone(), state["step"].clone()
-        random.set_state(state["random"])
-        step, self.since = (int(number) for number in state["counters"])
+        step, self.since = map(int, state["counters"])
         return step
 
     @torch.no_grad()
     def calibrated(self, mean: Tensor, std: Tensor) -> tuple[dict[str, Head], dict[str, HeadFit]]:
-        """Return the best state of each head, calibrated by temperature or residual, and how each was calibrated."""
+        """Return attribute -> its best head with calibrated outputs, and attribute -> step and temperature of the head.
+
+        Logits are divided by the temperature. The standard deviation that a head predicts for a number is the root mean
+        square error on the held-out rows. The returned heads read latents that are not standardised.
+
+        Args:
+            mean: mean by which the latents of the fit were standardised, (latent_dim,).
+            std: standard deviation by which they were standardised, (latent_dim,).
+        """
         heads, fits = {}, {}
         for i, (outputs, labels) in enumerate(self.held_out(self.best)):
-            spec, head = self.specs[i], self.stack.head(i, self.best, mean, std)
+            spec, rows, scale = self.specs[i], self.rows[i], self.scale[self.rows[i]]
             divisor, error = temperature(outputs, labels, spec)[0], residual(outputs, labels, spec)
-            heads[spec.name] = dataclasses.replace(
-                head,
-                out_weight=head.out_weight / divisor,
-                skip_weight=head.skip_weight / divisor,
-                out_bias=(head.out_bias - self.shifts[i]) / divisor,
-                std=torch.tensor(error, device=mean.device),
-            )
-            fits[spec.name] = HeadFit(divisor, error, int(self.best_step[i]))
+            hidden_weight = self.best["hidden_weight"][i] / std
+            skip_weight = scale[:, None] * self.best["skip_weight"][rows] / std
+            bias = scale * self.best["out_bias"][rows] + self.offset[rows] - skip_weight @ mean
+            heads[spec.name] = Head(
+                hidden_weight, self.best["hidden_bias"][i] - hidden_weight @ mean,
+                scale[:, None] * self.best["out_weight"][rows] / divisor, skip_weight / divisor,
+                (bias - self.shifts[i]) / divisor, torch.tensor(error, device=mean.device),
+            )  # fmt: skip
+            fits[spec.name] = HeadFit(divisor, int(self.best_step[i]))
         return heads, fits

@@ -1,4 +1,4 @@
-"""Training and measuring of judges: networks that read pictures and decide what holds in them."""
+"""Training and measuring of judges: networks or functions that read attributes off pictures, to check samples."""
 
 from __future__ import annotations
 
@@ -36,170 +36,35 @@ from energyql.training.labels import LabelTable, read_label_table
 from energyql.training.picture_fit import PictureSettings, fit_judge
 from energyql.training.report import report_quality
 from energyql.training.samples import LABEL_SEED, PICTURES, Prior, draw_thumbnails, label_prior
-from energyql.training.target import Target, call_text, opening_target
+from energyql.training.target import Source, Target, Task, call_text, opening_target
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 MOST_TESTS = 1_000
-"""Most pictures that a judge is measured on: an interval of balanced accuracy is then about 0.05 wide."""
+"""Most pictures on which a given judge is measured: the interval of a balanced accuracy is then about 0.05 wide."""
 VALUE, OUTPUTS = "energyql/value/", "energyql/outputs/"
-"""Beginnings of the columns of what a judge reads, which no attribute can be called."""
-
-
-def unmeasured(judge: ImageLabeller, labels: LabelTable | ImageLabeller) -> str | None:
-    """Return why a judge cannot be measured by these labels, or `None` if it can."""
-    if isinstance(labels, LabelTable):
-        return "it is not known which pictures the labels are about" if labels.index is None else None
-    return "it gave the labels itself" if labeller_name(judge) == labeller_name(labels) else None
-
-
-def measure_judge(
-    judge: ImageLabeller,
-    target: Target,
-    prior: Prior,
-    labels: LabelTable | ImageLabeller,
-    vocabulary: Vocabulary,
-    *,
-    count: int = MOST_TESTS,
-    report: Report,
-) -> dict[str, HeadReport]:
-    """Draw pictures whose labels are known, let a judge read them, and report on its quality.
-
-    A judge that is given has learnt from none of these labels, so all random pictures of a table measure it. Pictures
-    for a labeller have another seed than those of the heads. The intermediate results are in the folder of the target,
-    for a resumption.
-
-    Args:
-        judge: a function or a network that reads pictures.
-        target: the model folder.
-        prior: of the labelled pictures.
-        labels: their numbers and labels, or a labeller.
-        vocabulary: the attributes.
-        count: most pictures.
-        report: told the progress.
-
-    Returns:
-        By attribute, for those that the judge reads and that have labels; nothing if `unmeasured`.
-
-    Raises:
-        DataError: the judge returns no value of an attribute for some picture, or one that the attribute cannot have.
-    """
-    if unmeasured(judge, labels) is not None:
-        return {}
-    count, columns, labeller = min(count, MOST_TESTS), {}, None
-    if isinstance(labels, LabelTable):
-        assert labels.index is not None
-        rows = slice(max(labels.learned, len(labels.index) - count), None)
-        index = labels.index[rows]
-        columns = {name: cells[rows] for name, cells in labels.columns.items()}
-    else:
-        prior, index, labeller = replace(prior, seed=prior.seed + 1), torch.arange(count), labels
-    with target.work.step("readings of the judge") as folder:
-        read = label_prior(
-            prior, index, _Reader(labeller, judge, vocabulary, index), folder,
-            progress=lambda done: report("judge", done),
-        )  # fmt: skip
-    columns = columns or read
-    specs = Vocabulary(
-        spec for name, spec in vocabulary.items() if name in columns and {VALUE + name, OUTPUTS + name} & set(read)
-    )
-    answers = {name: encode_column(known_cells(columns[name], spec), spec) for name, spec in specs.items()}
-    predictions = {name: _prediction(read, spec) for name, spec in specs.items()}
-    return report_quality(predictions, answers, specs, {name: torch.empty(0) for name in specs})
-
-
-class _Reader:
-    """A labeller that adds what a judge reads off each picture to the labels of another labeller.
-
-    Values are cells. Predictions are kept whole, as texts of numbers, so that their probabilities can be measured.
-
-    Args:
-        labeller: the other one; `None` where the labels are known.
-        judge: the judge.
-        vocabulary: the attributes.
-        index: the pictures, which identify what is read, for the resumption.
-    """
-
-    def __init__(self, labeller: ImageLabeller | None, judge: ImageLabeller, vocabulary: Vocabulary, index: Tensor):
-        self.labeller, self.judge, self.vocabulary = labeller, judge, vocabulary
-        names = "" if labeller is None else labeller_name(labeller)
-        self.identity = f"judge {judge_mark(judge)} {index.tolist()} {vocabulary.to_dict()} {names}"
-
-    def __call__(self, images: Float[Tensor, "batch channels height width"]) -> dict[str, list[Any]]:
-        """Return labels and readings of pictures in [-1, 1]."""
-        found = {} if self.labeller is None else label_images(self.labeller, images)
-        read = call_labeller(self.judge, images, "the judge")
-        values = read_images(lambda _: read, images, self.vocabulary)
-        for name, decided in values.items():
-            prediction, spec = read[name], self.vocabulary[name]
-            if isinstance(prediction, Prediction) and PREDICTIONS[spec.kind].fits(prediction, spec):
-                rows = prediction.columns().double().cpu().tolist()
-                found[OUTPUTS + name] = [" ".join(map(str, row)) for row in rows]
-            else:  # values without probabilities
-                found[VALUE + name] = decided.tolist()
-        return found
-
-
-def _prediction(read: Mapping[str, Column], spec: AttributeSpec) -> Prediction | Tensor:
-    """Return what a judge read of an attribute, from the columns of `_Reader`."""
-    if VALUE + spec.name in read:
-        return encode_column(read[VALUE + spec.name], spec, "the judge")
-    cells = read[OUTPUTS + spec.name]
-    outputs = torch.tensor([[float(number) for number in cell.split()] for cell in cells])
-    return PREDICTIONS[spec.kind].of_outputs(outputs[:, : output_count(spec)], spec, outputs[:, -1])
-
-
-def given_judge(judge: ImageLabeller | str) -> ImageLabeller:
-    """Return a judge that is given as itself or by its name."""
-    return import_labeller(judge) if isinstance(judge, str) else judge
-
-
-def code_report(name: str | None, judge: ImageLabeller, reports: Mapping[str, HeadReport]) -> JudgeReport:
-    """Return the report on a judge that is code, for its model folder."""
-    shown = name or labeller_name(judge).partition("\n")[0]
-    return JudgeReport(shown, reports, judge_mark(judge))
-
-
+"""Column names begin with this, and end with the name of an attribute. A column `VALUE` contains values that a judge
+reads. A column `OUTPUTS` contains all numbers of its predictions, such as logits. No attribute has such a name."""
 MOST_PICTURES = 5_000
-"""Most pictures that a judge is trained on, unless a call says otherwise."""
+"""Default number of pictures that a labeller (a function or network) labels for the training of a judge."""
 TRAIN: Final = "train"
-"""The judge of a training that makes one of its own."""
+"""Value of the argument `judge` of `train_attributes` and `train_judge` with which a new judge is trained."""
 
 
 @dataclass(frozen=True)
 class TrainedJudge:
-    """The outcome of the training of a judge.
+    """The result of the training of a judge, or of the measuring of a given judge.
 
     Attributes:
-        judge: reads the attributes that it learnt, or the judge that was given; `None` if it learnt none.
-        report: its quality on labels of pictures that it did not learn from, by attribute; of a judge that was trained,
-            also of what it could not learn.
-        unmeasured: why a judge that was given has no report; "" if it was measured.
+        judge: network that reads the attributes that it learned, or the judge that was given; `None` if the network
+            learned no attribute.
+        report: attribute -> quality on labels of pictures that the judge did not learn from. The report of a trained
+            judge has also attributes that the judge could not learn. It is empty if the judge was not measured.
+        unmeasured: the reason why a given judge was not measured, such as "it gave the labels itself"; else "".
     """
 
     judge: ImageLabeller | None
     report: Mapping[str, HeadReport]
     unmeasured: str = ""
-
-
-@dataclass(frozen=True)
-class JudgeTask:
-    """What a judge learns from, or is measured on.
-
-    Attributes:
-        target: the model folder, which also holds intermediate results for a resumption.
-        prior: of the labelled pictures.
-        labels: their numbers and labels, or a labeller.
-        vocabulary: attributes of the model.
-        count: pictures for a labeller.
-        only: attributes to judge, all by default.
-    """
-
-    target: Target
-    prior: Prior
-    labels: LabelTable | ImageLabeller
-    vocabulary: Vocabulary
-    count: int
-    only: Sequence[str] | None = None
 
 
 def train_judge(
@@ -220,199 +85,337 @@ def train_judge(
 ) -> TrainedJudge:
     """Train a judge of a model that has heads, and store it in the folder, where `load_model` finds it.
 
-    The judge reads pictures, so it is independent of the heads, which read latents. It replaces the judge of the
-    attributes that are labelled; judges of other attributes stay. After an interruption, the same call continues.
+    The judge reads pictures, so it is independent of the heads, which read latents. The new judge replaces earlier
+    judges of the same attributes; judges of other attributes stay. After an interruption, the same call continues the
+    training.
 
     Args:
-        model: as for `train_attributes`.
-        labels: as for `train_attributes`: a function or torch module, or a table with the numbers of pictures.
+        model: a packaged model, a model folder, or a generator of your own: the object, or the name of its code.
+        labels: a labeller (a function or torch module that labels pictures); or a table with the numbers of pictures,
+            or the file name of such a table.
         out: the model folder; by default that of `model`.
-        only: attributes to judge; by default those of the labels that the model has.
-        count: pictures for a labeller; they are not those that heads are fitted to.
-        seed: of the samples. By default that of the table, if it says so, else 0 for a table; it must be that of the
-            pictures that were labelled.
+        only: attributes to judge; by default all attributes of the model that have labels.
+        count: number of pictures that a labeller labels. They are other pictures than those that a training of heads
+            labels. If `judge` is given, it is measured on at most 1,000 pictures.
+        seed: seed of the pictures. For a table, by default the seed that the table states, else 0. For a labeller, by
+            default 2**32.
         generator: name of the generator's code, for a model folder that only names it.
         allow_plugins: whether to import the generator that the model folder names.
-        judge: a judge that is given, as for `train_attributes`, is not trained but measured on the labels.
-        settings: of the fit.
+        judge: a judge that is not trained, but measured on the labels: a `Judge` of another model, a function or torch
+            module, or the name of code (`module:function` or a plugin). By default a judge is trained.
+        settings: settings of the fit of the judge.
         device: where pictures are drawn and the judge is trained.
-        progress: show progress bars, or a function that is told the progress.
-        command: as for `train_attributes`.
+        progress: whether to show progress bars, or a function that is called with the stage and the fraction done.
+        command: the command that messages propose to continue an interrupted training: words of the command line after
+            `energyql`, or a text; by default this call.
 
     Returns:
-        The judge and a report on it.
+        The judge, and its quality for each attribute.
 
     Raises:
         EnergyQLError: files, labels and model do not fit together; the message says what to do.
-        KeyboardInterrupt: as for `train_attributes`.
+        KeyboardInterrupt: by Ctrl-C; the message lists the finished steps, and says how to continue.
     """
     if isinstance(labels, str | Path):
         labels = read_label_table(Path(labels))
-    given = None if judge == TRAIN else given_judge(judge)  # before any picture is drawn
-    with opening_target(
-        model, out, generator=generator, allow_plugins=allow_plugins,
-        command=command or call_text("train_judge", model, out),
-    ) as target:  # fmt: skip
-        if target.bank is None:
-            raise ModelError(
-                f"{target.folder} has no attributes to judge", hint="train some first, with energyql train"
-            )
+    given = given_judge(judge)  # before any picture is drawn
+    command = command or call_text("train_judge", model, out)
+    with opening_target(Source(model, generator, allow_plugins), out, command=command) as target:
         bank = target.bank
+        if bank is None:
+            raise ModelError(f"{target.folder} has no attributes to judge", hint="energyql train makes some")
         if only is not None and (not only or (unknown := [name for name in only if name not in bank.vocabulary])):
-            raise DataError(
-                f"there is no attribute {unknown[0]!r} to judge" if only else "only names no attribute",
-                hint=f"the model has {', '.join(bank.vocabulary)}",
-            )
-        if isinstance(target.generator, torch.nn.Module):
-            target.generator.to(device).eval()
-        prior = _prior(target, bank, labels, seed, torch.device(device))
+            wrong = f"there is no attribute {unknown[0]!r} to judge" if only else "only names no attribute"
+            raise DataError(wrong, hint=f"the model has {', '.join(bank.vocabulary)}")
+        prior = _prior(target, bank, labels, seed, device)
         with reporting(progress) as report:
-            task = JudgeTask(target, prior, labels, bank.vocabulary, count, only)
-            trained = own_judge(given, task, settings, report=report)
-        names = trained.report if given is None else [name for name in bank.vocabulary if only is None or name in only]
+            task = Task(target, prior, labels, report)
+            trained = own_judge(given, task, bank.vocabulary, count, only, settings)
+        names = trained.report if given is None else only or bank.vocabulary
         with target.changing() as changed:
             store_judge(changed.folder, judge, names, trained)
     return trained
 
 
 def _prior(
-    target: Target, bank: Bank, labels: LabelTable | ImageLabeller, seed: int | None, device: torch.device
+    target: Target, bank: Bank, labels: LabelTable | ImageLabeller, seed: int | None, device: torch.device | str
 ) -> Prior:
-    """Return the samples that labels of a model with heads are about.
+    """Return the prior samples whose pictures are labelled.
+
+    Args:
+        target: the model folder and its generator.
+        bank: the heads of the model.
+        labels: a table of labels, or a function that labels pictures.
+        seed: seed of the samples; `None` for the default of `train_judge`.
+        device: where to compute.
 
     Raises:
-        EnergyQLError: a table is about other pictures than those for which the heads are valid.
+        EnergyQLError: a table is about pictures of another generator or seed, or of a truncation or class label for
+            which the heads are not valid.
     """
     fitted = replace(bank.fitted, generator=target.fingerprint)
     if not isinstance(labels, LabelTable):
-        return Prior(target.generator, LABEL_SEED if seed is None else seed, fitted, device)
-    label, (low, high) = fitted.label, fitted.truncation
-    if (drawn := labels.drawn or labels.beside) is not None:
-        drawn.check(labels.source, seed=seed, truncation=None, label=None)
-        drawn.check_generator(target.generator, labels.source)
-        seed, psi = drawn.seed, drawn.truncation
-        if not fitted.holds_at(psi) or label not in (RANDOM, drawn.label):
-            raise ArgumentError(
-                f"{labels.source} is about pictures of truncation {psi:g} and label {drawn.label}; the heads "
-                f"of {target.folder} were fitted at truncation {low:g} to {high:g} under label {label}",
-                hint="label pictures of the model that is to be judged",
-            )
-        fitted = replace(fitted, truncation=(psi, psi), label=drawn.label)
-    elif low != high or label == RANDOM:
+        return target.prior(LABEL_SEED if seed is None else seed, fitted, device)
+    drawn = labels.drawn or labels.beside
+    if drawn is None:
+        prior = target.prior(seed or 0, fitted, device)
+        prior.check_single()
+        return prior
+    drawn.check(labels.source, seed=seed, truncation=None, label=None)
+    drawn.check_generator(target.generator, labels.source)
+    psi, label, (low, high) = drawn.truncation, fitted.label, fitted.truncation
+    if not fitted.holds_at(psi) or label not in (RANDOM, drawn.label):
         raise ArgumentError(
-            "pictures that were labelled by hand have one truncation and one class label, and the heads were fitted to "
-            "pictures of several",
-            hint="label pictures that energyql sample draws, whose table says how they were drawn",
+            f"{labels.source} is about pictures of truncation {psi:g} and label {drawn.label}; the heads of "
+            f"{target.folder} were fitted at truncation {low:g} to {high:g} under label {label}"
         )
-    return Prior(target.generator, seed or 0, fitted, device)
+    return target.prior(drawn.seed, replace(fitted, truncation=(psi, psi), label=drawn.label), device)
 
 
-def store_judge(folder: Path, name: ImageLabeller | str | None, names: Iterable[str], trained: TrainedJudge) -> None:
-    """Let a judge that was trained or given read the attributes `names` of a model folder.
+def given_judge(judge: ImageLabeller | str | None) -> ImageLabeller | None:
+    """Return the judge that a user gave as the argument `judge` of a training; a judge given by name is imported.
 
-    A network is stored. Of code, the folder holds the report, and the name if `name` is one and the folder is a model.
+    The result is `None` if the argument is `None` (no judge) or `TRAIN` (a judge is to be trained).
+
+    Raises:
+        ArgumentError: the argument is a name, and there is no judge of that name.
     """
-    if isinstance(trained.judge, Judge) or trained.judge is None:
-        replace_judge(folder, names, trained.judge)
-        replace_given(folder, names, None)
-        return
-    known = name if isinstance(name, str) else None
-    replace_given(folder, names, code_report(known, trained.judge, trained.report))
-    if known is not None and (folder / CONFIG).is_file():
-        record_judge(folder, known)
+    if judge is None or judge == TRAIN:
+        return None
+    return import_labeller(judge) if isinstance(judge, str) else judge
 
 
 def own_judge(
-    given: ImageLabeller | None, task: JudgeTask, settings: PictureSettings | None = None, *, report: Report
+    given: ImageLabeller | None,
+    task: Task,
+    vocabulary: Vocabulary,
+    count: int,
+    only: Sequence[str] | None = None,
+    settings: PictureSettings | None = None,
 ) -> TrainedJudge:
-    """Measure the judge that is given, or fit one; see `measure_judge` and `fit_own_judge`."""
-    if given is None:
-        return fit_own_judge(task, settings or PictureSettings(), report=report)
-    specs = Vocabulary(spec for name, spec in task.vocabulary.items() if task.only is None or name in task.only)
-    found = measure_judge(given, task.target, task.prior, task.labels, specs, count=task.count, report=report)
-    if isinstance(given, Judge):
-        given = given.only(specs)
-        given.report = found
-    return TrainedJudge(given, found, unmeasured(given, task.labels) or "")
+    """Measure a judge that a user gave, or fit a judge.
 
-
-def have_pictures(labels: LabelTable | ImageLabeller) -> bool:
-    """Whether it is known which pictures the labels are about: those of a labeller, or of a table of their numbers."""
-    return not isinstance(labels, LabelTable) or labels.index is not None
-
-
-def fit_own_judge(task: JudgeTask, settings: PictureSettings, *, report: Report) -> TrainedJudge:
-    """Fit a judge of attributes of the model; see `fit_on_pictures`.
+    Args:
+        given: the judge to measure; `None` to fit a judge.
+        task: generator, samples and labels.
+        vocabulary: attributes of the model.
+        count: number of pictures to label, if the labels are a function.
+        only: attributes to judge; by default all that have labels.
+        settings: settings of the fit.
 
     Raises:
-        DataError: as there, or the labels are about no attribute of the model.
+        DataError: no judge can be fitted, because the labels are not about pictures, or about no attribute of the
+            model; or a given judge returns something that is no value of an attribute.
     """
-    labels = task.labels
-    if isinstance(labels, LabelTable) and have_pictures(labels):
-        _learnable(task, labels.columns)  # before any picture is drawn
-    fitted = fit_on_pictures("judge", task, partial(_learnable, task), settings, apart=1, report=report)
-    return TrainedJudge(*fitted)
+    if given is None:
+        learnable = partial(_learnable, vocabulary, only)
+        return TrainedJudge(*fit_on_pictures("judge", task, learnable, count, settings, apart=1))
+    specs = Vocabulary(spec for name, spec in vocabulary.items() if only is None or name in only)
+    reports = measure_judge(given, task, specs, count)
+    if isinstance(given, Judge):
+        given = given.only(specs)
+        given.report = reports
+    return TrainedJudge(given, reports, unmeasured(given, task.labels) or "")
+
+
+def store_judge(folder: Path, name: ImageLabeller | str | None, names: Iterable[str], trained: TrainedJudge) -> None:
+    """Write a judge and its report to a model folder.
+
+    A network (`Judge`) is stored. Of a judge that is code, only the report is written, and `name` if it is a text and
+    the folder is a model. If there is no judge, earlier judges of the attributes `names` are removed.
+
+    Args:
+        folder: the folder.
+        name: the argument `judge` of the training: the name of code, such as "module:function", or a judge, or `TRAIN`.
+        names: the attributes that the judge reads. Judges of other attributes stay.
+        trained: the judge with its report.
+    """
+    judge = trained.judge
+    if isinstance(judge, Judge) or judge is None:
+        replace_judge(folder, names, judge)
+        replace_given(folder, names, None)
+        return
+    title = name if isinstance(name, str) else labeller_name(judge).partition("\n")[0]
+    replace_given(folder, names, JudgeReport(title, trained.report, judge_mark(judge)))
+    if isinstance(name, str) and (folder / CONFIG).is_file():
+        record_judge(folder, name)
+
+
+def unmeasured(judge: ImageLabeller, labels: LabelTable | ImageLabeller) -> str | None:
+    """Return the reason why a judge cannot be measured on the labels, such as "it gave the labels itself".
+
+    This is so for labels that the judge itself gave, and for a table of latents without the numbers of pictures. For
+    other labels, the result is `None`.
+    """
+    if isinstance(labels, LabelTable):
+        return "it is not known which pictures the labels are about" if labels.index is None else None
+    return "it gave the labels itself" if labeller_name(judge) == labeller_name(labels) else None
+
+
+def measure_judge(judge: ImageLabeller, task: Task, vocabulary: Vocabulary, count: int) -> dict[str, HeadReport]:
+    """Draw pictures whose labels are known, let a judge read them, and report on its quality.
+
+    The judge has learned from none of the labels. So it is measured on random pictures of a table, whether heads have
+    learned from them or not. If the labels are a function, it labels pictures of another seed than those for the heads.
+
+    Args:
+        judge: a function or a network that reads pictures.
+        task: generator, samples and labels.
+        vocabulary: the attributes.
+        count: largest number of pictures; at most 1,000 are used.
+
+    Returns:
+        Attribute -> report, for the attributes that the judge reads and that have labels. It is empty if the judge gave
+            the labels itself, or if it is not known which pictures the labels are about.
+
+    Raises:
+        DataError: the judge returns no value of an attribute for a picture, or a value that the attribute cannot have.
+    """
+    if unmeasured(judge, task.labels) is not None:
+        return {}
+    count, table, labeller = min(count, MOST_TESTS), task.table, None
+    if table is not None:
+        assert table.index is not None
+        rows = slice(max(table.learned, len(table.index) - count), None)
+        prior, index = task.prior, table.index[rows]
+    else:
+        assert callable(task.labels)
+        prior, index, labeller = replace(task.prior, seed=task.prior.seed + 1), torch.arange(count), task.labels
+    with task.target.work.step("readings of the judge") as folder:
+        reader = _Reader(labeller, judge, vocabulary, index)
+        readings = label_prior(prior, index, reader, folder, progress=task.progress("judge"))
+    columns = readings if table is None else {name: cells[rows] for name, cells in table.columns.items()}
+    specs = Vocabulary(
+        spec for name, spec in vocabulary.items() if name in columns and {VALUE + name, OUTPUTS + name} & set(readings)
+    )
+    predictions = {name: _prediction(readings, spec) for name, spec in specs.items()}
+    return report_quality(predictions, _encode(columns, specs), specs, {name: torch.empty(0) for name in specs})
+
+
+class _Reader:
+    """A function from pictures to columns: labels by a labeller, and readings by a judge, so that both are in one file.
+
+    If the judge returns values of an attribute, they are a column whose name begins with `VALUE`. If it returns
+    predictions with probabilities, they are a column whose name begins with `OUTPUTS`. There a cell is a text with all
+    numbers of a prediction, so that probabilities can be measured later.
+
+    Args:
+        labeller: the labeller; `None` if the labels are known.
+        judge: the judge.
+        vocabulary: the attributes.
+        index: numbers of the pictures. They are part of the attribute `identity`; stored results are used again only if
+            they have an equal identity.
+    """
+
+    def __init__(self, labeller: ImageLabeller | None, judge: ImageLabeller, vocabulary: Vocabulary, index: Tensor):
+        self.labeller, self.judge, self.vocabulary = labeller, judge, vocabulary
+        names = "" if labeller is None else labeller_name(labeller)
+        self.identity = f"judge {judge_mark(judge)} {index.tolist()} {vocabulary.to_dict()} {names}"
+
+    def __call__(self, images: Float[Tensor, "batch channels height width"]) -> dict[str, list[Any]]:
+        """Return the columns for pictures in [-1, 1], by name: labels by the labeller, and readings by the judge."""
+        columns = {} if self.labeller is None else label_images(self.labeller, images)
+        readings = call_labeller(self.judge, images, "the judge")
+        for name, values in read_images(lambda _: readings, images, self.vocabulary).items():
+            prediction, spec = readings[name], self.vocabulary[name]
+            if isinstance(prediction, Prediction) and PREDICTIONS[spec.kind].fits(prediction, spec):
+                rows = prediction.columns().double().cpu().tolist()
+                columns[OUTPUTS + name] = [" ".join(map(str, row)) for row in rows]
+            else:  # values without probabilities
+                columns[VALUE + name] = values.tolist()
+        return columns
+
+
+def _prediction(columns: Mapping[str, Column], spec: AttributeSpec) -> Prediction | Tensor:
+    """Return the readings of a judge for an attribute: values, (rows,), or a prediction with probabilities.
+
+    Args:
+        columns: columns that a `_Reader` returned. Values are in a column whose name begins with `VALUE`, predictions
+            in a column whose name begins with `OUTPUTS`.
+        spec: the attribute.
+    """
+    if VALUE + spec.name in columns:
+        return encode_column(columns[VALUE + spec.name], spec, "the judge")
+    outputs = torch.tensor([[float(number) for number in cell.split()] for cell in columns[OUTPUTS + spec.name]])
+    return PREDICTIONS[spec.kind].of_outputs(outputs[:, : output_count(spec)], spec, outputs[:, -1])
+
+
+def _encode(columns: Mapping[str, Column], specs: Vocabulary) -> dict[str, Tensor]:
+    """Return attribute -> labels as numbers, (rows,): 0/1, class index or number; NaN for a missing label.
+
+    A label that is no class of its attribute counts as missing.
+
+    Args:
+        columns: attribute -> labels as cells of a table.
+        specs: the attributes to return.
+    """
+    return {name: encode_column(known_cells(columns[name], spec), spec) for name, spec in specs.items()}
 
 
 def fit_on_pictures(
     name: str,
-    task: JudgeTask,
+    task: Task,
     learnable: Callable[[Mapping[str, Column]], Vocabulary],
+    count: int,
     settings: PictureSettings | None = None,
     *,
     apart: int,
-    report: Report,
 ) -> tuple[Judge | None, Mapping[str, HeadReport]]:
-    """Draw pictures of the prior, label them if they are not, and fit a network that reads attributes off them.
+    """Draw the pictures of a table, or label new ones, and fit a network that reads the attributes off pictures.
 
     Args:
-        name: of the network, for the progress and the files of a resumption.
-        task: what to learn from; its vocabulary is not used.
-        learnable: from the labels by name to the attributes to learn.
-        settings: of the fit; the defaults if None.
-        apart: how far the seeds of the network, and of pictures for a labeller, are from that of the heads.
-        report: told the progress.
+        name: name of the network, such as "judge", for progress bars and files of intermediate results.
+        task: generator, samples and labels.
+        learnable: function from attribute -> labels to the attributes to learn.
+        count: number of pictures to label, if the labels are a function.
+        settings: settings of the fit.
+        apart: number that differs for each network of a training. It is added to the seed of new pictures to label, and
+            to the seed of the fit, so that networks do not share them.
 
     Returns:
-        As for `fit_judge`.
+        The network, or `None` if it learned no attribute well enough; and attribute -> report, on a fifth of the
+            pictures, which the network did not learn from.
 
     Raises:
-        DataError: it is not known which pictures the labels are about, or they are of no use.
+        DataError: it is not known which pictures the labels are about; or an attribute has no label to learn from.
     """
-    settings, prior, labels, work = settings or PictureSettings(), task.prior, task.labels, task.target.work
-    if not have_pictures(labels):
-        raise DataError(
-            "the labels are about latents, and a judge learns from pictures",
-            hint="label pictures by their number (the column index), or with a function",
-        )
-    index, labeller, drawn = torch.arange(task.count), None, PICTURES
-    if isinstance(labels, LabelTable):
-        assert labels.index is not None
-        index = labels.index
+    settings, prior, table, work = settings or PictureSettings(), task.prior, task.table, task.target.work
+    if not task.has_pictures:
+        raise DataError("the labels are about latents; a judge learns from pictures, see the column index of a table")
+    index, labeller, step = torch.arange(count), None, PICTURES
+    if table is not None:
+        assert table.index is not None
+        index = table.index
+        specs = learnable(table.columns)  # raises before any picture is drawn
     else:
-        prior, labeller = replace(prior, seed=prior.seed + apart), labels
-        drawn = f"{PICTURES} for the {name}"
-    with work.step(drawn) as folder:
-        pictures, columns = draw_thumbnails(prior, index, settings.side, folder, labeller=labeller, report=report)
-    columns = dict(labels.columns) if isinstance(labels, LabelTable) else columns
-    specs = learnable(columns)
-    answers = {
-        attribute: encode_column(known_cells(columns[attribute], spec), spec) for attribute, spec in specs.items()
-    }
+        assert callable(task.labels)
+        prior, labeller = replace(prior, seed=prior.seed + apart), task.labels
+        step = f"{PICTURES} for the {name}"
+    with work.step(step) as folder:
+        pictures, columns = draw_thumbnails(prior, index, settings.side, folder, labeller=labeller, report=task.report)
+    if table is not None:
+        columns = dict(table.columns)
+    else:
+        specs = learnable(columns)
     with work.step(name) as checkpoint:
         return fit_judge(
-            pictures, answers, specs, settings, seed=(prior.seed + apart) % 2**63, device=prior.device,
-            checkpoint=checkpoint, progress=lambda done: report(name, done),
+            pictures, _encode(columns, specs), specs, settings, seed=(prior.seed + apart) % 2**63, device=prior.device,
+            checkpoint=checkpoint, progress=task.progress(name),
         )  # fmt: skip
 
 
-def _learnable(task: JudgeTask, columns: Iterable[str]) -> Vocabulary:
-    """Return the attributes that a judge learns from labels with these names."""
-    known = task.vocabulary
-    names = [name for name in known if name in columns and (task.only is None or name in task.only)]
-    if not names or (task.only is not None and not set(task.only) <= set(names)):
-        raise DataError(
-            f"the labels are about {', '.join(columns)}; the model has {', '.join(known)}",
-            hint="a judge needs labels of attributes that the model has",
-        )
-    return Vocabulary(known[name] for name in names)
+def _learnable(vocabulary: Vocabulary, only: Sequence[str] | None, columns: Iterable[str]) -> Vocabulary:
+    """Return the attributes of a model that have labels.
+
+    Args:
+        vocabulary: the attributes of the model.
+        only: names of the attributes to return; `None` for all that have labels.
+        columns: names of the attributes that have labels.
+
+    Raises:
+        DataError: no attribute of the model has labels; or an attribute in `only` has no labels or is not in the model.
+    """
+    names = [name for name in vocabulary if name in columns and (only is None or name in only)]
+    if not names or (only is not None and not set(only) <= set(names)):
+        raise DataError(f"the labels are about {', '.join(columns)}; the model has {', '.join(vocabulary)}")
+    return Vocabulary(vocabulary[name] for name in names)

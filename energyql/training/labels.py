@@ -1,6 +1,7 @@
-"""Labels of given samples: tables, the pictures that they are about, and the attributes that their columns hold.
+"""Tables of labels of samples: how to read a table, which attributes it has, and how its pictures were drawn.
 
-A table that `energyql label` writes looks like
+`energyql label` writes tables such as the one below. A row has the labels of one picture. The picture with index i is
+drawn from prior sample i of the seed, its i-th random latent.
 
     index,chosen,drawn,glasses,hair=black|brown|blond
     0,random,seed=7 truncation=0.7 generator=1f0c5a92d3e8,yes,black
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,17 +32,19 @@ from energyql.training.tables import read_columns, read_npy
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 INDEX, CHOSEN, DRAWN = "index", "chosen", "drawn"
-"""Columns: the number of the picture, how it was chosen, and how it was drawn."""
+"""Names of columns: the number of the picture, how it was chosen for labelling, and how it was drawn."""
 RANDOM, UNSURE = "random", "unsure"
-"""Values of `CHOSEN`: without regard to heads, or because heads were not sure about it."""
+"""Values of the column `CHOSEN`: the picture was chosen at random, or because predictions for it were uncertain."""
 POOL_START, POOL_SIZE = 1_000_000, 5_000
-"""Number of the first picture that is drawn only to choose from, since the numbers below are for random pictures; and
-how many there are, unless a call says otherwise."""
+"""The pool is the set of pictures from which those with uncertain predictions are chosen. `POOL_START` is the number of
+its first picture; random pictures have smaller numbers. `POOL_SIZE` is its default size."""
 POOL = ".pool"
-"""Subfolder, beside a table, with thumbnails of the pictures that a teacher chose from."""
+"""Subfolder of the folder of a table. It contains thumbnails of all pictures of the pool, if a teacher (networks that
+read pictures) was used to choose pictures from the pool."""
 TEST_SHARE = 0.2
-"""Share of the random pictures of a table with the column `CHOSEN` that only the report uses."""
+"""In a table with the column `CHOSEN`: share of the random pictures that only the report on the heads uses."""
 _DIGITS = 12
+"""Number of hexadecimal digits of a generator's fingerprint that are written to tables."""
 
 
 @dataclass(frozen=True)
@@ -49,10 +52,10 @@ class Drawn:
     """How pictures were drawn from the prior of a generator.
 
     Attributes:
-        seed: picture i is prior sample i of this seed.
-        truncation: psi.
-        generator: the first digits of its fingerprint; "" for a generator that is not a torch module.
-        label: class label of a conditional generator.
+        seed: picture i is drawn from prior sample i of this seed, its i-th random latent.
+        truncation: truncation psi.
+        generator: the first digits of the fingerprint of the generator; "" for a generator that is not a torch module.
+        label: class label of a conditional generator; `None` for other generators.
     """
 
     seed: int
@@ -62,29 +65,29 @@ class Drawn:
 
     @classmethod
     def by(cls, generator: Generator, seed: int, truncation: float, label: Label | None) -> Drawn:
-        """Describe pictures of this generator."""
+        """Return the record for pictures that `generator` draws with this seed, truncation psi and class label."""
         return cls(seed, truncation, module_fingerprint(generator)[:_DIGITS], label)
 
     def __str__(self) -> str:
-        parts = {"seed": self.seed, "truncation": self.truncation, "generator": self.generator}
-        if self.label is not None:
-            numbers = self.label if isinstance(self.label, tuple) else (self.label,)
-            parts["label"] = ",".join(map(repr, numbers))
-        return " ".join(f"{name}={value}" for name, value in parts.items())
+        text = f"seed={self.seed} truncation={self.truncation} generator={self.generator}"
+        if self.label is None:
+            return text
+        return f"{text} label={','.join(map(repr, self.label if isinstance(self.label, tuple) else (self.label,)))}"
 
     @classmethod
     def parse(cls, text: str, source: str) -> Drawn:
-        """Read the text of `str(drawn)`.
+        """Return the record for a text such as "seed=7 truncation=0.7 generator=1f0c5a92d3e8".
+
+        `str(drawn)` returns such a text. `source` is the name of the table in error messages.
 
         Raises:
-            DataError: it is something else; the message names the table, `source`.
+            DataError: the text has another form.
         """
         try:
             parts = dict(part.split("=", 1) for part in text.split())
-            found = parts.pop("label", None)
             label: Label | None = None
-            if found is not None:
-                label = tuple(map(float, found.split(","))) if "," in found else int(found)
+            if (numbers := parts.get("label")) is not None:
+                label = tuple(map(float, numbers.split(","))) if "," in numbers else int(numbers)
             return cls(int(parts["seed"]), float(parts["truncation"]), parts["generator"], label)
         except (KeyError, ValueError):
             raise DataError(
@@ -94,10 +97,12 @@ class Drawn:
 
     @classmethod
     def beside(cls, table: Path) -> Drawn | None:
-        """Read how the pictures in the folder of a table were drawn; `None` if it is no folder of pictures to label.
+        """Return how the pictures in the folder of a table were drawn, from the file `pictures.json` in this folder.
+
+        The result is `None` if there is no such file, or if the file does not state it.
 
         Raises:
-            DataError: its record is damaged.
+            DataError: the file is damaged.
         """
         record = table.with_name(LABELLING)
         if not record.is_file():
@@ -109,91 +114,64 @@ class Drawn:
         return None if text is None else cls.parse(str(text), str(record))
 
     def check(self, source: str, *, seed: int | None, truncation: Any, label: Any) -> None:
-        """Check settings that somebody gives besides the table `source`; `None` is not given.
+        """Raise an `ArgumentError` if seed, truncation or label of a call differs from the field of the same name.
 
-        Raises:
-            ArgumentError: they are about other pictures.
+        An argument that is `None` is not compared. `source` is the name of the table in the message.
         """
-        given = {"seed": seed, "truncation": truncation, "label": label}
-        for name, value in given.items():
+        for name, value in {"seed": seed, "truncation": truncation, "label": label}.items():
             value = tuple(value) if isinstance(value, list) else value
-            if value is not None and value != getattr(self, name):
-                raise ArgumentError(
-                    f"{source} is about pictures of {name} {getattr(self, name)}, not {value}",
-                    hint=f"leave out the {name}",
-                )
+            own, hint = getattr(self, name), f"leave out the {name}"
+            if value is not None and value != own:
+                raise ArgumentError(f"{source} is about pictures of {name} {own}, not {value}", hint=hint)
 
     def check_generator(self, generator: Generator, source: str) -> None:
-        """Check that the pictures are those of this generator.
+        """Raise a `DataError` if another generator than `generator` drew the pictures.
 
-        Raises:
-            DataError: they are not.
+        Nothing is raised if the record or `generator` has no fingerprint. `source` is the name of the table in the
+        message.
         """
         own = module_fingerprint(generator)[:_DIGITS]
         if self.generator and own and self.generator != own:
-            raise DataError(
-                f"{source} is about pictures of another generator",
-                hint="give the checkpoint or model that energyql sample drew them with",
-            )
-
-
-def take_drawn(columns: dict[str, list[Any]], source: str) -> Drawn | None:
-    """Remove the column `DRAWN` from a table, and read it; `None` if there is none.
-
-    Raises:
-        DataError: it is damaged, or its rows differ.
-    """
-    if DRAWN not in columns:
-        return None
-    found = sorted({str(cell).strip() for cell in columns.pop(DRAWN)})
-    if len(found) > 1:
-        raise DataError(
-            f"{source}: its pictures were drawn in different ways: {found[0]!r} and {found[1]!r}",
-            hint="keep pictures of different seeds or truncations in different tables",
-        )
-    return Drawn.parse(found[0], source) if found else None
+            raise DataError(f"{source} is about pictures of another generator", hint="give the one that drew them")
 
 
 def held_out_order(
     index: Int[Tensor, " rows"], chosen: Sequence[Any], seed: int, source: str
 ) -> tuple[list[int], int, int]:
-    """Order the rows of a table for a training: chosen by heads, random, and random for the report only.
+    """Sort the rows of a table into three groups: uncertain pictures, random pictures, random pictures for the report.
 
-    Heads must not choose the pictures that they are measured on: those are the hardest ones, and a report on them would
-    be about other pictures in each round. So a fixed share of the random pictures, by a random number of each picture's
-    own, is kept for the report. It stays the same when rows are added.
+    A training learns from the first two groups. The report uses random pictures only, because pictures with uncertain
+    predictions are the hardest. Whether a random picture is for the report depends only on the seed and the number of
+    the picture. So a picture stays in its group when rows are added to the table.
 
     Args:
-        index: numbers of the pictures.
-        chosen: the column `CHOSEN`.
-        seed: of the pictures.
+        index: number of the picture of each row.
+        chosen: cells of the column `CHOSEN`, "random" or "unsure".
+        seed: seed of the pictures.
         source: name of the table in messages.
 
     Returns:
-        The order, the number of rows that were chosen by heads, and the number of rows for the report.
+        The indices of all rows, group after group; the size of the first group; and the size of the last group.
 
     Raises:
-        DataError: a cell of the column is something else.
+        DataError: a cell of `chosen` is neither "random" nor "unsure".
     """
     groups: dict[str, list[int]] = {UNSURE: [], RANDOM: [], "test": []}
     for row, (number, cell) in enumerate(zip(index.tolist(), chosen, strict=True)):
         kind = str(cell).strip()
         if kind not in (RANDOM, UNSURE):
-            raise DataError(
-                f"{source}, row {row + 1}: {CHOSEN!r} is {cell!r}, not {RANDOM} or {UNSURE}",
-                hint="energyql label writes this column: leave it as it is",
-            )
-        kept = kind == RANDOM and float(uniforms(seed, number, 1, 1, stream="test")) < TEST_SHARE
-        groups["test" if kept else kind].append(row)
+            raise DataError(f"{source}, row {row + 1}: {CHOSEN!r} is {cell!r}, not {RANDOM} or {UNSURE}")
+        for_report = kind == RANDOM and float(uniforms(seed, number, 1, 1, stream="test")) < TEST_SHARE
+        groups["test" if for_report else kind].append(row)
     return [*groups[UNSURE], *groups[RANDOM], *groups["test"]], len(groups[UNSURE]), len(groups["test"])
 
 
 def parse_attributes(text: str) -> Vocabulary:
-    """Read attributes from a text such as "glasses, hair=black|brown|blond, age=0..1".
+    """Return the attributes in a text such as "glasses, hair=black|brown|blond, age=0..1".
 
     Raises:
-        VocabularyError: a part is not `name`, `name=class|class` or `name=low..high`, or a name is used twice or is
-            that of another column of the table.
+        VocabularyError: a part between commas is not `name`, `name=class|class` or `name=low..high`; or a name is used
+            twice, or is "index", "chosen" or "drawn", which are other columns of a table.
     """
     specs = [parse_attribute(part.strip()) for part in text.split(",") if part.strip()]
     if not specs:
@@ -202,46 +180,55 @@ def parse_attributes(text: str) -> Vocabulary:
 
 
 def parse_attribute(text: str) -> AttributeSpec:
-    """Read one attribute: `name`, `name=class|class` or `name=low..high`; see `parse_attributes`."""
+    """Return the attribute that a text describes.
+
+    The text is `name` for a yes/no attribute, `name=class|class` for a categorical attribute, and `name=low..high` for
+    a continuous attribute.
+
+    Raises:
+        VocabularyError: the text has another form; or the name is "index", "chosen" or "drawn", which are other columns
+            of a table.
+    """
     name, equals, domain = (part.strip() for part in text.partition("="))
     if name in (INDEX, CHOSEN, DRAWN):
-        raise VocabularyError(
-            f"an attribute cannot be called {name!r}: the table has another column of that name",
-            hint="choose another name",
-        )
+        raise VocabularyError(f"an attribute cannot be called {name!r}: the table has another column of that name")
     for kind in KINDS.values():
         if (fields := kind.parse_domain(equals + domain)) is not None:
             return AttributeSpec(name, kind.name, **fields)
-    raise VocabularyError(
-        f"{text!r} is not an attribute",
-        hint=f"write {name} for yes/no, {name}=black|brown for classes, {name}=0..1 for a number",
-    )
+    hint = f"write {name} for yes/no, {name}=black|brown for classes, {name}=0..1 for a number"
+    raise VocabularyError(f"{text!r} is not an attribute", hint=hint)
 
 
 def attribute_text(spec: AttributeSpec) -> str:
-    """Return the text that `parse_attribute` reads."""
+    """Return the text that describes an attribute in a table, such as "glasses", "hair=black|brown" or "age=0..1"."""
     return spec.name + KINDS[spec.kind].domain(spec)
 
 
 ENOUGH, RARE = 100, 20
-"""Labels for each class on average (twice as many of a number), and of the rarest class, below which a training warns:
-of a fifth that is held out, four labels of a class put its recall somewhere between 0.3 and 0.95."""
+"""A training warns of few labels. For an attribute with classes, these are fewer than `ENOUGH` labels per class on
+average, or fewer than `RARE` labels of the rarest class. For a continuous attribute, they are fewer than 2 * `ENOUGH`.
+Of 20 labels of a class, four are held out: if three of the four are predicted right, the recall is somewhere between
+0.3 and 0.95."""
 
 
 @dataclass(frozen=True)
 class LabelTable:
-    """Labels of given samples.
+    """Labels of samples, with the numbers or the latents of the samples.
 
     Attributes:
-        columns: attribute -> n cells.
-        index: indices of prior samples, (n,); `None` where `latents` are given.
-        latents: (n, latent_dim), in the space that the heads will read; `None` where `index` is given.
-        learned: number of rows at the beginning that heads are fitted to, and that measure nothing.
-        test: number of rows at the end that only the report uses; by default the training shuffles and chooses.
-        vocabulary: the attributes of the columns, where they are known for certain.
-        drawn: how the pictures were drawn, where the table says so.
-        beside: how those in the folder of the table were drawn, where the table does not say so.
-        pool: folder in which `sample_pictures` keeps thumbnails of the pictures that it chose from, if there is one.
+        columns: attribute -> n cells, the labels.
+        index: numbers of prior samples, (n,); `None` if there are `latents`.
+        latents: w or z of the samples, (n, latent_dim); `None` if there is an `index`.
+        learned: number of rows at the start from which heads only learn. They are pictures that were chosen because
+            predictions for them were uncertain.
+        test: number of rows at the end that only the report uses. With `None`, the training chooses rows for the report
+            at random.
+        vocabulary: the attributes of the columns; `None` if the table does not state them.
+        drawn: how the pictures were drawn; `None` if the table does not state it.
+        beside: how the pictures in the folder of the table were drawn. It is `None` if the folder does not state it, or
+            if the table itself states how its pictures were drawn.
+        pool: folder for thumbnails of the pictures from which uncertain ones were chosen, see `POOL`. The folder need
+            not exist.
         source: name of the table in messages.
     """
 
@@ -256,172 +243,201 @@ class LabelTable:
     pool: Path | None = None
     source: str = "the table"
 
-    def __len__(self) -> int:
-        return len(next(iter(self.columns.values()), ()))
+
+def warn(message: str) -> None:
+    """Issue a `LabelWarning` at the line of the user's call."""
+    warnings.warn(message, LabelWarning, stacklevel=caller_level())
 
 
 def infer(
-    columns: Mapping[str, Column], kinds: Mapping[str, Kind] | None = None, known: Vocabulary | None = None
+    columns: Mapping[str, Column], kinds: Mapping[str, Kind] | None = None, vocabulary: Vocabulary | None = None
 ) -> Vocabulary:
-    """Infer the kind of each column.
+    """Return an attribute for each column of labels; the kind of the attribute is inferred from the cells.
 
-    0/1, true/false and yes/no are yes/no; numbers are continuous; other text is categorical. A column of texts that
-    mostly differ, such as file names, is left out with a warning. A kind in `kinds` is not inferred; other attributes
-    in `known` are used as they are.
+    A column of 0/1, true/false or yes/no makes a yes/no attribute, a column of numbers a continuous one, and a column
+    of other texts a categorical one. A column of texts that mostly differ, such as file names, is left out with a
+    warning.
+
+    Args:
+        columns: attribute -> cells.
+        kinds: attribute -> kind, for attributes whose kind is stated and not inferred.
+        vocabulary: attributes that are returned as they are for the columns of their names. An attribute that is also
+            in `kinds` is inferred from its column.
 
     Raises:
-        DataError: a column is empty or constant, or has too many classes, or no column is left.
+        DataError: a column has no labels or only equal labels, or too many classes; or no column is left.
         VocabularyError: a name in `kinds` is no column.
 
     Warns:
         LabelWarning: a column is left out.
     """
-    kinds, known = kinds or {}, known or Vocabulary([])
+    kinds, vocabulary = kinds or {}, vocabulary or Vocabulary([])
     if unknown := [name for name in kinds if name not in columns]:
         raise VocabularyError(f"there is no column {unknown[0]!r}", hint=f"columns: {', '.join(columns)}")
-    given = {*kinds, *known}
-    left_out = [name for name, cells in columns.items() if name not in given and _is_free_text(cells)]
-    for name in left_out:
-        cells = ", ".join(repr(cell) for cell in columns[name][:2])
-        warnings.warn(
-            f"column {name!r} is left out: its texts, such as {cells}, mostly differ, so they are no classes",
-            LabelWarning,
-            stacklevel=caller_level(),
-        )
-    if len(left_out) == len(columns):
+    specs = []
+    for name, cells in columns.items():
+        if name in vocabulary and name not in kinds:
+            specs.append(vocabulary[name])
+        elif name not in kinds and _is_free_text(cells):
+            examples = ", ".join(repr(cell) for cell in cells[:2])
+            warn(f"column {name!r} is left out: its texts, such as {examples}, mostly differ, so they are no classes")
+        else:
+            specs.append(_infer_one(name, cells, kinds.get(name)))
+    if not specs:
         raise DataError("there is no column of labels", hint="a column for each attribute, such as smile with yes, no")
-    return Vocabulary(
-        known[name] if name in known and name not in kinds else _infer_one(name, cells, kinds.get(name))
-        for name, cells in columns.items()
-        if name not in left_out
-    )
+    return Vocabulary(specs)
 
 
 def _is_free_text(cells: Column) -> bool:
     texts = [as_text(cell) for cell in cells if not is_missing(cell)]
-    if all(as_number(text) is not None for text in texts) or all(as_yes_no(text) is not None for text in texts):
+    if len(texts) < 10 or len(set(texts)) <= len(texts) / 2:
         return False
-    return len(texts) >= 10 and len(set(texts)) > len(texts) / 2
+    return not any(all(read(text) is not None for text in texts) for read in (as_number, as_yes_no))
+
+
+def _infer_one(name: str, cells: Column, kind: Kind | None) -> AttributeSpec:
+    labels = [cell for cell in cells if not is_missing(cell)]
+    if not labels:
+        raise DataError(f"column {name!r} has no values", hint="leave it out with --only, or label some pictures")
+    record = KINDS[kind] if kind else next(record for record in KINDS.values() if record.fits(labels))
+    return AttributeSpec(name, record.name, **record.infer(f"column {name!r}", labels))
 
 
 def warn_of_few_labels(labels: Mapping[str, Tensor], specs: Mapping[str, AttributeSpec]) -> None:
-    """Warn of attributes with few labels, all in one message.
+    """Warn of all attributes with few labels, in one message.
 
-    Labels are (rows,): 0/1, class index or number; NaN where missing.
+    Few are fewer than 100 labels for each class on average, fewer than 20 labels of the rarest class, or fewer than 200
+    labels of a continuous attribute.
+
+    Args:
+        labels: attribute -> (rows,): 0/1, class index or number; NaN where missing.
+        specs: the attributes.
 
     Warns:
-        LabelWarning: there are few labels, or few of one class.
+        LabelWarning: an attribute has few labels.
     """
     few = []
     for name, spec in specs.items():
-        known = labels[name][~labels[name].isnan()]
+        numbers = labels[name][~labels[name].isnan()]
         classes = KINDS[spec.kind].classes(spec)
-        if len(known) < ENOUGH * max(2, len(classes)):
-            few.append(f"{name!r} has {len(known)}")
+        if len(numbers) < ENOUGH * max(2, len(classes)):
+            few.append(f"{name!r} has {len(numbers)}")
         elif classes:
-            counts = torch.bincount(known.long(), minlength=len(classes))
+            counts = torch.bincount(numbers.long(), minlength=len(classes))
             least = int(counts.argmin())
             if counts[least] < RARE:
                 few.append(f"{name!r} has {counts[least]} of {classes[least]}")
     if few:
-        warnings.warn(
-            f"there are few labels: {', '.join(few)}; a head needs about {ENOUGH} of each class, {RARE} of a rare one, "
-            "and its report says how well it did on those held out",
-            LabelWarning,
-            stacklevel=caller_level(),
-        )
-
-
-def _infer_one(name: str, cells: Column, kind: Kind | None) -> AttributeSpec:
-    known = [cell for cell in cells if not is_missing(cell)]
-    if not known:
-        raise DataError(f"column {name!r} has no values", hint="leave it out with --only, or label some pictures")
-    record = KINDS[kind] if kind else next(record for record in KINDS.values() if record.fits(known))
-    return AttributeSpec(name, record.name, **record.infer(f"column {name!r}", known))
+        enough = f"about {ENOUGH} of each class, {RARE} of a rare one"
+        warn(f"there are few labels: {', '.join(few)}; a head needs {enough}, and its report measures it on some")
 
 
 def read_label_table(path: Path, latents: Path | None = None) -> LabelTable:
-    """Read labels: a column for each attribute, a row for each sample.
+    """Read a table of labels, with a column for each attribute and a row for each sample.
 
-    The column `index` is the number of a picture of `energyql.sample_pictures`: of the folder in which the table is, or
-    else under the seed of the training. With
-    `latents`, it is a row of that file; without the column, the rows of both files are in the same order.
+    Without `latents`, the column `index` contains the numbers of pictures that `energyql.sample_pictures` drew. They
+    are the pictures in the folder of the table, if the folder states how its pictures were drawn. Otherwise they are
+    the pictures under the seed of the training.
 
-    A table with the column `drawn`, as `energyql label` writes it, says itself how its pictures were drawn and what its
-    attributes are; see `energyql.training.labels`.
+    With `latents`, the column `index` contains rows of the file of latents, from 0. If there is no such column, the
+    rows of the table are in the order of the latents.
 
-    The file is CSV (comma, semicolon or tab; decimal commas with the latter two), or Parquet by its name, which needs
-    pyarrow or polars; `read_latents` reads the latents.
+    The command `energyql label` writes tables with a column `drawn`, which states how the pictures were drawn. The
+    other column names of such a table state the attributes, for example `hair=black|brown`.
+
+    Args:
+        path: a CSV file (delimiter: comma, semicolon or tab; numbers may have decimal commas if the delimiter is
+            semicolon or tab); or a Parquet file, whose name ends with .parquet or .pq, which needs pyarrow or polars.
+        latents: a `.npy` file, or a `.safetensors` file with one tensor, of latents (n, latent_dim).
 
     Raises:
-        DataError: a file is missing, damaged, or does not fit the other, or the table does not say what it is about.
+        DataError: a file is missing or damaged; the two files do not fit each other; or there is neither a column
+            `index` nor a file of latents.
+        VocabularyError: a table with the column `drawn` has a column whose name describes no attribute.
 
     Warns:
-        LabelWarning: the rows are taken in the order of the latents.
+        LabelWarning: there are latents, but there is no column `index`.
     """
     columns = read_columns(path)
     rows = len(next(iter(columns.values()), ()))
     name = next((name for name in columns if name.lower() == INDEX), INDEX)
     cells = columns.pop(name, None)
-    drawn = take_drawn(columns, str(path))
+    drawn = _take_drawn(columns, str(path))
     chosen = None if drawn is None else columns.pop(CHOSEN, None)
     if not columns:
-        raise DataError(
-            f"{path} has no column of labels", hint="add a column for each attribute, such as index,glasses,age"
-        )
+        raise DataError(f"{path} has no column of labels", hint="add a column for each attribute")
     if not rows:
-        raise DataError(f"{path} has no rows", hint="add a row for each labelled picture")
+        raise DataError(f"{path} has no rows")
+    index = None if cells is None else _index(cells, path)
     if latents is None:
-        if cells is None:
+        if index is None:
             raise DataError(
                 f"{path} has no column {INDEX!r}, so nothing says which picture a row is about",
                 hint="add the number of each picture in its run of energyql sample --seed; or give --latents",
             )
-        table = LabelTable(columns, index=_index(cells, path), source=str(path))
-        return replace(table, beside=Drawn.beside(path)) if drawn is None else _of_drawn(table, drawn, chosen)
+        if drawn is not None:
+            return _of_drawn(path, columns, index, drawn, chosen)
+        return LabelTable(columns, index, beside=Drawn.beside(path), source=str(path))
     if drawn is not None:
-        raise DataError(
-            f"{path} says how its pictures were drawn, so it takes no latents", hint="leave out the latents"
-        )
-    found = read_latents(latents)
-    if cells is None:
-        if len(found) != rows:
-            raise DataError(
-                f"{path} has {rows} rows and no column {INDEX!r}, but {latents} holds {len(found)} latents",
-                hint="a row for each latent, in their order; or a column index with the row of the latent",
-            )
-        note = f"{path} has no column {INDEX!r}, so its rows are about the latents of {latents} in their order"
-        warnings.warn(note, LabelWarning, stacklevel=caller_level())
-        return LabelTable(columns, latents=found, source=str(path))
-    index = _index(cells, path)
-    if int(index.max()) >= len(found):
-        raise DataError(
-            f"{path} is about sample {int(index.max())}, but {latents} holds only {len(found)}",
-            hint="the index is the row in the file of latents, counted from 0",
-        )
-    return LabelTable(columns, latents=found[index], source=str(path))
+        raise DataError(f"{path} says how its pictures were drawn, so it takes no latents")
+    tensor = read_latents(latents)
+    if index is None:
+        if len(tensor) != rows:
+            count = len(tensor)
+            raise DataError(f"{path} has {rows} rows and no column {INDEX!r}, but {latents} holds {count} latents")
+        warn(f"{path} has no column {INDEX!r}, so its rows are about the latents of {latents} in their order")
+        return LabelTable(columns, latents=tensor, source=str(path))
+    if int(index.max()) >= len(tensor):
+        raise DataError(f"{path} is about sample {int(index.max())}, but {latents} holds only {len(tensor)}")
+    return LabelTable(columns, latents=tensor[index], source=str(path))
 
 
-def _of_drawn(table: LabelTable, drawn: Drawn, chosen: Column | None) -> LabelTable:
-    """Read the attributes off the headers, and order the rows by how their pictures were chosen."""
-    specs = Vocabulary(parse_attribute(header) for header in table.columns)
-    columns = dict(zip(specs, table.columns.values(), strict=True))
-    table = replace(table, columns=columns, vocabulary=specs, drawn=drawn, pool=Path(table.source).with_name(POOL))
-    if chosen is None:
-        return table
-    assert table.index is not None
-    order, learned, test = held_out_order(table.index, chosen, drawn.seed, table.source)
-    columns = {name: [cells[row] for row in order] for name, cells in columns.items()}
-    return replace(table, columns=columns, index=table.index[torch.tensor(order)], learned=learned, test=test)
+def _take_drawn(columns: dict[str, list[Any]], source: str) -> Drawn | None:
+    """Remove the column `DRAWN` from `columns`, and return how the pictures were drawn; `None` without such a column.
+
+    `source` is the name of the table in messages.
+
+    Raises:
+        DataError: the column is damaged, or its rows differ.
+    """
+    texts = sorted({str(cell).strip() for cell in columns.pop(DRAWN, ())})
+    if len(texts) > 1:
+        raise DataError(f"{source}: its pictures were drawn in different ways: {texts[0]!r} and {texts[1]!r}")
+    return Drawn.parse(texts[0], source) if texts else None
+
+
+def _of_drawn(
+    path: Path, columns: Mapping[str, Column], index: Tensor, drawn: Drawn, chosen: Column | None
+) -> LabelTable:
+    """Return a table from columns whose names state the attributes, such as "hair=black|brown".
+
+    Args:
+        path: the file of the table.
+        columns: description of an attribute -> cells.
+        index: numbers of the pictures.
+        drawn: how the pictures were drawn.
+        chosen: cells of the column `CHOSEN`, by which rows are sorted as in `held_out_order`; `None` if there is no
+            such column, then rows stay in the order of the file.
+    """
+    specs = Vocabulary(map(parse_attribute, columns))
+    rows, learned, test = list(range(len(index))), 0, None
+    if chosen is not None:
+        rows, learned, test = held_out_order(index, chosen, drawn.seed, str(path))
+    cells = {name: [column[row] for row in rows] for name, column in zip(specs, columns.values(), strict=True)}
+    return LabelTable(
+        cells, index[torch.tensor(rows)], learned=learned, test=test, vocabulary=specs, drawn=drawn,
+        pool=path.with_name(POOL), source=str(path),
+    )  # fmt: skip
 
 
 def read_latents(path: Path) -> Tensor:
     """Read the latents of a `.npy` file, or of a `.safetensors` file with one tensor, as (n, latent_dim) float32.
 
-    Between these, the file may have axes along which the latent is repeated, as in W+.
+    The tensor in the file may have further axes, (n, ..., latent_dim), such as one for the layers of the generator. The
+    latents of a sample must be equal along the further axes.
 
     Raises:
-        DataError: the file is missing or damaged, or its latents differ along a layer.
+        DataError: the file is missing or damaged; or latents are not finite, or differ along the further axes.
     """
     if path.suffix.lower() != ".safetensors":
         return one_per_sample(read_npy(path), path)
@@ -430,35 +446,36 @@ def read_latents(path: Path) -> Tensor:
     except ModelError as error:
         raise DataError(error.message, hint=error.hint) from error
     if len(tensors) != 1:
-        raise DataError(f"{path} holds {len(tensors)} tensors", hint="save the latents alone")
-    (found,) = tensors.values()
-    return one_per_sample(found, path)
+        raise DataError(f"{path} holds {len(tensors)} tensors, not only the latents")
+    (latents,) = tensors.values()
+    return one_per_sample(latents, path)
 
 
 def one_per_sample(latents: Tensor, path: Path) -> Tensor:
-    """Reduce latents (n, ..., latent_dim) that are constant along the middle axes to (n, latent_dim) float32.
+    """Reduce latents (n, ..., latent_dim), which are equal along the axes in the middle, to (n, latent_dim) float32.
+
+    `path` is the file that messages name.
 
     Raises:
-        DataError: they are not constant there, or not finite.
+        DataError: the latents have fewer than two axes, differ along the axes in the middle, or are not finite.
     """
     if latents.ndim < 2 or not latents.numel():
-        raise DataError(
-            f"{path}: latents have shape {tuple(latents.shape)}, not (samples, numbers)",
-            hint="save an array with a row for each sample",
-        )
+        raise DataError(f"{path}: latents have shape {tuple(latents.shape)}, not (samples, numbers)")
     rows = latents.flatten(1, -2) if latents.ndim > 2 else latents[:, None]
     first = rows[:, 0]
     if not rows.isfinite().all():
         raise DataError(f"{path}: a latent has a number that is not finite", hint="leave such samples out")
     if not torch.equal(rows, first[:, None].expand_as(rows)):
-        raise DataError(
-            f"{path}: the latents differ from layer to layer (W+), but heads read one latent a sample",
-            hint="label the output of the mapping network",
-        )
+        raise DataError(f"{path}: the latents differ from layer to layer (W+), but heads read one latent a sample")
     return first.float().clone()
 
 
 def _index(cells: list[Any], path: Path) -> Tensor:
+    """Return the numbers of samples in the cells of the column `INDEX`, (rows,); `path` is the file that messages name.
+
+    Raises:
+        DataError: a cell is no whole number from 0, or a number occurs twice.
+    """
     rows: dict[int, int] = {}  # number of a sample -> its row
     for row, cell in enumerate(cells, 1):
         try:
@@ -466,13 +483,8 @@ def _index(cells: list[Any], path: Path) -> Tensor:
             if not 0 <= number < 2**63 or number != float(cell):
                 raise ValueError
         except (TypeError, ValueError, OverflowError):
-            raise DataError(
-                f"{path}, row {row}: the index is {cell!r}, not a whole number from 0",
-                hint="it is the number in the name of the picture",
-            ) from None
+            raise DataError(f"{path}, row {row}: the index is {cell!r}, not a whole number from 0") from None
         if number in rows:
-            raise DataError(
-                f"{path}: sample {number} has two rows, {rows[number]} and {row}", hint="leave one of them out"
-            )
+            raise DataError(f"{path}: sample {number} has two rows, {rows[number]} and {row}")
         rows[number] = row
     return torch.tensor(list(rows), dtype=torch.int64)

@@ -1,4 +1,4 @@
-"""The quality of heads and judges on samples that they did not learn from, and the gain of a round of labels."""
+"""The quality of heads and judges on samples that they did not learn from, as numbers and as a picture."""
 
 from __future__ import annotations
 
@@ -34,77 +34,93 @@ def with_gains(
     labels: Mapping[str, Tensor],
     drawn: Drawn,
 ) -> dict[str, HeadReport]:
-    """Compare new heads with the old ones of the same name on the held-out rows, and add the outcome to their reports.
+    """Compare each new head with the old head of the same attribute on held-out rows, and add the result to its report.
 
-    Heads are compared only if the old ones were fitted to labels of the same pictures, since other trainings may have
-    used these rows.
+    So a user sees what labelling more pictures has gained. Two heads are compared only if the old head learned from
+    labels of pictures that were drawn in the same way (same seed, truncation, generator and class label). Otherwise the
+    old head may have learned from rows that are now held out.
 
     Args:
-        reports: on the new heads.
-        old: the heads before the round, if there are any.
-        new: the heads after the round.
-        latents: of the rows that are held out.
-        labels: attribute -> (rows,), NaN where missing.
-        drawn: how the pictures were drawn.
+        reports: attribute -> report on the new head.
+        old: the heads before the training; `None` if there are none.
+        new: the heads after the training.
+        latents: latents of the held-out rows.
+        labels: attribute -> labels of the held-out rows, NaN where missing.
+        drawn: how the labelled pictures were drawn.
 
     Returns:
-        Reports whose `details` have `drawn`, a text, and `round` where heads were compared: `measure`, "balanced
-        accuracy" or "R2"; `before` and `now`; `gain`, their difference, with a 95 % interval from `low` to `high`;
-        `samples`, the labelled rows; `labels_before` and `labels`, those of the old and of the new head.
+        Attribute -> report with more `details`: `drawn` as text and, if two heads were compared, the dict `round`. Its
+            keys are: `measure`, "balanced accuracy" or "R2"; `before` and `now`, the scores of the old and the new
+            head; `gain`, now - before, with a 95 % interval from `low` to `high`; `samples`, the number of held-out
+            labels; and `labels_before` and `labels`, the numbers of labels of the old and of the new head.
     """
-    found = {}
+    compared = {}
     for name, report in reports.items():
-        details, known = {**report.details, "drawn": str(drawn)}, ~labels[name].isnan()
+        details, present = {**report.details, "drawn": str(drawn)}, ~labels[name].isnan()
         earlier = None if old is None else old.reports.get(name)
-        if old is not None and earlier is not None and known.any():
-            same = old.vocabulary[name] == new.vocabulary[name] and earlier.details.get("drawn") == str(drawn)
-            if same:
-                before, now = (bank.predict(latents[known], (name,))[name] for bank in (old, new))
-                details["round"] = _gain(before, now, labels[name][known]) | {
-                    "labels_before": earlier.fitted + earlier.held_out, "labels": report.fitted + report.held_out
-                }  # fmt: skip
-        found[name] = replace(report, details=details)
-    return found
+        if (
+            old is not None and earlier is not None and present.any()
+            and old.vocabulary[name] == new.vocabulary[name] and earlier.details.get("drawn") == str(drawn)
+        ):  # fmt: skip
+            before, now = (bank.predict(latents[present], (name,))[name] for bank in (old, new))
+            counts = {"labels_before": earlier.fitted + earlier.held_out, "labels": report.fitted + report.held_out}
+            details["round"] = _gain(before, now, labels[name][present]) | counts
+        compared[name] = replace(report, details=details)
+    return compared
 
 
-def describe_gain(found: Mapping[str, Any]) -> str:
-    """Return the gain of a round, as `with_gains` measures it, in one line."""
-    unit, factor, digits = (" points", 100, 1) if found["measure"] == "balanced accuracy" else ("", 1, 2)
-    before, now, gain, low, high = (factor * found[key] for key in ("before", "now", "gain", "low", "high"))
+def describe_gain(gains: Mapping[str, Any]) -> str:
+    """Return one line of text about the comparison of an old and a new head, the dict `round` of `with_gains`.
+
+    For example "balanced accuracy 81.2 with 300 labels, 86.0 with 500: +4.8 points (+1.1 to +8.5, 95 %) on 96 random
+    pictures held out".
+    """
+    unit, factor, digits = (" points", 100, 1) if gains["measure"] == "balanced accuracy" else ("", 1, 2)
+    before, now, gain, low, high = (factor * gains[key] for key in ("before", "now", "gain", "low", "high"))
     change = f"{gain:+.{digits}f}{unit} ({low:+.{digits}f} to {high:+.{digits}f}, 95 %)"
     return (
-        f"{found['measure']} {before:.{digits}f} with {found['labels_before']} labels, "
-        f"{now:.{digits}f} with {found['labels']}: {change} on {found['samples']} random pictures held out"
+        f"{gains['measure']} {before:.{digits}f} with {gains['labels_before']} labels, "
+        f"{now:.{digits}f} with {gains['labels']}: {change} on {gains['samples']} random pictures held out"
     )
 
 
 def _gain(before: Prediction, now: Prediction, labels: Float[Tensor, " rows"]) -> dict[str, Any]:
-    """Return the paired difference of two heads, and its interval."""
+    """Return the scores of two heads on the same samples, and the difference of the scores with a 95 % interval.
+
+    The keys of the result are `measure`, `before`, `now`, `gain`, `low`, `high` and `samples`; see `with_gains`.
+
+    Args:
+        before: predictions of the old head.
+        now: predictions of the new head.
+        labels: labels of the samples; none is missing.
+    """
     scores = [prediction.scores(labels) for prediction in (before, now)]
-    classified = not KINDS[now.kind].numeric
-    groups = (
-        [labels == value for value in labels.unique()] if classified else [torch.ones_like(labels, dtype=torch.bool)]
-    )
+    kind = KINDS[now.kind]
+    groups = [~labels.isnan()] if kind.numeric else [labels == value for value in labels.unique()]
     gain = variance = 0.0
     for rows in groups:
         difference, count = (scores[1] - scores[0])[rows].double(), int(rows.sum())
         gain += float(difference.mean()) / len(groups)
         squares = float(difference.square().sum())
-        if classified:  # half a pair more of each of the four outcomes (Agresti and Min 2005, doi 10.1002/sim.1781)
+        if (
+            not kind.numeric
+        ):  # half a pair more of each of the four outcomes (Agresti and Min 2005, doi 10.1002/sim.1781)
             squares, count = squares + 1, count + 2
         mean = float(difference.sum()) / count
         variance += max(squares / count - mean**2, 0.0) / count / len(groups) ** 2
     width = Z_95 * math.sqrt(variance)
-    before_, now_ = (sum(float(score[rows].mean()) for rows in groups) / len(groups) for score in scores)
+    first, second = (sum(float(score[rows].mean()) for rows in groups) / len(groups) for score in scores)
     return {
-        "measure": KINDS[now.kind].measure, "before": before_, "now": now_,
+        "measure": kind.measure, "before": first, "now": second,
         "gain": gain, "low": gain - width, "high": gain + width, "samples": len(labels),
     }  # fmt: skip
 
 
 BINS = 10
+"""Number of bins of equal width for predicted probabilities."""
 ERROR_BINS, ERROR_RANGE = 24, 4.0
-"""Errors of continuous attributes are counted from -4 to 4 residual standard deviations."""
+"""Number and range of the bins of a histogram of errors of a continuous attribute. The bins go from -4 to 4 predicted
+standard deviations."""
 PLOT, LEFT, GAP, HEAD, FOOT = 168, 40, 48, 82, 52
 CARD = (LEFT + 2 * PLOT + GAP + 24, HEAD + PLOT + FOOT)
 MARGIN, TITLE = 24, 62
@@ -118,59 +134,73 @@ def report_quality(
     specs: Mapping[str, AttributeSpec],
     fitted: Mapping[str, Tensor],
 ) -> dict[str, HeadReport]:
-    """Measure heads or a judge on held-out samples.
+    """Measure the quality of heads or of a judge on held-out samples.
 
-    The `details` of all reports with held-out labels and probabilities have `reliability`, a list of [predicted,
-    observed, samples]: probabilities against frequencies, pooled over the classes of a categorical attribute; for a
-    continuous one, quantiles against the share of labels below them. Attributes with classes have `confusion`, counts
-    (rows: label, columns: prediction); continuous ones have `error` (mean absolute), and with probabilities `std` and
-    `errors`, a histogram in units of std.
+    If an attribute has held-out labels, the field `details` of its report has these keys:
+
+    - `reliability`, if probabilities are predicted: a list of [predicted, observed, samples]. For an attribute with
+      classes, there is an item for each bin of predicted probabilities: their mean, the frequency of the class, and the
+      number of samples. All classes of a categorical attribute are counted together. For a continuous attribute, an
+      item is a predicted quantile such as 0.1, the share of labels below it, and the number of all samples.
+    - `confusion`, for an attribute with classes: counts, with a row for each class of the labels, and a column for each
+      predicted class.
+    - `error`, for a continuous attribute: mean absolute error. If standard deviations are predicted, there are also
+      `std`, their mean, and `errors`, a histogram of errors divided by the standard deviations.
 
     Args:
-        predictions: by attribute, of the held-out samples; or values without probabilities, (held out,), as labels are
-            written.
-        labels: of the held-out samples, (held out,): 0/1, class index or number; NaN where missing.
+        predictions: attribute -> prediction of the held-out samples; or values without probabilities, (held out,), as
+            numbers like those of `labels`.
+        labels: attribute -> labels of the held-out samples, (held out,): 0/1, class index or number; NaN where missing.
         specs: the attributes.
-        fitted: labels of the samples that were learnt from, (fitted,), NaN where missing.
+        fitted: attribute -> labels of the samples that were learned from, (fitted,), NaN where missing. They are only
+            counted.
+
+    Returns:
+        Attribute -> report.
     """
-    found = {}
+    reports = {}
     for name, prediction in predictions.items():
-        spec, known = specs[name], ~labels[name].isnan()
-        held_out, others = labels[name][known].cpu(), fitted[name][~fitted[name].isnan()].cpu()
+        spec, present = specs[name], ~labels[name].isnan()
+        held_out, others = labels[name][present].cpu(), fitted[name][~fitted[name].isnan()].cpu()
         kind = KINDS[spec.kind]
-        classes = kind.classes(spec)
-        every = torch.cat([others, held_out])
+        classes, every = kind.classes(spec), torch.cat([others, held_out])
         measured: dict[str, Any] = {"score": None, "interval": None, "recall": {}, "details": {}}
         if len(held_out):
-            own = prediction.at(known) if isinstance(prediction, Prediction) else prediction[known].cpu()
-            measured = _continuous(own, held_out) if kind.numeric else _discrete(own, held_out, classes)
+            own = prediction.at(present) if isinstance(prediction, Prediction) else prediction[present].cpu()
+            measured |= _continuous(own, held_out) if kind.numeric else _discrete(own, held_out, classes)
         bins = measured["details"].get("reliability")
         error = sum(abs(p - o) * n for p, o, n in bins) / sum(n for _, _, n in bins) if bins else None
-        found[name] = HeadReport(
-            spec.kind, len(others), len(held_out), {label: int((every == k).sum()) for k, label in enumerate(classes)},
-            calibration_error=error, **measured,
-        )  # fmt: skip
-    return found
+        counts = {label: int((every == k).sum()) for k, label in enumerate(classes)}
+        reports[name] = HeadReport(spec.kind, len(others), len(held_out), counts, calibration_error=error, **measured)
+    return reports
 
 
 def _discrete(prediction: Prediction | Tensor, labels: Tensor, classes: Sequence[str]) -> dict[str, Any]:
-    indices, count = labels.long(), len(classes)
-    details: dict[str, Any] = {}
-    decided = prediction.long() if isinstance(prediction, Tensor) else prediction.number()
+    """Return the fields score, interval, recall and details of a `HeadReport` for an attribute with classes.
+
+    Args:
+        prediction: predictions; or class indices, (held out,).
+        labels: class indices, (held out,); none is missing.
+        classes: names of the classes.
+    """
+    count, values = len(classes), prediction.long() if isinstance(prediction, Tensor) else prediction.number()
+    confusion = torch.bincount(count * labels.long() + values, minlength=count**2).view(count, count).tolist()
+    details: dict[str, Any] = {"confusion": confusion}
     if isinstance(prediction, Prediction):
         details["reliability"] = _reliability(*prediction.outcomes(labels))
-    confusion = torch.bincount(count * indices + decided, minlength=count**2).view(count, count).tolist()
-    totals = [sum(row) for row in confusion]
-    score, interval = balanced(confusion) if all(totals) else (None, None)
-    recall = {
-        name: (row[k] / total, *wilson(row[k], total))
-        for k, (name, row, total) in enumerate(zip(classes, confusion, totals, strict=True))
-        if total
-    }
-    return {"score": score, "interval": interval, "recall": recall, "details": {"confusion": confusion, **details}}
+    score, interval = balanced(confusion) if all(map(sum, confusion)) else (None, None)
+    rows = enumerate(zip(classes, confusion, strict=True))
+    recall = {name: (row[k] / sum(row), *wilson(row[k], sum(row))) for k, (name, row) in rows if sum(row)}
+    return {"score": score, "interval": interval, "recall": recall, "details": details}
 
 
 def _continuous(prediction: Prediction | Tensor, labels: Tensor) -> dict[str, Any]:
+    """Return the fields score, interval and details of a `HeadReport` for a continuous attribute.
+
+    Args:
+        prediction: predictions; or numbers without standard deviations, (held out,).
+        labels: numbers, (held out,); none is missing.
+    """
     columns = prediction[:, None] if isinstance(prediction, Tensor) else prediction.columns()
     mean, *deviation = columns.t().contiguous()
     errors = labels - mean
@@ -185,27 +215,27 @@ def _continuous(prediction: Prediction | Tensor, labels: Tensor) -> dict[str, An
             "reliability": [[q, (below <= q).float().mean().item(), len(labels)] for q in quantiles],
             "errors": [int(count) for count in counts.tolist()],
         }
-    return {"score": score, "interval": interval, "recall": {}, "details": details}
+    return {"score": score, "interval": interval, "details": details}
 
 
 def _reliability(probabilities: Float[Tensor, " batch"], labels: Float[Tensor, " batch"]) -> list[list[float]]:
-    """Return mean probability, frequency and samples of each bin of equal width that is not empty."""
+    """Return [mean probability, share of labels that are 1, number of samples] for each bin of probabilities.
+
+    Empty bins are left out. `labels` are 0 or 1, a label for each probability.
+    """
     bins = (probabilities * BINS).long().clamp(max=BINS - 1)
-    found = []
-    for i in range(BINS):
-        inside = bins == i
-        if count := int(inside.sum()):
-            found.append([probabilities[inside].mean().item(), labels[inside].mean().item(), count])
-    return found
+    masks = [bins == i for i in bins.unique()]
+    return [[probabilities[mask].mean().item(), labels[mask].mean().item(), int(mask.sum())] for mask in masks]
 
 
 def draw_report(reports: Mapping[str, HeadReport], title: str = "Attribute heads") -> Image.Image:
-    """Draw the reports of `report_quality` on heads.
+    """Draw a picture with a title and a card for each attribute in `reports`, which are reports on heads.
 
-    On the left of each card, predicted probabilities against observed frequencies: the curve of a calibrated head lies
-    on the diagonal, and a dot is larger where more samples are. On the right, how many samples each probability has,
-    the confusion matrix of the classes, or the errors in units of the predicted standard deviation beside the standard
-    normal density. Weak heads have a red frame.
+    On the left of a card are predicted probabilities against observed frequencies. The curve of a calibrated head lies
+    on the diagonal, and a dot is larger if it stands for more samples. The right depends on the kind of the attribute.
+    For yes/no, it is the share of samples in each tenth of the predicted probability. For classes, it is the confusion
+    matrix. For a number, it is a histogram of errors in units of the predicted standard deviation, with the density of
+    a standard normal distribution. If a head is so weak that queries refuse it, its card has a red frame.
     """
     columns = min(3, max(1, math.ceil(math.sqrt(len(reports)))))
     rows = max(1, math.ceil(len(reports) / columns))
@@ -218,12 +248,21 @@ def draw_report(reports: Mapping[str, HeadReport], title: str = "Attribute heads
 
 
 def _card(canvas: Canvas, corner: Place, name: str, report: HeadReport) -> None:
+    """Draw the card of the attribute `name` on a canvas.
+
+    Args:
+        canvas: the canvas.
+        corner: upper left corner of the card, in pixels.
+        name: the attribute.
+        report: quality of the head of the attribute.
+    """
     x, y = corner
     canvas.rectangle(corner, (x + CARD[0], y + CARD[1]), PAPER, NO if report.weak else CARD_EDGE, 8)
     canvas.text((x + 16, y + 12), _cut(name, 34), INK, 16)
     canvas.text((x + CARD[0] - 16, y + 16), f"{report.kind}{', weak' if report.weak else ''}", FAINT, 11, "ra")
-    for line, text in enumerate(_summary(report)):
-        canvas.text((x + 16, y + 34 + 15 * line), text, NO if report.weak and not line else FAINT)
+    score, counts = _summary(report)
+    canvas.text((x + 16, y + 34), score, NO if report.weak else FAINT)
+    canvas.text((x + 16, y + 49), counts, FAINT)
     if not report.held_out:
         return
     details = report.details
@@ -239,7 +278,7 @@ def _card(canvas: Canvas, corner: Place, name: str, report: HeadReport) -> None:
 
 
 def _summary(report: HeadReport) -> tuple[str, str]:
-    """Return a line with the score, and one with what it rests on."""
+    """Return two lines of text about a head: its score, and the number of its labels with its calibration error."""
     if not report.held_out:
         return "no label was held out", f"{report.fitted:,} labels"
     score = str(report) if KINDS[report.kind].numeric else f"{report}, chance {report.chance:.2f}"
@@ -248,11 +287,18 @@ def _summary(report: HeadReport) -> tuple[str, str]:
 
 
 def _curve(axes: Axes, kind: Kind, points: Sequence[Sequence[float]]) -> None:
-    """Draw observed frequencies over predicted probabilities."""
+    """Draw observed frequencies against predicted probabilities, or shares of labels against predicted quantiles.
+
+    Args:
+        axes: where to draw.
+        kind: kind of the attribute; quantiles are for a continuous attribute.
+        points: lists [predicted, observed, number of samples], at least one.
+    """
     continuous = KINDS[kind].numeric
-    axes.captions(
-        *(("quantile predicted", "share of labels below") if continuous else ("probability predicted", "observed"))
-    )
+    if continuous:
+        axes.captions("quantile predicted", "share of labels below")
+    else:
+        axes.captions("probability predicted", "observed")
     axes.ticks(SHARES, SHARES)
     axes.line([(0, 0), (1, 1)], NEUTRAL, 1)
     most = max(n for _, _, n in points)
@@ -262,7 +308,10 @@ def _curve(axes: Axes, kind: Kind, points: Sequence[Sequence[float]]) -> None:
 
 
 def _counts(axes: Axes, reliability: Sequence[Sequence[float]]) -> None:
-    """Draw the share of samples in each tenth of the predicted probability."""
+    """Draw the share of samples in each tenth of the predicted probability, as columns.
+
+    `reliability` is a list of [mean probability, observed frequency, number of samples], an item for each tenth.
+    """
     total = sum(n for _, _, n in reliability)
     axes.captions("probability predicted", "share of samples")
     axes.ticks(SHARES, SHARES)
@@ -272,7 +321,16 @@ def _counts(axes: Axes, reliability: Sequence[Sequence[float]]) -> None:
 
 
 def _confusion(canvas: Canvas, corner: Place, classes: Sequence[str], confusion: Sequence[Sequence[int]]) -> None:
-    """Draw the shares of each predicted class (columns) among the samples of each labelled class (rows)."""
+    """Draw a matrix with a row for each class of the labels, and a column for each predicted class.
+
+    A cell shows the share of the predicted class among the samples of its row.
+
+    Args:
+        canvas: the canvas.
+        corner: upper left corner of the matrix, in pixels.
+        classes: names of the classes.
+        confusion: number of samples for each cell, row by row.
+    """
     axes = Axes(canvas, corner, (PLOT, PLOT), (0, len(classes)), (len(classes), 0))
     axes.captions("head", "label by row, % of it")
     for i, row in enumerate(confusion):
@@ -289,7 +347,13 @@ def _confusion(canvas: Canvas, corner: Place, classes: Sequence[str], confusion:
 
 
 def _errors(canvas: Canvas, corner: Place, errors: Sequence[int]) -> None:
-    """Draw the density of the errors, in standard deviations from -4 to 4, and the standard normal density."""
+    """Draw a histogram of errors, in standard deviations from -4 to 4, and the density of the standard normal.
+
+    Args:
+        canvas: the canvas.
+        corner: upper left corner of the histogram, in pixels.
+        errors: number of samples in each bin.
+    """
     total, width = sum(errors), 8 / len(errors)
     density = [count / total / width for count in errors]
     axes = Axes(canvas, corner, (PLOT, PLOT), (-4, 4), (0, max(0.45, *density) * 1.05))

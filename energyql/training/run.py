@@ -1,4 +1,4 @@
-"""`train_attributes`: label latents of a generator, fit and calibrate heads, report on them, save them."""
+"""`train_attributes`: label samples of a generator, fit and measure heads (which read latents), and save them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from energyql.attributes.pictures import PictureBank
 from energyql.attributes.quality import READER, HeadReport
 from energyql.errors import ArgumentError, DataError, ModelError, VocabularyError
 from energyql.files import real_path
-from energyql.generators.base import RANDOM, Generator, head_reader
+from energyql.generators.base import Generator, head_reader
 from energyql.numerics.pullback import Identity
 from energyql.pipeline.settings import whole_number
 from energyql.progress import Report, reporting
@@ -27,36 +27,35 @@ from energyql.training.heads import HeadSettings
 from energyql.training.judge import (
     MOST_PICTURES,
     TRAIN,
-    JudgeTask,
     TrainedJudge,
     fit_on_pictures,
     given_judge,
-    have_pictures,
     own_judge,
     store_judge,
 )
 from energyql.training.labels import LabelTable, infer, read_label_table
 from energyql.training.samples import LABEL_SEED, Prior, estimate_truncation, label_prior
-from energyql.training.target import Target, call_text, opening_target
+from energyql.training.target import Source, Target, Task, call_text, opening_target
 from energyql.training.teacher import store_teacher
 from energyql.vocabulary import Kind, Vocabulary
 
 PICTURES = 10_000
-"""Pictures for a labeller, unless a call says otherwise."""
+"""Default number of pictures that a labeller (a function or network) labels for the training of heads."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Trained:
-    """The outcome of a training.
+    """The result of a training.
 
     Attributes:
         folder: the model folder.
-        bank: all its heads, new and old.
-        report: quality of the new heads on held-out latents, by attribute.
-        judge: of the attributes of the new heads, for `Model(..., judge=)`; `None` if there is none.
-        judge_report: its quality on labels of pictures that it did not learn from, by attribute; of a judge that was
-            trained, also of what it could not learn.
-        judge_unmeasured: why a judge that was given has no report; "" if it was measured.
+        bank: all heads of the folder, new and old; or, if the space is "picture", the network that reads pictures.
+        report: attribute -> quality of the new head on held-out samples.
+        judge: network or function that reads the new attributes off pictures, to decide whether samples satisfy a
+            query; `None` if there is none. `Model` takes it as an argument.
+        judge_report: attribute -> quality of the judge on labels of pictures that it did not learn from. The report of
+            a trained judge has also attributes that the judge could not learn. It is empty if no judge was measured.
+        judge_unmeasured: the reason why a given judge was not measured, such as "it gave the labels itself"; else "".
     """
 
     folder: Path
@@ -91,56 +90,62 @@ def train_attributes(
 ) -> Trained:
     """Fit attribute heads to a generator, and save them into a model folder with a report.
 
-    After an interruption, the same call continues the training, with the same result as without the interruption.
-    Until all is finished, the folder is no model, or stays the model that it was. Heads that the folder already has
-    stay exactly as they are.
+    After an interruption, the same call continues the training, with the same result as without the interruption. The
+    model is written to the folder only at the end. Until then, a new folder is no model, and an old folder is still the
+    old model. Heads that the folder already has stay exactly as they are.
 
     Args:
-        model: a packaged model, a model folder, a checkpoint of any supported kind, or a generator of your own: the
-            object, or the name of its code, which the folder then records: `module:factory`, where the factory is a
-            class or a function without arguments, or the name of an installed plugin.
-        labels: a `LabelTable`, the path of a CSV or Parquet file (see `read_label_table`), or a function or torch
-            module that labels pictures (see `ImageLabeller`).
+        model: a packaged model, a model folder, a checkpoint of any supported kind, or a generator of your own, as an
+            object or by name. A name is `module:factory`, where the factory is a class or a function without arguments,
+            or that of an installed plugin; the folder then records the name.
+        labels: a `LabelTable`, the file name of a CSV or Parquet table (see `read_label_table`), or a labeller: a
+            function or torch module that labels pictures (see `ImageLabeller`).
         out: the model folder to make or to add to; by default that of `model`.
         vocabulary: the attributes; inferred from the labels by default.
-        kinds: kinds of single attributes, which are then not inferred.
-        only: attributes to train, all by default.
-        count: pictures for a labeller, 10,000 by default. For a table of picture numbers, further pictures, which a
-            teacher, networks that learn from the table, labels for the heads, see `teach`: by default 8,000 if pictures
-            have at most 128 pixels a side, and none if they are larger, because drawing them takes long; 0 for no
-            teacher.
-        space: the latent that heads read: "w"; "z"; "direction", z scaled to unit second moment, on which the pictures
-            of a StyleGAN depend; or "features", a view of z that the generator offers (see `features` of
-            `ViewedGenerator`). By default that of the model's other heads, else "features" if there are any, else "w".
-            Latents in a table are w for "w", else z. With "picture" a network that reads pictures is fitted in place of
-            heads, to at most 5,000 pictures; see `PictureBank`.
-        truncation: psi of the latents, or a range (low, high) from which each sample draws its own. By default that of
-            the model's other heads, else that of the latents of a table, else that of the model.
-        label: of a conditional generator: the class of all pictures, or as many numbers as it has classes; or "random"
-            for a random class of each, and heads that are valid for every class. By default that of the model's other
-            heads.
-        seed: of the samples; picture i of `sample_pictures(seed=...)` is sample i. By default that of the table, if it
-            says so, else 0.
-        replace: whether new attributes may replace old ones of the same name.
+        kinds: attribute -> kind, for attributes whose kind is not inferred.
+        only: attributes to train; all by default.
+        count: number of pictures that a labeller labels, 10,000 by default. For a table with numbers of pictures, it is
+            the number of further pictures that a teacher labels. A teacher is a set of networks that learn from the
+            table and label further pictures, so that heads have more labels. By default it labels 8,000 pictures if
+            pictures have at most 128 pixels a side, and none if they are larger, because drawing them takes long. 0 is
+            for no teacher.
+        space: the latent that heads read: "w"; "z"; "direction", which is z scaled to unit second moment, on which the
+            pictures of a StyleGAN depend; or "features", numbers that the generator computes from z for heads (see
+            `ViewedGenerator.features`). By default the space of the model's other heads; without heads, "features" if
+            the generator has features, else "w". If a table contains latents, they must be w for "w", and z for the
+            other spaces. With "picture", a network that reads pictures is fitted in place of heads (see `PictureBank`);
+            a labeller labels at most 5,000 pictures for the network.
+        truncation: truncation psi of the samples, or a range (low, high) from which a psi is drawn for each sample. By
+            default the first of these that exists: the psi of the pictures, if the table or its folder states how they
+            were drawn; the range of the model's other heads; the psi that is estimated from w in a table; the psi of
+            the model.
+        label: for a conditional generator: the class of all pictures, or as many numbers as there are classes; or
+            "random" for a random class of each picture, and heads that are valid for every class. By default the label
+            of the pictures, if the table or its folder states it, else that of the model's other heads.
+        seed: seed of the samples; picture i of `sample_pictures(seed=...)` is drawn from sample i. By default the seed
+            that the table or its folder states, else 0. For a labeller, by default 2**32, so that it labels no pictures
+            that users draw with small seeds.
+        replace: whether new heads may replace old heads of the same attributes.
         generator: name of the generator's code, for a model folder that only names it.
         allow_plugins: whether to import the generator that the model folder names.
-        judge: reads the new attributes off pictures, and decides whether samples satisfy a query. By default it is
-            trained on the same labels, if these are about pictures: on other pictures for a labeller, and in another
-            order for a table. Or a given judge, whose quality is measured on labels of pictures: a `Judge` from
-            another folder, which is stored; the name of code, `module:function` or a plugin, which is recorded; or a
-            function or torch module, which cannot be stored and is given to `load_model` again. `None` for no judge.
-        settings: of the fit.
+        judge: a judge reads the new attributes off pictures, and decides whether samples satisfy a query. By default a
+            judge is trained, if the labels are about pictures. It learns from the labels of the table, or from labels
+            of other pictures by the labeller. A judge that you give is not trained, but measured on labels of pictures.
+            It is a `Judge` from another folder, which is stored; the name of code, `module:function` or a plugin, which
+            is recorded; or a function or torch module, which cannot be stored and must be given to `load_model` again.
+            `None` is for no judge.
+        settings: settings of the fit of the heads.
         device: where pictures are drawn and heads are fitted.
-        progress: show progress bars, or a function that is told the progress.
-        command: words of the command line after `energyql`, or a text, for messages on how to continue; by default this
-            call.
+        progress: whether to show progress bars, or a function that is called with the stage and the fraction done.
+        command: the command that messages propose to continue an interrupted training: words of the command line after
+            `energyql`, or a text; by default this call.
 
     Returns:
-        The folder, all heads of the model, and a report of the new ones.
+        The folder, all heads of the model, a report on the new heads, and the judge.
 
     Raises:
         EnergyQLError: files, labels and model do not fit together; the message says what to do.
-        KeyboardInterrupt: by Ctrl-C; the message says what is kept, and how to continue.
+        KeyboardInterrupt: by Ctrl-C; the message lists the finished steps, and says how to continue.
     """
     by_hand = not callable(labels) and space != PICTURE
     count = None if count is None else whole_number("count", count, least=0 if by_hand else 1)
@@ -148,97 +153,98 @@ def train_attributes(
         raise ArgumentError(f"heads read one of {', '.join(SPACES)}, not {space!r}; {PICTURE} is for a network")
     if isinstance(labels, str | Path):
         labels = read_label_table(Path(labels))
-    given = None if judge is None or judge == TRAIN else given_judge(judge)  # before any work is done
-    known = getattr(labels, "vocabulary", None)
-    known = known if isinstance(known, Vocabulary) else None
-    names = list(labels.columns if isinstance(labels, LabelTable) else known or ()) if only is None else list(only)
-    psi, drawn = _range(truncation), labels.drawn or labels.beside if isinstance(labels, LabelTable) else None
-    if isinstance(labels, LabelTable) and drawn is not None:
+    table = labels if isinstance(labels, LabelTable) else None
+    given = given_judge(judge)  # before any work is done
+    own = getattr(labels, "vocabulary", None)
+    own = own if isinstance(own, Vocabulary) else None
+    names = list((own or ()) if table is None else table.columns) if only is None else list(only)
+    choose = partial(_infer, only=only, kinds=kinds, vocabulary=vocabulary or own)
+    psi, drawn = _range(truncation), None if table is None else table.drawn or table.beside
+    if table is not None and drawn is not None:
         same = None if psi is None else psi[0] if psi[0] == psi[1] else psi
-        drawn.check(labels.source, seed=seed, truncation=same, label=label)
+        drawn.check(table.source, seed=seed, truncation=same, label=label)
         seed, psi, label = drawn.seed, (drawn.truncation, drawn.truncation), drawn.label
-    with opening_target(
-        model, out, None if psi is None else psi[1], generator=generator, allow_plugins=allow_plugins,
-        command=command or call_text("train_attributes", model, out),
-    ) as target:  # fmt: skip
+    source, command = Source(model, generator, allow_plugins), command or call_text("train_attributes", model, out)
+    with opening_target(source, out, None if psi is None else psi[1], command) as target:
         target.check_names(names, replace)
-        if isinstance(labels, LabelTable) and drawn is not None:
-            drawn.check_generator(target.generator, labels.source)
-            if labels.test == 0:
-                raise DataError(
-                    f"{labels.source} has too few random pictures to measure heads on",
-                    hint="label some hundreds that energyql sample draws without --unsure",
-                )
-        device = torch.device(device)
-        if isinstance(target.generator, torch.nn.Module):
-            target.generator.to(device).eval()
+        if table is not None and drawn is not None:
+            drawn.check_generator(target.generator, table.source)
+            if table.test == 0:
+                raise DataError(f"{table.source} has too few random pictures to measure heads on")
         space = space or target.space
         head_reader(target.generator, space, Identity())  # raises before any picture is labelled
-        seed = seed if seed is not None else 0 if isinstance(labels, LabelTable) else LABEL_SEED
-        prior = Prior(target.generator, seed, target.fitted(space, psi or (1.0, 1.0), label), device)
+        seed = seed if seed is not None else LABEL_SEED if table is None else 0
+        prior = target.prior(seed, target.fitted(space, psi or (1.0, 1.0), label), device)
         if psi is None:
-            prior = prior.under(truncation=_default_truncation(target, labels, prior))
+            prior = prior.under(truncation=_default_truncation(target, table, prior))
         target.check_latents(prior.fitted)
         with reporting(progress) as report:
+            task = Task(target, prior, labels, report)
             bank: Bank
             second: Mapping[str, Head] = {}
             networks: Sequence[Judge] = ()
             most = MOST_PICTURES if count is None else min(count, MOST_PICTURES)
             if space == PICTURE:
-                kind = partial(_infer, only=only, kinds=kinds, known=vocabulary or known)
-                bank = _fit_reader(JudgeTask(target, prior, labels, Vocabulary([]), most), kind, report)
+                bank = _fit_reader(task, choose, most)
             else:
-                if isinstance(labels, LabelTable):
-                    columns = labels.columns
-                else:
-                    index = torch.arange(PICTURES if count is None else count)
-                    with target.work.step("labels") as folder:
-                        columns = label_prior(
-                            prior, index, labels, folder,
-                            check=lambda found: target.check_names(found if only is None else names, replace),
-                            progress=lambda done: report("labelling", done),
-                        )  # fmt: skip
-                latents = _latents(prior, labels, len(next(iter(columns.values()))))
-                specs = _infer(columns, only=only, kinds=kinds, known=vocabulary or known)
-                bank, second, networks = fit_bank(
-                    target, prior, labels, latents, {name: columns[name] for name in only or columns}, specs,
-                    further=count, settings=settings or HeadSettings(), report=report,
+                columns = table.columns if table is not None else _label(
+                    task, PICTURES if count is None else count,
+                    lambda attributes: target.check_names(names if only is not None else attributes, replace),
                 )  # fmt: skip
+                latents = _latents(prior, table, len(next(iter(columns.values()))))
+                specs = choose(columns)
+                bank, second, networks = fit_bank(
+                    task, latents, columns, specs, further=count, settings=settings or HeadSettings()
+                )
                 most = min(len(latents), MOST_PICTURES)
-            judged = TrainedJudge(None, {})
-            if given is not None or (judge == TRAIN and have_pictures(labels)):
-                judged = own_judge(given, JudgeTask(target, prior, labels, bank.vocabulary, most), report=report)
+            trained = TrainedJudge(None, {})
+            if given is not None or (judge == TRAIN and task.has_pictures):
+                trained = own_judge(given, task, bank.vocabulary, most)
         with target.changing() as changed:
             merged = changed.save(bank, real_path(target.folder).name, replace=replace, second=second)
-            store_judge(changed.folder, judge, bank.vocabulary, judged)
+            store_judge(changed.folder, judge, bank.vocabulary, trained)
             store_teacher(changed.folder, networks)
-        return Trained(target.folder, merged, bank.reports, judged.judge, judged.report, judged.unmeasured)
+        return Trained(target.folder, merged, bank.reports, trained.judge, trained.report, trained.unmeasured)
 
 
-def _fit_reader(
-    task: JudgeTask, learnable: Callable[[Mapping[str, Column]], Vocabulary], report: Report
-) -> PictureBank:
-    """Fit a network that guides samplers by reading pictures. Its seeds are neither those of heads nor of a judge.
+def _label(task: Task, count: int, check: Callable[[list[str]], None]) -> dict[str, Column]:
+    """Label the pictures of the first `count` prior samples, and return attribute -> a label for each picture.
+
+    Args:
+        task: the prior samples, and the function that labels pictures.
+        count: number of pictures.
+        check: function that is called with the names of the attributes, as soon as the first pictures are labelled. It
+            may raise an error, so that a wrong training stops early.
+    """
+    assert callable(task.labels)
+    with task.target.work.step("labels") as folder:
+        return label_prior(
+            task.prior, torch.arange(count), task.labels, folder, check=check, progress=task.progress("labelling")
+        )
+
+
+def _fit_reader(task: Task, choose: Callable[[Mapping[str, Column]], Vocabulary], count: int) -> PictureBank:
+    """Fit a network that reads attributes off pictures and takes the place of heads, to guide samplers.
+
+    Its seed differs from the seeds of judges and heads.
+
+    Args:
+        task: generator, samples and labels.
+        choose: function from attribute -> labels to the attributes to learn.
+        count: number of pictures to label, if the labels are a function.
 
     Raises:
-        DataError: as for `fit_on_pictures`, or it learns no attribute.
+        DataError: the labels are not about pictures, or the network learns no attribute well enough.
         ModelError: the folder has attributes already.
     """
-    target, prior = task.target, task.prior
-    if target.bank is not None:
-        raise ModelError(
-            f"{target.folder} has attributes already, and a network that reads pictures is trained as a whole",
-            hint="choose another folder",
-        )
-    if isinstance(task.labels, LabelTable):
-        learnable(task.labels.columns)  # before any picture is drawn
-    reader, found = fit_on_pictures(READER, task, learnable, apart=2, report=report)
+    folder = task.target.folder
+    if task.target.bank is not None:
+        raise ModelError(f"{folder} has attributes already, and a network of pictures is trained as a whole")
+    reader, reports = fit_on_pictures(READER, task, choose, count, apart=2)
     if reader is None:
-        raise DataError(
-            f"a network that reads pictures could learn none of {', '.join(found)}", hint="label more pictures"
-        )
-    reader.report = {name: found[name] for name in reader.vocabulary}
-    fitted = prior.fitted
+        raise DataError(f"a network could learn none of {', '.join(reports)}", hint="label more pictures")
+    reader.report = {name: reports[name] for name in reader.vocabulary}
+    fitted = task.prior.fitted
     return PictureBank(reader, truncation=fitted.truncation, label=fitted.label, generator=fitted.generator)
 
 
@@ -247,15 +253,31 @@ def _infer(
     *,
     only: Sequence[str] | None,
     kinds: Mapping[str, Kind] | None,
-    known: Vocabulary | None,
+    vocabulary: Vocabulary | None,
 ) -> Vocabulary:
-    """Return the attributes to train, `only` some or all, with their kinds; see `infer`."""
+    """Return the attributes to train, with their kinds.
+
+    Args:
+        columns: attribute -> labels.
+        only: names of the attributes to train; `None` for all.
+        kinds: attribute -> kind, for attributes whose kind is not inferred from their labels.
+        vocabulary: attributes that are taken as they are, unless they are in `kinds`.
+
+    Raises:
+        VocabularyError: `only` names an attribute without labels, or `kinds` one that is not trained.
+        DataError: no kind can be inferred from the labels of an attribute.
+    """
     if unknown := [name for name in only or () if name not in columns]:
         raise VocabularyError(f"there are no labels for {unknown[0]!r}", hint=f"labels: {', '.join(columns)}")
-    return infer({name: columns[name] for name in only or columns}, kinds, known)
+    return infer({name: columns[name] for name in only or columns}, kinds, vocabulary)
 
 
 def _range(truncation: float | tuple[float, float] | None) -> tuple[float, float] | None:
+    """Return the range (low, high) of a truncation: a number psi becomes (psi, psi), and `None` stays `None`.
+
+    Raises:
+        ArgumentError: low or high is not in 0 to 2, or low is above high.
+    """
     if truncation is None:
         return None
     low, high = truncation if isinstance(truncation, tuple) else (truncation, truncation)
@@ -264,37 +286,45 @@ def _range(truncation: float | tuple[float, float] | None) -> tuple[float, float
     return float(low), float(high)
 
 
-def _default_truncation(target: Target, labels: LabelTable | ImageLabeller, prior: Prior) -> tuple[float, float]:
-    if target.bank is not None:
-        return target.bank.truncation
-    if isinstance(labels, LabelTable) and labels.latents is not None and prior.fitted.space == "w":
-        psi = estimate_truncation(prior, labels.latents, labels.source)
-    else:
-        psi = 1.0 if target.truncation is None else target.truncation
-    return psi, psi
+def _default_truncation(target: Target, table: LabelTable | None, prior: Prior) -> tuple[float, float]:
+    """Return the range (low, high) of truncation psi for a training whose caller states none.
+
+    If the model has heads, it is the range of the heads. Without heads, low and high are a psi that is estimated from
+    the latents w of the table. If there are no such latents, they are the psi of the model.
+
+    Args:
+        target: the model folder with its heads.
+        table: the table of labels; `None` if a function labels pictures.
+        prior: prior samples of the generator, with which latents of the table are compared.
+    """
+    if target.bank is None and table is not None and table.latents is not None and prior.fitted.space == "w":
+        psi = estimate_truncation(prior, table.latents, table.source)
+        return psi, psi
+    return target.psi
 
 
-def _latents(prior: Prior, labels: LabelTable | ImageLabeller, count: int) -> Tensor:
-    """Return the labelled latents in the space that heads read."""
+def _latents(prior: Prior, table: LabelTable | None, count: int) -> Tensor:
+    """Return the latents of the labelled samples as input of heads, (n, latent_dim).
+
+    Args:
+        prior: prior samples; `prior.fitted.space` is the latent that heads read.
+        table: the table of labels, with latents or with numbers of samples. With `None`, a function has labelled the
+            first `count` samples.
+        count: number of labelled samples.
+
+    Raises:
+        DataError: latents of the table have another size than latents of the generator.
+        ArgumentError: a table has numbers of samples, but the samples have several truncations or classes.
+    """
     index, space = torch.arange(count), prior.fitted.space
-    if isinstance(labels, LabelTable):
-        if labels.latents is not None:
-            first = torch.arange(1)
-            given = "w" if space == "w" else "z"
-            own = (prior.w(first) if space == "w" else prior.z(first)).shape[1]
-            if labels.latents.shape[1] != own:
-                raise DataError(
-                    f"{labels.source}: latents of {labels.latents.shape[1]} numbers, but {given} has {own}",
-                    hint="give the latents of this generator: w if heads read w, else z",
-                )
-            return labels.latents if space == "w" else prior.view(labels.latents, space)
-        if len(set(prior.fitted.truncation)) > 1:
-            raise ArgumentError(
-                "pictures that were labelled by hand have one truncation", hint="give that, not a range"
-            )
-        if prior.fitted.label == RANDOM:
-            raise ArgumentError(
-                "pictures that were labelled by hand have one class label", hint='give that, not "random"'
-            )
-        index = torch.arange(0) if labels.index is None else labels.index
-    return prior.read(index, space)
+    if table is None:
+        return prior.read(index, space)
+    if table.latents is not None:
+        name, first = "w" if space == "w" else "z", index[:1]
+        own = (prior.w(first) if space == "w" else prior.z(first)).shape[1]
+        if table.latents.shape[1] != own:
+            raise DataError(f"{table.source}: latents of {table.latents.shape[1]} numbers, but {name} has {own}")
+        return table.latents if space == "w" else prior.view(table.latents, space)
+    prior.check_single()
+    assert table.index is not None
+    return prior.read(table.index, space)

@@ -1,11 +1,10 @@
-"""Prior samples of a generator, their small pictures, and their labels by a function that reads pictures."""
+"""Prior samples of a generator (random latents), thumbnails of pictures, and labels by a function or network."""
 
 from __future__ import annotations
 
 import base64
 import io
-import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,8 +19,9 @@ from torch import Tensor
 from energyql.attributes.bank import FittedUnder
 from energyql.attributes.judge import thumbnails
 from energyql.attributes.labels import Column, ImageLabeller, label_images, labeller_name
-from energyql.errors import DataError, LabelWarning, caller_level
+from energyql.errors import ArgumentError, DataError
 from energyql.generators.base import (
+    RANDOM,
     Generator,
     as_condition,
     check_pictures,
@@ -34,12 +34,13 @@ from energyql.numerics.pullback import Identity
 from energyql.numerics.shapes import Float, Int
 from energyql.progress import Report
 from energyql.sampling import prior_latents, uniforms
+from energyql.training.labels import warn
 from energyql.training.steps import StepFile, digest
 
 PICTURES = "pictures"
-"""Subfolder for the pictures with labels, which judge and teacher read."""
+"""Name of the step of a training that draws the pictures from which judge and teacher learn."""
 PICTURE = "energyql/picture"
-"""The column of the thumbnails, which no attribute can be called."""
+"""Name of a column of thumbnails, which is written beside columns of labels. No attribute has such a name."""
 
 
 def draw_thumbnails(
@@ -51,49 +52,74 @@ def draw_thumbnails(
     labeller: ImageLabeller | None = None,
     report: Report,
 ) -> tuple[Tensor, dict[str, Column]]:
-    """Draw the pictures of these samples as a network reads them, and label them.
+    """Draw the pictures of prior samples, label them if there is a labeller, and return small copies, thumbnails.
 
-    Pictures that are in `folder` are not drawn again, as for `label_prior`.
+    Thumbnails and labels are written to `folder`. If the call is interrupted and repeated, it reads them from there.
+
+    Args:
+        prior: prior samples.
+        index: indices of the samples.
+        side: side of the thumbnails, in pixels. Pictures that are smaller keep their size.
+        folder: folder for the files.
+        labeller: function that labels pictures.
+        report: function that is called with the stage and the fraction done.
 
     Returns:
-        The pictures, (n, 3, side, side) uint8, and the labels, which are empty without a labeller.
+        The thumbnails, (n, 3, size, size) uint8; and attribute -> n labels, empty without a labeller.
     """
-    columns = label_prior(
-        prior, index, Thumbnails(labeller, side, "" if labeller is not None else str(index.tolist())), folder,
-        progress=lambda done: report("drawing", done),
-    )  # fmt: skip
+    reader = _thumbnails(labeller, side, index)
+    columns = label_prior(prior, index, reader, folder, progress=lambda done: report("drawing", done))
     return read_thumbnails(columns.pop(PICTURE)), columns
 
 
 def kept_thumbnails(folder: Path, prior: Prior, index: Int[Tensor, " n"], side: int) -> Tensor | None:
-    """Return the pictures that `draw_thumbnails` has drawn to a folder without a labeller; nothing is written.
+    """Read the thumbnails that `draw_thumbnails` has written to a folder, if it was called without a labeller.
 
-    `None` if they are others, or not all are there, or a file is damaged.
+    Args:
+        folder: the folder.
+        prior: the prior samples of that call.
+        index: the indices of the samples of that call.
+        side: the side of that call, in pixels.
+
+    Returns:
+        (n, 3, size, size) uint8; `None` if a file is missing or damaged, or that call had other arguments.
     """
-    found = kept_labels(folder, prior, Thumbnails(None, side, str(index.tolist())), len(index))
-    return None if found is None else read_thumbnails(found[PICTURE])
+    cells: list[Any] = []
+    for _, file in _parts(folder, prior, _thumbnails(None, side, index), index):
+        if (part := file.read_json()) is None:
+            return None
+        cells += part[PICTURE]
+    return read_thumbnails(cells)
+
+
+def _thumbnails(labeller: ImageLabeller | None, side: int, index: Tensor) -> Thumbnails:
+    return Thumbnails(labeller, side, "" if labeller is not None else str(index.tolist()))
 
 
 @torch.no_grad()
 def draw_small(prior: Prior, count: int, side: int, report: Report) -> Float[Tensor, "count numbers"]:
-    """Return the first samples as pictures of `side` pixels a side, float64, and keep nothing on disk."""
-    found: list[Tensor] = []
+    """Return the pictures of the first `count` prior samples, resized to `side` x `side` pixels, as rows of float64.
+
+    `report` is called with the stage and the fraction done.
+    """
+    rows: list[Tensor] = []
     w = prior.w(torch.arange(count)).to(prior.device)
     for _, images in draw_batches(prior.generator.synthesize, lambda w: w, w):
-        found += thumbnails(images, side).flatten(1).double().cpu()
-        report("drawing", len(found) / count)
-    return torch.stack(found)
+        rows += thumbnails(images, side).flatten(1).double().cpu()
+        report("drawing", len(rows) / count)
+    return torch.stack(rows)
 
 
 class Thumbnails:
-    """A labeller that adds a thumbnail of each picture to the labels of another one, as the text of a PNG.
+    """A function from pictures to columns: labels by a labeller, and thumbnails, each a PNG in base64.
 
-    So thumbnails are drawn, kept and continued together with the labels.
+    `label_prior` takes it in place of the labeller, and so writes thumbnails into the same files as labels.
 
     Args:
-        labeller: the other one; `None` where the labels are known.
+        labeller: the labeller; `None` if the labels are known.
         side: largest side of a thumbnail, in pixels.
-        about: what else identifies the thumbnails, for the resumption.
+        about: text that becomes part of the attribute `identity`, such as the numbers of the pictures. Files of an
+            interrupted call are used only if they were written under an equal identity.
     """
 
     def __init__(self, labeller: ImageLabeller | None, side: int, about: str = "") -> None:
@@ -101,44 +127,46 @@ class Thumbnails:
         self.identity = f"thumbnails {side} {about} {'' if labeller is None else labeller_name(labeller)}"
 
     def __call__(self, images: Float[Tensor, "batch channels height width"]) -> dict[str, list[Any]]:
-        """Return labels and thumbnails of pictures in [-1, 1]."""
+        """Return columns for pictures in [-1, 1]: attribute -> labels, and `PICTURE` -> thumbnails as texts."""
         labels = {} if self.labeller is None else label_images(self.labeller, images)
         small = thumbnails(images.float(), min(self.side, max(images.shape[-2:])))
         pixels = ((small.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-        return {**labels, PICTURE: [_as_text(picture) for picture in pixels]}
-
-
-def _as_text(pixels: np.ndarray[Any, Any]) -> str:
-    stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, "PNG", compress_level=1)
-    return base64.b64encode(stream.getvalue()).decode("ascii")
+        cells = []
+        for picture in pixels:
+            stream = io.BytesIO()
+            Image.fromarray(picture).save(stream, "PNG", compress_level=1)
+            cells.append(base64.b64encode(stream.getvalue()).decode("ascii"))
+        return {**labels, PICTURE: cells}
 
 
 def read_thumbnails(cells: Sequence[str]) -> Tensor:
-    """Return thumbnails from their texts, (n, 3, side, side) uint8."""
+    """Return the thumbnails in the cells of a column, each a PNG in base64, as (n, 3, side, side) uint8."""
     pictures = [np.asarray(Image.open(io.BytesIO(base64.b64decode(cell))).convert("RGB")) for cell in cells]
     return torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).contiguous()
 
 
 LABEL_SEED = 2**32
-"""Seed of the samples for labellers, outside the range of seeds that pictures are usually drawn with."""
+"""Default seed of the samples that a labeller labels. It is larger than the seeds with which users usually draw
+pictures."""
 LATENTS_AT_ONCE = 256
 PICTURES_A_PART = 256
-"""Pictures that are labelled between two writes, at most lost by an interruption."""
+"""Number of pictures that are labelled before their labels are written to a file. An interruption loses the labels of
+fewer pictures than this."""
 PIXELS_AT_ONCE = 1 << 21
 FAR, FAR_SHARE = 1.5, 0.05
-"""Pictures lie in [-1, 1] up to a few pixels: a larger share of them beyond `FAR` means another range, as 0 to 255."""
+"""Almost all pixels of a picture should be in [-1, 1]. There is a warning if a larger share of the pixels than
+`FAR_SHARE` has an absolute value above `FAR`."""
 
 
 @dataclass(frozen=True)
 class Prior:
-    """Prior samples of a generator.
+    """Prior samples of a generator: random latents z by index, and the w and other inputs of heads computed from z.
 
     Attributes:
-        generator: maps z to w and w to pictures.
-        seed: sample i depends on (seed, i) only.
-        fitted: what attributes are learned under from these samples: each has its own psi from the range of truncation,
-            and its own random class if the label is "random".
+        generator: the generator.
+        seed: seed of the samples; sample i depends on (seed, i) only.
+        fitted: conditions of a training on the samples: latent space, range of truncation psi, class label, generator.
+            Each sample has a random psi in the range, and a random class if the label is "random".
         device: where to compute.
     """
 
@@ -148,16 +176,27 @@ class Prior:
     device: torch.device
 
     def under(self, **changes: Any) -> Prior:
-        """Return the prior with other fields of `fitted`."""
+        """Return the same samples under other conditions: `changes` are fields of `fitted`, such as `truncation`."""
         return replace(self, fitted=replace(self.fitted, **changes))
 
+    def check_single(self) -> None:
+        """Raise an `ArgumentError` if the samples have several truncations or classes.
+
+        Pictures that were labelled by hand have one truncation and one class label.
+        """
+        if len(set(self.fitted.truncation)) > 1 or self.fitted.label == RANDOM:
+            raise ArgumentError(
+                "pictures that were labelled by hand have one truncation and one class label, and these have several",
+                hint="label pictures that energyql sample draws, whose table states how they were drawn",
+            )
+
     def z(self, index: Int[Tensor, " n"]) -> Float[Tensor, "n z_dim"]:
-        """Return z of the samples with these indices, on the CPU."""
+        """Return the random latents z of the samples with these indices, on the CPU."""
         return _in_runs(index, lambda start, count: prior_latents(self.seed, start, count, self.generator.z_dim))
 
     @torch.no_grad()
     def w(self, index: Int[Tensor, " n"]) -> Float[Tensor, "n w_dim"]:
-        """Return w of the samples with these indices, on the CPU."""
+        """Return the latents w of the samples with these indices, on the CPU; the generator computes w from z."""
         parts = []
         low, high = self.fitted.truncation
         for rows in index.split(LATENTS_AT_ONCE):
@@ -172,30 +211,46 @@ class Prior:
         return torch.cat(parts)
 
     def read(self, index: Int[Tensor, " n"], space: str) -> Float[Tensor, "n latent_dim"]:
-        """Return what heads on `space` read of the samples with these indices, on the CPU."""
+        """Return the input of heads for the samples with these indices, on the CPU.
+
+        `space` is the latent that the heads read: "w", "z", "direction" or "features".
+        """
         if space == "w":
             return self.w(index)
         return torch.cat([self.view(self.z(rows), space) for rows in index.split(LATENTS_AT_ONCE)])
 
     @torch.no_grad()
     def view(self, z: Float[Tensor, "n z_dim"], space: str) -> Float[Tensor, "n latent_dim"]:
-        """Return what heads on `space`, which is not w, read of z, on the CPU."""
+        """Return the input of heads for latents z, on the CPU.
+
+        `space` is the latent that the heads read: "z", "direction" or "features". It cannot be "w".
+        """
         return head_reader(self.generator, space, Identity())(z.to(self.device)).cpu()
 
     def _condition(self, index: Tensor) -> Tensor | None:
-        """Return the labels of samples, (n, c_dim), or the label of all of them, (c_dim,)."""
+        """Return the class labels of the samples with these indices as vectors, the input of a conditional generator.
+
+        The shape is (n, c_dim) if the label is "random", or (c_dim,) if all samples have the same label. The result is
+        `None` if the generator has no classes.
+        """
         if not isinstance(self.fitted.label, str):
             return as_condition(self.fitted.label, self.generator)
         count = class_count(self.generator)
         return F.one_hot((self._uniforms(index, "class")[:, 0] * count).long(), count).float()
 
     def _uniforms(self, index: Int[Tensor, " n"], stream: str) -> Float[Tensor, "n 1"]:
-        """Return a number in (0, 1) for each sample, float64."""
+        """Return a random number in (0, 1) for each sample, float64.
+
+        It depends only on the seed, the index of the sample, and `stream`, a name such as "class".
+        """
         return _in_runs(index, lambda start, count: uniforms(self.seed, start, count, 1, stream=stream))
 
 
 def _in_runs(index: Int[Tensor, " n"], draw: Callable[[int, int], Tensor]) -> Tensor:
-    """Return what `draw(start, count)` returns for consecutive samples, (n, width): together, for speed."""
+    """Return a row for each index, (n, width).
+
+    `draw(start, count)` returns the rows of the indices `start` to `start + count - 1`.
+    """
     parts, numbers, first = [], index.tolist(), 0
     for i in range(1, len(numbers) + 1):
         if i == len(numbers) or numbers[i] != numbers[i - 1] + 1:
@@ -214,118 +269,123 @@ def label_prior(
     check: Callable[[list[str]], None] = lambda names: None,
     progress: Callable[[float], None],
 ) -> dict[str, Column]:
-    """Label the pictures of the samples with these indices.
+    """Draw the pictures of prior samples, and label them.
 
-    Labels are written to `folder` part by part. The same call after an interruption continues from there, unless the
-    fingerprint of the generator is another one. `check` is called with the names of the attributes, once the first part
-    is labelled; `progress` with the fraction done.
+    Labels are written to `folder`, a file for each `PICTURES_A_PART` pictures. After an interruption, the same call
+    reads these files, unless labeller, seed, truncation, class label, generator or kind of device have changed.
+
+    Args:
+        prior: prior samples.
+        index: indices of the samples.
+        labeller: function or network that labels pictures.
+        folder: folder for the files.
+        check: function that is called with the names of the attributes, as soon as the first pictures are labelled. It
+            may raise an error, so that a wrong call stops early.
+        progress: function that is called with the fraction done.
 
     Returns:
-        Attribute -> n cells.
+        Attribute -> n labels.
+
+    Raises:
+        DataError: the labeller does not return a label of the same attributes for each picture.
     """
     columns: dict[str, list[Any]] = {}
-    identity = _identity(prior, labeller)
-    for start in range(0, len(index), PICTURES_A_PART):
+    for start, file in _parts(folder, prior, labeller, index):
         rows = index[start : start + PICTURES_A_PART]
-        stop, file = start + len(rows), _part(folder, identity, start, len(index))
         part = file.read_json()
         if part is None:
             part = _label(prior, rows, labeller, partial(_progress, progress, start, len(index)))
             file.write_json(part)
         if start and list(part) != list(columns):
-            raise DataError(
-                f"the labeller returned {', '.join(columns)} first, and {', '.join(part)} now",
-                hint="return every attribute for every batch, with None for no label",
-            )
+            raise DataError(f"the labeller returned {', '.join(columns)} first, and {', '.join(part)} now")
         if not start:
             check(list(part))
-        for name, cells in part.items():
-            columns.setdefault(name, []).extend(cells)
-        progress(stop / len(index))
+        _extend(columns, part)
+        progress((start + len(rows)) / len(index))
     return dict(columns)
-
-
-def kept_labels(folder: Path, prior: Prior, labeller: ImageLabeller, count: int) -> dict[str, Column] | None:
-    """Return the labels of `count` samples that `label_prior` has written to a folder; `None` if not all are there."""
-    columns: dict[str, list[Any]] = {}
-    identity = _identity(prior, labeller)
-    for start in range(0, count, PICTURES_A_PART):
-        part = _part(folder, identity, start, count).read_json()
-        if part is None:
-            return None
-        for name, cells in part.items():
-            columns.setdefault(name, []).extend(cells)
-    return dict(columns)
-
-
-def _part(folder: Path, identity: str, start: int, count: int) -> StepFile:
-    """Return the file of the labels from a position on."""
-    part = f"{start}-{min(start + PICTURES_A_PART, count)}"
-    return StepFile(folder / part, f"{identity} {part}")
-
-
-def _identity(prior: Prior, labeller: ImageLabeller) -> str:
-    where = prior.device.type
-    fitted = prior.fitted
-    return digest((labeller_name(labeller), prior.seed, fitted.truncation, fitted.label, fitted.generator, where))
 
 
 def _progress(progress: Callable[[float], None], start: int, count: int, done: int) -> None:
     progress((start + done) / count)
 
 
+def _extend(columns: dict[str, list[Any]], part: Mapping[str, list[Any]]) -> None:
+    for name, cells in part.items():
+        columns.setdefault(name, []).extend(cells)
+
+
+def _parts(folder: Path, prior: Prior, labeller: ImageLabeller, index: Tensor) -> Iterator[tuple[int, StepFile]]:
+    """Yield the files of `label_prior`, each with the position in `index` of its first picture.
+
+    A file contains the labels of `PICTURES_A_PART` pictures; the last file may contain fewer.
+
+    Args:
+        folder: folder of the files.
+        prior: prior samples.
+        labeller: function or network that labels pictures.
+        index: indices of the samples.
+    """
+    fitted = prior.fitted
+    settings = (prior.seed, fitted.truncation, fitted.label, fitted.generator, prior.device.type)
+    identity = digest((labeller_name(labeller), *settings))
+    for start in range(0, len(index), PICTURES_A_PART):
+        part = f"{start}-{min(start + PICTURES_A_PART, len(index))}"
+        yield start, StepFile(folder / part, f"{identity} {part}")
+
+
 def _label(
     prior: Prior, index: Tensor, labeller: ImageLabeller, progress: Callable[[int], None]
 ) -> dict[str, list[Any]]:
+    """Label the pictures of the prior samples with the indices `index`, and return attribute -> labels.
+
+    `progress` is called with the number of pictures done.
+
+    Raises:
+        DataError: the labeller does not return a label of the same attributes for each picture.
+    """
     columns: dict[str, list[Any]] = {}
     w = prior.w(index).to(prior.device)
-    at, size = 0, 1  # the size of the first picture decides how many fit
+    at, size = 0, 1  # the size of the first picture determines the size of a batch
     while at < len(w):
         images = check_pictures(prior.generator.synthesize(w[at : at + size]))
         if (images.abs() > FAR).float().mean() > FAR_SHARE:
-            warnings.warn(
-                "the generator's pictures are far outside of [-1, 1], where labellers and judges expect them",
-                LabelWarning,
-                stacklevel=caller_level(),
-            )
-        for name, cells in label_images(labeller, images).items():
-            columns.setdefault(name, []).extend(cells)
+            warn("the generator's pictures are far outside of [-1, 1], where labellers and judges expect them")
+        _extend(columns, label_images(labeller, images))
         at += size
         size = max(1, min(64, PIXELS_AT_ONCE // (images.shape[-1] * images.shape[-2])))
         progress(min(at, len(w)))
     if any(len(cells) != len(w) for cells in columns.values()):
-        raise DataError(
-            "the labeller does not return the same attributes each time",
-            hint="return every attribute for every batch, with None for no label",
-        )
+        raise DataError("the labeller does not return the same attributes each time")
     return columns
 
 
 def estimate_truncation(prior: Prior, w: Tensor, source: str) -> float:
-    """Estimate psi of latents w (n, w_dim): their spread over the spread of the prior at psi = 1.
+    """Estimate truncation psi of latents: their spread divided by the spread of prior samples at psi = 1.
 
-    Seed and truncation of the prior are not used; messages name the latents by `source`.
+    Args:
+        prior: prior samples of the generator; their seed and truncation are not used.
+        w: the latents, (n, w_dim).
+        source: name of the latents in messages.
+
+    Returns:
+        psi, rounded to two decimals, at most 1.
 
     Raises:
-        DataError: mean or spread is not that of latents of the generator.
+        DataError: the latents have another size than w of the generator, or an implausible mean or spread.
     """
     index = torch.arange(2048)
     centre, free = (replace(prior, seed=0).under(truncation=(psi, psi)).w(index) for psi in (0.0, 1.0))
     if w.shape[1] != free.shape[1]:
-        raise DataError(
-            f"{source}: latents have {w.shape[1]} numbers, but the generator's w has {free.shape[1]}",
-            hint="give the latents of this generator",
-        )
+        problem = f"{source}: latents have {w.shape[1]} numbers, but the generator's w has {free.shape[1]}"
+        raise DataError(problem, hint="give the latents of this generator")
     spread, own = (x.std(0).norm().item() for x in (w, free))
     if not own > 0:
         return 1.0
     psi = spread / own
-    middle = centre.mean(0)
-    shift = (w.mean(0) - torch.lerp(middle, free.mean(0), psi)).norm().item()
+    shift = (w.mean(0) - torch.lerp(centre.mean(0), free.mean(0), psi)).norm().item()
     if not 0.02 <= psi <= 1.25 or shift > (0.5 + 4 / len(w) ** 0.5) * spread:
         raise DataError(
             f"{source}: these are probably not latents of this generator: their spread is {psi:.3g} of the expected "
-            f"one, and their mean is {shift / max(spread, 1e-12):.2g} of that away from the expected mean",
-            hint="if they are, give the truncation that they were drawn with",
+            f"one, and their mean is {shift / max(spread, 1e-12):.2g} of that away; if they are, give their truncation"
         )
     return float(min(1.0, round(psi, 2)))

@@ -1,11 +1,11 @@
-"""What the steps of a training share: the learning rate of fits, and files of results to continue from."""
+"""Tools for all steps of a training: the optimizer, and files from which an interrupted training continues."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,24 +17,27 @@ from torch import Tensor
 from energyql.files import replacing, tensor_bytes
 
 WARM_UP = 0.1
-"""Share of the steps in which the learning rate rises."""
+"""Share of the steps of a fit, the first ones, in which the learning rate rises."""
 
 
 def learning_rate(done: float) -> float:
-    """Return the learning rate as a share of the highest, at a fraction of the training."""
+    """Return the learning rate, as a share of its highest value, when a fraction `done` of the fit is done.
+
+    It rises linearly from 0.04 to 1, then falls along a cosine to 0.
+    """
     if done < WARM_UP:
         return 0.04 + 0.96 * done / WARM_UP
     return 0.5 * (1 + math.cos(math.pi * (done - WARM_UP) / (1 - WARM_UP)))
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """Return the moments of an optimizer by names that start with "optimizer/"."""
+    """Return the moments of an optimizer by name, such as "optimizer/0/exp_avg" for its first parameter tensor."""
     moments = optimizer.state_dict()["state"]
-    return {f"optimizer/{i}/{name}": tensor for i, found in moments.items() for name, tensor in found.items()}
+    return {f"optimizer/{i}/{name}": tensor for i, parts in moments.items() for name, tensor in parts.items()}
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Tensor]) -> None:
-    """Load the moments of `optimizer_state`; other tensors of the state are ignored."""
+    """Load into an optimizer the moments that `optimizer_state` returned; tensors of other names are ignored."""
     moments: dict[int, dict[str, Tensor]] = {}
     for key, tensor in state.items():
         if key.startswith("optimizer/"):
@@ -44,28 +47,33 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Tens
 
 
 def digest(settings: object, *tensors: Tensor) -> str:
-    """Return the SHA-256 of the settings and data that the result of a step depends on, which identifies it."""
-    found = hashlib.sha256(repr(settings).encode())
+    """Return a SHA-256, as text, of the settings and tensors on which the result of a step of a training depends.
+
+    If two digests are equal, the results are equal too. `settings` is anything whose `repr` tells its value.
+    """
+    identity = hashlib.sha256(repr(settings).encode())
     for tensor in tensors:
-        found.update(repr((tuple(tensor.shape), tensor.dtype)).encode())
-        found.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return found.hexdigest()
+        identity.update(repr((tuple(tensor.shape), tensor.dtype)).encode())
+        identity.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return identity.hexdigest()
 
 
 @dataclass(frozen=True)
 class StepFile:
-    """The file of a result, whole or in part, that is read again only if it is of the same step and not damaged.
+    """A file with the result of a step of a training, such as labels, or with the state of an unfinished step.
+
+    The content is read only if the file is undamaged and was written under an equal identity.
 
     Attributes:
-        path: of the file; without one nothing is written.
-        identity: `digest` of all that the result depends on.
+        path: name of the file; with `None`, nothing is read or written.
+        identity: text that tells all that the result depends on, such as a `digest`.
     """
 
     path: Path | None
     identity: str
 
     def read(self) -> bytes | None:
-        """Return what `write` wrote; `None` if there is nothing, or it is of another step, or damaged."""
+        """Return the content of the file; `None` if it is missing, damaged, or was written under another identity."""
         if self.path is None:
             return None
         try:
@@ -75,32 +83,102 @@ class StepFile:
         return content if seal == self._seal(content) else None
 
     def write(self, content: bytes) -> None:
-        """Write a result, in place of an earlier one.
+        """Write the content of the file, in place of an earlier content.
 
         Raises:
-            ArgumentError: it cannot be written, for example because the disk is full.
+            ArgumentError: the file cannot be written, for example because the disk is full.
         """
         if self.path is not None:
-            with replacing(self.path) as written:
-                written.write_bytes(self._seal(content) + b"\n" + content)
+            with replacing(self.path) as file:
+                file.write_bytes(self._seal(content) + b"\n" + content)
 
     def read_json(self) -> Any:
-        """Return the value that `write_json` wrote; `None` as for `read`."""
+        """Return the value that `write_json` wrote; `None` in the same cases as `read`."""
         content = self.read()
         return None if content is None else json.loads(content)
 
     def write_json(self, value: Any) -> None:
-        """Write a value of JSON; see `write`."""
+        """Write a value as JSON, in place of an earlier content.
+
+        Raises:
+            ArgumentError: the file cannot be written, for example because the disk is full.
+        """
         self.write(json.dumps(value, ensure_ascii=False).encode())
 
     def read_tensors(self) -> dict[str, Tensor] | None:
-        """Return the tensors that `write_tensors` wrote; `None` as for `read`."""
+        """Return the tensors that `write_tensors` wrote, by name; `None` in the same cases as `read`."""
         content = self.read()
         return None if content is None else load(content)
 
     def write_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        """Write tensors by name; see `write`."""
+        """Write tensors by name, in place of an earlier content.
+
+        Raises:
+            ArgumentError: the file cannot be written, for example because the disk is full.
+        """
         self.write(tensor_bytes(tensors))
 
     def _seal(self, content: bytes) -> bytes:
         return hashlib.sha256(self.identity.encode() + content).hexdigest().encode()
+
+
+class Optimization:
+    """The fit of a network by AdamW. The state of the fit is in a file, from which an interrupted fit continues.
+
+    Args:
+        network: the network; its parameters change in place.
+        random: source of the random numbers of the fit; the state of this source is written too.
+        file: the file; if its path is `None`, nothing is written.
+        lr: highest learning rate. The rate rises during the first tenth of the fit, then falls along a cosine to 0.
+        weight_decay: weight decay of AdamW.
+    """
+
+    def __init__(
+        self, network: torch.nn.Module, random: torch.Generator, file: StepFile, *, lr: float, weight_decay: float
+    ) -> None:
+        self.network, self.random, self.file, self.lr = network, random, file, lr
+        self.optimizer = torch.optim.AdamW(network.parameters(), lr=lr, weight_decay=weight_decay)
+
+    def resume(self) -> Mapping[str, Tensor]:
+        """Load the state of network, optimizer and random numbers from the file, and return all tensors of the file.
+
+        If the file cannot be read, nothing changes, and the result is empty.
+        """
+        state = self.file.read_tensors() or {}
+        if state:
+            self.network.load_state_dict({name: state[f"now/{name}"] for name in self.network.state_dict()})
+            restore_optimizer(self.optimizer, state)
+            self.random.set_state(state["random"])
+        return state
+
+    def descend(self, loss: Tensor, done: float) -> None:
+        """Do a step of AdamW to lower `loss`; the fraction `done` of the fit determines the learning rate."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.lr * learning_rate(done)
+        self.optimizer.zero_grad()
+        loss.backward()
+        self.optimizer.step()
+
+    def write(self, **more: Tensor) -> None:
+        """Write the state of network, optimizer and random numbers to the file, and further tensors by name, `more`."""
+        if self.file.path is not None:
+            state = {f"now/{name}": tensor for name, tensor in self.network.state_dict().items()}
+            state |= optimizer_state(self.optimizer)
+            self.file.write_tensors(state | {"random": self.random.get_state()} | more)
+
+
+@torch.enable_grad()
+def minimise(loss: Callable[[], Tensor], numbers: Sequence[Tensor], steps: int) -> None:
+    """Lower `loss()` by at most `steps` steps of L-BFGS, which change the tensors `numbers` in place.
+
+    The tensors require gradients, and the loss depends on them.
+    """
+    optimizer = torch.optim.LBFGS(numbers, max_iter=steps, line_search_fn="strong_wolfe")
+
+    def closure() -> float:
+        optimizer.zero_grad()
+        value = loss()
+        value.backward()
+        return value.item()
+
+    optimizer.step(closure)

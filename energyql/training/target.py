@@ -1,21 +1,22 @@
-"""The model folder that attributes are trained into: opening it, checking it, and saving heads and their report."""
+"""The model folder that a training makes or changes: opening and checking it and its generator, and saving heads."""
 
 from __future__ import annotations
 
-import dataclasses
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from energyql.attributes.bank import Bank, FittedUnder
-from energyql.attributes.heads import SECOND, Head, replace_second
+from energyql.attributes.heads import Head, replace_second
 from energyql.attributes.judge import replace_judge
+from energyql.attributes.labels import ImageLabeller
 from energyql.attributes.pictures import heads_of, load_bank
-from energyql.attributes.quality import GIVEN, judge_names, replace_given
+from energyql.attributes.quality import replace_given
 from energyql.errors import ArgumentError, EnergyQLError, ModelError, VocabularyError
 from energyql.files import (
     DAMAGED_MODEL,
@@ -31,6 +32,7 @@ from energyql.files import (
 )
 from energyql.generators.base import Generator, check_fitted_label, check_generator, offers_features
 from energyql.generators.families import (
+    CARD,
     CONFIG,
     NAMED,
     WEIGHTS,
@@ -40,30 +42,54 @@ from energyql.generators.families import (
     named_generator,
     open_generator,
     read_generator,
+    save_model,
 )
-from energyql.generators.load import load_generator
+from energyql.generators.load import load_generator, save_converted
 from energyql.models import model_folder, packaged_models
+from energyql.models.hub import model_files
 from energyql.models.unfinished import START, Work
-from energyql.pipeline.model import BANK_FILES, CARD, Model, save_converted, save_model, save_named_model
+from energyql.pipeline.model import Model, save_named_model
 from energyql.plugins import GENERATORS, is_plugin
+from energyql.progress import Report
+from energyql.training.labels import LabelTable
 from energyql.training.report import draw_report
+from energyql.training.samples import Prior
 
 TEACHER = "teacher"
-"""Beginning of the names of the files of a teacher's networks."""
+"""Start of the names of the files with the networks of a teacher, such as "teacher-0.json". A teacher reads pictures,
+and labels them for the training of heads."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """The model that a user named, with the arguments for loading it.
+
+    Attributes:
+        model: name of a packaged model, a model folder, a checkpoint, a generator, or the name of a generator's code,
+            such as "module:factory"; for `open_source` also a `Model` or a `Target`.
+        generator: name of the generator's code, if `model` is a model folder without weights; else `None`.
+        allow_plugins: whether to import the generator's code that a model folder names.
+    """
+
+    model: str | Path | Generator | Model | Target
+    generator: str | None = None
+    allow_plugins: bool = False
 
 
 @dataclass(frozen=True)
 class Target:
-    """The generator and the folder of a training.
+    """The model folder that a training makes or changes, with its generator and the heads from before the training.
 
     Attributes:
         folder: the model folder.
         generator: the generator whose latents are labelled.
-        fingerprint: of its weights, for the bank.
-        truncation: the model's own, `None` if the generator is not in the folder.
-        bank: the heads that the folder already has.
-        code: name of the code that makes the generator, for a folder that only names it.
-        start: folder with the files of the model as it is before the training, where `folder` is no model yet.
+        fingerprint: fingerprint of the generator.
+        truncation: truncation psi of the model; `None` if the generator is an object that cannot be saved.
+        bank: the attributes in the folder (heads on latents, or a network that reads pictures); `None` if there are
+            none.
+        code: name of the code that makes the generator, if the folder has this name in place of weights; else `None`.
+        start: folder with files of the model from before the training, which are moved to `folder` at the end; `None`
+            if `folder` is a model already, or there are no such files.
     """
 
     folder: Path
@@ -76,24 +102,42 @@ class Target:
 
     @property
     def work(self) -> Work:
-        """The steps of the training of this folder that are finished."""
+        """The subfolder for intermediate results, from which a training continues after an interruption."""
         return Work(self.folder)
 
     @property
     def space(self) -> str:
-        """What heads read by default: what those in the folder read, else features of z if there are any, else w."""
+        """The default latent for new heads to read: the latent that the old heads read.
+
+        Without old heads, it is "features" (numbers that some generators compute from z for heads), or "w" if the
+        generator computes no features.
+        """
         if self.bank is not None:
             return self.bank.space
         return "features" if offers_features(self.generator) else "w"
 
+    @property
+    def psi(self) -> tuple[float, float]:
+        """The default range (low, high) of truncation psi: the range for which the old heads are valid.
+
+        Without old heads, both ends are the psi of the model, or 1 if the model has none.
+        """
+        psi = 1.0 if self.truncation is None else self.truncation
+        return (psi, psi) if self.bank is None else self.bank.truncation
+
     def fitted(
         self, space: str, truncation: tuple[float, float], label: int | Sequence[float] | str | None
     ) -> FittedUnder:
-        """Return what heads are fitted under; by default the label is that of the heads in the folder.
+        """Return the conditions of a training, which are saved with the heads.
+
+        Args:
+            space: latent that the heads read, such as "w".
+            truncation: range (low, high) of truncation psi.
+            label: class label of the samples, or "random"; `None` for the label of the heads in the folder.
 
         Raises:
-            ArgumentError: the generator needs a label, or has no such label, or heads on `space` cannot be fitted
-                under it.
+            ArgumentError: the generator needs a label, or has no such label; or heads that read `space` cannot be
+                fitted under this label or truncation.
         """
         own = None if self.bank is None else self.bank.label
         checked = check_fitted_label(own if label is None else label, self.generator)
@@ -102,37 +146,43 @@ class Target:
         except ModelError as error:
             raise ArgumentError(error.message, hint=error.hint) from None
 
-    def check_names(self, names: Sequence[str], replace: bool) -> None:
-        """Check that attributes of these names can be added.
+    def prior(self, seed: int, fitted: FittedUnder, device: torch.device | str) -> Prior:
+        """Return prior samples of the generator.
 
-        Raises:
-            VocabularyError: the model already has one of them.
+        The generator is moved to `device` and put into evaluation mode.
+
+        Args:
+            seed: seed of the samples.
+            fitted: conditions of the samples: latent space of heads, truncation, class label, generator.
+            device: where to compute.
         """
+        if isinstance(self.generator, torch.nn.Module):
+            self.generator.to(device).eval()
+        return Prior(self.generator, seed, fitted, torch.device(device))
+
+    def check_names(self, names: Sequence[str], replace: bool) -> None:
+        """Raise a `VocabularyError` if `replace` is false and the model already has an attribute in `names`."""
         own = {} if self.bank is None else self.bank.vocabulary
         if not replace and (taken := [name for name in names if name in own]):
-            raise VocabularyError(
-                f"the model already has {', '.join(map(repr, taken))}",
-                hint="rename the attribute, or replace the old one with replace=True, or --replace",
-            )
+            names = ", ".join(map(repr, taken))
+            raise VocabularyError(f"the model already has {names}", hint="rename it, or replace the old one: --replace")
 
     def check_latents(self, fitted: FittedUnder) -> None:
-        """Check that new heads read the same latent, at the same truncation, under the same label as those there.
+        """Raise a `ModelError` if heads with the conditions `fitted` cannot be in one folder with the old heads.
 
-        Raises:
-            ModelError: the folder has heads that read another one.
+        Latent space, truncation and class label of old and new heads must be equal.
         """
-        if self.bank is not None and not self.bank.fitted.is_beside(fitted):
-            raise ModelError(
-                f"the attributes of {self.folder} read {self.bank.fitted}, so new ones cannot read {fitted}",
-                hint="choose another folder",
-            )
+        own = None if self.bank is None else self.bank.fitted
+        if own is not None and not own.is_beside(fitted):
+            raise ModelError(f"the attributes of {self.folder} read {own}, so new ones cannot read {fitted}")
 
     @contextmanager
     def changing(self) -> Iterator[Target]:
-        """Yield the target in a folder of its own; when the block ends, all that was written there comes into `folder`.
+        """Yield a copy of this target with a temporary folder, into which a `with` block writes.
 
-        A process that is killed leaves the model as it was, or as it is after the block. Work on the whole model,
-        heads, judges and teacher, is one such block.
+        When the block ends, the files that it has written are moved to `folder`. If the process is killed, the model is
+        either as before the block or as after it, never between. A training writes all its changes of the model (heads,
+        judges and teacher) in one such block.
         """
         with changing(self.folder) as folder:
             for path in [] if self.start is None else list(self.start.iterdir()):
@@ -140,16 +190,29 @@ class Target:
             if self.code is not None:
                 psi = 1.0 if self.truncation is None else self.truncation
                 save_named_model(folder, real_path(self.folder).name, self.code, truncation=psi)
-            yield dataclasses.replace(self, folder=folder)
+            yield replace(self, folder=folder)
 
     def save(self, bank: Bank, name: str, *, replace: bool = False, second: Mapping[str, Head] | None = None) -> Bank:
-        """Write new heads with their reports, and the second heads; all else in the folder stays as it is.
+        """Write new heads with their reports, and second heads; other files in the folder stay as they are.
 
-        Nothing in the folder judges the attributes of the new heads until `store_judge` is called. `name` is that of
-        the model, in the picture of the reports.
+        The new attributes have no judge until `store_judge` is called. Heads are valid for a range of truncation psi.
+        If the model has no old heads, and its psi is outside the range of the new heads, the psi is changed to the
+        nearest end of the range.
+
+        Args:
+            bank: the new heads.
+            name: name of the model, for the title of `report.png`.
+            replace: whether new heads may replace old heads of the same attributes.
+            second: attribute -> second head, which learned from other samples than the first head. Where the two
+                disagree, predictions are doubtful.
 
         Returns:
-            All heads of the folder.
+            All heads of the folder, old and new.
+
+        Raises:
+            ArgumentError: the attributes in the folder are read off pictures, so heads cannot be added.
+            VocabularyError: the folder has one of the attributes already, and `replace` is false.
+            ModelError: the new heads do not fit the old heads.
         """
         merged = bank
         replace_judge(self.folder, bank.vocabulary, None)
@@ -158,40 +221,81 @@ class Target:
             old = heads_of(self.bank, "a further head")
             replace_second(self.folder, old, bank.vocabulary, {})
             merged = old.with_heads(heads_of(bank, "a folder of heads"), replace=replace)
-        elif self.truncation is not None:  # the truncation of a model without heads must be one of the new heads
+        elif self.truncation is not None:  # the truncation of a model must be one at which its heads are valid
             psi = min(max(self.truncation, bank.truncation[0]), bank.truncation[1])
             if psi != self.truncation:
                 write_json(self.folder / CONFIG, read_json(self.folder / CONFIG) | {"truncation": psi})
         merged.save(self.folder)
         replace_second(self.folder, merged, bank.vocabulary, second or {})
         if merged.reports:
-            picture = draw_report(merged.reports, f"Attribute heads of {name}")
-            write_picture(self.folder / "report.png", picture)
+            write_picture(self.folder / "report.png", draw_report(merged.reports, f"Attribute heads of {name}"))
         else:
             (self.folder / "report.png").unlink(missing_ok=True)
         return merged
 
 
+@dataclass(frozen=True)
+class Task:
+    """What all steps of a training need: the model, the samples, the labels and the progress report.
+
+    Attributes:
+        target: the model folder, with the heads from before the training; `target.work` is for intermediate results.
+        prior: prior samples; some of them are labelled. `prior.fitted` is the conditions of the training.
+        labels: a table of labels, or a function that labels pictures.
+        report: function that is called with the name of a stage and the fraction of it that is done.
+    """
+
+    target: Target
+    prior: Prior
+    labels: LabelTable | ImageLabeller
+    report: Report
+
+    @property
+    def table(self) -> LabelTable | None:
+        """The labels if they are a table, else `None`."""
+        return self.labels if isinstance(self.labels, LabelTable) else None
+
+    @property
+    def has_pictures(self) -> bool:
+        """Whether it is known which pictures the labels are about; false for a table of latents without numbers."""
+        return self.table is None or self.table.index is not None
+
+    def progress(self, stage: str) -> Callable[[float], None]:
+        """Return a function of the fraction done of `stage`, which calls `report` with the stage and the fraction."""
+        return partial(self.report, stage)
+
+
 @contextmanager
 def opening_target(
-    model: str | Path | Generator,
-    out: str | Path | None,
-    truncation: float | None = None,
-    *,
-    generator: str | None = None,
-    allow_plugins: bool = False,
-    command: Sequence[str] | str | None = None,
+    source: Source, out: str | Path | None, truncation: float | None = None, command: Sequence[str] | str | None = None
 ) -> Iterator[Target]:
-    """Open the folder of a training as `open_target` does. Until the block ends, nothing is written but its `Work`.
+    """Open the model of a training, yield it to a `with` block, and lock the model folder until the block ends.
 
-    If the block raises an `EnergyQLError`, all that was written is removed, unless it is that of an earlier training.
-    If it ends in another way, such as by Ctrl-C, it stays, so that `command` continues the training; without a command
-    it is removed too.
+    The block changes the model only by `Target.changing`. All other files that it writes are intermediate results, in a
+    subfolder of the model folder. What happens to the subfolder at the end depends on the end of the block:
+
+    - without an error, it is removed;
+    - by an `EnergyQLError`, it is removed;
+    - in another way, such as by Ctrl-C, it stays, so that `command` continues the training; without `command` it is
+      removed.
+
+    If an earlier, interrupted training has left results there, they are removed only by a block with `command` that
+    ends without an error.
+
+    Args:
+        source: the model.
+        out: the model folder of the training; by default that of `source`.
+        truncation: truncation psi of a new model; by default that of the generator.
+        command: the command that continues the training after an interruption: words of the command line after
+            `energyql`, or the text of a call. `None` if it cannot be continued.
 
     Raises:
-        KeyboardInterrupt: the block does; the message says what is kept, and the command.
+        ArgumentError: another process or thread writes into the folder, there is no folder to write to, or two
+            generators are named.
+        ModelError: a file is damaged, or the folder contains another generator.
+        KeyboardInterrupt: the block was interrupted; the message lists the finished steps, and the command.
     """
-    folder = _folder(model, out)
+    folder = _folder(source.model, out)
     with sole_writer(folder, "a training"):
         if out is not None:
             finish_saving(folder)
@@ -200,124 +304,145 @@ def opening_target(
         try:
             if command is not None:
                 work.begin(command)
-            yield open_target(model, folder, truncation, generator=generator, allow_plugins=allow_plugins)
+            yield open_target(source, folder, truncation)
             if command is not None or before is None:  # else an earlier training can still be continued
                 work.remove()
         except BaseException as error:
             if command is None or isinstance(error, EnergyQLError):
                 work.restore(before)
             elif isinstance(error, KeyboardInterrupt) and work.record is not None:
-                raise KeyboardInterrupt(
-                    f"interrupted; kept: {work.kept_steps()}; to continue: {work.continuation()}"
-                ) from error
+                steps = f"interrupted; kept: {work.kept_steps()}; to continue: {work.continuation()}"
+                raise KeyboardInterrupt(steps) from error
             raise
 
 
-def _folder(model: str | Path | Generator, out: str | Path | None) -> Path:
-    """Return the folder of a training.
+def _folder(model: object, out: str | Path | None) -> Path:
+    """Return the folder of a training: `out`, or by default the folder of `model`.
 
     Raises:
-        ArgumentError: there must be an `out`.
-        ModelError: there is no model of that name.
+        ArgumentError: there is no `out`, and `model` is not a folder that can be changed.
+        ModelError: `model` is a name, and there is no model of this name.
     """
     if out is not None:
         return Path(out)
-    if not isinstance(model, str | Path) or (isinstance(model, str) and is_generator_name(model)):
-        raise ArgumentError("a generator needs a folder for its attributes", hint="give out=, or --out")
-    if Path(model).is_file():
-        raise ArgumentError(f"{model} is a checkpoint, so a model folder must be named", hint="give out=, or --out")
-    if model in packaged_models():
-        raise ArgumentError(
-            f"the packaged model {model!r} is not changed", hint="name a folder for a copy: out=, or --out"
-        )
-    return model_folder(model)
+    if not isinstance(model, str | Path) or is_generator_name(str(model)):
+        wrong = "a generator needs a folder for its attributes"
+    elif Path(model).is_file():
+        wrong = f"{model} is a checkpoint, so a model folder must be named"
+    elif model in packaged_models():
+        wrong = f"the packaged model {model!r} is not changed; name a folder for a copy"
+    else:
+        return model_folder(model)
+    raise ArgumentError(wrong, hint="give out=, or --out")
 
 
 def call_text(function: str, model: object, out: str | Path | None) -> str:
-    """Return a call in Python with its essential arguments, for people who are to give it again."""
-    given = repr(str(model)) if isinstance(model, str | Path) else f"a {type(model).__name__}"
-    return f"{function}({given}, ...{'' if out is None else f', out={str(out)!r}'}) with the same arguments"
+    """Return the text of a call in Python, for a message that proposes to repeat the call.
+
+    For example "train_attributes('faces', ..., out='mine') with the same arguments".
+
+    Args:
+        function: name of the function.
+        model: its first argument.
+        out: its argument `out`; left out of the text if it is `None`.
+    """
+    name = repr(str(model)) if isinstance(model, str | Path) else f"a {type(model).__name__}"
+    return f"{function}({name}, ...{'' if out is None else f', out={str(out)!r}'}) with the same arguments"
 
 
-def open_target(
-    model: str | Path | Generator,
-    folder: Path,
-    truncation: float | None = None,
-    *,
-    generator: str | None = None,
-    allow_plugins: bool = False,
-) -> Target:
-    """Load the generator of a training into `folder`, which need not be a model yet.
+def open_target(source: Source, folder: Path, truncation: float | None = None) -> Target:
+    """Load the generator and the heads of a model for a training that will write to `folder`.
 
-    Then the model as it is before the training is written, with this truncation, beside the steps of the training; see
-    `Work`. The other arguments are those of `train_attributes`.
+    If `folder` is no model yet, the files of the model are written to a subfolder for intermediate results (`Work`).
+    `Target.changing` moves them to `folder` at the end.
+
+    Args:
+        source: the model.
+        folder: the model folder of the training; it need not exist.
+        truncation: truncation psi of a new model; by default that of the generator.
 
     Raises:
-        ModelError: a file is damaged, or `folder` holds another generator.
+        ArgumentError: `source.model` and `source.generator` both name a generator.
+        ModelError: a file is damaged, or `folder` contains another generator.
     """
+    model = source.model
     if isinstance(model, str) and is_generator_name(model):
-        if generator is not None:
-            raise ArgumentError(f"{model} and {generator} are two generators", hint="name one of them")
+        if source.generator is not None:
+            raise ArgumentError(f"{model} and {source.generator} are two generators; name one")
         return _named(folder, model, truncation)
     if isinstance(model, str | Path):
-        if not Path(model).is_file():
-            return _from_folder(model, folder, generator, allow_plugins)
-        return _write(load_generator(model), folder, truncation, Path(model))
-    model = check_generator(model)
-    if family_of(model) is not None:
-        return _write(model, folder, truncation)
-    mark = module_fingerprint(model)
-    return Target(folder, model, mark, None, _bank(folder, mark))
+        if Path(model).is_file():
+            return _write(load_generator(model), folder, truncation, Path(model))
+        return _from_folder(source, model_folder(model), folder)
+    generator = check_generator(model)
+    if family_of(generator) is not None:
+        return _write(generator, folder, truncation)
+    mark = module_fingerprint(generator)
+    return Target(folder, generator, mark, None, _bank(folder, mark))
 
 
-def open_source(
-    model: str | Path | Generator | Model | Target, *, generator: str | None = None, allow_plugins: bool = False
-) -> Target:
-    """Load a generator and the heads that it has, and write nothing.
+def open_source(source: Source) -> Target:
+    """Load the generator and the heads of a model, and write nothing.
 
-    The arguments are those of `train_attributes`; a `Model`, or what this function returned, may take the place of
-    `model`. Only a folder that was given is the folder of the target.
+    Returns:
+        A target with the model folder if `source.model` is a folder or a packaged model; for a checkpoint, a generator
+            or a `Model`, a target with the empty folder `Path()`. If `source.model` is a target, it is returned.
 
     Raises:
-        ArgumentError: there is no generator of that name, or it is named beside one that is given.
+        ArgumentError: there is no generator of the name; or `source.generator` is stated, but the model has a generator
+            of its own.
         ModelError: a file is missing or damaged.
     """
+    model = source.model
     if isinstance(model, Target):
         return model
     if isinstance(model, Model):
         return Target(Path(), model.generator, module_fingerprint(model.generator), model.truncation, model.bank)
     if isinstance(model, str | Path) and not Path(model).is_file() and not is_generator_name(str(model)):
-        folder = model_folder(model)
-        return _opened(folder, allow_plugins) if generator is None else _named(folder, generator, None)
-    if generator is not None:
-        raise ArgumentError(f"the generator {generator} is for a model folder that names one", hint="leave it out")
+        return _opened(model_folder(model), source)
+    if source.generator is not None:
+        raise ArgumentError(f"the generator {source.generator} is for a model folder that names one; leave it out")
     if isinstance(model, str | Path):
         model = load_generator(model) if Path(model).is_file() else named_generator(str(model))
-    model = check_generator(model)
-    return Target(Path(), model, module_fingerprint(model), default_truncation(model), None)
+    generator = check_generator(model)
+    return Target(Path(), generator, module_fingerprint(generator), default_truncation(generator), None)
 
 
 def is_generator_name(model: str) -> bool:
-    """Whether a model is given as the name of code. The name of a plugin is not taken for that of a folder."""
+    """Return whether `model` is the name of a generator's code: "module:factory", or the name of an installed plugin.
+
+    It is not if there is a file or a packaged model of this name; for a name with a colon, also if there is a folder.
+    """
     taken = Path(model).exists() if ":" in model else Path(model).is_file() or model in packaged_models()
     return not taken and is_plugin(model, GENERATORS)
 
 
-def _from_folder(model: str | Path, folder: Path, generator: str | None, allow_plugins: bool) -> Target:
-    source, start = model_folder(model), None
-    if real_path(folder) != real_path(source):
+def _from_folder(source: Source, old: Path, folder: Path) -> Target:
+    """Open the model in the folder `old` for a training that will write to `folder`.
+
+    Args:
+        source: the model, with the arguments for loading it.
+        old: the folder of the model.
+        folder: the model folder of the training. It may be `old`, a model with the same generator, or no model yet.
+
+    Raises:
+        ModelError: `folder` contains another generator.
+    """
+    start = None
+    if real_path(folder) != real_path(old):
         if not (folder / CONFIG).is_file():
             start = _new_start(folder)
-            _copy(source, start, real_path(folder).name)
-        elif _identity(folder) != _identity(source):
-            raise ModelError(f"{folder} holds another generator than {source}", hint="choose another folder")
-    opened = start or folder
-    target = _opened(opened, allow_plugins) if generator is None else _named(opened, generator, None)
-    return replace(target, folder=folder, start=start)
+            _copy(old, start, real_path(folder).name)
+        elif _identity(folder) != _identity(old):
+            raise ModelError(f"{folder} holds another generator than {old}")
+    return replace(_opened(start or folder, source), folder=folder, start=start)
 
 
 def _new_start(folder: Path) -> Path:
-    """Return an empty folder for the model as it is before the training of `folder`."""
+    """Make an empty folder for the files of a model whose `folder` is no model yet, and return it.
+
+    It is in the subfolder of `folder` for intermediate results (`Work`).
+    """
     start = Work(folder).folder / START
     shutil.rmtree(start, ignore_errors=True)
     start.mkdir(parents=True)
@@ -325,15 +450,13 @@ def _new_start(folder: Path) -> Path:
 
 
 def _copy(source: Path, folder: Path, name: str) -> None:
-    """Copy a model; its name, which captions and messages show, becomes that of the new folder."""
-    networks = [*judge_names(source), *sorted(path.stem for path in source.glob(f"{TEACHER}-*.json"))]
-    read = [f"{name}{suffix}" for name in networks for suffix in (".safetensors", ".json")]
+    """Copy the files of a model from the folder `source` to `folder`, and write `name` as the name of the copy."""
     config = read_json(source / CONFIG)
-    card = [CARD] if "source" in config else []  # that of a conversion has the licence
-    for file in (WEIGHTS, *BANK_FILES, SECOND, *read, GIVEN, *card):
-        if (source / file).is_file():
-            with replacing(folder / file) as temporary:
-                shutil.copyfile(source / file, temporary)
+    for file in [*model_files(source), *sorted(source.glob(f"{TEACHER}-*"))]:
+        # The card of a converted checkpoint has the licence; other cards are about the old model.
+        if file.name != CONFIG and (file.name != CARD or "source" in config):
+            with replacing(folder / file.name) as temporary:
+                shutil.copyfile(file, temporary)
     path = folder / "vocabulary.json"
     if path.is_file() and isinstance((described := read_json(path)).get("vocabulary"), dict):
         write_json(path, described | {"vocabulary": described["vocabulary"] | {"model": name}})
@@ -341,14 +464,31 @@ def _copy(source: Path, folder: Path, name: str) -> None:
 
 
 def _identity(folder: Path) -> object:
+    """Return a value that is equal for two model folders with the same generator.
+
+    It is the fingerprint of the file of weights; without such a file, the settings of the generator in `config.json`.
+    """
     weights = folder / WEIGHTS
     return fingerprint(weights) if weights.is_file() else read_json(folder / CONFIG).get("generator")
 
 
 def _write(generator: Generator, folder: Path, truncation: float | None, checkpoint: Path | None = None) -> Target:
+    """Open `folder` for a training on a generator that can be saved.
+
+    If `folder` is no model yet, the model is written to a subfolder for intermediate results (`Work`).
+
+    Args:
+        generator: the generator.
+        folder: the model folder of the training.
+        truncation: truncation psi of a new model; `None` for that of the generator.
+        checkpoint: the file from which the generator was loaded; `None` if it is an object of the user.
+
+    Raises:
+        ModelError: `folder` contains another generator.
+    """
     if (folder / CONFIG).is_file():
         if module_fingerprint(read_generator(folder)) != module_fingerprint(generator):
-            raise ModelError(f"{folder} holds another generator", hint="choose another folder")
+            raise ModelError(f"{folder} holds another generator")
         return _opened(folder)
     psi = default_truncation(generator) if truncation is None else truncation
     start, name = _new_start(folder), real_path(folder).name
@@ -360,22 +500,41 @@ def _write(generator: Generator, folder: Path, truncation: float | None, checkpo
 
 
 def _named(folder: Path, name: str, truncation: float | None) -> Target:
-    """Open the folder of a generator that is code; its name is written there with the attributes."""
+    """Open `folder` for a training on a generator that code makes; the code is recorded in place of weights.
+
+    Args:
+        folder: the model folder of the training.
+        name: name of the code, such as "module:factory".
+        truncation: truncation psi of a new model; `None` for the largest psi at which heads in the folder are valid, or
+            for 1 if there are no heads.
+
+    Raises:
+        ModelError: `folder` contains another generator.
+    """
     generator = named_generator(name)
     mark = module_fingerprint(generator)
     bank = _bank(folder, mark)
     if (folder / CONFIG).is_file():
         settings = read_json(folder / CONFIG).get("generator")
         if not isinstance(settings, dict) or settings.get("kind") != NAMED:
-            raise ModelError(f"{folder} holds another generator than {name}", hint="choose another folder")
+            raise ModelError(f"{folder} holds another generator than {name}")
         truncation = _truncation(folder)
     elif truncation is None:
         truncation = 1.0 if bank is None else bank.truncation[1]
     return Target(folder, generator, mark, truncation, bank, name)
 
 
-def _opened(folder: Path, allow_plugins: bool = False) -> Target:
-    truncation = _truncation(folder)
+def _opened(folder: Path, source: Source | None = None) -> Target:
+    """Open a model folder.
+
+    Args:
+        folder: the folder.
+        source: states the generator's code, if the folder has no weights, or allows to import the code that the folder
+            names; `None` does neither.
+    """
+    if source is not None and source.generator is not None:
+        return _named(folder, source.generator, None)
+    truncation, allow_plugins = _truncation(folder), source is not None and source.allow_plugins
     generator, mark = open_generator(folder, allow_plugins=allow_plugins)
     return Target(folder, generator, mark, truncation, _bank(folder, mark, allow_plugins))
 
@@ -388,11 +547,19 @@ def _truncation(folder: Path) -> float:
 
 
 def _bank(folder: Path, fingerprint: str, allow_plugins: bool = False) -> Bank | None:
+    """Return the attributes in a model folder (heads, or a network that reads pictures); `None` if there are none.
+
+    Args:
+        folder: the folder.
+        fingerprint: fingerprint of the generator.
+        allow_plugins: whether code that the folder names may be imported.
+
+    Raises:
+        ModelError: the attributes were learned for a generator with another fingerprint, or a file is damaged.
+    """
     if not (folder / "vocabulary.json").is_file():
         return None
     bank = load_bank(folder, allow_plugins=allow_plugins)
     if not bank.fitted.is_of(fingerprint):
-        raise ModelError(
-            f"{folder} holds attributes of another generator", hint="choose another folder, or train them again"
-        )
+        raise ModelError(f"{folder} holds attributes of another generator; train them again, or choose another folder")
     return bank

@@ -1,7 +1,8 @@
-"""A teacher: networks that learn to read attributes off labelled pictures, and label further pictures for the heads.
+"""A teacher: networks that learn to read attributes off labelled pictures, and label further pictures for heads.
 
-A network reads pictures far better than heads read latents after the same few labels. So heads that are fitted to its
-labels of thousands of pictures, besides the labels by hand, learn more (self-training, or distillation).
+Heads read latents. Networks that read pictures are far more accurate if both learn from the same few labels. So heads
+become better if they learn not only from labels by hand, but also from labels of thousands of pictures by networks
+(self-training, distillation).
 """
 
 from __future__ import annotations
@@ -17,41 +18,45 @@ from torch import Tensor
 
 from energyql.attributes.judge import Judge
 from energyql.attributes.predictions import Prediction, output_count, split_outputs
-from energyql.attributes.quality import HeadReport
 from energyql.kinds import KINDS
 from energyql.numerics.shapes import Float, Int
 from energyql.progress import Report
 from energyql.training.heads import attribute_loss, residuals
 from energyql.training.labels import POOL_SIZE, POOL_START, LabelTable
-from energyql.training.picture_fit import PictureFit, PictureSettings, read_outputs
+from energyql.training.picture_fit import PictureSettings, fit_network, read_outputs
 from energyql.training.report import report_quality
 from energyql.training.samples import PICTURES, Prior, draw_thumbnails, kept_thumbnails
-from energyql.training.target import TEACHER, Target
+from energyql.training.steps import minimise
+from energyql.training.target import TEACHER, Task
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 FURTHER, LARGEST = 8_000, 128
-"""Further pictures that are labelled, unless a call says otherwise, and the largest side of such pictures, in pixels:
-drawing larger ones takes longer than labelling more by hand."""
+"""A teacher labels `FURTHER` pictures by default, but none if pictures have more than `LARGEST` pixels a side. Drawing
+so many large pictures takes longer than labelling more pictures by hand."""
 FOLDS = 3
-"""Networks, each of which learns from all folds of the labels but one."""
+"""Number of folds, which are equal parts of the labelled pictures, and number of networks of a teacher. Each network
+learns from all folds but one."""
 DRAWS = 4
-"""Labels that are drawn from the probabilities of a picture. Together they stand for the probabilities."""
+"""Number of labels that are drawn at random for each further picture. With probability 0.75 of yes, these are about
+three labels yes and one label no."""
 SCALE_PENALTY = 15.0
-"""Loss, in nats over all labels, of a log scale of 1 or -1 in a calibration. Without it, a hundred labels that by
-chance are all read right make a network much too certain."""
+"""Penalty on the scale by which a calibration multiplies logits: this times log(scale)², in nats over all labels.
+Without a penalty, a network is much too certain if by chance it predicts all of a hundred labels right."""
 
 
 @dataclass(frozen=True)
 class Taught:
-    """Further latents, and the labels of their pictures by the teacher.
+    """Latents of further pictures, and the labels that a teacher gave the pictures.
 
     Attributes:
-        latents: (n, latent_dim), each `DRAWS` times.
-        labels: attribute that was taught -> (n,): 0/1, class index or number.
-        report: of every attribute: `score`, `interval` and `samples` of the teacher on labels by hand that it did not
-            learn from, as `HeadReport` has them; and `pictures`, the number of further pictures, 0 if it does not read
-            clearly better than chance.
-        networks: those of the teacher, for the attributes that it reads clearly better than chance.
+        latents: (n, latent_dim). The latent of a picture occurs `DRAWS` times, each time with another random label.
+        labels: attribute -> (n,): 0/1, class index or number; only attributes that the teacher reads clearly better
+            than chance.
+        report: attribute -> quality of the teacher on labels by hand that it did not learn from. `score` and `interval`
+            are as in `HeadReport`, `samples` is the number of these labels. The three keys are missing if the teacher
+            did not learn the attribute. `pictures` is the number of further pictures that got labels; it is 0 if the
+            attribute is not in `labels`.
+        networks: networks of the teacher, which read the attributes in `labels`; empty if there are none.
     """
 
     latents: Float[Tensor, "n latent_dim"]
@@ -62,111 +67,131 @@ class Taught:
 
 @torch.no_grad()
 def further_pictures(prior: Prior) -> int:
-    """Return the number of further pictures that are worth drawing with this generator."""
+    """Return the default number of pictures that a teacher labels: 8,000, or 0 if a side is above 128 pixels."""
     picture = prior.generator.synthesize(prior.w(torch.arange(1)).to(prior.device))
     return FURTHER if max(picture.shape[-2:]) <= LARGEST else 0
 
 
 def teach(
-    target: Target,
-    prior: Prior,
+    task: Task,
     table: LabelTable,
     labels: Mapping[str, Tensor],
     rows: Int[Tensor, " rows"],
     vocabulary: Vocabulary,
     *,
     count: int,
-    settings: PictureSettings | None = None,
-    report: Report,
 ) -> Taught:
-    """Fit a teacher to labelled pictures, and let it label further pictures of the prior.
+    """Fit a teacher to labelled pictures of a generator, and let it label further pictures.
 
-    The teacher is the mean of `FOLDS` networks. Each learns without one fold of the rows, on which it is measured and
-    calibrated, so that its probabilities fit pictures that it has never seen. The intermediate results are in the
-    folder of the target, for a resumption.
+    The labelled pictures are split into three folds, and the teacher has three networks. A network learns from two
+    folds, and is measured and calibrated on the third fold, so that its probabilities are right for new pictures. The
+    prediction of the teacher is the mean of the networks.
 
     Args:
-        target: the model folder.
-        prior: of the labelled pictures, with what heads are fitted under; further ones have another seed.
-        table: the numbers of the pictures.
-        labels: attribute -> (len(table),): 0/1, class index or number; NaN where missing.
-        rows: of the table, from which the teacher may learn.
+        task: the model folder, and the prior samples whose pictures are labelled. Further pictures have another seed.
+        table: the table with the numbers of the labelled pictures.
+        labels: attribute -> (rows of the table,): 0/1, class index or number; NaN where missing.
+        rows: rows of the table from which the teacher may learn.
         vocabulary: the attributes.
-        count: number of further pictures, at least 1. If the table has pictures that were chosen, as many of the pool
-            from which they were chosen are labelled besides, at most all.
-        settings: of the networks.
-        report: told the progress.
+        count: number of further pictures, at least 1. Some pictures of the table may have been chosen from a pool,
+            because predictions for them were uncertain. Then at most `count` other pictures of the pool are labelled as
+            well.
+
+    Returns:
+        The latents and labels of the further pictures. There are none if no attribute has enough labels.
     """
-    settings, work = settings or PictureSettings(), target.work
+    prior, settings, seed = task.prior, PictureSettings(), task.prior.seed
     assert table.index is not None
-    with work.step(PICTURES) as folder:
-        pictures, _ = draw_thumbnails(prior, table.index, settings.side, folder, report=report)
-    rows = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(prior.seed % 2**63))]
+    pictures = _draw(task, PICTURES, prior, table.index, settings.side)
+    rows = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed % 2**63))]
     folds = rows.chunk(FOLDS)
     parts = [torch.cat([*folds[:k], *folds[k + 1 :]]) for k in range(len(folds))]
-    specs = [spec for name, spec in vocabulary.items() if all((~labels[name][part].isnan()).any() for part in parts)]
+    specs = Vocabulary(
+        spec for name, spec in vocabulary.items() if all((~labels[name][part].isnan()).any() for part in parts)
+    )
     if not specs:
         return Taught(prior.read(torch.arange(0), prior.fitted.space), {}, {})
-    networks, unseen = [], []
-    with work.step(TEACHER) as folder:
+    networks, parts_unseen = [], []
+    with task.target.work.step(TEACHER) as folder:
         for k, (part, fold) in enumerate(zip(parts, folds, strict=True)):
-            seed = (prior.seed + 2 + k) % 2**63
-            fit = PictureFit(pictures, labels, Vocabulary(specs), settings, rows=part, seed=seed, device=prior.device)
-            fit.run(folder / str(k), partial(_progress, report, k))
-            networks.append(fit.finish())
-            unseen.append(read_outputs(networks[k], pictures[fold]))
-    # Of another seed, and so none of those that are labelled by hand, which the report of the heads uses.
-    more, index = replace(prior, seed=prior.seed + 2), torch.arange(count)
-    with work.step("further pictures") as folder:
-        further, _ = draw_thumbnails(more, index, settings.side, folder, report=report)
-    latents = more.read(index, prior.fitted.space)
+            network = fit_network(
+                pictures, labels, specs, settings, rows=part, seed=(seed + 2 + k) % 2**63, device=prior.device,
+                checkpoint=folder / str(k), progress=partial(_progress, task.report, k),
+            )  # fmt: skip
+            networks.append(network)
+            parts_unseen.append(read_outputs(network, pictures[fold]))
+    # Another seed, so that none of these pictures is labelled by hand: the report of the heads uses those.
+    more, index = replace(prior, seed=seed + 2), torch.arange(count)
+    further, latents = _draw(task, "further pictures", more, index, settings.side), more.read(index, prior.fitted.space)
     if table.learned:
-        index, pool = _pool(target, prior, table, networks[0].side, most=count, report=report)
-        # First, because heads are stopped on the last pictures, which nobody has chosen from.
+        index, pool = _pool(task, table, networks[0].side, count)
+        # The pool comes first, because heads are stopped on the last pictures, which must not be chosen ones.
         if len(index):
             further, latents = torch.cat([pool, further]), torch.cat([prior.read(index, prior.fitted.space), latents])
     outputs = torch.stack([read_outputs(network, further) for network in networks])
-    counts = [output_count(spec) for spec in specs]
-    random = torch.Generator().manual_seed((prior.seed + 1) % 2**63)
-    # Pictures that heads chose are harder than random ones, and of other classes.
+    counts = [output_count(spec) for spec in specs.values()]
+    random = torch.Generator().manual_seed((seed + 1) % 2**63)
+    # Only random pictures: those that were chosen are harder, and of other classes.
     at_random = rows >= table.learned
-    known = {spec.name: torch.where(at_random, labels[spec.name][rows].float(), torch.nan) for spec in specs}
-    reports = _quality(torch.cat(unseen), known, Vocabulary(specs))
-    found: dict[str, Tensor] = {}
+    by_hand = {name: torch.where(at_random, labels[name][rows].float(), torch.nan) for name in specs}
+    unseen = torch.cat(parts_unseen)
+    predictions = split_outputs(unseen, specs.values(), residuals(unseen, by_hand, specs))
+    reports = report_quality(predictions, by_hand, specs, {name: torch.empty(0) for name in specs})
+    taught: dict[str, Tensor] = {}
     quality: dict[str, dict[str, Any]] = {name: {"pictures": 0} for name in vocabulary}
-    for spec, own, new in zip(specs, torch.cat(unseen).split(counts, 1), outputs.split(counts, 2), strict=True):
-        measured = reports[spec.name]
-        quality[spec.name] |= {
-            "score": measured.score, "interval": measured.interval, "samples": measured.held_out
-        }  # fmt: skip
-        if measured.above_chance:
-            quality[spec.name]["pictures"] = len(further)
-            found[spec.name] = _drawn_labels(own, known[spec.name], new, spec, random)
-    kept = [network.only(found) for network in networks] if found else []
-    return Taught(latents.repeat(DRAWS, 1), found, quality, kept)
+    for (name, spec), own, new in zip(specs.items(), unseen.split(counts, 1), outputs.split(counts, 2), strict=True):
+        report = reports[name]
+        quality[name] |= {"score": report.score, "interval": report.interval, "samples": report.held_out}
+        if report.above_chance:
+            quality[name]["pictures"] = len(further)
+            taught[name] = _drawn_labels(own, by_hand[name], new, spec, random)
+    networks = [network.only(taught) for network in networks] if taught else []
+    return Taught(latents.repeat(DRAWS, 1), taught, quality, networks)
 
 
-def _pool(
-    target: Target, prior: Prior, table: LabelTable, side: int, *, most: int, report: Report
-) -> tuple[Int[Tensor, " n"], Tensor]:
-    """Return numbers and thumbnails of the pool from which pictures were chosen for the table, without the latter.
+def _draw(task: Task, step: str, prior: Prior, index: Int[Tensor, " n"], side: int) -> Tensor:
+    """Draw the pictures of prior samples, and return small copies, (n, 3, size, size) uint8.
 
-    A teacher that chose has drawn them, and they are read from where `sample_pictures` keeps them.
+    Args:
+        task: the training.
+        step: name under which the small copies are stored, so that an interrupted training does not draw them again.
+        prior: prior samples.
+        index: indices of the samples.
+        side: side of the small copies, in pixels; smaller pictures keep their size.
+    """
+    with task.target.work.step(step) as folder:
+        return draw_thumbnails(prior, index, side, folder, report=task.report)[0]
+
+
+def _pool(task: Task, table: LabelTable, side: int, most: int) -> tuple[Int[Tensor, " n"], Tensor]:
+    """Return the numbers and thumbnails of pictures from the pool that are not in the table.
+
+    The pool is the set of pictures from which those with uncertain predictions were chosen for labelling. If a teacher
+    was used for the choice, `sample_pictures` has written thumbnails of the pool to a folder, and they are read from
+    there. Otherwise they are drawn.
+
+    Args:
+        task: the training.
+        table: the table of labels.
+        side: side of the thumbnails, in pixels.
+        most: number of pictures that are taken from the start of the pool. Of these, pictures of the table are left
+            out.
     """
     assert table.index is not None
     index = POOL_START + torch.arange(min(most, POOL_SIZE))
-    pictures = None
-    if table.pool is not None:
-        pictures = kept_thumbnails(table.pool, prior, index, side)
+    pictures = None if table.pool is None else kept_thumbnails(table.pool, task.prior, index, side)
     if pictures is None:
-        with target.work.step("pool") as folder:
-            pictures, _ = draw_thumbnails(prior, index, side, folder, report=report)
-    left = ~torch.isin(index, table.index)
-    return index[left], pictures[left]
+        pictures = _draw(task, "pool", task.prior, index, side)
+    others = ~torch.isin(index, table.index)
+    return index[others], pictures[others]
+
+
+def _progress(report: Report, networks: int, done: float) -> None:
+    report("teacher", (networks + done) / FOLDS)
 
 
 def store_teacher(folder: Path, networks: Sequence[Judge]) -> None:
-    """Keep the networks of the last training in a model folder, in place of those of an earlier one."""
+    """Write the networks of a teacher to a model folder; networks of an earlier teacher are removed."""
     for path in folder.glob(f"{TEACHER}-*"):
         path.unlink()
     for k, network in enumerate(networks):
@@ -174,7 +199,7 @@ def store_teacher(folder: Path, networks: Sequence[Judge]) -> None:
 
 
 def load_teacher(folder: Path) -> list[Judge]:
-    """Read the networks that `store_teacher` wrote; none if there are none.
+    """Return the networks that `store_teacher` wrote to a model folder, in the same order; [] if there are none.
 
     Raises:
         ModelError: a file is damaged.
@@ -183,56 +208,57 @@ def load_teacher(folder: Path) -> list[Judge]:
 
 
 def teacher_reads(networks: Sequence[Judge], pictures: Tensor) -> dict[str, Prediction]:
-    """Return the mean predictions of a teacher for pictures, (n, 3, side, side) uint8; classes count equally."""
+    """Return attribute -> prediction of a teacher, the mean of its networks, for pictures (n, 3, side, side) uint8.
+
+    Probabilities are as if all classes were equally frequent. The standard deviation of a number means nothing: it is
+    always 1.
+    """
     outputs = torch.stack([read_outputs(network, pictures) for network in networks]).mean(0)
     return split_outputs(outputs, networks[0].vocabulary.values(), dict.fromkeys(networks[0].vocabulary, 1.0))
 
 
-def _quality(
-    outputs: Float[Tensor, "rows outputs"], labels: Mapping[str, Tensor], vocabulary: Vocabulary
-) -> dict[str, HeadReport]:
-    """Measure outputs on labels that the networks did not learn from."""
-    predictions = split_outputs(outputs, vocabulary.values(), residuals(outputs, labels, vocabulary))
-    return report_quality(predictions, labels, vocabulary, {name: torch.empty(0) for name in vocabulary})
-
-
-def _progress(report: Report, networks: int, done: float) -> None:
-    report("teacher", (networks + done) / FOLDS)
-
-
 def _drawn_labels(
     own: Float[Tensor, "rows outputs"],
-    known: Float[Tensor, " rows"],
+    labels: Float[Tensor, " rows"],
     new: Float[Tensor, "networks count outputs"],
     spec: AttributeSpec,
     random: torch.Generator,
 ) -> Float[Tensor, " n"]:
-    """Draw `DRAWS` labels of each new picture from the probabilities that fit the labelled ones; or repeat the number.
+    """Draw `DRAWS` labels of each new picture from calibrated probabilities; for a number, repeat its prediction.
 
-    Labelled pictures are read by the one network that did not learn from them, new ones by all. The mean of all errs
-    less, and may be more certain than one network alone. By how much is seen on the new pictures: the logits of the
-    mean are raised once, by the factor by which one network, calibrated to labels drawn from the mean, is less certain
-    than on labels by hand.
+    A labelled picture has the outputs of a single network, the one that did not learn from it. So labels by hand
+    calibrate a single network. New pictures are read by all networks, and the mean of networks has smaller errors, so
+    it may be more certain. How much more is estimated from the new pictures. Labels are drawn from the mean, whose
+    logits are multiplied by the scale s of a single network. Single networks are calibrated to these labels, which
+    gives a smaller scale t. The final labels are drawn from the mean with its logits multiplied by s * s / t.
 
     Args:
-        own: outputs for labelled pictures, each of one network.
-        known: their labels, NaN where missing.
-        new: outputs for new pictures.
+        own: outputs for labelled pictures, each by the network that did not learn from the picture.
+        labels: labels of these pictures, NaN where missing.
+        new: outputs of all networks for new pictures.
         spec: the attribute.
         random: source of random numbers.
+
+    Returns:
+        (`DRAWS` * count,): 0/1, class indices or numbers. The labels of new picture i are at `i`, `i + count`,
+            `i + 2 * count` and so on.
     """
     mean = new.mean(0)
     if KINDS[spec.kind].numeric:
         return mean[:, 0].repeat(DRAWS)
-    scale, shift = _calibration(own, known, spec)
-    guess = _draw(mean * scale + shift, random)
-    found, _ = _calibration(new.repeat(1, DRAWS, 1).flatten(0, 1), guess.repeat(len(new)), spec)
-    # The shift is not corrected: few labels may lack a class.
-    return _draw(mean * scale * (scale / found) + shift, random)
+    scale, shift = _calibration(own, labels, spec)
+    guess = _draw_labels(mean * scale + shift, random)
+    single, _ = _calibration(new.repeat(1, DRAWS, 1).flatten(0, 1), guess.repeat(len(new)), spec)
+    # The shift is not corrected: a class may be missing among few labels.
+    return _draw_labels(mean * scale * (scale / single) + shift, random)
 
 
-def _draw(logits: Float[Tensor, "count outputs"], random: torch.Generator) -> Float[Tensor, " n"]:
-    """Draw `DRAWS` labels for each row, 0/1 from one logit, else class indices."""
+def _draw_labels(logits: Float[Tensor, "count outputs"], random: torch.Generator) -> Float[Tensor, " n"]:
+    """Draw `DRAWS` random labels for each row of logits, (DRAWS * count,).
+
+    A row is one logit of yes, with labels 0 and 1; or a logit for each class, with class indices as labels. The labels
+    of row i are at `i`, `i + count` and so on.
+    """
     if logits.shape[1] == 1:
         logits = torch.cat([torch.zeros_like(logits), logits], 1)
     below = logits.softmax(1).cumsum(1)[:, :-1]
@@ -241,24 +267,25 @@ def _draw(logits: Float[Tensor, "count outputs"], random: torch.Generator) -> Fl
     return torch.cat([((start + k / DRAWS) % 1 > below).sum(1) for k in range(DRAWS)]).float()
 
 
-@torch.enable_grad()
 def _calibration(
     outputs: Float[Tensor, "rows outputs"], labels: Float[Tensor, " rows"], spec: AttributeSpec
 ) -> tuple[Tensor, Tensor]:
-    """Return scale and shift of the logits with the lowest loss (Platt 1999; Guo et al. 2017, arXiv 1706.04599).
+    """Return a factor and (outputs,) shifts, with which factor * outputs + shift has the lowest loss on the labels.
 
-    A scale alone is not enough: the networks count all classes equally, and find rare ones too often.
+    A factor alone (Guo et al. 2017, arXiv 1706.04599) is not enough. The networks learned as if all classes were
+    equally frequent, so they predict rare classes too often. Shifts (Platt 1999) correct this.
+
+    Args:
+        outputs: logits of the networks.
+        labels: 0 or 1, or class indices; NaN where missing.
+        spec: the attribute.
     """
     log_scale, shift = torch.zeros(()).requires_grad_(), torch.zeros(outputs.shape[1]).requires_grad_()
-    optimizer = torch.optim.LBFGS([log_scale, shift], max_iter=100, line_search_fn="strong_wolfe")
     count = int((~labels.isnan()).sum())
 
-    def loss() -> float:
-        optimizer.zero_grad()
-        value = attribute_loss(outputs * log_scale.exp() + shift, labels, spec)
-        value = value + SCALE_PENALTY * log_scale.square() / count
-        value.backward()
-        return value.item()
+    def loss() -> Tensor:
+        error = attribute_loss(outputs * log_scale.exp() + shift, labels, spec)
+        return error + SCALE_PENALTY * log_scale.square() / count
 
-    optimizer.step(loss)
+    minimise(loss, [log_scale, shift], 100)
     return log_scale.exp().detach(), shift.detach()

@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from energyql.attributes.judge import Judge
-from energyql.attributes.predictions import output_count
-from energyql.training.heads import attribute_loss, balanced_accuracy
+from energyql.attributes.predictions import PREDICTIONS, output_count
+from energyql.kinds import KINDS
+from energyql.numerics.shapes import Float
+from energyql.training.heads import attribute_loss
 from energyql.training.picture_fit import distort, distortion_strength
 from energyql.vocabulary import AttributeSpec, Vocabulary
 from recipes.common.domain import Domain
@@ -119,3 +121,12 @@ def examine(judge: Judge, draw: Draw, *, count: int = 4096, seed: int = 303) -> 
         if spec.kind == "continuous":
             judge.std[i] = (part[:, 0] - answers).square().mean().sqrt()
     return scores
+
+
+def balanced_accuracy(outputs: Tensor, labels: Float[Tensor, " batch"], spec: AttributeSpec) -> float:
+    """Return the mean recall of the classes present; for a continuous attribute 1 - mean absolute error / range."""
+    present = ~labels.isnan()
+    values, labels = PREDICTIONS[spec.kind].of_outputs(outputs[present], spec, 1.0).number(), labels[present]
+    if KINDS[spec.kind].numeric:
+        return 1 - ((values - labels).abs().mean() / (spec.high - spec.low)).item()
+    return torch.stack([(values[labels == k] == k).float().mean() for k in labels.long().unique()]).mean().item()

@@ -12,9 +12,8 @@ from pathlib import Path
 import torch
 
 from energyql.attributes.judge import Judge
-from energyql.generators.families import read_generator
+from energyql.generators.families import read_generator, save_model
 from energyql.generators.stylegan2 import StyleGAN2, SynthesisNetwork
-from energyql.pipeline.model import save_model
 from energyql.sampling import prior_latents
 from recipes.common.card import write_card
 from recipes.common.domain import Domain

@@ -21,8 +21,8 @@ from energyql.cli.failures import reporting_failures
 from energyql.errors import ArgumentError
 from energyql.files import read_json, write_json, write_picture, write_tensors, write_text
 from energyql.generators.base import Generator
-from energyql.generators.families import CONFIG, read_generator
-from energyql.pipeline.model import save_model, save_named_model
+from energyql.generators.families import CONFIG, read_generator, save_model
+from energyql.pipeline.model import save_named_model
 from energyql.progress import Report, reporting
 from energyql.sampling import prior_latents
 from energyql.training.heads import HeadSettings

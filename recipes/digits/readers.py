@@ -14,7 +14,7 @@ from energyql.attributes.judge import Judge
 from energyql.attributes.predictions import split_outputs
 from energyql.numerics.shapes import Float
 from energyql.training.heads import residuals
-from energyql.training.picture_fit import PictureFit, PictureSettings, read_outputs
+from energyql.training.picture_fit import PictureSettings, fit_network, read_outputs
 from energyql.training.report import report_quality
 from recipes.digits.data import JUDGE, LABELLER, SIDE, TEST, VOCABULARY, real_digits, slant, thickness, vary
 
@@ -43,9 +43,10 @@ def train_reader(part: str, folder: Path, scale: float, progress: Callable[[floa
     seen = max(SETTINGS.batch, int(scale * SETTINGS.most))
     settings = PictureSettings(SETTINGS.side, SETTINGS.channels, least=seen, most=seen)
     rows = torch.arange(len(pictures))
-    fit = PictureFit(_bytes(pictures), labels, VOCABULARY, settings, rows=rows, seed=SEEDS[part])
-    fit.run(folder / f"{part}.state.safetensors", progress)
-    judge = fit.finish().requires_grad_(False)
+    judge = fit_network(
+        _bytes(pictures), labels, VOCABULARY, settings, rows=rows, seed=SEEDS[part],
+        checkpoint=folder / f"{part}.state.safetensors", progress=progress,
+    ).requires_grad_(False)  # fmt: skip
     unseen, true = real_digits(TEST)
     outputs, answers = read_outputs(judge, _bytes(unseen)), _labels(unseen, true)
     std = residuals(outputs, answers, VOCABULARY)

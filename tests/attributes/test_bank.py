@@ -10,7 +10,7 @@ from toys import VOCABULARY, random_heads
 
 from energyql.attributes.heads import AttributeBank, Head
 from energyql.attributes.predictions import Categorical, YesNo
-from energyql.errors import ArgumentError, ModelError, VocabularyError
+from energyql.errors import ArgumentError, ModelError, UnknownAttribute, VocabularyError
 from energyql.files import write_tensors
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
@@ -67,7 +67,7 @@ class TestPredictions:
             torch.testing.assert_close(outputs(some[name]), outputs(everything[name]))
 
     def test_unknown_names(self):
-        with pytest.raises(ArgumentError, match="no head of 'hat'\nattributes: smile"):
+        with pytest.raises(UnknownAttribute, match="'hat' is not an attribute of model 'tiny'\nattributes: smile"):
             bank().predict(latents(), ("smile", "hat"))
         with pytest.raises(ArgumentError, match="at least one"):
             bank().predict(latents(), ())

@@ -6,7 +6,7 @@ import torch
 
 from energyql.attributes.heads import AttributeBank, Head
 from energyql.attributes.surrogates import MOST_DIRECTIONS, SurrogateHeads
-from energyql.errors import ArgumentError
+from energyql.errors import UnknownAttribute
 from energyql.numerics.pullback import Identity
 from energyql.pipeline.model import load_model
 from energyql.sampling import prior_latents
@@ -120,7 +120,7 @@ def test_networks_are_fitted_once(heads):
     assert heads.distilled(("smile", "age")) is heads.distilled(("smile", "age"))
     assert heads.distilled(("smile",)).heads["smile"] is heads.distilled(NAMES).heads["smile"]
     assert tuple(heads.distilled(("age", "smile")).vocabulary) == ("age", "smile")
-    with pytest.raises(ArgumentError, match="no head of 'hat'"):
+    with pytest.raises(UnknownAttribute, match="'hat' is not an attribute"):
         heads.distilled(("hat",))
 
 

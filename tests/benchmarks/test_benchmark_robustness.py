@@ -6,13 +6,15 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from commanding import command
 from evaluation.lively import lively_model
 from PIL import Image
 
 from benchmarks import robustness
-from benchmarks.robustness import HEADER, MEASURES, OWN_NOISE, draw, grids, summary_rows
+from benchmarks.robustness import HEADER, HEAT, MARK, MEASURES, OWN_NOISE, HeatMap, draw, grids, heat, summary_rows
+from energyql.render.charts import GRID, Canvas
 from energyql.sampling import make_sampler
 
 ACCURACY, ERROR, COST = MEASURES
@@ -106,3 +108,31 @@ def test_command_line_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n
         assert f"]({one.name}.png)" in page
         with Image.open(out / f"{one.name}.png") as picture:
             assert picture.size[0] > 400
+
+
+def test_heat_is_ever_lighter_and_stays_on_its_scale() -> None:
+    assert [heat(share) for share in (-1, 0, 0.25, 0.5, 0.75, 1, 9)] == [HEAT[0], *HEAT, HEAT[-1]]
+    light = [sum(int(heat(k / 20)[i : i + 2], 16) * part for i, part in ((1, 3), (3, 6), (5, 1))) for k in range(21)]
+    assert light == sorted(light)
+    assert len(set(light)) == 21
+
+
+def test_cells_lie_in_their_rows_and_columns_and_the_marked_one_has_a_frame() -> None:
+    canvas = Canvas(100, 80)
+    heat_map = HeatMap(
+        ["a", "b"], ["1", "2", "3"], [[0.0, 1.0, None], [1.0, 0.0, 1.0]], float, lambda value: "", (1, 0)
+    )
+    heat_map.draw(canvas, (20, 10), (20, 20), "below")
+    picture = canvas.picture()
+
+    def at(i: int, j: int) -> str:
+        return "#" + "".join(f"{part:02x}" for part in picture.getpixel((20 * j + 30, 20 * i + 20)))
+
+    assert [[at(i, j) for j in range(3)] for i in range(2)] == [
+        [HEAT[0], HEAT[-1], GRID],
+        [HEAT[-1], HEAT[0], HEAT[-1]],
+    ]
+    red = np.abs(np.asarray(picture, int) - [int(MARK[i : i + 2], 16) for i in (1, 3, 5)]).max(2) < 40
+    rows, columns = np.nonzero(red)
+    box = [rows.min(), rows.max(), columns.min(), columns.max()]
+    assert np.abs(np.subtract(box, [30, 49, 20, 39])).max() <= 1

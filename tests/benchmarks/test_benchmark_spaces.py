@@ -12,7 +12,8 @@ from energyql.attributes.heads import AttributeBank
 from energyql.attributes.judge import Judge
 from energyql.attributes.pictures import PictureBank
 from energyql.evaluation.judged import EvaluatedModel
-from energyql.pipeline.model import Model, save_model
+from energyql.generators.families import save_model
+from energyql.pipeline.model import Model
 from energyql.sampling import prior_latents
 
 QUERY = "smile AND NOT beard"

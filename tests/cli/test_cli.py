@@ -10,8 +10,8 @@ import typer
 from commands import ENTRY, invoke, process
 from typer.testing import CliRunner
 
+from energyql import __version__
 from energyql.cli import main as cli
-from energyql.version import __version__
 
 
 class TestHelp:

@@ -69,7 +69,11 @@ def test_the_shares_are_printed(tmp_path):
         (["--name", "0=a", "--labeller", "a:b"], ArgumentError, "--name is for the directions"),
         (["--goals", "zoom"], ArgumentError, "ganspace has no goals"),
         (["--method", "steerability", "--goals", "zoom,red", "-n", 1], ArgumentError, "2 goals .*\nraise count, -n 2"),
-        (["--method", "ganalyze", "--labeller", "math:pi"], ArgumentError, "math:pi is a float, which cannot"),
+        (
+            ["--method", "ganalyze", "--labeller", "math:pi"],
+            ArgumentError,
+            "math:pi cannot be called with pictures: it is of type float",
+        ),
         (["--layers", "a"], ArgumentError, "layers are written"),
         (["--layers", "9-4"], ArgumentError, "layers are written 4-9 or 0,1,7, not '9-4'"),
         (["--device", "gpu"], ArgumentError, "device 'gpu' is not available here"),

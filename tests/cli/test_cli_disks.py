@@ -125,6 +125,8 @@ def test_the_end_of_memory(main, tiny, tmp_path, monkeypatch, error):
 
 
 def test_other_errors_are_not_hidden(tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # a file of the working folder would be taken for a plugin
+
     def fail(*_, **__):
         raise RuntimeError("a fault of energyql")
 

@@ -13,8 +13,8 @@ from energyql import Result
 from energyql.attributes.heads import AttributeBank
 from energyql.cli import main as cli
 from energyql.errors import ArgumentError
+from energyql.generators.families import save_model
 from energyql.pipeline import draw as draw_module
-from energyql.pipeline.model import save_model
 from energyql.sampling.registry import strengths
 
 

@@ -8,8 +8,8 @@ from commands import CHECKPOINTS, invoke
 from toys import random_generator, tiny_model
 
 from energyql.errors import EnergyQLError
+from energyql.generators.families import save_model
 from energyql.pipeline.draw import PreparedQuery
-from energyql.pipeline.model import save_model
 
 ADA = CHECKPOINTS / "ada.pkl"
 TRAIN = ("train", ADA, "--out", "new", "-n", "20")
@@ -43,7 +43,7 @@ WRONG = [
     (("edit", "smile", "-m", "model", "-s", "-1"), "-1 is not a seed", "a whole number"),
     (("generate", "smile", "-m", "model", "-n", 2000, "-o", "x.png"), "at most 1,024 .*not 2,000", "name a folder"),
     (("invert", "none.png", "-m", "model"), "no picture none.png", "it was looked for in"),
-    (("invert", "folder", "-m", "model"), "folder is a folder, not a picture", "name a picture in it"),
+    (("invert", "folder", "-m", "model"), "cannot read folder: it is a folder", "name a file"),
     (("animate", "smile", "-m", "model"), "at least two queries", "energyql animate"),
     (("convert", "none.pkl", "-o", "new"), "none.pkl is missing", "it was looked for in"),
     (("convert", "cu.pt", "-o", "new"), "cu.pt is missing", r"^did you mean cut\.pt\?$"),
@@ -66,7 +66,7 @@ WRONG = [
     (("sample", "no_such:thing", "-o", "new"), "cannot import 'no_such'", "with the module in"),
     (("sample", "none.pkl", "-o", "new"), "no model 'none.pkl'", "it was looked for in"),
     (("sample", "folder", "-o", "new"), "not a model folder", "energyql convert"),
-    (("sample", "model", "-o", "new", "--unsure", "--only", "x"), "no head of 'x'", "attributes: smile"),
+    (("sample", "model", "-o", "new", "--unsure", "--only", "x"), "'x' is not an attribute", "attributes: smile"),
     (("sample", "model", "-o", "new", "--unsure", "--labels", "none.csv"), "none.csv is missing", "energyql label"),
     (("label", "none"), "none is not a folder of pictures", "energyql sample"),
     ((*TRAIN, "--labels", "none.csv"), "none.csv is missing", "energyql label writes"),

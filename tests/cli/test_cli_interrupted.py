@@ -1,14 +1,21 @@
 """`train` is ended by signals and continued; what other commands say of its folder meanwhile."""
 
+import json
+import os
 import shutil
 import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
-from commands import COMMANDS, SUFFIX, arguments, invoke, process, write_inputs
+from commands import COMMANDS, SUFFIX, arguments, invoke, write_inputs
+from ended import SMALL
 from toys import tiny_model
 
 from energyql import Model, load_model
 from energyql.errors import ModelError
+from energyql.training import judge, teacher
 
 LOOK = """
 import os
@@ -33,33 +40,36 @@ def files(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir() if not path.name.startswith(".")}
 
 
-def stopped(place, call, number):
-    """End the command at a call of the labeller in this run; a run that draws calls it with 1 and 59 pictures."""
-    (place / "calls.txt").write_text("")
-    (place / "stop.txt").write_text(f"{call} {int(number)}")
-    run = process(*TRAIN, "-q", cwd=place)
-    (place / "stop.txt").unlink()
-    return run
-
-
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A folder with a generator, a labeller and the folder of a training that was interrupted before its judge."""
-    place = tmp_path_factory.mktemp("place")
+    """A folder with a generator, a labeller and the folder of a training that was interrupted before its judge.
+
+    Beside it is the folder "terminated", in which the training was continued and ended while the judge's pictures were
+    labelled. A run that draws calls the labeller with 1 and 59 pictures.
+    """
+    place = tmp_path_factory.mktemp("place") / "place"
+    place.mkdir()
     write_inputs(tiny_model(place / "tiny"), place)
     (place / "looks.py").write_text(LOOK)
-    killed = stopped(place, 2, signal.SIGKILL)
-    assert killed.returncode == -signal.SIGKILL
-    first = stopped(place, 2, signal.SIGINT)
-    assert (first.returncode, first.stderr.splitlines()[-1]) == (
-        130, f"interrupted; kept: nothing yet; to continue: {CONTINUE} -q",
-    )  # fmt: skip
-    second = stopped(place, 4, signal.SIGINT)
-    assert (second.returncode, second.stderr.splitlines()[-1]) == (
-        130, f"interrupted; kept: labels, heads, second heads; to continue: {CONTINUE} -q",
-    )  # fmt: skip
+    stops = (place, 2, signal.SIGKILL), (place, 2, signal.SIGINT), (place, 4, signal.SIGINT)
+    stops += ((place.with_name("terminated"), 2, signal.SIGTERM),)
+    runs = [f"{folder}:{call}:{int(number)}" for folder, call, number in stops]
+    environment = os.environ | {"COLUMNS": "200", "NO_COLOR": "1"}
+    command = [sys.executable, Path(__file__).with_name("ended.py"), *runs, *TRAIN, "-q"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    killed, first, second, terminated = json.loads(done.stdout)
+    assert (killed[0], terminated[0]) == (-signal.SIGKILL, -signal.SIGTERM)
+    for (code, errors), kept in ((first, "nothing yet"), (second, "labels, heads, second heads")):
+        assert (code, errors.splitlines()[-1]) == (130, f"interrupted; kept: {kept}; to continue: {CONTINUE} -q")
     assert not files(place / "new model")
     return place
+
+
+@pytest.fixture(autouse=True)
+def small_judge(monkeypatch):
+    """The settings of the judge in `ended.py`."""
+    for module in (judge, teacher):
+        monkeypatch.setattr(module, "PictureSettings", lambda: SMALL)
 
 
 @pytest.fixture
@@ -69,13 +79,14 @@ def here(place, tmp_path, monkeypatch):
     return tmp_path / "copy"
 
 
-def test_the_same_command_continues_with_the_same_result(place, here):
-    assert stopped(here, 2, signal.SIGTERM).returncode == -signal.SIGTERM  # while the judge's pictures are labelled
+def test_the_same_command_continues_with_the_same_result(place, monkeypatch):
+    there = place.with_name("terminated")
+    monkeypatch.chdir(there)
     assert invoke(*TRAIN, "-q").exit_code == 0
-    assert (here / "calls.txt").read_text().split() == ["1", "59", "1", "59"]  # those of the heads are labelled
-    (here / "new model").rename(here / "first")
+    assert (there / "calls.txt").read_text().split() == ["1", "59", "1", "59"]  # those of the heads are labelled
+    (there / "new model").rename(there / "first")
     assert invoke(*TRAIN, "-q").exit_code == 0
-    assert files(here / "first") == files(here / "new model")
+    assert files(there / "first") == files(there / "new model")
 
 
 def test_it_is_finished_without_a_judge(here):

@@ -11,7 +11,7 @@ from energyql.errors import ArgumentError, DataError, EnergyQLError
 from energyql.labelling import app as page
 from energyql.labelling.folder import PictureFolder
 from energyql.studio.guard import Access
-from energyql.studio.serving import Listening
+from energyql.studio.web import Listening
 
 ADA = CHECKPOINTS / "ada.pkl"
 app = typer.Typer()

@@ -15,6 +15,7 @@ from energyql.cli.main import app
 from energyql.errors import ArgumentError, EnergyQLError
 from energyql.studio import serving
 from energyql.studio.limits import Limits
+from energyql.studio.web import Listening
 
 PROGRAM = Path(sys.executable).with_name("energyql")
 
@@ -65,7 +66,7 @@ def test_a_token_of_ones_own(served, monkeypatch):
     [
         ("127.0.0.1", [], None),
         pytest.param("0.0.0.0", [], "only those who have the token can use it", marks=pytest.mark.slow),
-        ("0.0.0.0", ["--token", ""], "anyone there can use it, without a token"),
+        pytest.param("0.0.0.0", ["--token", ""], "anyone there, without a token, can use it", marks=pytest.mark.slow),
     ],
 )
 def test_it_serves_until_ctrl_c_at_the_address_it_prints_and_names_dangers(tiny, host, words, warned):
@@ -93,6 +94,18 @@ def test_it_serves_until_ctrl_c_at_the_address_it_prints_and_names_dangers(tiny,
             assert warned is None or (warned in said and "Nothing is encrypted" in said)
         finally:
             server.kill()
+
+
+@pytest.mark.parametrize(
+    ("token", "warned"), [(True, "only those who have the token can"), (False, "anyone there, without a token, can")]
+)
+def test_dangers_of_a_page_that_others_can_reach_are_named(served, capsys, token, warned):
+    run("--host", "0.0.0.0")
+    ready = served[0][1]["ready"]
+    ready(Listening(("http://127.0.0.1:1/", "http://10.0.0.2:1/"), True, token))
+    out, err = capsys.readouterr()
+    assert "The studio is at http://127.0.0.1:1/\nFrom other machines: http://10.0.0.2:1/\nCtrl+C ends it.\n" in out
+    assert f"Warning: other machines can reach this page; {warned} use it. Nothing is encrypted" in err
 
 
 def test_a_missing_package_is_named(monkeypatch):

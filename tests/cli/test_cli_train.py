@@ -172,7 +172,9 @@ def test_a_boundary_has_one_attribute(tmp_path):
 
 def test_an_address_is_no_file(tmp_path, table):
     address = "https://example.org/ffhq.pkl"
-    with pytest.raises(ArgumentError, match=f"{address} is an address, and energyql reads files\ndownload it first"):
+    with pytest.raises(
+        ArgumentError, match=f"{address} is an address, and energyql reads files\ndownload it, and give the file"
+    ):
         run("train", address, "--labels", table, "--out", tmp_path / "m")
     assert not (tmp_path / "m").exists()
 
@@ -181,6 +183,6 @@ def test_what_a_state_dict_leaves_open(tmp_path, table):
     content = torch.load(CHECKPOINTS / "rosinality.pt", weights_only=True)
     weights = {name: w / 2 if name.startswith("style.") else w for name, w in content["g_ema"].items()}
     torch.save(content | {"g_ema": weights}, tmp_path / "x.pt")
-    with pytest.raises(ModelError, match=r"about 0\.02\. Convert the file with energyql convert --lr-mlp, and use the"):
+    with pytest.raises(ModelError, match=r"about 0\.02\. Use energyql convert --lr-mlp and the new folder"):
         run("train", tmp_path / "x.pt", "--labels", table, "--out", tmp_path / "m")
     assert not (tmp_path / "m").exists()

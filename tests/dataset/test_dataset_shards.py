@@ -1,6 +1,7 @@
 """Shards are pure functions, and nothing is mixed or padded."""
 
 import hashlib
+import io
 import json
 import os
 import sys
@@ -8,6 +9,7 @@ import tarfile
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -19,8 +21,10 @@ from toys import tiny_model
 from dataset.kinds import KINDS, plan_of
 from dataset.plans import ALWAYS, TOML, files, known_plan, samples, with_classes, write
 from energyql import DatasetClass, DatasetPlan, generate
+from energyql.dataset.manifest import Index
 from energyql.dataset.plan import Job, PlanSource
 from energyql.dataset.run import DatasetRun
+from energyql.dataset.shard import PreparedPlan
 from energyql.errors import ArgumentError, DataError, IncompleteError
 from energyql.pipeline.model import load_model
 
@@ -38,6 +42,12 @@ class TestContent:
         assert sum(line["classes"]["b"]["rows"] for line in lines[:4]) == 23
         assert (written.missing, written.kept, len(written.shards)) == ({}, 0, 4)
         assert written.summary().startswith("35 pictures in 4 shards")
+
+    def test_an_infinite_energy_is_a_number_in_the_index(self):
+        index = Index.__new__(Index)
+        row = index._row("shards/000000.tar", {"energy": "Infinity", "probabilities": {"n": (1.0, 2.0)}, "judged": {}})
+        assert row["energy"] == float("inf")
+        assert (row["heads.n.mean"], row["heads.n.std"]) == (1.0, 2.0)
 
     def test_archives_have_nothing_that_differs_from_run_to_run(self, whole):
         with tarfile.open(whole[0] / "shards" / "000001.tar") as archive:
@@ -328,3 +338,18 @@ def test_the_pilot_of_many_classes_ends_at_one(tmp_path):
     run = DatasetRun(Job(plan=plan, out=tmp_path / "out", device="cpu"), PlanSource())
     run.estimate(lambda stage, fraction: told.append(fraction))
     assert (told, told[-1]) == (sorted(told), 1.0)
+
+
+def test_a_gpu_draws_the_next_batch_before_pictures_are_taken():
+    plan, events = known_plan(), []
+    query = SimpleNamespace(device=SimpleNamespace(type="cuda"))
+
+    def batches():
+        for number in range(3):
+            events.append(f"draw {number}")
+            yield SimpleNamespace(images=[Image.new("RGB", (4, 4), (number, 0, 0))]), number
+
+    for result, number, pictures in PreparedPlan(plan, [])._compressed(batches(), query):
+        events.append(f"take {number}")
+        assert [Image.open(io.BytesIO(picture)).tobytes() for picture in pictures] == [result.images[0].tobytes()]
+    assert events == ["draw 0", "draw 1", "take 0", "draw 2", "take 1", "take 2"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import runpy
 import sys
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import energyql
 from docs import draw
 from energyql import models, parse
 from energyql.editing import step
+from energyql.editing.settings import PRESETS
 from energyql.language import bind
 from energyql.models import read_vocabulary
 from energyql.training import goals
@@ -65,6 +67,7 @@ def test_blocks_run(page: Path, model: Path, monkeypatch: pytest.MonkeyPatch) ->
     if page.name in MANY_PICTURES:
         monkeypatch.setattr(models, "_packaged", lambda: model.parent)
         monkeypatch.setattr(step, "PENALTY_FACTORS", (3.0,))  # how well an edit succeeds is not tested here
+        monkeypatch.setitem(PRESETS, "default", replace(PRESETS["default"], max_evaluations=8))
     run_page(page, elsewhere=installing)
 
 

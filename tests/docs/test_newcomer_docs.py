@@ -18,7 +18,7 @@ from energyql.labelling.folder import LABELS, PictureFolder
 from energyql.labelling.sheet import LabelSheet
 from energyql.pipeline.model import load_model
 from energyql.studio.guard import Access
-from energyql.studio.serving import Listening
+from energyql.studio.web import Listening
 from energyql.training import judge, teacher
 from energyql.training.picture_fit import PictureSettings
 

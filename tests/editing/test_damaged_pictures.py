@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from energyql.editing import start
-from energyql.editing.start import open_picture
+from energyql.editing import pictures
+from energyql.editing.pictures import open_picture
 from energyql.errors import ArgumentError
 
 
@@ -43,8 +43,8 @@ def test_damaged_files(tmp_path, name, content):
 
 @pytest.mark.parametrize(("suffix", "read"), [(".png", False), (".jpg", True)])
 def test_too_large(tmp_path, monkeypatch, suffix, read):
-    monkeypatch.setattr(start, "MOST_PIXELS", 64 * 64)
-    monkeypatch.setattr(start, "_SIDE", 16)
+    monkeypatch.setattr(pictures, "MOST_PIXELS", 64 * 64)
+    monkeypatch.setattr(pictures, "_SIDE", 16)
     pixels = np.random.default_rng(0).integers(0, 255, (128, 96, 3), np.uint8)
     Image.fromarray(pixels).save(tmp_path / f"a{suffix}")
     if read:

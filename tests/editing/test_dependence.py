@@ -50,19 +50,19 @@ def test_changes_that_are_asked_or_implied_are_no_leaks():
 
 
 def test_values_that_a_query_makes_impossible():
-    found = dependence()
-    assert found.excludes("mouth", np.array(["up", "down", "flat"])).tolist() == [False, True, False]  # flat: too rare
-    assert not found.excludes("age", np.array([0.1, 0.9])).any()
-    assert str(found.consequences(["smile"])) == "NOT mouth = down"
-    assert found.consequences(["smile", "mouth"]) is None
-    assert found.excludes_query(bind(parse("NOT smile"), VOCABULARY))
-    assert not found.excludes_query(bind(parse("age > 0.5"), VOCABULARY))
+    result = dependence()
+    assert result.excludes("mouth", np.array(["up", "down", "flat"])).tolist() == [False, True, False]  # flat: too rare
+    assert not result.excludes("age", np.array([0.1, 0.9])).any()
+    assert str(result.consequences(["smile"])) == "NOT mouth = down"
+    assert result.consequences(["smile", "mouth"]) is None
+    assert result.excludes_query(bind(parse("NOT smile"), VOCABULARY))
+    assert not result.excludes_query(bind(parse("age > 0.5"), VOCABULARY))
 
 
 def test_too_few_draws_imply_nothing():
-    found = dependence(20)
-    assert not found.excludes("mouth", np.array(["down"])).any()
-    assert not found.excludes_query(bind(parse("NOT smile"), VOCABULARY))
-    leaks = Leaks.between(BEFORE, BEFORE, found, "smile", asked=["smile"], kept=[])
+    result = dependence(20)
+    assert not result.excludes("mouth", np.array(["down"])).any()
+    assert not result.excludes_query(bind(parse("NOT smile"), VOCABULARY))
+    leaks = Leaks.between(BEFORE, BEFORE, result, "smile", asked=["smile"], kept=[])
     assert leaks.rate == 0
     assert "too few draws of the model satisfy the query" in str(leaks)

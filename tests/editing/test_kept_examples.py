@@ -13,7 +13,7 @@ import energyql
 from energyql import load_model
 from energyql.attributes.judge import JointJudge
 from energyql.editing import invert as invert_module
-from energyql.editing.invert import FOLDER, cache_folder, place_of
+from energyql.editing.invert import FOLDER, cache_folder, place_of, read_cache, write_cache
 from energyql.editing.settings import InversionSettings
 
 QUICK = InversionSettings(z_evaluations=5, w_evaluations=5, candidates=8)
@@ -64,8 +64,8 @@ def test_the_second_time_nothing_is_drawn_and_nothing_differs(cache, counted, mo
 
     def run():
         drawn.clear()
-        found = energyql.invert(picture, model=model, settings=QUICK, anyway=True, progress=False)
-        return found, sum(map(len, drawn))
+        outcome = energyql.invert(picture, model=model, settings=QUICK, anyway=True, progress=False)
+        return outcome, sum(map(len, drawn))
 
     first, before = run()
     assert len(list(cache.iterdir())) == 1
@@ -105,9 +105,9 @@ def test_a_folder_that_cannot_be_written_does_no_harm(tmp_path, folder, monkeypa
     (tmp_path / "file").write_text("")
     monkeypatch.setenv(FOLDER, str(tmp_path / "file" / "cache"))
     model = load_model(folder)
-    found = invert(model)
+    outcome = invert(model)
     monkeypatch.setenv(FOLDER, "")
-    assert same(found, invert(model))
+    assert same(outcome, invert(model))
     assert not list(folder.glob("**/examples"))
 
 
@@ -155,18 +155,18 @@ class TestPlace:
 
 def test_the_oldest_go(cache, folder, monkeypatch):
     monkeypatch.setattr(invert_module, "MOST_FILES", 2)
-    like, seen = torch.zeros(3, 2), invert_module.ExampleFacts((3, 4, 4), torch.rand(3, 5), None, 0.5)
+    variance = torch.tensor(0.5, dtype=torch.float64)
+    w, measured = torch.zeros(3, 2), {"shape": torch.tensor([3, 4, 4]), "pixel_variance": variance}
+    measured["thumbnails"] = torch.rand(3, 5)
     for age, name in ((30, "a"), (20, "b"), (10, "c")):
         path = cache / f"{name}.safetensors"
-        invert_module.cached_or_drawn(path, like, False, lambda: seen)
+        write_cache(path, measured)
         os.utime(path, (path.stat().st_mtime - age,) * 2)
     assert sorted(path.stem for path in cache.iterdir()) == ["b", "c"]
-    assert (
-        invert_module.cached_or_drawn(cache / "b.safetensors", like, False, lambda: None).pixel_variance == 0.5
-    )  # used
-    invert_module.cached_or_drawn(cache / "d.safetensors", like, False, lambda: seen)
+    assert read_cache(cache / "b.safetensors", w, False)["pixel_variance"] == 0.5  # used
+    write_cache(cache / "d.safetensors", measured)
     assert sorted(path.stem for path in cache.iterdir()) == ["b", "d"]
     monkeypatch.setattr(invert_module, "MOST_BYTES", 10)
-    assert invert_module.cached_or_drawn(cache / "large.safetensors", like, False, lambda: seen) is seen
+    write_cache(cache / "large.safetensors", measured)
     assert not (cache / "large.safetensors").exists()
     assert stat.S_ISREG((cache / "d.safetensors").stat().st_mode)

@@ -40,13 +40,13 @@ def test_animation(edited, tmp_path, suffix):
 
 def test_traversal(model, tiny, tmp_path):
     stops = [generate(query, 2, model=model, progress=False) for query in ("smile", "NOT smile")]
-    told = []
-    report = lambda *stage: told.append(stage)  # noqa: E731
+    reports = []
+    report = lambda *stage: reports.append(stage)  # noqa: E731
     path = energyql.animate(stops, tmp_path / "way.webp", model=model, frames=4, progress=report)
-    assert told == [("frames", fraction) for fraction in (0.25, 0.5, 0.75, 1)]
+    assert reports == [("frames", fraction) for fraction in (0.25, 0.5, 0.75, 1)]
     with Image.open(path) as picture:
         assert picture.n_frames == 5
-    with pytest.raises(ArgumentError, match="a list of at least two results\nof queries make results first"):
+    with pytest.raises(ArgumentError, match="at least two results\nmake them by `generate`"):
         energyql.animate(stops[:1], tmp_path / "way.webp", model=model)
     stops[1].provenance["truncation"] = 0.5
     with pytest.raises(ArgumentError, match="not all of this model at one truncation"):

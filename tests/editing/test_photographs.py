@@ -14,9 +14,8 @@ from energyql import Inversion, OutOfDomainError, generate
 from energyql.attributes.predictions import Categorical, YesNo
 from energyql.cli.main import app
 from energyql.editing.filmstrip import draw_filmstrip, start_columns
-from energyql.editing.invert import Examples
+from energyql.editing.invert import Examples, _read
 from energyql.editing.settings import InversionSettings
-from energyql.editing.terms import _read
 from energyql.errors import ArgumentError, DataError
 from energyql.render.pictures import CAPTION, GAP, NO, YES
 from energyql.vocabulary import AttributeSpec, Vocabulary
@@ -201,9 +200,9 @@ def test_ridge_regression_predicts_w():
     scaled = (thumbnails - thumbnails.mean(0)) / thumbnails.var(0).sum().sqrt()
     penalty = 0.1 * scaled.square().sum(1).mean()
     everyone = torch.arange(40)
-    examples = Examples(torch.zeros(40, 1), w, torch.zeros(1, 1, 1, 1), thumbnails, None, 1.0)
-    found, error = examples.predict_w(thumbnails[:5], None)
-    assert torch.allclose(found, scaled[:5] @ fit(everyone, scaled, penalty) + w.mean(0), atol=1e-4)
+    examples = Examples(torch.zeros(40, 1), w, torch.tensor([1, 1, 1]), thumbnails, torch.tensor(1.0))
+    outcome, error = examples.predict_w(thumbnails[:5], None)
+    assert torch.allclose(outcome, scaled[:5] @ fit(everyone, scaled, penalty) + w.mean(0), atol=1e-4)
     left_out = [w[i] - w.mean(0) - scaled[i] @ fit(everyone[everyone != i], scaled, penalty) for i in range(40)]
     assert error == pytest.approx(float(torch.stack(left_out).square().mean()), rel=1e-3)
 

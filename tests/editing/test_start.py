@@ -9,7 +9,7 @@ from PIL import Image
 from toys import CONFIG
 
 from energyql import generate
-from energyql.editing.start import as_images, open_picture
+from energyql.editing.pictures import as_images, open_picture
 from energyql.errors import ArgumentError
 
 
@@ -84,8 +84,7 @@ def test_a_run_in_parts(edit, edited, tmp_path):
         ([], "an edit cannot start from"),
         ([1, "x.png"], "an edit cannot start from"),
         (torch.zeros(2, 3), r"floating point of shape \(n, 8\)"),
-        (torch.full((1, 8), torch.nan), "must be finite"),
-        (np.array(["a"]), "latents must be numbers"),
+        (torch.full((1, 8), torch.nan), "must be z, finite"),
         ("missing.png", "there is no picture missing.png"),
         ("smile", "there is no picture smile\n.*`edit` takes what to edit first, then queries"),
     ],

@@ -12,8 +12,7 @@ from energyql.energy.circuit import CircuitRule
 from energyql.energy.rule import compile_energy_rule
 from energyql.errors import Contradiction, TautologyWarning
 from energyql.language import And, Attribute, Cardinality, Constant, Iff, Implies, Not, Or, Weight, Xor
-from energyql.logic.circuit import compile_query
-from energyql.logic.nodes import Sum
+from energyql.logic.circuit import Sum, compile_query
 
 FEW = settings(max_examples=150, deadline=None)
 

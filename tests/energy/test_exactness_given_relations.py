@@ -14,8 +14,7 @@ from energyql.attributes.predictions import YesNo, log_probabilities
 from energyql.energy.circuit import CircuitRule
 from energyql.errors import Contradiction, TautologyWarning
 from energyql.language import And, Attribute, Iff, Not, Or, Weight, bind, parse
-from energyql.logic.circuit import compile_query
-from energyql.logic.nodes import Given, Sum
+from energyql.logic.circuit import Given, Sum, compile_query
 from energyql.vocabulary import Vocabulary
 
 RELATIONS = (

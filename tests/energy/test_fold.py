@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from energyql.energy.circuit import CircuitFold, log_scaled_complement
-from energyql.logic.circuit import Circuit
-from energyql.logic.nodes import Leaf, LogSumExp, Scaled, ScaledComplement, Sum
+from energyql.logic.circuit import Circuit, Leaf, LogSumExp, Scaled, ScaledComplement, Sum
 
 
 def leaf(name):
@@ -22,9 +21,9 @@ def one_by_one(nodes, leaves):
         if isinstance(node, Leaf):
             values.append(next(rows))
         elif isinstance(node, Scaled):
-            values.append(node.factor * values[node.child])
+            values.append(node.factor * values[node.children[0]])
         elif isinstance(node, ScaledComplement):
-            values.append(torch.log(1 - torch.exp(node.factor * values[node.child])))
+            values.append(torch.log(1 - torch.exp(node.factor * values[node.children[0]])))
         else:
             below = torch.stack([values[child] for child in node.children])
             values.append(below.sum(0) if isinstance(node, Sum) else below.logsumexp(0))
@@ -37,11 +36,11 @@ NESTED = (
     Sum((0, 1)),
     leaf("c"),
     LogSumExp((2, 3)),
-    Scaled(0.5, 4),
+    Scaled((4,), 0.5),
     leaf("d"),
     Sum((5, 6, 0)),
     LogSumExp((0, 6)),
-    Scaled(3.0, 8),
+    Scaled((8,), 3.0),
     LogSumExp((7, 9, 3)),
 )
 
@@ -81,7 +80,7 @@ def test_a_leaf_of_several_intervals_is_the_log_sum_exp_of_one_each():
 
 def test_slopes_of_complements():
     fold = CircuitFold(
-        circuit(leaf("a"), leaf("b"), ScaledComplement(2.0, 0, 1), leaf("c"), Sum((2, 1)), LogSumExp((3, 4)))
+        circuit(leaf("a"), leaf("b"), ScaledComplement((0, 1), 2.0), leaf("c"), Sum((2, 1)), LogSumExp((3, 4)))
     )
     check_slopes(fold, -torch.rand(3, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) - 0.1)
 

@@ -8,7 +8,7 @@ from formulas import VOCABULARY
 from energyql.attributes.heads import FusedHeads, Head, RawOutputs
 from energyql.attributes.predictions import output_count, split_outputs
 from energyql.energy.circuit import LeafEnergies, leaf_kind
-from energyql.logic.nodes import Leaf
+from energyql.logic.circuit import Leaf
 
 INF = math.inf
 SPECS = [VOCABULARY[name] for name in ("smile", "hair", "age", "eyes", "yaw", "hat")]

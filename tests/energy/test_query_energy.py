@@ -188,12 +188,12 @@ def test_a_wrong_latent(z):
     ("predictions", "message"),
     [
         ({}, "predict returned nothing for attribute 'smile'"),
-        ({"smile": YesNo(torch.zeros(4, 1))}, r"the logit of attribute 'smile' must be floating point of shape \(4,\)"),
-        ({"smile": YesNo(torch.zeros(3))}, r"must be floating point of shape \(4,\), not float32 of shape \(3,\)"),
-        ({"smile": YesNo(torch.zeros(4, dtype=torch.float64))}, "the logit of attribute 'smile' is float64"),
+        ({"smile": YesNo(torch.zeros(4, 1))}, r"the logit of attribute 'smile' must be float32 of shape \(4,\)"),
+        ({"smile": YesNo(torch.zeros(3))}, r"must be float32 of shape \(4,\) on cpu, not float32 of shape \(3,\)"),
+        ({"smile": YesNo(torch.zeros(4, dtype=torch.float64))}, "must be float32 .* not float64"),
         (
             {"smile": Categorical(torch.zeros(4, 3), ("a", "b"))},
-            r"the logits .* must be floating point of shape \(4, 2\)",
+            r"the logits .* must be float32 of shape \(4, 2\)",
         ),
         ({"smile": Continuous(torch.zeros(4), torch.zeros(3))}, r"the std of attribute 'smile' must be"),
     ],

@@ -110,35 +110,35 @@ def test_measurements_reveal_a_sampler_that_does_not_move(tmp_path: Path) -> Non
     assert outcome["diversity"]["z"] == {"pairwise": 0, "nearest": 0, "duplicates": 1}
 
 
-def test_an_interrupted_run_goes_on(tmp_path: Path, lively: EvaluatedModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    queries, done = ["smile", "glasses OR beard"], []
+def test_an_interrupted_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    model, queries, measured = EvaluatedModel(known_model()), ["a", "b OR c"], []
     measure = module.measure
 
     def counting(method: Any, subject: Any, reference: Any, *rest: Any, **more: Any) -> Any:
-        if len(done) == 4:
+        if len(measured) == 4:
             raise KeyboardInterrupt
-        done.append((str(reference.query), method.name))
+        measured.append((str(reference.query), method.name))
         return measure(method, subject, reference, *rest, **more)
 
     monkeypatch.setattr(module, "measure", counting)
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path, queries, subject=lively)
-    assert done == [("smile", "slice"), ("smile", "ode"), ("smile", "paper"), ("glasses OR beard", "slice")]
-    done.clear()
-    first = run(tmp_path, queries, subject=lively)
-    assert done == [("glasses OR beard", "ode"), ("glasses OR beard", "paper")]
-    done.clear()
-    assert run(tmp_path, queries, subject=lively) == first
-    assert run(tmp_path, ["smile"], ["ode"], subject=lively)["contenders"] == ["ode"]
-    assert not done
-    run(tmp_path, [*queries, "beard"], subject=lively)  # what was left out in between is not lost
-    assert done == [("beard", name) for name in NAMES]
-    done.clear()
-    run(tmp_path, ["smile"], ["slice@2", "slice"], subject=lively)
-    assert done == [("smile", "slice@2")]
-    done.clear()
-    run(tmp_path, ["smile"], ["slice"], SampleCounts(n=60, prior=400, oracle=60, seed=1), lively)
-    assert done == [("smile", "slice")]
+        run(tmp_path, queries, subject=model)
+    assert measured == [("a", "slice"), ("a", "ode"), ("a", "paper"), ("b OR c", "slice")]
+    measured.clear()
+    first = run(tmp_path, queries, subject=model)
+    assert measured == [("b OR c", "ode"), ("b OR c", "paper")]
+    measured.clear()
+    assert run(tmp_path, queries, subject=model) == first
+    assert run(tmp_path, ["a"], ["ode"], subject=model)["contenders"] == ["ode"]
+    assert not measured
+    run(tmp_path, [*queries, "b"], subject=model)  # what was left out in between is not lost
+    assert measured == [("b", name) for name in NAMES]
+    measured.clear()
+    run(tmp_path, ["a"], ["slice@2", "slice"], subject=model)
+    assert measured == [("a", "slice@2")]
+    measured.clear()
+    run(tmp_path, ["a"], ["slice"], SampleCounts(n=60, prior=400, oracle=60, seed=1), model)
+    assert measured == [("a", "slice")]
 
 
 def test_outcomes_of_samplers_as_they_were_written_before_still_count() -> None:
@@ -172,12 +172,12 @@ def test_mean_and_worst() -> None:
         }  # fmt: skip
 
     records = [{"samplers": {"x": outcome(1.0, 0.02)}}, {"samplers": {"x": outcome(0.5, 0.04)}}]
-    found = summarize([*records, {"samplers": {"x": outcome(0.9, None)}}], ["x"])["x"]
-    assert found["mean"]["satisfied"] == pytest.approx(0.8)
-    assert (found["worst"]["satisfied"], found["worst"]["nearest"], found["worst"]["work"]) == (0.5, 0.5, 10)
-    assert (found["mean"]["frequency_error"], found["worst"]["frequency_error"]) == (pytest.approx(0.03), 0.04)
-    assert found["mean"]["frechet"] is None
-    assert found["worst"]["duplicates_floor"] == 0.02
+    result = summarize([*records, {"samplers": {"x": outcome(0.9, None)}}], ["x"])["x"]
+    assert result["mean"]["satisfied"] == pytest.approx(0.8)
+    assert (result["worst"]["satisfied"], result["worst"]["nearest"], result["worst"]["work"]) == (0.5, 0.5, 10)
+    assert (result["mean"]["frequency_error"], result["worst"]["frequency_error"]) == (pytest.approx(0.03), 0.04)
+    assert result["mean"]["frechet"] is None
+    assert result["worst"]["duplicates_floor"] == 0.02
     assert len(outcome_cells(records[0]["samplers"]["x"], 10)) == len(COLUMNS)
 
 

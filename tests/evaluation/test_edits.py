@@ -22,15 +22,15 @@ def test_identity_is_one_minus_the_cosine() -> None:
 
 
 def test_strength_is_what_was_won_and_leak_what_was_lost() -> None:
-    found = edit_strength(
+    result = edit_strength(
         rows(NO, NO, NO, YES), rows(YES, YES, NO, YES), {"hat": rows(NO, NO, NO, YES), "age": rows(YES, NO, NO, YES)}
     )
-    assert found == {"strength": 0.5, "leak": 0.5, "leaking": "age", "disentangled": 0}
+    assert result == {"strength": 0.5, "leak": 0.5, "leaking": "age", "disentangled": 0}
 
 
 def test_a_perfect_edit() -> None:
-    found = edit_strength(rows(NO, NO), rows(YES, YES), {"hat": rows(NO, NO)})
-    assert (found["disentangled"], found["leaking"]) == (1, "")
+    result = edit_strength(rows(NO, NO), rows(YES, YES), {"hat": rows(NO, NO)})
+    assert (result["disentangled"], result["leaking"]) == (1, "")
     assert edit_strength(rows(NO), rows(YES), {})["disentangled"] == 1
 
 
@@ -42,7 +42,7 @@ def test_doing_nothing_is_worth_nothing_and_harm_is_negative() -> None:
 def test_features_of_pictures_are_those_of_images_from_minus_one_to_one() -> None:
     pixels = np.zeros((2, 3, 3), np.uint8)
     pixels[0, 1] = 255
-    found = _features(Features("own", lambda images: images), [Image.fromarray(pixels)] * 40).unflatten(1, (3, 2, 3))
-    assert len(found) == 40
-    assert found[0, :, 0, 1].tolist() == pytest.approx([1, 1, 1])
-    assert found.min() == -1
+    result = _features(Features("own", lambda images: images), [Image.fromarray(pixels)] * 40).unflatten(1, (3, 2, 3))
+    assert len(result) == 40
+    assert result[0, :, 0, 1].tolist() == pytest.approx([1, 1, 1])
+    assert result.min() == -1

@@ -17,9 +17,9 @@ def test_features_of_a_judge_are_averaged_over_positions(tiny: Path) -> None:
     features = judge_features(judge)
     assert features is not None
     assert features.name == "judge"
-    found = features.read(images)
-    assert found.shape == (3, judge.channels[-1])
-    torch.testing.assert_close(found, judge.features(images).reshape(3, judge.channels[-1], -1).mean(2))
+    result = features.read(images)
+    assert result.shape == (3, judge.channels[-1])
+    torch.testing.assert_close(result, judge.features(images).reshape(3, judge.channels[-1], -1).mean(2))
 
 
 def test_a_judge_that_is_a_function_has_no_features() -> None:
@@ -77,8 +77,8 @@ def test_inception_reads_pictures(tmp_path: Path) -> None:
     torch.save(blank.state_dict(), tmp_path / "random.pth")
     images = torch.rand(2, 3, 20, 20) * 2 - 1
     features = inception_features(tmp_path / "random.pth")
-    found = features.read(images)
-    assert found.shape == (2, 2048)
+    result = features.read(images)
+    assert result.shape == (2, 2048)
     pixels = ((images + 1) * 127.5).round().to(torch.uint8)
-    torch.testing.assert_close(found, blank(pixels)[0])
+    torch.testing.assert_close(result, blank(pixels)[0])
     assert features.name.startswith("inception ")

@@ -24,11 +24,11 @@ class Endless:
 
 
 def test_methods_are_read_from_their_names() -> None:
-    found = read_methods("slice+ode, lace:ode,slice@10, product:slice@2.5,paper")
-    assert [one.name for one in found] == ["slice+ode", "lace:ode", "slice@10", "product:slice@2.5", "paper"]
-    assert [one.semantics for one in found] == ["exact", "lace", "exact", "product", "lace"]
-    assert found[2].sampler == SliceSampler(strength=10)
-    assert found[4].sampler == PublishedODE()
+    result = read_methods("slice+ode, lace:ode,slice@10, product:slice@2.5,paper")
+    assert [one.name for one in result] == ["slice+ode", "lace:ode", "slice@10", "product:slice@2.5", "paper"]
+    assert [one.semantics for one in result] == ["exact", "lace", "exact", "product", "lace"]
+    assert result[2].sampler == SliceSampler(strength=10)
+    assert result[4].sampler == PublishedODE()
 
 
 def test_own_samplers() -> None:

@@ -38,8 +38,8 @@ def bins() -> AttributeBins:
 
 
 def test_every_value_has_a_cell(bins: AttributeBins) -> None:
-    quarters = tuple(f"age in quarter {k} of 4" for k in (1, 2, 3, 4))
-    assert bins.names == ("smile", "hair = black", "hair = red", *quarters)
+    quarters = [f"age in quarter {k} of 4" for k in (1, 2, 3, 4)]
+    assert bins.names == ["smile", "hair = black", "hair = red", *quarters]
     assert bins.indicators(PRIOR).tolist() == [
         [1, 0, 1, 1, 0, 0, 0],
         [0, 1, 0, 0, 1, 0, 0],
@@ -65,8 +65,8 @@ def test_weights_count() -> None:
 def test_the_largest_error_is_found_and_named() -> None:
     sampled = np.array([[1, 1, 0]] * 3 + [[1, 0, 0]], np.float32)
     oracle = np.array([[1, 0, 0], [1, 1, 1]] * 2, np.float32)
-    found = frequency_error(sampled, oracle, np.array([1.0, 1.0, 1.0, 1.0]))
-    assert found[:2] == (0.5, 2)
+    result = frequency_error(sampled, oracle, np.array([1.0, 1.0, 1.0, 1.0]))
+    assert result[:2] == (0.5, 2)
 
 
 def test_the_floor_is_what_exact_samples_show() -> None:
@@ -107,8 +107,8 @@ VALUES = {
     ],
 )
 def test_conditions_of_a_conjunction(query: str, expected: dict[str, float]) -> None:
-    found = conditional_accuracy(bind(parse(query), VOCABULARY), VALUES, VOCABULARY)
-    assert found == pytest.approx(expected)
+    result = conditional_accuracy(bind(parse(query), VOCABULARY), VALUES, VOCABULARY)
+    assert result == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("query", ["smile OR age > 3", "smile AND (smile OR age > 3)", "NOT (smile AND age > 3)"])
@@ -121,19 +121,19 @@ def points(count: int, seed: int, dim: int = 6) -> torch.Tensor:
 
 
 def test_exact_samples_are_as_varied_as_exact_samples() -> None:
-    found = [diversity(points(500, seed), points(500, 100 + seed)) for seed in range(8)]
-    assert sum(one["pairwise"] for one in found) / 8 == pytest.approx(1, abs=0.02)
-    assert sum(one["nearest"] for one in found) / 8 == pytest.approx(1, abs=0.05)
-    assert sum(one["duplicates"] for one in found) / 8 == pytest.approx(0.01, abs=0.01)
+    result = [diversity(points(500, seed), points(500, 100 + seed)) for seed in range(8)]
+    assert sum(one["pairwise"] for one in result) / 8 == pytest.approx(1, abs=0.02)
+    assert sum(one["nearest"] for one in result) / 8 == pytest.approx(1, abs=0.05)
+    assert sum(one["duplicates"] for one in result) / 8 == pytest.approx(0.01, abs=0.01)
 
 
 def test_diversity_counts_near_duplicates() -> None:
     half = points(250, 0)
     crowded = torch.stack([half, half + 1e-3], 1).flatten(0, 1)
-    found = diversity(crowded, points(500, 1))
-    assert found["duplicates"] == 1
-    assert found["nearest"] < 0.01
-    assert found["pairwise"] == pytest.approx(1, abs=0.05)
+    result = diversity(crowded, points(500, 1))
+    assert result["duplicates"] == 1
+    assert result["nearest"] < 0.01
+    assert result["pairwise"] == pytest.approx(1, abs=0.05)
 
 
 def test_the_longer_set_is_cut_because_neighbours_come_nearer_in_larger_ones() -> None:

@@ -46,29 +46,29 @@ def test_queries_are_the_same_each_time_and_differ_by_seed(name: str, prior: Jud
 
 
 def test_single_attributes_are_all_there(prior: JudgedSamples) -> None:
-    found = PROTOCOLS["conditional-1"].choose_queries(VOCABULARY, prior, 0)
-    assert [str(query).split()[0] for query in found] == [*NAMES, "hair", "age"]
+    result = PROTOCOLS["conditional-1"].choose_queries(VOCABULARY, prior, 0)
+    assert [str(query).split()[0] for query in result] == [*NAMES, "hair", "age"]
 
 
 def test_every_class_of_the_attribute_with_the_most(prior: JudgedSamples) -> None:
     more = Vocabulary([AttributeSpec("eyes", "categorical", ("open", "shut")), *VOCABULARY.values()])
-    found = PROTOCOLS["classes"].choose_queries(more, prior, 0)
-    assert list(map(str, found)) == [f"hair = {value}" for value in VOCABULARY["hair"].values]
-    assert found == PROTOCOLS["classes"].choose_queries(more, prior, 1)
+    result = PROTOCOLS["classes"].choose_queries(more, prior, 0)
+    assert list(map(str, result)) == [f"hair = {value}" for value in VOCABULARY["hair"].values]
+    assert result == PROTOCOLS["classes"].choose_queries(more, prior, 1)
     with pytest.raises(EnergyQLError, match="no categorical attribute"):
         PROTOCOLS["classes"].choose_queries(Vocabulary([VOCABULARY["smile"]]), prior, 0)
 
 
 def test_conditional_2_has_six_pairs(prior: JudgedSamples) -> None:
-    found = PROTOCOLS["conditional-2"].choose_queries(VOCABULARY, prior, 0)
-    assert [len(query.children) for query in found] == [2] * 6
-    assert all(LEAST <= prevalence(query, prior) <= MOST for query in found)
+    result = PROTOCOLS["conditional-2"].choose_queries(VOCABULARY, prior, 0)
+    assert [len(query.children) for query in result] == [2] * 6
+    assert all(LEAST <= prevalence(query, prior) <= MOST for query in result)
 
 
 def test_conditional_3_has_six_triples(prior: JudgedSamples) -> None:
-    found = PROTOCOLS["conditional-3"].choose_queries(VOCABULARY, prior, 0)
-    assert len(found) == 6
-    for query in found:
+    result = PROTOCOLS["conditional-3"].choose_queries(VOCABULARY, prior, 0)
+    assert len(result) == 6
+    for query in result:
         assert isinstance(query, And)
         assert len(query.operands) == 3
         assert LEAST <= prevalence(query, prior) <= MOST

@@ -48,7 +48,7 @@ def test_the_mapping_network_is_run_once_for_every_attribute(tiny: Path) -> None
 def test_the_solution_is_that_of_plain_odeint(tiny: Path) -> None:
     published, _, subject = energies(tiny, "smile AND age > 0.4")
     z0 = prior_latents(0, 0, 6, subject.z_dim)
-    found = PublishedODE().sample(published, z0)
+    result = PublishedODE().sample(published, z0)
 
     def field(t: Tensor, z: Tensor) -> Tensor:
         with torch.enable_grad():
@@ -57,10 +57,10 @@ def test_the_solution_is_that_of_plain_odeint(tiny: Path) -> None:
         return 0.5 * VPSchedule().beta(t) * gradient
 
     expected = torchdiffeq.odeint(field, z0, torch.tensor([1.0, 1e-3]), rtol=1e-3, atol=1e-3, method="dopri5")[-1]
-    torch.testing.assert_close(found.z, expected)
-    assert found.ok.all()
-    assert found.evaluations.equal(found.gradients)
-    assert len(set(found.evaluations.tolist())) == 1
+    torch.testing.assert_close(result.z, expected)
+    assert result.ok.all()
+    assert result.evaluations.equal(result.gradients)
+    assert len(set(result.evaluations.tolist())) == 1
 
 
 def test_one_sample_alone_goes_where_ours_goes_with_the_published_settings(tiny: Path) -> None:
@@ -90,24 +90,24 @@ def test_a_sample_depends_on_its_batch_mates(tiny: Path) -> None:
 
 
 def test_a_limit_ends_the_whole_batch_where_it_stands() -> None:
-    found = PublishedODE(max_evaluations=20).sample(lambda z: 1e4 * z.square().sum(1), torch.ones(3, 2))
-    assert found.counts() == {Status.STEP_LIMIT: 3}
-    assert found.evaluations.tolist() == [20] * 3
-    assert found.z.isfinite().all()
+    result = PublishedODE(max_evaluations=20).sample(lambda z: 1e4 * z.square().sum(1), torch.ones(3, 2))
+    assert result.counts() == {Status.STEP_LIMIT: 3}
+    assert result.evaluations.tolist() == [20] * 3
+    assert result.z.isfinite().all()
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_what_is_not_finite_ends_the_batch_and_raises_nothing(bad: float) -> None:
-    found = PublishedODE().sample(lambda z: bad * z.sum(1), torch.ones(3, 2))
-    assert not found.ok.any()
-    assert found.z.tolist() == torch.ones(3, 2).tolist()
+    result = PublishedODE().sample(lambda z: bad * z.sum(1), torch.ones(3, 2))
+    assert not result.ok.any()
+    assert result.z.tolist() == torch.ones(3, 2).tolist()
 
 
 def test_progress_never_falls_and_ends_near_the_end(tiny: Path) -> None:
     published, _, subject = energies(tiny, QUERY)
-    told: list[float] = []
+    reports: list[float] = []
     PublishedODE().sample(
-        published, prior_latents(0, 0, 2, subject.z_dim), progress=lambda done, moving: told.append(done)
+        published, prior_latents(0, 0, 2, subject.z_dim), progress=lambda done, moving: reports.append(done)
     )
-    assert told == sorted(told)
-    assert 0 <= told[0] <= told[-1] <= 1
+    assert reports == sorted(reports)
+    assert 0 <= reports[0] <= reports[-1] <= 1

@@ -23,12 +23,12 @@ TAIL = 1 - NORMAL.cdf(1.5)
 PRIOR = 2000
 
 
-def find(model: Model, query: str, wanted: int, folder: Path, prior: int = PRIOR) -> Oracle:
+def find(model: Model, query: str, target: int, folder: Path, prior: int = PRIOR) -> Oracle:
     subject = EvaluatedModel(model)
     bound = bind(parse(query), subject.vocabulary)
     seen = prior_samples(subject, prior, folder, silent)
     energy = read_methods("slice")[0].energy(subject, bound)
-    return find_oracle(subject, bound, energy, seen, wanted, folder, silent)
+    return find_oracle(subject, bound, energy, seen, target, folder, silent)
 
 
 def share(oracle: Oracle, name: str) -> float:

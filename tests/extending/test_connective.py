@@ -40,7 +40,7 @@ class Implies(Paired):
         "    implies, not_, nand = _of(Implies), _of(Not), _of(Nand)\n",
     ),
     ("energyql/language/__init__.py", "    ModelNamespace,\n", "    ModelNamespace,\n    Nand,\n"),
-    ("energyql/language/__init__.py", '    "Near",\n', '    "Nand",\n    "Near",\n'),
+    ("energyql/language/__init__.py", '"Near", ', '"Nand", "Near", '),
     (
         "grammar/README.md",
         "| exclusive or | `a XOR b`",

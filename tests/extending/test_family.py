@@ -60,7 +60,7 @@ from pathlib import Path
 import torch
 import energyql
 from energyql.generators.linear import LinearConfig, LinearGenerator
-from energyql.pipeline.model import save_model
+from energyql.generators.families import save_model
 from energyql.training.heads import HeadSettings
 
 assert energyql.__file__.startswith(sys.argv[1])

@@ -98,7 +98,8 @@ class Ordered(Predicate):
         return (self.value,)
 
     def _check(self) -> None:
-        self._set("value", check_name(self.value, "a value"))
+        Predicate._check(self)
+        self._set(value=check_name(self.value, "a value"))
 
     def _spell(self, operands: Sequence[str]) -> str:
         return f"{quote(self.name)} {self.sign} {quote(self.value)}"
@@ -110,12 +111,12 @@ class Namespace:
     ("energyql/language/parser.py", "    OneOf,\n", "    OneOf,\n    Ordered,\n"),
     (
         "energyql/language/parser.py",
-        "    def one_of_set(",
+        "    def one_of(",
         """    def ordered(self, parts: list[Part]) -> Expr:
         name, sign, value = _tokens(parts)
         return _node(parts, Ordered, text_of(name), text_of(value), str(sign))
 
-    def one_of_set(""",
+    def one_of(""",
     ),
     (
         "energyql/studio/static/build.js",
@@ -145,7 +146,8 @@ from energyql.labelling.sheet import LabelSheet
 from energyql.language import bind
 from energyql.logic.circuit import compile_query
 from energyql.logic.truth import satisfied
-from energyql.pipeline.model import load_model, save_model
+from energyql.generators.families import save_model
+from energyql.pipeline.model import load_model
 from energyql.training.heads import HeadSettings
 from energyql.training.labels import attribute_text, parse_attribute
 

@@ -12,7 +12,7 @@ from evaluation.lively import lively_model
 
 ROOT = Path(__file__).parents[2]
 FILE = "energyql/evaluation/protocols.py"
-BEFORE = '        EvaluationProtocol(\n            "conditional-3",\n'
+BEFORE = '        EvaluationProtocol(\n            "conditional-3", "Conditional'
 ENTRY = """        EvaluationProtocol(
             "conditional-4",
             "Conditional sampling on four attributes",

@@ -14,7 +14,7 @@ from safetensors.torch import save
 
 from energyql import Result
 from energyql.editing.folder import read_saved
-from energyql.editing.start import open_picture
+from energyql.editing.pictures import open_picture
 from energyql.files import read_tensors
 from energyql.generators.load import load_generator
 from energyql.labelling.folder import PictureFolder

@@ -72,7 +72,7 @@ class TestTruthTable:
 
     def test_contradictions_are_rows(self, tiny):
         table = make(tiny).add_truth_table("hair = black", "hair = brown", n=1)
-        assert [row.reason for row in table.rows] == ["hair cannot be both black and brown", "", "", ""]
+        assert [row.reason for row in table.rows] == ["hair = black and hair = brown cannot both hold", "", "", ""]
         assert table.rows[0].result is None
         assert len(table.results) == 3
 

@@ -12,7 +12,7 @@ from toys import CONFIG, random_generator, random_heads, tiny_model
 from energyql import Gallery
 from energyql.attributes.heads import DOUBT, AttributeBank
 from energyql.gallery.words import percent, plural, query_parts, verdict
-from energyql.pipeline.model import save_model
+from energyql.generators.families import save_model
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 QUERIES = {"Headline": "smile AND NOT (glasses OR beard)", "": "beard XOR age > 0.5", "Both": "2 * smile and (beard)"}
@@ -114,7 +114,7 @@ class TestContent:
         assert len(page.all("table", "numbers")) == 5
 
     def test_contradictions_are_part_of_the_table(self, html):
-        assert html.count("a contradiction: hair cannot be both black and brown") == 2
+        assert html.count("a contradiction: hair = black and hair = brown cannot both hold") == 2
 
     def test_filters_know_what_they_filter(self, page, gallery):
         cards = page.all("section", "card")

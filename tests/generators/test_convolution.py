@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from energyql.generators.convolution import PackedConvolution, add_to_each_, convolve, filter_each
+from energyql.generators.convolution import add_to_each_, convolve, filter_each, packed_convolution
 from energyql.numerics.linear import can_pack
 
 
@@ -18,7 +18,7 @@ def maps(*shape, dtype=torch.float32, seed=0):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_packed_convolution_is_the_convolution(inputs, outputs, side, up, dtype):
     x, weight = maps(5, inputs, side, side, dtype=dtype), maps(outputs, inputs, 3, 3, dtype=dtype, seed=1)
-    packed = PackedConvolution.of(weight, side, padding=1, up=up)
+    packed = packed_convolution(weight, side, padding=1, up=up)
     if packed is None:
         supported = dtype == torch.float32 or torch.ops.mkldnn._is_mkldnn_bf16_supported()
         assert not can_pack(weight) or not supported
@@ -34,7 +34,7 @@ def test_a_packed_convolution_is_the_convolution(inputs, outputs, side, up, dtyp
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
 def test_what_cannot_be_packed(dtype):
-    assert PackedConvolution.of(torch.ones(4, 4, 3, 3, dtype=dtype), 8) is None
+    assert packed_convolution(torch.ones(4, 4, 3, 3, dtype=dtype), 8) is None
 
 
 def test_a_filter_takes_every_channel_alone():

@@ -12,8 +12,7 @@ from energyql.errors import ArgumentError, ModelError
 from energyql.generators.base import noise_options, noise_size
 from energyql.generators.families import read_generator
 from energyql.generators.fastgan import FastGAN, FastGANConfig
-from energyql.generators.load import load_generator, read_checkpoint
-from energyql.pipeline.model import save_converted
+from energyql.generators.load import load_generator, read_checkpoint, save_converted
 from generators.checkpoints.writer import DATA, Call, Named, dumps
 
 SMALL = FastGANConfig(z_dim=5, widths=(6, 4, 3), layers=(2, 1), c_dim=3, embed_features=4)
@@ -218,7 +217,7 @@ def test_impossible_settings(changes, message):
         ),
         (
             lambda state: state.update({"to_big.bias": torch.ones(3)}),
-            "neither the generator of FastGAN, which has to_128",
+            "neither FastGAN, which has to_128",
         ),
         (lambda state: state.update({"feat_16.1.weight_u": torch.ones(3)}), "vectors of other lengths than its weight"),
         (lambda state: state.update({"feat_16.1.weight_u": torch.zeros(8)}), "numbers that are not finite"),

@@ -72,7 +72,7 @@ def test_folder_with_other_weights(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"generator\.safetensors"):
         load_generator(tmp_path)
     save_file({"x": torch.ones(1)}, tmp_path / "generator.safetensors")
-    with pytest.raises(ModelError, match=r"config\.json does not fit its weights in .*generator\.safetensors: tensors"):
+    with pytest.raises(ModelError, match=r"cannot read .*generator\.safetensors: tensors are missing"):
         load_generator(tmp_path)
     (tmp_path / "generator.safetensors").write_bytes(b"\xff" * 30)
     with pytest.raises(ModelError, match=r"generator\.safetensors"):
@@ -127,5 +127,5 @@ def test_missing_and_special_files(tmp_path: Path) -> None:
         load_generator(tmp_path)
     if hasattr(os, "mkfifo"):
         os.mkfifo(tmp_path / "pipe")
-        with pytest.raises(ModelError, match="not a file"):
+        with pytest.raises(ModelError, match="no regular file"):
             load_generator(tmp_path / "pipe")

@@ -11,9 +11,8 @@ from torch import nn
 
 from energyql.errors import ModelError
 from energyql.generators.families import read_generator
-from energyql.generators.load import load_generator, read_checkpoint
+from energyql.generators.load import load_generator, read_checkpoint, save_converted
 from energyql.generators.r3gan import R3GAN, R3GANConfig
-from energyql.pipeline.model import save_converted
 from generators.checkpoints.writer import DATA, Call, Named, dumps
 
 SMALL = R3GANConfig(z_dim=5, widths=(6, 4), groups=(3, 2), blocks=(2, 1), c_dim=3, embed_features=4)
@@ -92,13 +91,13 @@ def test_the_gradient_is_the_gradient():
     ("changes", "message"),
     [
         ({"z_dim": 0}, "z_dim must be a whole number from 1"),
-        ({"widths": (6, -4)}, "lists of whole numbers"),
-        ({"widths": 6}, "lists of whole numbers"),
+        ({"widths": (6, -4)}, "widths must be a list of whole numbers"),
+        ({"widths": 6}, "widths must be a list of whole numbers"),
         ({"groups": (3,)}, "one number for each"),
         ({"widths": (), "groups": (), "blocks": ()}, "one number for each"),
         ({"groups": (5, 2)}, "groups must divide"),
-        ({"kernel": 2}, "kernel must be odd"),
-        ({"filter_taps": 3}, "filter_taps even"),
+        ({"kernel": 2}, "kernel must be an odd number"),
+        ({"filter_taps": 3}, "filter_taps must be an even number"),
         ({"embed_features": 0}, "must both be 0"),
     ],
 )

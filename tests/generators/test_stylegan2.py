@@ -143,7 +143,7 @@ def test_dead_filters_and_styles_are_not_nan():
         ({"channel_max": True}, "channel_max"),
         ({"image_channels": 2}, "image_channels must be 1 .grey., 3 .RGB. or 4 .RGBA., not 2"),
         ({"architecture": "dense"}, "architecture must be one of skip, resnet, orig, not 'dense'"),
-        ({"filter_taps": 5}, "filter_taps must be even, not 5"),
+        ({"filter_taps": 5}, "filter_taps must be an even number from 4 to 64, not 5"),
         ({"layer_features": 0}, "layer_features must be a whole number from 1"),
         ({"conv_clamp": float("nan")}, "conv_clamp must be a number between 0 and 65504"),
         ({"conv_clamp": "256"}, "conv_clamp must be a number between 0 and 65504, not '256'"),

@@ -45,9 +45,9 @@ def psnr(a: Tensor, b: Tensor) -> float:
     ("settings", "message"),
     [
         ({"num_layers": "14"}, "num_layers must be a whole number from 2 to 64, not '14'"),
-        ({"num_critical": 0}, "num_critical must be a whole number from 1 to 63, not 0"),
-        ({"num_critical": 14}, "num_critical must be below num_layers = 14, not 14"),
-        ({"conv_kernel": 2}, "conv_kernel must be odd, not 2"),
+        ({"num_critical": 0}, "num_critical must be a whole number from 1 to 13, not 0"),
+        ({"num_critical": 14}, "num_critical must be a whole number from 1 to 13, not 14"),
+        ({"conv_kernel": 2}, "conv_kernel must be an odd number from 1 to 15, not 2"),
         ({"margin_size": -1}, "margin_size must be a whole number from 0 to 64, not -1"),
         ({"lrelu_upsampling": 0}, "lrelu_upsampling must be a whole number from 1 to 8, not 0"),
         ({"use_radial_filters": 1}, "use_radial_filters must be true or false, not 1"),

@@ -14,10 +14,9 @@ from energyql.generators.checkpoints import stylegan_xl
 from energyql.generators.checkpoints.network_pickle import Checkpoint, NetworkRecord
 from energyql.generators.checkpoints.stylegan_xl import read_stylegan_xl
 from energyql.generators.families import read_generator
-from energyql.generators.load import load_generator, read_checkpoint
+from energyql.generators.load import load_generator, read_checkpoint, save_converted
 from energyql.generators.mapping import FrozenMapping, encoder
 from energyql.generators.stylegan_xl import StyleGANXL, StyleGANXLConfig
-from energyql.pipeline.model import save_converted
 from generators.checkpoints.writer import DATA
 
 NAMES = ("stylegan-xl", "stylegan-xl-r")
@@ -196,13 +195,13 @@ def without(pattern: str):
         (without("affine.bias"), "tensors are missing: synthesis.input.affine.bias"),
         (
             without(r"\.L5_"),
-            "its layers are those of no StyleGAN-XL that is known: their numbers and sizes are 0: 36x36",
+            "its layers are of no known StyleGAN-XL: their numbers and sizes are 0: 36x36",
         ),
-        (without(r"\.L(1\d|[4-9])_"), "its layers are those of no StyleGAN-XL that is known"),
-        (lambda tensors: tensors["synthesis.L4_36_5.up_filter"].mul_(1.1), "its layers are those of no StyleGAN-XL"),
+        (without(r"\.L(1\d|[4-9])_"), "its layers are of no known StyleGAN-XL"),
+        (lambda tensors: tensors["synthesis.L4_36_5.up_filter"].mul_(1.1), "its layers are of no known StyleGAN-XL"),
         (lambda tensors: tensors.update({"mapping.x": torch.ones(1)}), "tensors that a StyleGANXL has not: mapping.x"),
         (lambda tensors: tensors["mapping.w_avg"].fill_(torch.nan), "mapping.w_avg has numbers that are not finite"),
-        (without(r"mapping\.fc"), "layers are missing"),
+        (without(r"mapping\.fc"), "it has no mapping.fc0.weight"),
     ],
 )
 def test_damaged_files(tmp_path, change, message):
@@ -226,5 +225,5 @@ def test_stated_settings_are_those_of_the_file():
         load_generator(DATA / "stylegan-xl.pkl", conv_clamp=math.inf)
     found = record()
     found.attributes["synthesis.first_cutoff"] = 1.5
-    with pytest.raises(ModelError, match="its layers are those of no StyleGAN-XL that is known"):
+    with pytest.raises(ModelError, match="its layers are of no known StyleGAN-XL"):
         build(found)

@@ -12,7 +12,7 @@ from studio.client import Client
 
 from energyql.labelling.app import create_app
 from energyql.labelling.folder import PictureFolder
-from energyql.studio.serving import listen, web_server
+from energyql.studio.web import listen, web_server
 from energyql.training.labels import Drawn
 
 

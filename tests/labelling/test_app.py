@@ -131,5 +131,5 @@ def test_a_table_that_is_damaged_meanwhile_is_not_written_over(client, sheet, te
 def test_a_folder_that_holds_no_pictures(sheet, folder):
     for index in folder.indices:
         folder.file(index).unlink()
-    with pytest.raises(DataError, match="has no pictures yet\ndraw some with energyql sample; the same"):
+    with pytest.raises(DataError, match="has no pictures yet\ndraw some with energyql sample"):
         create_app(sheet)

@@ -13,13 +13,13 @@ from energyql.attributes.bank import FittedUnder
 from energyql.attributes.heads import AttributeBank
 from energyql.attributes.judge import Judge, thumbnails
 from energyql.attributes.predictions import YesNo
-from energyql.errors import ArgumentError, DataError
+from energyql.errors import ArgumentError, DataError, UnknownAttribute
 from energyql.files import write_json
+from energyql.generators.families import save_model
 from energyql.generators.load import load_generator
 from energyql.labelling.folder import RECORD, PictureFolder
 from energyql.labelling.sample import choose_unsure
 from energyql.labelling.sheet import LabelSheet
-from energyql.pipeline.model import save_model
 from energyql.render.pictures import to_pictures
 from energyql.training.labels import POOL_START
 from energyql.training.samples import Prior
@@ -75,10 +75,17 @@ class TestRandom:
             def synthesize(self, w):
                 return w.tanh()[:, :, None, None].expand(-1, -1, 4, 4)
 
+        class Scaled(Small):
+            def __init__(self):
+                super().__init__()
+                self.scale = torch.nn.Parameter(torch.ones(1))
+
         folder = sample_pictures(Small(), tmp_path / "p", 20)
         assert folder.drawn.truncation == 1
         with pytest.raises(DataError, match="pictures of another generator"):
-            sample_pictures(DCGAN(0, 3, 8, 2), tmp_path / "p", 21)
+            sample_pictures(Scaled(), tmp_path / "p", 21)
+        with pytest.raises(ArgumentError, match="is no generator"):
+            sample_pictures(DCGAN(0, 3, 8, 2), tmp_path / "q", 1)
 
     def test_labels_of_a_conditional_generator(self, tmp_path):
         conditional = CHECKPOINTS / "ada_conditional.pkl"
@@ -192,7 +199,7 @@ class TestUnsure:
             sample_pictures(ADA, tmp_path / "p", 1, unsure=True)
         with pytest.raises(ArgumentError, match="not chosen by attributes"):
             sample_pictures(tiny, tmp_path / "p", 1, only=["smile"])
-        with pytest.raises(ArgumentError, match="there is no head of 'hat'"):
+        with pytest.raises(UnknownAttribute, match="'hat' is not an attribute"):
             sample_pictures(tiny, tmp_path / "p", 1, unsure=True, only=["hat"])
         with pytest.raises(ArgumentError, match="chosen by heads or teacher, not 'me'"):
             sample_pictures(tiny, tmp_path / "p", 1, unsure=True, by="me")

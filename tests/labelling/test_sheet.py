@@ -99,7 +99,7 @@ class TestFolders:
     @pytest.mark.parametrize(
         ("places", "message"),
         [
-            ({}, "has no sub-folders\nsort its pictures"),
+            ({}, "has no sub-folders\nsort pictures into"),
             ({"hat": [0]}, "only one sub-folder of 'hat'"),
             ({"no-hat": [0]}, "only one sub-folder of 'hat'"),
             ({"hair=red": [0]}, "only one sub-folder of 'hair'"),

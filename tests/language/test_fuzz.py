@@ -54,6 +54,7 @@ def test_deep_nesting_within_the_length_limit(piece: str, end: str) -> None:
 
 def test_the_nesting_limit_says_where() -> None:
     with pytest.raises(LimitError) as caught:
-        parse("(" * 60_000)
+        parse("b OR " + "NOT " * 200 + "a")
     assert caught.value.message == "the query is nested more than 200 levels deep"
-    assert caught.value.column == 201
+    assert caught.value.column == 6
+    assert parse("(" * 1000 + "a" + ")" * 1000) == parse("a")

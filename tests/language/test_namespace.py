@@ -25,10 +25,10 @@ def test_names_that_python_probes_are_no_attributes(name: str) -> None:
 
 def test_values_and_ranges_are_not_confused() -> None:
     for wrong in (E.hair.eq, E.hair.ne):
-        with pytest.raises(ArgumentError, match=r"one value is needed(.|\n)*write .is_in"):
+        with pytest.raises(ArgumentError, match="a value must be a number"):
             wrong(["red", "black"])  # type: ignore[arg-type]
     for several in (E.tone.is_in, E.tone.not_in):
-        with pytest.raises(ArgumentError, match=r"a string, not 0.2\n.*write .is_between\(low, high\)"):
+        with pytest.raises(ArgumentError, match="a value must be a string, not 0.2"):
             several([0.2, 0.4])  # type: ignore[list-item]
 
 
@@ -44,9 +44,9 @@ def test_the_namespace_is_no_container() -> None:
         list(E)  # type: ignore[call-overload]
     with pytest.raises(TypeError):
         "smile" in E  # type: ignore[operator]  # noqa: B015
-    with pytest.raises(AttributeError, match=r"'hair' cannot be set: write E.hair.eq\('red'\) for `=`"):
+    with pytest.raises(AttributeError):
         E.hair = "red"  # type: ignore[assignment]
-    with pytest.raises(ArgumentError, match="takes the name of an attribute, not 3"):
+    with pytest.raises(ArgumentError, match="an attribute name must be a string, not 3"):
         E[3]  # type: ignore[index]
 
 
@@ -70,7 +70,7 @@ def test_a_typo_is_refused_at_once(e: ModelNamespace) -> None:
     assert caught.value.names == ("smil",)
     with pytest.raises(UnknownAttribute, match="attributes: smile, 5 o'clock, age"):
         e["zebra"]
-    with pytest.raises(ArgumentError, match="takes the name of an attribute, not 3"):
+    with pytest.raises(ArgumentError, match="an attribute name must be a string, not 3"):
         e[3]  # type: ignore[index]
     assert hasattr(e, "smile")
     assert not hasattr(e, "smil")

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from energyql.errors import ArgumentError, EnergyQLError, LimitError, QuerySyntaxError, Span
-from energyql.language import E, Not, as_query, lexical, parse
+from energyql.errors import ArgumentError, LimitError, QuerySyntaxError, Span
+from energyql.language import E, Not, as_query, parse
 from energyql.language.lexical import grammar
 from energyql.language.parser import MAX_BYTES, TreeBuilder
 
@@ -60,7 +60,7 @@ def test_byte_order_mark_and_odd_blanks_are_blanks() -> None:
 
 @pytest.mark.parametrize("wrong", [None, 3, b"smile"])
 def test_only_text_is_parsed(wrong: object) -> None:
-    with pytest.raises(ArgumentError, match=f"parse takes a string, not {type(wrong).__name__}"):
+    with pytest.raises(ArgumentError, match="a query is a string or an expression, not"):
         parse(wrong)  # type: ignore[arg-type]
 
 
@@ -86,15 +86,6 @@ def test_importing_the_language_builds_no_parser_and_imports_no_torch() -> None:
         "assert p._lark.cache_info().currsize == 0; assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
-
-
-def test_a_checkout_that_is_not_installed_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_package(name: str) -> None:
-        raise ModuleNotFoundError(name)
-
-    monkeypatch.setattr(lexical, "files", no_package)
-    with pytest.raises(EnergyQLError, match="the query grammar is not installed\n.*`pip install -e .`"):
-        grammar.__wrapped__()
 
 
 def test_every_rule_of_the_grammar_has_a_method() -> None:

@@ -2,7 +2,7 @@ import math
 from itertools import pairwise
 
 from energyql.language import And, Attribute, Interval, Near, OneOf
-from energyql.logic.nodes import partition, predicate_cells, union
+from energyql.logic.diagram import partition, predicate_cells, union
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 INF = math.inf

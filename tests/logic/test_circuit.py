@@ -15,8 +15,7 @@ from energyql.language import (
     Or,
     Weight,
 )
-from energyql.logic.circuit import compile_query
-from energyql.logic.nodes import Leaf, LogSumExp, Scaled, ScaledComplement, Sum
+from energyql.logic.circuit import Leaf, LogSumExp, Scaled, ScaledComplement, Sum, compile_query
 
 HEADLINE = And((SMILE, Not(Or((GLASSES, BEARD)))))
 
@@ -57,7 +56,7 @@ def test_a_negated_weight_knows_its_complement():
     circuit = compile_query(Not(Weight(2.0, Or((SMILE, HAT)))), VOCABULARY)
     last = circuit.nodes[-1]
     assert isinstance(last, ScaledComplement)
-    below = circuit.nodes[last.complement]
+    below = circuit.nodes[last.children[1]]
     assert isinstance(below, Sum)
     assert [circuit.nodes[child] for child in below.children] == [Leaf("smile", (False,)), Leaf("hat", (False,))]
 

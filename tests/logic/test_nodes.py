@@ -1,7 +1,7 @@
 import pytest
 
 from energyql.errors import LimitError
-from energyql.logic.nodes import CircuitBuilder, Leaf, LogSumExp, Scaled, Sum
+from energyql.logic.circuit import CircuitBuilder, Leaf, LogSumExp, Scaled, Sum
 
 
 def test_equal_nodes_are_one():
@@ -34,7 +34,7 @@ def test_finish_keeps_what_the_root_needs():
         Leaf("a", (True,)),
         Leaf("b", (True,)),
         Sum((0, 1)),
-        Scaled(2.0, 1),
+        Scaled((1,), 2.0),
         LogSumExp((2, 3)),
     )
     assert builder.finish(True) == (Sum(()),)

@@ -6,25 +6,22 @@ from faces import BEARD, HAT, SMILE, VOCABULARY, A
 
 from energyql.errors import Contradiction, LimitError, Span, TautologyWarning
 from energyql.language import And, Attribute, Cardinality, Constant, Interval, Near, Not, OneOf, Or, Weight, Xor, parse
-from energyql.logic.circuit import compile_query
-from energyql.logic.nodes import Sum
+from energyql.logic.circuit import Sum, compile_query
 from energyql.logic.satisfiability import check_satisfiable, conjuncts, noting_tautologies, warn
 
 CONTRADICTIONS = [
     (And((SMILE, Not(SMILE))), "smile and NOT smile cannot both hold"),
     (And((SMILE, HAT, Not(Or((BEARD, SMILE))))), "smile and NOT smile cannot both hold"),
-    (And((Interval("age", 0.8, None), Interval("age", None, 0.3))), "age cannot be above 0.8 and below 0.3"),
+    (And((Interval("age", 0.8, None), Interval("age", None, 0.3))), "age > 0.8 and age < 0.3 cannot both hold"),
     (
         And((Near("age", 0.2, 0.1), Interval("age", 0.5, 0.7))),
-        "age cannot be within 0.1 of 0.2 and between 0.5 and 0.7",
+        "age = 0.2 +- 0.1 and 0.5 < age < 0.7 cannot both hold",
     ),
-    (And((Interval("age", 0.8, None), Not(Interval("age", 0.3, None)))), "age cannot be above 0.8 and below 0.3"),
-    (And((OneOf("hair", ("red",)), OneOf("hair", ("black",)))), "hair cannot be both red and black"),
     (And((OneOf("hair", ("red",)), OneOf("hair", ("red",), True))), "hair = red and hair != red cannot both hold"),
     (Weight(2.0, And((SMILE, HAT, Not(SMILE)))), "smile and NOT smile cannot both hold"),
     (And((Or((SMILE, HAT)), Not(SMILE), BEARD, Not(HAT))), "smile OR hat, NOT smile and NOT hat cannot all hold"),
     (Cardinality("NONE", None, (SMILE, Not(SMILE))), "NOT smile and smile cannot both hold"),
-    (Xor((SMILE, SMILE)), "smile XOR smile is false for every value of smile"),
+    (Xor((SMILE, SMILE)), "smile XOR smile never holds"),
     (Interval("age", 1.0, None), "age > 1 holds nothing: age runs from 0 to 1 and a point has no width"),
     (Constant(False), "FALSE never holds"),
     (And((SMILE, Constant(False))), "FALSE never holds"),

@@ -66,7 +66,7 @@ def test_the_density_is_that_of_the_strength(tiny, sampler):
 @pytest.mark.parametrize("first", [True, False])
 def test_names_that_the_data_need(name, first):
     known, own = make().probabilities, {name: np.zeros(3)}
-    with pytest.raises(ArgumentError, match=f"ArviZ needs the name '{name}' once, and the attribute '.*' takes it"):
+    with pytest.raises(ArgumentError, match=f"ArviZ needs the name '{name}' once, and an attribute takes it"):
         make(probabilities=own | known if first else known | own).to_arviz()
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from energyql import Result, generate, load_generator, read_weights, write_dataset
 from energyql.attributes.quality import read_reports
-from energyql.editing.start import open_picture
+from energyql.editing.pictures import open_picture
 from energyql.errors import DataError, EnergyQLError, ModelError
 from energyql.files import MOST_JSON, fingerprint, read_bytes, read_json, read_tensors
 from energyql.models import read_vocabulary

@@ -56,8 +56,6 @@ class TestExplain:
                 explain(query, model=tiny)
         with pytest.raises(ArgumentError, match="no semantics is called 'odd'"):
             explain("smile", model=tiny, semantics="odd")
-        with pytest.raises(ArgumentError, match="a model is a name, the path of a folder or a Model, not int"):
-            explain("smile", model=3)
 
 
 class TestAttributes:
@@ -112,7 +110,7 @@ class TestPilot:
 
     def test_there_is_none_without_a_sampler_for_it(self, tiny):
         for make in (partial(explain, pilot=True), run_pilot):
-            with pytest.raises(ArgumentError, match="a pilot cannot be made under jem.*\nleave out the pilot"):
+            with pytest.raises(ArgumentError, match="a pilot cannot be made under jem"):
                 make("smile", model=tiny, semantics="jem")
 
     def test_a_rare_query_is_estimated_by_the_proposals(self, tmp_path):

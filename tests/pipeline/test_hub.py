@@ -90,7 +90,7 @@ def test_named_code_in_a_download_is_not_followed(hub, contents, tmp_path, monke
 
 def test_no_model_of_this_library(hub):
     hub.add(NAME, {"config.json": b"{}", "model.safetensors": b""})
-    with pytest.raises(ModelError, match=r"somebody/tiny is no model of energyql.*\nModel\.push_to_hub makes"):
+    with pytest.raises(ModelError, match=r"somebody/tiny is no model of energyql"):
         Model.from_pretrained(NAME)
     with pytest.raises(ModelError, match="the hub has no model nobody/none"):
         Model.from_pretrained("nobody/none")

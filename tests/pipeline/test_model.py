@@ -15,7 +15,8 @@ from energyql.attributes.predictions import decide
 from energyql.attributes.quality import judge_names
 from energyql.errors import ModelError
 from energyql.files import fingerprint, write_tensors
-from energyql.pipeline.model import load_model, save_model
+from energyql.generators.families import save_model
+from energyql.pipeline.model import load_model
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 
@@ -70,7 +71,7 @@ def test_saving_leaves_the_generator_and_random_numbers_alone(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c: c.update(format=2), "model format 2 is unknown; this energyql reads 1"),
+        (lambda c: c.update(format=2), "model format 2 is unknown\ninstall a newer energyql"),
         (lambda c: c.pop("format"), r"config\.json: it is damaged \('format' is missing"),
         (lambda c: c.pop("generator"), "'generator' is missing"),
         (lambda c: c.update(generator=[1]), r"config\.json: it is damaged"),

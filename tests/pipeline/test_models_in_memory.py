@@ -183,11 +183,10 @@ class TestParts:
     @pytest.mark.parametrize(
         ("change", "message"),
         [
-            ({"bank": None}, "the bank of model 'faces' is a NoneType"),
             ({"generator": object()}, "the generator of model 'faces' is a object without z_dim, encode, synthesize"),
             ({"generator": StyleGAN3}, r"StyleGAN3 is a class, not a generator\nmake one: StyleGAN3\(\)"),
-            ({"judge": 3}, "the judge of model 'faces' is 3, which cannot be called"),
-            ({"judge": lambda: {"smile": []}}, "the judge of model 'faces' is <function"),
+            ({"judge": 3}, "the judge of model 'faces' cannot be called with pictures: 3"),
+            ({"judge": lambda: {"smile": []}}, "the judge of model 'faces' cannot be called with pictures: <function"),
         ],
     )
     def test_other_things(self, change, message):

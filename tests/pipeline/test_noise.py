@@ -107,7 +107,7 @@ class TestEdits:
 
     def test_joined_runs(self, draw, edit):
         joined = Result.join([draw(1, seed=5, noise="random"), draw(1, seed=6, noise="random")])
-        with pytest.raises(ArgumentError, match='runs of different noise\nedit them one by one, or with noise="const"'):
+        with pytest.raises(ArgumentError, match='runs of different noise\ngive noise="const"'):
             edit(joined, "smile")
         assert edit(joined, "smile", noise="const").final.provenance["noise"] == "const"
 

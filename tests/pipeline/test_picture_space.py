@@ -181,7 +181,7 @@ class TestFolders:
 
     def test_a_function_is_refused_by_save(self, tmp_path):
         model = Model("f", random_generator(), PictureBank(read_plain, KNOWN))
-        with pytest.raises(ModelError, match="read_plain is code, and only networks of energyql are saved\nname it"):
+        with pytest.raises(ModelError, match="read_plain is code, which is not saved\nname it"):
             model.save_pretrained(tmp_path / "m")
         assert not (tmp_path / "m").exists()
 
@@ -219,7 +219,7 @@ def test_attributes_that_the_query_does_not_name_are_checked_too():
         return {"a": YesNo(pictures[:, 0, 0, 0]), "b": YesNo(pictures[:1, 0, 0, 0])}
 
     model = Model("short", Plain(), PictureBank(read, type(KNOWN)([KNOWN["a"], KNOWN["b"]])))
-    with pytest.raises(ArgumentError, match="the logit of attribute 'b' must be floating point of shape"):
+    with pytest.raises(ArgumentError, match="the logit of attribute 'b' must be float32 of shape"):
         generate("a", 3, model=model, sampler="slice", progress=False)
 
 

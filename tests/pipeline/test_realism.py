@@ -89,7 +89,7 @@ class TestRealism:
         for critic, message in [
             (lambda pictures: None, "the discriminator returned NoneType for"),
             (lambda pictures: pictures.mean((1, 2, 3)) / 0, "the discriminator returned (inf|nan) for pictures"),
-            (3, "has none that can be called"),
+            (3, "has none"),
         ]:
             with pytest.raises(ArgumentError, match=message):
                 broken = dataclasses.replace(known, discriminator=critic)

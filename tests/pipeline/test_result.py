@@ -12,7 +12,7 @@ from PIL import Image, ImageColor
 from energyql import generate
 from energyql.errors import ArgumentError, UnknownAttribute
 from energyql.pipeline import result as module
-from energyql.pipeline.result import MOST_PICTURES, MOST_QUERY, Result, alternative_text, reading
+from energyql.pipeline.result import MOST_PICTURES, MOST_QUERY, Result, reading
 from energyql.render.pictures import NO, YES
 from energyql.vocabulary import ByAttribute
 
@@ -141,12 +141,12 @@ def test_a_reading(index, only, expected):
 
 
 def test_alternative_text():
-    assert alternative_text(JUDGED, 0, 2, "image judge", [("smile", True), ("hat", False)]) == (
+    assert make(2, judged=JUDGED).alternative_text(0, [("smile", True), ("hat", False)], False) == (
         "Picture 1 of 2. Image judge: smile, hair = red, age = 0.12; no hat. "
         "The query smile holds. The query hat does not hold."
     )
-    assert alternative_text({}, 0, 1, None, [("x" * 9999, True)]) == (
-        f"Picture 1 of 1. The query {'x' * MOST_QUERY}… holds."
+    assert make(1, judged={}).alternative_text(0, [("x" * 9999, True)], False, 7) == (
+        f"Picture 1 of 7. The query {'x' * MOST_QUERY}… holds."
     )
 
 

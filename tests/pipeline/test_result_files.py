@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 
 import numpy as np
 import pytest
@@ -76,11 +75,6 @@ class TestFailures:
         with pytest.raises(ArgumentError, match="file is not a folder"):
             make().save(tmp_path / name)
         assert (tmp_path / "file").read_text() == "mine"
-
-    def test_where_nothing_can_be_written(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(os, "access", lambda path, mode: False)
-        with pytest.raises(ArgumentError, match="is not writable"):
-            check_destination(tmp_path / "faces.png")
 
     def test_what_the_system_refuses(self, tmp_path):
         with pytest.raises(ArgumentError, match="is too long for a path"):
@@ -183,9 +177,9 @@ class TestLoad:
             lambda data: data["samples"][1].update(picture="../../secret.png"),
             lambda data: data["samples"][1].update(picture="00099.png"),
             lambda data: data["samples"][1].update(picture=None),
-            lambda data: data["samples"][1].update(index=-1),
             lambda data: data["samples"][1].update(index=True),
             lambda data: data["samples"][1].update(index=1 << 80),
+            lambda data: data["samples"][1].update(index=-1),
             lambda data: data["samples"][1].update(energy="high"),
             lambda data: data["samples"][1].update(energy=10**400),
             lambda data: data["samples"][1].update(satisfied=1),

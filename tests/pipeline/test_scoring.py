@@ -78,7 +78,6 @@ def test_product_and_lace_values():
         ({"smile": 0.1, "hair": {"red": [0.5, 0.5], "gray": [0.5]}}, "different lengths"),
         ({"smile": 0.1, "age": ([0.5, 0.6], [0.1, 0.0])}, "std of age is 0 in row 1; it must be above 0"),
         ({"smile": 0.1, "age": (0.5, 0.1, 0.2)}, "tuple of 3"),
-        ({"smile": 0.1, "hair": {}}, "at least one class"),
     ],
 )
 def test_wrong_data_is_named(table, message):

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 import energyql
-from energyql.energy.rule import SEMANTICS
 from energyql.errors import ArgumentError
 from energyql.pipeline.settings import (
     DEFAULTS,
@@ -13,12 +12,10 @@ from energyql.pipeline.settings import (
     DrawOptions,
     DrawSettings,
     SamplerName,
-    Semantics,
     Surface,
     setting_types,
     settings_of,
 )
-from energyql.sampling import SAMPLERS
 
 
 def test_options_are_the_fields():
@@ -47,11 +44,6 @@ def test_the_record_leaves_out_defaults():
     plain = DrawSettings().record(truncation=0.7)
     assert "realism" not in plain and plain["truncation"] == 0.7 and plain["noise"] == "const"
     assert DrawSettings(realism=2).record(truncation=0.7) == plain | {"realism": 2.0}
-
-
-def test_the_types_name_what_there_is():
-    assert get_args(Semantics) == tuple(SEMANTICS)
-    assert get_args(SamplerName) == tuple(SAMPLERS)
 
 
 def test_checks():

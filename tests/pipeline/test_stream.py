@@ -16,8 +16,9 @@ from energyql import Result, generate, stream
 from energyql.attributes.heads import AttributeBank
 from energyql.errors import ArgumentError, DataError
 from energyql.files import LOCK
+from energyql.generators.families import save_model
 from energyql.pipeline import draw as draw_module
-from energyql.pipeline.model import load_model, save_model
+from energyql.pipeline.model import load_model
 from energyql.sampling import SampleResult
 
 QUERY = "smile OR glasses"

@@ -100,14 +100,15 @@ class TestDelimiters:
     )
     def test_the_same_table(self, tmp_path, text):
         ranking = rank_table("NOT smile", write(tmp_path, text))
-        assert ranking.header == ["file", "smile"]
-        assert ranking.rows == [["ben.jpg", "0.2"], ["ann.jpg", "0.9"]]
+        assert ranking.header[3:] == ["file", "smile"]
+        assert [row[3:] for row in ranking.rows] == [["ben.jpg", "0.2"], ["ann.jpg", "0.9"]]
 
     def test_other_cells_stay(self, tmp_path):
         text = 'note;smile\n"a, b";0,9\n1,5 or 2;0,2\n'
-        assert rank_table("smile", write(tmp_path, text)).rows == [["a, b", "0.9"], ["1,5 or 2", "0.2"]]
+        rows = rank_table("smile", write(tmp_path, text)).rows
+        assert [row[3:] for row in rows] == [["a, b", "0.9"], ["1,5 or 2", "0.2"]]
         quoted = '"a;b",smile\n"x;y;z",0.5\n'
-        assert rank_table("smile", write(tmp_path, quoted)).rows == [["x;y;z", "0.5"]]
+        assert rank_table("smile", write(tmp_path, quoted)).rows[0][3:] == ["x;y;z", "0.5"]
 
 
 class TestErrors:
@@ -121,12 +122,12 @@ class TestErrors:
             ("smile,file\n0.5\n", "line 2: 1 cells where the first line has 2"),
             ("smile\n0.5\n\nyes\n", "line 4, column 'smile': 'yes' is not a number"),
             ('note,smile\n"two\nlines",0.5\nx,\n', "line 4, column 'smile': '' is not a number"),
-            ("smile\n0.5\n1.5\n", "line 3, column 'smile': 1.5 is not a probability from 0 to 1"),
-            ("smile\n-0.1\n", "line 2, column 'smile': -0.1 is not a probability"),
-            ("smile\nnan\n", "line 2, column 'smile': 'nan' is not a finite number"),
+            ("smile\n0.5\n1.5\n", "smile is 1.5 in .*table.csv, line 3; it must be a probability from 0 to 1"),
+            ("smile\n-0.1\n", "smile is -0.1 in .*table.csv, line 2; it must be a probability"),
+            ("smile\nnan\n", "smile is nan in .*table.csv, line 2; it must be a finite number"),
             ('smile\n"0.5\n', "cannot read"),
             ("rank,smile\n1,0.5\n", "has a column 'rank' already\nrename it"),
-            ("smile,smile=x,smile=y\n1,0.5,0.5\n", "columns 'smile' and 'smile=x' both predict 'smile'\nkeep"),
+            ("smile,smile=x,smile=y\n1,0.5,0.5\n", "columns 'smile' and 'smile=x' both predict 'smile'"),
         ],
     )
     def test_tables(self, tmp_path, text, message):
@@ -167,7 +168,7 @@ class TestErrors:
             rank_table("age > 0.5", write(tmp_path, "age_std\n0.5\n"))
 
     def test_a_standard_deviation_of_zero(self, tmp_path):
-        with pytest.raises(DataError, match="line 2, column 'age_std': 0 is not above 0"):
+        with pytest.raises(DataError, match="std of age is 0 in .*table.csv, line 2; it must be above 0"):
             rank_table("age > 0.5", write(tmp_path, "age,age_std\n0.5,0\n"))
 
     def test_classes_must_add_up(self, tmp_path):

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from energyql.render.graph import MOST_BOXES, Box, arrange, columns, cut_label, draw_graph, graph_width
+from energyql.render.graph import MOST_BOXES, Box, arrange, cut_label, draw_graph, graph_width
 
 
 def drawn(boxes, edges=(), **settings):
@@ -40,11 +40,6 @@ def test_a_long_label_is_cut_and_kept_as_a_tooltip():
 def test_too_many_boxes():
     root = drawn([Box("a")] * (MOST_BOXES + 1))
     assert next(root.iter("text")).text == f"too large to draw: {MOST_BOXES + 1} boxes"
-
-
-@pytest.mark.parametrize(("text", "width"), [("", 0), ("abc", 3), ("年齢", 4), ("e\u0301", 1)])
-def test_widths(text, width):
-    assert columns(text) == width
 
 
 def test_the_width_of_a_drawing():

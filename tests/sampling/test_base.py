@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from energyql.errors import ArgumentError
-from energyql.sampling import FIRST_RUN, ODESolver, SampleResult, SliceSampler, Status, summarize
+from energyql.sampling import FIRST_RUN, ODESolver, SampleResult, Status, summarize
 from energyql.sampling.base import check_latents, check_sampler, draw_with, effective_samples
 
 
@@ -32,11 +32,6 @@ def test_join_keeps_the_order():
     assert joined.z.shape == (3, 2)
 
 
-def test_join_of_nothing_is_refused():
-    with pytest.raises(ArgumentError, match="at least one result"):
-        SampleResult.join([])
-
-
 @pytest.mark.parametrize("shape", [(3,), (3, 0), (1, 2, 3)])
 def test_latents_of_another_shape_are_refused(shape):
     with pytest.raises(ArgumentError, match=r"\(n, z_dim\)"):
@@ -45,7 +40,7 @@ def test_latents_of_another_shape_are_refused(shape):
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.int64])
 def test_latents_of_another_dtype_are_refused_with_the_remedy(dtype):
-    with pytest.raises(ArgumentError, match=r"pass z0\.float\(\)"):
+    with pytest.raises(ArgumentError, match=r"\(z0\)\.float\(\)"):
         check_latents(torch.zeros(3, 2, dtype=dtype))
 
 
@@ -115,21 +110,5 @@ def test_what_is_no_sampler_is_refused(sampler, message):
 
 
 def test_a_sampler_must_return_a_result():
-    with pytest.raises(ArgumentError, match=r"sample of Own returned a Tensor\nit must return a SampleResult"):
+    with pytest.raises(ArgumentError, match=r"sample of Own returned a Tensor, not a SampleResult"):
         draw_with(Own(), lambda z: z.sum(1), torch.zeros(3, 2), FIRST_RUN, lambda done, moving: None)
-
-
-@pytest.mark.parametrize(
-    ("kind", "settings", "message"),
-    [
-        (SliceSampler, {"descent": "ode"}, "descent must be a DescentSampler"),
-        (SliceSampler, {"growth": "2"}, "growth must be a finite number; got '2'"),
-        (SliceSampler, {"strength": "2"}, "strength must be above 0"),
-        (ODESolver, {"rtol": "a"}, "rtol must be a finite number; got 'a'"),
-        (ODESolver, {"atol": "a"}, "atol must be finite and above 0; got 'a'"),
-        (ODESolver, {"max_evaluations": "a"}, "max_evaluations must be a whole number"),
-    ],
-)
-def test_settings_of_another_type_are_named(kind, settings, message):
-    with pytest.raises(ArgumentError, match=message):
-        kind(**settings)

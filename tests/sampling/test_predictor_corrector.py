@@ -2,7 +2,8 @@ import math
 
 import pytest
 
-from energyql.sampling import PredictorCorrector, RandomStreams, prior_latents
+from energyql.errors import ArgumentError
+from energyql.sampling import PredictorCorrector, RandomStreams, VPSchedule, prior_latents
 from sampling.toys import Quadratic, flat
 
 
@@ -22,3 +23,9 @@ def test_gradients_of_the_published_settings():
     result = PredictorCorrector.published().sample(Quadratic(), prior_latents(0, 0, 1, 2))
     assert result.gradients.tolist() == [3000]
     assert result.ok.all()
+
+
+@pytest.mark.parametrize(("steps", "most"), [(1, 0.5), (20, 20.0), (2.5, 0.5)])
+def test_too_few_steps_for_the_schedule(steps, most):
+    with pytest.raises(ArgumentError, match="steps must be a whole number, at least 2, and above beta_max"):
+        PredictorCorrector(steps=steps, schedule=VPSchedule(0.1, most))

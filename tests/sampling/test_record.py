@@ -9,7 +9,14 @@ import pytest
 
 from energyql.pipeline.result import Result
 from energyql.sampling import SAMPLERS, BatchSampler, DescentSampler, SliceSampler, make_sampler
-from energyql.sampling.registry import describe_sampler, read_record, registered, sampler_text, sampler_words, strengths
+from energyql.sampling.registry import (
+    describe_sampler,
+    registered,
+    sampler_record,
+    sampler_text,
+    sampler_words,
+    strengths,
+)
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "samplers"
 TEXTS = json.loads((GOLDEN / "samplers.json").read_text(encoding="utf-8"))
@@ -22,8 +29,8 @@ def test_texts_of_earlier_versions_are_the_records_of_now(name, texts, strength)
     record = describe_sampler(make_sampler(name, strength or 1.0))
     assert json.loads(json.dumps(record)) == record
     if name in TEXTS[texts]:  # not of a sampler that is newer
-        assert read_record(TEXTS[texts][name]) == record
-    assert read_record(record) == record
+        assert sampler_record(TEXTS[texts][name]) == record
+    assert sampler_record(record) == record
     assert registered(record) == (name, strength)
     assert strengths(record) == {strength or 1.0}
     assert sampler_words(record) == (f"sampler {name}, strength 2.5" if strength else f"sampler {name}")
@@ -65,7 +72,7 @@ def test_a_sampler_of_a_user_is_described_by_its_class_and_settings():
         "name": "Own",
         "settings": {"steps": 3, "inner": {"name": "Own", "settings": {"steps": 4, "inner": None}}},
     }
-    assert read_record("Own(steps=3, inner=Own(steps=4, inner=None))") == describe_sampler(Own(3, Own(4)))
+    assert sampler_record("Own(steps=3, inner=Own(steps=4, inner=None))") == describe_sampler(Own(3, Own(4)))
     slotted = type("Slotted", (), {"__slots__": ("steps",)})()
     slotted.steps = {"first": 3}
     assert describe_sampler(slotted)["settings"] == {"steps": {"first": 3}}
@@ -73,7 +80,7 @@ def test_a_sampler_of_a_user_is_described_by_its_class_and_settings():
     assert registered(describe_sampler(Frozen())) is None
     own = Own(3)
     own.inner = own
-    assert describe_sampler(own) == read_record("Own(steps=3, inner=...)")
+    assert describe_sampler(own) == sampler_record("Own(steps=3, inner=...)")
     assert describe_sampler(Steps(3)) != describe_sampler(Steps(4))
 
 
@@ -93,13 +100,13 @@ def test_a_sampler_of_a_user_is_described_by_its_class_and_settings():
     ],
 )
 def test_other_texts(text, words):
-    assert sampler_words(read_record(text)) == words
+    assert sampler_words(sampler_record(text)) == words
 
 
 @pytest.mark.parametrize("value", [3, None, {}, {"name": 3, "settings": {}}, ["slice", 3]])
 def test_what_is_no_record(value):
     with pytest.raises(ValueError, match="a sampler is recorded by"):
-        read_record(value)
+        sampler_record(value)
 
 
 def test_a_result_of_an_earlier_version_is_read():

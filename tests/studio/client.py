@@ -11,8 +11,9 @@ from contextlib import contextmanager
 from energyql.studio.app import create_app
 from energyql.studio.guard import access_to
 from energyql.studio.limits import Limits
-from energyql.studio.serving import listen, load_models, web_server
+from energyql.studio.serving import load_models
 from energyql.studio.studio import Studio
+from energyql.studio.web import listen, web_server
 
 
 class Answer:
@@ -56,7 +57,7 @@ class Client:
         assert answer.status == 202, answer.body
         return answer.json()["id"]
 
-    def finish(self, key, seconds=30):
+    def finish(self, key, seconds=120):
         """Ask about a job until it is over."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:

@@ -3,12 +3,12 @@
 import socket
 from contextlib import ExitStack
 
-from energyql.studio import serving as serving_module
+from energyql.studio import web
 from studio.client import serving
 
 
 def test_idle_connections_within_the_limit_do_no_harm_and_one_more_is_refused(tiny, monkeypatch):
-    monkeypatch.setattr(serving_module, "CONNECTIONS", 10)
+    monkeypatch.setattr(web, "CONNECTIONS", 10)
     with serving([str(tiny)]) as client, ExitStack() as stack:
         for _ in range(8):
             stack.enter_context(socket.create_connection(("127.0.0.1", client.port), timeout=20))

@@ -7,10 +7,10 @@ from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 import pytest
 
 from energyql.studio import descriptions
-from energyql.studio.limits import RequestLimiter
+from energyql.studio.limits import RUNNING, WAITING
 from studio.client import serving
 
-ROOM = RequestLimiter().capacity
+ROOM = RUNNING + WAITING
 
 
 @pytest.fixture

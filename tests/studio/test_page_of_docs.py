@@ -10,7 +10,7 @@ from energyql.errors import UnknownAttribute
 from energyql.studio import guard
 from energyql.studio import serving as module
 from energyql.studio.app import create_app
-from energyql.studio.limits import CONNECTIONS, Limits
+from energyql.studio.limits import Limits
 from energyql.studio.schemas import (
     DrawRequest,
     EditRequest,
@@ -21,6 +21,7 @@ from energyql.studio.schemas import (
     VariationsRequest,
 )
 from energyql.studio.studio import Studio
+from energyql.studio.web import CONNECTIONS
 from studio.client import serving
 
 PAGE, API = ROOT / "docs" / "studio.md", ROOT / "docs" / "studio-api.md"

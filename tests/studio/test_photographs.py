@@ -13,6 +13,7 @@ from energyql.editing import invert as invert_module
 from energyql.studio import guard
 from energyql.studio.limits import Limits
 from studio.client import serving
+from studio.test_memory import held
 
 
 def encoded(picture, kind="PNG", **options):
@@ -145,9 +146,9 @@ def test_other_media_types_are_refused(studio, kind):
 
 def test_settings_are_checked(studio, drawable):
     for query, words in (
-        ("?truncation=7", "truncation must be at most 1"),
+        ("?truncation=7", "truncation: Input should be less than or equal to 1"),
         ("?model=x", "no model 'x'"),
-        ("?colour=1", "colour is nothing that"),
+        ("?colour=1", "colour: Extra inputs are not permitted"),
     ):
         answer = send(studio, encoded(drawable), query=query)
         assert answer.status == 422
@@ -172,10 +173,10 @@ def test_uploads_at_a_time_are_bounded(studio, monkeypatch, drawable):
 def test_a_waiting_photograph_is_counted(tiny, drawable):
     with serving([str(tiny)]) as client:
         first = client.start(query="smile AND hair = black", n=64, sampler="published-predictor-corrector")
-        before = client.studio.store.held
+        before = held(client)
         data = encoded(drawable) + b"\0" * 100_000
         key = send(client, data).json()["id"]
-        assert client.studio.store.held - before > len(data)
+        assert held(client) - before > len(data)
         client.request("DELETE", f"/api/jobs/{first}")
         assert client.finish(key)["state"] == "done"
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from energyql import edit, generate
-from energyql.sampling import SAMPLERS
+from energyql.sampling import SAMPLERS, DescentSampler
 from energyql.sampling.registry import describe_sampler
 from energyql.studio.restoring import _sampler
 from studio.test_photographs import encoded
@@ -102,6 +102,13 @@ def test_other_models_weights_and_versions_are_named(studio):
         True,
         True,
     ]
+
+
+def test_settings_of_a_sampler_that_no_request_has_are_named(studio, tiny, tmp_path):
+    generate("smile", 1, model=tiny, sampler=DescentSampler(enough=0.3), device="cpu", progress=False).save(tmp_path)
+    restored = ask(studio, (tmp_path / "00000.png").read_bytes()).json()
+    assert "sampler" not in restored["request"]
+    assert "enough=0.3" in restored["notes"][0]
 
 
 def test_a_variation_says_that_it_cannot(studio):

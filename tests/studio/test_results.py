@@ -8,9 +8,8 @@ from toys import VOCABULARY
 from energyql.studio.jobs import Job
 from energyql.studio.limits import Limits
 from energyql.studio.problems import StudioError
-from energyql.studio.results import JobResult
+from energyql.studio.results import JobResult, ResultStore
 from energyql.studio.schemas import Picture
-from energyql.studio.store import ResultStore
 
 
 def test_whoever_sees_that_it_is_done_sees_all_pictures():

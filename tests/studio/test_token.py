@@ -6,7 +6,7 @@ import re
 import pytest
 
 from energyql.studio.guard import access_to
-from energyql.studio.serving import addresses_of
+from energyql.studio.web import addresses_of
 from studio.client import serving
 
 TOKEN = "a-token_of-a-test"

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 
-from energyql.editing.start import open_picture
+from energyql.editing.pictures import open_picture
 from energyql.errors import EnergyQLError
 from energyql.training.foreign import read_styleflow
 from energyql.training.tables import read_columns

@@ -11,8 +11,9 @@ from toys import CONFIG, random_generator, tiny_model
 
 import energyql
 from energyql.errors import ArgumentError, ModelError, VocabularyError
+from energyql.generators.families import save_model
 from energyql.generators.load import load_generator
-from energyql.pipeline.model import load_model, save_model
+from energyql.pipeline.model import load_model
 from energyql.sampling import prior_latents
 from energyql.training import directions as named
 from energyql.training.directions import Directions, draw_directions, find_directions, name_directions

@@ -37,7 +37,7 @@ def test_what_is_told():
     assert infer({"x": [0, 1, 2]}, {"x": "categorical"})["x"].values == ("0", "1", "2")
     assert infer({"x": [0.0, 1.0]}, {"x": "categorical"})["x"].values == ("0", "1")
     known = Vocabulary([AttributeSpec("x", "continuous", low=-1, high=9)])
-    assert infer({"x": [0, 1], "y": [0, 1]}, known=known)["x"] == known["x"]
+    assert infer({"x": [0, 1], "y": [0, 1]}, vocabulary=known)["x"] == known["x"]
     assert infer({"x": [0, 1]}, {"x": "yes/no"}, known)["x"].kind == "yes/no"
 
 
@@ -74,7 +74,7 @@ def test_by_name(tmp_path, monkeypatch):
         (":f", "module:function"),
         ("no_such_module_here:f", "cannot import"),
         ("my_labels:g", "has no 'g'"),
-        ("my_labels:n", "is a int, which cannot be called"),
+        ("my_labels:n", "cannot be called with pictures: it is of type int"),
     ]:
         with pytest.raises(ArgumentError, match=message):
             import_labeller(name)

@@ -15,14 +15,14 @@ from energyql.attributes.bank import FittedUnder
 from energyql.attributes.pictures import PictureBank
 from energyql.cli import main as cli
 from energyql.errors import ArgumentError, DataError, EnergyQLError, ModelError, VocabularyError
-from energyql.pipeline.checks import is_same
-from energyql.pipeline.model import save_model
+from energyql.generators.families import save_model
+from energyql.pipeline.model import is_same
 from energyql.training import judge as judging
-from energyql.training.judge import JudgeTask, fit_on_pictures
+from energyql.training.judge import fit_on_pictures
 from energyql.training.labels import LabelTable
 from energyql.training.picture_fit import PictureSettings
 from energyql.training.samples import Prior
-from energyql.training.target import Target
+from energyql.training.target import Target, Task
 from energyql.vocabulary import Vocabulary
 
 QUICK = PictureSettings(side=8, channels=(8, 16), least=3_000, most=3_000, lr=1e-2)
@@ -112,7 +112,7 @@ def test_what_cannot_be_learnt(tmp_path):
 
 def test_networks_of_other_names_have_other_seeds_and_pictures(tmp_path):
     prior = Prior(Stains(), 5, FittedUnder(), torch.device("cpu"))
-    task = JudgeTask(Target(tmp_path, Stains(), "mark", None, None), prior, look, VOCABULARY, 100)
+    task = Task(Target(tmp_path, Stains(), "mark", None, None), prior, look, lambda stage, done: None)
     seen = []
 
     def learnable(columns):
@@ -121,7 +121,7 @@ def test_networks_of_other_names_have_other_seeds_and_pictures(tmp_path):
 
     for apart in (1, 2):
         with pytest.raises(KeyError, match="smile"):  # before anything is fitted
-            fit_on_pictures("reader", task, learnable, QUICK, apart=apart, report=lambda stage, done: None)
+            fit_on_pictures("reader", task, learnable, 100, QUICK, apart=apart)
     assert seen[0] != seen[1]
     assert len(seen[0]) == 100
 

@@ -103,7 +103,7 @@ def test_mistakes(tmp_path, name, classes):
     with pytest.raises(ArgumentError, match="heads that read z cannot tell the classes apart"):
         train(CHECKPOINTS / name, bright, tmp_path, label="random", space="z")
     table = LabelTable({"a": [0, 1] * 30}, index=torch.arange(60))
-    with pytest.raises(ArgumentError, match="labelled by hand have one class label"):
+    with pytest.raises(ArgumentError, match="labelled by hand have one truncation and one class label"):
         train(CHECKPOINTS / name, table, tmp_path, label="random")
 
 

@@ -1,1 +1,4 @@
-"""Readers of checkpoints that other programs wrote, one file for each format. Nothing in a file is executed."""
+"""Readers of checkpoints, files of weights that other programs saved, for each architecture of generators.
+
+Nothing in a file is executed.
+"""

@@ -1,6 +1,7 @@
-"""Records of the arrays, numbers and functions in pickles of NumPy and of dill; no function is ever run.
+"""Records of arrays, numbers and functions in pickles that use NumPy or dill. No function in a pickle is ever run.
 
-Snapshots of StyleGAN-XL need dill, because the discriminator in them holds functions that were defined inside others.
+dill is a library that can pickle functions too. Checkpoints of StyleGAN-XL use it, because the discriminator in them
+holds functions that were defined inside other functions.
 """
 
 from __future__ import annotations
@@ -14,35 +15,38 @@ import numpy as np
 from numpy.typing import NDArray
 
 from energyql.generators.checkpoints.reading import CheckpointError, shown
-from energyql.generators.checkpoints.unpickle import Names, Record, Stub, is_shape, uncallable
+from energyql.generators.checkpoints.unpickle import BUILTINS, Names, Record, Stub, is_shape, uncallable
 
 _DTYPE = re.compile(r"[<>=|]?([fiub][1248])")
-"""Text of the dtype of plain numbers, such as "<f4"."""
+"""Name of a dtype of plain numbers in NumPy, such as "<f4"."""
+_CORES = ("core", "_core")
+"""Names of NumPy's inner package before and since version 2."""
 _DILL = "dill._dill"
-"""Full name of dill's own module."""
+"""Full name of the module of dill whose functions a pickle of dill calls."""
 
 
 @dataclass(eq=False)
 class DtypeRecord(Record):
-    """A NumPy dtype of plain numbers.
+    """The record of a NumPy dtype of plain numbers (integers, floats or booleans) in a pickle.
 
     Attributes:
-        kind: letter and bytes, such as "f4".
-        order: byte order: "<", ">" or "|".
+        kind: a letter for the type, and the number of bytes, such as "f4".
+        order: byte order: "<" little-endian, ">" big-endian, "=" that of this machine, or "|" for single bytes.
     """
 
     kind: str
     order: str = "<"
 
     def set_state(self, state: Any) -> None:
-        """Set the byte order, the second entry of the tuple `state`.
+        """Set the byte order from `state`, the state of a dtype in the pickle: a tuple whose second entry is the order.
 
         Raises:
-            CheckpointError: `state` is no such tuple.
+            CheckpointError: the second entry is no byte order.
+            LookupError, TypeError: `state` is too short, or no tuple.
         """
-        if not isinstance(state, tuple) or len(state) < 2 or state[1] not in ("<", ">", "=", "|"):
+        if state[1] not in ("<", ">", "=", "|"):
             raise CheckpointError("a NumPy dtype is damaged")
-        self.order = "<" if state[1] == "=" else state[1]
+        self.order = state[1]
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -52,12 +56,12 @@ class DtypeRecord(Record):
 
 @dataclass(eq=False)
 class ArrayRecord(Record):
-    """A NumPy array whose numbers are still bytes of the file.
+    """The record of a NumPy array in a pickle. The numbers are not copied: they are bytes of the file.
 
     Attributes:
         shape: lengths of the axes.
         dtype: type of the numbers.
-        fortran: whether the first axis, not the last, varies fastest in `data`.
+        fortran: whether neighbours in `data` are neighbours along the first axis; otherwise along the last axis.
         data: the bytes of the numbers.
     """
 
@@ -67,45 +71,43 @@ class ArrayRecord(Record):
     data: memoryview = field(default_factory=lambda: memoryview(b""))
 
     def set_state(self, state: Any) -> None:
-        """Set the array from a tuple of version, shape, dtype, order and bytes.
+        """Set all attributes from `state`, the state of an array in the pickle.
+
+        `state` is a tuple: version (ignored), shape, dtype, whether the order is Fortran's, and bytes.
 
         Raises:
-            CheckpointError: `state` is no such tuple, or its parts do not fit together.
+            CheckpointError: the entries of the tuple do not fit together.
+            ValueError, TypeError: `state` has more or fewer than five entries, or is no tuple.
         """
-        if not isinstance(state, tuple) or len(state) != 5:
-            raise CheckpointError("a NumPy array is damaged")
-        _, self.shape, self.dtype, fortran, self.data = state
-        self.fortran = bool(fortran)
+        _, self.shape, self.dtype, self.fortran, self.data = state
         self.check()
 
     def check(self) -> ArrayRecord:
-        """Return the record itself, if shape, dtype and data fit together.
+        """Return this record unchanged, if shape, dtype and data fit together.
 
         Raises:
-            CheckpointError: they do not, or the array holds something else than plain numbers.
+            CheckpointError: the three do not fit together, or the array holds anything but plain numbers.
         """
-        if not is_shape(self.shape):
-            raise CheckpointError("a NumPy array has an impossible shape")
         if not isinstance(self.dtype, DtypeRecord) or not isinstance(self.data, memoryview):
             raise CheckpointError("a NumPy array holds objects; only plain numbers are read")
-        if math.prod(self.shape) * self.dtype.dtype.itemsize != len(self.data):
-            raise CheckpointError(f"a NumPy array of shape {self.shape} has {len(self.data)} bytes")
+        if not is_shape(self.shape) or math.prod(self.shape) * self.dtype.dtype.itemsize != len(self.data):
+            raise CheckpointError(f"a NumPy array has {len(self.data)} bytes, which do not fit its shape")
         return self
 
     def array(self) -> NDArray[Any]:
-        """Return the array, a read-only view of the bytes of the file."""
+        """Return the array as an array of NumPy, which is a read-only view of the bytes of the file."""
         flat = np.frombuffer(self.data, self.dtype.dtype) if self.data else np.empty(0, self.dtype.dtype)
         return flat.reshape(self.shape, order="F" if self.fortran else "C")
 
 
 def make_dtype(text: Any, *_: Any) -> DtypeRecord:
-    """Return the record for a call of `numpy.dtype` in a pickle.
+    """Return the record of a dtype; this function is called when a pickle calls `numpy.dtype`.
 
     Args:
-        text: a dtype such as "f4" or "<f4".
+        text: name of the dtype, such as "f4" or "<f4". Further arguments of the call are ignored.
 
     Raises:
-        CheckpointError: it is no dtype of plain numbers.
+        CheckpointError: `text` is no dtype of plain numbers.
     """
     match = _DTYPE.fullmatch(text) if isinstance(text, str) else None
     if match is None or match[1] in ("f1", "b2", "b4", "b8"):
@@ -114,119 +116,108 @@ def make_dtype(text: Any, *_: Any) -> DtypeRecord:
 
 
 def _from_buffer(data: Any, dtype: Any, shape: Any, order: Any) -> ArrayRecord:
-    """Return the record for a call of `numpy.core.numeric._frombuffer` in a pickle."""
+    """Return the record of an array; called when a pickle calls `numpy.core.numeric._frombuffer`.
+
+    Args:
+        data: the bytes of the numbers.
+        dtype: record of the dtype.
+        shape: lengths of the axes.
+        order: "F" if neighbours in `data` are neighbours along the first axis, otherwise "C".
+
+    Raises:
+        CheckpointError: the arguments do not fit together.
+    """
     return ArrayRecord(shape, dtype, order == "F", data).check()
 
 
 def _scalar(dtype: Any, data: Any) -> Any:
-    """Return the number for a call of `numpy.core.multiarray.scalar` in a pickle."""
+    """Return a number of Python; called when a pickle calls `numpy.core.multiarray.scalar`.
+
+    `dtype` is the record of a dtype, and `data` are the bytes of the number.
+
+    Raises:
+        CheckpointError: the bytes do not fit the dtype.
+    """
     return ArrayRecord((), dtype, False, data).check().array().item()
 
 
 def _latin1(text: Any, encoding: Any) -> memoryview:
-    """Return the bytes that a call of `_codecs.encode` makes; pickles of protocol 2 hold bytes as such calls."""
-    if not isinstance(text, str) or encoding != "latin1":
+    """Return the bytes of a text; called when a pickle calls `_codecs.encode`.
+
+    In protocol 2, a pickle stores bytes as a text and a call of this function.
+
+    Args:
+        text: characters 0 to 255, one for each byte.
+        encoding: name of the encoding, which must be "latin1".
+
+    Raises:
+        CheckpointError: the encoding is another one.
+    """
+    if encoding != "latin1":
         raise CheckpointError(f"it encodes text as {shown(encoding)}")
     return memoryview(text.encode("latin1"))
-
-
-def _empty(*arguments: Any) -> memoryview:
-    """Return the empty bytes that a call of `bytes()` makes; pickles of protocol 2 hold them as such calls."""
-    if arguments:
-        raise CheckpointError("it calls bytes with arguments")
-    return memoryview(b"")
 
 
 NUMPY_NAMES: Names = {
     ("numpy", "ndarray"): uncallable("numpy.ndarray"),
     ("numpy", "dtype"): make_dtype,
     ("_codecs", "encode"): _latin1,
-    ("builtins", "bytes"): _empty,
-    ("__builtin__", "bytes"): _empty,
-    **{(f"numpy.{core}.multiarray", "_reconstruct"): lambda *_: ArrayRecord() for core in ("core", "_core")},
-    **{(f"numpy.{core}.multiarray", "scalar"): _scalar for core in ("core", "_core")},
-    **{(f"numpy.{core}.numeric", "_frombuffer"): _from_buffer for core in ("core", "_core")},
+    **{(module, "bytes"): lambda: memoryview(b"") for module in BUILTINS},  # bytes that are empty, in protocol 2
+    **{(f"numpy.{core}.multiarray", "_reconstruct"): lambda *_: ArrayRecord() for core in _CORES},
+    **{(f"numpy.{core}.multiarray", "scalar"): _scalar for core in _CORES},
+    **{(f"numpy.{core}.numeric", "_frombuffer"): _from_buffer for core in _CORES},
 }
-"""Names in a pickle that holds arrays and numbers of NumPy."""
+"""Names that a pickle of NumPy arrays and numbers may contain -> the function that is called instead; see `Names`."""
 
 
 class Ignored(Record):
-    """The record of a function, its code, a variable that it uses, or a method; it holds nothing."""
+    """The record of a function, or of a part of a function, in a pickle of dill.
+
+    It has no content, because no function in a pickle is ever run.
+    """
+
+    def __init__(self, *_: Any) -> None:
+        """Ignore all arguments of the call in the pickle."""
 
     def set_state(self, state: Any) -> None:
-        """Do nothing: the state is not needed."""
+        """Ignore the state that the pickle gives the function."""
 
 
-def _ignored(*_: Any) -> Ignored:
-    return Ignored()
+def _array(_maker: Any, _arguments: Any, state: Any, _attributes: Any = None) -> ArrayRecord:
+    """Return the record of an array; called when a pickle calls `_create_array` of dill.
 
-
-def _array(maker: Any, _: Any, state: Any, attributes: Any = None) -> ArrayRecord:
-    """Return the record for a call of dill's `_create_array`, which makes an array in one step.
-
-    Args:
-        maker: stub of NumPy's `_reconstruct`.
-        state: see `ArrayRecord.set_state`.
-        attributes: further attributes of the array, which must be `None`.
+    `state` is a tuple: version (ignored), shape, dtype, whether the order is Fortran's, and bytes. The other arguments
+    are ignored.
 
     Raises:
-        CheckpointError: an argument is something else.
+        CheckpointError: the entries of the tuple do not fit together.
     """
-    if not isinstance(maker, Stub) or not maker.name.endswith("._reconstruct") or attributes is not None:
-        raise CheckpointError("a NumPy array of dill is damaged, or has attributes of its own")
-    array = ArrayRecord()
-    array.set_state(state)
-    return array
+    return ArrayRecord(*state[1:]).check()
 
 
 def _getattr(owner: Any, name: Any, *_: Any) -> Stub:
-    """Return the stub for the only call of `getattr` in pickles of dill: for dill's function `_setattr`.
+    """Return a stub, the name of a function that does nothing; called when a pickle calls `getattr`.
+
+    Pickles of dill call `getattr` to look up `_setattr` in a module of dill. Nothing else is allowed.
+
+    Args:
+        owner: stub of the module.
+        name: name of the function, which must be "_setattr".
 
     Raises:
-        CheckpointError: it is another call.
+        CheckpointError: the pickle looks up anything else.
     """
     if not isinstance(owner, Stub) or owner.name != _DILL or name != "_setattr":
         raise CheckpointError("it names builtins.getattr, which no supported checkpoint needs")
-    return Stub(f"{_DILL}._setattr", _ignored)
-
-
-def _load_type(name: Any) -> Stub:
-    """Return the stub for a call of dill's `_load_type`, which names a type of Python, such as that of methods."""
-    return Stub(f"a type of dill, {shown(name)}", _ignored)
+    return Stub(f"{_DILL}._setattr", Ignored)
 
 
 DILL_NAMES: Names = {
     (_DILL, "_create_array"): _array,
-    (_DILL, "_load_type"): _load_type,
-    **{(_DILL, name): _ignored for name in ("_create_function", "_create_code", "_create_cell")},
+    (_DILL, "_load_type"): lambda name: Stub(f"a type of dill, {shown(name)}", Ignored),
+    **{(_DILL, name): Ignored for name in ("_create_function", "_create_code", "_create_cell")},
     ("dill", "_dill"): uncallable(_DILL),
-    **{(module, "getattr"): _getattr for module in ("builtins", "__builtin__")},
-    **{(module, "setattr"): uncallable("builtins.setattr") for module in ("builtins", "__builtin__")},
+    **{(module, "getattr"): _getattr for module in BUILTINS},
+    **{(module, "setattr"): uncallable("builtins.setattr") for module in BUILTINS},
 }
-"""Names in a pickle of dill, in addition to those of NumPy."""
-
-
-def plain(value: Any, budget: list[int] | None = None, depth: int = 0) -> Any:
-    """Return a copy of settings in plain types: dicts, lists, numbers, strings and `None`.
-
-    Args:
-        value: settings as read from a pickle; arrays, tuples and sets become lists.
-        budget: one number, how many parts may still be visited; by default a new budget.
-        depth: number of containers around the value.
-
-    Raises:
-        CheckpointError: a part has another type, or the parts are too many or nested too deep.
-    """
-    budget = budget if budget is not None else [10_000]  # a part that is shared counts at every visit
-    budget[0] -= 1 + (math.prod(value.shape) if isinstance(value, ArrayRecord) else 0)
-    if budget[0] < 0 or depth > 10:
-        raise CheckpointError("its settings are nested too deep or without end")
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if isinstance(value, dict):
-        return {str(key): plain(item, budget, depth + 1) for key, item in value.items()}
-    if isinstance(value, list | tuple | set):
-        return [plain(item, budget, depth + 1) for item in value]
-    if isinstance(value, ArrayRecord):
-        return value.array().tolist()
-    raise CheckpointError(f"a setting is a {type(value).__name__}")
+"""Further names that a pickle of dill may contain -> the function that is called instead; see `Names`."""

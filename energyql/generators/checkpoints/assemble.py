@@ -1,9 +1,13 @@
-"""A StyleGAN2 from weights under their official names. The architecture follows from names and shapes."""
+"""Building of a StyleGAN2 from weights under official names.
+
+The official names are those in the PyTorch code of StyleGAN2-ADA, such as "synthesis.b4.const". The settings follow
+from names and shapes of the tensors.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Container, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -15,112 +19,105 @@ from energyql.generators.checkpoints.unstated import mean_w, warn_assumed
 from energyql.generators.stylegan2 import Architecture, StyleGAN2, StyleGAN2Config
 
 MAX_RESOLUTION = 2048
-"""Largest side of pictures whose names of tensors are known."""
+"""Largest side of pictures for which the tables in this module have names of tensors."""
 MAX_MAPPING_LAYERS = 64
-"""Most layers of a mapping network."""
-MAX_CLASSES = 2**16
-"""Most classes of a generator."""
+"""Largest number of layers of a mapping network."""
+MAPPING_PARTS = [(i, part) for i in range(MAX_MAPPING_LAYERS) for part in ("weight", "bias")]
+"""For each tensor of a mapping network a tuple: the index of the layer, and "weight" or "bias"."""
 MAX_TAPS = 64
-"""Most taps of a resampling filter along an axis."""
+"""Largest number of taps of a resampling filter along an axis."""
 SIDES = [2**power for power in range(2, MAX_RESOLUTION.bit_length())]
-"""Sides of feature maps, ascending."""
+"""Possible sides of feature maps, in ascending order."""
 CONVOLUTIONS = {f"synthesis.b{side}.conv{i}": side for side in SIDES for i in (0, 1) if side > 4 or i}
-"""Convolution -> side of its output, in order: one at 4x4, then two at each resolution."""
+"""Official name of a convolution -> side of its output, in the order of the network: one of side 4, then two of each
+further side."""
+_AXES = {"const": 3, "weight": 4, "noise_const": 2, "noise_strength": 0}
+"""Last part of an official name -> largest number of axes of the tensor; all other tensors have one axis."""
 _LAYER = re.compile(r"(synthesis\.b\d+\.(?:conv[01]|torgb))\.(weight|affine\..*)")
-"""Official names that have `conv.` between the two groups in this library."""
+"""Official name of a tensor in two groups. The name in this library has `conv.` between the groups."""
 
 
 def official(tensors: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:
-    """Return tensors under their official names, without the axes of length 1 that other programs add.
+    """Return tensors of another program under their official names.
+
+    Axes of length 1 that the other program adds to tensors are removed.
 
     Args:
-        tensors: tensors under the names of another program.
-        names: name of the other program -> official name.
+        tensors: name of a tensor in the other program -> tensor.
+        names: name of a tensor in the other program -> official name.
 
     Raises:
-        CheckpointError: a tensor is not in the table of names.
+        CheckpointError: a name is not in `names`.
     """
     renamed: dict[str, Tensor] = {}
     for name, value in tensors.items():
         if name not in names:
             raise CheckpointError(f"it has a tensor {shown(name)} that a StyleGAN2 has not")
-        part = names[name].rpartition(".")[2]
-        if part == "const" or (part == "weight" and value.ndim == 5):
-            value = value.squeeze(0)
-        elif part == "noise_const":
-            value = value.reshape(value.shape[-2:])
-        elif part == "noise_strength":
-            value = value.reshape(())
-        elif part in ("bias", "w_avg"):
-            value = value.flatten()
-        renamed[names[name]] = value
+        axes = _AXES.get(names[name].rpartition(".")[2])
+        shape = [-1] if axes is None else value.shape[max(0, value.ndim - axes) :]
+        renamed[names[name]] = value.reshape(shape)
     return renamed
 
 
 def assemble(
-    tensors: Mapping[str, Tensor],
-    *,
-    conv_clamp: float | None = None,
-    mapping_lr_multiplier: float = 0.01,
-    architecture: Any = None,
+    tensors: Mapping[str, Tensor], conv_clamp: float | None = None, multiplier: float = 0.01, architecture: Any = None
 ) -> StyleGAN2:
-    """Build a StyleGAN2 from tensors with the names of the official StyleGAN2-ADA code.
+    """Return a StyleGAN2 with tensors that have the names of the official StyleGAN2-ADA code.
 
     Args:
-        tensors: parameters and buffers. Without resampling filters, [1, 3, 3, 1] is used. Without `mapping.w_avg`, the
-            mean of w is computed from a fixed seed.
-        conv_clamp: see `StyleGANConfig`; no shape shows it.
-        mapping_lr_multiplier: see `StyleGANConfig`; no shape shows it.
-        architecture: the one that the file states, `None` if it states none. It must be the one that the names show.
+        tensors: parameters and buffers. If resampling filters are missing, [1, 3, 3, 1] is used. If `mapping.w_avg`,
+            the mean of w, is missing, the mean is computed from random z of a fixed seed.
+        conv_clamp: limit of the absolute values of activations, `None` for no limit. The tensors do not contain it.
+        multiplier: learning-rate multiplier of the mapping network. The tensors do not contain it.
+        architecture: "skip", "resnet" or "orig" if the file states one of these, otherwise `None`.
 
     Returns:
-        The generator in float32 on the CPU, in evaluation mode.
+        The generator in float32 on the CPU, in evaluation mode, without gradients to its weights.
 
     Raises:
-        CheckpointError: tensors are missing, too many, or do not fit together or to the stated architecture.
+        CheckpointError: tensors are missing, too many, or do not fit together, or they are those of another
+            architecture than `architecture`.
     """
     check_weights(tensors)
-    weights = {
-        _LAYER.sub(r"\1.conv.\2", name): tensor.float()
-        for name, tensor in tensors.items()
-        if "resample_filter" not in name
-    }
+    names = [name for name in tensors if "resample_filter" not in name]
+    weights = {_LAYER.sub(r"\1.conv.\2", name): tensors[name].float() for name in names}
     weights["synthesis.resample_filter"] = _resample_filter(tensors)
-    config = _configuration(weights, conv_clamp, mapping_lr_multiplier)
+    config = _configuration(weights, conv_clamp, multiplier)
     if architecture not in (None, config.architecture):
-        raise CheckpointError(
-            f"its architecture is {shown(architecture)}, but its tensors are of {config.architecture}"
-        )
+        raise CheckpointError(f"its architecture is {shown(architecture)}, its tensors are of {config.architecture}")
     has_mean = "mapping.w_avg" in weights
     weights.setdefault("mapping.w_avg", torch.zeros(config.w_dim))
-    generator: StyleGAN2 = build_network(StyleGAN2, config, weights)
+    generator = build_network(StyleGAN2, config, weights)
     if not has_mean:
         generator.mapping.w_avg.copy_(mean_w(generator))
     return generator
 
 
-def with_buffers(tensors: Mapping[str, Tensor], unused: Container[str] = ()) -> dict[str, Tensor]:
-    """Return tensors together with missing buffers: some programs save parameters only.
+def with_buffers(tensors: Mapping[str, Tensor], unused: Iterable[str] = ()) -> dict[str, Tensor]:
+    """Return tensors, with missing tensors of noise added. Some programs save only parameters, without maps of noise.
+
+    If a convolution has a strength of noise but no map of noise, it gets a random map from a fixed seed.
 
     Args:
         tensors: tensors under their official names.
-        unused: convolutions that add no noise: those that lack a strength of noise get 0. Convolutions with a strength
-            that lack a map of noise get one from a fixed seed.
+        unused: official names of convolutions that add no noise. Those without a strength of noise get the strength 0
+            and a map of zeros.
 
     Warns:
-        CheckpointWarning: maps of noise or resampling filters are missing, on which pictures depend.
+        CheckpointWarning: maps of noise are missing, or resampling filters, which are not added here. The pictures may
+            differ from those of the program that saved the file.
     """
     complete, assumed = dict(tensors), []
     random = torch.Generator().manual_seed(0)
-    missing = False
-    for layer, side in sorted(CONVOLUTIONS.items()):
-        if f"{layer}.noise_strength" in tensors and f"{layer}.noise_const" not in tensors:
-            complete[f"{layer}.noise_const"] = torch.randn(side, side, generator=random)
-            missing = True
-        elif layer in unused and f"{layer}.weight" in tensors and f"{layer}.noise_strength" not in tensors:
+    noisy = [layer for layer in sorted(CONVOLUTIONS) if f"{layer}.noise_strength" in tensors]
+    lacking = [layer for layer in noisy if f"{layer}.noise_const" not in tensors]
+    for layer in lacking:
+        complete[f"{layer}.noise_const"] = torch.randn([CONVOLUTIONS[layer]] * 2, generator=random)
+    for layer in unused:
+        if f"{layer}.weight" in tensors and layer not in noisy:
             complete[f"{layer}.noise_strength"] = torch.zeros(())
-            complete[f"{layer}.noise_const"] = torch.zeros(side, side)
-    if missing:
+            complete[f"{layer}.noise_const"] = torch.zeros([CONVOLUTIONS[layer]] * 2)
+    if lacking:
         assumed.append("noise pictures, which are drawn from seed 0: fine details are not those of other programs")
     if not any("resample_filter" in name for name in tensors):
         assumed.append("resampling filters, for which the usual [1, 3, 3, 1] is taken")
@@ -130,24 +127,22 @@ def with_buffers(tensors: Mapping[str, Tensor], unused: Container[str] = ()) -> 
 
 
 def _resample_filter(tensors: Mapping[str, Tensor]) -> Tensor:
-    """Return the low-pass filter of all layers, (taps, taps), with an even number of taps, at least four.
+    """Return the low-pass filter that all layers share, (taps, taps), with an even number of taps, at least four.
+
+    If no tensor is a filter, the filter is that of [1, 3, 3, 1].
 
     Raises:
         CheckpointError: layers have different filters, or a filter has an impossible shape.
     """
-    binomial = torch.tensor([1.0, 3.0, 3.0, 1.0])
     # The layers called conv1 do not resample; in official files they hold the usual filter, even if others do not.
-    filters = [
-        tensor.float()
-        for name, tensor in tensors.items()
-        if "resample_filter" in name and not name.endswith(".conv1.resample_filter")
-    ]
+    names = [name for name in tensors if "resample_filter" in name and not name.endswith(".conv1.resample_filter")]
+    filters = [tensors[name].float() for name in names]
     for kernel in filters:
         if kernel.ndim not in (1, 2) or kernel.shape[0] != kernel.shape[-1] or not 1 <= len(kernel) <= MAX_TAPS:
             raise CheckpointError(f"its resampling filter has the shape {tuple(kernel.shape)}")
         if kernel.shape != filters[0].shape or not torch.allclose(kernel, filters[0]):
             raise CheckpointError("its layers have different resampling filters")
-    kernel = filters[0] if filters else binomial / binomial.sum()
+    kernel = filters[0] if filters else torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8
     if kernel.ndim == 1:
         kernel = kernel.outer(kernel)
     # Zeros do not shift the filter on the grid: one before an odd number of taps, equally many on both sides otherwise.
@@ -155,76 +150,93 @@ def _resample_filter(tensors: Mapping[str, Tensor]) -> Tensor:
     return F.pad(kernel, (max(0, 2 - len(kernel) // 2),) * 4)
 
 
-def _configuration(weights: Mapping[str, Tensor], conv_clamp: float | None, lr_multiplier: float) -> StyleGAN2Config:
-    """Return the settings that follow from the names and shapes of `weights`, with the last two arguments.
+def shape_of(tensors: Mapping[str, Tensor], name: str, axes: int) -> torch.Size:
+    """Return the shape of the tensor called `name`.
+
+    Args:
+        tensors: the tensors of a file by name.
+        name: name of the tensor.
+        axes: number of axes that the tensor must have; the length of an axis must not be 0.
+
+    Raises:
+        CheckpointError: the tensor is missing or has another shape.
+    """
+    if name not in tensors:
+        raise CheckpointError(f"it has no {name}, so it is no complete StyleGAN generator")
+    if tensors[name].ndim != axes or not tensors[name].numel():
+        raise CheckpointError(f"{name} has the shape {tuple(tensors[name].shape)}")
+    return tensors[name].shape
+
+
+def mapping_settings(tensors: Mapping[str, Tensor], w_dim: int) -> dict[str, Any]:
+    """Return the settings of the mapping network that follow from shapes, by the names of `StyleGANConfig`.
+
+    Args:
+        tensors: the tensors of a file by their official names.
+        w_dim: size of w, which is put into the result unchanged.
 
     Raises:
         CheckpointError: tensors are missing or have impossible shapes.
     """
+    depth = sum(f"mapping.fc{i}.weight" in tensors for i in range(MAX_MAPPING_LAYERS))
+    layer_features, inputs = shape_of(tensors, "mapping.fc0.weight", 2)
+    embedding, classes = shape_of(tensors, "mapping.embed.weight", 2) if "mapping.embed.weight" in tensors else (0, 0)
+    return {
+        "z_dim": inputs - embedding,
+        "w_dim": w_dim,
+        "c_dim": classes,
+        "mapping_layers": depth,
+        "embed_features": None if embedding in (0, w_dim) else embedding,
+        "layer_features": None if depth == 1 or layer_features == w_dim else layer_features,
+    }
 
-    def shape(name: str, dimensions: int) -> torch.Size:
-        """Return the shape of a tensor, which must have so many axes and no axis of length 0."""
-        if name not in weights:
-            raise CheckpointError(f"it has no {name}, so it is not a StyleGAN2 generator")
-        if weights[name].ndim != dimensions or not weights[name].numel():
-            raise CheckpointError(f"{name} has the shape {tuple(weights[name].shape)}")
-        return weights[name].shape
 
-    channels = {4: shape("synthesis.b4.const", 3)[0]}
-    while f"synthesis.b{2 * max(channels)}.conv0.conv.weight" in weights and max(channels) < MAX_RESOLUTION:
-        resolution = 2 * max(channels)
-        channels[resolution] = shape(f"synthesis.b{resolution}.conv0.conv.weight", 4)[0]
+def _configuration(weights: Mapping[str, Tensor], conv_clamp: float | None, lr_multiplier: float) -> StyleGAN2Config:
+    """Return the settings of a StyleGAN2, which follow from the names and shapes of its weights.
+
+    Args:
+        weights: the weights by their names in this library.
+        conv_clamp: the setting of this name, which does not follow from the weights.
+        lr_multiplier: the setting `mapping_lr_multiplier`, which does not follow from the weights.
+
+    Raises:
+        CheckpointError: tensors are missing or have impossible shapes.
+    """
+    channels = {4: shape_of(weights, "synthesis.b4.const", 3)[0]}
+    for side in SIDES[1:]:
+        if f"synthesis.b{side}.conv0.conv.weight" not in weights:
+            break
+        channels[side] = shape_of(weights, f"synthesis.b{side}.conv0.conv.weight", 4)[0]
+    resolution = max(channels)
     with_picture = [side for side in channels if f"synthesis.b{side}.torgb.conv.weight" in weights]
     architecture: Architecture = "skip"
-    if with_picture == [max(channels)]:
+    if with_picture == [resolution]:
         architecture = "resnet" if "synthesis.b8.skip.weight" in weights else "orig"
     elif missing := [side for side in channels if side not in with_picture]:
-        raise CheckpointError(
-            f"it has no picture at {missing[0]}x{missing[0]}, which no architecture of StyleGAN2 lacks"
-        )
-    layer_features, z_dim = shape("mapping.fc0.weight", 2)
-    w_dim, c_dim, embed_features = shape("synthesis.b4.conv1.conv.affine.weight", 2)[1], 0, None
-    if "mapping.embed.weight" in weights:
-        embedding, c_dim = shape("mapping.embed.weight", 2)
-        embed_features = None if embedding == w_dim else embedding
-        z_dim -= embedding
-        if c_dim > MAX_CLASSES or z_dim < 1:
-            raise CheckpointError(f"its {c_dim} classes and {z_dim} latent numbers are impossible")
-    base, largest = channel_rule(channels)
-    depth = sum(f"mapping.fc{i}.weight" in weights for i in range(MAX_MAPPING_LAYERS))
-    return StyleGAN2Config(
-        resolution=max(channels),
-        z_dim=z_dim,
-        w_dim=w_dim,
-        c_dim=c_dim,
-        mapping_layers=depth,
-        mapping_lr_multiplier=lr_multiplier,
-        embed_features=embed_features,
-        layer_features=None if depth == 1 or layer_features == w_dim else layer_features,
-        channel_base=base,
-        channel_max=largest,
-        image_channels=shape(f"synthesis.b{max(channels)}.torgb.conv.weight", 4)[0],
-        conv_clamp=conv_clamp,
-        architecture=architecture,
-        filter_taps=len(weights["synthesis.resample_filter"]),
-    )
+        raise CheckpointError(f"it has no picture at {missing[0]}x{missing[0]}, as every architecture of StyleGAN2 has")
+    settings = mapping_settings(weights, shape_of(weights, "synthesis.b4.conv1.conv.affine.weight", 2)[1])
+    settings["channel_base"], settings["channel_max"] = channel_rule(channels)
+    settings["image_channels"] = shape_of(weights, f"synthesis.b{resolution}.torgb.conv.weight", 4)[0]
+    settings |= {"mapping_lr_multiplier": lr_multiplier, "conv_clamp": conv_clamp, "architecture": architecture}
+    return StyleGAN2Config(resolution, **settings, filter_taps=len(weights["synthesis.resample_filter"]))
 
 
 def channel_rule(channels: Mapping[int, int]) -> tuple[int, int]:
-    """Return `channel_base` and `channel_max` (see `StyleGAN2Config`) of a table from resolution to channels.
+    """Return the settings `channel_base` and `channel_max` that give known numbers of channels.
+
+    They give a block the number of channels min(channel_base / resolution, channel_max).
+
+    Args:
+        channels: resolution of a block -> number of channels of the block.
 
     Raises:
-        CheckpointError: no such settings give these numbers of channels.
+        CheckpointError: no values of the two settings give these numbers.
 
     >>> channel_rule({4: 512, 8: 512, 16: 256, 32: 128})
     (4096, 512)
     """
-    largest = max(channels.values())
-    base = max(resolution * count for resolution, count in channels.items())
-    for resolution, count in channels.items():
-        if min(base // resolution, largest) != count:
-            table = ", ".join(f"{side}x{side}: {number}" for side, number in channels.items())
-            raise CheckpointError(
-                f"its numbers of channels ({table}) do not follow the rule min(base / resolution, maximum)"
-            )
+    base, largest = max(side * count for side, count in channels.items()), max(channels.values())
+    if any(min(base // side, largest) != count for side, count in channels.items()):
+        table = ", ".join(f"{side}x{side}: {count}" for side, count in channels.items())
+        raise CheckpointError(f"its numbers of channels ({table}) are not min(base / resolution, maximum)")
     return base, largest

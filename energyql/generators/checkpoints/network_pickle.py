@@ -1,25 +1,28 @@
-"""The content of a foreign checkpoint as records, and networks under the official names as names and tensors."""
+"""The content of a checkpoint of another program, and the network of official code in the content.
+
+Official code is that of the authors of StyleGAN2, StyleGAN3, StyleGAN-XL, R3GAN or projected GAN. Nothing in a file is
+executed: objects in it are represented by records of this package.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, cast
+from typing import Any
 
 from torch import Tensor
 
-from energyql.generators.checkpoints.arrays import DILL_NAMES, NUMPY_NAMES, plain
+from energyql.generators.checkpoints.arrays import DILL_NAMES, NUMPY_NAMES
 from energyql.generators.checkpoints.reading import CheckpointError, shown
 from energyql.generators.checkpoints.state_dicts import find_state_dict
-from energyql.generators.checkpoints.torch_file import read_torch_file
+from energyql.generators.checkpoints.torch_file import plain, read_torch_file
 from energyql.generators.checkpoints.unpickle import (
     ANY,
     TORCH_NAMES,
     Budget,
     Names,
     ObjectRecord,
-    Storage,
     TensorRecord,
     ordered_dict,
     record_of,
@@ -28,35 +31,43 @@ from energyql.generators.checkpoints.unpickle import (
 from energyql.generators.checkpoints.unstated import GivenSettings
 
 PERSISTENT = "torch_utils.persistence._reconstruct_persistent_obj"
-"""Name in the file for objects with their source text, as official PyTorch code pickles networks."""
+"""Name of the record of an object that is stored with the source code of its class, as official PyTorch code does."""
 TF_NETWORK = "dnnlib.tflib.network.Network"
-"""Class of the networks in official TensorFlow files."""
+"""Full name of the class of networks in official TensorFlow files."""
 OFFICIAL_MARKERS = ("synthesis.b4.const", "synthesis.input.freqs", "MainLayers.0.Layers.0.Basis")
-"""For the official StyleGAN2, StyleGAN3 and R3GAN the name of a tensor that no other network has."""
+"""Names of tensors by which a state dict of official code is recognised: of StyleGAN2, StyleGAN3 and R3GAN, in turn.
+
+StyleGAN-XL has the tensor of StyleGAN3 too."""
 PACKAGES = ("R3GAN", "feature_networks", "pg_modules", "timm.models", "torch.ao.nn", "torch.nn", "training")
-"""Packages of classes whose objects may be in a file without source text: R3GAN, projected GAN and StyleGAN-XL."""
+"""Packages of R3GAN, projected GAN and StyleGAN-XL. A file may hold objects of their classes without source code."""
 OFFICIAL_NAMES: Names = {
     ("torch_utils.persistence", "_reconstruct_persistent_obj"): record_of(PERSISTENT),
+    ("dnnlib.tflib.network", "Network"): record_of(TF_NETWORK),
     **{(module, "EasyDict"): ordered_dict for module in ("dnnlib", "dnnlib.util")},
     **{(package, ANY): record_of for package in PACKAGES},
 }
-"""Names in a pickle that holds networks of the official PyTorch code as objects."""
+"""Names that a pickle of networks of official code may contain -> the function that is called instead; see `Names`."""
+MAX_SETTINGS = 10_000
+"""Largest count of values in the settings of a network. A value that is in two places counts twice."""
 MAX_PARTS = 50_000
-"""Most entries of the modules of a network; a module that is shared counts each time."""
+"""Largest count of attributes, tensors and inner modules of all modules of a network. A module that is in two places
+counts twice."""
 MAX_DEPTH = 32
-"""Most modules inside one another."""
+"""Largest number of modules inside one another."""
 
 
 @dataclass(frozen=True)
 class NetworkRecord:
-    """The tensors and settings of one network under the official names.
+    """The tensors and settings of one network in a file, under the names of the official code.
+
+    A network is stored as an object or as a state dict. For a state dict, `class_name`, `init_kwargs` and `attributes`
+    are empty.
 
     Attributes:
-        class_name: name of its class, "Generator" for generators of every family; "" for a state dict, which has
-            neither `init_kwargs` nor `attributes`.
-        init_kwargs: the arguments that it was built with: numbers, strings, lists and dicts.
-        tensors: parameters and buffers by the names of a state dict, such as "synthesis.b4.const", as stored.
-        attributes: numbers, strings and flags of the modules, such as "synthesis.b4.conv1.conv_clamp".
+        class_name: name of the class of the network, as a rule "Generator".
+        init_kwargs: the arguments with which the network was built: numbers, strings, lists and dicts.
+        tensors: parameters and buffers by name, such as "synthesis.b4.const", in the dtype of the file.
+        attributes: numbers, strings and flags of the modules by name, such as "synthesis.b4.conv1.conv_clamp".
     """
 
     class_name: str
@@ -70,11 +81,11 @@ class Checkpoint:
     """The content of a file that another program wrote.
 
     Attributes:
-        content: the saved value, with a TensorRecord in place of each tensor.
+        content: the saved value, with a `TensorRecord` in place of each tensor, and other records in place of objects.
         size: number of bytes of the file.
-        kind: kind of the file, for messages.
-        metadata: the texts in the header of a file of safetensors.
-        given: settings from the caller, for files that do not hold them.
+        kind: kind of the file, for error messages, such as "PyTorch file".
+        metadata: the texts in the header of a file of safetensors, by name; empty for other files.
+        given: settings of the generator from the caller of `load_generator`, which the file may lack.
     """
 
     content: Any
@@ -85,12 +96,14 @@ class Checkpoint:
 
     @cached_property
     def network(self) -> NetworkRecord | None:
-        """The averaged generator (`G_ema`) of official PyTorch code; `None` if the file holds none.
+        """The generator of official PyTorch code in the file; `None` if the file holds no such generator.
 
-        In the file it is an object or a state dict, as an entry or as the whole content.
+        The generator is the entry `G_ema` (weights averaged over the training) of a dict, or the whole content. It may
+        be an object or a state dict.
 
         Raises:
-            CheckpointError: the network is damaged, or there are several generators.
+            CheckpointError: the network is damaged, or the file holds several generators.
+            LookupError, TypeError, ValueError, AttributeError: a module of the network is damaged.
         """
         whole = self.content.get("G_ema") if isinstance(self.content, dict) else self.content
         if isinstance(whole, ObjectRecord) and (whole.name == PERSISTENT or _is_plain(whole)):
@@ -102,78 +115,93 @@ class Checkpoint:
 
 
 def unpickle_official(data: memoryview) -> Any:
-    """Return the value in a pickle of PyTorch or of TensorFlow that is not a file of `torch.save`, as records.
+    """Return the value in an official pickle of PyTorch or TensorFlow, with records in place of objects and tensors.
+
+    `data` are the bytes of a pickle file, not of a file of `torch.save`.
 
     Raises:
-        CheckpointError: it is damaged or names something that is not allowed.
+        CheckpointError: the pickle is damaged, or names a class or function that is not allowed.
     """
     budget = Budget(len(data))
 
-    def nested(content: Any) -> Storage:
-        """Return the storage in a file of `torch.save` that is a byte string of the pickle."""
+    def nested(content: Any) -> Any:
+        """Return the value, as a rule the numbers of a tensor, in a file of `torch.save` inside the pickle.
+
+        `content` are the bytes of that file.
+        """
         if not isinstance(content, memoryview):
             raise CheckpointError("the data of a tensor is not bytes")
-        storage = read_torch_file(content, TORCH_NAMES, budget)  # cannot nest again: these names have no loader
-        if not isinstance(storage, Storage):
-            raise CheckpointError("the data of a tensor is something else")
-        return storage
+        return read_torch_file(content, TORCH_NAMES, budget)  # cannot nest again: these names have no loader
 
-    names: Names = {
-        **TORCH_NAMES,
-        **NUMPY_NAMES,
-        **DILL_NAMES,
-        ("torch.storage", "_load_from_bytes"): nested,
-        **OFFICIAL_NAMES,
-        ("dnnlib.tflib.network", "Network"): record_of(TF_NETWORK),
-    }
-    return unpickle(data, names, budget=budget)[0]
+    loader: Names = {("torch.storage", "_load_from_bytes"): nested}
+    return unpickle(data, {**TORCH_NAMES, **NUMPY_NAMES, **DILL_NAMES, **OFFICIAL_NAMES, **loader}, budget=budget)[0]
+
+
+def plain_settings(settings: Any) -> dict[str, Any]:
+    """Return settings in a pickle as a dict of plain values: records are replaced by tensors, arrays, dicts or text.
+
+    For `None` the dict is empty.
+
+    Raises:
+        CheckpointError: there are more than 10,000 values (`MAX_SETTINGS`), or a value is of an unsupported type.
+    """
+    return dict(plain(settings or {}, Budget(MAX_SETTINGS, MAX_SETTINGS)))
 
 
 def _is_plain(value: ObjectRecord) -> bool:
-    """Return whether an object is of a class in `PACKAGES`."""
+    """Return whether the class of an object is in `PACKAGES`, the packages of official code.
+
+    The objects of these packages are stored without the source code of their classes.
+    """
     return value.name.startswith(tuple(f"{package}." for package in PACKAGES))
 
 
 def _class_and_state(value: Any) -> tuple[str, dict[str, Any]]:
-    """Return the class name and the state of a module: an object with its source text, or one of `PACKAGES`.
+    """Return the class name and the attributes of a module of a network of official code.
+
+    Args:
+        value: the record of the module. Its object is stored with the source code of its class, or the class is in one
+            of `PACKAGES`.
 
     Raises:
-        CheckpointError: `value` is neither.
+        CheckpointError: `value` is no record of such a module.
+        LookupError, TypeError, ValueError: the object is damaged.
     """
     if isinstance(value, ObjectRecord) and _is_plain(value) and not value.arguments:
         return value.name.rpartition(".")[2], value.state
-    if not isinstance(value, ObjectRecord) or value.name != PERSISTENT or len(value.arguments) != 1:
+    if not isinstance(value, ObjectRecord) or value.name != PERSISTENT:
         raise CheckpointError("a part of the network is not one of the official code")
-    meta = value.arguments[0]
-    state = meta.get("state") if isinstance(meta, dict) and meta.get("type") == "class" else None
-    if not isinstance(state, dict) or not isinstance(meta.get("class_name"), str):
-        raise CheckpointError("a part of the network has no state")
-    return meta["class_name"], state
+    (meta,) = value.arguments
+    return meta["class_name"], meta["state"]
 
 
 def _read_network(network: Any, budget: Budget) -> NetworkRecord:
-    """Return the tensors and attributes of a network, collected from its modules, each before its submodules.
+    """Return the tensors, attributes and settings of a network that is stored as an object.
+
+    Tensors and attributes are in the order of the modules; a module comes before the modules inside it.
+
+    Args:
+        network: the record of the network.
+        budget: counts of work and memory, to which the bytes of the tensors are added.
 
     Raises:
-        CheckpointError: a module is damaged, or the modules are nested without end.
+        CheckpointError: a module is not of official code, or the modules are too many or nested too deep, or the
+            tensors are larger than the file.
+        LookupError, TypeError, ValueError, AttributeError: a module is damaged.
     """
     class_name, state = _class_and_state(network)
-    record = NetworkRecord(class_name, plain(state.get("_init_kwargs") or {}), {})
+    record = NetworkRecord(class_name, plain_settings(state.get("_init_kwargs")), {})
     parts, waiting = 0, [("", network)]
     while waiting:
         prefix, module = waiting.pop()
         state = _class_and_state(module)[1]
-        groups = [state.get(name) for name in ("_parameters", "_buffers", "_modules")]
-        if not all(isinstance(group, dict) and all(isinstance(name, str) for name in group) for group in groups):
-            raise CheckpointError("a part of the network has no parameters, buffers or modules")
-        parameters, buffers, modules = cast(list[dict[str, Any]], groups)
+        parameters, buffers, modules = (state[name] for name in ("_parameters", "_buffers", "_modules"))
         parts += sum(map(len, (state, parameters, buffers, modules)))
         if parts > MAX_PARTS or prefix.count(".") > MAX_DEPTH:
             raise CheckpointError("its modules are nested without end")
         for name, value in (parameters | buffers).items():
             if isinstance(value, TensorRecord):
-                budget.take(value.nbytes)
-                record.tensors[prefix + name] = value.tensor()
+                record.tensors[prefix + name] = value.tensor(budget)
             elif value is not None:
                 raise CheckpointError(f"{shown(prefix + name)} is not a tensor")
         for name, value in state.items():

@@ -1,4 +1,4 @@
-"""Reader of official R3GAN files (PyTorch). All settings follow from names and shapes."""
+"""Reader of official R3GAN files (PyTorch). All settings follow from the names and shapes of the tensors."""
 
 from __future__ import annotations
 
@@ -12,35 +12,33 @@ from energyql.generators.checkpoints.reading import CheckpointError, build_netwo
 from energyql.generators.r3gan import MOST_STAGES, R3GAN, R3GANConfig
 
 _MARKER = "MainLayers.0.Layers.0.Basis"
-"""Name of a tensor that only generators of R3GAN have."""
+"""Official name of a tensor that every R3GAN generator has, and no other network."""
 _NAMES = {
-    "EmbeddingLayer.weight": "embed",
-    "AggregationLayer.Layer.weight": "colours",
-    _MARKER: "stages.0.basis",
+    "EmbeddingLayer.weight": "embed", "AggregationLayer.Layer.weight": "colours", _MARKER: "stages.0.basis",
     "MainLayers.0.Layers.0.LinearLayer.weight": "stages.0.linear",
-}
-"""Official name -> name in this library, of tensors outside the numbered layers."""
+}  # fmt: skip
+"""Official name of a tensor -> name in this library, for all tensors that `_TRANSITION` and `_BLOCK` do not contain."""
 _LAYER = re.compile(r"MainLayers\.(\d)\.Layers\.(\d{1,3})\.(.+)", re.ASCII)
-"""Official name of a tensor of a layer: stage, layer, part."""
+"""Official name of a tensor in three groups: number of the stage, number of the layer in the stage, and last part."""
 _TRANSITION = {"LinearLayer.Layer.weight": "widen", "Resampler.Kernel": "resample_filter"}
-"""Parts of layer 0 of a stage, which changes side and width: official name -> name in this library."""
+"""Last part of an official name -> last part of the name in this library, in layer 0 of a stage, which changes the side
+and the number of channels."""
 _BLOCK = {
-    "LinearLayer1.Layer.weight": "expand",
-    "LinearLayer2.Layer.weight": "mix",
-    "LinearLayer3.Layer.weight": "reduce",
-    "NonLinearity1.Bias": "bias1",
-    "NonLinearity2.Bias": "bias2",
-}
-"""Parts of a residual block: official name -> name in this library."""
+    "LinearLayer1.Layer.weight": "expand", "LinearLayer2.Layer.weight": "mix", "LinearLayer3.Layer.weight": "reduce",
+    "NonLinearity1.Bias": "bias1", "NonLinearity2.Bias": "bias2",
+}  # fmt: skip
+"""Last part of an official name -> last part of the name in this library, in residual blocks, the layers from 1 on."""
 
 
 def read_r3gan(checkpoint: Checkpoint) -> R3GAN | None:
-    """Return the averaged generator of an official file; `None` if the file holds no R3GAN.
+    """Return the generator in an official R3GAN file; `None` if the file holds no R3GAN.
 
-    The official program computes the last stages in bfloat16; here they are in float32.
+    The weights are those averaged over the training (G_ema). The official program computes the last stages in bfloat16,
+    this library in float32.
 
     Raises:
-        CheckpointError: tensors are missing, too many, or do not fit together.
+        CheckpointError: tensors are missing, too many, or do not fit together. Or the caller gives a learning-rate
+            multiplier or a limit of activations, which an R3GAN has not.
     """
     record = checkpoint.network
     if record is None:
@@ -48,19 +46,17 @@ def read_r3gan(checkpoint: Checkpoint) -> R3GAN | None:
     tensors = {name.removeprefix("Model."): tensor for name, tensor in record.tensors.items()}
     if _MARKER not in tensors:
         return None
-    if checkpoint.given.lr_multiplier is not None or checkpoint.given.conv_clamp is not None:
-        raise CheckpointError("an R3GAN has no lr_multiplier and no conv_clamp", hint="leave the setting out")
+    checkpoint.given.refuse("an R3GAN")
     check_weights(tensors)
     weights = {_own_name(name): tensor for name, tensor in tensors.items()}
-    generator: R3GAN = build_network(R3GAN, _configuration(weights), weights)
-    return generator
+    return build_network(R3GAN, _configuration(weights), weights)
 
 
 def _own_name(name: str) -> str:
-    """Return the name in this library of a tensor with an official name.
+    """Return the name in this library of the tensor that is called `name` in the official code.
 
     Raises:
-        CheckpointError: an R3GAN has no such tensor.
+        CheckpointError: an R3GAN has no tensor of this name.
     """
     if name in _NAMES:
         return _NAMES[name]
@@ -74,37 +70,29 @@ def _own_name(name: str) -> str:
 
 
 def _configuration(weights: Mapping[str, Tensor]) -> R3GANConfig:
-    """Return the settings that follow from names and shapes; `build_network` checks that all tensors fit them.
+    """Return the settings that follow from the names and shapes of some of the weights.
+
+    Whether all weights fit the settings is not checked here; `build_network` does so.
+
+    Args:
+        weights: the weights by their names in this library.
 
     Raises:
-        CheckpointError: residual blocks are missing.
+        CheckpointError: there are no residual blocks.
+        LookupError: another tensor is missing.
     """
-    widths, groups, blocks = [], [], []
-    for stage in range(MOST_STAGES):
-        prefix = f"stages.{stage}.blocks"
-        count = len({name.split(".")[3] for name in weights if name.startswith(f"{prefix}.")})
-        if not count:
-            break
-        mix, reduce = weights[f"{prefix}.0.mix"], weights[f"{prefix}.0.reduce"]
-        widths.append(reduce.shape[0])
-        groups.append(len(mix) // mix.shape[1])
-        blocks.append(count)
-    if not widths:
+    stages = [f"stages.{stage}.blocks." for stage in range(MOST_STAGES) if f"stages.{stage}.blocks.0.mix" in weights]
+    if not stages:
         raise CheckpointError("it is a part of an R3GAN: residual blocks are missing")
-    embed = weights.get("embed")
-    classes, features = (0, 0) if embed is None else (embed.shape[1], embed.shape[0])
-    return R3GANConfig(
-        z_dim=weights["stages.0.linear"].shape[1] - features,
-        widths=tuple(widths),
-        groups=tuple(groups),
-        blocks=tuple(blocks),
-        expansion=weights["stages.0.blocks.0.expand"].shape[0] // widths[0],
-        kernel=weights["stages.0.blocks.0.mix"].shape[-1],
-        filter_taps=weights["stages.1.resample_filter"].shape[-1] if len(widths) > 1 else 4,
-        c_dim=classes,
-        embed_features=features,
-        image_channels=len(weights["colours"]),
-    )
+    mixes = [weights[f"{stage}0.mix"] for stage in stages]
+    widths = tuple(len(weights[f"{stage}0.reduce"]) for stage in stages)
+    features, classes = weights["embed"].shape if "embed" in weights else (0, 0)
+    filter_taps = weights["stages.1.resample_filter"].shape[-1] if len(widths) > 1 else 4
+    groups = tuple(len(mix) // mix.shape[1] for mix in mixes)
+    blocks = tuple(len({name.split(".")[3] for name in weights if name.startswith(stage)}) for stage in stages)
+    sizes = {"z_dim": weights["stages.0.linear"].shape[1] - features, "c_dim": classes, "embed_features": features}
+    sizes |= {"expansion": len(mixes[0]) // widths[0], "kernel": mixes[0].shape[-1], "filter_taps": filter_taps}
+    return R3GANConfig(widths=widths, groups=groups, blocks=blocks, image_channels=len(weights["colours"]), **sizes)
 
 
 READERS = (read_r3gan,)

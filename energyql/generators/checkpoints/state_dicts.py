@@ -1,49 +1,44 @@
-"""State dicts of generators, in files of safetensors and anywhere inside of other checkpoints."""
+"""Finding the state dict of a generator in the content of a checkpoint, and reading files of safetensors.
+
+A state dict is a dict of tensors by name. It may be inside at most two other dicts.
+"""
 
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from itertools import accumulate
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from energyql.files import read_tensors
 from energyql.generators.checkpoints.reading import CheckpointError, shown
-from energyql.generators.checkpoints.unpickle import Budget, Storage, TensorRecord, is_shape
+from energyql.generators.checkpoints.unpickle import Budget, Storage, TensorRecord
 
 MAX_DEPTH = 2
 """Most dicts around a state dict, such as `{"ema": {"state_dict": ...}}`."""
 MAX_HEADER = 1 << 24
 """Most bytes of JSON before the tensors in a file of safetensors."""
-_DTYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-}
 _EMA = re.compile(r"(?<![a-z])ema(?![a-z])", re.IGNORECASE)
-"""A word in the place of an averaged generator."""
+"""Matches the word "ema", which stands for averaged weights, in the keys that lead to a state dict or in its prefix."""
 
 
 @dataclass(frozen=True)
 class StateDict:
     """The state dict of one generator in a checkpoint.
 
+    The names of the tensors of the generator may have a prefix in the file, such as "decoder.".
+
     Attributes:
-        place: the keys and the prefix that lead to it, such as "state_dict decoder"; "" for the content itself.
-        entries: its entries, without the prefix in their names.
-        around: its own dict, then the dicts around that, the innermost first.
+        place: where the tensors are in the file: the keys that lead to their dict, then the prefix without its dot. An
+            example is "state_dict decoder". "" if there is neither a key nor a prefix.
+        entries: name without the prefix -> value, as a rule the record of a tensor.
+        around: the dict that holds the tensors in the file, then the dicts around it, from the innermost to the
+            outermost.
     """
 
     place: str
@@ -51,7 +46,9 @@ class StateDict:
     around: tuple[Mapping[Any, Any], ...]
 
     def tensors(self, budget: Budget) -> dict[str, Tensor]:
-        """Return a copy of each tensor out of the file, by name, and count its bytes in `budget`.
+        """Return copies of all tensors by name, without the prefix.
+
+        The bytes of the tensors are added to the counts in `budget`.
 
         Raises:
             CheckpointError: an entry is no tensor, or the tensors are larger than the file.
@@ -60,23 +57,27 @@ class StateDict:
         for name, value in self.entries.items():
             if not isinstance(value, TensorRecord):
                 raise CheckpointError(f"{shown(name)} is not a tensor")
-            budget.take(value.nbytes)
-            tensors[name] = value.tensor()
+            tensors[name] = value.tensor(budget)
         return tensors
 
     def beside(self, name: str) -> Any:
-        """Return the entry of this name in the nearest dict of `around` that has one; `None` if there is none."""
+        """Return the value of the key `name` in the innermost dict of `around` with this key; `None` if none has it."""
         return next((part[name] for part in self.around if name in part), None)
 
 
 def find_state_dict(content: Any, marker: str) -> StateDict | None:
-    """Return the state dict in a checkpoint that has a tensor called `marker`; `None` if there is none.
+    """Return the state dict of a generator that has a tensor called `marker`; `None` if no state dict has one.
 
-    The names of its tensors may have a prefix, such as "module.". A state dict of an averaged generator, with "ema" in
-    a key or in the prefix, is preferred to others.
+    If there are several, and just one has the word "ema" in its prefix or in a key that leads to it, that one is
+    returned. The word stands for weights averaged over the training.
+
+    Args:
+        content: the value in the file.
+        marker: name of a tensor by which the generator is recognised. A prefix such as "module." may stand before the
+            name in the file; the result has no prefix.
 
     Raises:
-        CheckpointError: several generators are equally likely.
+        CheckpointError: there are several such state dicts, and none or several of them have the word.
     """
     places: dict[str, tuple[str, tuple[Mapping[Any, Any], ...]]] = {}
     for keys, around in _dicts(content):
@@ -91,61 +92,56 @@ def find_state_dict(content: Any, marker: str) -> StateDict | None:
         names = ", ".join(shown(place, 40) or "the file itself" for place in likely[:5])
         raise CheckpointError(f"it holds several generators ({names})", hint="save the state dict of one of them alone")
     prefix, around = places[likely[0]]
-    entries = {
-        key.removeprefix(prefix): value
-        for key, value in around[0].items()
-        if not prefix or (isinstance(key, str) and key.startswith(prefix))
-    }
+    entries = {key.removeprefix(prefix): value for key, value in around[0].items() if str(key).startswith(prefix)}
     return StateDict(likely[0], entries, around)
 
 
 def _dicts(content: Any) -> Iterator[tuple[tuple[str, ...], tuple[Mapping[Any, Any], ...]]]:
-    """Yield for each dict in the content, once, the keys that lead to it, and a tuple of it and the dicts around it."""
-    waiting: list[tuple[tuple[str, ...], tuple[Mapping[Any, Any], ...]]] = []
-    if isinstance(content, dict):
-        waiting.append(((), (content,)))
+    """Yield a tuple for each dict in the content of a file that has at most two dicts around it.
+
+    The first entry of the tuple is the keys that lead to the dict. The second entry is a tuple of the dict itself and
+    the dicts around it, from the innermost to the outermost. A dict that is in two places is yielded once.
+    """
+    waiting: list[Any] = [((), (content,))] if isinstance(content, dict) else []
     seen: set[int] = set()
     for keys, around in waiting:
         if id(around[0]) in seen:
             continue
         seen.add(id(around[0]))
         yield keys, around
+        inner = [(key, value) for key, value in around[0].items() if isinstance(key, str) and isinstance(value, dict)]
         if len(keys) < MAX_DEPTH:
-            waiting += [
-                ((*keys, key), (value, *around))
-                for key, value in around[0].items()
-                if isinstance(key, str) and isinstance(value, dict)
-            ]
+            waiting += [((*keys, key), (value, *around)) for key, value in inner]
 
 
 def is_safetensors(data: memoryview) -> bool:
     """Return whether `data` starts as a file of safetensors does."""
-    return len(data) > 8 and data[8] == ord("{") and int.from_bytes(data[:8], "little") <= len(data) - 8
+    return len(data) > 8 and data[8] == ord("{") and _header_size(data) <= len(data) - 8
 
 
-def read_safetensors(data: memoryview) -> tuple[dict[str, TensorRecord], dict[str, Any]]:
-    """Return the tensors by name, as records, and the texts in the header, also by name.
+def _header_size(data: memoryview) -> int:
+    """Return the number of bytes of the JSON that follows the first 8 bytes of a file of safetensors."""
+    return int.from_bytes(data[:8], "little")
+
+
+def read_safetensors(path: Path, data: memoryview) -> tuple[dict[str, TensorRecord], dict[str, Any]]:
+    """Return two dicts from a file of safetensors: the records of its tensors by name, and the texts in its header.
+
+    The texts, such as a licence, are also by name.
+
+    Args:
+        path: the file.
+        data: the bytes of the file.
 
     Raises:
-        CheckpointError: the file is damaged, or holds numbers of a type that no checkpoint needs.
+        ModelError: the file is damaged.
+        CheckpointError: the header is longer than `MAX_HEADER`.
     """
-    size = int.from_bytes(data[:8], "little")
-    if size > MAX_HEADER:
+    if (size := _header_size(data)) > MAX_HEADER:
         raise CheckpointError(f"its header of {size} bytes is longer than {MAX_HEADER}")
+    records = {}
+    for name, tensor in read_tensors(path).items():
+        numbers = tensor.reshape(-1).view(torch.uint8).numpy().data
+        records[name] = TensorRecord(Storage(tensor.dtype, tensor.numel(), numbers), 0, tensor.shape, tensor.stride())
     header = json.loads(bytes(data[8 : 8 + size]))
-    numbers = data[8 + size :]
-    metadata = header.pop("__metadata__", None)
-    records: dict[str, TensorRecord] = {}
-    for name, entry in header.items():
-        dtype = _DTYPES.get(entry["dtype"])
-        if dtype is None:
-            raise CheckpointError(f"{shown(name)} holds {shown(entry['dtype'])}, which no supported checkpoint needs")
-        shape, (begin, end) = tuple(entry["shape"]), entry["data_offsets"]
-        if not is_shape(shape) or not is_shape((begin, end)) or end > len(numbers):
-            raise CheckpointError(f"{shown(name)} has an impossible shape or place")
-        count = math.prod(shape)
-        if end - begin != count * dtype.itemsize:
-            raise CheckpointError(f"{shown(name)} of shape {shape} has {end - begin} bytes")
-        strides = tuple(accumulate(reversed(shape[1:]), int.__mul__, initial=1))[::-1][: len(shape)]
-        records[name] = TensorRecord(Storage(dtype, count, numbers[begin:end]), 0, shape, strides)
-    return records, metadata if isinstance(metadata, dict) else {}
+    return records, header.get("__metadata__") or {}

@@ -1,4 +1,8 @@
-"""Readers of StyleGAN2: official files of PyTorch (StyleGAN2-ADA) and TensorFlow, and rosinality's `.pt` files."""
+"""Readers of checkpoints of StyleGAN2.
+
+They read official files of PyTorch (StyleGAN2-ADA) and TensorFlow, and `.pt` files of the PyTorch code of rosinality, a
+user of GitHub.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ from torch import Tensor
 
 from energyql.generators.checkpoints.assemble import (
     CONVOLUTIONS,
-    MAX_MAPPING_LAYERS,
+    MAPPING_PARTS,
     SIDES,
     assemble,
     official,
@@ -27,12 +31,17 @@ from energyql.generators.stylegan2 import StyleGAN2
 
 
 def read_ada(checkpoint: Checkpoint) -> StyleGAN2 | None:
-    """Return the generator of an official PyTorch file; `None` if the file holds no StyleGAN2.
+    """Return the generator in an official PyTorch file (StyleGAN2-ADA); `None` if the file holds no such StyleGAN2.
 
-    Settings that the file does not hold are assumed and checked, or come from the caller: see `completed`.
+    A state dict lacks the learning-rate multiplier and the limit of activations. The caller gives them in
+    `checkpoint.given`; otherwise usual values are assumed, and an error is raised if the weights contradict them.
 
     Raises:
-        CheckpointError: the generator is of an unsupported kind, or the caller must give a setting.
+        CheckpointError: tensors are missing or do not fit together, or the generator is of an unsupported kind. Or a
+            setting of the caller differs from that in the file, or the caller must give a setting.
+
+    Warns:
+        CheckpointWarning: usual settings are assumed, or maps of noise or filters are missing.
     """
     record = checkpoint.network
     if record is None or "synthesis.b4.const" not in record.tensors:
@@ -40,7 +49,10 @@ def read_ada(checkpoint: Checkpoint) -> StyleGAN2 | None:
     if "synthesis.resample_filter" in record.tensors:
         raise CheckpointError("it is a part of a model folder", hint="give the folder")
     if not record.class_name:
-        return _read_state_dict(record.tensors, checkpoint.given)
+        check_weights(record.tensors)
+        has_noise = any(name.endswith(".noise_strength") for name in record.tensors)
+        weights = with_buffers(record.tensors, () if has_noise else CONVOLUTIONS)
+        return _completed(checkpoint.given, weights, clamped=True)
     clamp = _setting(record, "conv_clamp", r"synthesis\.b4\.conv1\.conv_clamp")
     lr_multiplier = _setting(record, "lr_multiplier", r"mapping\.fc0\.bias_gain", DEFAULT_LR_MULTIPLIER)
     activation = _setting(record, "activation", r"(synthesis\.b\d+\.conv[01]|mapping\.fc\d+)\.activation", "lrelu")
@@ -48,38 +60,37 @@ def read_ada(checkpoint: Checkpoint) -> StyleGAN2 | None:
         raise CheckpointError(f"its activation is {shown(activation)}; only 'lrelu' is supported")
     unused = {layer for layer in CONVOLUTIONS if record.attributes.get(f"{layer}.use_noise") is False}
     checkpoint.given.check(lr_multiplier, clamp)
-    return assemble(
-        with_buffers(record.tensors, unused),
-        conv_clamp=clamp,
-        mapping_lr_multiplier=lr_multiplier,
-        architecture=_setting(record, "architecture", r"synthesis\.b\d+\.architecture"),
-    )
+    architecture = _setting(record, "architecture", r"synthesis\.b\d+\.architecture")
+    return assemble(with_buffers(record.tensors, unused), clamp, lr_multiplier, architecture)
 
 
-def _read_state_dict(tensors: Mapping[str, Tensor], given: GivenSettings) -> StyleGAN2:
-    """Return the generator of a state dict; see `read_ada`."""
-    check_weights(tensors)
-    has_noise = any(name.endswith(".noise_strength") for name in tensors)
-    weights = with_buffers(tensors, () if has_noise else CONVOLUTIONS)
-    return completed(
-        given,
-        lambda multiplier, clamp: assemble(weights, conv_clamp=clamp, mapping_lr_multiplier=multiplier),
-        clamped=True,
-        has_mean="mapping.w_avg" in weights,
-    )
+def _completed(given: GivenSettings, tensors: Mapping[str, Tensor], *, clamped: bool) -> StyleGAN2:
+    """Return the generator with tensors from a file that has no learning-rate multiplier and no limit of activations.
+
+    Args:
+        given: settings of the caller. Usual values are assumed for those that are `None`.
+        tensors: tensors under their official names.
+        clamped: whether the program that saved the file may limit activations.
+
+    Raises:
+        CheckpointError: tensors are missing or do not fit together, or the caller must give a setting, or gives a limit
+            although `clamped` is false.
+    """
+    has_mean = "mapping.w_avg" in tensors
+    return completed(given, lambda lr, clamp: assemble(tensors, clamp, lr), clamped=clamped, has_mean=has_mean)
 
 
 def _setting(record: NetworkRecord, name: str, pattern: str, default: Any = None) -> Any:
-    """Return a setting of a network: of its layers, or of the arguments that it was built with.
+    """Return a setting of a network: an attribute of its layers, or else an argument with which the network was built.
 
     Args:
         record: the network.
-        name: name of the argument, which may be in a dict inside the arguments.
-        pattern: regular expression of the attributes of layers that hold the setting.
-        default: value if the file does not hold the setting.
+        name: name of the argument. Arguments may be grouped in dicts, which are searched too.
+        pattern: regular expression that matches the full names of the attribute in all layers.
+        default: result if the file has neither the attribute nor the argument.
 
     Raises:
-        CheckpointError: the layers differ.
+        CheckpointError: the attribute has different values in different layers.
     """
     values = {value for key, value in record.attributes.items() if re.fullmatch(pattern, key)}
     if len(values) > 1:
@@ -94,13 +105,9 @@ def _setting(record: NetworkRecord, name: str, pattern: str, default: Any = None
 
 _MARKER = "input.input"  # the learned constant of rosinality's networks
 _PARTS = {
-    "conv.weight": "weight",
-    "conv.modulation.weight": "affine.weight",
-    "conv.modulation.bias": "affine.bias",
-    "noise.weight": "noise_strength",
-    "activate.bias": "bias",
-    "bias": "bias",
-}
+    "conv.weight": "weight", "conv.modulation.weight": "affine.weight", "conv.modulation.bias": "affine.bias",
+    "noise.weight": "noise_strength", "activate.bias": "bias", "bias": "bias",
+}  # fmt: skip
 _LAYERS = {
     "conv1": "synthesis.b4.conv1",
     "to_rgb1": "synthesis.b4.torgb",
@@ -110,51 +117,48 @@ _LAYERS = {
 _NAMES = {
     _MARKER: "synthesis.b4.const",
     "latent_avg": "mapping.w_avg",
-    **{
-        f"style.{i + 1}.{part}": f"mapping.fc{i}.{part}"
-        for i in range(MAX_MAPPING_LAYERS)
-        for part in ("weight", "bias")
-    },
+    **{f"style.{i + 1}.{part}": f"mapping.fc{i}.{part}" for i, part in MAPPING_PARTS},
     **{f"noises.noise_{i}": f"{layer}.noise_const" for i, layer in enumerate(CONVOLUTIONS)},
     **{f"{layer}.{part}": f"{_LAYERS[layer]}.{_PARTS[part]}" for layer in _LAYERS for part in _PARTS},
 }
-"""Rosinality's names -> official names."""
+"""Name of a tensor in rosinality's code -> official name."""
 
 
 def read_rosinality(checkpoint: Checkpoint) -> StyleGAN2 | None:
-    """Return the averaged generator in a checkpoint of rosinality's (Kim Seonghyeon's) PyTorch StyleGAN2, or `None`.
+    """Return the generator in a file of the PyTorch code of rosinality (Kim Seonghyeon); `None` if the file holds none.
 
-    It may be the decoder of an encoder for pictures, such as pSp's and e4e's. The learning-rate multiplier is not in
-    the file: see `completed`.
+    The weights are those averaged over the training, if the file has them. Files of pSp and e4e, programs that encode
+    pictures, are read too: their decoder is such a generator.
+
+    The file lacks the learning-rate multiplier. The caller gives it in `checkpoint.given`; otherwise 0.01 is assumed,
+    and an error is raised if the weights contradict this value.
 
     Raises:
-        CheckpointError: tensors are missing or of an unsupported kind, or the caller must give the multiplier.
+        CheckpointError: tensors are missing, unknown or do not fit together. Or the caller must give the multiplier, or
+            gives a limit of activations, which this code has not.
+
+    Warns:
+        CheckpointWarning: maps of noise or filters are missing.
     """
     state = find_state_dict(checkpoint.content, _MARKER)
     if state is None:
         return None
     state.entries.pop("latent_avg", None)
-    tensors: dict[str, Tensor] = {}
-    filters: dict[str, Tensor] = {}
-    for name, value in state.tensors(Budget(checkpoint.size)).items():
-        if name.endswith((".blur.kernel", ".upsample.kernel")):  # stored four times as strong, for the inserted zeros
-            filters[f"{name}.resample_filter"] = value.float() / 4
-        else:
-            tensors[name] = value.float()
+    tensors = {name: value.float() for name, value in state.tensors(Budget(checkpoint.size)).items()}
+    kernels = [name for name in tensors if name.endswith((".blur.kernel", ".upsample.kernel"))]
+    # They are stored four times as strong, for the inserted zeros.
+    filters = {f"{name}.resample_filter": tensors.pop(name) / 4 for name in kernels}
     average = state.beside("latent_avg")
     if isinstance(average, TensorRecord):
         tensors["latent_avg"] = _one_row(average.tensor().float())
     weights = with_buffers(official(tensors, _NAMES) | filters)
-    return completed(
-        checkpoint.given,
-        lambda multiplier, _: assemble(weights, mapping_lr_multiplier=multiplier),
-        clamped=False,
-        has_mean="mapping.w_avg" in weights,
-    )
+    return _completed(checkpoint.given, weights, clamped=False)
 
 
 def _one_row(average: Tensor) -> Tensor:
-    """Return the mean of w, (w_dim,); `average` may be (rows, w_dim), since programs for W+ repeat it for each layer.
+    """Return the mean of w as a tensor (w_dim,).
+
+    `average` is the mean in the file, (w_dim,), or (rows, w_dim) if the file repeats the mean for each layer.
 
     Raises:
         CheckpointError: the rows differ.

@@ -1,4 +1,7 @@
-"""Reader of official StyleGAN3 files (PyTorch), T and R."""
+"""Reader of official StyleGAN3 files (PyTorch), variants T and R.
+
+The reader of StyleGAN-XL uses the public functions of this module too.
+"""
 
 from __future__ import annotations
 
@@ -10,144 +13,148 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from energyql.generators.checkpoints.assemble import MAX_MAPPING_LAYERS
+from energyql.generators.checkpoints.assemble import mapping_settings, shape_of
 from energyql.generators.checkpoints.network_pickle import Checkpoint
-from energyql.generators.checkpoints.reading import CheckpointError, build_network, check_weights
-from energyql.generators.checkpoints.unstated import GivenSettings, completed
-from energyql.generators.stylegan3 import StyleGAN3, StyleGAN3Config
+from energyql.generators.checkpoints.reading import CheckpointError, build_network, check_weights, shown
+from energyql.generators.checkpoints.unstated import completed
+from energyql.generators.stylegan3 import StyleGAN3, StyleGAN3Config, layer_filters
 
 _MAPPING_SETTINGS = {"num_layers": "mapping_layers", "lr_multiplier": "mapping_lr_multiplier"}
 _RENAMED = {"img_resolution": "resolution", "img_channels": "image_channels"}
-_SETTINGS = _RENAMED | {
-    field.name: field.name
-    for field in dataclasses.fields(StyleGAN3Config)
-    if field.name not in (*_RENAMED.values(), *_MAPPING_SETTINGS.values())
-}
-"""Names in the pickle -> fields of `StyleGAN3Config`."""
+_FIELDS = {field.name for field in dataclasses.fields(StyleGAN3Config)}
+_SETTINGS = _RENAMED | {name: name for name in _FIELDS - {*_RENAMED.values(), *_MAPPING_SETTINGS.values()}}
+"""Name of a setting in a pickle -> field of `StyleGAN3Config`."""
 _TRAINING_SETTINGS = frozenset({"num_fp16_res", "magnitude_ema_beta", "w_avg_beta"})
-"""Settings of speed and training, which do not change the picture."""
-_REQUIRED = ("z_dim", "c_dim", "w_dim", "img_resolution", "img_channels")
+"""Settings in a pickle for speed and training, which do not change the pictures and are ignored."""
+_REQUIRED = ("z_dim", "c_dim", "w_dim", "resolution", "image_channels")
 _LAYER = re.compile(r"^synthesis\.L(\d{1,3})_(\d{1,5})_(\d{1,6})\.", re.ASCII)
 FILTER_ERROR = 1e-5
-"""Largest difference of a stored filter from the same filter computed here."""
+"""Largest allowed difference between a number of a filter in a file and the same number computed from the settings."""
+Layer = tuple[int, int, int]
+"""A layer in a file: its number, the side of its feature maps, and the count of its channels.
+
+The official name of the layer states all three: "synthesis.L0_36_512" is (0, 36, 512)."""
 Config = TypeVar("Config", bound=StyleGAN3Config)
 
 
 def read_stylegan3(checkpoint: Checkpoint) -> StyleGAN3 | None:
-    """Return the generator of an official file, T or R; `None` if the file holds no StyleGAN3.
+    """Return the generator in an official file of StyleGAN3, T or R; `None` if the file holds no StyleGAN3.
 
-    The settings of a state dict follow from its shapes and filters, and from `completed`.
+    For a state dict, settings follow from shapes and filters, except for the learning-rate multiplier and the limit of
+    activations. The caller gives these two in `checkpoint.given`; otherwise usual values are assumed, and an error is
+    raised if the weights contradict them.
 
     Raises:
-        CheckpointError: settings and tensors do not fit together, a setting is not supported, or the caller must give
-            it.
+        CheckpointError: settings and tensors do not fit together, or a setting is not supported. Or a setting of the
+            caller differs from that in the file, or the caller must give a setting.
+
+    Warns:
+        CheckpointWarning: a usual setting is assumed.
     """
     record = checkpoint.network
     if record is None or "synthesis.input.freqs" not in record.tensors or has_class_features(record.tensors):
         return None
-    if "synthesis.layers.0.weight" in record.tensors:
+    tensors = record.tensors
+    if "synthesis.layers.0.weight" in tensors:
         raise CheckpointError("it is a part of a model folder", hint="give the folder")
-    check_weights(record.tensors)
-    if not record.class_name:
-        return _read_state_dict(record.tensors, checkpoint.given)
-    config = _configuration(record.init_kwargs)
-    checkpoint.given.check(config.mapping_lr_multiplier, config.conv_clamp)
-    return _build(record.tensors, config)
+    check_weights(tensors)
+    if record.class_name:
+        stated = _configuration(record.init_kwargs)
+        checkpoint.given.check(stated.mapping_lr_multiplier, stated.conv_clamp)
+        return _build(tensors, stated)
+    layers = named_layers(tensors)
+    number, resolution, _ = layers[-1]
+    settings = settings_of_shapes(tensors, layers)
+    config = fitted_channels(StyleGAN3Config(resolution=resolution, num_layers=number, **settings), layers)
+    if not is_confirmed(config, tensors, layers):
+        raise unknown_layers("StyleGAN3", layers)
+
+    def build(multiplier: float, clamp: float | None) -> StyleGAN3:
+        return _build(tensors, dataclasses.replace(config, mapping_lr_multiplier=multiplier, conv_clamp=clamp))
+
+    return completed(checkpoint.given, build, clamped=True, has_mean="mapping.w_avg" in tensors)
 
 
 def has_class_features(tensors: Mapping[str, Tensor]) -> bool:
-    """Return whether tensors are those of a StyleGAN-XL, which has features of classes even if it is unconditional."""
+    """Return whether tensors, by official name, are those of a StyleGAN-XL rather than of a StyleGAN3.
+
+    A StyleGAN-XL has features of classes among its tensors, even if it takes no label.
+    """
     return "mapping.embed.weight" in tensors and "mapping.embed.bias" not in tensors
 
 
 def _build(tensors: Mapping[str, Tensor], config: StyleGAN3Config) -> StyleGAN3:
-    """Return the generator of tensors under official names; raise a CheckpointError if `config` does not fit them."""
-    for i, signal in enumerate(config.signals()):
-        # Names of layers contain sizes and channels, so they show whether the settings are understood correctly.
-        layer = f"synthesis.L{i}_{signal.size}_{signal.channels}"
-        if f"{layer}.weight" not in tensors:
-            raise CheckpointError(f"its settings do not fit its weights: it has no layer {layer}, which they ask for")
-    weights = {_LAYER.sub(r"synthesis.layers.\1.", name): tensor for name, tensor in tensors.items()}
-    try:
-        generator: StyleGAN3 = build_network(StyleGAN3, config, weights)
-    except CheckpointError as error:
-        raise CheckpointError(f"its settings do not fit its weights: {error.message}") from error
-    return generator
+    """Return the generator with the tensors of a file.
 
-
-def _read_state_dict(tensors: Mapping[str, Tensor], given: GivenSettings) -> StyleGAN3:
-    """Return the generator of a state dict; raise a CheckpointError unless its filters are those of usual settings."""
-    config = _inferred(tensors)
-    hint = "if it is complete, its filters have unusual cutoffs, which no state dict holds: give the official pickle"
-    try:
-        generator = completed(
-            given,
-            lambda multiplier, clamp: _build(
-                tensors, dataclasses.replace(config, mapping_lr_multiplier=multiplier, conv_clamp=clamp)
-            ),
-            clamped=True,
-            has_mean="mapping.w_avg" in tensors,
-        )
-    except CheckpointError as error:
-        raise CheckpointError(error.message, hint=error.hint or hint) from error
-    with torch.random.fork_rng(devices=[]):  # because a new network draws its initial weights
-        designed = StyleGAN3(config).state_dict()
-    for name, tensor in generator.state_dict().items():
-        if name.endswith("_filter") and not torch.allclose(tensor, designed[name], rtol=0, atol=FILTER_ERROR):
-            raise CheckpointError(f"its filter {name} is not the usual one", hint=hint)
-    return generator
-
-
-def _inferred(tensors: Mapping[str, Tensor]) -> StyleGAN3Config:
-    """Return the settings that follow from names and shapes, with the usual ones for cutoffs and margins."""
-    layers = named_layers(tensors)
-    w_dim = tensors["synthesis.input.affine.weight"].shape[1]
-    embedding = tensors["mapping.embed.weight"] if "mapping.embed.weight" in tensors else torch.empty(0, 0)
-    number, resolution, colours = layers[-1]
-    first = tensors["synthesis.L{}_{}_{}.weight".format(*layers[0])]
-    config = StyleGAN3Config(
-        resolution=resolution,
-        z_dim=tensors["mapping.fc0.weight"].shape[1] - len(embedding),
-        w_dim=w_dim,
-        c_dim=embedding.shape[1],
-        mapping_layers=mapping_depth(tensors),
-        channel_base=resolution << 8,
-        channel_max=max(channels for *_, channels in layers[:-1]),
-        image_channels=colours,
-        num_layers=number,
-        conv_kernel=first.shape[-1],
-        use_radial_filters=any(name.endswith(".down_filter") and value.ndim == 2 for name, value in tensors.items()),
-    )
-    return fitted_channels(config, layers)
-
-
-def named_layers(tensors: Mapping[str, Tensor]) -> list[tuple[int, int, int]]:
-    """Return number, size and channels of each layer, in order, from the names of tensors.
+    Args:
+        tensors: tensors by their official names.
+        config: settings of the generator.
 
     Raises:
-        CheckpointError: layers are missing.
+        CheckpointError: the settings do not fit the tensors.
     """
-    layers = sorted(
-        {(int(match[1]), int(match[2]), int(match[3])) for name in tensors if (match := _LAYER.match(name))}
-    )
-    if len(layers) < 2 or "mapping.fc0.weight" not in tensors:
+    # Names of layers contain sizes and channels, so they show whether the settings are understood correctly.
+    names = [layer_name((i, signal.size, signal.channels)) for i, signal in enumerate(config.signals())]
+    if missing := [name for name in names if f"{name}.weight" not in tensors]:
+        raise CheckpointError(f"its settings do not fit its weights: it has no layer {missing[0]}, which they ask for")
+    weights = {_LAYER.sub(r"synthesis.layers.\1.", name): tensor for name, tensor in tensors.items()}
+    return build_network(StyleGAN3, config, weights)
+
+
+def settings_of_shapes(tensors: Mapping[str, Tensor], layers: Sequence[Layer]) -> dict[str, Any]:
+    """Return the settings that follow from names and shapes of tensors, by the names of `StyleGAN3Config`.
+
+    `resolution` and `num_layers` are not among them. `channel_base` is a large number without meaning, which the caller
+    must replace by means of `fitted_channels`.
+
+    Args:
+        tensors: tensors by their official names.
+        layers: number, side and channels of each layer in the file, in order.
+
+    Raises:
+        CheckpointError: tensors are missing or have impossible shapes.
+    """
+    return {
+        **mapping_settings(tensors, shape_of(tensors, "synthesis.input.affine.weight", 2)[1]),
+        "channel_base": 1 << 27,  # until `fitted_channels` is called
+        "channel_max": max(channels for *_, channels in layers[:-1]),
+        "image_channels": layers[-1][2],
+        "conv_kernel": shape_of(tensors, f"{layer_name(layers[0])}.weight", 4)[-1],
+        "use_radial_filters": any(name.endswith(".down_filter") and value.ndim == 2 for name, value in tensors.items()),
+    }
+
+
+def named_layers(tensors: Mapping[str, Tensor]) -> list[Layer]:
+    """Return the number, side and channels of each layer, in order, which the official names of tensors state.
+
+    Raises:
+        CheckpointError: there are fewer than two layers.
+    """
+    matches = [match for name in tensors if (match := _LAYER.match(name))]
+    layers = sorted({(int(match[1]), int(match[2]), int(match[3])) for match in matches})
+    if len(layers) < 2:
         raise CheckpointError("it is a part of a StyleGAN3: layers are missing")
     return layers
 
 
-def mapping_depth(tensors: Mapping[str, Tensor]) -> int:
-    """Return the number of layers of the mapping network from the names of tensors."""
-    return sum(f"mapping.fc{i}.weight" in tensors for i in range(MAX_MAPPING_LAYERS))
+def layer_name(layer: Layer) -> str:
+    """Return the official name of a layer, such as "synthesis.L0_36_512"."""
+    return "synthesis.L{}_{}_{}".format(*layer)
 
 
-def fitted_channels(config: Config, layers: Sequence[tuple[int, int, int]]) -> Config:
-    """Return `config` with the `channel_base` that gives the layers (number, size, channels) their channels."""
+def fitted_channels(config: Config, layers: Sequence[Layer]) -> Config:
+    """Return settings with a `channel_base` that gives layers the same numbers of channels as in a file.
+
+    The new `channel_base` is a power of two if one fits. If no layer has fewer channels than `channel_max`, `config` is
+    returned unchanged. If no number fits, a wrong one is returned; `is_confirmed` is then false for the result.
+
+    Args:
+        config: the settings, right in all but `channel_base`.
+        layers: number, side and channels of each layer in the file, in order.
+    """
     # channel_base / 2f channels, rounded, where that is below the maximum
-    narrow = [
-        (channels, signal.cutoff)
-        for (_, _, channels), signal in zip(layers[:-1], config.signals()[:-1], strict=True)
-        if channels < config.channel_max
-    ]
+    pairs = zip([layer[2] for layer in layers[:-1]], config.signals()[:-1], strict=True)
+    narrow = [(channels, signal.cutoff) for channels, signal in pairs if channels < config.channel_max]
     if not narrow:
         return config
     low = max(2 * cutoff * (channels - 0.5) for channels, cutoff in narrow)
@@ -156,33 +163,62 @@ def fitted_channels(config: Config, layers: Sequence[tuple[int, int, int]]) -> C
     return dataclasses.replace(config, channel_base=(powers or [round((low + high) / 2)])[0])
 
 
+def is_confirmed(config: StyleGAN3Config, tensors: Mapping[str, Tensor], layers: Sequence[Layer]) -> bool:
+    """Return whether sides, channels and filters of all layers in a file are those that follow from settings.
+
+    Args:
+        config: the settings.
+        tensors: the tensors in the file by their official names, with the filters.
+        layers: number, side and channels of each layer in the file, in order.
+    """
+    signals, none = config.signals(), torch.empty(0)
+    if [layer[1:] for layer in layers] != [(signal.size, signal.channels) for signal in signals]:
+        return False
+    for place, layer in enumerate(layers):
+        filters = layer_filters(signals, place, config)[2]
+        for name, taps in zip(("up_filter", "down_filter"), filters, strict=True):
+            stored, designed = tensors.get(f"{layer_name(layer)}.{name}", none), none if taps is None else taps
+            if stored.shape != designed.shape:
+                return False
+            if not torch.allclose(stored.float(), designed, rtol=0, atol=FILTER_ERROR):
+                return False
+    return True
+
+
+def unknown_layers(kind: str, layers: Sequence[Layer]) -> CheckpointError:
+    """Return the error to raise if layers or filters in a file do not follow from any usual settings.
+
+    Args:
+        kind: architecture of the file, for the message, such as "StyleGAN3".
+        layers: number, side and channels of each layer in the file; the message lists numbers and sides.
+    """
+    sizes = ", ".join(f"{number}: {size}x{size}" for number, size, _ in layers)
+    hint = "if the file is complete, it has unusual cutoffs, which no state dict holds: give the official pickle"
+    return CheckpointError(f"its layers are of no known {kind}: their numbers and sizes are {sizes}", hint=hint)
+
+
 def _configuration(settings: Mapping[str, Any]) -> StyleGAN3Config:
-    """Return the configuration of the arguments that a pickled network was built with.
+    """Return the settings of a pickled network.
+
+    `settings` are the arguments with which the official code built the network. Two of them, `mapping_kwargs` and
+    `synthesis_kwargs`, are dicts of further arguments.
 
     Raises:
         CheckpointError: an argument is missing, or not supported.
+        AttributeError, TypeError: `mapping_kwargs` or `synthesis_kwargs` is no dict.
     """
-    groups = {"mapping_kwargs": _MAPPING_SETTINGS, "synthesis_kwargs": _SETTINGS, "": _SETTINGS}
-    nested = {group: settings.get(group, {}) for group in groups}
-    nested[""] = {name: value for name, value in settings.items() if name not in groups}
+    own = {name: value for name, value in settings.items() if name not in ("mapping_kwargs", "synthesis_kwargs")}
+    own |= settings.get("synthesis_kwargs", {})
     values: dict[str, Any] = {}
-    for group, names in groups.items():
-        arguments = nested[group]
-        if not isinstance(arguments, Mapping):
-            raise CheckpointError(f"its {group} are {_quoted(arguments)}")
+    for arguments, names in ((own, _SETTINGS), (settings.get("mapping_kwargs", {}), _MAPPING_SETTINGS)):
         for name, value in arguments.items():
             if name in names:
                 values[names[name]] = value
             elif name not in _TRAINING_SETTINGS:
-                raise CheckpointError(f"it has a setting {_quoted(name)} = {_quoted(value)}, which is not supported")
-    for name in _REQUIRED:
-        if _SETTINGS[name] not in values:
-            raise CheckpointError(f"its settings lack {name}")
+                raise CheckpointError(f"it has a setting {shown(name)} = {shown(value)}, which is not supported")
+    if missing := [name for name in _REQUIRED if name not in values]:
+        raise CheckpointError(f"its settings lack {missing[0]}")
     return StyleGAN3Config(**values)
-
-
-def _quoted(value: Any) -> str:
-    return ascii(value)[:80]
 
 
 READERS = (read_stylegan3,)

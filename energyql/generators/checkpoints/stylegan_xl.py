@@ -1,4 +1,8 @@
-"""Reader of official StyleGAN-XL files (PyTorch): stems, and generators with heads for higher resolutions."""
+"""Reader of official StyleGAN-XL files (PyTorch).
+
+A generator is a network of low resolution, the stem, without or with heads. Heads are groups of layers for higher
+resolutions. They are not the heads that classify attributes.
+"""
 
 from __future__ import annotations
 
@@ -10,40 +14,46 @@ import torch
 from torch import Tensor
 
 from energyql.generators.checkpoints.network_pickle import Checkpoint, NetworkRecord
-from energyql.generators.checkpoints.reading import CheckpointError, build_network, check_weights
+from energyql.generators.checkpoints.reading import build_network, check_weights
 from energyql.generators.checkpoints.stylegan3 import (
-    FILTER_ERROR,
+    Layer,
     fitted_channels,
     has_class_features,
-    mapping_depth,
+    is_confirmed,
+    layer_name,
     named_layers,
+    settings_of_shapes,
+    unknown_layers,
 )
 from energyql.generators.checkpoints.unpickle import Budget
 from energyql.generators.checkpoints.unstated import completed
-from energyql.generators.stylegan3 import SignalSpec, layer_filters
 from energyql.generators.stylegan_xl import LEAST_HEAD, MOST_HEAD, UP_FACTORS, StyleGANXL, StyleGANXLConfig
 
 _STATED = (
     "channel_base", "channel_max", "conv_kernel", "first_cutoff", "first_stopband", "last_stopband_rel",
     "margin_size", "num_critical", "output_scale", "use_radial_filters",
 )  # fmt: skip
-"""Settings that the synthesis network of a pickle states."""
+"""Settings that are attributes of the synthesis network in a pickle."""
 _OF_LAYERS = ("filter_size", "lrelu_upsampling")
-"""Settings that each layer of a pickle states."""
+"""Settings that are attributes of the layers in a pickle; those of the first layer are read."""
 _MOST_SIGNALS = 1_000_000
-"""Most signals that are computed to find the heads; six heads take about 90,000."""
-Layers = Sequence[tuple[int, int, int]]
-"""Number, size and channels of each layer. Numbers of layers that a head replaced are missing."""
+"""Limit of the work of the search for heads, counted in layers of tried settings; six heads take about 130,000."""
 
 
 def read_stylegan_xl(checkpoint: Checkpoint) -> StyleGANXL | None:
-    """Return the generator of an official file; `None` if the file holds no StyleGAN-XL.
+    """Return the generator in an official file of StyleGAN-XL; `None` if the file holds no StyleGAN-XL.
 
-    No file states which heads a network has: they follow from its layers, and are checked with its filters. The other
-    settings of a state dict come from `completed`.
+    No file states which heads a network has. Heads are found from the sides and channels of the layers, and checked
+    with the filters. A state dict lacks the learning-rate multiplier and the limit of activations. The caller gives
+    these two in `checkpoint.given`; otherwise usual values are assumed, and an error is raised if the weights
+    contradict them.
 
     Raises:
-        CheckpointError: the layers are those of no known StyleGAN-XL, or the caller must give a setting.
+        CheckpointError: the layers are those of no known StyleGAN-XL, or tensors do not fit together. Or a setting of
+            the caller differs from that in the file, or the caller must give a setting.
+
+    Warns:
+        CheckpointWarning: a usual setting is assumed.
     """
     record = checkpoint.network
     if record is None or "synthesis.input.freqs" not in record.tensors or not has_class_features(record.tensors):
@@ -55,144 +65,109 @@ def read_stylegan_xl(checkpoint: Checkpoint) -> StyleGANXL | None:
 
     def build(multiplier: float, clamp: float | None) -> StyleGANXL:
         settings = dataclasses.replace(config, mapping_lr_multiplier=multiplier, conv_clamp=clamp)
-        generator: StyleGANXL = build_network(StyleGANXL, settings, weights)
-        return generator
+        return build_network(StyleGANXL, settings, weights)
 
     if not record.class_name:
         return completed(checkpoint.given, build, clamped=True, has_mean="mapping.w_avg" in weights)
     multiplier = record.attributes.get("mapping.fc0.bias_gain", config.mapping_lr_multiplier)
-    clamp = record.attributes.get(f"{_name(layers[0])}.conv_clamp")
+    clamp = record.attributes.get(f"{layer_name(layers[0])}.conv_clamp")
     checkpoint.given.check(multiplier, clamp)
     return build(multiplier, clamp)
 
 
-def _configuration(record: NetworkRecord, layers: Layers) -> StyleGANXLConfig:
-    """Return the settings that the file states, and those that follow from its layers and agree with its filters.
+def _configuration(record: NetworkRecord, layers: Sequence[Layer]) -> StyleGANXLConfig:
+    """Return the settings of the generator in a file.
+
+    Some settings are attributes in the file. The others are found from the layers, so that sides, channels and filters
+    of all layers follow from the settings.
+
+    Args:
+        record: the network in the file.
+        layers: number, side and channels of each layer in the file, in order.
 
     Raises:
-        CheckpointError: no settings agree with them.
+        CheckpointError: no possible settings agree with layers and filters, or the search for them takes too long.
     """
-    stated = {
-        name: record.attributes[f"synthesis.{name}"] for name in _STATED if f"synthesis.{name}" in record.attributes
-    }
-    first = _name(layers[0])
-    stated |= {
-        name: record.attributes[f"{first}.{name}"] for name in _OF_LAYERS if f"{first}.{name}" in record.attributes
-    }
+    places = {name: f"synthesis.{name}" for name in _STATED}
+    places |= {name: f"{layer_name(layers[0])}.{name}" for name in _OF_LAYERS}
+    stated = {name: record.attributes[place] for name, place in places.items() if place in record.attributes}
     for config in _candidates({**_settings_of_shapes(record, layers), **stated}, layers):
         fitting = config if "channel_base" in stated else fitted_channels(config, layers)
-        if _confirmed(fitting, record.tensors, layers):
+        if is_confirmed(fitting, record.tensors, layers):
             return fitting
-    sizes = ", ".join(f"{number}: {size}x{size}" for number, size, _ in layers)
-    raise CheckpointError(
-        f"its layers are those of no StyleGAN-XL that is known: their numbers and sizes are {sizes}",
-        hint="if the file is complete, it has unusual cutoffs, which no state dict holds: give the official pickle",
-    )
+    raise unknown_layers("StyleGAN-XL", layers)
 
 
-def _settings_of_shapes(record: NetworkRecord, layers: Layers) -> dict[str, Any]:
-    """Return the settings of `StyleGANXLConfig` that follow from names and shapes."""
-    tensors = record.tensors
-    settings: dict[str, Any] = {
-        "z_dim": tensors["mapping.fc0.weight"].shape[1],
-        "w_dim": tensors["synthesis.input.affine.weight"].shape[1],
-        "mapping_layers": mapping_depth(tensors),
-        "channel_base": 1 << 27,  # until `fitted_channels` is called
-        "channel_max": max(channels for *_, channels in layers[:-1]),
-        "image_channels": layers[-1][2],
-        "conv_kernel": tensors[f"{_name(layers[0])}.weight"].shape[-1],
-        "use_radial_filters": any(name.endswith(".down_filter") and value.ndim == 2 for name, value in tensors.items()),
-    }
+def _settings_of_shapes(record: NetworkRecord, layers: Sequence[Layer]) -> dict[str, Any]:
+    """Return the settings that follow from names and shapes of tensors, by the names of `StyleGANXLConfig`.
+
+    `resolution`, `num_layers` and the settings of heads are not among them, and `channel_base` is a large number
+    without meaning.
+
+    Args:
+        record: the network in the file.
+        layers: number, side and channels of each layer in the file, in order.
+
+    Raises:
+        CheckpointError: tensors are missing or have impossible shapes.
+    """
+    tensors = dict(record.tensors)
+    features = tensors.pop("mapping.embed.weight")
+    settings = settings_of_shapes(tensors, layers)
     if "mapping.embed_proj.weight" in tensors:
         settings["z_dim"] = len(tensors["mapping.embed_proj.weight"])
-        classes, settings["class_features"] = tensors["mapping.embed.weight"].shape
+        classes, settings["class_features"] = features.shape
         # The official code has features for each of 1,000 classes, however few there are.
         mean = tensors.get("mapping.w_avg", torch.empty(0))
         settings["c_dim"] = len(mean) if mean.ndim == 2 else record.attributes.get("mapping.c_dim", classes)
     return settings
 
 
-def _candidates(settings: Mapping[str, Any], layers: Layers) -> Iterator[StyleGANXLConfig]:
-    """Yield the configurations with `settings` whose layers have the sizes of those in the file."""
+def _candidates(settings: Mapping[str, Any], layers: Sequence[Layer]) -> Iterator[StyleGANXLConfig]:
+    """Yield all configurations, with stem and heads, whose layers have the same sides as the layers in a file.
+
+    Args:
+        settings: fields of a configuration that are already known. Missing are `resolution`, `num_layers` and the
+            settings of heads.
+        layers: number, side and channels of each layer in the file, in order.
+
+    Raises:
+        CheckpointError: the search takes too long.
+    """
     sizes, final = [size for _, size, _ in layers], layers[-1][1]
     budget = Budget(0, _MOST_SIGNALS)
     below = next((place for place, (number, *_) in enumerate(layers) if number != place), len(layers))
-    for stem in (1 << power for power in range(3, final.bit_length())):
-        critical = settings.get("num_critical", StyleGANXLConfig.num_critical)
-        depth = len(layers) - 1 if below == len(layers) else below + critical
-        if 2 * settings.get("first_cutoff", StyleGANXLConfig.first_cutoff) >= stem or depth <= critical:
+    has_heads, cutoff = below < len(layers), settings.get("first_cutoff", StyleGANXLConfig.first_cutoff)
+    critical = settings.get("num_critical", StyleGANXLConfig.num_critical)
+    depth = below + critical if has_heads else below - 1
+    stems = [1 << power for power in range(3, final.bit_length())] if depth > critical else []
+    waiting = [StyleGANXLConfig(resolution=stem, num_layers=depth, **settings) for stem in stems if stem > 2 * cutoff]
+    for config in waiting:
+        signals = [signal.size for signal in config.signals()]
+        if signals == sizes:
+            yield config
+        common = config.below_head(signals)
+        if not has_heads or not common or common != sizes[: len(common)] or len(common) == len(sizes):
             continue
-        config = StyleGANXLConfig(resolution=stem, num_layers=depth, **settings)
-        specs = config.signals()
-        if below == len(layers):
-            if _fits(specs, sizes):
-                yield config
-        elif below and _fits(config.below_head(specs), sizes[:below]):
-            for heads in _heads(config, config.below_head(specs)[-1], sizes[below:], stem, final, budget):
-                counts, factors = zip(*heads, strict=True)
-                yield dataclasses.replace(config, resolution=final, head_layers=counts, up_factors=factors)
+        for factor in UP_FACTORS:
+            resolution = factor * config.resolution
+            most = min(len(sizes) - len(common) + LEAST_HEAD - 1, MOST_HEAD) if resolution <= final else 0
+            for count in range(LEAST_HEAD, most + 1):
+                budget.spend(len(signals) + count)
+                heads, factors = (*config.head_layers, count), (*config.up_factors, factor)
+                changes: dict[str, Any] = {"resolution": resolution, "head_layers": heads, "up_factors": factors}
+                waiting.append(dataclasses.replace(config, **changes))
 
 
-def _heads(
-    config: StyleGANXLConfig, last: SignalSpec, sizes: list[int], resolution: int, final: int, budget: Budget
-) -> Iterator[tuple[tuple[int, int], ...]]:
-    """Yield the possible heads above a layer: for each head its number of layers and its factor.
+def _weights(tensors: Mapping[str, Tensor], layers: Sequence[Layer], classes: int) -> dict[str, Tensor]:
+    """Return the tensors of a file under the names of this library.
 
     Args:
-        config: the other settings.
-        last: signal of the layer below the heads.
-        sizes: sizes of the layers of the heads.
-        resolution: side of the pictures below the heads.
-        final: side of the pictures after the last head.
-        budget: limit of the search, one operation for each signal.
-
-    Raises:
-        CheckpointError: the search is too long.
+        tensors: tensors by their official names.
+        layers: number, side and channels of each layer in the file, in order.
+        classes: number of classes of the generator. The file may have features for more classes, which are left out.
     """
-    most = min(len(sizes) + LEAST_HEAD - 1, MOST_HEAD)
-    for factor in UP_FACTORS:
-        for layers in range(LEAST_HEAD, most + 1) if resolution * factor <= final else ():
-            budget.spend(layers)
-            specs = config.head(last, layers, resolution * factor)
-            if resolution * factor == final:
-                if _fits(specs, sizes):
-                    yield ((layers, factor),)
-                continue
-            rest = config.below_head(specs)
-            if rest and len(rest) < len(sizes) and _fits(rest, sizes[: len(rest)]):
-                for others in _heads(config, rest[-1], sizes[len(rest) :], resolution * factor, final, budget):
-                    yield ((layers, factor), *others)
-
-
-def _fits(specs: Sequence[SignalSpec], sizes: Sequence[int]) -> bool:
-    return [spec.size for spec in specs] == list(sizes)
-
-
-def _confirmed(config: StyleGANXLConfig, tensors: Mapping[str, Tensor], layers: Layers) -> bool:
-    """Return whether the channels and the filters of all layers are those of a configuration."""
-    signals = config.signals()
-    for place, (layer, after) in enumerate(zip(layers, signals, strict=True)):
-        if layer[2] != after.channels:
-            return False
-        filters = layer_filters(signals[max(place - 1, 0)], after, config, rgb=place == len(signals) - 1)[2]
-        for name, designed in zip(("up_filter", "down_filter"), filters, strict=True):
-            stored = tensors.get(f"{_name(layer)}.{name}")
-            if (stored is None) != (designed is None):
-                return False
-            if stored is not None and designed is not None:
-                if stored.shape != designed.shape:
-                    return False
-                if not torch.allclose(stored.float(), designed, rtol=0, atol=FILTER_ERROR):
-                    return False
-    return True
-
-
-def _weights(tensors: Mapping[str, Tensor], layers: Layers, classes: int) -> dict[str, Tensor]:
-    """Return the tensors under the names of this library, from those under official names.
-
-    The official code has features for more classes than the generator has; those of the first `classes` are used.
-    """
-    places = {_name(layer): f"synthesis.layers.{place}" for place, layer in enumerate(layers)}
+    places = {layer_name(layer): f"synthesis.layers.{place}" for place, layer in enumerate(layers)}
     weights = {}
     for name, tensor in tensors.items():
         if name == "mapping.embed.weight":  # the features of classes; networks without classes have them too
@@ -205,11 +180,6 @@ def _weights(tensors: Mapping[str, Tensor], layers: Layers, classes: int) -> dic
         if "mapping.w_avg" in weights:  # an early version has one mean for all classes
             weights["mapping.w_avg"] = weights["mapping.w_avg"].expand(classes, -1)
     return weights
-
-
-def _name(layer: tuple[int, int, int]) -> str:
-    """Return the official name of a layer with this number, size and channels."""
-    return "synthesis.L{}_{}_{}".format(*layer)
 
 
 READERS = (read_stylegan_xl,)

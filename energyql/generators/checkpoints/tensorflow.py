@@ -1,4 +1,4 @@
-"""Official pickles of StyleGAN2 and StyleGAN2-ADA for TensorFlow, such as stylegan2-ffhq-config-f.pkl."""
+"""Reader of official pickles of StyleGAN2 and StyleGAN2-ADA for TensorFlow, such as stylegan2-ffhq-config-f.pkl."""
 
 from __future__ import annotations
 
@@ -8,43 +8,31 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from energyql.generators.checkpoints.arrays import ArrayRecord, plain
-from energyql.generators.checkpoints.assemble import CONVOLUTIONS, MAX_MAPPING_LAYERS, SIDES, assemble, official
-from energyql.generators.checkpoints.network_pickle import TF_NETWORK, Checkpoint
+from energyql.generators.checkpoints.arrays import ArrayRecord
+from energyql.generators.checkpoints.assemble import CONVOLUTIONS, MAPPING_PARTS, SIDES, assemble, official
+from energyql.generators.checkpoints.network_pickle import TF_NETWORK, Checkpoint, plain_settings
 from energyql.generators.checkpoints.reading import CheckpointError, shown
 from energyql.generators.checkpoints.unpickle import Budget, ObjectRecord
 from energyql.generators.checkpoints.unstated import DEFAULT_LR_MULTIPLIER
 from energyql.generators.stylegan2 import StyleGAN2
 
 OLDEST_VERSION = 4
-"""Oldest version of the pickle format that is read."""
+"""Oldest version of a network in a TensorFlow pickle that is read; the pickle states the version."""
 COMPONENTS = ("mapping", "synthesis")
-"""Networks inside a generator."""
-SUPPORTED = {
-    "nonlinearity": "lrelu",
-    "mapping_nonlinearity": "lrelu",
-    "use_noise": True,
-    "normalize_latents": True,
-}
-"""Settings and their only supported values. Settings that are not here follow from the variables."""
+"""Names of the two networks inside a generator."""
+SUPPORTED = {"nonlinearity": "lrelu", "mapping_nonlinearity": "lrelu", "use_noise": True, "normalize_latents": True}
+"""Name of a setting in the file -> its only supported value; the setting may be missing."""
 
 
 _LAYERS = {"Conv": "conv1", "Conv0_up": "conv0", "Conv1": "conv1", "ToRGB": "torgb", "Skip": "skip"}
 _PARTS = {
-    "weight": "weight",
-    "bias": "bias",
-    "mod_weight": "affine.weight",
-    "mod_bias": "affine.bias",
+    "weight": "weight", "bias": "bias", "mod_weight": "affine.weight", "mod_bias": "affine.bias",
     "noise_strength": "noise_strength",
-}
+}  # fmt: skip
 NAMES = {
     "synthesis/4x4/Const/const": "synthesis.b4.const",
     "dlatent_avg": "mapping.w_avg",
-    **{
-        f"mapping/Dense{i}/{part}": f"mapping.fc{i}.{part}"
-        for i in range(MAX_MAPPING_LAYERS)
-        for part in ("weight", "bias")
-    },
+    **{f"mapping/Dense{i}/{part}": f"mapping.fc{i}.{part}" for i, part in MAPPING_PARTS},
     **{f"mapping/LabelEmbed/{part}": f"mapping.embed.{part}" for part in ("weight", "bias")},
     **{f"synthesis/noise{i}": f"{layer}.noise_const" for i, layer in enumerate(CONVOLUTIONS)},
     **{
@@ -54,37 +42,32 @@ NAMES = {
         for part in _PARTS
     },
 }
-"""Names of variables -> official names in PyTorch."""
+"""Name of a variable in TensorFlow -> name of the tensor in the official PyTorch code."""
 
 
 def read_tensorflow(checkpoint: Checkpoint) -> StyleGAN2 | None:
-    """Return the averaged generator (Gs) of an official TensorFlow pickle; `None` if the file is no such pickle.
+    """Return the generator in an official TensorFlow pickle; `None` for any other file.
 
-    It is the last of three networks in the pickle.
+    Such a pickle holds three networks. The generator is the last one, Gs, whose weights are averaged over the training.
 
     Raises:
-        CheckpointError: it is a StyleGAN of the first generation, or of an unsupported kind.
+        CheckpointError: the network is no StyleGAN2 (perhaps a StyleGAN of the first generation), or is of an
+            unsupported kind, or its tensors do not fit together. Or a setting of the caller differs from that in the
+            file.
     """
     content = checkpoint.content
     if not isinstance(content, tuple) or len(content) != 3 or not all(map(_is_network, content)):
         return None
-    state = content[2].state
-    settings = plain(state.get("static_kwargs") or {})
-    variables: dict[str, Tensor] = {}
-    budget = Budget(checkpoint.size)
-    _collect(content[2], "", variables, budget)
-    for name in COMPONENTS:
-        _collect(_component(content[2], name), f"{name}/", variables, budget)
+    state = content[-1].state
+    settings = plain_settings(state.get("static_kwargs"))
+    variables = _variables(content[-1], Budget(checkpoint.size))
     if "synthesis/4x4/Conv/mod_weight" not in variables:
-        raise CheckpointError("it is a TensorFlow network, but not a StyleGAN2", hint="StyleGAN2 is supported")
-    version = state.get("version")
-    if not isinstance(version, int) or version < OLDEST_VERSION:
-        raise CheckpointError(f"its version {shown(version)} is older than {OLDEST_VERSION}")
+        raise CheckpointError("it is a TensorFlow network, but not a StyleGAN2")
+    if state["version"] < OLDEST_VERSION:
+        raise CheckpointError(f"its version {shown(state['version'])} is older than {OLDEST_VERSION}")
     for name, supported in SUPPORTED.items():
         if settings.get(name) not in (supported, None):
             raise CheckpointError(f"its {name} is {shown(settings[name])}; only {supported!r} is supported")
-    if "mapping/LabelConcat/weight" in variables:
-        raise CheckpointError("it is conditional in the way of the first StyleGAN2, which is not supported")
     if any(value.any() for name, value in variables.items() if name.rpartition("/")[2] == "lod"):
         raise CheckpointError("its training was not finished: the last layers are not in use yet (lod is not 0)")
     tensors = official({name: _transposed(name, value) for name, value in _fully_grown(variables).items()}, NAMES)
@@ -92,57 +75,62 @@ def read_tensorflow(checkpoint: Checkpoint) -> StyleGAN2 | None:
     tensors["resample_filter"] = taps / taps.sum()
     clamp, multiplier = settings.get("conv_clamp"), settings.get("mapping_lrmul") or DEFAULT_LR_MULTIPLIER
     checkpoint.given.check(multiplier, clamp)
-    return assemble(
-        tensors,
-        conv_clamp=clamp,
-        mapping_lr_multiplier=multiplier,
-        architecture=settings.get("architecture"),
-    )
+    return assemble(tensors, clamp, multiplier, settings.get("architecture"))
 
 
 def _fully_grown(variables: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the variables that are used at full resolution.
+    """Return the variables, by name, that a generator uses after training.
 
-    Configurations B to D have a layer that draws the picture for each resolution; only the last one is used.
+    In configurations B to D of the StyleGAN2 paper, each resolution has a layer that draws a picture. The variables of
+    all these layers but the last are left out, because only the last layer is used after training.
     """
     side = max((side for side in SIDES if f"synthesis/{side}x{side}/Conv1/weight" in variables), default=0)
     last = "synthesis/ToRGB_lod0/"
-    return {
-        name.replace(last, f"synthesis/{side}x{side}/ToRGB/"): value
-        for name, value in variables.items()
-        if name.rpartition("/")[2] != "lod" and (name.startswith(last) or not name.startswith("synthesis/ToRGB_lod"))
-    }
+    small = [name for name in variables if name.startswith("synthesis/ToRGB_lod") and not name.startswith(last)]
+    used = [name for name in variables if name not in small and name.rpartition("/")[2] != "lod"]
+    return {name.replace(last, f"synthesis/{side}x{side}/ToRGB/"): variables[name] for name in used}
 
 
 def _is_network(part: Any) -> bool:
     return isinstance(part, ObjectRecord) and part.name == TF_NETWORK
 
 
-def _component(network: ObjectRecord, name: str) -> ObjectRecord:
-    components = network.state.get("components")
-    component = components.get(name) if isinstance(components, dict) else None
-    if not isinstance(component, ObjectRecord) or not _is_network(component):
-        raise CheckpointError(f"it has no {name} network")
-    return component
+def _variables(network: ObjectRecord, budget: Budget) -> dict[str, Tensor]:
+    """Return the variables of a generator and of the two networks inside it, by name, in float32.
 
+    The names of variables of an inner network begin with its name, such as "synthesis/".
 
-def _collect(network: ObjectRecord, prefix: str, variables: dict[str, Tensor], budget: Budget) -> None:
-    """Add the variables of a network to `variables`, with `prefix` before their names, and count them in `budget`."""
-    pairs = network.state.get("variables")
-    for pair in pairs if isinstance(pairs, list) else ():
-        if not isinstance(pair, tuple | list) or len(pair) != 2 or not isinstance(pair[0], str):
-            raise CheckpointError("a variable has no name")
-        if isinstance(pair[1], ArrayRecord):
-            budget.take(len(pair[1].data))
-            # A copy in the machine's byte order: torch accepts neither another order nor a read-only view.
-            with np.errstate(over="ignore", invalid="ignore"):
-                variables[prefix + pair[0]] = torch.from_numpy(pair[1].array().astype(np.float32))
-        elif isinstance(pair[1], int | float):
-            variables[prefix + pair[0]] = torch.tensor(float(pair[1]))
+    Args:
+        network: the record of the generator.
+        budget: counts of work and memory, to which the bytes of the variables are added.
+
+    Raises:
+        CheckpointError: the variables are larger than the file.
+        LookupError, TypeError, ValueError, AttributeError: the record is damaged.
+    """
+    components = network.state["components"]
+    variables: dict[str, Tensor] = {}
+    for prefix, part in {"": network, **{f"{name}/": components[name] for name in COMPONENTS}}.items():
+        for name, value in part.state["variables"]:
+            if isinstance(value, ArrayRecord):
+                budget.take(len(value.data))
+                # A copy in the machine's byte order: torch accepts neither another order nor a read-only view.
+                with np.errstate(over="ignore", invalid="ignore"):
+                    variables[prefix + name] = torch.from_numpy(value.array().astype(np.float32))
+            elif isinstance(value, int | float):
+                variables[prefix + name] = torch.tensor(float(value))
+    return variables
 
 
 def _transposed(name: str, value: Tensor) -> Tensor:
-    """Return a variable in the layout of the PyTorch code (StyleGAN2-ADA)."""
+    """Return the values of a variable in the form of the official PyTorch code (StyleGAN2-ADA).
+
+    That code has the axes in another order, mirrors the kernels of up-sampling layers, and adds 1 to some biases.
+
+    Args:
+        name: name of the variable in TensorFlow.
+        value: values of the variable in TensorFlow.
+    """
     if name.endswith("weight") and value.ndim == 4:
         value = value.flip(0, 1) if "/Conv0_up/" in name or "/Skip/" in name else value
         return value.permute(3, 2, 0, 1)

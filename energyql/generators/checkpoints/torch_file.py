@@ -1,4 +1,4 @@
-"""Files of `torch.save`, zip and legacy, read without torch's own loader.
+"""Reading of files of `torch.save` without torch's own loader, in the zip format and in the older, "legacy" format.
 
 `torch.load(weights_only=True)` refuses training checkpoints because of the harmless `argparse.Namespace` in them, and
 reads every tensor of the file. Here all plain data are allowed, and tensors stay in the file until they are needed.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import struct
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from energyql.generators.checkpoints.unpickle import (
     Storage,
     Stub,
     TensorRecord,
+    checked_key,
+    is_shape,
     record_of,
     storage_dtype,
     unpickle,
@@ -31,56 +34,55 @@ from energyql.generators.checkpoints.unpickle import (
 ZIP_MAGIC = b"PK\x03\x04"
 """First bytes of a zip file."""
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
-"""Value of the first pickle in a legacy file of torch."""
+"""The integer in the first pickle of a legacy file of torch."""
 LEGACY_START = b"\x80\x02\x8a\x0a" + LEGACY_MAGIC.to_bytes(10, "little") + b"."
-"""First bytes of a legacy file: that pickle."""
+"""First bytes of a legacy file: its first pickle."""
 _LEGACY_PROTOCOL = 1001
-"""Value of the second pickle."""
+"""The integer in the second pickle of a legacy file."""
 MAX_DIRECTORY = 1 << 21
-"""Most bytes that are read of the directory of a zip file, which needs about a hundred for each tensor."""
-_LOCAL_HEADER = struct.Struct("<4s22xHH")
-"""Header of an entry of a zip file: magic, length of the name, length of the extra field."""
+"""Largest number of bytes that are read of the directory of a zip file. A tensor takes about a hundred bytes in it."""
 _ENTRY_COST = 10
-"""Number of pickle operations that take as long as an entry of the directory."""
+"""Number of pickle operations that take as long as reading an entry of the directory of a zip file."""
 MAX_DEPTH = 32
-"""Most containers inside one another in the value of `read_weights`; so one that contains itself is an error."""
-TRAINING_NAMES: Names = {
-    **TORCH_NAMES, **NUMPY_NAMES, ("argparse", "Namespace"): record_of("argparse.Namespace"),
-}  # fmt: skip
-"""The names that a training checkpoint may contain: tensors, arrays, sets, and the options of the training."""
+"""Largest number of containers inside one another in a value for `plain`. A container inside itself exceeds it."""
+TRAINING_NAMES: Names = {**TORCH_NAMES, **NUMPY_NAMES, ("argparse", "Namespace"): record_of("argparse.Namespace")}
+"""Names that a training checkpoint may contain -> the function that is called instead; see `Names`.
+
+They are those of tensors, arrays and containers, and `argparse.Namespace` for the options of the training."""
 
 
 def is_torch_file(data: memoryview) -> bool:
-    """Return whether `data` starts as a file of `torch.save` does, which every zip file does as well."""
+    """Return whether the bytes `data` start as a file of `torch.save` does. The result is true for any zip file too."""
     head = bytes(data[: len(LEGACY_START)])
     return head.startswith(ZIP_MAGIC) or head == LEGACY_START
 
 
 def read_torch_file(data: memoryview, names: Names, budget: Budget | None = None) -> Any:
-    """Return the value in a file of `torch.save`, with a TensorRecord in place of every tensor.
+    """Return the value in a file of `torch.save`, with a `TensorRecord` in place of every tensor.
 
     Args:
         data: the bytes of the file.
-        names: the names that its pickle may contain.
-        budget: limits on the work, if the file is a part of another one.
+        names: names of classes and functions that the file may contain -> the function that is called instead.
+        budget: counts of work and memory, which raise an error at their limits. By default they start at 0; if this
+            file is inside another file, pass those of the outer file.
 
     Raises:
-        CheckpointError: it is damaged or holds something that is not allowed.
+        CheckpointError: the file is damaged, or names a class or function that is not in `names`, or takes too much
+            work or memory.
     """
-    budget = budget or Budget(len(data))
-    if bytes(data[:4]) == ZIP_MAGIC:
-        return _read_zip(data, names, budget)
-    return _read_legacy(data, names, budget)
+    read = _read_zip if bytes(data[:4]) == ZIP_MAGIC else _read_legacy
+    return read(data, names, budget or Budget(len(data)))
 
 
 def read_weights(path: str | Path) -> Any:
-    """Read any file of `torch.save` (.pt, .pth, .tar, ...). Nothing in the file is executed.
+    """Return the value in a file of `torch.save` (.pt, .pth, .tar, ...). Nothing in the file is executed.
 
-    Networks that were pickled as whole objects are refused, because they are code.
+    Files with networks that were saved as objects, rather than as state dicts, are refused: such objects need code.
 
     Returns:
-        The saved value, as a rule a dict of state dicts. It holds tensors on the CPU in their own dtype, NumPy arrays,
-        numbers, text, and containers of these. Options of the training (`argparse.Namespace`) are a dict.
+        The saved value, as a rule a dict of state dicts. It consists of tensors on the CPU in the dtype of the file,
+        NumPy arrays, numbers, text, bytes, and containers of these. Options of the training, saved as
+        `argparse.Namespace`, are returned as a dict.
 
     Raises:
         ModelError: the file is missing, damaged or unsafe.
@@ -90,15 +92,18 @@ def read_weights(path: str | Path) -> Any:
         data = file_bytes(path)
         if not is_torch_file(data):
             raise CheckpointError("it is not a file of torch.save")
-        return _values(read_torch_file(data, TRAINING_NAMES), Budget(len(data)))
+        return plain(read_torch_file(data, TRAINING_NAMES), Budget(len(data)))
 
 
-def _values(value: Any, budget: Budget, depth: int = 0) -> Any:
-    """Return a value of a pickle with each record replaced by the value that it stands for.
+def plain(value: Any, budget: Budget, depth: int = 0) -> Any:
+    """Return a value of a pickle with plain values in place of records, also inside containers.
+
+    The record of a tensor or array becomes a tensor or array, and that of an `argparse.Namespace` becomes a dict.
+    Records of other objects, dtypes, classes and functions become text.
 
     Args:
-        value: a record, or a container or plain value, at `depth` containers inside the content of the file.
-        budget: limits on the work.
+        value: a record, a container or a plain value.
+        budget: counts of work and memory, which raise an error at their limits.
         depth: number of containers around the value.
 
     Raises:
@@ -109,13 +114,12 @@ def _values(value: Any, budget: Budget, depth: int = 0) -> Any:
         raise CheckpointError("its containers are nested too deep, or one holds itself")
     match value:
         case TensorRecord():
-            budget.take(value.nbytes)
-            return value.tensor()
+            return value.tensor(budget)
         case ArrayRecord():
             budget.take(len(value.data))
             return value.array().copy()
         case ObjectRecord(name="argparse.Namespace"):
-            return _values(value.state, budget, depth)
+            return plain(value.state, budget, depth)
         case ObjectRecord():
             return f"{value.name}({', '.join(map(shown, value.arguments))})"
         case Stub():
@@ -123,9 +127,9 @@ def _values(value: Any, budget: Budget, depth: int = 0) -> Any:
         case DtypeRecord():
             return str(value.dtype)
         case dict():
-            return {key: _values(item, budget, depth + 1) for key, item in value.items()}
+            return {key: plain(item, budget, depth + 1) for key, item in value.items()}
         case list() | tuple():
-            return type(value)(_values(item, budget, depth + 1) for item in value)
+            return type(value)(plain(item, budget, depth + 1) for item in value)
         case None | bool() | int() | float() | str() | set():
             return value
         case memoryview() | bytes() | bytearray():
@@ -135,18 +139,10 @@ def _values(value: Any, budget: Budget, depth: int = 0) -> Any:
 
 
 class _View(io.RawIOBase):
-    """A read-only file over `data` that raises a CheckpointError once more than `room` bytes are read."""
+    """A read-only file object for the bytes `data`. It raises a CheckpointError if more than `room` bytes are read."""
 
     def __init__(self, data: memoryview, room: int) -> None:
-        self.data = data
-        self.position = 0
-        self.room = room
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
+        self.data, self.position, self.room = data, 0, room
 
     def seek(self, offset: int, whence: int = 0) -> int:
         self.position = max(0, offset + (0, self.position, len(self.data))[whence])
@@ -162,8 +158,52 @@ class _View(io.RawIOBase):
         return len(piece)
 
 
+class _Storages(dict[str, Storage]):
+    """The storages of a file by key. A storage is a row of numbers, to which the pickle refers by a persistent id.
+
+    This dict may be called as a function: for a persistent id it returns the storage, and adds a new one to the dict.
+
+    Args:
+        locate: function from a key to the bytes of the storage with this key.
+    """
+
+    def __init__(self, locate: Callable[[str], memoryview]) -> None:
+        super().__init__()
+        self.locate = locate
+
+    def __call__(self, identifier: Any) -> Storage:
+        """Return the storage for a persistent id.
+
+        Args:
+            identifier: the id as torch writes it, a tuple ("storage", type, key, location, count) or ("storage", type,
+                key, location, count, view). The view must be `None`, and the location is ignored.
+
+        Raises:
+            CheckpointError: the id has another form. Or it has the key of an earlier id, but another type or count.
+            LookupError: there are no bytes for the key.
+        """
+        word, kind, key, _, count, *view = identifier if isinstance(identifier, tuple) else ()
+        if word != "storage" or not isinstance(key, str) or not is_shape((count,)) or any(view):
+            raise CheckpointError("a reference to tensor data is damaged")
+        dtype = storage_dtype(kind)
+        storage = self.get(key) or self.setdefault(key, Storage(dtype, count, self.locate(key)))
+        if storage.dtype != dtype or storage.count != count:
+            raise CheckpointError(f"tensor data {shown(key, 40)} is announced in two ways")
+        return storage
+
+
 def _read_zip(data: memoryview, names: Names, budget: Budget) -> Any:
-    """Return the value in a zip file of torch; see `read_torch_file`."""
+    """Return the value in a file of `torch.save` in the zip format, with a `TensorRecord` in place of every tensor.
+
+    Args:
+        data: the bytes of the file.
+        names: names of classes and functions that the file may contain -> the function that is called instead.
+        budget: counts of work and memory, which raise an error at their limits.
+
+    Raises:
+        CheckpointError: the file is damaged, or names a class or function that is not in `names`, or takes too much
+            work or memory.
+    """
     budget.copy(len(data))  # because a file can hold the same file many times
     try:
         with zipfile.ZipFile(_View(data, MAX_DIRECTORY)) as archive:
@@ -178,94 +218,61 @@ def _read_zip(data: memoryview, names: Names, budget: Budget) -> Any:
     order = f"{root}byteorder"
     if order in entries and bytes(_stored(data, entries[order])).strip() != b"little":
         raise CheckpointError("its numbers are in big-endian order", hint="save it again on a little-endian machine")
-    storages: dict[str, Storage] = {}
-
-    def storage(identifier: Any) -> Storage:
-        dtype, key, count = _storage_id(identifier)
-        if key not in storages:
-            if f"{root}data/{key}" not in entries:
-                raise CheckpointError(f"tensor data {shown(key, 40)} is missing")
-            storages[key] = Storage(dtype, count, _stored(data, entries[f"{root}data/{key}"]))
-        row = storages[key]
-        if row.dtype != dtype or row.count != count or len(row.data or ()) < count * dtype.itemsize:
-            raise CheckpointError(f"tensor data {shown(key, 40)} is not of the announced type and size")
-        return row
-
-    return unpickle(_stored(data, entries[pickles[0]]), names, persistent=storage, budget=budget)[0]
+    storages = _Storages(lambda key: _stored(data, entries[f"{root}data/{key}"]))
+    value, _ = unpickle(_stored(data, entries[pickles[0]]), names, persistent=storages, budget=budget)
+    for key, storage in storages.items():
+        if len(storage.data) < storage.count * storage.dtype.itemsize:
+            raise CheckpointError(f"tensor data {shown(key, 40)} is cut short")
+    return value
 
 
 def _stored(data: memoryview, entry: zipfile.ZipInfo) -> memoryview:
-    """Return the bytes of an entry of a zip file.
+    """Return the bytes of an entry of the zip file `data`, without a copy.
 
     Raises:
-        CheckpointError: the entry is damaged, or compressed: torch never compresses, and small compressed files can
+        CheckpointError: the entry is damaged or compressed. torch never compresses, and a small compressed entry can
             become huge.
     """
     if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1:
         raise CheckpointError("it is a compressed zip file, which torch.save never writes")
-    header = data[entry.header_offset : entry.header_offset + _LOCAL_HEADER.size]
-    if entry.header_offset < 0 or len(header) < _LOCAL_HEADER.size:
-        raise CheckpointError("it is a damaged zip file")
-    magic, name, extra = _LOCAL_HEADER.unpack(header)
-    begin = entry.header_offset + _LOCAL_HEADER.size + name + extra
-    if magic != ZIP_MAGIC or begin + entry.file_size > len(data):
+    head = entry.header_offset  # there are the lengths of the name and of an extra field, which follow the 30 bytes
+    name, extra = (int.from_bytes(data[head + place : head + place + 2], "little") for place in (26, 28))
+    begin = head + 30 + name + extra
+    if head < 0 or bytes(data[head : head + 4]) != ZIP_MAGIC or begin + entry.file_size > len(data):
         raise CheckpointError("it is a damaged or shortened zip file")
     return data[begin : begin + entry.file_size]
 
 
 def _read_legacy(data: memoryview, names: Names, budget: Budget) -> Any:
-    """Return the value in a legacy file of torch, a row of pickles and then numbers; see `read_torch_file`."""
-    nothing: Names = {}
-    magic, position = unpickle(data, nothing, budget=budget)
-    protocol, position = unpickle(data, nothing, start=position, budget=budget)
-    system, position = unpickle(data, nothing, start=position, budget=budget)
+    """Return the value in a file of `torch.save` in the older format, with a `TensorRecord` in place of every tensor.
+
+    Such a file is five pickles, and then the numbers of all tensors. The fourth pickle has the value.
+
+    Args:
+        data: the bytes of the file.
+        names: names of classes and functions that the fourth pickle may contain -> the function that is called instead.
+        budget: counts of work and memory, which raise an error at their limits.
+
+    Raises:
+        CheckpointError: the file is damaged, or names a class or function that is not in `names`, or takes too much
+            work or memory.
+    """
+    storages, position, values = _Storages(lambda key: memoryview(b"")), 0, list[Any]()
+    for allowed in ({}, {}, {}, names, {}):
+        value, position = unpickle(data, allowed, start=position, persistent=storages, budget=budget)
+        values.append(value)
+    magic, protocol, system, value, keys = values
     if magic != LEGACY_MAGIC or protocol != _LEGACY_PROTOCOL or not isinstance(system, dict):
         raise CheckpointError("it is not a file of torch.save")
     if system.get("little_endian") is not True:
         raise CheckpointError("its numbers are in big-endian order", hint="save it again on a little-endian machine")
-    storages: dict[str, Storage] = {}
-
-    def storage(identifier: Any) -> Storage:
-        dtype, key, count = _storage_id(identifier)
-        if count * dtype.itemsize > len(data):
-            raise CheckpointError(
-                f"it is cut short: a tensor takes {count * dtype.itemsize} bytes, the file has {len(data)}"
-            )
-        row = storages.setdefault(key, Storage(dtype, count))
-        if row.dtype != dtype or row.count != count:
-            raise CheckpointError(f"tensor data {shown(key, 40)} is announced in two ways")
-        return row
-
-    value, position = unpickle(data, names, start=position, persistent=storage, budget=budget)
-    keys, position = unpickle(data, nothing, start=position, budget=budget)
-    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys) or set(keys) != set(storages):
+    if not isinstance(keys, list) or set(map(checked_key, keys)) != set(storages):
         raise CheckpointError("its list of tensors is damaged")
     for key in dict.fromkeys(keys):
-        row = storages[key]
-        size = row.count * row.dtype.itemsize
-        count = int.from_bytes(data[position : position + 8], "little")
-        position += 8
-        if count != row.count or position + size > len(data):
-            raise CheckpointError(
-                f"it is cut short or damaged: tensor data {shown(key, 40)} of {size} bytes does not fit"
-            )
-        row.data = data[position : position + size]
-        position += size
+        storage = storages[key]
+        begin, size = position + 8, storage.count * storage.dtype.itemsize
+        position = begin + size
+        if int.from_bytes(data[begin - 8 : begin], "little") != storage.count or position > len(data):
+            raise CheckpointError(f"it is cut short or damaged: tensor data {shown(key, 40)} has {size} bytes")
+        storage.data = data[begin:position]
     return value
-
-
-def _storage_id(identifier: Any) -> tuple[Any, str, int]:
-    """Return dtype, key and count of numbers from a persistent id.
-
-    Args:
-        identifier: ("storage", type, key, location, count[, view]), as torch writes it for the numbers of a tensor.
-
-    Raises:
-        CheckpointError: it has another form.
-    """
-    if not isinstance(identifier, tuple) or len(identifier) not in (5, 6) or identifier[0] != "storage":
-        raise CheckpointError("it refers to data outside the file")
-    _, kind, key, _, count = identifier[:5]
-    if not isinstance(key, str) or type(count) is not int or count < 0 or (len(identifier) == 6 and identifier[5]):
-        raise CheckpointError("a reference to tensor data is damaged")
-    return storage_dtype(kind), key, count

@@ -1,19 +1,21 @@
-"""An interpreter of pickles that executes nothing of the file, and the records of the values in a pickle.
+"""An interpreter of pickles that executes nothing in the file, and records that stand for objects in a pickle.
 
-Python's own unpickler imports and calls the names in a file. This one looks names up in a table of functions of this
-package, which build records; it imports nothing, calls nothing else and sets no attributes. Time and memory are
-limited: sizes are compared with the rest of the file before anything is read, the number of operations is limited, and
-only strings and small integers may be keys, so that no hash is slow to compute or collides on purpose.
+Python's own unpickler imports and calls any class or function that a file names. Here `pickletools` of the standard
+library splits a pickle into operations, and the interpreter looks up names in a table of functions of this package,
+which build records. It imports nothing, calls no other functions, and sets no attributes.
+
+The number of operations and the memory are limited. Only strings, small integers and `None` may be keys, so that no
+hash is slow to compute, and no file can be made whose keys all have one hash.
 """
 
 from __future__ import annotations
 
 import math
-import struct
 import sys
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pickletools import genops
 from typing import Any
 
 import torch
@@ -22,52 +24,76 @@ from torch import Tensor
 from energyql.generators.checkpoints.reading import CheckpointError, shown
 
 MAX_OPERATIONS = 300_000
-"""Most pickle operations in one file, some tenths of a second; the largest official pickles take a fifth of it."""
+"""Largest number of pickle operations for one file, which take some tenths of a second.
+
+The largest official pickles have a fifth of this number."""
 MAX_MEMORY = 1 << 29
-"""Most bytes of the objects of one file, without the numbers of its tensors and arrays."""
+"""Largest number of bytes of the objects of one file, without the numbers in tensors and arrays."""
 MAX_KEY = 2**53
-"""Integers from this one on are no keys."""
+"""Integers may be keys of dicts or members of sets if their absolute value is below this number."""
 MAX_DIMENSIONS = 8
-"""Most axes of an array."""
+"""Largest number of axes of a tensor or array."""
 MAX_NUMBER = 2**48
-"""Largest side, stride or offset of an array."""
+"""Lengths of axes, strides and offsets of tensors and arrays must be below this number."""
 
-Names = Mapping[tuple[str, str], Callable[..., Any]]
-"""(module, name) in the file -> the function of this package that is called instead.
+Make = Callable[..., Any]
+"""A function of this package that is called in place of a class or function that a file names."""
+Names = Mapping[tuple[str, str], Make]
+"""The names that a file may contain: (module, name) of a class or function -> function of this package.
 
-With `ANY` as name, the function makes such a function from the full name of any class of the package.
+When the pickle calls the class or function, the interpreter calls the function of this package instead. The entry
+(module, "*") is for all classes of a package: its value is a function from the full name of a class to the function
+that is called instead. All other names raise an error.
 """
+BUILTINS = ("builtins", "__builtin__")
+"""Names of the module of Python's built-in functions, in Python 3 and Python 2."""
 ANY = "*"
-"""Stands for every name of a package in `Names`."""
+"""The name in an entry of `Names` that is for all classes of a package."""
 
 
 class Record:
-    """A value whose state a pickle may set."""
+    """The base class of records, which stand for objects in a pickle.
+
+    After an object is made, the pickle may set the attributes of the object by a value called its state.
+    """
 
     def set_state(self, state: Any) -> None:
-        """Set the state that the pickle gives the value; here and in most subclasses a CheckpointError is raised."""
+        """Set the fields of the record from `state`, the state of the object in the pickle.
+
+        Subclasses override this method.
+
+        Raises:
+            CheckpointError: always, here: objects of this kind have no state.
+        """
         raise CheckpointError(f"it gives a state to a {type(self).__name__}, which has none")
 
 
 @dataclass(frozen=True, eq=False)
 class Stub:
-    """A name in the file, with the function that is called in its place."""
+    """A class or function that the pickle names.
+
+    Attributes:
+        name: full name of the class or function in the pickle.
+        build: function of this package that is called when the pickle calls the class or function.
+    """
 
     name: str
-    build: Callable[..., Any]
+    build: Make
 
 
 @dataclass
 class Budget:
-    """Counts of the work and memory for a file and the pickles inside it; a CheckpointError is raised at a limit.
+    """Counts of the work and memory for reading one file, with the files and pickles inside it.
+
+    Each method adds to a count, and raises a CheckpointError if the count exceeds its limit.
 
     Attributes:
-        file_size: bytes of the file.
-        most: most operations.
-        spent: operations so far.
-        copied: bytes that were copied so far.
-        tensors: bytes of tensors so far.
-        held: bytes of objects so far.
+        file_size: number of bytes of the file. The larger the file, the more memory is allowed.
+        most: largest allowed number of operations.
+        spent: number of operations so far.
+        copied: number of bytes of the file that were copied so far.
+        tensors: number of bytes of copies of tensors and arrays so far.
+        held: number of bytes of other objects so far.
     """
 
     file_size: int
@@ -78,35 +104,45 @@ class Budget:
     held: int = 0
 
     def spend(self, operations: int = 1) -> None:
-        """Count operations of the pickle; each item of a container that is copied is one."""
+        """Add to the number of operations; raise a CheckpointError if there are more than `most`.
+
+        If a container is copied, each of its items counts as an operation.
+        """
         self.spent += operations
         if self.spent > self.most:
             raise CheckpointError(f"it takes more than {self.most} operations to read, far more than known checkpoints")
 
     def hold(self, size: int) -> None:
-        """Count bytes of the objects made from the file: one byte of the file can make a set of two hundred bytes."""
+        """Add to the bytes of objects other than tensors and arrays; raise a CheckpointError if there are too many.
+
+        The limit is 128 MiB plus 16 times the size of the file, and at most 512 MiB. It is needed because one byte of a
+        file can make an object of two hundred bytes.
+        """
         self.held += size
         if self.held > min(MAX_MEMORY, MAX_MEMORY // 4 + 16 * self.file_size):
             raise CheckpointError("its objects take far more memory than those of known checkpoints")
 
     def copy(self, size: int) -> None:
-        """Count bytes that are copied while the file is read."""
+        """Add to the bytes of the file that are copied; raise a CheckpointError above twice the size of the file."""
         self.copied += size
         if self.copied > 2 * self.file_size:
             raise CheckpointError("it copies its own content again and again")
 
     def take(self, size: int) -> None:
-        """Count bytes of the copy of a tensor: many tensors may share the same bytes of the file."""
+        """Add to the bytes of copies of tensors and arrays; raise a CheckpointError above twice the size of the file.
+
+        This limit is needed because many tensors in a file may use the same bytes.
+        """
         self.tensors += size
         if self.tensors > 2 * self.file_size:
             raise CheckpointError("its tensors are larger than the file")
 
 
 def checked_key(key: Any) -> Any:
-    """Return a key of a dict, or a member of a set, if its hash is fast to compute.
+    """Return a key of a dict, or a member of a set, unchanged if its hash is fast to compute.
 
     Raises:
-        CheckpointError: it is no string, small integer or `None`.
+        CheckpointError: the key is neither a string, nor an integer between -2**53 and 2**53, nor `None`.
     """
     if key is None or isinstance(key, str) or (isinstance(key, int) and -MAX_KEY < key < MAX_KEY):
         return key
@@ -114,36 +150,47 @@ def checked_key(key: Any) -> Any:
 
 
 def is_shape(numbers: Any) -> bool:
-    """Return whether a value of the file is a tuple of possible lengths, strides or offsets."""
-    return (
-        isinstance(numbers, tuple)
-        and len(numbers) <= MAX_DIMENSIONS
-        and all(type(number) is int and 0 <= number < MAX_NUMBER for number in numbers)
-    )
+    """Return whether a value of a file may be the shape, strides or offsets of a tensor or array.
+
+    Such a value is a tuple of at most 8 integers from 0 to 2**48 - 1.
+    """
+    if not isinstance(numbers, tuple) or len(numbers) > MAX_DIMENSIONS:
+        return False
+    return all(type(number) is int and 0 <= number < MAX_NUMBER for number in numbers)
 
 
 @dataclass(eq=False)
 class ObjectRecord(Record):
-    """An object in the file: the full name of its class, the arguments of its constructor, and its attributes."""
+    """The record of an object of any class.
+
+    Attributes:
+        name: full name of the class.
+        arguments: arguments with which the pickle calls the class.
+        state: attributes of the object, as a rule a dict.
+    """
 
     name: str
     arguments: tuple[Any, ...] = ()
     state: dict[str, Any] = field(default_factory=dict)
 
     def set_state(self, state: Any) -> None:
-        """Set the attributes; raise a CheckpointError if `state` is no dict."""
-        if not isinstance(state, dict):
-            raise CheckpointError(f"the state of a {self.name} is a {type(state).__name__}, not a dict")
+        """Set the field `state`, without a check of its type."""
         self.state = state
 
 
 def record_of(name: str) -> Callable[..., ObjectRecord]:
-    """Return a function in place of the class `name`: from the arguments of the constructor to an `ObjectRecord`."""
+    """Return a function for a table of allowed names (`Names`), which is called in place of the class `name`.
+
+    The function takes any arguments, and returns an `ObjectRecord` with the class name `name` and these arguments.
+    """
     return lambda *arguments: ObjectRecord(name, arguments)
 
 
-def uncallable(name: str) -> Callable[..., Any]:
-    """Return a function in place of a name that a file may contain but not call: it raises a CheckpointError."""
+def uncallable(name: str) -> Make:
+    """Return a function for a table of allowed names (`Names`): for a class or function that may be named, not called.
+
+    The function takes any arguments, and raises a CheckpointError that states `name`.
+    """
 
     def refuse(*_: Any) -> Any:
         raise CheckpointError(f"it calls {name}")
@@ -153,25 +200,29 @@ def uncallable(name: str) -> Callable[..., Any]:
 
 @dataclass(eq=False)
 class Storage:
-    """A row of `count` numbers, as bytes of the file.
+    """A row of numbers in a file, of which tensors are parts.
 
-    In a legacy file the numbers come after the pickle, so `data` is `None` at first.
+    Attributes:
+        dtype: type of the numbers.
+        count: how many numbers there are.
+        data: the bytes of the numbers, a view of the file. In the older format of `torch.save` the numbers come after
+            the pickle; `data` is empty while the pickle is read.
     """
 
     dtype: torch.dtype
     count: int
-    data: memoryview | None = None
+    data: memoryview = field(default_factory=lambda: memoryview(b""))
 
 
 @dataclass(frozen=True, eq=False)
 class TensorRecord:
-    """A tensor whose numbers are still in the file.
+    """The record of a tensor. The numbers are not copied until the method `tensor` is called.
 
     Attributes:
-        storage: row of numbers that holds those of the tensor.
-        offset: index of the first number in the row.
-        size: shape.
-        stride: for each axis the distance of neighbours in the row.
+        storage: the row of numbers in the file, of which the numbers of the tensor are a part.
+        offset: index in the row of the first number of the tensor.
+        size: shape of the tensor.
+        stride: for each axis the distance in the row between neighbours along this axis.
     """
 
     storage: Storage
@@ -181,210 +232,215 @@ class TensorRecord:
 
     @property
     def nbytes(self) -> int:
-        """Number of bytes of the result of `tensor`."""
+        """Number of bytes of a copy of the tensor."""
         return math.prod(self.size) * self.storage.dtype.itemsize
 
-    def tensor(self) -> Tensor:
-        """Return a contiguous copy of the tensor, on the CPU, in its own dtype."""
-        if self.storage.data is None:
-            raise CheckpointError("the numbers of a tensor are missing")
+    @property
+    def end(self) -> int:
+        """Index in the row of the last number of the tensor, plus 1; 0 for a tensor without numbers."""
+        steps = zip(self.size, self.stride, strict=True)
+        return self.offset + 1 + sum((size - 1) * stride for size, stride in steps) if math.prod(self.size) else 0
+
+    def tensor(self, budget: Budget | None = None) -> Tensor:
+        """Return a contiguous copy of the tensor, on the CPU, in the dtype of the file.
+
+        If there is a `budget`, the bytes of the copy are added to its count of bytes of tensors.
+
+        Raises:
+            CheckpointError: the count exceeds its limit.
+        """
+        if budget is not None:
+            budget.take(self.nbytes)
+        dtype = self.storage.dtype
         if not self.nbytes:
-            return torch.empty(self.size, dtype=self.storage.dtype)
-        last = self.offset + sum((size - 1) * stride for size, stride in zip(self.size, self.stride, strict=True))
-        item = self.storage.dtype.itemsize
-        numbers = torch.frombuffer(
-            bytearray(self.storage.data[self.offset * item : (last + 1) * item]), dtype=self.storage.dtype
-        )
-        return numbers.as_strided(self.size, self.stride).contiguous()
+            return torch.empty(self.size, dtype=dtype)
+        numbers = bytearray(self.storage.data[self.offset * dtype.itemsize : self.end * dtype.itemsize])
+        return torch.frombuffer(numbers, dtype=dtype).as_strided(self.size, self.stride).contiguous()
 
 
 def _rebuild_tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> TensorRecord:
-    """Return the record for a call of `torch._utils._rebuild_tensor_v2`, which makes a view of a storage.
+    """Return the record of a tensor; called when a pickle calls `torch._utils._rebuild_tensor_v2`.
+
+    Args:
+        storage: the row of numbers of which the tensor is a part, a `Storage`.
+        offset: index in the row of the first number of the tensor.
+        size: shape of the tensor.
+        stride: for each axis the distance in the row between neighbours along this axis.
 
     Raises:
-        CheckpointError: an argument is of a wrong type, or the view does not lie inside the storage.
+        CheckpointError: an argument is of a wrong type, or numbers of the tensor are outside the row.
     """
-    if not isinstance(storage, Storage) or not isinstance(size, tuple) or not isinstance(stride, tuple):
-        raise CheckpointError("a tensor has no storage or no shape")
-    if len(size) != len(stride) or not all(map(is_shape, (size, stride, (offset,)))):
-        raise CheckpointError("a tensor has an impossible shape")
-    if math.prod(size):
-        last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
-        if last >= storage.count or math.prod(size) > storage.count:
-            raise CheckpointError(f"a tensor of {math.prod(size)} numbers does not fit its storage of {storage.count}")
-    return TensorRecord(storage, offset, size, stride)
+    if not isinstance(storage, Storage) or not all(map(is_shape, (size, stride, (offset,)))):
+        raise CheckpointError("a tensor has no storage or an impossible shape")
+    record = TensorRecord(storage, offset, size, stride)
+    if max(record.end, math.prod(size)) > storage.count:
+        raise CheckpointError(f"a tensor of {math.prod(size)} numbers does not fit its storage of {storage.count}")
+    return record
 
 
-def _from_items(name: str, make: Callable[[Any], Any]) -> Callable[..., Any]:
-    """Return a function in place of a container's class, called `name` in messages: it calls `make` with the items."""
+def _from_items(make: Callable[[Any], Any]) -> Make:
+    """Return a function for a table of allowed names (`Names`), which is called in place of the class of a container.
+
+    The function takes a list or tuple of the items of the container, and returns `make(items)`. For any other argument
+    it raises a CheckpointError.
+    """
 
     def build(items: Any = ()) -> Any:
         if not isinstance(items, list | tuple):
-            raise CheckpointError(f"a {name} is damaged")
+            raise CheckpointError("the items of a container are damaged")
         return make(items)
 
     return build
 
 
-ordered_dict = _from_items("dict", lambda items: OrderedDict((checked_key(key), value) for key, value in items))
-_set = _from_items("set", lambda items: {checked_key(item) for item in items})
-
-
+ordered_dict = _from_items(lambda items: OrderedDict((checked_key(key), value) for key, value in items))
+_set = _from_items(lambda items: {checked_key(item) for item in items})
 STORAGE_TYPES: dict[str, torch.dtype] = {
-    "FloatStorage": torch.float32,
-    "DoubleStorage": torch.float64,
-    "HalfStorage": torch.float16,
-    "BFloat16Storage": torch.bfloat16,
-    "LongStorage": torch.int64,
-    "IntStorage": torch.int32,
-    "ShortStorage": torch.int16,
-    "CharStorage": torch.int8,
-    "ByteStorage": torch.uint8,
-    "BoolStorage": torch.bool,
+    "FloatStorage": torch.float32, "DoubleStorage": torch.float64, "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16, "LongStorage": torch.int64, "IntStorage": torch.int32,
+    "ShortStorage": torch.int16, "CharStorage": torch.int8, "ByteStorage": torch.uint8, "BoolStorage": torch.bool,
     "UntypedStorage": torch.uint8,
-}
-"""Name of a class of torch -> dtype of its numbers."""
+}  # fmt: skip
+"""Name of a class of storages in torch, without its module -> dtype of the numbers in such a storage."""
+_CONSTANTS = ("float16", "bfloat16", "float32", "float64", "contiguous_format")
 TORCH_NAMES: Names = {
     ("collections", "OrderedDict"): ordered_dict,
-    ("builtins", "set"): _set,
-    ("__builtin__", "set"): _set,
-    ("torch._utils", "_rebuild_tensor"): _rebuild_tensor,
-    ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
+    **dict.fromkeys([(module, "set") for module in BUILTINS], _set),
+    **{("torch._utils", name): _rebuild_tensor for name in ("_rebuild_tensor", "_rebuild_tensor_v2")},
     ("torch._utils", "_rebuild_parameter"): lambda data, *_: data,
-    ("torch", "Size"): _from_items("shape", tuple),
+    ("torch", "Size"): _from_items(tuple),
     ("torch", "device"): record_of("torch.device"),
-    **{("torch", name): uncallable(f"torch.{name}") for name in STORAGE_TYPES},
     ("torch.storage", "UntypedStorage"): uncallable("torch.UntypedStorage"),
-    **{
-        ("torch", name): uncallable(f"torch.{name}")
-        for name in ("float16", "bfloat16", "float32", "float64", "contiguous_format")
-    },
+    **{("torch", name): uncallable(f"torch.{name}") for name in (*STORAGE_TYPES, *_CONSTANTS)},
 }
-"""Names in a pickle of tensors and plain containers. Types of storages are only compared by name."""
+"""Names that a pickle of tensors and plain containers may contain -> the function that is called instead; see `Names`.
+
+A pickle may name classes of storages and dtypes, but a call of one raises a CheckpointError."""
 
 
 def storage_dtype(kind: Any) -> torch.dtype:
-    """Return the dtype of a storage from its type, which is a `Stub`.
+    """Return the dtype of the numbers in a storage.
+
+    `kind` is the class of the storage in the pickle, a `Stub` with a name such as "torch.FloatStorage".
 
     Raises:
-        CheckpointError: it is of an unknown type.
+        AttributeError, KeyError: `kind` is no `Stub`, or its class is not in `STORAGE_TYPES`.
     """
-    name = kind.name.rpartition(".")[2] if isinstance(kind, Stub) else ""
-    if name not in STORAGE_TYPES:
-        raise CheckpointError("a tensor is of a kind that no supported checkpoint needs")
-    return STORAGE_TYPES[name]
+    return STORAGE_TYPES[kind.name.rpartition(".")[2]]
 
 
 MAX_NAME = 256
-"""Most bytes of a name on a line of its own."""
-MAX_INTEGER = 16
-"""Most bytes of an integer: arithmetic with longer ones is slow."""
+"""Largest number of bytes of a name that the pickle writes on a line, and of characters of the name of a module."""
+MAX_BITS = 128
+"""Largest number of bits of an integer. Arithmetic with longer integers is slow."""
 _POINTER = 8
-"""Bytes of a place on the stack or in a list."""
+"""Number of bytes that an item takes on the stack or in a list, without the item itself."""
 _ENTRY = 100
-"""Bytes of an entry of a dict or set."""
+"""Number of bytes that are counted for an entry of a dict or set, without its key and value."""
 _RECORD = 256
-"""Bytes of a record with its fields."""
+"""Number of bytes that are counted for a record with its fields."""
 
 
 def unpickle(
-    data: memoryview,
-    names: Names,
-    *,
-    start: int = 0,
-    persistent: Callable[[Any], Any] | None = None,
-    budget: Budget | None = None,
+    data: memoryview, names: Names, *, start: int = 0, persistent: Make | None = None, budget: Budget | None = None
 ) -> tuple[Any, int]:
-    """Return the value of a pickle, and the position after the pickle.
+    """Return the value of a pickle, and the position in the file after the pickle.
 
     Args:
         data: the bytes of a file.
-        names: the names that the pickle may contain.
-        start: position of the pickle in `data`.
-        persistent: function from a persistent id to its value; by default such an id is an error.
-        budget: limits, which the pickles of one file share; by default new ones.
+        names: names of classes and functions that the pickle may contain -> the function that is called instead.
+        start: position of the first byte of the pickle in `data`.
+        persistent: function from a persistent id to a value. Such an id is a reference to data outside the pickle. By
+            default an id is an error.
+        budget: counts of work and memory, which raise an error at their limits. By default they start at 0; pass the
+            same object for all pickles of one file.
 
     Returns:
-        The value, whose byte strings are views of `data`, and the position.
+        The value and the position. Byte strings in the value are views of `data`. Objects are records.
 
     Raises:
-        CheckpointError: it is damaged or holds something that is not allowed.
+        CheckpointError: the pickle is damaged, or contains an operation or a name that is not allowed, or exceeds a
+            limit of the budget.
     """
-    machine = _Machine(data, names, start, persistent, budget or Budget(len(data)))
+    source, machine = _Source(data, start), _Machine(names, persistent, budget or Budget(len(data)))
     try:
-        return machine.run(), machine.position
-    except (IndexError, KeyError, UnicodeDecodeError, struct.error) as error:
-        raise CheckpointError(f"it is damaged near byte {machine.position} ({type(error).__name__})") from error
+        for operation, argument, position in genops(source):  # type: ignore[arg-type]
+            machine.budget.spend()
+            if operation.name not in _OPERATIONS:
+                raise CheckpointError(f"pickle operation {operation.name} at byte {position} is not allowed")
+            _OPERATIONS[operation.name](machine, argument)
+        return machine.stack.pop(), source.tell()
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        problem = f"{type(error).__name__}: {error}"
+        raise CheckpointError(f"it is damaged or cut short near byte {source.tell()} ({problem})") from error
+
+
+class _Source:
+    """The bytes of a file as a file object for `pickletools`.
+
+    A `read` of one byte returns `bytes`; any other `read` returns a view of the file without a copy.
+
+    Args:
+        data: the bytes of the file.
+        position: where reading starts.
+    """
+
+    def __init__(self, data: memoryview, position: int) -> None:
+        self._data, self._position = data, position
+
+    def tell(self) -> int:
+        return self._position
+
+    def read(self, size: int) -> bytes | memoryview:
+        piece = self._data[self._position : self._position + size]
+        self._position += len(piece)
+        return bytes(piece) if size == 1 else piece
+
+    def readline(self) -> bytes:
+        line, end, _ = bytes(self._data[self._position : self._position + MAX_NAME]).partition(b"\n")
+        self._position += len(line + end)
+        return line.replace(b"\\", b"?") + end  # no name has a backslash; `pickletools` would read an escape
 
 
 @dataclass(eq=False, slots=True)
 class _Machine:
-    """The interpreter of one pickle, with its stack, its memo and its position in the file."""
+    """The state of the interpreter of one pickle, with methods for operations of the pickle.
 
-    data: memoryview
+    Attributes:
+        names: names of classes and functions that the pickle may contain -> the function that is called instead.
+        persistent: function from a persistent id to a value; `None` if such ids are errors.
+        budget: counts of work and memory.
+        stack: values that later operations use, the last one first.
+        outer: stacks that are set aside, one for each start of a container ("mark") that is not finished.
+        memo: number -> value, for values to which the pickle refers more than once.
+    """
+
     names: Names
-    position: int
-    persistent: Callable[[Any], Any] | None
+    persistent: Make | None
     budget: Budget
     stack: list[Any] = field(default_factory=list)
     outer: list[list[Any]] = field(default_factory=list)  # the stacks below each mark
     memo: dict[int, Any] = field(default_factory=dict)
 
-    def run(self) -> Any:
-        while True:
-            self.budget.spend()
-            operation = self.take(1)[0]
-            if operation == 0x2E:  # STOP
-                return self.stack.pop()
-            try:
-                step = _OPERATIONS[operation]
-            except KeyError:
-                raise CheckpointError(
-                    f"pickle operation 0x{operation:02x} at byte {self.position - 1} is not allowed",
-                    hint="it is damaged, or not a checkpoint",
-                ) from None
-            step(self)
-
-    # reading
-
-    def take(self, size: int) -> memoryview:
-        begin, self.position = self.position, self.position + size
-        if size < 0 or self.position > len(self.data):
-            self.position = begin
-            raise CheckpointError(f"it is cut short: {size} bytes are announced at byte {begin} of {len(self.data)}")
-        return self.data[begin : self.position]
-
-    def number(self, size: int, signed: bool = False) -> int:
-        return int.from_bytes(self.take(size), "little", signed=signed)
-
-    def long(self, size: int) -> int:
-        if not 0 <= size <= MAX_INTEGER:
-            raise CheckpointError(f"it holds a number of {size} bytes at byte {self.position}")
-        return self.number(size, signed=True)
-
-    def text(self, size: int) -> str:
-        return str(self.take(size), "utf-8", "surrogatepass")
-
-    def line(self) -> str:
-        window = bytes(self.data[self.position : self.position + MAX_NAME])
-        end = window.find(b"\n")
-        if end < 0:
-            raise self.damaged(": a name has no end")
-        self.position += end + 1
-        return window[:end].decode("utf-8")
-
-    # the stack
-
     def push(self, value: Any) -> None:
         self.budget.hold(sys.getsizeof(value) + _POINTER)
         self.stack.append(value)
+
+    def integer(self, value: int) -> None:
+        if value.bit_length() > MAX_BITS:
+            raise CheckpointError(f"it holds a number of {value.bit_length()} bits")
+        self.push(value)
+
+    def bytes(self, value: Any) -> None:
+        self.push(memoryview(value))
 
     def get(self, index: int) -> None:
         self.budget.hold(_POINTER)
         self.stack.append(self.memo[index])
 
-    def damaged(self, detail: str = "") -> CheckpointError:
-        return CheckpointError(f"it is damaged near byte {self.position}" + detail)
+    def put(self, index: int) -> None:
+        self.budget.hold(_ENTRY)
+        self.memo[index] = self.stack[-1]
 
     def mark(self) -> None:
         self.budget.hold(sys.getsizeof(self.stack))
@@ -392,35 +448,22 @@ class _Machine:
         self.stack = []
 
     def pop_mark(self) -> list[Any]:
-        items = self.stack
-        self.stack = self.outer.pop()
+        items, self.stack = self.stack, self.outer.pop()
         return items
 
-    def pop(self) -> None:
-        if self.stack:
-            self.stack.pop()
-        else:
-            self.pop_mark()
-
     def push_tuple(self, size: int) -> None:
-        if len(self.stack) < size:
-            raise self.damaged()
-        items = tuple(self.stack[-size:])
-        del self.stack[-size:]
-        self.push(items)
+        items = [self.stack.pop() for _ in range(size)]
+        self.push(tuple(reversed(items)))
 
-    def put(self, index: int) -> None:
-        self.budget.hold(_ENTRY)
-        self.memo[index] = self.stack[-1]
-
-    # containers
+    def last(self, kind: type) -> Any:
+        if not isinstance(self.stack[-1], kind):
+            raise TypeError(f"{type(self.stack[-1]).__name__} is not a {kind.__name__}")
+        return self.stack[-1]
 
     def append(self, items: list[Any]) -> None:
         self.last(list).extend(items)
 
     def set_items(self, items: list[Any]) -> None:
-        if len(items) % 2:
-            raise self.damaged(": a key without a value")
         target = self.last(dict)
         self.budget.hold(_ENTRY * len(items) // 2)
         for key, value in zip(items[::2], items[1::2], strict=True):
@@ -428,61 +471,39 @@ class _Machine:
 
     def add_items(self, items: list[Any]) -> None:
         self.budget.hold(_ENTRY * len(items))
-        self.last(set).update(checked_key(item) for item in items)
-
-    def last(self, kind: type) -> Any:
-        if not isinstance(self.stack[-1], kind):
-            raise self.damaged(f": {type(self.stack[-1]).__name__} is not a {kind.__name__}")
-        return self.stack[-1]
-
-    # names
+        self.last(set).update(map(checked_key, items))
 
     def named(self, module: Any, name: Any) -> None:
-        if not isinstance(module, str) or not isinstance(name, str):
-            raise self.damaged(": a name is not a string")
-        full = f"{module}.{name}"
-        build = self.names.get((module, name)) or self.of_package(module, name)
+        """Push a `Stub` for the class or function `module.name` on the stack. Nothing is imported.
+
+        Raises:
+            CheckpointError: the name is not in `names`.
+            TypeError: module or name is no string, or the module is too long.
+        """
+        if not isinstance(module, str) or not isinstance(name, str) or max(len(module), len(name)) > MAX_NAME:
+            raise TypeError("a name is no string, or too long")
+        full, parts = f"{module}.{name}", module.split(".")
+        build = self.names.get((module, name))
+        packages = [".".join(parts[:count]) for count in range(len(parts), 0, -1)]
+        makers = [self.names[package, ANY] for package in packages if (package, ANY) in self.names]
+        if build is None and makers and all(map(str.isidentifier, (*parts, name))):
+            build = makers[0](full)
         if build is None:
-            raise CheckpointError(
-                f"it names {shown(full)}, which no supported checkpoint needs",
-                hint="nothing was run. If you trust the file, load it with the program that wrote it and save the "
-                "plain state dict; otherwise delete it",
-            )
+            hint = "nothing was run. If you trust the file, save its plain state dict with the program that wrote it"
+            raise CheckpointError(f"it names {shown(full)}, which no supported checkpoint needs", hint=hint)
         self.push(Stub(full, build))
-
-    def of_package(self, module: str, name: str) -> Callable[..., Any] | None:
-        """Return the function in place of a class of a package in `names` with `ANY`; `None` if there is none."""
-        package = module if all(map(str.isidentifier, (*module.split("."), name))) else ""
-        while package:
-            if (make := self.names.get((package, ANY))) is not None:
-                replacement: Callable[..., Any] = make(f"{module}.{name}")
-                return replacement
-            package = package.rpartition(".")[0]
-        return None
-
-    def stack_global(self) -> None:
-        name, module = self.stack.pop(), self.stack.pop()
-        self.named(module, name)
-
-    def instance(self) -> None:
-        self.named(self.line(), self.line())
-        raise CheckpointError("it uses the pickle operation INST, which no supported checkpoint needs")
 
     def call(self) -> None:
         arguments, function = self.stack.pop(), self.stack.pop()
         if not isinstance(function, Stub) or not isinstance(arguments, tuple):
-            raise CheckpointError(f"at byte {self.position} it calls a {type(function).__name__}, not a function")
+            raise CheckpointError(f"it calls a {type(function).__name__}, not a function")
         for argument in arguments:  # a function may copy these
             if isinstance(argument, str):
                 self.budget.copy(len(argument))
             elif isinstance(argument, dict | list | tuple | set | frozenset):
                 self.budget.spend(len(argument))
-        try:
-            value = function.build(*arguments)
-        except (TypeError, ValueError, LookupError, OverflowError) as error:
-            raise CheckpointError(f"{function.name} has impossible arguments ({error})") from error
         self.budget.hold(_RECORD)
-        self.push(value)
+        self.push(function.build(*arguments))
 
     def build(self) -> None:
         state, value = self.stack.pop(), self.stack[-1]
@@ -496,59 +517,43 @@ class _Machine:
             raise CheckpointError("it refers to data outside the file (a persistent id)")
         self.push(self.persistent(self.stack.pop()))
 
-    def frame(self) -> None:
-        size = self.number(8)
-        if size > len(self.data) - self.position:
-            raise CheckpointError(f"it is cut short: a frame of {size} bytes is announced at byte {self.position}")
+
+def _push_empty(kind: Callable[[], Any]) -> Callable[[_Machine, Any], None]:
+    """Return the operation that pushes a new, empty container on the stack of an interpreter.
+
+    `kind` is the class of the container.
+    """
+    return lambda m, _: m.push(kind())
 
 
-_OPERATIONS: dict[int, Callable[[_Machine], Any]] = {
-    ord("("): _Machine.mark,
-    ord("0"): _Machine.pop,
-    ord("1"): _Machine.pop_mark,
-    ord("N"): lambda m: m.push(None),
-    0x88: lambda m: m.push(True),
-    0x89: lambda m: m.push(False),
-    ord("K"): lambda m: m.push(m.number(1)),
-    ord("M"): lambda m: m.push(m.number(2)),
-    ord("J"): lambda m: m.push(m.number(4, signed=True)),
-    0x8A: lambda m: m.push(m.long(m.number(1))),  # LONG1
-    0x8B: lambda m: m.push(m.long(m.number(4, signed=True))),  # LONG4
-    ord("G"): lambda m: m.push(struct.unpack(">d", m.take(8))[0]),
-    0x8C: lambda m: m.push(m.text(m.number(1))),
-    ord("X"): lambda m: m.push(m.text(m.number(4))),
-    0x8D: lambda m: m.push(m.text(m.number(8))),
-    ord("C"): lambda m: m.push(m.take(m.number(1))),
-    ord("B"): lambda m: m.push(m.take(m.number(4))),
-    0x8E: lambda m: m.push(m.take(m.number(8))),
-    0x96: lambda m: m.push(m.take(m.number(8))),  # BYTEARRAY8
-    ord(")"): lambda m: m.push(()),
-    ord("]"): lambda m: m.push([]),
-    ord("}"): lambda m: m.push({}),
-    0x8F: lambda m: m.push(set()),
-    ord("t"): lambda m: m.push(tuple(m.pop_mark())),
-    0x85: lambda m: m.push_tuple(1),
-    0x86: lambda m: m.push_tuple(2),
-    0x87: lambda m: m.push_tuple(3),
-    ord("l"): lambda m: m.push(m.pop_mark()),
-    ord("a"): lambda m: m.append([m.stack.pop()]),
-    ord("e"): lambda m: m.append(m.pop_mark()),
-    ord("s"): lambda m: m.set_items([m.stack.pop(-2), m.stack.pop()]),
-    ord("u"): lambda m: m.set_items(m.pop_mark()),
-    0x90: lambda m: m.add_items(m.pop_mark()),
-    0x91: lambda m: m.push(frozenset(checked_key(item) for item in m.pop_mark())),
-    ord("q"): lambda m: m.put(m.number(1)),
-    ord("r"): lambda m: m.put(m.number(4)),
-    0x94: lambda m: m.put(len(m.memo)),  # MEMOIZE
-    ord("h"): lambda m: m.get(m.number(1)),
-    ord("j"): lambda m: m.get(m.number(4)),
-    ord("c"): lambda m: m.named(m.line(), m.line()),
-    0x93: _Machine.stack_global,
-    ord("R"): _Machine.call,
-    0x81: _Machine.call,  # NEWOBJ
-    ord("b"): _Machine.build,
-    ord("i"): _Machine.instance,
-    ord("Q"): _Machine.persistent_id,
-    0x80: lambda m: m.take(1),  # PROTO
-    0x95: _Machine.frame,
+_OPERATIONS: dict[str, Callable[[_Machine, Any], Any]] = {
+    **dict.fromkeys(("PROTO", "FRAME", "STOP"), lambda m, _: None),
+    **dict.fromkeys(("BININT", "BININT1", "BININT2", "LONG1", "LONG4"), _Machine.integer),
+    **dict.fromkeys(("NONE", "BINFLOAT", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"), _Machine.push),
+    **dict.fromkeys(("SHORT_BINBYTES", "BINBYTES", "BINBYTES8", "BYTEARRAY8"), _Machine.bytes),
+    "NEWTRUE": lambda m, _: m.push(True),
+    "NEWFALSE": lambda m, _: m.push(False),
+    **{f"EMPTY_{kind.__name__.upper()}": _push_empty(kind) for kind in (tuple, list, dict, set)},
+    "MARK": lambda m, _: m.mark(),
+    "POP": lambda m, _: m.stack.pop() if m.stack else m.pop_mark(),
+    "POP_MARK": lambda m, _: m.pop_mark(),
+    "TUPLE": lambda m, _: m.push(tuple(m.pop_mark())),
+    "TUPLE1": lambda m, _: m.push_tuple(1),
+    "TUPLE2": lambda m, _: m.push_tuple(2),
+    "TUPLE3": lambda m, _: m.push_tuple(3),
+    "LIST": lambda m, _: m.push(m.pop_mark()),
+    "FROZENSET": lambda m, _: m.push(frozenset(map(checked_key, m.pop_mark()))),
+    "APPEND": lambda m, _: m.append([m.stack.pop()]),
+    "APPENDS": lambda m, _: m.append(m.pop_mark()),
+    "SETITEM": lambda m, _: m.set_items([m.stack.pop(-2), m.stack.pop()]),
+    "SETITEMS": lambda m, _: m.set_items(m.pop_mark()),
+    "ADDITEMS": lambda m, _: m.add_items(m.pop_mark()),
+    "MEMOIZE": lambda m, _: m.put(len(m.memo)),
+    **dict.fromkeys(("BINPUT", "LONG_BINPUT"), _Machine.put),
+    **dict.fromkeys(("BINGET", "LONG_BINGET"), _Machine.get),
+    "GLOBAL": lambda m, names: m.named(*names.split(" ", 1)),
+    "STACK_GLOBAL": lambda m, _: m.named(m.stack.pop(-2), m.stack.pop()),
+    **dict.fromkeys(("REDUCE", "NEWOBJ"), lambda m, _: m.call()),
+    "BUILD": lambda m, _: m.build(),
+    "BINPERSID": lambda m, _: m.persistent_id(),
 }

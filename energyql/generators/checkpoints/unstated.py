@@ -1,4 +1,7 @@
-"""Settings that no tensor holds: the caller gives them, or usual values are assumed if the weights agree with them."""
+"""Two settings of StyleGANs that no tensor contains: learning-rate multiplier, and limit of activations.
+
+If a file does not state them, the caller gives them, or usual values are assumed if the weights do not contradict them.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from energyql.errors import CheckpointWarning, caller_level
@@ -19,111 +23,119 @@ from energyql.numerics.shapes import Float
 DEFAULT_LR_MULTIPLIER = 0.01
 """Usual learning-rate multiplier of mapping networks."""
 DEFAULT_CLAMP = 256.0
-"""Usual limit of activations."""
+"""Usual limit of the absolute values of activations."""
 MEAN_SAMPLES = 4096
-"""Number of latents of which `mean_w` is the mean."""
+"""Number of random z over which `mean_w` averages."""
 _CHUNK = 128
-"""Latents that are mapped together."""
+"""Number of latents that are mapped to w in one batch."""
 _PICTURES = 4
-"""Pictures that are drawn to see whether activations reach the limit."""
+"""Number of pictures that are drawn to find out whether activations exceed the usual limit."""
 _LIKELY_SIZE = 0.6, 3.0
-"""Limits of the root mean square of stored mapping weights, times the multiplier: 1 before training, which adds to it.
-"""
-_LIKELY_MEAN = 4.0
-"""Largest ratio of the mean of w to the stored mean, and of the stored mean to it.
+"""Likely range of the product of the multiplier and the root mean square of the stored weights of a mapping network.
 
-A wrong multiplier changes w by its error to the power of the number of layers.
+Before training the product is 1."""
+_LIKELY_MEAN = 4.0
+"""Largest likely ratio of two root mean squares: that of the mean of w computed with a multiplier, and that of the mean
+of w in the file. The smallest likely ratio is 1/4.
+
+With a multiplier that is wrong by a factor, w is wrong by this factor to the power of the number of layers.
 """
 _LIKELY_W = 50.0
-"""Largest root mean square of w; the smallest is its inverse."""
+"""Largest likely root mean square of w; the smallest is 1/50."""
 
 Network = TypeVar("Network", bound=StyleGAN)
 
 
 @dataclass(frozen=True)
 class GivenSettings:
-    """Settings from the caller, because the file may not hold them.
+    """Settings of a generator from the caller of `load_generator`, which the file may lack.
 
     Attributes:
-        lr_multiplier: learning-rate multiplier of the mapping network; `None` if the caller gives none.
-        conv_clamp: limit of activations, infinity for no limit; `None` if the caller gives none.
+        lr_multiplier: learning-rate multiplier of the mapping network; `None` if the caller does not give it.
+        conv_clamp: limit of the absolute values of activations, infinity for no limit; `None` if the caller does not
+            give it.
     """
 
     lr_multiplier: float | None = None
     conv_clamp: float | None = None
 
     def check(self, lr_multiplier: float | None, conv_clamp: float | None) -> None:
-        """Check that the settings in a file are those of the caller.
+        """Raise a CheckpointError if the caller gives a setting that differs from the setting in the file.
 
         Args:
-            lr_multiplier: setting in the file.
-            conv_clamp: setting in the file; `None` for no limit.
+            lr_multiplier: learning-rate multiplier in the file.
+            conv_clamp: limit of activations in the file; `None` for no limit.
 
         Raises:
-            CheckpointError: one differs.
+            CheckpointError: a setting differs.
         """
-        for name, ours, theirs in (
-            ("lr_multiplier", self.lr_multiplier, lr_multiplier),
-            ("conv_clamp", self.conv_clamp, math.inf if conv_clamp is None else conv_clamp),
-        ):
-            if ours is not None and ours != theirs:
-                raise CheckpointError(f"its {name} is {shown(theirs)}, not {ours:g}", hint="leave the setting out")
+        stated = {"lr_multiplier": lr_multiplier, "conv_clamp": math.inf if conv_clamp is None else conv_clamp}
+        for name, value in stated.items():
+            if getattr(self, name) not in (None, value):
+                raise CheckpointError(f"its {name} is {shown(value)}, not {getattr(self, name):g}")
+
+    def refuse(self, kind: str) -> None:
+        """Raise a CheckpointError if the caller gives one of the two settings, for a network that has neither.
+
+        `kind` is the network with its article, for the message, such as "an R3GAN".
+        """
+        if self != GivenSettings():
+            raise CheckpointError(f"{kind} has no lr_multiplier and no conv_clamp", hint="leave the setting out")
 
 
 def completed(
     settings: GivenSettings, build: Callable[[float, float | None], Network], *, clamped: bool, has_mean: bool
 ) -> Network:
-    """Return a network whose settings are not in its file.
+    """Return the network in a file that states neither its learning-rate multiplier nor its limit of activations.
 
-    Its multiplier is that of the caller, else the usual one if the sizes of the weights and of w agree with that. Its
-    limit of activations is that of the caller, else the usual one if no activation of some pictures reaches it.
+    Settings of the caller are used. For a missing multiplier 0.01 is assumed, if the sizes of the weights and of w are
+    likely for this value. For a missing limit 256 is assumed, if this limit does not change a few test pictures. With
+    `clamped=False` a missing limit means no limit.
 
     Args:
         settings: settings of the caller.
-        build: function from the multiplier and the limit, `None` for no limit, to the network.
-        clamped: whether networks of this kind may have a limit.
+        build: function from the multiplier and the limit (`None` for no limit) to the network.
+        clamped: whether the program that saved the file may limit activations.
         has_mean: whether the file holds the mean of w.
 
     Raises:
-        CheckpointError: a setting cannot be assumed, so the caller must give it.
+        CheckpointError: an assumed value contradicts the weights, so the caller must give the setting. Or the caller
+            gives a limit, and `clamped` is false.
 
     Warns:
-        CheckpointWarning: a setting is assumed.
+        CheckpointWarning: a setting is assumed, and `clamped` is true.
     """
-    multiplier = DEFAULT_LR_MULTIPLIER if settings.lr_multiplier is None else settings.lr_multiplier
-    limit = (DEFAULT_CLAMP if clamped else math.inf) if settings.conv_clamp is None else settings.conv_clamp
+    multiplier, assumed = settings.lr_multiplier or DEFAULT_LR_MULTIPLIER, []
+    limit = settings.conv_clamp or (DEFAULT_CLAMP if clamped else math.inf)
     if limit != math.inf and not clamped:
         raise CheckpointError("networks of this kind do not clamp activations", hint="leave out conv_clamp")
     network = build(multiplier, None if limit == math.inf else limit)
     if settings.lr_multiplier is None:
         _check_multiplier(network, has_mean)
-    if clamped and settings.conv_clamp is None:
-        pictures, free = (_pictures(variant) for variant in (network, build(multiplier, None)))
-        if not torch.equal(pictures, free):
-            raise CheckpointError(
-                f"its activations exceed {DEFAULT_CLAMP:g}, and the file does not say whether they are clamped",
-                hint=f"it is {DEFAULT_CLAMP:g} after a training with mixed precision, as is usual for StyleGAN2-ADA "
-                f"and StyleGAN3, or inf for no limit. {_how_to_give('conv_clamp', '--conv-clamp')}",
-            )
-    assumed = [f"a learning-rate multiplier of {multiplier:g}"] if settings.lr_multiplier is None else []
+        assumed.append(f"a learning-rate multiplier of {multiplier:g}")
     if settings.conv_clamp is None:
+        if clamped and not torch.equal(_pictures(network), _pictures(build(multiplier, None))):
+            problem = f"its activations exceed {DEFAULT_CLAMP:g}, and the file does not say whether they are clamped"
+            values = f"it is {DEFAULT_CLAMP:g} after a training with mixed precision, as is usual, or inf for no limit"
+            raise CheckpointError(problem, hint=f"{values}. {_how_to_give('conv_clamp', '--conv-clamp')}")
         assumed.append(f"a limit of {DEFAULT_CLAMP:g} of activations")
     if clamped and assumed:  # programs whose networks are never clamped offer no such settings
-        text = " and ".join(assumed)
-        warn_assumed(
-            f"a state dict holds no settings: assumed are leaky ReLU, and {text}, with which its weights agree"
-        )
+        text = f"leaky ReLU, and {' and '.join(assumed)}"
+        warn_assumed(f"a state dict holds no settings: assumed are {text}, with which its weights agree")
     return network
 
 
 def warn_assumed(assumed: str) -> None:
-    """Warn with a `CheckpointWarning` that pictures depend on an assumption, which the text `assumed` states."""
+    """Warn with a `CheckpointWarning`, whose text `assumed` says what was assumed about a file."""
     warnings.warn(CheckpointWarning(assumed), stacklevel=caller_level())
 
 
 @torch.no_grad()
 def mean_w(generator: StyleGAN, seed: int = 0) -> Float[Tensor, " w_dim"]:
-    """Return the mean of w over `MEAN_SAMPLES` random latents from `seed`, each class in turn being their label."""
+    """Return the mean of w over 4,096 random z (`MEAN_SAMPLES`) that are drawn from `seed`.
+
+    If the generator has classes, the labels are class 0, 1, 2 and so on, and again from 0 after the last class.
+    """
     z = torch.randn(MEAN_SAMPLES, generator.z_dim, generator=torch.Generator().manual_seed(seed))
     total = torch.zeros(generator.config.w_dim)
     for first in range(0, MEAN_SAMPLES, _CHUNK):  # labels of many classes need much memory
@@ -132,21 +144,27 @@ def mean_w(generator: StyleGAN, seed: int = 0) -> Float[Tensor, " w_dim"]:
 
 
 def _labels(generator: StyleGAN, count: int, first: int = 0) -> Tensor | None:
-    """Return one-hot labels (count, c_dim), each class in turn from `first` on; `None` without classes."""
+    """Return one-hot labels (count, c_dim); `None` for a generator without classes.
+
+    The classes are `first`, `first` + 1 and so on, and again from 0 after the last class.
+    """
     classes = generator.config.c_dim
-    if not classes:
-        return None
-    label = torch.zeros(count, classes)
-    label[torch.arange(count), torch.arange(first, first + count) % classes] = 1.0
-    return label
+    return F.one_hot(torch.arange(first, first + count) % classes, classes).float() if classes else None
 
 
 def _check_multiplier(network: StyleGAN, has_mean: bool) -> None:
-    """Raise a CheckpointError if the size of the weights, of w or of its mean is unlikely for the multiplier."""
+    """Raise a CheckpointError if the learning-rate multiplier of a network is probably wrong.
+
+    It probably is if the root mean square of the weights, of w or of the mean of w is far from the usual.
+
+    Args:
+        network: a network that was built with the multiplier.
+        has_mean: whether `network` has the mean of w from the file, so that a computed mean can be compared with it.
+    """
     multiplier, layers = network.config.mapping_lr_multiplier, network.mapping.layers
     weights = _size(torch.cat([layer.weight.flatten() for layer in layers]))
     mean, stored = _size(mean_w(network)), _size(network.mapping.w_avg.reshape(-1, network.config.w_dim).mean(0))
-    scale = _size(network.encode(_latents(network, _CHUNK), label=_labels(network, _CHUNK)))
+    scale = _size(_some_w(network, _CHUNK))
     if not _LIKELY_SIZE[0] < weights * multiplier < _LIKELY_SIZE[1]:
         reason = f"its weights have the size {weights:.3g}, and {1 / multiplier:g} is usual for {multiplier:g}"
         likely = 1 / weights
@@ -158,33 +176,33 @@ def _check_multiplier(network: StyleGAN, has_mean: bool) -> None:
         likely = multiplier * (1 / scale) ** (1 / len(layers))
     else:
         return
-    raise CheckpointError(
-        f"it does not hold the learning-rate multiplier of its mapping network: {reason}",
-        hint="it is the lr_mlp or mapping_lr of its training, probably about "
-        f"{likely:.2g}. {_how_to_give('lr_multiplier', '--lr-mlp')}",
-    )
+    problem = f"it does not hold the learning-rate multiplier of its mapping network: {reason}"
+    value = f"it is the lr_mlp or mapping_lr of its training, probably about {likely:.2g}"
+    raise CheckpointError(problem, hint=f"{value}. {_how_to_give('lr_multiplier', '--lr-mlp')}")
 
 
 def _how_to_give(argument: str, option: str) -> str:
-    """Return a hint how to give a setting, on the command line and in Python."""
-    return (
-        f"Convert the file with energyql convert {option}, and use the folder in its place; "
-        f"in Python, give {argument} to load_generator"
-    )
+    """Return a hint for an error message, which says how the user gives a setting.
+
+    Args:
+        argument: name of the argument in Python.
+        option: name of the option on the command line.
+    """
+    return f"Use energyql convert {option} and the new folder; in Python, give {argument} to load_generator"
 
 
-def _latents(network: StyleGAN, count: int) -> Tensor:
-    return torch.randn(count, network.z_dim, generator=torch.Generator().manual_seed(0))
+def _some_w(network: StyleGAN, count: int) -> Tensor:
+    """Return w of a network, (count, w_dim), for random z that are drawn from seed 0: the same at every call."""
+    z = torch.randn(count, network.z_dim, generator=torch.Generator().manual_seed(0))
+    return network.encode(z, label=_labels(network, count))
 
 
 @torch.no_grad()
 def _pictures(network: Any) -> Tensor:
-    pictures: Tensor = network.synthesis(
-        network.encode(_latents(network, _PICTURES), label=_labels(network, _PICTURES))
-    )
+    pictures: Tensor = network.synthesis(_some_w(network, _PICTURES))
     return pictures
 
 
 def _size(numbers: Tensor) -> float:
-    """Return the root mean square of numbers."""
+    """Return the root mean square of all numbers in a tensor."""
     return float(numbers.double().square().mean().sqrt())

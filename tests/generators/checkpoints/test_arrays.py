@@ -6,10 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from energyql.generators.checkpoints.arrays import NUMPY_NAMES, ArrayRecord, plain
+from energyql.generators.checkpoints.arrays import NUMPY_NAMES, ArrayRecord
 from energyql.generators.checkpoints.reading import CheckpointError
 from energyql.generators.checkpoints.unpickle import unpickle
-from generators.checkpoints.writer import Named
 
 
 def read(content: bytes) -> Any:
@@ -53,14 +52,3 @@ def test_both_module_paths() -> None:
 def test_other_kinds_are_refused(value: Any) -> None:
     with pytest.raises(CheckpointError):
         read(pickle.dumps(value, 4))
-
-
-def test_plain() -> None:
-    array = ArrayRecord()
-    assert plain({"a": [1, (2.5, None)], 3: {"b": True}, "c": array}) == {
-        "a": [1, [2.5, None]],
-        "3": {"b": True},
-        "c": [],
-    }
-    with pytest.raises(CheckpointError):
-        plain([Named("x", "y")])

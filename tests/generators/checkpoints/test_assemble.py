@@ -33,7 +33,7 @@ def test_channels_without_a_rule() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("synthesis.b4.const", None, "not a StyleGAN2"),
+        ("synthesis.b4.const", None, "no complete StyleGAN"),
         ("synthesis.b4.const", torch.ones(3), r"has the shape \(3,\)"),
         ("synthesis.b8.conv1.bias", None, r"missing: synthesis\.b8\.conv1\.bias"),
         (
@@ -49,7 +49,7 @@ def test_channels_without_a_rule() -> None:
         ("synthesis.b8.resample_filter", torch.ones(12), "different resampling filters"),
         ("synthesis.b8.resample_filter", torch.ones(4, 3), r"filter has the shape \(4, 3\)"),
         ("mapping.fc0.weight", None, r"no mapping\.fc0"),
-        ("mapping.embed.weight", torch.ones(8, 2**17), "are impossible"),
+        ("mapping.embed.weight", torch.ones(8, 2**17), "c_dim must be a whole number"),
         ("synthesis.b8.conv1.bias", torch.tensor([0.0, torch.nan]), "bias has numbers that are not finite"),
         ("synthesis.b8.conv1.bias", torch.ones(2, dtype=torch.bool), "bias holds bool, not floating-point numbers"),
     ],

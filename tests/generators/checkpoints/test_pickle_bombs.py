@@ -17,7 +17,7 @@ def test_memo_index_takes_no_memory(refused: Any) -> None:
 
 
 def test_operations_are_capped(refused: Any) -> None:
-    assert "operations" in refused(b"\x80\x04" + b"}" * 1_000_000 + b".").message
+    assert "operations" in refused(b"\x80\x04" + b"N" * 400_000 + b".").message
 
 
 @pytest.mark.slow
@@ -63,7 +63,7 @@ def test_shared_settings_do_not_multiply(refused: Any) -> None:
 def test_endless_settings(refused: Any) -> None:
     settings: dict[str, Any] = {}
     settings["self"] = settings
-    assert "without end" in refused(dumps({"G_ema": official({}, init_kwargs=settings)})).message
+    assert "one holds itself" in refused(dumps({"G_ema": official({}, init_kwargs=settings)})).message
 
 
 def test_shared_tensors_do_not_multiply(refused: Any) -> None:
@@ -79,7 +79,7 @@ def test_arrays_in_settings_do_not_multiply(refused: Any) -> None:
     dtype = Call(Named("numpy", "dtype"), ("u1",))
     array = Call(Named("numpy.core.multiarray", "_reconstruct"), (), (1, (4096,), dtype, False, b"x" * 4096))
     error = refused(dumps({"G_ema": official({}, init_kwargs={"x": [array] * 9000})}))
-    assert "without end" in error.message
+    assert "larger than the file" in error.message
 
 
 def test_a_zip_of_countless_entries(refused: Any) -> None:

@@ -197,7 +197,7 @@ class TestWhatItDoesNotHold:
         tensors = dict(read_checkpoint(DATA / "stylegan3-t.pkl").network.tensors)
         name = next(name for name in tensors if name.endswith("up_filter"))
         torch.save(tensors | {name: tensors[name].roll(1)}, tmp_path / "x.pt")
-        with pytest.raises(ModelError, match="up_filter is not the usual one\n.*give the official pickle"):
+        with pytest.raises(ModelError, match="its layers are of no known StyleGAN3.*\n.*give the official pickle"):
             load_generator(tmp_path / "x.pt", conv_clamp=256, lr_multiplier=0.01)
 
     @pytest.mark.parametrize(
@@ -219,22 +219,22 @@ class TestWhatItDoesNotHold:
 
 class TestSafetensors:
     @pytest.mark.parametrize(
-        ("entry", "message"),
+        "entry",
         [
-            ({"dtype": "F8_E4M3", "shape": [1], "data_offsets": [0, 1]}, "holds F8_E4M3"),
-            ({"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}, "has 4 bytes"),
-            ({"dtype": "F32", "shape": [1 << 47], "data_offsets": [0, 1 << 49]}, "impossible"),
-            ({"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]}, "impossible"),
-            ({"dtype": "F32", "shape": "1", "data_offsets": [0, 4]}, "impossible"),
-            ({"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}, "impossible"),
-            ({"shape": [1]}, "'dtype' is missing"),
-            (3, "damaged"),
+            {"dtype": "F12", "shape": [1], "data_offsets": [0, 1]},
+            {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]},
+            {"dtype": "F32", "shape": [1 << 47], "data_offsets": [0, 1 << 49]},
+            {"dtype": "F32", "shape": [-1], "data_offsets": [0, 4]},
+            {"dtype": "F32", "shape": "1", "data_offsets": [0, 4]},
+            {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]},
+            {"shape": [1]},
+            3,
         ],
     )
-    def test_damaged_headers(self, tmp_path: Path, entry: Any, message: str) -> None:
+    def test_damaged_headers(self, tmp_path: Path, entry: Any) -> None:
         header = json.dumps({"synthesis.b4.const": entry}).encode()
         (tmp_path / "x").write_bytes(struct.pack("<Q", len(header)) + header + bytes(4))
-        with pytest.raises(ModelError, match=message):
+        with pytest.raises(ModelError, match="it is damaged"):
             load_generator(tmp_path / "x")
 
     def test_no_json(self, tmp_path: Path) -> None:
@@ -265,5 +265,7 @@ def test_licences(state: dict[str, Tensor], tmp_path: Path) -> None:
 
 def test_addresses(tmp_path: Path) -> None:
     for address in ("https://example.org/ffhq.pkl", Path("https://example.org/ffhq.pkl")):
-        with pytest.raises(ArgumentError, match="is an address, and energyql reads files\ndownload it first"):
+        with pytest.raises(
+            ArgumentError, match="is an address, and energyql reads files\ndownload it, and give the file"
+        ):
             load_generator(address)

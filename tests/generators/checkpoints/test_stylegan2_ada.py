@@ -56,7 +56,7 @@ def test_protocols_and_layouts(record: NetworkRecord, load: Callable[..., StyleG
 @pytest.mark.parametrize(
     ("attributes", "message"),
     [
-        ({"synthesis.b8.architecture": "resnet"}, "architecture is resnet, but its tensors are of skip"),
+        ({"synthesis.b8.architecture": "resnet"}, "architecture is resnet, its tensors are of skip"),
         ({"synthesis.b8.conv1.activation": "relu"}, "activation is relu"),
         ({"mapping.fc0.activation": "swish"}, "activation is swish"),
         ({"mapping.fc0.activation": "lrelu", "mapping.fc1.activation": "relu"}, "layers differ in activation"),

@@ -103,7 +103,7 @@ def test_configuration_e(generator: StyleGAN2, tmp_path: Path, architecture: Any
     assert read.config == other.config
     w = other.encode(torch.ones(2, 8))
     torch.testing.assert_close(read.synthesize(w), other.synthesize(w), atol=1e-5, rtol=0)
-    with pytest.raises(ModelError, match=f"architecture is skip, but its tensors are of {architecture}"):
+    with pytest.raises(ModelError, match=f"architecture is skip, its tensors are of {architecture}"):
         writer.load(architecture="skip")
 
 
@@ -156,7 +156,7 @@ def test_unsupported_networks(writer: Writer) -> None:
         writer.load()
     writer.synthesis = complete
     writer.mapping.append(("LabelConcat/weight", np.zeros((3, 8), np.float32)))
-    with pytest.raises(ModelError, match="conditional in the way of the first"):
+    with pytest.raises(ModelError, match="has a tensor mapping/LabelConcat/weight"):
         writer.load()
     writer.synthesis = [("4x4/Const/const", np.zeros((1, 8, 4, 4), np.float32))]
     with pytest.raises(ModelError, match="not a StyleGAN2"):
