@@ -273,7 +273,7 @@ class Leaks:
 
     @property
     def by_attribute(self) -> dict[str, float]:
-        """Attribute -> fraction of samples in which it leaked, largest first; only attributes that leaked."""
+        """Attribute -> fraction of samples in which the edit changed it unasked, largest first, none of 0."""
         shares = {name: float(rows.mean()) for name, rows in self.leaked.items() if rows.any()}
         return dict(sorted(shares.items(), key=lambda item: -item[1]))
 

@@ -301,10 +301,10 @@ def leaf_kind(leaf: Leaf) -> int:
 
 
 def _plan(circuit: Circuit, parts: Mapping[Leaf, tuple[int, ...]], count: int) -> list[_Plan]:
-    """Return the nodes of a circuit in groups of the same depth, type and number of children, without plain leaves.
+    """Return the nodes of a circuit in groups of the same depth, type and number of children.
 
-    Evaluation fills a table of values. The table begins with one row for each leaf of a `CircuitFold`. Then each group
-    adds one row for each of its nodes.
+    Evaluation fills a table of values, and each group adds one row for each of its nodes. Leaves that have one row of
+    the table from the start are in no group.
 
     Args:
         circuit: the circuit.
@@ -313,7 +313,8 @@ def _plan(circuit: Circuit, parts: Mapping[Leaf, tuple[int, ...]], count: int) -
         count: number of rows of all leaves together.
 
     Returns:
-        Arguments of a `_Group` for each group, in the order of evaluation. The root of the circuit comes last.
+        Arguments of a `_Group` for each group, in the order of evaluation. The last group has the root of the circuit.
+        The list is empty if the root is a leaf of one row.
     """
     depths: list[int] = []
     rows: dict[int, int] = {}

@@ -80,8 +80,8 @@ class StyleGAN3Config(StyleGANConfig):
         output_scale: factor by which the output of the last layer is multiplied.
         conv_kernel: side of the convolution kernels, odd.
         filter_size: length of the low-pass filter between a coarse and a fine grid, in samples of the coarse grid.
-        lrelu_upsampling: how many times finer the grid of a leaky ReLU is than the grids of input and output of the
-            layer; the finer of these two counts.
+        lrelu_upsampling: a leaky ReLU is computed on a grid that is this many times finer than the grid of the input or
+            of the output of its layer, whichever of the two grids is finer.
         use_radial_filters: whether the low-pass filters for down-sampling pass a disc of frequencies rather than a
             square. In the last `num_critical` layers it is always a square.
 

@@ -287,14 +287,15 @@ def _fold(builder: CircuitBuilder, branches: Mapping[int, list[_Branch]], values
 
 
 def _only_leaf(diagram: Diagram, way: int, both: int, condition: int) -> Leaf | None:
-    """Return a condition on one attribute that is equivalent to a part of the query wherever the relations hold.
+    """Return a condition on one attribute that can replace a part of a query.
 
-    If no attribute has such a condition, the result is `None`.
+    It is true for the same values as the part, among all values that satisfy the relations of the vocabulary (such as
+    "bald excludes hair = black"). If no attribute has such a condition, the result is `None`.
 
     Args:
-        diagram: the diagram that contains the following nodes.
-        way: the node of the part.
-        both: the node of the part AND the relations.
+        diagram: the decision diagram that contains the following nodes.
+        way: the node of the part of the query.
+        both: the node of (the part AND the relations).
         condition: the node of the relations.
     """
     for name in sorted(diagram.attributes(way), key=list(diagram.cells).index):
@@ -466,11 +467,13 @@ def _words(node: CircuitNode, cells: Mapping[str, tuple[CellSet, ...]]) -> tuple
 def describe(name: str, cells: CellSet, atoms: tuple[CellSet, ...]) -> str:
     """Return the condition that an attribute has one of some values, as text of a query such as `age > 0.6`.
 
+    Several intervals are joined by OR. For a categorical attribute, the shorter of `hair IN {...}` and
+    `hair NOT IN {...}` is returned.
+
     Args:
         name: the name of the attribute.
         cells: the values: at least one, but not all values of the attribute.
-        atoms: sets that together contain all values of the attribute. If `cells` lacks fewer classes than it contains,
-            the result is `hair NOT IN {...}` with the lacking classes.
+        atoms: sets that together contain all values of the attribute.
     """
     first = cells[0]
     if isinstance(first, bool):
@@ -546,15 +549,17 @@ def _smallest(
 ) -> tuple[Diagram, str]:
     """Return the decision diagram of a query, and the `key` of its circuit.
 
-    The diagram is built in the vocabulary's order of attributes. If it has more than 64 nodes, a second one is built in
-    the order of the query's text, and the smaller one is returned. The key is computed from the first diagram. If the
-    first one needs more than `max_nodes` nodes, both results are from the second one.
+    A diagram asks for one attribute after another. It is first built in the vocabulary's order of attributes. If that
+    took more than 64 nodes, a second diagram is built in the order in which the query names the attributes; it is
+    returned if it is smaller. The key is of the first diagram, also then. Only if the first diagram would need more
+    than `max_nodes` nodes, diagram and key are of the second one.
 
     Args:
         expr: the query.
         vocabulary: the attributes.
         max_nodes: the largest number of nodes of a diagram.
-        groups: the relations that concern the query, in groups that share no attribute.
+        groups: the relations that concern the query. Relations of different groups have no attribute in common. Both
+            diagrams contain the relations, and the key names them.
     """
     diagram = build_diagram(expr, vocabulary, max_nodes, groups)
     key = diagram.digest(diagram.root)

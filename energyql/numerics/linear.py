@@ -205,9 +205,10 @@ class _Packed:
 
     @classmethod
     def of(cls, weight: Tensor, bias: Tensor | None = None, slope: float | None = None) -> _Packed | None:
-        """Return the packed product; `None` if it is impossible or slow with this device, dtype or build of PyTorch.
+        """Return an object that computes leaky_relu(x Wᵀ + b) fast, because it stores W in the layout of oneDNN.
 
-        `weight` is W, `bias` is b (`None` for 0), and `slope` is that of the leaky ReLU (`None` for no leaky ReLU).
+        `None` is returned if this is impossible or slow with the device, the dtype or the build of PyTorch. `weight` is
+        W, `bias` is b (`None` for 0), and `slope` is that of the leaky ReLU (`None` for no leaky ReLU).
         """
         if not can_pack(weight):
             return None

@@ -384,7 +384,10 @@ def load_model(
 
 
 def _check_fitted_to(folder: Path, bank: Bank, generator: Generator, mark: str) -> None:
-    """Check that the heads of a model folder were fitted to its generator, and that their input and label fit it.
+    """Check that the attributes of a model folder were learned from pictures of its generator.
+
+    For heads, the size of the latents that they read is checked too; if they were fitted under a class label, also that
+    the generator has this label.
 
     Args:
         folder: the folder, for messages.
@@ -393,8 +396,8 @@ def _check_fitted_to(folder: Path, bank: Bank, generator: Generator, mark: str) 
         mark: SHA-256 of the generator's weights; "" for a generator without weights.
 
     Raises:
-        ModelError: the heads were fitted to another generator, their input has another size than its latents, or it has
-            no such label.
+        ModelError: the attributes were learned from another generator, the heads read latents of another size, or the
+            generator does not have the label.
     """
     fault = None if bank.fitted.is_of(mark) else "the attributes were fitted to another generator"
     try:

@@ -107,7 +107,8 @@ class Setting:
             is not called for the value `None` if `None` is the default. `None` for no check.
         always: whether provenance (the record of a result) has an entry even if the value is the default. If false, a
             default value has no entry, as in results that were written before the setting existed.
-        left_out: place, such as "plan", in which the setting does not occur -> the reason, a text.
+        left_out: a mapping. Its keys are the places, such as "plan", in which the setting does not occur; its values
+            are the reasons, as text.
     """
 
     help: str = ""

@@ -438,13 +438,14 @@ def summarize(result: SampleResult) -> dict[str, float]:
         - `acceptance`: number of accepted proposals / number of proposals;
         - `exact`: fraction of samples that accepted a proposal;
         - `stages_mean`, only with annealing: mean number of stages of the annealed samples, 0 if there are none;
-        - `effective_samples`: effective number of samples (Σw)²/Σw² by importance weights w (Kong 1992). The number for
-          accepted draws is added to the number for annealed samples; other samples count 0. If the sum is well below
-          the number of samples, attributes that the query leaves open may come in the wrong proportions;
-        - `log_probability`: estimate of log P(query) under the prior, in nats; for a strength λ other than 1, estimate
-          of log E[exp(-λE)]. It is computed from the proposals, by Wald's identity, since a sample tries no further
-          proposal once it accepts one. If too few proposals had a low energy, it is computed from the weights of
-          annealed samples.
+        - `effective_samples`: effective number of samples, (Σw)²/Σw² for importance weights w (Kong 1992). It is
+          computed for the samples that accepted a proposal, and for the annealed samples, and the two numbers are
+          added. Samples that did neither add nothing. If the sum is well below the number of samples, attributes that
+          the query leaves open may come in the wrong proportions;
+        - `log_probability`: estimate of log P(query) under the prior, in nats. (For a strength λ other than 1 it is an
+          estimate of the logarithm of the mean of exp(-λ energy).) It is the logarithm of the mean weight of all
+          proposals that were tried (Wald's identity). If too few proposals had a low energy, it is computed from the
+          weights of annealed samples.
     """
     evaluations, diagnostics = result.evaluations.double(), result.diagnostics
     summary = {

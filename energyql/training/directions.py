@@ -203,7 +203,9 @@ class _Whitened:
 
     @classmethod
     def of(cls, prior: Prior, report: Report) -> _Whitened:
-        """Return the whitened coordinates of w, estimated from samples of `prior`.
+        """Draw samples of w from the prior, and return them in whitened coordinates with the map between both.
+
+        Axes along which w hardly varies are left out.
 
         Args:
             prior: prior samples.
