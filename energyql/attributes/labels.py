@@ -175,11 +175,11 @@ def as_cells(values: Any, count: int, name: str, who: str = "the labeller") -> l
 
 
 def as_numbers(labels: Mapping[str, Any], count: int) -> Numbers:
-    """Convert predictions for pictures to numbers, (count,) for each title, to which directions in latents are fitted.
+    """Convert predictions for pictures to numbers. Directions in latents are fitted to such numbers.
 
-    A yes/no prediction becomes its log-odds, a continuous prediction its mean; the title is the name of the attribute.
-    A categorical prediction becomes a number for each class: the logit of the class minus the mean of all logits. The
-    title is then such as "hair = red".
+    The result maps a title to one number for each picture, (count,). A yes/no prediction becomes its log-odds, a
+    continuous prediction its mean; the title is the name of the attribute. A categorical prediction becomes one entry
+    for each class, with a title such as "hair = red": the logit of the class minus the mean of all logits.
 
     Args:
         labels: attribute -> prediction, or numbers as a tensor of floats (count,) or (count, 1), which are taken as

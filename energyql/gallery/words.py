@@ -212,7 +212,10 @@ class Clause:
     probability: npt.NDArray[np.float64] | None
 
     def describe(self, index: int) -> str:
-        """Return the probability in picture `index` as text: "0.950", or "too large to compute"."""
+        """Return the probability that picture `index` satisfies the clause, by the heads, as text such as "0.950".
+
+        If the circuit of the clause is too large to compute its probability, the text is "too large to compute".
+        """
         return "too large to compute" if self.probability is None else f"{self.probability[index]:.3f}"
 
 

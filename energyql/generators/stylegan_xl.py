@@ -82,7 +82,10 @@ class StyleGANXLConfig(StyleGAN3Config):
         return self.resolution // math.prod(self.up_factors)
 
     def clamp_of(self, layer: int) -> float | None:
-        """Return the limit of absolute values of activations in layer number `layer`, from 0; `None` for no limit."""
+        """Return the limit of the absolute values of activations in a layer; `None` for no limit.
+
+        `layer` is the number of the layer; the first one has the number 0.
+        """
         in_stem = not self.head_layers or layer < self.num_layers - self.num_critical
         return self.conv_clamp if in_stem else _HEAD_CLAMP
 

@@ -77,10 +77,10 @@ class Given:
     def sample(
         self, energy: EnergyLike, z0: Tensor, *, noise: RandomStreams = FIRST_RUN, progress: Progress | None = None
     ) -> SampleResult:
-        """Return one of `latents` for each row of `z0`, with `Status.OK`; see `Sampler.sample`.
+        """Return consecutive rows of `latents`, as many as `z0` has rows, all with `Status.OK`.
 
-        `noise.start` is the row of the first one. Of `z0`, only length, dtype and device are used; `energy` and
-        `progress` are ignored.
+        The first of them is row number `noise.start` of `latents`. Of `z0`, only length, dtype and device are used;
+        `energy` and `progress` are ignored.
         """
         rows = self.latents[noise.start : noise.start + len(z0)].to(z0)
         none = torch.zeros(len(z0), dtype=torch.int64)

@@ -176,7 +176,10 @@ class Prior:
     device: torch.device
 
     def under(self, **changes: Any) -> Prior:
-        """Return the same samples under other conditions: `changes` are fields of `fitted`, such as `truncation`."""
+        """Return the samples of the same z that are drawn under other conditions.
+
+        `changes` are the conditions that differ, such as `truncation=0.7`, by the names of the fields of `fitted`.
+        """
         return replace(self, fitted=replace(self.fitted, **changes))
 
     def check_single(self) -> None:

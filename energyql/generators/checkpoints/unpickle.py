@@ -279,7 +279,7 @@ def _rebuild_tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) 
 
 
 def _from_items(make: Callable[[Any], Any]) -> Make:
-    """Return a function for a table of allowed names (`Names`), which is called in place of the class of a container.
+    """Return a function that is called where a pickle calls the class of a container, such as `set`.
 
     The function takes a list or tuple of the items of the container, and returns `make(items)`. For any other argument
     it raises a CheckpointError.
