@@ -125,7 +125,7 @@ class HeadReport:
         """Make a report from JSON values: the entry of one attribute in the result of `report_entries`.
 
         Raises:
-            KeyError, TypeError, ValueError: a value is missing or wrong.
+            KeyError, AttributeError, TypeError, ValueError, OverflowError: a value is missing or wrong.
         """
         kind, labels = data["kind"], {str(name): int(count) for name, count in data["labels"].items()}
         if kind not in KINDS:

@@ -1,4 +1,4 @@
-"""The commands that edit pictures: `energyql edit`, `invert` and `animate`."""
+"""The commands `energyql edit`, which changes pictures, `invert`, which finds their latents, and `animate`."""
 
 from __future__ import annotations
 

@@ -295,9 +295,10 @@ def _in_autocast() -> bool:
 def _signature(weight: Tensor) -> tuple[tuple[Any, ...], Tensor]:
     """Return a key and a few numbers of a weight, by which a later call finds out whether the weight has changed.
 
-    The weight has not changed if both the key and the numbers are equal to those of the earlier call. The key contains
-    PyTorch's count of in-place operations on the weight. PyTorch does not count writing through `.data`, which many
-    training loops use for moving averages, so the numbers are compared too.
+    The weight counts as unchanged if both the key and the numbers are equal to those of the earlier call. The key
+    contains PyTorch's count of in-place operations on the weight. PyTorch does not count writing through `.data`, which
+    many training loops use for moving averages. So a few numbers of the weight are compared too; they are a view, and
+    the caller stores a copy.
     """
     version = None if weight.is_inference() else weight._version
     count = min(_PROBES, weight.numel())

@@ -29,7 +29,10 @@ NORM_EPSILON = 1e-8
 
 @runtime_checkable
 class Differentiable(Protocol):
-    """A function of a batch with a derivative written by hand (`pullback`). Rows do not affect one another."""
+    """A function of a batch that has, besides the derivative by autograd, a faster one written by hand (`pullback`).
+
+    Rows of the batch do not affect one another.
+    """
 
     def __call__(self, x: Float[Tensor, "batch ..."], /) -> Float[Tensor, "batch ..."]:
         """Return the value of the function at x; autograd can differentiate it as well."""

@@ -167,7 +167,8 @@ class Studio:
             data: the photograph, content of a PNG, JPEG or WebP.
 
         Raises:
-            EnergyQLError: the data is no PNG, JPEG or WebP, or is too large; a setting is wrong; or the queue is full.
+            EnergyQLError: the data is no PNG, JPEG or WebP, or has too many pixels; a setting is wrong; or the queue is
+                full.
         """
         most = self.limits.photograph_pixels
         with opened_picture(data, most):  # refuses a wrong picture at once
