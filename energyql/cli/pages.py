@@ -44,11 +44,11 @@ def gallery(
     All queries are checked before the first is sampled. The page is written when all are drawn, or not at all.
 
     Args:
-        queries: One query, or title: query, per line; # begins a comment.
+        queries: A file with a query, or a title, a colon and a query, on each line; # begins a comment.
         save_to: A folder for index.html, or a path that ends in .html.
         n: Pictures per query; by default 8, 4 in truth tables, 3 in traversals.
         truth_table: All combinations of up to four attributes: smile,glasses,hair=red.
-        traverse: Two queries: steps from a sample of one to one of the other.
+        traverse: Two queries: pictures between a sample of the first and a sample of the second.
         steps: Pictures from one query to the other.
         title: Title of the page.
         about: Text under the title; a blank line begins a new paragraph.

@@ -384,14 +384,16 @@ def run_step(
     """Make one step of an edit.
 
     Args:
-        rules: the compiled queries to make true. The first is the query of the step with the condition that excludes
-            impossible values (see `estimate_dependence`). The others are the earlier queries that the step keeps.
+        rules: the compiled queries to make true. The first is `query` AND a condition that excludes values of
+            other attributes that `query` makes impossible (see `estimate_dependence`). The others are the earlier
+            queries that the step keeps.
         query: the compiled query of the step; the attributes that it names may change.
-        dependence: the estimate of the values that the query of the step makes impossible.
+        dependence: the estimate of the values of other attributes that `query` makes impossible.
         layers: whether each layer of W+ may change, (num_ws,) bool; `None` if all may change.
         before: latents before the step.
         space: the model's latent space.
-        settings: the preset, the attributes to keep, and the function whose features of pictures are kept.
+        settings: the preset, the attributes to keep, and a function from pictures to features; the edit keeps the
+            features of the pictures.
         report: called with the stage "editing".
 
     Returns:

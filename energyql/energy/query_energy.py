@@ -145,7 +145,7 @@ class Surrogate:
 
     @cached_property
     def _of_v(self) -> AttributeBank:
-        """The heads of the query's attributes, with v in place of z as input."""
+        """The heads of the query's attributes as functions of v, the coordinates of z along `basis`."""
         heads = {}
         for name in self.rule.attributes:
             head = self.bank.heads[name]

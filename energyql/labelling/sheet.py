@@ -215,14 +215,16 @@ def labels_from_folders(folder: PictureFolder, table: Path) -> LabelSheet:
 
 
 def _attribute_texts(meanings: dict[str, tuple[str, str]], folder: Path) -> list[str]:
-    """Return the attributes that sub-folders describe, as texts such as "glasses" and "hair=black|brown".
+    """Return the attributes that sub-folders describe, as texts.
+
+    A yes/no attribute is only its name, such as "glasses"; a categorical one has its values, as "hair=black|brown".
 
     Args:
         meanings: name of a sub-folder -> (attribute, label).
         folder: the folder of pictures, for messages.
 
     Raises:
-        DataError: there are no sub-folders, or an attribute has only one.
+        DataError: there are no sub-folders, or an attribute has only one sub-folder.
     """
     values: dict[str, set[str]] = {}
     for name, value in meanings.values():

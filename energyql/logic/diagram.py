@@ -535,7 +535,9 @@ def relations_for(expr: Expr, vocabulary: Mapping[str, AttributeSpec]) -> list[t
 
 @lru_cache(maxsize=64)
 def _connected(vocabulary: Vocabulary) -> tuple[tuple[Expr, ...], ...]:
-    """Return all relations of a vocabulary as trees checked by `bind`, in groups that share no attribute.
+    """Return all relations of a vocabulary as trees checked by `bind`, in groups.
+
+    Relations that have an attribute in common, directly or through further relations, are in one group.
 
     Raises:
         VocabularyError: the text of a relation is not a valid query about attributes of the vocabulary.

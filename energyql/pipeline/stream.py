@@ -250,7 +250,10 @@ class FolderRun:
             self._save_grid(staged)
 
     def _excess(self, folder: Path) -> list[Path]:
-        """Return the files in `folder` of samples after the last sample of the run, to be removed."""
+        """Return the files in `folder` that belong to samples after the last sample of the run.
+
+        An earlier run of more samples left them there, and the caller removes them.
+        """
         unfinished = folder / part_name(len(self))
         left = [] if (unfinished / RESULT).is_file() else picture_files(unfinished)
         return picture_files(self._part(folder), len(self)) + left + part_files(folder, len(self))

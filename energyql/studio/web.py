@@ -64,7 +64,7 @@ def serve_file(app: FastAPI, path: str, file: object) -> None:
     Args:
         app: the application.
         path: path of the route, such as "/api".
-        file: file name; its text is the argument of `FileResponse`.
+        file: the file: a path, or an object whose `str` is one.
     """
 
     @app.api_route(path, methods=["GET", "HEAD"], include_in_schema=False)

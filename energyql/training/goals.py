@@ -286,14 +286,16 @@ def number_goals(
 def _number_error(
     before: Tensor, after: Tensor, alpha: Tensor, *, name: str, labeller: ImageLabeller, spread: float
 ) -> Tensor:
-    """Return the squared error of the rise of a number, (batch,): ((`after` - `before`) / `spread` - `alpha`)².
+    """Return how far a number that a labeller reads from pictures misses its goal, squared, (batch,).
+
+    The number is read before and after a move of w. Its rise, divided by `spread`, shall be `alpha`.
 
     Args:
-        before: pictures from which the number is read before a move of w.
-        after: pictures from which the number is read after the move.
-        alpha: the rise that is the goal, in units of `spread`, (batch,).
-        name: name of the number, such as "hair = red".
-        labeller: function that reads the number from pictures.
+        before: pictures before the move.
+        after: pictures after the move.
+        alpha: the wanted rise, in units of `spread`, (batch,).
+        name: title of the number, see `as_numbers`: for "smile" the log-odds of a smile, for example.
+        labeller: function that reads the numbers from pictures.
         spread: standard deviation of the number among prior samples.
     """
     with torch.no_grad():

@@ -327,11 +327,13 @@ class _Reader:
 
 
 def _prediction(columns: Mapping[str, Column], spec: AttributeSpec) -> Prediction | Tensor:
-    """Return the readings of a judge for an attribute: values, (rows,), or a prediction with probabilities.
+    """Return what a judge read from pictures about one attribute.
+
+    A judge that states values gives them as numbers, (rows,); a judge that states probabilities gives a prediction.
 
     Args:
-        columns: columns that a `_Reader` returned. Values are in a column whose name begins with `VALUE`, predictions
-            in a column whose name begins with `OUTPUTS`.
+        columns: the stored answers of the judge. For each attribute there is either a column of values or a column of
+            predictions; its name is the prefix `VALUE` or `OUTPUTS` and the name of the attribute.
         spec: the attribute.
     """
     if VALUE + spec.name in columns:

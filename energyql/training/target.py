@@ -65,8 +65,9 @@ class Source:
     """The model that a user named, with the arguments for loading it.
 
     Attributes:
-        model: name of a packaged model, a model folder, a checkpoint, a generator, or the name of a generator's code,
-            such as "module:factory"; for `open_source` also a `Model` or a `Target`.
+        model: the name of a packaged model, such as "avatars"; the path of a model folder or of a checkpoint; the name
+            of code that makes a generator, such as "module:factory"; or a generator as an object. `open_source` also
+            takes a `Model` or a `Target`.
         generator: name of the generator's code, if `model` is a model folder without weights; else `None`.
         allow_plugins: whether to import the generator's code that a model folder names.
     """
