@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model, model_validator
 
@@ -13,6 +13,9 @@ from energyql.studio.jobs import State
 from energyql.studio.limits import Limits
 from energyql.studio.problems import Problem
 from energyql.vocabulary import Kind
+
+if TYPE_CHECKING:
+    from typing import Self  # since Python 3.11
 
 MOST_SEED = 2**53 - 1
 """Largest seed: larger whole numbers are not exact in JavaScript."""
