@@ -43,9 +43,9 @@ class EnergyModule(nn.Module):
     """The energy of a query as a torch module, from z `(batch, z_dim)` to `(batch,)`, in nats, lower is better.
 
     Under `exact` semantics the energy is -log P(query | z), so that exp(-energy) is a probability. With the prior
-    z ~ N(0, I), the posterior is proportional to exp(-energy - |z|² / 2). All weights are in `state_dict`. z must have
-    the dtype and device of the weights; `to` changes them as for any module. Autograd, `torch.compile`, `torch.export`
-    and `torch.func` work on the module.
+    z ~ N(0, I), the posterior is in proportion to `exp(-energy - |z|² / 2)`. All weights are in `state_dict`. z must
+    have the dtype and device of the weights; `to` changes them as for any module. Autograd, `torch.compile`,
+    `torch.export` and `torch.func` work on the module.
 
     Attributes:
         encode: module from z to the latent that is the input of the heads.

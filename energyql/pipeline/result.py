@@ -441,7 +441,7 @@ class Result:
         - `posterior`: predictions of the heads, which are P(yes), P of each class, or the mean of a number;
         - `unconstrained_posterior`: the latents z;
         - `sample_stats`: the fields `index`, `status`, `satisfied` and `doubtful` of the result, the energy as
-          `query_energy`, and the log-density `lp`, which is -strength · energy - |z|² / 2. `satisfied` is left out
+          `query_energy`, and the log-density `lp`, which is `-strength * energy - |z|² / 2`. `satisfied` is left out
           without verdicts of the judge, and `lp` if results of several strengths were joined.
 
         Args:

@@ -34,7 +34,7 @@ class LangevinSampler(StepSampler):
     With the default noise, sqrt(2h), the distribution of z tends to the posterior `N(z; 0, I) exp(-λ E(z))`, up to an
     error of order h. Nie et al. 2021 (arXiv 2110.10873) use h = 0.01, noise 0.01 and 100 steps; the class method
     `published` returns this sampler. So little noise corresponds to a temperature of 0.005: the samples in effect
-    descend λE(z) + |z|²/2.
+    descend `λE(z) + |z|²/2`.
 
     Args:
         step: size h of a step, above 0.

@@ -210,7 +210,7 @@ def error_ratio(attempt: Attempt, rtol: float, atol: float) -> Float[Tensor, " b
     """Return for each sample of `attempt` the ratio of estimated error to tolerance, by eq. II.4.11.
 
     A step is accepted if its ratio is at most 1. The ratio is the root mean square over z_dim of
-    error / (atol + rtol * |z|). Here |z| is the larger of the values before and after the step.
+    `error / (atol + rtol * |z|)`. Here `|z|` is the larger of the values before and after the step.
     """
     tolerance = atol + rtol * torch.maximum(attempt.start.z.abs(), attempt.z1.abs())
     return _rms(attempt.error / tolerance)
@@ -240,7 +240,7 @@ def initial_step(
         rows: rows of the samples, with which `slope` is called; `None` for all samples.
         state: latents, clocks and slopes at the start.
         order: order of the Runge-Kutta method.
-        rtol: tolerance of the error relative to |z|, as in `ODESolver`.
+        rtol: tolerance of the error relative to `|z|`, as in `ODESolver`.
         atol: absolute tolerance of the error, as in `ODESolver`.
     """
     scale = atol + rtol * state.z.abs()
@@ -361,8 +361,8 @@ class ODESolver(BatchSampler):
 
     Args:
         method: name of a Runge-Kutta method, one of `adaptive_methods()`.
-        rtol, atol: a step is accepted if the root mean square over z_dim of error / (atol + rtol * |z|) is at most 1.
-            Here |z| is the larger of the values before and after the step.
+        rtol, atol: a step is accepted if the root mean square over z_dim of `error / (atol + rtol * |z|)` is at most 1.
+            Here `|z|` is the larger of the values before and after the step.
         max_evaluations: largest number of evaluations of the gradient for a sample.
         t0, t1: start and end of the flow in the schedule's time, 0 <= t1 < t0 <= 1.
         schedule: noise rate β(t) of the diffusion.
