@@ -56,7 +56,8 @@ def reporting_failures() -> Iterator[None]:
         failure = _explain(error)
         if failure is None:
             raise
-        if isinstance(error, OSError) and not blame(error):  # Python writes the rest of the output at its end: it fails
+        if isinstance(error, OSError) and not blame(error):
+            # Standard output cannot be written. At its end Python writes what is left of it, which would fail again.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if not isinstance(error, BrokenPipeError):  # else the reader has ended, such as `head`
             err.print(f"[bold red]{type(failure).__name__}[/]: {escape(str(failure))}")

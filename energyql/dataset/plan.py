@@ -438,9 +438,9 @@ def _locate(text: str) -> dict[Path_, tuple[Span, Span]]:
     table, both spans are its header, such as [[class]]. Entries inside a value, such as {a = 1}, are left out.
     """
     places: dict[Path_, tuple[Span, Span]] = {}
-    # The text is parsed line by line. A line that is not TOML alone is a part of an entry of several lines.
     lengths = Counter[Path_]()  # number of tables so far, by the path of their list
     table: Path_ = ()
+    # The text is parsed line by line. A line that is not TOML alone is a part of an entry of several lines.
     start, end, most = 0, 0, _MOST_PARSED * len(text)
     for line in text.split("\n"):
         end += len(line) + 1

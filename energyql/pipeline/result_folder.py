@@ -420,7 +420,7 @@ def _bools(entries: Sequence[Any]) -> npt.NDArray[np.bool_]:
     return np.array([_checked(entry, bool) for entry in entries])
 
 
-def _counted(value: Any) -> int:
+def _sample_number(value: Any) -> int:
     if _checked(value, int) < 0:
         raise ValueError(f"{value} is below 0")
     return int(value)
@@ -433,7 +433,7 @@ def _checked(value: Any, kind: type) -> Any:
 
 
 _FIELDS: dict[str, Callable[[Sequence[Any]], Any]] = {
-    "index": lambda entries: np.array([_counted(entry) for entry in entries], np.int64),
+    "index": lambda entries: np.array([_sample_number(entry) for entry in entries], np.int64),
     "energy": _floats,
     "probabilities": _tables,
     "judged": _tables,
