@@ -232,15 +232,35 @@ class RandomStreams:
         seed: seed of the run, 0 to 2⁶⁴ - 1.
         start: index in the run of the first sample of the batch.
         purpose: text that is put before the name of every stream.
+        chosen: for a batch of some samples only, their indices from `start` on, ascending.
     """
 
     seed: int = 0
     start: int = 0
     purpose: str = ""
+    chosen: tuple[int, ...] | None = None
 
     def part(self, name: str) -> RandomStreams:
         """Return a source for the part `name` of a computation. Its numbers are independent of those of this object."""
         return replace(self, purpose=f"{self.purpose}{name}/")
+
+    def of_samples(self, offsets: Sequence[int]) -> RandomStreams:
+        """Return the streams of a batch of the samples `start + offsets[i]`; the offsets ascend."""
+        return replace(self, chosen=tuple(offsets))
+
+    def offsets(self, rows: Int[Tensor, " rows"]) -> Int[Tensor, " rows"]:
+        """Return the indices of samples in the run, from `start` on, of rows of the batch."""
+        return rows if self.chosen is None else torch.tensor(self.chosen, device=rows.device)[rows]
+
+    def _span(self, count: int, rows: Int[Tensor, " rows"] | None) -> tuple[int, list[int] | None]:
+        """Return how many samples from `start` on the batch reaches over, and the offsets of its `rows`; None for all.
+
+        `count` is the number of samples in the batch; without `rows`, all of them are meant.
+        """
+        if self.chosen is None:
+            return count, None if rows is None else rows.tolist()
+        span = self.chosen[-1] + 1 if self.chosen else 0
+        return span, list(self.chosen) if rows is None else self.offsets(rows).tolist()
 
     def normals(
         self, like: Float[Tensor, "batch z_dim"], stream: str, rows: Int[Tensor, " rows"] | None = None
@@ -252,8 +272,9 @@ class RandomStreams:
             stream: name of the purpose of the draws.
             rows: ascending indices in `like` of the samples whose draws are returned; all by default.
         """
-        indices = None if rows is None else rows.tolist()
-        return normals(self.seed, self.start, *like.shape, stream=self.purpose + stream, rows=indices).to(like)
+        count, offsets = self._span(len(like), rows)
+        width, name = like.shape[1], self.purpose + stream
+        return normals(self.seed, self.start, count, width, stream=name, rows=offsets).to(like)
 
     def several_normals(
         self, like: Float[Tensor, "batch z_dim"], stream: str, rows: Int[Tensor, " rows"], numbers: Tensor, of: int
@@ -268,9 +289,10 @@ class RandomStreams:
                 ascending, at least 0 and below `of`.
             of: number of draws that each sample has in all.
         """
-        indices = (rows[:, None] * of + numbers).flatten().tolist()
-        count, width = len(like) * of, like.shape[1]
-        draws = normals(self.seed, self.start * of, count, width, stream=self.purpose + stream, rows=indices)
+        count, _ = self._span(len(like), rows)
+        indices = (self.offsets(rows)[:, None] * of + numbers).flatten().tolist()
+        width, name = like.shape[1], self.purpose + stream
+        draws = normals(self.seed, self.start * of, count * of, width, stream=name, rows=indices)
         return draws.to(like).view(*numbers.shape, width)
 
     def uniforms(
@@ -284,8 +306,8 @@ class RandomStreams:
             stream: name of the purpose of the draws.
             rows: ascending indices in `like` of the samples whose draws are returned; all by default.
         """
-        indices = None if rows is None else rows.tolist()
-        draws = uniforms(self.seed, self.start, len(like), width, stream=self.purpose + stream, rows=indices)
+        count, offsets = self._span(len(like), rows)
+        draws = uniforms(self.seed, self.start, count, width, stream=self.purpose + stream, rows=offsets)
         # MPS has no float64. Clamped before the move, so that no number is rounded to 1.
         return draws.to(like.device) if like.device.type != "mps" else draws.float().clamp(max=1 - 2**-24).to("mps")
 

@@ -25,6 +25,7 @@ from energyql.attributes.judge import who_judges
 from energyql.attributes.pictures import heads_of
 from energyql.attributes.predictions import Predictions, Table, decide, tabulate
 from energyql.attributes.surrogates import MOST_NUMBERS, SurrogateHeads
+from energyql.energy.clipped import ClippedEnergy
 from energyql.energy.picture_energy import (
     NO_GRADIENT,
     REALISM_PILOT,
@@ -68,8 +69,10 @@ from energyql.pipeline.settings import (
     Precision,
     SamplerName,
     Semantics,
+    Verify,
     whole_number,
 )
+from energyql.pipeline.verified import CLIPS, MOST_ATTEMPTS, PILOT_ROUND, Clip, Decide, Round, choose_clip, decide_by
 from energyql.progress import Report, reporting
 from energyql.render.pictures import to_pictures
 from energyql.sampling import (
@@ -83,7 +86,7 @@ from energyql.sampling import (
     prior_latents,
     summarize,
 )
-from energyql.sampling.base import check_sampler, draw_with, has_trait
+from energyql.sampling.base import EnergyLike, Progress, as_energy, check_sampler, draw_with, has_trait
 from energyql.sampling.registry import describe_sampler, sampler_words
 from energyql.vocabulary import ByAttribute, unknown_name
 
@@ -150,12 +153,32 @@ class PreparedQuery:
         return dtype
 
     @cached_property
-    def energy(self) -> QueryEnergy | PictureEnergy:
-        """The energy that is sampled, as a function of z, in the precision of the settings.
+    def energy(self) -> QueryEnergy | PictureEnergy | ClippedEnergy:
+        """The energy that is sampled: that of the query, clipped for `verify="faithful"`."""
+        return self._query_energy if self.clip is None else ClippedEnergy(self._query_energy, self.clip.probability)
 
-        If the setting `realism` is not 0, a term is added that is low where the model's discriminator takes a picture
-        for a picture of the training data.
-        """
+    @cached_property
+    def clip(self) -> Clip | None:
+        """The clip of the energy for `verify="faithful"`, chosen by a pilot run that is the same in every run."""
+        if self.settings.verify != "faithful":
+            return None
+        energy, decide = ClippedEnergy(self._query_energy, CLIPS[-1]), self._decide
+
+        def draw(number: int) -> Round:
+            sampled = self._attempt(
+                energy, number * PILOT_ROUND, range(PILOT_ROUND), lambda part, active: None, "verify/", seed=0
+            )
+            accepted: list[npt.NDArray[np.bool_]] = []
+            self.show(
+                sampled, np.arange(PILOT_ROUND), lambda *_: None, watch=lambda images: accepted.append(decide(images))
+            )
+            return self.energy_in_float32(sampled.z).double().neg().exp().cpu().numpy(), np.concatenate(accepted)
+
+        return choose_clip(draw)
+
+    @cached_property
+    def _query_energy(self) -> QueryEnergy | PictureEnergy:
+        """The energy of the query: in the precision of the settings, with the term of `realism` if it is not 0."""
         energy = self.energy_in_float32
         if self.dtype != torch.float32:
             energy = energy.computed_in(self.dtype) if isinstance(energy, QueryEnergy) else self._by_picture(self.dtype)
@@ -262,18 +285,53 @@ class PreparedQuery:
         return self._latents(n, first, progress)
 
     def _latents(self, n: int, first: int, progress: bool | Report) -> Iterator[SampleResult]:
-        energy, seed, z_dim = self.energy, self.settings.seed, self.model.generator.z_dim
         with reporting(progress) as report:
             for done, count, share in _batches(n, self.settings.batch_size or LATENT_BATCH, report):
 
                 def fraction(part: float, _: int, share: Report = share) -> None:
                     share("sampling", part)
 
-                z0 = prior_latents(seed, first + done, count, z_dim).to(self.device)
-                yield draw_with(self.sampler, energy, z0, RandomStreams(seed, first + done), fraction)
+                if self.settings.verify == "off":
+                    yield self._attempt(self.energy, first + done, range(count), fraction)
+                else:
+                    yield self._verified(first + done, count, share)[1]
             report("sampling", 1.0)
 
-    def show(self, sampled: SampleResult, index: npt.NDArray[Any], report: Report, w: Tensor | None = None) -> Result:
+    def _attempt(
+        self,
+        energy: EnergyLike,
+        first: int,
+        offsets: Sequence[int],
+        progress: Progress,
+        purpose: str = "",
+        seed: int | None = None,
+    ) -> SampleResult:
+        """Return a draw for each of the samples `first + offsets[i]`; other `purpose`s give other draws.
+
+        Args:
+            energy: the energy.
+            first: number of the first sample in the run.
+            offsets: ascending.
+            progress: see `Sampler.sample`.
+            purpose: see `RandomStreams`.
+            seed: that of the settings by default.
+        """
+        streams = RandomStreams(self.settings.seed if seed is None else seed, first, purpose)
+        if as_energy(energy).costly and len(offsets) != len(
+            range(offsets[0], offsets[-1] + 1)
+        ):  # it knows samples by their number
+            return SampleResult.join(
+                [self._attempt(energy, first + offset, range(1), progress, purpose, seed) for offset in offsets]
+            )
+        if offsets != range(len(offsets)):
+            streams = streams.of_samples(offsets)
+        z0 = streams.normals(torch.empty(len(offsets), self.model.generator.z_dim), "prior").to(self.device)
+        return draw_with(self.sampler, energy, z0, streams, progress)
+
+    def show(
+        self, sampled: SampleResult, index: npt.NDArray[Any], report: Report, w: Tensor | None = None,
+        watch: Callable[[Tensor], object] = lambda images: None,
+    ) -> Result:  # fmt: skip
         """Draw the pictures of sampled latents, and return them with energies, predictions and verdicts of the judge.
 
         Args:
@@ -282,6 +340,7 @@ class PreparedQuery:
             report: called with "drawing" and the fraction of the pictures that is done.
             w: latents w of the pictures, (n, w_dim), or (n, num_ws, w_dim) with one w for each layer; by default
                 `encode(z)`.
+            watch: function that is called with the pictures of each batch, in [-1, 1].
         """
         pictures, latents, readings, by_reader = [], [], [], []
         settings, generator = self.settings, self.model.generator
@@ -294,6 +353,7 @@ class PreparedQuery:
             pictures += to_pictures(images)
             latents.append(latent)
             readings.append(self.model.judge_images(images))
+            watch(images)
             if self.model.bank.reads_pictures:
                 by_reader.append(self._by_reader(images))
             report("drawing", len(pictures) / len(sampled.z))
@@ -357,6 +417,8 @@ class PreparedQuery:
         return costs
 
     def _run(self, first: int, n: int, report: Report) -> tuple[Result, SampleResult]:
+        if self.settings.verify != "off":
+            return self._verified(first, n, report)
         started = time.perf_counter()
         sampled = SampleResult.join(list(self._latents(n, first, report)))
         middle = time.perf_counter()
@@ -364,6 +426,60 @@ class PreparedQuery:
         seconds = {"seconds_sampling": middle - started, "seconds_drawing": time.perf_counter() - middle}
         result.statistics.update(self._costs(sampled) | seconds)
         return result, sampled
+
+    def _verified(self, first: int, n: int, report: Report) -> tuple[Result, SampleResult]:
+        """Draw each sample until the reader accepts its picture, at most `MOST_ATTEMPTS` times; see `_run`."""
+        energy, decide, waiting = self.energy, self._decide, np.arange(n)
+        results, draws, seconds = (
+            list[Result](),
+            list[SampleResult](),
+            {"seconds_sampling": 0.0, "seconds_drawing": 0.0},
+        )
+        total = torch.zeros(2, n, dtype=torch.int64)
+        ends, drawn, kept = list[SampleResult](), 0, 0
+        for attempt in range(MOST_ATTEMPTS):
+            started = time.perf_counter()
+            purpose = f"attempt/{attempt}/" if attempt else ""
+            offsets = range(n) if len(waiting) == n else waiting.tolist()
+            sampled = self._attempt(energy, first, offsets, lambda part, active: None, purpose)
+            middle, accepted = time.perf_counter(), list[npt.NDArray[np.bool_]]()
+            result = self.show(
+                sampled, first + waiting, lambda stage, part: None, watch=lambda x: accepted.append(decide(x))
+            )
+            seconds["seconds_sampling"] += middle - started
+            seconds["seconds_drawing"] += time.perf_counter() - middle
+            good = np.concatenate(accepted)
+            total[:, waiting] += torch.stack([sampled.evaluations, sampled.gradients])
+            draws.append(sampled)
+            drawn, kept = drawn + len(waiting), kept + int(good.sum())
+            leave = good if attempt < MOST_ATTEMPTS - 1 else np.ones_like(good)
+            results.append(result[leave])
+            ends.append(_rows(sampled, torch.from_numpy(leave)))
+            order = waiting[leave] if attempt == 0 else np.concatenate([order, waiting[leave]])
+            waiting = waiting[~leave]
+            report("accepted", 1 - len(waiting) / n)
+            if not len(waiting):
+                break
+        back = np.argsort(order)
+        joined = Result.join(results)[back]
+        end = SampleResult.join(ends)
+        end = SampleResult(end.z[back], end.status[back], *total)
+        joined.statistics.update(
+            self._costs(SampleResult.join(draws)) | seconds | {"drawn": float(drawn), "accepted": float(kept)}
+        )
+        return joined, end
+
+    @property
+    def _decide(self) -> Decide:
+        judge = self.model.judge
+        self.check_judged()
+        assert judge is not None
+        return decide_by(judge, self.expr, self.rule, self.model.vocabulary)
+
+
+def _rows(sampled: SampleResult, rows: Tensor) -> SampleResult:
+    """Return some samples of a result, without diagnostics."""
+    return SampleResult(sampled.z[rows], sampled.status[rows], sampled.evaluations[rows], sampled.gradients[rows])
 
 
 def _batches(n: int, size: int, report: Report, opening: int | None = None) -> Iterator[tuple[int, int, Report]]:
@@ -440,6 +556,8 @@ class Pipeline:
         condition = as_condition(label, self.model.generator)
         sampler = settings.sampler
         if isinstance(sampler, str):
+            if settings.verify == "faithful" and sampler == DEFAULT_SAMPLER:
+                sampler = "slice"  # the default one goes where the energy is lowest
             sampler = make_sampler(sampler, 1.0 if settings.strength is None else settings.strength)
         else:
             check_sampler(sampler)
@@ -521,6 +639,7 @@ def generate(
     truncation: float | None = None,
     label: int | Sequence[float] | None = None,
     noise: Noise = DEFAULT_NOISE,
+    verify: Verify = "off",
     realism: float = 0.0,
     seed: int = 0,
     first: int = 0,
@@ -551,6 +670,11 @@ def generate(
         noise: which noise the generator adds besides w, as a StyleGAN2 does. "const" is the noise of the model, with
             which attributes were labelled. "random" is new noise for each picture, from the seed and the number i of
             the picture. "none" is no noise. Noise decides fine detail, such as single hairs; heads do not depend on it.
+        verify: whether the judge decides which drawn pictures are kept, so that all satisfy the query as far as it can
+            tell. "off": all are kept. "sure": each sample is drawn again until its picture is accepted. "faithful":
+            the same, from the clipped energy (see `ClippedEnergy`), so that the kept pictures have the frequencies of
+            the prior among those that the judge accepts; this takes more draws. A judge that predicts probabilities
+            accepts from `LEAST_PROBABILITY` on. After `MOST_ATTEMPTS` draws the last one is returned.
         realism: weight of the model's discriminator D as a further term of the energy, `-realism * log(D / (1 - D))`.
             1 corrects the generator toward the data (Che et al. 2020, DDLS, arXiv 2003.06060), 0 omits the term. With
             the term, each evaluation draws a picture, and samplers that minimise the energy are refused.
@@ -573,7 +697,7 @@ def generate(
     """
     settings = DrawSettings(
         semantics=semantics, sampler=sampler, strength=strength, precision=precision, truncation=truncation,
-        label=label, noise=noise, realism=realism, seed=seed, batch_size=batch_size, allow_weak=allow_weak,
+        label=label, noise=noise, verify=verify, realism=realism, seed=seed, batch_size=batch_size, allow_weak=allow_weak,
     )  # fmt: skip
     return pipeline_for(model, device).prepare(query, settings).run(n, first=first, progress=progress)
 

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from energyql.attributes.bank import Bank
 from energyql.attributes.heads import SECOND, Head, load_second, save_second
+from energyql.attributes.held_out import HeldOut
 from energyql.attributes.judge import JointJudge, Judge, stored_judge, who_judges
 from energyql.attributes.labels import ImageLabeller, import_labeller, labeller_name, read_images
 from energyql.attributes.pictures import load_bank
@@ -108,6 +109,10 @@ class Model:
             (batch, channels, height, width). Its result is a dict from attribute to values, one for each picture. The
             judge is independent of generator and bank. Whether a picture satisfies a query is unknown (`None`) if the
             judge does not read an attribute of the query.
+        verifier: function or torch module of the same form as the judge. It decides which drawn pictures are kept, see
+            the argument `verify` of `energyql.generate`; `None` for none. A network that decides cannot be the judge
+            as well. A function that defines the attributes can.
+        held_out: labelled samples from which the verifier did not learn; each item has the attributes of one training.
         truncation: psi that is used unless a call says otherwise.
         fingerprints: part of the model -> SHA-256 of its weights. The parts are "generator", "attributes", "second",
             "reader", "judge", "judge-2" and so on, as far as the model has them.
@@ -136,6 +141,8 @@ class Model:
     judge_report: Mapping[str, HeadReport] = field(default_factory=dict)
     folder: Path | None = None
     discriminator: Callable[[Tensor], Tensor] | None = None
+    verifier: ImageLabeller | None = None
+    held_out: Sequence[HeldOut] = ()
 
     def __post_init__(self) -> None:
         check_generator(self.generator, f"the generator of model {self.name!r}")
@@ -266,7 +273,7 @@ class Model:
     def to(self, device: torch.device | str) -> Model:
         """Return the model on a device, in evaluation mode. Its torch modules are moved, so `self` changes too."""
         device = choose_device(device)
-        for part in (self.generator, self.judge, self.discriminator):
+        for part in (self.generator, self.judge, self.verifier, self.discriminator):
             if isinstance(part, torch.nn.Module):
                 part.to(device).eval()
         return replace(self, bank=self.bank.to(device))

@@ -27,6 +27,8 @@ else:
     """Names of the samplers; see `energyql.catalog`."""
 Precision = Literal["float32", "bfloat16"]
 """Names of the number types in which energies can be computed while sampling."""
+Verify = Literal["off", "sure", "faithful"]
+"""Ways in which a reader of pictures decides which draws are kept; see `energyql.generate`."""
 Noise = Literal["const", "random", "none"]
 """Kinds of noise in the pictures of a generator that adds noise: that of the model, new for each picture, or none."""
 DirectionMethod = Literal["ganspace", "sefa", "styles", "pictures", "interfacegan", "steerability", "ganalyze"]
@@ -133,6 +135,7 @@ class DrawOptions(TypedDict, total=False):
     truncation: float | None
     label: int | Sequence[float] | None
     noise: Noise
+    verify: Verify
     realism: float
     seed: int
     batch_size: int | None
@@ -191,6 +194,10 @@ class DrawSettings:
     noise: Noise = field(default=DEFAULT_NOISE, metadata={"setting": Setting(
         "If the generator adds noise: const, that of the model; random, new for each picture; none.",
         "Of a generator with noise: const, random or none.", check=partial(_one_of, get_args(Noise)), always=True,
+    )})  # fmt: skip
+    verify: Verify = field(default="off", metadata={"setting": Setting(
+        "The judge decides which drawn pictures are kept. sure: of the sampler's; faithful: with the frequencies of the "
+        "prior; off: all are kept.", check=partial(_one_of, get_args(Verify)),
     )})  # fmt: skip
     realism: float = field(default=0.0, metadata={"setting": Setting(
         check=partial(finite_number, least=0),

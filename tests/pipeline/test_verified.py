@@ -1,0 +1,139 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from energyql import Model, generate, sample_latents, stream
+from energyql.attributes.heads import AttributeBank, Head
+from energyql.attributes.predictions import YesNo
+from energyql.errors import ModelError
+from energyql.pipeline import draw, verified
+from energyql.pipeline.verified import CLIPS, MOST_LOST, PILOT_ROUND, choose_clip
+from energyql.sampling import RandomStreams
+from energyql.vocabulary import AttributeSpec, Vocabulary
+
+VOCABULARY = Vocabulary([AttributeSpec("bright", "yes/no"), AttributeSpec("warm", "yes/no")])
+Z_DIM = 4
+
+
+class Pixels(torch.nn.Module):
+    """Pictures whose red is z_0 and whose blue is z_1."""
+
+    z_dim = Z_DIM
+
+    def encode(self, z, truncation=1.0):
+        return z
+
+    def synthesize(self, w):
+        colours = torch.stack([w[:, 0], torch.zeros_like(w[:, 0]), w[:, 1]], 1) / 8
+        return colours[:, :, None, None].expand(-1, -1, 4, 4)
+
+
+def look(images):
+    return {"bright": images[:, 0, 0, 0] > 1 / 8, "warm": images[:, 2, 0, 0] > 0}
+
+
+def head(*weights, bias=0.0):
+    none = torch.zeros(0)
+    return Head(
+        none.view(0, Z_DIM), none, none.view(1, 0), torch.tensor([weights]), torch.tensor([bias]), torch.ones(())
+    )
+
+
+@pytest.fixture(scope="module")
+def model():
+    """Heads that are wrong in part: the logit of bright depends on warm, and is sure far beyond the edge only."""
+    heads = {"bright": head(2.0, 1.0, 0.0, 0.0, bias=-2.0), "warm": head(0.0, 3.0, 0.0, 0.0)}
+    return Model("pixels", Pixels(), AttributeBank(VOCABULARY, heads, space="z"), judge=look)
+
+
+def draws(model, n=64, **options):
+    return generate("bright", n, model=model, progress=False, **options)
+
+
+def test_all_pictures_satisfy_the_query(model):
+    assert not draws(model, sampler="slice").satisfied.all()
+    for mode in ("sure", "faithful"):
+        result = draws(model, verify=mode)
+        assert result.satisfied.all()
+        assert result.statistics["accepted"] == 64 < result.statistics["drawn"]
+        assert result.index.tolist() == list(range(64))
+
+
+@pytest.mark.parametrize("mode", ["sure", "faithful"])
+def test_a_picture_depends_on_seed_and_number_alone(model, mode):
+    whole = draws(model, 24, verify=mode, seed=3)
+    assert torch.equal(draws(model, 24, verify=mode, seed=3, batch_size=5).z, whole.z)
+    assert torch.equal(draws(model, 10, verify=mode, seed=3, first=7).z, whole.z[7:17])
+    parts = stream("bright", 24, model=model, verify=mode, seed=3, batch_size=7, progress=False)
+    assert torch.equal(torch.cat([part.z for part in parts]), whole.z)
+    latents = sample_latents("bright", 24, model=model, verify=mode, seed=3, progress=False)
+    assert torch.equal(torch.cat([part.z for part in latents]), whole.z)
+
+
+def test_faithful_pictures_have_the_frequencies_of_the_prior(model):
+    n = 2000
+    kept = draws(model, n, verify="faithful")
+    error = 4 * 0.5 / math.sqrt(n)
+    assert abs(kept.judged["warm"].mean() - 0.5) < error + MOST_LOST
+    assert draws(model, n, verify="sure").judged["warm"].mean() > 0.5 + error + MOST_LOST
+
+
+def test_the_last_picture_is_returned_if_none_is_accepted(model, monkeypatch):
+    monkeypatch.setattr(draw, "MOST_ATTEMPTS", 3)
+    stubborn = Model("pixels", Pixels(), model.bank, judge=lambda images: {"bright": [False] * len(images)})
+    result = draws(stubborn, 5, verify="sure")
+    assert len(result) == 5
+    assert not result.satisfied.any()
+    assert result.statistics["drawn"] == 15
+
+
+def test_a_reader_is_needed(model):
+    with pytest.raises(ModelError, match="the model has no judge"):
+        draws(Model("pixels", Pixels(), model.bank), verify="sure")
+
+
+def test_clip_by_a_pilot():
+    random = np.random.default_rng(0)
+
+    def exact(number):
+        """Heads that are sure and right: nothing is missed by any clip."""
+        truth = random.random(PILOT_ROUND) < 0.5
+        return np.where(truth, 0.9, CLIPS[-1]), truth
+
+    def blind(number):
+        """Satisfying pictures of which the heads think little."""
+        truth = random.random(PILOT_ROUND) < 0.5
+        return np.where(truth, 0.04, 0.9), truth
+
+    assert choose_clip(exact).probability == CLIPS[0]
+    clip = choose_clip(blind)
+    assert (clip.probability, clip.lost) == (0.03, 0.0)
+    assert clip.drawn % PILOT_ROUND == 0
+    assert choose_clip(lambda number: (np.full(PILOT_ROUND, 0.5), np.zeros(PILOT_ROUND, bool))).calls is None
+
+
+def test_streams_of_some_samples_are_rows_of_all():
+    streams, like, some = RandomStreams(5, 100), torch.zeros(9, 3), [1, 4, 8]
+    part, few = streams.of_samples(some), torch.zeros(3, 3)
+    rows, numbers = torch.tensor([0, 2]), torch.tensor([[0, 2], [1, 2]])
+    assert torch.equal(part.normals(few, "a"), streams.normals(like, "a")[some])
+    assert torch.equal(part.normals(few, "a", rows), streams.normals(like, "a")[[1, 8]])
+    assert torch.equal(part.uniforms(few, 2, "a", rows), streams.uniforms(like, 2, "a")[[1, 8]])
+    both = (
+        part.several_normals(few, "a", rows, numbers, 3),
+        streams.several_normals(like, "a", rows * 7 + 1, numbers, 3),
+    )
+    assert torch.equal(both[0][0], both[1][0])
+    assert part.offsets(rows).tolist() == [1, 8]
+
+
+def test_a_reader_with_probabilities_decides_by_that_of_the_whole_query(model):
+    def judge(images):
+        return {"bright": YesNo(16 * images[:, 0, 0, 0]), "warm": YesNo(16 * images[:, 2, 0, 0])}
+
+    reading = Model("pixels", Pixels(), model.bank, judge=judge)
+    result = generate("bright XOR warm", 64, model=reading, verify="sure", progress=False)
+    bright, warm = torch.sigmoid(2 * result.z[:, :2].double()).unbind(1)
+    assert (bright + warm - 2 * bright * warm).min() >= verified.LEAST_PROBABILITY - 1e-6
