@@ -14,8 +14,8 @@ from energyql.attributes.bank import PICTURE, SPACES, Bank
 from energyql.attributes.heads import Head
 from energyql.attributes.held_out import HeldOut
 from energyql.attributes.judge import Judge
-from energyql.attributes.labels import Column, ImageLabeller
-from energyql.attributes.pictures import PictureBank
+from energyql.attributes.labels import Column, ImageLabeller, labeller_name
+from energyql.attributes.pictures import PictureBank, load_bank
 from energyql.attributes.quality import READER, HeadReport
 from energyql.errors import ArgumentError, DataError, ModelError, VocabularyError
 from energyql.files import real_path
@@ -36,12 +36,16 @@ from energyql.training.judge import (
 )
 from energyql.training.labels import LabelTable, infer, read_label_table
 from energyql.training.samples import LABEL_SEED, Prior, estimate_truncation, label_prior
+from energyql.training.steps import StepFile, digest
 from energyql.training.target import Source, Target, Task, call_text, opening_target
 from energyql.training.teacher import store_teacher
 from energyql.vocabulary import Kind, Vocabulary
 
 PICTURES = 10_000
 """Default number of pictures that a labeller (a function or network) labels for the training of heads."""
+
+FINISHED = ".heads"
+"""File among those of an interrupted training that says which heads it has saved in the model folder."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,8 +103,9 @@ def train_attributes(
     """Fit attribute heads to a generator, and save them into a model folder with a report.
 
     After an interruption, the same call continues the training, with the same result as without the interruption. The
-    model is written to the folder only at the end. Until then, a new folder is no model, and an old folder is still the
-    old model. Heads that the folder already has stay exactly as they are.
+    heads are written to the folder as soon as they are finished, so that the folder is a model without a judge while
+    judge and verifier are trained. Until the heads are finished, a new folder is no model, and an old folder is still
+    the old model. Heads that the folder already has stay exactly as they are.
 
     Args:
         model: a packaged model, a model folder, a checkpoint of any supported kind, or a generator of your own, as an
@@ -174,7 +179,6 @@ def train_attributes(
         seed, psi, label = drawn.seed, (drawn.truncation, drawn.truncation), drawn.label
     source, command = Source(model, generator, allow_plugins), command or call_text("train_attributes", model, out)
     with opening_target(source, out, None if psi is None else psi[1], command) as target:
-        target.check_names(names, replace)
         if table is not None and drawn is not None:
             drawn.check_generator(target.generator, table.source)
             if table.test == 0:
@@ -186,36 +190,81 @@ def train_attributes(
         if psi is None:
             prior = prior.under(truncation=_default_truncation(target, table, prior))
         target.check_latents(prior.fitted)
+        most = MOST_PICTURES if count is None else min(count, MOST_PICTURES)
+        finished = StepFile(
+            target.work.folder / FINISHED,
+            digest((_identity(labels), prior, only, kinds, vocabulary and vocabulary.to_dict(), count, settings)),
+        )
+        new = _finished(target.bank, finished)
+        if new is None:
+            target.check_names(names, replace)
+        trained = TrainedJudge(None, {})
         with reporting(progress) as report:
             task = Task(target, prior, labels, report)
-            bank: Bank
-            second: Mapping[str, Head] = {}
-            networks: Sequence[Judge] = ()
-            most = MOST_PICTURES if count is None else min(count, MOST_PICTURES)
-            if space == PICTURE:
-                bank = _fit_reader(task, choose, most)
-            else:
-                columns = table.columns if table is not None else _label(
-                    task, PICTURES if count is None else count,
-                    lambda attributes: target.check_names(names if only is not None else attributes, replace),
-                )  # fmt: skip
-                latents = _latents(prior, table, len(next(iter(columns.values()))))
-                specs = choose(columns)
-                bank, second, networks = fit_bank(
-                    task, latents, columns, specs, further=count, settings=settings or HeadSettings()
-                )
-                most = min(len(latents), MOST_PICTURES)
-            trained = TrainedJudge(None, {})
-            if given is not None or (judge == TRAIN and task.has_pictures):
-                trained = own_judge(given, task, bank, most)
-        with target.changing() as changed:
-            merged = changed.save(bank, real_path(target.folder).name, replace=replace, second=second)
-            store_judge(changed.folder, judge, bank.vocabulary, trained)
-            store_teacher(changed.folder, networks)
+            later = judge == TRAIN and task.has_pictures  # when the heads are in the folder
+            if new is None:
+                second: Mapping[str, Head] = {}
+                networks: Sequence[Judge] = ()
+                bank: Bank
+                if space == PICTURE:
+                    bank = _fit_reader(task, choose, most)
+                else:
+                    columns = table.columns if table is not None else _label(
+                        task, PICTURES if count is None else count,
+                        lambda attributes: target.check_names(names if only is not None else attributes, replace),
+                    )  # fmt: skip
+                    latents = _latents(prior, table, len(next(iter(columns.values()))))
+                    bank, second, networks = fit_bank(
+                        task, latents, columns, choose(columns), further=count, settings=settings or HeadSettings()
+                    )
+                    most = min(len(latents), MOST_PICTURES)
+                new = list(bank.vocabulary)
+                if given is not None:
+                    trained = own_judge(given, task, bank, most)
+                with target.changing() as changed:
+                    changed.save(bank, real_path(target.folder).name, replace=replace, second=second)
+                    store_judge(changed.folder, judge, new, trained)
+                    store_teacher(changed.folder, networks)
+                    finished.write_json({"names": new, "weights": _weights(load_bank(changed.folder), new)})
+            merged = load_bank(target.folder)
+            if later:
+                trained = own_judge(None, task, merged, most, new)
+                with target.changing() as changed:
+                    store_judge(changed.folder, judge, new, trained)
         return Trained(
-            target.folder, merged, bank.reports, trained.judge, trained.report, trained.unmeasured, trained.verifier,
-            trained.verifier_report, () if trained.held_out is None else (trained.held_out,),
+            target.folder, merged, {name: merged.reports[name] for name in new}, trained.judge, trained.report,
+            trained.unmeasured, trained.verifier, trained.verifier_report,
+            () if trained.held_out is None else (trained.held_out,),
         )  # fmt: skip
+
+
+def _finished(bank: Bank | None, file: StepFile) -> list[str] | None:
+    """Return the attributes that an interrupted training has saved in the folder already; `None` if there are none.
+
+    Args:
+        bank: the attributes of the folder; `None` if it has none.
+        file: the file in which the training recorded its attributes, and a digest of what predicts them.
+    """
+    record = file.read_json()
+    if record is None or bank is None or not set(record["names"]) <= set(bank.vocabulary):
+        return None
+    names: list[str] = record["names"]
+    return names if _weights(bank, names) == record["weights"] else None
+
+
+def _weights(bank: Bank, names: Sequence[str]) -> str:
+    """Return a digest of what predicts the attributes `names`: their heads, or a network that reads pictures."""
+    if (heads := bank.as_heads) is not None:
+        return digest(names, *(tensor for name in names for tensor in heads.heads[name].tensors().values()))
+    return digest(names, *bank.reader.state_dict().values())
+
+
+def _identity(labels: LabelTable | ImageLabeller) -> str:
+    """Return a text that tells labels apart: a digest of a table, or the name of a labeller."""
+    if not isinstance(labels, LabelTable):
+        return labeller_name(labels)
+    tensors = [tensor for tensor in (labels.index, labels.latents) if tensor is not None]
+    return digest({name: list(cells) for name, cells in labels.columns.items()}, *tensors)
 
 
 def _label(task: Task, count: int, check: Callable[[list[str]], None]) -> dict[str, Column]:
