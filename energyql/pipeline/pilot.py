@@ -101,12 +101,12 @@ def run_pilot(
     pipeline = pipeline_for(model, device)
     bank = pipeline.model.bank
     sampler: SamplerName = DEFAULT_SAMPLER if bank.gradient else "slice"
-    prepared = pipeline.prepare(query, semantics=semantics, sampler=sampler)
+    prepared = pipeline.prepare(query, semantics=semantics, sampler=sampler, verify="off")
     (sampled,) = prepared.latents(PICTURE_SAMPLES if bank.reads_pictures else SAMPLES, progress=False)
     evaluations = sampled.evaluations.double()
     unweighted = prepared.expr.map(lambda node: node.operand if isinstance(node, Weight) else node)
     as_sampled = semantics == EXACT and unweighted == prepared.expr
-    exact = prepared if as_sampled else pipeline.prepare(unweighted, sampler=sampler)
+    exact = prepared if as_sampled else pipeline.prepare(unweighted, sampler=sampler, verify="off")
     count = PICTURES if bank.reads_pictures else PRIOR
     z = normals(0, 0, count, pipeline.model.generator.z_dim, stream="prevalence").to(pipeline.device)
     share, error = prevalence(exact.energy_in_float32(z).double().cpu(), sampled if as_sampled else None)
