@@ -80,11 +80,11 @@ from energyql.pipeline.verified import (
     CLIPS,
     PILOT_ROUND,
     Clip,
-    Decision,
     Round,
     Verifier,
     choose_clip,
     default_verify,
+    estimate_clips,
     verifier_of,
 )
 from energyql.progress import Report, reporting
@@ -201,29 +201,34 @@ class PreparedQuery:
     def clip(self) -> Clip | None:
         """The clip of the energy for `verify="faithful"`; `None` otherwise.
 
-        It is chosen by held-out labels, or by a pilot run, which is the same for runs of all seeds.
-
         Raises:
             ModelError: more pictures would be drawn for one that is kept than the setting `attempts` allows.
         """
-        if self._verifier is None or self.settings.verify != "faithful":
+        if self.settings.verify != "faithful":
             return None
-        verifier, energy = self._verifier.for_draws(CLIPS[-1]), ClippedEnergy(self._query_energy, CLIPS[-1])
-
-        def draw(number: int) -> Round:
-            sampled = self._attempt(energy, number * PILOT_ROUND, range(PILOT_ROUND), _quiet, "verify/", seed=0)
-            decisions: list[Decision] = []
-            index = np.arange(PILOT_ROUND) + number * PILOT_ROUND
-            for _, images in self._pictures(sampled.z, index):
-                decisions.append(verifier(images))
-            by_heads = self.energy_in_float32(sampled.z).double().neg().exp().cpu().numpy()
-            return by_heads, np.concatenate([decision.accepted for decision in decisions])
-
-        clip = choose_clip(draw, verifier.labelled(), self.settings.attempts)
+        clip = choose_clip(self.clips, self.settings.attempts)
         if clip.calls is None or clip.calls > self.settings.attempts:
             number = f"over {clip.samples:,}" if clip.calls is None else f"about {clip.calls:,.0f}"
             raise _too_many(f"{number} pictures would be drawn for one that is kept", self.settings.attempts)
         return clip
+
+    @cached_property
+    def clips(self) -> list[Clip]:
+        """Clips of the energy with their costs, by held-out labels, or by a pilot run that is the same for all seeds.
+
+        There is a verifier: the settings have `verify="faithful"`.
+        """
+        assert self._verifier is not None
+        verifier, energy = self._verifier.for_draws(CLIPS[-1]), ClippedEnergy(self._query_energy, CLIPS[-1])
+
+        def draw(number: int) -> Round:
+            sampled = self._attempt(energy, number * PILOT_ROUND, range(PILOT_ROUND), _quiet, "verify/", seed=0)
+            index = np.arange(PILOT_ROUND) + number * PILOT_ROUND
+            accepted = [verifier(images).accepted for _, images in self._pictures(sampled.z, index)]
+            by_heads = self.energy_in_float32(sampled.z).double().neg().exp().cpu().numpy()
+            return by_heads, np.concatenate(accepted)
+
+        return estimate_clips(draw, verifier.labelled())
 
     @cached_property
     def _query_energy(self) -> QueryEnergy | PictureEnergy:

@@ -223,8 +223,8 @@ class Result:
         """Return a text that says how many samples satisfy the query by the judge, and names the judge.
 
         An example is "9 of 16 satisfy the query, says the image judge". If the judge cannot decide, the text says why,
-        with the mean P(query) or energy by the heads, and the quality of the heads. For verified pictures, the text says
-        how many of the drawn pictures were kept, by what, and P(query) by the heads for all that were drawn.
+        with the mean P(query) or energy by the heads, and the quality of the heads. For verified pictures, the text
+        says how many of the drawn pictures were kept, by what, and P(query) by the heads for all that were drawn.
         """
         verified, drawn = self.provenance.get("verified"), self.statistics.get("drawn")
         if verified and verified["stated"]:
@@ -252,7 +252,7 @@ class Result:
         return f" (of {self.statistics['drawn']:,.0f} drawn{heads})"
 
     def _expected(self) -> str:
-        """Return P(query) by the heads and what helps, if far fewer pictures satisfy the query by the judge; else ""."""
+        """Return P(query) by the heads and what helps, if by the judge far fewer pictures satisfy it; else ""."""
         if self.probability is None or not len(self) or self.satisfied is None:
             return ""
         share, expected = float(self.satisfied.mean()), float(self.probability.mean())

@@ -9,8 +9,7 @@ pictures have the frequencies of the prior among the pictures that the verifier 
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, cast
 
@@ -269,18 +268,13 @@ def choose_threshold(
     return Threshold(float(p[last]), float(precision[last]), float(recall[last]))
 
 
-def choose_clip(draw: Callable[[int], Round], held_out: Round, attempts: int) -> Clip:
-    """Choose where the energy of a query is clipped, by held-out labels, or by a pilot run if they are too few.
+def estimate_clips(draw: Callable[[int], Round], held_out: Round) -> list[Clip]:
+    """Return what each of `CLIPS` misses and costs, by held-out labels, or by a pilot run if they are too few.
 
     Args:
         draw: function from the number of a round to `PILOT_ROUND` draws with the energy clipped at the smallest of
             `CLIPS`.
         held_out: samples of the prior with labels.
-        attempts: most pictures that are drawn for a sample.
-
-    Returns:
-        The largest clip of `CLIPS` by which at most `MOST_LOST` are missed. If it takes more than `attempts` /
-        `WAITING` pictures for one that is kept, the smallest clip that takes no more; if there is none, the cheapest.
     """
     p, good = held_out
     by_labels = int(good.sum()) >= ENOUGH_POSITIVES
@@ -291,17 +285,29 @@ def choose_clip(draw: Callable[[int], Round], held_out: Round, attempts: int) ->
             rounds.append(draw(len(rounds)))
         p, good = (np.concatenate(column) for column in zip(*rounds, strict=True))
         density = np.minimum(p / CLIPS[-1], 1)  # of the draws, as a multiple of the prior's
-    mass = (1 / np.maximum(density, 1e-300))[good]
+    density = np.maximum(density, 1e-300)
+    mass = (1 / density)[good]
+    clips = []
+    for c in CLIPS:
+        weights = np.minimum(p / c, 1) / density
+        kept = weights[good].sum()
+        lost = float((mass * np.maximum(1 - p[good] / c, 0)).sum() / mass.sum()) if good.any() else 1.0
+        clips.append(Clip(c, lost, float(weights.sum() / kept) if kept else None, int(good.sum()), len(p), by_labels))
+    return clips
 
-    def at(c: float) -> Clip:
-        if not good.any():
-            return Clip(c, 1.0, None, 0, len(p), by_labels)
-        weights = np.minimum(p / c, 1) / np.maximum(density, 1e-300)
-        lost = float((mass * np.maximum(1 - p[good] / c, 0)).sum() / mass.sum())
-        calls = float(weights.sum() / weights[good].sum()) if weights[good].any() else math.inf
-        return Clip(c, lost, calls, int(good.sum()), len(p), by_labels)
 
-    most, clips = attempts / WAITING, [at(c) for c in CLIPS]
+def choose_clip(clips: Sequence[Clip], attempts: int) -> Clip:
+    """Return the largest clip by which at most `MOST_LOST` are missed, or less if that takes too many pictures.
+
+    Args:
+        clips: the estimates for each of `CLIPS`.
+        attempts: most pictures that are drawn for a sample.
+
+    Returns:
+        The clip. If it took more than `attempts` / `WAITING` pictures for one that is kept, the smallest clip that
+        takes no more is returned; if there is none, the cheapest.
+    """
+    most = attempts / WAITING
     enough = next((clip for clip in clips if clip.lost <= MOST_LOST), clips[-1])
     if enough.calls is None or enough.calls <= most:
         return enough

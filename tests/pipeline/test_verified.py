@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,7 +10,15 @@ from energyql.attributes.heads import AttributeBank, Head
 from energyql.attributes.predictions import YesNo
 from energyql.errors import ModelError
 from energyql.pipeline import verified
-from energyql.pipeline.verified import CLIPS, LEAST_RECALL, MOST_LOST, PILOT_ROUND, choose_clip, choose_threshold
+from energyql.pipeline.verified import (
+    CLIPS,
+    LEAST_RECALL,
+    MOST_LOST,
+    PILOT_ROUND,
+    choose_clip,
+    choose_threshold,
+    estimate_clips,
+)
 from energyql.sampling import RandomStreams, Status
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
@@ -114,11 +123,14 @@ def test_clip_by_a_pilot():
         return np.where(truth, 0.04, 0.9), truth
 
     none = (np.zeros(0), np.zeros(0, bool))
-    assert choose_clip(exact, none, 256).probability == CLIPS[0]
-    clip = choose_clip(blind, none, 256)
+    assert choose_clip(estimate_clips(exact, none), 256).probability == CLIPS[0]
+    clip = choose_clip(estimate_clips(blind, none), 256)
     assert (clip.probability, clip.lost, clip.held_out) == (0.03, 0.0, False)
     assert clip.samples % PILOT_ROUND == 0
-    assert choose_clip(lambda _: (np.full(PILOT_ROUND, 0.5), np.zeros(PILOT_ROUND, bool)), none, 256).calls is None
+    hopeless = estimate_clips(lambda _: (np.full(PILOT_ROUND, 0.5), np.zeros(PILOT_ROUND, bool)), none)
+    assert {clip.calls for clip in hopeless} == {None}
+    dear = [replace(clip, calls=clip.calls * 40) for clip in estimate_clips(blind, none)]
+    assert choose_clip(dear, 256).lost > MOST_LOST
 
 
 def test_clip_by_held_out_labels():
@@ -127,7 +139,7 @@ def test_clip_by_held_out_labels():
 
     truth = np.arange(1000) < 100
     by_heads = np.where(truth, np.where(np.arange(1000) < 90, 0.4, 0.02), 0.001)
-    clip = choose_clip(refused, (by_heads, truth), 256)
+    clip = choose_clip(estimate_clips(refused, (by_heads, truth)), 256)
     assert (clip.probability, clip.held_out) == (0.03, True)
     assert clip.lost == pytest.approx(0.1 / 3)
     assert clip.calls == pytest.approx((90 + 10 * 2 / 3 + 900 / 30) / (90 + 10 * 2 / 3))
