@@ -1,13 +1,22 @@
-"""Labelled samples that a verifier did not learn from, by which the threshold of its decisions is chosen."""
+"""Labelled samples that a verifier did not learn from, by which the threshold of its decisions is chosen.
+
+They are in a file of the model folder, `verifier-held-out.safetensors`. It is named after the network of the verifier
+beside which it was written, so a later training for other attributes writes `verifier-4-held-out.safetensors`, say.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
 
 from torch import Tensor
 
-from energyql.attributes.predictions import Predictions
+from energyql.attributes.predictions import Predictions, of_columns
+from energyql.attributes.quality import naming_damage
+from energyql.files import read_tensors, write_tensors
+from energyql.kinds import KINDS
+from energyql.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)
@@ -23,3 +32,54 @@ class HeldOut:
     labels: Mapping[str, Tensor]
     heads: Predictions
     readings: Predictions
+
+    def only(self, names: Iterable[str]) -> HeldOut:
+        """Return the same samples with the attributes `names` alone."""
+        names = list(names)
+        return HeldOut(*({name: getattr(self, part.name)[name] for name in names} for part in fields(self)))
+
+    def save(self, folder: Path, name: str) -> None:
+        """Write the samples beside the network `name` of a model folder; what is about numbers is in full precision."""
+        tensors = {f"labels/{attribute}": labels.float() for attribute, labels in self.labels.items()}
+        for part in ("heads", "readings"):
+            for attribute, prediction in getattr(self, part).items():
+                columns = prediction.columns()
+                numeric = KINDS[prediction.kind].numeric
+                tensors[f"{part}/{attribute}"] = columns.float() if numeric else columns.half()
+        write_tensors(held_out_path(folder, name), tensors)
+
+    @classmethod
+    def load(cls, folder: Path, name: str, vocabulary: Vocabulary) -> HeldOut | None:
+        """Read the samples that `save` wrote beside the network `name`; `None` if there is no such file.
+
+        Args:
+            folder: the model folder.
+            name: name of a network of the verifier, such as "verifier-2".
+            vocabulary: the attributes of this network.
+
+        Raises:
+            ModelError: the file is damaged, or is about other attributes.
+        """
+        path = held_out_path(folder, name)
+        if not path.is_file():
+            return None
+        tensors = {key: tensor.float() for key, tensor in read_tensors(path).items()}
+        with naming_damage(path):
+            labels = {attribute: tensors[f"labels/{attribute}"] for attribute in vocabulary}
+            heads, readings = (
+                {attribute: of_columns(tensors[f"{part}/{attribute}"], spec) for attribute, spec in vocabulary.items()}
+                for part in ("heads", "readings")
+            )
+            shapes = {tuple(numbers.shape) for numbers in labels.values()}
+            if len(shapes) > 1 or any(len(shape) != 1 for shape in shapes):
+                raise ValueError("its labels are not one column for each attribute")
+            for prediction in (*heads.values(), *readings.values()):
+                count = len(next(iter(labels.values())))
+                if any(tuple(tensor.shape) != shape for _, tensor, shape in prediction.tensors(count)):
+                    raise ValueError("its predictions do not fit its labels")
+        return cls(labels, heads, readings)
+
+
+def held_out_path(folder: Path, name: str) -> Path:
+    """Return the path of the held-out samples beside the network `name`, such as "verifier", of a model folder."""
+    return folder / f"{name}-held-out.safetensors"

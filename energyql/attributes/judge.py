@@ -15,10 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from energyql.attributes.held_out import HeldOut, held_out_path
 from energyql.attributes.labels import ImageLabeller
-from energyql.attributes.predictions import Prediction, output_count, split_outputs
+from energyql.attributes.predictions import Prediction, of_columns, output_count, split_outputs
 from energyql.attributes.quality import (
     FIRST,
+    VERIFIER,
     HeadReport,
     describe_reports,
     described_reports,
@@ -29,7 +31,7 @@ from energyql.attributes.quality import (
 from energyql.errors import ModelError, VocabularyError
 from energyql.files import read_json, read_tensors, write_json, write_tensors
 from energyql.numerics.shapes import Float
-from energyql.vocabulary import Vocabulary
+from energyql.vocabulary import AttributeSpec, Vocabulary
 
 AT_ONCE = 16
 """Number of pictures that a judge takes together on a CPU without gradients; more would not fit into the caches."""
@@ -198,14 +200,18 @@ class Judge(nn.Module):
 class JointJudge(nn.Module):
     """Several judges that are used as one judge, which predicts the attributes of all of them.
 
+    The prediction of an attribute is the mean of the judges that predict it: of their logits, or of the means and
+    standard deviations of a number.
+
     Args:
-        judges: at least one; two judges never predict the same attribute.
+        judges: at least one. Judges of the same attribute give it the same kind and classes.
     """
 
     def __init__(self, judges: Sequence[Judge]) -> None:
         super().__init__()
         self.judges: Sequence[Judge] = nn.ModuleList(judges)  # type: ignore[assignment]
-        self.vocabulary = Vocabulary(spec for judge in judges for spec in judge.vocabulary.values())
+        specs = {name: spec for judge in judges for name, spec in judge.vocabulary.items()}
+        self.vocabulary = Vocabulary(specs.values())
         self.report = {name: report for judge in judges for name, report in judge.report.items()}
 
     def __repr__(self) -> str:
@@ -217,10 +223,11 @@ class JointJudge(nn.Module):
 
     def forward(self, images: Float[Tensor, "batch channels height width"]) -> dict[str, Prediction]:
         """Return predictions, by attribute, for pictures in [-1, 1], (batch, channels, height, width)."""
-        predictions: dict[str, Prediction] = {}
+        predictions: dict[str, list[Prediction]] = {name: [] for name in self.vocabulary}
         for judge in self.judges:
-            predictions |= judge(images)
-        return predictions
+            for name, prediction in judge(images).items():
+                predictions[name].append(prediction)
+        return {name: _mean(each, self.vocabulary[name]) for name, each in predictions.items()}
 
 
 def who_judges(judge: ImageLabeller | None) -> str | None:
@@ -234,6 +241,24 @@ def who_judges(judge: ImageLabeller | None) -> str | None:
     code: Any = judge if hasattr(judge, "__qualname__") else type(judge)
     module = "" if code.__module__ == "__main__" else f"{code.__module__}:"
     return f"judge {module}{code.__qualname__.rpartition('<locals>.')[2]}"
+
+
+def _mean(predictions: Sequence[Prediction], spec: AttributeSpec) -> Prediction:
+    if len(predictions) == 1:
+        return predictions[0]
+    return of_columns(torch.stack([prediction.columns() for prediction in predictions]).mean(0), spec)
+
+
+def joined(judges: Sequence[Judge]) -> Judge | JointJudge | None:
+    """Return judges as one judge, a `JointJudge` if there are several; `None` if there is none."""
+    return JointJudge(judges).eval() if len(judges) > 1 else next(iter(judges), None)
+
+
+def networks_of(judge: ImageLabeller | None) -> Sequence[ImageLabeller]:
+    """Return the judges of a `JointJudge`; else a sequence of the judge itself, empty if it is `None`."""
+    if isinstance(judge, JointJudge):
+        return judge.judges
+    return () if judge is None else (judge,)
 
 
 def load_judge(folder: Path) -> Judge | JointJudge | None:
@@ -251,7 +276,7 @@ def load_judge(folder: Path) -> Judge | JointJudge | None:
             if twice := [attribute for attribute in judge.vocabulary if attribute in earlier.vocabulary]:
                 raise ModelError(f"{folder / name}.json: {other}.json reads {twice[0]!r} as well")
         judges[name] = judge
-    return JointJudge(list(judges.values())).eval() if len(judges) > 1 else next(iter(judges.values()), None)
+    return joined(list(judges.values()))
 
 
 def stored_judge(folder: Path, vocabulary: Vocabulary) -> Judge | JointJudge | None:
@@ -269,11 +294,37 @@ def stored_judge(folder: Path, vocabulary: Vocabulary) -> Judge | JointJudge | N
             is missing in `vocabulary`, or has another kind or other classes there.
     """
     judge = load_judge(folder)
-    for spec in () if judge is None else judge.vocabulary.values():
+    if judge is not None:
+        _check_attributes(folder, judge, vocabulary)
+    return judge
+
+
+def stored_verifier(folder: Path, vocabulary: Vocabulary) -> tuple[Judge | JointJudge | None, tuple[HeldOut, ...]]:
+    """Read the verifier of a model folder, and the labelled samples from which it did not learn.
+
+    Args:
+        folder: the model folder.
+        vocabulary: the attributes of the model.
+
+    Returns:
+        All networks of the verifier as one, and the samples of each training; `None` and () if the folder has none.
+
+    Raises:
+        ModelError: as by `stored_judge`.
+    """
+    networks = {name: Judge.load(folder, name) for name in judge_names(folder, VERIFIER)}
+    for network in networks.values():
+        _check_attributes(folder, network, vocabulary)
+    held_out = (HeldOut.load(folder, name, network.vocabulary) for name, network in networks.items())
+    return joined(list(networks.values())), tuple(samples for samples in held_out if samples is not None)
+
+
+def _check_attributes(folder: Path, judge: Judge | JointJudge, vocabulary: Vocabulary) -> None:
+    """Raise a `ModelError` if a judge of a folder reads other attributes than `vocabulary`, those of the model, has."""
+    for spec in judge.vocabulary.values():
         own = vocabulary.get(spec.name)
         if own is None or (own.kind, own.values) != (spec.kind, spec.values):
             raise ModelError(f"{folder}: the judge reads {spec.name!r}, which the heads do not, or otherwise")
-    return judge
 
 
 def replace_judge(folder: Path, names: Iterable[str], judge: Judge | None) -> None:
@@ -287,15 +338,45 @@ def replace_judge(folder: Path, names: Iterable[str], judge: Judge | None) -> No
     Raises:
         ModelError: a file of an old judge is missing or damaged.
     """
+    _replace(folder, FIRST, names, [] if judge is None else [judge])
+
+
+def replace_verifier(
+    folder: Path, names: Iterable[str], networks: Sequence[Judge] = (), held_out: HeldOut | None = None
+) -> None:
+    """Replace the networks of the verifier for some attributes in a model folder.
+
+    Args:
+        folder: the model folder.
+        names: the attributes; if they are all attributes of an old network, its files are deleted.
+        networks: the new networks, all of the same attributes; if there are none, no verifier reads `names` afterwards.
+        held_out: labelled samples from which the new networks did not learn.
+
+    Raises:
+        ModelError: a file of an old network is missing or damaged.
+    """
+    first = _replace(folder, VERIFIER, names, networks)
+    if held_out is not None and first is not None:
+        held_out.save(folder, first)
+
+
+def _replace(folder: Path, first: str, names: Iterable[str], judges: Sequence[Judge]) -> str | None:
+    """Replace networks for the attributes `names` by others, and return the file name of the first new one."""
     replaced = set(names)
-    for name in judge_names(folder):
+    for name in judge_names(folder, first):
         old = Judge.load(folder, name)
         others = [attribute for attribute in old.vocabulary if attribute not in replaced]
         if not others:
-            for suffix in (".json", ".safetensors"):  # a judge without its description is not one
-                (folder / f"{name}{suffix}").unlink(missing_ok=True)
+            for path in (folder / f"{name}.json", folder / f"{name}.safetensors", held_out_path(folder, name)):
+                path.unlink(missing_ok=True)  # the description first: without it, there is no judge
         elif len(others) < len(old.vocabulary):
+            samples = HeldOut.load(folder, name, old.vocabulary)
             old.only(others).save(folder, name)
-    if judge is not None:
-        names_in_use = judge_names(folder)
-        judge.save(folder, next(name for name in map(judge_name, itertools.count(1)) if name not in names_in_use))
+            if samples is not None:
+                samples.only(others).save(folder, name)
+    in_use = judge_names(folder, first)
+    free = (name for number in itertools.count(1) if (name := judge_name(number, first)) not in in_use)
+    new = [name for name, _ in zip(free, judges, strict=False)]
+    for name, judge in zip(new, judges, strict=True):
+        judge.save(folder, name)
+    return next(iter(new), None)

@@ -640,6 +640,11 @@ def split_outputs(
     return predictions
 
 
+def of_columns(columns: Float[Tensor, "batch columns"], spec: AttributeSpec) -> Prediction:
+    """Return the prediction of an attribute whose method `columns` returned `columns`."""
+    return PREDICTIONS[spec.kind].of_outputs(columns[:, : output_count(spec)], spec, columns[:, -1])
+
+
 def decide(predictions: Mapping[str, Prediction]) -> dict[str, npt.NDArray[Any]]:
     """Return for each attribute the likeliest values: array (batch,) of bools, names of classes, or float64 means."""
     return {name: prediction.decide() for name, prediction in predictions.items()}

@@ -260,8 +260,9 @@ def read_reports(folder: Path) -> dict[str, HeadReport]:
     return reports_of(entries, path)
 
 
-FIRST = "judge"
-"""Name, without suffix, of the files of a folder's first judge; the others are "judge-2", "judge-3" and so on."""
+FIRST, VERIFIER = "judge", "verifier"
+"""Names, without suffix, of the files of a folder's first judge and of the first network of its verifier. The others
+are "judge-2", "judge-3", "verifier-2", "verifier-3" and so on."""
 READER = "reader"
 """Name, without suffix, of the files of a network that predicts attributes from pictures, in a model without heads. If
 the model has code for this purpose, `vocabulary.json` has the name of the code under the key "reader"."""
@@ -274,7 +275,8 @@ class JudgeReport:
     """The quality of one judge (a network or code that predicts attributes from pictures).
 
     Attributes:
-        name: file name of the network, such as "judge.safetensors"; or the name of the code, such as "my_code:look".
+        name: file name of the network, such as "judge.safetensors"; or the name of the code, such as "my_code:look"; or
+            "verifier" for all networks of the verifier together.
         attributes: attribute -> quality of the judge for this attribute; `None` if the quality was not measured. For
             code, attributes that were not measured are missing.
         mark: digest of name, source and weights of the code, to find out whether the code has changed since; "" for a
@@ -291,15 +293,21 @@ class JudgeReport:
         return {name: report for name, report in self.attributes.items() if report is not None}
 
 
-def judge_names(folder: Path) -> list[str]:
-    """Return the names of the networks in a model folder that are judges, in ascending order: "judge", "judge-2" ..."""
-    matches = (re.fullmatch(r"judge(?:-([1-9][0-9]{0,3}))?", path.stem) for path in folder.glob("judge*.json"))
-    return [judge_name(number) for number in sorted(int(match[1] or 1) for match in matches if match)]
+def judge_names(folder: Path, first: str = FIRST) -> list[str]:
+    """Return the names of the networks in a model folder that are judges, in ascending order: "judge", "judge-2" ...
+
+    With `VERIFIER` as `first`, they are the networks of the verifier: "verifier", "verifier-2" ...
+    """
+    matches = (re.fullmatch(rf"{first}(?:-([1-9][0-9]{{0,3}}))?", path.stem) for path in folder.glob(f"{first}*.json"))
+    return [judge_name(number, first) for number in sorted(int(match[1] or 1) for match in matches if match)]
 
 
-def judge_name(number: int) -> str:
-    """Return the file name, without suffix, of judge `number`: "judge" for 1, "judge-2" for 2, and so on."""
-    return FIRST if number == 1 else f"{FIRST}-{number}"
+def judge_name(number: int, first: str = FIRST) -> str:
+    """Return the file name, without suffix, of judge `number`: "judge" for 1, "judge-2" for 2, and so on.
+
+    `first` is the name for 1: `FIRST`, or `VERIFIER` for a network of the verifier.
+    """
+    return first if number == 1 else f"{first}-{number}"
 
 
 def describe_reports(folder: Path, name: str, reports: Mapping[str, HeadReport]) -> dict[str, Any]:
@@ -367,15 +375,29 @@ def read_judge_reports(folder: Path, given: object = None) -> list[JudgeReport]:
     extra = read_given(folder)
     if isinstance(given, str):
         return [extra if extra is not None and extra.name == given else JudgeReport(given)]
-    judges = []
-    for name in judge_names(folder):
-        path = folder / f"{name}.json"
-        description = read_json(path)
-        with naming_damage(path):
-            names = [str(entry["name"]) for entry in description["vocabulary"]["attributes"]]
-        reports = described_reports(folder, name, description)
-        judges.append(JudgeReport(f"{name}.safetensors", {attribute: reports.get(attribute) for attribute in names}))
+    judges = [JudgeReport(f"{name}.safetensors", _reports(folder, name)) for name in judge_names(folder)]
     return judges if extra is None else [*judges, extra]
+
+
+def read_verifier_reports(folder: Path) -> JudgeReport | None:
+    """Read the reports on the verifier of a model folder, without loading it; `None` if the folder has none.
+
+    Raises:
+        ModelError: a file is damaged.
+    """
+    names = judge_names(folder, VERIFIER)
+    reports = {attribute: report for name in names for attribute, report in _reports(folder, name).items()}
+    return JudgeReport(VERIFIER, reports) if names else None
+
+
+def _reports(folder: Path, name: str) -> dict[str, HeadReport | None]:
+    """Return attribute -> report of the network `name` in a model folder; `None` where it was not measured."""
+    path = folder / f"{name}.json"
+    description = read_json(path)
+    with naming_damage(path):
+        names = [str(entry["name"]) for entry in description["vocabulary"]["attributes"]]
+    reports = described_reports(folder, name, description)
+    return {attribute: reports.get(attribute) for attribute in names}
 
 
 def read_given(folder: Path) -> JudgeReport | None:

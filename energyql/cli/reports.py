@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def report(model: options.ModelArgument, as_json: options.Json = False) -> None:
     """Print the quality of heads and judges of a model on labels held out of their training."""
-    from energyql.attributes.quality import read_guide_reports, read_judge_reports
+    from energyql.attributes.quality import read_guide_reports, read_judge_reports, read_verifier_reports
     from energyql.files import read_json
     from energyql.models import model_folder, read_vocabulary
 
@@ -26,12 +26,16 @@ def report(model: options.ModelArgument, as_json: options.Json = False) -> None:
     reports, config = read_guide_reports(folder), folder / "config.json"
     named_judge = read_json(config).get("judge") if config.is_file() else None
     judges = read_judge_reports(folder, named_judge)
+    verifier = read_verifier_reports(folder) if named_judge is None else None
     if as_json:
-        options.print_json({"heads": _as_json(reports), "judges": [_judge_as_json(each) for each in judges]})
+        facts = {"heads": _as_json(reports), "judges": [_judge_as_json(each) for each in judges]}
+        options.print_json(facts | ({} if verifier is None else {"verifier": _as_json(verifier.attributes)}))
         return
     print_reports({name: reports[name] for name in vocabulary if name in reports})
     if unknown := [name for name in vocabulary if name not in reports]:
         out.print(f"no report: {escape(', '.join(unknown))}")
+    if verifier is not None:
+        print_judge("Verifier, which decides which pictures are kept", verifier.measured)
     for each in judges:
         print_judge(f"Judge {each.name}", each.measured)
         unmeasured = [name for name in each.attributes if name not in each.measured]
@@ -98,25 +102,45 @@ def _print_quality(name: str, report: HeadReport, indent: str) -> None:
     out.print(escape(f"{indent}  {'; '.join(parts)}"))
 
 
-def print_trained_judge(judge: str | None, reports: Mapping[str, HeadReport], unmeasured: str) -> None:
-    """Print the quality of the judge that a training used or made, and which attributes it does not judge.
+def print_trained_judge(
+    judge: str | None,
+    reports: Mapping[str, HeadReport],
+    unmeasured: str,
+    verifier: Mapping[str, HeadReport],
+) -> None:
+    """Print the quality of the judge that a training used or made, of its verifier, and what neither of them reads.
 
     Args:
         judge: name of the judge that the user named; `None` for a judge that was trained.
         reports: attribute -> quality of the judge.
         unmeasured: why a judge that the user named was not measured; "" if it was measured.
+        verifier: attribute -> quality of the verifier that was trained beside the judge.
     """
     if judge is None:
+        left = [name for name, each in verifier.items() if not each.above_chance]
+        _print_learnt("The new verifier, which decides which pictures are kept", verifier, left, "Not decided")
         left = [name for name, each in reports.items() if not each.judges]
-        if read := {name: each for name, each in reports.items() if name not in left}:
-            print_judge("The new judge", read)
-        if left:
-            scores = ", ".join(f"{name} ({reports[name]})" for name in left)
-            out.print(f"Not judged, because no judge learnt it: {escape(scores)}")
+        _print_learnt("The new judge", reports, left, "Not judged")
     elif unmeasured or not reports:
         out.print(f"Judge {escape(judge)}: not measured, because {unmeasured or 'it reads none of the attributes'}")
     else:
         print_judge(f"Judge {judge}", reports)
+
+
+def _print_learnt(title: str, reports: Mapping[str, HeadReport], left: Sequence[str], without: str) -> None:
+    """Print the quality of a network for the attributes that it learnt, and the names of the others.
+
+    Args:
+        title: heading.
+        reports: attribute -> quality of the network.
+        left: the attributes that it did not learn.
+        without: heading for these.
+    """
+    if read := {name: each for name, each in reports.items() if name not in left}:
+        print_judge(title, read)
+    if left:
+        scores = ", ".join(f"{name} ({reports[name]})" for name in left)
+        out.print(f"{without}, because no network learnt it: {escape(scores)}")
 
 
 def describe_teacher(teacher: Mapping[str, Any], measure: str) -> str:

@@ -109,7 +109,9 @@ def train(
         if "round" in report.details:
             out.print(f"{escape(name)}: {describe_gain(report.details['round'])}")
     if judge != NO_JUDGE:
-        print_trained_judge(None if judge == TRAIN else judge, trained.judge_report, trained.judge_unmeasured)
+        print_trained_judge(
+            None if judge == TRAIN else judge, trained.judge_report, trained.judge_unmeasured, trained.verifier_report
+        )
     out.print(f"Saved {escape(str(trained.folder))}; see report.png there")
 
 
@@ -160,7 +162,9 @@ def train_judge(
             command=sys.argv[1:],
         )  # fmt: skip
     if not quiet:
-        print_trained_judge(None if judge == TRAIN else judge, trained.report, trained.unmeasured)
+        print_trained_judge(
+            None if judge == TRAIN else judge, trained.report, trained.unmeasured, trained.verifier_report
+        )
         out.print(f"Saved {escape(str(save_to or model))}; energyql report shows the quality")
 
 

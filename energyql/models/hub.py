@@ -48,8 +48,8 @@ _ID = re.compile(r"(?!.*(?:--|\.\.))[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _REVISION = re.compile(r"(?!.*\.\.)[^\s./\\:~^?*\[\x00-\x1f]+(?:[./][^\s./\\:~^?*\[\x00-\x1f]+)*")
 """Form of branches, tags and commits in git. Used as a relative path, such a text does not lead out of a folder."""
 _OURS = re.compile(
-    r"(?:config|vocabulary|report|judge_report|reader|judge(?:-\d+)?)\.json"
-    r"|(?:generator|attributes|second|reader|judge(?:-\d+)?)\.safetensors|card\.md"
+    r"(?:config|vocabulary|report|judge_report|reader|(?:judge|verifier)(?:-\d+)?)\.json"
+    r"|(?:generator|attributes|second|reader|judge(?:-\d+)?|verifier(?:-\d+)?(?:-held-out)?)\.safetensors|card\.md"
 )
 """Names of the files of a model, without README.md."""
 _HARMLESS = re.compile(
@@ -397,7 +397,7 @@ def _check_whole(folder: Path, name: str) -> None:
     marks: dict[str, Any] = {}
     if described(_CONFIG, "generator", "kind") != "named":  # else the generator is code
         marks["generator.safetensors"] = described(_VOCABULARY, "generator")
-    networks = {Path(file).stem for file in there if re.match(r"(?:judge(?:-\d+)?|reader)\.", file)}
+    networks = {Path(file).stem for file in there if re.match(r"(?:(?:judge|verifier)(?:-\d+)?|reader)\.", file)}
     if described(_VOCABULARY, "space") != "picture":
         marks["attributes.safetensors"] = described("report.json", "heads")
     elif described(_VOCABULARY, "reader") is None:

@@ -25,10 +25,18 @@ from torch import Tensor
 from energyql.attributes.bank import Bank
 from energyql.attributes.heads import SECOND, Head, load_second, save_second
 from energyql.attributes.held_out import HeldOut
-from energyql.attributes.judge import JointJudge, Judge, stored_judge, who_judges
+from energyql.attributes.judge import (
+    JointJudge,
+    Judge,
+    networks_of,
+    replace_verifier,
+    stored_judge,
+    stored_verifier,
+    who_judges,
+)
 from energyql.attributes.labels import ImageLabeller, import_labeller, labeller_name, read_images
 from energyql.attributes.pictures import load_bank
-from energyql.attributes.quality import READER, REPORT, HeadReport, judge_name, judge_names, read_given
+from energyql.attributes.quality import READER, REPORT, VERIFIER, HeadReport, judge_name, judge_names, read_given
 from energyql.errors import ArgumentError, ModelError, misfit
 from energyql.files import (
     as_path,
@@ -115,7 +123,7 @@ class Model:
         held_out: labelled samples from which the verifier did not learn; each item has the attributes of one training.
         truncation: psi that is used unless a call says otherwise.
         fingerprints: part of the model -> SHA-256 of its weights. The parts are "generator", "attributes", "second",
-            "reader", "judge", "judge-2" and so on, as far as the model has them.
+            "reader", "judge", "judge-2" and so on, "verifier" and so on, as far as the model has them.
         second: attribute -> a second head, fitted to other labels. Where an attribute's two heads disagree, its head in
             `bank` is unreliable. Attributes without a second head are missing.
         judge_report: attribute -> quality of the judge on labelled pictures outside its training set. Attributes that
@@ -126,7 +134,7 @@ class Model:
             can differentiate.
 
     Raises:
-        ModelError: the judge is the same network as the one that guides the sampler.
+        ModelError: the judge is the same network as the one that guides the sampler, or as the verifier.
         ArgumentError: the generator lacks a method or attribute that a `Generator` needs, or the judge cannot be called
             with pictures.
     """
@@ -154,6 +162,9 @@ class Model:
             hint = "give it another network as judge=, trained with another seed (energyql train-judge), or None"
             what = "is the reader that guides the sampler, so it could never object"
             raise ModelError(f"the judge of model {self.name!r} {what}", hint=hint)
+        if isinstance(judge, Judge | JointJudge) and is_same(self.verifier, judge):
+            what, hint = "is the network that decides which pictures are kept", "train both: energyql train-judge"
+            raise ModelError(f"the judge of model {self.name!r} {what}, so it could never object", hint=hint)
 
     def __repr__(self) -> str:
         return f"<Model {self.name!r}: {type(self.generator).__name__}, attributes {', '.join(self.vocabulary)}>"
@@ -347,8 +358,8 @@ def load_model(
         generator: the generator of a folder that has no generator's weights, or the name of code that makes it. The
             name is that of an installed plugin, or `module:factory`. A factory is a class or function that is called
             without arguments and returns the generator.
-        judge: judge to use instead of the folder's judge: a function or torch module from pictures to attributes, or
-            the name of its code, such as "my_labels:look". "none" is for no judge.
+        judge: judge to use instead of the folder's judge and verifier: a function or torch module from pictures to
+            attributes, or the name of its code, such as "my_labels:look". "none" is for neither.
         reader: network or function to use instead of the folder's network that reads attributes off pictures, or the
             name of its code; only for a folder whose attributes are read off pictures.
         allow_plugins: whether code may be imported that the folder names as its generator, judge or reader.
@@ -372,22 +383,28 @@ def load_model(
             raise ModelError(f"model {name!r} has no attributes yet", hint="use energyql train")
     bank = load_bank(folder, reader, allow_plugins=allow_plugins)
     _check_fitted_to(folder, bank, opened, mark)
-    parts = [folder / f"{part}.safetensors" for part in (bank.part, *judge_names(folder), Path(SECOND).stem)]
+    verifiers = judge_names(folder, VERIFIER)
+    networks = (*judge_names(folder), *verifiers, *(f"{name}-held-out" for name in verifiers))
+    parts = [folder / f"{part}.safetensors" for part in (bank.part, *networks, Path(SECOND).stem)]
     marks = {path.stem: fingerprint(path) for path in parts if path.is_file()} | {"generator": mark}
     if reader is not None or bank.name is not None:  # not the one of the folder
         marks[bank.part] = judge_mark(bank.reader)
     if judge is None and judge_name is not None:
         judge = check_allowed(judge_name, "judge", folder, allow_plugins)
+    verifier, held_out = None, ()
     if judge is None:
         judge = stored_judge(folder, bank.vocabulary)
+        verifier, held_out = stored_verifier(folder, bank.vocabulary)
     else:
-        marks = {part: value for part, value in marks.items() if not part.startswith("judge")}
+        marks = {part: value for part, value in marks.items() if part not in networks}
         if isinstance(judge, str):
             judge = None if judge == NO_JUDGE else import_labeller(judge)
     psi = bank.truncation[1] if truncation is None else truncation
     quality = {} if judge is None else _judge_report(folder, judge)
     second, place = load_second(folder, bank), real_path(folder)
-    return Model(name, opened, bank, judge, psi, marks, second, quality, place).to(device)
+    return Model(
+        name, opened, bank, judge, psi, marks, second, quality, place, verifier=verifier, held_out=held_out
+    ).to(device)
 
 
 def _check_fitted_to(folder: Path, bank: Bank, generator: Generator, mark: str) -> None:
@@ -554,10 +571,16 @@ def _write_pretrained(folder: Path, model: Model, *, license: str | None, hub_na
     Raises:
         ModelError: the generator, the judge or the discriminator is code, which cannot be written to a file.
     """
-    judges = model.judge.judges if isinstance(model.judge, JointJudge) else [model.judge]
-    code = [judge for judge in judges if judge is not None and not isinstance(judge, Judge)]
-    if code or model.discriminator is not None:
-        part, title = ("judge", who_judges(code[0])) if code else ("discriminator", "discriminator")
+    judges, networks = networks_of(model.judge), networks_of(model.verifier)
+    code = {
+        "judge": [judge for judge in judges if not isinstance(judge, Judge)],
+        VERIFIER: [network for network in networks if not isinstance(network, Judge)],
+        "discriminator": [] if model.discriminator is None else [model.discriminator],
+    }
+    for part, objects in code.items():
+        if not objects:
+            continue
+        title = who_judges(objects[0]) if part == "judge" else part
         hint = f"leave it out: dataclasses.replace(model, {part}=None)"
         raise ModelError(f"the {title} is code, and only networks are saved", hint=hint)
     dtype = _smallest(model.generator)
@@ -567,6 +590,13 @@ def _write_pretrained(folder: Path, model: Model, *, license: str | None, hub_na
     for number, judge in enumerate(judges, 1):
         if isinstance(judge, Judge):
             judge.save(folder, judge_name(number))
+    by_training: dict[tuple[str, ...], list[Judge]] = {}
+    for network in networks:
+        if isinstance(network, Judge):
+            by_training.setdefault(tuple(network.vocabulary), []).append(network)
+    for names, group in by_training.items():
+        held_out = next((samples for samples in model.held_out if tuple(samples.labels) == names), None)
+        replace_verifier(folder, names, group, held_out)
     body = f"# {model.name}\n\nA generator with attributes that logical queries may name.\n"
     if model.folder is not None and (described := _described(model.folder, folder / WEIGHTS)):
         if isinstance(source := described.get("source"), dict):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -11,8 +11,9 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from energyql.attributes.bank import Bank
-from energyql.attributes.judge import Judge, replace_judge
+from energyql.attributes.bank import PICTURE, Bank
+from energyql.attributes.held_out import HeldOut
+from energyql.attributes.judge import JointJudge, Judge, joined, networks_of, replace_judge, replace_verifier
 from energyql.attributes.labels import (
     Column,
     ImageLabeller,
@@ -24,16 +25,16 @@ from energyql.attributes.labels import (
     labeller_name,
     read_images,
 )
-from energyql.attributes.predictions import PREDICTIONS, Prediction, output_count
-from energyql.attributes.quality import HeadReport, JudgeReport, replace_given
+from energyql.attributes.predictions import PREDICTIONS, Prediction, of_columns
+from energyql.attributes.quality import VERIFIER, HeadReport, JudgeReport, replace_given
 from energyql.errors import ArgumentError, DataError, ModelError
 from energyql.generators.base import RANDOM, Generator
 from energyql.generators.families import CONFIG
 from energyql.numerics.shapes import Float
 from energyql.pipeline.model import judge_mark, record_judge
 from energyql.progress import Report, reporting
-from energyql.training.labels import LabelTable, read_label_table
-from energyql.training.picture_fit import PictureSettings, fit_judge
+from energyql.training.labels import LabelTable, read_label_table, warn
+from energyql.training.picture_fit import PictureSettings, fit_judge, fit_verifier, verifier_settings
 from energyql.training.report import report_quality
 from energyql.training.samples import LABEL_SEED, PICTURES, Prior, draw_thumbnails, label_prior
 from energyql.training.target import Source, Target, Task, call_text, opening_target
@@ -45,7 +46,11 @@ VALUE, OUTPUTS = "energyql/value/", "energyql/outputs/"
 """Column names begin with this, and end with the name of an attribute. A column `VALUE` contains values that a judge
 reads. A column `OUTPUTS` contains all numbers of its predictions, such as logits. No attribute has such a name."""
 MOST_PICTURES = 5_000
-"""Default number of pictures that a labeller (a function or network) labels for the training of a judge."""
+"""Default number of pictures that a labeller (a function or network) labels for the training of judge and verifier."""
+MOST_HELD_OUT = 2_500
+"""Most labelled samples that are stored with a verifier which did not learn from them."""
+VERIFIER_SEED = 16
+"""Added to the seed of the judge for the networks of the verifier; it is no number that another network has."""
 TRAIN: Final = "train"
 """Value of the argument `judge` of `train_attributes` and `train_judge` with which a new judge is trained."""
 
@@ -60,11 +65,18 @@ class TrainedJudge:
         report: attribute -> quality on labels of pictures that the judge did not learn from. The report of a trained
             judge has also attributes that the judge could not learn. It is empty if the judge was not measured.
         unmeasured: the reason why a given judge was not measured, such as "it gave the labels itself"; else "".
+        verifier: network that decides which pictures are kept, and learned from other labels than the judge; `None` if
+            it learned no attribute, or the judge was given.
+        verifier_report: attribute -> quality of the verifier, as in `report`; empty if the judge was given.
+        held_out: labelled random pictures from which the verifier did not learn; `None` without a verifier.
     """
 
     judge: ImageLabeller | None
     report: Mapping[str, HeadReport]
     unmeasured: str = ""
+    verifier: Judge | JointJudge | None = None
+    verifier_report: Mapping[str, HeadReport] = field(default_factory=dict)
+    held_out: HeldOut | None = None
 
 
 def train_judge(
@@ -83,11 +95,12 @@ def train_judge(
     progress: bool | Report = True,
     command: Sequence[str] | str | None = None,
 ) -> TrainedJudge:
-    """Train a judge of a model that has heads, and store it in the folder, where `load_model` finds it.
+    """Train judge and verifier of a model that has heads, and store them in the folder, where `load_model` finds them.
 
-    The judge reads pictures, so it is independent of the heads, which read latents. The new judge replaces earlier
-    judges of the same attributes; judges of other attributes stay. After an interruption, the same call continues the
-    training.
+    Both read pictures, so they are independent of the heads, which read latents. The verifier decides which drawn
+    pictures are kept, and the judge says whether they satisfy the query. Each learns from a half of the labels and is
+    measured on the other half. They replace earlier judges and verifiers of the same attributes; those of other
+    attributes stay. After an interruption, the same call continues the training.
 
     Args:
         model: a packaged model, a model folder, or a generator of your own: the object, or the name of its code.
@@ -130,8 +143,8 @@ def train_judge(
         prior = _prior(target, bank, labels, seed, device)
         with reporting(progress) as report:
             task = Task(target, prior, labels, report)
-            trained = own_judge(given, task, bank.vocabulary, count, only, settings)
-        names = trained.report if given is None else only or bank.vocabulary
+            trained = own_judge(given, task, bank, count, only, settings)
+        names = trained.verifier_report if given is None else only or bank.vocabulary
         with target.changing() as changed:
             store_judge(changed.folder, judge, names, trained)
     return trained
@@ -188,17 +201,17 @@ def given_judge(judge: ImageLabeller | str | None) -> ImageLabeller | None:
 def own_judge(
     given: ImageLabeller | None,
     task: Task,
-    vocabulary: Vocabulary,
+    bank: Bank,
     count: int,
     only: Sequence[str] | None = None,
     settings: PictureSettings | None = None,
 ) -> TrainedJudge:
-    """Measure a judge that a user gave, or fit a judge.
+    """Measure a judge that a user gave, or fit a judge and a verifier.
 
     Args:
-        given: the judge to measure; `None` to fit a judge.
+        given: the judge to measure; `None` to fit both.
         task: generator, samples and labels.
-        vocabulary: attributes of the model.
+        bank: the attributes of the model, with what predicts them.
         count: number of pictures to label, if the labels are a function.
         only: attributes to judge; by default all that have labels.
         settings: settings of the fit.
@@ -208,9 +221,8 @@ def own_judge(
             model; or a given judge returns something that is no value of an attribute.
     """
     if given is None:
-        learnable = partial(_learnable, vocabulary, only)
-        return TrainedJudge(*fit_on_pictures("judge", task, learnable, count, settings, apart=1))
-    specs = Vocabulary(spec for name, spec in vocabulary.items() if only is None or name in only)
+        return _fit_both(task, bank, count, only, settings or PictureSettings())
+    specs = Vocabulary(spec for name, spec in bank.vocabulary.items() if only is None or name in only)
     reports = measure_judge(given, task, specs, count)
     if isinstance(given, Judge):
         given = given.only(specs)
@@ -218,11 +230,57 @@ def own_judge(
     return TrainedJudge(given, reports, unmeasured(given, task.labels) or "")
 
 
+def _fit_both(
+    task: Task, bank: Bank, count: int, only: Sequence[str] | None, settings: PictureSettings
+) -> TrainedJudge:
+    """Fit a judge and a verifier, each to a half of the labelled pictures; see `own_judge` for arguments and errors."""
+    pictures, labels, specs, prior, index = labelled_pictures(
+        "judge", task, partial(_learnable, bank.vocabulary, only), count, settings.side, apart=1
+    )
+    seed = (prior.seed + 1) % 2**63
+    order = torch.randperm(len(index), generator=torch.Generator().manual_seed(seed))
+    parts = order[::2], order[1::2]
+    # Only random pictures: those that were chosen for labelling are harder, and of other classes.
+    tests = [part[part >= (task.table.learned if task.table else 0)] for part in parts]
+    enough = [name for name in specs if all((~labels[name][rows].isnan()).any() for rows in (*parts, *tests))]
+    if few := [name for name in specs if name not in enough]:
+        warn(f"too few labels of {', '.join(few)} for two networks that read pictures, so nothing checks it")
+    if not enough:
+        return TrainedJudge(None, {})
+    specs = Vocabulary(specs[name] for name in enough)
+    with task.target.work.step("judge") as checkpoint:
+        judge, report = fit_judge(
+            pictures, labels, specs, settings, halves=(parts[0], tests[1]), seed=seed, device=prior.device,
+            checkpoint=checkpoint, progress=task.progress("judge"),
+        )  # fmt: skip
+    with task.target.work.step(VERIFIER) as checkpoint:
+        verifier = fit_verifier(
+            pictures, labels, specs, verifier_settings(settings), halves=(parts[1], tests[0]),
+            seed=(seed + VERIFIER_SEED) % 2**63, device=prior.device, checkpoint=checkpoint,
+            progress=task.progress(VERIFIER),
+        )  # fmt: skip
+    held_out = None
+    if verifier.networks:
+        rows = tests[0][:MOST_HELD_OUT]
+        with torch.no_grad():
+            if bank.space == PICTURE:
+                heads = bank.predict(pictures[rows].float() / 127.5 - 1, tuple(verifier.readings))
+            else:
+                heads = bank.predict(prior.read(index[rows], bank.space), tuple(verifier.readings))
+        first = torch.arange(len(tests[0])) < MOST_HELD_OUT
+        held_out = HeldOut(
+            {name: labels[name][rows].float() for name in verifier.readings}, heads,
+            {name: prediction.at(first) for name, prediction in verifier.readings.items()},
+        )  # fmt: skip
+    return TrainedJudge(judge, report, "", joined(verifier.networks), verifier.report, held_out)
+
+
 def store_judge(folder: Path, name: ImageLabeller | str | None, names: Iterable[str], trained: TrainedJudge) -> None:
-    """Write a judge and its report to a model folder.
+    """Write a judge, its verifier and their reports to a model folder.
 
     A network (`Judge`) is stored. Of a judge that is code, only the report is written, and `name` if it is a text and
-    the folder is a model. If there is no judge, earlier judges of the attributes `names` are removed.
+    the folder is a model. If there is no judge, earlier judges of the attributes `names` are removed; and without a
+    verifier, earlier verifiers.
 
     Args:
         folder: the folder.
@@ -231,6 +289,8 @@ def store_judge(folder: Path, name: ImageLabeller | str | None, names: Iterable[
         trained: the judge with its report.
     """
     judge = trained.judge
+    networks = [network for network in networks_of(trained.verifier) if isinstance(network, Judge)]
+    replace_verifier(folder, names, networks, trained.held_out)
     if isinstance(judge, Judge) or judge is None:
         replace_judge(folder, names, judge)
         replace_given(folder, names, None)
@@ -338,8 +398,8 @@ def _prediction(columns: Mapping[str, Column], spec: AttributeSpec) -> Predictio
     """
     if VALUE + spec.name in columns:
         return encode_column(columns[VALUE + spec.name], spec, "the judge")
-    outputs = torch.tensor([[float(number) for number in cell.split()] for cell in columns[OUTPUTS + spec.name]])
-    return PREDICTIONS[spec.kind].of_outputs(outputs[:, : output_count(spec)], spec, outputs[:, -1])
+    cells = columns[OUTPUTS + spec.name]
+    return of_columns(torch.tensor([[float(number) for number in cell.split()] for cell in cells]), spec)
 
 
 def _encode(columns: Mapping[str, Column], specs: Vocabulary) -> dict[str, Tensor]:
@@ -366,7 +426,7 @@ def fit_on_pictures(
     """Draw the pictures of a table, or label new ones, and fit a network that reads the attributes off pictures.
 
     Args:
-        name: name of the network, such as "judge", for progress bars and files of intermediate results.
+        name: name of the network, such as "reader", for progress bars and files of intermediate results.
         task: generator, samples and labels.
         learnable: function from attribute -> labels to the attributes to learn.
         count: number of pictures to label, if the labels are a function.
@@ -381,7 +441,36 @@ def fit_on_pictures(
     Raises:
         DataError: it is not known which pictures the labels are about; or an attribute has no label to learn from.
     """
-    settings, prior, table, work = settings or PictureSettings(), task.prior, task.table, task.target.work
+    settings = settings or PictureSettings()
+    pictures, labels, specs, prior, _ = labelled_pictures(name, task, learnable, count, settings.side, apart=apart)
+    with task.target.work.step(name) as checkpoint:
+        return fit_judge(
+            pictures, labels, specs, settings, seed=(prior.seed + apart) % 2**63, device=prior.device,
+            checkpoint=checkpoint, progress=task.progress(name),
+        )  # fmt: skip
+
+
+def labelled_pictures(
+    name: str, task: Task, learnable: Callable[[Mapping[str, Column]], Vocabulary], count: int, side: int, *, apart: int
+) -> tuple[Tensor, dict[str, Tensor], Vocabulary, Prior, Tensor]:
+    """Draw the pictures of a table, or label new ones.
+
+    Args:
+        name: name of the network that learns from them, for files of intermediate results.
+        task: generator, samples and labels.
+        learnable: function from attribute -> labels to the attributes to learn.
+        count: number of pictures to label, if the labels are a function.
+        side: largest side of the returned pictures, in pixels.
+        apart: number that is added to the seed of new pictures to label.
+
+    Returns:
+        The pictures, (n, 3, size, size) uint8; attribute -> (n,) labels as numbers; the attributes; and the prior
+            samples of the pictures, with their indices, (n,).
+
+    Raises:
+        DataError: it is not known which pictures the labels are about.
+    """
+    prior, table, work = task.prior, task.table, task.target.work
     if not task.has_pictures:
         raise DataError("the labels are about latents; a judge learns from pictures, see the column index of a table")
     index, labeller, step = torch.arange(count), None, PICTURES
@@ -394,16 +483,12 @@ def fit_on_pictures(
         prior, labeller = replace(prior, seed=prior.seed + apart), task.labels
         step = f"{PICTURES} for the {name}"
     with work.step(step) as folder:
-        pictures, columns = draw_thumbnails(prior, index, settings.side, folder, labeller=labeller, report=task.report)
+        pictures, columns = draw_thumbnails(prior, index, side, folder, labeller=labeller, report=task.report)
     if table is not None:
         columns = dict(table.columns)
     else:
         specs = learnable(columns)
-    with work.step(name) as checkpoint:
-        return fit_judge(
-            pictures, _encode(columns, specs), specs, settings, seed=(prior.seed + apart) % 2**63, device=prior.device,
-            checkpoint=checkpoint, progress=task.progress(name),
-        )  # fmt: skip
+    return pictures, _encode(columns, specs), specs, prior, index
 
 
 def _learnable(vocabulary: Vocabulary, only: Sequence[str] | None, columns: Iterable[str]) -> Vocabulary:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -11,15 +12,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from energyql.attributes.judge import Judge
-from energyql.attributes.predictions import output_count, split_outputs
+from energyql.attributes.predictions import Predictions, output_count, split_outputs
 from energyql.attributes.quality import HeadReport
 from energyql.errors import DataError
 from energyql.kinds import KINDS
 from energyql.numerics.shapes import Float, Int
 from energyql.training.heads import attribute_loss, balancing_weights, base_outputs, residuals
 from energyql.training.report import report_quality
-from energyql.training.steps import Optimization, StepFile, digest
-from energyql.vocabulary import Vocabulary
+from energyql.training.steps import Optimization, StepFile, digest, minimise
+from energyql.vocabulary import AttributeSpec, Vocabulary
 
 WRITES = 24
 """Number of times that a fit writes its state to a file, from which it continues after an interruption."""
@@ -29,7 +30,11 @@ CALM = 0.15
 """Strength of the random distortions of pictures at the end of a fit, as a share of the strength at the start. It is
 small, because the network must be precise on undistorted pictures."""
 TEST_SHARE = 0.2
-"""Share of the labelled pictures that only the report uses, and from which the network does not learn."""
+"""Share of the labelled pictures that only the report uses, and from which a network does not learn that is fitted
+alone. Of two networks, judge and verifier, each learns from a half and is measured on the other."""
+SCALE_PENALTY = 15.0
+"""Penalty on the scale by which a calibration multiplies logits: this times log(scale)², in nats over all labels.
+Without a penalty, a network is much too certain if by chance it predicts all of a hundred labels right."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +60,15 @@ class PictureSettings:
     batch: int = 64
     lr: float = 3e-3
     weight_decay: float = 0.05
+
+
+def verifier_settings(settings: PictureSettings) -> Sequence[PictureSettings]:
+    """Return the settings of the networks of a verifier whose judge has the given settings.
+
+    They have other numbers of channels than the judge, so that their mistakes differ more from those of the judge.
+    """
+    wide, deep = tuple(3 * size // 2 for size in settings.channels), (*settings.channels, settings.channels[-1])
+    return [dataclasses.replace(settings, channels=channels) for channels in (wide, deep)]
 
 
 def distort(images: Tensor, generator: torch.Generator, strength: float = 1.0) -> Tensor:
@@ -175,6 +189,7 @@ def fit_judge(
     vocabulary: Vocabulary,
     settings: PictureSettings | None = None,
     *,
+    halves: tuple[Tensor, Tensor] | None = None,
     seed: int = 0,
     device: torch.device | str = "cpu",
     checkpoint: Path | None = None,
@@ -182,15 +197,17 @@ def fit_judge(
 ) -> tuple[Judge | None, dict[str, HeadReport]]:
     """Train a judge, a network that reads attributes off pictures to check samples.
 
-    It is measured on a fifth of the pictures, which it does not learn from. All classes count equally in the fit,
-    because queries ask for rare classes as well.
+    It is measured on pictures which it does not learn from. All classes count equally in the fit, because queries ask
+    for rare classes as well.
 
     Args:
         pictures: (n, 3, side, side) uint8.
         labels: attribute -> (n,) float: 0/1, class index or number; NaN where missing.
         vocabulary: the attributes; `labels` must have all of them.
         settings: settings of the fit.
-        seed: seed of all random numbers; it also determines which pictures are for the report.
+        halves: indices of the pictures to learn from, and of those for the report; by default a random fifth is for the
+            report.
+        seed: seed of all random numbers; it also determines which pictures are for the report by default.
         device: where to train.
         checkpoint: file for the state of the fit; `None` for no file. A call with the same data and settings continues
             from this state.
@@ -204,9 +221,12 @@ def fit_judge(
     Raises:
         DataError: an attribute has no label of a picture to learn from.
     """
-    order = torch.randperm(len(pictures), generator=torch.Generator().manual_seed(seed))
-    tested = max(1, round(TEST_SHARE * len(order)))
-    test, rows = order.split([tested, len(order) - tested])
+    if halves is None:
+        order = torch.randperm(len(pictures), generator=torch.Generator().manual_seed(seed))
+        tested = max(1, round(TEST_SHARE * len(order)))
+        test, rows = order.split([tested, len(order) - tested])
+    else:
+        rows, test = halves
     judge = fit_network(
         pictures, labels, vocabulary, settings or PictureSettings(), rows=rows, seed=seed, device=device,
         checkpoint=checkpoint, progress=progress,
@@ -219,3 +239,127 @@ def fit_judge(
     judge.report = report_quality(predictions, unseen, vocabulary, learnt)
     chosen = [name for name, report in judge.report.items() if report.judges]
     return judge.only(chosen) if chosen else None, judge.report
+
+
+@dataclasses.dataclass(frozen=True)
+class FittedVerifier:
+    """Networks that read the same attributes, and whose mean outputs are calibrated predictions for random pictures.
+
+    Attributes:
+        networks: the networks; empty if they learned no attribute.
+        report: attribute -> quality on pictures that they did not learn from; also of attributes that they do not read.
+            Scores are those of networks for which all classes count equally; the error of calibration is that of the
+            calibrated predictions.
+        readings: attribute -> predictions for these pictures.
+    """
+
+    networks: Sequence[Judge]
+    report: Mapping[str, HeadReport]
+    readings: Predictions
+
+
+def fit_verifier(
+    pictures: Tensor,
+    labels: Mapping[str, Tensor],
+    vocabulary: Vocabulary,
+    settings: Sequence[PictureSettings],
+    *,
+    halves: tuple[Tensor, Tensor],
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    checkpoint: Path,
+    progress: Callable[[float], None] = lambda _: None,
+) -> FittedVerifier:
+    """Train the networks of a verifier, which decides which pictures are kept, and calibrate them.
+
+    The networks learn as if all classes were equally frequent, so they predict rare classes too often. By a factor and
+    shifts, their mean predicts the frequencies in the labels of random pictures. Every attribute is read that is read
+    better than chance, because a decision is better with a poor reading than without one.
+
+    Args:
+        pictures: (n, 3, side, side) uint8.
+        labels: attribute -> (n,) float: 0/1, class index or number; NaN where missing.
+        vocabulary: the attributes; `labels` must have all of them.
+        settings: settings of the fit of each network.
+        halves: indices of the pictures to learn from, and of random pictures by which the mean of the networks is
+            calibrated and measured.
+        seed: seed of the random numbers of the first network; the next has the next seed.
+        device: where to train.
+        checkpoint: folder for the states of the fits, from which a call with the same data and settings continues.
+        progress: function that is called with the fraction done.
+
+    Raises:
+        DataError: an attribute has no label of a picture to learn from.
+    """
+    rows, test = halves
+    networks = [
+        fit_network(
+            pictures, labels, vocabulary, each, rows=rows, seed=(seed + k) % 2**63, device=device,
+            checkpoint=checkpoint / str(k), progress=partial(_share, progress, k, len(settings)),
+        )
+        for k, each in enumerate(settings)
+    ]  # fmt: skip
+    unseen, learnt = ({name: labels[name][part].float() for name in vocabulary} for part in (test, rows))
+    outputs = mean_outputs(networks, pictures[test])
+    std = residuals(outputs, unseen, vocabulary)
+    reports = report_quality(split_outputs(outputs, vocabulary.values(), std), unseen, vocabulary, learnt)
+    chosen = [name for name, report in reports.items() if report.above_chance]
+    if not chosen:
+        return FittedVerifier([], reports, {})
+    networks, specs = [network.only(chosen) for network in networks], Vocabulary(vocabulary[name] for name in chosen)
+    outputs = mean_outputs(networks, pictures[test])
+    counts = list(map(output_count, specs.values()))
+    scales, shifts = [], []
+    for part, (name, spec) in zip(outputs.split(counts, 1), specs.items(), strict=True):
+        identity = torch.ones(()), torch.zeros(part.shape[1])
+        scale, shift = identity if KINDS[spec.kind].numeric else calibration(part, unseen[name], spec)
+        scales.append(scale.expand(part.shape[1]))
+        shifts.append(shift)
+    scale, shift = torch.cat(scales), torch.cat(shifts)
+    for network in networks:
+        network.head.weight.mul_(scale[:, None])
+        network.head.bias.mul_(scale).add_(shift)
+        network.std.copy_(torch.stack([std[name] for name in specs]))
+        network.half().float()
+    readings = split_outputs(mean_outputs(networks, pictures[test]), specs.values(), std)
+    calibrated = report_quality(readings, unseen, specs, learnt)
+    for name, report in calibrated.items():
+        details = {**reports[name].details, "reliability": report.details["reliability"]}
+        reports[name] = dataclasses.replace(reports[name], calibration_error=report.calibration_error, details=details)
+    for network in networks:
+        network.report = {name: reports[name] for name in specs}
+    return FittedVerifier(networks, reports, readings)
+
+
+def mean_outputs(networks: Sequence[Judge], pictures: Tensor) -> Float[Tensor, "n outputs"]:
+    """Return the mean of the outputs of networks of the same attributes for pictures, (n, 3, side, side) uint8."""
+    return torch.stack([read_outputs(network, pictures) for network in networks]).mean(0)
+
+
+def _share(progress: Callable[[float], None], index: int, count: int, done: float) -> None:
+    """Report the fraction done of `count` fits, of which `index` are finished and the next has done `done`."""
+    progress((index + done) / count)
+
+
+def calibration(
+    outputs: Float[Tensor, "rows outputs"], labels: Float[Tensor, " rows"], spec: AttributeSpec
+) -> tuple[Tensor, Tensor]:
+    """Return a factor and (outputs,) shifts, with which factor * outputs + shift has the lowest loss on the labels.
+
+    A factor alone (Guo et al. 2017, arXiv 1706.04599) is not enough. The networks learned as if all classes were
+    equally frequent, so they predict rare classes too often. Shifts (Platt 1999) correct this.
+
+    Args:
+        outputs: logits of the networks.
+        labels: 0 or 1, or class indices; NaN where missing.
+        spec: the attribute.
+    """
+    log_scale, shift = torch.zeros(()).requires_grad_(), torch.zeros(outputs.shape[1]).requires_grad_()
+    count = int((~labels.isnan()).sum())
+
+    def loss() -> Tensor:
+        error = attribute_loss(outputs * log_scale.exp() + shift, labels, spec)
+        return error + SCALE_PENALTY * log_scale.square() / count
+
+    minimise(loss, [log_scale, shift], 100)
+    return log_scale.exp().detach(), shift.detach()

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from energyql.attributes.bank import PICTURE, SPACES, Bank
 from energyql.attributes.heads import Head
+from energyql.attributes.held_out import HeldOut
 from energyql.attributes.judge import Judge
 from energyql.attributes.labels import Column, ImageLabeller
 from energyql.attributes.pictures import PictureBank
@@ -56,6 +57,10 @@ class Trained:
         judge_report: attribute -> quality of the judge on labels of pictures that it did not learn from. The report of
             a trained judge has also attributes that the judge could not learn. It is empty if no judge was measured.
         judge_unmeasured: the reason why a given judge was not measured, such as "it gave the labels itself"; else "".
+        verifier: network that decides which pictures are kept; `None` if none was trained. `Model` takes it as an
+            argument.
+        verifier_report: attribute -> quality of the verifier, as in `judge_report`.
+        held_out: labelled samples from which the verifier did not learn, for the argument of `Model`.
     """
 
     folder: Path
@@ -64,6 +69,9 @@ class Trained:
     judge: ImageLabeller | None = None
     judge_report: Mapping[str, HeadReport] = dataclasses.field(default_factory=dict)
     judge_unmeasured: str = ""
+    verifier: ImageLabeller | None = None
+    verifier_report: Mapping[str, HeadReport] = dataclasses.field(default_factory=dict)
+    held_out: Sequence[HeldOut] = ()
 
 
 def train_attributes(
@@ -199,12 +207,15 @@ def train_attributes(
                 most = min(len(latents), MOST_PICTURES)
             trained = TrainedJudge(None, {})
             if given is not None or (judge == TRAIN and task.has_pictures):
-                trained = own_judge(given, task, bank.vocabulary, most)
+                trained = own_judge(given, task, bank, most)
         with target.changing() as changed:
             merged = changed.save(bank, real_path(target.folder).name, replace=replace, second=second)
             store_judge(changed.folder, judge, bank.vocabulary, trained)
             store_teacher(changed.folder, networks)
-        return Trained(target.folder, merged, bank.reports, trained.judge, trained.report, trained.unmeasured)
+        return Trained(
+            target.folder, merged, bank.reports, trained.judge, trained.report, trained.unmeasured, trained.verifier,
+            trained.verifier_report, () if trained.held_out is None else (trained.held_out,),
+        )  # fmt: skip
 
 
 def _label(task: Task, count: int, check: Callable[[list[str]], None]) -> dict[str, Column]:

@@ -13,7 +13,7 @@ import torch
 
 from energyql.attributes.bank import Bank, FittedUnder
 from energyql.attributes.heads import Head, replace_second
-from energyql.attributes.judge import replace_judge
+from energyql.attributes.judge import replace_judge, replace_verifier
 from energyql.attributes.labels import ImageLabeller
 from energyql.attributes.pictures import heads_of, load_bank
 from energyql.attributes.quality import replace_given
@@ -217,6 +217,7 @@ class Target:
         """
         merged = bank
         replace_judge(self.folder, bank.vocabulary, None)
+        replace_verifier(self.folder, bank.vocabulary)
         replace_given(self.folder, bank.vocabulary, None)
         if self.bank is not None:
             old = heads_of(self.bank, "a further head")

@@ -21,12 +21,11 @@ from energyql.attributes.predictions import Prediction, output_count, split_outp
 from energyql.kinds import KINDS
 from energyql.numerics.shapes import Float, Int
 from energyql.progress import Report
-from energyql.training.heads import attribute_loss, residuals
+from energyql.training.heads import residuals
 from energyql.training.labels import POOL_SIZE, POOL_START, LabelTable
-from energyql.training.picture_fit import PictureSettings, fit_network, read_outputs
+from energyql.training.picture_fit import PictureSettings, calibration, fit_network, mean_outputs, read_outputs
 from energyql.training.report import report_quality
 from energyql.training.samples import PICTURES, Prior, draw_thumbnails, kept_thumbnails
-from energyql.training.steps import minimise
 from energyql.training.target import TEACHER, Task
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
@@ -39,9 +38,6 @@ learns from all folds but one."""
 DRAWS = 4
 """Number of labels that are drawn at random for each further picture. With probability 0.75 of yes, these are about
 three labels yes and one label no."""
-SCALE_PENALTY = 15.0
-"""Penalty on the scale by which a calibration multiplies logits: this times log(scale)², in nats over all labels.
-Without a penalty, a network is much too certain if by chance it predicts all of a hundred labels right."""
 
 
 @dataclass(frozen=True)
@@ -213,7 +209,7 @@ def teacher_reads(networks: Sequence[Judge], pictures: Tensor) -> dict[str, Pred
     Probabilities are as if all classes were equally frequent. The standard deviation of a number means nothing: it is
     always 1.
     """
-    outputs = torch.stack([read_outputs(network, pictures) for network in networks]).mean(0)
+    outputs = mean_outputs(networks, pictures)
     return split_outputs(outputs, networks[0].vocabulary.values(), dict.fromkeys(networks[0].vocabulary, 1.0))
 
 
@@ -246,9 +242,9 @@ def _drawn_labels(
     mean = new.mean(0)
     if KINDS[spec.kind].numeric:
         return mean[:, 0].repeat(DRAWS)
-    scale, shift = _calibration(own, labels, spec)
+    scale, shift = calibration(own, labels, spec)
     guess = _draw_labels(mean * scale + shift, random)
-    single, _ = _calibration(new.repeat(1, DRAWS, 1).flatten(0, 1), guess.repeat(len(new)), spec)
+    single, _ = calibration(new.repeat(1, DRAWS, 1).flatten(0, 1), guess.repeat(len(new)), spec)
     # The shift is not corrected: a class may be missing among few labels.
     return _draw_labels(mean * scale * (scale / single) + shift, random)
 
@@ -265,27 +261,3 @@ def _draw_labels(logits: Float[Tensor, "count outputs"], random: torch.Generator
     # Evenly spread numbers, so that the shares of the drawn labels differ little from the probabilities.
     start = torch.rand(len(logits), 1, generator=random)
     return torch.cat([((start + k / DRAWS) % 1 > below).sum(1) for k in range(DRAWS)]).float()
-
-
-def _calibration(
-    outputs: Float[Tensor, "rows outputs"], labels: Float[Tensor, " rows"], spec: AttributeSpec
-) -> tuple[Tensor, Tensor]:
-    """Return a factor and (outputs,) shifts, with which factor * outputs + shift has the lowest loss on the labels.
-
-    A factor alone (Guo et al. 2017, arXiv 1706.04599) is not enough. The networks learned as if all classes were
-    equally frequent, so they predict rare classes too often. Shifts (Platt 1999) correct this.
-
-    Args:
-        outputs: logits of the networks.
-        labels: 0 or 1, or class indices; NaN where missing.
-        spec: the attribute.
-    """
-    log_scale, shift = torch.zeros(()).requires_grad_(), torch.zeros(outputs.shape[1]).requires_grad_()
-    count = int((~labels.isnan()).sum())
-
-    def loss() -> Tensor:
-        error = attribute_loss(outputs * log_scale.exp() + shift, labels, spec)
-        return error + SCALE_PENALTY * log_scale.square() / count
-
-    minimise(loss, [log_scale, shift], 100)
-    return log_scale.exp().detach(), shift.detach()

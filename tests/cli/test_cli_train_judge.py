@@ -49,19 +49,20 @@ def test_from_a_labeller(model):
     assert re.search(
         r"^The new judge, on labels of pictures that it did not learn from:\n"
         r"  smile, yes/no: balanced accuracy [01]\.\d\d \(0\.\d\d to [01]\.\d\d\), chance 0\.50\n"
-        r"    60 labels held out of 300; calibration error 0\.\d\d\d; recall of no [01]\.\d\d, yes [01]\.\d\d$",
+        r"    150 labels held out of 300; calibration error 0\.\d\d\d; recall of no [01]\.\d\d, yes [01]\.\d\d$",
         output,
         re.MULTILINE,
     )
     assert output.endswith(f"Saved {model}; energyql report shows the quality\n")
     assert "smile" in load_model(model).judged_names
     again = run("report", model)
-    (lines,) = re.findall(r"(?m)^  smile, .*\n    .*$", output)
-    assert lines in again
+    verifier, judge = re.findall(r"(?m)^  smile, .*\n    .*$", output)
+    assert f" that it did not learn from:\n{verifier}" in again
+    assert judge in again
     assert "not judged: hair," in again
     (found,) = json.loads(run("report", model, "--json"))["judges"]
     assert found["judge"] == "judge.safetensors"
-    assert found["attributes"]["smile"]["held_out"] == 60
+    assert found["attributes"]["smile"]["held_out"] == 150
     assert found["attributes"]["smile"]["measure"] == "balanced accuracy"
 
 
@@ -78,7 +79,7 @@ def test_from_a_table_for_a_copy(model, tmp_path):
     narrow = tiny_model(tmp_path / "narrow", judge=False, truncation=(0.7, 0.7))
     assert run("train-judge", narrow, "--labels", table, "--seed", 3, "-o", "copy", "--only", "smile", "-q") == ""
     assert load_model("copy").judged_names == ("smile",)
-    assert load_model("copy").judge_report["smile"].held_out == 40
+    assert load_model("copy").judge_report["smile"].held_out == 100
     assert load_model(narrow).judge is None
 
 

@@ -1,4 +1,5 @@
 import functools
+import shutil
 
 import numpy as np
 import pytest
@@ -11,14 +12,15 @@ from toys import tiny_model
 from energyql.attributes.bank import FittedUnder
 from energyql.attributes.judge import Judge
 from energyql.attributes.labels import encode_column
-from energyql.attributes.quality import judge_names
+from energyql.attributes.quality import VERIFIER, judge_names
 from energyql.errors import DataError, ModelError, VocabularyError
+from energyql.files import read_tensors, write_tensors
 from energyql.models.unfinished import WORK
-from energyql.pipeline.model import Model, load_model
+from energyql.pipeline.model import Model, is_same, load_model
 from energyql.training import judge as judging
 from energyql.training.judge import train_judge
 from energyql.training.labels import LabelTable
-from energyql.training.picture_fit import PictureSettings, fit_judge
+from energyql.training.picture_fit import PictureSettings, fit_judge, fit_verifier
 from energyql.training.samples import PICTURE, Prior, Thumbnails, read_thumbnails
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
@@ -114,7 +116,8 @@ class TestWithTheHeads:
         trained = train(generator, labeller, tmp_path, count=300, judge="train")
         model = load_model(tmp_path, generator=generator)
         assert model.judged_names == ("red",)
-        assert set(model.fingerprints) == {"generator", "attributes", "second", "judge"}
+        verifier = {"verifier", "verifier-2", "verifier-held-out"}
+        assert set(model.fingerprints) == {"generator", "attributes", "second", "judge"} | verifier
         assert model.judge_report == {"red": trained.judge_report["red"]}
         assert model.judge_report["red"].judges
         assert trained.judge_report["odd"].judges is False
@@ -197,6 +200,113 @@ class TestWithTheHeads:
         for name in ("judge.safetensors", "judge.json", "second.safetensors", "attributes.safetensors"):
             assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
         assert not (tmp_path / "a" / WORK).exists()
+
+
+@pytest.fixture(scope="module")
+def verified(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("verified") / "m"
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(judging, "PictureSettings", lambda: QUICK)
+        train(Stains(), look, folder, count=300, judge="train")
+    return folder
+
+
+class TestVerifier:
+    """The second network, which decides which pictures are kept."""
+
+    def test_it_is_another_network_with_samples_that_it_did_not_learn_from(self, verified):
+        model = load_model(verified, generator=Stains())
+        assert not is_same(model.judge, model.verifier)
+        with pytest.raises(ModelError, match="decides which pictures are kept, so it could never object"):
+            Model("one", model.generator, model.bank, judge=model.judge, verifier=model.judge)
+        (held_out,) = model.held_out
+        assert {*held_out.labels} == {*held_out.heads} == {*held_out.readings} == {*model.verifier.vocabulary}
+        report = model.verifier.report["red"]
+        assert report.fitted == report.held_out == len(held_out.labels["red"]) == 150
+        judge = model.judge.report["red"]
+        assert judge.fitted == judge.held_out == 150
+        prior = Prior(Stains(), 2**32 + 1, FittedUnder(), torch.device("cpu"))
+        z = prior.z(torch.arange(300))
+        pictures = Stains().synthesize(z)
+        readings, heads = model.verifier(pictures)["red"].logit, model.bank.predict(z)["red"].logit
+        own = held_out.heads["red"].logit[:, None], held_out.readings["red"].logit[:, None]
+        places = ((heads - own[0]).abs() + (readings - own[1]).abs()).argmin(1)
+        assert len(places.unique()) > 140
+        np.testing.assert_allclose(heads[places], held_out.heads["red"].logit, atol=0.03)
+        np.testing.assert_allclose(readings[places], held_out.readings["red"].logit, atol=0.3)  # of small pictures
+        assert (look(pictures)["red"][places].float() == held_out.labels["red"]).float().mean() > 0.97
+
+    def test_its_probabilities_are_those_of_random_pictures(self, tmp_path):
+        pictures, _ = labelled(1500)
+        mean = pictures.float().mean((1, 2, 3))
+        cuts = mean.quantile(torch.tensor([0.05, 0.6]))
+        labels = {
+            "rare": (mean > mean.quantile(0.94)).float(),
+            "third": torch.bucketize(mean, cuts).float(),
+            "mean": mean,
+        }
+        noise = torch.rand(1500, generator=torch.Generator().manual_seed(2)) < 0.1
+        labels["rare"] = torch.where(noise, 1 - labels["rare"], labels["rare"])
+        specs = Vocabulary(
+            [
+                AttributeSpec("rare", "yes/no"), AttributeSpec("third", "categorical", values=("a", "b", "c")),
+                AttributeSpec("mean", "continuous", low=mean.min().item(), high=mean.max().item()),
+            ]
+        )  # fmt: skip
+        rows = torch.arange(1000)
+        fitted = fit_verifier(
+            pictures, labels, specs, [QUICK, QUICK], halves=(rows[::2], rows[1::2]), checkpoint=tmp_path
+        )
+        fresh = pictures[1000:].float() / 127.5 - 1
+        joint = judging.joined(fitted.networks)
+        predicted = joint(fresh)
+        share = labels["rare"][1000:].mean()
+        assert abs(predicted["rare"].logit.sigmoid().mean() - share) < 0.04
+        for k in range(3):
+            assert (
+                abs(predicted["third"].logits.softmax(1)[:, k].mean() - (labels["third"][1000:] == k).float().mean())
+                < 0.05
+            )
+        error = (predicted["mean"].mean - labels["mean"][1000:]).square().mean().sqrt()
+        assert predicted["mean"].std[0].item() == pytest.approx(error.item(), rel=0.4)
+        assert fitted.report["rare"].calibration_error < 0.1
+
+    def test_later_trainings(self, verified, tmp_path):
+        generator, copy = Stains(), tmp_path / "m"
+        shutil.copytree(verified, copy)
+        old = [(copy / f"{name}.safetensors").read_bytes() for name in ("verifier", "verifier-2", "verifier-held-out")]
+        train(generator, lambda images: {"blue": images[:, 2].mean((1, 2)) > 0}, copy, count=100, judge="train")
+        assert judge_names(copy, VERIFIER) == ["verifier", "verifier-2", "verifier-3", "verifier-4"]
+        model = load_model(copy, generator=generator)
+        assert [{*samples.labels} & {"red", "blue"} for samples in model.held_out] == [{"red"}, {"blue"}]
+        assert {"red", "blue"} <= {*model.verifier.vocabulary}
+        assert old == [
+            (copy / f"{name}.safetensors").read_bytes() for name in ("verifier", "verifier-2", "verifier-held-out")
+        ]
+        train(generator, look, copy, count=60, only=["red"], replace=True)  # without a judge
+        model = load_model(copy, generator=generator)
+        assert "red" not in model.verifier.vocabulary
+        assert all("red" not in samples.labels for samples in model.held_out)
+        assert "blue" in model.verifier.vocabulary
+        given = load_model(copy, generator=generator, judge=look)
+        assert given.verifier is None
+        assert given.held_out == ()
+        assert not any(name.startswith("verifier") for name in given.fingerprints)
+
+    def test_damage_is_named(self, verified, tmp_path):
+        shutil.copytree(verified, tmp_path / "m")
+        path = tmp_path / "m" / "verifier-held-out.safetensors"
+        tensors = read_tensors(path)
+        for damaged, message in (
+            ({name: tensor for name, tensor in tensors.items() if name != "labels/red"}, "'labels/red' is missing"),
+            (tensors | {"labels/red": torch.zeros(3)}, "its predictions do not fit its labels|its labels are not one"),
+            (tensors | {"readings/red": torch.zeros(3, 1)}, "its predictions do not fit its labels"),
+        ):
+            write_tensors(path, damaged)
+            with pytest.raises(ModelError, match=f"verifier-held-out.safetensors: (?:{message})"):
+                load_model(tmp_path / "m", generator=Stains())
+        path.unlink()
+        assert load_model(tmp_path / "m", generator=Stains()).held_out == ()
 
 
 class TestForAModel:

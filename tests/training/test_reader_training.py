@@ -55,6 +55,8 @@ class TestTraining:
         assert trained.report["red"].judges
         assert {path.name for path in trained.folder.iterdir()} == {
             "vocabulary.json", "reader.json", "reader.safetensors", "judge.json", "judge.safetensors", "report.png",
+            "verifier.json", "verifier.safetensors", "verifier-2.json", "verifier-2.safetensors",
+            "verifier-held-out.safetensors",
         }  # fmt: skip
 
     def test_queries_follow_it(self, trained):

@@ -15,7 +15,7 @@ from energyql.models.unfinished import WORK
 from energyql.training import bank_fit, teacher
 from energyql.training.heads import HeadSettings, train_heads
 from energyql.training.labels import POOL_START, LabelTable
-from energyql.training.picture_fit import PictureSettings
+from energyql.training.picture_fit import PictureSettings, calibration
 from energyql.training.samples import Prior, draw_thumbnails
 from energyql.training.teacher import DRAWS, _drawn_labels, further_pictures
 from energyql.vocabulary import AttributeSpec
@@ -293,7 +293,7 @@ class TestDrawnLabels:
         networks = signal + 2 * torch.randn(3, 2 * count, generator=self.random)  # each has errors of its own
         own, new = networks[0, :count, None], networks[:, count:, None]
         found = _drawn_labels(own, labels[:count], new, spec, self.random).view(DRAWS, -1).mean(0)
-        scale, shift = teacher._calibration(own, labels[:count], spec)
+        scale, shift = calibration(own, labels[:count], spec)
         naive, truth = (new.mean(0) * scale + shift)[:, 0].sigmoid(), labels[count:]
         sure = naive > 0.9
         before, now, right = (shares[sure].mean().item() for shares in (naive, found, truth))
@@ -303,7 +303,7 @@ class TestDrawnLabels:
     def test_a_few_labels_that_are_read_right_do_not_make_it_certain(self):
         spec, labels = AttributeSpec("a", "yes/no"), torch.tensor([0.0, 1.0]).repeat(50)
         outputs = (2 * labels - 1)[:, None] * torch.linspace(0.5, 3, 100)[:, None]
-        scale, _ = teacher._calibration(outputs, labels, spec)
+        scale, _ = calibration(outputs, labels, spec)
         assert 1 < scale < 2
 
     @pytest.mark.parametrize("count", [1, 5, 20])
