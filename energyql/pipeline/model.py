@@ -656,7 +656,9 @@ def _use(model: Model, hub_name: str, mark: str) -> str:
     vocabulary, rows = model.bank.vocabulary, []
     for name, spec in vocabulary.items():
         values = KINDS[spec.kind].listed(spec)
-        cells = (f"`{name}`", spec.kind, values, spec.description, str(model.bank.reports.get(name, "not measured")))
+        report = model.bank.reports.get(name)
+        quality = "not measured" if report is None else ", ".join(filter(None, (str(report), report.ranking_text)))
+        cells = (f"`{name}`", spec.kind, values, spec.description, quality)
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n")
     name, first = next(iter(vocabulary.items()))
     query = str(KINDS[first.kind].example(E[name], first))
