@@ -33,13 +33,12 @@ def check_heads(
     reports: Mapping[str, HeadReport],
     allowed: Collection[str],
     query: str,
-    verified: str | None = None,
     reads: Collection[str] | None = None,
 ) -> None:
     """Check that a query needs no weak head, except heads that the user allows.
 
-    A weak head ranks badly the latents that it was not fitted to. Where a reader of pictures decides which are kept, no
-    head is too weak, because a poor head costs more draws, and never a wrong picture.
+    A weak head ranks badly the latents that it was not fitted to. Queries whose pictures are verified are not checked,
+    because a poor head then costs more draws, and never a wrong picture.
 
     Args:
         expr: the query, with attributes checked by `bind`.
@@ -48,14 +47,13 @@ def check_heads(
         reports: attribute -> quality of its head; a head without a report passes.
         allowed: names of attributes whose heads may be weak.
         query: text of the query, which the error shows with carets under the attributes with weak heads.
-        verified: how a reader decides which pictures are kept, such as "sure"; `None` or "off" if none decides.
         reads: names of the attributes that a reader of the model could decide on; `None` without a reader.
 
     Raises:
-        WeakHeadError: no reader decides, and the query needs a weak head that is not allowed; the message says how good the head is.
+        WeakHeadError: the query needs a weak head that is not allowed; the message says how good the head is.
     """
     weak = [name for name in attributes if name not in allowed and name in reports and reports[name].weak]
-    if not weak or verified not in (None, "off"):
+    if not weak:
         return
     sure = "" if unjudged(expr, reads) else 'let a reader of the pictures decide: verify="sure", or --verify sure; '
     report, others = reports[weak[0]], f" (and {', '.join(map(repr, weak[1:]))})" if len(weak) > 1 else ""

@@ -678,7 +678,8 @@ class Pipeline:
         rule = compile_energy_rule(bound, vocabulary, settings.semantics, query=text, relations=settings.relations)
         reports = self.model.report
         if settings.verify == "off":
-            check_heads(bound, rule.attributes, reports, settings.allow_weak, query=text)
+            reads = self.model.judged_names if self.model.judge is not None else None
+            check_heads(bound, rule.attributes, reports, settings.allow_weak, query=text, reads=reads)
         else:
             verifier_of(self.model, bound, rule, settings)  # raises before anything is sampled
         encode = encoder(self.model.generator, psi, condition)
