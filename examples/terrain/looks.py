@@ -18,7 +18,7 @@ def look(images):
         "relief": highest - lowest,  # metres from the lowest to the highest point
         "rough": (height - smooth).std((1, 2)) > 0.013,  # metres
         "open": passes(height < ((lowest + highest) / 2)[:, None, None]),  # a pass from west to east, on low ground
-        "peak": [f"{'north' if row < middle else 'south'}-{'west' if at < middle else 'east'}" for row, at in peaks],
+        "peak": [f"{'north' if row < middle else 'south'}{'west' if at < middle else 'east'}" for row, at in peaks],
     }
 
 
