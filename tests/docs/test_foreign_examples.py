@@ -63,8 +63,10 @@ def stand_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copy(ROOT / "tests" / "dcgan.py", faces / "models.py")
     write_weights(faces / "weights.tar")
     (eyes / "__init__.py").write_text("raise RuntimeError('there is no GPU')\n")
-    (eyes / "generator.py").write_text(NETWORK)
-    weights = torch.randn(108, 3, 1, 1, generator=torch.Generator().manual_seed(0)).repeat(1, 1, 16, 16) / 8
+    (eyes / "generator.py").write_text(NETWORK.replace("16", "128"))
+    random = torch.Generator().manual_seed(0)
+    stripes = torch.randn(108, 1, 4, 1, generator=random) / 12 + torch.randn(108, 3, 4, 1, generator=random) / 50
+    weights = stripes.repeat_interleave(32, 2).expand(-1, -1, -1, 128).contiguous()
     torch.save({"main.0.weight": weights}, eyes / "generator_model_state.pth")
     write_terrain(site / "terrain_diffusion" / "weights" / "terrain_consistency_unet_difficulty100.onnx")
     for network, side, classes in (("age", 64, 81), ("gender", 32, 2)):
