@@ -99,7 +99,8 @@ def _print_quality(name: str, report: HeadReport, indent: str) -> None:
     if report.recall:
         shares = (f"{label} {recall:.2f}" for label, (recall, _, _) in report.recall.items())
         parts.append(f"recall of {', '.join(shares)}")
-    out.print(escape(f"{indent}  {'; '.join(parts)}"))
+    for line in ("; ".join(parts), *report.rankings()):
+        out.print(escape(f"{indent}  {line}"))
 
 
 def print_trained_judge(

@@ -270,8 +270,9 @@ def edit(
     truncation = facts.get("truncation") if truncation is None else truncation
     label = facts.get("label") if label is None else label
     draw = DrawSettings(
-        truncation=truncation, label=label, noise=noise, seed=seed, batch_size=batch_size, allow_weak=allow_weak
-    )
+        truncation=truncation, label=label, noise=noise, verify="off", seed=seed, batch_size=batch_size,
+        allow_weak=allow_weak,
+    )  # fmt: skip
     settings = _check_settings(
         pipeline_for(model, device), several(queries, (str, Expr)), mode, keep,
         choose_preset(preset, strength, semantics), identity, draw,

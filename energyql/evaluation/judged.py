@@ -168,7 +168,8 @@ class EvaluatedModel:
         Raises:
             EnergyQLError: the query is wrong, or an option does not fit the model.
         """
-        settings = DrawSettings(truncation=self.truncation, label=self.label, allow_weak=tuple(self.vocabulary))
+        weak = tuple(self.vocabulary)
+        settings = DrawSettings(truncation=self.truncation, label=self.label, verify="off", allow_weak=weak)
         return self.pipeline.prepare(query, settings, **options)
 
     def draw(self, z: Tensor) -> Iterator[tuple[Tensor, Tensor]]:

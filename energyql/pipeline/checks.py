@@ -28,11 +28,17 @@ LEAST_RATE = 0.05
 
 
 def check_heads(
-    expr: Expr, attributes: Iterable[str], reports: Mapping[str, HeadReport], allowed: Collection[str], query: str
+    expr: Expr,
+    attributes: Iterable[str],
+    reports: Mapping[str, HeadReport],
+    allowed: Collection[str],
+    query: str,
+    reads: Collection[str] | None = None,
 ) -> None:
     """Check that a query needs no weak head, except heads that the user allows.
 
-    A weak head predicts labels badly that it was not fitted to.
+    A weak head ranks badly the latents that it was not fitted to. Queries whose pictures are verified are not checked,
+    because a poor head then costs more draws, and never a wrong picture.
 
     Args:
         expr: the query, with attributes checked by `bind`.
@@ -41,6 +47,7 @@ def check_heads(
         reports: attribute -> quality of its head; a head without a report passes.
         allowed: names of attributes whose heads may be weak.
         query: text of the query, which the error shows with carets under the attributes with weak heads.
+        reads: names of the attributes that a reader of the model could decide on; `None` without a reader.
 
     Raises:
         WeakHeadError: the query needs a weak head that is not allowed; the message says how good the head is.
@@ -48,13 +55,15 @@ def check_heads(
     weak = [name for name in attributes if name not in allowed and name in reports and reports[name].weak]
     if not weak:
         return
+    sure = "" if unjudged(expr, reads) else 'let a reader of the pictures decide: verify="sure", or --verify sure; '
     report, others = reports[weak[0]], f" (and {', '.join(map(repr, weak[1:]))})" if len(weak) > 1 else ""
     raise WeakHeadError(
         f"the head of {weak[0]!r}{others} is too weak for queries: {report.weak}",
         query=query,
         spans=[node.span for node in predicates(expr) if node.name in weak and node.span is not None],
-        hint=f"it was fitted to {report.fitted:,} labels and measured on {report.held_out:,} others: train it on more, "
-        f"or allow it by name: allow_weak={weak}, or --allow-weak {','.join(weak)}",
+        hint=f"{sure}it was fitted to {report.fitted:,} labels and measured on {report.held_out:,} others: train it on "
+        "more (energyql sample --unsure draws what to label), or allow it by name: "
+        f"allow_weak={weak}, or --allow-weak {','.join(weak)}",
     )
 
 

@@ -9,14 +9,15 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cache, cached_property, lru_cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from PIL import Image
 from torch import Tensor
 
 from energyql import __version__
@@ -37,7 +38,7 @@ from energyql.energy.picture_energy import (
 )
 from energyql.energy.query_energy import Encode, QueryEnergy, Surrogate, check_predictions
 from energyql.energy.rule import EnergyRule, compile_energy_rule
-from energyql.errors import ArgumentError
+from energyql.errors import ArgumentError, ModelError
 from energyql.files import naming_source, real_path
 from energyql.generators.base import (
     Label,
@@ -54,14 +55,17 @@ from energyql.language import Expr, as_query, bind, predicates
 from energyql.logic.truth import satisfied
 from energyql.models import DEFAULT_MODEL, model_folder
 from energyql.pipeline.checks import accepted, cannot_count, check_heads, next_round, unjudged, verdict
-from energyql.pipeline.model import Model, choose_device, judge_mark, load_model
+from energyql.pipeline.model import Model, Values, choose_device, judge_mark, load_model
 from energyql.pipeline.result import Result
 from energyql.pipeline.result_folder import concatenate
 from energyql.pipeline.settings import (
+    DEFAULT_ATTEMPTS,
     DEFAULT_NOISE,
     DEFAULT_PRECISION,
+    DEFAULT_PURITY,
     DEFAULT_SAMPLER,
     DEFAULT_SEMANTICS,
+    EXACT,
     PICTURES,
     DrawOptions,
     DrawSettings,
@@ -72,7 +76,17 @@ from energyql.pipeline.settings import (
     Verify,
     whole_number,
 )
-from energyql.pipeline.verified import CLIPS, MOST_ATTEMPTS, PILOT_ROUND, Clip, Decide, Round, choose_clip, decide_by
+from energyql.pipeline.verified import (
+    CLIPS,
+    PILOT_ROUND,
+    Clip,
+    Round,
+    Verifier,
+    choose_clip,
+    default_verify,
+    estimate_clips,
+    verifier_of,
+)
 from energyql.progress import Report, reporting
 from energyql.render.pictures import to_pictures
 from energyql.sampling import (
@@ -83,7 +97,6 @@ from energyql.sampling import (
     Status,
     make_sampler,
     normals,
-    prior_latents,
     summarize,
 )
 from energyql.sampling.base import EnergyLike, Progress, as_energy, check_sampler, draw_with, has_trait
@@ -101,6 +114,22 @@ STREAM_BATCH = 64
 _Read = tuple[dict[str, Table], npt.NDArray[np.float64], npt.NDArray[np.bool_]]
 """For n samples: a dict from attribute to predictions; the energies of the query, (n,); and whether the heads may be
 wrong about each sample, (n,)."""
+
+
+class _Shown(NamedTuple):
+    """A batch of pictures, and what was read off them.
+
+    Attributes:
+        pictures: the pictures.
+        w: their latents w.
+        values: attribute -> the values that the judge read.
+        by_reader: predictions and energies, if attributes are read off pictures in place of latents.
+    """
+
+    pictures: list[Image.Image]
+    w: Tensor
+    values: Values
+    by_reader: _Read | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,27 +183,52 @@ class PreparedQuery:
 
     @cached_property
     def energy(self) -> QueryEnergy | PictureEnergy | ClippedEnergy:
-        """The energy that is sampled: that of the query, clipped for `verify="faithful"`."""
+        """The energy that is sampled: that of the query, or with `verify="faithful"` the clipped energy."""
         return self._query_energy if self.clip is None else ClippedEnergy(self._query_energy, self.clip.probability)
 
     @cached_property
+    def verifier(self) -> Verifier | None:
+        """The verifier, which decides which pictures are kept, with its threshold; `None` with `verify="off"`."""
+        if self._verifier is None:
+            return None
+        return self._verifier.for_draws() if self.clip is None else self._verifier.for_draws(self.clip.probability)
+
+    @cached_property
+    def _verifier(self) -> Verifier | None:
+        return None if self.settings.verify == "off" else verifier_of(self.model, self.expr, self.rule, self.settings)
+
+    @cached_property
     def clip(self) -> Clip | None:
-        """The clip of the energy for `verify="faithful"`, chosen by a pilot run that is the same in every run."""
+        """The clip of the energy for `verify="faithful"`; `None` otherwise.
+
+        Raises:
+            ModelError: more pictures would be drawn for one that is kept than the setting `attempts` allows.
+        """
         if self.settings.verify != "faithful":
             return None
-        energy, decide = ClippedEnergy(self._query_energy, CLIPS[-1]), self._decide
+        clip = choose_clip(self.clips, self.settings.attempts)
+        if clip.calls is None or clip.calls > self.settings.attempts:
+            number = f"over {clip.samples:,}" if clip.calls is None else f"about {clip.calls:,.0f}"
+            raise _too_many(f"{number} pictures would be drawn for one that is kept", self.settings.attempts)
+        return clip
+
+    @cached_property
+    def clips(self) -> list[Clip]:
+        """Clips of the energy with their costs, by held-out labels, or by a pilot run that is the same for all seeds.
+
+        There is a verifier: the settings have `verify="faithful"`.
+        """
+        assert self._verifier is not None
+        verifier, energy = self._verifier.for_draws(CLIPS[-1]), ClippedEnergy(self._query_energy, CLIPS[-1])
 
         def draw(number: int) -> Round:
-            sampled = self._attempt(
-                energy, number * PILOT_ROUND, range(PILOT_ROUND), lambda part, active: None, "verify/", seed=0
-            )
-            accepted: list[npt.NDArray[np.bool_]] = []
-            self.show(
-                sampled, np.arange(PILOT_ROUND), lambda *_: None, watch=lambda images: accepted.append(decide(images))
-            )
-            return self.energy_in_float32(sampled.z).double().neg().exp().cpu().numpy(), np.concatenate(accepted)
+            sampled = self._attempt(energy, number * PILOT_ROUND, range(PILOT_ROUND), _quiet, "verify/", seed=0)
+            index = np.arange(PILOT_ROUND) + number * PILOT_ROUND
+            accepted = [verifier(images).accepted for _, images in self._pictures(sampled.z, index)]
+            by_heads = self.energy_in_float32(sampled.z).double().neg().exp().cpu().numpy()
+            return by_heads, np.concatenate(accepted)
 
-        return choose_clip(draw)
+        return estimate_clips(draw, verifier.labelled())
 
     @cached_property
     def _query_energy(self) -> QueryEnergy | PictureEnergy:
@@ -243,6 +297,7 @@ class PreparedQuery:
         results: list[Result] = []
         runs: list[SampleResult] = []
         hits = trials = 0
+        drawn = 0.0
         seconds = {"seconds_sampling": 0.0, "seconds_drawing": 0.0}
         with reporting(progress) as report:
             while hits < n and trials < budget:
@@ -253,12 +308,13 @@ class PreparedQuery:
                 runs.append(sampled)
                 seconds = {name: total + result.statistics[name] for name, total in seconds.items()}
                 hits, trials = hits + len(good), trials + count
+                drawn += result.statistics.get("drawn", count)
                 report("satisfied", hits / n)
                 report("budget", trials / budget)
         joined = Result.join(results)
         share = float(joined.doubtful.mean()) if hits else 0.0
         joined.statistics.update(self._costs(SampleResult.join(runs)))
-        joined.statistics.update(seconds, drawn=float(trials), doubtful=share)
+        joined.statistics.update(seconds, drawn=drawn, doubtful=share)
         joined.provenance.update(n=hits, wanted=n, budget=budget)
         return joined
 
@@ -317,21 +373,25 @@ class PreparedQuery:
             seed: that of the settings by default.
         """
         streams = RandomStreams(self.settings.seed if seed is None else seed, first, purpose)
-        if as_energy(energy).costly and len(offsets) != len(
-            range(offsets[0], offsets[-1] + 1)
-        ):  # it knows samples by their number
-            return SampleResult.join(
-                [self._attempt(energy, first + offset, range(1), progress, purpose, seed) for offset in offsets]
-            )
+        if as_energy(energy).costly and len(offsets) != offsets[-1] + 1 - offsets[0]:  # it needs consecutive numbers
+            single = [self._attempt(energy, first + i, range(1), progress, purpose, seed) for i in offsets]
+            return SampleResult.join(single)
         if offsets != range(len(offsets)):
             streams = streams.of_samples(offsets)
         z0 = streams.normals(torch.empty(len(offsets), self.model.generator.z_dim), "prior").to(self.device)
         return draw_with(self.sampler, energy, z0, streams, progress)
 
-    def show(
-        self, sampled: SampleResult, index: npt.NDArray[Any], report: Report, w: Tensor | None = None,
-        watch: Callable[[Tensor], object] = lambda images: None,
-    ) -> Result:  # fmt: skip
+    def _pictures(self, z: Tensor, index: npt.NDArray[Any], w: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield batches of latents w and of their pictures in [-1, 1]; the arguments are those of `show`."""
+        settings, generator = self.settings, self.model.generator
+
+        def options(rows: slice) -> dict[str, Any]:
+            return noise_options(generator, settings.noise, settings.seed, index[rows].tolist())
+
+        synthesize = synthesizer(generator, self.dtype)
+        return draw_batches(synthesize, self.encode, z, settings.batch_size, w, options)
+
+    def show(self, sampled: SampleResult, index: npt.NDArray[Any], report: Report, w: Tensor | None = None) -> Result:
         """Draw the pictures of sampled latents, and return them with energies, predictions and verdicts of the judge.
 
         Args:
@@ -340,33 +400,41 @@ class PreparedQuery:
             report: called with "drawing" and the fraction of the pictures that is done.
             w: latents w of the pictures, (n, w_dim), or (n, num_ws, w_dim) with one w for each layer; by default
                 `encode(z)`.
-            watch: function that is called with the pictures of each batch, in [-1, 1].
         """
-        pictures, latents, readings, by_reader = [], [], [], []
-        settings, generator = self.settings, self.model.generator
-        synthesize = synthesizer(generator, self.dtype)
+        shown, done = [], 0
+        for latents, images in self._pictures(sampled.z, index, w):
+            shown.append(self._shown(latents, images, self.model.judge_images(images)))
+            done += len(images)
+            report("drawing", done / len(sampled.z))
+        return self._result(sampled, index, shown, of_z=w is None)
 
-        def options(rows: slice) -> dict[str, Any]:
-            return noise_options(generator, settings.noise, settings.seed, index[rows].tolist())
+    def _shown(self, w: Tensor, images: Tensor, values: Values) -> _Shown:
+        """Return what a result keeps of a batch of pictures; `values` are those that the judge read."""
+        by_reader = self._by_reader(images) if self.model.bank.reads_pictures else None
+        return _Shown(to_pictures(images), w, values, by_reader)
 
-        for latent, images in draw_batches(synthesize, self.encode, sampled.z, settings.batch_size, w, options):
-            pictures += to_pictures(images)
-            latents.append(latent)
-            readings.append(self.model.judge_images(images))
-            watch(images)
-            if self.model.bank.reads_pictures:
-                by_reader.append(self._by_reader(images))
-            report("drawing", len(pictures) / len(sampled.z))
-        is_of_z, w = w is None, torch.cat(latents)
-        judged = {name: np.concatenate([part[name] for part in readings]) for name in readings[0]}
+    def _result(
+        self, sampled: SampleResult, index: npt.NDArray[Any], shown: Sequence[_Shown], *, of_z: bool = True
+    ) -> Result:
+        """Return the result of samples whose pictures are drawn.
+
+        Args:
+            sampled: latents z of n samples, and for each sample how the sampler ended.
+            index: number of each sample in its run, (n,).
+            shown: the pictures, in batches, with what was read off them.
+            of_z: whether the pictures are those of z; else they are given by their w alone.
+        """
+        w = torch.cat([batch.w for batch in shown])
+        judged = {name: np.concatenate([batch.values[name] for batch in shown]) for name in shown[0].values}
         holds, reason = verdict(self.expr, None if self.model.judge is None else judged, self.model.vocabulary)
+        by_reader = [batch.by_reader for batch in shown if batch.by_reader is not None]
         probabilities, energy, doubtful = concatenate(by_reader) if by_reader else self._by_heads(sampled.z, w)
-        if is_of_z:  # a sample that is given by its w does not depend on its z
+        if of_z:  # a sample that is given by its w does not depend on its z
             doubtful |= outside_shell(sampled.z).cpu().numpy()
         return Result(
-            images=pictures, z=sampled.z.cpu(), w=w.cpu(), index=index, energy=energy,
-            probabilities=ByAttribute(probabilities), judged=ByAttribute(judged), satisfied=holds, doubtful=doubtful,
-            status=[Status(code) for code in sampled.status.tolist()],
+            images=[picture for batch in shown for picture in batch.pictures], z=sampled.z.cpu(), w=w.cpu(),
+            index=index, energy=energy, probabilities=ByAttribute(probabilities), judged=ByAttribute(judged),
+            satisfied=holds, doubtful=doubtful, status=[Status(code) for code in sampled.status.tolist()],
             statistics={"doubtful": float(doubtful.mean())},
             provenance=self.provenance | {"n": len(w), "unjudged": reason},
         )  # fmt: skip
@@ -428,53 +496,88 @@ class PreparedQuery:
         return result, sampled
 
     def _verified(self, first: int, n: int, report: Report) -> tuple[Result, SampleResult]:
-        """Draw each sample until the reader accepts its picture, at most `MOST_ATTEMPTS` times; see `_run`."""
-        energy, decide, waiting = self.energy, self._decide, np.arange(n)
-        results, draws, seconds = (
-            list[Result](),
-            list[SampleResult](),
-            {"seconds_sampling": 0.0, "seconds_drawing": 0.0},
-        )
-        total = torch.zeros(2, n, dtype=torch.int64)
-        ends, drawn, kept = list[SampleResult](), 0, 0
-        for attempt in range(MOST_ATTEMPTS):
+        """Draw each sample again until the verifier accepts its picture; see `_run`.
+
+        A sample without an accepted picture after as many draws as the setting `attempts` is returned with its last
+        picture, and ends with `Status.NOT_ACCEPTED`.
+
+        Raises:
+            ModelError: many pictures were drawn, and none was accepted.
+        """
+        verifier, energy, most = self.verifier, self.energy, self.settings.attempts
+        assert verifier is not None
+        waiting, accepted, drawn, stated = np.arange(n), 0, 0, False
+        ends, draws, shown, order = list[SampleResult](), list[SampleResult](), list[_Shown](), list[np.int64]()
+        seconds, counts = dict.fromkeys(("seconds_sampling", "seconds_drawing"), 0.0), torch.zeros(2, n).long()
+        by_heads = list[Tensor]()
+        for attempt in range(most):
             started = time.perf_counter()
-            purpose = f"attempt/{attempt}/" if attempt else ""
             offsets = range(n) if len(waiting) == n else waiting.tolist()
-            sampled = self._attempt(energy, first, offsets, lambda part, active: None, purpose)
-            middle, accepted = time.perf_counter(), list[npt.NDArray[np.bool_]]()
-            result = self.show(
-                sampled, first + waiting, lambda stage, part: None, watch=lambda x: accepted.append(decide(x))
-            )
+            sampled = self._attempt(energy, first, offsets, _quiet, f"attempt/{attempt}/" if attempt else "")
+            middle, keep = time.perf_counter(), list[npt.NDArray[np.bool_]]()
+            for latents, images in self._pictures(sampled.z, first + waiting):
+                decision = verifier(images)
+                good = decision.accepted if attempt < most - 1 else np.ones(len(images), bool)
+                accepted, stated = accepted + int(decision.accepted.sum()), stated or decision.stated
+                sampled.status[sum(map(len, keep)) :][: len(good)][good & ~decision.accepted] = Status.NOT_ACCEPTED
+                keep.append(good)
+                if good.any():
+                    rows = torch.from_numpy(good).to(images.device)
+                    kept, values = images[rows], {name: column[good] for name, column in decision.values.items()}
+                    if self.model.judge is not verifier.reader:
+                        values = self.model.judge_images(kept)
+                    shown.append(self._shown(latents[rows], kept, values))
+            good = np.concatenate(keep)
             seconds["seconds_sampling"] += middle - started
             seconds["seconds_drawing"] += time.perf_counter() - middle
-            good = np.concatenate(accepted)
-            total[:, waiting] += torch.stack([sampled.evaluations, sampled.gradients])
+            counts[:, waiting] += torch.stack([sampled.evaluations, sampled.gradients])
             draws.append(sampled)
-            drawn, kept = drawn + len(waiting), kept + int(good.sum())
-            leave = good if attempt < MOST_ATTEMPTS - 1 else np.ones_like(good)
-            results.append(result[leave])
-            ends.append(_rows(sampled, torch.from_numpy(leave)))
-            order = waiting[leave] if attempt == 0 else np.concatenate([order, waiting[leave]])
-            waiting = waiting[~leave]
-            report("accepted", 1 - len(waiting) / n)
+            if isinstance(self.energy_in_float32, QueryEnergy):
+                by_heads.append(self.energy_in_float32(sampled.z).double().neg().exp().cpu())
+            ends.append(_rows(sampled, torch.from_numpy(good)))
+            order.extend(waiting[good])
+            drawn, waiting = drawn + len(waiting), waiting[~good]
+            report("accepted", len(order) / n)
             if not len(waiting):
                 break
-        back = np.argsort(order)
-        joined = Result.join(results)[back]
-        end = SampleResult.join(ends)
-        end = SampleResult(end.z[back], end.status[back], *total)
-        joined.statistics.update(
-            self._costs(SampleResult.join(draws)) | seconds | {"drawn": float(drawn), "accepted": float(kept)}
-        )
-        return joined, end
+            if not accepted and drawn >= REFUSED * most:
+                raise _too_many(f"none of {drawn:,} pictures was accepted", most)
+        end, back = SampleResult.join(ends), torch.from_numpy(np.argsort(order))
+        result = self._result(end, first + np.asarray(order), shown)[back.numpy()]
+        end = SampleResult(end.z[back], end.status[back], *counts)
+        result.statistics.update(self._costs(SampleResult.join(draws)) | seconds)
+        result.statistics.update(drawn=float(drawn), accepted=float(accepted))
+        if by_heads and self.rule.is_probability:
+            result.statistics["drawn_probability"] = torch.cat(by_heads).mean().item()
+        result.provenance.update(self._verified_by(stated))
+        if not stated and self.model.judge is verifier.reader:
+            reason = "the judge decided which pictures are kept"
+            result = replace(result, satisfied=None, provenance=result.provenance | {"unjudged": reason})
+        return result, end
 
-    @property
-    def _decide(self) -> Decide:
-        judge = self.model.judge
-        self.check_judged()
-        assert judge is not None
-        return decide_by(judge, self.expr, self.rule, self.model.vocabulary)
+    def _verified_by(self, stated: bool) -> dict[str, Any]:
+        """Return how pictures were verified, as an entry of the provenance; `stated` is that of a `Decision`."""
+        verifier = self.verifier
+        assert verifier is not None
+        entry: dict[str, Any] = {"by": verifier.name, "stated": stated}
+        entry |= {} if stated else {"threshold": asdict(verifier.threshold)}
+        return {"verified": entry | ({} if self.clip is None else {"clip": asdict(self.clip)})}
+
+
+REFUSED = 4
+"""A run ends with an error after this multiple of `attempts` pictures if none of them was accepted."""
+
+
+def _quiet(*_: object) -> None:
+    """Report no progress."""
+
+
+def _too_many(what: str, attempts: int) -> ModelError:
+    """Return the error for a query of which too few pictures are accepted; `what` says how few."""
+    return ModelError(
+        f"{what}, and attempts is {attempts:,}",
+        hint="raise attempts (--attempts), label more pictures that satisfy the query, or ask for less",
+    )
 
 
 def _rows(sampled: SampleResult, rows: Tensor) -> SampleResult:
@@ -554,6 +657,10 @@ class Pipeline:
             if name not in vocabulary:
                 raise unknown_name(name, vocabulary, f"in allow_weak is not an attribute of {vocabulary.of_model}")
         condition = as_condition(label, self.model.generator)
+        expr, text = as_query(query)
+        bound = bind(expr, vocabulary, query=text)
+        if settings.verify is None:
+            settings = replace(settings, verify=default_verify(self.model, bound))
         sampler = settings.sampler
         if isinstance(sampler, str):
             if settings.verify == "faithful" and sampler == DEFAULT_SAMPLER:
@@ -566,17 +673,24 @@ class Pipeline:
             raise ArgumentError(f"this sampler follows a gradient, and {NO_GRADIENT}", hint=WITHOUT_GRADIENT)
         if settings.realism:
             _check_realism(sampler, critic, self.model.name)
-        expr, text = as_query(query)
-        bound = bind(expr, vocabulary, query=text)
+        if settings.verify == "faithful":
+            _check_faithful(sampler, settings)
         rule = compile_energy_rule(bound, vocabulary, settings.semantics, query=text, relations=settings.relations)
         reports = self.model.report
-        check_heads(bound, rule.attributes, reports, settings.allow_weak, query=text)
+        if settings.verify == "off":
+            reads = self.model.judged_names if self.model.judge is not None else None
+            check_heads(bound, rule.attributes, reports, settings.allow_weak, query=text, reads=reads)
+        else:
+            verifier_of(self.model, bound, rule, settings)  # raises before anything is sampled
         encode = encoder(self.model.generator, psi, condition)
         reads = head_reader(self.model.generator, bank.space, encode)
         provenance = {
             "query": text, "canonical": str(expr), "seed": settings.seed, "model": self.model.name,
             "fingerprints": dict(self.model.fingerprints), "judge": who_judges(self.model.judge),
-            **settings.record(sampler=describe_sampler(sampler), truncation=psi, label=label),
+            **settings.record(
+                sampler=describe_sampler(sampler), truncation=psi, label=label,
+                verify=None if settings.verify == "off" else settings.verify,
+            ),
             "device": str(self.device),
             "heads": {name: str(reports[name]) if name in reports else None for name in rule.attributes},
             "versions": {"energyql": __version__, "torch": str(torch.__version__)},
@@ -603,6 +717,19 @@ class Pipeline:
         if heads is None or z_dim > MOST_NUMBERS:
             return None
         return self._surrogates.setdefault((psi, label), cache(partial(SurrogateHeads, heads, reads, z_dim)))
+
+
+def _check_faithful(sampler: Sampler, settings: DrawSettings) -> None:
+    """Check that a run with `verify="faithful"` has a sampler and settings under which frequencies can be faithful.
+
+    Raises:
+        ArgumentError: the sampler goes where the energy is lowest, the energy is no probability, or `realism` is set.
+    """
+    if has_trait(sampler, "descends"):
+        words = sampler_words(describe_sampler(sampler))
+        raise ArgumentError(f"{words} goes where the energy is lowest, which is not faithful", hint="choose slice")
+    if settings.semantics != EXACT or settings.realism:
+        raise ArgumentError("faithful pictures need the exact semantics, without realism")
 
 
 def _check_realism(sampler: Sampler, discriminator: object, model: str) -> None:
@@ -639,7 +766,9 @@ def generate(
     truncation: float | None = None,
     label: int | Sequence[float] | None = None,
     noise: Noise = DEFAULT_NOISE,
-    verify: Verify = "off",
+    verify: Verify | None = None,
+    purity: float = DEFAULT_PURITY,
+    attempts: int = DEFAULT_ATTEMPTS,
     realism: float = 0.0,
     seed: int = 0,
     first: int = 0,
@@ -670,11 +799,16 @@ def generate(
         noise: which noise the generator adds besides w, as a StyleGAN2 does. "const" is the noise of the model, with
             which attributes were labelled. "random" is new noise for each picture, from the seed and the number i of
             the picture. "none" is no noise. Noise decides fine detail, such as single hairs; heads do not depend on it.
-        verify: whether the judge decides which drawn pictures are kept, so that all satisfy the query as far as it can
-            tell. "off": all are kept. "sure": each sample is drawn again until its picture is accepted. "faithful":
-            the same, from the clipped energy (see `ClippedEnergy`), so that the kept pictures have the frequencies of
-            the prior among those that the judge accepts; this takes more draws. A judge that predicts probabilities
-            accepts from `LEAST_PROBABILITY` on. After `MOST_ATTEMPTS` draws the last one is returned.
+        verify: whether a verifier (the model's, or its judge if it has none) decides which drawn pictures are kept, so
+            that all of them satisfy the query as far as the verifier can tell. "off": all are kept. "sure": each sample
+            is drawn again until its picture is accepted. "faithful": the same with draws from a clipped energy (see
+            `ClippedEnergy`), so that the kept pictures have the frequencies of the prior among the pictures that the
+            verifier accepts; this takes more draws. By default "sure" for a model with a verifier, which `train` makes
+            from labels of pictures, else "off".
+        purity: share of the verified pictures that is to be right, above 0 and below 1. A verifier that predicts
+            probabilities accepts from a threshold on that reaches it on held-out labels.
+        attempts: most pictures that are drawn for one that the verifier accepts. A sample without an accepted picture
+            then ends with the status `NOT_ACCEPTED`, and keeps its last picture.
         realism: weight of the model's discriminator D as a further term of the energy, `-realism * log(D / (1 - D))`.
             1 corrects the generator toward the data (Che et al. 2020, DDLS, arXiv 2003.06060), 0 omits the term. With
             the term, each evaluation draws a picture, and samplers that minimise the energy are refused.
@@ -697,7 +831,8 @@ def generate(
     """
     settings = DrawSettings(
         semantics=semantics, sampler=sampler, strength=strength, precision=precision, truncation=truncation,
-        label=label, noise=noise, verify=verify, realism=realism, seed=seed, batch_size=batch_size, allow_weak=allow_weak,
+        label=label, noise=noise, verify=verify, purity=purity, attempts=attempts, realism=realism, seed=seed,
+        batch_size=batch_size, allow_weak=allow_weak,
     )  # fmt: skip
     return pipeline_for(model, device).prepare(query, settings).run(n, first=first, progress=progress)
 

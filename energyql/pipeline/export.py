@@ -51,7 +51,9 @@ def export_energy(
     Raises:
         EnergyQLError: the query, a name or a setting is wrong, or attributes are read off pictures.
     """
-    settings = DrawSettings(semantics=semantics, truncation=truncation, label=label, allow_weak=allow_weak)
+    settings = DrawSettings(
+        semantics=semantics, truncation=truncation, label=label, verify="off", allow_weak=allow_weak
+    )
     return as_module(pipeline_for(model, device).prepare(query, settings))
 
 

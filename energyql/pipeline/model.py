@@ -73,7 +73,7 @@ from energyql.generators.families import (
 )
 from energyql.kinds import KINDS
 from energyql.language import E, ModelNamespace
-from energyql.models import model_folder
+from energyql.models import model_folder, packaged_models
 from energyql.models.hub import (
     LIBRARY,
     MOST_CARD,
@@ -358,8 +358,9 @@ def load_model(
         generator: the generator of a folder that has no generator's weights, or the name of code that makes it. The
             name is that of an installed plugin, or `module:factory`. A factory is a class or function that is called
             without arguments and returns the generator.
-        judge: judge to use instead of the folder's judge and verifier: a function or torch module from pictures to
-            attributes, or the name of its code, such as "my_labels:look". "none" is for neither.
+        judge: judge to use instead of the folder's judge: a function or torch module from pictures to attributes, or
+            the name of its code, such as "my_labels:look". "none" is for neither judge nor verifier. A function defines
+            the attributes of a model of your own, so it is also the verifier, which decides which pictures are kept.
         reader: network or function to use instead of the folder's network that reads attributes off pictures, or the
             name of its code; only for a folder whose attributes are read off pictures.
         allow_plugins: whether code may be imported that the folder names as its generator, judge or reader.
@@ -391,14 +392,17 @@ def load_model(
         marks[bank.part] = judge_mark(bank.reader)
     if judge is None and judge_name is not None:
         judge = check_allowed(judge_name, "judge", folder, allow_plugins)
-    verifier, held_out = None, ()
+    verifier: ImageLabeller | None
+    verifier, held_out = stored_verifier(folder, bank.vocabulary)
     if judge is None:
         judge = stored_judge(folder, bank.vocabulary)
-        verifier, held_out = stored_verifier(folder, bank.vocabulary)
     else:
-        marks = {part: value for part, value in marks.items() if part not in networks}
+        marks = {part: value for part, value in marks.items() if part not in judge_names(folder)}
         if isinstance(judge, str):
             judge = None if judge == NO_JUDGE else import_labeller(judge)
+        # A function that reads values defines the attributes. The heads of packaged models are known to be right.
+        if judge is None or (not isinstance(judge, torch.nn.Module) and name not in packaged_models()):
+            verifier, marks = judge, {part: value for part, value in marks.items() if part not in verifiers}
     psi = bank.truncation[1] if truncation is None else truncation
     quality = {} if judge is None else _judge_report(folder, judge)
     second, place = load_second(folder, bank), real_path(folder)
@@ -656,7 +660,9 @@ def _use(model: Model, hub_name: str, mark: str) -> str:
     vocabulary, rows = model.bank.vocabulary, []
     for name, spec in vocabulary.items():
         values = KINDS[spec.kind].listed(spec)
-        cells = (f"`{name}`", spec.kind, values, spec.description, str(model.bank.reports.get(name, "not measured")))
+        report = model.bank.reports.get(name)
+        quality = "not measured" if report is None else ", ".join(filter(None, (str(report), report.ranking_text)))
+        cells = (f"`{name}`", spec.kind, values, spec.description, quality)
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n")
     name, first = next(iter(vocabulary.items()))
     query = str(KINDS[first.kind].example(E[name], first))

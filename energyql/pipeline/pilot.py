@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -17,6 +18,7 @@ from energyql.numerics.random import normals
 from energyql.pipeline.draw import pipeline_for
 from energyql.pipeline.model import Model
 from energyql.pipeline.settings import DEFAULT_SAMPLER, DEFAULT_SEMANTICS, EXACT, SamplerName, Semantics
+from energyql.pipeline.verified import Clip, Threshold
 from energyql.sampling import SampleResult
 from energyql.sampling.base import effective_samples
 
@@ -49,6 +51,10 @@ class Pilot:
         finished: share of the samples that the sampler could finish, in [0, 1].
         generator_calls: mean number of calls of the generator for one sample, if attributes are read off pictures; an
             evaluation with gradient counts as two. `None` for attributes of heads on latents.
+        threshold: probability from which the model's verifier accepts a picture with `verify="sure"`; `None` for a
+            model without a verifier.
+        clips: for `verify="faithful"`, what each clip of the energy misses and costs; () for a model without a
+            verifier.
     """
 
     prevalence: float
@@ -58,6 +64,8 @@ class Pilot:
     evaluations_error: float
     finished: float
     generator_calls: float | None = None
+    threshold: Threshold | None = None
+    clips: Sequence[Clip] = ()
 
     def __repr__(self) -> str:
         share = f"{self.prevalence:.2%} ± {self.prevalence_error:.2%}"
@@ -72,6 +80,12 @@ class Pilot:
             lines.append(f"       {self.generator_calls:.1f} generator calls, because they are read off pictures")
         if self.finished < 1:
             lines.append(f"the sampler cannot finish {1 - self.finished:.0%} of the samples")
+        if self.threshold is not None:
+            right = "" if self.threshold.precision is None else f", of which {self.threshold.precision:.0%} are right"
+            lines.append(f"verify sure: keeps pictures from P {self.threshold.probability:.2f} on{right}")
+        for clip in self.clips:
+            calls = "none was kept" if clip.calls is None else f"{clip.calls:.1f} pictures for one that is kept"
+            lines.append(f"verify faithful, clip {clip.probability:g}: {calls}, {clip.lost:.0%} under-represented")
         return "\n".join(lines)
 
 
@@ -101,19 +115,25 @@ def run_pilot(
     pipeline = pipeline_for(model, device)
     bank = pipeline.model.bank
     sampler: SamplerName = DEFAULT_SAMPLER if bank.gradient else "slice"
-    prepared = pipeline.prepare(query, semantics=semantics, sampler=sampler)
+    prepared = pipeline.prepare(query, semantics=semantics, sampler=sampler, verify="off")
     (sampled,) = prepared.latents(PICTURE_SAMPLES if bank.reads_pictures else SAMPLES, progress=False)
     evaluations = sampled.evaluations.double()
     unweighted = prepared.expr.map(lambda node: node.operand if isinstance(node, Weight) else node)
     as_sampled = semantics == EXACT and unweighted == prepared.expr
-    exact = prepared if as_sampled else pipeline.prepare(unweighted, sampler=sampler)
+    exact = prepared if as_sampled else pipeline.prepare(unweighted, sampler=sampler, verify="off")
     count = PICTURES if bank.reads_pictures else PRIOR
     z = normals(0, 0, count, pipeline.model.generator.z_dim, stream="prevalence").to(pipeline.device)
     share, error = prevalence(exact.energy_in_float32(z).double().cpu(), sampled if as_sampled else None)
     satisfied = exact.energy_in_float32(sampled.z).double().neg().exp().mean().item()
     finished = sampled.ok.double().mean().item()
     calls = (evaluations + sampled.gradients).mean().item() if bank.reads_pictures else None
-    return Pilot(share, error, satisfied, evaluations.mean().item(), _error(evaluations), finished, calls)
+    estimates = Pilot(share, error, satisfied, evaluations.mean().item(), _error(evaluations), finished, calls)
+    if pipeline.model.verifier is None or semantics != EXACT:
+        return estimates
+    faithful = pipeline.prepare(query, verify="faithful")
+    sure = pipeline.prepare(query, verify="sure").verifier
+    assert sure is not None
+    return replace(estimates, threshold=sure.threshold, clips=faithful.clips)
 
 
 def prevalence(energies: Tensor, sampled: SampleResult | None = None) -> tuple[float, float]:

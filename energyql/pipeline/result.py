@@ -50,6 +50,8 @@ HOLDS = {True: "holds", False: "does not hold", None: "is not judged"}
 """Verdicts on a query as words: "The query smile holds"."""
 MARK = "doubtful"
 """Text at a picture whose attribute heads may be wrong; see `Result.doubtful`."""
+MOST_GAP = 0.1
+"""Difference of P(query) by the heads and the share by the judge from which a summary shows both."""
 _SIDE = 128
 
 
@@ -79,8 +81,8 @@ COMMON = ("canonical", "model", "fingerprints", "semantics", "truncation", "labe
 them."""
 COUNTED = ("wanted", "budget")
 """Entries of the provenance that are summed when results are joined."""
-_MEANS = ("evaluations_mean", "gradients_mean", "generator_calls_mean", "exact")
-_SUMS = ("seconds_sampling", "seconds_drawing", "steps_rejected", "drawn")
+_MEANS = ("evaluations_mean", "gradients_mean", "generator_calls_mean", "exact", "drawn_probability")
+_SUMS = ("seconds_sampling", "seconds_drawing", "steps_rejected", "drawn", "accepted")
 _MAXIMA = ("evaluations_max",)
 
 
@@ -200,10 +202,12 @@ class Result:
     def summary(self) -> str:
         """Return one line for people, such as "14 of 16 satisfy the query, says the image judge".
 
-        The line also says how many samples are doubtful (the heads may be wrong), and how many the sampler could not
-        finish. For a run with a budget, it says how many samples were drawn.
+        The line also says how many samples are doubtful (the heads may be wrong), how many the sampler could not
+        finish, and for how many the verifier accepted no picture. For a run with a budget, it says how many samples
+        were drawn.
         """
-        failed = sum(status != Status.OK for status in self.status)
+        refused = self.status.count(Status.NOT_ACCEPTED)
+        failed = len(self) - self.status.count(Status.OK) - refused
         line = self.verdict()
         if "budget" in self.provenance:
             line += f", out of {self.statistics['drawn']:.0f} drawn"
@@ -211,22 +215,48 @@ class Result:
                 line += f"; {wanted} were wanted, but the budget of {self.provenance['budget']} ended"
         if marked := int(self.doubtful.sum()):
             line += f"; {marked} {'is' if marked == 1 else 'are'} doubtful: {DOUBT}"
+        if refused:
+            line += f"; {refused} {'was' if refused == 1 else 'were'} not accepted in as many draws as attempts allows"
         return line if not failed else f"{line}; the solver could not finish {failed}"
 
     def verdict(self) -> str:
         """Return a text that says how many samples satisfy the query by the judge, and names the judge.
 
         An example is "9 of 16 satisfy the query, says the image judge". If the judge cannot decide, the text says why,
-        with the mean P(query) or energy by the heads, and the quality of the heads.
+        with the mean P(query) or energy by the heads, and the quality of the heads. For verified pictures, the text
+        says how many of the drawn pictures were kept, by what, and P(query) by the heads for all that were drawn.
         """
+        verified, drawn = self.provenance.get("verified"), self.statistics.get("drawn")
+        if verified and verified["stated"]:
+            kept = f"{len(self) - self.status.count(Status.NOT_ACCEPTED)} of {len(self)}"
+            return f"{kept} satisfy the query by the definition {verified['by']}{self._drawn()}"
         if self.satisfied is not None:
-            return f"{self.satisfied.sum()} of {len(self)} satisfy the query, says the {self.provenance['judge']}"
+            line = f"{self.satisfied.sum()} of {len(self)} satisfy the query, says the {self.provenance['judge']}"
+            return f"{line}, accepted by the {verified['by']}{self._drawn()}" if verified else line + self._expected()
+        if verified and drawn is not None:
+            kept = f"{len(self) - self.status.count(Status.NOT_ACCEPTED)} of {len(self)}"
+            return f"{kept} accepted by the {self.provenance['judge']}{self._drawn()}; no second reader checked them"
         line, heads = f"not judged: {self.provenance['unjudged']}", self.provenance.get("heads")
         if not len(self) or not heads:
             return line
         value = f"energy {self.energy.mean():.3g}" if self.probability is None else f"P {self.probability.mean():.2f}"
         qualities = [f"{name}: {score or 'quality not measured'}" for name, score in heads.items()]
         return f"{line}; mean {value} by the attribute heads ({', '.join(qualities)})"
+
+    def _drawn(self) -> str:
+        """Return words for what verification took, such as " (of 31 drawn, heads 92 %)"; "" if that is not known."""
+        if "drawn" not in self.statistics:
+            return ""
+        probability = self.statistics.get("drawn_probability")
+        heads = "" if probability is None else f", heads {probability:.0%}"
+        return f" (of {self.statistics['drawn']:,.0f} drawn{heads})"
+
+    def _expected(self) -> str:
+        """Return P(query) by the heads and what helps, if by the judge far fewer pictures satisfy it; else ""."""
+        if self.probability is None or not len(self) or self.satisfied is None:
+            return ""
+        share, expected = float(self.satisfied.mean()), float(self.probability.mean())
+        return f" (heads {expected:.0%}; --verify sure keeps only those)" if share < expected - MOST_GAP else ""
 
     @property
     def values(self) -> dict[str, npt.NDArray[Any]]:

@@ -28,7 +28,7 @@ else:
 Precision = Literal["float32", "bfloat16"]
 """Names of the number types in which energies can be computed while sampling."""
 Verify = Literal["off", "sure", "faithful"]
-"""Ways in which a reader of pictures decides which draws are kept; see `energyql.generate`."""
+"""Ways in which a verifier, which reads pictures, decides which drawn pictures are kept; see `energyql.generate`."""
 Noise = Literal["const", "random", "none"]
 """Kinds of noise in the pictures of a generator that adds noise: that of the model, new for each picture, or none."""
 DirectionMethod = Literal["ganspace", "sefa", "styles", "pictures", "interfacegan", "steerability", "ganalyze"]
@@ -39,6 +39,10 @@ DEFAULT_SEMANTICS: Final = EXACT
 DEFAULT_SAMPLER: Final = "slice+descent"
 DEFAULT_PRECISION: Final = "float32"
 DEFAULT_NOISE: Final = "const"
+DEFAULT_PURITY: Final = 0.97
+"""Default of the wanted share of right pictures among those that a verifier accepts."""
+DEFAULT_ATTEMPTS: Final = 256
+"""Default of the most pictures that are drawn for one that a verifier accepts."""
 PICTURES = 16
 """Default number of pictures of a run."""
 MOST_SAMPLES = 1_000_000
@@ -84,6 +88,13 @@ def _one_of(names: tuple[str, ...], name: str, value: str) -> str:
     if value not in names:
         raise ArgumentError(f"there is no {name} {value!r}", hint=f"choose {', '.join(names)}")
     return value
+
+
+def _share(name: str, value: float) -> float:
+    share = finite_number(name, value)
+    if not 0 < share < 1:
+        raise ArgumentError(f"{name} must be above 0 and below 1, not {value:g}")
+    return share
 
 
 def _names(name: str, value: Sequence[str]) -> tuple[str, ...]:
@@ -135,7 +146,9 @@ class DrawOptions(TypedDict, total=False):
     truncation: float | None
     label: int | Sequence[float] | None
     noise: Noise
-    verify: Verify
+    verify: Verify | None
+    purity: float
+    attempts: int
     realism: float
     seed: int
     batch_size: int | None
@@ -157,8 +170,8 @@ class DrawSettings:
     truncation, label and noise are possible for the model.
 
     Attributes:
-        semantics, sampler, strength, precision, truncation, label, noise, realism, seed, batch_size: arguments of
-            `energyql.generate`, which describes them.
+        semantics, sampler, strength, precision, truncation, label, noise, verify, purity, attempts, realism, seed,
+            batch_size: arguments of `energyql.generate`, which describes them.
         relations: whether the relations of the vocabulary are added to the query. Relations are queries that are true
             for every picture, such as "sunglasses IMPLIES glasses".
         allow_weak: attributes whose heads may be used although their quality on held-out labels is low.
@@ -195,9 +208,17 @@ class DrawSettings:
         "If the generator adds noise: const, that of the model; random, new for each picture; none.",
         "Of a generator with noise: const, random or none.", check=partial(_one_of, get_args(Noise)), always=True,
     )})  # fmt: skip
-    verify: Verify = field(default="off", metadata={"setting": Setting(
-        "The judge decides which drawn pictures are kept. sure: of the sampler's; faithful: with the frequencies of the "
-        "prior; off: all are kept.", check=partial(_one_of, get_args(Verify)),
+    verify: Verify | None = field(default=None, metadata={"setting": Setting(
+        "Whether the model's verifier decides which pictures are kept: sure, of the sampler's; faithful, with the "
+        "frequencies of the prior; off, all. By default sure if the model has a verifier.",
+        "sure, faithful or off. By default sure if the model has a verifier.",
+        check=partial(_one_of, get_args(Verify)),
+    )})  # fmt: skip
+    purity: float = field(default=DEFAULT_PURITY, metadata={"setting": Setting(
+        "Share of the verified pictures that is to be right.", check=_share,
+    )})  # fmt: skip
+    attempts: int = field(default=DEFAULT_ATTEMPTS, metadata={"setting": Setting(
+        "Most pictures drawn for one that the verifier accepts.", check=partial(whole_number, most=1_000_000),
     )})  # fmt: skip
     realism: float = field(default=0.0, metadata={"setting": Setting(
         check=partial(finite_number, least=0),

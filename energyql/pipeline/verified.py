@@ -1,129 +1,315 @@
-"""Verified sampling: a reader decides for each drawn picture whether it is kept, and heads say only where to look.
+"""Verified sampling: heads say where to look, and a reader of pictures decides which draws are kept.
 
-Samplers go where heads are surest, which is not where the query holds. So a reader of pictures, the judge of the model,
-looks at every draw, and a sample draws again until one is accepted. In the mode "sure" the draws are those of the
-sampler. In the mode "faithful" they come from the clipped energy (see `ClippedEnergy`), under which every latent that
-the heads think possible is as likely as under the prior, so that what is kept has the frequencies of the prior among
-the pictures that the reader accepts.
+Samplers go to latents for which the heads are certain of the query. That is not where the query is true of the picture.
+So a verifier, which reads pictures, looks at every draw, and a sample is drawn again until a picture is accepted. In
+the mode "sure" the draws are those of the sampler. In the mode "faithful" they come from the clipped energy (see
+`ClippedEnergy`), under which every latent that the heads think possible is as likely as under the prior; so the kept
+pictures have the frequencies of the prior among the pictures that the verifier accepts.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from energyql.attributes.held_out import HeldOut
+from energyql.attributes.judge import JointJudge, Judge, who_judges
 from energyql.attributes.labels import ImageLabeller, call_labeller, read_images
-from energyql.attributes.predictions import Prediction
-from energyql.energy.rule import EnergyRule
-from energyql.language import Expr
+from energyql.attributes.predictions import PREDICTIONS, Prediction, Predictions
+from energyql.energy.rule import EnergyRule, compile_energy_rule
+from energyql.errors import ModelError
+from energyql.language import Expr, Weight, predicates
+from energyql.logic.satisfiability import noting_tautologies
 from energyql.logic.truth import satisfied
+from energyql.pipeline.checks import unjudged
+from energyql.pipeline.model import Model
+from energyql.pipeline.settings import EXACT, DrawSettings, Verify
 from energyql.vocabulary import Vocabulary
 
-MOST_ATTEMPTS = 256
-"""Pictures that are drawn for a sample at most; the last is returned if none was accepted."""
 LEAST_PROBABILITY = 0.9
-"""Probability of the query, by a reader that gives probabilities, from which a picture is accepted."""
+"""Probability of the query from which a verifier accepts a picture, if no held-out labels say which is best."""
+LEAST_RECALL = 0.5
+"""Share of the satisfying samples that a threshold must keep, although fewer pictures are then right than wanted."""
+PRIOR_LABELS = 20.0
+"""Number of held-out labels that count as much as the verifier's own probabilities, when a threshold is chosen. With a
+rare query, a handful of held-out samples is left at the sampled end, and they alone would decide by chance."""
 CLIPS = (0.5, 0.3, 0.2, 0.1, 0.05, 0.03, 0.02, 0.01)
 """Probabilities at which the energy may be clipped."""
 MOST_LOST = 0.05
-"""Share of the satisfying pictures that may be missed for a cheaper clip."""
-MOST_CALLS = 64.0
-"""Calls of the generator for a kept picture above which less than `MOST_LOST` is paid for."""
+"""Share of the satisfying samples that may be missed for a cheaper clip."""
+WAITING = 4
+"""The mean number of pictures that are drawn for one that is kept is at most `attempts` / 4. Then 98 of 100 samples
+have an accepted picture after `attempts` draws."""
+ENOUGH_POSITIVES = 32
+"""Number of satisfying held-out samples from which they decide on the clip. With fewer, a pilot run decides."""
 PILOT, PILOT_ROUND, PILOT_KEPT = 1024, 64, 64
-"""Most pictures of the pilot, those drawn together, and the accepted ones after which it ends."""
+"""Most pictures of the pilot run, those drawn together, and the accepted ones after which it ends."""
 
-Decide = Callable[[Tensor], npt.NDArray[np.bool_]]
-"""Function from pictures in [-1, 1], (batch, channels, height, width), to whether each is accepted."""
+Round = tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]
+"""P(query) by the heads for n latents of samples, (n,), and whether each satisfies the query, (n,)."""
 
 
-def decide_by(reader: ImageLabeller, expr: Expr, rule: EnergyRule, vocabulary: Vocabulary) -> Decide:
-    """Return the decision of a reader on a query.
+def default_verify(model: Model, expr: Expr) -> Verify:
+    """Return the mode of verified sampling for runs that name none: "sure" if the model has a verifier, else "off".
 
-    A reader that predicts every attribute of the query accepts a picture if the probability of the whole query is at
-    least `LEAST_PROBABILITY`; one that returns values, such as a function, accepts what satisfies the query.
+    It is "off" as well if the verifier does not read an attribute of the query `expr`.
+    """
+    reader = model.verifier
+    return "off" if reader is None or unjudged(expr, getattr(reader, "vocabulary", model.vocabulary)) else "sure"
 
-    Args:
-        reader: the reader of pictures.
-        expr: the bound query.
-        rule: its probability as a function of predictions.
-        vocabulary: the attributes of the model.
+
+@dataclass(frozen=True)
+class Threshold:
+    """The probability of a query from which a verifier accepts a picture.
+
+    Attributes:
+        probability: the threshold.
+        precision: estimated share of right pictures among those that are accepted; `None` without held-out labels.
+        recall: estimated share of the satisfying samples that are accepted; `None` without held-out labels.
     """
 
-    @torch.inference_mode()
-    def decide(pictures: Tensor) -> npt.NDArray[np.bool_]:
-        answers = call_labeller(reader, pictures, "the judge")
-        predictions = {name: answers[name] for name in rule.attributes if isinstance(answers.get(name), Prediction)}
-        if rule.attributes and len(predictions) == len(rule.attributes):
-            accepted: npt.NDArray[np.bool_] = rule.log_value(predictions).exp().cpu().numpy() >= LEAST_PROBABILITY
-            return accepted
-        holds = satisfied(expr, read_images(lambda _: answers, pictures, vocabulary), vocabulary)
-        return np.broadcast_to(holds, (len(pictures),)).copy()
-
-    return decide
+    probability: float
+    precision: float | None = None
+    recall: float | None = None
 
 
 @dataclass(frozen=True)
 class Clip:
-    """The probability at which the energy of a query is clipped, with what a pilot run says about it.
+    """The probability at which the energy of a query is clipped, and what that costs.
 
     Attributes:
         probability: c, see `ClippedEnergy`.
-        lost: estimated share of the satisfying pictures that are missed: the mean of max(1 - P / c, 0) over them.
-        calls: estimated number of pictures drawn for one that is kept; `None` if the pilot kept none.
-        kept: pictures that the pilot kept.
-        drawn: pictures that it drew.
+        lost: estimated share of the satisfying samples that are missed: the mean of max(1 - P / c, 0) over them.
+        calls: estimated number of pictures drawn for one that is kept; `None` if none of the samples satisfies the
+            query.
+        satisfying: number of satisfying samples by which the estimates were made.
+        samples: number of all samples by which the estimates were made.
+        held_out: whether the samples are held-out labels; else they were drawn for the estimate.
     """
 
     probability: float
     lost: float
     calls: float | None
-    kept: int
-    drawn: int
-
-    def record(self) -> dict[str, Any]:
-        """Return the numbers as provenance holds them."""
-        return asdict(self)
+    satisfying: int
+    samples: int
+    held_out: bool = False
 
 
-Round = tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]
-"""P(query) by the heads of some draws, and whether the reader accepts the picture of each, (n,) both."""
+_FIXED = Threshold(LEAST_PROBABILITY)
 
 
-def choose_clip(draw: Callable[[int], Round]) -> Clip:
-    """Choose where the energy of a query is clipped, by a pilot run.
+class Decision(NamedTuple):
+    """What a verifier says about n pictures.
+
+    Attributes:
+        accepted: whether each picture is kept, (n,).
+        values: attribute -> the values that the verifier read, (n,) each.
+        stated: whether the verifier returned values, and not probabilities.
+    """
+
+    accepted: npt.NDArray[np.bool_]
+    values: dict[str, npt.NDArray[Any]]
+    stated: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Verifier:
+    """The decision of a reader of pictures on one query; made by `verifier_of`.
+
+    Attributes:
+        reader: the reader.
+        expr: the query, with attributes checked by `bind`.
+        rule: P(query) as a function of predictions; weights in the query make no difference.
+        vocabulary: the attributes of the model.
+        held_out: labelled samples of the prior with all attributes of the query; `None` if there are none.
+        purity: wanted share of right pictures among those that are accepted.
+        threshold: probability from which pictures are accepted. A reader that states values does not need it.
+    """
+
+    reader: ImageLabeller
+    expr: Expr
+    rule: EnergyRule
+    vocabulary: Vocabulary
+    held_out: HeldOut | None
+    purity: float
+    threshold: Threshold = _FIXED
+
+    @property
+    def name(self) -> str:
+        """Words for the verifier: "verifier" for a network, or the name of the code, such as "my_labels:look"."""
+        return (who_judges(self.reader) or "").replace("image judge", "verifier").removeprefix("judge ")
+
+    @torch.inference_mode()
+    def __call__(self, pictures: Tensor) -> Decision:
+        """Decide on pictures.
+
+        A reader that predicts every attribute of the query accepts a picture if the probability of the whole query is
+        at least the threshold. A reader that returns values, such as a function, accepts what satisfies the query.
+
+        Args:
+            pictures: (n, channels, height, width), in [-1, 1].
+
+        Raises:
+            ModelError: the reader returns nothing about an attribute of the query.
+        """
+        answers = call_labeller(self.reader, pictures, "the verifier")
+        values = read_images(lambda _: answers, pictures, self.vocabulary)
+        if missing := [node.name for node in predicates(self.expr) if node.name not in values]:
+            raise ModelError(f"pictures cannot be verified: {self.name} returns no {missing[0]!r}")
+        predictions = {name: answers.get(name) for name in self.rule.attributes}
+        if any(not isinstance(prediction, Prediction) for prediction in predictions.values()):
+            holds = np.broadcast_to(satisfied(self.expr, values, self.vocabulary), len(pictures)).copy()
+            return Decision(holds, values, stated=True)
+        probable = self.rule.log_value(cast(Predictions, predictions)).double().exp().cpu().numpy()
+        return Decision(probable >= self.threshold.probability, values, stated=False)
+
+    def labelled(self) -> Round:
+        """Return for held-out samples P(query) by the heads, and whether the labels satisfy the query.
+
+        Samples without a label of an attribute of the query are left out; the number of samples may be 0.
+        """
+        if self.held_out is None:
+            return np.zeros(0), np.zeros(0, bool)
+        rows, names = self._complete(), {node.name for node in predicates(self.expr)}
+        values = {}
+        for name in names:
+            spec = self.vocabulary[name]
+            values[name] = PREDICTIONS[spec.kind].decode(self.held_out.labels[name].numpy()[rows], spec)
+        truth = np.broadcast_to(satisfied(self.expr, values, self.vocabulary), int(rows.sum())).copy()
+        return self.rule.log_value(self.held_out.heads).double().exp().numpy()[rows], truth
+
+    def for_draws(self, clip: float = 1.0) -> Verifier:
+        """Return this verifier with the best threshold for draws whose density is that of the prior times P / clip.
+
+        P is P(query) by the heads, at most `clip`. The threshold is chosen by held-out labels; without any, or for a
+        reader that is no network of the model, it is `LEAST_PROBABILITY`.
+        """
+        if self.held_out is None or not isinstance(self.reader, Judge | JointJudge):
+            return self
+        by_heads, truth = self.labelled()
+        readings = self.rule.log_value(self.held_out.readings).double().exp().numpy()[self._complete()]
+        threshold = choose_threshold(readings, np.minimum(by_heads / clip, 1), truth, purity=self.purity)
+        return replace(self, threshold=threshold)
+
+    def _complete(self) -> npt.NDArray[np.bool_]:
+        """Return for each held-out sample whether it has labels of all attributes of the query."""
+        assert self.held_out is not None
+        labels = [self.held_out.labels[node.name] for node in predicates(self.expr)]
+        complete: npt.NDArray[np.bool_] = (~torch.stack(labels).isnan()).all(0).numpy()
+        return complete
+
+
+def verifier_of(model: Model, expr: Expr, rule: EnergyRule, settings: DrawSettings) -> Verifier:
+    """Return the verifier of a query: that of the model, or the model's judge if it has no verifier.
+
+    Args:
+        model: the model.
+        expr: the query, with attributes checked by `bind`.
+        rule: the compiled query.
+        settings: settings of the run.
+
+    Raises:
+        ModelError: the model has neither, or the reader does not read an attribute of the query.
+    """
+    reader = model.judge if model.verifier is None else model.verifier
+    if reader is None:
+        hint = "train one from labels of pictures, or give the model a function that reads its attributes as judge="
+        raise ModelError(f"pictures cannot be verified: model {model.name!r} has no verifier and no judge", hint=hint)
+    if reason := unjudged(expr, getattr(reader, "vocabulary", model.vocabulary)):
+        reason = reason.replace("the judge", "the verifier")
+        raise ModelError(f"pictures cannot be verified: {reason}", hint='draw with verify="off", or --verify off')
+    unweighted = expr.map(lambda node: node.operand if isinstance(node, Weight) else node)
+    if unweighted != expr or not rule.is_probability:
+        with noting_tautologies():  # they were issued when the query was prepared
+            rule = compile_energy_rule(unweighted, model.vocabulary, EXACT, relations=settings.relations)
+    names = {node.name for node in predicates(expr)} | {*rule.attributes}
+    complete = (
+        each for each in model.held_out if names <= each.readings.keys() & each.heads.keys() & each.labels.keys()
+    )
+    return Verifier(reader, expr, rule, model.vocabulary, next(complete, None), settings.purity)
+
+
+def choose_threshold(
+    probabilities: npt.NDArray[np.float64],
+    weights: npt.NDArray[np.float64],
+    truth: npt.NDArray[np.bool_],
+    *,
+    purity: float,
+) -> Threshold:
+    """Return the lowest threshold at which the wanted share of accepted pictures is right.
+
+    The share is estimated from held-out samples, weighted as they would be drawn, together with the probabilities
+    themselves; see `PRIOR_LABELS`. If no threshold reaches the wanted share, or only one that keeps less than
+    `LEAST_RECALL` of the satisfying samples, the highest threshold is returned that keeps so many.
+
+    Args:
+        probabilities: P(query) by the verifier, (n,).
+        weights: density of the draws at each sample, as a multiple of the density of the prior, (n,).
+        truth: whether the labels satisfy the query, (n,).
+        purity: wanted share of right pictures, in (0, 1).
+    """
+    order = np.argsort(-probabilities)
+    p, w, y = probabilities[order], weights[order], truth[order]
+    total, expected = np.cumsum(w), np.cumsum(w * p)
+    if not len(p) or not expected[-1] > 0:
+        return _FIXED
+    effective = total**2 / np.maximum(np.cumsum(w**2), 1e-300)
+    mean, right = expected / np.maximum(total, 1e-300), np.cumsum(w * y) / np.maximum(total, 1e-300)
+    precision = (effective * right + PRIOR_LABELS * mean) / (effective + PRIOR_LABELS)
+    recall = expected / expected[-1]
+    enough = np.flatnonzero((precision >= purity) & (recall >= LEAST_RECALL))
+    last = int(enough[-1]) if len(enough) else int(np.searchsorted(recall, LEAST_RECALL))
+    return Threshold(float(p[last]), float(precision[last]), float(recall[last]))
+
+
+def estimate_clips(draw: Callable[[int], Round], held_out: Round) -> list[Clip]:
+    """Return what each of `CLIPS` misses and costs, by held-out labels, or by a pilot run if they are too few.
 
     Args:
         draw: function from the number of a round to `PILOT_ROUND` draws with the energy clipped at the smallest of
             `CLIPS`.
+        held_out: samples of the prior with labels.
+    """
+    p, good = held_out
+    by_labels = int(good.sum()) >= ENOUGH_POSITIVES
+    density = np.ones_like(p)
+    if not by_labels:
+        rounds: list[Round] = []
+        while len(rounds) * PILOT_ROUND < PILOT and sum(int(kept.sum()) for _, kept in rounds) < PILOT_KEPT:
+            rounds.append(draw(len(rounds)))
+        p, good = (np.concatenate(column) for column in zip(*rounds, strict=True))
+        density = np.minimum(p / CLIPS[-1], 1)  # of the draws, as a multiple of the prior's
+    density = np.maximum(density, 1e-300)
+    mass = (1 / density)[good]
+    clips = []
+    for c in CLIPS:
+        weights = np.minimum(p / c, 1) / density
+        kept = weights[good].sum()
+        lost = float((mass * np.maximum(1 - p[good] / c, 0)).sum() / mass.sum()) if good.any() else 1.0
+        clips.append(Clip(c, lost, float(weights.sum() / kept) if kept else None, int(good.sum()), len(p), by_labels))
+    return clips
+
+
+def choose_clip(clips: Sequence[Clip], attempts: int) -> Clip:
+    """Return the largest clip by which at most `MOST_LOST` are missed, or less if that takes too many pictures.
+
+    Args:
+        clips: the estimates for each of `CLIPS`.
+        attempts: most pictures that are drawn for a sample.
 
     Returns:
-        The largest clip of `CLIPS` by which at most `MOST_LOST` are missed; if its pictures take more than `MOST_CALLS`
-        calls, the smallest that takes no more, else the cheapest.
+        The clip. If it took more than `attempts` / `WAITING` pictures for one that is kept, the smallest clip that
+        takes no more is returned; if there is none, the cheapest.
     """
-    rounds: list[Round] = []
-    while len(rounds) * PILOT_ROUND < PILOT and sum(int(kept.sum()) for _, kept in rounds) < PILOT_KEPT:
-        rounds.append(draw(len(rounds)))
-    p, kept = (np.concatenate(column) for column in zip(*rounds, strict=True))
-    least = CLIPS[-1]
-    density = np.minimum(p / least, 1)  # of the draws, as a multiple of the prior's
-
-    def at(c: float) -> Clip:
-        weights = np.minimum(p / c, 1) / density
-        if not kept.any():
-            return Clip(c, 1.0, None, 0, len(p))
-        mass = (1 / density)[kept]
-        lost = float((mass * np.maximum(1 - p[kept] / c, 0)).sum() / mass.sum())
-        return Clip(c, lost, float(weights.sum() / weights[kept].sum()), int(kept.sum()), len(p))
-
-    clips = [at(c) for c in CLIPS]
+    most = attempts / WAITING
     enough = next((clip for clip in clips if clip.lost <= MOST_LOST), clips[-1])
-    if enough.calls is None or enough.calls <= MOST_CALLS:
+    if enough.calls is None or enough.calls <= most:
         return enough
-    affordable = [clip for clip in clips if clip.calls is not None and clip.calls <= MOST_CALLS]
+    affordable = [clip for clip in clips if clip.calls is not None and clip.calls <= most]
     return affordable[-1] if affordable else clips[0]

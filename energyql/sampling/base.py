@@ -276,6 +276,7 @@ class Status(IntEnum):
     STEP_LIMIT = 1
     NON_FINITE = 2
     STEP_UNDERFLOW = 3
+    NOT_ACCEPTED = 4
 
     @property
     def sentence(self) -> str:
@@ -288,6 +289,7 @@ _SENTENCES = (
     "The evaluations are used up: raise max_evaluations, lower strength, or loosen rtol and atol if there are any.",
     "The energy or its gradient is not finite at the start or ahead: check the energy there, or lower strength.",
     "The step became too small for this precision: loosen rtol and atol, lower strength, or pass z0 as float64.",
+    "The verifier accepted no picture of the sample: raise attempts, or label more pictures that satisfy the query.",
 )
 """The sentence of each `Status`, in the order of the codes. A sample that failed is returned with its latent before the
 failure."""

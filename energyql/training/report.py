@@ -13,7 +13,7 @@ from torch import Tensor
 
 from energyql.attributes.heads import AttributeBank
 from energyql.attributes.predictions import Prediction
-from energyql.attributes.quality import HeadReport, balanced, explained, wilson
+from energyql.attributes.quality import HeadReport, Interval, Ranking, balanced, explained, wilson
 from energyql.kinds import KINDS, Kind
 from energyql.numerics.shapes import Float
 from energyql.render.charts import Axes, Canvas, Place, blend
@@ -121,7 +121,7 @@ BINS = 10
 ERROR_BINS, ERROR_RANGE = 24, 4.0
 """Number and range of the bins of a histogram of errors of a continuous attribute. The bins go from -4 to 4 predicted
 standard deviations."""
-PLOT, LEFT, GAP, HEAD, FOOT = 168, 40, 48, 82, 52
+PLOT, LEFT, GAP, HEAD, FOOT = 168, 40, 48, 97, 52
 CARD = (LEFT + 2 * PLOT + GAP + 24, HEAD + PLOT + FOOT)
 MARGIN, TITLE = 24, 62
 LINE, PALE, NEUTRAL, CARD_EDGE, LOWEST = "#2563eb", "#93b4f5", "#9ca3af", "#e2e8f0", "#f1f5fb"
@@ -168,6 +168,8 @@ def report_quality(
         if len(held_out):
             own = prediction.at(present) if isinstance(prediction, Prediction) else prediction[present].cpu()
             measured |= _continuous(own, held_out) if kind.numeric else _discrete(own, held_out, classes)
+            if isinstance(own, Prediction):
+                measured["ranking"] = _rankings(own, held_out, spec)
         bins = measured["details"].get("reliability")
         error = sum(abs(p - o) * n for p, o, n in bins) / sum(n for _, _, n in bins) if bins else None
         counts = {label: int((every == k).sum()) for k, label in enumerate(classes)}
@@ -194,8 +196,91 @@ def _discrete(prediction: Prediction | Tensor, labels: Tensor, classes: Sequence
     return {"score": score, "interval": interval, "recall": recall, "details": details}
 
 
+def _rankings(prediction: Prediction, labels: Tensor, spec: AttributeSpec) -> dict[str, Ranking]:
+    """Return the field `ranking` of a `HeadReport`.
+
+    Args:
+        prediction: predictions of the held-out samples.
+        labels: labels of the samples, (held out,); none is missing.
+        spec: the attribute.
+    """
+    kind, rankings = KINDS[spec.kind], {}
+    for _, value in kind.bins(spec):
+        index = kind.values(spec).index(value)
+        true = labels == index
+        if 0 < int(true.sum()) < len(true):
+            logs = prediction.log_probability((value,)).double()
+            rankings[kind.classes(spec)[index]] = Ranking(
+                area(logs, true), weighted_share((logs - logs.max()).exp(), true), true.double().mean().item()
+            )
+    return rankings
+
+
+def area(scores: Float[Tensor, " samples"], true: Tensor) -> Interval:
+    """Return the area under the ROC curve, and the ends of its 95 % interval.
+
+    The interval is that of Wilson for the number of samples of which a share has DeLong's variance (DeLong et al.
+    1988). With few samples of a class this variance is too small, or 0, if the head ranks them all high. So the number
+    is at most that of a head at chance, 3 m n / (m + n + 1). With 2 to 100 samples of the class among 60 to 640, the
+    lower end is then above the truth in at most 4 % of the cases, where it is in up to 20 % without this bound.
+
+    Args:
+        scores: scores of the samples; larger ones are likelier to be of the class. Equal scores count half.
+        true: whether a sample is of the class, (samples,) bool; some are, and some are not.
+    """
+    ranks, m, n = _ranks(scores), int(true.sum()), int((~true).sum())
+    above = (ranks[true] - _ranks(scores[true])) / n
+    below = (ranks[~true] - _ranks(scores[~true])) / m
+    variance = sum(part.var().item() / len(part) if len(part) > 1 else 0.0 for part in (above, below))
+    return _share(above.mean().item(), variance, 3 * m * n / (m + n + 1))
+
+
+def weighted_share(weights: Float[Tensor, " samples"], true: Tensor) -> Interval:
+    """Return the weighted share of samples that are true, and the ends of its 95 % interval.
+
+    The interval is that of Wilson for the number of samples of which a share has the variance of the ratio estimator.
+    Like the variance of `area`, this is too small if few samples have most of the weight, so the number is at most
+    Kish's effective number, (sum of weights)^2 / sum of squared weights.
+
+    Args:
+        weights: weights of the samples, at least 0; some are above 0.
+        true: whether a sample is true, (samples,) bool.
+    """
+    weights = weights / weights.sum()
+    share = weights[true].sum().item()
+    variance = (weights * (true.double() - share)).square().sum().item()
+    return _share(share, variance, 1 / weights.square().sum().item())
+
+
+def _share(share: float, variance: float, most: float) -> Interval:
+    """Return a share and the ends of its 95 % interval, from its variance and a bound of the effective number."""
+    count = min(most, share * (1 - share) / variance) if variance > 0 and 0 < share < 1 else most
+    return share, *wilson(share * count, count)
+
+
+def correlated(predictions: Float[Tensor, " samples"], labels: Float[Tensor, " samples"]) -> Interval | None:
+    """Return Spearman's rank correlation, and the ends of its 95 % interval (Bonett and Wright 2000).
+
+    `None` is returned if there are fewer than four samples, or all predictions or all labels are equal.
+    """
+    ranks = torch.stack([_ranks(predictions), _ranks(labels)])
+    count = len(labels)
+    if count < 4 or bool((ranks == ranks[:, :1]).all(1).any()):
+        return None
+    value = torch.corrcoef(ranks)[0, 1].item()
+    most = 1 - 6 / (count**3 - count)  # half a step below 1, where the transform is infinite
+    inner, spread = math.atanh(max(-most, min(most, value))), Z_95 * math.sqrt((1 + value**2 / 2) / (count - 3))
+    return value, min(value, math.tanh(inner - spread)), max(value, math.tanh(inner + spread))
+
+
+def _ranks(values: Float[Tensor, " samples"]) -> Float[Tensor, " samples"]:
+    """Return the ranks of values from 1, in float64; equal values have the mean of their ranks."""
+    _, places, counts = values.unique(return_inverse=True, return_counts=True)
+    return (counts.cumsum(0) - (counts - 1) / 2).double()[places]
+
+
 def _continuous(prediction: Prediction | Tensor, labels: Tensor) -> dict[str, Any]:
-    """Return the fields score, interval and details of a `HeadReport` for a continuous attribute.
+    """Return the fields score, interval, details and correlation of a `HeadReport` for a continuous attribute.
 
     Args:
         prediction: predictions; or numbers without standard deviations, (held out,).
@@ -215,7 +300,7 @@ def _continuous(prediction: Prediction | Tensor, labels: Tensor) -> dict[str, An
             "reliability": [[q, (below <= q).float().mean().item(), len(labels)] for q in quantiles],
             "errors": [int(count) for count in counts.tolist()],
         }
-    return {"score": score, "interval": interval, "details": details}
+    return {"score": score, "interval": interval, "details": details, "correlation": correlated(mean, labels)}
 
 
 def _reliability(probabilities: Float[Tensor, " batch"], labels: Float[Tensor, " batch"]) -> list[list[float]]:
@@ -260,9 +345,8 @@ def _card(canvas: Canvas, corner: Place, name: str, report: HeadReport) -> None:
     canvas.rectangle(corner, (x + CARD[0], y + CARD[1]), PAPER, NO if report.weak else CARD_EDGE, 8)
     canvas.text((x + 16, y + 12), _cut(name, 34), INK, 16)
     canvas.text((x + CARD[0] - 16, y + 16), f"{report.kind}{', weak' if report.weak else ''}", FAINT, 11, "ra")
-    score, counts = _summary(report)
-    canvas.text((x + 16, y + 34), score, NO if report.weak else FAINT)
-    canvas.text((x + 16, y + 49), counts, FAINT)
+    for line, text in enumerate(_summary(report)):
+        canvas.text((x + 16, y + 34 + 15 * line), text, NO if report.weak and line == 0 else FAINT)
     if not report.held_out:
         return
     details = report.details
@@ -277,13 +361,13 @@ def _card(canvas: Canvas, corner: Place, name: str, report: HeadReport) -> None:
         _counts(Axes(canvas, right, (PLOT, PLOT)), details["reliability"])
 
 
-def _summary(report: HeadReport) -> tuple[str, str]:
-    """Return two lines of text about a head: its score, and the number of its labels with its calibration error."""
+def _summary(report: HeadReport) -> tuple[str, ...]:
+    """Return lines of text about a head: its score, how well it ranks, and its labels with its calibration error."""
     if not report.held_out:
         return "no label was held out", f"{report.fitted:,} labels"
     score = str(report) if KINDS[report.kind].numeric else f"{report}, chance {report.chance:.2f}"
     counts = f"{report.held_out:,} labels held out of {report.fitted + report.held_out:,}"
-    return score, f"{counts}, calibration error {report.calibration_error:.3f}"
+    return score, report.ranking_text, f"{counts}, calibration error {report.calibration_error:.3f}"
 
 
 def _curve(axes: Axes, kind: Kind, points: Sequence[Sequence[float]]) -> None:

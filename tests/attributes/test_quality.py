@@ -7,7 +7,7 @@ import pytest
 from toys import VOCABULARY, random_heads
 
 from energyql.attributes.heads import AttributeBank
-from energyql.attributes.quality import REPORT, HeadReport, balanced, explained, read_reports, wilson
+from energyql.attributes.quality import REPORT, HeadReport, Ranking, balanced, explained, read_reports, wilson
 from energyql.errors import ModelError
 
 GOOD = HeadReport(
@@ -20,7 +20,10 @@ GOOD = HeadReport(
     {"no": (0.9, 0.8, 0.95), "yes": (0.7, 0.5, 0.85)},
     0.04,
 )
-AGE = HeadReport("continuous", 320, 80, {}, 0.4, (0.2, 0.6), {}, 0.1, {"error": 0.2})
+AGE = HeadReport("continuous", 320, 80, {}, 0.4, (0.2, 0.6), {}, 0.1, {"error": 0.2}, correlation=(0.6, 0.5, 0.7))
+RARE = Ranking((0.95, 0.84, 0.99), (0.62, 0.41, 0.79), 0.022)
+RANKED = replace(GOOD, score=0.5, interval=(0.48, 0.6), ranking={"yes": RARE})
+"""A head of a rare attribute, which never predicts yes as likelier than no, and ranks well."""
 
 
 @pytest.mark.parametrize(
@@ -86,9 +89,37 @@ def test_what_is_weak(change, reason):
     assert weak == reason or (reason and weak.startswith(reason))
 
 
+@pytest.mark.parametrize(
+    ("aucs", "reason"),
+    [
+        ([(0.95, 0.84, 0.99)], None),
+        ([(0.9, 0.551, 0.99)], None),
+        ([(0.9, 0.55, 0.99)], "AUC 0.90 (0.55 to 0.99) is not clearly above chance, 0.50"),
+        ([(0.9, 0.8, 1.0), (0.8, 0.4, 0.9), (0.7, 0.5, 0.9)], None),
+        ([(0.9, 0.85, 1.0), (0.5, 0.3, 0.7)], "for 'b', AUC 0.50 (0.30 to 0.70) is hardly above chance, 0.50"),
+        ([(0.9, 0.6, 1.0), (0.8, 0.45, 0.9)], "mean AUC 0.85 (0.53 to 0.95) is not clearly above chance, 0.50"),
+    ],
+)
+def test_weak_is_what_ranks_badly(aucs, reason):
+    ranking = {name: replace(RARE, auc=auc) for name, auc in zip("abc", aucs, strict=False)}
+    recall = {"no": (1.0, 0.99, 1.0), "yes": (0.0, 0.0, 0.2)}
+    assert replace(RANKED, recall=recall, ranking=ranking).weak == reason
+
+
+def test_reports_as_text():
+    line = "AUC 0.95 (0.84 to 0.99), lift 28 (19 to 36)"
+    assert (str(RARE), str(RANKED)) == (line, "balanced accuracy 0.50 (0.48 to 0.60)")
+    assert repr(RANKED) == f"{RANKED}; yes: {line}, precision 0.62 (0.41 to 0.79), prevalence 0.022"
+    assert RANKED.ranking_text == line
+    assert repr(AGE) == "R2 0.40 (0.20 to 0.60); rank correlation 0.60 (0.50 to 0.70)"
+    assert (AGE.ranking_text, GOOD.ranking_text) == ("rank correlation 0.60 (0.50 to 0.70)", "")
+    several = replace(RANKED, ranking={"a": RARE, "b": replace(RARE, auc=(0.75, 0.64, 0.89))})
+    assert several.ranking_text == "mean AUC 0.85 (0.74 to 0.94)"
+
+
 @pytest.fixture
 def folder(tmp_path):
-    AttributeBank(VOCABULARY, random_heads(VOCABULARY, 4), reports={"smile": GOOD, "age": AGE, "no": GOOD}).save(
+    AttributeBank(VOCABULARY, random_heads(VOCABULARY, 4), reports={"smile": RANKED, "age": AGE, "no": GOOD}).save(
         tmp_path
     )
     return tmp_path
@@ -96,9 +127,19 @@ def folder(tmp_path):
 
 class TestFiles:
     def test_reports_come_back(self, folder):
-        assert read_reports(folder) == AttributeBank.load(folder).reports == {"smile": GOOD, "age": AGE}
+        assert read_reports(folder) == AttributeBank.load(folder).reports == {"smile": RANKED, "age": AGE}
         entry = json.loads((folder / REPORT).read_text())["attributes"]["smile"]
         assert (entry["measure"], entry["weak"]) == ("balanced accuracy", None)
+
+    def test_reports_without_ranking_keep_their_rule(self, folder):
+        data = json.loads((folder / REPORT).read_text())
+        for entry in data["attributes"].values():
+            del entry["ranking"], entry["correlation"]
+        (folder / REPORT).write_text(json.dumps(data))
+        reports = read_reports(folder)
+        assert reports == {"smile": replace(RANKED, ranking={}), "age": replace(AGE, correlation=None)}
+        assert reports["smile"].weak == "balanced accuracy 0.50 (0.48 to 0.60) is not clearly above chance, 0.50"
+        assert (RANKED.weak, reports["age"].weak) == (None, None)
 
     def test_reports_of_other_heads_count_as_missing(self, folder):
         report = (folder / REPORT).read_bytes()
@@ -122,6 +163,11 @@ class TestFiles:
             ({"kind": "maybe"}, "there is no kind 'maybe'"),
             ({"labels": {}}, "at least two classes"),
             ({"recall": {"yes": 1}}, "report.json"),
+            ({"ranking": {"yes": {"auc": [0.9, 0.8, 1.0], "precision": [0.5]}}}, "'prevalence' is missing"),
+            ({"ranking": {"yes": {"auc": [0.9], "precision": [], "prevalence": 0.1}}}, "report.json"),
+            ({"ranking": {"yes": {"auc": [0.9] * 3, "precision": [1] * 3, "prevalence": 0}}}, "between 0 and 1, not 0"),
+            ({"ranking": ["yes"]}, "report.json"),
+            ({"correlation": [0.5]}, "report.json"),
             ({"score": None}, None),
         ],
     )
@@ -144,4 +190,4 @@ class TestFiles:
         assert bank.to("meta").reports == bank.reports
         specs = VOCABULARY["age"], VOCABULARY["hair"]
         other = AttributeBank(type(VOCABULARY)(specs), random_heads(type(VOCABULARY)(specs), 4), reports={"hair": GOOD})
-        assert bank.with_heads(other, replace=True).reports == {"smile": GOOD, "hair": GOOD}
+        assert bank.with_heads(other, replace=True).reports == {"smile": RANKED, "hair": GOOD}

