@@ -27,7 +27,7 @@ from energyql.numerics.pullback import Identity
 from energyql.pipeline.settings import whole_number
 from energyql.progress import Report, reporting
 from energyql.training.bank_fit import HELD_OUT_SHARE, fit_bank
-from energyql.training.heads import HeadSettings, attribute_loss, check_labels, train_heads
+from energyql.training.heads import MORE, HeadSettings, attribute_loss, check_labels, train_heads
 from energyql.training.judge import (
     MOST_PICTURES,
     TRAIN,
@@ -367,7 +367,7 @@ def _fit_reader(task: Task, choose: Callable[[Mapping[str, Column]], Vocabulary]
         raise ModelError(f"{folder} has attributes already, and a network of pictures is trained as a whole")
     reader, reports = fit_on_pictures(READER, task, choose, count, apart=2)
     if reader is None:
-        raise DataError(f"a network could learn none of {', '.join(reports)}", hint="label more pictures")
+        raise DataError(f"a network could learn none of {', '.join(reports)}", hint=f"{MORE}, for heads (--space w)")
     reader.report = {name: reports[name] for name in reader.vocabulary}
     fitted = task.prior.fitted
     return PictureBank(reader, truncation=fitted.truncation, label=fitted.label, generator=fitted.generator)
