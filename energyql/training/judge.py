@@ -244,7 +244,7 @@ def _fit_both(
         "judge", task, learnable, count - proposed, settings.side, apart=1
     )
     chosen = 0 if task.table is None else task.table.learned
-    if proposed and len(specs) > 1:
+    if proposed:
         proposals = propose(task, bank, specs, labels, proposed)
         with task.target.work.step(f"{PICTURES} of proposals") as folder:
             further, columns = draw_thumbnails(

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from energyql.attributes.judge import Judge
+from energyql.attributes.judge import Judge, thumbnails
 from energyql.attributes.predictions import Predictions, output_count, split_outputs
 from energyql.attributes.quality import HeadReport
 from energyql.errors import DataError
@@ -32,6 +32,8 @@ small, because the network must be precise on undistorted pictures."""
 TEST_SHARE = 0.2
 """Share of the labelled pictures that only the report uses, and from which a network does not learn that is fitted
 alone. Of two networks, judge and verifier, each learns from a half and is measured on the other."""
+LEAST_SIDE = 16
+"""Side in pixels to which no network of a verifier reduces pictures further."""
 SCALE_PENALTY = 15.0
 """Penalty on the scale by which a calibration multiplies logits: this times log(scale)², in nats over all labels.
 Without a penalty, a network is much too certain if by chance it predicts all of a hundred labels right."""
@@ -63,12 +65,13 @@ class PictureSettings:
 
 
 def verifier_settings(settings: PictureSettings) -> Sequence[PictureSettings]:
-    """Return the settings of the networks of a verifier whose judge has the given settings.
+    """Return the settings of the two networks of a verifier whose judge has the given settings.
 
-    They have other numbers of channels than the judge, so that their mistakes differ more from those of the judge.
+    Both differ from the judge, so that their mistakes do: one reads pictures of two thirds of the side, the other has a
+    level more. The mean of two such networks is better than either (docs/decisions/verified.md).
     """
-    wide, deep = tuple(3 * size // 2 for size in settings.channels), (*settings.channels, settings.channels[-1])
-    return [dataclasses.replace(settings, channels=channels) for channels in (wide, deep)]
+    small = dataclasses.replace(settings, side=min(settings.side, max(LEAST_SIDE, 2 * settings.side // 3)))
+    return [small, dataclasses.replace(settings, channels=(*settings.channels, settings.channels[-1]))]
 
 
 def distort(images: Tensor, generator: torch.Generator, strength: float = 1.0) -> Tensor:
@@ -116,7 +119,7 @@ def fit_network(
     """Fit a network that reads attributes off pictures. All classes count equally, however rare.
 
     Args:
-        pictures: (n, 3, side, side) uint8.
+        pictures: (n, 3, side, side) uint8; larger ones than the settings ask for are reduced.
         labels: attribute -> (n,) float: 0/1, class index or number; NaN where missing.
         vocabulary: the attributes; `labels` must have all of them.
         settings: settings of the fit.
@@ -136,6 +139,7 @@ def fit_network(
     """
     specs, device = list(vocabulary.values()), torch.device(device)
     random = torch.Generator().manual_seed(seed)
+    pictures = _reduced(pictures, settings.side)
     with torch.random.fork_rng(devices=[]):  # layers are made with global random numbers
         torch.manual_seed(seed)
         judge = Judge(vocabulary, side=pictures.shape[-1], channels=settings.channels)
@@ -170,6 +174,14 @@ def fit_network(
         judge.head.weight.mul_(scale[:, None])
     network: Judge = judge.half().float().to("cpu").to(memory_format=torch.contiguous_format)
     return network.eval()
+
+
+def _reduced(pictures: Tensor, side: int) -> Tensor:
+    """Return pictures, (n, 3, size, size) uint8, with a side of at most `side` pixels."""
+    if pictures.shape[-1] <= side:
+        return pictures
+    parts = (thumbnails(part.float(), side).round().to(torch.uint8) for part in pictures.split(AT_ONCE))
+    return torch.cat(list(parts))
 
 
 @torch.no_grad()

@@ -30,7 +30,7 @@ from energyql.vocabulary import AttributeSpec, Vocabulary
 A_FORMULA = 16
 """Number of pictures that are proposed for a formula."""
 SIZES = (2, 3)
-"""Numbers of attributes in a formula."""
+"""Numbers of attributes in a formula, if the model has as many."""
 SHARES = (0.25, 0.75)
 """A formula about a number asks for more or less than a value between these quantiles of its labels."""
 TRIES = 2

@@ -97,7 +97,7 @@ def test_every_stage_of_a_training_with_teacher_and_judge(tmp_path, table):
 def test_what_is_damaged_is_done_again(tmp_path):
     train(bright, tmp_path / "whole" / "m")
     message = interrupt(bright, tmp_path / "m", "judge")
-    steps = "labels, heads, second heads, pictures for the judge, judge (in part)"
+    steps = "labels, heads, second heads, pictures for the judge, proposals, pictures of proposals, judge (in part)"
     call = f"train_attributes({str(ADA)!r}, ..., out={str(tmp_path / 'm')!r}) with the same arguments"
     assert message == f"interrupted; kept: {steps}; to continue: {call}"
     interrupt(bright, tmp_path / "n" / "m", "checking")
@@ -169,7 +169,8 @@ def test_heads_of_an_interrupted_training_that_were_replaced_are_not_taken_for_i
     interrupt(bright, tmp_path / "m", "judge")
     head = load_model(tmp_path / "m").bank.heads["bright"]
     specs = load_model(tmp_path / "m").vocabulary
-    add_heads(tmp_path / "m", specs, {"bright": dataclasses.replace(head, std=2 * head.std)}, replace=True)
+    other = {"bright": dataclasses.replace(head, std=2 * head.std)}
+    add_heads(tmp_path / "m", specs, other, truncation=(0.7, 0.7), replace=True)
     with pytest.raises(VocabularyError, match="the model already has 'bright'"):
         train(bright, tmp_path / "m")
 
