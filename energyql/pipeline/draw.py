@@ -692,7 +692,8 @@ class Pipeline:
                 verify=None if settings.verify == "off" else settings.verify,
             ),
             "device": str(self.device),
-            "heads": {name: str(reports[name]) if name in reports else None for name in rule.attributes},
+            "reader" if bank.reads_pictures else "heads":
+                {name: str(reports[name]) if name in reports else None for name in rule.attributes},
             "versions": {"energyql": __version__, "torch": str(torch.__version__)},
         }  # fmt: skip
         if settings.realism:
@@ -817,7 +818,8 @@ def generate(
         device: "auto", "cpu", "cuda", "cuda:1" or "mps". "auto" is the device of a `Model` in memory; for a model by
             name or folder, a GPU if there is one, else the CPU.
         batch_size: number of samples that are computed together; the default depends on the model.
-        allow_weak: attributes whose heads may be used although their quality on held-out labels is low.
+        allow_weak: attributes whose heads may be used although they rank held-out labels badly. It is needed only where
+            no verifier decides, because with one no head is too weak.
         progress: whether to show a progress bar; or a function that is called with the name of a stage ("sampling",
             "drawing") and the fraction of the stage that is done. An exception that the function raises ends the run.
 
