@@ -659,6 +659,7 @@ class Pipeline:
         condition = as_condition(label, self.model.generator)
         expr, text = as_query(query)
         bound = bind(expr, vocabulary, query=text)
+        could_decide = self.model.judged_names if settings.verify is None else None  # edits, for example, never verify
         if settings.verify is None:
             settings = replace(settings, verify=default_verify(self.model, bound))
         sampler = settings.sampler
@@ -678,8 +679,7 @@ class Pipeline:
         rule = compile_energy_rule(bound, vocabulary, settings.semantics, query=text, relations=settings.relations)
         reports = self.model.report
         if settings.verify == "off":
-            reads = self.model.judged_names if self.model.judge is not None else None
-            check_heads(bound, rule.attributes, reports, settings.allow_weak, query=text, reads=reads)
+            check_heads(bound, rule.attributes, reports, settings.allow_weak, query=text, reads=could_decide)
         else:
             verifier_of(self.model, bound, rule, settings)  # raises before anything is sampled
         encode = encoder(self.model.generator, psi, condition)
