@@ -72,6 +72,11 @@ def print_reports(reports: Mapping[str, HeadReport]) -> None:
             out.print(escape(f"  {describe_teacher(teacher, each.measure)}"))
         if each.weak:
             out.print(f"  [yellow]weak[/], so queries refuse it: {escape(each.weak)}")
+    if any(each.weak for each in reports.values()):
+        out.print(
+            "What helps weak heads: more labels (energyql sample --unsure draws the pictures), a teacher (labels in a "
+            "table with the numbers of pictures), --space picture (a network that reads pictures in place of heads)"
+        )
 
 
 def print_judge(title: str, reports: Mapping[str, HeadReport]) -> None:

@@ -41,15 +41,15 @@ def train(
     only: options.Only = None,
     kind: Annotated[list[str] | None, typer.Option(help="name=kind, if the kind is inferred wrongly.")] = None,
     n: Annotated[
-        int | None,
+        str,
         typer.Option(
             "-n",
-            min=0,
-            help="Pictures for --labeller or CLIP, 10,000 by default. With a table of picture numbers, further "
-            "pictures that a teacher labels: by default 8,000, or none if pictures are larger than 128 x 128 pixels.",
-            show_default=False,
+            metavar="N",
+            help="Pictures for --labeller or CLIP; auto: 5,000, and up to 40,000 while the heads gain by it. With a "
+            "table of picture numbers, further pictures that a teacher labels; auto: 8,000, or none if pictures are "
+            "larger than 128 x 128 pixels.",
         ),
-    ] = None,
+    ] = "auto",
     space: Annotated[
         str | None,
         typer.Option(help="Input of the heads: w, z, direction, features; or picture, to train a network of pictures."),
@@ -96,7 +96,7 @@ def train(
     )  # fmt: skip
     with resumable():
         trained = train_attributes(
-            model, source, save_to, kinds=_kinds(kind), only=attributes, count=n, space=space, truncation=psi,
+            model, source, save_to, kinds=_kinds(kind), only=attributes, count=_count(n), space=space, truncation=psi,
             label=condition, seed=seed, replace=replace, generator=generator, allow_plugins=allow_plugins,
             judge=None if judge == NO_JUDGE else judge,
             settings=HeadSettings(steps=steps, hidden=hidden, balance=balance), device=where, progress=not quiet,
@@ -113,6 +113,19 @@ def train(
             None if judge == TRAIN else judge, trained.judge_report, trained.judge_unmeasured, trained.verifier_report
         )
     out.print(f"Saved {escape(str(trained.folder))}; see report.png there")
+
+
+def _count(text: str) -> int | None:
+    """Return the value of `-n`, a whole number of at least 0, as an int; `None` for "auto".
+
+    Raises:
+        ArgumentError: the text is neither.
+    """
+    if text == "auto":
+        return None
+    if not text.isascii() or not text.isdigit():
+        raise ArgumentError(f"-n is a number of pictures or auto, not {text!r}")
+    return int(text)
 
 
 def train_judge(

@@ -26,8 +26,6 @@ RECORD = "training.json"
 """File in `WORK` with the command that continues the training, and the names of the steps that are finished."""
 START = "model"
 """Folder in `WORK` for a copy of the model as it was before the training, if the model folder does not contain it."""
-BEFORE_JUDGE = ("second heads", "reader")
-"""Names of steps after which only the judge is missing."""
 
 
 @dataclass(frozen=True)
@@ -136,10 +134,7 @@ def check_finished(folder: Path) -> None:
         ModelError: the folder has the record of such a training; the hint says how to continue it.
     """
     work = Work(folder)
-    if (record := work.record) is None:
+    if work.record is None:
         return
     hint = f"finished and kept: {work.kept_steps()}\nto continue: {work.continuation()}"
-    if set(BEFORE_JUDGE) & set(record["finished"]) and "none" not in record["command"]:
-        option = "judge=None" if isinstance(record["command"], str) else "--judge none"
-        hint += f"\nwith {option} besides, it ends without a judge"
     raise ModelError(f"the training of {folder} is not finished", hint=hint)

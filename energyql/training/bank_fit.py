@@ -21,7 +21,7 @@ from energyql.attributes.labels import Column, encode_column
 from energyql.attributes.pictures import heads_of
 from energyql.errors import DataError
 from energyql.numerics.shapes import Float
-from energyql.training.heads import HeadFit, HeadSettings, check_labels, train_heads
+from energyql.training.heads import MORE, HeadFit, HeadSettings, check_labels, train_heads
 from energyql.training.labels import LabelTable, warn_of_few_labels
 from energyql.training.report import report_quality, with_gains
 from energyql.training.target import Task
@@ -81,7 +81,7 @@ def fit_bank(
     labels = {name: encode_column(columns[name], spec, table.source) for name, spec in specs.items()}
     count, test = len(latents), table.test or 0
     if count < 20:
-        raise DataError(f"{count} labelled samples are too few to learn from", hint="label some hundreds at least")
+        raise DataError(f"{count} labelled samples are too few to learn from", hint=MORE)
     warn_of_few_labels(labels, specs)
     # Rows for the report are the last ones, and stay last. Rows that are only learned from stay first.
     first, last = table.learned, count - test

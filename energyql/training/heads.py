@@ -145,6 +145,11 @@ def balancing_weights(labels: Float[Tensor, " batch"], spec: AttributeSpec) -> F
     return torch.where(present, weights, 1.0)
 
 
+MORE = (
+    "label some hundreds of pictures at least: energyql sample draws them, and with --unsure those that teach most; "
+    "from a table with their numbers a teacher learns to label thousands more"
+)
+"""What helps if labels are too few for heads."""
 CHECKS = 30
 """About how often a training measures the held-out loss. After each time, it writes its state to a file."""
 
@@ -272,10 +277,10 @@ def check_labels(labels: Tensor, spec: AttributeSpec, count: int, split: int) ->
         if wrong.any():
             raise DataError(f"{spec.name!r}: labels are 0 to {classes - 1}, not {numbers[wrong][0].item():g}")
         if len(numbers.unique()) < 2:
-            raise DataError(f"{spec.name!r}: all labels are the same, so there is nothing to learn")
+            raise DataError(f"{spec.name!r}: all labels are the same, so there is nothing to learn", hint=MORE)
     for part, rows in (("to learn from", labels[:split]), ("held out", labels[split:])):
         if rows.isnan().all():
-            raise DataError(f"{spec.name!r}: none of the latents {part} has a label", hint="label more samples")
+            raise DataError(f"{spec.name!r}: none of the latents {part} has a label", hint=MORE)
 
 
 class _Fit:

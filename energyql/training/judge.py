@@ -35,6 +35,7 @@ from energyql.pipeline.model import judge_mark, record_judge
 from energyql.progress import Report, reporting
 from energyql.training.labels import LabelTable, read_label_table, warn
 from energyql.training.picture_fit import PictureSettings, fit_judge, fit_verifier, verifier_settings
+from energyql.training.proposals import propose
 from energyql.training.report import report_quality
 from energyql.training.samples import LABEL_SEED, PICTURES, Prior, draw_thumbnails, label_prior
 from energyql.training.target import Source, Target, Task, call_text, opening_target
@@ -49,6 +50,9 @@ MOST_PICTURES = 5_000
 """Default number of pictures that a labeller (a function or network) labels for the training of judge and verifier."""
 MOST_HELD_OUT = 2_500
 """Most labelled samples that are stored with a verifier which did not learn from them."""
+PROPOSED = 0.2
+"""Share of the labelled pictures that heads propose for random formulas, if a function labels. There readers of
+pictures must decide."""
 VERIFIER_SEED = 16
 """Added to the seed of the judge for the networks of the verifier; it is no number that another network has."""
 TRAIN: Final = "train"
@@ -234,14 +238,26 @@ def _fit_both(
     task: Task, bank: Bank, count: int, only: Sequence[str] | None, settings: PictureSettings
 ) -> TrainedJudge:
     """Fit a judge and a verifier, each to a half of the labelled pictures; see `own_judge` for arguments and errors."""
+    learnable = partial(_learnable, bank.vocabulary, only)
+    proposed = int(PROPOSED * count) if task.table is None and bank.as_heads is not None else 0
     pictures, labels, specs, prior, index = labelled_pictures(
-        "judge", task, partial(_learnable, bank.vocabulary, only), count, settings.side, apart=1
+        "judge", task, learnable, count - proposed, settings.side, apart=1
     )
+    chosen = 0 if task.table is None else task.table.learned
+    if proposed and len(specs) > 1:
+        proposals = propose(task, bank, specs, labels, proposed)
+        with task.target.work.step(f"{PICTURES} of proposals") as folder:
+            further, columns = draw_thumbnails(
+                proposals, torch.arange(len(proposals.latents)), settings.side, folder,
+                labeller=task.labels, report=task.report,  # type: ignore[arg-type]
+            )  # fmt: skip
+        chosen, pictures = len(further), torch.cat([further, pictures])
+        labels = {name: torch.cat([numbers, labels[name]]) for name, numbers in _encode(columns, specs).items()}
     seed = (prior.seed + 1) % 2**63
-    order = torch.randperm(len(index), generator=torch.Generator().manual_seed(seed))
+    order = torch.randperm(len(pictures), generator=torch.Generator().manual_seed(seed))
     parts = order[::2], order[1::2]
-    # Only random pictures: those that were chosen for labelling are harder, and of other classes.
-    tests = [part[part >= (task.table.learned if task.table else 0)] for part in parts]
+    # Only random pictures: those that were chosen or proposed are harder, and of other classes.
+    tests = [part[part >= chosen] for part in parts]
     enough = [name for name in specs if all((~labels[name][rows].isnan()).any() for rows in (*parts, *tests))]
     if few := [name for name in specs if name not in enough]:
         warn(f"too few labels of {', '.join(few)} for two networks that read pictures, so nothing checks it")
@@ -266,7 +282,9 @@ def _fit_both(
             if bank.space == PICTURE:
                 heads = bank.predict(pictures[rows].float() / 127.5 - 1, tuple(verifier.readings))
             else:
-                heads = bank.predict(prior.read(index[rows], bank.space), tuple(verifier.readings))
+                heads = bank.predict(
+                    prior.read(index[rows - (len(pictures) - len(index))], bank.space), tuple(verifier.readings)
+                )
         first = torch.arange(len(tests[0])) < MOST_HELD_OUT
         held_out = HeldOut(
             {name: labels[name][rows].float() for name in verifier.readings}, heads,

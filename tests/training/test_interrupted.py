@@ -1,5 +1,6 @@
 """A training that is interrupted keeps what it has finished, and the same call continues it with the same result."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -15,7 +16,7 @@ from toys import random_generator, tiny_model
 
 from energyql import train_attributes, train_judge
 from energyql.attributes.labels import labeller_name
-from energyql.errors import DataError, ModelError
+from energyql.errors import DataError, ModelError, VocabularyError
 from energyql.generators.load import load_generator
 from energyql.models.unfinished import RECORD, START, WORK, Work
 from energyql.pipeline.model import load_model
@@ -26,7 +27,7 @@ from energyql.training.picture_fit import PictureSettings
 from energyql.vocabulary import Vocabulary
 
 TESTS = Path(__file__).parents[1]
-STAGES = ("drawing", "teacher", "training", "checking", "judge")
+STAGES = ("drawing", "teacher", "training", "checking", "judge", "verifier")
 
 
 @pytest.fixture(autouse=True)
@@ -78,6 +79,11 @@ def test_every_stage_of_a_training_with_teacher_and_judge(tmp_path, table):
     folder = tmp_path / "m"
     for stage in STAGES:
         interrupt(table, folder, stage, seed=0)
+        if stage in ("judge", "verifier"):  # the heads are finished
+            model = load_model(folder)
+            assert (model.judge, model.verifier) == (None, None)
+            assert files(folder).items() <= files(tmp_path / "whole" / "m").items()
+            continue
         assert not [name for name in os.listdir(folder) if not name.startswith(".")]
         with pytest.raises(ModelError, match="the training of .*m is not finished"):
             load_model(folder)
@@ -94,7 +100,8 @@ def test_what_is_damaged_is_done_again(tmp_path):
     steps = "labels, heads, second heads, pictures for the judge, judge (in part)"
     call = f"train_attributes({str(ADA)!r}, ..., out={str(tmp_path / 'm')!r}) with the same arguments"
     assert message == f"interrupted; kept: {steps}; to continue: {call}"
-    shutil.copytree(tmp_path / "m", tmp_path / "damaged" / "m")
+    interrupt(bright, tmp_path / "n" / "m", "checking")
+    shutil.copytree(tmp_path / "n" / "m", tmp_path / "damaged" / "m")
     for path in (tmp_path / "damaged").rglob("*"):
         if path.is_file() and path.name != RECORD and START not in path.parts:
             content = path.read_bytes()
@@ -106,7 +113,7 @@ def test_what_is_damaged_is_done_again(tmp_path):
         return bright(images)
 
     look.identity = labeller_name(bright)
-    for folder, again in (("m", 0), ("damaged/m", 120)):
+    for folder, again in (("m", 0), ("n/m", 60), ("damaged/m", 120)):
         calls.clear()
         train(look, tmp_path / folder)
         assert sum(calls) == again
@@ -143,16 +150,28 @@ def test_an_exception_of_the_caller_keeps_as_much(tmp_path):
 def test_a_model_that_can_be_queried_stays_so(tmp_path):
     tiny_model(tmp_path / "m", judge=False)
     before = files(tmp_path / "m")
-    for call in (
-        lambda stop: train(bright, tmp_path / "m", stop, model=tmp_path / "m"),
-        lambda stop: train_judge(
-            tmp_path / "m", lambda images: {"smile": images.mean((1, 2, 3)) > 0}, count=60, progress=stop
+    for call, stage in (
+        (lambda stop: train(bright, tmp_path / "m", stop, model=tmp_path / "m"), "checking"),
+        (
+            lambda stop: train_judge(
+                tmp_path / "m", lambda images: {"smile": images.mean((1, 2, 3)) > 0}, count=60, progress=stop
+            ),
+            "judge",
         ),
     ):
         with pytest.raises(KeyboardInterrupt, match=r"; to continue: train_\w+\("):
-            call(Stop("judge"))
+            call(Stop(stage))
         assert files(tmp_path / "m") == before
         assert "smile" in load_model(tmp_path / "m").vocabulary
+
+
+def test_heads_of_an_interrupted_training_that_were_replaced_are_not_taken_for_its_own(tmp_path):
+    interrupt(bright, tmp_path / "m", "judge")
+    head = load_model(tmp_path / "m").bank.heads["bright"]
+    specs = load_model(tmp_path / "m").vocabulary
+    add_heads(tmp_path / "m", specs, {"bright": dataclasses.replace(head, std=2 * head.std)}, replace=True)
+    with pytest.raises(VocabularyError, match="the model already has 'bright'"):
+        train(bright, tmp_path / "m")
 
 
 def test_a_generator_of_code(tmp_path):
@@ -170,8 +189,7 @@ def test_a_refused_training_leaves_an_interrupted_one(tmp_path):
     with pytest.raises(DataError):
         train(lambda images: {"same": [1] * len(images)}, tmp_path / "m", command=["train", "again"])
     assert Work(tmp_path / "m").record == record
-    with pytest.raises(ModelError, match="with judge=None besides, it ends without a judge"):
-        load_model(tmp_path / "m")
+    assert load_model(tmp_path / "m").judge is None
 
 
 def test_an_import_of_heads_leaves_an_interrupted_training(tmp_path):

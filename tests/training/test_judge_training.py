@@ -222,16 +222,17 @@ class TestVerifier:
         (held_out,) = model.held_out
         assert {*held_out.labels} == {*held_out.heads} == {*held_out.readings} == {*model.verifier.vocabulary}
         report = model.verifier.report["red"]
-        assert report.fitted == report.held_out == len(held_out.labels["red"]) == 150
         judge = model.judge.report["red"]
-        assert judge.fitted == judge.held_out == 150
+        assert report.fitted == judge.fitted == 150
+        assert report.held_out + judge.held_out == 240  # without the 60 that heads proposed
+        assert report.held_out == len(held_out.labels["red"])
         prior = Prior(Stains(), 2**32 + 1, FittedUnder(), torch.device("cpu"))
-        z = prior.z(torch.arange(300))
+        z = prior.z(torch.arange(240))
         pictures = Stains().synthesize(z)
         readings, heads = model.verifier(pictures)["red"].logit, model.bank.predict(z)["red"].logit
         own = held_out.heads["red"].logit[:, None], held_out.readings["red"].logit[:, None]
         places = ((heads - own[0]).abs() + (readings - own[1]).abs()).argmin(1)
-        assert len(places.unique()) > 140
+        assert len(places.unique()) > 0.93 * report.held_out
         np.testing.assert_allclose(heads[places], held_out.heads["red"].logit, atol=0.03)
         np.testing.assert_allclose(readings[places], held_out.readings["red"].logit, atol=0.3)  # of small pictures
         assert (look(pictures)["red"][places].float() == held_out.labels["red"]).float().mean() > 0.97

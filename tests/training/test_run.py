@@ -290,3 +290,44 @@ def test_a_refused_training_leaves_no_folder(tmp_path):
     with pytest.raises(DataError):
         train(ADA, table, folder)
     assert folder.exists()  # it was there before
+
+
+class TestLabelsWithoutANumber:
+    """A labeller labels pictures in rounds, as long as the heads gain by it."""
+
+    @pytest.fixture(autouse=True)
+    def small(self, monkeypatch):
+        monkeypatch.setattr(run, "FIRST_ROUND", 20)
+        monkeypatch.setattr(run, "MEASURED", 6)
+
+    @pytest.mark.parametrize(("losses", "count"), [((1.0, 0.995), 40), ((1.0, 0.9, 0.895), 80), ((1.0, 0.9, 0.8), 160)])
+    def test_rounds_end_when_heads_gain_little(self, tmp_path, monkeypatch, losses, count):
+        left, seen = iter(losses), []
+        monkeypatch.setattr(run, "_held_out_losses", lambda *_: {"bright": next(left)})
+
+        def labeller(images):
+            seen.append(images)
+            return bright(images)
+
+        train(ADA, labeller, tmp_path / "m", count=None)
+        assert next(left, None) is None
+        drawn = torch.cat(seen)
+        assert len(drawn) == len(drawn.flatten(1).unique(dim=0)) == count
+        train(ADA, bright, tmp_path / "n", count=count)
+        for name in ("attributes.safetensors", "report.json"):
+            assert (tmp_path / "m" / name).read_bytes() == (tmp_path / "n" / name).read_bytes()
+
+    def test_the_loss_is_that_of_heads_on_other_samples(self, tmp_path, monkeypatch):
+        measure, losses = run._held_out_losses, []
+
+        def measured(*arguments):
+            losses.append(measure(*arguments))
+            return losses[-1]
+
+        monkeypatch.setattr(run, "_held_out_losses", measured)
+        monkeypatch.setattr(run, "FIRST_ROUND", 100)
+        monkeypatch.setattr(run, "MEASURED", 40)
+        settings = HeadSettings(steps=150, hidden=8, batch=64, lr=2e-2, weight_decay=1e-2)
+        train(ADA, bright, tmp_path / "m", count=None, settings=settings)
+        assert 2 <= len(losses) <= 3
+        assert losses[1]["bright"] < losses[0]["bright"]

@@ -1,0 +1,107 @@
+"""Pictures that finished heads propose for random formulas, as further pictures to label.
+
+Readers of pictures must decide on what a sampler draws. That differs from random pictures: it is where heads are
+certain, rightly or not, and rare classes are frequent in it.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import reduce
+
+import torch
+from torch import Tensor
+
+from energyql.attributes.bank import Bank
+from energyql.errors import EnergyQLError
+from energyql.kinds import KINDS
+from energyql.language import E, Expr
+from energyql.numerics.shapes import Float, Int
+from energyql.pipeline.draw import sample_latents
+from energyql.pipeline.model import Model
+from energyql.training.samples import LABEL_SEED, Prior
+from energyql.training.steps import StepFile, digest
+from energyql.training.target import Task
+from energyql.vocabulary import AttributeSpec, Vocabulary
+
+A_FORMULA = 16
+"""Number of pictures that are proposed for a formula."""
+SIZES = (2, 3)
+"""Numbers of attributes in a formula."""
+SHARES = (0.25, 0.75)
+"""A formula about a number asks for more or less than a value between these quantiles of its labels."""
+TRIES = 2
+"""Formulas that are tried for each that is needed; the sampler may refuse some of them."""
+
+
+@dataclass(frozen=True)
+class Proposed(Prior):
+    """Samples whose latents z were drawn by a sampler, in the form of prior samples.
+
+    Attributes:
+        latents: z of each sample, (n, z_dim).
+    """
+
+    latents: Tensor
+
+    def z(self, index: Int[Tensor, " n"]) -> Float[Tensor, "n z_dim"]:
+        """Return the latents z of the samples with these indices."""
+        return self.latents[index]
+
+
+def propose(task: Task, bank: Bank, specs: Vocabulary, labels: Mapping[str, Tensor], count: int) -> Proposed:
+    """Draw latents by heads for random formulas, conjunctions of two or three attributes or their negations.
+
+    Args:
+        task: generator and samples; results are stored, so that an interrupted training does not draw them again.
+        bank: the heads.
+        specs: the attributes.
+        labels: attribute -> labels of random pictures, NaN where missing, from which values of numbers are chosen.
+        count: number of latents.
+
+    Returns:
+        At most `count` samples; fewer if the sampler refuses formulas.
+    """
+    prior, psi = task.prior, task.prior.fitted.truncation[1]
+    heads = [
+        tensor for head in (bank.as_heads.heads.values() if bank.as_heads else ()) for tensor in head.tensors().values()
+    ]
+    identity = digest((prior.seed, prior.fitted, specs.to_dict(), count), *heads)
+    with task.target.work.step("proposals") as path:
+        file = StepFile(path, identity)
+        if (stored := file.read_tensors()) is None:
+            source, model = random.Random(identity), Model("the heads", prior.generator, bank, truncation=psi)
+            parts: list[Tensor] = []
+            for attempt in range(TRIES * -(-count // A_FORMULA)):
+                if len(parts) * A_FORMULA >= count:
+                    break
+                with suppress(EnergyQLError):
+                    batches = sample_latents(
+                        _formula(specs, labels, source), A_FORMULA, model=model, seed=LABEL_SEED + attempt,
+                        verify="off", allow_weak=list(specs), progress=False,
+                    )  # fmt: skip
+                    parts.append(torch.cat([torch.as_tensor(batch.z).cpu().float() for batch in batches]))
+                task.report("proposing", len(parts) * A_FORMULA / count)
+            none = torch.zeros(0, prior.generator.z_dim)
+            stored = {"z": torch.cat([none, *parts])[:count]}
+            file.write_tensors(stored)
+    return Proposed(prior.generator, int(identity[:12], 16), prior.fitted, prior.device, stored["z"])
+
+
+def _formula(specs: Vocabulary, labels: Mapping[str, Tensor], source: random.Random) -> Expr:
+    """Return a random formula: two or three attributes, each with a random value or comparison."""
+    names = source.sample(sorted(specs), min(len(specs), source.choice(SIZES)))
+    return reduce(lambda one, other: one & other, (_condition(specs[name], labels[name], source) for name in names))
+
+
+def _condition(spec: AttributeSpec, labels: Tensor, source: random.Random) -> Expr:
+    """Return a random query about one attribute."""
+    kind = KINDS[spec.kind]
+    if not kind.numeric:
+        condition: Expr = source.choice(kind.conditions(E[spec.name], spec))
+        return condition
+    value = labels[~labels.isnan()].quantile(source.uniform(*SHARES)).item()
+    return source.choice([E[spec.name] > value, E[spec.name] < value])
