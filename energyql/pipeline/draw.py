@@ -651,7 +651,8 @@ class Pipeline:
             EnergyQLError: the query, a name or a setting is wrong.
         """
         settings, vocabulary = replace(settings or DrawSettings(), **options), self.model.vocabulary
-        psi, label = self.model.check_truncation(settings.truncation), self.model.check_label(settings.label)
+        psi = self.model.check_truncation(settings.truncation)
+        label = self.model.check_label(settings.label, settings.seed)
         check_noise(settings.noise, self.model.generator)
         for name in settings.allow_weak:
             if name not in vocabulary:
@@ -796,7 +797,8 @@ def generate(
         truncation: psi in [0, 1], by which w is moved toward its mean. Smaller values give less varied pictures with
             fewer faults. By default the truncation of the model.
         label: class for a generator with classes (a conditional generator), or a number for each class. By default the
-            label under which the attributes were fitted, if there was one.
+            label under which the attributes were fitted, if there was one; if they were fitted to random labels, a
+            random class, which the seed decides.
         noise: which noise the generator adds besides w, as a StyleGAN2 does. "const" is the noise of the model, with
             which attributes were labelled. "random" is new noise for each picture, from the seed and the number i of
             the picture. "none" is no noise. Noise decides fine detail, such as single hairs; heads do not depend on it.
