@@ -208,7 +208,10 @@ class ModelError(EnergyQLError):
 
 
 class WeakHeadError(EnergyQLError):
-    """A query with an attribute that is not listed in `allow_weak` and whose head predicts held-out labels badly."""
+    """A query with an attribute whose head ranks held-out labels badly, where no reader decides on the pictures.
+
+    Attributes in `allow_weak` are excepted.
+    """
 
     exit_code = 11
 

@@ -17,7 +17,7 @@ from energyql.language import And, Expr, Not, Or, Weight, draw_tree
 from energyql.language.lexical import keywords
 from energyql.logic.satisfiability import conjuncts, noting_tautologies
 from energyql.pipeline.queries import CheckedQuery
-from energyql.pipeline.result import HOLDS, Result
+from energyql.pipeline.result import HOLDS, Result, describe_qualities
 from energyql.pipeline.score import score
 from energyql.pipeline.settings import DEFAULTS, settings_of
 from energyql.render.graph import graph_width
@@ -170,13 +170,13 @@ def facts(result: Result) -> list[tuple[str, str]]:
     the seed.
     """
     provenance, evaluations = result.provenance, result.statistics.get("evaluations_mean")
-    heads, versions = provenance.get("heads", {}), provenance.get("versions", {})
+    versions = provenance.get("versions", {})
     rows = [
         ("model", provenance["model"]),
         ("weights", ", ".join(f"{part} {digest[:12]}" for part, digest in provenance.get("fingerprints", {}).items())),
         *((name, _setting(name, provenance.get(name))) for name in settings_of("provenance")),
         ("judge", provenance["judge"] or "none"),
-        ("heads", ", ".join(f"{name}: {score or 'quality not measured'}" for name, score in heads.items())),
+        *((guide, describe_qualities(provenance.get(guide, {}))) for guide in ("heads", "reader")),
         ("device", provenance.get("device", "")),
         ("evaluations", "" if evaluations is None else f"{evaluations:.0f} a picture"),
         ("versions", ", ".join(f"{name} {version}" for name, version in versions.items())),

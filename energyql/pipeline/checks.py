@@ -47,7 +47,8 @@ def check_heads(
         reports: attribute -> quality of its head; a head without a report passes.
         allowed: names of attributes whose heads may be weak.
         query: text of the query, which the error shows with carets under the attributes with weak heads.
-        reads: names of the attributes that a reader of the model could decide on; `None` without a reader.
+        reads: names of the attributes that a reader of the model could decide on, for the hint of the error; `None` if
+            there is no reader, or none can be asked for.
 
     Raises:
         WeakHeadError: the query needs a weak head that is not allowed; the message says how good the head is.

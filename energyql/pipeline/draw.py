@@ -651,7 +651,8 @@ class Pipeline:
             EnergyQLError: the query, a name or a setting is wrong.
         """
         settings, vocabulary = replace(settings or DrawSettings(), **options), self.model.vocabulary
-        psi, label = self.model.check_truncation(settings.truncation), self.model.check_label(settings.label)
+        psi = self.model.check_truncation(settings.truncation)
+        label = self.model.check_label(settings.label, settings.seed)
         check_noise(settings.noise, self.model.generator)
         for name in settings.allow_weak:
             if name not in vocabulary:
@@ -659,6 +660,7 @@ class Pipeline:
         condition = as_condition(label, self.model.generator)
         expr, text = as_query(query)
         bound = bind(expr, vocabulary, query=text)
+        could_decide = self.model.judged_names if settings.verify is None else None  # edits, for example, never verify
         if settings.verify is None:
             settings = replace(settings, verify=default_verify(self.model, bound))
         sampler = settings.sampler
@@ -678,8 +680,7 @@ class Pipeline:
         rule = compile_energy_rule(bound, vocabulary, settings.semantics, query=text, relations=settings.relations)
         reports = self.model.report
         if settings.verify == "off":
-            reads = self.model.judged_names if self.model.judge is not None else None
-            check_heads(bound, rule.attributes, reports, settings.allow_weak, query=text, reads=reads)
+            check_heads(bound, rule.attributes, reports, settings.allow_weak, query=text, reads=could_decide)
         else:
             verifier_of(self.model, bound, rule, settings)  # raises before anything is sampled
         encode = encoder(self.model.generator, psi, condition)
@@ -692,7 +693,8 @@ class Pipeline:
                 verify=None if settings.verify == "off" else settings.verify,
             ),
             "device": str(self.device),
-            "heads": {name: str(reports[name]) if name in reports else None for name in rule.attributes},
+            "reader" if bank.reads_pictures else "heads":
+                {name: str(reports[name]) if name in reports else None for name in rule.attributes},
             "versions": {"energyql": __version__, "torch": str(torch.__version__)},
         }  # fmt: skip
         if settings.realism:
@@ -795,7 +797,8 @@ def generate(
         truncation: psi in [0, 1], by which w is moved toward its mean. Smaller values give less varied pictures with
             fewer faults. By default the truncation of the model.
         label: class for a generator with classes (a conditional generator), or a number for each class. By default the
-            label under which the attributes were fitted, if there was one.
+            label under which the attributes were fitted, if there was one; if they were fitted to random labels, a
+            random class, which the seed decides.
         noise: which noise the generator adds besides w, as a StyleGAN2 does. "const" is the noise of the model, with
             which attributes were labelled. "random" is new noise for each picture, from the seed and the number i of
             the picture. "none" is no noise. Noise decides fine detail, such as single hairs; heads do not depend on it.
@@ -817,7 +820,8 @@ def generate(
         device: "auto", "cpu", "cuda", "cuda:1" or "mps". "auto" is the device of a `Model` in memory; for a model by
             name or folder, a GPU if there is one, else the CPU.
         batch_size: number of samples that are computed together; the default depends on the model.
-        allow_weak: attributes whose heads may be used although their quality on held-out labels is low.
+        allow_weak: attributes whose heads may be used although they rank held-out labels badly. It is needed only where
+            no verifier decides, because with one no head is too weak.
         progress: whether to show a progress bar; or a function that is called with the name of a stage ("sampling",
             "drawing") and the fraction of the stage that is done. An exception that the function raises ends the run.
 

@@ -50,11 +50,13 @@ from energyql.files import (
     write_text,
 )
 from energyql.generators.base import (
+    RANDOM,
     Generator,
     Label,
     check_fitted_label,
     check_generator,
     check_label,
+    class_count,
     device_of,
     latent_size,
 )
@@ -90,6 +92,7 @@ from energyql.models.hub import (
 )
 from energyql.models.unfinished import check_finished
 from energyql.numerics import LARGEST
+from energyql.numerics.random import uniforms
 from energyql.plugins import check_allowed
 from energyql.vocabulary import ByAttribute, Vocabulary
 
@@ -240,12 +243,13 @@ class Model:
         """The device of the generator's tensors; the device of the heads if the generator has no tensors."""
         return device_of(self.generator) or self.bank.device
 
-    def check_label(self, label: int | Sequence[float] | None) -> Label | None:
+    def check_label(self, label: int | Sequence[float] | None, seed: int = 0) -> Label | None:
         """Check that the generator has a label and that the heads are valid under it, and return the label.
 
         Args:
             label: a class, or a sequence with a number for each class of the generator; `None` for the label under
-                which the heads were fitted.
+                which the heads were fitted. If they were fitted to random labels, it is a random class.
+            seed: seed of the random class, 0 to 2**64 - 1.
 
         Returns:
             The class, or the numbers as a tuple of floats; `None` for a generator without classes.
@@ -255,7 +259,10 @@ class Model:
                 label.
         """
         fitted = self.bank.fitted
-        checked = check_label(fitted.default_label if label is None else label, self.generator)
+        label = fitted.default_label if label is None else label
+        if label is None and fitted.label == RANDOM:
+            label = int(uniforms(seed, 0, 1, 1, stream="label") * class_count(self.generator))
+        checked = check_label(label, self.generator)
         fitted.check_label(checked, self.name)
         return checked
 

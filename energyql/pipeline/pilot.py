@@ -36,7 +36,7 @@ prevalence is estimated from the proposals of the sampler."""
 
 @dataclass(frozen=True)
 class Pilot:
-    """Estimates of how common a query is and what a sample costs, by the predictions of the attribute heads.
+    """Estimates of how common a query is and what a sample costs, by the predictions of the heads, or of the reader.
 
     All runs use the same random numbers, so the estimates are the same in every run.
 
@@ -71,9 +71,10 @@ class Pilot:
         share = f"{self.prevalence:.2%} ± {self.prevalence_error:.2%}"
         if self.prevalence < 0.001:
             share = f"a share of {self.prevalence:.2g} ± {self.prevalence_error:.1g}"
+        guide = "the heads" if self.generator_calls is None else "the reader"
         lines = [
-            f"expect {share} of the model's pictures to satisfy it, by the heads",
-            f"       {self.satisfied:.0%} of its samples, by the heads, whose errors `energyql report` shows",
+            f"expect {share} of the model's pictures to satisfy it, by {guide}",
+            f"       {self.satisfied:.0%} of its samples, by {guide}, whose errors `energyql report` shows",
             f"cost   {self.evaluations:.1f} ± {self.evaluations_error:.1f} evaluations of the energy a sample",
         ]
         if self.generator_calls is not None:

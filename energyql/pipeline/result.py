@@ -236,12 +236,17 @@ class Result:
         if verified and drawn is not None:
             kept = f"{len(self) - self.status.count(Status.NOT_ACCEPTED)} of {len(self)}"
             return f"{kept} accepted by the {self.provenance['judge']}{self._drawn()}; no second reader checked them"
-        line, heads = f"not judged: {self.provenance['unjudged']}", self.provenance.get("heads")
-        if not len(self) or not heads:
+        line, qualities = f"not judged: {self.provenance['unjudged']}", self.provenance.get(self._guide)
+        if not len(self) or not qualities:
             return line
         value = f"energy {self.energy.mean():.3g}" if self.probability is None else f"P {self.probability.mean():.2f}"
-        qualities = [f"{name}: {score or 'quality not measured'}" for name, score in heads.items()]
-        return f"{line}; mean {value} by the attribute heads ({', '.join(qualities)})"
+        by = "reader" if self._guide == "reader" else "attribute heads"
+        return f"{line}; mean {value} by the {by} ({describe_qualities(qualities)})"
+
+    @property
+    def _guide(self) -> str:
+        """What predicted the attributes for the sampler: "reader", which reads them off pictures, or "heads"."""
+        return "reader" if "reader" in self.provenance else "heads"
 
     def _drawn(self) -> str:
         """Return words for what verification took, such as " (of 31 drawn, heads 92 %)"; "" if that is not known."""
@@ -256,7 +261,7 @@ class Result:
         if self.probability is None or not len(self) or self.satisfied is None:
             return ""
         share, expected = float(self.satisfied.mean()), float(self.probability.mean())
-        return f" (heads {expected:.0%}; --verify sure keeps only those)" if share < expected - MOST_GAP else ""
+        return f" ({self._guide} {expected:.0%}; --verify sure keeps only those)" if share < expected - MOST_GAP else ""
 
     @property
     def values(self) -> dict[str, npt.NDArray[Any]]:
@@ -528,6 +533,14 @@ class Result:
         rows = element("div", *tiles, style="display:flex;flex-wrap:wrap;gap:10px;margin:8px 0")
         note = f"{self._footer()}. Not shown: {more:,} more" if more else self._footer()
         return element("div", element("code", query), rows, element("div", note, style="font-size:12px;opacity:.75"))
+
+
+def describe_qualities(qualities: Mapping[str, str | None]) -> str:
+    """Return the qualities of heads or of a reader as text, such as "smile: R2 0.80 (0.70 to 0.90), hat: ...".
+
+    `qualities` has for each attribute its quality as text; `None` if it was not measured.
+    """
+    return ", ".join(f"{name}: {quality or 'quality not measured'}" for name, quality in qualities.items())
 
 
 def _tile(picture: Image.Image, caption: str, holds: bool | None, text: str, doubtful: bool) -> Markup:

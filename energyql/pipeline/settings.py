@@ -174,7 +174,8 @@ class DrawSettings:
             batch_size: arguments of `energyql.generate`, which describes them.
         relations: whether the relations of the vocabulary are added to the query. Relations are queries that are true
             for every picture, such as "sunglasses IMPLIES glasses".
-        allow_weak: attributes whose heads may be used although their quality on held-out labels is low.
+        allow_weak: attributes whose heads may be used although they rank held-out labels badly. It is needed only where
+            no verifier decides, because with one no head is too weak.
 
     Raises:
         ArgumentError: a value has the wrong type or is outside its range; or `strength` is set although `sampler` is a
@@ -236,8 +237,8 @@ class DrawSettings:
         left_out=dict.fromkeys(get_args(Surface), "only edits set it"),
     )})  # fmt: skip
     allow_weak: Sequence[str] = field(default=(), metadata={"setting": Setting(
-        "Attributes, separated by commas, to use although their heads are weak.",
-        "Attributes that may be used although their heads are weak.",
+        "Attributes, separated by commas, to use although their heads are weak; needed only with --verify off.",
+        "Attributes that may be used although their heads are weak, where no verifier decides.",
         check=_names, left_out={"provenance": _SAME_PICTURES},
     )})  # fmt: skip
 

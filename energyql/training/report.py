@@ -276,7 +276,8 @@ def correlated(predictions: Float[Tensor, " samples"], labels: Float[Tensor, " s
 def _ranks(values: Float[Tensor, " samples"]) -> Float[Tensor, " samples"]:
     """Return the ranks of values from 1, in float64; equal values have the mean of their ranks."""
     _, places, counts = values.unique(return_inverse=True, return_counts=True)
-    return (counts.cumsum(0) - (counts - 1) / 2).double()[places]
+    ranks: Tensor = counts.cumsum(0) - (counts - 1) / 2
+    return ranks.double()[places]
 
 
 def _continuous(prediction: Prediction | Tensor, labels: Tensor) -> dict[str, Any]:

@@ -67,11 +67,17 @@ class TestLabels:
         torch.testing.assert_close(result.w, conditional.encode(result.z, label=torch.tensor([mix, mix])))
         assert result.provenance["label"] == mix
 
+    def test_a_random_class_by_default_if_heads_hold_for_every_class(self, conditional):
+        model = labelled(conditional, "random")
+        runs = [generate("smile", 1, model=model, seed=seed, progress=False) for seed in range(12)]
+        assert {run.provenance["label"] for run in runs} == {0, 1, 2, 3}
+        again = generate("smile", 1, model=model, seed=5, label=runs[5].provenance["label"], progress=False)
+        assert torch.equal(again.w, runs[5].w)
+
     @pytest.mark.parametrize(
         ("fitted", "label", "message"),
         [
             (None, None, "conditional on 4 classes: give a label\na label is a class from 0 to 3"),
-            ("random", None, "conditional on 4 classes: give a label"),
             (None, 4, "there is no class 4\na label is a class from 0 to 3"),
             (None, -1, "there is no class -1"),
             ("random", "random", "'random' is not a label"),
@@ -152,7 +158,8 @@ class TestModelsInMemory:
     def test_a_function_as_judge(self):
         result = generate("bright AND first = red", 40, model=self.model(judge=colours), progress=False)
         assert result.provenance["judge"] == f"judge {colours.__module__}:colours"
-        assert result.summary().endswith(f"of 40 satisfy the query, says the judge {colours.__module__}:colours (heads 93%; --verify sure keeps only those)")
+        said = f"of 40 satisfy the query, says the judge {colours.__module__}:colours"
+        assert result.summary().endswith(f"{said} (heads 93%; --verify sure keeps only those)")
         assert list(result.judged) == ["bright", "first", "red"]
         assert [column.dtype.kind for column in result.judged.values()] == ["b", "U", "f"]
         shown = torch.tensor(np.stack([np.asarray(image) for image in result.images])).permute(0, 3, 1, 2) / 127.5 - 1

@@ -17,6 +17,7 @@ from energyql.energy.picture_energy import PictureEnergy
 from energyql.errors import ArgumentError, ModelError
 from energyql.evaluation.judged import EvaluatedModel
 from energyql.evaluation.methods import read_methods
+from energyql.gallery.words import facts
 from energyql.pipeline.draw import pipeline_for
 from energyql.sampling import SAMPLERS, prior_latents
 
@@ -117,7 +118,12 @@ class TestTwoNetworks:
     def test_without_a_judge_nothing_is_ticked(self, model):
         result = generate(QUERY, 2, model=dataclasses.replace(model, judge=None), progress=False)
         assert result.satisfied is None
-        assert "not judged" in result.summary()
+        told = "by the reader (smile: quality not measured, beard: quality not measured)"
+        assert result.verdict().startswith("not judged: the model has no judge; mean P ")
+        assert result.verdict().endswith(told)
+        assert result[[1]].verdict().endswith(told)
+        assert dict(facts(result))["reader"] == told[len("by the reader (") : -1]
+        assert "heads" not in result.provenance
 
     def test_a_folder_with_the_guide_as_its_judge_is_refused(self, model, tmp_path):
         model.save_pretrained(tmp_path / "m")
@@ -161,6 +167,8 @@ class TestExplain:
         found = explain("smile", model=model, pilot=True)
         assert sum(calls) < 600
         assert f"{found.pilot.generator_calls:.1f} generator calls" in str(found)
+        assert "to satisfy it, by the reader\n" in str(found)
+        assert "by the heads" not in str(found)
         assert found.pilot.generator_calls > found.pilot.evaluations
         assert 0.2 < found.pilot.prevalence < 0.8
         assert found.best is None

@@ -14,7 +14,7 @@ from PIL import Image
 from toys import tiny_model
 
 from energyql import ArgumentError, Model, ModelError, load_model
-from energyql.attributes.quality import HeadReport
+from energyql.attributes.quality import HeadReport, Ranking
 from energyql.files import fingerprint
 from energyql.models import hub as hub_module
 
@@ -43,12 +43,15 @@ def test_weights_that_need_full_precision(tiny, tmp_path):
 
 def test_what_was_changed_in_memory_is_saved(tiny, tmp_path):
     model = load_model(tiny)
-    report = HeadReport("yes/no", 900, 100, {"yes": 500, "no": 500}, 0.9, (0.85, 0.95), {}, 0.02)
+    ranking = {"yes": Ranking((0.97, 0.9, 0.99), (0.8, 0.7, 0.9), 0.5)}
+    report = HeadReport("yes/no", 900, 100, {"yes": 500, "no": 500}, 0.9, (0.85, 0.95), {}, 0.02, ranking=ranking)
     changed = replace(model, bank=model.bank.with_reports({"smile": report}), judge=None, name="other", truncation=0.6)
     again = load_model(changed.save_pretrained(tmp_path / "copy"))
     assert (again.name, again.truncation, again.judge) == ("other", 0.6, None)
     assert again.report["smile"].score == 0.9
-    assert "0.9" in (tmp_path / "copy" / "README.md").read_text()
+    assert again.report["smile"].ranking == ranking
+    card = (tmp_path / "copy" / "README.md").read_text()
+    assert "| balanced accuracy 0.90 (0.85 to 0.95), AUC 0.97 (0.90 to 0.99), lift 1.6 (1.4 to 1.8) |" in card
 
 
 def test_an_earlier_model_is_replaced_and_other_files_stay(tiny, tmp_path):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import warnings
+from functools import partial
 
 import numpy as np
 import pytest
@@ -98,8 +99,12 @@ def test_queries_refuse_it(folder):
 def test_where_a_reader_decides_nothing_is_refused(folder, look):
     judged = dataclasses.replace(load_model(folder), judge=look)
     with pytest.raises(WeakHeadError) as refused:
-        draw(judged, verify="off")
+        draw(judged)
     assert refused.value.hint.startswith('let a reader of the pictures decide: verify="sure", or --verify sure; it')
+    for call in (partial(draw, judged, verify="off"), partial(energyql.edit, 0, QUERY, model=judged, device="cpu")):
+        with pytest.raises(WeakHeadError) as refused:  # an edit has no such setting
+            call()
+        assert refused.value.hint.startswith("it was fitted to 320 labels")
     result = draw(judged, 4, verify="sure")
     assert result.satisfied.all()
     expr, reports = bind(parse(QUERY), judged.vocabulary), judged.report
