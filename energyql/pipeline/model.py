@@ -583,7 +583,7 @@ def _write_pretrained(folder: Path, model: Model, *, license: str | None, hub_na
         ModelError: the generator, the judge or the discriminator is code, which cannot be written to a file.
     """
     judges, networks = networks_of(model.judge), networks_of(model.verifier)
-    code = {
+    code: Mapping[str, Sequence[Any]] = {
         "judge": [judge for judge in judges if not isinstance(judge, Judge)],
         VERIFIER: [network for network in networks if not isinstance(network, Judge)],
         "discriminator": [] if model.discriminator is None else [model.discriminator],
