@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 import shutil
 
@@ -15,6 +16,7 @@ from energyql.attributes.labels import encode_column
 from energyql.attributes.quality import VERIFIER, judge_names
 from energyql.errors import DataError, ModelError, VocabularyError
 from energyql.files import read_tensors, write_tensors
+from energyql.models.hub import model_files
 from energyql.models.unfinished import WORK
 from energyql.pipeline.model import Model, is_same, load_model
 from energyql.training import judge as judging
@@ -291,6 +293,25 @@ class TestVerifier:
         assert "blue" in model.verifier.vocabulary
         given = load_model(copy, generator=generator, judge=look)
         assert given.verifier is look  # what defines the attributes decides and ticks
+
+    def test_it_is_saved_with_the_model(self, tmp_path):
+        tiny_model(tmp_path / "m", judge=False)
+        train_judge(
+            tmp_path / "m", lambda images: {"smile": images.mean((1, 2, 3)) > 1.1}, count=200, progress=False
+        )  # fmt: skip
+        model = load_model(tmp_path / "m")
+        model.save_pretrained(tmp_path / "n")
+        names = {f"{name}.{kind}" for name in ("verifier", "verifier-2") for kind in ("json", "safetensors")}
+        assert names | {"verifier-held-out.safetensors"} <= {path.name for path in model_files(tmp_path / "n")}
+        again = load_model(tmp_path / "n")
+        assert again.verifier.report == model.verifier.report
+        for name, tensor in model.verifier.state_dict().items():
+            assert torch.equal(again.verifier.state_dict()[name], tensor)
+        (one,), (other,) = model.held_out, again.held_out
+        assert torch.equal(one.labels["smile"], other.labels["smile"])
+        assert torch.equal(one.readings["smile"].logit, other.readings["smile"].logit)
+        with pytest.raises(ModelError, match="the verifier is code, and only networks are saved"):
+            dataclasses.replace(model, verifier=look).save_pretrained(tmp_path / "o")
 
     def test_damage_is_named(self, verified, tmp_path):
         shutil.copytree(verified, tmp_path / "m")
