@@ -34,7 +34,7 @@ from energyql.numerics.shapes import Float
 from energyql.pipeline.model import judge_mark, record_judge
 from energyql.progress import Report, reporting
 from energyql.training.labels import LabelTable, read_label_table, warn
-from energyql.training.picture_fit import PictureSettings, fit_judge, fit_verifier, verifier_settings
+from energyql.training.picture_fit import PictureSettings, fit_judge, fit_verifier, judge_settings
 from energyql.training.proposals import propose
 from energyql.training.report import report_quality
 from energyql.training.samples import LABEL_SEED, PICTURES, Prior, draw_thumbnails, label_prior
@@ -244,8 +244,8 @@ def _fit_both(
         "judge", task, learnable, count - proposed, settings.side, apart=1
     )
     chosen = 0 if task.table is None else task.table.learned
-    if proposed:
-        proposals = propose(task, bank, specs, labels, proposed)
+    proposals = propose(task, bank, specs, labels, proposed) if proposed else None
+    if proposals is not None and len(proposals.latents):
         with task.target.work.step(f"{PICTURES} of proposals") as folder:
             further, columns = draw_thumbnails(
                 proposals, torch.arange(len(proposals.latents)), settings.side, folder,
@@ -264,14 +264,15 @@ def _fit_both(
     if not enough:
         return TrainedJudge(None, {})
     specs = Vocabulary(specs[name] for name in enough)
+    own, networks = judge_settings(settings)
     with task.target.work.step("judge") as checkpoint:
         judge, report = fit_judge(
-            pictures, labels, specs, settings, halves=(parts[0], tests[1]), seed=seed, device=prior.device,
+            pictures, labels, specs, own, halves=(parts[0], tests[1]), seed=seed, device=prior.device,
             checkpoint=checkpoint, progress=task.progress("judge"),
         )  # fmt: skip
     with task.target.work.step(VERIFIER) as checkpoint:
         verifier = fit_verifier(
-            pictures, labels, specs, verifier_settings(settings), halves=(parts[1], tests[0]),
+            pictures, labels, specs, networks, halves=(parts[1], tests[0]),
             seed=(seed + VERIFIER_SEED) % 2**63, device=prior.device, checkpoint=checkpoint,
             progress=task.progress(VERIFIER),
         )  # fmt: skip

@@ -34,6 +34,8 @@ TEST_SHARE = 0.2
 alone. Of two networks, judge and verifier, each learns from a half and is measured on the other."""
 LEAST_SIDE = 16
 """Side in pixels to which no network of a verifier reduces pictures further."""
+DEEP_PASSES, LEAST_PICTURES = 10, 3_000
+"""Most passes of a judge, and the number of pictures in all steps that judge and verifier see at least."""
 SCALE_PENALTY = 15.0
 """Penalty on the scale by which a calibration multiplies logits: this times log(scale)², in nats over all labels.
 Without a penalty, a network is much too certain if by chance it predicts all of a hundred labels right."""
@@ -64,14 +66,18 @@ class PictureSettings:
     weight_decay: float = 0.05
 
 
-def verifier_settings(settings: PictureSettings) -> Sequence[PictureSettings]:
-    """Return the settings of the two networks of a verifier whose judge has the given settings.
+def judge_settings(settings: PictureSettings) -> tuple[PictureSettings, Sequence[PictureSettings]]:
+    """Return the settings of a judge, and of the two networks of the verifier beside it (docs/decisions/verified.md).
 
-    Both differ from the judge, so that their mistakes do: one reads pictures of two thirds of the side, the other has a
-    level more. The mean of two such networks is better than either (docs/decisions/verified.md).
+    The judge and one network of the verifier have a level more than `settings`, with which fewer passes are enough. The
+    other network reads smaller pictures, so that its mistakes differ.
     """
-    small = dataclasses.replace(settings, side=min(settings.side, max(LEAST_SIDE, 2 * settings.side // 3)))
-    return [small, dataclasses.replace(settings, channels=(*settings.channels, settings.channels[-1]))]
+    own = dataclasses.replace(settings, least=min(settings.least, LEAST_PICTURES))
+    deep = dataclasses.replace(
+        own, channels=(*settings.channels, settings.channels[-1]), passes=min(settings.passes, DEEP_PASSES)
+    )
+    side = min(settings.side, max(LEAST_SIDE, 2 * settings.side // 3))
+    return deep, [dataclasses.replace(own, side=side), deep]
 
 
 def distort(images: Tensor, generator: torch.Generator, strength: float = 1.0) -> Tensor:

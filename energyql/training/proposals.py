@@ -103,5 +103,5 @@ def _condition(spec: AttributeSpec, labels: Tensor, source: random.Random) -> Ex
     if not kind.numeric:
         condition: Expr = source.choice(kind.conditions(E[spec.name], spec))
         return condition
-    value = labels[~labels.isnan()].quantile(source.uniform(*SHARES)).item()
+    value = labels[~labels.isnan()].quantile(source.uniform(*SHARES)).clamp(spec.low, spec.high).item()
     return source.choice([E[spec.name] > value, E[spec.name] < value])

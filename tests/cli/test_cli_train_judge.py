@@ -49,7 +49,7 @@ def test_from_a_labeller(model):
     assert re.search(
         r"^The new judge, on labels of pictures that it did not learn from:\n"
         r"  smile, yes/no: balanced accuracy [01]\.\d\d \(0\.\d\d to [01]\.\d\d\), chance 0\.50\n"
-        r"    150 labels held out of 300; calibration error 0\.\d\d\d; recall of no [01]\.\d\d, yes [01]\.\d\d$",
+        r"    1[0-4]\d labels held out of 2\d\d; calibration error 0\.\d\d\d; recall of no [01]\.\d\d, yes [01]\.\d\d$",
         output,
         re.MULTILINE,
     )
@@ -62,7 +62,9 @@ def test_from_a_labeller(model):
     assert "not judged: hair," in again
     (found,) = json.loads(run("report", model, "--json"))["judges"]
     assert found["judge"] == "judge.safetensors"
-    assert found["attributes"]["smile"]["held_out"] == 150
+    smile = found["attributes"]["smile"]
+    assert smile["fitted"] == 150
+    assert 90 < smile["held_out"] < 150  # a fifth of the labels is for pictures that heads proposed
     assert found["attributes"]["smile"]["measure"] == "balanced accuracy"
 
 

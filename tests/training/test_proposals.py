@@ -6,7 +6,11 @@ import torch
 from holes import Stains, look
 
 from energyql.attributes.bank import FittedUnder
+from energyql.attributes.heads import AttributeBank
+from energyql.errors import ArgumentError
 from energyql.models.unfinished import Work
+from energyql.training import proposals as proposals_module
+from energyql.training.foreign import linear_head
 from energyql.training.heads import HeadSettings, train_heads
 from energyql.training.proposals import A_FORMULA, _formula, propose
 from energyql.training.samples import Prior
@@ -60,3 +64,18 @@ def test_proposals_follow_the_heads_and_are_kept(tmp_path):
     assert torch.equal(again.latents, proposals.latents)
     assert again.seed == proposals.seed
     assert stages == []  # stored
+
+
+def test_formulas_that_the_sampler_refuses_are_left_out(tmp_path, monkeypatch):
+    def refuse(*_, **__):
+        raise ArgumentError("no")
+
+    monkeypatch.setattr(proposals_module, "sample_latents", refuse)
+    generator, fitted = Stains(), FittedUnder("z")
+    zero = linear_head(torch.ones(generator.z_dim), torch.zeros(1), 1.0)
+    specs = Vocabulary([SPECS["red"]])
+    bank = AttributeBank(specs, {"red": zero}, **vars(fitted))
+    task = Task(
+        Target(tmp_path, generator, "", None, None), Prior(generator, 3, fitted, torch.device("cpu")), look, print
+    )
+    assert propose(task, bank, specs, LABELS, 20).latents.shape == (0, generator.z_dim)
