@@ -63,7 +63,7 @@ def test_from_a_labeller(model):
     (found,) = json.loads(run("report", model, "--json"))["judges"]
     assert found["judge"] == "judge.safetensors"
     smile = found["attributes"]["smile"]
-    assert smile["fitted"] == 150
+    assert 140 <= smile["fitted"] <= 150
     assert 90 < smile["held_out"] < 150  # a fifth of the labels is for pictures that heads proposed
     assert found["attributes"]["smile"]["measure"] == "balanced accuracy"
 
