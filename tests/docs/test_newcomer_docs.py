@@ -23,7 +23,7 @@ from energyql.training import judge, teacher
 from energyql.training.picture_fit import PictureSettings
 
 PAGE = ROOT / "docs" / "newcomer.md"
-SMALL = PictureSettings(side=16, channels=(8, 16), least=1_000, most=1_000, lr=1e-2)
+SMALL = PictureSettings(side=8, channels=(8, 16), least=1_000, most=1_000, lr=1e-2)
 
 
 def look(file):

@@ -48,10 +48,11 @@ def test_a_row_has_the_same_energy_in_any_batch(model, precision, semantics):
     energy = prepare(model, precision, semantics=semantics).energy
     whole, slopes = energy.gradient(z)
     for count in (1, 7, 33, 100):
-        parts = [energy.gradient(part) for part in z.split(count)]
-        assert torch.equal(whole, torch.cat([e for e, _ in parts]))
-        assert torch.equal(slopes, torch.cat([gradient for _, gradient in parts]))
-        assert torch.equal(whole, torch.cat([energy(part) for part in z.split(count)]))
+        rows = z[: 40 * count]  # single ones too stand at each place of the widest vectors, which hold 32 numbers
+        parts = [energy.gradient(part) for part in rows.split(count)]
+        assert torch.equal(whole[: len(rows)], torch.cat([e for e, _ in parts]))
+        assert torch.equal(slopes[: len(rows)], torch.cat([gradient for _, gradient in parts]))
+        assert torch.equal(whole[: len(rows)], torch.cat([energy(part) for part in rows.split(count)]))
 
 
 @pytest.mark.parametrize("precision", get_args(Precision))

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +10,7 @@ import pytest
 from PIL import Image
 
 from energyql.editing import step
+from energyql.editing.settings import PRESETS
 from energyql.errors import ArgumentError
 from energyql.evaluation import reference
 from energyql.evaluation.evaluate import evaluate
@@ -22,10 +25,21 @@ from energyql.evaluation.report import (
     evaluation_rows,
     evaluation_tables,
 )
+from energyql.sampling import ODESolver
 from evaluation.lively import known_model, lively_model, silent
 
 SIZES: Any = {"n": 4, "prior": 100, "oracle": 30, "progress": silent}
 NAMES = ("conditional-1", "sequential-5", "logic")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_edits() -> Iterator[None]:
+    """How well an edit succeeds is not tested here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(step, "PENALTY_FACTORS", (3.0,))
+        patch.setitem(PRESETS, "default", replace(PRESETS["default"], max_evaluations=8))
+        patch.setitem(PRESETS, "lace", replace(PRESETS["lace"], solver=ODESolver("dopri5", rtol=0.1, atol=0.1)))
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +54,6 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory, model: str) -> tuple[Pat
         patch.setattr(reference, "MOST_PICTURES", 300)
         patch.setattr(reference, "LATENTS_AT_ONCE", 256)
         patch.setattr(reference, "PICTURES_AT_ONCE", 32)
-        patch.setattr(step, "PENALTY_FACTORS", (3.0,))  # how well an edit succeeds is not tested here
         return folder, evaluate(NAMES, folder=folder, model=model, samplers=["slice", "paper"], edits=2, **SIZES)
 
 

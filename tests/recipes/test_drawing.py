@@ -10,7 +10,7 @@ from PIL import Image
 from recipes.avatars.domain import DOMAIN
 from recipes.avatars.drawing import CROP_LEFT, CROP_SIZE, CROP_TOP, PARTS
 
-SIDE = DOMAIN.judge_side  # other tests have drawn its layers, which takes seconds
+SIDE = DOMAIN.judge_side
 
 
 @pytest.fixture(scope="module")
@@ -63,18 +63,23 @@ def test_every_drawing_shows(drawing):
                 assert (other - plain).abs().amax() > 0.2, (slot, name)
 
 
-def test_a_hat_hides_the_hair_above_its_brim(drawing):
-    hat = drawing.compose(*avatar(hat="WINTER_HAT_3"))
-    hair = drawing.compose(*avatar(hat="WINTER_HAT_3", hair="LOOSE_HAIR"))
+@pytest.fixture
+def coarse_drawing(coarse):
+    return DOMAIN.drawing(SIDE)
+
+
+def test_a_hat_hides_the_hair_above_its_brim(coarse_drawing):
+    hat = coarse_drawing.compose(*avatar(hat="WINTER_HAT_3"))
+    hair = coarse_drawing.compose(*avatar(hat="WINTER_HAT_3", hair="LOOSE_HAIR"))
     difference = (hat - hair).abs().amax((0, 1, 3))
     assert difference[: SIDE // 4].max() < 1e-6
     assert difference[SIDE // 2 :].max() > 0.1
 
 
-def test_paint_colours_only_its_part(drawing):
+def test_paint_colours_only_its_part(coarse_drawing):
     parts, paints = avatar(hat="WINTER_HAT_3")
-    before = drawing.compose(parts, paints)
-    red = drawing.compose(parts, paints | {"hat": torch.tensor([[1.0, 0.0, 0.0]])})
+    before = coarse_drawing.compose(parts, paints)
+    red = coarse_drawing.compose(parts, paints | {"hat": torch.tensor([[1.0, 0.0, 0.0]])})
     changed = (before - red).abs().amax((0, 1)) > 0.05
     assert changed.any()
     assert not changed[SIDE // 2 :].any()

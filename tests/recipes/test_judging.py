@@ -14,7 +14,7 @@ def drawn(beyond, batch=40):
     return renderer(DOMAIN, beyond)(batch, torch.Generator().manual_seed(5))
 
 
-def test_a_share_of_the_pictures_is_of_latents_beyond_the_prior():
+def test_a_share_of_the_pictures_is_of_latents_beyond_the_prior(coarse):
     pictures, scenes = drawn(0.5)
     assert pictures.shape == (40, 3, DOMAIN.judge_side, DOMAIN.judge_side)
     _, prior = drawn(0.0)
@@ -22,7 +22,7 @@ def test_a_share_of_the_pictures_is_of_latents_beyond_the_prior():
     assert not torch.equal(scenes.z[:20], prior.z[:20])
 
 
-def test_a_weaker_distortion_changes_less():
+def test_a_weaker_distortion_changes_less(coarse):
     pictures, _ = drawn(0.0, 16)
 
     def change(strength):

@@ -34,7 +34,7 @@ def test_a_generator_that_forgets_what_was_meant_is_found_out(judge, monkeypatch
     assert measures.closeness.psnr.median() < 20
 
 
-def test_side_by_side_has_renderings_above(judge):
+def test_side_by_side_has_renderings_above(judge, coarse):
     measures = measure(DOMAIN, load_model("avatars").generator, judge, COLUMNS)
     picture = measures.side_by_side()
     side = measures.drawn.shape[-1]

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from energyql.editing import step
+from energyql.editing.settings import PRESETS
 from studio.client import serving
 
 
@@ -11,6 +14,7 @@ def short_edits():
     """How well an edit succeeds is not tested here."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(step, "PENALTY_FACTORS", (3.0,))
+        patch.setitem(PRESETS, "default", replace(PRESETS["default"], max_evaluations=20))
         yield
 
 

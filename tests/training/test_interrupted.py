@@ -30,12 +30,16 @@ TESTS = Path(__file__).parents[1]
 STAGES = ("drawing", "teacher", "training", "checking", "judge", "verifier")
 
 
-@pytest.fixture(autouse=True)
-def small(monkeypatch):
+def shorten(patch):
     quick = PictureSettings(side=8, channels=(4,), least=1_600, most=1_600)
     for module in (judge, teacher):
-        monkeypatch.setattr(module, "PictureSettings", lambda: quick)
-    monkeypatch.setattr("energyql.training.samples.PICTURES_A_PART", 20)
+        patch.setattr(module, "PictureSettings", lambda: quick)
+    patch.setattr("energyql.training.samples.PICTURES_A_PART", 20)
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    shorten(monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +71,24 @@ def files(folder):
     return {path: (folder / path).read_bytes() for path in paths if not path.parts[0].startswith(".")}
 
 
+def whole(factory, **more):
+    """The folder of a training with the arguments of `interrupt`, which nothing interrupts; not to be changed."""
+    with pytest.MonkeyPatch.context() as patch:
+        shorten(patch)
+        train(bright, folder := factory.mktemp("whole") / "m", **more)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory):
+    return whole(tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def unjudged(tmp_path_factory):
+    return whole(tmp_path_factory, judge=None)
+
+
 def interrupt(labels, folder, stage, **more):
     with pytest.raises(KeyboardInterrupt) as caught:
         train(labels, folder, Stop(stage), **more)
@@ -94,8 +116,7 @@ def test_every_stage_of_a_training_with_teacher_and_judge(tmp_path, table):
     assert not (folder / WORK).exists()
 
 
-def test_what_is_damaged_is_done_again(tmp_path):
-    train(bright, tmp_path / "whole" / "m")
+def test_what_is_damaged_is_done_again(tmp_path, judged):
     message = interrupt(bright, tmp_path / "m", "judge")
     steps = "labels, heads, second heads, pictures for the judge, proposals, pictures of proposals, judge (in part)"
     call = f"train_attributes({str(ADA)!r}, ..., out={str(tmp_path / 'm')!r}) with the same arguments"
@@ -117,26 +138,24 @@ def test_what_is_damaged_is_done_again(tmp_path):
         calls.clear()
         train(look, tmp_path / folder)
         assert sum(calls) == again
-        assert files(tmp_path / folder) == files(tmp_path / "whole" / "m")
+        assert files(tmp_path / folder) == files(judged)
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"command": 3, "finished": [], "directory": ""}'])
-def test_a_damaged_record_is_as_none(tmp_path, content):
-    train(bright, tmp_path / "whole" / "m", judge=None)
+def test_a_damaged_record_is_as_none(tmp_path, unjudged, content):
     interrupt(bright, tmp_path / "m", "training", judge=None)
     (tmp_path / "m" / WORK / RECORD).write_text(content)
     with pytest.raises(ModelError, match=r"has no config\.json"):
         load_model(tmp_path / "m")
     train(bright, tmp_path / "m", judge=None)
-    assert files(tmp_path / "m") == files(tmp_path / "whole" / "m")
+    assert files(tmp_path / "m") == files(unjudged)
 
 
 @pytest.mark.parametrize("other", [{"truncation": 0.5}, {"seed": 3}, {"count": 50}, {"judge": None}])
-def test_other_arguments_are_another_training(tmp_path, other):
+def test_other_arguments_are_another_training(tmp_path, judged, other):
     interrupt(bright, tmp_path / "m", "checking", **other)
     train(bright, tmp_path / "m")
-    train(bright, tmp_path / "whole" / "m")
-    assert files(tmp_path / "m") == files(tmp_path / "whole" / "m")
+    assert files(tmp_path / "m") == files(judged)
 
 
 def test_an_exception_of_the_caller_keeps_as_much(tmp_path):

@@ -23,6 +23,8 @@ from energyql.vocabulary import AttributeSpec
 pytestmark = pytest.mark.filterwarnings("ignore:there are few labels")
 QUICK = PictureSettings(side=8, channels=(8, 16), least=1_000, most=1_000, lr=1e-2)
 HEADS = HeadSettings(steps=200, hidden=8, batch=256, lr=5e-3)
+BRIEF = HeadSettings(steps=10, hidden=8, batch=256, lr=5e-3)
+"""Where the quality of the heads is not looked at."""
 LABELS = 150
 
 
@@ -86,7 +88,7 @@ def test_its_networks_are_kept_with_the_model(with_teacher, tmp_path):
     found = teacher.teacher_reads(networks, images.round().to(torch.uint8))["red"].logit > 0
     truth = look(pictures(4, 500)[1])["red"]
     assert (found == truth).float().mean() > 0.75
-    taught(tmp_path / "m", count=0, replace=True)
+    taught(tmp_path / "m", count=0, replace=True, settings=BRIEF)
     assert teacher.load_teacher(tmp_path / "m") == []
 
 
@@ -123,7 +125,7 @@ def test_an_interruption_changes_nothing(tmp_path):
 
         return stop
 
-    options = {"seed": 3, "count": 300, "settings": HEADS, "truncation": 1.0}
+    options = {"seed": 3, "count": 300, "settings": BRIEF, "truncation": 1.0}
     for where in ("teacher", "further"):
         with pytest.raises(KeyboardInterrupt):
             train(Counted(), table(), tmp_path / "a", progress=stopping(where), **options)
@@ -145,9 +147,9 @@ def test_heads_are_stopped_on_a_part_of_its_pictures_too(tmp_path, monkeypatch):
         return train_heads(x, y, specs, settings, held_out=held_out, **more)
 
     monkeypatch.setattr(bank_fit, "train_heads", watched)
-    taught(tmp_path / "m", only=["red"], count=0)
+    taught(tmp_path / "m", only=["red"], count=0, settings=BRIEF)
     alone, stopping = seen.pop(("red",))
-    taught(tmp_path / "n", only=["red"])
+    taught(tmp_path / "n", only=["red"], settings=BRIEF)
     x, held_out = seen["red",]
     assert held_out == stopping + DRAWS * 400 * bank_fit.TAUGHT_STOPPING
     learned, others = x[:-held_out], x[-held_out:]
@@ -178,13 +180,13 @@ class TestPool:
             return train_heads(latents, *rest, **more)
 
         monkeypatch.setattr(bank_fit, "train_heads", watched)
-        found = taught(tmp_path / "m", self.chosen())
+        found = taught(tmp_path / "m", self.chosen(), settings=BRIEF)
         # Those with labels by hand are not labelled again.
         assert found.report["red"].details["teacher"]["pictures"] == 400 + 100 - 20
         z = Prior(Stains(), 3, FittedUnder(), torch.device("cpu")).z(POOL_START + torch.arange(100))
         times = (seen["latents"][:, None] == z).all(2).sum(0).tolist()
         assert times == [1] * 20 + [DRAWS] * 80
-        few = taught(tmp_path / "n", self.chosen(), count=50)
+        few = taught(tmp_path / "n", self.chosen(), count=50, settings=BRIEF)
         assert few.report["red"].details["teacher"]["pictures"] == 50 + 50 - 20
 
     def test_nobody_chose_the_pictures_that_heads_are_stopped_on(self, tmp_path, monkeypatch):
@@ -195,7 +197,7 @@ class TestPool:
             return train_heads(latents, *rest, held_out=held_out, **more)
 
         monkeypatch.setattr(bank_fit, "train_heads", watched)
-        taught(tmp_path / "m", self.chosen())
+        taught(tmp_path / "m", self.chosen(), settings=BRIEF)
         z = Prior(Stains(), 3, FittedUnder(), torch.device("cpu")).z(POOL_START + torch.arange(100))
         assert not (seen["others"][:, None] == z).all(2).any()
 
@@ -210,7 +212,7 @@ class TestPool:
 
         def count(folder, table, seed=3):
             Counted.drawn = 0
-            options = {"seed": seed, "count": 300, "settings": HEADS, "truncation": 1.0}
+            options = {"seed": seed, "count": 300, "settings": BRIEF, "truncation": 1.0}
             found = train(Counted(), table, tmp_path / folder, **options)
             return Counted.drawn, found.bank.heads["red"].tensors()
 
@@ -236,7 +238,7 @@ class TestPool:
 
     def test_a_pool_that_is_labelled_to_the_last_picture(self, tmp_path, monkeypatch):
         monkeypatch.setattr(teacher, "POOL_SIZE", 20)
-        assert taught(tmp_path / "m", self.chosen()).report["red"].details["teacher"]["pictures"] == 400
+        assert taught(tmp_path / "m", self.chosen(), settings=BRIEF).report["red"].details["teacher"]["pictures"] == 400
 
 
 def test_how_many_pictures_are_worth_drawing(monkeypatch):
