@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from energyql.energy.picture_energy import PictureEnergy
 from energyql.energy.query_energy import QueryEnergy, Surrogate
 from energyql.numerics.shapes import Float
 
@@ -23,14 +24,12 @@ class ClippedEnergy:
     less than c. A smaller c misses fewer of those, and more draws are rejected.
 
     Args:
-        energy: -log P(query) by the heads.
+        energy: -log P(query) by the heads, or by a reader of pictures in place of heads.
         probability: c, in (0, 1].
     """
 
-    costly = False
-
-    def __init__(self, energy: QueryEnergy, probability: float) -> None:
-        self.energy, self.ceiling = energy, -math.log(probability)
+    def __init__(self, energy: QueryEnergy | PictureEnergy, probability: float) -> None:
+        self.energy, self.ceiling, self.costly = energy, -math.log(probability), isinstance(energy, PictureEnergy)
         self.least = max(energy.least - self.ceiling, 0.0)
         self.kept: MutableMapping[Hashable, Any] | None = None if energy.kept is None else {}
         make = energy.surrogate

@@ -228,7 +228,7 @@ class PreparedQuery:
             by_heads = self.energy_in_float32(sampled.z).double().neg().exp().cpu().numpy()
             return by_heads, np.concatenate(accepted)
 
-        return estimate_clips(draw, verifier.labelled())
+        return estimate_clips(draw, verifier.labelled(), verifier.accepted)
 
     @cached_property
     def _query_energy(self) -> QueryEnergy | PictureEnergy:

@@ -258,7 +258,7 @@ def test_any_torch_module(monkeypatch):
     train, *generate = blocks("By name", "sh")[0].splitlines()
     do(train)
     assert len(generate) == 2
-    assert all("of 16 satisfy the query, says the judge my_labels:look" in do(line) for line in generate)
+    assert all("of 16 satisfy the query by the definition my_labels:look" in do(line) for line in generate)
     exec(blocks("A view of z", "python")[0], names)
     assert names["Terrain"]().features(torch.ones(2, 4096)).tolist() == [[16.0] * 16] * 2
 

@@ -13,6 +13,7 @@ from energyql.pipeline import verified
 from energyql.pipeline.verified import (
     CLIPS,
     LEAST_RECALL,
+    LEAST_THRESHOLD,
     MOST_LOST,
     PILOT_ROUND,
     choose_clip,
@@ -154,6 +155,8 @@ def test_the_threshold_is_the_lowest_that_is_right_often_enough():
     vain = choose_threshold(p, np.ones_like(p), np.random.default_rng(1).random(2001) < 0.9 * p, purity=0.97)
     assert vain.recall == pytest.approx(LEAST_RECALL, abs=0.01)
     assert vain.precision < 0.97
+    unlikely = choose_threshold(p / 4, np.ones_like(p), np.random.default_rng(1).random(2001) < p / 4, purity=0.97)
+    assert unlikely.probability == LEAST_THRESHOLD
     assert choose_threshold(p[:0], p[:0], honest[:0], purity=0.9).precision is None
 
 
