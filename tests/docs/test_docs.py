@@ -27,6 +27,7 @@ ELSEWHERE = {
     "newcomer.md": "docs/test_newcomer_docs.py",
     "own-model.md": "docs/test_own_model_docs.py",
     "trust.md": "docs/test_own_model_docs.py",
+    "verified.md": "docs/test_own_model_docs.py",
     "checkpoints.md": "docs/test_own_model_docs.py",
     "any-generator.md": "docs/test_own_model_docs.py",
     "studio.md": "studio/test_page_of_docs.py",

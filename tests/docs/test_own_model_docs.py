@@ -1,4 +1,4 @@
-"""What own-model.md, trust.md, checkpoints.md and any-generator.md in docs say, done on a tiny network."""
+"""What own-model.md, trust.md, verified.md, checkpoints.md and any-generator.md in docs say, done on a tiny network."""
 
 import json
 import re
@@ -30,7 +30,7 @@ from energyql.pipeline.model import load_model
 from energyql.training import clip_labels, judge, run, teacher
 from energyql.training.picture_fit import PictureSettings
 
-PAGES = [ROOT / "docs" / f"{name}.md" for name in ("own-model", "trust", "checkpoints", "any-generator")]
+PAGES = [ROOT / "docs" / f"{name}.md" for name in ("own-model", "trust", "verified", "checkpoints", "any-generator")]
 SMALL = ["--steps", "20", "--hidden", "8"]
 COUNT = 60
 
@@ -159,6 +159,15 @@ def test_can_the_heads_be_trusted(monkeypatch):
     assert "green, yes/no: balanced accuracy " in output
     assert "  weak, so queries refuse it: " in output
     assert "of 16 satisfy the query, says the image judge" in output or "the judge does not read" in output
+
+
+def test_verified_pictures(monkeypatch):
+    picture_networks(monkeypatch, 1_600)  # the verifier has to learn something
+    labeller("my_labels", blocks("Labels from a function", "python")[0])
+    do("energyql train ffhq.pkl --labeller my_labels:look -n 5000 --out from-function")
+    assert re.search(r"accepted by the verifier \(of \d+ drawn, heads \d+%\)", shell("Verified pictures"))
+    assert "satisfy the query by the definition my_labels:look (of " in shell("When is a picture accepted?")
+    assert "verify faithful, clip 0.01: " in shell("What does it cost?")
 
 
 def test_a_judge_of_ones_own(capsys):
