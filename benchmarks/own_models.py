@@ -67,7 +67,17 @@ NOTE = (
     "for one returned. Ticks: share of the pictures that the result says satisfy the query that do. Worst is the worst "
     "of all formulas, for each column alone. Refused formulas have no numbers and are in no mean."
 )
-COLUMNS = ("prior %", "true %", "error", "floor", "above", "drawn", "ticks %")
+NUMBERS: dict[str, tuple[str, Callable[[list[float]], float], str]] = {
+    "prevalence": ("prior %", min, "{:.1%}"),
+    "true": ("true %", min, "{:.1%}"),
+    "error": ("error", max, "{:.3f}"),
+    "floor": ("floor", max, "{:.3f}"),
+    "above": ("above", max, "{:.3f}"),
+    "drawn": ("drawn", max, "{:.2f}"),
+    "ticks": ("ticks %", min, "{:.1%}"),
+}
+"""Number of a record -> its column in a table, which of several numbers is the worst, and how it is written."""
+COLUMNS = [column for column, _, _ in NUMBERS.values()]
 
 
 @dataclass(frozen=True)
@@ -270,55 +280,43 @@ Records = list[dict[str, Any]]
 """For each formula: its text, its prevalence, and the numbers of `measure`."""
 
 
-def summarize(records: Records) -> dict[str, dict[str, Any]]:
+def summarize(records: Records) -> dict[str, Any]:
     """Return `mean` and `worst` of each number over the formulas that were not refused, and how many were `refused`."""
-    summary: dict[str, dict[str, Any]] = {"mean": {}, "worst": {}}
-    for name, worst in {
-        "prevalence": min, "true": min, "error": max, "floor": max, "above": max, "drawn": max, "ticks": min
-    }.items():  # fmt: skip
+    summary: dict[str, Any] = {"mean": {}, "worst": {}, "refused": sum("refused" in record for record in records)}
+    for name, (_, worst, _) in NUMBERS.items():
         values = [record[name] for record in records if "refused" not in record and record.get(name) is not None]
         summary["mean"][name] = statistics.fmean(values) if values else None
         summary["worst"][name] = worst(values) if values else None
-    summary["refused"] = {"formulas": sum("refused" in record for record in records)}
     return summary
 
 
 def rows(records: Records) -> list[list[str]]:
     """Return the cells of a table: formula and `COLUMNS`; the last two rows are mean and worst."""
     summary = summarize(records)
-    lines = [[record["formula"], *cells(record)] for record in records]
-    return [*lines, *([name, *cells(summary[name])] for name in ("mean", "worst"))]
+    lines = [[record["formula"] + ", refused" * ("refused" in record), *cells(record)] for record in records]
+    mean = f"mean, {summary['refused']} of {len(records)} refused"
+    return [*lines, [mean, *cells(summary["mean"])], ["worst", *cells(summary["worst"])]]
 
 
 def cells(record: Mapping[str, Any]) -> list[str]:
-    """Return the numbers of a record as text."""
-    prevalence = "" if record["prevalence"] is None else f"{100 * record['prevalence']:.1f}"
-    if "refused" in record:
-        return [prevalence, "refused", *[""] * (len(COLUMNS) - 2)]
-    form = {
-        "true": "{:.1%}",
-        "error": "{:.3f}",
-        "floor": "{:.3f}",
-        "above": "{:.3f}",
-        "drawn": "{:.2f}",
-        "ticks": "{:.1%}",
-    }
-    texts = [
-        "" if record.get(name) is None else text.format(record[name]).removesuffix("%") for name, text in form.items()
+    """Return the numbers of a record as text, "" for one that it does not have."""
+    return [
+        "" if record.get(name) is None else form.format(record[name]).removesuffix("%")
+        for name, (_, _, form) in NUMBERS.items()
     ]
-    return [prevalence, *texts]
 
 
 def write(out: Path, data: dict[str, Any]) -> None:
     """Write `results.json`, and `results.md` with a table for each way of teaching and verifying."""
     data["summary"] = {name: summarize(list(records.values())) for name, records in data["runs"].items()}
     write_json(out / "results.json", data)
-    header, lines = ["taught/verify: formula", *COLUMNS], []
-    for name, records in data["runs"].items():
-        lines += [
-            [f"{name}: `{formula}`".replace("|", "\\|"), *rest] for formula, *rest in rows(list(records.values()))
-        ]
-    write_text(out / "results.md", page(f"Queries on {data['settings']['generator']}", NOTE, header, lines, data))
+    lines = [
+        [name, formula.replace("|", "\\|"), *numbers]
+        for name, records in data["runs"].items()
+        for formula, *numbers in rows(list(records.values()))
+    ]
+    header, title = ["taught/verify", "formula", *COLUMNS], f"Queries on {data['settings']['generator']}"
+    write_text(out / "results.md", page(title, NOTE, header, lines, data))
 
 
 def main(
@@ -357,7 +355,7 @@ def main(
     subject = Subject(generator, hidden, label, prior, out)
     described = {
         "generator": generator, "hidden": hidden, "fingerprint": module_fingerprint(subject.network), "label": label,
-        "count": count, "n": n, "prior": prior, "allow_weak": allow_weak, "smoke": smoke, "formula_seed": FORMULA_SEED,
+        "count": count, "n": n, "prior": prior, "smoke": smoke, "formula_seed": FORMULA_SEED,
     }  # fmt: skip
     data = earlier_results(out / "results.json", described) or {"settings": described, "runs": {}}
     data["machine"] = machine()
@@ -368,7 +366,7 @@ def main(
         for way in ways:
             pipeline = None
             for name in verified:
-                key = f"{way}-{sizes[way]}/{name}"
+                key = f"{way}-{sizes[way]}/{name}" + ", weak heads allowed" * allow_weak
                 records = data["runs"].setdefault(key, {})
                 for i, formula in enumerate(formulas):
                     report(key, i / len(formulas))

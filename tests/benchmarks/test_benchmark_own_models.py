@@ -65,9 +65,10 @@ def run(out: Path, *more: str) -> dict[str, Any]:
     return data
 
 
+@pytest.mark.slow
 def test_it_counts_by_the_function_and_resumes(small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = run(tmp_path, "--taught", "table,function")
-    assert set(data["runs"]) == {"table-200/off", "function-200/off"}
+    assert set(data["runs"]) == {"table-200/off, weak heads allowed", "function-200/off, weak heads allowed"}
     for key, records in data["runs"].items():
         assert len(records) == 3
         for record in records.values():
@@ -78,7 +79,7 @@ def test_it_counts_by_the_function_and_resumes(small: None, tmp_path: Path, monk
             if key.startswith("function") and record["ticks"] is not None:
                 assert record["ticks"] == 1  # the judge is the hidden function
     page = (tmp_path / "results.md").read_text(encoding="utf-8")
-    assert all(f"`{formula}`" in page for formula in data["runs"]["table-200/off"])
+    assert all(f"| {formula} |" in page for formula in data["runs"]["table-200/off, weak heads allowed"])
 
     def fail(*arguments: object, **options: object) -> None:
         raise AssertionError("it was measured before")
@@ -115,9 +116,11 @@ def test_a_refused_formula_is_told(small: None, tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr(own_models, "pipeline_for", lambda model, device: SimpleNamespace(prepare=refuse))
     data = run(tmp_path)
-    assert {record["refused"] for record in data["runs"]["table-200/off"].values()} == {"ArgumentError: it is too rare"}
-    assert data["summary"]["table-200/off"]["refused"] == {"formulas": 3}
-    assert data["summary"]["table-200/off"]["mean"]["true"] is None
+    assert {record["refused"] for record in data["runs"]["table-200/off, weak heads allowed"].values()} == {
+        "ArgumentError: it is too rare"
+    }
+    assert data["summary"]["table-200/off, weak heads allowed"]["refused"] == 3
+    assert data["summary"]["table-200/off, weak heads allowed"]["mean"]["true"] is None
 
 
 def test_errors_are_of_the_other_attributes() -> None:
@@ -145,10 +148,10 @@ def test_formulas_lie_in_the_bands() -> None:
         Vocabulary([AttributeSpec(name, "yes/no") for name in shares]),
         {name: random.random(4000) < share for name, share in shares.items()},
     )
-    prevalences = [truth.holds(formula, truth.values).mean() for formula in truth.formulas(6)]
-    for (least, most), pair in zip(reversed(own_models.BANDS), zip(*[iter(prevalences)] * 2, strict=True), strict=True):
-        assert all(least <= prevalence <= most for prevalence in pair)
-    assert truth.formulas(6) == truth.formulas(6)
+    prevalences = [truth.holds(formula, truth.values).mean() for formula in truth.formulas(3)]
+    for (least, most), prevalence in zip(reversed(own_models.BANDS), prevalences, strict=True):
+        assert least <= prevalence <= most
+    assert truth.formulas(3) == truth.formulas(3)
 
 
 def test_wrong_labels_are_other_values() -> None:
@@ -204,7 +207,7 @@ def test_worst_is_of_each_column_alone() -> None:
     }  # fmt: skip
     assert summary["mean"]["true"] == pytest.approx(0.8)
     assert summary["mean"]["ticks"] == 0.5
-    assert summary["refused"] == {"formulas": 1}
+    assert summary["refused"] == 1
 
 
 @pytest.mark.parametrize(("look", "side"), [(hidden_looks.faces, 64), (hidden_looks.eyes, 128)])

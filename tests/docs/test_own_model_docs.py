@@ -165,7 +165,7 @@ def test_verified_pictures(monkeypatch):
     picture_networks(monkeypatch, 1_600)  # the verifier has to learn something
     labeller("my_labels", blocks("Labels from a function", "python")[0])
     do("energyql train ffhq.pkl --labeller my_labels:look -n 5000 --out from-function")
-    assert re.search(r"accepted by the verifier \(of \d+ drawn, heads \d+%\)", shell("Verified pictures"))
+    assert re.search(r"accepted by the verifier \(of \d+ drawn, heads \d+%\)", shell("How pictures are verified"))
     assert "satisfy the query by the definition my_labels:look (of " in shell("When is a picture accepted?")
     assert "verify faithful, clip 0.01: " in shell("What does it cost?")
 
@@ -278,7 +278,7 @@ def test_the_package_of_the_page_is_that_of_the_examples():
 
 
 def test_every_block_is_run():
-    assert sum(len(all_blocks(page)) for page in PAGES) == 31
+    assert sum(len(all_blocks(page)) for page in PAGES) == 36
 
 
 def test_a_vae_of_two_levels():
