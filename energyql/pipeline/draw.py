@@ -559,7 +559,8 @@ class PreparedQuery:
         """Return how pictures were verified, as an entry of the provenance; `stated` is that of a `Decision`."""
         verifier = self.verifier
         assert verifier is not None
-        entry: dict[str, Any] = {"by": verifier.name, "stated": stated}
+        own = self.model.judge is verifier.reader and not stated
+        entry: dict[str, Any] = {"by": who_judges(verifier.reader) if own else verifier.name, "stated": stated}
         entry |= {} if stated else {"threshold": asdict(verifier.threshold)}
         return {"verified": entry | ({} if self.clip is None else {"clip": asdict(self.clip)})}
 

@@ -235,7 +235,7 @@ class Result:
             return f"{line}, accepted by the {verified['by']}{self._drawn()}" if verified else line + self._expected()
         if verified and drawn is not None:
             kept = f"{len(self) - self.status.count(Status.NOT_ACCEPTED)} of {len(self)}"
-            return f"{kept} accepted by the {self.provenance['judge']}{self._drawn()}; no second reader checked them"
+            return f"{kept} accepted by the {verified['by']}{self._drawn()}; no second reader checked them"
         line, qualities = f"not judged: {self.provenance['unjudged']}", self.provenance.get(self._guide)
         if not len(self) or not qualities:
             return line

@@ -20,7 +20,7 @@ from markdown import blocks as all_blocks
 from PIL import Image
 from typer.testing import CliRunner
 
-from energyql.cli.main import generate
+from energyql.cli.main import explain, generate
 from energyql.cli.pages import sample
 from energyql.cli.reports import report
 from energyql.cli.train import import_heads, train, train_judge
@@ -60,6 +60,7 @@ def do(command):
     app.command()(train)
     app.command()(import_heads)
     app.command()(generate)
+    app.command()(explain)
     app.command()(sample)
     app.command()(report)
     app.command("train-judge")(train_judge)
@@ -158,14 +159,14 @@ def test_can_the_heads_be_trusted(monkeypatch):
     output = shell("Can the heads be trusted?")
     assert "green, yes/no: balanced accuracy " in output
     assert "  weak, so queries refuse it: " in output
-    assert "of 16 satisfy the query, says the image judge" in output or "the judge does not read" in output
+    assert re.search(r"of 16 satisfy the query, says the image judge|by the verifier|not judged: ", output)
 
 
 def test_verified_pictures(monkeypatch):
     picture_networks(monkeypatch, 1_600)  # the verifier has to learn something
     labeller("my_labels", blocks("Labels from a function", "python")[0])
     do("energyql train ffhq.pkl --labeller my_labels:look -n 5000 --out from-function")
-    assert re.search(r"accepted by the verifier \(of \d+ drawn, heads \d+%\)", shell("How pictures are verified"))
+    assert re.search(r"64 of 64 .*by the verifier \(of \d+ drawn, heads \d+%\)", shell("How pictures are verified"))
     assert "satisfy the query by the definition my_labels:look (of " in shell("When is a picture accepted?")
     assert "verify faithful, clip 0.01: " in shell("What does it cost?")
 
