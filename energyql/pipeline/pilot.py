@@ -116,12 +116,14 @@ def run_pilot(
     pipeline = pipeline_for(model, device)
     bank = pipeline.model.bank
     sampler: SamplerName = DEFAULT_SAMPLER if bank.gradient else "slice"
-    prepared = pipeline.prepare(query, semantics=semantics, sampler=sampler, verify="off")
+    verified = pipeline.prepare(query, sampler=sampler).verifier  # it reads all attributes of the query
+    allowed = () if verified is None else tuple(pipeline.model.vocabulary)
+    prepared = pipeline.prepare(query, semantics=semantics, sampler=sampler, verify="off", allow_weak=allowed)
     (sampled,) = prepared.latents(PICTURE_SAMPLES if bank.reads_pictures else SAMPLES, progress=False)
     evaluations = sampled.evaluations.double()
     unweighted = prepared.expr.map(lambda node: node.operand if isinstance(node, Weight) else node)
     as_sampled = semantics == EXACT and unweighted == prepared.expr
-    exact = prepared if as_sampled else pipeline.prepare(unweighted, sampler=sampler, verify="off")
+    exact = prepared if as_sampled else pipeline.prepare(unweighted, sampler=sampler, verify="off", allow_weak=allowed)
     count = PICTURES if bank.reads_pictures else PRIOR
     z = normals(0, 0, count, pipeline.model.generator.z_dim, stream="prevalence").to(pipeline.device)
     share, error = prevalence(exact.energy_in_float32(z).double().cpu(), sampled if as_sampled else None)
@@ -129,12 +131,9 @@ def run_pilot(
     finished = sampled.ok.double().mean().item()
     calls = (evaluations + sampled.gradients).mean().item() if bank.reads_pictures else None
     estimates = Pilot(share, error, satisfied, evaluations.mean().item(), _error(evaluations), finished, calls)
-    if pipeline.model.verifier is None or semantics != EXACT:
+    if verified is None or semantics != EXACT:
         return estimates
-    faithful = pipeline.prepare(query, verify="faithful")
-    sure = pipeline.prepare(query, verify="sure").verifier
-    assert sure is not None
-    return replace(estimates, threshold=sure.threshold, clips=faithful.clips)
+    return replace(estimates, threshold=verified.threshold, clips=pipeline.prepare(query, verify="faithful").clips)
 
 
 def prevalence(energies: Tensor, sampled: SampleResult | None = None) -> tuple[float, float]:
