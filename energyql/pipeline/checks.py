@@ -17,6 +17,7 @@ from energyql.attributes.quality import HeadReport
 from energyql.errors import ModelError, WeakHeadError
 from energyql.language import Expr, predicates
 from energyql.logic.truth import satisfied
+from energyql.sampling import Status
 from energyql.vocabulary import AttributeSpec
 
 if TYPE_CHECKING:
@@ -127,6 +128,8 @@ def next_round(target: int, hits: int, trials: int) -> int:
 def accepted(result: Result, most: int) -> npt.NDArray[np.int64]:
     """Return the positions in a result of the first samples that satisfy the query by the judge, in order.
 
+    Samples of which a verifier accepted no picture are left out.
+
     Args:
         result: samples of a query.
         most: largest number of positions to return.
@@ -136,7 +139,8 @@ def accepted(result: Result, most: int) -> npt.NDArray[np.int64]:
     """
     if result.satisfied is None:  # a function showed only now what it reads
         raise cannot_count(result.provenance["unjudged"])
-    return np.flatnonzero(result.satisfied)[:most]
+    refused = np.array([status == Status.NOT_ACCEPTED for status in result.status], bool)
+    return np.flatnonzero(result.satisfied & ~refused)[:most]
 
 
 def cannot_count(reason: str) -> ModelError:

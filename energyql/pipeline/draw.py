@@ -22,7 +22,7 @@ from torch import Tensor
 
 from energyql import __version__
 from energyql.attributes.heads import outside_shell, second_bank
-from energyql.attributes.judge import who_judges
+from energyql.attributes.judge import JointJudge, Judge, who_judges
 from energyql.attributes.pictures import heads_of
 from energyql.attributes.predictions import Predictions, Table, decide, tabulate
 from energyql.attributes.surrogates import MOST_NUMBERS, SurrogateHeads
@@ -100,7 +100,7 @@ from energyql.sampling import (
     summarize,
 )
 from energyql.sampling.base import EnergyLike, Progress, as_energy, check_sampler, draw_with, has_trait
-from energyql.sampling.registry import describe_sampler, sampler_words
+from energyql.sampling.registry import describe_sampler, sampler_words, strengths
 from energyql.vocabulary import ByAttribute, unknown_name
 
 if TYPE_CHECKING:
@@ -207,9 +207,12 @@ class PreparedQuery:
         if self.settings.verify != "faithful":
             return None
         clip = choose_clip(self.clips, self.settings.attempts)
-        if clip.calls is None or clip.calls > self.settings.attempts:
+        attempts = self.settings.attempts
+        if clip.calls is None and attempts > clip.samples:
+            return self.clips[-1]
+        if clip.calls is None or clip.calls > attempts:
             number = f"over {clip.samples:,}" if clip.calls is None else f"about {clip.calls:,.0f}"
-            raise _too_many(f"{number} pictures would be drawn for one that is kept", self.settings.attempts)
+            raise _too_many(f"{number} pictures would be drawn for one that is kept", attempts)
         return clip
 
     @cached_property
@@ -326,7 +329,10 @@ class PreparedQuery:
         """
         judge = self.model.judge
         reads = None if judge is None else getattr(judge, "vocabulary", self.model.vocabulary)
-        if reason := unjudged(self.expr, reads):
+        reason = unjudged(self.expr, reads)
+        if self._verifier is not None and self._verifier.reader is judge and isinstance(judge, Judge | JointJudge):
+            reason = OWN_CHOICE
+        if reason:
             raise cannot_count(reason)
 
     def latents(self, n: int, *, first: int = 0, progress: bool | Report = True) -> Iterator[SampleResult]:
@@ -372,8 +378,10 @@ class PreparedQuery:
             purpose: see `RandomStreams`.
             seed: that of the settings by default.
         """
+        if len(offsets) == offsets[-1] + 1 - offsets[0]:
+            first, offsets = first + offsets[0], range(len(offsets))
         streams = RandomStreams(self.settings.seed if seed is None else seed, first, purpose)
-        if as_energy(energy).costly and len(offsets) != offsets[-1] + 1 - offsets[0]:  # it needs consecutive numbers
+        if as_energy(energy).costly and offsets != range(len(offsets)):  # it needs consecutive numbers
             single = [self._attempt(energy, first + i, range(1), progress, purpose, seed) for i in offsets]
             return SampleResult.join(single)
         if offsets != range(len(offsets)):
@@ -480,13 +488,15 @@ class PreparedQuery:
         generator calls is added as "generator_calls_mean".
         """
         costs = summarize(sampled)
-        if isinstance(self.energy, PictureEnergy):
+        if isinstance(self._query_energy, PictureEnergy):
             costs["generator_calls_mean"] = costs["evaluations_mean"] + costs["gradients_mean"]
         return costs
 
     def _run(self, first: int, n: int, report: Report) -> tuple[Result, SampleResult]:
         if self.settings.verify != "off":
-            return self._verified(first, n, report)
+            size = self.settings.batch_size or VERIFIED_BATCH
+            parts = [self._verified(first + done, count, share) for done, count, share in _batches(n, size, report)]
+            return Result.join(result for result, _ in parts), SampleResult.join([end for _, end in parts])
         started = time.perf_counter()
         sampled = SampleResult.join(list(self._latents(n, first, report)))
         middle = time.perf_counter()
@@ -494,6 +504,11 @@ class PreparedQuery:
         seconds = {"seconds_sampling": middle - started, "seconds_drawing": time.perf_counter() - middle}
         result.statistics.update(self._costs(sampled) | seconds)
         return result, sampled
+
+    @cached_property
+    def _tally(self) -> dict[str, int]:
+        """Numbers of all pictures that were drawn and accepted for this query; they change with every batch."""
+        return {"drawn": 0, "accepted": 0}
 
     def _verified(self, first: int, n: int, report: Report) -> tuple[Result, SampleResult]:
         """Draw each sample again until the verifier accepts its picture; see `_run`.
@@ -507,7 +522,7 @@ class PreparedQuery:
         verifier, energy, most = self.verifier, self.energy, self.settings.attempts
         assert verifier is not None
         waiting, accepted, drawn, stated = np.arange(n), 0, 0, False
-        ends, draws, shown, order = list[SampleResult](), list[SampleResult](), list[_Shown](), list[np.int64]()
+        ends, shown, order = list[SampleResult](), list[_Shown](), list[np.int64]()
         seconds, counts = dict.fromkeys(("seconds_sampling", "seconds_drawing"), 0.0), torch.zeros(2, n).long()
         by_heads = list[Tensor]()
         for attempt in range(most):
@@ -531,7 +546,6 @@ class PreparedQuery:
             seconds["seconds_sampling"] += middle - started
             seconds["seconds_drawing"] += time.perf_counter() - middle
             counts[:, waiting] += torch.stack([sampled.evaluations, sampled.gradients])
-            draws.append(sampled)
             if isinstance(self.energy_in_float32, QueryEnergy):
                 by_heads.append(self.energy_in_float32(sampled.z).double().neg().exp().cpu())
             ends.append(_rows(sampled, torch.from_numpy(good)))
@@ -540,19 +554,19 @@ class PreparedQuery:
             report("accepted", len(order) / n)
             if not len(waiting):
                 break
-            if not accepted and drawn >= REFUSED * most:
-                raise _too_many(f"none of {drawn:,} pictures was accepted", most)
+            self._tally.update(drawn=self._tally["drawn"] + len(good), accepted=self._tally["accepted"] + good.sum())
+            if not self._tally["accepted"] and self._tally["drawn"] >= REFUSED * most:
+                raise _too_many(f"none of {self._tally['drawn']:,} pictures was accepted", most)
         end, back = SampleResult.join(ends), torch.from_numpy(np.argsort(order))
         result = self._result(end, first + np.asarray(order), shown)[back.numpy()]
         end = SampleResult(end.z[back], end.status[back], *counts)
-        result.statistics.update(self._costs(SampleResult.join(draws)) | seconds)
+        result.statistics.update(self._costs(end) | seconds)
         result.statistics.update(drawn=float(drawn), accepted=float(accepted))
         if by_heads and self.rule.is_probability:
             result.statistics["drawn_probability"] = torch.cat(by_heads).mean().item()
         result.provenance.update(self._verified_by(stated))
         if not stated and self.model.judge is verifier.reader:
-            reason = "the judge decided which pictures are kept"
-            result = replace(result, satisfied=None, provenance=result.provenance | {"unjudged": reason})
+            result = replace(result, satisfied=None, provenance=result.provenance | {"unjudged": OWN_CHOICE})
         return result, end
 
     def _verified_by(self, stated: bool) -> dict[str, Any]:
@@ -565,6 +579,10 @@ class PreparedQuery:
         return {"verified": entry | ({} if self.clip is None else {"clip": asdict(self.clip)})}
 
 
+VERIFIED_BATCH = 1024
+"""Verified pictures that are drawn together, unless a call says otherwise."""
+OWN_CHOICE = "the judge decided which pictures are kept"
+"""Why a judge gives no verdicts on pictures that it chose."""
 REFUSED = 4
 """A run ends with an error after this multiple of `attempts` pictures if none of them was accepted."""
 
@@ -577,7 +595,7 @@ def _too_many(what: str, attempts: int) -> ModelError:
     """Return the error for a query of which too few pictures are accepted; `what` says how few."""
     return ModelError(
         f"{what}, and attempts is {attempts:,}",
-        hint="raise attempts (--attempts), label more pictures that satisfy the query, or ask for less",
+        hint="raise attempts (--attempts), label more pictures that satisfy the query, or draw without: --verify off",
     )
 
 
@@ -662,8 +680,9 @@ class Pipeline:
         expr, text = as_query(query)
         bound = bind(expr, vocabulary, query=text)
         could_decide = self.model.judged_names if settings.verify is None else None  # edits, for example, never verify
+        rule = compile_energy_rule(bound, vocabulary, settings.semantics, query=text, relations=settings.relations)
         if settings.verify is None:
-            settings = replace(settings, verify=default_verify(self.model, bound))
+            settings = replace(settings, verify=default_verify(self.model, bound, rule.attributes))
         sampler = settings.sampler
         if isinstance(sampler, str):
             if settings.verify == "faithful" and sampler == DEFAULT_SAMPLER:
@@ -678,7 +697,6 @@ class Pipeline:
             _check_realism(sampler, critic, self.model.name)
         if settings.verify == "faithful":
             _check_faithful(sampler, settings)
-        rule = compile_energy_rule(bound, vocabulary, settings.semantics, query=text, relations=settings.relations)
         reports = self.model.report
         if settings.verify == "off":
             check_heads(bound, rule.attributes, reports, settings.allow_weak, query=text, reads=could_decide)
@@ -726,13 +744,14 @@ def _check_faithful(sampler: Sampler, settings: DrawSettings) -> None:
     """Check that a run with `verify="faithful"` has a sampler and settings under which frequencies can be faithful.
 
     Raises:
-        ArgumentError: the sampler goes where the energy is lowest, the energy is no probability, or `realism` is set.
+        ArgumentError: the sampler goes where the energy is lowest, the energy is no probability, its strength is not 1,
+            or `realism` is set.
     """
     if has_trait(sampler, "descends"):
         words = sampler_words(describe_sampler(sampler))
         raise ArgumentError(f"{words} goes where the energy is lowest, which is not faithful", hint="choose slice")
-    if settings.semantics != EXACT or settings.realism:
-        raise ArgumentError("faithful pictures need the exact semantics, without realism")
+    if settings.semantics != EXACT or settings.realism or strengths(describe_sampler(sampler)) - {1.0}:
+        raise ArgumentError("faithful pictures need the exact semantics and strength 1, without realism")
 
 
 def _check_realism(sampler: Sampler, discriminator: object, model: str) -> None:

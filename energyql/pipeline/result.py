@@ -76,12 +76,14 @@ def reading(judged: Mapping[str, npt.NDArray[Any]], index: int, only: Iterable[s
 
 Key = int | slice | Sequence[int] | Sequence[bool] | npt.NDArray[Any] | Tensor
 """A selection of samples of a result: a position, a slice, a mask with true for each selected sample, or positions."""
-COMMON = ("canonical", "model", "fingerprints", "semantics", "truncation", "label", "judge")
+COMMON = (
+    "canonical", "model", "fingerprints", "semantics", "truncation", "label", "judge", "verify", "purity", "attempts",
+)  # fmt: skip
 """Entries of the provenance that must be equal in results that are joined, because energies and verdicts depend on
 them."""
 COUNTED = ("wanted", "budget")
 """Entries of the provenance that are summed when results are joined."""
-_MEANS = ("evaluations_mean", "gradients_mean", "generator_calls_mean", "exact", "drawn_probability")
+_MEANS = ("evaluations_mean", "gradients_mean", "generator_calls_mean", "exact")
 _SUMS = ("seconds_sampling", "seconds_drawing", "steps_rejected", "drawn", "accepted")
 _MAXIMA = ("evaluations_max",)
 
@@ -126,7 +128,7 @@ def join_provenance(parts: Sequence[Mapping[str, Any]], count: int) -> dict[str,
             difference = "" if name == "fingerprints" else f": {shorten(str(mine))} and {shorten(str(theirs))}"
             raise ArgumentError(f"these results differ in their {'query' if name == 'canonical' else name}{difference}")
     joined = {name: value for name, value in first.items() if all(name in part for part in parts)}
-    for name in joined.keys() - {"n", "query", *COMMON, *COUNTED}:
+    for name in joined.keys() - {"n", "query", "verified", *COMMON, *COUNTED}:
         values = [value for part in parts for value in several(part[name], (str, Mapping))]
         different = [value for i, value in enumerate(values) if value not in values[:i]]
         joined[name] = different if len(different) > 1 else joined[name]
@@ -149,6 +151,8 @@ def join_statistics(parts: Sequence[Mapping[str, float]], counts: Sequence[int])
     joined |= {name: max(part[name] for part in parts) for name in shared if name in _MAXIMA}
     for name in (name for name in shared if name in _MEANS):
         joined[name] = sum(part[name] * count for part, count in zip(parts, counts, strict=True)) / sum(counts)
+    if "drawn_probability" in shared:
+        joined["drawn_probability"] = sum(part["drawn_probability"] * part["drawn"] for part in parts) / joined["drawn"]
     return joined
 
 
@@ -210,7 +214,7 @@ class Result:
         failed = len(self) - self.status.count(Status.OK) - refused
         line = self.verdict()
         if "budget" in self.provenance:
-            line += f", out of {self.statistics['drawn']:.0f} drawn"
+            line += "" if "verified" in self.provenance else f", out of {self.statistics['drawn']:.0f} drawn"
             if len(self) < (wanted := self.provenance["wanted"]):
                 line += f"; {wanted} were wanted, but the budget of {self.provenance['budget']} ended"
         if marked := int(self.doubtful.sum()):

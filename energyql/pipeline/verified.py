@@ -54,17 +54,41 @@ ENOUGH_POSITIVES = 32
 PILOT, PILOT_ROUND, PILOT_KEPT = 1024, 64, 64
 """Most pictures of the pilot run, those drawn together, and the accepted ones after which it ends."""
 
+WITHOUT = 'draw with verify="off", or --verify off'
+"""Hint for runs whose pictures cannot be verified."""
+
 Round = tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]
 """P(query) by the heads for n latents of samples, (n,), and whether each satisfies the query, (n,)."""
 
 
-def default_verify(model: Model, expr: Expr) -> Verify:
+def default_verify(model: Model, expr: Expr, attributes: Sequence[str]) -> Verify:
     """Return the mode of verified sampling for runs that name none: "sure" if the model has a verifier, else "off".
 
-    It is "off" as well if the verifier does not read an attribute of the query `expr`.
+    It is "off" as well if the verifier does not read an attribute of the query, or every picture satisfies the query.
+
+    Args:
+        model: the model.
+        expr: the query, with attributes checked by `bind`.
+        attributes: the attributes on which P(query) depends.
     """
     reader = model.verifier
-    return "off" if reader is None or unjudged(expr, getattr(reader, "vocabulary", model.vocabulary)) else "sure"
+    return "off" if reader is None or not attributes or _unread(reader, model, expr, attributes) else "sure"
+
+
+def _unread(reader: ImageLabeller, model: Model, expr: Expr, further: Sequence[str]) -> str | None:
+    """Return why a reader cannot decide on a query; `None` if it can.
+
+    Args:
+        reader: the reader. One that does not say what it reads is taken to read all attributes of the model.
+        model: the model.
+        expr: the query, with attributes checked by `bind`.
+        further: attributes on which P(query) depends too, because of relations of the model.
+    """
+    names = getattr(reader, "vocabulary", model.vocabulary)
+    reason = unjudged(expr, names)
+    if reason is None and (unread := [name for name in further if name not in names]):
+        reason = f"the judge does not read {unread[0]!r}"
+    return None if reason is None else reason.replace("the judge", "the verifier")
 
 
 @dataclass(frozen=True)
@@ -120,6 +144,11 @@ class Decision(NamedTuple):
     values: dict[str, npt.NDArray[Any]]
     stated: bool
 
+    def first(self, count: int) -> Decision:
+        """Return the decision on the first `count` pictures."""
+        values = {name: column[:count] for name, column in self.values.items()}
+        return Decision(self.accepted[:count], values, self.stated)
+
 
 @dataclass(frozen=True, eq=False)
 class Verifier:
@@ -132,6 +161,7 @@ class Verifier:
         vocabulary: the attributes of the model.
         held_out: labelled samples of the prior with all attributes of the query; `None` if there are none.
         purity: wanted share of right pictures among those that are accepted.
+        is_own: whether the reader is the network of the model by which the held-out samples were read.
         threshold: probability from which pictures are accepted. A reader that states values does not need it.
     """
 
@@ -141,6 +171,7 @@ class Verifier:
     vocabulary: Vocabulary
     held_out: HeldOut | None
     purity: float
+    is_own: bool
     threshold: Threshold = _FIXED
 
     def accepted(self, clip: float) -> float:
@@ -169,10 +200,13 @@ class Verifier:
         Raises:
             ModelError: the reader returns nothing about an attribute of the query.
         """
+        count = len(pictures)
+        if count == 1 and isinstance(self.reader, Judge | JointJudge):  # a batch of one rounds otherwise than others
+            return self(pictures.expand(2, -1, -1, -1)).first(count)
         answers = call_labeller(self.reader, pictures, "the verifier")
         values = read_images(lambda _: answers, pictures, self.vocabulary)
         if missing := [node.name for node in predicates(self.expr) if node.name not in values]:
-            raise ModelError(f"pictures cannot be verified: {self.name} returns no {missing[0]!r}")
+            raise ModelError(f"pictures cannot be verified: {self.name} returns no {missing[0]!r}", hint=WITHOUT)
         predictions = {name: answers.get(name) for name in self.rule.attributes}
         if any(not isinstance(prediction, Prediction) for prediction in predictions.values()):
             holds = np.broadcast_to(satisfied(self.expr, values, self.vocabulary), len(pictures)).copy()
@@ -201,7 +235,7 @@ class Verifier:
         P is P(query) by the heads, at most `clip`. The threshold is chosen by held-out labels; without any, or for a
         reader that is no network of the model, it is `LEAST_PROBABILITY`.
         """
-        if self.held_out is None or not isinstance(self.reader, Judge | JointJudge):
+        if self.held_out is None or not self.is_own:
             return self
         by_heads, truth = self.labelled()
         readings = self.rule.log_value(self.held_out.readings).double().exp().numpy()[self._complete()]
@@ -232,9 +266,11 @@ def verifier_of(model: Model, expr: Expr, rule: EnergyRule, settings: DrawSettin
     if reader is None:
         hint = "train one from labels of pictures, or give the model a function that reads its attributes as judge="
         raise ModelError(f"pictures cannot be verified: model {model.name!r} has no verifier and no judge", hint=hint)
-    if reason := unjudged(expr, getattr(reader, "vocabulary", model.vocabulary)):
-        reason = reason.replace("the judge", "the verifier")
-        raise ModelError(f"pictures cannot be verified: {reason}", hint='draw with verify="off", or --verify off')
+    reason = _unread(reader, model, expr, rule.attributes)
+    if reason is None and not rule.attributes:
+        reason = "every picture satisfies the query"
+    if reason is not None:
+        raise ModelError(f"pictures cannot be verified: {reason}", hint=WITHOUT)
     unweighted = expr.map(lambda node: node.operand if isinstance(node, Weight) else node)
     if unweighted != expr or not rule.is_probability:
         with noting_tautologies():  # they were issued when the query was prepared
@@ -243,7 +279,8 @@ def verifier_of(model: Model, expr: Expr, rule: EnergyRule, settings: DrawSettin
     complete = (
         each for each in model.held_out if names <= each.readings.keys() & each.heads.keys() & each.labels.keys()
     )
-    return Verifier(reader, expr, rule, model.vocabulary, next(complete, None), settings.purity)
+    own = reader is model.verifier and isinstance(reader, Judge | JointJudge)
+    return Verifier(reader, expr, rule, model.vocabulary, next(complete, None), settings.purity, own)
 
 
 def choose_threshold(
@@ -277,8 +314,10 @@ def choose_threshold(
     recall = expected / expected[-1]
     enough = np.flatnonzero((precision >= purity) & (recall >= LEAST_RECALL))
     last = int(enough[-1]) if len(enough) else int(np.searchsorted(recall, LEAST_RECALL))
-    last = max(0, min(last, int((p >= LEAST_THRESHOLD).sum()) - 1))
-    return Threshold(max(float(p[last]), LEAST_THRESHOLD), float(precision[last]), float(recall[last]))
+    last = min(last, int((p >= LEAST_THRESHOLD).sum()) - 1)
+    if last < 0:
+        return Threshold(LEAST_THRESHOLD)
+    return Threshold(float(p[last]), float(precision[last]), float(recall[last]))
 
 
 def estimate_clips(
@@ -306,7 +345,8 @@ def estimate_clips(
     clips = []
     for c in CLIPS:
         weights = np.minimum(p / c, 1) / density
-        kept = weights[good].sum() * accepted(c)
+        # In a pilot, `good` are accepted pictures, with the threshold of the smallest clip.
+        kept = weights[good].sum() * accepted(c) / (1.0 if by_labels else accepted(CLIPS[-1]))
         lost = float((mass * np.maximum(1 - p[good] / c, 0)).sum() / mass.sum()) if good.any() else 1.0
         clips.append(Clip(c, lost, float(weights.sum() / kept) if kept else None, int(good.sum()), len(p), by_labels))
     return clips

@@ -44,7 +44,7 @@ def check_query(request: CheckRequest, model: Model, limits: Limits) -> Check:
     query = request.query
     try:
         checked = check(ListedQuery(check_length(query, limits)), model.vocabulary, request.semantics)
-        if default_verify(model, checked.bound) == "off":
+        if default_verify(model, checked.bound, checked.rule.attributes) == "off":
             check_heads(checked.bound, checked.rule.attributes, model.report, request.allow_weak, query=query)
     except EnergyQLError as error:
         return Check(ok=False, problem=describe(error))

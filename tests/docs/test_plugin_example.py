@@ -71,7 +71,7 @@ def test_its_names_lead_to_a_generator_and_a_judge(stand_in):
     for words in (train, generate):
         outcome = CliRunner().invoke(app, words, catch_exceptions=False)
         assert outcome.exit_code == 0, outcome.output
-    assert "of 2 satisfy the query, says the judge energyql_eyes:look" in outcome.output
+    assert "of 2 satisfy the query by the definition energyql_eyes:look" in outcome.output
     assert list(load_model("m", allow_plugins=True).vocabulary) == ["light", "vivid", "tint"]
 
 

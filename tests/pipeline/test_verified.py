@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 import torch
 
-from energyql import Model, generate, sample_latents, stream
+from energyql import Model, Result, generate, sample_latents, stream, until_satisfied
 from energyql.attributes.heads import AttributeBank, Head
+from energyql.attributes.judge import Judge
 from energyql.attributes.predictions import YesNo
-from energyql.errors import ModelError
+from energyql.errors import ArgumentError, ModelError, TautologyWarning
 from energyql.pipeline import verified
 from energyql.pipeline.verified import (
     CLIPS,
@@ -183,3 +184,62 @@ def test_a_reader_with_probabilities_decides_by_that_of_the_whole_query(model):
     result = generate("bright XOR warm", 64, model=reading, verify="sure", progress=False)
     bright, warm = torch.sigmoid(2 * result.z[:, :2].double()).unbind(1)
     assert (bright + warm - 2 * bright * warm).min() >= verified.LEAST_PROBABILITY - 1e-6
+
+
+def test_runs_in_several_modes_are_not_joined(model):
+    parts = [draws(model, 8, verify="faithful", seed=seed) for seed in (0, 1)]
+    joined = Result.join(parts)
+    assert joined.statistics["drawn"] == sum(part.statistics["drawn"] for part in parts)
+    assert "of 16 satisfy the query by the definition" in joined.summary()
+    with pytest.raises(ArgumentError, match="differ in their verify"):
+        Result.join([parts[0], draws(model, 8, verify="sure")])
+
+
+def test_relations_need_a_reader_of_their_attributes(model):
+    vocabulary = Vocabulary(VOCABULARY.values(), relations=["NOT (bright AND warm)"])
+    bank = AttributeBank(vocabulary, model.bank.heads, space="z")
+
+    class Part(torch.nn.Module):
+        vocabulary = Vocabulary([VOCABULARY["bright"]])
+
+        def forward(self, images):
+            return {"bright": YesNo(16 * images[:, 0, 0, 0])}
+
+    related = Model("pixels", Pixels(), bank, verifier=Part())
+    assert generate("bright", 2, model=related, progress=False).provenance.get("verified") is None
+    with pytest.raises(ModelError, match="the verifier does not read 'warm'"):
+        generate("bright", 2, model=related, verify="sure", progress=False)
+
+
+def test_what_is_always_true_is_not_verified(model):
+    own = replace(model, verifier=look)
+    with pytest.warns(TautologyWarning):
+        assert len(generate("bright OR NOT bright", 3, model=own, progress=False)) == 3
+    with pytest.warns(TautologyWarning), pytest.raises(ModelError, match="every picture satisfies"):
+        generate("bright OR NOT bright", 3, model=own, verify="sure", progress=False)
+
+
+def test_faithful_needs_strength_one(model):
+    with pytest.raises(ArgumentError, match="strength 1"):
+        draws(model, 4, verify="faithful", strength=2.0)
+
+
+def test_a_judge_that_chose_counts_nothing(model):
+    class Own(Judge):
+        def forward(self, images):
+            return {name: YesNo(16 * images[:, k, 0, 0]) for name, k in (("bright", 0), ("warm", 2))}
+
+    judged = Model("pixels", Pixels(), model.bank, judge=Own(VOCABULARY, side=4, channels=(2,)).eval())
+    result = draws(judged, 8, verify="sure")
+    assert result.satisfied is None
+    assert "accepted by the image judge" in result.summary()
+    with pytest.raises(ModelError, match="the judge decided which pictures are kept"):
+        until_satisfied("bright", 8, model=judged, verify="sure", progress=False)
+
+
+def test_a_pilot_counts_acceptance_once():
+    def draw(number):
+        return np.full(PILOT_ROUND, 0.5), np.arange(PILOT_ROUND) % 2 == 0
+
+    (clip, *_) = estimate_clips(draw, (np.zeros(0), np.zeros(0, bool)), lambda c: 0.25)
+    assert clip.calls == pytest.approx(2)
