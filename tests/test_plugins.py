@@ -165,7 +165,7 @@ def test_all_commands_that_draw(monkeypatch):
     run("edit", "bright", "-n", 2, "--out", "edited", *weak)
     run("animate", "bright", "NOT bright", "-n", 1, "--frames", 2, "--out", "film.gif", *weak)
     Path("queries.txt").write_text("bright\n")
-    run("gallery", "queries.txt", "-n", 2, "--out", "page.html", *weak)
+    run("gallery", "queries.txt", "-n", 2, "--out", "page.html", *weak, "--verify", "off")
     with pytest.raises(WeakHeadError):  # of a pilot, so with the generator
         run("explain", "bright", "--pilot", "--model", MODEL, "--generator", "faces", "--judge", "none")
     run("invert", next(Path("edited").rglob("*.png")), "--out", "inverted.png", "--space", "z", "--anyway", *ask)
