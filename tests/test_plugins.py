@@ -61,7 +61,7 @@ number, ready = 7, Faces()
 """
 MODEL = Path("model")
 SMALL = ["-n", "60", "--steps", "20", "--hidden", "4", "-q"]
-TINY = {"count": 60, "settings": HeadSettings(steps=20, hidden=4), "progress": False}
+TINY = {"count": 60, "settings": HeadSettings(steps=20, hidden=4), "judge": None, "progress": False}
 REFUSAL = (
     "holds no generator, only the name of one: faces. It is code, which is not run without permission\n"
     "if you trust it, pass --generator faces, in Python generator='faces'; or allow what the folder names with "

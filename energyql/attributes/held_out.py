@@ -10,9 +10,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
-from energyql.attributes.predictions import Predictions, of_columns
+from energyql.attributes.predictions import Predictions, of_columns, output_count
 from energyql.attributes.quality import naming_damage
 from energyql.files import read_tensors, write_tensors
 from energyql.kinds import KINDS
@@ -66,17 +67,20 @@ class HeldOut:
         tensors = {key: tensor.float() for key, tensor in read_tensors(path).items()}
         with naming_damage(path):
             labels = {attribute: tensors[f"labels/{attribute}"] for attribute in vocabulary}
+            for attribute, spec in vocabulary.items():
+                column, count, kind = labels[attribute], len(next(iter(labels.values()))), KINDS[spec.kind]
+                if column.shape != (count,):
+                    raise ValueError("its labels are not one column for each attribute")
+                numbers = torch.arange(len(kind.values(spec))).float()
+                if not (kind.numeric or torch.isin(column[~column.isnan()], numbers).all()):
+                    raise ValueError(f"a label of {attribute!r} is none of its values")
+                shape = count, output_count(spec) + kind.numeric  # a number has a standard deviation too
+                if any(tensors[f"{part}/{attribute}"].shape != shape for part in ("heads", "readings")):
+                    raise ValueError("its predictions do not fit its labels")
             heads, readings = (
                 {attribute: of_columns(tensors[f"{part}/{attribute}"], spec) for attribute, spec in vocabulary.items()}
                 for part in ("heads", "readings")
             )
-            shapes = {tuple(numbers.shape) for numbers in labels.values()}
-            if len(shapes) > 1 or any(len(shape) != 1 for shape in shapes):
-                raise ValueError("its labels are not one column for each attribute")
-            for prediction in (*heads.values(), *readings.values()):
-                count = len(next(iter(labels.values())))
-                if any(tuple(tensor.shape) != shape for _, tensor, shape in prediction.tensors(count)):
-                    raise ValueError("its predictions do not fit its labels")
         return cls(labels, heads, readings)
 
 

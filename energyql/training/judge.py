@@ -239,7 +239,9 @@ def _fit_both(
 ) -> TrainedJudge:
     """Fit a judge and a verifier, each to a half of the labelled pictures; see `own_judge` for arguments and errors."""
     learnable = partial(_learnable, bank.vocabulary, only)
-    proposed = int(PROPOSED * count) if task.table is None and bank.as_heads is not None else 0
+    # A sampler draws under one truncation and one class, so its draws are no pictures of a prior with several.
+    propose_some = task.table is None and bank.as_heads is not None and task.prior.is_single
+    proposed = int(PROPOSED * count) if propose_some else 0
     pictures, labels, specs, prior, index = labelled_pictures(
         "judge", task, learnable, count - proposed, settings.side, apart=1
     )

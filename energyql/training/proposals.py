@@ -20,7 +20,7 @@ from energyql.errors import EnergyQLError
 from energyql.kinds import KINDS
 from energyql.language import E, Expr
 from energyql.numerics.shapes import Float, Int
-from energyql.pipeline.draw import sample_latents
+from energyql.pipeline.draw import pipeline_for
 from energyql.pipeline.model import Model
 from energyql.training.samples import LABEL_SEED, Prior
 from energyql.training.steps import StepFile, digest
@@ -56,16 +56,18 @@ def propose(task: Task, bank: Bank, specs: Vocabulary, labels: Mapping[str, Tens
     """Draw latents by heads for random formulas, conjunctions of two or three attributes or their negations.
 
     Args:
-        task: generator and samples; results are stored, so that an interrupted training does not draw them again.
+        task: generator and samples, all of one truncation and one class; results are stored, so that an interrupted
+            training does not draw them again.
         bank: the heads.
         specs: the attributes.
         labels: attribute -> labels of random pictures, NaN where missing, from which values of numbers are chosen.
         count: number of latents.
 
     Returns:
-        At most `count` samples; fewer if the sampler refuses formulas.
+        At most `count` samples; fewer if the sampler refuses formulas, and none if no attribute has a label.
     """
     prior, psi = task.prior, task.prior.fitted.truncation[1]
+    specs = Vocabulary(spec for name, spec in specs.items() if not labels[name].isnan().all())
     heads = [
         tensor for head in (bank.as_heads.heads.values() if bank.as_heads else ()) for tensor in head.tensors().values()
     ]
@@ -73,16 +75,17 @@ def propose(task: Task, bank: Bank, specs: Vocabulary, labels: Mapping[str, Tens
     with task.target.work.step("proposals") as path:
         file = StepFile(path, identity)
         if (stored := file.read_tensors()) is None:
-            source, model = random.Random(identity), Model("the heads", prior.generator, bank, truncation=psi)
-            parts: list[Tensor] = []
-            for attempt in range(TRIES * -(-count // A_FORMULA)):
+            source, parts = random.Random(identity), list[Tensor]()
+            pipeline = pipeline_for(Model("the heads", prior.generator, bank, truncation=psi), "auto")
+            for attempt in range(TRIES * -(-count // A_FORMULA) if specs else 0):
                 if len(parts) * A_FORMULA >= count:
                     break
                 with suppress(EnergyQLError):
-                    batches = sample_latents(
-                        _formula(specs, labels, source), A_FORMULA, model=model, seed=LABEL_SEED + attempt,
-                        verify="off", allow_weak=list(specs), progress=False,
+                    prepared = pipeline.prepare(
+                        _formula(specs, labels, source), seed=LABEL_SEED + attempt, verify="off",
+                        allow_weak=list(specs),
                     )  # fmt: skip
+                    batches = prepared.latents(A_FORMULA, progress=False)
                     parts.append(torch.cat([torch.as_tensor(batch.z).cpu().float() for batch in batches]))
                 task.report("proposing", len(parts) * A_FORMULA / count)
             none = torch.zeros(0, prior.generator.z_dim)

@@ -309,7 +309,8 @@ def _label(
             break
         now = _held_out_losses(task, columns, choose(columns), settings)
         gains = [1 - loss / before[name] for name, loss in now.items() if before.get(name)]
-        if gains and sum(gains) < LEAST_GAIN * len(gains):
+        # More labels gain nothing that can be measured if no head can be, or if the losses were 0 already.
+        if not now or (start and sum(gains) <= LEAST_GAIN * len(gains)):
             break
         before = now
     return dict(columns)

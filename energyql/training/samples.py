@@ -182,12 +182,17 @@ class Prior:
         """
         return replace(self, fitted=replace(self.fitted, **changes))
 
+    @property
+    def is_single(self) -> bool:
+        """Whether all samples have the same truncation and the same class label."""
+        return len(set(self.fitted.truncation)) == 1 and self.fitted.label != RANDOM
+
     def check_single(self) -> None:
         """Raise an `ArgumentError` if the samples have several truncations or classes.
 
         Pictures that were labelled by hand have one truncation and one class label.
         """
-        if len(set(self.fitted.truncation)) > 1 or self.fitted.label == RANDOM:
+        if not self.is_single:
             raise ArgumentError(
                 "pictures that were labelled by hand have one truncation and one class label, and these have several",
                 hint="label pictures that energyql sample draws, whose table states how they were drawn",

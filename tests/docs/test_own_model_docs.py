@@ -32,6 +32,7 @@ from energyql.training.picture_fit import PictureSettings
 
 PAGES = [ROOT / "docs" / f"{name}.md" for name in ("own-model", "trust", "verified", "checkpoints", "any-generator")]
 SMALL = ["--steps", "20", "--hidden", "8"]
+NO_JUDGE = ("--judge", "none")
 COUNT = 60
 
 
@@ -54,8 +55,8 @@ def blocks(section, language):
     return found
 
 
-def do(command):
-    """Run a command of a page; trainings are made smaller."""
+def do(command, *more):
+    """Run a command of a page; trainings are made smaller, and have the further options `more`."""
     app = typer.Typer()
     app.command()(train)
     app.command()(import_heads)
@@ -66,7 +67,7 @@ def do(command):
     app.command("train-judge")(train_judge)
     program, *words = shlex.split(command)
     assert program == "energyql"
-    words += SMALL if words[0] == "train" else []
+    words += [*SMALL, *more] if words[0] == "train" else []
     if words[0].startswith("train") and "-n" in words:
         words[words.index("-n") + 1] = str(COUNT)
     if words[0] == "generate" and "--allow-weak" not in words:  # after so small a training
@@ -78,8 +79,8 @@ def do(command):
     return outcome.output
 
 
-def shell(section):
-    return "".join(do(line) for block in blocks(section, "sh") for line in block.splitlines())
+def shell(section, *more):
+    return "".join(do(line, *more) for block in blocks(section, "sh") for line in block.splitlines())
 
 
 @pytest.fixture(autouse=True)
@@ -136,15 +137,15 @@ def test_a_table():
 def test_a_function_and_one_attribute_more(monkeypatch):
     function, python = blocks("Labels from a function", "python")
     labeller("my_labels", function)
-    shell("Labels from a function")
+    shell("Labels from a function", *NO_JUDGE)
     monkeypatch.setattr(run, "HeadSettings", partial(run.HeadSettings, steps=20, hidden=4))
     names = {}
-    exec(python.replace("count=5000", f"count={COUNT}"), names)
+    exec(python.replace("count=5000", f"count={COUNT}, judge=None"), names)
     assert list(names["trained"].bank.vocabulary) == ["bright", "green", "light"]
 
     before = load_model("from-function").bank
     labeller("more_labels", "def look(images):\n    return {'dark': -images.mean((1, 2, 3))}\n")
-    shell("One attribute more")
+    shell("One attribute more", *NO_JUDGE)
     after = load_model("from-function").bank
     assert list(after.vocabulary) == [*before.vocabulary, "dark"]
     for name, head in before.heads.items():
@@ -230,7 +231,7 @@ def test_heads_of_others():
 def test_conditional_generators():
     shutil.copy(CHECKPOINTS / "tensorflow_conditional.pkl", "animals.pkl")
     labeller("my_labels", blocks("Labels from a function", "python")[0])
-    shell("Conditional generators")
+    shell("Conditional generators", *NO_JUDGE)  # a verifier that has learnt little accepts none of many pictures
     assert load_model("cats").bank.label == 2
     assert load_model("animals").bank.label == "random"
 

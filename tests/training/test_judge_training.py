@@ -7,7 +7,7 @@ import pytest
 import torch
 from brief import ADA, bright, dark, draw, train
 from holes import Stains, look
-from labelled import write_csv
+from labelled import CHECKPOINTS, write_csv
 from toys import tiny_model
 
 from energyql.attributes.bank import FittedUnder
@@ -211,6 +211,26 @@ def verified(tmp_path_factory):
         patched.setattr(judging, "PictureSettings", lambda: QUICK)
         train(Stains(), look, folder, count=300, judge="train")
     return folder
+
+
+class TestProposals:
+    """A fifth of the pictures is proposed by heads where a sampler draws what the heads were fitted for."""
+
+    @pytest.mark.parametrize(
+        ("model", "more", "proposed"),
+        [
+            (ADA, {"truncation": 0.7}, [20]),
+            (ADA, {"truncation": (0.5, 1.0)}, []),  # of random truncation each
+            (CHECKPOINTS / "tensorflow_conditional.pkl", {"label": "random"}, []),  # of a random class each
+        ],
+    )
+    def test_pictures_of_several_conditions_are_all_random(self, tmp_path, monkeypatch, model, more, proposed):
+        counts, propose = [], judging.propose
+        monkeypatch.setattr(judging, "propose", lambda *args: counts.append(args[-1]) or propose(*args))
+        trained = train(model, bright, tmp_path, count=100, judge="train", **more)
+        assert counts == proposed
+        report = trained.judge_report["bright"]
+        assert report.fitted + report.held_out == 50 + 50 - sum(proposed) // 2
 
 
 class TestVerifier:

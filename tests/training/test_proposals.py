@@ -9,6 +9,7 @@ from energyql.attributes.bank import FittedUnder
 from energyql.attributes.heads import AttributeBank
 from energyql.errors import ArgumentError
 from energyql.models.unfinished import Work
+from energyql.pipeline.draw import Pipeline
 from energyql.training import proposals as proposals_module
 from energyql.training.foreign import linear_head
 from energyql.training.heads import HeadSettings, train_heads
@@ -70,12 +71,33 @@ def test_formulas_that_the_sampler_refuses_are_left_out(tmp_path, monkeypatch):
     def refuse(*_, **__):
         raise ArgumentError("no")
 
-    monkeypatch.setattr(proposals_module, "sample_latents", refuse)
-    generator, fitted = Stains(), FittedUnder("z")
-    zero = linear_head(torch.ones(generator.z_dim), torch.zeros(1), 1.0)
-    specs = Vocabulary([SPECS["red"]])
-    bank = AttributeBank(specs, {"red": zero}, **vars(fitted))
-    task = Task(
-        Target(tmp_path, generator, "", None, None), Prior(generator, 3, fitted, torch.device("cpu")), look, print
-    )
-    assert propose(task, bank, specs, LABELS, 20).latents.shape == (0, generator.z_dim)
+    monkeypatch.setattr(Pipeline, "prepare", refuse)
+    assert propose(flat_task(tmp_path), *flat_bank("red"), LABELS, 20).latents.shape == (0, Stains.z_dim)
+
+
+def test_attributes_without_a_label_are_left_out(tmp_path):
+    nothing = {"size": torch.full((5,), torch.nan)}
+    bank, specs = flat_bank("red", "size")
+    proposals = propose(flat_task(tmp_path), bank, specs, LABELS | nothing, 20)
+    assert proposals.latents.shape == (20, Stains.z_dim)
+    assert propose(flat_task(tmp_path), *flat_bank("size"), nothing, 20).latents.shape == (0, Stains.z_dim)
+
+
+def test_the_heads_are_prepared_for_sampling_once(tmp_path, monkeypatch):
+    made, make = [], proposals_module.pipeline_for
+    monkeypatch.setattr(proposals_module, "pipeline_for", lambda *args: made.append(make(*args)) or made[-1])
+    assert len(propose(flat_task(tmp_path), *flat_bank("red", "odd"), LABELS, 3 * A_FORMULA).latents) == 3 * A_FORMULA
+    assert len(made) == 1
+
+
+def flat_bank(*names):
+    """A bank of heads for the attributes, each of which knows nothing, and the attributes."""
+    specs = Vocabulary([SPECS[name] for name in names])
+    zero = linear_head(torch.ones(Stains.z_dim), torch.zeros(1), 1.0)
+    return AttributeBank(specs, dict.fromkeys(names, zero), **vars(FittedUnder("z"))), specs
+
+
+def flat_task(folder):
+    Work(folder).begin("a test")
+    prior = Prior(Stains(), 3, FittedUnder("z"), torch.device("cpu"))
+    return Task(Target(folder, prior.generator, "", None, None), prior, look, lambda *_: None)

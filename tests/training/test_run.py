@@ -317,6 +317,13 @@ class TestLabelsWithoutANumber:
         for name in ("attributes.safetensors", "report.json"):
             assert (tmp_path / "m" / name).read_bytes() == (tmp_path / "n" / name).read_bytes()
 
+    @pytest.mark.parametrize(("losses", "count"), [([{}], 20), ([{"bright": 0.0}] * 2, 40)])
+    def test_rounds_end_when_no_gain_can_be_measured(self, tmp_path, monkeypatch, losses, count):
+        left, seen = iter(losses), []
+        monkeypatch.setattr(run, "_held_out_losses", lambda *_: next(left))
+        train(ADA, lambda images: seen.extend(images) or bright(images), tmp_path, count=None)
+        assert len(seen) == count
+
     def test_the_loss_is_that_of_heads_on_other_samples(self, tmp_path, monkeypatch):
         measure, losses = run._held_out_losses, []
 
