@@ -225,8 +225,9 @@ class Gallery:
     def add_traversal(self, start: Query, end: Query, steps: int = 8, *, n: int | None = None) -> Traversal:
         """Draw paths through the latent space, from samples of one query to samples of another.
 
-        The sampler starts from the same random latent for both ends of a path, so that the ends are similar. The method
-        adds a section with the paths to the page, and returns the section.
+        The sampler starts from the same random latent for both ends of a path, so that the ends are similar. So no
+        verifier decides which samples are kept, whatever the settings say. The method adds a section with the paths to
+        the page, and returns the section.
 
         Args:
             start: query at the first picture of each path.
@@ -241,7 +242,8 @@ class Gallery:
         n = min(self.n, 3) if n is None else n
         first, last = self.check_traversal(start, end, steps)
         times = [step / (steps - 1) for step in range(steps)]
-        ends = [self._prepare(query.expr) for query in (first, last)]
+        settings = replace(self.settings, verify="off")
+        ends = [self._prepare(query.expr, settings) for query in (first, last)]
         with reporting(self.progress) as report:
             report("traversal", 0.0)
             from_here = ends[0].run(n, progress=self._within).z
@@ -249,8 +251,8 @@ class Gallery:
             to_there = ends[1].run(n, progress=self._within).z
             report("traversal", 2 / 3)
             latents = interpolate(from_here, to_there, times).flatten(0, 1)
-            settings = replace(self.settings, sampler=Given(latents), strength=None)
-            result = self._prepare(first.expr, settings).run(len(latents), progress=self._within)
+            on_the_way = replace(settings, sampler=Given(latents), strength=None)
+            result = self._prepare(first.expr, on_the_way).run(len(latents), progress=self._within)
             report("traversal", 1.0)
         probabilities = [probability(query.bound, result, self.vocabulary) for query in (first, last)]
         judged = None if result.provenance["judge"] is None else result.judged

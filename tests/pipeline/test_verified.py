@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from energyql import Model, generate, sample_latents, stream
+from energyql import Gallery, Model, generate, sample_latents, stream
 from energyql.attributes.heads import AttributeBank, Head
 from energyql.attributes.predictions import YesNo
 from energyql.errors import ModelError
@@ -21,6 +21,7 @@ from energyql.pipeline.verified import (
     estimate_clips,
 )
 from energyql.sampling import RandomStreams, Status
+from energyql.sampling.traversal import Given, interpolate
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 VOCABULARY = Vocabulary([AttributeSpec("bright", "yes/no"), AttributeSpec("warm", "yes/no")])
@@ -103,6 +104,23 @@ def test_a_run_of_which_nothing_is_accepted_ends(model):
     for mode in ("sure", "faithful"):
         with pytest.raises(ModelError, match="attempts is 16"):
             draws(stubborn, 64, verify=mode, attempts=16)
+
+
+@pytest.mark.parametrize("options", [{}, {"verify": "sure"}, {"verify": "faithful"}])
+def test_pictures_of_a_traversal_are_those_of_its_paths(model, options):
+    """A point on the way need not satisfy the query, and is not drawn again."""
+    by_default = replace(model, verifier=look)
+    queries, times = ("bright", "NOT bright"), [0.0, 0.5, 1.0]
+    ends = [generate(query, 8, model=model, verify="off", progress=False).z for query in queries]
+    gallery = Gallery(model=by_default, progress=False, **options)
+    result = gallery.add_traversal(*queries, steps=3, n=8).result
+    assert torch.equal(result.z, interpolate(*ends, times).flatten(0, 1))
+    assert not any(status == Status.NOT_ACCEPTED for status in result.status)
+
+
+def test_existing_latents_of_some_samples():
+    latents, streams = torch.randn(12, Z_DIM), RandomStreams(start=3).of_samples([1, 4, 6])
+    assert torch.equal(Given(latents).sample(None, torch.zeros(3, Z_DIM), noise=streams).z, latents[[4, 7, 9]])
 
 
 def test_a_reader_is_needed(model):
