@@ -118,6 +118,27 @@ def test_pictures_of_a_traversal_are_those_of_its_paths(model, options):
     assert not any(status == Status.NOT_ACCEPTED for status in result.status)
 
 
+def test_a_query_without_accepted_pictures_does_not_end_a_gallery(model, tmp_path):
+    stubborn = replace(model, judge=lambda images: look(images) | {"bright": [False] * len(images)})
+    gallery = Gallery(["bright", "warm"], n=64, model=stubborn, verify="sure", attempts=16, progress=False)
+    reason = "none of 64 pictures was accepted, and attempts is 16"
+    assert [(section.kind, len(section.results)) for section in gallery.sections] == [("refused", 0), ("query", 1)]
+    assert gallery.sections[0].reason == reason
+    table = gallery.add_truth_table("bright", n=64)
+    assert [(row.reason, row.contradiction) for row in table.rows] == [(reason, False), ("", False)]
+    assert gallery.summary().startswith("1 query, 1 query without pictures, 1 truth table, 128 pictures")
+    assert gallery.save(tmp_path).read_text().count(f"no pictures: {reason}") == 2
+    with pytest.raises(ModelError, match=reason):
+        gallery.add("bright")
+
+
+def test_a_page_of_refused_queries_alone(model):
+    stubborn = replace(model, judge=lambda images: dict.fromkeys(("bright", "warm"), [False] * len(images)))
+    gallery = Gallery(["bright"], n=64, model=stubborn, verify="sure", attempts=16, progress=False)
+    gallery.add_truth_table("bright AND warm", "bright XOR warm")
+    assert "no pictures: none of" in gallery.to_html()
+
+
 def test_existing_latents_of_some_samples():
     latents, streams = torch.randn(12, Z_DIM), RandomStreams(start=3).of_samples([1, 4, 6])
     assert torch.equal(Given(latents).sample(None, torch.zeros(3, Z_DIM), noise=streams).z, latents[[4, 7, 9]])
