@@ -21,6 +21,7 @@ from pathlib import Path
 from tempfile import SpooledTemporaryFile
 from typing import IO, Any, TypeVar, get_type_hints
 
+import numpy as np
 from PIL import Image
 from rich.filesize import decimal
 
@@ -35,6 +36,7 @@ from energyql.pipeline.draw import STREAM_BATCH, Pipeline, PreparedQuery, pipeli
 from energyql.pipeline.model import Model, choose_device, load_model
 from energyql.pipeline.result import Result
 from energyql.pipeline.settings import settings_of
+from energyql.sampling import Status
 
 Record = TypeVar("Record", bound="FileRecord | ClassRecord")
 
@@ -47,8 +49,8 @@ class ClassRecord:
         wanted: number of pictures that the plan asks for.
         rows: number of pictures that are in the shards.
         drawn: number of samples that were drawn, including samples that the judge rejected.
-        satisfied: number of pictures in the shards that satisfy the query according to the judge; `None` if no picture
-            was judged.
+        satisfied: number of pictures in the shards that satisfy the query according to the judge, without samples of
+            which the verifier accepted no picture; `None` if no picture was judged.
     """
 
     wanted: int
@@ -353,11 +355,14 @@ class PreparedPlan:
                 shared = {"class": one.name, "class_number": number}
                 shared |= {name: query.provenance[fact] for name, fact in _SHARED.items()}
                 for result, drawn, pictures in self._compressed(self._draw(one, query, shard), query):
-                    for sample, picture in zip(result.to_dict()["samples"], pictures, strict=True):
+                    rows = result.to_dict()["samples"]
+                    for sample, picture in zip(rows, pictures, strict=True):
+                        if sample["status"] == Status.NOT_ACCEPTED.name:
+                            sample["satisfied"] = False
                         place = hashlib.sha256(f"{one.name}\n{query.settings.seed}\n{sample['index']}".encode())
                         samples.append((place.digest(), buffer.tell(), len(picture), shared | sample))
                         buffer.write(picture)
-                    satisfied = None if result.satisfied is None else int(result.satisfied.sum())
+                    satisfied = None if result.satisfied is None else sum(row["satisfied"] for row in rows)
                     record += ClassRecord(0, len(result), drawn, satisfied)
                     on_drawn(one.name, len(result))
                 records[one.name] = record
@@ -383,8 +388,9 @@ class PreparedPlan:
     def _draw(self, one: DatasetClass, query: PreparedQuery, shard: int) -> Iterator[tuple[Result, int]]:
         """Draw the samples of a class for a shard; yield pairs (samples of a batch, number of samples drawn for it).
 
-        With `only_satisfied`, samples that the judge rejects are left out. There may then be too few samples, because
-        drawing also ends when `budget` samples for each picture are drawn.
+        With `only_satisfied`, samples that the judge rejects are left out, and so are those of which the verifier
+        accepted no picture. There may then be too few samples, because drawing also ends when `budget` samples for each
+        picture are drawn.
 
         Args:
             one: the class.
@@ -400,6 +406,7 @@ class PreparedPlan:
         while rows < count and drawn < len(candidates):
             tried = min(STREAM_BATCH, len(candidates) - drawn, next_round(count, rows, drawn))
             batch = query.run(tried, first=candidates.start + drawn, progress=False)
+            batch = batch[np.flatnonzero([status != Status.NOT_ACCEPTED for status in batch.status])]
             result = batch[accepted(batch, count - rows)]
             rows, drawn = rows + len(result), drawn + tried
             yield result, tried

@@ -121,12 +121,14 @@ class EvaluatedModel:
         model: name of a packaged model, a model folder, or a `Model` in memory.
         device: "auto", "cpu", "cuda" and so on.
         truncation: psi in [0, 1] for everything that is drawn; by default the psi of the model.
-        label: a class, or c_dim numbers, for a conditional generator.
+        label: a class, or c_dim numbers, for a conditional generator. By default the label under which the heads were
+            fitted; if they were fitted to random labels, the random class of seed 0.
         features: network whose features give distances between pictures; by default the judge, if it computes features.
 
     Attributes:
         model: the loaded model.
         truncation: psi.
+        label: label of everything that is drawn, whatever its seed; `None` for a generator without classes.
         encode: function from latents z to w.
         reads: function from latents z to the input of the heads.
         identity: SHA-256 of everything that can change a judged sample: weights, judge, truncation, label, features.
@@ -147,14 +149,13 @@ class EvaluatedModel:
         if self.model.judge is None:
             raise ModelError(f"model {self.model.name!r} has no judge, and heads cannot judge themselves")
         self.truncation = self.model.truncation if truncation is None else truncation
-        self.label = label
-        checked = self.model.check_label(label)
-        condition = as_condition(checked, self.model.generator)
+        self.label = self.model.check_label(label)
+        condition = as_condition(self.label, self.model.generator)
         self.encode = partial(encode_under, self.model.generator, truncation=self.truncation, condition=condition)
         self.reads = head_reader(self.model.generator, self.model.bank.space, self.encode)
         self.features = judge_features(self.model.judge) if features is None else features
         name = getattr(self.features, "name", None)
-        self.identity = _digest([_fingerprints(self.model), self.truncation, checked, name])
+        self.identity = _digest([_fingerprints(self.model), self.truncation, self.label, name])
 
     def prepare(self, query: str | Expr, **options: Unpack[DrawOptions]) -> PreparedQuery:
         """Check and compile a query, and return it ready for sampling at the truncation and label of this model.

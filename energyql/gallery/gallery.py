@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from energyql.energy.rule import check_semantics
-from energyql.errors import ArgumentError, Contradiction, EnergyQLError, KindError, Span
+from energyql.errors import ArgumentError, Contradiction, EnergyQLError, KindError, ModelError, Span
 from energyql.files import naming_target, write_text
 from energyql.gallery import page
-from energyql.gallery.page import QuerySection, Section, Traversal, TruthRow, TruthTable
+from energyql.gallery.page import QuerySection, RefusedSection, Section, Traversal, TruthRow, TruthTable
 from energyql.gallery.words import probability, score_clauses
 from energyql.language import Cardinality, Expr, Interval, Not, OneOf, parse
 from energyql.models import DEFAULT_MODEL, read_vocabulary
@@ -159,13 +159,19 @@ class Gallery:
             title: heading of the query on the page; by default the query itself.
 
         Raises:
+            ModelError: pictures are verified, and none was accepted.
             EnergyQLError: the query is wrong.
         """
         checked = check(ListedQuery(query, title), self.vocabulary, self.semantics)
-        return self._add(checked, self._prepare(checked.text))
+        result = self._prepare(checked.text).run(self.n, progress=self._within)
+        self._add(checked, result)
+        return result
 
-    def add_all(self, several: Queries, *, source: str = "") -> list[Result]:
+    def add_all(self, several: Queries, *, source: str = "") -> list[Result | None]:
         """Check more queries, draw them and add a section for each query to the page; return a result for each query.
+
+        For a query of which the verifier accepts no picture, the section has the reason in place of pictures, and
+        `None` is returned.
 
         Args:
             several: a list of queries (text or expressions), a list of pairs (title, query), or a dict from titles to
@@ -181,9 +187,14 @@ class Gallery:
         results = []
         with reporting(self.progress if checked else False) as report:
             prepared = [self._prepare(each.text) for each in checked]
-            for number, pair in enumerate(zip(checked, prepared, strict=True)):
+            for number, query in enumerate(checked):
                 report("gallery", number / len(checked))
-                results.append(self._add(*pair))
+                result, reason = self._draw(prepared[number], self.n)
+                if result is None:
+                    self.sections.append(RefusedSection(query, reason))
+                else:
+                    self._add(query, result)
+                results.append(result)
             report("gallery", 1.0)
         return results
 
@@ -191,7 +202,8 @@ class Gallery:
         """Draw every combination of up to four literals, add the table to the page, and return the table.
 
         For two literals a and b, the combinations are a AND b, a AND NOT b, and so on. For a combination that no
-        picture can satisfy, the row of the table has the reason in place of pictures.
+        picture can satisfy, or of which the verifier accepts no picture, the row of the table has the reason in place
+        of pictures.
 
         Args:
             literals: one to four different literals, such as "smile" and "hair = red"; any query can be a literal.
@@ -213,10 +225,9 @@ class Gallery:
                 try:
                     check(ListedQuery(query), self.vocabulary, self.semantics)
                 except (Contradiction, KindError) as error:  # KindError: a negation outside the range of an attribute
-                    rows.append(TruthRow(values, str(query), None, error.message))
+                    rows.append(TruthRow(values, str(query), None, error.message, contradiction=True))
                 else:
-                    result = self._prepare(query).run(n, progress=self._within)
-                    rows.append(TruthRow(values, str(query), result))
+                    rows.append(TruthRow(values, str(query), *self._draw(self._prepare(query), n)))
             report("table", 1.0)
         table = TruthTable(tuple(map(str, parts)), rows)
         self.sections.append(table)
@@ -225,8 +236,9 @@ class Gallery:
     def add_traversal(self, start: Query, end: Query, steps: int = 8, *, n: int | None = None) -> Traversal:
         """Draw paths through the latent space, from samples of one query to samples of another.
 
-        The sampler starts from the same random latent for both ends of a path, so that the ends are similar. The method
-        adds a section with the paths to the page, and returns the section.
+        The sampler starts from the same random latent for both ends of a path, so that the ends are similar. So no
+        verifier decides which samples are kept, whatever the settings say. The method adds a section with the paths to
+        the page, and returns the section.
 
         Args:
             start: query at the first picture of each path.
@@ -241,7 +253,8 @@ class Gallery:
         n = min(self.n, 3) if n is None else n
         first, last = self.check_traversal(start, end, steps)
         times = [step / (steps - 1) for step in range(steps)]
-        ends = [self._prepare(query.expr) for query in (first, last)]
+        settings = replace(self.settings, verify="off")
+        ends = [self._prepare(query.expr, settings) for query in (first, last)]
         with reporting(self.progress) as report:
             report("traversal", 0.0)
             from_here = ends[0].run(n, progress=self._within).z
@@ -249,8 +262,8 @@ class Gallery:
             to_there = ends[1].run(n, progress=self._within).z
             report("traversal", 2 / 3)
             latents = interpolate(from_here, to_there, times).flatten(0, 1)
-            settings = replace(self.settings, sampler=Given(latents), strength=None)
-            result = self._prepare(first.expr, settings).run(len(latents), progress=self._within)
+            on_the_way = replace(settings, sampler=Given(latents), strength=None)
+            result = self._prepare(first.expr, on_the_way).run(len(latents), progress=self._within)
             report("traversal", 1.0)
         probabilities = [probability(query.bound, result, self.vocabulary) for query in (first, last)]
         judged = None if result.provenance["judge"] is None else result.judged
@@ -323,18 +336,25 @@ class Gallery:
     def _prepare(self, query: Query, settings: DrawSettings | None = None) -> PreparedQuery:
         return pipeline_for(self._model, self._device).prepare(query, settings or self.settings)
 
-    def _add(self, query: CheckedQuery, prepared: PreparedQuery) -> Result:
-        """Draw a query, add its section to the page, and return its pictures.
+    def _draw(self, prepared: PreparedQuery, n: int) -> tuple[Result | None, str]:
+        """Return n pictures of a query and ""; or `None` and why there are none, if they cannot be verified.
 
         Args:
-            query: the query.
-            prepared: the same query, compiled for the model and with the settings of the gallery.
+            prepared: the query, compiled for the model and with the settings of the gallery.
+            n: number of pictures.
         """
+        try:
+            return prepared.run(n, progress=self._within), ""
+        except ModelError as error:
+            if prepared.settings.verify == "off":
+                raise
+            return None, error.message
+
+    def _add(self, query: CheckedQuery, result: Result) -> None:
+        """Add the section of a query with its pictures to the page."""
         queries = {i: section.query for i, section in enumerate(self.sections, 1) if isinstance(section, QuerySection)}
         same = next((i for i, other in queries.items() if other.means_the_same(query)), None)
-        result = prepared.run(self.n, progress=self._within)
         self.sections.append(QuerySection(result, query, *score_clauses(query.bound, result, self.vocabulary), same))
-        return result
 
 
 class GalleryOptions(DrawOptions, total=False):

@@ -126,11 +126,39 @@ class QuerySection(_OneResult):
     @property
     def heading(self) -> str:
         """Title of the section in the table of contents of the page."""
-        return self.query.title or str(self.query.expr)
+        return _heading(self.query)
 
     def tiles(self, identity: str) -> list[list[Tile]]:
         """Return the pictures of the section, a list for each row; `identity` is the unique name of the section."""
         return [_judged_tiles(identity, self.result, self.clauses)]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RefusedSection:
+    """One query of which the verifier accepted no picture.
+
+    Args:
+        query: the query.
+        reason: why there are no pictures.
+    """
+
+    query: CheckedQuery
+    reason: str
+    kind: ClassVar = "refused"
+
+    @property
+    def results(self) -> list[Result]:
+        """An empty list."""
+        return []
+
+    @property
+    def heading(self) -> str:
+        """Title of the section in the table of contents of the page."""
+        return _heading(self.query)
+
+    def tiles(self, identity: str) -> list[list[Tile]]:
+        """Return an empty list: there are no pictures."""
+        return []
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -140,14 +168,16 @@ class TruthRow:
     Args:
         values: whether each literal is true.
         query: the combination as a query, such as "smile AND NOT hat".
-        result: the pictures of the combination; `None` for a contradiction.
-        reason: why the combination is a contradiction; else empty.
+        result: the pictures of the combination; `None` if there are none.
+        reason: why there are no pictures; else empty.
+        contradiction: whether no picture can satisfy the query.
     """
 
     values: tuple[bool, ...]
     query: str
     result: Result | None
     reason: str = ""
+    contradiction: bool = False
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -168,7 +198,7 @@ class TruthTable:
 
     @property
     def results(self) -> list[Result]:
-        """The results with the pictures of the rows, without rows that are contradictions."""
+        """The results with the pictures of the rows, without rows that have none."""
         return [row.result for row in self.rows if row.result is not None]
 
     @property
@@ -214,7 +244,7 @@ class Traversal(_OneResult):
     @property
     def heading(self) -> str:
         """Title of the section in the table of contents of the page."""
-        return " → ".join(query.title or str(query.expr) for query in (self.start, self.end))
+        return " → ".join(map(_heading, (self.start, self.end)))
 
     def verdicts(self, index: int) -> list[tuple[str, bool | None]]:
         """Return a pair for `start` and one for `end`: the query, and whether picture `index` satisfies it.
@@ -238,6 +268,10 @@ class Traversal(_OneResult):
         return [tiles[i : i + steps] for i in range(0, len(tiles), steps)]
 
 
+def _heading(query: CheckedQuery) -> str:
+    return query.title or str(query.expr)
+
+
 def _judged_tiles(identity: str, result: Result, clauses: Sequence[Clause] = (), **columns: str) -> list[Tile]:
     """Return a tile for each picture of one query.
 
@@ -255,7 +289,7 @@ def _judged_tiles(identity: str, result: Result, clauses: Sequence[Clause] = (),
     return tiles
 
 
-Section = QuerySection | TruthTable | Traversal
+Section = QuerySection | RefusedSection | TruthTable | Traversal
 
 
 def number_table(tiles: Sequence[Tile]) -> list[dict[str, str]]:
@@ -295,7 +329,10 @@ def summary(sections: Sequence[Section]) -> str:
 
     An example is "2 queries, 16 pictures; 15 of 16 satisfied (94 %), says the image judge".
     """
-    nouns = (("query", "query", "queries"), ("table", "truth table", ""), ("traversal", "traversal", ""))
+    nouns = (
+        ("query", "query", "queries"), ("refused", "query without pictures", "queries without pictures"),
+        ("table", "truth table", ""), ("traversal", "traversal", ""),
+    )  # fmt: skip
     kinds = [section.kind for section in sections]
     counts = [words.plural(kinds.count(kind), one, several) for kind, one, several in nouns if kind in kinds]
     results = [result for section in sections for result in section.results]

@@ -230,7 +230,7 @@ class RandomStreams:
 
     Args:
         seed: seed of the run, 0 to 2⁶⁴ - 1.
-        start: index in the run of the first sample of the batch.
+        start: index in the run from which the samples of the batch are counted; that of the first, without `chosen`.
         purpose: text that is put before the name of every stream.
         chosen: for a batch of some samples only, their indices from `start` on, ascending.
     """

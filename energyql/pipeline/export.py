@@ -39,7 +39,8 @@ def export_energy(
         semantics: how the query becomes an energy: "exact", "product", "lace" or "jem".
         truncation: psi in [0, 1], moves w toward its mean; by default the truncation of the model.
         label: class for a generator with classes (a conditional generator), or a number for each class. By default the
-            label under which the heads were fitted, if there was one.
+            label under which the heads were fitted, if there was one; if they were fitted to random labels, the random
+            class of seed 0.
         device: "auto" (a GPU if there is one), "cpu", "cuda" and so on.
         allow_weak: attributes whose heads may be used although their quality on held-out labels is low.
 

@@ -77,11 +77,11 @@ class Given:
     def sample(
         self, energy: EnergyLike, z0: Tensor, *, noise: RandomStreams = FIRST_RUN, progress: Progress | None = None
     ) -> SampleResult:
-        """Return consecutive rows of `latents`, as many as `z0` has rows, all with `Status.OK`.
+        """Return the rows of `latents` for the samples of a batch, all with `Status.OK`.
 
-        The first of them is row number `noise.start` of `latents`. Of `z0`, only length, dtype and device are used;
+        `noise` says which samples of the run are in the batch. Of `z0`, only length, dtype and device are used;
         `energy` and `progress` are ignored.
         """
-        rows = self.latents[noise.start : noise.start + len(z0)].to(z0)
+        rows = noise.start + noise.offsets(torch.arange(len(z0)))
         none = torch.zeros(len(z0), dtype=torch.int64)
-        return SampleResult(rows, none + Status.OK, none, none)
+        return SampleResult(self.latents[rows.to(self.latents.device)].to(z0), none + Status.OK, none, none)

@@ -82,7 +82,8 @@ def _request(provenance: dict[str, Any], index: int | None) -> tuple[str, str | 
         return "it was made from latents, which the picture does not hold", None, {}
     if isinstance(start["seed"], list):
         return "it shows pictures of several runs", None, {}
-    request = {name: start[name] for name in COMMON if name in start} | _sampler(start["sampler"])
+    # Without an entry the pictures were not verified; without a field a request takes the default of the model.
+    request = {"verify": "off"} | {name: start[name] for name in COMMON if name in start} | _sampler(start["sampler"])
     if edit is None:
         return "", "/api/jobs", request | {"n": start.get("n", 1)}
     steps = edit["queries"][: edit["step"]] or edit["queries"]

@@ -109,10 +109,10 @@ class JobResult:
         """Add a row of a table or a gallery.
 
         Args:
-            result: the pictures of the row; `None` if no picture can satisfy the query.
+            result: the pictures of the row; `None` if there are none.
             query: the query of the row.
             values: for a table, whether each literal is true.
-            reason: why no picture can satisfy the query; else empty.
+            reason: why there are no pictures; else empty.
         """
         summary = "" if result is None else result.summary()
         if result is not None:

@@ -23,6 +23,7 @@ from energyql.editing.invert import Inversion, invert
 from energyql.editing.latents import Latents, LatentSpace
 from energyql.errors import OutOfDomainError
 from energyql.gallery.gallery import Gallery
+from energyql.gallery.page import QuerySection, RefusedSection
 from energyql.language import Expr
 from energyql.logic.satisfiability import noting_tautologies
 from energyql.pipeline.draw import PreparedQuery
@@ -343,8 +344,12 @@ def draw_gallery(gallery: Gallery, queries: Sequence[str], job: Job, result: Job
     """
     gallery.progress, result.sections = job.report, gallery.sections
     for query in queries:
-        pictures = gallery.add(query)
-        result.add_row(pictures, pictures.provenance["canonical"])
+        (pictures,) = gallery.add_all([query])
+        section = gallery.sections[-1]
+        assert isinstance(section, QuerySection | RefusedSection)
+        reason = section.reason if isinstance(section, RefusedSection) else ""
+        result.total -= gallery.n if pictures is None else 0
+        result.add_row(pictures, str(section.query.expr), reason=reason)
 
 
 def _only(stage: str, job: Job) -> Report:

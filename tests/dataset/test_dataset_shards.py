@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from evaluation.lively import lively_model
+from evaluation.lively import known_model, lively_model, read_plain
 from PIL import Image
 from toys import tiny_model
 
@@ -353,3 +353,24 @@ def test_a_gpu_draws_the_next_batch_before_pictures_are_taken():
         events.append(f"take {number}")
         assert [Image.open(io.BytesIO(picture)).tobytes() for picture in pictures] == [result.images[0].tobytes()]
     assert events == ["draw 0", "draw 1", "take 0", "draw 2", "take 1", "take 2"]
+
+
+@pytest.mark.parametrize("only_satisfied", [True, False])
+def test_samples_of_which_no_picture_was_accepted_are_no_members_of_their_class(tmp_path, only_satisfied):
+    """The judge, which reads b alone, would count some of them."""
+
+    def strict(images):
+        values = read_plain(images)
+        return values | {"b": np.asarray(values["b"], bool) & (images[:, 0, 0, 3] > 0).numpy()}
+
+    model = replace(known_model(), verifier=strict)
+    one = DatasetClass(name="b", query="b", count=20, model=model, settings={"verify": "sure", "attempts": 1})
+    written = write(DatasetPlan(classes=[one], only_satisfied=only_satisfied), tmp_path)
+    rows = [known for _, known, _ in samples(tmp_path).values()]
+    refused = [row for row in rows if row["status"] == "NOT_ACCEPTED"]
+    record = written.classes["b"]
+    assert (record.rows, len(refused) > 0) == (20, not only_satisfied)
+    assert {row["satisfied"] for row in refused} <= {False}
+    assert any(row["judged"]["b"] for row in refused) != only_satisfied
+    assert record.satisfied == sum(row["satisfied"] for row in rows) == 20 - len(refused)
+    assert pq.read_table(tmp_path / "index.parquet")["satisfied"].to_pylist().count(True) == record.satisfied

@@ -1,15 +1,19 @@
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 
 import pytest
 import torch
+from toys import CONFIG, VOCABULARY, random_generator, random_heads, tiny_model
 
+from energyql.attributes.heads import AttributeBank
 from energyql.errors import ArgumentError, ModelError
 from energyql.evaluation.judged import EvaluatedModel
 from energyql.evaluation.methods import Method, PublishedODE, read_methods
 from energyql.pipeline.draw import sample_latents
+from energyql.pipeline.model import Model
 from energyql.sampling import SAMPLERS, SliceSampler, as_energy, make_sampler
 from evaluation.lively import silent
 
@@ -93,8 +97,6 @@ def test_samples_are_those_of_the_public_call(tiny: Path, monkeypatch: pytest.Mo
 
 
 def test_a_model_without_a_judge_cannot_be_measured(tmp_path: Path) -> None:
-    from toys import tiny_model
-
     with pytest.raises(ModelError, match="has no judge"):
         EvaluatedModel(str(tiny_model(tmp_path, judge=False)))
 
@@ -106,3 +108,14 @@ def test_truncation_of_the_subject_is_that_of_its_queries(tiny: Path) -> None:
     expected = subject.pipeline.prepare("smile", truncation=0.5).energy(z)
     torch.testing.assert_close(method.energy(subject, "smile")(z), expected)
     assert subject.identity != EvaluatedModel(str(tiny)).identity
+
+
+def test_heads_of_random_labels_are_evaluated_under_one_class() -> None:
+    generator = random_generator(dataclasses.replace(CONFIG, c_dim=3))
+    bank = AttributeBank(VOCABULARY, random_heads(VOCABULARY, 16), label="random")
+    subject = EvaluatedModel(Model("classes", generator, bank, judge=lambda images: {"smile": images[:, 0, 0, 0] > 0}))
+    z = torch.randn(2, subject.z_dim)
+    for seed in range(5):
+        prepared = subject.prepare("smile", seed=seed)
+        assert prepared.provenance["label"] == subject.label
+        torch.testing.assert_close(prepared.encode(z), subject.encode(z))

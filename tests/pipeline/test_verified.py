@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from energyql import Model, Result, generate, sample_latents, stream, until_satisfied
+from energyql import Gallery, Model, Result, generate, sample_latents, stream, until_satisfied
 from energyql.attributes.heads import AttributeBank, Head
 from energyql.attributes.judge import Judge
 from energyql.attributes.predictions import YesNo
@@ -22,6 +22,7 @@ from energyql.pipeline.verified import (
     estimate_clips,
 )
 from energyql.sampling import RandomStreams, Status
+from energyql.sampling.traversal import Given, interpolate
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 VOCABULARY = Vocabulary([AttributeSpec("bright", "yes/no"), AttributeSpec("warm", "yes/no")])
@@ -104,6 +105,44 @@ def test_a_run_of_which_nothing_is_accepted_ends(model):
     for mode in ("sure", "faithful"):
         with pytest.raises(ModelError, match="attempts is 16"):
             draws(stubborn, 64, verify=mode, attempts=16)
+
+
+@pytest.mark.parametrize("options", [{}, {"verify": "sure"}, {"verify": "faithful"}])
+def test_pictures_of_a_traversal_are_those_of_its_paths(model, options):
+    """A point on the way need not satisfy the query, and is not drawn again."""
+    by_default = replace(model, verifier=look)
+    queries, times = ("bright", "NOT bright"), [0.0, 0.5, 1.0]
+    ends = [generate(query, 8, model=model, verify="off", progress=False).z for query in queries]
+    gallery = Gallery(model=by_default, progress=False, **options)
+    result = gallery.add_traversal(*queries, steps=3, n=8).result
+    assert torch.equal(result.z, interpolate(*ends, times).flatten(0, 1))
+    assert not any(status == Status.NOT_ACCEPTED for status in result.status)
+
+
+def test_a_query_without_accepted_pictures_does_not_end_a_gallery(model, tmp_path):
+    stubborn = replace(model, judge=lambda images: look(images) | {"bright": [False] * len(images)})
+    gallery = Gallery(["bright", "warm"], n=64, model=stubborn, verify="sure", attempts=16, progress=False)
+    reason = "none of 64 pictures was accepted, and attempts is 16"
+    assert [(section.kind, len(section.results)) for section in gallery.sections] == [("refused", 0), ("query", 1)]
+    assert gallery.sections[0].reason == reason
+    table = gallery.add_truth_table("bright", n=64)
+    assert [(row.reason, row.contradiction) for row in table.rows] == [(reason, False), ("", False)]
+    assert gallery.summary().startswith("1 query, 1 query without pictures, 1 truth table, 128 pictures")
+    assert gallery.save(tmp_path).read_text().count(f"no pictures: {reason}") == 2
+    with pytest.raises(ModelError, match=reason):
+        gallery.add("bright")
+
+
+def test_a_page_of_refused_queries_alone(model):
+    stubborn = replace(model, judge=lambda images: dict.fromkeys(("bright", "warm"), [False] * len(images)))
+    gallery = Gallery(["bright"], n=64, model=stubborn, verify="sure", attempts=16, progress=False)
+    gallery.add_truth_table("bright AND warm", "bright XOR warm")
+    assert "no pictures: none of" in gallery.to_html()
+
+
+def test_existing_latents_of_some_samples():
+    latents, streams = torch.randn(12, Z_DIM), RandomStreams(start=3).of_samples([1, 4, 6])
+    assert torch.equal(Given(latents).sample(None, torch.zeros(3, Z_DIM), noise=streams).z, latents[[4, 7, 9]])
 
 
 def test_a_reader_is_needed(model):

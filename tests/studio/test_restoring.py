@@ -62,6 +62,17 @@ def test_an_edit_is_edited_again(studio):
     assert again["pictures"][1]["image"] == job["pictures"][3]["image"]
 
 
+@pytest.mark.parametrize("verify", ["off", "sure"])
+def test_how_a_drawing_was_verified_is_restored(studio, tiny, tmp_path, verify):
+    """A request that does not say it would be verified by a model with a verifier."""
+    edit(generate("smile", 1, model=tiny, verify=verify, progress=False), ["beard"], model=tiny, progress=False).save(
+        tmp_path / "edit"
+    )
+    generate("smile", 1, model=tiny, verify=verify, progress=False).save(tmp_path / "one")
+    for picture in ("one/00000.png", "edit/1/00000.png"):
+        assert ask(studio, (tmp_path / picture).read_bytes()).json()["request"]["verify"] == verify
+
+
 def test_files_of_the_library_are_understood(studio, tiny, tmp_path):
     result = generate("smile", 3, model=tiny, seed=9, device="cpu", progress=False)
     result[[2, 0]].save(tmp_path / "some")
