@@ -1,5 +1,6 @@
 """What all commands share: help, options, errors, and that they run as programs."""
 
+import os
 import re
 import subprocess
 import sys
@@ -200,3 +201,24 @@ finally:
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
         assert done.stdout
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, {"GOMP_SPINCOUNT": "20000", "KMP_BLOCKTIME": "1"}),
+        ({"GOMP_SPINCOUNT": "7"}, {"GOMP_SPINCOUNT": "7", "KMP_BLOCKTIME": "1"}),
+        ({"OMP_WAIT_POLICY": "active"}, {}),
+    ],
+)
+def test_waiting_threads_spin_briefly_in_commands_only(given, expected):
+    names = ("GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+    code = (
+        "import os, sys, energyql\n"
+        f"own = [os.environ.get(name) for name in {names}]\n"
+        "import energyql.cli\n"
+        f"print(own, {{name: os.environ[name] for name in {names} if name in os.environ}}, 'torch' in sys.modules)"
+    )
+    environment = {name: value for name, value in os.environ.items() if name not in (*names, "OMP_WAIT_POLICY")}
+    output = subprocess.run([sys.executable, "-c", code], env=environment | given, capture_output=True, text=True)
+    assert output.stdout.strip() == f"{[given.get(name) for name in names]} {expected} False"
