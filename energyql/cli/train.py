@@ -45,7 +45,7 @@ def train(
         typer.Option(
             "-n",
             metavar="N",
-            help="Pictures for --labeller or CLIP; auto: 5,000, and up to 40,000 while the heads gain by it. With a "
+            help="Pictures for --labeller or CLIP; auto: 10,000, and up to 40,000 while the heads gain by it. With a "
             "table of picture numbers, further pictures that a teacher labels; auto: 8,000, or none if pictures are "
             "larger than 128 x 128 pixels.",
         ),

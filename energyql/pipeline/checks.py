@@ -39,7 +39,7 @@ def check_heads(
     """Check that a query needs no weak head, except heads that the user allows.
 
     A weak head ranks badly the latents that it was not fitted to. Queries whose pictures are verified are not checked,
-    because a poor head then costs more draws, and never a wrong picture.
+    because a poor head then costs more draws, and the verifier finds most wrong pictures.
 
     Args:
         expr: the query, with attributes checked by `bind`.
