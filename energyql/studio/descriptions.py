@@ -14,8 +14,8 @@ from energyql.pipeline.checks import check_heads
 from energyql.pipeline.draw import Pipeline
 from energyql.pipeline.model import Model
 from energyql.pipeline.queries import ListedQuery, check
-from energyql.pipeline.settings import DEFAULT_SEMANTICS
-from energyql.pipeline.verified import default_verify
+from energyql.pipeline.settings import DEFAULT_SEMANTICS, DrawSettings
+from energyql.pipeline.verified import default_verify, verifier_of
 from energyql.studio.limits import Limits
 from energyql.studio.problems import describe
 from energyql.studio.schemas import Attribute, Check, CheckRequest, ModelInfo
@@ -37,15 +37,20 @@ def check_query(request: CheckRequest, model: Model, limits: Limits) -> Check:
     """Return the meaning of a query. If the query is wrong, return its error, without raising the error.
 
     Args:
-        request: the query, the semantics, and the names of weak attributes that the query may use.
+        request: the query, the semantics, the names of weak attributes that the query may use, and whether pictures are
+            to be verified.
         model: the model that the query is for.
         limits: limits of the studio; a longer query than `limits.characters` is wrong.
     """
     query = request.query
     try:
         checked = check(ListedQuery(check_length(query, limits)), model.vocabulary, request.semantics)
-        if default_verify(model, checked.bound, checked.rule.attributes) == "off":
-            check_heads(checked.bound, checked.rule.attributes, model.report, request.allow_weak, query=query)
+        attributes = checked.rule.attributes
+        if (request.verify or default_verify(model, checked.bound, attributes)) == "off":
+            reads = model.judged_names if request.verify is None else None
+            check_heads(checked.bound, attributes, model.report, request.allow_weak, query, reads)
+        else:
+            verifier_of(model, checked.bound, checked.rule, DrawSettings(verify=request.verify))
     except EnergyQLError as error:
         return Check(ok=False, problem=describe(error))
     caption, drawing, _ = draw_query(checked)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, create_model, model_validator
 
 from energyql.energy.rule import check_semantics
-from energyql.pipeline.settings import DEFAULT_SEMANTICS, DEFAULTS, SETTINGS, setting_types, settings_of
+from energyql.pipeline.settings import DEFAULT_SEMANTICS, DEFAULTS, SETTINGS, Verify, setting_types, settings_of
 from energyql.sampling import MOST_STRENGTH
 from energyql.studio.jobs import State
 from energyql.studio.limits import Limits
@@ -40,6 +40,7 @@ class CheckRequest(_OfModel):
     query: str = Field(description="A query, such as smile AND NOT (glasses OR beard).")
     semantics: SemanticsName = DEFAULT_SEMANTICS
     allow_weak: list[str] = Field(default=[], description=SETTINGS["allow_weak"].request)
+    verify: Verify | None = Field(default=None, description=SETTINGS["verify"].request)
 
 
 def _setting_fields() -> dict[str, Any]:
@@ -281,7 +282,7 @@ class Row(BaseModel):
 
     query: str = Field(description="The query of its pictures, in canonical form.")
     values: list[bool] = Field(default=[], description="Of a table: whether each literal is true.")
-    reason: str = Field(default="", description="Of a table: why no picture can be like this.")
+    reason: str = Field(default="", description="Why there are no pictures; else empty.")
     summary: str = Field(default="", description="How many pictures satisfy the query, and by which judge.")
 
 

@@ -2,11 +2,16 @@
 
 import io
 import zipfile
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from markup import decode
 
-from energyql import generate, traverse, truth_table
+from energyql import Gallery, generate, load_model, traverse, truth_table
+from energyql.gallery.gallery import check_literals
+from energyql.studio.results import JobResult
+from energyql.studio.tasks import draw_gallery, draw_table
 
 
 def drawn(job):
@@ -107,6 +112,24 @@ class TestGallery:
             answer = studio.post("/api/galleries", body)
             assert answer.status == 422
             assert words in answer.json()["message"]
+
+
+def test_a_query_without_accepted_pictures_is_a_row(tiny):
+    """The judge sees beards alone."""
+
+    def judge(images):
+        return {"smile": [False] * len(images), "beard": [True] * len(images)}
+
+    gallery = Gallery(n=8, model=replace(load_model(tiny), judge=judge), verify="sure", attempts=2)
+    result = JobResult("gallery", 16, gallery.vocabulary)
+    job = SimpleNamespace(report=lambda stage, fraction: None, check=lambda: None)
+    draw_gallery(gallery, ["smile", "beard"], job, result)
+    reason = "none of 8 pictures was accepted, and attempts is 2"
+    assert [(row.query, row.reason) for row in result.rows] == [("smile", reason), ("beard", "")]
+    assert (result.total, len(result.pictures), {picture.row for picture in result.pictures}) == (8, 8, {1})
+    table = JobResult("table", 16, gallery.vocabulary)
+    draw_table(gallery, check_literals(["smile"], gallery.vocabulary), job, table)
+    assert [row.reason for row in table.rows] == [reason, ""]
 
 
 class TestDownloads:

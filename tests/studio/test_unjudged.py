@@ -1,11 +1,17 @@
 """A model without a judge, one of whose heads is weak: what the API and the page say."""
 
+from dataclasses import replace
+
 import pytest
 from toys import tiny_model
 
-from energyql import generate
+from energyql import generate, load_model
 from energyql.attributes.heads import DOUBT, AttributeBank
 from energyql.attributes.quality import HeadReport
+from energyql.errors import WeakHeadError
+from energyql.pipeline.draw import Pipeline
+from energyql.studio.schemas import CheckRequest, DrawRequest
+from energyql.studio.studio import Studio
 from studio.client import serving
 
 RECALL = {"no": (0.5, 0.3, 0.7), "yes": (0.5, 0.3, 0.7)}
@@ -51,6 +57,32 @@ def test_a_weak_head_is_refused_unless_it_is_allowed(studio):
     assert job["state"] == "done"
     edited = studio.draw("/api/edits", query="smile", steps=["glasses"], allow_weak=["glasses"])
     assert [picture["verdict"][:10] for picture in edited["pictures"]] == ["Not judged"] * 2
+
+
+@pytest.mark.parametrize("verify", [None, "sure", "off"])
+@pytest.mark.parametrize("reader", ["judge", "verifier"])
+def test_a_check_says_what_a_drawing_does(tmp_path, reader, verify):
+    folder = tiny_model(tmp_path)
+    AttributeBank.load(folder).with_reports({"glasses": WEAK}).save(folder)
+    model = load_model(folder)
+    if reader == "verifier":
+        model = replace(model, verifier=model.judge, judge=None)
+    studio = Studio({"tiny": Pipeline(model, model.device)})
+    query = {"query": "glasses", "verify": verify}
+    check = studio.check(CheckRequest(**query))
+    if verify == "sure" or (reader == "verifier" and verify is None):
+        assert check.ok
+        studio.draw(DrawRequest(**query, n=1))
+    else:
+        with pytest.raises(WeakHeadError) as caught:
+            studio.draw(DrawRequest(**query, n=1))
+        assert (check.problem.message, check.problem.hint) == (caught.value.message, caught.value.hint)
+    studio.close()
+
+
+def test_a_check_needs_a_reader_of_pictures_to_verify(studio):
+    check = studio.post("/api/check", {"query": "smile", "verify": "sure"}).json()
+    assert check["problem"]["message"].endswith("has no verifier and no judge")
 
 
 def test_doubtful_pictures(tmp_path):
