@@ -280,7 +280,7 @@ def test_the_package_of_the_page_is_that_of_the_examples():
 
 
 def test_every_block_is_run():
-    assert sum(len(all_blocks(page)) for page in PAGES) == 36
+    assert sum(len(all_blocks(page)) for page in PAGES) == 34
 
 
 def test_a_vae_of_two_levels():
