@@ -63,8 +63,7 @@ def test_from_a_labeller(model):
     (found,) = json.loads(run("report", model, "--json"))["judges"]
     assert found["judge"] == "judge.safetensors"
     smile = found["attributes"]["smile"]
-    assert 140 <= smile["fitted"] <= 150
-    assert 90 < smile["held_out"] < 150  # a fifth of the labels is for pictures that heads proposed
+    assert (smile["fitted"], smile["held_out"]) == (150, 150)  # heads of several truncations propose no pictures
     assert found["attributes"]["smile"]["measure"] == "balanced accuracy"
 
 
