@@ -533,7 +533,8 @@ class PreparedQuery:
             for latents, images in self._pictures(sampled.z, first + waiting):
                 decision = verifier(images)
                 good = decision.accepted if attempt < most - 1 else np.ones(len(images), bool)
-                accepted, stated = accepted + int(decision.accepted.sum()), stated or decision.stated
+                number, stated = int(decision.accepted.sum()), stated or decision.stated
+                accepted, self._tally["accepted"] = accepted + number, self._tally["accepted"] + number
                 sampled.status[sum(map(len, keep)) :][: len(good)][good & ~decision.accepted] = Status.NOT_ACCEPTED
                 keep.append(good)
                 if good.any():
@@ -552,11 +553,11 @@ class PreparedQuery:
             order.extend(waiting[good])
             drawn, waiting = drawn + len(waiting), waiting[~good]
             report("accepted", len(order) / n)
-            if not len(waiting):
-                break
-            self._tally.update(drawn=self._tally["drawn"] + len(good), accepted=self._tally["accepted"] + good.sum())
+            self._tally["drawn"] += len(good)
             if not self._tally["accepted"] and self._tally["drawn"] >= REFUSED * most:
                 raise _too_many(f"none of {self._tally['drawn']:,} pictures was accepted", most)
+            if not len(waiting):
+                break
         end, back = SampleResult.join(ends), torch.from_numpy(np.argsort(order))
         result = self._result(end, first + np.asarray(order), shown)[back.numpy()]
         end = SampleResult(end.z[back], end.status[back], *counts)

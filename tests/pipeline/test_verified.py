@@ -11,6 +11,7 @@ from energyql.attributes.judge import Judge
 from energyql.attributes.predictions import YesNo
 from energyql.errors import ArgumentError, ModelError, TautologyWarning
 from energyql.pipeline import verified
+from energyql.pipeline.draw import pipeline_for
 from energyql.pipeline.verified import (
     CLIPS,
     LEAST_RECALL,
@@ -282,3 +283,13 @@ def test_a_pilot_counts_acceptance_once():
 
     (clip, *_) = estimate_clips(draw, (np.zeros(0), np.zeros(0, bool)), lambda c: 0.25)
     assert clip.calls == pytest.approx(2)
+
+
+def test_pictures_that_were_not_accepted_do_not_count_as_accepted(model):
+    """The last draw of a sample is kept in any case: it must not hide that the verifier accepts nothing."""
+    stubborn = Model("pixels", Pixels(), model.bank, judge=lambda images: {"bright": [False] * len(images)})
+    prepared = pipeline_for(stubborn, "cpu").prepare("bright", verify="sure", attempts=2)
+    for _ in range(3):
+        assert prepared.run(1, progress=False).status == [Status.NOT_ACCEPTED]
+    with pytest.raises(ModelError, match="none of 8 pictures was accepted"):
+        prepared.run(1, progress=False)
