@@ -48,11 +48,15 @@ VALUE, OUTPUTS = "energyql/value/", "energyql/outputs/"
 reads. A column `OUTPUTS` contains all numbers of its predictions, such as logits. No attribute has such a name."""
 MOST_PICTURES = 5_000
 """Default number of pictures that a labeller (a function or network) labels for the training of judge and verifier."""
-MOST_HELD_OUT = 2_500
+MOST_HELD_OUT = 5_000
 """Most labelled samples that are stored with a verifier which did not learn from them."""
 PROPOSED = 0.2
 """Share of the labelled pictures that heads propose for random formulas, if a function labels. There readers of
 pictures must decide."""
+NETWORKS, BY_FUNCTION = 4, 2
+"""Number of networks of a verifier; and if a function labels, because then more labels are cheaper than networks."""
+FOLDS, FEW = 2, 1_000
+"""Number of folds in the fit of a verifier; with fewer labels than `FEW`, there are as many folds as networks."""
 VERIFIER_SEED = 16
 """Added to the seed of the judge for the networks of the verifier; it is no number that another network has."""
 TRAIN: Final = "train"
@@ -272,15 +276,18 @@ def _fit_both(
             pictures, labels, specs, own, halves=(parts[0], tests[1]), seed=seed, device=prior.device,
             checkpoint=checkpoint, progress=task.progress("judge"),
         )  # fmt: skip
+    count = NETWORKS if task.table is not None else BY_FUNCTION
+    size = count if len(pictures) < FEW else FOLDS
+    folds = [order[k::size] for k in range(size)]
     with task.target.work.step(VERIFIER) as checkpoint:
         verifier = fit_verifier(
-            pictures, labels, specs, networks, halves=(parts[1], tests[0]),
+            pictures, labels, specs, networks, count=count, folds=folds, tests=[fold[fold >= chosen] for fold in folds],
             seed=(seed + VERIFIER_SEED) % 2**63, device=prior.device, checkpoint=checkpoint,
             progress=task.progress(VERIFIER),
         )  # fmt: skip
     held_out = None
     if verifier.networks:
-        rows = tests[0][:MOST_HELD_OUT]
+        rows = verifier.rows[:MOST_HELD_OUT]
         with torch.no_grad():
             if bank.space == PICTURE:
                 heads = bank.predict(pictures[rows].float() / 127.5 - 1, tuple(verifier.readings))
@@ -288,7 +295,7 @@ def _fit_both(
                 heads = bank.predict(
                     prior.read(index[rows - (len(pictures) - len(index))], bank.space), tuple(verifier.readings)
                 )
-        first = torch.arange(len(tests[0])) < MOST_HELD_OUT
+        first = torch.arange(len(verifier.rows)) < MOST_HELD_OUT
         held_out = HeldOut(
             {name: labels[name][rows].float() for name in verifier.readings}, heads,
             {name: prediction.at(first) for name, prediction in verifier.readings.items()},

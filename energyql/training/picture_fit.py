@@ -31,7 +31,7 @@ CALM = 0.15
 small, because the network must be precise on undistorted pictures."""
 TEST_SHARE = 0.2
 """Share of the labelled pictures that only the report uses, and from which a network does not learn that is fitted
-alone. Of two networks, judge and verifier, each learns from a half and is measured on the other."""
+alone."""
 LEAST_SIDE = 16
 """Side in pixels to which no network of a verifier reduces pictures further."""
 DEEP_PASSES, LEAST_PICTURES = 10, 3_000
@@ -67,10 +67,10 @@ class PictureSettings:
 
 
 def judge_settings(settings: PictureSettings) -> tuple[PictureSettings, Sequence[PictureSettings]]:
-    """Return the settings of a judge, and of the two networks of the verifier beside it (docs/decisions/verified.md).
+    """Return the settings of a judge, and of the two kinds of networks of a verifier (docs/decisions/verified.md).
 
-    The judge and one network of the verifier have a level more than `settings`, with which fewer passes are enough. The
-    other network reads smaller pictures, so that its mistakes differ.
+    The judge and one kind of network have a level more than `settings`, with which fewer passes are enough. The
+    other kind reads smaller pictures, so that its mistakes differ.
     """
     own = dataclasses.replace(settings, least=min(settings.least, LEAST_PICTURES))
     deep = dataclasses.replace(
@@ -265,14 +265,16 @@ class FittedVerifier:
 
     Attributes:
         networks: the networks; empty if they learned no attribute.
-        report: attribute -> quality on pictures that they did not learn from; also of attributes that they do not read.
-            Scores are those of networks for which all classes count equally; the error of calibration is that of the
-            calibrated predictions.
-        readings: attribute -> predictions for these pictures.
+        report: attribute -> quality on pictures that the networks which read them did not learn from; also of
+            attributes that they do not read. Scores are those of networks for which all classes count equally; the
+            error of calibration is that of the calibrated predictions.
+        rows: indices of the random pictures by which the networks were calibrated and measured.
+        readings: attribute -> predictions for these pictures, each by networks that did not learn from the picture.
     """
 
     networks: Sequence[Judge]
     report: Mapping[str, HeadReport]
+    rows: Int[Tensor, " rows"]
     readings: Predictions
 
 
@@ -282,7 +284,9 @@ def fit_verifier(
     vocabulary: Vocabulary,
     settings: Sequence[PictureSettings],
     *,
-    halves: tuple[Tensor, Tensor],
+    count: int,
+    folds: Sequence[Tensor],
+    tests: Sequence[Tensor],
     seed: int = 0,
     device: torch.device | str = "cpu",
     checkpoint: Path,
@@ -290,17 +294,20 @@ def fit_verifier(
 ) -> FittedVerifier:
     """Train the networks of a verifier, which decides which pictures are kept, and calibrate them.
 
-    The networks learn as if all classes were equally frequent, so they predict rare classes too often. By a factor and
-    shifts, their mean predicts the frequencies in the labels of random pictures. Every attribute is read that is read
-    better than chance, because a decision is better with a poor reading than without one.
+    Each network learns from all folds of the pictures but one. The pictures of that fold it reads as it reads new ones,
+    so that every label serves to learn and to measure (cross-fitting). The networks learn as if all classes were
+    equally frequent, so they predict rare classes too often. By a factor and shifts, their mean predicts the
+    frequencies in the labels of random pictures. Every attribute is read that is read better than chance, because a
+    decision is better with a poor reading than without one.
 
     Args:
         pictures: (n, 3, side, side) uint8.
         labels: attribute -> (n,) float: 0/1, class index or number; NaN where missing.
         vocabulary: the attributes; `labels` must have all of them.
-        settings: settings of the fit of each network.
-        halves: indices of the pictures to learn from, and of random pictures by which the mean of the networks is
-            calibrated and measured.
+        settings: settings of the fits; the networks that leave out the same fold take turns.
+        count: number of networks, a multiple of the number of folds.
+        folds: indices of the pictures of each fold, at least two folds.
+        tests: indices of the random pictures of each fold, by which the networks are calibrated and measured.
         seed: seed of the random numbers of the first network; the next has the next seed.
         device: where to train.
         checkpoint: folder for the states of the fits, from which a call with the same data and settings continues.
@@ -309,23 +316,34 @@ def fit_verifier(
     Raises:
         DataError: an attribute has no label of a picture to learn from.
     """
-    rows, test = halves
-    networks = [
-        fit_network(
-            pictures, labels, vocabulary, each, rows=rows, seed=(seed + k) % 2**63, device=device,
-            checkpoint=checkpoint / str(k), progress=partial(_share, progress, k, len(settings)),
-        )
-        for k, each in enumerate(settings)
-    ]  # fmt: skip
-    unseen, learnt = ({name: labels[name][part].float() for name in vocabulary} for part in (test, rows))
-    outputs = mean_outputs(networks, pictures[test])
+    networks, without = [], [k % len(folds) for k in range(count)]
+    for k, fold in enumerate(without):
+        others = [other for number, other in enumerate(folds) if number != fold]
+        network = fit_network(
+            pictures, labels, vocabulary, settings[(k + k // len(folds)) % len(settings)], rows=torch.cat(others),
+            seed=(seed + k) % 2**63, device=device, checkpoint=checkpoint / str(k),
+            progress=partial(_share, progress, k, count),
+        )  # fmt: skip
+        networks.append(network)
+    rows = torch.cat(list(tests))
+    every = torch.cat(list(folds))
+    unseen, learnt = ({name: labels[name][part].float() for name in vocabulary} for part in (rows, every))
+
+    def read_unseen() -> Tensor:
+        parts = []
+        for fold, test in enumerate(tests):
+            others = [network for network, own in zip(networks, without, strict=True) if own == fold]
+            parts.append(mean_outputs(others, pictures[test]))
+        return torch.cat(parts)
+
+    outputs = read_unseen()
     std = residuals(outputs, unseen, vocabulary)
     reports = report_quality(split_outputs(outputs, vocabulary.values(), std), unseen, vocabulary, learnt)
     chosen = [name for name, report in reports.items() if report.above_chance]
     if not chosen:
-        return FittedVerifier([], reports, {})
+        return FittedVerifier([], reports, rows, {})
     networks, specs = [network.only(chosen) for network in networks], Vocabulary(vocabulary[name] for name in chosen)
-    outputs = mean_outputs(networks, pictures[test])
+    outputs = read_unseen()
     counts = list(map(output_count, specs.values()))
     scales, shifts = [], []
     for part, (name, spec) in zip(outputs.split(counts, 1), specs.items(), strict=True):
@@ -339,14 +357,14 @@ def fit_verifier(
         network.head.bias.mul_(scale).add_(shift)
         network.std.copy_(torch.stack([std[name] for name in specs]))
         network.half().float()
-    readings = split_outputs(mean_outputs(networks, pictures[test]), specs.values(), std)
+    readings = split_outputs(read_unseen(), specs.values(), std)
     calibrated = report_quality(readings, unseen, specs, learnt)
     for name, report in calibrated.items():
         details = {**reports[name].details, "reliability": report.details["reliability"]}
         reports[name] = dataclasses.replace(reports[name], calibration_error=report.calibration_error, details=details)
     for network in networks:
         network.report = {name: reports[name] for name in specs}
-    return FittedVerifier(networks, reports, readings)
+    return FittedVerifier(networks, reports, rows, readings)
 
 
 def mean_outputs(networks: Sequence[Judge], pictures: Tensor) -> Float[Tensor, "n outputs"]:

@@ -278,8 +278,10 @@ class TestVerifier:
         )  # fmt: skip
         rows = torch.arange(1000)
         fitted = fit_verifier(
-            pictures, labels, specs, [QUICK, QUICK], halves=(rows[::2], rows[1::2]), checkpoint=tmp_path
-        )
+            pictures, labels, specs, [QUICK], count=2, folds=(rows[::2], rows[1::2]), tests=(rows[::2], rows[1::2]),
+            checkpoint=tmp_path,
+        )  # fmt: skip
+        assert torch.equal(fitted.rows, torch.cat([rows[::2], rows[1::2]]))
         fresh = pictures[1000:].float() / 127.5 - 1
         joint = judging.joined(fitted.networks)
         predicted = joint(fresh)
