@@ -207,7 +207,7 @@ class Result:
         """Return one line for people, such as "14 of 16 satisfy the query, says the image judge".
 
         The line also says how many samples are doubtful (the heads may be wrong), how many the sampler could not
-        finish, and for how many the verifier accepted no picture. For a run with a budget, it says how many samples
+        finish, for how many the verifier accepted no picture, or why none decided. For a run with a budget, it says how many samples
         were drawn.
         """
         refused = self.status.count(Status.NOT_ACCEPTED)
@@ -219,6 +219,8 @@ class Result:
                 line += f"; {wanted} were wanted, but the budget of {self.provenance['budget']} ended"
         if marked := int(self.doubtful.sum()):
             line += f"; {marked} {'is' if marked == 1 else 'are'} doubtful: {DOUBT}"
+        if reason := self.provenance.get("unverified"):
+            line += f"; no verifier decided, because {reason}"
         if refused:
             line += f"; {refused} {'was' if refused == 1 else 'were'} not accepted in as many draws as attempts allows"
         return line if not failed else f"{line}; the solver could not finish {failed}"
