@@ -38,7 +38,7 @@ from energyql.energy.picture_energy import (
 )
 from energyql.energy.query_energy import Encode, QueryEnergy, Surrogate, check_predictions
 from energyql.energy.rule import EnergyRule, compile_energy_rule
-from energyql.errors import ArgumentError, ModelError, NotAcceptedError
+from energyql.errors import ArgumentError, NotAcceptedError
 from energyql.files import naming_source, real_path
 from energyql.generators.base import (
     Label,
@@ -149,7 +149,7 @@ class PreparedQuery:
         surrogates: function without arguments that returns small heads on z. These imitate the model's heads at a lower
             cost. `None` if z has too many numbers, or attributes are read off pictures.
         sampler: the sampler, with its settings.
-        base_verifier: the verifier, before a threshold is chosen; `None` with `verify="off"`.
+        untuned: the verifier, before a threshold is chosen; `None` with `verify="off"`.
         settings: all settings of the run, such as seed, precision and batch size.
         provenance: the facts that are needed to repeat the run: query, model, settings, versions.
     """
@@ -162,7 +162,7 @@ class PreparedQuery:
     reads: Encode
     surrogates: Callable[[], SurrogateHeads] | None
     sampler: Sampler
-    base_verifier: Verifier | None
+    untuned: Verifier | None
     settings: DrawSettings
     provenance: dict[str, Any]
 
@@ -192,9 +192,9 @@ class PreparedQuery:
     @cached_property
     def verifier(self) -> Verifier | None:
         """The verifier, which decides which pictures are kept, with its threshold; `None` with `verify="off"`."""
-        if self.base_verifier is None:
+        if self.untuned is None:
             return None
-        return self.base_verifier.for_draws() if self.clip is None else self.base_verifier.for_draws(self.clip.probability)
+        return self.untuned.for_draws() if self.clip is None else self.untuned.for_draws(self.clip.probability)
 
     @cached_property
     def clip(self) -> Clip | None:
@@ -220,8 +220,8 @@ class PreparedQuery:
 
         There is a verifier: the settings have `verify="faithful"`.
         """
-        assert self.base_verifier is not None
-        verifier, energy = self.base_verifier.for_draws(CLIPS[-1]), ClippedEnergy(self._query_energy, CLIPS[-1])
+        assert self.untuned is not None
+        verifier, energy = self.untuned.for_draws(CLIPS[-1]), ClippedEnergy(self._query_energy, CLIPS[-1])
 
         def draw(number: int) -> Round:
             sampled = self._attempt(energy, number * PILOT_ROUND, range(PILOT_ROUND), _quiet, "verify/", seed=0)
@@ -230,7 +230,7 @@ class PreparedQuery:
             by_heads = self.energy_in_float32(sampled.z).double().neg().exp().cpu().numpy()
             return by_heads, np.concatenate(accepted)
 
-        return estimate_clips(draw, self.base_verifier.labelled, self.base_verifier.accepted)
+        return estimate_clips(draw, self.untuned.labelled, self.untuned.accepted)
 
     @cached_property
     def _query_energy(self) -> QueryEnergy | PictureEnergy:
@@ -329,7 +329,7 @@ class PreparedQuery:
         judge = self.model.judge
         reads = None if judge is None else getattr(judge, "vocabulary", self.model.vocabulary)
         reason = unjudged(self.expr, reads)
-        if self.base_verifier is not None and self.base_verifier.reader is judge and isinstance(judge, Judge | JointJudge):
+        if self.untuned is not None and self.untuned.reader is judge and isinstance(judge, Judge | JointJudge):
             reason = OWN_CHOICE
         if reason:
             raise cannot_count(reason)
@@ -714,7 +714,7 @@ class Pipeline:
         expr, text = as_query(query)
         bound = bind(expr, vocabulary, query=text)
         rule = compile_energy_rule(bound, vocabulary, settings.semantics, query=text, relations=settings.relations)
-        mode, base_verifier, reason = self.check_readers(bound, rule, settings, text)
+        mode, untuned, reason = self.check_readers(bound, rule, settings, text)
         settings = replace(settings, verify=mode)
         sampler = settings.sampler
         if isinstance(sampler, str):
@@ -751,7 +751,17 @@ class Pipeline:
             provenance["discriminator"] = judge_mark(critic)
         surrogates = self._surrogates_under(psi, label, reads)
         return PreparedQuery(
-            self.model, self.device, bound, rule, encode, reads, surrogates, sampler, base_verifier, settings, provenance
+            self.model,
+            self.device,
+            bound,
+            rule,
+            encode,
+            reads,
+            surrogates,
+            sampler,
+            untuned,
+            settings,
+            provenance,
         )
 
     def _surrogates_under(self, psi: float, label: Label | None, reads: Encode) -> Callable[[], SurrogateHeads] | None:

@@ -207,8 +207,8 @@ class Result:
         """Return one line for people, such as "14 of 16 satisfy the query, says the image judge".
 
         The line also says how many samples are doubtful (the heads may be wrong), how many the sampler could not
-        finish, for how many the verifier accepted no picture, or why none decided. For a run with a budget, it says how many samples
-        were drawn.
+        finish, for how many the verifier accepted no picture, or why no verifier decided. For a run with a budget, it
+        says how many samples were drawn.
         """
         refused = self.status.count(Status.NOT_ACCEPTED)
         failed = len(self) - self.status.count(Status.OK) - refused
@@ -223,6 +223,7 @@ class Result:
             line += f"; no verifier decided, because {reason}"
         if refused:
             line += f"; {refused} {'was' if refused == 1 else 'were'} not accepted in as many draws as attempts allows"
+            line += " (--attempts; more labels of such pictures help)"
         return line if not failed else f"{line}; the solver could not finish {failed}"
 
     def verdict(self) -> str:
@@ -267,7 +268,11 @@ class Result:
         if self.probability is None or not len(self) or self.satisfied is None:
             return ""
         share, expected = float(self.satisfied.mean()), float(self.probability.mean())
-        return f" ({self._guide} {expected:.0%}; --verify sure keeps only those)" if share < expected - MOST_GAP else ""
+        if share >= expected - MOST_GAP:
+            return ""
+        labels = f"more labels improve the {self._guide}"
+        helps = f"--verify sure keeps only those, --budget draws until {len(self)} do; {labels}"
+        return f" ({self._guide} {expected:.0%}; {helps})"
 
     @property
     def values(self) -> dict[str, npt.NDArray[Any]]:

@@ -288,9 +288,7 @@ class Verifier:
         return complete
 
 
-def verifier_of(
-    model: Model, expr: Expr, rule: EnergyRule, settings: DrawSettings, names: Collection[str]
-) -> Verifier:
+def verifier_of(model: Model, expr: Expr, rule: EnergyRule, settings: DrawSettings, names: Collection[str]) -> Verifier:
     """Return the verifier of a query: that of the model, or the model's judge if it has no verifier.
 
     Args:
