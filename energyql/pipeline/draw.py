@@ -149,7 +149,7 @@ class PreparedQuery:
         surrogates: function without arguments that returns small heads on z. These imitate the model's heads at a lower
             cost. `None` if z has too many numbers, or attributes are read off pictures.
         sampler: the sampler, with its settings.
-        untuned: the verifier, before a threshold is chosen; `None` with `verify="off"`.
+        plain_verifier: the verifier, before a threshold is chosen; `None` with `verify="off"`.
         settings: all settings of the run, such as seed, precision and batch size.
         provenance: the facts that are needed to repeat the run: query, model, settings, versions.
     """
@@ -162,7 +162,7 @@ class PreparedQuery:
     reads: Encode
     surrogates: Callable[[], SurrogateHeads] | None
     sampler: Sampler
-    untuned: Verifier | None
+    plain_verifier: Verifier | None
     settings: DrawSettings
     provenance: dict[str, Any]
 
@@ -192,9 +192,8 @@ class PreparedQuery:
     @cached_property
     def verifier(self) -> Verifier | None:
         """The verifier, which decides which pictures are kept, with its threshold; `None` with `verify="off"`."""
-        if self.untuned is None:
-            return None
-        return self.untuned.for_draws() if self.clip is None else self.untuned.for_draws(self.clip.probability)
+        clip = 1.0 if self.clip is None else self.clip.probability
+        return None if self.plain_verifier is None else self.plain_verifier.for_draws(clip)
 
     @cached_property
     def clip(self) -> Clip | None:
@@ -220,8 +219,9 @@ class PreparedQuery:
 
         There is a verifier: the settings have `verify="faithful"`.
         """
-        assert self.untuned is not None
-        verifier, energy = self.untuned.for_draws(CLIPS[-1]), ClippedEnergy(self._query_energy, CLIPS[-1])
+        assert self.plain_verifier is not None
+        verifier = self.plain_verifier.for_draws(CLIPS[-1])
+        energy = ClippedEnergy(self._query_energy, CLIPS[-1])
 
         def draw(number: int) -> Round:
             sampled = self._attempt(energy, number * PILOT_ROUND, range(PILOT_ROUND), _quiet, "verify/", seed=0)
@@ -230,7 +230,7 @@ class PreparedQuery:
             by_heads = self.energy_in_float32(sampled.z).double().neg().exp().cpu().numpy()
             return by_heads, np.concatenate(accepted)
 
-        return estimate_clips(draw, self.untuned.labelled, self.untuned.accepted)
+        return estimate_clips(draw, self.plain_verifier.labelled, self.plain_verifier.accepted)
 
     @cached_property
     def _query_energy(self) -> QueryEnergy | PictureEnergy:
@@ -329,7 +329,8 @@ class PreparedQuery:
         judge = self.model.judge
         reads = None if judge is None else getattr(judge, "vocabulary", self.model.vocabulary)
         reason = unjudged(self.expr, reads)
-        if self.untuned is not None and self.untuned.reader is judge and isinstance(judge, Judge | JointJudge):
+        decides = self.plain_verifier is not None and self.plain_verifier.reader is judge
+        if decides and isinstance(judge, Judge | JointJudge):
             reason = OWN_CHOICE
         if reason:
             raise cannot_count(reason)
@@ -714,7 +715,7 @@ class Pipeline:
         expr, text = as_query(query)
         bound = bind(expr, vocabulary, query=text)
         rule = compile_energy_rule(bound, vocabulary, settings.semantics, query=text, relations=settings.relations)
-        mode, untuned, reason = self.check_readers(bound, rule, settings, text)
+        mode, verifier, reason = self.check_readers(bound, rule, settings, text)
         settings = replace(settings, verify=mode)
         sampler = settings.sampler
         if isinstance(sampler, str):
@@ -751,17 +752,7 @@ class Pipeline:
             provenance["discriminator"] = judge_mark(critic)
         surrogates = self._surrogates_under(psi, label, reads)
         return PreparedQuery(
-            self.model,
-            self.device,
-            bound,
-            rule,
-            encode,
-            reads,
-            surrogates,
-            sampler,
-            untuned,
-            settings,
-            provenance,
+            self.model, self.device, bound, rule, encode, reads, surrogates, sampler, verifier, settings, provenance
         )
 
     def _surrogates_under(self, psi: float, label: Label | None, reads: Encode) -> Callable[[], SurrogateHeads] | None:

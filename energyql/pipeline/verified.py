@@ -218,6 +218,11 @@ class Verifier:
         return threshold.recall / max(threshold.precision, 1e-9) if threshold.recall and threshold.precision else 1.0
 
     @property
+    def is_network(self) -> bool:
+        """Whether the reader is a network of this library, which gives probabilities; code may give values."""
+        return isinstance(self.reader, Judge | JointJudge)
+
+    @property
     def name(self) -> str:
         """Words for the verifier: "verifier" for a network, or the name of the code, such as "my_labels:look"."""
         return _reader_name(self.reader)
@@ -234,7 +239,7 @@ class Verifier:
 
         """
         count = len(pictures)
-        if count == 1 and isinstance(self.reader, Judge | JointJudge):  # a batch of one rounds otherwise than others
+        if count == 1 and self.is_network:  # a batch of one rounds otherwise than others
             return self(pictures.expand(2, -1, -1, -1)).first(count)
         answers = call_labeller(self.reader, pictures, "the verifier")
         values = read_images(lambda _: answers, pictures, self.vocabulary)
