@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from energyql import Gallery, Model, Result, generate, sample_latents, stream, until_satisfied
+from energyql import Gallery, Model, Result, explain, generate, sample_latents, stream, until_satisfied
 from energyql.attributes.heads import AttributeBank, Head
 from energyql.attributes.judge import Judge
 from energyql.attributes.predictions import YesNo
@@ -132,6 +132,11 @@ def test_a_query_without_accepted_pictures_does_not_end_a_gallery(model, tmp_pat
     assert gallery.save(tmp_path).read_text().count(f"no pictures: {reason}") == 2
     with pytest.raises(ModelError, match=reason):
         gallery.add("bright")
+
+
+def test_a_pilot_names_no_threshold_of_a_function(model):
+    pilot = explain("bright", model=replace(model, verifier=look), pilot=True).pilot
+    assert (pilot.threshold, len(pilot.clips)) == (None, len(CLIPS))
 
 
 def test_other_errors_end_a_gallery(model):
