@@ -270,8 +270,8 @@ class Result:
         share, expected = float(self.satisfied.mean()), float(self.probability.mean())
         if share >= expected - MOST_GAP:
             return ""
-        labels = f"more labels improve the {self._guide}"
-        helps = f"--verify sure keeps only those, --budget draws until {len(self)} do; {labels}"
+        sure = "" if "unverified" in self.provenance else "--verify sure keeps only those, "
+        helps = f"{sure}--budget draws until {len(self)} do; more labels improve the {self._guide}"
         return f" ({self._guide} {expected:.0%}; {helps})"
 
     @property

@@ -177,14 +177,14 @@ def test_how_pictures_are_verified_is_in_links_and_pictures(guest, tmp_path):
         page.locator("#view textarea").fill("glasses")
     assert check.value.post_data_json["verify"] == "off"  # the pictures of edits are not verified
     page.keyboard.press("Escape")
+    expect(page.locator("#view")).to_be_hidden()
 
     def restored():
         drawn(page, 1)
         return [each.input_value() for each in fields]
 
     page.reload()
-    assert restored() == ["sure", "0.9", "32"]
-    panel(page, "settings")
+    assert restored() == ["sure", "0.9", "32"]  # the panel is still open
     mode.select_option("")
     draw(page, 2, "smile")
     assert "verify" not in page.url
