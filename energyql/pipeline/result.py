@@ -32,7 +32,7 @@ from energyql.pipeline.result_folder import (
     write_picture,
     write_pictures,
 )
-from energyql.pipeline.settings import EXACT, several
+from energyql.pipeline.settings import DEFAULT_PURITY, EXACT, several
 from energyql.plugins import import_optional
 from energyql.render.markup import Markup, element
 from energyql.render.pictures import DOUBTFUL, NO, YES, label_grid, picture_uri, png_bytes
@@ -51,7 +51,8 @@ HOLDS = {True: "holds", False: "does not hold", None: "is not judged"}
 MARK = "doubtful"
 """Text at a picture whose attribute heads may be wrong; see `Result.doubtful`."""
 MOST_GAP = 0.1
-"""Difference of P(query) by the heads and the share by the judge from which a summary shows both."""
+"""Difference of a promise, P(query) by the heads or the wanted purity, and the share by the judge from which a summary
+says what helps."""
 _SIDE = 128
 
 
@@ -234,15 +235,21 @@ class Result:
         says how many of the drawn pictures were kept, by what, and P(query) by the heads for all that were drawn.
         """
         verified, drawn = self.provenance.get("verified"), self.statistics.get("drawn")
+        by = "" if not verified else verified["by"] if ":" in verified["by"] else f"the {verified['by']}"
         if verified and verified["stated"]:
             kept = f"{len(self) - self.status.count(Status.NOT_ACCEPTED)} of {len(self)}"
             return f"{kept} satisfy the query by the definition {verified['by']}{self._drawn()}"
         if self.satisfied is not None:
             line = f"{self.satisfied.sum()} of {len(self)} satisfy the query, says the {self.provenance['judge']}"
-            return f"{line}, accepted by the {verified['by']}{self._drawn()}" if verified else line + self._expected()
+            if not verified:
+                return line + self._expected()
+            line = f"{line}, accepted by {by}{self._drawn()}"
+            purity = self.provenance.get("purity", DEFAULT_PURITY)
+            few = len(self) > 0 and self.satisfied.mean() < purity - MOST_GAP
+            return f"{line}: more labels improve {by}" if few else line
         if verified and drawn is not None:
             kept = f"{len(self) - self.status.count(Status.NOT_ACCEPTED)} of {len(self)}"
-            return f"{kept} accepted by the {verified['by']}{self._drawn()}; no second reader checked them"
+            return f"{kept} accepted by {by}{self._drawn()}; no second reader checked them"
         line, qualities = f"not judged: {self.provenance['unjudged']}", self.provenance.get(self._guide)
         if not len(self) or not qualities:
             return line

@@ -134,6 +134,13 @@ def test_a_query_without_accepted_pictures_does_not_end_a_gallery(model, tmp_pat
         gallery.add("bright")
 
 
+def test_a_judge_that_disagrees_with_the_verifier_is_a_reason_for_more_labels(model):
+    generous = replace(model, verifier=lambda images: {"bright": YesNo(torch.full([len(images)], 9.0))})
+    summary = draws(generous, 40, sampler="slice").summary()
+    assert summary.endswith(", heads 49%): more labels improve test_verified:<lambda>")
+    assert "labels" not in draws(replace(generous, judge=generous.verifier), 40).summary()
+
+
 def test_a_pilot_names_no_threshold_of_a_function(model):
     pilot = explain("bright", model=replace(model, verifier=look), pilot=True).pilot
     assert (pilot.threshold, len(pilot.clips)) == (None, len(CLIPS))
