@@ -34,7 +34,7 @@ def faces(images: Tensor) -> dict[str, Any]:
 
 
 def eyes(images: Tensor) -> dict[str, Any]:
-    """Return what eyes of `examples.eyes.generator:Eyes` show, for images in [-1, 1], (batch, 3, 128, 128).
+    """Return what eyes of `examples.eyes.energyql_eyes:Eyes` show, for images in [-1, 1], (batch, 3, 128, 128).
 
     The thresholds are those of class 1, blue.
     """

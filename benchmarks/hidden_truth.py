@@ -88,7 +88,7 @@ class World:
 
 
 def dcgan(sizes: Sizes) -> tuple[Generator, ImageLabeller]:
-    """Return the DCGAN of `gan-face-generate`, and what examples/own_generator.py measures in its pictures."""
+    """Return the DCGAN of `gan-face-generate`, and the first four attributes of examples/faces/looks.py."""
     from gan_face_generate.models import Generator as DCGAN
 
     class Faces(torch.nn.Module):

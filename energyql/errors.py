@@ -207,6 +207,10 @@ class ModelError(EnergyQLError):
     exit_code = 10
 
 
+class NotAcceptedError(ModelError):
+    """A query of whose drawn pictures the verifier accepts none, or fewer than the setting `attempts` allows."""
+
+
 class WeakHeadError(EnergyQLError):
     """A query with an attribute whose head ranks held-out labels badly, where no reader decides on the pictures.
 

@@ -32,6 +32,11 @@ LEAST_RECALL = 0.1
 LEAST_R2 = 0.1
 """The lower end of the 95 % interval of R2 must be at least this. Below it, a value is hardly known better with the
 head's prediction than without."""
+WEAK_HELP = (
+    "more labels (energyql sample --unsure draws the pictures), a teacher (labels in a table with the numbers of "
+    "pictures), --space picture (a network that reads pictures in place of heads)"
+)
+"""What helps weak heads."""
 LEAST_SKILL = 0.3
 """Least skill of a network that judges pictures, where 0 is chance and 1 is perfect."""
 _Z = 1.959964

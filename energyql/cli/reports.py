@@ -73,10 +73,9 @@ def print_reports(reports: Mapping[str, HeadReport]) -> None:
         if each.weak:
             out.print(f"  [yellow]weak[/], so queries refuse it: {escape(each.weak)}")
     if any(each.weak for each in reports.values()):
-        out.print(
-            "What helps weak heads: more labels (energyql sample --unsure draws the pictures), a teacher (labels in a "
-            "table with the numbers of pictures), --space picture (a network that reads pictures in place of heads)"
-        )
+        from energyql.attributes.quality import WEAK_HELP
+
+        out.print(f"What helps weak heads: {WEAK_HELP}")
 
 
 def print_judge(title: str, reports: Mapping[str, HeadReport]) -> None:

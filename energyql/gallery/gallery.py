@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from energyql.energy.rule import check_semantics
-from energyql.errors import ArgumentError, Contradiction, EnergyQLError, KindError, ModelError, Span
+from energyql.errors import ArgumentError, Contradiction, EnergyQLError, KindError, NotAcceptedError, Span
 from energyql.files import naming_target, write_text
 from energyql.gallery import page
 from energyql.gallery.page import QuerySection, RefusedSection, Section, Traversal, TruthRow, TruthTable
@@ -159,7 +159,7 @@ class Gallery:
             title: heading of the query on the page; by default the query itself.
 
         Raises:
-            ModelError: pictures are verified, and none was accepted.
+            NotAcceptedError: pictures are verified, and too few are accepted.
             EnergyQLError: the query is wrong.
         """
         checked = check(ListedQuery(query, title), self.vocabulary, self.semantics)
@@ -337,7 +337,7 @@ class Gallery:
         return pipeline_for(self._model, self._device).prepare(query, settings or self.settings)
 
     def _draw(self, prepared: PreparedQuery, n: int) -> tuple[Result | None, str]:
-        """Return n pictures of a query and ""; or `None` and why there are none, if they cannot be verified.
+        """Return n pictures of a query and ""; or `None` and why there are none, if the verifier accepts too few.
 
         Args:
             prepared: the query, compiled for the model and with the settings of the gallery.
@@ -345,9 +345,7 @@ class Gallery:
         """
         try:
             return prepared.run(n, progress=self._within), ""
-        except ModelError as error:
-            if prepared.settings.verify == "off":
-                raise
+        except NotAcceptedError as error:
             return None, error.message
 
     def _add(self, query: CheckedQuery, result: Result) -> None:

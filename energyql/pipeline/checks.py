@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from energyql.attributes.quality import HeadReport
+from energyql.attributes.quality import WEAK_HELP, HeadReport
 from energyql.errors import ModelError, WeakHeadError
 from energyql.language import Expr, predicates
 from energyql.logic.truth import satisfied
@@ -63,8 +63,8 @@ def check_heads(
         f"the head of {weak[0]!r}{others} is too weak for queries: {report.weak}",
         query=query,
         spans=[node.span for node in predicates(expr) if node.name in weak and node.span is not None],
-        hint=f"{sure}it was fitted to {report.fitted:,} labels and measured on {report.held_out:,} others: train it on "
-        "more (energyql sample --unsure draws what to label), or allow it by name: "
+        hint=f"{sure}it was fitted to {report.fitted:,} labels and measured on {report.held_out:,} others. What helps: "
+        f"{WEAK_HELP}; or allow it by name: "
         f"allow_weak={weak}, or --allow-weak {','.join(weak)}",
     )
 

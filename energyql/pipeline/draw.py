@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache, cached_property, lru_cache, partial
 from pathlib import Path
@@ -38,7 +38,7 @@ from energyql.energy.picture_energy import (
 )
 from energyql.energy.query_energy import Encode, QueryEnergy, Surrogate, check_predictions
 from energyql.energy.rule import EnergyRule, compile_energy_rule
-from energyql.errors import ArgumentError, ModelError
+from energyql.errors import ArgumentError, NotAcceptedError
 from energyql.files import naming_source, real_path
 from energyql.generators.base import (
     Label,
@@ -85,6 +85,7 @@ from energyql.pipeline.verified import (
     choose_clip,
     default_verify,
     estimate_clips,
+    names_read,
     verifier_of,
 )
 from energyql.progress import Report, reporting
@@ -148,6 +149,7 @@ class PreparedQuery:
         surrogates: function without arguments that returns small heads on z. These imitate the model's heads at a lower
             cost. `None` if z has too many numbers, or attributes are read off pictures.
         sampler: the sampler, with its settings.
+        plain_verifier: the verifier, before a threshold is chosen; `None` with `verify="off"`.
         settings: all settings of the run, such as seed, precision and batch size.
         provenance: the facts that are needed to repeat the run: query, model, settings, versions.
     """
@@ -160,6 +162,7 @@ class PreparedQuery:
     reads: Encode
     surrogates: Callable[[], SurrogateHeads] | None
     sampler: Sampler
+    plain_verifier: Verifier | None
     settings: DrawSettings
     provenance: dict[str, Any]
 
@@ -189,20 +192,15 @@ class PreparedQuery:
     @cached_property
     def verifier(self) -> Verifier | None:
         """The verifier, which decides which pictures are kept, with its threshold; `None` with `verify="off"`."""
-        if self._verifier is None:
-            return None
-        return self._verifier.for_draws() if self.clip is None else self._verifier.for_draws(self.clip.probability)
-
-    @cached_property
-    def _verifier(self) -> Verifier | None:
-        return None if self.settings.verify == "off" else verifier_of(self.model, self.expr, self.rule, self.settings)
+        clip = 1.0 if self.clip is None else self.clip.probability
+        return None if self.plain_verifier is None else self.plain_verifier.for_draws(clip)
 
     @cached_property
     def clip(self) -> Clip | None:
         """The clip of the energy for `verify="faithful"`; `None` otherwise.
 
         Raises:
-            ModelError: more pictures would be drawn for one that is kept than the setting `attempts` allows.
+            NotAcceptedError: more pictures would be drawn for one that is kept than the setting `attempts` allows.
         """
         if self.settings.verify != "faithful":
             return None
@@ -221,8 +219,9 @@ class PreparedQuery:
 
         There is a verifier: the settings have `verify="faithful"`.
         """
-        assert self._verifier is not None
-        verifier, energy = self._verifier.for_draws(CLIPS[-1]), ClippedEnergy(self._query_energy, CLIPS[-1])
+        assert self.plain_verifier is not None
+        verifier = self.plain_verifier.for_draws(CLIPS[-1])
+        energy = ClippedEnergy(self._query_energy, CLIPS[-1])
 
         def draw(number: int) -> Round:
             sampled = self._attempt(energy, number * PILOT_ROUND, range(PILOT_ROUND), _quiet, "verify/", seed=0)
@@ -231,7 +230,7 @@ class PreparedQuery:
             by_heads = self.energy_in_float32(sampled.z).double().neg().exp().cpu().numpy()
             return by_heads, np.concatenate(accepted)
 
-        return estimate_clips(draw, verifier.labelled(), verifier.accepted)
+        return estimate_clips(draw, self.plain_verifier.labelled, self.plain_verifier.accepted)
 
     @cached_property
     def _query_energy(self) -> QueryEnergy | PictureEnergy:
@@ -330,7 +329,8 @@ class PreparedQuery:
         judge = self.model.judge
         reads = None if judge is None else getattr(judge, "vocabulary", self.model.vocabulary)
         reason = unjudged(self.expr, reads)
-        if self._verifier is not None and self._verifier.reader is judge and isinstance(judge, Judge | JointJudge):
+        decides = self.plain_verifier is not None and self.plain_verifier.reader is judge
+        if decides and isinstance(judge, Judge | JointJudge):
             reason = OWN_CHOICE
         if reason:
             raise cannot_count(reason)
@@ -517,14 +517,14 @@ class PreparedQuery:
         picture, and ends with `Status.NOT_ACCEPTED`.
 
         Raises:
-            ModelError: many pictures were drawn, and none was accepted.
+            NotAcceptedError: many pictures were drawn, and none was accepted.
         """
         verifier, energy, most = self.verifier, self.energy, self.settings.attempts
         assert verifier is not None
         waiting, accepted, drawn, stated = np.arange(n), 0, 0, False
         ends, shown, order = list[SampleResult](), list[_Shown](), list[np.int64]()
         seconds, counts = dict.fromkeys(("seconds_sampling", "seconds_drawing"), 0.0), torch.zeros(2, n).long()
-        by_heads = list[Tensor]()
+        rejected = 0.0  # sum of P(query) by the heads over the pictures that are not kept
         for attempt in range(most):
             started = time.perf_counter()
             offsets = range(n) if len(waiting) == n else waiting.tolist()
@@ -547,8 +547,9 @@ class PreparedQuery:
             seconds["seconds_sampling"] += middle - started
             seconds["seconds_drawing"] += time.perf_counter() - middle
             counts[:, waiting] += torch.stack([sampled.evaluations, sampled.gradients])
-            if isinstance(self.energy_in_float32, QueryEnergy):
-                by_heads.append(self.energy_in_float32(sampled.z).double().neg().exp().cpu())
+            if isinstance(self.energy_in_float32, QueryEnergy) and not good.all():
+                refused = sampled.z[torch.from_numpy(~good).to(sampled.z.device)]
+                rejected += self.energy_in_float32(refused).double().neg().exp().sum().item()
             ends.append(_rows(sampled, torch.from_numpy(good)))
             order.extend(waiting[good])
             drawn, waiting = drawn + len(waiting), waiting[~good]
@@ -563,8 +564,8 @@ class PreparedQuery:
         end = SampleResult(end.z[back], end.status[back], *counts)
         result.statistics.update(self._costs(end) | seconds)
         result.statistics.update(drawn=float(drawn), accepted=float(accepted))
-        if by_heads and self.rule.is_probability:
-            result.statistics["drawn_probability"] = torch.cat(by_heads).mean().item()
+        if self.rule.is_probability and isinstance(self.energy_in_float32, QueryEnergy):
+            result.statistics["drawn_probability"] = (rejected + float(np.exp(-result.energy).sum())) / drawn
         result.provenance.update(self._verified_by(stated))
         if not stated and self.model.judge is verifier.reader:
             result = replace(result, satisfied=None, provenance=result.provenance | {"unjudged": OWN_CHOICE})
@@ -592,9 +593,9 @@ def _quiet(*_: object) -> None:
     """Report no progress."""
 
 
-def _too_many(what: str, attempts: int) -> ModelError:
+def _too_many(what: str, attempts: int) -> NotAcceptedError:
     """Return the error for a query of which too few pictures are accepted; `what` says how few."""
-    return ModelError(
+    return NotAcceptedError(
         f"{what}, and attempts is {attempts:,}",
         hint="raise attempts (--attempts), label more pictures that satisfy the query, or draw without: --verify off",
     )
@@ -656,6 +657,39 @@ class Pipeline:
         self.device = device
         self._surrogates: dict[tuple[float, Label | None], Callable[[], SurrogateHeads]] = {}
 
+    @cached_property
+    def _names_read(self) -> Collection[str]:
+        """Names of the attributes that the model's verifier reads, or its judge if it has no verifier."""
+        return names_read(self.model)
+
+    def check_readers(
+        self, expr: Expr, rule: EnergyRule, settings: DrawSettings, query: str
+    ) -> tuple[Verify, Verifier | None, str | None]:
+        """Check that the heads or the verifier of the model are good enough for a query.
+
+        Args:
+            expr: the query, with attributes checked by `bind`.
+            rule: the compiled query.
+            settings: settings of the run.
+            query: text of the query, for errors.
+
+        Returns:
+            How pictures are verified; the verifier, before a threshold is chosen, if they are; and why the model's
+            verifier is not used by default, if it cannot read the query.
+
+        Raises:
+            WeakHeadError: no verifier decides, and the query needs a weak head.
+            ModelError: the settings ask for a verifier, and the model has none that reads the query.
+        """
+        mode, reason, reads = settings.verify, None, None  # edits, for example, never verify
+        if mode is None:
+            reads = self.model.judged_names if self.model.verifier is None else self._names_read
+            mode, reason = default_verify(self.model, expr, rule.attributes, reads)
+        if mode != "off":
+            return mode, verifier_of(self.model, expr, rule, settings, self._names_read), None
+        check_heads(expr, rule.attributes, self.model.report, settings.allow_weak, query=query, reads=reads)
+        return mode, None, reason
+
     def prepare(
         self, query: str | Expr, settings: DrawSettings | None = None, **options: Unpack[DrawOptions]
     ) -> PreparedQuery:
@@ -680,10 +714,9 @@ class Pipeline:
         condition = as_condition(label, self.model.generator)
         expr, text = as_query(query)
         bound = bind(expr, vocabulary, query=text)
-        could_decide = self.model.judged_names if settings.verify is None else None  # edits, for example, never verify
         rule = compile_energy_rule(bound, vocabulary, settings.semantics, query=text, relations=settings.relations)
-        if settings.verify is None:
-            settings = replace(settings, verify=default_verify(self.model, bound, rule.attributes))
+        mode, verifier, reason = self.check_readers(bound, rule, settings, text)
+        settings = replace(settings, verify=mode)
         sampler = settings.sampler
         if isinstance(sampler, str):
             if settings.verify == "faithful" and sampler == DEFAULT_SAMPLER:
@@ -699,10 +732,6 @@ class Pipeline:
         if settings.verify == "faithful":
             _check_faithful(sampler, settings)
         reports = self.model.report
-        if settings.verify == "off":
-            check_heads(bound, rule.attributes, reports, settings.allow_weak, query=text, reads=could_decide)
-        else:
-            verifier_of(self.model, bound, rule, settings)  # raises before anything is sampled
         encode = encoder(self.model.generator, psi, condition)
         reads = head_reader(self.model.generator, bank.space, encode)
         provenance = {
@@ -717,11 +746,13 @@ class Pipeline:
                 {name: str(reports[name]) if name in reports else None for name in rule.attributes},
             "versions": {"energyql": __version__, "torch": str(torch.__version__)},
         }  # fmt: skip
+        if reason is not None:
+            provenance["unverified"] = reason
         if settings.realism:
             provenance["discriminator"] = judge_mark(critic)
         surrogates = self._surrogates_under(psi, label, reads)
         return PreparedQuery(
-            self.model, self.device, bound, rule, encode, reads, surrogates, sampler, settings, provenance
+            self.model, self.device, bound, rule, encode, reads, surrogates, sampler, verifier, settings, provenance
         )
 
     def _surrogates_under(self, psi: float, label: Label | None, reads: Encode) -> Callable[[], SurrogateHeads] | None:

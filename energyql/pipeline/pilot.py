@@ -52,7 +52,7 @@ class Pilot:
         generator_calls: mean number of calls of the generator for one sample, if attributes are read off pictures; an
             evaluation with gradient counts as two. `None` for attributes of heads on latents.
         threshold: probability from which the model's verifier accepts a picture with `verify="sure"`; `None` for a
-            model without a verifier.
+            model without a verifier, and for code, which may state values.
         clips: for `verify="faithful"`, what each clip of the energy misses and costs; () for a model without a
             verifier.
     """
@@ -133,7 +133,8 @@ def run_pilot(
     estimates = Pilot(share, error, satisfied, evaluations.mean().item(), _error(evaluations), finished, calls)
     if verified is None or semantics != EXACT:
         return estimates
-    return replace(estimates, threshold=verified.threshold, clips=pipeline.prepare(query, verify="faithful").clips)
+    threshold = verified.threshold if verified.is_network else None
+    return replace(estimates, threshold=threshold, clips=pipeline.prepare(query, verify="faithful").clips)
 
 
 def prevalence(energies: Tensor, sampled: SampleResult | None = None) -> tuple[float, float]:

@@ -32,7 +32,7 @@ from energyql.pipeline.result_folder import (
     write_picture,
     write_pictures,
 )
-from energyql.pipeline.settings import EXACT, several
+from energyql.pipeline.settings import DEFAULT_PURITY, EXACT, several
 from energyql.plugins import import_optional
 from energyql.render.markup import Markup, element
 from energyql.render.pictures import DOUBTFUL, NO, YES, label_grid, picture_uri, png_bytes
@@ -51,7 +51,8 @@ HOLDS = {True: "holds", False: "does not hold", None: "is not judged"}
 MARK = "doubtful"
 """Text at a picture whose attribute heads may be wrong; see `Result.doubtful`."""
 MOST_GAP = 0.1
-"""Difference of P(query) by the heads and the share by the judge from which a summary shows both."""
+"""Difference of a promise, P(query) by the heads or the wanted purity, and the share by the judge from which a summary
+says what helps."""
 _SIDE = 128
 
 
@@ -207,8 +208,8 @@ class Result:
         """Return one line for people, such as "14 of 16 satisfy the query, says the image judge".
 
         The line also says how many samples are doubtful (the heads may be wrong), how many the sampler could not
-        finish, and for how many the verifier accepted no picture. For a run with a budget, it says how many samples
-        were drawn.
+        finish, for how many the verifier accepted no picture, or why no verifier decided. For a run with a budget, it
+        says how many samples were drawn.
         """
         refused = self.status.count(Status.NOT_ACCEPTED)
         failed = len(self) - self.status.count(Status.OK) - refused
@@ -219,8 +220,11 @@ class Result:
                 line += f"; {wanted} were wanted, but the budget of {self.provenance['budget']} ended"
         if marked := int(self.doubtful.sum()):
             line += f"; {marked} {'is' if marked == 1 else 'are'} doubtful: {DOUBT}"
+        if reason := self.provenance.get("unverified"):
+            line += f"; no verifier decided, because {reason}"
         if refused:
             line += f"; {refused} {'was' if refused == 1 else 'were'} not accepted in as many draws as attempts allows"
+            line += " (--attempts; more labels of such pictures help)"
         return line if not failed else f"{line}; the solver could not finish {failed}"
 
     def verdict(self) -> str:
@@ -231,15 +235,21 @@ class Result:
         says how many of the drawn pictures were kept, by what, and P(query) by the heads for all that were drawn.
         """
         verified, drawn = self.provenance.get("verified"), self.statistics.get("drawn")
+        by = "" if not verified else verified["by"] if ":" in verified["by"] else f"the {verified['by']}"
         if verified and verified["stated"]:
             kept = f"{len(self) - self.status.count(Status.NOT_ACCEPTED)} of {len(self)}"
             return f"{kept} satisfy the query by the definition {verified['by']}{self._drawn()}"
         if self.satisfied is not None:
             line = f"{self.satisfied.sum()} of {len(self)} satisfy the query, says the {self.provenance['judge']}"
-            return f"{line}, accepted by the {verified['by']}{self._drawn()}" if verified else line + self._expected()
+            if not verified:
+                return line + self._expected()
+            line = f"{line}, accepted by {by}{self._drawn()}"
+            purity = self.provenance.get("purity", DEFAULT_PURITY)
+            few = len(self) > 0 and self.satisfied.mean() < purity - MOST_GAP
+            return f"{line}: more labels improve {by}" if few else line
         if verified and drawn is not None:
             kept = f"{len(self) - self.status.count(Status.NOT_ACCEPTED)} of {len(self)}"
-            return f"{kept} accepted by the {verified['by']}{self._drawn()}; no second reader checked them"
+            return f"{kept} accepted by {by}{self._drawn()}; no second reader checked them"
         line, qualities = f"not judged: {self.provenance['unjudged']}", self.provenance.get(self._guide)
         if not len(self) or not qualities:
             return line
@@ -265,7 +275,11 @@ class Result:
         if self.probability is None or not len(self) or self.satisfied is None:
             return ""
         share, expected = float(self.satisfied.mean()), float(self.probability.mean())
-        return f" ({self._guide} {expected:.0%}; --verify sure keeps only those)" if share < expected - MOST_GAP else ""
+        if share >= expected - MOST_GAP:
+            return ""
+        sure = "" if "unverified" in self.provenance else "--verify sure keeps only those, "
+        helps = f"{sure}--budget draws until {len(self)} do; more labels improve the {self._guide}"
+        return f" ({self._guide} {expected:.0%}; {helps})"
 
     @property
     def values(self) -> dict[str, npt.NDArray[Any]]:

@@ -9,8 +9,9 @@ pictures have the frequencies of the prior among the pictures that the verifier 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -24,9 +25,11 @@ from energyql.attributes.labels import ImageLabeller, call_labeller, read_images
 from energyql.attributes.predictions import PREDICTIONS, Prediction, Predictions
 from energyql.energy.rule import EnergyRule, compile_energy_rule
 from energyql.errors import ModelError
+from energyql.generators.base import as_condition, class_count, draw_batches, encode_under
 from energyql.language import Expr, Weight, predicates
 from energyql.logic.satisfiability import noting_tautologies
 from energyql.logic.truth import satisfied
+from energyql.numerics.random import normals
 from energyql.pipeline.checks import unjudged
 from energyql.pipeline.model import Model
 from energyql.pipeline.settings import EXACT, DrawSettings, Verify
@@ -54,6 +57,8 @@ ENOUGH_POSITIVES = 32
 PILOT, PILOT_ROUND, PILOT_KEPT = 1024, 64, 64
 """Most pictures of the pilot run, those drawn together, and the accepted ones after which it ends."""
 
+NETWORK = "verifier"
+"""What a network is called that decides which pictures are kept."""
 WITHOUT = 'draw with verify="off", or --verify off'
 """Hint for runs whose pictures cannot be verified."""
 
@@ -61,7 +66,26 @@ Round = tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]
 """P(query) by the heads for n latents of samples, (n,), and whether each satisfies the query, (n,)."""
 
 
-def default_verify(model: Model, expr: Expr, attributes: Sequence[str]) -> Verify:
+def names_read(model: Model) -> Collection[str]:
+    """Return the names of the attributes that the verifier of a model reads, or its judge if it has no verifier.
+
+    A function does not say what it reads, so it is called with a picture of the generator. The result is () if the
+    model has neither.
+    """
+    reader, generator = model.judge if model.verifier is None else model.verifier, model.generator
+    names: Collection[str] | None = () if reader is None else getattr(reader, "vocabulary", None)
+    if reader is None or names is not None:
+        return names or ()
+    z = normals(0, 0, 1, generator.z_dim, stream="reader").to(model.device)
+    condition = as_condition(0 if class_count(generator) else None, generator)
+    encode = partial(encode_under, generator, truncation=model.truncation, condition=condition)
+    ((_, picture),) = draw_batches(generator.synthesize, encode, z)
+    return call_labeller(reader, picture, "the verifier").keys()
+
+
+def default_verify(
+    model: Model, expr: Expr, attributes: Sequence[str], names: Collection[str]
+) -> tuple[Verify, str | None]:
     """Return the mode of verified sampling for runs that name none: "sure" if the model has a verifier, else "off".
 
     It is "off" as well if the verifier does not read an attribute of the query, or every picture satisfies the query.
@@ -70,25 +94,36 @@ def default_verify(model: Model, expr: Expr, attributes: Sequence[str]) -> Verif
         model: the model.
         expr: the query, with attributes checked by `bind`.
         attributes: the attributes on which P(query) depends.
+        names: the attributes that the verifier reads, see `names_read`.
+
+    Returns:
+        The mode; and, if the verifier cannot read the query, the reason.
     """
-    reader = model.verifier
-    return "off" if reader is None or not attributes or _unread(reader, model, expr, attributes) else "sure"
+    if model.verifier is None or not attributes:
+        return "off", None
+    reason = _unread(model.verifier, expr, attributes, names)
+    return ("sure" if reason is None else "off"), reason
 
 
-def _unread(reader: ImageLabeller, model: Model, expr: Expr, further: Sequence[str]) -> str | None:
+def _unread(reader: ImageLabeller, expr: Expr, further: Sequence[str], names: Collection[str]) -> str | None:
     """Return why a reader cannot decide on a query; `None` if it can.
 
     Args:
-        reader: the reader. One that does not say what it reads is taken to read all attributes of the model.
-        model: the model.
+        reader: the reader.
         expr: the query, with attributes checked by `bind`.
         further: attributes on which P(query) depends too, because of relations of the model.
+        names: the attributes that the reader reads.
     """
-    names = getattr(reader, "vocabulary", model.vocabulary)
     reason = unjudged(expr, names)
     if reason is None and (unread := [name for name in further if name not in names]):
         reason = f"the judge does not read {unread[0]!r}"
-    return None if reason is None else reason.replace("the judge", "the verifier")
+    name = _reader_name(reader)
+    return None if reason is None else reason.replace("the judge", "the verifier" if name == NETWORK else name)
+
+
+def _reader_name(reader: ImageLabeller) -> str:
+    """Return words for a verifier: `NETWORK` for a network, or the name of the code, such as "my_labels:look"."""
+    return NETWORK if isinstance(reader, Judge | JointJudge) else (who_judges(reader) or "").removeprefix("judge ")
 
 
 @dataclass(frozen=True)
@@ -183,9 +218,14 @@ class Verifier:
         return threshold.recall / max(threshold.precision, 1e-9) if threshold.recall and threshold.precision else 1.0
 
     @property
+    def is_network(self) -> bool:
+        """Whether the reader is a network of this library, which gives probabilities; code may give values."""
+        return isinstance(self.reader, Judge | JointJudge)
+
+    @property
     def name(self) -> str:
         """Words for the verifier: "verifier" for a network, or the name of the code, such as "my_labels:look"."""
-        return (who_judges(self.reader) or "").replace("image judge", "verifier").removeprefix("judge ")
+        return _reader_name(self.reader)
 
     @torch.inference_mode()
     def __call__(self, pictures: Tensor) -> Decision:
@@ -197,16 +237,12 @@ class Verifier:
         Args:
             pictures: (n, channels, height, width), in [-1, 1].
 
-        Raises:
-            ModelError: the reader returns nothing about an attribute of the query.
         """
         count = len(pictures)
-        if count == 1 and isinstance(self.reader, Judge | JointJudge):  # a batch of one rounds otherwise than others
+        if count == 1 and self.is_network:  # a batch of one rounds otherwise than others
             return self(pictures.expand(2, -1, -1, -1)).first(count)
         answers = call_labeller(self.reader, pictures, "the verifier")
         values = read_images(lambda _: answers, pictures, self.vocabulary)
-        if missing := [node.name for node in predicates(self.expr) if node.name not in values]:
-            raise ModelError(f"pictures cannot be verified: {self.name} returns no {missing[0]!r}", hint=WITHOUT)
         predictions = {name: answers.get(name) for name in self.rule.attributes}
         if any(not isinstance(prediction, Prediction) for prediction in predictions.values()):
             holds = np.broadcast_to(satisfied(self.expr, values, self.vocabulary), len(pictures)).copy()
@@ -214,8 +250,9 @@ class Verifier:
         probable = self.rule.log_value(cast(Predictions, predictions)).double().exp().cpu().numpy()
         return Decision(probable >= self.threshold.probability, values, stated=False)
 
+    @cached_property
     def labelled(self) -> Round:
-        """Return for held-out samples P(query) by the heads, and whether the labels satisfy the query.
+        """For held-out samples P(query) by the heads, and whether the labels satisfy the query.
 
         Samples without a label of an attribute of the query are left out; the number of samples may be 0.
         """
@@ -237,10 +274,16 @@ class Verifier:
         """
         if self.held_out is None or not self.is_own:
             return self
-        by_heads, truth = self.labelled()
-        readings = self.rule.log_value(self.held_out.readings).double().exp().numpy()[self._complete()]
-        threshold = choose_threshold(readings, np.minimum(by_heads / clip, 1), truth, purity=self.purity)
+        by_heads, truth = self.labelled
+        threshold = choose_threshold(self._readings, np.minimum(by_heads / clip, 1), truth, purity=self.purity)
         return replace(self, threshold=threshold)
+
+    @cached_property
+    def _readings(self) -> npt.NDArray[np.float64]:
+        """P(query) by the reader for the samples of `labelled`, (n,)."""
+        assert self.held_out is not None
+        probable: npt.NDArray[np.float64] = self.rule.log_value(self.held_out.readings).double().exp().numpy()
+        return probable[self._complete()]
 
     def _complete(self) -> npt.NDArray[np.bool_]:
         """Return for each held-out sample whether it has labels of all attributes of the query."""
@@ -250,7 +293,7 @@ class Verifier:
         return complete
 
 
-def verifier_of(model: Model, expr: Expr, rule: EnergyRule, settings: DrawSettings) -> Verifier:
+def verifier_of(model: Model, expr: Expr, rule: EnergyRule, settings: DrawSettings, names: Collection[str]) -> Verifier:
     """Return the verifier of a query: that of the model, or the model's judge if it has no verifier.
 
     Args:
@@ -258,6 +301,7 @@ def verifier_of(model: Model, expr: Expr, rule: EnergyRule, settings: DrawSettin
         expr: the query, with attributes checked by `bind`.
         rule: the compiled query.
         settings: settings of the run.
+        names: the attributes that the reader reads, see `names_read`.
 
     Raises:
         ModelError: the model has neither, or the reader does not read an attribute of the query.
@@ -266,7 +310,7 @@ def verifier_of(model: Model, expr: Expr, rule: EnergyRule, settings: DrawSettin
     if reader is None:
         hint = "train one from labels of pictures, or give the model a function that reads its attributes as judge="
         raise ModelError(f"pictures cannot be verified: model {model.name!r} has no verifier and no judge", hint=hint)
-    reason = _unread(reader, model, expr, rule.attributes)
+    reason = _unread(reader, expr, rule.attributes, names)
     if reason is None and not rule.attributes:
         reason = "every picture satisfies the query"
     if reason is not None:
@@ -275,9 +319,9 @@ def verifier_of(model: Model, expr: Expr, rule: EnergyRule, settings: DrawSettin
     if unweighted != expr or not rule.is_probability:
         with noting_tautologies():  # they were issued when the query was prepared
             rule = compile_energy_rule(unweighted, model.vocabulary, EXACT, relations=settings.relations)
-    names = {node.name for node in predicates(expr)} | {*rule.attributes}
+    needed = {node.name for node in predicates(expr)} | {*rule.attributes}
     complete = (
-        each for each in model.held_out if names <= each.readings.keys() & each.heads.keys() & each.labels.keys()
+        each for each in model.held_out if needed <= each.readings.keys() & each.heads.keys() & each.labels.keys()
     )
     own = reader is model.verifier and isinstance(reader, Judge | JointJudge)
     return Verifier(reader, expr, rule, model.vocabulary, next(complete, None), settings.purity, own)

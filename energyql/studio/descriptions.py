@@ -10,12 +10,9 @@ from energyql.errors import EnergyQLError, LimitError
 from energyql.gallery.words import draw_query
 from energyql.kinds import BARE, KINDS
 from energyql.language import E, quote
-from energyql.pipeline.checks import check_heads
 from energyql.pipeline.draw import Pipeline
-from energyql.pipeline.model import Model
 from energyql.pipeline.queries import ListedQuery, check
 from energyql.pipeline.settings import DEFAULT_SEMANTICS, DrawSettings
-from energyql.pipeline.verified import default_verify, verifier_of
 from energyql.studio.limits import Limits
 from energyql.studio.problems import describe
 from energyql.studio.schemas import Attribute, Check, CheckRequest, ModelInfo
@@ -33,24 +30,20 @@ def check_length(query: str, limits: Limits) -> str:
     return query
 
 
-def check_query(request: CheckRequest, model: Model, limits: Limits) -> Check:
+def check_query(request: CheckRequest, pipeline: Pipeline, limits: Limits) -> Check:
     """Return the meaning of a query. If the query is wrong, return its error, without raising the error.
 
     Args:
         request: the query, the semantics, the names of weak attributes that the query may use, and whether pictures are
             to be verified.
-        model: the model that the query is for.
+        pipeline: the model that the query is for.
         limits: limits of the studio; a longer query than `limits.characters` is wrong.
     """
     query = request.query
     try:
-        checked = check(ListedQuery(check_length(query, limits)), model.vocabulary, request.semantics)
-        attributes = checked.rule.attributes
-        if (request.verify or default_verify(model, checked.bound, attributes)) == "off":
-            reads = model.judged_names if request.verify is None else None
-            check_heads(checked.bound, attributes, model.report, request.allow_weak, query, reads)
-        else:
-            verifier_of(model, checked.bound, checked.rule, DrawSettings(verify=request.verify))
+        checked = check(ListedQuery(check_length(query, limits)), pipeline.model.vocabulary, request.semantics)
+        settings = DrawSettings(verify=request.verify, allow_weak=request.allow_weak)
+        pipeline.check_readers(checked.bound, checked.rule, settings, query)
     except EnergyQLError as error:
         return Check(ok=False, problem=describe(error))
     caption, drawing, _ = draw_query(checked)
@@ -106,5 +99,6 @@ def describe_model(name: str, pipeline: Pipeline) -> ModelInfo:
     return ModelInfo(
         name=name, fingerprint=hashlib.sha256(weights.encode()).hexdigest()[:12], attributes=attributes,
         truncation=model.truncation, truncation_low=low, truncation_high=high, judge=who_judges(model.judge),
+        verify="off" if model.verifier is None else "sure",
         examples=examples(Vocabulary(spec for name, spec in model.vocabulary.items() if not weak.get(name))),
     )  # fmt: skip

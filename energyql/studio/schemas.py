@@ -205,6 +205,7 @@ class ModelInfo(BaseModel):
     truncation_low: float
     truncation_high: float
     judge: str | None = Field(description="The judge of whether a picture satisfies the query; none without one.")
+    verify: Verify = Field(description="How its pictures are verified unless a request says otherwise.")
     examples: list[str] = Field(description="Queries to begin with.")
 
 

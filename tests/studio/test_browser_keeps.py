@@ -1,11 +1,13 @@
 """What is on the wall stays, and the page says of it what is true, whatever is typed meanwhile."""
 
 import re
+from urllib.request import urlopen
 
 import pytest
 from playwright.sync_api import expect
 
-from studio.page import doubt_all, draw, panel, sources
+from energyql.pipeline.settings import DEFAULT_ATTEMPTS, DEFAULT_PURITY
+from studio.page import doubt_all, draw, drawn, panel, sources
 
 pytestmark = pytest.mark.browser
 
@@ -149,6 +151,46 @@ def test_weak_attributes_are_allowed_and_doubtful_pictures_marked(guest):
     page.locator("#weak button").click()
     expect(page.locator("#query .verdict")).to_contain_text("too weak for queries")
     page.locator("#downloads").wait_for()  # no answer is on its way any more
+
+
+def test_how_pictures_are_verified_is_in_links_and_pictures(guest, tmp_path):
+    page = guest.open()
+    panel(page, "settings")
+    mode, *numbers = fields = [page.locator(f"#{name}") for name in ("verify", "purity", "attempts")]
+    expect(mode.locator("option")).to_have_text(["default: off", "sure", "faithful", "off"])
+    assert [each.get_attribute("placeholder") for each in numbers] == [str(DEFAULT_PURITY), str(DEFAULT_ATTEMPTS)]
+    for each in numbers:
+        expect(each).to_be_hidden()
+    with page.expect_request("**/api/check") as check:
+        mode.select_option("sure")
+    assert check.value.post_data_json["verify"] == "sure"
+    numbers[0].fill("0.9")
+    numbers[1].fill("32")
+    with page.expect_response(lambda answer: answer.url.endswith("/api/jobs")) as sent:
+        draw(page, 1, "smile")
+    job, asked = sent.value.json()["id"], sent.value.request.post_data_json
+    wanted = {"verify": "sure", "purity": 0.9, "attempts": 32}
+    assert {name: asked[name] for name in wanted} == wanted
+    (tmp_path / "one.png").write_bytes(urlopen(f"{guest.url}api/jobs/{job}/pictures/0.png").read())
+    page.locator("#wall .tile").first.click()
+    with page.expect_request("**/api/check") as check:
+        page.locator("#view textarea").fill("glasses")
+    assert check.value.post_data_json["verify"] == "off"  # the pictures of edits are not verified
+    page.keyboard.press("Escape")
+    expect(page.locator("#view")).to_be_hidden()
+
+    def restored():
+        drawn(page, 1)
+        return [each.input_value() for each in fields]
+
+    page.reload()
+    assert restored() == ["sure", "0.9", "32"]  # the panel is still open
+    mode.select_option("")
+    draw(page, 2, "smile")
+    assert "verify" not in page.url
+    panel(page, "photo")
+    page.locator("#provenance").set_input_files(tmp_path / "one.png")
+    assert restored() == ["sure", "0.9", "32"]
 
 
 def test_a_download_that_fails_says_why(guest):

@@ -95,7 +95,8 @@ class TestSeveral:
 
 class TestHeld:
     def test_pictures_of_a_job(self, studio, wall, tiny):
-        job = studio.draw("/api/edits", job=wall["id"], positions=[2, 1], steps=["beard"])
+        verified = {"verify": "sure"}  # pictures that are held, and those of edits, are not verified
+        job = studio.draw("/api/edits", job=wall["id"], positions=[2, 1], steps=["beard"], **verified)
         again = studio.draw("/api/edits", **RUN, indices=[2, 1], steps=["beard"])
         assert drawn(job) == drawn(again)
         assert drawn(job)[0] == drawn(wall)[2]

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 import energyql
 from energyql import Gallery, WeakHeadError, load_model
+from energyql.attributes.quality import WEAK_HELP
 from energyql.cli.main import app
 from energyql.errors import ArgumentError, UnknownAttribute
 from energyql.generators.load import load_generator
@@ -90,8 +91,8 @@ def test_queries_refuse_it(folder):
         assert refused.value.message.startswith(f"the head of 'dark_bg' is too weak for queries: {auc}")
         assert refused.value.query[slice(*refused.value.span)] == "dark_bg"
         assert refused.value.hint == (
-            "it was fitted to 320 labels and measured on 80 others: train it on more (energyql sample --unsure draws "
-            "what to label), or allow it by name: allow_weak=['dark_bg'], or --allow-weak dark_bg"
+            f"it was fitted to 320 labels and measured on 80 others. What helps: {WEAK_HELP}; or allow it by name: "
+            "allow_weak=['dark_bg'], or --allow-weak dark_bg"
         )
     assert len(draw(folder, 1, "dominant = green")) == 1
 

@@ -8,10 +8,11 @@ const LOST = {
   drawing: "the studio does not answer",
 };
 
+// Fields of the body that are null are left out.
 export async function call(method, path, body, signal) {
   let answer;
   try {
-    const content = body === undefined ? {} : { headers: { "content-type": "application/json" }, body: JSON.stringify(body) };
+    const content = body === undefined ? {} : { headers: { "content-type": "application/json" }, body: JSON.stringify(body, (name, value) => value ?? undefined) };
     answer = await fetch(path, { method, signal, ...content });
   } catch (error) {
     if (error.name === "AbortError") throw error;

@@ -3,7 +3,7 @@
 import { $, button, h, plural } from "./dom.js";
 import { editOf } from "./edits.js";
 import { EditOptions } from "./options.js";
-import { asking, QueryBox } from "./querybox.js";
+import { askingStep, QueryBox } from "./querybox.js";
 import { plainOptions } from "./share.js";
 
 export class Chosen {
@@ -28,7 +28,7 @@ export class Chosen {
       label: "What should become true of all of them",
       placeholder: "hat",
       language: actions.language,
-      ask: () => asking(store.state.run.settings),
+      ask: () => askingStep(store.state.run.settings),
       changed: () => this.allow(),
       submit: () => this.submit(),
     });

@@ -5,7 +5,7 @@ import { editOf } from "./edits.js";
 import { evidence, offers, verdicts } from "./facts.js";
 import { film, stage } from "./film.js";
 import { EditOptions } from "./options.js";
-import { asking, QueryBox } from "./querybox.js";
+import { askingStep, QueryBox } from "./querybox.js";
 
 const MOST_OFFERS = 40;
 
@@ -56,7 +56,7 @@ export class Detail {
       label: "What should become true of this picture",
       placeholder: "glasses AND hair = red",
       language: () => this.run?.language ?? page.language(),
-      ask: () => asking(this.run.settings),
+      ask: () => askingStep(this.run.settings),
       changed: (check) => this.typed(check),
       submit: () => this.submit(),
     });

@@ -73,6 +73,6 @@ export function placeOf(path, request, index, settings, fingerprint) {
   // The picture is on the wall of its run.
   const count = Math.max(path === "/api/edits" ? 1 : n ?? 1, (index ?? 0) + 1);
   const edit = index === null ? null : { index, steps: path === "/api/edits" ? steps : [], options: { keep: Array.isArray(keep) ? keep : null, edit_strength: strength, layers } };
-  return { query, settings: { ...settings, strength: null, ...known, n: count }, fingerprint, edit };
+  return { query, settings: { ...settings, strength: null, purity: null, attempts: null, ...known, n: count }, fingerprint, edit };
 }
 

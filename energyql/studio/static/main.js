@@ -127,7 +127,7 @@ function changedModel() {
 
 function changedSetting(id) {
   if (id === "model") changedModel();
-  if (["model", "semantics", "weak"].includes(id)) box.check();
+  if (["model", "semantics", "weak", "verify"].includes(id)) box.check();
   navigation.typed();
 }
 

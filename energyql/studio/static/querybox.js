@@ -12,7 +12,10 @@ const AGAIN_AFTER = 1500; // milliseconds after a failed check until the next
 let boxes = 0;
 
 // The model and settings with which a query is checked.
-export const asking = ({ model, semantics, allow_weak: weak }) => ({ model, semantics, allow_weak: weak });
+export const asking = ({ model, semantics, allow_weak: weak, verify = null }) => ({ model, semantics, allow_weak: weak, verify });
+
+// The same for a step of an edit, whose pictures are never verified.
+export const askingStep = (settings) => asking({ ...settings, verify: "off" });
 
 export class QueryBox {
   // `language()` returns the words, `ask()` the fields of a check: see `asking`. `changed(check)` is called with every

@@ -3,6 +3,9 @@
 import { $, h } from "./dom.js";
 
 const DEFAULT_N = 16;
+const MODES = ["sure", "faithful", "off"]; // ways to verify pictures
+
+const filled = (id) => ($(id).value === "" ? null : Number($(id).value));
 
 export class SettingsForm {
   // `changed(id)` is called with the id of the field that the visitor has changed.
@@ -54,7 +57,16 @@ export class SettingsForm {
     Object.assign($("truncation"), { min: low, max: high, hidden: low === high });
     $("truncation").value = truncation;
     this.weak = this.weak.filter((name) => attributes.some((attribute) => attribute.name === name && attribute.weak));
+    const chosen = $("verify").value;
+    $("verify").replaceChildren(h("option", { value: "" }, `default: ${this.model.verify}`), ...MODES.map((mode) => h("option", { value: mode }, mode)));
+    $("verify").value = this.verifiable ? chosen : "";
   }
+
+  // Whether the model has a reader of pictures, which can decide which of them are kept.
+  get verifiable() { return Boolean(this.model.judge) || this.model.verify !== "off"; }
+
+  // Whether a reader decides, unless it cannot read the query.
+  get verified() { return ($("verify").value || this.model.verify) !== "off"; }
 
   read() {
     const { truncation, truncation_low: low, truncation_high: high } = this.model;
@@ -62,16 +74,20 @@ export class SettingsForm {
       model: this.model.name,
       semantics: $("semantics").value,
       sampler: $("sampler").value,
-      strength: $("strength").value === "" ? null : Number($("strength").value),
+      strength: filled("strength"),
       truncation: low === high ? truncation : Number($("truncation").value),
       seed: Number($("seed").value),
       n: Number($("n").value),
       allow_weak: this.weak,
+      verify: $("verify").value || null,
+      purity: this.verified ? filled("purity") : null,
+      attempts: this.verified ? filled("attempts") : null,
     };
   }
 
   // Fields that are missing, or that this studio does not offer, stay as they are; without a strength it is the sampler's
-  // default, and a number out of range becomes the nearest one in it. Returns what could not be restored.
+  // default, without fields about verified pictures their defaults, and a number out of range becomes the nearest one in
+  // it. Returns what could not be restored.
   write(settings) {
     const lost = [];
     for (const name of ["model", "semantics", "sampler"]) {
@@ -83,8 +99,13 @@ export class SettingsForm {
     this.fit();
     $("strength").value = settings.strength > 0 ? settings.strength : "";
     if (settings.strength <= 0) lost.push(`strength ${settings.strength}`);
-    for (const name of ["truncation", "seed", "n"]) {
-      if (settings[name] === undefined) continue;
+    const { verify } = settings;
+    const offered = MODES.includes(verify) && (this.verifiable || verify === "off");
+    if (verify && !offered) lost.push(`verify ${verify}`);
+    $("verify").value = offered && verify !== this.model.verify ? verify : "";
+    for (const name of ["purity", "attempts"]) $(name).value = "";
+    for (const name of ["truncation", "seed", "n", "purity", "attempts"]) {
+      if (settings[name] === undefined || settings[name] === null) continue;
       const { min, max, step } = $(name);
       const value = Math.min(Number(max), Math.max(Number(min), step === "1" ? Math.round(settings[name]) : settings[name]));
       if (value !== settings[name]) lost.push(`${name} ${settings[name]}`);
@@ -99,6 +120,8 @@ export class SettingsForm {
     const { truncation_low: low, truncation_high: high } = this.model;
     $("psi").textContent = low === high ? `${truncation}, fixed by this model` : truncation.toFixed(2);
     $("draw-count").textContent = n || "";
+    $("verified").hidden = !this.verifiable;
+    for (const name of ["purity", "attempts"]) $(name).parentElement.hidden = !this.verified;
     $("weak-field").hidden = !this.weak.length;
     $("weak").replaceChildren(...this.weak.map((name) => h("button", {
       type: "button",

@@ -2,7 +2,8 @@
 // {query, settings, fingerprint, edit, vary, photo, board}. `edit` is {index, steps, options} of the picture that is open, `vary`
 // {indices, amount, seed, wanted, of} of variations, where `of` is another round of them that they began with, `photo` the job of a photograph, `board` the rows that stand in place of the wall; each can be null.
 
-const NUMBERS = ["strength", "truncation", "seed", "n"];
+const NUMBERS = ["strength", "truncation", "seed", "n", "purity", "attempts"];
+const WORDS = ["model", "semantics", "sampler", "verify"];
 const PLAIN = { keep: null, edit_strength: null, layers: null };
 
 export const plainOptions = () => ({ ...PLAIN });
@@ -42,7 +43,7 @@ export function decode(fragment) {
   const fields = new URLSearchParams(fragment.replace(/^#/, ""));
   if (!fields.has("q")) return null;
   const settings = {};
-  for (const name of ["model", "semantics", "sampler"]) if (fields.has(name)) settings[name] = fields.get(name);
+  for (const name of WORDS) if (fields.has(name)) settings[name] = fields.get(name);
   const number = (name) => {
     const value = Number(fields.get(name) || NaN);
     return Number.isFinite(value) ? value : undefined;

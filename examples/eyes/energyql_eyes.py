@@ -1,4 +1,4 @@
-"""The conditional DCGAN of the package `omniart-eye-generator` as a generator of energyql: eyes from paintings."""
+"""The conditional DCGAN of `omniart-eye-generator` as a generator of energyql, and what its painted eyes show."""
 
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -29,3 +29,15 @@ class Eyes(torch.nn.Module):
     def synthesize(self, w):
         """Return images in [-1, 1], (batch, 3, 128, 128)."""
         return self.network.main(w[:, :, None, None])
+
+
+def look(images):
+    """Return attribute -> values for pictures in [-1, 1], (batch, 3, 128, 128)."""
+    red, _, blue = colours = images.mean((2, 3)).T / 2 + 0.5
+    across = images.mean((1, 3))  # brightness of each row
+    return {
+        "light": colours.mean(0),  # 0 is black, 1 is white
+        "vivid": (images.amax(1) - images.amin(1)).mean((1, 2)) / 2 > 0.15,
+        "tint": ["warm" if x > 0.08 else "cool" if x < 0.02 else "neutral" for x in (red - blue).tolist()],
+        "shaded": across[:, :40].mean(1) < across[:, 40:].mean(1) - 0.2,  # by brow or lid
+    }
