@@ -54,6 +54,7 @@ from energyql.generators.mapping import encoder
 from energyql.language import Expr, as_query, bind, predicates
 from energyql.logic.truth import satisfied
 from energyql.models import DEFAULT_MODEL, model_folder
+from energyql.numerics.random import uniforms
 from energyql.pipeline.checks import accepted, cannot_count, check_heads, next_round, unjudged, verdict
 from energyql.pipeline.model import Model, Values, choose_device, judge_mark, load_model
 from energyql.pipeline.result import Result
@@ -192,7 +193,7 @@ class PreparedQuery:
     @cached_property
     def verifier(self) -> Verifier | None:
         """The verifier, which decides which pictures are kept, with its threshold; `None` with `verify="off"`."""
-        clip = 1.0 if self.clip is None else self.clip.probability
+        clip = None if self.clip is None else self.clip.probability
         return None if self.plain_verifier is None else self.plain_verifier.for_draws(clip)
 
     @cached_property
@@ -226,7 +227,11 @@ class PreparedQuery:
         def draw(number: int) -> Round:
             sampled = self._attempt(energy, number * PILOT_ROUND, range(PILOT_ROUND), _quiet, "verify/", seed=0)
             index = np.arange(PILOT_ROUND) + number * PILOT_ROUND
-            accepted = [verifier(images).accepted for _, images in self._pictures(sampled.z, index)]
+            chances = uniforms(0, number * PILOT_ROUND, PILOT_ROUND, 1, stream="verify/balance").numpy()[:, 0]
+            accepted = list[npt.NDArray[np.bool_]]()
+            for _, images in self._pictures(sampled.z, index):
+                seen = sum(map(len, accepted))
+                accepted.append(verifier(images, chances[seen : seen + len(images)]).accepted)
             by_heads = self.energy_in_float32(sampled.z).double().neg().exp().cpu().numpy()
             return by_heads, np.concatenate(accepted)
 
@@ -530,12 +535,14 @@ class PreparedQuery:
             offsets = range(n) if len(waiting) == n else waiting.tolist()
             sampled = self._attempt(energy, first, offsets, _quiet, f"attempt/{attempt}/" if attempt else "")
             middle, keep = time.perf_counter(), list[npt.NDArray[np.bool_]]()
+            chances = uniforms(self.settings.seed, first, n, 1, stream=f"balance/{attempt}", rows=waiting.tolist())
             for latents, images in self._pictures(sampled.z, first + waiting):
-                decision = verifier(images)
+                seen = sum(map(len, keep))
+                decision = verifier(images, chances[seen : seen + len(images), 0].numpy())
                 good = decision.accepted if attempt < most - 1 else np.ones(len(images), bool)
                 number, stated = int(decision.accepted.sum()), stated or decision.stated
                 accepted, self._tally["accepted"] = accepted + number, self._tally["accepted"] + number
-                sampled.status[sum(map(len, keep)) :][: len(good)][good & ~decision.accepted] = Status.NOT_ACCEPTED
+                sampled.status[seen:][: len(good)][good & ~decision.accepted] = Status.NOT_ACCEPTED
                 keep.append(good)
                 if good.any():
                     rows = torch.from_numpy(good).to(images.device)
@@ -578,6 +585,7 @@ class PreparedQuery:
         own = self.model.judge is verifier.reader and not stated
         entry: dict[str, Any] = {"by": who_judges(verifier.reader) if own else verifier.name, "stated": stated}
         entry |= {} if stated else {"threshold": asdict(verifier.threshold)}
+        entry |= {} if verifier.balance is None else {"balanced": verifier.balance.kept}
         return {"verified": entry | ({} if self.clip is None else {"clip": asdict(self.clip)})}
 
 

@@ -3,15 +3,18 @@
 Samplers go to latents for which the heads are certain of the query. That is not where the query is true of the picture.
 So a verifier, which reads pictures, looks at every draw, and a sample is drawn again until a picture is accepted. In
 the mode "sure" the draws are those of the sampler. In the mode "faithful" they come from the clipped energy (see
-`ClippedEnergy`), under which every latent that the heads think possible is as likely as under the prior; so the kept
-pictures have the frequencies of the prior among the pictures that the verifier accepts.
+`ClippedEnergy`), under which every latent that the heads think possible is as likely as under the prior; so the
+accepted pictures have the frequencies of the prior among the pictures of which the verifier is sure. It is not equally
+sure of all kinds of pictures; a `Balance` corrects the frequencies.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from itertools import pairwise
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -26,6 +29,7 @@ from energyql.attributes.predictions import PREDICTIONS, Prediction, Predictions
 from energyql.energy.rule import EnergyRule, compile_energy_rule
 from energyql.errors import ModelError
 from energyql.generators.base import as_condition, class_count, draw_batches, encode_under
+from energyql.kinds import KINDS, Cell
 from energyql.language import Expr, Weight, predicates
 from energyql.logic.satisfiability import noting_tautologies
 from energyql.logic.truth import satisfied
@@ -33,7 +37,7 @@ from energyql.numerics.random import normals
 from energyql.pipeline.checks import unjudged
 from energyql.pipeline.model import Model
 from energyql.pipeline.settings import EXACT, DrawSettings, Verify
-from energyql.vocabulary import Vocabulary
+from energyql.vocabulary import AttributeSpec, Vocabulary
 
 LEAST_PROBABILITY = 0.9
 """Probability of the query from which a verifier accepts a picture, if no held-out labels say which is best."""
@@ -45,6 +49,12 @@ LEAST_THRESHOLD = 0.5
 PRIOR_LABELS = 20.0
 """Number of held-out labels that count as much as the verifier's own probabilities, when a threshold is chosen. With a
 rare query, a handful of held-out samples is left at the sampled end, and they alone would decide by chance."""
+BALANCE_PRIOR = 2.0
+"""Strength of the pull of a balance towards keeping all kinds alike, in samples; 0.6 to 8 made no difference."""
+BALANCE_WHOLE = 0.8
+"""Share of the accepted pictures whose relative frequency a balance raises in full; those above are kept always."""
+BALANCE_STEPS = 50
+"""Steps of the fit of a balance; some ten are enough."""
 CLIPS = (0.5, 0.3, 0.2, 0.1, 0.05, 0.03, 0.02, 0.01)
 """Probabilities at which the energy may be clipped."""
 MOST_LOST = 0.05
@@ -185,6 +195,32 @@ class Decision(NamedTuple):
         return Decision(self.accepted[:count], values, self.stated)
 
 
+@dataclass(frozen=True)
+class Balance:
+    """Shares of the accepted pictures of each kind that are kept, so that each kind has its frequency.
+
+    A verifier is surer of some kinds of pictures that satisfy the query than of others, and a threshold would make
+    these more frequent. Of the densities that agree with the frequencies of labels, the one nearest to that of the
+    accepted pictures is an exponential of the probabilities (iterative proportional fitting; Ireland and Kullback
+    1968).
+
+    Attributes:
+        cells: pairs of an attribute that is not in the query, and a set of its values.
+        slopes: for each cell, the change of the logarithm of the share with the probability of the cell.
+        offset: logarithm of the share where all probabilities are 0; shares are at most 1.
+        kept: mean share that is kept of the accepted pictures.
+    """
+
+    cells: Sequence[tuple[str, Cell]]
+    slopes: npt.NDArray[np.float64]
+    offset: float
+    kept: float
+
+    def share(self, predictions: Predictions) -> npt.NDArray[np.float64]:
+        """Return for each picture the probability with which it is kept if it is accepted, (n,)."""
+        return np.exp(np.minimum(self.offset + probabilities_of(self.cells, predictions) @ self.slopes, 0))
+
+
 @dataclass(frozen=True, eq=False)
 class Verifier:
     """The decision of a reader of pictures on one query; made by `verifier_of`.
@@ -198,6 +234,7 @@ class Verifier:
         purity: wanted share of right pictures among those that are accepted.
         is_own: whether the reader is the network of the model by which the held-out samples were read.
         threshold: probability from which pictures are accepted. A reader that states values does not need it.
+        balance: shares of the accepted pictures that are kept; `None` to keep all.
     """
 
     reader: ImageLabeller
@@ -208,14 +245,16 @@ class Verifier:
     purity: float
     is_own: bool
     threshold: Threshold = _FIXED
+    balance: Balance | None = None
 
     def accepted(self, clip: float) -> float:
         """Return the estimated number of pictures that are accepted for each satisfying one that is drawn.
 
         It is 1 if the threshold was not chosen by held-out labels. `clip` is that of `for_draws`.
         """
-        threshold = self.for_draws(clip).threshold
-        return threshold.recall / max(threshold.precision, 1e-9) if threshold.recall and threshold.precision else 1.0
+        chosen = self.for_draws(clip)
+        threshold, kept = chosen.threshold, 1.0 if chosen.balance is None else chosen.balance.kept
+        return kept * threshold.recall / threshold.precision if threshold.recall and threshold.precision else kept
 
     @property
     def is_network(self) -> bool:
@@ -228,7 +267,7 @@ class Verifier:
         return _reader_name(self.reader)
 
     @torch.inference_mode()
-    def __call__(self, pictures: Tensor) -> Decision:
+    def __call__(self, pictures: Tensor, chances: npt.NDArray[np.float64]) -> Decision:
         """Decide on pictures.
 
         A reader that predicts every attribute of the query accepts a picture if the probability of the whole query is
@@ -236,11 +275,12 @@ class Verifier:
 
         Args:
             pictures: (n, channels, height, width), in [-1, 1].
-
+            chances: a random number from 0 to 1 for each picture, (n,). A picture whose share by the balance is less
+                is not accepted.
         """
         count = len(pictures)
         if count == 1 and self.is_network:  # a batch of one rounds otherwise than others
-            return self(pictures.expand(2, -1, -1, -1)).first(count)
+            return self(pictures.expand(2, -1, -1, -1), chances.repeat(2)).first(count)
         answers = call_labeller(self.reader, pictures, "the verifier")
         values = read_images(lambda _: answers, pictures, self.vocabulary)
         predictions = {name: answers.get(name) for name in self.rule.attributes}
@@ -248,7 +288,10 @@ class Verifier:
             holds = np.broadcast_to(satisfied(self.expr, values, self.vocabulary), len(pictures)).copy()
             return Decision(holds, values, stated=True)
         probable = self.rule.log_value(cast(Predictions, predictions)).double().exp().cpu().numpy()
-        return Decision(probable >= self.threshold.probability, values, stated=False)
+        accepted = probable >= self.threshold.probability
+        if self.balance is not None:
+            accepted &= chances < self.balance.share(cast(Predictions, answers))
+        return Decision(accepted, values, stated=False)
 
     @cached_property
     def labelled(self) -> Round:
@@ -266,17 +309,42 @@ class Verifier:
         truth = np.broadcast_to(satisfied(self.expr, values, self.vocabulary), int(rows.sum())).copy()
         return self.rule.log_value(self.held_out.heads).double().exp().numpy()[rows], truth
 
-    def for_draws(self, clip: float = 1.0) -> Verifier:
-        """Return this verifier with the best threshold for draws whose density is that of the prior times P / clip.
+    def for_draws(self, clip: float | None = None) -> Verifier:
+        """Return this verifier with the best threshold and balance for draws of the prior times P, the P of the heads.
 
-        P is P(query) by the heads, at most `clip`. The threshold is chosen by held-out labels; without any, or for a
-        reader that is no network of the model, it is `LEAST_PROBABILITY`.
+        Both are chosen by held-out labels. Without any, or for a reader that is no network of the model, the threshold
+        is `LEAST_PROBABILITY`, and there is no balance.
+
+        Args:
+            clip: c, if the energy is clipped: the density of the draws is that of the prior times min(P / c, 1).
+                `None` if it is not; then frequencies are not those of the prior in any case, and are not balanced.
         """
         if self.held_out is None or not self.is_own:
             return self
         by_heads, truth = self.labelled
-        threshold = choose_threshold(self._readings, np.minimum(by_heads / clip, 1), truth, purity=self.purity)
-        return replace(self, threshold=threshold)
+        weights = np.minimum(by_heads / (clip or 1), 1)
+        threshold = choose_threshold(self._readings, weights, truth, purity=self.purity)
+        if clip is None:
+            return replace(self, threshold=threshold)
+        rows, names = self._complete(), {node.name for node in predicates(self.expr)}
+        cells = [(spec.name, cell) for spec in self._others(names) for cell in self._cells(spec)]
+        probable = probabilities_of(cells, self.held_out.readings)[rows]
+        balance = fit_balance(cells, probable, weights * (self._readings >= threshold.probability), truth)
+        return replace(self, threshold=threshold, balance=balance)
+
+    def _others(self, names: Collection[str]) -> list[AttributeSpec]:
+        """Return the attributes of the held-out samples without those with these names."""
+        assert self.held_out is not None
+        return [self.vocabulary[name] for name in self.held_out.readings if name not in names]
+
+    def _cells(self, spec: AttributeSpec) -> Sequence[Cell]:
+        """Return sets of values of an attribute whose frequencies are balanced: all classes but one, or quarters."""
+        assert self.held_out is not None
+        kind, labels = KINDS[spec.kind], self.held_out.labels[spec.name]
+        if not kind.numeric:
+            return list(kind.values(spec))[:-1]
+        cuts = labels[~labels.isnan()].quantile(torch.tensor([0.25, 0.5, 0.75])).tolist()
+        return list(pairwise([-math.inf, *cuts]))
 
     @cached_property
     def _readings(self) -> npt.NDArray[np.float64]:
@@ -362,6 +430,52 @@ def choose_threshold(
     if last < 0:
         return Threshold(LEAST_THRESHOLD)
     return Threshold(float(p[last]), float(precision[last]), float(recall[last]))
+
+
+def probabilities_of(cells: Sequence[tuple[str, Cell]], predictions: Predictions) -> npt.NDArray[np.float64]:
+    """Return the probabilities of pairs of an attribute and a set of its values, (n, pairs)."""
+    columns = [predictions[name].probability([cell]).double().cpu().numpy() for name, cell in cells]
+    return np.stack(columns, 1) if columns else np.zeros((len(next(iter(predictions.values())).number()), 0))
+
+
+def fit_balance(
+    cells: Sequence[tuple[str, Cell]],
+    probable: npt.NDArray[np.float64],
+    accepted: npt.NDArray[np.float64],
+    truth: npt.NDArray[np.bool_],
+) -> Balance | None:
+    """Return the balance with which accepted pictures have the mean probabilities of those that satisfy the query.
+
+    Args:
+        cells: see `Balance`.
+        probable: the probability of each cell by the verifier for held-out samples, (n, cells).
+        accepted: how often each sample is drawn and accepted, as a multiple of the density of the prior, (n,).
+        truth: whether the labels satisfy the query, (n,).
+
+    Returns:
+        The balance, pulled towards keeping all alike the more, the fewer samples are accepted or satisfy the query;
+            `None` if there is no such sample, or no cell.
+    """
+    if not cells or not truth.any() or not accepted.any():
+        return None
+    aim, rows = probable[truth].mean(0), accepted > 0
+    density = accepted[rows] / accepted.sum()
+    samples = 1 / (1 / truth.sum() + (density**2).sum())
+    moved, slopes = probable[rows] - aim, np.zeros(len(cells))
+    pull = BALANCE_PRIOR / samples * (moved.var(0) + 1e-3)
+    for _ in range(BALANCE_STEPS):  # Newton's; at a minimum of log E exp(moved @ slopes), the mean of `moved` is 0
+        tilted = density * np.exp(moved @ slopes - (moved @ slopes).max())
+        tilted /= tilted.sum()
+        mean = tilted @ moved
+        curvature = (moved * tilted[:, None]).T @ moved - np.outer(mean, mean) + np.diag(pull)
+        step = np.linalg.solve(curvature, mean + pull * slopes)
+        slopes -= step / max(1.0, float(np.abs(moved @ step).max()))
+    change = moved @ slopes
+    order = np.argsort(change)
+    whole = np.searchsorted(np.cumsum(density[order]), BALANCE_WHOLE)
+    highest = float(change[order][min(whole, len(order) - 1)])
+    kept = float((density * np.exp(np.minimum(change - highest, 0))).sum())
+    return Balance(cells, slopes, -highest - float(aim @ slopes), kept)
 
 
 def estimate_clips(

@@ -21,6 +21,8 @@ from energyql.pipeline.verified import (
     choose_clip,
     choose_threshold,
     estimate_clips,
+    fit_balance,
+    probabilities_of,
 )
 from energyql.sampling import RandomStreams, Status
 from energyql.sampling.traversal import Given, interpolate
@@ -243,6 +245,26 @@ def test_the_threshold_is_the_lowest_that_is_right_often_enough():
     unlikely = choose_threshold(p / 4, np.ones_like(p), np.random.default_rng(1).random(2001) < p / 4, purity=0.97)
     assert unlikely.probability == LEAST_THRESHOLD
     assert choose_threshold(p[:0], p[:0], honest[:0], purity=0.9).precision is None
+
+
+@pytest.mark.parametrize(("samples", "least", "most"), [(20_000, 0, 0.02), (20, 0.05, 0.3)])
+def test_a_balance_corrects_frequencies_as_far_as_labels_tell_them(samples, least, most):
+    source = np.random.default_rng(1)
+    truth, warm = source.random(samples) < 0.3, source.random(samples) < 0.4
+    readings = {"warm": YesNo(torch.from_numpy(np.where(warm, 2.0, -2.0)))}  # as probable among satisfying samples
+    cells = [("warm", True)]
+    weights = truth * np.where(warm, 1.0, 0.25)  # the verifier is sure of warm pictures more often
+    probable = probabilities_of(cells, readings)
+    balance = fit_balance(cells, probable, weights, truth)
+    kept = weights * balance.share(readings)
+    error = abs(kept @ probable / kept.sum() - probable[truth].mean(0))
+    assert least <= error.item() <= most
+    assert balance.kept == pytest.approx(kept.sum() / weights.sum())
+
+
+def test_no_balance_without_other_attributes_or_satisfying_samples():
+    assert fit_balance([], np.zeros((3, 0)), np.ones(3), np.ones(3, bool)) is None
+    assert fit_balance([("warm", True)], np.ones((3, 1)), np.ones(3), np.zeros(3, bool)) is None
 
 
 def test_streams_of_some_samples_are_rows_of_all():
