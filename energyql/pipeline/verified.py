@@ -49,8 +49,9 @@ LEAST_THRESHOLD = 0.5
 PRIOR_LABELS = 20.0
 """Number of held-out labels that count as much as the verifier's own probabilities, when a threshold is chosen. With a
 rare query, a handful of held-out samples is left at the sampled end, and they alone would decide by chance."""
-BALANCE_PRIOR = 2.0
-"""Strength of the pull of a balance towards keeping all kinds alike, in samples; 0.6 to 8 made no difference."""
+BALANCE_SAMPLES = 32
+"""Number of samples with which a balance corrects about half of what would be needed. With 60 and more on a DCGAN nearly
+all was best to correct, and with 25 and less hardly anything."""
 BALANCE_WHOLE = 0.8
 """Share of the accepted pictures whose relative frequency a balance raises in full; those above are kept always."""
 BALANCE_STEPS = 50
@@ -462,7 +463,7 @@ def fit_balance(
     density = accepted[rows] / accepted.sum()
     samples = 1 / (1 / truth.sum() + (density**2).sum())
     moved, slopes = probable[rows] - aim, np.zeros(len(cells))
-    pull = BALANCE_PRIOR / samples * (moved.var(0) + 1e-3)
+    pull = (BALANCE_SAMPLES / samples) ** 2 * (moved.var(0) + 1e-3)
     for _ in range(BALANCE_STEPS):  # Newton's; at a minimum of log E exp(moved @ slopes), the mean of `moved` is 0
         tilted = density * np.exp(moved @ slopes - (moved @ slopes).max())
         tilted /= tilted.sum()
