@@ -80,6 +80,8 @@ from energyql.pipeline.settings import (
 from energyql.pipeline.verified import (
     CLIPS,
     PILOT_ROUND,
+    WAITING,
+    WAITING_FOR_CODE,
     Clip,
     Round,
     Verifier,
@@ -205,8 +207,10 @@ class PreparedQuery:
         """
         if self.settings.verify != "faithful":
             return None
-        clip = choose_clip(self.clips, self.settings.attempts)
+        assert self.plain_verifier is not None
         attempts = self.settings.attempts
+        waiting = WAITING if self.plain_verifier.is_network else WAITING_FOR_CODE
+        clip = choose_clip(self.clips, attempts / waiting)
         if clip.calls is None and attempts > clip.samples:
             return self.clips[-1]
         if clip.calls is None or clip.calls > attempts:

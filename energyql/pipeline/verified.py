@@ -60,10 +60,11 @@ CLIPS = (0.5, 0.3, 0.2, 0.1, 0.05, 0.03, 0.02, 0.01)
 """Probabilities at which the energy may be clipped."""
 MOST_LOST = 0.05
 """Share of the satisfying samples that may be missed for a cheaper clip."""
-WAITING = 8
-"""A smaller clip is taken only while at most `attempts` / 8 pictures are drawn for one that is kept. Then 9,996 of
-10,000 samples have an accepted picture after `attempts` draws. On a DCGAN with 5,000 labels, the smaller clips that
-`attempts` / 4 allows cost half as many draws again, and of rare queries fewer pictures were right."""
+WAITING, WAITING_FOR_CODE = 8, 32
+"""A smaller clip is taken only while at most `attempts` / 8 pictures are drawn for one that is kept; if code decides,
+which accepts every satisfying picture and not only those of which it is sure, `attempts` / 32. On a DCGAN with 5,000
+labels, the smaller clips that `attempts` / 4 allows cost half as many draws again, and of rare queries fewer pictures
+were right; if a function decided, they made frequencies no better."""
 ENOUGH_POSITIVES = 32
 """Number of satisfying held-out samples from which they decide on the clip. With fewer, a pilot run decides."""
 PILOT, PILOT_ROUND, PILOT_KEPT = 1024, 64, 64
@@ -512,18 +513,17 @@ def estimate_clips(
     return clips
 
 
-def choose_clip(clips: Sequence[Clip], attempts: int) -> Clip:
+def choose_clip(clips: Sequence[Clip], most: float) -> Clip:
     """Return the largest clip by which at most `MOST_LOST` are missed, or less if that takes too many pictures.
 
     Args:
         clips: the estimates for each of `CLIPS`.
-        attempts: most pictures that are drawn for a sample.
+        most: most pictures that a smaller clip may take for one that is kept.
 
     Returns:
-        The clip. If it took more than `attempts` / `WAITING` pictures for one that is kept, the smallest clip that
-        takes no more is returned; if there is none, the cheapest.
+        The clip. If it took more than `most` pictures for one that is kept, the smallest clip that takes no more is
+        returned; if there is none, the cheapest.
     """
-    most = attempts / WAITING
     enough = next((clip for clip in clips if clip.lost <= MOST_LOST), clips[-1])
     if enough.calls is None or enough.calls <= most:
         return enough

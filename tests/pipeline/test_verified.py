@@ -211,14 +211,14 @@ def test_clip_by_a_pilot():
         return np.where(truth, 0.04, 0.9), truth
 
     none = (np.zeros(0), np.zeros(0, bool))
-    assert choose_clip(estimate_clips(exact, none), 256).probability == CLIPS[0]
-    clip = choose_clip(estimate_clips(blind, none), 256)
+    assert choose_clip(estimate_clips(exact, none), 64).probability == CLIPS[0]
+    clip = choose_clip(estimate_clips(blind, none), 64)
     assert (clip.probability, clip.lost, clip.held_out) == (0.03, 0.0, False)
     assert clip.samples % PILOT_ROUND == 0
     hopeless = estimate_clips(lambda _: (np.full(PILOT_ROUND, 0.5), np.zeros(PILOT_ROUND, bool)), none)
     assert {clip.calls for clip in hopeless} == {None}
     dear = [replace(clip, calls=clip.calls * 40) for clip in estimate_clips(blind, none)]
-    assert choose_clip(dear, 256).lost > MOST_LOST
+    assert choose_clip(dear, 64).lost > MOST_LOST
 
 
 def test_clip_by_held_out_labels():
@@ -227,7 +227,7 @@ def test_clip_by_held_out_labels():
 
     truth = np.arange(1000) < 100
     by_heads = np.where(truth, np.where(np.arange(1000) < 90, 0.4, 0.02), 0.001)
-    clip = choose_clip(estimate_clips(refused, (by_heads, truth)), 256)
+    clip = choose_clip(estimate_clips(refused, (by_heads, truth)), 64)
     assert (clip.probability, clip.held_out) == (0.03, True)
     assert clip.lost == pytest.approx(0.1 / 3)
     assert clip.calls == pytest.approx((90 + 10 * 2 / 3 + 900 / 30) / (90 + 10 * 2 / 3))
