@@ -26,6 +26,7 @@ from energyql.cli.reports import report
 from energyql.cli.train import import_heads, train, train_judge
 from energyql.generators.load import load_generator
 from energyql.models import read_vocabulary
+from energyql.pipeline import verified
 from energyql.pipeline.model import load_model
 from energyql.training import clip_labels, judge, run, teacher
 from energyql.training.picture_fit import PictureSettings
@@ -33,7 +34,7 @@ from energyql.training.picture_fit import PictureSettings
 PAGES = [ROOT / "docs" / f"{name}.md" for name in ("own-model", "trust", "verified", "checkpoints", "any-generator")]
 SMALL = ["--steps", "20", "--hidden", "8"]
 NO_JUDGE = ("--judge", "none")
-COUNT = 60
+COUNT, FEW = 60, 16
 
 
 def picture_networks(monkeypatch, seen):
@@ -70,6 +71,8 @@ def do(command, *more):
     words += [*SMALL, *more] if words[0] == "train" else []
     if words[0].startswith("train") and "-n" in words:
         words[words.index("-n") + 1] = str(COUNT)
+    if words[0] == "generate" and "-n" in words:
+        words[words.index("-n") + 1] = str(FEW)
     if words[0] == "generate" and "--allow-weak" not in words:  # after so small a training
         words += ["--allow-weak", ",".join(read_vocabulary(words[words.index("--model") + 1]))]
     outcome = CliRunner().invoke(app, words)
@@ -96,6 +99,21 @@ def desk(tmp_path, monkeypatch):
 
 def labeller(name, text):
     Path(f"{name}.py").write_text(text)
+
+
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory):
+    """A model of the page's function, whose judge and verifier have learned something; not to be changed."""
+    folder = tmp_path_factory.mktemp("learned")
+    shutil.copy(CHECKPOINTS / "ada.pkl", folder / "ffhq.pkl")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.syspath_prepend(str(folder))
+        picture_networks(patch, 1_600)
+        labeller("my_labels", blocks("Labels from a function", "python")[0])
+        do("energyql train ffhq.pkl --labeller my_labels:look -n 5000 --out from-function")
+    sys.modules.pop("my_labels")
+    return folder / "from-function"
 
 
 def test_two_commands_from_nothing_to_pictures():
@@ -127,7 +145,7 @@ def test_a_table():
     assert len(rows) == 3
     write_csv(Path("labels.csv"), columns)
     np.save("latents.npy", w.numpy())
-    shell("Labels in a table")
+    shell("Labels in a table", *NO_JUDGE)
     for folder in ("from-table", "from-latents"):
         kinds = [spec.kind for spec in load_model(folder).vocabulary.values()]
         assert kinds == ["yes/no", "categorical", "continuous"]
@@ -153,21 +171,19 @@ def test_a_function_and_one_attribute_more(monkeypatch):
             assert torch.equal(after.heads[name].tensors()[field], tensor)
 
 
-def test_can_the_heads_be_trusted(monkeypatch):
-    picture_networks(monkeypatch, 1_600)  # the judge has to learn something
-    labeller("my_labels", blocks("Labels from a function", "python")[0])
-    do("energyql train ffhq.pkl --labeller my_labels:look -n 5000 --out from-function")
+def test_can_the_heads_be_trusted(learned):
+    shutil.copytree(learned, "from-function")
     output = shell("Can the heads be trusted?")
     assert "green, yes/no: balanced accuracy " in output
     assert "  weak, so queries refuse it: " in output
     assert re.search(r"of 16 satisfy the query, says the image judge|by the verifier|not judged: ", output)
 
 
-def test_verified_pictures(monkeypatch):
-    picture_networks(monkeypatch, 1_600)  # the verifier has to learn something
+def test_verified_pictures(learned, monkeypatch):
+    monkeypatch.setattr(verified, "PILOT", 128)
+    shutil.copytree(learned, "from-function")
     labeller("my_labels", blocks("Labels from a function", "python")[0])
-    do("energyql train ffhq.pkl --labeller my_labels:look -n 5000 --out from-function")
-    assert re.search(r"64 of 64 .*by the verifier \(of \d+ drawn, heads \d+%\)", shell("How pictures are verified"))
+    assert re.search(r"16 of 16 .*by the verifier \(of \d+ drawn, heads \d+%\)", shell("How pictures are verified"))
     assert "satisfy the query by the definition my_labels:look (of " in shell("When is a picture accepted?")
     assert "verify faithful, clip 0.01: " in shell("What does it cost?")
 
@@ -186,7 +202,7 @@ def test_a_judge_of_ones_own(capsys):
 
 def test_what_the_heads_read():
     labeller("my_labels", blocks("Labels from a function", "python")[0])
-    shell("What the heads read")
+    shell("What the heads read", *NO_JUDGE)
     assert load_model("from-direction").bank.space == "direction"
 
 
@@ -213,7 +229,7 @@ def test_words(monkeypatch):
 
     library = SimpleNamespace(create_model=lambda *_, **__: Stand(), get_tokenizer=lambda name: tokenizer)
     monkeypatch.setattr(clip_labels, "import_optional", lambda *_: library)
-    shell("Labels from words")
+    shell("Labels from words", *NO_JUDGE)
     assert list(load_model("from-words").vocabulary) == list(json.loads(prompts))
 
 

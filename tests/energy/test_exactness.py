@@ -14,7 +14,7 @@ from energyql.errors import Contradiction, TautologyWarning
 from energyql.language import And, Attribute, Cardinality, Constant, Iff, Implies, Not, Or, Weight, Xor
 from energyql.logic.circuit import Sum, compile_query
 
-FEW = settings(max_examples=150, deadline=None)
+FEW = settings(max_examples=60, deadline=None)
 
 
 def compiled(expr):

@@ -27,7 +27,7 @@ RELATED = Vocabulary(PLAIN.values(), relations=RELATIONS)
 BOUND = [bind(parse(text), PLAIN, query=text) for text in RELATIONS]
 ALL = And(tuple(BOUND))
 GROUPS = [("beard", "hat"), ("smile", "eyes", "age"), ("glasses", "hair", "yaw")]
-FEW = settings(max_examples=60, deadline=None)
+FEW = settings(max_examples=25, deadline=None)
 
 
 def compiled(expr, vocabulary=RELATED):

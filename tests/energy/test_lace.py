@@ -110,7 +110,7 @@ def trivial(node):
     return (node.quantifier, node.count) in [("AT LEAST", 0), ("AT MOST", len(node.operands))]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(formulas)
 def test_random_trees_against_the_rules_restated(query):
     assume(not any(trivial(node) for node in query.walk()))

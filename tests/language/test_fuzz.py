@@ -23,13 +23,13 @@ def check(text: str) -> None:
         assert parse(str(expr)) == expr
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.text(max_size=40))
 def test_any_text(text: str) -> None:
     check(text)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(soups)
 def test_token_soup(text: str) -> None:
     check(text)

@@ -8,7 +8,7 @@ from energyql.language.lexical import keywords
 from language.strategies import names, trees
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(trees)
 def test_every_tree_survives_printing_and_parsing(expr: Expr) -> None:
     again = parse(to_text(expr))
@@ -17,7 +17,7 @@ def test_every_tree_survives_printing_and_parsing(expr: Expr) -> None:
     assert to_text(again) == to_text(expr)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(names)
 def test_every_name_survives_quoting(name: str) -> None:
     assert parse(quote(Attribute(name).name)) == Attribute(name)

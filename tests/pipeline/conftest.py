@@ -7,7 +7,7 @@ from toys import tiny_model
 
 from energyql import generate
 
-QUERY = 'smile AND NOT (glasses OR hair = "dark red") AND age > 0.6'
+QUERY = 'smile AND NOT (glasses OR hair = "dark red") AND age < 0.6'
 
 
 @pytest.fixture

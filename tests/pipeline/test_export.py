@@ -75,7 +75,7 @@ def test_values_and_slopes(model, query, semantics):
 
 
 @pytest.mark.parametrize("semantics", SEMANTICS)
-@pytest.mark.parametrize("query", QUERIES)
+@pytest.mark.parametrize("query", [QUERIES[3], QUERIES[8]])  # energy/test_exported.py exports all operators
 def test_onnx(tiny, tmp_path, query, semantics):
     energy = export_energy(query, model=tiny, semantics=semantics)
     path = energy.to_onnx(tmp_path / "energy.onnx")

@@ -20,7 +20,7 @@ from energyql.errors import (
 from energyql.sampling import Status, prior_latents
 from energyql.sampling.registry import strengths
 
-QUERY = 'smile AND NOT (glasses OR hair = "dark red") AND age > 0.6'
+QUERY = 'smile AND NOT (glasses OR hair = "dark red") AND age < 0.6'
 
 
 class TestResults:
@@ -127,14 +127,14 @@ class TestResults:
 class TestRepeatability:
     def test_text_and_python_are_one(self, draw):
         text = draw()
-        python = draw(E.smile & ~(E.glasses | E.hair.eq("dark red")) & (E.age > 0.6))
+        python = draw(E.smile & ~(E.glasses | E.hair.eq("dark red")) & (E.age < 0.6))
         assert pixels(text.images) == pixels(python.images)
         assert torch.equal(text.z, python.z)
         assert python.provenance["canonical"] == text.provenance["canonical"]
 
     def test_a_sample_does_not_depend_on_the_others(self, draw):
         many = draw(n=5)
-        for n, batch_size in ((2, None), (7, None), (7, 1), (7, 3), (7, 100)):
+        for n, batch_size in ((2, None), (7, 1), (7, 3), (7, 100)):
             few, rows = draw(n=n, batch_size=batch_size), min(n, 5)
             torch.testing.assert_close(few.z[:rows], many.z[:rows], rtol=0, atol=1e-4)
             assert few.energy[:rows] == pytest.approx(many.energy[:rows], abs=1e-3)

@@ -21,7 +21,7 @@ from energyql.gallery.words import facts
 from energyql.pipeline.draw import pipeline_for
 from energyql.sampling import SAMPLERS, prior_latents
 
-QUERY = "smile AND NOT beard"
+QUERY = "beard AND NOT smile"
 
 
 @pytest.fixture(scope="module")
@@ -44,9 +44,9 @@ def whole(draw):
 
 class TestGenerate:
     def test_the_guide_is_followed_and_the_judge_judges(self, whole, model):
-        assert (whole.energy < 0.15).sum() >= 3  # nats; the others stand at a minimum of this random model
-        assert (whole.probabilities["smile"] > 0.5).all()
-        assert (whole.probabilities["beard"] < 0.5).all()
+        assert (whole.energy < 0.15).all()  # nats
+        assert (whole.probabilities["beard"] > 0.5).all()
+        assert (whole.probabilities["smile"] < 0.5).all()
         assert whole.provenance["judge"] == "image judge"
         own = model.judge_images(model.generator.synthesize(whole.w))
         assert np.array_equal(own["smile"], whole.judged["smile"])
@@ -80,7 +80,7 @@ class TestGenerate:
         with pytest.raises(ArgumentError, match="do not hold at truncation 2"):
             draw(truncation=2.0)
         for semantics in ("product", "lace"):
-            assert (draw(n=2, semantics=semantics).probabilities["smile"] > 0.5).all()
+            assert (draw(n=2, semantics=semantics).probabilities["beard"] > 0.5).all()
         parts = list(stream(QUERY, 2, model=model, progress=False))
         assert torch.allclose(torch.cat([part.z for part in parts]), whole.z[:2], atol=1e-3)
         (latents,) = sample_latents(QUERY, 2, model=model, progress=False)

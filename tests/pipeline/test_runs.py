@@ -15,7 +15,7 @@ from energyql.generators.mapping import FrozenMapping
 from energyql.pipeline import draw as pipeline
 from energyql.vocabulary import Vocabulary
 
-QUERY = 'smile AND NOT (glasses OR hair = "dark red") AND age > 0.6'
+QUERY = 'smile AND NOT (glasses OR hair = "dark red") AND age < 0.6'
 
 
 def by_colour(images):

@@ -38,13 +38,13 @@ def test_the_same_call_has_the_same_bits(draw, sampler, settings):
 
 @pytest.mark.parametrize("sampler", OFTEN)
 def test_another_division_differs_by_one_grey_level_at_most(draw, threads, sampler):
-    whole = draw(5, sampler=sampler)
+    whole = draw(3, sampler=sampler)
     assert len(np.unique(np.asarray(whole.images[0]))) > 50  # pictures in which rounding could be seen
-    others = [(0, draw(n, sampler=sampler)) for n in (1, 3)]
-    others += [(0, draw(5, sampler=sampler, batch_size=size)) for size in (1, 2)]
-    others += [(first, draw(5 - first, sampler=sampler, first=first)) for first in (1, 4)]
+    others = [(0, draw(2, sampler=sampler))]
+    others += [(0, draw(3, sampler=sampler, batch_size=size)) for size in (1, 2)]
+    others += [(1, draw(2, sampler=sampler, first=1))]
     threads(2)
-    others.append((0, draw(5, sampler=sampler)))
+    others.append((0, draw(3, sampler=sampler)))
     for first, other in others:
         part = slice(first, first + len(other))
         assert torch.allclose(other.z, whole.z[part], rtol=0, atol=1e-3)
