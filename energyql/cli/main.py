@@ -63,6 +63,9 @@ All commands:
 """Text that `energyql` prints if no command follows it; a list of all commands comes after the text."""
 
 
+_VERSION = "Print the version."
+
+
 def _version(show: bool) -> None:
     if show:
         out.print(f"energyql {__version__}")
@@ -72,9 +75,7 @@ def _version(show: bool) -> None:
 @app.callback()
 def _start(
     context: typer.Context,
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
-    ] = False,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help=_VERSION)] = False,
 ) -> None:
     if context.invoked_subcommand is None:
         out.print(escape(OVERVIEW))
@@ -88,15 +89,12 @@ def _start(
 def generate(
     query: options.Query,
     save_to: Annotated[Path, out_option(standard=True)] = Path("energyql.png"),
-    n: Annotated[
-        int | None,
-        typer.Option("-n", min=1, help=f"Number of pictures; by default {PICTURES}, or those that the folder holds."),
-    ] = None,
+    n: Annotated[int | None, typer.Option("-n", min=1)] = None,
     *,
     source: options.Source,
     first: Annotated[int, typer.Option(min=0)] = 0,
     budget: Annotated[int | None, typer.Option(min=1)] = None,
-    device: options.Device = "auto",
+    device: str = "auto",
     as_json: options.Json = False,
     quiet: options.Quiet = False,
     **settings: Any,
@@ -108,6 +106,7 @@ def generate(
     Args:
         save_to: A labelled grid (.png, .jpg, .webp); a folder for everything, which the same command continues; or -
             for a PNG on standard output.
+        n: Number of pictures; by default 16, or those that the folder holds.
         first: Number of the first picture, to continue an earlier run.
         budget: Draw until the judge accepts n pictures, but at most this many.
     """
@@ -124,10 +123,8 @@ def generate(
         check_destination(save_to)
     count = PICTURES if n is None else n
     if (standard or grid) and count > MOST_IN_GRID:
-        raise ArgumentError(
-            f"one picture holds a grid of at most {MOST_IN_GRID:,} pictures, not {count:,}",
-            hint="name a folder after --out, such as --out pictures: it is written batch by batch",
-        )
+        hint = "name a folder after --out, such as --out pictures: it is written batch by batch"
+        raise ArgumentError(f"a grid holds at most {MOST_IN_GRID:,} pictures, not {count:,}", hint=hint)
     if budget is not None and first:
         raise ArgumentError("a run with a budget starts at its first sample", hint="leave out --first or --budget")
     prepared, progress = pipeline_for(source.open(device), device).prepare(query, **settings), not quiet
@@ -171,7 +168,7 @@ def generate(
 @options.with_options("semantics")
 def explain(
     query: options.Query,
-    pilot: Annotated[bool, typer.Option("--pilot")] = False,
+    pilot: bool = False,
     *,
     source: options.Source,
     as_json: options.Json = False,
@@ -192,6 +189,7 @@ def explain(
         out.print(escape(str(explanation)))
 
 
+@options.with_options()
 def attributes(model: options.Model = DEFAULT_MODEL, as_json: options.Json = False) -> None:
     """List the attributes that queries can name, with the quality of their heads on held-out labels."""
     from rich.table import Table
@@ -251,10 +249,8 @@ def score(
     from energyql.pipeline.score import rank_table
 
     if str(table) in packaged_models() or table.is_dir():
-        raise ArgumentError(
-            f"{table} is a model or a folder, and score ranks the rows of a CSV file of predictions",
-            hint="energyql generate draws pictures of a model, and to_pandas of a result makes such a table",
-        )
+        hint = "energyql generate draws pictures of a model, and to_pandas of a result makes such a table"
+        raise ArgumentError(f"{table} is a model or a folder, and score ranks the rows of a CSV", hint=hint)
     if str(save_to) != STANDARD:
         check_writable(save_to, save_to.parent)
     # standard input is read like a file: a byte-order mark is skipped, and line breaks in cells are kept

@@ -54,8 +54,8 @@ def export(
     query: options.Query,
     save_to: Annotated[Path, out_option()] = Path("energy.onnx"),
     model: options.Model = DEFAULT_MODEL,
-    generator: options.Generator = None,
-    allow_plugins: options.AllowPlugins = False,
+    generator: options.Name = None,
+    allow_plugins: bool = False,
     **settings: Any,
 ) -> None:
     """Write the energy of a query as an ONNX model, which other programs can sample.
@@ -75,11 +75,7 @@ def export(
 
 
 @options.with_options()
-def download(
-    name: str,
-    save_to: Annotated[Path | None, out_option()] = None,
-    revision: str | None = None,
-) -> None:
+def download(name: str, save_to: Annotated[Path | None, out_option()] = None, revision: str | None = None) -> None:
     """Download a model from a hub into a folder, for --model. Only data and the card are downloaded, never code.
 
     The hub is that of huggingface_hub; HF_ENDPOINT and HF_TOKEN apply.
@@ -101,7 +97,7 @@ def upload(
     model: str,
     name: str,
     license_: Annotated[str | None, typer.Option("--license")] = None,
-    private: Annotated[bool, typer.Option("--private")] = False,
+    private: bool = False,
     message: str | None = None,
 ) -> None:
     """Upload a model to a hub, with a card of its attributes and their quality. HF_TOKEN must allow writing.
