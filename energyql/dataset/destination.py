@@ -29,10 +29,7 @@ _SUFFIXES = (".json", ".jsonl", ".md", ".parquet", ".tar")
 """Suffixes of the files of a data set; no folder in a destination may have such a suffix."""
 _AT_ONCE = 64
 """Largest number of files that one call of a store reads."""
-_LIBRARIES = {
-    "s3": 'pip install "s3fs>=2024.2"',
-    "gs": 'pip install "gcsfs>=2024.2"',
-}
+_LIBRARIES = {"s3": 'pip install "s3fs>=2024.2"', "gs": 'pip install "gcsfs>=2024.2"'}
 """Protocol of an address -> command that installs the library for it."""
 _REFUSALS = ("NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError", "ParamValidationError")
 """Classes of errors of the stores' libraries, by name, after which no call is repeated."""
@@ -382,10 +379,9 @@ class Store(Destination):
                     hint = "see to the name of the bucket, to the credentials and to what they allow"
                     raise ArgumentError(f"cannot write {self.name}: {error}", hint=hint) from error
                 if time.monotonic() + pause > end:
-                    raise ArgumentError(
-                        f"{self.name} has not answered for {PATIENCE:.0f} seconds: {error or type(error)}",
-                        hint="see to the store and the network; the same command then continues",
-                    ) from error
+                    problem = f"{self.name} has not answered for {PATIENCE:.0f} seconds: {error or type(error)}"
+                    hint = "see to the store and the network; the same command then continues"
+                    raise ArgumentError(problem, hint=hint) from error
             time.sleep(pause * random.uniform(0.5, 1))  # random, so that workers do not call all at once
             pause = min(2 * pause, _LONGEST_PAUSE)
 
