@@ -523,9 +523,15 @@ def write_picture(path: Path, picture: Image) -> None:
     """Write a picture to the file `path`, whose suffix decides on the format.
 
     Writing is atomic: if an error occurs, the file is not changed.
+
+    Raises:
+        ArgumentError: the file cannot be written, or the picture is too large for the format.
     """
     with replacing(path) as target:
-        picture.save(target)
+        try:
+            picture.save(target)
+        except ValueError as error:  # a side is longer than the format allows
+            raise ArgumentError(f"cannot write {path}: {error}", hint="save to a folder") from error
 
 
 def tensor_bytes(tensors: Mapping[str, Tensor]) -> bytes:

@@ -263,10 +263,8 @@ def check_animation(path: str | Path) -> Path:
     """
     path = as_path(path)
     if path.suffix.lower() not in ANIMATION_SUFFIXES:
-        raise ArgumentError(
-            f"an animation ends in {' or '.join(ANIMATION_SUFFIXES)}, not {path.suffix!r}",
-            hint="for a video, write a .gif, and convert it, for example with ffmpeg -i way.gif way.mp4",
-        )
+        hint = "for a video, write a .gif, and convert it, for example with ffmpeg -i way.gif way.mp4"
+        raise ArgumentError(f"an animation ends in {' or '.join(ANIMATION_SUFFIXES)}, not {path.suffix!r}", hint=hint)
     return check_destination(path, ANIMATION_SUFFIXES)
 
 
