@@ -173,14 +173,9 @@ def compare(
 def run_settings(model: EvaluatedModel, counts: SampleCounts) -> dict[str, Any]:
     """Return the settings of a run as JSON values. Outcomes of an earlier run with equal settings are used again."""
     return {
-        "model": model.model.name,
-        "identity": model.identity,
-        "truncation": model.truncation,
-        "label": model.label,
-        **asdict(counts),
-        "device": str(model.device),
-        "energyql": __version__,
-    }
+        "model": model.model.name, "identity": model.identity, "truncation": model.truncation, "label": model.label,
+        **asdict(counts), "device": str(model.device), "energyql": __version__,
+    }  # fmt: skip
 
 
 def _missing(record: dict[str, Any], method: Method, picture_count: int) -> bool:

@@ -116,14 +116,11 @@ def evaluate(
             return one, prior_samples(one, counts.prior, folder / "kept" / "prior", report, seed=seed)
 
         evaluated, _ = at(truncations[0])
+        more = {"features": getattr(evaluated.features, "name", None), "edits": edits, "setup": setup and str(setup)}
         data: dict[str, Any] = {
-            "settings": run_settings(evaluated, counts)
-            | {"features": getattr(evaluated.features, "name", None), "edits": edits, "setup": setup and str(setup)},
-            "machine": machine(),
-            "contenders": [method.name for method in methods],
-            "presets": list(presets),
-            "setups": {},
-        }
+            "settings": run_settings(evaluated, counts) | more, "machine": machine(),
+            "contenders": [method.name for method in methods], "presets": list(presets), "setups": {},
+        }  # fmt: skip
         for number, (protocol, psi) in enumerate(zip(selection, truncations, strict=True)):
             report("protocols", number / len(protocols))
             evaluated, samples = at(psi)
@@ -169,14 +166,9 @@ def _edit(
         report: called with the stages of `energyql.edit`, such as "editing".
     """
     path = folder / f"{preset}.json"
-    settings = {
-        "identity": model.identity,
-        "queries": [str(step) for step in steps],
-        "preset": repr(choose_preset(preset)),
-        "n": n,
-        "seed": seed,
-        "energyql": __version__,
-    }
+    queries, weights = [str(step) for step in steps], repr(choose_preset(preset))
+    settings = {"identity": model.identity, "queries": queries, "preset": weights, "n": n, "seed": seed}
+    settings["energyql"] = __version__
     stored = read_json(path) if path.is_file() else {}
     if stored.get("settings") != settings:
         stored = {"settings": settings, "result": measure_sequence(model, steps, preset, n, seed, folder, report)}

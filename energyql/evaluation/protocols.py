@@ -108,10 +108,8 @@ class RandomConditions:
             query = join([self.condition(self.vocabulary[name]) for name in names])
             if least <= self.prevalence(query) <= most:
                 return query
-        raise EnergyQLError(
-            f"no query of {count} attributes has a prevalence from {least:g} to {most:g}",
-            hint="the model has few attributes, or they hardly vary, or the prior is too small: raise --prior",
-        )
+        hint = "the model has few attributes, or they hardly vary, or the prior is too small: raise --prior"
+        raise EnergyQLError(f"no query of {count} attributes has a prevalence from {least:g} to {most:g}", hint=hint)
 
 
 @dataclass(frozen=True)
@@ -361,11 +359,9 @@ class Setup:
         if names & lacks.keys():
             able = [name for name, one in self.protocols.items() if not lacks.keys() & one.attributes]
             hint = f"it can run --protocols {','.join(able)}; for the others" if able else "it can run none of them;"
-            raise ModelError(
-                f"{vocabulary.of_model} lacks what set-up {self.name!r} needs: "
-                f"{'; '.join(lack for name, lack in lacks.items() if name in names)}",
-                hint=f"{hint} train heads of these names with `energyql train`, on labels such as these: {self.labels}",
-            )
+            hint += f" train heads of these names with `energyql train`, on labels such as these: {self.labels}"
+            listed = "; ".join(lack for name, lack in lacks.items() if name in names)
+            raise ModelError(f"{vocabulary.of_model} lacks what set-up {self.name!r} needs: {listed}", hint=hint)
         for name in protocols:
             for query in self.protocols[name].given:
                 try:

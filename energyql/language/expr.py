@@ -703,9 +703,8 @@ class Attribute(Predicate):
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, (str, int, float)):
-            raise ArgumentError(
-                f"`==` compares the structure of expressions: write .eq({other!r}) for `=` and .ne({other!r}) for `!=`"
-            )
+            instead = f"write .eq({other!r}) for `=` and .ne({other!r}) for `!=`"
+            raise ArgumentError(f"`==` compares the structure of expressions: {instead}")
         return Expr.__eq__(self, other)
 
     def __hash__(self) -> int:

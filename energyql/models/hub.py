@@ -354,9 +354,8 @@ def _refuse_harmful(files: Iterable[str], name: str) -> None:
         ModelError: a file has a name that files with code may have, such as "model.bin" or "run.py".
     """
     if harmful := _harmful(files):
-        raise ModelError(
-            f"{name} holds {harmful}, and models are loaded from repositories of safetensors, JSON, text and pictures"
-        )
+        allowed = "models are loaded from repositories of safetensors, JSON, text and pictures"
+        raise ModelError(f"{name} holds {harmful}, and {allowed}")
 
 
 def _own_files(files: Mapping[str, RemoteFile], name: str) -> list[RemoteFile]:
