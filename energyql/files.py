@@ -31,7 +31,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from energyql.errors import ArgumentError, DataError, EnergyQLError, LockWarning, ModelError, caller_level
 
@@ -667,11 +667,21 @@ def fingerprint(path: Path) -> str:
         ModelError: the file cannot be read.
     """
     check_file(path)
-    digest = hashlib.sha256()
     with naming_source(path), path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+        return digest(file)
+
+
+def digest(file: IO[bytes], start: Any = None) -> str:
+    """Return a digest of the rest of an open file, in hexadecimal digits.
+
+    Args:
+        file: the file.
+        start: a hash object of hashlib, to which the content is added; `None` for a new SHA-256.
+    """
+    sha = hashlib.sha256() if start is None else start
+    while block := file.read(1 << 20):
+        sha.update(block)
+    return str(sha.hexdigest())
 
 
 SAVED = ".energyql-saved"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import random
 import time
@@ -17,7 +16,7 @@ from tempfile import NamedTemporaryFile, gettempdir
 from typing import IO, Any, TypeVar
 
 from energyql.errors import ArgumentError, DataError, EnergyQLError
-from energyql.files import check_writable, naming_source, naming_target, replacing, sole_writer, sweep
+from energyql.files import check_writable, digest, naming_source, naming_target, replacing, sole_writer, sweep
 
 PATIENCE = 300.0
 """Seconds for which a failed call of a store is repeated."""
@@ -135,19 +134,12 @@ class Destination(ABC):
         if mark and (own := self.mark(name)):
             return own == mark
         with suppress(DataError):  # the file of a folder is missing
-            return self.reading(name, _digest) == sha256
+            return self.reading(name, digest) == sha256
         return False
 
     @abstractmethod
     def remove(self, names: Collection[str]) -> None:
         """Remove the files called `names`; names of missing files are skipped."""
-
-
-def _digest(file: IO[bytes]) -> str:
-    sha = hashlib.sha256()
-    while block := file.read(1 << 22):
-        sha.update(block)
-    return sha.hexdigest()
 
 
 class Folder(Destination):

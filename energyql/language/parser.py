@@ -33,7 +33,7 @@ from energyql.language.expr import (
     Weight,
     Xor,
 )
-from energyql.language.lexical import check_name, check_number, check_positive, grammar, normalize, shorten
+from energyql.language.lexical import check_name, check_number, check_positive, grammar, shorten
 
 Part = Token | Expr
 
@@ -49,7 +49,7 @@ def text_of(token: Token) -> str:
         QuerySyntaxError: a quoted name is empty, or contains an unknown escape or a control character.
     """
     if token.type != "QUOTED":
-        return normalize(token)
+        return check_name(token)
     for escape in _ESCAPE.finditer(token):
         if escape[1] not in '"\\':
             at = (token.start_pos or 0) + escape.start()
