@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 import warnings
 from collections.abc import Callable
@@ -46,25 +47,6 @@ app = typer.Typer(
     epilog=f"Exit codes: 0 success, 1 any other error, {_CODES}, 130 interrupted.",
 )
 
-OVERVIEW = """\
-energyql draws pictures that have exactly the attributes you name. Begin with
-
-  energyql generate "smile AND NOT (glasses OR beard)" -n 4
-
-and look at energyql.png. Then
-
-  energyql attributes                         what queries can name
-  energyql explain "glasses OR hat" --pilot   what a query means, how rare it is
-  energyql edit smile "hat AND NOT glasses"   step by step; look at edit.png
-  energyql studio --open                      all of it on a web page
-
-All commands:
-"""
-"""Text that `energyql` prints if no command follows it; a list of all commands comes after the text."""
-
-
-_VERSION = "Print the version."
-
 
 def _version(show: bool) -> None:
     if show:
@@ -72,13 +54,28 @@ def _version(show: bool) -> None:
         raise typer.Exit
 
 
+_VERSION = typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+
+
 @app.callback()
-def _start(
-    context: typer.Context,
-    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help=_VERSION)] = False,
-) -> None:
+def _start(context: typer.Context, version: Annotated[bool, _VERSION] = False) -> None:
+    """Draw pictures that have exactly the attributes you name.
+
+    Begin with
+
+      energyql generate "smile AND NOT (glasses OR beard)" -n 4
+
+    and look at energyql.png. Then
+
+      energyql attributes                         what queries can name
+      energyql explain "glasses OR hat" --pilot   what a query means, how rare it is
+      energyql edit smile "hat AND NOT glasses"   step by step; look at edit.png
+      energyql studio --open                      all of it on a web page
+
+    All commands:
+    """
     if context.invoked_subcommand is None:
-        out.print(escape(OVERVIEW))
+        out.print(escape(inspect.getdoc(_start) or ""), end="\n\n")
         for group, commands in GROUPS.items():
             names = ", ".join(get_command_name(command.__name__) for command in commands)
             out.print(f"  [bold]{group:15}[/] {names}")

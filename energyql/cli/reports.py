@@ -49,10 +49,9 @@ def report(model: options.ModelArgument, as_json: options.Json = False) -> None:
 
 
 def _as_json(reports: Mapping[str, HeadReport | None]) -> dict[str, Any]:
-    return {
-        name: None if each is None else asdict(each) | {"measure": each.measure, "weak": each.weak}
-        for name, each in reports.items()
-    }
+    reported = {name: each for name, each in reports.items() if each is not None}
+    facts = {name: asdict(each) | {"measure": each.measure, "weak": each.weak} for name, each in reported.items()}
+    return dict.fromkeys(reports) | facts
 
 
 def print_reports(reports: Mapping[str, HeadReport]) -> None:
@@ -157,7 +156,5 @@ def describe_teacher(teacher: Mapping[str, Any], measure: str) -> str:
     """
     if not teacher["pictures"]:
         return "learnt from labels by hand alone: a network that read the pictures was not clearly better than chance"
-    return (
-        f"learnt also from {teacher['pictures']:,} pictures labelled by a network, whose {measure} is "
-        f"{teacher['score']:.2f} on {teacher['samples']:,} labels"
-    )
+    quality = f"whose {measure} is {teacher['score']:.2f} on {teacher['samples']:,} labels"
+    return f"learnt also from {teacher['pictures']:,} pictures labelled by a network, {quality}"

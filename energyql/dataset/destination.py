@@ -13,10 +13,13 @@ from functools import partial
 from importlib import import_module
 from pathlib import Path
 from tempfile import NamedTemporaryFile, gettempdir
-from typing import IO, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from energyql.errors import ArgumentError, DataError, EnergyQLError
 from energyql.files import check_writable, digest, naming_source, naming_target, replacing, sole_writer, sweep
+
+if TYPE_CHECKING:
+    from energyql.dataset.shard import FileRecord
 
 PATIENCE = 300.0
 """Seconds for which a failed call of a store is repeated."""
@@ -118,23 +121,19 @@ class Destination(ABC):
         """
         return ""
 
-    def holds(self, name: str, sha256: str, mark: str) -> bool:
-        """Return whether a file has a certain content. Return `False` if a folder lacks the file.
+    def holds(self, file: FileRecord) -> bool:
+        """Return whether a file still has the content that its record describes. Return `False` if a folder lacks it.
 
-        Args:
-            name: name of the file.
-            sha256: SHA-256 of the content, hexadecimal. The whole file is read and compared with it, but only if `mark`
-                is "" or the file has no ETag now.
-            mark: ETag that the file had when the content was written; "" if none. If the file has an ETag now, only the
-                two ETags are compared.
+        If the record has an ETag, and the file has one now, only the two ETags are compared. Otherwise the whole file
+        is read, and its SHA-256 is compared.
 
         Raises:
             ArgumentError: a store lacks the file, or does not respond.
         """
-        if mark and (own := self.mark(name)):
-            return own == mark
+        if file.mark and (own := self.mark(file.file)):
+            return own == file.mark
         with suppress(DataError):  # the file of a folder is missing
-            return self.reading(name, digest) == sha256
+            return self.reading(file.file, digest) == file.sha256
         return False
 
     @abstractmethod

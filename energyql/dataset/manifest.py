@@ -359,12 +359,9 @@ def finish(destination: Destination, prepared: PreparedPlan, records: Sequence[S
     """
     sizes = destination.sizes()
     listed = {record.file: record for record in _listed(destination, prepared, {MANIFEST} & sizes.keys())}
-    others = [record for record in (listed.get(name) for name in (INDEX, CARD)) if record is not None]
-    if not (
-        len(others) == 2
-        and all(listed.get(record.file) == record for record in records)
-        and all(sizes.get(one.file) == one.size and destination.holds(one.file, one.sha256, one.mark) for one in others)
-    ):
+    others = [listed[name] for name in (INDEX, CARD) if name in listed]
+    same = len(others) == 2 and all(listed.get(record.file) == record for record in records)
+    if not same or not all(sizes.get(each.file) == each.size and destination.holds(each) for each in others):
         tables = _tables(destination, prepared, records)
         index, _ = _write(destination, INDEX, lambda path: Index(prepared).write(path, tables))
         others = [index, _write_text(destination, CARD, data_card(prepared, records))]

@@ -75,7 +75,7 @@ class Worker:
             EnergyQLError: the shard cannot be drawn or written.
         """
         number, record = task
-        if record is not None and self._destination.holds(record.file, record.sha256, record.mark):
+        if record is not None and self._destination.holds(record):
             return record, True
         if self._prepared is None:
             self._prepared = prepare_plan(self._job, PlanSource())

@@ -828,10 +828,9 @@ def invert_pictures(
         images = torch.cat([latent_space.images(part) for part in latents.split()]).clamp(-1, 1)
         error, distance = (x.cpu().double().numpy() for x in (pixel_error(images, loss.targets), loss.distance(images)))
     drawable = distance <= MOST_DISTANCE
-    names = [
-        str(picture) if isinstance(picture, str | Path) else "the picture" if len(pictures) == 1 else f"picture {index}"
-        for index, picture in enumerate(pictures)
-    ]
+    unnamed = ["the picture"] if len(pictures) == 1 else [f"picture {index}" for index in range(len(pictures))]
+    pairs = zip(pictures, unnamed, strict=True)
+    names = [str(picture) if isinstance(picture, str | Path) else name for picture, name in pairs]
     other = [f"{names[i]} (distance {distance[i]:.2f})" for i in np.flatnonzero(~drawable)]
     if other and not anyway:
         listed = ", ".join(other[:3]) + (f" and {len(other) - 3} more" if len(other) > 3 else "")

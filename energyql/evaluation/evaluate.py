@@ -133,9 +133,8 @@ def evaluate(
                 entry["missing"] = error.message
             else:
                 if protocol.sequential:
-                    entry["sequence"] = {
-                        preset: _edit(evaluated, queries, preset, edits, seed, place, report) for preset in presets
-                    }
+                    results = [_edit(evaluated, queries, each, edits, seed, place, report) for each in presets]
+                    entry["sequence"] = dict(zip(presets, results, strict=True))
                 else:
                     comparison = compare(
                         evaluated, queries, methods, counts=counts, folder=place, report=report, title=protocol.title,

@@ -71,12 +71,9 @@ class JudgedSamples:
         The result has features only if every group has features.
         """
         features = [part.features for part in parts if part.features is not None]
-        return cls(
-            torch.cat([part.z for part in parts]),
-            torch.cat([part.w for part in parts]),
-            concatenate([part.values for part in parts]),
-            torch.cat(features) if len(features) == len(parts) else None,
-        )
+        z, w = (torch.cat([getattr(part, name) for part in parts]) for name in ("z", "w"))
+        values = concatenate([part.values for part in parts])
+        return cls(z, w, values, torch.cat(features) if len(features) == len(parts) else None)
 
     def save(self, path: Path, **more: np.ndarray[Any, Any]) -> None:
         """Write the samples and further arrays to an .npz file.

@@ -258,11 +258,9 @@ def diversity(sampled: Tensor, oracle: Tensor) -> dict[str, float]:
     count = min(len(sampled), len(oracle))
     mean, nearest = _distances(sampled[:count])
     true_mean, true_nearest = _distances(oracle[:count])
-    return {
-        "pairwise": (mean / true_mean).item(),
-        "nearest": (nearest.median() / true_nearest.median()).item(),
-        "duplicates": (nearest < true_nearest.quantile(CROWDED)).double().mean().item(),
-    }
+    duplicates = (nearest < true_nearest.quantile(CROWDED)).double().mean()
+    numbers = {"pairwise": mean / true_mean, "nearest": nearest.median() / true_nearest.median()}
+    return {name: number.item() for name, number in (numbers | {"duplicates": duplicates}).items()}
 
 
 def _distances(points: Tensor) -> tuple[Tensor, Tensor]:

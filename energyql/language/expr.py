@@ -291,11 +291,9 @@ class Expr:
 
     def _enclosed(self, operands: Sequence[str]) -> list[str]:
         """Return `operands`, the texts of the operands, in parentheses where this node's connective requires them."""
-        tight = [
-            child._binding > self.level or (child._binding == self.level and place in self.nests)
-            for place, child in enumerate(self.children)
-        ]
-        return [text if bare else f"({text})" for text, bare in zip(operands, tight, strict=True)]
+        least = [self.level + (place not in self.nests) for place in range(len(operands))]
+        rows = zip(operands, self.children, least, strict=True)
+        return [text if child._binding >= level else f"({text})" for text, child, level in rows]
 
     def _box(self) -> Box:
         """Return the box of this node in a drawing of the tree."""

@@ -367,10 +367,8 @@ class Diagram(Kernel[int]):
         return node
 
     def _too_large(self) -> LimitError:
-        return LimitError(
-            f"the decision diagram of this query needs more than {self.max_nodes:,} nodes; "
-            'use semantics="product", which needs no diagram, or write the query in smaller parts'
-        )
+        remedy = 'use semantics="product", which needs no diagram, or write the query in smaller parts'
+        return LimitError(f"the decision diagram of this query needs more than {self.max_nodes:,} nodes; {remedy}")
 
     def constrain(self, node: int, condition: int) -> int:
         """Return a node that agrees with `node` wherever the node `condition` is true.
