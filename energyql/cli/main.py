@@ -178,8 +178,7 @@ def explain(
     """
     from energyql.pipeline.explain import explain as run
 
-    model = source.open("auto") if pilot else source.model
-    explanation = run(query, model=model, pilot=pilot, **settings)
+    explanation = run(query, model=source.open("auto") if pilot else source.model, pilot=pilot, **settings)
     if as_json:
         print_json(explanation.to_dict())
     else:

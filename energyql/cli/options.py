@@ -240,8 +240,7 @@ class Page:
             if self.open_page:
                 typer.launch(first)
 
-        allowed = self.allow_host or []
-        return {"host": self.host, "port": port, "allowed": allowed, "token": self.token, "ready": ready}
+        return {"host": self.host, "port": port, "allowed": self.allow_host or [], "token": self.token, "ready": ready}
 
 
 def out_option(*, standard: bool = False, suffix: str = "") -> Any:

@@ -135,8 +135,7 @@ class Edit:
             ArgumentError: the file cannot be written, an argument is outside its range, or the pictures were drawn with
                 other noise than "const".
         """
-        stops = [self.start, *self.steps]
-        return write_traversal(self.space, stops, path, rows, frames, seconds, progress)
+        return write_traversal(self.space, [self.start, *self.steps], path, rows, frames, seconds, progress)
 
     def save(self, folder: str | Path) -> Path:
         """Write the edit to a folder, and return the path of the folder.

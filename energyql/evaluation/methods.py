@@ -87,8 +87,7 @@ class PublishedEnergy:
         predictions: dict[str, Prediction] = {}
         for name in self._rule.attributes:
             head, spec = self._bank.heads[name], self._bank.vocabulary[name]
-            outputs = _run(head, self._reads(z))
-            predictions |= split_outputs(outputs, [spec], {name: head.std})
+            predictions |= split_outputs(_run(head, self._reads(z)), [spec], {name: head.std})
         return -self._rule.log_value(predictions)
 
 

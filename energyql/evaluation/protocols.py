@@ -86,8 +86,7 @@ class RandomConditions:
 
     def prevalence(self, query: Expr) -> float:
         """Return the share of pictures of the prior that satisfy a query by the judge, from 0 to 1."""
-        bound = bind(query, self.vocabulary)
-        return float(satisfied(bound, self._prior.values, self.vocabulary).mean())
+        return float(satisfied(bind(query, self.vocabulary), self._prior.values, self.vocabulary).mean())
 
     def compose(self, count: int, join: Join, least: float, most: float) -> Expr:
         """Return a random query whose prevalence (share of prior pictures that satisfy it) is within limits.

@@ -31,7 +31,7 @@ from energyql.language.lexical import (
 )
 from energyql.render.graph import MOST_BOXES, Box, Role, draw_graph
 from energyql.render.markup import Markup, element
-from energyql.vocabulary import Vocabulary, unknown_name
+from energyql.vocabulary import Vocabulary
 
 MAX_DEPTH = 200
 """Most levels of nesting of a query, whether it is written as text or in Python."""
@@ -908,11 +908,7 @@ class ModelNamespace(Namespace):
         return self[Namespace.__getattr__(self, name).name]
 
     def __getitem__(self, name: str) -> Attribute:
-        attribute = Namespace.__getitem__(self, name)
-        if attribute.name not in self._vocabulary:
-            fault = f"is not an attribute of {self._vocabulary.of_model}"
-            raise unknown_name(attribute.name, self._vocabulary, fault)
-        return attribute
+        return Attribute(self._vocabulary[Attribute(name).name].name)
 
     def __dir__(self) -> list[str]:
         return [name for name in self._vocabulary if name.isidentifier() and not name.startswith("_")]

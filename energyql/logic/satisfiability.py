@@ -57,8 +57,7 @@ def check_satisfiable(
         TautologyWarning: everything satisfies the query.
         ConstantPartWarning: a part of the query is never or always true; one warning for each cause, at most three.
     """
-    groups = relations_for(expr, vocabulary) if relations else []
-    diagram = build_diagram(expr, vocabulary, max_nodes, groups)
+    diagram = build_diagram(expr, vocabulary, max_nodes, relations_for(expr, vocabulary) if relations else [])
     report_constant(expr, diagram, query=query)
     report_constant_parts(expr, diagram, query=query)
 
