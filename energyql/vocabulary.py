@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from numbers import Real
@@ -196,41 +197,36 @@ class ByAttribute(dict[str, Value]):
         raise unknown_name(name, self, "is none of the attributes here")
 
 
-def unknown_name(name: object, known: Iterable[str], fault: str) -> UnknownAttribute:
-    """Return an error about a name that is not among the attribute names `known`; the caller raises it.
+def unknown_name(name: object, names: Iterable[str], fault: str) -> UnknownAttribute:
+    """Return an error about a name that is not among the attribute names `names`; the caller raises it.
 
     Args:
         name: the unknown name.
-        known: the valid names. The hint of the error is the most similar one; if none is similar, all of them.
+        names: the valid names. The hint of the error is the most similar one; if none is similar, all of them.
         fault: rest of the message after the unknown name, such as "is not an attribute of this model".
     """
-    text, names = str(name), ", ".join(known)
-    near = closest(text, known)
-    hint = f"did you mean {near}?" if near else f"attributes: {names[:197]}{'...' if len(names) > 197 else ''}"
+    text, listed = str(name), ", ".join(names)
+    near = closest(text, names)
+    hint = f"did you mean {near}?" if near else f"attributes: {listed[:197]}{'...' if len(listed) > 197 else ''}"
     short = text if len(text) <= 40 else f"{text[:37]}..."
     return UnknownAttribute(f"'{short}' {fault}", hint=hint, names=[text])
 
 
-def closest(name: str, known: Iterable[str]) -> str | None:
-    """Return the name in `known` that is most similar to `name`; `None` if no name is similar.
+def closest(name: str, names: Iterable[str]) -> str | None:
+    """Return the name in `names` that is most similar to `name`; `None` if no name is similar.
 
     Names are compared without regard to case, blanks, `-` and `_`.
     """
     plain: dict[str, str] = {}
-    for candidate in known:
+    for candidate in names:
         plain.setdefault(_plain(candidate), candidate)
     matches = difflib.get_close_matches(_plain(name)[:200], plain, n=1, cutoff=0.6)
     return plain[matches[0]] if matches else None
 
 
 def repeated(names: Iterable[str]) -> str | None:
-    """Return the first name that occurs a second time; `None` if all names are different."""
-    seen: set[str] = set()
-    for name in names:
-        if name in seen:
-            return name
-        seen.add(name)
-    return None
+    """Return the first name that occurs more than once; `None` if all names are different."""
+    return next((name for name, count in Counter(names).items() if count > 1), None)
 
 
 def _plain(name: str) -> str:

@@ -131,10 +131,10 @@ def sample(
     from energyql.labelling.sample import sample_pictures
     from energyql.pipeline.model import choose_device
 
-    chosen = None if only is None else read_names(only)
+    names = None if only is None else read_names(only)
     with resumable():
         folder = sample_pictures(
-            model, save_to, n, unsure=unsure, by=by, only=chosen, labelled=labels, pool=pool,
+            model, save_to, n, unsure=unsure, by=by, only=names, labelled=labels, pool=pool,
             seed=seed, truncation=truncation, label=read_label(label), generator=generator, allow_plugins=allow_plugins,
             device=choose_device(device), progress=not quiet,
         )  # fmt: skip

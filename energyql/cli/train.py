@@ -24,7 +24,7 @@ def train(
     model: options.ModelArgument,
     save_to: OutOption = None,
     *,
-    given: options.LabelSource,
+    label_source: options.LabelSource,
     latents: Path | None = None,
     styleflow: Path | None = None,
     only: str | None = None,
@@ -73,12 +73,12 @@ def train(
     from energyql.training.report import describe_gain
     from energyql.training.run import train_attributes
 
-    given.check(styleflow=styleflow)
-    if latents is not None and given.labels is None:
+    label_source.check(styleflow=styleflow)
+    if latents is not None and label_source.labels is None:
         raise ArgumentError("--latents belongs to --labels", hint="give the table of labels with --labels")
     psi, where, condition = _truncation(truncation), choose_device(device), fitted_label(label)
     attributes = None if only is None else list(read_names(only))
-    source: Any = given.open(where, latents) if styleflow is None else read_styleflow(styleflow, attributes)
+    source: Any = label_source.open(where, latents) if styleflow is None else read_styleflow(styleflow, attributes)
     with resumable():
         trained = train_attributes(
             model, source, save_to, kinds=_kinds(kind), only=attributes, count=_count(n), space=space, truncation=psi,
@@ -94,8 +94,8 @@ def train(
         if "round" in report.details:
             out.print(f"{escape(name)}: {describe_gain(report.details['round'])}")
     if judge != NO_JUDGE:
-        named = None if judge == TRAIN else judge
-        print_trained_judge(named, trained.judge_report, trained.judge_unmeasured, trained.verifier_report)
+        judge_name = None if judge == TRAIN else judge
+        print_trained_judge(judge_name, trained.judge_report, trained.judge_unmeasured, trained.verifier_report)
     out.print(f"Saved {escape(str(trained.folder))}; see report.png there")
 
 
@@ -117,7 +117,7 @@ def train_judge(
     model: options.ModelArgument,
     save_to: OutOption = None,
     *,
-    given: options.LabelSource,
+    label_source: options.LabelSource,
     only: str | None = None,
     n: Annotated[int, typer.Option("-n", min=20)] = 5_000,
     seed: int | None = None,
@@ -143,17 +143,17 @@ def train_judge(
     from energyql.training.judge import TRAIN
     from energyql.training.judge import train_judge as run
 
-    given.check()
+    label_source.check()
     where = choose_device(device)
     with resumable():
         trained = run(
-            model, given.open(where), save_to, only=None if only is None else list(read_names(only)), count=n,
+            model, label_source.open(where), save_to, only=None if only is None else list(read_names(only)), count=n,
             seed=seed, generator=generator, allow_plugins=allow_plugins, judge=judge, device=where,
             progress=not quiet, command=sys.argv[1:],
         )  # fmt: skip
     if not quiet:
-        named = None if judge == TRAIN else judge
-        print_trained_judge(named, trained.report, trained.unmeasured, trained.verifier_report)
+        judge_name = None if judge == TRAIN else judge
+        print_trained_judge(judge_name, trained.report, trained.unmeasured, trained.verifier_report)
         out.print(f"Saved {escape(str(save_to or model))}; energyql report shows the quality")
 
 

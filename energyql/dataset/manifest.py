@@ -358,10 +358,10 @@ def finish(destination: Destination, prepared: PreparedPlan, records: Sequence[S
         ArgumentError, DataError: a file cannot be written or read.
     """
     sizes = destination.sizes()
-    listed = {record.file: record for record in _listed(destination, prepared, {MANIFEST} & sizes.keys())}
-    others = [listed[name] for name in (INDEX, CARD) if name in listed]
-    same = len(others) == 2 and all(listed.get(record.file) == record for record in records)
-    if not same or not all(sizes.get(each.file) == each.size and destination.holds(each) for each in others):
+    by_file = {record.file: record for record in _listed(destination, prepared, {MANIFEST} & sizes.keys())}
+    others = [by_file[name] for name in (INDEX, CARD) if name in by_file]
+    unchanged = len(others) == 2 and all(by_file.get(record.file) == record for record in records)
+    if not unchanged or not all(sizes.get(each.file) == each.size and destination.holds(each) for each in others):
         tables = _tables(destination, prepared, records)
         index, _ = _write(destination, INDEX, lambda path: Index(prepared).write(path, tables))
         others = [index, _write_text(destination, CARD, data_card(prepared, records))]
