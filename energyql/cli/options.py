@@ -357,7 +357,7 @@ def with_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., N
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
         own = inspect.signature(function, eval_str=True).parameters
-        groups = {name: each.annotation for name, each in own.items() if is_dataclass(each.annotation)}
+        groups: dict[str, Any] = {name: each.annotation for name, each in own.items() if is_dataclass(each.annotation)}
         text, helps = _read_docstring(function)
 
         @wraps(function)
@@ -395,7 +395,7 @@ def with_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., N
     return decorate
 
 
-def _read_docstring(function: Callable[..., None]) -> tuple[str, dict[str, str]]:
+def _read_docstring(function: object) -> tuple[str, dict[str, str]]:
     """Return the docstring of a function or class without the section "Args", and the texts of this section.
 
     The texts are a dict: name of an argument -> its text.

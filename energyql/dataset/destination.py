@@ -6,14 +6,13 @@ import errno
 import os
 import random
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import partial
 from importlib import import_module
 from pathlib import Path
 from tempfile import NamedTemporaryFile, gettempdir
-from typing import IO, TYPE_CHECKING, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, Protocol, TypeVar
 
 from energyql.errors import ArgumentError, DataError, EnergyQLError
 from energyql.files import check_writable, digest, naming_source, naming_target, replacing, sole_writer, sweep
@@ -40,7 +39,7 @@ _LASTING = (errno.EACCES, errno.EPERM, errno.EINVAL, errno.ENOSPC, errno.EROFS)
 Value = TypeVar("Value")
 
 
-class Destination(ABC):
+class Destination(Protocol):
     """A folder or a store to which a data set is written, as files with names such as `shards/000001.tar`.
 
     Attributes:
@@ -49,8 +48,8 @@ class Destination(ABC):
 
     name: str
 
-    def check(self) -> None:  # noqa: B027
-        """Check that files can be written, without writing one, before any work is done. The default does nothing.
+    def check(self) -> None:
+        """Check that files can be written, without writing one, before any work is done.
 
         Raises:
             ArgumentError: files cannot be written.
@@ -67,7 +66,6 @@ class Destination(ABC):
         """
         return nullcontext()
 
-    @abstractmethod
     def sizes(self) -> dict[str, int]:
         """Return name -> size in bytes of each file; temporary and hidden files are left out.
 
@@ -86,7 +84,6 @@ class Destination(ABC):
         for name in names:
             yield name, self.reading(name, lambda file: file.read())
 
-    @abstractmethod
     def reading(self, name: str, use: Callable[[IO[bytes]], Value]) -> Value:
         """Open a file for reading, and return `use(file)`.
 
@@ -101,7 +98,6 @@ class Destination(ABC):
             ArgumentError: the file of a store is missing or cannot be read.
         """
 
-    @abstractmethod
     def writing(self, name: str) -> AbstractContextManager[Path]:
         """Return a context manager that yields a temporary path, to which the block writes the content of file `name`.
 
@@ -136,7 +132,6 @@ class Destination(ABC):
             return self.reading(file.file, digest) == file.sha256
         return False
 
-    @abstractmethod
     def remove(self, names: Collection[str]) -> None:
         """Remove the files called `names`; names of missing files are skipped."""
 
@@ -253,6 +248,9 @@ class Store(Destination):
             hint = "name a folder, or an address such as s3://bucket/folder"
             raise ArgumentError(f"cannot write {url}: {error}", hint=hint) from None
         self._root = str(root).rstrip("/")
+
+    def check(self) -> None:
+        """Do nothing: whether a store can be written shows only when it is written."""
 
     def sizes(self) -> dict[str, int]:
         """Return name -> size in bytes of each object at the address, without hidden ones; {} if there are none.

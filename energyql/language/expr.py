@@ -11,11 +11,10 @@ The class of a connective defines the connective's keyword, precedence, drawing,
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any, ClassVar, Generic, Literal, NoReturn, TypeVar, cast
+from typing import Any, ClassVar, Literal, NoReturn, Protocol, TypeVar, cast
 
 from energyql.errors import ArgumentError, LimitError, Span
 from energyql.kinds import BARE, CLASSES, NUMBERS
@@ -51,7 +50,7 @@ _CHILD_FIELDS = frozenset({"operand", "operands", "left", "right"})
 T = TypeVar("T")
 
 
-class Kernel(ABC, Generic[T]):
+class Kernel(Protocol[T]):
     """The operations from which the values of all connectives are computed. Each evaluator of queries is a subclass.
 
     `T` is the type of the values that an evaluator computes: indices of nodes of a decision diagram, arrays of
@@ -60,34 +59,27 @@ class Kernel(ABC, Generic[T]):
     definition is evaluated once. The technique is known as a tagless interpreter (Carette, Kiselyov, Shan 2009).
     """
 
-    @abstractmethod
     def leaf(self, node: Expr) -> T:
         """Return the value of a predicate (a condition on an attribute) or of the constant `TRUE` or `FALSE`."""
 
-    @abstractmethod
     def negation(self, value: T) -> T:
         """Return the value of `NOT part`, where `value` is the value of the part."""
 
-    @abstractmethod
     def conjunction(self, values: Sequence[T]) -> T:
         """Return the value of AND, from the values of one or more operands."""
 
-    @abstractmethod
     def disjunction(self, values: Sequence[T]) -> T:
         """Return the value of OR, from the values of one or more operands."""
 
-    @abstractmethod
     def choice(self, test: T, then: T, otherwise: T) -> T:
         """Return the value of `(test AND then) OR (NOT test AND otherwise)`, from the values of its three parts."""
 
-    @abstractmethod
     def count(self, quantifier: str, count: int, values: Sequence[T]) -> T:
         """Return the value of a count such as `AT LEAST 2 OF (...)`, from the values of one or more operands.
 
         In this example `quantifier` is "AT LEAST" and `count` is 2. The other quantifiers are "AT MOST" and "EXACTLY".
         """
 
-    @abstractmethod
     def weighted(self, factor: float, value: T) -> T:
         """Return the value of `factor * part`, a part with a weight, where `value` is the value of the part."""
 

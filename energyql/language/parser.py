@@ -410,8 +410,8 @@ def _unexpected_character(text: str, at: int) -> QuerySyntaxError:
     character = text[at]
     if character == '"':
         stop = min((text.find(end, at) for end in "\n\r" if end in text[at:]), default=len(text))
-        spans, hint = [(at, at + 1), (stop, stop)], 'write " at the end of the name'
-        return QuerySyntaxError("a double quote is never closed", spans=spans, hint=hint)
+        spans, remedy = [(at, at + 1), (stop, stop)], 'write " at the end of the name'
+        return QuerySyntaxError("a double quote is never closed", spans=spans, hint=remedy)
     category, name = unicodedata.category(character), unicodedata.name(character, "")
     shown = f"U+{ord(character):04X} {name}".rstrip()
     if category[0] not in "CZ" and not unicodedata.combining(character):
