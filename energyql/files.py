@@ -108,16 +108,6 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
         os.close(descriptor)
 
 
-@cache
-def _sweep_once(folder: Path) -> None:
-    """Remove the temporary files of killed processes from a folder, at the first call for the folder in this process.
-
-    Later calls for the same folder do nothing, because the scan of a folder with many files takes long. `folder` is an
-    absolute path.
-    """
-    sweep(folder)
-
-
 def sweep(folder: Path) -> None:
     """Remove from `folder` the temporary files and folders that killed processes left behind."""
     with suppress(OSError):
@@ -125,6 +115,10 @@ def sweep(folder: Path) -> None:
             with locked(path, wait=False) as left:
                 if left:
                     _remove(path)
+
+
+_sweep_once = cache(sweep)
+"""`sweep`, but at the first call for an absolute path in this process only, as a scan of many files takes long."""
 
 
 def _remove(path: Path) -> None:

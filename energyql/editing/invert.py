@@ -363,8 +363,8 @@ class ReconstructionLoss:
         """Return the distance of n images from their targets, (n,): 0 if equal, near 2 for unrelated pictures.
 
         The distance is the larger of two numbers. The first is the mean squared difference of pixels, divided by the
-        variance of pixels over the examples. The second is the mean squared difference of features, divided by the
-        variance of features over the examples.
+        variance of pixels over the examples, which are pictures of the prior. The second is the mean squared difference
+        of features, divided by the variance of features over these pictures.
         """
         pixels = (images - self.targets).square().flatten(1).mean(1) / self.examples.pixel_variance
         rows = torch.arange(len(images), device=images.device).split(self.batch_size)

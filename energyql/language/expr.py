@@ -140,7 +140,9 @@ class Expr:
     size: int = field(init=False)
     """Number of nodes of the tree below and including this node; a node that occurs twice counts twice."""
     _heaviest: float = field(init=False)
+    """Largest product of weights inside one another in the tree below and including this node; 1 without weights."""
     _hash: int = field(init=False)
+    """Hash of class, data and operands of the node; equal trees have equal hashes."""
 
     # NumPy scalars leave `np.float32(2) * expr` and `np.float32(0.2) < expr` to the methods below.
     __array_ufunc__ = None

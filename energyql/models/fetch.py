@@ -177,6 +177,14 @@ class _Link:
 
     Args:
         hub: the module huggingface_hub.
+
+    Attributes:
+        headers: HTTP headers of all requests, with the access token of the user.
+        client: the HTTP client of huggingface_hub, while the connection is open.
+        bar: progress bar that counts bytes, or `None`.
+        file: name of the file that is downloaded, for messages.
+        arrived: number of bytes that have arrived in all.
+        ended: whether the download must stop, because the user interrupted it.
     """
 
     def __init__(self, hub: Any) -> None:

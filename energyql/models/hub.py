@@ -374,7 +374,10 @@ def _checked(folder: Path, name: str) -> Path:
     there = {path.name for path in model_files(folder)}
 
     def described(file: str, *keys: str) -> Any:
-        """Return the value in a JSON file of the folder to which nested keys lead; `None` if file or key is missing."""
+        """Return a value in the JSON file `file`, or `None` if the file or a key is missing.
+
+        `keys` lead to the value, from the outermost object of the file to the innermost.
+        """
         entry: Any = read_json(folder / file) if file in there else None
         for key in keys:
             entry = entry.get(key) if isinstance(entry, dict) else None
