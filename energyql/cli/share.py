@@ -11,7 +11,7 @@ from rich.markup import escape
 from energyql.cli import options
 from energyql.cli.options import out, out_option
 from energyql.errors import ArgumentError
-from energyql.files import check_writable, naming_target
+from energyql.files import check_writable
 from energyql.models import DEFAULT_MODEL
 
 
@@ -42,8 +42,7 @@ def convert(
         raise ArgumentError(f"{source} is a folder", hint="give a checkpoint of another program")
     with sole_writer(save_to, "a conversion"):
         generator: Any = load_generator(checkpoint, lr_multiplier=lr_mlp, conv_clamp=conv_clamp)
-        with naming_target(save_to):
-            save_converted(save_to, name or source.stem, generator, source, truncation=truncation)
+        save_converted(save_to, name or source.stem, generator, source, truncation=truncation)
     sizes = ", ".join(f"{size} {getattr(generator.config, size)}" for size in ("resolution", "z_dim", "w_dim", "c_dim"))
     parameters = sum(parameter.numel() for parameter in generator.parameters())
     out.print(escape(f"Saved {save_to}: kind {type(generator).__name__}, {sizes}, parameters {parameters}"))

@@ -22,7 +22,7 @@ from energyql.evaluation.metrics import Features
 from energyql.evaluation.protocols import PROTOCOLS, read_setup
 from energyql.evaluation.reference import prior_samples
 from energyql.evaluation.report import evaluation_page
-from energyql.files import as_path, naming_target, read_json, sole_writer, write_json, write_text
+from energyql.files import as_path, read_json, sole_writer, write_json, write_text
 from energyql.language import Expr
 from energyql.models import DEFAULT_MODEL
 from energyql.pipeline.draw import pipeline_for
@@ -141,9 +141,8 @@ def evaluate(
                         picture_count=PICTURE_COUNT, cache=folder / "kept",
                     )  # fmt: skip
                     entry["comparison"] = {key: comparison[key] for key in ("queries", "summary")}
-            with naming_target(folder):
-                write_json(folder / "evaluation.json", data)
-                write_text(folder / "evaluation.md", evaluation_page(data))
+            write_json(folder / "evaluation.json", data)
+            write_text(folder / "evaluation.md", evaluation_page(data))
         report("protocols", 1.0)
     return data
 

@@ -20,7 +20,7 @@ from energyql.attributes.pictures import heads_of
 from energyql.attributes.predictions import decide
 from energyql.errors import DataError, ModelError
 from energyql.evaluation.metrics import Features, judge_features
-from energyql.files import check_file, naming_target, replacing
+from energyql.files import check_file, replacing
 from energyql.generators.base import as_condition, draw_batches, encode_under, head_reader
 from energyql.generators.families import module_fingerprint
 from energyql.language import Expr
@@ -88,7 +88,7 @@ class JudgedSamples:
         tensors = {"z": self.z, "w": self.w, "features": self.features}
         arrays = more | {name: tensor.numpy() for name, tensor in tensors.items() if tensor is not None}
         arrays |= {f"value/{name}": column for name, column in self.values.items()}
-        with naming_target(path), replacing(path) as temporary:
+        with replacing(path) as temporary:
             np.savez_compressed(temporary, **arrays)
 
     @classmethod

@@ -15,7 +15,7 @@ from energyql.attributes.judge import Judge
 from energyql.attributes.pictures import heads_of
 from energyql.attributes.predictions import Prediction
 from energyql.errors import ArgumentError, DataError
-from energyql.files import as_path, naming_target, sole_writer, write_picture
+from energyql.files import as_path, sole_writer, write_picture
 from energyql.generators.base import Generator, check_label
 from energyql.generators.families import module_fingerprint
 from energyql.kinds import KINDS
@@ -133,7 +133,7 @@ def sample_pictures(
         prior = Prior(network, drawn.seed, fitted, where)
         tables = [path / LABELS] * (path / LABELS).exists() + ([] if labelled is None else [Path(labelled)])
         excluded = set(folder.unsure).union(*(_labelled(table, drawn) for table in tables if unsure))
-        with reporting(progress) as report, naming_target(path):
+        with reporting(progress) as report:
             if is_new:  # first, so that pictures of an interrupted call are not taken for those of another seed
                 folder = folder.having(0, ())
             if heads is None:
