@@ -665,6 +665,11 @@ def fingerprint(path: Path) -> str:
         return digest(file)
 
 
+def json_digest(data: object) -> str:
+    """Return the SHA-256 of JSON values as 64 hexadecimal digits; the order of keys makes no difference."""
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+
+
 def digest(file: IO[bytes], start: Any = None) -> str:
     """Return a digest of the rest of an open file, in hexadecimal digits.
 

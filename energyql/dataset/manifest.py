@@ -34,14 +34,13 @@ from energyql.dataset.shard import (
     OnDrawn,
     PreparedPlan,
     ShardRecord,
-    identity_mark,
     read_record,
     read_samples,
     sealed,
     sum_records,
 )
 from energyql.errors import DataError
-from energyql.files import fingerprint, parse_json
+from energyql.files import fingerprint, json_digest, parse_json
 from energyql.kinds import KINDS
 from energyql.language.lexical import shorten
 from energyql.plugins import import_optional
@@ -224,7 +223,7 @@ def _check_plan(destination: Destination, prepared: PreparedPlan, names: Collect
     theirs = there.get("plan") if isinstance(there, dict) else None
     if theirs == prepared.identity:
         return False
-    if isinstance(theirs, dict) and there.get("fingerprint") == identity_mark(theirs):
+    if isinstance(theirs, dict) and there.get("fingerprint") == json_digest(theirs):
         what = "its fingerprint is another"
         with suppress(LookupError, TypeError, AttributeError, StopIteration):  # the classes have another form
             what = difference(theirs, prepared.identity)

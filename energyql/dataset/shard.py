@@ -27,7 +27,7 @@ from rich.filesize import decimal
 
 from energyql.dataset.plan import CLASS, WHOLE, DatasetClass, DatasetPlan, Job, Mistake, PlanSource, blamed, refuse
 from energyql.errors import DataError, EnergyQLError, IncompleteError, QueryWarning
-from energyql.files import parse_json
+from energyql.files import json_digest, parse_json
 from energyql.generators.families import module_fingerprint
 from energyql.language import as_query, bind
 from energyql.logic.satisfiability import noting_tautologies, warn
@@ -296,7 +296,7 @@ class PreparedPlan:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of `identity`, hexadecimal; runs with the same fingerprint write the same shards."""
-        return identity_mark(self.identity)
+        return json_digest(self.identity)
 
     def write_shard(
         self, shard: int, path: Path, on_drawn: OnDrawn = lambda name, count: None
@@ -402,15 +402,6 @@ class PreparedPlan:
         with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as threads:
             begun = ((*batch, threads.map(self.compress, batch[0].images)) for batch in batches)
             yield from (one for one, _ in pairwise(chain(begun, [None])) if one is not None)
-
-
-def identity_mark(identity: Mapping[str, Any]) -> str:
-    """Return the SHA-256, hexadecimal, of a plan as JSON values.
-
-    Args:
-        identity: `PreparedPlan.identity`, everything on which the bytes of the shards depend.
-    """
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
 def read_samples(shard: IO[bytes]) -> list[dict[str, Any]]:

@@ -189,13 +189,13 @@ def test_a_lost_plan_of_another_set_is_not_written_again(finished, tmp_path):
 
 
 def test_a_plan_with_odd_classes_and_the_right_fingerprint_is_another(finished, tmp_path):
-    from energyql.dataset.shard import identity_mark
+    from energyql.files import json_digest
 
     copy = shutil.copytree(finished, tmp_path / "copy")
     known = json.loads((copy / "plan.json").read_text())["plan"]
     for classes in (5, [5], [{}], [{"name": []}], None):
         theirs = known | {"classes": classes}
-        text = json.dumps({"fingerprint": identity_mark(theirs), "plan": theirs})
+        text = json.dumps({"fingerprint": json_digest(theirs), "plan": theirs})
         (copy / "plan.json").write_text(text)
         with pytest.raises(DataError, match="holds a data set of another plan"):
             write(small_plan(), copy)
