@@ -338,22 +338,19 @@ def with_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., N
       The help of the command is the docstring without this section.
     - A parameter whose class is a dataclass, such as `Source`, becomes several options, one for each field.
     - A parameter of type bool becomes an option without a negative, such as --balance without --no-balance.
-    - Each of `names` becomes an option. The help lists the settings up to --seed before the option --device, and the
-      other settings after --device. For a command without --device, they are listed around --json in the same way. For
-      a command without both, all settings come last.
+    - Each of `names` becomes an option. The help lists these options before --device; for a command without --device,
+      before --json; for a command without both, at the end.
 
     Args:
-        names: names of settings of a drawing, such as "semantics", in the order of `pipeline.settings.SETTINGS`. The
-            command gets the values as `**settings`.
+        names: names of settings of a drawing, such as "semantics", in the order of the help. The command gets the
+            values as `**settings`.
     """
     readers = {name: read for name, read in (("label", read_label), ("allow_weak", read_names)) if name in names}
+    shared = {name: setting.help for name, setting in settings.SETTINGS.items()} | _read_docstring(SharedHelp)[1]
     types: dict[str, Any] = {
         **settings.setting_types(), "label": str | None, "batch_size": Annotated[int | None, typer.Option(min=1)],
         "allow_weak": Annotated[str, typer.Option(metavar="NAMES")],
     }  # fmt: skip
-    order = list(settings.SETTINGS)
-    early = sum(order.index(name) <= order.index("seed") for name in names)
-    shared = {name: setting.help for name, setting in settings.SETTINGS.items()} | _read_docstring(SharedHelp)[1]
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
         own = inspect.signature(function, eval_str=True).parameters
@@ -387,7 +384,7 @@ def with_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., N
                 options.append(option(name, parameter.annotation, parameter.default))
         at = next((i for i, each in enumerate(options) if each.name in ("device", "as_json")), len(options))
         added = [option(name, types[name], "" if name == "allow_weak" else settings.DEFAULTS[name]) for name in names]
-        options = [*options[:at], *added[:early], *options[at : at + 1], *added[early:], *options[at + 1 :]]
+        options[at:at] = added
         run.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
         run.__doc__ = text
         return run
