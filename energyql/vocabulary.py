@@ -119,11 +119,10 @@ class Vocabulary(Mapping[str, AttributeSpec]):
         if isinstance(relations, str) or not isinstance(relations, Iterable):
             raise VocabularyError(f"relations must be a list of queries, not {relations!r}")
         self.relations = tuple(check_text(relation, "a relation") for relation in relations)
-        self._specs: dict[str, AttributeSpec] = {}
-        for spec in specs:
-            if spec.name in self._specs:
-                raise VocabularyError(f"attribute {spec.name!r} is defined twice")
-            self._specs[spec.name] = spec
+        specs = tuple(specs)
+        if (name := repeated(spec.name for spec in specs)) is not None:
+            raise VocabularyError(f"attribute {name!r} is defined twice")
+        self._specs = {spec.name: spec for spec in specs}
 
     def __getitem__(self, name: str) -> AttributeSpec:
         if name not in self._specs:

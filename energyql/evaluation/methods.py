@@ -54,6 +54,7 @@ from energyql.sampling.base import (
     draw_with,
     has_trait,
 )
+from energyql.vocabulary import repeated
 
 TOLERANCE = 1e-3
 """Relative and absolute tolerance of the paper's algorithm."""
@@ -285,9 +286,8 @@ def read_methods(names: str | Iterable[str | Method]) -> list[Method]:
     methods = [part if isinstance(part, Method) else _read(str(part)) for part in parts]
     if not methods:
         raise ArgumentError("there is no sampler to compare", hint=HINT)
-    names = [method.name for method in methods]
-    if twice := [name for name in names if names.count(name) > 1]:
-        raise ArgumentError(f"sampler {twice[0]!r} is named twice")
+    if (twice := repeated(method.name for method in methods)) is not None:
+        raise ArgumentError(f"sampler {twice!r} is named twice")
     for method in methods:
         method.check()
     return methods
