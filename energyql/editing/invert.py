@@ -573,7 +573,10 @@ def _start(loss: ReconstructionLoss, terms: list[Term], space: LatentSpace) -> T
 
 
 def _nearest_draws(w: Tensor, space: LatentSpace) -> Tensor:
-    """Return for each row of `w` a draw z of the prior: of `DRAWS` draws, the one with the nearest w, (n, z_dim)."""
+    """Return for each row of `w` a draw z of the prior: of `DRAWS` draws, the one with the nearest w, (n, z_dim).
+
+    `space` has the mapping from z to w.
+    """
     z = normals(0, 0, DRAWS, space.model.generator.z_dim, stream="inversion")
     least, best = w.new_full((len(w),), torch.inf), w.new_zeros(len(w), z.shape[1])
     for part in z.split(DRAWS // 16):

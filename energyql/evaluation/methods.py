@@ -115,7 +115,7 @@ class PublishedODE:
     """The sampler of the program of Nie et al. 2021: `torchdiffeq.odeint` on the whole batch.
 
     Unlike with other samplers, a sample depends on the other samples of the batch. If `odeint` raises an error or the
-    evaluations are used up, the latents after the last accepted step are returned, with a status that tells what
+    evaluations are used up, the latents before the last accepted step are returned, with a status that tells what
     happened.
 
     Args:
@@ -169,7 +169,7 @@ class _SpentError(Exception):
 class _Field:
     """The derivative dz/dt of the flow as a function of t and z, for `odeint`.
 
-    Its attribute `last` is z after the last accepted step. Calling it raises `_SpentError` when the evaluations are
+    Its attribute `last` is z before the last accepted step. Calling it raises `_SpentError` when the evaluations are
     used up.
     """
 
@@ -186,7 +186,13 @@ class _Field:
         return (0.5 * self._settings.strength) * SCHEDULE.beta(t) * gradient
 
     def callback_accept_step(self, t: Tensor, z: Tensor, step: Tensor) -> None:
-        """Record the latents after a step; `odeint` calls this method for each step that it accepts."""
+        """Record the latents before a step; `odeint` calls this method for each step that it accepts.
+
+        Args:
+            t: the time before the step.
+            z: the latents before the step, (batch, z_dim).
+            step: length of the step; not used.
+        """
         self.last = z.detach()
         if self._progress is not None:
             done = (TIMES[0] - float(t)) / (TIMES[0] - TIMES[1])
