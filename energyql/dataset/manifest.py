@@ -25,8 +25,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from energyql import __version__
 from energyql.dataset.destination import Destination
 from energyql.dataset.shard import (
@@ -44,6 +42,7 @@ from energyql.files import fingerprint, json_digest, parse_json
 from energyql.kinds import KINDS
 from energyql.language.lexical import shorten
 from energyql.plugins import import_optional
+from energyql.render.pages import page_templates
 from energyql.sampling.registry import sampler_text
 
 _FACTS = {
@@ -52,10 +51,7 @@ _FACTS = {
     "doubtful": "bool", "status": "string",
 }  # fmt: skip
 """Column of the index -> its type, for the columns that exist for every model. Values are from the JSON of a sample."""
-_CARD = Environment(
-    loader=PackageLoader("energyql.dataset", ""),
-    undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
-)  # fmt: skip
+_CARD = page_templates("energyql.dataset")
 _CARD.filters |= {"number": "{:,}".format, "code": lambda text: f"`{' '.join(text.split())}`".replace("|", "\\|")}
 Value = TypeVar("Value")
 
