@@ -72,32 +72,18 @@ except importlib.metadata.PackageNotFoundError:  # a bare checkout
 logging.getLogger("energyql").addHandler(logging.NullHandler())  # a program decides what it shows of our messages
 
 _MODULES = {
-    "dataset": ["DatasetClass", "DatasetPlan"],
-    "dataset.shard": ["WrittenDataset"],
-    "dataset.run": ["write_dataset"],
-    "editing.edit": ["Edit", "edit"],
-    "editing.filmstrip": ["animate"],
-    "editing.invert": ["Inversion", "invert"],
-    "editing.settings": ["Preset"],
-    "evaluation.compare": ["compare_samplers"],
-    "evaluation.evaluate": ["evaluate"],
-    "gallery.gallery": ["Gallery", "traverse", "truth_table"],
-    "generators.checkpoints.torch_file": ["read_weights"],
-    "generators.load": ["load_generator"],
-    "labelling.sample": ["sample_pictures"],
-    "pipeline.explain": ["Explanation", "explain", "list_attributes"],
-    "pipeline.export": ["export_energy"],
-    "pipeline.draw": ["Pipeline", "generate", "sample_latents", "until_satisfied"],
-    "pipeline.model": ["Model", "load_model"],
-    "pipeline.result": ["Result"],
-    "pipeline.score": ["score"],
-    "pipeline.stream": ["stream"],
-    "sampling": ["ODESolver"],
-    "training.directions": ["Directions", "draw_directions", "find_directions", "name_directions"],
-    "training.judge": ["train_judge"],
-    "training.run": ["train_attributes"],
-}
-_LAZY = {name: module for module, names in _MODULES.items() for name in names}
+    "dataset": "DatasetClass DatasetPlan", "dataset.shard": "WrittenDataset", "dataset.run": "write_dataset",
+    "editing.edit": "Edit edit", "editing.filmstrip": "animate", "editing.invert": "Inversion invert",
+    "editing.settings": "Preset", "evaluation.compare": "compare_samplers", "evaluation.evaluate": "evaluate",
+    "gallery.gallery": "Gallery traverse truth_table", "generators.checkpoints.torch_file": "read_weights",
+    "generators.load": "load_generator", "labelling.sample": "sample_pictures",
+    "pipeline.explain": "Explanation explain list_attributes", "pipeline.export": "export_energy",
+    "pipeline.draw": "Pipeline generate sample_latents until_satisfied", "pipeline.model": "Model load_model",
+    "pipeline.result": "Result", "pipeline.score": "score", "pipeline.stream": "stream", "sampling": "ODESolver",
+    "training.directions": "Directions draw_directions find_directions name_directions",
+    "training.judge": "train_judge", "training.run": "train_attributes",
+}  # fmt: skip
+_LAZY = {name: module for module, names in _MODULES.items() for name in names.split()}
 
 __all__ = [
     "ArgumentError", "AttributeSpec", "CheckpointWarning", "ConstantPartWarning", "Contradiction", "DataError",

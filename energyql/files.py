@@ -31,7 +31,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from energyql.errors import ArgumentError, DataError, EnergyQLError, LockWarning, ModelError, caller_level
 
@@ -108,16 +108,6 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
         os.close(descriptor)
 
 
-@cache
-def _sweep_once(folder: Path) -> None:
-    """Remove the temporary files of killed processes from a folder, at the first call for the folder in this process.
-
-    Later calls for the same folder do nothing, because the scan of a folder with many files takes long. `folder` is an
-    absolute path.
-    """
-    sweep(folder)
-
-
 def sweep(folder: Path) -> None:
     """Remove from `folder` the temporary files and folders that killed processes left behind."""
     with suppress(OSError):
@@ -125,6 +115,10 @@ def sweep(folder: Path) -> None:
             with locked(path, wait=False) as left:
                 if left:
                     _remove(path)
+
+
+_sweep_once = cache(sweep)
+"""`sweep`, but at the first call for an absolute path in this process only, as a scan of many files takes long."""
 
 
 def _remove(path: Path) -> None:
@@ -523,9 +517,15 @@ def write_picture(path: Path, picture: Image) -> None:
     """Write a picture to the file `path`, whose suffix decides on the format.
 
     Writing is atomic: if an error occurs, the file is not changed.
+
+    Raises:
+        ArgumentError: the file cannot be written, or the picture is too large for the format.
     """
     with replacing(path) as target:
-        picture.save(target)
+        try:
+            picture.save(target)
+        except ValueError as error:  # a side is longer than the format allows
+            raise ArgumentError(f"cannot write {path}: {error}", hint="save to a folder") from error
 
 
 def tensor_bytes(tensors: Mapping[str, Tensor]) -> bytes:
@@ -661,11 +661,26 @@ def fingerprint(path: Path) -> str:
         ModelError: the file cannot be read.
     """
     check_file(path)
-    digest = hashlib.sha256()
     with naming_source(path), path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+        return digest(file)
+
+
+def json_digest(data: object) -> str:
+    """Return the SHA-256 of JSON values as 64 hexadecimal digits; the order of keys makes no difference."""
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+
+
+def digest(file: IO[bytes], start: Any = None) -> str:
+    """Return a digest of the rest of an open file, in hexadecimal digits.
+
+    Args:
+        file: the file.
+        start: a hash object of hashlib, to which the content is added; `None` for a new SHA-256.
+    """
+    sha = hashlib.sha256() if start is None else start
+    while block := file.read(1 << 20):
+        sha.update(block)
+    return str(sha.hexdigest())
 
 
 SAVED = ".energyql-saved"

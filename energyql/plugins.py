@@ -150,11 +150,10 @@ def check_allowed(name: object, kind: str, place: object, allowed: bool) -> str:
         raise ModelError(f"{place}: the name of its {kind} is no name of code")
     if not allowed:
         option = "" if kind == "reader" else f"pass --{kind} {name}, "  # which has no option of its own
-        raise ModelError(
-            f"{place} holds no {kind}, only the name of one: {name}. It is code, which is not run without permission",
-            hint=f"if you trust it, {option}in Python {kind}={name!r}; "
-            "or allow what the folder names with --allow-plugins, in Python allow_plugins=True",
-        )
+        wrong = f"{place} holds no {kind}, only the name of one: {name}"
+        all_of_it = "or allow what the folder names with --allow-plugins, in Python allow_plugins=True"
+        hint = f"if you trust it, {option}in Python {kind}={name!r}; {all_of_it}"
+        raise ModelError(f"{wrong}. It is code, which is not run without permission", hint=hint)
     return name
 
 

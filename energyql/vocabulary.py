@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import difflib
 import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any, NoReturn, TypeVar
 
-from energyql.errors import UnknownAttribute, VocabularyError
+from energyql.errors import EnergyQLError, UnknownAttribute, VocabularyError
 from energyql.kinds import KINDS, as_number
 from energyql.kinds import Kind as Kind
 
@@ -46,13 +47,13 @@ class AttributeSpec:
     description: str = ""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "name", _text(self.name, "the name of an attribute"))
+        object.__setattr__(self, "name", check_text(self.name, "the name of an attribute"))
         label = f"attribute {self.name!r}"
         if not isinstance(self.kind, str) or self.kind not in KINDS:
             raise VocabularyError(f"{label}: kind is one of {', '.join(KINDS)}, not {self.kind!r}")
         if isinstance(self.values, str) or not isinstance(self.values, Iterable):
             raise VocabularyError(f"{label}: values must be a list of strings, not {self.values!r}")
-        values = tuple(_text(value, f"{label}: a value") for value in self.values)
+        values = tuple(check_text(value, f"{label}: a value") for value in self.values)
         object.__setattr__(self, "values", values)
         noun, has_values = KINDS[self.kind].noun, "values" in KINDS[self.kind].fields
         if (twice := repeated(values)) is not None:
@@ -62,12 +63,12 @@ class AttributeSpec:
         if values and not has_values:
             raise VocabularyError(f"{label}: {noun} has no values")
         for field in ("low", "high", "tolerance"):
-            object.__setattr__(self, field, _number(getattr(self, field), f"{label}: {field}"))
+            object.__setattr__(self, field, check_finite(getattr(self, field), f"{label}: {field}"))
         if self.low >= self.high:
             raise VocabularyError(f"{label}: low must be below high, not {self.low:g} and {self.high:g}")
         if self.tolerance <= 0:
             raise VocabularyError(f"{label}: tolerance must be greater than 0, not {self.tolerance:g}")
-        _text(self.description, f"{label}: description", may_be_empty=True)
+        check_text(self.description, f"{label}: description", may_be_empty=True)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the attribute as a dict from field names to values that JSON can hold; `from_dict` reads the dict.
@@ -117,12 +118,11 @@ class Vocabulary(Mapping[str, AttributeSpec]):
         self.model = model
         if isinstance(relations, str) or not isinstance(relations, Iterable):
             raise VocabularyError(f"relations must be a list of queries, not {relations!r}")
-        self.relations = tuple(_text(relation, "a relation") for relation in relations)
-        self._specs: dict[str, AttributeSpec] = {}
-        for spec in specs:
-            if spec.name in self._specs:
-                raise VocabularyError(f"attribute {spec.name!r} is defined twice")
-            self._specs[spec.name] = spec
+        self.relations = tuple(check_text(relation, "a relation") for relation in relations)
+        specs = tuple(specs)
+        if (name := repeated(spec.name for spec in specs)) is not None:
+            raise VocabularyError(f"attribute {name!r} is defined twice")
+        self._specs = {spec.name: spec for spec in specs}
 
     def __getitem__(self, name: str) -> AttributeSpec:
         if name not in self._specs:
@@ -182,7 +182,7 @@ class Vocabulary(Mapping[str, AttributeSpec]):
             raise VocabularyError(f"vocabulary version {version!r} is unknown; this energyql reads {FORMAT_VERSION}")
         if not isinstance(attributes := data.get("attributes"), list | tuple):
             raise VocabularyError("a vocabulary needs a list of attributes")
-        model = _text(data.get("model", ""), "the model of a vocabulary", may_be_empty=True)
+        model = check_text(data.get("model", ""), "the model of a vocabulary", may_be_empty=True)
         return cls(map(AttributeSpec.from_dict, attributes), model=model, relations=data.get("relations", ()))
 
 
@@ -196,68 +196,80 @@ class ByAttribute(dict[str, Value]):
         raise unknown_name(name, self, "is none of the attributes here")
 
 
-def unknown_name(name: object, known: Iterable[str], fault: str) -> UnknownAttribute:
-    """Return an error about a name that is not among the attribute names `known`; the caller raises it.
+def unknown_name(name: object, names: Iterable[str], fault: str) -> UnknownAttribute:
+    """Return an error about a name that is not among the attribute names `names`; the caller raises it.
 
     Args:
         name: the unknown name.
-        known: the valid names. The hint of the error is the most similar one; if none is similar, all of them.
+        names: the valid names. The hint of the error is the most similar one; if none is similar, all of them.
         fault: rest of the message after the unknown name, such as "is not an attribute of this model".
     """
-    text, names = str(name), ", ".join(known)
-    near = closest(text, known)
-    hint = f"did you mean {near}?" if near else f"attributes: {names[:197]}{'...' if len(names) > 197 else ''}"
+    text, listed = str(name), ", ".join(names)
+    near = closest(text, names)
+    hint = f"did you mean {near}?" if near else f"attributes: {listed[:197]}{'...' if len(listed) > 197 else ''}"
     short = text if len(text) <= 40 else f"{text[:37]}..."
     return UnknownAttribute(f"'{short}' {fault}", hint=hint, names=[text])
 
 
-def closest(name: str, known: Iterable[str]) -> str | None:
-    """Return the name in `known` that is most similar to `name`; `None` if no name is similar.
+def closest(name: str, names: Iterable[str]) -> str | None:
+    """Return the name in `names` that is most similar to `name`; `None` if no name is similar.
 
     Names are compared without regard to case, blanks, `-` and `_`.
     """
     plain: dict[str, str] = {}
-    for candidate in known:
+    for candidate in names:
         plain.setdefault(_plain(candidate), candidate)
     matches = difflib.get_close_matches(_plain(name)[:200], plain, n=1, cutoff=0.6)
     return plain[matches[0]] if matches else None
 
 
 def repeated(names: Iterable[str]) -> str | None:
-    """Return the first name that occurs a second time; `None` if all names are different."""
-    seen: set[str] = set()
-    for name in names:
-        if name in seen:
-            return name
-        seen.add(name)
-    return None
+    """Return the first name that occurs more than once; `None` if all names are different."""
+    return next((name for name, count in Counter(names).items() if count > 1), None)
 
 
 def _plain(name: str) -> str:
     return name.casefold().replace(" ", "").replace("_", "").replace("-", "")
 
 
-def _text(value: object, what: str, *, may_be_empty: bool = False) -> str:
+def check_text(
+    value: object, what: str, error: type[EnergyQLError] = VocabularyError, *, may_be_empty: bool = False
+) -> str:
     """Check that a value is a text without control characters, and return it in Unicode's form NFC.
+
+    In this form, an accented letter is always the same characters.
 
     Args:
         value: the value.
         what: what the value is, for messages, such as "the name of an attribute".
+        error: class of the error to raise.
         may_be_empty: whether the text may be empty.
 
     Raises:
-        VocabularyError: the value is not such a text.
+        EnergyQLError: the value is not such a text.
     """
-    if not isinstance(value, str) or not (value or may_be_empty):
-        raise VocabularyError(f"{what} must be a string{' that is not empty' * (not may_be_empty)}, not {value!r}")
+    if not isinstance(value, str):
+        raise error(f"{what} must be a string, not {value!r:.40}")
+    if not value and not may_be_empty:
+        raise error(f"{what} must not be empty")
     for character in value:
         if unicodedata.category(character) in {"Cc", "Cs", "Zl", "Zp"}:
-            raise VocabularyError(f"{what} must not hold the control character U+{ord(character):04X}: {value!r}")
-    return unicodedata.normalize("NFC", value)
+            raise error(f"{what} must not hold the control character U+{ord(character):04X}")
+    return str(unicodedata.normalize("NFC", value))  # plain: a NumPy string is a str too
 
 
-def _number(value: object, what: str) -> float:
+def check_finite(value: object, what: str, error: type[EnergyQLError] = VocabularyError) -> float:
+    """Check that a value is a finite number, and no truth value, and return it as a float.
+
+    Args:
+        value: the value.
+        what: what the value is, for messages, such as "a bound".
+        error: class of the error to raise.
+
+    Raises:
+        EnergyQLError: the value is not such a number.
+    """
     number = as_number(value) if isinstance(value, Real) and not isinstance(value, bool) else None
     if number is None:
-        raise VocabularyError(f"{what} must be a finite number, not {value!r}")
-    return number + 0.0
+        raise error(f"{what} must be a finite number, not {value!r:.40}")
+    return number + 0.0  # one zero: -0.0 becomes 0.0

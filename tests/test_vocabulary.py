@@ -64,8 +64,8 @@ def test_suggestions(name: str, match: str | None) -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"name": ""}, "the name of an attribute must be a string that is not empty, not ''"),
-        ({"name": 3}, "the name of an attribute must be a string that is not empty, not 3"),
+        ({"name": ""}, "the name of an attribute must not be empty"),
+        ({"name": 3}, "the name of an attribute must be a string, not 3"),
         ({"name": "a\nb"}, "must not hold the control character U\\+000A"),
         ({"kind": "number"}, "kind is one of yes/no, categorical, continuous, not 'number'"),
         ({"kind": "categorical"}, "attribute 'x': a categorical attribute needs at least two values, not 0"),
@@ -73,7 +73,7 @@ def test_suggestions(name: str, match: str | None) -> None:
         ({"kind": "categorical", "values": ("a", "b", "a")}, "value 'a' is listed twice"),
         ({"kind": "categorical", "values": ("é", "e\u0301")}, "value 'é' is listed twice"),
         ({"kind": "categorical", "values": "ab"}, "values must be a list of strings, not 'ab'"),
-        ({"kind": "categorical", "values": (1, 2)}, "a value must be a string that is not empty, not 1"),
+        ({"kind": "categorical", "values": (1, 2)}, "a value must be a string, not 1"),
         ({"values": ("a", "b")}, "attribute 'x': a yes/no attribute has no values"),
         ({"kind": "continuous", "low": 1}, "low must be below high, not 1 and 1"),
         ({"kind": "continuous", "high": float("nan")}, "high must be a finite number, not nan"),

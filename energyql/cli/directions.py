@@ -12,7 +12,7 @@ from energyql.cli import options
 from energyql.cli.edit import read_rows
 from energyql.cli.options import out, out_option, read_names
 from energyql.cli.reports import print_reports
-from energyql.cli.train import FittedLabelOption, ReplaceOption, fitted_label
+from energyql.cli.train import fitted_label
 from energyql.errors import ArgumentError
 from energyql.files import read_whole
 from energyql.models import DEFAULT_MODEL, packaged_models
@@ -28,15 +28,15 @@ def directions(
     labeller: str | None = None,
     model: Annotated[str, typer.Option("--model", "-m", help=options.SOURCE_HELP)] = DEFAULT_MODEL,
     layers: str | None = None,
-    truncation: options.Truncation = None,
-    label: FittedLabelOption = None,
+    truncation: float | None = None,
+    label: str | None = None,
     name: Annotated[list[str] | None, typer.Option(metavar="NUMBER=NAME")] = None,
     into: Path | None = None,
-    replace: ReplaceOption = False,
-    seed: options.Seed = 0,
-    generator: options.Generator = None,
-    allow_plugins: options.AllowPlugins = False,
-    device: options.Device = "auto",
+    replace: bool = False,
+    seed: int = 0,
+    generator: options.Name = None,
+    allow_plugins: bool = False,
+    device: str = "auto",
     quiet: options.Quiet = False,
 ) -> None:
     """Find directions along which pictures vary, without labels, and make attributes of those that you name.
@@ -50,6 +50,7 @@ def directions(
         goals: For interfacegan, steerability and ganalyze, separated by commas: attributes, edits such as
             zoom,rotation, or numbers. By default all, up to -n.
         labeller: For ganalyze: module:function that reads numbers from pictures, in place of the judge.
+        label: For a conditional generator: a class, numbers, or random for a random class per picture.
         layers: Layers of W+ to use, for directions and for the pictures: 4-9 or 0,1,7.
         name: Make an attribute of a direction in the folder; repeat for more.
         into: The model folder for the attributes; by default that of --model.
@@ -62,15 +63,11 @@ def directions(
 
     if name:
         if any(option is not None for option in (method, n, goals, labeller, layers, truncation, label)):
-            raise ArgumentError(
-                f"--name is for the directions that {save_to} holds",
-                hint="leave out --method and its options, --truncation and --label; or find directions without --name",
-            )
+            hint = "leave out --method and its options, --truncation and --label; or find directions without --name"
+            raise ArgumentError(f"--name is for the directions that {save_to} holds", hint=hint)
         if into is None and ((packaged := model in packaged_models()) or not Path(model).is_dir()):
-            raise ArgumentError(
-                f"the packaged model {model!r} is not changed" if packaged else f"{model} is no model folder",
-                hint="name a folder for a copy with attributes, --into",
-            )
+            wrong = f"the packaged model {model!r} is not changed" if packaged else f"{model} is no model folder"
+            raise ArgumentError(wrong, hint="name a folder for a copy with attributes, --into")
         names, axes = _names(name), Directions.load(save_to)
         bank = name_directions(
             axes, names, model, into, replace=replace, generator=generator, allow_plugins=allow_plugins,

@@ -37,8 +37,8 @@ def edit(
     semantics: Semantics | None = None,
     strength: float | None = None,
     noise: Noise | None = None,
-    device: options.Device = "auto",
-    anyway: options.Anyway = False,
+    device: str = "auto",
+    anyway: bool = False,
     quiet: options.Quiet = False,
     **settings: Any,
 ) -> None:
@@ -92,8 +92,8 @@ def invert(
     space: str = "w",
     *,
     source: options.Source,
-    device: options.Device = "auto",
-    anyway: options.Anyway = False,
+    device: str = "auto",
+    anyway: bool = False,
     quiet: options.Quiet = False,
     **settings: Any,
 ) -> None:
@@ -133,7 +133,7 @@ def animate(
     frames: Annotated[int, typer.Option(min=1, max=200)] = 16,
     *,
     source: options.Source,
-    device: options.Device = "auto",
+    device: str = "auto",
     quiet: options.Quiet = False,
     **settings: Any,
 ) -> None:
@@ -151,9 +151,8 @@ def animate(
 
     check_animation(save_to)
     if len(queries) < 2:
-        raise ArgumentError(
-            "an animation needs at least two queries", hint='name two or more: energyql animate "smile" "frown"'
-        )
+        hint = 'name two or more: energyql animate "smile" "frown"'
+        raise ArgumentError("an animation needs at least two queries", hint=hint)
     opened = source.open(device)
     prepared = [pipeline_for(opened, device).prepare(query, **settings) for query in queries]
     stops = [each.run(n, progress=not quiet) for each in prepared]

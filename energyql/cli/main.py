@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 import warnings
 from collections.abc import Callable
@@ -46,22 +47,6 @@ app = typer.Typer(
     epilog=f"Exit codes: 0 success, 1 any other error, {_CODES}, 130 interrupted.",
 )
 
-OVERVIEW = """\
-energyql draws pictures that have exactly the attributes you name. Begin with
-
-  energyql generate "smile AND NOT (glasses OR beard)" -n 4
-
-and look at energyql.png. Then
-
-  energyql attributes                         what queries can name
-  energyql explain "glasses OR hat" --pilot   what a query means, how rare it is
-  energyql edit smile "hat AND NOT glasses"   step by step; look at edit.png
-  energyql studio --open                      all of it on a web page
-
-All commands:
-"""
-"""Text that `energyql` prints if no command follows it; a list of all commands comes after the text."""
-
 
 def _version(show: bool) -> None:
     if show:
@@ -69,15 +54,28 @@ def _version(show: bool) -> None:
         raise typer.Exit
 
 
+_VERSION = typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+
+
 @app.callback()
-def _start(
-    context: typer.Context,
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
-    ] = False,
-) -> None:
+def _start(context: typer.Context, version: Annotated[bool, _VERSION] = False) -> None:
+    """Draw pictures that have exactly the attributes you name.
+
+    Begin with
+
+      energyql generate "smile AND NOT (glasses OR beard)" -n 4
+
+    and look at energyql.png. Then
+
+      energyql attributes                         what queries can name
+      energyql explain "glasses OR hat" --pilot   what a query means, how rare it is
+      energyql edit smile "hat AND NOT glasses"   step by step; look at edit.png
+      energyql studio --open                      all of it on a web page
+
+    All commands:
+    """
     if context.invoked_subcommand is None:
-        out.print(escape(OVERVIEW))
+        out.print(escape(inspect.getdoc(_start) or ""), end="\n\n")
         for group, commands in GROUPS.items():
             names = ", ".join(get_command_name(command.__name__) for command in commands)
             out.print(f"  [bold]{group:15}[/] {names}")
@@ -88,15 +86,12 @@ def _start(
 def generate(
     query: options.Query,
     save_to: Annotated[Path, out_option(standard=True)] = Path("energyql.png"),
-    n: Annotated[
-        int | None,
-        typer.Option("-n", min=1, help=f"Number of pictures; by default {PICTURES}, or those that the folder holds."),
-    ] = None,
+    n: Annotated[int | None, typer.Option("-n", min=1)] = None,
     *,
     source: options.Source,
     first: Annotated[int, typer.Option(min=0)] = 0,
     budget: Annotated[int | None, typer.Option(min=1)] = None,
-    device: options.Device = "auto",
+    device: str = "auto",
     as_json: options.Json = False,
     quiet: options.Quiet = False,
     **settings: Any,
@@ -108,6 +103,7 @@ def generate(
     Args:
         save_to: A labelled grid (.png, .jpg, .webp); a folder for everything, which the same command continues; or -
             for a PNG on standard output.
+        n: Number of pictures; by default 16, or those that the folder holds.
         first: Number of the first picture, to continue an earlier run.
         budget: Draw until the judge accepts n pictures, but at most this many.
     """
@@ -124,10 +120,8 @@ def generate(
         check_destination(save_to)
     count = PICTURES if n is None else n
     if (standard or grid) and count > MOST_IN_GRID:
-        raise ArgumentError(
-            f"one picture holds a grid of at most {MOST_IN_GRID:,} pictures, not {count:,}",
-            hint="name a folder after --out, such as --out pictures: it is written batch by batch",
-        )
+        hint = "name a folder after --out, such as --out pictures: it is written batch by batch"
+        raise ArgumentError(f"a grid holds at most {MOST_IN_GRID:,} pictures, not {count:,}", hint=hint)
     if budget is not None and first:
         raise ArgumentError("a run with a budget starts at its first sample", hint="leave out --first or --budget")
     prepared, progress = pipeline_for(source.open(device), device).prepare(query, **settings), not quiet
@@ -171,7 +165,7 @@ def generate(
 @options.with_options("semantics")
 def explain(
     query: options.Query,
-    pilot: Annotated[bool, typer.Option("--pilot")] = False,
+    pilot: bool = False,
     *,
     source: options.Source,
     as_json: options.Json = False,
@@ -184,14 +178,14 @@ def explain(
     """
     from energyql.pipeline.explain import explain as run
 
-    model = source.open("auto") if pilot else source.model
-    explanation = run(query, model=model, pilot=pilot, **settings)
+    explanation = run(query, model=source.open("auto") if pilot else source.model, pilot=pilot, **settings)
     if as_json:
         print_json(explanation.to_dict())
     else:
         out.print(escape(str(explanation)))
 
 
+@options.with_options()
 def attributes(model: options.Model = DEFAULT_MODEL, as_json: options.Json = False) -> None:
     """List the attributes that queries can name, with the quality of their heads on held-out labels."""
     from rich.table import Table
@@ -251,10 +245,8 @@ def score(
     from energyql.pipeline.score import rank_table
 
     if str(table) in packaged_models() or table.is_dir():
-        raise ArgumentError(
-            f"{table} is a model or a folder, and score ranks the rows of a CSV file of predictions",
-            hint="energyql generate draws pictures of a model, and to_pandas of a result makes such a table",
-        )
+        hint = "energyql generate draws pictures of a model, and to_pandas of a result makes such a table"
+        raise ArgumentError(f"{table} is a model or a folder, and score ranks the rows of a CSV", hint=hint)
     if str(save_to) != STANDARD:
         check_writable(save_to, save_to.parent)
     # standard input is read like a file: a byte-order mark is skipped, and line breaks in cells are kept

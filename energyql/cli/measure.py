@@ -16,10 +16,9 @@ from energyql.pipeline.settings import DEFAULT_SAMPLER
 if TYPE_CHECKING:
     from rich.table import Table
 
-
-CountOption = Annotated[int, typer.Option("-n", min=2, help="Samples for each query and sampler.")]
-PriorOption = Annotated[int, typer.Option(min=100, help="Random pictures (of the prior), judged once for all queries.")]
-OracleOption = Annotated[int, typer.Option(min=30, help="Exact samples to compare with, for each query.")]
+CountOption = Annotated[int, typer.Option("-n", min=2)]
+PriorOption = Annotated[int, typer.Option(min=100)]
+OracleOption = Annotated[int, typer.Option(min=30)]
 
 
 @options.with_options("truncation", "label", "seed")
@@ -30,9 +29,9 @@ def bench(
     prior: PriorOption = 20_000,
     oracle: OracleOption = 1_000,
     *,
-    source: options.JudgedSource,
+    source: options.Source,
     samplers: str = f"{DEFAULT_SAMPLER},slice,ode,paper",
-    device: options.Device = "auto",
+    device: str = "auto",
     quiet: options.Quiet = False,
     **settings: Any,
 ) -> None:
@@ -44,6 +43,8 @@ def bench(
     Args:
         queries: Queries, or files with one query per line (# is a comment).
         save_to: Folder for results, plots and the state of the run.
+        n: Samples for each query and sampler.
+        model: A packaged model, or a model folder, with a judge.
         samplers: Names, separated by commas; also semantics:sampler, sampler@strength, paper.
     """
     from energyql.evaluation.compare import compare_samplers
@@ -74,12 +75,9 @@ def evaluate(
     setup: str | None = None,
     presets: str = "default,lace",
     *,
-    source: options.JudgedSource,
-    samplers: Annotated[
-        str | None,
-        typer.Option(help=f"Samplers to compare; by default {DEFAULT_SAMPLER},paper, or those of --setup."),
-    ] = None,
-    device: options.Device = "auto",
+    source: options.Source,
+    samplers: str | None = None,
+    device: str = "auto",
     quiet: options.Quiet = False,
     **settings: Any,
 ) -> None:
@@ -91,12 +89,15 @@ def evaluate(
 
     Args:
         save_to: Folder for reports, pictures and the state of the run.
+        n: Samples for each query and sampler.
         edits: Pictures that are edited.
         features: Features of pictures for distances: judge or inception.
         inception_weights: Weights of Inception on disk; by default in torch-fidelity's own folder.
         protocols: Names such as conditional-1,sequential-5, or all; an unknown name lists all names.
         setup: A published experiment for your own model, such as ffhq; an unknown name lists all names.
         presets: Presets of edits to compare.
+        model: A packaged model, or a model folder, with a judge.
+        samplers: Samplers to compare; by default slice+descent,paper, or those of --setup.
     """
     from energyql.evaluation.evaluate import evaluate as run
     from energyql.evaluation.metrics import inception_features
@@ -105,9 +106,8 @@ def evaluate(
     if features not in ("judge", "inception"):
         raise ArgumentError(f"there are no features {features!r}", hint="choose judge or inception")
     if inception_weights is not None and features != "inception":
-        raise ArgumentError(
-            "--inception-weights needs --features inception", hint="add it, or leave out --inception-weights"
-        )
+        hint = "add it, or leave out --inception-weights"
+        raise ArgumentError("--inception-weights needs --features inception", hint=hint)
     with resumable():
         data = run(
             None if protocols == "all" else read_names(protocols), setup=setup, folder=save_to,

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from functools import wraps
 from glob import escape, glob
 from pathlib import Path
@@ -59,18 +59,6 @@ err = Terminal(stderr=True, highlight=False, soft_wrap=True, emoji=False)
 STANDARD = "-"
 """Path that means standard input or output."""
 
-Generator = Annotated[
-    str | None,
-    typer.Option(metavar="NAME", help="The generator, if the folder does not hold it: module:factory, or a plugin."),
-]
-Judge = Annotated[
-    str | None,
-    typer.Option(metavar="NAME", help="A judge instead of the folder's: module:function, a plugin, or none."),
-]
-AllowPlugins = Annotated[
-    bool, typer.Option("--allow-plugins", help="Import the generator and the judge that the model folder names.")
-]
-
 
 def _read_query(text: str) -> str:
     return sys.stdin.read() if text == STANDARD else refuse_files([text])[0]
@@ -97,48 +85,45 @@ def _complete_model(incomplete: str) -> list[str]:
     return [name for name in packaged_models() if name.startswith(incomplete)] + sorted(folders)
 
 
-Query = Annotated[
-    str,
-    typer.Argument(
-        help='A query, such as "smile AND NOT (glasses OR beard)"; - reads it from standard input.',
-        callback=_read_query,
-    ),
-]
-Model = Annotated[
-    str,
-    typer.Option("--model", "-m", help="A packaged model, or a model folder.", autocompletion=_complete_model),
-]
+Query = Annotated[str, typer.Argument(callback=_read_query)]
+Model = Annotated[str, typer.Option("--model", "-m", autocompletion=_complete_model)]
 SOURCE_HELP = "A checkpoint, a model folder, a packaged model, or a generator: module:factory, or a plugin."
 ModelArgument = Annotated[str, typer.Argument(help=SOURCE_HELP)]
-Truncation = Annotated[float | None, typer.Option(help=settings.SETTINGS["truncation"].help)]
-Label = Annotated[str | None, typer.Option(help=settings.SETTINGS["label"].help)]
-Seed = Annotated[int, typer.Option(help=settings.SETTINGS["seed"].help)]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, mps.")]
-BatchSize = Annotated[int | None, typer.Option(min=1, help=settings.SETTINGS["batch_size"].help)]
-Host = Annotated[str, typer.Option(help="Address to listen on. By default only this machine can reach it.")]
-Port = Annotated[int, typer.Option(min=0, max=65535, help="0 chooses a free port.")]
-AllowHost = Annotated[list[str] | None, typer.Option(help="Another allowed host name; repeat for more.")]
-Token = Annotated[
-    str | None,
-    typer.Option(
-        envvar="ENERGYQL_TOKEN",
-        help="Token that visitors need; by default a new one if other machines can reach the page, empty for none.",
-    ),
-]
-OpenPage = Annotated[bool, typer.Option("--open", help="Open the page in a browser.")]
-AllowWeak = Annotated[str, typer.Option(metavar="NAMES", help=settings.SETTINGS["allow_weak"].help)]
-Anyway = Annotated[bool, typer.Option("--anyway", help="Continue with a photograph that the generator cannot draw.")]
-Labels = Annotated[Path | None, typer.Option(help="CSV or Parquet: one column per attribute.")]
-Labeller = Annotated[str | None, typer.Option(help="module:function that labels pictures, or a plugin.")]
-Prompts = Annotated[Path | None, typer.Option(help="JSON: attribute -> prompts for CLIP.")]
-ClipModel = Annotated[str, typer.Option(help="A model of open_clip.")]
-ClipWeights = Annotated[str, typer.Option(help="The weights of the CLIP model: a name, or a file.")]
-ClipMargin = Annotated[float, typer.Option(min=0, help="Least lead of the best prompt over the next, in logits.")]
-CLIP_MODEL, CLIP_WEIGHTS = "ViT-B-32", "laion2b_s34b_b79k"
-Only = Annotated[str | None, typer.Option(help="Attributes to train, separated by commas.")]
-SourceSeed = Annotated[int | None, typer.Option(help="Seed of the samples, or of the pictures in --labels.")]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output, and nothing else.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print no progress bar and no report.")]
+Name = Annotated[str | None, typer.Option(metavar="NAME")]
+Port = Annotated[int, typer.Option(min=0, max=65535)]
+Json = Annotated[bool, typer.Option("--json")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q")]
+
+
+class SharedHelp:
+    """Help texts of options that several commands have. The docstring of a command may have another text for an option.
+
+    Args:
+        query: A query, such as "smile AND NOT (glasses OR beard)"; - reads it from standard input.
+        model: A packaged model, or a model folder.
+        generator: The generator, if the folder does not hold it: module:factory, or a plugin.
+        judge: A judge instead of the folder's: module:function, a plugin, or none.
+        allow_plugins: Import the generator and the judge that the model folder names.
+        device: auto, cpu, cuda, mps.
+        anyway: Continue with a photograph that the generator cannot draw.
+        labels: CSV or Parquet: one column per attribute.
+        labeller: module:function that labels pictures, or a plugin.
+        prompts: JSON: attribute -> prompts for CLIP.
+        clip_model: A model of open_clip.
+        clip_weights: The weights of the CLIP model: a name, or a file.
+        clip_margin: Least lead of the best prompt over the next, in logits.
+        only: Attributes to train, separated by commas.
+        prior: Random pictures (of the prior), judged once for all queries.
+        oracle: Exact samples to compare with, for each query.
+        replace: Replace old attributes by new ones of the same name.
+        host: Address to listen on. By default only this machine can reach it.
+        port: 0 chooses a free port.
+        allow_host: Another allowed host name; repeat for more.
+        token: Token that visitors need; by default a new one if other machines can reach the page, empty for none.
+        open_page: Open the page in a browser.
+        as_json: Print one JSON document on standard output, and nothing else.
+        quiet: Print no progress bar and no report.
+    """
 
 
 @dataclass(frozen=True)
@@ -146,9 +131,9 @@ class Source:
     """The values of the options --model, --generator, --judge and --allow-plugins of a command."""
 
     model: Model = DEFAULT_MODEL
-    generator: Generator = None
-    judge: Judge = None
-    allow_plugins: AllowPlugins = False
+    generator: Name = None
+    judge: Name = None
+    allow_plugins: bool = False
 
     def open(self, device: str) -> str | Loaded:
         """Return the model that the options name, for the argument `model` of functions such as `energyql.generate`.
@@ -172,19 +157,96 @@ class Source:
 
 
 @dataclass(frozen=True)
-class JudgedSource(Source):
-    """A `Source` for commands that need a model with a judge, which the help text of --model tells."""
+class LabelSource:
+    """The values of the options that say where labels of pictures come from: a table, a function, or the model CLIP."""
 
-    model: Annotated[str, typer.Option("--model", "-m", help="A packaged model, or a model folder, with a judge.")] = (
-        DEFAULT_MODEL
-    )
+    labels: Path | None = None
+    labeller: str | None = None
+    prompts: Path | None = None
+    clip_model: str = "ViT-B-32"
+    clip_weights: str = "laion2b_s34b_b79k"
+    clip_margin: Annotated[float, typer.Option(min=0)] = 0.0
+
+    def check(self, **others: object) -> None:
+        """Check that exactly one of --labels, --labeller, --prompts and further options for sources of labels is set.
+
+        Args:
+            others: name of a further option without dashes -> its value, `None` if the option is not set.
+
+        Raises:
+            ArgumentError: none of the options is set, or several are.
+        """
+        sources = {"labels": self.labels, "labeller": self.labeller, "prompts": self.prompts} | others
+        present = [f"--{name}" for name, value in sources.items() if value is not None]
+        if len(present) != 1:
+            options = ", ".join(f"--{name}" for name in sources)
+            raise ArgumentError(f"labels come from {' and '.join(present) or 'nowhere'}", hint=f"give one of {options}")
+
+    def open(self, device: torch.device, latents: Path | None = None) -> LabelTable | ImageLabeller:
+        """Return the table of labels, or the labeller: a function that labels pictures.
+
+        Args:
+            device: device of CLIP.
+            latents: with --labels, file with the latents of the rows of the table; `None` if there is no such file.
+
+        Raises:
+            EnergyQLError: the table cannot be read, or the labeller cannot be loaded.
+        """
+        from energyql.attributes.labels import import_labeller
+        from energyql.training.clip_labels import load_clip_labeller
+        from energyql.training.labels import read_label_table
+
+        if self.labels is not None:
+            return read_label_table(self.labels, latents)
+        if self.labeller is not None:
+            return import_labeller(self.labeller)
+        assert self.prompts is not None
+        clip = {"model": self.clip_model, "weights": self.clip_weights}
+        return load_clip_labeller(self.prompts, margin=self.clip_margin, device=device, **clip)
 
 
-def out_option(help: str | None = None, *, standard: bool = False, suffix: str = "") -> Any:
+@dataclass(frozen=True)
+class Page:
+    """The values of the options of a command that serves a web page."""
+
+    host: str = "127.0.0.1"
+    allow_host: list[str] | None = None
+    token: Annotated[str | None, typer.Option(envvar="ENERGYQL_TOKEN")] = None
+    open_page: Annotated[bool, typer.Option("--open")] = False
+
+    def serving(self, port: int, before: str, after: str) -> dict[str, Any]:
+        """Return keyword arguments of `energyql.studio.web.serve_app`, which serves the page.
+
+        When the page is ready, its addresses are printed, and a warning if other machines can reach the page.
+
+        Args:
+            port: number of the port.
+            before: plain text before the address for this machine.
+            after: plain text after all addresses.
+        """
+
+        def ready(listening: Listening) -> None:
+            first, *others = listening.addresses
+            out.print(f"{markup(before)} [bold]{markup(first)}[/]")  # nothing after it could become a part of the link
+            for address in others:
+                out.print(f"From other machines: [bold]{markup(address)}[/]")
+            out.print(markup(after))
+            if listening.exposed:
+                who = "only those who have the token" if listening.token else "anyone there, without a token,"
+                err.print(
+                    f"[yellow]Warning:[/] other machines can reach this page; {who} can use it. Nothing is encrypted: "
+                    "in a network that you do not trust, leave out --host and put a proxy with encryption in front."
+                )
+            if self.open_page:
+                typer.launch(first)
+
+        return {"host": self.host, "port": port, "allowed": self.allow_host or [], "token": self.token, "ready": ready}
+
+
+def out_option(*, standard: bool = False, suffix: str = "") -> Any:
     """Return the declaration of the option --out.
 
     Args:
-        help: help text; `None` if `with_options` reads it from the docstring of the command.
         standard: whether the value may be `-`, which means standard output.
         suffix: the only suffix that a path may have, such as ".csv"; "" if all are allowed.
     """
@@ -193,14 +255,13 @@ def out_option(help: str | None = None, *, standard: bool = False, suffix: str =
         if path is None or (standard and str(path) == STANDARD):
             return path
         if str(path) == STANDARD:
-            raise ArgumentError(
-                "this command cannot write to standard output", hint="name a file or folder after --out"
-            )
+            hint = "name a file or folder after --out"
+            raise ArgumentError("this command cannot write to standard output", hint=hint)
         if suffix and Path(path).suffix.lower() not in ("", suffix):
             raise ArgumentError(f"the result cannot be saved as {path}", hint=f"end the path in {suffix}")
         return path
 
-    return typer.Option("--out", "-o", help=help, callback=check)
+    return typer.Option("--out", "-o", callback=check)
 
 
 def print_json(data: Any) -> None:
@@ -233,30 +294,6 @@ def resumable() -> AbstractContextManager[None]:
     If the block is interrupted by Ctrl-C, it prints the message and ends the command with exit code 130.
     """
     return ending_interrupted("interrupted; run the same command again to resume")
-
-
-def announce(listening: Listening, open_page: bool, *, before: str, after: str) -> None:
-    """Print the addresses of a page, and a warning if other machines can reach it.
-
-    Args:
-        listening: addresses of the page, whether other machines can reach it, and whether visitors need a token.
-        open_page: whether to open the page in a browser.
-        before: plain text before the address for this machine.
-        after: plain text after all addresses.
-    """
-    first, *others = listening.addresses
-    out.print(f"{markup(before)} [bold]{markup(first)}[/]")  # nothing after it, which could become a part of the link
-    for address in others:
-        out.print(f"From other machines: [bold]{markup(address)}[/]")
-    out.print(markup(after))
-    if listening.exposed:
-        who = "only those who have the token" if listening.token else "anyone there, without a token,"
-        err.print(
-            f"[yellow]Warning:[/] other machines can reach this page; {who} can use it. Nothing is encrypted: in a "
-            "network that you do not trust, leave out --host and put a proxy with encryption in front."
-        )
-    if open_page:
-        typer.launch(first)
 
 
 def check_studio(what: str) -> None:
@@ -296,51 +333,58 @@ def read_names(text: str) -> tuple[str, ...]:
 def with_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Return a decorator that adds help texts and options to a command, a function that typer calls.
 
-    - The help texts of options are read from the section "Args" of the docstring. The help of the command is the
-      docstring without this section.
-    - A parameter called `source`, of the class `Source`, becomes several options, one for each field of `Source`.
-    - Each of `names` becomes an option. The help lists the settings up to --seed before the option --device, and the
-      other settings after --device. For a command without --device, they are listed around --json in the same way. For
-      a command without both, all settings come last.
+    - The help text of an option is read from the section "Args" of the docstring. If the section does not name the
+      option, the help text is that of its declaration, of `SharedHelp`, or of the setting of a drawing of this name.
+      The help of the command is the docstring without this section.
+    - A parameter whose class is a dataclass, such as `Source`, becomes several options, one for each field.
+    - A parameter of type bool becomes an option without a negative, such as --balance without --no-balance.
+    - Each of `names` becomes an option. The help lists these options before --device; for a command without --device,
+      before --json; for a command without both, at the end.
 
     Args:
-        names: names of settings of a drawing, such as "semantics", in the order of `pipeline.settings.SETTINGS`. The
-            command gets the values as `**settings`.
+        names: names of settings of a drawing, such as "semantics", in the order of the help. The command gets the
+            values as `**settings`.
     """
-    special = {"label": Label, "batch_size": BatchSize, "allow_weak": AllowWeak}
     readers = {name: read for name, read in (("label", read_label), ("allow_weak", read_names)) if name in names}
-    types, order = settings.setting_types(), list(settings.SETTINGS)
-    early = sum(order.index(name) <= order.index("seed") for name in names)
-
-    def option(name: str, annotation: Any, default: Any) -> inspect.Parameter:
-        return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=annotation, default=default)
-
-    def setting(name: str) -> inspect.Parameter:
-        annotation = special.get(name, Annotated[types[name], typer.Option(help=settings.SETTINGS[name].help)])
-        return option(name, annotation, "" if name == "allow_weak" else settings.DEFAULTS[name])
+    shared = {name: setting.help for name, setting in settings.SETTINGS.items()} | _read_docstring(SharedHelp)[1]
+    types: dict[str, Any] = {
+        **settings.setting_types(), "label": str | None, "batch_size": Annotated[int | None, typer.Option(min=1)],
+        "allow_weak": Annotated[str, typer.Option(metavar="NAMES")],
+    }  # fmt: skip
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
         own = inspect.signature(function, eval_str=True).parameters
-        source = own["source"].annotation if "source" in own else None
-        fields = get_type_hints(source, include_extras=True) if source else {}
+        groups: dict[str, Any] = {name: each.annotation for name, each in own.items() if is_dataclass(each.annotation)}
         text, helps = _read_docstring(function)
 
         @wraps(function)
         def run(**values: Any) -> None:
             values |= {name: read(values[name]) for name, read in readers.items()}
-            if source:
-                values["source"] = source(**{name: values.pop(name) for name in fields})
+            for name, group in groups.items():
+                values[name] = group(**{each.name: values.pop(each.name) for each in fields(group)})
             function(**values)
+
+        def option(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+            inner, declaration = annotation, typer.Argument() if default is inspect.Parameter.empty else typer.Option()
+            if get_origin(annotation) is Annotated:
+                inner, declaration = get_args(annotation)
+            declaration = copy(declaration)
+            declaration.help = helps.get(name) or declaration.help or shared.get(name)
+            if inner is bool and not isinstance(declaration.default, str):  # where typer puts the first declared name
+                declaration.param_decls = (f"--{name.replace('_', '-')}",)
+            kind = inspect.Parameter.KEYWORD_ONLY
+            return inspect.Parameter(name, kind, annotation=Annotated[inner, declaration], default=default)
 
         options: list[inspect.Parameter] = []
         for name, parameter in own.items():
-            if name == "source":
-                options += [option(field, hint, getattr(source, field)) for field, hint in fields.items()]
+            if name in groups:
+                hints = get_type_hints(groups[name], include_extras=True)
+                options += [option(each.name, hints[each.name], each.default) for each in fields(groups[name])]
             elif name != "settings":
-                options.append(option(name, _described(parameter, helps.get(name)), parameter.default))
+                options.append(option(name, parameter.annotation, parameter.default))
         at = next((i for i, each in enumerate(options) if each.name in ("device", "as_json")), len(options))
-        added = list(map(setting, names))
-        options = [*options[:at], *added[:early], *options[at : at + 1], *added[early:], *options[at + 1 :]]
+        added = [option(name, types[name], "" if name == "allow_weak" else settings.DEFAULTS[name]) for name in names]
+        options[at:at] = added
         run.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
         run.__doc__ = text
         return run
@@ -348,88 +392,11 @@ def with_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., N
     return decorate
 
 
-def _read_docstring(function: Callable[..., None]) -> tuple[str, dict[str, str]]:
-    """Return two values: the docstring of a function without the section "Args", and the texts of this section.
+def _read_docstring(function: object) -> tuple[str, dict[str, str]]:
+    """Return the docstring of a function or class without the section "Args", and the texts of this section.
 
     The texts are a dict: name of an argument -> its text.
     """
     text, _, section = (inspect.getdoc(function) or "").partition("\n\nArgs:\n")
     entries = re.findall(r"^    (\w+): (.*(?:\n {8}.*)*)", section, re.MULTILINE)
     return text, {name: " ".join(words.split()) for name, words in entries}
-
-
-def _described(parameter: inspect.Parameter, text: str | None) -> Any:
-    """Return the annotation of a parameter of a command, with a help text added for typer.
-
-    Args:
-        parameter: the parameter.
-        text: the help text; if it is `None`, the annotation is returned unchanged.
-    """
-    if text is None:
-        return parameter.annotation
-    inner, declaration = (
-        parameter.annotation,
-        typer.Argument() if parameter.default is parameter.empty else typer.Option(),
-    )
-    if get_origin(inner) is Annotated:
-        inner, declaration = get_args(inner)
-    declaration = copy(declaration)
-    declaration.help = text
-    return Annotated[inner, declaration]
-
-
-def check_sources(**sources: object) -> None:
-    """Check that a command was called with exactly one of several options for the source of labels.
-
-    Args:
-        sources: name of an option without dashes -> its value, `None` if the command was called without the option.
-
-    Raises:
-        ArgumentError: the command was called without these options, or with several of them.
-    """
-    present = [f"--{name}" for name, value in sources.items() if value is not None]
-    if len(present) != 1:
-        options = ", ".join(f"--{name}" for name in sources)
-        raise ArgumentError(f"labels come from {' and '.join(present) or 'nowhere'}", hint=f"give one of {options}")
-
-
-def read_picture_labels(
-    labels: Path | None,
-    latents: Path | None,
-    labeller: str | None,
-    prompts: Path | None,
-    *,
-    clip_model: str,
-    clip_weights: str,
-    clip_margin: float,
-    device: torch.device,
-) -> LabelTable | ImageLabeller:
-    """Return the source of labels for pictures: a table of labels, or a labeller (a function that labels pictures).
-
-    Exactly one of `labels`, `labeller` and `prompts` must be different from `None`: the first gives a table, and the
-    others give a labeller.
-
-    Args:
-        labels: file with a table of labels, with a row for each picture.
-        latents: with `labels`, file with the latents of the rows of the table; `None` if there is no such file.
-        labeller: name of a labeller: `module:function`, or a plugin.
-        prompts: file with texts for each attribute, which the model CLIP compares with pictures.
-        clip_model: with `prompts`, name of the CLIP model.
-        clip_weights: with `prompts`, name of the weights of the CLIP model, or a file with them.
-        clip_margin: with `prompts`, smallest difference, in logits, between the two best texts of an attribute; if the
-            difference is smaller, the picture gets no label for the attribute.
-        device: with `prompts`, device of CLIP.
-
-    Raises:
-        EnergyQLError: the table cannot be read, or the labeller cannot be loaded.
-    """
-    from energyql.attributes.labels import import_labeller
-    from energyql.training.clip_labels import load_clip_labeller
-    from energyql.training.labels import read_label_table
-
-    if labels is not None:
-        return read_label_table(labels, latents)
-    if labeller is not None:
-        return import_labeller(labeller)
-    assert prompts is not None
-    return load_clip_labeller(prompts, model=clip_model, weights=clip_weights, margin=clip_margin, device=device)

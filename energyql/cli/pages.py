@@ -8,9 +8,10 @@ import shlex
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
+from rich.filesize import decimal
 from rich.markup import escape
 
 from energyql.cli import options
@@ -18,9 +19,6 @@ from energyql.cli.options import out, out_option, read_label, read_names, resuma
 from energyql.errors import ArgumentError
 from energyql.models import DEFAULT_MODEL
 from energyql.pipeline.settings import settings_of
-
-if TYPE_CHECKING:
-    from energyql.studio.web import Listening
 
 
 @options.with_options(*settings_of("gallery"))
@@ -35,7 +33,7 @@ def gallery(
     about: str = "",
     *,
     source: options.Source,
-    device: options.Device = "auto",
+    device: str = "auto",
     quiet: options.Quiet = False,
     **settings: Any,
 ) -> None:
@@ -59,22 +57,18 @@ def gallery(
     from energyql.pipeline.queries import SUFFIXES, read_queries
 
     if any(re.match("--?[a-z]", query) for query in traverse or ()):
-        raise ArgumentError(
-            f"--traverse takes two queries, not {' and '.join(map(shlex.quote, traverse or ()))}",
-            hint='such as --traverse smile "hat AND NOT smile"',
-        )
+        texts = " and ".join(map(shlex.quote, traverse or ()))
+        hint = 'such as --traverse smile "hat AND NOT smile"'
+        raise ArgumentError(f"--traverse takes two queries, not {texts}", hint=hint)
     target = page_path(save_to)
     if queries is None and not truth_table and traverse is None:
         raise ArgumentError("there is nothing to draw", hint="name a file of queries, or --truth-table or --traverse")
     if queries is not None and queries.suffix == ".toml":
-        raise ArgumentError(
-            f"{queries} is no list of queries", hint=f"energyql dataset {queries} --out FOLDER draws a plan"
-        )
+        hint = f"energyql dataset {queries} --out FOLDER draws a plan"
+        raise ArgumentError(f"{queries} is no list of queries", hint=hint)
     if queries is not None and queries.suffix not in SUFFIXES and not os.path.exists(queries):
-        raise ArgumentError(
-            f"there is no file {str(queries)!r}, and a gallery takes a file with a query on each line",
-            hint=f"energyql generate {shlex.quote(str(queries))} draws one query",
-        )
+        wrong = f"there is no file {str(queries)!r}, and a gallery takes a file with a query on each line"
+        raise ArgumentError(wrong, hint=f"energyql generate {shlex.quote(str(queries))} draws one query")
     questions = [] if queries is None else read_queries(queries)
     page = Gallery(
         n=8 if n is None else n, title=title, about=about, model=source.open(device), device=device,
@@ -95,9 +89,8 @@ def gallery(
     if not quiet:
         for note in page.notes():
             out.print(f"[yellow]note[/]: {escape(note)}")
-        size = target.stat().st_size
-        size_text = f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.0f} kB"
-        out.print(f"{escape(page.summary())}. Saved {escape(str(target))} ({size_text})")
+        size = decimal(target.stat().st_size)
+        out.print(f"{escape(page.summary())}. Saved {escape(str(target))} ({size})")
 
 
 @options.with_options()
@@ -105,17 +98,17 @@ def sample(
     model: options.ModelArgument,
     save_to: Annotated[Path, out_option()],
     n: Annotated[int, typer.Option("-n", min=1)] = 300,
-    unsure: Annotated[bool, typer.Option("--unsure")] = False,
+    unsure: bool = False,
     by: Literal["heads", "teacher"] | None = None,
     only: str | None = None,
     labels: Path | None = None,
     pool: Annotated[int, typer.Option(min=1)] = 5000,
     truncation: float | None = None,
-    label: options.Label = None,
+    label: str | None = None,
     seed: int | None = None,
-    generator: options.Generator = None,
-    allow_plugins: options.AllowPlugins = False,
-    device: options.Device = "auto",
+    generator: options.Name = None,
+    allow_plugins: bool = False,
+    device: str = "auto",
     quiet: options.Quiet = False,
 ) -> None:
     """Draw pictures to label: random ones, or those about which the model is least certain.
@@ -138,10 +131,10 @@ def sample(
     from energyql.labelling.sample import sample_pictures
     from energyql.pipeline.model import choose_device
 
-    chosen = None if only is None else read_names(only)
+    names = None if only is None else read_names(only)
     with resumable():
         folder = sample_pictures(
-            model, save_to, n, unsure=unsure, by=by, only=chosen, labelled=labels, pool=pool,
+            model, save_to, n, unsure=unsure, by=by, only=names, labelled=labels, pool=pool,
             seed=seed, truncation=truncation, label=read_label(label), generator=generator, allow_plugins=allow_plugins,
             device=choose_device(device), progress=not quiet,
         )  # fmt: skip
@@ -157,13 +150,11 @@ def sample(
 def label(
     folder: Path,
     attributes: str | None = None,
-    from_folders: Annotated[bool, typer.Option("--from-folders")] = False,
+    from_folders: bool = False,
     save_to: Annotated[Path | None, out_option()] = None,
-    host: options.Host = "127.0.0.1",
     port: options.Port = 8421,
-    allow_host: options.AllowHost = None,
-    token: options.Token = None,
-    open_page: options.OpenPage = False,
+    *,
+    page: options.Page,
 ) -> None:
     """Label pictures by keyboard on a local page, or take labels from sub-folders.
 
@@ -194,30 +185,24 @@ def label(
     options.check_studio("the page for labels")
     from energyql.labelling.app import serve
 
-    def ready(listening: Listening) -> None:
-        after = f"Ctrl+C ends it; {table} has the labels."
-        options.announce(listening, open_page, before="Label the pictures at", after=after)
-
+    serving = page.serving(port, "Label the pictures at", f"Ctrl+C ends it; {table} has the labels.")
     with sole_writer(folder, "a page for labels") if inside else nullcontext():
-        sheet = LabelSheet.open(table, pictures, attributes)
-        serve(sheet, host=host, port=port, allowed=allow_host or [], token=token, ready=ready)
+        serve(LabelSheet.open(table, pictures, attributes), **serving)
 
 
 @options.with_options()
 def studio(
     model: Annotated[list[str] | None, typer.Option("--model", "-m")] = None,
-    generator: options.Generator = None,
-    judge: options.Judge = None,
-    allow_plugins: options.AllowPlugins = False,
-    host: options.Host = "127.0.0.1",
+    generator: options.Name = None,
+    judge: options.Name = None,
+    allow_plugins: bool = False,
     port: options.Port = 8420,
-    allow_host: options.AllowHost = None,
-    token: options.Token = None,
-    open_page: options.OpenPage = False,
+    *,
+    page: options.Page,
     most: Annotated[int, typer.Option("--max-n", min=1, max=512)] = 64,
     seconds: Annotated[float, typer.Option("--timeout", min=1)] = 120,
     waiting: Annotated[int, typer.Option("--queue", min=1)] = 8,
-    device: options.Device = "auto",
+    device: str = "auto",
 ) -> None:
     """Serve a web page for queries: pictures, edits step by step, links that restore everything.
 
@@ -235,15 +220,10 @@ def studio(
     from energyql.studio.limits import Limits
     from energyql.studio.serving import serve
 
-    def ready(listening: Listening) -> None:
-        options.announce(listening, open_page, before="The studio is at", after="Ctrl+C ends it.")
-
     models = model or [DEFAULT_MODEL]
     if len(models) > 1 and (generator, judge) != (None, None):
         raise ArgumentError("--generator and --judge are for one model", hint="for several, --allow-plugins")
     out.print(f"Loading {escape(', '.join(models))}...")
-    serve(
-        models, host=host, port=port, device=device, allowed=allow_host or [], token=token, ready=ready,
-        load=partial(load_model, generator=generator, judge=judge, allow_plugins=allow_plugins),
-        limits=Limits(pictures=most, seconds=seconds, waiting=waiting),
-    )  # fmt: skip
+    load = partial(load_model, generator=generator, judge=judge, allow_plugins=allow_plugins)
+    limits = Limits(pictures=most, seconds=seconds, waiting=waiting)
+    serve(models, device=device, load=load, limits=limits, **page.serving(port, "The studio is at", "Ctrl+C ends it."))

@@ -13,9 +13,10 @@ from energyql.cli.options import out
 from energyql.kinds import KINDS
 
 if TYPE_CHECKING:
-    from energyql.attributes.quality import HeadReport, JudgeReport
+    from energyql.attributes.quality import HeadReport
 
 
+@options.with_options()
 def report(model: options.ModelArgument, as_json: options.Json = False) -> None:
     """Print the quality of heads and judges of a model on labels held out of their training."""
     from energyql.attributes.quality import read_guide_reports, read_judge_reports, read_verifier_reports
@@ -28,7 +29,8 @@ def report(model: options.ModelArgument, as_json: options.Json = False) -> None:
     judges = read_judge_reports(folder, named_judge)
     verifier = read_verifier_reports(folder) if named_judge is None else None
     if as_json:
-        facts = {"heads": _as_json(reports), "judges": [_judge_as_json(each) for each in judges]}
+        listed = [{"judge": each.name, "attributes": _as_json(each.attributes)} for each in judges]
+        facts: dict[str, Any] = {"heads": _as_json(reports), "judges": listed}
         options.print_json(facts | ({} if verifier is None else {"verifier": _as_json(verifier.attributes)}))
         return
     print_reports({name: reports[name] for name in vocabulary if name in reports})
@@ -47,14 +49,9 @@ def report(model: options.ModelArgument, as_json: options.Json = False) -> None:
 
 
 def _as_json(reports: Mapping[str, HeadReport | None]) -> dict[str, Any]:
-    return {
-        name: None if each is None else asdict(each) | {"measure": each.measure, "weak": each.weak}
-        for name, each in reports.items()
-    }
-
-
-def _judge_as_json(judge: JudgeReport) -> dict[str, Any]:
-    return {"judge": judge.name, "attributes": _as_json(judge.attributes)}
+    reported = {name: each for name, each in reports.items() if each is not None}
+    facts = {name: asdict(each) | {"measure": each.measure, "weak": each.weak} for name, each in reported.items()}
+    return dict.fromkeys(reports) | facts
 
 
 def print_reports(reports: Mapping[str, HeadReport]) -> None:
@@ -108,10 +105,7 @@ def _print_quality(name: str, report: HeadReport, indent: str) -> None:
 
 
 def print_trained_judge(
-    judge: str | None,
-    reports: Mapping[str, HeadReport],
-    unmeasured: str,
-    verifier: Mapping[str, HeadReport],
+    judge: str | None, reports: Mapping[str, HeadReport], unmeasured: str, verifier: Mapping[str, HeadReport]
 ) -> None:
     """Print the quality of the judge that a training used or made, of its verifier, and what neither of them reads.
 
@@ -161,7 +155,5 @@ def describe_teacher(teacher: Mapping[str, Any], measure: str) -> str:
     """
     if not teacher["pictures"]:
         return "learnt from labels by hand alone: a network that read the pictures was not clearly better than chance"
-    return (
-        f"learnt also from {teacher['pictures']:,} pictures labelled by a network, whose {measure} is "
-        f"{teacher['score']:.2f} on {teacher['samples']:,} labels"
-    )
+    quality = f"whose {measure} is {teacher['score']:.2f} on {teacher['samples']:,} labels"
+    return f"learnt also from {teacher['pictures']:,} pictures labelled by a network, {quality}"

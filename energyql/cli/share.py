@@ -11,7 +11,7 @@ from rich.markup import escape
 from energyql.cli import options
 from energyql.cli.options import out, out_option
 from energyql.errors import ArgumentError
-from energyql.files import check_writable, naming_target
+from energyql.files import check_writable
 from energyql.models import DEFAULT_MODEL
 
 
@@ -42,8 +42,7 @@ def convert(
         raise ArgumentError(f"{source} is a folder", hint="give a checkpoint of another program")
     with sole_writer(save_to, "a conversion"):
         generator: Any = load_generator(checkpoint, lr_multiplier=lr_mlp, conv_clamp=conv_clamp)
-        with naming_target(save_to):
-            save_converted(save_to, name or source.stem, generator, source, truncation=truncation)
+        save_converted(save_to, name or source.stem, generator, source, truncation=truncation)
     sizes = ", ".join(f"{size} {getattr(generator.config, size)}" for size in ("resolution", "z_dim", "w_dim", "c_dim"))
     parameters = sum(parameter.numel() for parameter in generator.parameters())
     out.print(escape(f"Saved {save_to}: kind {type(generator).__name__}, {sizes}, parameters {parameters}"))
@@ -54,8 +53,8 @@ def export(
     query: options.Query,
     save_to: Annotated[Path, out_option()] = Path("energy.onnx"),
     model: options.Model = DEFAULT_MODEL,
-    generator: options.Generator = None,
-    allow_plugins: options.AllowPlugins = False,
+    generator: options.Name = None,
+    allow_plugins: bool = False,
     **settings: Any,
 ) -> None:
     """Write the energy of a query as an ONNX model, which other programs can sample.
@@ -75,11 +74,7 @@ def export(
 
 
 @options.with_options()
-def download(
-    name: str,
-    save_to: Annotated[Path | None, out_option()] = None,
-    revision: str | None = None,
-) -> None:
+def download(name: str, save_to: Annotated[Path | None, out_option()] = None, revision: str | None = None) -> None:
     """Download a model from a hub into a folder, for --model. Only data and the card are downloaded, never code.
 
     The hub is that of huggingface_hub; HF_ENDPOINT and HF_TOKEN apply.
@@ -101,7 +96,7 @@ def upload(
     model: str,
     name: str,
     license_: Annotated[str | None, typer.Option("--license")] = None,
-    private: Annotated[bool, typer.Option("--private")] = False,
+    private: bool = False,
     message: str | None = None,
 ) -> None:
     """Upload a model to a hub, with a card of its attributes and their quality. HF_TOKEN must allow writing.

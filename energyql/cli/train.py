@@ -16,67 +16,55 @@ from energyql.errors import ArgumentError
 from energyql.kinds import KINDS, Kind
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
-OutOption = Annotated[Path | None, out_option("The model folder to make or add to. By default that of the model.")]
-ReplaceOption = Annotated[bool, typer.Option("--replace", help="Replace old attributes by new ones of the same name.")]
-FittedLabelOption = Annotated[
-    str | None,
-    typer.Option(help="For a conditional generator: a class, numbers, or random for a random class per picture."),
-]
-TruncationRangeOption = Annotated[str | None, typer.Option(help="psi of the latents, or a range such as 0.5:1.")]
+OutOption = Annotated[Path | None, out_option()]
 
 
+@options.with_options()
 def train(
     model: options.ModelArgument,
     save_to: OutOption = None,
-    labels: options.Labels = None,
-    latents: Annotated[
-        Path | None, typer.Option(help="The latents of the rows of --labels (.npy, .safetensors).")
-    ] = None,
-    labeller: options.Labeller = None,
-    prompts: options.Prompts = None,
-    clip_model: options.ClipModel = options.CLIP_MODEL,
-    clip_weights: options.ClipWeights = options.CLIP_WEIGHTS,
-    clip_margin: options.ClipMargin = 0.0,
-    styleflow: Annotated[Path | None, typer.Option(help="A folder with StyleFlow's two pickles.")] = None,
-    only: options.Only = None,
-    kind: Annotated[list[str] | None, typer.Option(help="name=kind, if the kind is inferred wrongly.")] = None,
-    n: Annotated[
-        str,
-        typer.Option(
-            "-n",
-            metavar="N",
-            help="Pictures for --labeller or CLIP; auto: 10,000, and up to 40,000 while the heads gain by it. With a "
-            "table of picture numbers, further pictures that a teacher labels; auto: 8,000, or none if pictures are "
-            "larger than 128 x 128 pixels.",
-        ),
-    ] = "auto",
-    space: Annotated[
-        str | None,
-        typer.Option(help="Input of the heads: w, z, direction, features; or picture, to train a network of pictures."),
-    ] = None,
-    truncation: TruncationRangeOption = None,
-    label: FittedLabelOption = None,
-    seed: options.SourceSeed = None,
-    generator: options.Generator = None,
-    judge: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME",
-            help="train: a judge that learns from the labelled pictures; none; or one by name: module:function, or a "
-            "plugin.",
-        ),
-    ] = "train",
-    allow_plugins: options.AllowPlugins = False,
-    steps: Annotated[int, typer.Option(min=1, help="Largest number of training steps.")] = 2000,
-    hidden: Annotated[int, typer.Option(min=1, help="Width of each head.")] = 64,
-    balance: Annotated[bool, typer.Option("--balance", help="Weight all classes equally.")] = False,
-    replace: ReplaceOption = False,
-    device: options.Device = "auto",
+    *,
+    label_source: options.LabelSource,
+    latents: Path | None = None,
+    styleflow: Path | None = None,
+    only: str | None = None,
+    kind: list[str] | None = None,
+    n: Annotated[str, typer.Option("-n", metavar="N")] = "auto",
+    space: str | None = None,
+    truncation: str | None = None,
+    label: str | None = None,
+    seed: int | None = None,
+    generator: options.Name = None,
+    judge: Annotated[str, typer.Option(metavar="NAME")] = "train",
+    allow_plugins: bool = False,
+    steps: Annotated[int, typer.Option(min=1)] = 2000,
+    hidden: Annotated[int, typer.Option(min=1)] = 64,
+    balance: bool = False,
+    replace: bool = False,
+    device: str = "auto",
     quiet: options.Quiet = False,
 ) -> None:
     """Train attribute heads for a generator: label latents, fit, calibrate, report, save.
 
     An interrupted training is continued by the same command.
+
+    Args:
+        save_to: The model folder to make or add to. By default that of the model.
+        latents: The latents of the rows of --labels (.npy, .safetensors).
+        styleflow: A folder with StyleFlow's two pickles.
+        kind: name=kind, if the kind is inferred wrongly.
+        n: Pictures for --labeller or CLIP; auto: 10,000, and up to 40,000 while the heads gain by it. With a table of
+            picture numbers, further pictures that a teacher labels; auto: 8,000, or none if pictures are larger than
+            128 x 128 pixels.
+        space: Input of the heads: w, z, direction, features; or picture, to train a network of pictures.
+        truncation: psi of the latents, or a range such as 0.5:1.
+        label: For a conditional generator: a class, numbers, or random for a random class per picture.
+        seed: Seed of the samples, or of the pictures in --labels.
+        judge: train: a judge that learns from the labelled pictures; none; or one by name: module:function, or a
+            plugin.
+        steps: Largest number of training steps.
+        hidden: Width of each head.
+        balance: Weight all classes equally.
     """
     from energyql.pipeline.model import NO_JUDGE, choose_device
     from energyql.training.foreign import read_styleflow
@@ -85,15 +73,12 @@ def train(
     from energyql.training.report import describe_gain
     from energyql.training.run import train_attributes
 
-    options.check_sources(labels=labels, labeller=labeller, prompts=prompts, styleflow=styleflow)
-    if latents is not None and labels is None:
+    label_source.check(styleflow=styleflow)
+    if latents is not None and label_source.labels is None:
         raise ArgumentError("--latents belongs to --labels", hint="give the table of labels with --labels")
     psi, where, condition = _truncation(truncation), choose_device(device), fitted_label(label)
     attributes = None if only is None else list(read_names(only))
-    source: Any = read_styleflow(styleflow, attributes) if styleflow is not None else options.read_picture_labels(
-        labels, latents, labeller, prompts,
-        clip_model=clip_model, clip_weights=clip_weights, clip_margin=clip_margin, device=where,
-    )  # fmt: skip
+    source: Any = label_source.open(where, latents) if styleflow is None else read_styleflow(styleflow, attributes)
     with resumable():
         trained = train_attributes(
             model, source, save_to, kinds=_kinds(kind), only=attributes, count=_count(n), space=space, truncation=psi,
@@ -109,9 +94,8 @@ def train(
         if "round" in report.details:
             out.print(f"{escape(name)}: {describe_gain(report.details['round'])}")
     if judge != NO_JUDGE:
-        print_trained_judge(
-            None if judge == TRAIN else judge, trained.judge_report, trained.judge_unmeasured, trained.verifier_report
-        )
+        judge_name = None if judge == TRAIN else judge
+        print_trained_judge(judge_name, trained.judge_report, trained.judge_unmeasured, trained.verifier_report)
     out.print(f"Saved {escape(str(trained.folder))}; see report.png there")
 
 
@@ -128,81 +112,79 @@ def _count(text: str) -> int | None:
     return int(text)
 
 
+@options.with_options()
 def train_judge(
     model: options.ModelArgument,
-    save_to: Annotated[Path | None, out_option("The model folder to add to. By default that of the model.")] = None,
-    labels: options.Labels = None,
-    labeller: options.Labeller = None,
-    prompts: options.Prompts = None,
-    clip_model: options.ClipModel = options.CLIP_MODEL,
-    clip_weights: options.ClipWeights = options.CLIP_WEIGHTS,
-    clip_margin: options.ClipMargin = 0.0,
-    only: options.Only = None,
-    n: Annotated[int, typer.Option("-n", min=20, help="Pictures for --labeller or CLIP.")] = 5_000,
-    seed: options.SourceSeed = None,
-    generator: options.Generator = None,
-    judge: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME",
-            help="train: a judge that learns from the labelled pictures; or one by name, which is measured on them: "
-            "module:function, or a plugin.",
-        ),
-    ] = "train",
-    allow_plugins: options.AllowPlugins = False,
-    device: options.Device = "auto",
+    save_to: OutOption = None,
+    *,
+    label_source: options.LabelSource,
+    only: str | None = None,
+    n: Annotated[int, typer.Option("-n", min=20)] = 5_000,
+    seed: int | None = None,
+    generator: options.Name = None,
+    judge: Annotated[str, typer.Option(metavar="NAME")] = "train",
+    allow_plugins: bool = False,
+    device: str = "auto",
     quiet: options.Quiet = False,
 ) -> None:
     """Train a judge for a model that has heads: label pictures, fit, report, save.
 
     The judge reads pictures and takes no part in sampling. It replaces the judge of the attributes that are labelled;
     judges of other attributes stay. An interrupted training is continued by the same command.
+
+    Args:
+        save_to: The model folder to add to. By default that of the model.
+        n: Pictures for --labeller or CLIP.
+        seed: Seed of the samples, or of the pictures in --labels.
+        judge: train: a judge that learns from the labelled pictures; or one by name, which is measured on them:
+            module:function, or a plugin.
     """
     from energyql.pipeline.model import choose_device
     from energyql.training.judge import TRAIN
     from energyql.training.judge import train_judge as run
 
-    options.check_sources(labels=labels, labeller=labeller, prompts=prompts)
+    label_source.check()
     where = choose_device(device)
-    source = options.read_picture_labels(
-        labels, None, labeller, prompts,
-        clip_model=clip_model, clip_weights=clip_weights, clip_margin=clip_margin, device=where,
-    )  # fmt: skip
     with resumable():
         trained = run(
-            model, source, save_to, only=None if only is None else list(read_names(only)), count=n, seed=seed,
-            generator=generator, allow_plugins=allow_plugins, judge=judge, device=where, progress=not quiet,
-            command=sys.argv[1:],
+            model, label_source.open(where), save_to, only=None if only is None else list(read_names(only)), count=n,
+            seed=seed, generator=generator, allow_plugins=allow_plugins, judge=judge, device=where,
+            progress=not quiet, command=sys.argv[1:],
         )  # fmt: skip
     if not quiet:
-        print_trained_judge(
-            None if judge == TRAIN else judge, trained.report, trained.unmeasured, trained.verifier_report
-        )
+        judge_name = None if judge == TRAIN else judge
+        print_trained_judge(judge_name, trained.report, trained.unmeasured, trained.verifier_report)
         out.print(f"Saved {escape(str(save_to or model))}; energyql report shows the quality")
 
 
+@options.with_options()
 def import_heads(
     model: options.ModelArgument,
-    heads: Annotated[Path, typer.Argument(help="A classifier of LACE (.pt), or a boundary of InterFaceGAN (.npy).")],
-    attribute: Annotated[
-        list[str],
-        typer.Option(help="For each head in the file: name, name=continuous, or name=black,brown,... (its classes)."),
-    ],
+    heads: Path,
+    attribute: Annotated[list[str], typer.Option()],
     save_to: OutOption = None,
-    space: Annotated[str, typer.Option(help="The latent that the heads read: w, z, direction or features.")] = "w",
-    truncation: TruncationRangeOption = None,
-    label: FittedLabelOption = None,
-    replace: ReplaceOption = False,
-    generator: options.Generator = None,
-    allow_plugins: options.AllowPlugins = False,
+    space: str = "w",
+    truncation: str | None = None,
+    label: str | None = None,
+    replace: bool = False,
+    generator: options.Name = None,
+    allow_plugins: bool = False,
 ) -> None:
-    """Add published attribute heads to a model folder, unchanged."""
+    """Add published attribute heads to a model folder, unchanged.
+
+    Args:
+        heads: A classifier of LACE (.pt), or a boundary of InterFaceGAN (.npy).
+        attribute: For each head in the file: name, name=continuous, or name=black,brown,... (its classes).
+        save_to: The model folder to make or add to. By default that of the model.
+        space: The latent that the heads read: w, z, direction or features.
+        truncation: psi of the latents, or a range such as 0.5:1.
+        label: For a conditional generator: a class, numbers, or random for a random class per picture.
+    """
     from energyql.attributes.bank import SPACES
     from energyql.training.foreign import add_heads, import_boundary, import_lace
 
     if space not in SPACES:
         raise ArgumentError(f"heads read one of {', '.join(SPACES)}, not {space!r}")
-
     specs = Vocabulary(_attribute(text) for text in attribute)
     if heads.suffix.lower() == ".npy":
         if len(specs) != 1:

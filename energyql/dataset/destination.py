@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import random
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import partial
 from importlib import import_module
 from pathlib import Path
 from tempfile import NamedTemporaryFile, gettempdir
-from typing import IO, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, Protocol, TypeVar
 
 from energyql.errors import ArgumentError, DataError, EnergyQLError
-from energyql.files import check_writable, naming_source, naming_target, replacing, sole_writer, sweep
+from energyql.files import check_writable, digest, naming_source, naming_target, replacing, sole_writer, sweep
+
+if TYPE_CHECKING:
+    from energyql.dataset.shard import FileRecord
 
 PATIENCE = 300.0
 """Seconds for which a failed call of a store is repeated."""
@@ -29,10 +30,7 @@ _SUFFIXES = (".json", ".jsonl", ".md", ".parquet", ".tar")
 """Suffixes of the files of a data set; no folder in a destination may have such a suffix."""
 _AT_ONCE = 64
 """Largest number of files that one call of a store reads."""
-_LIBRARIES = {
-    "s3": 'pip install "s3fs>=2024.2"',
-    "gs": 'pip install "gcsfs>=2024.2"',
-}
+_LIBRARIES = {"s3": 'pip install "s3fs>=2024.2"', "gs": 'pip install "gcsfs>=2024.2"'}
 """Protocol of an address -> command that installs the library for it."""
 _REFUSALS = ("NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError", "ParamValidationError")
 """Classes of errors of the stores' libraries, by name, after which no call is repeated."""
@@ -41,7 +39,7 @@ _LASTING = (errno.EACCES, errno.EPERM, errno.EINVAL, errno.ENOSPC, errno.EROFS)
 Value = TypeVar("Value")
 
 
-class Destination(ABC):
+class Destination(Protocol):
     """A folder or a store to which a data set is written, as files with names such as `shards/000001.tar`.
 
     Attributes:
@@ -50,8 +48,8 @@ class Destination(ABC):
 
     name: str
 
-    def check(self) -> None:  # noqa: B027
-        """Check that files can be written, without writing one, before any work is done. The default does nothing.
+    def check(self) -> None:
+        """Check that files can be written, without writing one, before any work is done.
 
         Raises:
             ArgumentError: files cannot be written.
@@ -68,7 +66,6 @@ class Destination(ABC):
         """
         return nullcontext()
 
-    @abstractmethod
     def sizes(self) -> dict[str, int]:
         """Return name -> size in bytes of each file; temporary and hidden files are left out.
 
@@ -87,7 +84,6 @@ class Destination(ABC):
         for name in names:
             yield name, self.reading(name, lambda file: file.read())
 
-    @abstractmethod
     def reading(self, name: str, use: Callable[[IO[bytes]], Value]) -> Value:
         """Open a file for reading, and return `use(file)`.
 
@@ -102,7 +98,6 @@ class Destination(ABC):
             ArgumentError: the file of a store is missing or cannot be read.
         """
 
-    @abstractmethod
     def writing(self, name: str) -> AbstractContextManager[Path]:
         """Return a context manager that yields a temporary path, to which the block writes the content of file `name`.
 
@@ -122,35 +117,23 @@ class Destination(ABC):
         """
         return ""
 
-    def holds(self, name: str, sha256: str, mark: str) -> bool:
-        """Return whether a file has a certain content. Return `False` if a folder lacks the file.
+    def holds(self, file: FileRecord) -> bool:
+        """Return whether a file still has the content that its record describes. Return `False` if a folder lacks it.
 
-        Args:
-            name: name of the file.
-            sha256: SHA-256 of the content, hexadecimal. The whole file is read and compared with it, but only if `mark`
-                is "" or the file has no ETag now.
-            mark: ETag that the file had when the content was written; "" if none. If the file has an ETag now, only the
-                two ETags are compared.
+        If the record has an ETag, and the file has one now, only the two ETags are compared. Otherwise the whole file
+        is read, and its SHA-256 is compared.
 
         Raises:
             ArgumentError: a store lacks the file, or does not respond.
         """
-        if mark and (own := self.mark(name)):
-            return own == mark
+        if file.mark and (own := self.mark(file.file)):
+            return own == file.mark
         with suppress(DataError):  # the file of a folder is missing
-            return self.reading(name, _digest) == sha256
+            return self.reading(file.file, digest) == file.sha256
         return False
 
-    @abstractmethod
     def remove(self, names: Collection[str]) -> None:
         """Remove the files called `names`; names of missing files are skipped."""
-
-
-def _digest(file: IO[bytes]) -> str:
-    sha = hashlib.sha256()
-    while block := file.read(1 << 22):
-        sha.update(block)
-    return sha.hexdigest()
 
 
 class Folder(Destination):
@@ -265,6 +248,9 @@ class Store(Destination):
             hint = "name a folder, or an address such as s3://bucket/folder"
             raise ArgumentError(f"cannot write {url}: {error}", hint=hint) from None
         self._root = str(root).rstrip("/")
+
+    def check(self) -> None:
+        """Do nothing: whether a store can be written shows only when it is written."""
 
     def sizes(self) -> dict[str, int]:
         """Return name -> size in bytes of each object at the address, without hidden ones; {} if there are none.
@@ -382,10 +368,9 @@ class Store(Destination):
                     hint = "see to the name of the bucket, to the credentials and to what they allow"
                     raise ArgumentError(f"cannot write {self.name}: {error}", hint=hint) from error
                 if time.monotonic() + pause > end:
-                    raise ArgumentError(
-                        f"{self.name} has not answered for {PATIENCE:.0f} seconds: {error or type(error)}",
-                        hint="see to the store and the network; the same command then continues",
-                    ) from error
+                    problem = f"{self.name} has not answered for {PATIENCE:.0f} seconds: {error or type(error)}"
+                    hint = "see to the store and the network; the same command then continues"
+                    raise ArgumentError(problem, hint=hint) from error
             time.sleep(pause * random.uniform(0.5, 1))  # random, so that workers do not call all at once
             pause = min(2 * pause, _LONGEST_PAUSE)
 

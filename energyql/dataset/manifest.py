@@ -10,8 +10,8 @@ README.md            the data card
 
 The plan, every record and every line of the manifest has a checksum of itself. The manifest also lists the SHA-256 of
 every other file. When `energyql dataset` runs again, a shard is drawn again if the shard or its record is damaged. A
-damaged plan is written again if the checksum of a record shows that the data set has the same plan. A damaged index or
-card is made again from the shards.
+damaged plan is written again if the checksum of a record shows that the data set has the same plan. If the index or the
+card is damaged, or a shard was drawn again, both are made again from the shards.
 """
 
 from __future__ import annotations
@@ -21,12 +21,9 @@ import io
 import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
-from functools import partial
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TypeVar
-
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from energyql import __version__
 from energyql.dataset.destination import Destination
@@ -35,18 +32,18 @@ from energyql.dataset.shard import (
     OnDrawn,
     PreparedPlan,
     ShardRecord,
-    identity_mark,
     read_record,
     read_samples,
     sealed,
     sum_records,
 )
 from energyql.errors import DataError
-from energyql.files import fingerprint, parse_json
+from energyql.files import fingerprint, json_digest, parse_json
 from energyql.kinds import KINDS
 from energyql.language.lexical import shorten
 from energyql.plugins import import_optional
-from energyql.sampling.registry import sampler_record, sampler_text
+from energyql.render.pages import page_templates
+from energyql.sampling.registry import sampler_text
 
 _FACTS = {
     "key": "string", "shard": "string", "class": "string", "class_number": "int32", "query": "string",
@@ -54,10 +51,7 @@ _FACTS = {
     "doubtful": "bool", "status": "string",
 }  # fmt: skip
 """Column of the index -> its type, for the columns that exist for every model. Values are from the JSON of a sample."""
-_CARD = Environment(
-    loader=PackageLoader("energyql.dataset", ""),
-    undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
-)  # fmt: skip
+_CARD = page_templates("energyql.dataset")
 _CARD.filters |= {"number": "{:,}".format, "code": lambda text: f"`{' '.join(text.split())}`".replace("|", "\\|")}
 Value = TypeVar("Value")
 
@@ -122,16 +116,9 @@ class Index:
             for table in tables:
                 writer.write_table(table, row_group_size=max(1, len(table)))
 
-    def tables(self, data: bytes) -> Mapping[str, Callable[[], Any]]:
-        """Return file name of a shard -> function that returns its rows as a table of pyarrow.
-
-        Args:
-            data: content of a Parquet file that `write` wrote, with the rows of one or several shards.
-        """
-        file = self._parquet.ParquetFile(io.BytesIO(data))
-        column = file.schema_arrow.get_field_index("shard")
-        chunks = [file.metadata.row_group(group).column(column) for group in range(file.num_row_groups)]
-        return {chunk.statistics.min: partial(file.read_row_group, group) for group, chunk in enumerate(chunks)}
+    def read(self, data: bytes) -> Any:
+        """Return the rows in `data`, the content of a Parquet file that `write` wrote, as a table of pyarrow."""
+        return self._parquet.ParquetFile(io.BytesIO(data)).read()
 
     def _row(self, shard: str, sample: Mapping[str, Any]) -> dict[str, Any]:
         energy = sample["energy"]  # JSON has infinity as text
@@ -229,19 +216,15 @@ def _check_plan(destination: Destination, prepared: PreparedPlan, names: Collect
             there = parse_json(text)
             if isinstance(there, dict) and text == _plan_text(prepared, there.get("energyql")).encode():
                 return True
-    theirs: Any
-    mark, theirs = (there.get("fingerprint"), there.get("plan")) if isinstance(there, dict) else (None, None)
-    is_whole = isinstance(theirs, dict) and mark == identity_mark(theirs)
-    with suppress(LookupError, TypeError, ValueError):  # the plan there has another form
-        theirs = theirs | {"classes": [one | {"sampler": sampler_record(one["sampler"])} for one in theirs["classes"]]}
-    if is_whole and mark != prepared.fingerprint and theirs != prepared.identity:
+    theirs = there.get("plan") if isinstance(there, dict) else None
+    if theirs == prepared.identity:
+        return False
+    if isinstance(theirs, dict) and there.get("fingerprint") == json_digest(theirs):
         what = "its fingerprint is another"
         with suppress(LookupError, TypeError, AttributeError, StopIteration):  # the classes have another form
             what = difference(theirs, prepared.identity)
         raise DataError(f"{destination.name} holds a data set of another plan: {what}", hint=hint)
-    if mark == prepared.fingerprint or theirs == prepared.identity:
-        return False
-    if not any(has_seal for _, has_seal in _listed(destination, prepared, names)):
+    if not any(_listed(destination, prepared, names)):
         if PLAN in names:
             raise DataError(f"{PLAN} in {destination.name} is damaged", hint=f"bring back a copy of it, or {hint}")
         raise DataError(f"{destination.name} holds other files, such as {min(names)}", hint=hint)
@@ -289,16 +272,12 @@ def write_shard(
     Raises:
         EnergyQLError: the shard cannot be drawn or written.
     """
-    index = Index(prepared)
-    archive, (classes, samples) = _write(
-        destination, shard_name(shard), lambda path: prepared.write_shard(shard, path, on_drawn)
-    )
-    table = index.table(archive.file, samples)
+    index, name = Index(prepared), shard_name(shard)
+    archive, (classes, samples) = _write(destination, name, lambda path: prepared.write_shard(shard, path, on_drawn))
+    table = index.table(name, samples)
     part, _ = _write(destination, _part(shard, "parquet"), lambda path: index.write(path, [table]))
-    record = ShardRecord(
-        file=archive.file, size=archive.size, sha256=archive.sha256, mark=destination.mark(archive.file),
-        shard=shard, rows=len(samples), classes=classes, part=part.sha256,
-    )  # fmt: skip
+    facts = asdict(archive) | {"mark": destination.mark(name)}
+    record = ShardRecord(**facts, shard=shard, rows=len(samples), classes=classes, part=part.sha256)
     _write_text(destination, _part(shard, "json"), record.to_json(prepared.fingerprint) + "\n")
     return record
 
@@ -320,9 +299,7 @@ def _write_text(destination: Destination, name: str, text: str) -> FileRecord:
     return _write(destination, name, lambda path: path.write_bytes(text.encode()))[0]
 
 
-def _listed(
-    destination: Destination, prepared: PreparedPlan, names: Collection[str]
-) -> Iterator[tuple[FileRecord, bool]]:
+def _listed(destination: Destination, prepared: PreparedPlan, names: Collection[str]) -> Iterator[FileRecord]:
     """Yield the records in the manifest and in the files of `parts/`.
 
     Records with a wrong checksum are left out: they are damaged, or belong to another plan.
@@ -331,9 +308,6 @@ def _listed(
         destination: the destination.
         prepared: the plan.
         names: names of the files to read; files that hold no records are skipped.
-
-    Yields:
-        Pairs: a record, and whether it has a checksum. Only records of shards from earlier versions have none.
     """
     read = [name for name in names if name == MANIFEST or (name.startswith(_PARTS) and name.endswith(".json"))]
     for _, text in destination.read(read):
@@ -354,15 +328,12 @@ def read_records(destination: Destination, prepared: PreparedPlan) -> dict[int, 
     """
     sizes, plan = destination.sizes(), prepared.plan
     records = {}
-    for record, _ in _listed(destination, prepared, sizes):
+    for record in _listed(destination, prepared, sizes):
         if not isinstance(record, ShardRecord) or not 0 <= record.shard < plan.shards:
             continue
         counts = {one.name: len(plan.positions(one, record.shard)) for one in plan.classes}
-        if (
-            record.file == shard_name(record.shard)
-            and sizes.get(record.file) == record.size
-            and {name: one.wanted for name, one in record.classes.items()} == counts
-        ):
+        wanted, there = {name: one.wanted for name, one in record.classes.items()}, sizes.get(record.file)
+        if record.file == shard_name(record.shard) and there == record.size and wanted == counts:
             records[record.shard] = record
     return records
 
@@ -370,7 +341,7 @@ def read_records(destination: Destination, prepared: PreparedPlan) -> dict[int, 
 def finish(destination: Destination, prepared: PreparedPlan, records: Sequence[ShardRecord]) -> None:
     """Write the index, the data card and the manifest of a data set, and remove the files in `parts/`.
 
-    The index and the card of an earlier run stay if they match its manifest, and no shard has changed since. The
+    The index and the card of an earlier run stay if both match its manifest, and no shard has changed since. The
     manifest stays if its content would be the same.
 
     Args:
@@ -382,22 +353,15 @@ def finish(destination: Destination, prepared: PreparedPlan, records: Sequence[S
         ArgumentError, DataError: a file cannot be written or read.
     """
     sizes = destination.sizes()
-    listed = {record.file: record for record, _ in _listed(destination, prepared, {MANIFEST} & sizes.keys())}
-    intact = {
-        name: record
-        for name in (INDEX, CARD)
-        if (record := listed.get(name)) is not None
-        and sizes.get(name) == record.size
-        and destination.holds(name, record.sha256, record.mark)
-    }
-    same = all(listed.get(record.file) == record for record in records)
-    index, card = (intact.get(name) if same else None for name in (INDEX, CARD))
-    if index is None:
-        tables = _tables(destination, prepared, records, listed if INDEX in intact else {})
+    by_file = {record.file: record for record in _listed(destination, prepared, {MANIFEST} & sizes.keys())}
+    others = [by_file[name] for name in (INDEX, CARD) if name in by_file]
+    unchanged = len(others) == 2 and all(by_file.get(record.file) == record for record in records)
+    if not unchanged or not all(sizes.get(each.file) == each.size and destination.holds(each) for each in others):
+        tables = _tables(destination, prepared, records)
         index, _ = _write(destination, INDEX, lambda path: Index(prepared).write(path, tables))
-    card = card or _write_text(destination, CARD, data_card(prepared, records))
+        others = [index, _write_text(destination, CARD, data_card(prepared, records))]
     ((_, plan),) = destination.read([PLAN])
-    others = [FileRecord(file=PLAN, size=len(plan), sha256=hashlib.sha256(plan).hexdigest()), index, card]
+    others.insert(0, FileRecord(file=PLAN, size=len(plan), sha256=hashlib.sha256(plan).hexdigest()))
     lines: list[FileRecord] = [replace(record, part="") for record in records]
     lines += [replace(record, mark=destination.mark(record.file)) for record in others]
     text = "".join(f"{record.to_json(prepared.fingerprint)}\n" for record in lines)
@@ -406,35 +370,23 @@ def finish(destination: Destination, prepared: PreparedPlan, records: Sequence[S
     destination.remove([name for name in sizes if name.startswith(_PARTS)])
 
 
-def _tables(
-    destination: Destination, prepared: PreparedPlan, records: Sequence[ShardRecord], listed: Mapping[str, FileRecord]
-) -> Iterator[Any]:
+def _tables(destination: Destination, prepared: PreparedPlan, records: Sequence[ShardRecord]) -> Iterator[Any]:
     """Yield the rows of the index for each shard that has samples, as a table of pyarrow.
 
     The rows of a shard are read from its Parquet file in `parts/`. If that file is missing or damaged, they are read
-    from the index of an earlier run. If that index is missing, damaged or older than the shard, they are read from the
-    shard itself.
+    from the shard itself.
 
     Args:
         destination: the destination.
         prepared: the plan.
         records: the records of all shards, in order.
-        listed: file name -> record in the manifest of the earlier run; empty if that run left no undamaged index.
     """
-    index = Index(prepared)
-    names = destination.sizes().keys()
-    filled = [record for record in records if record.rows]
-    of_parts = {record.file: name for record in filled if (name := _part(record.shard, "parquet")) in names}
-    parts = destination.read(of_parts.values())
-    earlier: Mapping[str, Callable[[], Any]] = {}
-    if listed and any(record.file not in of_parts for record in filled):
-        ((_, data),) = destination.read([INDEX])
-        earlier = index.tables(data)
-    for record in filled:
-        part = next(parts)[1] if record.file in of_parts else b""
+    index, names = Index(prepared), destination.sizes().keys()
+    filled = {_part(record.shard, "parquet"): record for record in records if record.rows}
+    parts = destination.read([name for name in filled if name in names])
+    for name, record in filled.items():
+        part = next(parts)[1] if name in names else b""
         if hashlib.sha256(part).hexdigest() == record.part:
-            yield index.tables(part)[record.file]()
-        elif record.file in earlier and listed.get(record.file) == record:
-            yield earlier[record.file]()
+            yield index.read(part)
         else:
             yield index.table(record.file, destination.reading(record.file, read_samples))

@@ -201,10 +201,8 @@ class Job:
     def __post_init__(self) -> None:
         object.__setattr__(self, "workers", whole_number("workers", self.workers, most=MOST_WORKERS))
         if finite_number("gpus", self.gpus, least=0) and not self.on_ray:
-            raise ArgumentError(
-                "gpus are shares of the workers of Ray, and one worker is this process",
-                hint="name its device instead (device=, --device), or give workers or an address",
-            )
+            hint = "name its device instead (device=, --device), or give workers or an address"
+            raise ArgumentError("gpus are shares of the workers of Ray, and one worker is this process", hint=hint)
 
     @property
     def on_ray(self) -> bool:
@@ -404,11 +402,8 @@ def _read_class(
 
 
 def _unknown_keys(place: Path_, table: Mapping[str, Any], vocabulary: Sequence[str], what: str) -> list[Mistake]:
-    return [
-        Mistake((*place, name), unknown(name, vocabulary, what), at_key=True)
-        for name in table
-        if name not in vocabulary
-    ]
+    names = [name for name in table if name not in vocabulary]
+    return [Mistake((*place, name), unknown(name, vocabulary, what), at_key=True) for name in names]
 
 
 def _not_toml(path: Path, text: str, error: Exception) -> DataError:

@@ -75,15 +75,13 @@ class Worker:
             EnergyQLError: the shard cannot be drawn or written.
         """
         number, record = task
-        if record is not None and self._destination.holds(record.file, record.sha256, record.mark):
+        if record is not None and self._destination.holds(record):
             return record, True
         if self._prepared is None:
             self._prepared = prepare_plan(self._job, PlanSource())
             if self._prepared.fingerprint != self._fingerprint:
-                raise ModelError(
-                    "a worker has other models than the process that started it",
-                    hint="copy the same model folders to all machines, or keep them on a file system that all share",
-                )
+                hint = "copy the same model folders to all machines, or keep them on a file system that all share"
+                raise ModelError("a worker has other models than the process that started it", hint=hint)
         return write_shard(self._destination, self._prepared, number, on_drawn), False
 
 
@@ -191,15 +189,13 @@ def _result(ray: Any, ready: Any, shard: int) -> Done:
             raise error.cause from None
         raise
     except ray.exceptions.RayError as error:
+        first, *_, last = str(error).strip().splitlines() * 2
+        message = f"shard {shard} has ended its worker {ATTEMPTS + 1} times: {first}"
+        hint = "is there enough memory? The same command continues, with fewer workers if there is not"
         if "creation task" in str(error):
-            raise EnergyQLError(
-                f"no worker can be started: {str(error).strip().splitlines()[-1]}",
-                hint="install what is missing on all machines; modules of your own lie in the working directory",
-            ) from error
-        raise EnergyQLError(
-            f"shard {shard} has ended its worker {ATTEMPTS + 1} times: {str(error).splitlines()[0]}",
-            hint="is there enough memory? The same command continues, with fewer workers if there is not",
-        ) from error
+            message = f"no worker can be started: {last}"
+            hint = "install what is missing on all machines; modules of your own lie in the working directory"
+        raise EnergyQLError(message, hint=hint) from error
 
 
 PILOT = 16
@@ -388,20 +384,11 @@ def _undisturbed(destination: Destination, call: Callable[[], Value]) -> Value:
 
 
 def write_dataset(
-    plan: str | Path | DatasetPlan,
-    out: str | Path,
-    *,
-    only_satisfied: bool | None = None,
-    budget: int | None = None,
-    workers: int = 1,
-    address: str | None = None,
-    gpus: float = 0,
-    device: str = "auto",
-    generator: Generator | str | None = None,
-    judge: ImageLabeller | str | None = None,
-    allow_plugins: bool = False,
+    plan: str | Path | DatasetPlan, out: str | Path, *, only_satisfied: bool | None = None, budget: int | None = None,
+    workers: int = 1, address: str | None = None, gpus: float = 0, device: str = "auto",
+    generator: Generator | str | None = None, judge: ImageLabeller | str | None = None, allow_plugins: bool = False,
     progress: bool | Report = True,
-) -> WrittenDataset:
+) -> WrittenDataset:  # fmt: skip
     """Write a labelled data set: classes of pictures that satisfy their queries, in shards of WebDataset.
 
     The whole plan is checked before anything is written. A shard depends only on the plan, the models and the number

@@ -19,7 +19,7 @@ from functools import cached_property
 from itertools import chain, pairwise
 from pathlib import Path
 from tempfile import SpooledTemporaryFile
-from typing import IO, Any, TypeVar, get_type_hints
+from typing import IO, Any
 
 import numpy as np
 from PIL import Image
@@ -27,7 +27,7 @@ from rich.filesize import decimal
 
 from energyql.dataset.plan import CLASS, WHOLE, DatasetClass, DatasetPlan, Job, Mistake, PlanSource, blamed, refuse
 from energyql.errors import DataError, EnergyQLError, IncompleteError, QueryWarning
-from energyql.files import parse_json
+from energyql.files import json_digest, parse_json
 from energyql.generators.families import module_fingerprint
 from energyql.language import as_query, bind
 from energyql.logic.satisfiability import noting_tautologies, warn
@@ -37,8 +37,6 @@ from energyql.pipeline.model import Model, choose_device, load_model
 from energyql.pipeline.result import Result
 from energyql.pipeline.settings import settings_of
 from energyql.sampling import Status
-
-Record = TypeVar("Record", bound="FileRecord | ClassRecord")
 
 
 @dataclass(frozen=True)
@@ -123,41 +121,23 @@ def sealed(data: Mapping[str, Any], plan: str) -> dict[str, Any]:
     return {**data, "check": hashlib.sha256(f"{plan}\n{text}".encode()).hexdigest()}
 
 
-def read_record(line: bytes, plan: str) -> tuple[FileRecord, bool]:
+def read_record(line: bytes, plan: str) -> FileRecord:
     """Read a record from a line of the manifest, or from the temporary file with the record of one shard.
 
     Args:
         line: the line, a JSON object.
         plan: fingerprint of the plan.
 
-    Returns:
-        The record, and whether it has a checksum, which is then right. Only records of earlier versions have none.
-
     Raises:
         ValueError, TypeError, KeyError, AttributeError: the line is no record, is damaged, or belongs to another plan.
     """
     data = parse_json(line)
-    has_seal = data.pop("check", None) is not None
+    del data["check"]
     if "shard" in data:
-        classes = {name: _typed(ClassRecord, one) for name, one in data.pop("classes").items()}
-        record: FileRecord = _typed(ShardRecord, {**data, "classes": classes})
-    else:
-        record, has_seal = _typed(FileRecord, data), True
-    if has_seal and record.to_json(plan).encode() != line:
-        raise ValueError("the seal is broken")
-    return record, has_seal
-
-
-def _typed(kind: type[Record], data: Mapping[str, Any]) -> Record:
-    """Return a record of class `kind`, whose fields are the values in `data`, which come from JSON.
-
-    Raises:
-        ValueError, TypeError: a field is missing, unknown or of the wrong type.
-    """
-    record = kind(**data)
-    for name, hint in get_type_hints(kind).items():
-        if name != "classes" and not isinstance(getattr(record, name), hint):
-            raise ValueError(f"{name} has another type")
+        data["classes"] = {name: ClassRecord(**one) for name, one in data["classes"].items()}
+    record = (ShardRecord if "shard" in data else FileRecord)(**data)
+    if record.to_json(plan).encode() != line:
+        raise ValueError("the checksum is wrong")
     return record
 
 
@@ -227,10 +207,8 @@ class WrittenDataset:
         """
         parts = [f"{name!r} lacks {count:,} of {self.classes[name].wanted:,}" for name, count in self.missing.items()]
         if parts:
-            raise IncompleteError(
-                f"{self.out} is incomplete: {'; '.join(parts)}",
-                hint="the judge accepted too few samples: raise the budget and write to another place, or ask for less",
-            )
+            hint = "the judge accepted too few samples: raise the budget and write to another place, or ask for less"
+            raise IncompleteError(f"{self.out} is incomplete: {'; '.join(parts)}", hint=hint)
 
     def summary(self) -> str:
         """Return one line: numbers of pictures and shards, size, and percentage of pictures that satisfy their query.
@@ -251,10 +229,9 @@ class WrittenDataset:
 
         "classes" has the counts of each class, and "missing" the number of pictures that each incomplete class lacks.
         """
-        classes = {name: vars(one) for name, one in self.classes.items()}
-        return {"out": self.out, "shards": len(self.shards), "kept": self.kept, "classes": classes} | {
-            "bytes": sum(each.size for each in self.shards), "missing": self.missing,
-        }  # fmt: skip
+        classes, size = {name: vars(one) for name, one in self.classes.items()}, sum(each.size for each in self.shards)
+        counts = {"out": self.out, "shards": len(self.shards), "kept": self.kept, "classes": classes, "bytes": size}
+        return counts | {"missing": self.missing}
 
 
 def _counted(count: int, noun: str) -> str:
@@ -306,23 +283,20 @@ class PreparedPlan:
         judge and settings. Two runs with equal identities write equal shards.
         """
         plan = self.plan
-        classes = [
-            {"name": one.name, "count": one.count, "seed": query.settings.seed, "batch_size": query.settings.batch_size}
-            | {name: query.provenance[name] for name in _ONE_RUN if name in query.provenance}
-            | {
-                "fingerprints": query.provenance["fingerprints"]
-                or {"generator": module_fingerprint(query.model.generator)}
-            }
-            for one, query in zip(plan.classes, self.queries, strict=True)
-        ]
-        whole = {"format_of_folder": FORMAT} | {name: getattr(plan, name) for name in WHOLE} | {"classes": classes}
-        plain: dict[str, Any] = json.loads(json.dumps(whole))
-        return plain
+        whole: dict[str, Any] = {"format_of_folder": FORMAT} | {name: getattr(plan, name) for name in WHOLE}
+        whole["classes"] = []
+        for one, query in zip(plan.classes, self.queries, strict=True):
+            settings, facts = query.settings, query.provenance
+            entry = {"name": one.name, "count": one.count, "seed": settings.seed, "batch_size": settings.batch_size}
+            entry |= {name: facts[name] for name in _ONE_RUN if name in facts}
+            entry["fingerprints"] = facts["fingerprints"] or {"generator": module_fingerprint(query.model.generator)}
+            whole["classes"].append(entry)
+        return dict(json.loads(json.dumps(whole)))
 
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of `identity`, hexadecimal; runs with the same fingerprint write the same shards."""
-        return identity_mark(self.identity)
+        return json_digest(self.identity)
 
     def write_shard(
         self, shard: int, path: Path, on_drawn: OnDrawn = lambda name, count: None
@@ -428,15 +402,6 @@ class PreparedPlan:
         with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as threads:
             begun = ((*batch, threads.map(self.compress, batch[0].images)) for batch in batches)
             yield from (one for one, _ in pairwise(chain(begun, [None])) if one is not None)
-
-
-def identity_mark(identity: Mapping[str, Any]) -> str:
-    """Return the SHA-256, hexadecimal, of a plan as JSON values.
-
-    Args:
-        identity: `PreparedPlan.identity`, everything on which the bytes of the shards depend.
-    """
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
 
 
 def read_samples(shard: IO[bytes]) -> list[dict[str, Any]]:

@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from energyql.editing.filmstrip import draw_filmstrip, start_columns, step_column, write_traversal
-from energyql.editing.folder import FILMSTRIP, START, SavedResult, check_place, edit_files, read_saved, save_picture
+from energyql.editing.folder import FILMSTRIP, START, SavedResult, check_place, edit_files, read_saved
 from energyql.editing.invert import Inversion, invert_pictures, load_inversion
 from energyql.editing.latents import Latents, LatentSpace, Layers, draw_result
 from energyql.editing.pictures import Embed, Picture, as_pictures
@@ -40,7 +40,6 @@ from energyql.pipeline.settings import DEFAULT_NOISE, EXACT, DrawSettings, Noise
 from energyql.progress import Report, reporting
 from energyql.render.pictures import png_bytes
 from energyql.sampling import SampleResult, prior_latents
-from energyql.vocabulary import closest
 
 MODES = ("cumulative", "alone")
 Start = int | Sequence[int] | Tensor | npt.NDArray[Any] | Result | SavedResult | Picture | Sequence[Picture]
@@ -136,8 +135,7 @@ class Edit:
             ArgumentError: the file cannot be written, an argument is outside its range, or the pictures were drawn with
                 other noise than "const".
         """
-        stops = [self.start, *self.steps]
-        return write_traversal(self.space, stops, path, rows, frames, seconds, progress)
+        return write_traversal(self.space, [self.start, *self.steps], path, rows, frames, seconds, progress)
 
     def save(self, folder: str | Path) -> Path:
         """Write the edit to a folder, and return the path of the folder.
@@ -175,7 +173,8 @@ class Edit:
         path = check_destination(as_path(path))
         if not path.suffix:
             raise ArgumentError(f"{path} does not end like a picture", hint="name a .png, or save(folder)")
-        return save_picture(path, self.filmstrip(range(len(self))))
+        write_picture(path, self.filmstrip(range(len(self))))
+        return path
 
     def to_dict(self) -> dict[str, Any]:
         """Return the content of `edit.json` as JSON values, without pictures and latents.
@@ -375,9 +374,8 @@ def _check_settings(
         raise ArgumentError("an edit needs at least one query", hint='such as ["smile", "hair = red"]')
     if mode not in MODES:
         raise ArgumentError(f"there is no mode {mode!r}", hint=f"choose {' or '.join(MODES)}")
-    if identity is not None and (not callable(identity) or not preset.identity):
-        wrong = "has no weight in this preset" if callable(identity) else "must be a function or module of pictures"
-        raise ArgumentError(f"identity {wrong}", hint="give a Preset with identity above 0")
+    if identity is not None and not preset.identity:
+        raise ArgumentError("identity has no weight in this preset", hint="give a Preset with identity above 0")
     exprs, texts = zip(*map(as_query, queries), strict=True)
     vocabulary = pipeline.model.vocabulary
     for expr, text in zip(exprs, texts, strict=True):
@@ -386,14 +384,7 @@ def _check_settings(
             check_satisfiable(bound, vocabulary, query=text, relations=related)
     if isinstance(keep, str) and keep != "everything":
         raise ArgumentError(f'keep is "everything" or a list of attributes, not {keep!r}', hint='such as ["hair"]')
-    names = tuple(vocabulary if keep == "everything" else keep)
-    for name in names:
-        if name not in vocabulary:
-            guess = closest(name, vocabulary)
-            raise ArgumentError(
-                f"model {pipeline.model.name!r} has no attribute {name!r} to keep",
-                hint=f"did you mean {guess}?" if guess else f"attributes: {', '.join(vocabulary)}",
-            )
+    names = tuple(vocabulary[name].name for name in (vocabulary if keep == "everything" else keep))
     return EditSettings(pipeline, list(exprs), list(texts), mode, names, preset, identity, draw)
 
 
@@ -448,10 +439,8 @@ def read_start(start: Any, n: int | None, space: LatentSpace) -> EditStart:
         z = torch.cat([prior_latents(seed, 0, count, size) for seed in seeds])
         facts = {"seed": seeds[0], "n": count} if _is_seed(start) else {"seeds": seeds}
     else:
-        raise ArgumentError(
-            f"an edit cannot start from {start!r:.60}",
-            hint="give a seed, a list of seeds, latents (n, z_dim), a Result or its folder, or pictures",
-        )
+        hint = "give a seed, a list of seeds, latents (n, z_dim), a Result or its folder, or pictures"
+        raise ArgumentError(f"an edit cannot start from {start!r:.60}", hint=hint)
     return EditStart(Latents(z.to(model.device)), np.arange(len(z)), {"start": facts})
 
 
@@ -482,10 +471,8 @@ def _check_latents(start: Tensor | npt.NDArray[Any], size: int) -> Tensor:
     z = torch.as_tensor(start).detach()
     z = z[None] if z.ndim == 1 else z
     if z.ndim != 2 or z.shape[1] != size or not len(z) or not z.is_floating_point() or not z.isfinite().all():
-        raise ArgumentError(
-            f"start latents must be z, finite floating point of shape (n, {size}), not {tuple(start.shape)}",
-            hint="of a w, give the Result that holds it, or the picture",
-        )
+        message = f"start latents must be z, finite floating point of shape (n, {size}), not {tuple(start.shape)}"
+        raise ArgumentError(message, hint="of a w, give the Result that holds it, or the picture")
     return z.float()
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from energyql.editing.latents import Latents, LatentSpace
 from energyql.errors import ArgumentError
-from energyql.files import as_path, check_destination, naming_target, replacing
+from energyql.files import as_path, check_destination, replacing
 from energyql.generators.base import STORED_NOISE, Label
 from energyql.models import DEFAULT_MODEL
 from energyql.pipeline.draw import pipeline_for
@@ -250,7 +250,7 @@ def write_traversal(
                 sheets.append(_side_by_side(pictures))
                 durations.append(REST * milliseconds if frame == frames else milliseconds)
     coding = {"quality": 85, "method": 4} if path.suffix.lower() == ".webp" else {"optimize": False}
-    with naming_target(path), replacing(path) as temporary:
+    with replacing(path) as temporary:
         sheets[0].save(temporary, save_all=True, append_images=sheets[1:], duration=durations, loop=0, **coding)
     return path
 
@@ -263,10 +263,8 @@ def check_animation(path: str | Path) -> Path:
     """
     path = as_path(path)
     if path.suffix.lower() not in ANIMATION_SUFFIXES:
-        raise ArgumentError(
-            f"an animation ends in {' or '.join(ANIMATION_SUFFIXES)}, not {path.suffix!r}",
-            hint="for a video, write a .gif, and convert it, for example with ffmpeg -i way.gif way.mp4",
-        )
+        hint = "for a video, write a .gif, and convert it, for example with ffmpeg -i way.gif way.mp4"
+        raise ArgumentError(f"an animation ends in {' or '.join(ANIMATION_SUFFIXES)}, not {path.suffix!r}", hint=hint)
     return check_destination(path, ANIMATION_SUFFIXES)
 
 

@@ -16,11 +16,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 from torch import Tensor
 
 from energyql.errors import ArgumentError, DataError
-from energyql.files import finish_saving, read_whole, write_picture
+from energyql.files import finish_saving, read_whole
 from energyql.pipeline.result_folder import (
     COMPARISON,
     EDIT,
@@ -125,18 +124,3 @@ def _steps(folder: Path) -> list[Path]:
     numbers = {path: read_whole(path.name) for path in folder.iterdir() if not path.is_symlink()}
     steps = {path: number for path, number in numbers.items() if number is not None}
     return sorted(steps, key=steps.__getitem__, reverse=True)
-
-
-def save_picture(path: Path, picture: Image.Image) -> Path:
-    """Write a picture to a file named `path`, and return `path`.
-
-    Raises:
-        ArgumentError: the file cannot be written, or the picture is too large for the format.
-    """
-    try:
-        write_picture(path, picture)
-    except ArgumentError:
-        raise
-    except ValueError as error:  # a side is longer than the format allows
-        raise ArgumentError(f"cannot write {path}: {error}", hint="save to a folder") from error
-    return path

@@ -39,7 +39,7 @@ from energyql import __version__
 from energyql.attributes.judge import JointJudge, Judge
 from energyql.attributes.labels import ImageLabeller, call_labeller, encode_column, read_images
 from energyql.attributes.predictions import PREDICTIONS, Prediction, output_count
-from energyql.editing.folder import ORIGINALS, check_place, edit_files, save_picture
+from energyql.editing.folder import ORIGINALS, check_place, edit_files
 from energyql.editing.latents import DRAWN_TOGETHER, Latents, LatentSpace, draw_result, shifted
 from energyql.editing.pictures import Embed, Picture, as_images, as_pictures, flat_features, open_picture
 from energyql.editing.settings import InversionSettings
@@ -284,12 +284,9 @@ def read_cache(place: Path, w: Tensor, has_features: bool) -> dict[str, Tensor] 
         return None
     with suppress(OSError):
         os.utime(place)  # marks the file as used
-    if tensors.keys() != names or not all(tensor.isfinite().all() for tensor in tensors.values()):
-        return None
-    rows = [tensors[name] for name in names & {"thumbnails", "features"}]
-    size, variance = tensors["shape"], tensors["pixel_variance"]
-    fits = size.shape == (3,) and bool((size > 0).all()) and variance.shape == () and bool(variance > 0)
-    return tensors if fits and all(part.ndim == 2 and len(part) == len(w) for part in rows) else None
+    rows = [tensor for name, tensor in tensors.items() if name in ("thumbnails", "features")]
+    fits = tensors.keys() == names and all(len(each) == len(w) for each in rows)
+    return tensors if fits and all(tensor.isfinite().all() for tensor in tensors.values()) else None
 
 
 def write_cache(place: Path, measurements: dict[str, Tensor]) -> None:
@@ -366,8 +363,8 @@ class ReconstructionLoss:
         """Return the distance of n images from their targets, (n,): 0 if equal, near 2 for unrelated pictures.
 
         The distance is the larger of two numbers. The first is the mean squared difference of pixels, divided by the
-        variance of pixels over the examples. The second is the mean squared difference of features, divided by the
-        variance of features over the examples.
+        variance of pixels over the examples, which are pictures of the prior. The second is the mean squared difference
+        of features, divided by the variance of features over these pictures.
         """
         pixels = (images - self.targets).square().flatten(1).mean(1) / self.examples.pixel_variance
         rows = torch.arange(len(images), device=images.device).split(self.batch_size)
@@ -576,7 +573,10 @@ def _start(loss: ReconstructionLoss, terms: list[Term], space: LatentSpace) -> T
 
 
 def _nearest_draws(w: Tensor, space: LatentSpace) -> Tensor:
-    """Return for each row of `w` a draw z of the prior: of `DRAWS` draws, the one with the nearest w, (n, z_dim)."""
+    """Return for each row of `w` a draw z of the prior: of `DRAWS` draws, the one with the nearest w, (n, z_dim).
+
+    `space` has the mapping from z to w.
+    """
     z = normals(0, 0, DRAWS, space.model.generator.z_dim, stream="inversion")
     least, best = w.new_full((len(w),), torch.inf), w.new_zeros(len(w), z.shape[1])
     for part in z.split(DRAWS // 16):
@@ -674,8 +674,8 @@ class Inversion:
 
     def summary(self) -> str:
         """Return one line: mean and worst pixel error, and the numbers of pictures that the generator cannot draw."""
-        mean, worst = self.pixel_error.mean(), self.pixel_error.max()
-        line = f"{len(self)} reconstructed with a mean absolute pixel error of {mean:.3f}, worst {worst:.3f}"
+        error = f"{self.pixel_error.mean():.3f}, worst {self.pixel_error.max():.3f}"
+        line = f"{len(self)} reconstructed with a mean absolute pixel error of {error}"
         other = ", ".join(f"#{index}" for index in self.result.index[~self.drawable])
         return f"{line}; not the given picture, which the generator cannot draw: {other}" if other else line
 
@@ -713,7 +713,8 @@ class Inversion:
         """
         path = check_destination(as_path(path))
         if path.suffix and not path.is_dir():
-            return save_picture(path, self.comparison())
+            write_picture(path, self.comparison())
+            return path
         check_place(path)
         with saving(path, edit_files) as folder:
             self.write_files(folder)
@@ -830,28 +831,26 @@ def invert_pictures(
         images = torch.cat([latent_space.images(part) for part in latents.split()]).clamp(-1, 1)
         error, distance = (x.cpu().double().numpy() for x in (pixel_error(images, loss.targets), loss.distance(images)))
     drawable = distance <= MOST_DISTANCE
-    names = [
-        str(picture) if isinstance(picture, str | Path) else "the picture" if len(pictures) == 1 else f"picture {index}"
-        for index, picture in enumerate(pictures)
-    ]
+    unnamed = ["the picture"] if len(pictures) == 1 else [f"picture {index}" for index in range(len(pictures))]
+    pairs = zip(pictures, unnamed, strict=True)
+    names = [str(picture) if isinstance(picture, str | Path) else name for picture, name in pairs]
     other = [f"{names[i]} (distance {distance[i]:.2f})" for i in np.flatnonzero(~drawable)]
     if other and not anyway:
         listed = ", ".join(other[:3]) + (f" and {len(other) - 3} more" if len(other) > 3 else "")
-        raise OutOfDomainError(
-            f"the generator of model {pipeline.model.name!r} cannot draw {listed}: the nearest picture that was found "
-            f"differs too much, by more than {MOST_DISTANCE:g}",
-            hint="crop the picture like those of the generator, or go on all the same (anyway=True, --anyway)",
+        message = (
+            f"the generator of model {pipeline.model.name!r} cannot draw {listed}: the nearest picture that was found"
         )
+        hint = "crop the picture like those of the generator, or go on all the same (anyway=True, --anyway)"
+        raise OutOfDomainError(f"{message} differs too much, by more than {MOST_DISTANCE:g}", hint=hint)
     facts = {
         "pictures": names, "pixel_error": error.tolist(), "distance": distance.tolist(), "drawable": drawable.tolist(),
         "space": space, "settings": asdict(settings),
     }  # fmt: skip
     provenance = prepared.provenance | {"sampler": sampler_record("inversion"), "inverted": facts}
-    searched = time.perf_counter()
-    prepared = replace(prepared, provenance=provenance)
+    prepared, searched = replace(prepared, provenance=provenance), time.perf_counter()
     result = draw_result(prepared, latent_space, latents, np.arange(len(names)), report, run)
-    ended = time.perf_counter()
-    result.statistics.update({"seconds_sampling": searched - began, "seconds_drawing": ended - searched})
+    drawing = time.perf_counter() - searched
+    result.statistics.update({"seconds_sampling": searched - began, "seconds_drawing": drawing})
     return Inversion(result, to_pictures(loss.targets), error, drawable)
 
 

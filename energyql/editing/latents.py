@@ -216,15 +216,14 @@ class LatentSpace:
                 mapping, or there are no attributes.
 
         Raises:
-            ArgumentError: the generator has no W+ or no such layer, or the model has no such attribute.
+            ArgumentError: the generator has no W+, or no such layer.
+            UnknownAttribute: the model has no such attribute.
         """
         if layers is None:
             return None
         if not isinstance(layers, Mapping):
             return self._mask(layers)
-        if unknown := [name for name in layers if name not in self.names]:
-            raise ArgumentError(f"layers are given for {unknown[0]!r}", hint=f"attributes: {', '.join(self.names)}")
-        masks = {name: self._mask(numbers) for name, numbers in layers.items()}
+        masks = {self.model.vocabulary[name].name: self._mask(numbers) for name, numbers in layers.items()}
         limited = attributes and all(name in masks for name in attributes)
         return torch.stack([masks[name] for name in attributes]).any(0) if limited else None
 

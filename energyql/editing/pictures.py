@@ -67,21 +67,15 @@ def open_picture(picture: Picture) -> Image.Image:
             if opened.width * opened.height > MOST_PIXELS:
                 opened.draft("RGB", (_SIDE, _SIDE))  # reduces a JPEG only
             if opened.width * opened.height > MOST_PIXELS:
-                raise ArgumentError(
-                    f"{picture} is too large: {opened.width} x {opened.height} pixels",
-                    hint=f"make it smaller; at most {MOST_PIXELS >> 20} million pixels are read",
-                )
+                hint = f"make it smaller; at most {MOST_PIXELS >> 20} million pixels are read"
+                raise ArgumentError(f"{picture} is too large: {opened.width} x {opened.height} pixels", hint=hint)
             ImageOps.exif_transpose(opened, in_place=True)
-            opened.load()
-            colours: Image.Image = opened if opened.mode == "RGB" else opened.convert("RGB")
-            return colours
+            return opened.convert("RGB")
     except ArgumentError:
         raise
     except Exception as error:  # each format of Pillow raises its own errors
-        raise ArgumentError(
-            f"cannot read {picture} as a picture: {str(error) or type(error).__name__}",
-            hint="give a PNG, JPEG, WebP or another picture of pixels",
-        ) from error
+        problem = f"cannot read {picture} as a picture: {str(error) or type(error).__name__}"
+        raise ArgumentError(problem, hint="give a PNG, JPEG, WebP or another picture of pixels") from error
 
 
 def as_images(pictures: Sequence[Image.Image], like: Tensor) -> Tensor:
@@ -114,8 +108,7 @@ def flat_features(embed: Embed, images: Tensor) -> Tensor:
     """
     features = embed(images)
     if not isinstance(features, Tensor) or features.ndim < 2 or len(features) != len(images):
-        raise ArgumentError(
-            f"an embedding module must return a tensor (batch, features), not {type(features).__name__}"
-            + (f" of shape {tuple(features.shape)}" if isinstance(features, Tensor) else "")
-        )
+        shape = f" of shape {tuple(features.shape)}" if isinstance(features, Tensor) else ""
+        wrong = f"{type(features).__name__}{shape}"
+        raise ArgumentError(f"an embedding module must return a tensor (batch, features), not {wrong}")
     return features.flatten(1)

@@ -292,31 +292,24 @@ class Leaks:
         return tuple(name for name, rows in self.leaked.items() if rows[row])
 
     def __repr__(self) -> str:
-        parts = [f"{name} {share:.1%}" for name, share in self.by_attribute.items()]
         text = f"{self.query}: {self.rate:.1%} of the other attributes changed"
-        if parts:
+        if parts := [f"{name} {share:.1%}" for name, share in self.by_attribute.items()]:
             text += f" ({', '.join(parts)})"
-        if self.implied:
-            text += f"; implied: {', '.join(self.implied)}"
-        if self.superseded:
-            text += f"; superseded: {', '.join(self.superseded)}"
-        if not self.known:
-            text += "; too few draws of the model satisfy the query to estimate what it implies"
-        return text
+        for word, names in (("implied", self.implied), ("superseded", self.superseded)):
+            text += f"; {word}: {', '.join(names)}" if names else ""
+        unknown = "; too few draws of the model satisfy the query to estimate what it implies"
+        return text if self.known else text + unknown
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON values: the attributes of this class, and also `rate` and `by_attribute`."""
+        implied, changed = (
+            {name: each.tolist() for name, each in rows.items()} for rows in (self.implied, self.changed)
+        )
         return {
-            "query": self.query,
-            "asked": list(self.asked),
-            "kept": list(self.kept),
-            "rate": self.rate,
-            "by_attribute": self.by_attribute,
-            "implied": {name: rows.tolist() for name, rows in self.implied.items()},
-            "changed": {name: rows.tolist() for name, rows in self.changed.items()},
-            "superseded": list(self.superseded),
-            "known": self.known,
-        }
+            "query": self.query, "asked": list(self.asked), "kept": list(self.kept), "rate": self.rate,
+            "by_attribute": self.by_attribute, "implied": implied, "changed": changed,
+            "superseded": list(self.superseded), "known": self.known,
+        }  # fmt: skip
 
 
 PENALTY_FACTORS = (3.0, 9.0, 27.0)

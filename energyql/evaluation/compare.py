@@ -19,7 +19,7 @@ from energyql.evaluation.methods import DEFAULT_METHODS, Method, read_methods
 from energyql.evaluation.metrics import AttributeBins
 from energyql.evaluation.reference import Oracle, find_oracle, prior_samples
 from energyql.evaluation.report import comparison_page, draw_charts
-from energyql.files import as_path, naming_target, read_json, sole_writer, write_json, write_picture, write_text
+from energyql.files import as_path, read_json, sole_writer, write_json, write_picture, write_text
 from energyql.language import Expr
 from energyql.models import DEFAULT_MODEL
 from energyql.pipeline.model import Model
@@ -173,14 +173,9 @@ def compare(
 def run_settings(model: EvaluatedModel, counts: SampleCounts) -> dict[str, Any]:
     """Return the settings of a run as JSON values. Outcomes of an earlier run with equal settings are used again."""
     return {
-        "model": model.model.name,
-        "identity": model.identity,
-        "truncation": model.truncation,
-        "label": model.label,
-        **asdict(counts),
-        "device": str(model.device),
-        "energyql": __version__,
-    }
+        "model": model.model.name, "identity": model.identity, "truncation": model.truncation, "label": model.label,
+        **asdict(counts), "device": str(model.device), "energyql": __version__,
+    }  # fmt: skip
 
 
 def _missing(record: dict[str, Any], method: Method, picture_count: int) -> bool:
@@ -241,10 +236,9 @@ def _write(
     data = data | {"queries": queries, "others": [record for text, record in records.items() if text not in texts]}
     if title:
         data["summary"] = summarize(queries, data["contenders"])
-    with naming_target(folder):
-        write_json(folder / RESULTS, data)
-        if title:
-            for name, picture in draw_charts(data).items():
-                write_picture(folder / f"{name}.png", picture)
-            write_text(folder / "results.md", comparison_page(data, title))
+    write_json(folder / RESULTS, data)
+    if title:
+        for name, picture in draw_charts(data).items():
+            write_picture(folder / f"{name}.png", picture)
+        write_text(folder / "results.md", comparison_page(data, title))
     return data

@@ -92,12 +92,9 @@ def measure_sequence(
     )  # fmt: skip
     name = f"filmstrip-{preset}.png"
     write_picture(folder / name, result.filmstrip(range(min(n, FILMSTRIP_ROWS))))
-    return {
-        "preset": preset,
-        "steps": [measure_step(result, k, step, model) for k, step in enumerate(steps)],
-        "seconds": sum(step.statistics["seconds_sampling"] for step in result.steps),
-        "filmstrip": name,
-    }
+    measured = [measure_step(result, k, step, model) for k, step in enumerate(steps)]
+    seconds = sum(step.statistics["seconds_sampling"] for step in result.steps)
+    return {"preset": preset, "steps": measured, "seconds": seconds, "filmstrip": name}
 
 
 def measure_step(sequence: Edit, k: int, step: Expr, model: EvaluatedModel) -> dict[str, Any]:
@@ -131,14 +128,11 @@ def measure_step(sequence: Edit, k: int, step: Expr, model: EvaluatedModel) -> d
         ends = (_features(model.features, result.images) for result in (sequence.start, after))
         identity = float(identity_distance(*ends).mean())
     return {
-        "query": str(step),
-        "satisfied": float(holds.mean()),
-        "all": float(after.satisfied.mean()),
-        "accuracy": conditional_accuracy(bound, after.judged, model.vocabulary),
-        "identity": identity,
+        "query": str(step), "satisfied": float(holds.mean()), "all": float(after.satisfied.mean()),
+        "accuracy": conditional_accuracy(bound, after.judged, model.vocabulary), "identity": identity,
         "leak_rate": sequence.leaks[k].rate,
         **edit_strength(model.satisfied(bound, before.judged), holds, sequence.leaks[k].leaked),
-    }
+    }  # fmt: skip
 
 
 def _features(features: Features, pictures: list[Image.Image]) -> Tensor:

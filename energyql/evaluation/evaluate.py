@@ -22,7 +22,7 @@ from energyql.evaluation.metrics import Features
 from energyql.evaluation.protocols import PROTOCOLS, read_setup
 from energyql.evaluation.reference import prior_samples
 from energyql.evaluation.report import evaluation_page
-from energyql.files import as_path, naming_target, read_json, sole_writer, write_json, write_text
+from energyql.files import as_path, read_json, sole_writer, write_json, write_text
 from energyql.language import Expr
 from energyql.models import DEFAULT_MODEL
 from energyql.pipeline.draw import pipeline_for
@@ -116,14 +116,11 @@ def evaluate(
             return one, prior_samples(one, counts.prior, folder / "kept" / "prior", report, seed=seed)
 
         evaluated, _ = at(truncations[0])
+        more = {"features": getattr(evaluated.features, "name", None), "edits": edits, "setup": setup and str(setup)}
         data: dict[str, Any] = {
-            "settings": run_settings(evaluated, counts)
-            | {"features": getattr(evaluated.features, "name", None), "edits": edits, "setup": setup and str(setup)},
-            "machine": machine(),
-            "contenders": [method.name for method in methods],
-            "presets": list(presets),
-            "setups": {},
-        }
+            "settings": run_settings(evaluated, counts) | more, "machine": machine(),
+            "contenders": [method.name for method in methods], "presets": list(presets), "setups": {},
+        }  # fmt: skip
         for number, (protocol, psi) in enumerate(zip(selection, truncations, strict=True)):
             report("protocols", number / len(protocols))
             evaluated, samples = at(psi)
@@ -136,18 +133,16 @@ def evaluate(
                 entry["missing"] = error.message
             else:
                 if protocol.sequential:
-                    entry["sequence"] = {
-                        preset: _edit(evaluated, queries, preset, edits, seed, place, report) for preset in presets
-                    }
+                    results = [_edit(evaluated, queries, each, edits, seed, place, report) for each in presets]
+                    entry["sequence"] = dict(zip(presets, results, strict=True))
                 else:
                     comparison = compare(
                         evaluated, queries, methods, counts=counts, folder=place, report=report, title=protocol.title,
                         picture_count=PICTURE_COUNT, cache=folder / "kept",
                     )  # fmt: skip
                     entry["comparison"] = {key: comparison[key] for key in ("queries", "summary")}
-            with naming_target(folder):
-                write_json(folder / "evaluation.json", data)
-                write_text(folder / "evaluation.md", evaluation_page(data))
+            write_json(folder / "evaluation.json", data)
+            write_text(folder / "evaluation.md", evaluation_page(data))
         report("protocols", 1.0)
     return data
 
@@ -169,14 +164,9 @@ def _edit(
         report: called with the stages of `energyql.edit`, such as "editing".
     """
     path = folder / f"{preset}.json"
-    settings = {
-        "identity": model.identity,
-        "queries": [str(step) for step in steps],
-        "preset": repr(choose_preset(preset)),
-        "n": n,
-        "seed": seed,
-        "energyql": __version__,
-    }
+    queries, weights = [str(step) for step in steps], repr(choose_preset(preset))
+    settings = {"identity": model.identity, "queries": queries, "preset": weights, "n": n, "seed": seed}
+    settings["energyql"] = __version__
     stored = read_json(path) if path.is_file() else {}
     if stored.get("settings") != settings:
         stored = {"settings": settings, "result": measure_sequence(model, steps, preset, n, seed, folder, report)}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +18,7 @@ from energyql.attributes.pictures import heads_of
 from energyql.attributes.predictions import decide
 from energyql.errors import DataError, ModelError
 from energyql.evaluation.metrics import Features, judge_features
-from energyql.files import check_file, naming_target, replacing
+from energyql.files import check_file, json_digest, replacing
 from energyql.generators.base import as_condition, draw_batches, encode_under, head_reader
 from energyql.generators.families import module_fingerprint
 from energyql.language import Expr
@@ -71,12 +69,9 @@ class JudgedSamples:
         The result has features only if every group has features.
         """
         features = [part.features for part in parts if part.features is not None]
-        return cls(
-            torch.cat([part.z for part in parts]),
-            torch.cat([part.w for part in parts]),
-            concatenate([part.values for part in parts]),
-            torch.cat(features) if len(features) == len(parts) else None,
-        )
+        z, w = (torch.cat([getattr(part, name) for part in parts]) for name in ("z", "w"))
+        values = concatenate([part.values for part in parts])
+        return cls(z, w, values, torch.cat(features) if len(features) == len(parts) else None)
 
     def save(self, path: Path, **more: np.ndarray[Any, Any]) -> None:
         """Write the samples and further arrays to an .npz file.
@@ -91,7 +86,7 @@ class JudgedSamples:
         tensors = {"z": self.z, "w": self.w, "features": self.features}
         arrays = more | {name: tensor.numpy() for name, tensor in tensors.items() if tensor is not None}
         arrays |= {f"value/{name}": column for name, column in self.values.items()}
-        with naming_target(path), replacing(path) as temporary:
+        with replacing(path) as temporary:
             np.savez_compressed(temporary, **arrays)
 
     @classmethod
@@ -155,7 +150,7 @@ class EvaluatedModel:
         self.reads = head_reader(self.model.generator, self.model.bank.space, self.encode)
         self.features = judge_features(self.model.judge) if features is None else features
         name = getattr(self.features, "name", None)
-        self.identity = _digest([_fingerprints(self.model), self.truncation, self.label, name])
+        self.identity = json_digest([_fingerprints(self.model), self.truncation, self.label, name])
 
     def prepare(self, query: str | Expr, **options: Unpack[DrawOptions]) -> PreparedQuery:
         """Check and compile a query, and return it ready for sampling at the truncation and label of this model.
@@ -230,10 +225,5 @@ def _fingerprints(model: Model) -> dict[str, str]:
             return facts | {"attributes": f"{labeller_name(reader)} {module_fingerprint(reader)}"}
         heads = heads_of(model.bank, "an evaluation").heads
         weights = {name: [part.tolist() for part in head.tensors().values()] for name, head in heads.items()}
-        facts["attributes"] = _digest(weights)
+        facts["attributes"] = json_digest(weights)
     return facts
-
-
-def _digest(facts: object) -> str:
-    """Return the SHA-256 of the JSON text of a value, as hexadecimal digits."""
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

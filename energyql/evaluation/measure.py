@@ -85,14 +85,9 @@ def measure(
     sampled = method.sample(energy, model, n, seed, report)
     seconds = time.perf_counter() - started
     samples = model.judge(sampled.z, report)
-    outcome = {
-        "sampler": describe_sampler(method.sampler),
-        "semantics": method.semantics,
-        **describe(samples, model, reference),
-        "heads": float(model.satisfied(reference.query, model.read_heads(sampled.z)).mean()),
-        **costs(sampled, seconds),
-    }
-    return outcome, samples
+    heads = float(model.satisfied(reference.query, model.read_heads(sampled.z)).mean())
+    named = {"sampler": describe_sampler(method.sampler), "semantics": method.semantics}
+    return named | describe(samples, model, reference) | {"heads": heads} | costs(sampled, seconds), samples
 
 
 def describe(samples: JudgedSamples, model: EvaluatedModel, reference: Reference) -> dict[str, Any]:
@@ -124,11 +119,9 @@ def describe(samples: JudgedSamples, model: EvaluatedModel, reference: Reference
     """
     oracle, prior = reference.oracle, reference.prior
     share = float(model.satisfied(reference.query, samples.values).mean())
-    numbers: dict[str, Any] = {
-        "satisfied": share,
-        "satisfied_error": math.sqrt(share * (1 - share) / len(samples)),
-        "accuracy": conditional_accuracy(reference.query, samples.values, model.vocabulary),
-    } | dict.fromkeys(("frequency_error", "diversity", "diversity_floor", "frechet"))
+    numbers: dict[str, Any] = {"satisfied": share, "satisfied_error": math.sqrt(share * (1 - share) / len(samples))}
+    numbers["accuracy"] = conditional_accuracy(reference.query, samples.values, model.vocabulary)
+    numbers |= dict.fromkeys(("frequency_error", "diversity", "diversity_floor", "frechet"))
     if oracle.size < LEAST_ORACLE:
         return numbers
     sampled, exact = (reference.bins.indicators(one.values) for one in (samples, oracle.samples))
@@ -175,14 +168,11 @@ def costs(sampled: SampleResult, seconds: float) -> dict[str, Any]:
         - `statuses`: name of a status with which the sampler ended, such as "OK" -> number of samples.
     """
     evaluations, gradients = (x.double().mean().item() for x in (sampled.evaluations, sampled.gradients))
+    statuses = {status.name: count for status, count in sampled.counts().items()}
     return {
-        "evaluations": evaluations,
-        "gradients": gradients,
-        "work": evaluations + gradients,
-        "seconds": seconds,
-        "failures": int((~sampled.ok).sum()),
-        "statuses": {status.name: count for status, count in sampled.counts().items()},
-    }
+        "evaluations": evaluations, "gradients": gradients, "work": evaluations + gradients, "seconds": seconds,
+        "failures": int((~sampled.ok).sum()), "statuses": statuses,
+    }  # fmt: skip
 
 
 _MEASURES: dict[str, tuple[str, str, Callable[..., float]]] = {
@@ -258,10 +248,7 @@ def machine() -> dict[str, Any]:
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return {
         "processor": f"{names[0]}, {len(names)} logical cores" if names else platform.machine(),
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
+        "system": platform.platform(), "python": platform.python_version(), "torch": torch.__version__,
+        "threads": torch.get_num_threads(), "energyql": __version__,
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "energyql": __version__,
-    }
+    }  # fmt: skip

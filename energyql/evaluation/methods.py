@@ -54,6 +54,7 @@ from energyql.sampling.base import (
     draw_with,
     has_trait,
 )
+from energyql.vocabulary import repeated
 
 TOLERANCE = 1e-3
 """Relative and absolute tolerance of the paper's algorithm."""
@@ -87,8 +88,7 @@ class PublishedEnergy:
         predictions: dict[str, Prediction] = {}
         for name in self._rule.attributes:
             head, spec = self._bank.heads[name], self._bank.vocabulary[name]
-            outputs = _run(head, self._reads(z))
-            predictions |= split_outputs(outputs, [spec], {name: head.std})
+            predictions |= split_outputs(_run(head, self._reads(z)), [spec], {name: head.std})
         return -self._rule.log_value(predictions)
 
 
@@ -115,7 +115,7 @@ class PublishedODE:
     """The sampler of the program of Nie et al. 2021: `torchdiffeq.odeint` on the whole batch.
 
     Unlike with other samplers, a sample depends on the other samples of the batch. If `odeint` raises an error or the
-    evaluations are used up, the latents after the last accepted step are returned, with a status that tells what
+    evaluations are used up, the latents before the last accepted step are returned, with a status that tells what
     happened.
 
     Args:
@@ -169,7 +169,7 @@ class _SpentError(Exception):
 class _Field:
     """The derivative dz/dt of the flow as a function of t and z, for `odeint`.
 
-    Its attribute `last` is z after the last accepted step. Calling it raises `_SpentError` when the evaluations are
+    Its attribute `last` is z before the last accepted step. Calling it raises `_SpentError` when the evaluations are
     used up.
     """
 
@@ -186,7 +186,13 @@ class _Field:
         return (0.5 * self._settings.strength) * SCHEDULE.beta(t) * gradient
 
     def callback_accept_step(self, t: Tensor, z: Tensor, step: Tensor) -> None:
-        """Record the latents after a step; `odeint` calls this method for each step that it accepts."""
+        """Record the latents before a step; `odeint` calls this method for each step that it accepts.
+
+        Args:
+            t: the time before the step.
+            z: the latents before the step, (batch, z_dim).
+            step: length of the step; not used.
+        """
         self.last = z.detach()
         if self._progress is not None:
             done = (TIMES[0] - float(t)) / (TIMES[0] - TIMES[1])
@@ -286,9 +292,8 @@ def read_methods(names: str | Iterable[str | Method]) -> list[Method]:
     methods = [part if isinstance(part, Method) else _read(str(part)) for part in parts]
     if not methods:
         raise ArgumentError("there is no sampler to compare", hint=HINT)
-    names = [method.name for method in methods]
-    if twice := [name for name in names if names.count(name) > 1]:
-        raise ArgumentError(f"sampler {twice[0]!r} is named twice")
+    if (twice := repeated(method.name for method in methods)) is not None:
+        raise ArgumentError(f"sampler {twice!r} is named twice")
     for method in methods:
         method.check()
     return methods

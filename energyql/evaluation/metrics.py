@@ -5,7 +5,6 @@ The *oracle* of a query is a set of exact samples of the query, with which the s
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from torch import Tensor
 from energyql.attributes.judge import Judge
 from energyql.attributes.labels import ImageLabeller
 from energyql.errors import ModelError
-from energyql.files import refuse_special
+from energyql.files import fingerprint, refuse_special
 from energyql.kinds import KINDS
 from energyql.language import And, Expr, Near, Not, Predicate, Weight
 from energyql.logic.truth import satisfied
@@ -81,7 +80,7 @@ def inception_features(weights: Path | None = None) -> Features:
     try:
         # torch-fidelity unpickles any object, so the file must hold nothing but tensors.
         torch.load(path, weights_only=True, map_location="meta")
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        mark = fingerprint(path)
         network = module.FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=str(path))
     except FileNotFoundError:
         raise ModelError(f"{path} is missing", hint=f"download it: {module.URL_INCEPTION_V3}") from None
@@ -94,7 +93,7 @@ def inception_features(weights: Path | None = None) -> Features:
         features: Tensor = network(pixels.expand(-1, 3, -1, -1))[0]
         return features
 
-    return Features(f"inception {digest[:12]}", function)
+    return Features(f"inception {mark[:12]}", function)
 
 
 FRECHET_REPETITIONS = 4
@@ -259,11 +258,9 @@ def diversity(sampled: Tensor, oracle: Tensor) -> dict[str, float]:
     count = min(len(sampled), len(oracle))
     mean, nearest = _distances(sampled[:count])
     true_mean, true_nearest = _distances(oracle[:count])
-    return {
-        "pairwise": (mean / true_mean).item(),
-        "nearest": (nearest.median() / true_nearest.median()).item(),
-        "duplicates": (nearest < true_nearest.quantile(CROWDED)).double().mean().item(),
-    }
+    duplicates = (nearest < true_nearest.quantile(CROWDED)).double().mean()
+    numbers = {"pairwise": mean / true_mean, "nearest": nearest.median() / true_nearest.median()}
+    return {name: number.item() for name, number in (numbers | {"duplicates": duplicates}).items()}
 
 
 def _distances(points: Tensor) -> tuple[Tensor, Tensor]:

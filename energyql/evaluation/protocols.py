@@ -15,7 +15,6 @@ import random
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -86,8 +85,7 @@ class RandomConditions:
 
     def prevalence(self, query: Expr) -> float:
         """Return the share of pictures of the prior that satisfy a query by the judge, from 0 to 1."""
-        bound = bind(query, self.vocabulary)
-        return float(satisfied(bound, self._prior.values, self.vocabulary).mean())
+        return float(satisfied(bind(query, self.vocabulary), self._prior.values, self.vocabulary).mean())
 
     def compose(self, count: int, join: Join, least: float, most: float) -> Expr:
         """Return a random query whose prevalence (share of prior pictures that satisfy it) is within limits.
@@ -108,10 +106,8 @@ class RandomConditions:
             query = join([self.condition(self.vocabulary[name]) for name in names])
             if least <= self.prevalence(query) <= most:
                 return query
-        raise EnergyQLError(
-            f"no query of {count} attributes has a prevalence from {least:g} to {most:g}",
-            hint="the model has few attributes, or they hardly vary, or the prior is too small: raise --prior",
-        )
+        hint = "the model has few attributes, or they hardly vary, or the prior is too small: raise --prior"
+        raise EnergyQLError(f"no query of {count} attributes has a prevalence from {least:g} to {most:g}", hint=hint)
 
 
 @dataclass(frozen=True)
@@ -361,11 +357,9 @@ class Setup:
         if names & lacks.keys():
             able = [name for name, one in self.protocols.items() if not lacks.keys() & one.attributes]
             hint = f"it can run --protocols {','.join(able)}; for the others" if able else "it can run none of them;"
-            raise ModelError(
-                f"{vocabulary.of_model} lacks what set-up {self.name!r} needs: "
-                f"{'; '.join(lack for name, lack in lacks.items() if name in names)}",
-                hint=f"{hint} train heads of these names with `energyql train`, on labels such as these: {self.labels}",
-            )
+            hint += f" train heads of these names with `energyql train`, on labels such as these: {self.labels}"
+            listed = "; ".join(lack for name, lack in lacks.items() if name in names)
+            raise ModelError(f"{vocabulary.of_model} lacks what set-up {self.name!r} needs: {listed}", hint=hint)
         for name in protocols:
             for query in self.protocols[name].given:
                 try:
@@ -428,42 +422,22 @@ def _read_protocol(entry: Mapping[str, Any], truncation: float, labels: str) -> 
     (field,) = {"queries", "every", "steps", "drawn"} & set(entry)
     if not entry[field] or (field == "every" and not all(entry[field])):
         raise ValueError(f"{field!r} of protocol {entry['name']!r} is empty")
-    choose: Callable[[RandomConditions], list[Expr]]
-    queries: tuple[Expr, ...] = ()
-    if field in ("queries", "steps"):
-        queries = tuple(parse(text) for text in entry[field])
-        names = {leaf.name for query in queries for leaf in predicates(query)}
-        choose = partial(_fixed, queries)
-    elif field == "every":
-        groups = [tuple(map(str, group)) for group in entry[field]]
-        names = {name for group in groups for name in group}
-        choose = partial(_every, groups)
-    else:
-        attributes = tuple(map(str, entry[field]))
-        names, choose = set(attributes), partial(_random, attributes)
+    queries = tuple(parse(text) for text in entry[field]) if field in ("queries", "steps") else ()
+    groups = [tuple(map(str, group)) for group in entry[field]] if field == "every" else []
+    attributes = tuple(map(str, entry[field])) if field == "drawn" else ()
+    names = {leaf.name for query in queries for leaf in predicates(query)}.union(attributes, *groups)
+
+    def choose(draw: RandomConditions) -> list[Expr]:
+        """Return the queries of the protocol for a model, whose conditions are those of `draw`.
+
+        They are the queries that the entry states; or a query for every combination of values of the attributes in each
+        group of `every`, such as `smile AND hat`; or a random condition on each attribute of `drawn`.
+        """
+        parts = [product(*(draw.values(draw.vocabulary[name]) for name in group)) for group in groups]
+        combined = [choice[0] if len(choice) == 1 else And(choice) for group in parts for choice in group]
+        return [*queries, *combined, *(draw.condition(draw.vocabulary[name]) for name in attributes)]
+
     about = f"{entry['about']} Labels: {labels}."
     psi = float(entry.get("truncation", truncation))
     sequential = field in ("steps", "drawn")
     return EvaluationProtocol(entry["name"], entry["title"], about, choose, sequential, psi, frozenset(names), queries)
-
-
-def _fixed(queries: Sequence[Expr], draw: RandomConditions) -> list[Expr]:
-    """Return `queries` as a list. `draw` is not used, but all functions that return queries of a protocol take it."""
-    return list(queries)
-
-
-def _every(groups: Sequence[Sequence[str]], draw: RandomConditions) -> list[Expr]:
-    """Return a query for every combination of values of the attributes in each group, such as `smile AND hat`.
-
-    Args:
-        groups: for each group the names of its attributes. A group with one attribute gives a query for each of its
-            values.
-        draw: the conditions on the attributes of the model.
-    """
-    parts = [product(*(draw.values(draw.vocabulary[name]) for name in group)) for group in groups]
-    return [choice[0] if len(choice) == 1 else And(choice) for group in parts for choice in group]
-
-
-def _random(names: Sequence[str], draw: RandomConditions) -> list[Expr]:
-    """Return a random condition, drawn by `draw`, on each attribute in `names`."""
-    return [draw.condition(draw.vocabulary[name]) for name in names]

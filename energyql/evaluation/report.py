@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from PIL import Image
@@ -14,6 +14,7 @@ from rich.table import Table
 from energyql.evaluation.measure import Numbers, average, read_numbers
 from energyql.render.charts import Axes, Canvas, Place, blend
 from energyql.render.markup import markdown_table
+from energyql.render.pages import page_templates
 from energyql.render.pictures import FAINT, INK, PAPER
 
 WIDTH, HEIGHT, LEFT, TOP, GAP, BOTTOM, LEGEND = 400, 300, 60, 70, 70, 56, 26
@@ -207,20 +208,18 @@ def comparison_page(data: dict[str, Any], title: str) -> str:
         data: the result of `energyql.compare_samplers`.
         title: heading of the page.
     """
-    n, names, header = data["settings"]["n"], data["contenders"], ["sampler", *(name for name, *_ in COLUMNS)]
-    lines = [f"# {title}", "", NOTE, "", "![Satisfied, against cost](satisfied.png)", ""]
-    lines += ["![Frequency error, against cost](frequency-error.png)", "", "## Over all queries", ""]
-    lines += markdown_table(header, [[f"`{name}`, {which}", *row] for name, which, row in _summary_rows(data)])
-    lines += ["", "## Query by query"]
-    for record in data["queries"]:
-        named = f"{record['title']}: " if record["title"] else ""
-        lines += ["", f"### {named}`{record['query']}`", "", _oracle_line(record["oracle"]), ""]
-        outcomes = record["samplers"]
-        lines += markdown_table(header, [[f"`{name}`", *outcome_cells(outcomes[name], n)] for name in names])
-        for name in names:
-            if path := outcomes[name].get("pictures"):
-                lines += ["", f"![{name}, of {record['query']}]({path})"]
-    return "\n".join([*lines, *facts(data)]) + "\n"
+
+    def table(rows: Iterable[Sequence[str]]) -> str:
+        return "\n".join(markdown_table(["sampler", *(name for name, *_ in COLUMNS)], rows))
+
+    def outcomes(record: dict[str, Any]) -> list[list[str]]:
+        n, samplers = data["settings"]["n"], record["samplers"]
+        return [[f"`{name}`", *outcome_cells(samplers[name], n)] for name in data["contenders"]]
+
+    summary = [[f"`{name}`, {which}", *row] for name, which, row in _summary_rows(data)]
+    return _PAGES.get_template("comparison.md").render(
+        data=data, title=title, note=NOTE, table=table, outcomes=outcomes, summary=summary
+    )
 
 
 def evaluation_rows(comparison: dict[str, Any], names: Sequence[str], n: int) -> list[list[str]]:
@@ -287,25 +286,13 @@ def evaluation_page(data: dict[str, Any]) -> str:
 
     `data` is the result of `energyql.evaluate`.
     """
-    lines = [f"# Evaluation of {data['settings']['model']}"]
-    for text in evaluation_notes(data):
-        lines += ["", text]
-    for key, protocol in data["setups"].items():
-        lines += ["", f"## {protocol['title']} (`{key}`)", "", protocol["about"], ""]
-        if "missing" in protocol:
-            lines.append(f"Not run: {protocol['missing']}.")
-            continue
+
+    def table(protocol: dict[str, Any]) -> str:
         columns, rows = _protocol_rows(protocol, data)
         header = ["sampler" if "comparison" in protocol else "preset and step", *(name for name, *_ in columns)]
-        lines += markdown_table(header, [[f"`{name}`", *cells] for name, *cells in rows])
-        if "comparison" in protocol:
-            lines += ["", f"[All queries and plots]({key}/results.md)."]
-            for record in protocol["comparison"]["queries"]:
-                lines += ["", f"`{record['query']}`", "", *_picture_lines(key, record, data["contenders"])]
-        for preset, result in protocol.get("sequence", {}).items():
-            lines += ["", f"`{preset}`, {result['seconds']:.1f} s without drawing:", ""]
-            lines.append(f"![edits by {preset}]({key}/{result['filmstrip']})")
-    return "\n".join([*lines, *facts(data)]) + "\n"
+        return "\n".join(markdown_table(header, [[f"`{name}`", *cells] for name, *cells in rows]))
+
+    return _PAGES.get_template("evaluation.md").render(data=data, notes=evaluation_notes(data), table=table)
 
 
 def share(value: float) -> str:
@@ -395,20 +382,5 @@ def _oracle_line(oracle: dict[str, Any]) -> str:
     return f"{text}out of {oracle['pictures']:,} pictures{proposed}."
 
 
-def _picture_lines(key: str, record: dict[str, Any], names: Sequence[str]) -> list[str]:
-    """Return lines of Markdown with the accuracy and the pictures of each method on one query.
-
-    Args:
-        key: name of the protocol, which is also the folder of the pictures.
-        record: the record of the query in the result of a comparison.
-        names: names of the methods.
-    """
-    lines = []
-    for name in names:
-        outcome = record["samplers"][name]
-        accuracy = ", ".join(f"{one} {100 * part:.1f}" for one, part in (outcome["accuracy"] or {}).items())
-        text = f"`{name}`: {100 * outcome['satisfied']:.1f} % satisfied"
-        lines += [f"{text}; accuracy, %: {accuracy}" if accuracy else text, ""]
-        if outcome["pictures"]:
-            lines += [f"![{name}, of {record['query']}]({key}/{outcome['pictures']})", ""]
-    return lines
+_PAGES = page_templates("energyql.evaluation", "pages")
+_PAGES.globals |= {"facts": facts, "oracle": _oracle_line}

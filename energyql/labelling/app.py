@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -55,9 +56,7 @@ class Labels(BaseModel):
     """Labels of one picture."""
 
     index: int = Field(description="Number of the picture.")
-    labels: dict[str, str | float | bool | None] = Field(
-        description="Attribute to label; null or left out where a person cannot decide."
-    )
+    labels: dict[str, str | float | bool | None] = Field(description="Attribute to label; null if nobody can decide.")
 
 
 def create_app(sheet: LabelSheet, access: Access | None = None) -> FastAPI:
@@ -73,13 +72,8 @@ def create_app(sheet: LabelSheet, access: Access | None = None) -> FastAPI:
     pictures = [index for index in sheet.folder.indices if sheet.folder.file(index).is_file()]
     if not pictures:
         raise DataError(f"{sheet.folder.path} has no pictures yet", hint="draw some with energyql sample")
-    attributes = [
-        AttributeField(
-            name=spec.name, kind=spec.kind, values=list(spec.values), low=spec.low, high=spec.high,
-            answers=KINDS[spec.kind].answers(spec),
-        )
-        for spec in sheet.attributes.values()
-    ]  # fmt: skip
+    specs = sheet.attributes.values()
+    attributes = [AttributeField(**asdict(spec), answers=KINDS[spec.kind].answers(spec)) for spec in specs]
 
     def state(rows: dict[int, Cells]) -> State:
         left = [index for index in pictures if index not in rows]

@@ -15,7 +15,7 @@ from energyql.attributes.judge import Judge
 from energyql.attributes.pictures import heads_of
 from energyql.attributes.predictions import Prediction
 from energyql.errors import ArgumentError, DataError
-from energyql.files import as_path, naming_target, sole_writer, write_picture
+from energyql.files import as_path, sole_writer, write_picture
 from energyql.generators.base import Generator, check_label
 from energyql.generators.families import module_fingerprint
 from energyql.kinds import KINDS
@@ -38,23 +38,12 @@ Chooser = Literal["heads", "teacher"]
 
 
 def sample_pictures(
-    model: str | Path | Generator | Model,
-    out: str | Path,
-    count: int = 300,
-    *,
-    unsure: bool = False,
-    by: Chooser | None = None,
-    only: Sequence[str] | None = None,
-    labelled: str | Path | None = None,
-    pool: int = POOL_SIZE,
-    seed: int | None = None,
-    truncation: float | None = None,
-    label: int | Sequence[float] | None = None,
-    generator: str | None = None,
-    allow_plugins: bool = False,
-    device: torch.device | str = "cpu",
-    progress: bool | Report = False,
-) -> PictureFolder:
+    model: str | Path | Generator | Model, out: str | Path, count: int = 300, *, unsure: bool = False,
+    by: Chooser | None = None, only: Sequence[str] | None = None, labelled: str | Path | None = None,
+    pool: int = POOL_SIZE, seed: int | None = None, truncation: float | None = None,
+    label: int | Sequence[float] | None = None, generator: str | None = None, allow_plugins: bool = False,
+    device: torch.device | str = "cpu", progress: bool | Report = False,
+) -> PictureFolder:  # fmt: skip
     """Draw pictures of a generator to label, without a query; the generator needs no attributes.
 
     All pictures in a folder have the same generator, seed, truncation and class label. After an interruption, the same
@@ -105,8 +94,8 @@ def sample_pictures(
     if by not in (None, *get_args(Chooser)):
         raise ArgumentError(f"pictures are chosen by {' or '.join(get_args(Chooser))}, not {by!r}")
     if not unsure and (only, labelled, by) != (None, None, None):
-        message = "random pictures are not chosen by attributes, labels or a teacher"
-        raise ArgumentError(message, hint="add unsure=True, or --unsure")
+        hint = "add unsure=True, or --unsure"
+        raise ArgumentError("random pictures are not chosen by attributes, labels or a teacher", hint=hint)
     path, where = as_path(out), torch.device(device)
     source = open_source(Source(model, generator, allow_plugins))
     network, bank, own = source.generator, source.bank, source.truncation
@@ -114,8 +103,8 @@ def sample_pictures(
     heads, names = None, tuple(only or ())
     if unsure:
         if bank is None:
-            message = "the model has no heads yet that could be unsure"
-            raise ArgumentError(message, hint="label random pictures, and train")
+            hint = "label random pictures, and train"
+            raise ArgumentError("the model has no heads yet that could be unsure", hint=hint)
         heads, names = heads_of(bank, "a choice of unsure pictures"), tuple(bank.vocabulary if only is None else only)
         heads.raw_outputs(names)  # refuses unknown names before anything is written
         if by == "heads" or not any(name in judge.vocabulary for judge in teacher for name in names):
@@ -142,10 +131,9 @@ def sample_pictures(
             network.to(where).eval()
         fitted = FittedUnder("w", (drawn.truncation, drawn.truncation), drawn.label, module_fingerprint(network))
         prior = Prior(network, drawn.seed, fitted, where)
-        tables = [path / LABELS] if (path / LABELS).exists() else []
-        tables += [] if labelled is None else [Path(labelled)]
+        tables = [path / LABELS] * (path / LABELS).exists() + ([] if labelled is None else [Path(labelled)])
         excluded = set(folder.unsure).union(*(_labelled(table, drawn) for table in tables if unsure))
-        with reporting(progress) as report, naming_target(path):
+        with reporting(progress) as report:
             if is_new:  # first, so that pictures of an interrupted call are not taken for those of another seed
                 folder = folder.having(0, ())
             if heads is None:

@@ -235,9 +235,8 @@ def _attribute_texts(meanings: dict[str, tuple[str, str]], folder: Path) -> list
     for name, labels in values.items():
         if len(labels) == 1:
             raise DataError(f"{folder} has only one sub-folder of {name!r}", hint=hint)
-    return [
-        name if labels == {"yes", "no"} else f"{name}={'|'.join(sorted(labels))}" for name, labels in values.items()
-    ]
+    texts = {name: "" if labels == {"yes", "no"} else f"={'|'.join(sorted(labels))}" for name, labels in values.items()}
+    return [name + text for name, text in texts.items()]
 
 
 def _meaning(place: str) -> tuple[str, str]:

@@ -56,8 +56,7 @@ def bind(expr: Expr, vocabulary: Vocabulary, *, query: str | None = None) -> Exp
             cannot have; one error reports all mistakes of both kinds.
     """
     nodes = predicates(expr)
-    unknown = [index for index, node in enumerate(nodes) if node.name not in vocabulary]
-    if unknown:
+    if unknown := [index for index, node in enumerate(nodes) if node.name not in vocabulary]:
         raise _unknown_names(expr, unknown, vocabulary, query)
     problems = {index: problem for index, node in enumerate(nodes) if (problem := _check(node, vocabulary[node.name]))}
     if problems:
@@ -87,11 +86,8 @@ def _check_values(node: Predicate, spec: AttributeSpec) -> _Problem | None:
         return None
     name = quote(spec.name)
     near = {value: quote(match) for value in wrong if (match := closest(value, spec.values))}
-    hint = (
-        f"did you mean {', '.join(dict.fromkeys(near.values()))}?"
-        if near
-        else f"values of {name}: {_listed(spec.values)}"
-    )
+    similar = ", ".join(dict.fromkeys(near.values()))
+    hint = f"did you mean {similar}?" if near else f"values of {name}: {_listed(spec.values)}"
     listed = ", ".join(f"'{shorten(value)}'" for value in wrong[:_MOST_LISTED])
     message = f"{listed} {'is not a value' if len(wrong) == 1 else 'are not values'} of {name}"
     return _Problem(message, hint, wrong, values=near)

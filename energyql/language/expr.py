@@ -11,11 +11,10 @@ The class of a connective defines the connective's keyword, precedence, drawing,
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any, ClassVar, Generic, Literal, NoReturn, TypeVar, cast
+from typing import Any, ClassVar, Literal, NoReturn, Protocol, TypeVar, cast
 
 from energyql.errors import ArgumentError, LimitError, Span
 from energyql.kinds import BARE, CLASSES, NUMBERS
@@ -31,7 +30,7 @@ from energyql.language.lexical import (
 )
 from energyql.render.graph import MOST_BOXES, Box, Role, draw_graph
 from energyql.render.markup import Markup, element
-from energyql.vocabulary import Vocabulary, unknown_name
+from energyql.vocabulary import Vocabulary
 
 MAX_DEPTH = 200
 """Most levels of nesting of a query, whether it is written as text or in Python."""
@@ -51,7 +50,7 @@ _CHILD_FIELDS = frozenset({"operand", "operands", "left", "right"})
 T = TypeVar("T")
 
 
-class Kernel(ABC, Generic[T]):
+class Kernel(Protocol[T]):
     """The operations from which the values of all connectives are computed. Each evaluator of queries is a subclass.
 
     `T` is the type of the values that an evaluator computes: indices of nodes of a decision diagram, arrays of
@@ -60,34 +59,27 @@ class Kernel(ABC, Generic[T]):
     definition is evaluated once. The technique is known as a tagless interpreter (Carette, Kiselyov, Shan 2009).
     """
 
-    @abstractmethod
     def leaf(self, node: Expr) -> T:
         """Return the value of a predicate (a condition on an attribute) or of the constant `TRUE` or `FALSE`."""
 
-    @abstractmethod
     def negation(self, value: T) -> T:
         """Return the value of `NOT part`, where `value` is the value of the part."""
 
-    @abstractmethod
     def conjunction(self, values: Sequence[T]) -> T:
         """Return the value of AND, from the values of one or more operands."""
 
-    @abstractmethod
     def disjunction(self, values: Sequence[T]) -> T:
         """Return the value of OR, from the values of one or more operands."""
 
-    @abstractmethod
     def choice(self, test: T, then: T, otherwise: T) -> T:
         """Return the value of `(test AND then) OR (NOT test AND otherwise)`, from the values of its three parts."""
 
-    @abstractmethod
     def count(self, quantifier: str, count: int, values: Sequence[T]) -> T:
         """Return the value of a count such as `AT LEAST 2 OF (...)`, from the values of one or more operands.
 
         In this example `quantifier` is "AT LEAST" and `count` is 2. The other quantifiers are "AT MOST" and "EXACTLY".
         """
 
-    @abstractmethod
     def weighted(self, factor: float, value: T) -> T:
         """Return the value of `factor * part`, a part with a weight, where `value` is the value of the part."""
 
@@ -148,7 +140,9 @@ class Expr:
     size: int = field(init=False)
     """Number of nodes of the tree below and including this node; a node that occurs twice counts twice."""
     _heaviest: float = field(init=False)
+    """Largest product of weights inside one another in the tree below and including this node; 1 without weights."""
     _hash: int = field(init=False)
+    """Hash of class, data and operands of the node; equal trees have equal hashes."""
 
     # NumPy scalars leave `np.float32(2) * expr` and `np.float32(0.2) < expr` to the methods below.
     __array_ufunc__ = None
@@ -291,11 +285,9 @@ class Expr:
 
     def _enclosed(self, operands: Sequence[str]) -> list[str]:
         """Return `operands`, the texts of the operands, in parentheses where this node's connective requires them."""
-        tight = [
-            child._binding > self.level or (child._binding == self.level and place in self.nests)
-            for place, child in enumerate(self.children)
-        ]
-        return [text if bare else f"({text})" for text, bare in zip(operands, tight, strict=True)]
+        least = [self.level + (place not in self.nests) for place in range(len(operands))]
+        rows = zip(operands, self.children, least, strict=True)
+        return [text if child._binding >= level else f"({text})" for text, child, level in rows]
 
     def _box(self) -> Box:
         """Return the box of this node in a drawing of the tree."""
@@ -703,9 +695,8 @@ class Attribute(Predicate):
 
     def __eq__(self, other: object) -> bool:
         if isinstance(other, (str, int, float)):
-            raise ArgumentError(
-                f"`==` compares the structure of expressions: write .eq({other!r}) for `=` and .ne({other!r}) for `!=`"
-            )
+            instead = f"write .eq({other!r}) for `=` and .ne({other!r}) for `!=`"
+            raise ArgumentError(f"`==` compares the structure of expressions: {instead}")
         return Expr.__eq__(self, other)
 
     def __hash__(self) -> int:
@@ -911,11 +902,7 @@ class ModelNamespace(Namespace):
         return self[Namespace.__getattr__(self, name).name]
 
     def __getitem__(self, name: str) -> Attribute:
-        attribute = Namespace.__getitem__(self, name)
-        if attribute.name not in self._vocabulary:
-            fault = f"is not an attribute of {self._vocabulary.of_model}"
-            raise unknown_name(attribute.name, self._vocabulary, fault)
-        return attribute
+        return Attribute(self._vocabulary[Attribute(name).name].name)
 
     def __dir__(self) -> list[str]:
         return [name for name in self._vocabulary if name.isidentifier() and not name.startswith("_")]

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import re
-import unicodedata
 from functools import cache
 from importlib.resources import files
-from numbers import Real
 
 from energyql.errors import ArgumentError
+from energyql.vocabulary import check_finite, check_text
 
 MAX_WEIGHT = 1_000_000
 """Largest weight, and largest product of nested weights. It keeps energies far below the largest float32."""
@@ -47,25 +45,13 @@ def quote(name: str) -> str:
     return f'"{escaped}"'
 
 
-def normalize(name: str) -> str:
-    """Return a name in Unicode normal form C, in which an accented letter is always the same characters."""
-    return str(unicodedata.normalize("NFC", name))  # plain: a lexer's token or a NumPy string is a str too
-
-
 def check_name(value: object, what: str = "a name") -> str:
     """Return `value` in Unicode normal form C if it can be a name; `what` describes it in error messages.
 
     Raises:
         ArgumentError: `value` is no string, is empty, or contains control characters or line separators.
     """
-    if not isinstance(value, str):
-        raise ArgumentError(f"{what} must be a string, not {shorten(repr(value))}")
-    if not value:
-        raise ArgumentError(f"{what} must not be empty")
-    for character in value:
-        if unicodedata.category(character) in {"Cc", "Cs", "Zl", "Zp"}:
-            raise ArgumentError(f"{what} must not hold the control character U+{ord(character):04X}")
-    return normalize(value)
+    return check_text(value, what, ArgumentError)
 
 
 def check_number(value: object, what: str) -> float:
@@ -74,15 +60,7 @@ def check_number(value: object, what: str) -> float:
     Raises:
         ArgumentError: `value` is not a real number, is a truth value, or is not finite.
     """
-    if isinstance(value, bool) or not isinstance(value, Real):
-        raise ArgumentError(f"{what} must be a number, not {shorten(repr(value))}")
-    try:
-        result = float(value)
-    except OverflowError:
-        result = math.inf
-    if not math.isfinite(result):
-        raise ArgumentError(f"{what} must be a finite number, not {result:g}")
-    return result + 0.0  # one zero: -0.0 becomes 0.0
+    return check_finite(value, what, ArgumentError)
 
 
 def check_positive(value: object, what: str) -> float:

@@ -33,7 +33,7 @@ from energyql.language.expr import (
     Weight,
     Xor,
 )
-from energyql.language.lexical import check_name, check_number, check_positive, grammar, normalize, shorten
+from energyql.language.lexical import check_name, check_number, check_positive, grammar, shorten
 
 Part = Token | Expr
 
@@ -49,15 +49,12 @@ def text_of(token: Token) -> str:
         QuerySyntaxError: a quoted name is empty, or contains an unknown escape or a control character.
     """
     if token.type != "QUOTED":
-        return normalize(token)
+        return check_name(token)
     for escape in _ESCAPE.finditer(token):
         if escape[1] not in '"\\':
             at = (token.start_pos or 0) + escape.start()
-            raise QuerySyntaxError(
-                f"unknown escape {escape[0]!r} in a quoted name".replace("\\\\", "\\"),
-                spans=[(at, at + 2)],
-                hint=r"only \" and \\ are escapes",
-            )
+            message = f"unknown escape {escape[0]!r} in a quoted name".replace("\\\\", "\\")
+            raise QuerySyntaxError(message, spans=[(at, at + 2)], hint=r"only \" and \\ are escapes")
     return _checked([token], lambda: check_name(_ESCAPE.sub(r"\1", token[1:-1]), "a quoted name"))
 
 
@@ -256,10 +253,8 @@ def diagnose(before: Sequence[Token], wrong: Token | None, expected: set[str]) -
     what = _missing(last, "" if wrong is None else wrong.type, expected)
     sides = " and ".join(_show(token) for token in (last, wrong) if token is not None)
     place = "before" if last is None else "after" if wrong is None else "between"
-    hint = next(
-        (row[3] for row in _HINTS if row[0] in (None, what) and _fits(last, row[1]) and _fits(wrong, row[2])), None
-    )
-    return QuerySyntaxError(f"{what} is missing {place} {sides}", spans=[here], hint=hint)
+    rows = (row for row in _HINTS if row[0] in (None, what) and _fits(last, row[1]) and _fits(wrong, row[2]))
+    return QuerySyntaxError(f"{what} is missing {place} {sides}", spans=[here], hint=next(rows, [None])[-1])
 
 
 def _missing(last: Token | None, kind: str, expected: set[str]) -> str:
@@ -331,10 +326,8 @@ def parse(text: str) -> Expr:
         ArgumentError: `text` is not a string.
     """
     if not isinstance(text, str):
-        raise ArgumentError(
-            f"a query is a string or an expression, not {shorten(repr(text))}",
-            hint='write "smile AND NOT hat" or E.smile & ~E.hat',
-        )
+        hint = 'write "smile AND NOT hat" or E.smile & ~E.hat'
+        raise ArgumentError(f"a query is a string or an expression, not {shorten(repr(text))}", hint=hint)
     if len(text) > MAX_BYTES or len(text.encode("utf-8", "surrogatepass")) > MAX_BYTES:
         raise LimitError(f"the query is longer than {MAX_BYTES // 1024} KiB")
     try:
@@ -417,9 +410,8 @@ def _unexpected_character(text: str, at: int) -> QuerySyntaxError:
     character = text[at]
     if character == '"':
         stop = min((text.find(end, at) for end in "\n\r" if end in text[at:]), default=len(text))
-        return QuerySyntaxError(
-            "a double quote is never closed", spans=[(at, at + 1), (stop, stop)], hint='write " at the end of the name'
-        )
+        spans, remedy = [(at, at + 1), (stop, stop)], 'write " at the end of the name'
+        return QuerySyntaxError("a double quote is never closed", spans=spans, hint=remedy)
     category, name = unicodedata.category(character), unicodedata.name(character, "")
     shown = f"U+{ord(character):04X} {name}".rstrip()
     if category[0] not in "CZ" and not unicodedata.combining(character):

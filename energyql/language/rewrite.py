@@ -54,8 +54,7 @@ class _Trees(Kernel[Expr]):
         return kind(tuple(values)) if len(values) > 1 else values[0]
 
     def choice(self, test: Expr, then: Expr, otherwise: Expr) -> Expr:
-        sides = self.conjunction([test, then]), self.conjunction([self.negation(test), otherwise])
-        return self.disjunction(sides)
+        return self.disjunction([self.conjunction([test, then]), self.conjunction([self.negation(test), otherwise])])
 
     def count(self, quantifier: str, count: int, values: Sequence[Expr]) -> Expr:
         return Cardinality(quantifier, count, tuple(values))

@@ -390,10 +390,8 @@ class Circuit:
             done.add(index)
             lines.append(f"{head}{labels.get(index, '')}{_words(node, self.cells)[0]}")
             ends = [("├─ ", "│  ")] * (len(_below(node)) - 1) + [("└─ ", "   ")]
-            below = [
-                (child, indent + end, indent + more) for child, (end, more) in zip(_below(node), ends, strict=False)
-            ]
-            stack += reversed(below)
+            pairs = zip(_below(node), ends, strict=False)
+            stack += reversed([(child, indent + end, indent + more) for child, (end, more) in pairs])
         return lines
 
     def draw(self, *, standalone: bool = False) -> Markup:
@@ -505,13 +503,9 @@ def _cells_of(name: str, atoms: tuple[CellSet, ...]) -> str:
 
 
 def compile_query(
-    expr: Expr,
-    vocabulary: Mapping[str, AttributeSpec],
-    *,
-    query: str | None = None,
-    max_nodes: int = DEFAULT_MAX_NODES,
-    relations: bool = True,
-) -> Circuit:
+    expr: Expr, vocabulary: Mapping[str, AttributeSpec], *, query: str | None = None,
+    max_nodes: int = DEFAULT_MAX_NODES, relations: bool = True,
+) -> Circuit:  # fmt: skip
     """Compile a bound query to a circuit whose value is the exact log-probability of the query, in nats.
 
     A part `factor * operand`, with a weight other than 1, counts as one condition that is independent of all others and

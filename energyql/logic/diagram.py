@@ -155,14 +155,9 @@ class Diagram(Kernel[int]):
     """
 
     def __init__(
-        self,
-        expr: Expr,
-        vocabulary: Mapping[str, AttributeSpec],
-        groups: Sequence[Sequence[Expr]] = (),
-        *,
-        order: Order = "vocabulary",
-        max_nodes: int = DEFAULT_MAX_NODES,
-    ) -> None:
+        self, expr: Expr, vocabulary: Mapping[str, AttributeSpec], groups: Sequence[Sequence[Expr]] = (), *,
+        order: Order = "vocabulary", max_nodes: int = DEFAULT_MAX_NODES,
+    ) -> None:  # fmt: skip
         self.vocabulary, self.order, self.max_nodes = vocabulary, order, max_nodes
         self.relations = [relation for group in groups for relation in group]
         self.cells = partition(And((expr, *self.relations)) if self.relations else expr, vocabulary)
@@ -372,10 +367,8 @@ class Diagram(Kernel[int]):
         return node
 
     def _too_large(self) -> LimitError:
-        return LimitError(
-            f"the decision diagram of this query needs more than {self.max_nodes:,} nodes; "
-            'use semantics="product", which needs no diagram, or write the query in smaller parts'
-        )
+        remedy = 'use semantics="product", which needs no diagram, or write the query in smaller parts'
+        return LimitError(f"the decision diagram of this query needs more than {self.max_nodes:,} nodes; {remedy}")
 
     def constrain(self, node: int, condition: int) -> int:
         """Return a node that agrees with `node` wherever the node `condition` is true.
@@ -486,11 +479,9 @@ def _normal(test: int, then: int, otherwise: int) -> tuple[int, int, int]:
 
 
 def build_diagram(
-    expr: Expr,
-    vocabulary: Mapping[str, AttributeSpec],
-    max_nodes: int = DEFAULT_MAX_NODES,
+    expr: Expr, vocabulary: Mapping[str, AttributeSpec], max_nodes: int = DEFAULT_MAX_NODES,
     groups: Sequence[Sequence[Expr]] = (),
-) -> Diagram:
+) -> Diagram:  # fmt: skip
     """Return the diagram of a query in the vocabulary's order of attributes.
 
     If this diagram is too large, the result is the diagram in the order of the query's text.

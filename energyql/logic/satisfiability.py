@@ -35,13 +35,9 @@ _FREE = Attribute("free")
 
 
 def check_satisfiable(
-    expr: Expr,
-    vocabulary: Mapping[str, AttributeSpec],
-    *,
-    query: str | None = None,
-    max_nodes: int = DEFAULT_MAX_NODES,
-    relations: bool = False,
-) -> None:
+    expr: Expr, vocabulary: Mapping[str, AttributeSpec], *, query: str | None = None,
+    max_nodes: int = DEFAULT_MAX_NODES, relations: bool = False,
+) -> None:  # fmt: skip
     """Check that a query can be satisfied. For the check a decision diagram is built, but no circuit.
 
     Args:
@@ -61,8 +57,7 @@ def check_satisfiable(
         TautologyWarning: everything satisfies the query.
         ConstantPartWarning: a part of the query is never or always true; one warning for each cause, at most three.
     """
-    groups = relations_for(expr, vocabulary) if relations else []
-    diagram = build_diagram(expr, vocabulary, max_nodes, groups)
+    diagram = build_diagram(expr, vocabulary, max_nodes, relations_for(expr, vocabulary) if relations else [])
     report_constant(expr, diagram, query=query)
     report_constant_parts(expr, diagram, query=query)
 
@@ -251,10 +246,8 @@ def _contradiction(expr: Expr, diagram: Diagram, query: str | None) -> Contradic
     except LimitError:
         return Contradiction("the query is always false", query=query)
     if not clash:
-        return Contradiction(
-            "the model's relations contradict one another, so nothing can satisfy a query that they concern",
-            hint=f"mend them in its vocabulary.json: {'; '.join(needed)}",
-        )
+        message = "the model's relations contradict one another, so nothing can satisfy a query that they concern"
+        return Contradiction(message, hint=f"mend them in its vocabulary.json: {'; '.join(needed)}")
     spans = [part.span for part in clash if part.span is not None]
     return Contradiction(_reason(clash, diagram, "the query"), query=query, spans=spans, hint=_always(needed))
 
@@ -278,15 +271,12 @@ def _clash(expr: Expr, diagram: Diagram) -> tuple[list[Expr], list[str]]:
 
 def conjuncts(expr: Expr) -> list[Expr]:
     """Return parts of a query that must all hold if `expr` holds: `a`, `NOT b`, `NOT c` for `a AND NOT (b OR c)`."""
-    parts: list[Expr] = []
-    stack = [expr]
+    parts, stack = list[Expr](), [expr]
     while stack:
-        node = stack.pop()
-        opened = _opened(node)
+        opened = _opened(node := stack.pop())
         if opened is None:
             parts.append(node)
-        else:
-            stack.extend(reversed(opened))
+        stack.extend(reversed(opened or ()))
     return parts
 
 

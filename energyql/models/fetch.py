@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, NamedTuple, TypeVar
 from urllib.parse import quote
 
 from energyql.errors import EnergyQLError, ModelError
-from energyql.files import MOST_JSON, replacing
+from energyql.files import MOST_JSON, digest, replacing
 
 PATIENCE = 60.0
 """Seconds in which at least `LEAST` bytes must arrive, unless the last file is complete earlier."""
@@ -56,11 +56,8 @@ class RemoteFile(NamedTuple):
         if path.stat().st_size != self.size:
             return False
         git = hashlib.sha1(b"blob %d\0" % self.size, usedforsecurity=False)
-        digest = hashlib.sha256() if len(self.digest) == 64 else git
         with path.open("rb") as file:
-            while piece := file.read(1 << 20):
-                digest.update(piece)
-        return digest.hexdigest() == self.digest
+            return digest(file, None if len(self.digest) == 64 else git) == self.digest
 
 
 class Listing(NamedTuple):
@@ -93,8 +90,8 @@ def read_listing(text: bytes | str, name: str) -> Listing:
         if not COMMIT.fullmatch(listing.commit):
             raise ValueError(f"commit {listing.commit!r:.60}")
         for entry in facts["siblings"]:
-            digest = (entry.get("lfs") or {}).get("sha256", entry["blobId"])
-            file = RemoteFile(str(entry["rfilename"]), entry["size"], digest)
+            mark = (entry.get("lfs") or {}).get("sha256", entry["blobId"])
+            file = RemoteFile(str(entry["rfilename"]), entry["size"], mark)
             if type(file.size) is not int or file.size < 0 or not _DIGEST.fullmatch(file.digest):
                 raise ValueError(f"size {file.size!r:.60} and digest {file.digest!r:.80} of {file.name!r:.60}")
             listing.files[file.name] = file
@@ -180,6 +177,14 @@ class _Link:
 
     Args:
         hub: the module huggingface_hub.
+
+    Attributes:
+        headers: HTTP headers of all requests, with the access token of the user.
+        client: the HTTP client of huggingface_hub, while the connection is open.
+        bar: progress bar that counts bytes, or `None`.
+        file: name of the file that is downloaded, for messages.
+        arrived: number of bytes that have arrived in all.
+        ended: whether the download must stop, because the user interrupted it.
     """
 
     def __init__(self, hub: Any) -> None:

@@ -193,8 +193,7 @@ def upload(folder: Path, name: str, *, private: bool = False, message: str) -> s
         listing = ask_listing(hub, api, name)
         if private and not listing.private:
             raise ArgumentError(f"{name} is there already, and it is public", hint="make it private on the hub")
-        if harmful := _harmful(listing.files):
-            raise ArgumentError(f"{name} holds {harmful}, and no model is loaded from beside it")
+        _refuse_harmful(listing.files, name, ArgumentError)
         with TemporaryDirectory() as place:
             read = [listing.files[file] for file in (README, _CONFIG) if file in listing.files]
             fetch(hub, api, name, listing.commit, read, Path(place))
@@ -326,37 +325,20 @@ def _is_there(folder: Path, file: RemoteFile) -> bool:
     return path is not None and file.is_at(path)
 
 
-def _checked(folder: Path, name: str) -> Path:
-    """Check the files of a model's folder in the cache, and return the folder.
-
-    The check is necessary because other programs may write into the cache.
-
-    Args:
-        folder: the folder.
-        name: `owner/name` of the model, for messages.
-
-    Raises:
-        ModelError: a file is not data, or the files do not form a whole model.
-    """
-    _refuse_harmful([path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()], name)
-    _check_whole(folder, name)
-    return folder
-
-
-def _refuse_harmful(files: Iterable[str], name: str) -> None:
+def _refuse_harmful(files: Iterable[str], name: str, kind: type[EnergyQLError] = ModelError) -> None:
     """Check that all files of a repository are data, such as safetensors or JSON, by the ends of their names.
 
     Args:
         files: names of the files.
         name: `owner/name` of the repository, for messages.
+        kind: class of the error to raise.
 
     Raises:
-        ModelError: a file has a name that files with code may have, such as "model.bin" or "run.py".
+        EnergyQLError: a file has a name that files with code may have, such as "model.bin" or "run.py".
     """
-    if harmful := _harmful(files):
-        raise ModelError(
-            f"{name} holds {harmful}, and models are loaded from repositories of safetensors, JSON, text and pictures"
-        )
+    if harmful := sorted(file for file in files if not _HARMLESS.fullmatch(file)):
+        allowed = "models are loaded from repositories of safetensors, JSON, text and pictures"
+        raise kind(f"{name} holds {harmful[0]}, and {allowed}")
 
 
 def _own_files(files: Mapping[str, RemoteFile], name: str) -> list[RemoteFile]:
@@ -375,20 +357,27 @@ def _own_files(files: Mapping[str, RemoteFile], name: str) -> list[RemoteFile]:
     return [file for file in files.values() if _OURS.fullmatch(file.name) or file.name == README]
 
 
-def _check_whole(folder: Path, name: str) -> None:
-    """Check that a model's folder has all files that its JSON files mention, each with the SHA-256 that they state.
+def _checked(folder: Path, name: str) -> Path:
+    """Check the files of a model's folder in the cache, and return the folder.
+
+    All files must be data. All files that the model's JSON files mention must be there, each with the SHA-256 that they
+    state. The check is necessary because other programs may write into the cache.
 
     Args:
-        folder: the folder of the model.
+        folder: the folder.
         name: `owner/name` of the model, for messages.
 
     Raises:
-        ModelError: a file is missing, a file is of another model, or a JSON file is damaged.
+        ModelError: a file is not data, is missing or of another model, or a JSON file is damaged.
     """
+    _refuse_harmful([path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()], name)
     there = {path.name for path in model_files(folder)}
 
     def described(file: str, *keys: str) -> Any:
-        """Return the value in a JSON file of the folder to which nested keys lead; `None` if file or key is missing."""
+        """Return a value in the JSON file `file`, or `None` if the file or a key is missing.
+
+        `keys` lead to the value, from the outermost object of the file to the innermost.
+        """
         entry: Any = read_json(folder / file) if file in there else None
         for key in keys:
             entry = entry.get(key) if isinstance(entry, dict) else None
@@ -410,11 +399,4 @@ def _check_whole(folder: Path, name: str) -> None:
             raise ModelError(f"{name} has no {file}, and its model needs it", hint=hint)
         if mark and mark != fingerprint(folder / file):
             raise ModelError(f"{name} has a {file} of another model: its fingerprint differs", hint=hint)
-
-
-def _harmful(files: Iterable[str]) -> str | None:
-    """Return the first file name, in alphabetical order, that is not the name of a data file such as "a.json".
-
-    `None` is returned if all files are data files.
-    """
-    return next((file for file in sorted(files) if not _HARMLESS.fullmatch(file)), None)
+    return folder

@@ -35,11 +35,11 @@ def element(name: str, *children: str | None, **attributes: str | float | None) 
             written with at most 10 digits. In names, `_` becomes `-`. A `_` at the end is removed, so that `class_` can
             be written for `class`.
     """
-    pairs = "".join(
-        f' {key.rstrip("_").replace("_", "-")}="{_escape(f"{value:.10g}" if isinstance(value, float) else str(value))}"'
-        for key, value in attributes.items()
-        if value is not None
-    )
+    pairs = ""
+    for key, value in attributes.items():
+        if value is not None:
+            text = f"{value:.10g}" if isinstance(value, float) else str(value)
+            pairs += f' {key.rstrip("_").replace("_", "-")}="{_escape(text)}"'
     if name == "img":
         return Markup(f"<{name}{pairs}/>")
     content = "".join(_escape(child) for child in children if child is not None)

@@ -11,7 +11,6 @@ import unicodedata
 import warnings
 from collections.abc import Sequence
 from functools import lru_cache
-from numbers import Integral
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
@@ -63,15 +62,10 @@ def to_pictures(images: Tensor) -> list[Image.Image]:
 
 
 def label_grid(
-    pictures: Sequence[Image.Image],
-    *,
-    title: str = "",
-    captions: Sequence[str] | None = None,
-    verdicts: Sequence[bool] | None = None,
-    marks: Sequence[str] | None = None,
-    footer: str = "",
+    pictures: Sequence[Image.Image], *, title: str = "", captions: Sequence[str] | None = None,
+    verdicts: Sequence[bool] | None = None, marks: Sequence[str] | None = None, footer: str = "",
     columns: int | None = None,
-) -> Image.Image:
+) -> Image.Image:  # fmt: skip
     """Return one picture that shows several pictures in rows, with texts below each of them.
 
     Below a picture are a tick or cross, a caption and a short warning, as far as the arguments contain them.
@@ -94,8 +88,8 @@ def label_grid(
     if columns is None:
         columns = math.ceil(math.sqrt(2 * count))
         columns = math.ceil(count / math.ceil(count / columns))  # the same number of rows, fewer gaps in the last one
-    if not isinstance(columns, Integral) or columns < 1:
-        raise ArgumentError(f"a grid needs at least one column, not {columns!r}")
+    if columns < 1:
+        raise ArgumentError(f"a grid needs at least one column, not {columns}")
     columns = min(count, columns)
     width, height = tile_size(pictures[0])
     cell = height + (0 if captions is None and verdicts is None and marks is None else CAPTION) + GAP
@@ -254,11 +248,9 @@ def draw_verdict(draw: ImageDraw.ImageDraw, x: int, y: int, satisfied: bool) -> 
         y: upper side of the tick or cross, in pixels.
         satisfied: true for a tick, false for a cross.
     """
-    if satisfied:
-        draw.line([(x + 1, y + 6), (x + 5, y + 10), (x + 12, y + 1)], YES, 3, joint="curve")
-    else:
-        draw.line([(x + 2, y + 1), (x + 11, y + 10)], NO, 3)
-        draw.line([(x + 2, y + 10), (x + 11, y + 1)], NO, 3)
+    tick, cross = [[(1, 6), (5, 10), (12, 1)]], [[(2, 1), (11, 10)], [(2, 10), (11, 1)]]
+    for points in tick if satisfied else cross:
+        draw.line([(x + right, y + down) for right, down in points], YES if satisfied else NO, 3, joint="curve")
 
 
 def picture_uri(picture: Image.Image, side: int) -> str:

@@ -1,6 +1,7 @@
 import pytest
 import typer
 from markup import Document
+from rich.filesize import decimal
 from typer.testing import CliRunner
 
 from energyql.cli.pages import gallery
@@ -31,7 +32,7 @@ def test_a_page(tiny, queries, tmp_path):
     path = tmp_path / "site" / "index.html"
     assert "note: line 5 (hair = black AND beard) means the same as line 2 (Elder)" in output
     assert "3 queries, 6 pictures; " in output
-    assert f"Saved {path} ({path.stat().st_size / 1e3:.0f} kB)" in output
+    assert f"Saved {path} ({decimal(path.stat().st_size)})" in output
     page = Document(path.read_text(encoding="utf-8"))
     assert page.texts("h1") == ["Faces"]
     assert page.texts("p")[:2] == ["Made.", "By nobody."]

@@ -39,7 +39,7 @@ WRONG = [
     (("edit", "smile", "-m", "model", "-s", "text.txt"), "cannot read text.txt as a picture", "give a PNG"),
     (("edit", "smile", "-m", "model", "-s", "folder"), "folder holds no result", "name one that generate"),
     (("edit", "smile", "-m", "model", "-s", "text.txt", "-s", "3"), "not from both", "give --start with seeds, or"),
-    (("edit", "smile", "-m", "model", "--layers", "nope=1"), "no attribute 'nope'|for 'nope'", "attributes: smile"),
+    (("edit", "smile", "-m", "model", "--layers", "nope=1"), "'nope' is not an attribute", "attributes: smile"),
     (("edit", "smile", "-m", "model", "-s", "-1"), "-1 is not a seed", "a whole number"),
     (("generate", "smile", "-m", "model", "-n", 2000, "-o", "x.png"), "at most 1,024 .*not 2,000", "name a folder"),
     (("invert", "none.png", "-m", "model"), "no picture none.png", "it was looked for in"),

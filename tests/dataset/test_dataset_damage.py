@@ -179,23 +179,6 @@ def test_a_lost_file_beside_a_damaged_index(finished, tmp_path, lost):
     assert files(copy) == files(finished)
 
 
-def test_a_set_without_checksums_is_continued(finished, tmp_path):
-    """As an earlier version wrote it: its shards are kept, and the rest is built from them."""
-    copy = shutil.copytree(finished, tmp_path / "copy")
-    lines = [json.loads(line) for line in (copy / "manifest.jsonl").read_text().splitlines()]
-    old = [line for line in lines if "shard" in line]
-    for line in old:
-        del line["check"]
-        line["mark"] = ""
-    (copy / "manifest.jsonl").write_text("".join(json.dumps(line) + "\n" for line in old))
-    plan = json.loads((copy / "plan.json").read_text())
-    del plan["check"]
-    (copy / "plan.json").write_text(json.dumps(plan, indent=2) + "\n")
-    damage(copy / "index.parquet", "flip", random.Random(0))
-    assert write(small_plan(), copy).kept == 2
-    assert files(copy) == files(finished)
-
-
 def test_a_lost_plan_of_another_set_is_not_written_again(finished, tmp_path):
     copy = shutil.copytree(finished, tmp_path / "copy")
     (copy / "plan.json").unlink()
@@ -206,13 +189,13 @@ def test_a_lost_plan_of_another_set_is_not_written_again(finished, tmp_path):
 
 
 def test_a_plan_with_odd_classes_and_the_right_fingerprint_is_another(finished, tmp_path):
-    from energyql.dataset.shard import identity_mark
+    from energyql.files import json_digest
 
     copy = shutil.copytree(finished, tmp_path / "copy")
     known = json.loads((copy / "plan.json").read_text())["plan"]
     for classes in (5, [5], [{}], [{"name": []}], None):
         theirs = known | {"classes": classes}
-        text = json.dumps({"fingerprint": identity_mark(theirs), "plan": theirs})
+        text = json.dumps({"fingerprint": json_digest(theirs), "plan": theirs})
         (copy / "plan.json").write_text(text)
         with pytest.raises(DataError, match="holds a data set of another plan"):
             write(small_plan(), copy)

@@ -1,6 +1,5 @@
 """Shards are pure functions, and nothing is mixed or padded."""
 
-import hashlib
 import io
 import json
 import os
@@ -8,7 +7,6 @@ import sys
 import tarfile
 from dataclasses import replace
 from itertools import pairwise
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -147,16 +145,6 @@ class TestPurity:
             write(with_classes(known_plan(**ALWAYS), **change), copy)
         assert message in str(caught.value)
         assert files(copy) == before
-
-    def test_a_plan_with_samplers_in_the_text_of_an_earlier_version_is_continued(self, copy):
-        texts = json.loads((Path(__file__).parents[1] / "golden/samplers/samplers.json").read_text())["default"]
-        before, data = files(copy), json.loads((copy / "plan.json").read_text())
-        for one in data["plan"]["classes"]:
-            one["sampler"] = texts["slice+descent"]
-        text = json.dumps(data["plan"], sort_keys=True).encode()
-        (copy / "plan.json").write_text(json.dumps(data | {"fingerprint": hashlib.sha256(text).hexdigest()}))
-        write(known_plan(**ALWAYS), copy)
-        assert files(copy) == before  # the plan has the records of the samplers again
 
     def test_another_training_of_the_model_is_refused(self, tmp_path):
         folder = tiny_model(tmp_path / "model")

@@ -235,7 +235,7 @@ def test_uploads_that_are_refused(hub, tiny, monkeypatch):
     with pytest.raises(ArgumentError, match="a model on a hub is called owner/name, not 'tiny'"):
         model.push_to_hub("tiny")
     hub.add("me/old", {"weights.bin": b""})
-    with pytest.raises(ArgumentError, match="me/old holds weights.bin, and no model is loaded from beside it"):
+    with pytest.raises(ArgumentError, match="me/old holds weights.bin, and models are loaded from repositories of"):
         model.push_to_hub("me/old")
     assert list(hub.repos["me/old"].files) == ["weights.bin"]
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")

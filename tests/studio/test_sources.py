@@ -61,9 +61,9 @@ class TestSeveral:
     @pytest.mark.parametrize(
         ("change", "words"),
         [
-            ({"keep": ["hat"]}, "no attribute 'hat' to keep"),
+            ({"keep": ["hat"]}, "'hat' is not an attribute of model"),
             ({"layers": [99]}, "layers are whole numbers from 0"),
-            ({"layers": {"hat": [0]}}, "layers are given for 'hat'"),
+            ({"layers": {"hat": [0]}}, "'hat' is not an attribute of model"),
         ],
     )
     def test_what_only_the_edit_can_see_is_a_failed_job(self, studio, change, words):

@@ -70,7 +70,7 @@ class TestAttributes:
             ("age=1..0", "low must be below high"),
             ("age=a..b", "is not an attribute"),
             ("age=-..1", "is not an attribute"),
-            ("hair=black|", "a value must be a string that is not empty"),
+            ("hair=black|", "a value must not be empty"),
             ("hat, hat", "defined twice"),
             ("index", "cannot be called 'index'"),
             ("=a|b", "the name of an attribute"),

@@ -182,13 +182,10 @@ def mapping_settings(tensors: Mapping[str, Tensor], w_dim: int) -> dict[str, Any
     layer_features, inputs = shape_of(tensors, "mapping.fc0.weight", 2)
     embedding, classes = shape_of(tensors, "mapping.embed.weight", 2) if "mapping.embed.weight" in tensors else (0, 0)
     return {
-        "z_dim": inputs - embedding,
-        "w_dim": w_dim,
-        "c_dim": classes,
-        "mapping_layers": depth,
+        "z_dim": inputs - embedding, "w_dim": w_dim, "c_dim": classes, "mapping_layers": depth,
         "embed_features": None if embedding in (0, w_dim) else embedding,
         "layer_features": None if depth == 1 or layer_features == w_dim else layer_features,
-    }
+    }  # fmt: skip
 
 
 def _configuration(weights: Mapping[str, Tensor], conv_clamp: float | None, lr_multiplier: float) -> StyleGAN2Config:

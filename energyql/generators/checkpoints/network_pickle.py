@@ -125,9 +125,9 @@ def unpickle_official(data: memoryview) -> Any:
     budget = Budget(len(data))
 
     def nested(content: Any) -> Any:
-        """Return the value, as a rule the numbers of a tensor, in a file of `torch.save` inside the pickle.
+        """Return the value of a file of `torch.save` that is inside the pickle, such as the numbers of a tensor.
 
-        `content` are the bytes of that file.
+        `content` are the bytes of the inner file.
         """
         if not isinstance(content, memoryview):
             raise CheckpointError("the data of a tensor is not bytes")

@@ -143,5 +143,4 @@ def read_safetensors(path: Path, data: memoryview) -> tuple[dict[str, TensorReco
     for name, tensor in read_tensors(path).items():
         numbers = tensor.reshape(-1).view(torch.uint8).numpy().data
         records[name] = TensorRecord(Storage(tensor.dtype, tensor.numel(), numbers), 0, tensor.shape, tensor.stride())
-    header = json.loads(bytes(data[8 : 8 + size]))
-    return records, header.get("__metadata__") or {}
+    return records, json.loads(bytes(data[8 : 8 + size])).get("__metadata__") or {}

@@ -151,8 +151,7 @@ def read_rosinality(checkpoint: Checkpoint) -> StyleGAN2 | None:
     average = state.beside("latent_avg")
     if isinstance(average, TensorRecord):
         tensors["latent_avg"] = _one_row(average.tensor().float())
-    weights = with_buffers(official(tensors, _NAMES) | filters)
-    return _completed(checkpoint.given, weights, clamped=False)
+    return _completed(checkpoint.given, with_buffers(official(tensors, _NAMES) | filters), clamped=False)
 
 
 def _one_row(average: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -37,9 +38,7 @@ NAMES = {
     **{f"synthesis/noise{i}": f"{layer}.noise_const" for i, layer in enumerate(CONVOLUTIONS)},
     **{
         f"synthesis/{side}x{side}/{layer}/{part}": f"synthesis.b{side}.{_LAYERS[layer]}.{_PARTS[part]}"
-        for side in SIDES
-        for layer in _LAYERS
-        for part in _PARTS
+        for side, layer, part in product(SIDES, _LAYERS, _PARTS)
     },
 }
 """Name of a variable in TensorFlow -> name of the tensor in the official PyTorch code."""

@@ -431,9 +431,6 @@ class _Machine:
             raise CheckpointError(f"it holds a number of {value.bit_length()} bits")
         self.push(value)
 
-    def bytes(self, value: Any) -> None:
-        self.push(memoryview(value))
-
     def get(self, index: int) -> None:
         self.budget.hold(_POINTER)
         self.stack.append(self.memo[index])
@@ -452,8 +449,7 @@ class _Machine:
         return items
 
     def push_tuple(self, size: int) -> None:
-        items = [self.stack.pop() for _ in range(size)]
-        self.push(tuple(reversed(items)))
+        self.push(tuple([self.stack.pop() for _ in range(size)][::-1]))
 
     def last(self, kind: type) -> Any:
         if not isinstance(self.stack[-1], kind):
@@ -530,7 +526,7 @@ _OPERATIONS: dict[str, Callable[[_Machine, Any], Any]] = {
     **dict.fromkeys(("PROTO", "FRAME", "STOP"), lambda m, _: None),
     **dict.fromkeys(("BININT", "BININT1", "BININT2", "LONG1", "LONG4"), _Machine.integer),
     **dict.fromkeys(("NONE", "BINFLOAT", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"), _Machine.push),
-    **dict.fromkeys(("SHORT_BINBYTES", "BINBYTES", "BINBYTES8", "BYTEARRAY8"), _Machine.bytes),
+    **dict.fromkeys(("SHORT_BINBYTES", "BINBYTES", "BINBYTES8", "BYTEARRAY8"), lambda m, b: m.push(memoryview(b))),
     "NEWTRUE": lambda m, _: m.push(True),
     "NEWFALSE": lambda m, _: m.push(False),
     **{f"EMPTY_{kind.__name__.upper()}": _push_empty(kind) for kind in (tuple, list, dict, set)},
