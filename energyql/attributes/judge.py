@@ -30,6 +30,7 @@ from energyql.attributes.quality import (
 )
 from energyql.errors import ModelError, VocabularyError
 from energyql.files import read_json, read_tensors, write_json, write_tensors
+from energyql.numerics.pool import in_pool, piece_size
 from energyql.numerics.shapes import Float
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
@@ -129,8 +130,14 @@ class Judge(nn.Module):
                 x = level(x)
             return x.flatten(1)
         layers = [_without_norm(*level[i : i + 2]) for level in self.levels for i in (0, 3)]  # type: ignore[index]
-        parts = (part.contiguous(memory_format=torch.channels_last) for part in x.split(AT_ONCE))
-        return torch.cat([_run(layers, part) for part in parts])
+        size = piece_size(len(x), AT_ONCE)
+        # A single picture is computed in another way, with other rounding errors, so no piece of several has only one.
+        pieces = [
+            (layers, piece.contiguous(memory_format=torch.channels_last))
+            for part in x.split(AT_ONCE)
+            for piece in part.tensor_split(max(1, min(math.ceil(len(part) / size), len(part) // 2)))
+        ]
+        return torch.cat(in_pool(_run, pieces))
 
     def forward(self, images: Float[Tensor, "batch channels height width"]) -> dict[str, Prediction]:
         """Return predictions, by attribute, for pictures in [-1, 1], (batch, channels, height, width)."""
