@@ -277,7 +277,7 @@ def one_by_one(module: torch.nn.Module, draw: Callable[..., Tensor], *rows: Tens
         draw: function from as many tensors as `rows` has to a batch of pictures.
         rows: inputs of `draw`. Every tensor has a row for each sample.
     """
-    if len(rows[0]) < 2 or not drawn_alone(*rows, *module.parameters()):
+    if not len(rows[0]) or not drawn_alone(*rows, *module.parameters()):
         return draw(*rows)
     return torch.cat(in_pool(draw, list(zip(*(each.split(1) for each in rows), strict=True))))
 

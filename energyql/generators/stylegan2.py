@@ -41,7 +41,7 @@ from energyql.generators.mapping import (
     random_weights,
     style_rows,
 )
-from energyql.numerics.pool import in_pool, piece_size
+from energyql.numerics.pool import in_pool, piece_count
 
 Architecture = Literal["skip", "resnet", "orig"]
 
@@ -330,11 +330,11 @@ class SynthesisNetwork(nn.Module):
         def draw(together: Tensor, own: Noise) -> list[Tensor]:
             x, image = self._blocks(small, None, None, together, own, dtype)
             before = [None] * len(x) if image is None else image.split(1)
-            rows = zip(x.split(1), before, together.split(1), _split(own, together, 1), strict=True)
+            rows = zip(x.split(1), before, together.split(1), _split(own, len(together)), strict=True)
             return [self._blocks(large, *row, dtype)[1] for row in rows]
 
-        size = piece_size(len(ws), DRAWN_TOGETHER)
-        pieces = in_pool(draw, list(zip(ws.split(size), _split(noise, ws, size), strict=True)))
+        count = piece_count(len(ws), DRAWN_TOGETHER)
+        pieces = in_pool(draw, list(zip(ws.tensor_split(count), _split(noise, count), strict=True)))
         return torch.cat([image for images in pieces for image in images])
 
     def _blocks(self, sides: list[int], x: Any, image: Any, ws: Tensor, noise: Noise, dtype: torch.dtype) -> Any:
@@ -374,12 +374,12 @@ class SynthesisNetwork(nn.Module):
         return maps
 
 
-def _split(noise: Noise, ws: Tensor, size: int) -> Sequence[Noise]:
-    """Split noise for a batch into a list of noise for smaller batches of `size` samples, as `ws.split(size)` does.
+def _split(noise: Noise, count: int) -> Sequence[Noise]:
+    """Split noise for a batch into a list of noise for `count` smaller batches, as `tensor_split(count)` does.
 
     For a tensor an entry is the rows of a small batch. For "const" and "none" every entry is this text.
     """
-    return noise.split(size) if isinstance(noise, Tensor) else [noise] * len(ws.split(size))
+    return noise.tensor_split(count) if isinstance(noise, Tensor) else [noise] * count
 
 
 class StyleGAN2(StyleGAN):

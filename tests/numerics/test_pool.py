@@ -8,7 +8,7 @@ from contextvars import ContextVar
 import pytest
 import torch
 
-from energyql.numerics.pool import in_pool, piece_size
+from energyql.numerics.pool import always_in_pool, in_pool, piece_count
 
 PIECES = [(i,) for i in range(8)]
 
@@ -51,21 +51,30 @@ class TestThreads:
         thread.join()
         assert later == [3]
 
-    @pytest.mark.parametrize(("number", "pieces", "pooled"), [(1, 8, 0), (2, 1, 0), (2, 0, 0), (2, 5, 4), (4, 7, 7)])
+    @pytest.mark.parametrize(("number", "pieces", "pooled"), [(1, 8, 0), (2, 1, 0), (2, 0, 0), (2, 5, 5)])
     def test_few_pieces_are_computed_here(self, threads, number, pieces, pooled):
         threads(number)
         done = in_pool(here, PIECES[:pieces])
         assert done[pooled:] == [(threading.get_ident(), number)] * (pieces - pooled)
         assert all(count == 1 for _, count in done[:pooled])
 
+    def test_few_pieces_are_computed_there_on_demand(self):
+        with always_in_pool():
+            assert {number for _, number in in_pool(here, PIECES[:1])} == {1}
+            with always_in_pool(False):
+                assert {number for _, number in in_pool(here, PIECES[:1])} == {1}
+        assert in_pool(here, PIECES[:1]) == [(threading.get_ident(), 2)]
+
     def test_a_pool_in_a_pool_does_not_wait_for_itself(self):
         done = in_pool(lambda i: {here(j) for j in range(3)} == set(in_pool(here, PIECES)), PIECES)
         assert done == [True] * 8
 
-    @pytest.mark.parametrize(("number", "rows", "size"), [(1, 64, 8), (2, 64, 4), (2, 5, 2), (2, 1, 8), (16, 16, 1)])
-    def test_sizes_of_pieces(self, threads, number, rows, size):
+    @pytest.mark.parametrize(
+        ("number", "rows", "count"), [(1, 64, 8), (1, 0, 1), (2, 64, 16), (2, 5, 2), (2, 9, 4), (2, 1, 1), (16, 16, 16)]
+    )
+    def test_numbers_of_pieces(self, threads, number, rows, count):
         threads(number)
-        assert piece_size(rows, 8) == size
+        assert piece_count(rows, 8) == count
 
 
 class TestWhatIsSetHoldsInAPiece:
