@@ -30,6 +30,7 @@ from energyql.attributes.quality import (
 )
 from energyql.errors import ModelError, VocabularyError
 from energyql.files import read_json, read_tensors, write_json, write_tensors
+from energyql.numerics.pool import in_pool, piece_count
 from energyql.numerics.shapes import Float
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
@@ -128,14 +129,28 @@ class Judge(nn.Module):
             for level in self.levels:
                 x = level(x)
             return x.flatten(1)
+        if len(x) == 1:  # PyTorch computes a single picture in another way, with other rounding errors
+            return self._features(x.expand(2, -1, -1, -1))[:1]
+        return self._features(x)
+
+    def _features(self, x: Float[Tensor, "batch 3 side side"]) -> Float[Tensor, "batch features"]:
         layers = [_without_norm(*level[i : i + 2]) for level in self.levels for i in (0, 3)]  # type: ignore[index]
-        parts = (part.contiguous(memory_format=torch.channels_last) for part in x.split(AT_ONCE))
-        return torch.cat([_run(layers, part) for part in parts])
+        count = max(1, min(piece_count(len(x), AT_ONCE), len(x) // 2))  # no piece of several has only one
+        pieces = [(layers, piece.contiguous(memory_format=torch.channels_last)) for piece in x.tensor_split(count)]
+        return torch.cat(in_pool(_run, pieces))
 
     def forward(self, images: Float[Tensor, "batch channels height width"]) -> dict[str, Prediction]:
         """Return predictions, by attribute, for pictures in [-1, 1], (batch, channels, height, width)."""
         std = dict(zip(self.vocabulary, self.std, strict=True))
-        return split_outputs(self.head(self.features(images)), self.vocabulary.values(), std)
+        return split_outputs(self._outputs(self.features(images)), self.vocabulary.values(), std)
+
+    def _outputs(self, features: Float[Tensor, "batch features"]) -> Float[Tensor, "batch outputs"]:
+        if torch.is_grad_enabled() or features.device.type != "cpu" or not len(features):
+            outputs: Tensor = self.head(features)
+            return outputs
+        # Products of a fixed number of rows have the same rounding errors for every number of pictures.
+        rows = F.pad(features, (0, 0, 0, -len(features) % AT_ONCE))
+        return torch.cat(in_pool(self.head, [(part,) for part in rows.split(AT_ONCE)]))[: len(features)]
 
     def only(self, names: Iterable[str]) -> Judge:
         """Return a smaller judge that predicts only the attributes `names`, exactly as this judge does.

@@ -31,6 +31,7 @@ from energyql.files import json_digest, parse_json
 from energyql.generators.families import module_fingerprint
 from energyql.language import as_query, bind
 from energyql.logic.satisfiability import noting_tautologies, warn
+from energyql.numerics.pool import always_in_pool
 from energyql.pipeline.checks import accepted, next_round
 from energyql.pipeline.draw import STREAM_BATCH, Pipeline, PreparedQuery, pipeline_for
 from energyql.pipeline.model import Model, choose_device, load_model
@@ -323,7 +324,8 @@ class PreparedPlan:
         """
         records: dict[str, ClassRecord] = {}
         samples: list[tuple[bytes, int, int, dict[str, Any]]] = []
-        with SpooledTemporaryFile(max_size=_IN_MEMORY) as buffer, path.open("wb") as target:
+        # A worker has one thread, and its shards must have the same bytes.
+        with always_in_pool(), SpooledTemporaryFile(max_size=_IN_MEMORY) as buffer, path.open("wb") as target:
             for number, (one, query) in enumerate(zip(self.plan.classes, self.queries, strict=True)):
                 record = ClassRecord(len(self.plan.positions(one, shard)))
                 shared = {"class": one.name, "class_number": number}

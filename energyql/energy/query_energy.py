@@ -24,7 +24,7 @@ from energyql.attributes.predictions import Continuous, Predictions, split_outpu
 from energyql.energy.circuit import TAIL, CircuitEnergy, CircuitRule, EnergyRule, leaf_kind
 from energyql.errors import ArgumentError
 from energyql.logic.circuit import Circuit, Leaf
-from energyql.numerics.linear import WHOLE_VECTORS, few_sizes, in_batches
+from energyql.numerics.linear import WHOLE_VECTORS, few_sizes, in_batches, in_graph
 from energyql.numerics.pullback import Convertible, Identity, by_autograd, pullback_of
 from energyql.numerics.shapes import Float
 from energyql.vocabulary import Vocabulary
@@ -289,7 +289,7 @@ class QueryEnergy:
         if not self.rule.attributes:
             return z.new_zeros(len(z)), torch.zeros_like(z)
         with torch.no_grad():
-            energy, gradient = in_batches(self._with_gradient, z.detach(), self._sizes_of(z))
+            energy, gradient = in_batches(self._with_gradient, z.detach(), self._sizes_of(z), pooled=self._pooled(z))
         return energy, gradient
 
     def _values(self, z: Tensor, encode: Encode) -> Tensor:
@@ -301,7 +301,7 @@ class QueryEnergy:
         self._check(z)
         if not self.rule.attributes:  # always true
             return z.new_zeros(len(z))
-        return in_batches(energy, z, self._sizes_of(z))[0]
+        return in_batches(energy, z, self._sizes_of(z), pooled=self._pooled(z))[0]
 
     def _with_gradient(self, z: Float[Tensor, "batch z_dim"]) -> tuple[Tensor, ...]:
         latent, back = self._pullback(z)
@@ -322,6 +322,10 @@ class QueryEnergy:
         if self._direct is None or z.device.type != "cpu":
             return [len(z)]
         return few_sizes(len(z), self._direct.sizes)
+
+    def _pooled(self, z: Tensor) -> bool:
+        """Return whether several threads may compute energies: on the CPU, without code of users and autograd."""
+        return self.kept is not None and self._direct is not None and z.device.type == "cpu" and not in_graph(z)
 
     def _check(self, z: Tensor) -> None:
         if z.ndim != 2 or not z.is_floating_point():

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from energyql.errors import ArgumentError, misfit
+from energyql.numerics.pool import always_in_pool
 from energyql.numerics.pullback import Identity
 from energyql.numerics.random import normals
 from energyql.numerics.shapes import Float
@@ -492,8 +493,10 @@ def draw_batches(
         synthesize: function from w to pictures, with the keyword arguments that `options` returns.
         encode: function from z to w.
         z: latents (n, z_dim).
-        batch_size: number of pictures in a batch. By default it is 1 in the first batch, and then as many pictures as
-            have together at most `PIXEL_BATCH` (about a million) pixels, at least one.
+        batch_size: number of pictures in a batch. By default the first batch has one picture, on a CPU one for each
+            thread, and others have as many pictures as have together at most `PIXEL_BATCH` (about a million) pixels,
+            at least as many as the first one. The bits of a picture are then those of one thread, if there is a picture
+            for each thread.
         w: latents w, (n, w_dim), or W+ with a w for each layer, (n, num_ws, w_dim). If it is not `None`, `encode` is
             not called, and of z only the number of rows is used.
         options: function from the slice of the rows of z in a batch to further keyword arguments of `synthesize`.
@@ -501,13 +504,16 @@ def draw_batches(
     Raises:
         ArgumentError: `synthesize` returns anything but a tensor of floats with four axes.
     """
-    size = batch_size or 1  # the first picture shows how many fit
+    threads = torch.get_num_threads() if z.device.type == "cpu" else 1
+    size = batch_size or threads  # the first pictures show how many fit
+    pooled = threads <= min(size, len(z))
     start = 0
     while start < len(z):
-        with torch.inference_mode():  # not around `yield`, because the code of the caller must not run in this mode
+        # Not around `yield`, because the code of the caller must not run in these modes.
+        with torch.inference_mode(), always_in_pool(pooled):
             rows = slice(start, min(start + size, len(z)))
             part = encode(z[rows]) if w is None else w[rows]
             images = check_pictures(synthesize(part, **options(rows)))
         yield part, images
         start += size
-        size = batch_size or max(1, PIXEL_BATCH // (images.shape[-1] * images.shape[-2]))
+        size = batch_size or max(threads, PIXEL_BATCH // (images.shape[-1] * images.shape[-2]))

@@ -8,14 +8,16 @@ gives reasons and measured times.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from energyql.numerics.linear import can_pack, in_graph
+from energyql.numerics.pool import in_autocast, in_pool
 from energyql.numerics.shapes import Float
 
 Convolve = Callable[[Tensor], Tensor]
@@ -41,7 +43,21 @@ def convolve(x: Maps, weight: Tensor, bias: Tensor | None = None, *, padding: in
     """
     if up:
         return F.conv_transpose2d(x, weight.transpose(0, 1), bias, stride=2)
+    if weight.shape[2:] == (1, 1) and _as_with_one_thread(x):
+        product: Tensor = torch.ops.aten.thnn_conv2d(x, weight, [1, 1], bias)
+        return product
     return F.conv2d(x, weight, bias, padding=padding)
+
+
+def _as_with_one_thread(x: Maps) -> bool:
+    """Return whether PyTorch computes convolutions of x with a kernel of one pixel in another way with one thread.
+
+    The bits of pictures must not depend on the number of threads, so this other way is used with any number.
+    """
+    return (
+        x.device.type == "cpu" and x.dtype == torch.float32 and 0 < len(x) < 16
+        and not is_compiling() and not in_autocast() and forward_ad.unpack_dual(x).tangent is None
+    )  # fmt: skip
 
 
 def filter_each(x: Maps, kernel: Tensor, bias: Tensor | None = None) -> Maps:
@@ -131,12 +147,13 @@ class _Constants:
         weight: the weight. With demodulation it is scaled to a mean square of 1 for each output channel.
         squares: sums of the squares of this weight over the taps, (inputs, outputs); `None` without demodulation.
         packed: dtype of the feature maps -> the faster convolution with this weight, from `packed_convolution`; `None`
-            if PyTorch has none. An entry is added when the dtype occurs for the first time.
+            if PyTorch has none. An entry is added when the dtype occurs for the first time. `None` if these constants
+            are not kept for later calls.
     """
 
     weight: Tensor
     squares: Tensor | None
-    packed: dict[torch.dtype, Convolve | None]
+    packed: dict[torch.dtype, Convolve | None] | None
 
 
 class Modulation:
@@ -209,9 +226,8 @@ class Modulation:
         On the CPU without autograd, the faster function from `packed_convolution` is used, if this object keeps
         `constants` for later calls.
         """
-        prepared = self._cached is not None and constants is self._cached[2]
         packed = None
-        if prepared and drawn_alone(x) and not _in_autocast():
+        if constants.packed is not None and drawn_alone(x) and not in_autocast():
             if x.dtype not in constants.packed:
                 weight = constants.weight.to(x.dtype)
                 constants.packed[x.dtype] = packed_convolution(weight, x.shape[-1], padding=self.padding, up=self.up)
@@ -227,16 +243,16 @@ class Modulation:
         key, probes = _signature(weight)
         if self._cached is None or key != self._cached[0] or not torch.equal(probes, self._cached[1]):
             with torch.inference_mode(False), torch.no_grad():  # a tensor of inference mode could not serve a gradient
-                constants = self._compute_constants(weight.detach())
+                constants = replace(self._compute_constants(weight.detach()), packed={})
                 self._cached = key, probes.clone(), constants
         return self._cached[2]
 
     def _compute_constants(self, weight: Tensor) -> _Constants:
         if not self.demodulate:
-            return _Constants(weight, None, {})
+            return _Constants(weight, None, None)
         weight = weight * (weight.square().mean((1, 2, 3), keepdim=True) + _EPSILON).rsqrt()
         weight = weight.contiguous(memory_format=torch.channels_last)
-        return _Constants(weight, weight.square().sum((2, 3)).t(), {})
+        return _Constants(weight, weight.square().sum((2, 3)).t(), None)
 
 
 def drawn_alone(*tensors: Tensor) -> bool:
@@ -251,7 +267,7 @@ def drawn_alone(*tensors: Tensor) -> bool:
 
 
 def one_by_one(module: torch.nn.Module, draw: Callable[..., Tensor], *rows: Tensor) -> Tensor:
-    """Return the pictures `draw(*rows)`, as a rule computed sample by sample.
+    """Return the pictures `draw(*rows)`, as a rule computed sample by sample, several at the same time; see `in_pool`.
 
     Then a picture has the same bits in every batch. All samples are computed in one call if the device is not the CPU,
     if autograd records operations, or inside `torch.compile`.
@@ -261,9 +277,9 @@ def one_by_one(module: torch.nn.Module, draw: Callable[..., Tensor], *rows: Tens
         draw: function from as many tensors as `rows` has to a batch of pictures.
         rows: inputs of `draw`. Every tensor has a row for each sample.
     """
-    if len(rows[0]) < 2 or not drawn_alone(*rows, *module.parameters()):
+    if not len(rows[0]) or not drawn_alone(*rows, *module.parameters()):
         return draw(*rows)
-    return torch.cat([draw(*one) for one in zip(*(each.split(1) for each in rows), strict=True)])
+    return torch.cat(in_pool(draw, list(zip(*(each.split(1) for each in rows), strict=True))))
 
 
 def padded_rows(w: Float[Tensor, "batch w_dim"]) -> Float[Tensor, "rows w_dim"]:
@@ -279,17 +295,6 @@ def padded_rows(w: Float[Tensor, "batch w_dim"]) -> Float[Tensor, "rows w_dim"]:
 def is_compiling() -> bool:
     """Return whether `torch.compile` is tracing the caller; always false for torch before 2.3, which cannot tell."""
     return torch.compiler.is_compiling() if hasattr(torch.compiler, "is_compiling") else False
-
-
-def _in_autocast() -> bool:
-    """Return whether autocast, PyTorch's automatic change of precision, is on for the CPU.
-
-    Packed convolutions ignore autocast, so they are not used while it is on.
-    """
-    try:
-        return torch.is_autocast_enabled("cpu")
-    except TypeError:  # torch before 2.4
-        return torch.is_autocast_cpu_enabled()
 
 
 def _signature(weight: Tensor) -> tuple[tuple[Any, ...], Tensor]:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from energyql.errors import ModelError
 from energyql.generators.base import Family, Noise, check_noise_input, has_noise
-from energyql.generators.convolution import Maps, one_by_one, padded_rows
+from energyql.generators.convolution import Maps, convolve, one_by_one, padded_rows
 from energyql.generators.mapping import UnmappedConfig, UnmappedGenerator, check_lists, random_weights
 from energyql.numerics.pullback import normalized
 from energyql.numerics.shapes import Float
@@ -138,7 +138,7 @@ class Excitation(nn.Module):
     def forward(self, small: Maps) -> Maps:
         """Return factors between 0 and 1, (batch, width, 1, 1), from `small`, the feature maps of the smaller stage."""
         x = F.conv2d(F.adaptive_avg_pool2d(small, 4), self.gather.to(small.dtype))
-        return F.conv2d(F.silu(x), self.mix.to(x.dtype)).sigmoid()
+        return convolve(F.silu(x), self.mix.to(x.dtype)).sigmoid()
 
 
 class FastGAN(UnmappedGenerator):

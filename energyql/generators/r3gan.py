@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from energyql.errors import ModelError
 from energyql.generators.base import Family
-from energyql.generators.convolution import Maps, one_by_one, padded_rows, square_filter, upsample
+from energyql.generators.convolution import Maps, convolve, one_by_one, padded_rows, square_filter, upsample
 from energyql.generators.mapping import (
     SIZES,
     UnmappedConfig,
@@ -93,10 +93,10 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Maps) -> Maps:
         """Return x plus the output of the three convolutions for x."""
-        y = F.leaky_relu(F.conv2d(x, self.expand.to(x.dtype), self.bias1.to(x.dtype)), _SLOPE)
+        y = F.leaky_relu(convolve(x, self.expand.to(x.dtype), self.bias1.to(x.dtype)), _SLOPE)
         mix, padding = self.mix.to(x.dtype), self.mix.shape[-1] // 2
         y = F.leaky_relu(F.conv2d(y, mix, self.bias2.to(x.dtype), padding=padding, groups=self.groups), _SLOPE)
-        return x + F.conv2d(y, self.reduce.to(x.dtype))
+        return x + convolve(y, self.reduce.to(x.dtype))
 
 
 class Stage(nn.Module):
@@ -134,7 +134,7 @@ class Stage(nn.Module):
             factors = F.linear(padded_rows(x), self.linear.to(x.dtype))[: len(x)]
             x = self.basis.to(x.dtype) * factors[:, :, None, None]
         else:
-            x = F.conv2d(x, self.widen.to(x.dtype)) if hasattr(self, "widen") else x
+            x = convolve(x, self.widen.to(x.dtype)) if hasattr(self, "widen") else x
             x = upsample(x, self.resample_filter)
         for block in self.blocks:
             x = block(x)
@@ -172,7 +172,7 @@ class R3GAN(UnmappedGenerator):
         x = w.to(dtype)
         for stage in self.stages:
             x = stage(x)
-        return F.conv2d(x, self.colours.to(dtype)).to(w.dtype)
+        return convolve(x, self.colours.to(dtype)).to(w.dtype)
 
 
 FAMILY = Family("r3gan", R3GAN, R3GANConfig, "energyql.generators.checkpoints.r3gan", "R3GAN", truncation=1.0)

@@ -23,6 +23,7 @@ from energyql.generators.convolution import (
     Maps,
     Modulation,
     add_to_each_,
+    convolve,
     drawn_alone,
     padded_rows,
     square_filter,
@@ -40,6 +41,7 @@ from energyql.generators.mapping import (
     random_weights,
     style_rows,
 )
+from energyql.numerics.pool import in_pool, piece_count
 
 Architecture = Literal["skip", "resnet", "orig"]
 
@@ -227,7 +229,7 @@ class Residual(nn.Module):
     def forward(self, x: Maps, taps: Tensor) -> Maps:
         """Map x (batch, inputs, side, side) to (batch, outputs, 2 side, 2 side), with the low-pass filter `taps`."""
         weight = (self.weight / math.sqrt(self.weight.shape[1])).to(x.dtype)
-        return upsample(F.conv2d(x, weight), taps)
+        return upsample(convolve(x, weight), taps)
 
 
 class SynthesisBlock(nn.Module):
@@ -324,13 +326,16 @@ class SynthesisNetwork(nn.Module):
         # in every batch: products of styles have a fixed number of rows, and packed convolutions do not mix samples.
         small = [side for side in sides if 9 * self.config.channels(side) > side * side]
         large = sides[len(small) :]
-        images = list[Tensor]()
-        for together, own in zip(ws.split(DRAWN_TOGETHER), _split(noise, ws, DRAWN_TOGETHER), strict=True):
+
+        def draw(together: Tensor, own: Noise) -> list[Tensor]:
             x, image = self._blocks(small, None, None, together, own, dtype)
             before = [None] * len(x) if image is None else image.split(1)
-            rows = zip(x.split(1), before, together.split(1), _split(own, together, 1), strict=True)
-            images += [self._blocks(large, *row, dtype)[1] for row in rows]
-        return torch.cat(images)
+            rows = zip(x.split(1), before, together.split(1), _split(own, len(together)), strict=True)
+            return [self._blocks(large, *row, dtype)[1] for row in rows]
+
+        count = piece_count(len(ws), DRAWN_TOGETHER)
+        pieces = in_pool(draw, list(zip(ws.tensor_split(count), _split(noise, count), strict=True)))
+        return torch.cat([image for images in pieces for image in images])
 
     def _blocks(self, sides: list[int], x: Any, image: Any, ws: Tensor, noise: Noise, dtype: torch.dtype) -> Any:
         """Compute some of the blocks, one after another, and return feature maps and picture after the last of them.
@@ -369,12 +374,12 @@ class SynthesisNetwork(nn.Module):
         return maps
 
 
-def _split(noise: Noise, ws: Tensor, size: int) -> Sequence[Noise]:
-    """Split noise for a batch into a list of noise for smaller batches of `size` samples, as `ws.split(size)` does.
+def _split(noise: Noise, count: int) -> Sequence[Noise]:
+    """Split noise for a batch into a list of noise for `count` smaller batches, as `tensor_split(count)` does.
 
     For a tensor an entry is the rows of a small batch. For "const" and "none" every entry is this text.
     """
-    return noise.split(size) if isinstance(noise, Tensor) else [noise] * len(ws.split(size))
+    return noise.tensor_split(count) if isinstance(noise, Tensor) else [noise] * count
 
 
 class StyleGAN2(StyleGAN):

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from energyql.errors import ArgumentError, ModelError
 from energyql.generators.base import Family
-from energyql.generators.convolution import Maps, Modulation, drawn_alone, one_by_one
+from energyql.generators.convolution import Maps, Modulation, convolve, drawn_alone, one_by_one
 from energyql.generators.mapping import (
     ACTIVATION_GAIN,
     ACTIVATION_SLOPE,
@@ -328,7 +328,7 @@ class FourierFeatures(nn.Module):
         along_x = freqs[:, :, :1] * grid
         along_y = freqs[:, :, 1:] * grid + phases[:, :, None]
         x = torch.sin(2 * math.pi * (along_x[:, :, None, :] + along_y[:, :, :, None])) * amplitudes[:, :, None, None]
-        return F.conv2d(x, (self.weight / math.sqrt(len(self.weight)))[:, :, None, None])
+        return convolve(x, (self.weight / math.sqrt(len(self.weight)))[:, :, None, None])
 
 
 def layer_filters(signals: Sequence[SignalSpec], place: int, config: StyleGAN3Config) -> tuple[int, int, Filters]:

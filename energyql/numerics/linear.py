@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from energyql.errors import ArgumentError
+from energyql.numerics.pool import in_pool
 from energyql.numerics.pullback import leaky_relu_back_
 from energyql.numerics.shapes import Float
 
@@ -306,7 +307,11 @@ def few_sizes(count: int, sizes: Sequence[int] = WHOLE_VECTORS) -> list[int]:
 
 
 def in_batches(
-    function: Callable[[Tensor], tuple[Tensor, ...]], x: Float[Tensor, "batch dim"], sizes: list[int]
+    function: Callable[[Tensor], tuple[Tensor, ...]],
+    x: Float[Tensor, "batch dim"],
+    sizes: list[int],
+    *,
+    pooled: bool = False,
 ) -> tuple[Float[Tensor, "batch ..."], ...]:
     """Return the same as `function(x)`, computed in several batches.
 
@@ -317,9 +322,11 @@ def in_batches(
         sizes: number of rows of each batch, from `few_sizes`. If the sum of `sizes` is above the number of rows
             of x, the last row of x is repeated; results for repetitions are dropped. If `sizes` is empty, x is
             one batch.
+        pooled: whether `in_pool` computes the batches, with a `function` that fulfils its conditions.
     """
     if sizes == [len(x)] or not sizes:
         return function(x)
     filled = torch.cat([x, x[-1:].expand(sum(sizes) - len(x), -1)])
-    results = zip(*(function(part) for part in filled.split(sizes)), strict=True)
-    return tuple(torch.cat(parts)[: len(x)] for parts in results)
+    parts = filled.split(sizes)
+    results = zip(*(in_pool(function, [(part,) for part in parts]) if pooled else map(function, parts)), strict=True)
+    return tuple(torch.cat(rows)[: len(x)] for rows in results)

@@ -1,0 +1,213 @@
+"""Time of pictures, latents, edits and training steps beside other programs: `python -m benchmarks.beside --help`.
+
+Every combination of threads and settings has a process of its own, since a setting holds from the import of torch on.
+The processes take turns, while as many other processes as a column says are in an endless loop.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import typer
+
+from benchmarks.common import SmokeOption, page, run_command, show, split_names, table
+from energyql import edit
+from energyql.errors import EnergyQLError
+from energyql.evaluation.measure import machine
+from energyql.files import write_json, write_text
+from energyql.generators.stylegan2 import StyleGAN2, StyleGAN2Config
+from energyql.models import DEFAULT_MODEL
+from energyql.numerics import pool
+from energyql.pipeline.draw import Pipeline, pipeline_for
+from energyql.progress import reporting
+from energyql.sampling import prior_latents
+from energyql.training.heads import HeadSettings, train_heads
+
+COMMON, RARE = "smile AND NOT (glasses OR beard)", "bald AND beard AND glasses"
+STEPS = 20
+"""Steps of a training that is timed; one alone is too short."""
+OLD = {"GOMP_SPINCOUNT": "300000", "KMP_BLOCKTIME": "200"}
+"""What OpenMP does where these variables are not set."""
+SETTINGS: dict[str, dict[str, str]] = {"before": OLD, "now": {}}
+"""Setting -> variables of the environment."""
+HEADER = ("what", "threads", "setting", "idle, ms", "beside", "ms", "times idle", "times before")
+NOTE = (
+    "Medians over turns. Before: threads of OpenMP spin as by default, and pieces are computed one after the other, "
+    "each with all threads. Times before: medians of the ratios of a turn."
+)
+
+
+def _pictures(n: int, pipeline: Pipeline) -> Callable[[], Any]:
+    query = pipeline.prepare(COMMON)
+    sampled = next(query.latents(n, progress=False))
+    return lambda: query.show(sampled, np.arange(n), lambda stage, fraction: None)
+
+
+def _latents(n: int, pipeline: Pipeline) -> Callable[[], Any]:
+    query = pipeline.prepare(RARE)
+    return lambda: list(query.latents(n, progress=False))
+
+
+def _edit(pipeline: Pipeline) -> Callable[[], Any]:
+    return lambda: edit(7, "glasses", model=pipeline.model, progress=False)
+
+
+def _training(pipeline: Pipeline) -> Callable[[], Any]:
+    vocabulary, latents = pipeline.model.vocabulary, prior_latents(0, 0, 2000, pipeline.model.generator.z_dim)
+    labels = {name: (latents[:, i] > 0).float() for i, name in enumerate(vocabulary)}
+    settings = HeadSettings(steps=STEPS, patience=None)
+    return lambda: train_heads(latents, labels, vocabulary, settings)
+
+
+def _stylegan2(n: int, pipeline: Pipeline) -> Callable[[], Any]:
+    torch.manual_seed(0)
+    generator = StyleGAN2(StyleGAN2Config(256, channel_base=16384)).eval().requires_grad_(False)
+    w = prior_latents(0, 0, n, generator.z_dim)
+
+    def draw() -> None:
+        with torch.inference_mode():
+            for part in w.split(16):
+                generator.synthesize(part)
+
+    return draw
+
+
+WORK: dict[str, Callable[[Pipeline], Callable[[], Any]]] = {
+    "16 pictures": partial(_pictures, 16),
+    "64 rare latents": partial(_latents, 64),
+    "edit": _edit,
+    f"{STEPS} training steps": _training,
+    "64 pictures": partial(_pictures, 64),
+    "64 of StyleGAN2 256": partial(_stylegan2, 64),
+}
+SMOKE_WORK: dict[str, Callable[[Pipeline], Callable[[], Any]]] = {"2 pictures": partial(_pictures, 2)}
+
+
+def serve(threads: int, before: bool) -> None:
+    """Do what the standard input names, line by line, and print the seconds. The first time is not counted."""
+    torch.set_num_threads(threads)
+    if before:
+        pool.in_autocast = lambda: True  # under autocast there is no pool
+    pipeline, ready = pipeline_for(DEFAULT_MODEL, "cpu"), dict[str, Callable[[], Any]]()
+    for line in sys.stdin:
+        name = line.strip()
+        if name not in ready:
+            ready[name] = (WORK | SMOKE_WORK)[name](pipeline)
+            ready[name]()
+        started = time.perf_counter()
+        ready[name]()
+        print(time.perf_counter() - started, flush=True)
+
+
+class Server:
+    """A process that runs `serve`.
+
+    Args:
+        threads: of torch.
+        setting: a key of `SETTINGS`.
+    """
+
+    def __init__(self, threads: int, setting: str) -> None:
+        code = f"from benchmarks.beside import serve; serve({threads}, {setting == 'before'})"
+        environment = {name: value for name, value in os.environ.items() if name not in ("OMP_NUM_THREADS", *OLD)}
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", code], env=environment | SETTINGS[setting], text=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )  # fmt: skip
+
+    def seconds(self, name: str) -> float:
+        """Return the seconds that the work `name` took.
+
+        Raises:
+            EnergyQLError: the process failed.
+        """
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(f"{name}\n")
+        self.process.stdin.flush()
+        if not (line := self.process.stdout.readline()):
+            raise EnergyQLError(f"the process that does {name!r} ended")
+        return float(line)
+
+
+@contextmanager
+def busy(count: int) -> Iterator[None]:
+    """Keep so many processes busy in endless loops."""
+    loops = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for loop in loops:
+            loop.kill()
+            loop.wait()
+
+
+def main(
+    work: Annotated[str, typer.Option(help=f"Separated by commas: {', '.join(WORK)}.")] = ",".join(WORK),
+    threads: Annotated[str, typer.Option(help="Of torch, separated by commas.")] = "",
+    loops: Annotated[str, typer.Option(help="Numbers of busy loops, separated by commas.")] = "0,1,2,8",
+    turns: Annotated[int, typer.Option(min=1, help="Of which medians are taken.")] = 5,
+    out: Annotated[Path, typer.Option(help="Folder for results.json and results.md.")] = Path("runs/beside"),
+    smoke: SmokeOption = False,
+) -> None:
+    """Time pictures, latents, edits and training steps, idle and beside busy loops."""
+    cores = os.cpu_count() or 1
+    numbers = sorted(int(one) for one in split_names("--threads", threads, map(str, range(1, 1025)))) if threads else []
+    numbers = [min(2, cores)] if smoke else numbers or sorted({1, 2, cores})
+    loads = [0, 1] if smoke else [int(one) for one in split_names("--loops", loops, map(str, range(1025)))]
+    names, turns = (list(SMOKE_WORK), 1) if smoke else (split_names("--work", work, WORK), turns)
+    servers = {(count, setting): Server(count, setting) for count in numbers for setting in SETTINGS}
+    rows: list[dict[str, Any]] = []
+    try:
+        with reporting(True) as report:
+            for i, name in enumerate(names):
+                for server in servers.values():
+                    server.seconds(name)  # models are loaded, and layers made ready
+                for j, load in enumerate(loads):
+                    with busy(load):
+                        taken = [{key: server.seconds(name) for key, server in servers.items()} for _ in range(turns)]
+                    for count, setting in servers:
+                        ratios = [turn[count, setting] / turn[count, "before"] for turn in taken]
+                        seconds = [turn[count, setting] for turn in taken]
+                        row = {"what": name, "threads": count, "setting": setting, "loops": load, "seconds": seconds}
+                        rows.append(row | {"times before": median(ratios)})
+                    report("beside", (i + (j + 1) / len(loads)) / len(names))
+    finally:
+        for server in servers.values():
+            server.process.kill()
+            server.process.wait()
+    data = {"machine": machine(), "settings": {"turns": turns, "threads": numbers, "loops": loads}, "rows": rows}
+    cells = _cells(rows)
+    write_json(out / "results.json", data)
+    write_text(out / "results.md", page("Beside other programs", NOTE, HEADER, cells, data))
+    show(table(HEADER, cells), NOTE, f"Saved {out / 'results.json'} and results.md", width=110)
+
+
+def _cells(rows: list[dict[str, Any]]) -> list[list[str]]:
+    def key(row: dict[str, Any]) -> tuple[Any, ...]:
+        return row["what"], row["threads"], row["setting"]
+
+    first = {key(row): median(row["seconds"]) for row in reversed(rows)}  # of the least load, as a rule idle
+    return [
+        [
+            row["what"], str(row["threads"]), row["setting"], f"{1000 * first[key(row)]:.0f}", str(row["loops"]),
+            f"{1000 * median(row['seconds']):.0f}", f"{median(row['seconds']) / first[key(row)]:.2f}",
+            f"{row['times before']:.2f}",
+        ]
+        for row in rows
+    ]  # fmt: skip
+
+
+if __name__ == "__main__":
+    run_command(main)

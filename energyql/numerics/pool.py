@@ -1,0 +1,126 @@
+"""Independent pieces of a computation on the CPU, computed at the same time by threads of one core each.
+
+The threads of PyTorch wait for one another after each operation. Threads that compute pieces of their own do not, so
+they take less time, above all beside other programs.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from contextvars import ContextVar, copy_context
+from threading import Barrier
+from typing import Any, TypeVar
+
+import torch
+
+LARGEST_PIECE = 4
+"""Most rows in a piece. Beside other programs, threads that have more time compute more of the small pieces."""
+Result = TypeVar("Result")
+_pools: dict[int, ThreadPoolExecutor] = {}
+"""Number of threads -> pool."""
+_always = ContextVar("always", default=False)
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pools.clear)  # a child process has no threads of its parent
+
+
+@contextmanager
+def always_in_pool(always: bool = True) -> Iterator[None]:
+    """Let `in_pool` use its threads for few pieces too, so that bits do not depend on the number of pieces.
+
+    `always` is false for a context manager without effect.
+    """
+    token = _always.set(always or _always.get())
+    try:
+        yield
+    finally:
+        _always.reset(token)
+
+
+def piece_count(rows: int, most: int) -> int:
+    """Return the number of pieces into which `rows` rows are to be divided for `in_pool`.
+
+    If it uses no other threads for so many rows, a piece has at most `most` rows. Otherwise there are as many pieces
+    for each thread, of at most `LARGEST_PIECE` rows.
+    """
+    threads = torch.get_num_threads()
+    if not _uses_threads(rows):
+        return max(1, math.ceil(rows / most))
+    return min(rows, threads * math.ceil(rows / (LARGEST_PIECE * threads)))
+
+
+def in_pool(function: Callable[..., Result], pieces: Sequence[tuple[Any, ...]]) -> list[Result]:
+    """Return `[function(*piece) for piece in pieces]`, computed by as many threads as PyTorch has on the CPU.
+
+    Each of these threads computes whole pieces, in each operation with one thread of PyTorch, so the bits are those of
+    a process with one thread. Gradients, inference mode and context variables are on or off as in the calling thread.
+    If there are fewer pieces than threads, the calling thread computes them one after the other, with all threads of
+    PyTorch, unless `always_in_pool` is on; it also does so inside a piece of another call, and under autocast.
+
+    If a piece raises an exception, or Ctrl-C ends the wait, no further piece is begun. The exception is raised once the
+    pieces that were begun have ended.
+
+    Args:
+        function: function that several threads can call at the same time. Code of users is never called so.
+        pieces: arguments of each call, in the order of the results. Tensors among them are on the CPU.
+    """
+    if not _uses_threads(len(pieces)):
+        return [function(*piece) for piece in pieces]
+    threads = torch.get_num_threads()
+    pool = _pools.get(threads) or _pools.setdefault(threads, _new_pool(threads))
+    call = torch.is_inference_mode_enabled(), torch.is_grad_enabled(), function
+    futures = list[Future[Result]]()
+    try:
+        for piece in pieces:
+            futures.append(pool.submit(copy_context().run, _compute, *call, piece))
+        wait(futures, return_when=FIRST_EXCEPTION)
+    finally:
+        for future in futures:
+            future.cancel()  # does nothing to those that were begun
+        wait(futures)
+    return [future.result() for future in futures]
+
+
+def _uses_threads(pieces: int) -> bool:
+    threads = torch.get_num_threads()
+    return threads > 1 and (pieces >= threads or _always.get()) and not in_autocast()
+
+
+def _new_pool(threads: int) -> ThreadPoolExecutor:
+    pool, all_begun = ThreadPoolExecutor(threads, "energyql"), Barrier(threads)
+    try:
+        wait([pool.submit(_begin, all_begun) for _ in range(threads)])
+    except BaseException:  # Ctrl-C, or the system allows no further thread
+        all_begun.abort()
+        raise
+    finally:
+        torch.set_num_threads(threads)  # for threads that begin later
+    return pool
+
+
+def _begin(all_begun: Barrier) -> None:
+    """Set one thread of PyTorch for this thread of the pool.
+
+    PyTorch has a number for each thread. At its first computation a thread takes the number that was set last, in any
+    thread, even if it has set one of its own before.
+    """
+    torch.get_num_threads()  # counts as a computation
+    torch.set_num_threads(1)
+    all_begun.wait()
+
+
+def _compute(inference: bool, gradients: bool, function: Callable[..., Result], piece: tuple[Any, ...]) -> Result:
+    with torch.inference_mode(inference), torch.set_grad_enabled(gradients):
+        return function(*piece)
+
+
+def in_autocast() -> bool:
+    """Return whether autocast, PyTorch's automatic change of precision, is on for the CPU in this thread."""
+    try:
+        return torch.is_autocast_enabled("cpu")
+    except TypeError:  # torch before 2.4
+        return torch.is_autocast_cpu_enabled()

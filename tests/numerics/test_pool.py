@@ -1,0 +1,152 @@
+"""Pieces in threads of one core each: what is set holds there, nothing hangs, and no thread keeps a wrong number."""
+
+import os
+import signal
+import threading
+from contextvars import ContextVar
+
+import pytest
+import torch
+
+from energyql.numerics.pool import always_in_pool, in_pool, piece_count
+
+PIECES = [(i,) for i in range(8)]
+
+
+@pytest.fixture(autouse=True)
+def threads():
+    """Two threads of torch for a test; the function sets another number."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+def here(_):
+    """The thread that computes a piece, and its number of threads of torch."""
+    return threading.get_ident(), torch.get_num_threads()
+
+
+def state(_):
+    gradients = torch.ones(1, requires_grad=True).mul(2).requires_grad
+    return torch.is_inference_mode_enabled(), gradients, torch.get_default_dtype()
+
+
+class TestThreads:
+    def test_each_has_one_thread_of_torch(self):
+        done = in_pool(here, PIECES)
+        assert {number for _, number in done} == {1}
+        assert threading.get_ident() not in {ident for ident, _ in done}
+
+    def test_results_are_in_order(self):
+        assert in_pool(lambda i: 2 * i, PIECES) == [0, 2, 4, 6, 8, 10, 12, 14]
+
+    def test_other_threads_keep_their_number(self, threads):
+        threads(3)
+        in_pool(here, PIECES)
+        assert torch.get_num_threads() == 3
+        later = []
+        thread = threading.Thread(target=lambda: later.append(torch.get_num_threads()))
+        thread.start()
+        thread.join()
+        assert later == [3]
+
+    @pytest.mark.parametrize(("number", "pieces", "pooled"), [(1, 8, 0), (2, 1, 0), (2, 0, 0), (2, 5, 5)])
+    def test_few_pieces_are_computed_here(self, threads, number, pieces, pooled):
+        threads(number)
+        done = in_pool(here, PIECES[:pieces])
+        assert done[pooled:] == [(threading.get_ident(), number)] * (pieces - pooled)
+        assert all(count == 1 for _, count in done[:pooled])
+
+    def test_few_pieces_are_computed_there_on_demand(self):
+        with always_in_pool():
+            assert {number for _, number in in_pool(here, PIECES[:1])} == {1}
+            with always_in_pool(False):
+                assert {number for _, number in in_pool(here, PIECES[:1])} == {1}
+        assert in_pool(here, PIECES[:1]) == [(threading.get_ident(), 2)]
+
+    def test_a_pool_in_a_pool_does_not_wait_for_itself(self):
+        done = in_pool(lambda i: {here(j) for j in range(3)} == set(in_pool(here, PIECES)), PIECES)
+        assert done == [True] * 8
+
+    @pytest.mark.parametrize(
+        ("number", "rows", "count"), [(1, 64, 8), (1, 0, 1), (2, 64, 16), (2, 5, 2), (2, 9, 4), (2, 1, 1), (16, 16, 16)]
+    )
+    def test_numbers_of_pieces(self, threads, number, rows, count):
+        threads(number)
+        assert piece_count(rows, 8) == count
+
+
+class TestWhatIsSetHoldsInAPiece:
+    @pytest.mark.parametrize("mode", [torch.enable_grad, torch.no_grad, torch.inference_mode])
+    def test_gradients(self, mode):
+        with mode():
+            expected = state(0)
+            assert in_pool(state, PIECES) == [expected] * 8
+        assert in_pool(state, PIECES) == [(False, True, torch.float32)] * 8
+
+    def test_default_dtype(self):
+        torch.set_default_dtype(torch.float64)
+        try:
+            assert in_pool(lambda _: torch.ones(1).dtype, PIECES) == [torch.float64] * 8
+        finally:
+            torch.set_default_dtype(torch.float32)
+
+    def test_context_variables(self):
+        variable = ContextVar("variable", default=0)
+        token = variable.set(7)
+        try:
+            assert in_pool(lambda _: variable.get(), PIECES) == [7] * 8
+        finally:
+            variable.reset(token)
+
+    def test_autocast(self):
+        x = torch.ones(2, 2)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert {product.dtype for product in in_pool(lambda _: x @ x, PIECES)} == {torch.bfloat16}
+
+
+class TestEnds:
+    def test_an_exception_ends_the_others(self):
+        begun = []
+
+        def fail(i):
+            begun.append(i)
+            threading.Event().wait(0.05)
+            if i == 3:
+                raise ValueError("a piece")
+
+        with pytest.raises(ValueError, match="a piece"):
+            in_pool(fail, [(i,) for i in range(100)])
+        count = len(begun)
+        assert count < 20
+        assert in_pool(lambda i: i, PIECES) == list(range(8))
+        assert len(begun) == count
+
+    @pytest.mark.skipif(os.name == "nt", reason="Windows sends no signal to a process")
+    def test_control_c_ends_the_wait(self):
+        done = []
+
+        def slow(i):
+            if i == 3:
+                os.kill(os.getpid(), signal.SIGINT)
+            threading.Event().wait(0.1)
+            done.append(i)
+
+        with pytest.raises(KeyboardInterrupt):
+            in_pool(slow, [(i,) for i in range(100)])
+        ended = list(done)
+        threading.Event().wait(0.3)
+        assert len(ended) < 20
+        assert done == ended  # nothing goes on after the end
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_fork_has_a_pool_of_its_own():
+    in_pool(here, PIECES)
+    child = os.fork()
+    if child == 0:
+        threading.Timer(20, os._exit, (1,)).start()
+        os._exit(0 if in_pool(lambda i: i, PIECES) == list(range(8)) else 2)
+    assert os.waitpid(child, 0)[1] == 0
