@@ -17,8 +17,9 @@ from __future__ import annotations
 import sys
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -28,7 +29,6 @@ import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils import backend_registration
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_map
 
 import energyql
 
@@ -98,7 +98,7 @@ class Log:
         return own.most_common(count)
 
     def milliseconds(self, launch: float, wait: float) -> float:
-        """Return how long Python needs, in ms, if a launch or transfer takes `launch` and a wait `wait` microseconds."""
+        """Return how long Python is busy, in ms, for a `launch` or transfer and a `wait` of so many microseconds."""
         return ((self.launches + self.transfers) * launch + self.waits * wait) / 1000
 
     def add(self, kind: str) -> None:
@@ -110,9 +110,14 @@ class Log:
 
 
 def _frame(frame: FrameType | None) -> FrameType | None:
-    while frame is not None and not frame.f_code.co_filename.startswith(_PACKAGE):
+    while frame is not None and not _is_of_package(frame.f_code.co_filename):
         frame = frame.f_back
     return frame
+
+
+@cache
+def _is_of_package(path: str) -> bool:
+    return path.startswith(_PACKAGE)
 
 
 class OnDevice(torch.Tensor):
@@ -162,22 +167,41 @@ def _log() -> Log:
 
 
 def _wrapped(x: Any) -> Any:
+    if isinstance(x, list | tuple):
+        return type(x)(*map(_wrapped, x)) if hasattr(x, "_fields") else type(x)(map(_wrapped, x))
     return OnDevice(x) if isinstance(x, torch.Tensor) and not isinstance(x, OnDevice) else x
 
 
 def _real(x: Any) -> Any:
+    if isinstance(x, list | tuple):
+        return type(x)(map(_real, x))
     return x.numbers if isinstance(x, OnDevice) else x
+
+
+def _tensors(values: Iterable[Any]) -> Iterator[torch.Tensor]:
+    for x in values:
+        if isinstance(x, torch.Tensor):
+            yield x
+        elif isinstance(x, list | tuple):
+            yield from _tensors(x)
+
+
+@cache
+def _facts(func: Any) -> tuple[str, bool]:
+    """Return the name of an operation, and whether it launches no kernel."""
+    name = func._schema.name.removeprefix("aten::")
+    return name, func.is_view or name in _NO_KERNEL or name.startswith(("sym_", "is_"))
 
 
 def _dispatch(func: Any, args: Any, kwargs: Mapping[str, Any]) -> Any:
     """Run an operation on the numbers of its tensors, count it, and put its results where they belong."""
-    tensors = [x for x in tree_flatten((args, kwargs))[0] if isinstance(x, torch.Tensor)]
+    tensors = [*_tensors(args), *_tensors(kwargs.values())]
     there = [x for x in tensors if isinstance(x, OnDevice)]
     place = kwargs.get("device")
     place = None if place is None else torch.device(place).type
     if not there and place != NAME:
         return func(*args, **kwargs)
-    name, log = func._schema.name.removeprefix("aten::"), _log()
+    (name, no_kernel), log = _facts(func), _log()
     copies = func in (_aten._to_copy.default, _aten.copy_.default)
     here = [x for x in tensors if not isinstance(x, OnDevice) and x.dim()]
     if here and there and not copies:
@@ -196,18 +220,21 @@ def _dispatch(func: Any, args: Any, kwargs: Mapping[str, Any]) -> Any:
     if comes:
         log.add("to device")
     elif not leaves:
-        log.add("view" if func.is_view or name in _NO_KERNEL or name.startswith(("sym_", "is_")) else "launch")
-    changed = {**tree_map(_real, kwargs), **({"device": torch.device("cpu")} if place == NAME else {})}
+        log.add("view" if no_kernel else "launch")
+    changed = {
+        **{key: _real(x) for key, x in kwargs.items()},
+        **({"device": torch.device("cpu")} if place == NAME else {}),
+    }
     if changed.get("pin_memory"):
         changed["pin_memory"] = False
-    result = func(*tree_map(_real, args), **changed)
+    result = func(*map(_real, args), **changed)
     if name.endswith("_") and isinstance(args[0], torch.Tensor):  # in place
         if args[0].shape != _real(args[0]).shape:
             raise NotImplementedError(f"{func} changes the shape of a tensor of the emulated device")
         return args[0]
     if isinstance(kwargs.get("out"), torch.Tensor):
         return kwargs["out"]
-    return result if leaves else tree_map(_wrapped, result)
+    return result if leaves else _wrapped(result)
 
 
 class _Operations(TorchDispatchMode):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import KW_ONLY, dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -17,6 +18,7 @@ from energyql.sampling.base import (
     MOVING,
     Batch,
     BatchSampler,
+    Endings,
     Status,
     StepEnergy,
     ValueAndGradient,
@@ -89,15 +91,15 @@ class DescentSampler(BatchSampler):
             return
         energy = batch.energy.part(batch.rows)
         state, info = descent_init(batch.z[batch.rows], energy, self)
+        ends = Endings(batch, energy, values)
         while True:
-            outcome = info.status
-            if energy.gradients >= self.max_evaluations:
+            outcome, last = info.status, energy.gradients >= self.max_evaluations
+            if last:
                 outcome = torch.where(outcome == MOVING, Status.STEP_LIMIT, outcome)
-            leave = outcome != MOVING
-            if leave.any():
-                values[batch.rows[leave]] = state.value[leave] + self.strength * batch.energy.least
-                batch.end(leave, ~leave, outcome[leave], state.z[leave], energy.gradients)
-                state, energy.rows = select(state, ~leave), batch.rows
+            value = state.value + self.strength * batch.energy.least
+            stay = ends.note(outcome, partial(getattr, state, "z"), value, look=last)
+            if stay is not None:
+                state = select(state, stay)
             batch.report(energy.gradients / self.max_evaluations)
             if not len(batch.rows):
                 return
@@ -225,7 +227,7 @@ def _with_pair(pairs: tuple[_Pair, ...], which: Tensor, pair: _Pair) -> tuple[_P
     contents of a pair see `_Pair`: a step, the change of the gradient, and a factor.
     """
     longer = (*pairs, pair)
-    if not bool(which.all()):
+    if not _all(which):
         none = (torch.zeros_like(pair[0]), torch.zeros_like(pair[1]), torch.zeros_like(pair[2]))
         longer = tuple(
             (_rows_of(which, new[0], old[0]), _rows_of(which, new[1], old[1]), _rows_of(which, new[2], old[2]))
@@ -296,11 +298,16 @@ def _outcome(state: DescentState, tolerance: float, enough: float | None) -> Int
 def _rows_of(which: Tensor, new: Tensor, old: Tensor) -> Tensor:
     """Return the rows of `new` where `which` is true, and the rows of `old` elsewhere.
 
-    If `which` is true everywhere, `new` itself is returned, without a copy.
+    If `which` is true everywhere, `new` itself may be returned, without a copy.
     """
-    if bool(which.all()):
+    if _all(which):
         return new
     return torch.where(which if new.ndim == 1 else which[:, None], new, old)
+
+
+def _all(which: Bool[Tensor, " rows"]) -> bool:
+    """Return whether `which` is true everywhere; false on other devices than the CPU, because the answer would wait."""
+    return which.device.type == "cpu" and bool(which.all())
 
 
 def _finite(value: Float[Tensor, " rows"], gradient: Float[Tensor, "rows z_dim"]) -> Bool[Tensor, " rows"]:
