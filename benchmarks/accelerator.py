@@ -27,7 +27,7 @@ from energyql.training.heads import HeadSettings
 from energyql.training.judge import train_judge
 from energyql.training.run import train_attributes
 
-COMMON, RARE = "smile AND NOT (glasses OR beard)", "bald AND beard AND glasses"
+COMMON, RARE = "smile AND NOT glasses", "bald AND beard AND glasses"
 SIZES = (4, 64)
 LINES = 5
 NOTE = (

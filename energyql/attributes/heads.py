@@ -220,7 +220,11 @@ class FusedHeads:
     def _total(self, results: Iterable[list[Tensor]]) -> Float[Tensor, "batch outputs"]:
         total = self.bias
         for group, layers in zip(self.groups, results, strict=True):
-            total = total + group.out(_side_by_side(layers[-1]).to(total))
+            last = _side_by_side(layers[-1]).to(total)
+            if last.device.type == "cpu":
+                total = total + group.out(last)
+            else:  # in one operation, which rounds in another way
+                total = torch.addmm(total, last, group.out.weight.t())
         return total
 
     def _back(self, results: list[list[Tensor]], grad: Tensor) -> Float[Tensor, "batch latent_dim"]:

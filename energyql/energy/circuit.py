@@ -221,11 +221,10 @@ class _Levels:
         self._levels = list[tuple[_Group, Tensor]]()
         count = leaves
         for group in groups:
-            rows = group.rows.tolist()
-            children = torch.stack([F.pad(terms[row], (0, count - len(terms[row]))) for row in rows])
+            children = torch.stack([F.pad(terms[row], (0, count - len(terms[row]))) for row in group.places])
             children = children.view(group.width, group.count, count)
             if group.kind in (Sum, Scaled):
-                terms += list(children.sum(0) if group.kind is Sum else group.factors.cpu().double() * children[0])
+                terms += list(children.sum(0) if group.kind is Sum else torch.tensor(group.given_factors).double()[:, None] * children[0])
             else:
                 self._levels.append((group, children.flatten(0, 1).to(like)))
                 terms += list(torch.eye(count + group.count, dtype=torch.float64)[count:])
@@ -277,10 +276,33 @@ class _Group:
         # A plain conjunction takes every row once, and needs no gather. Others need their children in order.
         ordered = kind in (ScaledComplement, Given)
         self.takes_all = self.count == 1 and not ordered and sorted(rows) == list(range(self.width))
-        self.rows = torch.tensor(sorted(rows) if self.takes_all else rows, device=like.device, dtype=torch.long)
-        self.factors = torch.tensor(factors, device=like.device, dtype=like.dtype)[:, None]
-        self.signs = torch.tensor([[[1.0]], [[-1.0]]], device=like.device, dtype=like.dtype)
-        self.ones = torch.ones(1, self.width, device=like.device, dtype=like.dtype)
+        self.places, self.given_factors, self._like = sorted(rows) if self.takes_all else rows, factors, like.new_empty(0)
+
+    # Constants are made when they are needed, because each is a transfer to the device.
+
+    @cached_property
+    def rows(self) -> Tensor:
+        """Rows of all children in the table: of the first child of each node, then of the second, and so on."""
+        with torch.inference_mode(False):  # tensors made in inference mode have no gradients
+            return torch.tensor(self.places, device=self._like.device, dtype=torch.long)
+
+    @cached_property
+    def factors(self) -> Tensor:
+        """The factor of each node, (nodes, 1)."""
+        with torch.inference_mode(False):
+            return self._like.new_tensor(self.given_factors)[:, None]
+
+    @cached_property
+    def signs(self) -> Tensor:
+        """The derivatives of a `Given` with respect to its two children."""
+        with torch.inference_mode(False):
+            return self._like.new_tensor([[[1.0]], [[-1.0]]])
+
+    @cached_property
+    def ones(self) -> Tensor:
+        """A row of ones, one for each child."""
+        with torch.inference_mode(False):
+            return self._like.new_ones(1, self.width)
 
     def children(self, values: Float[Tensor, "rows batch"]) -> Float[Tensor, "width nodes batch"]:
         """Return the values of the children of all nodes; `values` is the table."""
