@@ -104,6 +104,13 @@ class TestSampling:
         here = energyql.generate(QUERY, 3, model=model.to("cpu"), **options)
         assert_close(there.z, here.z, atol=1e-3, rtol=1e-3)
 
+    @pytest.mark.parametrize(("sampler", "most"), [("slice+descent", 30), ("ode", 6), ("langevin", 8)])
+    def test_the_device_is_waited_for_seldom(self, model, log, sampler, most):
+        model = model.to(DEVICE)
+        before = log.waits
+        list(energyql.sample_latents(QUERY, 8, model=model, sampler=short(sampler), device=DEVICE, progress=False))
+        assert log.waits - before <= most, log.lines("wait", 20)
+
     @pytest.mark.parametrize("semantics", list(SEMANTICS))
     def test_every_semantics(self, model, semantics):
         result = draw(model, semantics=semantics, sampler="langevin" if semantics == "jem" else "slice+descent")

@@ -672,11 +672,11 @@ class Batch:
 
 
 LOOK_EVERY = 8
-"""Number of steps after which samplers look for samples that have ended, on another device than the CPU."""
+"""Number of steps after which a `StepSampler` looks for samples that have ended, on another device than the CPU."""
 
 
 class Endings:
-    """Takes samples that have ended out of a batch: after every step on the CPU, else after some steps (`LOOK_EVERY`).
+    """Takes samples that have ended out of a batch: after every step on the CPU, after some steps on other devices.
 
     To look which samples have ended, a program waits for the device. Until the next look, samples that have ended are
     computed further, without effect.
@@ -685,14 +685,15 @@ class Endings:
         batch: the batch.
         energy: energy of the samples that still move, which counts the evaluations of each of them.
         values: diagnostic of the batch, (n,), in which a number of each sample is recorded; `None` for none.
+        every: number of steps between two looks on other devices than the CPU.
 
     Attributes:
         looked: whether the last call of `note` looked, so that no sample of `batch.rows` has ended.
     """
 
-    def __init__(self, batch: Batch, energy: StepEnergy, values: Tensor | None = None) -> None:
+    def __init__(self, batch: Batch, energy: StepEnergy, values: Tensor | None = None, every: int = 2) -> None:
         self._batch, self._energy, self._values = batch, energy, values
-        self._every = 1 if batch.z.device.type == "cpu" else LOOK_EVERY
+        self._every = 1 if batch.z.device.type == "cpu" else every
         self._steps: list[tuple[Tensor, Callable[[], Tensor], Tensor | None, int, int]] = []
         self.looked = True
 
@@ -894,7 +895,7 @@ class StepSampler(BatchSampler):
         streams = batch.noise.part(self.name or type(self).__qualname__)
         energy, before = batch.energy.part(batch.rows), batch.z[batch.rows]
         state, info = self.init(before, energy)
-        ends, rows = Endings(batch, energy), None if len(batch.rows) == len(batch.z) else batch.rows.cpu()
+        ends, rows = Endings(batch, energy, every=LOOK_EVERY), None if len(batch.rows) == len(batch.z) else batch.rows.cpu()
         for number in range(self.steps + 1):
             z = state if isinstance(state, Tensor) else state.z
             finite = finite_rows(z)
