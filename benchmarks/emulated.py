@@ -126,7 +126,7 @@ class OnDevice(torch.Tensor):
     numbers: torch.Tensor
 
     @staticmethod
-    def __new__(cls, real: torch.Tensor) -> OnDevice:
+    def __new__(cls, real: torch.Tensor) -> OnDevice:  # noqa: D102
         made: OnDevice = torch.Tensor._make_wrapper_subclass(
             cls, real.shape, strides=real.stride(), storage_offset=real.storage_offset(), dtype=real.dtype,
             device=torch.device(DEVICE),
@@ -248,13 +248,13 @@ class _Functions(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
         place = kwargs.get("device")
-        if func in (torch.tensor, torch.as_tensor, torch.asarray) and place is not None:
-            if torch.device(place).type == NAME:
-                del kwargs["device"]
-                needs_gradient = kwargs.pop("requires_grad", False)
-                made = func(*args, **kwargs)
-                made = made if isinstance(made, OnDevice) else made.to(DEVICE)
-                return made.requires_grad_() if needs_gradient else made
+        builds = func in (torch.tensor, torch.as_tensor, torch.asarray)
+        if builds and place is not None and torch.device(place).type == NAME:
+            del kwargs["device"]
+            needs_gradient = kwargs.pop("requires_grad", False)
+            made = func(*args, **kwargs)
+            made = made if isinstance(made, OnDevice) else made.to(DEVICE)
+            return made.requires_grad_() if needs_gradient else made
         if func is torch.Tensor.new_tensor and isinstance(args[0], OnDevice):
             return torch.tensor(args[1], dtype=kwargs.get("dtype", args[0].dtype)).to(DEVICE)
         return func(*args, **kwargs)

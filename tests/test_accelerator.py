@@ -26,7 +26,7 @@ from energyql.training.picture_fit import PictureSettings
 from energyql.training.run import train_attributes
 
 pytestmark = pytest.mark.skipif(MISSING is not None, reason=str(MISSING))
-QUERY, RARE = "smile AND NOT (glasses OR beard)", "smile AND glasses AND beard AND 0.6 < age < 0.7 AND hair = brown"
+QUERY, RARE = "smile AND NOT beard", "smile AND glasses AND beard AND 0.6 < age < 0.7 AND hair = brown"
 
 
 @pytest.fixture(autouse=True)
@@ -45,7 +45,7 @@ def model(tiny):
     return Model("tiny", loaded.generator, loaded.bank, judge, loaded.truncation)
 
 
-def draw(model, query=QUERY, n=3, **settings):
+def draw(model, query=QUERY, n=2, **settings):
     return energyql.generate(query, n, model=model, device=DEVICE, progress=False, **settings)
 
 
@@ -95,20 +95,20 @@ class TestSampling:
         with torch.no_grad():
             read = model.to("cpu").bank.predict(result.w)
         assert read["smile"].probability([True]).numpy() == pytest.approx(result.probabilities["smile"], abs=1e-4)
-        assert len(result.images) == 3
+        assert len(result.images) == 2
 
     @pytest.mark.parametrize("sampler", ["slice", "slice+descent", "ode", "langevin"])
     def test_the_latents_are_those_of_the_cpu(self, model, sampler):
         there = draw(model, sampler=short(sampler))
         options = {"sampler": short(sampler), "device": "cpu", "progress": False}
-        here = energyql.generate(QUERY, 3, model=model.to("cpu"), **options)
+        here = energyql.generate(QUERY, 2, model=model.to("cpu"), **options)
         assert_close(there.z, here.z, atol=1e-3, rtol=1e-3)
 
     @pytest.mark.parametrize(("sampler", "most"), [("slice+descent", 30), ("ode", 6), ("langevin", 8)])
     def test_the_device_is_waited_for_seldom(self, model, log, sampler, most):
         model = model.to(DEVICE)
         before = log.waits
-        list(energyql.sample_latents(QUERY, 8, model=model, sampler=short(sampler), device=DEVICE, progress=False))
+        list(energyql.sample_latents(QUERY, 4, model=model, sampler=short(sampler), device=DEVICE, progress=False))
         assert log.waits - before <= most, log.lines("wait", 20)
 
     @pytest.mark.parametrize("semantics", list(SEMANTICS))
@@ -117,8 +117,8 @@ class TestSampling:
         assert np.isfinite(result.energy).all()
 
     def test_rare_queries_and_other_precisions(self, model):
-        assert draw(model, RARE).energy.shape == (3,)
-        assert draw(model, precision="bfloat16").probabilities["smile"].shape == (3,)
+        assert draw(model, RARE).energy.shape == (2,)
+        assert draw(model, precision="bfloat16").probabilities["smile"].shape == (2,)
 
     def test_streams_and_repeated_draws(self, model):
         parts = list(energyql.stream(QUERY, 3, model=model, device=DEVICE, batch_size=2, progress=False))

@@ -223,8 +223,10 @@ class _Levels:
         for group in groups:
             children = torch.stack([F.pad(terms[row], (0, count - len(terms[row]))) for row in group.places])
             children = children.view(group.width, group.count, count)
-            if group.kind in (Sum, Scaled):
-                terms += list(children.sum(0) if group.kind is Sum else torch.tensor(group.given_factors).double()[:, None] * children[0])
+            if group.kind is Sum:
+                terms += list(children.sum(0))
+            elif group.kind is Scaled:
+                terms += [factor * row for factor, row in zip(group.factor_list, children[0], strict=True)]
             else:
                 self._levels.append((group, children.flatten(0, 1).to(like)))
                 terms += list(torch.eye(count + group.count, dtype=torch.float64)[count:])
@@ -276,7 +278,8 @@ class _Group:
         # A plain conjunction takes every row once, and needs no gather. Others need their children in order.
         ordered = kind in (ScaledComplement, Given)
         self.takes_all = self.count == 1 and not ordered and sorted(rows) == list(range(self.width))
-        self.places, self.given_factors, self._like = sorted(rows) if self.takes_all else rows, factors, like.new_empty(0)
+        self.places, self.factor_list = sorted(rows) if self.takes_all else rows, factors
+        self._like = like.new_empty(0)
 
     # Constants are made when they are needed, because each is a transfer to the device.
 
@@ -290,7 +293,7 @@ class _Group:
     def factors(self) -> Tensor:
         """The factor of each node, (nodes, 1)."""
         with torch.inference_mode(False):
-            return self._like.new_tensor(self.given_factors)[:, None]
+            return self._like.new_tensor(self.factor_list)[:, None]
 
     @cached_property
     def signs(self) -> Tensor:
@@ -339,9 +342,7 @@ class _Group:
         """Return `value(x)`, of two children in one operation, which rounds in another way."""
         return torch.logaddexp(*x) if self.kind is LogSumExp and self.width == 2 else self.value(x)
 
-    def value_and_slopes(
-        self, x: Float[Tensor, "width nodes batch"]
-    ) -> tuple[Float[Tensor, "nodes batch"], Float[Tensor, "width #nodes #batch"]]:
+    def value_and_slopes(self, x: Float[Tensor, "width nodes batch"]) -> tuple[Float[Tensor, "nodes batch"], Tensor]:
         """Return the values of the nodes, in nats, and their derivatives with respect to `x`; not for sums.
 
         `x` are the values of the nodes' children.

@@ -676,7 +676,7 @@ LOOK_EVERY = 8
 
 
 class Endings:
-    """Takes samples that have ended out of a batch: after every step on the CPU, after some steps on other devices.
+    """Takes samples that have ended out of a batch: after every step, or on other devices than the CPU after some steps.
 
     To look which samples have ended, a program waits for the device. Until the next look, samples that have ended are
     computed further, without effect.
@@ -691,7 +691,7 @@ class Endings:
         looked: whether the last call of `note` looked, so that no sample of `batch.rows` has ended.
     """
 
-    def __init__(self, batch: Batch, energy: StepEnergy, values: Tensor | None = None, every: int = 2) -> None:
+    def __init__(self, batch: Batch, energy: StepEnergy, values: Tensor | None = None, every: int = 1) -> None:
         self._batch, self._energy, self._values = batch, energy, values
         self._every = 1 if batch.z.device.type == "cpu" else every
         self._steps: list[tuple[Tensor, Callable[[], Tensor], Tensor | None, int, int]] = []
@@ -895,7 +895,8 @@ class StepSampler(BatchSampler):
         streams = batch.noise.part(self.name or type(self).__qualname__)
         energy, before = batch.energy.part(batch.rows), batch.z[batch.rows]
         state, info = self.init(before, energy)
-        ends, rows = Endings(batch, energy, every=LOOK_EVERY), None if len(batch.rows) == len(batch.z) else batch.rows.cpu()
+        ends = Endings(batch, energy, every=LOOK_EVERY)
+        rows = None if len(batch.rows) == len(batch.z) else batch.rows.cpu()  # without `rows`, none need be listed
         for number in range(self.steps + 1):
             z = state if isinstance(state, Tensor) else state.z
             finite = finite_rows(z)
@@ -910,6 +911,6 @@ class StepSampler(BatchSampler):
                 batch.report(number / self.steps)
             if not len(batch.rows):
                 return
-            noise = StepNoise(streams, batch.z, rows, str(number))  # without `rows` it need not list them
+            noise = StepNoise(streams, batch.z, rows, str(number))
             before = z
             state, info = self.advance(state, energy, noise, number)

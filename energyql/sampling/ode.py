@@ -424,7 +424,7 @@ class ODESolver(BatchSampler):
         if self.enough is not None:
             batch.leave_out(self.highest(batch.energy) / self.strength)
         energy = batch.energy.part(batch.rows)
-        ends, taken = Endings(batch, energy, accepted), torch.zeros_like(batch.rows)
+        ends, taken = Endings(batch, energy, accepted, every=2), torch.zeros_like(batch.rows)
         if len(batch.rows):  # an empty batch has no slope to evaluate
             state, taken = self._end(ends, taken, *_at_start(batch.z[batch.rows], energy, self))
         if len(batch.rows):

@@ -13,7 +13,9 @@ pytestmark = pytest.mark.skipif(MISSING is not None, reason=str(MISSING))
 
 def test_smoke(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(accelerator, "COMMON", "smile AND NOT glasses")
-    done = command(accelerator, "--smoke", "--model", str(tiny), "--out", str(tmp_path), "--launch", "10", "--wait", "100")
+    done = command(
+        accelerator, "--smoke", "--model", str(tiny), "--out", str(tmp_path), "--launch", "10", "--wait", "100"
+    )
     assert done.returncode == 0, done.stderr
     rows = json.loads((tmp_path / "results.json").read_text())["rows"]
     assert [row["call"] for row in rows] == list(accelerator.SMOKE)

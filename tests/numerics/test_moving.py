@@ -13,8 +13,8 @@ def test_tensors_on_the_cpu_are_not_copied():
 @pytest.mark.skipif(MISSING is not None, reason=str(MISSING))
 def test_tensors_of_a_device_are_moved_by_one_transfer():
     tensors = [
-        torch.rand(3, 5)[:, 1], torch.rand(1, 5)[:, 2], torch.tensor(True), torch.arange(7), torch.rand(2, 3).t(), torch.zeros(0, 4),
-        torch.rand(3).double(), torch.rand(5).bfloat16(),
+        torch.rand(3, 5)[:, 1], torch.rand(1, 5)[:, 2], torch.tensor(True), torch.arange(7), torch.rand(2, 3).t(),
+        torch.zeros(0, 4), torch.rand(3).double(), torch.rand(5).bfloat16(),
     ]  # fmt: skip
     with emulated() as log:
         there = [tensor.to(DEVICE) for tensor in tensors]
