@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -48,16 +49,18 @@ def thumbnails(images: Float[Tensor, "batch channels height width"], side: int) 
     A single channel is repeated three times; channels after the third are removed.
     """
     images = images[:, :3].expand(-1, 3, -1, -1)
-    rows, columns = (_averages(size, side).to(images) for size in images.shape[-2:])
+    rows, columns = (_averages(size, side, images.device, images.dtype) for size in images.shape[-2:])
     return rows @ images @ columns.t()  # half the time of `interpolate`, except for large pictures
 
 
-def _averages(size: int, side: int) -> Float[Tensor, "side size"]:
-    """Return the matrix by which a row of `size` pixels becomes a row of `side` pixels.
+@lru_cache(maxsize=8)
+def _averages(size: int, side: int, device: torch.device, dtype: torch.dtype) -> Float[Tensor, "side size"]:
+    """Return the matrix by which a row of `size` pixels becomes a row of `side` pixels; it is cached.
 
     Each new pixel is the average of the old pixels that it covers.
     """
-    return F.interpolate(torch.eye(size)[None], size=side, mode="area")[0].t().contiguous()
+    with torch.inference_mode(False), torch.no_grad():  # tensors made in inference mode have no gradients
+        return F.interpolate(torch.eye(size)[None], size=side, mode="area")[0].t().contiguous().to(device, dtype)
 
 
 def _without_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> _Layer:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from energyql.attributes.predictions import PREDICTIONS, Prediction
+from energyql.attributes.predictions import PREDICTIONS, Prediction, on_cpu
 from energyql.errors import ArgumentError, DataError, misfit
 from energyql.kinds import KINDS, is_missing
 from energyql.numerics.shapes import Float
@@ -50,7 +50,7 @@ def label_images(
     Raises:
         DataError: the labeller does not return a mapping from names to one value for each picture.
     """
-    labels = call_labeller(labeller, images, who)
+    labels = on_cpu(call_labeller(labeller, images, who))
     return {name: as_cells(values, len(images), name, who) for name, values in labels.items()}
 
 

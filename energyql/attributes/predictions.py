@@ -15,7 +15,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid, softplus
 
 from energyql.kinds import KINDS, Cell
+from energyql.numerics.moving import to_cpu
 from energyql.numerics.normal import log_normal_cdf, log_normal_interval
 from energyql.numerics.shapes import Float
 from energyql.vocabulary import AttributeSpec
@@ -609,6 +610,7 @@ def _index(indices: tuple[int, ...], device: torch.device) -> Tensor:
 
 
 Predictions = Mapping[str, Prediction]
+Readings = TypeVar("Readings")
 
 
 def output_count(spec: AttributeSpec) -> int:
@@ -645,9 +647,27 @@ def of_columns(columns: Float[Tensor, "batch columns"], spec: AttributeSpec) -> 
     return PREDICTIONS[spec.kind].of_outputs(columns[:, : output_count(spec)], spec, columns[:, -1])
 
 
+def on_cpu(values: Mapping[str, Readings]) -> dict[str, Readings]:
+    """Return predictions or tensors on the CPU, by attribute, moved by one transfer; other values stay the same."""
+    tensors: list[Tensor] = []
+
+    def mapped(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
+        if isinstance(value, Prediction):
+            return value.mapped(function)
+        return function(value) if isinstance(value, Tensor) else value
+
+    def noted(tensor: Tensor) -> Tensor:
+        tensors.append(tensor)
+        return tensor
+
+    same = {name: mapped(value, noted) for name, value in values.items()}
+    moved = iter(to_cpu(tensors))
+    return {name: mapped(value, lambda _: next(moved)) for name, value in same.items()}
+
+
 def decide(predictions: Mapping[str, Prediction]) -> dict[str, npt.NDArray[Any]]:
     """Return for each attribute the likeliest values: array (batch,) of bools, names of classes, or float64 means."""
-    return {name: prediction.decide() for name, prediction in predictions.items()}
+    return {name: prediction.decide() for name, prediction in on_cpu(predictions).items()}
 
 
 def likeliest(table: Table) -> npt.NDArray[Any]:
@@ -669,4 +689,4 @@ def tabulate(predictions: Mapping[str, Prediction]) -> dict[str, Table]:
         For each attribute: P(yes) if it is yes/no; a dict class -> P(class) if it is categorical; a pair (mean,
         standard deviation) if it is continuous.
     """
-    return {name: prediction.table() for name, prediction in predictions.items()}
+    return {name: prediction.table() for name, prediction in on_cpu(predictions).items()}

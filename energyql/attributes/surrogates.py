@@ -28,6 +28,7 @@ from energyql.attributes.predictions import output_count
 from energyql.errors import ArgumentError
 from energyql.kinds import KINDS
 from energyql.numerics.linear import few_sizes, in_batches
+from energyql.numerics.moving import to_cpu
 from energyql.numerics.pullback import leaky_relu_back_, pullback_of
 from energyql.numerics.random import normals
 from energyql.numerics.shapes import Float
@@ -266,11 +267,13 @@ class SurrogateHeads:
         outputs = [self._outputs[name] for name in names]
         units = [_unit_of(own, spec) for spec, own in zip(raw.specs, outputs, strict=True)]
         targets = [(own - mean) / scale for own, (scale, mean) in zip(outputs, units, strict=True)]
+        slopes = to_cpu([_random_slopes(self._bank, name, self._encode, self._z_dim) for name in names])
+        linear_weights = linear_starts(_with_one(z), torch.cat(targets, 1), raw)
         heads = {}
-        for spec, own, (scale, mean), target, linear in zip(
-            raw.specs, outputs, units, targets, linear_starts(_with_one(z), torch.cat(targets, 1), raw), strict=True
+        for spec, own, (scale, mean), target, linear, slope in zip(
+            raw.specs, outputs, units, targets, linear_weights, slopes, strict=True
         ):
-            sensitivity = _sensitivity(self._bank, spec.name, self._encode, self._z_dim)
+            sensitivity = _sensitivity(slope)
             basis = _directions(sensitivity, scale.mean(), linear[:-1])
             x = basis @ z.t()
             network = _train(_start(self._bank.raw_outputs((spec.name,)), x, target), x, target.t().contiguous(), spec)
@@ -334,13 +337,22 @@ class _Network(NamedTuple):
         return [back @ x.t(), back.sum(1, keepdim=True), grad @ hidden.t(), grad @ x.t(), grad.sum(1, keepdim=True)]
 
 
-def _sensitivity(
-    bank: AttributeBank, name: str, encode: Callable[[Tensor], Tensor], z_dim: int
-) -> Float[Tensor, "z_dim z_dim"]:
+def _sensitivity(slopes: Float[Tensor, "draws z_dim"]) -> Float[Tensor, "z_dim z_dim"]:
     """Return how much the prediction of one attribute changes with z: the Fisher information about z.
 
     It is the mean of ∇ log p(value | z) ∇ log p(value | z)ᵀ over draws of z from the prior, and over values with the
-    probabilities that the head predicts. It is 0 if `encode` has no derivative.
+    probabilities that the head predicts. `slopes` are the result of `_random_slopes` on the CPU.
+    """
+    slopes = torch.nan_to_num(slopes.double(), nan=0.0, posinf=0.0, neginf=0.0)
+    return slopes.t() @ slopes / len(slopes)
+
+
+def _random_slopes(
+    bank: AttributeBank, name: str, encode: Callable[[Tensor], Tensor], z_dim: int
+) -> Float[Tensor, "draws z_dim"]:
+    """Return random vectors, one for each draw of z from the prior, from whose squares `_sensitivity` is computed.
+
+    They are 0 if `encode` has no derivative.
 
     Args:
         bank: heads, among them the head of the attribute.
@@ -360,11 +372,10 @@ def _sensitivity(
 
     both = torch.cat([z, signs], 1).to(bank.device)
     try:
-        (gradients,) = in_batches(gradient, both, few_sizes(len(both)))
+        (slopes,) = in_batches(gradient, both, few_sizes(len(both)))
     except ArgumentError:
-        return torch.zeros(z_dim, z_dim, dtype=torch.double)
-    gradients = torch.nan_to_num(gradients.cpu().double(), nan=0.0, posinf=0.0, neginf=0.0)
-    return gradients.t() @ gradients / len(gradients)
+        return both.new_zeros(1, z_dim)
+    return slopes
 
 
 def _random_root(raw: RawOutputs, outputs: Tensor, signs: Tensor) -> Float[Tensor, "batch outputs"]:

@@ -576,11 +576,12 @@ def _keeping_terms(
         raw = space.bank.raw_outputs(space.names)
         latent = space.head_input(before)
         (outputs,) = in_batches(lambda part: (raw.function(part),), latent, few_sizes(len(latent)))
-        is_kept = torch.tensor([name in settings.keep and name not in asked for name in space.names])
-        is_kept = is_kept.repeat(len(before), 1).to(outputs)
+        kept = torch.tensor([name in settings.keep and name not in asked for name in space.names])
+        kept = kept.repeat(len(before), 1)
         if preset.release_implied:
             for name, rows in dependence.implied(decide(space.predict(before)), asked).items():
-                is_kept[torch.from_numpy(rows), space.names.index(name)] = 0
+                kept[torch.from_numpy(rows), space.names.index(name)] = False
+        is_kept = kept.to(outputs)
         if preset.keep_predictions:
             parts.append(terms.keep_predictions(raw, outputs, preset.keep_predictions * is_kept))
         if preset.keep_logits:

@@ -140,6 +140,7 @@ class CircuitFold:
         row = {leaf: i for i, leaf in enumerate(self.leaves)}
         self.plan = _plan(circuit, {leaf: tuple(row[part] for part in each) for leaf, each in parts.items()}, len(row))
         self._groups: dict[tuple[torch.device, torch.dtype], list[_Group]] = {}
+        self._levels: dict[tuple[torch.device, torch.dtype], _Levels] = {}
 
     def __call__(self, leaves: Float[Tensor, "leaves batch"]) -> Float[Tensor, " batch"]:
         """Return the value of the circuit, in nats, from the log-probabilities of the leaves.
@@ -156,6 +157,8 @@ class CircuitFold:
 
         `leaves` are the energies of the leaves, minus their log-probabilities. They must be finite.
         """
+        if leaves.device.type != "cpu":
+            return self._levels_on(leaves).energy(leaves)
         return self._evaluate(leaves)[0]
 
     def energy_and_slopes(
@@ -166,6 +169,8 @@ class CircuitFold:
         `leaves` are the energies of the leaves, minus their log-probabilities. They must be finite. The derivative is
         (leaves, batch), or (leaves, 1) if it is the same for all samples.
         """
+        if leaves.device.type != "cpu":
+            return self._levels_on(leaves).energy_and_slopes(leaves)
         groups = self._on(leaves)
         energy, all_slopes = self._evaluate(leaves)
         if len(groups) == 1 and groups[0].takes_all and all_slopes[0] is None:  # a plain conjunction
@@ -192,6 +197,64 @@ class CircuitFold:
             self._groups[key] = [_Group(*group, like) for group in self.plan]
         return self._groups[key]
 
+    def _levels_on(self, like: Tensor) -> _Levels:
+        key = (like.device, like.dtype)
+        if key not in self._levels:
+            self._levels[key] = _Levels(self._on(like), len(self.leaves), like)
+        return self._levels[key]
+
+
+class _Levels:
+    """A circuit in few operations, for devices on which the start of an operation takes longer than its arithmetic.
+
+    Sums are never computed alone: the children of all other nodes of a group are a constant matrix times the table of
+    values. The table has the energies of the leaves, and the values (log-probabilities) of the other nodes.
+
+    Args:
+        groups: the nodes of the circuit, in the order of evaluation.
+        leaves: number of leaves.
+        like: tensor with the device and dtype of the values.
+    """
+
+    def __init__(self, groups: Sequence[_Group], leaves: int, like: Tensor) -> None:
+        terms = list(-torch.eye(leaves, dtype=torch.float64))  # of each node: the weights of the rows of the table
+        self._levels = list[tuple[_Group, Tensor]]()
+        count = leaves
+        for group in groups:
+            children = torch.stack([F.pad(terms[row], (0, count - len(terms[row]))) for row in group.places])
+            children = children.view(group.width, group.count, count)
+            if group.kind is Sum:
+                terms += list(children.sum(0))
+            elif group.kind is Scaled:
+                terms += [factor * row for factor, row in zip(group.factor_list, children[0], strict=True)]
+            else:
+                self._levels.append((group, children.flatten(0, 1).to(like)))
+                terms += list(torch.eye(count + group.count, dtype=torch.float64)[count:])
+                count += group.count
+        self._root = F.pad(terms[-1], (0, count - len(terms[-1])))[None].neg().to(like)
+
+    def energy(self, leaves: Float[Tensor, "leaves batch"]) -> Float[Tensor, " batch"]:
+        """Return minus the value of the circuit, in nats, from the energies of the leaves."""
+        table = leaves
+        for group, matrix in self._levels:
+            table = torch.cat([table, group.fast_value((matrix @ table).view(group.width, group.count, -1))])
+        return (self._root @ table)[0]
+
+    def energy_and_slopes(
+        self, leaves: Float[Tensor, "leaves batch"]
+    ) -> tuple[Float[Tensor, " batch"], Float[Tensor, "leaves batch"]]:
+        """Return minus the value of the circuit, in nats, and its derivative with respect to the energies `leaves`."""
+        table, all_slopes = leaves, list[Tensor]()
+        for group, matrix in self._levels:
+            fresh, slopes = group.value_and_slopes((matrix @ table).view(group.width, group.count, -1))
+            table = torch.cat([table, fresh])
+            all_slopes.append(slopes)
+        grad = self._root.t().expand(-1, leaves.shape[1])
+        for (group, matrix), slopes in zip(reversed(self._levels), reversed(all_slopes), strict=True):
+            own = slopes * grad[-group.count :]
+            grad = torch.addmm(grad[: -group.count], matrix.t(), own.flatten(0, 1))
+        return (self._root @ table)[0], grad
+
 
 class _Group:
     """Nodes of one type, with the same number of children (width), that are computed by one operation.
@@ -215,10 +278,34 @@ class _Group:
         # A plain conjunction takes every row once, and needs no gather. Others need their children in order.
         ordered = kind in (ScaledComplement, Given)
         self.takes_all = self.count == 1 and not ordered and sorted(rows) == list(range(self.width))
-        self.rows = torch.tensor(sorted(rows) if self.takes_all else rows, device=like.device, dtype=torch.long)
-        self.factors = torch.tensor(factors, device=like.device, dtype=like.dtype)[:, None]
-        self.signs = torch.tensor([[[1.0]], [[-1.0]]], device=like.device, dtype=like.dtype)
-        self.ones = torch.ones(1, self.width, device=like.device, dtype=like.dtype)
+        self.places, self.factor_list = sorted(rows) if self.takes_all else rows, factors
+        self._like = like.new_empty(0)
+
+    # Constants are made when they are needed, because each is a transfer to the device.
+
+    @cached_property
+    def rows(self) -> Tensor:
+        """Rows of all children in the table: of the first child of each node, then of the second, and so on."""
+        with torch.inference_mode(False):  # tensors made in inference mode have no gradients
+            return torch.tensor(self.places, device=self._like.device, dtype=torch.long)
+
+    @cached_property
+    def factors(self) -> Tensor:
+        """The factor of each node, (nodes, 1)."""
+        with torch.inference_mode(False):
+            return self._like.new_tensor(self.factor_list)[:, None]
+
+    @cached_property
+    def signs(self) -> Tensor:
+        """The derivatives of a `Given` with respect to its two children."""
+        with torch.inference_mode(False):
+            return self._like.new_tensor([[[1.0]], [[-1.0]]])
+
+    @cached_property
+    def ones(self) -> Tensor:
+        """A row of ones, one for each child."""
+        with torch.inference_mode(False):
+            return self._like.new_ones(1, self.width)
 
     def children(self, values: Float[Tensor, "rows batch"]) -> Float[Tensor, "width nodes batch"]:
         """Return the values of the children of all nodes; `values` is the table."""
@@ -250,6 +337,22 @@ class _Group:
         if self.kind is Sum:  # a product adds up in another order than `value`, and seeds keep their pictures with it
             return (self.ones @ x.flatten(1)).view(x.shape[1:]), None
         return self.value(x), self.factors
+
+    def fast_value(self, x: Float[Tensor, "width nodes batch"]) -> Float[Tensor, "nodes batch"]:
+        """Return `value(x)`, of two children in one operation, which rounds in another way."""
+        return torch.logaddexp(*x) if self.kind is LogSumExp and self.width == 2 else self.value(x)
+
+    def value_and_slopes(self, x: Float[Tensor, "width nodes batch"]) -> tuple[Float[Tensor, "nodes batch"], Tensor]:
+        """Return the values of the nodes, in nats, and their derivatives with respect to `x`; not for sums.
+
+        `x` are the values of the nodes' children.
+        """
+        if self.kind is LogSumExp:
+            return self.fast_value(x), torch.softmax(x, 0)
+        if self.kind is Given:
+            return self.value(x), self.signs
+        value, back = by_autograd(self.value, x)
+        return value, back(torch.ones_like(value))
 
     def add_back(self, grad: Float[Tensor, "rows batch"], slopes: Tensor | None) -> None:
         """Pass the gradient from the nodes to their children: one step of the chain rule.
@@ -418,10 +521,12 @@ class CircuitEnergy:
 
 
 def _whole(rows: Float[Tensor, "rows batch"]) -> Float[Tensor, "rows more"]:
-    """Return the rows extended by zeros to a length that is a multiple of `VECTORS` (32).
+    """Return the rows extended by zeros to a length that is a multiple of `VECTORS` (32), if they are on the CPU.
 
     Otherwise torch may round the last samples of a batch in another way than the first ones.
     """
+    if rows.device.type != "cpu":
+        return rows
     return F.pad(rows, (0, -rows.shape[1] % VECTORS)).contiguous()
 
 

@@ -153,9 +153,18 @@ class Surrogate:
             heads[name] = replace(head, hidden_weight=hidden, skip_weight=skip)
         return AttributeBank(Vocabulary([self.bank.vocabulary[name] for name in heads]), heads, space="z")
 
+    @cached_property
+    def _direct(self) -> CircuitEnergy | None:
+        """The energy as a function of v in fewer operations, for other devices than the CPU; `None` on the CPU."""
+        if self.bank.device.type == "cpu" or not isinstance(self.rule, CircuitRule):
+            return None
+        return CircuitEnergy(self.rule.fold, self._of_v.raw_outputs(self.rule.attributes))
+
     @torch.no_grad()
     def __call__(self, v: Float[Tensor, "batch r"]) -> Float[Tensor, " batch"]:
         """Return the approximate energy, in nats, of latents z whose coordinates along the rows of `basis` are `v`."""
+        if self._direct is not None and v.dtype == self._direct.heads.bias.dtype:
+            return self._direct(v)
         return -self.rule.log_value(self._of_v.predict(v, self.rule.attributes))
 
     def lift(self, v: Float[Tensor, "batch r"], z: Float[Tensor, "batch z_dim"]) -> Float[Tensor, "batch z_dim"]:
@@ -319,7 +328,7 @@ class QueryEnergy:
         return 0.0 - self.rule.log_value(predictions)  # and not -value, which makes -0.0 of 0
 
     def _sizes_of(self, z: Tensor) -> list[int]:
-        if self._direct is None or z.device.type != "cpu":
+        if self._direct is None:
             return [len(z)]
         return few_sizes(len(z), self._direct.sizes)
 

@@ -5,6 +5,7 @@ Functions called `check_...` raise an error if a generator, label, layer, noise 
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from typing import Any, Literal, Protocol, cast, runtime_checkable
 import torch
 from torch import Tensor
 
-from energyql.errors import ArgumentError, misfit
+from energyql.errors import ArgumentError, EnergyQLError, misfit
 from energyql.numerics.pool import always_in_pool
 from energyql.numerics.pullback import Identity
 from energyql.numerics.random import normals
@@ -375,6 +376,7 @@ STORED_NOISE = "const"
 """The noise that is stored with the weights, the same for each picture."""
 RANDOM_NOISE = "random"
 """New noise for each picture."""
+_log = logging.getLogger("energyql")
 PIXEL_BATCH = 1 << 20
 """Most pixels in a batch of pictures, by default: 64 pictures of 128 x 128, or one of 1024 x 1024."""
 
@@ -495,8 +497,10 @@ def draw_batches(
         z: latents (n, z_dim).
         batch_size: number of pictures in a batch. By default the first batch has one picture, on a CPU one for each
             thread, and others have as many pictures as have together at most `PIXEL_BATCH` (about a million) pixels,
-            at least as many as the first one. The bits of a picture are then those of one thread, if there is a picture
-            for each thread.
+            at least as many as the first one; on a device that tells how much memory it has, as many as take half of
+            its free memory (`fitting`). On a CPU the bits of a picture are then those of one thread, if there is a
+            picture for each thread. If a batch takes more memory than the device has, this and all later batches have
+            half as many pictures, and a log message says so once.
         w: latents w, (n, w_dim), or W+ with a w for each layer, (n, num_ws, w_dim). If it is not `None`, `encode` is
             not called, and of z only the number of rows is used.
         options: function from the slice of the rows of z in a batch to further keyword arguments of `synthesize`.
@@ -505,15 +509,52 @@ def draw_batches(
         ArgumentError: `synthesize` returns anything but a tensor of floats with four axes.
     """
     threads = torch.get_num_threads() if z.device.type == "cpu" else 1
-    size = batch_size or threads  # the first pictures show how many fit
+    size, most = batch_size or threads, len(z)  # the first pictures show how many fit
     pooled = threads <= min(size, len(z))
-    start = 0
+    start, used, fits, images = 0, _watch_memory(z.device), batch_size, None
     while start < len(z):
         # Not around `yield`, because the code of the caller must not run in these modes.
         with torch.inference_mode(), always_in_pool(pooled):
             rows = slice(start, min(start + size, len(z)))
-            part = encode(z[rows]) if w is None else w[rows]
-            images = check_pictures(synthesize(part, **options(rows)))
+            try:
+                part = encode(z[rows]) if w is None else w[rows]
+                images = check_pictures(synthesize(part, **options(rows)))
+            except torch.cuda.OutOfMemoryError as error:
+                images, size = None, (rows.stop - start) // 2
+                if not size:
+                    hint = "close other programs on the device, or draw on the CPU: --device cpu"
+                    what = f"{z.device} has too little memory for one picture: {error}"
+                    raise EnergyQLError(what, hint=hint) from None
+        if images is None:
+            if most == len(z):
+                _log.warning("%s ran out of memory; pictures are drawn in smaller batches from now on", z.device)
+            most = size
+            continue
         yield part, images
         start += size
-        size = batch_size or max(threads, PIXEL_BATCH // (images.shape[-1] * images.shape[-2]))
+        fits = fits or max(threads, fitting(images, used, len(z)))
+        size = min(fits, most)
+
+
+def fitting(images: Tensor, used: int, most: int) -> int:
+    """Return how many pictures to draw in one batch, at least one.
+
+    Args:
+        images: the first picture that was drawn, (1, channels, height, width); several on a CPU.
+        used: bytes that were in use on its device before, by `_watch_memory`; 0 if the device does not tell.
+        most: number of pictures that are drawn in all.
+    """
+    if images.device.type != "cuda":
+        return max(1, PIXEL_BATCH // (images.shape[-1] * images.shape[-2]))
+    device = images.device
+    held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    free, peak = torch.cuda.mem_get_info(device)[0] + held, torch.cuda.max_memory_allocated(device) - used
+    return min(most, max(1, free // 2 // max(1, peak)))
+
+
+def _watch_memory(device: torch.device) -> int:
+    """Return how many bytes are in use on a device, and measure the most from now on; 0 if the device does not tell."""
+    if device.type != "cuda":
+        return 0
+    torch.cuda.reset_peak_memory_stats(device)
+    return torch.cuda.memory_allocated(device)

@@ -321,10 +321,10 @@ def in_batches(
         x: the input of the function.
         sizes: number of rows of each batch, from `few_sizes`. If the sum of `sizes` is above the number of rows
             of x, the last row of x is repeated; results for repetitions are dropped. If `sizes` is empty, x is
-            one batch.
+            one batch. On other devices than the CPU, x is one batch too.
         pooled: whether `in_pool` computes the batches, with a `function` that fulfils its conditions.
     """
-    if sizes == [len(x)] or not sizes:
+    if sizes == [len(x)] or not sizes or x.device.type != "cpu":
         return function(x)
     filled = torch.cat([x, x[-1:].expand(sum(sizes) - len(x), -1)])
     parts = filled.split(sizes)

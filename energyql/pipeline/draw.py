@@ -24,7 +24,7 @@ from energyql import __version__
 from energyql.attributes.heads import outside_shell, second_bank
 from energyql.attributes.judge import JointJudge, Judge, who_judges
 from energyql.attributes.pictures import heads_of
-from energyql.attributes.predictions import Predictions, Table, decide, tabulate
+from energyql.attributes.predictions import Predictions, Table, decide, on_cpu, tabulate
 from energyql.attributes.surrogates import MOST_NUMBERS, SurrogateHeads
 from energyql.energy.clipped import ClippedEnergy
 from energyql.energy.picture_energy import (
@@ -54,6 +54,7 @@ from energyql.generators.mapping import encoder
 from energyql.language import Expr, as_query, bind, predicates
 from energyql.logic.truth import satisfied
 from energyql.models import DEFAULT_MODEL, model_folder
+from energyql.numerics.moving import to_cpu
 from energyql.numerics.random import uniforms
 from energyql.pipeline.checks import accepted, cannot_count, check_heads, next_round, unjudged, verdict
 from energyql.pipeline.model import Model, Values, choose_device, judge_mark, load_model
@@ -446,10 +447,11 @@ class PreparedQuery:
         holds, reason = verdict(self.expr, None if self.model.judge is None else judged, self.model.vocabulary)
         by_reader = [batch.by_reader for batch in shown if batch.by_reader is not None]
         probabilities, energy, doubtful = concatenate(by_reader) if by_reader else self._by_heads(sampled.z, w)
+        outside, z, w = to_cpu([outside_shell(sampled.z), sampled.z, w])
         if of_z:  # a sample that is given by its w does not depend on its z
-            doubtful |= outside_shell(sampled.z).cpu().numpy()
+            doubtful |= outside.numpy()
         return Result(
-            images=[picture for batch in shown for picture in batch.pictures], z=sampled.z.cpu(), w=w.cpu(),
+            images=[picture for batch in shown for picture in batch.pictures], z=z, w=w,
             index=index, energy=energy, probabilities=ByAttribute(probabilities), judged=ByAttribute(judged),
             satisfied=holds, doubtful=doubtful, status=[Status(code) for code in sampled.status.tolist()],
             statistics={"doubtful": float(doubtful.mean())},
@@ -461,7 +463,7 @@ class PreparedQuery:
         bank, energy = self.model.bank, self.energy_in_float32
         read = w if bank.space == "w" else self.reads(z)
         read = read.mean(1) if read.ndim == 3 else read  # the mean over the layers of W+
-        predictions = bank.predict(read)
+        predictions = on_cpu(bank.predict(read))
         assert isinstance(energy, QueryEnergy)
         return tabulate(predictions), energy.of_latent(read).double().cpu().numpy(), self._doubtful(read, predictions)
 

@@ -74,7 +74,7 @@ def as_module(prepared: PreparedQuery) -> EnergyModule:
         "z_dim": str(prepared.model.generator.z_dim), "unit": "nats", "energyql": facts["versions"]["energyql"],
         "fingerprints": json.dumps(facts["fingerprints"]),
     }  # fmt: skip
-    return EnergyModule.of(prepared.rule, _encoder(prepared), bank, metadata)
+    return EnergyModule.of(prepared.rule, _encoder(prepared), bank, metadata).to(bank.device)
 
 
 def _encoder(prepared: PreparedQuery) -> nn.Module:

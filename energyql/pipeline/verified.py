@@ -50,8 +50,8 @@ PRIOR_LABELS = 20.0
 """Number of held-out labels that count as much as the verifier's own probabilities, when a threshold is chosen. With a
 rare query, a handful of held-out samples is left at the sampled end, and they alone would decide by chance."""
 BALANCE_SAMPLES = 32
-"""Number of samples with which a balance corrects about half of what would be needed. With 60 and more on a DCGAN nearly
-all was best to correct, and with 25 and less hardly anything."""
+"""Number of samples with which a balance corrects about half of what would be needed. On a DCGAN it was best to correct
+nearly all with 60 and more samples, and hardly anything with 25 and less."""
 BALANCE_WHOLE = 0.8
 """Share of the accepted pictures whose relative frequency a balance raises in full; those above are kept always."""
 BALANCE_STEPS = 50

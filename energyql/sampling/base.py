@@ -21,6 +21,7 @@ from torch import Tensor
 
 from energyql.catalog import SAMPLER_CODE
 from energyql.errors import ArgumentError, misfit
+from energyql.numerics.moving import to_cpu
 from energyql.numerics.pullback import by_autograd
 from energyql.numerics.random import FIRST_RUN, RandomStreams
 from energyql.numerics.shapes import Bool, Float, Int
@@ -525,6 +526,11 @@ def check_latents(z0: Tensor) -> None:
         raise ArgumentError(f"z0 must be a float tensor; got {z0.dtype}", hint="pass torch.as_tensor(z0).float()")
 
 
+def finite_rows(x: Float[Tensor, "rows dim"]) -> Bool[Tensor, " rows"]:
+    """Return for each row of x whether all its numbers are finite; fewer operations than by `isfinite`."""
+    return (x - x).sum(1) == 0
+
+
 MOVING = -1
 """The code of a sample that still moves, in a tensor of codes where a code of `Status` says how a sample ended."""
 
@@ -618,7 +624,7 @@ class Batch:
         """Record that some samples end, for a sampler that evaluates the energy of all moving samples equally often.
 
         Args:
-            leave: the samples that end, as indices into the attribute `rows`, or as a mask of it.
+            leave: the samples that end, as indices into the attribute `rows`.
             stay: the samples that go on, in the same form as `leave`.
             status: `Status` codes of the samples that end.
             z: final latents of the samples that end.
@@ -639,9 +645,13 @@ class Batch:
             self.rows = (self.energies > enough).nonzero()[:, 0]
 
     def drop(self, finite: Bool[Tensor, " rows"]) -> None:
-        """End moving samples (`rows`) where `finite` is false, with `Status.NON_FINITE` and their current latents."""
-        self.status[self.rows[~finite]] = Status.NON_FINITE
-        self.rows = self.rows[finite]
+        """End moving samples (`rows`) where `finite` is false, with `Status.NON_FINITE` and their current latents.
+
+        `finite` is on the CPU.
+        """
+        if not finite.all():
+            self.status[self.rows[~finite]] = Status.NON_FINITE
+            self.rows = self.rows[finite]
 
     def report(self, fraction: float) -> None:
         """Call the function `progress`, if there is one.
@@ -655,9 +665,73 @@ class Batch:
 
     def result(self) -> SampleResult:
         """Return latents, status, counts and diagnostics of all samples, as the result of the run."""
-        diagnostics = {name: numbers.cpu() for name, numbers in self.diagnostics.items()}
-        gradients = self.gradients.cpu()
-        return SampleResult(self.z, self.status.cpu(), self.values.cpu() + gradients, gradients, diagnostics)
+        numbers = [self.status, self.values, self.gradients, *self.diagnostics.values()]
+        status, values, gradients, *diagnostics = to_cpu(numbers)
+        named = dict(zip(self.diagnostics, diagnostics, strict=True))
+        return SampleResult(self.z, status, values + gradients, gradients, named)
+
+
+LOOK_EVERY = 8
+"""Number of steps after which a `StepSampler` looks for samples that have ended, on another device than the CPU."""
+
+
+class Endings:
+    """Takes samples that have ended out of a batch: after every step on a CPU, or after some steps.
+
+    To look which samples have ended, a program waits for the device. Until the next look, samples that have ended are
+    computed further, without effect.
+
+    Args:
+        batch: the batch.
+        energy: energy of the samples that still move, which counts the evaluations of each of them.
+        values: diagnostic of the batch, (n,), in which a number of each sample is recorded; `None` for none.
+        every: number of steps between two looks on other devices than the CPU.
+
+    Attributes:
+        looked: whether the last call of `note` looked, so that no sample of `batch.rows` has ended.
+    """
+
+    def __init__(self, batch: Batch, energy: StepEnergy, values: Tensor | None = None, every: int = 1) -> None:
+        self._batch, self._energy, self._values = batch, energy, values
+        self._every = 1 if batch.z.device.type == "cpu" else every
+        self._steps: list[tuple[Tensor, Callable[[], Tensor], Tensor | None, int, int]] = []
+        self.looked = True
+
+    def note(
+        self, status: Int[Tensor, " rows"], z: Callable[[], Tensor], value: Tensor | None = None, *, look: bool = False
+    ) -> Int[Tensor, " stay"] | None:
+        """Note which samples end after a step.
+
+        Args:
+            status: for each sample of `batch.rows` the `Status` with which it ends, or `MOVING`.
+            z: function that returns the latents with which these samples end.
+            value: for each of these samples, the number that is recorded in `values` if it ends.
+            look: whether to look for samples that have ended now.
+
+        Returns:
+            The samples that stay, as indices into the `batch.rows` of before; `None` if all stay.
+        """
+        batch, energy = self._batch, self._energy
+        self._steps.append((status, z, value, energy.gradients, energy.values))
+        self.looked = look or len(self._steps) == self._every
+        if not self.looked:
+            return None
+        steps, self._steps = self._steps, []
+        statuses = torch.stack([step[0] for step in steps]).cpu()  # the one wait for a device
+        ended = statuses != MOVING
+        if not ended.any():
+            return None
+        first = torch.where(ended.any(0), ended.to(torch.uint8).argmax(0), len(steps))
+        stay = (first == len(steps)).nonzero()[:, 0].to(batch.z.device)
+        rows = batch.rows
+        for number, (_, z, value, gradients, values) in enumerate(steps):  # a sample ends once
+            if len(here := (first == number).nonzero()[:, 0]):
+                leave, batch.rows = here.to(batch.z.device), rows
+                if self._values is not None and value is not None:
+                    self._values[rows[leave]] = value[leave]
+                batch.end(leave, stay, statuses[number, here].to(batch.z.device), z()[leave], gradients, values)
+        energy.rows = batch.rows
+        return stay
 
 
 class BatchSampler(ABC):
@@ -712,7 +786,7 @@ class StepNoise:
     Args:
         streams: source of the random numbers of the run.
         like: latents (n, z_dim) of the batch; the numbers have their dtype and device.
-        rows: the samples that take the step, as rows of `like`, ascending; all by default.
+        rows: the samples that take the step, as rows of `like`, ascending, on the CPU; all by default.
         step: name of the step, unique in the run.
     """
 
@@ -738,7 +812,7 @@ class StepNoise:
             rows: indices of the samples that get draws, among those that take the step; all by default.
         """
         if rows is not None and self.rows is not None:
-            rows = self.rows[rows]
+            rows = self.rows[rows.cpu()]
         return self.streams.uniforms(self.like, count, self._stream(name), self.rows if rows is None else rows)
 
     def part(self, rows: Int[Tensor, " some"], name: str) -> StepNoise:
@@ -748,6 +822,7 @@ class StepNoise:
             rows: indices of these samples, among those that take the step.
             name: name of the part, unique in the step.
         """
+        rows = rows.cpu()
         return StepNoise(self.streams, self.like, rows if self.rows is None else self.rows[rows], self._stream(name))
 
     def _stream(self, name: str) -> str:
@@ -820,21 +895,22 @@ class StepSampler(BatchSampler):
         streams = batch.noise.part(self.name or type(self).__qualname__)
         energy, before = batch.energy.part(batch.rows), batch.z[batch.rows]
         state, info = self.init(before, energy)
+        ends = Endings(batch, energy, every=LOOK_EVERY)
+        rows = None if len(batch.rows) == len(batch.z) else batch.rows.cpu()  # without `rows`, none need be listed
         for number in range(self.steps + 1):
             z = state if isinstance(state, Tensor) else state.z
-            finite = z.isfinite().all(1)
+            finite = finite_rows(z)
             status = torch.where(finite, MOVING if info.status is None else info.status, Status.NON_FINITE)
             if number == self.steps:
                 status = torch.where(status == MOVING, self.after, status)
-            if bool((leave := status != MOVING).any()):
-                last = torch.where(finite[:, None], z, before)[leave]
-                batch.end(leave, ~leave, status[leave], last, energy.gradients, energy.values)
-                state, z, energy.rows = select(state, ~leave), z[~leave], batch.rows
+            last = partial(torch.where, finite[:, None], z, before)
+            stay = ends.note(status, last, look=number == self.steps)
+            if stay is not None:
+                state, z, rows = select(state, stay), z[stay], batch.rows.cpu()
             if number:
                 batch.report(number / self.steps)
             if not len(batch.rows):
                 return
-            rows = None if len(batch.rows) == len(batch.z) else batch.rows  # listing them takes time
             noise = StepNoise(streams, batch.z, rows, str(number))
             before = z
             state, info = self.advance(state, energy, noise, number)

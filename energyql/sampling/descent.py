@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import KW_ONLY, dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -17,6 +18,7 @@ from energyql.sampling.base import (
     MOVING,
     Batch,
     BatchSampler,
+    Endings,
     Status,
     StepEnergy,
     ValueAndGradient,
@@ -89,15 +91,15 @@ class DescentSampler(BatchSampler):
             return
         energy = batch.energy.part(batch.rows)
         state, info = descent_init(batch.z[batch.rows], energy, self)
+        ends = Endings(batch, energy, values)
         while True:
-            outcome = info.status
-            if energy.gradients >= self.max_evaluations:
+            outcome, last = info.status, energy.gradients >= self.max_evaluations
+            if last:
                 outcome = torch.where(outcome == MOVING, Status.STEP_LIMIT, outcome)
-            leave = outcome != MOVING
-            if leave.any():
-                values[batch.rows[leave]] = state.value[leave] + self.strength * batch.energy.least
-                batch.end(leave, ~leave, outcome[leave], state.z[leave], energy.gradients)
-                state, energy.rows = select(state, ~leave), batch.rows
+            value = state.value + self.strength * batch.energy.least
+            stay = ends.note(outcome, partial(getattr, state, "z"), value, look=last)
+            if stay is not None:
+                state = select(state, stay)
             batch.report(energy.gradients / self.max_evaluations)
             if not len(batch.rows):
                 return
@@ -224,8 +226,14 @@ def _with_pair(pairs: tuple[_Pair, ...], which: Tensor, pair: _Pair) -> tuple[_P
     The pairs of other samples stay the same. If there are more than `MEMORY` pairs, the oldest is left out. For the
     contents of a pair see `_Pair`: a step, the change of the gradient, and a factor.
     """
+    if which.device.type != "cpu":
+        old = pairs[0] if pairs else tuple(each.new_zeros(len(each), MEMORY, *each.shape[1:]) for each in pair)
+        longer = (torch.cat([several[:, 1:], new[:, None]], 1) for several, new in zip(old, pair, strict=True))
+        rows = (which[:, None, None], which[:, None, None], which[:, None])
+        steps, changes, inverses = map(torch.where, rows, longer, old)
+        return ((steps, changes, inverses),)
     longer = (*pairs, pair)
-    if not bool(which.all()):
+    if not _all(which):
         none = (torch.zeros_like(pair[0]), torch.zeros_like(pair[1]), torch.zeros_like(pair[2]))
         longer = tuple(
             (_rows_of(which, new[0], old[0]), _rows_of(which, new[1], old[1]), _rows_of(which, new[2], old[2]))
@@ -240,16 +248,12 @@ def _with_direction(state: DescentState, which: Bool[Tensor, " rows"], enough: f
     `enough` is the energy tolerance, by which the length of the step is chosen; see `DescentSampler`.
     """
     gradient = state.gradient
-    direction, weights = -gradient, []
-    for step, change, inverse in reversed(state.pairs):
-        weight = inverse * (step * direction).sum(1)
-        direction = torch.addcmul(direction, change, weight[:, None], value=-1)
-        weights.append(weight)
     guess = FIRST_MOVE / gradient.norm(dim=1).clamp_min(1e-12)
-    direction = direction * torch.where(state.scale > 0, state.scale, guess)[:, None]
-    for (step, change, inverse), weight in zip(state.pairs, reversed(weights), strict=True):
-        back = inverse * (change * direction).sum(1)
-        direction = torch.addcmul(direction, step, (weight - back)[:, None])
+    scale = torch.where(state.scale > 0, state.scale, guess)[:, None]
+    if state.pairs and gradient.device.type != "cpu":
+        direction = compact_direction(gradient, *state.pairs[0], scale)
+    else:
+        direction = two_loop_direction(gradient, state.pairs, scale)
     uphill = ~((direction * gradient).sum(1) < 0)
     direction = torch.where(uphill[:, None], -gradient * guess[:, None], direction)
     size = direction.norm(dim=1).clamp_min(1e-12)
@@ -262,6 +266,55 @@ def _with_direction(state: DescentState, which: Bool[Tensor, " rows"], enough: f
         slope=torch.where(which, (direction * gradient).sum(1), state.slope),
         step=torch.where(which, torch.ones_like(state.step), state.step),
     )
+
+
+def two_loop_direction(
+    gradient: Float[Tensor, "rows z_dim"], pairs: tuple[_Pair, ...], scale: Float[Tensor, "rows 1"]
+) -> Float[Tensor, "rows z_dim"]:
+    """Return the direction of L-BFGS: minus the estimated inverse curvature times the gradient.
+
+    Args:
+        gradient: the gradients.
+        pairs: the last steps of the samples, see `DescentState`.
+        scale: inverse curvature before any step is taken into account.
+    """
+    direction, weights = -gradient, []
+    for step, change, inverse in reversed(pairs):
+        weight = inverse * (step * direction).sum(1)
+        direction = torch.addcmul(direction, change, weight[:, None], value=-1)
+        weights.append(weight)
+    direction = direction * scale
+    for (step, change, inverse), weight in zip(pairs, reversed(weights), strict=True):
+        back = inverse * (change * direction).sum(1)
+        direction = torch.addcmul(direction, step, (weight - back)[:, None])
+    return direction
+
+
+def compact_direction(
+    gradient: Float[Tensor, "rows z_dim"], steps: Float[Tensor, "rows memory z_dim"],
+    changes: Float[Tensor, "rows memory z_dim"], inverses: Float[Tensor, "rows memory"], scale: Float[Tensor, "rows 1"],
+) -> Float[Tensor, "rows z_dim"]:  # fmt: skip
+    """Return the same as `two_loop_direction` in a quarter of the operations, by formula 3.1 of Byrd et al. 1994.
+
+    It serves devices on which the start of an operation takes longer than its arithmetic ("Representations of
+    quasi-Newton matrices and their use in limited memory methods", Mathematical Programming 63).
+
+    Args:
+        gradient: the gradients.
+        steps: the last steps, oldest first; 0 where a sample has taken fewer.
+        changes: the changes of the gradient along these steps.
+        inverses: 1 / (scalar product of step and change); 0 where there is no step.
+        scale: inverse curvature before any step is taken into account.
+    """
+    products = steps @ changes.mT
+    curved, missing = products.diagonal(dim1=1, dim2=2), (inverses == 0).to(gradient)
+    upper = products.triu() + torch.diag_embed(missing)
+    across = torch.cat([steps, changes], 1) @ gradient[:, :, None]
+    along, changed = across.chunk(2, 1)
+    first = torch.linalg.solve_triangular(upper, along, upper=True)
+    inner = scale[:, :, None] * (changes @ (changes.mT @ first) - changed) + curved[:, :, None] * first
+    second = torch.linalg.solve_triangular(upper.mT, inner, upper=False)
+    return scale * ((changes.mT @ first)[:, :, 0] - gradient) - (steps.mT @ second)[:, :, 0]
 
 
 def _distance(value: Float[Tensor, " rows"], descent: Float[Tensor, " rows"], enough: float) -> Float[Tensor, " rows"]:
@@ -296,11 +349,16 @@ def _outcome(state: DescentState, tolerance: float, enough: float | None) -> Int
 def _rows_of(which: Tensor, new: Tensor, old: Tensor) -> Tensor:
     """Return the rows of `new` where `which` is true, and the rows of `old` elsewhere.
 
-    If `which` is true everywhere, `new` itself is returned, without a copy.
+    If `which` is true everywhere, `new` itself may be returned, without a copy.
     """
-    if bool(which.all()):
+    if _all(which):
         return new
     return torch.where(which if new.ndim == 1 else which[:, None], new, old)
+
+
+def _all(which: Bool[Tensor, " rows"]) -> bool:
+    """Return whether `which` is true everywhere; false on other devices than the CPU, because the answer would wait."""
+    return which.device.type == "cpu" and bool(which.all())
 
 
 def _finite(value: Float[Tensor, " rows"], gradient: Float[Tensor, "rows z_dim"]) -> Bool[Tensor, " rows"]:
@@ -308,4 +366,5 @@ def _finite(value: Float[Tensor, " rows"], gradient: Float[Tensor, "rows z_dim"]
 
     The norm of the gradient is tested instead of each number, which takes a tenth of the time.
     """
-    return torch.isfinite(value) & torch.isfinite(gradient.norm(dim=1))
+    total = value + gradient.norm(dim=1)
+    return total - total == 0

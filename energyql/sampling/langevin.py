@@ -22,6 +22,7 @@ from energyql.sampling.base import (
     check_counts,
     check_positive,
     check_strength,
+    finite_rows,
     require,
 )
 from energyql.sampling.ode import VPSchedule
@@ -116,7 +117,8 @@ def posterior_score(
         strength: λ > 0, which multiplies the energy.
     """
     value, gradient = energy.gradient(z)
-    return -(strength * gradient + z), value.isfinite() & gradient.isfinite().all(1)
+    score = -(strength * gradient + z)
+    return score, ((value - value) + (score - score).sum(1)) == 0
 
 
 def _move(z: Tensor, change: Tensor, finite: Tensor) -> tuple[Tensor, StepInfo]:
@@ -125,7 +127,7 @@ def _move(z: Tensor, change: Tensor, finite: Tensor) -> tuple[Tensor, StepInfo]:
     The second result says which samples end, with `Status.NON_FINITE`.
     """
     there = z + change
-    finite = finite & there.isfinite().all(1)
+    finite = finite & finite_rows(there)
     return torch.where(finite[:, None], there, z), StepInfo.where_finite(finite)
 
 

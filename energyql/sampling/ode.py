@@ -28,10 +28,12 @@ from energyql.sampling.base import (
     MOVING,
     Batch,
     BatchSampler,
+    Endings,
     Status,
     StepEnergy,
     check_positive,
     check_strength,
+    finite_rows,
     require,
     select,
 )
@@ -177,8 +179,7 @@ class Attempt(NamedTuple):
 
     def finite(self) -> Bool[Tensor, " batch"]:
         """Return for each sample whether z1 and all slopes are finite."""
-        finite = [torch.isfinite(numbers).all(dim=-1) for numbers in (self.z1, *self.slopes)]
-        return torch.stack(finite).all(dim=0)
+        return finite_rows(torch.cat([self.z1, *self.slopes], 1))
 
 
 def take_step(slope: Slope, tableau: Tableau, rows: Tensor | None, state: FlowState, *, limit: float) -> Attempt:
@@ -413,8 +414,7 @@ class ODESolver(BatchSampler):
         Progress is the fraction of the time from t0 to t1 that is done, on average.
 
         A sample that ends, with any status, is not evaluated again. All samples that still move have been evaluated
-        equally often, so evaluations are counted without the GPU. Each step waits for the GPU once, to count the
-        samples that still move.
+        equally often, so evaluations are counted without the GPU.
 
         The slope is a function of s times a function of z. So a sample whose slope is exactly zero at the start would
         never move, and ends after one evaluation.
@@ -424,18 +424,21 @@ class ODESolver(BatchSampler):
         if self.enough is not None:
             batch.leave_out(self.highest(batch.energy) / self.strength)
         energy = batch.energy.part(batch.rows)
+        ends, taken = Endings(batch, energy, accepted, every=2), torch.zeros_like(batch.rows)
         if len(batch.rows):  # an empty batch has no slope to evaluate
-            state, _ = self._end(batch, energy, *_at_start(batch.z[batch.rows], energy, self))
+            state, taken = self._end(ends, taken, *_at_start(batch.z[batch.rows], energy, self))
         if len(batch.rows):
-            state, _ = self._end(batch, energy, *_with_step(state, energy, self))
+            state, taken = self._end(ends, taken, *_with_step(state, energy, self))
         while len(batch.rows):
             state, info = flow_step(state, energy, self)
-            accepted[batch.rows] += info.accepted
-            outcome = info.status
-            if energy.gradients + each > self.max_evaluations:
+            taken = taken + info.accepted
+            outcome, last = info.status, energy.gradients + each > self.max_evaluations
+            if last:
                 outcome = torch.where(outcome == MOVING, Status.STEP_LIMIT, outcome)
-            state, clock = self._end(batch, energy, state, outcome, info.attempt)
-            batch.report(1.0 - (clock - self.t1) / (self.t0 - self.t1))
+            state, taken = self._end(ends, taken, state, outcome, info.attempt, look=last)
+            if ends.looked and batch.progress is not None:
+                clock = -float(state.s.mean()) if len(batch.rows) else self.t1
+                batch.report(1.0 - (clock - self.t1) / (self.t0 - self.t1))
         attempts = (batch.gradients - 2).clamp(min=0) // each
         batch.diagnostics["steps_rejected"] = attempts - accepted
 
@@ -447,33 +450,29 @@ class ODESolver(BatchSampler):
         return -math.inf if self.enough is None else self.enough + self.strength * energy.least
 
     def _end(
-        self, batch: Batch, energy: StepEnergy, state: FlowState, outcome: Tensor, attempt: Attempt | None = None
-    ) -> tuple[FlowState, float]:
-        """Record the samples that end, and return the state of the others and their mean time t.
+        self, ends: Endings, taken: Tensor, state: FlowState, outcome: Tensor, attempt: Attempt | None = None, *,
+        look: bool = False,
+    ) -> tuple[FlowState, Tensor]:  # fmt: skip
+        """Record the samples that end, and return the state of the others and how many steps these have taken.
 
         Args:
-            batch: the batch, in which latents, status and counts of the samples that end are recorded.
-            energy: energy of the samples that moved so far; it is changed to the energy of the samples that go on.
+            ends: object that records samples which end.
+            taken: for each of the samples that moved so far, the number of steps that it took.
             state: state of the samples that moved so far.
             outcome: for each of these samples the `Status` with which it ends, or `MOVING`.
             attempt: the last step, by which z is interpolated if the step went beyond t1; `None` before the first step.
+            look: see `Endings.note`.
         """
-        moves = outcome == MOVING
-        # The one wait of a step.
-        sums = torch.stack((moves.sum().to(state.s.dtype), torch.where(moves, state.s, 0.0).sum())).tolist()
-        count = int(sums[0])
-        time = -sums[1] / count if count else self.t1
-        order = torch.argsort((~moves).to(torch.int32), stable=True)
-        stay, leave = order[:count], order[count:]
-        if not len(leave):
-            return state, time
-        z = state.z[leave]
-        if self.overshoot and attempt is not None:
-            beyond = (outcome[leave] == Status.OK) & (state.s[leave] > -self.t1)
-            z = torch.where(beyond.unsqueeze(-1), interpolate_step(attempt, -self.t1, leave), z)
-        batch.end(leave, stay, outcome[leave], z, energy.gradients)
-        energy.rows = batch.rows
-        return select(state, stay), time
+
+        def last() -> Tensor:
+            if not self.overshoot or attempt is None:
+                return state.z
+            beyond = (outcome == Status.OK) & (state.s > -self.t1)
+            everyone = torch.arange(len(beyond), device=beyond.device)
+            return torch.where(beyond.unsqueeze(-1), interpolate_step(attempt, -self.t1, everyone), state.z)
+
+        stay = ends.note(outcome, last, taken, look=look)
+        return (state, taken) if stay is None else select((state, taken), stay)
 
 
 class FlowInfo(NamedTuple):
@@ -588,7 +587,7 @@ def vp_flow(energy: StepEnergy, schedule: VPSchedule, strength: float = 1.0) -> 
     def flow(t: Tensor, z: Tensor, rows: Tensor | None) -> tuple[Tensor, Tensor]:
         value, gradient = energy.gradient(z, rows)
         rate = (0.5 * strength) * schedule.beta(t)
-        rate = torch.where(torch.isfinite(value), rate, torch.nan)
-        return rate.unsqueeze(-1) * gradient, strength * value
+        rate = rate + (value - value)  # NaN where the energy is not finite
+        return rate.unsqueeze(-1) * gradient, value if strength == 1 else strength * value
 
     return flow

@@ -13,6 +13,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from energyql.numerics.moving import to_cpu
 from energyql.numerics.random import normals
 from energyql.numerics.shapes import Bool, Float, Int
 from energyql.sampling.base import Batch, StepEnergy, evaluate_points
@@ -25,8 +26,8 @@ of each sample are evaluated together, before it is known whether all are needed
 
 Round = tuple[Tensor, Tensor, Tensor]
 """The samples that accepted no proposal in one round of rejection. It is a triple: indices of these samples, ascending,
-(rows,); energies of their proposals in the round, in nats, (rows, proposals); and log(prior density / density of
-proposals) at these proposals, (rows, proposals)."""
+(rows,), on the CPU; energies of their proposals in the round, in nats, (rows, proposals); and log(prior density /
+density of proposals) at these proposals, (rows, proposals)."""
 
 
 class Proposals(Protocol):
@@ -47,8 +48,8 @@ class Proposals(Protocol):
 
         Args:
             batch: the batch of the samples, whose latents and random numbers are used.
-            rows: indices of the samples in the batch, ascending.
-            numbers: for each of these samples, the numbers of the proposals to return, counted from 0.
+            rows: indices of the samples in the batch, ascending, on the CPU.
+            numbers: for each of these samples, the numbers of the proposals to return, counted from 0, on the CPU.
             of: largest number of proposals of a sample; all `numbers` are below it.
         """
         ...
@@ -68,8 +69,8 @@ class PriorProposals:
         The arguments are explained in `Proposals.draw`: indices of samples, and numbers of their proposals.
         """
         z = batch.noise.several_normals(batch.z, "proposal", rows, numbers, of)
-        first = (numbers[:, 0] == 0).nonzero()[:, 0]
-        z[first, 0] = batch.z[rows[first]]
+        if len(first := (numbers[:, 0] == 0).nonzero()[:, 0]):
+            z[first, 0] = batch.z[rows[first]]
         return z, torch.zeros_like(z[..., 0])
 
 
@@ -188,12 +189,12 @@ def reject(batch: Batch, strength: float, proposals: Proposals, most: int) -> li
     batch.diagnostics |= {"proposals": counts, "mass": mass, "exact": exact, "log_weight": above}
     chances = batch.noise.uniforms(batch.z, most, "accept")
     rounds: list[Round] = []
-    number = 0
+    number, here = 0, batch.rows.cpu()  # so that a round waits for a device only once
     while number < most and len(batch.rows):
         rows = batch.rows
         ahead = min(points_ahead(batch.energy, len(rows)), most - number)
-        numbers = torch.arange(number, number + ahead, device=rows.device).expand(len(rows), -1)
-        z, ratios = proposals.draw(batch, rows, numbers, most)
+        numbers = torch.arange(number, number + ahead).expand(len(rows), -1)
+        z, ratios = proposals.draw(batch, here, numbers, most)
         info = rejection_round(
             z, ratios, batch.energy, chances[rows, number : number + ahead],
             strength=strength, ceiling=proposals.ceiling, rows=rows,
@@ -201,12 +202,14 @@ def reject(batch: Batch, strength: float, proposals: Proposals, most: int) -> li
         mass[rows] += info.mass
         counts[rows] += info.tried
         batch.values[rows] += info.tried
-        done, left = info.accepted.nonzero()[:, 0], (~info.accepted).nonzero()[:, 0]
+        accepted = info.accepted.cpu()
+        here = here[~accepted]
+        done, left = (which.nonzero()[:, 0].to(rows.device) for which in (accepted, ~accepted))
         ended, which = rows[done], info.first[done]
         batch.z[ended], batch.energies[ended], exact[ended] = z[done, which], info.energies[done, which], 1
         above[ended] = (info.log_weights[done, which] - proposals.ceiling).clamp(min=0)
         batch.rows = rows[left]
-        rounds.append((batch.rows, info.energies[left], ratios[left]))
+        rounds.append((here, info.energies[left], ratios[left]))
         number += ahead
         batch.report(0.5 * number / most)
     return rounds
@@ -235,19 +238,20 @@ def pick(
     rows = batch.rows
     if not len(rows):
         return batch.energies[rows], batch.energies[rows]
-    waiting = torch.zeros_like(batch.status, dtype=torch.bool)
-    waiting[rows] = True
-    energies = torch.cat([some[waiting[left]] for left, some, _ in rounds], 1)
-    ratios = torch.cat([some[waiting[left]] for left, _, some in rounds], 1)
+    here = rounds[-1][0]
+    places = [torch.searchsorted(left, here).to(rows.device) for left, _, _ in rounds]
+    energies = torch.cat([some[place] for place, (_, some, _) in zip(places, rounds, strict=True)], 1)
+    ratios = torch.cat([some[place] for place, (_, _, some) in zip(places, rounds, strict=True)], 1)
     finite = energies.isfinite()
-    usable = finite.any(1)
-    batch.drop(usable)
     beta = exponents(torch.where(finite, energies, torch.nan))
     log_weights = torch.where(finite, ratios - beta[:, None] * energies, -math.inf)
     means = torch.logsumexp(log_weights, 1) - math.log(energies.shape[1])
-    level = batch.noise.uniforms(batch.z, 1, "pick", rows)
+    level = batch.noise.uniforms(batch.z, 1, "pick", here)
     shares = torch.softmax(log_weights, 1).double().cumsum(1)
-    picks = (shares < level * shares[:, -1:]).sum(1, keepdim=True).clamp(max=energies.shape[1] - 1)[usable]
-    batch.z[batch.rows] = proposals.draw(batch, batch.rows, picks, most)[0][:, 0]
-    batch.energies[batch.rows] = energies[usable].gather(1, picks)[:, 0]
-    return beta[usable], means[usable]
+    picks = (shares < level * shares[:, -1:]).sum(1, keepdim=True).clamp(max=energies.shape[1] - 1)
+    usable, numbers = to_cpu([finite.any(1), picks])
+    good = usable.nonzero()[:, 0].to(rows.device)
+    batch.drop(usable)
+    batch.z[batch.rows] = proposals.draw(batch, here[usable], numbers[usable], most)[0][:, 0]
+    batch.energies[batch.rows] = energies.gather(1, picks)[good, 0]
+    return beta[good], means[good]

@@ -190,7 +190,7 @@ class SliceSampler(BatchSampler):
         stage = 0
         while len(batch.rows):
             rows, energy = batch.rows, batch.energy.part(batch.rows)
-            noise = StepNoise(batch.noise, batch.z, rows, f"stage/{stage}")
+            noise = StepNoise(batch.noise, batch.z, rows.cpu(), f"stage/{stage}")
             state, info = annealing_stage(
                 AnnealingState(batch.z[rows], batch.energies[rows], beta, weights[rows]), energy, noise, self
             )
@@ -260,11 +260,11 @@ def slice_step(
     """
     z, energies = state.z.clone(), state.energies.clone()
     evaluations = torch.zeros_like(energies, dtype=torch.int64)
-    rows, dtype = torch.arange(len(z), device=z.device), z.dtype
+    here, rows, dtype = torch.arange(len(z)), torch.arange(len(z), device=z.device), z.dtype
     direction = noise.normals("direction")
     chances = noise.uniforms(3, "level").to(dtype)
     beta = torch.as_tensor(exponents, dtype=dtype, device=z.device).expand(len(z))
-    here, level = state.z, -beta * energies + chances[:, 0].log()
+    start, level = state.z, -beta * energies + chances[:, 0].log()
     if bracket < WHOLE:
         low = -bracket * chances[:, 1]
         high, angle = low + bracket, low + bracket * chances[:, 2]
@@ -275,22 +275,24 @@ def slice_step(
     while len(rows) and shrinks < MOST_SHRINKS:
         number = shrinks % MOST_AHEAD
         if number == 0:
-            chances = noise.uniforms(MOST_AHEAD, str(shrinks), rows).to(dtype)
+            chances = noise.uniforms(MOST_AHEAD, str(shrinks), here).to(dtype)
         trial_angles = []
         for k in range(min(points_ahead(energy, len(rows)), MOST_AHEAD - number)):
             trial_angles.append(angle)
             low, high = torch.where(angle < 0, angle, low), torch.where(angle < 0, high, angle)
             angle = low + chances[:, number + k] * (high - low)
         angles = torch.stack(trial_angles, 1)[..., None]
-        points = here[:, None] * angles.cos() + direction[:, None] * angles.sin()
+        points = start[:, None] * angles.cos() + direction[:, None] * angles.sin()
         there = evaluate_points(energy, points, rows)
         accepted, first, count = first_accepted(-beta[:, None] * there > level[:, None])
         evaluations[rows] += count
-        movers, which = rows[accepted], first[accepted]
-        z[movers], energies[movers] = points[accepted, which], there[accepted, which]
+        inside = accepted.cpu()  # the one wait for a device
+        here, moved, left = here[~inside], *(at.nonzero()[:, 0].to(z.device) for at in (inside, ~inside))
+        movers, which = rows[moved], first[moved]
+        z[movers], energies[movers] = points[moved, which], there[moved, which]
         shrinks += len(trial_angles)
-        rows, beta, level, here, direction, chances, low, high, angle = select(
-            (rows, beta, level, here, direction, chances, low, high, angle), ~accepted
+        rows, beta, level, start, direction, chances, low, high, angle = select(
+            (rows, beta, level, start, direction, chances, low, high, angle), left
         )
     return SliceState(z, energies), SliceInfo(evaluations)
 
@@ -305,7 +307,7 @@ def slice_move(batch: Batch, rows: Int[Tensor, " rows"], exponents: Tensor, stre
         stream: name of the random numbers of the move, unique in the run.
         bracket: length of the arc from which the first point is drawn, in radians.
     """
-    energy, noise = batch.energy.part(rows), StepNoise(batch.noise, batch.z, rows, stream)
+    energy, noise = batch.energy.part(rows), StepNoise(batch.noise, batch.z, rows.cpu(), stream)
     state = SliceState(batch.z[rows], batch.energies[rows])
     state, info = slice_step(state, energy, noise, exponents=exponents, bracket=bracket)
     batch.z[rows], batch.energies[rows] = state

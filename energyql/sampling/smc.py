@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from energyql.numerics.linear import few_sizes, in_batches
+from energyql.numerics.moving import to_cpu
 from energyql.numerics.random import RandomStreams, normals
 from energyql.numerics.shapes import Float
 from energyql.sampling.base import Batch, SurrogateEnergy, effective_samples, evaluate_points
@@ -182,7 +183,8 @@ def particles_of(
         return normals(0, number * count, count, width, stream=f"particles/{name}").to(basis.device, dtype)
 
     v = random(FIRST_PARTICLES, r, "first")
-    particles = Particles(v, strength * torch.cat([surrogate(some) for some in v.split(ANCESTORS)]))
+    together = ANCESTORS if v.device.type == "cpu" else FIRST_PARTICLES
+    particles = Particles(v, strength * torch.cat([surrogate(some) for some in v.split(together)]))
     reached, stage, log_mass = 0.0, 0, 0.0
     while reached < 1:
         draws = [random(ANCESTORS, draws_of_a_move(r), f"{stage}/{sweep}") for sweep in range(SWEEPS)]
@@ -300,10 +302,10 @@ class SurrogateProposals:
             stream: name of the random numbers of these proposals.
         """
         trials = Batch.start(batch.energy, batch.z.new_zeros(count, batch.z.shape[1]), RandomStreams().part(stream))
-        z, ratios = self.draw(trials, trials.rows, torch.zeros_like(trials.rows)[:, None], 1)
+        z, ratios = self.draw(trials, torch.arange(count), torch.zeros(count, 1, dtype=torch.int64), 1)
         energies = strength * evaluate_points(batch.energy, z, torch.full_like(trials.rows, -batch.noise.start))
-        log_weights, probabilities = ratios - energies, torch.exp(-energies).clamp(max=1)
-        return log_weights[:, 0].cpu().double(), probabilities[:, 0].cpu().double()
+        log_weights, probabilities = to_cpu([ratios - energies, torch.exp(-energies).clamp(max=1)])
+        return log_weights[:, 0].double(), probabilities[:, 0].double()
 
     def _energy(self, v: Tensor) -> Tensor:
         """Return λ E_s(v), where E_s is the surrogate and λ its strength.
@@ -317,7 +319,7 @@ class SurrogateProposals:
 
         Args:
             first: index in the run of the first sample of the batch.
-            rows: for each proposal, the row of its sample in the batch, ascending.
+            rows: for each proposal, the row of its sample in the batch, ascending, on the CPU.
             place: for each proposal, a draw from N(0, 1), which determines the particle in the set.
 
         Returns:
@@ -333,7 +335,8 @@ class SurrogateProposals:
             v.append(particles.v[picks])
             energies.append(particles.energies[picks])
             masses.append(log_mass)
-        return Particles(torch.cat(v), torch.cat(energies)), place.new_tensor(masses).repeat_interleave(sizes)
+        each = torch.tensor(masses, dtype=place.dtype).repeat_interleave(sizes).to(place.device)
+        return Particles(torch.cat(v), torch.cat(energies)), each
 
     def draw(self, batch: Batch, rows: Tensor, numbers: Tensor, of: int) -> tuple[Tensor, Tensor]:
         """Return some proposals for some samples, and log(prior density / density of proposals) at each proposal.

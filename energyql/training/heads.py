@@ -17,6 +17,7 @@ from energyql.attributes.heads import SLOPE, AttributeBank, Head
 from energyql.attributes.predictions import PREDICTIONS, output_count
 from energyql.errors import DataError
 from energyql.kinds import KINDS
+from energyql.numerics.moving import to_cpu
 from energyql.numerics.pullback import normalized
 from energyql.numerics.shapes import Float, Int
 from energyql.training.steps import Optimization, StepFile, digest
@@ -71,12 +72,16 @@ def attribute_loss(
         spec: the attribute.
         weights: factor of the loss of each class; 1 by default.
     """
-    present = ~labels.isnan()
-    outputs, labels = outputs[present], labels[present]
-    if not len(labels):
-        return outputs.sum()
+    present, count = ~labels.isnan(), None
+    if labels.device.type == "cpu":
+        outputs, labels = outputs[present], labels[present]
+        if not len(labels):
+            return outputs.sum()
+    else:  # to choose rows, a program would wait for the device
+        labels, count = torch.where(present, labels, 0), present.sum().clamp(min=1)
     losses = PREDICTIONS[spec.kind].losses(outputs, labels, spec)
-    return losses.mean() if weights is None else (losses * weights[labels.long()]).mean()
+    losses = losses if weights is None else losses * weights[labels.long()]
+    return losses.mean() if count is None else torch.where(present, losses, 0).sum() / count
 
 
 def temperature(outputs: Tensor, labels: Tensor, spec: AttributeSpec, candidates: int = 81) -> tuple[float, float]:
@@ -354,10 +359,12 @@ class _Fit:
     def held_out(self, state: Mapping[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
         """Return outputs and labels of each head for the held-out latents, with the parameters `state` by name.
 
-        The shift of the logits that is the effect of class weights is subtracted.
+        They are on the CPU. The shift of the logits that is the effect of class weights is subtracted.
         """
         parts, labels = self.predict(self.x[self.split :], state), self.targets[self.split :].unbind(1)
-        return [(part - shift, label) for part, shift, label in zip(parts, self.shifts, labels, strict=True)]
+        outputs = [part - shift for part, shift in zip(parts, self.shifts, strict=True)]
+        moved = to_cpu([*outputs, *labels])
+        return list(zip(moved[: len(outputs)], moved[len(outputs) :], strict=True))
 
     @torch.no_grad()
     def evaluate(self, step: int) -> None:

@@ -3,15 +3,18 @@ import pytest
 import torch
 from labelled import CHECKPOINTS
 
-from energyql.errors import ArgumentError
+from energyql.errors import ArgumentError, EnergyQLError
 from energyql.generators.base import (
+    PIXEL_BATCH,
     RANDOM,
     Generator,
     as_condition,
     check_fitted_label,
     check_label,
     class_count,
+    draw_batches,
     encode_under,
+    fitting,
 )
 from energyql.generators.load import load_generator
 
@@ -123,3 +126,50 @@ def test_stylegans(name):
 def test_isinstance_tests_the_protocol_generator():
     assert isinstance(Plain(), Generator)
     assert not isinstance(torch.nn.Linear(3, 3), Generator)
+
+
+class Cramped:
+    """A function from w to pictures that has memory for few pictures."""
+
+    def __init__(self, most):
+        self.most, self.sizes = most, []
+
+    def __call__(self, w):
+        if len(w) > self.most:
+            raise torch.cuda.OutOfMemoryError("tried to allocate 20 GiB")
+        self.sizes.append(len(w))
+        return w[:, :, None, None]
+
+
+@pytest.mark.parametrize("batch_size", [None, 8])
+def test_too_little_memory_halves_the_batch_and_says_so_once(batch_size, caplog):
+    draw, z = Cramped(3), torch.arange(20.0)[:, None]
+    parts = list(draw_batches(draw, lambda z: z, z, batch_size))
+    assert torch.equal(torch.cat([images for _, images in parts])[:, :, 0, 0], z)
+    assert max(draw.sizes) <= 3
+    assert len(draw.sizes) <= 12
+    assert len(caplog.messages) == 1
+    assert "smaller batches" in caplog.messages[0]
+
+
+def test_too_little_memory_for_one_picture_is_an_error():
+    with pytest.raises(EnergyQLError, match="too little memory for one picture"):
+        list(draw_batches(Cramped(0), lambda z: z, torch.zeros(2, 1)))
+
+
+def test_a_batch_takes_half_of_the_free_memory(monkeypatch):
+    class Memory:
+        mem_get_info = staticmethod(lambda device: (900, 2000))
+        memory_reserved = staticmethod(lambda device: 150)
+        memory_allocated = staticmethod(lambda device: 50)
+        max_memory_allocated = staticmethod(lambda device: 60)
+
+    class Picture:
+        device, shape = torch.device("cuda"), (1, 3, 64, 64)
+
+    monkeypatch.setattr(torch, "cuda", Memory)
+    assert fitting(Picture(), used=40, most=1000) == 1000 // 2 // 20
+    assert fitting(Picture(), used=40, most=7) == 7
+    assert fitting(Picture(), used=-(10**6), most=7) == 1
+    Picture.device = torch.device("cpu")
+    assert fitting(Picture(), used=0, most=1) == PIXEL_BATCH // 64**2

@@ -2,7 +2,7 @@ import torch
 from torch.nn.functional import softplus
 
 from energyql.sampling import DescentSampler, GradientEnergy, Status
-from energyql.sampling.descent import LONGEST_MOVE
+from energyql.sampling.descent import LONGEST_MOVE, compact_direction, two_loop_direction
 from sampling.toys import Counting, Wall, start
 
 RANDOM = torch.Generator().manual_seed(3)
@@ -106,3 +106,23 @@ def test_samples_that_are_done_cost_nothing_more():
     result = DescentSampler().sample(energy, start(50, 64))
     assert energy.rows == sorted(energy.rows, reverse=True)
     assert sum(energy.rows) == result.evaluations.sum()
+
+
+def test_the_direction_in_few_operations_is_that_of_the_two_loops():
+    random = torch.Generator().manual_seed(0)
+    rows, memory, dim = 5, 8, 20
+
+    def drawn(*shape):
+        return torch.randn(*shape, generator=random, dtype=torch.float64)
+
+    root, steps = drawn(dim, dim), drawn(rows, memory, dim)
+    steps[0, :3] = 0  # a sample that has taken five steps
+    steps[1] = 0  # and one that has taken none
+    changes = steps @ (root @ root.t() + torch.eye(dim))
+    curved = (steps * changes).sum(2)
+    inverses = torch.where(curved > 0, 1 / curved, 0)
+    gradient, scale = drawn(rows, dim), drawn(rows, 1).abs()
+    pairs = tuple((steps[:, i], changes[:, i], inverses[:, i]) for i in range(memory))
+    expected = two_loop_direction(gradient, pairs, scale)
+    torch.testing.assert_close(compact_direction(gradient, steps, changes, inverses, scale), expected)
+    assert (expected[1] == -scale[1] * gradient[1]).all()

@@ -241,15 +241,3 @@ def test_a_step_too_small_for_the_clock_is_a_status():
     result = ODESolver(rtol=1e-6, atol=1e-6).sample(Quadratic(1e9), start(3, 4))
     assert result.status.tolist() == [Status.STEP_UNDERFLOW] * 3
     assert torch.isfinite(result.z).all()
-
-
-def test_the_device_is_read_once_a_step(monkeypatch):
-    bosh3, reads, read = read_tableau("bosh3"), [], torch.Tensor.tolist
-    monkeypatch.setattr(ode, "read_tableau", lambda method: bosh3)  # these coefficients never leave the host
-    monkeypatch.setattr(torch.Tensor, "tolist", lambda self: reads.append(1) or read(self))
-    for name in ("item", "__bool__", "__float__", "__int__", "nonzero"):
-        monkeypatch.setattr(torch.Tensor, name, lambda self, name=name: pytest.fail(f"{name} waits for the device"))
-    steps = []
-    ODESolver().sample(Mixed(), start(8, 5), progress=lambda done, active: steps.append(active))
-    monkeypatch.undo()
-    assert len(reads) == len(steps) + 2
