@@ -16,7 +16,7 @@ ARTIFACTS = os.environ.get("ENERGYQL_ARTIFACTS")
 CONTRAST = (ROOT / "tests" / "studio" / "contrast.js").read_text(encoding="utf-8")
 """A function of the page: every text whose contrast is too weak."""
 NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
-"""The shell without windows first: it takes less than half of the CPU time of the others."""
+"""The shell without windows first: it takes about half of the CPU time of the others."""
 MISSING = "Chromium is missing: apt-get install chromium-headless-shell, or name one in ENERGYQL_CHROMIUM"
 PATIENCE = 60_000
 """Milliseconds that a test waits for what must come; long, for machines that are busy."""

@@ -30,7 +30,10 @@ _SUFFIXES = (".json", ".jsonl", ".md", ".parquet", ".tar")
 """Suffixes of the files of a data set; no folder in a destination may have such a suffix."""
 _AT_ONCE = 64
 """Largest number of files that one call of a store reads."""
-_LIBRARIES = {"s3": 'pip install "s3fs>=2024.2"', "gs": 'pip install "gcsfs>=2024.2"'}
+_LIBRARIES = {
+    "s3": 'pip install "s3fs>=2024.2"',
+    "gs": 'pip install "gcsfs>=2024.2"',
+}
 """Protocol of an address -> command that installs the library for it."""
 _REFUSALS = ("NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError", "ParamValidationError")
 """Classes of errors of the stores' libraries, by name, after which no call is repeated."""

@@ -13,7 +13,7 @@ from energyql import edit, generate
 from energyql.sampling.traversal import vary
 from energyql.studio import tasks
 
-RUN = {"query": "smile", "seed": 4}
+RUN = {"query": "glasses", "seed": 4}
 
 
 def bytes_of(picture):
@@ -36,7 +36,7 @@ def wall(studio):
 class TestSeveral:
     def test_the_pictures_are_those_of_edit(self, studio, tiny):
         job = studio.draw("/api/edits", **RUN, indices=[3, 0], steps=["beard", "NOT smile"])
-        start = generate("smile", 4, model=tiny, seed=4, device="cpu", progress=False)[[3, 0]]
+        start = generate("glasses", 4, model=tiny, seed=4, device="cpu", progress=False)[[3, 0]]
         expected = edit(start, ["beard", "NOT smile"], model=tiny, device="cpu", progress=False)
         assert drawn(job) == [each for result in [start, *expected.steps] for each in pixels(result)]
         assert [(p["row"], p["column"], p["index"]) for p in job["pictures"]] == [
@@ -50,7 +50,7 @@ class TestSeveral:
     def test_settings_of_the_edit_arrive(self, studio, tiny):
         settings = {"keep": ["hair"], "mode": "alone", "layers": [0, 1]}
         job = studio.draw("/api/edits", **RUN, steps=["beard", "NOT smile"], edit_strength=7.0, **settings)
-        start = generate("smile", 1, model=tiny, seed=4, device="cpu", progress=False)
+        start = generate("glasses", 1, model=tiny, seed=4, device="cpu", progress=False)
         expected = edit(
             start, ["beard", "NOT smile"], model=tiny, device="cpu", strength=7.0, progress=False, **settings
         )  # fmt: skip
@@ -109,7 +109,7 @@ class TestHeld:
 
     def test_pictures_of_several_queries(self, studio, wall):
         first = studio.draw("/api/edits", **RUN, steps=["beard"])
-        job = studio.draw("/api/edits", job=first["id"], positions=[0, 1], steps=["glasses"])
+        job = studio.draw("/api/edits", job=first["id"], positions=[0, 1], steps=["NOT smile"])
         assert drawn(job)[:2] == drawn(first)
         assert [(p["row"], p["column"]) for p in job["pictures"]] == [(0, 0), (1, 0), (0, 1), (1, 1)]
 
@@ -141,7 +141,7 @@ class TestVariations:
         assert [job["state"] for job in jobs] == ["done"] * 3
         assert drawn(jobs[0]) == drawn(jobs[1]) != drawn(jobs[2])
         assert len(set(drawn(jobs[0]))) == 4
-        assert {p["query"] for p in jobs[0]["pictures"]} == {"smile"}
+        assert {p["query"] for p in jobs[0]["pictures"]} == {"glasses"}
         assert [(p["row"], p["column"], p["position"]) for p in jobs[0]["pictures"]] == [
             (row, 0, row) for row in range(4)
         ]
@@ -149,7 +149,7 @@ class TestVariations:
         assert (result.probability > 0.85).all()
 
     def test_the_amount_is_the_distance_before_the_query_moves_it(self, studio, wall, monkeypatch):
-        start = generate("smile", 2, model=studio.studio.models["tiny"].model, seed=4, progress=False)[1]
+        start = generate("glasses", 2, model=studio.studio.models["tiny"].model, seed=4, progress=False)[1]
         begun, edit_pictures = [], tasks._edit
         monkeypatch.setattr(
             tasks, "_edit", lambda given, at, *rest: begun.append(at.z) or edit_pictures(given, at, *rest)
