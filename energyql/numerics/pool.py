@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
+from functools import partial
 from threading import Barrier
 from typing import Any, TypeVar
 
@@ -72,11 +73,11 @@ def in_pool(function: Callable[..., Result], pieces: Sequence[tuple[Any, ...]]) 
         return [function(*piece) for piece in pieces]
     threads = torch.get_num_threads()
     pool = _pools.get(threads) or _pools.setdefault(threads, _new_pool(threads))
-    call = torch.is_inference_mode_enabled(), torch.is_grad_enabled(), function
+    compute = partial(_compute, torch.is_inference_mode_enabled(), torch.is_grad_enabled(), function)
     futures = list[Future[Result]]()
     try:
         for piece in pieces:
-            futures.append(pool.submit(copy_context().run, _compute, *call, piece))
+            futures.append(pool.submit(partial(copy_context().run, compute, piece)))
         wait(futures, return_when=FIRST_EXCEPTION)
     finally:
         for future in futures:
