@@ -531,6 +531,10 @@ def finite_rows(x: Float[Tensor, "rows dim"]) -> Bool[Tensor, " rows"]:
     return (x - x).sum(1) == 0
 
 
+def _rows_where(which: Tensor, x: Tensor, other: Tensor) -> Tensor:
+    return torch.where(which[:, None], x, other)
+
+
 MOVING = -1
 """The code of a sample that still moves, in a tensor of codes where a code of `Status` says how a sample ended."""
 
@@ -676,7 +680,7 @@ LOOK_EVERY = 8
 
 
 class Endings:
-    """Takes samples that have ended out of a batch: after every step, or on other devices than the CPU after some steps.
+    """Takes samples that have ended out of a batch: after every step, or after some steps if not on the CPU.
 
     To look which samples have ended, a program waits for the device. Until the next look, samples that have ended are
     computed further, without effect.
@@ -903,7 +907,7 @@ class StepSampler(BatchSampler):
             status = torch.where(finite, MOVING if info.status is None else info.status, Status.NON_FINITE)
             if number == self.steps:
                 status = torch.where(status == MOVING, self.after, status)
-            last = partial(torch.where, finite[:, None], z, before)
+            last = partial(_rows_where, finite, z, before)
             stay = ends.note(status, last, look=number == self.steps)
             if stay is not None:
                 state, z, rows = select(state, stay), z[stay], batch.rows.cpu()
