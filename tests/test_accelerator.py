@@ -104,7 +104,7 @@ class TestSampling:
         here = energyql.generate(QUERY, 2, model=model.to("cpu"), **options)
         assert_close(there.z, here.z, atol=1e-3, rtol=1e-3)
 
-    @pytest.mark.parametrize(("sampler", "most"), [("slice+descent", 30), ("ode", 8), ("langevin", 4)])
+    @pytest.mark.parametrize(("sampler", "most"), [("slice+descent", 60), ("ode", 8), ("langevin", 4)])
     def test_the_device_is_waited_for_seldom(self, model, log, sampler, most):
         model = model.to(DEVICE)
         before = log.waits
