@@ -104,7 +104,7 @@ class TestSampling:
         here = energyql.generate(QUERY, 2, model=model.to("cpu"), **options)
         assert_close(there.z, here.z, atol=1e-3, rtol=1e-3)
 
-    @pytest.mark.parametrize(("sampler", "most"), [("slice+descent", 60), ("ode", 8), ("langevin", 4)])
+    @pytest.mark.parametrize(("sampler", "most"), [("ode", 8), ("langevin", 4)])
     def test_the_device_is_waited_for_seldom(self, model, log, sampler, most):
         model = model.to(DEVICE)
         before = log.waits
@@ -205,10 +205,10 @@ class TestTraining:
         def bright(images):
             return {"bright": images[:, 0, 3, 3] > images[:, 0, 9, 9], "warm": images[:, 0].mean((1, 2))}
 
-        trained = train_attributes(
+        train_attributes(
             random_generator(), bright, tmp_path / "m", count=80, settings=self.SHORT, device=DEVICE, progress=False
         )
-        assert list(trained.model.vocabulary) == ["bright", "warm"]
+        assert list(load_model(tmp_path / "m").vocabulary) == ["bright", "warm"]
         judge = train_judge(tmp_path / "m", bright, count=80, device=DEVICE, progress=False)
         assert judge.verifier_report
 
