@@ -52,7 +52,7 @@ def draw(model, query=QUERY, n=2, **settings):
 def short(name):
     """A sampler of fewer steps, since every operation on the device takes a twentieth of a millisecond."""
     sampler = SAMPLERS[name]()
-    fewer = {"steps": 25, "max_evaluations": 30} if name not in ("slice+descent", "slice+ode") else {}
+    fewer = {"steps": 21 if "predictor" in name else 5, "max_evaluations": 12} if "+" not in name else {}
     return replace(sampler, **{key: most for key, most in fewer.items() if getattr(sampler, key, 0) > most})
 
 
@@ -97,14 +97,14 @@ class TestSampling:
         assert read["smile"].probability([True]).numpy() == pytest.approx(result.probabilities["smile"], abs=1e-4)
         assert len(result.images) == 2
 
-    @pytest.mark.parametrize("sampler", ["slice", "slice+descent", "ode", "langevin"])
+    @pytest.mark.parametrize("sampler", ["slice+descent", "langevin"])
     def test_the_latents_are_those_of_the_cpu(self, model, sampler):
         there = draw(model, sampler=short(sampler))
         options = {"sampler": short(sampler), "device": "cpu", "progress": False}
         here = energyql.generate(QUERY, 2, model=model.to("cpu"), **options)
         assert_close(there.z, here.z, atol=1e-3, rtol=1e-3)
 
-    @pytest.mark.parametrize(("sampler", "most"), [("slice+descent", 30), ("ode", 6), ("langevin", 8)])
+    @pytest.mark.parametrize(("sampler", "most"), [("ode", 8), ("langevin", 4)])
     def test_the_device_is_waited_for_seldom(self, model, log, sampler, most):
         model = model.to(DEVICE)
         before = log.waits
@@ -205,10 +205,10 @@ class TestTraining:
         def bright(images):
             return {"bright": images[:, 0, 3, 3] > images[:, 0, 9, 9], "warm": images[:, 0].mean((1, 2))}
 
-        trained = train_attributes(
+        train_attributes(
             random_generator(), bright, tmp_path / "m", count=80, settings=self.SHORT, device=DEVICE, progress=False
         )
-        assert list(trained.model.vocabulary) == ["bright", "warm"]
+        assert list(load_model(tmp_path / "m").vocabulary) == ["bright", "warm"]
         judge = train_judge(tmp_path / "m", bright, count=80, device=DEVICE, progress=False)
         assert judge.verifier_report
 

@@ -531,6 +531,10 @@ def finite_rows(x: Float[Tensor, "rows dim"]) -> Bool[Tensor, " rows"]:
     return (x - x).sum(1) == 0
 
 
+def _rows_where(which: Tensor, x: Tensor, other: Tensor) -> Tensor:
+    return torch.where(which[:, None], x, other)
+
+
 MOVING = -1
 """The code of a sample that still moves, in a tensor of codes where a code of `Status` says how a sample ended."""
 
@@ -903,7 +907,7 @@ class StepSampler(BatchSampler):
             status = torch.where(finite, MOVING if info.status is None else info.status, Status.NON_FINITE)
             if number == self.steps:
                 status = torch.where(status == MOVING, self.after, status)
-            last = partial(torch.where, finite[:, None], z, before)
+            last = partial(_rows_where, finite, z, before)
             stay = ends.note(status, last, look=number == self.steps)
             if stay is not None:
                 state, z, rows = select(state, stay), z[stay], batch.rows.cpu()

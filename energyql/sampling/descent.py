@@ -106,9 +106,10 @@ class DescentSampler(BatchSampler):
             state, info = descent_step(state, energy, self)
 
 
-_Pair = tuple[Float[Tensor, "rows z_dim"], Float[Tensor, "rows z_dim"], Float[Tensor, " rows"]]
-"""A triple: a step, the change of the gradient along the step, and 1 / (scalar product of step and change). All three
-are 0 in rows of samples that have taken fewer steps than other samples."""
+_Pair = tuple[Tensor, Tensor, Tensor]
+"""A triple: a step, (rows, z_dim); the change of the gradient along the step, (rows, z_dim); and 1 / (scalar product of
+step and change), (rows,). All three are 0 in rows of samples that have taken fewer steps than other samples. On other
+devices than the CPU, `MEMORY` steps are in one triple, with a second axis that counts them."""
 
 
 class DescentState(NamedTuple):
@@ -228,9 +229,10 @@ def _with_pair(pairs: tuple[_Pair, ...], which: Tensor, pair: _Pair) -> tuple[_P
     """
     if which.device.type != "cpu":
         old = pairs[0] if pairs else tuple(each.new_zeros(len(each), MEMORY, *each.shape[1:]) for each in pair)
-        longer = (torch.cat([several[:, 1:], new[:, None]], 1) for several, new in zip(old, pair, strict=True))
-        rows = (which[:, None, None], which[:, None, None], which[:, None])
-        steps, changes, inverses = map(torch.where, rows, longer, old)
+        steps, changes, inverses = (
+            torch.where(which.view(-1, *[1] * new.ndim), torch.cat([several[:, 1:], new[:, None]], 1), several)
+            for several, new in zip(old, pair, strict=True)
+        )
         return ((steps, changes, inverses),)
     longer = (*pairs, pair)
     if not _all(which):
@@ -314,7 +316,8 @@ def compact_direction(
     first = torch.linalg.solve_triangular(upper, along, upper=True)
     inner = scale[:, :, None] * (changes @ (changes.mT @ first) - changed) + curved[:, :, None] * first
     second = torch.linalg.solve_triangular(upper.mT, inner, upper=False)
-    return scale * ((changes.mT @ first)[:, :, 0] - gradient) - (steps.mT @ second)[:, :, 0]
+    direction: Tensor = scale * ((changes.mT @ first)[:, :, 0] - gradient) - (steps.mT @ second)[:, :, 0]
+    return direction
 
 
 def _distance(value: Float[Tensor, " rows"], descent: Float[Tensor, " rows"], enough: float) -> Float[Tensor, " rows"]:
@@ -367,4 +370,5 @@ def _finite(value: Float[Tensor, " rows"], gradient: Float[Tensor, "rows z_dim"]
     The norm of the gradient is tested instead of each number, which takes a tenth of the time.
     """
     total = value + gradient.norm(dim=1)
-    return total - total == 0
+    finite: Tensor = total - total == 0
+    return finite

@@ -189,7 +189,8 @@ def reject(batch: Batch, strength: float, proposals: Proposals, most: int) -> li
     batch.diagnostics |= {"proposals": counts, "mass": mass, "exact": exact, "log_weight": above}
     chances = batch.noise.uniforms(batch.z, most, "accept")
     rounds: list[Round] = []
-    number, here = 0, batch.rows.cpu()  # so that a round waits for a device only once
+    number, everyone = 0, len(batch.rows) == len(batch.z)
+    here = torch.arange(len(batch.z)) if everyone else batch.rows.cpu()  # so that a round waits for a device only once
     while number < most and len(batch.rows):
         rows = batch.rows
         ahead = min(points_ahead(batch.energy, len(rows)), most - number)
