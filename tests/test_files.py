@@ -131,12 +131,11 @@ class TestWhatKilledProcessesLeave:
         kept = {".energyql-notes", ".0123456789abcdef.png", "energyql-0123456789abcdef", "a.txt"}
         assert {path.name for path in tmp_path.iterdir()} == kept
 
-    def test_is_looked_for_once_in_a_folder(self, tmp_path, monkeypatch):
-        calls = []
-        monkeypatch.setattr(files_module, "sweep", calls.append)
-        for name in "abc":
-            write_text(tmp_path / name, "a")
-        assert calls == [tmp_path]
+    def test_is_looked_for_once_in_a_folder(self, tmp_path):
+        write_text(tmp_path / "a", "a")
+        self.left(tmp_path)
+        write_text(tmp_path / "b", "b")
+        assert {*self.NAMES} <= {path.name for path in tmp_path.iterdir()}
 
     @pytest.mark.skipif(files_module.fcntl is None, reason="there are no locks")
     def test_what_others_still_write_stays(self, tmp_path):

@@ -88,7 +88,7 @@ def label_grid(
     if columns is None:
         columns = math.ceil(math.sqrt(2 * count))
         columns = math.ceil(count / math.ceil(count / columns))  # the same number of rows, fewer gaps in the last one
-    if columns < 1:
+    if not isinstance(columns, int) or columns < 1:
         raise ArgumentError(f"a grid needs at least one column, not {columns}")
     columns = min(count, columns)
     width, height = tile_size(pictures[0])

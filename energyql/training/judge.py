@@ -57,6 +57,8 @@ NETWORKS, BY_FUNCTION = 4, 2
 """Number of networks of a verifier; and if a function labels, because then more labels are cheaper than networks."""
 FOLDS, FEW = 2, 1_000
 """Number of folds in the fit of a verifier; with fewer labels than `FEW`, there are as many folds as networks."""
+FRESH, FRESH_SEED = 256, 17
+"""Number of further pictures for the fit of a verifier, and what is added to the seed of the labelled ones for them."""
 VERIFIER_SEED = 16
 """Added to the seed of the judge for the networks of the verifier; it is no number that another network has."""
 TRAIN: Final = "train"
@@ -279,9 +281,13 @@ def _fit_both(
     count = NETWORKS if task.table is not None else BY_FUNCTION
     size = count if len(pictures) < FEW else FOLDS
     folds = [order[k::size] for k in range(size)]
+    with task.target.work.step(f"{PICTURES} for the {VERIFIER}") as folder:
+        others = replace(prior, seed=(prior.seed + FRESH_SEED) % 2**63)
+        fresh, _ = draw_thumbnails(others, torch.arange(FRESH), settings.side, folder, report=task.report)
     with task.target.work.step(VERIFIER) as checkpoint:
         verifier = fit_verifier(
             pictures, labels, specs, networks, count=count, folds=folds, tests=[fold[fold >= chosen] for fold in folds],
+            fresh=fresh,
             seed=(seed + VERIFIER_SEED) % 2**63, device=prior.device, checkpoint=checkpoint,
             progress=task.progress(VERIFIER),
         )  # fmt: skip

@@ -287,6 +287,7 @@ def fit_verifier(
     count: int,
     folds: Sequence[Tensor],
     tests: Sequence[Tensor],
+    fresh: Tensor,
     seed: int = 0,
     device: torch.device | str = "cpu",
     checkpoint: Path,
@@ -297,8 +298,9 @@ def fit_verifier(
     Each network learns from all folds of the pictures but one. The pictures of that fold it reads as it reads new ones,
     so that every label serves to learn and to measure (cross-fitting). The networks learn as if all classes were
     equally frequent, so they predict rare classes too often. By a factor and shifts, their mean predicts the
-    frequencies in the labels of random pictures. Every attribute is read that is read better than chance, because a
-    decision is better with a poor reading than without one.
+    frequencies in the labels of random pictures. By another factor, from pictures without labels, the mean of all
+    networks is as sure as the networks that were calibrated. Every attribute is read that is read better than chance,
+    because a decision is better with a poor reading than without one.
 
     Args:
         pictures: (n, 3, side, side) uint8.
@@ -308,6 +310,7 @@ def fit_verifier(
         count: number of networks, a multiple of the number of folds.
         folds: indices of the pictures of each fold, at least two folds.
         tests: indices of the random pictures of each fold, by which the networks are calibrated and measured.
+        fresh: further random pictures, (m, 3, side, side) uint8.
         seed: seed of the random numbers of the first network; the next has the next seed.
         device: where to train.
         checkpoint: folder for the states of the fits, from which a call with the same data and settings continues.
@@ -329,12 +332,12 @@ def fit_verifier(
     every = torch.cat(list(folds))
     unseen, learnt = ({name: labels[name][part].float() for name in vocabulary} for part in (rows, every))
 
+    def parts() -> list[list[Judge]]:
+        pairs = list(zip(networks, without, strict=True))
+        return [[network for network, own in pairs if own == fold] for fold in range(len(folds))]
+
     def read_unseen() -> Tensor:
-        parts = []
-        for fold, test in enumerate(tests):
-            others = [network for network, own in zip(networks, without, strict=True) if own == fold]
-            parts.append(mean_outputs(others, pictures[test]))
-        return torch.cat(parts)
+        return torch.cat([mean_outputs(part, pictures[test]) for part, test in zip(parts(), tests, strict=True)])
 
     outputs = read_unseen()
     std = residuals(outputs, unseen, vocabulary)
@@ -362,9 +365,35 @@ def fit_verifier(
     for name, report in calibrated.items():
         details = {**reports[name].details, "reliability": report.details["reliability"]}
         reports[name] = dataclasses.replace(reports[name], calibration_error=report.calibration_error, details=details)
+    factor, offset = _same_spread(mean_outputs(networks, fresh), [mean_outputs(part, fresh) for part in parts()], specs)
     for network in networks:
+        network.head.weight.mul_(factor[:, None])
+        network.head.bias.mul_(factor).add_(offset)
+        network.half().float()
         network.report = {name: reports[name] for name in specs}
     return FittedVerifier(networks, reports, rows, readings)
+
+
+def _same_spread(joint: Tensor, parts: Sequence[Tensor], specs: Vocabulary) -> tuple[Tensor, Tensor]:
+    """Return (outputs,) factors and offsets by which the mean of all networks varies as the means of its parts do.
+
+    The errors of networks that learned from different labels cancel in part, so their mean varies less between
+    pictures. The means of the parts were calibrated; with the same spread, the mean of all is as sure as they are, and
+    more often right.
+
+    Args:
+        joint: mean outputs of all networks, (n, outputs).
+        parts: mean outputs of those that left out the same fold, (n, outputs) each.
+        specs: the attributes.
+    """
+    counts, factors = list(map(output_count, specs.values())), list[Tensor]()
+    columns = zip(joint.split(counts, 1), *(part.split(counts, 1) for part in parts), strict=True)
+    for spec, (mean, *each) in zip(specs.values(), columns, strict=True):
+        spreads = [(own - own.mean(0)).square().sum().sqrt() for own in (mean, *each)]
+        same = KINDS[spec.kind].numeric or not spreads[0] > 0
+        factors.append((torch.ones(()) if same else torch.stack(spreads[1:]).mean() / spreads[0]).expand(mean.shape[1]))
+    factor = torch.cat(factors)
+    return factor, (1 - factor) * joint.mean(0)
 
 
 def mean_outputs(networks: Sequence[Judge], pictures: Tensor) -> Float[Tensor, "n outputs"]:

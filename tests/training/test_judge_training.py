@@ -245,18 +245,19 @@ class TestVerifier:
         assert {*held_out.labels} == {*held_out.heads} == {*held_out.readings} == {*model.verifier.vocabulary}
         report = model.verifier.report["red"]
         judge = model.judge.report["red"]
-        assert report.fitted == judge.fitted == 150
-        assert report.held_out + judge.held_out == 240  # without the 60 that heads proposed
+        assert (report.fitted, judge.fitted) == (300, 150)  # the networks learn from one half each
+        assert report.held_out == 240  # without the 60 that heads proposed
+        assert 0 < judge.held_out < 150
         assert report.held_out == len(held_out.labels["red"])
         prior = Prior(Stains(), 2**32 + 1, FittedUnder(), torch.device("cpu"))
         z = prior.z(torch.arange(240))
         pictures = Stains().synthesize(z)
         readings, heads = model.verifier(pictures)["red"].logit, model.bank.predict(z)["red"].logit
-        own = held_out.heads["red"].logit[:, None], held_out.readings["red"].logit[:, None]
-        places = ((heads - own[0]).abs() + (readings - own[1]).abs()).argmin(1)
+        places = (heads - held_out.heads["red"].logit[:, None]).abs().argmin(1)
         assert len(places.unique()) > 0.93 * report.held_out
         np.testing.assert_allclose(heads[places], held_out.heads["red"].logit, atol=0.03)
-        np.testing.assert_allclose(readings[places], held_out.readings["red"].logit, atol=0.3)  # of small pictures
+        both = np.stack([readings[places], held_out.readings["red"].logit])  # each by the network that did not learn it
+        assert 0.8 < np.corrcoef(both)[0, 1] < 0.999
         assert (look(pictures)["red"][places].float() == held_out.labels["red"]).float().mean() > 0.97
 
     def test_its_probabilities_are_those_of_random_pictures(self, tmp_path):
@@ -279,7 +280,7 @@ class TestVerifier:
         rows = torch.arange(1000)
         fitted = fit_verifier(
             pictures, labels, specs, [QUICK], count=2, folds=(rows[::2], rows[1::2]), tests=(rows[::2], rows[1::2]),
-            checkpoint=tmp_path,
+            fresh=pictures[1000:], checkpoint=tmp_path,
         )  # fmt: skip
         assert torch.equal(fitted.rows, torch.cat([rows[::2], rows[1::2]]))
         fresh = pictures[1000:].float() / 127.5 - 1
@@ -293,7 +294,7 @@ class TestVerifier:
                 < 0.05
             )
         error = (predicted["mean"].mean - labels["mean"][1000:]).square().mean().sqrt()
-        assert predicted["mean"].std[0].item() == pytest.approx(error.item(), rel=0.4)
+        assert predicted["mean"].std[0].item() == pytest.approx(error.item(), rel=0.6)  # of networks of one half
         assert fitted.report["rare"].calibration_error < 0.1
 
     def test_later_trainings(self, verified, tmp_path):
