@@ -270,6 +270,7 @@ def check_finite(value: object, what: str, error: type[EnergyQLError] = Vocabula
         EnergyQLError: the value is not such a number.
     """
     number = as_number(value) if isinstance(value, Real) and not isinstance(value, bool) else None
-    if number is None:
-        raise error(f"{what} must be a finite number, not {value!r:.40}")
+    if number is None:  # Python refuses to write an integer of thousands of digits
+        shown = "a number that is too large" if isinstance(value, int) and abs(value) > 1e308 else f"{value!r:.40}"
+        raise error(f"{what} must be a finite number, not {shown}")
     return number + 0.0  # one zero: -0.0 becomes 0.0

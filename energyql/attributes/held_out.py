@@ -1,4 +1,4 @@
-"""Labelled samples that a verifier did not learn from, by which the threshold of its decisions is chosen.
+"""Labelled samples with readings by networks that did not learn from them, which decide on a verifier's threshold.
 
 They are in a file of the model folder, `verifier-held-out.safetensors`. It is named after the network of the verifier
 beside which it was written, so a later training for other attributes writes `verifier-4-held-out.safetensors`, say.
@@ -22,7 +22,7 @@ from energyql.vocabulary import Vocabulary
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Random samples of the prior with labels, from which a verifier did not learn.
+    """Random samples of the prior with labels, read by networks of a verifier that did not learn from them.
 
     Attributes:
         labels: attribute -> labels of n samples, (n,) float: 0/1, class index or number; NaN where missing.

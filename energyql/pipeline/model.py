@@ -123,7 +123,8 @@ class Model:
         verifier: function or torch module of the same form as the judge. It decides which drawn pictures are kept, see
             the argument `verify` of `energyql.generate`; `None` for none. A network that decides cannot be the judge
             as well. A function that defines the attributes can.
-        held_out: labelled samples from which the verifier did not learn; each item has the attributes of one training.
+        held_out: labelled samples, read by networks of the verifier that did not learn from them; an item for each
+            training.
         truncation: psi that is used unless a call says otherwise.
         fingerprints: part of the model -> SHA-256 of its weights. The parts are "generator", "attributes", "second",
             "reader", "judge", "judge-2" and so on, "verifier" and so on, as far as the model has them.

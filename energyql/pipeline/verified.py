@@ -280,12 +280,17 @@ class Verifier:
             pictures: (n, channels, height, width), in [-1, 1].
             chances: a random number from 0 to 1 for each picture, (n,). A picture whose share by the balance is less
                 is not accepted.
+
+        Raises:
+            ModelError: the reader returns nothing about an attribute of the query.
         """
         count = len(pictures)
         if count == 1 and self.is_network:  # a batch of one rounds otherwise than others
             return self(pictures.expand(2, -1, -1, -1), chances.repeat(2)).first(count)
         answers = call_labeller(self.reader, pictures, "the verifier")
         values = read_images(lambda _: answers, pictures, self.vocabulary)
+        if missing := [node.name for node in predicates(self.expr) if node.name not in values]:
+            raise ModelError(f"pictures cannot be verified: {self.name} returns no {missing[0]!r}", hint=WITHOUT)
         predictions = {name: answers.get(name) for name in self.rule.attributes}
         if any(not isinstance(prediction, Prediction) for prediction in predictions.values()):
             holds = np.broadcast_to(satisfied(self.expr, values, self.vocabulary), len(pictures)).copy()
@@ -346,7 +351,8 @@ class Verifier:
         kind, labels = KINDS[spec.kind], self.held_out.labels[spec.name]
         if not kind.numeric:
             return list(kind.values(spec))[:-1]
-        cuts = labels[~labels.isnan()].quantile(torch.tensor([0.25, 0.5, 0.75])).tolist()
+        numbers = labels[~labels.isnan()]
+        cuts = numbers.quantile(torch.tensor([0.25, 0.5, 0.75])).tolist() if len(numbers) else []
         return list(pairwise([-math.inf, *cuts]))
 
     @cached_property

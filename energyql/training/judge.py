@@ -75,10 +75,10 @@ class TrainedJudge:
         report: attribute -> quality on labels of pictures that the judge did not learn from. The report of a trained
             judge has also attributes that the judge could not learn. It is empty if the judge was not measured.
         unmeasured: the reason why a given judge was not measured, such as "it gave the labels itself"; else "".
-        verifier: network that decides which pictures are kept, and learned from other labels than the judge; `None` if
+        verifier: networks that decide which pictures are kept, each fitted to a part of all labels; `None` if
             it learned no attribute, or the judge was given.
         verifier_report: attribute -> quality of the verifier, as in `report`; empty if the judge was given.
-        held_out: labelled random pictures from which the verifier did not learn; `None` without a verifier.
+        held_out: labelled random pictures, read by networks that did not learn from them; `None` without a verifier.
     """
 
     judge: ImageLabeller | None
@@ -108,9 +108,10 @@ def train_judge(
     """Train judge and verifier of a model that has heads, and store them in the folder, where `load_model` finds them.
 
     Both read pictures, so they are independent of the heads, which read latents. The verifier decides which drawn
-    pictures are kept, and the judge says whether they satisfy the query. Each learns from a half of the labels and is
-    measured on the other half. They replace earlier judges and verifiers of the same attributes; those of other
-    attributes stay. After an interruption, the same call continues the training.
+    pictures are kept, and the judge says whether they satisfy the query. The judge learns from a half of the labels and
+    is measured on the other; each network of the verifier leaves out a part, on which it is measured. They replace
+    earlier judges and verifiers of the same attributes; those of other attributes stay. After an interruption, the same
+    call continues the training.
 
     Args:
         model: a packaged model, a model folder, or a generator of your own: the object, or the name of its code.
@@ -243,7 +244,7 @@ def own_judge(
 def _fit_both(
     task: Task, bank: Bank, count: int, only: Sequence[str] | None, settings: PictureSettings
 ) -> TrainedJudge:
-    """Fit a judge and a verifier, each to a half of the labelled pictures; see `own_judge` for arguments and errors."""
+    """Fit a judge to a half of the labelled pictures, and a verifier to all; see `own_judge` for the rest."""
     learnable = partial(_learnable, bank.vocabulary, only)
     # A sampler draws under one truncation and one class, so its draws are no pictures of a prior with several.
     propose_some = task.table is None and bank.as_heads is not None and task.prior.is_single

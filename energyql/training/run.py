@@ -72,7 +72,7 @@ class Trained:
         verifier: network that decides which pictures are kept; `None` if none was trained. `Model` takes it as an
             argument.
         verifier_report: attribute -> quality of the verifier, as in `judge_report`.
-        held_out: labelled samples from which the verifier did not learn, for the argument of `Model`.
+        held_out: labelled samples with readings of the verifier, for the argument of `Model`.
     """
 
     folder: Path
