@@ -270,7 +270,8 @@ def check_finite(value: object, what: str, error: type[EnergyQLError] = Vocabula
         EnergyQLError: the value is not such a number.
     """
     number = as_number(value) if isinstance(value, Real) and not isinstance(value, bool) else None
-    if number is None:  # Python refuses to write an integer of thousands of digits
-        shown = "a number that is too large" if isinstance(value, int) and abs(value) > 1e308 else f"{value!r:.40}"
+    if number is None:
+        large = isinstance(value, int) and value.bit_length() > 10_000  # Python refuses to write so many digits
+        shown = "a number that is too large" if large else f"{value!r:.40}"
         raise error(f"{what} must be a finite number, not {shown}")
     return number + 0.0  # one zero: -0.0 becomes 0.0

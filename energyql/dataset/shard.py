@@ -281,7 +281,7 @@ class PreparedPlan:
         """Everything on which the bytes of the shards depend, as a dict of JSON values.
 
         They are the version of the format, the settings of the plan, and for each class its name, count, query, model,
-        judge and settings. Two runs with equal identities write equal shards.
+        judge and settings. Two runs with equal identities write equal shards, on a CPU or if `batch_size` is a number.
         """
         plan = self.plan
         whole: dict[str, Any] = {"format_of_folder": FORMAT} | {name: getattr(plan, name) for name in WHOLE}

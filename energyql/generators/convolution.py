@@ -43,20 +43,23 @@ def convolve(x: Maps, weight: Tensor, bias: Tensor | None = None, *, padding: in
     """
     if up:
         return F.conv_transpose2d(x, weight.transpose(0, 1), bias, stride=2)
-    if weight.shape[2:] == (1, 1) and _as_with_one_thread(x):
+    if weight.shape[2:] == (1, 1) and _as_with_one_thread(x, weight, bias):
         product: Tensor = torch.ops.aten.thnn_conv2d(x, weight, [1, 1], bias)
         return product
     return F.conv2d(x, weight, bias, padding=padding)
 
 
-def _as_with_one_thread(x: Maps) -> bool:
+def _as_with_one_thread(x: Maps, *others: Tensor | None) -> bool:
     """Return whether PyTorch computes convolutions of x with a kernel of one pixel in another way with one thread.
 
-    The bits of pictures must not depend on the number of threads, so this other way is used with any number.
+    The bits of pictures must not depend on the number of threads, so this other way is used with any number. It has no
+    derivatives in forward mode, so it is not used where x or one of the other inputs may ask for them.
     """
+    in_transform = getattr(torch._C, "_are_functorch_transforms_active", lambda: False)
     return (
         x.device.type == "cpu" and x.dtype == torch.float32 and 0 < len(x) < 16
-        and not is_compiling() and not in_autocast() and forward_ad.unpack_dual(x).tangent is None
+        and not is_compiling() and not in_autocast() and not in_transform()
+        and all(each is None or forward_ad.unpack_dual(each).tangent is None for each in (x, *others))
     )  # fmt: skip
 
 

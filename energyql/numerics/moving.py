@@ -11,9 +11,10 @@ from torch import Tensor
 def to_cpu(tensors: Sequence[Tensor]) -> list[Tensor]:
     """Return the same tensors on the CPU; tensors that are on one other device are moved by one transfer.
 
-    They may have any shapes and dtypes. Tensors that are on the CPU already are returned themselves.
+    They may have any shapes and dtypes. Tensors that are on the CPU already are returned themselves, and tensors of
+    several devices are moved one by one.
     """
-    if len(tensors) < 2 or all(tensor.device.type == "cpu" for tensor in tensors):
+    if len(tensors) < 2 or tensors[0].device.type == "cpu" or len({tensor.device for tensor in tensors}) > 1:
         return [tensor.cpu() for tensor in tensors]
     flat = [tensor.detach().reshape(-1) for tensor in tensors]
     dense = [x if x.stride(0) == 1 else x.clone(memory_format=torch.contiguous_format) for x in flat]

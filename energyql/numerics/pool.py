@@ -13,7 +13,7 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from functools import partial
-from threading import Barrier
+from threading import Barrier, main_thread
 from typing import Any, TypeVar
 
 import torch
@@ -51,7 +51,7 @@ def piece_count(rows: int, most: int) -> int:
     threads = torch.get_num_threads()
     if not _uses_threads(rows):
         return max(1, math.ceil(rows / most))
-    return min(rows, threads * math.ceil(rows / (LARGEST_PIECE * threads)))
+    return max(1, min(rows, threads * math.ceil(rows / (LARGEST_PIECE * threads))))
 
 
 def in_pool(function: Callable[..., Result], pieces: Sequence[tuple[Any, ...]]) -> list[Result]:
@@ -60,7 +60,8 @@ def in_pool(function: Callable[..., Result], pieces: Sequence[tuple[Any, ...]]) 
     Each of these threads computes whole pieces, in each operation with one thread of PyTorch, so the bits are those of
     a process with one thread. Gradients, inference mode and context variables are on or off as in the calling thread.
     If there are fewer pieces than threads, the calling thread computes them one after the other, with all threads of
-    PyTorch, unless `always_in_pool` is on; it also does so inside a piece of another call, and under autocast.
+    PyTorch, unless `always_in_pool` is on; it also does so inside a piece of another call, under autocast, and while
+    the interpreter ends.
 
     If a piece raises an exception, or Ctrl-C ends the wait, no further piece is begun. The exception is raised once the
     pieces that were begun have ended.
@@ -88,7 +89,7 @@ def in_pool(function: Callable[..., Result], pieces: Sequence[tuple[Any, ...]]) 
 
 def _uses_threads(pieces: int) -> bool:
     threads = torch.get_num_threads()
-    return threads > 1 and (pieces >= threads or _always.get()) and not in_autocast()
+    return threads > 1 and (pieces >= threads or _always.get()) and not in_autocast() and main_thread().is_alive()
 
 
 def _new_pool(threads: int) -> ThreadPoolExecutor:

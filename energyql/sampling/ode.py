@@ -587,7 +587,7 @@ def vp_flow(energy: StepEnergy, schedule: VPSchedule, strength: float = 1.0) -> 
     def flow(t: Tensor, z: Tensor, rows: Tensor | None) -> tuple[Tensor, Tensor]:
         value, gradient = energy.gradient(z, rows)
         rate = (0.5 * strength) * schedule.beta(t)
-        rate = rate + (value - value)  # NaN where the energy is not finite
+        rate = rate + (value - value).to(rate.dtype)  # NaN where the energy is not finite
         return rate.unsqueeze(-1) * gradient, value if strength == 1 else strength * value
 
     return flow

@@ -54,3 +54,12 @@ def test_a_map_is_added_to_every_channel(dtype, batch, shape, layout):
     result = add_to_each_(x, added)
     assert result is x
     torch.testing.assert_close(result, expected)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
+def test_derivatives_in_forward_mode():
+    x, weight = torch.randn(2, 3, 2, 2), torch.randn(4, 3, 1, 1)
+    hessian = torch.func.hessian(lambda a: convolve(a, weight).square().sum())(x)
+    assert torch.allclose(hessian, torch.func.hessian(lambda a: F.conv2d(a, weight).square().sum())(x), atol=1e-5)
+    _, slope = torch.func.jvp(lambda w: convolve(x, w), (weight,), (weight,))
+    assert torch.allclose(slope, F.conv2d(x, weight), atol=1e-5)

@@ -23,3 +23,11 @@ def test_tensors_of_a_device_are_moved_by_one_transfer():
     for one, tensor in zip(moved, tensors, strict=True):
         assert one.dtype == tensor.dtype
         assert torch.equal(one, tensor)
+
+
+@pytest.mark.skipif(MISSING is not None, reason=str(MISSING))
+def test_tensors_of_several_devices():
+    with emulated():
+        one, two = to_cpu([torch.ones(3).to(DEVICE), torch.zeros(2)])
+    assert (one.device.type, two.device.type) == ("cpu", "cpu")
+    assert torch.equal(one, torch.ones(3))

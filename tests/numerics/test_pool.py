@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 from contextvars import ContextVar
 
@@ -150,3 +152,17 @@ def test_a_fork_has_a_pool_of_its_own():
         threading.Timer(20, os._exit, (1,)).start()
         os._exit(0 if in_pool(lambda i: i, PIECES) == list(range(8)) else 2)
     assert os.waitpid(child, 0)[1] == 0
+
+
+def test_a_thread_that_ends_after_the_main_thread():
+    code = """
+import threading, torch
+from energyql.numerics.pool import in_pool
+torch.set_num_threads(2)
+def work():
+    threading.main_thread().join()
+    print(in_pool(lambda i: i, [(i,) for i in range(8)]))
+threading.Thread(target=work).start()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.stdout.strip() == str([*range(8)]), done.stderr

@@ -241,3 +241,9 @@ def test_a_step_too_small_for_the_clock_is_a_status():
     result = ODESolver(rtol=1e-6, atol=1e-6).sample(Quadratic(1e9), start(3, 4))
     assert result.status.tolist() == [Status.STEP_UNDERFLOW] * 3
     assert torch.isfinite(result.z).all()
+
+
+def test_energies_may_be_more_precise_than_latents():
+    end = ODESolver().sample(lambda z: z.double().square().sum(1), start(3, 4))
+    assert end.z.dtype == torch.float32
+    assert end.z.isfinite().all()
