@@ -53,9 +53,10 @@ BALANCE_SAMPLES = 32
 """Number of samples with which a balance corrects about half of what would be needed. On a DCGAN it was best to correct
 nearly all with 60 and more samples, and hardly anything with 25 and less."""
 BALANCE_WHOLE = 0.8
-"""Share of the accepted pictures whose relative frequency a balance raises in full; those above are kept always."""
+"""The shares of a balance are scaled so that those of a fifth of the accepted pictures would be at least 1, and are 1.
+With the largest share as 1, one unusual picture would let most others be drawn again. No other values were compared."""
 BALANCE_STEPS = 50
-"""Steps of the fit of a balance; some ten are enough."""
+"""Most steps of the fit of a balance."""
 CLIPS = (0.5, 0.3, 0.2, 0.1, 0.05, 0.03, 0.02, 0.01)
 """Probabilities at which the energy may be clipped."""
 MOST_LOST = 0.05
@@ -192,11 +193,6 @@ class Decision(NamedTuple):
     values: dict[str, npt.NDArray[Any]]
     stated: bool
 
-    def first(self, count: int) -> Decision:
-        """Return the decision on the first `count` pictures."""
-        values = {name: column[:count] for name, column in self.values.items()}
-        return Decision(self.accepted[:count], values, self.stated)
-
 
 @dataclass(frozen=True)
 class Balance:
@@ -284,9 +280,6 @@ class Verifier:
         Raises:
             ModelError: the reader returns nothing about an attribute of the query.
         """
-        count = len(pictures)
-        if count == 1 and self.is_network:  # a batch of one rounds otherwise than others
-            return self(pictures.expand(2, -1, -1, -1), chances.repeat(2)).first(count)
         answers = call_labeller(self.reader, pictures, "the verifier")
         values = read_images(lambda _: answers, pictures, self.vocabulary)
         if missing := [node.name for node in predicates(self.expr) if node.name not in values]:
@@ -478,7 +471,10 @@ def fit_balance(
         mean = tilted @ moved
         curvature = (moved * tilted[:, None]).T @ moved - np.outer(mean, mean) + np.diag(pull)
         step = np.linalg.solve(curvature, mean + pull * slopes)
-        slopes -= step / max(1.0, float(np.abs(moved @ step).max()))
+        largest = float(np.abs(moved @ step).max())
+        slopes -= step / max(1.0, largest)
+        if largest < 1e-9:
+            break
     change = moved @ slopes
     order = np.argsort(change)
     whole = np.searchsorted(np.cumsum(density[order]), BALANCE_WHOLE)
@@ -509,11 +505,11 @@ def estimate_clips(
         density = np.minimum(p / CLIPS[-1], 1)  # of the draws, as a multiple of the prior's
     density = np.maximum(density, 1e-300)
     mass = (1 / density)[good]
-    clips = []
+    clips, in_pilot = [], 1.0 if by_labels else accepted(CLIPS[-1])
     for c in CLIPS:
         weights = np.minimum(p / c, 1) / density
         # In a pilot, `good` are accepted pictures, with the threshold of the smallest clip.
-        kept = weights[good].sum() * accepted(c) / (1.0 if by_labels else accepted(CLIPS[-1]))
+        kept = weights[good].sum() * accepted(c) / in_pilot
         lost = float((mass * np.maximum(1 - p[good] / c, 0)).sum() / mass.sum()) if good.any() else 1.0
         clips.append(Clip(c, lost, float(weights.sum() / kept) if kept else None, int(good.sum()), len(p), by_labels))
     return clips
