@@ -43,8 +43,8 @@ SETTINGS: dict[str, dict[str, str]] = {"before": OLD, "now": {}}
 """Setting -> variables of the environment."""
 HEADER = ("what", "threads", "setting", "idle, ms", "beside", "ms", "times idle", "times before")
 NOTE = (
-    "Medians over turns. Before: threads of OpenMP spin as by default, and pieces are computed one after the other, "
-    "each with all threads. Times before: medians of the ratios of a turn."
+    "Medians over turns. Before: threads of OpenMP spin as by default, and every operation is computed by all threads, "
+    "piece after piece. Times before: medians of the ratios of a turn."
 )
 
 
@@ -99,6 +99,7 @@ def serve(threads: int, before: bool) -> None:
     torch.set_num_threads(threads)
     if before:
         pool.in_autocast = lambda: True  # under autocast there is no pool
+        pool.LARGE = 0  # and no operation is too small for several threads
     pipeline, ready = pipeline_for(DEFAULT_MODEL, "cpu"), dict[str, Callable[[], Any]]()
     for line in sys.stdin:
         name = line.strip()

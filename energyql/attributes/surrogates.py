@@ -15,7 +15,7 @@ probabilities or means (distillation, Hinton, Vinyals and Dean 2015, arXiv 1503.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
@@ -53,7 +53,9 @@ GRAIN = 2.0**-12
 are rounded."""
 
 
-def fit_readouts(bank: AttributeBank, encode: Callable[[Tensor], Tensor], z_dim: int) -> AttributeBank:
+def fit_readouts(
+    bank: AttributeBank, encode: Callable[[Tensor], Tensor], z_dim: int, names: Collection[str] | None = None
+) -> AttributeBank:
     """Fit a linear head on z, called read-out, to the predictions of each head; the result is the same in every run.
 
     For a yes/no or categorical attribute, the read-out is a logistic regression on the probabilities that the head
@@ -64,15 +66,18 @@ def fit_readouts(bank: AttributeBank, encode: Callable[[Tensor], Tensor], z_dim:
         bank: the heads; they take what `encode` returns.
         encode: function from z (batch, z_dim) to the input of the heads.
         z_dim: number of numbers in z, at most `MOST_NUMBERS`.
+        names: attributes of which read-outs are fitted; `None` for all.
 
     Returns:
-        The read-outs, as a bank on z with the vocabulary of `bank`.
+        The read-outs, as a bank on z; its vocabulary has the attributes `names` in the order of `bank`.
     """
     raw = bank.raw_outputs(tuple(bank.vocabulary))
     z = normals(0, 0, READOUT_DRAWS + DRAWS_PER_NUMBER * z_dim, z_dim, stream="readouts").to(bank.device)
     inputs, outputs = _with_one(z.cpu().double()), soft_outputs(raw, encode, z)
     heads = {}
     for spec, own, start in zip(raw.specs, _parts(outputs, raw), linear_starts(inputs, outputs, raw), strict=True):
+        if names is not None and spec.name not in names:
+            continue  # with all the others in `linear_starts`, bits do not depend on `names`
         weights = (_logistic(inputs, own, spec, start) / GRAIN).round() * GRAIN
         if len(weights[0]) > 1:
             weights = weights - weights.mean(1, keepdim=True)  # only differences count
@@ -82,7 +87,7 @@ def fit_readouts(bank: AttributeBank, encode: Callable[[Tensor], Tensor], z_dim:
             hidden_weight=none.view(0, z_dim), hidden_bias=none, out_weight=none.view(len(weights[0]), 0),
             skip_weight=weights[:-1].t().contiguous(), out_bias=weights[-1].clone(), std=std,
         )  # fmt: skip
-    return AttributeBank(bank.vocabulary, heads, space="z")
+    return AttributeBank(Vocabulary([bank.vocabulary[name] for name in heads]), heads, space="z")
 
 
 def answers(outputs: Float[Tensor, "*n outputs"], spec: AttributeSpec, dim: int = 1) -> Float[Tensor, "*n outputs"]:
@@ -221,11 +226,13 @@ class SurrogateHeads:
         self._bank, self._encode, self._z_dim = bank, encode, z_dim
         self._heads: dict[str, Head] = {}
         self._banks: dict[tuple[str, ...], AttributeBank] = {}
+        self._linear: dict[tuple[str, ...], AttributeBank] = {}
 
-    @cached_property
-    def linear(self) -> AttributeBank:
-        """Linear heads on z for all attributes, which approximate the heads of the bank; see `fit_readouts`."""
-        return fit_readouts(self._bank, self._encode, self._z_dim)
+    def linear(self, names: tuple[str, ...]) -> AttributeBank:
+        """Return linear heads on z for the attributes `names`, which approximate the heads; see `fit_readouts`."""
+        if names not in self._linear:
+            self._linear[names] = fit_readouts(self._bank, self._encode, self._z_dim, names)
+        return self._linear[names]
 
     def distilled(self, names: tuple[str, ...]) -> AttributeBank:
         """Return small networks on z for the attributes `names`, fitted to the predictions of the heads.

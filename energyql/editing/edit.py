@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -32,6 +33,7 @@ from energyql.generators.base import RANDOM_NOISE
 from energyql.language import Expr, as_query, bind
 from energyql.logic.satisfiability import check_satisfiable
 from energyql.models import DEFAULT_MODEL
+from energyql.numerics.pool import one_thread
 from energyql.pipeline.draw import Pipeline, PreparedQuery, pipeline_for
 from energyql.pipeline.model import Model
 from energyql.pipeline.result import Result
@@ -303,7 +305,8 @@ def _run(
         report: called with the stages "editing" and "drawing".
     """
     count, latents, prior = len(prepared), start.latents, prior_values(space)
-    facts = settings.facts() | start.facts
+    facts, z_dim = settings.facts() | start.facts, space.model.generator.z_dim
+    products = len(start.index) * z_dim**2 if settings.identity is None else math.inf  # features of pictures are dear
 
     def draw(query: PreparedQuery, latents: Latents, done: int, run: SampleResult | None = None) -> Result:
         provenance = query.provenance | {"edit": facts | {"step": done}, "sampler": facts["preset"]["solver"]}
@@ -317,14 +320,16 @@ def _run(
     results, leaks = list[Result](), list[Leaks]()
     for i, (query, mask) in enumerate(zip(prepared, masks, strict=True)):
         began = time.perf_counter()
-        dependence, extended_query = estimate_dependence(settings.queries[i], query, prior, space, settings)
+        with one_thread(products):
+            dependence, extended_query = estimate_dependence(settings.queries[i], query, prior, space, settings)
         extended.append(extended_query)
         superseded = [j for j in earlier if dependence.excludes_query(prepared[j].expr)]
         earlier = [j for j in earlier if j not in superseded]
         names = query.rule.attributes
         rules = [extended[j].rule for j in (i, *earlier)]
         part = _part(report, "editing", i, count)
-        latents, run = run_step(rules, query, dependence, mask, latents, space, settings, part)
+        with one_thread(products):
+            latents, run = run_step(rules, query, dependence, mask, latents, space, settings, part)
         if earlier:
             query = settings.prepare(reduce(and_, [settings.queries[j] for j in (*earlier, i)]))
         solved = time.perf_counter()

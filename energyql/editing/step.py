@@ -417,7 +417,7 @@ def run_step(
 
     def elsewhere(rows: Tensor) -> Tensor:
         assert query.surrogates is not None
-        linear = query.surrogates().linear
+        linear = query.surrogates().linear(tuple(dict.fromkeys(name for rule in rules for name in rule.attributes)))
         return space.scaled(linear_minimum([energy.rule for energy, _ in energies], linear, start[rows]))
 
     if preset.solver is None:

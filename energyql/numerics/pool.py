@@ -13,17 +13,22 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from functools import partial
-from threading import Barrier, main_thread
+from threading import Barrier, Thread, main_thread
 from typing import Any, TypeVar
 
 import torch
 
 LARGEST_PIECE = 4
 """Most rows in a piece. Beside other programs, threads that have more time compute more of the small pieces."""
+LARGE = 2**22
+"""Operations of at least so many products are faster with several threads of PyTorch on an idle machine, those below
+as fast: a layer of 512 inputs and outputs for 16 rows, or one of 64 for 1,024. Measured in docs/performance.md."""
 Result = TypeVar("Result")
 _pools: dict[int, ThreadPoolExecutor] = {}
 """Number of threads -> pool."""
 _always = ContextVar("always", default=False)
+_threads = ContextVar[int | None]("threads", default=None)
+"""Number of threads that PyTorch used before `one_thread`; `None` outside of it."""
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_pools.clear)  # a child process has no threads of its parent
@@ -42,13 +47,54 @@ def always_in_pool(always: bool = True) -> Iterator[None]:
         _always.reset(token)
 
 
+def thread_count() -> int:
+    """Return how many threads PyTorch uses on the CPU outside of `one_thread`."""
+    return _threads.get() or torch.get_num_threads()
+
+
+@contextmanager
+def one_thread(products: float = 0) -> Iterator[None]:
+    """Let the calling thread compute each operation alone; `in_pool` uses as many threads as before.
+
+    Threads of PyTorch wait for one another after each operation. If operations are small, that takes as long as they
+    save, and beside other programs many times as long.
+
+    Args:
+        products: about how many products of two numbers the largest operation computes. From `LARGE` on nothing
+            changes.
+    """
+    threads = torch.get_num_threads()
+    if products >= LARGE or threads == 1 or not main_thread().is_alive():
+        yield
+        return
+    token = _threads.set(threads)
+    _set_threads(1, threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        _threads.reset(token)
+
+
+def _set_threads(own: int, others: int) -> None:
+    """Set the number of threads of PyTorch for the calling thread, and for threads that compute for the first time.
+
+    PyTorch has a number for each thread. At its first computation a thread takes the number that was set last, in any
+    thread.
+    """
+    torch.set_num_threads(own)
+    setter = Thread(target=torch.set_num_threads, args=(others,))
+    setter.start()
+    setter.join()
+
+
 def piece_count(rows: int, most: int) -> int:
     """Return the number of pieces into which `rows` rows are to be divided for `in_pool`.
 
     If it uses no other threads for so many rows, a piece has at most `most` rows. Otherwise there are as many pieces
     for each thread, of at most `LARGEST_PIECE` rows.
     """
-    threads = torch.get_num_threads()
+    threads = thread_count()
     if not _uses_threads(rows):
         return max(1, math.ceil(rows / most))
     return max(1, min(rows, threads * math.ceil(rows / (LARGEST_PIECE * threads))))
@@ -72,7 +118,7 @@ def in_pool(function: Callable[..., Result], pieces: Sequence[tuple[Any, ...]]) 
     """
     if not _uses_threads(len(pieces)):
         return [function(*piece) for piece in pieces]
-    threads = torch.get_num_threads()
+    threads = thread_count()
     pool = _pools.get(threads) or _pools.setdefault(threads, _new_pool(threads))
     compute = partial(_compute, torch.is_inference_mode_enabled(), torch.is_grad_enabled(), function)
     futures = list[Future[Result]]()
@@ -88,34 +134,31 @@ def in_pool(function: Callable[..., Result], pieces: Sequence[tuple[Any, ...]]) 
 
 
 def _uses_threads(pieces: int) -> bool:
-    threads = torch.get_num_threads()
+    threads = thread_count()
     return threads > 1 and (pieces >= threads or _always.get()) and not in_autocast() and main_thread().is_alive()
 
 
 def _new_pool(threads: int) -> ThreadPoolExecutor:
-    pool, all_begun = ThreadPoolExecutor(threads, "energyql"), Barrier(threads)
+    pool, all_begun, own = ThreadPoolExecutor(threads, "energyql"), Barrier(threads), torch.get_num_threads()
     try:
         wait([pool.submit(_begin, all_begun) for _ in range(threads)])
     except BaseException:  # Ctrl-C, or the system allows no further thread
         all_begun.abort()
         raise
     finally:
-        torch.set_num_threads(threads)  # for threads that begin later
+        _set_threads(own, threads)
     return pool
 
 
 def _begin(all_begun: Barrier) -> None:
-    """Set one thread of PyTorch for this thread of the pool.
-
-    PyTorch has a number for each thread. At its first computation a thread takes the number that was set last, in any
-    thread, even if it has set one of its own before.
-    """
-    torch.get_num_threads()  # counts as a computation
+    """Set one thread of PyTorch for this thread of the pool; see `_set_threads`."""
+    torch.get_num_threads()  # counts as the first computation, at which a number that was set before is lost
     torch.set_num_threads(1)
     all_begun.wait()
 
 
 def _compute(inference: bool, gradients: bool, function: Callable[..., Result], piece: tuple[Any, ...]) -> Result:
+    _threads.set(None)  # a thread of the pool uses no others
     with torch.inference_mode(inference), torch.set_grad_enabled(gradients):
         return function(*piece)
 

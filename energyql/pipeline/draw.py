@@ -7,6 +7,7 @@ compile a query and run it.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -55,6 +56,8 @@ from energyql.language import Expr, as_query, bind, predicates
 from energyql.logic.truth import satisfied
 from energyql.models import DEFAULT_MODEL, model_folder
 from energyql.numerics.moving import to_cpu
+from energyql.numerics.pool import one_thread
+from energyql.numerics.pullback import Convertible
 from energyql.numerics.random import uniforms
 from energyql.pipeline.checks import accepted, cannot_count, check_heads, next_round, unjudged, verdict
 from energyql.pipeline.model import Model, Values, choose_device, judge_mark, load_model
@@ -397,7 +400,10 @@ class PreparedQuery:
         if offsets != range(len(offsets)):
             streams = streams.of_samples(offsets)
         z0 = streams.normals(torch.empty(len(offsets), self.model.generator.z_dim), "prior").to(self.device)
-        return draw_with(self.sampler, energy, z0, streams, progress)
+        # Other functions than those of heads and mapping networks may be large networks of users.
+        small = self.model.bank.as_heads is not None and isinstance(self.reads, Convertible)
+        with one_thread(z0.shape[1] * z0.numel() if small else math.inf):
+            return draw_with(self.sampler, energy, z0, streams, progress)
 
     def _pictures(self, z: Tensor, index: npt.NDArray[Any], w: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield batches of latents w and of their pictures in [-1, 1]; the arguments are those of `show`."""
@@ -991,7 +997,12 @@ def pipeline_for(model: str | Path | Model | Pipeline, device: str) -> Pipeline:
     if isinstance(model, Pipeline):
         return model
     if isinstance(model, Model):
-        return Pipeline(model, model.device if device == "auto" else choose_device(device))
+        target = model.device if device == "auto" else choose_device(device)
+        if target not in model.pipelines:
+            model.pipelines[target] = Pipeline(model, target)
+        else:
+            model.to(target)  # a call with another device has moved its modules
+        return model.pipelines[target]
     folder = real_path(model_folder(model))
     with naming_source(folder):
         # Hidden files are temporary files of writers.

@@ -136,6 +136,7 @@ class Model:
         discriminator: function for the setting `realism`, from pictures in [-1, 1] to log(D / (1 - D)), (batch,) or
             (batch, 1), as the discriminator of a StyleGAN returns it. It is a torch module, or a function that autograd
             can differentiate.
+        pipelines: device -> what `energyql.pipeline.draw.pipeline_for` has made for this model.
 
     Raises:
         ModelError: the judge is the same network as the one that guides the sampler, or as the verifier.
@@ -155,6 +156,7 @@ class Model:
     discriminator: Callable[[Tensor], Tensor] | None = None
     verifier: ImageLabeller | None = None
     held_out: Sequence[HeldOut] = ()
+    pipelines: dict[torch.device, Any] = field(default_factory=dict, init=False, compare=False)
 
     def __post_init__(self) -> None:
         check_generator(self.generator, f"the generator of model {self.name!r}")

@@ -18,6 +18,7 @@ from energyql.attributes.predictions import PREDICTIONS, output_count
 from energyql.errors import DataError
 from energyql.kinds import KINDS
 from energyql.numerics.moving import to_cpu
+from energyql.numerics.pool import one_thread
 from energyql.numerics.pullback import normalized
 from energyql.numerics.shapes import Float, Int
 from energyql.training.steps import Optimization, StepFile, digest
@@ -185,6 +186,7 @@ class HeadSettings:
     balance: bool = False
 
 
+@one_thread()  # its operations are small
 def train_heads(
     latents: Tensor,
     labels: Mapping[str, Tensor],

@@ -75,7 +75,7 @@ def test_readouts_read_z_through_the_encoding(z):
 def test_the_fit_has_come_to_its_end(monkeypatch):
     heads = bank(width=20, seed=2)
     usual = fit_readouts(heads, lambda z: z, DIM)
-    monkeypatch.setattr(surrogates_module, "STEPS", 500)
+    monkeypatch.setattr(surrogates_module, "READOUT_STEPS", 500)
     patient = fit_readouts(heads, lambda z: z, DIM)
     for name in VOCABULARY:
         ours, best = usual.heads[name].skip_weight, patient.heads[name].skip_weight
@@ -87,6 +87,14 @@ def test_the_same_readouts_in_every_run_and_no_random_state_is_touched():
     one, other = (fit_readouts(bank(width=4), lambda z: z, DIM) for _ in range(2))
     assert torch.equal(torch.get_rng_state(), state)
     assert all(torch.equal(one.heads[name].skip_weight, other.heads[name].skip_weight) for name in VOCABULARY)
+
+
+def test_some_readouts_have_the_bits_of_all():
+    heads = bank(width=4)
+    every, some = fit_readouts(heads, lambda z: z, DIM), fit_readouts(heads, lambda z: z, DIM, ("smile",))
+    assert list(some.vocabulary) == ["smile"]
+    ours, others = (one.heads["smile"].tensors() for one in (some, every))
+    assert all(torch.equal(ours[field], others[field]) for field in others)
 
 
 def test_numbers_alone_and_constant_heads():

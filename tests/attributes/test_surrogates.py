@@ -71,7 +71,7 @@ def heads(bank):
 
 
 def test_networks_answer_as_the_heads_where_lines_do_not(bank, heads, z):
-    lines, networks = misses(heads.linear, bank, z), misses(heads.distilled(NAMES), bank, z)
+    lines, networks = misses(heads.linear(NAMES), bank, z), misses(heads.distilled(NAMES), bank, z)
     for name in NAMES:
         assert networks[name] < 0.03, name
         assert networks[name] < 0.4 * lines[name], name
@@ -80,7 +80,7 @@ def test_networks_answer_as_the_heads_where_lines_do_not(bank, heads, z):
 def test_heads_that_read_the_direction_of_z(z):
     bank = bent_bank(space="direction")
     heads = surrogates(bank)
-    lines, networks = misses(heads.linear, bank, z), misses(heads.distilled(NAMES), bank, z)
+    lines, networks = misses(heads.linear(NAMES), bank, z), misses(heads.distilled(NAMES), bank, z)
     assert all(networks[name] < 0.6 * lines[name] for name in NAMES)
 
 

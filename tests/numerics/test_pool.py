@@ -10,7 +10,7 @@ from contextvars import ContextVar
 import pytest
 import torch
 
-from energyql.numerics.pool import always_in_pool, in_pool, piece_count
+from energyql.numerics.pool import LARGE, always_in_pool, in_pool, one_thread, piece_count
 
 PIECES = [(i,) for i in range(8)]
 
@@ -46,12 +46,7 @@ class TestThreads:
     def test_other_threads_keep_their_number(self, threads):
         threads(3)
         in_pool(here, PIECES)
-        assert torch.get_num_threads() == 3
-        later = []
-        thread = threading.Thread(target=lambda: later.append(torch.get_num_threads()))
-        thread.start()
-        thread.join()
-        assert later == [3]
+        assert (torch.get_num_threads(), later()) == (3, 3)
 
     @pytest.mark.parametrize(("number", "pieces", "pooled"), [(1, 8, 0), (2, 1, 0), (2, 0, 0), (2, 5, 5)])
     def test_few_pieces_are_computed_here(self, threads, number, pieces, pooled):
@@ -77,6 +72,47 @@ class TestThreads:
     def test_numbers_of_pieces(self, threads, number, rows, count):
         threads(number)
         assert piece_count(rows, 8) == count
+
+
+def later():
+    """The number of threads of torch in a thread that begins now."""
+    numbers = []
+    thread = threading.Thread(target=lambda: numbers.append(torch.get_num_threads()))
+    thread.start()
+    thread.join()
+    return numbers[0]
+
+
+class TestOneThread:
+    def test_is_one_here_and_for_nobody_else(self, threads):
+        threads(3)
+        with one_thread():
+            assert (torch.get_num_threads(), later()) == (1, 3)
+            with one_thread():
+                assert torch.get_num_threads() == 1
+            assert torch.get_num_threads() == 1
+        assert (torch.get_num_threads(), later()) == (3, 3)
+
+    def test_large_operations_keep_all(self):
+        with one_thread(LARGE):
+            assert torch.get_num_threads() == 2
+        with one_thread(LARGE - 1):
+            assert torch.get_num_threads() == 1
+
+    def test_the_pool_keeps_its_size(self, threads):
+        threads(5)  # a size for which there is no pool yet
+        with one_thread():
+            done = in_pool(lambda i: (here(i), in_pool(here, PIECES)), PIECES)
+            assert torch.get_num_threads() == 1
+        assert {number for (_, number), _ in done} == {1}
+        assert threading.get_ident() not in {ident for (ident, _), _ in done}
+        assert all(inner == [own] * len(PIECES) for own, inner in done)  # a piece begins no other pool
+        assert torch.get_num_threads() == 5
+
+    def test_an_error_ends_it(self):
+        with pytest.raises(ValueError, match="inside"), one_thread():
+            raise ValueError("inside")
+        assert torch.get_num_threads() == 2
 
 
 class TestWhatIsSetHoldsInAPiece:

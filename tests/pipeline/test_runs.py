@@ -112,6 +112,13 @@ class TestCost:
         assert len(loads) == 2
         assert torch.equal(before.z, after.z)
 
+    def test_a_model_in_memory_is_made_ready_once(self, tmp_path):
+        model = load_model(tiny_model(tmp_path / "a"), "cpu")
+        first = pipeline.pipeline_for(model, "auto")
+        assert pipeline.pipeline_for(model, "cpu") is first
+        other = dataclasses.replace(model, truncation=0.5)
+        assert pipeline.pipeline_for(other, "cpu").model.truncation == 0.5
+
     def test_relative_paths_follow_the_working_directory(self, tmp_path, monkeypatch):
         for place in ("here", "there"):
             tiny_model(tmp_path / place / "model", judge=place == "here")

@@ -140,7 +140,7 @@ def test_read_outs_follow_a_view_of_a_small_z():
     prepared = pipeline_for(random_model(), "cpu").prepare("smile")
     z = prior_latents(3, 0, 500, 32)
     own, heads = (bank.predict(read)["smile"].logit for bank, read in (
-        (prepared.surrogates().linear, z), (prepared.model.bank, prepared.model.generator.features(z)),
+        (prepared.surrogates().linear(("smile", "hair", "age")), z), (prepared.model.bank, prepared.model.generator.features(z)),
     ))  # fmt: skip
     assert torch.corrcoef(torch.stack([own, heads]))[0, 1] > 0.9
 
