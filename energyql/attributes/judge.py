@@ -31,7 +31,7 @@ from energyql.attributes.quality import (
 )
 from energyql.errors import ModelError, VocabularyError
 from energyql.files import read_json, read_tensors, write_json, write_tensors
-from energyql.numerics.pool import in_pool, piece_count
+from energyql.numerics.pool import in_pool, one_thread, piece_count
 from energyql.numerics.shapes import Float
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
@@ -145,7 +145,10 @@ class Judge(nn.Module):
     def forward(self, images: Float[Tensor, "batch channels height width"]) -> dict[str, Prediction]:
         """Return predictions, by attribute, for pictures in [-1, 1], (batch, channels, height, width)."""
         std = dict(zip(self.vocabulary, self.std, strict=True))
-        return split_outputs(self._outputs(self.features(images)), self.vocabulary.values(), std)
+        # Several threads read a single picture no faster than one.
+        with one_thread(math.inf if torch.is_grad_enabled() else 0):
+            outputs = self._outputs(self.features(images))
+        return split_outputs(outputs, self.vocabulary.values(), std)
 
     def _outputs(self, features: Float[Tensor, "batch features"]) -> Float[Tensor, "batch outputs"]:
         if torch.is_grad_enabled() or features.device.type != "cpu" or not len(features):

@@ -41,7 +41,7 @@ from energyql.generators.mapping import (
     random_weights,
     style_rows,
 )
-from energyql.numerics.pool import in_pool, piece_count
+from energyql.numerics.pool import in_pool, one_thread, piece_count
 
 Architecture = Literal["skip", "resnet", "orig"]
 
@@ -334,7 +334,9 @@ class SynthesisNetwork(nn.Module):
             return [self._blocks(large, *row, dtype)[1] for row in rows]
 
         count = piece_count(len(ws), DRAWN_TOGETHER)
-        pieces = in_pool(draw, list(zip(ws.tensor_split(count), _split(noise, count), strict=True)))
+        # Several threads draw a single picture of a small network no faster than one.
+        with one_thread(sum(parameter.numel() for parameter in self.parameters())):
+            pieces = in_pool(draw, list(zip(ws.tensor_split(count), _split(noise, count), strict=True)))
         return torch.cat([image for images in pieces for image in images])
 
     def _blocks(self, sides: list[int], x: Any, image: Any, ws: Tensor, noise: Noise, dtype: torch.dtype) -> Any:
