@@ -37,8 +37,8 @@ def convert(
     The options from --noise to --range are for an ONNX model, which draws a picture from an input of noise.
 
     Args:
-        checkpoint: A file of StyleGAN2, 3 or XL, R3GAN, FastGAN or projected GAN (.pkl, .pt, .pth or .safetensors), or an
-            ONNX model (.onnx).
+        checkpoint: A file of StyleGAN2, 3 or XL, R3GAN, FastGAN or projected GAN (.pkl, .pt, .pth or .safetensors), or
+            an ONNX model (.onnx).
         save_to: The model folder to write.
         name: Name of the model; by default that of the file.
         truncation: Default psi of the model; if not given, 0.7, or 1 for R3GAN, FastGAN and ONNX.
@@ -54,12 +54,13 @@ def convert(
         render: Name of a function that draws what people see of a picture, such as a map of its heights. It needs
             --allow-plugins later.
     """
+    import torch
+
     from energyql.files import read_json, sole_writer, write_json
     from energyql.generators.base import show_pictures
     from energyql.generators.families import CONFIG, RENDER
     from energyql.generators.load import load_generator, save_converted
     from energyql.generators.onnx import load_onnx
-    from energyql.numerics.random import normals
     from energyql.plugins import GENERATORS, load_plugin
 
     source = Path(checkpoint)
@@ -82,7 +83,7 @@ def convert(
         )
         if render is not None:
             generator.render = load_plugin(render, GENERATORS)
-            show_pictures(generator, generator.synthesize(generator.encode(normals(0, 0, 1, generator.z_dim))))
+            show_pictures(generator, generator.synthesize(generator.encode(torch.zeros(1, generator.z_dim))))
         save_converted(save_to, name or source.stem, generator, source, truncation=truncation)
         if render is not None:
             write_json(save_to / CONFIG, read_json(save_to / CONFIG) | {RENDER: render})

@@ -226,8 +226,8 @@ def checkpoint_card(name: str, generator: Any, source: Mapping[str, str], trunca
         licence = "Unknown: the source file carries no licence. Ask its publisher before you share it or what it draws."
     return f"""# {name}
 
-A generator of pictures. The weights are those of the source file, in full precision and under other names; other
-networks in it are left out. Attributes that queries may name, if there are any, are in `vocabulary.json`.
+A generator of pictures. The weights are those of the source file, in full precision; other networks in it are left out.
+Attributes that queries may name, if there are any, are in `vocabulary.json`.
 
 {_table(rows)}
 ## Licence

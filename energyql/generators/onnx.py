@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -69,11 +69,16 @@ class OnnxConfig:
     conditions: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        for name in ("low", "high", "scale"):
+            object.__setattr__(self, name, float(getattr(self, name)))
+        for name in ("fixed", "conditions"):  # equal settings have equal texts, and so equal fingerprints
+            entries = getattr(self, name).items()
+            object.__setattr__(self, name, {entry: np.asarray(value, float).tolist() for entry, value in entries})
         for name, (least, largest) in {"the output": (self.low, self.high), **self.conditions}.items():
             if not (math.isfinite(least) and math.isfinite(largest) and least < largest):
-                raise CheckpointError(f"{least}..{largest} is no range of {shown(name)}", hint="such as 0..1")
+                raise CheckpointError(f"{least:g}..{largest:g} is no range of {shown(name)}", hint="such as 0..1")
         if not (math.isfinite(self.scale) and self.scale > 0):
-            raise CheckpointError(f"the scale of the noise must be above 0, not {self.scale}")
+            raise CheckpointError(f"the scale of the noise must be above 0, not {self.scale:g}")
 
     @property
     def z_dim(self) -> int:
@@ -138,8 +143,7 @@ class OnnxGenerator(nn.Module):
         self.eval()
 
     def _described(self) -> str:
-        texts = [f"{name} ({' x '.join(map(str, each.shape))})" for name, each in self._inputs.items()]
-        return f"its inputs are {_listed(texts)}"
+        return f"its inputs are {_listed(_with_shape(each) for each in self._inputs.values())}"
 
     def _check_noise(self) -> None:
         """Raise a CheckpointError if the input of the noise does not take such noise."""
@@ -261,8 +265,9 @@ def load_onnx(
 
     Raises:
         ModelError: the file is missing, no ONNX model or not one file; or its inputs and outputs are others than the
-            arguments say; or it draws no pictures, the same for each noise, or others each time.
-        ArgumentError: onnx or onnxruntime is not installed.
+            arguments say; or it draws no pictures, the same for each noise, or others each time; or onnx or onnxruntime
+            is not installed.
+        ArgumentError: the path is an address such as `https://...`.
 
     Warns:
         CheckpointWarning: the range of the values is assumed.
@@ -273,10 +278,11 @@ def load_onnx(
         data = file_bytes(path)
         session = open_session(data)
         fixed, conditions = dict(fixed or {}), dict(conditions or {})
-        inputs = {each.name: each.shape for each in session.get_inputs()}
-        noise = _only("input", [name for name in inputs if name not in {**fixed, **conditions}], "--noise", noise)
-        output = _only("output", [each.name for each in session.get_outputs()], "--output", output)
-        axes = inputs.get(noise, [1])[1:] if shape is None else list(shape)
+        shapes = {each.name: each.shape for each in session.get_inputs()}
+        free = [each for each in session.get_inputs() if each.name not in {**fixed, **conditions}]
+        noise = _only("input", free, "--noise") if noise is None else noise
+        output = _only("output", session.get_outputs(), "--output") if output is None else output
+        axes = shapes.get(noise, [1])[1:] if shape is None else list(shape)
         if not all(isinstance(axis, int) for axis in axes):
             problem = f"its input {shown(noise)} leaves the shape of the noise open: {' x '.join(map(str, axes))}"
             raise CheckpointError(problem, hint="give --shape, such as 1x128x128")
@@ -295,14 +301,19 @@ def load_onnx(
     return generator
 
 
-def _only(what: str, names: Sequence[str], option: str, name: str | None) -> str:
-    """Return `name`, or, if it is `None`, the only one of `names`, which are inputs or outputs of a model."""
-    if name is None and len(names) != 1:
-        raise CheckpointError(f"it has {len(names)} {what}s: {_listed(names)}", hint=f"choose one with {option}")
-    return names[0] if name is None else name
+def _only(what: str, entries: Sequence[Any], option: str) -> str:
+    """Return the name of the only one of `entries`, which are inputs or outputs of a model that `option` chooses."""
+    if len(entries) != 1:
+        texts = _listed(map(_with_shape, entries))
+        raise CheckpointError(f"it has {len(entries)} {what}s for {option}: {texts}", hint=f"choose one with {option}")
+    return str(entries[0].name)
 
 
-def _listed(names: Sequence[str]) -> str:
+def _with_shape(entry: Any) -> str:
+    return f"{entry.name} ({' x '.join(map(str, entry.shape))})"
+
+
+def _listed(names: Iterable[str]) -> str:
     return ", ".join(shown(name) for name in names) or "none"
 
 
@@ -327,10 +338,13 @@ def open_session(data: memoryview) -> Any:
         data: content of the file.
 
     Raises:
-        CheckpointError: it is no ONNX model, needs other files, or has an operator that onnxruntime lacks.
-        ArgumentError: onnx or onnxruntime is not installed.
+        CheckpointError: it is no ONNX model, needs other files, or has an operator that onnxruntime lacks; or onnx or
+            onnxruntime is not installed.
     """
-    onnx, runtime = (import_optional(name, f"an ONNX model needs {name}", INSTALL) for name in ("onnx", "onnxruntime"))
+    try:
+        onnx, runtime = (import_optional(name, f"it needs {name}", INSTALL) for name in ("onnx", "onnxruntime"))
+    except ArgumentError as error:
+        raise CheckpointError(error.message, hint=error.hint) from None
     content = bytes(data)
     try:
         model = onnx.load_model_from_string(content)
@@ -368,8 +382,7 @@ def read_onnx(path: Path, config: OnnxConfig) -> OnnxGenerator:
         config: the settings in the folder.
 
     Raises:
-        CheckpointError: the file is no such ONNX model.
-        ArgumentError: onnx or onnxruntime is not installed.
+        CheckpointError: the file is no such ONNX model, or onnx or onnxruntime is not installed.
     """
     data = file_bytes(path)
     return OnnxGenerator(config, data, open_session(data))
