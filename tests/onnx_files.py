@@ -37,8 +37,8 @@ def save(
     return path
 
 
-def heights(path: Path, side: int = 16, **kinds: int) -> Path:
-    """tanh(noise / sigma + level): its inputs are noise (n, 1, side, side), sigma (n) and level (n)."""
+def heights(path: Path, channels: int = 1, **kinds: int) -> Path:
+    """tanh(noise / sigma + level): its inputs are noise (n, channels, 16, 16), sigma (n) and level (n)."""
     nodes: Nodes = [
         ("Cast", "level", "real", {"to": TensorProto.FLOAT}),
         ("Reshape", "real shape", "all"),
@@ -47,7 +47,7 @@ def heights(path: Path, side: int = 16, **kinds: int) -> Path:
         ("Add", "standard all", "sum"),
         ("Tanh", "sum", "land"),
     ]
-    inputs: dict[str, list[Any]] = {"noise": ["n", 1, side, side], "sigma": ["n"], "level": ["n"]}
+    inputs: dict[str, list[Any]] = {"noise": ["n", channels, 16, 16], "sigma": ["n"], "level": ["n"]}
     return save(path, nodes, inputs, "land", {"shape": np.array([-1, 1, 1, 1])}, **kinds)
 
 
