@@ -225,10 +225,10 @@ class OnnxGenerator(nn.Module):
         try:
             (output,) = self._session.run([config.output], inputs)
         except Exception as error:  # onnxruntime has many kinds, without a class of their own
-            raise CheckpointError(f"onnxruntime cannot run it: {shown(str(error), 300)}") from None
+            raise CheckpointError(f"onnxruntime cannot run the ONNX model: {shown(str(error), 300)}") from None
         shape = np.shape(output)
         if len(shape) != 4 or shape[0] != 1 or not {shape[1], shape[3]} & {1, 3} or output.dtype == object:
-            problem = f"its output {shown(config.output)} has the shape {shape}, which is no picture"
+            problem = f"output {shown(config.output)} of the ONNX model has the shape {shape}, which is no picture"
             raise CheckpointError(problem, hint="(1, 1 or 3, height, width) or (1, height, width, 1 or 3) is one")
         image = torch.from_numpy(np.ascontiguousarray(output, np.float32))
         return image if shape[1] in (1, 3) else image.permute(0, 3, 1, 2).contiguous()
@@ -361,7 +361,7 @@ def open_session(data: memoryview) -> Any:
     try:
         return runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime has many kinds, without a class of their own
-        raise CheckpointError(f"onnxruntime cannot run it: {shown(str(error), 300)}") from None
+        raise CheckpointError(f"onnxruntime cannot run the ONNX model: {shown(str(error), 300)}") from None
 
 
 def _tensors(message: Any) -> Iterator[Any]:

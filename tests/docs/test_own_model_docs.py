@@ -17,7 +17,7 @@ import typer
 from labelled import CHECKPOINTS, answers, latents_of, write_csv, write_styleflow
 from markdown import ROOT, call, texts
 from markdown import blocks as all_blocks
-from onnx_files import heights
+from needed import needed
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -292,6 +292,10 @@ def test_any_torch_module(monkeypatch):
 
 
 def test_an_onnx_model():
+    needed("onnxruntime")
+    needed("onnx")
+    from onnx_files import heights
+
     heights(Path("land.onnx"), channels=3)
     labeller("my_labels", blocks("Labels from a function", "python")[0])
     convert, train, generate = blocks("An ONNX model", "sh")[0].splitlines()

@@ -199,11 +199,11 @@ def test_arguments_that_do_not_fit(tmp_path: Path, settings: dict[str, Any], mes
     [
         ([("RandomNormalLike", "image", "luck"), ("Add", "image luck", "other")], "another picture each time"),
         ([("Sub", "image image", "zero"), ("Div", "image zero", "other")], "other has values that are not finite"),
-        ([("Identity", "flat", "other")], r"output other has the shape \(1, 12\), which is no picture"),
+        ([("Identity", "flat", "other")], r"output other of the ONNX model has the shape \(1, 12\), which is"),
         ([("Constant", "", "two", {"value_ints": [2, 1, 2, 3]}), ("Reshape", "flat two", "other")],
-         r"output other has the shape \(2, 1, 2, 3\), which is no picture"),
+         r"output other of the ONNX model has the shape \(2, 1, 2, 3\), which is no picture"),
         ([("Constant", "", "six", {"value_ints": [1, 6, 2, 1, 1]}), ("Reshape", "flat six", "other")], "no picture"),
-        ([("Reshape", "z shape", "other")], "onnxruntime cannot run it"),
+        ([("Reshape", "z shape", "other")], "onnxruntime cannot run the ONNX model"),
     ],
 )  # fmt: skip
 def test_outputs_that_are_no_pictures(tmp_path: Path, last: Any, message: str) -> None:
@@ -272,7 +272,7 @@ def test_operators_of_other_libraries(tmp_path: Path) -> None:
     model.graph.node[1].domain = "evil"
     model.opset_import.append(ONNX.helper.make_opsetid("evil", 1))
     (tmp_path / "a.onnx").write_bytes(model.SerializeToString())
-    with pytest.raises(ModelError, match="onnxruntime cannot run it: .*evil"):
+    with pytest.raises(ModelError, match="onnxruntime cannot run the ONNX model: .*evil"):
         load_onnx(tmp_path / "a.onnx")
 
 
