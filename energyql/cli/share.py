@@ -66,7 +66,7 @@ def convert(
     source = Path(checkpoint)
     if source.is_dir():
         raise ArgumentError(f"{source} is a folder", hint="give a checkpoint of another program")
-    settings = {
+    settings: dict[str, Any] = {
         "noise": noise, "shape": None if shape is None else read_shape(shape), "scale": scale, "output": output,
         "fixed": {name: read_numbers(text) for name, text in read_pairs(fixed or []).items()},
         "conditions": {name: read_range(text) for name, text in read_pairs(condition or []).items()},

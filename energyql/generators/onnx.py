@@ -29,7 +29,7 @@ from energyql.numerics.random import normals
 from energyql.numerics.shapes import Float
 from energyql.plugins import import_optional
 
-INSTALL = 'pip install "energyql[onnx]"'
+INSTALL = 'pip install "onnx>=1.16" "onnxruntime>=1.17"'
 BLOCKS = 8
 """Heads read the means of so many blocks a side of the noise, if its last two axes have at least twice as many."""
 DRAWS = 8
@@ -286,7 +286,8 @@ def load_onnx(
         if not all(isinstance(axis, int) for axis in axes):
             problem = f"its input {shown(noise)} leaves the shape of the noise open: {' x '.join(map(str, axes))}"
             raise CheckpointError(problem, hint="give --shape, such as 1x128x128")
-        config = OnnxConfig(noise, tuple(axes), output, *(values or (-1, 1)), scale, fixed, conditions)
+        low, high = values or (-1.0, 1.0)
+        config = OnnxConfig(noise, tuple(axes), output, low, high, scale, fixed, conditions)
         generator = OnnxGenerator(config, data, session)
         z = normals(0, 0, DRAWS if values is None else 2, generator.z_dim, stream="range")
         pictures = torch.cat(in_pool(generator.raw_picture, [(row,) for row in z.split(1)]))
@@ -297,7 +298,8 @@ def load_onnx(
         if pictures[0].equal(pictures[1]):
             raise CheckpointError("it draws the same picture for each noise", hint="name the input with --noise")
         if values is None:
-            generator = OnnxGenerator(replace(config, **_measured(output, pictures)), data, session)
+            low, high = _measured(output, pictures)
+            generator = OnnxGenerator(replace(config, low=low, high=high), data, session)
     return generator
 
 
@@ -317,8 +319,16 @@ def _listed(names: Iterable[str]) -> str:
     return ", ".join(shown(name) for name in names) or "none"
 
 
-def _measured(output: str, pictures: Tensor) -> dict[str, float]:
-    """Return the settings `low` and `high` that fit to the values of pictures, and warn that they are assumed."""
+def _measured(output: str, pictures: Tensor) -> tuple[float, float]:
+    """Return the first of `RANGES` that holds all values of pictures, and warn that it is assumed.
+
+    Args:
+        output: name of the output, for the message.
+        pictures: what it was.
+
+    Raises:
+        CheckpointError: none of the ranges holds them.
+    """
     least, largest = pictures.min().item(), pictures.max().item()
     measured = f"values of output {shown(output)} were from {least:.3g} to {largest:.3g} in {len(pictures)} pictures"
     hint = "give the range with --range LOW..HIGH, in Python values=(low, high)"
@@ -327,7 +337,7 @@ def _measured(output: str, pictures: Tensor) -> dict[str, float]:
             warnings.warn(
                 CheckpointWarning(f"{measured}; {low:g}..{high:g} is assumed, or {hint}"), stacklevel=caller_level()
             )
-            return {"low": low, "high": high}
+            return low, high
     raise CheckpointError(f"{measured}, which is no usual range of a picture", hint=hint)
 
 

@@ -281,7 +281,7 @@ def test_a_library_is_missing(tmp_path: Path, library: str, monkeypatch: pytest.
     path = gan(tmp_path / "a.onnx")
     monkeypatch.setitem(sys.modules, library, None)
     with pytest.raises(
-        ModelError, match=rf'a\.onnx: it needs {library}, which is not .*\npip install "energyql\[onnx\]"'
+        ModelError, match=rf'a\.onnx: it needs {library}, which is not .*\npip install "onnx>=1\.16" "onnxruntime'
     ):
         load_generator(path)
 
