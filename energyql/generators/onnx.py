@@ -1,7 +1,7 @@
-"""Generators that are ONNX models: one input takes noise, one output is the picture; gradients there are none.
+"""Generators that are ONNX models: an input takes noise, and an output is the picture. They have no gradients.
 
 onnxruntime computes a model on the CPU, one picture at a time, so the bits of a picture do not depend on its batch. A
-model is one file: tensors in other files and operators of other libraries are refused, and nothing in it is executed.
+model is one file without code: it is refused if it needs other files, or operators that onnxruntime lacks.
 """
 
 from __future__ import annotations
@@ -131,8 +131,8 @@ class OnnxGenerator(nn.Module):
             raise CheckpointError(f"its input {shown(missing[0])} needs a value", hint=hint)
         self._check_noise()
         self._fixed = {name: self._filled(name, numbers) for name, numbers in config.fixed.items()}
-        for name, (least, _) in config.conditions.items():
-            if self._filled(name, least).size != 1:
+        for name, ends in config.conditions.items():
+            if any(self._filled(name, end).size != 1 for end in ends):
                 raise CheckpointError(f"its input {shown(name)} takes several numbers, so it is no condition")
         # Not only the file: a model with another scale is another generator.
         digest = hashlib.sha256(data)
@@ -143,6 +143,7 @@ class OnnxGenerator(nn.Module):
         self.eval()
 
     def _described(self) -> str:
+        """Return the names and shapes of all inputs, for the hint of an error."""
         return f"its inputs are {_listed(_with_shape(each) for each in self._inputs.values())}"
 
     def _check_noise(self) -> None:
@@ -162,6 +163,7 @@ class OnnxGenerator(nn.Module):
             raise CheckpointError(f"its noise is not of the shape {self.z_shape}", hint=self._described())
 
     def _dtype(self, name: str) -> type[np.generic]:
+        """Return the type of the numbers that an input takes."""
         kind = self._inputs[name].type
         if kind not in _DTYPES:
             raise CheckpointError(f"its input {shown(name)} takes {kind}", hint=f"possible are {', '.join(_DTYPES)}")
@@ -175,9 +177,12 @@ class OnnxGenerator(nn.Module):
         if values.size not in (1, math.prod(shape)):
             problem = f"its input {shown(name)} takes {math.prod(shape)} numbers, not {values.size}"
             raise CheckpointError(problem, hint=self._described())
-        if not np.issubdtype(dtype, np.floating) and (values != np.round(values)).any():
-            raise CheckpointError(f"its input {shown(name)} takes whole numbers, not {values.flat[0]}")
-        return np.broadcast_to(values.ravel(), (math.prod(shape),)).reshape(shape).astype(dtype)
+        with np.errstate(all="ignore"):
+            converted = values.astype(dtype)
+        if not np.issubdtype(dtype, np.floating) and (converted != values).any():
+            kind = self._inputs[name].type
+            raise CheckpointError(f"its input {shown(name)} takes {kind}, not {values[converted != values][0]:g}")
+        return np.broadcast_to(converted.ravel(), (math.prod(shape),)).reshape(shape)
 
     def encode(self, z: Float[Tensor, "batch z_dim"], truncation: float = 1.0) -> Float[Tensor, "batch z_dim"]:
         """Return w, which is `truncation * z`."""
@@ -214,7 +219,7 @@ class OnnxGenerator(nn.Module):
             CheckpointError: the model fails, or its output is no picture.
         """
         size, config = math.prod(self.z_shape), self.config
-        noise = (config.scale * w[:, :size]).view(1, *self.z_shape).numpy()
+        noise = (config.scale * w[:, :size]).reshape(1, *self.z_shape).numpy()
         inputs = {config.noise: noise.astype(self._dtype(config.noise), copy=False), **self._fixed}
         shares = torch.special.ndtr(w[0, size:].double()).tolist()
         for share, (name, (least, largest)) in zip(shares, config.conditions.items(), strict=True):
@@ -226,8 +231,8 @@ class OnnxGenerator(nn.Module):
             (output,) = self._session.run([config.output], inputs)
         except Exception as error:  # onnxruntime has many kinds, without a class of their own
             raise CheckpointError(f"onnxruntime cannot run the ONNX model: {shown(str(error), 300)}") from None
-        shape = np.shape(output)
-        if len(shape) != 4 or shape[0] != 1 or not {shape[1], shape[3]} & {1, 3} or output.dtype == object:
+        shape, numeric = np.shape(output), isinstance(output, np.ndarray) and output.dtype != object
+        if not numeric or len(shape) != 4 or shape[0] != 1 or not {shape[1], shape[3]} & {1, 3}:
             problem = f"output {shown(config.output)} of the ONNX model has the shape {shape}, which is no picture"
             raise CheckpointError(problem, hint="(1, 1 or 3, height, width) or (1, height, width, 1 or 3) is one")
         image = torch.from_numpy(np.ascontiguousarray(output, np.float32))
@@ -312,10 +317,12 @@ def _only(what: str, entries: Sequence[Any], option: str) -> str:
 
 
 def _with_shape(entry: Any) -> str:
+    """Return name and shape of an input or output of a model, such as "noise (batch x 1 x 128 x 128)"."""
     return f"{entry.name} ({' x '.join(map(str, entry.shape))})"
 
 
 def _listed(names: Iterable[str]) -> str:
+    """Return texts of a file, separated by commas, as an error message shows them."""
     return ", ".join(shown(name) for name in names) or "none"
 
 

@@ -235,8 +235,12 @@ def test_inputs_of_other_shapes_and_types(tmp_path: Path) -> None:
     )
     with pytest.raises(ModelError, match=r"input n takes tensor\(string\)\npossible are tensor\(float\)"):
         load_onnx(path)
-    with pytest.raises(ModelError, match=r"input level takes whole numbers, not 0\.5"):
-        load_onnx(heights(tmp_path / "e.onnx", level=INT64), noise="noise", fixed={"sigma": 1, "level": 0.5})
+    path = heights(tmp_path / "e.onnx", level=UINT8)
+    for level, message in ((0.5, r"0\.5"), (300, "300"), (-1, "-1")):
+        with pytest.raises(ModelError, match=rf"input level takes tensor\(uint8\), not {message}"):
+            load_onnx(path, noise="noise", fixed={"sigma": 1, "level": level})
+    with pytest.raises(ModelError, match=r"not 2\.5"):
+        load_onnx(path, noise="noise", fixed={"sigma": 1}, conditions={"level": (0, 2.5)})
 
 
 @pytest.mark.parametrize("location", ["weights.bin", "../secret", "/etc/passwd", "*/_ORT_MEM_ADDR_/*"])
