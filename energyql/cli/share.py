@@ -37,8 +37,8 @@ def convert(
     The options from --noise to --range are for an ONNX model, which draws a picture from an input of noise.
 
     Args:
-        checkpoint: A file of StyleGAN2, 3 or XL, R3GAN, FastGAN or projected GAN (.pkl, .pt, .pth or .safetensors), or
-            an ONNX model (.onnx).
+        checkpoint: An ONNX model (.onnx), or a file of StyleGAN2, 3 or XL, R3GAN, FastGAN or projected GAN: .pkl, .pt,
+            .pth or .safetensors.
         save_to: The model folder to write.
         name: Name of the model; by default that of the file.
         truncation: Default psi of the model; if not given, 0.7, or 1 for R3GAN, FastGAN and ONNX.
