@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from examples.terrain.looks import CELL, heights
+
 
 def faces(images: Tensor) -> dict[str, Any]:
     """Return what faces of `examples.faces.generator:Faces` show, for images in [-1, 1], (batch, 3, 64, 64)."""
@@ -58,9 +60,7 @@ def eyes(images: Tensor) -> dict[str, Any]:
 
 
 def terrain(images: Tensor) -> dict[str, Any]:
-    """Return what maps of `examples.terrain.generator:Terrain` show, for images in [-1, 1], (batch, 3, 112, 112)."""
-    from examples.terrain.generator import CELL, heights  # needs onnxruntime
-
+    """Return what the terrains of `examples/terrain` show, for images in [-1, 1], (batch, 1, 128, 128)."""
     height = heights(images)
     south, east = torch.gradient(height / CELL, dim=(1, 2))
     slope, middle = (south**2 + east**2).sqrt(), height.shape[1] // 2

@@ -33,7 +33,7 @@ from energyql.evaluation.measure import machine
 from energyql.evaluation.metrics import AttributeBins, frequency_error
 from energyql.files import write_json, write_text
 from energyql.generators.base import Generator, draw_batches
-from energyql.generators.families import module_fingerprint, named_generator
+from energyql.generators.families import module_fingerprint
 from energyql.kinds import KINDS
 from energyql.language import Expr
 from energyql.logic.truth import satisfied
@@ -46,6 +46,7 @@ from energyql.training.judge import TRAIN
 from energyql.training.labels import LabelTable, infer
 from energyql.training.run import train_attributes
 from energyql.training.samples import Prior, label_prior
+from energyql.training.target import Source, open_source
 from energyql.vocabulary import Vocabulary
 
 PRIOR_SEED, LABEL_SEED, FORMULA_SEED = 2026, 7, 2026
@@ -85,7 +86,7 @@ class Subject:
     """A foreign generator, and the function that tells what its pictures show.
 
     Attributes:
-        generator: name of the generator, `module:factory`.
+        generator: name of the generator, `module:factory`, or a model folder.
         hidden: name of the function, `module:function`.
         label: class of all pictures, for a conditional generator.
         count: number of random pictures that tell how common something is.
@@ -101,7 +102,7 @@ class Subject:
     @cached_property
     def network(self) -> Generator:
         """The generator."""
-        return named_generator(self.generator)
+        return open_source(Source(self.generator)).generator
 
     @cached_property
     def look(self) -> ImageLabeller:
@@ -232,7 +233,8 @@ def taught_model(
             seed=None if by_function else LABEL_SEED, truncation=1.0, label=subject.label, settings=settings,
             judge=subject.hidden if by_function else TRAIN, progress=report,
         )  # fmt: skip
-    return load_model(folder, generator=subject.generator, judge=subject.hidden if by_function else None)
+    code = None if Path(subject.generator).is_dir() else subject.generator
+    return load_model(folder, generator=code, judge=subject.hidden if by_function else None)
 
 
 def measure(
@@ -321,7 +323,7 @@ def write(out: Path, data: dict[str, Any]) -> None:
 
 def main(
     generator: Annotated[
-        str, typer.Option(help="module:factory, as energyql train takes it.")
+        str, typer.Option(help="module:factory or a model folder, as energyql train takes it.")
     ] = "examples.faces.generator:Faces",
     hidden: Annotated[
         str, typer.Option(help="module:function that labels pictures.")

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from energyql.gallery.gallery import Gallery, traverse, truth_table
     from energyql.generators.checkpoints.torch_file import read_weights
     from energyql.generators.load import load_generator
+    from energyql.generators.onnx import load_onnx
     from energyql.labelling.sample import sample_pictures
     from energyql.pipeline.draw import Pipeline, generate, sample_latents, until_satisfied
     from energyql.pipeline.explain import Explanation, explain, list_attributes
@@ -76,7 +77,7 @@ _MODULES = {
     "editing.edit": "Edit edit", "editing.filmstrip": "animate", "editing.invert": "Inversion invert",
     "editing.settings": "Preset", "evaluation.compare": "compare_samplers", "evaluation.evaluate": "evaluate",
     "gallery.gallery": "Gallery traverse truth_table", "generators.checkpoints.torch_file": "read_weights",
-    "generators.load": "load_generator", "labelling.sample": "sample_pictures",
+    "generators.load": "load_generator", "generators.onnx": "load_onnx", "labelling.sample": "sample_pictures",
     "pipeline.explain": "Explanation explain list_attributes", "pipeline.export": "export_energy",
     "pipeline.draw": "Pipeline generate sample_latents until_satisfied", "pipeline.model": "Model load_model",
     "pipeline.result": "Result", "pipeline.score": "score", "pipeline.stream": "stream", "sampling": "ODESolver",
@@ -93,7 +94,7 @@ __all__ = [
     "QueryWarning", "Result", "TautologyWarning", "UnknownAttribute", "Vocabulary", "VocabularyError", "WeakHeadError",
     "WrittenDataset", "__version__", "all_of", "animate", "any_of", "at_least", "at_most", "compare_samplers",
     "draw_directions", "edit", "evaluate", "exactly", "explain", "export_energy", "find_directions", "generate",
-    "invert", "list_attributes", "load_generator", "load_model", "name_directions", "none_of", "parse",
+    "invert", "list_attributes", "load_generator", "load_model", "load_onnx", "name_directions", "none_of", "parse",
     "read_weights", "sample_latents", "sample_pictures", "score", "stream", "train_attributes", "train_judge",
     "traverse", "truth_table", "until_satisfied", "write_dataset",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""The commands that import, download and upload models, and export energies."""
+"""The commands that convert, download and upload models, and export energies."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rich.markup import escape
 from energyql.cli import options
 from energyql.cli.options import out, out_option
 from energyql.errors import ArgumentError
-from energyql.files import check_writable
+from energyql.files import check_writable, read_whole
 from energyql.models import DEFAULT_MODEL
 
 
@@ -23,29 +23,128 @@ def convert(
     truncation: Annotated[float | None, typer.Option(min=0, max=1)] = None,
     lr_mlp: float | None = None,
     conv_clamp: float | None = None,
+    noise: str | None = None,
+    shape: Annotated[str | None, typer.Option(metavar="SIZExSIZE...")] = None,
+    scale: float | None = None,
+    fixed: Annotated[list[str] | None, typer.Option(metavar="INPUT=NUMBER")] = None,
+    condition: Annotated[list[str] | None, typer.Option(metavar="INPUT=LOW..HIGH")] = None,
+    output: str | None = None,
+    values: Annotated[str | None, typer.Option("--range", metavar="LOW..HIGH")] = None,
+    render: Annotated[str | None, typer.Option(metavar="MODULE:FUNCTION")] = None,
 ) -> None:
-    """Convert a published checkpoint to a model folder. No code in the checkpoint is executed.
+    """Convert a published checkpoint or an ONNX model to a model folder. No code in the file is executed.
+
+    The options from --noise to --range are for an ONNX model, which draws a picture from an input of noise.
 
     Args:
-        checkpoint: A file of StyleGAN2, 3 or XL, R3GAN, FastGAN or projected GAN: .pkl, .pt, .pth or .safetensors.
+        checkpoint: An ONNX model (.onnx), or a file of StyleGAN2, 3 or XL, R3GAN, FastGAN or projected GAN: .pkl, .pt,
+            .pth or .safetensors.
         save_to: The model folder to write.
         name: Name of the model; by default that of the file.
-        truncation: Default psi of the model; if not given, 0.7, or 1 for R3GAN and FastGAN.
+        truncation: Default psi of the model; if not given, 0.7, or 1 for R3GAN, FastGAN and ONNX.
         lr_mlp: Learning-rate multiplier of the mapping network, if the file does not hold it.
         conv_clamp: Limit of activations, or inf for none, if the file does not hold it.
+        noise: The input that takes noise; by default the only input without --fixed and --condition.
+        shape: Shape of the noise, such as 1x128x128, if the model leaves it open.
+        scale: Standard deviation of the noise; 1 if not given.
+        fixed: An input that takes the same number, or numbers, for all pictures, such as sigma=80. May be repeated.
+        condition: An input that takes a number of its own for each picture, uniform in a range. May be repeated.
+        output: The output that is the picture; by default the only one.
+        values: Range of its values, such as -1..1; if not given, it is measured, and a warning says what is assumed.
+        render: Name of a function that draws what people see of a picture, such as a map of its heights. It needs
+            --allow-plugins later.
     """
-    from energyql.files import sole_writer
+    import torch
+
+    from energyql.files import read_json, sole_writer, write_json
+    from energyql.generators.base import show_pictures
+    from energyql.generators.families import CONFIG, RENDER
     from energyql.generators.load import load_generator, save_converted
+    from energyql.generators.onnx import load_onnx
+    from energyql.plugins import GENERATORS, load_plugin
 
     source = Path(checkpoint)
     if source.is_dir():
         raise ArgumentError(f"{source} is a folder", hint="give a checkpoint of another program")
+    settings: dict[str, Any] = {
+        "noise": noise, "shape": None if shape is None else read_shape(shape), "scale": scale, "output": output,
+        "fixed": {name: read_numbers(text) for name, text in read_pairs(fixed or []).items()},
+        "conditions": {name: read_range(text) for name, text in read_pairs(condition or []).items()},
+        "values": None if values is None else read_range(values),
+    }  # fmt: skip
+    settings = {name: value for name, value in settings.items() if value not in (None, {})}
+    if settings and (lr_mlp, conv_clamp) != (None, None):
+        raise ArgumentError("--lr-mlp and --conv-clamp are not for ONNX models, which other options here are for")
     with sole_writer(save_to, "a conversion"):
-        generator: Any = load_generator(checkpoint, lr_multiplier=lr_mlp, conv_clamp=conv_clamp)
+        generator: Any = (
+            load_onnx(checkpoint, **settings)
+            if settings
+            else load_generator(checkpoint, lr_multiplier=lr_mlp, conv_clamp=conv_clamp)
+        )
+        if render is not None:
+            generator.render = load_plugin(render, GENERATORS)
+            show_pictures(generator, generator.synthesize(generator.encode(torch.zeros(1, generator.z_dim))))
         save_converted(save_to, name or source.stem, generator, source, truncation=truncation)
-    sizes = ", ".join(f"{size} {getattr(generator.config, size)}" for size in ("resolution", "z_dim", "w_dim", "c_dim"))
-    parameters = sum(parameter.numel() for parameter in generator.parameters())
-    out.print(escape(f"Saved {save_to}: kind {type(generator).__name__}, {sizes}, parameters {parameters}"))
+        if render is not None:
+            write_json(save_to / CONFIG, read_json(save_to / CONFIG) | {RENDER: render})
+    facts = {size: getattr(generator.config, size, None) for size in ("resolution", "z_dim", "w_dim", "c_dim")}
+    facts["parameters"] = sum(parameter.numel() for parameter in generator.parameters()) or None
+    texts = (f"{fact} {value}" for fact, value in facts.items() if value is not None)
+    out.print(escape(f"Saved {save_to}: {', '.join((f'kind {type(generator).__name__}', *texts))}"))
+
+
+def read_pairs(texts: list[str]) -> dict[str, str]:
+    """Return a dict for texts such as "sigma=80": {"sigma": "80"}.
+
+    Raises:
+        ArgumentError: a text has another form, or two have the same name.
+    """
+    pairs = dict[str, str]()
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not (name and equals and value) or name in pairs:
+            problem = f"{name} is given twice" if name in pairs else f"{text!r} is not of the form INPUT=VALUE"
+            raise ArgumentError(problem, hint="such as sigma=80")
+        pairs[name] = value
+    return pairs
+
+
+def read_numbers(text: str) -> float | list[float]:
+    """Return the number in a text such as "80", or the list of those in a text such as "0,0,1".
+
+    Raises:
+        ArgumentError: the text has another form.
+    """
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        raise ArgumentError(f"{text!r} are not numbers", hint="such as 80, or 0,0,1") from None
+    return numbers if "," in text else numbers[0]
+
+
+def read_range(text: str) -> tuple[float, float]:
+    """Return the least and the largest number in a text such as "-1..1".
+
+    Raises:
+        ArgumentError: the text has another form.
+    """
+    try:
+        least, largest = map(float, text.split(".."))
+    except ValueError:
+        raise ArgumentError(f"{text!r} is not of the form LOW..HIGH", hint="such as -1..1") from None
+    return least, largest
+
+
+def read_shape(text: str) -> tuple[int, ...]:
+    """Return the sizes in a text such as "1x128x128".
+
+    Raises:
+        ArgumentError: the text has another form.
+    """
+    sizes = [read_whole(part) for part in text.split("x")]
+    if not all(sizes):
+        raise ArgumentError(f"{text!r} is no shape", hint="such as 1x128x128")
+    return tuple(size for size in sizes if size)
 
 
 @options.with_options("semantics", "truncation", "label", "allow_weak")

@@ -20,12 +20,11 @@ from energyql.attributes.pictures import heads_of
 from energyql.attributes.predictions import Prediction
 from energyql.editing.terms import EditedW, Term, TermInput, Variable
 from energyql.errors import ArgumentError
-from energyql.generators.base import Label, as_condition, head_reader
+from energyql.generators.base import Label, as_condition, head_reader, show_pictures
 from energyql.generators.mapping import FrozenMapping, encoder
 from energyql.numerics.pullback import Back, inverse_norm, normalized, normalized_back, pullback_of
 from energyql.pipeline.model import Model
 from energyql.progress import Report
-from energyql.render.pictures import to_pictures
 from energyql.sampling import Energy, GradientEnergy, SampleResult, Status, summarize
 
 if TYPE_CHECKING:
@@ -115,7 +114,8 @@ class LatentSpace:
     def pictures(self, latents: Latents) -> list[Image.Image]:
         """Draw the pictures of latents in batches of `DRAWN_TOGETHER`, and return them as PIL images."""
         with torch.inference_mode():
-            return [picture for part in latents.split() for picture in to_pictures(self.images(part))]
+            parts = (self.images(part) for part in latents.split())
+            return [picture for images in parts for picture in show_pictures(self.model.generator, images)]
 
     def images(self, latents: Latents) -> Tensor:
         """Draw the pictures of latents in one batch; return a tensor in [-1, 1], (n, channels, height, width)."""

@@ -26,6 +26,7 @@ from energyql.energy.circuit import CLASSES, INTERVAL, TAIL, YES_NO, CircuitFold
 from energyql.energy.rule import EnergyRule, JointRule
 from energyql.errors import ArgumentError
 from energyql.files import as_path, replacing
+from energyql.generators.onnx import INSTALL
 from energyql.logic.circuit import CircuitNode
 from energyql.numerics.plain import Stack, UnitMoment, dense, expm1, linear, log1p, log_cdf, log_interval
 from energyql.numerics.shapes import Float
@@ -33,7 +34,6 @@ from energyql.plugins import import_optional
 
 OPSET = 17
 """Version of the ONNX operators that models use; onnxruntime 1.12 or newer reads it."""
-_INSTALL = 'pip install "onnx>=1.16" "onnxruntime>=1.17"'
 _CHECKED = 256
 _TOLERANCE = 1e-3
 """Largest allowed difference between energies of an ONNX model and of its module: relative, plus the same in nats."""
@@ -315,7 +315,7 @@ def _check_saved(energy: EnergyModule, z: Float[Tensor, "batch z_dim"], path: Pa
     Raises:
         ArgumentError: onnxruntime is missing, cannot compute the model, or gives other energies.
     """
-    runtime = import_optional("onnxruntime", "an ONNX model is checked with the package onnxruntime", _INSTALL)
+    runtime = import_optional("onnxruntime", "an ONNX model is checked with the package onnxruntime", INSTALL)
     with torch.no_grad():
         expected = energy(z).cpu()
     options = runtime.SessionOptions()
@@ -347,7 +347,7 @@ def _onnx_model(energy: EnergyModule, z: Float[Tensor, "batch z_dim"]) -> Any:
     Raises:
         ArgumentError: onnx is missing, or the energy has an operation that ONNX does not have.
     """
-    onnx = import_optional("onnx", "an ONNX model needs the package onnx", _INSTALL)
+    onnx = import_optional("onnx", "an ONNX model needs the package onnx", INSTALL)
     # The exporter by tracing is in every torch since 2.2; the newer one needs a further package.
     write: Any = torch.onnx.export
     options: dict[str, Any] = {"dynamo": False} if "dynamo" in inspect.signature(write).parameters else {}

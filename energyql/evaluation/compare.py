@@ -20,13 +20,14 @@ from energyql.evaluation.metrics import AttributeBins
 from energyql.evaluation.reference import Oracle, find_oracle, prior_samples
 from energyql.evaluation.report import comparison_page, draw_charts
 from energyql.files import as_path, read_json, sole_writer, write_json, write_picture, write_text
+from energyql.generators.base import show_pictures
 from energyql.language import Expr
 from energyql.models import DEFAULT_MODEL
 from energyql.pipeline.model import Model
 from energyql.pipeline.queries import CheckedQuery, check_arguments
 from energyql.pipeline.settings import several, whole_number
 from energyql.progress import Report, reporting
-from energyql.render.pictures import label_grid, to_pictures
+from energyql.render.pictures import label_grid
 from energyql.sampling.registry import describe_sampler, sampler_record
 
 RESULTS = "results.json"
@@ -210,7 +211,8 @@ def _write_grid(
         samples: the samples to draw.
         model: the model with its judge.
     """
-    pictures, text = [one for _, images in model.draw(samples.z) for one in to_pictures(images)], str(query.expr)
+    batches = (show_pictures(model.model.generator, images) for _, images in model.draw(samples.z))
+    pictures, text = [picture for batch in batches for picture in batch], str(query.expr)
     path = f"pictures/{hashlib.sha256(f'{text} {method.name}'.encode()).hexdigest()[:16]}.png"
     verdicts = model.satisfied(query.bound, samples.values).tolist()
     footer = f"{method.name}, ticks by the judge"

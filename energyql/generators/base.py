@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from functools import partial
 from inspect import signature
 from numbers import Real
+from pathlib import Path
 from typing import Any, Literal, Protocol, cast, runtime_checkable
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from energyql.errors import ArgumentError, EnergyQLError, misfit
@@ -22,6 +24,7 @@ from energyql.numerics.pool import always_in_pool
 from energyql.numerics.pullback import Identity
 from energyql.numerics.random import normals
 from energyql.numerics.shapes import Float
+from energyql.render.pictures import to_pictures
 
 Label = int | tuple[float, ...]
 """A label of a conditional generator: the index of a class, or `c_dim` numbers."""
@@ -104,14 +107,19 @@ class Family:
         formats: names of the checkpoints that the readers accept, for messages, such as "FastGAN, projected GAN".
         truncation: default truncation psi of a model folder that is made from a checkpoint. Psi pulls w toward the mean
             of w: the result is `mean + psi (w - mean)`.
+        weights: name of the file with the weights in a model folder.
+        read: function from the path of that file, and the settings, to a generator, whose method `save` writes the file
+            to a path. By default the file is one of safetensors, with the state dict of the network.
     """
 
     name: str
-    network: Callable[[Any], Any]
+    network: Callable[..., Any]
     config: type[Any]
     readers: str = ""
     formats: str = ""
     truncation: float = 0.7
+    weights: str = "generator.safetensors"
+    read: Callable[[Path, Any], Any] | None = None
 
 
 def offers_features(generator: Generator) -> bool:
@@ -119,8 +127,31 @@ def offers_features(generator: Generator) -> bool:
 
     A torch layer that is called `features` does not count.
     """
-    features = getattr(generator, "features", None)
-    return callable(features) and not isinstance(features, torch.nn.Module)
+    return _method(generator, "features") is not None
+
+
+def _method(generator: Generator, name: str) -> Callable[..., Any] | None:
+    """Return a method of a generator; `None` if there is none, or if a torch layer has this name."""
+    method = getattr(generator, name, None)
+    return method if callable(method) and not isinstance(method, torch.nn.Module) else None
+
+
+def is_differentiable(generator: Generator) -> bool:
+    """Return whether autograd can differentiate the pictures of a generator: its `differentiable`, by default true."""
+    return bool(getattr(generator, "differentiable", True))
+
+
+def show_pictures(generator: Generator, images: Float[Tensor, "batch channels height width"]) -> list[Image.Image]:
+    """Return pictures of a generator as people see them.
+
+    By default these are `images` themselves. A generator whose pictures are measurements, such as heights, may have a
+    method `render` from `images` to pictures in [-1, 1]. Readers and judges of pictures get `images`.
+
+    Raises:
+        ArgumentError: `images`, or what `render` returns, are no pictures.
+    """
+    render = _method(generator, "render")
+    return to_pictures(images if render is None else check_pictures(render(images), "render"))
 
 
 def head_reader(generator: Generator, space: str, encode: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
@@ -173,8 +204,12 @@ def check_generator(generator: Any, name: str = "this") -> Generator:
     return cast(Generator, generator)
 
 
-def check_pictures(images: Any) -> Tensor:
+def check_pictures(images: Any, name: str = "synthesize") -> Tensor:
     """Return `images`, the result of `Generator.synthesize`, unchanged if it is a tensor of floats with four axes.
+
+    Args:
+        images: the result.
+        name: name of the method that returned it, for the message.
 
     Raises:
         ArgumentError: `images` is anything else.
@@ -182,7 +217,7 @@ def check_pictures(images: Any) -> Tensor:
     if not isinstance(images, Tensor) or not images.is_floating_point() or images.ndim != 4:
         detail = f" of {images.dtype} and shape {tuple(images.shape)}" if hasattr(images, "dtype") else ""
         hint = "it must return a tensor of floats in [-1, 1] of shape (batch, 1 or 3, height, width)"
-        problem = f"synthesize returned a {type(images).__name__}{detail}, which is no batch of pictures"
+        problem = f"{name} returned a {type(images).__name__}{detail}, which is no batch of pictures"
         raise ArgumentError(problem, hint=hint)
     return images
 

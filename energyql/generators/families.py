@@ -1,6 +1,7 @@
 """The table of generator architectures ("families"), and reading and writing of the generator in a model folder.
 
-A model folder has the settings of a generator in `config.json` and the weights in `generator.safetensors`.
+A model folder has the settings of a generator in `config.json`, and the weights in the file that its family names, as a
+rule `generator.safetensors`.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import inspect
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -27,6 +28,7 @@ MODULES = (
     "energyql.generators.r3gan",
     "energyql.generators.fastgan",
     "energyql.generators.stylegan_xl",
+    "energyql.generators.onnx",
 )
 """Names of the modules of architectures; every module defines `FAMILY`. A new architecture needs a new line here."""
 FAMILIES: dict[str, Family] = {family.name: family for family in (import_module(name).FAMILY for name in MODULES)}
@@ -40,10 +42,10 @@ CARD = "card.md"
 """Name of the file in a model folder with a description of the model."""
 UNKNOWN = "unknown"
 """Text in place of a licence if a checkpoint states no licence."""
-WEIGHTS = "generator.safetensors"
-"""Name of the file in a model folder with the weights of the generator."""
 DEFAULT_KIND = "stylegan2"
 """Name of the family if `config.json` has no `kind`."""
+RENDER = "render"
+"""Entry of `config.json` with the name of code that draws what people see of a picture."""
 NAMED = "named"
 """Value of `kind` in `config.json` if the folder has no weights, but the `name` of code that makes the generator."""
 
@@ -91,6 +93,9 @@ def open_generator(
 ) -> tuple[Generator, str]:
     """Return the generator of a model folder, and a fingerprint of its weights.
 
+    With `allow_plugins`, the generator gets the function that the entry `render` of `config.json` names as its method
+    `render`, which draws what people see of a picture.
+
     Args:
         folder: a model folder.
         source: the generator, or the name of code that makes the generator, such as "package.module:make". `None` for
@@ -109,7 +114,11 @@ def open_generator(
     if source is None:
         settings = _settings(folder)
         if settings.get("kind") != NAMED:
-            return read_generator(folder), fingerprint(folder / WEIGHTS)
+            generator = read_generator(folder)
+            render = read_json(folder / CONFIG).get(RENDER)
+            if render is not None and allow_plugins:
+                generator.render = load_plugin(check_allowed(render, RENDER, folder, True), GENERATORS)  # type: ignore[attr-defined]
+            return generator, fingerprint(weights_file(folder))
         source = check_allowed(settings.get("name"), "generator", folder, allow_plugins)
     generator = named_generator(source) if isinstance(source, str) else check_generator(source)
     return generator, module_fingerprint(generator)
@@ -134,12 +143,24 @@ def read_generator(folder: Path) -> Generator:
         if unknown := settings.keys() - {field.name for field in dataclasses.fields(family.config)}:
             raise ModelError(f"its generator has an unknown setting {shown(min(unknown))}")
         config = family.config(**settings)
-    path = folder / WEIGHTS
+    path = folder / family.weights
     with reading(path):
+        if family.read is not None:
+            return cast(Generator, family.read(path, config))
         tensors = read_tensors(path)
         check_weights(tensors)
         generator: Generator = build_network(family.network, config, tensors)
     return generator
+
+
+def weights_file(folder: Path) -> Path:
+    """Return the path of the file of weights in a model folder; the file is missing if the generator is code.
+
+    Raises:
+        ModelError: `config.json` is missing or damaged.
+    """
+    kind = str(_settings(folder).get("kind", DEFAULT_KIND))
+    return folder / (FAMILIES[kind].weights if kind in FAMILIES else Family.weights)
 
 
 def _settings(folder: Path) -> dict[str, Any]:
@@ -153,7 +174,7 @@ def _settings(folder: Path) -> dict[str, Any]:
 
 
 def write_generator(folder: Path, generator: Generator, *, dtype: torch.dtype = torch.float16) -> dict[str, Any]:
-    """Write `generator.safetensors`, the file of weights, to a model folder, and return the settings.
+    """Write the file of weights, as a rule `generator.safetensors`, to a model folder, and return the settings.
 
     Args:
         folder: the model folder, which is made if it is missing.
@@ -173,10 +194,15 @@ def write_generator(folder: Path, generator: Generator, *, dtype: torch.dtype = 
         problem = f"a {type(generator).__name__} cannot be written; known kinds are {', '.join(FAMILIES)}"
         raise ModelError(problem, hint="give it as code by name, module:factory, which the folder then records")
     network: Any = generator
-    tensors = {name: tensor.to(dtype) for name, tensor in network.state_dict().items()}
-    if wrong := [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]:
-        raise ModelError(f"{wrong[0]} has numbers that do not fit {dtype}", hint="write it with dtype=torch.float32")
-    write_tensors(folder / WEIGHTS, tensors)
+    if family.read is not None:
+        network.save(folder / family.weights)
+    else:
+        tensors = {name: tensor.to(dtype) for name, tensor in network.state_dict().items()}
+        if wrong := [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]:
+            raise ModelError(
+                f"{wrong[0]} has numbers that do not fit {dtype}", hint="write it with dtype=torch.float32"
+            )
+        write_tensors(folder / family.weights, tensors)
     settings = dataclasses.asdict(network.config)
     return {"generator": settings if family.name == DEFAULT_KIND else {"kind": family.name, **settings}}
 
@@ -190,7 +216,7 @@ def save_model(
     dtype: torch.dtype = torch.float16,
     source: Mapping[str, str] | None = None,
 ) -> str:
-    """Write a generator to a model folder: the weights to `generator.safetensors`, the settings to `config.json`.
+    """Write a generator to a model folder: the weights to the file of its family, the settings to `config.json`.
 
     Args:
         folder: the model folder, which is made if it is missing.
@@ -212,7 +238,7 @@ def save_model(
     described = write_generator(folder, generator, dtype=dtype)
     config = {"format": FORMAT, "name": name, "truncation": truncation, **described}
     write_json(folder / CONFIG, config if source is None else config | {"source": dict(source)})
-    return fingerprint(folder / WEIGHTS)
+    return fingerprint(weights_file(folder))
 
 
 def module_fingerprint(module: object) -> str:

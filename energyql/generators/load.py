@@ -26,9 +26,12 @@ from energyql.generators.checkpoints.torch_file import TRAINING_NAMES, is_torch_
 from energyql.generators.checkpoints.unpickle import ObjectRecord
 from energyql.generators.checkpoints.unstated import GivenSettings
 from energyql.generators.families import CARD, FAMILIES, UNKNOWN, default_truncation, read_generator, save_model
+from energyql.generators.onnx import OnnxGenerator, load_onnx
 
 _FORMATS = ", ".join(family.formats for family in FAMILIES.values() if family.formats)
-SUPPORTED = f"energyql reads its model folders, and checkpoints of {_FORMATS}: .pkl, .pt, .pth or .safetensors"
+SUPPORTED = (
+    f"energyql reads its model folders, ONNX models, and checkpoints of {_FORMATS}: .pkl, .pt, .pth or .safetensors"
+)
 _KINDS = {
     b"\x89HDF": "an HDF5 file", b"\x93NUMPY": "a NumPy array", b"\x89PNG": "a picture", b"\xff\xd8": "a picture",
     b"\x1f\x8b": "a compressed file: unpack it first", b"<": "a web page, perhaps from a failed download",
@@ -43,7 +46,7 @@ def load_generator(
     """Return the generator in a model folder or in a checkpoint of another program. Nothing in the file is executed.
 
     Args:
-        path: the folder or file.
+        path: the folder or file. A file whose name ends in .onnx is read by `load_onnx`, with its defaults.
         lr_multiplier: learning-rate multiplier of the mapping network, called `lr_mlp` or `mapping_lr` in other
             programs. A state dict, a file of weights without settings, lacks the multiplier. By default 0.01 is then
             assumed, and an error is raised if the weights contradict this value.
@@ -74,6 +77,9 @@ def load_generator(
     if path.is_dir():
         return read_generator(path)
     with reading(path):
+        if path.suffix.lower() == ".onnx":
+            settings.refuse("an ONNX model")
+            return load_onnx(path)
         checkpoint = dataclasses.replace(read_checkpoint(path), given=settings)
         for family in FAMILIES.values():
             for read in import_module(family.readers).READERS if family.readers else ():
@@ -188,7 +194,7 @@ def save_converted(
     source = {
         "file": checkpoint.name,
         "sha256": fingerprint(checkpoint),
-        "licence": read_licence(checkpoint) or UNKNOWN,
+        "licence": (not isinstance(generator, OnnxGenerator) and read_licence(checkpoint)) or UNKNOWN,
         "energyql": __version__,
     }
     write_text(folder / CARD, checkpoint_card(name, generator, source, truncation))
@@ -205,9 +211,10 @@ def checkpoint_card(name: str, generator: Any, source: Mapping[str, str], trunca
             licence or "unknown"; `energyql`, the version of this library.
         truncation: default truncation psi of the model.
     """
+    count = sum(parameter.numel() for parameter in generator.parameters())
     rows = {
         "architecture": type(generator).__name__,
-        "parameters": f"{sum(parameter.numel() for parameter in generator.parameters()):,}",
+        **({"parameters": f"{count:,}"} if count else {}),
         "default truncation": f"{truncation:g}",
         "source file": f"`{source['file']}`",
         "SHA-256 of the source": f"`{source['sha256']}`",
@@ -219,8 +226,8 @@ def checkpoint_card(name: str, generator: Any, source: Mapping[str, str], trunca
         licence = "Unknown: the source file carries no licence. Ask its publisher before you share it or what it draws."
     return f"""# {name}
 
-A generator of pictures. The weights are those of the source file, in full precision and under other names; other
-networks in it are left out. Attributes that queries may name, if there are any, are in `vocabulary.json`.
+A generator of pictures. The weights are those of the source file, in full precision; other networks in it are left out.
+Attributes that queries may name, if there are any, are in `vocabulary.json`.
 
 {_table(rows)}
 ## Licence

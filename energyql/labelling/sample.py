@@ -16,13 +16,12 @@ from energyql.attributes.pictures import heads_of
 from energyql.attributes.predictions import Prediction
 from energyql.errors import ArgumentError, DataError
 from energyql.files import as_path, sole_writer, write_picture
-from energyql.generators.base import Generator, check_label
+from energyql.generators.base import Generator, check_label, show_pictures
 from energyql.generators.families import module_fingerprint
 from energyql.kinds import KINDS
 from energyql.labelling.folder import LABELS, RECORD, PictureFolder
 from energyql.pipeline.model import Model
 from energyql.progress import Report, reporting
-from energyql.render.pictures import to_pictures
 from energyql.training.labels import POOL, POOL_SIZE, POOL_START, Drawn, read_label_table
 from energyql.training.samples import Prior, draw_thumbnails
 from energyql.training.target import Source, open_source
@@ -204,7 +203,7 @@ def _draw(prior: Prior, folder: PictureFolder, indices: Sequence[int], report: R
     for start in range(0, len(missing), PICTURES_AT_ONCE):
         part = missing[start : start + PICTURES_AT_ONCE]
         images = prior.generator.synthesize(prior.w(torch.tensor(part)).to(prior.device))
-        for index, picture in zip(part, to_pictures(images), strict=True):
+        for index, picture in zip(part, show_pictures(prior.generator, images), strict=True):
             write_picture(folder.file(index), picture)
         report("drawing", (start + len(part)) / len(missing))
 

@@ -1,8 +1,8 @@
 """Models on a hub, such as huggingface.co: download and upload with huggingface_hub. This module imports no torch.
 
 Nothing is downloaded unless the user calls a function for downloads with the name of a model, `owner/name`. Only files
-with the names of a model's files are downloaded: safetensors, JSON and the card. If a repository contains a file with
-code, such as a pickle or a Python file, nothing is downloaded from it.
+with the names of a model's files are downloaded: safetensors, ONNX, JSON and the card. If a repository contains a file
+with code, such as a pickle or a Python file, nothing is downloaded from it.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _REVISION = re.compile(r"(?!.*\.\.)[^\s./\\:~^?*\[\x00-\x1f]+(?:[./][^\s./\\:~^?
 """Form of branches, tags and commits in git. Used as a relative path, such a text does not lead out of a folder."""
 _OURS = re.compile(
     r"(?:config|vocabulary|report|judge_report|reader|(?:judge|verifier)(?:-\d+)?)\.json"
-    r"|(?:generator|attributes|second|reader|judge(?:-\d+)?|verifier(?:-\d+)?(?:-held-out)?)\.safetensors|card\.md"
+    r"|generator\.onnx|(?:generator|attributes|second|reader|judge(?:-\d+)?|verifier(?:-\d+)?(?:-held-out)?)\.safetensors|card\.md"
 )
 """Names of the files of a model, without README.md."""
 _HARMLESS = re.compile(
@@ -337,7 +337,7 @@ def _refuse_harmful(files: Iterable[str], name: str, kind: type[EnergyQLError] =
         EnergyQLError: a file has a name that files with code may have, such as "model.bin" or "run.py".
     """
     if harmful := sorted(file for file in files if not _HARMLESS.fullmatch(file)):
-        allowed = "models are loaded from repositories of safetensors, JSON, text and pictures"
+        allowed = "models are loaded from repositories of safetensors, ONNX, JSON, text and pictures"
         raise kind(f"{name} holds {harmful[0]}, and {allowed}")
 
 
@@ -384,8 +384,9 @@ def _checked(folder: Path, name: str) -> Path:
         return entry
 
     marks: dict[str, Any] = {}
-    if described(_CONFIG, "generator", "kind") != "named":  # else the generator is code
-        marks["generator.safetensors"] = described(_VOCABULARY, "generator")
+    kind = described(_CONFIG, "generator", "kind")
+    if kind != "named":  # else the generator is code
+        marks[f"generator.{'onnx' if kind == 'onnx' else 'safetensors'}"] = described(_VOCABULARY, "generator")
     networks = {Path(file).stem for file in there if re.match(r"(?:(?:judge|verifier)(?:-\d+)?|reader)\.", file)}
     if described(_VOCABULARY, "space") != "picture":
         marks["attributes.safetensors"] = described("report.json", "heads")

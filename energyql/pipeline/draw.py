@@ -48,7 +48,9 @@ from energyql.generators.base import (
     draw_batches,
     drawing,
     head_reader,
+    is_differentiable,
     noise_options,
+    show_pictures,
     synthesizer,
 )
 from energyql.generators.mapping import encoder
@@ -96,7 +98,6 @@ from energyql.pipeline.verified import (
     verifier_of,
 )
 from energyql.progress import Report, reporting
-from energyql.render.pictures import to_pictures
 from energyql.sampling import (
     SAMPLERS,
     RandomStreams,
@@ -435,7 +436,7 @@ class PreparedQuery:
     def _shown(self, w: Tensor, images: Tensor, values: Values) -> _Shown:
         """Return what a result keeps of a batch of pictures; `values` are those that the judge read."""
         by_reader = self._by_reader(images) if self.model.bank.reads_pictures else None
-        return _Shown(to_pictures(images), w, values, by_reader)
+        return _Shown(show_pictures(self.model.generator, images), w, values, by_reader)
 
     def _result(
         self, sampled: SampleResult, index: npt.NDArray[Any], shown: Sequence[_Shown], *, of_z: bool = True
@@ -745,7 +746,8 @@ class Pipeline:
         else:
             check_sampler(sampler)
         bank, critic = self.model.bank, self.model.discriminator
-        if not bank.gradient and has_trait(sampler, "needs_gradient"):
+        has_gradient = self.model.has_gradient and (not settings.realism or is_differentiable(self.model.generator))
+        if not has_gradient and has_trait(sampler, "needs_gradient"):
             raise ArgumentError(f"this sampler follows a gradient, and {NO_GRADIENT}", hint=WITHOUT_GRADIENT)
         if settings.realism:
             _check_realism(sampler, critic, self.model.name)

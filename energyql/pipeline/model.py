@@ -58,6 +58,7 @@ from energyql.generators.base import (
     check_label,
     class_count,
     device_of,
+    is_differentiable,
     latent_size,
 )
 from energyql.generators.checkpoints.reading import reading
@@ -67,11 +68,11 @@ from energyql.generators.families import (
     FORMAT,
     NAMED,
     UNKNOWN,
-    WEIGHTS,
     family_of,
     module_fingerprint,
     open_generator,
     save_model,
+    weights_file,
 )
 from energyql.kinds import KINDS
 from energyql.language import E, ModelNamespace
@@ -245,6 +246,11 @@ class Model:
     def device(self) -> torch.device:
         """The device of the generator's tensors; the device of the heads if the generator has no tensors."""
         return device_of(self.generator) or self.bank.device
+
+    @property
+    def has_gradient(self) -> bool:
+        """Whether the energies of queries can be differentiated with respect to z."""
+        return self.bank.gradient and (not self.bank.reads_pictures or is_differentiable(self.generator))
 
     def check_label(self, label: int | Sequence[float] | None, seed: int = 0) -> Label | None:
         """Check that the generator has a label and that the heads are valid under it, and return the label.
@@ -612,7 +618,7 @@ def _write_pretrained(folder: Path, model: Model, *, license: str | None, hub_na
         held_out = next((samples for samples in model.held_out if tuple(samples.labels) == names), None)
         replace_verifier(folder, names, group, held_out)
     body = f"# {model.name}\n\nA generator with attributes that logical queries may name.\n"
-    if model.folder is not None and (described := _described(model.folder, folder / WEIGHTS)):
+    if model.folder is not None and (described := _described(model.folder, folder)):
         if isinstance(source := described.get("source"), dict):
             write_json(folder / CONFIG, read_json(folder / CONFIG) | {"source": source})
         if readme := own_file(model.folder, README):
@@ -629,17 +635,20 @@ def _write_pretrained(folder: Path, model: Model, *, license: str | None, hub_na
     write_text(folder / README, model_card(facts, f"{body.rstrip()}\n\n{_use(model, hub_name, mark)}"))
 
 
-def _described(folder: Path, weights: Path) -> dict[str, Any] | None:
-    """Return the content of `config.json` of a model folder if its generator has the given weights, else `None`.
+def _described(folder: Path, other: Path) -> dict[str, Any] | None:
+    """Return the content of `config.json` of a model folder if another one has the same generator, else `None`.
 
     Equal numbers in another precision count as the same weights.
 
     Args:
         folder: the model folder.
-        weights: file of weights with which those in the folder are compared.
+        other: the other folder.
     """
     try:
-        described, old, new = read_json(folder / CONFIG), read_tensors(folder / WEIGHTS), read_tensors(weights)
+        described, path, weights = read_json(folder / CONFIG), weights_file(folder), weights_file(other)
+        if fingerprint(path) == fingerprint(weights):
+            return described
+        old, new = read_tensors(path), read_tensors(weights)
     except ModelError:
         return None
     same = old.keys() == new.keys() and all(torch.equal(old[name].float(), new[name].float()) for name in old)
@@ -687,7 +696,7 @@ model = Model.from_pretrained("{hub_name}")
 generate({query!r}, n=16, model=model).grid()
 ```
 
-All weights are safetensors, and loading them runs no code. SHA-256 of the generator: `{mark}`.
+All weights are safetensors or ONNX, and loading them runs no code. SHA-256 of the generator: `{mark}`.
 
 ## Attributes
 

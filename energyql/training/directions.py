@@ -18,7 +18,7 @@ from energyql.attributes.labels import ImageLabeller
 from energyql.attributes.pictures import heads_of
 from energyql.errors import ArgumentError, DataError, ModelError
 from energyql.files import as_path, fingerprint, read_json, read_tensors, sole_writer, write_json, write_tensors
-from energyql.generators.base import Generator, check_fitted_label, check_layers, device_of
+from energyql.generators.base import Generator, check_fitted_label, check_layers, device_of, show_pictures
 from energyql.generators.families import CONFIG, module_fingerprint
 from energyql.language.lexical import check_name
 from energyql.numerics import LARGEST
@@ -26,7 +26,7 @@ from energyql.numerics.shapes import Float
 from energyql.pipeline.model import Model, choose_device
 from energyql.pipeline.settings import DirectionMethod, finite_number, whole_number
 from energyql.progress import Report, reporting
-from energyql.render.pictures import label_grid, to_pictures
+from energyql.render.pictures import label_grid
 from energyql.training.foreign import add_heads, linear_head
 from energyql.training.goals import edit_goals, head_numbers, learn_goals, move_along, number_goals
 from energyql.training.heads import HeadSettings
@@ -603,7 +603,7 @@ def draw_directions(
     moved = move_along(moved, moves, layers, generator)
     pictures: list[Image.Image] = []
     for part in moved.split(AT_ONCE):
-        for picture in to_pictures(generator.synthesize(part.to(device))):
+        for picture in show_pictures(generator, generator.synthesize(part.to(device))):
             picture.thumbnail((TILE, TILE), Image.Resampling.LANCZOS)
             pictures.append(picture)
         report("drawing", len(pictures) / len(moved))

@@ -35,7 +35,6 @@ from energyql.generators.families import (
     CARD,
     CONFIG,
     NAMED,
-    WEIGHTS,
     default_truncation,
     family_of,
     module_fingerprint,
@@ -43,6 +42,7 @@ from energyql.generators.families import (
     open_generator,
     read_generator,
     save_model,
+    weights_file,
 )
 from energyql.generators.load import load_generator, save_converted
 from energyql.models import model_folder, packaged_models
@@ -470,8 +470,8 @@ def _identity(folder: Path) -> object:
 
     It is the fingerprint of the file of weights; without such a file, the settings of the generator in `config.json`.
     """
-    weights = folder / WEIGHTS
-    return fingerprint(weights) if weights.is_file() else read_json(folder / CONFIG).get("generator")
+    weights, settings = weights_file(folder), read_json(folder / CONFIG).get("generator")
+    return fingerprint(weights) if weights.is_file() else settings
 
 
 def _write(generator: Generator, folder: Path, truncation: float | None, checkpoint: Path | None = None) -> Target:

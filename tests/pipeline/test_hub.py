@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 from hub_server import NAME, TOKEN, same_pictures
 from needed import needed
-from toys import tiny_model
+from toys import random_heads, tiny_model
 
 import energyql
-from energyql import ArgumentError, Model, ModelError, generate, load_model
+from energyql import ArgumentError, AttributeSpec, Model, ModelError, Vocabulary, generate, load_model, load_onnx
+from energyql.attributes.heads import AttributeBank
 from energyql.models import hub as hub_module
 from energyql.pipeline import model as model_module
 
@@ -212,6 +213,24 @@ def test_an_upload(hub, tiny, tmp_path):
     replace(model, judge=None).push_to_hub(NAME)
     assert "judge.safetensors" not in repo.files
     assert Model.from_pretrained(NAME).judge is None
+
+
+def test_an_onnx_model(hub, tmp_path):
+    needed("onnxruntime")
+    needed("onnx")
+    from onnx_files import gan
+
+    specs = Vocabulary([AttributeSpec("high", "yes/no")])
+    bank = AttributeBank(specs, random_heads(specs, 4), space="w", truncation=(1.0, 1.0))
+    model = Model("small", load_onnx(gan(tmp_path / "gan.onnx"), values=(-1, 1)), bank)
+    model.push_to_hub(NAME)
+    repo = hub.repos[NAME]
+    assert repo.files["generator.onnx"] == (tmp_path / "gan.onnx").read_bytes()
+    loaded = Model.from_pretrained(NAME)
+    assert loaded.generator.config == model.generator.config
+    repo.commit({name: data for name, data in repo.files.items() if name != "generator.onnx"})
+    with pytest.raises(ModelError, match=r"has no generator\.onnx, and its model needs it"):
+        Model.from_pretrained(NAME)
 
 
 def test_a_private_upload(hub, tiny):

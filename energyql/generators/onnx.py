@@ -1,0 +1,408 @@
+"""Generators that are ONNX models: an input takes noise, and an output is the picture. They have no gradients.
+
+onnxruntime computes a model on the CPU, one picture at a time, so the bits of a picture do not depend on its batch. A
+model is one file without code: it is refused if it needs other files, or operators that onnxruntime lacks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from energyql.errors import ArgumentError, CheckpointWarning, caller_level
+from energyql.files import as_path, refuse_address, replacing
+from energyql.generators.base import Family
+from energyql.generators.checkpoints.reading import CheckpointError, file_bytes, reading, shown
+from energyql.numerics.pool import in_pool
+from energyql.numerics.random import normals
+from energyql.numerics.shapes import Float
+from energyql.plugins import import_optional
+
+INSTALL = 'pip install "onnx>=1.16" "onnxruntime>=1.17"'
+BLOCKS = 8
+"""Heads read the means of so many blocks a side of the noise, if its last two axes have at least twice as many."""
+DRAWS = 8
+"""Number of pictures from which the range of the values of the output is measured."""
+RANGES = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0))
+"""Usual ranges of pictures. The first that holds all measured values is taken."""
+_DTYPES: dict[str, type[np.generic]] = {
+    "tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64,
+    "tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(uint8)": np.uint8, "tensor(bool)": np.bool_,
+}  # fmt: skip
+Numbers = float | Sequence[float]
+
+
+@dataclass(frozen=True)
+class OnnxConfig:
+    """Settings of a generator that is an ONNX model.
+
+    Attributes:
+        noise: name of the input that takes the noise.
+        z_shape: shape of the noise of one picture, such as (1, 128, 128).
+        output: name of the output that is the picture.
+        low: value of the output that becomes -1 in pictures.
+        high: value of the output that becomes 1.
+        scale: standard deviation of the noise that the input takes.
+        fixed: name of an input -> the number, or list of numbers, that it takes for every picture.
+        conditions: name of an input that takes one number a picture -> least and largest number. The number is
+            distributed uniformly; if the input takes whole numbers, over those from the least to the largest.
+    """
+
+    noise: str
+    z_shape: tuple[int, ...]
+    output: str
+    low: float = -1.0
+    high: float = 1.0
+    scale: float = 1.0
+    fixed: Mapping[str, Numbers] = field(default_factory=dict)
+    conditions: Mapping[str, Sequence[float]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name in ("low", "high", "scale"):
+            object.__setattr__(self, name, float(getattr(self, name)))
+        for name in ("fixed", "conditions"):  # equal settings have equal texts, and so equal fingerprints
+            entries = getattr(self, name).items()
+            object.__setattr__(self, name, {entry: np.asarray(value, float).tolist() for entry, value in entries})
+        for name, (least, largest) in {"the output": (self.low, self.high), **self.conditions}.items():
+            if not (math.isfinite(least) and math.isfinite(largest) and least < largest):
+                raise CheckpointError(f"{least:g}..{largest:g} is no range of {shown(name)}", hint="such as 0..1")
+        if not (math.isfinite(self.scale) and self.scale > 0):
+            raise CheckpointError(f"the scale of the noise must be above 0, not {self.scale:g}")
+
+    @property
+    def z_dim(self) -> int:
+        """Size of z: the numbers of the noise, then one number for each condition."""
+        return math.prod(self.z_shape) + len(self.conditions)
+
+    w_dim = z_dim
+
+
+class OnnxGenerator(nn.Module):
+    """An ONNX model that draws pictures from noise.
+
+    z is the noise, row by row, and then one number for each condition: the normal cumulative distribution function maps
+    it to the range of the condition. So z is normally distributed, as for other generators.
+
+    Attributes:
+        z_shape: shape of the noise of one picture.
+        differentiable: false, because autograd cannot differentiate the pictures.
+
+    Args:
+        config: the settings.
+        data: content of the ONNX file.
+        session: session of onnxruntime with the model, by `open_session`.
+
+    Raises:
+        CheckpointError: the model has no such inputs or output, or its inputs are of other shapes, or need a value.
+    """
+
+    mark: Tensor
+    differentiable = False
+
+    def __init__(self, config: OnnxConfig, data: memoryview, session: Any) -> None:
+        super().__init__()
+        self.config, self.z_dim, self.z_shape = config, config.z_dim, config.z_shape
+        self._data, self._session = data, session
+        self._inputs = {each.name: each for each in session.get_inputs()}
+        outputs = [each.name for each in session.get_outputs()]
+        if config.output not in outputs:
+            raise CheckpointError(f"it has no output {shown(config.output)}", hint=f"it has {_listed(outputs)}")
+        named = [config.noise, *config.fixed, *config.conditions]
+        for name in named:
+            if name not in self._inputs:
+                raise CheckpointError(f"it has no input {shown(name)}", hint=self._described())
+            if named.count(name) > 1:
+                raise CheckpointError(
+                    f"its input {shown(name)} takes noise, fixed numbers or a condition, not two of them"
+                )
+        if missing := [name for name in self._inputs if name not in named]:
+            hint = f"give {missing[0]}=80 to --fixed, or {missing[0]}=0..1 to --condition; {self._described()}"
+            raise CheckpointError(f"its input {shown(missing[0])} needs a value", hint=hint)
+        self._check_noise()
+        self._fixed = {name: self._filled(name, numbers) for name, numbers in config.fixed.items()}
+        for name, ends in config.conditions.items():
+            if any(self._filled(name, end).size != 1 for end in ends):
+                raise CheckpointError(f"its input {shown(name)} takes several numbers, so it is no condition")
+        # Not only the file: a model with another scale is another generator.
+        digest = hashlib.sha256(data)
+        digest.update(repr(config).encode())
+        self.register_buffer("mark", torch.tensor(list(digest.digest()), dtype=torch.uint8))
+        if len(self.z_shape) > 1 and min(self.z_shape[-2:]) >= 2 * BLOCKS:
+            self.features = self._block_means
+        self.eval()
+
+    def _described(self) -> str:
+        """Return the names and shapes of all inputs, for the hint of an error."""
+        return f"its inputs are {_listed(_with_shape(each) for each in self._inputs.values())}"
+
+    def _check_noise(self) -> None:
+        """Raise a CheckpointError if the input of the noise does not take such noise."""
+        name, entry = self.config.noise, self._inputs[self.config.noise]
+        if not np.issubdtype(self._dtype(name), np.floating):
+            raise CheckpointError(f"its input {shown(name)} takes {entry.type}, not noise", hint=self._described())
+        batch, *shape = entry.shape or [0]
+        if not shape or (isinstance(batch, int) and batch != 1):
+            problem = f"its input {shown(name)} has no first axis for a batch of any size, or of 1"
+            raise CheckpointError(problem, hint=self._described())
+        fits = len(shape) == len(self.z_shape) and all(
+            type(size) is int and size > 0 and (size == axis or not isinstance(axis, int))
+            for size, axis in zip(self.z_shape, shape, strict=True)
+        )
+        if not fits:
+            raise CheckpointError(f"its noise is not of the shape {self.z_shape}", hint=self._described())
+
+    def _dtype(self, name: str) -> type[np.generic]:
+        """Return the type of the numbers that an input takes."""
+        kind = self._inputs[name].type
+        if kind not in _DTYPES:
+            raise CheckpointError(f"its input {shown(name)} takes {kind}", hint=f"possible are {', '.join(_DTYPES)}")
+        return _DTYPES[kind]
+
+    def _filled(self, name: str, numbers: Numbers) -> npt.NDArray[Any]:
+        """Return the array for an input: all numbers of its shape, for one picture, or one number throughout."""
+        shape = [size if isinstance(size, int) else 1 for size in self._inputs[name].shape]
+        values = np.asarray(numbers, np.float64)
+        dtype = self._dtype(name)
+        if values.size not in (1, math.prod(shape)):
+            problem = f"its input {shown(name)} takes {math.prod(shape)} numbers, not {values.size}"
+            raise CheckpointError(problem, hint=self._described())
+        with np.errstate(all="ignore"):
+            converted = values.astype(dtype)
+        if not np.issubdtype(dtype, np.floating) and (converted != values).any():
+            kind = self._inputs[name].type
+            raise CheckpointError(f"its input {shown(name)} takes {kind}, not {values[converted != values][0]:g}")
+        return np.broadcast_to(converted.ravel(), (math.prod(shape),)).reshape(shape)
+
+    def encode(self, z: Float[Tensor, "batch z_dim"], truncation: float = 1.0) -> Float[Tensor, "batch z_dim"]:
+        """Return w, which is `truncation * z`."""
+        return truncation * z
+
+    def _block_means(self, z: Float[Tensor, "batch z_dim"]) -> Float[Tensor, "batch features"]:
+        """Return what heads read: the means of `BLOCKS` x `BLOCKS` blocks of the noise, and the numbers of conditions.
+
+        The means are scaled to unit variance.
+        """
+        size = math.prod(self.z_shape)
+        noise = z[:, :size].reshape(len(z), -1, *self.z_shape[-2:])
+        means = math.sqrt(math.prod(self.z_shape[-2:])) / BLOCKS * F.adaptive_avg_pool2d(noise, BLOCKS)
+        return torch.cat([means.flatten(1), z[:, size:]], 1)
+
+    def synthesize(self, w: Float[Tensor, "batch z_dim"]) -> Float[Tensor, "batch channels height width"]:
+        """Map w to pictures in [-1, 1], shape (batch, 1 or 3, height, width).
+
+        Raises:
+            ArgumentError: autograd follows w.
+            CheckpointError: the model fails, or its output is no picture.
+        """
+        if torch.is_grad_enabled() and w.requires_grad:
+            raise ArgumentError("pictures of an ONNX model have no gradient, and this needs one")
+        rows = w.detach().float().cpu().split(1)
+        low, high = self.config.low, self.config.high
+        images = torch.cat(in_pool(self.raw_picture, [(row,) for row in rows])).to(w.device)
+        return (images * (2 / (high - low)) - (high + low) / (high - low)).clamp_(-1, 1)
+
+    def raw_picture(self, w: Float[Tensor, "1 z_dim"]) -> Float[Tensor, "1 channels height width"]:
+        """Return the output of the model for one w, as floats with the axis of the colours first.
+
+        Raises:
+            CheckpointError: the model fails, or its output is no picture.
+        """
+        size, config = math.prod(self.z_shape), self.config
+        noise = (config.scale * w[:, :size]).reshape(1, *self.z_shape).numpy()
+        inputs = {config.noise: noise.astype(self._dtype(config.noise), copy=False), **self._fixed}
+        shares = torch.special.ndtr(w[0, size:].double()).tolist()
+        for share, (name, (least, largest)) in zip(shares, config.conditions.items(), strict=True):
+            number = least + (largest - least) * share
+            if not np.issubdtype(self._dtype(name), np.floating):
+                number = min(largest, least + math.floor((largest - least + 1) * share))
+            inputs[name] = self._filled(name, number)
+        try:
+            (output,) = self._session.run([config.output], inputs)
+        except Exception as error:  # onnxruntime has many kinds, without a class of their own
+            raise CheckpointError(f"onnxruntime cannot run the ONNX model: {shown(str(error), 300)}") from None
+        shape, numeric = np.shape(output), isinstance(output, np.ndarray) and output.dtype != object
+        if not numeric or len(shape) != 4 or shape[0] != 1 or not {shape[1], shape[3]} & {1, 3}:
+            problem = f"output {shown(config.output)} of the ONNX model has the shape {shape}, which is no picture"
+            raise CheckpointError(problem, hint="(1, 1 or 3, height, width) or (1, height, width, 1 or 3) is one")
+        image = torch.from_numpy(np.ascontiguousarray(output, np.float32))
+        return image if shape[1] in (1, 3) else image.permute(0, 3, 1, 2).contiguous()
+
+    def save(self, path: Path) -> None:
+        """Write the ONNX file, byte for byte as it was read.
+
+        Raises:
+            ArgumentError: the file cannot be written.
+        """
+        with replacing(path) as target, target.open("wb") as file:
+            file.write(self._data)
+
+
+def load_onnx(
+    path: str | Path, *, noise: str | None = None, shape: Sequence[int] | None = None, scale: float = 1.0,
+    fixed: Mapping[str, Numbers] | None = None, conditions: Mapping[str, Sequence[float]] | None = None,
+    output: str | None = None, values: tuple[float, float] | None = None,
+) -> OnnxGenerator:  # fmt: skip
+    """Return the generator in an ONNX file, which must draw a picture from noise, each time the same.
+
+    Nothing in the file is executed but its operators, by onnxruntime on the CPU. A few pictures are drawn as a test.
+
+    Args:
+        path: the file.
+        noise: name of the input that takes noise; by default the only input that is neither fixed nor a condition.
+        shape: shape of the noise of one picture, without the axis of the batch; needed if the model leaves it open.
+        scale: standard deviation of the noise; for a diffusion model in one step, its largest sigma.
+        fixed: input -> number, or list of numbers, that it takes for every picture.
+        conditions: input -> least and largest value. The value of a picture is a part of its z, distributed uniformly.
+        output: name of the output that is the picture; by default the only one.
+        values: range of the output, which becomes [-1, 1]. By default the first of 0..1, -1..1 and 0..255 that holds
+            all values of 8 pictures, and a warning says so.
+
+    Raises:
+        ModelError: the file is missing, no ONNX model or not one file; or its inputs and outputs are others than the
+            arguments say; or it draws no pictures, the same for each noise, or others each time; or onnx or onnxruntime
+            is not installed.
+        ArgumentError: the path is an address such as `https://...`.
+
+    Warns:
+        CheckpointWarning: the range of the values is assumed.
+    """
+    refuse_address(path)
+    path = as_path(path)
+    with reading(path):
+        data = file_bytes(path)
+        session = open_session(data)
+        fixed, conditions = dict(fixed or {}), dict(conditions or {})
+        shapes = {each.name: each.shape for each in session.get_inputs()}
+        free = [each for each in session.get_inputs() if each.name not in {**fixed, **conditions}]
+        noise = _only("input", free, "--noise") if noise is None else noise
+        output = _only("output", session.get_outputs(), "--output") if output is None else output
+        axes = shapes.get(noise, [1])[1:] if shape is None else list(shape)
+        if not all(isinstance(axis, int) for axis in axes):
+            problem = f"its input {shown(noise)} leaves the shape of the noise open: {' x '.join(map(str, axes))}"
+            raise CheckpointError(problem, hint="give --shape, such as 1x128x128")
+        low, high = values or (-1.0, 1.0)
+        config = OnnxConfig(noise, tuple(axes), output, low, high, scale, fixed, conditions)
+        generator = OnnxGenerator(config, data, session)
+        z = normals(0, 0, DRAWS if values is None else 2, generator.z_dim, stream="range")
+        pictures = torch.cat(in_pool(generator.raw_picture, [(row,) for row in z.split(1)]))
+        if not pictures.isfinite().all():
+            raise CheckpointError(f"its output {shown(output)} has values that are not finite")
+        if not pictures[:1].equal(generator.raw_picture(z[:1])):
+            raise CheckpointError("it draws another picture each time", hint="all its randomness must be an input")
+        if pictures[0].equal(pictures[1]):
+            raise CheckpointError("it draws the same picture for each noise", hint="name the input with --noise")
+        if values is None:
+            low, high = _measured(output, pictures)
+            generator = OnnxGenerator(replace(config, low=low, high=high), data, session)
+    return generator
+
+
+def _only(what: str, entries: Sequence[Any], option: str) -> str:
+    """Return the name of the only one of `entries`, which are inputs or outputs of a model that `option` chooses."""
+    if len(entries) != 1:
+        texts = _listed(map(_with_shape, entries))
+        raise CheckpointError(f"it has {len(entries)} {what}s for {option}: {texts}", hint=f"choose one with {option}")
+    return str(entries[0].name)
+
+
+def _with_shape(entry: Any) -> str:
+    """Return name and shape of an input or output of a model, such as "noise (batch x 1 x 128 x 128)"."""
+    return f"{entry.name} ({' x '.join(map(str, entry.shape))})"
+
+
+def _listed(names: Iterable[str]) -> str:
+    """Return texts of a file, separated by commas, as an error message shows them."""
+    return ", ".join(shown(name) for name in names) or "none"
+
+
+def _measured(output: str, pictures: Tensor) -> tuple[float, float]:
+    """Return the first of `RANGES` that holds all values of pictures, and warn that it is assumed.
+
+    Args:
+        output: name of the output, for the message.
+        pictures: what it was.
+
+    Raises:
+        CheckpointError: none of the ranges holds them.
+    """
+    least, largest = pictures.min().item(), pictures.max().item()
+    measured = f"values of output {shown(output)} were from {least:.3g} to {largest:.3g} in {len(pictures)} pictures"
+    hint = "give the range with --range LOW..HIGH, in Python values=(low, high)"
+    for low, high in RANGES:
+        if low <= least and largest <= high:
+            warnings.warn(
+                CheckpointWarning(f"{measured}; {low:g}..{high:g} is assumed, or {hint}"), stacklevel=caller_level()
+            )
+            return low, high
+    raise CheckpointError(f"{measured}, which is no usual range of a picture", hint=hint)
+
+
+def open_session(data: memoryview) -> Any:
+    """Return a session of onnxruntime with the model in an ONNX file.
+
+    Args:
+        data: content of the file.
+
+    Raises:
+        CheckpointError: it is no ONNX model, needs other files, or has an operator that onnxruntime lacks; or onnx or
+            onnxruntime is not installed.
+    """
+    try:
+        onnx, runtime = (import_optional(name, f"it needs {name}", INSTALL) for name in ("onnx", "onnxruntime"))
+    except ArgumentError as error:
+        raise CheckpointError(error.message, hint=error.hint) from None
+    content = bytes(data)
+    try:
+        model = onnx.load_model_from_string(content)
+    except Exception:  # of protobuf, whose class depends on its version
+        model = onnx.ModelProto()
+    if not model.graph.node:
+        raise CheckpointError("it is no ONNX model")
+    if any(tensor.external_data or tensor.data_location for tensor in _tensors(model)):
+        hint = "save it as one file: onnx.save(onnx.load(path), new_path)"
+        raise CheckpointError("its weights lie in other files, which are not read", hint=hint)
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1  # bits of pictures depend on the number of threads
+    options.log_severity_level = 4  # errors are raised
+    try:
+        return runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime has many kinds, without a class of their own
+        raise CheckpointError(f"onnxruntime cannot run the ONNX model: {shown(str(error), 300)}") from None
+
+
+def _tensors(message: Any) -> Iterator[Any]:
+    """Yield the tensors at any depth of an ONNX model, or of a part of one."""
+    for entry, value in message.ListFields():
+        if entry.message_type is not None:
+            for part in [value] if hasattr(value, "ListFields") else value:
+                if entry.message_type.name == "TensorProto":
+                    yield part
+                yield from _tensors(part)
+
+
+def read_onnx(path: Path, config: OnnxConfig) -> OnnxGenerator:
+    """Return the generator in the ONNX file of a model folder.
+
+    Args:
+        path: the file.
+        config: the settings in the folder.
+
+    Raises:
+        CheckpointError: the file is no such ONNX model, or onnx or onnxruntime is not installed.
+    """
+    data = file_bytes(path)
+    return OnnxGenerator(config, data, open_session(data))
+
+
+FAMILY = Family("onnx", OnnxGenerator, OnnxConfig, truncation=1.0, weights="generator.onnx", read=read_onnx)
