@@ -271,6 +271,16 @@ def test_other_files_are_no_models(tmp_path: Path, content: bytes) -> None:
         load_generator(tmp_path / "a.onnx")
 
 
+def test_only_what_was_checked_is_read(tmp_path: Path) -> None:
+    """onnxruntime takes bytes with ORTM at this place as a model of its own format, whatever else they are."""
+    path = gan(tmp_path / "a.onnx")
+    plain = load_onnx(path, values=(-1, 1))
+    unknown_field = bytes([0x7A, 8]) + b"..ORTM.."
+    path.write_bytes(unknown_field + path.read_bytes())
+    z = latents(plain)
+    assert torch.equal(load_onnx(path, values=(-1, 1)).synthesize(z), plain.synthesize(z))
+
+
 def test_operators_of_other_libraries(tmp_path: Path) -> None:
     model = ONNX.load(gan(tmp_path / "a.onnx"))
     model.graph.node[1].domain = "evil"
@@ -305,6 +315,13 @@ def test_a_folder(tmp_path: Path, land: OnnxGenerator) -> None:
     card = (tmp_path / "m" / "card.md").read_text()
     assert "| scale | 5.0 |" in card
     assert "parameters" not in card
+
+
+def test_the_file_is_overwritten_before_it_is_saved(tmp_path: Path, land: OnnxGenerator) -> None:
+    content = (tmp_path / "land.onnx").read_bytes()
+    (tmp_path / "land.onnx").write_bytes(bytes(len(content)))
+    land.save(tmp_path / "copy.onnx")
+    assert (tmp_path / "copy.onnx").read_bytes() == content
 
 
 @pytest.mark.parametrize(
