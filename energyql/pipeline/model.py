@@ -176,6 +176,10 @@ class Model:
     def __repr__(self) -> str:
         return f"<Model {self.name!r}: {type(self.generator).__name__}, attributes {', '.join(self.vocabulary)}>"
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the fields for a copy or a pickle, without what was made for this object."""
+        return self.__dict__ | {"pipelines": {}}
+
     @classmethod
     def from_pretrained(
         cls,
