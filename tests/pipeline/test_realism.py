@@ -55,21 +55,6 @@ class TestRealism:
         real = generate("c OR NOT c AND a", 100, model=known, sampler=sampler, realism=2.0, progress=False)
         assert 1.5 < real.z[:, 0].mean() < 2.4
 
-    def test_the_networks_use_all_threads(self, known):
-        numbers, before = set(), torch.get_num_threads()
-
-        def discriminator(pictures):
-            numbers.add(torch.get_num_threads())
-            return First()(pictures)
-
-        model = dataclasses.replace(known, discriminator=discriminator)
-        torch.set_num_threads(2)
-        try:
-            generate("a", 2, model=model, sampler=LangevinSampler(steps=2), realism=1.0, progress=False)
-        finally:
-            torch.set_num_threads(before)
-        assert numbers == {2}
-
     def test_heads_and_a_network_take_part_alike(self, known, model):
         energies = []
         for one in (known, dataclasses.replace(model, discriminator=lambda pictures: pictures.mean((1, 2, 3)))):
