@@ -127,7 +127,7 @@ class Model:
         held_out: labelled samples, read by networks of the verifier that did not learn from them; an item for each
             training.
         truncation: psi that is used unless a call says otherwise.
-        fingerprints: part of the model -> SHA-256 of its weights. The parts are "generator", "attributes", "second",
+        fingerprints: part of the model -> SHA-256 of its weights; of an ONNX model and its settings. The parts are "generator", "attributes", "second",
             "reader", "judge", "judge-2" and so on, "verifier" and so on, as far as the model has them.
         second: attribute -> a second head, fitted to other labels. Where an attribute's two heads disagree, its head in
             `bank` is unreliable. Attributes without a second head are missing.
@@ -636,7 +636,8 @@ def _write_pretrained(folder: Path, model: Model, *, license: str | None, hub_na
     family = family_of(model.generator)
     tags = ["energyql", family.name if family else "", "controllable-generation", "energy-based-model"]
     facts = {"library_name": LIBRARY, "license": license or UNKNOWN, "pipeline_tag": PIPELINE_TAG, "tags": tags}
-    write_text(folder / README, model_card(facts, f"{body.rstrip()}\n\n{_use(model, hub_name, mark)}"))
+    use = _use(model, hub_name, fingerprint(weights_file(folder)))
+    write_text(folder / README, model_card(facts, f"{body.rstrip()}\n\n{use}"))
 
 
 def _described(folder: Path, other: Path) -> dict[str, Any] | None:

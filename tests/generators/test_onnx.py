@@ -428,6 +428,22 @@ def test_options_of_onnx_models_for_another_file(user: Path) -> None:
     call(["energyql", "convert", "land.bin", "--out", "m", *CONVERT])  # an ONNX model of another name
 
 
+def test_heads_are_of_a_file_with_its_settings(tmp_path: Path) -> None:
+    def labels(images: torch.Tensor) -> dict[str, Any]:
+        return {"high": images.mean((1, 2, 3))}
+
+    path, settings = heights(tmp_path / "land.onnx"), HeadSettings(steps=5, hidden=2)
+    for folder, conditions in (("m", {"level": (-1, 3)}), ("other", {"level": (-3, 1)})):
+        generator = load_onnx(path, **LAND | {"conditions": conditions}, values=(-1, 1))
+        save_converted(tmp_path / folder, "a", generator, path)
+    train_attributes(tmp_path / "m", labels, count=60, judge=None, settings=settings, progress=False)
+    with pytest.raises(ModelError, match="m holds another generator than .*other"):
+        train_attributes(tmp_path / "other", labels, tmp_path / "m", count=60, judge=None, progress=False)
+    shutil.copy(tmp_path / "other" / CONFIG, tmp_path / "m" / CONFIG)
+    with pytest.raises(ModelError, match="the attributes were fitted to another generator"):
+        load_model(tmp_path / "m")
+
+
 def test_a_model_without_choices_needs_no_conversion(tmp_path: Path) -> None:
     path, settings = gan(tmp_path / "gan.onnx"), HeadSettings(steps=20, hidden=4)
     with pytest.warns(CheckpointWarning, match=r"-1\.\.1 is assumed"):
@@ -439,7 +455,7 @@ def test_a_model_without_choices_needs_no_conversion(tmp_path: Path) -> None:
         warnings.simplefilter("error")  # the folder holds the range
         model = load_model(tmp_path / "m")
     assert model.bank.space == "w"
-    assert model.fingerprints["generator"] == fingerprint(path)
+    assert model.fingerprints["generator"] == model.bank.generator
     again = model.save_pretrained(tmp_path / "copy")
     assert fingerprint(again / "generator.onnx") == fingerprint(path)
     assert json.loads((again / CONFIG).read_text())["source"]["file"] == "gan.onnx"
