@@ -83,7 +83,7 @@ def convert(
         )
         if render is not None:
             generator.render = load_plugin(render, GENERATORS)
-            show_pictures(generator, generator.synthesize(generator.encode(torch.zeros(1, generator.z_dim))))
+            show_pictures(generator, generator.synthesize(torch.zeros(1, generator.config.w_dim)))
         save_converted(save_to, name or source.stem, generator, source, truncation=truncation)
         if render is not None:
             write_json(save_to / CONFIG, read_json(save_to / CONFIG) | {RENDER: render})

@@ -355,6 +355,10 @@ def red(images: torch.Tensor) -> torch.Tensor:
     return torch.cat([images, -torch.ones_like(images), -torch.ones_like(images)], 1)[:, :, :8]
 
 
+def negative(images: torch.Tensor) -> torch.Tensor:
+    return -images
+
+
 @pytest.fixture
 def user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder in which a user works, with an ONNX model and the functions above."""
@@ -398,6 +402,12 @@ def test_commands(user: Path) -> None:
     Path("queries.txt").write_text("high > 0.5\n")
     call(["energyql", "gallery", "queries.txt", "--model", "m", "-n", "2", "--allow-plugins", "--out", "g.html"])
     assert Path("g.html").stat().st_size > 1000
+
+
+def test_a_generator_with_classes_may_have_a_function_of_what_people_see(user: Path) -> None:
+    checkpoint = Path(__file__).parent / "checkpoints" / "data" / "projected-gan-conditional.pkl"
+    call(["energyql", "convert", str(checkpoint), "--out", "m", "--render", "test_onnx:negative"])
+    assert read_json(Path("m") / CONFIG)["render"] == "test_onnx:negative"
 
 
 @pytest.mark.parametrize(
@@ -456,7 +466,9 @@ def test_a_model_without_choices_needs_no_conversion(tmp_path: Path) -> None:
         model = load_model(tmp_path / "m")
     assert model.bank.space == "w"
     assert model.fingerprints["generator"] == model.bank.generator
+    write_json(tmp_path / "m" / CONFIG, read_json(tmp_path / "m" / CONFIG) | {"render": "looks:red"})
     again = model.save_pretrained(tmp_path / "copy")
+    assert read_json(again / CONFIG)["render"] == "looks:red"
     assert fingerprint(again / "generator.onnx") == fingerprint(path)
     assert json.loads((again / CONFIG).read_text())["source"]["file"] == "gan.onnx"
     query = {"n": 2, "allow_weak": ["red"], "progress": False}
