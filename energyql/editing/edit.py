@@ -34,6 +34,7 @@ from energyql.language import Expr, as_query, bind
 from energyql.logic.satisfiability import check_satisfiable
 from energyql.models import DEFAULT_MODEL
 from energyql.numerics.pool import one_thread
+from energyql.numerics.pullback import Convertible
 from energyql.pipeline.draw import Pipeline, PreparedQuery, pipeline_for
 from energyql.pipeline.model import Model
 from energyql.pipeline.result import Result
@@ -306,7 +307,8 @@ def _run(
     """
     count, latents, prior = len(prepared), start.latents, prior_values(space)
     facts, z_dim = settings.facts() | start.facts, space.model.generator.z_dim
-    products = len(start.index) * z_dim**2 if settings.identity is None else math.inf  # features of pictures are dear
+    small = settings.identity is None and isinstance(space.reads, Convertible)  # others may be large networks of users
+    products = len(start.index) * z_dim**2 if small else math.inf
 
     def draw(query: PreparedQuery, latents: Latents, done: int, run: SampleResult | None = None) -> Result:
         provenance = query.provenance | {"edit": facts | {"step": done}, "sampler": facts["preset"]["solver"]}

@@ -136,12 +136,22 @@ def test_results_have_the_energies_that_were_sampled():
     assert (result.probability > 0.5).mean() > 0.7
 
 
+def test_a_view_has_all_threads_in_an_edit(monkeypatch):
+    numbers, before, features = set(), torch.get_num_threads(), Halves.features
+    monkeypatch.setattr(Halves, "features", lambda self, z: numbers.add(torch.get_num_threads()) or features(self, z))
+    torch.set_num_threads(2)
+    try:
+        edit(0, "smile", n=1, model=random_model(), allow_weak=["smile"], progress=False)
+    finally:
+        torch.set_num_threads(before)
+    assert numbers == {2}
+
+
 def test_read_outs_follow_a_view_of_a_small_z():
     prepared = pipeline_for(random_model(), "cpu").prepare("smile")
     z = prior_latents(3, 0, 500, 32)
-    own, heads = (bank.predict(read)["smile"].logit for bank, read in (
-        (prepared.surrogates().linear(("smile", "hair", "age")), z), (prepared.model.bank, prepared.model.generator.features(z)),
-    ))  # fmt: skip
+    linear, features = prepared.surrogates().linear(("smile", "hair", "age")), prepared.model.generator.features(z)
+    own, heads = (bank.predict(read)["smile"].logit for bank, read in ((linear, z), (prepared.model.bank, features)))
     assert torch.corrcoef(torch.stack([own, heads]))[0, 1] > 0.9
 
 
