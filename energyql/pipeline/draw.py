@@ -42,6 +42,7 @@ from energyql.energy.rule import EnergyRule, compile_energy_rule
 from energyql.errors import ArgumentError, NotAcceptedError
 from energyql.files import naming_source, real_path
 from energyql.generators.base import (
+    Generator,
     Label,
     as_condition,
     check_noise,
@@ -1001,12 +1002,14 @@ def pipeline_for(model: str | Path | Model | Pipeline, device: str) -> Pipeline:
         return model
     if isinstance(model, Model):
         target = model.device if device == "auto" else choose_device(device)
-        if target not in model.pipelines:
-            model.pipelines[target] = Pipeline(model, target)
+        pipeline, weights = model.pipelines.get(target, (None, None))
+        if pipeline is None or weights != _weights(model.generator):  # what was fitted to them holds no longer
+            pipeline = Pipeline(model, target)
+            model.pipelines[target] = pipeline, _weights(model.generator)
         else:
             model.to(target)  # a call with another device has moved its modules
-        pipeline: Pipeline = model.pipelines[target]
-        return pipeline
+        made: Pipeline = pipeline
+        return made
     folder = real_path(model_folder(model))
     with naming_source(folder):
         # Hidden files are temporary files of writers.
@@ -1014,6 +1017,12 @@ def pipeline_for(model: str | Path | Model | Pipeline, device: str) -> Pipeline:
         changes = (file.stat(follow_symlinks=file.exists()).st_mtime_ns for file in files)
         last_change = max(changes, default=0)
     return _pipeline(folder, str(choose_device(device)), last_change)
+
+
+def _weights(generator: Generator) -> list[tuple[int, int]]:
+    """Return a value that differs after parameters of a generator were replaced, or changed in place by PyTorch."""
+    parameters = generator.parameters() if isinstance(generator, torch.nn.Module) else ()
+    return [(id(parameter), 0 if parameter.is_inference() else parameter._version) for parameter in parameters]
 
 
 @lru_cache(maxsize=4)

@@ -139,7 +139,7 @@ class Model:
         discriminator: function for the setting `realism`, from pictures in [-1, 1] to log(D / (1 - D)), (batch,) or
             (batch, 1), as the discriminator of a StyleGAN returns it. It is a torch module, or a function that autograd
             can differentiate.
-        pipelines: device -> what `energyql.pipeline.draw.pipeline_for` has made for this model.
+        pipelines: device -> what `energyql.pipeline.draw.pipeline_for` has made for this model, and for which weights.
 
     Raises:
         ModelError: the judge is the same network as the one that guides the sampler, or as the verifier.

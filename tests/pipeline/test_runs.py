@@ -121,6 +121,17 @@ class TestCost:
         other = dataclasses.replace(model, truncation=0.5)
         assert pipeline.pipeline_for(other, "cpu").model.truncation == 0.5
 
+    def test_nothing_is_kept_of_earlier_weights(self, tmp_path):
+        model = load_model(tiny_model(tmp_path / "a", judge=False))
+        query, settings = "age > 0.999", {"progress": False, "allow_weak": ["age"]}  # rare, so heads are imitated
+        generate(query, 2, model=model, **settings)
+        with torch.no_grad():
+            for parameter in model.generator.mapping.parameters():
+                parameter.copy_(parameter.roll(1, 0))
+        again = generate(query, 2, model=model, **settings)
+        assert torch.equal(again.z, generate(query, 2, model=dataclasses.replace(model), **settings).z)
+        assert pipeline.pipeline_for(model, "cpu") is pipeline.pipeline_for(model, "auto")
+
     def test_a_model_is_copied_without_what_was_made_for_it(self, tmp_path):
         model = load_model(tiny_model(tmp_path / "a"), "cpu")
         drawn = generate("smile", 2, model=model, progress=False, allow_weak=["smile"])
