@@ -293,6 +293,7 @@ def _read_part(folder: Path, names: Collection[str]) -> dict[str, Any]:
     samples, provenance = _checked(data["samples"], list), _checked(data["provenance"], dict)
     if not samples:
         raise ValueError("it has no samples")
+    samples = [{"draws": None, **sample} for sample in samples]  # runs of earlier versions have none
     for name in ("query", "model", "semantics"):  # without which no result can be shown
         _checked(provenance[name], str)
     if provenance["judge"] is not None:
