@@ -221,10 +221,10 @@ class QueryEnergy:
         self.rule: EnergyRule = CircuitRule(rule) if isinstance(rule, Circuit) else rule
         self.encode = encode
         self.surrogate = surrogate
-        # Other functions may change between two runs.
         heads = predict.as_heads if isinstance(predict, Bank) else None
-        constant = heads is not None and isinstance(encode, Convertible)
-        self.kept: MutableMapping[Hashable, Any] | None = {} if constant else None
+        # Code of users may change between two runs, and may not work in several threads.
+        self._without_user_code = heads is not None and isinstance(encode, Convertible)
+        self.kept: MutableMapping[Hashable, Any] | None = {} if self._without_user_code else None
         self.predict = predict.predict if isinstance(predict, Bank) else predict
         self._pullback = pullback_of(encode)
         self._direct: CircuitEnergy | _RuleEnergy | None = None
@@ -259,7 +259,7 @@ class QueryEnergy:
             )
         converted = copy.copy(self)
         converted.encode = self.encode.computed_in(dtype)
-        converted.kept = None if self.kept is None else {}
+        converted.kept = {} if self._without_user_code else None
         converted._pullback = pullback_of(converted.encode)
         converted._direct = None if self._direct is None else self._direct.computed_in(dtype)
         return converted
@@ -334,7 +334,8 @@ class QueryEnergy:
 
     def _pooled(self, z: Tensor) -> bool:
         """Return whether several threads may compute energies: on the CPU, without code of users and autograd."""
-        return self.kept is not None and self._direct is not None and z.device.type == "cpu" and not in_graph(z)
+        in_threads = self._without_user_code and self._direct is not None
+        return in_threads and z.device.type == "cpu" and not in_graph(z)
 
     def _check(self, z: Tensor) -> None:
         if z.ndim != 2 or not z.is_floating_point():

@@ -10,6 +10,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cache, cached_property, lru_cache, partial
 from pathlib import Path
@@ -63,7 +64,7 @@ from energyql.numerics.pullback import Convertible
 from energyql.numerics.random import uniforms
 from energyql.pipeline.checks import accepted, cannot_count, check_heads, next_round, unjudged, verdict
 from energyql.pipeline.model import Model, Values, choose_device, judge_mark, load_model
-from energyql.pipeline.result import Result
+from energyql.pipeline.result import Result, join_statistics
 from energyql.pipeline.result_folder import concatenate
 from energyql.pipeline.settings import (
     DEFAULT_ATTEMPTS,
@@ -229,6 +230,18 @@ class PreparedQuery:
 
         There is a verifier: the settings have `verify="faithful"`.
         """
+        return self._estimate_clips(_quiet)
+
+    @contextmanager
+    def after_pilot(self, progress: bool | Report) -> Iterator[Report]:
+        """Yield a function that shows progress as `reporting` does, after the pilot run, if `clips` needs one."""
+        with reporting(progress) as report:
+            if self.settings.verify == "faithful" and "clips" not in vars(self):
+                vars(self)["clips"] = self._estimate_clips(report)
+            yield report
+
+    def _estimate_clips(self, report: Report) -> list[Clip]:
+        """Return `clips`; `report` is called with "pilot" and the fraction of a pilot run that is done."""
         assert self.plain_verifier is not None
         verifier = self.plain_verifier.for_draws(CLIPS[-1])
         energy = ClippedEnergy(self._query_energy, CLIPS[-1])
@@ -244,7 +257,8 @@ class PreparedQuery:
             by_heads = self.energy_in_float32(sampled.z).double().neg().exp().cpu().numpy()
             return by_heads, np.concatenate(accepted)
 
-        return estimate_clips(draw, self.plain_verifier.labelled, self.plain_verifier.accepted)
+        plain = self.plain_verifier
+        return estimate_clips(draw, plain.labelled, plain.accepted, partial(report, "pilot"))
 
     @cached_property
     def _query_energy(self) -> QueryEnergy | PictureEnergy:
@@ -272,7 +286,7 @@ class PreparedQuery:
             progress: whether to show a progress bar; or a function of the name of a stage and the fraction of it done.
         """
         n, first = whole_number("n", n), whole_number("first", first, least=0, most=2**62)
-        with reporting(progress) as report:
+        with self.after_pilot(progress) as report:
             return self._run(first, n, report)[0]
 
     def stream(
@@ -291,7 +305,7 @@ class PreparedQuery:
         return self._stream(n, first, opening, progress)
 
     def _stream(self, n: int, first: int, opening: int | None, progress: bool | Report) -> Iterator[Result]:
-        with reporting(progress) as report:
+        with self.after_pilot(progress) as report:
             for done, count, share in _batches(n, max(STREAM_BATCH, self.settings.batch_size or 0), report, opening):
                 yield self._run(first + done, count, share)[0]
 
@@ -312,25 +326,25 @@ class PreparedQuery:
         self.check_judged()
         results: list[Result] = []
         runs: list[SampleResult] = []
+        statistics: list[dict[str, float]] = []
         hits = trials = 0
-        drawn = 0.0
-        seconds = {"seconds_sampling": 0.0, "seconds_drawing": 0.0}
-        with reporting(progress) as report:
+        with self.after_pilot(progress) as report:
             while hits < n and trials < budget:
                 count = min(budget - trials, next_round(n, hits, trials))
                 result, sampled = self._run(trials, count, lambda stage, fraction: None)
                 good = accepted(result, n - hits)
                 results.append(result[good])
                 runs.append(sampled)
-                seconds = {name: total + result.statistics[name] for name, total in seconds.items()}
+                statistics.append(result.statistics)
                 hits, trials = hits + len(good), trials + count
-                drawn += result.statistics.get("drawn", count)
                 report("satisfied", hits / n)
                 report("budget", trials / budget)
         joined = Result.join(results)
         share = float(joined.doubtful.mean()) if hits else 0.0
+        counts = [len(run.z) for run in runs]
+        joined.statistics.update({"drawn": float(trials)} | join_statistics(statistics, counts))
+        joined.statistics.update(doubtful=share, returned=float(hits))
         joined.statistics.update(self._costs(SampleResult.join(runs)))
-        joined.statistics.update(seconds, drawn=drawn, doubtful=share)
         joined.provenance.update(n=hits, wanted=n, budget=budget)
         return joined
 
@@ -361,7 +375,7 @@ class PreparedQuery:
         return self._latents(n, first, progress)
 
     def _latents(self, n: int, first: int, progress: bool | Report) -> Iterator[SampleResult]:
-        with reporting(progress) as report:
+        with self.after_pilot(progress) as report:
             for done, count, share in _batches(n, self.settings.batch_size or LATENT_BATCH, report):
 
                 def fraction(part: float, _: int, share: Report = share) -> None:
@@ -539,7 +553,7 @@ class PreparedQuery:
         """
         verifier, energy, most = self.verifier, self.energy, self.settings.attempts
         assert verifier is not None
-        waiting, accepted, drawn, stated = np.arange(n), 0, 0, False
+        waiting, accepted, stated, draws = np.arange(n), 0, False, np.zeros(n, np.int64)
         ends, shown, order = list[SampleResult](), list[_Shown](), list[np.int64]()
         seconds, counts = dict.fromkeys(("seconds_sampling", "seconds_drawing"), 0.0), torch.zeros(2, n).long()
         rejected = 0.0  # sum of P(query) by the heads over the pictures that are not kept
@@ -572,7 +586,8 @@ class PreparedQuery:
                 rejected += self.energy_in_float32(refused).double().neg().exp().sum().item()
             ends.append(_rows(sampled, torch.from_numpy(good)))
             order.extend(waiting[good])
-            drawn, waiting = drawn + len(waiting), waiting[~good]
+            draws[waiting] += 1
+            waiting = waiting[~good]
             report("accepted", len(order) / n)
             self._tally["drawn"] += len(good)
             if not self._tally["accepted"] and self._tally["drawn"] >= REFUSED * most:
@@ -580,8 +595,8 @@ class PreparedQuery:
             if not len(waiting):
                 break
         end, back = SampleResult.join(ends), torch.from_numpy(np.argsort(order))
-        result = self._result(end, first + np.asarray(order), shown)[back.numpy()]
-        end = SampleResult(end.z[back], end.status[back], *counts)
+        result = replace(self._result(end, first + np.asarray(order), shown)[back.numpy()], draws=draws)
+        drawn, end = int(draws.sum()), SampleResult(end.z[back], end.status[back], *counts)
         result.statistics.update(self._costs(end) | seconds)
         result.statistics.update(drawn=float(drawn), accepted=float(accepted))
         if self.rule.is_probability and isinstance(self.energy_in_float32, QueryEnergy):

@@ -526,9 +526,11 @@ def check_latents(z0: Tensor) -> None:
         raise ArgumentError(f"z0 must be a float tensor; got {z0.dtype}", hint="pass torch.as_tensor(z0).float()")
 
 
-def finite_rows(x: Float[Tensor, "rows dim"]) -> Bool[Tensor, " rows"]:
-    """Return for each row of x whether all its numbers are finite; fewer operations than by `isfinite`."""
-    return (x - x).sum(1) == 0
+def finite_rows(x: Tensor) -> Bool[Tensor, " rows"]:
+    """Return for each row of x, (rows,) or (rows, dim), whether it is finite; fewer operations than by `isfinite`."""
+    zeros = x - x
+    finite: Tensor = (zeros if x.ndim == 1 else zeros.sum(1)) == 0
+    return finite
 
 
 def _rows_where(which: Tensor, x: Tensor, other: Tensor) -> Tensor:

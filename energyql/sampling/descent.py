@@ -25,6 +25,7 @@ from energyql.sampling.base import (
     check_counts,
     check_positive,
     check_strength,
+    finite_rows,
     select,
 )
 
@@ -369,6 +370,4 @@ def _finite(value: Float[Tensor, " rows"], gradient: Float[Tensor, "rows z_dim"]
 
     The norm of the gradient is tested instead of each number, which takes a tenth of the time.
     """
-    total = value + gradient.norm(dim=1)
-    finite: Tensor = total - total == 0
-    return finite
+    return finite_rows(value + gradient.norm(dim=1))

@@ -118,7 +118,7 @@ def posterior_score(
     """
     value, gradient = energy.gradient(z)
     score = -(strength * gradient + z)
-    return score, ((value - value) + (score - score).sum(1)) == 0
+    return score, finite_rows(value) & finite_rows(score)
 
 
 def _move(z: Tensor, change: Tensor, finite: Tensor) -> tuple[Tensor, StepInfo]:
