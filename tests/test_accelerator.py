@@ -20,10 +20,11 @@ from energyql.evaluation.evaluate import evaluate
 from energyql.generators.stylegan3 import StyleGAN3, StyleGAN3Config
 from energyql.sampling import SAMPLERS
 from energyql.training.directions import find_directions
-from energyql.training.heads import HeadSettings
+from energyql.training.heads import HeadSettings, train_heads
 from energyql.training.judge import train_judge
-from energyql.training.picture_fit import PictureSettings
+from energyql.training.picture_fit import PictureSettings, fit_network
 from energyql.training.run import train_attributes
+from energyql.vocabulary import AttributeSpec, Vocabulary
 
 pytestmark = pytest.mark.skipif(MISSING is not None, reason=str(MISSING))
 QUERY, RARE = "smile AND NOT beard", "smile AND glasses AND beard AND 0.6 < age < 0.7 AND hair = brown"
@@ -211,6 +212,43 @@ class TestTraining:
         assert list(load_model(tmp_path / "m").vocabulary) == ["bright", "warm"]
         judge = train_judge(tmp_path / "m", bright, count=80, device=DEVICE, progress=False)
         assert judge.verifier_report
+
+    def test_a_step_waits_for_nothing(self, log, tmp_path, monkeypatch):
+        """Waits are for checks and files, whose number does not grow with the steps."""
+        monkeypatch.setattr("energyql.training.heads.CHECKS", 2)
+        monkeypatch.setattr("energyql.training.picture_fit.WRITES", 2)
+        vocabulary = Vocabulary([AttributeSpec("a", "yes/no"), AttributeSpec("n", "continuous", low=0, high=1)])
+        labels = {"a": torch.arange(80) % 2.0, "n": torch.arange(80) / 80}
+        there = {name: column.to(DEVICE) for name, column in labels.items()}
+        latents = torch.randn(80, 4).to(DEVICE)
+        pictures = torch.randint(0, 256, (80, 3, 8, 8), dtype=torch.uint8)
+
+        def heads(steps, file):
+            settings = HeadSettings(steps=steps, hidden=4, batch=16, patience=None)
+            train_heads(latents, there, vocabulary, settings, checkpoint=file)
+
+        def judge(steps, file):
+            settings = PictureSettings(side=8, channels=(4,), batch=4, least=4 * steps, most=4 * steps)
+            options = {"rows": torch.arange(80), "device": DEVICE, "checkpoint": file}
+            fit_network(pictures, labels, vocabulary, settings, **options)
+
+        for fit in (heads, judge):
+            counts = []
+            for steps in (4, 8):
+                before = log.waits + log.blocking
+                fit(steps, tmp_path / f"{fit.__name__} {steps}")
+                counts.append(log.waits + log.blocking - before)
+            assert counts[1] <= counts[0], (log.lines("wait"), log.lines("blocking"))
+
+    @pytest.mark.parametrize("method", ["steerability", "ganalyze"])
+    def test_a_step_of_a_direction_waits_for_nothing(self, log, monkeypatch, method):
+        monkeypatch.setattr("energyql.training.goals.STEPS", 6)
+        monkeypatch.setattr("energyql.training.directions.DRAWS", 256)
+        labeller = None if method == "steerability" else lambda images: {"light": images.mean((1, 2, 3))}
+        generator = random_generator().to(DEVICE)
+        before = log.waits + log.blocking
+        assert len(find_directions(generator, method, 1, labeller=labeller, device=DEVICE)) == 1
+        assert log.waits + log.blocking - before <= 16, log.lines("wait", 20)
 
     @pytest.mark.parametrize("method", ["ganspace", "sefa", "styles", "pictures"])
     def test_directions(self, method):
