@@ -1,0 +1,43 @@
+"""The energy of a query compiled by `torch.compile`, for samplers."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, MutableMapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from energyql.energy.export import EnergyModule
+from energyql.energy.query_energy import QueryEnergy
+from energyql.numerics.compiled import compiled
+from energyql.numerics.shapes import Float
+
+
+class CompiledEnergy:
+    """The energy of a query, computed by a compiled module: the same numbers up to rounding. An `Energy`.
+
+    Args:
+        energy: the energy.
+        module: the same energy as a torch module.
+    """
+
+    def __init__(self, energy: QueryEnergy, module: EnergyModule) -> None:
+        self.least, self.surrogate = energy.least, energy.surrogate
+        self.kept: MutableMapping[Hashable, Any] | None = None if energy.kept is None else {}
+        self._compiled = compiled(module.requires_grad_(False), "the energy")
+
+    def __call__(self, z: Float[Tensor, "batch z_dim"], rows: Tensor | None = None) -> Float[Tensor, " batch"]:
+        """Return the energy of each sample; arguments as for a `QueryEnergy`."""
+        return self._followed(z)[0].detach()
+
+    def gradient(self, z: Float[Tensor, "batch z_dim"], rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Return the energy and its gradient with respect to z; arguments as for a `QueryEnergy`."""
+        energy, z = self._followed(z)
+        return energy.detach(), torch.autograd.grad(energy.sum(), z)[0]
+
+    def _followed(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Return energies that autograd follows, and the latents: torch would compile another program without it."""
+        with torch.inference_mode(False), torch.enable_grad():
+            z = z.detach().clone().requires_grad_()
+            return self._compiled(z), z
