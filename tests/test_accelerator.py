@@ -124,7 +124,7 @@ class TestSampling:
         assert np.isfinite(result.energy).all()
 
     def test_rare_queries(self, model):
-        options = {"model": model, "device": DEVICE, "progress": False}
+        options = {"model": model, "sampler": "slice", "device": DEVICE, "progress": False}
         assert len(next(energyql.sample_latents(RARE, 1, **options)).z) == 1
 
     @pytest.mark.parametrize("settings", [{"precision": "bfloat16"}, {"noise": "random"}, {"noise": "none"}])
@@ -148,8 +148,7 @@ class TestSampling:
         assert result.statistics["accepted"] == 3
 
     def test_pictures_verified_by_networks(self, model):
-        networks = [lively_judge(model.to("cpu").generator, seed=seed) for seed in (2, 3)]
-        verified = replace(model, verifier=JointJudge(networks))
+        verified = replace(model, verifier=JointJudge([lively_judge(model.to("cpu").generator, seed=2)]))
         result = draw(verified, "smile", 2, verify="sure", sampler="slice", purity=0.5, attempts=8)
         assert result.statistics["drawn"] >= 2
 
@@ -213,7 +212,7 @@ class TestOtherCalls:
     def test_inversion(self, model):
         picture = Image.new("RGB", (16, 16), "grey")
         settings = InversionSettings(z_evaluations=2, w_evaluations=2, candidates=4)
-        for space in ("z", "w", "w+"):
+        for space in ("z", "w+"):
             found = energyql.invert(
                 picture, model=model, settings=settings, space=space, anyway=True, device=DEVICE, progress=False
             )
@@ -264,9 +263,9 @@ class TestTraining:
 
         options = {"device": DEVICE, "progress": False}
         generator, folder = random_generator(), tmp_path / "m"
-        train_attributes(generator, bright, folder, count=60, settings=self.SHORT, judge=None, **options)
+        train_attributes(generator, bright, folder, count=80, settings=self.SHORT, judge=None, **options)
         assert list(load_model(folder).vocabulary) == ["bright", "warm"]
-        assert train_judge(folder, bright, count=60, **options).verifier_report
+        assert train_judge(folder, bright, count=80, **options).verifier_report
 
     def test_a_step_waits_for_nothing(self, log, tmp_path, monkeypatch):
         """Waits are for checks and files, whose number does not grow with the steps."""

@@ -27,17 +27,16 @@ class CompiledEnergy:
         self.kept: MutableMapping[Hashable, Any] | None = None if energy.kept is None else {}
         self._compiled = compiled(module.requires_grad_(False), "the energy")
 
+    @torch.inference_mode(False)
+    @torch.enable_grad()  # also here, because torch would compile another program without gradients
     def __call__(self, z: Float[Tensor, "batch z_dim"], rows: Tensor | None = None) -> Float[Tensor, " batch"]:
         """Return the energy of each sample; arguments as for a `QueryEnergy`."""
-        return self._followed(z)[0].detach()
+        return self._compiled(z.detach().clone().requires_grad_()).detach()
 
+    @torch.inference_mode(False)
+    @torch.enable_grad()
     def gradient(self, z: Float[Tensor, "batch z_dim"], rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return the energy and its gradient with respect to z; arguments as for a `QueryEnergy`."""
-        energy, z = self._followed(z)
+        z = z.detach().clone().requires_grad_()
+        energy = self._compiled(z)
         return energy.detach(), torch.autograd.grad(energy.sum(), z)[0]
-
-    def _followed(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Return energies that autograd follows, and the latents: torch would compile another program without it."""
-        with torch.inference_mode(False), torch.enable_grad():
-            z = z.detach().clone().requires_grad_()
-            return self._compiled(z), z

@@ -53,7 +53,7 @@ def compiled(function: Callable[..., Tensor], what: str) -> Callable[..., Tensor
         try:
             return run(x, **options)[:count]
         except torch._dynamo.exc.TorchDynamoException as error:
-            hint = _PYTHON if isinstance(error, torch._dynamo.exc.Unsupported) else _COMPILER
+            hint = _COMPILER if isinstance(error, torch._dynamo.exc.BackendCompilerFailed) else _PYTHON
             reason = getattr(error, "inner_exception", error)  # what a compiler raised
             lines = str(reason).strip().splitlines() or [type(reason).__name__]
             raise ArgumentError(f"{problem}: {lines[0]}", hint=hint) from error
