@@ -179,7 +179,9 @@ def clamped(x: Float[Tensor, "*shape"], limit: float | None) -> Float[Tensor, "*
 
     The result is written into x, unless autograd records operations on x.
     """
-    return x if limit is None else torch.clamp(x, -limit, limit, out=None if in_graph(x) else x)
+    if limit is None:
+        return x
+    return x.clamp(-limit, limit) if in_graph(x) else x.clamp_(-limit, limit)
 
 
 def random_weights(*shape: int, scale: float = 1.0) -> Tensor:

@@ -29,6 +29,7 @@ from energyql.attributes.pictures import heads_of
 from energyql.attributes.predictions import Predictions, Table, decide, on_cpu, tabulate
 from energyql.attributes.surrogates import MOST_NUMBERS, SurrogateHeads
 from energyql.energy.clipped import ClippedEnergy
+from energyql.energy.compiled import CompiledEnergy
 from energyql.energy.picture_energy import (
     NO_GRADIENT,
     REALISM_PILOT,
@@ -58,12 +59,14 @@ from energyql.generators.mapping import encoder
 from energyql.language import Expr, as_query, bind, predicates
 from energyql.logic.truth import satisfied
 from energyql.models import DEFAULT_MODEL, model_folder
+from energyql.numerics.compiled import compiled
 from energyql.numerics.moving import to_cpu
 from energyql.numerics.pool import one_thread
 from energyql.numerics.pullback import Convertible
 from energyql.numerics.random import uniforms
 from energyql.pipeline.checks import accepted, cannot_count, check_heads, next_round, unjudged, verdict
 from energyql.pipeline.model import Model, Values, choose_device, judge_mark, load_model
+from energyql.pipeline.module import as_module
 from energyql.pipeline.result import Result, join_statistics
 from energyql.pipeline.result_folder import concatenate
 from energyql.pipeline.settings import (
@@ -153,6 +156,7 @@ class PreparedQuery:
         rule: the energy of the query as a function of the heads' predictions.
         encode: function from z to w, the latents from which the generator draws, with the truncation and the label of
             the run.
+        synthesize: function from w to pictures in [-1, 1], in the precision of the settings.
         reads: function from z to the input of the heads. The input is latents, such as w. If a network reads attributes
             off pictures, the input is pictures.
         surrogates: function without arguments that returns small heads on z. These imitate the model's heads at a lower
@@ -168,6 +172,7 @@ class PreparedQuery:
     expr: Expr
     rule: EnergyRule
     encode: Encode
+    synthesize: Callable[..., Tensor]
     reads: Encode
     surrogates: Callable[[], SurrogateHeads] | None
     sampler: Sampler
@@ -261,13 +266,18 @@ class PreparedQuery:
         return estimate_clips(draw, plain.labelled, plain.accepted, partial(report, "pilot"))
 
     @cached_property
-    def _query_energy(self) -> QueryEnergy | PictureEnergy:
-        """The energy of the query: in the precision of the settings, with the term of `realism` if it is not 0."""
+    def _query_energy(self) -> QueryEnergy | CompiledEnergy | PictureEnergy:
+        """The energy of the query: in the precision of the settings, with the term of `realism` if it is not 0.
+
+        With the setting `compile` it is compiled, but not if each evaluation draws a picture.
+        """
         energy = self.energy_in_float32
         if self.dtype != torch.float32:
             energy = energy.computed_in(self.dtype) if isinstance(energy, QueryEnergy) else self._by_picture(self.dtype)
         critic, weight, generator = self.model.discriminator, self.settings.realism, self.model.generator
         if critic is None or not weight:
+            if self.settings.compile and isinstance(energy, QueryEnergy) and energy.rule.attributes:
+                return CompiledEnergy(energy, as_module(self))
             return energy
         draw = drawing(generator, self.dtype, self.settings.noise, self.settings.seed)
         pilot = normals(0, 0, REALISM_PILOT, generator.z_dim, stream="realism").to(self.device)
@@ -427,8 +437,7 @@ class PreparedQuery:
         def options(rows: slice) -> dict[str, Any]:
             return noise_options(generator, settings.noise, settings.seed, index[rows].tolist())
 
-        synthesize = synthesizer(generator, self.dtype)
-        return draw_batches(synthesize, self.encode, z, settings.batch_size, w, options)
+        return draw_batches(self.synthesize, self.encode, z, settings.batch_size, w, options)
 
     def show(self, sampled: SampleResult, index: npt.NDArray[Any], report: Report, w: Tensor | None = None) -> Result:
         """Draw the pictures of sampled latents, and return them with energies, predictions and verdicts of the judge.
@@ -698,6 +707,12 @@ class Pipeline:
         """Names of the attributes that the model's verifier reads, or its judge if it has no verifier."""
         return names_read(self.model)
 
+    @cached_property
+    def _compiled(self) -> Callable[..., Tensor]:
+        """The function from w to pictures of the generator, compiled; for all queries with the setting `compile`."""
+        generator = self.model.generator
+        return compiled(generator.synthesize, f"the pictures of a {type(generator).__name__}")
+
     def check_readers(
         self, expr: Expr, rule: EnergyRule, settings: DrawSettings, query: str
     ) -> tuple[Verify, Verifier | None, str | None]:
@@ -770,6 +785,8 @@ class Pipeline:
             _check_faithful(sampler, settings)
         reports = self.model.report
         encode = encoder(self.model.generator, psi, condition)
+        dtype = getattr(torch, settings.precision)
+        synthesize = self._compiled if settings.compile else synthesizer(self.model.generator, dtype)
         reads = head_reader(self.model.generator, bank.space, encode)
         provenance = {
             "query": text, "canonical": str(expr), "seed": settings.seed, "model": self.model.name,
@@ -789,7 +806,18 @@ class Pipeline:
             provenance["discriminator"] = judge_mark(critic)
         surrogates = self._surrogates_under(psi, label, reads)
         return PreparedQuery(
-            self.model, self.device, bound, rule, encode, reads, surrogates, sampler, verifier, settings, provenance
+            self.model,
+            self.device,
+            bound,
+            rule,
+            encode,
+            synthesize,
+            reads,
+            surrogates,
+            sampler,
+            verifier,
+            settings,
+            provenance,
         )
 
     def _surrogates_under(self, psi: float, label: Label | None, reads: Encode) -> Callable[[], SurrogateHeads] | None:
@@ -865,6 +893,7 @@ def generate(
     first: int = 0,
     device: str = "auto",
     batch_size: int | None = None,
+    compile: bool = False,
     allow_weak: Sequence[str] = (),
     progress: bool | Report = True,
 ) -> Result:
@@ -909,6 +938,10 @@ def generate(
         device: "auto", "cpu", "cuda", "cuda:1" or "mps". "auto" is the device of a `Model` in memory; for a model by
             name or folder, a GPU if there is one, else the CPU.
         batch_size: number of samples that are computed together; the default depends on the model.
+        compile: whether the energy of heads on latents, and the generator, are compiled by `torch.compile` first. That
+            takes minutes, once in a process for the generator and once for each query, and needs a C++ compiler on a
+            CPU. Samples and pictures are the same up to rounding, which may then depend on the size of a batch. On a
+            CPU nothing is gained (docs/performance.md).
         allow_weak: attributes whose heads may be used although they rank held-out labels badly. It is needed only where
             no verifier decides, because with one no head is too weak.
         progress: whether to show a progress bar; or a function that is called with the name of a stage ("sampling",
@@ -925,7 +958,7 @@ def generate(
     settings = DrawSettings(
         semantics=semantics, sampler=sampler, strength=strength, precision=precision, truncation=truncation,
         label=label, noise=noise, verify=verify, purity=purity, attempts=attempts, realism=realism, seed=seed,
-        batch_size=batch_size, allow_weak=allow_weak,
+        batch_size=batch_size, compile=compile, allow_weak=allow_weak,
     )  # fmt: skip
     return pipeline_for(model, device).prepare(query, settings).run(n, first=first, progress=progress)
 
