@@ -515,9 +515,16 @@ class CircuitEnergy:
     ) -> tuple[Float[Tensor, " batch"], Float[Tensor, "batch latent_dim"]]:
         """Return the energy of each latent, in nats, and its gradient with respect to this latent."""
         rows, back_to_latent = self.heads.pullback(latent)
-        energies, back_to_rows = self.leaves.pullback(_whole(rows.t()))
+        energy, gradient = self.of_rows(_whole(rows.t()))
+        return energy[: len(latent)], back_to_latent(gradient[:, : len(latent)].t())
+
+    def of_rows(
+        self, rows: Float[Tensor, "rows batch"]
+    ) -> tuple[Float[Tensor, " batch"], Float[Tensor, "rows batch"]]:
+        """Return energies, in nats, and their gradients with respect to rows, as functions of rows."""
+        energies, back_to_rows = self.leaves.pullback(rows)
         energy, slopes = self.fold.energy_and_slopes(energies)
-        return energy[: len(latent)], back_to_latent(back_to_rows(slopes)[:, : len(latent)].t())
+        return energy, back_to_rows(slopes)
 
 
 def _whole(rows: Float[Tensor, "rows batch"]) -> Float[Tensor, "rows more"]:

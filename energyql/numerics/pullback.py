@@ -136,6 +136,11 @@ def leaky_relu_back_(
     return grad
 
 
+def row_products(x: Float[Tensor, "batch dim"], y: Float[Tensor, "batch dim"]) -> Float[Tensor, " batch"]:
+    """Return the scalar products of rows; on another device than the CPU in one operation, which rounds differently."""
+    return (x * y).sum(1) if x.device.type == "cpu" else (x[:, None] @ y[:, :, None])[:, 0, 0]
+
+
 def inverse_norm(x: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch 1"]:
     """Return for each row of x the factor that scales it to a mean square of 1."""
     norm = torch.linalg.vector_norm(x, dim=1, keepdim=True)
