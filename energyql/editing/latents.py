@@ -20,7 +20,7 @@ from torch import Tensor
 
 from energyql.attributes.pictures import heads_of
 from energyql.attributes.predictions import Prediction
-from energyql.editing.terms import EditedW, HeadTerm, Term, TermInput, Variable, joined_term
+from energyql.editing.terms import AnyTerm, EditedW, HeadTerm, Term, TermInput, Variable, joined_term
 from energyql.errors import ArgumentError
 from energyql.generators.base import Label, as_condition, head_reader
 from energyql.generators.mapping import FrozenMapping, encoder
@@ -136,7 +136,7 @@ class LatentSpace:
         with torch.inference_mode():
             return self.bank.predict(self.head_input(latents))
 
-    def energy(self, before: Latents, terms: Sequence[Term | HeadTerm]) -> Energy:
+    def energy(self, before: Latents, terms: Sequence[AnyTerm]) -> Energy:
         """Return the sum of terms as an energy of z, (batch, z_dim), and the numbers of the samples, (batch,).
 
         If the length of z has no effect (`length_is_free`), terms are evaluated at z scaled to length sqrt(z_dim).

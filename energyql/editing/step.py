@@ -31,7 +31,7 @@ from energyql.editing import terms
 from energyql.editing.latents import DRAWN_TOGETHER, Latents, LatentSpace, edited_w
 from energyql.editing.pictures import Embed, flat_features
 from energyql.editing.settings import Preset
-from energyql.editing.terms import EditedW, Term, TermInput
+from energyql.editing.terms import AnyTerm, EditedW, TermInput
 from energyql.energy.query_energy import QueryEnergy
 from energyql.energy.rule import EnergyRule
 from energyql.errors import LimitError
@@ -404,13 +404,12 @@ def run_step(
     weights = [preset.newest_continuous if continuous else preset.newest, *[preset.earlier] * (len(rules) - 1)]
     weighted = zip(rules, weights, strict=True)
     energies = [(QueryEnergy(rule, Identity(), bank), weight) for rule, weight in weighted if weight]
-    raw = bank.raw_outputs(space.names)
+    queries = terms.query_terms(energies, bank.raw_outputs(space.names))
     keeping = _keeping_terms(names, dependence, before, w, space, settings, w_of)
     start = space.scaled(before.z)
 
     def objective(factor: float) -> Energy:
-        queries = [terms.query_term(energy, factor * preset.strength * weight, raw) for energy, weight in energies]
-        return space.energy(before, [*queries, *keeping])
+        return space.energy(before, [*queries(factor * preset.strength), *keeping])
 
     def energy(z: Tensor, rows: Tensor) -> Tensor:
         latent = space.head_input(Latents(z, before[rows].offset))
@@ -557,7 +556,7 @@ def penalty_method(
 def _keeping_terms(
     asked: Sequence[str], dependence: Dependence, before: Latents, w: Tensor, space: LatentSpace,
     settings: EditSettings, w_of: EditedW,
-) -> list[Term]:  # fmt: skip
+) -> list[AnyTerm]:  # fmt: skip
     """Return the terms of the energy that keep the picture and the attributes that the query does not name.
 
     Args:
@@ -571,7 +570,7 @@ def _keeping_terms(
         w_of: function of two arguments: the output of the mapping network, and the numbers of the samples. It returns
             the w from which the edited pictures are drawn.
     """
-    preset, identity, parts = settings.preset, settings.identity, list[Term]()
+    preset, identity, parts = settings.preset, settings.identity, list[AnyTerm]()
     if preset.near_z:
         parts.append(terms.distance_term("z", space.scaled(before.z), preset.near_z))
     if preset.near_w:

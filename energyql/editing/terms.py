@@ -25,7 +25,9 @@ from torch import Tensor
 from energyql.attributes.heads import RawOutputs
 from energyql.attributes.predictions import PREDICTIONS, Categorical, Continuous, Prediction, YesNo, output_count
 from energyql.editing.pictures import Embed, flat_features
+from energyql.energy.circuit import CircuitEnergy, CircuitFold, CircuitRule
 from energyql.energy.query_energy import QueryEnergy
+from energyql.logic.circuit import weighted_sum
 from energyql.numerics.linear import few_sizes, in_batches
 from energyql.numerics.pullback import by_autograd, row_products
 
@@ -87,6 +89,9 @@ class HeadTerm:
     evaluate: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
+AnyTerm = Term | HeadTerm
+
+
 def joined_term(parts: Sequence[HeadTerm], scaled: bool) -> Term:
     """Return the sum of terms that are functions of the outputs of the same heads.
 
@@ -108,32 +113,31 @@ def joined_term(parts: Sequence[HeadTerm], scaled: bool) -> Term:
     return Term("latent", evaluate)
 
 
-def _columns(raw: RawOutputs) -> dict[str, range]:
-    """Return for each attribute of some heads which of their outputs it has."""
-    ends = [*accumulate((output_count(spec) for spec in raw.specs), initial=0)]
-    return {spec.name: range(*ends[i : i + 2]) for i, spec in enumerate(raw.specs)}
-
-
-def query_term(energy: QueryEnergy, weight: float, raw: RawOutputs | None = None) -> Term | HeadTerm:
-    """Return the term `weight * energy`, where `energy` is the energy of a query as a function of the heads' input.
+def query_terms(energies: Sequence[tuple[QueryEnergy, float]], raw: RawOutputs) -> Callable[[float], list[AnyTerm]]:
+    """Return a function from a factor to terms whose sum is `factor * weight * energy`, summed over queries.
 
     Args:
-        energy: the energy.
-        weight: the weight.
-        raw: heads with which the heads of the query can be computed together; only used on other devices than the CPU.
+        energies: energies of queries as functions of the heads' input, and their weights.
+        raw: the heads of all attributes. On other devices than the CPU all queries are evaluated together.
     """
-    circuit = energy.circuit
-    if raw is not None and circuit is not None and raw.function.bias.device.type != "cpu":
-        columns = _columns(raw)
-        own = [column for name in energy.rule.attributes for column in columns[name]]
-        matrix = torch.zeros(len(circuit.leaves.offset), len(raw.function.bias), dtype=torch.float64)
-        matrix[:, own] = circuit.leaves.matrix
+    rules = [(energy.rule, weight) for energy, weight in energies]
+    circuits = [(rule.circuit, weight) for rule, weight in rules if isinstance(rule, CircuitRule) and rule.attributes]
+    if raw.function.bias.device.type == "cpu" or not energies or len(circuits) < len(energies):
+        return lambda factor: [query_term(energy, factor * weight) for energy, weight in energies]
+    joined = CircuitEnergy(CircuitFold(weighted_sum(circuits)), raw)
 
-        def of_rows(rows: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
-            value, gradient = circuit.of_rows(rows.t())
-            return weight * value, weight * gradient.t()
+    def terms(factor: float) -> list[AnyTerm]:
+        def evaluate(rows: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
+            value, gradient = joined.of_rows(rows.t())
+            return factor * value, factor * gradient.t()
 
-        return HeadTerm(raw, matrix, circuit.leaves.offset, of_rows)
+        return [HeadTerm(raw, joined.leaves.matrix, joined.leaves.offset, evaluate)]
+
+    return terms
+
+
+def query_term(energy: QueryEnergy, weight: float) -> Term:
+    """Return the term `weight * energy`, where `energy` is the energy of a query as a function of the heads' input."""
 
     def evaluate(at: TermInput) -> tuple[Tensor, Tensor]:
         value, gradient = energy.gradient(at.latent)
@@ -142,21 +146,32 @@ def query_term(energy: QueryEnergy, weight: float, raw: RawOutputs | None = None
     return Term("latent", evaluate)
 
 
-def distance_term(variable: Variable, start: Tensor, weight: float) -> Term:
+def repeated_term(term: AnyTerm, count: int) -> AnyTerm:
+    """Return a term whose value for sample i is that of the given term for sample i modulo `count`."""
+    if isinstance(term, HeadTerm):
+        return replace(term, evaluate=lambda rows, samples: term.evaluate(rows, samples % count))
+    return replace(term, evaluate=lambda at: term.evaluate(replace(at, rows=at.rows % count)))
+
+
+def distance_term(variable: Variable, start: Tensor, weight: float | Tensor) -> Term:
     """Return the term `weight * |x - x0|²`, which keeps x near a start x0.
 
     Args:
         variable: "z" or "w", which x is.
         start: x0 of all samples, of the shape of x with n rows. If x is z, x0 must have the length to which
             `LatentSpace.scaled` scales z.
-        weight: the weight.
+        weight: the weight; or the weight of each sample, (n,).
     """
 
     def evaluate(at: TermInput) -> tuple[Tensor, Tensor]:
         x = at.z if variable == "z" else at.w
         assert x is not None
         difference = x - start[at.rows]
-        return weight * difference.square().flatten(1).sum(1), 2 * weight * difference
+        flat = difference.flatten(1)
+        if isinstance(weight, Tensor):
+            own = weight[at.rows]
+            return own * row_products(flat, flat), (2 * own)[:, None] * difference
+        return weight * row_products(flat, flat), 2 * weight * difference
 
     return Term(variable, evaluate)
 
@@ -172,7 +187,7 @@ def shell_term(weight: float) -> Term:
     return Term("z", evaluate)
 
 
-def keep_predictions(raw: RawOutputs, before: Tensor, weights: Tensor) -> Term | HeadTerm:
+def keep_predictions(raw: RawOutputs, before: Tensor, weights: Tensor) -> AnyTerm:
     """Return the term `Σ_a weight_a KL(P(a | z0) || P(a | z))`, which keeps the heads' predictions as they are at z0.
 
     The sum is over attributes a; P is a head's prediction; z0 are the latents before the edit. Certain predictions stay
@@ -209,15 +224,16 @@ def _keep_rows(raw: RawOutputs, before: Tensor, weights: Tensor) -> HeadTerm:
     All attributes with classes are one table of logits, where a yes/no attribute has the logits x and 0. Whatever does
     not depend on z is computed once.
     """
-    columns = _columns(raw)
+    ends = [*accumulate(map(output_count, raw.specs), initial=0)]
+    columns = [range(*ends[i : i + 2]) for i in range(len(raw.specs))]
     means = [i for i, spec in enumerate(raw.specs) if PREDICTIONS[spec.kind] is Continuous]
     tables = [i for i in range(len(raw.specs)) if i not in means]
-    shape = (len(tables), max([2, *(len(columns[raw.specs[i].name]) for i in tables)]))
+    shape = (len(tables), max([2, *(len(columns[i]) for i in tables)]))
     matrix = torch.zeros(math.prod(shape) + len(means), before.shape[1], dtype=torch.float64)
     offset = torch.zeros(len(matrix), dtype=torch.float64)
     offset[: math.prod(shape)] = _NEVER
     for place, i in enumerate([*tables, *means]):
-        own = columns[raw.specs[i].name]
+        own = columns[i]
         first = place * shape[1] if i in tables else math.prod(shape) + place - len(tables)
         matrix[range(first, first + len(own)), own] = 1
         offset[first : first + (max(2, len(own)) if i in tables else 1)] = 0

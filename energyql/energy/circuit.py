@@ -634,9 +634,9 @@ class LeafEnergies:
                 of_sets = of_logits[yes_no:]
                 shares = (classes - sums).exp_()  # `torch.softmax` rounds a column by its place
                 below.append(shares.mul_(torch.stack([of_sets, -of_sets])).flatten(0, 2))
-            return torch.cat(below)
+            return below[0] if len(below) == 1 else torch.cat(below)
 
-        return torch.cat(energies), back
+        return energies[0] if len(energies) == 1 else torch.cat(energies), back
 
     def _softplus(self, logits: Tensor) -> Tensor:
         # The next power of exp(x) that log1p takes would be denormal below this, which is many times slower.

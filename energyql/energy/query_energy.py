@@ -243,11 +243,6 @@ class QueryEnergy:
         """
         return least_energy(self.rule, self._std)
 
-    @property
-    def circuit(self) -> CircuitEnergy | None:
-        """The energy as a function of the heads' input; `None` without heads, and for a rule that is no circuit."""
-        return self._direct if isinstance(self._direct, CircuitEnergy) else None
-
     def computed_in(self, dtype: torch.dtype) -> QueryEnergy:
         """Return the same energy with matrix products computed in `dtype`, such as bfloat16.
 

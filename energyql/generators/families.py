@@ -19,6 +19,7 @@ from energyql.errors import ModelError
 from energyql.files import fingerprint, read_json, read_tensors, write_json, write_tensors
 from energyql.generators.base import Family, Generator, check_generator
 from energyql.generators.checkpoints.reading import build_network, check_weights, reading, shown
+from energyql.numerics.moving import to_cpu
 from energyql.plugins import GENERATORS, check_allowed, load_plugin, make_plugin
 
 MODULES = (
@@ -223,7 +224,8 @@ def module_fingerprint(module: object) -> str:
     if not isinstance(module, torch.nn.Module):
         return ""
     digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
+    state = sorted(module.state_dict().items())
+    for (name, _), tensor in zip(state, to_cpu([tensor.detach() for _, tensor in state]), strict=True):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        digest.update(tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

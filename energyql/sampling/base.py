@@ -131,6 +131,8 @@ def as_energy(energy: EnergyLike, *, first: int = 0, samples: Tensor | None = No
         An energy with all attributes of `Energy`. The argument `rows` of its calls says which sample a latent belongs
         to: an index into the batch, or into `samples`.
     """
+    if isinstance(energy, StepEnergy) and not first:
+        return replace(energy, values=0, gradients=0) if samples is None else energy.part(samples)
     own = getattr(energy, "gradient", None)
     gradient = None if own is None else _with_rows(own, first)
     value = _with_rows(energy, first) if callable(energy) or gradient is None else GradientEnergy(gradient)
@@ -734,7 +736,7 @@ class Endings:
                 if self._values is not None and value is not None:
                     self._values[rows[leave]] = value[leave]
                 batch.end(leave, stay, statuses[number, here].to(batch.z.device), z()[leave], gradients, values)
-        energy.rows = batch.rows
+        energy.rows = batch.energy.part(batch.rows).rows
         return stay
 
 

@@ -338,7 +338,7 @@ def _outcome(state: DescentState, settings: DescentSampler) -> Int[Tensor, " row
     done = done | (state.slope * state.step > -1e-3 * settings.tolerance)
     if settings.enough is not None:
         done = done | (state.value <= settings.enough)
-    return done.long() + MOVING  # `Status.OK` is 0
+    return done + MOVING  # `Status.OK` is 0
 
 
 def _rows_of(which: Tensor, new: Tensor, old: Tensor) -> Tensor:
