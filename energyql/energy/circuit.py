@@ -632,12 +632,17 @@ class LeafEnergies:
                 below.append(slope().mul_(-of_middles))
             if sets:
                 of_sets = of_logits[yes_no:]
-                shares = (classes - sums).exp_()  # `torch.softmax` rounds a column by its place
+                if classes.device.type == "cpu":
+                    shares = (classes - sums).exp_()  # `torch.softmax` rounds a column by its place
+                else:
+                    shares = classes.softmax(0)
                 below.append(shares.mul_(torch.stack([of_sets, -of_sets])).flatten(0, 2))
             return below[0] if len(below) == 1 else torch.cat(below)
 
         return energies[0] if len(energies) == 1 else torch.cat(energies), back
 
     def _softplus(self, logits: Tensor) -> Tensor:
-        # The next power of exp(x) that log1p takes would be denormal below this, which is many times slower.
-        return F.softplus(logits.clamp(min=self._least), threshold=_LINEAR)
+        if logits.device.type == "cpu":
+            # The next power of exp(x) that log1p takes would be denormal below this, which is many times slower.
+            logits = logits.clamp(min=self._least)
+        return F.softplus(logits, threshold=_LINEAR)
