@@ -25,7 +25,7 @@ from torch import Tensor
 from energyql.attributes.heads import RawOutputs
 from energyql.attributes.predictions import PREDICTIONS, Categorical, Continuous, Prediction, YesNo, output_count
 from energyql.editing.pictures import Embed, flat_features
-from energyql.energy.circuit import CircuitEnergy, CircuitFold, CircuitRule
+from energyql.energy.circuit import CircuitFold, CircuitRule, LeafEnergies, energy_of_rows
 from energyql.energy.query_energy import QueryEnergy
 from energyql.logic.circuit import weighted_sum
 from energyql.numerics.linear import few_sizes, in_batches
@@ -124,14 +124,16 @@ def query_terms(energies: Sequence[tuple[QueryEnergy, float]], raw: RawOutputs) 
     circuits = [(rule.circuit, weight) for rule, weight in rules if isinstance(rule, CircuitRule) and rule.attributes]
     if raw.function.bias.device.type == "cpu" or not energies or len(circuits) < len(energies):
         return lambda factor: [query_term(energy, factor * weight) for energy, weight in energies]
-    joined = CircuitEnergy(CircuitFold(weighted_sum(circuits)), raw)
+    leaves = LeafEnergies(CircuitFold(weighted_sum(circuits)).leaves, raw)
 
     def terms(factor: float) -> list[AnyTerm]:
-        def evaluate(rows: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
-            value, gradient = joined.of_rows(rows.t())
-            return factor * value, factor * gradient.t()
+        fold = CircuitFold(weighted_sum([(circuit, factor * weight) for circuit, weight in circuits]))
 
-        return [HeadTerm(raw, joined.leaves.matrix, joined.leaves.offset, evaluate)]
+        def evaluate(rows: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
+            value, gradient = energy_of_rows(fold, leaves, rows.t())
+            return value, gradient.t()
+
+        return [HeadTerm(raw, leaves.matrix, leaves.offset, evaluate)]
 
     return terms
 
@@ -198,7 +200,11 @@ def keep_predictions(raw: RawOutputs, before: Tensor, weights: Tensor) -> AnyTer
         before: outputs of the heads at z0, (n, outputs).
         weights: weight of each attribute in each sample, (n, attributes); 0 if the attribute may change in the sample.
     """
-    if before.device.type != "cpu" and {PREDICTIONS[spec.kind] for spec in raw.specs} <= {YesNo, Categorical, Continuous}:
+    if before.device.type != "cpu" and {PREDICTIONS[spec.kind] for spec in raw.specs} <= {
+        YesNo,
+        Categorical,
+        Continuous,
+    }:
         return _keep_rows(raw, before, weights)
     blocks = _blocks(raw, before)
 

@@ -133,7 +133,7 @@ class Surrogate:
 
     rule: EnergyRule
     bank: AttributeBank
-    device: torch.device = torch.device("cpu")
+    device: torch.device | str = "cpu"
 
     @cached_property
     def basis(self) -> Float[Tensor, "r z_dim"]:
@@ -163,7 +163,7 @@ class Surrogate:
     @cached_property
     def _direct(self) -> CircuitEnergy | None:
         """The energy as a function of v in fewer operations, for other devices than the CPU; `None` on the CPU."""
-        if self.device.type == "cpu" or not isinstance(self.rule, CircuitRule):
+        if torch.device(self.device).type == "cpu" or not isinstance(self.rule, CircuitRule):
             return None
         return CircuitEnergy(self.rule.fold, self._of_v.raw_outputs(self.rule.attributes))
 

@@ -442,7 +442,6 @@ def weighted_sum(circuits: Sequence[tuple[Circuit, float]]) -> Circuit:
     return Circuit((*nodes, Sum(tuple(roots))), (), {}, key)
 
 
-
 def _below(node: CircuitNode) -> tuple[int, ...]:
     """Return those children of a node that texts and drawings of the circuit show below it.
 

@@ -16,9 +16,14 @@ def to_cpu(tensors: Sequence[Tensor]) -> list[Tensor]:
     """
     if len(tensors) < 2 or tensors[0].device.type == "cpu" or len({tensor.device for tensor in tensors}) > 1:
         return [tensor.cpu() for tensor in tensors]
-    flat = [tensor.detach().reshape(-1) for tensor in tensors]
-    dense = [x if x.stride(0) == 1 else x.clone(memory_format=torch.contiguous_format) for x in flat]
-    raw = [x.view(torch.uint8) for x in dense]
+    groups: dict[torch.dtype, list[Tensor]] = {}
+    for tensor in tensors:
+        groups.setdefault(tensor.dtype, []).append(tensor.detach().reshape(-1))
+    raw = [torch.cat(group).view(torch.uint8) for group in groups.values()]
     parts = torch.cat(raw).cpu().split([len(part) for part in raw])
-    # Copies, because a number must not begin in the middle of a word.
-    return [part.clone().view(tensor.dtype).view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
+    moved = {
+        # A copy, because a number must not begin in the middle of a word.
+        dtype: iter(part.clone().view(dtype).split([len(x) for x in group]))
+        for (dtype, group), part in zip(groups.items(), parts, strict=True)
+    }
+    return [next(moved[tensor.dtype]).clone().view(tensor.shape) for tensor in tensors]
