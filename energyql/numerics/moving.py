@@ -17,13 +17,20 @@ def to_cpu(tensors: Sequence[Tensor]) -> list[Tensor]:
     there = [tensor for tensor in tensors if tensor.device.type != "cpu"]
     if len(there) < 2 or len({tensor.device for tensor in there}) > 1:
         return [tensor.cpu() for tensor in tensors]
-    flat = [tensor.detach().reshape(-1) for tensor in there]
-    dense = [x if x.stride(0) == 1 else x.clone(memory_format=torch.contiguous_format) for x in flat]
-    raw = [x.view(torch.uint8) for x in dense]
+    groups: dict[torch.dtype, list[Tensor]] = {}
+    for tensor in there:
+        groups.setdefault(tensor.dtype, []).append(tensor.detach().reshape(-1))
+    raw = [torch.cat(group).view(torch.uint8) for group in groups.values()]
     parts = torch.cat(raw).cpu().split([len(part) for part in raw])
-    # Copies, because a number must not begin in the middle of a word.
-    moved = (part.clone().view(x.dtype).view(x.shape) for part, x in zip(parts, there, strict=True))
-    return [tensor if tensor.device.type == "cpu" else next(moved) for tensor in tensors]
+    moved = {
+        # A copy, because a number must not begin in the middle of a word.
+        dtype: iter(part.clone().view(dtype).split([len(x) for x in group]))
+        for (dtype, group), part in zip(groups.items(), parts, strict=True)
+    }
+    return [
+        tensor if tensor.device.type == "cpu" else next(moved[tensor.dtype]).clone().view(tensor.shape)
+        for tensor in tensors
+    ]
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:

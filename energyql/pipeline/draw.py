@@ -683,7 +683,8 @@ def _surrogate(rule: EnergyRule, surrogates: Callable[[], SurrogateHeads]) -> Su
         rule: the energy of the query as a function of predictions.
         surrogates: function without arguments that returns the small heads, which imitate the model's heads.
     """
-    return Surrogate(rule, surrogates().distilled(rule.attributes))
+    heads = surrogates()
+    return Surrogate(rule, heads.distilled(rule.attributes), heads.device)
 
 
 _log = logging.getLogger("energyql")
