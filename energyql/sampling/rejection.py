@@ -236,9 +236,10 @@ def pick(
         For each sample that still moves (`batch.rows` afterwards), β and the logarithm of the mean weight of its
         proposals, both (rows,); and the indices `batch.rows` on the CPU.
     """
-    rows, here = batch.rows, rounds[-1][0]
+    rows = batch.rows
     if not len(rows):
-        return batch.energies[rows], batch.energies[rows], here
+        return batch.energies[rows], batch.energies[rows], rows.cpu()
+    here = rounds[-1][0]
     places = [torch.searchsorted(left, here).to(rows.device) for left, _, _ in rounds]
     energies = torch.cat([some[place] for place, (_, some, _) in zip(places, rounds, strict=True)], 1)
     ratios = torch.cat([some[place] for place, (_, _, some) in zip(places, rounds, strict=True)], 1)
