@@ -194,7 +194,7 @@ class PreparedQuery:
         return dtype
 
     @cached_property
-    def energy(self) -> QueryEnergy | PictureEnergy | ClippedEnergy:
+    def energy(self) -> QueryEnergy | CompiledEnergy | PictureEnergy | ClippedEnergy:
         """The energy that is sampled: that of the query, or with `verify="faithful"` the clipped energy."""
         return self._query_energy if self.clip is None else ClippedEnergy(self._query_energy, self.clip.probability)
 

@@ -101,7 +101,9 @@ def distort(images: Tensor, generator: torch.Generator, strength: float = 1.0) -
     images = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
     softened = F.avg_pool2d(F.pad(images, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
     images = torch.lerp(images, softened, strength * blur)
-    return images * (1 + strength * 0.05 * contrast) + strength * 0.06 * deviation * noise.view(images.shape)
+    noise = strength * 0.06 * deviation * noise.view(images.shape)
+    distorted: Tensor = images * (1 + strength * 0.05 * contrast) + noise
+    return distorted
 
 
 def distortion_strength(done: float) -> float:
@@ -183,7 +185,7 @@ def fit_network(
         judge.head.weight.mul_(scale[:, None])
     state = judge.half().float().state_dict()
     judge.load_state_dict(dict(zip(state, to_cpu([*state.values()]), strict=True)), assign=True)
-    network: Judge = judge.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    network: Judge = judge.to(memory_format=torch.contiguous_format)
     return network.eval()
 
 
