@@ -92,8 +92,8 @@ def distort(images: Tensor, generator: torch.Generator, strength: float = 1.0) -
     batch, size = len(images), images[0].numel()
     rand, randn = (partial(draw, generator=generator) for draw in (torch.rand, torch.randn))
     draws = [rand(batch, 2), rand(batch, 2), rand(batch, 1), randn(batch, 1), rand(batch, 1), randn(batch, size)]
-    moved = to_device(torch.cat(draws, 1), images.device)
-    zoom, shift, blur, contrast, deviation, noise = moved.split([part.shape[1] for part in draws], 1)
+    numbers = to_device(torch.cat(draws, 1), images.device)
+    zoom, shift, blur, contrast, deviation, noise = numbers.split([part.shape[1] for part in draws], 1)
     zoom, shift = 1 + strength * 0.06 * (zoom * 2 - 1), strength * 0.06 * (shift * 2 - 1)
     blur, contrast, deviation = (part[:, :, None, None] for part in (blur, contrast, deviation))
     theta = torch.cat([torch.diag_embed(zoom), shift[:, :, None]], 2)
