@@ -250,7 +250,7 @@ class TestTraining:
 
     @pytest.fixture
     def few_steps(self, monkeypatch):
-        for name, value in (("picture_fit.WRITES", 2), ("judge.FRESH", 16), ("teacher.DRAWS", 1)):
+        for name, value in (("picture_fit.WRITES", 2), ("judge.FRESH", 16)):
             monkeypatch.setattr(f"energyql.training.{name}", value)
         monkeypatch.setattr("energyql.training.judge.PictureSettings", lambda: PictureSettings(
             side=8, channels=(4, 8), least=64, most=64

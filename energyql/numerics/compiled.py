@@ -49,7 +49,7 @@ def compiled(function: Callable[..., Tensor], what: str) -> Callable[..., Tensor
             return function(x, **options)
         if count == 1:  # as two rows, because torch would compile another program for one
             x = torch.cat([x, x])
-            options = {name: torch.cat([x, x]) if isinstance(x, Tensor) else x for name, x in options.items()}
+            options = {name: torch.cat([o, o]) if isinstance(o, Tensor) else o for name, o in options.items()}
         try:
             return run(x, **options)[:count]
         except torch._dynamo.exc.TorchDynamoException as error:

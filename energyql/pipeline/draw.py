@@ -199,7 +199,7 @@ class PreparedQuery:
         return dtype
 
     @cached_property
-    def energy(self) -> QueryEnergy | PictureEnergy | ClippedEnergy:
+    def energy(self) -> QueryEnergy | CompiledEnergy | PictureEnergy | ClippedEnergy:
         """The energy that is sampled: that of the query, or with `verify="faithful"` the clipped energy."""
         return self._query_energy if self.clip is None else ClippedEnergy(self._query_energy, self.clip.probability)
 
@@ -942,7 +942,7 @@ def generate(
         compile: whether the energy of heads on latents, and the generator, are compiled by `torch.compile` first. That
             takes minutes, once in a process for the generator and once for each query, and needs a C++ compiler on a
             CPU. Samples and pictures are the same up to rounding, which may then depend on the size of a batch. On a
-            CPU nothing is gained (docs/performance.md).
+            CPU it does not pay (docs/performance.md).
         allow_weak: attributes whose heads may be used although they rank held-out labels badly. It is needed only where
             no verifier decides, because with one no head is too weak.
         progress: whether to show a progress bar; or a function that is called with the name of a stage ("sampling",

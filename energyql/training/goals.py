@@ -128,13 +128,13 @@ def learn_goals(
             steps -= RATE * learning_rate(step / STEPS) * mean / scale
         report("learning", (step + 1) / STEPS)
     shares = _shares(goals, prior, steps.detach() @ scaled.t(), layers, report)
-    learned = steps.detach().cpu().double()
-    for name, step, share in zip(goals, learned, shares, strict=True):
+    rows = steps.detach().cpu().double()
+    for name, step, share in zip(goals, rows, shares, strict=True):
         if not step.isfinite().all() or not share.isfinite():  # checked at the end, because a device waits for a check
             raise DataError(f"what is read for the goal {name!r}, or its gradient, is not finite for all pictures")
         if not step.any():
             raise ArgumentError(f"no move of w changes what the goal {name!r} is about", hint="leave it out: --goals")
-    return learned, shares
+    return rows, shares
 
 
 @torch.no_grad()

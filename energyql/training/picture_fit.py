@@ -92,8 +92,8 @@ def distort(images: Tensor, generator: torch.Generator, strength: float = 1.0) -
     batch, size = len(images), images[0].numel()
     rand, randn = (partial(draw, generator=generator) for draw in (torch.rand, torch.randn))
     draws = [rand(batch, 2), rand(batch, 2), rand(batch, 1), randn(batch, 1), rand(batch, 1), randn(batch, size)]
-    moved = to_device(torch.cat(draws, 1), images.device)
-    zoom, shift, blur, contrast, deviation, noise = moved.split([part.shape[1] for part in draws], 1)
+    numbers = to_device(torch.cat(draws, 1), images.device)
+    zoom, shift, blur, contrast, deviation, noise = numbers.split([part.shape[1] for part in draws], 1)
     zoom, shift = 1 + strength * 0.06 * (zoom * 2 - 1), strength * 0.06 * (shift * 2 - 1)
     blur, contrast, deviation = (part[:, :, None, None] for part in (blur, contrast, deviation))
     side = images.shape[-1]
@@ -105,7 +105,9 @@ def distort(images: Tensor, generator: torch.Generator, strength: float = 1.0) -
     columns = padded[:, :, :-2] + padded[:, :, 1:-1] + padded[:, :, 2:]
     softened = (columns[..., :-2] + columns[..., 1:-1] + columns[..., 2:]) / 9
     images = torch.lerp(images, softened, strength * blur)
-    return images * (1 + strength * 0.05 * contrast) + strength * 0.06 * deviation * noise.view(images.shape)
+    noise = strength * 0.06 * deviation * noise.view(images.shape)
+    distorted: Tensor = images * (1 + strength * 0.05 * contrast) + noise
+    return distorted
 
 
 def distortion_strength(done: float) -> float:
@@ -187,7 +189,7 @@ def fit_network(
         judge.head.weight.mul_(scale[:, None])
     state = judge.half().float().state_dict()
     judge.load_state_dict(dict(zip(state, to_cpu([*state.values()]), strict=True)), assign=True)
-    network: Judge = judge.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    network: Judge = judge.to(memory_format=torch.contiguous_format)
     return network.eval()
 
 
