@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from inspect import signature
 from numbers import Real
+from operator import index
 from typing import Any, Literal, Protocol, cast, runtime_checkable
 
 import torch
@@ -89,6 +90,18 @@ class ViewedGenerator(Generator, Protocol):
         ...
 
 
+class ShapedGenerator(Generator, Protocol):
+    """A generator whose z is noise of one or several shapes, such as that of a diffusion model.
+
+    Attributes:
+        z_shape: the shape of the noise of one picture, such as (4, 64, 64); or a list of shapes, in the order in which
+            the noise is drawn, if a model adds more noise in its steps. `z_dim` is the number of all of their numbers.
+            `Result.noise` and `Result.step_noise` have these shapes; they are taken from w, which begins with them.
+    """
+
+    z_shape: tuple[int, ...] | Sequence[tuple[int, ...]]
+
+
 @dataclass(frozen=True)
 class Family:
     """An architecture of generators: what is needed to recognise, read, build and save a generator.
@@ -104,6 +117,7 @@ class Family:
         formats: names of the checkpoints that the readers accept, for messages, such as "FastGAN, projected GAN".
         truncation: default truncation psi of a model folder that is made from a checkpoint. Psi pulls w toward the mean
             of w: the result is `mean + psi (w - mean)`.
+        outside: whether the weights stay in files outside model folders, which the settings name.
     """
 
     name: str
@@ -112,6 +126,7 @@ class Family:
     readers: str = ""
     formats: str = ""
     truncation: float = 0.7
+    outside: bool = False
 
 
 def offers_features(generator: Generator) -> bool:
@@ -156,8 +171,8 @@ def check_generator(generator: Any, name: str = "this") -> Generator:
         name: name of the object in error messages.
 
     Raises:
-        ArgumentError: the object is a class, lacks the attribute or a method, or has a method that takes other
-            arguments.
+        ArgumentError: the object is a class, lacks the attribute or a method, has a method that takes other arguments,
+            or has a `z_shape` that does not fit its `z_dim`.
     """
     kind, hint = type(generator).__name__, "docs/any-generator.md shows how to wrap a network"
     if isinstance(generator, type):
@@ -170,7 +185,33 @@ def check_generator(generator: Any, name: str = "this") -> Generator:
         if wrong := misfit(getattr(generator, part), *inputs):
             call = f"{part}({', '.join(inputs)})"
             raise ArgumentError(f"{name} is a {kind} that cannot be called as {call}: {wrong}", hint=hint)
+    noise_shapes(generator)
     return cast(Generator, generator)
+
+
+def is_differentiable(generator: Any) -> bool:
+    """Return whether autograd can differentiate `synthesize`: unless the generator's `differentiable` is false."""
+    return bool(getattr(generator, "differentiable", True))
+
+
+def noise_shapes(generator: Any) -> list[tuple[int, ...]]:
+    """Return the shapes of the noise of one picture, the attribute `z_shape` as a list; [] without this attribute.
+
+    Raises:
+        ArgumentError: `z_shape` is neither a shape nor a list of shapes, or `z_dim` is not the number of their numbers.
+    """
+    shape = getattr(generator, "z_shape", None)
+    if shape is None:
+        return []
+    shapes = [shape] if isinstance(shape, Sequence) and not any(isinstance(size, Sequence) for size in shape) else shape
+    try:
+        checked = [tuple(map(index, shape)) for shape in shapes]
+    except TypeError:
+        checked = []
+    if sum(map(math.prod, checked)) != generator.z_dim or any(size < 1 for shape in checked for size in shape):
+        problem = f"z_shape of a {type(generator).__name__} is {shape!r}, which are not z_dim = {generator.z_dim} numbers"
+        raise ArgumentError(problem, hint="a shape such as (4, 64, 64), or a list of shapes")
+    return checked
 
 
 def check_pictures(images: Any) -> Tensor:

@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -27,6 +27,7 @@ MODULES = (
     "energyql.generators.r3gan",
     "energyql.generators.fastgan",
     "energyql.generators.stylegan_xl",
+    "energyql.generators.diffusers",
 )
 """Names of the modules of architectures; every module defines `FAMILY`. A new architecture needs a new line here."""
 FAMILIES: dict[str, Family] = {family.name: family for family in (import_module(name).FAMILY for name in MODULES)}
@@ -98,7 +99,7 @@ def open_generator(
         allow_plugins: whether code that `config.json` names may be run. Code that `source` names is always run.
 
     Returns:
-        The generator and a text. If the weights are in the folder, the text is the SHA-256 of the file of weights.
+        The generator and a text. If the weights are in the folder, the text is the SHA-256 of their file.
         Otherwise it is the SHA-256 of parameters and buffers in memory, or "" if the generator is no torch module.
 
     Raises:
@@ -109,7 +110,8 @@ def open_generator(
     if source is None:
         settings = _settings(folder)
         if settings.get("kind") != NAMED:
-            return read_generator(folder), fingerprint(folder / WEIGHTS)
+            generator = read_generator(folder)
+            return generator, _mark(folder, generator)
         source = check_allowed(settings.get("name"), "generator", folder, allow_plugins)
     generator = named_generator(source) if isinstance(source, str) else check_generator(source)
     return generator, module_fingerprint(generator)
@@ -117,6 +119,8 @@ def open_generator(
 
 def read_generator(folder: Path) -> Generator:
     """Return the generator whose weights are in a model folder, in float32 on the CPU. No code in the folder is run.
+
+    If `config.json` names files outside the folder as the weights, such as a pipeline of diffusers, these are read.
 
     Raises:
         ModelError: a file is missing, damaged, or does not fit the other files; or the folder has no weights, but names
@@ -134,6 +138,8 @@ def read_generator(folder: Path) -> Generator:
         if unknown := settings.keys() - {field.name for field in dataclasses.fields(family.config)}:
             raise ModelError(f"its generator has an unknown setting {shown(min(unknown))}")
         config = family.config(**settings)
+    if family.outside:
+        return cast(Generator, family.network(config))
     path = folder / WEIGHTS
     with reading(path):
         tensors = read_tensors(path)
@@ -155,6 +161,8 @@ def _settings(folder: Path) -> dict[str, Any]:
 def write_generator(folder: Path, generator: Generator, *, dtype: torch.dtype = torch.float16) -> dict[str, Any]:
     """Write `generator.safetensors`, the file of weights, to a model folder, and return the settings.
 
+    Nothing is written for a family whose weights stay outside model folders.
+
     Args:
         folder: the model folder, which is made if it is missing.
         generator: a generator of one of the architectures in this library.
@@ -173,10 +181,11 @@ def write_generator(folder: Path, generator: Generator, *, dtype: torch.dtype = 
         problem = f"a {type(generator).__name__} cannot be written; known kinds are {', '.join(FAMILIES)}"
         raise ModelError(problem, hint="give it as code by name, module:factory, which the folder then records")
     network: Any = generator
-    tensors = {name: tensor.to(dtype) for name, tensor in network.state_dict().items()}
+    tensors = {} if family.outside else {name: tensor.to(dtype) for name, tensor in network.state_dict().items()}
     if wrong := [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]:
         raise ModelError(f"{wrong[0]} has numbers that do not fit {dtype}", hint="write it with dtype=torch.float32")
-    write_tensors(folder / WEIGHTS, tensors)
+    if not family.outside:
+        write_tensors(folder / WEIGHTS, tensors)
     settings = dataclasses.asdict(network.config)
     return {"generator": settings if family.name == DEFAULT_KIND else {"kind": family.name, **settings}}
 
@@ -202,8 +211,8 @@ def save_model(
             the entry `source` of `config.json`; with `None` there is no such entry.
 
     Returns:
-        The SHA-256 of the file of weights. Attributes that are trained for this generator are saved with this text, so
-        that they are not used with other weights.
+        The SHA-256 of the file of weights, or of the weights themselves if they stay outside. Attributes that are
+        trained for this generator are saved with this text, so that they are not used with other weights.
 
     Raises:
         ModelError: a weight is too large for `dtype`, or the generator has another architecture.
@@ -212,7 +221,13 @@ def save_model(
     described = write_generator(folder, generator, dtype=dtype)
     config = {"format": FORMAT, "name": name, "truncation": truncation, **described}
     write_json(folder / CONFIG, config if source is None else config | {"source": dict(source)})
-    return fingerprint(folder / WEIGHTS)
+    return _mark(folder, generator)
+
+
+def _mark(folder: Path, generator: Generator) -> str:
+    """Return the fingerprint of the generator of a model folder, which is also in memory."""
+    family = family_of(generator)
+    return fingerprint(folder / WEIGHTS) if family is None or not family.outside else module_fingerprint(generator)
 
 
 def module_fingerprint(module: object) -> str:

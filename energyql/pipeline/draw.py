@@ -47,7 +47,9 @@ from energyql.generators.base import (
     draw_batches,
     drawing,
     head_reader,
+    is_differentiable,
     noise_options,
+    noise_shapes,
     synthesizer,
 )
 from energyql.generators.mapping import encoder
@@ -257,7 +259,8 @@ class PreparedQuery:
 
     def _by_picture(self, dtype: torch.dtype) -> PictureEnergy:
         draw = drawing(self.model.generator, dtype, self.settings.noise, self.settings.seed)
-        return reader_energy(self.rule, self.model.bank, self.encode, draw)
+        differentiable = is_differentiable(self.model.generator)
+        return reader_energy(self.rule, self.model.bank, self.encode, draw, differentiable=differentiable)
 
     def run(self, n: int, *, first: int = 0, progress: bool | Report = True) -> Result:
         """Sample latents for the query, draw their pictures, and return both with energies and verdicts of the judge.
@@ -739,7 +742,7 @@ class Pipeline:
         else:
             check_sampler(sampler)
         bank, critic = self.model.bank, self.model.discriminator
-        if not bank.gradient and has_trait(sampler, "needs_gradient"):
+        if not self.model.has_gradient(settings.realism) and has_trait(sampler, "needs_gradient"):
             raise ArgumentError(f"this sampler follows a gradient, and {NO_GRADIENT}", hint=WITHOUT_GRADIENT)
         if settings.realism:
             _check_realism(sampler, critic, self.model.name)
@@ -760,6 +763,10 @@ class Pipeline:
                 {name: str(reports[name]) if name in reports else None for name in rule.attributes},
             "versions": {"energyql": __version__, "torch": str(torch.__version__)},
         }  # fmt: skip
+        if shapes := noise_shapes(self.model.generator):
+            provenance["z_shape"] = [list(shape) for shape in shapes]
+        if described := getattr(self.model.generator, "description", None):
+            provenance["generator"] = described
         if reason is not None:
             provenance["unverified"] = reason
         if settings.realism:

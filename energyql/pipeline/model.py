@@ -58,6 +58,7 @@ from energyql.generators.base import (
     check_label,
     class_count,
     device_of,
+    is_differentiable,
     latent_size,
 )
 from energyql.generators.checkpoints.reading import reading
@@ -243,6 +244,11 @@ class Model:
     def device(self) -> torch.device:
         """The device of the generator's tensors; the device of the heads if the generator has no tensors."""
         return device_of(self.generator) or self.bank.device
+
+    def has_gradient(self, realism: float = 0.0) -> bool:
+        """Return whether energies of queries have a gradient, with the weight `realism` of the discriminator."""
+        drawn = self.bank.reads_pictures or realism != 0
+        return self.bank.gradient and (not drawn or is_differentiable(self.generator))
 
     def check_label(self, label: int | Sequence[float] | None, seed: int = 0) -> Label | None:
         """Check that the generator has a label and that the heads are valid under it, and return the label.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -256,6 +258,34 @@ class Result:
         value = f"energy {self.energy.mean():.3g}" if self.probability is None else f"P {self.probability.mean():.2f}"
         by = "reader" if self._guide == "reader" else "attribute heads"
         return f"{line}; mean {value} by the {by} ({describe_qualities(qualities)})"
+
+    @property
+    def noise(self) -> Tensor:
+        """The noise with which a diffusion or flow model starts, (n, *shape), such as (n, 4, 64, 64).
+
+        For a pipeline of diffusers, it is the argument `latents` of its call.
+
+        Raises:
+            ArgumentError: z of the generator has no shape (its attribute `z_shape`).
+        """
+        return self._noise()[0]
+
+    @property
+    def step_noise(self) -> list[Tensor]:
+        """The noise that a model adds in its steps, in the order in which it is drawn, each (n, *shape); [] if none.
+
+        Raises:
+            ArgumentError: z of the generator has no shape (its attribute `z_shape`).
+        """
+        return self._noise()[1:]
+
+    def _noise(self) -> list[Tensor]:
+        shapes = self.provenance.get("z_shape")
+        if not shapes:
+            raise ArgumentError("these latents are not the noise of a model: its generator has no z_shape")
+        dtype = getattr(torch, self.provenance.get("generator", {}).get("dtype", "float32"))
+        parts = self.w[:, : sum(map(math.prod, shapes))].split([*map(math.prod, shapes)], 1)
+        return [part.reshape(-1, *shape).to(dtype) for part, shape in zip(parts, shapes, strict=True)]
 
     @property
     def _guide(self) -> str:
