@@ -62,9 +62,17 @@ def decoder(channels):
 def text_encoder():
     return transformers.CLIPTextModel(
         transformers.CLIPTextConfig(
-            vocab_size=len(WORDS), hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
-            max_position_embeddings=8, projection_dim=16, bos_token_id=1, eos_token_id=2, pad_token_id=0,
-        )  # fmt: skip
+            vocab_size=len(WORDS),
+            hidden_size=16,
+            intermediate_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            max_position_embeddings=8,
+            projection_dim=16,
+            bos_token_id=1,
+            eos_token_id=2,
+            pad_token_id=0,
+        )
     )
 
 
@@ -74,7 +82,9 @@ def tokenizer():
         tokenizers.models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<unk>")
     )
     words.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
-    words.post_processor = tokenizers.processors.TemplateProcessing("<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)])
+    words.post_processor = tokenizers.processors.TemplateProcessing(
+        "<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)]
+    )
     return transformers.PreTrainedTokenizerFast(
         tokenizer_object=words, model_max_length=8, pad_token="<pad>", unk_token="<unk>", bos_token="<s>",
         eos_token="</s>",

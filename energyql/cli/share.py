@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,29 +24,59 @@ def convert(
     truncation: Annotated[float | None, typer.Option(min=0, max=1)] = None,
     lr_mlp: float | None = None,
     conv_clamp: float | None = None,
+    call: list[str] | None = None,
 ) -> None:
     """Convert a published checkpoint to a model folder. No code in the checkpoint is executed.
 
+    For a pipeline of diffusers, the model folder records where it is and how it is called; the weights stay there.
+
     Args:
-        checkpoint: A file of StyleGAN2, 3 or XL, R3GAN, FastGAN or projected GAN: .pkl, .pt, .pth or .safetensors.
+        checkpoint: A file of StyleGAN2, 3 or XL, R3GAN, FastGAN or projected GAN: .pkl, .pt, .pth or .safetensors; or
+            the folder of a pipeline of diffusers, or its name on a hub, hub:owner/name.
         save_to: The model folder to write.
         name: Name of the model; by default that of the file.
         truncation: Default psi of the model; if not given, 0.7, or 1 for R3GAN and FastGAN.
         lr_mlp: Learning-rate multiplier of the mapping network, if the file does not hold it.
         conv_clamp: Limit of activations, or inf for none, if the file does not hold it.
+        call: An argument of a pipeline's call, as name=value, such as num_inference_steps=4; repeat for more.
     """
     from energyql.files import sole_writer
-    from energyql.generators.load import load_generator, save_converted
+    from energyql.generators.families import default_truncation, save_model
+    from energyql.generators.load import is_foreign, load_generator, save_converted
 
     source = Path(checkpoint)
-    if source.is_dir():
-        raise ArgumentError(f"{source} is a folder", hint="give a checkpoint of another program")
+    if source.is_dir() and not is_foreign(checkpoint):
+        hint = "give a checkpoint of another program, or the folder of a pipeline of diffusers, with model_index.json"
+        raise ArgumentError(f"{source} is a folder", hint=hint)
+    settings = dict(map(_argument, call or ()))
     with sole_writer(save_to, "a conversion"):
-        generator: Any = load_generator(checkpoint, lr_multiplier=lr_mlp, conv_clamp=conv_clamp)
-        save_converted(save_to, name or source.stem, generator, source, truncation=truncation)
-    sizes = ", ".join(f"{size} {getattr(generator.config, size)}" for size in ("resolution", "z_dim", "w_dim", "c_dim"))
+        generator: Any = load_generator(checkpoint, lr_multiplier=lr_mlp, conv_clamp=conv_clamp, **settings)
+        if source.is_file():
+            save_converted(save_to, name or source.stem, generator, source, truncation=truncation)
+            sizes = {size: getattr(generator.config, size) for size in ("resolution", "z_dim", "w_dim", "c_dim")}
+        else:
+            psi = default_truncation(generator) if truncation is None else truncation
+            save_model(save_to, name or save_to.name, generator, truncation=psi)
+            sizes = {"size": generator.description["size"], "noise": generator.z_shape, "classes": generator.c_dim}
     parameters = sum(parameter.numel() for parameter in generator.parameters())
-    out.print(escape(f"Saved {save_to}: kind {type(generator).__name__}, {sizes}, parameters {parameters}"))
+    facts = ", ".join(f"{size} {value}" for size, value in sizes.items())
+    kind = getattr(generator, "kind", type(generator).__name__)
+    out.print(escape(f"Saved {save_to}: kind {kind}, {facts}, parameters {parameters}"))
+
+
+def _argument(text: str) -> tuple[str, Any]:
+    """Return name and value of an argument "name=value" of a pipeline's call; the value is JSON, or else the text.
+
+    Raises:
+        ArgumentError: the text has another form.
+    """
+    name, equals, value = text.partition("=")
+    if not equals or not name.isidentifier():
+        raise ArgumentError(f"--call takes name=value, not {text!r}", hint="such as --call num_inference_steps=4")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
 
 
 @options.with_options("semantics", "truncation", "label", "allow_weak")

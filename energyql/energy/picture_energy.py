@@ -179,7 +179,9 @@ def check_followed(values: Tensor, pictures: Tensor, what: str) -> None:
         )
 
 
-def reader_energy(rule: EnergyRule, bank: Bank, encode: Encode, draw: Draw, *, differentiable: bool = True) -> PictureEnergy:
+def reader_energy(
+    rule: EnergyRule, bank: Bank, encode: Encode, draw: Draw, *, differentiable: bool = True
+) -> PictureEnergy:
     """Return the energy of a query whose attributes are predicted from pictures.
 
     Args:
@@ -190,7 +192,9 @@ def reader_energy(rule: EnergyRule, bank: Bank, encode: Encode, draw: Draw, *, d
         differentiable: whether autograd can differentiate `draw`.
     """
     read = partial(energy_of_pictures, rule, bank.predict)
-    return PictureEnergy(encode, draw, read, gradient=bank.gradient and differentiable, least=least_energy(rule, bank.std))
+    return PictureEnergy(
+        encode, draw, read, gradient=bank.gradient and differentiable, least=least_energy(rule, bank.std)
+    )
 
 
 @torch.no_grad()

@@ -209,9 +209,18 @@ def noise_shapes(generator: Any) -> list[tuple[int, ...]]:
     except TypeError:
         checked = []
     if sum(map(math.prod, checked)) != generator.z_dim or any(size < 1 for shape in checked for size in shape):
-        problem = f"z_shape of a {type(generator).__name__} is {shape!r}, which are not z_dim = {generator.z_dim} numbers"
+        problem = (
+            f"z_shape of a {type(generator).__name__} is {shape!r}, which are not z_dim = {generator.z_dim} numbers"
+        )
         raise ArgumentError(problem, hint="a shape such as (4, 64, 64), or a list of shapes")
     return checked
+
+
+def split_noise(w: Tensor, shapes: Sequence[Sequence[int]]) -> list[Tensor]:
+    """Return the noise with which w (batch, w_dim) begins: for each shape a tensor (batch, *shape)."""
+    sizes = [*map(math.prod, shapes)]
+    parts = w[:, : sum(sizes)].split(sizes, 1)
+    return [part.reshape(len(w), *shape) for part, shape in zip(parts, shapes, strict=True)]
 
 
 def check_pictures(images: Any) -> Tensor:

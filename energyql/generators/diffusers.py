@@ -27,7 +27,7 @@ from torch.overrides import TorchFunctionMode
 
 from energyql.errors import ArgumentError, EnergyQLError, ModelError
 from energyql.files import as_path, read_json, real_path
-from energyql.generators.base import Family, check_condition
+from energyql.generators.base import Family, check_condition, split_noise
 from energyql.plugins import import_optional
 from energyql.vocabulary import closest
 
@@ -36,6 +36,8 @@ INDEX = "model_index.json"
 HUB = "hub:"
 """Start of the name of a pipeline on a hub: `hub:owner/name` or `hub:owner/name@revision`."""
 _HUB_NAME = re.compile(r"hub:(?P<name>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[\w.-]+))?")
+_NEED = "a pipeline needs diffusers and transformers"
+_INSTALL = 'pip install "diffusers>=0.42,<1" "transformers>=5" "accelerate>=1"'
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 _OWN = (
     "latents", "generator", "output_type", "return_dict", "batch_size", "num_images_per_prompt", "callback",
@@ -110,7 +112,7 @@ class PipelineGenerator(nn.Module):
     Elsewhere the pictures of a batch are drawn together, and numbers may round differently in batches of other sizes.
 
     Args:
-        pipeline: the pipeline. Its networks are used, not copied, and put into evaluation mode; its scheduler is copied.
+        pipeline: the pipeline. Its networks are used and put into evaluation mode; its scheduler is copied.
         call: arguments of its call, such as `num_inference_steps`, as values that JSON can express. If `prompt` or
             `class_labels` is a list, the generator has a class for each element.
 
@@ -136,7 +138,7 @@ class PipelineGenerator(nn.Module):
             raise ArgumentError(f"a {self.kind} is neither the path of a generator nor a pipeline of diffusers")
         if not hasattr(pipeline, "scheduler"):
             raise self._unsupported("it has no scheduler")
-        self._parameters = inspect.signature(type(pipeline).__call__).parameters
+        self._arguments = inspect.signature(type(pipeline).__call__).parameters
         self.call = self._check_call(call)
         self.conditions: tuple[Any, ...] = ()
         self._condition = next((name for name in _CONDITIONS if name in self.call), "")
@@ -156,12 +158,12 @@ class PipelineGenerator(nn.Module):
         self.w_dim = self.z_dim + self.c_dim
         if len(self.z_shape[0]) == 3:
             self.features = self._block_means
-        settings = {name: value for name, value in pipeline.scheduler.config.items() if not name.startswith("_")}
+        scheduler = {name: value for name, value in pipeline.scheduler.config.items() if not name.startswith("_")}
         scalars = (bool, int, float, str)
-        defaults = {name: item.default for name, item in self._parameters.items() if type(item.default) in scalars}
+        defaults = {name: item.default for name, item in self._arguments.items() if type(item.default) in scalars}
         self.description: dict[str, Any] = {
             "pipeline": self.kind,
-            "scheduler": {"name": type(pipeline.scheduler).__name__, "settings": json.loads(json.dumps(settings, default=str))},
+            "scheduler": {"name": type(pipeline.scheduler).__name__, "settings": _as_json(scheduler)},
             "call": {name: value for name, value in (defaults | self.call).items() if name not in _OWN},
             "size": size, "dtype": dtype, "diffusers": diffusers.__version__,
         }  # fmt: skip
@@ -191,7 +193,9 @@ class PipelineGenerator(nn.Module):
         if label is None:
             return truncation * z
         if not ((label == 0) | (label == 1)).all() or not (label.sum(1) == 1).all():
-            raise ArgumentError("a picture has one prompt or class, so a label cannot mix several", hint="give a number")
+            raise ArgumentError(
+                "a picture has one prompt or class, so a label cannot mix several", hint="give a number"
+            )
         return torch.cat([truncation * z, label], 1)
 
     def synthesize(self, w: Tensor) -> Tensor:
@@ -207,10 +211,7 @@ class PipelineGenerator(nn.Module):
         if w.device.type != "cpu" and self._counted:
             groups = [[row for row, own in enumerate(numbers) if own == number] for number in sorted(set(numbers))]
         with torch.inference_mode(False), torch.no_grad():  # what a scheduler keeps must be of use in a later call
-            noise = [
-                part.reshape(len(w), *shape)
-                for part, shape in zip(w[:, : self.z_dim].split([*map(math.prod, self.z_shape)], 1), self.z_shape)
-            ]
+            noise = split_noise(w, self.z_shape)
             drawn = [self._draw([part[rows] for part in noise], numbers[rows[0]]) for rows in groups]
             order = torch.tensor([row for rows in groups for row in rows], device=w.device).argsort()
             return torch.cat(drawn)[order]
@@ -228,7 +229,7 @@ class PipelineGenerator(nn.Module):
     @property
     def _counted(self) -> bool:
         """Whether one call can draw several pictures."""
-        return "class_labels" in self.call or not {"batch_size", "num_images_per_prompt"}.isdisjoint(self._parameters)
+        return "class_labels" in self.call or not {"batch_size", "num_images_per_prompt"}.isdisjoint(self._arguments)
 
     def _check_call(self, call: Mapping[str, Any]) -> dict[str, Any]:
         """Return the arguments of the pipeline's call, checked; `condition` becomes `prompt` or `class_labels`."""
@@ -239,8 +240,8 @@ class PipelineGenerator(nn.Module):
         for name in call:
             if name in _OWN:
                 raise ArgumentError(f"{name} cannot be given: energyql gives it for each picture", hint="leave it out")
-            if name not in self._parameters or name == "self":
-                near = closest(name, [known for known in self._parameters if known not in ("self", *_OWN)])
+            if name not in self._arguments or name == "self":
+                near = closest(name, [known for known in self._arguments if known not in ("self", *_OWN)])
                 hint = f"did you mean {near}?" if near else "its arguments are those of the pipeline's call"
                 raise ArgumentError(f"a {self.kind} takes no {name!r}", hint=hint)
         try:
@@ -275,9 +276,9 @@ class PipelineGenerator(nn.Module):
             call[self._condition] = self.conditions[number]
         if "class_labels" in call:
             call["class_labels"] = [call["class_labels"]] * count
-        if "batch_size" in self._parameters:
+        if "batch_size" in self._arguments:
             call["batch_size"] = count
-        elif "num_images_per_prompt" in self._parameters:
+        elif "num_images_per_prompt" in self._arguments:
             call["num_images_per_prompt"] = count
         try:
             images = getattr(self._pipeline(**call), "images", None)
@@ -327,7 +328,7 @@ class PipelineGenerator(nn.Module):
         self._latents_dtype = dtype
         # The noise in the shape of the argument `latents`, which may be another one: Flux packs it into sequences.
         packed = [start for start in starts if start.numel() == drawn[0].numel() and _is_permuted(start, drawn[0])]
-        tries = [(True, noise) for noise in (*packed, drawn[0])] if "latents" in self._parameters else []
+        tries = [(True, noise) for noise in (*packed, drawn[0])] if "latents" in self._arguments else []
         problem: ArgumentError | None = None
         for self._takes_latents, first in [*tries, (False, drawn[0])]:
             try:
@@ -342,6 +343,11 @@ class PipelineGenerator(nn.Module):
         what = problem.message if problem else "the same noise gives another picture"
         hint = "use a scheduler that draws its noise by torch.randn, as often in each call, such as DDIM, Euler or LCM"
         raise ArgumentError(f"a {self.kind} with {name} cannot be replayed: {what}", hint=hint)
+
+
+def _as_json(value: Any) -> Any:
+    """Return a value as JSON reads it after writing; what JSON cannot express becomes text."""
+    return json.loads(json.dumps(value, default=str))
 
 
 def _is_permuted(one: Tensor, other: Tensor) -> bool:
@@ -385,9 +391,9 @@ FAMILY = Family("diffusers", StoredPipeline, PipelineConfig, outside=True, trunc
 
 
 def is_pipeline(source: object) -> bool:
-    """Return whether `source` is the path of a folder with a pipeline of diffusers, or names one on a hub."""
+    """Return whether `source` is a pipeline of diffusers, the path of a folder with one, or its name on a hub."""
     if not isinstance(source, str | os.PathLike):
-        return False
+        return callable(source) and hasattr(source, "components")
     return str(source).startswith(HUB) or os.path.isfile(os.path.join(source, INDEX))
 
 
@@ -403,7 +409,7 @@ def open_pipeline(source: Any, call: Mapping[str, Any]) -> PipelineGenerator:
         ModelError: the folder is damaged, or holds weights that are no safetensors, or code; or the download failed.
         ArgumentError: diffusers is not installed, or as for `PipelineGenerator`.
     """
-    if not is_pipeline(source):
+    if not isinstance(source, str | os.PathLike):
         return PipelineGenerator(source, call)
     place = str(source)
     if place.startswith(HUB):
@@ -414,7 +420,7 @@ def open_pipeline(source: Any, call: Mapping[str, Any]) -> PipelineGenerator:
 
 
 def _library() -> Any:
-    return import_optional("diffusers", "a pipeline needs diffusers", "pip install 'energyql[diffusers]'")
+    return import_optional("diffusers", _NEED, _INSTALL)
 
 
 def _downloaded(place: str, *, local_files_only: bool) -> Path:
@@ -449,10 +455,25 @@ def _read_pipeline(place: str) -> Any:
             hint = "where you trust it, load it with diffusers, and pipe.save_pretrained(NEW_FOLDER) writes safetensors"
             raise ModelError(f"{path} may be a pickle, which could run code, and is not read", hint=hint)
     try:
-        return library.DiffusionPipeline.from_pretrained(folder, use_safetensors=True, local_files_only=True)
+        with _without_bars():
+            return library.DiffusionPipeline.from_pretrained(folder, use_safetensors=True, local_files_only=True)
     except Exception as error:
         hint = "pipe.save_pretrained(FOLDER) of diffusers writes such folders"
         raise ModelError(f"cannot read the pipeline {folder}: {_first_line(error)}", hint=hint) from error
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """Hide the progress bars of diffusers and transformers in a `with` block."""
+    logs = [library.utils.logging for library in (_library(), import_optional("transformers", _NEED, _INSTALL))]
+    shown = [log for log in logs if log.is_progress_bar_enabled()]
+    for log in shown:
+        log.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for log in shown:
+            log.enable_progress_bar()
 
 
 def _first_line(error: Exception) -> str:

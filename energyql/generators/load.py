@@ -75,7 +75,7 @@ def load_generator(
         CheckpointWarning: a default of a setting, or noise or filters that the file does not hold, are assumed.
     """
     settings = GivenSettings(lr_multiplier, conv_clamp)
-    of_pipeline = is_pipeline(path) or not isinstance(path, str | os.PathLike)
+    of_pipeline = is_pipeline(path)
     if not of_pipeline:
         refuse_address(path)
         path = as_path(path)
@@ -101,7 +101,7 @@ def load_generator(
 
 
 def is_foreign(path: str | Path) -> bool:
-    """Return whether `path` is a file, such as a checkpoint, or names a pipeline of diffusers, and so no model folder."""
+    """Return whether `path` is a file, such as a checkpoint, or a pipeline of diffusers, so not a model folder."""
     return os.path.isfile(path) or is_pipeline(path)
 
 

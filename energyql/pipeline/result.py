@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
@@ -20,6 +19,7 @@ from energyql.attributes.heads import DOUBT
 from energyql.attributes.predictions import Table, likeliest
 from energyql.errors import ArgumentError
 from energyql.files import PICTURE_SUFFIXES, as_path, check_destination, saving
+from energyql.generators.base import split_noise
 from energyql.language.lexical import shorten
 from energyql.pipeline.result_folder import (
     GRID,
@@ -284,8 +284,7 @@ class Result:
         if not shapes:
             raise ArgumentError("these latents are not the noise of a model: its generator has no z_shape")
         dtype = getattr(torch, self.provenance.get("generator", {}).get("dtype", "float32"))
-        parts = self.w[:, : sum(map(math.prod, shapes))].split([*map(math.prod, shapes)], 1)
-        return [part.reshape(-1, *shape).to(dtype) for part, shape in zip(parts, shapes, strict=True)]
+        return [part.to(dtype) for part in split_noise(self.w, shapes)]
 
     @property
     def _guide(self) -> str:
