@@ -9,6 +9,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from markdown import ROOT, run_page
 from pipelines import diffusers, flow, latent, unconditional
 
 import energyql
@@ -357,6 +358,16 @@ def test_only_a_named_pipeline_of_a_hub_is_downloaded(folder, tmp_path, monkeypa
     )
     with pytest.raises(ArgumentError, match="no name of a pipeline"):
         load_generator("hub:name")
+
+
+@pytest.mark.slow
+def test_the_page_about_noise_runs(tmp_path, monkeypatch):
+    """docs/noise.md"""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    names = run_page(ROOT / "docs" / "noise.md", elsewhere=lambda words: words[:2] == ["pip", "install"])
+    assert np.array_equal(names["picture"], names["one"].images[0])
+    assert len(list((tmp_path / "pictures").glob("*.png"))) >= 8
 
 
 def test_the_missing_library_is_named(folder, monkeypatch):
