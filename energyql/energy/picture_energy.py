@@ -21,7 +21,7 @@ from energyql.numerics.shapes import Float
 Draw = Callable[[Tensor, Tensor], Tensor]
 """Function from latents w (batch, ...), and the indices of the samples in their run (batch,), to pictures with values
 in [-1, 1], (batch, channels, height, width). The indices decide the random noise in them."""
-NO_GRADIENT = "this energy has no gradient, because a function or a generator without one makes it"
+NO_GRADIENT = "this energy has no gradient, because code without one draws the pictures, or reads them"
 WITHOUT_GRADIENT = 'draw with sampler="slice", or --sampler slice, which needs none; or let a torch module read them'
 REALISM_PILOT = 32
 """Number of pictures from which the largest logit of a discriminator is estimated."""
@@ -179,9 +179,7 @@ def check_followed(values: Tensor, pictures: Tensor, what: str) -> None:
         )
 
 
-def reader_energy(
-    rule: EnergyRule, bank: Bank, encode: Encode, draw: Draw, *, differentiable: bool = True
-) -> PictureEnergy:
+def reader_energy(rule: EnergyRule, bank: Bank, encode: Encode, draw: Draw) -> PictureEnergy:
     """Return the energy of a query whose attributes are predicted from pictures.
 
     Args:
@@ -189,12 +187,9 @@ def reader_energy(
         bank: the attributes, with a method that predicts them from pictures.
         encode: function from z `(batch, z_dim)` to w `(batch, ...)`.
         draw: function from w, and the indices of the samples in their run, to pictures.
-        differentiable: whether autograd can differentiate `draw`.
     """
     read = partial(energy_of_pictures, rule, bank.predict)
-    return PictureEnergy(
-        encode, draw, read, gradient=bank.gradient and differentiable, least=least_energy(rule, bank.std)
-    )
+    return PictureEnergy(encode, draw, read, gradient=bank.gradient, least=least_energy(rule, bank.std))
 
 
 @torch.no_grad()

@@ -95,8 +95,8 @@ class ShapedGenerator(Generator, Protocol):
 
     Attributes:
         z_shape: the shape of the noise of one picture, such as (4, 64, 64); or a list of shapes, in the order in which
-            the noise is drawn, if a model adds more noise in its steps. `z_dim` is the number of all of their numbers.
-            `Result.noise` and `Result.step_noise` have these shapes; they are taken from w, which begins with them.
+            the noise is drawn, if a model adds more noise in its steps. z and w begin with these numbers, from which
+            `Result.noise` and `Result.step_noise` are taken.
     """
 
     z_shape: tuple[int, ...] | Sequence[tuple[int, ...]]
@@ -136,6 +136,11 @@ def offers_features(generator: Generator) -> bool:
     """
     features = getattr(generator, "features", None)
     return callable(features) and not isinstance(features, torch.nn.Module)
+
+
+def is_differentiable(generator: Generator) -> bool:
+    """Return whether autograd can differentiate the pictures of a generator: its `differentiable`, by default true."""
+    return bool(getattr(generator, "differentiable", True))
 
 
 def head_reader(generator: Generator, space: str, encode: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
@@ -189,16 +194,11 @@ def check_generator(generator: Any, name: str = "this") -> Generator:
     return cast(Generator, generator)
 
 
-def is_differentiable(generator: Any) -> bool:
-    """Return whether autograd can differentiate `synthesize`: unless the generator's `differentiable` is false."""
-    return bool(getattr(generator, "differentiable", True))
-
-
 def noise_shapes(generator: Any) -> list[tuple[int, ...]]:
     """Return the shapes of the noise of one picture, the attribute `z_shape` as a list; [] without this attribute.
 
     Raises:
-        ArgumentError: `z_shape` is neither a shape nor a list of shapes, or `z_dim` is not the number of their numbers.
+        ArgumentError: `z_shape` is neither a shape nor a list of shapes, or z has fewer numbers.
     """
     shape = getattr(generator, "z_shape", None)
     if shape is None:
@@ -208,10 +208,8 @@ def noise_shapes(generator: Any) -> list[tuple[int, ...]]:
         checked = [tuple(map(index, shape)) for shape in shapes]
     except TypeError:
         checked = []
-    if sum(map(math.prod, checked)) != generator.z_dim or any(size < 1 for shape in checked for size in shape):
-        problem = (
-            f"z_shape of a {type(generator).__name__} is {shape!r}, which are not z_dim = {generator.z_dim} numbers"
-        )
+    if not 1 <= sum(map(math.prod, checked)) <= generator.z_dim or min(map(min, checked)) < 1:
+        problem = f"z_shape of a {type(generator).__name__} is {shape!r}, which is no part of {generator.z_dim} numbers"
         raise ArgumentError(problem, hint="a shape such as (4, 64, 64), or a list of shapes")
     return checked
 

@@ -206,9 +206,13 @@ class PipelineGenerator(nn.Module):
         Raises:
             ArgumentError: the pipeline draws other noise than when the generator was made.
         """
+        return self._pictures(w, together=w.device.type != "cpu" and self._counted)
+
+    def _pictures(self, w: Tensor, *, together: bool) -> Tensor:
+        """Return what `synthesize` does, of pictures of one condition drawn together, or else of each by itself."""
         numbers = w[:, self.z_dim :].argmax(1).tolist() if self.c_dim else [0] * len(w)
         groups = [[row] for row in range(len(w))]
-        if w.device.type != "cpu" and self._counted:
+        if together:
             groups = [[row for row, own in enumerate(numbers) if own == number] for number in sorted(set(numbers))]
         with torch.inference_mode(False), torch.no_grad():  # what a scheduler keeps must be of use in a later call
             noise = split_noise(w, self.z_shape)

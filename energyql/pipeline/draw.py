@@ -259,8 +259,7 @@ class PreparedQuery:
 
     def _by_picture(self, dtype: torch.dtype) -> PictureEnergy:
         draw = drawing(self.model.generator, dtype, self.settings.noise, self.settings.seed)
-        differentiable = is_differentiable(self.model.generator)
-        return reader_energy(self.rule, self.model.bank, self.encode, draw, differentiable=differentiable)
+        return reader_energy(self.rule, self.model.bank, self.encode, draw)
 
     def run(self, n: int, *, first: int = 0, progress: bool | Report = True) -> Result:
         """Sample latents for the query, draw their pictures, and return both with energies and verdicts of the judge.
@@ -742,7 +741,8 @@ class Pipeline:
         else:
             check_sampler(sampler)
         bank, critic = self.model.bank, self.model.discriminator
-        if not self.model.has_gradient(settings.realism) and has_trait(sampler, "needs_gradient"):
+        has_gradient = self.model.has_gradient and (not settings.realism or is_differentiable(self.model.generator))
+        if not has_gradient and has_trait(sampler, "needs_gradient"):
             raise ArgumentError(f"this sampler follows a gradient, and {NO_GRADIENT}", hint=WITHOUT_GRADIENT)
         if settings.realism:
             _check_realism(sampler, critic, self.model.name)

@@ -245,10 +245,10 @@ class Model:
         """The device of the generator's tensors; the device of the heads if the generator has no tensors."""
         return device_of(self.generator) or self.bank.device
 
-    def has_gradient(self, realism: float = 0.0) -> bool:
-        """Return whether energies of queries have a gradient, with the weight `realism` of the discriminator."""
-        drawn = self.bank.reads_pictures or realism != 0
-        return self.bank.gradient and (not drawn or is_differentiable(self.generator))
+    @property
+    def has_gradient(self) -> bool:
+        """Whether the energies of queries can be differentiated with respect to z."""
+        return self.bank.gradient and (not self.bank.reads_pictures or is_differentiable(self.generator))
 
     def check_label(self, label: int | Sequence[float] | None, seed: int = 0) -> Label | None:
         """Check that the generator has a label and that the heads are valid under it, and return the label.

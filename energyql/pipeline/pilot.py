@@ -115,7 +115,7 @@ def run_pilot(
         raise ArgumentError(f"a pilot cannot be made under {semantics}, whose energies are no probabilities")
     pipeline = pipeline_for(model, device)
     bank = pipeline.model.bank
-    sampler: SamplerName = DEFAULT_SAMPLER if pipeline.model.has_gradient() else "slice"
+    sampler: SamplerName = DEFAULT_SAMPLER if pipeline.model.has_gradient else "slice"
     verified = pipeline.prepare(query, sampler=sampler).verifier  # it reads all attributes of the query
     allowed = () if verified is None else tuple(pipeline.model.vocabulary)
     prepared = pipeline.prepare(query, semantics=semantics, sampler=sampler, verify="off", allow_weak=allowed)
