@@ -12,13 +12,21 @@ SIDE = 16
 
 def unconditional(kind="DDIM"):
     """A pipeline of pixels, which takes no `latents`."""
-    torch.manual_seed(0)
-    network = diffusers.UNet2DModel(
-        sample_size=SIDE, block_out_channels=(8, 8), layers_per_block=1, norm_num_groups=4, attention_head_dim=4,
-        down_block_types=("DownBlock2D", "AttnDownBlock2D"), up_block_types=("AttnUpBlock2D", "UpBlock2D"),
-    )  # fmt: skip
     scheduler = getattr(diffusers, f"{kind}Scheduler")()
-    return getattr(diffusers, f"{kind}Pipeline")(network, scheduler)
+    return getattr(diffusers, f"{kind}Pipeline")(pixels(), scheduler)
+
+
+def classes():
+    """A consistency model of ten classes."""
+    return diffusers.ConsistencyModelPipeline(pixels(num_class_embeds=10), diffusers.CMStochasticIterativeScheduler())
+
+
+def pixels(**settings):
+    torch.manual_seed(0)
+    return diffusers.UNet2DModel(
+        sample_size=SIDE, block_out_channels=(8, 8), layers_per_block=1, norm_num_groups=4, attention_head_dim=4,
+        down_block_types=("DownBlock2D", "AttnDownBlock2D"), up_block_types=("AttnUpBlock2D", "UpBlock2D"), **settings,
+    )  # fmt: skip
 
 
 def latent(scheduler="LCM"):

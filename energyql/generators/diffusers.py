@@ -20,6 +20,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -291,6 +292,8 @@ class PipelineGenerator(nn.Module):
         except Exception as error:
             problem = f"the call of a {self.kind} failed: {type(error).__name__}: {error}"
             raise ArgumentError(problem, hint=f"it was called with {', '.join(sorted(call))}") from error
+        if isinstance(images, np.ndarray) and images.ndim == 4:  # of an older pipeline, in [0, 1] too
+            images = torch.from_numpy(images).movedim(3, 1)
         if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[1] not in (1, 3):
             raise self._unsupported("its call returns no pictures of one or three channels")
         return 2 * images.float() - 1
@@ -310,7 +313,7 @@ class PipelineGenerator(nn.Module):
             return drawn[-1]
 
         scheduler = self._pipeline.scheduler
-        step = scheduler.step
+        step, name = scheduler.step, type(scheduler).__name__
 
         @wraps(step)  # a pipeline looks at the signature
         def watched(*args: Any, **options: Any) -> Any:
@@ -326,8 +329,8 @@ class PipelineGenerator(nn.Module):
             del scheduler.step
         if not drawn:
             raise self._unsupported("its latent is not Gaussian, or is not drawn by torch.randn")
-        if any(len(noise) != 1 for noise in drawn):
-            raise self._unsupported(f"noise of the shape {tuple(drawn[0].shape)} is not that of one picture")
+        if strange := [tuple(noise.shape) for noise in drawn if len(noise) != 1]:
+            raise self._unsupported(f"with {name}, it draws noise of the shape {strange[0]} for one picture")
         dtype = drawn[0].dtype
         self._latents_dtype = dtype
         # The noise in the shape of the argument `latents`, which may be another one: Flux packs it into sequences.
@@ -343,9 +346,11 @@ class PipelineGenerator(nn.Module):
             if (again - picture).abs().max() <= _LEVEL:
                 shapes = [tuple(noise.shape[1:]) for noise in (first, *drawn[1:])]
                 return shapes, str(dtype).removeprefix("torch."), list(picture.shape[2:])
-        name = type(scheduler).__name__
         what = problem.message if problem else "the same noise gives another picture"
-        hint = "use a scheduler that draws its noise by torch.randn, as often in each call, such as DDIM, Euler or LCM"
+        hint = (
+            "give class_labels if it has classes; or use a scheduler that draws its noise by torch.randn, as often in "
+        )
+        hint += "each call, such as DDIM, Euler or LCM"
         raise ArgumentError(f"a {self.kind} with {name} cannot be replayed: {what}", hint=hint)
 
 

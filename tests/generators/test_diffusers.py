@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from markdown import ROOT, run_page
-from pipelines import diffusers, flow, latent, unconditional
+from pipelines import classes, diffusers, flow, latent, unconditional
 
 import energyql
 from energyql import (
@@ -69,6 +69,7 @@ FAMILIES = {
     "latents": (lambda: latent("EulerDiscrete"), TEXT | {"guidance_scale": 2.0}, 1),
     "consistency": (latent, TEXT | {"guidance_scale": 1.5}, 2),
     "flow": (flow, TEXT, 1),
+    "classes": (classes, {"class_labels": 3, "num_inference_steps": 2}, 3),
 }
 
 
@@ -262,6 +263,7 @@ def of_class(kind):
         (unconditional, {"eta": torch.ones(1)}, "cannot be recorded"),
         (unconditional, {"num_inference_steps": "many"}, "the call of a DDIMPipeline failed: "),
         (latent, {"prompt": []}, "an empty list"),
+        (classes, {"num_inference_steps": 1}, "cannot be replayed: the same noise gives .*\ngive class_labels"),
         (latent, {}, "the call of a StableDiffusionPipeline failed: "),
         (lambda: 3, {}, "is not a path"),
         (lambda: type("Call", (), {"components": {}, "__call__": print})(), {}, "a Call is neither the path"),
