@@ -14,7 +14,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from energyql.errors import ArgumentError, EnergyQLError, ModelError
-from energyql.files import as_path, read_json, real_path
+from energyql.files import as_path, real_path
 from energyql.generators.base import Family, check_condition, split_noise
 from energyql.plugins import import_optional
 from energyql.vocabulary import closest
@@ -49,8 +49,8 @@ _CONDITIONS = ("prompt", "class_labels")
 """Arguments of a pipeline's call that say what a picture shows; a list of values makes a generator with classes."""
 _LEVEL = 2 / 255
 """The distance of two neighbouring levels of grey in pictures in [-1, 1]."""
-_SIDE = 8
-"""Most blocks on a side, whose means are features of z."""
+_SIDES, _MOST_FEATURES = (8, 4, 2, 1), 1024
+"""Numbers of blocks on a side, whose means are features of z: the first with which there are not too many features."""
 
 
 class _Draws(TorchFunctionMode):
@@ -67,7 +67,7 @@ class _Draws(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        blank = {torch.randn: torch.empty, torch.randn_like: torch.empty_like}.get(func)
+        blank: Any = {torch.randn: torch.empty, torch.randn_like: torch.empty_like}.get(func)
         options = dict(kwargs or {})
         if blank is None:
             return func(*args, **options)
@@ -106,8 +106,8 @@ class PipelineGenerator(nn.Module):
     """A pipeline of diffusers that draws pictures, as a generator without a mapping network.
 
     z has for each picture the noise with which the pipeline starts, and then the noise of the steps. w is z, scaled by
-    the truncation; with several conditions, a one-hot vector that chooses one follows. Two pictures are drawn at once,
-    to see what noise the pipeline draws, and whether the noise decides on the picture.
+    the truncation; with several conditions, a one-hot vector that chooses one follows. When the generator is made, it
+    draws two pictures, to see what noise the pipeline draws, and whether the noise decides on the picture.
 
     On a CPU each picture is drawn by a call of its own, so that its bits do not depend on the others of a batch.
     Elsewhere the pictures of a batch are drawn together, and numbers may round differently in batches of other sizes.
@@ -120,6 +120,7 @@ class PipelineGenerator(nn.Module):
     Attributes:
         z_shape: shapes of the noise of one picture, in the order in which it is drawn. The first one is that of the
             pipeline's argument `latents`, if there is such an argument.
+        size: height and width of the pictures.
         description: pipeline, scheduler, all arguments of the call, size of the pictures, and version of diffusers.
         conditions: the values of `prompt` or `class_labels` if it is a list, else ().
         differentiable: false, because pipelines compute no gradients.
@@ -150,14 +151,14 @@ class PipelineGenerator(nn.Module):
             if isinstance(part, nn.Module):
                 self.add_module(name, part)
         self.eval()
-        self._pipeline = copy.copy(pipeline)
-        self._pipeline.scheduler = copy.deepcopy(pipeline.scheduler)
+        self._pipeline = _with_own_state(pipeline)
         self._pipeline.set_progress_bar_config(disable=True)
         self._takes_latents = False
-        self.z_shape, dtype, size = self._probe()
+        self.z_shape, dtype, self.size = self._probe()
         self.z_dim = sum(map(math.prod, self.z_shape))
         self.w_dim = self.z_dim + self.c_dim
-        if len(self.z_shape[0]) == 3:
+        with suppress(AttributeError, TypeError, ValueError, RuntimeError):  # noise of another form has no features
+            self._block_means(torch.zeros(1, self.z_dim))
             self.features = self._block_means
         scheduler = {name: value for name, value in pipeline.scheduler.config.items() if not name.startswith("_")}
         scalars = (bool, int, float, str)
@@ -166,7 +167,7 @@ class PipelineGenerator(nn.Module):
             "pipeline": self.kind,
             "scheduler": {"name": type(pipeline.scheduler).__name__, "settings": _as_json(scheduler)},
             "call": {name: value for name, value in (defaults | self.call).items() if name not in _OWN},
-            "size": size, "dtype": dtype, "diffusers": diffusers.__version__,
+            "size": self.size, "dtype": dtype, "diffusers": diffusers.__version__,
         }  # fmt: skip
 
     def get_extra_state(self) -> Tensor:
@@ -194,9 +195,8 @@ class PipelineGenerator(nn.Module):
         if label is None:
             return truncation * z
         if not ((label == 0) | (label == 1)).all() or not (label.sum(1) == 1).all():
-            raise ArgumentError(
-                "a picture has one prompt or class, so a label cannot mix several", hint="give a number"
-            )
+            problem = "a picture has one prompt or class, so a label cannot mix several"
+            raise ArgumentError(problem, hint="give a number")
         return torch.cat([truncation * z, label], 1)
 
     def synthesize(self, w: Tensor) -> Tensor:
@@ -222,14 +222,26 @@ class PipelineGenerator(nn.Module):
             return torch.cat(drawn)[order]
 
     def _block_means(self, z: Tensor) -> Tensor:
-        """Return what heads read: the means of at most 8 x 8 blocks of each channel of the first noise, of variance 1.
+        """Return what heads read: the means of at most 8 x 8 blocks in each channel of all noise, of variance 1.
 
-        It is the method `features` of generators whose first noise has the shape (channels, height, width).
+        It is the method `features` of generators whose noise has the shape (channels, height, width), or is packed into
+        sequences that the pipeline can unpack.
         """
-        channels, height, width = self.z_shape[0]
-        rows, columns = min(height, _SIDE), min(width, _SIDE)
-        first = z[:, : channels * height * width].reshape(-1, channels, height, width)
-        return math.sqrt(height * width / rows / columns) * F.adaptive_avg_pool2d(first, (rows, columns)).flatten(1)
+        noise = split_noise(z, self.z_shape)
+        for number, part in enumerate(noise):
+            if part.ndim == 3:
+                noise[number] = self._pipeline._unpack_latents(part, *self.size, self._pipeline.vae_scale_factor)
+        means = list[Tensor]()
+        for side in _SIDES:
+            pools = [(min(part.shape[-2], side), min(part.shape[-1], side)) for part in noise]
+            means = [
+                math.sqrt(math.prod(part.shape[-2:]) / math.prod(pool))
+                * F.adaptive_avg_pool2d(part.flatten(1, -3), pool).flatten(1)
+                for part, pool in zip(noise, pools, strict=True)
+            ]
+            if sum(part.shape[1] for part in means) <= _MOST_FEATURES:
+                break
+        return torch.cat(means, 1)
 
     @property
     def _counted(self) -> bool:
@@ -268,10 +280,10 @@ class PipelineGenerator(nn.Module):
         if self._takes_latents:
             latents, rest = {"latents": noise[0].to(self._latents_dtype)}, noise[1:]
         with replay(rest):
-            return self._called(len(noise[0]), number, **latents)
+            return self._called(_with_own_state(self._pipeline), len(noise[0]), number, **latents)
 
-    def _called(self, count: int, number: int, **latents: Tensor) -> Tensor:
-        """Call the pipeline, and return `count` pictures in [-1, 1] under the condition `number`.
+    def _called(self, pipeline: Any, count: int, number: int, **latents: Tensor) -> Tensor:
+        """Call a copy of the pipeline, and return `count` pictures in [-1, 1] under the condition `number`.
 
         Raises:
             ArgumentError: the call fails, or returns no pictures.
@@ -286,8 +298,8 @@ class PipelineGenerator(nn.Module):
         elif "num_images_per_prompt" in self._arguments:
             call["num_images_per_prompt"] = count
         try:
-            images = getattr(self._pipeline(**call), "images", None)
-        except EnergyQLError:
+            images = getattr(pipeline(**call), "images", None)
+        except (EnergyQLError, torch.cuda.OutOfMemoryError):  # after the latter, the batch is halved
             raise
         except Exception as error:
             problem = f"the call of a {self.kind} failed: {type(error).__name__}: {error}"
@@ -312,21 +324,19 @@ class PipelineGenerator(nn.Module):
             drawn.append(torch.randn(blank.shape, generator=source).to(blank))
             return drawn[-1]
 
-        scheduler = self._pipeline.scheduler
-        step, name = scheduler.step, type(scheduler).__name__
+        pipeline = _with_own_state(self._pipeline)
+        step, name = pipeline.scheduler.step, type(pipeline.scheduler).__name__
 
         @wraps(step)  # a pipeline looks at the signature
         def watched(*args: Any, **options: Any) -> Any:
-            if not starts:
-                starts.append(options.get("sample", args[2] if len(args) > 2 else None).clone())
+            sample: Any = options.get("sample", args[2] if len(args) > 2 else None)
+            if not starts and isinstance(sample, Tensor):
+                starts.append(sample.clone())
             return step(*args, **options)
 
-        scheduler.step = watched
-        try:
-            with _Draws(answer):
-                picture = self._called(1, 0)
-        finally:
-            del scheduler.step
+        pipeline.scheduler.step = watched
+        with _Draws(answer):
+            picture = self._called(pipeline, 1, 0)
         if not drawn:
             raise self._unsupported("its latent is not Gaussian, or is not drawn by torch.randn")
         if strange := [tuple(noise.shape) for noise in drawn if len(noise) != 1]:
@@ -336,22 +346,28 @@ class PipelineGenerator(nn.Module):
         # The noise in the shape of the argument `latents`, which may be another one: Flux packs it into sequences.
         packed = [start for start in starts if start.numel() == drawn[0].numel() and _is_permuted(start, drawn[0])]
         tries = [(True, noise) for noise in (*packed, drawn[0])] if "latents" in self._arguments else []
-        problem: ArgumentError | None = None
+        what = ""
         for self._takes_latents, first in [*tries, (False, drawn[0])]:
             try:
                 again = self._draw([first, *drawn[1:]], 0)
             except ArgumentError as error:
-                problem = error
+                what = error.message
                 continue
             if (again - picture).abs().max() <= _LEVEL:
                 shapes = [tuple(noise.shape[1:]) for noise in (first, *drawn[1:])]
                 return shapes, str(dtype).removeprefix("torch."), list(picture.shape[2:])
-        what = problem.message if problem else "the same noise gives another picture"
+            what = "the same noise gives another picture"
         hint = (
-            "give class_labels if it has classes; or use a scheduler that draws its noise by torch.randn, as often in "
+            "give class_labels if it has classes; else use a scheduler with noise by torch.randn, such as Euler or LCM"
         )
-        hint += "each call, such as DDIM, Euler or LCM"
         raise ArgumentError(f"a {self.kind} with {name} cannot be replayed: {what}", hint=hint)
+
+
+def _with_own_state(pipeline: Any) -> Any:
+    """Return a copy with the same networks, whose state no other call shares, such as one of another thread."""
+    own = copy.copy(pipeline)
+    own.scheduler = copy.deepcopy(pipeline.scheduler)
+    return own
 
 
 def _as_json(value: Any) -> Any:
@@ -456,7 +472,6 @@ def _read_pipeline(place: str) -> Any:
     if not (folder / INDEX).is_file():
         hint = "load it from where it is now: load_model(..., generator=load_generator(FOLDER, ...))"
         raise ModelError(f"there is no pipeline at {folder}: it has no {INDEX}", hint=hint)
-    read_json(folder / INDEX)
     for path in sorted(folder.rglob("*")):
         if path.suffix == ".py":
             raise ModelError(f"{path} is code, which is not run", hint="use a pipeline of a class of diffusers")

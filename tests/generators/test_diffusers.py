@@ -5,11 +5,13 @@ from __future__ import annotations
 import inspect
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
 from markdown import ROOT, run_page
+from markdown import call as command
 from pipelines import classes, diffusers, flow, latent, unconditional
 
 import energyql
@@ -25,11 +27,12 @@ from energyql import (
     train_attributes,
 )
 from energyql.attributes.pictures import PictureBank
-from energyql.generators.base import check_generator, offers_features
+from energyql.generators.base import check_generator
 from energyql.generators.diffusers import StoredPipeline, replay
 from energyql.generators.families import module_fingerprint
 from energyql.pipeline.result import Result
 from energyql.training.heads import HeadSettings
+from energyql.training.target import Source, open_source, open_target, opening_target
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 TEXT = {"prompt": "a red hill", "height": 16, "width": 16, "num_inference_steps": 2}
@@ -114,7 +117,7 @@ def test_noise_of_a_result_draws_its_picture_by_a_call_of_the_user(family, tmp_p
     result = Result.load(tmp_path / "r")
     assert len(result.step_noise) == draws - 1
     assert result.noise.shape == (2, *generator.z_shape[0])
-    one = result[1]
+    one = (result + result)[1]
     if "latents" in inspect.signature(pipeline.__call__).parameters:
         with replay(one.step_noise):
             picture = pipeline(**call, latents=one.noise).images[0]
@@ -156,6 +159,54 @@ def test_a_model_folder_records_the_pipeline_and_its_call(folder, tmp_path):
         model.push_to_hub("a/b")
 
 
+def test_threads_draw_the_pictures_of_one(folder):
+    generator = load_generator(unconditional(), num_inference_steps=4, eta=1.0)
+    z = noises(generator, 8)
+    with ThreadPoolExecutor(4) as pool:
+        pictures = torch.cat(list(pool.map(generator.synthesize, z.split(1))))
+    assert torch.equal(pictures, generator.synthesize(z))
+
+
+def test_commands_take_a_pipeline(folder, tmp_path):
+    arguments = (
+        "height=16",
+        "width=16",
+        "num_inference_steps=1",
+        'prompt=["a red hill", "a house"]',
+        "negative_prompt=blue",
+    )
+    convert = ["energyql", "convert", str(folder / "hills"), "--out"]
+    printed = command([*convert, str(tmp_path / "m"), *(word for text in arguments for word in ("--call", text))])
+    assert "kind StableDiffusionPipeline, size [16, 16], noise [(4, 8, 8)], classes 2, parameters" in printed
+    made = json.loads((tmp_path / "m" / "config.json").read_text())
+    assert made["generator"]["call"]["prompt"] == ["a red hill", "a house"]
+    assert made["generator"]["call"]["negative_prompt"] == "blue"
+    assert load_generator(tmp_path / "m").c_dim == 2
+    command(["energyql", "sample", str(tmp_path / "m"), "-n", "2", "--label", "1", "--out", str(tmp_path / "pictures")])
+    assert len(list((tmp_path / "pictures").glob("*.png"))) == 2
+    for wrong, message in (("prompt", "takes name=value"), ("promt=a", "takes no 'promt'\ndid you mean prompt")):
+        with pytest.raises(ArgumentError, match=message):
+            command([*convert, str(tmp_path / "n"), "--call", wrong])
+    with pytest.raises(ArgumentError, match="with model_index.json"):
+        command(["energyql", "convert", str(folder), "--out", str(tmp_path / "n")])
+
+
+def test_a_training_opens_the_folder_of_a_pipeline(folder, tmp_path):
+    target = open_target(Source(str(folder / "pixels")), tmp_path / "m")
+    assert target.generator.z_shape == [(3, 16, 16)]
+    with target.changing():
+        pass
+    assert json.loads((tmp_path / "m" / "config.json").read_text())["generator"]["call"] == {}
+    with pytest.raises(ModelError, match="holds another generator"):
+        open_target(Source(load_generator(folder / "pixels", **STEPS)), tmp_path / "m")
+    assert open_source(Source(folder / "pixels")).generator.z_dim == 768
+    with (
+        pytest.raises(ArgumentError, match="is a pipeline, so a model folder must be named"),
+        opening_target(Source(folder / "pixels"), None),
+    ):
+        pass
+
+
 def test_a_reader_of_pictures_by_name_is_saved_with_the_pipeline(folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my_looks.py").write_text("def look(images):\n    return {'warm': images[:, 0].mean((1, 2)) > 0}\n")
@@ -183,12 +234,24 @@ def test_a_list_of_prompts_makes_classes(folder):
         generator.encode(z)
 
 
-def test_features_are_normal_means_of_blocks():
-    generator = load_generator(unconditional(), num_inference_steps=1)
-    features = generator.features(noises(generator, 500))
-    assert features.shape == (500, 3 * 64)
+def test_features_are_normal_means_of_blocks_of_all_noise():
+    generator = load_generator(unconditional("DDPM"), **STEPS)
+    z = noises(generator, 500)
+    features = generator.features(z)
+    assert features.shape == (500, 2 * 3 * 64)
     assert features.std().item() == pytest.approx(1, abs=0.02)
-    assert not offers_features(load_generator(flow(), **TEXT))
+    block = z.view(500, 2, 3, 16, 16)[:, 1, 0, :2, :2].sum((1, 2)) / 2
+    assert torch.allclose(features[:, 192], block, atol=1e-6)
+    many = load_generator(unconditional("DDPM"), num_inference_steps=6)
+    assert many.features(noises(many, 1)).shape == (1, 6 * 3 * 16)
+
+
+def test_features_of_packed_noise_are_those_of_its_picture():
+    pipeline = flow()
+    generator = load_generator(pipeline, **TEXT)
+    noise = torch.randn(2, 4, 8, 8)
+    z = pipeline._pack_latents(noise, *noise.shape).flatten(1)
+    assert torch.equal(generator.features(z), noise.flatten(1))
 
 
 def test_the_pipeline_of_the_user_is_not_changed():
