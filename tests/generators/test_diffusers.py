@@ -12,7 +12,7 @@ import pytest
 import torch
 from markdown import ROOT, run_page
 from markdown import call as command
-from pipelines import classes, diffusers, flow, latent, unconditional
+from pipelines import classes, diffusers, flow, latent, pixels, unconditional
 
 import energyql
 from energyql import (
@@ -109,6 +109,7 @@ def test_a_picture_does_not_depend_on_its_batch(family):
     assert torch.allclose(together, pictures, atol=1e-3)
 
 
+@pytest.mark.parametrize("family", ["pixels with noise in steps", "consistency", "flow"], indirect=True)
 def test_noise_of_a_result_draws_its_picture_by_a_call_of_the_user(family, tmp_path):
     """`latents=result.noise`, and the noise of the steps replayed; also for a result that was saved."""
     pipeline, call, draws, generator = family
@@ -137,23 +138,25 @@ def folder(tmp_path_factory):
     place = tmp_path_factory.mktemp("pipelines")
     unconditional().save_pretrained(place / "pixels")
     latent().save_pretrained(place / "hills")
+    one_step = diffusers.ConsistencyModelPipeline(pixels(), diffusers.CMStochasticIterativeScheduler())
+    one_step.save_pretrained(place / "short")
     return place
 
 
 def test_a_model_folder_records_the_pipeline_and_its_call(folder, tmp_path):
-    generator = load_generator(folder / "pixels", num_inference_steps=2)
+    generator = load_generator(folder / "pixels", num_inference_steps=1)
     train_attributes(generator, look, tmp_path / "m", count=100, judge=look, settings=QUICK, progress=False)
     settings = json.loads((tmp_path / "m" / "config.json").read_text())["generator"]
-    assert settings == {"kind": "diffusers", "pipeline": str(folder / "pixels"), "call": {"num_inference_steps": 2}}
+    assert settings == {"kind": "diffusers", "pipeline": str(folder / "pixels"), "call": {"num_inference_steps": 1}}
     assert not (tmp_path / "m" / "generator.safetensors").exists()
     model = load_model(tmp_path / "m", judge=look)
     assert isinstance(model.generator, StoredPipeline)
-    result = generate("warm AND NOT bright", n=3, model=model, verify="sure", progress=False)
+    result = generate("warm AND bright", n=3, model=model, verify="sure", progress=False)
     assert result.satisfied.all()
     assert model.fingerprints["generator"] == module_fingerprint(generator)
     with pytest.raises(ModelError, match="fitted to another generator"):
-        load_model(tmp_path / "m", judge=look, generator=load_generator(folder / "pixels", num_inference_steps=3))
-    moved = load_generator(shutil.copytree(folder / "pixels", tmp_path / "moved"), num_inference_steps=2)
+        load_model(tmp_path / "m", judge=look, generator=load_generator(folder / "pixels", num_inference_steps=2))
+    moved = load_generator(shutil.copytree(folder / "pixels", tmp_path / "moved"), num_inference_steps=1)
     load_model(tmp_path / "m", generator=moved)
     with pytest.raises(ModelError, match="cannot be pushed|could not offer"):
         model.push_to_hub("a/b")
@@ -192,14 +195,14 @@ def test_commands_take_a_pipeline(folder, tmp_path):
 
 
 def test_a_training_opens_the_folder_of_a_pipeline(folder, tmp_path):
-    target = open_target(Source(str(folder / "pixels")), tmp_path / "m")
+    target = open_target(Source(str(folder / "short")), tmp_path / "m")
     assert target.generator.z_shape == [(3, 16, 16)]
     with target.changing():
         pass
     assert json.loads((tmp_path / "m" / "config.json").read_text())["generator"]["call"] == {}
     with pytest.raises(ModelError, match="holds another generator"):
         open_target(Source(load_generator(folder / "pixels", **STEPS)), tmp_path / "m")
-    assert open_source(Source(folder / "pixels")).generator.z_dim == 768
+    assert open_source(Source(folder / "short")).generator.z_dim == 768
     with (
         pytest.raises(ArgumentError, match="is a pipeline, so a model folder must be named"),
         opening_target(Source(folder / "pixels"), None),
