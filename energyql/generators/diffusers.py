@@ -215,11 +215,10 @@ class PipelineGenerator(nn.Module):
         groups = [[row] for row in range(len(w))]
         if together:
             groups = [[row for row, own in enumerate(numbers) if own == number] for number in sorted(set(numbers))]
-        with torch.inference_mode(False), torch.no_grad():  # what a scheduler keeps must be of use in a later call
-            noise = split_noise(w, self.z_shape)
-            drawn = [self._draw([part[rows] for part in noise], numbers[rows[0]]) for rows in groups]
-            order = torch.tensor([row for rows in groups for row in rows], device=w.device).argsort()
-            return torch.cat(drawn)[order]
+        noise = split_noise(w.detach(), self.z_shape)
+        drawn = [self._draw([part[rows] for part in noise], numbers[rows[0]]) for rows in groups]
+        order = torch.tensor([row for rows in groups for row in rows], device=w.device).argsort()
+        return torch.cat(drawn)[order]
 
     def _block_means(self, z: Tensor) -> Tensor:
         """Return what heads read: the means of at most 8 x 8 blocks in each channel of all noise, of variance 1.
@@ -274,6 +273,7 @@ class PipelineGenerator(nn.Module):
         hint = "pipelines that draw pictures from a text, from a class or from nothing are supported (docs/noise.md)"
         return ArgumentError(f"a {self.kind} is no generator that energyql supports: {reason}", hint=hint)
 
+    @torch.no_grad()
     def _draw(self, noise: Sequence[Tensor], number: int) -> Tensor:
         """Return pictures in [-1, 1] of noise, a tensor for each shape of `z_shape`, under the condition `number`."""
         latents, rest = ({}, noise)

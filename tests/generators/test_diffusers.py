@@ -163,7 +163,7 @@ def test_a_model_folder_records_the_pipeline_and_its_call(folder, tmp_path):
 
 
 def test_threads_draw_the_pictures_of_one(folder):
-    generator = load_generator(unconditional(), num_inference_steps=4, eta=1.0)
+    generator = load_generator(latent("EulerDiscrete"), **TEXT | {"num_inference_steps": 4})
     z = noises(generator, 8)
     with ThreadPoolExecutor(4) as pool:
         pictures = torch.cat(list(pool.map(generator.synthesize, z.split(1))))
