@@ -30,6 +30,7 @@ MODULES = (
     "energyql.generators.fastgan",
     "energyql.generators.stylegan_xl",
     "energyql.generators.onnx",
+    "energyql.generators.diffusers",
 )
 """Names of the modules of architectures; every module defines `FAMILY`. A new architecture needs a new line here."""
 FAMILIES: dict[str, Family] = {family.name: family for family in (import_module(name).FAMILY for name in MODULES)}
@@ -104,7 +105,7 @@ def open_generator(
         allow_plugins: whether code that `config.json` names may be run. Code that `source` names is always run.
 
     Returns:
-        The generator and a text. If the weights are in the folder, the text is the SHA-256 of the file of weights.
+        The generator and a text. If the weights are in the folder, the text is the SHA-256 of their file.
         Otherwise it is the SHA-256 of parameters and buffers in memory, or "" if the generator is no torch module.
 
     Raises:
@@ -119,7 +120,7 @@ def open_generator(
             render = read_json(folder / CONFIG).get(RENDER)
             if render is not None and allow_plugins:
                 generator.render = load_plugin(check_allowed(render, RENDER, folder, True), GENERATORS)  # type: ignore[attr-defined]
-            return generator, fingerprint(weights_file(folder))
+            return generator, _mark(folder, generator)
         source = check_allowed(settings.get("name"), "generator", folder, allow_plugins)
     generator = named_generator(source) if isinstance(source, str) else check_generator(source)
     return generator, module_fingerprint(generator)
@@ -127,6 +128,8 @@ def open_generator(
 
 def read_generator(folder: Path) -> Generator:
     """Return the generator whose weights are in a model folder, in float32 on the CPU. No code in the folder is run.
+
+    If `config.json` names files outside the folder as the weights, such as a pipeline of diffusers, these are read.
 
     Raises:
         ModelError: a file is missing, damaged, or does not fit the other files; or the folder has no weights, but names
@@ -144,6 +147,8 @@ def read_generator(folder: Path) -> Generator:
         if unknown := settings.keys() - {field.name for field in dataclasses.fields(family.config)}:
             raise ModelError(f"its generator has an unknown setting {shown(min(unknown))}")
         config = family.config(**settings)
+    if family.outside:
+        return cast(Generator, family.network(config))
     path = folder / family.weights
     with reading(path):
         if family.read is not None:
@@ -177,6 +182,8 @@ def _settings(folder: Path) -> dict[str, Any]:
 def write_generator(folder: Path, generator: Generator, *, dtype: torch.dtype = torch.float16) -> dict[str, Any]:
     """Write the file of weights, as a rule `generator.safetensors`, to a model folder, and return the settings.
 
+    Nothing is written for a family whose weights stay outside model folders.
+
     Args:
         folder: the model folder, which is made if it is missing.
         generator: a generator of one of the architectures in this library.
@@ -197,7 +204,7 @@ def write_generator(folder: Path, generator: Generator, *, dtype: torch.dtype = 
     network: Any = generator
     if family.read is not None:
         network.save(folder / family.weights)
-    else:
+    elif not family.outside:
         tensors = {name: tensor.to(dtype) for name, tensor in network.state_dict().items()}
         if wrong := [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]:
             raise ModelError(
@@ -229,8 +236,8 @@ def save_model(
             the entry `source` of `config.json`; with `None` there is no such entry.
 
     Returns:
-        The SHA-256 of the file of weights. Attributes that are trained for this generator are saved with this text, so
-        that they are not used with other weights.
+        The SHA-256 of the file of weights, or of the weights themselves if they stay outside. Attributes that are
+        trained for this generator are saved with this text, so that they are not used with other weights.
 
     Raises:
         ModelError: a weight is too large for `dtype`, or the generator has another architecture.
@@ -239,7 +246,13 @@ def save_model(
     described = write_generator(folder, generator, dtype=dtype)
     config = {"format": FORMAT, "name": name, "truncation": truncation, **described}
     write_json(folder / CONFIG, config if source is None else config | {"source": dict(source)})
-    return fingerprint(weights_file(folder))
+    return _mark(folder, generator)
+
+
+def _mark(folder: Path, generator: Generator) -> str:
+    """Return the fingerprint of the generator of a model folder, which is also in memory."""
+    weights = weights_file(folder)
+    return fingerprint(weights) if weights.is_file() else module_fingerprint(generator)
 
 
 def module_fingerprint(module: object) -> str:

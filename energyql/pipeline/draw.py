@@ -52,6 +52,7 @@ from energyql.generators.base import (
     head_reader,
     is_differentiable,
     noise_options,
+    noise_shapes,
     show_pictures,
     synthesizer,
 )
@@ -801,6 +802,10 @@ class Pipeline:
                 {name: str(reports[name]) if name in reports else None for name in rule.attributes},
             "versions": {"energyql": __version__, "torch": str(torch.__version__)},
         }  # fmt: skip
+        if shapes := noise_shapes(self.model.generator):
+            provenance["z_shape"] = [list(shape) for shape in shapes]
+        if described := getattr(self.model.generator, "description", None):
+            provenance["generator"] = described
         if reason is not None:
             provenance["unverified"] = reason
         if settings.realism:

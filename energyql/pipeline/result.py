@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from PIL import Image
 from torch import Tensor
 
@@ -20,6 +21,7 @@ from energyql.attributes.predictions import Table, likeliest
 from energyql.attributes.quality import VERIFIER
 from energyql.errors import ArgumentError
 from energyql.files import PICTURE_SUFFIXES, as_path, check_destination, saving
+from energyql.generators.base import split_noise
 from energyql.language.lexical import shorten
 from energyql.pipeline.result_folder import (
     GRID,
@@ -81,6 +83,7 @@ Key = int | slice | Sequence[int] | Sequence[bool] | npt.NDArray[Any] | Tensor
 """A selection of samples of a result: a position, a slice, a mask with true for each selected sample, or positions."""
 COMMON = (
     "canonical", "model", "fingerprints", "semantics", "truncation", "label", "judge", "verify", "purity", "attempts",
+    "z_shape",
 )  # fmt: skip
 """Entries of the provenance that must be equal in results that are joined, because energies and verdicts depend on
 them."""
@@ -267,6 +270,33 @@ class Result:
         value = f"energy {self.energy.mean():.3g}" if self.probability is None else f"P {self.probability.mean():.2f}"
         by = "reader" if self._guide == "reader" else "attribute heads"
         return f"{line}; mean {value} by the {by} ({describe_qualities(qualities)})"
+
+    @property
+    def noise(self) -> Tensor:
+        """The noise with which a diffusion or flow model starts, (n, *shape), such as (n, 4, 64, 64).
+
+        For a pipeline of diffusers, it is the argument `latents` of its call.
+
+        Raises:
+            ArgumentError: z of the generator has no shape (its attribute `z_shape`).
+        """
+        return self._noise()[0]
+
+    @property
+    def step_noise(self) -> list[Tensor]:
+        """The noise that a model adds in its steps, in the order in which it is drawn, each (n, *shape); [] if none.
+
+        Raises:
+            ArgumentError: z of the generator has no shape (its attribute `z_shape`).
+        """
+        return self._noise()[1:]
+
+    def _noise(self) -> list[Tensor]:
+        shapes = self.provenance.get("z_shape")
+        if not shapes:
+            raise ArgumentError("these latents are not the noise of a model: its generator has no z_shape")
+        dtype = getattr(torch, self.provenance.get("generator", {}).get("dtype", "float32"))
+        return [part.to(dtype) for part in split_noise(self.w, shapes)]
 
     @property
     def _guide(self) -> str:
