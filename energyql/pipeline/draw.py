@@ -1058,7 +1058,8 @@ def pipeline_for(model: str | Path | Model | Pipeline, device: str) -> Pipeline:
             model.pipelines[target] = Pipeline(model, target)
         else:
             model.to(target)  # a call with another device has moved its modules
-        return model.pipelines[target]
+        pipeline: Pipeline = model.pipelines[target]
+        return pipeline
     folder = real_path(model_folder(model))
     with naming_source(folder):
         # Hidden files are temporary files of writers.

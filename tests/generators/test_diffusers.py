@@ -187,7 +187,8 @@ def test_commands_take_a_pipeline(folder, tmp_path):
     assert load_generator(tmp_path / "m").c_dim == 2
     command(["energyql", "sample", str(tmp_path / "m"), "-n", "2", "--label", "1", "--out", str(tmp_path / "pictures")])
     assert len(list((tmp_path / "pictures").glob("*.png"))) == 2
-    for wrong, message in (("prompt", "not of the form NAME=VALUE"), ("promt=a", "takes no 'promt'\ndid you mean prompt")):
+    unknown = "takes no 'promt'\ndid you mean prompt"
+    for wrong, message in (("prompt", "not of the form NAME=VALUE"), ("promt=a", unknown)):
         with pytest.raises(ArgumentError, match=message):
             command([*convert, str(tmp_path / "n"), "--call", wrong])
     with pytest.raises(ArgumentError, match="with model_index.json"):
