@@ -56,6 +56,7 @@ from energyql.generators.base import (
     show_pictures,
     synthesizer,
 )
+from energyql.generators.diffusers import PipelineGenerator
 from energyql.generators.mapping import encoder
 from energyql.language import Expr, as_query, bind, predicates
 from energyql.logic.truth import satisfied
@@ -804,8 +805,8 @@ class Pipeline:
         }  # fmt: skip
         if shapes := noise_shapes(self.model.generator):
             provenance["z_shape"] = [list(shape) for shape in shapes]
-        if described := getattr(self.model.generator, "description", None):
-            provenance["generator"] = described
+        if isinstance(self.model.generator, PipelineGenerator):
+            provenance["generator"] = self.model.generator.description
         if reason is not None:
             provenance["unverified"] = reason
         if settings.realism:
