@@ -236,7 +236,7 @@ def pick(
         For each sample that still moves (`batch.rows` afterwards), β and the logarithm of the mean weight of its
         proposals, both (rows,); and the indices `batch.rows` on the CPU.
     """
-    rows, here = batch.rows, rounds[-1][0]
+    rows, here = batch.rows, rounds[-1][0] if rounds else batch.rows.cpu()
     if not len(rows):
         return batch.energies[rows], batch.energies[rows], here
     places = [torch.searchsorted(left, here).to(rows.device) for left, _, _ in rounds]
