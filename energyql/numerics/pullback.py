@@ -147,7 +147,8 @@ def inverse_norm(x: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch 1"]:
         square = torch.linalg.vector_norm(x, dim=1, keepdim=True).square()
     else:
         square = row_products(x, x)[:, None]
-    return (square / x.shape[1] + NORM_EPSILON).rsqrt()
+    inverse: Tensor = (square / x.shape[1] + NORM_EPSILON).rsqrt()
+    return inverse
 
 
 def normalized(x: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch dim"]:

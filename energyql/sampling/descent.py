@@ -125,8 +125,7 @@ class DescentState(NamedTuple):
         direction: the next step in z, unless it must be shortened.
         slope: scalar product of `direction` and `gradient`.
         step: share of `direction` that is tried next: 1, then ½, ¼ and so on until a step is accepted.
-        scale: inverse curvature, estimated from the last step of `pairs`. If the sample has none, it is 0, and on other
-            devices than the CPU a guess from the gradient at the start.
+        scale: inverse curvature, estimated from the last step of `pairs`; 0 if the sample has none.
         gains: decrease of `value` in each of the last three steps, in nats; infinite for steps not yet taken.
         pairs: the last steps along which the curvature was positive, oldest first, at most `MEMORY`. Each is a triple
             of the step, the change of the gradient along it, and 1 / (scalar product of the two). On other devices than
@@ -169,11 +168,9 @@ def descent_init(
     """
     value, gradient = _evaluate(z, energy, settings)
     zero = torch.zeros_like(value)
-    pairs, scale = (
-        ((), zero) if z.device.type == "cpu" else (z.new_zeros(len(z), 2, MEMORY, z.shape[1]), _guess(gradient))
-    )
+    pairs = () if z.device.type == "cpu" else z.new_zeros(len(z), 2, MEMORY, z.shape[1])
     gains = z.new_full((len(z), 3), torch.inf)
-    state = _with_direction(DescentState(z, value, gradient, z, zero, zero + 1, scale, gains, pairs), settings.enough)
+    state = _with_direction(DescentState(z, value, gradient, z, zero, zero + 1, zero, gains, pairs), settings.enough)
     finite = finite_rows(value + gradient.norm(dim=1))  # fewer operations than of all numbers of the gradient
     status = torch.where(finite, _outcome(state, settings), Status.NON_FINITE)
     return state, DescentInfo(status, zero == 0)
@@ -253,13 +250,12 @@ def _with_direction(state: DescentState, enough: float | None) -> DescentState:
     the step is chosen; see `DescentSampler`.
     """
     gradient, pairs = state.gradient, state.pairs
+    guess = FIRST_MOVE / gradient.norm(dim=1).clamp_min(1e-12)
+    scale = torch.where(state.scale > 0, state.scale, guess)[:, None]
     if isinstance(pairs, Tensor):
-        guess = scale = state.scale
-        direction = compact_direction(gradient, pairs, scale[:, None])
+        direction = compact_direction(gradient, pairs, scale)
     else:
-        guess = _guess(gradient)
-        scale = torch.where(state.scale > 0, state.scale, guess)
-        direction = two_loop_direction(gradient, pairs, scale[:, None])
+        direction = two_loop_direction(gradient, pairs, scale)
     downhill = row_products(direction, gradient) < 0
     direction = torch.where(downhill[:, None], direction, -gradient * guess[:, None])
     size = direction.norm(dim=1).clamp_min(1e-12)
@@ -268,11 +264,6 @@ def _with_direction(state: DescentState, enough: float | None) -> DescentState:
         length = _distance(state.value, -row_products(direction, gradient) / size, enough)
     direction = direction * (length.clamp_max(LONGEST_MOVE) / size)[:, None]
     return state._replace(direction=direction, slope=row_products(direction, gradient))
-
-
-def _guess(gradient: Float[Tensor, "rows z_dim"]) -> Float[Tensor, " rows"]:
-    """Return factors of the gradients with which the first steps have the length `FIRST_MOVE`."""
-    return FIRST_MOVE / gradient.norm(dim=1).clamp_min(1e-12)
 
 
 def two_loop_direction(

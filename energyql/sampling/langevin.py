@@ -234,5 +234,6 @@ def predictor_corrector_step(
         fresh = noise.normals(str(correction))
         ratio = snr * fresh.norm(dim=1) / score.norm(dim=1).clamp(min=1e-12)
         size = (2 * (1 - beta) * ratio.square())[:, None]
-        z, info = _move(z, size * score + (2 * size).sqrt() * fresh, value, info.status == MOVING)
+        moving = None if info.status is None else info.status == MOVING
+        z, info = _move(z, size * score + (2 * size).sqrt() * fresh, value, moving)
     return z, info
