@@ -166,6 +166,7 @@ def test_settings():
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch, as it imports its compiler
 def test_with_a_compiler(tiny):
     prepared = pipeline_for(tiny, "cpu").prepare(QUERY, compile=True)
     z = torch.randn(11, 8)
