@@ -106,10 +106,11 @@ class TestSampling:
     @pytest.mark.parametrize("sampler", ["slice+descent", "langevin"])
     def test_the_latents_are_those_of_the_cpu(self, model, sampler):
         there, here = (
-            next(energyql.sample_latents(QUERY, 2, model=model, sampler=short(sampler), device=device, progress=False))
+            next(energyql.sample_latents(QUERY, 8, model=model, sampler=short(sampler), device=device, progress=False))
             for device in (DEVICE, "cpu")
         )
-        assert_close(there.z.cpu(), here.z, atol=1e-3, rtol=1e-3)
+        apart = (there.z.cpu() - here.z).abs().amax(1)
+        assert (apart < 1e-3).sum() >= 7, apart  # after 50 steps of a descent, rounding may decide where one ends
 
     @pytest.mark.parametrize(("sampler", "most"), [("ode", 8), ("langevin", 4)])
     def test_the_device_is_waited_for_seldom(self, model, log, sampler, most):
@@ -212,9 +213,8 @@ class TestOtherCalls:
         lines = log.by_line.items()
         own = sum(count for (kind, line), count in lines if kind == "launch" and "sampling/descent" in line)
         looks = sum(count for (kind, line), count in lines if kind == "wait" and "sampling/base" in line)
-        print("COUNTS", own, looks)
-        assert own <= 4000
-        assert looks <= 25
+        assert own <= 2600
+        assert looks <= 14
 
     def test_inversion(self, model):
         picture = Image.new("RGB", (16, 16), "grey")

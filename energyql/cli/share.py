@@ -90,7 +90,8 @@ def convert(
         )
         if render is not None:
             generator.render = load_plugin(render, GENERATORS)
-            show_pictures(generator, generator.synthesize(generator.encode(torch.zeros(1, generator.z_dim))))
+            w_dim = getattr(generator.config, "w_dim", generator.z_dim)
+            show_pictures(generator, generator.synthesize(torch.zeros(1, w_dim)))
         if source.is_file():
             save_converted(save_to, name or source.stem, generator, source, truncation=truncation)
             facts = {size: getattr(generator.config, size, None) for size in ("resolution", "z_dim", "w_dim", "c_dim")}

@@ -17,7 +17,7 @@ from typing import Any, cast
 import torch
 
 from energyql.errors import ModelError
-from energyql.files import fingerprint, read_json, read_tensors, write_json, write_tensors
+from energyql.files import fingerprint, json_digest, read_json, read_tensors, write_json, write_tensors
 from energyql.generators.base import Family, Generator, check_generator
 from energyql.generators.checkpoints.reading import build_network, check_weights, reading, shown
 from energyql.numerics.moving import to_cpu
@@ -105,8 +105,8 @@ def open_generator(
         allow_plugins: whether code that `config.json` names may be run. Code that `source` names is always run.
 
     Returns:
-        The generator and a text. If the weights are in the folder, the text is the SHA-256 of their file.
-        Otherwise it is the SHA-256 of parameters and buffers in memory, or "" if the generator is no torch module.
+        The generator and a text. If the weights are in the folder, the text is that of `generator_mark`. Otherwise it
+        is the SHA-256 of parameters and buffers in memory, or "" if the generator is no torch module.
 
     Raises:
         ModelError: a file is missing, damaged, or does not fit the other files. Or `config.json` names code, and
@@ -135,18 +135,7 @@ def read_generator(folder: Path) -> Generator:
         ModelError: a file is missing, damaged, or does not fit the other files; or the folder has no weights, but names
             code that makes the generator.
     """
-    settings, path = _settings(folder), folder / CONFIG
-    if settings.get("kind") == NAMED:
-        check_allowed(settings.get("name"), "generator", folder, False)
-    with reading(path):
-        kind = settings.pop("kind", DEFAULT_KIND)
-        if kind not in FAMILIES:
-            raise ModelError(f"its generator is of an unknown kind {shown(kind)}; known are {', '.join(FAMILIES)}")
-        family = FAMILIES[kind]
-        settings = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
-        if unknown := settings.keys() - {field.name for field in dataclasses.fields(family.config)}:
-            raise ModelError(f"its generator has an unknown setting {shown(min(unknown))}")
-        config = family.config(**settings)
+    family, config = _read_config(folder)
     if family.outside:
         return cast(Generator, family.network(config))
     path = folder / family.weights
@@ -167,6 +156,39 @@ def weights_file(folder: Path) -> Path:
     """
     kind = str(_settings(folder).get("kind", DEFAULT_KIND))
     return folder / (FAMILIES[kind].weights if kind in FAMILIES else Family.weights)
+
+
+def generator_mark(folder: Path) -> str:
+    """Return the SHA-256 of the file of weights in a model folder; for an ONNX model, a digest of file and settings.
+
+    With other settings, such as another scale of the noise, the same ONNX file is another generator.
+
+    Raises:
+        ModelError: a file is missing or damaged.
+    """
+    family, config = _read_config(folder)
+    mark = fingerprint(folder / family.weights)
+    return mark if family.read is None else json_digest([mark, dataclasses.asdict(config)])
+
+
+def _read_config(folder: Path) -> tuple[Family, Any]:
+    """Return the family of the generator in a model folder, and its settings.
+
+    Raises:
+        ModelError: `config.json` is missing or damaged, or names code that makes the generator.
+    """
+    settings, path = _settings(folder), folder / CONFIG
+    if settings.get("kind") == NAMED:
+        check_allowed(settings.get("name"), "generator", folder, False)
+    with reading(path):
+        kind = settings.pop("kind", DEFAULT_KIND)
+        if kind not in FAMILIES:
+            raise ModelError(f"its generator is of an unknown kind {shown(kind)}; known are {', '.join(FAMILIES)}")
+        family = FAMILIES[kind]
+        settings = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
+        if unknown := settings.keys() - {field.name for field in dataclasses.fields(family.config)}:
+            raise ModelError(f"its generator has an unknown setting {shown(min(unknown))}")
+        return family, family.config(**settings)
 
 
 def _settings(folder: Path) -> dict[str, Any]:
@@ -236,7 +258,7 @@ def save_model(
             the entry `source` of `config.json`; with `None` there is no such entry.
 
     Returns:
-        The SHA-256 of the file of weights, or of the weights themselves if they stay outside. Attributes that are
+        The text of `generator_mark`, or the SHA-256 of the weights themselves if they stay outside. Attributes that are
         trained for this generator are saved with this text, so that they are not used with other weights.
 
     Raises:
@@ -251,8 +273,7 @@ def save_model(
 
 def _mark(folder: Path, generator: Generator) -> str:
     """Return the fingerprint of the generator of a model folder, which is also in memory."""
-    weights = weights_file(folder)
-    return fingerprint(weights) if weights.is_file() else module_fingerprint(generator)
+    return generator_mark(folder) if weights_file(folder).is_file() else module_fingerprint(generator)
 
 
 def module_fingerprint(module: object) -> str:

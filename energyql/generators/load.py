@@ -206,8 +206,8 @@ def save_converted(
         truncation: default truncation psi of the model. `None` means the default of the architecture.
 
     Returns:
-        The SHA-256 of the file of weights. Attributes that are trained for this generator are saved with this text, so
-        that they are not used with other weights.
+        The text of `energyql.generators.families.generator_mark`. Attributes that are trained for this generator are
+        saved with this text, so that they are not used with other weights.
 
     Raises:
         ModelError: the checkpoint is missing or damaged, or the architecture of the generator is not in this library.

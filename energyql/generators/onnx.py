@@ -110,7 +110,7 @@ class OnnxGenerator(nn.Module):
     mark: Tensor
     differentiable = False
 
-    def __init__(self, config: OnnxConfig, data: memoryview, session: Any) -> None:
+    def __init__(self, config: OnnxConfig, data: bytes, session: Any) -> None:
         super().__init__()
         self.config, self.z_dim, self.z_shape = config, config.z_dim, config.z_shape
         self._data, self._session = data, session
@@ -280,7 +280,7 @@ def load_onnx(
     refuse_address(path)
     path = as_path(path)
     with reading(path):
-        data = file_bytes(path)
+        data = bytes(file_bytes(path))  # a copy, because the file may be overwritten before `save`
         session = open_session(data)
         fixed, conditions = dict(fixed or {}), dict(conditions or {})
         shapes = {each.name: each.shape for each in session.get_inputs()}
@@ -348,7 +348,7 @@ def _measured(output: str, pictures: Tensor) -> tuple[float, float]:
     raise CheckpointError(f"{measured}, which is no usual range of a picture", hint=hint)
 
 
-def open_session(data: memoryview) -> Any:
+def open_session(data: bytes) -> Any:
     """Return a session of onnxruntime with the model in an ONNX file.
 
     Args:
@@ -362,9 +362,8 @@ def open_session(data: memoryview) -> Any:
         onnx, runtime = (import_optional(name, f"it needs {name}", INSTALL) for name in ("onnx", "onnxruntime"))
     except ArgumentError as error:
         raise CheckpointError(error.message, hint=error.hint) from None
-    content = bytes(data)
     try:
-        model = onnx.load_model_from_string(content)
+        model = onnx.load_model_from_string(data)
     except Exception:  # of protobuf, whose class depends on its version
         model = onnx.ModelProto()
     if not model.graph.node:
@@ -375,8 +374,9 @@ def open_session(data: memoryview) -> Any:
     options = runtime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1  # bits of pictures depend on the number of threads
     options.log_severity_level = 4  # errors are raised
+    options.add_session_config_entry("session.load_model_format", "ONNX")  # what was checked, not its own format
     try:
-        return runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        return runtime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime has many kinds, without a class of their own
         raise CheckpointError(f"onnxruntime cannot run the ONNX model: {shown(str(error), 300)}") from None
 
@@ -401,7 +401,7 @@ def read_onnx(path: Path, config: OnnxConfig) -> OnnxGenerator:
     Raises:
         CheckpointError: the file is no such ONNX model, or onnx or onnxruntime is not installed.
     """
-    data = file_bytes(path)
+    data = bytes(file_bytes(path))
     return OnnxGenerator(config, data, open_session(data))
 
 

@@ -385,8 +385,10 @@ def _checked(folder: Path, name: str) -> Path:
 
     marks: dict[str, Any] = {}
     kind = described(_CONFIG, "generator", "kind")
-    if kind != "named":  # else the generator is code
-        marks[f"generator.{'onnx' if kind == 'onnx' else 'safetensors'}"] = described(_VOCABULARY, "generator")
+    if kind == "onnx":
+        marks["generator.onnx"] = None  # loading compares its digest with that in the vocabulary, and its settings
+    elif kind != "named":  # else the generator is code
+        marks["generator.safetensors"] = described(_VOCABULARY, "generator")
     networks = {Path(file).stem for file in there if re.match(r"(?:(?:judge|verifier)(?:-\d+)?|reader)\.", file)}
     if described(_VOCABULARY, "space") != "picture":
         marks["attributes.safetensors"] = described("report.json", "heads")

@@ -13,7 +13,7 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from functools import partial
-from threading import Barrier, Thread, main_thread
+from threading import Barrier, Lock, Thread, main_thread
 from typing import Any, TypeVar
 
 import torch
@@ -30,8 +30,12 @@ _always = ContextVar("always", default=False)
 _threads = ContextVar[int | None]("threads", default=None)
 """Number of threads that PyTorch used before `one_thread`; `None` outside of it."""
 
+_setting = Lock()
+"""Held while the number of threads that PyTorch gives to new threads is one that only some threads are to have."""
+
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_pools.clear)  # a child process has no threads of its parent
+    os.register_at_fork(before=_setting.acquire, after_in_parent=_setting.release, after_in_child=_setting.release)
 
 
 @contextmanager
@@ -48,8 +52,13 @@ def always_in_pool(always: bool = True) -> Iterator[None]:
 
 
 def thread_count() -> int:
-    """Return how many threads PyTorch uses on the CPU outside of `one_thread`."""
-    return _threads.get() or torch.get_num_threads()
+    """Return how many threads PyTorch uses on the CPU outside of `one_thread`.
+
+    A thread that has computed nothing yet gets the number of the others, even while one of them sets its own; see
+    `_set_threads`.
+    """
+    with _setting:
+        return _threads.get() or torch.get_num_threads()
 
 
 @contextmanager
@@ -63,15 +72,17 @@ def one_thread(products: float = 0) -> Iterator[None]:
         products: about how many products of two numbers the largest operation computes. From `LARGE` on nothing
             changes.
     """
-    threads = torch.get_num_threads()
+    with _setting:
+        threads = torch.get_num_threads()
     if products >= LARGE or threads == 1 or not main_thread().is_alive():
         yield
         return
     token = _threads.set(threads)
-    _set_threads(1, threads)
     try:
+        with _setting:
+            _set_threads(1, threads)
         yield
-    finally:
+    finally:  # also if Ctrl-C ends `_set_threads`, or the system allows no further thread
         torch.set_num_threads(threads)
         _threads.reset(token)
 
@@ -80,7 +91,7 @@ def _set_threads(own: int, others: int) -> None:
     """Set the number of threads of PyTorch for the calling thread, and for threads that compute for the first time.
 
     PyTorch has a number for each thread. At its first computation a thread takes the number that was set last, in any
-    thread.
+    thread. So the caller holds `_setting`.
     """
     torch.set_num_threads(own)
     setter = Thread(target=torch.set_num_threads, args=(others,))
@@ -140,13 +151,14 @@ def _uses_threads(pieces: int) -> bool:
 
 def _new_pool(threads: int) -> ThreadPoolExecutor:
     pool, all_begun, own = ThreadPoolExecutor(threads, "energyql"), Barrier(threads), torch.get_num_threads()
-    try:
-        wait([pool.submit(_begin, all_begun) for _ in range(threads)])
-    except BaseException:  # Ctrl-C, or the system allows no further thread
-        all_begun.abort()
-        raise
-    finally:
-        _set_threads(own, threads)
+    with _setting:
+        try:
+            wait([pool.submit(_begin, all_begun) for _ in range(threads)])
+        except BaseException:  # Ctrl-C, or the system allows no further thread
+            all_begun.abort()
+            raise
+        finally:
+            _set_threads(own, threads)
     return pool
 
 

@@ -427,8 +427,9 @@ class PreparedQuery:
         if offsets != range(len(offsets)):
             streams = streams.of_samples(offsets)
         z0 = streams.normals(torch.empty(len(offsets), self.model.generator.z_dim), "prior").to(self.device)
-        # Other functions than those of heads and mapping networks may be large networks of users.
-        small = self.model.bank.as_heads is not None and isinstance(self.reads, Convertible)
+        # A discriminator, and other functions than those of heads and mapping networks, may be large networks of users.
+        of_heads = self.model.bank.as_heads is not None and isinstance(self.reads, Convertible)
+        small = of_heads and not as_energy(energy).costly
         with one_thread(z0.shape[1] * z0.numel() if small else math.inf):
             return draw_with(self.sampler, energy, z0, streams, progress)
 

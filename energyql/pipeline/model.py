@@ -67,6 +67,7 @@ from energyql.generators.families import (
     CONFIG,
     FORMAT,
     NAMED,
+    RENDER,
     UNKNOWN,
     family_of,
     module_fingerprint,
@@ -127,8 +128,9 @@ class Model:
         held_out: labelled samples, read by networks of the verifier that did not learn from them; an item for each
             training.
         truncation: psi that is used unless a call says otherwise.
-        fingerprints: part of the model -> SHA-256 of its weights. The parts are "generator", "attributes", "second",
-            "reader", "judge", "judge-2" and so on, "verifier" and so on, as far as the model has them.
+        fingerprints: part of the model -> SHA-256 of its weights; of an ONNX model and its settings. The parts are
+            "generator", "attributes", "second", "reader", "judge", "judge-2" and so on, "verifier" and so on, as far as
+            the model has them.
         second: attribute -> a second head, fitted to other labels. Where an attribute's two heads disagree, its head in
             `bank` is unreliable. Attributes without a second head are missing.
         judge_report: attribute -> quality of the judge on labelled pictures outside its training set. Attributes that
@@ -175,6 +177,10 @@ class Model:
 
     def __repr__(self) -> str:
         return f"<Model {self.name!r}: {type(self.generator).__name__}, attributes {', '.join(self.vocabulary)}>"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the fields for a copy or a pickle, without what was made for this object."""
+        return self.__dict__ | {"pipelines": {}}
 
     @classmethod
     def from_pretrained(
@@ -310,8 +316,8 @@ class Model:
 
         The generator's weights are written in half precision if no weight changes, else in full precision. If the model
         was loaded from a folder, and the folder still has the same generator, these are copied from it: the card, the
-        PNG pictures in the card, the licence, and the origin of a converted generator. Links out of the folder are not
-        followed.
+        PNG pictures in the card, the licence, the origin of a converted generator, and the name of a function for what
+        people see of pictures. Links out of the folder are not followed.
 
         Args:
             folder: folder to write, made if it is missing; files of an earlier model in it are removed, others stay.
@@ -623,8 +629,9 @@ def _write_pretrained(folder: Path, model: Model, *, license: str | None, hub_na
         replace_verifier(folder, names, group, held_out)
     body = f"# {model.name}\n\nA generator with attributes that logical queries may name.\n"
     if model.folder is not None and (described := _described(model.folder, folder)):
-        if isinstance(source := described.get("source"), dict):
-            write_json(folder / CONFIG, read_json(folder / CONFIG) | {"source": source})
+        kinds = {"source": dict, RENDER: str}
+        entries = {name: described[name] for name, kind in kinds.items() if isinstance(described.get(name), kind)}
+        write_json(folder / CONFIG, read_json(folder / CONFIG) | entries)
         if readme := own_file(model.folder, README):
             license = license or card_licence(read_bytes(readme, MOST_CARD))
         if card := own_file(model.folder, CARD):
@@ -636,7 +643,8 @@ def _write_pretrained(folder: Path, model: Model, *, license: str | None, hub_na
     family = family_of(model.generator)
     tags = ["energyql", family.name if family else "", "controllable-generation", "energy-based-model"]
     facts = {"library_name": LIBRARY, "license": license or UNKNOWN, "pipeline_tag": PIPELINE_TAG, "tags": tags}
-    write_text(folder / README, model_card(facts, f"{body.rstrip()}\n\n{_use(model, hub_name, mark)}"))
+    use = _use(model, hub_name, fingerprint(weights_file(folder)))
+    write_text(folder / README, model_card(facts, f"{body.rstrip()}\n\n{use}"))
 
 
 def _described(folder: Path, other: Path) -> dict[str, Any] | None:

@@ -21,7 +21,6 @@ from energyql.errors import ArgumentError, EnergyQLError, ModelError, Vocabulary
 from energyql.files import (
     DAMAGED_MODEL,
     changing,
-    fingerprint,
     finish_saving,
     read_json,
     real_path,
@@ -37,6 +36,7 @@ from energyql.generators.families import (
     NAMED,
     default_truncation,
     family_of,
+    generator_mark,
     module_fingerprint,
     named_generator,
     open_generator,
@@ -468,10 +468,9 @@ def _copy(source: Path, folder: Path, name: str) -> None:
 def _identity(folder: Path) -> object:
     """Return a value that is equal for two model folders with the same generator.
 
-    It is the fingerprint of the file of weights; without such a file, the settings of the generator in `config.json`.
+    It is that of `generator_mark`; without a file of weights, the settings of the generator in `config.json`.
     """
-    weights, settings = weights_file(folder), read_json(folder / CONFIG).get("generator")
-    return fingerprint(weights) if weights.is_file() else settings
+    return generator_mark(folder) if weights_file(folder).is_file() else read_json(folder / CONFIG).get("generator")
 
 
 def _write(generator: Generator, folder: Path, truncation: float | None, checkpoint: Path | None = None) -> Target:

@@ -271,6 +271,16 @@ def test_other_files_are_no_models(tmp_path: Path, content: bytes) -> None:
         load_generator(tmp_path / "a.onnx")
 
 
+def test_only_what_was_checked_is_read(tmp_path: Path) -> None:
+    """onnxruntime takes bytes with ORTM at this place as a model of its own format, whatever else they are."""
+    path = gan(tmp_path / "a.onnx")
+    plain = load_onnx(path, values=(-1, 1))
+    unknown_field = bytes([0x7A, 8]) + b"..ORTM.."
+    path.write_bytes(unknown_field + path.read_bytes())
+    z = latents(plain)
+    assert torch.equal(load_onnx(path, values=(-1, 1)).synthesize(z), plain.synthesize(z))
+
+
 def test_operators_of_other_libraries(tmp_path: Path) -> None:
     model = ONNX.load(gan(tmp_path / "a.onnx"))
     model.graph.node[1].domain = "evil"
@@ -307,6 +317,13 @@ def test_a_folder(tmp_path: Path, land: OnnxGenerator) -> None:
     assert "parameters" not in card
 
 
+def test_the_file_is_overwritten_before_it_is_saved(tmp_path: Path, land: OnnxGenerator) -> None:
+    content = (tmp_path / "land.onnx").read_bytes()
+    (tmp_path / "land.onnx").write_bytes(bytes(len(content)))
+    land.save(tmp_path / "copy.onnx")
+    assert (tmp_path / "copy.onnx").read_bytes() == content
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -336,6 +353,10 @@ def look(images: torch.Tensor) -> dict[str, Any]:
 
 def red(images: torch.Tensor) -> torch.Tensor:
     return torch.cat([images, -torch.ones_like(images), -torch.ones_like(images)], 1)[:, :, :8]
+
+
+def negative(images: torch.Tensor) -> torch.Tensor:
+    return -images
 
 
 @pytest.fixture
@@ -383,6 +404,12 @@ def test_commands(user: Path) -> None:
     assert Path("g.html").stat().st_size > 1000
 
 
+def test_a_generator_with_classes_may_have_a_function_of_what_people_see(user: Path) -> None:
+    checkpoint = Path(__file__).parent / "checkpoints" / "data" / "projected-gan-conditional.pkl"
+    call(["energyql", "convert", str(checkpoint), "--out", "m", "--render", "test_onnx:negative"])
+    assert read_json(Path("m") / CONFIG)["render"] == "test_onnx:negative"
+
+
 @pytest.mark.parametrize(
     ("options", "kind", "message"),
     [
@@ -411,6 +438,22 @@ def test_options_of_onnx_models_for_another_file(user: Path) -> None:
     call(["energyql", "convert", "land.bin", "--out", "m", *CONVERT])  # an ONNX model of another name
 
 
+def test_heads_are_of_a_file_with_its_settings(tmp_path: Path) -> None:
+    def labels(images: torch.Tensor) -> dict[str, Any]:
+        return {"high": images.mean((1, 2, 3))}
+
+    path, settings = heights(tmp_path / "land.onnx"), HeadSettings(steps=5, hidden=2)
+    for folder, conditions in (("m", {"level": (-1, 3)}), ("other", {"level": (-3, 1)})):
+        generator = load_onnx(path, **LAND | {"conditions": conditions}, values=(-1, 1))
+        save_converted(tmp_path / folder, "a", generator, path)
+    train_attributes(tmp_path / "m", labels, count=60, judge=None, settings=settings, progress=False)
+    with pytest.raises(ModelError, match="m holds another generator than .*other"):
+        train_attributes(tmp_path / "other", labels, tmp_path / "m", count=60, judge=None, progress=False)
+    shutil.copy(tmp_path / "other" / CONFIG, tmp_path / "m" / CONFIG)
+    with pytest.raises(ModelError, match="the attributes were fitted to another generator"):
+        load_model(tmp_path / "m")
+
+
 def test_a_model_without_choices_needs_no_conversion(tmp_path: Path) -> None:
     path, settings = gan(tmp_path / "gan.onnx"), HeadSettings(steps=20, hidden=4)
     with pytest.warns(CheckpointWarning, match=r"-1\.\.1 is assumed"):
@@ -422,8 +465,10 @@ def test_a_model_without_choices_needs_no_conversion(tmp_path: Path) -> None:
         warnings.simplefilter("error")  # the folder holds the range
         model = load_model(tmp_path / "m")
     assert model.bank.space == "w"
-    assert model.fingerprints["generator"] == fingerprint(path)
+    assert model.fingerprints["generator"] == model.bank.generator
+    write_json(tmp_path / "m" / CONFIG, read_json(tmp_path / "m" / CONFIG) | {"render": "looks:red"})
     again = model.save_pretrained(tmp_path / "copy")
+    assert read_json(again / CONFIG)["render"] == "looks:red"
     assert fingerprint(again / "generator.onnx") == fingerprint(path)
     assert json.loads((again / CONFIG).read_text())["source"]["file"] == "gan.onnx"
     query = {"n": 2, "allow_weak": ["red"], "progress": False}

@@ -10,7 +10,8 @@ from contextvars import ContextVar
 import pytest
 import torch
 
-from energyql.numerics.pool import LARGE, always_in_pool, in_pool, one_thread, piece_count
+from energyql.numerics import pool
+from energyql.numerics.pool import LARGE, always_in_pool, in_pool, one_thread, piece_count, thread_count
 
 PIECES = [(i,) for i in range(8)]
 
@@ -113,6 +114,41 @@ class TestOneThread:
         with pytest.raises(ValueError, match="inside"), one_thread():
             raise ValueError("inside")
         assert torch.get_num_threads() == 2
+
+    @pytest.mark.parametrize("method", ["start", "join"])
+    @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+    def test_an_error_at_its_begin_ends_it(self, method, error, monkeypatch):
+        def fail(self):
+            raise error
+
+        monkeypatch.setattr(pool, "Thread", type("Failing", (threading.Thread,), {method: fail}))
+        with pytest.raises(error), one_thread():
+            pass
+        monkeypatch.undo()
+        assert (torch.get_num_threads(), thread_count(), later()) == (2, 2, 2)
+
+    def test_threads_that_begin_meanwhile_keep_all(self, threads, monkeypatch):
+        threads(3)
+        begins, numbers = threading.Event(), []
+
+        class Slow(threading.Thread):
+            def start(self):
+                begins.set()
+                other.join(0.3)  # the other thread must wait until this one has set the number
+                super().start()
+
+        def first_use():
+            begins.wait()
+            numbers.append(thread_count())
+            numbers.append(torch.get_num_threads())
+
+        other = threading.Thread(target=first_use)
+        monkeypatch.setattr(pool, "Thread", Slow)
+        other.start()
+        with one_thread():
+            other.join()
+            assert torch.get_num_threads() == 1
+        assert numbers == [3, 3]
 
 
 class TestWhatIsSetHoldsInAPiece:

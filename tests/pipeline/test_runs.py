@@ -1,6 +1,8 @@
 """Drawing until enough samples satisfy the query, and models that stay loaded."""
 
+import copy
 import dataclasses
+import pickle
 import shutil
 
 import numpy as np
@@ -118,6 +120,15 @@ class TestCost:
         assert pipeline.pipeline_for(model, "cpu") is first
         other = dataclasses.replace(model, truncation=0.5)
         assert pipeline.pipeline_for(other, "cpu").model.truncation == 0.5
+
+    def test_a_model_is_copied_without_what_was_made_for_it(self, tmp_path):
+        model = load_model(tiny_model(tmp_path / "a"), "cpu")
+        drawn = generate("smile", 2, model=model, progress=False, allow_weak=["smile"])
+        for other in (pickle.loads(pickle.dumps(model)), copy.deepcopy(model), copy.copy(model)):
+            assert not other.pipelines
+            again = generate("smile", 2, model=other, progress=False, allow_weak=["smile"])
+            assert torch.equal(again.z, drawn.z)
+        assert model.pipelines
 
     def test_relative_paths_follow_the_working_directory(self, tmp_path, monkeypatch):
         for place in ("here", "there"):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from dataset.plans import files, write
-from toys import random_generator
+from toys import random_generator, tiny_model
 
 from energyql import DatasetClass, DatasetPlan, generate
 from energyql.attributes.judge import Judge
@@ -18,6 +18,7 @@ from energyql.generators.stylegan3 import StyleGAN3, StyleGAN3Config
 from energyql.numerics.pool import always_in_pool
 from energyql.pipeline.draw import pipeline_for
 from energyql.pipeline.model import load_model
+from energyql.sampling.langevin import LangevinSampler
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 NUMBERS = (1, 2, 4)
@@ -137,3 +138,18 @@ def test_code_of_a_user_is_called_by_the_thread_of_its_caller(tiny, threads):
     watched = Watched(model.generator)
     generate("smile", 20, model=replace(model, generator=watched, judge=watched.judge), device="cpu", progress=False)
     assert watched.threads == {threading.get_ident()}
+
+
+def test_a_discriminator_has_all_threads(tmp_path, threads):
+    numbers = set()
+
+    def discriminator(pictures):
+        numbers.add(torch.get_num_threads())
+        return pictures.mean((1, 2, 3))
+
+    model = replace(load_model(tiny_model(tmp_path / "a")), discriminator=discriminator)
+    threads(2)
+    generate(
+        "smile", 2, model=model, sampler=LangevinSampler(steps=2), realism=1.0, allow_weak=["smile"], progress=False
+    )
+    assert numbers == {2}
