@@ -23,19 +23,24 @@ from energyql.files import write_json, write_text
 from energyql.models import DEFAULT_MODEL
 from energyql.pipeline.model import Model, load_model
 from energyql.progress import reporting
-from energyql.training.heads import HeadSettings
+from energyql.training.directions import find_directions
+from energyql.training.goals import STEPS
+from energyql.training.heads import HeadSettings, train_heads
 from energyql.training.judge import train_judge
+from energyql.training.picture_fit import PictureSettings, fit_network
 from energyql.training.run import train_attributes
+from energyql.vocabulary import AttributeSpec, Vocabulary
 
 COMMON, RARE = "smile AND NOT glasses", "bald AND beard AND glasses"
 SIZES = (4, 64)
 LINES = 5
 NOTE = (
     "Launches: operations that run at least one kernel; operations: with those that run none, such as views. Waits: "
-    "transfers to the CPU, and other times when Python waits until the device has finished. Estimate: how long Python "
-    "is busy with launches and waits if they take as long as stated; a device may take longer."
+    "transfers to the CPU, and other times when Python waits until the device has finished. Blocking: transfers to the "
+    "device that are not non_blocking, for which CUDA waits too. Estimate: how long Python is busy with launches and "
+    "waits if they take as long as stated; a device may take longer. Of a fit, n is the number of steps."
 )
-HEADER = ["call", "n", "operations", "launches", "to the device", "waits", "estimate, ms"]
+HEADER = ["call", "n", "operations", "launches", "to the device", "blocking", "waits", "estimate, ms"]
 Call = Callable[[Model, int], Any]
 
 
@@ -83,6 +88,43 @@ def _train_judge(model: Model, n: int) -> Any:
     return log
 
 
+ATTRIBUTES = Vocabulary(
+    [
+        AttributeSpec("warm", "yes/no"),
+        AttributeSpec("shade", "categorical", values=("dark", "medium", "light")),
+        AttributeSpec("light", "continuous", low=0, high=1),
+    ]
+)
+
+
+def _labels(count: int) -> dict[str, Tensor]:
+    """Return labels of `ATTRIBUTES`."""
+    rows = torch.arange(count)
+    return {"warm": rows % 2.0, "shade": rows % 3.0, "light": rows / count}
+
+
+def _fit_heads(model: Model, n: int) -> Any:
+    there = {name: numbers.to(DEVICE) for name, numbers in _labels(600).items()}
+    settings = HeadSettings(steps=n, patience=n)  # all steps are done
+    with TemporaryDirectory() as folder:
+        latents = torch.randn(600, model.generator.z_dim).to(DEVICE)
+        train_heads(latents, there, ATTRIBUTES, settings, checkpoint=Path(folder) / "fit")
+
+
+def _fit_judge(model: Model, n: int) -> Any:
+    pictures = torch.randint(0, 256, (128, 3, 48, 48), dtype=torch.uint8)
+    settings = PictureSettings(least=64 * n, most=64 * n)
+    rows = torch.arange(128)
+    with TemporaryDirectory() as folder:
+        options: dict[str, Any] = {"rows": rows, "device": DEVICE, "checkpoint": Path(folder) / "fit"}
+        fit_network(pictures, _labels(128), ATTRIBUTES, settings, **options)
+
+
+def _steer(model: Model, n: int) -> Any:
+    assert n == STEPS
+    find_directions(model, "steerability", goals=["zoom"], device=DEVICE)
+
+
 CALLS: dict[str, tuple[Call, tuple[int, ...]]] = {
     "latents of a common query": (_latents(COMMON), SIZES),
     "latents of a rare query": (_latents(RARE), SIZES),
@@ -102,6 +144,9 @@ CALLS: dict[str, tuple[Call, tuple[int, ...]]] = {
     ),
     "edit of two steps": (_edit, (2,)),
     "inversion": (_invert, (1,)),
+    "fit of heads": (_fit_heads, (300,)),
+    "fit of a judge": (_fit_judge, (96,)),
+    "a direction by steerability": (_steer, (STEPS,)),
     "training of heads from 100 n labels": (_train, (4,)),
     "training of a judge from 100 n labels": (_train_judge, (4,)),
 }
@@ -120,8 +165,8 @@ def count(call: Call, model: Model, n: int) -> Log:
 def row_of(name: str, n: int, log: Log) -> dict[str, Any]:
     """Return the counts of a call as JSON values."""
     lines = {kind: log.lines(kind, LINES) for kind in ("launch", "wait")}
-    counts = {"operations": log.operations, "launches": log.launches, "transfers": log.transfers, "waits": log.waits}
-    return {"call": name, "n": n, **counts, "lines": lines}
+    names = ("operations", "launches", "transfers", "blocking", "waits")
+    return {"call": name, "n": n, **{name: getattr(log, name) for name in names}, "lines": lines}
 
 
 def estimate(row: dict[str, Any], launch: float, wait: float) -> float:
@@ -131,7 +176,7 @@ def estimate(row: dict[str, Any], launch: float, wait: float) -> float:
 
 def cells(row: dict[str, Any], launch: float, wait: float) -> list[str]:
     """Return a row of the table."""
-    counts = [f"{row[name]:,}" for name in ("operations", "launches", "transfers", "waits")]
+    counts = [f"{row[name]:,}" for name in ("operations", "launches", "transfers", "blocking", "waits")]
     return [row["call"], str(row["n"]), *counts, f"{estimate(row, launch, wait):,.1f}"]
 
 

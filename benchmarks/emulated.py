@@ -26,6 +26,7 @@ from typing import Any
 from unittest import mock
 
 import torch
+from torch.optim.optimizer import _foreach_supported_types
 from torch.overrides import TorchFunctionMode
 from torch.utils import backend_registration
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -43,8 +44,9 @@ MISSING = (
 if MISSING is None:
     backend_registration._setup_privateuseone_for_python_backend(NAME)
 
-KINDS = ("launch", "view", "to device", "wait")
-"""What is counted: kernels, operations that launch none, transfers to the device, and waits for it."""
+KINDS = ("launch", "view", "to device", "blocking", "wait")
+"""What is counted: kernels, operations that launch none, transfers to the device, those of them that are not
+`non_blocking`, and waits for the device."""
 _PACKAGE = f"{Path(energyql.__file__).parent}/"
 _aten = torch.ops.aten
 _WAITING = frozenset(
@@ -86,6 +88,11 @@ class Log:
     def transfers(self) -> int:
         """Number of transfers of tensors to the device."""
         return self.counts["to device"]
+
+    @property
+    def blocking(self) -> int:
+        """Number of transfers to the device that are not `non_blocking`: CUDA waits until they and all before end."""
+        return self.counts["blocking"]
 
     @property
     def waits(self) -> int:
@@ -208,6 +215,7 @@ def _dispatch(func: Any, args: Any, kwargs: Mapping[str, Any]) -> Any:
         if not (name in _INDEXING and isinstance(args[0], OnDevice)):
             raise RuntimeError(f"Expected all tensors to be on the same device, but found {DEVICE} and cpu ({func})")
         log.add("to device")
+        log.add("blocking")
     if place == NAME and kwargs.get("generator") is not None:
         raise RuntimeError(f"Expected a {NAME!r} device type for generator but found 'cpu' ({func})")
     leaves = func is _aten._to_copy.default and place not in (None, NAME)
@@ -219,6 +227,8 @@ def _dispatch(func: Any, args: Any, kwargs: Mapping[str, Any]) -> Any:
         log.add("wait")
     if comes:
         log.add("to device")
+        if not (kwargs.get("non_blocking") or (func is _aten.copy_.default and args[2:3] == (True,))):
+            log.add("blocking")
     elif not leaves:
         log.add("view" if no_kernel else "launch")
     changed = {
@@ -285,6 +295,8 @@ def emulated() -> Iterator[Log]:
         stack.callback(_logs.remove, log)
         stack.callback(future.set_swap_module_params_on_conversion, swaps)
         future.set_swap_module_params_on_conversion(True)
+        _foreach_supported_types.append(OnDevice)  # optimizers group their operations, as on CUDA
+        stack.callback(_foreach_supported_types.remove, OnDevice)
         for method, replacement in (("__enter__", _enter), ("__exit__", _leave)):
             stack.enter_context(mock.patch.object(torch.inference_mode, method, replacement))
         stack.enter_context(_Functions())

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,7 +27,6 @@ from energyql.errors import ArgumentError, ModelError, VocabularyError
 from energyql.files import read_tensors, write_tensors
 from energyql.kinds import KINDS
 from energyql.numerics.linear import Dense, DenseStack, Linear
-from energyql.numerics.moving import to_cpu
 from energyql.numerics.pullback import Back, inverse_norm, normalized, normalized_back
 from energyql.numerics.shapes import Bool, Float
 from energyql.vocabulary import AttributeSpec, Vocabulary
@@ -182,15 +181,15 @@ class FusedHeads:
             matrix: weights of the outputs, float64 on the CPU.
             offset: constants, float64 on the CPU; they may be infinite.
         """
-        *weights, bias = self._last_layers
+        layers = [*(group.out.weight for group in self.groups), self.bias]
+        if self.bias.device.type == "cpu":
+            layers = [layer.double() for layer in layers]
+        else:  # in float32, because a copy on the CPU would wait for the device
+            matrix, offset = matrix.to(self.bias), offset.to(self.bias)
+        *weights, bias = layers
         last = [Linear((matrix @ weight).to(self.bias)) for weight in weights]
         groups = tuple(replace(group, out=out) for group, out in zip(self.groups, last, strict=True))
         return replace(self, groups=groups, bias=(matrix @ bias + offset).to(self.bias))
-
-    @cached_property
-    def _last_layers(self) -> list[Tensor]:
-        """Weights of the last layers of all groups, and the bias, float64 on the CPU."""
-        return [tensor.double() for tensor in to_cpu([*(group.out.weight for group in self.groups), self.bias])]
 
     def computed_in(self, dtype: torch.dtype) -> FusedHeads:
         """Return the same function, whose hidden layers compute in `dtype`, such as half precision; see `Convertible`.

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -38,6 +39,8 @@ from energyql.vocabulary import AttributeSpec, Vocabulary
 AT_ONCE = 16
 """Number of pictures that a judge takes together on a CPU without gradients; more would not fit into the caches."""
 
+IMAGE_JUDGE = "image judge"
+"""What records of results call a judge that is a network of this module."""
 
 _Layer = tuple[Tensor, Tensor, tuple[int, int]]
 """Weight, bias and stride of a convolution."""
@@ -49,6 +52,8 @@ def thumbnails(images: Float[Tensor, "batch channels height width"], side: int) 
     A single channel is repeated three times; channels after the third are removed.
     """
     images = images[:, :3].expand(-1, 3, -1, -1)
+    if images.shape[-2:] == (side, side):
+        return images
     rows, columns = (_averages(size, side, images.device, images.dtype) for size in images.shape[-2:])
     return rows @ images @ columns.t()  # half the time of `interpolate`, except for large pictures
 
@@ -255,13 +260,16 @@ def who_judges(judge: ImageLabeller | None) -> str | None:
     """Return the words by which a record of results names a judge; `None` if `judge` is `None`.
 
     They are "image judge" for a network of this module, and "judge my_code:look" for code, here the function `look` of
-    the module `my_code`.
+    the module `my_code`. Code of a program or notebook is "judge look (defined in program.py)".
     """
     if judge is None or isinstance(judge, Judge | JointJudge):
-        return None if judge is None else "image judge"
+        return None if judge is None else IMAGE_JUDGE
     code: Any = judge if hasattr(judge, "__qualname__") else type(judge)
-    module = "" if code.__module__ == "__main__" else f"{code.__module__}:"
-    return f"judge {module}{code.__qualname__.rpartition('<locals>.')[2]}"
+    name = code.__qualname__.rpartition("<locals>.")[2]
+    if code.__module__ != "__main__":
+        return f"judge {code.__module__}:{name}"
+    program = getattr(sys.modules["__main__"], "__file__", None)
+    return f"judge {name} (defined in {Path(program).name if program else 'a notebook or console'})"
 
 
 def _mean(predictions: Sequence[Prediction], spec: AttributeSpec) -> Prediction:

@@ -174,7 +174,7 @@ def as_cells(values: Any, count: int, name: str, who: str = "the labeller") -> l
     return list(cells)
 
 
-def as_numbers(labels: Mapping[str, Any], count: int) -> Numbers:
+def as_numbers(labels: Mapping[str, Any], count: int, *, finite: bool = True) -> Numbers:
     """Convert predictions for pictures to numbers. Directions in latents are fitted to such numbers.
 
     The result maps a title to one number for each picture, (count,). A yes/no prediction becomes its log-odds, a
@@ -185,6 +185,7 @@ def as_numbers(labels: Mapping[str, Any], count: int) -> Numbers:
         labels: attribute -> prediction, or numbers as a tensor of floats (count,) or (count, 1), which are taken as
             they are.
         count: number of pictures.
+        finite: whether to check that all numbers are finite, for which an accelerator must be waited for.
 
     Raises:
         DataError: a value of `labels` is neither a prediction nor such a tensor, or a number is not finite.
@@ -199,7 +200,7 @@ def as_numbers(labels: Mapping[str, Any], count: int) -> Numbers:
                 f"{name!r} is a {kind}, not a tensor of one number for each picture, {shapes[0]}",
                 hint="directions follow the gradient of a number, which a trained judge has for every attribute",
             )
-        if not rows.isfinite().all():
+        if finite and not rows.isfinite().all():
             raise DataError(f"{name!r} is not finite for all pictures")
         rows = rows.reshape(count, -1)
         rows = rows - rows.mean(1, keepdim=True) if len(titles) > 1 else rows

@@ -124,9 +124,17 @@ def soft_outputs(
         encode: function from z to the input of the heads.
         z: the latents.
     """
-    with torch.no_grad():
-        (outputs,) = in_batches(lambda part: (raw.function(encode(part)),), z, few_sizes(len(z)))
-    return torch.nan_to_num(outputs.cpu().double(), nan=0.0, posinf=0.0, neginf=0.0)
+    return _finite(_outputs_at(raw, encode, z).cpu())
+
+
+@torch.no_grad()
+def _outputs_at(raw: RawOutputs, encode: Callable[[Tensor], Tensor], z: Tensor) -> Float[Tensor, "n outputs"]:
+    return in_batches(lambda part: (raw.function(encode(part)),), z, few_sizes(len(z)))[0]
+
+
+def _finite(outputs: Tensor) -> Tensor:
+    """Return outputs of heads in float64, with 0 in place of NaN and infinity."""
+    return torch.nan_to_num(outputs.double(), nan=0.0, posinf=0.0, neginf=0.0)
 
 
 def linear_starts(
@@ -220,10 +228,13 @@ class SurrogateHeads:
         bank: the heads; they take what `encode` returns.
         encode: function from z (batch, z_dim) to the input of the heads.
         z_dim: number of numbers in z, at most `MOST_NUMBERS`.
+
+    Attributes:
+        device: the device of the heads.
     """
 
     def __init__(self, bank: AttributeBank, encode: Callable[[Tensor], Tensor], z_dim: int) -> None:
-        self._bank, self._encode, self._z_dim = bank, encode, z_dim
+        self._bank, self._encode, self._z_dim, self.device = bank, encode, z_dim, bank.device
         self._heads: dict[str, Head] = {}
         self._banks: dict[tuple[str, ...], AttributeBank] = {}
         self._linear: dict[tuple[str, ...], AttributeBank] = {}
@@ -235,7 +246,7 @@ class SurrogateHeads:
         return self._linear[names]
 
     def distilled(self, names: tuple[str, ...]) -> AttributeBank:
-        """Return small networks on z for the attributes `names`, fitted to the predictions of the heads.
+        """Return small networks on z for the attributes `names`, fitted to the predictions of the heads, on the CPU.
 
         A later call with the same names in the same order returns the same object.
 
@@ -255,15 +266,14 @@ class SurrogateHeads:
         return normals(0, 0, DRAWS, self._z_dim, stream="distilled")
 
     @cached_property
-    def _outputs(self) -> dict[str, Float[Tensor, "n outputs"]]:
-        """Outputs of the heads for the latents `_draws`, by attribute.
+    def _outputs(self) -> Float[Tensor, "n outputs"]:
+        """Outputs of the heads for the latents `_draws`, on the device of the heads.
 
         All heads are computed together, because the outputs of a head that is computed alone may be rounded in another
         way.
         """
         raw = self._bank.raw_outputs(tuple(self._bank.vocabulary))
-        outputs = soft_outputs(raw, self._encode, self._draws.to(self._bank.device))
-        return dict(zip(self._bank.vocabulary, _parts(outputs, raw), strict=True))
+        return _outputs_at(raw, self._encode, self._draws.to(self._bank.device))
 
     @torch.no_grad()
     def _distill(self, names: Sequence[str]) -> dict[str, Head]:
@@ -271,10 +281,13 @@ class SurrogateHeads:
         if not names:
             return {}
         raw, z = self._bank.raw_outputs(tuple(names)), self._draws.double()
-        outputs = [self._outputs[name] for name in names]
+        slopes = [_random_slopes(self._bank, name, self._encode, self._z_dim) for name in names]
+        joined, *slopes = to_cpu([self._outputs, *slopes])
+        everything = self._bank.raw_outputs(tuple(self._bank.vocabulary))
+        of_all = dict(zip(self._bank.vocabulary, _parts(_finite(joined), everything), strict=True))
+        outputs = [of_all[name] for name in names]
         units = [_unit_of(own, spec) for spec, own in zip(raw.specs, outputs, strict=True)]
         targets = [(own - mean) / scale for own, (scale, mean) in zip(outputs, units, strict=True)]
-        slopes = to_cpu([_random_slopes(self._bank, name, self._encode, self._z_dim) for name in names])
         linear_weights = linear_starts(_with_one(z), torch.cat(targets, 1), raw)
         heads = {}
         for spec, own, (scale, mean), target, linear, slope in zip(
@@ -292,9 +305,7 @@ class SurrogateHeads:
                 "out_bias": network.bias[:, 0] * scale + mean,
                 "std": deviation(spec, raw, network.forward(x)[0].t() * scale + mean - own),
             }
-            heads[spec.name] = Head.from_tensors(
-                {field: tensor.to(self._bank.device, torch.float32) for field, tensor in tensors.items()}
-            )
+            heads[spec.name] = Head.from_tensors({field: tensor.float() for field, tensor in tensors.items()})
         return heads
 
 

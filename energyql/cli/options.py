@@ -87,7 +87,7 @@ def _complete_model(incomplete: str) -> list[str]:
 
 Query = Annotated[str, typer.Argument(callback=_read_query)]
 Model = Annotated[str, typer.Option("--model", "-m", autocompletion=_complete_model)]
-SOURCE_HELP = "A checkpoint, a model folder, a packaged model, or a generator: module:factory, or a plugin."
+SOURCE_HELP = "A checkpoint, pipeline, model folder or packaged model, or a generator: module:factory, or a plugin."
 ModelArgument = Annotated[str, typer.Argument(help=SOURCE_HELP)]
 Name = Annotated[str | None, typer.Option(metavar="NAME")]
 Port = Annotated[int, typer.Option(min=0, max=65535)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -31,14 +32,17 @@ def convert(
     output: str | None = None,
     values: Annotated[str | None, typer.Option("--range", metavar="LOW..HIGH")] = None,
     render: Annotated[str | None, typer.Option(metavar="MODULE:FUNCTION")] = None,
+    call: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE")] = None,
 ) -> None:
     """Convert a published checkpoint or an ONNX model to a model folder. No code in the file is executed.
 
     The options from --noise to --range are for an ONNX model, which draws a picture from an input of noise.
 
+    For a pipeline of diffusers, the model folder records where it is and how it is called; the weights stay there.
+
     Args:
-        checkpoint: An ONNX model (.onnx), or a file of StyleGAN2, 3 or XL, R3GAN, FastGAN or projected GAN: .pkl, .pt,
-            .pth or .safetensors.
+        checkpoint: An ONNX model (.onnx); a file of StyleGAN2, 3 or XL, R3GAN, FastGAN or projected GAN: .pkl, .pt,
+            .pth or .safetensors; or the folder of a pipeline of diffusers, or its name on a hub, hub:owner/name.
         save_to: The model folder to write.
         name: Name of the model; by default that of the file.
         truncation: Default psi of the model; if not given, 0.7, or 1 for R3GAN, FastGAN and ONNX.
@@ -53,19 +57,22 @@ def convert(
         values: Range of its values, such as -1..1; if not given, it is measured, and a warning says what is assumed.
         render: Name of a function that draws what people see of a picture, such as a map of its heights. It needs
             --allow-plugins later.
+        call: An argument of a pipeline's call, as name=value, such as num_inference_steps=4; repeat for more.
     """
     import torch
 
     from energyql.files import read_json, sole_writer, write_json
     from energyql.generators.base import show_pictures
-    from energyql.generators.families import CONFIG, RENDER
-    from energyql.generators.load import load_generator, save_converted
+    from energyql.generators.families import CONFIG, RENDER, default_truncation, save_model
+    from energyql.generators.load import is_foreign, load_generator, save_converted
     from energyql.generators.onnx import load_onnx
     from energyql.plugins import GENERATORS, load_plugin
 
     source = Path(checkpoint)
-    if source.is_dir():
-        raise ArgumentError(f"{source} is a folder", hint="give a checkpoint of another program")
+    if source.is_dir() and not is_foreign(checkpoint):
+        hint = "give a checkpoint of another program, or the folder of a pipeline of diffusers, with model_index.json"
+        raise ArgumentError(f"{source} is a folder", hint=hint)
+    arguments = {name: read_value(text) for name, text in read_pairs(call or []).items()}
     settings: dict[str, Any] = {
         "noise": noise, "shape": None if shape is None else read_shape(shape), "scale": scale, "output": output,
         "fixed": {name: read_numbers(text) for name, text in read_pairs(fixed or []).items()},
@@ -79,18 +86,25 @@ def convert(
         generator: Any = (
             load_onnx(checkpoint, **settings)
             if settings
-            else load_generator(checkpoint, lr_multiplier=lr_mlp, conv_clamp=conv_clamp)
+            else load_generator(checkpoint, lr_multiplier=lr_mlp, conv_clamp=conv_clamp, **arguments)
         )
         if render is not None:
             generator.render = load_plugin(render, GENERATORS)
-            show_pictures(generator, generator.synthesize(torch.zeros(1, generator.config.w_dim)))
-        save_converted(save_to, name or source.stem, generator, source, truncation=truncation)
+            w_dim = getattr(generator.config, "w_dim", generator.z_dim)
+            show_pictures(generator, generator.synthesize(torch.zeros(1, w_dim)))
+        if source.is_file():
+            save_converted(save_to, name or source.stem, generator, source, truncation=truncation)
+            facts = {size: getattr(generator.config, size, None) for size in ("resolution", "z_dim", "w_dim", "c_dim")}
+        else:
+            psi = default_truncation(generator) if truncation is None else truncation
+            save_model(save_to, name or save_to.name, generator, truncation=psi)
+            facts = {"size": generator.description["size"], "noise": generator.z_shape, "classes": generator.c_dim}
         if render is not None:
             write_json(save_to / CONFIG, read_json(save_to / CONFIG) | {RENDER: render})
-    facts = {size: getattr(generator.config, size, None) for size in ("resolution", "z_dim", "w_dim", "c_dim")}
     facts["parameters"] = sum(parameter.numel() for parameter in generator.parameters()) or None
     texts = (f"{fact} {value}" for fact, value in facts.items() if value is not None)
-    out.print(escape(f"Saved {save_to}: {', '.join((f'kind {type(generator).__name__}', *texts))}"))
+    kind = getattr(generator, "kind", type(generator).__name__)
+    out.print(escape(f"Saved {save_to}: {', '.join((f'kind {kind}', *texts))}"))
 
 
 def read_pairs(texts: list[str]) -> dict[str, str]:
@@ -103,7 +117,7 @@ def read_pairs(texts: list[str]) -> dict[str, str]:
     for text in texts:
         name, equals, value = text.partition("=")
         if not (name and equals and value) or name in pairs:
-            problem = f"{name} is given twice" if name in pairs else f"{text!r} is not of the form INPUT=VALUE"
+            problem = f"{name} is given twice" if name in pairs else f"{text!r} is not of the form NAME=VALUE"
             raise ArgumentError(problem, hint="such as sigma=80")
         pairs[name] = value
     return pairs
@@ -145,6 +159,14 @@ def read_shape(text: str) -> tuple[int, ...]:
     if not all(sizes):
         raise ArgumentError(f"{text!r} is no shape", hint="such as 1x128x128")
     return tuple(size for size in sizes if size)
+
+
+def read_value(text: str) -> Any:
+    """Return what a text such as "4", "true" or "[1, 2]" means as JSON, or else the text."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 @options.with_options("semantics", "truncation", "label", "allow_weak")

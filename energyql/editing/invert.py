@@ -43,7 +43,7 @@ from energyql.editing.folder import ORIGINALS, check_place, edit_files
 from energyql.editing.latents import DRAWN_TOGETHER, Latents, LatentSpace, draw_result, shifted
 from energyql.editing.pictures import Embed, Picture, as_images, as_pictures, flat_features, open_picture
 from energyql.editing.settings import InversionSettings
-from energyql.editing.terms import Term, distance_term, keep_predictions, shell_term
+from energyql.editing.terms import AnyTerm, distance_term, keep_predictions, repeated_term, shell_term
 from energyql.errors import ArgumentError, DataError, ModelError, OutOfDomainError
 from energyql.files import as_path, check_destination, finish_saving, read_tensors, saving, write_picture, write_tensors
 from energyql.generators.base import Generator
@@ -484,7 +484,7 @@ AT_ONCE = 64
 """Number of pictures that the judge reads in one batch."""
 
 
-def attribute_terms(targets: Tensor, space: LatentSpace) -> list[Term]:
+def attribute_terms(targets: Tensor, space: LatentSpace) -> list[AnyTerm]:
     """Return a list with the energy term that pulls the heads' predictions to the values that the judge is sure of.
 
     The list is empty if the model has no judge, or the judge reads no attribute.
@@ -532,7 +532,7 @@ def _read(judge: ImageLabeller, images: Tensor, vocabulary: Vocabulary) -> tuple
     return values, torch.stack(clear, 1)
 
 
-def _start(loss: ReconstructionLoss, terms: list[Term], space: LatentSpace) -> Tensor:
+def _start(loss: ReconstructionLoss, terms: list[AnyTerm], space: LatentSpace) -> Tensor:
     """Return z from which the search through pictures starts, (n, z_dim): for each target the best of some candidates.
 
     The candidate with the least loss is the best. The candidates of a target are:
@@ -554,22 +554,24 @@ def _start(loss: ReconstructionLoss, terms: list[Term], space: LatentSpace) -> T
     examples = loss.examples
     with torch.no_grad():
         nearest = examples.z[loss.of_examples().argmin(1)]
-        candidates, searches = [nearest], [(nearest, terms)]
+        count, candidates = len(nearest), nearest
+        starts, weights = ([nearest], [0.0]) if terms else ([], [])  # of the distance from the predicted w
+        goals = [repeated_term(term, count) for term in terms]
         if examples.w.ndim == 2:
             w, error = examples.predict_w(thumbnail(loss.targets), loss.features)
-            near = _nearest_draws(w, space)
-            scale = 2 * max(error, 1e-12)
-            searches += [(near, [*terms, distance_term("w", w, weight / scale)]) for weight in PREDICTED_W]
-        for z, goals in searches:
-            if goals:
-                objective = space.energy(Latents(z), [*goals, shell_term(FIRST_SHELL)])
-                candidates.append(DescentSampler(enough=None).sample(objective, z).z)
-        rows = torch.arange(len(loss.targets), device=loss.targets.device).split(DRAWN_TOGETHER)
-        losses = torch.stack([
-            torch.cat([loss.of_images(space.images(Latents(z[some])), some) for some in rows]) for z in candidates
-        ])  # fmt: skip
-        best = losses.argmin(0)
-        return torch.stack(candidates)[best, torch.arange(len(best), device=best.device)]
+            starts += [_nearest_draws(w, space)] * len(PREDICTED_W)
+            weights += [weight / (2 * max(error, 1e-12)) for weight in PREDICTED_W]
+            of_each = torch.tensor(weights, dtype=w.dtype).repeat_interleave(count).to(w.device)
+            goals.append(distance_term("w", w.repeat(len(starts), 1), of_each))
+        if goals:
+            z = torch.cat(starts)
+            objective = space.energy(Latents(z), [*goals, shell_term(FIRST_SHELL)])
+            candidates = torch.cat([nearest, DescentSampler(enough=None).sample(objective, z).z])
+        rows = torch.arange(len(candidates), device=candidates.device) % count
+        parts = zip(candidates.split(DRAWN_TOGETHER), rows.split(DRAWN_TOGETHER), strict=True)
+        losses = torch.cat([loss.of_images(space.images(Latents(z)), some) for z, some in parts])
+        best = losses.view(-1, count).argmin(0)
+        return candidates.view(-1, count, candidates.shape[1])[best, rows[:count]]
 
 
 def _nearest_draws(w: Tensor, space: LatentSpace) -> Tensor:
@@ -588,7 +590,7 @@ def _nearest_draws(w: Tensor, space: LatentSpace) -> Tensor:
 
 
 def _z_objective(
-    loss: ReconstructionLoss, space: LatentSpace, terms: list[Term], settings: InversionSettings
+    loss: ReconstructionLoss, space: LatentSpace, terms: list[AnyTerm], settings: InversionSettings
 ) -> Energy:
     """Return the energy that the search of z minimises.
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
+from operator import add
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,7 +20,7 @@ from torch import Tensor
 
 from energyql.attributes.pictures import heads_of
 from energyql.attributes.predictions import Prediction
-from energyql.editing.terms import EditedW, Term, TermInput, Variable
+from energyql.editing.terms import AnyTerm, EditedW, HeadTerm, Term, TermInput, Variable, joined_term
 from energyql.errors import ArgumentError
 from energyql.generators.base import Label, as_condition, head_reader, show_pictures
 from energyql.generators.mapping import FrozenMapping, encoder
@@ -134,7 +136,7 @@ class LatentSpace:
         with torch.inference_mode():
             return self.bank.predict(self.head_input(latents))
 
-    def energy(self, before: Latents, terms: Sequence[Term]) -> Energy:
+    def energy(self, before: Latents, terms: Sequence[AnyTerm]) -> Energy:
         """Return the sum of terms as an energy of z, (batch, z_dim), and the numbers of the samples, (batch,).
 
         If the length of z has no effect (`length_is_free`), terms are evaluated at z scaled to length sqrt(z_dim).
@@ -144,7 +146,11 @@ class LatentSpace:
             terms: the terms, whose values are in nats.
         """
         shift = mean_offset(before.offset)
-        needs_w = self.heads_read_w or any(term.variable == "w" for term in terms)
+        of_heads = [term for term in terms if isinstance(term, HeadTerm)]
+        parts = [term for term in terms if isinstance(term, Term)]
+        if of_heads:
+            parts.append(joined_term(of_heads, scaled=self.length_is_free and self.bank.space == "direction"))
+        needs_w = self.heads_read_w or any(term.variable == "w" for term in parts)
 
         def total(z: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
             w, backs = None, dict[Variable, Back]()
@@ -155,17 +161,15 @@ class LatentSpace:
             else:
                 latent, backs["latent"] = self.view(z)
             at = TermInput(rows, z, w, latent)
-            value = torch.zeros_like(z[:, 0])
-            gradients: dict[Variable, Tensor] = {"z": torch.zeros_like(z)}
-            for term in terms:
-                part, gradient = term.evaluate(at)
-                value = value + part
+            values, gradients = list[Tensor](), dict[Variable, Tensor]()
+            for term in parts:
+                value, gradient = term.evaluate(at)
+                values.append(value)
                 variable: Variable = "w" if self.heads_read_w and term.variable == "latent" else term.variable
                 gradients[variable] = gradients[variable] + gradient if variable in gradients else gradient
-            z_gradient = gradients.pop("z")
-            for variable, gradient in gradients.items():
-                z_gradient = z_gradient + backs[variable](gradient)
-            return value, z_gradient
+            of_z = [gradients.pop("z")] if "z" in gradients else []
+            of_z += [backs[variable](gradient) for variable, gradient in gradients.items()]
+            return reduce(add, values), reduce(add, of_z)
 
         def scaled_total(z: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
             scale = inverse_norm(z)

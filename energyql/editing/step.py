@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property, partial, reduce
+from functools import cached_property, reduce
 from operator import and_
 from typing import Any
 
@@ -31,7 +31,7 @@ from energyql.editing import terms
 from energyql.editing.latents import DRAWN_TOGETHER, Latents, LatentSpace, edited_w
 from energyql.editing.pictures import Embed, flat_features
 from energyql.editing.settings import Preset
-from energyql.editing.terms import EditedW, Term, TermInput
+from energyql.editing.terms import AnyTerm, EditedW, TermInput
 from energyql.energy.query_energy import QueryEnergy
 from energyql.energy.rule import EnergyRule
 from energyql.errors import LimitError
@@ -404,12 +404,12 @@ def run_step(
     weights = [preset.newest_continuous if continuous else preset.newest, *[preset.earlier] * (len(rules) - 1)]
     weighted = zip(rules, weights, strict=True)
     energies = [(QueryEnergy(rule, Identity(), bank), weight) for rule, weight in weighted if weight]
+    queries = terms.query_terms(energies, bank.raw_outputs(space.names))
     keeping = _keeping_terms(names, dependence, before, w, space, settings, w_of)
     start = space.scaled(before.z)
 
     def objective(factor: float) -> Energy:
-        queries = [terms.query_term(energy, factor * preset.strength * weight) for energy, weight in energies]
-        return space.energy(before, [*queries, *keeping])
+        return space.energy(before, [*queries(factor * preset.strength), *keeping])
 
     def energy(z: Tensor, rows: Tensor) -> Tensor:
         latent = space.head_input(Latents(z, before[rows].offset))
@@ -463,7 +463,7 @@ def lower_minimum(
     elsewhere: Callable[[Tensor], Tensor] | None, *, tolerance: float, max_evaluations: int,
     progress: Progress = lambda done, moving: None,
 ) -> SampleResult:  # fmt: skip
-    """Search twice by `penalty_method`, from z0 and from a second start, and return the better minimum of each sample.
+    """Search by `penalty_method` from z0 and from a second start together; return the better minimum of each sample.
 
     A sample has a second search only if the query is not satisfied at z0. The second search is needed because the slope
     of the heads at z0 may lead far away, to latents where the heads make errors.
@@ -480,30 +480,31 @@ def lower_minimum(
             only.
         tolerance: energy of the query, in nats, up to which the query counts as satisfied.
         max_evaluations: most evaluations for each sample and weight of the query.
-        progress: called with the fraction of both searches together that is done, and the number of samples that still
-            move.
+        progress: called as by `penalty_method`, where a sample counts twice if it is searched from two starts.
 
     Returns:
         The minima, the status of each, and for each sample the number of evaluations of both searches together.
     """
-    search = partial(penalty_method, tolerance=tolerance, max_evaluations=max_evaluations)
     everyone = torch.arange(len(z0), device=z0.device)
-    rows = everyone[:0] if elsewhere is None else everyone[energy(z0, everyone) > tolerance]
-    if elsewhere is None or not len(rows):
-        return search(objective, energy, z0, progress=progress)
-    run = search(objective, energy, z0, progress=lambda done, moving: progress(done / 2, moving))
-    again = search(
-        lambda factor: as_energy(objective(factor), samples=rows), lambda z, part: energy(z, rows[part]),
-        elsewhere(rows), progress=lambda done, moving: progress((1 + done) / 2, moving),
+    rows = everyone[:0]
+    if elsewhere is not None:
+        rows = (energy(z0, everyone) > tolerance).cpu().nonzero()[:, 0].to(z0.device)
+    samples = torch.cat([everyone, rows])
+    run = penalty_method(
+        lambda factor: as_energy(objective(factor), samples=samples), lambda z, part: energy(z, samples[part]),
+        torch.cat([z0, elsewhere(rows)]) if elsewhere is not None and len(rows) else z0,
+        tolerance=tolerance, max_evaluations=max_evaluations, progress=progress,
     )  # fmt: skip
-    lacking, other = (torch.relu(energy(z, rows) - tolerance) for z in (run.z[rows], again.z))
-    value, new = (objective(1.0)(z, rows) for z in (run.z[rows], again.z))
-    better = torch.where((lacking > 0) == (other > 0), new < value, other < lacking)
-    run.z[rows[better]] = again.z[better]
-    run.status[rows[better].cpu()] = again.status[better.cpu()]
-    for counts, more in ((run.evaluations, again.evaluations), (run.gradients, again.gradients)):
-        counts[rows.cpu()] += more
-    return run
+    if not len(rows):
+        return run
+    lacking, value = torch.relu(energy(run.z, samples) - tolerance), objective(1.0)(run.z, samples)
+    (lack, again), (old, new) = ((each[rows], each[len(z0) :]) for each in (lacking, value))
+    better = torch.where((lack > 0) == (again > 0), new < old, again < lack)
+    ends = everyone.index_copy(
+        0, rows, torch.where(better, torch.arange(len(z0), len(samples), device=z0.device), rows)
+    )
+    evaluations = run.evaluations[: len(z0)].index_add(0, rows.cpu(), run.evaluations[len(z0) :])
+    return SampleResult(run.z[ends], run.status[ends.cpu()], evaluations, evaluations.clone())
 
 
 @torch.no_grad()
@@ -533,19 +534,23 @@ def penalty_method(
     descent = DescentSampler(enough=None, max_evaluations=max_evaluations)
     first = descent.sample(objective(1.0), z0, progress=progress)
     z, status, evaluations = first.z, first.status, first.evaluations
-    rows = torch.arange(len(z), device=z.device)
+    samples = torch.arange(len(z))
+    rows = samples.to(z.device)
     energies = energy(z, rows)
+    above = (energies > tolerance).cpu()
     for factor in PENALTY_FACTORS:
-        above = energies > tolerance
+        samples, above = samples[above], above.nonzero()[:, 0].to(z.device)
         rows, energies = rows[above], energies[above]
-        if not len(rows):
+        if not len(samples):
             break
         again = descent.sample(as_energy(objective(factor), samples=rows), z[rows])
-        evaluations[rows.cpu()] += again.evaluations
+        evaluations[samples] += again.evaluations
         new = energy(again.z, rows)
         accepted = new < (1 - LEAST_SAVING) * energies
-        rows, energies = rows[accepted], new[accepted]
-        z[rows], status[rows.cpu()] = again.z[accepted], again.status[accepted.cpu()]
+        z[rows] = torch.where(accepted[:, None], again.z, z[rows])
+        energies = new
+        accepted, above = torch.stack([accepted, accepted & (new > tolerance)]).cpu()  # the one wait for a device
+        status[samples] = torch.where(accepted, again.status, status[samples])
     return SampleResult(z, status, evaluations, evaluations.clone())
 
 
@@ -553,7 +558,7 @@ def penalty_method(
 def _keeping_terms(
     asked: Sequence[str], dependence: Dependence, before: Latents, w: Tensor, space: LatentSpace,
     settings: EditSettings, w_of: EditedW,
-) -> list[Term]:  # fmt: skip
+) -> list[AnyTerm]:  # fmt: skip
     """Return the terms of the energy that keep the picture and the attributes that the query does not name.
 
     Args:
@@ -567,7 +572,7 @@ def _keeping_terms(
         w_of: function of two arguments: the output of the mapping network, and the numbers of the samples. It returns
             the w from which the edited pictures are drawn.
     """
-    preset, identity, parts = settings.preset, settings.identity, list[Term]()
+    preset, identity, parts = settings.preset, settings.identity, list[AnyTerm]()
     if preset.near_z:
         parts.append(terms.distance_term("z", space.scaled(before.z), preset.near_z))
     if preset.near_w:

@@ -10,9 +10,12 @@ evaluated for a batch of them, and `rows` are the numbers of the samples in the 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
 from itertools import accumulate
+from operator import add
 from typing import Literal
 
 import torch
@@ -20,11 +23,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from energyql.attributes.heads import RawOutputs
-from energyql.attributes.predictions import PREDICTIONS, Prediction, output_count
+from energyql.attributes.predictions import PREDICTIONS, Categorical, Continuous, Prediction, YesNo, output_count
 from energyql.editing.pictures import Embed, flat_features
+from energyql.energy.circuit import CircuitFold, CircuitRule, LeafEnergies, energy_of_rows
 from energyql.energy.query_energy import QueryEnergy
+from energyql.logic.circuit import weighted_sum
 from energyql.numerics.linear import few_sizes, in_batches
-from energyql.numerics.pullback import by_autograd
+from energyql.numerics.pullback import by_autograd, row_products
 
 Variable = Literal["z", "w", "latent"]
 """The variable by which a term is differentiated: z, the output w of the mapping network, or the input of the heads."""
@@ -64,6 +69,75 @@ class Term:
     evaluate: Callable[[TermInput], tuple[Tensor, Tensor]]
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class HeadTerm:
+    """One term of the energy as a function of rows, numbers that are linear in the outputs of heads.
+
+    It serves other devices than the CPU: the heads are computed once for all terms of an energy (`joined_term`).
+
+    Attributes:
+        raw: the heads.
+        matrix: (rows, outputs), float64 on the CPU. Rows are computed as `matrix @ outputs + offset`.
+        offset: (rows,), float64 on the CPU.
+        evaluate: function from rows, (batch, rows), and the numbers of the samples, (batch,), to the values of the
+            term, (batch,), and the gradients with respect to the rows.
+    """
+
+    raw: RawOutputs
+    matrix: Tensor
+    offset: Tensor
+    evaluate: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+AnyTerm = Term | HeadTerm
+
+
+def joined_term(parts: Sequence[HeadTerm], scaled: bool) -> Term:
+    """Return the sum of terms that are functions of the outputs of the same heads.
+
+    Args:
+        parts: the terms, at least one.
+        scaled: whether the input of the heads has a mean square of 1 already, as that of `LatentSpace.scaled`.
+    """
+    function = parts[0].raw.function
+    heads = function.then(torch.cat([part.matrix for part in parts]), torch.cat([part.offset for part in parts]))
+    heads = replace(heads, direction=heads.direction and not scaled)
+    sizes = [len(part.offset) for part in parts]
+
+    def evaluate(at: TermInput) -> tuple[Tensor, Tensor]:
+        rows, back = heads.pullback(at.latent)
+        split = zip(parts, rows.split(sizes, 1), strict=True)
+        values, gradients = zip(*(part.evaluate(own, at.rows) for part, own in split), strict=True)
+        return reduce(add, values), back(torch.cat(gradients, 1) if len(parts) > 1 else gradients[0])
+
+    return Term("latent", evaluate)
+
+
+def query_terms(energies: Sequence[tuple[QueryEnergy, float]], raw: RawOutputs) -> Callable[[float], list[AnyTerm]]:
+    """Return a function from a factor to terms whose sum is `factor * weight * energy`, summed over queries.
+
+    Args:
+        energies: energies of queries as functions of the heads' input, and their weights.
+        raw: the heads of all attributes. On other devices than the CPU all queries are evaluated together.
+    """
+    rules = [(energy.rule, weight) for energy, weight in energies]
+    circuits = [(rule.circuit, weight) for rule, weight in rules if isinstance(rule, CircuitRule) and rule.attributes]
+    if raw.function.bias.device.type == "cpu" or not energies or len(circuits) < len(energies):
+        return lambda factor: [query_term(energy, factor * weight) for energy, weight in energies]
+    leaves = LeafEnergies(CircuitFold(weighted_sum(circuits)).leaves, raw)
+
+    def terms(factor: float) -> list[AnyTerm]:
+        fold = CircuitFold(weighted_sum([(circuit, factor * weight) for circuit, weight in circuits]))
+
+        def evaluate(rows: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
+            value, gradient = energy_of_rows(fold, leaves, rows.t())
+            return value, gradient.t()
+
+        return [HeadTerm(raw, leaves.matrix, leaves.offset, evaluate)]
+
+    return terms
+
+
 def query_term(energy: QueryEnergy, weight: float) -> Term:
     """Return the term `weight * energy`, where `energy` is the energy of a query as a function of the heads' input."""
 
@@ -74,21 +148,32 @@ def query_term(energy: QueryEnergy, weight: float) -> Term:
     return Term("latent", evaluate)
 
 
-def distance_term(variable: Variable, start: Tensor, weight: float) -> Term:
+def repeated_term(term: AnyTerm, count: int) -> AnyTerm:
+    """Return a term whose value for sample i is that of the given term for sample i modulo `count`."""
+    if isinstance(term, HeadTerm):
+        return replace(term, evaluate=lambda rows, samples: term.evaluate(rows, samples % count))
+    return replace(term, evaluate=lambda at: term.evaluate(replace(at, rows=at.rows % count)))
+
+
+def distance_term(variable: Variable, start: Tensor, weight: float | Tensor) -> Term:
     """Return the term `weight * |x - x0|²`, which keeps x near a start x0.
 
     Args:
         variable: "z" or "w", which x is.
         start: x0 of all samples, of the shape of x with n rows. If x is z, x0 must have the length to which
             `LatentSpace.scaled` scales z.
-        weight: the weight.
+        weight: the weight; or the weight of each sample, (n,).
     """
 
     def evaluate(at: TermInput) -> tuple[Tensor, Tensor]:
         x = at.z if variable == "z" else at.w
         assert x is not None
         difference = x - start[at.rows]
-        return weight * difference.square().flatten(1).sum(1), 2 * weight * difference
+        flat = difference.flatten(1)
+        if isinstance(weight, Tensor):
+            own = weight[at.rows]
+            return own * row_products(flat, flat), (2 * own)[:, None] * difference
+        return weight * row_products(flat, flat), 2 * weight * difference
 
     return Term(variable, evaluate)
 
@@ -104,7 +189,7 @@ def shell_term(weight: float) -> Term:
     return Term("z", evaluate)
 
 
-def keep_predictions(raw: RawOutputs, before: Tensor, weights: Tensor) -> Term:
+def keep_predictions(raw: RawOutputs, before: Tensor, weights: Tensor) -> AnyTerm:
     """Return the term `Σ_a weight_a KL(P(a | z0) || P(a | z))`, which keeps the heads' predictions as they are at z0.
 
     The sum is over attributes a; P is a head's prediction; z0 are the latents before the edit. Certain predictions stay
@@ -115,6 +200,12 @@ def keep_predictions(raw: RawOutputs, before: Tensor, weights: Tensor) -> Term:
         before: outputs of the heads at z0, (n, outputs).
         weights: weight of each attribute in each sample, (n, attributes); 0 if the attribute may change in the sample.
     """
+    if before.device.type != "cpu" and {PREDICTIONS[spec.kind] for spec in raw.specs} <= {
+        YesNo,
+        Categorical,
+        Continuous,
+    }:
+        return _keep_rows(raw, before, weights)
     blocks = _blocks(raw, before)
 
     def evaluate(outputs: Tensor, old: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
@@ -127,6 +218,53 @@ def keep_predictions(raw: RawOutputs, before: Tensor, weights: Tensor) -> Term:
         return value, gradient
 
     return _of_outputs(raw, before, weights, evaluate)
+
+
+_NEVER = -1e4
+"""Logit of a class that an attribute lacks in a table where all attributes have the same number of classes."""
+
+
+def _keep_rows(raw: RawOutputs, before: Tensor, weights: Tensor) -> HeadTerm:
+    """Return the term of `keep_predictions`, with its arguments, in few operations.
+
+    All attributes with classes are one table of logits, where a yes/no attribute has the logits x and 0. Whatever does
+    not depend on z is computed once.
+    """
+    ends = [*accumulate(map(output_count, raw.specs), initial=0)]
+    columns = [range(*ends[i : i + 2]) for i in range(len(raw.specs))]
+    means = [i for i, spec in enumerate(raw.specs) if PREDICTIONS[spec.kind] is Continuous]
+    tables = [i for i in range(len(raw.specs)) if i not in means]
+    shape = (len(tables), max([2, *(len(columns[i]) for i in tables)]))
+    matrix = torch.zeros(math.prod(shape) + len(means), before.shape[1], dtype=torch.float64)
+    offset = torch.zeros(len(matrix), dtype=torch.float64)
+    offset[: math.prod(shape)] = _NEVER
+    for place, i in enumerate([*tables, *means]):
+        own = columns[i]
+        first = place * shape[1] if i in tables else math.prod(shape) + place - len(tables)
+        matrix[range(first, first + len(own)), own] = 1
+        offset[first : first + (max(2, len(own)) if i in tables else 1)] = 0
+    logits, mean = F.linear(before, *(x.to(before) for x in (matrix, offset))).tensor_split([math.prod(shape)], 1)
+    log_p = logits.unflatten(1, shape).log_softmax(2)
+    order = torch.tensor([*tables, *means], device=weights.device)
+    of_tables, of_means = weights.index_select(1, order).tensor_split([len(tables)], 1)
+    if means:
+        of_means = of_means / torch.stack([raw.std[raw.specs[i].name] for i in means]).square()
+    parts = log_p.flatten(1), (-of_tables[:, :, None] * log_p.exp()).flatten(1), of_tables, mean, of_means
+    constants, sizes = torch.cat(parts, 1), [part.shape[1] for part in parts]
+
+    def evaluate(rows: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
+        log_p, minus, of_tables, old, of_means = constants[samples].split(sizes, 1)
+        logits, mean = rows.split([sizes[0], sizes[3]], 1)
+        log_q = logits.unflatten(1, shape).log_softmax(2)
+        value = row_products(minus, log_q.flatten(1) - log_p)
+        slope = torch.addcmul(minus.unflatten(1, shape), of_tables[:, :, None], log_q.exp()).flatten(1)
+        if not means:
+            return value, slope
+        difference = mean - old
+        pull = of_means * difference
+        return torch.add(value, row_products(pull, difference), alpha=0.5), torch.cat([slope, pull], 1)
+
+    return HeadTerm(raw, matrix, offset, evaluate)
 
 
 def keep_logits(raw: RawOutputs, before: Tensor, weights: Tensor) -> Term:

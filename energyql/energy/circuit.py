@@ -515,9 +515,17 @@ class CircuitEnergy:
     ) -> tuple[Float[Tensor, " batch"], Float[Tensor, "batch latent_dim"]]:
         """Return the energy of each latent, in nats, and its gradient with respect to this latent."""
         rows, back_to_latent = self.heads.pullback(latent)
-        energies, back_to_rows = self.leaves.pullback(_whole(rows.t()))
-        energy, slopes = self.fold.energy_and_slopes(energies)
-        return energy[: len(latent)], back_to_latent(back_to_rows(slopes)[:, : len(latent)].t())
+        energy, gradient = energy_of_rows(self.fold, self.leaves, _whole(rows.t()))
+        return energy[: len(latent)], back_to_latent(gradient[:, : len(latent)].t())
+
+
+def energy_of_rows(
+    fold: CircuitFold, leaves: LeafEnergies, rows: Float[Tensor, "rows batch"]
+) -> tuple[Float[Tensor, " batch"], Float[Tensor, "rows batch"]]:
+    """Return the energies of a circuit, in nats, and their gradients with respect to rows; see `CircuitEnergy`."""
+    energies, back_to_rows = leaves.pullback(rows)
+    energy, slopes = fold.energy_and_slopes(energies)
+    return energy, back_to_rows(slopes)
 
 
 def _whole(rows: Float[Tensor, "rows batch"]) -> Float[Tensor, "rows more"]:
@@ -625,12 +633,15 @@ class LeafEnergies:
                 below.append(slope().mul_(-of_middles))
             if sets:
                 of_sets = of_logits[yes_no:]
-                shares = (classes - sums).exp_()  # `torch.softmax` rounds a column by its place
+                # On the CPU, `torch.softmax` rounds a column by its place.
+                shares = (classes - sums).exp_() if classes.device.type == "cpu" else classes.softmax(0)
                 below.append(shares.mul_(torch.stack([of_sets, -of_sets])).flatten(0, 2))
-            return torch.cat(below)
+            return below[0] if len(below) == 1 else torch.cat(below)
 
-        return torch.cat(energies), back
+        return energies[0] if len(energies) == 1 else torch.cat(energies), back
 
     def _softplus(self, logits: Tensor) -> Tensor:
-        # The next power of exp(x) that log1p takes would be denormal below this, which is many times slower.
-        return F.softplus(logits.clamp(min=self._least), threshold=_LINEAR)
+        if logits.device.type == "cpu":
+            # The next power of exp(x) that log1p takes would be denormal below this, which is many times slower.
+            logits = logits.clamp(min=self._least)
+        return F.softplus(logits, threshold=_LINEAR)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from energyql.energy.compiled import CompiledEnergy
 from energyql.energy.picture_energy import PictureEnergy
 from energyql.energy.query_energy import QueryEnergy, Surrogate
 from energyql.numerics.shapes import Float
@@ -28,7 +29,7 @@ class ClippedEnergy:
         probability: c, in (0, 1].
     """
 
-    def __init__(self, energy: QueryEnergy | PictureEnergy, probability: float) -> None:
+    def __init__(self, energy: QueryEnergy | CompiledEnergy | PictureEnergy, probability: float) -> None:
         self.energy, self.ceiling, self.costly = energy, -math.log(probability), isinstance(energy, PictureEnergy)
         self.least = max(energy.least - self.ceiling, 0.0)
         self.kept: MutableMapping[Hashable, Any] | None = None if energy.kept is None else {}

@@ -127,18 +127,24 @@ class Surrogate:
 
     Attributes:
         rule: the compiled query.
-        bank: the small heads, on z: each is linear or has one hidden layer.
+        bank: the small heads, on z and on the CPU: each is linear or has one hidden layer.
+        device: the device on which energies are computed.
     """
 
     rule: EnergyRule
     bank: AttributeBank
+    device: torch.device | str = "cpu"
 
     @cached_property
     def basis(self) -> Float[Tensor, "r z_dim"]:
         """Orthonormal vectors, as rows, that span the directions of z on which the heads of the query depend."""
+        return self._basis.to(self.device)
+
+    @cached_property
+    def _basis(self) -> Float[Tensor, "r z_dim"]:
         heads = [self.bank.heads[name] for name in self.rule.attributes]
         weights = torch.cat([weight for head in heads for weight in (head.skip_weight, head.hidden_weight)])
-        rows = F.normalize(weights.cpu().double())  # of numbers in any unit
+        rows = F.normalize(weights.double())  # of numbers in any unit
         _, sizes, directions = torch.linalg.svd(rows, full_matrices=False)
         basis: Tensor = directions[sizes >= _FLAT * sizes[:1]].to(weights)
         return basis
@@ -149,14 +155,15 @@ class Surrogate:
         heads = {}
         for name in self.rule.attributes:
             head = self.bank.heads[name]
-            hidden, skip = (weight @ self.basis.t() for weight in (head.hidden_weight, head.skip_weight))
+            hidden, skip = (weight @ self._basis.t() for weight in (head.hidden_weight, head.skip_weight))
             heads[name] = replace(head, hidden_weight=hidden, skip_weight=skip)
-        return AttributeBank(Vocabulary([self.bank.vocabulary[name] for name in heads]), heads, space="z")
+        vocabulary = Vocabulary([self.bank.vocabulary[name] for name in heads])
+        return AttributeBank(vocabulary, heads, space="z").to(self.device)
 
     @cached_property
     def _direct(self) -> CircuitEnergy | None:
         """The energy as a function of v in fewer operations, for other devices than the CPU; `None` on the CPU."""
-        if self.bank.device.type == "cpu" or not isinstance(self.rule, CircuitRule):
+        if torch.device(self.device).type == "cpu" or not isinstance(self.rule, CircuitRule):
             return None
         return CircuitEnergy(self.rule.fold, self._of_v.raw_outputs(self.rule.attributes))
 
@@ -221,10 +228,10 @@ class QueryEnergy:
         self.rule: EnergyRule = CircuitRule(rule) if isinstance(rule, Circuit) else rule
         self.encode = encode
         self.surrogate = surrogate
-        # Other functions may change between two runs.
         heads = predict.as_heads if isinstance(predict, Bank) else None
-        constant = heads is not None and isinstance(encode, Convertible)
-        self.kept: MutableMapping[Hashable, Any] | None = {} if constant else None
+        # Code of users may change between two runs, and may not work in several threads.
+        self._without_user_code = heads is not None and isinstance(encode, Convertible)
+        self.kept: MutableMapping[Hashable, Any] | None = {} if self._without_user_code else None
         self.predict = predict.predict if isinstance(predict, Bank) else predict
         self._pullback = pullback_of(encode)
         self._direct: CircuitEnergy | _RuleEnergy | None = None
@@ -259,7 +266,7 @@ class QueryEnergy:
             )
         converted = copy.copy(self)
         converted.encode = self.encode.computed_in(dtype)
-        converted.kept = None if self.kept is None else {}
+        converted.kept = {} if self._without_user_code else None
         converted._pullback = pullback_of(converted.encode)
         converted._direct = None if self._direct is None else self._direct.computed_in(dtype)
         return converted
@@ -334,7 +341,8 @@ class QueryEnergy:
 
     def _pooled(self, z: Tensor) -> bool:
         """Return whether several threads may compute energies: on the CPU, without code of users and autograd."""
-        return self.kept is not None and self._direct is not None and z.device.type == "cpu" and not in_graph(z)
+        in_threads = self._without_user_code and self._direct is not None
+        return in_threads and z.device.type == "cpu" and not in_graph(z)
 
     def _check(self, z: Tensor) -> None:
         if z.ndim != 2 or not z.is_floating_point():

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from inspect import signature
 from numbers import Real
+from operator import index
 from pathlib import Path
 from typing import Any, Literal, Protocol, cast, runtime_checkable
 
@@ -92,6 +93,18 @@ class ViewedGenerator(Generator, Protocol):
         ...
 
 
+class ShapedGenerator(Generator, Protocol):
+    """A generator whose z is noise of one or several shapes, such as that of a diffusion model.
+
+    Attributes:
+        z_shape: the shape of the noise of one picture, such as (4, 64, 64); or a list of shapes, in the order in which
+            the noise is drawn, if a model adds more noise in its steps. z and w begin with these numbers, from which
+            `Result.noise` and `Result.step_noise` are taken.
+    """
+
+    z_shape: tuple[int, ...] | Sequence[tuple[int, ...]]
+
+
 @dataclass(frozen=True)
 class Family:
     """An architecture of generators: what is needed to recognise, read, build and save a generator.
@@ -110,6 +123,7 @@ class Family:
         weights: name of the file with the weights in a model folder.
         read: function from the path of that file, and the settings, to a generator, whose method `save` writes the file
             to a path. By default the file is one of safetensors, with the state dict of the network.
+        outside: whether the weights stay in files outside model folders, which the settings name.
     """
 
     name: str
@@ -120,6 +134,7 @@ class Family:
     truncation: float = 0.7
     weights: str = "generator.safetensors"
     read: Callable[[Path, Any], Any] | None = None
+    outside: bool = False
 
 
 def offers_features(generator: Generator) -> bool:
@@ -187,8 +202,8 @@ def check_generator(generator: Any, name: str = "this") -> Generator:
         name: name of the object in error messages.
 
     Raises:
-        ArgumentError: the object is a class, lacks the attribute or a method, or has a method that takes other
-            arguments.
+        ArgumentError: the object is a class, lacks the attribute or a method, has a method that takes other arguments,
+            or has a `z_shape` that does not fit its `z_dim`.
     """
     kind, hint = type(generator).__name__, "docs/any-generator.md shows how to wrap a network"
     if isinstance(generator, type):
@@ -201,7 +216,35 @@ def check_generator(generator: Any, name: str = "this") -> Generator:
         if wrong := misfit(getattr(generator, part), *inputs):
             call = f"{part}({', '.join(inputs)})"
             raise ArgumentError(f"{name} is a {kind} that cannot be called as {call}: {wrong}", hint=hint)
+    noise_shapes(generator)
     return cast(Generator, generator)
+
+
+def noise_shapes(generator: Any) -> list[tuple[int, ...]]:
+    """Return the shapes of the noise of one picture, the attribute `z_shape` as a list; [] without this attribute.
+
+    Raises:
+        ArgumentError: `z_shape` is neither a shape nor a list of shapes, or z has fewer numbers.
+    """
+    shape = getattr(generator, "z_shape", None)
+    if shape is None:
+        return []
+    shapes = [shape] if isinstance(shape, Sequence) and not any(isinstance(size, Sequence) for size in shape) else shape
+    try:
+        checked = [tuple(map(index, shape)) for shape in shapes]
+    except TypeError:
+        checked = []
+    if not 1 <= sum(map(math.prod, checked)) <= generator.z_dim or min(map(min, checked)) < 1:
+        problem = f"z_shape of a {type(generator).__name__} is {shape!r}, which is no part of {generator.z_dim} numbers"
+        raise ArgumentError(problem, hint="a shape such as (4, 64, 64), or a list of shapes")
+    return checked
+
+
+def split_noise(w: Tensor, shapes: Sequence[Sequence[int]]) -> list[Tensor]:
+    """Return the noise with which w (batch, w_dim) begins: for each shape a tensor (batch, *shape)."""
+    sizes = [*map(math.prod, shapes)]
+    parts = w[:, : sum(sizes)].split(sizes, 1)
+    return [part.reshape(len(w), *shape) for part, shape in zip(parts, shapes, strict=True)]
 
 
 def check_pictures(images: Any, name: str = "synthesize") -> Tensor:

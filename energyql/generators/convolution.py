@@ -289,9 +289,10 @@ def padded_rows(w: Float[Tensor, "batch w_dim"]) -> Float[Tensor, "rows w_dim"]:
     """Return w with its last row repeated until there are at least 8 rows (`DRAWN_TOGETHER`).
 
     If w has 8 rows or more, or none, w itself is returned. A matrix product of the result has the same rounding errors
-    for every batch of 1 to 8 samples.
+    for every batch of 1 to 8 samples. Inside `torch.compile`, which would compile each number of rows anew, w itself is
+    returned too.
     """
-    missing = DRAWN_TOGETHER - len(w)
+    missing = 0 if is_compiling() else DRAWN_TOGETHER - len(w)
     return torch.cat([w, w[-1:].expand(missing, -1)]) if missing > 0 and len(w) else w
 
 

@@ -20,6 +20,7 @@ from energyql.errors import ModelError
 from energyql.files import fingerprint, json_digest, read_json, read_tensors, write_json, write_tensors
 from energyql.generators.base import Family, Generator, check_generator
 from energyql.generators.checkpoints.reading import build_network, check_weights, reading, shown
+from energyql.numerics.moving import to_cpu
 from energyql.plugins import GENERATORS, check_allowed, load_plugin, make_plugin
 
 MODULES = (
@@ -29,6 +30,7 @@ MODULES = (
     "energyql.generators.fastgan",
     "energyql.generators.stylegan_xl",
     "energyql.generators.onnx",
+    "energyql.generators.diffusers",
 )
 """Names of the modules of architectures; every module defines `FAMILY`. A new architecture needs a new line here."""
 FAMILIES: dict[str, Family] = {family.name: family for family in (import_module(name).FAMILY for name in MODULES)}
@@ -118,7 +120,7 @@ def open_generator(
             render = read_json(folder / CONFIG).get(RENDER)
             if render is not None and allow_plugins:
                 generator.render = load_plugin(check_allowed(render, RENDER, folder, True), GENERATORS)  # type: ignore[attr-defined]
-            return generator, generator_mark(folder)
+            return generator, _mark(folder, generator)
         source = check_allowed(settings.get("name"), "generator", folder, allow_plugins)
     generator = named_generator(source) if isinstance(source, str) else check_generator(source)
     return generator, module_fingerprint(generator)
@@ -127,11 +129,15 @@ def open_generator(
 def read_generator(folder: Path) -> Generator:
     """Return the generator whose weights are in a model folder, in float32 on the CPU. No code in the folder is run.
 
+    If `config.json` names files outside the folder as the weights, such as a pipeline of diffusers, these are read.
+
     Raises:
         ModelError: a file is missing, damaged, or does not fit the other files; or the folder has no weights, but names
             code that makes the generator.
     """
     family, config = _read_config(folder)
+    if family.outside:
+        return cast(Generator, family.network(config))
     path = folder / family.weights
     with reading(path):
         if family.read is not None:
@@ -198,6 +204,8 @@ def _settings(folder: Path) -> dict[str, Any]:
 def write_generator(folder: Path, generator: Generator, *, dtype: torch.dtype = torch.float16) -> dict[str, Any]:
     """Write the file of weights, as a rule `generator.safetensors`, to a model folder, and return the settings.
 
+    Nothing is written for a family whose weights stay outside model folders.
+
     Args:
         folder: the model folder, which is made if it is missing.
         generator: a generator of one of the architectures in this library.
@@ -218,7 +226,7 @@ def write_generator(folder: Path, generator: Generator, *, dtype: torch.dtype = 
     network: Any = generator
     if family.read is not None:
         network.save(folder / family.weights)
-    else:
+    elif not family.outside:
         tensors = {name: tensor.to(dtype) for name, tensor in network.state_dict().items()}
         if wrong := [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]:
             raise ModelError(
@@ -250,8 +258,8 @@ def save_model(
             the entry `source` of `config.json`; with `None` there is no such entry.
 
     Returns:
-        The text of `generator_mark`. Attributes that are trained for this generator are saved with this text, so that
-        they are not used with other weights.
+        The text of `generator_mark`, or the SHA-256 of the weights themselves if they stay outside. Attributes that are
+        trained for this generator are saved with this text, so that they are not used with other weights.
 
     Raises:
         ModelError: a weight is too large for `dtype`, or the generator has another architecture.
@@ -260,7 +268,12 @@ def save_model(
     described = write_generator(folder, generator, dtype=dtype)
     config = {"format": FORMAT, "name": name, "truncation": truncation, **described}
     write_json(folder / CONFIG, config if source is None else config | {"source": dict(source)})
-    return generator_mark(folder)
+    return _mark(folder, generator)
+
+
+def _mark(folder: Path, generator: Generator) -> str:
+    """Return the fingerprint of the generator of a model folder, which is also in memory."""
+    return generator_mark(folder) if weights_file(folder).is_file() else module_fingerprint(generator)
 
 
 def module_fingerprint(module: object) -> str:
@@ -271,7 +284,8 @@ def module_fingerprint(module: object) -> str:
     if not isinstance(module, torch.nn.Module):
         return ""
     digest = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
+    state = dict(sorted(module.state_dict().items()))
+    for name, tensor in zip(state, to_cpu([*state.values()]), strict=True):
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        digest.update(tensor.detach().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

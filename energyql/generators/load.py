@@ -6,6 +6,7 @@ A checkpoint is a file of weights that another program saved. Its format is reco
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping
 from importlib import import_module
 from itertools import islice, takewhile
@@ -25,6 +26,7 @@ from energyql.generators.checkpoints.state_dicts import is_safetensors, read_saf
 from energyql.generators.checkpoints.torch_file import TRAINING_NAMES, is_torch_file, read_torch_file
 from energyql.generators.checkpoints.unpickle import ObjectRecord
 from energyql.generators.checkpoints.unstated import GivenSettings
+from energyql.generators.diffusers import is_pipeline, open_pipeline
 from energyql.generators.families import CARD, FAMILIES, UNKNOWN, default_truncation, read_generator, save_model
 from energyql.generators.onnx import OnnxGenerator, load_onnx
 
@@ -41,39 +43,55 @@ _KINDS = {
 
 
 def load_generator(
-    path: str | Path, *, lr_multiplier: float | None = None, conv_clamp: float | None = None
+    path: Any, *, lr_multiplier: float | None = None, conv_clamp: float | None = None, **call: Any
 ) -> Generator:
-    """Return the generator in a model folder or in a checkpoint of another program. Nothing in the file is executed.
+    """Return the generator in a model folder, in a checkpoint of another program, or in a pipeline of diffusers.
+
+    Nothing in files is executed.
 
     Args:
-        path: the folder or file. A file whose name ends in .onnx is read by `load_onnx`, with its defaults.
+        path: the folder or file; a file whose name ends in .onnx is read by `load_onnx`, with its defaults. Or a
+            pipeline of diffusers: the object, the path of its folder, or its name on a hub, `hub:owner/name`.
         lr_multiplier: learning-rate multiplier of the mapping network, called `lr_mlp` or `mapping_lr` in other
             programs. A state dict, a file of weights without settings, lacks the multiplier. By default 0.01 is then
             assumed, and an error is raised if the weights contradict this value.
         conv_clamp: limit of the absolute values of activations, infinity for no limit. A state dict with the official
             names of tensors lacks the limit. By default 256 is then assumed, and an error is raised if this limit
             changes a few test pictures.
+        call: for a pipeline, arguments of its call, such as `prompt="a cat"` and `num_inference_steps=4`. If `prompt`
+            or `class_labels` is a list, the generator has a class for each element. `condition` is another name of the
+            one that fits its type.
 
     Returns:
-        The generator in float32 on the CPU, in evaluation mode, without gradients to its weights.
+        The generator in float32 on the CPU, in evaluation mode, without gradients to its weights. A pipeline as an
+        object stays on its device and in its precision.
 
     Raises:
         ModelError: the file is missing, damaged, unsafe, or of an unsupported kind. Or the file lacks a setting, and
             the default contradicts the weights. Or `lr_multiplier` or `conv_clamp` differs from the value in the file,
             or networks of this kind have no such setting.
         ArgumentError: the path is an address such as `https://...`. Or `lr_multiplier` or `conv_clamp` is given for a
-            model folder, or is not above 0.
+            model folder or a pipeline, or is not above 0; or `call` is given for anything but a pipeline. Or a pipeline
+            cannot be used, see `energyql.generators.diffusers.PipelineGenerator`.
 
     Warns:
         CheckpointWarning: a default of a setting, or noise or filters that the file does not hold, are assumed.
     """
-    refuse_address(path)
-    settings, path = GivenSettings(lr_multiplier, conv_clamp), as_path(path)
+    settings = GivenSettings(lr_multiplier, conv_clamp)
+    of_pipeline = is_pipeline(path)
+    if not of_pipeline:
+        refuse_address(path)
+        path = as_path(path)
+        if call:
+            raise ArgumentError(f"{min(call)} cannot be given: {path} is no pipeline of diffusers", hint="leave it out")
     for name, value in dataclasses.asdict(settings).items():
-        if value is not None and path.is_dir():
-            raise ArgumentError(f"{name} cannot be given: a model folder has its own", hint="leave it out")
+        if value is not None and (of_pipeline or path.is_dir()):
+            what = "a pipeline has no such setting" if of_pipeline else "a model folder has its own"
+            raise ArgumentError(f"{name} cannot be given: {what}", hint="leave it out")
         if value is not None and not value > 0:
             raise ArgumentError(f"{name} cannot be given: it must be above 0, not {value!r}")
+    if of_pipeline:
+        return open_pipeline(path, call)
     if path.is_dir():
         return read_generator(path)
     with reading(path):
@@ -86,6 +104,11 @@ def load_generator(
                 if (generator := read(checkpoint)) is not None:
                     return cast(Generator, generator)
         raise CheckpointError(_refusal(checkpoint), hint=SUPPORTED)
+
+
+def is_foreign(path: str | Path) -> bool:
+    """Return whether `path` is a file, such as a checkpoint, or a pipeline of diffusers, so not a model folder."""
+    return os.path.isfile(path) or is_pipeline(path)
 
 
 def read_licence(path: Path) -> str:

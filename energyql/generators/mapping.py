@@ -179,7 +179,9 @@ def clamped(x: Float[Tensor, "*shape"], limit: float | None) -> Float[Tensor, "*
 
     The result is written into x, unless autograd records operations on x.
     """
-    return x if limit is None else torch.clamp(x, -limit, limit, out=None if in_graph(x) else x)
+    if limit is None:
+        return x
+    return x.clamp(-limit, limit) if in_graph(x) else x.clamp_(-limit, limit)
 
 
 def random_weights(*shape: int, scale: float = 1.0) -> Tensor:
@@ -221,7 +223,10 @@ class FullyConnected(nn.Module):
 
     def forward(self, x: Float[Tensor, "*batch inputs"]) -> Float[Tensor, "*batch outputs"]:
         """Return the output of the layer, with a row for each row of x."""
-        x = F.linear(x * self.weight_gain, self.weight, self.bias * self.bias_gain)
+        if x.device.type == "cpu" or x.ndim != 2:
+            x = F.linear(x * self.weight_gain, self.weight, self.bias * self.bias_gain)
+        else:  # in one operation, which rounds in another way
+            x = torch.addmm(self.bias, x, self.weight.t(), beta=self.bias_gain, alpha=self.weight_gain)
         return F.leaky_relu(x, ACTIVATION_SLOPE) * ACTIVATION_GAIN if self.activate else x
 
 

@@ -193,7 +193,9 @@ class Expr:
 
         `results` are what `combine` returned for the operands of the node, for which it is called first.
         """
-        order, stack, results = list[Expr](), [self], list[T]()
+        order: list[Expr] = []
+        results: list[T] = []
+        stack = [self]
         while stack:
             order.append(stack.pop())
             stack.extend(order[-1].children)

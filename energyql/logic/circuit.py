@@ -428,6 +428,20 @@ class Circuit:
     _repr_svg_ = svg
 
 
+def weighted_sum(circuits: Sequence[tuple[Circuit, float]]) -> Circuit:
+    """Return a circuit whose value is the sum of the values of circuits, multiplied by weights above 0."""
+    nodes, roots = list[CircuitNode](), list[int]()
+    for circuit, weight in circuits:
+        first = len(nodes)
+        for node in circuit.nodes:
+            moved = tuple(first + child for child in node.children)
+            nodes.append(node if isinstance(node, Leaf) else replace(node, children=moved))
+        nodes.append(Scaled((len(nodes) - 1,), weight))
+        roots.append(len(nodes) - 1)
+    key = " + ".join(f"{weight!r} * ({circuit.key})" for circuit, weight in circuits)
+    return Circuit((*nodes, Sum(tuple(roots))), (), {}, key)
+
+
 def _below(node: CircuitNode) -> tuple[int, ...]:
     """Return those children of a node that texts and drawings of the circuit show below it.
 

@@ -59,6 +59,8 @@ def model_folder(model: str | Path) -> Path:
         near = next((path.parent for path in sorted(folder.glob("*/config.json"))), suggestion)
         hint = "energyql convert makes one of a checkpoint, energyql train one with attributes"
         hint = f"did you mean {near}?" if near else hint
+        if os.path.isfile(folder / "model_index.json"):
+            hint = "it is a pipeline of diffusers; energyql train and energyql convert make model folders of such"
         if os.path.isfile(folder / "vocabulary.json"):
             hint = f"its attributes are of your own generator: load_model({str(model)!r}, generator=...), --generator"
         raise ModelError(f"{folder} is not a model folder: it has no config.json", hint=hint)

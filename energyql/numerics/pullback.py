@@ -136,10 +136,18 @@ def leaky_relu_back_(
     return grad
 
 
+def row_products(x: Float[Tensor, "batch dim"], y: Float[Tensor, "batch dim"]) -> Float[Tensor, " batch"]:
+    """Return the scalar products of rows; on another device than the CPU in one operation, which rounds differently."""
+    return (x * y).sum(1) if x.device.type == "cpu" else (x[:, None] @ y[:, :, None])[:, 0, 0]
+
+
 def inverse_norm(x: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch 1"]:
     """Return for each row of x the factor that scales it to a mean square of 1."""
-    norm = torch.linalg.vector_norm(x, dim=1, keepdim=True)
-    inverse: Tensor = (norm.square() / x.shape[1] + NORM_EPSILON).rsqrt()
+    if x.device.type == "cpu":
+        square = torch.linalg.vector_norm(x, dim=1, keepdim=True).square()
+    else:
+        square = row_products(x, x)[:, None]
+    inverse: Tensor = (square / x.shape[1] + NORM_EPSILON).rsqrt()
     return inverse
 
 
@@ -160,5 +168,5 @@ def normalized_back(
         scaled: `normalized(x)`.
         scale: `inverse_norm(x)`, the factor of each row.
     """
-    along = (grad * scaled).sum(1, keepdim=True)
+    along = row_products(grad, scaled)[:, None]
     return torch.addcmul(grad, along, scaled, value=-1 / scaled.shape[1]).mul_(scale)

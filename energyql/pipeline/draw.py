@@ -10,6 +10,7 @@ import logging
 import math
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cache, cached_property, lru_cache, partial
 from pathlib import Path
@@ -28,6 +29,7 @@ from energyql.attributes.pictures import heads_of
 from energyql.attributes.predictions import Predictions, Table, decide, on_cpu, tabulate
 from energyql.attributes.surrogates import MOST_NUMBERS, SurrogateHeads
 from energyql.energy.clipped import ClippedEnergy
+from energyql.energy.compiled import CompiledEnergy
 from energyql.energy.picture_energy import (
     NO_GRADIENT,
     REALISM_PILOT,
@@ -51,20 +53,24 @@ from energyql.generators.base import (
     head_reader,
     is_differentiable,
     noise_options,
+    noise_shapes,
     show_pictures,
     synthesizer,
 )
+from energyql.generators.diffusers import PipelineGenerator
 from energyql.generators.mapping import encoder
 from energyql.language import Expr, as_query, bind, predicates
 from energyql.logic.truth import satisfied
 from energyql.models import DEFAULT_MODEL, model_folder
+from energyql.numerics.compiled import compiled
 from energyql.numerics.moving import to_cpu
 from energyql.numerics.pool import one_thread
 from energyql.numerics.pullback import Convertible
 from energyql.numerics.random import uniforms
 from energyql.pipeline.checks import accepted, cannot_count, check_heads, next_round, unjudged, verdict
 from energyql.pipeline.model import Model, Values, choose_device, judge_mark, load_model
-from energyql.pipeline.result import Result
+from energyql.pipeline.module import as_module
+from energyql.pipeline.result import Result, join_statistics
 from energyql.pipeline.result_folder import concatenate
 from energyql.pipeline.settings import (
     DEFAULT_ATTEMPTS,
@@ -153,6 +159,7 @@ class PreparedQuery:
         rule: the energy of the query as a function of the heads' predictions.
         encode: function from z to w, the latents from which the generator draws, with the truncation and the label of
             the run.
+        synthesize: function from w to pictures in [-1, 1], in the precision of the settings.
         reads: function from z to the input of the heads. The input is latents, such as w. If a network reads attributes
             off pictures, the input is pictures.
         surrogates: function without arguments that returns small heads on z. These imitate the model's heads at a lower
@@ -168,6 +175,7 @@ class PreparedQuery:
     expr: Expr
     rule: EnergyRule
     encode: Encode
+    synthesize: Callable[..., Tensor]
     reads: Encode
     surrogates: Callable[[], SurrogateHeads] | None
     sampler: Sampler
@@ -194,7 +202,7 @@ class PreparedQuery:
         return dtype
 
     @cached_property
-    def energy(self) -> QueryEnergy | PictureEnergy | ClippedEnergy:
+    def energy(self) -> QueryEnergy | CompiledEnergy | PictureEnergy | ClippedEnergy:
         """The energy that is sampled: that of the query, or with `verify="faithful"` the clipped energy."""
         return self._query_energy if self.clip is None else ClippedEnergy(self._query_energy, self.clip.probability)
 
@@ -230,6 +238,18 @@ class PreparedQuery:
 
         There is a verifier: the settings have `verify="faithful"`.
         """
+        return self._estimate_clips(_quiet)
+
+    @contextmanager
+    def after_pilot(self, progress: bool | Report) -> Iterator[Report]:
+        """Yield a function that shows progress as `reporting` does, after the pilot run, if `clips` needs one."""
+        with reporting(progress) as report:
+            if self.settings.verify == "faithful" and "clips" not in vars(self):
+                vars(self)["clips"] = self._estimate_clips(report)
+            yield report
+
+    def _estimate_clips(self, report: Report) -> list[Clip]:
+        """Return `clips`; `report` is called with "pilot" and the fraction of a pilot run that is done."""
         assert self.plain_verifier is not None
         verifier = self.plain_verifier.for_draws(CLIPS[-1])
         energy = ClippedEnergy(self._query_energy, CLIPS[-1])
@@ -245,16 +265,22 @@ class PreparedQuery:
             by_heads = self.energy_in_float32(sampled.z).double().neg().exp().cpu().numpy()
             return by_heads, np.concatenate(accepted)
 
-        return estimate_clips(draw, self.plain_verifier.labelled, self.plain_verifier.accepted)
+        plain = self.plain_verifier
+        return estimate_clips(draw, plain.labelled, plain.accepted, partial(report, "pilot"))
 
     @cached_property
-    def _query_energy(self) -> QueryEnergy | PictureEnergy:
-        """The energy of the query: in the precision of the settings, with the term of `realism` if it is not 0."""
+    def _query_energy(self) -> QueryEnergy | CompiledEnergy | PictureEnergy:
+        """The energy of the query: in the precision of the settings, with the term of `realism` if it is not 0.
+
+        With the setting `compile` it is compiled, but not if each evaluation draws a picture.
+        """
         energy = self.energy_in_float32
         if self.dtype != torch.float32:
             energy = energy.computed_in(self.dtype) if isinstance(energy, QueryEnergy) else self._by_picture(self.dtype)
         critic, weight, generator = self.model.discriminator, self.settings.realism, self.model.generator
         if critic is None or not weight:
+            if self.settings.compile and isinstance(energy, QueryEnergy) and energy.rule.attributes:
+                return CompiledEnergy(energy, as_module(self))
             return energy
         draw = drawing(generator, self.dtype, self.settings.noise, self.settings.seed)
         pilot = normals(0, 0, REALISM_PILOT, generator.z_dim, stream="realism").to(self.device)
@@ -273,7 +299,7 @@ class PreparedQuery:
             progress: whether to show a progress bar; or a function of the name of a stage and the fraction of it done.
         """
         n, first = whole_number("n", n), whole_number("first", first, least=0, most=2**62)
-        with reporting(progress) as report:
+        with self.after_pilot(progress) as report:
             return self._run(first, n, report)[0]
 
     def stream(
@@ -292,7 +318,7 @@ class PreparedQuery:
         return self._stream(n, first, opening, progress)
 
     def _stream(self, n: int, first: int, opening: int | None, progress: bool | Report) -> Iterator[Result]:
-        with reporting(progress) as report:
+        with self.after_pilot(progress) as report:
             for done, count, share in _batches(n, max(STREAM_BATCH, self.settings.batch_size or 0), report, opening):
                 yield self._run(first + done, count, share)[0]
 
@@ -313,25 +339,25 @@ class PreparedQuery:
         self.check_judged()
         results: list[Result] = []
         runs: list[SampleResult] = []
+        statistics: list[dict[str, float]] = []
         hits = trials = 0
-        drawn = 0.0
-        seconds = {"seconds_sampling": 0.0, "seconds_drawing": 0.0}
-        with reporting(progress) as report:
+        with self.after_pilot(progress) as report:
             while hits < n and trials < budget:
                 count = min(budget - trials, next_round(n, hits, trials))
                 result, sampled = self._run(trials, count, lambda stage, fraction: None)
                 good = accepted(result, n - hits)
                 results.append(result[good])
                 runs.append(sampled)
-                seconds = {name: total + result.statistics[name] for name, total in seconds.items()}
+                statistics.append(result.statistics)
                 hits, trials = hits + len(good), trials + count
-                drawn += result.statistics.get("drawn", count)
                 report("satisfied", hits / n)
                 report("budget", trials / budget)
         joined = Result.join(results)
         share = float(joined.doubtful.mean()) if hits else 0.0
+        counts = [len(run.z) for run in runs]
+        joined.statistics.update({"drawn": float(trials)} | join_statistics(statistics, counts))
+        joined.statistics.update(doubtful=share, returned=float(hits))
         joined.statistics.update(self._costs(SampleResult.join(runs)))
-        joined.statistics.update(seconds, drawn=drawn, doubtful=share)
         joined.provenance.update(n=hits, wanted=n, budget=budget)
         return joined
 
@@ -362,7 +388,7 @@ class PreparedQuery:
         return self._latents(n, first, progress)
 
     def _latents(self, n: int, first: int, progress: bool | Report) -> Iterator[SampleResult]:
-        with reporting(progress) as report:
+        with self.after_pilot(progress) as report:
             for done, count, share in _batches(n, self.settings.batch_size or LATENT_BATCH, report):
 
                 def fraction(part: float, _: int, share: Report = share) -> None:
@@ -415,8 +441,7 @@ class PreparedQuery:
         def options(rows: slice) -> dict[str, Any]:
             return noise_options(generator, settings.noise, settings.seed, index[rows].tolist())
 
-        synthesize = synthesizer(generator, self.dtype)
-        return draw_batches(synthesize, self.encode, z, settings.batch_size, w, options)
+        return draw_batches(self.synthesize, self.encode, z, settings.batch_size, w, options)
 
     def show(self, sampled: SampleResult, index: npt.NDArray[Any], report: Report, w: Tensor | None = None) -> Result:
         """Draw the pictures of sampled latents, and return them with energies, predictions and verdicts of the judge.
@@ -541,7 +566,7 @@ class PreparedQuery:
         """
         verifier, energy, most = self.verifier, self.energy, self.settings.attempts
         assert verifier is not None
-        waiting, accepted, drawn, stated = np.arange(n), 0, 0, False
+        waiting, accepted, stated, draws = np.arange(n), 0, False, np.zeros(n, np.int64)
         ends, shown, order = list[SampleResult](), list[_Shown](), list[np.int64]()
         seconds, counts = dict.fromkeys(("seconds_sampling", "seconds_drawing"), 0.0), torch.zeros(2, n).long()
         rejected = 0.0  # sum of P(query) by the heads over the pictures that are not kept
@@ -574,7 +599,8 @@ class PreparedQuery:
                 rejected += self.energy_in_float32(refused).double().neg().exp().sum().item()
             ends.append(_rows(sampled, torch.from_numpy(good)))
             order.extend(waiting[good])
-            drawn, waiting = drawn + len(waiting), waiting[~good]
+            draws[waiting] += 1
+            waiting = waiting[~good]
             report("accepted", len(order) / n)
             self._tally["drawn"] += len(good)
             if not self._tally["accepted"] and self._tally["drawn"] >= REFUSED * most:
@@ -582,8 +608,8 @@ class PreparedQuery:
             if not len(waiting):
                 break
         end, back = SampleResult.join(ends), torch.from_numpy(np.argsort(order))
-        result = self._result(end, first + np.asarray(order), shown)[back.numpy()]
-        end = SampleResult(end.z[back], end.status[back], *counts)
+        result = replace(self._result(end, first + np.asarray(order), shown)[back.numpy()], draws=draws)
+        drawn, end = int(draws.sum()), SampleResult(end.z[back], end.status[back], *counts)
         result.statistics.update(self._costs(end) | seconds)
         result.statistics.update(drawn=float(drawn), accepted=float(accepted))
         if self.rule.is_probability and isinstance(self.energy_in_float32, QueryEnergy):
@@ -661,7 +687,8 @@ def _surrogate(rule: EnergyRule, surrogates: Callable[[], SurrogateHeads]) -> Su
         rule: the energy of the query as a function of predictions.
         surrogates: function without arguments that returns the small heads, which imitate the model's heads.
     """
-    return Surrogate(rule, surrogates().distilled(rule.attributes))
+    heads = surrogates()
+    return Surrogate(rule, heads.distilled(rule.attributes), heads.device)
 
 
 _log = logging.getLogger("energyql")
@@ -684,6 +711,12 @@ class Pipeline:
     def _names_read(self) -> Collection[str]:
         """Names of the attributes that the model's verifier reads, or its judge if it has no verifier."""
         return names_read(self.model)
+
+    @cached_property
+    def _compiled(self) -> Callable[..., Tensor]:
+        """The function from w to pictures of the generator, compiled; for all queries with the setting `compile`."""
+        generator = self.model.generator
+        return compiled(generator.synthesize, f"the pictures of a {type(generator).__name__}")
 
     def check_readers(
         self, expr: Expr, rule: EnergyRule, settings: DrawSettings, query: str
@@ -757,6 +790,8 @@ class Pipeline:
             _check_faithful(sampler, settings)
         reports = self.model.report
         encode = encoder(self.model.generator, psi, condition)
+        dtype = getattr(torch, settings.precision)
+        synthesize = self._compiled if settings.compile else synthesizer(self.model.generator, dtype)
         reads = head_reader(self.model.generator, bank.space, encode)
         provenance = {
             "query": text, "canonical": str(expr), "seed": settings.seed, "model": self.model.name,
@@ -770,13 +805,28 @@ class Pipeline:
                 {name: str(reports[name]) if name in reports else None for name in rule.attributes},
             "versions": {"energyql": __version__, "torch": str(torch.__version__)},
         }  # fmt: skip
+        if shapes := noise_shapes(self.model.generator):
+            provenance["z_shape"] = [list(shape) for shape in shapes]
+        if isinstance(self.model.generator, PipelineGenerator):
+            provenance["generator"] = self.model.generator.description
         if reason is not None:
             provenance["unverified"] = reason
         if settings.realism:
             provenance["discriminator"] = judge_mark(critic)
         surrogates = self._surrogates_under(psi, label, reads)
         return PreparedQuery(
-            self.model, self.device, bound, rule, encode, reads, surrogates, sampler, verifier, settings, provenance
+            self.model,
+            self.device,
+            bound,
+            rule,
+            encode,
+            synthesize,
+            reads,
+            surrogates,
+            sampler,
+            verifier,
+            settings,
+            provenance,
         )
 
     def _surrogates_under(self, psi: float, label: Label | None, reads: Encode) -> Callable[[], SurrogateHeads] | None:
@@ -852,6 +902,7 @@ def generate(
     first: int = 0,
     device: str = "auto",
     batch_size: int | None = None,
+    compile: bool = False,
     allow_weak: Sequence[str] = (),
     progress: bool | Report = True,
 ) -> Result:
@@ -896,6 +947,10 @@ def generate(
         device: "auto", "cpu", "cuda", "cuda:1" or "mps". "auto" is the device of a `Model` in memory; for a model by
             name or folder, a GPU if there is one, else the CPU.
         batch_size: number of samples that are computed together; the default depends on the model.
+        compile: whether the energy of heads on latents, and the generator, are compiled by `torch.compile` first. That
+            takes minutes, once in a process for the generator and once for each query, and needs a C++ compiler on a
+            CPU. Samples and pictures are the same up to rounding, which may then depend on the size of a batch. On a
+            CPU it does not pay (docs/performance.md).
         allow_weak: attributes whose heads may be used although they rank held-out labels badly. It is needed only where
             no verifier decides, because with one no head is too weak.
         progress: whether to show a progress bar; or a function that is called with the name of a stage ("sampling",
@@ -912,7 +967,7 @@ def generate(
     settings = DrawSettings(
         semantics=semantics, sampler=sampler, strength=strength, precision=precision, truncation=truncation,
         label=label, noise=noise, verify=verify, purity=purity, attempts=attempts, realism=realism, seed=seed,
-        batch_size=batch_size, allow_weak=allow_weak,
+        batch_size=batch_size, compile=compile, allow_weak=allow_weak,
     )  # fmt: skip
     return pipeline_for(model, device).prepare(query, settings).run(n, first=first, progress=progress)
 

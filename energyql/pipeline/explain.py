@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from energyql.logic.circuit import Circuit
     from energyql.pipeline.model import Model
     from energyql.pipeline.pilot import Pilot
+    from energyql.progress import Report
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,7 @@ def explain(
     semantics: Semantics = DEFAULT_SEMANTICS,
     pilot: bool = False,
     device: str = "auto",
+    progress: bool | Report = True,
 ) -> Explanation:
     """Explain a query: canonical text, relations of the model that concern the query, compiled circuit.
 
@@ -94,6 +96,8 @@ def explain(
         pilot: whether to estimate, in some seconds, which share of the model's pictures satisfies the query, and what a
             sample costs.
         device: device of the pilot: "auto" (a GPU if there is one), "cpu", "cuda" and so on.
+        progress: whether to show a progress bar of the pilot; or a function of the name of a stage and the fraction of
+            it done.
 
     Raises:
         EnergyQLError: the query or a name is wrong, or nothing satisfies the query; the message says why.
@@ -115,7 +119,7 @@ def explain(
         from energyql.pipeline.pilot import run_pilot
 
         with noting_tautologies():  # the warnings were given above
-            estimates = run_pilot(query, model, semantics, device)
+            estimates = run_pilot(query, model, semantics, device, progress)
     drawing = compiled.draw()
     return Explanation(str(expr), semantics, tuple(relations), compiled.explain(), best, estimates, drawing)
 

@@ -353,10 +353,14 @@ class Model:
             message: message of the commit; by default it names the model.
 
         Raises:
-            ModelError: a part of the model is code, which cannot be saved; or the hub refuses, or cannot be reached.
+            ModelError: a part of the model is code, which cannot be saved, or its generator is outside its folder; or
+                the hub refuses, or cannot be reached.
             ArgumentError: the name is wrong, or huggingface_hub is not installed; or the repository is public although
                 `private` is true, or it holds a model or README.md that this library did not write.
         """
+        family = family_of(self.generator)
+        if family is not None and family.outside:
+            raise ModelError("this model only records where its generator is, so a hub could not offer it")
         open_hub(name)  # before the work of writing
         with TemporaryDirectory() as folder:
             _write_pretrained(Path(folder), self, license=license, hub_name=name)

@@ -19,6 +19,7 @@ from energyql.pipeline.draw import pipeline_for
 from energyql.pipeline.model import Model
 from energyql.pipeline.settings import DEFAULT_SAMPLER, DEFAULT_SEMANTICS, EXACT, SamplerName, Semantics
 from energyql.pipeline.verified import Clip, Threshold
+from energyql.progress import Report
 from energyql.sampling import SampleResult
 from energyql.sampling.base import effective_samples
 
@@ -95,6 +96,7 @@ def run_pilot(
     model: str | Path | Model = DEFAULT_MODEL,
     semantics: Semantics = DEFAULT_SEMANTICS,
     device: str = "auto",
+    progress: bool | Report = True,
 ) -> Pilot:
     """Draw a few samples for a query, and estimate how common the query is and what a sample costs.
 
@@ -106,6 +108,8 @@ def run_pilot(
         model: name of a packaged model, a model folder, or a `Model` in memory.
         semantics: how the query becomes an energy: "exact", "product" or "lace".
         device: "auto" (a GPU if there is one), "cpu", "cuda" and so on.
+        progress: whether to show a progress bar of the longest part, which estimates the clips; or a function of the
+            name of a stage and the fraction of it done.
 
     Raises:
         ArgumentError: the energies of the semantics have no lower bound ("jem"), or there is no such semantics.
@@ -134,7 +138,9 @@ def run_pilot(
     if verified is None or semantics != EXACT:
         return estimates
     threshold = verified.threshold if verified.is_network else None
-    return replace(estimates, threshold=threshold, clips=pipeline.prepare(query, verify="faithful").clips)
+    faithful = pipeline.prepare(query, verify="faithful")
+    with faithful.after_pilot(progress):
+        return replace(estimates, threshold=threshold, clips=faithful.clips)
 
 
 def prevalence(energies: Tensor, sampled: SampleResult | None = None) -> tuple[float, float]:

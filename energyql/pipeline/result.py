@@ -11,13 +11,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from PIL import Image
 from torch import Tensor
 
 from energyql.attributes.heads import DOUBT
+from energyql.attributes.judge import IMAGE_JUDGE
 from energyql.attributes.predictions import Table, likeliest
+from energyql.attributes.quality import VERIFIER
 from energyql.errors import ArgumentError
 from energyql.files import PICTURE_SUFFIXES, as_path, check_destination, saving
+from energyql.generators.base import split_noise
 from energyql.language.lexical import shorten
 from energyql.pipeline.result_folder import (
     GRID,
@@ -79,13 +83,14 @@ Key = int | slice | Sequence[int] | Sequence[bool] | npt.NDArray[Any] | Tensor
 """A selection of samples of a result: a position, a slice, a mask with true for each selected sample, or positions."""
 COMMON = (
     "canonical", "model", "fingerprints", "semantics", "truncation", "label", "judge", "verify", "purity", "attempts",
+    "z_shape",
 )  # fmt: skip
 """Entries of the provenance that must be equal in results that are joined, because energies and verdicts depend on
 them."""
 COUNTED = ("wanted", "budget")
 """Entries of the provenance that are summed when results are joined."""
 _MEANS = ("evaluations_mean", "gradients_mean", "generator_calls_mean", "exact")
-_SUMS = ("seconds_sampling", "seconds_drawing", "steps_rejected", "drawn", "accepted")
+_SUMS = ("seconds_sampling", "seconds_drawing", "steps_rejected", "drawn", "accepted", "returned")
 _MAXIMA = ("evaluations_max",)
 
 
@@ -159,7 +164,9 @@ def join_statistics(parts: Sequence[Mapping[str, float]], counts: Sequence[int])
 
 MOST_PICTURES = 64
 """Most pictures that a notebook or `grid.png` in a folder shows; `Result.grid` and a gallery show all."""
-PER_SAMPLE = ("images", "z", "w", "index", "energy", "probabilities", "judged", "satisfied", "doubtful", "status")
+PER_SAMPLE = (
+    "images", "z", "w", "index", "energy", "probabilities", "judged", "satisfied", "doubtful", "status", "draws",
+)  # fmt: skip
 """The fields of a `Result` that hold an entry for each sample."""
 
 
@@ -183,9 +190,12 @@ class Result:
             draws from the prior.
         status: for each sample, how the sampler ended, such as `Status.OK`.
         statistics: numbers about the whole run by name, such as the mean number of energy evaluations for a sample, and
-            the seconds for sampling and drawing.
+            the seconds for sampling and drawing. Pictures "drawn" and "accepted" by the verifier are those of these
+            samples.
         provenance: the facts that are needed to repeat the run: query, seed, model and its fingerprints, settings,
             versions.
+        draws: number of pictures that were drawn for each sample until the verifier accepted one, (n,) int64; `None` if
+            no verifier decided.
     """
 
     images: list[Image.Image]
@@ -200,6 +210,7 @@ class Result:
     status: list[Status]
     statistics: dict[str, float]
     provenance: dict[str, Any] = field(repr=False)
+    draws: npt.NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.index)
@@ -215,8 +226,10 @@ class Result:
         failed = len(self) - self.status.count(Status.OK) - refused
         line = self.verdict()
         if "budget" in self.provenance:
-            line += "" if "verified" in self.provenance else f", out of {self.statistics['drawn']:.0f} drawn"
-            if len(self) < (wanted := self.provenance["wanted"]):
+            returned = round(self.statistics.get("returned", len(self)))
+            whole = "" if returned == len(self) else f" for all {returned}"  # this is a part of them
+            line += "" if "verified" in self.provenance else f", out of {self.statistics['drawn']:.0f} drawn{whole}"
+            if len(self) < (wanted := self.provenance["wanted"]) and not whole:
                 line += f"; {wanted} were wanted, but the budget of {self.provenance['budget']} ended"
         if marked := int(self.doubtful.sum()):
             line += f"; {marked} {'is' if marked == 1 else 'are'} doubtful: {DOUBT}"
@@ -235,7 +248,8 @@ class Result:
         says how many of the drawn pictures were kept, by what, and P(query) by the heads for all that were drawn.
         """
         verified, drawn = self.provenance.get("verified"), self.statistics.get("drawn")
-        by = "" if not verified else verified["by"] if ":" in verified["by"] else f"the {verified['by']}"
+        by = verified["by"] if verified else ""
+        by = f"the {by}" if by in (VERIFIER, IMAGE_JUDGE) else by
         if verified and verified["stated"]:
             kept = f"{len(self) - self.status.count(Status.NOT_ACCEPTED)} of {len(self)}"
             return f"{kept} satisfy the query by the definition {verified['by']}{self._drawn()}"
@@ -256,6 +270,33 @@ class Result:
         value = f"energy {self.energy.mean():.3g}" if self.probability is None else f"P {self.probability.mean():.2f}"
         by = "reader" if self._guide == "reader" else "attribute heads"
         return f"{line}; mean {value} by the {by} ({describe_qualities(qualities)})"
+
+    @property
+    def noise(self) -> Tensor:
+        """The noise with which a diffusion or flow model starts, (n, *shape), such as (n, 4, 64, 64).
+
+        For a pipeline of diffusers, it is the argument `latents` of its call.
+
+        Raises:
+            ArgumentError: z of the generator has no shape (its attribute `z_shape`).
+        """
+        return self._noise()[0]
+
+    @property
+    def step_noise(self) -> list[Tensor]:
+        """The noise that a model adds in its steps, in the order in which it is drawn, each (n, *shape); [] if none.
+
+        Raises:
+            ArgumentError: z of the generator has no shape (its attribute `z_shape`).
+        """
+        return self._noise()[1:]
+
+    def _noise(self) -> list[Tensor]:
+        shapes = self.provenance.get("z_shape")
+        if not shapes:
+            raise ArgumentError("these latents are not the noise of a model: its generator has no z_shape")
+        dtype = getattr(torch, self.provenance.get("generator", {}).get("dtype", "float32"))
+        return [part.to(dtype) for part in split_noise(self.w, shapes)]
 
     @property
     def _guide(self) -> str:
@@ -305,8 +346,12 @@ class Result:
         """
         rows = positions(key, len(self))
         selected = {name: take_rows(getattr(self, name), rows) for name in PER_SAMPLE}
-        selected |= {"statistics": dict(self.statistics), "provenance": self.provenance | {"n": len(rows)}}
-        return replace(self, **selected)
+        statistics = dict(self.statistics)
+        if self.draws is not None and not np.array_equal(np.sort(rows), np.arange(len(self))):
+            statistics.pop("drawn_probability", None)  # of all samples
+            accepted = len(rows) - selected["status"].count(Status.NOT_ACCEPTED)
+            statistics |= {"drawn": float(selected["draws"].sum()), "accepted": float(accepted)}
+        return replace(self, **selected, statistics=statistics, provenance=self.provenance | {"n": len(rows)})
 
     def __iter__(self) -> Iterator[Result]:
         """Yield the samples one by one, each as a result of one sample."""

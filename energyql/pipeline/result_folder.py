@@ -293,6 +293,7 @@ def _read_part(folder: Path, names: Collection[str]) -> dict[str, Any]:
     samples, provenance = _checked(data["samples"], list), _checked(data["provenance"], dict)
     if not samples:
         raise ValueError("it has no samples")
+    samples = [{"draws": None, **sample} for sample in samples]  # runs of earlier versions have none
     for name in ("query", "model", "semantics"):  # without which no result can be shown
         _checked(provenance[name], str)
     if provenance["judge"] is not None:
@@ -420,10 +421,10 @@ def _bools(entries: Sequence[Any]) -> npt.NDArray[np.bool_]:
     return np.array([_checked(entry, bool) for entry in entries])
 
 
-def _sample_number(value: Any) -> int:
-    if _checked(value, int) < 0:
-        raise ValueError(f"{value} is below 0")
-    return int(value)
+def _whole_numbers(entries: Sequence[Any]) -> npt.NDArray[np.int64]:
+    if below := [entry for entry in entries if _checked(entry, int) < 0]:
+        raise ValueError(f"{below[0]} is below 0")
+    return np.array(entries, np.int64)
 
 
 def _checked(value: Any, kind: type) -> Any:
@@ -433,7 +434,8 @@ def _checked(value: Any, kind: type) -> Any:
 
 
 _FIELDS: dict[str, Callable[[Sequence[Any]], Any]] = {
-    "index": lambda entries: np.array([_sample_number(entry) for entry in entries], np.int64),
+    "index": _whole_numbers,
+    "draws": lambda entries: None if all(entry is None for entry in entries) else _whole_numbers(entries),
     "energy": _floats,
     "probabilities": _tables,
     "judged": _tables,

@@ -97,6 +97,12 @@ def _share(name: str, value: float) -> float:
     return share
 
 
+def _flag(name: str, value: bool) -> bool:
+    if not isinstance(value, bool):
+        raise ArgumentError(f"{name} is true or false, not {value!r}")
+    return value
+
+
 def _names(name: str, value: Sequence[str]) -> tuple[str, ...]:
     if isinstance(value, str) or not isinstance(value, Iterable) or not all(isinstance(each, str) for each in value):
         raise ArgumentError(f"{name} is a list of attributes, not {value!r}", hint='such as ["smile"]')
@@ -152,6 +158,7 @@ class DrawOptions(TypedDict, total=False):
     realism: float
     seed: int
     batch_size: int | None
+    compile: bool
     relations: bool
     allow_weak: Sequence[str]
 
@@ -171,15 +178,15 @@ class DrawSettings:
 
     Attributes:
         semantics, sampler, strength, precision, truncation, label, noise, verify, purity, attempts, realism, seed,
-            batch_size: arguments of `energyql.generate`, which describes them.
+            batch_size, compile: arguments of `energyql.generate`, which describes them.
         relations: whether the relations of the vocabulary are added to the query. Relations are queries that are true
             for every picture, such as "sunglasses IMPLIES glasses".
         allow_weak: attributes whose heads may be used although they rank held-out labels badly. It is needed only where
             no verifier decides, because with one no head is too weak.
 
     Raises:
-        ArgumentError: a value has the wrong type or is outside its range; or `strength` is set although `sampler` is a
-            sampler object, which has its own strength.
+        ArgumentError: a value has the wrong type or is outside its range; `strength` is set although `sampler` is a
+            sampler object, which has its own strength; or `compile` is set, and `precision` is not float32.
     """
 
     semantics: Semantics = field(default=DEFAULT_SEMANTICS, metadata={"setting": Setting(
@@ -233,6 +240,10 @@ class DrawSettings:
         "Samples computed together.", check=whole_number,
         left_out={"request": "the studio chooses it", "provenance": _SAME_PICTURES},
     )})  # fmt: skip
+    compile: bool = field(default=False, metadata={"setting": Setting(
+        "Compile energy and generator by torch.compile first, which takes minutes; see docs/performance.md.",
+        check=_flag, left_out=dict.fromkeys(("gallery", "request"), "compiling takes longer than drawing the page"),
+    )})  # fmt: skip
     relations: bool = field(default=True, metadata={"setting": Setting(
         left_out=dict.fromkeys(get_args(Surface), "only edits set it"),
     )})  # fmt: skip
@@ -249,6 +260,8 @@ class DrawSettings:
                 object.__setattr__(self, name, setting.check(name, value))
         if self.strength is not None and not isinstance(self.sampler, str):
             raise ArgumentError("strength belongs to the sampler", hint="set it where you make the sampler")
+        if self.compile and self.precision != DEFAULT_PRECISION:
+            raise ArgumentError(f"a compiled energy is in {DEFAULT_PRECISION}", hint="leave out precision, or compile")
 
     def record(self, **resolved: Any) -> dict[str, Any]:
         """Return the names and values of the settings to record in provenance, the record of a result.

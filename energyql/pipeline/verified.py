@@ -26,6 +26,7 @@ from energyql.attributes.held_out import HeldOut
 from energyql.attributes.judge import JointJudge, Judge, who_judges
 from energyql.attributes.labels import ImageLabeller, call_labeller, read_images
 from energyql.attributes.predictions import PREDICTIONS, Prediction, Predictions
+from energyql.attributes.quality import VERIFIER
 from energyql.energy.rule import EnergyRule, compile_energy_rule
 from energyql.errors import ModelError
 from energyql.generators.base import as_condition, class_count, draw_batches, encode_under
@@ -71,8 +72,6 @@ ENOUGH_POSITIVES = 32
 PILOT, PILOT_ROUND, PILOT_KEPT = 1024, 64, 64
 """Most pictures of the pilot run, those drawn together, and the accepted ones after which it ends."""
 
-NETWORK = "verifier"
-"""What a network is called that decides which pictures are kept."""
 WITHOUT = 'draw with verify="off", or --verify off'
 """Hint for runs whose pictures cannot be verified."""
 
@@ -132,12 +131,12 @@ def _unread(reader: ImageLabeller, expr: Expr, further: Sequence[str], names: Co
     if reason is None and (unread := [name for name in further if name not in names]):
         reason = f"the judge does not read {unread[0]!r}"
     name = _reader_name(reader)
-    return None if reason is None else reason.replace("the judge", "the verifier" if name == NETWORK else name)
+    return None if reason is None else reason.replace("the judge", "the verifier" if name == VERIFIER else name)
 
 
 def _reader_name(reader: ImageLabeller) -> str:
-    """Return words for a verifier: `NETWORK` for a network, or the name of the code, such as "my_labels:look"."""
-    return NETWORK if isinstance(reader, Judge | JointJudge) else (who_judges(reader) or "").removeprefix("judge ")
+    """Return words for a verifier: `VERIFIER` for a network, or the name of the code, such as "my_labels:look"."""
+    return VERIFIER if isinstance(reader, Judge | JointJudge) else (who_judges(reader) or "").removeprefix("judge ")
 
 
 @dataclass(frozen=True)
@@ -484,7 +483,10 @@ def fit_balance(
 
 
 def estimate_clips(
-    draw: Callable[[int], Round], held_out: Round, accepted: Callable[[float], float] = lambda clip: 1.0
+    draw: Callable[[int], Round],
+    held_out: Round,
+    accepted: Callable[[float], float] = lambda clip: 1.0,
+    progress: Callable[[float], None] = lambda done: None,
 ) -> list[Clip]:
     """Return what each of `CLIPS` misses and costs, by held-out labels, or by a pilot run if they are too few.
 
@@ -493,14 +495,18 @@ def estimate_clips(
             `CLIPS`.
         held_out: samples of the prior with labels.
         accepted: function from a clip to the number of accepted pictures for each satisfying one that is drawn.
+        progress: called with the fraction of the pilot run that is done.
     """
     p, good = held_out
     by_labels = int(good.sum()) >= ENOUGH_POSITIVES
     density = np.ones_like(p)
     if not by_labels:
-        rounds: list[Round] = []
-        while len(rounds) * PILOT_ROUND < PILOT and sum(int(kept.sum()) for _, kept in rounds) < PILOT_KEPT:
+        rounds, done = list[Round](), 0.0
+        while done < 1:
             rounds.append(draw(len(rounds)))
+            accepted_pictures = sum(int(kept.sum()) for _, kept in rounds)
+            done = max(len(rounds) * PILOT_ROUND / PILOT, accepted_pictures / PILOT_KEPT)
+            progress(min(done, 1.0))
         p, good = (np.concatenate(column) for column in zip(*rounds, strict=True))
         density = np.minimum(p / CLIPS[-1], 1)  # of the draws, as a multiple of the prior's
     density = np.maximum(density, 1e-300)

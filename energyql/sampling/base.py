@@ -131,6 +131,8 @@ def as_energy(energy: EnergyLike, *, first: int = 0, samples: Tensor | None = No
         An energy with all attributes of `Energy`. The argument `rows` of its calls says which sample a latent belongs
         to: an index into the batch, or into `samples`.
     """
+    if isinstance(energy, StepEnergy) and not first:
+        return replace(energy, values=0, gradients=0) if samples is None else energy.part(samples)
     own = getattr(energy, "gradient", None)
     gradient = None if own is None else _with_rows(own, first)
     value = _with_rows(energy, first) if callable(energy) or gradient is None else GradientEnergy(gradient)
@@ -526,9 +528,11 @@ def check_latents(z0: Tensor) -> None:
         raise ArgumentError(f"z0 must be a float tensor; got {z0.dtype}", hint="pass torch.as_tensor(z0).float()")
 
 
-def finite_rows(x: Float[Tensor, "rows dim"]) -> Bool[Tensor, " rows"]:
-    """Return for each row of x whether all its numbers are finite; fewer operations than by `isfinite`."""
-    return (x - x).sum(1) == 0
+def finite_rows(x: Tensor, *more: Tensor) -> Bool[Tensor, " rows"]:
+    """Return for each row of tensors (rows,) or (rows, dim) whether it is finite in all, faster than by `isfinite`."""
+    zeros = [part - part if part.ndim == 1 else (part - part).sum(1) for part in (x, *more)]
+    finite: Tensor = sum(zeros[1:], zeros[0]) == 0
+    return finite
 
 
 def _rows_where(which: Tensor, x: Tensor, other: Tensor) -> Tensor:
@@ -734,7 +738,7 @@ class Endings:
                 if self._values is not None and value is not None:
                     self._values[rows[leave]] = value[leave]
                 batch.end(leave, stay, statuses[number, here].to(batch.z.device), z()[leave], gradients, values)
-        energy.rows = batch.rows
+        energy.rows = batch.energy.part(batch.rows).rows
         return stay
 
 
@@ -849,7 +853,8 @@ class StepInfo(NamedTuple):
 
         All other samples go on.
         """
-        return cls(torch.where(finite, MOVING, Status.NON_FINITE))
+        failed = torch.full_like(finite, Status.NON_FINITE, dtype=torch.int64)  # fewer operations than by `where`
+        return cls(failed.masked_fill_(finite, MOVING))
 
 
 class StepSampler(BatchSampler):
@@ -867,11 +872,15 @@ class StepSampler(BatchSampler):
     Attributes:
         steps: largest number of steps.
         after: status of samples that took `steps` steps.
+        fails_only: whether samples end before the last step only by a failure, and latents of all later states are
+            finite, those of samples that failed too. Then no step waits for a device to look for samples that have
+            ended; a sample that failed ends with the latent of the last state.
     """
 
     __slots__ = ()
     steps: int
     after = Status.OK
+    fails_only = False
 
     def init(self, z: Float[Tensor, "rows z_dim"], energy: StepEnergy) -> tuple[Any, StepInfo]:
         """Return the state of samples that start at the latents `z`, and which of the samples end at once.
@@ -899,15 +908,22 @@ class StepSampler(BatchSampler):
         streams = batch.noise.part(self.name or type(self).__qualname__)
         energy, before = batch.energy.part(batch.rows), batch.z[batch.rows]
         state, info = self.init(before, energy)
-        ends = Endings(batch, energy, every=LOOK_EVERY)
+        ends = Endings(batch, energy, every=self.steps + 1 if self.fails_only else LOOK_EVERY)
         rows = None if len(batch.rows) == len(batch.z) else batch.rows.cpu()  # without `rows`, none need be listed
+
+        def latest() -> Tensor:
+            return z
+
         for number in range(self.steps + 1):
             z = state if isinstance(state, Tensor) else state.z
-            finite = finite_rows(z)
-            status = torch.where(finite, MOVING if info.status is None else info.status, Status.NON_FINITE)
+            if number and self.fails_only and info.status is not None:
+                status, last = info.status, latest
+            else:
+                finite = finite_rows(z)
+                status = torch.where(finite, MOVING if info.status is None else info.status, Status.NON_FINITE)
+                last = partial(_rows_where, finite, z, before)
             if number == self.steps:
                 status = torch.where(status == MOVING, self.after, status)
-            last = partial(_rows_where, finite, z, before)
             stay = ends.note(status, last, look=number == self.steps)
             if stay is not None:
                 state, z, rows = select(state, stay), z[stay], batch.rows.cpu()

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from energyql.numerics.pullback import row_products
 from energyql.numerics.shapes import Bool, Float, Int
 from energyql.sampling.base import (
     MOVING,
@@ -25,6 +26,7 @@ from energyql.sampling.base import (
     check_counts,
     check_positive,
     check_strength,
+    finite_rows,
     select,
 )
 
@@ -41,6 +43,8 @@ shorter near the end. With a small share, the query holds with more certainty th
 attributes."""
 LONGEST_MOVE = 1.0
 """Length of the longest step in z."""
+LOOK_EVERY = 4
+"""Number of steps after which a descent looks for samples that have ended, on another device than the CPU."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,12 +95,12 @@ class DescentSampler(BatchSampler):
             return
         energy = batch.energy.part(batch.rows)
         state, info = descent_init(batch.z[batch.rows], energy, self)
-        ends = Endings(batch, energy, values)
+        ends, least = Endings(batch, energy, values, every=LOOK_EVERY), self.strength * batch.energy.least
         while True:
             outcome, last = info.status, energy.gradients >= self.max_evaluations
             if last:
                 outcome = torch.where(outcome == MOVING, Status.STEP_LIMIT, outcome)
-            value = state.value + self.strength * batch.energy.least
+            value = state.value + least if least else state.value
             stay = ends.note(outcome, partial(getattr, state, "z"), value, look=last)
             if stay is not None:
                 state = select(state, stay)
@@ -108,8 +112,7 @@ class DescentSampler(BatchSampler):
 
 _Pair = tuple[Tensor, Tensor, Tensor]
 """A triple: a step, (rows, z_dim); the change of the gradient along the step, (rows, z_dim); and 1 / (scalar product of
-step and change), (rows,). All three are 0 in rows of samples that have taken fewer steps than other samples. On other
-devices than the CPU, `MEMORY` steps are in one triple, with a second axis that counts them."""
+step and change), (rows,). All three are 0 in rows of samples that have taken fewer steps than other samples."""
 
 
 class DescentState(NamedTuple):
@@ -125,7 +128,9 @@ class DescentState(NamedTuple):
         scale: inverse curvature, estimated from the last step of `pairs`; 0 if the sample has none.
         gains: decrease of `value` in each of the last three steps, in nats; infinite for steps not yet taken.
         pairs: the last steps along which the curvature was positive, oldest first, at most `MEMORY`. Each is a triple
-            of the step, the change of the gradient along it, and 1 / (scalar product of the two).
+            of the step, the change of the gradient along it, and 1 / (scalar product of the two). On other devices than
+            the CPU it is one tensor, (rows, 2, `MEMORY`, z_dim): the steps, and the changes of the gradient along them,
+            both 0 where a sample has taken fewer steps.
     """
 
     z: Float[Tensor, "rows z_dim"]
@@ -135,8 +140,8 @@ class DescentState(NamedTuple):
     slope: Float[Tensor, " rows"]
     step: Float[Tensor, " rows"]
     scale: Float[Tensor, " rows"]
-    gains: tuple[Float[Tensor, " rows"], ...]
-    pairs: tuple[_Pair, ...]
+    gains: Float[Tensor, "rows 3"]
+    pairs: tuple[_Pair, ...] | Float[Tensor, "rows 2 memory z_dim"]
 
 
 class DescentInfo(NamedTuple):
@@ -162,10 +167,13 @@ def descent_init(
         settings: settings of the sampler; `max_evaluations` is ignored.
     """
     value, gradient = _evaluate(z, energy, settings)
-    zero, unknown = torch.zeros_like(value), torch.full_like(value, torch.inf)
-    state = DescentState(z, value, gradient, z, zero, zero, zero, (unknown,) * 3, ())
-    state = _with_direction(state, zero == 0, settings.enough)
-    return state, DescentInfo(_outcome(state, settings.tolerance, settings.enough), zero == 0)
+    zero = torch.zeros_like(value)
+    pairs = () if z.device.type == "cpu" else z.new_zeros(len(z), 2, MEMORY, z.shape[1])
+    gains = z.new_full((len(z), 3), torch.inf)
+    state = _with_direction(DescentState(z, value, gradient, z, zero, zero + 1, zero, gains, pairs), settings.enough)
+    finite = finite_rows(value + gradient.norm(dim=1))  # fewer operations than of all numbers of the gradient
+    status = torch.where(finite, _outcome(state, settings), Status.NON_FINITE)
+    return state, DescentInfo(status, zero == 0)
 
 
 def descent_step(state: DescentState, energy: StepEnergy, settings: DescentSampler) -> tuple[DescentState, DescentInfo]:
@@ -178,96 +186,84 @@ def descent_step(state: DescentState, energy: StepEnergy, settings: DescentSampl
         energy: energy of these samples, in nats; it is called once, with a gradient.
         settings: settings of the sampler; `max_evaluations` is ignored.
     """
-    trial = state.z + state.step[:, None] * state.direction
-    value, gradient = _evaluate(trial, energy, settings)
-    promised = ENOUGH_DECREASE * state.step * state.slope
-    accept = _finite(value, gradient) & (value <= state.value + promised)
-    state = _advance(state, accept, trial, value, gradient, settings.enough)
-    return state, DescentInfo(_outcome(state, settings.tolerance, settings.enough), accept)
-
-
-def _evaluate(z: Float[Tensor, "rows z_dim"], energy: StepEnergy, settings: DescentSampler) -> ValueAndGradient:
-    value, gradient = energy.gradient(z)
-    return settings.strength * (value - energy.least), settings.strength * gradient
-
-
-def _advance(
-    state: DescentState, accept: Tensor, z: Tensor, value: Tensor, gradient: Tensor, enough: float | None
-) -> DescentState:
-    """Return the state after the samples where `accept` is true took their steps, and the others halved theirs.
-
-    Args:
-        state: state before the steps.
-        accept: for each sample whether it takes the step.
-        z: latents after the steps.
-        value: λ(E - `Energy.least`) at `z`, in nats.
-        gradient: gradient of `value` at `z`.
-        enough: energy tolerance, by which the length of the next step is chosen; see `DescentSampler`.
-    """
+    z = torch.addcmul(state.z, state.step[:, None], state.direction)  # exact products: `step` is a power of two
+    value, gradient = _evaluate(z, energy, settings)
     step, change = z - state.z, gradient - state.gradient
-    product, length = (step * change).sum(1), change.square().sum(1)
+    product, length = row_products(step, change), row_products(change, change)
+    # NaN if value or gradient is not finite; the norm of the change takes fewer operations than `isfinite`.
+    total = value + length
+    bound = torch.addcmul(state.value, state.step, ENOUGH_DECREASE * state.slope)
+    accept = value + (total - total) <= bound
     # Only a pair of positive curvature keeps the next direction downhill.
     keep = accept & (product > 1e-10 * length)
-    gains = (*state.gains[1:], state.value - value)
+    gains = torch.cat([state.gains[:, 1:], (state.value - value)[:, None]], 1)
     state = state._replace(
         z=_rows_of(accept, z, state.z),
         value=torch.where(accept, value, state.value),
         gradient=_rows_of(accept, gradient, state.gradient),
-        step=state.step / 2,
+        step=(state.step / 2).masked_fill_(accept, 1.0),
         scale=torch.where(keep, product / length.clamp_min(1e-12), state.scale),
-        gains=tuple(torch.where(accept, new, old) for new, old in zip(gains, state.gains, strict=True)),
-        pairs=_with_pair(state.pairs, keep, (step, change, torch.where(keep, 1 / product, 0.0))),
+        gains=torch.where(accept[:, None], gains, state.gains),
+        pairs=_with_pair(state.pairs, keep, step, change, product),
     )
-    return _with_direction(state, accept, enough)
+    state = _with_direction(state, settings.enough)
+    return state, DescentInfo(_outcome(state, settings), accept)
 
 
-def _with_pair(pairs: tuple[_Pair, ...], which: Tensor, pair: _Pair) -> tuple[_Pair, ...]:
-    """Return `pairs` after `pair`, the last step, is appended for the samples where `which` is true.
+def _evaluate(z: Float[Tensor, "rows z_dim"], energy: StepEnergy, settings: DescentSampler) -> ValueAndGradient:
+    value, gradient = energy.gradient(z)
+    value = value - energy.least if energy.least else value
+    return (value, gradient) if settings.strength == 1 else (settings.strength * value, settings.strength * gradient)
 
-    The pairs of other samples stay the same. If there are more than `MEMORY` pairs, the oldest is left out. For the
-    contents of a pair see `_Pair`: a step, the change of the gradient, and a factor.
+
+def _with_pair(
+    pairs: tuple[_Pair, ...] | Tensor, which: Tensor, step: Tensor, change: Tensor, product: Tensor
+) -> tuple[_Pair, ...] | Tensor:
+    """Return `pairs` after the last step is appended for the samples where `which` is true.
+
+    The pairs of other samples stay the same. If there are more than `MEMORY` pairs, the oldest is left out.
+
+    Args:
+        pairs: see `DescentState`.
+        which: for each sample whether the step is appended.
+        step: the last step, (rows, z_dim).
+        change: the change of the gradient along it, (rows, z_dim).
+        product: the scalar products of `step` and `change`, (rows,).
     """
-    if which.device.type != "cpu":
-        old = pairs[0] if pairs else tuple(each.new_zeros(len(each), MEMORY, *each.shape[1:]) for each in pair)
-        steps, changes, inverses = (
-            torch.where(which.view(-1, *[1] * new.ndim), torch.cat([several[:, 1:], new[:, None]], 1), several)
-            for several, new in zip(old, pair, strict=True)
-        )
-        return ((steps, changes, inverses),)
-    longer = (*pairs, pair)
+    if isinstance(pairs, Tensor):
+        longer = torch.cat([pairs[:, :, 1:], torch.stack([step, change], 1)[:, :, None]], 2)
+        return torch.where(which[:, None, None, None], longer, pairs)
+    several: tuple[_Pair, ...] = (*pairs, (step, change, torch.where(which, 1 / product, 0.0)))
     if not _all(which):
-        none = (torch.zeros_like(pair[0]), torch.zeros_like(pair[1]), torch.zeros_like(pair[2]))
-        longer = tuple(
+        none = (torch.zeros_like(step), torch.zeros_like(change), torch.zeros_like(product))
+        several = tuple(
             (_rows_of(which, new[0], old[0]), _rows_of(which, new[1], old[1]), _rows_of(which, new[2], old[2]))
-            for new, old in zip(longer, (none, *pairs), strict=True)
+            for new, old in zip(several, (none, *pairs), strict=True)
         )
-    return longer[-MEMORY:]
+    return several[-MEMORY:]
 
 
-def _with_direction(state: DescentState, which: Bool[Tensor, " rows"], enough: float | None) -> DescentState:
-    """Return the state with a new next step for the samples where `which` is true, computed by L-BFGS.
+def _with_direction(state: DescentState, enough: float | None) -> DescentState:
+    """Return the state with the next step of each sample, computed by L-BFGS.
 
-    `enough` is the energy tolerance, by which the length of the step is chosen; see `DescentSampler`.
+    It is the same as before for a sample that did not move. `enough` is the energy tolerance, by which the length of
+    the step is chosen; see `DescentSampler`.
     """
-    gradient = state.gradient
+    gradient, pairs = state.gradient, state.pairs
     guess = FIRST_MOVE / gradient.norm(dim=1).clamp_min(1e-12)
     scale = torch.where(state.scale > 0, state.scale, guess)[:, None]
-    if state.pairs and gradient.device.type != "cpu":
-        direction = compact_direction(gradient, *state.pairs[0], scale)
+    if isinstance(pairs, Tensor):
+        direction = compact_direction(gradient, pairs, scale)
     else:
-        direction = two_loop_direction(gradient, state.pairs, scale)
-    uphill = ~((direction * gradient).sum(1) < 0)
-    direction = torch.where(uphill[:, None], -gradient * guess[:, None], direction)
+        direction = two_loop_direction(gradient, pairs, scale)
+    downhill = row_products(direction, gradient) < 0
+    direction = torch.where(downhill[:, None], direction, -gradient * guess[:, None])
     size = direction.norm(dim=1).clamp_min(1e-12)
     length = size
     if enough is not None:
-        length = _distance(state.value, -(direction * gradient).sum(1) / size, enough)
+        length = _distance(state.value, -row_products(direction, gradient) / size, enough)
     direction = direction * (length.clamp_max(LONGEST_MOVE) / size)[:, None]
-    return state._replace(
-        direction=_rows_of(which, direction, state.direction),
-        slope=torch.where(which, (direction * gradient).sum(1), state.slope),
-        step=torch.where(which, torch.ones_like(state.step), state.step),
-    )
+    return state._replace(direction=direction, slope=row_products(direction, gradient))
 
 
 def two_loop_direction(
@@ -293,31 +289,30 @@ def two_loop_direction(
 
 
 def compact_direction(
-    gradient: Float[Tensor, "rows z_dim"], steps: Float[Tensor, "rows memory z_dim"],
-    changes: Float[Tensor, "rows memory z_dim"], inverses: Float[Tensor, "rows memory"], scale: Float[Tensor, "rows 1"],
-) -> Float[Tensor, "rows z_dim"]:  # fmt: skip
-    """Return the same as `two_loop_direction` in a quarter of the operations, by formula 3.1 of Byrd et al. 1994.
+    gradient: Float[Tensor, "rows z_dim"], pairs: Float[Tensor, "rows 2 memory z_dim"], scale: Float[Tensor, "rows 1"]
+) -> Float[Tensor, "rows z_dim"]:
+    """Return the same as `two_loop_direction` in a fifth of the operations, by formula 3.1 of Byrd et al. 1994.
 
     It serves devices on which the start of an operation takes longer than its arithmetic ("Representations of
     quasi-Newton matrices and their use in limited memory methods", Mathematical Programming 63).
 
     Args:
         gradient: the gradients.
-        steps: the last steps, oldest first; 0 where a sample has taken fewer.
-        changes: the changes of the gradient along these steps.
-        inverses: 1 / (scalar product of step and change); 0 where there is no step.
+        pairs: the last steps and the changes of the gradient along them, see `DescentState`.
         scale: inverse curvature before any step is taken into account.
     """
-    products = steps @ changes.mT
-    curved, missing = products.diagonal(dim1=1, dim2=2), (inverses == 0).to(gradient)
-    upper = products.triu() + torch.diag_embed(missing)
-    across = torch.cat([steps, changes], 1) @ gradient[:, :, None]
-    along, changed = across.chunk(2, 1)
+    both, memory, scale = pairs.flatten(1, 2), pairs.shape[2], scale[:, :, None]
+    steps, changes = pairs.unbind(1)
+    products = both @ changes.mT
+    along, changed = (both @ gradient[:, :, None]).split(memory, 1)
+    upper = products[:, :memory].triu()
+    curved = upper.diagonal(dim1=1, dim2=2).clamp_(min=torch.finfo(upper.dtype).tiny)  # it is 0 where there is no step
     first = torch.linalg.solve_triangular(upper, along, upper=True)
-    inner = scale[:, :, None] * (changes @ (changes.mT @ first) - changed) + curved[:, :, None] * first
+    inner = torch.baddbmm(changed, products[:, memory:], first, beta=-1)
+    inner = torch.addcmul(curved[:, :, None] * first, scale, inner)
     second = torch.linalg.solve_triangular(upper.mT, inner, upper=False)
-    direction: Tensor = scale * ((changes.mT @ first)[:, :, 0] - gradient) - (steps.mT @ second)[:, :, 0]
-    return direction
+    direction = scale * torch.baddbmm(gradient[:, :, None], changes.mT, first, beta=-1)
+    return torch.baddbmm(direction, steps.mT, second, alpha=-1)[:, :, 0]
 
 
 def _distance(value: Float[Tensor, " rows"], descent: Float[Tensor, " rows"], enough: float) -> Float[Tensor, " rows"]:
@@ -336,17 +331,15 @@ def _distance(value: Float[Tensor, " rows"], descent: Float[Tensor, " rows"], en
     return lacking * -torch.expm1(-e) / descent.clamp_min(1e-12)
 
 
-def _outcome(state: DescentState, tolerance: float, enough: float | None) -> Int[Tensor, " rows"]:
-    """Return for each sample the `Status` code with which it ends, or `MOVING` if it goes on.
-
-    `tolerance` and `enough` are the settings of `DescentSampler`, in nats.
-    """
-    flat = -state.slope * state.step < 1e-3 * tolerance  # not even a straight slope would bring anything
-    first, second, third = state.gains
-    done = (first + second + third < tolerance) | flat
-    if enough is not None:
-        done = done | (state.value <= enough)
-    return torch.where(_finite(state.value, state.gradient), torch.where(done, Status.OK, MOVING), Status.NON_FINITE)
+def _outcome(state: DescentState, settings: DescentSampler) -> Int[Tensor, " rows"]:
+    """Return for each sample `Status.OK` if it ends, or `MOVING` if it goes on, by the tolerances of `settings`."""
+    first, second, third = state.gains.unbind(1)
+    done = first + second + third < settings.tolerance
+    # Not even a straight slope would bring anything.
+    done = done | (state.slope * state.step > -1e-3 * settings.tolerance)
+    if settings.enough is not None:
+        done = done | (state.value <= settings.enough)
+    return done + MOVING  # `Status.OK` is 0
 
 
 def _rows_of(which: Tensor, new: Tensor, old: Tensor) -> Tensor:
@@ -362,13 +355,3 @@ def _rows_of(which: Tensor, new: Tensor, old: Tensor) -> Tensor:
 def _all(which: Bool[Tensor, " rows"]) -> bool:
     """Return whether `which` is true everywhere; false on other devices than the CPU, because the answer would wait."""
     return which.device.type == "cpu" and bool(which.all())
-
-
-def _finite(value: Float[Tensor, " rows"], gradient: Float[Tensor, "rows z_dim"]) -> Bool[Tensor, " rows"]:
-    """Return for each sample whether value and gradient are finite.
-
-    The norm of the gradient is tested instead of each number, which takes a tenth of the time.
-    """
-    total = value + gradient.norm(dim=1)
-    finite: Tensor = total - total == 0
-    return finite

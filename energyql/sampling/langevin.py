@@ -12,7 +12,7 @@ from dataclasses import KW_ONLY, dataclass, field
 import torch
 from torch import Tensor
 
-from energyql.numerics.shapes import Bool, Float
+from energyql.numerics.shapes import Float
 from energyql.sampling.base import (
     MOVING,
     StepEnergy,
@@ -48,6 +48,7 @@ class LangevinSampler(StepSampler):
     """
 
     name = "langevin"
+    fails_only = True
     _: KW_ONLY
     step: float = 0.02
     steps: int = 200
@@ -97,19 +98,17 @@ def langevin_step(
         is not finite, with `Status.NON_FINITE`.
     """
     size = math.sqrt(2 * step) if noise_size is None else noise_size
-    score, finite = posterior_score(z, energy, strength)
+    score, value = posterior_score(z, energy, strength)
     change = step * score
     if size:
         change = change + size * noise.normals()
-    return _move(z, change, finite)
+    return _move(z, change, value)
 
 
 def posterior_score(
     z: Float[Tensor, "rows z_dim"], energy: StepEnergy, strength: float
-) -> tuple[Float[Tensor, "rows z_dim"], Bool[Tensor, " rows"]]:
-    """Return the gradient of the log-density of the posterior at z, `-(λ ∇E(z) + z)`.
-
-    The second result says for each sample whether E and its gradient are finite.
+) -> tuple[Float[Tensor, "rows z_dim"], Float[Tensor, " rows"]]:
+    """Return the gradient of the log-density of the posterior at z, `-(λ ∇E(z) + z)`, and the energies E(z), (rows,).
 
     Args:
         z: latents.
@@ -117,17 +116,25 @@ def posterior_score(
         strength: λ > 0, which multiplies the energy.
     """
     value, gradient = energy.gradient(z)
-    score = -(strength * gradient + z)
-    return score, ((value - value) + (score - score).sum(1)) == 0
+    return -((gradient if strength == 1 else strength * gradient) + z), value
 
 
-def _move(z: Tensor, change: Tensor, finite: Tensor) -> tuple[Tensor, StepInfo]:
-    """Return z + change for samples where it is finite and `finite` is true, and z for the others, which end.
+def _move(z: Tensor, change: Tensor, value: Tensor, moving: Tensor | None = None) -> tuple[Tensor, StepInfo]:
+    """Return z + change for samples where it and the energy are finite, and z for the others, which end.
 
-    The second result says which samples end, with `Status.NON_FINITE`.
+    Args:
+        z: latents, (rows, z_dim).
+        change: change of the latents; it is not finite if the gradient of the energy was not.
+        value: energies at z, (rows,).
+        moving: for each sample whether it has not ended before; `None` if none has.
+
+    Returns:
+        The latents, and which samples end, with `Status.NON_FINITE`.
     """
     there = z + change
-    finite = finite & finite_rows(there)
+    finite = finite_rows(value, there)
+    if moving is not None:
+        finite = finite & moving
     return torch.where(finite[:, None], there, z), StepInfo.where_finite(finite)
 
 
@@ -159,6 +166,7 @@ class PredictorCorrector(StepSampler):
     """
 
     name = "predictor-corrector"
+    fails_only = True
     _: KW_ONLY
     steps: int = 100
     corrections: int = 1
@@ -218,13 +226,14 @@ def predictor_corrector_step(
         New latents (rows, z_dim), and which samples end: those that stopped before a move because energy, gradient or
         new latent is not finite, with `Status.NON_FINITE`.
     """
-    score, finite = posterior_score(z, energy, strength)
+    score, value = posterior_score(z, energy, strength)
     drift = (1 - math.sqrt(1 - beta)) * z + beta * score
-    z, info = _move(z, drift + math.sqrt(beta) * noise.normals(), finite)
+    z, info = _move(z, drift + math.sqrt(beta) * noise.normals(), value)
     for correction in range(corrections):
-        score, finite = posterior_score(z, energy, strength)
+        score, value = posterior_score(z, energy, strength)
         fresh = noise.normals(str(correction))
         ratio = snr * fresh.norm(dim=1) / score.norm(dim=1).clamp(min=1e-12)
         size = (2 * (1 - beta) * ratio.square())[:, None]
-        z, info = _move(z, size * score + (2 * size).sqrt() * fresh, finite & (info.status == MOVING))
+        moving = None if info.status is None else info.status == MOVING
+        z, info = _move(z, size * score + (2 * size).sqrt() * fresh, value, moving)
     return z, info

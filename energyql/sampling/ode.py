@@ -510,7 +510,7 @@ def flow_init(
 def _at_start(z: Tensor, energy: StepEnergy, settings: ODESolver) -> tuple[FlowState, Tensor]:
     s = torch.full_like(z[:, 0], -settings.t0)
     first, value = _slope(energy, settings)(s, z, None)
-    finite = torch.isfinite(z).all(dim=-1) & torch.isfinite(first).all(dim=-1)
+    finite = finite_rows(z, first)
     outcome = torch.where((first == 0).all(dim=-1) | (value <= settings.highest(energy)), Status.OK, MOVING)
     return FlowState(s, torch.zeros_like(s), z, first), torch.where(finite, outcome, Status.NON_FINITE)
 

@@ -218,7 +218,7 @@ def reject(batch: Batch, strength: float, proposals: Proposals, most: int) -> li
 
 def pick(
     batch: Batch, rounds: list[Round], proposals: Proposals, most: int, exponents: Callable[[Tensor], Tensor]
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """Move each sample that accepted no proposal to one of its proposals, chosen at random in proportion to weights.
 
     The weight of a proposal is exp(-βE) times the ratio prior density / density of proposals, where β is an exponent
@@ -234,11 +234,11 @@ def pick(
 
     Returns:
         For each sample that still moves (`batch.rows` afterwards), β and the logarithm of the mean weight of its
-        proposals, both (rows,).
+        proposals, both (rows,); and the indices `batch.rows` on the CPU.
     """
     rows = batch.rows
     if not len(rows):
-        return batch.energies[rows], batch.energies[rows]
+        return batch.energies[rows], batch.energies[rows], rows.cpu()
     here = rounds[-1][0]
     places = [torch.searchsorted(left, here).to(rows.device) for left, _, _ in rounds]
     energies = torch.cat([some[place] for place, (_, some, _) in zip(places, rounds, strict=True)], 1)
@@ -255,4 +255,4 @@ def pick(
     batch.drop(usable)
     batch.z[batch.rows] = proposals.draw(batch, here[usable], numbers[usable], most)[0][:, 0]
     batch.energies[batch.rows] = energies.gather(1, picks)[good, 0]
-    return beta[good], means[good]
+    return beta[good], means[good], here[usable]

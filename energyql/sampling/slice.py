@@ -145,16 +145,17 @@ class SliceSampler(BatchSampler):
         rounds = reject(batch, self.strength, proposals, most)
         trusted = proposals if isinstance(proposals, SurrogateProposals) and proposals.trusted else None
         if self.descent is None and trusted is None:
-            self._anneal(batch, *pick(batch, rounds, proposals, most, self._first_exponents))
+            self._anneal(batch, *pick(batch, rounds, proposals, most, self._first_exponents)[:2])
             return
-        pick(batch, rounds, proposals, most, lambda e: torch.full_like(e[:, 0], self.strength))
+        *_, here = pick(batch, rounds, proposals, most, lambda e: torch.full_like(e[:, 0], self.strength))
         if trusted is not None and trusted.lost > FORGONE:  # accepted samples need moves too
-            batch.rows = (batch.status == Status.OK).nonzero()[:, 0]
+            here = (batch.status == Status.OK).cpu().nonzero()[:, 0]
+            batch.rows = here.to(batch.z.device)
         if self.descent is not None and trusted is None:
             self._descend(batch, self.descent)
         for move in range(self.moves):
             exponents = torch.full_like(batch.energies[batch.rows], self.strength)
-            slice_move(batch, batch.rows, exponents, f"move/{move}", self.bracket)
+            slice_move(batch, here, exponents, f"move/{move}", self.bracket)
             batch.report(0.5 + 0.5 * (move + 1) / self.moves)
 
     def _proposals(self, batch: Batch) -> tuple[Proposals, int]:
@@ -297,17 +298,18 @@ def slice_step(
     return SliceState(z, energies), SliceInfo(evaluations)
 
 
-def slice_move(batch: Batch, rows: Int[Tensor, " rows"], exponents: Tensor, stream: str, bracket: float) -> None:
-    """Make a `slice_step` with some samples of a batch, and record latents, energies and counts in the batch.
+def slice_move(batch: Batch, here: Int[Tensor, " rows"], exponents: Tensor, stream: str, bracket: float) -> None:
+    """Make a `slice_step` with the samples `batch.rows`, and record latents, energies and counts in the batch.
 
     Args:
         batch: the batch.
-        rows: indices of the samples, ascending.
+        here: the indices `batch.rows` on the CPU.
         exponents: β of each of these samples, (rows,).
         stream: name of the random numbers of the move, unique in the run.
         bracket: length of the arc from which the first point is drawn, in radians.
     """
-    energy, noise = batch.energy.part(rows), StepNoise(batch.noise, batch.z, rows.cpu(), stream)
+    rows = batch.rows
+    energy, noise = batch.energy.part(rows), StepNoise(batch.noise, batch.z, here, stream)
     state = SliceState(batch.z[rows], batch.energies[rows])
     state, info = slice_step(state, energy, noise, exponents=exponents, bracket=bracket)
     batch.z[rows], batch.energies[rows] = state

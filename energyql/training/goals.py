@@ -24,6 +24,7 @@ from energyql.attributes.labels import ImageLabeller, Numbers, as_numbers
 from energyql.attributes.pictures import call_reader
 from energyql.errors import ArgumentError, DataError
 from energyql.generators.base import Generator
+from energyql.numerics.moving import to_device
 from energyql.numerics.shapes import Float
 from energyql.progress import Report
 from energyql.sampling import uniforms
@@ -70,9 +71,9 @@ def move_along(
     """
     if layers is None:
         return w + moves
-    rows = torch.zeros(generator.config.num_ws, 1).to(w)  # type: ignore[attr-defined]
+    rows = torch.zeros(generator.config.num_ws, 1, dtype=w.dtype)  # type: ignore[attr-defined]
     rows[list(layers)] = 1
-    return w[:, None] + rows * moves[:, None]
+    return w[:, None] + to_device(rows, w.device) * moves[:, None]
 
 
 def learn_goals(
@@ -99,6 +100,7 @@ def learn_goals(
 
     Raises:
         ArgumentError: the error of a goal has no gradient with respect to w, or does not depend on w.
+        DataError: the error of a goal or its gradient is not finite for a sample.
     """
     scaled = scaled.to(prior.device, torch.float32)
     steps = torch.zeros(len(goals), scaled.shape[1], device=prior.device, requires_grad=True)
@@ -110,8 +112,8 @@ def learn_goals(
         grads = torch.zeros_like(steps)
         size = max(1, PIXELS_AT_ONCE // (8 * before.shape[-1] * before.shape[-2]))  # gradients take more memory
         for i, (name, goal) in enumerate(goals.items()):
-            for part in torch.arange(BATCH).split(size):
-                moves = alpha[part, None] * (steps[i] @ scaled.t())
+            for part in (slice(start, start + size) for start in range(0, BATCH, size)):
+                moves = alpha[part, None] * (steps[i : i + 1] @ scaled.t())
                 after = prior.generator.synthesize(move_along(w[part], moves, layers, prior.generator))
                 error = goal(before[part], after, alpha[part]).sum() / BATCH
                 slope = torch.autograd.grad(error, steps, allow_unused=True)[0] if error.requires_grad else None
@@ -125,10 +127,14 @@ def learn_goals(
         with torch.no_grad():
             steps -= RATE * learning_rate(step / STEPS) * mean / scale
         report("learning", (step + 1) / STEPS)
-    steps = steps.detach()
-    if still := [name for name, step in zip(goals, steps, strict=True) if not step.isfinite().all() or not step.any()]:
-        raise ArgumentError(f"no move of w changes what the goal {still[0]!r} is about", hint="leave it out: --goals")
-    return steps.double().cpu(), _shares(goals, prior, steps @ scaled.t(), layers, report)
+    shares = _shares(goals, prior, steps.detach() @ scaled.t(), layers, report)
+    rows = steps.detach().cpu().double()
+    for name, step, share in zip(goals, rows, shares, strict=True):
+        if not step.isfinite().all() or not share.isfinite():  # checked at the end, because a device waits for a check
+            raise DataError(f"what is read for the goal {name!r}, or its gradient, is not finite for all pictures")
+        if not step.any():
+            raise ArgumentError(f"no move of w changes what the goal {name!r} is about", hint="leave it out: --goals")
+    return rows, shares
 
 
 @torch.no_grad()
@@ -148,21 +154,22 @@ def _shares(
         layers: layers of the generator for which w moves; `None` for all.
         report: function that is called with the stage and the fraction done.
     """
-    errors = torch.zeros(2, len(goals), dtype=torch.double)
+    parts: list[Tensor] = []
     for start in range(0, TESTS, BATCH):
         w, alpha = _samples(prior, start, BATCH)
         before = prior.generator.synthesize(w)
-        for i, (goal, move) in enumerate(zip(goals.values(), moves, strict=True)):
+        for goal, move in zip(goals.values(), moves, strict=True):
             after = prior.generator.synthesize(move_along(w, alpha[:, None] * move, layers, prior.generator))
-            errors[:, i] += torch.stack([goal(before, x, alpha).sum() for x in (before, after)]).double().cpu()
+            parts += [goal(before, x, alpha).sum() for x in (before, after)]
         report("testing", (start + BATCH) / TESTS)
+    errors = torch.stack(parts).cpu().double().view(-1, len(goals), 2).sum(0).t()
     return (1 - errors[1] / errors[0].clamp(min=1e-12)).clamp(min=0)
 
 
 def _samples(prior: Prior, start: int, count: int) -> tuple[Float[Tensor, "count w_dim"], Float[Tensor, " count"]]:
     """Return w of the prior samples `start` to `start + count - 1`, and a random alpha from -1 to 1 for each sample."""
     alpha = 2 * uniforms(prior.seed, start, count, 1, stream="alpha")[:, 0] - 1
-    return prior.w(torch.arange(start, start + count)).to(prior.device), alpha.float().to(prior.device)
+    return prior.w_there(torch.arange(start, start + count)), to_device(alpha.float(), prior.device)
 
 
 def _warp(images: Tensor, alpha: Tensor, matrix: Callable[[Tensor], Sequence[Any]]) -> tuple[Tensor, Tensor]:
@@ -174,7 +181,8 @@ def _warp(images: Tensor, alpha: Tensor, matrix: Callable[[Tensor], Sequence[Any
         matrix: function from alpha to the six numbers of a 2 x 3 matrix, row by row. The matrix maps coordinates in the
             new picture to coordinates in the old picture, from -1 to 1 on both axes.
     """
-    rows = torch.stack([torch.as_tensor(cell).to(alpha).expand_as(alpha) for cell in matrix(alpha)], 1)
+    cells = [cell if isinstance(cell, Tensor) else torch.full_like(alpha, cell) for cell in matrix(alpha)]
+    rows = torch.stack(cells, 1)
     grid = F.affine_grid(rows.view(-1, 2, 3), list(images.shape), align_corners=False)
     inside = (grid.abs() <= 1).all(-1)[:, None]
     return F.grid_sample(images, grid, padding_mode="border", align_corners=False), inside
@@ -191,8 +199,7 @@ def _turn(alpha: Tensor) -> Sequence[Any]:
 
 
 def _light(images: Tensor, alpha: Tensor, channels: Sequence[int]) -> tuple[Tensor, Tensor]:
-    light = torch.zeros(3, 1, 1).to(images)
-    light[list(channels)] = LIGHT
+    light = to_device(torch.tensor([LIGHT * (i in channels) for i in range(3)])[:, None, None], images.device)
     return images + alpha[:, None, None, None] * light, torch.ones_like(images[:, :1], dtype=torch.bool)
 
 
@@ -270,7 +277,7 @@ def number_goals(
     """
     if labeller is None:
         raise ArgumentError("ganalyze reads numbers from pictures, and this model has no judge", hint="give a labeller")
-    w = prior.w(torch.arange(TESTS)).to(prior.device)
+    w = prior.w_there(torch.arange(TESTS))
     with torch.no_grad():
         parts = [_read(labeller, prior.generator.synthesize(part)) for part in w.split(BATCH)]
     spread = {name: float(torch.cat([_number(part, name) for part in parts]).std()) for name in parts[0]}
@@ -299,13 +306,13 @@ def _number_error(
         spread: standard deviation of the number among prior samples.
     """
     with torch.no_grad():
-        start = _number(_read(labeller, before), name)
-    return ((_number(_read(labeller, after), name) - start) / spread - alpha).square()
+        start = _number(_read(labeller, before, finite=False), name)
+    return ((_number(_read(labeller, after, finite=False), name) - start) / spread - alpha).square()
 
 
-def _read(labeller: ImageLabeller, pictures: Tensor) -> Numbers:
-    """Return the numbers that a labeller reads from pictures: name -> (batch,)."""
-    return as_numbers(call_reader(labeller, pictures), len(pictures))
+def _read(labeller: ImageLabeller, pictures: Tensor, *, finite: bool = True) -> Numbers:
+    """Return the numbers that a labeller reads from pictures, name -> (batch,); with `finite` they are checked."""
+    return as_numbers(call_reader(labeller, pictures), len(pictures), finite=finite)
 
 
 def _number(numbers: Numbers, name: str) -> Tensor:

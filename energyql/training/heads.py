@@ -17,7 +17,7 @@ from energyql.attributes.heads import SLOPE, AttributeBank, Head
 from energyql.attributes.predictions import PREDICTIONS, output_count
 from energyql.errors import DataError
 from energyql.kinds import KINDS
-from energyql.numerics.moving import to_cpu
+from energyql.numerics.moving import to_cpu, to_device
 from energyql.numerics.pool import one_thread
 from energyql.numerics.pullback import normalized
 from energyql.numerics.shapes import Float, Int
@@ -243,7 +243,7 @@ def train_heads(
     optimization = Optimization(fit.network, random, StepFile(checkpoint, identity), **rates)
     step, every = fit.restore(optimization.resume()), max(1, steps // CHECKS)
     while step < steps and (settings.patience is None or fit.since < settings.patience):
-        index = torch.randint(split, (settings.batch,), generator=random).to(latents.device)
+        index = to_device(torch.randint(split, (settings.batch,), generator=random), latents.device)
         optimization.descend(fit.loss(index), step / steps)
         step += 1
         if step % every == 0 or step == steps:

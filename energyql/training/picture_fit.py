@@ -16,6 +16,7 @@ from energyql.attributes.predictions import Predictions, output_count, split_out
 from energyql.attributes.quality import HeadReport
 from energyql.errors import DataError
 from energyql.kinds import KINDS
+from energyql.numerics.moving import to_cpu, to_device
 from energyql.numerics.shapes import Float, Int
 from energyql.training.heads import attribute_loss, balancing_weights, base_outputs, residuals
 from energyql.training.report import report_quality
@@ -85,21 +86,28 @@ def distort(images: Tensor, generator: torch.Generator, strength: float = 1.0) -
 
     Args:
         images: pictures in [-1, 1], (batch, 3, side, side).
-        generator: source of random numbers.
+        generator: source of random numbers, on the CPU: the numbers are the same for all devices.
         strength: factor of the size of all changes, from 0 to 1; at 0, the pictures are unchanged.
     """
-    batch = len(images)
-    zoom = 1 + strength * 0.06 * (torch.rand(batch, 2, generator=generator) * 2 - 1)
-    shift = strength * 0.06 * (torch.rand(batch, 2, generator=generator) * 2 - 1)
-    theta = torch.cat([torch.diag_embed(zoom), shift[:, :, None]], 2)
-    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+    batch, size = len(images), images[0].numel()
+    rand, randn = (partial(draw, generator=generator) for draw in (torch.rand, torch.randn))
+    draws = [rand(batch, 2), rand(batch, 2), rand(batch, 1), randn(batch, 1), rand(batch, 1), randn(batch, size)]
+    numbers = to_device(torch.cat(draws, 1), images.device)
+    zoom, shift, blur, contrast, deviation, noise = numbers.split([part.shape[1] for part in draws], 1)
+    zoom, shift = 1 + strength * 0.06 * (zoom * 2 - 1), strength * 0.06 * (shift * 2 - 1)
+    blur, contrast, deviation = (part[:, :, None, None] for part in (blur, contrast, deviation))
+    side = images.shape[-1]
+    centres = (torch.arange(side, device=images.device) + 0.5) * (2 / side) - 1
+    across, down = (centres * zoom[:, :, None] + shift[:, :, None]).unbind(1)
+    grid = torch.stack(torch.broadcast_tensors(across[:, None], down[:, :, None]), 3)
     images = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
-    softened = F.avg_pool2d(F.pad(images, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
-    amount = strength * torch.rand(batch, 1, 1, 1, generator=generator)
-    images = torch.lerp(images, softened, amount)
-    contrast = 1 + strength * 0.05 * torch.randn(batch, 1, 1, 1, generator=generator)
-    deviation = strength * 0.06 * torch.rand(batch, 1, 1, 1, generator=generator)
-    return images * contrast + deviation * torch.randn(images.shape, generator=generator)
+    padded = F.pad(images, (1, 1, 1, 1), mode="replicate")  # sums of parts take an eighth of the time of `avg_pool2d`
+    columns = padded[:, :, :-2] + padded[:, :, 1:-1] + padded[:, :, 2:]
+    softened = (columns[..., :-2] + columns[..., 1:-1] + columns[..., 2:]) / 9
+    images = torch.lerp(images, softened, strength * blur)
+    noise = strength * 0.06 * deviation * noise.view(images.shape)
+    distorted: Tensor = images * (1 + strength * 0.05 * contrast) + noise
+    return distorted
 
 
 def distortion_strength(done: float) -> float:
@@ -160,14 +168,15 @@ def fit_network(
     scale, offset = (torch.cat(parts).to(device) for parts in zip(*base, strict=True))
     steps = max(WRITES, min(max(settings.passes * len(rows), settings.least), settings.most) // settings.batch)
     file = StepFile(checkpoint, digest((settings, seed, vocabulary.to_dict(), device.type), pictures, targets, rows))
+    pictures, targets, rows = (to_device(part, device) for part in (pictures, targets, rows))
     optimization = Optimization(judge, random, file, lr=settings.lr, weight_decay=settings.weight_decay)
     step, every = int(optimization.resume().get("step", 0)), steps // WRITES
     while step < steps:
         judge.train()
-        index = rows[torch.randint(len(rows), (settings.batch,), generator=random)]
-        images = distort(pictures[index].float() / 127.5 - 1, random, distortion_strength(step / steps)).to(device)
+        index = rows[to_device(torch.randint(len(rows), (settings.batch,), generator=random), device)]
+        images = distort(pictures[index].float() / 127.5 - 1, random, distortion_strength(step / steps))
         outputs = judge.head(judge.features(images)) * scale + offset
-        columns = zip(outputs.split(counts, 1), targets[index].to(device).unbind(1), specs, weights, strict=True)
+        columns = zip(outputs.split(counts, 1), targets[index].unbind(1), specs, weights, strict=True)
         loss = torch.stack([attribute_loss(*column) for column in columns]).sum()
         optimization.descend(loss, step / steps)
         step += 1
@@ -178,7 +187,9 @@ def fit_network(
     with torch.no_grad():  # scale and offset become part of the last layer
         judge.head.bias.mul_(scale).add_(offset)
         judge.head.weight.mul_(scale[:, None])
-    network: Judge = judge.half().float().to("cpu").to(memory_format=torch.contiguous_format)
+    state = judge.half().float().state_dict()
+    judge.load_state_dict(dict(zip(state, to_cpu([*state.values()]), strict=True)), assign=True)
+    network: Judge = judge.to(memory_format=torch.contiguous_format)
     return network.eval()
 
 

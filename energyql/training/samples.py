@@ -30,6 +30,7 @@ from energyql.generators.base import (
     encode_under,
     head_reader,
 )
+from energyql.numerics.moving import to_device
 from energyql.numerics.pullback import Identity
 from energyql.numerics.shapes import Float, Int
 from energyql.progress import Report
@@ -103,9 +104,9 @@ def draw_small(prior: Prior, count: int, side: int, report: Report) -> Float[Ten
     `report` is called with the stage and the fraction done.
     """
     rows: list[Tensor] = []
-    w = prior.w(torch.arange(count)).to(prior.device)
+    w = prior.w_there(torch.arange(count))
     for _, images in draw_batches(prior.generator.synthesize, lambda w: w, w):
-        rows += thumbnails(images, side).flatten(1).double().cpu()
+        rows += thumbnails(images, side).flatten(1).cpu().double()
         report("drawing", len(rows) / count)
     return torch.stack(rows)
 
@@ -202,19 +203,23 @@ class Prior:
         """Return the random latents z of the samples with these indices, on the CPU."""
         return _in_runs(index, lambda start, count: prior_latents(self.seed, start, count, self.generator.z_dim))
 
-    @torch.no_grad()
     def w(self, index: Int[Tensor, " n"]) -> Float[Tensor, "n w_dim"]:
         """Return the latents w of the samples with these indices, on the CPU; the generator computes w from z."""
+        return self.w_there(index).cpu()
+
+    @torch.no_grad()
+    def w_there(self, index: Int[Tensor, " n"]) -> Float[Tensor, "n w_dim"]:
+        """Return the latents w of the samples with these indices, on `device`; the generator computes w from z."""
         parts = []
         low, high = self.fitted.truncation
         for rows in index.split(LATENTS_AT_ONCE):
-            z, condition = self.z(rows).to(self.device), self._condition(rows)
+            z, condition = to_device(self.z(rows), self.device), self._condition(rows)
             if low == high:
-                parts.append(encode_under(self.generator, z, low, condition).cpu())
+                parts.append(encode_under(self.generator, z, low, condition))
                 continue
-            share = self._uniforms(rows, "truncation").float()
+            share = to_device(self._uniforms(rows, "truncation").float(), self.device)
             # Truncation moves w along a line from psi = 0 to psi = 1.
-            start, end = (encode_under(self.generator, z, psi, condition).cpu() for psi in (0.0, 1.0))
+            start, end = (encode_under(self.generator, z, psi, condition) for psi in (0.0, 1.0))
             parts.append(start + (low + share * (high - low)) * (end - start))
         return torch.cat(parts)
 
@@ -352,7 +357,7 @@ def _label(
         DataError: the labeller does not return a label of the same attributes for each picture.
     """
     columns: dict[str, list[Any]] = {}
-    w = prior.w(index).to(prior.device)
+    w = prior.w_there(index)
     at, size = 0, 1  # the size of the first picture determines the size of a batch
     while at < len(w):
         images = check_pictures(prior.generator.synthesize(w[at : at + size]))

@@ -15,6 +15,7 @@ from safetensors.torch import load
 from torch import Tensor
 
 from energyql.files import replacing, tensor_bytes
+from energyql.numerics.moving import to_cpu
 
 WARM_UP = 0.1
 """Share of the steps of a fit, the first ones, in which the learning rate rises."""
@@ -163,8 +164,8 @@ class Optimization:
         """Write the state of network, optimizer and random numbers to the file, and further tensors by name, `more`."""
         if self.file.path is not None:
             state = {f"now/{name}": tensor for name, tensor in self.network.state_dict().items()}
-            state |= optimizer_state(self.optimizer)
-            self.file.write_tensors(state | {"random": self.random.get_state()} | more)
+            state |= optimizer_state(self.optimizer) | {"random": self.random.get_state()} | more
+            self.file.write_tensors(dict(zip(state, to_cpu([*state.values()]), strict=True)))
 
 
 @torch.enable_grad()

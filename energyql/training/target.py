@@ -40,11 +40,10 @@ from energyql.generators.families import (
     module_fingerprint,
     named_generator,
     open_generator,
-    read_generator,
     save_model,
     weights_file,
 )
-from energyql.generators.load import load_generator, save_converted
+from energyql.generators.load import is_foreign, load_generator, save_converted
 from energyql.models import model_folder, packaged_models
 from energyql.models.hub import model_files
 from energyql.models.unfinished import START, Work
@@ -329,8 +328,9 @@ def _folder(model: object, out: str | Path | None) -> Path:
         return Path(out)
     if not isinstance(model, str | Path) or is_generator_name(str(model)):
         wrong = "a generator needs a folder for its attributes"
-    elif Path(model).is_file():
-        wrong = f"{model} is a checkpoint, so a model folder must be named"
+    elif is_foreign(model):
+        what = "checkpoint" if Path(model).is_file() else "pipeline"
+        wrong = f"{model} is a {what}, so a model folder must be named"
     elif model in packaged_models():
         wrong = f"the packaged model {model!r} is not changed; name a folder for a copy"
     else:
@@ -373,8 +373,8 @@ def open_target(source: Source, folder: Path, truncation: float | None = None) -
             raise ArgumentError(f"{model} and {source.generator} are two generators; name one")
         return _named(folder, model, truncation)
     if isinstance(model, str | Path):
-        if Path(model).is_file():
-            return _write(load_generator(model), folder, truncation, Path(model))
+        if is_foreign(model):
+            return _write(load_generator(model), folder, truncation, Path(model) if Path(model).is_file() else None)
         return _from_folder(source, model_folder(model), folder)
     generator = check_generator(model)
     if family_of(generator) is not None:
@@ -400,12 +400,12 @@ def open_source(source: Source) -> Target:
         return model
     if isinstance(model, Model):
         return Target(Path(), model.generator, module_fingerprint(model.generator), model.truncation, model.bank)
-    if isinstance(model, str | Path) and not Path(model).is_file() and not is_generator_name(str(model)):
+    if isinstance(model, str | Path) and not is_foreign(model) and not is_generator_name(str(model)):
         return _opened(model_folder(model), source)
     if source.generator is not None:
         raise ArgumentError(f"the generator {source.generator} is for a model folder that names one; leave it out")
     if isinstance(model, str | Path):
-        model = load_generator(model) if Path(model).is_file() else named_generator(str(model))
+        model = load_generator(model) if is_foreign(model) else named_generator(str(model))
     generator = check_generator(model)
     return Target(Path(), generator, module_fingerprint(generator), default_truncation(generator), None)
 
@@ -415,7 +415,7 @@ def is_generator_name(model: str) -> bool:
 
     It is not if there is a file or a packaged model of this name; for a name with a colon, also if there is a folder.
     """
-    taken = Path(model).exists() if ":" in model else Path(model).is_file() or model in packaged_models()
+    taken = Path(model).exists() if ":" in model else is_foreign(model) or model in packaged_models()
     return not taken and is_plugin(model, GENERATORS)
 
 
@@ -488,13 +488,16 @@ def _write(generator: Generator, folder: Path, truncation: float | None, checkpo
         ModelError: `folder` contains another generator.
     """
     if (folder / CONFIG).is_file():
-        if module_fingerprint(read_generator(folder)) != module_fingerprint(generator):
+        opened = _opened(folder)
+        if module_fingerprint(opened.generator) != module_fingerprint(generator):
             raise ModelError(f"{folder} holds another generator")
-        return _opened(folder)
+        return opened
     psi = default_truncation(generator) if truncation is None else truncation
     start, name = _new_start(folder), real_path(folder).name
     if checkpoint is None:
-        save_model(start, name, generator, truncation=psi, dtype=torch.float32)
+        mark = save_model(start, name, generator, truncation=psi, dtype=torch.float32)
+        if not weights_file(start).is_file():  # they stay outside, and may be large: they are not read again
+            return Target(folder, generator, mark, psi, None, start=start)
     else:
         save_converted(start, name, generator, checkpoint, truncation=psi)
     return replace(_opened(start), folder=folder, start=start)

@@ -64,7 +64,7 @@ class Taught:
 @torch.no_grad()
 def further_pictures(prior: Prior) -> int:
     """Return the default number of pictures that a teacher labels: 8,000, or 0 if a side is above 128 pixels."""
-    picture = prior.generator.synthesize(prior.w(torch.arange(1)).to(prior.device))
+    picture = prior.generator.synthesize(prior.w_there(torch.arange(1)))
     return FURTHER if max(picture.shape[-2:]) <= LARGEST else 0
 
 

@@ -145,7 +145,7 @@ class TestErrors:
             ("generate smile --sede 1", "no such option: --sede", "did you mean --seed?"),
             ("gnerate smile", "no such command 'gnerate'", ""),
             ("generate", "missing argument", 'a query, such as "smile AND NOT'),
-            ("convert", "missing argument", ".pkl, .pt, .pth or .safetensors\n"),
+            ("convert", "missing argument", "or its name on a hub, hub:owner/name\n"),
             ("generate smile AND hat", "got unexpected extra argument", "stands in quotes"),
             ("directions avatars", "got unexpected extra argument", "after --model"),
         ],

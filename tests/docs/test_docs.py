@@ -30,6 +30,7 @@ ELSEWHERE = {
     "verified.md": "docs/test_own_model_docs.py",
     "checkpoints.md": "docs/test_own_model_docs.py",
     "any-generator.md": "docs/test_own_model_docs.py",
+    "noise.md": "generators/test_diffusers.py",
     "studio.md": "studio/test_page_of_docs.py",
     "studio-api.md": "studio/test_page_of_docs.py",
 }

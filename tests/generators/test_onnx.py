@@ -413,7 +413,7 @@ def test_a_generator_with_classes_may_have_a_function_of_what_people_see(user: P
 @pytest.mark.parametrize(
     ("options", "kind", "message"),
     [
-        (["--fixed", "sigma"], ArgumentError, "'sigma' is not of the form INPUT=VALUE"),
+        (["--fixed", "sigma"], ArgumentError, "'sigma' is not of the form NAME=VALUE"),
         (["--fixed", "sigma=a"], ArgumentError, "'a' are not numbers\nsuch as 80, or 0,0,1"),
         (["--fixed", "sigma=1", "--fixed", "sigma=2"], ArgumentError, "sigma is given twice"),
         (["--condition", "level=1"], ArgumentError, r"'1' is not of the form LOW\.\.HIGH"),

@@ -359,3 +359,64 @@ def test_pictures_that_were_not_accepted_do_not_count_as_accepted(model):
         assert prepared.run(1, progress=False).status == [Status.NOT_ACCEPTED]
     with pytest.raises(ModelError, match="none of 8 pictures was accepted"):
         prepared.run(1, progress=False)
+
+
+def test_a_slice_counts_its_own_draws(model, tmp_path):
+    result = draws(model, 64, sampler="slice", verify="sure", seed=3)
+    result.save(tmp_path / "saved")
+    in_batches = draws(model, 64, sampler="slice", verify="sure", seed=3, batch_size=5)
+    for whole in (result, Result.load(tmp_path / "saved"), in_batches):
+        assert whole.draws.sum() == whole.statistics["drawn"]
+        few = whole[whole.draws > 1]
+        assert 0 < len(few) < 64
+        assert few.summary().endswith(f"(of {few.draws.sum()} drawn)")
+        assert (whole[:9] + whole[9:]).summary() == result.summary().partition(", heads")[0] + ")"
+        assert whole[::-1].summary() == result.summary()
+    assert draws(model, 4, verify="off").draws is None
+
+
+def test_a_slice_does_not_say_that_a_budget_ended(model):
+    partly = replace(model, judge=lambda images: {"bright": images[:, 0, 0, 0] > 2 / 8})
+    for mode in ("off", "sure"):
+        result = until_satisfied("bright", 9, budget=10, model=partly, verify=mode, attempts=2, progress=False)
+        assert 0 < len(result) < 9
+        assert "9 were wanted, but the budget of 10 ended" in result.summary()
+        assert "budget" not in result[:1].summary()
+        if mode == "off":
+            assert result[1:2].summary().endswith(f":<lambda>, out of 10 drawn for all {len(result)}")
+    whole = draws(partly, 10, verify="sure", attempts=2)
+    for name in ("drawn", "accepted", "drawn_probability"):
+        assert result.statistics[name] == pytest.approx(whole.statistics[name])
+
+
+@pytest.mark.parametrize("verify", ["sure", "faithful"])
+def test_progress_of_a_pilot_run(model, verify):
+    """It is shown once, before the draws, and from 0 to 1; held-out labels need no pilot run."""
+    stages, prepared = [], pipeline_for(model, "cpu").prepare("bright", verify=verify)
+    runs = (prepared.run, prepared.run_until_satisfied, lambda n, **how: [*prepared.stream(n, **how)])
+    for run in 2 * runs:
+        run(4, progress=lambda stage, done: stages.append((stage, done)))
+    pilot = [done for stage, done in stages if stage == "pilot"]
+    assert (len(pilot) > 1) == (verify == "faithful")
+    assert pilot == sorted(pilot)
+    assert pilot[-1:] == ([1.0] if pilot else [])
+    assert [stage for stage, _ in stages[: len(pilot)]] == ["pilot"] * len(pilot)
+    explained = list[float]()
+    own = replace(model, verifier=look)
+    explain("bright", model=own, pilot=True, progress=lambda stage, done: explained.append(done))
+    assert explained == pilot or verify == "sure"
+
+
+def test_code_of_a_notebook_or_program_has_a_name_that_one_finds(model, monkeypatch):
+    def guess(images):
+        return {"bright": YesNo(16 * images[:, 0, 0, 0]), "warm": YesNo(16 * images[:, 2, 0, 0])}
+
+    for code in (guess, own := lambda images: look(images)):
+        code.__module__ = "__main__"
+    monkeypatch.delattr("__main__.__file__", raising=False)
+    place = "(defined in a notebook or console)"
+    definition = draws(replace(model, judge=own), 4, verify="sure").summary()
+    assert definition.startswith(f"4 of 4 satisfy the query by the definition <lambda> {place} (of ")
+    monkeypatch.setattr("__main__.__file__", "/here/my_program.py", raising=False)
+    summary = draws(replace(model, verifier=guess), 4, verify="sure").summary()
+    assert ", accepted by guess (defined in my_program.py) (of " in summary

@@ -124,5 +124,5 @@ def test_the_direction_in_few_operations_is_that_of_the_two_loops():
     gradient, scale = drawn(rows, dim), drawn(rows, 1).abs()
     pairs = tuple((steps[:, i], changes[:, i], inverses[:, i]) for i in range(memory))
     expected = two_loop_direction(gradient, pairs, scale)
-    torch.testing.assert_close(compact_direction(gradient, steps, changes, inverses, scale), expected)
+    torch.testing.assert_close(compact_direction(gradient, torch.stack([steps, changes], 1), scale), expected)
     assert (expected[1] == -scale[1] * gradient[1]).all()

@@ -246,6 +246,7 @@ class Fickle:
         (lambda x: [1.0], DataError, r"the labeller must return a dict .* not \[1\.0\]"),
         (Fickle(2, lambda x: {"b": x.mean((1, 2, 3))}), DataError, "returned 'a' for the first .* and only 'b' later"),
         (Fickle(10, lambda x: {"b": x.mean((1, 2, 3))}), DataError, "returned 'a' for the first .* and only 'b' later"),
+        (Fickle(20, lambda x: {"a": x.mean((1, 2, 3)) * math.nan}), DataError, "'a', or its gradient, is not finite"),
         (Fickle(9, lambda x: {}), DataError, r"the reader .*must return a dict .* not \{\}"),
     ],
 )

@@ -4,9 +4,10 @@ from itertools import pairwise
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from energyql.training import picture_fit
-from energyql.training.picture_fit import CALM, PictureSettings, distortion_strength, fit_network
+from energyql.training.picture_fit import CALM, PictureSettings, distort, distortion_strength, fit_network
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 
@@ -32,3 +33,17 @@ def test_they_fade_during_a_fit(monkeypatch):
     assert seen == [distortion_strength(step / 40) for step in range(40)]
     assert seen[0] == 1
     assert seen[-1] < 0.2
+
+
+def test_distortions_are_zoom_shift_blur_contrast_and_noise():
+    pictures, random = torch.rand(5, 3, 12, 12) * 2 - 1, torch.Generator().manual_seed(3)
+    zoom, shift = (0.06 * (torch.rand(5, 2, generator=random) * 2 - 1) for _ in range(2))
+    grid = F.affine_grid(torch.cat([torch.diag_embed(1 + zoom), shift[:, :, None]], 2), [5, 3, 12, 12], False)
+    moved = F.grid_sample(pictures, grid, padding_mode="border", align_corners=False)
+    blurred = F.avg_pool2d(F.pad(moved, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+    mixed = torch.lerp(moved, blurred, torch.rand(5, 1, 1, 1, generator=random))
+    contrast = 1 + 0.05 * torch.randn(5, 1, 1, 1, generator=random)
+    noise = 0.06 * torch.rand(5, 1, 1, 1, generator=random) * torch.randn(pictures.shape, generator=random)
+    distorted = distort(pictures, torch.Generator().manual_seed(3))
+    torch.testing.assert_close(distorted, mixed * contrast + noise, atol=1e-5, rtol=0)
+    torch.testing.assert_close(distort(pictures, random, 0.0), pictures, atol=1e-6, rtol=0)

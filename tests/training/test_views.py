@@ -150,8 +150,11 @@ def test_a_view_has_all_threads_in_an_edit(monkeypatch):
 def test_read_outs_follow_a_view_of_a_small_z():
     prepared = pipeline_for(random_model(), "cpu").prepare("smile")
     z = prior_latents(3, 0, 500, 32)
-    linear, features = prepared.surrogates().linear(("smile", "hair", "age")), prepared.model.generator.features(z)
-    own, heads = (bank.predict(read)["smile"].logit for bank, read in ((linear, z), (prepared.model.bank, features)))
+    pairs = (
+        (prepared.surrogates().linear(("smile",)), z),
+        (prepared.model.bank, prepared.model.generator.features(z)),
+    )
+    own, heads = (bank.predict(read)["smile"].logit for bank, read in pairs)
     assert torch.corrcoef(torch.stack([own, heads]))[0, 1] > 0.9
 
 

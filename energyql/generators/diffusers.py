@@ -1,0 +1,504 @@
+"""Pipelines of the library diffusers as generators: z is the noise that a call of the pipeline draws by `torch.randn`.
+
+A pipeline draws the noise with which it starts, and with some schedulers more noise in each step. All of these numbers
+are z, so a picture is a function of z alone. Pictures are drawn by the pipeline's own call, in which `replay` answers
+`torch.randn`.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import json
+import math
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from energyql.errors import ArgumentError, EnergyQLError, ModelError
+from energyql.files import as_path, real_path
+from energyql.generators.base import Family, check_condition, split_noise
+from energyql.plugins import import_optional
+from energyql.vocabulary import closest
+
+INDEX = "model_index.json"
+"""File that every folder of a pipeline has."""
+HUB = "hub:"
+"""Start of the name of a pipeline on a hub: `hub:owner/name` or `hub:owner/name@revision`."""
+_HUB_NAME = re.compile(r"hub:(?P<name>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[\w.-]+))?")
+_NEED = "a pipeline needs diffusers and transformers"
+_INSTALL = 'pip install "diffusers>=0.42,<1" "transformers>=5" "accelerate>=1"'
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+_OWN = (
+    "latents", "generator", "output_type", "return_dict", "batch_size", "num_images_per_prompt", "callback",
+    "callback_steps", "callback_on_step_end", "callback_on_step_end_tensor_inputs",
+)  # fmt: skip
+"""Arguments of a pipeline's call that only the generator gives."""
+_CONDITIONS = ("prompt", "class_labels")
+"""Arguments of a pipeline's call that say what a picture shows; a list of values makes a generator with classes."""
+_LEVEL = 2 / 255
+"""The distance of two neighbouring levels of grey in pictures in [-1, 1]."""
+_SIDES, _MOST_FEATURES = (8, 4, 2, 1), 1024
+"""Numbers of blocks on a side, whose means are features of z: the first with which there are not too many features."""
+
+
+class _Draws(TorchFunctionMode):
+    """Replace in a `with` block what `torch.randn` and `torch.randn_like` return.
+
+    Args:
+        answer: function from an uninitialised tensor of the shape, dtype and device of a draw to the noise.
+    """
+
+    def __init__(self, answer: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.answer = answer
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        blank: Any = {torch.randn: torch.empty, torch.randn_like: torch.empty_like}.get(func)
+        options = dict(kwargs or {})
+        if blank is None:
+            return func(*args, **options)
+        options.pop("generator", None)
+        return self.answer(blank(*args, **options))
+
+
+@contextmanager
+def replay(noise: Sequence[Tensor]) -> Iterator[None]:
+    """Let `torch.randn` return given noise in a `with` block, so that a pipeline draws the picture of this noise.
+
+    For a result of a query, `replay(result.step_noise)` goes around `pipe(..., latents=result.noise)`. For a pipeline
+    that takes no `latents`, `replay([result.noise, *result.step_noise])` goes around its call.
+
+    Args:
+        noise: the results, in the order of the calls.
+
+    Raises:
+        ArgumentError: `torch.randn` is called for another shape, or more or less often than there is noise.
+    """
+    rest = list(noise)
+
+    def answer(blank: Tensor) -> Tensor:
+        if not rest or rest[0].shape != blank.shape:
+            given = f"{tuple(rest[0].shape)} is next" if rest else "no more noise was given"
+            raise ArgumentError(f"noise of the shape {tuple(blank.shape)} is drawn, but {given}")
+        return rest.pop(0).to(blank)
+
+    with _Draws(answer):
+        yield
+    if rest:
+        raise ArgumentError(f"of {len(noise)} tensors of noise, {len(rest)} were not drawn")
+
+
+class PipelineGenerator(nn.Module):
+    """A pipeline of diffusers that draws pictures, as a generator without a mapping network.
+
+    z has for each picture the noise with which the pipeline starts, and then the noise of the steps. w is z, scaled by
+    the truncation; with several conditions, a one-hot vector that chooses one follows. When the generator is made, it
+    draws two pictures, to see what noise the pipeline draws, and whether the noise decides on the picture.
+
+    On a CPU each picture is drawn by a call of its own, so that its bits do not depend on the others of a batch.
+    Elsewhere the pictures of a batch are drawn together, and numbers may round differently in batches of other sizes.
+
+    Args:
+        pipeline: the pipeline. Its networks are used and put into evaluation mode; its scheduler is copied.
+        call: arguments of its call, such as `num_inference_steps`, as values that JSON can express. If `prompt` or
+            `class_labels` is a list, the generator has a class for each element.
+
+    Attributes:
+        z_shape: shapes of the noise of one picture, in the order in which it is drawn. The first one is that of the
+            pipeline's argument `latents`, if there is such an argument.
+        size: height and width of the pictures.
+        description: pipeline, scheduler, all arguments of the call, size of the pictures, and version of diffusers.
+        conditions: the values of `prompt` or `class_labels` if it is a list, else ().
+        differentiable: false, because pipelines compute no gradients.
+
+    Raises:
+        ArgumentError: the object is no pipeline of pictures, does not take the arguments, or the noise that it draws by
+            `torch.randn` does not decide on the picture.
+    """
+
+    differentiable = False
+
+    def __init__(self, pipeline: Any, call: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.kind = type(pipeline).__name__
+        diffusers = _library()
+        if not isinstance(pipeline, diffusers.DiffusionPipeline):
+            raise ArgumentError(f"a {self.kind} is neither the path of a generator nor a pipeline of diffusers")
+        if not hasattr(pipeline, "scheduler"):
+            raise self._unsupported("it has no scheduler")
+        self._arguments = inspect.signature(type(pipeline).__call__).parameters
+        self.call = self._check_call(call)
+        self.conditions: tuple[Any, ...] = ()
+        self._condition = next((name for name in _CONDITIONS if name in self.call), "")
+        if isinstance(several := self.call.get(self._condition), list):
+            self.conditions = tuple(several)
+        self.c_dim = len(self.conditions)
+        for name, part in pipeline.components.items():
+            if isinstance(part, nn.Module):
+                self.add_module(name, part)
+        self.eval()
+        self._pipeline = _with_own_state(pipeline)
+        self._pipeline.set_progress_bar_config(disable=True)
+        self._takes_latents = False
+        self.z_shape, dtype, self.size = self._probe()
+        self.z_dim = sum(map(math.prod, self.z_shape))
+        self.w_dim = self.z_dim + self.c_dim
+        with suppress(AttributeError, TypeError, ValueError, RuntimeError):  # noise of another form has no features
+            self._block_means(torch.zeros(1, self.z_dim))
+            self.features = self._block_means
+        scheduler = {name: value for name, value in pipeline.scheduler.config.items() if not name.startswith("_")}
+        scalars = (bool, int, float, str)
+        defaults = {name: item.default for name, item in self._arguments.items() if type(item.default) in scalars}
+        self.description: dict[str, Any] = {
+            "pipeline": self.kind,
+            "scheduler": {"name": type(pipeline.scheduler).__name__, "settings": _as_json(scheduler)},
+            "call": {name: value for name, value in (defaults | self.call).items() if name not in _OWN},
+            "size": self.size, "dtype": dtype, "diffusers": diffusers.__version__,
+        }  # fmt: skip
+
+    def get_extra_state(self) -> Tensor:
+        """Return what decides on the pictures besides the weights, as bytes, so that fingerprints depend on it."""
+        facts = {name: value for name, value in self.description.items() if name != "diffusers"}
+        text = json.dumps(facts | {"z_shape": self.z_shape}, sort_keys=True)
+        return torch.tensor(list(text.encode()), dtype=torch.uint8)
+
+    def encode(self, z: Tensor, truncation: float = 1.0, label: Tensor | None = None) -> Tensor:
+        """Return w, (batch, w_dim): z (batch, z_dim), scaled by the truncation, and the label.
+
+        Args:
+            z: standard normal numbers.
+            truncation: factor of the noise.
+            label: one-hot rows, (batch, c_dim), which choose a condition; `None` for a generator without classes.
+
+        Raises:
+            ArgumentError: z has another size, or the label is missing, is not one-hot, or has a wrong shape.
+        """
+        if z.ndim != 2 or z.shape[1] != self.z_dim:
+            shapes = " and ".join(map(str, self.z_shape))
+            problem = f"z has the shape {tuple(z.shape)}, and this generator takes (batch, {self.z_dim})"
+            raise ArgumentError(problem, hint=f"a row is the noise of one picture, of {shapes} numbers")
+        check_condition(label, len(z), self.c_dim)
+        if label is None:
+            return truncation * z
+        if not ((label == 0) | (label == 1)).all() or not (label.sum(1) == 1).all():
+            problem = "a picture has one prompt or class, so a label cannot mix several"
+            raise ArgumentError(problem, hint="give a number")
+        return torch.cat([truncation * z, label], 1)
+
+    def synthesize(self, w: Tensor) -> Tensor:
+        """Return the pictures of w (batch, w_dim) in [-1, 1], (batch, channels, height, width), without gradients.
+
+        They are those of the pipeline's own call, in its precision: 2 x - 1 for numbers x in [0, 1].
+
+        Raises:
+            ArgumentError: the pipeline draws other noise than when the generator was made.
+        """
+        return self._pictures(w, together=w.device.type != "cpu" and self._counted)
+
+    def _pictures(self, w: Tensor, *, together: bool) -> Tensor:
+        """Return what `synthesize` does, of pictures of one condition drawn together, or else of each by itself."""
+        numbers = w[:, self.z_dim :].argmax(1).tolist() if self.c_dim else [0] * len(w)
+        groups = [[row] for row in range(len(w))]
+        if together:
+            groups = [[row for row, own in enumerate(numbers) if own == number] for number in sorted(set(numbers))]
+        noise = split_noise(w.detach(), self.z_shape)
+        drawn = [self._draw([part[rows] for part in noise], numbers[rows[0]]) for rows in groups]
+        order = torch.tensor([row for rows in groups for row in rows], device=w.device).argsort()
+        return torch.cat(drawn)[order]
+
+    def _block_means(self, z: Tensor) -> Tensor:
+        """Return what heads read: the means of at most 8 x 8 blocks in each channel of all noise, of variance 1.
+
+        It is the method `features` of generators whose noise has the shape (channels, height, width), or is packed into
+        sequences that the pipeline can unpack.
+        """
+        noise = split_noise(z, self.z_shape)
+        for number, part in enumerate(noise):
+            if part.ndim == 3:
+                noise[number] = self._pipeline._unpack_latents(part, *self.size, self._pipeline.vae_scale_factor)
+        means = list[Tensor]()
+        for side in _SIDES:
+            pools = [(min(part.shape[-2], side), min(part.shape[-1], side)) for part in noise]
+            means = [
+                math.sqrt(math.prod(part.shape[-2:]) / math.prod(pool))
+                * F.adaptive_avg_pool2d(part.flatten(1, -3), pool).flatten(1)
+                for part, pool in zip(noise, pools, strict=True)
+            ]
+            if sum(part.shape[1] for part in means) <= _MOST_FEATURES:
+                break
+        return torch.cat(means, 1)
+
+    @property
+    def _counted(self) -> bool:
+        """Whether one call can draw several pictures."""
+        return "class_labels" in self.call or not {"batch_size", "num_images_per_prompt"}.isdisjoint(self._arguments)
+
+    def _check_call(self, call: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the arguments of the pipeline's call, checked; `condition` becomes `prompt` or `class_labels`."""
+        call = dict(call)
+        if (condition := call.pop("condition", None)) is not None:
+            first = condition[0] if isinstance(condition, list | tuple) and condition else condition
+            call["prompt" if isinstance(first, str) else "class_labels"] = condition
+        for name in call:
+            if name in _OWN:
+                raise ArgumentError(f"{name} cannot be given: energyql gives it for each picture", hint="leave it out")
+            if name not in self._arguments or name == "self":
+                near = closest(name, [known for known in self._arguments if known not in ("self", *_OWN)])
+                hint = f"did you mean {near}?" if near else "its arguments are those of the pipeline's call"
+                raise ArgumentError(f"a {self.kind} takes no {name!r}", hint=hint)
+        try:
+            checked: dict[str, Any] = json.loads(json.dumps(call, allow_nan=False))
+        except (TypeError, ValueError) as error:
+            hint = "give texts, numbers and lists of them, so that the call can be recorded"
+            raise ArgumentError(f"the arguments of a pipeline cannot be recorded: {error}", hint=hint) from None
+        if [] in checked.values():
+            raise ArgumentError("an argument of a pipeline is an empty list", hint="leave it out")
+        return checked
+
+    def _unsupported(self, reason: str) -> ArgumentError:
+        hint = "pipelines that draw pictures from a text, from a class or from nothing are supported (docs/noise.md)"
+        return ArgumentError(f"a {self.kind} is no generator that energyql supports: {reason}", hint=hint)
+
+    @torch.no_grad()
+    def _draw(self, noise: Sequence[Tensor], number: int) -> Tensor:
+        """Return pictures in [-1, 1] of noise, a tensor for each shape of `z_shape`, under the condition `number`."""
+        latents, rest = ({}, noise)
+        if self._takes_latents:
+            latents, rest = {"latents": noise[0].to(self._latents_dtype)}, noise[1:]
+        with replay(rest):
+            return self._called(_with_own_state(self._pipeline), len(noise[0]), number, **latents)
+
+    def _called(self, pipeline: Any, count: int, number: int, **latents: Tensor) -> Tensor:
+        """Call a copy of the pipeline, and return `count` pictures in [-1, 1] under the condition `number`.
+
+        Raises:
+            ArgumentError: the call fails, or returns no pictures.
+        """
+        call = self.call | latents | {"output_type": "pt"}
+        if self.conditions:
+            call[self._condition] = self.conditions[number]
+        if "class_labels" in call:
+            call["class_labels"] = [call["class_labels"]] * count
+        if "batch_size" in self._arguments:
+            call["batch_size"] = count
+        elif "num_images_per_prompt" in self._arguments:
+            call["num_images_per_prompt"] = count
+        try:
+            images = getattr(pipeline(**call), "images", None)
+        except (EnergyQLError, torch.cuda.OutOfMemoryError):  # after the latter, the batch is halved
+            raise
+        except Exception as error:
+            problem = f"the call of a {self.kind} failed: {type(error).__name__}: {error}"
+            raise ArgumentError(problem, hint=f"it was called with {', '.join(sorted(call))}") from error
+        if isinstance(images, np.ndarray) and images.ndim == 4:  # of an older pipeline, in [0, 1] too
+            images = torch.from_numpy(images).movedim(3, 1)
+        if not isinstance(images, Tensor) or images.ndim != 4 or images.shape[1] not in (1, 3):
+            raise self._unsupported("its call returns no pictures of one or three channels")
+        return 2 * images.float() - 1
+
+    @torch.no_grad()
+    def _probe(self) -> tuple[list[tuple[int, ...]], str, list[int]]:
+        """Draw a picture to see what noise the pipeline draws, and again from this noise to see that it decides.
+
+        Returns:
+            The shapes of the noise, as the attribute `z_shape`; the dtype of the noise, such as "float32"; and height
+            and width of the pictures.
+        """
+        source, drawn, starts = torch.Generator().manual_seed(0), list[Tensor](), list[Tensor]()
+
+        def answer(blank: Tensor) -> Tensor:
+            drawn.append(torch.randn(blank.shape, generator=source).to(blank))
+            return drawn[-1]
+
+        pipeline = _with_own_state(self._pipeline)
+        step, name = pipeline.scheduler.step, type(pipeline.scheduler).__name__
+
+        @wraps(step)  # a pipeline looks at the signature
+        def watched(*args: Any, **options: Any) -> Any:
+            sample: Any = options.get("sample", args[2] if len(args) > 2 else None)
+            if not starts and isinstance(sample, Tensor):
+                starts.append(sample.clone())
+            return step(*args, **options)
+
+        pipeline.scheduler.step = watched
+        with _Draws(answer):
+            picture = self._called(pipeline, 1, 0)
+        if not drawn:
+            raise self._unsupported("its latent is not Gaussian, or is not drawn by torch.randn")
+        if strange := [tuple(noise.shape) for noise in drawn if len(noise) != 1]:
+            raise self._unsupported(f"with {name}, it draws noise of the shape {strange[0]} for one picture")
+        dtype = drawn[0].dtype
+        self._latents_dtype = dtype
+        # The noise in the shape of the argument `latents`, which may be another one: Flux packs it into sequences.
+        packed = [start for start in starts if start.numel() == drawn[0].numel() and _is_permuted(start, drawn[0])]
+        tries = [(True, noise) for noise in (*packed, drawn[0])] if "latents" in self._arguments else []
+        what = ""
+        for self._takes_latents, first in [*tries, (False, drawn[0])]:
+            try:
+                again = self._draw([first, *drawn[1:]], 0)
+            except ArgumentError as error:
+                what = error.message
+                continue
+            if (again - picture).abs().max() <= _LEVEL:
+                shapes = [tuple(noise.shape[1:]) for noise in (first, *drawn[1:])]
+                return shapes, str(dtype).removeprefix("torch."), list(picture.shape[2:])
+            what = "the same noise gives another picture"
+        hint = (
+            "give class_labels if it has classes; else use a scheduler with noise by torch.randn, such as Euler or LCM"
+        )
+        raise ArgumentError(f"a {self.kind} with {name} cannot be replayed: {what}", hint=hint)
+
+
+def _with_own_state(pipeline: Any) -> Any:
+    """Return a copy with the same networks, whose state no other call shares, such as one of another thread."""
+    own = copy.copy(pipeline)
+    own.scheduler = copy.deepcopy(pipeline.scheduler)
+    return own
+
+
+def _as_json(value: Any) -> Any:
+    """Return a value as JSON reads it after writing; what JSON cannot express becomes text."""
+    return json.loads(json.dumps(value, default=str))
+
+
+def _is_permuted(one: Tensor, other: Tensor) -> bool:
+    return torch.equal(one.flatten().sort().values, other.flatten().sort().values)
+
+
+@dataclass(frozen=True)
+class PipelineConfig:
+    """What a model folder records of a pipeline.
+
+    Attributes:
+        pipeline: path of its folder, or its name on a hub, `hub:owner/name`.
+        call: arguments of its call.
+    """
+
+    pipeline: str
+    call: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.pipeline, str) or not isinstance(self.call, dict):
+            raise ValueError("pipeline is a text, and call an object")
+
+
+class StoredPipeline(PipelineGenerator):
+    """A pipeline that is read from a folder, or from the cache of a hub. Nothing is downloaded, and no code is run.
+
+    Args:
+        config: where the pipeline is, and the arguments of its call.
+
+    Raises:
+        ModelError: the folder is missing or damaged, or holds weights that are no safetensors, or code.
+        ArgumentError: diffusers is not installed, or as for `PipelineGenerator`.
+    """
+
+    def __init__(self, config: PipelineConfig) -> None:
+        super().__init__(_read_pipeline(config.pipeline), config.call)
+        self.config = config
+
+
+FAMILY = Family("diffusers", StoredPipeline, PipelineConfig, outside=True, truncation=1.0)
+
+
+def is_pipeline(source: object) -> bool:
+    """Return whether `source` is a pipeline of diffusers, the path of a folder with one, or its name on a hub."""
+    if not isinstance(source, str | os.PathLike):
+        return callable(source) and hasattr(source, "components")
+    return str(source).startswith(HUB) or os.path.isfile(os.path.join(source, INDEX))
+
+
+def open_pipeline(source: Any, call: Mapping[str, Any]) -> PipelineGenerator:
+    """Return a pipeline of diffusers as a generator.
+
+    Args:
+        source: the pipeline, the path of its folder, or its name on a hub, `hub:owner/name`. The latter is downloaded
+            if it is not in the cache of the hub, as far as it is safetensors and JSON.
+        call: arguments of its call.
+
+    Raises:
+        ModelError: the folder is damaged, or holds weights that are no safetensors, or code; or the download failed.
+        ArgumentError: diffusers is not installed, or as for `PipelineGenerator`.
+    """
+    if not isinstance(source, str | os.PathLike):
+        return PipelineGenerator(source, call)
+    place = str(source)
+    if place.startswith(HUB):
+        _downloaded(place, local_files_only=False)
+    else:
+        place = str(real_path(as_path(source)))
+    return StoredPipeline(PipelineConfig(place, dict(call)))
+
+
+def _library() -> Any:
+    return import_optional("diffusers", _NEED, _INSTALL)
+
+
+def _downloaded(place: str, *, local_files_only: bool) -> Path:
+    """Return the folder in the cache with a pipeline of a hub; it is downloaded first, unless `local_files_only`."""
+    match = _HUB_NAME.fullmatch(place)
+    if match is None:
+        raise ArgumentError(f"{place!r} is no name of a pipeline on a hub", hint="such as hub:owner/name")
+    options = {"use_safetensors": True, "local_files_only": local_files_only, "revision": match["revision"]}
+    try:
+        return Path(_library().DiffusionPipeline.download(match["name"], **options))
+    except (OSError, ValueError, RuntimeError) as error:
+        hint = f"load_generator({place!r}) downloads it" if local_files_only else "see to its name and to HF_TOKEN"
+        raise ModelError(f"there is no pipeline {place}: {_first_line(error)}", hint=hint) from error
+
+
+def _read_pipeline(place: str) -> Any:
+    """Return the pipeline of a folder, or of the cache of a hub.
+
+    Raises:
+        ModelError: it is missing or damaged, or holds code, or weights that are no safetensors.
+    """
+    library = _library()
+    folder = _downloaded(place, local_files_only=True) if place.startswith(HUB) else as_path(place)
+    if not (folder / INDEX).is_file():
+        hint = "load it from where it is now: load_model(..., generator=load_generator(FOLDER, ...))"
+        raise ModelError(f"there is no pipeline at {folder}: it has no {INDEX}", hint=hint)
+    for path in sorted(folder.rglob("*")):
+        if path.suffix == ".py":
+            raise ModelError(f"{path} is code, which is not run", hint="use a pipeline of a class of diffusers")
+        if path.suffix in _PICKLES and not any(path.parent.glob("*.safetensors")):
+            hint = "where you trust it, load it with diffusers, and pipe.save_pretrained(NEW_FOLDER) writes safetensors"
+            raise ModelError(f"{path} may be a pickle, which could run code, and is not read", hint=hint)
+    try:
+        with _without_bars():
+            return library.DiffusionPipeline.from_pretrained(folder, use_safetensors=True, local_files_only=True)
+    except Exception as error:
+        hint = "pipe.save_pretrained(FOLDER) of diffusers writes such folders"
+        raise ModelError(f"cannot read the pipeline {folder}: {_first_line(error)}", hint=hint) from error
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """Hide the progress bars of diffusers and transformers in a `with` block."""
+    logs = [library.utils.logging for library in (_library(), import_optional("transformers", _NEED, _INSTALL))]
+    shown = [log for log in logs if log.is_progress_bar_enabled()]
+    for log in shown:
+        log.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for log in shown:
+            log.enable_progress_bar()
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
