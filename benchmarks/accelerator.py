@@ -6,6 +6,7 @@ The device is that of `benchmarks.emulated`. docs/performance.md says how to rea
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated, Any
@@ -157,6 +158,7 @@ SMOKE = ("latents of a common query", "pictures of a common query")
 def count(call: Call, model: Model, n: int) -> Log:
     """Return what happens on the device in one call; a call that returns a `Log` has counted a part of itself."""
     torch.manual_seed(0)
+    model = replace(model)  # a copy, without what earlier calls have kept in it
     with emulated() as log:
         result = call(model, n)
     return result if isinstance(result, Log) else log
