@@ -37,7 +37,7 @@ def compiled(function: Callable[..., Tensor], what: str) -> Callable[..., Tensor
     own.__code__ = own.__code__.replace()
     problem = f"torch {torch.__version__} cannot compile {what}"
     if not hasattr(torch.compiler, "is_compiling"):
-        raise ArgumentError(problem, hint='pip install "torch>=2.3", or leave out compile')
+        raise ArgumentError(problem, hint="install torch 2.3 or later, or leave out compile")
     try:
         run = torch.compile(own, fullgraph=True, dynamic=True)
     except RuntimeError as error:

@@ -643,7 +643,8 @@ def _write_pretrained(folder: Path, model: Model, *, license: str | None, hub_na
     family = family_of(model.generator)
     tags = ["energyql", family.name if family else "", "controllable-generation", "energy-based-model"]
     facts = {"library_name": LIBRARY, "license": license or UNKNOWN, "pipeline_tag": PIPELINE_TAG, "tags": tags}
-    use = _use(model, hub_name, fingerprint(weights_file(folder)))
+    weights = weights_file(folder)
+    use = _use(model, hub_name, fingerprint(weights) if weights.is_file() else mark)
     write_text(folder / README, model_card(facts, f"{body.rstrip()}\n\n{use}"))
 
 

@@ -95,7 +95,7 @@ def test_where_an_attribute_depends_on_everything_the_best_line_is_among_the_dir
     for name, head in found.distilled(NAMES).heads.items():
         rank = torch.linalg.matrix_rank(torch.cat([head.skip_weight, head.hidden_weight]).double(), rtol=1e-3)
         assert rank <= MOST_DIRECTIONS, name
-    lines, networks = misses(found.linear, bank, z), misses(found.distilled(NAMES), bank, z)
+    lines, networks = misses(found.linear(NAMES), bank, z), misses(found.distilled(NAMES), bank, z)
     assert all(networks[name] < 1.05 * lines[name] for name in NAMES)
 
 
@@ -162,5 +162,5 @@ def test_an_encoding_without_a_derivative_leaves_the_best_line(bank, encode, z):
     for head, directions in zip(networks.heads.values(), (1, 3, 1), strict=True):
         rank = torch.linalg.matrix_rank(torch.cat([head.skip_weight, head.hidden_weight]).double(), rtol=1e-3)
         assert 1 <= rank <= directions
-    lines, networks = misses(found.linear, bank, z), misses(networks, bank, z)
+    lines, networks = misses(found.linear(NAMES), bank, z), misses(networks, bank, z)
     assert all(networks[name] < 1.1 * lines[name] for name in NAMES)

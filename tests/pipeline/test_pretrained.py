@@ -201,7 +201,7 @@ def test_the_card(tiny, tmp_path):
     assert fingerprint(folder / "generator.safetensors") in body
     assert LIBRARY.ModelCard(content=(folder / "README.md").read_text()).data.library_name == "energyql"
     namespace = {}
-    code = body.split("```python\n")[1].split("```")[0].replace('"owner/name"', repr(str(folder))).replace("16", "1")
+    code = body.split("```python\n")[1].split("```")[0].replace("16", "1").replace('"owner/name"', repr(str(folder)))
     exec(code, namespace)  # the card's own example
     assert namespace["model"].name == "tiny"
 
