@@ -147,7 +147,7 @@ def test_what_cannot_be_compiled(backend, monkeypatch):
         pipeline_for(known, "cpu").prepare("a", compile=True).energy(torch.randn(2, 4))
     with monkeypatch.context() as patch:
         patch.delattr(torch.compiler, "is_compiling")
-        with pytest.raises(ArgumentError, match=r'torch .* cannot compile numbers\ninstall torch 2.3 or later'):
+        with pytest.raises(ArgumentError, match=r"torch .* cannot compile numbers\ninstall torch 2.3 or later"):
             scaled(1)
 
     def unsupported(*_, **__):
