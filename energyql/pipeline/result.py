@@ -273,7 +273,7 @@ class Result:
 
     @property
     def noise(self) -> Tensor:
-        """The noise with which a diffusion or flow model starts, (n, *shape), such as (n, 4, 64, 64).
+        """The noise with which a diffusion or flow model starts, `(n, *shape)`, such as (n, 4, 64, 64).
 
         For a pipeline of diffusers, it is the argument `latents` of its call.
 
@@ -284,7 +284,7 @@ class Result:
 
     @property
     def step_noise(self) -> list[Tensor]:
-        """The noise that a model adds in its steps, in the order in which it is drawn, each (n, *shape); [] if none.
+        """The noise that a model adds in its steps, in the order in which it is drawn, each `(n, *shape)`; [] if none.
 
         Raises:
             ArgumentError: z of the generator has no shape (its attribute `z_shape`).
