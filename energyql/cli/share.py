@@ -72,16 +72,21 @@ def convert(
     if source.is_dir() and not is_foreign(checkpoint):
         hint = "give a checkpoint of another program, or the folder of a pipeline of diffusers, with model_index.json"
         raise ArgumentError(f"{source} is a folder", hint=hint)
-    arguments = {name: read_value(text) for name, text in read_pairs(call or []).items()}
+    arguments = {name: read_value(text) for name, text in read_pairs("--call", call).items()}
+    numbers, ranges = read_pairs("--fixed", fixed), read_pairs("--condition", condition)
     settings: dict[str, Any] = {
         "noise": noise, "shape": None if shape is None else read_shape(shape), "scale": scale, "output": output,
-        "fixed": {name: read_numbers(text) for name, text in read_pairs(fixed or []).items()},
-        "conditions": {name: read_range(text) for name, text in read_pairs(condition or []).items()},
-        "values": None if values is None else read_range(values),
+        "fixed": {name: read_fixed(text) for name, text in numbers.items()},
+        "conditions": {name: read_range("--condition", text) for name, text in ranges.items()},
+        "values": None if values is None else read_range("--range", values),
     }  # fmt: skip
     settings = {name: value for name, value in settings.items() if value not in (None, {})}
-    if settings and (lr_mlp, conv_clamp) != (None, None):
-        raise ArgumentError("--lr-mlp and --conv-clamp are not for ONNX models, which other options here are for")
+    if settings and (arguments or (lr_mlp, conv_clamp) != (None, None)):
+        problem = "--lr-mlp and --conv-clamp are not for ONNX models, which other options here are for; nor is --call"
+        raise ArgumentError(problem, hint="leave out the one or the others")
+    if settings and is_foreign(checkpoint) and not source.is_file():
+        hint = "--call gives an argument of its call, such as --call num_inference_steps=4"
+        raise ArgumentError(f"{checkpoint} is a pipeline, and the options from --noise to --range are not", hint=hint)
     with sole_writer(save_to, "a conversion"):
         generator: Any = (
             load_onnx(checkpoint, **settings)
@@ -90,7 +95,7 @@ def convert(
         )
         if render is not None:
             generator.render = load_plugin(render, GENERATORS)
-            w_dim = getattr(generator.config, "w_dim", generator.z_dim)
+            w_dim = (generator if hasattr(generator, "w_dim") else generator.config).w_dim
             show_pictures(generator, generator.synthesize(torch.zeros(1, w_dim)))
         if source.is_file():
             save_converted(save_to, name or source.stem, generator, source, truncation=truncation)
@@ -107,24 +112,24 @@ def convert(
     out.print(escape(f"Saved {save_to}: {', '.join((f'kind {kind}', *texts))}"))
 
 
-def read_pairs(texts: list[str]) -> dict[str, str]:
-    """Return a dict for texts such as "sigma=80": {"sigma": "80"}.
+def read_pairs(option: str, texts: list[str] | None) -> dict[str, str]:
+    """Return a dict for texts such as "sigma=80", the values of an option: {"sigma": "80"}.
 
     Raises:
         ArgumentError: a text has another form, or two have the same name.
     """
     pairs = dict[str, str]()
-    for text in texts:
+    for text in texts or ():
         name, equals, value = text.partition("=")
         if not (name and equals and value) or name in pairs:
             problem = f"{name} is given twice" if name in pairs else f"{text!r} is not of the form NAME=VALUE"
-            raise ArgumentError(problem, hint="such as sigma=80")
+            raise ArgumentError(f"{option}: {problem}", hint="such as sigma=80")
         pairs[name] = value
     return pairs
 
 
-def read_numbers(text: str) -> float | list[float]:
-    """Return the number in a text such as "80", or the list of those in a text such as "0,0,1".
+def read_fixed(text: str) -> float | list[float]:
+    """Return the number in a value of --fixed such as "80", or the list of those in one such as "0,0,1".
 
     Raises:
         ArgumentError: the text has another form.
@@ -132,12 +137,12 @@ def read_numbers(text: str) -> float | list[float]:
     try:
         numbers = [float(part) for part in text.split(",")]
     except ValueError:
-        raise ArgumentError(f"{text!r} are not numbers", hint="such as 80, or 0,0,1") from None
+        raise ArgumentError(f"--fixed: {text!r} are not numbers", hint="such as 80, or 0,0,1") from None
     return numbers if "," in text else numbers[0]
 
 
-def read_range(text: str) -> tuple[float, float]:
-    """Return the least and the largest number in a text such as "-1..1".
+def read_range(option: str, text: str) -> tuple[float, float]:
+    """Return the least and the largest number in a value of an option such as "-1..1".
 
     Raises:
         ArgumentError: the text has another form.
@@ -145,19 +150,19 @@ def read_range(text: str) -> tuple[float, float]:
     try:
         least, largest = map(float, text.split(".."))
     except ValueError:
-        raise ArgumentError(f"{text!r} is not of the form LOW..HIGH", hint="such as -1..1") from None
+        raise ArgumentError(f"{option}: {text!r} is not of the form LOW..HIGH", hint="such as -1..1") from None
     return least, largest
 
 
 def read_shape(text: str) -> tuple[int, ...]:
-    """Return the sizes in a text such as "1x128x128".
+    """Return the sizes in a value of --shape such as "1x128x128".
 
     Raises:
         ArgumentError: the text has another form.
     """
     sizes = [read_whole(part) for part in text.split("x")]
     if not all(sizes):
-        raise ArgumentError(f"{text!r} is no shape", hint="such as 1x128x128")
+        raise ArgumentError(f"--shape: {text!r} is no shape", hint="such as 1x128x128")
     return tuple(size for size in sizes if size)
 
 

@@ -11,6 +11,7 @@ import math
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -272,13 +273,14 @@ def load_onnx(
         ModelError: the file is missing, no ONNX model or not one file; or its inputs and outputs are others than the
             arguments say; or it draws no pictures, the same for each noise, or others each time; or onnx or onnxruntime
             is not installed.
-        ArgumentError: the path is an address such as `https://...`.
+        ArgumentError: the path is an address such as `https://...`, or an argument has a wrong type.
 
     Warns:
         CheckpointWarning: the range of the values is assumed.
     """
     refuse_address(path)
     path = as_path(path)
+    _check_arguments(shape, {"scale": scale}, fixed or {}, {**(conditions or {}), "values": values or (0, 1)})
     with reading(path):
         data = bytes(file_bytes(path))  # a copy, because the file may be overwritten before `save`
         session = open_session(data)
@@ -306,6 +308,30 @@ def load_onnx(
             low, high = _measured(output, pictures)
             generator = OnnxGenerator(replace(config, low=low, high=high), data, session)
     return generator
+
+
+def _check_arguments(
+    shape: object, numbers: Mapping[str, object], lists: Mapping[str, object], ranges: Mapping[str, object]
+) -> None:
+    """Raise an ArgumentError if `shape` is no shape, or another value is no number, numbers, or no pair of numbers."""
+
+    def number(value: object) -> bool:
+        return isinstance(value, Real) and not isinstance(value, bool)
+
+    def several(value: object) -> bool:
+        return isinstance(value, Sequence) and all(map(number, value))
+
+    if shape is not None and not (isinstance(shape, Sequence) and all(isinstance(size, int) for size in shape)):
+        raise ArgumentError(f"shape is a sequence of sizes, not {shape!r}", hint="such as (1, 128, 128)")
+    for name, value in numbers.items():
+        if not number(value):
+            raise ArgumentError(f"{name} is a number, not {value!r}")
+    for name, value in lists.items():
+        if not (number(value) or several(value)):
+            raise ArgumentError(f"fixed: {name} is a number or numbers, not {value!r}", hint='such as {"sigma": 80}')
+    for name, value in ranges.items():
+        if not (several(value) and len(value) == 2):  # type: ignore[arg-type]
+            raise ArgumentError(f"{name} is a pair of numbers, not {value!r}", hint="such as (-1, 1)")
 
 
 def _only(what: str, entries: Sequence[Any], option: str) -> str:

@@ -193,6 +193,17 @@ def test_commands_take_a_pipeline(folder, tmp_path):
             command([*convert, str(tmp_path / "n"), "--call", wrong])
     with pytest.raises(ArgumentError, match="with model_index.json"):
         command(["energyql", "convert", str(folder), "--out", str(tmp_path / "n")])
+    with pytest.raises(ArgumentError, match="is a pipeline, and the options from --noise to --range are not"):
+        command([*convert, str(tmp_path / "n"), "--scale", "80"])
+
+
+def test_a_pipeline_with_classes_may_have_a_function_of_what_people_see(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_renders.py").write_text("def negative(images):\n    return -images\n")
+    call = ("height=16", "width=16", "num_inference_steps=1", 'prompt=["a hill", "a house"]')
+    options = [word for text in call for word in ("--call", text)]
+    command(["energyql", "convert", str(folder / "hills"), "--out", "m", *options, "--render", "my_renders:negative"])
+    assert json.loads((tmp_path / "m" / "config.json").read_text())["render"] == "my_renders:negative"
 
 
 def test_a_training_opens_the_folder_of_a_pipeline(folder, tmp_path):

@@ -195,6 +195,24 @@ def test_arguments_that_do_not_fit(tmp_path: Path, settings: dict[str, Any], mes
 
 
 @pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ({"values": (1,)}, r"values is a pair of numbers, not \(1,\)"),
+        ({"values": 2.0}, "values is a pair"),
+        ({"conditions": {"level": 3}}, "level is a pair"),
+        ({"shape": 16}, "shape is a sequence of sizes, not 16"),
+        ({"shape": (1, 2.5)}, "shape is a sequence"),
+        ({"fixed": {"sigma": "a"}}, "fixed: sigma is a number or numbers, not 'a'"),
+        ({"scale": "x"}, "scale is a number, not 'x'"),
+    ],
+)
+def test_arguments_of_other_types(tmp_path: Path, argument: dict[str, Any], message: str) -> None:
+    path = heights(tmp_path / "land.onnx")
+    with pytest.raises(ArgumentError, match=message):
+        load_onnx(path, **argument)
+
+
+@pytest.mark.parametrize(
     ("last", "message"),
     [
         ([("RandomNormalLike", "image", "luck"), ("Add", "image luck", "other")], "another picture each time"),
@@ -413,14 +431,15 @@ def test_a_generator_with_classes_may_have_a_function_of_what_people_see(user: P
 @pytest.mark.parametrize(
     ("options", "kind", "message"),
     [
-        (["--fixed", "sigma"], ArgumentError, "'sigma' is not of the form NAME=VALUE"),
-        (["--fixed", "sigma=a"], ArgumentError, "'a' are not numbers\nsuch as 80, or 0,0,1"),
-        (["--fixed", "sigma=1", "--fixed", "sigma=2"], ArgumentError, "sigma is given twice"),
-        (["--condition", "level=1"], ArgumentError, r"'1' is not of the form LOW\.\.HIGH"),
-        (["--range", "-1,1"], ArgumentError, r"'-1,1' is not of the form LOW\.\.HIGH"),
-        (["--shape", "1x-2"], ArgumentError, "'1x-2' is no shape"),
+        (["--fixed", "sigma"], ArgumentError, "--fixed: 'sigma' is not of the form NAME=VALUE"),
+        (["--fixed", "sigma=a"], ArgumentError, "--fixed: 'a' are not numbers\nsuch as 80, or 0,0,1"),
+        (["--fixed", "sigma=1", "--fixed", "sigma=2"], ArgumentError, "--fixed: sigma is given twice"),
+        (["--condition", "level=1"], ArgumentError, r"--condition: '1' is not of the form LOW\.\.HIGH"),
+        (["--range", "-1,1"], ArgumentError, r"--range: '-1,1' is not of the form LOW\.\.HIGH"),
+        (["--shape", "1x-2"], ArgumentError, "--shape: '1x-2' is no shape"),
         (["--lr-mlp", "1"], ModelError, "an ONNX model has no lr_multiplier and no conv_clamp"),
         (["--lr-mlp", "1", "--noise", "noise"], ArgumentError, "are not for ONNX models"),
+        (["--call", "steps=4", "--noise", "noise"], ArgumentError, "are not for ONNX models"),
         ([*CONVERT, "--render", "test_onnx:look"], ArgumentError, "render returned a"),
         ([*CONVERT, "--render", "test_onnx:missing"], ArgumentError, "has no 'missing'"),
     ],
