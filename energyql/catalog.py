@@ -25,8 +25,8 @@ class NamedSemantics(NamedTuple):
 
 SEMANTICS = {
     "exact": NamedSemantics("energyql.energy.rule:exact_rule"),
-    "product": NamedSemantics("energyql.energy.rule:product_rule"),
-    "lace": NamedSemantics("energyql.energy.rule:lace_rule"),
+    "product": NamedSemantics("energyql.energy.product:product_rule"),
+    "lace": NamedSemantics("energyql.energy.lace:lace_rule"),
     "jem": NamedSemantics("energyql.energy.rule:joint_rule", has_floor=False),
 }
 """Every semantics by name."""

@@ -61,12 +61,11 @@ def convert(
     """
     import torch
 
-    from energyql.files import read_json, sole_writer, write_json
+    from energyql.files import sole_writer
     from energyql.generators.base import show_pictures
-    from energyql.generators.families import CONFIG, RENDER, default_truncation, save_model
+    from energyql.generators.families import default_truncation, render_by, save_model
     from energyql.generators.load import is_foreign, load_generator, save_converted
     from energyql.generators.onnx import load_onnx
-    from energyql.plugins import GENERATORS, load_plugin
 
     source = Path(checkpoint)
     if source.is_dir() and not is_foreign(checkpoint):
@@ -94,18 +93,16 @@ def convert(
             else load_generator(checkpoint, lr_multiplier=lr_mlp, conv_clamp=conv_clamp, **arguments)
         )
         if render is not None:
-            generator.render = load_plugin(render, GENERATORS)
+            render_by(generator, render)
             w_dim = (generator if hasattr(generator, "w_dim") else generator.config).w_dim
             show_pictures(generator, generator.synthesize(torch.zeros(1, w_dim)))
         if source.is_file():
-            save_converted(save_to, name or source.stem, generator, source, truncation=truncation)
+            save_converted(save_to, name or source.stem, generator, source, truncation=truncation, render=render)
             facts = {size: getattr(generator.config, size, None) for size in ("resolution", "z_dim", "w_dim", "c_dim")}
         else:
             psi = default_truncation(generator) if truncation is None else truncation
-            save_model(save_to, name or save_to.name, generator, truncation=psi)
+            save_model(save_to, name or save_to.name, generator, truncation=psi, render=render)
             facts = {"size": generator.description["size"], "noise": generator.z_shape, "classes": generator.c_dim}
-        if render is not None:
-            write_json(save_to / CONFIG, read_json(save_to / CONFIG) | {RENDER: render})
     facts["parameters"] = sum(parameter.numel() for parameter in generator.parameters()) or None
     texts = (f"{fact} {value}" for fact, value in facts.items() if value is not None)
     kind = getattr(generator, "kind", type(generator).__name__)

@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, MutableMapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from energyql.energy.compiled import CompiledEnergy
 from energyql.energy.picture_energy import PictureEnergy
 from energyql.energy.query_energy import QueryEnergy, Surrogate
 from energyql.numerics.shapes import Float
+
+if TYPE_CHECKING:
+    from energyql.energy.compiled import CompiledEnergy
 
 
 class ClippedEnergy:

@@ -26,9 +26,10 @@ from energyql.energy.circuit import CLASSES, INTERVAL, TAIL, YES_NO, CircuitFold
 from energyql.energy.rule import EnergyRule, JointRule
 from energyql.errors import ArgumentError
 from energyql.files import as_path, replacing
+from energyql.generators.mapping import FrozenMapping
 from energyql.generators.onnx import INSTALL
 from energyql.logic.circuit import CircuitNode
-from energyql.numerics.plain import Stack, UnitMoment, dense, expm1, linear, log1p, log_cdf, log_interval
+from energyql.numerics.plain import Affine, Stack, UnitMoment, dense, expm1, linear, log1p, log_cdf, log_interval
 from energyql.numerics.shapes import Float
 from energyql.plugins import import_optional
 
@@ -134,6 +135,13 @@ class EnergyModule(nn.Module):
             written.write_bytes(model.SerializeToString())
             _check_saved(energy, z, written)
         return path
+
+
+def mapping_module(mapping: FrozenMapping) -> nn.Sequential:
+    """Return the function from z to w of a StyleGAN as a torch module of operations that can be exported to ONNX."""
+    layers = [module for layer in mapping.layers for module in dense(layer)]
+    truncated = [] if mapping.truncation == 1.0 else [Affine(mapping.truncation, mapping.mean)]
+    return nn.Sequential(UnitMoment(), *layers, *truncated)
 
 
 class Called(nn.Module):

@@ -47,6 +47,7 @@ import torch
 from torch import Tensor
 
 from energyql.attributes.predictions import Predictions
+from energyql.energy.rule import CompileOptions
 from energyql.errors import Contradiction, KindError, LimitError
 from energyql.kinds import KINDS
 from energyql.language import (
@@ -114,6 +115,12 @@ class LaceRule:
         return "\n".join(
             [*lines, "", "energy = -value of the first line; rules of arXiv 2110.10873, not a probability"]
         )
+
+
+def lace_rule(expr: Expr, vocabulary: Mapping[str, AttributeSpec], options: CompileOptions) -> LaceRule:
+    """Compile a query as `compile_lace` does, and report parts of the query that are never or always true."""
+    options.report_constants(expr, vocabulary)
+    return compile_lace(expr, vocabulary)
 
 
 def compile_lace(expr: Expr, vocabulary: Mapping[str, AttributeSpec]) -> LaceRule:

@@ -27,6 +27,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 
 from energyql.energy.circuit import CircuitRule
+from energyql.energy.rule import CompileOptions
 from energyql.errors import Contradiction
 from energyql.kinds import CellSet
 from energyql.language import Constant, Expr, Predicate
@@ -40,6 +41,12 @@ Pair = tuple[Ref, Ref]
 
 MAX_NODES = 1_000_000
 """Most nodes of a circuit. Only a count of very many operands has so many: about the square of their number."""
+
+
+def product_rule(expr: Expr, vocabulary: Mapping[str, AttributeSpec], options: CompileOptions) -> CircuitRule:
+    """Compile a query as `compile_product` does, and report parts of the query that are never or always true."""
+    options.report_constants(expr, vocabulary)
+    return compile_product(expr, vocabulary)
 
 
 def compile_product(expr: Expr, vocabulary: Mapping[str, AttributeSpec]) -> CircuitRule:

@@ -15,8 +15,6 @@ from energyql.attributes.predictions import Predictions
 from energyql.catalog import SEMANTICS as SEMANTICS
 from energyql.energy.circuit import CircuitRule
 from energyql.energy.circuit import EnergyRule as EnergyRule
-from energyql.energy.lace import compile_lace
-from energyql.energy.product import compile_product
 from energyql.errors import ArgumentError, LimitError
 from energyql.language import Expr
 from energyql.logic.circuit import compile_query
@@ -90,6 +88,25 @@ class CompileOptions(NamedTuple):
     max_nodes: int = DEFAULT_MAX_NODES
     relations: bool = True
 
+    def report_constants(self, expr: Expr, vocabulary: Mapping[str, AttributeSpec]) -> None:
+        """Report if a query, or a part of it, is never or always true, for semantics that need no decision diagram.
+
+        Nothing is reported if the diagram of the query has more than `max_nodes` nodes.
+
+        Args:
+            expr: the query, as `bind` returned it.
+            vocabulary: the attributes that the query may use.
+
+        Raises:
+            Contradiction: nothing satisfies the query.
+
+        Warns:
+            TautologyWarning: everything satisfies the query.
+            ConstantPartWarning: a part of the query is never or always true.
+        """
+        with suppress(LimitError):
+            check_satisfiable(expr, vocabulary, query=self.query, max_nodes=self.max_nodes)
+
 
 Compiler = Callable[[Expr, Mapping[str, AttributeSpec], CompileOptions], EnergyRule]
 
@@ -102,24 +119,6 @@ def exact_rule(expr: Expr, vocabulary: Mapping[str, AttributeSpec], options: Com
 def joint_rule(expr: Expr, vocabulary: Mapping[str, AttributeSpec], options: CompileOptions) -> JointRule:
     """Compile the query `expr`, as `bind` returned it, under the `jem` semantics; `options.relations` is ignored."""
     return JointRule(exact_rule(expr, vocabulary, options._replace(relations=False)))
-
-
-def _without_diagram(compile_rule: Callable[[Expr, Mapping[str, AttributeSpec]], EnergyRule]) -> Compiler:
-    """Return a compiler that first checks whether the query, or a part of it, is never or always true.
-
-    The check builds a decision diagram, and raises `Contradiction` or issues warnings. If the diagram is too large,
-    there is no check. Then `compile_rule`, which needs no diagram, is called with the query and the vocabulary.
-    """
-
-    def compiled(expr: Expr, vocabulary: Mapping[str, AttributeSpec], options: CompileOptions) -> EnergyRule:
-        with suppress(LimitError):  # too large to decide, and not needed
-            check_satisfiable(expr, vocabulary, query=options.query, max_nodes=options.max_nodes)
-        return compile_rule(expr, vocabulary)
-
-    return compiled
-
-
-product_rule, lace_rule = _without_diagram(compile_product), _without_diagram(compile_lace)
 
 
 def check_semantics(name: str) -> str:

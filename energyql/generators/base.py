@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, cast, runtime_checkable
 
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
@@ -100,9 +101,12 @@ class ShapedGenerator(Generator, Protocol):
         z_shape: the shape of the noise of one picture, such as (4, 64, 64); or a list of shapes, in the order in which
             the noise is drawn, if a model adds more noise in its steps. z and w begin with these numbers, from which
             `Result.noise` and `Result.step_noise` are taken.
+        description: facts that are needed to draw the pictures again in another program, as values that JSON can hold;
+            results record them. This attribute may be missing.
     """
 
     z_shape: tuple[int, ...] | Sequence[tuple[int, ...]]
+    description: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -229,15 +233,26 @@ def noise_shapes(generator: Any) -> list[tuple[int, ...]]:
     shape = getattr(generator, "z_shape", None)
     if shape is None:
         return []
+    shapes = shape_list(shape, generator.z_dim)
+    if not shapes:
+        problem = f"z_shape of a {type(generator).__name__} is {shape!r}, which is no part of {generator.z_dim} numbers"
+        raise ArgumentError(problem, hint="a shape such as (4, 64, 64), or a list of shapes")
+    return shapes
+
+
+def shape_list(shape: Any, count: int) -> list[tuple[int, ...]]:
+    """Return one shape, or several, as a list of shapes; [] if it is neither, or tensors of these shapes are too large.
+
+    Args:
+        shape: a sequence of the lengths of axes, or a sequence of such sequences.
+        count: how many numbers all tensors of these shapes together may have.
+    """
     shapes = [shape] if isinstance(shape, Sequence) and not any(isinstance(size, Sequence) for size in shape) else shape
     try:
         checked = [tuple(map(index, shape)) for shape in shapes]
     except TypeError:
-        checked = []
-    if not 1 <= sum(map(math.prod, checked)) <= generator.z_dim or min(map(min, checked)) < 1:
-        problem = f"z_shape of a {type(generator).__name__} is {shape!r}, which is no part of {generator.z_dim} numbers"
-        raise ArgumentError(problem, hint="a shape such as (4, 64, 64), or a list of shapes")
-    return checked
+        return []
+    return checked if 1 <= sum(map(math.prod, checked)) <= count and min(map(min, checked)) >= 1 else []
 
 
 def split_noise(w: Tensor, shapes: Sequence[Sequence[int]]) -> list[Tensor]:
@@ -245,6 +260,16 @@ def split_noise(w: Tensor, shapes: Sequence[Sequence[int]]) -> list[Tensor]:
     sizes = [*map(math.prod, shapes)]
     parts = w[:, : sum(sizes)].split(sizes, 1)
     return [part.reshape(len(w), *shape) for part, shape in zip(parts, shapes, strict=True)]
+
+
+def block_means(noise: Float[Tensor, "batch *channels height width"], blocks: int) -> Float[Tensor, "batch features"]:
+    """Return the means of the blocks of noise, scaled to unit variance, as features for heads.
+
+    Each channel is divided into `blocks` x `blocks` blocks, or fewer where an axis is shorter than `blocks`.
+    """
+    pool = [min(size, blocks) for size in noise.shape[-2:]]
+    scale = math.sqrt(math.prod(noise.shape[-2:]) / math.prod(pool))
+    return scale * F.adaptive_avg_pool2d(noise.flatten(1, -3), pool).flatten(1)
 
 
 def check_pictures(images: Any, name: str = "synthesize") -> Tensor:

@@ -22,13 +22,12 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from energyql.errors import ArgumentError, EnergyQLError, ModelError
 from energyql.files import as_path, real_path
-from energyql.generators.base import Family, check_condition, split_noise
+from energyql.generators.base import Family, block_means, check_condition, split_noise
 from energyql.plugins import import_optional
 from energyql.vocabulary import closest
 
@@ -232,12 +231,7 @@ class PipelineGenerator(nn.Module):
                 noise[number] = self._pipeline._unpack_latents(part, *self.size, self._pipeline.vae_scale_factor)
         means = list[Tensor]()
         for side in _SIDES:
-            pools = [(min(part.shape[-2], side), min(part.shape[-1], side)) for part in noise]
-            means = [
-                math.sqrt(math.prod(part.shape[-2:]) / math.prod(pool))
-                * F.adaptive_avg_pool2d(part.flatten(1, -3), pool).flatten(1)
-                for part, pool in zip(noise, pools, strict=True)
-            ]
+            means = [block_means(part, side) for part in noise]
             if sum(part.shape[1] for part in means) <= _MOST_FEATURES:
                 break
         return torch.cat(means, 1)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import inspect
+import sys
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
@@ -16,25 +17,24 @@ from typing import Any, cast
 
 import torch
 
-from energyql.errors import ModelError
+from energyql.errors import ArgumentError, ModelError
 from energyql.files import fingerprint, json_digest, read_json, read_tensors, write_json, write_tensors
 from energyql.generators.base import Family, Generator, check_generator
 from energyql.generators.checkpoints.reading import build_network, check_weights, reading, shown
 from energyql.numerics.moving import to_cpu
 from energyql.plugins import GENERATORS, check_allowed, load_plugin, make_plugin
 
-MODULES = (
-    "energyql.generators.stylegan2",
-    "energyql.generators.stylegan3",
-    "energyql.generators.r3gan",
-    "energyql.generators.fastgan",
-    "energyql.generators.stylegan_xl",
-    "energyql.generators.onnx",
-    "energyql.generators.diffusers",
-)
-"""Names of the modules of architectures; every module defines `FAMILY`. A new architecture needs a new line here."""
-FAMILIES: dict[str, Family] = {family.name: family for family in (import_module(name).FAMILY for name in MODULES)}
-"""Name of a family -> family. The readers of a checkpoint of another program are tried in this order."""
+MODULES = {
+    "stylegan2": "energyql.generators.stylegan2",
+    "stylegan3": "energyql.generators.stylegan3",
+    "r3gan": "energyql.generators.r3gan",
+    "fastgan": "energyql.generators.fastgan",
+    "stylegan-xl": "energyql.generators.stylegan_xl",
+    "onnx": "energyql.generators.onnx",
+    "diffusers": "energyql.generators.diffusers",
+}
+"""Name of a family -> name of its module, which defines `FAMILY` and is imported when the family is first used. A new
+architecture needs a new line here. The readers of a checkpoint of another program are tried in this order."""
 
 CONFIG = "config.json"
 """Name of the file in a model folder with the settings of the generator."""
@@ -52,12 +52,19 @@ NAMED = "named"
 """Value of `kind` in `config.json` if the folder has no weights, but the `name` of code that makes the generator."""
 
 
+def family(name: str) -> Family:
+    """Return the family, the record of an architecture in this library, that is called `name`, a key of `MODULES`."""
+    return cast(Family, import_module(MODULES[name]).FAMILY)
+
+
 def family_of(generator: Generator) -> Family | None:
     """Return the family, the record of an architecture in this library, to which a generator belongs.
 
     `None` is returned for a generator of another architecture, and for a subclass of an architecture in this library.
     """
-    return next((family for family in FAMILIES.values() if type(generator) is family.network), None)
+    module = type(generator).__module__
+    own: Family | None = sys.modules[module].FAMILY if module in MODULES.values() else None
+    return own if own is not None and type(generator) is own.network else None
 
 
 def default_truncation(generator: Generator) -> float:
@@ -119,11 +126,28 @@ def open_generator(
             generator = read_generator(folder)
             render = read_json(folder / CONFIG).get(RENDER)
             if render is not None and allow_plugins:
-                generator.render = load_plugin(check_allowed(render, RENDER, folder, True), GENERATORS)  # type: ignore[attr-defined]
+                render_by(generator, check_allowed(render, RENDER, folder, True))
             return generator, _mark(folder, generator)
         source = check_allowed(settings.get("name"), "generator", folder, allow_plugins)
     generator = named_generator(source) if isinstance(source, str) else check_generator(source)
     return generator, module_fingerprint(generator)
+
+
+def render_by(generator: Any, name: str) -> None:
+    """Import a function by its name, and make it the method `render` of a generator, which draws what people see.
+
+    Args:
+        generator: the generator.
+        name: `module:function`, or the name of an installed plugin. The function takes pictures of the generator, and
+            returns pictures in [-1, 1], (batch, 1 or 3, height, width).
+
+    Raises:
+        ArgumentError: there is no such function, or `name` is that of a torch module or of no function.
+    """
+    function = load_plugin(name, GENERATORS)
+    if not callable(function) or isinstance(function, torch.nn.Module):
+        raise ArgumentError(f"{name} is a {type(function).__name__}, and a function of pictures is needed")
+    generator.render = function
 
 
 def read_generator(folder: Path) -> Generator:
@@ -135,17 +159,16 @@ def read_generator(folder: Path) -> Generator:
         ModelError: a file is missing, damaged, or does not fit the other files; or the folder has no weights, but names
             code that makes the generator.
     """
-    family, config = _read_config(folder)
-    if family.outside:
-        return cast(Generator, family.network(config))
-    path = folder / family.weights
+    own, config = _read_config(folder)
+    if own.outside:
+        return cast(Generator, own.network(config))
+    path = folder / own.weights
     with reading(path):
-        if family.read is not None:
-            return cast(Generator, family.read(path, config))
+        if own.read is not None:
+            return cast(Generator, own.read(path, config))
         tensors = read_tensors(path)
         check_weights(tensors)
-        generator: Generator = build_network(family.network, config, tensors)
-    return generator
+        return cast(Generator, build_network(own.network, config, tensors))
 
 
 def weights_file(folder: Path) -> Path:
@@ -155,7 +178,7 @@ def weights_file(folder: Path) -> Path:
         ModelError: `config.json` is missing or damaged.
     """
     kind = str(_settings(folder).get("kind", DEFAULT_KIND))
-    return folder / (FAMILIES[kind].weights if kind in FAMILIES else Family.weights)
+    return folder / (family(kind).weights if kind in MODULES else Family.weights)
 
 
 def generator_mark(folder: Path) -> str:
@@ -166,9 +189,9 @@ def generator_mark(folder: Path) -> str:
     Raises:
         ModelError: a file is missing or damaged.
     """
-    family, config = _read_config(folder)
-    mark = fingerprint(folder / family.weights)
-    return mark if family.read is None else json_digest([mark, dataclasses.asdict(config)])
+    own, config = _read_config(folder)
+    mark = fingerprint(folder / own.weights)
+    return mark if own.read is None else json_digest([mark, dataclasses.asdict(config)])
 
 
 def _read_config(folder: Path) -> tuple[Family, Any]:
@@ -182,13 +205,13 @@ def _read_config(folder: Path) -> tuple[Family, Any]:
         check_allowed(settings.get("name"), "generator", folder, False)
     with reading(path):
         kind = settings.pop("kind", DEFAULT_KIND)
-        if kind not in FAMILIES:
-            raise ModelError(f"its generator is of an unknown kind {shown(kind)}; known are {', '.join(FAMILIES)}")
-        family = FAMILIES[kind]
+        if kind not in MODULES:
+            raise ModelError(f"its generator is of an unknown kind {shown(kind)}; known are {', '.join(MODULES)}")
+        own = family(kind)
         settings = {name: tuple(value) if isinstance(value, list) else value for name, value in settings.items()}
-        if unknown := settings.keys() - {field.name for field in dataclasses.fields(family.config)}:
+        if unknown := settings.keys() - {field.name for field in dataclasses.fields(own.config)}:
             raise ModelError(f"its generator has an unknown setting {shown(min(unknown))}")
-        return family, family.config(**settings)
+        return own, own.config(**settings)
 
 
 def _settings(folder: Path) -> dict[str, Any]:
@@ -219,22 +242,22 @@ def write_generator(folder: Path, generator: Generator, *, dtype: torch.dtype = 
         ModelError: a weight is too large for `dtype`, or the generator has another architecture.
         ArgumentError: the file cannot be written.
     """
-    family = family_of(generator)
-    if family is None:
-        problem = f"a {type(generator).__name__} cannot be written; known kinds are {', '.join(FAMILIES)}"
+    own = family_of(generator)
+    if own is None:
+        problem = f"a {type(generator).__name__} cannot be written; known kinds are {', '.join(MODULES)}"
         raise ModelError(problem, hint="give it as code by name, module:factory, which the folder then records")
     network: Any = generator
-    if family.read is not None:
-        network.save(folder / family.weights)
-    elif not family.outside:
+    if own.read is not None:
+        network.save(folder / own.weights)
+    elif not own.outside:
         tensors = {name: tensor.to(dtype) for name, tensor in network.state_dict().items()}
         if wrong := [name for name, tensor in tensors.items() if not torch.isfinite(tensor).all()]:
             raise ModelError(
                 f"{wrong[0]} has numbers that do not fit {dtype}", hint="write it with dtype=torch.float32"
             )
-        write_tensors(folder / family.weights, tensors)
+        write_tensors(folder / own.weights, tensors)
     settings = dataclasses.asdict(network.config)
-    return {"generator": settings if family.name == DEFAULT_KIND else {"kind": family.name, **settings}}
+    return {"generator": settings if own.name == DEFAULT_KIND else {"kind": own.name, **settings}}
 
 
 def save_model(
@@ -245,6 +268,7 @@ def save_model(
     truncation: float = 1.0,
     dtype: torch.dtype = torch.float16,
     source: Mapping[str, str] | None = None,
+    render: str | None = None,
 ) -> str:
     """Write a generator to a model folder: the weights to the file of its family, the settings to `config.json`.
 
@@ -256,6 +280,8 @@ def save_model(
         dtype: precision of the weights in the file.
         source: texts that say where the generator is from, by name, such as `{"file": "ffhq.pkl"}`. They are saved as
             the entry `source` of `config.json`; with `None` there is no such entry.
+        render: name of the function that draws what people see of a picture, saved as the entry `render`; `None` for no
+            such entry.
 
     Returns:
         The text of `generator_mark`, or the SHA-256 of the weights themselves if they stay outside. Attributes that are
@@ -267,7 +293,8 @@ def save_model(
     """
     described = write_generator(folder, generator, dtype=dtype)
     config = {"format": FORMAT, "name": name, "truncation": truncation, **described}
-    write_json(folder / CONFIG, config if source is None else config | {"source": dict(source)})
+    optional = {"source": source, RENDER: render}
+    write_json(folder / CONFIG, config | {entry: value for entry, value in optional.items() if value is not None})
     return _mark(folder, generator)
 
 

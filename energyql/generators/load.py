@@ -27,10 +27,10 @@ from energyql.generators.checkpoints.torch_file import TRAINING_NAMES, is_torch_
 from energyql.generators.checkpoints.unpickle import ObjectRecord
 from energyql.generators.checkpoints.unstated import GivenSettings
 from energyql.generators.diffusers import is_pipeline, open_pipeline
-from energyql.generators.families import CARD, FAMILIES, UNKNOWN, default_truncation, read_generator, save_model
+from energyql.generators.families import CARD, MODULES, UNKNOWN, default_truncation, family, read_generator, save_model
 from energyql.generators.onnx import OnnxGenerator, load_onnx
 
-_FORMATS = ", ".join(family.formats for family in FAMILIES.values() if family.formats)
+_FORMATS = ", ".join(formats for formats in (family(name).formats for name in MODULES) if formats)
 SUPPORTED = (
     f"energyql reads its model folders, ONNX models, and checkpoints of {_FORMATS}: .pkl, .pt, .pth or .safetensors"
 )
@@ -99,8 +99,8 @@ def load_generator(
             settings.refuse("an ONNX model")
             return load_onnx(path)
         checkpoint = dataclasses.replace(read_checkpoint(path), given=settings)
-        for family in FAMILIES.values():
-            for read in import_module(family.readers).READERS if family.readers else ():
+        for module in filter(None, (family(name).readers for name in MODULES)):
+            for read in import_module(module).READERS:
                 if (generator := read(checkpoint)) is not None:
                     return cast(Generator, generator)
         raise CheckpointError(_refusal(checkpoint), hint=SUPPORTED)
@@ -191,7 +191,13 @@ def _programs(content: Any) -> list[str]:
 
 
 def save_converted(
-    folder: Path, name: str, generator: Generator, checkpoint: Path, *, truncation: float | None = None
+    folder: Path,
+    name: str,
+    generator: Generator,
+    checkpoint: Path,
+    *,
+    truncation: float | None = None,
+    render: str | None = None,
 ) -> str:
     """Write a generator that was read from a checkpoint to a model folder, with weights in float32.
 
@@ -204,6 +210,7 @@ def save_converted(
         generator: the generator, read from `checkpoint`.
         checkpoint: the checkpoint file, from which the entry `source` is computed.
         truncation: default truncation psi of the model. `None` means the default of the architecture.
+        render: name of the function that draws what people see of a picture; `None` for none.
 
     Returns:
         The text of `energyql.generators.families.generator_mark`. Attributes that are trained for this generator are
@@ -221,7 +228,8 @@ def save_converted(
         "energyql": __version__,
     }
     write_text(folder / CARD, checkpoint_card(name, generator, source, truncation))
-    return save_model(folder, name, generator, truncation=truncation, dtype=torch.float32, source=source)
+    dtype = torch.float32
+    return save_model(folder, name, generator, truncation=truncation, dtype=dtype, source=source, render=render)
 
 
 def checkpoint_card(name: str, generator: Any, source: Mapping[str, str], truncation: float) -> str:

@@ -22,7 +22,6 @@ from energyql.errors import ArgumentError, ModelError
 from energyql.generators.base import Generator, check_condition, encode_under
 from energyql.numerics import LARGEST
 from energyql.numerics.linear import Dense, in_graph
-from energyql.numerics.plain import Affine, UnitMoment, dense
 from energyql.numerics.pullback import Back, inverse_norm, normalized, normalized_back
 from energyql.numerics.shapes import Float
 
@@ -369,13 +368,17 @@ class FrozenMapping:
         truncation: the factor psi, which pulls w toward the mean of w: the result is `mean + psi (w - mean)`.
         label: the label of all samples, (c_dim,), or `None` for a generator without classes.
 
+    Attributes:
+        layers: the layers of the network, with all factors multiplied in.
+        mean: what truncation adds to psi times w: the mean of w times 1 - psi, (w_dim,).
+
     Raises:
         ArgumentError: the label is missing, or is given to a network without classes, or has a wrong shape.
     """
 
     def __init__(self, network: MappingNetwork, truncation: float = 1.0, label: Tensor | None = None) -> None:
         self.truncation = truncation
-        self._layers = list[Dense]()
+        self.layers = list[Dense]()
         # A tensor made in inference mode could not serve a gradient later.
         with torch.inference_mode(False), torch.no_grad():
             row = label if label is None else label[None].to(network.w_avg)
@@ -388,19 +391,19 @@ class FrozenMapping:
                     weight, of_condition = weight.tensor_split([network.config.z_dim], 1)
                     if condition is not None:  # all samples have one class, so its part of the product is constant
                         bias = bias + of_condition @ condition[0]
-                self._layers.append(Dense(weight.contiguous(), bias, ACTIVATION_SLOPE))
-            self._mean = network.mean(row).reshape(-1) * (1 - truncation)
+                self.layers.append(Dense(weight.contiguous(), bias, ACTIVATION_SLOPE))
+            self.mean = network.mean(row).reshape(-1) * (1 - truncation)
 
     def computed_in(self, dtype: torch.dtype) -> FrozenMapping:
         """Return the same function, but with matrix products computed in `dtype`. Its result has the dtype of z."""
         lowered = copy.copy(self)
-        lowered._layers = [layer.computed_in(dtype) for layer in self._layers]
+        lowered.layers = [layer.computed_in(dtype) for layer in self.layers]
         return lowered
 
     def __call__(self, z: Float[Tensor, "batch z_dim"]) -> Float[Tensor, "batch w_dim"]:
         """Return w for z."""
-        x = normalized(z).to(self._layers[0].weight.dtype)
-        for layer in self._layers:
+        x = normalized(z).to(self.layers[0].weight.dtype)
+        for layer in self.layers:
             x = layer(x)
         return self._truncated(x.to(z))
 
@@ -411,17 +414,11 @@ class FrozenMapping:
         """
         scale = inverse_norm(z)
         scaled = z * scale
-        x, results = scaled.to(self._layers[0].weight.dtype), []
-        for layer in self._layers:
+        x, results = scaled.to(self.layers[0].weight.dtype), []
+        for layer in self.layers:
             x = layer(x)
             results.append(x)
         return self._truncated(x.to(z)), partial(self._back, scale, scaled, results)
-
-    def plain(self) -> nn.Sequential:
-        """Return the same function as a torch module of elementary operations, which can be exported, as to ONNX."""
-        layers = [module for layer in self._layers for module in dense(layer)]
-        truncated = [] if self.truncation == 1.0 else [Affine(self.truncation, self._mean)]
-        return nn.Sequential(UnitMoment(), *layers, *truncated)
 
     def _back(self, scale: Tensor, scaled: Tensor, results: list[Tensor], grad: Tensor) -> Float[Tensor, "batch z_dim"]:
         """Return the gradient with respect to z.
@@ -434,14 +431,14 @@ class FrozenMapping:
         """
         if self.truncation != 1.0:
             grad = grad.mul_(self.truncation)
-        grad = grad.to(self._layers[0].weight.dtype)
-        for layer, result in zip(reversed(self._layers), reversed(results), strict=True):
+        grad = grad.to(self.layers[0].weight.dtype)
+        for layer, result in zip(reversed(self.layers), reversed(results), strict=True):
             grad = layer.back_through(grad, result)
         return normalized_back(grad.to(scaled), scaled, scale)
 
     def _truncated(self, x: Float[Tensor, "batch w_dim"]) -> Float[Tensor, "batch w_dim"]:
         """Return w after truncation; x is w before truncation, the output of the last layer."""
-        return x if self.truncation == 1.0 else torch.add(self._mean, x, alpha=self.truncation)
+        return x if self.truncation == 1.0 else torch.add(self.mean, x, alpha=self.truncation)
 
 
 def encoder(

@@ -18,12 +18,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from energyql.errors import ArgumentError, CheckpointWarning, caller_level
 from energyql.files import as_path, refuse_address, replacing
-from energyql.generators.base import Family
+from energyql.generators.base import Family, block_means
 from energyql.generators.checkpoints.reading import CheckpointError, file_bytes, reading, shown
 from energyql.numerics.pool import in_pool
 from energyql.numerics.random import normals
@@ -195,9 +194,8 @@ class OnnxGenerator(nn.Module):
         The means are scaled to unit variance.
         """
         size = math.prod(self.z_shape)
-        noise = z[:, :size].reshape(len(z), -1, *self.z_shape[-2:])
-        means = math.sqrt(math.prod(self.z_shape[-2:])) / BLOCKS * F.adaptive_avg_pool2d(noise, BLOCKS)
-        return torch.cat([means.flatten(1), z[:, size:]], 1)
+        means = block_means(z[:, :size].reshape(len(z), -1, *self.z_shape[-2:]), BLOCKS)
+        return torch.cat([means, z[:, size:]], 1)
 
     def synthesize(self, w: Float[Tensor, "batch z_dim"]) -> Float[Tensor, "batch channels height width"]:
         """Map w to pictures in [-1, 1], shape (batch, 1 or 3, height, width).

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cache, cached_property, lru_cache, partial
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -29,7 +30,6 @@ from energyql.attributes.pictures import heads_of
 from energyql.attributes.predictions import Predictions, Table, decide, on_cpu, tabulate
 from energyql.attributes.surrogates import MOST_NUMBERS, SurrogateHeads
 from energyql.energy.clipped import ClippedEnergy
-from energyql.energy.compiled import CompiledEnergy
 from energyql.energy.picture_energy import (
     NO_GRADIENT,
     REALISM_PILOT,
@@ -57,19 +57,16 @@ from energyql.generators.base import (
     show_pictures,
     synthesizer,
 )
-from energyql.generators.diffusers import PipelineGenerator
 from energyql.generators.mapping import encoder
 from energyql.language import Expr, as_query, bind, predicates
 from energyql.logic.truth import satisfied
 from energyql.models import DEFAULT_MODEL, model_folder
-from energyql.numerics.compiled import compiled
 from energyql.numerics.moving import to_cpu
 from energyql.numerics.pool import one_thread
 from energyql.numerics.pullback import Convertible
 from energyql.numerics.random import uniforms
 from energyql.pipeline.checks import accepted, cannot_count, check_heads, next_round, unjudged, verdict
 from energyql.pipeline.model import Model, Values, choose_device, judge_mark, load_model
-from energyql.pipeline.module import as_module
 from energyql.pipeline.result import Result, join_statistics
 from energyql.pipeline.result_folder import concatenate
 from energyql.pipeline.settings import (
@@ -121,6 +118,8 @@ from energyql.vocabulary import ByAttribute, unknown_name
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
+
+    from energyql.energy.compiled import CompiledEnergy
 
 LATENT_BATCH = 4096
 """Latents sampled together, unless a call says otherwise."""
@@ -280,7 +279,8 @@ class PreparedQuery:
         critic, weight, generator = self.model.discriminator, self.settings.realism, self.model.generator
         if critic is None or not weight:
             if self.settings.compile and isinstance(energy, QueryEnergy) and energy.rule.attributes:
-                return CompiledEnergy(energy, as_module(self))
+                compiled: CompiledEnergy = resolve_name("energyql.pipeline.module:compiled_energy")(self, energy)
+                return compiled
             return energy
         draw = drawing(generator, self.dtype, self.settings.noise, self.settings.seed)
         pilot = normals(0, 0, REALISM_PILOT, generator.z_dim, stream="realism").to(self.device)
@@ -715,8 +715,9 @@ class Pipeline:
     @cached_property
     def _compiled(self) -> Callable[..., Tensor]:
         """The function from w to pictures of the generator, compiled; for all queries with the setting `compile`."""
-        generator = self.model.generator
-        return compiled(generator.synthesize, f"the pictures of a {type(generator).__name__}")
+        generator, compiled = self.model.generator, resolve_name("energyql.numerics.compiled:compiled")
+        draw: Callable[..., Tensor] = compiled(generator.synthesize, f"the pictures of a {type(generator).__name__}")
+        return draw
 
     def check_readers(
         self, expr: Expr, rule: EnergyRule, settings: DrawSettings, query: str
@@ -807,27 +808,17 @@ class Pipeline:
         }  # fmt: skip
         if shapes := noise_shapes(self.model.generator):
             provenance["z_shape"] = [list(shape) for shape in shapes]
-        if isinstance(self.model.generator, PipelineGenerator):
-            provenance["generator"] = self.model.generator.description
+        if isinstance(facts := getattr(self.model.generator, "description", None), dict):
+            provenance["generator"] = facts
         if reason is not None:
             provenance["unverified"] = reason
         if settings.realism:
             provenance["discriminator"] = judge_mark(critic)
         surrogates = self._surrogates_under(psi, label, reads)
         return PreparedQuery(
-            self.model,
-            self.device,
-            bound,
-            rule,
-            encode,
-            synthesize,
-            reads,
-            surrogates,
-            sampler,
-            verifier,
-            settings,
+            self.model, self.device, bound, rule, encode, synthesize, reads, surrogates, sampler, verifier, settings,
             provenance,
-        )
+        )  # fmt: skip
 
     def _surrogates_under(self, psi: float, label: Label | None, reads: Encode) -> Callable[[], SurrogateHeads] | None:
         """Return a function without arguments that returns small heads on z, which imitate the model's heads.

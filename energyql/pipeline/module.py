@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from energyql.attributes.pictures import heads_of
-from energyql.energy.export import Called, EnergyModule
+from energyql.energy.compiled import CompiledEnergy
+from energyql.energy.export import Called, EnergyModule, mapping_module
+from energyql.energy.query_energy import QueryEnergy
 from energyql.generators.base import as_condition, head_reader
 from energyql.generators.mapping import FrozenMapping, encoder
 from energyql.numerics.pullback import Identity
@@ -37,6 +39,11 @@ def as_module(prepared: PreparedQuery) -> EnergyModule:
     return EnergyModule.of(prepared.rule, _encoder(prepared), bank, metadata).to(bank.device)
 
 
+def compiled_energy(prepared: PreparedQuery, energy: QueryEnergy) -> CompiledEnergy:
+    """Return the energy of a prepared query, compiled by `torch.compile`; `energy` is the same before compilation."""
+    return CompiledEnergy(energy, as_module(prepared))
+
+
 def _encoder(prepared: PreparedQuery) -> nn.Module:
     """Return a torch module from z to the latents that are the input of the heads, for a compiled query.
 
@@ -45,7 +52,7 @@ def _encoder(prepared: PreparedQuery) -> nn.Module:
     if isinstance(prepared.reads, Identity):
         return nn.Identity()
     if isinstance(prepared.reads, FrozenMapping):
-        return prepared.reads.plain()
+        return mapping_module(prepared.reads)
     generator, facts = prepared.model.generator, prepared.provenance
     owner = copy.deepcopy(generator).requires_grad_(False) if isinstance(generator, nn.Module) else None
     generator = generator if owner is None else owner

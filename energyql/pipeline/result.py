@@ -19,9 +19,9 @@ from energyql.attributes.heads import DOUBT
 from energyql.attributes.judge import IMAGE_JUDGE
 from energyql.attributes.predictions import Table, likeliest
 from energyql.attributes.quality import VERIFIER
-from energyql.errors import ArgumentError
+from energyql.errors import ArgumentError, DataError
 from energyql.files import PICTURE_SUFFIXES, as_path, check_destination, saving
-from energyql.generators.base import split_noise
+from energyql.generators.base import shape_list, split_noise
 from energyql.language.lexical import shorten
 from energyql.pipeline.result_folder import (
     GRID,
@@ -58,6 +58,9 @@ MOST_GAP = 0.1
 """Difference of a promise, P(query) by the heads or the wanted purity, and the share by the judge from which a summary
 says what helps."""
 _SIDE = 128
+"""Width of a picture in a notebook, in pixels of the page."""
+_NOISE_TYPES = ("float32", "float16", "bfloat16", "float64")
+"""Names of the number types in which a diffusion model can take its noise."""
 
 
 def reading(judged: Mapping[str, npt.NDArray[Any]], index: int, only: Iterable[str] | None = None) -> str:
@@ -119,7 +122,8 @@ def join_provenance(parts: Sequence[Mapping[str, Any]], count: int) -> dict[str,
     """Return the provenance of joined results. Provenance is the record of query, model and settings of a result.
 
     Only entries that the provenance of every result has are kept. Where the values differ, such as the seeds, the entry
-    becomes a list of the different values. The entries "wanted" and "budget" are summed.
+    becomes a list of the different values. The entries "wanted" and "budget" are summed over the runs: results with
+    equal provenance are parts of one run.
 
     Args:
         parts: provenance of each result, at least one.
@@ -135,10 +139,16 @@ def join_provenance(parts: Sequence[Mapping[str, Any]], count: int) -> dict[str,
             raise ArgumentError(f"these results differ in their {'query' if name == 'canonical' else name}{difference}")
     joined = {name: value for name, value in first.items() if all(name in part for part in parts)}
     for name in joined.keys() - {"n", "query", "verified", *COMMON, *COUNTED}:
-        values = [value for part in parts for value in several(part[name], (str, Mapping))]
-        different = [value for i, value in enumerate(values) if value not in values[:i]]
+        different = _different(value for part in parts for value in several(part[name], (str, Mapping)))
         joined[name] = different if len(different) > 1 else joined[name]
-    return joined | {name: sum(part[name] for part in parts) for name in COUNTED if name in joined} | {"n": count}
+    runs = _different(part | {"n": count} for part in parts)
+    return joined | {name: sum(run[name] for run in runs) for name in COUNTED if name in joined} | {"n": count}
+
+
+def _different(values: Iterable[Any]) -> list[Any]:
+    """Return the values without those that are equal to an earlier one; they need not have a hash."""
+    listed = list(values)
+    return [value for i, value in enumerate(listed) if value not in listed[:i]]
 
 
 def join_statistics(parts: Sequence[Mapping[str, float]], counts: Sequence[int]) -> dict[str, float]:
@@ -279,6 +289,7 @@ class Result:
 
         Raises:
             ArgumentError: z of the generator has no shape (its attribute `z_shape`).
+            DataError: the shape that a saved result records does not fit w.
         """
         return self._noise()[0]
 
@@ -288,6 +299,7 @@ class Result:
 
         Raises:
             ArgumentError: z of the generator has no shape (its attribute `z_shape`).
+            DataError: the shape that a saved result records does not fit w.
         """
         return self._noise()[1:]
 
@@ -295,8 +307,13 @@ class Result:
         shapes = self.provenance.get("z_shape")
         if not shapes:
             raise ArgumentError("these latents are not the noise of a model: its generator has no z_shape")
-        dtype = getattr(torch, self.provenance.get("generator", {}).get("dtype", "float32"))
-        return [part.to(dtype) for part in split_noise(self.w, shapes)]
+        facts = self.provenance.get("generator", {})
+        name = facts.get("dtype", "float32") if isinstance(facts, dict) else facts
+        checked = shape_list(shapes, self.w.shape[1]) if self.w.ndim == 2 else []
+        if not checked or name not in _NOISE_TYPES:
+            hint = "draw it again, with the command that wrote it"
+            raise DataError(f"the result records noise of {shorten(str(shapes))} {name}, which w is not", hint=hint)
+        return [part.to(getattr(torch, name)) for part in split_noise(self.w, checked)]
 
     @property
     def _guide(self) -> str:
@@ -385,6 +402,12 @@ class Result:
         provenance = join_provenance([part.provenance for part in results], sum(counts))
         joined = {name: concatenate([getattr(part, name) for part in results]) for name in PER_SAMPLE}
         statistics = join_statistics([part.statistics for part in results], counts)
+        # Parts of one run with a budget all have the numbers of the whole run, but "drawn" is of the part if verified.
+        once = statistics.keys() & ({"returned"} if joined["draws"] is not None else {"returned", "drawn"})
+        runs = _different(
+            (part.provenance | {"n": 0}, {name: part.statistics[name] for name in once}) for part in results
+        )
+        statistics |= {name: sum(numbers[name] for _, numbers in runs) for name in once}
         return replace(results[0], **joined, statistics=statistics, provenance=provenance)
 
     @classmethod

@@ -10,8 +10,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 TABLE = "energyql/generators/families.py"
-BEFORE = '    "energyql.generators.stylegan3",\n'
-LINE = '    "energyql.generators.linear",\n'
+BEFORE = '    "stylegan3": "energyql.generators.stylegan3",\n'
+LINE = '    "linear": "energyql.generators.linear",\n'
 NEW = "energyql/generators/linear.py"
 FAMILY = '''"""A generator with one linear layer."""
 

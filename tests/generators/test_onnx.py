@@ -369,6 +369,9 @@ def look(images: torch.Tensor) -> dict[str, Any]:
     return {"high": images.mean((1, 2, 3))}
 
 
+LAYER = torch.nn.Identity()
+
+
 def red(images: torch.Tensor) -> torch.Tensor:
     return torch.cat([images, -torch.ones_like(images), -torch.ones_like(images)], 1)[:, :, :8]
 
@@ -442,6 +445,7 @@ def test_a_generator_with_classes_may_have_a_function_of_what_people_see(user: P
         (["--call", "steps=4", "--noise", "noise"], ArgumentError, "are not for ONNX models"),
         ([*CONVERT, "--render", "test_onnx:look"], ArgumentError, "render returned a"),
         ([*CONVERT, "--render", "test_onnx:missing"], ArgumentError, "has no 'missing'"),
+        ([*CONVERT, "--render", "test_onnx:LAYER"], ArgumentError, "test_onnx:LAYER is a Identity, and a function"),
     ],
 )
 def test_options_that_do_not_fit(user: Path, options: list[str], kind: type[Exception], message: str) -> None:

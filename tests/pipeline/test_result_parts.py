@@ -7,7 +7,7 @@ import pytest
 import torch
 from made_results import make
 
-from energyql.errors import ArgumentError
+from energyql.errors import ArgumentError, DataError
 from energyql.pipeline.result import Result
 from energyql.pipeline.result_folder import concatenate, take_rows
 from energyql.sampling import Status
@@ -128,6 +128,16 @@ class TestParts:
         # means are weighted by samples; an acceptance does not follow from the parts
         assert joined.statistics == {"drawn": 11.0, "evaluations_mean": (9 + 5 + 9) / 7, "evaluations_max": 5.0}
         assert "seed [7, 8]" in joined._footer()
+
+    @pytest.mark.parametrize(
+        "facts", [{"z_shape": [[9, 9, 9]]}, {"z_shape": "a"}, {"generator": {"dtype": "load"}}, {"generator": 3}]
+    )
+    def test_noise_of_a_changed_result_is_refused(self, facts):
+        result = make()
+        shape = {"z_shape": [[1, result.w.shape[1]]]}
+        assert make(provenance=result.provenance | shape).noise.shape == (3, 1, result.w.shape[1])
+        with pytest.raises(DataError, match="the result records noise of"):
+            _ = make(provenance=result.provenance | shape | facts).noise
 
     def test_fields_that_are_none(self):
         assert take_rows(None, np.arange(2)) is None

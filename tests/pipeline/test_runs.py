@@ -10,7 +10,7 @@ import pytest
 import torch
 from toys import VOCABULARY, NeverSampler, pixels, tiny_model
 
-from energyql import ODESolver, Pipeline, generate, load_model, until_satisfied
+from energyql import ODESolver, Pipeline, Result, generate, load_model, until_satisfied
 from energyql.attributes.judge import Judge
 from energyql.errors import ArgumentError, ModelError
 from energyql.generators.mapping import FrozenMapping
@@ -52,6 +52,15 @@ class TestUntilSatisfied:
         run = generate(self.QUERY, n, model=plain, device="cpu", progress=False, sampler=self.ROUGH)
         assert result.index.tolist() == np.flatnonzero(run.satisfied)[:6].tolist()
         assert pixels(result.images) == pixels([run.images[i] for i in result.index])
+
+    def test_slices_joined_again_count_the_run_once(self, plain):
+        result = self.ask(plain, 6, 500)
+        joined = Result.join([result[:2], result[2:5], result[5:]])
+        assert joined.statistics["drawn"] == result.statistics["drawn"]
+        assert joined.summary() == result.summary()
+        assert (joined.provenance["budget"], joined.provenance["wanted"]) == (500, 6)
+        other = self.ask(plain, 6, 500, seed=9)
+        assert (result + other).statistics["drawn"] == result.statistics["drawn"] + other.statistics["drawn"]
 
     def test_the_budget_may_end_first(self, plain):
         result = self.ask(plain, 30, 30)
