@@ -19,7 +19,7 @@ from energyql.errors import ModelError
 from energyql.evaluation.measure import machine
 from energyql.files import fingerprint, read_json, write_json, write_text
 from energyql.language import bind, parse
-from energyql.logic.truth import satisfied
+from energyql.logic.satisfiability import satisfied
 from energyql.models import DEFAULT_MODEL, model_folder
 from energyql.pipeline.model import Model, choose_device, load_model
 from energyql.render.markup import markdown_table

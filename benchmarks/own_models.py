@@ -36,7 +36,7 @@ from energyql.generators.base import Generator, draw_batches
 from energyql.generators.families import module_fingerprint
 from energyql.kinds import KINDS
 from energyql.language import Expr
-from energyql.logic.truth import satisfied
+from energyql.logic.satisfiability import satisfied
 from energyql.pipeline.draw import Pipeline, generate, pipeline_for
 from energyql.pipeline.model import Model, Values, load_model
 from energyql.pipeline.result import Result

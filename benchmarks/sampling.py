@@ -24,7 +24,7 @@ from energyql.evaluation.methods import PAPER, read_methods
 from energyql.evaluation.reference import prior_samples
 from energyql.evaluation.report import NOTE, TABLE_WIDTH, summary_table
 from energyql.language import Expr
-from energyql.logic.truth import satisfied
+from energyql.logic.satisfiability import satisfied
 from energyql.models import DEFAULT_MODEL
 from energyql.pipeline.settings import DEFAULT_SAMPLER
 from energyql.progress import reporting

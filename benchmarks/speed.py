@@ -25,7 +25,7 @@ from energyql.evaluation.methods import PublishedEnergy, PublishedODE
 from energyql.files import write_json, write_text
 from energyql.generators.base import encode_under
 from energyql.language import Expr
-from energyql.logic.truth import satisfied
+from energyql.logic.satisfiability import satisfied
 from energyql.pipeline.draw import Pipeline
 from energyql.pipeline.model import Model
 from energyql.pipeline.settings import DEFAULT_PRECISION, DEFAULT_SAMPLER, Precision

@@ -25,8 +25,8 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid, softplus
 
 from energyql.kinds import KINDS, Cell
-from energyql.numerics.moving import to_cpu
 from energyql.numerics.normal import log_normal_cdf, log_normal_interval
+from energyql.numerics.pool import to_cpu
 from energyql.numerics.shapes import Float
 from energyql.vocabulary import AttributeSpec
 

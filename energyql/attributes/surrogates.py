@@ -28,7 +28,7 @@ from energyql.attributes.predictions import output_count
 from energyql.errors import ArgumentError
 from energyql.kinds import KINDS
 from energyql.numerics.linear import few_sizes, in_batches
-from energyql.numerics.moving import to_cpu
+from energyql.numerics.pool import to_cpu
 from energyql.numerics.pullback import leaky_relu_back_, pullback_of
 from energyql.numerics.random import normals
 from energyql.numerics.shapes import Float

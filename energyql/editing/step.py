@@ -37,8 +37,7 @@ from energyql.energy.rule import EnergyRule
 from energyql.errors import LimitError
 from energyql.kinds import KINDS
 from energyql.language import E, Expr
-from energyql.logic.satisfiability import noting_tautologies
-from energyql.logic.truth import satisfied
+from energyql.logic.satisfiability import noting_tautologies, satisfied
 from energyql.numerics.linear import few_sizes, in_batches
 from energyql.numerics.pullback import Identity
 from energyql.pipeline.draw import Pipeline, PreparedQuery

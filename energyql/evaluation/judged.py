@@ -22,7 +22,7 @@ from energyql.files import check_file, json_digest, replacing
 from energyql.generators.base import as_condition, draw_batches, encode_under, head_reader
 from energyql.generators.families import module_fingerprint
 from energyql.language import Expr
-from energyql.logic.truth import satisfied
+from energyql.logic.satisfiability import satisfied
 from energyql.pipeline.draw import PreparedQuery, pipeline_for
 from energyql.pipeline.model import Model, Values
 from energyql.pipeline.result_folder import concatenate

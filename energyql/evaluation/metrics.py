@@ -21,7 +21,7 @@ from energyql.errors import ModelError
 from energyql.files import fingerprint, refuse_special
 from energyql.kinds import KINDS
 from energyql.language import And, Expr, Near, Not, Predicate, Weight
-from energyql.logic.truth import satisfied
+from energyql.logic.satisfiability import satisfied
 from energyql.plugins import import_optional
 from energyql.vocabulary import AttributeSpec
 

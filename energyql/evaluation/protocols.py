@@ -25,7 +25,7 @@ from energyql.evaluation.methods import PAPER
 from energyql.files import read_json
 from energyql.kinds import BARE, KINDS
 from energyql.language import And, E, Expr, Not, Or, bind, parse, predicates
-from energyql.logic.truth import satisfied
+from energyql.logic.satisfiability import satisfied
 from energyql.pipeline.settings import DEFAULT_SAMPLER
 from energyql.vocabulary import AttributeSpec, Vocabulary
 

@@ -21,7 +21,7 @@ from energyql.errors import ArgumentError, ModelError
 from energyql.files import fingerprint, json_digest, read_json, read_tensors, write_json, write_tensors
 from energyql.generators.base import Family, Generator, check_generator
 from energyql.generators.checkpoints.reading import build_network, check_weights, reading, shown
-from energyql.numerics.moving import to_cpu
+from energyql.numerics.pool import to_cpu
 from energyql.plugins import GENERATORS, check_allowed, load_plugin, make_plugin
 
 MODULES = {

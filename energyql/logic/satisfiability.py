@@ -1,4 +1,4 @@
-"""Errors and warnings for queries, and parts of queries, that are never or always true."""
+"""The truth of a query: for given values of attributes, and errors and warnings where it is never or always true."""
 
 from __future__ import annotations
 
@@ -6,12 +6,16 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from functools import reduce
 from itertools import accumulate
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
 
 from energyql.errors import ConstantPartWarning, Contradiction, LimitError, QueryWarning, TautologyWarning, caller_level
-from energyql.language import And, Attribute, Constant, Expr, Interval, Near, Not, Or, Weight
-from energyql.language.expr import Joined
+from energyql.language import And, Attribute, Constant, Expr, Interval, Near, Not, Or, Predicate, Weight
+from energyql.language.expr import Joined, Kernel, allowed_counts
 from energyql.language.rewrite import lower, without_constants
 from energyql.logic.diagram import (
     ALWAYS,
@@ -32,6 +36,8 @@ _MOST_PARTS = 3
 """Most warnings about constant parts of one query; if there are more such parts, the last warning says how many."""
 _FREE = Attribute("free")
 """Placeholder for an operand that is true for some samples and false for others."""
+Truth = npt.NDArray[np.bool_]
+"""Whether a query, or a part of it, is true for each sample, (batch,); (1,) for constants."""
 
 
 def check_satisfiable(
@@ -340,3 +346,62 @@ def _reason(parts: list[Expr], diagram: Diagram, what: str) -> str:
     if isinstance(part, (Interval, Near)) and not predicate_cells(part, spec := diagram.vocabulary[part.name]):
         return f"{text} holds nothing: {part.name} runs from {spec.low:g} to {spec.high:g} and a point has no width"
     return f"{text} never holds"
+
+
+def satisfied(expr: Expr, values: Mapping[str, npt.NDArray[Any]], vocabulary: Mapping[str, AttributeSpec]) -> Truth:
+    """Return for each sample whether a bound query is true, given the values of its attributes.
+
+    Args:
+        expr: the query, as `bind` returned it. Weights make no difference.
+        values: for every attribute of the query, its value for each sample, (batch,). Values are booleans, names of
+            classes, or numbers, by the kind of the attribute.
+        vocabulary: the attributes. Their tolerances are used for `age = 0.7` if the query has no tolerance.
+
+    Returns:
+        Booleans of shape (batch,); of shape (1,) if the query has no attributes.
+    """
+    return expr.evaluate(_Truths(values, vocabulary))
+
+
+class _Truths(Kernel[Truth]):
+    """The `Kernel` whose values are arrays of booleans, one for each sample: (batch,), or (1,) for constants."""
+
+    def __init__(self, values: Mapping[str, npt.NDArray[Any]], vocabulary: Mapping[str, AttributeSpec]) -> None:
+        self._values, self._vocabulary = values, vocabulary
+
+    def leaf(self, node: Expr) -> Truth:
+        match node:
+            case Constant(value=value):
+                return np.array([value], bool)
+            case Attribute(name=name):
+                return np.asarray(self._values[name], bool)
+            case Interval(name=name):
+                values, (low, high) = self._values[name], node.bounds(0.0)
+                above = values >= low if node.low_closed else values > low
+                return np.asarray(above & (values <= high if node.high_closed else values < high))
+            case Near(name=name, value=value, tolerance=tolerance):
+                allowed = self._vocabulary[name].tolerance if tolerance is None else tolerance
+                return np.asarray(np.abs(self._values[name] - value) <= allowed)
+            case Predicate(name=name):
+                return np.isin(self._values[name], predicate_cells(node, self._vocabulary[name]))
+        raise TypeError(f"no rule for {type(node).__name__}")
+
+    def negation(self, value: Truth) -> Truth:
+        return ~value
+
+    def conjunction(self, values: Sequence[Truth]) -> Truth:
+        return reduce(np.logical_and, values)
+
+    def disjunction(self, values: Sequence[Truth]) -> Truth:
+        return reduce(np.logical_or, values)
+
+    def choice(self, test: Truth, then: Truth, otherwise: Truth) -> Truth:
+        return np.where(test, then, otherwise)
+
+    def count(self, quantifier: str, count: int, values: Sequence[Truth]) -> Truth:
+        allowed = allowed_counts(quantifier, count, len(values))
+        true = np.sum(np.broadcast_arrays(*values), axis=0)
+        return np.asarray((allowed.start <= true) & (true < allowed.stop))
+
+    def weighted(self, factor: float, value: Truth) -> Truth:
+        return value

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from energyql.attributes.quality import WEAK_HELP, HeadReport
 from energyql.errors import ModelError, WeakHeadError
 from energyql.language import Expr, predicates
-from energyql.logic.truth import satisfied
+from energyql.logic.satisfiability import satisfied
 from energyql.sampling import Status
 from energyql.vocabulary import AttributeSpec
 

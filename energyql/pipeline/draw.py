@@ -59,10 +59,9 @@ from energyql.generators.base import (
 )
 from energyql.generators.mapping import encoder
 from energyql.language import Expr, as_query, bind, predicates
-from energyql.logic.truth import satisfied
+from energyql.logic.satisfiability import satisfied
 from energyql.models import DEFAULT_MODEL, model_folder
-from energyql.numerics.moving import to_cpu
-from energyql.numerics.pool import one_thread
+from energyql.numerics.pool import one_thread, to_cpu
 from energyql.numerics.pullback import Convertible
 from energyql.numerics.random import uniforms
 from energyql.pipeline.checks import accepted, cannot_count, check_heads, next_round, unjudged, verdict

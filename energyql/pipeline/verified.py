@@ -32,8 +32,7 @@ from energyql.errors import ModelError
 from energyql.generators.base import as_condition, class_count, draw_batches, encode_under
 from energyql.kinds import KINDS, Cell
 from energyql.language import Expr, Weight, predicates
-from energyql.logic.satisfiability import noting_tautologies
-from energyql.logic.truth import satisfied
+from energyql.logic.satisfiability import noting_tautologies, satisfied
 from energyql.numerics.random import normals
 from energyql.pipeline.checks import unjudged
 from energyql.pipeline.model import Model

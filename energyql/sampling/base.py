@@ -21,7 +21,7 @@ from torch import Tensor
 
 from energyql.catalog import SAMPLER_CODE
 from energyql.errors import ArgumentError, misfit
-from energyql.numerics.moving import to_cpu
+from energyql.numerics.pool import to_cpu
 from energyql.numerics.pullback import by_autograd
 from energyql.numerics.random import FIRST_RUN, RandomStreams
 from energyql.numerics.shapes import Bool, Float, Int

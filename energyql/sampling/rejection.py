@@ -13,7 +13,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from energyql.numerics.moving import to_cpu
+from energyql.numerics.pool import to_cpu
 from energyql.numerics.random import normals
 from energyql.numerics.shapes import Bool, Float, Int
 from energyql.sampling.base import Batch, StepEnergy, evaluate_points

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from energyql.numerics.linear import few_sizes, in_batches
-from energyql.numerics.moving import to_cpu
+from energyql.numerics.pool import to_cpu
 from energyql.numerics.random import RandomStreams, normals
 from energyql.numerics.shapes import Float
 from energyql.sampling.base import Batch, SurrogateEnergy, effective_samples, evaluate_points

@@ -24,7 +24,7 @@ from energyql.attributes.labels import ImageLabeller, Numbers, as_numbers
 from energyql.attributes.pictures import call_reader
 from energyql.errors import ArgumentError, DataError
 from energyql.generators.base import Generator
-from energyql.numerics.moving import to_device
+from energyql.numerics.pool import to_device
 from energyql.numerics.shapes import Float
 from energyql.progress import Report
 from energyql.sampling import uniforms

@@ -17,8 +17,7 @@ from energyql.attributes.heads import SLOPE, AttributeBank, Head
 from energyql.attributes.predictions import PREDICTIONS, output_count
 from energyql.errors import DataError
 from energyql.kinds import KINDS
-from energyql.numerics.moving import to_cpu, to_device
-from energyql.numerics.pool import one_thread
+from energyql.numerics.pool import one_thread, to_cpu, to_device
 from energyql.numerics.pullback import normalized
 from energyql.numerics.shapes import Float, Int
 from energyql.training.steps import Optimization, StepFile, digest

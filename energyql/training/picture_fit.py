@@ -16,7 +16,7 @@ from energyql.attributes.predictions import Predictions, output_count, split_out
 from energyql.attributes.quality import HeadReport
 from energyql.errors import DataError
 from energyql.kinds import KINDS
-from energyql.numerics.moving import to_cpu, to_device
+from energyql.numerics.pool import to_cpu, to_device
 from energyql.numerics.shapes import Float, Int
 from energyql.training.heads import attribute_loss, balancing_weights, base_outputs, residuals
 from energyql.training.report import report_quality

@@ -30,7 +30,7 @@ from energyql.generators.base import (
     encode_under,
     head_reader,
 )
-from energyql.numerics.moving import to_device
+from energyql.numerics.pool import to_device
 from energyql.numerics.pullback import Identity
 from energyql.numerics.shapes import Float, Int
 from energyql.progress import Report

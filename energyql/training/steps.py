@@ -15,7 +15,7 @@ from safetensors.torch import load
 from torch import Tensor
 
 from energyql.files import replacing, tensor_bytes
-from energyql.numerics.moving import to_cpu
+from energyql.numerics.pool import to_cpu
 
 WARM_UP = 0.1
 """Share of the steps of a fit, the first ones, in which the learning rate rises."""

@@ -61,7 +61,7 @@ def test_formulas_are_common_uncommon_and_rare(tmp_path: Path) -> None:
     prior = JudgedSamples(torch.zeros(20_000, 1), torch.zeros(20_000, 1), values, None)
     formulas = choose_formulas(subject, prior, 4, 2, 3)
     assert len(set(formulas)) == 9
-    from energyql.logic.truth import satisfied
+    from energyql.logic.satisfiability import satisfied
 
     shares = [float(satisfied(formula, values, subject.vocabulary).mean()) for formula in formulas]
     assert all(share >= LEAST_COMMON for share in shares[:4])

@@ -19,7 +19,7 @@ from energyql.errors import EnergyQLError, TautologyWarning
 from energyql.evaluation.judged import EvaluatedModel
 from energyql.language import Expr, bind, parse
 from energyql.logic.circuit import compile_query
-from energyql.logic.truth import satisfied
+from energyql.logic.satisfiability import satisfied
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 VOCABULARY = Vocabulary(

@@ -10,7 +10,7 @@ from energyql.errors import EnergyQLError
 from energyql.evaluation.judged import EvaluatedModel, JudgedSamples
 from energyql.evaluation.protocols import LEAST, MOST, PROTOCOLS, RARE
 from energyql.language import And, Expr, bind
-from energyql.logic.truth import satisfied
+from energyql.logic.satisfiability import satisfied
 from energyql.vocabulary import AttributeSpec, Vocabulary
 from evaluation.lively import known_model
 

@@ -57,8 +57,7 @@ from energyql.energy.rule import compile_energy_rule
 from energyql.errors import Contradiction, QuerySyntaxError
 from energyql.language import Nand, bind
 from energyql.logic.circuit import compile_query
-from energyql.logic.satisfiability import conjuncts
-from energyql.logic.truth import satisfied
+from energyql.logic.satisfiability import conjuncts, satisfied
 
 def message(make):
     try:

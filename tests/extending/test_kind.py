@@ -145,7 +145,7 @@ from energyql.labelling.sample import sample_pictures
 from energyql.labelling.sheet import LabelSheet
 from energyql.language import bind
 from energyql.logic.circuit import compile_query
-from energyql.logic.truth import satisfied
+from energyql.logic.satisfiability import satisfied
 from energyql.generators.families import save_model
 from energyql.pipeline.model import load_model
 from energyql.training.heads import HeadSettings

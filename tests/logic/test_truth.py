@@ -9,7 +9,7 @@ sys.path.append(str(Path(__file__).parents[1] / "energy"))  # where pytest puts 
 from formulas import VOCABULARY, BruteForce, formulas, with_weights
 
 from energyql.language import TRUE, Attribute, Constant, E, Interval, Near, Weight, Xor, bind, parse
-from energyql.logic.truth import satisfied
+from energyql.logic.satisfiability import satisfied
 
 CENTRES = np.array([0.1, 0.3, 0.5, 0.7, 0.9])
 

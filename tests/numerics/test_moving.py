@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from benchmarks.emulated import DEVICE, MISSING, emulated
-from energyql.numerics.moving import to_cpu
+from energyql.numerics.pool import to_cpu
 
 
 def test_tensors_on_the_cpu_are_not_copied():

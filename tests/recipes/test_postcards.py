@@ -5,7 +5,7 @@ import torch
 from energyql import generate
 from energyql.attributes.judge import Judge
 from energyql.language import bind, parse
-from energyql.logic.truth import satisfied
+from energyql.logic.satisfiability import satisfied
 from energyql.models import model_folder
 from energyql.pipeline.model import load_model
 from energyql.sampling import prior_latents

@@ -10,7 +10,7 @@ from PIL import Image
 
 from energyql import edit, generate, load_model, parse
 from energyql.language import bind
-from energyql.logic.truth import satisfied
+from energyql.logic.satisfiability import satisfied
 
 START = {"query": "smile AND NOT beard", "seed": 4, "index": 2}
 STEPS = ["beard", "hair = black"]
