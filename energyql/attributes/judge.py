@@ -40,7 +40,7 @@ AT_ONCE = 16
 """Number of pictures that a judge takes together on a CPU without gradients; more would not fit into the caches."""
 
 IMAGE_JUDGE = "image judge"
-"""What records of results call a judge that is a network of this module."""
+"""Name of the judge in results whose judge is a network of this module."""
 
 _Layer = tuple[Tensor, Tensor, tuple[int, int]]
 """Weight, bias and stride of a convolution."""
@@ -110,17 +110,16 @@ class Judge(nn.Module):
         self.report = {name: each for name, each in (report or {}).items() if name in vocabulary}
         self.side = side
         self.channels = tuple(channels)
-        widths = (3, *self.channels)
         self.levels = nn.ModuleList(
             nn.Sequential(
-                nn.Conv2d(widths[i], widths[i + 1], 3, padding=1),
-                nn.BatchNorm2d(widths[i + 1]),
+                nn.Conv2d(before, width, 3, padding=1),
+                nn.BatchNorm2d(width),
                 nn.SiLU(),
-                nn.Conv2d(widths[i + 1], widths[i + 1], 3, stride=2, padding=1),
-                nn.BatchNorm2d(widths[i + 1]),
+                nn.Conv2d(width, width, 3, stride=2, padding=1),
+                nn.BatchNorm2d(width),
                 nn.SiLU(),
-            )
-            for i in range(len(self.channels))
+            )  # fmt: skip
+            for before, width in itertools.pairwise((3, *self.channels))
         )
         last = math.ceil(side / 2 ** len(self.channels))
         outputs = sum(output_count(spec) for spec in vocabulary.values())
@@ -339,7 +338,8 @@ def stored_verifier(folder: Path, vocabulary: Vocabulary) -> tuple[Judge | Joint
         All networks of the verifier as one, and the samples of each training; `None` and () if the folder has none.
 
     Raises:
-        ModelError: as by `stored_judge`.
+        ModelError: a file is missing or damaged; or an attribute of the verifier is missing in `vocabulary`, or has
+            another kind or other classes there.
     """
     networks = {name: Judge.load(folder, name) for name in judge_names(folder, VERIFIER)}
     for network in networks.values():

@@ -206,7 +206,8 @@ DRAWS = 16_384
 SENSITIVE_DRAWS = 1024
 """Number of draws from the prior at which it is measured how much the prediction of a head changes with z."""
 LEAST_SHARE = 0.01
-"""A direction of z is used if it has at least this share of the influence of z on an attribute; see `_directions`."""
+"""A small network takes a direction of z as input only if the direction has at least this share of the influence that
+z has on the attribute."""
 MOST_DIRECTIONS = 8
 """Largest number of directions of z for an attribute."""
 LEAST_TRACE = 1e-20

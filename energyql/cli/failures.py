@@ -24,7 +24,7 @@ from energyql.vocabulary import closest
 _NO_MEMORY = ("bad_alloc", "can't allocate memory", "out of memory", "annot allocate memory", "failed to map segment")
 """Parts of the messages of torch and of the system about a lack of memory."""
 _NUMBERS = {int: "a whole number", float: "a number"}
-"""Type of an option -> what its value must be, in words."""
+"""Type of an option on the command line -> words for its value in an error message."""
 _USAGE: Any = typer.BadParameter.__base__
 """Class of all errors of typer about the arguments of a command; its module differs between versions."""
 

@@ -246,7 +246,7 @@ def _duration(seconds: float) -> str:
 _LONGEST = 10**12
 """Most seconds that an estimate states, about 30,000 years; `timedelta` has a limit."""
 FORMAT = 1
-"""Version of the format; it goes up when the same plan gives other bytes."""
+"""Version number of the files of a data set. It is raised by a change after which the same plan gives other bytes."""
 _ONE_RUN = ("canonical", "model", "fingerprints", "judge", *settings_of("provenance"))
 """Names of entries of the provenance (record of how samples are drawn) on which the pictures of a class depend."""
 _ENCODERS = {"png": ("PNG", ()), "webp": ("WEBP", ("quality",)), "jpg": ("JPEG", ("quality",))}

@@ -297,7 +297,7 @@ class _Group:
 
     @cached_property
     def signs(self) -> Tensor:
-        """The derivatives of a `Given` with respect to its two children."""
+        """Derivatives of nodes of the class `Given`, (2, 1, 1): 1 for the first child of a node, and -1 for the second."""
         with torch.inference_mode(False):
             return self._like.new_tensor([[[1.0]], [[-1.0]]])
 
@@ -522,7 +522,7 @@ class CircuitEnergy:
 def energy_of_rows(
     fold: CircuitFold, leaves: LeafEnergies, rows: Float[Tensor, "rows batch"]
 ) -> tuple[Float[Tensor, " batch"], Float[Tensor, "rows batch"]]:
-    """Return the energies of a circuit, in nats, and their gradients with respect to rows; see `CircuitEnergy`."""
+    """Return the energies of a circuit, in nats, and the gradients of the energies with respect to `rows`."""
     energies, back_to_rows = leaves.pullback(rows)
     energy, slopes = fold.energy_and_slopes(energies)
     return energy, back_to_rows(slopes)

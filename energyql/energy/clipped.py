@@ -1,4 +1,4 @@
-"""The energy of a query, cut off where heads are sure enough, for proposals that a reader of pictures decides on."""
+"""The energy of a query, set to 0 where P(query) by the heads is high enough; used where a reader of pictures decides."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 
 
 class ClippedEnergy:
-    """`max(E(z) + log c, 0)` in nats of a query, lower is better. An `Energy`.
+    """The clipped energy `max(E(z) + log c, 0)` of a query, in nats, lower is better. An `Energy`.
 
-    Under it every latent with P(query) of at least c by the heads is as likely as under the prior, and the others less,
-    by the factor P / c. Heads are good at where to look and poor at the verdict: if all draws are kept that a reader of
-    their pictures accepts, these follow the prior given the reader's verdict, but for latents to which the heads give
-    less than c. A smaller c misses fewer of those, and more draws are rejected.
+    E is -log P(query), with P by the heads. Under the clipped energy, a latent with P of at least c is as likely as
+    under the prior, and any other latent is less likely, by the factor P / c. Suppose that a reader of pictures then
+    keeps the draws whose pictures satisfy the query. The kept draws follow the prior given the reader's verdict, except
+    where P is below c. With a smaller c there are fewer exceptions, but more draws are rejected.
 
     Args:
-        energy: -log P(query) by the heads, or by a reader of pictures in place of heads.
+        energy: E, by the heads, or by a reader of pictures in a model without heads.
         probability: c, in (0, 1].
     """
 
@@ -65,13 +65,13 @@ class ClippedSurrogate:
 
     @property
     def basis(self) -> Float[Tensor, "r z_dim"]:
-        """See `SurrogateEnergy`."""
+        """The directions of z on which the surrogate depends, as orthonormal rows, so that v is `basis` times z."""
         return self.surrogate.basis
 
     def __call__(self, v: Float[Tensor, "batch r"]) -> Float[Tensor, " batch"]:
-        """See `SurrogateEnergy`."""
+        """Return approximate clipped energies, in nats, at the coordinates v along `basis`."""
         return (self.surrogate(v) - self.ceiling).clamp(min=0)
 
     def lift(self, v: Float[Tensor, "batch r"], z: Float[Tensor, "batch z_dim"]) -> Float[Tensor, "batch z_dim"]:
-        """See `SurrogateEnergy`."""
+        """Return latents that have the coordinates v along `basis`, and are like z in all other directions."""
         return self.surrogate.lift(v, z)

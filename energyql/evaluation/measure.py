@@ -1,6 +1,6 @@
 """Measurements of one method on one query: a comparison of its samples with exact samples, and its costs.
 
-The exact samples of a query are called the oracle of the query.
+"Oracle" is the name of the exact samples of a query in this package.
 """
 
 from __future__ import annotations

@@ -55,11 +55,9 @@ class Generator(Protocol):
             truncation: the factor psi, which pulls w toward the mean of w: the result is `mean + psi (w - mean)`. With
                 1 it is w itself.
         """
-        ...
 
     def synthesize(self, w: Float[Tensor, "batch w_dim"]) -> Float[Tensor, "batch channels height width"]:
         """Map w, the output of `encode`, to pictures in [-1, 1], shape (batch, channels, height, width)."""
-        ...
 
 
 class ConditionalGenerator(Generator, Protocol):
@@ -79,7 +77,6 @@ class ConditionalGenerator(Generator, Protocol):
             truncation: the factor psi, which pulls w toward the mean of w: the result is `mean + psi (w - mean)`.
             label: a row for each sample, (batch, c_dim), as a rule one-hot. With `None` an error may be raised.
         """
-        ...
 
 
 class ViewedGenerator(Generator, Protocol):
@@ -91,7 +88,6 @@ class ViewedGenerator(Generator, Protocol):
         Heads, the classifiers of attributes, predict from the features if their space is "features". If z has a number
         for each pixel of a picture, the features may be the means of blocks of pixels.
         """
-        ...
 
 
 class ShapedGenerator(Generator, Protocol):
@@ -501,7 +497,6 @@ class NoisyGenerator(Generator, Protocol):
             noise: "const", the noise stored with the weights; "none", no noise; or a tensor (batch, noise_size) of
                 standard normal numbers.
         """
-        ...
 
 
 def noise_size(generator: Generator) -> int:

@@ -43,11 +43,11 @@ _OWN = (
     "latents", "generator", "output_type", "return_dict", "batch_size", "num_images_per_prompt", "callback",
     "callback_steps", "callback_on_step_end", "callback_on_step_end_tensor_inputs",
 )  # fmt: skip
-"""Arguments of a pipeline's call that only the generator gives."""
+"""Arguments of a pipeline's call that a user cannot set, because `PipelineGenerator` sets them for each call."""
 _CONDITIONS = ("prompt", "class_labels")
 """Arguments of a pipeline's call that say what a picture shows; a list of values makes a generator with classes."""
 _LEVEL = 2 / 255
-"""The distance of two neighbouring levels of grey in pictures in [-1, 1]."""
+"""The difference of two neighbouring levels of grey, where black is -1 and white is 1."""
 _SIDES, _MOST_FEATURES = (8, 4, 2, 1), 1024
 """Numbers of blocks on a side, whose means are features of z: the first with which there are not too many features."""
 
@@ -209,7 +209,13 @@ class PipelineGenerator(nn.Module):
         return self._pictures(w, together=w.device.type != "cpu" and self._counted)
 
     def _pictures(self, w: Tensor, *, together: bool) -> Tensor:
-        """Return what `synthesize` does, of pictures of one condition drawn together, or else of each by itself."""
+        """Return the pictures of w as `synthesize` does.
+
+        Args:
+            w: latents (batch, w_dim).
+            together: whether all pictures of one condition are drawn by one call of the pipeline; else each picture is
+                drawn by a call of its own.
+        """
         numbers = w[:, self.z_dim :].argmax(1).tolist() if self.c_dim else [0] * len(w)
         groups = [[row] for row in range(len(w))]
         if together:
@@ -358,7 +364,7 @@ class PipelineGenerator(nn.Module):
 
 
 def _with_own_state(pipeline: Any) -> Any:
-    """Return a copy with the same networks, whose state no other call shares, such as one of another thread."""
+    """Return a copy of a pipeline with the same networks and a scheduler of its own, so that calls do not interfere."""
     own = copy.copy(pipeline)
     own.scheduler = copy.deepcopy(pipeline.scheduler)
     return own
@@ -375,11 +381,11 @@ def _is_permuted(one: Tensor, other: Tensor) -> bool:
 
 @dataclass(frozen=True)
 class PipelineConfig:
-    """What a model folder records of a pipeline.
+    """The settings from which a model folder loads a pipeline of diffusers, whose weights are outside the folder.
 
     Attributes:
-        pipeline: path of its folder, or its name on a hub, `hub:owner/name`.
-        call: arguments of its call.
+        pipeline: path of the pipeline's folder, or the name of the pipeline on a hub, `hub:owner/name`.
+        call: arguments with which the pipeline is called for each picture, such as `{"num_inference_steps": 4}`.
     """
 
     pipeline: str

@@ -35,7 +35,7 @@ BLOCKS = 8
 DRAWS = 8
 """Number of pictures from which the range of the values of the output is measured."""
 RANGES = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0))
-"""Usual ranges of pictures. The first that holds all measured values is taken."""
+"""Usual ranges of the values of pictures. If a user states no range, the first one that holds all values is taken."""
 _DTYPES: dict[str, type[np.generic]] = {
     "tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64,
     "tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(uint8)": np.uint8, "tensor(bool)": np.bool_,
@@ -170,7 +170,15 @@ class OnnxGenerator(nn.Module):
         return _DTYPES[kind]
 
     def _filled(self, name: str, numbers: Numbers) -> npt.NDArray[Any]:
-        """Return the array for an input: all numbers of its shape, for one picture, or one number throughout."""
+        """Return an array for one picture with the shape and the number type of an input of the model.
+
+        Args:
+            name: name of the input.
+            numbers: all numbers of the array, row by row; or one number, with which the array is filled.
+
+        Raises:
+            CheckpointError: the count of the numbers is another, or the type of the input cannot hold a number.
+        """
         shape = [size if isinstance(size, int) else 1 for size in self._inputs[name].shape]
         values = np.asarray(numbers, np.float64)
         dtype = self._dtype(name)
@@ -346,7 +354,7 @@ def _with_shape(entry: Any) -> str:
 
 
 def _listed(names: Iterable[str]) -> str:
-    """Return texts of a file, separated by commas, as an error message shows them."""
+    """Return texts of a file for an error message: shortened, in ASCII, and separated by commas."""
     return ", ".join(shown(name) for name in names) or "none"
 
 
@@ -355,10 +363,10 @@ def _measured(output: str, pictures: Tensor) -> tuple[float, float]:
 
     Args:
         output: name of the output, for the message.
-        pictures: what it was.
+        pictures: values of the output for several pictures, (n, channels, height, width).
 
     Raises:
-        CheckpointError: none of the ranges holds them.
+        CheckpointError: none of the ranges holds all values.
     """
     least, largest = pictures.min().item(), pictures.max().item()
     measured = f"values of output {shown(output)} were from {least:.3g} to {largest:.3g} in {len(pictures)} pictures"

@@ -55,8 +55,8 @@ def always_in_pool(always: bool = True) -> Iterator[None]:
 def thread_count() -> int:
     """Return how many threads PyTorch uses on the CPU outside of `one_thread`.
 
-    A thread that has computed nothing yet gets the number of the others, even while one of them sets its own; see
-    `_set_threads`.
+    A thread that has computed nothing yet gets the number that all threads have outside of `one_thread`, also while
+    another thread is inside of it.
     """
     with _setting:
         return _threads.get() or torch.get_num_threads()
@@ -164,7 +164,7 @@ def _new_pool(threads: int) -> ThreadPoolExecutor:
 
 
 def _begin(all_begun: Barrier) -> None:
-    """Set one thread of PyTorch for this thread of the pool; see `_set_threads`."""
+    """Let this thread of the pool compute with one thread of PyTorch, and wait until all threads of the pool run."""
     torch.get_num_threads()  # counts as the first computation, at which a number that was set before is lost
     torch.set_num_threads(1)
     all_begun.wait()
@@ -185,10 +185,10 @@ def in_autocast() -> bool:
 
 
 def to_cpu(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Return the same tensors on the CPU; tensors that are on one other device are moved by one transfer.
+    """Return copies of tensors on the CPU; all tensors of an accelerator are moved by one transfer, which saves waiting.
 
-    They may have any shapes and dtypes. Tensors that are on the CPU already are returned themselves, and tensors of
-    several other devices are moved one by one.
+    The tensors may have any shapes and dtypes. A tensor that is on the CPU already is returned itself. If there are
+    tensors of several accelerators, they are moved one by one.
     """
     there = [tensor for tensor in tensors if tensor.device.type != "cpu"]
     if len(there) < 2 or len({tensor.device for tensor in there}) > 1:

@@ -36,7 +36,6 @@ class Differentiable(Protocol):
 
     def __call__(self, x: Float[Tensor, "batch ..."], /) -> Float[Tensor, "batch ..."]:
         """Return the value of the function at x; autograd can differentiate it as well."""
-        ...
 
     def pullback(self, x: Float[Tensor, "batch ..."], /) -> tuple[Float[Tensor, "batch ..."], Back]:
         """Return the value of the function at x and a function for the gradient, both computed without autograd.
@@ -44,7 +43,6 @@ class Differentiable(Protocol):
         The second result is a `Back`: it takes the gradient with respect to the value, and returns the gradient with
         respect to x. `x` is not overwritten.
         """
-        ...
 
 
 @runtime_checkable
@@ -56,7 +54,6 @@ class Convertible(Protocol):
 
         The function takes and returns tensors of the same dtypes as before.
         """
-        ...
 
 
 class Identity:

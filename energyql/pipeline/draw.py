@@ -408,15 +408,15 @@ class PreparedQuery:
         purpose: str = "",
         seed: int | None = None,
     ) -> SampleResult:
-        """Return a draw for each of the samples `first + offsets[i]`; other `purpose`s give other draws.
+        """Draw one latent for each of the samples number `first + offsets[i]` of the run.
 
         Args:
             energy: the energy.
-            first: number of the first sample in the run.
-            offsets: ascending.
-            progress: see `Sampler.sample`.
-            purpose: see `RandomStreams`.
-            seed: that of the settings by default.
+            first: number that is added to `offsets`.
+            offsets: whole numbers in ascending order.
+            progress: function that the sampler calls with the fraction done and the number of unfinished samples.
+            purpose: name of the random numbers; with another name, the same samples get other draws.
+            seed: seed of the random numbers; by default that of the settings.
         """
         if len(offsets) == offsets[-1] + 1 - offsets[0]:
             first, offsets = first + offsets[0], range(len(offsets))
@@ -434,7 +434,13 @@ class PreparedQuery:
             return draw_with(self.sampler, energy, z0, streams, progress)
 
     def _pictures(self, z: Tensor, index: npt.NDArray[Any], w: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield batches of latents w and of their pictures in [-1, 1]; the arguments are those of `show`."""
+        """Draw the pictures of n samples, and yield for each batch the latents w and the pictures in [-1, 1].
+
+        Args:
+            z: latents (n, z_dim).
+            index: number of each sample in its run, (n,), which decides on random noise.
+            w: latents to draw in place of `encode(z)`, (n, w_dim) or (n, num_ws, w_dim).
+        """
         settings, generator = self.settings, self.model.generator
 
         def options(rows: slice) -> dict[str, Any]:
@@ -460,7 +466,13 @@ class PreparedQuery:
         return self._result(sampled, index, shown, of_z=w is None)
 
     def _shown(self, w: Tensor, images: Tensor, values: Values) -> _Shown:
-        """Return what a result keeps of a batch of pictures; `values` are those that the judge read."""
+        """Return pictures as PIL images, with w and what was read off them, for a `Result`.
+
+        Args:
+            w: latents of the pictures.
+            images: the pictures in [-1, 1], (batch, channels, height, width).
+            values: attribute -> the values that the judge read off the pictures.
+        """
         by_reader = self._by_reader(images) if self.model.bank.reads_pictures else None
         return _Shown(show_pictures(self.model.generator, images), w, values, by_reader)
 
@@ -473,7 +485,7 @@ class PreparedQuery:
             sampled: latents z of n samples, and for each sample how the sampler ended.
             index: number of each sample in its run, (n,).
             shown: the pictures, in batches, with what was read off them.
-            of_z: whether the pictures are those of z; else they are given by their w alone.
+            of_z: whether the pictures are drawn from z; false if they are drawn from a w that does not follow from z.
         """
         w = torch.cat([batch.w for batch in shown])
         judged = {name: np.concatenate([batch.values[name] for batch in shown]) for name in shown[0].values}
@@ -555,7 +567,7 @@ class PreparedQuery:
         return {"drawn": 0, "accepted": 0}
 
     def _verified(self, first: int, n: int, report: Report) -> tuple[Result, SampleResult]:
-        """Draw each sample again until the verifier accepts its picture; see `_run`.
+        """Draw each of n samples again until the verifier accepts its picture; return the samples and their costs.
 
         A sample without an accepted picture after as many draws as the setting `attempts` is returned with its last
         picture, and ends with `Status.NOT_ACCEPTED`.
@@ -634,7 +646,7 @@ VERIFIED_BATCH = 1024
 OWN_CHOICE = "the judge decided which pictures are kept"
 """Why a judge gives no verdicts on pictures that it chose."""
 REFUSED = 4
-"""A run ends with an error after this multiple of `attempts` pictures if none of them was accepted."""
+"""If a run has drawn `REFUSED` times `attempts` pictures, and the verifier has accepted none, it ends with an error."""
 
 
 def _quiet(*_: object) -> None:

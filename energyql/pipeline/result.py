@@ -53,7 +53,7 @@ MOST_QUERY = 300
 HOLDS = {True: "holds", False: "does not hold", None: "is not judged"}
 """Verdicts on a query as words: "The query smile holds"."""
 MARK = "doubtful"
-"""Text at a picture whose attribute heads may be wrong; see `Result.doubtful`."""
+"""Text beside a picture for which the predictions of the attribute heads may be wrong."""
 MOST_GAP = 0.1
 """Difference of a promise, P(query) by the heads or the wanted purity, and the share by the judge from which a summary
 says what helps."""
@@ -146,7 +146,7 @@ def join_provenance(parts: Sequence[Mapping[str, Any]], count: int) -> dict[str,
 
 
 def _different(values: Iterable[Any]) -> list[Any]:
-    """Return the values without those that are equal to an earlier one; they need not have a hash."""
+    """Return the different values in their order: each value that is equal to no earlier value. No hash is needed."""
     listed = list(values)
     return [value for i, value in enumerate(listed) if value not in listed[:i]]
 

@@ -34,9 +34,10 @@ if TYPE_CHECKING:
 
 RESULT, LATENTS, GRID, EDIT = "result.json", "latents.safetensors", "grid.png", "edit.json"
 COMPARISON = "comparison.png"
-"""File in the folder of an inversion (latents found for given pictures), beside its result."""
+"""Picture in the folder of an inversion (latents that were found for a user's pictures). It shows pairs of a user's
+picture and the picture of its latent."""
 LABELLING = "pictures.json"
-"""File of a folder of pictures to label; see `energyql.labelling.folder`."""
+"""File in a folder of pictures that people label; it says how the pictures were drawn."""
 PROVENANCE = "energyql"
 """Text field of a PNG that holds the provenance."""
 _HEAD = 512
@@ -359,9 +360,10 @@ def take_rows(column: Any, rows: npt.NDArray[np.int64]) -> Any:
 
 
 def concatenate(columns: Sequence[Any]) -> Any:
-    """Concatenate the same field of several results, and return it in its form; `None` if one of them is `None`.
+    """Return the values of one field of several results as one value; `None` if one of the values is `None`.
 
-    A field is a list, array or tensor. In a dict or tuple of these, the values at each key or position are joined.
+    Lists, arrays or tensors are joined end to end. For dicts or tuples of these, the entries of each key or position
+    are joined, and the result is a dict or tuple.
     """
     return map_columns(_concatenated, *columns)
 

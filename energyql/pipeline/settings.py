@@ -28,7 +28,8 @@ else:
 Precision = Literal["float32", "bfloat16"]
 """Names of the number types in which energies can be computed while sampling."""
 Verify = Literal["off", "sure", "faithful"]
-"""Ways in which a verifier, which reads pictures, decides which drawn pictures are kept; see `energyql.generate`."""
+"""Ways of keeping drawn pictures: "off" keeps all; with "sure" and "faithful", a network or function that reads
+pictures (the verifier) decides. `energyql.generate` describes them."""
 Noise = Literal["const", "random", "none"]
 """Kinds of noise in the pictures of a generator that adds noise: that of the model, new for each picture, or none."""
 DirectionMethod = Literal["ganspace", "sefa", "styles", "pictures", "interfacegan", "steerability", "ganalyze"]
@@ -40,7 +41,7 @@ DEFAULT_SAMPLER: Final = "slice+descent"
 DEFAULT_PRECISION: Final = "float32"
 DEFAULT_NOISE: Final = "const"
 DEFAULT_PURITY: Final = 0.97
-"""Default of the wanted share of right pictures among those that a verifier accepts."""
+"""Default of the setting `purity`: the share of accepted pictures that the verifier should be right about."""
 DEFAULT_ATTEMPTS: Final = 256
 """Default of the most pictures that are drawn for one that a verifier accepts."""
 PICTURES = 16

@@ -245,9 +245,10 @@ class Verifier:
     balance: Balance | None = None
 
     def accepted(self, clip: float) -> float:
-        """Return the estimated number of pictures that are accepted for each satisfying one that is drawn.
+        """Return the estimated number of accepted pictures, divided by the number of drawn pictures that satisfy the query.
 
-        It is 1 if the threshold was not chosen by held-out labels. `clip` is that of `for_draws`.
+        It is 1 if the threshold was not chosen by held-out labels. `clip` is the probability at which the energy of the
+        draws is clipped.
         """
         chosen = self.for_draws(clip)
         threshold, kept = chosen.threshold, 1.0 if chosen.balance is None else chosen.balance.kept
@@ -332,7 +333,7 @@ class Verifier:
         return replace(self, threshold=threshold, balance=balance)
 
     def _others(self, names: Collection[str]) -> list[AttributeSpec]:
-        """Return the attributes of the held-out samples without those with these names."""
+        """Return the attributes that the held-out samples have labels of, except those in `names`."""
         assert self.held_out is not None
         return [self.vocabulary[name] for name in self.held_out.readings if name not in names]
 

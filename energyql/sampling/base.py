@@ -63,14 +63,12 @@ class EnergyFunction(Protocol):
 
         `rows`, int64 on the device of z, says which sample of the run each latent belongs to, counted from 0.
         """
-        ...
 
     def gradient(self, z: Float[Tensor, "batch z_dim"], rows: Int[Tensor, " batch"], /) -> ValueAndGradient:
         """Return the energies of latents z, and the gradients of the energies with respect to z; both are detached.
 
         `rows` says which sample of the run each latent belongs to, counted from 0.
         """
-        ...
 
 
 class Energy(EnergyFunction):
@@ -142,7 +140,7 @@ def as_energy(energy: EnergyLike, *, first: int = 0, samples: Tensor | None = No
 
 @dataclass(slots=True, eq=False)
 class StepEnergy(Energy):
-    """An `Energy` for all samples of a batch, or for some of them, which counts its calls; see `as_energy`.
+    """An `Energy` for all samples of a batch, or for some of them, which counts its calls. `as_energy` makes it.
 
     Attributes:
         value: function that returns energies. It takes latents, and for each latent the row of its sample in the batch.
@@ -177,9 +175,9 @@ class StepEnergy(Energy):
         return cast(Kept, self.kept[key])
 
     def part(self, rows: Int[Tensor, " some"]) -> StepEnergy:
-        """Return the same energy for some of its samples; the new energy counts its calls from 0.
+        """Return an energy for some of the samples of this energy, which counts its own calls from 0.
 
-        `rows` are the rows of these samples in this energy.
+        `rows` are the indices of these samples among the samples of this energy.
         """
         return replace(self, rows=rows if self.rows is None else self.rows[rows], values=0, gradients=0)
 
@@ -366,7 +364,6 @@ class Sampler(Protocol):
         Raises:
             ArgumentError: `z0` has the wrong shape or dtype, or the energy returns the wrong shape.
         """
-        ...
 
 
 def _make(code: str, **settings: Any) -> Sampler:

@@ -52,7 +52,6 @@ class Proposals(Protocol):
             numbers: for each of these samples, the numbers of the proposals to return, counted from 0, on the CPU.
             of: largest number of proposals of a sample; all `numbers` are below it.
         """
-        ...
 
 
 class PriorProposals:

@@ -49,8 +49,8 @@ RARE, PER_SHARE, FEWEST = 0.04, 1600, 16
 """If the share of accepted draws from the prior is below `RARE`, a sample tries at most share * `PER_SHARE` proposals
 from the prior, so 32 for a share of one in 50, and at least `FEWEST`."""
 COSTLY_PILOT = 32
-"""Largest number of draws that estimate how common a query is, if each of them needs a picture. It is enough to tell a
-share of one in four from one in ten, and a share below `RARE` from the share of a common query."""
+"""Largest number of draws for an estimate of how common a query is, if the energy of a draw needs a picture. With 32
+draws, a share of one in four differs clearly from one in ten, and a share below `RARE` from that of a common query."""
 WHOLE = 2 * math.pi
 """Length of a whole ellipse, in radians."""
 MOST_SHRINKS = 100
@@ -139,7 +139,10 @@ class SliceSampler(BatchSampler):
         return self.descent is not None
 
     def run(self, batch: Batch) -> None:
-        """Move every sample of a batch to a draw from the posterior, or from near it; see `BatchSampler`."""
+        """Move every sample of a batch to a draw from the posterior, or to a draw from nearly the posterior.
+
+        The method changes latents, status, counts and diagnostics of the batch in place.
+        """
         batch.noise = batch.noise.part("slice")
         proposals, most = self._proposals(batch)
         rounds = reject(batch, self.strength, proposals, most)

@@ -1,4 +1,4 @@
-"""The studio without its web server: models, queue of jobs, and results."""
+"""The class `Studio`, which checks requests and draws pictures for the web page: models, a queue of jobs, and results."""
 
 from __future__ import annotations
 
@@ -266,7 +266,7 @@ class Studio:
             queries: the queries.
             request: a request with the settings of the queries.
             name: what the queries are called in messages, such as "step".
-            options: settings in place of those of the request.
+            options: values of settings that replace the values in the request.
 
         Raises:
             EnergyQLError: a query is wrong; the message begins with the number of the first wrong one, as in "step 2".

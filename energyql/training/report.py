@@ -253,7 +253,13 @@ def weighted_share(weights: Float[Tensor, " samples"], true: Tensor) -> Interval
 
 
 def _share(share: float, variance: float, most: float) -> Interval:
-    """Return a share and the ends of its 95 % interval, from its variance and a bound of the effective number."""
+    """Return a share, and the ends of its 95 % interval, which is that of Wilson for an effective number of samples.
+
+    Args:
+        share: estimate of the share, in [0, 1].
+        variance: variance of the estimate, from which the effective number is computed.
+        most: upper bound of the effective number.
+    """
     count = min(most, share * (1 - share) / variance) if variance > 0 and 0 < share < 1 else most
     return share, *wilson(share * count, count)
 
@@ -363,7 +369,10 @@ def _card(canvas: Canvas, corner: Place, name: str, report: HeadReport) -> None:
 
 
 def _summary(report: HeadReport) -> tuple[str, ...]:
-    """Return lines of text about a head: its score, how well it ranks, and its labels with its calibration error."""
+    """Return lines of text about a head: its score, how well it ranks, and numbers of labels with calibration error.
+
+    For a head without held-out labels, the two lines say so and give the number of labels.
+    """
     if not report.held_out:
         return "no label was held out", f"{report.fitted:,} labels"
     score = str(report) if KINDS[report.kind].numeric else f"{report}, chance {report.chance:.2f}"

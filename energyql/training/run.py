@@ -53,7 +53,8 @@ MEASURED = 1_000
 """Number of the pictures on which the heads of a round are compared with those of the round before."""
 
 FINISHED = ".heads"
-"""File among those of an interrupted training that says which heads it has saved in the model folder."""
+"""File of an interrupted training, in its folder of intermediate results. It names the heads that the training has
+already saved in the model folder."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -466,9 +466,9 @@ def _copy(source: Path, folder: Path, name: str) -> None:
 
 
 def _identity(folder: Path) -> object:
-    """Return a value that is equal for two model folders with the same generator.
+    """Return a value that is equal for two model folders if they have the same generator.
 
-    It is that of `generator_mark`; without a file of weights, the settings of the generator in `config.json`.
+    It is the digest of the file of weights. For a folder without weights, it is the entry `generator` of `config.json`.
     """
     return generator_mark(folder) if weights_file(folder).is_file() else read_json(folder / CONFIG).get("generator")
 
