@@ -32,7 +32,7 @@ SPACES = ("w", "z", "direction", "features")
 square of 1, since the pictures of a StyleGAN do not depend on the length of z. "features" is a function of z that some
 generators compute for their heads."""
 PICTURE = "picture"
-"""The `space` of attributes that a network or function reads off pictures, without heads; see `PictureBank`."""
+"""The value of `space` for attributes that a network or function predicts from pictures, in a model without heads."""
 FittedLabel = int | tuple[float, ...] | str | None
 """Class label of the latents that heads were fitted on: the number of a class, a condition vector with a number for
 each class, "random" (each latent had a random class), or `None` (no label)."""

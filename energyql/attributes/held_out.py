@@ -1,7 +1,8 @@
-"""Labelled samples with readings by networks that did not learn from them, which decide on a verifier's threshold.
+"""Labelled samples with readings by networks that did not learn from them. They decide on the threshold of a verifier.
 
-They are in a file of the model folder, `verifier-held-out.safetensors`. It is named after the network of the verifier
-beside which it was written, so a later training for other attributes writes `verifier-4-held-out.safetensors`, say.
+The samples are in a file of the model folder, such as `verifier-held-out.safetensors`. The name of the file begins with
+the name of a network of the verifier. So a later training, for other attributes, writes another file, such as
+`verifier-4-held-out.safetensors`.
 """
 
 from __future__ import annotations
@@ -40,7 +41,14 @@ class HeldOut:
         return HeldOut(*({name: getattr(self, part.name)[name] for name in names} for part in fields(self)))
 
     def save(self, folder: Path, name: str) -> None:
-        """Write the samples beside the network `name` of a model folder; what is about numbers is in full precision."""
+        """Write the samples to a file of the model folder that is named after a network.
+
+        Predictions of classes are written in half precision, labels and predictions of numbers in full precision.
+
+        Args:
+            folder: the model folder.
+            name: name of the network of the verifier, such as "verifier-2".
+        """
         tensors = {f"labels/{attribute}": labels.float() for attribute, labels in self.labels.items()}
         for part in ("heads", "readings"):
             for attribute, prediction in getattr(self, part).items():

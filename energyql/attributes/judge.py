@@ -1,6 +1,6 @@
 """Image judges: networks that predict attributes from pictures, to check samples independently of the heads.
 
-A judge takes no part in sampling, unless a model has it instead of heads; see `PictureBank`.
+A judge takes no part in sampling. An exception is a model without heads: there such a network also guides samplers.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def _averages(size: int, side: int, device: torch.device, dtype: torch.dtype) ->
 
 
 def _without_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> _Layer:
-    """Return one convolution with the same result as `conv` and then `norm` in evaluation mode, to save time."""
+    """Return one convolution that computes `conv` and then `norm` in evaluation mode, which takes less time."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
     assert conv.bias is not None
@@ -118,9 +118,9 @@ class Judge(nn.Module):
                 nn.Conv2d(width, width, 3, stride=2, padding=1),
                 nn.BatchNorm2d(width),
                 nn.SiLU(),
-            )  # fmt: skip
+            )
             for before, width in itertools.pairwise((3, *self.channels))
-        )
+        )  # fmt: skip
         last = math.ceil(side / 2 ** len(self.channels))
         outputs = sum(output_count(spec) for spec in vocabulary.values())
         self.head = nn.Linear(self.channels[-1] * last**2, outputs)
@@ -349,7 +349,13 @@ def stored_verifier(folder: Path, vocabulary: Vocabulary) -> tuple[Judge | Joint
 
 
 def _check_attributes(folder: Path, judge: Judge | JointJudge, vocabulary: Vocabulary) -> None:
-    """Raise a `ModelError` if a judge of a folder reads other attributes than `vocabulary`, those of the model, has."""
+    """Raise a `ModelError` unless the model has all attributes of a judge, with the same kinds and values.
+
+    Args:
+        folder: the model folder, for the message.
+        judge: the judge, or a network of the verifier.
+        vocabulary: the attributes of the model.
+    """
     for spec in judge.vocabulary.values():
         own = vocabulary.get(spec.name)
         if own is None or (own.kind, own.values) != (spec.kind, spec.values):
@@ -390,7 +396,14 @@ def replace_verifier(
 
 
 def _replace(folder: Path, first: str, names: Iterable[str], judges: Sequence[Judge]) -> str | None:
-    """Replace networks for the attributes `names` by others, and return the file name of the first new one."""
+    """Replace networks in a model folder, and return the name of the first new network; `None` if there are none.
+
+    Args:
+        folder: the model folder.
+        first: start of the names of the networks, such as "judge" or "verifier".
+        names: attributes that the old networks shall not read any more; an old network without others is deleted.
+        judges: the new networks.
+    """
     replaced = set(names)
     for name in judge_names(folder, first):
         old = Judge.load(folder, name)

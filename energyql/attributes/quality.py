@@ -23,10 +23,11 @@ from energyql.kinds import KINDS, Kind
 REPORT = "report.json"
 """The file in a model folder with the reports on its heads."""
 MARGIN = 0.05
-"""The lower end of the 95 % interval of the AUC must be more than this above 0.5, that of a head at chance. Without a
-margin, a head at chance passes in 2.2 to 2.7 % of the trainings, so one of 20 such heads in more than a third of them.
-With it, a head at chance passes in 1 % with 3 held-out samples of the class, 0.3 % with 14, and 0.05 % with 50. In
-reports without AUC, the lower end of the interval of balanced accuracy must be this far above chance."""
+"""A head is good enough if the lower end of the 95 % interval of its AUC is above 0.5 + `MARGIN`; 0.5 is the AUC of a
+head that guesses. Without a margin, a head that guesses passes in 2.2 to 2.7 % of the trainings, so in more than a
+third of the trainings of 20 such heads one passes. With the margin, it passes in 1 % if 3 samples of the class are held
+out, in 0.3 % with 14, and in 0.05 % with 50. In reports without AUC, the lower end of the interval of the balanced
+accuracy must be `MARGIN` above chance."""
 LEAST_RECALL = 0.1
 """Least recall that a head must have for every class, if its report has no AUC."""
 LEAST_R2 = 0.1
@@ -36,7 +37,7 @@ WEAK_HELP = (
     "more labels (energyql sample --unsure draws the pictures), a teacher (labels in a table with the numbers of "
     "pictures), --space picture (a network that reads pictures in place of heads)"
 )
-"""What helps weak heads."""
+"""Text for users: what to do if the head of an attribute is too weak."""
 LEAST_SKILL = 0.3
 """Least skill of a network that judges pictures, where 0 is chance and 1 is perfect."""
 _Z = 1.959964

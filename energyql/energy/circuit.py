@@ -297,7 +297,7 @@ class _Group:
 
     @cached_property
     def signs(self) -> Tensor:
-        """Derivatives of nodes of the class `Given`, (2, 1, 1): 1 for the first child of a node, and -1 for the second."""
+        """Derivatives of a node of the class `Given`, (2, 1, 1): 1 for its first child, -1 for its second one."""
         with torch.inference_mode(False):
             return self._like.new_tensor([[[1.0]], [[-1.0]]])
 
@@ -380,8 +380,8 @@ def node_values(
         kind: type of the nodes, such as `Sum`.
         x: values of the nodes' children; axis 0 has as many entries as a node has children.
         factors: for each node, its `factor`; empty if nodes of this type have no factor.
-        log1p: function that computes log(1 + x). For export to ONNX it is another one than torch's.
-        expm1: function that computes exp(x) - 1. For export to ONNX it is another one than torch's.
+        log1p: function that computes log(1 + x): that of torch, or one that can be exported to ONNX.
+        expm1: function that computes exp(x) - 1: that of torch, or one that can be exported to ONNX.
     """
     if kind is Sum:
         return x.sum(0)

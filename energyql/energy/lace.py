@@ -108,7 +108,7 @@ class LaceRule:
         """Return `None`: there is no circuit to draw, because the rules apply to the tree."""
 
     def explain(self) -> str:
-        """Return indented text with one line for each node of the query's tree: the rule that gives its value."""
+        """Return indented text with a line for each part of the query: the rule that gives the value of the part."""
         lines: list[str] = self.expr.fold(
             lambda node, parts: [_rule_of(node), *("  " + line for part in parts for line in part)]
         )

@@ -65,10 +65,10 @@ class RandomConditions:
         self._uniform = random.Random(seed).random
 
     def values(self, spec: AttributeSpec) -> list[Expr]:
-        """Return all conditions on one attribute that protocols use, one for each value.
+        """Return all conditions on one attribute that protocols use.
 
-        The conditions are yes and no for a yes/no attribute, one for each class of a categorical attribute, and one for
-        each target in `TARGETS` of a continuous attribute.
+        For a yes/no attribute, they are `a` and `NOT a`. For a categorical attribute there is one condition for each
+        class, and for a continuous attribute one for each target in `TARGETS`.
         """
         return KINDS[spec.kind].conditions(E[spec.name], spec, TARGETS)
 
@@ -261,7 +261,7 @@ PROTOCOLS: dict[str, EvaluationProtocol] = {
         ),
     )
 }  # fmt: skip
-"""Every protocol by its name."""
+"""Name of each protocol, such as "conditional-1" -> the protocol."""
 
 
 FOLDER = Path(__file__).with_name("setups")

@@ -170,7 +170,10 @@ class PipelineGenerator(nn.Module):
         }  # fmt: skip
 
     def get_extra_state(self) -> Tensor:
-        """Return what decides on the pictures besides the weights, as bytes, so that fingerprints depend on it."""
+        """Return the settings of pipeline and scheduler as bytes, which become a part of the state dict.
+
+        So the fingerprint of the generator depends on them, and not only on the weights.
+        """
         facts = {name: value for name, value in self.description.items() if name != "diffusers"}
         text = json.dumps(facts | {"z_shape": self.z_shape}, sort_keys=True)
         return torch.tensor(list(text.encode()), dtype=torch.uint8)
@@ -404,7 +407,8 @@ class StoredPipeline(PipelineGenerator):
 
     Raises:
         ModelError: the folder is missing or damaged, or holds weights that are no safetensors, or code.
-        ArgumentError: diffusers is not installed, or as for `PipelineGenerator`.
+        ArgumentError: diffusers is not installed, or the pipeline or its arguments cannot be used by a
+            `PipelineGenerator`.
     """
 
     def __init__(self, config: PipelineConfig) -> None:
@@ -426,13 +430,14 @@ def open_pipeline(source: Any, call: Mapping[str, Any]) -> PipelineGenerator:
     """Return a pipeline of diffusers as a generator.
 
     Args:
-        source: the pipeline, the path of its folder, or its name on a hub, `hub:owner/name`. The latter is downloaded
-            if it is not in the cache of the hub, as far as it is safetensors and JSON.
-        call: arguments of its call.
+        source: the pipeline, the path of its folder, or its name on a hub, `hub:owner/name`. Files of a hub that are
+            not in the cache are downloaded: safetensors and JSON, but no code.
+        call: arguments with which the pipeline is called for each picture.
 
     Raises:
         ModelError: the folder is damaged, or holds weights that are no safetensors, or code; or the download failed.
-        ArgumentError: diffusers is not installed, or as for `PipelineGenerator`.
+        ArgumentError: diffusers is not installed, or the pipeline or its arguments cannot be used by a
+            `PipelineGenerator`.
     """
     if not isinstance(source, str | os.PathLike):
         return PipelineGenerator(source, call)

@@ -30,7 +30,7 @@ MOST_SIDE = 1024
 _EXCITED_BY = 16
 """Side of a stage whose channels are multiplied by factors, divided by the side of the stage that gives the factors."""
 EXCITED = (64, 128, 256, 512)
-"""Sides of the stages whose channels are multiplied by factors from a smaller stage; see `Excitation`."""
+"""Sides of the stages whose channels are multiplied by factors that layers compute from a smaller stage."""
 
 
 @dataclass(frozen=True)

@@ -121,7 +121,7 @@ class Expr:
     word: ClassVar[str] = ""
     """The keyword of a connective, such as `AND`; empty for other nodes."""
     level: ClassVar[int] = ATOM
-    """Precedence of the node: AND (60) binds tighter than OR (40). The order is that of grammar/query.lark."""
+    """Precedence of the node in texts: AND, with 60, binds tighter than OR, with 40, as in grammar/query.lark."""
     nests: ClassVar[tuple[int, ...]] = ()
     """Positions (0 for the first) of operands that need no parentheses even if their `level` equals this node's."""
     role: ClassVar[Role] = "other"

@@ -1,9 +1,9 @@
 """Trainings that are not finished: the folder of their files, and how to continue them. This module imports no torch.
 
 Until a training is finished, it writes into `.training`, a subfolder of the model folder. Each step, such as labelling
-or the fit of the heads, writes its results there under the name of the step. Started again, the same training continues
-from these results, and ends with the same model. Before that, `energyql.training.steps` checks that the results are not
-damaged and that settings and data are the same.
+or the fit of the heads, writes its results there under the name of the step. If the user starts the same training
+again, it continues from these results, and ends with the same model. First `energyql.training.steps` checks that the
+results are not damaged, and that settings and data are the same.
 """
 
 from __future__ import annotations

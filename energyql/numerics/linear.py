@@ -45,10 +45,10 @@ class _Packable:
 
 
 class Linear(_Packable):
-    """The function x Wᵀ. The method `back` computes its gradient.
+    """The linear function x Wᵀ of rows x. The method `back` computes gradients with respect to x.
 
-    W must not change, because packed products use a copy of it. A row of the result depends on the same row of x alone,
-    bit for bit.
+    W must not change, because packed products use a copy of W. Each row of the result depends only on the same row of
+    x, bit for bit.
 
     Attributes:
         weight: W, (out, in).

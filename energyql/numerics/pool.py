@@ -185,7 +185,7 @@ def in_autocast() -> bool:
 
 
 def to_cpu(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Return copies of tensors on the CPU; all tensors of an accelerator are moved by one transfer, which saves waiting.
+    """Return copies of tensors on the CPU; the tensors of an accelerator are moved by one transfer, so it waits once.
 
     The tensors may have any shapes and dtypes. A tensor that is on the CPU already is returned itself. If there are
     tensors of several accelerators, they are moved one by one.

@@ -563,7 +563,7 @@ class PreparedQuery:
 
     @cached_property
     def _tally(self) -> dict[str, int]:
-        """Numbers of all pictures that were drawn and accepted for this query; they change with every batch."""
+        """How many pictures were "drawn" and how many "accepted" for this query so far; each batch adds to both."""
         return {"drawn": 0, "accepted": 0}
 
     def _verified(self, first: int, n: int, report: Report) -> tuple[Result, SampleResult]:
@@ -631,7 +631,10 @@ class PreparedQuery:
         return result, end
 
     def _verified_by(self, stated: bool) -> dict[str, Any]:
-        """Return how pictures were verified, as an entry of the provenance; `stated` is that of a `Decision`."""
+        """Return a dict with the entry "verified" of the provenance: by what pictures were verified, and how.
+
+        `stated` says whether the verifier returned values of attributes, and not probabilities.
+        """
         verifier = self.verifier
         assert verifier is not None
         own = self.model.judge is verifier.reader and not stated

@@ -329,7 +329,10 @@ class Result:
         return f" (of {self.statistics['drawn']:,.0f} drawn{heads})"
 
     def _expected(self) -> str:
-        """Return P(query) by the heads and what helps, if by the judge far fewer pictures satisfy it; else ""."""
+        """Return words for a summary if far fewer pictures satisfy the query than the heads predict; else "".
+
+        The words are P(query) by the heads, and what helps, such as " (heads 90%; more labels improve the heads)".
+        """
         if self.probability is None or not len(self) or self.satisfied is None:
             return ""
         share, expected = float(self.satisfied.mean()), float(self.probability.mean())

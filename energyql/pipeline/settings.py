@@ -47,7 +47,7 @@ DEFAULT_ATTEMPTS: Final = 256
 PICTURES = 16
 """Default number of pictures of a run."""
 MOST_SAMPLES = 1_000_000
-"""Most samples of one call."""
+"""Largest number of samples that one call may draw."""
 
 
 def whole_number(name: str, value: int, *, least: int = 1, most: int = MOST_SAMPLES) -> int:

@@ -245,7 +245,7 @@ class Verifier:
     balance: Balance | None = None
 
     def accepted(self, clip: float) -> float:
-        """Return the estimated number of accepted pictures, divided by the number of drawn pictures that satisfy the query.
+        """Return the estimated number of accepted pictures, divided by that of drawn pictures that satisfy the query.
 
         It is 1 if the threshold was not chosen by held-out labels. `clip` is the probability at which the energy of the
         draws is clipped.

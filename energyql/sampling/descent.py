@@ -246,8 +246,8 @@ def _with_pair(
 def _with_direction(state: DescentState, enough: float | None) -> DescentState:
     """Return the state with the next step of each sample, computed by L-BFGS.
 
-    It is the same as before for a sample that did not move. `enough` is the energy tolerance, by which the length of
-    the step is chosen; see `DescentSampler`.
+    A sample that did not move keeps its next step. `enough` is the setting of `DescentSampler`: the energy, in nats
+    above the least possible energy, at which samples end. Near it, steps are shorter.
     """
     gradient, pairs = state.gradient, state.pairs
     guess = FIRST_MOVE / gradient.norm(dim=1).clamp_min(1e-12)

@@ -37,7 +37,8 @@ from energyql.studio.results import JobResult
 from energyql.studio.schemas import EditRequest, TraversalRequest, VariationsRequest
 
 MOST_SPACES = 4
-"""Largest number of `LatentSpace` objects that are kept in memory, one for each model, truncation and label."""
+"""Largest number of `LatentSpace` objects in memory. There is one object for each model, truncation and label that was
+used last for edits."""
 _SPACES: dict[tuple[Any, ...], LatentSpace] = {}
 
 

@@ -29,8 +29,8 @@ from energyql.training.teacher import DRAWS, Taught, further_pictures, teach
 from energyql.vocabulary import Vocabulary
 
 TEST_SHARE = 0.1
-"""Share of the labelled samples that only the report uses, if the table of labels does not say which samples it uses.
-Of fewer than 2,000 samples the share is larger, see `SMALL_TEST_SHARE`."""
+"""Share of the labelled samples that are held out for the report, if the table of labels does not say which ones are.
+With fewer than 2,000 samples, the larger `SMALL_TEST_SHARE` is used."""
 HELD_OUT_SHARE, SECOND_HELD_OUT_SHARE = 0.12, 0.2
 """Shares of the samples that are held out to stop and calibrate heads. The first number is for the first heads: a share
 of the samples that are not for the report. The second number is for second heads: a share of the last half of all

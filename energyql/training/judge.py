@@ -43,9 +43,11 @@ from energyql.vocabulary import AttributeSpec, Vocabulary
 
 MOST_TESTS = 1_000
 """Most pictures on which a given judge is measured: the interval of a balanced accuracy is then about 0.05 wide."""
-VALUE, OUTPUTS = "energyql/value/", "energyql/outputs/"
-"""Column names begin with this, and end with the name of an attribute. A column `VALUE` contains values that a judge
-reads. A column `OUTPUTS` contains all numbers of its predictions, such as logits. No attribute has such a name."""
+VALUE = "energyql/value/"
+"""Start of the name of a column with values that a judge reads; the name of the attribute follows."""
+OUTPUTS = "energyql/outputs/"
+"""Start of the name of a column with all numbers of a judge's predictions, such as logits, as text; the name of the
+attribute follows."""
 MOST_PICTURES = 5_000
 """Default number of pictures that a labeller (a function or network) labels for the training of judge and verifier."""
 MOST_HELD_OUT = 5_000
@@ -53,14 +55,20 @@ MOST_HELD_OUT = 5_000
 PROPOSED = 0.2
 """Share of the labelled pictures that heads propose for random formulas, if a function labels. There readers of
 pictures must decide."""
-NETWORKS, BY_FUNCTION = 4, 2
-"""Number of networks of a verifier; and if a function labels, because then more labels are cheaper than networks."""
-FOLDS, FEW = 2, 1_000
-"""Number of folds in the fit of a verifier; with fewer labels than `FEW`, there are as many folds as networks."""
-FRESH, FRESH_SEED = 256, 17
-"""Number of further pictures for the fit of a verifier, and what is added to the seed of the labelled ones for them."""
+NETWORKS = 4
+"""Number of networks of a verifier that learns from a table of labels."""
+BY_FUNCTION = 2
+"""Number of networks of a verifier if a function labels pictures: more labels then help more than more networks."""
+FOLDS = 2
+"""Number of parts into which labelled pictures are divided for the fit of a verifier. A network leaves out one part."""
+FEW = 1_000
+"""With fewer labelled pictures than this, there is a part for each network, so that networks learn from more labels."""
+FRESH = 256
+"""Number of further pictures, without labels, with which a verifier is calibrated."""
+FRESH_SEED = 17
+"""Number that is added to the seed of the labelled pictures to get the seed of the further pictures."""
 VERIFIER_SEED = 16
-"""Added to the seed of the judge for the networks of the verifier; it is no number that another network has."""
+"""Number that is added to the seed of the judge's fit to get the seed of the verifier's fit. No other fit adds it."""
 TRAIN: Final = "train"
 """Value of the argument `judge` of `train_attributes` and `train_judge` with which a new judge is trained."""
 
@@ -75,8 +83,8 @@ class TrainedJudge:
         report: attribute -> quality on labels of pictures that the judge did not learn from. The report of a trained
             judge has also attributes that the judge could not learn. It is empty if the judge was not measured.
         unmeasured: the reason why a given judge was not measured, such as "it gave the labels itself"; else "".
-        verifier: networks that decide which pictures are kept, each fitted to a part of all labels; `None` if
-            it learned no attribute, or the judge was given.
+        verifier: networks that decide which pictures are kept, each fitted to a part of all labels; `None` if they
+            learned no attribute, or the judge was given.
         verifier_report: attribute -> quality of the verifier, as in `report`; empty if the judge was given.
         held_out: labelled random pictures, read by networks that did not learn from them; `None` without a verifier.
     """
@@ -222,7 +230,7 @@ def own_judge(
     Args:
         given: the judge to measure; `None` to fit both.
         task: generator, samples and labels.
-        bank: the attributes of the model, with what predicts them.
+        bank: the attributes of the model, with the heads or the network that predicts them.
         count: number of pictures to label, if the labels are a function.
         only: attributes to judge; by default all that have labels.
         settings: settings of the fit.
@@ -244,7 +252,18 @@ def own_judge(
 def _fit_both(
     task: Task, bank: Bank, count: int, only: Sequence[str] | None, settings: PictureSettings
 ) -> TrainedJudge:
-    """Fit a judge to a half of the labelled pictures, and a verifier to all; see `own_judge` for the rest."""
+    """Fit a judge to a half of the labelled pictures, and the networks of a verifier to all of them.
+
+    Args:
+        task: generator, samples and labels.
+        bank: the attributes of the model, with the heads or the network that predicts them.
+        count: number of pictures to label, if the labels are a function.
+        only: attributes to learn; `None` for all that have labels.
+        settings: settings of the fits.
+
+    Raises:
+        DataError: the labels are not about pictures, or about no attribute of the model.
+    """
     learnable = partial(_learnable, bank.vocabulary, only)
     # A sampler draws under one truncation and one class, so its draws are no pictures of a prior with several.
     propose_some = task.table is None and bank.as_heads is not None and task.prior.is_single

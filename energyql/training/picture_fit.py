@@ -386,15 +386,15 @@ def fit_verifier(
 
 
 def _same_spread(joint: Tensor, parts: Sequence[Tensor], specs: Vocabulary) -> tuple[Tensor, Tensor]:
-    """Return (outputs,) factors and offsets by which the mean of all networks varies as the means of its parts do.
+    """Return a factor and an offset for each output, (outputs,), with which all networks together are as sure as parts.
 
-    The errors of networks that learned from different labels cancel in part, so their mean varies less between
-    pictures. The means of the parts were calibrated; with the same spread, the mean of all is as sure as they are, and
-    more often right.
+    A part is the networks that left out the same fold, and its mean outputs are calibrated. The mean of all networks
+    varies less between pictures, because errors of networks that learned from different labels cancel in part. So
+    factor * mean + offset has the standard deviation of the parts; its predictions are as sure and more often right.
 
     Args:
         joint: mean outputs of all networks, (n, outputs).
-        parts: mean outputs of those that left out the same fold, (n, outputs) each.
+        parts: mean outputs of each part, (n, outputs).
         specs: the attributes.
     """
     counts, factors = list(map(output_count, specs.values())), list[Tensor]()

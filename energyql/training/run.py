@@ -50,7 +50,8 @@ further round, at most 40,000. The rounds end when the heads gain little by the 
 LEAST_GAIN = 0.01
 """Share of the loss of heads that a round must gain for another round."""
 MEASURED = 1_000
-"""Number of the pictures on which the heads of a round are compared with those of the round before."""
+"""Number of labelled pictures on which the loss of heads is measured after each round. No heads of a round learn from
+them, so the losses of two rounds can be compared."""
 
 FINISHED = ".heads"
 """File of an interrupted training, in its folder of intermediate results. It names the heads that the training has
@@ -264,7 +265,7 @@ def _finished(bank: Bank | None, file: StepFile) -> list[str] | None:
 
 
 def _weights(bank: Bank, names: Sequence[str]) -> str:
-    """Return a digest of what predicts the attributes `names`: their heads, or a network that reads pictures."""
+    """Return a digest of the weights of the heads of the attributes `names`, or of the network that reads pictures."""
     if (heads := bank.as_heads) is not None:
         return digest(names, *(tensor for name in names for tensor in heads.heads[name].tensors().values()))
     return digest(names, *bank.reader.state_dict().values())

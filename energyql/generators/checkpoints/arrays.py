@@ -167,7 +167,8 @@ NUMPY_NAMES: Names = {
     **{(f"numpy.{core}.multiarray", "scalar"): _scalar for core in _CORES},
     **{(f"numpy.{core}.numeric", "_frombuffer"): _from_buffer for core in _CORES},
 }
-"""Names that a pickle of NumPy arrays and numbers may contain -> the function that is called instead; see `Names`."""
+"""Names that a pickle of NumPy arrays and numbers may contain: (module, name) of a class or function -> the function of
+this package that is called instead."""
 
 
 class Ignored(Record):
@@ -220,4 +221,5 @@ DILL_NAMES: Names = {
     **{(module, "getattr"): _getattr for module in BUILTINS},
     **{(module, "setattr"): uncallable("builtins.setattr") for module in BUILTINS},
 }
-"""Further names that a pickle of dill may contain -> the function that is called instead; see `Names`."""
+"""Further names that a pickle of dill may contain: (module, name) of a class or function -> the function of this
+package that is called instead."""

@@ -46,7 +46,8 @@ OFFICIAL_NAMES: Names = {
     **{(module, "EasyDict"): ordered_dict for module in ("dnnlib", "dnnlib.util")},
     **{(package, ANY): record_of for package in PACKAGES},
 }
-"""Names that a pickle of networks of official code may contain -> the function that is called instead; see `Names`."""
+"""Names that a pickle of networks of official code may contain: (module, name) of a class or function -> the function
+of this package that is called instead."""
 MAX_SETTINGS = 10_000
 """Largest count of values in the settings of a network. A value that is in two places counts twice."""
 MAX_PARTS = 50_000

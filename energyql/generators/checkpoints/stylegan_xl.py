@@ -35,7 +35,7 @@ _STATED = (
 )  # fmt: skip
 """Settings that are attributes of the synthesis network in a pickle."""
 _OF_LAYERS = ("filter_size", "lrelu_upsampling")
-"""Settings that are attributes of the layers in a pickle; those of the first layer are read."""
+"""Settings that are attributes of each layer in a pickle, with equal values; the values of the first layer are read."""
 _MOST_SIGNALS = 1_000_000
 """Limit of the work of the search for heads, counted in layers of tried settings; six heads take about 130,000."""
 

@@ -46,9 +46,9 @@ _ENTRY_COST = 10
 MAX_DEPTH = 32
 """Largest number of containers inside one another in a value for `plain`. A container inside itself exceeds it."""
 TRAINING_NAMES: Names = {**TORCH_NAMES, **NUMPY_NAMES, ("argparse", "Namespace"): record_of("argparse.Namespace")}
-"""Names that a training checkpoint may contain -> the function that is called instead; see `Names`.
-
-They are those of tensors, arrays and containers, and `argparse.Namespace` for the options of the training."""
+"""Names that a training checkpoint may contain: (module, name) of a class or function -> the function of this package
+that is called instead. The names are of tensors, arrays and containers; and `argparse.Namespace`, the class of the
+options of a training."""
 
 
 def is_torch_file(data: memoryview) -> bool:

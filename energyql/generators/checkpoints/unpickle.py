@@ -313,9 +313,9 @@ TORCH_NAMES: Names = {
     ("torch.storage", "UntypedStorage"): uncallable("torch.UntypedStorage"),
     **{("torch", name): uncallable(f"torch.{name}") for name in (*STORAGE_TYPES, *_CONSTANTS)},
 }
-"""Names that a pickle of tensors and plain containers may contain -> the function that is called instead; see `Names`.
-
-A pickle may name classes of storages and dtypes, but a call of one raises a CheckpointError."""
+"""Names that a pickle of tensors and plain containers may contain: (module, name) of a class or function -> the
+function of this package that is called instead. A pickle may name classes of storages and dtypes, but calling one
+raises a CheckpointError."""
 
 
 def storage_dtype(kind: Any) -> torch.dtype:
