@@ -313,8 +313,7 @@ def _shallow(heads: Sequence[Head]) -> _Group:
     first = torch.cat([*(head.hidden_weight for head in plain), skip, -skip])
     bias = torch.cat([*(head.hidden_bias for head in plain), skip.new_zeros(2 * len(skip))])
     blocks = [head.out_weight[:, :0] if head.deeper else head.out_weight for head in heads]
-    out = torch.cat([torch.block_diag(*blocks), path, -path], 1)
-    return _Group(Dense(first, bias, SLOPE), (), Linear(out))
+    return _Group(Dense(first, bias, SLOPE), (), Linear(torch.cat([torch.block_diag(*blocks), path, -path], 1)))
 
 
 def _deep(heads: Sequence[Head], members: list[int]) -> _Group:

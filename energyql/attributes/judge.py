@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -156,8 +156,7 @@ class Judge(nn.Module):
 
     def _outputs(self, features: Float[Tensor, "batch features"]) -> Float[Tensor, "batch outputs"]:
         if torch.is_grad_enabled() or features.device.type != "cpu" or not len(features):
-            outputs: Tensor = self.head(features)
-            return outputs
+            return cast(Tensor, self.head(features))
         # Products of a fixed number of rows have the same rounding errors for every number of pictures.
         rows = F.pad(features, (0, 0, 0, -len(features) % AT_ONCE))
         return torch.cat(in_pool(self.head, [(part,) for part in rows.split(AT_ONCE)]))[: len(features)]

@@ -294,8 +294,7 @@ class SurrogateHeads:
         for spec, own, (scale, mean), target, linear, slope in zip(
             raw.specs, outputs, units, targets, linear_weights, slopes, strict=True
         ):
-            sensitivity = _sensitivity(slope)
-            basis = _directions(sensitivity, scale.mean(), linear[:-1])
+            basis = _directions(_sensitivity(slope), scale.mean(), linear[:-1])
             x = basis @ z.t()
             network = _train(_start(self._bank.raw_outputs((spec.name,)), x, target), x, target.t().contiguous(), spec)
             tensors = {

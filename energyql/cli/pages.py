@@ -89,8 +89,7 @@ def gallery(
     if not quiet:
         for note in page.notes():
             out.print(f"[yellow]note[/]: {escape(note)}")
-        size = decimal(target.stat().st_size)
-        out.print(f"{escape(page.summary())}. Saved {escape(str(target))} ({size})")
+        out.print(f"{escape(page.summary())}. Saved {escape(str(target))} ({decimal(target.stat().st_size)})")
 
 
 @options.with_options()

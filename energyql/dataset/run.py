@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from energyql.attributes.labels import ImageLabeller
 from energyql.dataset.destination import Destination, open_destination
@@ -182,8 +182,7 @@ def _result(ray: Any, ready: Any, shard: int) -> Done:
         RayTaskError: the worker raised an error of another class.
     """
     try:
-        done: Done = ray.get(ready)
-        return done
+        return cast(Done, ray.get(ready))
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, EnergyQLError):
             raise error.cause from None

@@ -157,9 +157,7 @@ class CircuitFold:
 
         `leaves` are the energies of the leaves, minus their log-probabilities. They must be finite.
         """
-        if leaves.device.type != "cpu":
-            return self._levels_on(leaves).energy(leaves)
-        return self._evaluate(leaves)[0]
+        return self._levels_on(leaves).energy(leaves) if leaves.device.type != "cpu" else self._evaluate(leaves)[0]
 
     def energy_and_slopes(
         self, leaves: Float[Tensor, "leaves batch"]
@@ -533,9 +531,7 @@ def _whole(rows: Float[Tensor, "rows batch"]) -> Float[Tensor, "rows more"]:
 
     Otherwise torch may round the last samples of a batch in another way than the first ones.
     """
-    if rows.device.type != "cpu":
-        return rows
-    return F.pad(rows, (0, -rows.shape[1] % VECTORS)).contiguous()
+    return rows if rows.device.type != "cpu" else F.pad(rows, (0, -rows.shape[1] % VECTORS)).contiguous()
 
 
 class LeafEnergies:

@@ -1,4 +1,4 @@
-"""The energy of a query, set to 0 where P(query) by the heads is high enough; used where a reader of pictures decides."""
+"""The clipped energy of a query: 0 where P(query) by the heads is high enough, since a reader of pictures decides."""
 
 from __future__ import annotations
 

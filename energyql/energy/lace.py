@@ -223,9 +223,7 @@ def _gaussian(distance: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
 
 
 def _groups(node: Cardinality) -> int:
-    if node.count is None:
-        return 1
-    return math.comb(len(node.operands), node.count + (node.quantifier == "AT MOST"))
+    return 1 if node.count is None else math.comb(len(node.operands), node.count + (node.quantifier == "AT MOST"))
 
 
 def _rule_of(node: Expr) -> str:

@@ -146,8 +146,7 @@ class Surrogate:
         weights = torch.cat([weight for head in heads for weight in (head.skip_weight, head.hidden_weight)])
         rows = F.normalize(weights.double())  # of numbers in any unit
         _, sizes, directions = torch.linalg.svd(rows, full_matrices=False)
-        basis: Tensor = directions[sizes >= _FLAT * sizes[:1]].to(weights)
-        return basis
+        return cast(Tensor, directions[sizes >= _FLAT * sizes[:1]].to(weights))
 
     @cached_property
     def _of_v(self) -> AttributeBank:
@@ -335,9 +334,7 @@ class QueryEnergy:
         return 0.0 - self.rule.log_value(predictions)  # and not -value, which makes -0.0 of 0
 
     def _sizes_of(self, z: Tensor) -> list[int]:
-        if self._direct is None:
-            return [len(z)]
-        return few_sizes(len(z), self._direct.sizes)
+        return [len(z)] if self._direct is None else few_sizes(len(z), self._direct.sizes)
 
     def _pooled(self, z: Tensor) -> bool:
         """Return whether several threads may compute energies: on the CPU, without code of users and autograd."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -90,8 +90,7 @@ def inception_features(weights: Path | None = None) -> Features:
     def function(images: Tensor) -> Tensor:
         network.to(images.device)
         pixels = ((images.float().clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-        features: Tensor = network(pixels.expand(-1, 3, -1, -1))[0]
-        return features
+        return cast(Tensor, network(pixels.expand(-1, 3, -1, -1))[0])
 
     return Features(f"inception {mark[:12]}", function)
 
@@ -297,8 +296,7 @@ class Gaussian:
         mean = share @ x
         centred = x - mean
         # Unbiased for any weights that do not depend on the features; 1 / (n - 1) where they are equal.
-        covariance = (centred.T * share) @ centred / (1 - share.square().sum())
-        return cls(mean, covariance)
+        return cls(mean, (centred.T * share) @ centred / (1 - share.square().sum()))
 
 
 def frechet_distance(a: Gaussian, b: Gaussian) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -44,8 +44,7 @@ def convolve(x: Maps, weight: Tensor, bias: Tensor | None = None, *, padding: in
     if up:
         return F.conv_transpose2d(x, weight.transpose(0, 1), bias, stride=2)
     if weight.shape[2:] == (1, 1) and _as_with_one_thread(x, weight, bias):
-        product: Tensor = torch.ops.aten.thnn_conv2d(x, weight, [1, 1], bias)
-        return product
+        return cast(Tensor, torch.ops.aten.thnn_conv2d(x, weight, [1, 1], bias))
     return F.conv2d(x, weight, bias, padding=padding)
 
 

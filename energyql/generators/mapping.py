@@ -292,8 +292,7 @@ class MappingNetwork(nn.Module):
 
     def embedding(self, label: Tensor) -> Float[Tensor, "count embed_features"]:
         """Return the embeddings of labels (count, c_dim), before each row is scaled to a mean square of 1."""
-        embeddings: Tensor = self.embed(label)
-        return embeddings
+        return cast(Tensor, self.embed(label))
 
 
 class StyleGAN(nn.Module):
@@ -324,8 +323,7 @@ class StyleGAN(nn.Module):
         Raises:
             ArgumentError: the label is missing, or is given to a generator without classes, or has a wrong shape.
         """
-        w: Tensor = self.mapping(z, truncation, label)
-        return w
+        return cast(Tensor, self.mapping(z, truncation, label))
 
 
 def over_white(images: Float[Tensor, "batch channels side side"]) -> Float[Tensor, "batch colours side side"]:

@@ -320,8 +320,7 @@ class SynthesisNetwork(nn.Module):
         dtype = dtype or ws.dtype
         sides = self.config.block_resolutions
         if not len(ws) or not drawn_alone(ws, *self.parameters()):
-            whole: Tensor = self._blocks(sides, None, None, ws, noise, dtype)[1]
-            return whole
+            return cast(Tensor, self._blocks(sides, None, None, ws, noise, dtype)[1])
         # Large maps are computed for one sample at a time, so that they stay in the caches. A picture has the same bits
         # in every batch: products of styles have a fixed number of rows, and packed convolutions do not mix samples.
         small = [side for side in sides if 9 * self.config.channels(side) > side * side]

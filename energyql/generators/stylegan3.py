@@ -459,8 +459,7 @@ class SynthesisNetwork(nn.Module):
         x = self.input(ws[:, 0], placements).to(dtype).contiguous(memory_format=torch.channels_last)
         for i, layer in enumerate(self.layers):
             x = layer(x, ws[:, i + 1])
-        image: Tensor = x.to(ws.dtype) * self.config.output_scale
-        return image
+        return cast(Tensor, x.to(ws.dtype) * self.config.output_scale)
 
 
 class StyleGAN3(StyleGAN):

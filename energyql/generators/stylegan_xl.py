@@ -116,8 +116,7 @@ class StyleGANXLConfig(StyleGAN3Config):
             resolution: side of the pictures that the network draws with this head as the last one.
         """
         stopband = last.half_width + last.cutoff
-        specs = self._progression(last.cutoff, stopband, resolution, layers, layers - _HEAD_STEPS)
-        return [last, *specs[1:]]
+        return [last, *self._progression(last.cutoff, stopband, resolution, layers, layers - _HEAD_STEPS)[1:]]
 
 
 class ClassMapping(MappingNetwork):

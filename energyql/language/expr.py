@@ -213,8 +213,7 @@ class Expr:
 
     def evaluate(self, kernel: Kernel[T]) -> T:
         """Return the value of the tree; `kernel` has the operations that compute the value of each connective."""
-        value: T = self.fold(lambda node, operands: node._lower(kernel, operands))
-        return value
+        return cast(T, self.fold(lambda node, operands: node._lower(kernel, operands)))
 
     def _lower(self, kernel: Kernel[T], operands: Sequence[T]) -> T:
         """Return the value of this node, computed by operations of `kernel` from `operands`, the operands' values.

@@ -542,8 +542,7 @@ def compile_query(
         TautologyWarning: everything satisfies the query.
         ConstantPartWarning: a part of the query is never or always true; one warning for each cause, at most three.
     """
-    groups = relations_for(expr, vocabulary) if relations else []
-    diagram, key = _smallest(expr, vocabulary, max_nodes, groups)
+    diagram, key = _smallest(expr, vocabulary, max_nodes, relations_for(expr, vocabulary) if relations else [])
     report_constant(expr, diagram, query=query)
     nodes = to_nodes(diagram)
     report_constant_parts(expr, diagram, query=query)

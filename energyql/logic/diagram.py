@@ -278,9 +278,7 @@ class Diagram(Kernel[int]):
             return then
         if test == NEVER:
             return otherwise
-        if then == ALWAYS and otherwise == NEVER:
-            return test
-        return self._memo.get(key)
+        return test if then == ALWAYS and otherwise == NEVER else self._memo.get(key)
 
     def branches(self, node: int) -> list[tuple[CellSet, int]]:
         """Return a pair (cell set, child) for each distinct child of a node that tests an attribute.

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import cache, cached_property, lru_cache, partial
 from pathlib import Path
 from pkgutil import resolve_name
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -196,8 +196,7 @@ class PreparedQuery:
     @property
     def dtype(self) -> torch.dtype:
         """The number type in which energies are computed while sampling: `torch.float32` or `torch.bfloat16`."""
-        dtype: torch.dtype = getattr(torch, self.settings.precision)
-        return dtype
+        return cast(torch.dtype, getattr(torch, self.settings.precision))
 
     @cached_property
     def energy(self) -> QueryEnergy | CompiledEnergy | PictureEnergy | ClippedEnergy:
@@ -1068,14 +1067,12 @@ def pipeline_for(model: str | Path | Model | Pipeline, device: str) -> Pipeline:
             model.pipelines[target] = pipeline, _weights(model.generator)
         else:
             model.to(target)  # a call with another device has moved its modules
-        made: Pipeline = pipeline
-        return made
+        return cast(Pipeline, pipeline)
     folder = real_path(model_folder(model))
     with naming_source(folder):
         # Hidden files are temporary files of writers.
         files = (file for file in folder.iterdir() if not file.name.startswith("."))
-        changes = (file.stat(follow_symlinks=file.exists()).st_mtime_ns for file in files)
-        last_change = max(changes, default=0)
+        last_change = max((file.stat(follow_symlinks=file.exists()).st_mtime_ns for file in files), default=0)
     return _pipeline(folder, str(choose_device(device)), last_change)
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -605,8 +605,7 @@ class Result:
         groups["sample_stats"] = {name: by_chain(column) for name, column in stats.items()}
         facts = {name: json.dumps(getattr(self, name)) for name in ("provenance", "statistics")}
         attributes = {"/": {"inference_library": "energyql", **facts}}
-        tree: DataTree = arviz.from_dict(groups, dims=dims, coords=coords, attrs=attributes)
-        return tree
+        return cast("DataTree", arviz.from_dict(groups, dims=dims, coords=coords, attrs=attributes))
 
     def _repr_png_(self) -> bytes | None:
         return png_bytes(self.grid()) if self.images else None

@@ -367,8 +367,7 @@ class Sampler(Protocol):
 
 
 def _make(code: str, **settings: Any) -> Sampler:
-    made: Sampler = resolve_name(code)(**settings)
-    return made
+    return cast(Sampler, resolve_name(code)(**settings))
 
 
 SAMPLERS: Mapping[str, Callable[..., Sampler]] = {name: partial(_make, code) for name, code in SAMPLER_CODE.items()}
@@ -528,8 +527,7 @@ def check_latents(z0: Tensor) -> None:
 def finite_rows(x: Tensor, *more: Tensor) -> Bool[Tensor, " rows"]:
     """Return for each row of tensors (rows,) or (rows, dim) whether it is finite in all, faster than by `isfinite`."""
     zeros = [part - part if part.ndim == 1 else (part - part).sum(1) for part in (x, *more)]
-    finite: Tensor = sum(zeros[1:], zeros[0]) == 0
-    return finite
+    return cast(Tensor, sum(zeros[1:], zeros[0]) == 0)
 
 
 def _rows_where(which: Tensor, x: Tensor, other: Tensor) -> Tensor:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from functools import cache
 from importlib import metadata
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar, cast
 
 import torch
 from torch import Tensor
@@ -98,8 +98,7 @@ def solvers() -> Mapping[str, Any]:
         from torchdiffeq._impl.odeint import SOLVERS  # there is no public name for them
     except ImportError as error:
         raise _drift(error) from error
-    methods: Mapping[str, Any] = SOLVERS
-    return methods
+    return cast(Mapping[str, Any], SOLVERS)
 
 
 def adaptive_methods() -> tuple[str, ...]:

@@ -192,9 +192,7 @@ class Queue:
     def place(self, job: Job) -> int:
         """Return how many jobs end before `job` starts, including the running job; 0 if `job` runs or has ended."""
         with self._change:
-            if job not in self._waiting:
-                return 0
-            return self._waiting.index(job) + (self._running is not None)
+            return 0 if job not in self._waiting else self._waiting.index(job) + (self._running is not None)
 
     def close(self, timeout: float = 5.0) -> None:
         """Cancel all jobs, and wait up to `timeout` seconds for the thread to end."""

@@ -1,4 +1,4 @@
-"""The class `Studio`, which checks requests and draws pictures for the web page: models, a queue of jobs, and results."""
+"""The class `Studio`, which checks requests of the web page and draws the pictures: models, queue of jobs, results."""
 
 from __future__ import annotations
 

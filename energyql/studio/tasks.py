@@ -207,8 +207,7 @@ def draw_pictures(prepared: PreparedQuery, n: int, first: int, job: Job, result:
         latents = SampleResult(
             sampled.z[rows], sampled.status[rows], sampled.evaluations[rows], sampled.gradients[rows]
         )
-        index = np.arange(first + start, first + rows.stop)
-        part = smaller.show(latents, index, lambda stage, fraction: None)
+        part = smaller.show(latents, np.arange(first + start, first + rows.stop), lambda stage, fraction: None)
         result.extend(prepared.expr, part)
         start, size = rows.stop, max(1, PART_PIXELS // (part.images[0].width * part.images[0].height))
     job.report("drawing", 1.0)

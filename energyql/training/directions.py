@@ -260,8 +260,7 @@ class _Whitened:
         Args:
             weights: matrix of the linear maps from w to the styles.
         """
-        rows = weights / weights.norm(dim=1, keepdim=True).clamp(min=1e-12)
-        vectors, share = _eigenvectors(rows)
+        vectors, share = _eigenvectors(weights / weights.norm(dim=1, keepdim=True).clamp(min=1e-12))
         inner = vectors @ self.scaled
         spread = inner.norm(dim=1)
         varies = spread.square() > LEAST_VARIANCE * self.variances[0]

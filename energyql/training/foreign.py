@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -313,8 +313,7 @@ class _AnyArray(ArrayRecord):
         rows, columns = self.shape
         if isinstance(self.dtype, _ObjectDtype):  # objects are written row by row, regardless of their order in memory
             return [self.cells[i * columns : (i + 1) * columns] for i in range(rows)]
-        numbers: list[list[Any]] = self.array().tolist()
-        return numbers
+        return cast("list[list[Any]]", self.array().tolist())
 
 
 def _dtype(text: Any, *rest: Any) -> DtypeRecord:

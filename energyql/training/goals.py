@@ -182,8 +182,7 @@ def _warp(images: Tensor, alpha: Tensor, matrix: Callable[[Tensor], Sequence[Any
             new picture to coordinates in the old picture, from -1 to 1 on both axes.
     """
     cells = [cell if isinstance(cell, Tensor) else torch.full_like(alpha, cell) for cell in matrix(alpha)]
-    rows = torch.stack(cells, 1)
-    grid = F.affine_grid(rows.view(-1, 2, 3), list(images.shape), align_corners=False)
+    grid = F.affine_grid(torch.stack(cells, 1).view(-1, 2, 3), list(images.shape), align_corners=False)
     inside = (grid.abs() <= 1).all(-1)[:, None]
     return F.grid_sample(images, grid, padding_mode="border", align_corners=False), inside
 

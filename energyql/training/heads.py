@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -146,8 +147,7 @@ def balancing_weights(labels: Float[Tensor, " batch"], spec: AttributeSpec) -> F
     """
     counts = torch.bincount(labels[~labels.isnan()].long(), minlength=len(KINDS[spec.kind].classes(spec))).float()
     present = counts > 0
-    weights = counts.sum() / (present.sum() * counts.clamp(min=1))
-    return torch.where(present, weights, 1.0)
+    return torch.where(present, counts.sum() / (present.sum() * counts.clamp(min=1)), 1.0)
 
 
 MORE = (
@@ -347,8 +347,7 @@ class _Fit:
         hidden = hidden.unflatten(1, (len(self.specs), -1))
         parts = [hidden[:, i] @ weight.T for i, weight in enumerate(state["out_weight"].split(self.outputs))]
         outputs = torch.cat(parts, 1) + F.linear(x, state["skip_weight"], state["out_bias"])
-        heads: tuple[Tensor, ...] = (outputs * self.scale + self.offset).split(self.outputs, 1)
-        return heads
+        return cast(tuple[Tensor, ...], (outputs * self.scale + self.offset).split(self.outputs, 1))
 
     def loss(self, index: Int[Tensor, " batch"]) -> Float[Tensor, ""]:
         """Return the sum of the losses of all heads on the rows `index`."""

@@ -161,8 +161,7 @@ def train_judge(
             raise DataError(wrong, hint=f"the model has {', '.join(bank.vocabulary)}")
         prior = _prior(target, bank, labels, seed, device)
         with reporting(progress) as report:
-            task = Task(target, prior, labels, report)
-            trained = own_judge(given, task, bank, count, only, settings)
+            trained = own_judge(given, Task(target, prior, labels, report), bank, count, only, settings)
         names = trained.verifier_report if given is None else only or bank.vocabulary
         with target.changing() as changed:
             store_judge(changed.folder, judge, names, trained)

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -106,8 +107,7 @@ def distort(images: Tensor, generator: torch.Generator, strength: float = 1.0) -
     softened = (columns[..., :-2] + columns[..., 1:-1] + columns[..., 2:]) / 9
     images = torch.lerp(images, softened, strength * blur)
     noise = strength * 0.06 * deviation * noise.view(images.shape)
-    distorted: Tensor = images * (1 + strength * 0.05 * contrast) + noise
-    return distorted
+    return cast(Tensor, images * (1 + strength * 0.05 * contrast) + noise)
 
 
 def distortion_strength(done: float) -> float:
@@ -177,8 +177,7 @@ def fit_network(
         images = distort(pictures[index].float() / 127.5 - 1, random, distortion_strength(step / steps))
         outputs = judge.head(judge.features(images)) * scale + offset
         columns = zip(outputs.split(counts, 1), targets[index].unbind(1), specs, weights, strict=True)
-        loss = torch.stack([attribute_loss(*column) for column in columns]).sum()
-        optimization.descend(loss, step / steps)
+        optimization.descend(torch.stack([attribute_loss(*column) for column in columns]).sum(), step / steps)
         step += 1
         if step % every == 0 or step == steps:
             optimization.write(step=torch.tensor(step))
@@ -264,8 +263,7 @@ def fit_judge(
     unseen, learnt = ({name: labels[name][part].float() for name in vocabulary} for part in (test, rows))
     std = residuals(outputs, unseen, vocabulary)
     judge.std.copy_(torch.stack(list(std.values())))
-    predictions = split_outputs(outputs, vocabulary.values(), std)
-    judge.report = report_quality(predictions, unseen, vocabulary, learnt)
+    judge.report = report_quality(split_outputs(outputs, vocabulary.values(), std), unseen, vocabulary, learnt)
     chosen = [name for name, report in judge.report.items() if report.judges]
     return judge.only(chosen) if chosen else None, judge.report
 

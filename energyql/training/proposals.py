@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import reduce
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -104,7 +105,6 @@ def _condition(spec: AttributeSpec, labels: Tensor, source: random.Random) -> Ex
     """Return a random query about one attribute."""
     kind = KINDS[spec.kind]
     if not kind.numeric:
-        condition: Expr = source.choice(kind.conditions(E[spec.name], spec))
-        return condition
+        return cast(Expr, source.choice(kind.conditions(E[spec.name], spec)))
     value = labels[~labels.isnan()].quantile(source.uniform(*SHARES)).clamp(spec.low, spec.high).item()
     return source.choice([E[spec.name] > value, E[spec.name] < value])

@@ -9,7 +9,7 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -198,8 +198,7 @@ def _some_w(network: StyleGAN, count: int) -> Tensor:
 
 @torch.no_grad()
 def _pictures(network: Any) -> Tensor:
-    pictures: Tensor = network.synthesis(_some_w(network, _PICTURES))
-    return pictures
+    return cast(Tensor, network.synthesis(_some_w(network, _PICTURES)))
 
 
 def _size(numbers: Tensor) -> float:
