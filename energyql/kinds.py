@@ -23,7 +23,8 @@ Kind = Literal["yes/no", "categorical", "continuous"]
 Cell = bool | str | tuple[float, float]
 """Some of the possible values of an attribute: True or False, one class, or all numbers in an interval (low, high)."""
 CellSet = tuple[Cell, ...]
-"""Cells of one attribute. The set contains every value that is in one of the cells."""
+"""A set of values of one attribute, given by cells: single values such as True or "red", or intervals (low, high). It
+has every value that is in one of the cells."""
 
 BARE, CLASSES, NUMBERS = "bare", "classes", "numbers"
 """Forms of a condition: the name of an attribute alone (`smile`), a comparison with classes (`hair = red`), or one with

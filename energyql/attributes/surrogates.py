@@ -43,7 +43,8 @@ RIDGE = 1e-4
 MOST_NUMBERS = 1024
 """Largest z_dim for which the approximations of this module are fitted; the fits then take 350 MB of memory."""
 READOUT_STEPS = 80
-"""Steps of gradient descent, with lengths by Barzilai and Borwein (1988, "Two-point step size gradient methods")."""
+"""Number of steps of gradient descent in the fit of a linear head. The lengths of the steps are those of Barzilai and
+Borwein (1988, "Two-point step size gradient methods")."""
 FIRST_STEP = 2.0
 """Length of the first step, and of any step for which the formula of Barzilai and Borwein gives none above 0."""
 LONGEST_STEP = 1000.0
@@ -368,9 +369,10 @@ def _sensitivity(slopes: Float[Tensor, "draws z_dim"]) -> Float[Tensor, "z_dim z
 def _random_slopes(
     bank: AttributeBank, name: str, encode: Callable[[Tensor], Tensor], z_dim: int
 ) -> Float[Tensor, "draws z_dim"]:
-    """Return random vectors, one for each draw of z from the prior, from whose squares `_sensitivity` is computed.
+    """Return a random vector g for each draw of z from the prior, such that the mean of g gᵀ is the sensitivity to z.
 
-    They are 0 if `encode` has no derivative.
+    The sensitivity says how much the prediction of an attribute changes with z; see `_sensitivity`. All vectors are 0
+    if `encode` has no derivative.
 
     Args:
         bank: heads, among them the head of the attribute.

@@ -313,9 +313,9 @@ FIRST_SHELL = 1.0
 """Weight of `(|z| - sqrt(z_dim))²` in the first stage. The term keeps z near the length sqrt(z_dim) of typical z of the
 prior."""
 PREDICTED_W = (0.1, 1.0)
-"""Two weights of the squared distance of w from the predicted w, divided by twice the variance of the prediction. The
-first stage runs one search with each weight. One is below 1, because the errors of the coordinates of w depend on each
-other."""
+"""Weights of the term that keeps w near the w that a regression predicts from the picture: the squared distance,
+divided by twice the variance of the prediction. The first stage searches once with each weight. One weight is below 1,
+because the errors of the coordinates of w depend on each other."""
 DRAWS = 1 << 14
 """Number of draws of the prior. A search starts from the draw whose w is nearest to the predicted w."""
 DIFFERENTIATED_TOGETHER = 8

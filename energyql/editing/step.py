@@ -69,7 +69,8 @@ LEAST_EXPECTED = 5.0
 """Least number of posterior draws that must be expected to have a value, by its frequency in the prior, so that the
 value can count as impossible. If fewer are expected, it may be missing by chance."""
 LEAST_DRAWS = 32
-"""Least number of draws that satisfy a query, so that an estimate of what the query makes impossible is used."""
+"""Values that a query makes impossible are estimated from draws that satisfy the query. With fewer such draws than
+this, the estimate is not used."""
 
 Values = Mapping[str, npt.NDArray[Any]]
 """Attribute -> its value in each of n samples, (n,)."""
@@ -272,7 +273,7 @@ class Leaks:
 
     @property
     def by_attribute(self) -> dict[str, float]:
-        """Attribute -> fraction of samples in which the edit changed it unasked, largest first, none of 0."""
+        """Attribute -> fraction of samples with a leak of it, the largest first; without attributes that never leak."""
         shares = {name: float(rows.mean()) for name, rows in self.leaked.items() if rows.any()}
         return dict(sorted(shares.items(), key=lambda item: -item[1]))
 

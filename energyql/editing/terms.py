@@ -149,7 +149,7 @@ def query_term(energy: QueryEnergy, weight: float) -> Term:
 
 
 def repeated_term(term: AnyTerm, count: int) -> AnyTerm:
-    """Return a term for more samples than `term`: its value for sample i is that of `term` for sample i modulo `count`."""
+    """Return a term for many samples: its value for sample i is the value of `term` for sample i modulo `count`."""
     if isinstance(term, HeadTerm):
         return replace(term, evaluate=lambda rows, samples: term.evaluate(rows, samples % count))
     return replace(term, evaluate=lambda at: term.evaluate(replace(at, rows=at.rows % count)))

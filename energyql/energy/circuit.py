@@ -45,9 +45,11 @@ from energyql.render.markup import Markup
 YES_NO, CLASSES, TAIL, INTERVAL = range(4)
 """Kinds of leaves: yes/no attribute, classes, interval with one infinite end (tail), and other intervals."""
 _LEAST = -80.0
-"""Terms of a log-sum-exp that are further below the largest term, in nats, are raised to this distance from it."""
+"""Lower bound, in nats, of the difference between a term of a log-sum-exp and the largest term; smaller terms are
+raised to it."""
 _Plan = tuple[type[CircuitNode], list[tuple[int, ...]], list[float], int]
-"""The arguments `kind`, `children`, `factors` and `first` of a `_Group`."""
+"""Nodes of a circuit that one operation computes: their type; for each node the rows of its children in the table of
+values; for each node its factor, if the type has one; and the row of the first node."""
 
 
 class EnergyRule(Protocol):
@@ -337,7 +339,7 @@ class _Group:
         return self.value(x), self.factors
 
     def fast_value(self, x: Float[Tensor, "width nodes batch"]) -> Float[Tensor, "nodes batch"]:
-        """Return `value(x)`, of two children in one operation, which rounds in another way."""
+        """Return the values of the nodes as `value` does, but with two children by one operation that rounds otherwise."""
         return torch.logaddexp(*x) if self.kind is LogSumExp and self.width == 2 else self.value(x)
 
     def value_and_slopes(self, x: Float[Tensor, "width nodes batch"]) -> tuple[Float[Tensor, "nodes batch"], Tensor]:

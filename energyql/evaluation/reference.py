@@ -34,7 +34,7 @@ from energyql.sampling import normals, uniforms
 SHARD = 500
 """Number of samples of the prior in one file; an interruption loses at most this number of samples."""
 FIRST_LATENTS = 256
-"""Number of further latents, besides those of the prior samples, for which the heads compute p in the first batch."""
+"""Number of latents in the first batch of further latents of the prior for which the heads compute P(query)."""
 LATENTS_AT_ONCE = 8192
 """Largest number of further latents for which the heads compute p in one batch."""
 PICTURES_AT_ONCE = 256
@@ -97,7 +97,7 @@ class Oracle:
 
     @property
     def size(self) -> float:
-        """Effective number of samples: so many samples with equal weights are as precise as these weighted samples."""
+        """Effective number of samples: that many equally weighted samples give estimates of the same precision."""
         return effective_size(self.weights)
 
     def draws(self, count: int) -> JudgedSamples:

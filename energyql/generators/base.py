@@ -263,9 +263,9 @@ def block_means(noise: Float[Tensor, "batch *channels height width"], blocks: in
 
     Each channel is divided into `blocks` x `blocks` blocks, or fewer where an axis is shorter than `blocks`.
     """
-    pool = [min(size, blocks) for size in noise.shape[-2:]]
-    scale = math.sqrt(math.prod(noise.shape[-2:]) / math.prod(pool))
-    return scale * F.adaptive_avg_pool2d(noise.flatten(1, -3), pool).flatten(1)
+    height, width = noise.shape[-2:]
+    pool = min(height, blocks), min(width, blocks)
+    return math.sqrt(height * width / math.prod(pool)) * F.adaptive_avg_pool2d(noise.flatten(1, -3), pool).flatten(1)
 
 
 def check_pictures(images: Any, name: str = "synthesize") -> Tensor:
@@ -651,7 +651,7 @@ def fitting(images: Tensor, used: int, most: int) -> int:
 
 
 def _watch_memory(device: torch.device) -> int:
-    """Return how many bytes are in use on a device, and measure the most from now on; 0 if the device does not tell."""
+    """Return how many bytes are in use on a CUDA device, and start to measure the peak; 0 for any other device."""
     if device.type != "cuda":
         return 0
     torch.cuda.reset_peak_memory_stats(device)

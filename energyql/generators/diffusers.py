@@ -229,10 +229,10 @@ class PipelineGenerator(nn.Module):
         return torch.cat(drawn)[order]
 
     def _block_means(self, z: Tensor) -> Tensor:
-        """Return what heads read: the means of at most 8 x 8 blocks in each channel of all noise, of variance 1.
+        """Return the input of heads: the means of at most 8 x 8 blocks of the noise in each channel, with variance 1.
 
-        It is the method `features` of generators whose noise has the shape (channels, height, width), or is packed into
-        sequences that the pipeline can unpack.
+        Generators have this as their method `features` if their noise has the shape (channels, height, width), or is
+        packed into sequences that the pipeline can unpack.
         """
         noise = split_noise(z, self.z_shape)
         for number, part in enumerate(noise):
@@ -278,7 +278,12 @@ class PipelineGenerator(nn.Module):
 
     @torch.no_grad()
     def _draw(self, noise: Sequence[Tensor], number: int) -> Tensor:
-        """Return pictures in [-1, 1] of noise, a tensor for each shape of `z_shape`, under the condition `number`."""
+        """Draw pictures from noise by one call of the pipeline, and return them in [-1, 1].
+
+        Args:
+            noise: for each shape of `z_shape` a tensor (batch, *shape).
+            number: index of the condition (prompt or class) of all pictures.
+        """
         latents, rest = ({}, noise)
         if self._takes_latents:
             latents, rest = {"latents": noise[0].to(self._latents_dtype)}, noise[1:]
@@ -454,7 +459,16 @@ def _library() -> Any:
 
 
 def _downloaded(place: str, *, local_files_only: bool) -> Path:
-    """Return the folder in the cache with a pipeline of a hub; it is downloaded first, unless `local_files_only`."""
+    """Return the folder, in the cache of the hub, with the files of a pipeline.
+
+    Args:
+        place: name of the pipeline, `hub:owner/name` or `hub:owner/name@revision`.
+        local_files_only: whether the pipeline must be in the cache already; otherwise missing files are downloaded.
+
+    Raises:
+        ArgumentError: the name has another form, or diffusers is not installed.
+        ModelError: there is no such pipeline on the hub, or in the cache.
+    """
     match = _HUB_NAME.fullmatch(place)
     if match is None:
         raise ArgumentError(f"{place!r} is no name of a pipeline on a hub", hint="such as hub:owner/name")

@@ -31,7 +31,8 @@ from energyql.plugins import import_optional
 
 INSTALL = 'pip install "onnx>=1.16" "onnxruntime>=1.17"'
 BLOCKS = 8
-"""Heads read the means of so many blocks a side of the noise, if its last two axes have at least twice as many."""
+"""Number of blocks along each of the last two axes of the noise, whose means heads take as input. Axes that are shorter
+than twice this number are not divided."""
 DRAWS = 8
 """Number of pictures from which the range of the values of the output is measured."""
 RANGES = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0))
@@ -197,7 +198,7 @@ class OnnxGenerator(nn.Module):
         return truncation * z
 
     def _block_means(self, z: Float[Tensor, "batch z_dim"]) -> Float[Tensor, "batch features"]:
-        """Return what heads read: the means of `BLOCKS` x `BLOCKS` blocks of the noise, and the numbers of conditions.
+        """Return the input of heads: the means of `BLOCKS` x `BLOCKS` blocks of the noise, and numbers for conditions.
 
         The means are scaled to unit variance.
         """

@@ -31,7 +31,7 @@ hub's list."""
 COMMIT = re.compile("[0-9a-f]{40}")
 """Form of the id of a commit. A path is made with an id from a server only if the id has this form."""
 _DIGEST = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
-"""Form of the digest of a file."""
+"""A digest that a hub states for a file: 40 hexadecimal digits (SHA-1) or 64 (SHA-256)."""
 _PASSING = (429, 500, 502, 503, 504)
 """HTTP statuses of an overloaded hub; the same request may succeed later."""
 _T = TypeVar("_T")

@@ -246,7 +246,10 @@ class PreparedQuery:
             yield report
 
     def _estimate_clips(self, report: Report) -> list[Clip]:
-        """Return `clips`; `report` is called with "pilot" and the fraction of a pilot run that is done."""
+        """Return the clips of the energy with their costs, the value of `clips`.
+
+        `report` is called with "pilot" and the fraction of a pilot run that is done.
+        """
         assert self.plain_verifier is not None
         verifier = self.plain_verifier.for_draws(CLIPS[-1])
         energy = ClippedEnergy(self._query_energy, CLIPS[-1])

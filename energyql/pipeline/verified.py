@@ -45,7 +45,8 @@ LEAST_RECALL = 0.15
 """Share of the satisfying samples that a threshold must keep, although fewer pictures are then right than wanted. With
 0.5, rare queries on a DCGAN were 85 % right; with 0.15 they were 93 %, for 1.9 pictures drawn in place of 1.3."""
 LEAST_THRESHOLD = 0.5
-"""Least threshold: what is more probably wrong than right is never accepted."""
+"""Least probability of the query from which a verifier may accept a picture. Below it, a picture is more probably wrong
+than right."""
 PRIOR_LABELS = 20.0
 """Number of held-out labels that count as much as the verifier's own probabilities, when a threshold is chosen. With a
 rare query, a handful of held-out samples is left at the sampled end, and they alone would decide by chance."""

@@ -527,7 +527,7 @@ def check_latents(z0: Tensor) -> None:
 def finite_rows(x: Tensor, *more: Tensor) -> Bool[Tensor, " rows"]:
     """Return for each row of tensors (rows,) or (rows, dim) whether it is finite in all, faster than by `isfinite`."""
     zeros = [part - part if part.ndim == 1 else (part - part).sum(1) for part in (x, *more)]
-    return cast(Tensor, sum(zeros[1:], zeros[0]) == 0)
+    return sum(zeros[1:], zeros[0]) == 0
 
 
 def _rows_where(which: Tensor, x: Tensor, other: Tensor) -> Tensor:

@@ -167,7 +167,10 @@ def _shares(
 
 
 def _samples(prior: Prior, start: int, count: int) -> tuple[Float[Tensor, "count w_dim"], Float[Tensor, " count"]]:
-    """Return w of the prior samples `start` to `start + count - 1`, and a random alpha from -1 to 1 for each sample."""
+    """Return w of `count` prior samples, the first of which is number `start`, and how far each is to be edited.
+
+    The second value is a random number from -1 to 1 for each sample, (count,): alpha, the amount of the edit.
+    """
     alpha = 2 * uniforms(prior.seed, start, count, 1, stream="alpha")[:, 0] - 1
     return prior.w_there(torch.arange(start, start + count)), to_device(alpha.float(), prior.device)
 

@@ -53,8 +53,8 @@ MOST_PICTURES = 5_000
 MOST_HELD_OUT = 5_000
 """Most labelled samples that are stored with a verifier which did not learn from them."""
 PROPOSED = 0.2
-"""Share of the labelled pictures that heads propose for random formulas, if a function labels. There readers of
-pictures must decide."""
+"""If a function labels pictures, this share of them is drawn by the heads for random queries, and not at random: later
+the judge and the verifier must decide on such pictures."""
 NETWORKS = 4
 """Number of networks of a verifier that learns from a table of labels."""
 BY_FUNCTION = 2

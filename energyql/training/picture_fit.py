@@ -50,9 +50,9 @@ class PictureSettings:
     Attributes:
         side: largest side of the pictures that the network reads, in pixels; larger pictures are reduced.
         channels: number of channels at each level of the network, from the first to the last.
-        passes: number of times that each picture is seen during the fit, on average.
-        least: smallest number of pictures in all steps together. With few pictures, it leads to more than `passes`.
-        most: largest number of pictures in all steps together. With many pictures, it leads to less than `passes`.
+        passes: number of times that the network learns from each picture, on average.
+        least: smallest number of pictures in all steps together; so a network sees few pictures more often.
+        most: largest number of pictures in all steps together; so a network sees many pictures less often.
         batch: number of pictures in a step.
         lr: highest learning rate of AdamW.
         weight_decay: weight decay of AdamW.

@@ -219,10 +219,11 @@ def _rankings(prediction: Prediction, labels: Tensor, spec: AttributeSpec) -> di
 def area(scores: Float[Tensor, " samples"], true: Tensor) -> Interval:
     """Return the area under the ROC curve, and the ends of its 95 % interval.
 
-    The interval is that of Wilson for the number of samples of which a share has DeLong's variance (DeLong et al.
-    1988). With few samples of a class this variance is too small, or 0, if the head ranks them all high. So the number
-    is at most that of a head at chance, 3 m n / (m + n + 1). With 2 to 100 samples of the class among 60 to 640, the
-    lower end is then above the truth in at most 4 % of the cases, where it is in up to 20 % without this bound.
+    The interval is that of Wilson for an effective number of samples: the number with which a share would have the
+    variance of the area (DeLong et al. 1988). If a class has few samples and the head ranks them all high, this
+    variance is estimated too small, or 0. So the number is at most 3 m n / (m + n + 1), that of a head that guesses,
+    with m samples of the class and n others. With 2 to 100 samples of the class among 60 to 640, the lower end of the
+    interval is then above the true area in at most 4 % of the cases; without this bound it is in up to 20 %.
 
     Args:
         scores: scores of the samples; larger ones are likelier to be of the class. Equal scores count half.
@@ -238,9 +239,9 @@ def area(scores: Float[Tensor, " samples"], true: Tensor) -> Interval:
 def weighted_share(weights: Float[Tensor, " samples"], true: Tensor) -> Interval:
     """Return the weighted share of samples that are true, and the ends of its 95 % interval.
 
-    The interval is that of Wilson for the number of samples of which a share has the variance of the ratio estimator.
-    Like the variance of `area`, this is too small if few samples have most of the weight, so the number is at most
-    Kish's effective number, (sum of weights)^2 / sum of squared weights.
+    The interval is that of Wilson for an effective number of samples: the number with which a plain share would have
+    the variance of the weighted share (a ratio estimator). If few samples have most of the weight, this variance is
+    estimated too small. So the number is at most Kish's effective number, (sum of weights)^2 / sum of squared weights.
 
     Args:
         weights: weights of the samples, at least 0; some are above 0.

@@ -174,7 +174,7 @@ class ObjectRecord(Record):
     state: dict[str, Any] = field(default_factory=dict)
 
     def set_state(self, state: Any) -> None:
-        """Set the field `state`, without a check of its type."""
+        """Set the field `state` to the state of the object in the pickle; its type is not checked."""
         self.state = state
 
 
