@@ -339,7 +339,7 @@ class _Group:
         return self.value(x), self.factors
 
     def fast_value(self, x: Float[Tensor, "width nodes batch"]) -> Float[Tensor, "nodes batch"]:
-        """Return the values of the nodes as `value` does, but with two children by one operation that rounds otherwise."""
+        """Return the values of the nodes as `value` does, or faster with other rounding for two children."""
         return torch.logaddexp(*x) if self.kind is LogSumExp and self.width == 2 else self.value(x)
 
     def value_and_slopes(self, x: Float[Tensor, "width nodes batch"]) -> tuple[Float[Tensor, "nodes batch"], Tensor]:

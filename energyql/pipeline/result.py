@@ -141,7 +141,7 @@ def join_provenance(parts: Sequence[Mapping[str, Any]], count: int) -> dict[str,
     for name in joined.keys() - {"n", "query", "verified", *COMMON, *COUNTED}:
         different = _different(value for part in parts for value in several(part[name], (str, Mapping)))
         joined[name] = different if len(different) > 1 else joined[name]
-    runs = _different(part | {"n": count} for part in parts)
+    runs = _different({**part, "n": count} for part in parts)
     return joined | {name: sum(run[name] for run in runs) for name in COUNTED if name in joined} | {"n": count}
 
 
