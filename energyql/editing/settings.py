@@ -68,7 +68,7 @@ class Preset:
 
 
 WEIGHTS = tuple(field.name for field in fields(Preset) if isinstance(field.default, float))
-"""Names of the fields of a `Preset` that are floats. Each must be from 0 to a million; `enough` is among them."""
+"""Names of the fields of a `Preset` whose values are floats from 0 to a million: the weights of terms, and `enough`."""
 _LACE = Preset(
     strength=1.0, near_z=0.04, near_w=0.04, keep_predictions=0.0, keep_logits=0.01, identity=0.0,
     release_implied=False, semantics="lace", solver=ODESolver("dopri5", rtol=1e-3, atol=1e-3, overshoot=True),

@@ -36,13 +36,13 @@ SHARD = 500
 FIRST_LATENTS = 256
 """Number of latents in the first batch of further latents of the prior for which the heads compute P(query)."""
 LATENTS_AT_ONCE = 8192
-"""Largest number of further latents for which the heads compute p in one batch."""
+"""Largest number of further latents of the prior in one batch for which the heads compute P(query)."""
 PICTURES_AT_ONCE = 256
-"""Number of further latents that must be selected before their pictures are drawn and judged."""
+"""Number of further latents that are selected by P(query), and whose pictures are then drawn and judged together."""
 MOST_LATENTS = 1 << 24
-"""Largest number of further latents, T₂; then a search for exact samples ends."""
+"""Largest number of further latents of the prior; if it is reached, the search for exact samples of a query ends."""
 MOST_PICTURES = 8192
-"""Largest number of pictures of further latents; then a search for exact samples ends."""
+"""Largest number of pictures of further latents; if it is reached, the search for exact samples of a query ends."""
 
 
 def prior_samples(model: EvaluatedModel, count: int, folder: Path, report: Report, *, seed: int = 0) -> JudgedSamples:

@@ -154,7 +154,7 @@ MORE = (
     "label some hundreds of pictures at least: energyql sample draws them, and with --unsure those that teach most; "
     "from a table with their numbers a teacher learns to label thousands more"
 )
-"""What helps if labels are too few for heads."""
+"""Text for users: what to do if there are too few labels to fit heads."""
 CHECKS = 30
 """About how often a training measures the held-out loss. After each time, it writes its state to a file."""
 

@@ -32,15 +32,16 @@ CALM = 0.15
 """Strength of the random distortions of pictures at the end of a fit, as a share of the strength at the start. It is
 small, because the network must be precise on undistorted pictures."""
 TEST_SHARE = 0.2
-"""Share of the labelled pictures that only the report uses, and from which a network does not learn that is fitted
-alone."""
+"""Share of the labelled pictures on which a network is measured, and from which it does not learn. Networks of a
+verifier are measured in another way."""
 LEAST_SIDE = 16
-"""Side in pixels to which no network of a verifier reduces pictures further."""
+"""Smallest side, in pixels, to which a network of a verifier reduces pictures."""
 DEEP_PASSES, LEAST_PICTURES = 10, 3_000
-"""Most passes of a judge, and the number of pictures in all steps that judge and verifier see at least."""
+"""Settings of judges and verifiers: the largest `passes` of networks with one level more, and the largest `least`."""
 SCALE_PENALTY = 15.0
-"""Penalty on the scale by which a calibration multiplies logits: this times log(scale)², in nats over all labels.
-Without a penalty, a network is much too certain if by chance it predicts all of a hundred labels right."""
+"""Factor of the penalty log(scale)², in nats over all labels, where `scale` is the factor by which a calibration
+multiplies logits. Without it, a network that by chance predicts a hundred labels right would become much too
+certain."""
 
 
 @dataclasses.dataclass(frozen=True)

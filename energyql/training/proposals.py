@@ -29,13 +29,14 @@ from energyql.training.target import Task
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 A_FORMULA = 16
-"""Number of pictures that are proposed for a formula."""
+"""Number of pictures that heads propose for each random query."""
 SIZES = (2, 3)
-"""Numbers of attributes in a formula, if the model has as many."""
+"""Possible numbers of attributes in a random query, if the model has that many."""
 SHARES = (0.25, 0.75)
-"""A formula about a number asks for more or less than a value between these quantiles of its labels."""
+"""Range of quantiles of the labels of a continuous attribute. A random query compares the attribute, by > or <, with a
+value between the two quantiles."""
 TRIES = 2
-"""Formulas that are tried for each that is needed; the sampler may refuse some of them."""
+"""Number of random queries that are tried for each query that is needed, because some of them cannot be sampled."""
 
 
 @dataclass(frozen=True)
@@ -96,13 +97,25 @@ def propose(task: Task, bank: Bank, specs: Vocabulary, labels: Mapping[str, Tens
 
 
 def _formula(specs: Vocabulary, labels: Mapping[str, Tensor], source: random.Random) -> Expr:
-    """Return a random formula: two or three attributes, each with a random value or comparison."""
+    """Return a random query, such as `smile AND NOT hair = red`, about two or three attributes.
+
+    Args:
+        specs: the attributes of the model.
+        labels: attribute -> labels as numbers, (n,), from which the limits of continuous attributes are taken.
+        source: source of random numbers.
+    """
     names = source.sample(sorted(specs), min(len(specs), source.choice(SIZES)))
     return reduce(lambda one, other: one & other, (_condition(specs[name], labels[name], source) for name in names))
 
 
 def _condition(spec: AttributeSpec, labels: Tensor, source: random.Random) -> Expr:
-    """Return a random query about one attribute."""
+    """Return a random condition on one attribute, such as `NOT hat`, `hair = red` or `age > 0.4`.
+
+    Args:
+        spec: the attribute.
+        labels: labels of the attribute as numbers, (n,), from which the limit of a comparison is taken.
+        source: source of random numbers.
+    """
     kind = KINDS[spec.kind]
     if not kind.numeric:
         return cast(Expr, source.choice(kind.conditions(E[spec.name], spec)))

@@ -48,7 +48,8 @@ FIRST_ROUND, ROUNDS = 5_000, 4
 """A labeller (a function or network) labels this many pictures for heads by default, and then twice as many in each
 further round, at most 40,000. The rounds end when the heads gain little by the last one."""
 LEAST_GAIN = 0.01
-"""Share of the loss of heads that a round must gain for another round."""
+"""Another round of labelling follows only if the last one has lowered the held-out loss of the heads by more than this
+share, on average."""
 MEASURED = 1_000
 """Number of labelled pictures on which the loss of heads is measured after each round. No heads of a round learn from
 them, so the losses of two rounds can be compared."""

@@ -260,9 +260,9 @@ class Prior:
 
 
 def _in_runs(index: Int[Tensor, " n"], draw: Callable[[int, int], Tensor]) -> Tensor:
-    """Return a row for each index, (n, width).
+    """Return the rows of random numbers of the samples with these indices, (n, width), by few calls of `draw`.
 
-    `draw(start, count)` returns the rows of the indices `start` to `start + count - 1`.
+    `draw(start, count)` returns the rows of the samples `start` to `start + count - 1`.
     """
     parts, numbers, first = [], index.tolist(), 0
     for i in range(1, len(numbers) + 1):
