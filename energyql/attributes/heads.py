@@ -393,7 +393,7 @@ class AttributeBank(Bank):
 
     @property
     def as_heads(self) -> AttributeBank:
-        """This bank."""
+        """This bank, because it predicts from latents."""
         return self
 
     @property
@@ -514,7 +514,7 @@ SECOND = "second.safetensors"
 DOUBT = "two sets of heads disagree, or the latent is too far out"
 """Text for users that says when a sample is marked as doubtful, because its attributes may be predicted wrongly."""
 _DEVIATIONS = 3.090
-"""The 99.9 % quantile of the standard normal, in standard deviations."""
+"""The 99.9 % quantile of the standard normal: one latent in a thousand is farther out than the limit made with it."""
 
 
 def outside_shell(z: Float[Tensor, "n z_dim"]) -> Bool[Tensor, " n"]:

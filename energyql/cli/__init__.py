@@ -8,7 +8,8 @@ before torch is loaded, and those that a user set stay.
 import os
 
 SPINS = {"GOMP_SPINCOUNT": "20000", "KMP_BLOCKTIME": "1"}
-"""Variable of the environment -> value, for the OpenMP of GNU (about 20 microseconds), and of Intel and LLVM (1 ms)."""
+"""Variables of the environment that shorten how long idle threads of OpenMP, which torch uses, wait actively for work.
+The first is for the OpenMP of GNU (about 20 microseconds), the second for those of Intel and LLVM (1 ms)."""
 
 if "OMP_WAIT_POLICY" not in os.environ:
     for variable, value in SPINS.items():

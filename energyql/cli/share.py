@@ -126,7 +126,7 @@ def read_pairs(option: str, texts: list[str] | None) -> dict[str, str]:
 
 
 def read_fixed(text: str) -> float | list[float]:
-    """Return the number in a value of --fixed such as "80", or the list of those in one such as "0,0,1".
+    """Return what a value of --fixed means: a number for a text such as "80", a list for one such as "0,0,1".
 
     Raises:
         ArgumentError: the text has another form.

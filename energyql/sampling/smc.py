@@ -48,7 +48,7 @@ SETS = 1 << 32
 SWEEPS = 3
 """Number of sweeps in a stage. A sweep has one move at each angle of `ANGLES`."""
 MOST_STAGES = 100
-"""Number of stages after which the exponent is set to 1."""
+"""Largest number of stages before the last one, whose exponent is 1."""
 TRIALS, MORE_TRIALS, PROMISING = 256, 768, 0.15
 """`TRIALS` proposals, which belong to no sample, are made to assess a surrogate. If at least the share `PROMISING` of
 them satisfies the query, `MORE_TRIALS` follow, because a few hundred do not show how large the largest weights are."""
