@@ -595,20 +595,20 @@ def read_bytes(path: Path, most: int, kind: type[EnergyQLError] = ModelError) ->
         return file.read(size)
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path, kind: type[EnergyQLError] = ModelError) -> dict[str, Any]:
     """Read a file that contains a JSON object, and return the object as a dict.
 
     Raises:
-        ModelError: the file is missing, has more than 64 MiB (`MOST_JSON`), cannot be read, or is no JSON object; or a
-            whole number in it has more than 20 digits.
+        EnergyQLError: the file is missing, has more than 64 MiB (`MOST_JSON`), cannot be read, or is no JSON object; or
+            a whole number in it has more than 20 digits. The class of the error is `kind`.
     """
-    data = read_bytes(path, MOST_JSON)
+    data = read_bytes(path, MOST_JSON, kind)
     try:
         content = parse_json(data)
     except ValueError as error:
-        raise ModelError(f"cannot read {path}: {error}", hint="write it again as JSON") from error
+        raise kind(f"cannot read {path}: {error}", hint="write it again as JSON") from error
     if not isinstance(content, dict):
-        raise ModelError(f"{path} must hold a JSON object", hint="its text begins with { and ends with }")
+        raise kind(f"{path} must hold a JSON object", hint="its text begins with { and ends with }")
     return content
 
 
@@ -636,22 +636,22 @@ def read_whole(text: str) -> int | None:
     return int(text) if re.fullmatch(f"[0-9]{{1,{MOST_DIGITS}}}", text) else None
 
 
-def read_tensors(path: Path) -> dict[str, Tensor]:
+def read_tensors(path: Path, kind: type[EnergyQLError] = ModelError) -> dict[str, Tensor]:
     """Read a file in the format safetensors, and return its tensors by name, on the CPU.
 
     Raises:
-        ModelError: the file is missing, damaged, or of another format.
+        EnergyQLError: the file is missing, damaged, or of another format; the class of the error is `kind`.
     """
     from safetensors import SafetensorError  # here, as in `tensor_bytes`
     from safetensors.torch import load, load_file
 
-    check_file(path)
+    check_file(path, kind=kind)
     try:
-        with naming_source(path):
+        with naming_source(path, kind):
             # `load_file` opens no path that is not valid text.
             return load(path.read_bytes()) if _NO_TEXT.search(str(path)) else load_file(path)
     except (SafetensorError, ValueError, TypeError, LookupError, RuntimeError) as error:
-        raise ModelError(f"cannot read {path}: it is damaged ({error})", hint="copy or download it again") from error
+        raise kind(f"cannot read {path}: it is damaged ({error})", hint="copy or download it again") from error
 
 
 def fingerprint(path: Path) -> str:

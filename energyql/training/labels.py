@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from energyql.attributes.labels import Column
-from energyql.errors import ArgumentError, DataError, LabelWarning, ModelError, VocabularyError, caller_level
+from energyql.errors import ArgumentError, DataError, LabelWarning, VocabularyError, caller_level
 from energyql.files import read_json, read_tensors
 from energyql.generators.base import Generator, Label
 from energyql.generators.families import module_fingerprint
@@ -107,10 +107,7 @@ class Drawn:
         record = table.with_name(LABELLING)
         if not record.is_file():
             return None
-        try:
-            text = read_json(record).get(DRAWN)
-        except ModelError as error:
-            raise DataError(error.message, hint=error.hint) from error
+        text = read_json(record, DataError).get(DRAWN)
         return None if text is None else cls.parse(str(text), str(record))
 
     def check(self, source: str, *, seed: int | None, truncation: Any, label: Any) -> None:
@@ -441,10 +438,7 @@ def read_latents(path: Path) -> Tensor:
     """
     if path.suffix.lower() != ".safetensors":
         return one_per_sample(read_npy(path), path)
-    try:
-        tensors = read_tensors(path)
-    except ModelError as error:
-        raise DataError(error.message, hint=error.hint) from error
+    tensors = read_tensors(path, DataError)
     if len(tensors) != 1:
         raise DataError(f"{path} holds {len(tensors)} tensors, not only the latents")
     (latents,) = tensors.values()
