@@ -233,7 +233,10 @@ class IncompleteError(EnergyQLError):
 
 
 class LabelWarning(UserWarning):
-    """Training labels that are few or perhaps wrong: from another column than intended, or with rows in other order."""
+    """The warning that labels for a training are few or perhaps wrong.
+
+    They may be from another column than intended, or in another order of rows.
+    """
 
 
 class QueryWarning(_Located, UserWarning):

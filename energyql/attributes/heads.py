@@ -575,6 +575,8 @@ def load_second(folder: Path, bank: Bank) -> dict[str, Head]:
 def replace_second(folder: Path, bank: Bank, names: Iterable[str], heads: Mapping[str, Head]) -> None:
     """Replace the second heads of some attributes in a model folder.
 
+    Second heads were fitted to other labels than the first; samples about which both disagree are marked as doubtful.
+
     Args:
         folder: the model folder.
         bank: the bank of the same folder, which has the first heads.

@@ -291,7 +291,7 @@ class _Group:
 
     @cached_property
     def factors(self) -> Tensor:
-        """The factor of each node, (nodes, 1)."""
+        """The attribute `factor` of each node, (nodes, 1); (0, 1) for nodes without one. See `Scaled`."""
         with torch.inference_mode(False):
             return self._like.new_tensor(self.factor_list)[:, None]
 
@@ -537,9 +537,9 @@ def _whole(rows: Float[Tensor, "rows batch"]) -> Float[Tensor, "rows more"]:
 
 
 class LeafEnergies:
-    """The function from rows to the energies of leaves, -log P in nats.
+    """The function that computes the energies of the leaves of a circuit, -log P in nats, from numbers called rows.
 
-    Rows are numbers that are linear in the outputs of the heads. The row of a yes/no leaf is a logit, with the sign
+    Rows are linear in the outputs of the heads. The row of a yes/no leaf is a logit, with the sign
     that is positive for the other value. The row of an interval is a distance in standard deviations: from mean to
     bound if the interval has one infinite end, else from mean to middle. A leaf of classes has many rows: the logits of
     its own classes and those of all other classes.

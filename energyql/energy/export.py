@@ -215,9 +215,9 @@ class _Network(nn.Module):
 
 
 class _OfCircuit(nn.Module):
-    """Module from rows (batch, rows) to the energy of a circuit (batch,).
+    """A torch module that computes the energies of a circuit, (batch,), from the rows of its leaves, (batch, rows).
 
-    Rows are the numbers from which the energies of leaves are computed, such as logits; see `LeafEnergies`.
+    Rows are numbers from which the energies of the leaves are computed, such as logits; see `LeafEnergies`.
     """
 
     widths: Tensor

@@ -95,7 +95,7 @@ class Tile:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _OneResult:
-    """A section whose pictures are in one result."""
+    """Base class of the sections of a page whose pictures are all in one `Result`."""
 
     result: Result
 

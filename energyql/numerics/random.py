@@ -245,7 +245,10 @@ class RandomStreams:
         return replace(self, purpose=f"{self.purpose}{name}/")
 
     def of_samples(self, offsets: Sequence[int]) -> RandomStreams:
-        """Return the streams of a batch of the samples `start + offsets[i]`; the offsets ascend."""
+        """Return the random streams for a batch of some samples of the run.
+
+        The samples have the numbers `start + offsets[i]`; `offsets` ascend.
+        """
         return replace(self, chosen=tuple(offsets))
 
     def offsets(self, rows: Int[Tensor, " rows"]) -> Int[Tensor, " rows"]:

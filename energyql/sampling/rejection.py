@@ -74,9 +74,9 @@ class PriorProposals:
 
 
 def points_ahead(energy: StepEnergy, rows: int) -> int:
-    """Return how many points of each sample to evaluate together if `rows` samples still need points.
+    """Return how many points (latents, one of which a sample accepts) to evaluate together for each sample.
 
-    It is 1 for an energy that is costly to evaluate.
+    `rows` is the number of samples that still need points. The result is 1 for an energy that is costly to evaluate.
     """
     return 1 if energy.costly else max(1, min(MOST_AHEAD, ROWS_AHEAD // rows))
 

@@ -72,8 +72,8 @@ class PictureSettings:
 def judge_settings(settings: PictureSettings) -> tuple[PictureSettings, Sequence[PictureSettings]]:
     """Return the settings of a judge, and of the two kinds of networks of a verifier (docs/decisions/verified.md).
 
-    The judge and one kind of network have a level more than `settings`, with which fewer passes are enough. The
-    other kind reads smaller pictures, so that its mistakes differ.
+    The judge and one kind of network have one more level (a pair of convolutions) than `settings`, with which fewer
+    passes over the pictures are enough. The other kind reads smaller pictures, so that its mistakes differ.
     """
     own = dataclasses.replace(settings, least=min(settings.least, LEAST_PICTURES))
     deep = dataclasses.replace(
