@@ -136,7 +136,7 @@ class StyleGAN3Config(StyleGANConfig):
         return self.conv_clamp
 
     def signals(self) -> list[SignalSpec]:
-        """Return the output signals of all layers in order, that of the RGB layer last.
+        """Return the output signals (size, cutoff and so on) of all layers in order, the RGB layer last.
 
         The formulas are in section 3.2 and appendix C.1 of the StyleGAN3 paper.
         """

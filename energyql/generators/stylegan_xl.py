@@ -90,7 +90,7 @@ class StyleGANXLConfig(StyleGAN3Config):
         return self.conv_clamp if in_stem else _HEAD_CLAMP
 
     def signals(self) -> list[SignalSpec]:
-        """Return the output signals of all layers in order, that of the RGB layer last."""
+        """Return the output signals (size, cutoff and so on) of all layers in order, the RGB layer last."""
         steps, resolution = self.num_layers - self.num_critical, self.stem_resolution
         specs = self._progression(self.first_cutoff, self.first_stopband, resolution, self.num_layers, steps)
         for layers, factor in zip(self.head_layers, self.up_factors, strict=True):

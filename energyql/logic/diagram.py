@@ -56,7 +56,7 @@ def predicate_cells(predicate: Predicate, spec: AttributeSpec) -> CellSet:
 
 
 def partition(expr: Expr, vocabulary: Mapping[str, AttributeSpec]) -> dict[str, tuple[CellSet, ...]]:
-    """Split the values of every attribute in the query `expr` into the cells that the query tells apart.
+    """Split the values of every attribute in the query `expr` into cells: sets of values that the query treats alike.
 
     Returns:
         For the name of each attribute, in the vocabulary's order, disjoint cell sets that together contain all of its

@@ -237,7 +237,7 @@ def strengths(record: object) -> set[float]:
 
 
 def registered(record: object) -> tuple[str, float | None] | None:
-    """Return the name and the strength from which `make_sampler` makes a sampler with the same record.
+    """Return the name and the strength from which `make_sampler` makes the sampler that is recorded in `record`.
 
     Returns:
         A pair (name, strength), where the strength is `None` if it is 1, the default. `None` instead of the pair if
