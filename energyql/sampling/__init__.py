@@ -26,7 +26,15 @@ from energyql.sampling.base import (
     summarize,
 )
 from energyql.sampling.descent import DescentInfo, DescentSampler, DescentState, descent_init, descent_step
-from energyql.sampling.langevin import LangevinSampler, PredictorCorrector, langevin_step, predictor_corrector_step
+from energyql.sampling.langevin import (
+    CrankNicolsonSampler,
+    CrankNicolsonState,
+    LangevinSampler,
+    PredictorCorrector,
+    crank_nicolson_step,
+    langevin_step,
+    predictor_corrector_step,
+)
 from energyql.sampling.ode import (
     FlowInfo,
     FlowState,
@@ -37,6 +45,7 @@ from energyql.sampling.ode import (
     flow_step,
     vp_flow,
 )
+from energyql.sampling.population import PopulationInfo, PopulationSampler, PopulationState, population_stage
 from energyql.sampling.registry import Chain, make_sampler
 from energyql.sampling.rejection import RejectionInfo, rejection_round
 from energyql.sampling.slice import (
@@ -60,6 +69,8 @@ __all__ = [
     "Batch",
     "BatchSampler",
     "Chain",
+    "CrankNicolsonSampler",
+    "CrankNicolsonState",
     "DescentInfo",
     "DescentSampler",
     "DescentState",
@@ -72,6 +83,9 @@ __all__ = [
     "LangevinSampler",
     "ODESolver",
     "Particles",
+    "PopulationInfo",
+    "PopulationSampler",
+    "PopulationState",
     "PredictorCorrector",
     "Progress",
     "RandomStreams",
@@ -90,6 +104,7 @@ __all__ = [
     "anneal_particles",
     "annealing_stage",
     "as_energy",
+    "crank_nicolson_step",
     "descent_init",
     "descent_step",
     "flow_init",
@@ -97,6 +112,7 @@ __all__ = [
     "langevin_step",
     "make_sampler",
     "normals",
+    "population_stage",
     "predictor_corrector_step",
     "prior_latents",
     "rejection_round",
