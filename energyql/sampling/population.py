@@ -27,14 +27,15 @@ from energyql.sampling.base import (
     check_counts,
     check_positive,
     check_strength,
+    effective_samples,
     evaluate_points,
     require,
     select,
 )
 from energyql.sampling.rejection import PriorProposals, acceptance, reject, tried_energies
-from energyql.sampling.slice import COSTLY_PILOT, SliceState, slice_step, trials_of
+from energyql.sampling.slice import COSTLY_PILOT, FEWEST, SliceState, slice_step, trials_of
 
-ANGLES = (0.9, 0.6, 0.4)
+ANGLES = (0.7, 0.5, 0.35)
 """Angles of the moves of a latent in a stage, in radians; see `population_stage`."""
 BRACKET = 1.5
 """Length of the arc of the slice moves after the last stage, in radians; see `slice_step`."""
@@ -42,12 +43,14 @@ SURE = 4.0
 """Factor of the exponent in slice moves of samples that are not yet certain of the query."""
 BISECTIONS = 40
 """Number of halvings by which an exponent is found."""
-PILOT_RUNS = 8
-"""Number of populations that tell whether a query can be reached, if no draw of the pilot satisfies it."""
+REACH = 8
+"""Size of the population that tells whether a query can be reached, as a multiple of that of a sample."""
+MOST_REACH = 2048
+"""Evaluations after which this population no longer estimates how rare a query is that cannot be reached."""
 REACHED = math.log(2)
-"""Energy in nats above the least at which a population has reached the query: it has a probability of 0.5."""
-STUDENT = 2.36
-"""The 97.5 % quantile of Student's distribution with `PILOT_RUNS` - 1 degrees of freedom."""
+"""Energy in nats above the least at which a latent has reached the query: it has a probability of 0.5."""
+HIGHEST = 1e12
+"""Energy, in nats, that infinite energies are replaced by, because 0 times infinity is no number."""
 NUMBERS_AT_ONCE = 1 << 26
 """Most numbers in the latents of populations that are moved together."""
 
@@ -67,9 +70,9 @@ class PopulationSampler(BatchSampler):
     *Certainty.* While the energy of a sample is more than `enough` above the least, the sample makes further slice
     moves at four times the strength. So samples end where the query is certain, as by the default sampler.
 
-    *Reach.* If the energy is costly, and no draw of the pilot satisfies the query, eight populations that belong to no
-    sample show whether the query can be reached within the budget. If none reaches it, the run ends with an error that
-    has an estimate of how rare the query is.
+    *Reach.* If the energy is costly, and hardly a draw of the pilot satisfies the query, a larger population that
+    belongs to no sample shows whether the query can be reached. As soon as one of its latents satisfies the query,
+    sampling begins. If none does, the run ends with an error that has an estimate of how rare the query is.
 
     Diagnostics of each sample are those of a `SliceSampler` that anneals. Evaluations of pilot and populations that
     belong to no sample are not counted.
@@ -117,38 +120,52 @@ class PopulationSampler(BatchSampler):
         """Move every sample of a batch to a draw from near the posterior; see `BatchSampler`.
 
         Raises:
-            NotAcceptedError: the energy is costly, and no population of the pilot reaches the query.
+            NotAcceptedError: the energy is costly, and the query cannot be reached.
         """
         batch.noise = batch.noise.part("population")
         like = (self, batch.z.dtype, batch.z.device)
         pilot = min(self.pilot, COSTLY_PILOT) if batch.energy.costly else self.pilot
         share = batch.energy.once(("share", *like), lambda: acceptance(batch, self.strength, pilot))
-        most = min(trials_of(share, self.budget), self.budget)
         if batch.energy.costly and share < 1 / pilot:
-            batch.energy.once(("reach", *like), lambda: self._check_reach(batch, most))
-        self._draw(batch, most)
+            batch.energy.once(("reach", *like), lambda: self._check_reach(batch))
+        self._draw(batch, trials_of(share, max(1, self.budget // 2)))
 
-    def _check_reach(self, batch: Batch, most: int) -> bool:
-        """Return true if a population that belongs to no sample reaches the query; the arguments are those of `_draw`.
+    def _check_reach(self, batch: Batch) -> bool:
+        """Return true if a large population, which belongs to no sample, satisfies the query in as many stages.
+
+        These are as many stages as the budget of a sample allows.
 
         Raises:
-            NotAcceptedError: none of several populations reaches it.
+            NotAcceptedError: no latent of the population satisfies the query by then. Further stages, of at most
+                `MOST_REACH` evaluations in all, have estimated how rare it is.
         """
-        first = torch.full((PILOT_RUNS,), -batch.noise.start, device=batch.z.device)
-        streams = RandomStreams().part("reach")
-        z0 = streams.normals(batch.z[:1].expand(PILOT_RUNS, -1), "prior")
-        trial = Batch.start(batch.energy.part(first), z0, streams)
-        self._draw(trial, most)
-        if (trial.energies <= batch.energy.least + REACHED).any():
-            return True
-        logs = trial.diagnostics["log_weight"].double()
-        mean, error = logs.logsumexp(0) - math.log(PILOT_RUNS), STUDENT * logs.std() / math.sqrt(PILOT_RUNS)
-        rare, middle, common = (f"{math.exp(min(float(x), 700)):,.0f}" for x in (error - mean, -mean, -mean - error))
-        raise NotAcceptedError(
-            f"not reachable under this prompt or model: about 1 in {middle} pictures satisfies the query "
-            f"(95 % interval: 1 in {common} to 1 in {rare})",
-            hint="change the prompt, or ask for less: no noise leads out of what a model draws",
-        )
+        streams, count, ancestors = RandomStreams().part("reach"), REACH * FEWEST, REACH * self.ancestors
+        like, first = batch.z[:1], torch.full((1,), -batch.noise.start, device=batch.z.device)
+        energy = batch.energy.part(first)
+        z = streams.several_normals(like, "prior", torch.zeros(1).long(), torch.arange(count)[None], count)
+        zero = torch.zeros(1, dtype=torch.float64, device=z.device)
+        state = PopulationState(z, evaluate_points(energy, z, first * 0), zero, zero)
+        if not state.energies.isfinite().any():
+            return True  # every sample will end with a status that says so
+        variance, stage = 0.0, 0
+        while True:
+            of_sample, calls = FEWEST + stage * self._cost, count + REACH * stage * self._cost
+            if of_sample <= self.budget and (state.energies <= batch.energy.least + REACHED).any():
+                return True
+            exponents = next_exponents(state, self.strength, self.effective)
+            effective = effective_samples(state.log_weights(exponents)[0])
+            variance += (state.energies.shape[1] / effective - 1) / ancestors
+            noise, complete = StepNoise(streams, like, step=f"stage/{stage}"), bool(exponents >= self.strength)
+            if complete or calls > MOST_REACH:
+                log_share = choose(state, exponents, noise, 1)[1].item()
+                raise _out_of_reach(log_share, math.sqrt(variance) if complete else None)
+            state, _ = population_stage(state, energy, noise, exponents, ancestors=ancestors)
+            stage += 1
+
+    @property
+    def _cost(self) -> int:
+        """Number of evaluations of a stage."""
+        return self.ancestors * len(ANGLES)
 
     def _draw(self, batch: Batch, most: int) -> None:
         """Move every sample of a batch, whose random numbers are those of the sampler, after at most `most` trials."""
@@ -184,8 +201,7 @@ class PopulationSampler(BatchSampler):
             rows = here[left].to(batch.z.device)
             noise, energy = StepNoise(batch.noise, batch.z, here[left], f"stage/{stage}"), batch.energy.part(rows)
             exponents = next_exponents(state, self.strength, self.effective)
-            cost = self.ancestors * len(ANGLES)
-            spent = batch.values[rows] + cost > self.budget
+            spent = batch.values[rows] + self._cost > self.budget
             batch.status[rows[spent & (exponents < self.strength)]] = Status.STEP_LIMIT
             last = spent | (exponents >= self.strength)
             exponents = torch.where(last, self.strength, exponents)
@@ -232,6 +248,23 @@ class PopulationSampler(BatchSampler):
         batch.report(1.0)
 
 
+def _out_of_reach(log_share: float, error: float | None) -> NotAcceptedError:
+    """Return the error for a query that no latent satisfies.
+
+    Args:
+        log_share: logarithm of the estimated share of pictures that satisfy the query.
+        error: standard error of `log_share`; `None` if the share is smaller.
+    """
+    lower, middle, upper = (math.exp(min(max(sign * (error or 0) - log_share, 0), 700)) for sign in (-2, 0, 2))
+    share = f"fewer than 1 in {middle:,.0f} pictures satisfy the query"
+    if error is not None:
+        share = f"about 1 in {middle:,.0f} pictures satisfies the query (95 %: 1 in {lower:,.0f} to 1 in {upper:,.0f})"
+    return NotAcceptedError(
+        f"not reachable under this prompt or model: {share}",
+        hint="change the prompt, or ask for less: no noise leads out of what a model draws",
+    )
+
+
 class PopulationState(NamedTuple):
     """Populations of latents, one for each sample.
 
@@ -247,6 +280,10 @@ class PopulationState(NamedTuple):
     energies: Float[Tensor, "rows latents"]
     beta: Float[Tensor, " rows"]
     log_weight: Float[Tensor, " rows"]
+
+    def log_weights(self, exponents: Float[Tensor, " rows"]) -> Float[Tensor, "rows latents"]:
+        """Return the logarithm of the weight of each latent, in float64, if exponents rise from β to `exponents`."""
+        return (self.beta - exponents)[:, None] * self.energies.double().clamp(max=HIGHEST)
 
 
 class PopulationInfo(NamedTuple):
@@ -264,10 +301,10 @@ def next_exponents(state: PopulationState, strength: float, effective: float) ->
 
     The effective number of latents, by the weights exp(-(exponent - β)E), is the share `effective` of all latents.
     """
-    energies, least = state.energies.double(), effective * state.energies.shape[1]
+    least = effective * state.energies.shape[1]
 
     def enough(exponents: Tensor) -> Tensor:
-        log_weights = (state.beta - exponents)[:, None] * energies
+        log_weights = state.log_weights(exponents)
         return 2 * log_weights.logsumexp(1) - (2 * log_weights).logsumexp(1) >= math.log(least)
 
     low, high = state.beta, torch.full_like(state.beta, strength)
@@ -287,7 +324,7 @@ def choose(
     Returns:
         The indices of the chosen latents; and the logarithm of the importance weight of each sample after the rise.
     """
-    log_weights = (state.beta - exponents)[:, None] * state.energies.double()
+    log_weights = state.log_weights(exponents)
     shares = torch.softmax(log_weights, 1).cumsum(1)
     levels = (torch.arange(count, device=shares.device) + noise.uniforms(1, "choose").to(shares)) / count
     numbers = torch.searchsorted(shares, levels * shares[:, -1:]).clamp(max=shares.shape[1] - 1)
