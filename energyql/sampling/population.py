@@ -27,7 +27,6 @@ from energyql.sampling.base import (
     check_counts,
     check_positive,
     check_strength,
-    effective_samples,
     evaluate_points,
     require,
     select,
@@ -45,6 +44,10 @@ BISECTIONS = 40
 """Number of halvings by which an exponent is found."""
 REACH = 8
 """Size of the population that tells whether a query can be reached, as a multiple of that of a sample."""
+GENTLE = 0.5
+"""`PopulationSampler.effective` of this population: smaller rises, because it estimates a share."""
+SPREAD = 0.5
+"""Half the width of the interval of this share, as a share of its logarithm; see docs/decisions/costly-evaluations.md."""
 MOST_REACH = 2048
 """Evaluations after which this population no longer estimates how rare a query is that cannot be reached."""
 REACHED = math.log(2)
@@ -147,18 +150,15 @@ class PopulationSampler(BatchSampler):
         state = PopulationState(z, evaluate_points(energy, z, first * 0), zero, zero)
         if not state.energies.isfinite().any():
             return True  # every sample will end with a status that says so
-        variance, stage = 0.0, 0
+        stage = 0
         while True:
             of_sample, calls = FEWEST + stage * self._cost, count + REACH * stage * self._cost
             if of_sample <= self.budget and (state.energies <= batch.energy.least + REACHED).any():
                 return True
-            exponents = next_exponents(state, self.strength, self.effective)
-            effective = effective_samples(state.log_weights(exponents)[0])
-            variance += (state.energies.shape[1] / effective - 1) / ancestors
+            exponents = next_exponents(state, self.strength, GENTLE)
             noise, complete = StepNoise(streams, like, step=f"stage/{stage}"), bool(exponents >= self.strength)
             if complete or calls > MOST_REACH:
-                log_share = choose(state, exponents, noise, 1)[1].item()
-                raise _out_of_reach(log_share, math.sqrt(variance) if complete else None)
+                raise _out_of_reach(choose(state, exponents, noise, 1)[1].item(), complete)
             state, _ = population_stage(state, energy, noise, exponents, ancestors=ancestors)
             stage += 1
 
@@ -248,17 +248,18 @@ class PopulationSampler(BatchSampler):
         batch.report(1.0)
 
 
-def _out_of_reach(log_share: float, error: float | None) -> NotAcceptedError:
+def _out_of_reach(log_share: float, complete: bool) -> NotAcceptedError:
     """Return the error for a query that no latent satisfies.
 
     Args:
         log_share: logarithm of the estimated share of pictures that satisfy the query.
-        error: standard error of `log_share`; `None` if the share is smaller.
+        complete: whether it is an estimate; else the share is smaller.
     """
-    lower, middle, upper = (math.exp(min(max(sign * (error or 0) - log_share, 0), 700)) for sign in (-2, 0, 2))
-    share = f"fewer than 1 in {middle:,.0f} pictures satisfy the query"
-    if error is not None:
-        share = f"about 1 in {middle:,.0f} pictures satisfies the query (95 %: 1 in {lower:,.0f} to 1 in {upper:,.0f})"
+    lower, middle, upper = (f"{math.exp(min(-scale * log_share, 700)):,.0f}" for scale in (1 - SPREAD, 1, 1 + SPREAD))
+    if complete:
+        share = f"about 1 in {middle} pictures satisfies the query (interval: 1 in {lower} to 1 in {upper})"
+    else:
+        share = f"fewer than 1 in {middle} pictures satisfy the query"
     return NotAcceptedError(
         f"not reachable under this prompt or model: {share}",
         hint="change the prompt, or ask for less: no noise leads out of what a model draws",
