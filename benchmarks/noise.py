@@ -36,6 +36,7 @@ from energyql.language import Expr, Not, bind, parse, predicates
 from energyql.logic.truth import satisfied
 from energyql.pipeline.draw import PreparedQuery
 from energyql.pipeline.model import Model, Values, load_model
+from energyql.pipeline.settings import DEFAULT_SAMPLER, SamplerName
 from energyql.progress import Report, reporting
 from energyql.render.charts import Axes, Canvas
 from energyql.render.pictures import INK
@@ -118,11 +119,13 @@ class ReNOState(NamedTuple):
 class Subject:
     """A model that is measured: generator, guide and judge."""
 
-    def __init__(self, model: Model, queries: Sequence[str | Expr] = ()) -> None:
+    def __init__(
+        self, model: Model, queries: Sequence[str | Expr] = (), sampler: SamplerName = DEFAULT_SAMPLER
+    ) -> None:
         if not model.bank.reads_pictures:
             raise ArgumentError("the model has heads that read latents", hint="give a network with --guide")
         self.model, self.evaluated = model, EvaluatedModel(model)
-        self.prepared = [self.evaluated.prepare(query) for query in queries]
+        self.prepared = [self.evaluated.prepare(query, sampler=sampler) for query in queries]
 
     def read(self, z: Tensor, report: Report, stage: str) -> Reading:
         """Draw the pictures of latents, and return what both networks read off them."""
@@ -402,6 +405,7 @@ def main(
     judge: Annotated[str | None, typer.Option(help="Folder of the judge, or a model whose judge counts.")] = None,
     prompt: Annotated[str | None, typer.Option(help="Prompt of a pipeline.")] = None,
     methods: Annotated[str, typer.Option(help=f"Separated by commas: {', '.join(METHODS)}.")] = ",".join(METHODS),
+    sampler: Annotated[str, typer.Option(help="Name of our sampler.")] = DEFAULT_SAMPLER,
     n: Annotated[int, typer.Option("--n", "-n", min=2, help="Samples for each formula and method.")] = 200,
     each: Annotated[int, typer.Option(min=1, help="Formulas in each band of prevalence.")] = 4,
     prior: Annotated[int, typer.Option(min=100, help="Random pictures for prevalence and exact samples.")] = 20_000,
@@ -429,9 +433,10 @@ def main(
         else:
             chosen = choose_formulas(subject, samples, each, formula_seed)
         settings = {
-            "model": subject.evaluated.identity, "n": n, "prior": prior, "formulas": [str(query) for _, query in chosen]
+            "model": subject.evaluated.identity, "sampler": sampler, "n": n, "prior": prior,
+            "formulas": [str(query) for _, query in chosen],
         }  # fmt: skip
-        subject = Subject(opened, [query for _, query in chosen])
+        subject = Subject(opened, [query for _, query in chosen], sampler)
         data = run(subject, chosen, chosen_methods, n, samples, out, settings, report)
     rows = lines(data)
     write_text(out / "results.md", page(f"Costly evaluations on {opened.name}", NOTE, HEADER, rows, data))

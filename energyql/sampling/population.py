@@ -47,7 +47,7 @@ REACH = 8
 GENTLE = 0.5
 """`PopulationSampler.effective` of this population: smaller rises, because it estimates a share."""
 SPREAD = 0.5
-"""Half the width of the interval of this share, as a share of its logarithm; see docs/decisions/costly-evaluations.md."""
+"""Half the width of the interval of this share, as a part of its logarithm (docs/decisions/costly-evaluations.md)."""
 MOST_REACH = 2048
 """Evaluations after which this population no longer estimates how rare a query is that cannot be reached."""
 REACHED = math.log(2)
