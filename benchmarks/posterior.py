@@ -1,4 +1,4 @@
-"""The posterior itself, before anything descends: `slice` against exact draws, `python -m benchmarks.posterior --help`.
+"""The posterior itself: a sampler against exact draws, `python -m benchmarks.posterior --help`.
 
 Exact draws are latents of the prior, weighted by P(query | z) of the heads. Heads read both sides, so nothing is drawn
 and no judge takes part: what is measured is the sampler alone.
@@ -70,10 +70,17 @@ def exact_draws(model: EvaluatedModel, energy: Any, most: int, seed: int) -> tup
 
 
 def measure(
-    model: EvaluatedModel, formula: Expr, bins: AttributeBins, n: int, most: int, seed: int, report: Report
+    model: EvaluatedModel,
+    formula: Expr,
+    bins: AttributeBins,
+    sampler: str,
+    n: int,
+    most: int,
+    seed: int,
+    report: Report,
 ) -> dict[str, Any]:
     """Sample one bound formula and compare it with exact draws."""
-    (method,) = read_methods(SAMPLER)
+    (method,) = read_methods(sampler)
     energy = method.energy(model, formula)
     sampled = method.sample(energy, model, n, seed, report)
     z, weights, share = exact_draws(model, energy, most, seed)
@@ -105,6 +112,7 @@ def cells_of(row: dict[str, Any]) -> list[str]:
 
 def main(
     model: JudgedModelOption = DEFAULT_MODEL,
+    sampler: Annotated[str, typer.Option(help="A sampler that begins with rejection.")] = SAMPLER,
     n: Annotated[int, typer.Option("--n", "-n", min=2, help="Samples for each formula.")] = N,
     seed: Annotated[int, typer.Option(min=0, help="Of the samples.")] = 0,
     formula_seed: Annotated[int, typer.Option(min=0, help="Of the formulas; use one folder for each.")] = FORMULA_SEED,
@@ -118,6 +126,7 @@ def main(
     evaluated = EvaluatedModel(model, device=device)
     n, most, count = (SMOKE_N, SMOKE_MOST, SMOKE_PRIOR) if smoke else (n, MOST, PRIOR)
     settings = {"identity": evaluated.identity, "n": n, "most": most, "seed": seed, "formula_seed": formula_seed}
+    settings |= {} if sampler == SAMPLER else {"sampler": sampler}
     path = out / "posterior.json"
     rows = earlier_results(path, settings).get("rows", [])
     data: dict[str, Any] = {"settings": settings, "machine": machine(), "rows": rows}
@@ -128,7 +137,7 @@ def main(
         formulas = choose_formulas(evaluated, prior, *sorts, formula_seed)
         for number, formula in enumerate(formulas):
             if number >= len(rows):
-                rows.append(measure(evaluated, formula, bins, n, most, seed, report))
+                rows.append(measure(evaluated, formula, bins, sampler, n, most, seed, report))
                 write_json(path, data)
             report("formulas", (number + 1) / len(formulas))
     lines = [cells_of(row) for row in rows]

@@ -208,7 +208,7 @@ class ModelError(EnergyQLError):
 
 
 class NotAcceptedError(ModelError):
-    """A query of whose drawn pictures the verifier accepts none, or fewer than the setting `attempts` allows."""
+    """A query that no drawn picture satisfies by the reader that guides, or too few by the verifier."""
 
 
 class WeakHeadError(EnergyQLError):

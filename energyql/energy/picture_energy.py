@@ -22,7 +22,9 @@ Draw = Callable[[Tensor, Tensor], Tensor]
 """Function from latents w (batch, ...), and the indices of the samples in their run (batch,), to pictures with values
 in [-1, 1], (batch, channels, height, width). The indices decide the random noise in them."""
 NO_GRADIENT = "this energy has no gradient, because code without one draws the pictures, or reads them"
-WITHOUT_GRADIENT = 'draw with sampler="slice", or --sampler slice, which needs none; or let torch modules do both'
+WITHOUT_GRADIENT = (
+    'draw with the default sampler, or sampler="slice" (--sampler slice), which need none; or let torch modules do both'
+)
 REALISM_PILOT = 32
 """Number of pictures from which the largest logit of a discriminator is estimated."""
 PIXELS_AT_ONCE, WITH_GRADIENT_AT_ONCE = 1 << 20, 1 << 18

@@ -76,6 +76,7 @@ from energyql.pipeline.settings import (
     DEFAULT_SAMPLER,
     DEFAULT_SEMANTICS,
     EXACT,
+    GRADIENT_FREE,
     PICTURES,
     DrawOptions,
     DrawSettings,
@@ -790,15 +791,16 @@ class Pipeline:
         rule = compile_energy_rule(bound, vocabulary, settings.semantics, query=text, relations=settings.relations)
         mode, verifier, reason = self.check_readers(bound, rule, settings, text)
         settings = replace(settings, verify=mode)
-        sampler = settings.sampler
+        bank, critic, sampler = self.model.bank, self.model.discriminator, settings.sampler
+        has_gradient = self.model.has_gradient and (not settings.realism or is_differentiable(self.model.generator))
         if isinstance(sampler, str):
-            if settings.verify == "faithful" and sampler == DEFAULT_SAMPLER:
+            if sampler == DEFAULT_SAMPLER and settings.verify == "faithful":
                 sampler = "slice"  # the default one goes where the energy is lowest
+            elif sampler == DEFAULT_SAMPLER and not has_gradient:
+                sampler = GRADIENT_FREE
             sampler = make_sampler(sampler, 1.0 if settings.strength is None else settings.strength)
         else:
             check_sampler(sampler)
-        bank, critic = self.model.bank, self.model.discriminator
-        has_gradient = self.model.has_gradient and (not settings.realism or is_differentiable(self.model.generator))
         if not has_gradient and has_trait(sampler, "needs_gradient"):
             raise ArgumentError(f"this sampler follows a gradient, and {NO_GRADIENT}", hint=WITHOUT_GRADIENT)
         if settings.realism:
@@ -921,7 +923,7 @@ def generate(
         model: name of a packaged model, a model folder, or a `Model` in memory.
         semantics: how the query becomes an energy: "exact", "product", "lace" or "jem" (see docs/semantics.md).
         sampler: a name out of `energyql.sampling.SAMPLERS`, such as "slice+descent"; or a sampler object, which has its
-            own settings.
+            own settings. If the energy has no gradient, "population" takes the place of the default.
         strength: lambda > 0, by which the energy is multiplied. 1 is the query as stated; with larger values more
             pictures satisfy the query and they vary less. By default 1; a sampler object has its own strength.
         precision: "float32"; or "bfloat16", if the processor has it, for the mapping network and the heads during

@@ -17,7 +17,7 @@ from energyql.models import DEFAULT_MODEL
 from energyql.numerics.random import normals
 from energyql.pipeline.draw import pipeline_for
 from energyql.pipeline.model import Model
-from energyql.pipeline.settings import DEFAULT_SAMPLER, DEFAULT_SEMANTICS, EXACT, SamplerName, Semantics
+from energyql.pipeline.settings import DEFAULT_SEMANTICS, EXACT, Semantics
 from energyql.pipeline.verified import Clip, Threshold
 from energyql.progress import Report
 from energyql.sampling import SampleResult
@@ -79,7 +79,8 @@ class Pilot:
             f"cost   {self.evaluations:.1f} ± {self.evaluations_error:.1f} evaluations of the energy a sample",
         ]
         if self.generator_calls is not None:
-            lines.append(f"       {self.generator_calls:.1f} generator calls, because they are read off pictures")
+            rejection = f"{1 / self.prevalence:,.0f}" if self.prevalence else "countless"
+            lines.append(f"       about {self.generator_calls:.0f} calls of the generator; by rejection {rejection}")
         if self.finished < 1:
             lines.append(f"the sampler cannot finish {1 - self.finished:.0%} of the samples")
         if self.threshold is not None:
@@ -100,8 +101,8 @@ def run_pilot(
 ) -> Pilot:
     """Draw a few samples for a query, and estimate how common the query is and what a sample costs.
 
-    The samples are drawn by the default sampler, or by "slice" if attributes are read off pictures without a gradient.
-    Truncation and label are those of the model.
+    The samples are drawn by the default sampler, or by "population" if energies have no gradient. Truncation and label
+    are those of the model.
 
     Args:
         query: text or expression, such as `"smile AND NOT hat"`.
@@ -113,21 +114,21 @@ def run_pilot(
 
     Raises:
         ArgumentError: the energies of the semantics have no lower bound ("jem"), or there is no such semantics.
+        NotAcceptedError: the query cannot be reached; the message estimates how rare it is.
         EnergyQLError: the query, a name or the device is wrong, or the query needs a weak head.
     """
     if not SEMANTICS[check_semantics(semantics)].has_floor:
         raise ArgumentError(f"a pilot cannot be made under {semantics}, whose energies are no probabilities")
     pipeline = pipeline_for(model, device)
     bank = pipeline.model.bank
-    sampler: SamplerName = DEFAULT_SAMPLER if pipeline.model.has_gradient else "slice"
-    verified = pipeline.prepare(query, sampler=sampler).verifier  # it reads all attributes of the query
+    verified = pipeline.prepare(query).verifier  # it reads all attributes of the query
     allowed = () if verified is None else tuple(pipeline.model.vocabulary)
-    prepared = pipeline.prepare(query, semantics=semantics, sampler=sampler, verify="off", allow_weak=allowed)
+    prepared = pipeline.prepare(query, semantics=semantics, verify="off", allow_weak=allowed)
     (sampled,) = prepared.latents(PICTURE_SAMPLES if bank.reads_pictures else SAMPLES, progress=False)
     evaluations = sampled.evaluations.double()
     unweighted = prepared.expr.map(lambda node: node.operand if isinstance(node, Weight) else node)
     as_sampled = semantics == EXACT and unweighted == prepared.expr
-    exact = prepared if as_sampled else pipeline.prepare(unweighted, sampler=sampler, verify="off", allow_weak=allowed)
+    exact = prepared if as_sampled else pipeline.prepare(unweighted, verify="off", allow_weak=allowed)
     count = PICTURES if bank.reads_pictures else PRIOR
     z = normals(0, 0, count, pipeline.model.generator.z_dim, stream="prevalence").to(pipeline.device)
     share, error = prevalence(exact.energy_in_float32(z).double().cpu(), sampled if as_sampled else None)

@@ -38,6 +38,8 @@ EXACT: Final = "exact"
 """Name of the semantics under which an energy is -log P(query)."""
 DEFAULT_SEMANTICS: Final = EXACT
 DEFAULT_SAMPLER: Final = "slice+descent"
+GRADIENT_FREE: Final = "population"
+"""Name of the sampler that takes the place of the default one where energies have no gradient."""
 DEFAULT_PRECISION: Final = "float32"
 DEFAULT_NOISE: Final = "const"
 DEFAULT_PURITY: Final = 0.97

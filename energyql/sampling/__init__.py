@@ -26,7 +26,15 @@ from energyql.sampling.base import (
     summarize,
 )
 from energyql.sampling.descent import DescentInfo, DescentSampler, DescentState, descent_init, descent_step
-from energyql.sampling.langevin import LangevinSampler, PredictorCorrector, langevin_step, predictor_corrector_step
+from energyql.sampling.langevin import (
+    CrankNicolsonSampler,
+    CrankNicolsonState,
+    LangevinSampler,
+    PredictorCorrector,
+    crank_nicolson_step,
+    langevin_step,
+    predictor_corrector_step,
+)
 from energyql.sampling.ode import (
     FlowInfo,
     FlowState,
@@ -37,6 +45,7 @@ from energyql.sampling.ode import (
     flow_step,
     vp_flow,
 )
+from energyql.sampling.population import PopulationInfo, PopulationSampler, PopulationState, population_stage
 from energyql.sampling.registry import Chain, make_sampler
 from energyql.sampling.rejection import RejectionInfo, rejection_round
 from energyql.sampling.slice import (
@@ -52,11 +61,13 @@ from energyql.sampling.smc import Particles, anneal_particles
 
 __all__ = [
     "FIRST_RUN", "MOST_STRENGTH", "MOVING", "SAMPLERS", "AnnealingInfo", "AnnealingState", "Batch", "BatchSampler",
-    "Chain", "DescentInfo", "DescentSampler", "DescentState", "Energy", "EnergyFunction", "EnergyLike", "FlowInfo",
-    "FlowState", "GradientEnergy", "LangevinSampler", "ODESolver", "Particles", "PredictorCorrector", "Progress",
-    "RandomStreams", "RejectionInfo", "SampleResult", "Sampler", "SliceInfo", "SliceSampler", "SliceState",
-    "Status", "StepInfo", "StepNoise", "StepSampler", "VPSchedule", "adaptive_methods", "anneal_particles",
-    "annealing_stage", "as_energy", "descent_init", "descent_step", "flow_init", "flow_step", "langevin_step",
-    "make_sampler", "normals", "predictor_corrector_step", "prior_latents", "rejection_round", "slice_step",
-    "summarize", "uniforms", "vp_flow",
+    "Chain", "CrankNicolsonSampler", "CrankNicolsonState", "DescentInfo", "DescentSampler", "DescentState",
+    "Energy", "EnergyFunction", "EnergyLike", "FlowInfo", "FlowState", "GradientEnergy", "LangevinSampler",
+    "ODESolver", "Particles", "PopulationInfo", "PopulationSampler", "PopulationState", "PredictorCorrector",
+    "Progress", "RandomStreams", "RejectionInfo", "SampleResult", "Sampler", "SliceInfo", "SliceSampler",
+    "SliceState", "Status", "StepInfo", "StepNoise", "StepSampler", "VPSchedule", "adaptive_methods",
+    "anneal_particles", "annealing_stage", "as_energy", "crank_nicolson_step", "descent_init", "descent_step",
+    "flow_init", "flow_step", "langevin_step", "make_sampler", "normals", "population_stage",
+    "predictor_corrector_step", "prior_latents", "rejection_round", "slice_step", "summarize", "uniforms",
+    "vp_flow",
 ]  # fmt: skip

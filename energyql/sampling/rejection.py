@@ -215,6 +215,19 @@ def reject(batch: Batch, strength: float, proposals: Proposals, most: int) -> li
     return rounds
 
 
+def tried_energies(
+    rounds: list[Round], device: torch.device
+) -> tuple[Float[Tensor, "rows proposals"], Float[Tensor, "rows proposals"]]:
+    """Return energies and log-ratios of densities of all proposals of the samples that accepted none.
+
+    `rounds` is the result of `reject`, with at least one round.
+    """
+    here = rounds[-1][0]
+    places = [torch.searchsorted(left, here).to(device) for left, _, _ in rounds]
+    energies = torch.cat([some[place] for place, (_, some, _) in zip(places, rounds, strict=True)], 1)
+    return energies, torch.cat([some[place] for place, (_, _, some) in zip(places, rounds, strict=True)], 1)
+
+
 def pick(
     batch: Batch, rounds: list[Round], proposals: Proposals, most: int, exponents: Callable[[Tensor], Tensor]
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -239,9 +252,7 @@ def pick(
     if not len(rows):
         return batch.energies[rows], batch.energies[rows], rows.cpu()
     here = rounds[-1][0]
-    places = [torch.searchsorted(left, here).to(rows.device) for left, _, _ in rounds]
-    energies = torch.cat([some[place] for place, (_, some, _) in zip(places, rounds, strict=True)], 1)
-    ratios = torch.cat([some[place] for place, (_, _, some) in zip(places, rounds, strict=True)], 1)
+    energies, ratios = tried_energies(rounds, rows.device)
     finite = energies.isfinite()
     beta = exponents(torch.where(finite, energies, torch.nan))
     log_weights = torch.where(finite, ratios - beta[:, None] * energies, -math.inf)

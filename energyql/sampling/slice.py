@@ -178,8 +178,7 @@ class SliceSampler(BatchSampler):
                 return proposals, min(self.proposals, math.ceil(PATIENCE * proposals.cost))
             if not proposals.trusted and self.descent and proposals.satisfied > share:  # annealing begins at the prior
                 return proposals, min(self.proposals, FEWEST)
-        few = max(FEWEST, math.ceil(PER_SHARE * share)) if share < RARE else self.proposals
-        return PriorProposals(), min(self.proposals, few)
+        return PriorProposals(), trials_of(share, self.proposals)
 
     def _first_exponents(self, energies: Float[Tensor, "rows proposals"]) -> Float[Tensor, " rows"]:
         # From proposals alone: exponents that depend on the later energy of the sample would bias the weights.
@@ -215,6 +214,11 @@ class SliceSampler(BatchSampler):
         batch.z[rows] = result.z
         batch.energies[rows] = result.diagnostics["value"].to(batch.energies) / descent.strength
         batch.gradients[rows] += result.gradients.to(rows)
+
+
+def trials_of(share: float, most: int) -> int:
+    """Return how many draws from the prior a sample tries, at most `most`, if `share` of them are accepted."""
+    return min(most, max(FEWEST, math.ceil(PER_SHARE * share))) if share < RARE else most
 
 
 class SliceInfo(NamedTuple):

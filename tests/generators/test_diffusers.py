@@ -376,7 +376,7 @@ def test_a_sampler_that_follows_a_gradient_is_refused():
         "tiny", generator, PictureBank(lambda images: {"warm": images.mean((1, 2, 3)) > 0}, KNOWN_WARM, gradient=True)
     )
     with pytest.raises(ArgumentError, match='follows a gradient.*\n.*sampler="slice"'):
-        generate("warm", n=1, model=model, progress=False)
+        generate("warm", n=1, model=model, sampler="ode", progress=False)
 
 
 def test_latents_that_are_no_noise_have_no_shape(tiny_result):

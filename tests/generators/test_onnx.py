@@ -160,8 +160,9 @@ def test_there_is_no_gradient(land: OnnxGenerator) -> None:
     names = Vocabulary([AttributeSpec("light", "continuous", low=-1, high=1)])
     model = Model("land", land, PictureBank(Reader(), names))
     with pytest.raises(ArgumentError, match=r"follows a gradient.*code without one draws the pictures.*\n.*slice"):
-        generate("light > 0.9", 2, model=model, progress=False)
-    result = generate("light > 0.9", 2, model=model, sampler="slice", progress=False)
+        generate("light > 0.9", 2, model=model, sampler="ode", progress=False)
+    result = generate("light > 0.9", 2, model=model, progress=False)
+    assert result.provenance["sampler"]["name"] == "population"
     assert (land.synthesize(result.z).mean((1, 2, 3)) > 0.8).all()
     assert result.statistics["generator_calls_mean"] >= 1
     assert explain("light > 0.9", model=model, pilot=True).pilot is not None

@@ -14,11 +14,12 @@ from energyql import Model, edit, explain, export_energy, generate, load_model, 
 from energyql.attributes.pictures import PictureBank
 from energyql.attributes.predictions import YesNo
 from energyql.energy.picture_energy import PictureEnergy
-from energyql.errors import ArgumentError, ModelError
+from energyql.errors import ArgumentError, ModelError, NotAcceptedError
 from energyql.evaluation.judged import EvaluatedModel
 from energyql.evaluation.methods import read_methods
 from energyql.gallery.words import facts
 from energyql.pipeline.draw import pipeline_for
+from energyql.pipeline.settings import DEFAULT_SAMPLER, GRADIENT_FREE
 from energyql.sampling import SAMPLERS, prior_latents
 
 QUERY = "beard AND NOT smile"
@@ -135,10 +136,40 @@ class TestTwoNetworks:
 class TestWithoutGradient:
     def test_samplers_that_need_one_refuse(self):
         for name in SAMPLERS:
-            if name == "slice":
+            if name in ("slice", GRADIENT_FREE, DEFAULT_SAMPLER):
                 continue
             with pytest.raises(ArgumentError, match='follows a gradient, and this energy has no.*\n.*sampler="slice"'):
                 generate("a", 2, model=by_function(), sampler=name, progress=False)
+
+    def test_the_default_is_a_sampler_that_needs_none(self):
+        result = generate("a AND c", 6, model=by_function(), progress=False)
+        assert result.provenance["sampler"]["name"] == GRADIENT_FREE
+        truth = read_plain(Plain().synthesize(result.z))
+        assert (truth["a"] & truth["c"]).all()
+        assert result.statistics["generator_calls_mean"] == result.statistics["evaluations_mean"] > 1
+        parts = [generate("a AND c", 3, first=first, model=by_function(), progress=False) for first in (0, 3)]
+        assert torch.equal(torch.cat([part.z for part in parts]), result.z)
+
+    def test_a_query_out_of_reach_says_how_rare_it_is(self):
+        with pytest.raises(NotAcceptedError, match="not reachable under this prompt or model: .* 1 in .*\nchange the"):
+            generate("n > 2.9 AND a AND b", 2, model=by_function(), progress=False)
+
+    @pytest.mark.parametrize(
+        ("one", "other"),
+        [
+            ("a AND (b OR c)", "a AND b OR a AND c"),  # distributive
+            ("a OR (b OR c)", "(a OR b) OR c"),  # associative
+            ("NOT (a OR b)", "NOT a AND NOT b"),  # De Morgan
+            ("NOT (a AND c)", "NOT a OR NOT c"),
+            ("a AND c", "c AND a"),  # commutative
+            ("a XOR b", "b XOR a"),
+        ],
+    )
+    def test_equivalent_spellings_draw_identical_pictures(self, one, other):
+        """The laws of MetaLogic (arXiv 2510.00796), which models of text to pictures break."""
+        first, second = (generate(query, 2, model=by_function(), progress=False) for query in (one, other))
+        assert torch.equal(first.z, second.z)
+        assert pixels(first.images) == pixels(second.images)
 
     @pytest.mark.parametrize("query", ["c", "a AND NOT b", "0.2 < n < 0.8"])
     def test_slice_moves_need_none(self, query):
@@ -166,7 +197,7 @@ class TestExplain:
         monkeypatch.setattr(type(model.generator), "synthesize", counted)
         found = explain("smile", model=model, pilot=True)
         assert sum(calls) < 600
-        assert f"{found.pilot.generator_calls:.1f} generator calls" in str(found)
+        assert f"about {found.pilot.generator_calls:.0f} calls of the generator; by rejection " in str(found)
         assert "to satisfy it, by the reader\n" in str(found)
         assert "by the heads" not in str(found)
         assert found.pilot.generator_calls > found.pilot.evaluations

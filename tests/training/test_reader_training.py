@@ -147,7 +147,7 @@ def test_the_command(tmp_path, monkeypatch):
     assert "smile, yes/no: balanced accuracy" in output
     assert json.loads((tmp_path / "m" / "vocabulary.json").read_text())["space"] == "picture"
     assert "smile, yes/no: balanced accuracy" in run("report", "m")
-    assert "generator calls, because they are read off pictures" in run("explain", "smile", "--model", "m", "--pilot")
+    assert "calls of the generator; by rejection" in run("explain", "smile", "--model", "m", "--pilot")
     found = json.loads(run("generate", "smile", "-n", 2, "--model", "m", "--json", "--out", "out", "--quiet"))
     assert found["statistics"]["generator_calls_mean"] >= 1
     with pytest.raises(ArgumentError, match="an edit needs heads"):

@@ -1,0 +1,372 @@
+"""Draws near the posterior `N(z; 0, I) exp(-λ E(z))` for energies that are costly to evaluate, without a gradient.
+
+Each sample tries some draws from the prior, as in rejection sampling. If it accepts none, these draws become its own
+population of latents. An exponent β rises from 0 to λ in stages. In each stage, the latents of a population are chosen
+by their weights and moved, so that they follow `N(z; 0, I) exp(-βE)`. This is sequential Monte Carlo, as in
+`energyql.sampling.smc`, but no two samples share a population: samples are independent, and have no common ancestors.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import KW_ONLY, dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from energyql.errors import NotAcceptedError
+from energyql.numerics.random import RandomStreams
+from energyql.numerics.shapes import Float, Int
+from energyql.sampling.base import (
+    Batch,
+    BatchSampler,
+    Status,
+    StepEnergy,
+    StepNoise,
+    check_counts,
+    check_positive,
+    check_strength,
+    evaluate_points,
+    require,
+    select,
+)
+from energyql.sampling.rejection import PriorProposals, acceptance, reject, tried_energies
+from energyql.sampling.slice import COSTLY_PILOT, FEWEST, SliceState, slice_step, trials_of
+
+ANGLES = (0.7, 0.5, 0.35)
+"""Angles of the moves of a latent in a stage, in radians; see `population_stage`."""
+BRACKET = 1.5
+"""Length of the arc of the slice moves after the last stage, in radians; see `slice_step`."""
+SURE = 4.0
+"""Factor of the exponent in slice moves of samples that are not yet certain of the query."""
+BISECTIONS = 40
+"""Number of halvings by which an exponent is found."""
+REACH = 8
+"""Size of the population that tells whether a query can be reached, as a multiple of that of a sample."""
+GENTLE = 0.5
+"""`PopulationSampler.effective` of this population: smaller rises, because it estimates a share."""
+SPREAD = 0.5
+"""Half the width of the interval of this share, as a part of its logarithm (docs/decisions/costly-evaluations.md)."""
+MOST_REACH = 2048
+"""Evaluations after which this population no longer estimates how rare a query is that cannot be reached."""
+REACHED = math.log(2)
+"""Energy in nats above the least at which a latent has reached the query: it has a probability of 0.5."""
+HIGHEST = 1e12
+"""Energy, in nats, that infinite energies are replaced by, because 0 times infinity is no number."""
+NUMBERS_AT_ONCE = 1 << 26
+"""Most numbers in the latents of populations that are moved together."""
+
+
+@dataclass(frozen=True, slots=True)
+class PopulationSampler(BatchSampler):
+    """A `Sampler` for costly energies, such as those that draw a picture: rejection, then a population for each sample.
+
+    *Rejection.* A pilot of some draws from the prior, the same in every run, shows how common the query is, and with it
+    how many draws each sample tries, as in `SliceSampler`. An accepted draw is an exact draw from the posterior.
+
+    *Population.* The draws of a sample that accepted none are its population. The exponent β rises in stages, each to
+    the largest value at which the effective number of latents, by their weights, is the share `effective` of all. Then
+    `ancestors` latents are chosen by weight and moved three times each; these and the moved ones are the population of
+    the next stage. When β is λ, one latent is chosen, and makes `moves` slice moves. No gradient is used.
+
+    *Certainty.* While the energy of a sample is more than `enough` above the least, the sample makes further slice
+    moves at four times the strength. So samples end where the query is certain, as by the default sampler.
+
+    *Reach.* If the energy is costly, and hardly a draw of the pilot satisfies the query, a larger population that
+    belongs to no sample shows whether the query can be reached. As soon as one of its latents satisfies the query,
+    sampling begins. If none does, the run ends with an error that has an estimate of how rare the query is.
+
+    Diagnostics of each sample are those of a `SliceSampler` that anneals. Evaluations of pilot and populations that
+    belong to no sample are not counted.
+
+    Args:
+        strength: λ > 0, which multiplies the energy.
+        budget: most evaluations of a sample, as calls of the generator; a move that has begun is finished. A sample
+            whose exponent has not reached λ by then has the status `STEP_LIMIT`.
+        pilot: number of draws from the prior that show how common the query is; at most 32 for a costly energy.
+        ancestors: number of latents that are chosen in a stage, at least 1.
+        effective: share of the latents of a population that count by their weights after a rise of β, above 0 and
+            below 1. A smaller share needs fewer stages.
+        moves: number of slice moves after the last stage, at least 1.
+        enough: energy above the least, in nats, at which a sample is certain of the query; `None` for samples of the
+            posterior, without certainty.
+
+    Raises:
+        ArgumentError: an argument is outside its range.
+    """
+
+    name = "population"
+    needs_gradient = False
+    needs_floor = True
+    _: KW_ONLY
+    strength: float = 1.0
+    budget: int = 128
+    pilot: int = 128
+    ancestors: int = 4
+    effective: float = 0.3
+    moves: int = 2
+    enough: float | None = 0.105
+
+    def __post_init__(self) -> None:
+        check_strength(self.strength)
+        check_counts(self, budget=1, pilot=1, ancestors=1, moves=1)
+        check_positive(self, "enough")
+        require(0 < self.effective < 1, "effective must be above 0 and below 1", self.effective)
+
+    @property
+    def descends(self) -> bool:  # type: ignore[override]
+        """Whether samples end where the query is certain, instead of following the posterior."""
+        return self.enough is not None
+
+    def run(self, batch: Batch) -> None:
+        """Move every sample of a batch to a draw from near the posterior; see `BatchSampler`.
+
+        Raises:
+            NotAcceptedError: the energy is costly, and the query cannot be reached.
+        """
+        batch.noise = batch.noise.part("population")
+        like = (self, batch.z.dtype, batch.z.device)
+        pilot = min(self.pilot, COSTLY_PILOT) if batch.energy.costly else self.pilot
+        share = batch.energy.once(("share", *like), lambda: acceptance(batch, self.strength, pilot))
+        if batch.energy.costly and share < 1 / pilot:
+            batch.energy.once(("reach", *like), lambda: self._check_reach(batch))
+        self._draw(batch, trials_of(share, max(1, self.budget // 2)))
+
+    def _check_reach(self, batch: Batch) -> bool:
+        """Return true if a large population, which belongs to no sample, satisfies the query in as many stages.
+
+        These are as many stages as the budget of a sample allows.
+
+        Raises:
+            NotAcceptedError: no latent of the population satisfies the query by then. Further stages, of at most
+                `MOST_REACH` evaluations in all, have estimated how rare it is.
+        """
+        streams, count, ancestors = RandomStreams().part("reach"), REACH * FEWEST, REACH * self.ancestors
+        like, first = batch.z[:1], torch.full((1,), -batch.noise.start, device=batch.z.device)
+        energy = batch.energy.part(first)
+        z = streams.several_normals(like, "prior", torch.zeros(1).long(), torch.arange(count)[None], count)
+        zero = torch.zeros(1, dtype=torch.float64, device=z.device)
+        state = PopulationState(z, evaluate_points(energy, z, first * 0), zero, zero)
+        if not state.energies.isfinite().any():
+            return True  # every sample will end with a status that says so
+        stage = 0
+        while True:
+            of_sample, calls = FEWEST + stage * self._cost, count + REACH * stage * self._cost
+            if of_sample <= self.budget and (state.energies <= batch.energy.least + REACHED).any():
+                return True
+            exponents = next_exponents(state, self.strength, GENTLE)
+            noise, complete = StepNoise(streams, like, step=f"stage/{stage}"), bool(exponents >= self.strength)
+            if complete or calls > MOST_REACH:
+                raise _out_of_reach(choose(state, exponents, noise, 1)[1].item(), complete)
+            state, _ = population_stage(state, energy, noise, exponents, ancestors=ancestors)
+            stage += 1
+
+    @property
+    def _cost(self) -> int:
+        """Number of evaluations of a stage."""
+        return self.ancestors * len(ANGLES)
+
+    def _draw(self, batch: Batch, most: int) -> None:
+        """Move every sample of a batch, whose random numbers are those of the sampler, after at most `most` trials."""
+        proposals = PriorProposals()
+        rounds = reject(batch, self.strength, proposals, most)
+        stages = batch.diagnostics["stages"] = torch.zeros_like(batch.values)
+        if len(batch.rows):
+            energies, _ = tried_energies(rounds, batch.z.device)
+            batch.drop(energies.isfinite().any(1).cpu())
+            energies = energies[energies.isfinite().any(1)]
+            size = max(1, NUMBERS_AT_ONCE // (most * batch.z.shape[1]))
+            everyone = batch.rows
+            for rows, some in zip(everyone.split(size), energies.split(size), strict=True):
+                here = rows.cpu()
+                z, _ = proposals.draw(batch, here, torch.arange(most).expand(len(here), -1), most)
+                zeros = some.new_zeros(len(rows), dtype=torch.float64)
+                stages[rows] = self._populate(batch, here, PopulationState(z, some, zeros, zeros))
+        if self.enough is not None:
+            self._make_sure(batch, self.enough)
+
+    def _populate(self, batch: Batch, here: Tensor, state: PopulationState) -> Int[Tensor, " rows"]:
+        """Raise the exponents of populations to λ, move each sample to a latent of its own, and return its stages.
+
+        Args:
+            batch: the batch, which is changed.
+            here: indices of the samples in the batch, on the CPU.
+            state: the populations of these samples.
+        """
+        weights, stage = batch.diagnostics["log_weight"], 0
+        stages = torch.zeros(len(here), dtype=torch.int64, device=batch.z.device)
+        left = torch.arange(len(here))
+        while len(left):
+            rows = here[left].to(batch.z.device)
+            noise, energy = StepNoise(batch.noise, batch.z, here[left], f"stage/{stage}"), batch.energy.part(rows)
+            exponents = next_exponents(state, self.strength, self.effective)
+            spent = batch.values[rows] + self._cost > self.budget
+            batch.status[rows[spent & (exponents < self.strength)]] = Status.STEP_LIMIT
+            last = spent | (exponents >= self.strength)
+            exponents = torch.where(last, self.strength, exponents)
+            stages[left.to(rows.device)] += 1
+            ends, on = (at.nonzero()[:, 0] for at in (last, ~last))
+            if len(ends):
+                numbers, log_weights = choose(select(state, ends), exponents[ends], noise.part(ends, "pick"), 1)
+                ended = rows[ends]
+                batch.z[ended] = state.z[ends, numbers[:, 0]]
+                batch.energies[ended] = state.energies[ends, numbers[:, 0]]
+                weights[ended] = log_weights.to(weights)
+                self._settle(batch, ended, [self.strength] * self.moves, f"last/{stage}")
+            if not len(on):
+                break
+            state, info = population_stage(
+                select(state, on), energy.part(on), noise.part(on, "move"), exponents[on], ancestors=self.ancestors
+            )
+            batch.values[rows[on]] += info.evaluations
+            left, stage = left[on.cpu()], stage + 1
+            batch.report(0.5 + 0.4 * (1 - len(left) / len(here)))
+        return stages
+
+    def _settle(self, batch: Batch, rows: Tensor, exponents: list[float], stream: str) -> None:
+        """Make a slice move with samples of a batch, the indices `rows`, for each of the exponents."""
+        for move, exponent in enumerate(exponents):
+            noise = StepNoise(batch.noise, batch.z, rows.cpu(), f"{stream}/{move}")
+            before = SliceState(batch.z[rows], batch.energies[rows])
+            after, info = slice_step(before, batch.energy.part(rows), noise, exponents=exponent, bracket=BRACKET)
+            batch.z[rows], batch.energies[rows] = after
+            batch.values[rows] += info.evaluations
+
+    def _make_sure(self, batch: Batch, enough: float) -> None:
+        """Make slice moves with samples whose energy is more than `enough` above the least, within the budget."""
+        move = 0
+        usable = batch.status != Status.NON_FINITE
+        while True:
+            unsure = usable & (batch.energies > batch.energy.least + enough) & (batch.values < self.budget)
+            rows = unsure.nonzero()[:, 0]
+            if not len(rows):
+                break
+            self._settle(batch, rows, [SURE * self.strength], f"sure/{move}")
+            move += 1
+        batch.rows = batch.rows[:0]
+        batch.report(1.0)
+
+
+def _out_of_reach(log_share: float, complete: bool) -> NotAcceptedError:
+    """Return the error for a query that no latent satisfies.
+
+    Args:
+        log_share: logarithm of the estimated share of pictures that satisfy the query.
+        complete: whether it is an estimate; else the share is smaller.
+    """
+    lower, middle, upper = (f"{math.exp(min(-scale * log_share, 700)):,.0f}" for scale in (1 - SPREAD, 1, 1 + SPREAD))
+    if complete:
+        share = f"about 1 in {middle} pictures satisfies the query (interval: 1 in {lower} to 1 in {upper})"
+    else:
+        share = f"fewer than 1 in {middle} pictures satisfy the query"
+    return NotAcceptedError(
+        f"not reachable under this prompt or model: {share}",
+        hint="change the prompt, or ask for less: no noise leads out of what a model draws",
+    )
+
+
+class PopulationState(NamedTuple):
+    """Populations of latents, one for each sample.
+
+    Attributes:
+        z: the latents.
+        energies: their energies, in nats.
+        beta: exponent β of each sample; its latents follow `N(z; 0, I) exp(-βE)`.
+        log_weight: logarithm of the importance weight of each sample, in nats: an estimate of log ∫ N(z; 0, I)
+            exp(-βE(z)) dz.
+    """
+
+    z: Float[Tensor, "rows latents z_dim"]
+    energies: Float[Tensor, "rows latents"]
+    beta: Float[Tensor, " rows"]
+    log_weight: Float[Tensor, " rows"]
+
+    def log_weights(self, exponents: Float[Tensor, " rows"]) -> Float[Tensor, "rows latents"]:
+        """Return the logarithm of the weight of each latent, in float64, if exponents rise from β to `exponents`."""
+        return (self.beta - exponents)[:, None] * self.energies.double().clamp(max=HIGHEST)
+
+
+class PopulationInfo(NamedTuple):
+    """The outcome of a stage.
+
+    Attributes:
+        evaluations: number of evaluations of the energy for each sample, (rows,) int64.
+    """
+
+    evaluations: Int[Tensor, " rows"]
+
+
+def next_exponents(state: PopulationState, strength: float, effective: float) -> Float[Tensor, " rows"]:
+    """Return for each population the largest exponent, at most `strength`, at which enough of its latents count.
+
+    The effective number of latents, by the weights exp(-(exponent - β)E), is the share `effective` of all latents.
+    """
+    least = effective * state.energies.shape[1]
+
+    def enough(exponents: Tensor) -> Tensor:
+        log_weights = state.log_weights(exponents)
+        return 2 * log_weights.logsumexp(1) - (2 * log_weights).logsumexp(1) >= math.log(least)
+
+    low, high = state.beta, torch.full_like(state.beta, strength)
+    whole = enough(high)
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        good = enough(middle)
+        low, high = torch.where(good, middle, low), torch.where(good, high, middle)
+    return torch.where(whole, strength, low)
+
+
+def choose(
+    state: PopulationState, exponents: Float[Tensor, " rows"], noise: StepNoise, count: int
+) -> tuple[Int[Tensor, "rows count"], Float[Tensor, " rows"]]:
+    """Choose latents of each population by their weights after a rise of its exponent, by systematic sampling.
+
+    Returns:
+        The indices of the chosen latents; and the logarithm of the importance weight of each sample after the rise.
+    """
+    log_weights = state.log_weights(exponents)
+    shares = torch.softmax(log_weights, 1).cumsum(1)
+    levels = (torch.arange(count, device=shares.device) + noise.uniforms(1, "choose").to(shares)) / count
+    numbers = torch.searchsorted(shares, levels * shares[:, -1:]).clamp(max=shares.shape[1] - 1)
+    return numbers, state.log_weight + log_weights.logsumexp(1) - math.log(shares.shape[1])
+
+
+def population_stage(
+    state: PopulationState, energy: StepEnergy, noise: StepNoise, exponents: Float[Tensor, " rows"], *,
+    ancestors: int = 4,
+) -> tuple[PopulationState, PopulationInfo]:  # fmt: skip
+    """Raise the exponents of populations, choose ancestors by weight, and move them.
+
+    A move is a Metropolis move whose proposal `z cos a + d sin a`, with d from N(0, I), leaves the prior unchanged
+    (preconditioned Crank-Nicolson; Neal 1998), with the angles `ANGLES` in turn. The ancestors and all latents after
+    each move are the new population (Dau and Chopin 2022, arXiv 2011.02328).
+
+    Args:
+        state: the populations.
+        energy: energy of their samples, in nats.
+        noise: random numbers of these samples for this stage.
+        exponents: the new exponent of each sample, at least its β.
+        ancestors: number of latents that are chosen in each population.
+
+    Returns:
+        The new populations, and the number of evaluations for each sample.
+    """
+    numbers, log_weight = choose(state, exponents, noise, ancestors)
+    z = state.z.take_along_dim(numbers[..., None], 1)
+    energies = state.energies.take_along_dim(numbers, 1)
+    rows = torch.arange(len(z), device=z.device)
+    latents, values = [z], [energies]
+    for move, angle in enumerate(ANGLES):
+        fresh = torch.stack([noise.normals(f"{move}/{number}") for number in range(ancestors)], 1)
+        trials = z * math.cos(angle) + fresh * math.sin(angle)
+        there = evaluate_points(energy, trials, rows)
+        levels = noise.uniforms(ancestors, f"{move}").log().to(z.device)
+        accepted = levels < exponents[:, None] * (energies.double() - there.double())
+        z, energies = torch.where(accepted[..., None], trials, z), torch.where(accepted, there, energies)
+        latents.append(z)
+        values.append(energies)
+    evaluations = torch.full_like(rows, ancestors * len(ANGLES))
+    return PopulationState(torch.cat(latents, 1), torch.cat(values, 1), exponents, log_weight), PopulationInfo(
+        evaluations
+    )
