@@ -7,6 +7,8 @@ from collections.abc import Callable, Hashable, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -16,11 +18,24 @@ from energyql.energy.query_energy import QueryEnergy, Surrogate
 from energyql.numerics.shapes import Float
 
 
+STEEPNESS = 2.0
+"""Latents that the heads give less than c are (P / c)^2 times as likely as under the prior. With the exponent 1, formulas on
+a DCGAN took 5 to 15 % more pictures for one that is kept where as many satisfying ones were missed, and frequencies were as
+good; with 4, 3 to 7 % fewer, and the energy is as steep."""
+
+
+def clipped_density(
+    probability: npt.NDArray[np.float64], clip: float
+) -> npt.NDArray[np.float64]:
+    """Return the density of a `ClippedEnergy` as a multiple of that of the prior, where P(query) is `probability`."""
+    return np.minimum(probability / clip, 1) ** STEEPNESS
+
+
 class ClippedEnergy:
-    """`max(E(z) + log c, 0)` in nats of a query, lower is better. An `Energy`.
+    """`STEEPNESS` times `max(E(z) + log c, 0)` in nats of a query, lower is better. An `Energy`.
 
     Under it every latent with P(query) of at least c by the heads is as likely as under the prior, and the others less,
-    by the factor P / c. Heads are good at where to look and poor at the verdict: if all draws are kept that a reader of
+    see `clipped_density`. Heads are good at where to look and poor at the verdict: if all draws are kept that a reader of
     their pictures accepts, these follow the prior given the reader's verdict, but for latents to which the heads give
     less than c. A smaller c misses fewer of those, and more draws are rejected.
 
@@ -31,7 +46,7 @@ class ClippedEnergy:
 
     def __init__(self, energy: QueryEnergy | CompiledEnergy | PictureEnergy, probability: float) -> None:
         self.energy, self.ceiling, self.costly = energy, -math.log(probability), isinstance(energy, PictureEnergy)
-        self.least = max(energy.least - self.ceiling, 0.0)
+        self.least = STEEPNESS * max(energy.least - self.ceiling, 0.0)
         self.kept: MutableMapping[Hashable, Any] | None = None if energy.kept is None else {}
         make = energy.surrogate
         self.surrogate: Callable[[], ClippedSurrogate] | None = (
@@ -40,13 +55,13 @@ class ClippedEnergy:
 
     def __call__(self, z: Float[Tensor, "batch z_dim"], rows: Tensor | None = None) -> Float[Tensor, " batch"]:
         """Return the energy of each sample; arguments as for a `QueryEnergy`."""
-        return (self.energy(z, rows) - self.ceiling).clamp(min=0)
+        return STEEPNESS * (self.energy(z, rows) - self.ceiling).clamp(min=0)
 
     def gradient(self, z: Float[Tensor, "batch z_dim"], rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return the energy and its gradient with respect to z, which is 0 where the energy is."""
         energy, gradient = self.energy.gradient(z, rows)
         above = energy > self.ceiling
-        return (energy - self.ceiling).clamp(min=0), torch.where(above[:, None], gradient, 0.0)
+        return STEEPNESS * (energy - self.ceiling).clamp(min=0), torch.where(above[:, None], STEEPNESS * gradient, 0.0)
 
 
 @dataclass(frozen=True)
@@ -68,7 +83,7 @@ class ClippedSurrogate:
 
     def __call__(self, v: Float[Tensor, "batch r"]) -> Float[Tensor, " batch"]:
         """See `SurrogateEnergy`."""
-        return (self.surrogate(v) - self.ceiling).clamp(min=0)
+        return STEEPNESS * (self.surrogate(v) - self.ceiling).clamp(min=0)
 
     def lift(self, v: Float[Tensor, "batch r"], z: Float[Tensor, "batch z_dim"]) -> Float[Tensor, "batch z_dim"]:
         """See `SurrogateEnergy`."""

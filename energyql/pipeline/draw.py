@@ -94,7 +94,6 @@ from energyql.pipeline.verified import (
     CLIPS,
     PILOT_ROUND,
     WAITING,
-    WAITING_FOR_CODE,
     Clip,
     Round,
     Verifier,
@@ -221,10 +220,8 @@ class PreparedQuery:
         """
         if self.settings.verify != "faithful":
             return None
-        assert self.plain_verifier is not None
         attempts = self.settings.attempts
-        waiting = WAITING if self.plain_verifier.is_network else WAITING_FOR_CODE
-        clip = choose_clip(self.clips, attempts / waiting)
+        clip = choose_clip(self.clips, attempts / WAITING)
         if clip.calls is None and attempts > clip.samples:
             return self.clips[-1]
         if clip.calls is None or clip.calls > attempts:
