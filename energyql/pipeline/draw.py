@@ -94,6 +94,7 @@ from energyql.pipeline.verified import (
     CLIPS,
     PILOT_ROUND,
     WAITING,
+    WAITING_FOR_CODE,
     Clip,
     Round,
     Verifier,
@@ -220,8 +221,10 @@ class PreparedQuery:
         """
         if self.settings.verify != "faithful":
             return None
+        assert self.plain_verifier is not None
         attempts = self.settings.attempts
-        clip = choose_clip(self.clips, attempts / WAITING)
+        waiting = WAITING if self.plain_verifier.is_network else WAITING_FOR_CODE
+        clip = choose_clip(self.clips, attempts / waiting)
         if clip.calls is None and attempts > clip.samples:
             return self.clips[-1]
         if clip.calls is None or clip.calls > attempts:

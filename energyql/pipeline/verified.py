@@ -65,10 +65,11 @@ MOST_LOST = 0.1
 """Share of the satisfying samples that may be missed for a cheaper clip. With 20,000 labels of a DCGAN, frequencies are
 then off by 0.02, as those of 600 exact samples are; with 0.05 by 0.012, for 22 % more draws of queries of 10 to 16 %
 and 35 % more of rarer ones."""
-WAITING = 12
-"""A smaller clip is taken only while at most `attempts` / 12 pictures are drawn for one that is kept. With 8,
-24 queries on a DCGAN with 5,000 labels take 22 draws in place of 18, and 96.7 in place of 97.2 % are right, 90 in place
-of 94 % of the worst; with 16, frequencies are worse."""
+WAITING, WAITING_FOR_CODE = 12, 18
+"""A smaller clip is taken only while at most `attempts` / 12 pictures are drawn for one that is kept, and / 18 if code
+decides, which accepts every satisfying picture and not only those of which it is sure. With 8, 24 queries on a DCGAN
+with 5,000 labels take 22 draws in place of 18, and 96.7 in place of 97.2 % are right, 90 in place of 94 % of the worst;
+with 16, frequencies are worse."""
 ENOUGH_POSITIVES = 32
 """Number of satisfying held-out samples from which they decide on the clip. With fewer, a pilot run decides."""
 PILOT, PILOT_ROUND, PILOT_KEPT = 1024, 64, 64
