@@ -9,6 +9,7 @@ from energyql import Gallery, Model, Result, explain, generate, sample_latents, 
 from energyql.attributes.heads import AttributeBank, Head
 from energyql.attributes.judge import Judge
 from energyql.attributes.predictions import YesNo
+from energyql.energy.clipped import clipped_density
 from energyql.errors import ArgumentError, ModelError, TautologyWarning
 from energyql.pipeline import verified
 from energyql.pipeline.draw import pipeline_for
@@ -213,7 +214,7 @@ def test_clip_by_a_pilot():
     none = (np.zeros(0), np.zeros(0, bool))
     assert choose_clip(estimate_clips(exact, none), 64).probability == CLIPS[0]
     clip = choose_clip(estimate_clips(blind, none), 64)
-    assert (clip.probability, clip.lost, clip.held_out) == (0.03, 0.0, False)
+    assert (clip.probability, clip.lost, clip.held_out) == (0.04, 0.0, False)
     assert clip.samples % PILOT_ROUND == 0
     hopeless = estimate_clips(lambda _: (np.full(PILOT_ROUND, 0.5), np.zeros(PILOT_ROUND, bool)), none)
     assert {clip.calls for clip in hopeless} == {None}
@@ -226,11 +227,25 @@ def test_clip_by_held_out_labels():
         pytest.fail("no pilot is needed")
 
     truth = np.arange(1000) < 100
-    by_heads = np.where(truth, np.where(np.arange(1000) < 90, 0.4, 0.02), 0.001)
+    by_heads = np.where(truth, np.where(np.arange(1000) < 85, 0.4, 0.02), 0.001)
     clip = choose_clip(estimate_clips(refused, (by_heads, truth)), 64)
+    density = clipped_density(by_heads, clip.probability)
     assert (clip.probability, clip.held_out) == (0.03, True)
-    assert clip.lost == pytest.approx(0.1 / 3)
-    assert clip.calls == pytest.approx((90 + 10 * 2 / 3 + 900 / 30) / (90 + 10 * 2 / 3))
+    assert clip.lost == pytest.approx(0.15 * (1 - 4 / 9))
+    assert clip.calls == pytest.approx(density.sum() / density[truth].sum())
+
+
+def test_the_density_is_that_of_the_energy(model):
+    prepared = pipeline_for(model, "cpu").prepare("bright", verify="faithful")
+    energy, z = prepared.energy, 2 * torch.randn(64, Z_DIM)
+    by_heads = prepared.energy_in_float32(z).neg().exp().double().numpy()
+    density = clipped_density(by_heads, prepared.clip.probability)
+    assert 0 < (density < 1).sum() < 64
+    assert energy(z).neg().exp().numpy() == pytest.approx(density, rel=1e-4)
+    values, gradient = energy.gradient(z)
+    assert torch.equal(values, energy(z))
+    moved = energy(z + 1e-2 * gradient) - energy(z)
+    assert moved.numpy() == pytest.approx(1e-2 * gradient.square().sum(1).numpy(), rel=0.2, abs=1e-3)
 
 
 def test_the_threshold_is_the_lowest_that_is_right_often_enough():
