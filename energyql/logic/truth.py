@@ -29,10 +29,10 @@ def satisfied(expr: Expr, values: Mapping[str, npt.NDArray[Any]], vocabulary: Ma
     Returns:
         Booleans of shape (batch,); of shape (1,) if the query has no attributes.
     """
-    return expr.evaluate(_Truths(values, vocabulary))
+    return expr.evaluate(Truths(values, vocabulary))
 
 
-class _Truths(Kernel[Truth]):
+class Truths(Kernel[Truth]):
     """The `Kernel` whose values are arrays of booleans, one for each sample: (batch,), or (1,) for constants."""
 
     def __init__(self, values: Mapping[str, npt.NDArray[Any]], vocabulary: Mapping[str, AttributeSpec]) -> None:
