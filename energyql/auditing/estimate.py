@@ -20,8 +20,10 @@ Numbers = npt.NDArray[np.float64]
 
 LEVEL = 0.95
 """Probability with which an interval holds the true share."""
-_FLATTEST, _STEEPEST = 1e-9, 30.0
-"""Least count in a division, and largest multiplier of a path: `e**30` is more than any count of pictures."""
+_STEEPEST = 30.0
+"""Largest multiplier of a path: `e**30` is more than any count of pictures."""
+_ALIKE = 1e-9
+"""Shares that differ by less are equal."""
 _HALVINGS = 18
 """Steps of a search along a path: the multiplier at its end is exact to some 1e-4 of its value."""
 _MOST_VALUES = 20_000
@@ -129,15 +131,16 @@ class Strata:
         Args:
             position: -1 to 1; the multiplier divided by its largest value. -1 gives the smallest counts, 1 the largest.
         """
-        yes, no = np.maximum(self.yes, _FLATTEST), np.maximum(self.seen - self.yes, _FLATTEST)
-        factor, size = math.exp(-_STEEPEST * position), self.size + 1
+        yes, no, size, factor = self.yes, self.seen - self.yes, self.size + 1, math.exp(-_STEEPEST * position)
         square, linear, constant = factor - 1, size - no - factor * (size + yes), factor * yes * size
         root = np.sqrt(np.maximum(linear * linear - 4 * square * constant, 0))
         stable = -(linear + np.where(linear < 0, -root, root)) / 2
         with np.errstate(divide="ignore", invalid="ignore"):
-            first, second = stable / square, constant / stable
-        inside = (first >= yes - _FLATTEST) & (first <= size - no + _FLATTEST)
-        return np.clip(np.floor(np.where(inside, first, second)), self.yes, self.size - self.seen + self.yes)
+            first, second = stable / square, constant / stable  # K + 1 where the change is the multiplier
+            counts = np.where((first >= yes) & (first <= size - no), first, second)
+            counts = np.where(no == 0, constant / square / size if factor > 1 else size, counts)
+            counts = np.where(yes == 0, size + no / square if factor < 1 else 0, counts)
+        return np.clip(np.floor(counts), yes, self.size - no)
 
     def _refused(self, counts: Numbers, sign: float) -> bool:
         """Return whether the estimate is in an outer tail of its distribution under true counts.
@@ -147,7 +150,7 @@ class Strata:
         values, chances = self._distribution(counts)
         towards = -sign * (values - self.share)
         order = np.argsort(-towards, kind="stable")
-        tail = chances[towards > -_FLATTEST].sum()
+        tail = chances[towards > -_ALIKE].sum()
         other = np.cumsum(chances[order][::-1])
         most = np.searchsorted(other, tail + _LEAST, side="right")
         return bool(tail + (other[most - 1] if most else 0.0) < 1 - LEVEL)
