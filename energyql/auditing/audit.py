@@ -1,4 +1,4 @@
-"""`audit`: the true share of pictures that satisfy a query, from the answers of people and the readings of the judge."""
+"""`audit`: the true share of pictures that satisfy a query, by answers of people and the judge's readings."""
 
 from __future__ import annotations
 
@@ -70,7 +70,9 @@ def audit(
     plan = AuditPlan(clicks, width, attributes)
     if callable(answers) or isinstance(answers, str):
         session = Session(subject, AnswerBook(plan), "function")
-        session.simulate(asker(subject, import_labeller(answers) if isinstance(answers, str) else answers), print_nothing)
+        session.simulate(
+            asker(subject, import_labeller(answers) if isinstance(answers, str) else answers), print_nothing
+        )
         return session.report()
     people = _people(answers, subject)
     looked = {key for given in people.values() for key in given}
@@ -108,7 +110,10 @@ def _people(answers: Any, subject: Subject) -> dict[str, dict[str, Answers]]:
     else:
         hint = "give a dict from pictures to True, False or None, or one for each person"
         raise ArgumentError(f"{type(answers).__name__} are no answers", hint=hint)
-    return {str(by): {_key(key, subject): _answers(value, key) for key, value in given.items()} for by, given in named.items()}
+    return {
+        str(by): {_key(key, subject): _answers(value, key) for key, value in given.items()}
+        for by, given in named.items()
+    }
 
 
 def _key(key: object, subject: Subject) -> str:
@@ -116,7 +121,9 @@ def _key(key: object, subject: Subject) -> str:
         return key
     if isinstance(key, int | np.integer) and 0 <= key < len(subject.pictures):
         return subject.pictures[int(key)].key
-    hint = f"its pictures are {subject.pictures[0].key} to {subject.pictures[-1].key}, or 0 to {len(subject.pictures) - 1}"
+    hint = (
+        f"its pictures are {subject.pictures[0].key} to {subject.pictures[-1].key}, or 0 to {len(subject.pictures) - 1}"
+    )
     raise DataError(f"{subject.name} has no picture {key!r:.40}", hint=hint)
 
 

@@ -51,7 +51,8 @@ def _write_card(folder: Path, audit: Audit) -> None:
     """Write an audit on the card of a data set, and the new checksum of the card to the manifest."""
     with replacing(folder / CARD) as card:
         old = _LINE.sub("", (folder / CARD).read_text(encoding="utf-8"))
-        note = f"Audited: {audit} of the pictures satisfy their query, by {audit.decided:,} pictures that people looked at."
+        looked = f"by {audit.decided:,} pictures that people looked at"
+        note = f"Audited: {audit} of the pictures satisfy their query, {looked}."
         card.write_text(old.replace(_TABLE, f"{note}\n\n{_TABLE}", 1), encoding="utf-8")
     content, plan = (folder / CARD).read_bytes(), str(read_json(folder / PLAN)["fingerprint"])
     lines = []

@@ -11,8 +11,8 @@ import numpy.typing as npt
 from energyql.attributes.labels import label_images
 from energyql.errors import DataError, ModelError
 from energyql.kinds import BARE, CLASSES, KINDS, is_missing
-from energyql.language import Expr, Near, Predicate, bind, parse, predicates
-from energyql.logic.truth import Truths, satisfied
+from energyql.language import Near, Predicate, bind, parse, predicates
+from energyql.logic.truth import combined, satisfied
 from energyql.models import read_vocabulary
 from energyql.vocabulary import AttributeSpec
 
@@ -47,7 +47,9 @@ class Question:
                 self._expr = bind(self._expr, read_vocabulary(model), query=text)
             except ModelError as error:
                 hint = "draw pictures of a query with a tolerance, such as age = 30 +- 2"
-                raise DataError(f"the tolerance of a condition in {text} is not known: {error.message}", hint=hint) from error
+                raise DataError(
+                    f"the tolerance of a condition in {text} is not known: {error.message}", hint=hint
+                ) from error
         self.conditions = {str(node): node for node in predicates(self._expr)}
         if not self.conditions:
             hint = "audit pictures of a query about attributes"
@@ -60,8 +62,11 @@ class Question:
         open_conditions = [name for name in self.conditions if answers.get(name) is None]
         if len(open_conditions) > _MOST_OPEN:
             return None
-        truths = np.unique(self._expr.evaluate(_Conditions(answers, open_conditions)))
-        return bool(truths[0]) if len(truths) == 1 else None
+        cases = np.arange(1 << len(open_conditions))  # a bit for each condition that is left open
+        truths = {name: np.full(len(cases), answers.get(name) is True) for name in self.conditions}
+        truths |= {name: cases >> bit & 1 == 1 for bit, name in enumerate(open_conditions)}
+        possible = np.unique(combined(self._expr, truths))
+        return bool(possible[0]) if len(possible) == 1 else None
 
     def read(self, columns: Mapping[str, Sequence[Any]]) -> dict[str, list[Answer]]:
         """Return the truth of each condition for several pictures.
@@ -94,22 +99,6 @@ class Question:
             raise DataError(f"the labeller does not return {missing[0]!r}, which the query {self.text} names")
         table = self.read(columns)
         return [{text: column[row] for text, column in table.items()} for row in range(len(images))]
-
-
-class _Conditions(Truths):
-    """Truths by answers to conditions; of conditions that are left open, all combinations, (2 ** open,)."""
-
-    def __init__(self, answers: Answers, open_conditions: Sequence[str]) -> None:
-        super().__init__({}, {})
-        self._answers, self._open = answers, open_conditions
-
-    def leaf(self, node: Expr) -> npt.NDArray[np.bool_]:
-        text = str(node)
-        if not isinstance(node, Predicate):
-            return super().leaf(node)
-        if text in self._open:
-            return np.arange(1 << len(self._open)) >> self._open.index(text) & 1 == 1
-        return np.array([self._answers[text]])
 
 
 def _truths(condition: Predicate, cells: Sequence[Any]) -> list[Answer]:

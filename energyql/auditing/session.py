@@ -8,7 +8,6 @@ from functools import cached_property
 from itertools import combinations
 
 import numpy as np
-import numpy.typing as npt
 
 from energyql.auditing.answers import AnswerBook
 from energyql.auditing.estimate import Estimate, Strata
@@ -114,7 +113,9 @@ class Session:
         """
         now = self.next(1)
         if not now or now[0].key != key:
-            raise DataError(f"{key} is not the picture that is asked now", hint="another tab has answered it: load again")
+            raise DataError(
+                f"{key} is not the picture that is asked now", hint="another tab has answered it: load again"
+            )
         asked = self.asked(now[0])
         if unknown := [name for name in answers if name not in asked]:
             raise DataError(f"{key} is asked for {', '.join(asked)}, not for {unknown[0]}")
@@ -170,7 +171,9 @@ class Session:
                 labels[number] = min(least, decision), max(most, decision)
         return labels
 
-    def _strata(self, groups: Sequence[Sequence[int]], labels: Labels, which: int, guess: Sequence[Answer] = ()) -> Strata:
+    def _strata(
+        self, groups: Sequence[Sequence[int]], labels: Labels, which: int, guess: Sequence[Answer] = ()
+    ) -> Strata:
         """Return counts of answers.
 
         Args:
@@ -244,6 +247,5 @@ class Session:
         return frequencies
 
     def _agreements(self) -> list[Agreement]:
-        people = [by for by in self.book.people]
-        pairs = combinations(zip(people, self._decisions(QUERY), strict=True), 2)
+        pairs = combinations(zip(self.book.people, self._decisions(QUERY), strict=True), 2)
         return [agreement for one, other in pairs if (agreement := Agreement.of(one, other)) is not None]

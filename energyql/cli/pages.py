@@ -1,4 +1,4 @@
-"""The commands `gallery`, `label`, `audit` and `studio`, which make web pages; and `sample`, which draws for `label`."""
+"""The commands `gallery`, `label`, `audit` and `studio`, which make web pages; and `sample`, for `label`."""
 
 from __future__ import annotations
 
@@ -234,7 +234,8 @@ def audit(
     if labeller is None:
         options.check_studio("the page of an audit")
     subject = open_subject(result)
-    assert subject.folder is not None and subject.questions  # which refuses queries that cannot be asked
+    assert subject.folder is not None  # only a `Result` in memory has none
+    _ = subject.questions  # refuses queries that cannot be asked
     with sole_writer(subject.folder, "an audit"):
         session = Session(subject, AnswerBook.open(subject, plan), by or simulate or "me")
         if labeller is not None:
@@ -243,7 +244,9 @@ def audit(
         elif session.next(1):
             from energyql.labelling.audit_app import serve
 
-            serving = page.serving(port, "Look at the pictures at", "Ctrl+C ends it, and the same command continues it.")
+            serving = page.serving(
+                port, "Look at the pictures at", "Ctrl+C ends it, and the same command continues it."
+            )
             serve(session, **serving)
         audited = session.report()
         publish(subject, audited)

@@ -29,10 +29,20 @@ def satisfied(expr: Expr, values: Mapping[str, npt.NDArray[Any]], vocabulary: Ma
     Returns:
         Booleans of shape (batch,); of shape (1,) if the query has no attributes.
     """
-    return expr.evaluate(Truths(values, vocabulary))
+    return expr.evaluate(_Truths(values, vocabulary))
 
 
-class Truths(Kernel[Truth]):
+def combined(expr: Expr, truths: Mapping[str, Truth]) -> Truth:
+    """Return for each sample whether a query is true, given the truth of each condition in it.
+
+    Args:
+        expr: the query.
+        truths: text of each condition, such as "hair = red" -> its truth for each sample, (batch,).
+    """
+    return expr.evaluate(_Combined(truths))
+
+
+class _Truths(Kernel[Truth]):
     """The `Kernel` whose values are arrays of booleans, one for each sample: (batch,), or (1,) for constants."""
 
     def __init__(self, values: Mapping[str, npt.NDArray[Any]], vocabulary: Mapping[str, AttributeSpec]) -> None:
@@ -74,3 +84,14 @@ class Truths(Kernel[Truth]):
 
     def weighted(self, factor: float, value: Truth) -> Truth:
         return value
+
+
+class _Combined(_Truths):
+    """The `Kernel` of `combined`: truths of conditions are given."""
+
+    def __init__(self, truths: Mapping[str, Truth]) -> None:
+        super().__init__({}, {})
+        self._truths = truths
+
+    def leaf(self, node: Expr) -> Truth:
+        return self._truths[str(node)] if isinstance(node, Predicate) else super().leaf(node)

@@ -25,8 +25,8 @@ from PIL import Image, PngImagePlugin
 
 from energyql.errors import ArgumentError, DataError, ModelError
 from energyql.files import (
-    finish_saving,
     fingerprint,
+    finish_saving,
     read_json,
     read_tensors,
     refuse_special,
