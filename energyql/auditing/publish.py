@@ -36,7 +36,7 @@ def publish(subject: Subject, audit: Audit) -> None:
     if subject.kind == "gallery":
         page = gallery_page(folder)
         html = _MARK.sub("", page.read_text(encoding="utf-8"))
-        write_text(page, html.replace("</header>", element("p", text, class_="audited") + "\n</header>", 1))
+        write_text(page, html.replace("</header>", f"{element('p', text, class_='audited')}\n</header>", 1))
     elif subject.kind == "data set":
         with sole_writer(folder, "the audit of a data set"):
             _write_card(folder, audit)

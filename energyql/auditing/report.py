@@ -109,12 +109,12 @@ class Audit:
             lines.append(f"the judge accepts {100 * self.accepted / self.judged:.1f} %")
             rejected = self.judged - self.accepted
             for count, wrong, what in (
-                (self.accepted, self.false_yes, "accepts do not satisfy it"),
-                (rejected, self.false_no, "rejects do satisfy it"),
+                (self.accepted, self.false_yes, ("accepts", "does not satisfy")),
+                (rejected, self.false_no, ("rejects", "satisfies")),
             ):
                 if count:
                     share = "an unknown share" if wrong is None else str(wrong)
-                    lines.append(f"of the {count:,} that the judge {what}: {share}")
+                    lines.append(f"of the {count:,} that the judge {what[0]}, {share} {what[1]} the query")
         for name, frequency in self.frequencies.items():
             judge = "" if frequency.judged is None else f"; by the judge {100 * frequency.judged:.1f} %"
             lines.append(f"{name}: {frequency.share}{judge}")
