@@ -61,8 +61,7 @@ class Session:
 
         Pictures that another person has looked at come first, so that agreement can be measured.
         """
-        others = [key for by, answers in self.book.people.items() if by != self.by for key in answers]
-        waiting = [self.subject.by_key[key] for key in dict.fromkeys(others) if key not in self.answers]
+        waiting = self._shared
         labels = self._labels(QUERY)
         if not waiting and not self._is_finished(labels):
             looked = {self.subject.by_key[key] for answers in self.book.people.values() for key in answers}
@@ -77,6 +76,22 @@ class Session:
                 strata.seen[place] += 1
                 strata.yes[place] += share  # pictures that are loaded ahead are chosen as if the estimate stayed
         return [self.subject.pictures[number] for number in waiting[:count]]
+
+    @property
+    def _shared(self) -> list[int]:
+        """Positions of the pictures that only other people have looked at."""
+        others = [key for by, answers in self.book.people.items() if by != self.by for key in answers]
+        return [self.subject.by_key[key] for key in dict.fromkeys(others) if key not in self.answers]
+
+    @property
+    def left(self) -> int | None:
+        """Number of pictures that this person is still asked about; `None` if the width of the interval decides.
+
+        It is more if the person cannot tell about one, and less if there are no further pictures.
+        """
+        if self.book.plan.width is not None:
+            return None
+        return len(self._shared) or max(0, self.book.plan.clicks - len(self._labels(QUERY)))
 
     @property
     def anytime(self) -> bool:

@@ -40,7 +40,7 @@ class AuditState(BaseModel):
     name: str = Field(description="What is audited.")
     by: str = Field(description="Who answers.")
     answered: int = Field(description="Number of pictures that this person has looked at.")
-    fraction: float | None = Field(description="How much is done, 0 to 1; none if the width of the interval decides.")
+    left: int | None = Field(description="Number of further pictures; none if the width of the interval decides.")
     next: list[Asked]
     summary: str = Field(description="What the answers say; empty before the end.")
 
@@ -72,7 +72,7 @@ def create_audit_app(session: Session, access: Access | None = None) -> FastAPI:
             for one in coming
         ]
         return AuditState(
-            name=session.subject.name, by=session.by, answered=len(session.answers), fraction=session.fraction,
+            name=session.subject.name, by=session.by, answered=len(session.answers), left=session.left if coming else 0,
             next=asked, summary=summary,
         )  # fmt: skip
 

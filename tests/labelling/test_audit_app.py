@@ -27,14 +27,14 @@ def client(session):
 
 def test_to_the_end_and_back(client, session):
     state = client.get("/api/state").json()
-    assert (state["answered"], state["fraction"], state["by"], len(state["next"])) == (0, 0, "ann", AHEAD)
+    assert (state["answered"], state["left"], state["by"], len(state["next"])) == (0, 6, "ann", AHEAD)
     assert "satisfied" not in str(state)
     for number, answer in enumerate((True, False, None, True, True, True, False)):
         assert state["summary"] == ""
         answers = {} if answer is None else {"query": answer}  # the page leaves out what nobody can tell
         state = client.post("/api/answers", {"key": state["next"][0]["key"], "answers": answers}).json()
         assert state["answered"] == number + 1
-    assert (state["next"], state["fraction"]) == ([], 1)
+    assert (state["next"], state["left"]) == ([], 0)
     assert state["summary"].startswith("audited: ")
     state = client.request("DELETE", "/api/answers").json()
     assert (state["answered"], len(state["next"]), state["summary"]) == (6, 1, "")

@@ -14,9 +14,9 @@ const question = () => current().questions[Object.keys(answers).length];
 function draw() {
   const done = state.next.length === 0;
   $("who").textContent = state.by === "me" ? "" : state.by;
-  $("progress-bar").value = state.fraction ?? 0;
-  $("progress-bar").hidden = state.fraction === null;
-  $("progress-text").textContent = plural(state.answered, "picture");
+  $("progress-bar").hidden = state.left === null;
+  $("progress-bar").value = state.answered / Math.max(1, state.answered + state.left);
+  $("progress-text").textContent = state.left ? `${plural(state.answered, "picture")}, ${state.left} to go` : plural(state.answered, "picture");
   $("work").hidden = done;
   $("done").hidden = !done;
   $("undo").disabled = $("undo-done").disabled = !Object.keys(answers).length && !state.answered;
