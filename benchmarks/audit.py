@@ -29,10 +29,10 @@ HEADER = (
 )  # fmt: skip
 NOTE = (
     "Each audit has pictures of its own. Prevalence: probability with which one satisfies the query. Accuracy: "
-    "probability with which the judge is right about it, whatever the truth; no probability of the heads tells where it "
-    "is wrong. Holds truth: audits whose 95 % interval after the fixed number of clicks contains the true share of all "
-    "pictures. Without judge: the same method, for as many clicks at random. Stopped: audits that end at the width, at "
-    "which they look now and then; they hold if no interval on the way misses the truth."
+    "probability with which the judge is right about it, whatever the truth; no probability of the heads tells where "
+    "it is wrong. Holds truth: audits whose 95 % interval after the fixed number of clicks contains the true share of "
+    "all pictures. Without judge: the same method, for as many clicks at random. Stopped: audits that end at the "
+    "width, at which they look now and then; they hold if no interval on the way misses the truth."
 )
 
 

@@ -249,11 +249,11 @@ def audit(
             )
             serve(session, **serving)
         audited = session.report()
+        if as_json:
+            print_json(audited.to_dict())
+        elif not quiet:
+            out.print(escape(audited.summary()))
         publish(subject, audited)
-    if as_json:
-        print_json(audited.to_dict())
-    elif not quiet:
-        out.print(escape(audited.summary()))
 
 
 @options.with_options()
