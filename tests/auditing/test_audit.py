@@ -219,6 +219,17 @@ class TestAnswers:
         assert session_of(folder).answers == session.answers
         assert path.read_bytes() == whole
 
+    def test_a_crash_at_any_byte_loses_one_answer_at_most(self, folder):
+        session = session_of(folder)
+        for answer in (True, False, None, True):
+            session.answer(session.next(1)[0].key, {WHOLE: answer})
+        path = folder / "audit" / "answers.jsonl"
+        whole = path.read_bytes()
+        for end in range(whole.index(b"\n") + 1, len(whole) + 1, 37):
+            path.write_bytes(whole[:end])
+            expected = dict(list(session.answers.items())[: whole[:end].count(b"\n") - 1])
+            assert session_of(folder).answers == expected
+
     def test_an_interrupted_beginning(self, folder):
         session_of(folder)
         path = folder / "audit" / "answers.jsonl"
