@@ -2,6 +2,7 @@
 
 import json
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import typer
@@ -10,6 +11,7 @@ from typer.testing import CliRunner
 
 from energyql.cli.pages import audit
 from energyql.errors import ArgumentError, DataError, EnergyQLError
+from energyql.files import sole_writer
 from energyql.labelling import audit_app
 from energyql.studio.guard import Access
 
@@ -71,6 +73,13 @@ def test_nobody_answered(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     with pytest.raises(ArgumentError, match="the page of an audit needs uvicorn"):
         run(folder)
+
+
+def test_one_writer(folder):
+    with ThreadPoolExecutor(1) as threads, sole_writer(folder / "audit", "an audit"):
+        with pytest.raises(ArgumentError, match="is being written by an audit of another thread"):
+            threads.submit(run, folder, *SEEING).result()
+        assert not (folder / "audit" / "answers.jsonl").exists()
 
 
 def test_mistakes(tmp_path, folder):
