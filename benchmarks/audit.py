@@ -116,7 +116,7 @@ def main(
     audits: Annotated[int, typer.Option(min=1, help="Simulated audits of each case.")] = 500,
     pictures: Annotated[int, typer.Option(min=100, help="Of each audit.")] = 2000,
     clicks: Annotated[int, typer.Option(min=1, help="Of an audit of a fixed number.")] = 60,
-    width: Annotated[float, typer.Option(help="At which the others stop.")] = 0.1,
+    width: Annotated[float, typer.Option(help="At which the others stop.")] = 0.15,
     seed: int = 0,
     smoke: SmokeOption = False,
 ) -> None:
