@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import Annotated, Any
@@ -28,26 +29,30 @@ HEADER = (
     "stopped: holds", "clicks", "without judge", "ratio",
 )  # fmt: skip
 NOTE = (
-    "Each audit has pictures of its own. Prevalence: probability with which one satisfies the query. Accuracy: "
-    "probability with which the judge is right about it, whatever the truth; no probability of the heads tells where "
-    "it is wrong. Holds truth: audits whose 95 % interval after the fixed number of clicks contains the true share of "
-    "all pictures. Without judge: the same method, for as many clicks at random. Stopped: audits that end at the "
-    "width, at which they look now and then; they hold if no interval on the way misses the truth."
+    "Prevalence: share of the pictures that satisfies the query. Accuracy: share of the pictures of either kind about "
+    "which the judge is right; no probability of the heads tells where it is wrong. Holds truth: audits whose 95 % "
+    "interval after the fixed number of clicks contains the true share of all pictures. Without judge: the same "
+    "method, for as many clicks at random. Stopped: audits that end at the width, at which they look now and then; they "
+    "hold if no interval on the way misses the truth."
 )
 
 
 @dataclass(frozen=True, eq=False)
 class Population:
-    """Pictures of a simulated audit: truth and verdict of each, (pictures,) bool."""
+    """Pictures of simulated audits: truth and verdict of each, (pictures,) bool."""
 
     truth: npt.NDArray[np.bool_]
     verdict: npt.NDArray[np.bool_]
 
     @classmethod
-    def draw(cls, rng: np.random.Generator, pictures: int, accuracy: float, prevalence: float) -> Population:
-        """Return random pictures with a judge that is wrong at random."""
-        truth = rng.random(pictures) < prevalence
-        return cls(truth, truth ^ (rng.random(pictures) >= accuracy))
+    def of(cls, pictures: int, accuracy: float, prevalence: float) -> Population:
+        """Return pictures of which a share satisfies the query; the judge is wrong about a share of either kind."""
+        truth = np.arange(pictures) < round(prevalence * pictures)
+        wrong = np.zeros(pictures, bool)
+        for kind in (truth, ~truth):
+            rows = np.flatnonzero(kind)
+            wrong[rows[: round((1 - accuracy) * len(rows))]] = True
+        return cls(truth, truth ^ wrong)
 
     def audit(self, rng: np.random.Generator, judged: bool, stop: Callable[[Strata], bool]) -> Strata:
         """Return the counts of answers of an audit.
@@ -94,26 +99,32 @@ class Look:
         return estimate.width <= self.width
 
 
-def simulate(
-    seed: int, pictures: int, accuracy: float, prevalence: float, clicks: int, width: float
-) -> dict[str, tuple[float, float]]:
-    """Return numbers of one audit: (whether the interval holds the truth, width or clicks), by way of auditing."""
-    rng = np.random.default_rng([seed, round(1000 * accuracy), round(1000 * prevalence)])
-    population = Population.draw(rng, pictures, accuracy, prevalence)
-    outcome: dict[str, tuple[float, float]] = {}
-    for judged in (True, False):
-        strata = population.audit(rng, judged, lambda now: now.seen.sum() == clicks)
-        estimate = strata.estimate(anytime=False)
-        outcome[f"fixed {judged}"] = population.is_in(estimate), estimate.width
-        look = Look(population, width)
-        strata = population.audit(rng, judged, look)
-        outcome[f"stopped {judged}"] = look.holds, float(strata.seen.sum())
-    return outcome
+@cache
+def _estimate(
+    size: tuple[float, ...], seen: tuple[float, ...], yes: tuple[float, ...], guess: tuple[float, ...]
+) -> Estimate:
+    return Strata(*map(np.array, (size, seen, yes, guess))).estimate(anytime=False)
+
+
+def fixed(population: Population, seed: int, judged: bool, clicks: int) -> tuple[float, float]:
+    """Return of an audit of a fixed number of clicks whether its interval holds the truth, and the interval's width."""
+    strata = population.audit(np.random.default_rng(seed), judged, lambda now: now.seen.sum() == clicks)
+    columns = (strata.size, strata.seen, strata.yes, strata.guess)
+    estimate = _estimate(*(tuple(column.tolist()) for column in columns))
+    return population.is_in(estimate), estimate.width
+
+
+def stopped(population: Population, seed: int, judged: bool, width: float) -> tuple[float, float]:
+    """Return of an audit that ends at a width whether all its intervals hold the truth, and its number of clicks."""
+    look = Look(population, width)
+    strata = population.audit(np.random.default_rng(seed), judged, look)
+    return look.holds, float(strata.seen.sum())
 
 
 def main(
     out: Annotated[Path, typer.Option("--out")] = Path("runs/audit"),
-    audits: Annotated[int, typer.Option(min=1, help="Simulated audits of each case.")] = 500,
+    audits: Annotated[int, typer.Option(min=1, help="Of a fixed number of clicks, of each case.")] = 500,
+    stops: Annotated[int, typer.Option(min=1, help="Of those that stop at a width, of each case.")] = 500,
     pictures: Annotated[int, typer.Option(min=100, help="Of each audit.")] = 2000,
     clicks: Annotated[int, typer.Option(min=1, help="Of an audit of a fixed number.")] = 60,
     width: Annotated[float, typer.Option(help="At which the others stop.")] = 0.15,
@@ -122,21 +133,26 @@ def main(
 ) -> None:
     """Simulate audits with judges of three accuracies and queries of three prevalences."""
     if smoke:
-        audits, pictures, width = 2, 200, 0.2
-    settings = {"audits": audits, "pictures": pictures, "clicks": clicks, "width": width, "seed": seed}
+        audits, stops, pictures, width = 2, 2, 200, 0.2
+    settings = {"audits": audits, "stops": stops, "pictures": pictures, "clicks": clicks, "width": width, "seed": seed}
     data: dict[str, Any] = {"settings": settings | {"energyql": __version__}, "machine": machine(), "cases": []}
     cases = list(product(ACCURACIES, PREVALENCES))
     with sole_writer(out, "a benchmark"), reporting(True) as report:
         for number, (accuracy, prevalence) in enumerate(cases):
-            outcomes = []
-            for audit in range(audits):
-                report("audits", (number + audit / audits) / len(cases))
-                outcomes.append(simulate(seed + audit, pictures, accuracy, prevalence, clicks, width))
-            means = {name: np.mean([outcome[name] for outcome in outcomes], 0).tolist() for name in outcomes[0]}
-            data["cases"].append({"accuracy": accuracy, "prevalence": prevalence, **means})
+            population = Population.of(pictures, accuracy, prevalence)
+            case: dict[str, Any] = {"accuracy": accuracy, "prevalence": prevalence}
+            for judged in (True, False):
+                report("cases", (number + 0.5 * (not judged)) / len(cases))
+                runs = [fixed(population, seed + audit, judged, clicks) for audit in range(audits)]
+                ends = [stopped(population, seed + audit, judged, width) for audit in range(stops)]
+                case |= {
+                    f"{name} {judged}": np.mean(them, 0).tolist() for name, them in (("fixed", runs), ("stopped", ends))
+                }
+            data["cases"].append(case)
             rows = [_row(case) for case in data["cases"]]
             write_json(out / "results.json", data)
             write_text(out / "results.md", page("Simulated audits", NOTE, HEADER, rows, data))
+        report("cases", 1.0)
     show(table(HEADER, rows), NOTE, width=110)
 
 

@@ -111,16 +111,19 @@ class Strata:
             sign: -1 or 1.
             refused: function of true counts and sign that tells whether the answers speak against these counts.
         """
-        accepted, beyond = 0.0, 1.0
-        if not refused(self._path(sign), sign):
-            return self._mean(self._path(sign))
+        accepted, beyond, inner, outer = 0.0, 1.0, self._path(0.0), self._path(sign)
+        if not refused(outer, sign):
+            return self._mean(outer)
         for _ in range(_HALVINGS):
             middle = (accepted + beyond) / 2
-            if refused(self._path(sign * middle**4), sign):
-                beyond = middle
+            counts = self._path(sign * middle**4)
+            if refused(counts, sign):
+                beyond, outer = middle, counts
             else:
-                accepted = middle
-        return self._mean(self._path(sign * beyond**4))
+                accepted, inner = middle, counts
+            if abs(outer - inner).sum() <= 1:  # there are no counts between them
+                break
+        return self._mean(outer)
 
     def _path(self, position: float) -> Numbers:
         """Return the likeliest true counts of yes, (strata,), at a Lagrange multiplier for their sum.

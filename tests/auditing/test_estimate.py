@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from benchmarks.audit import ACCURACIES, PREVALENCES, Look, Population, simulate
+from benchmarks.audit import ACCURACIES, PREVALENCES, Look, Population, fixed, stopped
 from energyql.auditing.estimate import Strata
 
 
@@ -89,7 +89,7 @@ def test_any_time_is_wider_and_holds_all_the_way():
     rng = np.random.default_rng(3)
     holds = []
     for _ in range(25):
-        population = Population.draw(rng, 400, 0.85, 0.8)
+        population = Population.of(400, 0.85, 0.8)
         look = Look(population, 0.15)
         counts = population.audit(rng, True, look)
         assert counts.estimate(anytime=True).width > counts.estimate(anytime=False).width
@@ -99,8 +99,8 @@ def test_any_time_is_wider_and_holds_all_the_way():
 
 @pytest.mark.parametrize("prevalence", PREVALENCES)
 def test_the_judge_saves_clicks(prevalence):
-    outcomes = [simulate(seed, 1000, 0.85, prevalence, 60, 0.5) for seed in range(12)]
-    width, alone = (np.mean([outcome[f"fixed {judged}"][1] for outcome in outcomes]) for judged in (True, False))
+    population = Population.of(1000, 0.85, prevalence)
+    width, alone = (np.mean([fixed(population, seed, judged, 60)[1] for seed in range(12)]) for judged in (True, False))
     assert width < 0.87 * alone
 
 
@@ -108,9 +108,9 @@ def test_the_judge_saves_clicks(prevalence):
 @pytest.mark.parametrize("prevalence", PREVALENCES)
 @pytest.mark.parametrize("accuracy", ACCURACIES)
 def test_coverage(accuracy, prevalence):
-    outcomes = [simulate(seed, 2000, accuracy, prevalence, 60, 0.3) for seed in range(500)]
-    for way in ("fixed True", "stopped True"):
-        assert np.mean([outcome[way][0] for outcome in outcomes]) >= 0.94
+    population = Population.of(2000, accuracy, prevalence)
+    runs, alone = ([fixed(population, seed, judged, 60) for seed in range(500)] for judged in (True, False))
+    assert np.mean(runs, 0)[0] >= 0.94
+    assert np.mean([stopped(population, seed, True, 0.25)[0] for seed in range(500)]) >= 0.94
     if accuracy == 0.85:
-        width, alone = (np.mean([outcome[f"fixed {judged}"][1] for outcome in outcomes]) for judged in (True, False))
-        assert width <= 0.8 * alone
+        assert np.mean(runs, 0)[1] <= 0.8 * np.mean(alone, 0)[1]
