@@ -32,7 +32,7 @@ NOTE = (
     "Prevalence: share of the pictures that satisfies the query. Accuracy: share of the pictures of either kind about "
     "which the judge is right; no probability of the heads tells where it is wrong. Holds truth: audits whose 95 % "
     "interval after the fixed number of clicks contains the true share of all pictures. Without judge: the same "
-    "method, for as many clicks at random. Stopped: audits that end at the width, at which they look now and then; they "
+    "method, for as many clicks at random. Stopped: audits that end at the width, at which they look at times; they "
     "hold if no interval on the way misses the truth."
 )
 
