@@ -22,6 +22,9 @@ LEVEL = 0.95
 """Probability with which an interval holds the true share."""
 _STEEPEST = 30.0
 """Largest multiplier of a path: `e**30` is more than any count of pictures."""
+_UNPROVEN = 0.045
+"""Probability below which counts of several strata are refused. It is below 5 %, because only the likeliest counts of a
+share are tested."""
 _ALIKE = 1e-9
 """Shares that differ by less are equal."""
 _HALVINGS = 18
@@ -148,7 +151,8 @@ class Strata:
     def _refused(self, counts: Numbers, sign: float) -> bool:
         """Return whether the estimate is in an outer tail of its distribution under true counts.
 
-        The probability of this tail, and of the other tail as far as it is not more probable, is at most 5 % (Blaker).
+        The probability of this tail, and of the other tail as far as it is not more probable, is below 5 % (Blaker), or
+        4.5 % with several strata.
         """
         values, chances = self._distribution(counts)
         towards = -sign * (values - self.share)
@@ -156,7 +160,8 @@ class Strata:
         tail = chances[towards > -_ALIKE].sum()
         other = np.cumsum(chances[order][::-1])
         most = np.searchsorted(other, tail + _LEAST, side="right")
-        return bool(tail + (other[most - 1] if most else 0.0) < 1 - LEVEL)
+        several = np.count_nonzero(self.seen) > 1
+        return bool(tail + (other[most - 1] if most else 0.0) < (_UNPROVEN if several else 1 - LEVEL))
 
     def _distribution(self, counts: Numbers) -> tuple[Numbers, Numbers]:
         """Return the possible values of `share`, and their probabilities, if `counts` are the true counts of yes."""
