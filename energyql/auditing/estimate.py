@@ -179,9 +179,10 @@ class Strata:
             values = np.add.outer(values, shares).ravel()[chances > _LEAST]
             chances = chances[chances > _LEAST]
             if len(values) > _MOST_VALUES:
-                _, part = np.unique(np.round(values * 8192), return_inverse=True)
-                total = np.bincount(part, chances)
-                values, chances = np.bincount(part, chances * values) / total, total
+                part = np.unique(np.round(values * 8192), return_inverse=True)[1]
+                values = np.asarray(np.bincount(part, chances * values), float)
+                chances = np.asarray(np.bincount(part, chances), float)
+                values = values / chances
         return values, chances
 
     def _refused_any_time(self) -> Callable[[Numbers, float], bool]:
@@ -189,7 +190,7 @@ class Strata:
 
         The test is a likelihood ratio: a mixture of all counts, against the counts. Its value is a martingale if the
         counts are true, whatever stratum each picture was drawn from, so it ever exceeds 20 with a probability of at
-        most 5 % (Ville). The mixture trusts the judge as much as two pictures.
+        most 5 % (Ville). The mixture trusts the judge as much as one and a half pictures.
         """
         more, less, no = self.guess + 0.25, 1.25 - self.guess, self.seen - self.yes
         mixture = _log_beta(self.yes + more, no + less) - _log_beta(more, less)
