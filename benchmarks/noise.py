@@ -33,7 +33,7 @@ from energyql.files import json_digest, write_json, write_picture, write_text
 from energyql.generators.diffusers import PipelineGenerator, is_pipeline
 from energyql.generators.load import load_generator
 from energyql.language import Expr, Not, bind, parse, predicates
-from energyql.logic.truth import satisfied
+from energyql.logic.satisfiability import satisfied
 from energyql.pipeline.draw import PreparedQuery
 from energyql.pipeline.model import Model, Values, load_model
 from energyql.pipeline.settings import DEFAULT_SAMPLER, SamplerName

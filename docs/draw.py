@@ -58,6 +58,7 @@ ROOMS = {
     "studio": "web page and HTTP API",
     "labelling": "pictures and a page to label them",
     "evaluation": "methods compared, experiments",
+    "auditing": "true shares, by people",
     "training": "heads, judges, directions",
     "editing": "edits and inversions",
     "gallery": "queries on one page",
@@ -75,7 +76,8 @@ ROOMS = {
 CORE = ("pipeline", "energy", "generators", "sampling", "attributes", "logic", "language", "models", "numerics")
 ARROWS = {
     "cli": ("labelling", "studio", "evaluation", "dataset"),
-    "labelling": ("training",),
+    "labelling": ("training", "auditing"),
+    "auditing": ("gallery", "dataset"),
     "studio": ("editing", "gallery"),
     "evaluation": ("editing",),
     **dict.fromkeys(("training", "editing", "gallery", "dataset"), ("pipeline",)),

@@ -39,6 +39,8 @@ from energyql.language import E, Expr, all_of, any_of, at_least, at_most, exactl
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 if TYPE_CHECKING:
+    from energyql.auditing.audit import audit
+    from energyql.auditing.report import Audit
     from energyql.dataset import DatasetClass, DatasetPlan
     from energyql.dataset.run import write_dataset
     from energyql.dataset.shard import WrittenDataset
@@ -73,6 +75,7 @@ except importlib.metadata.PackageNotFoundError:  # a bare checkout
 logging.getLogger("energyql").addHandler(logging.NullHandler())  # a program decides what it shows of our messages
 
 _MODULES = {
+    "auditing.audit": "audit", "auditing.report": "Audit",
     "dataset": "DatasetClass DatasetPlan", "dataset.shard": "WrittenDataset", "dataset.run": "write_dataset",
     "editing.edit": "Edit edit", "editing.filmstrip": "animate", "editing.invert": "Inversion invert",
     "editing.settings": "Preset", "evaluation.compare": "compare_samplers", "evaluation.evaluate": "evaluate",
@@ -87,12 +90,12 @@ _MODULES = {
 _LAZY = {name: module for module, names in _MODULES.items() for name in names.split()}
 
 __all__ = [
-    "ArgumentError", "AttributeSpec", "CheckpointWarning", "ConstantPartWarning", "Contradiction", "DataError",
+    "ArgumentError", "AttributeSpec", "Audit", "CheckpointWarning", "ConstantPartWarning", "Contradiction", "DataError",
     "DatasetClass", "DatasetPlan", "Directions", "E", "Edit", "EnergyQLError", "Explanation", "Expr", "Gallery",
     "IncompleteError", "Inversion", "KindError", "LabelWarning", "LimitError", "LockWarning", "Model",
     "ModelError", "NotAcceptedError", "ODESolver", "OutOfDomainError", "Pipeline", "Preset", "QuerySyntaxError",
     "QueryWarning", "Result", "TautologyWarning", "UnknownAttribute", "Vocabulary", "VocabularyError", "WeakHeadError",
-    "WrittenDataset", "__version__", "all_of", "animate", "any_of", "at_least", "at_most", "compare_samplers",
+    "WrittenDataset", "__version__", "all_of", "animate", "any_of", "at_least", "at_most", "audit", "compare_samplers",
     "draw_directions", "edit", "evaluate", "exactly", "explain", "export_energy", "find_directions", "generate",
     "invert", "list_attributes", "load_generator", "load_model", "load_onnx", "name_directions", "none_of", "parse",
     "read_weights", "sample_latents", "sample_pictures", "score", "stream", "train_attributes", "train_judge",

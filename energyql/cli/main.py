@@ -23,7 +23,7 @@ from energyql.cli.edit import animate, edit, invert
 from energyql.cli.failures import open_closed, reporting_failures, show_warning
 from energyql.cli.measure import bench, evaluate
 from energyql.cli.options import STANDARD, err, out, out_option, print_json, resumable
-from energyql.cli.pages import gallery, label, sample, studio
+from energyql.cli.pages import audit, gallery, label, sample, studio
 from energyql.cli.reports import report
 from energyql.cli.share import convert, download, export, upload
 from energyql.cli.train import import_heads, train, train_judge
@@ -267,12 +267,12 @@ GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
     "Many pictures": (gallery, dataset, studio),
     "Own attributes": (sample, label, train, train_judge, report, directions),
     "Files": (convert, import_heads, export, download, upload),
-    "Measuring": (bench, evaluate),
+    "Measuring": (audit, bench, evaluate),
 }
 """Heading in the help of the program -> the commands under it."""
 for group, commands in GROUPS.items():
     for command in commands:
-        serves = command in (studio, label)  # which end with Ctrl-C, so no message is printed
+        serves = command in (studio, label, audit)  # which end with Ctrl-C, so no message is printed
         app.command(rich_help_panel=group)(command if serves else options.ending_interrupted()(command))
 
 

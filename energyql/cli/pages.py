@@ -1,4 +1,4 @@
-"""The commands `gallery`, `label` and `studio`, which make web pages; and `sample`, which draws for `label`."""
+"""The commands `gallery`, `label`, `audit` and `studio`, which make web pages; and `sample`, for `label`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rich.filesize import decimal
 from rich.markup import escape
 
 from energyql.cli import options
-from energyql.cli.options import out, out_option, read_label, read_names, resumable
+from energyql.cli.options import out, out_option, print_json, read_label, read_names, resumable
 from energyql.errors import ArgumentError
 from energyql.models import DEFAULT_MODEL
 from energyql.pipeline.settings import settings_of
@@ -187,6 +187,72 @@ def label(
     serving = page.serving(port, "Label the pictures at", f"Ctrl+C ends it; {table} has the labels.")
     with sole_writer(folder, "a page for labels") if inside else nullcontext():
         serve(LabelSheet.open(table, pictures, attributes), **serving)
+
+
+@options.with_options()
+def audit(
+    result: Path,
+    clicks: Annotated[int | None, typer.Option(min=1)] = None,
+    width: float | None = None,
+    attributes: bool = False,
+    by: str | None = None,
+    simulate: Annotated[str | None, typer.Option(metavar="NAME")] = None,
+    port: options.Port = 8422,
+    *,
+    page: options.Page,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Look at some 60 pictures, and learn which share of all truly satisfies the query.
+
+    A local page shows pictures one by one, without the judge's verdict. Each answer is written at once; the same
+    command continues the audit, and prints the share with a 95 % interval when it is finished.
+
+    Args:
+        result: A folder that generate, edit or dataset wrote, or the page of a gallery.
+        clicks: Pictures to say yes or no about; by default 60.
+        width: In place of --clicks, go on until the interval is at most this wide: 0.05 for 5 %.
+        attributes: Ask about each condition of the query, so that its frequency is estimated too.
+        by: Name of the person who answers, if there are several; by default "me".
+        simulate: Let module:function answer, which labels pictures, in place of a person.
+    """
+    from energyql.attributes.labels import import_labeller
+    from energyql.auditing.answers import CLICKS, AnswerBook, AuditPlan
+    from energyql.auditing.audit import asker
+    from energyql.auditing.publish import publish
+    from energyql.auditing.session import Session
+    from energyql.auditing.subject import open_subject
+    from energyql.files import sole_writer
+    from energyql.progress import reporting
+
+    if clicks is not None and width is not None:
+        raise ArgumentError("an audit ends after --clicks, or at a --width, not both", hint="leave out one of them")
+    chosen = (clicks, width, attributes) != (None, None, False)
+    plan = AuditPlan(CLICKS if clicks is None else clicks, width, attributes) if chosen else None
+    labeller = None if simulate is None else import_labeller(simulate)
+    if labeller is None:
+        options.check_studio("the page of an audit")
+    subject = open_subject(result)
+    assert subject.folder is not None  # only a `Result` in memory has none
+    _ = subject.questions  # refuses queries that cannot be asked
+    with sole_writer(subject.folder, "an audit"):
+        session = Session(subject, AnswerBook.open(subject, plan), by or simulate or "me")
+        if labeller is not None:
+            with reporting(not quiet) as report, options.resumable():
+                session.simulate(asker(subject, labeller), lambda fraction: report("audit", fraction))
+        elif session.next(1):
+            from energyql.labelling.audit_app import serve
+
+            serving = page.serving(
+                port, "Look at the pictures at", "Ctrl+C ends it, and the same command continues it."
+            )
+            serve(session, **serving)
+        audited = session.report()
+        if as_json:
+            print_json(audited.to_dict())
+        elif not quiet:
+            out.print(escape(audited.summary()))
+        publish(subject, audited)
 
 
 @options.with_options()

@@ -363,6 +363,16 @@ def satisfied(expr: Expr, values: Mapping[str, npt.NDArray[Any]], vocabulary: Ma
     return expr.evaluate(_Truths(values, vocabulary))
 
 
+def combined(expr: Expr, truths: Mapping[str, Truth]) -> Truth:
+    """Return for each sample whether a query is true, given the truth of each condition in it.
+
+    Args:
+        expr: the query.
+        truths: text of each condition, such as "hair = red" -> its truth for each sample, (batch,).
+    """
+    return expr.evaluate(_Combined(truths))
+
+
 class _Truths(Kernel[Truth]):
     """The `Kernel` whose values are arrays of booleans, one for each sample: (batch,), or (1,) for constants."""
 
@@ -405,3 +415,14 @@ class _Truths(Kernel[Truth]):
 
     def weighted(self, factor: float, value: Truth) -> Truth:
         return value
+
+
+class _Combined(_Truths):
+    """The `Kernel` of `combined`: truths of conditions are given."""
+
+    def __init__(self, truths: Mapping[str, Truth]) -> None:
+        super().__init__({}, {})
+        self._truths = truths
+
+    def leaf(self, node: Expr) -> Truth:
+        return self._truths[str(node)] if isinstance(node, Predicate) else super().leaf(node)

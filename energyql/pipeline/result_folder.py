@@ -24,7 +24,16 @@ import torch
 from PIL import Image, PngImagePlugin
 
 from energyql.errors import ArgumentError, DataError, ModelError
-from energyql.files import finish_saving, read_json, read_tensors, refuse_special, replacing, write_json, write_tensors
+from energyql.files import (
+    fingerprint,
+    finish_saving,
+    read_json,
+    read_tensors,
+    refuse_special,
+    replacing,
+    write_json,
+    write_tensors,
+)
 from energyql.sampling import Status
 from energyql.sampling.registry import sampler_record
 from energyql.vocabulary import ByAttribute
@@ -38,6 +47,8 @@ COMPARISON = "comparison.png"
 picture and the picture of its latent."""
 LABELLING = "pictures.json"
 """File in a folder of pictures that people label; it says how the pictures were drawn."""
+AUDIT = Path("audit", "audit.json")
+"""File in the folder of a result that `energyql audit` writes; see `energyql.auditing`."""
 PROVENANCE = "energyql"
 """Text field of a PNG that holds the provenance."""
 _HEAD = 512
@@ -158,7 +169,7 @@ def part_files(folder: Path, first: int = 0) -> list[Path]:
 _INFINITE = {"Infinity": math.inf, "-Infinity": -math.inf}
 """Texts for infinite numbers, which strict JSON cannot hold; NaN becomes null."""
 _WORDS = {number: word for word, number in _INFINITE.items()}
-_ELSEWHERE = ("images", "z", "w", "statistics", "provenance")
+_ELSEWHERE = ("images", "z", "w", "statistics", "provenance", "audited")
 """Fields of a `Result` that the entries of samples in `result.json` leave out."""
 
 
@@ -234,6 +245,23 @@ def describe(result: Result) -> dict[str, Any]:
     statistics = {name: _plain(value) for name, value in result.statistics.items()}
     samples = [sample(row) for row in range(len(result))]
     return {"provenance": dict(result.provenance), "statistics": statistics, "samples": samples}
+
+
+def described(folder: Path) -> dict[str, str]:
+    """Return the name of each `result.json` in the folder of a result and its parts -> the fingerprint of the file."""
+    parts = [path for _, path in part_folders(folder)]
+    return {(part / RESULT).relative_to(folder).as_posix(): fingerprint(part / RESULT) for part in (folder, *parts)}
+
+
+def audited(folder: Path) -> str:
+    """Return the share that an audit of a saved result states, such as "96.1 % (93.8 to 98.0)".
+
+    "" is returned if there was no audit, or if the result has changed since.
+    """
+    with suppress(ModelError, KeyError, TypeError):
+        data = read_json(folder / AUDIT)
+        return str(data["text"]) if data["of"] == described(folder) else ""
+    return ""
 
 
 def read_folder(folder: Path, names: Collection[str]) -> Iterator[dict[str, Any]]:

@@ -33,6 +33,7 @@ from energyql.pipeline.model import Model
 from energyql.pipeline.result import MOST_PICTURES, PER_SAMPLE, Result
 from energyql.pipeline.result_folder import (
     RESULT,
+    audited,
     check_free,
     part_files,
     part_folders,
@@ -183,7 +184,7 @@ class FolderRun:
 
         Pictures, latents, predictions and judged values are empty, to save memory.
         """
-        return Result.join(self._verdicts)
+        return replace(Result.join(self._verdicts), audited=audited(self.folder))
 
     def draw(self, progress: bool | Report = True) -> Iterator[Result]:
         """Draw the samples of the run that are not in the folder yet, and yield each batch after it is written.

@@ -112,6 +112,8 @@ def _notes(provenance: dict[str, Any], fingerprints: Mapping[str, Mapping[str, s
         fingerprints: name of a model of this studio -> fingerprint of each of its parts.
     """
     name, versions, notes = provenance["model"], provenance.get("versions"), []
+    if audited := provenance.get("audited"):
+        notes.append(f"audited: {str(audited)[:40]}")
     version = versions.get("energyql") if isinstance(versions, dict) else None  # joined runs have a list of versions
     if name not in fingerprints:
         notes.append(f"this studio does not have the model {name[:80]!r}")

@@ -18,7 +18,7 @@ from energyql.attributes.judge import Judge
 from energyql.attributes.pictures import PictureBank
 from energyql.attributes.predictions import decide
 from energyql.language import as_query, bind
-from energyql.logic.truth import satisfied
+from energyql.logic.satisfiability import satisfied
 
 CATEGORY = "energyql"
 QUERY = ("STRING", {"default": "smile AND NOT glasses", "multiline": True})

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from energyql import edit, generate
+from energyql.auditing.publish import publish
 from energyql.sampling import SAMPLERS, DescentSampler
 from energyql.sampling.registry import describe_sampler
 from energyql.studio.restoring import _sampler
@@ -82,6 +83,17 @@ def test_files_of_the_library_are_understood(studio, tiny, tmp_path):
     assert (restored["path"], restored["index"], restored["request"]["index"]) == ("/api/edits", 1, 1)
     grid = ask(studio, (tmp_path / "some" / "grid.png").read_bytes()).json()
     assert (grid["path"], grid["index"]) == ("/api/jobs", None)
+
+
+def test_the_grid_of_an_audited_result_says_so(studio, tiny, tmp_path):
+    from auditing.test_audit import faces, run, session_of
+
+    generate("smile", 4, model=tiny, seed=9, device="cpu", progress=False).save(tmp_path / "run")
+    session = session_of(tmp_path / "run")
+    audited = run(session, faces)
+    publish(session.subject, audited)
+    restored = ask(studio, (tmp_path / "run" / "grid.png").read_bytes()).json()
+    assert (restored["path"], restored["notes"]) == ("/api/jobs", [f"audited: {audited}"])
 
 
 def test_every_sampler_has_its_name_again():

@@ -1,0 +1,180 @@
+"""The file `answers.jsonl` of an audit, to which every answer of a person is appended at once.
+
+Each line is a JSON object: first the plan, then answers, such as `{"picture": "00012.png", "by": "ann", "sha256": ...,
+"answers": {"query": true}}`, and answers that were taken back, `{"undo": "00012.png", "by": "ann"}`. A line is complete
+with its line break, so that the end of an interrupted write is known and removed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from energyql.auditing.questions import Answers
+from energyql.auditing.subject import Subject
+from energyql.errors import ArgumentError, DataError
+from energyql.files import naming_source, naming_target, parse_json
+from energyql.pipeline.settings import finite_number, whole_number
+
+ANSWERS = "answers.jsonl"
+CLICKS = 60
+"""Pictures that a person looks at, if nothing else is asked for: some three minutes."""
+_MOST_CLICKS = 10**7
+_AGAIN = "move {folder} away to begin a new audit, and keep it, for it holds the answers"
+
+
+@dataclass(frozen=True)
+class AuditPlan:
+    """How many pictures are looked at, and what is asked about each.
+
+    Args:
+        clicks: number of pictures for which people say yes or no.
+        width: in place of `clicks`, width of the interval at which the audit ends, between 0 and 1.
+        attributes: whether each condition of the query is asked, in place of the whole query.
+
+    Raises:
+        ArgumentError: a value is out of range.
+    """
+
+    clicks: int = CLICKS
+    width: float | None = None
+    attributes: bool = False
+
+    def __post_init__(self) -> None:
+        whole_number("clicks", self.clicks, most=_MOST_CLICKS)
+        if self.width is not None and not 0 < finite_number("width", self.width) < 1:
+            raise ArgumentError(f"width is between 0 and 1, not {self.width}", hint="such as 0.05 for 5 %")
+
+
+@dataclass(eq=False)
+class AnswerBook:
+    """The answers of all people of one audit, in memory, and in a file if there is one.
+
+    Attributes:
+        plan: the plan.
+        planned: whether the number of pictures was fixed at the beginning, and never changed.
+        people: name of a person -> key of a picture -> answers, in the order in which they were given.
+        path: the file; `None` to keep nothing.
+    """
+
+    plan: AuditPlan
+    planned: bool = True
+    people: dict[str, dict[str, Answers]] = field(default_factory=dict)
+    path: Path | None = None
+
+    @classmethod
+    def open(cls, subject: Subject, plan: AuditPlan | None) -> AnswerBook:
+        """Read the answers of an audit; a new audit begins with the plan.
+
+        The caller holds the folder of the audit, because an interrupted line is removed.
+
+        Args:
+            subject: the pictures, which have a folder.
+            plan: the plan; `None` for that of the file, or that of 60 pictures.
+
+        Raises:
+            DataError: the file is damaged, or is about other pictures.
+            ArgumentError: the file cannot be written.
+        """
+        assert subject.folder is not None  # a `Result` in memory has no file
+        path = subject.folder / ANSWERS
+        if not path.is_file():
+            book = cls(plan or AuditPlan(), path=path)
+            book._append({"plan": asdict(book.plan), "pictures": len(subject.pictures), "digest": subject.digest})
+            return book
+        with naming_source(path, DataError):
+            content = path.read_bytes()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):  # a write was interrupted
+            with naming_target(path), path.open("r+b") as file:
+                file.truncate(whole)
+        book = cls(AuditPlan(), path=path)
+        begun = False
+        for number, line in enumerate(content[:whole].splitlines(), 1):
+            try:
+                begun = book._read(parse_json(line), subject, begun)
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
+                wrong = f"{path}, line {number}, is damaged: {error}"
+                raise DataError(wrong, hint="mend the line or remove it; the other answers stay") from error
+        if not begun:  # the very first write was interrupted
+            path.unlink()
+            return cls.open(subject, plan)
+        if plan is not None and plan != book.plan:
+            book.plan, book.planned = plan, False
+            book._append({"plan": asdict(plan)})
+        book._check_pictures(subject)
+        return book
+
+    def _read(self, line: Mapping[str, Any], subject: Subject, begun: bool) -> bool:
+        """Take over one line of the file, and return whether the plan was read."""
+        if "plan" in line:
+            self.plan, self.planned = AuditPlan(**line["plan"]), not begun
+            if not begun and line["digest"] != subject.digest:
+                was, now = line["pictures"], len(subject.pictures)
+                other = f"{was:,} pictures, now {now:,}" if was != now else "other pictures, queries or verdicts"
+                hint = _AGAIN.format(folder=subject.folder)
+                raise DataError(f"{subject.name} has changed since its audit began: {other}", hint=hint)
+        elif not begun:
+            raise ValueError("there is no plan before it")
+        elif "undo" in line:
+            self.people.get(str(line["by"]), {}).pop(line["undo"], None)
+        else:
+            answers = {str(name): value for name, value in line["answers"].items()}
+            if any(value not in (True, False, None) for value in answers.values()):
+                raise ValueError("an answer is none of true, false and null")
+            self._marks[line["picture"]] = str(line["sha256"])
+            self.people.setdefault(str(line["by"]), {})[line["picture"]] = answers
+        return True
+
+    _marks: dict[str, str] = field(default_factory=dict)
+
+    def _check_pictures(self, subject: Subject) -> None:
+        """Check that the pictures with answers still have the same bytes.
+
+        Raises:
+            DataError: a picture has changed or is gone.
+        """
+        answered = {key for answers in self.people.values() for key in answers}
+        changed = sorted(
+            key for key in answered
+            if key not in subject.by_key or subject.pictures[subject.by_key[key]].fingerprint() != self._marks[key]
+        )  # fmt: skip
+        if changed:
+            wrong = f"{len(changed)} pictures with answers have changed since, such as {changed[0]}"
+            raise DataError(f"{subject.name}: {wrong}", hint=_AGAIN.format(folder=subject.folder))
+
+    def add(self, subject: Subject, key: str, by: str, answers: Answers) -> None:
+        """Keep the answers of a person about one picture, in place of earlier ones.
+
+        Raises:
+            ArgumentError: the file cannot be written; the answers are not kept.
+        """
+        if self.path is not None:
+            mark = self._marks[key] = subject.pictures[subject.by_key[key]].fingerprint()
+            self._append({"picture": key, "by": by, "answers": dict(answers), "sha256": mark})
+        self.people.setdefault(by, {}).pop(key, None)
+        self.people[by][key] = answers
+
+    def undo(self, key: str, by: str) -> None:
+        """Take back the answers of a person about one picture; the file keeps them, and says that they do not count."""
+        if self.path is not None:
+            self._append({"undo": key, "by": by})
+        del self.people[by][key]
+
+    def _append(self, line: Mapping[str, Any]) -> None:
+        assert self.path is not None
+        with naming_target(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("ab") as file:
+                start = file.tell()
+                try:
+                    file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+                    file.flush()
+                    os.fsync(file.fileno())
+                except OSError:
+                    file.truncate(start)
+                    raise

@@ -1,0 +1,135 @@
+"""`audit`: the true share of pictures that satisfy a query, by answers of people and the judge's readings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from energyql.attributes.labels import ImageLabeller, import_labeller
+from energyql.auditing.answers import AnswerBook, AuditPlan
+from energyql.auditing.questions import QUERY, Answer, Answers
+from energyql.auditing.report import Audit
+from energyql.auditing.session import Session
+from energyql.auditing.subject import AuditedPicture, Subject, open_subject
+from energyql.errors import ArgumentError, DataError
+from energyql.files import as_path, sole_writer
+from energyql.pipeline.result import Result
+
+ByPicture = Mapping[str | int, Answer | Answers]
+"""Picture -> answer. A picture is named by its file, such as "00012.png", or by its position. An answer is true, false
+or `None` (cannot tell), or a dict from conditions such as "hair = red" to these."""
+
+
+def audit(
+    result: str | Path | Result,
+    answers: ByPicture | Mapping[str, ByPicture] | Sequence[ByPicture] | ImageLabeller | str | None = None,
+    *,
+    clicks: int = 60,
+    width: float | None = None,
+    attributes: bool = False,
+) -> Audit:
+    """Estimate which share of pictures truly satisfies their query, by prediction-powered inference.
+
+    The judge's verdicts on all pictures are corrected by answers of people about a few of them. Intervals are those of
+    95 %. See docs/audit.md.
+
+    Args:
+        result: a folder that `generate`, `edit` or `write_dataset` wrote; the page of a gallery; or a `Result`.
+        answers: one of these:
+
+            - `None`: the answers in the folder, which `energyql audit` wrote. `clicks`, `width` and `attributes` are
+              then those of that audit.
+            - A dict from pictures to answers, which must have been chosen at random among those of each verdict.
+            - Several such dicts, for several people; or a dict from names to such dicts.
+            - A function that labels pictures, or its name `module:function`. It is asked about pictures that this
+              function chooses, as a person would be.
+        clicks: for a function, number of pictures to ask about.
+        width: for a function, width of the interval at which to stop, in place of `clicks`. The interval is then valid
+            whenever one stops.
+        attributes: for a function, whether the frequency of each condition of the query is estimated too.
+
+    Raises:
+        DataError: there are no pictures or no answers, or the answers are about other pictures.
+        ArgumentError: an argument is out of range or of another form.
+
+    Example:
+        >>> audited = energyql.audit("run", {"00000.png": True, "00007.png": False})  # doctest: +SKIP
+        >>> print(audited, audited.share.low)  # doctest: +SKIP
+    """
+    subject = open_subject(result if isinstance(result, Result) else as_path(result))
+    if answers is None:
+        if subject.folder is None or not subject.folder.is_dir():
+            hint = f"energyql audit {subject.name} asks for them; or give answers"
+            raise DataError(f"{subject.name} has no answers yet", hint=hint)
+        with sole_writer(subject.folder, "an audit"):
+            return Session(subject, AnswerBook.open(subject, None), "").report()
+    plan = AuditPlan(clicks, width, attributes)
+    if callable(answers) or isinstance(answers, str):
+        session = Session(subject, AnswerBook(plan), "function")
+        session.simulate(
+            asker(subject, import_labeller(answers) if isinstance(answers, str) else answers), print_nothing
+        )
+        return session.report()
+    people = _people(answers, subject)
+    looked = {key for given in people.values() for key in given}
+    return Session(subject, AnswerBook(AuditPlan(max(1, len(looked))), people=people), "").report()
+
+
+def print_nothing(fraction: float) -> None:
+    """Ignore the progress of an audit."""
+
+
+def asker(subject: Subject, labeller: ImageLabeller) -> Callable[[AuditedPicture], Answers]:
+    """Return a function from a picture to the answers of a labeller about the conditions of its query."""
+
+    def ask(picture: AuditedPicture) -> Answers:
+        pixels = torch.from_numpy(np.asarray(picture.open(), np.float32) / 127.5 - 1)
+        return subject.questions[picture.query].ask(labeller, pixels.permute(2, 0, 1)[None])[0]
+
+    return ask
+
+
+def _people(answers: Any, subject: Subject) -> dict[str, dict[str, Answers]]:
+    """Return name of a person -> key of a picture -> answers.
+
+    Raises:
+        ArgumentError: `answers` has another form.
+        DataError: there is no such picture, or an answer is none.
+    """
+    several = isinstance(answers, Mapping) and all(isinstance(value, Mapping) for value in answers.values())
+    if several and not any(key in subject.by_key or isinstance(key, int) for key in answers):
+        named = dict(answers)
+    elif isinstance(answers, Mapping):
+        named = {"one": answers}
+    elif isinstance(answers, Sequence) and all(isinstance(value, Mapping) for value in answers):
+        named = {f"person {number}": value for number, value in enumerate(answers, 1)}
+    else:
+        hint = "give a dict from pictures to True, False or None, or one for each person"
+        raise ArgumentError(f"{type(answers).__name__} are no answers", hint=hint)
+    return {
+        str(by): {_key(key, subject): _answers(value, key) for key, value in given.items()}
+        for by, given in named.items()
+    }
+
+
+def _key(key: object, subject: Subject) -> str:
+    if isinstance(key, str) and key in subject.by_key:
+        return key
+    if isinstance(key, int | np.integer) and 0 <= key < len(subject.pictures):
+        return subject.pictures[int(key)].key
+    hint = (
+        f"its pictures are {subject.pictures[0].key} to {subject.pictures[-1].key}, or 0 to {len(subject.pictures) - 1}"
+    )
+    raise DataError(f"{subject.name} has no picture {key!r:.40}", hint=hint)
+
+
+def _answers(value: Any, key: object) -> Answers:
+    given = dict(value) if isinstance(value, Mapping) else {QUERY: value}
+    given = {str(name): bool(answer) if isinstance(answer, np.bool_) else answer for name, answer in given.items()}
+    if not all(answer is None or isinstance(answer, bool) for answer in given.values()):
+        raise DataError(f"the answer about {key!r:.40} is {value!r:.40}, not True, False or None")
+    return given

@@ -1,0 +1,64 @@
+"""Where an audit is shown: beside the result, on its grid, on the page of a gallery, and on the card of a data set."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from hashlib import sha256
+from pathlib import Path
+
+from energyql.auditing.report import Audit
+from energyql.auditing.subject import Subject, gallery_page
+from energyql.dataset.manifest import CARD, MANIFEST, PLAN
+from energyql.dataset.shard import read_record
+from energyql.files import read_json, replacing, sole_writer, write_json, write_text
+from energyql.pipeline.result import MOST_PICTURES, PER_SAMPLE, Result
+from energyql.pipeline.result_folder import AUDIT, described, read_part
+from energyql.render.markup import element
+
+_MARK = re.compile(r'<p class="audited">.*?</p>\n?', re.DOTALL)
+_LINE = re.compile(r"^Audited: .*\n\n", re.MULTILINE)
+_TABLE = "| class | number |"
+"""Beginning of the table on the card of a data set, above which the audit stands."""
+
+
+def publish(subject: Subject, audit: Audit) -> None:
+    """Write an audit to `audit.json` in its folder, and to the pages and pictures that show what was audited.
+
+    Raises:
+        ArgumentError: a file cannot be written, or another process writes into the folder of the result.
+    """
+    assert subject.folder is not None  # a `Result` in memory is shown nowhere
+    folder = Path(subject.name)
+    marks = described(folder) if subject.kind == "result" else {}
+    write_json(subject.folder / AUDIT.name, {"of": marks, **audit.to_dict()})
+    text = f"audited: {audit}"
+    if subject.kind == "gallery":
+        page = gallery_page(folder)
+        html = _MARK.sub("", page.read_text(encoding="utf-8"))
+        write_text(page, html.replace("</header>", f"{element('p', text, class_='audited')}\n</header>", 1))
+    elif subject.kind == "data set":
+        with sole_writer(folder, "the audit of a data set"):
+            _write_card(folder, audit)
+    elif subject.kind == "result":
+        with sole_writer(folder, "the audit of a result"):
+            first = Result(**read_part(folder, PER_SAMPLE))[:MOST_PICTURES]
+            provenance = first.provenance | {"audited": str(audit)}
+            replace(first, audited=str(audit), provenance=provenance).save_grid(folder)
+
+
+def _write_card(folder: Path, audit: Audit) -> None:
+    """Write an audit on the card of a data set, and the new checksum of the card to the manifest."""
+    with replacing(folder / CARD) as card:
+        old = _LINE.sub("", (folder / CARD).read_text(encoding="utf-8"))
+        looked = f"by {audit.decided:,} pictures that people looked at"
+        note = f"Audited: {audit} of the pictures satisfy their query, {looked}."
+        card.write_text(old.replace(_TABLE, f"{note}\n\n{_TABLE}", 1), encoding="utf-8")
+    content, plan = (folder / CARD).read_bytes(), str(read_json(folder / PLAN)["fingerprint"])
+    lines = []
+    for line in (folder / MANIFEST).read_bytes().splitlines():
+        record = read_record(line, plan)
+        if record.file == CARD:
+            record = replace(record, size=len(content), sha256=sha256(content).hexdigest())
+        lines.append(record.to_json(plan) + "\n")
+    write_text(folder / MANIFEST, "".join(lines))

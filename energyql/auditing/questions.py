@@ -1,0 +1,123 @@
+"""What a person is asked about a picture: the query as a whole, or each of its conditions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from energyql.attributes.labels import label_images
+from energyql.errors import DataError, ModelError
+from energyql.kinds import BARE, CLASSES, KINDS, is_missing
+from energyql.language import Near, Predicate, bind, parse, predicates
+from energyql.logic.satisfiability import combined, satisfied
+from energyql.models import read_vocabulary
+from energyql.vocabulary import AttributeSpec
+
+Answer = bool | None
+"""Yes, no, or `None`: the person cannot tell."""
+Answers = Mapping[str, Answer]
+"""Question -> answer. The question is `QUERY`, or the text of a condition such as "hair = red"."""
+QUERY = "query"
+_MOST_OPEN = 10
+"""Most conditions without an answer for which all their possible values are tried."""
+
+
+class Question:
+    """A query that people are asked about.
+
+    Args:
+        text: the query, in canonical form.
+        model: name or path of the model, whose vocabulary is read if `age = 30` has no tolerance; "" if unknown.
+
+    Attributes:
+        conditions: text of each condition on an attribute, such as "hair = red" -> the condition.
+
+    Raises:
+        DataError: the query names no attribute, or a condition has no tolerance and the model cannot be read.
+    """
+
+    def __init__(self, text: str, model: str = "") -> None:
+        self.text, self._expr = text, parse(text)
+        self.conditions: dict[str, Predicate] = {}
+        if any(isinstance(node, Near) and node.tolerance is None for node in predicates(self._expr)):
+            try:
+                self._expr = bind(self._expr, read_vocabulary(model), query=text)
+            except ModelError as error:
+                hint = "draw pictures of a query with a tolerance, such as age = 30 +- 2"
+                raise DataError(
+                    f"the tolerance of a condition in {text} is not known: {error.message}", hint=hint
+                ) from error
+        self.conditions = {str(node): node for node in predicates(self._expr)}
+        if not self.conditions:
+            hint = "audit pictures of a query about attributes"
+            raise DataError(f"the query {text} names no attribute, so there is nothing to ask", hint=hint)
+
+    def holds(self, answers: Answers) -> Answer:
+        """Return whether the query holds by answers to its conditions; `None` if they leave it open."""
+        if QUERY in answers:
+            return answers[QUERY]
+        open_conditions = [name for name in self.conditions if answers.get(name) is None]
+        if len(open_conditions) > _MOST_OPEN:
+            return None
+        cases = np.arange(1 << len(open_conditions))  # a bit for each condition that is left open
+        truths = {name: np.full(len(cases), answers.get(name) is True) for name in self.conditions}
+        truths |= {name: cases >> bit & 1 == 1 for bit, name in enumerate(open_conditions)}
+        possible = np.unique(combined(self._expr, truths))
+        return bool(possible[0]) if len(possible) == 1 else None
+
+    def read(self, columns: Mapping[str, Sequence[Any]]) -> dict[str, list[Answer]]:
+        """Return the truth of each condition for several pictures.
+
+        Args:
+            columns: attribute -> its value for each picture, such as True, "red" or 31.0; missing values are `None`,
+                NaN or "". Conditions on other attributes are left out.
+
+        Raises:
+            DataError: a value is none of the attribute.
+        """
+        return {
+            text: _truths(condition, columns[condition.name])
+            for text, condition in self.conditions.items()
+            if condition.name in columns
+        }
+
+    def ask(self, labeller: Any, images: Any) -> list[Answers]:
+        """Return the answers that a labeller gives, in place of a person.
+
+        Args:
+            labeller: function from pictures in [-1, 1], (batch, channels, height, width), to values by attribute.
+            images: the pictures.
+
+        Raises:
+            DataError: the labeller does not return a value of every attribute of the query.
+        """
+        columns = label_images(labeller, images)
+        if missing := [node.name for node in self.conditions.values() if node.name not in columns]:
+            raise DataError(f"the labeller does not return {missing[0]!r}, which the query {self.text} names")
+        table = self.read(columns)
+        return [{text: column[row] for text, column in table.items()} for row in range(len(images))]
+
+
+def _truths(condition: Predicate, cells: Sequence[Any]) -> list[Answer]:
+    known = [cell for cell in cells if not is_missing(cell)]
+    if condition.form == BARE:
+        spec = AttributeSpec(condition.name, "yes/no")
+    elif condition.form == CLASSES:
+        # A class of each text, and two more, because an attribute has at least two.
+        texts = {str(cell).strip() for cell in known} | set(getattr(condition, "values", ())) | {"yes", "no"}
+        spec = AttributeSpec(condition.name, "categorical", values=tuple(sorted(texts)))
+    else:
+        spec = AttributeSpec(condition.name, "continuous")
+    encode = KINDS[spec.kind].encoder(spec)
+    numbers = [encode(cell) for cell in known]
+    if None in numbers:
+        wrong = f"{condition.name!r} is {known[numbers.index(None)]!r}, not {KINDS[spec.kind].expected(spec)}"
+        raise DataError(wrong, hint=f"the query asks for {condition}")
+    values: npt.NDArray[Any] = np.array([float(number) for number in numbers if number is not None])
+    if not KINDS[spec.kind].numeric:
+        values = np.array(KINDS[spec.kind].values(spec))[values.astype(int)]
+    truths = iter(satisfied(condition, {condition.name: values}, {condition.name: spec}).tolist() if known else [])
+    return [None if is_missing(cell) else next(truths) for cell in cells]

@@ -1,0 +1,280 @@
+"""The pictures to audit: those of a saved result, edit, gallery or data set, or of a `Result` in memory."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+import os
+import tarfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from hashlib import sha256
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from energyql.auditing.questions import Answer, Question
+from energyql.dataset.manifest import MANIFEST, PLAN
+from energyql.dataset.shard import read_samples
+from energyql.errors import DataError, ModelError
+from energyql.files import finish_saving, json_digest, naming_source, read_bytes, read_json, read_whole
+from energyql.pipeline.result import Result
+from energyql.pipeline.result_folder import EDIT, RESULT, part_folders, picture_name
+from energyql.pipeline.settings import EXACT
+
+_PAGE = "index.html"
+_MOST_PAGE = 1 << 30
+_MOST_PICTURE = 1 << 28
+"""Largest page of a gallery and largest picture that are read, in bytes."""
+_HALF = 0.5
+
+
+@dataclass(frozen=True)
+class AuditedPicture:
+    """One picture of an audit.
+
+    Args:
+        key: name of the picture, which no other has: "00012.png", "2/00000.png" or "000001-00017".
+        query: the query, in canonical form.
+        verdict: whether the picture satisfies it, by the judge; `None` if it was not judged.
+        sure: whether the heads give the query a probability of at least 0.5; `None` if they give none.
+        readings: attribute -> value that the judge read, such as True, "red" or 31.0.
+        place: file, first byte and number of bytes of the picture; -1 for a whole file.
+        content: the bytes themselves, if there is no file.
+    """
+
+    key: str
+    query: str
+    verdict: Answer
+    sure: Answer
+    readings: Mapping[str, Any] = field(default_factory=dict)
+    place: tuple[Path, int, int] | None = None
+    content: bytes = b""
+
+    def data(self) -> bytes:
+        """Return the bytes of the picture's file, such as those of a PNG.
+
+        Raises:
+            DataError: the file cannot be read.
+        """
+        if self.place is None:
+            return self.content
+        path, start, size = self.place
+        if size < 0:
+            return read_bytes(path, _MOST_PICTURE, DataError)
+        with naming_source(path, DataError), path.open("rb") as file:
+            file.seek(start)
+            return file.read(size)
+
+    def fingerprint(self) -> str:
+        """Return the SHA-256 of `data()`, in hexadecimal digits."""
+        return sha256(self.data()).hexdigest()
+
+    def open(self) -> Image.Image:
+        """Return the picture in RGB.
+
+        Raises:
+            DataError: the file is no picture.
+        """
+        try:
+            with Image.open(io.BytesIO(self.data()), formats=["PNG", "WEBP", "JPEG"]) as picture:
+                return picture.convert("RGB")
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            raise DataError(f"the picture {self.key} cannot be read: {error}") from error
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """All pictures of an audit.
+
+    Args:
+        name: path of the result, for messages.
+        folder: folder of the audit's own files; `None` for a `Result` in memory.
+        kind: "result", "edit", "data set", "gallery" or "memory".
+        pictures: the pictures, at least one.
+        model: name or path of the model; "" if unknown.
+    """
+
+    name: str
+    folder: Path | None
+    kind: str
+    pictures: Sequence[AuditedPicture]
+    model: str = ""
+
+    @cached_property
+    def questions(self) -> dict[str, Question]:
+        """Text of each query -> the query, with its conditions.
+
+        Raises:
+            DataError: a query names no attribute.
+        """
+        texts = dict.fromkeys(picture.query for picture in self.pictures)
+        return {text: Question(text, self.model) for text in texts}
+
+    @cached_property
+    def by_key(self) -> dict[str, int]:
+        """Key of each picture -> its position in `pictures`."""
+        return {picture.key: number for number, picture in enumerate(self.pictures)}
+
+    @cached_property
+    def digest(self) -> str:
+        """Fingerprint of the list of pictures with their queries and verdicts, without the pictures themselves."""
+        return json_digest([[one.key, one.query, one.verdict, one.sure] for one in self.pictures])
+
+    @cached_property
+    def readings(self) -> dict[str, list[Answer]]:
+        """Text of each condition -> for each picture its truth by the judge.
+
+        The entry of a picture is `None` if the query of the picture has no such condition, or if the judge does not
+        read the attribute.
+        """
+        table: dict[str, list[Answer]] = {}
+        for text, question in self.questions.items():
+            rows = [number for number, one in enumerate(self.pictures) if one.query == text]
+            names = {name for number in rows for name in self.pictures[number].readings}
+            columns = {name: [self.pictures[number].readings.get(name) for number in rows] for name in names}
+            for condition, truths in question.read(columns).items():
+                column = table.setdefault(condition, [None] * len(self.pictures))
+                for number, truth in zip(rows, truths, strict=True):
+                    column[number] = truth
+        return table
+
+
+def open_subject(result: Path | Result) -> Subject:
+    """Return the pictures of a saved result, edit, gallery or data set, or of a result in memory.
+
+    Raises:
+        DataError: there is nothing of this kind, or it is damaged or not finished.
+    """
+    if isinstance(result, Result):
+        return Subject("the result", None, "memory", list(_in_memory(result)), str(result.provenance["model"]))
+    path, folder = result, result / "audit"
+    if not os.path.exists(path):
+        raise DataError(f"there is no {path}", hint="name a folder that generate, edit or dataset wrote, or a gallery")
+    if (page := gallery_page(path)).is_file():
+        return Subject(str(path), page.with_suffix(".audit") if page == path else folder, "gallery", _of_page(page))
+    finish_saving(path)
+    try:
+        if (path / PLAN).is_file():
+            kind, pictures, model = "data set", *_of_dataset(path)
+        elif (path / EDIT).is_file():
+            steps = sorted((each for each in path.iterdir() if read_whole(each.name)), key=lambda each: int(each.name))
+            kind, pictures, model = "edit", *_of_results(path, [(f"{step.name}/", step) for step in steps])
+        else:
+            parts = [("", path), *((f"{part.name}/", part) for _, part in part_folders(path))]
+            kind, pictures, model = "result", *_of_results(path, parts)
+    except (KeyError, TypeError, ValueError, AttributeError, ModelError) as error:
+        fault = f"{error} is missing" if isinstance(error, KeyError) else getattr(error, "message", error)
+        hint = "name a folder that generate, edit or dataset wrote, or the page of a gallery"
+        raise DataError(f"{path} holds no pictures to audit: {fault}", hint=hint) from error
+    return Subject(str(path), folder, kind, pictures, model)
+
+
+def gallery_page(path: Path) -> Path:
+    """Return the file of a gallery's page: `path` itself, or `index.html` in the folder `path`."""
+    return path if path.is_file() else path / _PAGE
+
+
+def _sure(energy: object, semantics: object) -> Answer:
+    if semantics != EXACT or energy is None:
+        return None
+    return math.exp(-float(energy)) >= _HALF  # type: ignore[arg-type]
+
+
+def _in_memory(result: Result) -> Iterator[AuditedPicture]:
+    facts = result.provenance
+    for row in range(len(result)):
+        buffer = io.BytesIO()
+        result.images[row].save(buffer, "PNG")
+        verdict = None if result.satisfied is None else bool(result.satisfied[row])
+        readings = {name: values[row].item() for name, values in result.judged.items()}
+        sure = _sure(result.energy[row], facts["semantics"])
+        yield AuditedPicture(picture_name(row), facts["canonical"], verdict, sure, readings, content=buffer.getvalue())
+
+
+def _of_results(folder: Path, parts: Sequence[tuple[str, Path]]) -> tuple[list[AuditedPicture], str]:
+    """Return the pictures of results, and the name of their model.
+
+    Args:
+        folder: the folder that the user named.
+        parts: beginning of the keys, such as "01024/", and folder of each result.
+    """
+    pictures: list[AuditedPicture] = []
+    for prefix, part in parts:
+        if not (part / RESULT).is_file():
+            raise ValueError(f"there is no {RESULT}")
+        data = read_json(part / RESULT)
+        facts = data["provenance"]
+        for sample in data["samples"]:
+            key, verdict = f"{prefix}{sample['picture']}", _verdict(sample["satisfied"])
+            sure, place = _sure(sample["energy"], facts["semantics"]), (folder / key, 0, -1)
+            pictures.append(AuditedPicture(key, str(facts["canonical"]), verdict, sure, sample["judged"] or {}, place))
+    if not pictures:
+        raise ValueError("it has no samples")
+    return pictures, str(facts["model"])
+
+
+def _verdict(value: object) -> Answer:
+    if value not in (True, False, None):
+        raise ValueError(f"{value!r:.40} is no verdict")
+    return value if value is None else bool(value)
+
+
+def _of_dataset(folder: Path) -> tuple[list[AuditedPicture], str]:
+    """Return the pictures of a finished data set, and the name of a model of it."""
+    if not (folder / MANIFEST).is_file():
+        raise DataError(f"the data set {folder} is not finished", hint="run energyql dataset again, which continues it")
+    classes = {one["name"]: one for one in read_json(folder / PLAN)["plan"]["classes"]}
+    pictures: list[AuditedPicture] = []
+    for shard in sorted((folder / "shards").glob("*.tar")):
+        with naming_source(shard, DataError), shard.open("rb") as file:
+            samples = read_samples(file)
+            file.seek(0)
+            with tarfile.open(fileobj=file, mode="r:") as archive:
+                places = {
+                    member.name.partition(".")[0]: (shard, member.offset_data, member.size)
+                    for member in archive
+                    if not member.name.endswith((".json", ".cls"))
+                }
+        for sample in samples:
+            sure = _sure(sample["energy"], classes[sample["class"]]["semantics"])
+            verdict, place = _verdict(sample["satisfied"]), places[sample["key"]]
+            pictures.append(AuditedPicture(sample["key"], sample["query"], verdict, sure, sample["judged"], place))
+    if not pictures:
+        raise ValueError("it has no pictures")
+    return pictures, str(next(iter(classes.values()))["model"])
+
+
+class _Tiles(HTMLParser):
+    """Reader of the page of a gallery. `pictures` gets each picture that has one query."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pictures: list[AuditedPicture] = []
+        self._verdict: Answer = None
+        self._row = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        values = {name: value or "" for name, value in attrs}
+        if tag == "li":
+            self._verdict = {"yes": True, "no": False}.get(values.get("class", "").partition(" ")[0])
+        self._row = values.get("data-row", self._row)
+        if tag == "img" and (query := values.get("data-query")):
+            content = base64.b64decode(values["src"].partition(",")[2])
+            self.pictures.append(AuditedPicture(self._row, query, self._verdict, None, content=content))
+
+
+def _of_page(page: Path) -> list[AuditedPicture]:
+    tiles = _Tiles()
+    try:
+        tiles.feed(read_bytes(page, _MOST_PAGE, DataError).decode())
+    except (ValueError, KeyError) as error:
+        raise DataError(f"{page} is damaged: {error}", hint="draw the gallery again") from error
+    if not tiles.pictures:
+        hint = "name the page of a gallery with queries or truth tables; one of an earlier version is drawn again"
+        raise DataError(f"{page} holds no pictures to audit", hint=hint)
+    return tiles.pictures

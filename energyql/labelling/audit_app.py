@@ -1,0 +1,119 @@
+"""The web page of an audit: a person says of one picture after the other whether it satisfies its query."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from fastapi import FastAPI, Response
+from fastapi.staticfiles import StaticFiles
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+
+from energyql.auditing.session import Session
+from energyql.errors import DataError
+from energyql.labelling.app import AHEAD, BODY, STATIC
+from energyql.studio.guard import Access, Bodies
+from energyql.studio.web import guarded_app, serve_app
+
+DESCRIPTION = """An audit of the pictures of a result.
+
+`GET /api/state` returns the next pictures with their questions, `POST /api/answers` writes the answers about the first
+of them, and `DELETE /api/answers` takes the last ones back. Verdicts of the judge are never returned. Errors are
+returned as a `Problem`."""
+_TYPES = {b"\x89PNG": "image/png", b"RIFF": "image/webp", b"\xff\xd8\xff": "image/jpeg"}
+"""First bytes of a picture -> its media type."""
+
+
+class Asked(BaseModel):
+    """A picture and the questions about it."""
+
+    index: int = Field(description="Number of the picture, from 0.")
+    key: str = Field(description="Its name.")
+    query: str
+    questions: list[str] = Field(description='"query" for the whole query, or its conditions.')
+
+
+class AuditState(BaseModel):
+    """How far an audit is, and which pictures are next."""
+
+    name: str = Field(description="What is audited.")
+    by: str = Field(description="Who answers.")
+    answered: int = Field(description="Number of pictures that this person has looked at.")
+    left: int | None = Field(description="Number of further pictures; none if the width of the interval decides.")
+    next: list[Asked]
+    summary: str = Field(description="What the answers say; empty before the end.")
+
+
+class GivenAnswers(BaseModel):
+    """Answers about one picture."""
+
+    key: str
+    answers: dict[str, bool | None] = Field(description="Question to answer; null if nobody can tell.")
+
+
+def create_audit_app(session: Session, access: Access | None = None) -> FastAPI:
+    """Return the web application of an audit.
+
+    Args:
+        session: the audit; its folder is held by this process.
+        access: who may use the application; by default only visitors on this machine.
+    """
+    pictures = session.subject.pictures
+
+    def state() -> AuditState:
+        coming = session.next(AHEAD)
+        try:
+            summary = "" if coming else session.report().summary()
+        except DataError as error:
+            summary = error.render()
+        asked = [
+            Asked(index=session.subject.by_key[one.key], key=one.key, query=one.query, questions=session.asked(one))
+            for one in coming
+        ]
+        return AuditState(
+            name=session.subject.name, by=session.by, answered=len(session.answers), left=session.left if coming else 0,
+            next=asked, summary=summary,
+        )  # fmt: skip
+
+    app = guarded_app("energyql audit", DESCRIPTION, STATIC / "audit.html", access, Bodies(BODY))
+    app.mount("/label", StaticFiles(directory=STATIC))
+
+    # Each handler runs on the event loop to its end, so two answers never write at the same time.
+    @app.get("/api/state")
+    async def look() -> AuditState:
+        """Return how far the audit is, and which pictures are next."""
+        return state()
+
+    @app.post("/api/answers")
+    async def answer(request: GivenAnswers) -> AuditState:
+        """Write the answers about the picture that is asked now."""
+        session.answer(request.key, request.answers)
+        return state()
+
+    @app.delete("/api/answers")
+    async def undo() -> AuditState:
+        """Take back the last answers of this person."""
+        session.undo()
+        return state()
+
+    @app.get("/api/pictures/{index}")
+    async def picture(index: int) -> Response:
+        """Return a picture as PNG, WebP or JPEG."""
+        if not 0 <= index < len(pictures):
+            raise HTTPException(404, f"there is no picture {index}")
+        data = pictures[index].data()
+        kind = next((kind for start, kind in _TYPES.items() if data.startswith(start)), "application/octet-stream")
+        return Response(data, media_type=kind)
+
+    return app
+
+
+def serve(session: Session, **options: Any) -> None:
+    """Serve the page of an audit until the process is interrupted.
+
+    Args:
+        session: the audit.
+        options: keyword arguments of `energyql.studio.web.serve_app`, such as host, port and token.
+    """
+    serve_app(partial(create_audit_app, session), **options)
