@@ -103,6 +103,7 @@ class SharedHelp:
         model: A packaged model, or a model folder.
         generator: The generator, if the folder does not hold it: module:factory, or a plugin.
         judge: A judge instead of the folder's: module:function, a plugin, or none.
+        reader: A reader of texts in quotes: a folder of transformers or open_clip, or module:factory.
         allow_plugins: Import the generator and the judge that the model folder names.
         device: auto, cpu, cuda, mps.
         anyway: Continue with a photograph that the generator cannot draw.
@@ -128,11 +129,12 @@ class SharedHelp:
 
 @dataclass(frozen=True)
 class Source:
-    """The values of the options --model, --generator, --judge and --allow-plugins of a command."""
+    """The values of the options --model, --generator, --judge, --reader and --allow-plugins of a command."""
 
     model: Model = DEFAULT_MODEL
     generator: Name = None
     judge: Name = None
+    reader: Name = None
     allow_plugins: bool = False
 
     def open(self, device: str) -> str | Loaded:
@@ -142,13 +144,13 @@ class Source:
             device: device of the model, such as "cpu", or "auto".
 
         Returns:
-            The loaded model if a generator or judge is named, or plugins are allowed. Else the name of the model or the
+            The loaded model if a generator, judge or reader is named, or plugins are allowed. Else the name of the model or the
             path of its folder, and nothing is loaded.
 
         Raises:
             EnergyQLError: the model cannot be loaded.
         """
-        if (self.generator, self.judge, self.allow_plugins) == (None, None, False):
+        if (self.generator, self.judge, self.reader, self.allow_plugins) == (None, None, None, False):
             return self.model
         from energyql.pipeline.model import choose_device, load_model
 

@@ -90,6 +90,7 @@ from energyql.pipeline.settings import (
     Verify,
     whole_number,
 )
+from energyql.pipeline.texts import PriorPictures, texts_of, with_texts_read
 from energyql.pipeline.verified import (
     CLIPS,
     PILOT_ROUND,
@@ -702,10 +703,15 @@ class Pipeline:
         device: device for all computations.
     """
 
+    _texts: Sequence[str] = ()
+    """Texts in quotes that are attributes of the model; see `_with_texts`."""
+
     def __init__(self, model: Model, device: torch.device) -> None:
         self.model = model.to(device)
         self.device = device
         self._surrogates: dict[tuple[float, Label | None], Callable[[], SurrogateHeads]] = {}
+        self._reading: dict[tuple[str, ...], Pipeline] = {}
+        self._prior: dict[tuple[float, Label | None], PriorPictures] = {}
 
     @cached_property
     def _names_read(self) -> Collection[str]:
@@ -742,6 +748,7 @@ class Pipeline:
             reads = self.model.judged_names if self.model.verifier is None else self._names_read
             mode, reason = default_verify(self.model, expr, rule.attributes, reads)
         if mode != "off":
+            check_heads(expr, self._texts, self.model.report, settings.allow_weak, query=query, guide="reader")
             return mode, verifier_of(self.model, expr, rule, settings, self._names_read), None
         check_heads(expr, rule.attributes, self.model.report, settings.allow_weak, query=query, reads=reads)
         return mode, None, reason
@@ -765,11 +772,13 @@ class Pipeline:
         label = self.model.check_label(settings.label, settings.seed)
         check_noise(settings.noise, self.model.generator)
         for name in settings.allow_weak:
-            if name not in vocabulary:
+            if name not in vocabulary and not vocabulary.reads_words:
                 raise unknown_name(name, vocabulary, f"in allow_weak is not an attribute of {vocabulary.of_model}")
         condition = as_condition(label, self.model.generator)
         expr, text = as_query(query)
         bound = bind(expr, vocabulary, query=text)
+        if texts := texts_of(bound, vocabulary):
+            return self._with_texts(texts, psi, label).prepare(query, settings)
         rule = compile_energy_rule(bound, vocabulary, settings.semantics, query=text, relations=settings.relations)
         mode, verifier, reason = self.check_readers(bound, rule, settings, text)
         settings = replace(settings, verify=mode)
@@ -811,6 +820,9 @@ class Pipeline:
             provenance["generator"] = self.model.generator.description
         if reason is not None:
             provenance["unverified"] = reason
+        if words := self.model.words:
+            texts = {name: str(words.calibration(name)) for name in self._texts}
+            provenance["words"] = {"reader": words.name, "texts": texts}
         if settings.realism:
             provenance["discriminator"] = judge_mark(critic)
         surrogates = self._surrogates_under(psi, label, reads)
@@ -828,6 +840,15 @@ class Pipeline:
             settings,
             provenance,
         )
+
+    def _with_texts(self, texts: Sequence[str], psi: float, label: Label | None) -> Pipeline:
+        """Return a pipeline whose model also has texts as attributes, see `energyql.pipeline.texts`."""
+        key = tuple(sorted(texts))
+        if key not in self._reading:
+            prior = self._prior.setdefault((psi, label), PriorPictures(self.model, psi, label))
+            self._reading[key] = Pipeline(with_texts_read(self.model, key, prior), self.device)
+            self._reading[key]._texts = key
+        return self._reading[key]
 
     def _surrogates_under(self, psi: float, label: Label | None, reads: Encode) -> Callable[[], SurrogateHeads] | None:
         """Return a function without arguments that returns small heads on z, which imitate the model's heads.

@@ -13,7 +13,9 @@ import energyql
 from energyql import load_model
 from energyql.attributes.judge import JointJudge
 from energyql.editing import invert as invert_module
-from energyql.editing.invert import FOLDER, cache_folder, place_of, read_cache, write_cache
+from energyql.editing.invert import place_of, read_cache, write_cache
+from energyql.files import CACHE as FOLDER
+from energyql.files import cache_folder
 from energyql.editing.settings import InversionSettings
 
 QUICK = InversionSettings(z_evaluations=5, w_evaluations=5, candidates=8)
