@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any, NoReturn, TypeVar
@@ -248,6 +248,11 @@ def closest(name: str, names: Iterable[str]) -> str | None:
         plain.setdefault(_plain(candidate), candidate)
     matches = difflib.get_close_matches(_plain(name)[:200], plain, n=1, cutoff=0.6)
     return plain[matches[0]] if matches else None
+
+
+def in_order(names: Collection[str], vocabulary: Mapping[str, AttributeSpec]) -> list[str]:
+    """Return names of attributes in the order of a vocabulary; names that it does not list come last, sorted."""
+    return [name for name in vocabulary if name in names] + sorted(name for name in names if name not in vocabulary)
 
 
 def repeated(names: Iterable[str]) -> str | None:

@@ -69,17 +69,55 @@ def as_pixels(
     return (pictures - center) / scale
 
 
-class OpenClip:
-    """A model of open_clip as a reader.
+class DualEncoder:
+    """A reader with a network for pictures and one for texts. Subclasses define `embed` and `_encode`.
 
     Args:
-        network: a model of open_clip, or anything with `encode_image`, `encode_text`, `logit_scale` (a logarithm) and
-            `visual.image_size`, `visual.image_mean`, `visual.image_std`.
-        tokenizer: function from texts to tokens.
+        network: both networks, with `logit_scale`, the logarithm of the scale of logits.
+        tokenizer: what turns texts into the input of the network.
     """
 
-    def __init__(self, network: Any, tokenizer: Callable[[list[str]], Tensor]) -> None:
+    def __init__(self, network: Any, tokenizer: Any) -> None:
         self.network, self.tokenizer = network.eval().requires_grad_(False), tokenizer
+        self._encoded: dict[tuple[str, ...], Tensor] = {}
+
+    def embed(self, pictures: Tensor) -> Float[Tensor, "n width"]:
+        """Return unit vectors of pictures in [-1, 1]."""
+        raise NotImplementedError
+
+    def _encode(self, texts: list[str]) -> Float[Tensor, "texts width"]:
+        """Return vectors of texts, of any length."""
+        raise NotImplementedError
+
+    def score(self, embedded: Float[Tensor, "n width"], texts: Sequence[str]) -> Float[Tensor, "n texts"]:
+        """Return the logits of texts for embedded pictures.
+
+        Raises:
+            ArgumentError: a text is too long for the network.
+        """
+        key = tuple(texts)
+        if key not in self._encoded:
+            with torch.no_grad():
+                self._encoded = {key: F.normalize(self._encode(list(texts)).float(), dim=-1)}
+        scale, bias = self.network.logit_scale.exp().float(), getattr(self.network, "logit_bias", None)
+        logits = scale * embedded @ self._encoded[key].to(embedded.device).T
+        return logits if bias is None else logits + bias.float()
+
+    def read(self, pictures: Tensor, texts: Sequence[str]) -> Float[Tensor, "n texts"]:
+        """Return the logits of texts for pictures in [-1, 1]."""
+        return self.score(self.embed(pictures), texts)
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the network."""
+        return next((weight.device for weight in self.network.parameters()), torch.device("cpu"))
+
+
+class OpenClip(DualEncoder):
+    """A model of open_clip, or anything with `encode_image`, `encode_text`, `logit_scale` and `visual`.
+
+    The attributes `image_size`, `image_mean` and `image_std` of `visual` say how pictures are prepared.
+    """
 
     def prepare(self, images: Tensor) -> Float[Tensor, "n 3 _ _"]:
         """Return the input of the network for pictures in [-1, 1]."""
@@ -89,21 +127,20 @@ class OpenClip:
 
     def embed(self, pictures: Tensor) -> Float[Tensor, "n width"]:
         """Return unit vectors of pictures in [-1, 1]."""
-        features = self.network.encode_image(self.prepare(pictures).to(_device(self.network)))
-        return F.normalize(features.float(), dim=-1)
+        return F.normalize(self.network.encode_image(self.prepare(pictures).to(self.device)).float(), dim=-1)
 
-    def score(self, embedded: Float[Tensor, "n width"], texts: Sequence[str]) -> Float[Tensor, "n texts"]:
-        """Return the logits of texts for embedded pictures."""
-        of_texts = self.network.encode_text(self.tokenizer(list(texts)).to(embedded.device))
-        return self.network.logit_scale.exp().float() * embedded @ F.normalize(of_texts.float(), dim=-1).T
+    def _encode(self, texts: list[str]) -> Tensor:
+        most = getattr(self.tokenizer, "context_length", None)
+        tokens = self.tokenizer(texts)
+        for text, row in zip(texts, tokens, strict=True):
+            if most is not None and len(row) == most and row[-1] != 0:
+                raise _too_long(text, most)
+        encoded: Tensor = self.network.encode_text(tokens.to(self.device))
+        return encoded
 
-    def read(self, pictures: Tensor, texts: Sequence[str]) -> Tensor:
-        """Return the logits of texts for pictures in [-1, 1], (n, texts)."""
-        return self.score(self.embed(pictures), texts)
 
-
-class Transformers:
-    """A dual encoder of transformers, such as a `CLIPModel` or `SiglipModel`, as a reader.
+class Transformers(DualEncoder):
+    """A dual encoder of transformers, such as a `CLIPModel` or `SiglipModel`, with its tokenizer.
 
     Args:
         network: the model.
@@ -112,51 +149,33 @@ class Transformers:
     """
 
     def __init__(self, network: Any, tokenizer: Any, mean: Any = None, std: Any = None) -> None:
-        self.network, self.tokenizer = network.eval().requires_grad_(False), tokenizer
+        super().__init__(network, tokenizer)
         self.mean, self.std = mean, std
 
     def embed(self, pictures: Tensor) -> Float[Tensor, "n width"]:
         """Return unit vectors of pictures in [-1, 1]."""
         pixels = as_pixels(pictures, self.network.config.vision_config.image_size, self.mean, self.std)
-        return _unit(self.network.get_image_features(pixel_values=pixels.to(_device(self.network))))
+        features = self.network.get_image_features(pixel_values=pixels.to(self.device))
+        return F.normalize(_unwrapped(features).float(), dim=-1)
 
-    def score(self, embedded: Float[Tensor, "n width"], texts: Sequence[str]) -> Float[Tensor, "n texts"]:
-        """Return the logits of texts for embedded pictures.
-
-        Raises:
-            ArgumentError: a text has more tokens than the network reads.
-        """
+    def _encode(self, texts: list[str]) -> Tensor:
         most = self.network.config.text_config.max_position_embeddings
         for text in texts:
-            if (count := len(self.tokenizer(text, truncation=False)["input_ids"])) > most:
-                raise _too_long(text, f"{count} tokens, and the reader reads {most}")
-        tokens = self.tokenizer(list(texts), padding="max_length", max_length=most, return_tensors="pt")
-        of_texts = _unit(self.network.get_text_features(**tokens.to(embedded.device)))
-        scale, bias = self.network.logit_scale.exp(), getattr(self.network, "logit_bias", 0.0)
-        return scale * embedded @ of_texts.T + bias
-
-    def read(self, pictures: Tensor, texts: Sequence[str]) -> Tensor:
-        """Return the logits of texts for pictures in [-1, 1], (n, texts)."""
-        return self.score(self.embed(pictures), texts)
+            if len(self.tokenizer(text, truncation=False)["input_ids"]) > most:
+                raise _too_long(text, most)
+        tokens = self.tokenizer(texts, padding="max_length", max_length=most, return_tensors="pt")
+        return _unwrapped(self.network.get_text_features(**tokens.to(self.device)))
 
 
-def _device(network: torch.nn.Module) -> torch.device:
-    return next(network.parameters()).device
+def _unwrapped(features: Any) -> Tensor:
+    """Return features of transformers, which newer versions wrap."""
+    tensor: Tensor = getattr(features, "pooler_output", features)
+    return tensor
 
 
-def _unit(features: Any) -> Tensor:
-    """Return features of transformers, which newer versions wrap, as unit vectors in single precision."""
-    return F.normalize(getattr(features, "pooler_output", features).float(), dim=-1)
-
-
-def _too_long(text: str, what: str) -> ArgumentError:
-    return ArgumentError(
-        f"the text {_short(text)!r} is too long: it has {what}", hint="say less in one text, join by AND"
-    )
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
+def _too_long(text: str, most: int) -> ArgumentError:
+    shown = text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
+    return ArgumentError(f"the text {shown!r} is longer than the {most} tokens that the reader reads", hint="say less")
 
 
 def _read_folder(folder: Path) -> Any:

@@ -8,13 +8,15 @@ from typing import NamedTuple
 
 from lark.exceptions import LarkError
 
-from energyql.errors import EnergyQLError, KindError, Span, Suggestion, UnknownAttribute
+from energyql.errors import EnergyQLError, KindError, LimitError, Span, Suggestion, UnknownAttribute
 from energyql.kinds import KINDS, range_text
 from energyql.language.expr import Attribute, Expr, Interval, Near, Predicate, predicates
 from energyql.language.lexical import Words, quote, shorten, show_number
 from energyql.language.parser import parse, text_of, token_span, tokenize
 from energyql.vocabulary import AttributeSpec, Vocabulary, closest
 
+MOST_WORDS = 400
+"""Most characters of a text that is read as words."""
 _MOST_LISTED = 12
 """Most names or values that one hint of an error lists."""
 
@@ -60,6 +62,10 @@ def bind(expr: Expr, vocabulary: Vocabulary, *, query: str | None = None) -> Exp
     unknown = [i for i, node in enumerate(nodes) if node.name not in vocabulary and not is_words(node, vocabulary)]
     if unknown:
         raise _unknown_names(expr, unknown, vocabulary, query)
+    if long := next((node for node in nodes if len(node.name) > MOST_WORDS and node.name not in vocabulary), None):
+        raise LimitError(
+            f"a text has {len(long.name):,} characters, more than {MOST_WORDS}", hint="say less in one text"
+        )
     problems = {index: problem for index, node in enumerate(nodes) if (problem := _check(node, vocabulary[node.name]))}
     if problems:
         raise _wrong_kinds(expr, problems, query)

@@ -99,7 +99,7 @@ class Writer:
             return phrases[pick(len(phrases))]
 
         name = self.subject.names[pick(len(self.subject.names))]
-        kind, first = ("one", "one", "one", "and", "and", "or", "without")[pick(7)], noun()
+        kind, first = ("one", "one", "one", "one", "one", "and", "and", "or", "without")[pick(9)], noun()
         start = f"{name} with {words(first)}"
         truth: Callable[[Tensor], Tensor] = lambda facts: facts[:, first]  # noqa: E731
         if kind == "one" or (kind == "and" and pick(2)):

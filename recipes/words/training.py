@@ -18,7 +18,7 @@ from recipes.words.captions import CONTRAST, LONGEST, Caption, Writer, clear, to
 from recipes.words.facts import SUBJECTS
 
 SIDE, PATCH, WIDTH = 64, 8, 96
-STEPS, BATCH, CAPTIONS = 8_000, 16, 64
+STEPS, BATCH, CAPTIONS = 4_000, 16, 64
 """Steps of the training; drawings of each subject, and captions, in a step."""
 RATE = 2e-3
 SHARPEST = 4.0
