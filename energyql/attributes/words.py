@@ -57,7 +57,8 @@ def as_pixels(
     Args:
         images: pictures with 1 or 3 channels.
         size: height and width, or one number for both.
-        mean, std: of red, green and blue in [0, 1]; those of CLIP if they are `None` or empty.
+        mean: of red, green and blue in [0, 1]; that of CLIP if it is `None` or empty.
+        std: standard deviation, likewise.
     """
     shape = (size, size) if isinstance(size, int) else tuple(size)
     pictures = ((images.float().clamp(-1, 1) + 1) / 2).expand(-1, 3, -1, -1)
@@ -145,7 +146,8 @@ class Transformers(DualEncoder):
     Args:
         network: the model.
         tokenizer: its tokenizer.
-        mean, std: of red, green and blue of the pictures that it learned from; `None` for those of CLIP.
+        mean: of red, green and blue of the pictures that it learned from; `None` for that of CLIP.
+        std: standard deviation, likewise.
     """
 
     def __init__(self, network: Any, tokenizer: Any, mean: Any = None, std: Any = None) -> None:
@@ -241,8 +243,13 @@ class Calibration:
     labels: int = 0
     report: HeadReport | None = None
 
+    @property
+    def title(self) -> str:
+        """How the text is calibrated: "zero-shot", or by how many labels."""
+        return f"calibrated on {self.labels} labels" if self.labels else "zero-shot"
+
     def __str__(self) -> str:
-        return f"calibrated on {self.labels} labels, {self.report}" if self.labels else "zero-shot"
+        return self.title if self.report is None else f"{self.title}, {self.report}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -378,7 +385,8 @@ class TextReader:
         listed = [spec for name, spec in vocabulary.items() if name in names]
         self.vocabulary = Vocabulary([*listed, *specs_of(texts)])
         self.identity = f"words {words.mark} {self.texts}"
-        self.__qualname__, self.__module__ = "reader of words", words.name
+        how = dict.fromkeys(words.calibration(text).title for text in self.texts)
+        self.title = f"the reader of words {Path(words.name).name}, {' and '.join(how)}"
 
     def __call__(self, images: Tensor) -> Mapping[str, Any]:
         """Return predictions or values by attribute, for pictures in [-1, 1]."""

@@ -195,6 +195,7 @@ def studio(
     model: Annotated[list[str] | None, typer.Option("--model", "-m")] = None,
     generator: options.Name = None,
     judge: options.Name = None,
+    reader: options.Name = None,
     allow_plugins: bool = False,
     port: options.Port = 8420,
     *,
@@ -224,6 +225,6 @@ def studio(
     if len(models) > 1 and (generator, judge) != (None, None):
         raise ArgumentError("--generator and --judge are for one model", hint="for several, --allow-plugins")
     out.print(f"Loading {escape(', '.join(models))}...")
-    load = partial(load_model, generator=generator, judge=judge, allow_plugins=allow_plugins)
+    load = partial(load_model, generator=generator, judge=judge, reader=reader, allow_plugins=allow_plugins)
     limits = Limits(pictures=most, seconds=seconds, waiting=waiting)
     serve(models, device=device, load=load, limits=limits, **page.serving(port, "The studio is at", "Ctrl+C ends it."))

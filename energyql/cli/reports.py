@@ -67,6 +67,8 @@ def print_reports(reports: Mapping[str, HeadReport]) -> None:
         _print_quality(name, each, "")
         if teacher := each.details.get("teacher"):
             out.print(escape(f"  {describe_teacher(teacher, each.measure)}"))
+        if words := each.details.get("reader"):
+            out.print(escape(f"  its labels are those of a reader of words, {words}"))
         if each.weak:
             out.print(f"  [yellow]weak[/], so queries refuse it: {escape(each.weak)}")
     if any(each.weak for each in reports.values()):

@@ -243,7 +243,7 @@ class Model:
 
     @property
     def vocabulary(self) -> Vocabulary:
-        """The attributes that queries may name, with kinds, values and ranges; with `words`, also any text in quotes."""
+        """The attributes that queries may name, with kinds, values and ranges; with `words`, any text in quotes."""
         return self.bank.vocabulary if self.words is None else self.bank.vocabulary.extended()
 
     @property

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from energyql.attributes.labels import encode_column
-from energyql.errors import ArgumentError, DataError
 from energyql.attributes.words import OpenClip
+from energyql.errors import ArgumentError, DataError
 from energyql.training.clip_labels import ClipLabeller, load_clip_labeller
 
 PROMPTS = {
