@@ -62,10 +62,8 @@ def bind(expr: Expr, vocabulary: Vocabulary, *, query: str | None = None) -> Exp
     unknown = [i for i, node in enumerate(nodes) if node.name not in vocabulary and not is_words(node, vocabulary)]
     if unknown:
         raise _unknown_names(expr, unknown, vocabulary, query)
-    if long := next((node for node in nodes if len(node.name) > MOST_WORDS and node.name not in vocabulary), None):
-        raise LimitError(
-            f"a text has {len(long.name):,} characters, more than {MOST_WORDS}", hint="say less in one text"
-        )
+    if long := [node.name for node in nodes if len(node.name) > MOST_WORDS and node.name not in vocabulary]:
+        raise LimitError(f"a text has {len(long[0]):,} characters, more than {MOST_WORDS}", hint="say less in one text")
     problems = {index: problem for index, node in enumerate(nodes) if (problem := _check(node, vocabulary[node.name]))}
     if problems:
         raise _wrong_kinds(expr, problems, query)
