@@ -185,11 +185,13 @@ class Subject:
         domain: the domain.
         facts: what may be said of its pictures.
         names: phrases for any of its pictures.
+        share: how many of its drawings are in a batch for one of the rarest subject; more facts need more.
     """
 
     domain: Domain
     facts: Mapping[str, Fact]
     names: tuple[str, ...]
+    share: int = 1
 
     def truths(self, scenes: Scenes) -> Tensor:
         """Return 1, 0 or `UNCLEAR` for each of n scenes and each fact, (n, facts)."""
@@ -197,6 +199,6 @@ class Subject:
 
 
 SUBJECTS = (
-    Subject(AVATARS, AVATAR_FACTS, ("a person", "a face", "somebody", "a portrait")),
+    Subject(AVATARS, AVATAR_FACTS, ("a person", "a face", "somebody", "a portrait"), share=3),
     Subject(POSTCARDS, POSTCARD_FACTS, ("a landscape", "a postcard", "a view", "a scene")),
 )

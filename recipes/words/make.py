@@ -31,13 +31,13 @@ def save(model: DualEncoder, folder: Path) -> None:
         (part / "new").rename(folder)
 
 
-def make(out: Path, *, scale: float = 1.0, count: int = 1000, captions: int = 2000, progress: bool = True) -> None:
+def make(out: Path, *, scale: float = 1.0, count: int = 300, captions: int = 400, progress: bool = True) -> None:
     """Train the encoder, and write it with a table of its accuracy.
 
     Args:
         out: the folder; `reader` in it is the encoder, and `accuracy.md` the table.
         scale: multiplies the length of the training; a value far below 1 only tests that the recipe runs.
-        count: number of drawings of each subject on which the accuracy is measured.
+        count: number of drawings on which the accuracy is measured, see `accuracy`.
         captions: number of captions on which it is measured, of those that were learned and of those held out.
         progress: whether to show a progress bar.
     """

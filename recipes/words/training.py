@@ -18,8 +18,8 @@ from recipes.words.captions import CONTRAST, LONGEST, Caption, Writer, clear, to
 from recipes.words.facts import SUBJECTS
 
 SIDE, PATCH, WIDTH = 64, 8, 96
-STEPS, BATCH, CAPTIONS = 4_000, 16, 64
-"""Steps of the training; drawings of each subject, and captions, in a step."""
+STEPS, BATCH, CAPTIONS = 3_000, 8, 16
+"""Steps of the training; drawings and captions of the subject with the smallest share in a step."""
 RATE = 2e-3
 SHARPEST = 4.0
 """The logarithm of the scale of logits at the start: an exponential of 55, as differences of cosines are small."""
@@ -86,8 +86,8 @@ def batch(
     """Return drawings, captions about them, and whether each caption is true of each drawing.
 
     Args:
-        count: number of drawings of each subject.
-        captions: number of captions, the same of each subject.
+        count: number of drawings of a subject, times its share.
+        captions: number of captions of a subject, times its share.
         random: source of the random numbers.
         held_out: whether the captions are those that are left out of the training.
 
@@ -96,9 +96,9 @@ def batch(
     """
     pictures, texts, facts = [], list[Caption](), []
     for subject in range(len(SUBJECTS)):
-        drawn, truth = draw(subject, count, random)
-        writer = Writer(subject)
-        rows = torch.randint(count, (captions // len(SUBJECTS),), generator=random)
+        share, writer = SUBJECTS[subject].share, Writer(subject)
+        drawn, truth = draw(subject, count * share, random)
+        rows = torch.randint(len(drawn), (captions * share,), generator=random)
         texts += (writer.about(truth[row], random, held_out=held_out) for row in rows.tolist())
         pictures.append(drawn)
         facts.append(truth)
@@ -150,15 +150,16 @@ def accuracy(model: DualEncoder, *, count: int, captions: int, seed: int = 901) 
 
     Args:
         model: the encoder.
-        count: number of drawings of each subject.
-        captions: number of captions of each group.
+        count: number of drawings of a subject, times its share.
+        captions: number of captions of a subject, times its share.
         seed: of drawings and captions.
     """
     table: dict[str, dict[str, float]] = {}
     for title, held_out in (("learned", False), ("held out", True)):
         pictures, texts, truth = batch(count, captions, torch.Generator().manual_seed(seed), held_out=held_out)
         right = (model.log_odds(pictures, [caption.text for caption in texts]) > 0) == (truth > 0.5)
-        own = torch.arange(len(SUBJECTS)).repeat_interleave(count)[:, None]
+        counts = torch.tensor([count * subject.share for subject in SUBJECTS])
+        own = torch.arange(len(SUBJECTS)).repeat_interleave(counts)[:, None]
         counted = clear(truth) & (own == torch.tensor([caption.subject for caption in texts]))
         for kind in ("one", "and", "or", "without"):
             of_kind = counted & torch.tensor([caption.kind == kind for caption in texts])
