@@ -39,7 +39,7 @@ class Fact:
 
 
 def _label(name: str, *values: int) -> Truth:
-    """Return whether an attribute has one of some classes; for a yes/no attribute without classes, whether it is yes."""
+    """Return whether an attribute has one of some classes; without classes, whether a yes/no attribute is yes."""
     classes = torch.tensor(values or (1,))
     return lambda scenes: torch.isin(scenes.labels[name].long(), classes).float()
 
@@ -171,7 +171,8 @@ POSTCARD_FACTS: Mapping[str, Fact] = {
     },
     "ice": Fact(_label("season", SEASONS.index("winter")), ("ice", "a frozen lake"), ("a frosty landscape",)),
     "evening": Fact(
-        _both(_beyond("glow", 0.75, 0.6), _label("night", 0)), ("a warm sky", "evening light"), ("a landscape at sunset",)
+        _both(_beyond("glow", 0.75, 0.6), _label("night", 0)),
+        ("a warm sky", "evening light"), ("a landscape at sunset",),
     ),
 }  # fmt: skip
 """Name -> fact of postcards."""
