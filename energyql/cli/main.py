@@ -178,7 +178,8 @@ def explain(
     """
     from energyql.pipeline.explain import explain as run
 
-    explanation = run(query, model=source.open("auto") if pilot or source.reader else source.model, pilot=pilot, **settings)
+    model = source.open("auto") if pilot or source.reader else source.model
+    explanation = run(query, model=model, pilot=pilot, **settings)
     if as_json:
         print_json(explanation.to_dict())
     else:

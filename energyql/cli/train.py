@@ -78,7 +78,7 @@ def train(
         raise ArgumentError("--latents belongs to --labels", hint="give the table of labels with --labels")
     psi, where, condition = _truncation(truncation), choose_device(device), fitted_label(label)
     attributes = None if only is None else list(read_names(only))
-    source: Any = label_source.open(where, latents, model) if styleflow is None else read_styleflow(styleflow, attributes)
+    source: Any = read_styleflow(styleflow, attributes) if styleflow else label_source.open(where, latents, model)
     with resumable():
         trained = train_attributes(
             model, source, save_to, kinds=_kinds(kind), only=attributes, count=_count(n), space=space, truncation=psi,
@@ -145,9 +145,10 @@ def train_judge(
 
     label_source.check()
     where = choose_device(device)
+    source = label_source.open(where, model=model)
     with resumable():
         trained = run(
-            model, label_source.open(where, model=model), save_to, only=None if only is None else list(read_names(only)), count=n,
+            model, source, save_to, only=None if only is None else list(read_names(only)), count=n,
             seed=seed, generator=generator, allow_plugins=allow_plugins, judge=judge, device=where,
             progress=not quiet, command=sys.argv[1:],
         )  # fmt: skip

@@ -17,6 +17,7 @@ from energyql.attributes.words import Calibration, Words, specs_of
 from energyql.errors import ArgumentError, DataError
 from energyql.generators.base import draw_batches
 from energyql.models import model_folder, packaged_models
+from energyql.numerics.pullback import Identity
 from energyql.numerics.shapes import Float
 from energyql.pipeline.model import load_model
 from energyql.training.labels import read_label_table
@@ -113,20 +114,18 @@ def calibrate(
     texts = [name for name in table.columns if name not in loaded.bank.vocabulary]
     if not texts or table.index is None or table.drawn is None:
         what = "no column that is a text" if table.drawn is not None else "no record of how its pictures were drawn"
-        raise DataError(f"{labels} has {what}", hint='energyql label FOLDER --attributes "a person in a hat" writes one')
+        raise DataError(f"{labels} has {what}", hint='energyql label FOLDER --attributes "a hat" writes one')
     table.drawn.check_generator(loaded.generator, str(labels))
     specs = specs_of(texts)
     cells = {spec.name: encode_column(table.columns[spec.name], spec, str(labels)) for spec in specs}
     chosen = contrasts or {}
-    start = {
-        text: Calibration(chosen.get(text, words.calibration(text).contrast)) for text in texts
-    }
+    start = {text: Calibration(chosen.get(text, words.calibration(text).contrast)) for text in texts}
     drawn = table.drawn
     fitted = FittedUnder("w", (drawn.truncation, drawn.truncation), drawn.label)
     w = Prior(loaded.generator, drawn.seed, fitted, torch.device("cpu")).w(table.index)
     plain = replace(words, calibrations=start)
-    read = [plain.log_odds(images, texts) for _, images in draw_batches(loaded.generator.synthesize, lambda z: z, w, w=w)]
-    log_odds = torch.cat(read)
+    pictures = draw_batches(loaded.generator.synthesize, Identity(), w, w=w)
+    log_odds = torch.cat([plain.log_odds(images, texts) for _, images in pictures])
     results = {
         text: calibrated(log_odds[:, i], cells[text], text, start[text].contrast) for i, text in enumerate(texts)
     }
