@@ -743,12 +743,13 @@ class Pipeline:
             WeakHeadError: no verifier decides, and the query needs a weak head.
             ModelError: the settings ask for a verifier, and the model has none that reads the query.
         """
+        if self._check_texts(expr, settings, query):
+            return settings.verify or "sure", None, None
         mode, reason, reads = settings.verify, None, None  # edits, for example, never verify
         if mode is None:
             reads = self.model.judged_names if self.model.verifier is None else self._names_read
             mode, reason = default_verify(self.model, expr, rule.attributes, reads)
         if mode != "off":
-            check_heads(expr, self._texts, self.model.report, settings.allow_weak, query=query, guide="reader")
             return mode, verifier_of(self.model, expr, rule, settings, self._names_read), None
         check_heads(expr, rule.attributes, self.model.report, settings.allow_weak, query=query, reads=reads)
         return mode, None, reason
@@ -777,7 +778,7 @@ class Pipeline:
         condition = as_condition(label, self.model.generator)
         expr, text = as_query(query)
         bound = bind(expr, vocabulary, query=text)
-        if texts := texts_of(bound, vocabulary):
+        if texts := self._check_texts(bound, settings, text):
             return self._with_texts(texts, psi, label).prepare(query, settings)
         rule = compile_energy_rule(bound, vocabulary, settings.semantics, query=text, relations=settings.relations)
         mode, verifier, reason = self.check_readers(bound, rule, settings, text)
@@ -840,6 +841,23 @@ class Pipeline:
             settings,
             provenance,
         )
+
+    def _check_texts(self, expr: Expr, settings: DrawSettings, query: str) -> list[str]:
+        """Return the texts in quotes of a query, after a check that the reader of words is not weak for one.
+
+        Args:
+            expr: the query, with attributes checked by `bind`.
+            settings: settings of the run.
+            query: text of the query, for errors.
+
+        Raises:
+            WeakHeadError: a text is calibrated, and the reader is not clearly better than chance for it.
+        """
+        texts, words = texts_of(expr, self.model.vocabulary), self.model.words
+        if words is not None:
+            reports = {text: report for text in texts if (report := words.calibration(text).report) is not None}
+            check_heads(expr, texts, reports, settings.allow_weak, query=query, guide="reader")
+        return texts
 
     def _with_texts(self, texts: Sequence[str], psi: float, label: Label | None) -> Pipeline:
         """Return a pipeline whose model also has texts as attributes, see `energyql.pipeline.texts`."""
