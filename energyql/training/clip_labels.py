@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from energyql.attributes.predictions import YesNo
 from energyql.attributes.words import Calibration, OpenClip, WordReader, Words
 from energyql.errors import DataError, ModelError
 from energyql.files import read_json
@@ -64,6 +65,19 @@ class ClipLabeller:
         self.identity = f"{identity} {margin} {json.dumps(prompts, sort_keys=True, default=list)}"
 
     @torch.no_grad()
+    def predict(self, images: Float[Tensor, "batch channels height width"]) -> dict[str, YesNo]:
+        """Return predictions of the yes/no attributes, for pictures in [-1, 1]."""
+        predictions = {}
+        for name, (values, texts) in self.texts.items():
+            if values == [True, False]:
+                if self.words is not None and texts[0] in self.words.calibrations:
+                    predictions[name] = YesNo(self.words.log_odds(images, texts[:1])[:, 0])
+                else:
+                    logits = self.reader.read(images, texts)
+                    predictions[name] = YesNo(logits[:, 0] - logits[:, 1])
+        return predictions
+
+    @torch.no_grad()
     def __call__(self, images: Float[Tensor, "batch channels height width"]) -> dict[str, list[Any]]:
         """Label pictures in [-1, 1], (batch, 1 or 3, height, width).
 
@@ -71,15 +85,13 @@ class ClipLabeller:
             Attribute -> a label for each picture: true, false or the name of a class; `None` if the logits of the two
                 most similar prompts differ by less than `margin`.
         """
-        sentences = list(dict.fromkeys(sentence for _, texts in self.texts.values() for sentence in texts))
-        read = self.reader.read(images, sentences)
-        columns = {sentence: read[:, i] for i, sentence in enumerate(sentences)}
+        predictions = self.predict(images)
         labels: dict[str, list[Any]] = {}
         for name, (values, texts) in self.texts.items():
-            logits = torch.stack([columns[sentence] for sentence in texts], 1)
-            if self.words is not None and values == [True, False] and texts[0] in self.words.calibrations:
-                odds = self.words.log_odds(images, texts[:1])
-                logits = torch.cat([odds, torch.zeros_like(odds)], 1)
+            if name in predictions:
+                logits = torch.stack([predictions[name].logit, torch.zeros_like(predictions[name].logit)], 1)
+            else:
+                logits = self.reader.read(images, texts)
             best = logits.topk(2, dim=1)
             clear = (best.values[:, 0] - best.values[:, 1]) >= self.margin
             labels[name] = [values[k] if c else None for k, c in zip(best.indices[:, 0].tolist(), clear, strict=True)]

@@ -12,6 +12,7 @@ from energyql.errors import UnknownAttribute
 from energyql.pipeline import texts
 from energyql.pipeline.draw import Pipeline
 from energyql.pipeline.model import load_model
+from energyql.studio.restoring import restore
 from energyql.studio.schemas import CheckRequest, DrawRequest
 from energyql.studio.studio import Studio
 
@@ -50,7 +51,8 @@ def test_a_picture_is_drawn_and_drawn_again(studio):
     assert "the reader of words bright, zero-shot" in job.summary
     _, result = studio.store.get(job.id)
     provenance = result.results[0].provenance
-    restored = studio.restore(json.dumps(provenance | {"index": 0}))
+    marks = {name: pipeline.model.fingerprints for name, pipeline in studio.models.items()}
+    restored = restore(json.dumps(provenance | {"index": 0}), marks)
     assert restored.request["query"] == query and restored.request["verify"] == "sure" and not restored.notes
     without = {"query": query, "model": "bare"}
     with pytest.raises(UnknownAttribute, match="--reader"):
@@ -68,6 +70,6 @@ def test_checks_draw_nothing(studio, verify, monkeypatch):
 
 
 def test_the_page_is_told_the_reader(studio):
-    first, second = studio.info().models
+    first, second = studio.info.models
     assert (first.words, first.texts) == ("bright", ['"a cat"'])
     assert (second.words, second.texts) == (None, [])
