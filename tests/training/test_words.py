@@ -2,14 +2,19 @@
 
 import pytest
 import torch
-from toys import tiny_model
+from toys import random_generator, tiny_model
 
 from energyql.attributes.bank import FittedUnder
+from energyql.attributes.predictions import YesNo
 from energyql.attributes.words import Calibration, Words
 from energyql.errors import ArgumentError, DataError, ModelError
-from energyql.labelling.sample import sample_pictures
+from energyql.labelling.sample import choose_unsure, sample_pictures
 from energyql.labelling.sheet import LabelSheet
 from energyql.pipeline.model import load_model
+from energyql.training.clip_labels import ClipLabeller
+from energyql.training.heads import HeadSettings
+from energyql.training.labels import POOL_START
+from energyql.training.run import train_attributes
 from energyql.training.samples import Prior
 from energyql.training.words import calibrate, calibrated, platt
 
@@ -76,3 +81,42 @@ def test_packaged_models_are_not_written_to(tmp_path):
     with pytest.raises(ArgumentError, match="avatars is a packaged model, which is not written to"):
         calibrate("avatars", tmp_path / "labels.csv", Words(Red(), "red", "1"))
     assert str(Calibration()) == "zero-shot" and load_model("avatars").words is None
+
+
+PROMPTS = {"smile": ["red", "a picture"], "hair": {"black": "red", "brown": "a picture"}}
+
+
+def test_labels_from_a_calibrated_reader():
+    pictures = torch.zeros(2, 3, 4, 4)
+    pictures[0, 0], pictures[1, 0] = 0.5, 0.1
+    words = Words(Red(), "red", "1", {"red": Calibration(offset=-2, labels=30)})
+    plain = ClipLabeller(Red(), PROMPTS)
+    assert plain(pictures)["smile"] == [True, True] and plain.calibrations["smile"] == "zero-shot"
+    labeller = ClipLabeller(Red(), PROMPTS, words=words)
+    assert labeller(pictures)["smile"] == [True, False], "log-odds are 8 times the red, minus 2"
+    assert labeller.calibrations == {"smile": "calibrated on 30 labels", "hair": "zero-shot"}
+
+
+def test_reports_of_heads_name_the_reader(tmp_path):
+    words = Words(Red(), "red", "1", {"red": Calibration(labels=30)})
+    labeller = ClipLabeller(Red(), {"smile": ["red", "a picture"]}, words=words)
+    trained = train_attributes(
+        random_generator(), labeller, tmp_path / "model", count=60, judge=None,
+        settings=HeadSettings(steps=5, hidden=2), generator="toys:random_generator", progress=False,
+    )  # fmt: skip
+    assert trained.bank.reports["smile"].details["reader"] == "calibrated on 30 labels"
+
+
+def test_rounds_ask_where_reader_and_heads_differ(tmp_path):
+    folder = tiny_model(tmp_path / "model")
+    labeller = ClipLabeller(Red(), {"smile": ["red", "a picture"], "tie": ["red", "a picture"]})
+    options = {"unsure": True, "by": "reader", "pool": 40}
+    chosen = sample_pictures(folder, tmp_path / "clicks", 4, reader=labeller, **options).unsure
+    model, index = load_model(folder), torch.arange(POOL_START, POOL_START + 40)
+    prior = Prior(model.generator, 0, FittedUnder("w", (0.7, 0.7)), torch.device("cpu"))
+    heads = model.bank.predict(prior.w(index), ["smile"])["smile"].logit
+    images = (model.generator.synthesize(prior.w(index)).clamp(-1, 1) * 127.5 + 127.5).round() / 127.5 - 1
+    both = YesNo((heads + labeller.predict(images)["smile"].logit) / 2)
+    assert sorted(chosen) == sorted(POOL_START + row for row in choose_unsure({"smile": both}, 4))
+    with pytest.raises(ArgumentError, match="no reader of words for the attributes of the model"):
+        sample_pictures(folder, tmp_path / "none", 4, **options)
