@@ -22,7 +22,7 @@ from energyql.attributes.bank import Bank, FittedUnder
 from energyql.attributes.heads import AttributeBank, Head
 from energyql.attributes.labels import ImageLabeller, call_labeller
 from energyql.attributes.pictures import PictureBank
-from energyql.attributes.predictions import YesNo
+from energyql.attributes.predictions import Prediction, YesNo
 from energyql.attributes.quality import HeadReport, naming_damage, report_entries
 from energyql.errors import ArgumentError, DataError, ModelError
 from energyql.files import as_path, fingerprint, json_digest, read_json, refuse_code, write_json
@@ -102,7 +102,7 @@ class DualEncoder:
                 self._encoded = {key: F.normalize(self._encode(list(texts)).float(), dim=-1)}
         scale, bias = self.network.logit_scale.exp().float(), getattr(self.network, "logit_bias", None)
         logits = scale * embedded @ self._encoded[key].to(embedded.device).T
-        return logits if bias is None else logits + bias.float()
+        return logits if bias is None else logits + bias.float().to(logits.device)
 
     def read(self, pictures: Tensor, texts: Sequence[str]) -> Float[Tensor, "n texts"]:
         """Return the logits of texts for pictures in [-1, 1]."""
@@ -308,21 +308,33 @@ class Words:
         Raises:
             ModelError: they are those of another reader, or damaged.
         """
-        path = folder / CALIBRATIONS
-        if not path.is_file():
-            return self
-        entries = read_json(path)
-        with naming_damage(path):
-            if entries["reader"] != self.mark:
-                hint = f"use that reader, calibrate again, or delete {CALIBRATIONS} for zero-shot reading"
-                raise ModelError(f"{path} is of another reader than {self.name}, or the reader changed", hint=hint)
-            return replace(self, calibrations={
-                str(text): Calibration(
-                    str(one["contrast"]), float(one["slope"]), float(one["offset"]), int(one["labels"]),
-                    None if one["report"] is None else HeadReport.from_dict(one["report"]),
-                )
-                for text, one in entries["texts"].items()
-            })  # fmt: skip
+        mark, calibrations = read_calibrations(folder)
+        if calibrations and mark != self.mark:
+            hint = f"use that reader, calibrate again, or delete {CALIBRATIONS} for zero-shot reading"
+            what = f"is of another reader than {self.name}, or the reader changed"
+            raise ModelError(f"{folder / CALIBRATIONS} {what}", hint=hint)
+        return replace(self, calibrations=calibrations) if calibrations else self
+
+
+def read_calibrations(folder: Path) -> tuple[str, dict[str, Calibration]]:
+    """Return the SHA-256 of the reader whose calibrations a model folder has, and these by text; "" and {} if none.
+
+    Raises:
+        ModelError: the file of calibrations is damaged.
+    """
+    path = folder / CALIBRATIONS
+    if not path.is_file():
+        return "", {}
+    entries = read_json(path)
+    with naming_damage(path):
+        calibrations = {
+            str(text): Calibration(
+                str(one["contrast"]), float(one["slope"]), float(one["offset"]), int(one["labels"]),
+                None if one["report"] is None else HeadReport.from_dict(one["report"]),
+            )
+            for text, one in entries["texts"].items()
+        }  # fmt: skip
+        return str(entries["reader"]), calibrations
 
 
 _ZERO_SHOT = Calibration()
@@ -416,6 +428,14 @@ class NoBank(Bank):
     def to(self, device: torch.device | str) -> NoBank:
         """Return this bank."""
         return self
+
+    def predict(self, read: Tensor, names: Sequence[str] | None = None) -> dict[str, Prediction]:
+        """Return {}."""
+        return {}
+
+    def save(self, folder: Path) -> None:
+        """Raise a `ModelError`, because there is nothing to save."""
+        raise ModelError("a model without attributes is not saved", hint="train some: energyql train --prompts")
 
 
 def with_texts(

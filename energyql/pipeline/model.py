@@ -720,6 +720,11 @@ def _use(model: Model, hub_name: str, mark: str) -> str:
         quality = "not measured" if report is None else ", ".join(filter(None, (str(report), report.ranking_text)))
         cells = (f"`{name}`", spec.kind, values, spec.description, quality)
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n")
+    texts = (
+        ""
+        if model.words is None
+        else "".join(f'\n- `"{text}"`, read as words: {one}' for text, one in model.words.calibrations.items())
+    )
     name, first = next(iter(vocabulary.items()))
     query = str(KINDS[first.kind].example(E[name], first))
     return f"""## Use
@@ -739,4 +744,4 @@ All weights are safetensors or ONNX, and loading them runs no code. SHA-256 of t
 
 | attribute | kind | values | meaning | quality of its head on held-out labels |
 |---|---|---|---|---|
-{"".join(rows)}"""
+{"".join(rows)}{texts}"""
