@@ -11,7 +11,7 @@ from lark.exceptions import LarkError
 from energyql.errors import EnergyQLError, KindError, LimitError, Span, Suggestion, UnknownAttribute
 from energyql.kinds import KINDS, range_text
 from energyql.language.expr import Attribute, Expr, Interval, Near, Predicate, predicates
-from energyql.language.lexical import Words, quote, shorten, show_number
+from energyql.language.lexical import Quoted, quote, shorten, show_number
 from energyql.language.parser import parse, text_of, token_span, tokenize
 from energyql.vocabulary import AttributeSpec, Vocabulary, closest
 
@@ -50,7 +50,7 @@ def bind(expr: Expr, vocabulary: Vocabulary, *, query: str | None = None) -> Exp
 
     Returns:
         The tree of the query. In it, every `age = 0.7` that was written without a tolerance has the tolerance that the
-        vocabulary gives for the attribute. Names in quotes are of class `Words` if they are texts about pictures, and
+        vocabulary gives for the attribute. Names in quotes are of class `Quoted` if they are texts about pictures, and
         plain if the vocabulary lists them.
 
     Raises:
@@ -71,7 +71,7 @@ def bind(expr: Expr, vocabulary: Vocabulary, *, query: str | None = None) -> Exp
     def settled(node: Expr) -> Expr:
         if isinstance(node, Near) and node.tolerance is None:
             return replace(node, tolerance=vocabulary[node.name].tolerance)
-        if isinstance(node, Attribute) and isinstance(node.name, Words) and node.name in vocabulary:
+        if isinstance(node, Attribute) and isinstance(node.name, Quoted) and node.name in vocabulary:
             return replace(node, name=str(node.name))
         return node
 
@@ -80,7 +80,7 @@ def bind(expr: Expr, vocabulary: Vocabulary, *, query: str | None = None) -> Exp
 
 def is_words(node: Predicate, vocabulary: Vocabulary) -> bool:
     """Return whether a predicate is a text about pictures, such as `"a person in a hat"`, and no listed attribute."""
-    return vocabulary.reads_words and isinstance(node.name, Words) and node.name not in vocabulary
+    return vocabulary.reads_words and isinstance(node.name, Quoted) and node.name not in vocabulary
 
 
 def _check(node: Predicate, spec: AttributeSpec) -> _Problem | None:
@@ -134,7 +134,7 @@ def _unknown_names(expr: Expr, unknown: list[int], vocabulary: Vocabulary, query
         hints.append(f"attributes: {_listed(vocabulary) or 'none'}")
     if vocabulary.reads_words:
         hints.append('a text that a reader of pictures reads is in quotes, and stands alone: "a person in a hat"')
-    elif any(isinstance(nodes[index].name, Words) for index in unknown):
+    elif any(isinstance(nodes[index].name, Quoted) for index in unknown):
         hints.append(f"to read words off pictures, give {vocabulary.of_model} a reader: --reader, in Python reader=")
     text, spans = _locate(expr, query, dict.fromkeys(unknown))
     message = f"'{shorten(names[0])}' is not an attribute of {vocabulary.of_model}"

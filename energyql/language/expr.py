@@ -20,7 +20,7 @@ from energyql.errors import ArgumentError, LimitError, Span
 from energyql.kinds import BARE, CLASSES, NUMBERS
 from energyql.language.lexical import (
     MAX_WEIGHT,
-    Words,
+    Quoted,
     check_name,
     check_number,
     check_positive,
@@ -695,7 +695,7 @@ class Attribute(Predicate):
 
     def _check(self) -> None:
         name = check_name(self.name, "an attribute name")
-        self._set(name=Words(name) if isinstance(self.name, Words) else name)
+        self._set(name=Quoted(name) if isinstance(self.name, Quoted) else name)
 
     def _spell(self, operands: Sequence[str]) -> str:
         return quote(self.name)
@@ -882,7 +882,7 @@ class Namespace:
         return Attribute(name)
 
     def __getitem__(self, name: str) -> Attribute:
-        return Attribute(Words(name) if isinstance(name, str) else name)
+        return Attribute(Quoted(name) if isinstance(name, str) else name)
 
     def __repr__(self) -> str:
         return "E"

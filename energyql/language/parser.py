@@ -33,7 +33,7 @@ from energyql.language.expr import (
     Weight,
     Xor,
 )
-from energyql.language.lexical import Words, check_name, check_number, check_positive, grammar, shorten
+from energyql.language.lexical import Quoted, check_name, check_number, check_positive, grammar, shorten
 
 Part = Token | Expr
 
@@ -93,7 +93,7 @@ class TreeBuilder:
 
     def attribute(self, parts: list[Part]) -> Expr:
         token = _tokens(parts)[0]
-        return _node(parts, Attribute, Words(text_of(token)) if token.type == "QUOTED" else text_of(token))
+        return _node(parts, Attribute, Quoted(text_of(token)) if token.type == "QUOTED" else text_of(token))
 
     def counted(self, parts: list[Part]) -> Expr:
         *words, number = takewhile(lambda token: token.type != "OF", _tokens(parts))

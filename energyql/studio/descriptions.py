@@ -11,7 +11,7 @@ from energyql.errors import EnergyQLError, LimitError
 from energyql.gallery.words import draw_query
 from energyql.kinds import BARE, KINDS
 from energyql.language import E, quote
-from energyql.language.lexical import Words
+from energyql.language.lexical import Quoted
 from energyql.pipeline.draw import Pipeline
 from energyql.pipeline.queries import ListedQuery, check
 from energyql.pipeline.settings import DEFAULT_SEMANTICS, DrawSettings
@@ -103,6 +103,6 @@ def describe_model(name: str, pipeline: Pipeline) -> ModelInfo:
         truncation=model.truncation, truncation_low=low, truncation_high=high, judge=who_judges(model.judge),
         verify="off" if model.verifier is None else "sure",
         words=None if reader is None else Path(reader.name).name,
-        texts=[] if reader is None else [quote(Words(text)) for text in reader.calibrations],
+        texts=[] if reader is None else [quote(Quoted(text)) for text in reader.calibrations],
         examples=examples(Vocabulary(spec for name, spec in model.vocabulary.items() if not weak.get(name))),
     )  # fmt: skip

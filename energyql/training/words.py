@@ -13,16 +13,17 @@ from torch import Tensor
 from energyql.attributes.bank import FittedUnder
 from energyql.attributes.labels import encode_column
 from energyql.attributes.predictions import YesNo
-from energyql.attributes.words import Calibration, Words, specs_of
+from energyql.attributes.words import Calibration, Words, open_words, read_calibrations, specs_of
 from energyql.errors import ArgumentError, DataError
 from energyql.generators.base import draw_batches
 from energyql.models import model_folder, packaged_models
 from energyql.numerics.pullback import Identity
 from energyql.numerics.shapes import Float
-from energyql.pipeline.model import load_model
+from energyql.pipeline.model import judge_mark
 from energyql.training.labels import read_label_table
 from energyql.training.report import report_quality
 from energyql.training.samples import Prior
+from energyql.training.target import Source, open_source
 
 FOLDS = 10
 """Parts of the labels; each is read by a calibration that did not learn from it, for the report."""
@@ -107,24 +108,23 @@ def calibrate(
     if folder.parent == model_folder(packaged_models()[0]).parent:
         hint = "copy it, and name the copy: load_model(NAME).save_pretrained(FOLDER)"
         raise ArgumentError(f"{folder.name} is a packaged model, which is not written to", hint=hint)
-    loaded, table = load_model(folder, reader=reader), read_label_table(Path(labels))
-    words = loaded.words
-    if words is None:
-        raise ArgumentError("the reader reads no words", hint="name a folder of transformers or open_clip")
-    texts = [name for name in table.columns if name not in loaded.bank.vocabulary]
+    table, words, own = read_label_table(Path(labels)), open_words(reader, judge_mark), open_source(Source(folder))
+    mark, calibrations = read_calibrations(folder)
+    words = replace(words, calibrations=calibrations if mark == words.mark else {})
+    texts = [name for name in table.columns if own.bank is None or name not in own.bank.vocabulary]
     if not texts or table.index is None or table.drawn is None:
         what = "no column that is a text" if table.drawn is not None else "no record of how its pictures were drawn"
         raise DataError(f"{labels} has {what}", hint='energyql label FOLDER --attributes "a hat" writes one')
-    table.drawn.check_generator(loaded.generator, str(labels))
+    table.drawn.check_generator(own.generator, str(labels))
     specs = specs_of(texts)
     cells = {spec.name: encode_column(table.columns[spec.name], spec, str(labels)) for spec in specs}
     chosen = contrasts or {}
     start = {text: Calibration(chosen.get(text, words.calibration(text).contrast)) for text in texts}
     drawn = table.drawn
     fitted = FittedUnder("w", (drawn.truncation, drawn.truncation), drawn.label)
-    w = Prior(loaded.generator, drawn.seed, fitted, torch.device("cpu")).w(table.index)
+    w = Prior(own.generator, drawn.seed, fitted, torch.device("cpu")).w(table.index)
     plain = replace(words, calibrations=start)
-    pictures = draw_batches(loaded.generator.synthesize, Identity(), w, w=w)
+    pictures = draw_batches(own.generator.synthesize, Identity(), w, w=w)
     log_odds = torch.cat([plain.log_odds(images, texts) for _, images in pictures])
     results = {
         text: calibrated(log_odds[:, i], cells[text], text, start[text].contrast) for i, text in enumerate(texts)
