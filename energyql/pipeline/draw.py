@@ -842,6 +842,23 @@ class Pipeline:
             provenance,
         )
 
+    def reading(self, queries: Sequence[str | Expr], settings: DrawSettings) -> Pipeline:
+        """Return a pipeline whose model lists the texts in quotes of all queries; this pipeline if there are none.
+
+        Args:
+            queries: the queries.
+            settings: settings of the run.
+
+        Raises:
+            EnergyQLError: a query or a setting is wrong.
+        """
+        pairs = [as_query(query) for query in queries]
+        bound = [(bind(expr, self.model.vocabulary, query=text), text) for expr, text in pairs]
+        texts = [one for expr, text in bound for one in self._check_texts(expr, settings, text)]
+        psi = self.model.check_truncation(settings.truncation)
+        label = self.model.check_label(settings.label, settings.seed)
+        return self._with_texts(list(dict.fromkeys(texts)), psi, label) if texts else self
+
     def _check_texts(self, expr: Expr, settings: DrawSettings, query: str) -> list[str]:
         """Return the texts in quotes of a query, after a check that the reader of words is not weak for one.
 
