@@ -120,7 +120,7 @@ def test_every_surface(model, tmp_path):
 
 def test_edits_follow_the_heads_of_texts(model):
     edited = edit(5, '"somebody red"', n=4, model=model, progress=False)
-    assert (edited.steps[-1].result.z[:, 0] > 0).all()
+    assert (edited.steps[-1].w[:, 0] > 0).all()
 
 
 def test_attributes_that_are_read_off_pictures(model):
@@ -229,6 +229,6 @@ def test_a_data_set(model, tmp_path):
         DatasetClass(name="red", query='"somebody red"', count=3, model=model),
         DatasetClass(name="dark", query="NOT bright", count=3, model=model),
     ]
-    write_dataset(DatasetPlan(classes), tmp_path / "set", progress=False)
+    write_dataset(DatasetPlan(classes=classes), tmp_path / "set", progress=False)
     assert pipeline_for(model, "cpu").prepare('"somebody red"').model.vocabulary["somebody red"].kind == "yes/no"
     assert np.isfinite(len(list((tmp_path / "set").iterdir())))
