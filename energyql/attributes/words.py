@@ -101,8 +101,10 @@ class DualEncoder:
             with torch.no_grad():
                 self._encoded = {key: F.normalize(self._encode(list(texts)).float(), dim=-1)}
         scale, bias = self.network.logit_scale.exp().float(), getattr(self.network, "logit_bias", None)
-        logits = scale * embedded @ self._encoded[key].to(embedded.device).T
-        return logits if bias is None else logits + bias.float().to(logits.device)
+        logits: Tensor = scale * embedded @ self._encoded[key].to(embedded.device).T
+        if bias is not None:
+            logits += bias.float().to(logits.device)
+        return logits
 
     def read(self, pictures: Tensor, texts: Sequence[str]) -> Float[Tensor, "n texts"]:
         """Return the logits of texts for pictures in [-1, 1]."""

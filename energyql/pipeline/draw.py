@@ -821,9 +821,9 @@ class Pipeline:
             provenance["generator"] = self.model.generator.description
         if reason is not None:
             provenance["unverified"] = reason
-        if words := self.model.words:
-            texts = {name: str(words.calibration(name)) for name in self._texts}
-            provenance["words"] = {"reader": words.name, "texts": texts}
+        if self._texts and (words := self.model.words):
+            how = {name: str(words.calibration(name)) for name in self._texts}
+            provenance["words"] = {"reader": words.name, "texts": how}
         if settings.realism:
             provenance["discriminator"] = judge_mark(critic)
         surrogates = self._surrogates_under(psi, label, reads)

@@ -16,7 +16,7 @@ from functools import partial
 from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, cast
 
 import numpy.typing as npt
 import torch
@@ -426,8 +426,9 @@ def load_model(
         if truncation is not None and words is None:
             hint = "use energyql train, or read words off pictures: --reader"
             raise ModelError(f"model {name!r} has no attributes yet", hint=hint)
+    code = cast("ImageLabeller | str | None", reader)
     bank = (
-        NoBank(Vocabulary([], model=name)) if none and words else load_bank(folder, reader, allow_plugins=allow_plugins)
+        NoBank(Vocabulary([], model=name)) if none and words else load_bank(folder, code, allow_plugins=allow_plugins)
     )
     _check_fitted_to(folder, bank, opened, mark)
     verifiers = judge_names(folder, VERIFIER)
