@@ -8,6 +8,7 @@ labels.
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,6 +20,7 @@ from torch import Tensor
 from benchmarks.common import SmokeOption, page, run_command, show
 from energyql.attributes.predictions import YesNo
 from energyql.attributes.words import CONTRAST, specs_of
+from energyql.errors import NotAcceptedError
 from energyql.evaluation.measure import machine
 from energyql.files import write_text
 from energyql.language import bind, parse
@@ -78,17 +80,18 @@ def measure_queries(
     pipeline, rows = pipeline_for(model, "cpu"), []
     for number, (query, sentence) in enumerate(queries.items()):
         started = time.perf_counter()
-        result = pipeline.prepare(query, seed=SEED).run(n, progress=False)
-        seconds = time.perf_counter() - started
         scores = prior.log_odds([sentence])[:, 0][: n * BEST_OF].view(-1, BEST_OF)
         best = scores.argmax(1) + torch.arange(len(scores)) * BEST_OF
         random = holds(query, model, prior.z)
-        shares = [holds(query, model, result.z).mean(), random[best.numpy()].mean(), random.mean()]
-        draws = result.statistics["drawn"] / n
-        rows.append([f"`{query}`", *(f"{100 * share:.1f}" for share in shares), f"{draws:.1f}", f"{seconds:.0f}"])
+        row = [f"`{query}`", "none accepted", f"{100 * random[best.numpy()].mean():.1f}", f"{100 * random.mean():.1f}"]
+        with suppress(NotAcceptedError):
+            result = pipeline.prepare(query, seed=SEED).run(n, progress=False)
+            row[1] = f"{100 * holds(query, model, result.z).mean():.1f}"
+            row.append(f"{result.statistics['drawn'] / n:.1f}")
+        rows.append([*row, *[""] * (5 - len(row)), f"{time.perf_counter() - started:.0f}"])
         report("queries", (number + 1) / len(queries))
-    means = [np.mean([float(row[i]) for row in rows]) for i in range(1, 6)]
-    return [*rows, ["mean", *(f"{mean:.1f}" for mean in means)]]
+    columns = [[float(row[i]) for row in rows if row[i][:1].isdigit()] for i in range(1, 6)]
+    return [*rows, ["mean of those", *(f"{np.mean(column):.1f}" if column else "" for column in columns)]]
 
 
 def measure_calibration(prior: PriorPictures) -> list[list[str]]:

@@ -28,7 +28,7 @@ from energyql.errors import ArgumentError, DataError, ModelError
 from energyql.files import as_path, fingerprint, json_digest, read_json, refuse_code, write_json
 from energyql.numerics.random import normals
 from energyql.numerics.shapes import Float
-from energyql.plugins import JUDGES, import_optional, load_plugin, make_plugin
+from energyql.plugins import JUDGES, import_optional, load_plugin, make_plugin, without_bars
 from energyql.vocabulary import AttributeSpec, ByAttribute, Vocabulary
 
 CONTRAST = "a picture"
@@ -202,7 +202,8 @@ def _read_folder(folder: Path) -> Any:
             raise ModelError(f"{folder} has neither config.json nor open_clip_config.json")
         library = import_optional("transformers", "this reader needs transformers", 'pip install "transformers>=4.57"')
         options = {"local_files_only": True, "trust_remote_code": False}
-        network = library.AutoModel.from_pretrained(folder, use_safetensors=True, dtype=torch.float32, **options)
+        with without_bars(library):
+            network = library.AutoModel.from_pretrained(folder, use_safetensors=True, dtype=torch.float32, **options)
         if not all(hasattr(network, name) for name in ("get_image_features", "get_text_features", "logit_scale")):
             raise ModelError(f"{folder} holds a {type(network).__name__}, which does not compare pictures with texts")
         if not _has_tokenizer(folder):

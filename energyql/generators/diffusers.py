@@ -29,7 +29,7 @@ from torch.overrides import TorchFunctionMode
 from energyql.errors import ArgumentError, EnergyQLError, ModelError
 from energyql.files import as_path, real_path, refuse_code
 from energyql.generators.base import Family, check_condition, split_noise
-from energyql.plugins import import_optional
+from energyql.plugins import import_optional, without_bars
 from energyql.vocabulary import closest
 
 INDEX = "model_index.json"
@@ -473,25 +473,11 @@ def _read_pipeline(place: str) -> Any:
         raise ModelError(f"there is no pipeline at {folder}: it has no {INDEX}", hint=hint)
     refuse_code(folder)
     try:
-        with _without_bars():
+        with without_bars(library, import_optional("transformers", _NEED, _INSTALL)):
             return library.DiffusionPipeline.from_pretrained(folder, use_safetensors=True, local_files_only=True)
     except Exception as error:
         hint = "pipe.save_pretrained(FOLDER) of diffusers writes such folders"
         raise ModelError(f"cannot read the pipeline {folder}: {_first_line(error)}", hint=hint) from error
-
-
-@contextmanager
-def _without_bars() -> Iterator[None]:
-    """Hide the progress bars of diffusers and transformers in a `with` block."""
-    logs = [library.utils.logging for library in (_library(), import_optional("transformers", _NEED, _INSTALL))]
-    shown = [log for log in logs if log.is_progress_bar_enabled()]
-    for log in shown:
-        log.disable_progress_bar()
-    try:
-        yield
-    finally:
-        for log in shown:
-            log.enable_progress_bar()
 
 
 def _first_line(error: Exception) -> str:
