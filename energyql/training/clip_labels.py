@@ -60,7 +60,8 @@ class ClipLabeller:
         self.texts = {spec.name: (values, sentences) for spec, values, sentences in attributes}
         calibrated = {} if words is None else words.calibrations
         self.calibrations = {
-            name: str(calibrated.get(texts[0], Calibration())) for name, (_, texts) in self.texts.items()
+            name: str(calibrated.get(texts[0], Calibration()) if values == [True, False] else Calibration())
+            for name, (values, texts) in self.texts.items()
         }
         self.identity = f"{identity} {margin} {json.dumps(prompts, sort_keys=True, default=list)}"
 

@@ -38,16 +38,21 @@ LEAST = 10
 def platt(log_odds: Float[Tensor, " n"], labels: Float[Tensor, " n"]) -> tuple[float, float]:
     """Return slope and offset that make log-odds fit labels (0 or 1): the most probable ones, see `SLOPE_SPREAD`."""
     x, y, at = log_odds.double(), labels.double(), torch.zeros(2, dtype=torch.double)
+    spread = torch.tensor([SLOPE_SPREAD, OFFSET_SPREAD], dtype=torch.double)
 
     def loss(at: Tensor) -> Tensor:
         own = F.binary_cross_entropy_with_logits(at[0].exp() * x + at[1], y, reduction="sum")
-        return own + (at[0] / SLOPE_SPREAD).square() / 2 + (at[1] / OFFSET_SPREAD).square() / 2
+        return own + (at / spread).square().sum() / 2
 
     for _ in range(STEPS):
-        slope, curvature = torch.func.grad(loss)(at), torch.func.hessian(loss)(at)
-        values, vectors = torch.linalg.eigh(curvature)
-        step = vectors @ ((vectors.T @ slope) / values.abs().clamp(min=1e-6))
-        size = 1.0
+        moved = at[0].exp() * x
+        probable = (moved + at[1]).sigmoid()
+        inputs = torch.stack([moved, torch.ones_like(x)])
+        missed = probable - y
+        slope = inputs @ missed + at / spread.square()
+        curvature = (inputs * probable * (1 - probable)) @ inputs.T + spread.square().reciprocal().diag()
+        curvature[0, 0] += (missed * moved).sum().clamp(min=0)
+        step, size = torch.linalg.solve(curvature, slope), 1.0
         while loss(at - size * step) > loss(at) and size > 1e-6:
             size /= 2
         at = at - size * step
