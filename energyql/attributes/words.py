@@ -371,9 +371,9 @@ def open_words(reader: Any, mark_of: Callable[[object], str]) -> Words:
         mark = json_digest(marks)
         return Words(_opened(folder, mark), str(folder), mark)
     name = reader if isinstance(reader, str) else type(reader).__name__
+    if isinstance(reader, os.PathLike) or (isinstance(reader, str) and os.sep in reader and ":" not in reader):
+        raise ArgumentError(f"there is no reader at {reader}", hint="a folder of transformers or open_clip")
     if isinstance(reader, str):
-        if os.sep in reader and ":" not in reader:
-            raise ArgumentError(f"there is no reader at {reader}", hint="a folder of transformers or open_clip")
         code = load_plugin(reader, JUDGES)
         reader = make_plugin(code, reader) if isinstance(code, type) else code
     if not reads_words(reader):
