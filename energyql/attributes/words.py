@@ -21,7 +21,7 @@ from torch import Tensor
 from energyql.attributes.bank import Bank, FittedUnder
 from energyql.attributes.heads import AttributeBank, Head
 from energyql.attributes.labels import ImageLabeller, call_labeller
-from energyql.attributes.pictures import PictureBank
+from energyql.attributes.pictures import PictureBank, as_prediction
 from energyql.attributes.predictions import Prediction, YesNo
 from energyql.attributes.quality import HeadReport, naming_damage, report_entries
 from energyql.errors import ArgumentError, DataError, ModelError
@@ -405,10 +405,12 @@ class TextReader:
         self.title = f"the reader of words {Path(words.name).name}, {' and '.join(how)}"
 
     def __call__(self, images: Tensor) -> Mapping[str, Any]:
-        """Return predictions or values by attribute, for pictures in [-1, 1]."""
+        """Return predictions by attribute, for pictures in [-1, 1]; values of the other reader are taken as certain."""
         logits = self.words.log_odds(images, self.texts).to(images.device)
         others = {} if self.other is None else call_labeller(self.other, images)
-        return dict(others) | {text: YesNo(logits[:, i]) for i, text in enumerate(self.texts)}
+        read = {name: value for name, value in others.items() if name in self.vocabulary and name not in self.texts}
+        predictions = {name: as_prediction(value, self.vocabulary[name], images) for name, value in read.items()}
+        return predictions | {text: YesNo(logits[:, i]) for i, text in enumerate(self.texts)}
 
 
 def specs_of(texts: Sequence[str]) -> list[AttributeSpec]:

@@ -87,7 +87,7 @@ def test_the_reader_decides_on_every_picture(model):
 
 def test_heads_say_where_to_look(model):
     """Of random pictures an eighth satisfies the query; the heads of the texts lead to most of the others."""
-    result = generate('"somebody red" AND NOT "brigt" AND bright IMPLIES bright', n=16, model=model, progress=False)
+    result = generate('"somebody red" AND NOT "brigt"', n=16, model=model, progress=False)
     assert result.statistics["drawn"] < 3 * 16
 
 
