@@ -654,6 +654,43 @@ def read_tensors(path: Path, kind: type[EnergyQLError] = ModelError) -> dict[str
         raise kind(f"cannot read {path}: it is damaged ({error})", hint="copy or download it again") from error
 
 
+CACHE = "ENERGYQL_CACHE"
+"""Environment variable that sets the folder for caches; if it is set to an empty text, nothing is cached."""
+
+
+def cache_folder() -> Path | None:
+    """Return the user's folder for caches.
+
+    It is the folder in the environment variable `ENERGYQL_CACHE`, else the folder "energyql" in the system's folder for
+    caches. `None` is returned if the variable is set to an empty text, or the system has no folder for caches.
+    """
+    named = os.environ.get(CACHE)
+    if named is not None:
+        return Path(named) if named else None
+    places = {"win32": os.environ.get("LOCALAPPDATA", ""), "darwin": "~/Library/Caches"}
+    base = os.path.expanduser(places.get(sys.platform, os.environ.get("XDG_CACHE_HOME") or "~/.cache"))
+    return Path(base) / "energyql" if os.path.isabs(base) else None
+
+
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
+
+
+def refuse_code(folder: Path) -> None:
+    """Check that a folder of another library, such as diffusers or transformers, holds no code.
+
+    Raises:
+        ModelError: a file in it is Python code, or may be a pickle and has no safetensors beside it.
+    """
+    for path in sorted(folder.rglob("*")):
+        if path.suffix == ".py":
+            raise ModelError(f"{path} is code, which is not run", hint="use a class that the library itself has")
+        if path.suffix in _PICKLES and not any(path.parent.glob("*.safetensors")):
+            hint = (
+                "where you trust it, load it with its own library, and save_pretrained(NEW_FOLDER) writes safetensors"
+            )
+            raise ModelError(f"{path} may be a pickle, which could run code, and is not read", hint=hint)
+
+
 def fingerprint(path: Path) -> str:
     """Return the SHA-256 of the content of a regular file, as 64 hexadecimal digits.
 

@@ -15,7 +15,8 @@ import re
 import sys
 import sysconfig
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import FrameType
@@ -54,6 +55,20 @@ def import_optional(module: str, need: str, hint: str) -> Any:
         return importlib.import_module(module)
     except ModuleNotFoundError:
         raise ArgumentError(f"{need}, which is not installed", hint=hint) from None
+
+
+@contextmanager
+def without_bars(*libraries: Any) -> Iterator[None]:
+    """Hide the progress bars of libraries such as diffusers and transformers in a `with` block."""
+    logs = [library.utils.logging for library in libraries]
+    shown = [log for log in logs if log.is_progress_bar_enabled()]
+    for log in shown:
+        log.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for log in shown:
+            log.enable_progress_bar()
 
 
 def is_plugin(name: str, group: str) -> bool:

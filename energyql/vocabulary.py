@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any, NoReturn, TypeVar
@@ -107,15 +107,25 @@ class Vocabulary(Mapping[str, AttributeSpec]):
         model: the model's name, for messages; may be empty.
         relations: queries that are true for every picture, such as "sunglasses IMPLIES glasses". They are not checked
             here, but parsed later, when a query is compiled.
+        reads_words: whether every other text in quotes is a yes/no attribute too, which is not listed: a text about
+            pictures, see `energyql.attributes.words`.
 
     Raises:
         VocabularyError: two attributes have the same name, or a relation is no text.
     """
 
-    __slots__ = ("_specs", "model", "relations")
+    __slots__ = ("_specs", "model", "reads_words", "relations")
 
-    def __init__(self, specs: Iterable[AttributeSpec], *, model: str = "", relations: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        specs: Iterable[AttributeSpec],
+        *,
+        model: str = "",
+        relations: Iterable[str] = (),
+        reads_words: bool = False,
+    ) -> None:
         self.model = model
+        self.reads_words = reads_words
         if isinstance(relations, str) or not isinstance(relations, Iterable):
             raise VocabularyError(f"relations must be a list of queries, not {relations!r}")
         self.relations = tuple(check_text(relation, "a relation") for relation in relations)
@@ -125,6 +135,19 @@ class Vocabulary(Mapping[str, AttributeSpec]):
         self._specs = {spec.name: spec for spec in specs}
 
     def __getitem__(self, name: str) -> AttributeSpec:
+        if self.reads_words and name not in self._specs:
+            return AttributeSpec(name, "yes/no")
+        return self.listed(name)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._specs
+
+    def listed(self, name: str) -> AttributeSpec:
+        """Return the attribute of this name; unlike `vocabulary[name]`, never a text that is read as words.
+
+        Raises:
+            UnknownAttribute: no attribute has this name.
+        """
         if name not in self._specs:
             raise unknown_name(name, self, f"is not an attribute of {self.of_model}")
         return self._specs[name]
@@ -158,6 +181,10 @@ class Vocabulary(Mapping[str, AttributeSpec]):
     def of_model(self) -> str:
         """Words for the model in messages: "model 'avatars'", or "this model" if `model` is empty."""
         return f"model '{self.model}'" if self.model else "this model"
+
+    def extended(self, specs: Iterable[AttributeSpec] = ()) -> Vocabulary:
+        """Return this vocabulary with further attributes, and with every other text in quotes."""
+        return Vocabulary([*self.values(), *specs], model=self.model, relations=self.relations, reads_words=True)
 
     def suggest(self, name: str) -> str | None:
         """Return the name of the attribute that is most similar to `name`; `None` if no name is similar."""
@@ -221,6 +248,11 @@ def closest(name: str, names: Iterable[str]) -> str | None:
         plain.setdefault(_plain(candidate), candidate)
     matches = difflib.get_close_matches(_plain(name)[:200], plain, n=1, cutoff=0.6)
     return plain[matches[0]] if matches else None
+
+
+def in_order(names: Collection[str], vocabulary: Mapping[str, AttributeSpec]) -> list[str]:
+    """Return names of attributes in the order of a vocabulary; names that it does not list come last, sorted."""
+    return [name for name in vocabulary if name in names] + sorted(name for name in names if name not in vocabulary)
 
 
 def repeated(names: Iterable[str]) -> str | None:

@@ -258,10 +258,13 @@ def who_judges(judge: ImageLabeller | None) -> str | None:
     """Return the words by which a record of results names a judge; `None` if `judge` is `None`.
 
     They are "image judge" for a network of this module, and "judge my_code:look" for code, here the function `look` of
-    the module `my_code`. Code of a program or notebook is "judge look (defined in program.py)".
+    the module `my_code`. Code of a program or notebook is "judge look (defined in program.py)". An object with a text
+    `title` is named by it.
     """
     if judge is None or isinstance(judge, Judge | JointJudge):
         return None if judge is None else IMAGE_JUDGE
+    if isinstance(title := getattr(judge, "title", None), str):
+        return f"judge {title}"
     code: Any = judge if hasattr(judge, "__qualname__") else type(judge)
     name = code.__qualname__.rpartition("<locals>.")[2]
     if code.__module__ != "__main__":

@@ -133,7 +133,7 @@ class PictureBank(Bank):
         names = tuple(self.vocabulary) if names is None else names
         if unread := [name for name in names if name not in outputs]:
             raise DataError(f"the {_name_of(self.reader)} returns no {unread[0]!r}, only {', '.join(outputs)}")
-        return {name: _prediction(outputs[name], self.vocabulary[name], pictures) for name in names}
+        return {name: as_prediction(outputs[name], self.vocabulary[name], pictures) for name in names}
 
     def save(self, folder: Path) -> None:
         """Write `vocabulary.json`, and if the reader is a `Judge` also `reader.safetensors` and `reader.json`.
@@ -258,7 +258,7 @@ def _name_of(reader: ImageLabeller) -> str:
     return f"reader {(who_judges(reader) or '').removeprefix('judge ')}"
 
 
-def _prediction(value: Any, spec: AttributeSpec, pictures: Tensor) -> Prediction:
+def as_prediction(value: Any, spec: AttributeSpec, pictures: Tensor) -> Prediction:
     """Convert what a reader returned for one attribute to a prediction.
 
     Args:

@@ -34,6 +34,7 @@ def dataset(
     dry_run: bool = False,
     generator: options.Name = None,
     judge: options.Name = None,
+    reader: options.Name = None,
     allow_plugins: bool = False,
     device: str = "auto",
     as_json: options.Json = False,
@@ -60,7 +61,7 @@ def dataset(
     opened, source = open_plan(plan, only_satisfied=only_satisfied, budget=budget)
     job = Job(
         plan=opened, out=save_to, workers=workers, address=address, gpus=gpus,
-        device=device, generator=generator, judge=judge, allow_plugins=allow_plugins,
+        device=device, generator=generator, judge=judge, reader=reader, allow_plugins=allow_plugins,
     )  # fmt: skip
     run = DatasetRun(job, source)
     if dry_run:

@@ -26,7 +26,7 @@ from energyql.cli.options import STANDARD, err, out, out_option, print_json, res
 from energyql.cli.pages import audit, gallery, label, sample, studio
 from energyql.cli.reports import report
 from energyql.cli.share import convert, download, export, upload
-from energyql.cli.train import import_heads, train, train_judge
+from energyql.cli.train import calibrate, import_heads, train, train_judge
 from energyql.errors import ArgumentError, EnergyQLError
 from energyql.files import PICTURE_SUFFIXES, check_writable, write_text
 from energyql.kinds import KINDS
@@ -178,7 +178,8 @@ def explain(
     """
     from energyql.pipeline.explain import explain as run
 
-    explanation = run(query, model=source.open("auto") if pilot else source.model, pilot=pilot, **settings)
+    model = source.open("auto") if pilot or source.reader else source.model
+    explanation = run(query, model=model, pilot=pilot, **settings)
     if as_json:
         print_json(explanation.to_dict())
     else:
@@ -265,7 +266,7 @@ GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
     "Queries": (generate, explain, attributes, score),
     "Edits": (edit, invert, animate),
     "Many pictures": (gallery, dataset, studio),
-    "Own attributes": (sample, label, train, train_judge, report, directions),
+    "Own attributes": (sample, label, train, train_judge, calibrate, report, directions),
     "Files": (convert, import_heads, export, download, upload),
     "Measuring": (audit, bench, evaluate),
 }

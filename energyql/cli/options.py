@@ -103,12 +103,13 @@ class SharedHelp:
         model: A packaged model, or a model folder.
         generator: The generator, if the folder does not hold it: module:factory, or a plugin.
         judge: A judge instead of the folder's: module:function, a plugin, or none.
+        reader: A reader of texts in quotes: a folder of transformers or open_clip, or module:factory.
         allow_plugins: Import the generator and the judge that the model folder names.
         device: auto, cpu, cuda, mps.
         anyway: Continue with a photograph that the generator cannot draw.
         labels: CSV or Parquet: one column per attribute.
         labeller: module:function that labels pictures, or a plugin.
-        prompts: JSON: attribute -> prompts for CLIP.
+        prompts: JSON: attribute -> prompts for CLIP, or for the --reader.
         clip_model: A model of open_clip.
         clip_weights: The weights of the CLIP model: a name, or a file.
         clip_margin: Least lead of the best prompt over the next, in logits.
@@ -128,11 +129,12 @@ class SharedHelp:
 
 @dataclass(frozen=True)
 class Source:
-    """The values of the options --model, --generator, --judge and --allow-plugins of a command."""
+    """The values of the options --model, --generator, --judge, --reader and --allow-plugins of a command."""
 
     model: Model = DEFAULT_MODEL
     generator: Name = None
     judge: Name = None
+    reader: Name = None
     allow_plugins: bool = False
 
     def open(self, device: str) -> str | Loaded:
@@ -142,13 +144,13 @@ class Source:
             device: device of the model, such as "cpu", or "auto".
 
         Returns:
-            The loaded model if a generator or judge is named, or plugins are allowed. Else the name of the model or the
-            path of its folder, and nothing is loaded.
+            The loaded model if a generator, judge or reader is named, or plugins are allowed. Else the name of the
+            model or the path of its folder, and nothing is loaded.
 
         Raises:
             EnergyQLError: the model cannot be loaded.
         """
-        if (self.generator, self.judge, self.allow_plugins) == (None, None, False):
+        if (self.generator, self.judge, self.reader, self.allow_plugins) == (None, None, None, False):
             return self.model
         from energyql.pipeline.model import choose_device, load_model
 
@@ -166,6 +168,7 @@ class LabelSource:
     clip_model: str = "ViT-B-32"
     clip_weights: str = "laion2b_s34b_b79k"
     clip_margin: Annotated[float, typer.Option(min=0)] = 0.0
+    reader: Name = None
 
     def check(self, **others: object) -> None:
         """Check that exactly one of --labels, --labeller, --prompts and further options for sources of labels is set.
@@ -182,18 +185,23 @@ class LabelSource:
             options = ", ".join(f"--{name}" for name in sources)
             raise ArgumentError(f"labels come from {' and '.join(present) or 'nowhere'}", hint=f"give one of {options}")
 
-    def open(self, device: torch.device, latents: Path | None = None) -> LabelTable | ImageLabeller:
+    def open(
+        self, device: torch.device, latents: Path | None = None, model: str | None = None
+    ) -> LabelTable | ImageLabeller:
         """Return the table of labels, or the labeller: a function that labels pictures.
 
         Args:
             device: device of CLIP.
+            model: the model, whose folder may have calibrations of --reader.
             latents: with --labels, file with the latents of the rows of the table; `None` if there is no such file.
 
         Raises:
             EnergyQLError: the table cannot be read, or the labeller cannot be loaded.
         """
         from energyql.attributes.labels import import_labeller
-        from energyql.training.clip_labels import load_clip_labeller
+        from energyql.attributes.words import open_words
+        from energyql.pipeline.model import judge_mark
+        from energyql.training.clip_labels import ClipLabeller, load_clip_labeller, read_prompts
         from energyql.training.labels import read_label_table
 
         if self.labels is not None:
@@ -201,6 +209,12 @@ class LabelSource:
         if self.labeller is not None:
             return import_labeller(self.labeller)
         assert self.prompts is not None
+        if self.reader is not None:
+            words = open_words(self.reader, judge_mark)
+            if model is not None and Path(model).is_dir():
+                words = words.stored(Path(model))
+            prompts, name = read_prompts(self.prompts), f"{words.mark} {words.calibrations}"
+            return ClipLabeller(words.reader, prompts, margin=self.clip_margin, identity=name, words=words)
         clip = {"model": self.clip_model, "weights": self.clip_weights}
         return load_clip_labeller(self.prompts, margin=self.clip_margin, device=device, **clip)
 

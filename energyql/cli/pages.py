@@ -98,7 +98,9 @@ def sample(
     save_to: Annotated[Path, out_option()],
     n: Annotated[int, typer.Option("-n", min=1)] = 300,
     unsure: bool = False,
-    by: Literal["heads", "teacher"] | None = None,
+    by: Literal["heads", "teacher", "reader"] | None = None,
+    reader: options.Name = None,
+    prompts: Path | None = None,
     only: str | None = None,
     labels: Path | None = None,
     pool: Annotated[int, typer.Option(min=1)] = 5000,
@@ -120,7 +122,7 @@ def sample(
         n: All random pictures; or, with --unsure, pictures to add.
         unsure: Add pictures with the least certain predictions.
         by: Networks whose certainty counts: by default the teacher of the last training, for which the pool is drawn;
-            without a teacher, the heads.
+            without a teacher, the heads. With reader, pictures on which --reader and heads differ.
         only: Attributes whose heads choose, separated by commas.
         labels: CSV: pictures in it are not chosen.
         pool: Prior samples that --unsure chooses from.
@@ -131,9 +133,14 @@ def sample(
     from energyql.pipeline.model import choose_device
 
     names = None if only is None else read_names(only)
+    if (reader is None) != (prompts is None) or (reader is not None and by != "reader"):
+        raise ArgumentError("--by reader, --reader and --prompts belong together")
+    words: Any = None
+    if prompts is not None:
+        words = options.LabelSource(prompts=prompts, reader=reader).open(choose_device(device), model=model)
     with resumable():
         folder = sample_pictures(
-            model, save_to, n, unsure=unsure, by=by, only=names, labelled=labels, pool=pool,
+            model, save_to, n, unsure=unsure, by=by, reader=words, only=names, labelled=labels, pool=pool,
             seed=seed, truncation=truncation, label=read_label(label), generator=generator, allow_plugins=allow_plugins,
             device=choose_device(device), progress=not quiet,
         )  # fmt: skip
@@ -260,6 +267,7 @@ def studio(
     model: Annotated[list[str] | None, typer.Option("--model", "-m")] = None,
     generator: options.Name = None,
     judge: options.Name = None,
+    reader: options.Name = None,
     allow_plugins: bool = False,
     port: options.Port = 8420,
     *,
@@ -289,6 +297,6 @@ def studio(
     if len(models) > 1 and (generator, judge) != (None, None):
         raise ArgumentError("--generator and --judge are for one model", hint="for several, --allow-plugins")
     out.print(f"Loading {escape(', '.join(models))}...")
-    load = partial(load_model, generator=generator, judge=judge, allow_plugins=allow_plugins)
+    load = partial(load_model, generator=generator, judge=judge, reader=reader, allow_plugins=allow_plugins)
     limits = Limits(pictures=most, seconds=seconds, waiting=waiting)
     serve(models, device=device, load=load, limits=limits, **page.serving(port, "The studio is at", "Ctrl+C ends it."))

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 def report(model: options.ModelArgument, as_json: options.Json = False) -> None:
     """Print the quality of heads and judges of a model on labels held out of their training."""
     from energyql.attributes.quality import read_guide_reports, read_judge_reports, read_verifier_reports
+    from energyql.attributes.words import read_calibrations
     from energyql.files import read_json
     from energyql.models import model_folder, read_vocabulary
 
@@ -36,6 +37,8 @@ def report(model: options.ModelArgument, as_json: options.Json = False) -> None:
     print_reports({name: reports[name] for name in vocabulary if name in reports})
     if unknown := [name for name in vocabulary if name not in reports]:
         out.print(f"no report: {escape(', '.join(unknown))}")
+    for text, one in read_calibrations(folder)[1].items():
+        out.print(escape(f'"{text}", read as words: {one}'))
     if verifier is not None:
         print_judge("Verifier, which decides which pictures are kept", verifier.measured)
     for each in judges:
@@ -67,6 +70,8 @@ def print_reports(reports: Mapping[str, HeadReport]) -> None:
         _print_quality(name, each, "")
         if teacher := each.details.get("teacher"):
             out.print(escape(f"  {describe_teacher(teacher, each.measure)}"))
+        if words := each.details.get("reader"):
+            out.print(escape(f"  its labels are those of a reader of words, {words}"))
         if each.weak:
             out.print(f"  [yellow]weak[/], so queries refuse it: {escape(each.weak)}")
     if any(each.weak for each in reports.values()):

@@ -190,7 +190,7 @@ def export(
     from energyql.pipeline.export import export_energy
 
     check_writable(save_to, save_to.parent)
-    opened = options.Source(model, generator, None, allow_plugins).open("cpu")
+    opened = options.Source(model, generator, allow_plugins=allow_plugins).open("cpu")
     energy = export_energy(query, model=opened, device="cpu", **settings)
     energy.to_onnx(save_to)
     out.print(escape(f"Saved {save_to}: from z (batch, {energy.metadata['z_dim']}) to energies (batch,), in nats"))

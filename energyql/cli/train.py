@@ -1,4 +1,4 @@
-"""The commands that add attributes or a judge to a model: `train`, `train-judge` and `import-heads`."""
+"""Commands that add attributes, a judge or calibrations: `train`, `train-judge`, `import-heads`, `calibrate`."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def train(
         raise ArgumentError("--latents belongs to --labels", hint="give the table of labels with --labels")
     psi, where, condition = _truncation(truncation), choose_device(device), fitted_label(label)
     attributes = None if only is None else list(read_names(only))
-    source: Any = label_source.open(where, latents) if styleflow is None else read_styleflow(styleflow, attributes)
+    source: Any = read_styleflow(styleflow, attributes) if styleflow else label_source.open(where, latents, model)
     with resumable():
         trained = train_attributes(
             model, source, save_to, kinds=_kinds(kind), only=attributes, count=_count(n), space=space, truncation=psi,
@@ -145,9 +145,10 @@ def train_judge(
 
     label_source.check()
     where = choose_device(device)
+    source = label_source.open(where, model=model)
     with resumable():
         trained = run(
-            model, label_source.open(where), save_to, only=None if only is None else list(read_names(only)), count=n,
+            model, source, save_to, only=None if only is None else list(read_names(only)), count=n,
             seed=seed, generator=generator, allow_plugins=allow_plugins, judge=judge, device=where,
             progress=not quiet, command=sys.argv[1:],
         )  # fmt: skip
@@ -210,6 +211,33 @@ def fitted_label(text: str | None) -> int | list[float] | str | None:
         ArgumentError: the text is no label.
     """
     return text if text == "random" else read_label(text)
+
+
+@options.with_options()
+def calibrate(
+    model: options.ModelArgument,
+    labels: Path,
+    reader: Annotated[str, typer.Option(metavar="NAME")],
+    contrast: str | None = None,
+    quiet: options.Quiet = False,
+) -> None:
+    """Calibrate texts of a reader of words by some thirty labels of pictures.
+
+    The calibrations are written into the model folder, which queries with the same --reader then use.
+
+    Args:
+        model: A model folder.
+        labels: The CSV of energyql label; its columns are the texts.
+        contrast: Text that is true of every picture, with which the texts are compared, such as "a face".
+    """
+    from energyql.training.labels import read_label_table
+    from energyql.training.words import calibrate as run
+
+    contrasts = None if contrast is None else dict.fromkeys(read_label_table(labels).columns, contrast)
+    for text, calibration in run(model, labels, reader, contrasts=contrasts).items():
+        weak = calibration.report.weak if calibration.report else None
+        if not quiet:
+            out.print(escape(f'"{text}": {calibration}' + (f"; weak: {weak}" if weak else "")))
 
 
 def _truncation(text: str | None) -> tuple[float, float] | None:

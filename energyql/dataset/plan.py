@@ -181,6 +181,7 @@ class Job:
         device: device of each worker, such as "cpu" or "cuda"; "auto" is a GPU if there is one.
         generator: for model folders without a generator: the generator, or the name of its code.
         judge: the judge to use in place of the judge of every model, or its name.
+        reader: reader of texts in quotes for every model, see `load_model`.
         allow_plugins: whether code that a model folder names may be imported.
 
     Raises:
@@ -196,6 +197,7 @@ class Job:
     device: str = "auto"
     generator: Generator | str | None = None
     judge: ImageLabeller | str | None = None
+    reader: Any = None
     allow_plugins: bool = False
 
     def __post_init__(self) -> None:

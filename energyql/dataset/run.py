@@ -385,7 +385,8 @@ def _undisturbed(destination: Destination, call: Callable[[], Value]) -> Value:
 def write_dataset(
     plan: str | Path | DatasetPlan, out: str | Path, *, only_satisfied: bool | None = None, budget: int | None = None,
     workers: int = 1, address: str | None = None, gpus: float = 0, device: str = "auto",
-    generator: Generator | str | None = None, judge: ImageLabeller | str | None = None, allow_plugins: bool = False,
+    generator: Generator | str | None = None, judge: ImageLabeller | str | None = None, reader: Any = None,
+    allow_plugins: bool = False,
     progress: bool | Report = True,
 ) -> WrittenDataset:  # fmt: skip
     """Write a labelled data set: classes of pictures that satisfy their queries, in shards of WebDataset.
@@ -407,6 +408,7 @@ def write_dataset(
         device: device of each worker, such as "cpu" or "cuda"; "auto" is a GPU if there is one.
         generator: for model folders without a generator: the generator, or the name of its code, see `load_model`.
         judge: the judge to use in place of the judge of every model, or its name, see `load_model`.
+        reader: reader of texts in quotes for every model, see `load_model`.
         allow_plugins: whether code that a model folder names may be imported.
         progress: whether to show bars; or a function that is called with the name of a class and the fraction of the
             pictures of this class that is done.
@@ -423,6 +425,6 @@ def write_dataset(
     opened, source = open_plan(plan, only_satisfied=only_satisfied, budget=budget)
     job = Job(
         plan=opened, out=out, workers=workers, address=address, gpus=gpus,
-        device=device, generator=generator, judge=judge, allow_plugins=allow_plugins,
+        device=device, generator=generator, judge=judge, reader=reader, allow_plugins=allow_plugins,
     )  # fmt: skip
     return DatasetRun(job, source).write(progress)

@@ -444,7 +444,7 @@ def prepare_plan(job: Job, source: PlanSource) -> PreparedPlan:
         QueryWarning: the query of a class, or a part of it, is always or never true.
     """
     plan, target = job.plan, choose_device(job.device)
-    code: dict[str, Any] = {name: getattr(job, name) for name in ("generator", "judge", "allow_plugins")}
+    code: dict[str, Any] = {name: getattr(job, name) for name in ("generator", "judge", "reader", "allow_plugins")}
     models: dict[str, Pipeline | None] = {}
     mistakes: list[Mistake] = []
     queries: list[PreparedQuery] = []

@@ -275,8 +275,9 @@ def edit(
         truncation=truncation, label=label, noise=noise, verify="off", seed=seed, batch_size=batch_size,
         allow_weak=allow_weak,
     )  # fmt: skip
+    queries = several(queries, (str, Expr))
     settings = _check_settings(
-        pipeline_for(model, device), several(queries, (str, Expr)), mode, keep,
+        pipeline_for(model, device).reading(queries, draw), queries, mode, keep,
         choose_preset(preset, strength, semantics), identity, draw,
     )  # fmt: skip
     prepared = [settings.prepare(query) for query in settings.queries]

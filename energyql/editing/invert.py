@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -45,7 +44,16 @@ from energyql.editing.pictures import Embed, Picture, as_images, as_pictures, fl
 from energyql.editing.settings import InversionSettings
 from energyql.editing.terms import AnyTerm, distance_term, keep_predictions, repeated_term, shell_term
 from energyql.errors import ArgumentError, DataError, ModelError, OutOfDomainError
-from energyql.files import as_path, check_destination, finish_saving, read_tensors, saving, write_picture, write_tensors
+from energyql.files import (
+    as_path,
+    cache_folder,
+    check_destination,
+    finish_saving,
+    read_tensors,
+    saving,
+    write_picture,
+    write_tensors,
+)
 from energyql.generators.base import Generator
 from energyql.generators.families import family_of, module_fingerprint
 from energyql.logic.satisfiability import noting_tautologies
@@ -211,26 +219,10 @@ def _standard(examples: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
     return (examples - mean) / scale, (others - mean) / scale
 
 
-FOLDER = "ENERGYQL_CACHE"
-"""Environment variable that sets the folder for caches; if it is set to an empty text, nothing is cached."""
 MOST_FILES = 32
 """Largest number of files in the cache. If there are more, the files that were not used for longest are deleted."""
 MOST_BYTES = 1 << 25
 """Largest size, in bytes, of the measurements in one file of the cache; larger measurements are not cached."""
-
-
-def cache_folder() -> Path | None:
-    """Return the user's folder for caches.
-
-    It is the folder in the environment variable `ENERGYQL_CACHE`, else the folder "energyql" in the system's folder for
-    caches. `None` is returned if the variable is set to an empty text, or the system has no folder for caches.
-    """
-    named = os.environ.get(FOLDER)
-    if named is not None:
-        return Path(named) if named else None
-    places = {"win32": os.environ.get("LOCALAPPDATA", ""), "darwin": "~/Library/Caches"}
-    base = os.path.expanduser(places.get(sys.platform, os.environ.get("XDG_CACHE_HOME") or "~/.cache"))
-    return Path(base) / "energyql" if os.path.isabs(base) else None
 
 
 def place_of(generator: Generator, w: Tensor, embed: object, batch_size: int) -> Path | None:

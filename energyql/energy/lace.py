@@ -68,7 +68,7 @@ from energyql.language import (
 from energyql.language.expr import Kernel
 from energyql.language.rewrite import definition, fold_constants
 from energyql.numerics.shapes import Float
-from energyql.vocabulary import AttributeSpec
+from energyql.vocabulary import AttributeSpec, in_order
 
 SIGMA = 0.1
 """Standard deviation of the Gaussian around the target of a continuous attribute, in the units of the attribute."""
@@ -145,7 +145,7 @@ def compile_lace(expr: Expr, vocabulary: Mapping[str, AttributeSpec]) -> LaceRul
                 hint='semantics="exact" counts without expanding',
             )
     used = {node.name for node in predicates(folded)}
-    return LaceRule(folded, tuple(name for name in vocabulary if name in used))
+    return LaceRule(folded, tuple(in_order(used, vocabulary)))
 
 
 def log_or(left: Float[Tensor, "*shape"], right: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:

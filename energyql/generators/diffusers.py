@@ -26,9 +26,9 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from energyql.errors import ArgumentError, EnergyQLError, ModelError
-from energyql.files import as_path, real_path
+from energyql.files import as_path, real_path, refuse_code
 from energyql.generators.base import Family, block_means, check_condition, split_noise
-from energyql.plugins import import_optional
+from energyql.plugins import import_optional, without_bars
 from energyql.vocabulary import closest
 
 INDEX = "model_index.json"
@@ -38,7 +38,6 @@ HUB = "hub:"
 _HUB_NAME = re.compile(r"hub:(?P<name>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[\w.-]+))?")
 _NEED = "a pipeline needs diffusers and transformers"
 _INSTALL = 'pip install "diffusers>=0.42,<1" "transformers>=5" "accelerate>=1"'
-_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 _OWN = (
     "latents", "generator", "output_type", "return_dict", "batch_size", "num_images_per_prompt", "callback",
     "callback_steps", "callback_on_step_end", "callback_on_step_end_tensor_inputs",
@@ -491,32 +490,13 @@ def _read_pipeline(place: str) -> Any:
     if not (folder / INDEX).is_file():
         hint = "load it from where it is now: load_model(..., generator=load_generator(FOLDER, ...))"
         raise ModelError(f"there is no pipeline at {folder}: it has no {INDEX}", hint=hint)
-    for path in sorted(folder.rglob("*")):
-        if path.suffix == ".py":
-            raise ModelError(f"{path} is code, which is not run", hint="use a pipeline of a class of diffusers")
-        if path.suffix in _PICKLES and not any(path.parent.glob("*.safetensors")):
-            hint = "where you trust it, load it with diffusers, and pipe.save_pretrained(NEW_FOLDER) writes safetensors"
-            raise ModelError(f"{path} may be a pickle, which could run code, and is not read", hint=hint)
+    refuse_code(folder)
     try:
-        with _without_bars():
+        with without_bars(library, import_optional("transformers", _NEED, _INSTALL)):
             return library.DiffusionPipeline.from_pretrained(folder, use_safetensors=True, local_files_only=True)
     except Exception as error:
         hint = "pipe.save_pretrained(FOLDER) of diffusers writes such folders"
         raise ModelError(f"cannot read the pipeline {folder}: {_first_line(error)}", hint=hint) from error
-
-
-@contextmanager
-def _without_bars() -> Iterator[None]:
-    """Hide the progress bars of diffusers and transformers in a `with` block."""
-    logs = [library.utils.logging for library in (_library(), import_optional("transformers", _NEED, _INSTALL))]
-    shown = [log for log in logs if log.is_progress_bar_enabled()]
-    for log in shown:
-        log.disable_progress_bar()
-    try:
-        yield
-    finally:
-        for log in shown:
-            log.enable_progress_bar()
 
 
 def _first_line(error: Exception) -> str:

@@ -13,7 +13,7 @@ from energyql.attributes.bank import FittedUnder
 from energyql.attributes.heads import AttributeBank
 from energyql.attributes.judge import Judge
 from energyql.attributes.pictures import heads_of
-from energyql.attributes.predictions import Prediction
+from energyql.attributes.predictions import Prediction, YesNo
 from energyql.errors import ArgumentError, DataError
 from energyql.files import as_path, sole_writer, write_picture
 from energyql.generators.base import Generator, check_label, show_pictures
@@ -22,6 +22,7 @@ from energyql.kinds import KINDS
 from energyql.labelling.folder import LABELS, RECORD, PictureFolder
 from energyql.pipeline.model import Model
 from energyql.progress import Report, reporting
+from energyql.training.clip_labels import ClipLabeller
 from energyql.training.labels import POOL, POOL_SIZE, POOL_START, Drawn, read_label_table
 from energyql.training.samples import Prior, draw_thumbnails
 from energyql.training.target import Source, open_source
@@ -31,15 +32,19 @@ BINS = 5
 """The range from the smallest to the largest prediction of a continuous attribute is cut into this number of equal
 parts."""
 PICTURES_AT_ONCE = 16
-Chooser = Literal["heads", "teacher"]
+Chooser = Literal["heads", "teacher", "reader"]
 """Whose predictions decide which pictures are to be labelled: those of heads (which read latents), or of a teacher
 (networks that read pictures)."""
+
+
+READER_SIDE = 128
+"""Side, in pixels, of the pictures that a reader of words is shown for the choice of others."""
 
 
 def sample_pictures(
     model: str | Path | Generator | Model, out: str | Path, count: int = 300, *, unsure: bool = False,
     by: Chooser | None = None, only: Sequence[str] | None = None, labelled: str | Path | None = None,
-    pool: int = POOL_SIZE, seed: int | None = None, truncation: float | None = None,
+    reader: ClipLabeller | None = None, pool: int = POOL_SIZE, seed: int | None = None, truncation: float | None = None,
     label: int | Sequence[float] | None = None, generator: str | None = None, allow_plugins: bool = False,
     device: torch.device | str = "cpu", progress: bool | Report = False,
 ) -> PictureFolder:  # fmt: skip
@@ -63,9 +68,11 @@ def sample_pictures(
             is fitted by `train_attributes` on a table of labels. By default the teacher if there is one, because it is
             more accurate, and the heads for attributes that it does not read. For a teacher, all pictures of the pool
             are drawn, but only once for all rounds.
+            "reader" is a reader of words, given as `reader`: pictures on which it and the heads differ come first.
         only: attributes whose predictions count, all by default.
         labelled: file name of a further table of labels. Pictures in this table, or in `labels.csv` of the folder, are
             not chosen.
+        reader: what labels pictures by prompts of yes/no attributes, if `by` is "reader".
         pool: number of prior samples to choose from. They begin at sample 1,000,000, so that none is a random picture.
         seed: seed of the samples. By default the seed of the pictures in the folder; for a new folder, 0.
         truncation: truncation psi, 0 to 2. By default the psi of the pictures in the folder; for a new folder, the psi
@@ -92,7 +99,7 @@ def sample_pictures(
         raise ArgumentError(f"the number of pictures is 1 to {limit}, not {count}")
     if by not in (None, *get_args(Chooser)):
         raise ArgumentError(f"pictures are chosen by {' or '.join(get_args(Chooser))}, not {by!r}")
-    if not unsure and (only, labelled, by) != (None, None, None):
+    if not unsure and (only, labelled, by, reader) != (None, None, None, None):
         hint = "add unsure=True, or --unsure"
         raise ArgumentError("random pictures are not chosen by attributes, labels or a teacher", hint=hint)
     path, where = as_path(out), torch.device(device)
@@ -106,7 +113,12 @@ def sample_pictures(
             raise ArgumentError("the model has no heads yet that could be unsure", hint=hint)
         heads, names = heads_of(bank, "a choice of unsure pictures"), tuple(bank.vocabulary if only is None else only)
         heads.raw_outputs(names)  # refuses unknown names before anything is written
-        if by == "heads" or not any(name in judge.vocabulary for judge in teacher for name in names):
+        if by == "reader":
+            teacher, names = [], tuple(name for name in names if reader is not None and name in reader.vocabulary)
+            if not names:
+                hint = "give prompts of attributes that the model has: --by reader --reader R --prompts P"
+                raise ArgumentError("there is no reader of words for the attributes of the model", hint=hint)
+        elif by == "heads" or not any(name in judge.vocabulary for judge in teacher for name in names):
             teacher = []
         if by == "teacher" and not teacher:
             message = "the model has no teacher that reads these attributes"
@@ -138,7 +150,8 @@ def sample_pictures(
             if heads is None:
                 _draw(prior, folder, range(count), report)
                 return folder.having(max(count, folder.random), folder.unsure)
-            chosen = _choose(prior, heads, teacher, names, excluded, count, pool, path, report)
+            read = reader if by == "reader" else None
+            chosen = _choose(prior, heads, teacher, names, excluded, count, pool, path, report, read)
             _draw(prior, folder, chosen, report)
             return folder.having(folder.random, (*folder.unsure, *chosen))
 
@@ -160,7 +173,7 @@ def _labelled(table: Path, drawn: Drawn) -> list[int]:
 @torch.no_grad()
 def _choose(
     prior: Prior, bank: AttributeBank, teacher: Sequence[Judge], names: Sequence[str], excluded: set[int],
-    count: int, pool: int, folder: Path, report: Report,
+    count: int, pool: int, folder: Path, report: Report, reader: ClipLabeller | None,
 ) -> list[int]:  # fmt: skip
     """Return the numbers of the pictures in the pool with the least certain predictions.
 
@@ -174,6 +187,8 @@ def _choose(
         pool: number of samples in the pool. The number of its first sample is `POOL_START`.
         folder: folder of the pictures. Thumbnails of the pool are written to its subfolder `POOL`.
         report: function that is called with the stage and the fraction done.
+        reader: reader of words. The mean of its log-odds and those of a head is near 0 where both are unsure, and where
+            they differ.
 
     Raises:
         ArgumentError: the pool has fewer than `count` pictures that may be chosen.
@@ -189,6 +204,14 @@ def _choose(
         pictures, _ = draw_thumbnails(prior, whole, teacher[0].side, folder / POOL, report=report)
         read = teacher_reads(teacher, pictures[rows])
         predictions |= {name: prediction for name, prediction in read.items() if name in names}
+    if reader is not None:
+        pictures, _ = draw_thumbnails(prior, whole, READER_SIDE, folder / POOL, report=report)
+        parts = [reader.predict(part.float() / 127.5 - 1) for part in pictures[rows].split(64)]
+        both = [name for name in parts[0] if isinstance(predictions.get(name), YesNo)]
+        predictions = {
+            name: YesNo((predictions[name].columns()[:, 0] + torch.cat([part[name].logit for part in parts]).cpu()) / 2)
+            for name in both
+        }
     return [int(index[row]) for row in choose_unsure(predictions, count)]
 
 

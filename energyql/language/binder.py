@@ -8,13 +8,15 @@ from typing import NamedTuple
 
 from lark.exceptions import LarkError
 
-from energyql.errors import EnergyQLError, KindError, Span, Suggestion, UnknownAttribute
+from energyql.errors import EnergyQLError, KindError, LimitError, Span, Suggestion, UnknownAttribute
 from energyql.kinds import KINDS, range_text
 from energyql.language.expr import Attribute, Expr, Interval, Near, Predicate, predicates
-from energyql.language.lexical import quote, shorten, show_number
+from energyql.language.lexical import Quoted, quote, shorten, show_number
 from energyql.language.parser import parse, text_of, token_span, tokenize
 from energyql.vocabulary import AttributeSpec, Vocabulary, closest
 
+MOST_WORDS = 400
+"""Most characters of a text that is read as words."""
 _MOST_LISTED = 12
 """Most names or values that one hint of an error lists."""
 
@@ -48,7 +50,8 @@ def bind(expr: Expr, vocabulary: Vocabulary, *, query: str | None = None) -> Exp
 
     Returns:
         The tree of the query. In it, every `age = 0.7` that was written without a tolerance has the tolerance that the
-        vocabulary gives for the attribute.
+        vocabulary gives for the attribute. Names in quotes are of class `Quoted` if they are texts about pictures, and
+        plain if the vocabulary lists them.
 
     Raises:
         UnknownAttribute: the query has names that are not in the vocabulary; one error reports all of these names.
@@ -56,18 +59,28 @@ def bind(expr: Expr, vocabulary: Vocabulary, *, query: str | None = None) -> Exp
             cannot have; one error reports all mistakes of both kinds.
     """
     nodes = predicates(expr)
-    if unknown := [index for index, node in enumerate(nodes) if node.name not in vocabulary]:
+    unknown = [i for i, node in enumerate(nodes) if node.name not in vocabulary and not is_words(node, vocabulary)]
+    if unknown:
         raise _unknown_names(expr, unknown, vocabulary, query)
+    if long := [node.name for node in nodes if len(node.name) > MOST_WORDS and node.name not in vocabulary]:
+        raise LimitError(f"a text has {len(long[0]):,} characters, more than {MOST_WORDS}", hint="say less in one text")
     problems = {index: problem for index, node in enumerate(nodes) if (problem := _check(node, vocabulary[node.name]))}
     if problems:
         raise _wrong_kinds(expr, problems, query)
-    return expr.map(
-        lambda node: (
-            replace(node, tolerance=vocabulary[node.name].tolerance)
-            if isinstance(node, Near) and node.tolerance is None
-            else node
-        )
-    )
+
+    def settled(node: Expr) -> Expr:
+        if isinstance(node, Near) and node.tolerance is None:
+            return replace(node, tolerance=vocabulary[node.name].tolerance)
+        if isinstance(node, Attribute) and isinstance(node.name, Quoted) and node.name in vocabulary:
+            return replace(node, name=str(node.name))
+        return node
+
+    return expr.map(settled)
+
+
+def is_words(node: Predicate, vocabulary: Vocabulary) -> bool:
+    """Return whether a predicate is a text about pictures, such as `"a person in a hat"`, and no listed attribute."""
+    return vocabulary.reads_words and isinstance(node.name, Quoted) and node.name not in vocabulary
 
 
 def _check(node: Predicate, spec: AttributeSpec) -> _Problem | None:
@@ -119,6 +132,10 @@ def _unknown_names(expr: Expr, unknown: list[int], vocabulary: Vocabulary, query
         hints.append(f"did you mean {', '.join(dict.fromkeys(similar))}?")
     if len(hints) + len(similar) - bool(similar) < len(names):
         hints.append(f"attributes: {_listed(vocabulary) or 'none'}")
+    if vocabulary.reads_words:
+        hints.append('a text that a reader of pictures reads is in quotes, and stands alone: "a person in a hat"')
+    elif any(isinstance(nodes[index].name, Quoted) for index in unknown):
+        hints.append(f"to read words off pictures, give {vocabulary.of_model} a reader: --reader, in Python reader=")
     text, spans = _locate(expr, query, dict.fromkeys(unknown))
     message = f"'{shorten(names[0])}' is not an attribute of {vocabulary.of_model}"
     error = UnknownAttribute(message, query=text, spans=spans, hint="\n".join(hints), names=names)

@@ -20,6 +20,7 @@ from energyql.errors import ArgumentError, LimitError, Span
 from energyql.kinds import BARE, CLASSES, NUMBERS
 from energyql.language.lexical import (
     MAX_WEIGHT,
+    Quoted,
     check_name,
     check_number,
     check_positive,
@@ -691,6 +692,10 @@ class Attribute(Predicate):
 
     form = BARE
 
+    def _check(self) -> None:
+        name = check_name(self.name, "an attribute name")
+        self._set(name=Quoted(name) if isinstance(self.name, Quoted) else name)
+
     def _spell(self, operands: Sequence[str]) -> str:
         return quote(self.name)
 
@@ -876,7 +881,7 @@ class Namespace:
         return Attribute(name)
 
     def __getitem__(self, name: str) -> Attribute:
-        return Attribute(name)
+        return Attribute(Quoted(name) if isinstance(name, str) else name)
 
     def __repr__(self) -> str:
         return "E"
@@ -900,10 +905,12 @@ class ModelNamespace(Namespace):
         self._vocabulary = vocabulary
 
     def __getattr__(self, name: str) -> Attribute:
-        return self[Namespace.__getattr__(self, name).name]
+        return Attribute(self._vocabulary.listed(Namespace.__getattr__(self, name).name).name)
 
     def __getitem__(self, name: str) -> Attribute:
-        return Attribute(self._vocabulary[Attribute(name).name].name)
+        attribute = Namespace.__getitem__(self, name)
+        name = self._vocabulary[attribute.name].name
+        return Attribute(name) if name in self._vocabulary else attribute
 
     def __dir__(self) -> list[str]:
         return [name for name in self._vocabulary if name.isidentifier() and not name.startswith("_")]

@@ -34,12 +34,18 @@ def _keyword() -> re.Pattern[str]:
     return re.compile("|".join(sorted(keywords())), re.IGNORECASE)
 
 
+class Quoted(str):
+    """A name that was written in quotes. If no attribute has this name, it may be a text about pictures."""
+
+    __slots__ = ()
+
+
 def quote(name: str) -> str:
     """Return a name or value as a query writes it.
 
-    It is in double quotes if it is a keyword or has characters such as blanks (`"dark brown"`).
+    It is in double quotes if it is a keyword, has characters such as blanks (`"dark brown"`), or is of class `Quoted`.
     """
-    if name.isidentifier() and not _keyword().fullmatch(name):
+    if name.isidentifier() and not _keyword().fullmatch(name) and not isinstance(name, Quoted):
         return name
     escaped = name.replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'

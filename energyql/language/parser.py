@@ -33,7 +33,7 @@ from energyql.language.expr import (
     Weight,
     Xor,
 )
-from energyql.language.lexical import check_name, check_number, check_positive, grammar, shorten
+from energyql.language.lexical import Quoted, check_name, check_number, check_positive, grammar, shorten
 
 Part = Token | Expr
 
@@ -92,7 +92,8 @@ class TreeBuilder:
         return _node(parts, Constant, _tokens(parts)[0].type == "TRUE")
 
     def attribute(self, parts: list[Part]) -> Expr:
-        return _node(parts, Attribute, text_of(_tokens(parts)[0]))
+        token = _tokens(parts)[0]
+        return _node(parts, Attribute, Quoted(text_of(token)) if token.type == "QUOTED" else text_of(token))
 
     def counted(self, parts: list[Part]) -> Expr:
         *words, number = takewhile(lambda token: token.type != "OF", _tokens(parts))

@@ -547,7 +547,7 @@ def compile_query(
     nodes = to_nodes(diagram)
     report_constant_parts(expr, diagram, query=query)
     used = {node.attribute for node in nodes if isinstance(node, Leaf)}
-    cells = {name: diagram.cells[name] for name in vocabulary if name in used}
+    cells = {name: diagram.cells[name] for name in diagram.cells if name in used}
     return Circuit(nodes, tuple(cells), cells, key)
 
 

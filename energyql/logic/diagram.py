@@ -33,7 +33,7 @@ from energyql.errors import EnergyQLError, LimitError, VocabularyError
 from energyql.kinds import KINDS, CellSet
 from energyql.language import And, Constant, Expr, Predicate, bind, parse, predicates
 from energyql.language.expr import Kernel, allowed_counts
-from energyql.vocabulary import AttributeSpec, Vocabulary
+from energyql.vocabulary import AttributeSpec, Vocabulary, in_order
 
 NEVER, ALWAYS = 0, 1
 """Indices of the two nodes without children in every diagram: false and true."""
@@ -65,8 +65,8 @@ def partition(expr: Expr, vocabulary: Mapping[str, AttributeSpec]) -> dict[str, 
     mentioned: dict[str, list[CellSet]] = {}
     for node in predicates(expr):
         mentioned.setdefault(node.name, []).append(predicate_cells(node, vocabulary[node.name]))
-    specs = {name: spec for name, spec in vocabulary.items() if name in mentioned}
-    return {name: KINDS[spec.kind].partition(mentioned[name], spec) for name, spec in specs.items()}
+    specs = [vocabulary[name] for name in in_order(mentioned, vocabulary)]
+    return {spec.name: KINDS[spec.kind].partition(mentioned[spec.name], spec) for spec in specs}
 
 
 def holds(cells: CellSet, atom: CellSet) -> bool:

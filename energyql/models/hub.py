@@ -48,7 +48,7 @@ _ID = re.compile(r"(?!.*(?:--|\.\.))[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _REVISION = re.compile(r"(?!.*\.\.)[^\s./\\:~^?*\[\x00-\x1f]+(?:[./][^\s./\\:~^?*\[\x00-\x1f]+)*")
 """Form of branches, tags and commits in git. Used as a relative path, such a text does not lead out of a folder."""
 _OURS = re.compile(
-    r"(?:config|vocabulary|report|judge_report|reader|(?:judge|verifier)(?:-\d+)?)\.json"
+    r"(?:config|vocabulary|report|judge_report|reader|words|(?:judge|verifier)(?:-\d+)?)\.json"
     r"|generator\.onnx|(?:generator|attributes|second|reader|judge(?:-\d+)?|verifier(?:-\d+)?(?:-held-out)?)\.safetensors|card\.md"
 )
 """Names of the files of a model, without README.md."""

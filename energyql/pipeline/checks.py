@@ -35,6 +35,7 @@ def check_heads(
     allowed: Collection[str],
     query: str,
     reads: Collection[str] | None = None,
+    guide: str = "head",
 ) -> None:
     """Check that a query needs no weak head, except heads that the user allows.
 
@@ -50,6 +51,7 @@ def check_heads(
         query: text of the query, which the error shows with carets under the attributes with weak heads.
         reads: names of the attributes that a reader of the model could decide on, for the hint of the error; `None` if
             there is no reader, or none can be asked for.
+        guide: what reads the attributes, for the error.
 
     Raises:
         WeakHeadError: the query needs a weak head that is not allowed; the message says how good the head is.
@@ -60,7 +62,7 @@ def check_heads(
     sure = "" if unjudged(expr, reads) else 'let a reader of the pictures decide: verify="sure", or --verify sure; '
     report, others = reports[weak[0]], f" (and {', '.join(map(repr, weak[1:]))})" if len(weak) > 1 else ""
     raise WeakHeadError(
-        f"the head of {weak[0]!r}{others} is too weak for queries: {report.weak}",
+        f"the {guide} of {weak[0]!r}{others} is too weak for queries: {report.weak}",
         query=query,
         spans=[node.span for node in predicates(expr) if node.name in weak and node.span is not None],
         hint=f"{sure}it was fitted to {report.fitted:,} labels and measured on {report.held_out:,} others. What helps: "

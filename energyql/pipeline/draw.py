@@ -87,6 +87,7 @@ from energyql.pipeline.settings import (
     Verify,
     whole_number,
 )
+from energyql.pipeline.texts import PriorPictures, texts_of, with_texts_read
 from energyql.pipeline.verified import (
     CLIPS,
     PILOT_ROUND,
@@ -719,10 +720,15 @@ class Pipeline:
         device: device for all computations.
     """
 
+    _texts: Sequence[str] = ()
+    """Texts in quotes that are attributes of the model; see `_with_texts`."""
+
     def __init__(self, model: Model, device: torch.device) -> None:
         self.model = model.to(device)
         self.device = device
         self._surrogates: dict[tuple[float, Label | None], Callable[[], SurrogateHeads]] = {}
+        self._reading: dict[tuple[str, ...], Pipeline] = {}
+        self._prior: dict[tuple[float, Label | None], PriorPictures] = {}
 
     @cached_property
     def _names_read(self) -> Collection[str]:
@@ -755,6 +761,8 @@ class Pipeline:
             WeakHeadError: no verifier decides, and the query needs a weak head.
             ModelError: the settings ask for a verifier, and the model has none that reads the query.
         """
+        if self._check_texts(expr, settings, query):
+            return settings.verify or "sure", None, None
         mode, reason, reads = settings.verify, None, None  # edits, for example, never verify
         if mode is None:
             reads = self.model.judged_names if self.model.verifier is None else self._names_read
@@ -783,11 +791,13 @@ class Pipeline:
         label = self.model.check_label(settings.label, settings.seed)
         check_noise(settings.noise, self.model.generator)
         for name in settings.allow_weak:
-            if name not in vocabulary:
+            if name not in vocabulary and not vocabulary.reads_words:
                 raise unknown_name(name, vocabulary, f"in allow_weak is not an attribute of {vocabulary.of_model}")
         condition = as_condition(label, self.model.generator)
         expr, text = as_query(query)
         bound = bind(expr, vocabulary, query=text)
+        if texts := self._check_texts(bound, settings, text):
+            return self._with_texts(texts, psi, label).prepare(query, settings)
         rule = compile_energy_rule(bound, vocabulary, settings.semantics, query=text, relations=settings.relations)
         mode, verifier, reason = self.check_readers(bound, rule, settings, text)
         settings = replace(settings, verify=mode)
@@ -830,6 +840,9 @@ class Pipeline:
             provenance["generator"] = facts
         if reason is not None:
             provenance["unverified"] = reason
+        if self._texts and (words := self.model.words):
+            how = {name: str(words.calibration(name)) for name in self._texts}
+            provenance["words"] = {"reader": words.name, "texts": how}
         if settings.realism:
             provenance["discriminator"] = judge_mark(critic)
         surrogates = self._surrogates_under(psi, label, reads)
@@ -837,6 +850,49 @@ class Pipeline:
             self.model, self.device, bound, rule, encode, synthesize, reads, surrogates, sampler, verifier, settings,
             provenance,
         )  # fmt: skip
+
+    def reading(self, queries: Sequence[str | Expr], settings: DrawSettings) -> Pipeline:
+        """Return a pipeline whose model lists the texts in quotes of all queries; this pipeline if there are none.
+
+        Args:
+            queries: the queries.
+            settings: settings of the run.
+
+        Raises:
+            EnergyQLError: a query or a setting is wrong.
+        """
+        pairs = [as_query(query) for query in queries]
+        bound = [(bind(expr, self.model.vocabulary, query=text), text) for expr, text in pairs]
+        texts = [one for expr, text in bound for one in self._check_texts(expr, settings, text)]
+        psi = self.model.check_truncation(settings.truncation)
+        label = self.model.check_label(settings.label, settings.seed)
+        return self._with_texts(list(dict.fromkeys(texts)), psi, label) if texts else self
+
+    def _check_texts(self, expr: Expr, settings: DrawSettings, query: str) -> list[str]:
+        """Return the texts in quotes of a query, after a check that the reader of words is not weak for one.
+
+        Args:
+            expr: the query, with attributes checked by `bind`.
+            settings: settings of the run.
+            query: text of the query, for errors.
+
+        Raises:
+            WeakHeadError: a text is calibrated, and the reader is not clearly better than chance for it.
+        """
+        texts, words = texts_of(expr, self.model.vocabulary), self.model.words
+        if words is not None:
+            reports = {text: report for text in texts if (report := words.calibration(text).report) is not None}
+            check_heads(expr, texts, reports, settings.allow_weak, query=query, guide="reader")
+        return texts
+
+    def _with_texts(self, texts: Sequence[str], psi: float, label: Label | None) -> Pipeline:
+        """Return a pipeline whose model also has texts as attributes, see `energyql.pipeline.texts`."""
+        key = tuple(sorted(texts))
+        if key not in self._reading:
+            prior = self._prior.setdefault((psi, label), PriorPictures(self.model, psi, label))
+            self._reading[key] = Pipeline(with_texts_read(self.model, key, prior), self.device)
+            self._reading[key]._texts = key
+        return self._reading[key]
 
     def _surrogates_under(self, psi: float, label: Label | None, reads: Encode) -> Callable[[], SurrogateHeads] | None:
         """Return a function without arguments that returns small heads on z, which imitate the model's heads.

@@ -6,11 +6,13 @@ Torch is imported only where energies or predictions are computed.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from energyql.language import Expr, as_query, bind
+from energyql.language import Expr, as_query, bind, predicates, quote
+from energyql.language.binder import is_words
 from energyql.logic.circuit import compile_query
 from energyql.logic.diagram import relations_for
 from energyql.logic.satisfiability import noting_tautologies
@@ -40,6 +42,7 @@ class Explanation:
         best: highest probability of the query that any predictions of the heads give, if it is below 0.9. It is low if
             an interval of the query, such as `30 < age < 31`, is narrow relative to the errors of the heads. `None` if
             0.9 can be reached, the semantics is not "exact", or attributes are read off pictures.
+        words: for each text in quotes that is read off pictures, how it is calibrated, and a similar attribute.
         pilot: estimates, by a short run, of how common the query is and what a sample costs; `None` if not asked for.
         drawing: the circuit as SVG, for notebooks; `None` without a circuit.
     """
@@ -49,11 +52,13 @@ class Explanation:
     relations: tuple[str, ...]
     circuit: str
     best: float | None = None
+    words: tuple[str, ...] = ()
     pilot: Pilot | None = None
     drawing: Markup | None = field(default=None, compare=False)
 
     def __repr__(self) -> str:
-        lines = [f"query  {self.query}", *(f"always {relation}" for relation in self.relations), self.circuit]
+        lines = [f"query  {self.query}", *(f"always {relation}" for relation in self.relations)]
+        lines += [*(f"words  {line}" for line in self.words), self.circuit]
         if self.best is not None:
             lines += [f"at best P = {self.best:.2g} with these heads, whose errors are not small beside the intervals"]
         return "\n".join(lines if self.pilot is None else [*lines, str(self.pilot)])
@@ -121,7 +126,17 @@ def explain(
         with noting_tautologies():  # the warnings were given above
             estimates = run_pilot(query, model, semantics, device, progress)
     drawing = compiled.draw()
-    return Explanation(str(expr), semantics, tuple(relations), compiled.explain(), best, estimates, drawing)
+    words = () if isinstance(model, str | Path) or model.words is None else tuple(_words(bound, model))
+    return Explanation(str(expr), semantics, tuple(relations), compiled.explain(), best, words, estimates, drawing)
+
+
+def _words(bound: Expr, model: Model) -> Iterator[str]:
+    """Yield a line for each text of a query that the model's reader of words reads."""
+    for node in predicates(bound):
+        if is_words(node, model.vocabulary) and model.words is not None:
+            near = model.vocabulary.suggest(node.name)
+            also = f"; if the attribute is meant: {quote(near)}" if near else ""
+            yield f"{node} is read off pictures by {model.words.name}, {model.words.calibration(node.name)}{also}"
 
 
 def _best(circuit: Circuit, model: str | Path | Model) -> float | None:

@@ -16,7 +16,7 @@ from functools import partial
 from itertools import product
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, cast
 
 import numpy.typing as npt
 import torch
@@ -35,8 +35,9 @@ from energyql.attributes.judge import (
     who_judges,
 )
 from energyql.attributes.labels import ImageLabeller, import_labeller, labeller_name, read_images
-from energyql.attributes.pictures import load_bank
+from energyql.attributes.pictures import load_bank, load_heads
 from energyql.attributes.quality import READER, REPORT, VERIFIER, HeadReport, judge_name, judge_names, read_given
+from energyql.attributes.words import NoBank, Words, open_words, reads_words
 from energyql.errors import ArgumentError, ModelError, misfit
 from energyql.files import (
     as_path,
@@ -103,6 +104,8 @@ _MOST_PICTURE = 1 << 24
 BANK_FILES = ("attributes.safetensors", "vocabulary.json", REPORT, f"{READER}.safetensors", f"{READER}.json")
 PIPELINE_TAG = "unconditional-image-generation"
 """The kind of model, as hubs call it."""
+WORDS = "words"
+"""The reader of texts among the fingerprints of a model."""
 NO_JUDGE = "none"
 """Text that a user gives as the name of the judge, for a model without a judge."""
 Values = dict[str, npt.NDArray[Any]]
@@ -125,6 +128,7 @@ class Model:
         verifier: function or torch module of the same form as the judge. It decides which drawn pictures are kept, see
             the argument `verify` of `energyql.generate`; `None` for none. A network that decides cannot be the judge
             as well. A function that defines the attributes can.
+        words: reader of texts about pictures, which queries have in quotes; `None` for none.
         held_out: labelled samples, read by networks of the verifier that did not learn from them; an item for each
             training.
         truncation: psi that is used unless a call says otherwise.
@@ -159,6 +163,7 @@ class Model:
     discriminator: Callable[[Tensor], Tensor] | None = None
     verifier: ImageLabeller | None = None
     held_out: Sequence[HeldOut] = ()
+    words: Words | None = None
     pipelines: dict[torch.device, Any] = field(default_factory=dict, init=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -174,6 +179,13 @@ class Model:
         if isinstance(judge, Judge | JointJudge) and is_same(self.verifier, judge):
             what, hint = "is the network that decides which pictures are kept", "train both: energyql train-judge"
             raise ModelError(f"the judge of model {self.name!r} {what}, so it could never object", hint=hint)
+
+        own = () if self.words is None else (self.words.reader, getattr(self.words.reader, "network", None))
+        if judge is not None and any(is_same(reader, judge) for reader in own if reader is not None):
+            hint = "give it another judge, or none: judge=None"
+            raise ModelError(
+                f"the judge of model {self.name!r} is the reader of words, so it could never object", hint=hint
+            )
 
     def __repr__(self) -> str:
         return f"<Model {self.name!r}: {type(self.generator).__name__}, attributes {', '.join(self.vocabulary)}>"
@@ -191,7 +203,7 @@ class Model:
         device: torch.device | str = "cpu",
         generator: Generator | str | None = None,
         judge: ImageLabeller | str | None = None,
-        reader: ImageLabeller | str | None = None,
+        reader: ImageLabeller | Words | str | Path | None = None,
     ) -> Model:
         """Load a model folder, a packaged model, or a model of a hub such as huggingface.co, which is downloaded.
 
@@ -205,8 +217,8 @@ class Model:
                 it, such as "my_gan:make".
             judge: judge to use instead of the model's judge, or the name of its code, such as "my_labels:look"; "none"
                 for no judge.
-            reader: network or function to use instead of the model's network that reads attributes off pictures, or the
-                name of its code; only for a model with such a network.
+            reader: reader of texts, see `load_model`; or for a model whose attributes are read off pictures, a network
+                or function to use instead of the model's, or the name of its code.
 
         Raises:
             ModelError: the model is missing, damaged, or cannot be downloaded; or its repository has files that are not
@@ -231,8 +243,8 @@ class Model:
 
     @property
     def vocabulary(self) -> Vocabulary:
-        """The attributes that queries may name, with kinds, values and ranges."""
-        return self.bank.vocabulary
+        """The attributes that queries may name, with kinds, values and ranges; with `words`, any text in quotes."""
+        return self.bank.vocabulary if self.words is None else self.bank.vocabulary.extended()
 
     @property
     def report(self) -> Mapping[str, HeadReport]:
@@ -373,7 +385,7 @@ def load_model(
     *,
     generator: Generator | str | None = None,
     judge: ImageLabeller | str | None = None,
-    reader: ImageLabeller | str | None = None,
+    reader: ImageLabeller | Words | str | Path | None = None,
     allow_plugins: bool = False,
 ) -> Model:
     """Load a packaged model by name, or a model folder. Only code that the arguments name or allow is run.
@@ -387,8 +399,9 @@ def load_model(
         judge: judge to use instead of the folder's judge: a function or torch module from pictures to attributes, or
             the name of its code, such as "my_labels:look". "none" is for neither judge nor verifier. A function defines
             the attributes of a model of your own, so it is also the verifier, which decides which pictures are kept.
-        reader: network or function to use instead of the folder's network that reads attributes off pictures, or the
-            name of its code; only for a folder whose attributes are read off pictures.
+        reader: reader of texts about pictures, so that queries may have them in quotes: the path of a folder of
+            transformers or open_clip, an object with the method `read(pictures, texts)`, or the name of its code. For
+            a folder whose attributes are read off pictures, a network, function or name of code replaces their reader.
         allow_plugins: whether code may be imported that the folder names as its generator, judge or reader.
 
     Returns:
@@ -404,11 +417,19 @@ def load_model(
     if generator is None or (folder / CONFIG).is_file():
         name, truncation, judge_name = _read_config(folder)
     opened, mark = open_generator(folder, generator, allow_plugins=allow_plugins)
-    if not any((folder / file).is_file() for file in BANK_FILES[:2]):
+    none = not any((folder / file).is_file() for file in BANK_FILES[:2])
+    words = None
+    if reader is not None and (none or reads_words(reader) or load_heads(folder) is not None):
+        words, reader = open_words(reader, judge_mark).stored(folder), None
+    if none:
         check_finished(folder)
-        if truncation is not None:
-            raise ModelError(f"model {name!r} has no attributes yet", hint="use energyql train")
-    bank = load_bank(folder, reader, allow_plugins=allow_plugins)
+        if truncation is not None and words is None:
+            hint = "use energyql train, or read words off pictures: --reader"
+            raise ModelError(f"model {name!r} has no attributes yet", hint=hint)
+    code = cast("ImageLabeller | str | None", reader)
+    bank = (
+        NoBank(Vocabulary([], model=name)) if none and words else load_bank(folder, code, allow_plugins=allow_plugins)
+    )
     _check_fitted_to(folder, bank, opened, mark)
     verifiers = judge_names(folder, VERIFIER)
     networks = (*judge_names(folder), *verifiers, *(f"{name}-held-out" for name in verifiers))
@@ -416,6 +437,8 @@ def load_model(
     marks = {path.stem: fingerprint(path) for path in parts if path.is_file()} | {"generator": mark}
     if reader is not None or bank.name is not None:  # not the one of the folder
         marks[bank.part] = judge_mark(bank.reader)
+    if words is not None:
+        marks[WORDS] = words.mark
     if judge is None and judge_name is not None:
         judge = check_allowed(judge_name, "judge", folder, allow_plugins)
     verifier: ImageLabeller | None
@@ -433,7 +456,7 @@ def load_model(
     quality = {} if judge is None else _judge_report(folder, judge)
     second, place = load_second(folder, bank), real_path(folder)
     return Model(
-        name, opened, bank, judge, psi, marks, second, quality, place, verifier=verifier, held_out=held_out
+        name, opened, bank, judge, psi, marks, second, quality, place, verifier=verifier, held_out=held_out, words=words
     ).to(device)
 
 
@@ -616,6 +639,8 @@ def _write_pretrained(folder: Path, model: Model, *, license: str | None, hub_na
     dtype = _smallest(model.generator)
     mark = save_model(folder, model.name, model.generator, truncation=model.truncation, dtype=dtype)
     model.bank.of_generator(mark).save(folder)
+    if model.words is not None:
+        model.words.save(folder)
     save_second(folder, model.second)
     for number, judge in enumerate(judges, 1):
         if isinstance(judge, Judge):
@@ -696,6 +721,11 @@ def _use(model: Model, hub_name: str, mark: str) -> str:
         quality = "not measured" if report is None else ", ".join(filter(None, (str(report), report.ranking_text)))
         cells = (f"`{name}`", spec.kind, values, spec.description, quality)
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n")
+    texts = (
+        ""
+        if model.words is None
+        else "".join(f'\n- `"{text}"`, read as words: {one}' for text, one in model.words.calibrations.items())
+    )
     name, first = next(iter(vocabulary.items()))
     query = str(KINDS[first.kind].example(E[name], first))
     return f"""## Use
@@ -715,4 +745,4 @@ All weights are safetensors or ONNX, and loading them runs no code. SHA-256 of t
 
 | attribute | kind | values | meaning | quality of its head on held-out labels |
 |---|---|---|---|---|
-{"".join(rows)}"""
+{"".join(rows)}{texts}"""

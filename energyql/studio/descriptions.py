@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from contextlib import suppress
+from pathlib import Path
 
 from energyql.attributes.judge import who_judges
 from energyql.errors import EnergyQLError, LimitError
 from energyql.gallery.words import draw_query
 from energyql.kinds import BARE, KINDS
 from energyql.language import E, quote
+from energyql.language.lexical import Quoted
 from energyql.pipeline.draw import Pipeline
 from energyql.pipeline.queries import ListedQuery, check
 from energyql.pipeline.settings import DEFAULT_SEMANTICS, DrawSettings
@@ -88,7 +90,7 @@ def describe_model(name: str, pipeline: Pipeline) -> ModelInfo:
         name: name of the model in the studio.
         pipeline: the model, on its device.
     """
-    model = pipeline.model
+    model, reader = pipeline.model, pipeline.model.words
     low, high = model.bank.truncation
     weak = {name: report.weak for name, report in model.report.items()}
     weights = " ".join(f"{part} {digest}" for part, digest in sorted(model.fingerprints.items()))
@@ -100,5 +102,7 @@ def describe_model(name: str, pipeline: Pipeline) -> ModelInfo:
         name=name, fingerprint=hashlib.sha256(weights.encode()).hexdigest()[:12], attributes=attributes,
         truncation=model.truncation, truncation_low=low, truncation_high=high, judge=who_judges(model.judge),
         verify="off" if model.verifier is None else "sure",
+        words=None if reader is None else Path(reader.name).name,
+        texts=[] if reader is None else [quote(Quoted(text)) for text in reader.calibrations],
         examples=examples(Vocabulary(spec for name, spec in model.vocabulary.items() if not weak.get(name))),
     )  # fmt: skip

@@ -206,6 +206,8 @@ class ModelInfo(BaseModel):
     truncation_high: float
     judge: str | None = Field(description="The judge of whether a picture satisfies the query; none without one.")
     verify: Verify = Field(description="How its pictures are verified unless a request says otherwise.")
+    words: str | None = Field(description="The reader of texts in quotes; none without one.")
+    texts: list[str] = Field(description="Texts for which the reader is calibrated, in quotes.")
     examples: list[str] = Field(description="Queries to begin with.")
 
 

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from energyql.attributes.predictions import YesNo
+from energyql.attributes.words import Calibration, OpenClip, WordReader, Words
 from energyql.errors import DataError, ModelError
 from energyql.files import read_json
 from energyql.numerics.shapes import Float
@@ -21,23 +22,22 @@ Prompts = Mapping[str, Sequence[str] | Mapping[str, str]]
 """Attribute -> [prompt of yes, prompt of no]; or attribute -> {class: prompt}."""
 EXAMPLE = 'such as {"glasses": ["a face with glasses", "a face without glasses"]}'
 """Example of prompts, for the hints of error messages."""
-MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-"""Mean and standard deviation, for red, green and blue, of the pictures in [0, 1] that CLIP learned from. They are used
-if a model does not state the mean and standard deviation of its pictures."""
 
 
 class ClipLabeller:
     """A function that labels pictures: each attribute gets the value whose prompt is most similar to the picture.
 
     Args:
-        model: a model of open_clip, or anything with `encode_image`, `encode_text`, `logit_scale` (a logarithm) and
-            `visual.image_size`, `visual.image_mean`, `visual.image_std`.
-        tokenizer: function from texts to tokens.
+        reader: what compares pictures with texts.
         prompts: attribute -> [prompt of yes, prompt of no], or attribute -> {class: prompt}.
-        margin: least difference between the two highest logits (similarities times the exponential of `logit_scale`).
-            If the difference is smaller, the label is left out, because it would be a guess.
-        identity: name of the model. An interrupted labelling is continued only by a labeller with an equal name, equal
+        margin: least difference between the two highest logits. If the difference is smaller, the label is left out,
+            because it would be a guess.
+        identity: name of the reader. An interrupted labelling is continued only by a labeller with an equal name, equal
             prompts and an equal margin.
+        words: the reader with calibrations; they decide on yes/no attributes whose prompt of yes is calibrated.
+
+    Attributes:
+        calibrations: attribute -> how its prompt is calibrated, such as "zero-shot".
 
     Raises:
         DataError: there are no prompts, or the prompts of an attribute are neither a pair nor {class: prompt}.
@@ -45,26 +45,38 @@ class ClipLabeller:
 
     def __init__(
         self,
-        model: Any,
-        tokenizer: Callable[[list[str]], Tensor],
+        reader: WordReader,
         prompts: Prompts,
         *,
         margin: float = 0.0,
         identity: str = "clip",
+        words: Words | None = None,
     ) -> None:
-        self.model = model.eval().requires_grad_(False)
-        self.margin = margin
-        self.texts: dict[str, tuple[list[Any], Tensor]] = {}
-        specs = []
-        with torch.no_grad():
-            for name, options in prompts.items():
-                spec, values, sentences = _attribute(name, options)
-                specs.append(spec)
-                self.texts[name] = values, F.normalize(model.encode_text(tokenizer(sentences)).float(), dim=-1)
-        if not specs:
+        self.reader, self.margin, self.words = reader, margin, words
+        attributes = [_attribute(name, options) for name, options in prompts.items()]
+        if not attributes:
             raise DataError("there are no prompts", hint=EXAMPLE)
-        self.vocabulary = Vocabulary(specs)
+        self.vocabulary = Vocabulary(spec for spec, _, _ in attributes)
+        self.texts = {spec.name: (values, sentences) for spec, values, sentences in attributes}
+        calibrated = {} if words is None else words.calibrations
+        self.calibrations = {
+            name: str(calibrated.get(texts[0], Calibration()) if values == [True, False] else Calibration())
+            for name, (values, texts) in self.texts.items()
+        }
         self.identity = f"{identity} {margin} {json.dumps(prompts, sort_keys=True, default=list)}"
+
+    @torch.no_grad()
+    def predict(self, images: Float[Tensor, "batch channels height width"]) -> dict[str, YesNo]:
+        """Return predictions of the yes/no attributes, for pictures in [-1, 1]."""
+        predictions = {}
+        for name, (values, texts) in self.texts.items():
+            if values == [True, False]:
+                if self.words is not None and texts[0] in self.words.calibrations:
+                    predictions[name] = YesNo(self.words.log_odds(images, texts[:1])[:, 0])
+                else:
+                    logits = self.reader.read(images, texts)
+                    predictions[name] = YesNo(logits[:, 0] - logits[:, 1])
+        return predictions
 
     @torch.no_grad()
     def __call__(self, images: Float[Tensor, "batch channels height width"]) -> dict[str, list[Any]]:
@@ -74,28 +86,17 @@ class ClipLabeller:
             Attribute -> a label for each picture: true, false or the name of a class; `None` if the logits of the two
                 most similar prompts differ by less than `margin`.
         """
-        device = next(self.model.parameters()).device
-        pictures = self.prepare(images).to(device)
-        features = F.normalize(self.model.encode_image(pictures).float(), dim=-1)
+        predictions = self.predict(images)
         labels: dict[str, list[Any]] = {}
         for name, (values, texts) in self.texts.items():
-            logits = self.model.logit_scale.exp().float() * features @ texts.to(device).T
+            if name in predictions:
+                logits = torch.stack([predictions[name].logit, torch.zeros_like(predictions[name].logit)], 1)
+            else:
+                logits = self.reader.read(images, texts)
             best = logits.topk(2, dim=1)
             clear = (best.values[:, 0] - best.values[:, 1]) >= self.margin
             labels[name] = [values[k] if c else None for k, c in zip(best.indices[:, 0].tolist(), clear, strict=True)]
         return labels
-
-    def prepare(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch 3 _ _"]:
-        """Return the input of the model for pictures in [-1, 1]: resized, with three channels, and standardised."""
-        visual = self.model.visual
-        size = (visual.image_size,) * 2 if isinstance(visual.image_size, int) else tuple(visual.image_size)
-        pictures = (images.float().clamp(-1, 1) + 1) / 2
-        pictures = pictures.expand(-1, 3, -1, -1)
-        if pictures.shape[-2:] != size:
-            pictures = F.interpolate(pictures, size=size, mode="bicubic", antialias=True).clamp(0, 1)
-        statistics = (getattr(visual, "image_mean", None) or MEAN, getattr(visual, "image_std", None) or STD)
-        mean, std = (torch.tensor(numbers, device=images.device).view(3, 1, 1) for numbers in statistics)
-        return (pictures - mean) / std
 
 
 def load_clip_labeller(
@@ -132,7 +133,7 @@ def load_clip_labeller(
         hint = "open_clip.list_pretrained() lists pairs of --clip-model and --clip-weights"
         raise DataError(f"open_clip cannot load {model} with {weights}: {error}", hint=hint) from error
     identity = f"{model} {weights}"
-    return ClipLabeller(network, lambda texts: tokenizer(texts).to(device), prompts, margin=margin, identity=identity)
+    return ClipLabeller(OpenClip(network, tokenizer), prompts, margin=margin, identity=identity)
 
 
 def read_prompts(path: Path) -> Prompts:

@@ -231,6 +231,11 @@ def train_attributes(
                         task, latents, columns, choose(columns), further=count, settings=settings
                     )
                     most = min(len(latents), MOST_PICTURES)
+                if notes := getattr(labels, "calibrations", None):
+                    bank.reports = {
+                        name: dataclasses.replace(each, details={**each.details, "reader": notes[name]})
+                        for name, each in bank.reports.items()
+                    }
                 new = list(bank.vocabulary)
                 if given is not None:
                     trained = own_judge(given, task, bank, most)

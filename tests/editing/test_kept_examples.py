@@ -2,6 +2,7 @@
 
 import os
 import stat
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,10 @@ import energyql
 from energyql import load_model
 from energyql.attributes.judge import JointJudge
 from energyql.editing import invert as invert_module
-from energyql.editing.invert import FOLDER, cache_folder, place_of, read_cache, write_cache
+from energyql.editing.invert import place_of, read_cache, write_cache
 from energyql.editing.settings import InversionSettings
+from energyql.files import CACHE as FOLDER
+from energyql.files import cache_folder
 
 QUICK = InversionSettings(z_evaluations=5, w_evaluations=5, candidates=8)
 
@@ -140,13 +143,13 @@ class TestPlace:
     def test_where(self, monkeypatch, tmp_path):
         monkeypatch.delenv(FOLDER)
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-        monkeypatch.setattr(invert_module.sys, "platform", "linux")
+        monkeypatch.setattr(sys, "platform", "linux")
         assert cache_folder() == tmp_path / "energyql"
         monkeypatch.setenv("XDG_CACHE_HOME", "relative")
         assert cache_folder() is None
-        monkeypatch.setattr(invert_module.sys, "platform", "darwin")
+        monkeypatch.setattr(sys, "platform", "darwin")
         assert cache_folder() == Path.home() / "Library" / "Caches" / "energyql"
-        monkeypatch.setattr(invert_module.sys, "platform", "win32")
+        monkeypatch.setattr(sys, "platform", "win32")
         monkeypatch.delenv("LOCALAPPDATA", raising=False)
         assert cache_folder() is None
         monkeypatch.setenv(FOLDER, "")

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from energyql.attributes.labels import encode_column
+from energyql.attributes.words import OpenClip
 from energyql.errors import ArgumentError, DataError
 from energyql.training.clip_labels import ClipLabeller, load_clip_labeller
 
@@ -43,7 +44,7 @@ def pictures(*names):
 
 
 def test_labels_follow_the_prompts():
-    labeller = ClipLabeller(ColourClip(), tokenizer, PROMPTS)
+    labeller = ClipLabeller(OpenClip(ColourClip(), tokenizer), PROMPTS)
     found = labeller(pictures("red", "blue", "green", "white"))
     assert found["colour"][:3] == ["red", "blue", "green"]
     assert found["bright"][3] is True
@@ -53,24 +54,28 @@ def test_labels_follow_the_prompts():
 
 
 def test_guesses_are_left_out():
-    labeller = ClipLabeller(ColourClip(scale=2.0), tokenizer, PROMPTS, margin=2.0)
+    labeller = ClipLabeller(OpenClip(ColourClip(scale=2.0), tokenizer), PROMPTS, margin=2.0)
     found = labeller(pictures("red", "white"))
     assert found["bright"] == [None, True]  # red is a third as far from the border as white: 1.3 logits
-    assert ClipLabeller(ColourClip(scale=4.0), tokenizer, PROMPTS, margin=2.0)(pictures("red"))["bright"] == [False]
+    assert ClipLabeller(OpenClip(ColourClip(scale=4.0), tokenizer), PROMPTS, margin=2.0)(pictures("red"))["bright"] == [
+        False
+    ]
 
 
 def test_pictures_are_prepared():
-    labeller = ClipLabeller(ColourClip(), tokenizer, PROMPTS)
-    torch.testing.assert_close(labeller.prepare(pictures("red")), pictures("red")[:, :, :8, :8])
-    assert labeller.prepare(torch.full((2, 1, 8, 8), 3.0)).eq(1).all()
+    labeller = ClipLabeller(OpenClip(ColourClip(), tokenizer), PROMPTS)
+    torch.testing.assert_close(labeller.reader.prepare(pictures("red")), pictures("red")[:, :, :8, :8])
+    assert labeller.reader.prepare(torch.full((2, 1, 8, 8), 3.0)).eq(1).all()
     bare = ColourClip()
     bare.visual = SimpleNamespace(image_size=8)
-    assert ClipLabeller(bare, tokenizer, PROMPTS).prepare(pictures("white")).max() > 1.5  # CLIP's own statistics
+    assert (
+        ClipLabeller(OpenClip(bare, tokenizer), PROMPTS).reader.prepare(pictures("white")).max() > 1.5
+    )  # CLIP's own statistics
 
 
 def test_models_and_prompts_tell_labellers_apart():
     names = {
-        ClipLabeller(ColourClip(), tokenizer, prompts, margin=margin, identity=identity).identity
+        ClipLabeller(OpenClip(ColourClip(), tokenizer), prompts, margin=margin, identity=identity).identity
         for prompts in (PROMPTS, {"bright": ["white", "black"]})
         for margin in (0.0, 1.0)
         for identity in ("a", "b")
@@ -81,7 +86,7 @@ def test_models_and_prompts_tell_labellers_apart():
 @pytest.mark.parametrize("options", [["white"], "white", {"red": "red"}, ["white", 3], {"a": 1, "b": 2}, None])
 def test_wrong_prompts(options):
     with pytest.raises(DataError, match="the prompts of 'x' are"):
-        ClipLabeller(ColourClip(), tokenizer, {"x": options})
+        ClipLabeller(OpenClip(ColourClip(), tokenizer), {"x": options})
 
 
 def test_files_of_prompts(tmp_path):
@@ -91,7 +96,7 @@ def test_files_of_prompts(tmp_path):
         with pytest.raises(DataError, match=r"prompts\.json"):
             load_clip_labeller(path)
     with pytest.raises(DataError, match="there are no prompts"):
-        ClipLabeller(ColourClip(), tokenizer, {})
+        ClipLabeller(OpenClip(ColourClip(), tokenizer), {})
 
 
 def test_without_open_clip(monkeypatch):
@@ -122,7 +127,7 @@ def test_a_small_model_of_open_clip(monkeypatch):
     assert asked == [("ViT-B-32", "some", "cpu")]
     images = torch.rand(5, 3, 24, 24) * 2 - 1
     found = labeller(images)
-    features = torch.nn.functional.normalize(model.encode_image(labeller.prepare(images)), dim=-1)
+    features = torch.nn.functional.normalize(model.encode_image(labeller.reader.prepare(images)), dim=-1)
     texts = model.encode_text(open_clip.get_tokenizer("ViT-B-32")(["red", "green", "blue"]))
     expected = (features @ torch.nn.functional.normalize(texts, dim=-1).T).argmax(1)
     assert found["colour"] == [("red", "green", "blue")[k] for k in expected]

@@ -3,7 +3,10 @@
 const TOKEN = /(?<comment>#[^\n\r]*)|(?<quoted>"(?:[^"\\\n\r]|\\.)*"?)|(?<number>(?<![\p{L}\p{N}_])(?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)|(?<word>[\p{L}_][\p{L}\p{M}\p{N}_]*)|(?<sign><->|->|<=|>=|!=|<>|==|\+-|±|&&|\|\||[<>=&|^!~*(){}[\],])|(?<blank>\s+)|(?<other>.)/gsu;
 
 export class Language {
-  constructor(keywords, attributes) {
+  // `words` names the reader of texts in quotes, if there is one; `texts` are some of these.
+  constructor(keywords, attributes, words = null, texts = []) {
+    this.words = words;
+    this.texts = words ? [...texts, '"'].map((text) => ({ insert: text === '"' ? text : `${text} `, label: text, note: `read by ${words}` })) : [];
     this.keywords = new Set(keywords);
     this.attributes = attributes;
     this.byName = new Map(attributes.map((attribute) => [attribute.name, attribute]));
@@ -23,7 +26,8 @@ export class Language {
   kindOf({ kind, text }) {
     if (kind === "word" && this.keywords.has(text.toUpperCase())) return "keyword";
     const name = unquote(text);
-    return this.byName.has(name) ? "attribute" : this.values.has(name) ? "value" : "unknown";
+    if (this.byName.has(name)) return "attribute";
+    return this.values.has(name) ? "value" : this.words && kind === "quoted" ? "attribute" : "unknown";
   }
 
   // Completions at a place of a text: {start, end, items}, each item {insert, label, note}.
@@ -39,7 +43,7 @@ export class Language {
     if (attribute) items = attribute.values.map((value) => ({ insert: value, label: value, note: attribute.name }));
     else if (!prefix && !asked) return null;
     else if (afterOperand(before)) items = OPERATORS.map((insert) => ({ insert: `${insert} `, label: insert, note: "" }));
-    else items = [...this.attributes.map(offer), ...OPERANDS];
+    else items = [...this.attributes.map(offer), ...this.texts, ...OPERANDS];
     const found = items
       .map((item) => ({ ...item, rank: rank(unquote(item.label).toLowerCase(), prefix) }))
       .filter((item) => item.rank < 3)

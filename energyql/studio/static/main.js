@@ -37,7 +37,7 @@ const written = () => ({ query: box.text.trim(), settings: settings.read(), fing
 
 function modelOf(name) {
   const model = info.models.find((each) => each.name === name);
-  return { model, language: new Language(info.keywords, model.attributes) };
+  return { model, language: new Language(info.keywords, model.attributes, model.words, model.texts) };
 }
 
 function showCheck(check) {

@@ -1,0 +1,500 @@
+"""Words as attributes: a reader compares pictures with texts, and texts in quotes become yes/no attributes of a model.
+
+A reader is a dual encoder, such as CLIP (Radford et al. 2021, arXiv 2103.00020) or SigLIP (Zhai et al. 2023, arXiv
+2303.15343): one network for pictures, one for texts, and a logit for each pair. The logit of a text is compared with
+that of a contrast, a text that is true of every picture; a few labels of pictures improve that (`Calibration`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from energyql.attributes.bank import Bank, FittedUnder
+from energyql.attributes.heads import AttributeBank, Head
+from energyql.attributes.labels import ImageLabeller, call_labeller
+from energyql.attributes.pictures import PictureBank, as_prediction
+from energyql.attributes.predictions import Prediction, YesNo
+from energyql.attributes.quality import HeadReport, naming_damage, report_entries
+from energyql.errors import ArgumentError, DataError, ModelError
+from energyql.files import MOST_JSON, as_path, fingerprint, json_digest, read_bytes, read_json, refuse_code, write_json
+from energyql.numerics.random import normals
+from energyql.numerics.shapes import Float
+from energyql.plugins import JUDGES, import_optional, load_plugin, make_plugin, without_bars
+from energyql.vocabulary import AttributeSpec, ByAttribute, Vocabulary
+
+CONTRAST = "a picture"
+"""Text with which others are compared unless a calibration says otherwise."""
+CALIBRATIONS = "words.json"
+"""Name of the file of calibrations in a model folder."""
+MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+"""Mean and standard deviation, for red, green and blue, of the pictures in [0, 1] that CLIP learned from. They are used
+if a model does not state the mean and standard deviation of its pictures."""
+SHOWN = 48
+"""Most characters of a text in a message."""
+
+
+class WordReader(Protocol):
+    """An object that compares pictures with texts. Any object with the method `read` will do."""
+
+    def read(self, pictures: Float[Tensor, "n channels height width"], texts: Sequence[str]) -> Tensor:
+        """Return a logit for each picture in [-1, 1] and each text, (n, texts)."""
+
+
+def as_pixels(
+    images: Float[Tensor, "n channels height width"], size: int | Sequence[int], mean: Any, std: Any
+) -> Float[Tensor, "n 3 _ _"]:
+    """Return the input of a network for pictures in [-1, 1]: resized, with three channels, and standardised.
+
+    Args:
+        images: pictures with 1 or 3 channels.
+        size: height and width, or one number for both.
+        mean: of red, green and blue in [0, 1]; that of CLIP if it is `None` or empty.
+        std: standard deviation, likewise.
+    """
+    shape = (size, size) if isinstance(size, int) else tuple(size)
+    pictures = ((images.float().clamp(-1, 1) + 1) / 2).expand(-1, 3, -1, -1)
+    if pictures.shape[-2:] != shape:
+        pictures = F.interpolate(pictures, size=shape, mode="bicubic", antialias=True).clamp(0, 1)
+    center, scale = (
+        torch.tensor(numbers, device=images.device).view(3, 1, 1) for numbers in (mean or MEAN, std or STD)
+    )
+    return (pictures - center) / scale
+
+
+class DualEncoder:
+    """A reader with a network for pictures and one for texts. Subclasses define `embed` and `_encode`.
+
+    Args:
+        network: both networks, with `logit_scale`, the logarithm of the scale of logits.
+        tokenizer: what turns texts into the input of the network.
+    """
+
+    def __init__(self, network: Any, tokenizer: Any) -> None:
+        self.network, self.tokenizer = network.eval().requires_grad_(False), tokenizer
+        self._encoded: dict[tuple[str, ...], Tensor] = {}
+
+    def embed(self, pictures: Tensor) -> Float[Tensor, "n width"]:
+        """Return unit vectors of pictures in [-1, 1]."""
+        raise NotImplementedError
+
+    def _encode(self, texts: list[str]) -> Float[Tensor, "texts width"]:
+        """Return vectors of texts, of any length."""
+        raise NotImplementedError
+
+    def score(self, embedded: Float[Tensor, "n width"], texts: Sequence[str]) -> Float[Tensor, "n texts"]:
+        """Return the logits of texts for embedded pictures.
+
+        Raises:
+            ArgumentError: a text is too long for the network.
+        """
+        key = tuple(texts)
+        if key not in self._encoded:
+            with torch.no_grad():
+                self._encoded = {key: F.normalize(self._encode(list(texts)).float(), dim=-1)}
+        scale, bias = self.network.logit_scale.exp().float(), getattr(self.network, "logit_bias", None)
+        logits: Tensor = scale * embedded @ self._encoded[key].to(embedded.device).T
+        if bias is not None:
+            logits += bias.float().to(logits.device)
+        return logits
+
+    def read(self, pictures: Tensor, texts: Sequence[str]) -> Float[Tensor, "n texts"]:
+        """Return the logits of texts for pictures in [-1, 1]."""
+        return self.score(self.embed(pictures), texts)
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the network."""
+        return next((weight.device for weight in self.network.parameters()), torch.device("cpu"))
+
+
+class OpenClip(DualEncoder):
+    """A model of open_clip, or anything with `encode_image`, `encode_text`, `logit_scale` and `visual`.
+
+    The attributes `image_size`, `image_mean` and `image_std` of `visual` say how pictures are prepared.
+    """
+
+    def prepare(self, images: Tensor) -> Float[Tensor, "n 3 _ _"]:
+        """Return the input of the network for pictures in [-1, 1]."""
+        visual = self.network.visual
+        mean, std = (getattr(visual, name, None) for name in ("image_mean", "image_std"))
+        return as_pixels(images, visual.image_size, mean, std)
+
+    def embed(self, pictures: Tensor) -> Float[Tensor, "n width"]:
+        """Return unit vectors of pictures in [-1, 1]."""
+        return F.normalize(self.network.encode_image(self.prepare(pictures).to(self.device)).float(), dim=-1)
+
+    def _encode(self, texts: list[str]) -> Tensor:
+        most = getattr(self.tokenizer, "context_length", None)
+        tokens = self.tokenizer(texts)
+        for text, row in zip(texts, tokens, strict=True):
+            if most is not None and len(row) == most and row[-1] != 0:
+                raise _too_long(text, most)
+        encoded: Tensor = self.network.encode_text(tokens.to(self.device))
+        return encoded
+
+
+class Transformers(DualEncoder):
+    """A dual encoder of transformers, such as a `CLIPModel` or `SiglipModel`, with its tokenizer.
+
+    Args:
+        network: the model.
+        tokenizer: its tokenizer.
+        mean: of red, green and blue of the pictures that it learned from; `None` for that of CLIP.
+        std: standard deviation, likewise.
+    """
+
+    def __init__(self, network: Any, tokenizer: Any, mean: Any = None, std: Any = None) -> None:
+        super().__init__(network, tokenizer)
+        self.mean, self.std = mean, std
+
+    def embed(self, pictures: Tensor) -> Float[Tensor, "n width"]:
+        """Return unit vectors of pictures in [-1, 1]."""
+        pixels = as_pixels(pictures, self.network.config.vision_config.image_size, self.mean, self.std)
+        features = self.network.get_image_features(pixel_values=pixels.to(self.device))
+        return F.normalize(_unwrapped(features).float(), dim=-1)
+
+    def _encode(self, texts: list[str]) -> Tensor:
+        most = self.network.config.text_config.max_position_embeddings
+        for text in texts:
+            if len(self.tokenizer(text, truncation=False)["input_ids"]) > most:
+                raise _too_long(text, most)
+        tokens = self.tokenizer(texts, padding="max_length", max_length=most, return_tensors="pt")
+        return _unwrapped(self.network.get_text_features(**tokens.to(self.device)))
+
+
+def _unwrapped(features: Any) -> Tensor:
+    """Return features of transformers, which newer versions wrap."""
+    tensor: Tensor = getattr(features, "pooler_output", features)
+    return tensor
+
+
+def _too_long(text: str, most: int) -> ArgumentError:
+    shown = text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
+    return ArgumentError(f"the text {shown!r} is longer than the {most} tokens that the reader reads", hint="say less")
+
+
+def _read_folder(folder: Path) -> Any:
+    """Return the reader in a folder of open_clip or transformers. No code in it is run.
+
+    Raises:
+        ModelError: the folder is damaged or no dual encoder, or holds code, or weights that are no safetensors.
+        ArgumentError: the library is not installed.
+    """
+    refuse_code(folder)
+    for name in ("config.json", "tokenizer_config.json"):
+        # Not `read_json`, which refuses numbers of 31 digits, as tokenizers have.
+        if (folder / name).is_file() and b'"auto_map"' in read_bytes(folder / name, MOST_JSON):
+            raise ModelError(f"{folder / name} names code, which is not run", hint="choose a reader of a known class")
+    try:
+        if (folder / "open_clip_config.json").is_file():
+            library = import_optional("open_clip", "this reader needs open_clip", 'pip install "open_clip_torch>=3"')
+            place = f"local-dir:{folder}"
+            return OpenClip(library.create_model(place, precision="fp32"), library.get_tokenizer(place))
+        if not (folder / "config.json").is_file():
+            raise ModelError(f"{folder} has neither config.json nor open_clip_config.json")
+        library = import_optional("transformers", "this reader needs transformers", 'pip install "transformers>=4.57"')
+        options = {"local_files_only": True, "trust_remote_code": False}
+        with without_bars(library):
+            network = library.AutoModel.from_pretrained(folder, use_safetensors=True, dtype=torch.float32, **options)
+        if not all(hasattr(network, name) for name in ("get_image_features", "get_text_features", "logit_scale")):
+            raise ModelError(f"{folder} holds a {type(network).__name__}, which does not compare pictures with texts")
+        if not _has_tokenizer(folder):
+            raise ModelError(f"{folder} has no tokenizer", hint="save it there: tokenizer.save_pretrained(FOLDER)")
+        tokenizer = library.AutoTokenizer.from_pretrained(folder, **options)
+    except (ModelError, ArgumentError) as error:
+        raise type(error)(f"no reader of words: {error.message}", hint=error.hint) from None
+    except Exception as error:
+        first = str(error).strip().partition("\n")[0]
+        hint = "a folder of transformers (CLIP, SigLIP) or open_clip, with safetensors and tokenizer"
+        raise ModelError(
+            f"cannot read the reader {folder}: {type(error).__name__}: {first[:200]}", hint=hint
+        ) from error
+    images = next((read_json(file) for name in _IMAGES if (file := folder / name).is_file()), {})
+    images = images.get("image_processor", images)
+    return Transformers(network, tokenizer, images.get("image_mean"), images.get("image_std"))
+
+
+_IMAGES = ("preprocessor_config.json", "processor_config.json")
+
+
+def _has_tokenizer(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json", "vocab.txt", "spiece.model"))
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How the logits of a text become log-odds: `slope * (logit - logit of the contrast) + offset`.
+
+    Attributes:
+        contrast: text with which the text is compared.
+        slope, offset: by Platt's method, from labels of pictures; 1 and 0 without labels.
+        labels: number of labels; 0 for "zero-shot".
+        report: quality on labels that were left out of the fit (ten-fold); `None` without labels.
+    """
+
+    contrast: str = CONTRAST
+    slope: float = 1.0
+    offset: float = 0.0
+    labels: int = 0
+    report: HeadReport | None = None
+
+    @property
+    def title(self) -> str:
+        """How the text is calibrated: "zero-shot", or by how many labels."""
+        return f"calibrated on {self.labels} labels" if self.labels else "zero-shot"
+
+    def __str__(self) -> str:
+        return self.title if self.report is None else f"{self.title}, {self.report}"
+
+
+@dataclass(frozen=True, eq=False)
+class Words:
+    """A reader with calibrations of texts.
+
+    Attributes:
+        reader: the reader.
+        name: its name for people: the folder, the name of the code, or the name of its class.
+        mark: SHA-256 of its files, or of its code and weights.
+        calibrations: text -> calibration; other texts are read zero-shot.
+    """
+
+    reader: Any
+    name: str
+    mark: str
+    calibrations: Mapping[str, Calibration] = field(default_factory=dict)
+
+    def calibration(self, text: str) -> Calibration:
+        """Return the calibration of a text."""
+        return self.calibrations.get(text, _ZERO_SHOT)
+
+    def log_odds(
+        self, pictures: Tensor, texts: Sequence[str], embedded: Tensor | None = None
+    ) -> Float[Tensor, "n texts"]:
+        """Return the log-odds of texts for pictures in [-1, 1], or for their embeddings if they are given.
+
+        Raises:
+            DataError: the reader returns no finite logit for each picture and text.
+        """
+        each = [self.calibration(text) for text in texts]
+        columns = list(dict.fromkeys([*texts, *(one.contrast for one in each)]))
+        logits = self.reader.read(pictures, columns) if embedded is None else self.reader.score(embedded, columns)
+        shape = (len(pictures if embedded is None else embedded), len(columns))
+        if not isinstance(logits, Tensor) or not logits.is_floating_point() or tuple(logits.shape) != shape:
+            what = f"{logits.dtype} {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
+            raise DataError(f"the reader {self.name} must return logits {shape} of floats, not {what}")
+        if not logits.isfinite().all():
+            raise DataError(f"the reader {self.name} returns logits that are not finite")
+        logits = logits.float()
+        of = {text: logits[:, i] for i, text in enumerate(columns)}
+        pairs = zip(texts, each, strict=True)
+        return torch.stack([c.slope * (of[text] - of[c.contrast]) + c.offset for text, c in pairs], 1)
+
+    def save(self, folder: Path) -> None:
+        """Write the calibrations into the model folder `folder`; nothing without any."""
+        if self.calibrations:
+            write_json(folder / CALIBRATIONS, {"reader": self.mark, "texts": {
+                text: vars(one) | {"report": None if one.report is None else report_entries({text: one.report})[text]}
+                for text, one in self.calibrations.items()
+            }})  # fmt: skip
+
+    def stored(self, folder: Path) -> Words:
+        """Return this reader with the calibrations in a model folder, if it has any.
+
+        Raises:
+            ModelError: they are those of another reader, or damaged.
+        """
+        mark, calibrations = read_calibrations(folder)
+        if calibrations and mark != self.mark:
+            hint = f"use that reader, calibrate again, or delete {CALIBRATIONS} for zero-shot reading"
+            what = f"is of another reader than {self.name}, or the reader changed"
+            raise ModelError(f"{folder / CALIBRATIONS} {what}", hint=hint)
+        return replace(self, calibrations=calibrations) if calibrations else self
+
+
+def read_calibrations(folder: Path) -> tuple[str, dict[str, Calibration]]:
+    """Return the SHA-256 of the reader whose calibrations a model folder has, and these by text; "" and {} if none.
+
+    Raises:
+        ModelError: the file of calibrations is damaged.
+    """
+    path = folder / CALIBRATIONS
+    if not path.is_file():
+        return "", {}
+    entries = read_json(path)
+    with naming_damage(path):
+        calibrations = {
+            str(text): Calibration(
+                str(one["contrast"]), float(one["slope"]), float(one["offset"]), int(one["labels"]),
+                None if one["report"] is None else HeadReport.from_dict(one["report"]),
+            )
+            for text, one in entries["texts"].items()
+        }  # fmt: skip
+        return str(entries["reader"]), calibrations
+
+
+_ZERO_SHOT = Calibration()
+
+
+def reads_words(reader: object) -> bool:
+    """Return whether `reader` is an object that compares pictures with texts, or the path of a folder with one."""
+    if isinstance(reader, str | os.PathLike):
+        return os.path.isdir(reader)
+    return isinstance(reader, Words) or callable(getattr(reader, "read", None))
+
+
+def open_words(reader: Any, mark_of: Callable[[object], str]) -> Words:
+    """Return a reader of words.
+
+    Args:
+        reader: the path of a folder of open_clip or transformers, an object with the method `read`, or the name of code
+            that makes one, `module:factory`.
+        mark_of: function that returns the SHA-256 of code and weights of an object.
+
+    Raises:
+        ModelError: the folder cannot be used, see `_read_folder`.
+        ArgumentError: there is no such reader.
+    """
+    if isinstance(reader, Words):
+        return reader
+    if isinstance(reader, str | os.PathLike) and os.path.isdir(reader):
+        folder = as_path(reader)
+        marks = {path.name: fingerprint(path) for path in sorted(folder.glob("*")) if path.suffix in _MARKED}
+        mark = json_digest(marks)
+        return Words(_opened(folder, mark), str(folder), mark)
+    name = reader if isinstance(reader, str) else type(reader).__name__
+    if isinstance(reader, os.PathLike) or (isinstance(reader, str) and os.sep in reader and ":" not in reader):
+        raise ArgumentError(f"there is no reader at {reader}", hint="a folder of transformers or open_clip")
+    if isinstance(reader, str):
+        code = load_plugin(reader, JUDGES)
+        reader = make_plugin(code, reader) if isinstance(code, type) else code
+    if not reads_words(reader):
+        raise ArgumentError(f"{name} reads no words: it has no method read(pictures, texts)")
+    return Words(reader, name, mark_of(reader))
+
+
+_MARKED = (".json", ".safetensors", ".txt", ".model")
+_opened = lru_cache(maxsize=2)(lambda folder, mark: _read_folder(folder))
+
+
+class TextReader:
+    """A function that reads texts off pictures, beside the attributes that another reader of pictures reads.
+
+    Args:
+        words: the reader of texts.
+        texts: the texts.
+        other: reader of further attributes; `None` for none.
+        vocabulary: attributes of the model.
+    """
+
+    def __init__(self, words: Words, texts: Sequence[str], other: ImageLabeller | None, vocabulary: Vocabulary) -> None:
+        self.words, self.texts, self.other = words, tuple(texts), other
+        names = () if other is None else getattr(other, "vocabulary", vocabulary)
+        listed = [spec for name, spec in vocabulary.items() if name in names]
+        self.vocabulary = Vocabulary([*listed, *specs_of(texts)])
+        self.identity = f"words {words.mark} {self.texts}"
+        how = dict.fromkeys(words.calibration(text).title for text in self.texts)
+        self.title = f"the reader of words {Path(words.name).name}, {' and '.join(how)}"
+
+    def __call__(self, images: Tensor) -> Mapping[str, Any]:
+        """Return predictions by attribute, for pictures in [-1, 1]; values of the other reader are taken as certain."""
+        logits = self.words.log_odds(images, self.texts).to(images.device)
+        others = {} if self.other is None else call_labeller(self.other, images)
+        read = {name: value for name, value in others.items() if name in self.vocabulary and name not in self.texts}
+        predictions = {name: as_prediction(value, self.vocabulary[name], images) for name, value in read.items()}
+        return predictions | {text: YesNo(logits[:, i]) for i, text in enumerate(self.texts)}
+
+
+def specs_of(texts: Sequence[str]) -> list[AttributeSpec]:
+    """Return texts as yes/no attributes."""
+    return [AttributeSpec(text, "yes/no", description="read as words") for text in texts]
+
+
+class NoBank(Bank):
+    """The bank of a generator without attributes, of which only words can be asked."""
+
+    part = "attributes"
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self.vocabulary, self.fitted, self.reports = vocabulary, FittedUnder(truncation=(0.0, 1.0)), ByAttribute()
+
+    @property
+    def device(self) -> torch.device:
+        """The CPU: there are no weights."""
+        return torch.device("cpu")
+
+    def to(self, device: torch.device | str) -> NoBank:
+        """Return this bank."""
+        return self
+
+    def predict(self, read: Tensor, names: Sequence[str] | None = None) -> dict[str, Prediction]:
+        """Return {}."""
+        return {}
+
+    def save(self, folder: Path) -> None:
+        """Raise a `ModelError`, because there is nothing to save."""
+        raise ModelError("a model without attributes is not saved", hint="train some: energyql train --prompts")
+
+
+def with_texts(
+    bank: Bank, words: Words, texts: Sequence[str], latents: Float[Tensor, "n dim"], log_odds: Float[Tensor, "n texts"]
+) -> Bank:
+    """Return a bank that predicts texts as well: by new heads, or off pictures if the other attributes are.
+
+    Args:
+        bank: the bank of a model.
+        words: the reader of texts.
+        texts: the texts.
+        latents: input of the heads for random pictures.
+        log_odds: what the reader reads off these pictures, which the heads are fitted to.
+    """
+    vocabulary = bank.vocabulary.extended(specs_of(texts))
+    reports = {text: report for text in texts if (report := words.calibration(text).report) is not None}
+    reports |= bank.reports
+    fitted = vars(bank.fitted)
+    if bank.reads_pictures:
+        del fitted["space"]
+        reader = TextReader(words, texts, bank.reader, bank.vocabulary)
+        return PictureBank(reader, vocabulary, gradient=False, reports=reports, **fitted)
+    heads = dict(bank.as_heads.heads) if bank.as_heads else {}
+    x = latents / latents.square().mean(1, keepdim=True).sqrt() if bank.space == "direction" else latents
+    for i, text in enumerate(texts):
+        heads[text] = fit_head(x, log_odds[:, i])
+    return AttributeBank(vocabulary, heads, reports=reports, **fitted)
+
+
+UNITS, STEPS, BATCH, RATE, DECAY = 48, 1200, 256, 0.01, 0.02
+"""Hidden units of a head of a text, and the settings of its fit by AdamW; the rate falls to 0 along a cosine."""
+
+
+@torch.inference_mode(False)
+@torch.enable_grad()
+def fit_head(latents: Float[Tensor, "n dim"], log_odds: Float[Tensor, " n"]) -> Head:
+    """Return a head whose probabilities are close to those of a reader; the same in every run on one machine."""
+    x, goal = latents.detach().clone().float(), log_odds.detach().clone().float().sigmoid()
+    dim, random = x.shape[1], torch.Generator().manual_seed(0)
+    weights = {
+        "hidden_weight": normals(0, 0, UNITS, dim, stream="words/head") / dim**0.5, "hidden_bias": torch.zeros(UNITS),
+        "out_weight": torch.zeros(1, UNITS), "skip_weight": torch.zeros(1, dim),
+        "out_bias": goal.mean().clamp(0.01, 0.99).logit()[None].cpu(),
+    }  # fmt: skip
+    weights = {name: weight.to(x).requires_grad_() for name, weight in weights.items()}
+    optimizer = torch.optim.AdamW(weights.values(), RATE, weight_decay=DECAY)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
+    for _ in range(STEPS):
+        rows = torch.randint(len(x), (BATCH,), generator=random).to(x.device)
+        hidden = F.leaky_relu(F.linear(x[rows], weights["hidden_weight"], weights["hidden_bias"]), 0.2)
+        outputs = hidden @ weights["out_weight"].T + F.linear(x[rows], weights["skip_weight"], weights["out_bias"])
+        optimizer.zero_grad()
+        F.binary_cross_entropy_with_logits(outputs[:, 0], goal[rows]).backward()
+        optimizer.step()
+        schedule.step()
+    return Head(**{name: weight.detach() for name, weight in weights.items()}, std=torch.ones((), device=x.device))

@@ -1,0 +1,133 @@
+"""Texts in quotes as attributes of a model: heads that say where to look, and a reader of pictures that decides.
+
+Random pictures are drawn and embedded once for a model and a reader. For each new text, the reader scores the
+embeddings, and a head on latents is fitted to the scores. The head proposes; the reader is a part of the verifier,
+which decides on every picture (see `energyql.pipeline.verified`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from energyql.attributes.words import TextReader, Words, with_texts
+from energyql.errors import ArgumentError, EnergyQLError
+from energyql.files import cache_folder, json_digest, read_tensors, write_tensors
+from energyql.generators.base import Label, as_condition, draw_batches, head_reader
+from energyql.generators.families import module_fingerprint
+from energyql.generators.mapping import encoder
+from energyql.language import Expr, predicates
+from energyql.language.binder import is_words
+from energyql.numerics.random import normals
+from energyql.pipeline.model import Model
+from energyql.vocabulary import Vocabulary
+
+COUNT = 2048
+"""Number of random pictures to which the heads of texts are fitted."""
+
+
+def texts_of(expr: Expr, vocabulary: Vocabulary) -> list[str]:
+    """Return the texts in quotes of a query, in its order, after `bind` has checked it."""
+    return list(dict.fromkeys(str(node.name) for node in predicates(expr) if is_words(node, vocabulary)))
+
+
+class PriorPictures:
+    """Random pictures of a model, as a reader of texts embeds them.
+
+    Embeddings are stored in the user's folder for caches.
+
+    Args:
+        model: a model with a reader of texts.
+        psi: the truncation.
+        label: the label of a conditional generator; `None` for none.
+    """
+
+    def __init__(self, model: Model, psi: float, label: Label | None) -> None:
+        self.model, self.psi, self.label = model, psi, label
+        self.encode = encoder(model.generator, psi, as_condition(label, model.generator))
+        self.z = normals(0, 0, COUNT, model.generator.z_dim, stream="words").to(model.device)
+
+    @cached_property
+    def latents(self) -> Tensor:
+        """Input of the heads, (COUNT, dim)."""
+        with torch.inference_mode():
+            return torch.cat(
+                [head_reader(self.model.generator, self.model.bank.space, self.encode)(z) for z in self.z.split(256)]
+            )
+
+    @cached_property
+    def _embedded(self) -> Tensor | None:
+        """Embeddings of the pictures, (COUNT, width); `None` if the reader has no method `embed`."""
+        embed = getattr(self._words.reader, "embed", None)
+        if embed is None:
+            return None
+        path = self._path
+        if path is not None and path.is_file():
+            try:
+                return read_tensors(path)["embedded"].to(self.model.device)
+            except (EnergyQLError, KeyError):  # damaged: computed again
+                pass
+        with torch.inference_mode():
+            embedded = torch.cat([embed(images) for images in self._images()])
+        if path is not None:
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_tensors(path, {"embedded": embedded.cpu()})
+            except (OSError, ArgumentError):  # a cache is optional
+                pass
+        return embedded
+
+    @property
+    def _words(self) -> Words:
+        assert self.model.words is not None
+        return self.model.words
+
+    @property
+    def _path(self) -> Path | None:
+        """The file of the embeddings; `None` without a folder for caches, or if the generator cannot be told apart."""
+        folder = cache_folder()
+        mark = self.model.fingerprints.get("generator") or module_fingerprint(self.model.generator)
+        if folder is None or not mark:
+            return None
+        return (
+            folder / "words" / f"{json_digest([mark, self._words.mark, self.psi, self.label, COUNT])[:32]}.safetensors"
+        )
+
+    def _images(self) -> Iterator[Tensor]:
+        for _, images in draw_batches(self.model.generator.synthesize, self.encode, self.z):
+            yield images
+
+    @torch.inference_mode()
+    def log_odds(self, texts: Sequence[str]) -> Tensor:
+        """Return the log-odds of texts for the pictures, (COUNT, texts)."""
+        if self._embedded is None:
+            return torch.cat([self._words.log_odds(images, texts) for images in self._images()])
+        return self._words.log_odds(self._embedded, texts, self._embedded)
+
+
+def with_texts_read(model: Model, texts: Sequence[str], prior: PriorPictures) -> Model:
+    """Return a model that has texts as further attributes.
+
+    Its verifier reads the texts, and what the verifier of `model` reads, or its judge without a verifier.
+
+    Args:
+        model: a model with a reader of texts.
+        texts: the texts.
+        prior: random pictures of the model.
+    """
+    words = model.words
+    assert words is not None
+    bank = model.bank
+    empty = torch.empty(0, 0)
+    log_odds = empty if bank.reads_pictures else prior.log_odds(texts)
+    bank = with_texts(bank, words, texts, empty if bank.reads_pictures else prior.latents, log_odds)
+    verifier = None
+    if not bank.reads_pictures:
+        other = model.judge if model.verifier is None else model.verifier
+        verifier = TextReader(words, texts, other, model.bank.vocabulary)
+    return replace(model, bank=bank, verifier=verifier)

@@ -1,0 +1,138 @@
+"""Calibration of texts about pictures by a few labels, by Platt's method (1999) with a prior on slope and offset."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from energyql.attributes.bank import FittedUnder
+from energyql.attributes.labels import encode_column
+from energyql.attributes.predictions import YesNo
+from energyql.attributes.words import Calibration, Words, open_words, read_calibrations, specs_of
+from energyql.errors import ArgumentError, DataError
+from energyql.generators.base import draw_batches
+from energyql.models import model_folder, packaged_models
+from energyql.numerics.pullback import Identity
+from energyql.numerics.shapes import Float
+from energyql.pipeline.model import judge_mark
+from energyql.training.labels import read_label_table
+from energyql.training.report import report_quality
+from energyql.training.samples import Prior
+from energyql.training.target import Source, open_source
+
+FOLDS = 10
+"""Parts of the labels; each is read by a calibration that did not learn from it, for the report."""
+SLOPE_SPREAD, OFFSET_SPREAD = 0.7, 2.0
+"""Standard deviations of the prior of the logarithm of the slope, and of the offset; means are those without labels."""
+STEPS = 50
+"""Most steps of Newton's method."""
+LEAST = 10
+"""Fewest labels of a text."""
+
+
+def platt(log_odds: Float[Tensor, " n"], labels: Float[Tensor, " n"]) -> tuple[float, float]:
+    """Return slope and offset that make log-odds fit labels (0 or 1): the most probable ones, see `SLOPE_SPREAD`."""
+    x, y, at = log_odds.double(), labels.double(), torch.zeros(2, dtype=torch.double)
+    spread = torch.tensor([SLOPE_SPREAD, OFFSET_SPREAD], dtype=torch.double)
+
+    def loss(at: Tensor) -> Tensor:
+        own = F.binary_cross_entropy_with_logits(at[0].exp() * x + at[1], y, reduction="sum")
+        return own + (at / spread).square().sum() / 2
+
+    for _ in range(STEPS):
+        moved = at[0].exp() * x
+        probable = (moved + at[1]).sigmoid()
+        inputs = torch.stack([moved, torch.ones_like(x)])
+        missed = probable - y
+        slope = inputs @ missed + at / spread.square()
+        curvature = (inputs * probable * (1 - probable)) @ inputs.T + spread.square().reciprocal().diag()
+        curvature[0, 0] += (missed * moved).sum().clamp(min=0)
+        step, size = torch.linalg.solve(curvature, slope), 1.0
+        while loss(at - size * step) > loss(at) and size > 1e-6:
+            size /= 2
+        at = at - size * step
+        if step.abs().max() < 1e-9:
+            break
+    return at[0].exp().item(), at[1].item()
+
+
+def calibrated(log_odds: Float[Tensor, " n"], labels: Float[Tensor, " n"], text: str, contrast: str) -> Calibration:
+    """Return the calibration of a text by labels, with its quality on labels that were left out.
+
+    Args:
+        log_odds: zero-shot log-odds of the text for n pictures.
+        labels: 0 or 1; NaN where a picture has no label.
+        text: the text.
+        contrast: text with which it was compared.
+
+    Raises:
+        DataError: there are fewer than `LEAST` labels, or all are equal.
+    """
+    there = ~labels.isnan()
+    x, y = log_odds[there].double().cpu(), labels[there].cpu()
+    if len(y) < LEAST or y.min() == y.max():
+        what = f"only {len(y)} labels" if len(y) < LEAST else f"only the label {'yes' if y[0] else 'no'}"
+        raise DataError(f"{text!r} has {what}", hint="label some thirty pictures, with some of yes and some of no")
+    left_out = torch.zeros_like(x)
+    order = y.argsort(stable=True)  # every part has both labels, as far as they go
+    for part in range(FOLDS):
+        test = order[part::FOLDS]
+        rest = torch.ones(len(y), dtype=torch.bool).index_fill(0, test, False)
+        slope, offset = platt(x[rest], y[rest])
+        left_out[test] = slope * x[test] + offset
+    spec = {text: specs_of([text])[0]}
+    report = report_quality({text: YesNo(left_out.float())}, {text: y}, spec, {text: y[:0]})[text]
+    slope, offset = platt(x, y)
+    return Calibration(contrast, slope, offset, len(y), report)
+
+
+def calibrate(
+    model: str | Path, labels: str | Path, reader: Words | str | Path, *, contrasts: Mapping[str, str] | None = None
+) -> dict[str, Calibration]:
+    """Calibrate a reader of words by a table of labels, and write the calibrations into the model folder.
+
+    Args:
+        model: a model folder.
+        labels: the table that `energyql label` wrote. Columns whose names are no attributes of the model are texts.
+        reader: the reader, see `load_model`.
+        contrasts: text -> text with which it is compared; by default that of an earlier calibration, or `CONTRAST`.
+
+    Returns:
+        Text -> calibration, of the texts in the table.
+
+    Raises:
+        ArgumentError: the model is a packaged one, which is not written to, or the reader cannot be used.
+        DataError: the table is of other pictures, or has too few labels.
+    """
+    folder = model_folder(model)
+    if folder.parent == model_folder(packaged_models()[0]).parent:
+        hint = "copy it, and name the copy: load_model(NAME).save_pretrained(FOLDER)"
+        raise ArgumentError(f"{folder.name} is a packaged model, which is not written to", hint=hint)
+    table, words, own = read_label_table(Path(labels)), open_words(reader, judge_mark), open_source(Source(folder))
+    mark, calibrations = read_calibrations(folder)
+    words = replace(words, calibrations=calibrations if mark == words.mark else {})
+    texts = [name for name in table.columns if own.bank is None or name not in own.bank.vocabulary]
+    if not texts or table.index is None or table.drawn is None:
+        what = "no column that is a text" if table.drawn is not None else "no record of how its pictures were drawn"
+        raise DataError(f"{labels} has {what}", hint='energyql label FOLDER --attributes "a hat" writes one')
+    table.drawn.check_generator(own.generator, str(labels))
+    specs = specs_of(texts)
+    cells = {spec.name: encode_column(table.columns[spec.name], spec, str(labels)) for spec in specs}
+    chosen = contrasts or {}
+    start = {text: Calibration(chosen.get(text, words.calibration(text).contrast)) for text in texts}
+    drawn = table.drawn
+    fitted = FittedUnder("w", (drawn.truncation, drawn.truncation), drawn.label)
+    w = Prior(own.generator, drawn.seed, fitted, torch.device("cpu")).w(table.index)
+    plain = replace(words, calibrations=start)
+    pictures = draw_batches(own.generator.synthesize, Identity(), w, w=w)
+    log_odds = torch.cat([plain.log_odds(images, texts) for _, images in pictures])
+    results = {
+        text: calibrated(log_odds[:, i], cells[text], text, start[text].contrast) for i, text in enumerate(texts)
+    }
+    replace(words, calibrations={**words.calibrations, **results}).save(folder)
+    return results

@@ -1,0 +1,75 @@
+"""Texts in quotes in the studio, read by a toy reader of brightness."""
+
+import json
+
+import pytest
+import torch
+from toys import tiny_model
+
+from energyql.attributes.quality import HeadReport
+from energyql.attributes.words import Calibration, Words
+from energyql.errors import UnknownAttribute
+from energyql.pipeline import texts
+from energyql.pipeline.draw import Pipeline
+from energyql.pipeline.model import load_model
+from energyql.studio.restoring import restore
+from energyql.studio.schemas import CheckRequest, DrawRequest
+from energyql.studio.studio import Studio
+
+
+class Bright:
+    def read(self, pictures, texts):
+        bright = 40 * pictures.mean((1, 2, 3))
+        return torch.stack([bright if text == "a bright picture" else 0 * bright for text in texts], 1)
+
+
+REPORT = HeadReport("yes/no", 0, 30, {"no": 15, "yes": 15}, 0.5, (0.3, 0.7), {"no": (0.5, 0.3, 0.7)}, 0.1)
+
+
+@pytest.fixture
+def studio(tmp_path, monkeypatch):
+    monkeypatch.setattr(texts, "COUNT", 128)
+    monkeypatch.setenv("ENERGYQL_CACHE", "")
+    words = Words(Bright(), "my/bright", "1", {"a cat": Calibration(labels=30, report=REPORT)})
+    model = load_model(tiny_model(tmp_path), reader=words)
+    bare = load_model(tmp_path)
+    studio = Studio({"tiny": Pipeline(model, model.device), "bare": Pipeline(bare, bare.device)})
+    yield studio
+    studio.close()
+
+
+def wait(studio, job):
+    while (info := studio.look(job.id)).state in ("waiting", "running"):
+        pass
+    assert info.state == "done", info
+    return info
+
+
+def test_a_picture_is_drawn_and_drawn_again(studio):
+    query = '"a bright picture"'
+    job = wait(studio, studio.draw(DrawRequest(query=query, n=2)))
+    assert "the reader of words bright, zero-shot" in job.summary
+    _, result = studio.store.get(job.id)
+    provenance = result.results[0].provenance
+    marks = {name: pipeline.model.fingerprints for name, pipeline in studio.models.items()}
+    restored = restore(json.dumps(provenance | {"index": 0}), marks)
+    assert restored.request["query"] == query and restored.request["verify"] == "sure" and not restored.notes
+    without = {"query": query, "model": "bare"}
+    with pytest.raises(UnknownAttribute, match="--reader"):
+        studio.draw(DrawRequest(**without, n=1))
+    assert "--reader" in studio.check(CheckRequest(**without)).problem.hint
+
+
+@pytest.mark.parametrize("verify", [None, "sure", "off"])
+def test_checks_draw_nothing(studio, verify, monkeypatch):
+    monkeypatch.setattr(texts.PriorPictures, "log_odds", None)
+    check = studio.check(CheckRequest(query='"a bright picture" AND NOT smile', verify=verify))
+    assert check.ok and check.canonical == '"a bright picture" AND NOT smile'
+    weak = studio.check(CheckRequest(query='"a cat"', verify=verify))
+    assert weak.problem.message.startswith("the reader of 'a cat' is too weak")
+
+
+def test_the_page_is_told_the_reader(studio):
+    first, second = studio.info.models
+    assert (first.words, first.texts) == ("bright", ['"a cat"'])
+    assert (second.words, second.texts) == (None, [])
