@@ -43,7 +43,7 @@ shorter near the end. With a small share, the query holds with more certainty th
 attributes."""
 LONGEST_MOVE = 1.0
 """Length of the longest step in z."""
-LOOK_EVERY = 4
+LOOK_EVERY = 3
 """Number of steps after which a descent looks for samples that have ended, on another device than the CPU."""
 
 
@@ -120,14 +120,13 @@ class DescentState(NamedTuple):
 
     Attributes:
         z: current latents.
-        value: λ(E - `Energy.least`) at z, in nats.
-        gradient: gradient of `value` with respect to z.
+        values: λ(E - `Energy.least`) at the last four latents, z last, in nats; infinite for those before the start.
+        gradient: gradient of this number with respect to z.
         direction: the next step in z, unless it must be shortened.
         slope: scalar product of `direction` and `gradient`.
         step: share of `direction` that is tried next: 1, then ½, ¼ and so on until a step is accepted.
         scale: inverse curvature, estimated from the last step of `pairs`; 0 if the sample has none, and on other
             devices than the CPU.
-        earlier: `value` before each of the last three steps, oldest first; infinite for steps not yet taken.
         pairs: the last steps along which the curvature was positive, oldest first, at most `MEMORY`. Each is a triple
             of the step, the change of the gradient along it, and 1 / (scalar product of the two). On other devices than
             the CPU it is one tensor, (rows, 2 `MEMORY`, z_dim): the steps, then the changes of the gradient along them,
@@ -135,14 +134,18 @@ class DescentState(NamedTuple):
     """
 
     z: Float[Tensor, "rows z_dim"]
-    value: Float[Tensor, " rows"]
+    values: Float[Tensor, "rows 4"]
     gradient: Float[Tensor, "rows z_dim"]
     direction: Float[Tensor, "rows z_dim"]
     slope: Float[Tensor, " rows"]
     step: Float[Tensor, " rows"]
     scale: Float[Tensor, " rows"]
-    earlier: Float[Tensor, "rows 3"]
     pairs: tuple[_Pair, ...] | Float[Tensor, "rows twice_memory z_dim"]
+
+    @property
+    def value(self) -> Float[Tensor, " rows"]:
+        """The last of `values`."""
+        return self.values[:, -1]
 
 
 class DescentInfo(NamedTuple):
@@ -170,8 +173,8 @@ def descent_init(
     value, gradient = _evaluate(z, energy, settings)
     zero = torch.zeros_like(value)
     pairs = () if z.device.type == "cpu" else z.new_zeros(len(z), 2 * MEMORY, z.shape[1])
-    earlier = z.new_full((len(z), 3), torch.inf)
-    state = _with_direction(DescentState(z, value, gradient, z, zero, zero + 1, zero, earlier, pairs), settings.enough)
+    values = torch.cat([z.new_full((len(z), 3), torch.inf), value[:, None]], 1)
+    state = _with_direction(DescentState(z, values, gradient, z, zero, zero + 1, zero, pairs), settings.enough)
     finite = finite_rows(value + gradient.norm(dim=1))  # fewer operations than of all numbers of the gradient
     status = torch.where(finite, _outcome(state, settings), Status.NON_FINITE)
     return state, DescentInfo(status, zero == 0)
@@ -189,24 +192,23 @@ def descent_step(state: DescentState, energy: StepEnergy, settings: DescentSampl
     """
     z = torch.addcmul(state.z, state.step[:, None], state.direction)  # exact products: `step` is a power of two
     value, gradient = _evaluate(z, energy, settings)
-    step, change = z - state.z, gradient - state.gradient
+    step, change = torch._foreach_sub((z, gradient), (state.z, state.gradient))  # in one operation
     product, length = row_products(step, change), row_products(change, change)
     bound = torch.addcmul(state.value, state.step, state.slope, value=ENOUGH_DECREASE)
     # `value`, or NaN if value or gradient is not finite; takes fewer operations than `isfinite`.
     accept = torch.addcmul(value, value, length, value=0) <= bound
     # Only a pair of positive curvature keeps the next direction downhill.
     keep = accept & (product > 1e-10 * length)
-    earlier = torch.cat([state.earlier[:, 1:], state.value[:, None]], 1)
+    values = torch.cat([state.values[:, 1:], value[:, None]], 1)
     scale = state.scale
     if isinstance(state.pairs, tuple):
         scale = torch.where(keep, product / length.clamp_min(1e-12), scale)
     state = state._replace(
         z=_rows_of(accept, z, state.z),
-        value=torch.where(accept, value, state.value),
+        values=torch.where(accept[:, None], values, state.values),
         gradient=_rows_of(accept, gradient, state.gradient),
         step=(state.step / 2).masked_fill_(accept, 1.0),
         scale=scale,
-        earlier=torch.where(accept[:, None], earlier, state.earlier),
         pairs=_with_pair(state.pairs, keep, step, change, product),
     )
     state = _with_direction(state, settings.enough)
@@ -259,12 +261,15 @@ def _with_direction(state: DescentState, enough: float | None) -> DescentState:
     else:
         direction = two_loop_direction(gradient, pairs, torch.where(state.scale > 0, state.scale, guess)[:, None])
     downhill = row_products(direction, gradient) < 0
-    direction = torch.where(downhill[:, None], direction, -gradient)
-    size = direction.norm(dim=1).clamp_min(1e-12)
-    length = size
-    if enough is not None:
-        length = _distance(state.value, -row_products(direction, gradient) / size, enough)
-    direction = direction * (length.clamp_max(LONGEST_MOVE) / size)[:, None]
+    direction = torch.where(downhill[:, None], direction, -gradient * guess[:, None])
+    if enough is None and direction.device.type != "cpu":
+        direction = direction.renorm(2, 0, LONGEST_MOVE)  # in one operation, which rounds differently
+    else:
+        size = direction.norm(dim=1).clamp_min(1e-12)
+        length = size
+        if enough is not None:
+            length = _distance(state.value, -row_products(direction, gradient) / size, enough)
+        direction = direction * (length.clamp_max(LONGEST_MOVE) / size)[:, None]
     return state._replace(direction=direction, slope=row_products(direction, gradient))
 
 
@@ -338,7 +343,7 @@ def _distance(value: Float[Tensor, " rows"], descent: Float[Tensor, " rows"], en
 
 def _outcome(state: DescentState, settings: DescentSampler) -> Int[Tensor, " rows"]:
     """Return for each sample `Status.OK` if it ends, or `MOVING` if it goes on, by the tolerances of `settings`."""
-    done = state.earlier[:, 0] - state.value < settings.tolerance
+    done = state.values[:, 0] - state.value < settings.tolerance
     # Not even a straight slope would bring anything.
     done = done | (state.slope * state.step > -1e-3 * settings.tolerance)
     if settings.enough is not None:
