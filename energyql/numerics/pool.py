@@ -117,16 +117,16 @@ def _before_fork() -> None:
     _settled.wait()
 
 
-def piece_count(rows: int, most: int) -> int:
+def piece_count(rows: int, most: int, largest: int = LARGEST_PIECE) -> int:
     """Return the number of pieces into which `rows` rows are to be divided for `in_pool`.
 
     If it uses no other threads for so many rows, a piece has at most `most` rows. Otherwise there are as many pieces
-    for each thread, of at most `LARGEST_PIECE` rows.
+    for each thread, of at most `largest` rows.
     """
     threads = thread_count()
     if not _uses_threads(rows):
         return max(1, math.ceil(rows / most))
-    return max(1, min(rows, threads * math.ceil(rows / (LARGEST_PIECE * threads))))
+    return max(1, min(rows, threads * math.ceil(rows / (largest * threads))))
 
 
 def in_pool(function: Callable[..., Result], pieces: Sequence[tuple[Any, ...]]) -> list[Result]:

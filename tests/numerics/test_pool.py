@@ -76,6 +76,9 @@ class TestThreads:
         threads(number)
         assert piece_count(rows, 8) == count
 
+    def test_pieces_of_one_row(self):
+        assert (piece_count(9, 8, 1), piece_count(1, 8, 1)) == (9, 1)
+
 
 def later():
     """The number of threads of torch in a thread that begins now."""
