@@ -296,7 +296,9 @@ def two_loop_direction(
 
 
 def compact_direction(
-    gradient: Float[Tensor, "rows z_dim"], pairs: Float[Tensor, "rows twice_memory z_dim"], guess: Float[Tensor, " rows"]
+    gradient: Float[Tensor, "rows z_dim"],
+    pairs: Float[Tensor, "rows twice_memory z_dim"],
+    guess: Float[Tensor, " rows"],
 ) -> Float[Tensor, "rows z_dim"]:
     """Return the same as `two_loop_direction` in a fifth of the operations, by formula 3.1 of Byrd et al. 1994.
 
