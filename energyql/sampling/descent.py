@@ -318,7 +318,7 @@ def compact_direction(
     curved = upper.diagonal(dim1=1, dim2=2)[:, :, None]
     ratio = curved[:, -1:] / curvature[:, -1:, -1:]  # NaN where there is no pair
     scale = torch.where(ratio > 0, ratio, guess[:, None, None])
-    curved.clamp_(min=torch.finfo(upper.dtype).tiny)  # it is 0 where there is no step
+    curved.clamp_(min=torch.finfo(upper.dtype).tiny)  # 0 where there is no step; after `ratio`, as it changes `upper`
     first = torch.linalg.solve_triangular(upper, along, upper=True)
     inner = torch.baddbmm(changed, curvature, first, beta=-1)
     inner = torch.addcmul(curved * first, scale, inner)
