@@ -579,8 +579,8 @@ def draw_batches(
             for each thread, and others have as many pictures as have together at most `PIXEL_BATCH` (about a million)
             pixels, at least as many as the first one; on a device that tells how much memory it has, as many as take
             half of its free memory (`fitting`). On a CPU the bits of a picture are then those of one thread, if there
-            is a picture for each thread. If a batch takes more memory than the device has, this and all later batches have
-            half as many pictures, and a log message says so once.
+            is a picture for each thread. If a batch takes more memory than the device has, this and all later batches
+            have half as many pictures, and a log message says so once.
         w: latents w, (n, w_dim), or W+ with a w for each layer, (n, num_ws, w_dim). If it is not `None`, `encode` is
             not called, and of z only the number of rows is used.
         options: function from the slice of the rows of z in a batch to further keyword arguments of `synthesize`.
