@@ -24,7 +24,7 @@ from energyql.errors import NotAcceptedError
 from energyql.evaluation.measure import machine
 from energyql.files import write_text
 from energyql.language import bind, parse
-from energyql.logic.truth import satisfied
+from energyql.logic.satisfiability import satisfied
 from energyql.pipeline.draw import pipeline_for
 from energyql.pipeline.model import Model, load_model
 from energyql.pipeline.texts import PriorPictures

@@ -70,7 +70,7 @@ def fit_readouts(
         names: attributes of which read-outs are fitted; `None` for all.
 
     Returns:
-        The read-outs, as a bank on z; its vocabulary has the attributes `names` in the order of `bank`.
+        The read-outs, as a bank on z on the CPU; its vocabulary has the attributes `names` in the order of `bank`.
     """
     raw = bank.raw_outputs(tuple(bank.vocabulary))
     z = normals(0, 0, READOUT_DRAWS + DRAWS_PER_NUMBER * z_dim, z_dim, stream="readouts").to(bank.device)
@@ -82,7 +82,7 @@ def fit_readouts(
         weights = (_logistic(inputs, own, spec, start) / GRAIN).round() * GRAIN
         if len(weights[0]) > 1:
             weights = weights - weights.mean(1, keepdim=True)  # only differences count
-        std, weights = deviation(spec, raw, inputs @ weights - own).to(z), weights.to(z)
+        std, weights = deviation(spec, raw, inputs @ weights - own).float(), weights.float()
         none = weights.new_zeros(0)
         heads[spec.name] = Head(
             hidden_weight=none.view(0, z_dim), hidden_bias=none, out_weight=none.view(len(weights[0]), 0),
@@ -242,7 +242,7 @@ class SurrogateHeads:
         self._linear: dict[tuple[str, ...], AttributeBank] = {}
 
     def linear(self, names: tuple[str, ...]) -> AttributeBank:
-        """Return linear heads on z for the attributes `names`, which approximate the heads; see `fit_readouts`."""
+        """Return linear heads on z, on the CPU, for the attributes `names`; see `fit_readouts`."""
         if names not in self._linear:
             self._linear[names] = fit_readouts(self._bank, self._encode, self._z_dim, names)
         return self._linear[names]

@@ -39,6 +39,7 @@ from energyql.kinds import KINDS
 from energyql.language import E, Expr
 from energyql.logic.satisfiability import noting_tautologies, satisfied
 from energyql.numerics.linear import few_sizes, in_batches
+from energyql.numerics.pool import to_device
 from energyql.numerics.pullback import Identity
 from energyql.pipeline.draw import Pipeline, PreparedQuery
 from energyql.pipeline.settings import EXACT, DrawSettings, Semantics
@@ -418,7 +419,8 @@ def run_step(
     def elsewhere(rows: Tensor) -> Tensor:
         assert query.surrogates is not None
         linear = query.surrogates().linear(tuple(dict.fromkeys(name for rule in rules for name in rule.attributes)))
-        return space.scaled(linear_minimum([energy.rule for energy, _ in energies], linear, start[rows]))
+        minima = linear_minimum([energy.rule for energy, _ in energies], linear, start[rows].cpu())
+        return space.scaled(to_device(minima, start.device))
 
     if preset.solver is None:
         run = lower_minimum(
@@ -444,7 +446,7 @@ def linear_minimum(rules: Sequence[EnergyRule], readouts: AttributeBank, z0: Ten
     Args:
         rules: the compiled queries.
         readouts: heads that are linear functions of z, fitted to the heads of the model.
-        z0: the start, (n, z_dim).
+        z0: the start, (n, z_dim), on the device of `readouts`: in an edit the CPU, since the work is small.
     """
     parts = [terms.query_term(QueryEnergy(rule, Identity(), readouts), 1.0) for rule in rules]
     parts.append(terms.distance_term("z", z0, LINEAR_NEAR))

@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
-from itertools import accumulate
+from itertools import accumulate, chain
 from operator import add
 from typing import Literal
 
@@ -80,13 +80,13 @@ class HeadTerm:
         matrix: (rows, outputs), float64 on the CPU. Rows are computed as `matrix @ outputs + offset`.
         offset: (rows,), float64 on the CPU.
         evaluate: function from rows, (batch, rows), and the numbers of the samples, (batch,), to the values of the
-            term, (batch,), and the gradients with respect to the rows.
+            term, (batch,), and the gradients with respect to the rows, in one or more parts, (batch, own rows).
     """
 
     raw: RawOutputs
     matrix: Tensor
     offset: Tensor
-    evaluate: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+    evaluate: Callable[[Tensor, Tensor], tuple[Tensor, list[Tensor]]]
 
 
 AnyTerm = Term | HeadTerm
@@ -108,7 +108,7 @@ def joined_term(parts: Sequence[HeadTerm], scaled: bool) -> Term:
         rows, back = heads.pullback(at.latent)
         split = zip(parts, rows.split(sizes, 1), strict=True)
         values, gradients = zip(*(part.evaluate(own, at.rows) for part, own in split), strict=True)
-        return reduce(add, values), back(torch.cat(gradients, 1) if len(parts) > 1 else gradients[0])
+        return reduce(add, values), back(torch.cat([*chain(*gradients)], 1))
 
     return Term("latent", evaluate)
 
@@ -129,9 +129,9 @@ def query_terms(energies: Sequence[tuple[QueryEnergy, float]], raw: RawOutputs) 
     def terms(factor: float) -> list[AnyTerm]:
         fold = CircuitFold(weighted_sum([(circuit, factor * weight) for circuit, weight in circuits]))
 
-        def evaluate(rows: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
+        def evaluate(rows: Tensor, samples: Tensor) -> tuple[Tensor, list[Tensor]]:
             value, gradient = energy_of_rows(fold, leaves, rows.t())
-            return value, gradient.t()
+            return value, [gradient.t()]
 
         return [HeadTerm(raw, leaves.matrix, leaves.offset, evaluate)]
 
@@ -168,14 +168,28 @@ def distance_term(variable: Variable, start: Tensor, weight: float | Tensor) -> 
     def evaluate(at: TermInput) -> tuple[Tensor, Tensor]:
         x = at.z if variable == "z" else at.w
         assert x is not None
-        difference = x - start[at.rows]
+        difference = x - start_of(at.rows)
         flat = difference.flatten(1)
         if isinstance(weight, Tensor):
             own = weight[at.rows]
             return own * row_products(flat, flat), (2 * own)[:, None] * difference
-        return weight * row_products(flat, flat), 2 * weight * difference
+        return row_products(flat, flat, weight), 2 * weight * difference
 
+    start_of = _rows_of(start)
     return Term(variable, evaluate)
+
+
+def _rows_of(table: Tensor) -> Callable[[Tensor], Tensor]:
+    """Return a function from indices to these rows of a table; it looks up the same tensor of indices only once."""
+    last = torch.empty(0), table
+
+    def rows_of(indices: Tensor) -> Tensor:
+        nonlocal last
+        if last[0] is not indices:
+            last = indices, table[indices]
+        return last[1]
+
+    return rows_of
 
 
 def shell_term(weight: float) -> Term:
@@ -250,19 +264,20 @@ def _keep_rows(raw: RawOutputs, before: Tensor, weights: Tensor) -> HeadTerm:
     if means:
         of_means = of_means / torch.stack([raw.std[raw.specs[i].name] for i in means]).square()
     parts = log_p.flatten(1), (-of_tables[:, :, None] * log_p.exp()).flatten(1), of_tables, mean, of_means
-    constants, sizes = torch.cat(parts, 1), [part.shape[1] for part in parts]
+    constants_of, sizes = _rows_of(torch.cat(parts, 1)), [part.shape[1] for part in parts]
 
-    def evaluate(rows: Tensor, samples: Tensor) -> tuple[Tensor, Tensor]:
-        log_p, minus, of_tables, old, of_means = constants[samples].split(sizes, 1)
+    def evaluate(rows: Tensor, samples: Tensor) -> tuple[Tensor, list[Tensor]]:
+        log_p, minus, of_tables, old, of_means = constants_of(samples).split(sizes, 1)
         logits, mean = rows.split([sizes[0], sizes[3]], 1)
         log_q = logits.unflatten(1, shape).log_softmax(2)
         value = row_products(minus, log_q.flatten(1) - log_p)
         slope = torch.addcmul(minus.unflatten(1, shape), of_tables[:, :, None], log_q.exp()).flatten(1)
         if not means:
-            return value, slope
+            return value, [slope]
         difference = mean - old
         pull = of_means * difference
-        return torch.add(value, row_products(pull, difference), alpha=0.5), torch.cat([slope, pull], 1)
+        halves = torch.baddbmm(value[:, None, None], pull[:, None], difference[:, :, None], alpha=0.5)
+        return halves[:, 0, 0], [slope, pull]
 
     return HeadTerm(raw, matrix, offset, evaluate)
 

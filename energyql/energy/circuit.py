@@ -633,7 +633,8 @@ class LeafEnergies:
                 of_sets = of_logits[yes_no:]
                 # On the CPU, `torch.softmax` rounds a column by its place.
                 shares = (classes - sums).exp_() if classes.device.type == "cpu" else classes.softmax(0)
-                below.append(shares.mul_(torch.stack([of_sets, -of_sets])).flatten(0, 2))
+                shares.mul_(of_sets)[:, 1].neg_()
+                below.append(shares.flatten(0, 2))
             return below[0] if len(below) == 1 else torch.cat(below)
 
         return energies[0] if len(energies) == 1 else torch.cat(energies), back

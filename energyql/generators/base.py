@@ -478,6 +478,8 @@ RANDOM_NOISE = "random"
 _log = logging.getLogger("energyql")
 PIXEL_BATCH = 1 << 20
 """Most pixels in a batch of pictures, by default: 64 pictures of 128 x 128, or one of 1024 x 1024."""
+FIRST_BATCH = 4
+"""Number of pictures that are drawn first on another device than the CPU, to see how much memory they take."""
 
 
 class NoisyGenerator(Generator, Protocol):
@@ -593,12 +595,12 @@ def draw_batches(
         synthesize: function from w to pictures, with the keyword arguments that `options` returns.
         encode: function from z to w.
         z: latents (n, z_dim).
-        batch_size: number of pictures in a batch. By default the first batch has one picture, on a CPU one for each
-            thread, and others have as many pictures as have together at most `PIXEL_BATCH` (about a million) pixels,
-            at least as many as the first one; on a device that tells how much memory it has, as many as take half of
-            its free memory (`fitting`). On a CPU the bits of a picture are then those of one thread, if there is a
-            picture for each thread. If a batch takes more memory than the device has, this and all later batches have
-            half as many pictures, and a log message says so once.
+        batch_size: number of pictures in a batch. By default the first batch has `FIRST_BATCH` pictures, on a CPU one
+            for each thread, and others have as many pictures as have together at most `PIXEL_BATCH` (about a million)
+            pixels, at least as many as the first one; on a device that tells how much memory it has, as many as take
+            half of its free memory (`fitting`). On a CPU the bits of a picture are then those of one thread, if there
+            is a picture for each thread. If a batch takes more memory than the device has, this and all later batches
+            have half as many pictures, and a log message says so once.
         w: latents w, (n, w_dim), or W+ with a w for each layer, (n, num_ws, w_dim). If it is not `None`, `encode` is
             not called, and of z only the number of rows is used.
         options: function from the slice of the rows of z in a batch to further keyword arguments of `synthesize`.
@@ -606,7 +608,7 @@ def draw_batches(
     Raises:
         ArgumentError: `synthesize` returns anything but a tensor of floats with four axes.
     """
-    threads = torch.get_num_threads() if z.device.type == "cpu" else 1
+    threads = torch.get_num_threads() if z.device.type == "cpu" else FIRST_BATCH
     size, most = batch_size or threads, len(z)  # the first pictures show how many fit
     pooled = threads <= min(size, len(z))
     start, used, fits, images = 0, _watch_memory(z.device), batch_size, None
@@ -638,7 +640,7 @@ def fitting(images: Tensor, used: int, most: int) -> int:
     """Return how many pictures to draw in one batch, at least one.
 
     Args:
-        images: the first picture that was drawn, (1, channels, height, width); several on a CPU.
+        images: the first pictures that were drawn, (count, channels, height, width).
         used: bytes that were in use on its device before, by `_watch_memory`; 0 if the device does not tell.
         most: number of pictures that are drawn in all.
     """
@@ -647,7 +649,7 @@ def fitting(images: Tensor, used: int, most: int) -> int:
     device = images.device
     held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     free, peak = torch.cuda.mem_get_info(device)[0] + held, torch.cuda.max_memory_allocated(device) - used
-    return min(most, max(1, free // 2 // max(1, peak)))
+    return min(most, max(1, len(images) * free // 2 // max(1, peak)))
 
 
 def _watch_memory(device: torch.device) -> int:

@@ -41,7 +41,7 @@ from energyql.generators.mapping import (
     random_weights,
     style_rows,
 )
-from energyql.numerics.pool import in_pool, one_thread, piece_count
+from energyql.numerics.pool import LARGE, LARGEST_PIECE, in_pool, one_thread, piece_count
 
 Architecture = Literal["skip", "resnet", "orig"]
 
@@ -332,9 +332,11 @@ class SynthesisNetwork(nn.Module):
             rows = zip(x.split(1), before, together.split(1), _split(own, len(together)), strict=True)
             return [self._blocks(large, *row, dtype)[1] for row in rows]
 
-        count = piece_count(len(ws), DRAWN_TOGETHER)
+        size = sum(parameter.numel() for parameter in self.parameters())
+        # The maps of several pictures by a large network do not fit into the caches that threads share.
+        count = piece_count(len(ws), DRAWN_TOGETHER, 1 if size >= LARGE else LARGEST_PIECE)
         # Several threads draw a single picture of a small network no faster than one.
-        with one_thread(sum(parameter.numel() for parameter in self.parameters())):
+        with one_thread(size):
             pieces = in_pool(draw, list(zip(ws.tensor_split(count), _split(noise, count), strict=True)))
         return torch.cat([image for images in pieces for image in images])
 

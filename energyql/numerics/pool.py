@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 import os
+from _thread import start_new_thread
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
 from functools import partial
-from threading import Barrier, Lock, Thread, main_thread
+from threading import Barrier, Event, Lock, main_thread
 from typing import Any, TypeVar
 
 import torch
@@ -32,11 +33,10 @@ _threads = ContextVar[int | None]("threads", default=None)
 """Number of threads that PyTorch used before `one_thread`; `None` outside of it."""
 
 _setting = Lock()
-"""Held while the number of threads that PyTorch gives to new threads is one that only some threads are to have."""
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_pools.clear)  # a child process has no threads of its parent
-    os.register_at_fork(before=_setting.acquire, after_in_parent=_setting.release, after_in_child=_setting.release)
+"""Held while a thread changes the number of threads that PyTorch gives to new threads."""
+_settled = Event()
+"""Whether this number is that of the others, and not one that only some threads are to have."""
+_settled.set()
 
 
 @contextmanager
@@ -58,8 +58,11 @@ def thread_count() -> int:
     A thread that has computed nothing yet gets the number that all threads have outside of `one_thread`, also while
     another thread is inside of it.
     """
+    if (threads := _threads.get()) is not None:
+        return threads
     with _setting:
-        return _threads.get() or torch.get_num_threads()
+        _settled.wait()
+        return torch.get_num_threads()
 
 
 @contextmanager
@@ -73,9 +76,8 @@ def one_thread(products: float = 0) -> Iterator[None]:
         products: about how many products of two numbers the largest operation computes. From `LARGE` on nothing
             changes.
     """
-    with _setting:
-        threads = torch.get_num_threads()
-    if products >= LARGE or threads == 1 or not main_thread().is_alive():
+    inside = _threads.get() is not None or not main_thread().is_alive()
+    if products >= LARGE or inside or (threads := thread_count()) == 1:
         yield
         return
     token = _threads.set(threads)
@@ -86,30 +88,46 @@ def one_thread(products: float = 0) -> Iterator[None]:
     finally:  # also if Ctrl-C ends `_set_threads`, or the system allows no further thread
         torch.set_num_threads(threads)
         _threads.reset(token)
+        _settled.wait()
 
 
 def _set_threads(own: int, others: int) -> None:
     """Set the number of threads of PyTorch for the calling thread, and for threads that compute for the first time.
 
     PyTorch has a number for each thread. At its first computation a thread takes the number that was set last, in any
-    thread. So the caller holds `_setting`.
+    thread. So the caller holds `_setting`. The number for others is set by a new thread. Nobody waits for it who does
+    not need this number, since beside other programs it may begin only after some milliseconds.
     """
-    torch.set_num_threads(own)
-    setter = Thread(target=torch.set_num_threads, args=(others,))
-    setter.start()
-    setter.join()
+    _settled.wait()
+    try:
+        _settled.clear()
+        torch.set_num_threads(own)
+        start_new_thread(_set_for_others, (others,))
+    except BaseException:  # Ctrl-C, or the system allows no further thread
+        _set_for_others(others)
+        raise
 
 
-def piece_count(rows: int, most: int) -> int:
+def _set_for_others(threads: int) -> None:
+    torch.set_num_threads(threads)
+    _settled.set()
+
+
+def _before_fork() -> None:
+    _setting.acquire()
+    _settled.wait()
+
+
+def piece_count(rows: int, most: int, largest: int = LARGEST_PIECE) -> int:
     """Return the number of pieces into which `rows` rows are to be divided for `in_pool`.
 
     If it uses no other threads for so many rows, a piece has at most `most` rows. Otherwise there are as many pieces
-    for each thread, of at most `LARGEST_PIECE` rows.
+    for each thread, of at most `largest` rows.
     """
     threads = thread_count()
     if not _uses_threads(rows):
         return max(1, math.ceil(rows / most))
-    return max(1, min(rows, threads * math.ceil(rows / (LARGEST_PIECE * threads))))
+    return max(1, min(rows, threads * math.ceil(rows / (largest * threads))))
 
 
 def in_pool(function: Callable[..., Result], pieces: Sequence[tuple[Any, ...]]) -> list[Result]:
@@ -213,3 +231,8 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     """Return a tensor of the CPU on `device`; a program does not wait until kernels that were launched before end."""
     # MPS reads the memory of the CPU later, when it may hold other numbers.
     return tensor.to(device, non_blocking=device.type != "mps")
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pools.clear)  # a child process has no threads of its parent
+    os.register_at_fork(before=_before_fork, after_in_parent=_setting.release, after_in_child=_setting.release)

@@ -133,18 +133,23 @@ def leaky_relu_back_(
     return grad
 
 
-def row_products(x: Float[Tensor, "batch dim"], y: Float[Tensor, "batch dim"]) -> Float[Tensor, " batch"]:
-    """Return the scalar products of rows; on another device than the CPU in one operation, which rounds differently."""
-    return (x * y).sum(1) if x.device.type == "cpu" else (x[:, None] @ y[:, :, None])[:, 0, 0]
+def row_products(
+    x: Float[Tensor, "batch dim"], y: Float[Tensor, "batch dim"], factor: float = 1.0
+) -> Float[Tensor, " batch"]:
+    """Return `factor` times the scalar products of rows; off the CPU in one operation, which rounds differently."""
+    if x.device.type != "cpu":  # `x[:, :1]` has the right shape, and is not read
+        return torch.baddbmm(x[:, :1, None], x[:, None], y[:, :, None], beta=0, alpha=factor)[:, 0, 0]
+    products = (x * y).sum(1)
+    return products if factor == 1 else factor * products
 
 
 def inverse_norm(x: Float[Tensor, "batch dim"]) -> Float[Tensor, "batch 1"]:
     """Return for each row of x the factor that scales it to a mean square of 1."""
     if x.device.type == "cpu":
-        square = torch.linalg.vector_norm(x, dim=1, keepdim=True).square()
+        mean = torch.linalg.vector_norm(x, dim=1, keepdim=True).square() / x.shape[1]
     else:
-        square = row_products(x, x)[:, None]
-    inverse: Tensor = (square / x.shape[1] + NORM_EPSILON).rsqrt()
+        mean = row_products(x, x, 1 / x.shape[1])[:, None]
+    inverse: Tensor = (mean + NORM_EPSILON).rsqrt()
     return inverse
 
 

@@ -43,7 +43,7 @@ shorter near the end. With a small share, the query holds with more certainty th
 attributes."""
 LONGEST_MOVE = 1.0
 """Length of the longest step in z."""
-LOOK_EVERY = 4
+LOOK_EVERY = 3
 """Number of steps after which a descent looks for samples that have ended, on another device than the CPU."""
 
 
@@ -120,28 +120,32 @@ class DescentState(NamedTuple):
 
     Attributes:
         z: current latents.
-        value: λ(E - `Energy.least`) at z, in nats.
-        gradient: gradient of `value` with respect to z.
+        values: λ(E - `Energy.least`) at the last four latents, z last, in nats; infinite for those before the start.
+        gradient: gradient of this number with respect to z.
         direction: the next step in z, unless it must be shortened.
         slope: scalar product of `direction` and `gradient`.
         step: share of `direction` that is tried next: 1, then ½, ¼ and so on until a step is accepted.
-        scale: inverse curvature, estimated from the last step of `pairs`; 0 if the sample has none.
-        gains: decrease of `value` in each of the last three steps, in nats; infinite for steps not yet taken.
+        scale: inverse curvature, estimated from the last step of `pairs`; 0 if the sample has none, and on other
+            devices than the CPU.
         pairs: the last steps along which the curvature was positive, oldest first, at most `MEMORY`. Each is a triple
             of the step, the change of the gradient along it, and 1 / (scalar product of the two). On other devices than
-            the CPU it is one tensor, (rows, 2, `MEMORY`, z_dim): the steps, and the changes of the gradient along them,
+            the CPU it is one tensor, (rows, 2 `MEMORY`, z_dim): the steps, then the changes of the gradient along them,
             both 0 where a sample has taken fewer steps.
     """
 
     z: Float[Tensor, "rows z_dim"]
-    value: Float[Tensor, " rows"]
+    values: Float[Tensor, "rows 4"]
     gradient: Float[Tensor, "rows z_dim"]
     direction: Float[Tensor, "rows z_dim"]
     slope: Float[Tensor, " rows"]
     step: Float[Tensor, " rows"]
     scale: Float[Tensor, " rows"]
-    gains: Float[Tensor, "rows 3"]
-    pairs: tuple[_Pair, ...] | Float[Tensor, "rows 2 memory z_dim"]
+    pairs: tuple[_Pair, ...] | Float[Tensor, "rows twice_memory z_dim"]
+
+    @property
+    def value(self) -> Float[Tensor, " rows"]:
+        """The last of `values`."""
+        return self.values[:, -1]
 
 
 class DescentInfo(NamedTuple):
@@ -168,9 +172,9 @@ def descent_init(
     """
     value, gradient = _evaluate(z, energy, settings)
     zero = torch.zeros_like(value)
-    pairs = () if z.device.type == "cpu" else z.new_zeros(len(z), 2, MEMORY, z.shape[1])
-    gains = z.new_full((len(z), 3), torch.inf)
-    state = _with_direction(DescentState(z, value, gradient, z, zero, zero + 1, zero, gains, pairs), settings.enough)
+    pairs = () if z.device.type == "cpu" else z.new_zeros(len(z), 2 * MEMORY, z.shape[1])
+    values = torch.cat([z.new_full((len(z), 3), torch.inf), value[:, None]], 1)
+    state = _with_direction(DescentState(z, values, gradient, z, zero, zero + 1, zero, pairs), settings.enough)
     finite = finite_rows(value + gradient.norm(dim=1))  # fewer operations than of all numbers of the gradient
     status = torch.where(finite, _outcome(state, settings), Status.NON_FINITE)
     return state, DescentInfo(status, zero == 0)
@@ -188,22 +192,23 @@ def descent_step(state: DescentState, energy: StepEnergy, settings: DescentSampl
     """
     z = torch.addcmul(state.z, state.step[:, None], state.direction)  # exact products: `step` is a power of two
     value, gradient = _evaluate(z, energy, settings)
-    step, change = z - state.z, gradient - state.gradient
+    step, change = torch._foreach_sub((z, gradient), (state.z, state.gradient))  # in one operation
     product, length = row_products(step, change), row_products(change, change)
-    # NaN if value or gradient is not finite; the norm of the change takes fewer operations than `isfinite`.
-    total = value + length
-    bound = torch.addcmul(state.value, state.step, ENOUGH_DECREASE * state.slope)
-    accept = value + (total - total) <= bound
+    bound = torch.addcmul(state.value, state.step, state.slope, value=ENOUGH_DECREASE)
+    # `value`, or NaN if value or gradient is not finite; takes fewer operations than `isfinite`.
+    accept = torch.addcmul(value, value, length, value=0) <= bound
     # Only a pair of positive curvature keeps the next direction downhill.
     keep = accept & (product > 1e-10 * length)
-    gains = torch.cat([state.gains[:, 1:], (state.value - value)[:, None]], 1)
+    values = torch.cat([state.values[:, 1:], value[:, None]], 1)
+    scale = state.scale
+    if isinstance(state.pairs, tuple):
+        scale = torch.where(keep, product / length.clamp_min(1e-12), scale)
     state = state._replace(
         z=_rows_of(accept, z, state.z),
-        value=torch.where(accept, value, state.value),
+        values=torch.where(accept[:, None], values, state.values),
         gradient=_rows_of(accept, gradient, state.gradient),
         step=(state.step / 2).masked_fill_(accept, 1.0),
-        scale=torch.where(keep, product / length.clamp_min(1e-12), state.scale),
-        gains=torch.where(accept[:, None], gains, state.gains),
+        scale=scale,
         pairs=_with_pair(state.pairs, keep, step, change, product),
     )
     state = _with_direction(state, settings.enough)
@@ -231,8 +236,8 @@ def _with_pair(
         product: the scalar products of `step` and `change`, (rows,).
     """
     if isinstance(pairs, Tensor):
-        longer = torch.cat([pairs[:, :, 1:], torch.stack([step, change], 1)[:, :, None]], 2)
-        return torch.where(which[:, None, None, None], longer, pairs)
+        longer = torch.cat([pairs[:, 1:MEMORY], step[:, None], pairs[:, MEMORY + 1 :], change[:, None]], 1)
+        return torch.where(which[:, None, None], longer, pairs)
     several: tuple[_Pair, ...] = (*pairs, (step, change, torch.where(which, 1 / product, 0.0)))
     if not _all(which):
         none = (torch.zeros_like(step), torch.zeros_like(change), torch.zeros_like(product))
@@ -251,18 +256,20 @@ def _with_direction(state: DescentState, enough: float | None) -> DescentState:
     """
     gradient, pairs = state.gradient, state.pairs
     guess = FIRST_MOVE / gradient.norm(dim=1).clamp_min(1e-12)
-    scale = torch.where(state.scale > 0, state.scale, guess)[:, None]
     if isinstance(pairs, Tensor):
-        direction = compact_direction(gradient, pairs, scale)
+        direction = compact_direction(gradient, pairs, guess)
     else:
-        direction = two_loop_direction(gradient, pairs, scale)
+        direction = two_loop_direction(gradient, pairs, torch.where(state.scale > 0, state.scale, guess)[:, None])
     downhill = row_products(direction, gradient) < 0
     direction = torch.where(downhill[:, None], direction, -gradient * guess[:, None])
-    size = direction.norm(dim=1).clamp_min(1e-12)
-    length = size
-    if enough is not None:
-        length = _distance(state.value, -row_products(direction, gradient) / size, enough)
-    direction = direction * (length.clamp_max(LONGEST_MOVE) / size)[:, None]
+    if enough is None and direction.device.type != "cpu":
+        direction = direction.renorm(2, 0, LONGEST_MOVE)  # in one operation, which rounds differently
+    else:
+        size = direction.norm(dim=1).clamp_min(1e-12)
+        length = size
+        if enough is not None:
+            length = _distance(state.value, -row_products(direction, gradient) / size, enough)
+        direction = direction * (length.clamp_max(LONGEST_MOVE) / size)[:, None]
     return state._replace(direction=direction, slope=row_products(direction, gradient))
 
 
@@ -289,7 +296,9 @@ def two_loop_direction(
 
 
 def compact_direction(
-    gradient: Float[Tensor, "rows z_dim"], pairs: Float[Tensor, "rows 2 memory z_dim"], scale: Float[Tensor, "rows 1"]
+    gradient: Float[Tensor, "rows z_dim"],
+    pairs: Float[Tensor, "rows twice_memory z_dim"],
+    guess: Float[Tensor, " rows"],
 ) -> Float[Tensor, "rows z_dim"]:
     """Return the same as `two_loop_direction` in a fifth of the operations, by formula 3.1 of Byrd et al. 1994.
 
@@ -299,17 +308,20 @@ def compact_direction(
     Args:
         gradient: the gradients.
         pairs: the last steps and the changes of the gradient along them, see `DescentState`.
-        scale: inverse curvature before any step is taken into account.
+        guess: inverse curvature of samples that have no pairs.
     """
-    both, memory, scale = pairs.flatten(1, 2), pairs.shape[2], scale[:, :, None]
-    steps, changes = pairs.unbind(1)
-    products = both @ changes.mT
-    along, changed = (both @ gradient[:, :, None]).split(memory, 1)
-    upper = products[:, :memory].triu()
-    curved = upper.diagonal(dim1=1, dim2=2).clamp_(min=torch.finfo(upper.dtype).tiny)  # it is 0 where there is no step
+    steps, changes = pairs.chunk(2, 1)
+    memory = steps.shape[1]
+    products = pairs @ changes.mT
+    along, changed = (pairs @ gradient[:, :, None]).split(memory, 1)
+    upper, curvature = products.split(memory, 1)  # below the diagonal, `upper` is not read
+    curved = upper.diagonal(dim1=1, dim2=2)[:, :, None]
+    ratio = curved[:, -1:] / curvature[:, -1:, -1:]  # NaN where there is no pair
+    scale = torch.where(ratio > 0, ratio, guess[:, None, None])
+    curved.clamp_(min=torch.finfo(upper.dtype).tiny)  # 0 where there is no step; after `ratio`, as it changes `upper`
     first = torch.linalg.solve_triangular(upper, along, upper=True)
-    inner = torch.baddbmm(changed, products[:, memory:], first, beta=-1)
-    inner = torch.addcmul(curved[:, :, None] * first, scale, inner)
+    inner = torch.baddbmm(changed, curvature, first, beta=-1)
+    inner = torch.addcmul(curved * first, scale, inner)
     second = torch.linalg.solve_triangular(upper.mT, inner, upper=False)
     direction = scale * torch.baddbmm(gradient[:, :, None], changes.mT, first, beta=-1)
     return torch.baddbmm(direction, steps.mT, second, alpha=-1)[:, :, 0]
@@ -333,8 +345,7 @@ def _distance(value: Float[Tensor, " rows"], descent: Float[Tensor, " rows"], en
 
 def _outcome(state: DescentState, settings: DescentSampler) -> Int[Tensor, " rows"]:
     """Return for each sample `Status.OK` if it ends, or `MOVING` if it goes on, by the tolerances of `settings`."""
-    first, second, third = state.gains.unbind(1)
-    done = first + second + third < settings.tolerance
+    done = state.values[:, 0] - state.value < settings.tolerance
     # Not even a straight slope would bring anything.
     done = done | (state.slope * state.step > -1e-3 * settings.tolerance)
     if settings.enough is not None:

@@ -167,9 +167,14 @@ def test_a_batch_takes_half_of_the_free_memory(monkeypatch):
     class Picture:
         device, shape = torch.device("cuda"), (1, 3, 64, 64)
 
+        def __len__(self):
+            return self.shape[0]
+
     monkeypatch.setattr(torch, "cuda", Memory)
     assert fitting(Picture(), used=40, most=1000) == 1000 // 2 // 20
     assert fitting(Picture(), used=40, most=7) == 7
+    Picture.shape = (4, 3, 64, 64)
+    assert fitting(Picture(), used=40, most=1000) == 4 * 1000 // 2 // 20
     assert fitting(Picture(), used=-(10**6), most=7) == 1
     Picture.device = torch.device("cpu")
     assert fitting(Picture(), used=0, most=1) == PIXEL_BATCH // 64**2

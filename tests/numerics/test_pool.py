@@ -5,6 +5,8 @@ import signal
 import subprocess
 import sys
 import threading
+import time
+from _thread import start_new_thread
 from contextvars import ContextVar
 
 import pytest
@@ -74,11 +76,14 @@ class TestThreads:
         threads(number)
         assert piece_count(rows, 8) == count
 
+    def test_pieces_of_one_row(self):
+        assert (piece_count(9, 8, 1), piece_count(1, 8, 1)) == (9, 1)
+
 
 def later():
     """The number of threads of torch in a thread that begins now."""
     numbers = []
-    thread = threading.Thread(target=lambda: numbers.append(torch.get_num_threads()))
+    thread = threading.Thread(target=lambda: numbers.extend([thread_count(), torch.get_num_threads()][1:]))
     thread.start()
     thread.join()
     return numbers[0]
@@ -115,13 +120,15 @@ class TestOneThread:
             raise ValueError("inside")
         assert torch.get_num_threads() == 2
 
-    @pytest.mark.parametrize("method", ["start", "join"])
+    @pytest.mark.parametrize("begins", [False, True])
     @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
-    def test_an_error_at_its_begin_ends_it(self, method, error, monkeypatch):
-        def fail(self):
+    def test_an_error_at_its_begin_ends_it(self, begins, error, monkeypatch):
+        def fail(function, arguments):
+            if begins:
+                start_new_thread(function, arguments)
             raise error
 
-        monkeypatch.setattr(pool, "Thread", type("Failing", (threading.Thread,), {method: fail}))
+        monkeypatch.setattr(pool, "start_new_thread", fail)
         with pytest.raises(error), one_thread():
             pass
         monkeypatch.undo()
@@ -131,11 +138,9 @@ class TestOneThread:
         threads(3)
         begins, numbers = threading.Event(), []
 
-        class Slow(threading.Thread):
-            def start(self):
-                begins.set()
-                other.join(0.3)  # the other thread must wait until this one has set the number
-                super().start()
+        def slow(function, arguments):
+            begins.set()
+            start_new_thread(lambda: (time.sleep(0.3), function(*arguments)), ())
 
         def first_use():
             begins.wait()
@@ -143,9 +148,12 @@ class TestOneThread:
             numbers.append(torch.get_num_threads())
 
         other = threading.Thread(target=first_use)
-        monkeypatch.setattr(pool, "Thread", Slow)
+        monkeypatch.setattr(pool, "start_new_thread", slow)
         other.start()
         with one_thread():
+            assert (torch.get_num_threads(), thread_count(), numbers) == (1, 3, [])  # nobody waits here
+            with one_thread():
+                assert numbers == []
             other.join()
             assert torch.get_num_threads() == 1
         assert numbers == [3, 3]
