@@ -20,6 +20,8 @@ from recipes.common.labelling import beyond_prior, label_tensors
 
 RIDGE = 1e-3
 """Of the least squares for numbers, relative to the mean square of a feature; 1e-6 to 1e-3 give the same error."""
+AT_ONCE = 256
+"""Pictures that are drawn and read together."""
 Labels = Mapping[str, Tensor]
 Draw = Callable[[int, torch.Generator], tuple[Tensor, Labels]]
 """Returns a number of pictures, and attribute -> what is true of them, (batch,)."""
@@ -94,8 +96,8 @@ def fit_numbers(judge: Judge, draw: Draw, *, count: int = 16384, seed: int = 404
     generator = torch.Generator().manual_seed(seed)
     numbers = [name for name, spec in judge.vocabulary.items() if spec.kind == "continuous"]
     inputs, answers = [], []
-    for _ in range(-(-count // 256)):
-        images, true = draw(256, generator)
+    for _ in range(-(-count // AT_ONCE)):
+        images, true = draw(min(count, AT_ONCE), generator)
         inputs.append(judge.features(images).double())
         answers.append(torch.stack([true[name] for name in numbers], 1).double())
     x, y = torch.cat(inputs), torch.cat(answers)
@@ -117,8 +119,8 @@ def examine(judge: Judge, draw: Draw, *, count: int = 4096, seed: int = 303) -> 
     """
     generator = torch.Generator().manual_seed(seed)
     outputs, labels = [], []
-    for _ in range(-(-count // 256)):
-        images, true = draw(256, generator)
+    for _ in range(-(-count // AT_ONCE)):
+        images, true = draw(min(count, AT_ONCE), generator)
         outputs.append(judge.head(judge.features(images)))
         labels.append(label_tensors(true, judge.vocabulary))
     truth = {name: torch.cat([part[name] for part in labels]) for name in judge.vocabulary}

@@ -50,6 +50,7 @@ def train(
             module.load_state_dict(_part(state, name))
         for name, optimizer in optimizers.items():
             restore_optimizer(optimizer, _part(state, name))
+            _lay_out(optimizer)
         random.set_state(state["random"])
         first = int(state["step"])
     written = time.monotonic()
@@ -64,6 +65,14 @@ def train(
             written = time.monotonic()
         progress(done / steps)
     progress(1.0)
+
+
+def _lay_out(optimizer: torch.optim.Optimizer) -> None:
+    """Give moments the memory format of their parameter, without which sums differ in the last bit."""
+    for parameter, moments in optimizer.state.items():
+        for name, tensor in moments.items():
+            if tensor.shape == parameter.shape:
+                moments[name] = torch.empty_like(parameter).copy_(tensor)
 
 
 def _part(state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from energyql.generators.stylegan2 import StyleGAN2
 from energyql.training.steps import digest, learning_rate
@@ -73,7 +73,16 @@ def train_gan(folder: Path, scale: float, progress: Callable[[float], None]) -> 
 
     modules = {"generator": generator, "discriminator": discriminator, "average": average}
     identity = digest((STYLEGAN, GAN_RATE, R1, R1_EVERY, AVERAGE, GAN_VARIED, BATCH, steps, SEED), real)
-    train(modules, optimizers, step, steps=steps, identity=identity, path=folder / "gan.safetensors", seed=SEED, progress=progress)
+    train(
+        modules,
+        optimizers,
+        step,
+        steps=steps,
+        identity=identity,
+        path=folder / "gan.safetensors",
+        seed=SEED,
+        progress=progress,
+    )
     with torch.no_grad():
         z = torch.randn(65_536, STYLEGAN.z_dim, generator=torch.Generator().manual_seed(SEED))
         average.mapping.w_avg.copy_(average.encode(z).mean(0))

@@ -48,9 +48,7 @@ def classes(labels: Mapping[str, Tensor]) -> Tensor:
     Args:
         labels: attribute -> class index, or number in [0, 1], (batch,); see `recipes.common.factors.Scenes`.
     """
-    columns = [
-        (labels[name] * 3).floor().clamp(0, 2) if name in NUMBERS else labels[name].float() for name in PHRASES
-    ]
+    columns = [(labels[name] * 3).floor().clamp(0, 2) if name in NUMBERS else labels[name].float() for name in PHRASES]
     return torch.stack(columns, 1).to(torch.uint8)
 
 
@@ -69,9 +67,7 @@ def captions(facts: Tensor, random: torch.Generator) -> list[str]:
     phrases = list(PHRASES.values())
     return [
         _sentence([phrases[i][row[i]] for i in places if names[i]]) if keep else ""
-        for row, names, places, keep in zip(
-            facts.tolist(), named.tolist(), order.tolist(), kept.tolist(), strict=True
-        )
+        for row, names, places, keep in zip(facts.tolist(), named.tolist(), order.tolist(), kept.tolist(), strict=True)
     ]
 
 

@@ -11,6 +11,7 @@ from diffusers import AutoencoderDC, DiffusionPipeline, FlowMatchEulerDiscreteSc
 from torch import nn
 
 from energyql.files import temporary, write_picture, write_text
+from recipes.flow.captions import tokenizer
 from recipes.flow.card import card, measure, sheet
 from recipes.flow.networks import STEPS
 from recipes.flow.readers import GUIDE, JUDGE, train_reader
@@ -30,7 +31,7 @@ class Log:
     def __init__(self) -> None:
         self.stage, self.first, self.began, self.said = "", 0.0, 0.0, 0.0
 
-    def __call__(self, stage: str, fraction: float, loss: float) -> None:
+    def __call__(self, stage: str, fraction: float, loss: float | None) -> None:
         """Print a line at the first call of a stage, at its end, and from time to time."""
         now = time.monotonic()
         if stage != self.stage:
@@ -39,17 +40,20 @@ class Log:
             return
         self.said = now
         gained = fraction - self.first
-        left = f", {(now - self.began) / gained * (1 - fraction) / 60:.0f} min left" if gained else ""
-        print(f"{stage}: {fraction:.1%}, loss {loss:.4f}{left}", flush=True)
+        left = (
+            f", {(now - self.began) / gained * (1 - fraction) / 60:.0f} min left" if gained > 0 and fraction < 1 else ""
+        )
+        print(f"{stage}: {fraction:.1%}{'' if loss is None else f', loss {loss:.4f}'}{left}", flush=True)
 
 
 def pipeline(network: AutoencoderDC, flow: Flow, scheduler: FlowMatchEulerDiscreteScheduler) -> SanaPipeline:
     """Return a pipeline of diffusers in half precision, which diffusers reads as single precision.
 
-    Transformers would read half precision as such, so the text encoder, which is small, is in single precision.
+    Transformers would read half precision as such, so the text encoder, which is small, is in single precision. A
+    tokenizer saves the padding of its last call, so it is a new one.
     """
     vae, transformer = (nn.Module.to(copy.deepcopy(part), torch.float16) for part in (network, flow.transformer))
-    return SanaPipeline(flow.tokenizer, flow.text_encoder, vae, transformer, scheduler)
+    return SanaPipeline(tokenizer(), flow.text_encoder, vae, transformer, scheduler)
 
 
 def save(made: DiffusionPipeline, folder: Path) -> None:
@@ -78,7 +82,9 @@ def make(out: Path, *, scale: float = 1.0) -> None:
     teacher = train_flow(seen, states, scale, log)
     student = train_student(teacher, seen, states, scale, log)
     save(pipeline(network, teacher, FlowMatchEulerDiscreteScheduler()), out / TEACHER)
-    terminal = FlowMatchEulerDiscreteScheduler(shift_terminal=1 / STEPS)  # else the last step would be as short as 0.001
+    terminal = FlowMatchEulerDiscreteScheduler(
+        shift_terminal=1 / STEPS
+    )  # else the last step would be as short as 0.001
     save(pipeline(network, student, terminal), out / FLOW)
     readers = {}
     for reader in (GUIDE, JUDGE):

@@ -61,5 +61,3 @@ def text_encoder(words: int) -> T5EncoderModel:
             pad_token_id=0,
         )
     )
-
-

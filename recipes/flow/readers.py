@@ -18,7 +18,7 @@ from recipes.avatars.vocabulary import VOCABULARY
 from recipes.common.judging import Draw, examine, fit_numbers, reader_loss
 from recipes.common.loop import scaled, train
 from recipes.flow.networks import SIDE
-from recipes.flow.training import Bank, Done, decode, render
+from recipes.flow.training import Bank, Done, decode, recent, render
 
 STEPS, BATCH, RATE = 4_000, 64, 3e-3
 DECODED = 0.5
@@ -28,7 +28,7 @@ NOISE = 0.2
 
 
 def mirror_and_smear(images: Tensor, random: torch.Generator, strength: float) -> Tensor:
-    """Return pictures of which some are mirrored, some have fewer pixels, and all have other brightness and smooth noise.
+    """Return pictures with other brightness and smooth noise, of which some are mirrored and some have fewer pixels.
 
     Args:
         images: pictures in [-1, 1], (batch, 3, side, side).
@@ -67,8 +67,6 @@ GUIDE = Reader("guide", 31, (16, 32, 64, 96), distort)
 JUDGE = Reader("judge", 47, (20, 40, 80), mirror_and_smear)
 
 
-
-
 def decoder(network: AutoencoderDC, bank: Bank, noise: float) -> Draw:
     """Return what decodes latents of a bank with at most so much noise, whose attributes are those of the bank."""
 
@@ -102,7 +100,7 @@ def train_reader(reader: Reader, network: AutoencoderDC, bank: Bank, folder: Pat
         judge = Judge(VOCABULARY, side=SIDE, channels=reader.channels)
     judge.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = torch.optim.AdamW(judge.parameters(), weight_decay=1e-3)
-    steps, last = scaled(STEPS, scale), 0.0
+    steps, last = scaled(STEPS, scale), None
 
     def step(fraction: float, random: torch.Generator) -> None:
         nonlocal last
@@ -114,7 +112,7 @@ def train_reader(reader: Reader, network: AutoencoderDC, bank: Bank, folder: Pat
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        last = loss.item()
+        last = recent(last, loss)
 
     settings = (reader.name, reader.seed, reader.channels, STEPS, BATCH, RATE, DECODED, NOISE, steps)
     train(

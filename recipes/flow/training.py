@@ -40,8 +40,9 @@ GUIDANCE = 1.5
 SUBSTEPS = 2
 """Steps of Heun's method by which the teacher crosses one step of the flow of few steps."""
 SEED = 6
-Done = Callable[[str, float, float], None]
-"""Called with the name of a stage, the fraction of it that is done, and the loss."""
+Done = Callable[[str, float, float | None], None]
+"""Called with the name of a stage, the fraction of it that is done, and the recent mean of the
+loss, if there is one."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,11 @@ def _seeded() -> Iterator[None]:
         yield
 
 
+def recent(mean: float | None, loss: Tensor) -> float:
+    """Return the mean of about the last fifty losses, from this mean before and one more loss."""
+    return loss.item() if mean is None else mean + 0.02 * (loss.item() - mean)
+
+
 def _move_average(average: nn.Module, network: nn.Module, step: int) -> None:
     with torch.no_grad():
         decay = min(AVERAGE, (step + 1) / (step + 10))
@@ -121,7 +127,7 @@ def train_autoencoder(folder: Path, scale: float, done: Done) -> AutoencoderDC:
     average = copy.deepcopy(network).requires_grad_(False)
     optimizer = torch.optim.AdamW(network.parameters(), betas=(0.9, 0.99), weight_decay=1e-3)
     weights = DOMAIN.loss_weights(SIDE)
-    steps, last = scaled(AUTOENCODER_STEPS, scale), 0.0
+    steps, last = scaled(AUTOENCODER_STEPS, scale), None
 
     def step(fraction: float, random: torch.Generator) -> None:
         nonlocal last
@@ -132,12 +138,13 @@ def train_autoencoder(folder: Path, scale: float, done: Done) -> AutoencoderDC:
         loss = picture_loss(network.decode(noisy, return_dict=False)[0], pictures, weights)
         _descend(network, optimizer, loss, AUTOENCODER_RATE * learning_rate(fraction))
         _move_average(average, network, round(fraction * steps))
-        last = loss.item()
+        last = recent(last, loss)
 
     identity = digest((network.config, AUTOENCODER_RATE, AUTOENCODER_BATCH, NOISE, AVERAGE, steps, SEED))
     train(
         {"network": network, "average": average}, {"optimizer": optimizer}, step, steps=steps, identity=identity,
-        path=folder / "autoencoder.safetensors", seed=SEED, progress=lambda fraction: done("autoencoder", fraction, last),
+        path=folder / "autoencoder.safetensors", seed=SEED,
+        progress=lambda fraction: done("autoencoder", fraction, last),
     )  # fmt: skip
     return average.eval()
 
@@ -153,10 +160,10 @@ def make_bank(network: AutoencoderDC, folder: Path, scale: float, done: Done) ->
         if (chunk := file.read_tensors()) is None:
             pictures, chunk = render(size, torch.Generator().manual_seed(SEED + 1 + i))
             encoded = [network.encode(part, return_dict=False)[0] for part in pictures.split(AT_ONCE)]
-            chunk[""] = torch.cat(encoded)
+            chunk[""] = torch.cat(encoded).contiguous()  # as it is read
             file.write_tensors(chunk)
         chunks.append(chunk)
-        done("latents", (i + 1) / (BANK // CHUNK), 0.0)
+        done("latents", (i + 1) / (BANK // CHUNK), None)
     labels = {name: torch.cat([chunk[name] for chunk in chunks]) for name in chunks[0]}
     latents = labels.pop("")
     network.register_to_config(scaling_factor=1 / latents.square().mean().sqrt().item())
@@ -196,7 +203,7 @@ def train_flow(bank: Bank, folder: Path, scale: float, done: Done) -> Flow:
     networks = nn.ModuleList([flow.transformer, flow.text_encoder])
     average = copy.deepcopy(networks).requires_grad_(False)
     optimizer = torch.optim.AdamW(networks.parameters(), betas=(0.9, 0.99), weight_decay=1e-2)
-    steps, last = scaled(FLOW_STEPS, scale), 1.0
+    steps, last = scaled(FLOW_STEPS, scale), None
 
     def step(fraction: float, random: torch.Generator) -> None:
         nonlocal last
@@ -206,7 +213,7 @@ def train_flow(bank: Bank, folder: Path, scale: float, done: Done) -> Flow:
         loss = F.mse_loss(velocity, noise - latents)
         _descend(networks, optimizer, loss, FLOW_RATE * learning_rate(fraction))
         _move_average(average, networks, round(fraction * steps))
-        last += 0.02 * (loss.item() - last)
+        last = recent(last, loss)
 
     settings = (flow.transformer.config, FLOW_RATE, BATCH, AVERAGE, steps, SEED)
     train(
@@ -224,7 +231,8 @@ def cross(flow: Flow, x: Tensor, start: Tensor, end: Tensor, texts: list[str], s
     Args:
         flow: the flow.
         x: latents at the times `start`.
-        start, end: times from 1, noise, to 0, pictures.
+        start: times, 1 for noise.
+        end: times, 0 for pictures.
         texts: captions; where one is empty there is no guidance.
         steps: number of steps.
         guidance: scale of the guidance; 1 for none.
@@ -237,9 +245,7 @@ def cross(flow: Flow, x: Tensor, start: Tensor, end: Tensor, texts: list[str], s
         result = flow.velocity(x, sigma, states, mask)
         if captioned.any():
             some = x[captioned]
-            plain = flow.velocity(
-                some, sigma[captioned], empty.expand(len(some), -1, -1), short.expand(len(some), -1)
-            )
+            plain = flow.velocity(some, sigma[captioned], empty.expand(len(some), -1, -1), short.expand(len(some), -1))
             result[captioned] = torch.lerp(plain, result[captioned], guidance)
         return result
 
@@ -261,7 +267,7 @@ def train_student(teacher: Flow, bank: Bank, folder: Path, scale: float, done: D
     student.requires_grad_(True)
     optimizer = torch.optim.AdamW(student.parameters(), betas=(0.9, 0.99), weight_decay=1e-2)
     flow = Flow(student, teacher.text_encoder, teacher.tokenizer)
-    steps, last = scaled(STUDENT_STEPS, scale), 1.0
+    steps, last = scaled(STUDENT_STEPS, scale), None
 
     def step(fraction: float, random: torch.Generator) -> None:
         nonlocal last
@@ -274,7 +280,7 @@ def train_student(teacher: Flow, bank: Bank, folder: Path, scale: float, done: D
         loss = F.mse_loss(flow.velocity(x, start, states, mask), (x - reached) * STEPS)
         _descend(student, optimizer, loss, STUDENT_RATE * learning_rate(fraction))
         _move_average(average, student, round(fraction * steps))
-        last += 0.02 * (loss.item() - last)
+        last = recent(last, loss)
 
     settings = (STUDENT_RATE, BATCH, AVERAGE, GUIDANCE, SUBSTEPS, STEPS, steps, SEED)
     parts = teacher.transformer.state_dict() | teacher.text_encoder.state_dict()
