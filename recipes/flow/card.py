@@ -21,7 +21,7 @@ from recipes.flow.training import AT_ONCE, GUIDANCE, Bank, Flow, cross, decode, 
 
 SEED = 909
 TEACHER_STEPS = 16
-"""Steps of Heun's method of the teacher."""
+"""Midpoint steps of the teacher."""
 COLUMNS = 12
 CARD = """# Flow
 
@@ -87,14 +87,14 @@ class Measures:
 def draw(
     flow: Flow, network: AutoencoderDC, noise: Tensor, texts: list[str], *, steps: int, guidance: float = 1.0
 ) -> Tensor:
-    """Return pictures in [-1, 1] of noise (n, *LATENT): by steps of Heun's method, or `STEPS` steps of Euler's.
+    """Return pictures in [-1, 1] of noise (n, *LATENT): by midpoint steps, or `STEPS` Euler steps.
 
     Args:
         flow: the flow.
         network: the autoencoder.
         noise: the noise.
         texts: captions.
-        steps: of Heun's method; 0 for the steps of the distilled flow.
+        steps: midpoint steps; 0 for the steps of the distilled flow.
         guidance: scale of the guidance.
     """
     pictures = []

@@ -38,7 +38,7 @@ AT_ONCE = 64
 GUIDANCE = 1.5
 """Scale of the classifier-free guidance (Ho and Salimans 2022, arXiv 2207.12598) that the flow of few steps learns."""
 SUBSTEPS = 2
-"""Steps of Heun's method by which the teacher crosses one step of the flow of few steps."""
+"""Midpoint steps by which the teacher crosses one step of the flow of few steps."""
 SEED = 6
 Done = Callable[[str, float, float | None], None]
 """Called with the name of a stage, the fraction of it that is done, and the recent mean of the
@@ -100,6 +100,11 @@ def _seeded() -> Iterator[None]:
         yield
 
 
+def shapes(network: nn.Module) -> list[tuple[str, tuple[int, ...]]]:
+    """Return the names and shapes of the tensors of a network. Its `config` has another order in every process."""
+    return [(name, tuple(tensor.shape)) for name, tensor in network.state_dict().items()]
+
+
 def recent(mean: float | None, loss: Tensor) -> float:
     """Return the mean of about the last fifty losses, from this mean before and one more loss."""
     return loss.item() if mean is None else mean + 0.02 * (loss.item() - mean)
@@ -140,7 +145,7 @@ def train_autoencoder(folder: Path, scale: float, done: Done) -> AutoencoderDC:
         _move_average(average, network, round(fraction * steps))
         last = recent(last, loss)
 
-    identity = digest((network.config, AUTOENCODER_RATE, AUTOENCODER_BATCH, NOISE, AVERAGE, steps, SEED))
+    identity = digest((shapes(network), AUTOENCODER_RATE, AUTOENCODER_BATCH, NOISE, AVERAGE, steps, SEED))
     train(
         {"network": network, "average": average}, {"optimizer": optimizer}, step, steps=steps, identity=identity,
         path=folder / "autoencoder.safetensors", seed=SEED,
@@ -215,7 +220,7 @@ def train_flow(bank: Bank, folder: Path, scale: float, done: Done) -> Flow:
         _move_average(average, networks, round(fraction * steps))
         last = recent(last, loss)
 
-    settings = (flow.transformer.config, FLOW_RATE, BATCH, AVERAGE, steps, SEED)
+    settings = (shapes(networks), FLOW_RATE, BATCH, AVERAGE, steps, SEED)
     train(
         {"networks": networks, "average": average}, {"optimizer": optimizer}, step, steps=steps,
         identity=digest(settings, bank.latents), path=folder / "flow.safetensors", seed=SEED,
@@ -226,7 +231,7 @@ def train_flow(bank: Bank, folder: Path, scale: float, done: Done) -> Flow:
 
 @torch.no_grad()
 def cross(flow: Flow, x: Tensor, start: Tensor, end: Tensor, texts: list[str], steps: int, guidance: float) -> Tensor:
-    """Return where the flow takes x (n, *LATENT) from the times `start` to `end`, (n,), by steps of Heun's method.
+    """Return where the flow takes x (n, *LATENT) from the times `start` to `end`, (n,), by midpoint steps.
 
     Args:
         flow: the flow.
@@ -251,10 +256,9 @@ def cross(flow: Flow, x: Tensor, start: Tensor, end: Tensor, texts: list[str], s
 
     length = (end - start) / steps
     for i in range(steps):
-        now, then = start + i * length, start + (i + 1) * length
-        slope = velocity(x, now)
-        ahead = x + length[:, None, None, None] * slope
-        x = x + length[:, None, None, None] * (slope + velocity(ahead, then)) / 2
+        now = start + i * length
+        ahead = x + length[:, None, None, None] / 2 * velocity(x, now)
+        x = x + length[:, None, None, None] * velocity(ahead, now + length / 2)
     return x
 
 

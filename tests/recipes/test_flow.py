@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -110,6 +114,20 @@ def test_the_guide_and_the_judge_are_two_networks(made):
     assert not torch.equal(guide(pictures)["hat"].logit, judge(pictures)["hat"].logit)
     card = (made / "card.md").read_text()
     assert all(f"| {name} | " in card for name in VOCABULARY)
+
+
+def test_every_process_knows_the_states_of_another():
+    """Sets of strings have another order in every process, and some settings of diffusers come from one."""
+    code = "from recipes.flow import training; training.train = lambda *a, identity, **k: print(identity)\n"
+    code += "training.train_autoencoder(training.Path('.'), 1.0, print)"
+    seen = {
+        subprocess.run(
+            [sys.executable, "-c", code], env={**os.environ, "PYTHONHASHSEED": seed}, check=True, capture_output=True
+        ).stdout
+        for seed in "12"
+    }
+    assert len(seen) == 1
+    assert len(seen.pop().strip()) == 64
 
 
 def test_sizes_of_the_networks():
