@@ -102,7 +102,7 @@ def _seeded() -> Iterator[None]:
 
 def shapes(network: nn.Module) -> list[tuple[str, tuple[int, ...]]]:
     """Return the names and shapes of the tensors of a network. Its `config` has another order in every process."""
-    return [(name, tuple(tensor.shape)) for name, tensor in network.state_dict().items()]
+    return sorted((name, tuple(tensor.shape)) for name, tensor in network.state_dict().items())
 
 
 def recent(mean: float | None, loss: Tensor) -> float:
