@@ -20,7 +20,7 @@ from recipes.common.loop import scaled, train
 from recipes.flow.networks import SIDE
 from recipes.flow.training import Bank, Done, decode, recent, render
 
-STEPS, BATCH, RATE = 4_000, 64, 3e-3
+STEPS, BATCH, RATE = 2_000, 64, 3e-3
 DECODED = 0.5
 """Share of the pictures that are decoded latents, as the flow draws them; the others are renderings."""
 NOISE = 0.2

@@ -23,7 +23,7 @@ from recipes.common.synthesis import picture_loss
 from recipes.flow.captions import captions, classes, tokenizer
 from recipes.flow.networks import LATENT, SIDE, STEPS, autoencoder, text_encoder, transformer
 
-AUTOENCODER_STEPS, FLOW_STEPS, STUDENT_STEPS = 4_000, 8_000, 2_500
+AUTOENCODER_STEPS, FLOW_STEPS, STUDENT_STEPS = 4_000, 4_000, 1_000
 AUTOENCODER_BATCH, BATCH = 16, 64
 AUTOENCODER_RATE, FLOW_RATE, STUDENT_RATE = 2e-3, 1e-3, 4e-4
 NOISE = 0.3
