@@ -31,7 +31,7 @@ def fit_heads(domain: Domain, fingerprint: str, *, scale: float = 1.0) -> Attrib
         max(2, int(scale * count)) for count in (domain.head_latents, CALIBRATION, TEST, domain.heads.steps)
     )
     z = prior_and_beyond(factors, known + calibration + test, known)
-    labels = label_tensors(factors(z), domain.vocabulary)
+    labels = label_tensors(factors(z).labels, domain.vocabulary)
     seen, unseen = (
         {name: label[rows] for name, label in labels.items()} for rows in (slice(-test), slice(-test, None))
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -15,16 +15,20 @@ from energyql.training.heads import attribute_loss
 from energyql.training.picture_fit import distort, distortion_strength
 from energyql.vocabulary import AttributeSpec, Vocabulary
 from recipes.common.domain import Domain
-from recipes.common.factors import Factors, Scenes
+from recipes.common.factors import Factors
 from recipes.common.labelling import beyond_prior, label_tensors
 
 RIDGE = 1e-3
 """Of the least squares for numbers, relative to the mean square of a feature; 1e-6 to 1e-3 give the same error."""
-Draw = Callable[[int, torch.Generator], tuple[Tensor, Scenes]]
+AT_ONCE = 256
+"""Pictures that are drawn and read together."""
+Labels = Mapping[str, Tensor]
+Draw = Callable[[int, torch.Generator], tuple[Tensor, Labels]]
+"""Returns a number of pictures, and attribute -> what is true of them, (batch,)."""
 
 
 def renderer(domain: Domain, beyond: float = 0.0) -> Draw:
-    """Return what renders pictures of a domain at the side of its judge, with what is in them.
+    """Return what renders pictures of a domain at the side of its judge, with their attributes.
 
     Args:
         domain: what is drawn.
@@ -32,11 +36,11 @@ def renderer(domain: Domain, beyond: float = 0.0) -> Draw:
     """
     factors, drawing = Factors(domain), domain.drawing(domain.judge_side)
 
-    def draw(batch: int, generator: torch.Generator) -> tuple[Tensor, Scenes]:
+    def draw(batch: int, generator: torch.Generator) -> tuple[Tensor, Labels]:
         z = torch.randn(batch, domain.config.z_dim, generator=generator)
         moved = round(batch * beyond)
         scenes = factors(torch.cat([beyond_prior(factors, z[:moved], generator), z[moved:]]))
-        return drawing.compose(scenes.parts, scenes.paints), scenes
+        return drawing.compose(scenes.parts, scenes.paints), scenes.labels
 
     return draw
 
@@ -46,6 +50,12 @@ def _columns(
 ) -> list[tuple[Tensor, Tensor, AttributeSpec]]:
     parts = outputs.split([output_count(spec) for spec in vocabulary.values()], 1)
     return [(part.float(), labels[spec.name], spec) for part, spec in zip(parts, vocabulary.values(), strict=True)]
+
+
+def reader_loss(outputs: Tensor, labels: Labels, vocabulary: Vocabulary) -> Tensor:
+    """Return the sum of the losses of all attributes, of the outputs (batch, outputs) of a judge."""
+    columns = _columns(outputs, label_tensors(labels, vocabulary), vocabulary)
+    return torch.stack([attribute_loss(*column) for column in columns]).sum()
 
 
 def train_judge(domain: Domain, draw: Draw, *, steps: int, batch: int = 64, seed: int = 202) -> Judge:
@@ -62,11 +72,10 @@ def train_judge(domain: Domain, draw: Draw, *, steps: int, batch: int = 64, seed
     optimizer = torch.optim.AdamW(judge.parameters(), lr=2e-3, weight_decay=1e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=steps)
     for step in range(steps):
-        images, scenes = draw(batch, generator)
+        images, labels = draw(batch, generator)
         with torch.autocast("cpu", torch.bfloat16):
             outputs = compiled(distort(images, generator, distortion_strength(step / steps)))
-        columns = _columns(outputs, label_tensors(scenes, domain.vocabulary), domain.vocabulary)
-        loss = torch.stack([attribute_loss(*column) for column in columns]).sum()
+        loss = reader_loss(outputs, labels, domain.vocabulary)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -87,10 +96,10 @@ def fit_numbers(judge: Judge, draw: Draw, *, count: int = 16384, seed: int = 404
     generator = torch.Generator().manual_seed(seed)
     numbers = [name for name, spec in judge.vocabulary.items() if spec.kind == "continuous"]
     inputs, answers = [], []
-    for _ in range(-(-count // 256)):
-        images, scenes = draw(256, generator)
+    for _ in range(-(-count // AT_ONCE)):
+        images, true = draw(min(count, AT_ONCE), generator)
         inputs.append(judge.features(images).double())
-        answers.append(torch.stack([scenes.labels[name] for name in numbers], 1).double())
+        answers.append(torch.stack([true[name] for name in numbers], 1).double())
     x, y = torch.cat(inputs), torch.cat(answers)
     x_mean, y_mean = x.mean(0), y.mean(0)
     square = (x - x_mean).T @ (x - x_mean)
@@ -110,10 +119,10 @@ def examine(judge: Judge, draw: Draw, *, count: int = 4096, seed: int = 303) -> 
     """
     generator = torch.Generator().manual_seed(seed)
     outputs, labels = [], []
-    for _ in range(count // 256):
-        images, scenes = draw(256, generator)
+    for _ in range(-(-count // AT_ONCE)):
+        images, true = draw(min(count, AT_ONCE), generator)
         outputs.append(judge.head(judge.features(images)))
-        labels.append(label_tensors(scenes, judge.vocabulary))
+        labels.append(label_tensors(true, judge.vocabulary))
     truth = {name: torch.cat([part[name] for part in labels]) for name in judge.vocabulary}
     scores = {}
     for i, (part, answers, spec) in enumerate(_columns(torch.cat(outputs), truth, judge.vocabulary)):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
 from energyql.sampling import prior_latents
 from energyql.vocabulary import Vocabulary
-from recipes.common.factors import Factors, Scenes
+from recipes.common.factors import Factors
 
 LATENT_SEED = 404
 MOVED = 6
@@ -16,9 +18,9 @@ SPREAD = 1.5
 """Standard deviation of such a move; a score has a standard deviation of 1."""
 
 
-def label_tensors(scenes: Scenes, vocabulary: Vocabulary) -> dict[str, Tensor]:
+def label_tensors(labels: Mapping[str, Tensor], vocabulary: Vocabulary) -> dict[str, Tensor]:
     """Return the true attributes as float class indices and numbers, (batch,) each."""
-    return {name: scenes.labels[name].float() for name in vocabulary}
+    return {name: labels[name].float() for name in vocabulary}
 
 
 def beyond_prior(factors: Factors, z: Tensor, generator: torch.Generator) -> Tensor:

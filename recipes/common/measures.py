@@ -68,7 +68,7 @@ def measure(domain: Domain, generator: Generator, judge: Judge, count: int = 512
 
 def _seen(judge: Judge, drawn: Tensor, scenes: Scenes) -> Tensor:
     """Return whether the judge sees every choice, (batch,) bool; numbers are no choices."""
-    labels = label_tensors(scenes, judge.vocabulary)
+    labels = label_tensors(scenes.labels, judge.vocabulary)
     seen = torch.ones(len(drawn), dtype=torch.bool)
     for name, read in judge(drawn).items():
         if isinstance(read, YesNo):

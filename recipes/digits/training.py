@@ -1,22 +1,22 @@
-"""Train the GAN and the VAEs: one loop with checkpoints, and the steps of each."""
+"""Train the GAN and the VAEs."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from energyql.generators.stylegan2 import StyleGAN2
-from energyql.training.steps import StepFile, digest, learning_rate, optimizer_state, restore_optimizer
+from energyql.training.steps import digest, learning_rate
+from recipes.common.loop import scaled, train
 from recipes.digits.data import JUDGE, LABELLER, real_digits, vary
 from recipes.digits.networks import COUNTS, STYLEGAN, VAE, VAES, Discriminator, HierarchicalVAE, binomial_loss
 
 GAN_STEPS, VAE_STEPS = 8_000, 4_000
-SAVED_EVERY = 500
 BATCH = 64
 SEED = 5
 GAN_RATE, VAE_RATE = 2e-3, 2e-3
@@ -29,60 +29,6 @@ VARIED, GAN_VARIED = 0.5, 0.6
 distortions (Karras et al. 2020, arXiv 2006.06676)."""
 WARM_UP = 0.3
 """Share of the steps in which the weight of a VAE's divergence rises to 1."""
-Step = Callable[[float, torch.Generator], None]
-Optimizers = Mapping[str, torch.optim.Optimizer]
-
-
-def train(
-    modules: Mapping[str, nn.Module],
-    optimizers: Optimizers,
-    step: Step,
-    *,
-    steps: int,
-    identity: str,
-    path: Path,
-    seed: int = SEED,
-    progress: Callable[[float], None],
-) -> None:
-    """Call `step` with the fraction done and a source of random numbers, until all steps are done.
-
-    The state is written to `path`; the same call after an interruption continues from it, with the same result.
-
-    Args:
-        modules: what a step changes, by name.
-        optimizers: by other names.
-        step: one step.
-        steps: their number.
-        identity: of the settings and the data; the state of another training is ignored.
-        path: of the state.
-        seed: of the random numbers of the steps.
-        progress: called with the fraction done.
-    """
-    random = torch.Generator().manual_seed(seed)
-    first = 0
-    file = StepFile(path, identity)
-    if (state := file.read_tensors()) is not None:
-        for name, module in modules.items():
-            module.load_state_dict(_part(state, name))
-        for name, optimizer in optimizers.items():
-            restore_optimizer(optimizer, _part(state, name))
-        random.set_state(state["random"])
-        first = int(state["step"])
-    for number in range(first, steps):
-        step(number / steps, random)
-        done = number + 1
-        if done % SAVED_EVERY == 0 or done == steps:
-            state = {f"{name}/{key}": value for name, one in modules.items() for key, value in one.state_dict().items()}
-            for name, optimizer in optimizers.items():
-                state |= {f"{name}/{key}": value for key, value in optimizer_state(optimizer).items()}
-            file.write_tensors({**state, "random": random.get_state(), "step": torch.tensor(done)})
-        progress(done / steps)
-    progress(1.0)
-
-
-def _part(state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
-    """Return the tensors of one module or optimizer by their own names."""
-    return {key.removeprefix(f"{name}/"): tensor for key, tensor in state.items() if key.startswith(f"{name}/")}
 
 
 def train_gan(folder: Path, scale: float, progress: Callable[[float], None]) -> tuple[StyleGAN2, Discriminator]:
@@ -103,7 +49,7 @@ def train_gan(folder: Path, scale: float, progress: Callable[[float], None]) -> 
         "generator's": torch.optim.Adam(learned, GAN_RATE, betas=(0.0, 0.99)),
         "discriminator's": torch.optim.Adam(discriminator.parameters(), GAN_RATE / 2, betas=(0.0, 0.99)),
     }
-    steps = _scaled(GAN_STEPS, scale)
+    steps = scaled(GAN_STEPS, scale)
 
     def step(done: float, random: torch.Generator) -> None:
         for name, optimizer in optimizers.items():
@@ -127,7 +73,16 @@ def train_gan(folder: Path, scale: float, progress: Callable[[float], None]) -> 
 
     modules = {"generator": generator, "discriminator": discriminator, "average": average}
     identity = digest((STYLEGAN, GAN_RATE, R1, R1_EVERY, AVERAGE, GAN_VARIED, BATCH, steps, SEED), real)
-    train(modules, optimizers, step, steps=steps, identity=identity, path=folder / "gan.safetensors", progress=progress)
+    train(
+        modules,
+        optimizers,
+        step,
+        steps=steps,
+        identity=identity,
+        path=folder / "gan.safetensors",
+        seed=SEED,
+        progress=progress,
+    )
     with torch.no_grad():
         z = torch.randn(65_536, STYLEGAN.z_dim, generator=torch.Generator().manual_seed(SEED))
         average.mapping.w_avg.copy_(average.encode(z).mean(0))
@@ -141,7 +96,7 @@ def train_vae(kind: str, folder: Path, scale: float, progress: Callable[[float],
         network = VAES[kind]()
     real = real_digits(LABELLER, JUDGE)[0]
     optimizer = torch.optim.Adam(network.parameters(), VAE_RATE)
-    steps = _scaled(VAE_STEPS, scale)
+    steps = scaled(VAE_STEPS, scale)
 
     def step(done: float, random: torch.Generator) -> None:
         for group in optimizer.param_groups:
@@ -154,7 +109,7 @@ def train_vae(kind: str, folder: Path, scale: float, progress: Callable[[float],
     identity = digest((kind, COUNTS, VAE_RATE, VARIED, WARM_UP, BATCH, steps, SEED), real)
     train(
         {"network": network}, {"optimizer": optimizer}, step, steps=steps, identity=identity,
-        path=folder / f"{kind}.safetensors", progress=progress,
+        path=folder / f"{kind}.safetensors", seed=SEED, progress=progress,
     )  # fmt: skip
     return network.eval().requires_grad_(False)
 
@@ -163,7 +118,3 @@ def _apply(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()
-
-
-def _scaled(steps: int, scale: float) -> int:
-    return max(2, int(steps * scale))

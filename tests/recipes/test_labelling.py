@@ -10,7 +10,7 @@ from recipes.postcards.domain import DOMAIN as POSTCARDS
 
 @pytest.mark.parametrize("domain", [DOMAIN, POSTCARDS], ids=lambda domain: domain.name)
 def test_labels_are_class_indices_and_numbers_in_the_range_of_their_attribute(domain):
-    labels = label_tensors(Factors(domain)(prior_latents(1, 0, 4000, domain.config.z_dim)), domain.vocabulary)
+    labels = label_tensors(Factors(domain)(prior_latents(1, 0, 4000, domain.config.z_dim)).labels, domain.vocabulary)
     assert set(labels) == set(domain.vocabulary)
     for name, spec in domain.vocabulary.items():
         if spec.kind == "continuous":
