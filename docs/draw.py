@@ -24,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 from playwright.sync_api import Page
+from railroad import Choice, Diagram, NonTerminal, Sequence, Terminal
 
 import energyql
 from energyql.errors import ArgumentError
@@ -156,6 +157,15 @@ def architecture(out: Path, model: str) -> None:
     write_text(out / "architecture.svg", draw_graph(boxes, edges, title="The rooms of energyql", standalone=True))
 
 
+def rule(out: Path, model: str) -> None:
+    """The rule of the grammar for a yes/no condition: a name, or a text in quotes that is no name."""
+    text = Choice(0, NonTerminal("name"), NonTerminal("text that is no name"))
+    condition = Choice(0, NonTerminal("name"), Sequence(Terminal('"'), text, Terminal('"')))
+    with io.StringIO() as page:
+        Diagram(condition, type="complex").writeStandalone(page.write)
+        write_text(out / "rule.svg", page.getvalue())
+
+
 def circuits(out: Path, model: str) -> None:
     """Draw the circuits of compiled queries."""
     vocabulary = read_vocabulary(model)
@@ -280,8 +290,8 @@ def save(picture: Image.Image, path: Path) -> None:
 
 
 DRAWN: dict[str, Callable[[Path, str], None]] = {
-    "architecture": architecture, "strips": strips, "circuits": circuits, "plane": plane, "directions": directions,
-    "examples": examples, "studio": studio,
+    "architecture": architecture, "rule": rule, "strips": strips, "circuits": circuits, "plane": plane,
+    "directions": directions, "examples": examples, "studio": studio,
 }  # fmt: skip
 
 

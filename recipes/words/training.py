@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerFast, SiglipConfig, SiglipModel
 
 from energyql.training.steps import digest, learning_rate
 from recipes.common.factors import Factors
-from recipes.digits.training import train
+from recipes.common.loop import train
 from recipes.words.captions import CONTRAST, LONGEST, Caption, Writer, clear, tokenizer, truths
 from recipes.words.facts import SUBJECTS
 

@@ -135,7 +135,9 @@ def test_the_pictures_are_drawn_by_one_command(tmp_path: Path, model: Path, monk
     monkeypatch.setattr(goals, "STEPS", 4)
     strip = cache(draw.strip)  # one for each semantics is drawn
     monkeypatch.setattr(draw, "strip", lambda query, model, semantics: strip(draw.COMPARED, model, semantics))
-    made = draw_pictures(["architecture", "strips", "circuits", "plane", "directions"], tmp_path, model, monkeypatch)
+    made = draw_pictures(
+        ["architecture", "rule", "strips", "circuits", "plane", "directions"], tmp_path, model, monkeypatch
+    )
     kept = {path.name for path in (DOCS / "images").iterdir()}
     assert made | set(draw.EXAMPLES) | set(draw.STUDIO) | set(draw.MEASURED) == kept
     pages = [*DOCS.rglob("*.md"), ROOT / "README.md"]
