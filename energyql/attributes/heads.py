@@ -251,7 +251,8 @@ class RawOutputs(NamedTuple):
 class _Group:
     """Networks of several heads that are computed together.
 
-    They have either at most one hidden layer, of any width, or several hidden layers, of the same widths.
+    In one kind of group each network has one hidden layer, of any width. In the other kind all networks have the same
+    number of hidden layers, at least two, and layer i is as wide in one network as in the others.
 
     Attributes:
         first: first hidden layers of all networks of the group, side by side.

@@ -337,7 +337,8 @@ def stored_verifier(folder: Path, vocabulary: Vocabulary) -> tuple[Judge | Joint
         vocabulary: the attributes of the model.
 
     Returns:
-        All networks of the verifier as one, and the samples of each training; `None` and () if the folder has none.
+        All networks of the verifier as one network, and for each of its trainings the samples that were held out;
+        `None` and () if the folder has no verifier.
 
     Raises:
         ModelError: a file is missing or damaged; or an attribute of the verifier is missing in `vocabulary`, or has
@@ -386,8 +387,10 @@ def replace_verifier(
     Args:
         folder: the model folder.
         names: the attributes; if they are all attributes of an old network, its files are deleted.
-        networks: the new networks, all of the same attributes; if there are none, no verifier reads `names` afterwards.
-        held_out: labelled samples from which the new networks did not learn.
+        networks: the new networks, which all read the same attributes; if there are none, no verifier reads `names`
+            afterwards.
+        held_out: labelled samples from which the new networks did not learn. They are saved beside the networks;
+            thresholds are measured on them.
 
     Raises:
         ModelError: a file of an old network is missing or damaged.

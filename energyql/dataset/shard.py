@@ -263,7 +263,7 @@ OnDrawn = Callable[[str, int], None]
 
 @dataclass(frozen=True)
 class PreparedPlan:
-    """A plan with its queries compiled and its models loaded.
+    """A plan with its compiled queries, each of which holds its loaded model.
 
     Args:
         plan: the plan.

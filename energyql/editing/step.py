@@ -470,8 +470,8 @@ def lower_minimum(
     A sample has a second search only if the query is not satisfied at z0. The second search is needed because the slope
     of the heads at z0 may lead far away, to latents where the heads make errors.
 
-    The minimum where the query's energy exceeds the tolerance by less is better. If the energy exceeds the tolerance at
-    both minima, or at neither, the minimum with the lower objective is better.
+    A minimum at which the query is satisfied is better than one at which it is not. If it is satisfied at both, or at
+    neither, the minimum with the lower objective is better.
 
     Args:
         objective: function from a factor of the query's weight to the energy that is minimised.

@@ -41,9 +41,10 @@ _settled.set()
 
 @contextmanager
 def always_in_pool(always: bool = True) -> Iterator[None]:
-    """Let `in_pool` use its threads for few pieces too, so that bits do not depend on the number of pieces.
+    """Make `in_pool` use its threads even for fewer pieces than threads, in this context.
 
-    `always` is false for a context manager without effect.
+    Without it, the number of pieces decides whether the threads of a pool or those of PyTorch compute, and results
+    differ in their last bits between the two. If `always` is false, this context has no effect.
     """
     token = _always.set(always or _always.get())
     try:

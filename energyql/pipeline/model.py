@@ -191,7 +191,7 @@ class Model:
         return f"<Model {self.name!r}: {type(self.generator).__name__}, attributes {', '.join(self.vocabulary)}>"
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return the fields for a copy or a pickle, without what was made for this object."""
+        """Return the fields for a copy or a pickle, without the cache of prepared computations (`pipelines`)."""
         return self.__dict__ | {"pipelines": {}}
 
     @classmethod
@@ -217,8 +217,9 @@ class Model:
                 it, such as "my_gan:make".
             judge: judge to use instead of the model's judge, or the name of its code, such as "my_labels:look"; "none"
                 for no judge.
-            reader: reader of texts, see `load_model`; or for a model whose attributes are read off pictures, a network
-                or function to use instead of the model's, or the name of its code.
+            reader: a reader of words, which reads texts in quotes off pictures; see `load_model`. For a model whose
+                attributes are read off pictures, it may instead be the network or function that reads them, in place of
+                that of the folder, or the name of its code.
 
         Raises:
             ModelError: the model is missing, damaged, or cannot be downloaded; or its repository has files that are not

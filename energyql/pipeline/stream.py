@@ -78,11 +78,11 @@ def stream(
 
     With `save_to` each batch is written to a folder before it is yielded, so an interrupted run keeps its pictures. The
     same call then continues the run: batches in the folder are neither drawn nor yielded again. A call with a larger n
-    continues the run too, and so does a call whose `first` is the number after the last sample. A call with a smaller n
-    removes the samples after the first n from the folder.
+    continues the run too. A call with a smaller n removes the samples after the first n from the folder. With `first`,
+    a call draws n samples from this number on; the folder must be new, or its last sample must be the one before.
 
-    `Result.load` reads the folder. The folder itself holds about the first thousand samples. Further samples are in
-    subfolders `01024/`, `02048/` and so on, each of which can be loaded by itself.
+    `Result.load` reads all samples of the folder. About the first thousand are in the folder itself, further ones in its
+    subfolders `01024/`, `02048/` and so on, each of which can be loaded by itself too.
 
         for part in stream("smile AND hat", 100_000, save_to="hats/"):
             print(part.summary())
@@ -99,7 +99,7 @@ def stream(
 
     Returns:
         An iterator over results of 64 consecutive samples each, or of `batch_size` if that is more. With `save_to`, the
-        first of these batches comes as two results; the first result has 16 samples.
+        first result has only 16 samples, and the second one the rest of that batch, so that pictures are there soon.
 
     Raises:
         DataError: the folder holds another run, or a damaged run.

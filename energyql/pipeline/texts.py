@@ -32,7 +32,7 @@ COUNT = 2048
 
 
 def texts_of(expr: Expr, vocabulary: Vocabulary) -> list[str]:
-    """Return the texts in quotes of a query, in its order, after `bind` has checked it."""
+    """Return the texts in quotes of a query that `bind` returned, each once, in the order of the query."""
     return list(dict.fromkeys(str(node.name) for node in predicates(expr) if is_words(node, vocabulary)))
 
 

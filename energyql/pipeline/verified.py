@@ -198,12 +198,14 @@ class Decision(NamedTuple):
 
 @dataclass(frozen=True)
 class Balance:
-    """Shares of the accepted pictures of each kind that are kept, so that each kind has its frequency.
+    """Probabilities with which accepted pictures are kept, so that attributes that are not in the query have the
+    frequencies that they have among the held-out labels that satisfy the query.
 
-    A verifier is surer of some kinds of pictures that satisfy the query than of others, and a threshold would make
-    these more frequent. Of the densities that agree with the frequencies of labels, the one nearest to that of the
-    accepted pictures is an exponential of the probabilities (iterative proportional fitting; Ireland and Kullback
-    1968).
+    A verifier is surer of some pictures that satisfy the query than of others. So of all pictures that a threshold
+    accepts, too many are of the kinds of which the verifier is sure. A cell is such a kind: an attribute and a set of
+    its values. The probability of keeping a picture is an exponential function of the probabilities that the verifier
+    gives to the cells. Of all densities with these frequencies, this one is nearest to that of the accepted pictures
+    (iterative proportional fitting; Ireland and Kullback 1968).
 
     Attributes:
         cells: pairs of an attribute that is not in the query, and a set of its values.
@@ -342,7 +344,11 @@ class Verifier:
         return [self.vocabulary[name] for name in self.held_out.readings if name not in names]
 
     def _cells(self, spec: AttributeSpec) -> Sequence[Cell]:
-        """Return sets of values of an attribute whose frequencies are balanced: all classes but one, or quarters."""
+        """Return the sets of values of one attribute whose frequencies a `Balance` corrects.
+
+        For classes, there is one set for each class but the last, whose frequency follows from the others. For numbers,
+        there are three: the first, second and third quarter of the values in the held-out labels.
+        """
         assert self.held_out is not None
         kind, labels = KINDS[spec.kind], self.held_out.labels[spec.name]
         if not kind.numeric:

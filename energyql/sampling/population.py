@@ -187,7 +187,10 @@ class PopulationSampler(BatchSampler):
             self._make_sure(batch, self.enough)
 
     def _populate(self, batch: Batch, here: Tensor, state: PopulationState) -> Int[Tensor, " rows"]:
-        """Raise the exponents of populations to λ, move each sample to a latent of its own, and return its stages.
+        """Anneal the population of each sample, and move the sample to one latent of its own population.
+
+        The density of a population is the prior times exp(-exponent * energy). Annealing raises the exponent from 0 to
+        λ in stages.
 
         Args:
             batch: the batch, which is changed.

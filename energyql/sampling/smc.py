@@ -101,7 +101,9 @@ class Particles(NamedTuple):
             yield Particles(v, energies)
 
     def moved(self, energy: Callable[[Tensor], Tensor], draws: Tensor) -> Particles:
-        """Return the particles after several sweeps. A sweep moves all particles once at each angle of `ANGLES`.
+        """Return the particles after several sweeps of Metropolis moves. A sweep has one move for each of `ANGLES`.
+
+        A move at the angle a proposes cos(a) v + sin(a) n for each particle, with n from N(0, I).
 
         Args:
             energy: function from v to energies, in nats; its values at the particles are the attribute `energies`.

@@ -410,14 +410,14 @@ class _Reader:
 
     If the judge returns values of an attribute, they are a column whose name begins with `VALUE`. If it returns
     predictions with probabilities, they are a column whose name begins with `OUTPUTS`. There a cell is a text with all
-    numbers of a prediction, so that probabilities can be measured later.
+    numbers of a prediction, from which its probabilities are computed later.
 
     Args:
         labeller: the labeller; `None` if the labels are known.
         judge: the judge.
         vocabulary: the attributes.
-        index: numbers of the pictures. They are part of the attribute `identity`; stored results are used again only if
-            they have an equal identity.
+        index: numbers of the pictures. Columns on disk are used again only if they were made with an equal `identity`,
+            the text of all these settings.
     """
 
     def __init__(self, labeller: ImageLabeller | None, judge: ImageLabeller, vocabulary: Vocabulary, index: Tensor):

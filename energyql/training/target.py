@@ -441,9 +441,10 @@ def _from_folder(source: Source, old: Path, folder: Path) -> Target:
 
 
 def _new_start(folder: Path) -> Path:
-    """Make an empty folder for the files of a model whose `folder` is no model yet, and return it.
+    """Make an empty folder for the files of a new model while it is trained, and return the path.
 
-    It is in the subfolder of `folder` for intermediate results (`Work`).
+    `folder` becomes the model when the training ends. The new folder is in its subfolder for intermediate results
+    (`Work`).
     """
     start = Work(folder).folder / START
     shutil.rmtree(start, ignore_errors=True)

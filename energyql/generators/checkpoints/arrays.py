@@ -197,7 +197,7 @@ def _array(_maker: Any, _arguments: Any, state: Any, _attributes: Any = None) ->
 
 
 def _getattr(owner: Any, name: Any, *_: Any) -> Stub:
-    """Return a stub, the name of a function that does nothing; called when a pickle calls `getattr`.
+    """Return a function that does nothing, in place of the one that a pickle looks up by `getattr`.
 
     Pickles of dill call `getattr` to look up `_setattr` in a module of dill. Nothing else is allowed.
 

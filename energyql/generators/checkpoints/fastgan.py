@@ -235,7 +235,7 @@ def _side(parts: _Parts, channels: int, stated: Any) -> int:
         stated: the side that the file states, `None` if it states no side.
 
     Raises:
-        CheckpointError: the file states no possible side, and several sides are possible, or none is.
+        CheckpointError: the tensors allow several sides or none, and the file does not state one of them.
     """
     sides = (64, 128, 256, 512, 1024)
     names = [(side, f"feat_{side}.{layer}.weight_orig") for side in sides for layer in ("1", "conv", "conv1")]
