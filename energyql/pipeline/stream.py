@@ -81,8 +81,8 @@ def stream(
     continues the run too. A call with a smaller n removes the samples after the first n from the folder. With `first`,
     a call draws n samples from this number on; the folder must be new, or its last sample must be the one before.
 
-    `Result.load` reads all samples of the folder. About the first thousand are in the folder itself, further ones in its
-    subfolders `01024/`, `02048/` and so on, each of which can be loaded by itself too.
+    `Result.load` reads all samples of the folder. About the first thousand are in the folder itself, further ones in
+    its subfolders `01024/`, `02048/` and so on, each of which can be loaded by itself too.
 
         for part in stream("smile AND hat", 100_000, save_to="hats/"):
             print(part.summary())

@@ -198,9 +198,9 @@ class Decision(NamedTuple):
 
 @dataclass(frozen=True)
 class Balance:
-    """Probabilities with which accepted pictures are kept, so that attributes that are not in the query have the
-    frequencies that they have among the held-out labels that satisfy the query.
+    """Probabilities with which accepted pictures are kept, so that attributes outside the query have true frequencies.
 
+    These are their frequencies among the held-out labels that satisfy the query.
     A verifier is surer of some pictures that satisfy the query than of others. So of all pictures that a threshold
     accepts, too many are of the kinds of which the verifier is sure. A cell is such a kind: an attribute and a set of
     its values. The probability of keeping a picture is an exponential function of the probabilities that the verifier
