@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import re
 import shutil
 import sys
@@ -266,3 +267,15 @@ def test_the_readers_themselves(desk: str) -> None:
         *[(each["woman"].logit.sigmoid(), each["age"].mean) for each in (plain, mirrored)], strict=True
     ):
         assert torch.corrcoef(torch.stack([one, other]))[0, 1] > 0.5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("desk", ["faces"], indirect=True)
+def test_the_notebook_of_an_audited_data_set(desk: str, capsys: pytest.CaptureFixture[str]) -> None:
+    if importlib.util.find_spec("gan_face_generate") is None:
+        pytest.skip("gan_face_generate is not installed: see examples/faces/README.md")
+    names: dict[str, Any] = {}
+    for cell in json.loads(Path("audited-dataset.ipynb").read_text(encoding="utf-8"))["cells"]:
+        if cell["cell_type"] == "code":
+            exec("".join(cell["source"]), names)
+    assert "audited: " in capsys.readouterr().out

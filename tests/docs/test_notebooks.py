@@ -17,6 +17,7 @@ from needed import needed
 needed("sphinx")
 needed("myst_parser")
 NOTEBOOKS = sorted((ROOT / "examples" / "notebooks").iterdir())
+ALL = [*NOTEBOOKS, ROOT / "examples" / "faces" / "audited-dataset.ipynb"]
 
 
 def cells(path: Path, kind: str) -> list[str]:
@@ -29,7 +30,7 @@ def name(path: Path) -> str:
     return path.stem
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=name)
+@pytest.mark.parametrize("path", ALL, ids=name)
 def test_a_notebook_is_stored_as_jupyter_wants_it_and_without_outputs(path: Path) -> None:
     content = json.loads(path.read_text(encoding="utf-8"))
     assert (content["nbformat"], content["nbformat_minor"]) == (4, 5)
@@ -39,7 +40,7 @@ def test_a_notebook_is_stored_as_jupyter_wants_it_and_without_outputs(path: Path
         assert cell == {key: cell[key] for key in ("cell_type", "id", "metadata", "source")} | code
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=name)
+@pytest.mark.parametrize("path", ALL, ids=name)
 def test_text_stands_before_code(path: Path) -> None:
     kinds = [cell["cell_type"] for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]]
     assert kinds[0] == "markdown"
