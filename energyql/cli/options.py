@@ -262,7 +262,7 @@ def out_option(*, standard: bool = False, suffix: str = "") -> Any:
 
     Args:
         standard: whether the value may be `-`, which means standard output.
-        suffix: the only suffix that a path may have, such as ".csv"; "" if all are allowed.
+        suffix: the only suffix, such as ".csv", that a path may have; a path may also have none. "" if all are allowed.
     """
 
     def check(path: Any) -> Any:
