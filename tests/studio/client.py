@@ -75,8 +75,8 @@ class Client:
 
 @contextmanager
 def serving(models, limits=None, host="127.0.0.1", allowed=(), token=""):
-    """A studio with some models, until the block ends."""
-    studio = Studio(load_models(models, "cpu"), limits or Limits())
+    """A studio with some models, or one that is given, until the block ends."""
+    studio = models if isinstance(models, Studio) else Studio(load_models(models, "cpu"), limits or Limits())
     socket = listen("127.0.0.1", 0)
     socket.listen(64)
     server = web_server(create_app(studio, access_to(host, allowed, token)))

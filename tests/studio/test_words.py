@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from playwright.sync_api import expect
 from toys import tiny_model
 
 from energyql.attributes.quality import HeadReport
@@ -15,6 +16,8 @@ from energyql.pipeline.model import load_model
 from energyql.studio.restoring import restore
 from energyql.studio.schemas import CheckRequest, DrawRequest
 from energyql.studio.studio import Studio
+from studio.client import serving
+from studio.page import visiting
 
 
 class Bright:
@@ -73,3 +76,18 @@ def test_the_page_is_told_the_reader(studio):
     first, second = studio.info.models
     assert (first.words, first.texts) == ("bright", ['"a cat"'])
     assert (second.words, second.texts) == (None, [])
+
+
+@pytest.mark.browser
+def test_the_page_completes_texts_and_names_their_reader(studio, chromium):
+    with serving(studio) as client, visiting(chromium, client.url) as visitor:
+        page = visitor.open()
+        box = page.locator("#query textarea")
+        box.fill("")
+        box.press_sequentially('smile AND "a c')
+        offer = page.locator("#query .offers li").first
+        expect(offer).to_contain_text("a cat")
+        expect(offer).to_contain_text("read by bright")
+        box.press("Tab")
+        expect(box).to_have_value('smile AND "a cat" ')
+        assert page.locator("#query .t-attribute").all_text_contents() == ["smile", '"a cat"']
