@@ -879,10 +879,12 @@ class Pipeline:
         Raises:
             WeakHeadError: a text is calibrated, and the reader is not clearly better than chance for it.
         """
-        texts, words = texts_of(expr, self.model.vocabulary), self.model.words
-        if words is not None:
-            reports = {text: report for text in texts if (report := words.calibration(text).report) is not None}
-            check_heads(expr, texts, reports, settings.allow_weak, query=query, guide="reader")
+        words = self.model.words
+        if words is None:  # then `bind` accepts no texts
+            return []
+        texts = texts_of(expr, self.model.vocabulary)
+        reports = {text: report for text in texts if (report := words.calibration(text).report) is not None}
+        check_heads(expr, texts, reports, settings.allow_weak, query=query, guide="reader")
         return texts
 
     def _with_texts(self, texts: Sequence[str], psi: float, label: Label | None) -> Pipeline:
