@@ -13,7 +13,6 @@ from energyql.language import (
     Attribute,
     Cardinality,
     Constant,
-    E,
     Expr,
     Implies,
     Not,
@@ -220,7 +219,7 @@ class RandomFormulas:
 
     def literal(self, spec: AttributeSpec) -> Expr:
         """Draw a literal on one attribute, in one of the forms that its kind allows."""
-        attribute = E[spec.name]
+        attribute = Attribute(spec.name)
         if spec.kind == "yes/no":
             return Not(attribute) if self.uniform() < 0.35 else attribute
         if spec.kind == "continuous":

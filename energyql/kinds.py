@@ -47,8 +47,8 @@ _RANGE = re.compile(r"=(?P<low>[-+.\deE]+?)\.\.(?P<high>[-+.\deE]+)")
 class AttributeKind:
     """Everything that depends on the kind of an attribute. The methods of this class are right for categorical ones.
 
-    In all methods, the argument `spec` is the attribute, and `attribute` is `E[spec.name]`, from which queries are
-    built. A literal is a condition on one attribute, such as `hair = red`: a predicate of `energyql.language`. In
+    In all methods, the argument `spec` is the attribute, and `attribute` is `Attribute(spec.name)`, from which queries
+    are built. A literal is a condition on one attribute, such as `hair = red`: a predicate of `energyql.language`. In
     `fits`, `infer`, `encoder`, `expected` and `label`, a cell is an entry of a table of labels. In `cells`, `partition`
     and `union`, a cell is a `Cell`: some of the possible values of an attribute.
 
@@ -226,7 +226,7 @@ class AttributeKind:
         """Return literals to suggest in an error message in place of a wrong one, the best first.
 
         Args:
-            attribute: `E[spec.name]`, from which queries are built.
+            attribute: `Attribute(spec.name)`, from which queries are built.
             spec: the attribute.
             literal: a literal about the attribute, whose form is not allowed for this kind.
         """
@@ -236,7 +236,7 @@ class AttributeKind:
         """Return one query about an attribute, as an example for users.
 
         Args:
-            attribute: `E[spec.name]`, from which queries are built.
+            attribute: `Attribute(spec.name)`, from which queries are built.
             spec: the attribute.
         """
         return self.conditions(attribute, spec)[0]
@@ -245,7 +245,7 @@ class AttributeKind:
         """Return queries that together ask for each value of an attribute, one value in each query.
 
         Args:
-            attribute: `E[spec.name]`, from which queries are built.
+            attribute: `Attribute(spec.name)`, from which queries are built.
             spec: the attribute.
             shares: positions in the range of a continuous attribute, each of which gives a query; 0.5 is the middle.
                 Other kinds ignore them.
@@ -256,7 +256,7 @@ class AttributeKind:
         """Return a query that is false for some values of an attribute, and true for the others.
 
         Args:
-            attribute: `E[spec.name]`, from which queries are built.
+            attribute: `Attribute(spec.name)`, from which queries are built.
             values: the values for which the query is false.
         """
         return ~attribute.is_in([str(value) for value in values])

@@ -201,7 +201,7 @@ def _read_folder(folder: Path) -> Any:
             return OpenClip(library.create_model(place, precision="fp32"), library.get_tokenizer(place))
         if not (folder / "config.json").is_file():
             raise ModelError(f"{folder} has neither config.json nor open_clip_config.json")
-        library = import_optional("transformers", "this reader needs transformers", 'pip install "transformers>=4.57"')
+        library = import_optional("transformers", "this reader needs transformers", 'pip install "transformers>=5"')
         options = {"local_files_only": True, "trust_remote_code": False}
         with without_bars(library):
             network = library.AutoModel.from_pretrained(folder, use_safetensors=True, dtype=torch.float32, **options)

@@ -266,9 +266,9 @@ GROUPS: dict[str, tuple[Callable[..., None], ...]] = {
     "Queries": (generate, explain, attributes, score),
     "Edits": (edit, invert, animate),
     "Many pictures": (gallery, dataset, studio),
-    "Own attributes": (sample, label, train, train_judge, calibrate, report, directions),
+    "Own attributes": (sample, label, train, train_judge, report, directions),
     "Files": (convert, import_heads, export, download, upload),
-    "Measuring": (audit, bench, evaluate),
+    "Measuring": (audit, calibrate, bench, evaluate),
 }
 """Heading in the help of the program -> the commands under it."""
 for group, commands in GROUPS.items():

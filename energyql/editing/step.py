@@ -36,7 +36,7 @@ from energyql.energy.query_energy import QueryEnergy
 from energyql.energy.rule import EnergyRule
 from energyql.errors import LimitError
 from energyql.kinds import KINDS
-from energyql.language import E, Expr
+from energyql.language import Attribute, Expr
 from energyql.logic.satisfiability import noting_tautologies, satisfied
 from energyql.numerics.linear import few_sizes, in_batches
 from energyql.numerics.pool import to_device
@@ -212,7 +212,7 @@ class Dependence:
                 continue
             excluded = self.excludes(name, values)
             if excluded.any() and not excluded.all():
-                parts.append(kind.excluding(E[name], values[excluded].tolist()))
+                parts.append(kind.excluding(Attribute(name), values[excluded].tolist()))
         return reduce(and_, parts) if parts else None
 
 

@@ -24,7 +24,7 @@ from energyql.evaluation.judged import JudgedSamples
 from energyql.evaluation.methods import PAPER
 from energyql.files import read_json
 from energyql.kinds import BARE, KINDS
-from energyql.language import And, E, Expr, Not, Or, bind, parse, predicates
+from energyql.language import And, Attribute, Expr, Not, Or, bind, parse, predicates
 from energyql.logic.satisfiability import satisfied
 from energyql.pipeline.settings import DEFAULT_SAMPLER
 from energyql.vocabulary import AttributeSpec, Vocabulary
@@ -70,7 +70,7 @@ class RandomConditions:
         For a yes/no attribute, they are `a` and `NOT a`. For a categorical attribute there is one condition for each
         class, and for a continuous attribute one for each target in `TARGETS`.
         """
-        return KINDS[spec.kind].conditions(E[spec.name], spec, TARGETS)
+        return KINDS[spec.kind].conditions(Attribute(spec.name), spec, TARGETS)
 
     def condition(self, spec: AttributeSpec) -> Expr:
         """Return a condition on one attribute.
@@ -79,7 +79,7 @@ class RandomConditions:
         `TARGETS` of a continuous attribute.
         """
         if BARE in KINDS[spec.kind].forms:
-            return E[spec.name]
+            return Attribute(spec.name)
         values = self.values(spec)
         return values[int(self._uniform() * len(values))]
 

@@ -98,7 +98,8 @@ def sample_pictures(
     if not 1 <= count <= limit:
         raise ArgumentError(f"the number of pictures is 1 to {limit}, not {count}")
     if by not in (None, *get_args(Chooser)):
-        raise ArgumentError(f"pictures are chosen by {' or '.join(get_args(Chooser))}, not {by!r}")
+        *choosers, last = get_args(Chooser)
+        raise ArgumentError(f"pictures are chosen by {', '.join(choosers)} or {last}, not {by!r}")
     if not unsure and (only, labelled, by, reader) != (None, None, None, None):
         hint = "add unsure=True, or --unsure"
         raise ArgumentError("random pictures are not chosen by attributes, labels or a teacher", hint=hint)

@@ -77,7 +77,7 @@ from energyql.generators.families import (
     weights_file,
 )
 from energyql.kinds import KINDS
-from energyql.language import E, ModelNamespace
+from energyql.language import Attribute, ModelNamespace
 from energyql.models import model_folder, packaged_models
 from energyql.models.hub import (
     LIBRARY,
@@ -728,7 +728,7 @@ def _use(model: Model, hub_name: str, mark: str) -> str:
         else "".join(f'\n- `"{text}"`, read as words: {one}' for text, one in model.words.calibrations.items())
     )
     name, first = next(iter(vocabulary.items()))
-    query = str(KINDS[first.kind].example(E[name], first))
+    query = str(KINDS[first.kind].example(Attribute(name), first))
     return f"""## Use
 
 With [energyql](https://pypi.org/project/energyql/) and `huggingface_hub`:

@@ -10,7 +10,7 @@ from energyql.attributes.judge import who_judges
 from energyql.errors import EnergyQLError, LimitError
 from energyql.gallery.words import draw_query
 from energyql.kinds import BARE, KINDS
-from energyql.language import E, quote
+from energyql.language import parse, quote
 from energyql.language.lexical import Quoted
 from energyql.pipeline.draw import Pipeline
 from energyql.pipeline.queries import ListedQuery, check
@@ -80,7 +80,7 @@ def examples(vocabulary: Vocabulary) -> list[str]:
     plain = [quote(spec.name) for spec in vocabulary.values() if BARE in KINDS[spec.kind].forms][:3]
     queries += [f"{plain[0]} AND NOT {plain[1]}", f"{plain[0]} XOR {plain[1]}"] if len(plain) > 1 else plain
     others = [spec for spec in vocabulary.values() if BARE not in KINDS[spec.kind].forms]
-    return [*queries, *(str(KINDS[spec.kind].example(E[spec.name], spec)) for spec in others)][:6]
+    return [*queries, *(str(KINDS[spec.kind].example(parse(quote(spec.name)), spec)) for spec in others)][:6]
 
 
 def describe_model(name: str, pipeline: Pipeline) -> ModelInfo:

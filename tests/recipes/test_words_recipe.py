@@ -47,7 +47,7 @@ def test_an_encoder_is_trained_resumed_and_read_without_a_special_case(tmp_path,
     class Interruption(Exception):
         pass
 
-    monkeypatch.setattr("recipes.digits.training.SAVED_EVERY", 1)
+    monkeypatch.setattr("recipes.common.loop.SAVED_EVERY", 1)
     monkeypatch.setattr(training, "draw", draw)
 
     def interrupt(fraction):
