@@ -59,6 +59,7 @@ def made(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings(LOADING)
 def test_an_interrupted_run_continues_to_the_same_files(made, tmp_path, monkeypatch, capsys):
     """Each run is stopped in the middle of another stage."""
