@@ -371,8 +371,9 @@ def open_words(reader: Any, mark_of: Callable[[object], str]) -> Words:
         mark = json_digest(marks)
         return Words(_opened(folder, mark), str(folder), mark)
     name = reader if isinstance(reader, str) else type(reader).__name__
-    if isinstance(reader, os.PathLike) or (isinstance(reader, str) and os.sep in reader and ":" not in reader):
-        raise ArgumentError(f"there is no reader at {reader}", hint="a folder of transformers or open_clip")
+    if isinstance(reader, os.PathLike) or (isinstance(reader, str) and ":" not in reader):
+        hint = "name a folder of transformers or open_clip, or code that makes a reader, as module:function"
+        raise ArgumentError(f"there is no reader at {reader}", hint=hint)
     if isinstance(reader, str):
         code = load_plugin(reader, JUDGES)
         reader = make_plugin(code, reader) if isinstance(code, type) else code

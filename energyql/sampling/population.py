@@ -196,6 +196,9 @@ class PopulationSampler(BatchSampler):
             batch: the batch, which is changed.
             here: indices of the samples in the batch, on the CPU.
             state: the populations of these samples.
+
+        Returns:
+            The number of stages of each sample.
         """
         weights, stage = batch.diagnostics["log_weight"], 0
         stages = torch.zeros(len(here), dtype=torch.int64, device=batch.z.device)
