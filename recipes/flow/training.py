@@ -171,7 +171,8 @@ def make_bank(network: AutoencoderDC, folder: Path, scale: float, done: Done) ->
         done("latents", (i + 1) / (BANK // CHUNK), None)
     labels = {name: torch.cat([chunk[name] for chunk in chunks]) for name in chunks[0]}
     latents = labels.pop("")
-    network.register_to_config(scaling_factor=1 / latents.square().mean().sqrt().item())
+    factor = round(1 / latents.square().mean().sqrt().item(), 4)  # the same for any number of threads
+    network.register_to_config(scaling_factor=factor)
     return Bank(latents * network.config.scaling_factor, labels)
 
 
