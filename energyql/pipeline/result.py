@@ -86,8 +86,8 @@ def reading(judged: Mapping[str, npt.NDArray[Any]], index: int, only: Iterable[s
 Key = int | slice | Sequence[int] | Sequence[bool] | npt.NDArray[Any] | Tensor
 """A selection of samples of a result: a position, a slice, a mask with true for each selected sample, or positions."""
 COMMON = (
-    "canonical", "model", "fingerprints", "semantics", "truncation", "label", "judge", "verify", "purity", "attempts",
-    "z_shape",
+    "canonical", "model", "fingerprints", "semantics", "truncation", "condition", "judge", "verify", "purity",
+    "attempts", "z_shape",
 )  # fmt: skip
 """Entries of the provenance that must be equal in results that are joined, because energies and verdicts depend on
 them."""
@@ -131,7 +131,7 @@ def join_provenance(parts: Sequence[Mapping[str, Any]], count: int) -> dict[str,
         count: number of samples of all results together.
 
     Raises:
-        ArgumentError: the results differ in query, model, semantics, truncation, label or judge.
+        ArgumentError: the results differ in query, model, semantics, truncation, condition or judge.
     """
     first = parts[0]
     for part, name in product(parts[1:], COMMON):
@@ -400,7 +400,8 @@ class Result:
             parts: the results; a single result is returned unchanged.
 
         Raises:
-            ArgumentError: there are no results, or they differ in query, model, semantics, truncation, label or judge.
+            ArgumentError: there are no results, or they differ in query, model, semantics, truncation, condition or
+                judge.
         """
         results = list(parts)
         if not results:
@@ -485,8 +486,8 @@ class Result:
 
     def _footer(self) -> str:
         settings = self.provenance
-        label = "" if settings.get("label") is None else f", label {settings['label']}"
-        origin = f"Model {settings['model']}{label}, seed {settings['seed']}, {settings['semantics']} semantics"
+        condition = "" if settings.get("condition") is None else f", condition {settings['condition']}"
+        origin = f"Model {settings['model']}{condition}, seed {settings['seed']}, {settings['semantics']} semantics"
         return f"{self.summary()}. {origin}"
 
     def save(self, path: str | Path) -> Path:

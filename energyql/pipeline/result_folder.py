@@ -34,6 +34,7 @@ from energyql.files import (
     write_json,
     write_tensors,
 )
+from energyql.renamed import renamed
 from energyql.sampling import Status
 from energyql.sampling.registry import sampler_record
 from energyql.vocabulary import ByAttribute
@@ -319,7 +320,7 @@ def read_part(folder: Path, names: Collection[str]) -> dict[str, Any]:
 
 def _read_part(folder: Path, names: Collection[str]) -> dict[str, Any]:
     data = read_json(folder / RESULT)
-    samples, provenance = _checked(data["samples"], list), _checked(data["provenance"], dict)
+    samples, provenance = _checked(data["samples"], list), renamed(_checked(data["provenance"], dict))
     if not samples:
         raise ValueError("it has no samples")
     samples = [{"draws": None, **sample} for sample in samples]  # runs of earlier versions have none
@@ -327,8 +328,8 @@ def _read_part(folder: Path, names: Collection[str]) -> dict[str, Any]:
         _checked(provenance[name], str)
     if provenance["judge"] is not None:
         _checked(provenance["judge"], str)
-    if isinstance(provenance.get("label"), list):
-        provenance["label"] = tuple(provenance["label"])  # of a conditional generator, as `generate` records it
+    if isinstance(provenance.get("condition"), list):
+        provenance["condition"] = tuple(provenance["condition"])  # of a conditional generator, as `generate` records it
     if "sampler" in provenance:
         provenance["sampler"] = sampler_record(provenance["sampler"])
     statistics = {name: _number(value) for name, value in _checked(data["statistics"], dict).items()}

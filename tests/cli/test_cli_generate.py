@@ -55,17 +55,17 @@ class TestGenerate:
         assert provenance["truncation"] == 0.9
         assert strengths(provenance["sampler"]) == {3.0}
 
-    @pytest.mark.parametrize(("text", "label"), [("1", 1), ("0.5,0.5", [0.5, 0.5]), ("0,1", 1)])
-    def test_a_class_label(self, tmp_path, text, label):
+    @pytest.mark.parametrize(("text", "condition"), [("1", 1), ("0.5,0.5", [0.5, 0.5]), ("0,1", 1)])
+    def test_a_class_label(self, tmp_path, text, condition):
         mark = save_model(tmp_path / "m", "m", random_generator(dataclasses.replace(CONFIG, c_dim=2)))
         AttributeBank(VOCABULARY, random_heads(VOCABULARY, CONFIG.w_dim), generator=mark).save(tmp_path / "m")
         out = tmp_path / "run"
         arguments = ("generate", "smile", "-n", 1, "-m", tmp_path / "m", "-o", out, "--device", "cpu", "-q")
-        assert invoke(*arguments, "--label", text).exit_code == 0
-        assert json.loads((out / "result.json").read_text())["provenance"]["label"] == label
-        for wrong, message in (("2", "there is no class 2"), ("cat", "a label is a class, such as 3, or numbers")):
+        assert invoke(*arguments, "--condition", text).exit_code == 0
+        assert json.loads((out / "result.json").read_text())["provenance"]["condition"] == condition
+        for wrong, message in (("2", "there is no class 2"), ("cat", "a condition is a class, such as 3, or numbers")):
             with pytest.raises(ArgumentError, match=message):
-                raise invoke(*arguments, "--label", wrong).exception
+                raise invoke(*arguments, "--condition", wrong).exception
 
     def test_json_and_nothing_else(self, tiny, tmp_path):
         arguments = ("generate", "smile", "-n", 2, "-m", tiny, "--device", "cpu", "--json")

@@ -185,7 +185,9 @@ def test_commands_take_a_pipeline(folder, tmp_path):
     assert made["generator"]["call"]["prompt"] == ["a red hill", "a house"]
     assert made["generator"]["call"]["negative_prompt"] == "blue"
     assert load_generator(tmp_path / "m").c_dim == 2
-    command(["energyql", "sample", str(tmp_path / "m"), "-n", "2", "--label", "1", "--out", str(tmp_path / "pictures")])
+    command(
+        ["energyql", "sample", str(tmp_path / "m"), "-n", "2", "--condition=1", "--out", str(tmp_path / "pictures")]
+    )
     assert len(list((tmp_path / "pictures").glob("*.png"))) == 2
     unknown = "takes no 'promt'\ndid you mean prompt"
     for wrong, message in (("prompt", "not of the form NAME=VALUE"), ("promt=a", unknown)):
