@@ -10,9 +10,8 @@ from rich.markup import escape
 
 from energyql.cli import options
 from energyql.cli.edit import read_rows
-from energyql.cli.options import out, out_option, read_names
+from energyql.cli.options import out, out_option, read_condition, read_names
 from energyql.cli.reports import print_reports
-from energyql.cli.train import fitted_condition
 from energyql.errors import ArgumentError
 from energyql.files import read_whole
 from energyql.models import DEFAULT_MODEL, packaged_models
@@ -86,7 +85,7 @@ def directions(
             source, method or "ganspace", n or 10, goals=None if goals is None else read_names(goals),
             labeller=None if labeller is None else import_labeller(labeller),
             layers=None if layers is None else read_rows(layers), truncation=truncation,
-            condition=fitted_condition(condition), device=device, progress=report,
+            condition=read_condition(condition), device=device, progress=report,
         )  # fmt: skip
         page = draw_directions(axes, source.generator, seed=seed, report=report)
         axes.save(save_to)

@@ -8,7 +8,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from copy import copy
 from dataclasses import dataclass, fields, is_dataclass
 from functools import wraps
@@ -324,20 +324,21 @@ def check_studio(what: str) -> None:
         import_optional(library, f"{what} needs {library}", 'pip install "fastapi>=0.115" "uvicorn>=0.30"')
 
 
-def read_condition(text: str | None) -> int | list[float] | None:
-    """Return the condition that a text gives for a generator: 3 for "3" (a class), or [0.5, 0.5] for "0.5,0.5".
+def read_condition(text: str | None) -> int | list[float] | str | list[str] | None:
+    """Return the condition that a text gives for a generator.
 
-    For `None` (the option is not given), return `None`.
-
-    Raises:
-        ArgumentError: the text has another form.
+    It is 3 for "3" (a class), [0.5, 0.5] for "0.5,0.5", a list of prompts for such a list in JSON, and any other text
+    itself, as a prompt. For `None` (the option is not given), it is `None`.
     """
     if text is None:
         return None
-    try:
+    with suppress(ValueError):
         return [float(part) for part in text.split(",") if part.strip()] if "," in text or "." in text else int(text)
-    except ValueError:
-        raise ArgumentError(f"a condition is a class, such as 3, or numbers such as 0.5,0.5, not {text!r}") from None
+    with suppress(ValueError, RecursionError):
+        prompts = json.loads(text)
+        if isinstance(prompts, list) and all(isinstance(prompt, str) for prompt in prompts):
+            return prompts
+    return text
 
 
 def read_names(text: str) -> tuple[str, ...]:

@@ -76,7 +76,7 @@ def train(
     label_source.check(styleflow=styleflow)
     if latents is not None and label_source.labels is None:
         raise ArgumentError("--latents belongs to --labels", hint="give the table of labels with --labels")
-    psi, where, condition = _truncation(truncation), choose_device(device), fitted_condition(condition)
+    psi, where, condition = _truncation(truncation), choose_device(device), read_condition(condition)
     attributes = None if only is None else list(read_names(only))
     source: Any = read_styleflow(styleflow, attributes) if styleflow else label_source.open(where, latents, model)
     with resumable():
@@ -196,21 +196,9 @@ def import_heads(
         networks = import_lace(heads, specs)
     bank = add_heads(
         model, specs, networks, save_to, space=space, truncation=_truncation(truncation) or (1.0, 1.0),
-        condition=fitted_condition(condition), replace=replace, generator=generator, allow_plugins=allow_plugins,
+        condition=read_condition(condition), replace=replace, generator=generator, allow_plugins=allow_plugins,
     )  # fmt: skip
     out.print(f"Saved {escape(', '.join(networks))}; the model has {len(bank.vocabulary)} attributes now")
-
-
-def fitted_condition(text: str | None) -> int | list[float] | str | None:
-    """Return the condition of the generator with which pictures for training heads are drawn.
-
-    It is a class, 3 for "3"; or numbers, [0.5, 0.5] for "0.5,0.5"; or "random", a random class for each picture. For
-    `None` (the option is not given), return `None`.
-
-    Raises:
-        ArgumentError: the text is no condition.
-    """
-    return text if text == "random" else read_condition(text)
 
 
 @options.with_options()

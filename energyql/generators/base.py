@@ -90,6 +90,20 @@ class ViewedGenerator(Generator, Protocol):
         """
 
 
+@runtime_checkable
+class PromptedGenerator(Generator, Protocol):
+    """A generator that draws pictures of a text.
+
+    Attributes:
+        conditions: the texts among which a class chooses; () if there is one.
+    """
+
+    conditions: tuple[Any, ...]
+
+    def under(self, prompt: str) -> PromptedGenerator:
+        """Return a generator that draws pictures of another text, or this one if it is the same text."""
+
+
 class ShapedGenerator(Generator, Protocol):
     """A generator whose z is noise of one or several shapes, such as that of a diffusion model.
 
@@ -326,8 +340,8 @@ def check_condition(condition: Any, generator: Generator) -> Condition | None:
     """Return a condition in the one form that this library compares and saves: an integer or a tuple of floats.
 
     Args:
-        condition: the index of a class, 0 to c_dim - 1; or c_dim numbers as a list, array or tensor. It must be `None`
-            for a generator without classes, and must not be `None` for one with classes.
+        condition: the index of a class, 0 to c_dim - 1, or its prompt; or c_dim numbers as a list, array or tensor. It
+            must be `None` for a generator without classes, and must not be `None` for one with classes.
         generator: the generator for which the condition is meant; its `c_dim` is the length of a condition.
 
     Returns:
@@ -346,6 +360,9 @@ def check_condition(condition: Any, generator: Generator) -> Condition | None:
     allowed = f"a condition is a class from 0 to {count - 1}, or a list of {count} numbers"
     if condition is None:
         raise ArgumentError(f"this generator is conditional on {count} classes: give a condition", hint=allowed)
+    prompts = getattr(generator, "conditions", ())
+    if isinstance(condition, str) and condition in prompts:
+        return int(prompts.index(condition))
     numbers = condition.tolist() if hasattr(condition, "tolist") else condition
     if type(numbers) is int:
         if numbers not in range(count):
@@ -389,6 +406,8 @@ def condition_vector(condition: Condition | None, generator: Generator) -> Float
         generator: the generator for which the condition is meant; its `c_dim` is the length of the vector.
     """
     if condition is None or isinstance(condition, tuple):
+        if condition and isinstance(condition[0], str):
+            raise ArgumentError("this is possible under one prompt, not under several", hint="give one as condition")
         return None if condition is None else torch.tensor(condition, dtype=torch.float32)
     return torch.nn.functional.one_hot(torch.tensor(condition), class_count(generator)).float()
 

@@ -202,6 +202,21 @@ class PipelineGenerator(nn.Module):
             raise ArgumentError(problem, hint="give a number")
         return torch.cat([truncation * z, condition], 1)
 
+    def under(self, prompt: str) -> PipelineGenerator:
+        """Return a generator that draws with another prompt, by the same networks; this one for its own prompt.
+
+        Raises:
+            ArgumentError: the pipeline takes no prompt, or the generator chooses among several.
+        """
+        if not isinstance(own := self.call.get("prompt"), str):
+            raise ArgumentError(f"this {self.kind} has no single prompt, so it takes no other, such as {prompt!r}")
+        if prompt == own:
+            return self
+        other = copy.copy(self)
+        other.call = self.call | {"prompt": prompt}
+        other.description = self.description | {"call": self.description["call"] | {"prompt": prompt}}
+        return other
+
     def synthesize(self, w: Tensor) -> Tensor:
         """Return the pictures of w (batch, w_dim) in [-1, 1], (batch, channels, height, width), without gradients.
 

@@ -46,7 +46,9 @@ from energyql.files import naming_source, real_path
 from energyql.generators.base import (
     Condition,
     Generator,
+    PromptedGenerator,
     check_noise,
+    class_count,
     condition_vector,
     draw_batches,
     drawing,
@@ -612,7 +614,7 @@ class PreparedQuery:
             counts[:, waiting] += torch.stack([sampled.evaluations, sampled.gradients])
             if isinstance(self.energy_in_float32, QueryEnergy) and not good.all():
                 refused = sampled.z[torch.from_numpy(~good).to(sampled.z.device)]
-                rejected += self.energy_in_float32(refused).double().neg().exp().sum().item()
+                rejected += self._expected(refused, first + waiting[~good])
             ends.append(_rows(sampled, torch.from_numpy(good)))
             order.extend(waiting[good])
             draws[waiting] += 1
@@ -634,6 +636,10 @@ class PreparedQuery:
         if not stated and self.model.judge is verifier.reader:
             result = replace(result, satisfied=None, provenance=result.provenance | {"unjudged": OWN_CHOICE})
         return result, end
+
+    def _expected(self, z: Tensor, index: npt.NDArray[Any]) -> float:
+        """Return how many samples, with these latents z and numbers in the run, satisfy the query by the heads."""
+        return self.energy_in_float32(z).double().neg().exp().sum().item()
 
     def _verified_by(self, stated: bool) -> dict[str, Any]:
         """Return a dict with the entry "verified" of the provenance: by what pictures were verified, and how.
@@ -729,6 +735,7 @@ class Pipeline:
         self.device = device
         self._surrogates: dict[tuple[float, Condition | None], Callable[[], SurrogateHeads]] = {}
         self._reading: dict[tuple[str, ...], Pipeline] = {}
+        self._prompted: dict[str, Pipeline] = {}
         self._prior: dict[tuple[float, Condition | None], PriorPictures] = {}
 
     @cached_property
@@ -789,6 +796,13 @@ class Pipeline:
             EnergyQLError: the query, a name or a setting is wrong.
         """
         settings, vocabulary = replace(settings or DrawSettings(), **options), self.model.vocabulary
+        generator, prompt = self.model.generator, settings.condition
+        if isinstance(prompt, list | tuple) and prompt and all(isinstance(each, str) for each in prompt):
+            mixture = resolve_name("energyql.pipeline.mixture:prepare_mixture")
+            return cast(PreparedQuery, mixture(self, query, settings, prompt))
+        if isinstance(prompt, str) and isinstance(generator, PromptedGenerator) and not class_count(generator):
+            prepared = self._under(prompt).prepare(query, replace(settings, condition=None))
+            return replace(prepared, provenance=prepared.provenance | {"condition": prompt})
         psi = self.model.check_truncation(settings.truncation)
         condition = self.model.check_condition(settings.condition, settings.seed)
         check_noise(settings.noise, self.model.generator)
@@ -889,6 +903,26 @@ class Pipeline:
         check_heads(expr, texts, reports, settings.allow_weak, query=query, guide="reader")
         return texts
 
+    def _under(self, prompt: str) -> Pipeline:
+        """Return a pipeline whose generator draws pictures of another prompt.
+
+        Raises:
+            ArgumentError: the attributes were learned from pictures of the generator's own prompt, or the generator
+                takes no prompt.
+        """
+        if prompt not in self._prompted:
+            generator, bank = cast(PromptedGenerator, self.model.generator), self.model.bank
+            other = generator.under(prompt)
+            if other is generator:
+                return self
+            if not bank.reads_pictures or bank.fitted.generator:
+                problem = f"the attributes of model {self.model.name!r} were learned from pictures of another prompt"
+                hint = "give all prompts to load_generator as a list, and train with condition=random"
+                raise ArgumentError(problem, hint=hint)
+            model = replace(self.model, generator=other, held_out=(), judge_report={})
+            self._prompted[prompt] = Pipeline(model, self.device)
+        return self._prompted[prompt]
+
     def _with_texts(self, texts: Sequence[str], psi: float, condition: Condition | None) -> Pipeline:
         """Return a pipeline whose model also has texts as attributes, see `energyql.pipeline.texts`."""
         key = tuple(sorted(texts))
@@ -964,7 +998,7 @@ def generate(
     strength: float | None = None,
     precision: Precision = DEFAULT_PRECISION,
     truncation: float | None = None,
-    condition: int | Sequence[float] | None = None,
+    condition: int | str | Sequence[float] | Sequence[str] | None = None,
     noise: Noise = DEFAULT_NOISE,
     verify: Verify | None = None,
     purity: float = DEFAULT_PURITY,
@@ -997,7 +1031,9 @@ def generate(
             fewer faults. By default the truncation of the model.
         condition: class for a generator with classes (a conditional generator), or a number for each class. By default
             the condition under which the attributes were fitted, if there was one; if they were fitted to random
-            classes, a random class, which the seed decides.
+            classes, a random class, which the seed decides. For a pipeline of diffusers also a prompt; or a list of
+            prompts, each as common as the others before the query is known. Each picture then has one of them, in
+            shares that a pilot run estimates (see docs/noise.md).
         noise: which noise the generator adds besides w, as a StyleGAN2 does. "const" is the noise of the model, with
             which attributes were labelled. "random" is new noise for each picture, from the seed and the number i of
             the picture. "none" is no noise. Noise decides fine detail, such as single hairs; heads do not depend on it.

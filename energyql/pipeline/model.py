@@ -271,12 +271,14 @@ class Model:
         """Whether the energies of queries can be differentiated with respect to z."""
         return self.bank.gradient and (not self.bank.reads_pictures or is_differentiable(self.generator))
 
-    def check_condition(self, condition: int | Sequence[float] | None, seed: int = 0) -> Condition | None:
+    def check_condition(
+        self, condition: int | str | Sequence[float] | Sequence[str] | None, seed: int = 0
+    ) -> Condition | None:
         """Check that the generator has a condition and that the heads are valid under it, and return the condition.
 
         Args:
-            condition: a class, or a sequence with a number for each class of the generator; `None` for the condition
-                under which the heads were fitted. If they were fitted to random classes, it is a random class.
+            condition: a class, its prompt, or a sequence with a number for each class; `None` for the condition under
+                which the heads were fitted. If they were fitted to random classes, it is a random class.
             seed: seed of the random class, 0 to 2**64 - 1.
 
         Returns:

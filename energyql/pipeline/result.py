@@ -177,6 +177,7 @@ MOST_PICTURES = 64
 """Most pictures that a notebook or `grid.png` in a folder shows; `Result.grid` and a gallery show all."""
 PER_SAMPLE = (
     "images", "z", "w", "index", "energy", "probabilities", "judged", "satisfied", "doubtful", "status", "draws",
+    "prompt",
 )  # fmt: skip
 """The fields of a `Result` that hold an entry for each sample."""
 
@@ -207,6 +208,8 @@ class Result:
             versions.
         draws: number of pictures that were drawn for each sample until the verifier accepted one, (n,) int64; `None` if
             no verifier decided.
+        prompt: prompt of each sample, (n,) texts, if `condition` is a list of prompts; else `None`. Their shares, which
+            a pilot run estimated, are in `provenance["mixture"]`, in the order of the list.
         audited: share of all samples that truly satisfies the query, with a 95 % interval, as an audit of the loaded
             folder found it, such as "96.1 % (93.8 to 98.0)"; "" if there was none.
     """
@@ -224,6 +227,7 @@ class Result:
     statistics: dict[str, float]
     provenance: dict[str, Any] = field(repr=False)
     draws: npt.NDArray[np.int64] | None = None
+    prompt: npt.NDArray[np.str_] | None = None
     audited: str = ""
 
     def __len__(self) -> int:
@@ -247,6 +251,10 @@ class Result:
                 line += f"; {wanted} were wanted, but the budget of {self.provenance['budget']} ended"
         if marked := int(self.doubtful.sum()):
             line += f"; {marked} {'is' if marked == 1 else 'are'} doubtful: {DOUBT}"
+        if mixture := self.provenance.get("mixture"):
+            shares = zip(self.provenance["condition"], mixture["shares"], mixture["errors"], strict=True)
+            texts = (f'{share:.0%} ± {error:.0%} "{shorten(prompt)}"' for prompt, share, error in shares)
+            line += f"; prompts in the shares {', '.join(texts)}"
         if reason := self.provenance.get("unverified"):
             line += f"; no verifier decided, because {reason}"
         if refused:

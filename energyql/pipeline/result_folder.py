@@ -239,6 +239,8 @@ def describe(result: Result) -> dict[str, Any]:
     number the text "Infinity" or "-Infinity".
     """
     columns = {each.name: getattr(result, each.name) for each in fields(result) if each.name not in _ELSEWHERE}
+    if result.prompt is None:
+        del columns["prompt"]
 
     def sample(row: int) -> dict[str, Any]:
         return {name: map_columns(lambda part: _plain(part[row]), column) for name, column in columns.items()}
@@ -323,7 +325,7 @@ def _read_part(folder: Path, names: Collection[str]) -> dict[str, Any]:
     samples, provenance = _checked(data["samples"], list), renamed(_checked(data["provenance"], dict))
     if not samples:
         raise ValueError("it has no samples")
-    samples = [{"draws": None, **sample} for sample in samples]  # runs of earlier versions have none
+    samples = [{"draws": None, "prompt": None, **sample} for sample in samples]  # as in runs of earlier versions
     for name in ("query", "model", "semantics"):  # without which no result can be shown
         _checked(provenance[name], str)
     if provenance["judge"] is not None:

@@ -153,7 +153,7 @@ class DrawOptions(TypedDict, total=False):
     strength: float | None
     precision: Precision
     truncation: float | None
-    condition: int | Sequence[float] | None
+    condition: int | str | Sequence[float] | Sequence[str] | None
     noise: Noise
     verify: Verify | None
     purity: float
@@ -211,8 +211,9 @@ class DrawSettings:
         "psi in 0..1: smaller is less varied, with fewer faulty pictures; by default the model's.",
         "psi. By default the model's own.", check=finite_number, always=True,
     )})  # fmt: skip
-    condition: int | Sequence[float] | None = field(default=None, metadata={"setting": Setting(
-        "Condition of a conditional generator: a class, or numbers separated by commas.", always=True,
+    condition: int | str | Sequence[float] | Sequence[str] | None = field(default=None, metadata={"setting": Setting(
+        "Of a conditional generator: a class, numbers separated by commas, a prompt, or a list of prompts in JSON.",
+        always=True,
         left_out={"request": "the studio draws under the condition of the attributes"},
     )})  # fmt: skip
     noise: Noise = field(default=DEFAULT_NOISE, metadata={"setting": Setting(

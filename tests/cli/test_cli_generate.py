@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from energyql import Result
 from energyql.attributes.heads import AttributeBank
 from energyql.cli import main as cli
+from energyql.cli.options import read_condition
 from energyql.errors import ArgumentError
 from energyql.generators.families import save_model
 from energyql.pipeline import draw as draw_module
@@ -63,9 +64,19 @@ class TestGenerate:
         arguments = ("generate", "smile", "-n", 1, "-m", tmp_path / "m", "-o", out, "--device", "cpu", "-q")
         assert invoke(*arguments, "--condition", text).exit_code == 0
         assert json.loads((out / "result.json").read_text())["provenance"]["condition"] == condition
-        for wrong, message in (("2", "there is no class 2"), ("cat", "a condition is a class, such as 3, or numbers")):
+        for wrong, message in (("2", "there is no class 2"), ("cat", "'cat' is not a condition")):
             with pytest.raises(ArgumentError, match=message):
                 raise invoke(*arguments, "--condition", wrong).exception
+
+    @pytest.mark.parametrize(
+        ("text", "condition"),
+        [
+            (None, None), ("3", 3), ("0.5,0.5", [0.5, 0.5]), ("a house, red", "a house, red"),
+            ('["a house", "7"]', ["a house", "7"]), ('["a house"', '["a house"'), ("random", "random"),
+        ],
+    )  # fmt: skip
+    def test_conditions(self, text, condition):
+        assert read_condition(text) == condition
 
     def test_json_and_nothing_else(self, tiny, tmp_path):
         arguments = ("generate", "smile", "-n", 2, "-m", tiny, "--device", "cpu", "--json")

@@ -129,7 +129,7 @@ def test_quiet_and_only(tmp_path, table):
         (["--labels", "no.csv", "--truncation", "a:b"], ArgumentError, "a range such as 0.5:1"),
         (["--labels", "no.csv", "--truncation", "1:2:3"], ArgumentError, "a range such as 0.5:1"),
         (["--labels", "no.csv", "--device", "abacus"], ArgumentError, "not available"),
-        (["--labels", "no.csv", "--condition", "cat"], ArgumentError, "a condition is a class, such as 3"),
+        (["--labeller", "os:getcwd", "--condition", "cat"], ArgumentError, "takes no condition, such as 'cat'"),
     ],
 )
 def test_mistakes(words, error, message):
