@@ -352,15 +352,17 @@ def check_condition(condition: Any, generator: Generator) -> Condition | None:
         ArgumentError: the condition is missing, or is given to a generator without classes, or is neither such an
             index nor c_dim finite numbers.
     """
+    _check_single(condition)
     count = class_count(generator)
     if not count:
         if condition is not None:
             raise ArgumentError(f"this generator has no classes, so it takes no condition, such as {condition!r}")
         return None
-    allowed = f"a condition is a class from 0 to {count - 1}, or a list of {count} numbers"
+    prompts = getattr(generator, "conditions", ())
+    named = ", its prompt" if prompts else ""
+    allowed = f"a condition is a class from 0 to {count - 1}{named}, or a list of {count} numbers"
     if condition is None:
         raise ArgumentError(f"this generator is conditional on {count} classes: give a condition", hint=allowed)
-    prompts = getattr(generator, "conditions", ())
     if isinstance(condition, str) and condition in prompts:
         return int(prompts.index(condition))
     numbers = condition.tolist() if hasattr(condition, "tolist") else condition
@@ -375,6 +377,11 @@ def check_condition(condition: Any, generator: Generator) -> Condition | None:
     condition = tuple(map(float, numbers))
     one_hot = sorted(condition) == [0.0] * (count - 1) + [1.0]
     return condition.index(1.0) if one_hot else condition
+
+
+def _check_single(condition: Any) -> None:
+    if isinstance(condition, list | tuple) and condition and isinstance(condition[0], str):
+        raise ArgumentError("this is possible under one prompt, not under several", hint="give one as condition")
 
 
 def check_fitted_condition(condition: Any, generator: Generator) -> Condition | Literal["random"] | None:
@@ -405,9 +412,8 @@ def condition_vector(condition: Condition | None, generator: Generator) -> Float
             `None`.
         generator: the generator for which the condition is meant; its `c_dim` is the length of the vector.
     """
+    _check_single(condition)
     if condition is None or isinstance(condition, tuple):
-        if condition and isinstance(condition[0], str):
-            raise ArgumentError("this is possible under one prompt, not under several", hint="give one as condition")
         return None if condition is None else torch.tensor(condition, dtype=torch.float32)
     return torch.nn.functional.one_hot(torch.tensor(condition), class_count(generator)).float()
 

@@ -75,7 +75,7 @@ def test_a_label_is_a_class_wherever_it_is_one(condition, expected):
         ({}, "{} is not a condition"),
         ([1.0, 0.0], r"\[1.0, 0.0\] are not 3 finite numbers"),
         ([0.5, float("nan"), 0.5], "are not 3 finite numbers"),
-        (["a", "b", "c"], "are not 3 finite numbers"),
+        ([0, "b", "c"], "are not 3 finite numbers"),
         ([True, False, False], "are not 3 finite numbers"),
         (torch.eye(3), "are not 3 finite numbers"),
     ],

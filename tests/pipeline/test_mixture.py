@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from energyql import ArgumentError, AttributeSpec, Model, NotAcceptedError, Result, Vocabulary, generate, stream
+from energyql import ArgumentError, AttributeSpec, Model, NotAcceptedError, Result, Vocabulary, edit, generate, stream
 from energyql.attributes.pictures import PictureBank
 
 PROMPTS = ("dark", "dim", "bright")
@@ -78,7 +78,9 @@ class TestOnePrompt:
         result = draw("tall", 4, condition="dim", model=several)
         assert result.provenance["condition"] == 1
         assert torch.equal(result.w, draw("tall", 4, condition=1, model=several).w)
-        with pytest.raises(ArgumentError, match="'pink' is not a condition"):
+        with pytest.raises(
+            ArgumentError, match="'pink' is not a condition\n.* from 0 to 2, its prompt, or"
+        ):
             draw("tall", condition="pink", model=several)
 
     def test_attributes_of_another_prompt(self):
@@ -153,6 +155,10 @@ class TestSeveralPrompts:
         assert loaded[:3].prompt.tolist() == whole.prompt[:3].tolist()
         single = draw("white", 2, condition="dim")
         assert "prompt" not in single.to_dict()["samples"][0]
+
+    def test_what_needs_one_prompt(self):
+        with pytest.raises(ArgumentError, match="possible under one prompt, not under several"):
+            edit(draw("white", 1), "tall", model=model(), progress=False)
 
     def test_no_prompt_satisfies(self):
         class Black(Prompted):
