@@ -400,9 +400,10 @@ def _take_drawn(columns: dict[str, list[Any]], source: str) -> Drawn | None:
         DataError: the column is damaged, or its rows differ.
     """
     texts = sorted({str(cell).strip() for cell in columns.pop(DRAWN, ())})
-    if len(texts) > 1:
+    ways = {Drawn.parse(text, source): text for text in texts}  # an older spelling says the same
+    if len(ways) > 1:
         raise DataError(f"{source}: its pictures were drawn in different ways: {texts[0]!r} and {texts[1]!r}")
-    return Drawn.parse(texts[0], source) if texts else None
+    return next(iter(ways), None)
 
 
 def _of_drawn(

@@ -29,7 +29,7 @@ from energyql.dataset.shard import PreparedPlan
 from energyql.editing.folder import read_saved
 from energyql.pipeline.draw import pipeline_for
 from energyql.pipeline.model import save_model
-from energyql.training.labels import Drawn
+from energyql.training.labels import Drawn, read_label_table
 
 OLDER = "label is the older name of condition"
 BOTH = "condition and label are one setting, and both are given"
@@ -124,6 +124,11 @@ def test_directions_and_tables_of_labels(model, tmp_path):
     old = Drawn.parse("seed=7 truncation=0.6 generator=0123456789ab label=0.5,0.5", "a.csv")
     assert old == Drawn(7, 0.6, "0123456789ab", (0.5, 0.5))
     assert "condition=0.5,0.5" in str(old)
+    table = tmp_path / "labels.csv"
+    here = Drawn.by(model.generator, 7, 0.6, 1)
+    older_row = str(here).replace("condition", "label")
+    table.write_text(f"index,chosen,drawn,hat\n0,random,{here},yes\n1,random,{older_row},no\n")
+    assert read_label_table(table).drawn == here
 
 
 PLAN = """\

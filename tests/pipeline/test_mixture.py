@@ -78,9 +78,7 @@ class TestOnePrompt:
         result = draw("tall", 4, condition="dim", model=several)
         assert result.provenance["condition"] == 1
         assert torch.equal(result.w, draw("tall", 4, condition=1, model=several).w)
-        with pytest.raises(
-            ArgumentError, match="'pink' is not a condition\n.* from 0 to 2, its prompt, or"
-        ):
+        with pytest.raises(ArgumentError, match="'pink' is not a condition\n.* from 0 to 2, its prompt, or"):
             draw("tall", condition="pink", model=several)
 
     def test_attributes_of_another_prompt(self):
