@@ -19,7 +19,7 @@ from energyql.files import read_bytes
 from energyql.language.lexical import check_name
 from energyql.models import DEFAULT_MODEL
 from energyql.pipeline.settings import DrawSettings, finite_number, settings_of, whole_number
-from energyql.renamed import LABEL, renamed
+from energyql.renamed import CONDITION, LABEL, renamed
 from energyql.vocabulary import closest, repeated
 
 if TYPE_CHECKING:
@@ -296,6 +296,8 @@ class PlanSource:
         place = ", ".join([f"class {int(path[1]) + 1}", *map(str, path[2:])]) if path[1:] else ""
         if self.text is None:
             return f"{place}: {error.render()}"
+        if path not in self.places and path[-1:] == (CONDITION,) and (older := (*path[:-1], LABEL)) in self.places:
+            path = older
         while path and path not in self.places:
             path = path[:-1]
         key, value = self.places.get(path, (Span(0, 0), Span(0, 0)))
