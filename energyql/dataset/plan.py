@@ -298,16 +298,17 @@ class PlanSource:
             return f"{place}: {error.render()}"
         if path not in self.places and path[-1:] == (CONDITION,) and (older := (*path[:-1], LABEL)) in self.places:
             path = older
+        own = path
         while path and path not in self.places:
             path = path[:-1]
         key, value = self.places.get(path, (Span(0, 0), Span(0, 0)))
         spans: Sequence[Span] = [key if mistake.at_key else value]
-        if error.query and error.spans and path == mistake.path:
+        if error.query and error.spans and path == own:
             start = self.text.find(error.query, value.start, value.end)
             if start >= 0:  # else the text has escapes, and the carets mark all of it
                 spans = [Span(start + span.start, start + span.end) for span in error.spans]
         error.query, error.spans = self.text, tuple(spans)
-        more = "" if path == mistake.path or not place else f", {place}"
+        more = "" if path == own or not place else f", {place}"
         return f"line {error.line}{more}: {error.render()}"
 
 
