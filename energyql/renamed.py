@@ -11,7 +11,8 @@ from energyql.errors import ArgumentError
 
 CONDITION: Final = "condition"
 LABEL: Final = "label"
-_Arguments, _Returned = ParamSpec("_Arguments"), TypeVar("_Returned")
+_Arguments = ParamSpec("_Arguments")
+_Returned = TypeVar("_Returned")
 
 
 def renamed(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -35,7 +36,7 @@ def takes_label(function: Callable[_Arguments, _Returned]) -> Callable[_Argument
     def call(*arguments: _Arguments.args, **options: _Arguments.kwargs) -> _Returned:
         if LABEL in options:
             warnings.warn("label is the older name of condition", DeprecationWarning, stacklevel=2)
-            options = renamed(options)
+            options = renamed(options)  # type: ignore[assignment]
         return function(*arguments, **options)
 
     return call

@@ -324,7 +324,7 @@ def check_studio(what: str) -> None:
         import_optional(library, f"{what} needs {library}", 'pip install "fastapi>=0.115" "uvicorn>=0.30"')
 
 
-def read_condition(text: str | None) -> int | list[float] | str | list[str] | None:
+def read_condition(text: str | None) -> Any:
     """Return the condition that a text gives for a generator.
 
     It is 3 for "3" (a class), [0.5, 0.5] for "0.5,0.5", a list of prompts for such a list in JSON, and any other text

@@ -76,14 +76,14 @@ def train(
     label_source.check(styleflow=styleflow)
     if latents is not None and label_source.labels is None:
         raise ArgumentError("--latents belongs to --labels", hint="give the table of labels with --labels")
-    psi, where, condition = _truncation(truncation), choose_device(device), read_condition(condition)
+    psi, where = _truncation(truncation), choose_device(device)
     attributes = None if only is None else list(read_names(only))
     source: Any = read_styleflow(styleflow, attributes) if styleflow else label_source.open(where, latents, model)
     with resumable():
         trained = train_attributes(
             model, source, save_to, kinds=_kinds(kind), only=attributes, count=_count(n), space=space, truncation=psi,
-            condition=condition, seed=seed, replace=replace, generator=generator, allow_plugins=allow_plugins,
-            judge=None if judge == NO_JUDGE else judge,
+            condition=read_condition(condition), seed=seed, replace=replace, generator=generator,
+            allow_plugins=allow_plugins, judge=None if judge == NO_JUDGE else judge,
             settings=HeadSettings(steps=steps, hidden=hidden, balance=balance), device=where, progress=not quiet,
             command=sys.argv[1:],
         )  # fmt: skip

@@ -204,7 +204,7 @@ def edit(
     n: int | None = None, mode: str = "cumulative", keep: str | Iterable[str] = "everything",
     preset: str | Preset = "default", layers: Layers | None = None, identity: Embed | None = None,
     semantics: Semantics | None = None, strength: float | None = None, truncation: float | None = None,
-    condition: int | Sequence[float] | None = None, noise: Noise | None = None, device: str = "auto",
+    condition: int | str | Sequence[float] | None = None, noise: Noise | None = None, device: str = "auto",
     batch_size: int | None = None, allow_weak: Sequence[str] = (), anyway: bool = False,
     progress: bool | Report = True,
 ) -> Edit:  # fmt: skip

@@ -749,7 +749,7 @@ class Inversion:
 def invert(
     pictures: Picture | Sequence[Picture], *, model: str | Path | Model = DEFAULT_MODEL, space: str = "w",
     perceptual: Embed | None = None, settings: InversionSettings | None = None, truncation: float | None = None,
-    condition: int | Sequence[float] | None = None, device: str = "auto", batch_size: int | None = None,
+    condition: int | str | Sequence[float] | None = None, device: str = "auto", batch_size: int | None = None,
     anyway: bool = False, progress: bool | Report = True,
 ) -> Inversion:  # fmt: skip
     """Find the latents from which the generator draws given pictures.

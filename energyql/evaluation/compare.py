@@ -68,7 +68,7 @@ class SampleCounts:
 def compare_samplers(
     queries: str | Expr | Sequence[str | Expr], samplers: str | Iterable[str | Method] = DEFAULT_METHODS, *,
     folder: str | Path = "bench", model: str | Path | Model = DEFAULT_MODEL, n: int = 500, prior: int = PRIOR,
-    oracle: int = ORACLE, truncation: float | None = None, condition: int | Sequence[float] | None = None,
+    oracle: int = ORACLE, truncation: float | None = None, condition: int | str | Sequence[float] | None = None,
     seed: int = 0, device: str = "auto", progress: bool | Report = True,
 ) -> dict[str, Any]:  # fmt: skip
     """Compare the samples of samplers with exact samples, on a model and your own queries.

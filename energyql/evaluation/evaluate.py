@@ -41,7 +41,7 @@ def evaluate(
     folder: str | Path = "evaluation", model: str | Path | Model = DEFAULT_MODEL,
     samplers: str | Sequence[str | Method] | None = None, presets: str | Sequence[str] = ("default", "lace"),
     n: int = 200, edits: int = 64, prior: int = PRIOR, oracle: int = 500, features: Features | None = None,
-    truncation: float | None = None, condition: int | Sequence[float] | None = None, seed: int = 0,
+    truncation: float | None = None, condition: int | str | Sequence[float] | None = None, seed: int = 0,
     device: str = "auto", progress: bool | Report = True,
 ) -> dict[str, Any]:  # fmt: skip
     """Run experiments like those of Nie et al. 2021 (arXiv 2110.10873) on a model.

@@ -138,7 +138,7 @@ class EvaluatedModel:
     @takes_label
     def __init__(
         self, model: str | Path | Model, *, device: str = "auto", truncation: float | None = None,
-        condition: int | Sequence[float] | None = None, features: Features | None = None,
+        condition: int | str | Sequence[float] | None = None, features: Features | None = None,
     ) -> None:  # fmt: skip
         self.pipeline = pipeline_for(model, device)
         self.model, self.device = self.pipeline.model, self.pipeline.device

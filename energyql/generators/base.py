@@ -369,7 +369,7 @@ def check_condition(condition: Any, generator: Generator) -> Condition | None:
     if type(numbers) is int:
         if numbers not in range(count):
             raise ArgumentError(f"there is no class {numbers}", hint=allowed)
-        return numbers
+        return int(numbers)
     if not isinstance(numbers, Sequence) or isinstance(numbers, str):
         raise ArgumentError(f"{condition!r} is not a condition", hint=allowed)
     if len(numbers) != count or not all(map(_is_finite, numbers)):

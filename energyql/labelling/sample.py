@@ -47,7 +47,7 @@ def sample_pictures(
     model: str | Path | Generator | Model, out: str | Path, count: int = 300, *, unsure: bool = False,
     by: Chooser | None = None, only: Sequence[str] | None = None, labelled: str | Path | None = None,
     reader: ClipLabeller | None = None, pool: int = POOL_SIZE, seed: int | None = None, truncation: float | None = None,
-    condition: int | Sequence[float] | None = None, generator: str | None = None, allow_plugins: bool = False,
+    condition: int | str | Sequence[float] | None = None, generator: str | None = None, allow_plugins: bool = False,
     device: torch.device | str = "cpu", progress: bool | Report = False,
 ) -> PictureFolder:  # fmt: skip
     """Draw pictures of a generator to label, without a query; the generator needs no attributes.

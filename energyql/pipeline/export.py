@@ -22,7 +22,7 @@ def export_energy(
     model: str | Path | Model = DEFAULT_MODEL,
     semantics: Semantics = DEFAULT_SEMANTICS,
     truncation: float | None = None,
-    condition: int | Sequence[float] | None = None,
+    condition: int | str | Sequence[float] | None = None,
     device: str = "auto",
     allow_weak: Sequence[str] = (),
 ) -> EnergyModule:

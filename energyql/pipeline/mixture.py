@@ -99,7 +99,8 @@ class PreparedMixture(PreparedQuery):
         rows, place = np.unique(index - low, return_inverse=True)
         count, seed = int(rows[-1]) + 1, self.settings.seed
         chances = uniforms(seed, low, count, 1, stream="prompt", rows=rows.tolist()).numpy()[place, 0]
-        return np.searchsorted(np.cumsum(self.shares[0])[:-1], chances, side="right")
+        numbers: npt.NDArray[np.int64] = np.searchsorted(np.cumsum(self.shares[0])[:-1], chances, side="right")
+        return numbers
 
     def _groups(self, index: npt.NDArray[Any]) -> list[tuple[PreparedQuery, npt.NDArray[np.int64]]]:
         """Return the parts with samples among those of these numbers, each with the positions of its samples."""
