@@ -369,14 +369,14 @@ def check_condition(condition: Any, generator: Generator) -> Condition | None:
     if type(numbers) is int:
         if numbers not in range(count):
             raise ArgumentError(f"there is no class {numbers}", hint=allowed)
-        return int(numbers)
+        return numbers
     if not isinstance(numbers, Sequence) or isinstance(numbers, str):
         raise ArgumentError(f"{condition!r} is not a condition", hint=allowed)
     if len(numbers) != count or not all(map(_is_finite, numbers)):
         raise ArgumentError(f"{condition!r} are not {count} finite numbers", hint=allowed)
-    condition = tuple(map(float, numbers))
-    one_hot = sorted(condition) == [0.0] * (count - 1) + [1.0]
-    return condition.index(1.0) if one_hot else condition
+    vector = tuple(map(float, numbers))
+    one_hot = sorted(vector) == [0.0] * (count - 1) + [1.0]
+    return vector.index(1.0) if one_hot else vector
 
 
 def _check_single(condition: Any) -> None:
