@@ -34,8 +34,8 @@ BINS = 5
 parts."""
 PICTURES_AT_ONCE = 16
 Chooser = Literal["heads", "teacher", "reader"]
-"""Whose predictions decide which pictures are to be labelled: those of heads (which read latents), or of a teacher
-(networks that read pictures)."""
+"""Whose predictions decide which pictures are to be labelled: those of heads (networks that take latents), of a teacher
+(networks that take pictures), or of a reader of words (a network that compares pictures with texts) and the heads."""
 
 
 READER_SIDE = 128
@@ -178,20 +178,21 @@ def _choose(
     prior: Prior, bank: AttributeBank, teacher: Sequence[Judge], names: Sequence[str], excluded: set[int],
     count: int, pool: int, folder: Path, report: Report, reader: ClipLabeller | None,
 ) -> list[int]:  # fmt: skip
-    """Return the numbers of the pictures in the pool with the least certain predictions.
+    """Return the numbers of the pictures with the least certain predictions in the pool, the pictures to choose from.
 
     Args:
-        prior: prior samples; the pool is some of them.
-        bank: heads, which predict the attributes that the teacher does not read.
-        teacher: networks that read pictures; empty if there is no teacher.
+        prior: the random latents of the generator by number; the pool is a range of these numbers.
+        bank: heads on latents, which predict the attributes that the teacher does not predict.
+        teacher: networks that predict attributes of pictures; empty if there is no teacher.
         names: the attributes whose predictions count.
         excluded: numbers of pictures that must not be chosen.
         count: number of pictures to choose.
         pool: number of samples in the pool. The number of its first sample is `POOL_START`.
         folder: folder of the pictures. Thumbnails of the pool are written to its subfolder `POOL`.
         report: function that is called with the stage and the fraction done.
-        reader: reader of words. The mean of its log-odds and those of a head is near 0 where both are unsure, and where
-            they differ.
+        reader: reader of words, a network that compares pictures with texts; `None` for none. With a reader, the
+            prediction for an attribute is the mean of the log-odds of the reader and of the head. It is near 0 where
+            both are unsure, and where they differ.
 
     Raises:
         ArgumentError: the pool has fewer than `count` pictures that may be chosen.
