@@ -249,12 +249,14 @@ def to_nodes(diagram: Diagram) -> tuple[CircuitNode, ...]:
 
 
 def _collect(root: int, branches: dict[int, list[_Branch]], of: Callable[[int], list[_Branch]]) -> None:
-    """Add `root` and all nodes that it depends on to `branches`, each node after the nodes that it depends on.
+    """Add the branches of `root`, and of all nodes that `root` depends on, to the dict `branches`.
+
+    A branch is one way to make a node of a diagram true. A node is added after the nodes that it depends on.
 
     Args:
         root: a node of a diagram.
-        branches: the branches of each node of the diagram so far; it is extended.
-        of: function that returns the branches of a node.
+        branches: node -> its branches, for the nodes that were treated before; new nodes are added here.
+        of: function from a node to its branches.
     """
     new: dict[int, list[_Branch]] = {}
 
@@ -271,8 +273,9 @@ def _fold(builder: CircuitBuilder, branches: Mapping[int, list[_Branch]], values
 
     Args:
         builder: the circuit, which is extended.
-        branches: for each node of the diagram its branches; a node comes after the nodes that it depends on.
-        values: for nodes of the diagram, their values in the circuit; it gets an entry for each node in `branches`.
+        branches: node of the diagram -> its branches, the ways to make the node true. A node comes after the nodes that
+            it depends on.
+        values: node of the diagram -> its value in the circuit. An entry is added for each node in `branches`.
     """
     uses = Counter(child for each in branches.values() for child in {child for _, child, _ in each})
     for node, each in branches.items():
@@ -556,10 +559,10 @@ def _smallest(
 ) -> tuple[Diagram, str]:
     """Return the decision diagram of a query, and the `key` of its circuit.
 
-    A diagram asks for one attribute after another. It is first built in the vocabulary's order of attributes. If that
-    took more than 64 nodes, a second diagram is built in the order in which the query names the attributes; it is
-    returned if it is smaller. The key is of the first diagram, also then. Only if the first diagram would need more
-    than `max_nodes` nodes, diagram and key are of the second one.
+    A diagram tests one attribute after another. The first diagram is built in the vocabulary's order of attributes. If
+    it has more than 64 nodes, a second diagram is built in the order in which the query names the attributes, and the
+    smaller of the two is returned. The key is that of the first diagram in both cases. But if the first diagram would
+    need more than `max_nodes` nodes, the diagram and the key are those of the second.
 
     Args:
         expr: the query.

@@ -334,9 +334,10 @@ class Diagram(Kernel[int]):
         return hashlib.sha256(f"{variable.factor!r} * {self.digest(variable.inner)}".encode()).hexdigest()
 
     def cofactors(self, node: int, level: int) -> tuple[int, ...]:
-        """Return, for each cell or truth value of a variable, the node that `node` becomes if the variable has it.
+        """Return, for each value of a variable, the node of the formula of `node` if the variable has this value.
 
-        `level` is the level of the variable. It must be at most the level of the variable that `node` tests.
+        The values are the cells of an attribute, or false and true for a weighted part. `level` is the level of the
+        variable. It must be at most the level of the variable that `node` tests.
         """
         if self.levels[node] == level:
             return self.children[node]
@@ -413,7 +414,7 @@ class Diagram(Kernel[int]):
         return {NEVER: False, ALWAYS: True}.get(self._given_conditions(self.values[id(part)]))
 
     def ways(self, entry: int) -> list[tuple[int, int]]:
-        """Return the exits that are reached from `entry` by tests of one group of attributes, with their conditions.
+        """Return where tests of one group of attributes lead from the node `entry`, and under which conditions.
 
         Args:
             entry: a node that tests an attribute with relations. The group is the one of this attribute.
