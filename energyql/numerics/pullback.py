@@ -136,7 +136,10 @@ def leaky_relu_back_(
 def row_products(
     x: Float[Tensor, "batch dim"], y: Float[Tensor, "batch dim"], factor: float = 1.0
 ) -> Float[Tensor, " batch"]:
-    """Return `factor` times the scalar products of rows; off the CPU in one operation, which rounds differently."""
+    """Return `factor` times the scalar product of row i of `x` and row i of `y`, for each i.
+
+    On other devices than the CPU, one operation computes all, and the last bits of the result differ.
+    """
     if x.device.type != "cpu":  # `x[:, :1]` has the right shape, and is not read
         return torch.baddbmm(x[:, :1, None], x[:, None], y[:, :, None], beta=0, alpha=factor)[:, 0, 0]
     products = (x * y).sum(1)
