@@ -105,7 +105,7 @@ BANK_FILES = ("attributes.safetensors", "vocabulary.json", REPORT, f"{READER}.sa
 PIPELINE_TAG = "unconditional-image-generation"
 """The kind of model, as hubs call it."""
 WORDS = "words"
-"""The reader of texts among the fingerprints of a model."""
+"""Key of the reader of texts in the dict `Model.fingerprints`."""
 NO_JUDGE = "none"
 """Text that a user gives as the name of the judge, for a model without a judge."""
 Values = dict[str, npt.NDArray[Any]]
@@ -274,7 +274,9 @@ class Model:
     def check_condition(
         self, condition: int | str | Sequence[float] | Sequence[str] | None, seed: int = 0
     ) -> Condition | None:
-        """Check that the generator has a condition and that the heads are valid under it, and return the condition.
+        """Check a condition for pictures (a class), and return it; for `None`, choose the condition of the model.
+
+        The generator must be able to draw under the condition, and the heads must have been fitted under it.
 
         Args:
             condition: a class, its prompt, or a sequence with a number for each class; `None` for the condition under

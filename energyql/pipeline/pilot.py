@@ -54,7 +54,8 @@ class Pilot:
             evaluation with gradient counts as two. `None` for attributes of heads on latents.
         threshold: probability from which the model's verifier accepts a picture with `verify="sure"`; `None` for a
             model without a verifier, and for code, which may state values.
-        clips: for `verify="faithful"`, what each clip of the energy misses and costs; () for a model without a
+        clips: for `verify="faithful"`, each bound at which the energy may be clipped, with the share of satisfying
+            pictures that is missed and the number of pictures drawn for one that is kept; () for a model without a
             verifier.
     """
 

@@ -32,14 +32,15 @@ COUNT = 2048
 
 
 def texts_of(expr: Expr, vocabulary: Vocabulary) -> list[str]:
-    """Return the texts in quotes of a query that `bind` returned, each once, in the order of the query."""
+    """Return the different texts in quotes of a query that `bind` has checked, in the order of the query."""
     return list(dict.fromkeys(str(node.name) for node in predicates(expr) if is_words(node, vocabulary)))
 
 
 class PriorPictures:
-    """Random pictures of a model, as a reader of texts embeds them.
+    """Random pictures of a model, and their embeddings by the model's reader of texts.
 
-    Embeddings are stored in the user's folder for caches.
+    Embeddings are vectors that the reader computes from pictures and compares with texts. They are stored in the user's
+    folder for caches.
 
     Args:
         model: a model with a reader of texts.
@@ -54,7 +55,7 @@ class PriorPictures:
 
     @cached_property
     def latents(self) -> Tensor:
-        """Input of the heads, (COUNT, dim)."""
+        """The latents of the pictures that are the input of the heads, (COUNT, dim)."""
         with torch.inference_mode():
             return torch.cat(
                 [head_reader(self.model.generator, self.model.bank.space, self.encode)(z) for z in self.z.split(256)]
@@ -103,16 +104,17 @@ class PriorPictures:
 
     @torch.inference_mode()
     def log_odds(self, texts: Sequence[str]) -> Tensor:
-        """Return the log-odds of texts for the pictures, (COUNT, texts)."""
+        """Return the reader's log-odds that each text is true of each picture, (COUNT, texts)."""
         if self._embedded is None:
             return torch.cat([self._words.log_odds(images, texts) for images in self._images()])
         return self._words.log_odds(self._embedded, texts, self._embedded)
 
 
 def with_texts_read(model: Model, texts: Sequence[str], prior: PriorPictures) -> Model:
-    """Return a model that has texts as further attributes.
+    """Return a model that has texts about pictures as further attributes.
 
-    Its verifier reads the texts, and what the verifier of `model` reads, or its judge without a verifier.
+    The verifier of the new model reads the texts. It also reads the attributes that the verifier of `model` reads, or
+    those that the judge reads if `model` has no verifier.
 
     Args:
         model: a model with a reader of texts.
