@@ -525,7 +525,12 @@ def check_latents(z0: Tensor) -> None:
 
 
 def finite_rows(x: Tensor, *more: Tensor) -> Bool[Tensor, " rows"]:
-    """Return for each row of tensors (rows,) or (rows, dim) whether it is finite in all, faster than by `isfinite`."""
+    """Return for each row whether all its numbers are finite, in fewer operations than `isfinite` needs.
+
+    Args:
+        x: a tensor (rows,) or (rows, dim).
+        more: further tensors of such shapes; their numbers in a row must be finite too.
+    """
     zeros = [part - part if part.ndim == 1 else (part - part).sum(1) for part in (x, *more)]
     return sum(zeros[1:], zeros[0]) == 0
 
@@ -679,10 +684,10 @@ LOOK_EVERY = 8
 
 
 class Endings:
-    """Takes samples that have ended out of a batch: after every step on a CPU, or after some steps.
+    """Records which samples of a batch have ended, and removes them from the samples that still move.
 
-    To look which samples have ended, a program waits for the device. Until the next look, samples that have ended are
-    computed further, without effect.
+    On a CPU this is done after every step. On another device, the program would have to wait for the device each time,
+    so it looks for samples that have ended only after some steps. Until then they are computed further, without effect.
 
     Args:
         batch: the batch.
@@ -691,7 +696,7 @@ class Endings:
         every: number of steps between two looks on other devices than the CPU.
 
     Attributes:
-        looked: whether the last call of `note` looked, so that no sample of `batch.rows` has ended.
+        looked: whether the last call of `note` looked for samples that have ended. Then `batch.rows` has none of them.
     """
 
     def __init__(self, batch: Batch, energy: StepEnergy, values: Tensor | None = None, every: int = 1) -> None:

@@ -121,7 +121,7 @@ class DescentState(NamedTuple):
     Attributes:
         z: current latents.
         values: λ(E - `Energy.least`) at the last four latents, z last, in nats; infinite for those before the start.
-        gradient: gradient of this number with respect to z.
+        gradient: gradient of λE with respect to z.
         direction: the next step in z, unless it must be shortened.
         slope: scalar product of `direction` and `gradient`.
         step: share of `direction` that is tried next: 1, then ½, ¼ and so on until a step is accepted.
@@ -224,12 +224,12 @@ def _evaluate(z: Float[Tensor, "rows z_dim"], energy: StepEnergy, settings: Desc
 def _with_pair(
     pairs: tuple[_Pair, ...] | Tensor, which: Tensor, step: Tensor, change: Tensor, product: Tensor
 ) -> tuple[_Pair, ...] | Tensor:
-    """Return `pairs` after the last step is appended for the samples where `which` is true.
+    """Return the last steps of all samples, with one more step for the samples where `which` is true.
 
     The pairs of other samples stay the same. If there are more than `MEMORY` pairs, the oldest is left out.
 
     Args:
-        pairs: see `DescentState`.
+        pairs: the last steps, each with the change of the gradient along the step, as `DescentState.pairs`.
         which: for each sample whether the step is appended.
         step: the last step, (rows, z_dim).
         change: the change of the gradient along it, (rows, z_dim).
@@ -364,5 +364,5 @@ def _rows_of(which: Tensor, new: Tensor, old: Tensor) -> Tensor:
 
 
 def _all(which: Bool[Tensor, " rows"]) -> bool:
-    """Return whether `which` is true everywhere; false on other devices than the CPU, because the answer would wait."""
+    """Return whether `which` is true everywhere; always false on other devices than the CPU, to avoid a wait."""
     return which.device.type == "cpu" and bool(which.all())

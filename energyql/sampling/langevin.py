@@ -124,16 +124,16 @@ def posterior_score(
 
 
 def _move(z: Tensor, change: Tensor, value: Tensor, moving: Tensor | None = None) -> tuple[Tensor, StepInfo]:
-    """Return z + change for samples where it and the energy are finite, and z for the others, which end.
+    """Move samples by `change`; a sample whose energy or new latent is not finite stays at z and ends.
 
     Args:
         z: latents, (rows, z_dim).
-        change: change of the latents; it is not finite if the gradient of the energy was not.
+        change: change of the latents, (rows, z_dim); it is not finite if the gradient of the energy was not.
         value: energies at z, (rows,).
         moving: for each sample whether it has not ended before; `None` if none has.
 
     Returns:
-        The latents, and which samples end, with `Status.NON_FINITE`.
+        The latents after the move, and which samples end, with `Status.NON_FINITE`.
     """
     there = z + change
     finite = finite_rows(value, there)
