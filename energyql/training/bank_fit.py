@@ -126,7 +126,7 @@ def _fit(
     stop: int,
     settings: HeadSettings,
 ) -> tuple[AttributeBank, dict[str, HeadFit]]:
-    """Fit the first heads, and return them with attribute -> step at which its head was stopped, and its calibration.
+    """Fit the first head of each attribute. Return the heads, and for each attribute facts about its fit (`HeadFit`).
 
     Heads of the attributes in `taught.labels` are fitted to labels by the teacher and by hand, other heads to labels by
     hand alone.

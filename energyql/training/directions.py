@@ -308,9 +308,9 @@ class _Whitened:
 
 
 def _eigenvectors(rows: Float[Tensor, "outputs inputs"]) -> _Components:
-    """Return the eigenvectors of the matrix rowsᵀ rows as rows of a tensor, and the share of each in all eigenvalues.
+    """Return the eigenvectors of the matrix rowsᵀ rows, and their eigenvalues divided by the sum of all eigenvalues.
 
-    The eigenvector with the largest eigenvalue is the first row.
+    The eigenvectors are the rows of a tensor, the one with the largest eigenvalue first.
     """
     values, vectors = torch.linalg.eigh(rows.t() @ rows)
     values = values.flip(0).clamp(min=0)

@@ -313,7 +313,11 @@ def _number_error(
 
 
 def _read(labeller: ImageLabeller, pictures: Tensor, *, finite: bool = True) -> Numbers:
-    """Return the numbers that a labeller reads from pictures, name -> (batch,); with `finite` they are checked."""
+    """Return the numbers that a labeller reads from pictures: name -> (batch,).
+
+    Raises:
+        DataError: a number is not finite, and `finite` is true.
+    """
     return as_numbers(call_reader(labeller, pictures), len(pictures), finite=finite)
 
 

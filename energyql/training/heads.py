@@ -401,7 +401,7 @@ class _Fit:
 
     @torch.no_grad()
     def calibrated(self, mean: Tensor, std: Tensor) -> tuple[dict[str, Head], dict[str, HeadFit]]:
-        """Return attribute -> its best head with calibrated outputs, and attribute -> step and temperature of the head.
+        """Return the best state of each head, with calibrated outputs, and facts about its fit, both by attribute.
 
         Logits are divided by the temperature. The standard deviation that a head predicts for a number is the root mean
         square error on the held-out rows. The returned heads read latents that are not standardised.

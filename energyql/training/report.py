@@ -197,7 +197,10 @@ def _discrete(prediction: Prediction | Tensor, labels: Tensor, classes: Sequence
 
 
 def _rankings(prediction: Prediction, labels: Tensor, spec: AttributeSpec) -> dict[str, Ranking]:
-    """Return the field `ranking` of a `HeadReport`.
+    """Return how well predictions rank the samples of each value: the field `ranking` of a `HeadReport`.
+
+    The key of an entry is the name of the value, such as "yes" or "red". Values that all samples or no samples have are
+    left out.
 
     Args:
         prediction: predictions of the held-out samples.
