@@ -208,13 +208,19 @@ class ModelError(EnergyQLError):
 
 
 class NotAcceptedError(ModelError):
-    """A query that no drawn picture satisfies by the reader that guides, or too few by the verifier."""
+    """The error that too few of the drawn pictures satisfy a query, or none.
+
+    What reads the attributes off pictures decides: the verifier, which says which pictures are kept, or the network
+    that guides the sampler.
+    """
 
 
 class WeakHeadError(EnergyQLError):
-    """A query with an attribute whose head ranks held-out labels badly, where no reader decides on the pictures.
+    """A query with an attribute that the model predicts too badly from latents.
 
-    Attributes in `allow_weak` are excepted.
+    The head, the network that predicts the attribute, ranks latents badly that were held out of its training. The error
+    is not raised for attributes that the argument `allow_weak` names, nor if a network or function that reads pictures
+    decides which pictures are kept.
     """
 
     exit_code = 11
