@@ -167,7 +167,7 @@ class CircuitBuilder:
         return list(node.children) if isinstance(node, Sum) else [value]
 
     def finish(self, root: Ref) -> tuple[CircuitNode, ...]:
-        """Return the nodes of the circuit whose value is `root`, without nodes that it does not need.
+        """Return the nodes of the circuit whose value is `root`; nodes on which `root` does not depend are left out.
 
         Children come before their parents, and `root` is last. If `root` is `True`, the circuit is one sum without
         children. `root` must not be `False`.
@@ -448,13 +448,17 @@ def weighted_sum(circuits: Sequence[tuple[Circuit, float]]) -> Circuit:
 def _below(node: CircuitNode) -> tuple[int, ...]:
     """Return those children of a node that texts and drawings of the circuit show below it.
 
-    For a `Given` they are the first child only, or none if the node is shown as a condition on one attribute.
+    Of a `Given` (a node for a probability given the relations of the vocabulary), only the first child is shown, or no
+    child if the node is shown as a condition on one attribute. Of any other node, all children are shown.
     """
     return node.children[: node.leaf is None] if isinstance(node, Given) else node.children
 
 
 def _words(node: CircuitNode, cells: Mapping[str, tuple[CellSet, ...]]) -> tuple[str, Box]:
-    """Return a node as a line of text, and as a box of a drawing; `cells` is the field `cells` of the circuit."""
+    """Return how a node is shown: a line of text for `Circuit.explain`, and a box for `Circuit.draw`.
+
+    `cells` are, for each attribute, the sets of values that the query tells apart; see `Circuit`.
+    """
     match node:
         case Leaf():
             text = describe(node.attribute, node.cells, cells[node.attribute])

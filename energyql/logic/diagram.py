@@ -450,7 +450,9 @@ class Diagram(Kernel[int]):
         return {variable for variable in variables if isinstance(variable, str)}
 
     def concerned(self) -> list[int]:
-        """Return the entries of `conditions` for those groups of relations whose attributes the diagram tests.
+        """Return the nodes of those groups of relations that concern the query: the diagram tests their attributes.
+
+        The node of a group, an entry of `conditions`, is that of the AND of its relations.
 
         Attributes inside of weighted parts count as well.
         """
