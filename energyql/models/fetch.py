@@ -103,7 +103,10 @@ def read_listing(text: bytes | str, name: str) -> Listing:
 
 
 def write_listing(listing: Listing) -> str:
-    """Return a listing as a JSON text that `read_listing` can read, so that it can be used later without a network."""
+    """Return a list of a repository's files as JSON text, from which `read_listing` makes the list again.
+
+    The text is stored, so that the model can be used later without a network.
+    """
     siblings = [{"rfilename": file.name, "size": file.size, "blobId": file.digest} for file in listing.files.values()]
     return json.dumps({"sha": listing.commit, "private": listing.private, "siblings": siblings})
 
