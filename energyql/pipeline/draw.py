@@ -590,10 +590,19 @@ class PreparedQuery:
         return {"drawn": 0, "accepted": 0}
 
     def _verified(self, first: int, n: int, report: Report) -> tuple[Result, SampleResult]:
-        """Draw each of n samples again until the verifier accepts its picture; return the samples and their costs.
+        """Draw each of n samples again and again until the verifier accepts its picture.
 
         A sample without an accepted picture after as many draws as the setting `attempts` is returned with its last
-        picture, and ends with `Status.NOT_ACCEPTED`.
+        picture,
+        and ends with `Status.NOT_ACCEPTED`.
+
+        Args:
+            first: number of the first sample in the run.
+            n: number of samples.
+            report: function that is called with "accepted" and the fraction of the samples that are finished.
+
+        Returns:
+            The samples with their pictures; and their latents with the number of evaluations that all draws took.
 
         Raises:
             NotAcceptedError: many pictures were drawn, and none was accepted.
@@ -689,7 +698,12 @@ def _quiet(*_: object) -> None:
 
 
 def _too_many(what: str, attempts: int) -> NotAcceptedError:
-    """Return the error for a query of which too few pictures are accepted; `what` says how few."""
+    """Return the error for a query of which too few pictures are accepted.
+
+    Args:
+        what: start of the message, which says how few, such as "none of 1,024 pictures was accepted".
+        attempts: the setting, the most pictures that may be drawn for one that is accepted.
+    """
     return NotAcceptedError(
         f"{what}, and attempts is {attempts:,}",
         hint="raise attempts (--attempts), label more pictures that satisfy the query, or draw without: --verify off",
@@ -697,7 +711,7 @@ def _too_many(what: str, attempts: int) -> NotAcceptedError:
 
 
 def _rows(sampled: SampleResult, rows: Tensor) -> SampleResult:
-    """Return some samples of a result, without diagnostics."""
+    """Return some of the samples in a `SampleResult`, without diagnostics; `rows` is a mask (n,) of bool."""
     return SampleResult(sampled.z[rows], sampled.status[rows], sampled.evaluations[rows], sampled.gradients[rows])
 
 

@@ -244,7 +244,10 @@ class Model:
 
     @property
     def vocabulary(self) -> Vocabulary:
-        """The attributes that queries may name, with kinds, values and ranges; with `words`, any text in quotes."""
+        """The attributes that queries may name, with kinds, values and ranges.
+
+        If the model has a reader of words (`words`), queries may also name any text about pictures, in quotes.
+        """
         return self.bank.vocabulary if self.words is None else self.bank.vocabulary.extended()
 
     @property

@@ -90,7 +90,10 @@ class PriorPictures:
 
     @property
     def _path(self) -> Path | None:
-        """The file of the embeddings; `None` without a folder for caches, or if the generator cannot be told apart."""
+        """The file in which embeddings are stored, whose name depends on generator, reader, truncation and condition.
+
+        `None` if there is no folder for caches, or the generator has no fingerprint.
+        """
         folder = cache_folder()
         mark = self.model.fingerprints.get("generator") or module_fingerprint(self.model.generator)
         if folder is None or not mark:

@@ -87,8 +87,8 @@ Round = tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]
 def names_read(model: Model) -> Collection[str]:
     """Return the names of the attributes that the verifier of a model reads, or its judge if it has no verifier.
 
-    A function does not say what it reads, so it is called with a picture of the generator. The result is () if the
-    model has neither.
+    If the verifier or judge is a function that does not state these names, it is called with a picture of the
+    generator. The result is () if the model has neither verifier nor judge.
     """
     reader, generator = model.judge if model.verifier is None else model.verifier, model.generator
     names: Collection[str] | None = () if reader is None else getattr(reader, "vocabulary", None)
@@ -230,10 +230,10 @@ class Balance:
 
 @dataclass(frozen=True, eq=False)
 class Verifier:
-    """The decision of a reader of pictures on one query; made by `verifier_of`.
+    """Decides for pictures whether they are kept, because they satisfy one query; made by `verifier_of`.
 
     Attributes:
-        reader: the reader.
+        reader: network or function that reads attributes off pictures.
         expr: the query, with attributes checked by `bind`.
         rule: P(query) as a function of predictions; weights in the query make no difference.
         vocabulary: the attributes of the model.
@@ -388,7 +388,8 @@ def verifier_of(model: Model, expr: Expr, rule: EnergyRule, settings: DrawSettin
         names: the attributes that the reader reads, see `names_read`.
 
     Raises:
-        ModelError: the model has neither, or the reader does not read an attribute of the query.
+        ModelError: the model has neither verifier nor judge, it does not read an attribute of the query, or the query
+            is true of every picture.
     """
     reader = model.judge if model.verifier is None else model.verifier
     if reader is None:
