@@ -83,8 +83,8 @@ class Energy(EnergyFunction):
         surrogate: function that returns a cheap approximation of this energy; `None` if there is none.
         kept: a dict, empty at first, in which samplers cache what they compute from this energy and need again in every
             run; `None` if the energy may change, so that nothing is cached.
-        costly: whether each evaluation draws a picture, or takes as long. If so, samplers evaluate no point before they
-            need its energy, and make fewer trials.
+        costly: whether each evaluation draws a picture, or takes as long. If so, samplers make fewer trials, and do not
+            evaluate points whose energies they may not need.
     """
 
     least: float = 0.0
@@ -208,7 +208,10 @@ class StepEnergy(Energy):
         return value.detach(), gradient.detach().to(z.dtype)
 
     def _places(self, z: Tensor, rows: Tensor | None) -> Int[Tensor, " batch"]:
-        """Return for each latent the row of its sample in the batch; `rows` is the argument of `__call__`."""
+        """Return for each latent in `z` the row of its sample in the batch, (len(z),).
+
+        `rows` says which sample of this energy each latent belongs to; `None` if latent i belongs to sample i.
+        """
         if self.rows is None:
             return torch.arange(len(z), device=z.device) if rows is None else rows
         return self.rows if rows is None else self.rows[rows]
@@ -500,7 +503,7 @@ def check_strength(strength: float) -> None:
 
 
 def check_positive(sampler: object, *names: str) -> None:
-    """Raise an `ArgumentError` unless each setting of `names` is `None`, or finite and above 0, in a sampler."""
+    """Raise an `ArgumentError` unless the settings `names` of a sampler are finite and above 0, or `None`."""
     for name in names:
         value = getattr(sampler, name)
         require(value is None or 0 < value < math.inf, f"{name} must be finite and above 0", value)

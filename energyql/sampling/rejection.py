@@ -74,9 +74,10 @@ class PriorProposals:
 
 
 def points_ahead(energy: StepEnergy, rows: int) -> int:
-    """Return how many points (latents, one of which a sample accepts) to evaluate together for each sample.
+    """Return for how many points (latents that a sample may accept) of each sample energies are computed in one call.
 
-    `rows` is the number of samples that still need points. The result is 1 for an energy that is costly to evaluate.
+    The result is 1 if `energy` is costly to evaluate, and smaller for more samples. `rows` is the number of samples
+    that have not yet accepted a point.
     """
     return 1 if energy.costly else max(1, min(MOST_AHEAD, ROWS_AHEAD // rows))
 
@@ -218,9 +219,13 @@ def reject(batch: Batch, strength: float, proposals: Proposals, most: int) -> li
 def tried_energies(
     rounds: list[Round], device: torch.device
 ) -> tuple[Float[Tensor, "rows proposals"], Float[Tensor, "rows proposals"]]:
-    """Return energies and log-ratios of densities of all proposals of the samples that accepted none.
+    """Return, for the samples that accepted no proposal, the energies of all their proposals, in nats.
 
-    `rounds` is the result of `reject`, with at least one round.
+    The second result is log(prior density / density of proposals) at each of these proposals.
+
+    Args:
+        rounds: result of `reject`, with at least one round.
+        device: device of the results.
     """
     here = rounds[-1][0]
     places = [torch.searchsorted(left, here).to(device) for left, _, _ in rounds]
