@@ -269,7 +269,10 @@ class _Whitened:
         return inner[varies] / spread[varies, None], share[varies]
 
     def slopes(self, values: Float[Tensor, "n outputs"]) -> Float[Tensor, "outputs components"]:
-        """Return the coefficients of the linear regression of `values` of the first n samples on their coordinates."""
+        """Return the coefficients of a linear regression that predicts `values` from the whitened coordinates.
+
+        `values` are numbers for the first n samples, such as pixels of their pictures.
+        """
         x = self.samples[: len(values)]
         solution: Tensor = torch.linalg.lstsq(x - x.mean(0), values - values.mean(0)).solution
         return solution.t()

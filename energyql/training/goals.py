@@ -142,7 +142,7 @@ def _shares(
     goals: Mapping[str, Goal], prior: Prior, moves: Float[Tensor, "goals w_dim"], layers: Sequence[int] | None,
     report: Report,
 ) -> Float[Tensor, " goals"]:  # fmt: skip
-    """Return how well each goal is reached on the first `TESTS` samples, which are not learned from.
+    """Return how well each goal is reached on the first 32 (`TESTS`) samples, from which no direction was learned.
 
     The number is 1 - e / u, at least 0, where e is the squared error of the moved pictures, and u that of unchanged
     pictures.

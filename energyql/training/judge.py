@@ -117,9 +117,9 @@ def train_judge(
 
     Both read pictures, so they are independent of the heads, which read latents. The verifier decides which drawn
     pictures are kept, and the judge says whether they satisfy the query. The judge learns from a half of the labels and
-    is measured on the other; each network of the verifier leaves out a part, on which it is measured. They replace
-    earlier judges and verifiers of the same attributes; those of other attributes stay. After an interruption, the same
-    call continues the training.
+    is measured on the other; each network of the verifier leaves out a part, on which it is measured. The new judge and
+    verifier replace earlier ones of the same attributes; those of other attributes stay. After an interruption, the
+    same call continues the training.
 
     Args:
         model: a packaged model, a model folder, or a generator of your own: the object, or the name of its code.

@@ -418,7 +418,7 @@ def mean_outputs(networks: Sequence[Judge], pictures: Tensor) -> Float[Tensor, "
 
 
 def _share(progress: Callable[[float], None], index: int, count: int, done: float) -> None:
-    """Report the fraction done of `count` fits, of which `index` are finished and the next has done `done`."""
+    """Call `progress` with the fraction done of `count` fits: `index` of them are finished, the next is at `done`."""
     progress((index + done) / count)
 
 

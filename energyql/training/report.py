@@ -269,7 +269,9 @@ def _share(share: float, variance: float, most: float) -> Interval:
 
 
 def correlated(predictions: Float[Tensor, " samples"], labels: Float[Tensor, " samples"]) -> Interval | None:
-    """Return Spearman's rank correlation, and the ends of its 95 % interval (Bonett and Wright 2000).
+    """Return Spearman's rank correlation of predictions and labels, and the ends of its 95 % interval.
+
+    The interval is that of Bonett and Wright (2000).
 
     `None` is returned if there are fewer than four samples, or all predictions or all labels are equal.
     """
@@ -315,9 +317,10 @@ def _continuous(prediction: Prediction | Tensor, labels: Tensor) -> dict[str, An
 
 
 def _reliability(probabilities: Float[Tensor, " batch"], labels: Float[Tensor, " batch"]) -> list[list[float]]:
-    """Return [mean probability, share of labels that are 1, number of samples] for each bin of probabilities.
+    """Return a list [mean probability, share of labels that are 1, number of samples] for each of ten bins.
 
-    Empty bins are left out. `labels` are 0 or 1, a label for each probability.
+    A bin has the samples whose predicted probability is in one tenth of [0, 1]. Empty bins are left out. `labels` are 0
+    or 1, a label for each probability.
     """
     bins = (probabilities * BINS).long().clamp(max=BINS - 1)
     masks = [bins == i for i in bins.unique()]
