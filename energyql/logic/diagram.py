@@ -83,7 +83,7 @@ def holds(cells: CellSet, atom: CellSet) -> bool:
 def union(atoms: Iterable[CellSet], spec: AttributeSpec) -> CellSet:
     """Return the union of `atoms`, disjoint cell sets of one attribute that `spec` describes, as a cell set.
 
-    Its values are sorted, and intervals that touch are merged.
+    The values of the result are sorted, and intervals that touch are merged.
     """
     return KINDS[spec.kind].union((part for atom in atoms for part in atom), spec)
 
@@ -129,7 +129,8 @@ for each cell of the attribute, or two children for a weighted part: for false a
 class Diagram(Kernel[int]):
     """The decision diagram of a query, its parts and the relations. It is a `Kernel` whose values are indices of nodes.
 
-    Two queries, or two weighted parts, have the same node if they agree wherever the relations hold. Attributes that
+    Two queries, or two weighted parts, have the same node if they are true for the same values wherever the relations
+    hold. Attributes that
     relations connect form a group, and are tested directly after one another.
 
     Args:
@@ -198,15 +199,15 @@ class Diagram(Kernel[int]):
         return self.node(self.level(name), truths)
 
     def negation(self, value: int) -> int:
-        """Return the node of NOT `value`, where `value` is a node."""
+        """Return the node of the formula `NOT a`, where `value` is the node of the formula `a`."""
         return self.choice(value, NEVER, ALWAYS)
 
     def conjunction(self, values: Sequence[int]) -> int:
-        """Return the node of the AND of the nodes `values`."""
+        """Return the node of the formula `a AND b AND ...`, where `values` are the nodes of `a`, `b` and so on."""
         return self.chain(lambda left, right: self.choice(left, right, NEVER), [ALWAYS, *values])
 
     def disjunction(self, values: Sequence[int]) -> int:
-        """Return the node of the OR of the nodes `values`."""
+        """Return the node of the formula `a OR b OR ...`, where `values` are the nodes of `a`, `b` and so on."""
         return self.chain(lambda left, right: self.choice(left, ALWAYS, right), [NEVER, *values])
 
     def count(self, quantifier: str, count: int, values: Sequence[int]) -> int:
@@ -370,11 +371,11 @@ class Diagram(Kernel[int]):
         return LimitError(f"the decision diagram of this query needs more than {self.max_nodes:,} nodes; {remedy}")
 
     def constrain(self, node: int, condition: int) -> int:
-        """Return a node that agrees with `node` wherever the node `condition` is true.
+        """Return a node that is true for the same values as `node` wherever the node `condition` is true.
 
-        Two nodes that agree wherever `condition` is true give the same result. `condition` must not be `NEVER`. The
-        result is the generalized cofactor of Coudert and Madre (1990): a value that the condition excludes is replaced
-        by the first value that the condition allows.
+        All nodes that are true for the same values there give the same result, so the result shows whether two formulas
+        differ under the condition. `condition` must not be `NEVER`. The result is the generalized cofactor of Coudert
+        and Madre (1990): a value that the condition excludes is replaced by the first value that the condition allows.
 
         Raises:
             LimitError: the diagram became too large.
@@ -397,9 +398,10 @@ class Diagram(Kernel[int]):
         return results[node, condition]
 
     def _given_conditions(self, node: int) -> int:
-        """Return a node that agrees with `node` wherever the relations hold; `NEVER` if the relations never hold.
+        """Return a node that is true for the same values as `node` wherever the relations of the vocabulary hold.
 
-        Two nodes that agree wherever the relations hold give the same result.
+        All nodes that are true for the same values there give the same result. If the relations never hold, the result
+        is `NEVER`.
         """
         return NEVER if NEVER in self.conditions else reduce(self.constrain, self.conditions, node)
 

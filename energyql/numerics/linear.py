@@ -47,8 +47,8 @@ class _Packable:
 class Linear(_Packable):
     """The linear function x Wᵀ of rows x. The method `back` computes gradients with respect to x.
 
-    W must not change, because packed products use a copy of W. Each row of the result depends only on the same row of
-    x, bit for bit.
+    W must not change, because a copy of W in the memory layout of oneDNN is used for fast products. Each row of the
+    result depends only on the same row of x, bit for bit.
 
     Attributes:
         weight: W, (out, in).
@@ -76,7 +76,7 @@ class Linear(_Packable):
 
     @property
     def is_packed(self) -> bool:
-        """Whether products are computed from a packed weight, and not by the usual function of PyTorch."""
+        """Whether products use a copy of W in the memory layout of oneDNN, and not the usual function of PyTorch."""
         return self._forward is not None
 
     def back(self, grad: Float[Tensor, "batch out"]) -> Float[Tensor, "batch in"]:
@@ -91,7 +91,7 @@ class Linear(_Packable):
 class Dense(Linear):
     """The layer leaky_relu(x Wᵀ + b). The method `back_through` computes its gradient.
 
-    W and b must not change, because packed products use copies of them.
+    W and b must not change, because copies of them in the memory layout of oneDNN are used for fast products.
 
     Attributes:
         weight: W, (out, in).

@@ -44,8 +44,7 @@ def always_in_pool(always: bool = True) -> Iterator[None]:
     """Context in which `in_pool` always uses the threads of its pool, even for fewer pieces than threads.
 
     Outside of this context, the number of pieces decides whether the threads of the pool or those of PyTorch compute,
-    and
-    the last bits of results differ between the two. If `always` is false, this context changes nothing.
+    and the last bits of results differ between the two. If `always` is false, this context changes nothing.
     """
     token = _always.set(always or _always.get())
     try:
@@ -58,8 +57,7 @@ def thread_count() -> int:
     """Return how many threads PyTorch uses on the CPU for the calling thread, outside of the context `one_thread`.
 
     Inside of `one_thread`, this is the number from before, not 1. A thread that computes for the first time while
-    another
-    thread is inside of `one_thread` gets that number too.
+    another thread is inside of `one_thread` gets that number too.
     """
     if (threads := _threads.get()) is not None:
         return threads
@@ -99,10 +97,8 @@ def _set_threads(own: int, others: int) -> None:
 
     PyTorch has a number for each thread. At its first computation a thread takes the number that was set last, in any
     thread. So a new thread sets `others` after this thread has set `own`. `_settled` is set again when the new thread
-    has
-    done so; the caller does not wait, because beside other programs this may take some milliseconds. The caller holds
-    the
-    lock `_setting`.
+    has done so; the caller does not wait, because beside other programs this may take some milliseconds. The caller
+    holds the lock `_setting`.
 
     Args:
         own: number of threads for the calling thread.
@@ -219,8 +215,7 @@ def to_cpu(tensors: Sequence[Tensor]) -> list[Tensor]:
     """Return copies of tensors on the CPU. All tensors of an accelerator are moved by one transfer.
 
     So the program waits only once for the accelerator. The tensors may have any shapes and dtypes. A tensor that is on
-    the
-    CPU already is returned itself. If there are tensors of several accelerators, they are moved one by one.
+    the CPU already is returned itself. If there are tensors of several accelerators, they are moved one by one.
     """
     there = [tensor for tensor in tensors if tensor.device.type != "cpu"]
     if len(there) < 2 or len({tensor.device for tensor in there}) > 1:

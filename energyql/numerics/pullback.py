@@ -73,9 +73,11 @@ class Identity:
 
 
 def pullback_of(function: Callable[[Tensor], Tensor]) -> Pullback:
-    """Return a function from x to the value of `function` at x and the `Back` that computes the gradient.
+    """Return a function from x to two results: the value of `function` at x, and a function for gradients at x.
 
-    It is the method `pullback` of `function`. If `function` has no such method, autograd computes the gradient.
+    The second result is a `Back`: it takes the gradient with respect to the value, and returns the gradient with
+    respect to x. The method `pullback` of `function` is returned, if there is one. Otherwise autograd computes the
+    gradient.
     """
     return function.pullback if isinstance(function, Differentiable) else partial(by_autograd, function)
 

@@ -257,7 +257,7 @@ class RandomStreams:
         return rows if self.chosen is None else torch.tensor(self.chosen, device=rows.device)[rows]
 
     def _span(self, count: int, rows: Int[Tensor, " rows"] | None) -> tuple[int, list[int] | None]:
-        """Return a number of successive samples of the run that contain the batch, and which of them are meant.
+        """Return how many successive samples of the run contain the batch, and which of them are those in `rows`.
 
         Args:
             count: number of samples in the batch.

@@ -40,10 +40,8 @@ def check_heads(
     """Check that a query depends on no attribute whose head is too weak, except those that the user allows.
 
     A head is the network that predicts an attribute from latents. A weak head ranks latents badly that it was not
-    fitted
-    to. This check is left out for queries whose pictures are verified: a weak head then costs more draws, but the
-    verifier
-    finds most wrong pictures.
+    fitted to. This check is left out for queries whose pictures are verified: a weak head then costs more draws, but
+    the verifier finds most wrong pictures.
 
     Args:
         expr: the query, with attributes checked by `bind`.

@@ -246,8 +246,7 @@ class PreparedQuery:
         """The bounds at which the energy may be clipped, each with an estimate of its costs, for `verify="faithful"`.
 
         The estimates are made from held-out labels, or by a pilot run that is the same for all seeds. The settings must
-        have
-        `verify="faithful"`, so that there is a verifier.
+        have `verify="faithful"`, so that there is a verifier.
         """
         return self._estimate_clips(_quiet)
 
@@ -291,9 +290,10 @@ class PreparedQuery:
 
     @cached_property
     def _query_energy(self) -> QueryEnergy | CompiledEnergy | PictureEnergy:
-        """The energy of the query: in the precision of the settings, with the term of `realism` if it is not 0.
+        """The energy of the query in the precision of the settings.
 
-        With the setting `compile` it is compiled, but not if each evaluation draws a picture.
+        If the setting `realism` is not 0, the energy has a further term, by which a discriminator judges the pictures.
+        With the setting `compile` the energy is compiled, but not if each evaluation draws a picture.
         """
         energy = self.energy_in_float32
         if self.dtype != torch.float32:
@@ -431,7 +431,7 @@ class PreparedQuery:
         purpose: str = "",
         seed: int | None = None,
     ) -> SampleResult:
-        """Draw a latent z once for each of some samples; the samples have the numbers `first + offsets[i]` in the run.
+        """Sample one latent z for each of some samples, which have the numbers `first + offsets[i]` in the run.
 
         Args:
             energy: the energy that the sampler follows, as a function of z.
@@ -593,8 +593,7 @@ class PreparedQuery:
         """Draw each of n samples again and again until the verifier accepts its picture.
 
         A sample without an accepted picture after as many draws as the setting `attempts` is returned with its last
-        picture,
-        and ends with `Status.NOT_ACCEPTED`.
+        picture, and ends with `Status.NOT_ACCEPTED`.
 
         Args:
             first: number of the first sample in the run.

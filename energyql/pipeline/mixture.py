@@ -60,8 +60,9 @@ def prepare_mixture(
 class PreparedMixture(PreparedQuery):
     """A query that is compiled for each of several prompts.
 
-    The prompt of a sample follows from the seed and the number of the sample. If the shares of the prompts are
-    P(prompt | query), the pictures are a sample of the posterior of the mixture.
+    Each sample has one of the prompts, drawn at random from the seed and the number of the sample. The probability of a
+    prompt is P(prompt | query), its share among the satisfying pictures if all prompts are equally common before the
+    query is known.
 
     Attributes:
         prompts: the prompts.

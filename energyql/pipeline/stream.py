@@ -263,8 +263,7 @@ class FolderRun:
         """Write `grid.png`, a picture of the first samples of the run, to `folder`.
 
         Nothing is written if the run has 64 (`MOST_PICTURES`) or more samples, because the file then shows the same
-        samples
-        as before.
+        samples as before.
         """
         if len(self) < MOST_PICTURES:
             Result(**read_part(self.folder, PER_SAMPLE))[: len(self)].save_grid(folder)

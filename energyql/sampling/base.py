@@ -600,7 +600,7 @@ class Batch:
             energy: an `Energy`, or a function of z alone.
             z0: start latents (n, z_dim), float32 or float64.
             noise: source of the random numbers of these samples.
-            progress: function to call with the progress; see `Progress`.
+            progress: function to call with the fraction done and the number of samples that still move; or `None`.
 
         Raises:
             ArgumentError: `z0` has another shape or dtype.
@@ -717,7 +717,7 @@ class Endings:
             status: for each sample of `batch.rows` the `Status` with which it ends, or `MOVING`.
             z: function that returns the latents with which these samples end.
             value: for each of these samples, the number that is recorded in `values` if it ends.
-            look: whether to look for samples that have ended now.
+            look: whether to look now which samples have ended, even if fewer than `every` steps have passed.
 
         Returns:
             The samples that stay, as indices into the `batch.rows` of before; `None` if all stay.
@@ -771,7 +771,7 @@ class BatchSampler(ABC):
             energy: an `Energy`, or a function of z alone.
             z0: start latents (n, z_dim), float32 or float64.
             noise: source of the random numbers of these samples.
-            progress: function that is called with the progress; see `Progress`.
+            progress: function to call with the fraction done and the number of samples that still move; or `None`.
 
         Raises:
             ArgumentError: `z0` has the wrong shape or dtype, or the energy returns the wrong shape; or `needs_floor` is

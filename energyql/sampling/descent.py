@@ -144,7 +144,7 @@ class DescentState(NamedTuple):
 
     @property
     def value(self) -> Float[Tensor, " rows"]:
-        """The last of `values`."""
+        """λ(E - `Energy.least`) at the current latents, in nats: the last of `values`."""
         return self.values[:, -1]
 
 
@@ -280,7 +280,8 @@ def two_loop_direction(
 
     Args:
         gradient: the gradients.
-        pairs: the last steps of the samples, see `DescentState`.
+        pairs: the last steps of the samples, oldest first. Each is a triple of the step, the change of the gradient
+            along the step, and 1 / (scalar product of the two).
         scale: inverse curvature before any step is taken into account.
     """
     direction, weights = -gradient, []
@@ -307,7 +308,8 @@ def compact_direction(
 
     Args:
         gradient: the gradients.
-        pairs: the last steps and the changes of the gradient along them, see `DescentState`.
+        pairs: the last `MEMORY` steps of each sample, oldest first, and then the changes of the gradient along them;
+            both are 0 where a sample has taken fewer steps.
         guess: inverse curvature of samples that have no pairs.
     """
     steps, changes = pairs.chunk(2, 1)
@@ -336,7 +338,7 @@ def _distance(value: Float[Tensor, " rows"], descent: Float[Tensor, " rows"], en
     Args:
         value: energies e of the samples, in nats.
         descent: decrease of the energy per unit of length in z, at least 0.
-        enough: energy tolerance, in nats; see `DescentSampler`.
+        enough: energy tolerance, in nats: a sample ends at this energy or below.
     """
     e = value.clamp_min(enough)
     lacking = e + torch.log1p(-torch.exp(-e)) - math.log(math.expm1(AIM * enough))

@@ -460,7 +460,8 @@ class ODESolver(BatchSampler):
             state: state of the samples that moved so far.
             outcome: for each of these samples the `Status` with which it ends, or `MOVING`.
             attempt: the last step, by which z is interpolated if the step went beyond t1; `None` before the first step.
-            look: see `Endings.note`.
+            look: whether to look now which samples have ended. Otherwise this may be done after a later step, so that
+                the program waits less often for a GPU.
         """
 
         def last() -> Tensor:

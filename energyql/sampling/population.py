@@ -167,7 +167,7 @@ class PopulationSampler(BatchSampler):
 
     @property
     def _cost(self) -> int:
-        """Number of evaluations of a stage."""
+        """Number of evaluations of the energy that a stage needs for each sample."""
         return self.ancestors * len(ANGLES)
 
     def _draw(self, batch: Batch, most: int) -> None:
@@ -326,8 +326,7 @@ def next_exponents(state: PopulationState, strength: float, effective: float) ->
     """Return for each population the largest exponent at which enough of its latents have a notable weight.
 
     The weights are exp(-(exponent - β)E). Enough means that the effective number of latents by these weights is the
-    share
-    `effective` of all latents. An exponent is at most `strength`.
+    share `effective` of all latents. An exponent is at most `strength`.
 
     Args:
         state: the populations, with their present exponents β.

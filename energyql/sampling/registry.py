@@ -176,7 +176,7 @@ _CLASSES = {
 
 
 def sampler_record(value: object) -> Any:
-    """Return the record of a sampler from what a file of results says of the sampler.
+    """Return the record of a sampler, `{"name": ..., "settings": {...}}`, from the entry in a file of results.
 
     Args:
         value: a record, which is returned unchanged; or a text, as files had until November 2026. A text that is the

@@ -269,7 +269,8 @@ class SurrogateProposals:
     Attributes:
         ceiling: logarithm of a weight; proposals of this weight or more are always accepted. See `Proposals`.
         satisfied: mean of exp(-λE) over the trials, about the share of proposals that satisfy the query.
-        lost: share of the posterior's mass that is lost if weights above a cheap ceiling count as this ceiling.
+        lost: share of the posterior's mass that is lost because weights above the ceiling count as the ceiling. A
+            lower ceiling needs fewer proposals, but loses more.
         trusted: whether `lost` is at most 0.5 (`MOST_LOST`). Only then accepted proposals are nearly draws from the
             posterior. If it is false, `ceiling` is the logarithm of the largest weight of the trials instead.
         cost: expected number of proposals until one is accepted.

@@ -278,10 +278,10 @@ class _Whitened:
         return solution.t()
 
     def nearest(self, outputs: Float[Tensor, "n outputs"]) -> _Components:
-        """Return a direction for each output of heads for the first n samples, with R2 as its share.
+        """Return a direction for each output of heads: the linear function of w that is nearest to the output.
 
-        The value of the direction is the linear function of w that is nearest to the output by least squares. R2 is
-        that of the linear function.
+        It is computed by least squares. The share of a direction is R2 of the linear function. `outputs` are those for
+        the first n samples.
         """
         slopes = self.slopes(outputs)
         size = slopes.norm(dim=1)

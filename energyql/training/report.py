@@ -378,7 +378,7 @@ def _card(canvas: Canvas, corner: Place, name: str, report: HeadReport) -> None:
 def _summary(report: HeadReport) -> tuple[str, ...]:
     """Return lines of text about a head: its score, how well it ranks, and numbers of labels with calibration error.
 
-    For a head without held-out labels, the two lines say so and give the number of labels.
+    For a head without held-out labels, there are two lines: "no label was held out", and the number of labels.
     """
     if not report.held_out:
         return "no label was held out", f"{report.fitted:,} labels"
