@@ -265,7 +265,9 @@ def choose_unsure(predictions: Mapping[str, Prediction], count: int) -> list[int
 
 
 def _queues(prediction: Prediction) -> Iterator[Tensor]:
-    """Yield a queue for each value of an attribute: the indices of all pictures, in the order of `choose_unsure`.
+    """Yield a queue for each value of an attribute: the indices of all pictures, those to label first at its start.
+
+    `choose_unsure` explains the order.
 
     A continuous attribute has a queue for each of `BINS` parts of its predictions.
     """
