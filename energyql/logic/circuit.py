@@ -121,15 +121,24 @@ class CircuitBuilder:
         self._max_nodes = max_nodes
 
     def leaf(self, attribute: str, cells: CellSet) -> Ref:
-        """Return the value of "`attribute` has one of the values in `cells`"; `False` if `cells` is empty."""
+        """Return the log-probability that `attribute` has one of the values in `cells`, as a value of this builder.
+
+        A value is the index of a node. It is `False`, which stands for -infinity, if `cells` is empty.
+        """
         return self._add(Leaf(attribute, cells)) if cells else False
 
     def sum(self, terms: Sequence[Ref]) -> Ref:
-        """Return the sum of the values `terms`: `False` if one of them is `False`, `True` if all are `True`."""
+        """Return the sum of the values `terms`; `True` stands for the log-probability 0, `False` for -infinity.
+
+        So the sum is `False` if one of the terms is `False`, and `True` if all are `True`.
+        """
         return self._joined(Sum, terms, neutral=True)
 
     def log_sum_exp(self, terms: Sequence[Ref]) -> Ref:
-        """Return the log-sum-exp of the values `terms`: `True` if one of them is `True`, `False` if all are `False`."""
+        """Return the log-sum-exp of the values `terms`; `True` stands for log-probability 0, `False` for -infinity.
+
+        So the result is `True` if one of the terms is `True`, and `False` if all are `False`.
+        """
         return self._joined(LogSumExp, terms, neutral=False)
 
     def _joined(self, kind: type[Sum | LogSumExp], terms: Sequence[Ref], neutral: bool) -> Ref:
@@ -202,7 +211,7 @@ true as well. The third lists the nodes of the diagram whose values the function
 def to_nodes(diagram: Diagram) -> tuple[CircuitNode, ...]:
     """Return the nodes of the circuit that computes the log-probability of a diagram's query.
 
-    The query must be satisfiable: the root of the diagram is not `NEVER`.
+    The query must be satisfiable: the root of the diagram is not `NEVER`, the node that is always false.
     """
     builder = CircuitBuilder()
     values: dict[int, Ref] = {NEVER: False, ALWAYS: True}
@@ -432,7 +441,10 @@ class Circuit:
 
 
 def weighted_sum(circuits: Sequence[tuple[Circuit, float]]) -> Circuit:
-    """Return a circuit whose value is the sum of the values of circuits, multiplied by weights above 0."""
+    """Return a circuit whose value is the weighted sum of the values of other circuits.
+
+    `circuits` are pairs of a circuit and its weight, which is above 0.
+    """
     nodes, roots = list[CircuitNode](), list[int]()
     for circuit, weight in circuits:
         first = len(nodes)

@@ -51,7 +51,10 @@ T = TypeVar("T")
 
 
 def predicate_cells(predicate: Predicate, spec: AttributeSpec) -> CellSet:
-    """Return the values for which `predicate` is true, as a cell set; `spec` describes the attribute."""
+    """Return the values of an attribute for which a condition is true, as a tuple of values or intervals (a cell set).
+
+    `predicate` is the condition, such as `age > 0.6`, and `spec` describes the attribute.
+    """
     return KINDS[spec.kind].cells(predicate, spec)
 
 
@@ -130,8 +133,7 @@ class Diagram(Kernel[int]):
     """The decision diagram of a query, its parts and the relations. It is a `Kernel` whose values are indices of nodes.
 
     Two queries, or two weighted parts, have the same node if they are true for the same values wherever the relations
-    hold. Attributes that
-    relations connect form a group, and are tested directly after one another.
+    hold. Attributes that relations connect form a group, and are tested directly after one another.
 
     Args:
         expr: the query. The attributes and thresholds in the query and in the relations determine the cells.
@@ -194,7 +196,10 @@ class Diagram(Kernel[int]):
         return self.falls_in(node.name, predicate_cells(node, self.vocabulary[node.name]))
 
     def falls_in(self, name: str, cells: CellSet) -> int:
-        """Return the node of "the attribute `name` has one of the values in `cells`"; `NEVER` if `cells` is empty."""
+        """Return the node of the formula "the attribute `name` has one of the values in `cells`".
+
+        The result is `NEVER`, the node that is always false, if `cells` is empty.
+        """
         truths = tuple(ALWAYS if cells and holds(cells, atom) else NEVER for atom in self.cells[name])
         return self.node(self.level(name), truths)
 
@@ -468,7 +473,7 @@ class Diagram(Kernel[int]):
 def _normal(test: int, then: int, otherwise: int) -> tuple[int, int, int]:
     """Return arguments with which `Diagram.choice` has the same result as with `test`, `then` and `otherwise`.
 
-    They are in a normal form: it is the same for a AND b and for b AND a, so that the result is computed only once.
+    The returned arguments are the same for a AND b and for b AND a, so that the result is computed only once.
     """
     if then == test:
         then = ALWAYS

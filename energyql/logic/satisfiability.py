@@ -243,7 +243,7 @@ def _changes_nothing(part: Expr, truth: bool, holder: Expr) -> bool:
 
 
 def _contradiction(expr: Expr, diagram: Diagram, query: str | None) -> Contradiction:
-    """Return the error for the query `expr`, which is never true. It underlines parts that cannot all hold.
+    """Return the error for the query `expr`, which is never true. The error underlines parts that cannot all hold.
 
     `diagram` is the decision diagram of the query. `query` is the text that the error shows; `None` for no text.
     """
