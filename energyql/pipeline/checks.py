@@ -50,8 +50,9 @@ def check_heads(
         reports: attribute -> quality of its head; a head without a report passes.
         allowed: names of attributes whose heads may be weak.
         query: text of the query, which the error shows with carets under the attributes with weak heads.
-        reads: names of the attributes that a verifier of the model can read off pictures. If they include all
-            attributes of the query, the hint of the error advises to verify. `None` if there is no verifier.
+        reads: names of the attributes that the model's verifier, or its judge, can read off pictures. If they include all
+            attributes of the query, the hint of the error advises to verify. `None` if there is neither, or if the run
+            cannot be verified.
         guide: word in the error for what predicts the attributes: "head", or "reader".
 
     Raises:
@@ -129,7 +130,7 @@ def next_round(target: int, hits: int, trials: int) -> int:
 
 
 def accepted(result: Result, most: int) -> npt.NDArray[np.int64]:
-    """Return the positions in a result of the first samples that satisfy the query by the judge, in order.
+    """Return the positions, in a result, of the first `most` samples that satisfy the query by the judge.
 
     Samples of which a verifier accepted no picture are left out.
 

@@ -327,7 +327,7 @@ class PreparedQuery:
     def stream(
         self, n: int, *, first: int = 0, opening: int | None = None, progress: bool | Report = True
     ) -> Iterator[Result]:
-        """Check the arguments at once, and return an iterator over results of consecutive batches of samples.
+        """Return an iterator over results of consecutive batches; wrong arguments raise an error at the call.
 
         Args:
             n: number of samples in all. A batch has 64 samples, or `batch_size` of the settings if that is more.
@@ -399,7 +399,7 @@ class PreparedQuery:
             raise cannot_count(reason)
 
     def latents(self, n: int, *, first: int = 0, progress: bool | Report = True) -> Iterator[SampleResult]:
-        """Check the arguments at once, and return an iterator over batches of sampled latents, without pictures.
+        """Return an iterator over batches of sampled latents, without pictures; wrong arguments fail at the call.
 
         Args:
             n: number of samples. A batch has `batch_size` samples of the settings, by default 4096.
@@ -998,7 +998,9 @@ class Pipeline:
 
 
 def _check_faithful(sampler: Sampler, settings: DrawSettings) -> None:
-    """Check that a run with `verify="faithful"` has a sampler and settings under which frequencies can be faithful.
+    """Check the sampler and the settings of a run with `verify="faithful"`.
+
+    In such a run, the kept pictures have the frequencies of the prior. Some samplers and settings make that impossible.
 
     Raises:
         ArgumentError: the sampler goes where the energy is lowest, the energy is no probability, its strength is not 1,

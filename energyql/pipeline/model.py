@@ -334,10 +334,10 @@ class Model:
     def save_pretrained(self, folder: str | Path, *, license: str | None = None) -> Path:
         """Write the model as a folder of safetensors, JSON and a card, which `load_model` and hubs can read.
 
-        The generator's weights are written in half precision if no weight changes, else in full precision. If the model
+        The generator's weights are written in half precision if this changes no weight, else in full. If the model
         was loaded from a folder, and the folder still has the same generator, these are copied from it: the card, the
-        PNG pictures in the card, the licence, the origin of a converted generator, and the name of a function for what
-        people see of pictures. Links out of the folder are not followed.
+        PNG pictures in the card, the licence, the origin of a converted generator, and the name of the code, if any,
+        that converts the generator's pictures for display. Links out of the folder are not followed.
 
         Args:
             folder: folder to write, made if it is missing; files of an earlier model in it are removed, others stay.
@@ -682,9 +682,9 @@ def _write_pretrained(folder: Path, model: Model, *, license: str | None, hub_na
 
 
 def _described(folder: Path, other: Path) -> dict[str, Any] | None:
-    """Return the content of `config.json` of a model folder if another one has the same generator, else `None`.
+    """Return the content of `config.json` in `folder` if the folder `other` has the same generator, else `None`.
 
-    Equal numbers in another precision count as the same weights.
+    Weights with equal numbers in another precision are those of the same generator.
 
     Args:
         folder: the model folder.

@@ -1,8 +1,9 @@
-"""Texts in quotes as attributes of a model: heads that say where to look, and a reader of pictures that decides.
+"""Texts in quotes, such as "a person in a hat", as attributes of a model that has a reader of words.
 
-Random pictures are drawn and embedded once for a model and a reader. For each new text, the reader scores the
-embeddings, and a head on latents is fitted to the scores. The head proposes; the reader is a part of the verifier,
-which decides on every picture (see `energyql.pipeline.verified`).
+The reader compares pictures with texts. Random pictures of the model are drawn once, and the reader computes an
+embedding of each. For each new text, the reader computes scores of the embeddings, and a head, which predicts from
+latents, is fitted to the scores. The head guides the sampler. The reader becomes a part of the verifier, which decides
+for every picture whether it is kept (see `energyql.pipeline.verified`).
 """
 
 from __future__ import annotations

@@ -1,11 +1,14 @@
-"""Verified sampling: heads say where to look, and a reader of pictures decides which draws are kept.
+"""Verified sampling: a sampler draws latents by the heads, and a verifier decides which of the pictures are kept.
 
-Samplers go to latents for which the heads are certain of the query. That is not where the query is true of the picture.
-So a verifier, which reads pictures, looks at every draw, and a sample is drawn again until a picture is accepted. In
-the mode "sure" the draws are those of the sampler. In the mode "faithful" they come from the clipped energy (see
-`ClippedEnergy`), under which every latent that the heads think possible is as likely as under the prior; so the
-accepted pictures have the frequencies of the prior among the pictures of which the verifier is sure. It is not equally
-sure of all kinds of pictures; a `Balance` corrects the frequencies.
+Samplers move to latents for which the heads, which predict attributes from latents, are certain of the query. The query
+may still be false for the picture. So a verifier, which reads the attributes off pictures, decides on every picture,
+and a sample is drawn again until its picture is accepted.
+
+In the mode "sure", latents are drawn by the energy of the query. In the mode "faithful" they are drawn by the clipped
+energy (see `ClippedEnergy`): every latent for which the heads give the query a certain probability, which may be small,
+is as likely as under the prior. So attributes outside the query have nearly the frequencies of the prior among the
+pictures that the verifier accepts. But the verifier is surer of some kinds of pictures than of others; a `Balance`
+corrects the frequencies for this.
 """
 
 from __future__ import annotations
@@ -64,16 +67,17 @@ BALANCE_STEPS = 50
 CLIPS = (0.5, 0.4, 0.3, 0.25, 0.2, 0.15, 0.12, 0.1, 0.08, 0.06, 0.05, 0.04, 0.03, 0.02, 0.01)
 """Bounds c at which the energy may be clipped: the clipped energy is 0 wherever P(query) by the heads is at least c."""
 MOST_LOST = 0.1
-"""Share of the satisfying samples that may be missed for a cheaper clip. With 20,000 labels of a DCGAN, frequencies are
-then off by 0.02, as those of 600 exact samples are; with 0.05 by 0.012, for 22 % more draws of queries of 10 to 16 %
-and 35 % more of rarer ones."""
+"""Share of the satisfying samples that may be missed for a larger, cheaper bound of clipping. With 20,000 labels of a
+DCGAN, frequencies are then wrong by 0.02, as those of 600 exact samples are. With 0.05 they are wrong by 0.012, for
+22 % more draws if 10 to 16 % of all pictures satisfy the query, and 35 % more for rarer queries."""
 WAITING, WAITING_FOR_CODE = 12, 18
-"""A smaller clip is taken only while at most `attempts` / 12 pictures are drawn for one that is kept, and / 18 if code
-decides, which accepts every satisfying picture and not only those of which it is sure. With 8, 24 queries on a DCGAN
-with 5,000 labels take 22 draws in place of 18, and 96.7 in place of 97.2 % are right, 90 in place of 94 % of the worst;
-with 16, frequencies are worse."""
+"""A smaller bound for clipping is chosen only while at most `attempts` / 12 pictures are drawn for one that is kept; or
+`attempts` / 18 if the verifier is code, which accepts every satisfying picture and not only those of which it is sure.
+With 8 instead of 12, 24 queries on a DCGAN with 5,000 labels need 22 draws instead of 18, and 96.7 instead of 97.2 % of
+the pictures are right, 90 instead of 94 % for the worst query. With 16, frequencies are worse."""
 ENOUGH_POSITIVES = 32
-"""Number of satisfying held-out samples from which they decide on the clip. With fewer, a pilot run decides."""
+"""If at least this many held-out samples satisfy the query, the bound for clipping is chosen by held-out samples;
+otherwise by a pilot run."""
 PILOT, PILOT_ROUND, PILOT_KEPT = 1024, 64, 64
 """Most pictures of the pilot run, those drawn together, and the accepted ones after which it ends."""
 
@@ -104,9 +108,10 @@ def names_read(model: Model) -> Collection[str]:
 def default_verify(
     model: Model, expr: Expr, attributes: Sequence[str], names: Collection[str]
 ) -> tuple[Verify, str | None]:
-    """Return the mode of verified sampling for runs that name none: "sure" if the model has a verifier, else "off".
+    """Return the default of the setting `verify`: "sure" if the model has a verifier, else "off".
 
-    It is "off" as well if the verifier does not read an attribute of the query, or every picture satisfies the query.
+    The default is "off" as well if the verifier does not read an attribute of the query, or every picture satisfies the
+    query.
 
     Args:
         model: the model.
@@ -230,7 +235,9 @@ class Balance:
 
 @dataclass(frozen=True, eq=False)
 class Verifier:
-    """Decides for pictures whether they are kept, because they satisfy one query; made by `verifier_of`.
+    """A reader of pictures, with all that it needs to decide which pictures are kept for one query.
+
+    A picture is kept if it satisfies the query, as far as the reader can tell. `verifier_of` makes the object.
 
     Attributes:
         reader: network or function that reads attributes off pictures.
@@ -276,10 +283,11 @@ class Verifier:
 
     @torch.inference_mode()
     def __call__(self, pictures: Tensor, chances: npt.NDArray[np.float64]) -> Decision:
-        """Decide on pictures.
+        """Decide for each picture whether it is kept.
 
-        A reader that predicts every attribute of the query accepts a picture if the probability of the whole query is
-        at least the threshold. A reader that returns values, such as a function, accepts what satisfies the query.
+        If the reader predicts probabilities of every attribute of the query, a picture is accepted if the probability
+        of the whole query is at least the threshold. If the reader returns values, as a function may do, a picture is
+        accepted if the values satisfy the query.
 
         Args:
             pictures: (n, channels, height, width), in [-1, 1].
@@ -307,8 +315,8 @@ class Verifier:
     def labelled(self) -> Round:
         """For each held-out sample, P(query) by the heads, and whether its labels satisfy the query; both are (n,).
 
-        Held-out samples are labelled pictures from which neither heads nor verifier learned. Samples without a label of
-        an attribute of the query are left out, so n may be 0.
+        Held-out samples are labelled pictures, each of them read by networks of the verifier that did not learn from
+        it. Samples without a label of an attribute of the query are left out, so n may be 0.
         """
         if self.held_out is None:
             return np.zeros(0), np.zeros(0, bool)
@@ -465,7 +473,10 @@ def fit_balance(
     accepted: npt.NDArray[np.float64],
     truth: npt.NDArray[np.bool_],
 ) -> Balance | None:
-    """Return the balance with which accepted pictures have the mean probabilities of those that satisfy the query.
+    """Fit the probabilities with which accepted pictures are kept, so that kinds of pictures get true frequencies.
+
+    A kind of pictures, called cell, is an attribute with a set of its values. With the returned `Balance`, the mean
+    probability of each cell among the kept pictures is that among the pictures that truly satisfy the query.
 
     Args:
         cells: pairs of an attribute and a set of its values, whose frequencies are corrected.
@@ -553,8 +564,8 @@ def choose_clip(clips: Sequence[Clip], most: float) -> Clip:
         most: most pictures that may be drawn for one that is kept.
 
     Returns:
-        The bound with its costs. If it needs more than `most` pictures, the smallest bound that needs at most `most`;
-        if there is none, the largest of all bounds.
+        The bound with its costs; the smallest bound if all of them miss more. If it needs more than `most` pictures, the
+        smallest bound that needs at most `most` is returned instead; if there is none, the largest of all bounds.
     """
     enough = next((clip for clip in clips if clip.lost <= MOST_LOST), clips[-1])
     if enough.calls is None or enough.calls <= most:
