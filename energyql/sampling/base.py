@@ -34,8 +34,9 @@ ValueAndGradient = tuple[Float[Tensor, " batch"], Float[Tensor, "batch z_dim"]]
 class SurrogateEnergy(Protocol):
     """A cheap approximation of an energy. It depends only on v, the coordinates of z along a few directions.
 
-    Samplers draw proposals from the posterior of the approximation. The true energy accepts them more often than draws
-    from the prior. Surrogates that compare equal must compute equal energies, because results are cached.
+    Samplers draw proposals from the posterior of the approximation. Rejection by the true energy accepts these more
+    often than draws from the prior. Surrogates that compare equal must compute equal energies, because results are
+    cached.
     """
 
     def __hash__(self) -> int:
@@ -115,8 +116,8 @@ class GradientEnergy(Energy):
 def as_energy(energy: EnergyLike, *, first: int = 0, samples: Tensor | None = None) -> StepEnergy:
     """Return an `Energy` for a batch, made from a function or object of a user.
 
-    Results of the returned energy are detached, and gradients have the dtype of z. A call of it raises an
-    `ArgumentError` if a result has a wrong shape, or if autograd finds that the energy does not depend on z.
+    Results of the returned energy are detached, and gradients have the dtype of z. A call of the returned energy raises
+    an `ArgumentError` if a result has a wrong shape, or if autograd finds that the energy does not depend on z.
 
     Args:
         energy: a function of z, or of z and a parameter called `rows`; or an object with a method `gradient` that takes
@@ -184,7 +185,10 @@ class StepEnergy(Energy):
     def __call__(
         self, z: Float[Tensor, "batch z_dim"], rows: Int[Tensor, " batch"] | None = None
     ) -> Float[Tensor, " batch"]:
-        """Return the energies of latents; `rows` says which sample each latent belongs to, by default latent i to i."""
+        """Return the energies of latents `z`, in nats.
+
+        `rows` says which sample each latent belongs to. Without `rows`, latent i belongs to sample i.
+        """
         self.values += 1
         value = self.value(z, self._places(z, rows))
         _check_shape("energy(z)", value, z.shape[:1])
@@ -543,7 +547,8 @@ def _rows_where(which: Tensor, x: Tensor, other: Tensor) -> Tensor:
 
 
 MOVING = -1
-"""The code of a sample that still moves, in a tensor of codes where a code of `Status` says how a sample ended."""
+"""Code of a sample that still moves, in a tensor that has a code for each sample. Samples that have ended have the code
+of their `Status` there."""
 
 
 def select(state: Any, which: Tensor) -> Any:
@@ -561,7 +566,7 @@ def select(state: Any, which: Tensor) -> Any:
 
 @dataclass(slots=True, eq=False)
 class Batch:
-    """The samples of one run of a sampler, with a row for each sample. A sampler changes them in place while it runs.
+    """The samples of one run of a sampler, with a row for each. A sampler changes the batch in place while it runs.
 
     Attributes:
         energy: the energy as a function of latents, and of the rows of their samples in this batch.
@@ -687,7 +692,7 @@ LOOK_EVERY = 8
 
 
 class Endings:
-    """Records which samples of a batch have ended, and removes them from the samples that still move.
+    """The bookkeeping of samples that end: their final state is recorded in the batch, and they are moved no further.
 
     On a CPU this is done after every step. On another device, the program would have to wait for the device each time,
     so it looks for samples that have ended only after some steps. Until then they are computed further, without effect.
@@ -711,7 +716,7 @@ class Endings:
     def note(
         self, status: Int[Tensor, " rows"], z: Callable[[], Tensor], value: Tensor | None = None, *, look: bool = False
     ) -> Int[Tensor, " stay"] | None:
-        """Note which samples end after a step.
+        """Record which samples end after a step, and remove those that have ended from the batch, now or later.
 
         Args:
             status: for each sample of `batch.rows` the `Status` with which it ends, or `MOVING`.

@@ -252,7 +252,7 @@ def _with_direction(state: DescentState, enough: float | None) -> DescentState:
     """Return the state with the next step of each sample, computed by L-BFGS.
 
     A sample that did not move keeps its next step. `enough` is the setting of `DescentSampler`: the energy, in nats
-    above the least possible energy, at which samples end. Near it, steps are shorter.
+    above the least possible energy, at which samples end. Near this energy, steps are shorter.
     """
     gradient, pairs = state.gradient, state.pairs
     guess = FIRST_MOVE / gradient.norm(dim=1).clamp_min(1e-12)
@@ -330,10 +330,10 @@ def compact_direction(
 
 
 def _distance(value: Float[Tensor, " rows"], descent: Float[Tensor, " rows"], enough: float) -> Float[Tensor, " rows"]:
-    """Return how far to move to an energy of 0.8 (`AIM`) times the tolerance, if log-odds are linear in z.
+    """Return the length of the next step of each sample, which aims at an energy of 0.8 (`AIM`) times the tolerance.
 
-    It is the length of a step of Newton's method. The log-odds of a query with the energy e are -log(exp(e) - 1), and
-    their derivative by e is -1 / (1 - exp(-e)).
+    The step would reach this energy if the log-odds of the query were linear in z, as in Newton's method. The log-odds
+    of a query with the energy e are -log(exp(e) - 1), and their derivative by e is -1 / (1 - exp(-e)).
 
     Args:
         value: energies e of the samples, in nats.
@@ -346,7 +346,10 @@ def _distance(value: Float[Tensor, " rows"], descent: Float[Tensor, " rows"], en
 
 
 def _outcome(state: DescentState, settings: DescentSampler) -> Int[Tensor, " rows"]:
-    """Return for each sample `Status.OK` if it ends, or `MOVING` if it goes on, by the tolerances of `settings`."""
+    """Return for each sample of `state` the status `Status.OK` if it ends, or `MOVING` if it goes on.
+
+    A sample ends if its energy is low enough, or is at a minimum, by the tolerances of `settings`.
+    """
     done = state.values[:, 0] - state.value < settings.tolerance
     # Not even a straight slope would bring anything.
     done = done | (state.slope * state.step > -1e-3 * settings.tolerance)

@@ -189,7 +189,10 @@ class CrankNicolsonSampler(StepSampler):
         require(0 <= self.rise <= 1, "rise must be from 0 to 1", self.rise)
 
     def init(self, z: Tensor, energy: StepEnergy) -> tuple[CrankNicolsonState, StepInfo]:
-        """Return the state of samples at `z`, and which end because energy or gradient is not finite."""
+        """Return the state of samples that start at the latents `z`, and which of the samples end at once.
+
+        A sample ends if its energy, as `energy` returns it, or the gradient is not finite.
+        """
         energies, gradients = energy.gradient(z)
         return CrankNicolsonState(z, energies, gradients), StepInfo.where_finite(finite_rows(energies, gradients))
 

@@ -255,7 +255,7 @@ def initial_step(
 
 
 def interpolate_step(attempt: Attempt, s: float, rows: Int[Tensor, " rows"]) -> Float[Tensor, "rows z_dim"]:
-    """Return the latents of some samples at a clock inside their steps.
+    """Return the latents of some samples at a given clock (s = -t) between the start and the end of their steps.
 
     For each sample, a polynomial of degree 4 in s is evaluated. It equals the latents of the step at start, middle and
     end, and its derivative equals the slopes of the step at start and end.

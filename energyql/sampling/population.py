@@ -313,7 +313,7 @@ class PopulationState(NamedTuple):
 
 
 class PopulationInfo(NamedTuple):
-    """The outcome of a stage.
+    """The outcome of a stage, in which the exponents of populations rise and their latents are chosen and moved.
 
     Attributes:
         evaluations: number of evaluations of the energy for each sample, (rows,) int64.

@@ -63,9 +63,10 @@ class PriorProposals:
     ceiling = 0.0
 
     def draw(self, batch: Batch, rows: Tensor, numbers: Tensor, of: int) -> tuple[Tensor, Tensor]:
-        """Return some proposals for some samples, and 0 for each, because the two densities are equal.
+        """Return some proposals for some samples, and 0 for each: log(prior density / density of proposals).
 
-        The arguments are explained in `Proposals.draw`: indices of samples, and numbers of their proposals.
+        The logarithm is 0 because proposals are drawn from the prior. The arguments are explained in `Proposals.draw`:
+        indices of samples, and numbers of their proposals.
         """
         z = batch.noise.several_normals(batch.z, "proposal", rows, numbers, of)
         if len(first := (numbers[:, 0] == 0).nonzero()[:, 0]):

@@ -60,9 +60,9 @@ MOST_LOST = 0.5
 """If a larger share of the posterior's mass would be lost, the surrogate is not used for exact draws; see
 `SurrogateProposals.trusted`."""
 TEMPERS = (0.25, 0.5)
-"""Factors by which λ is multiplied for the surrogate. They are tried in order until the trials of one satisfy the query
-often enough (`PROMISING`), and at most the share `FORGONE` is lost. With a small factor, more proposals are where the
-surrogate is wrongly high, but fewer satisfy the query."""
+"""Factors by which λ is multiplied for the surrogate. They are tried in order, until trial proposals satisfy the query
+often enough (`PROMISING`), and at most the share `FORGONE` is lost. With a small factor, more proposals are drawn where
+the surrogate's energy is wrongly high, but fewer proposals satisfy the query."""
 
 
 class Particles(NamedTuple):

@@ -44,8 +44,8 @@ def vary(
     """Return variations of latents: random latents near one latent, or between several.
 
     For each variation, a mean of `latents` is taken, with random weights that sum to 1. The mean is scaled to the
-    weighted mean of the lengths of `latents`. Then it is moved along the great arc towards a new sample of the prior.
-    With an `amount` of 0 it stays, with an `amount` of 1 it moves to the sample itself.
+    weighted mean of the lengths of `latents`. Then the mean is moved along the great arc towards a new sample of the
+    prior. With an `amount` of 0 the mean stays, with an `amount` of 1 it becomes the new sample.
 
     Args:
         latents: at least one latent to vary.
