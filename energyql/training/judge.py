@@ -477,7 +477,9 @@ def fit_on_pictures(
     *,
     apart: int,
 ) -> tuple[Judge | None, Mapping[str, HeadReport]]:
-    """Draw the pictures of a table, or label new ones, and fit a network that reads the attributes off pictures.
+    """Fit a network that reads attributes off pictures.
+
+    The network learns from the pictures of a table of labels, or from new pictures that a function labels.
 
     Args:
         name: name of the network, such as "reader", for progress bars and files of intermediate results.
@@ -507,7 +509,7 @@ def fit_on_pictures(
 def labelled_pictures(
     name: str, task: Task, learnable: Callable[[Mapping[str, Column]], Vocabulary], count: int, side: int, *, apart: int
 ) -> tuple[Tensor, dict[str, Tensor], Vocabulary, Prior, Tensor]:
-    """Draw the pictures of a table, or label new ones.
+    """Return labelled pictures: those of a table of labels, or new ones that a function labels.
 
     Args:
         name: name of the network that learns from them, for files of intermediate results.

@@ -111,7 +111,7 @@ def calibrate(
     Args:
         model: a model folder.
         labels: the table that `energyql label` wrote. Columns whose names are no attributes of the model are texts.
-        reader: the reader of words: the path of a folder of transformers or open_clip, or an object that has read one.
+        reader: the reader of words: the path of a folder of transformers or open_clip, a name of code, or an object.
         contrasts: text -> another text with which the reader compares it, as log-odds need two texts. By default the
             one of an earlier calibration, or "a picture" (`CONTRAST`).
 
