@@ -217,7 +217,7 @@ class NotAcceptedError(ModelError):
 
 
 class WeakHeadError(EnergyQLError):
-    """A query with an attribute that the model predicts too badly from latents.
+    """The error that a query names an attribute that the model predicts too badly from latents.
 
     The head, the network that predicts the attribute, ranks latents badly that were held out of its training. The error
     is not raised for attributes that the argument `allow_weak` names, nor if a network or function that reads pictures

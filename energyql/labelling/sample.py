@@ -70,11 +70,12 @@ def sample_pictures(
             is fitted by `train_attributes` on a table of labels. By default the teacher if there is one, because it is
             more accurate, and the heads for attributes that it does not read. For a teacher, all pictures of the pool
             are drawn, but only once for all rounds.
-            "reader" is a reader of words, given as `reader`: pictures on which it and the heads differ come first.
+            "reader" is the network `reader` together with the heads: pictures come first for which both are unsure, or
+            for which they predict different values.
         only: attributes whose predictions count, all by default.
         labelled: file name of a further table of labels. Pictures in this table, or in `labels.csv` of the folder, are
             not chosen.
-        reader: what labels pictures by prompts of yes/no attributes, if `by` is "reader".
+        reader: a network that labels pictures by comparing them with prompts of yes/no attributes, if `by` is "reader".
         pool: number of prior samples to choose from. They begin at sample 1,000,000, so that none is a random picture.
         seed: seed of the samples. By default the seed of the pictures in the folder; for a new folder, 0.
         truncation: truncation psi, 0 to 2. By default the psi of the pictures in the folder; for a new folder, the psi

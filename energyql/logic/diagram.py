@@ -234,8 +234,8 @@ class Diagram(Kernel[int]):
     def weighted(self, factor: float, value: int) -> int:
         """Return the node of `factor * part`, where `value` is the node of the part.
 
-        The node tests a `WeightVariable`: the weighted part as a whole. If the part is constant or the factor is 1, the
-        result is the node of the part.
+        The node tests one variable, a `WeightVariable`, which stands for the weighted part as a whole. If the part is
+        constant or the factor is 1, the result is the node of the part.
         """
         value = self._given_conditions(value)
         variable = self.variables.get(self.levels[value])

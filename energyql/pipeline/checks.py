@@ -50,9 +50,9 @@ def check_heads(
         reports: attribute -> quality of its head; a head without a report passes.
         allowed: names of attributes whose heads may be weak.
         query: text of the query, which the error shows with carets under the attributes with weak heads.
-        reads: names of the attributes that the model's verifier, or its judge, can read off pictures. If they include all
-            attributes of the query, the hint of the error advises to verify. `None` if there is neither, or if the run
-            cannot be verified.
+        reads: names of the attributes that the model's verifier, or its judge, can read off pictures. If they include
+            all attributes of the query, the hint of the error advises to verify. `None` if there is neither, or if the
+            run cannot be verified.
         guide: word in the error for what predicts the attributes: "head", or "reader".
 
     Raises:

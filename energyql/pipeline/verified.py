@@ -564,8 +564,8 @@ def choose_clip(clips: Sequence[Clip], most: float) -> Clip:
         most: most pictures that may be drawn for one that is kept.
 
     Returns:
-        The bound with its costs; the smallest bound if all of them miss more. If it needs more than `most` pictures, the
-        smallest bound that needs at most `most` is returned instead; if there is none, the largest of all bounds.
+        The bound with its costs; the smallest bound if all of them miss more. If it needs more than `most` pictures,
+        the smallest bound that needs at most `most` is returned instead; if there is none, the largest of all bounds.
     """
     enough = next((clip for clip in clips if clip.lost <= MOST_LOST), clips[-1])
     if enough.calls is None or enough.calls <= most:

@@ -167,8 +167,9 @@ _pilot = lru_cache(maxsize=8)(partial(normals, 0, 0, stream="pilot"))
 def reject(batch: Batch, strength: float, proposals: Proposals, most: int) -> list[Round]:
     """Draw proposals for every sample of a batch until the sample accepts one, and move the sample to this proposal.
 
-    A proposal is accepted with probability w / exp(ceiling), where w is its weight; see `Proposals`. Afterwards,
-    `batch.rows` are the samples that accepted no proposal. These diagnostics are set for each sample:
+    A proposal is accepted with probability w / exp(ceiling). The weight w of a proposal is exp(-λ max(E, 0)) times the
+    ratio prior density / density of proposals; `ceiling` is a field of `proposals`. Afterwards, `batch.rows` are the
+    samples that accepted no proposal. These diagnostics are set for each sample:
 
     - `proposals`: number of proposals tried;
     - `mass`: sum of the weights of the proposals tried;

@@ -442,7 +442,7 @@ class Directions:
     def check_generator(self, generator: Generator) -> None:
         """Raise an `ArgumentError` if the directions were found from another generator than `generator`.
 
-        It is also raised if `generator` does not have the condition of the directions.
+        The error is also raised if `generator` does not have the condition of the directions.
         """
         if self.generator != module_fingerprint(generator):
             hint = "find its own with energyql directions, or give the model that they were found from, --model"
