@@ -273,7 +273,7 @@ class Verifier:
 
     @property
     def is_network(self) -> bool:
-        """Whether the reader is a network of this library, which gives probabilities; code may give values."""
+        """Whether the reader is a network of this library, which predicts probabilities, and no function of a user."""
         return isinstance(self.reader, Judge | JointJudge)
 
     @property

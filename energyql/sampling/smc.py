@@ -200,6 +200,8 @@ def particles_of(
 def _exponent(energies: Float[Tensor, " particles"], reached: float, least: float) -> float:
     """Return the largest exponent, at most 1, at which the effective number of particles is at least `least`.
 
+    The density of the particles is the prior times exp(-exponent * energy). Each stage raises the exponent.
+
     Args:
         energies: energies of the particles, in nats.
         reached: the present exponent, at which all particles have equal weights.

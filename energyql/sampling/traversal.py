@@ -66,7 +66,7 @@ def vary(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Given:
-    """A sampler that returns latents which exist already; it is for code that needs a sampler.
+    """A sampler that computes nothing and returns known latents, for code that takes latents only from a sampler.
 
     Attributes:
         latents: the latents; sample i of the run is row i.
