@@ -308,7 +308,13 @@ class PopulationState(NamedTuple):
     log_weight: Float[Tensor, " rows"]
 
     def log_weights(self, exponents: Float[Tensor, " rows"]) -> Float[Tensor, "rows latents"]:
-        """Return the logarithm of the weight of each latent, in float64, if exponents rise from β to `exponents`."""
+        """Return the logarithm of the weight exp(-(exponent - β)E) of each latent, in float64.
+
+        By these weights, the latents of a sample follow `N(z; 0, I) exp(-exponent * E)`.
+
+        Args:
+            exponents: an exponent of at least β for each sample, (rows,).
+        """
         return (self.beta - exponents)[:, None] * self.energies.double().clamp(max=HIGHEST)
 
 

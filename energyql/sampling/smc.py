@@ -226,8 +226,10 @@ class _Quality(NamedTuple):
     Attributes:
         strength: strength λ of the surrogate.
         satisfied: mean of exp(-λE) over the trials, by the true energy E.
-        lost: share of the posterior's mass that is lost if weights above a cheap ceiling count as this ceiling.
-        ceiling: logarithm of the weight from which on a proposal is always accepted.
+        lost: share of the posterior's mass that is lost if larger weights count as a ceiling at which few proposals are
+            needed.
+        ceiling: logarithm of the weight from which on a proposal is always accepted. It is the ceiling of `lost`; or
+            the largest weight of the trials, if `lost` is above 0.5 (`MOST_LOST`).
         cost: expected number of proposals until one is accepted.
     """
 
