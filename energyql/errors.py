@@ -137,13 +137,13 @@ class EnergyQLError(_Located):
 
 
 class QuerySyntaxError(EnergyQLError):
-    """A text that is not a query."""
+    """The error that a text is not a query."""
 
     exit_code = 3
 
 
 class UnknownAttribute(EnergyQLError, AttributeError, KeyError):
-    """A query with attributes that the model does not have.
+    """The error that a query names attributes that the model does not have.
 
     The class is also an `AttributeError`, so that `hasattr(model.E, "smile")` works. It is also a `KeyError`, because a
     vocabulary and other dicts with attributes as keys raise it for a missing key.
@@ -160,34 +160,35 @@ class UnknownAttribute(EnergyQLError, AttributeError, KeyError):
 
 
 class KindError(EnergyQLError):
-    """A query that compares an attribute in a way that its kind does not allow, or with a value that it cannot have.
+    """The error that a query compares an attribute in a way that the kind of the attribute does not allow.
 
-    An example is `hair > 2`, if `hair` has classes and not numbers.
+    An example is `hair > 2`, if `hair` has classes and not numbers. The error is also raised for a value that the
+    attribute cannot have, such as `hair = wood`.
     """
 
     exit_code = 5
 
 
 class Contradiction(EnergyQLError):
-    """A query that cannot be true, whatever values the attributes have, such as `hat AND NOT hat`."""
+    """The error that a query cannot be true, whatever values the attributes have, as `hat AND NOT hat`."""
 
     exit_code = 6
 
 
 class LimitError(EnergyQLError):
-    """A query that is too long, nested too deep or too large."""
+    """The error that a query is too long, nested too deep or too large."""
 
     exit_code = 7
 
 
 class VocabularyError(EnergyQLError):
-    """A vocabulary (the description of a model's attributes) that has an error, such as two attributes of one name."""
+    """The error in a vocabulary, the description of a model's attributes, such as two attributes of one name."""
 
     exit_code = 8
 
 
 class ArgumentError(EnergyQLError, TypeError, ValueError):
-    """An argument of a public function or operator that has the wrong type or value.
+    """The error that an argument of a public function or operator has the wrong type or value.
 
     The class is also a `TypeError` and a `ValueError`, because these are usual in Python for wrong arguments.
     """
@@ -196,38 +197,44 @@ class ArgumentError(EnergyQLError, TypeError, ValueError):
 
 
 class DataError(EnergyQLError):
-    """A table, array or list of queries that cannot be read, or holds a wrong value."""
+    """The error that a table, array or list of queries cannot be read, or holds a wrong value."""
 
     exit_code = 9
 
 
 class ModelError(EnergyQLError):
-    """A model folder or checkpoint that is missing or damaged, or whose parts do not fit together."""
+    """The error that a model folder or checkpoint is missing or damaged, or that its parts do not fit together."""
 
     exit_code = 10
 
 
 class NotAcceptedError(ModelError):
-    """A query that no drawn picture satisfies by the reader that guides, or too few by the verifier."""
+    """The error that too few of the drawn pictures satisfy a query, or none.
+
+    What reads the attributes off pictures decides: the verifier, which says which pictures are kept, or the network
+    that guides the sampler.
+    """
 
 
 class WeakHeadError(EnergyQLError):
-    """A query with an attribute whose head ranks held-out labels badly, where no reader decides on the pictures.
+    """The error that a query names an attribute that the model predicts too badly from latents.
 
-    Attributes in `allow_weak` are excepted.
+    The head, the network that predicts the attribute, ranks latents badly that were held out of its training. The error
+    is not raised for attributes that the argument `allow_weak` names, nor if a network or function that reads pictures
+    decides which pictures are kept.
     """
 
     exit_code = 11
 
 
 class OutOfDomainError(EnergyQLError):
-    """A picture for which no latents were found: the generator's nearest picture differs too much from it."""
+    """The error that no latents were found for a picture: the generator's nearest picture differs too much from it."""
 
     exit_code = 12
 
 
 class IncompleteError(EnergyQLError):
-    """A data set that was written with too few pictures: some classes lack pictures that satisfy their query."""
+    """The error that a data set was written with too few pictures: for some classes, too few satisfy their query."""
 
     exit_code = 13
 
@@ -247,19 +254,22 @@ class QueryWarning(_Located, UserWarning):
 
 
 class TautologyWarning(QueryWarning):
-    """A query that is true of every sample, so that it has no effect."""
+    """The warning that a query is true of every sample, so that it has no effect."""
 
 
 class ConstantPartWarning(QueryWarning):
-    """A query with a part that is true of every sample, or of no sample; the whole query is true of some samples."""
+    """The warning that a part of a query is true of every sample, or of no sample.
+
+    The whole query is true of some samples and false of others.
+    """
 
 
 class CheckpointWarning(UserWarning):
-    """A property of the pictures that a checkpoint does not state; the message says which value is assumed for it."""
+    """The warning that a checkpoint does not state a property of the pictures; the message says what is assumed."""
 
 
 class LockWarning(UserWarning):
-    """A folder on a file system without locks, so that two processes can write to the folder at the same time."""
+    """The warning that a file system has no locks, so that two processes could write to one folder at the same time."""
 
 
 def caller_level() -> int:

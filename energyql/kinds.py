@@ -185,7 +185,7 @@ class AttributeKind:
         return [f"={value}" for value in spec.values]
 
     def cells(self, literal: Any, spec: AttributeSpec) -> CellSet:
-        """Return the values of an attribute for which a literal is true: for `hair != red`, all classes except red.
+        """Return the values of an attribute for which a condition is true: for `hair != red`, all classes except red.
 
         Args:
             literal: a condition on the attribute.
@@ -219,16 +219,16 @@ class AttributeKind:
         return tuple(value for value in self.values(spec) if value in members)
 
     def nature(self, spec: AttributeSpec) -> str:
-        """Return words that follow an attribute's name in the message about a wrong literal, such as "is yes or no"."""
+        """Return words that follow an attribute's name in the message about a wrong condition: "is yes or no"."""
         return f"has {len(spec.values)} values"
 
     def instead(self, attribute: Any, spec: AttributeSpec, literal: Any) -> list[Any]:
-        """Return literals to suggest in an error message in place of a wrong one, the best first.
+        """Return conditions to suggest in an error message in place of a wrong condition, the best first.
 
         Args:
             attribute: `Attribute(spec.name)`, from which queries are built.
             spec: the attribute.
-            literal: a literal about the attribute, whose form is not allowed for this kind.
+            literal: the wrong condition on the attribute, whose form is not allowed for this kind, such as `hair > 2`.
         """
         return self.conditions(attribute, spec)
 

@@ -1,4 +1,4 @@
-"""The older name `label` of the argument, option and stored field `condition`, which is read everywhere."""
+"""The argument, option and stored field `condition` had the name `label` before, which is still accepted everywhere."""
 
 from __future__ import annotations
 

@@ -107,8 +107,8 @@ class Vocabulary(Mapping[str, AttributeSpec]):
         model: the model's name, for messages; may be empty.
         relations: queries that are true for every picture, such as "sunglasses IMPLIES glasses". They are not checked
             here, but parsed later, when a query is compiled.
-        reads_words: whether every other text in quotes is a yes/no attribute too, which is not listed: a text about
-            pictures, see `energyql.attributes.words`.
+        reads_words: whether a query may also have any text about pictures in quotes, such as "a person in a hat". Such
+            a text is then a yes/no attribute, although it is not one of `specs`; see `energyql.attributes.words`.
 
     Raises:
         VocabularyError: two attributes have the same name, or a relation is no text.
@@ -143,7 +143,10 @@ class Vocabulary(Mapping[str, AttributeSpec]):
         return name in self._specs
 
     def listed(self, name: str) -> AttributeSpec:
-        """Return the attribute of this name; unlike `vocabulary[name]`, never a text that is read as words.
+        """Return the attribute called `name`, one of the attributes with which the vocabulary was made.
+
+        In contrast, `vocabulary[name]` also returns a yes/no attribute for any text about pictures, if `reads_words` is
+        true.
 
         Raises:
             UnknownAttribute: no attribute has this name.
@@ -183,7 +186,7 @@ class Vocabulary(Mapping[str, AttributeSpec]):
         return f"model '{self.model}'" if self.model else "this model"
 
     def extended(self, specs: Iterable[AttributeSpec] = ()) -> Vocabulary:
-        """Return this vocabulary with further attributes, and with every other text in quotes."""
+        """Return this vocabulary with the further attributes `specs`, in which `reads_words` is true."""
         return Vocabulary([*self.values(), *specs], model=self.model, relations=self.relations, reads_words=True)
 
     def suggest(self, name: str) -> str | None:
@@ -251,7 +254,7 @@ def closest(name: str, names: Iterable[str]) -> str | None:
 
 
 def in_order(names: Collection[str], vocabulary: Mapping[str, AttributeSpec]) -> list[str]:
-    """Return names of attributes in the order of a vocabulary; names that it does not list come last, sorted."""
+    """Return attribute names in the order of a vocabulary; names that are not in the vocabulary come last, sorted."""
     return [name for name in vocabulary if name in names] + sorted(name for name in names if name not in vocabulary)
 
 

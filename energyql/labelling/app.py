@@ -31,7 +31,7 @@ DESCRIPTION = """Labels of the pictures of a folder.
 
 
 class AttributeField(BaseModel):
-    """An attribute to label."""
+    """An attribute to label, as the page gets it: name, kind, range or classes, and the answers with their keys."""
 
     name: str
     kind: Kind
@@ -42,7 +42,7 @@ class AttributeField(BaseModel):
 
 
 class State(BaseModel):
-    """What is labelled (attributes and number of pictures), and which pictures are next."""
+    """How far the labelling is: the attributes, counts of pictures, and the next pictures. Every request returns it."""
 
     table: str = Field(description="The CSV file with the labels.")
     attributes: list[AttributeField]
@@ -53,7 +53,7 @@ class State(BaseModel):
 
 
 class Labels(BaseModel):
-    """Labels of one picture."""
+    """Labels of one picture, which a request of the page contains."""
 
     index: int = Field(description="Number of the picture.")
     labels: dict[str, str | float | bool | None] = Field(description="Attribute to label; null if nobody can decide.")
@@ -93,17 +93,17 @@ def create_app(sheet: LabelSheet, access: Access | None = None) -> FastAPI:
 
     @app.post("/api/labels")
     async def decide(request: Labels) -> State:
-        """Write the labels of a picture to the table, in place of earlier ones."""
+        """Write the labels of one picture to the table, in place of its earlier labels, and return the new state."""
         return state(sheet.decide(request.index, request.labels))
 
     @app.delete("/api/labels/{index}")
     async def undo(index: int) -> State:
-        """Remove the labels of a picture from the table, so that it is to be labelled again."""
+        """Remove the labels of one picture from the table, so that the page shows it again; return the new state."""
         return state(sheet.undo(index))
 
     @app.get("/api/pictures/{index}.png")
     async def picture(index: int) -> FileResponse:
-        """Return a picture as PNG."""
+        """Return the picture with the number `index` as a PNG file; the status is 404 if there is no such picture."""
         if index not in pictures:
             raise HTTPException(404, f"there is no picture {index}")
         return FileResponse(sheet.folder.file(index))

@@ -26,7 +26,7 @@ _TYPES = {b"\x89PNG": "image/png", b"RIFF": "image/webp", b"\xff\xd8\xff": "imag
 
 
 class Asked(BaseModel):
-    """A picture and the questions about it."""
+    """A picture of the audit, and the questions about it, which a person answers with yes, no or "nobody can tell"."""
 
     index: int = Field(description="Number of the picture, from 0.")
     key: str = Field(description="Its name.")
@@ -46,17 +46,17 @@ class AuditState(BaseModel):
 
 
 class GivenAnswers(BaseModel):
-    """Answers about one picture."""
+    """A person's answers to the questions about one picture, which a request of the page contains."""
 
     key: str
     answers: dict[str, bool | None] = Field(description="Question to answer; null if nobody can tell.")
 
 
 def create_audit_app(session: Session, access: Access | None = None) -> FastAPI:
-    """Return the web application of an audit.
+    """Return the web application of an audit, in which a person says whether pictures satisfy their query.
 
     Args:
-        session: the audit; its folder is held by this process.
+        session: the audit by one person. No other process can write to its folder while this process has it open.
         access: who may use the application; by default only visitors on this machine.
     """
     pictures = session.subject.pictures
@@ -87,19 +87,19 @@ def create_audit_app(session: Session, access: Access | None = None) -> FastAPI:
 
     @app.post("/api/answers")
     async def answer(request: GivenAnswers) -> AuditState:
-        """Write the answers about the picture that is asked now."""
+        """Write the person's answers about the picture that the page shows, and return the new state of the audit."""
         session.answer(request.key, request.answers)
         return state()
 
     @app.delete("/api/answers")
     async def undo() -> AuditState:
-        """Take back the last answers of this person."""
+        """Remove the person's last answers, so that their picture is shown again, and return the new state."""
         session.undo()
         return state()
 
     @app.get("/api/pictures/{index}")
     async def picture(index: int) -> Response:
-        """Return a picture as PNG, WebP or JPEG."""
+        """Return the picture with the number `index` as PNG, WebP or JPEG; the status is 404 if there is none."""
         if not 0 <= index < len(pictures):
             raise HTTPException(404, f"there is no picture {index}")
         data = pictures[index].data()

@@ -74,8 +74,8 @@ class PictureFolder:
         """Write to `pictures.json` that the folder has more pictures, and return the folder with the new values.
 
         Args:
-            random: number of random pictures.
-            unsure: numbers of the pictures that were chosen because predictions for them were uncertain.
+            random: number of all random pictures, old and new.
+            unsure: numbers of all pictures, old and new, that were chosen because predictions for them were uncertain.
         """
         grown = replace(self, random=random, unsure=unsure)
         record = {"energyql": __version__, "drawn": str(self.drawn), "random": random, "unsure": list(unsure)}

@@ -34,8 +34,8 @@ BINS = 5
 parts."""
 PICTURES_AT_ONCE = 16
 Chooser = Literal["heads", "teacher", "reader"]
-"""Whose predictions decide which pictures are to be labelled: those of heads (which read latents), or of a teacher
-(networks that read pictures)."""
+"""Whose predictions decide which pictures are to be labelled: those of heads (networks that take latents), of a teacher
+(networks that take pictures), or of a reader of words (a network that compares pictures with texts) and the heads."""
 
 
 READER_SIDE = 128
@@ -70,11 +70,12 @@ def sample_pictures(
             is fitted by `train_attributes` on a table of labels. By default the teacher if there is one, because it is
             more accurate, and the heads for attributes that it does not read. For a teacher, all pictures of the pool
             are drawn, but only once for all rounds.
-            "reader" is a reader of words, given as `reader`: pictures on which it and the heads differ come first.
+            "reader" is the network `reader` together with the heads: pictures come first for which both are unsure, or
+            for which they predict different values.
         only: attributes whose predictions count, all by default.
         labelled: file name of a further table of labels. Pictures in this table, or in `labels.csv` of the folder, are
             not chosen.
-        reader: what labels pictures by prompts of yes/no attributes, if `by` is "reader".
+        reader: a network that labels pictures by comparing them with prompts of yes/no attributes, if `by` is "reader".
         pool: number of prior samples to choose from. They begin at sample 1,000,000, so that none is a random picture.
         seed: seed of the samples. By default the seed of the pictures in the folder; for a new folder, 0.
         truncation: truncation psi, 0 to 2. By default the psi of the pictures in the folder; for a new folder, the psi
@@ -178,20 +179,21 @@ def _choose(
     prior: Prior, bank: AttributeBank, teacher: Sequence[Judge], names: Sequence[str], excluded: set[int],
     count: int, pool: int, folder: Path, report: Report, reader: ClipLabeller | None,
 ) -> list[int]:  # fmt: skip
-    """Return the numbers of the pictures in the pool with the least certain predictions.
+    """Return the numbers of the pictures with the least certain predictions in the pool, the pictures to choose from.
 
     Args:
-        prior: prior samples; the pool is some of them.
-        bank: heads, which predict the attributes that the teacher does not read.
-        teacher: networks that read pictures; empty if there is no teacher.
+        prior: the random latents of the generator by number; the pool is a range of these numbers.
+        bank: heads on latents, which predict the attributes that the teacher does not predict.
+        teacher: networks that predict attributes of pictures; empty if there is no teacher.
         names: the attributes whose predictions count.
         excluded: numbers of pictures that must not be chosen.
         count: number of pictures to choose.
         pool: number of samples in the pool. The number of its first sample is `POOL_START`.
         folder: folder of the pictures. Thumbnails of the pool are written to its subfolder `POOL`.
         report: function that is called with the stage and the fraction done.
-        reader: reader of words. The mean of its log-odds and those of a head is near 0 where both are unsure, and where
-            they differ.
+        reader: reader of words, a network that compares pictures with texts; `None` for none. With a reader, the
+            prediction for an attribute is the mean of the log-odds of the reader and of the head. It is near 0 where
+            both are unsure, and where they differ.
 
     Raises:
         ArgumentError: the pool has fewer than `count` pictures that may be chosen.
@@ -264,7 +266,9 @@ def choose_unsure(predictions: Mapping[str, Prediction], count: int) -> list[int
 
 
 def _queues(prediction: Prediction) -> Iterator[Tensor]:
-    """Yield a queue for each value of an attribute: the indices of all pictures, in the order of `choose_unsure`.
+    """Yield a queue for each value of an attribute: the indices of all pictures, those to label first at its start.
+
+    `choose_unsure` explains the order.
 
     A continuous attribute has a queue for each of `BINS` parts of its predictions.
     """

@@ -79,7 +79,10 @@ def bind(expr: Expr, vocabulary: Vocabulary, *, query: str | None = None) -> Exp
 
 
 def is_words(node: Predicate, vocabulary: Vocabulary) -> bool:
-    """Return whether a predicate is a text about pictures, such as `"a person in a hat"`, and no listed attribute."""
+    """Return whether a predicate is a text about pictures, such as `"a person in a hat"`.
+
+    It is one if the vocabulary allows such texts, the name is in quotes, and no attribute has this name.
+    """
     return vocabulary.reads_words and isinstance(node.name, Quoted) and node.name not in vocabulary
 
 
@@ -198,7 +201,7 @@ def _locate(
 
 
 def _parts(query: str, span: Span, wrong: Collection[str | float] | None) -> list[Span]:
-    """Return the spans of all values in `wrong` that occur in one predicate; for `None`, of the attribute name.
+    """Return the spans of the wrong values in one predicate, or the span of its attribute name if `wrong` is `None`.
 
     The text of the predicate is tokenized again here, because a node of the tree has the span of the whole predicate
     only.

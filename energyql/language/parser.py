@@ -381,8 +381,8 @@ def _parse(text: str) -> Expr:
 def _acceptable(tokens: list[Token]) -> set[str]:
     """Return the types of token that the grammar allows after `tokens`.
 
-    The tokens are parsed again here. The parser that found the mistake cannot tell: it changed its state before it
-    found the mistake, and allows fewer types of token in the new state.
+    The tokens are parsed again here. The parser that met the mistake does not say which types it allowed: it had
+    changed its state before, and allows fewer types of token in the new state.
     """
     state = _lark().parse_interactive("")
     for token in tokens:

@@ -23,7 +23,9 @@ from energyql.language.expr import (
 
 
 class _Trees(Kernel[Expr]):
-    """The `Kernel` that expresses connectives by AND, OR, NOT, counts and weights; its values are trees.
+    """Operations on trees that express every connective by AND, OR, NOT, counts and weights.
+
+    `Expr.evaluate` computes a tree with these operations of a `Kernel`: their arguments and results are trees.
 
     Args:
         fold: whether to simplify AND, OR, NOT and weights that have a constant TRUE or FALSE as an operand.

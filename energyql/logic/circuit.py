@@ -121,15 +121,24 @@ class CircuitBuilder:
         self._max_nodes = max_nodes
 
     def leaf(self, attribute: str, cells: CellSet) -> Ref:
-        """Return the value of "`attribute` has one of the values in `cells`"; `False` if `cells` is empty."""
+        """Return the log-probability that `attribute` has one of the values in `cells`, as a value of this builder.
+
+        A value is the index of a node. It is `False`, which stands for -infinity, if `cells` is empty.
+        """
         return self._add(Leaf(attribute, cells)) if cells else False
 
     def sum(self, terms: Sequence[Ref]) -> Ref:
-        """Return the sum of the values `terms`: `False` if one of them is `False`, `True` if all are `True`."""
+        """Return the sum of the values `terms`; `True` stands for the log-probability 0, `False` for -infinity.
+
+        So the sum is `False` if one of the terms is `False`, and `True` if all are `True`.
+        """
         return self._joined(Sum, terms, neutral=True)
 
     def log_sum_exp(self, terms: Sequence[Ref]) -> Ref:
-        """Return the log-sum-exp of the values `terms`: `True` if one of them is `True`, `False` if all are `False`."""
+        """Return the log-sum-exp of the values `terms`; `True` stands for log-probability 0, `False` for -infinity.
+
+        So the result is `True` if one of the terms is `True`, and `False` if all are `False`.
+        """
         return self._joined(LogSumExp, terms, neutral=False)
 
     def _joined(self, kind: type[Sum | LogSumExp], terms: Sequence[Ref], neutral: bool) -> Ref:
@@ -167,7 +176,7 @@ class CircuitBuilder:
         return list(node.children) if isinstance(node, Sum) else [value]
 
     def finish(self, root: Ref) -> tuple[CircuitNode, ...]:
-        """Return the nodes of the circuit whose value is `root`, without nodes that it does not need.
+        """Return the nodes of the circuit whose value is `root`; nodes on which `root` does not depend are left out.
 
         Children come before their parents, and `root` is last. If `root` is `True`, the circuit is one sum without
         children. `root` must not be `False`.
@@ -202,7 +211,7 @@ true as well. The third lists the nodes of the diagram whose values the function
 def to_nodes(diagram: Diagram) -> tuple[CircuitNode, ...]:
     """Return the nodes of the circuit that computes the log-probability of a diagram's query.
 
-    The query must be satisfiable: the root of the diagram is not `NEVER`.
+    The query must be satisfiable: the root of the diagram is not `NEVER`, the node that is always false.
     """
     builder = CircuitBuilder()
     values: dict[int, Ref] = {NEVER: False, ALWAYS: True}
@@ -249,12 +258,14 @@ def to_nodes(diagram: Diagram) -> tuple[CircuitNode, ...]:
 
 
 def _collect(root: int, branches: dict[int, list[_Branch]], of: Callable[[int], list[_Branch]]) -> None:
-    """Add `root` and all nodes that it depends on to `branches`, each node after the nodes that it depends on.
+    """Add the branches of `root`, and of all nodes that `root` depends on, to the dict `branches`.
+
+    A branch is one way to make a node of a diagram true. A node is added after the nodes that it depends on.
 
     Args:
         root: a node of a diagram.
-        branches: the branches of each node of the diagram so far; it is extended.
-        of: function that returns the branches of a node.
+        branches: node -> its branches, for the nodes that were treated before; new nodes are added here.
+        of: function from a node to its branches.
     """
     new: dict[int, list[_Branch]] = {}
 
@@ -271,8 +282,9 @@ def _fold(builder: CircuitBuilder, branches: Mapping[int, list[_Branch]], values
 
     Args:
         builder: the circuit, which is extended.
-        branches: for each node of the diagram its branches; a node comes after the nodes that it depends on.
-        values: for nodes of the diagram, their values in the circuit; it gets an entry for each node in `branches`.
+        branches: node of the diagram -> its branches, the ways to make the node true. A node comes after the nodes that
+            it depends on.
+        values: node of the diagram -> its value in the circuit. An entry is added for each node in `branches`.
     """
     uses = Counter(child for each in branches.values() for child in {child for _, child, _ in each})
     for node, each in branches.items():
@@ -429,7 +441,10 @@ class Circuit:
 
 
 def weighted_sum(circuits: Sequence[tuple[Circuit, float]]) -> Circuit:
-    """Return a circuit whose value is the sum of the values of circuits, multiplied by weights above 0."""
+    """Return a circuit whose value is the weighted sum of the values of other circuits.
+
+    `circuits` are pairs of a circuit and its weight, which is above 0.
+    """
     nodes, roots = list[CircuitNode](), list[int]()
     for circuit, weight in circuits:
         first = len(nodes)
@@ -445,13 +460,17 @@ def weighted_sum(circuits: Sequence[tuple[Circuit, float]]) -> Circuit:
 def _below(node: CircuitNode) -> tuple[int, ...]:
     """Return those children of a node that texts and drawings of the circuit show below it.
 
-    For a `Given` they are the first child only, or none if the node is shown as a condition on one attribute.
+    Of a `Given` (a node for a probability given the relations of the vocabulary), only the first child is shown, or no
+    child if the node is shown as a condition on one attribute. Of any other node, all children are shown.
     """
     return node.children[: node.leaf is None] if isinstance(node, Given) else node.children
 
 
 def _words(node: CircuitNode, cells: Mapping[str, tuple[CellSet, ...]]) -> tuple[str, Box]:
-    """Return a node as a line of text, and as a box of a drawing; `cells` is the field `cells` of the circuit."""
+    """Return how a node is shown: a line of text for `Circuit.explain`, and a box for `Circuit.draw`.
+
+    `cells` are, for each attribute, the sets of values that the query tells apart; see `Circuit`.
+    """
     match node:
         case Leaf():
             text = describe(node.attribute, node.cells, cells[node.attribute])
@@ -556,10 +575,10 @@ def _smallest(
 ) -> tuple[Diagram, str]:
     """Return the decision diagram of a query, and the `key` of its circuit.
 
-    A diagram asks for one attribute after another. It is first built in the vocabulary's order of attributes. If that
-    took more than 64 nodes, a second diagram is built in the order in which the query names the attributes; it is
-    returned if it is smaller. The key is of the first diagram, also then. Only if the first diagram would need more
-    than `max_nodes` nodes, diagram and key are of the second one.
+    A diagram tests one attribute after another. The first diagram is built in the vocabulary's order of attributes. If
+    it has more than 64 nodes, a second diagram is built in the order in which the query names the attributes, and the
+    smaller of the two is returned. The key is that of the first diagram in both cases. But if the first diagram would
+    need more than `max_nodes` nodes, the diagram and the key are those of the second.
 
     Args:
         expr: the query.

@@ -51,7 +51,10 @@ T = TypeVar("T")
 
 
 def predicate_cells(predicate: Predicate, spec: AttributeSpec) -> CellSet:
-    """Return the values for which `predicate` is true, as a cell set; `spec` describes the attribute."""
+    """Return the values of an attribute for which a condition is true, as a tuple of values or intervals (a cell set).
+
+    `predicate` is the condition, such as `age > 0.6`, and `spec` describes the attribute.
+    """
     return KINDS[spec.kind].cells(predicate, spec)
 
 
@@ -83,7 +86,7 @@ def holds(cells: CellSet, atom: CellSet) -> bool:
 def union(atoms: Iterable[CellSet], spec: AttributeSpec) -> CellSet:
     """Return the union of `atoms`, disjoint cell sets of one attribute that `spec` describes, as a cell set.
 
-    Its values are sorted, and intervals that touch are merged.
+    The values of the result are sorted, and intervals that touch are merged.
     """
     return KINDS[spec.kind].union((part for atom in atoms for part in atom), spec)
 
@@ -129,8 +132,8 @@ for each cell of the attribute, or two children for a weighted part: for false a
 class Diagram(Kernel[int]):
     """The decision diagram of a query, its parts and the relations. It is a `Kernel` whose values are indices of nodes.
 
-    Two queries, or two weighted parts, have the same node if they agree wherever the relations hold. Attributes that
-    relations connect form a group, and are tested directly after one another.
+    Two queries, or two weighted parts, have the same node if they are true for the same values wherever the relations
+    hold. Attributes that relations connect form a group, and are tested directly after one another.
 
     Args:
         expr: the query. The attributes and thresholds in the query and in the relations determine the cells.
@@ -193,20 +196,23 @@ class Diagram(Kernel[int]):
         return self.falls_in(node.name, predicate_cells(node, self.vocabulary[node.name]))
 
     def falls_in(self, name: str, cells: CellSet) -> int:
-        """Return the node of "the attribute `name` has one of the values in `cells`"; `NEVER` if `cells` is empty."""
+        """Return the node of the formula "the attribute `name` has one of the values in `cells`".
+
+        The result is `NEVER`, the node that is always false, if `cells` is empty.
+        """
         truths = tuple(ALWAYS if cells and holds(cells, atom) else NEVER for atom in self.cells[name])
         return self.node(self.level(name), truths)
 
     def negation(self, value: int) -> int:
-        """Return the node of NOT `value`, where `value` is a node."""
+        """Return the node of the formula `NOT a`, where `value` is the node of the formula `a`."""
         return self.choice(value, NEVER, ALWAYS)
 
     def conjunction(self, values: Sequence[int]) -> int:
-        """Return the node of the AND of the nodes `values`."""
+        """Return the node of the formula `a AND b AND ...`, where `values` are the nodes of `a`, `b` and so on."""
         return self.chain(lambda left, right: self.choice(left, right, NEVER), [ALWAYS, *values])
 
     def disjunction(self, values: Sequence[int]) -> int:
-        """Return the node of the OR of the nodes `values`."""
+        """Return the node of the formula `a OR b OR ...`, where `values` are the nodes of `a`, `b` and so on."""
         return self.chain(lambda left, right: self.choice(left, ALWAYS, right), [NEVER, *values])
 
     def count(self, quantifier: str, count: int, values: Sequence[int]) -> int:
@@ -228,8 +234,8 @@ class Diagram(Kernel[int]):
     def weighted(self, factor: float, value: int) -> int:
         """Return the node of `factor * part`, where `value` is the node of the part.
 
-        The node tests a `WeightVariable`: the weighted part as a whole. If the part is constant or the factor is 1, the
-        result is the node of the part.
+        The node tests one variable, a `WeightVariable`, which stands for the weighted part as a whole. If the part is
+        constant or the factor is 1, the result is the node of the part.
         """
         value = self._given_conditions(value)
         variable = self.variables.get(self.levels[value])
@@ -334,9 +340,10 @@ class Diagram(Kernel[int]):
         return hashlib.sha256(f"{variable.factor!r} * {self.digest(variable.inner)}".encode()).hexdigest()
 
     def cofactors(self, node: int, level: int) -> tuple[int, ...]:
-        """Return, for each cell or truth value of a variable, the node that `node` becomes if the variable has it.
+        """Return, for each value of a variable, the node of the formula of `node` if the variable has this value.
 
-        `level` is the level of the variable. It must be at most the level of the variable that `node` tests.
+        The values are the cells of an attribute, or false and true for a weighted part. `level` is the level of the
+        variable. It must be at most the level of the variable that `node` tests.
         """
         if self.levels[node] == level:
             return self.children[node]
@@ -369,11 +376,11 @@ class Diagram(Kernel[int]):
         return LimitError(f"the decision diagram of this query needs more than {self.max_nodes:,} nodes; {remedy}")
 
     def constrain(self, node: int, condition: int) -> int:
-        """Return a node that agrees with `node` wherever the node `condition` is true.
+        """Return a node that is true for the same values as `node` wherever the node `condition` is true.
 
-        Two nodes that agree wherever `condition` is true give the same result. `condition` must not be `NEVER`. The
-        result is the generalized cofactor of Coudert and Madre (1990): a value that the condition excludes is replaced
-        by the first value that the condition allows.
+        All nodes that are true for the same values there give the same result, so the result shows whether two formulas
+        differ under the condition. `condition` must not be `NEVER`. The result is the generalized cofactor of Coudert
+        and Madre (1990): a value that the condition excludes is replaced by the first value that the condition allows.
 
         Raises:
             LimitError: the diagram became too large.
@@ -396,9 +403,10 @@ class Diagram(Kernel[int]):
         return results[node, condition]
 
     def _given_conditions(self, node: int) -> int:
-        """Return a node that agrees with `node` wherever the relations hold; `NEVER` if the relations never hold.
+        """Return a node that is true for the same values as `node` wherever the relations of the vocabulary hold.
 
-        Two nodes that agree wherever the relations hold give the same result.
+        All nodes that are true for the same values there give the same result. If the relations never hold, the result
+        is `NEVER`.
         """
         return NEVER if NEVER in self.conditions else reduce(self.constrain, self.conditions, node)
 
@@ -413,7 +421,7 @@ class Diagram(Kernel[int]):
         return {NEVER: False, ALWAYS: True}.get(self._given_conditions(self.values[id(part)]))
 
     def ways(self, entry: int) -> list[tuple[int, int]]:
-        """Return the exits that are reached from `entry` by tests of one group of attributes, with their conditions.
+        """Return where tests of one group of attributes lead from the node `entry`, and under which conditions.
 
         Args:
             entry: a node that tests an attribute with relations. The group is the one of this attribute.
@@ -449,7 +457,9 @@ class Diagram(Kernel[int]):
         return {variable for variable in variables if isinstance(variable, str)}
 
     def concerned(self) -> list[int]:
-        """Return the entries of `conditions` for those groups of relations whose attributes the diagram tests.
+        """Return the nodes of those groups of relations that concern the query: the diagram tests their attributes.
+
+        The node of a group, an entry of `conditions`, is that of the AND of its relations.
 
         Attributes inside of weighted parts count as well.
         """
@@ -463,7 +473,7 @@ class Diagram(Kernel[int]):
 def _normal(test: int, then: int, otherwise: int) -> tuple[int, int, int]:
     """Return arguments with which `Diagram.choice` has the same result as with `test`, `then` and `otherwise`.
 
-    They are in a normal form: it is the same for a AND b and for b AND a, so that the result is computed only once.
+    The returned arguments are the same for a AND b and for b AND a, so that the result is computed only once.
     """
     if then == test:
         then = ALWAYS

@@ -243,7 +243,7 @@ def _changes_nothing(part: Expr, truth: bool, holder: Expr) -> bool:
 
 
 def _contradiction(expr: Expr, diagram: Diagram, query: str | None) -> Contradiction:
-    """Return the error for the query `expr`, which is never true. It underlines parts that cannot all hold.
+    """Return the error for the query `expr`, which is never true. The error underlines parts that cannot all hold.
 
     `diagram` is the decision diagram of the query. `query` is the text that the error shows; `None` for no text.
     """
@@ -374,7 +374,14 @@ def combined(expr: Expr, truths: Mapping[str, Truth]) -> Truth:
 
 
 class _Truths(Kernel[Truth]):
-    """The `Kernel` whose values are arrays of booleans, one for each sample: (batch,), or (1,) for constants."""
+    """Operations that compute for each sample whether a query is true, from the values of its attributes.
+
+    `Expr.evaluate` uses these operations of a `Kernel`. Values are booleans of shape (batch,), or (1,) for constants.
+
+    Args:
+        values: attribute -> its value for each sample, (batch,): booleans, names of classes, or numbers.
+        vocabulary: the attributes.
+    """
 
     def __init__(self, values: Mapping[str, npt.NDArray[Any]], vocabulary: Mapping[str, AttributeSpec]) -> None:
         self._values, self._vocabulary = values, vocabulary
@@ -418,7 +425,11 @@ class _Truths(Kernel[Truth]):
 
 
 class _Combined(_Truths):
-    """The `Kernel` of `combined`: truths of conditions are given."""
+    """Operations that compute for each sample whether a query is true, from the truth of each condition in it.
+
+    Args:
+        truths: text of a condition, such as "hair = red" -> its truth for each sample, (batch,).
+    """
 
     def __init__(self, truths: Mapping[str, Truth]) -> None:
         super().__init__({}, {})

@@ -103,7 +103,10 @@ def read_listing(text: bytes | str, name: str) -> Listing:
 
 
 def write_listing(listing: Listing) -> str:
-    """Return a listing as a JSON text that `read_listing` can read, so that it can be used later without a network."""
+    """Return a list of a repository's files as JSON text, from which `read_listing` makes the list again.
+
+    The text is stored, so that the model can be used later without a network.
+    """
     siblings = [{"rfilename": file.name, "size": file.size, "blobId": file.digest} for file in listing.files.values()]
     return json.dumps({"sha": listing.commit, "private": listing.private, "siblings": siblings})
 
@@ -215,7 +218,9 @@ class _Link:
                 self.ended = True  # after Ctrl-C
 
     async def _watch(self, work: Callable[[_Link], Awaitable[_T]]) -> _T:
-        """Run `work`, a coroutine function that downloads with this connection, and return its result.
+        """Run `work`, a coroutine function that downloads with this connection, and cancel it if it is too slow.
+
+        Every 60 seconds (`PATIENCE`), it is checked whether 1 MiB (`LEAST`) has arrived. The result is that of `work`.
 
         Raises:
             TimeoutError: too few bytes arrived, and `work` was cancelled.

@@ -99,7 +99,7 @@ class Work:
             write_json(self.folder / RECORD, record)
 
     def remove(self) -> None:
-        """Remove the folder with all files of the training, because the training is finished or cannot be made."""
+        """Remove the folder with all files of the training, because the training is finished or has failed."""
         with suppress(OSError):
             (self.folder / RECORD).unlink()  # first, because without it there is no training
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -128,10 +128,12 @@ class Work:
 
 
 def check_finished(folder: Path) -> None:
-    """Check that a folder without a complete model is not the folder of a training that is not finished.
+    """Raise an error if a folder without a complete model is that of an interrupted training.
+
+    Otherwise nothing is raised here, and the caller reports what the folder lacks.
 
     Raises:
-        ModelError: the folder has the record of such a training; the hint says how to continue it.
+        ModelError: the folder has the record of a training that is not finished; the hint says how to continue it.
     """
     work = Work(folder)
     if work.record is None:

@@ -47,8 +47,8 @@ class _Packable:
 class Linear(_Packable):
     """The linear function x Wᵀ of rows x. The method `back` computes gradients with respect to x.
 
-    W must not change, because packed products use a copy of W. Each row of the result depends only on the same row of
-    x, bit for bit.
+    W must not change, because a copy of W in the memory layout of oneDNN is used for fast products. Each row of the
+    result depends only on the same row of x, bit for bit.
 
     Attributes:
         weight: W, (out, in).
@@ -76,7 +76,7 @@ class Linear(_Packable):
 
     @property
     def is_packed(self) -> bool:
-        """Whether products are computed from a packed weight, and not by the usual function of PyTorch."""
+        """Whether products use a copy of W in the memory layout of oneDNN, and not the usual function of PyTorch."""
         return self._forward is not None
 
     def back(self, grad: Float[Tensor, "batch out"]) -> Float[Tensor, "batch in"]:
@@ -91,7 +91,7 @@ class Linear(_Packable):
 class Dense(Linear):
     """The layer leaky_relu(x Wᵀ + b). The method `back_through` computes its gradient.
 
-    W and b must not change, because packed products use copies of them.
+    W and b must not change, because copies of them in the memory layout of oneDNN are used for fast products.
 
     Attributes:
         weight: W, (out, in).
@@ -236,7 +236,9 @@ class _Packed:
 
 @cache
 def sizes_alike(dtype: torch.dtype, outputs: int, inputs: int, threads: int) -> tuple[int, ...]:
-    """Return the sizes of batches in which packed products compute a row with the right bits.
+    """Return the sizes of batches in which the bits of a row do not depend on the size of the batch.
+
+    The batches are inputs of packed products, products with a weight in the memory layout of oneDNN.
 
     On some processors the bits of a row depend on the number of rows in the batch. There, batches have only the sizes
     that this function returns, so that the bits of a sample do not depend on its batch. The right bits are those of a
@@ -274,15 +276,19 @@ def sizes_alike(dtype: torch.dtype, outputs: int, inputs: int, threads: int) -> 
 
 
 def can_pack(weight: Tensor) -> bool:
-    """Return whether a weight can be packed: it is float32 or bfloat16, not empty, and on an x86 CPU."""
+    """Return whether a weight can be packed, which means stored in the memory layout of oneDNN.
+
+    It can if it is float32 or bfloat16, not empty, and on an x86 CPU.
+    """
     packable = weight.dtype in (torch.float32, torch.bfloat16) and weight.numel() > 0
     return packable and weight.device.type == "cpu" and platform.machine().lower() in _X86
 
 
 def sizes_for(dtype: torch.dtype) -> tuple[int, ...]:
-    """Return the numbers of rows, ascending, that a batch may have for packed products in `dtype`.
+    """Return the numbers of rows, ascending, that batches should have, so that packed products waste no work.
 
-    Batches of other sizes would be filled up with further rows.
+    Packed products are products with a weight in the memory layout of oneDNN. They fill up a batch of another size with
+    further rows. `dtype` is the dtype of the product.
     """
     return sizes_alike(dtype, 512, 512, torch.get_num_threads()) or BATCH_SIZES
 

@@ -79,7 +79,7 @@ class Affine(nn.Module):
 
 
 class Stack(nn.Module):
-    """Several layers with leaky ReLUs, one from each of several networks, as a module.
+    """Module that computes one layer, with a leaky ReLU, of each of several networks of equal sizes.
 
     Args:
         layer: the layers as a `DenseStack`; the parameters are copied.

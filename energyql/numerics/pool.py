@@ -35,16 +35,16 @@ _threads = ContextVar[int | None]("threads", default=None)
 _setting = Lock()
 """Held while a thread changes the number of threads that PyTorch gives to new threads."""
 _settled = Event()
-"""Whether this number is that of the others, and not one that only some threads are to have."""
+"""Cleared while the number of threads that PyTorch gives to new threads is wrong for them; see `_set_threads`."""
 _settled.set()
 
 
 @contextmanager
 def always_in_pool(always: bool = True) -> Iterator[None]:
-    """Make `in_pool` use its threads even for fewer pieces than threads, in this context.
+    """Context in which `in_pool` always uses the threads of its pool, even for fewer pieces than threads.
 
-    Without it, the number of pieces decides whether the threads of a pool or those of PyTorch compute, and results
-    differ in their last bits between the two. If `always` is false, this context has no effect.
+    Outside of this context, the number of pieces decides whether the threads of the pool or those of PyTorch compute,
+    and the last bits of results differ between the two. If `always` is false, this context changes nothing.
     """
     token = _always.set(always or _always.get())
     try:
@@ -54,10 +54,10 @@ def always_in_pool(always: bool = True) -> Iterator[None]:
 
 
 def thread_count() -> int:
-    """Return how many threads PyTorch uses on the CPU outside of `one_thread`.
+    """Return how many threads PyTorch uses on the CPU for the calling thread, outside of the context `one_thread`.
 
-    A thread that has computed nothing yet gets the number that all threads have outside of `one_thread`, also while
-    another thread is inside of it.
+    Inside of `one_thread`, this is the number from before, not 1. A thread that computes for the first time while
+    another thread is inside of `one_thread` gets that number too.
     """
     if (threads := _threads.get()) is not None:
         return threads
@@ -68,14 +68,14 @@ def thread_count() -> int:
 
 @contextmanager
 def one_thread(products: float = 0) -> Iterator[None]:
-    """Let the calling thread compute each operation alone; `in_pool` uses as many threads as before.
+    """Context in which the calling thread computes each operation alone, without the further threads of PyTorch.
 
-    Threads of PyTorch wait for one another after each operation. If operations are small, that takes as long as they
-    save, and beside other programs many times as long.
+    Threads of PyTorch wait for one another after each operation. For small operations, the waiting takes as long as the
+    threads save, and beside other programs many times as long. `in_pool` uses as many threads as before.
 
     Args:
-        products: about how many products of two numbers the largest operation computes. From `LARGE` on nothing
-            changes.
+        products: about how many products of two numbers the largest operation computes. If there are at least `LARGE`,
+            the context changes nothing.
     """
     inside = _threads.get() is not None or not main_thread().is_alive()
     if products >= LARGE or inside or (threads := thread_count()) == 1:
@@ -96,8 +96,13 @@ def _set_threads(own: int, others: int) -> None:
     """Set the number of threads of PyTorch for the calling thread, and for threads that compute for the first time.
 
     PyTorch has a number for each thread. At its first computation a thread takes the number that was set last, in any
-    thread. So the caller holds `_setting`. The number for others is set by a new thread. Nobody waits for it who does
-    not need this number, since beside other programs it may begin only after some milliseconds.
+    thread. So a new thread sets `others` after this thread has set `own`. `_settled` is set again when the new thread
+    has done so; the caller does not wait, because beside other programs this may take some milliseconds. The caller
+    holds the lock `_setting`.
+
+    Args:
+        own: number of threads for the calling thread.
+        others: number of threads for threads that have computed nothing yet.
     """
     _settled.wait()
     try:
@@ -120,10 +125,13 @@ def _before_fork() -> None:
 
 
 def piece_count(rows: int, most: int, largest: int = LARGEST_PIECE) -> int:
-    """Return the number of pieces into which `rows` rows are to be divided for `in_pool`.
+    """Return the number of pieces into which rows are to be divided for `in_pool`, which computes pieces by threads.
 
-    If it uses no other threads for so many rows, a piece has at most `most` rows. Otherwise there are as many pieces
-    for each thread, of at most `largest` rows.
+    Args:
+        rows: number of rows in all.
+        most: largest number of rows of a piece if only the calling thread computes, because there are too few rows.
+        largest: largest number of rows of a piece if several threads compute. Each thread then gets equally many
+            pieces.
     """
     threads = thread_count()
     if not _uses_threads(rows):
@@ -136,9 +144,9 @@ def in_pool(function: Callable[..., Result], pieces: Sequence[tuple[Any, ...]]) 
 
     Each of these threads computes whole pieces, in each operation with one thread of PyTorch, so the bits are those of
     a process with one thread. Gradients, inference mode and context variables are on or off as in the calling thread.
-    If there are fewer pieces than threads, the calling thread computes them one after the other, with all threads of
-    PyTorch, unless `always_in_pool` is on; it also does so inside a piece of another call, under autocast, and while
-    the interpreter ends.
+    In some cases the calling thread computes the pieces one after the other, with all threads of PyTorch: if there are
+    fewer pieces than threads (except in the context `always_in_pool`), if the call is made inside a piece of another
+    call, under autocast, and while the interpreter ends.
 
     If a piece raises an exception, or Ctrl-C ends the wait, no further piece is begun. The exception is raised once the
     pieces that were begun have ended.
@@ -204,10 +212,10 @@ def in_autocast() -> bool:
 
 
 def to_cpu(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Return copies of tensors on the CPU; the tensors of an accelerator are moved by one transfer, so it waits once.
+    """Return copies of tensors on the CPU. All tensors of an accelerator are moved by one transfer.
 
-    The tensors may have any shapes and dtypes. A tensor that is on the CPU already is returned itself. If there are
-    tensors of several accelerators, they are moved one by one.
+    So the program waits only once for the accelerator. The tensors may have any shapes and dtypes. A tensor that is on
+    the CPU already is returned itself. If there are tensors of several accelerators, they are moved one by one.
     """
     there = [tensor for tensor in tensors if tensor.device.type != "cpu"]
     if len(there) < 2 or len({tensor.device for tensor in there}) > 1:
@@ -229,7 +237,7 @@ def to_cpu(tensors: Sequence[Tensor]) -> list[Tensor]:
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """Return a tensor of the CPU on `device`; a program does not wait until kernels that were launched before end."""
+    """Return a tensor of the CPU as a tensor on `device`, without waiting for computations that still run there."""
     # MPS reads the memory of the CPU later, when it may hold other numbers.
     return tensor.to(device, non_blocking=device.type != "mps")
 

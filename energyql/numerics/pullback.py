@@ -73,9 +73,11 @@ class Identity:
 
 
 def pullback_of(function: Callable[[Tensor], Tensor]) -> Pullback:
-    """Return a function from x to the value of `function` at x and the `Back` that computes the gradient.
+    """Return a function from x to two results: the value of `function` at x, and a function for gradients at x.
 
-    It is the method `pullback` of `function`. If `function` has no such method, autograd computes the gradient.
+    The second result is a `Back`: it takes the gradient with respect to the value, and returns the gradient with
+    respect to x. The method `pullback` of `function` is returned, if there is one. Otherwise autograd computes the
+    gradient.
     """
     return function.pullback if isinstance(function, Differentiable) else partial(by_autograd, function)
 
@@ -136,7 +138,10 @@ def leaky_relu_back_(
 def row_products(
     x: Float[Tensor, "batch dim"], y: Float[Tensor, "batch dim"], factor: float = 1.0
 ) -> Float[Tensor, " batch"]:
-    """Return `factor` times the scalar products of rows; off the CPU in one operation, which rounds differently."""
+    """Return `factor` times the scalar product of row i of `x` and row i of `y`, for each i.
+
+    On other devices than the CPU, one operation computes all, and the last bits of the result differ.
+    """
     if x.device.type != "cpu":  # `x[:, :1]` has the right shape, and is not read
         return torch.baddbmm(x[:, :1, None], x[:, None], y[:, :, None], beta=0, alpha=factor)[:, 0, 0]
     products = (x * y).sum(1)

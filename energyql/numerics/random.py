@@ -230,9 +230,10 @@ class RandomStreams:
 
     Args:
         seed: seed of the run, 0 to 2⁶⁴ - 1.
-        start: index in the run from which the samples of the batch are counted; that of the first, without `chosen`.
+        start: index in the run of the first sample of the batch; with `chosen`, the index from which `chosen` counts.
         purpose: text that is put before the name of every stream.
-        chosen: for a batch of some samples only, their indices from `start` on, ascending.
+        chosen: for a batch of samples that do not follow one another, their indices minus `start`, ascending; `None` if
+            they follow one another.
     """
 
     seed: int = 0
@@ -252,13 +253,19 @@ class RandomStreams:
         return replace(self, chosen=tuple(offsets))
 
     def offsets(self, rows: Int[Tensor, " rows"]) -> Int[Tensor, " rows"]:
-        """Return the indices of samples in the run, from `start` on, of rows of the batch."""
+        """Return the indices in the run, counted from `start`, of the samples in the given rows of the batch."""
         return rows if self.chosen is None else torch.tensor(self.chosen, device=rows.device)[rows]
 
     def _span(self, count: int, rows: Int[Tensor, " rows"] | None) -> tuple[int, list[int] | None]:
-        """Return how many samples from `start` on the batch reaches over, and the offsets of its `rows`; None for all.
+        """Return how many successive samples of the run contain the batch, and which of them are those in `rows`.
 
-        `count` is the number of samples in the batch; without `rows`, all of them are meant.
+        Args:
+            count: number of samples in the batch.
+            rows: rows of the batch, ascending; `None` for all.
+
+        Returns:
+            The number of samples, counted from `start`; and the indices among them of the samples in `rows`, or `None`
+                if all are meant.
         """
         if self.chosen is None:
             return count, None if rows is None else rows.tolist()

@@ -37,10 +37,11 @@ def check_heads(
     reads: Collection[str] | None = None,
     guide: str = "head",
 ) -> None:
-    """Check that a query needs no weak head, except heads that the user allows.
+    """Check that a query depends on no attribute whose head is too weak, except those that the user allows.
 
-    A weak head ranks badly the latents that it was not fitted to. Queries whose pictures are verified are not checked,
-    because a poor head then costs more draws, and the verifier finds most wrong pictures.
+    A head is the network that predicts an attribute from latents. A weak head ranks latents badly that it was not
+    fitted to. This check is left out for queries whose pictures are verified: a weak head then costs more draws, but
+    the verifier finds most wrong pictures.
 
     Args:
         expr: the query, with attributes checked by `bind`.
@@ -49,9 +50,10 @@ def check_heads(
         reports: attribute -> quality of its head; a head without a report passes.
         allowed: names of attributes whose heads may be weak.
         query: text of the query, which the error shows with carets under the attributes with weak heads.
-        reads: names of the attributes that a reader of the model could decide on, for the hint of the error; `None` if
-            there is no reader, or none can be asked for.
-        guide: what reads the attributes, for the error.
+        reads: names of the attributes that the model's verifier, or its judge, can read off pictures. If they include
+            all attributes of the query, the hint of the error advises to verify. `None` if there is neither, or if the
+            run cannot be verified.
+        guide: word in the error for what predicts the attributes: "head", or "reader".
 
     Raises:
         WeakHeadError: the query needs a weak head that is not allowed; the message says how good the head is.
@@ -128,7 +130,7 @@ def next_round(target: int, hits: int, trials: int) -> int:
 
 
 def accepted(result: Result, most: int) -> npt.NDArray[np.int64]:
-    """Return the positions in a result of the first samples that satisfy the query by the judge, in order.
+    """Return the positions, in a result, of the first `most` samples that satisfy the query by the judge.
 
     Samples of which a verifier accepted no picture are left out.
 

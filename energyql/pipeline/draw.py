@@ -168,7 +168,8 @@ class PreparedQuery:
         surrogates: function without arguments that returns small heads on z. These imitate the model's heads at a lower
             cost. `None` if z has too many numbers, or attributes are read off pictures.
         sampler: the sampler, with its settings.
-        plain_verifier: the verifier, before a threshold is chosen; `None` with `verify="off"`.
+        plain_verifier: the verifier, which decides which pictures are kept, with a preliminary threshold; the property
+            `verifier` has the final one. `None` with `verify="off"`.
         settings: all settings of the run, such as seed, precision and batch size.
         provenance: the facts that are needed to repeat the run: query, model, settings, versions.
     """
@@ -205,18 +206,24 @@ class PreparedQuery:
 
     @cached_property
     def energy(self) -> QueryEnergy | CompiledEnergy | PictureEnergy | ClippedEnergy:
-        """The energy that is sampled: that of the query, or with `verify="faithful"` the clipped energy."""
+        """The energy that is sampled: that of the query, or with `verify="faithful"` the clipped energy.
+
+        The clipped energy is 0 wherever P(query) by the heads is at least a bound c; see `ClippedEnergy`.
+        """
         return self._query_energy if self.clip is None else ClippedEnergy(self._query_energy, self.clip.probability)
 
     @cached_property
     def verifier(self) -> Verifier | None:
-        """The verifier, which decides which pictures are kept, with its threshold; `None` with `verify="off"`."""
+        """The verifier, which decides which pictures are kept, with its final threshold; `None` with `verify="off"`.
+
+        A picture is kept if its P(query), as the verifier reads it, is at least the threshold.
+        """
         clip = None if self.clip is None else self.clip.probability
         return None if self.plain_verifier is None else self.plain_verifier.for_draws(clip)
 
     @cached_property
     def clip(self) -> Clip | None:
-        """The clip of the energy for `verify="faithful"`; `None` otherwise.
+        """The bound at which the energy is clipped for `verify="faithful"`, with its costs; `None` for other modes.
 
         Raises:
             NotAcceptedError: more pictures would be drawn for one that is kept than the setting `attempts` allows.
@@ -236,24 +243,32 @@ class PreparedQuery:
 
     @cached_property
     def clips(self) -> list[Clip]:
-        """Clips of the energy with their costs, by held-out labels, or by a pilot run that is the same for all seeds.
+        """The bounds at which the energy may be clipped, each with an estimate of its costs, for `verify="faithful"`.
 
-        There is a verifier: the settings have `verify="faithful"`.
+        The estimates are made from held-out labels, or by a pilot run that is the same for all seeds. The settings must
+        have `verify="faithful"`, so that there is a verifier.
         """
         return self._estimate_clips(_quiet)
 
     @contextmanager
     def after_pilot(self, progress: bool | Report) -> Iterator[Report]:
-        """Yield a function that shows progress as `reporting` does, after the pilot run, if `clips` needs one."""
+        """Context that makes the pilot run if the settings need one, and then yields a function that shows progress.
+
+        With `verify="faithful"`, the pilot run estimates `clips`. It is made only once for a query.
+
+        Args:
+            progress: whether to show a progress bar; or a function of the name of a stage and the fraction of it done.
+        """
         with reporting(progress) as report:
             if self.settings.verify == "faithful" and "clips" not in vars(self):
                 vars(self)["clips"] = self._estimate_clips(report)
             yield report
 
     def _estimate_clips(self, report: Report) -> list[Clip]:
-        """Return the clips of the energy with their costs, the value of `clips`.
+        """Return the bounds at which the energy may be clipped, each with an estimate of its costs.
 
-        `report` is called with "pilot" and the fraction of a pilot run that is done.
+        `report` is called with "pilot" and the fraction of the pilot run that is done, if the estimates need such a
+        run.
         """
         assert self.plain_verifier is not None
         verifier = self.plain_verifier.for_draws(CLIPS[-1])
@@ -275,9 +290,10 @@ class PreparedQuery:
 
     @cached_property
     def _query_energy(self) -> QueryEnergy | CompiledEnergy | PictureEnergy:
-        """The energy of the query: in the precision of the settings, with the term of `realism` if it is not 0.
+        """The energy of the query in the precision of the settings.
 
-        With the setting `compile` it is compiled, but not if each evaluation draws a picture.
+        If the setting `realism` is not 0, the energy has a further term, by which a discriminator judges the pictures.
+        With the setting `compile` the energy is compiled, but not if each evaluation draws a picture.
         """
         energy = self.energy_in_float32
         if self.dtype != torch.float32:
@@ -311,7 +327,7 @@ class PreparedQuery:
     def stream(
         self, n: int, *, first: int = 0, opening: int | None = None, progress: bool | Report = True
     ) -> Iterator[Result]:
-        """Check the arguments at once, and return an iterator over results of consecutive batches of samples.
+        """Return an iterator over results of consecutive batches; wrong arguments raise an error at the call.
 
         Args:
             n: number of samples in all. A batch has 64 samples, or `batch_size` of the settings if that is more.
@@ -383,7 +399,7 @@ class PreparedQuery:
             raise cannot_count(reason)
 
     def latents(self, n: int, *, first: int = 0, progress: bool | Report = True) -> Iterator[SampleResult]:
-        """Check the arguments at once, and return an iterator over batches of sampled latents, without pictures.
+        """Return an iterator over batches of sampled latents, without pictures; wrong arguments fail at the call.
 
         Args:
             n: number of samples. A batch has `batch_size` samples of the settings, by default 4096.
@@ -415,10 +431,10 @@ class PreparedQuery:
         purpose: str = "",
         seed: int | None = None,
     ) -> SampleResult:
-        """Draw one latent for each of the samples number `first + offsets[i]` of the run.
+        """Sample one latent z for each of some samples, which have the numbers `first + offsets[i]` in the run.
 
         Args:
-            energy: the energy.
+            energy: the energy that the sampler follows, as a function of z.
             first: number that is added to `offsets`.
             offsets: whole numbers in ascending order.
             progress: function that the sampler calls with the fraction done and the number of unfinished samples.
@@ -574,10 +590,18 @@ class PreparedQuery:
         return {"drawn": 0, "accepted": 0}
 
     def _verified(self, first: int, n: int, report: Report) -> tuple[Result, SampleResult]:
-        """Draw each of n samples again until the verifier accepts its picture; return the samples and their costs.
+        """Draw each of n samples again and again until the verifier accepts its picture.
 
         A sample without an accepted picture after as many draws as the setting `attempts` is returned with its last
         picture, and ends with `Status.NOT_ACCEPTED`.
+
+        Args:
+            first: number of the first sample in the run.
+            n: number of samples.
+            report: function that is called with "accepted" and the fraction of the samples that are finished.
+
+        Returns:
+            The samples with their pictures; and their latents with the number of evaluations that all draws took.
 
         Raises:
             NotAcceptedError: many pictures were drawn, and none was accepted.
@@ -638,13 +662,18 @@ class PreparedQuery:
         return result, end
 
     def _expected(self, z: Tensor, index: npt.NDArray[Any]) -> float:
-        """Return how many samples, with these latents z and numbers in the run, satisfy the query by the heads."""
+        """Return the expected number of samples that satisfy the query by the heads: the sum of P(query) over samples.
+
+        Args:
+            z: latents of the samples, (n, z_dim).
+            index: number of each sample in the run, (n,); a subclass needs it.
+        """
         return self.energy_in_float32(z).double().neg().exp().sum().item()
 
     def _verified_by(self, stated: bool) -> dict[str, Any]:
-        """Return a dict with the entry "verified" of the provenance: by what pictures were verified, and how.
+        """Return the entry "verified" of the provenance, as a dict: who decided which pictures are kept, and how.
 
-        `stated` says whether the verifier returned values of attributes, and not probabilities.
+        `stated` says whether the verifier returned values of attributes. If false, it returned probabilities.
         """
         verifier = self.verifier
         assert verifier is not None
@@ -664,11 +693,16 @@ REFUSED = 4
 
 
 def _quiet(*_: object) -> None:
-    """Report no progress."""
+    """Ignore all arguments: the function for progress of runs that show none."""
 
 
 def _too_many(what: str, attempts: int) -> NotAcceptedError:
-    """Return the error for a query of which too few pictures are accepted; `what` says how few."""
+    """Return the error for a query of which too few pictures are accepted.
+
+    Args:
+        what: start of the message, which says how few, such as "none of 1,024 pictures was accepted".
+        attempts: the setting, the most pictures that may be drawn for one that is accepted.
+    """
     return NotAcceptedError(
         f"{what}, and attempts is {attempts:,}",
         hint="raise attempts (--attempts), label more pictures that satisfy the query, or draw without: --verify off",
@@ -676,7 +710,7 @@ def _too_many(what: str, attempts: int) -> NotAcceptedError:
 
 
 def _rows(sampled: SampleResult, rows: Tensor) -> SampleResult:
-    """Return some samples of a result, without diagnostics."""
+    """Return some of the samples in a `SampleResult`, without diagnostics; `rows` is a mask (n,) of bool."""
     return SampleResult(sampled.z[rows], sampled.status[rows], sampled.evaluations[rows], sampled.gradients[rows])
 
 
@@ -762,8 +796,10 @@ class Pipeline:
             query: text of the query, for errors.
 
         Returns:
-            How pictures are verified; the verifier, before a threshold is chosen, if they are; and why the model's
-            verifier is not used by default, if it cannot read the query.
+            Three values. The first is how pictures are verified: "off", "sure" or "faithful". The second is the
+            verifier, for which a threshold is still to be chosen; `None` for "off", and if the query has texts in
+            quotes. The third is why "off" was chosen although the model has a verifier, if the verifier cannot read the
+            query; else `None`.
 
         Raises:
             WeakHeadError: no verifier decides, and the query needs a weak head.
@@ -868,7 +904,9 @@ class Pipeline:
         )  # fmt: skip
 
     def reading(self, queries: Sequence[str | Expr], settings: DrawSettings) -> Pipeline:
-        """Return a pipeline whose model lists the texts in quotes of all queries; this pipeline if there are none.
+        """Return a pipeline whose model has the texts in quotes of all queries as further attributes.
+
+        If the queries have no such texts, this pipeline is returned.
 
         Args:
             queries: the queries.
@@ -885,7 +923,7 @@ class Pipeline:
         return self._with_texts(list(dict.fromkeys(texts)), psi, condition) if texts else self
 
     def _check_texts(self, expr: Expr, settings: DrawSettings, query: str) -> list[str]:
-        """Return the texts in quotes of a query, after a check that the reader of words is not weak for one.
+        """Return the texts in quotes of a query, after a check that the model's reader of words can read each of them.
 
         Args:
             expr: the query, with attributes checked by `bind`.
@@ -904,7 +942,9 @@ class Pipeline:
         return texts
 
     def _under(self, prompt: str) -> Pipeline:
-        """Return a pipeline whose generator draws pictures of another prompt.
+        """Return a pipeline whose generator draws pictures of another prompt, for a generator that takes prompts.
+
+        The pipelines of earlier calls are kept; for the generator's own prompt, this pipeline is returned.
 
         Raises:
             ArgumentError: the attributes were learned from pictures of the generator's own prompt, or the generator
@@ -924,7 +964,13 @@ class Pipeline:
         return self._prompted[prompt]
 
     def _with_texts(self, texts: Sequence[str], psi: float, condition: Condition | None) -> Pipeline:
-        """Return a pipeline whose model also has texts as attributes, see `energyql.pipeline.texts`."""
+        """Return a pipeline whose model has texts about pictures as further attributes; see `energyql.pipeline.texts`.
+
+        Args:
+            texts: the texts, which the model's reader of words reads.
+            psi: the truncation.
+            condition: the condition of a conditional generator; `None` for none.
+        """
         key = tuple(sorted(texts))
         if key not in self._reading:
             prior = self._prior.setdefault((psi, condition), PriorPictures(self.model, psi, condition))
@@ -952,7 +998,9 @@ class Pipeline:
 
 
 def _check_faithful(sampler: Sampler, settings: DrawSettings) -> None:
-    """Check that a run with `verify="faithful"` has a sampler and settings under which frequencies can be faithful.
+    """Check the sampler and the settings of a run with `verify="faithful"`.
+
+    In such a run, the kept pictures have the frequencies of the prior. Some samplers and settings make that impossible.
 
     Raises:
         ArgumentError: the sampler goes where the energy is lowest, the energy is no probability, its strength is not 1,

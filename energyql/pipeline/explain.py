@@ -131,7 +131,7 @@ def explain(
 
 
 def _words(bound: Expr, model: Model) -> Iterator[str]:
-    """Yield a line for each text of a query that the model's reader of words reads."""
+    """Yield a line for each text in quotes of a query: what reads the text off pictures, and a similar attribute."""
     for node in predicates(bound):
         if is_words(node, model.vocabulary) and model.words is not None:
             near = model.vocabulary.suggest(node.name)

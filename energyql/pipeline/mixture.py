@@ -31,7 +31,15 @@ from energyql.sampling.base import EnergyLike, Progress
 def prepare_mixture(
     pipeline: Pipeline, query: str | Expr, settings: DrawSettings, prompts: Sequence[str]
 ) -> PreparedMixture:
-    """Compile a query for pictures whose prompts are those of a list, each as common as the others in the prior.
+    """Compile a query for a list of prompts, of which each picture has one.
+
+    Before the query is known, all prompts are equally probable.
+
+    Args:
+        pipeline: the model on a device.
+        query: text or expression.
+        settings: settings of the run, whose `condition` is ignored.
+        prompts: the prompts.
 
     Raises:
         ArgumentError: under these settings the shares of the prompts cannot be estimated, or the generator takes no
@@ -52,8 +60,9 @@ def prepare_mixture(
 class PreparedMixture(PreparedQuery):
     """A query that is compiled for each of several prompts.
 
-    The prompt of a sample follows from the seed and the number of the sample. If the shares of the prompts are
-    P(prompt | query), the pictures are a sample of the posterior of the mixture.
+    Each sample has one of the prompts, drawn at random from the seed and the number of the sample. The probability of a
+    prompt is P(prompt | query), its share among the satisfying pictures if all prompts are equally common before the
+    query is known.
 
     Attributes:
         prompts: the prompts.
@@ -65,7 +74,9 @@ class PreparedMixture(PreparedQuery):
 
     @cached_property
     def shares(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """P(prompt | query) for each prompt, by a pilot run that is the same for all seeds, and the standard errors.
+        """P(prompt | query) for each prompt, and its standard error, by a pilot run that is the same for all seeds.
+
+        Both arrays are (prompts,).
 
         Raises:
             NotAcceptedError: the pilot run met no picture that satisfies the query.
@@ -87,14 +98,22 @@ class PreparedMixture(PreparedQuery):
 
     @contextmanager
     def after_pilot(self, progress: bool | Report) -> Iterator[Report]:
-        """Yield a function that shows progress as `reporting` does, after the pilot run."""
+        """Context that makes the pilot run for `shares`, once for a query, and yields a function that shows progress.
+
+        Args:
+            progress: whether to show a progress bar; or a function of the name of a stage and the fraction of it done.
+        """
         with reporting(progress) as report:
             if "shares" not in vars(self):
                 vars(self)["shares"] = self._learn(report)
             yield report
 
     def _numbers(self, index: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
-        """Return the position in `prompts` of the prompt of each sample, for the numbers of samples in the run."""
+        """Return for each sample the position of its prompt in `prompts`, (n,).
+
+        Prompts are drawn at random in the proportions `shares`, from the seed and the number of the sample in the run.
+        `index` has these numbers, (n,).
+        """
         low = int(index.min())
         rows, place = np.unique(index - low, return_inverse=True)
         count, seed = int(rows[-1]) + 1, self.settings.seed
@@ -103,7 +122,15 @@ class PreparedMixture(PreparedQuery):
         return numbers
 
     def _groups(self, index: npt.NDArray[Any]) -> list[tuple[PreparedQuery, npt.NDArray[np.int64]]]:
-        """Return the parts with samples among those of these numbers, each with the positions of its samples."""
+        """Group samples by their prompts.
+
+        Args:
+            index: number of each sample in the run, (n,).
+
+        Returns:
+            For each prompt that a sample has: the query compiled for this prompt, and the positions of its samples in
+                `index`.
+        """
         numbers = self._numbers(index)
         return [(part, rows) for k, part in enumerate(self.parts) if len(rows := np.flatnonzero(numbers == k))]
 
@@ -116,7 +143,10 @@ class PreparedMixture(PreparedQuery):
         purpose: str = "",
         seed: int | None = None,
     ) -> SampleResult:
-        """Draw one latent for each sample as `PreparedQuery` does, by the energy of the sample's prompt."""
+        """Draw one latent for each of some samples, by the energy of the query under the prompt of the sample.
+
+        The arguments are those of `PreparedQuery._attempt`; `energy` is ignored.
+        """
         places = np.asarray(offsets)
         groups = self._groups(first + places)
         ends = [
@@ -150,10 +180,13 @@ class PreparedMixture(PreparedQuery):
 
 
 def _mass(part: PreparedQuery) -> tuple[float, float]:
-    """Estimate P(query) under the prior of a prompt, of the pictures that the verifier accepts if there is one.
+    """Estimate which share of the pictures of one prompt satisfies the query, and is accepted if there is a verifier.
+
+    Args:
+        part: the query, compiled for the prompt.
 
     Returns:
-        The estimate and its standard error.
+        The share, in [0, 1], and its standard error.
     """
     reads = part.model.bank.reads_pictures
     z = normals(0, 0, PICTURES if reads else PRIOR, part.model.generator.z_dim, stream="prevalence").to(part.device)

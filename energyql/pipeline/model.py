@@ -105,7 +105,7 @@ BANK_FILES = ("attributes.safetensors", "vocabulary.json", REPORT, f"{READER}.sa
 PIPELINE_TAG = "unconditional-image-generation"
 """The kind of model, as hubs call it."""
 WORDS = "words"
-"""The reader of texts among the fingerprints of a model."""
+"""Key of the reader of texts in the dict `Model.fingerprints`."""
 NO_JUDGE = "none"
 """Text that a user gives as the name of the judge, for a model without a judge."""
 Values = dict[str, npt.NDArray[Any]]
@@ -244,7 +244,10 @@ class Model:
 
     @property
     def vocabulary(self) -> Vocabulary:
-        """The attributes that queries may name, with kinds, values and ranges; with `words`, any text in quotes."""
+        """The attributes that queries may name, with kinds, values and ranges.
+
+        If the model has a reader of words (`words`), queries may also name any text about pictures, in quotes.
+        """
         return self.bank.vocabulary if self.words is None else self.bank.vocabulary.extended()
 
     @property
@@ -274,7 +277,9 @@ class Model:
     def check_condition(
         self, condition: int | str | Sequence[float] | Sequence[str] | None, seed: int = 0
     ) -> Condition | None:
-        """Check that the generator has a condition and that the heads are valid under it, and return the condition.
+        """Check a condition for pictures (a class), and return it; for `None`, choose the condition of the model.
+
+        The generator must be able to draw under the condition, and the heads must have been fitted under it.
 
         Args:
             condition: a class, its prompt, or a sequence with a number for each class; `None` for the condition under
@@ -329,10 +334,10 @@ class Model:
     def save_pretrained(self, folder: str | Path, *, license: str | None = None) -> Path:
         """Write the model as a folder of safetensors, JSON and a card, which `load_model` and hubs can read.
 
-        The generator's weights are written in half precision if no weight changes, else in full precision. If the model
+        The generator's weights are written in half precision if this changes no weight, else in full. If the model
         was loaded from a folder, and the folder still has the same generator, these are copied from it: the card, the
-        PNG pictures in the card, the licence, the origin of a converted generator, and the name of a function for what
-        people see of pictures. Links out of the folder are not followed.
+        PNG pictures in the card, the licence, the origin of a converted generator, and the name of the code, if any,
+        that converts the generator's pictures for display. Links out of the folder are not followed.
 
         Args:
             folder: folder to write, made if it is missing; files of an earlier model in it are removed, others stay.
@@ -677,9 +682,9 @@ def _write_pretrained(folder: Path, model: Model, *, license: str | None, hub_na
 
 
 def _described(folder: Path, other: Path) -> dict[str, Any] | None:
-    """Return the content of `config.json` of a model folder if another one has the same generator, else `None`.
+    """Return the content of `config.json` in `folder` if the folder `other` has the same generator, else `None`.
 
-    Equal numbers in another precision count as the same weights.
+    Weights with equal numbers in another precision are those of the same generator.
 
     Args:
         folder: the model folder.

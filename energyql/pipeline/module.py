@@ -40,7 +40,7 @@ def as_module(prepared: PreparedQuery) -> EnergyModule:
 
 
 def compiled_energy(prepared: PreparedQuery, energy: QueryEnergy) -> CompiledEnergy:
-    """Return the energy of a prepared query, compiled by `torch.compile`; `energy` is the same before compilation."""
+    """Return the energy of a prepared query, compiled by `torch.compile`; `energy` is the energy to compile."""
     return CompiledEnergy(energy, as_module(prepared))
 
 

@@ -52,9 +52,11 @@ class Pilot:
         finished: share of the samples that the sampler could finish, in [0, 1].
         generator_calls: mean number of calls of the generator for one sample, if attributes are read off pictures; an
             evaluation with gradient counts as two. `None` for attributes of heads on latents.
-        threshold: probability from which the model's verifier accepts a picture with `verify="sure"`; `None` for a
-            model without a verifier, and for code, which may state values.
-        clips: for `verify="faithful"`, what each clip of the energy misses and costs; () for a model without a
+        threshold: probability from which the model's verifier accepts a picture with `verify="sure"`. `None` for a
+            model without a verifier, and for a verifier that is code, because it may return values instead of
+            probabilities.
+        clips: for `verify="faithful"`, each bound at which the energy may be clipped, with the share of satisfying
+            pictures that is missed and the number of pictures drawn for one that is kept; () for a model without a
             verifier.
     """
 

@@ -56,8 +56,8 @@ HOLDS = {True: "holds", False: "does not hold", None: "is not judged"}
 MARK = "doubtful"
 """Text beside a picture for which the predictions of the attribute heads may be wrong."""
 MOST_GAP = 0.1
-"""Difference of a promise, P(query) by the heads or the wanted purity, and the share by the judge from which a summary
-says what helps."""
+"""A summary proposes a remedy if the share of pictures that satisfy the query by the judge is smaller than expected by
+more than this number. The expected share is P(query) by the heads, or the setting `purity`."""
 _SIDE = 128
 """Width of a picture in a notebook, in pixels of the page."""
 _NOISE_TYPES = ("float32", "float16", "bfloat16", "float64")
@@ -268,7 +268,8 @@ class Result:
 
         An example is "9 of 16 satisfy the query, says the image judge". If the judge cannot decide, the text says why,
         with the mean P(query) or energy by the heads, and the quality of the heads. For verified pictures, the text
-        says how many of the drawn pictures were kept, by what, and P(query) by the heads for all that were drawn.
+        says how many of the drawn pictures were kept, the name of the verifier, and P(query) by the heads for all drawn
+        pictures.
         """
         verified, drawn = self.provenance.get("verified"), self.statistics.get("drawn")
         by = verified["by"] if verified else ""
@@ -334,7 +335,10 @@ class Result:
         return "reader" if "reader" in self.provenance else "heads"
 
     def _drawn(self) -> str:
-        """Return words for what verification took, such as " (of 31 drawn, heads 92 %)"; "" if that is not known."""
+        """Return words for a summary of verified pictures, such as " (of 31 drawn, heads 92 %)".
+
+        They state how many pictures were drawn, and P(query) by the heads. The text is "" if these are not recorded.
+        """
         if "drawn" not in self.statistics:
             return ""
         probability = self.statistics.get("drawn_probability")

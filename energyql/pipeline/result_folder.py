@@ -251,7 +251,10 @@ def describe(result: Result) -> dict[str, Any]:
 
 
 def described(folder: Path) -> dict[str, str]:
-    """Return the name of each `result.json` in the folder of a result and its parts -> the fingerprint of the file."""
+    """Return a fingerprint of each `result.json` in the folder of a result and its subfolders, by relative path.
+
+    The dict shows later whether the result has changed. An example of a key is "01024/result.json".
+    """
     parts = [path for _, path in part_folders(folder)]
     return {(part / RESULT).relative_to(folder).as_posix(): fingerprint(part / RESULT) for part in (folder, *parts)}
 
@@ -414,7 +417,7 @@ def _plain(value: Any) -> Any:
 
 
 def _column(entries: Sequence[Any]) -> Any:
-    """Return one field of a result as arrays, from the JSON values of all samples in `result.json`.
+    """Return one field of a result, such as `energy`, from the JSON values of all samples in `result.json`.
 
     Numbers, texts, and true and false become an array. Dicts become a dict of arrays, lists a tuple of arrays.
     """

@@ -161,7 +161,7 @@ def _array(label: str, data: Any) -> Array:
 def _in_vocabulary(
     spec: AttributeSpec, vocabulary: Mapping[str, AttributeSpec], columns: dict[str, dict[str, Array]]
 ) -> AttributeSpec:
-    """Return the description of an attribute in the vocabulary, and sort the predictions of its classes accordingly.
+    """Return the description of an attribute in the vocabulary, and sort predictions in the order of its classes.
 
     Args:
         spec: description of the attribute that follows from the form of its predictions.

@@ -81,8 +81,8 @@ def several(value: object, one: type | tuple[type, ...] = str) -> list[Any]:
 
     Args:
         value: an iterable of items, or a single item.
-        one: the type of single items that are iterables themselves, such as texts. Any other iterable has its items
-            returned, and anything else is a single item.
+        one: type of a single item, for items that can be iterated themselves, such as texts. A value of this type is
+            not taken apart.
     """
     return list(value) if isinstance(value, Iterable) and not isinstance(value, one) else [value]
 

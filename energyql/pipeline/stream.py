@@ -149,7 +149,7 @@ class FolderRun:
             self._held = stack.pop_all()
 
     def _look(self, n: int | None, count: int, first: int) -> None:
-        """Read the samples in the folder, set first sample and length of the run, and remove later samples.
+        """Read the samples in the folder, set first sample and length of the run, and remove samples after its end.
 
         Args:
             n: number of samples that the user asks for, counted from `first`; `None` keeps all samples of the folder.
@@ -260,7 +260,11 @@ class FolderRun:
         return picture_files(self._part(folder), len(self)) + left + part_files(folder, len(self))
 
     def _save_grid(self, folder: Path) -> None:
-        """Write `grid.png` of the run's samples to `folder`, if there are fewer than `MOST_PICTURES` (64) of them."""
+        """Write `grid.png`, a picture of the first samples of the run, to `folder`.
+
+        Nothing is written if the run has 64 (`MOST_PICTURES`) or more samples, because the file then shows the same
+        samples as before.
+        """
         if len(self) < MOST_PICTURES:
             Result(**read_part(self.folder, PER_SAMPLE))[: len(self)].save_grid(folder)
 

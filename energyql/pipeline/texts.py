@@ -1,8 +1,9 @@
-"""Texts in quotes as attributes of a model: heads that say where to look, and a reader of pictures that decides.
+"""Texts in quotes, such as "a person in a hat", as attributes of a model that has a reader of words.
 
-Random pictures are drawn and embedded once for a model and a reader. For each new text, the reader scores the
-embeddings, and a head on latents is fitted to the scores. The head proposes; the reader is a part of the verifier,
-which decides on every picture (see `energyql.pipeline.verified`).
+The reader compares pictures with texts. Random pictures of the model are drawn once, and the reader computes an
+embedding of each. For each new text, the reader computes scores of the embeddings, and a head, which predicts from
+latents, is fitted to the scores. The head guides the sampler. The reader becomes a part of the verifier, which decides
+for every picture whether it is kept (see `energyql.pipeline.verified`).
 """
 
 from __future__ import annotations
@@ -32,14 +33,15 @@ COUNT = 2048
 
 
 def texts_of(expr: Expr, vocabulary: Vocabulary) -> list[str]:
-    """Return the texts in quotes of a query that `bind` returned, each once, in the order of the query."""
+    """Return the different texts in quotes of a query that `bind` has checked, in the order of the query."""
     return list(dict.fromkeys(str(node.name) for node in predicates(expr) if is_words(node, vocabulary)))
 
 
 class PriorPictures:
-    """Random pictures of a model, as a reader of texts embeds them.
+    """Random pictures of a model, and their embeddings by the model's reader of texts.
 
-    Embeddings are stored in the user's folder for caches.
+    Embeddings are vectors that the reader computes from pictures and compares with texts. They are stored in the user's
+    folder for caches.
 
     Args:
         model: a model with a reader of texts.
@@ -54,7 +56,7 @@ class PriorPictures:
 
     @cached_property
     def latents(self) -> Tensor:
-        """Input of the heads, (COUNT, dim)."""
+        """The latents of the pictures that are the input of the heads, (COUNT, dim)."""
         with torch.inference_mode():
             return torch.cat(
                 [head_reader(self.model.generator, self.model.bank.space, self.encode)(z) for z in self.z.split(256)]
@@ -89,7 +91,10 @@ class PriorPictures:
 
     @property
     def _path(self) -> Path | None:
-        """The file of the embeddings; `None` without a folder for caches, or if the generator cannot be told apart."""
+        """The file in which embeddings are stored, whose name depends on generator, reader, truncation and condition.
+
+        `None` if there is no folder for caches, or the generator has no fingerprint.
+        """
         folder = cache_folder()
         mark = self.model.fingerprints.get("generator") or module_fingerprint(self.model.generator)
         if folder is None or not mark:
@@ -103,16 +108,17 @@ class PriorPictures:
 
     @torch.inference_mode()
     def log_odds(self, texts: Sequence[str]) -> Tensor:
-        """Return the log-odds of texts for the pictures, (COUNT, texts)."""
+        """Return the reader's log-odds that each text is true of each picture, (COUNT, texts)."""
         if self._embedded is None:
             return torch.cat([self._words.log_odds(images, texts) for images in self._images()])
         return self._words.log_odds(self._embedded, texts, self._embedded)
 
 
 def with_texts_read(model: Model, texts: Sequence[str], prior: PriorPictures) -> Model:
-    """Return a model that has texts as further attributes.
+    """Return a model that has texts about pictures as further attributes.
 
-    Its verifier reads the texts, and what the verifier of `model` reads, or its judge without a verifier.
+    The verifier of the new model reads the texts. It also reads the attributes that the verifier of `model` reads, or
+    those that the judge reads if `model` has no verifier.
 
     Args:
         model: a model with a reader of texts.

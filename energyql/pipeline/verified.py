@@ -1,11 +1,14 @@
-"""Verified sampling: heads say where to look, and a reader of pictures decides which draws are kept.
+"""Verified sampling: a sampler draws latents by the heads, and a verifier decides which of the pictures are kept.
 
-Samplers go to latents for which the heads are certain of the query. That is not where the query is true of the picture.
-So a verifier, which reads pictures, looks at every draw, and a sample is drawn again until a picture is accepted. In
-the mode "sure" the draws are those of the sampler. In the mode "faithful" they come from the clipped energy (see
-`ClippedEnergy`), under which every latent that the heads think possible is as likely as under the prior; so the
-accepted pictures have the frequencies of the prior among the pictures of which the verifier is sure. It is not equally
-sure of all kinds of pictures; a `Balance` corrects the frequencies.
+Samplers move to latents for which the heads, which predict attributes from latents, are certain of the query. The query
+may still be false for the picture. So a verifier, which reads the attributes off pictures, decides on every picture,
+and a sample is drawn again until its picture is accepted.
+
+In the mode "sure", latents are drawn by the energy of the query. In the mode "faithful" they are drawn by the clipped
+energy (see `ClippedEnergy`): every latent for which the heads give the query a certain probability, which may be small,
+is as likely as under the prior. So attributes outside the query have nearly the frequencies of the prior among the
+pictures that the verifier accepts. But the verifier is surer of some kinds of pictures than of others; a `Balance`
+corrects the frequencies for this.
 """
 
 from __future__ import annotations
@@ -43,35 +46,38 @@ from energyql.vocabulary import AttributeSpec, Vocabulary
 LEAST_PROBABILITY = 0.9
 """Probability of the query from which a verifier accepts a picture, if no held-out labels say which is best."""
 LEAST_RECALL = 0.15
-"""Share of the satisfying samples that a threshold must keep, although fewer pictures are then right than wanted. With
-0.5, rare queries on a DCGAN were 85 % right; with 0.15 they were 93 %, for 1.9 pictures drawn in place of 1.3."""
+"""Least share of the satisfying samples that a threshold must accept, even if fewer accepted pictures are then right
+than the setting `purity` states. With 0.5, 85 % of the pictures for rare queries on a DCGAN were right, and 1.3 were
+drawn for one that was kept; with 0.15, 93 % were right, and 1.9 were drawn."""
 LEAST_THRESHOLD = 0.5
 """Least probability of the query from which a verifier may accept a picture. Below it, a picture is more probably wrong
 than right."""
 PRIOR_LABELS = 20.0
-"""Number of held-out labels that count as much as the verifier's own probabilities, when a threshold is chosen. With a
-rare query, a handful of held-out samples is left at the sampled end, and they alone would decide by chance."""
+"""Number of held-out labels that count as much as the verifier's own probabilities when a threshold is chosen. For a
+rare query, only a few held-out samples are like the samples that are drawn, and these alone would decide by chance."""
 BALANCE_SAMPLES = 32
-"""Number of samples with which a balance corrects about half of what would be needed. On a DCGAN it was best to correct
-nearly all with 60 and more samples, and hardly anything with 25 and less."""
+"""Number of samples with which a `Balance` corrects frequencies about half of the way. On a DCGAN it was best to
+correct nearly everything with 60 samples or more, and hardly anything with 25 or fewer."""
 BALANCE_WHOLE = 0.8
-"""The shares of a balance are scaled so that those of a fifth of the accepted pictures would be at least 1, and are 1.
-With the largest share as 1, one unusual picture would let most others be drawn again. No other values were compared."""
+"""A `Balance` keeps accepted pictures with probabilities. These are scaled so that a fifth of the accepted pictures
+(1 - 0.8) is always kept. If only the picture with the largest probability were always kept, one unusual picture would
+let most others be drawn again. No other values were compared."""
 BALANCE_STEPS = 50
 """Most steps of the fit of a balance."""
 CLIPS = (0.5, 0.4, 0.3, 0.25, 0.2, 0.15, 0.12, 0.1, 0.08, 0.06, 0.05, 0.04, 0.03, 0.02, 0.01)
-"""Probabilities at which the energy may be clipped."""
+"""Bounds c at which the energy may be clipped: the clipped energy is 0 wherever P(query) by the heads is at least c."""
 MOST_LOST = 0.1
-"""Share of the satisfying samples that may be missed for a cheaper clip. With 20,000 labels of a DCGAN, frequencies are
-then off by 0.02, as those of 600 exact samples are; with 0.05 by 0.012, for 22 % more draws of queries of 10 to 16 %
-and 35 % more of rarer ones."""
+"""Share of the satisfying samples that may be missed for a larger, cheaper bound of clipping. With 20,000 labels of a
+DCGAN, frequencies are then wrong by 0.02, as those of 600 exact samples are. With 0.05 they are wrong by 0.012, for
+22 % more draws if 10 to 16 % of all pictures satisfy the query, and 35 % more for rarer queries."""
 WAITING, WAITING_FOR_CODE = 12, 18
-"""A smaller clip is taken only while at most `attempts` / 12 pictures are drawn for one that is kept, and / 18 if code
-decides, which accepts every satisfying picture and not only those of which it is sure. With 8, 24 queries on a DCGAN
-with 5,000 labels take 22 draws in place of 18, and 96.7 in place of 97.2 % are right, 90 in place of 94 % of the worst;
-with 16, frequencies are worse."""
+"""A smaller bound for clipping is chosen only while at most `attempts` / 12 pictures are drawn for one that is kept; or
+`attempts` / 18 if the verifier is code, which accepts every satisfying picture and not only those of which it is sure.
+With 8 instead of 12, 24 queries on a DCGAN with 5,000 labels need 22 draws instead of 18, and 96.7 instead of 97.2 % of
+the pictures are right, 90 instead of 94 % for the worst query. With 16, frequencies are worse."""
 ENOUGH_POSITIVES = 32
-"""Number of satisfying held-out samples from which they decide on the clip. With fewer, a pilot run decides."""
+"""If at least this many held-out samples satisfy the query, the bound for clipping is chosen by held-out samples;
+otherwise by a pilot run."""
 PILOT, PILOT_ROUND, PILOT_KEPT = 1024, 64, 64
 """Most pictures of the pilot run, those drawn together, and the accepted ones after which it ends."""
 
@@ -85,8 +91,8 @@ Round = tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]
 def names_read(model: Model) -> Collection[str]:
     """Return the names of the attributes that the verifier of a model reads, or its judge if it has no verifier.
 
-    A function does not say what it reads, so it is called with a picture of the generator. The result is () if the
-    model has neither.
+    If the verifier or judge is a function that does not state these names, it is called with a picture of the
+    generator. The result is () if the model has neither verifier nor judge.
     """
     reader, generator = model.judge if model.verifier is None else model.verifier, model.generator
     names: Collection[str] | None = () if reader is None else getattr(reader, "vocabulary", None)
@@ -102,9 +108,10 @@ def names_read(model: Model) -> Collection[str]:
 def default_verify(
     model: Model, expr: Expr, attributes: Sequence[str], names: Collection[str]
 ) -> tuple[Verify, str | None]:
-    """Return the mode of verified sampling for runs that name none: "sure" if the model has a verifier, else "off".
+    """Return the default of the setting `verify`: "sure" if the model has a verifier, else "off".
 
-    It is "off" as well if the verifier does not read an attribute of the query, or every picture satisfies the query.
+    The default is "off" as well if the verifier does not read an attribute of the query, or every picture satisfies the
+    query.
 
     Args:
         model: the model.
@@ -122,7 +129,7 @@ def default_verify(
 
 
 def _unread(reader: ImageLabeller, expr: Expr, further: Sequence[str], names: Collection[str]) -> str | None:
-    """Return why a reader cannot decide on a query; `None` if it can.
+    """Return why a reader of pictures cannot decide whether pictures satisfy a query; `None` if the reader can.
 
     Args:
         reader: the reader.
@@ -159,11 +166,13 @@ class Threshold:
 
 @dataclass(frozen=True)
 class Clip:
-    """The probability at which the energy of a query is clipped, and what that costs.
+    """The bound at which the energy of a query is clipped, and what that costs.
 
     Attributes:
-        probability: c, see `ClippedEnergy`.
-        lost: estimated share of the satisfying samples that are missed: the mean of 1 - `clipped_density` over them.
+        probability: the bound c. The clipped energy is 0 wherever P(query) by the heads is at least c, so such latents
+            are drawn as often as under the prior; see `ClippedEnergy`.
+        lost: estimated share of the samples of the prior that satisfy the query but are missed, because P(query) by the
+            heads is below c.
         calls: estimated number of pictures drawn for one that is kept; `None` if none of the samples satisfies the
             query.
         satisfying: number of satisfying samples by which the estimates were made.
@@ -183,7 +192,7 @@ _FIXED = Threshold(LEAST_PROBABILITY)
 
 
 class Decision(NamedTuple):
-    """What a verifier says about n pictures.
+    """The decision of a verifier on n pictures.
 
     Attributes:
         accepted: whether each picture is kept, (n,).
@@ -200,18 +209,18 @@ class Decision(NamedTuple):
 class Balance:
     """Probabilities with which accepted pictures are kept, so that attributes outside the query have true frequencies.
 
-    These are their frequencies among the held-out labels that satisfy the query.
-    A verifier is surer of some pictures that satisfy the query than of others. So of all pictures that a threshold
-    accepts, too many are of the kinds of which the verifier is sure. A cell is such a kind: an attribute and a set of
-    its values. The probability of keeping a picture is an exponential function of the probabilities that the verifier
-    gives to the cells. Of all densities with these frequencies, this one is nearest to that of the accepted pictures
-    (iterative proportional fitting; Ireland and Kullback 1968).
+    The true frequency of a value, such as red hair, is its frequency among the held-out labels that satisfy the query.
+    A verifier is surer of some kinds of pictures than of others, so too many pictures of these kinds are accepted. A
+    cell is a kind of pictures: an attribute that is not in the query, and a set of its values. A picture is kept with
+    the probability `exp(offset + slopes @ p)`, at most 1, where p are the verifier's probabilities of the cells. This
+    form changes the distribution of the accepted pictures as little as possible (iterative proportional fitting;
+    Ireland and Kullback 1968).
 
     Attributes:
-        cells: pairs of an attribute that is not in the query, and a set of its values.
-        slopes: for each cell, the change of the logarithm of the share with the probability of the cell.
-        offset: logarithm of the share where all probabilities are 0; shares are at most 1.
-        kept: mean share that is kept of the accepted pictures.
+        cells: pairs of an attribute and a set of its values.
+        slopes: factor of the probability of each cell, (cells,).
+        offset: the constant term.
+        kept: mean probability with which accepted pictures are kept.
     """
 
     cells: Sequence[tuple[str, Cell]]
@@ -226,10 +235,12 @@ class Balance:
 
 @dataclass(frozen=True, eq=False)
 class Verifier:
-    """The decision of a reader of pictures on one query; made by `verifier_of`.
+    """A reader of pictures, with all that it needs to decide which pictures are kept for one query.
+
+    A picture is kept if it satisfies the query, as far as the reader can tell. `verifier_of` makes the object.
 
     Attributes:
-        reader: the reader.
+        reader: network or function that reads attributes off pictures.
         expr: the query, with attributes checked by `bind`.
         rule: P(query) as a function of predictions; weights in the query make no difference.
         vocabulary: the attributes of the model.
@@ -251,10 +262,10 @@ class Verifier:
     balance: Balance | None = None
 
     def accepted(self, clip: float) -> float:
-        """Return the estimated number of accepted pictures, divided by that of drawn pictures that satisfy the query.
+        """Return the estimated number of accepted pictures for each drawn picture that satisfies the query.
 
-        It is 1 if the threshold was not chosen by held-out labels. `clip` is the probability at which the energy of the
-        draws is clipped.
+        The number is 1 if the threshold was not chosen by held-out labels. `clip` is the bound at which the energy of
+        the draws is clipped, see `Clip`.
         """
         chosen = self.for_draws(clip)
         threshold, kept = chosen.threshold, 1.0 if chosen.balance is None else chosen.balance.kept
@@ -262,7 +273,7 @@ class Verifier:
 
     @property
     def is_network(self) -> bool:
-        """Whether the reader is a network of this library, which gives probabilities; code may give values."""
+        """Whether the reader is a network of this library, which predicts probabilities, and no function of a user."""
         return isinstance(self.reader, Judge | JointJudge)
 
     @property
@@ -272,15 +283,16 @@ class Verifier:
 
     @torch.inference_mode()
     def __call__(self, pictures: Tensor, chances: npt.NDArray[np.float64]) -> Decision:
-        """Decide on pictures.
+        """Decide for each picture whether it is kept.
 
-        A reader that predicts every attribute of the query accepts a picture if the probability of the whole query is
-        at least the threshold. A reader that returns values, such as a function, accepts what satisfies the query.
+        If the reader predicts probabilities of every attribute of the query, a picture is accepted if the probability
+        of the whole query is at least the threshold. If the reader returns values, as a function may do, a picture is
+        accepted if the values satisfy the query.
 
         Args:
             pictures: (n, channels, height, width), in [-1, 1].
-            chances: a random number from 0 to 1 for each picture, (n,). A picture whose share by the balance is less
-                is not accepted.
+            chances: a random number from 0 to 1 for each picture, (n,). A picture is accepted only if the number is
+                below the probability with which `balance` keeps the picture.
 
         Raises:
             ModelError: the reader returns nothing about an attribute of the query.
@@ -301,9 +313,10 @@ class Verifier:
 
     @cached_property
     def labelled(self) -> Round:
-        """For held-out samples P(query) by the heads, and whether the labels satisfy the query.
+        """For each held-out sample, P(query) by the heads, and whether its labels satisfy the query; both are (n,).
 
-        Samples without a label of an attribute of the query are left out; the number of samples may be 0.
+        Held-out samples are labelled pictures, each of them read by networks of the verifier that did not learn from
+        it. Samples without a label of an attribute of the query are left out, so n may be 0.
         """
         if self.held_out is None:
             return np.zeros(0), np.zeros(0, bool)
@@ -316,14 +329,14 @@ class Verifier:
         return self.rule.log_value(self.held_out.heads).double().exp().numpy()[rows], truth
 
     def for_draws(self, clip: float | None = None) -> Verifier:
-        """Return this verifier with the best threshold and balance for draws of the prior times P, the P of the heads.
+        """Return this verifier with the threshold and the balance that fit the pictures that the sampler will draw.
 
-        Both are chosen by held-out labels. Without any, or for a reader that is no network of the model, the threshold
-        is `LEAST_PROBABILITY`, and there is no balance.
+        Both are chosen by held-out labels. Without held-out labels, or if the reader is no network of the model, the
+        threshold is 0.9 (`LEAST_PROBABILITY`), and there is no balance.
 
         Args:
-            clip: c, if the energy is clipped: the density of the draws is that of `clipped_density`.
-                `None` if it is not; then frequencies are not those of the prior in any case, and are not balanced.
+            clip: bound at which the energy of the draws is clipped, see `Clip`. `None` for the energy of the query;
+                then frequencies cannot be those of the prior, and there is no balance.
         """
         if self.held_out is None or not self.is_own:
             return self
@@ -339,7 +352,7 @@ class Verifier:
         return replace(self, threshold=threshold, balance=balance)
 
     def _others(self, names: Collection[str]) -> list[AttributeSpec]:
-        """Return the attributes that the held-out samples have labels of, except those in `names`."""
+        """Return the attributes, except those in `names`, that the reader has read for the held-out samples."""
         assert self.held_out is not None
         return [self.vocabulary[name] for name in self.held_out.readings if name not in names]
 
@@ -359,7 +372,7 @@ class Verifier:
 
     @cached_property
     def _readings(self) -> npt.NDArray[np.float64]:
-        """P(query) by the reader for the samples of `labelled`, (n,)."""
+        """P(query) by the reader of pictures for each held-out sample with all labels, in the order of `labelled`."""
         assert self.held_out is not None
         probable: npt.NDArray[np.float64] = self.rule.log_value(self.held_out.readings).double().exp().numpy()
         return probable[self._complete()]
@@ -383,7 +396,8 @@ def verifier_of(model: Model, expr: Expr, rule: EnergyRule, settings: DrawSettin
         names: the attributes that the reader reads, see `names_read`.
 
     Raises:
-        ModelError: the model has neither, or the reader does not read an attribute of the query.
+        ModelError: the model has neither verifier nor judge, it does not read an attribute of the query, or the query
+            is true of every picture.
     """
     reader = model.judge if model.verifier is None else model.verifier
     if reader is None:
@@ -413,12 +427,12 @@ def choose_threshold(
     *,
     purity: float,
 ) -> Threshold:
-    """Return the lowest threshold at which the wanted share of accepted pictures is right.
+    """Return the lowest threshold at which the share `purity` of the accepted pictures satisfies the query.
 
-    The share is estimated from held-out samples, weighted as they would be drawn, together with the probabilities
-    themselves; see `PRIOR_LABELS`. If no threshold reaches the wanted share, or only one that keeps less than
-    `LEAST_RECALL` of the satisfying samples, the highest threshold is returned that keeps so many, but at least
-    `LEAST_THRESHOLD`.
+    The share at a threshold is estimated from n held-out samples, weighted by how often the sampler draws them, and
+    from the verifier's probabilities (see `PRIOR_LABELS`). A threshold must accept at least 15 % (`LEAST_RECALL`) of
+    the samples that satisfy the query. If no such threshold reaches `purity`, the highest threshold that accepts 15 %
+    is returned. The result is never below 0.5 (`LEAST_THRESHOLD`).
 
     Args:
         probabilities: P(query) by the verifier, (n,).
@@ -444,7 +458,11 @@ def choose_threshold(
 
 
 def probabilities_of(cells: Sequence[tuple[str, Cell]], predictions: Predictions) -> npt.NDArray[np.float64]:
-    """Return the probabilities of pairs of an attribute and a set of its values, (n, pairs)."""
+    """Return the probability of each cell for n samples, (n, cells).
+
+    A cell is a pair of an attribute and a set of its values. `predictions` has for each attribute the predictions for
+    the n samples.
+    """
     columns = [predictions[name].probability([cell]).double().cpu().numpy() for name, cell in cells]
     return np.stack(columns, 1) if columns else np.zeros((len(next(iter(predictions.values())).number()), 0))
 
@@ -455,17 +473,20 @@ def fit_balance(
     accepted: npt.NDArray[np.float64],
     truth: npt.NDArray[np.bool_],
 ) -> Balance | None:
-    """Return the balance with which accepted pictures have the mean probabilities of those that satisfy the query.
+    """Fit the probabilities with which accepted pictures are kept, so that kinds of pictures get true frequencies.
+
+    A kind of pictures, called cell, is an attribute with a set of its values. With the returned `Balance`, the mean
+    probability of each cell among the kept pictures is that among the pictures that truly satisfy the query.
 
     Args:
-        cells: see `Balance`.
+        cells: pairs of an attribute and a set of its values, whose frequencies are corrected.
         probable: the probability of each cell by the verifier for held-out samples, (n, cells).
         accepted: how often each sample is drawn and accepted, as a multiple of the density of the prior, (n,).
         truth: whether the labels satisfy the query, (n,).
 
     Returns:
-        The balance, pulled towards keeping all alike the more, the fewer samples are accepted or satisfy the query;
-            `None` if there is no such sample, or no cell.
+        The balance. The fewer samples are accepted or satisfy the query, the less the balance corrects. `None` if no
+        sample is accepted, none satisfies the query, or there are no cells.
     """
     if not cells or not truth.any() or not accepted.any():
         return None
@@ -498,13 +519,16 @@ def estimate_clips(
     accepted: Callable[[float], float] = lambda clip: 1.0,
     progress: Callable[[float], None] = lambda done: None,
 ) -> list[Clip]:
-    """Return what each of `CLIPS` misses and costs, by held-out labels, or by a pilot run if they are too few.
+    """Return for each bound in `CLIPS` which share of satisfying pictures it misses, and how many draws it costs.
+
+    The estimates are made from held-out labels; if fewer than 32 of them satisfy the query, from a pilot run.
 
     Args:
         draw: function from the number of a round to `PILOT_ROUND` draws with the energy clipped at the smallest of
             `CLIPS`.
         held_out: samples of the prior with labels.
-        accepted: function from a clip to the number of accepted pictures for each satisfying one that is drawn.
+        accepted: function from a bound to the number of accepted pictures for each drawn picture that satisfies the
+            query.
         progress: called with the fraction of the pilot run that is done.
     """
     p, good = held_out
@@ -533,15 +557,15 @@ def estimate_clips(
 
 
 def choose_clip(clips: Sequence[Clip], most: float) -> Clip:
-    """Return the largest clip by which at most `MOST_LOST` are missed, or less if that takes too many pictures.
+    """Return the largest bound for clipping that misses at most 10 % (`MOST_LOST`) of the satisfying pictures.
 
     Args:
-        clips: the estimates for each of `CLIPS`.
-        most: most pictures that a smaller clip may take for one that is kept.
+        clips: the bounds in descending order, with their estimated costs.
+        most: most pictures that may be drawn for one that is kept.
 
     Returns:
-        The clip. If it took more than `most` pictures for one that is kept, the smallest clip that takes no more is
-        returned; if there is none, the cheapest.
+        The bound with its costs; the smallest bound if all of them miss more. If it needs more than `most` pictures,
+        the smallest bound that needs at most `most` is returned instead; if there is none, the largest of all bounds.
     """
     enough = next((clip for clip in clips if clip.lost <= MOST_LOST), clips[-1])
     if enough.calls is None or enough.calls <= most:

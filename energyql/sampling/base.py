@@ -34,8 +34,9 @@ ValueAndGradient = tuple[Float[Tensor, " batch"], Float[Tensor, "batch z_dim"]]
 class SurrogateEnergy(Protocol):
     """A cheap approximation of an energy. It depends only on v, the coordinates of z along a few directions.
 
-    Samplers draw proposals from the posterior of the approximation. The true energy accepts them more often than draws
-    from the prior. Surrogates that compare equal must compute equal energies, because results are cached.
+    Samplers draw proposals from the posterior of the approximation. Rejection by the true energy accepts these more
+    often than draws from the prior. Surrogates that compare equal must compute equal energies, because results are
+    cached.
     """
 
     def __hash__(self) -> int:
@@ -83,8 +84,8 @@ class Energy(EnergyFunction):
         surrogate: function that returns a cheap approximation of this energy; `None` if there is none.
         kept: a dict, empty at first, in which samplers cache what they compute from this energy and need again in every
             run; `None` if the energy may change, so that nothing is cached.
-        costly: whether each evaluation draws a picture, or takes as long. If so, samplers evaluate no point before they
-            need its energy, and make fewer trials.
+        costly: whether each evaluation draws a picture, or takes as long. If so, samplers make fewer trials, and do not
+            evaluate points whose energies they may not need.
     """
 
     least: float = 0.0
@@ -115,8 +116,8 @@ class GradientEnergy(Energy):
 def as_energy(energy: EnergyLike, *, first: int = 0, samples: Tensor | None = None) -> StepEnergy:
     """Return an `Energy` for a batch, made from a function or object of a user.
 
-    Results of the returned energy are detached, and gradients have the dtype of z. A call of it raises an
-    `ArgumentError` if a result has a wrong shape, or if autograd finds that the energy does not depend on z.
+    Results of the returned energy are detached, and gradients have the dtype of z. A call of the returned energy raises
+    an `ArgumentError` if a result has a wrong shape, or if autograd finds that the energy does not depend on z.
 
     Args:
         energy: a function of z, or of z and a parameter called `rows`; or an object with a method `gradient` that takes
@@ -184,7 +185,10 @@ class StepEnergy(Energy):
     def __call__(
         self, z: Float[Tensor, "batch z_dim"], rows: Int[Tensor, " batch"] | None = None
     ) -> Float[Tensor, " batch"]:
-        """Return the energies of latents; `rows` says which sample each latent belongs to, by default latent i to i."""
+        """Return the energies of latents `z`, in nats.
+
+        `rows` says which sample each latent belongs to. Without `rows`, latent i belongs to sample i.
+        """
         self.values += 1
         value = self.value(z, self._places(z, rows))
         _check_shape("energy(z)", value, z.shape[:1])
@@ -208,7 +212,10 @@ class StepEnergy(Energy):
         return value.detach(), gradient.detach().to(z.dtype)
 
     def _places(self, z: Tensor, rows: Tensor | None) -> Int[Tensor, " batch"]:
-        """Return for each latent the row of its sample in the batch; `rows` is the argument of `__call__`."""
+        """Return for each latent in `z` the row of its sample in the batch, (len(z),).
+
+        `rows` says which sample of this energy each latent belongs to; `None` if latent i belongs to sample i.
+        """
         if self.rows is None:
             return torch.arange(len(z), device=z.device) if rows is None else rows
         return self.rows if rows is None else self.rows[rows]
@@ -500,7 +507,7 @@ def check_strength(strength: float) -> None:
 
 
 def check_positive(sampler: object, *names: str) -> None:
-    """Raise an `ArgumentError` unless each setting of `names` is `None`, or finite and above 0, in a sampler."""
+    """Raise an `ArgumentError` unless the settings `names` of a sampler are finite and above 0, or `None`."""
     for name in names:
         value = getattr(sampler, name)
         require(value is None or 0 < value < math.inf, f"{name} must be finite and above 0", value)
@@ -525,7 +532,12 @@ def check_latents(z0: Tensor) -> None:
 
 
 def finite_rows(x: Tensor, *more: Tensor) -> Bool[Tensor, " rows"]:
-    """Return for each row of tensors (rows,) or (rows, dim) whether it is finite in all, faster than by `isfinite`."""
+    """Return for each row whether all its numbers are finite, in fewer operations than `isfinite` needs.
+
+    Args:
+        x: a tensor (rows,) or (rows, dim).
+        more: further tensors of such shapes; their numbers in a row must be finite too.
+    """
     zeros = [part - part if part.ndim == 1 else (part - part).sum(1) for part in (x, *more)]
     return sum(zeros[1:], zeros[0]) == 0
 
@@ -535,7 +547,8 @@ def _rows_where(which: Tensor, x: Tensor, other: Tensor) -> Tensor:
 
 
 MOVING = -1
-"""The code of a sample that still moves, in a tensor of codes where a code of `Status` says how a sample ended."""
+"""Code of a sample that still moves, in a tensor that has a code for each sample. Samples that have ended have the code
+of their `Status` there."""
 
 
 def select(state: Any, which: Tensor) -> Any:
@@ -553,7 +566,7 @@ def select(state: Any, which: Tensor) -> Any:
 
 @dataclass(slots=True, eq=False)
 class Batch:
-    """The samples of one run of a sampler, with a row for each sample. A sampler changes them in place while it runs.
+    """The samples of one run of a sampler, with a row for each. A sampler changes the batch in place while it runs.
 
     Attributes:
         energy: the energy as a function of latents, and of the rows of their samples in this batch.
@@ -592,7 +605,7 @@ class Batch:
             energy: an `Energy`, or a function of z alone.
             z0: start latents (n, z_dim), float32 or float64.
             noise: source of the random numbers of these samples.
-            progress: function to call with the progress; see `Progress`.
+            progress: function to call with the fraction done and the number of samples that still move; or `None`.
 
         Raises:
             ArgumentError: `z0` has another shape or dtype.
@@ -679,10 +692,10 @@ LOOK_EVERY = 8
 
 
 class Endings:
-    """Takes samples that have ended out of a batch: after every step on a CPU, or after some steps.
+    """The bookkeeping of samples that end: their final state is recorded in the batch, and they are moved no further.
 
-    To look which samples have ended, a program waits for the device. Until the next look, samples that have ended are
-    computed further, without effect.
+    On a CPU this is done after every step. On another device, the program would have to wait for the device each time,
+    so it looks for samples that have ended only after some steps. Until then they are computed further, without effect.
 
     Args:
         batch: the batch.
@@ -691,7 +704,7 @@ class Endings:
         every: number of steps between two looks on other devices than the CPU.
 
     Attributes:
-        looked: whether the last call of `note` looked, so that no sample of `batch.rows` has ended.
+        looked: whether the last call of `note` looked for samples that have ended. Then `batch.rows` has none of them.
     """
 
     def __init__(self, batch: Batch, energy: StepEnergy, values: Tensor | None = None, every: int = 1) -> None:
@@ -703,13 +716,13 @@ class Endings:
     def note(
         self, status: Int[Tensor, " rows"], z: Callable[[], Tensor], value: Tensor | None = None, *, look: bool = False
     ) -> Int[Tensor, " stay"] | None:
-        """Note which samples end after a step.
+        """Record which samples end after a step, and remove those that have ended from the batch, now or later.
 
         Args:
             status: for each sample of `batch.rows` the `Status` with which it ends, or `MOVING`.
             z: function that returns the latents with which these samples end.
             value: for each of these samples, the number that is recorded in `values` if it ends.
-            look: whether to look for samples that have ended now.
+            look: whether to look now which samples have ended, even if fewer than `every` steps have passed.
 
         Returns:
             The samples that stay, as indices into the `batch.rows` of before; `None` if all stay.
@@ -763,7 +776,7 @@ class BatchSampler(ABC):
             energy: an `Energy`, or a function of z alone.
             z0: start latents (n, z_dim), float32 or float64.
             noise: source of the random numbers of these samples.
-            progress: function that is called with the progress; see `Progress`.
+            progress: function to call with the fraction done and the number of samples that still move; or `None`.
 
         Raises:
             ArgumentError: `z0` has the wrong shape or dtype, or the energy returns the wrong shape; or `needs_floor` is

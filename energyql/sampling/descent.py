@@ -121,7 +121,7 @@ class DescentState(NamedTuple):
     Attributes:
         z: current latents.
         values: λ(E - `Energy.least`) at the last four latents, z last, in nats; infinite for those before the start.
-        gradient: gradient of this number with respect to z.
+        gradient: gradient of λE with respect to z.
         direction: the next step in z, unless it must be shortened.
         slope: scalar product of `direction` and `gradient`.
         step: share of `direction` that is tried next: 1, then ½, ¼ and so on until a step is accepted.
@@ -144,7 +144,7 @@ class DescentState(NamedTuple):
 
     @property
     def value(self) -> Float[Tensor, " rows"]:
-        """The last of `values`."""
+        """λ(E - `Energy.least`) at the current latents, in nats: the last of `values`."""
         return self.values[:, -1]
 
 
@@ -224,12 +224,12 @@ def _evaluate(z: Float[Tensor, "rows z_dim"], energy: StepEnergy, settings: Desc
 def _with_pair(
     pairs: tuple[_Pair, ...] | Tensor, which: Tensor, step: Tensor, change: Tensor, product: Tensor
 ) -> tuple[_Pair, ...] | Tensor:
-    """Return `pairs` after the last step is appended for the samples where `which` is true.
+    """Return the last steps of all samples, with one more step for the samples where `which` is true.
 
     The pairs of other samples stay the same. If there are more than `MEMORY` pairs, the oldest is left out.
 
     Args:
-        pairs: see `DescentState`.
+        pairs: the last steps, each with the change of the gradient along the step, as `DescentState.pairs`.
         which: for each sample whether the step is appended.
         step: the last step, (rows, z_dim).
         change: the change of the gradient along it, (rows, z_dim).
@@ -252,7 +252,7 @@ def _with_direction(state: DescentState, enough: float | None) -> DescentState:
     """Return the state with the next step of each sample, computed by L-BFGS.
 
     A sample that did not move keeps its next step. `enough` is the setting of `DescentSampler`: the energy, in nats
-    above the least possible energy, at which samples end. Near it, steps are shorter.
+    above the least possible energy, at which samples end. Near this energy, steps are shorter.
     """
     gradient, pairs = state.gradient, state.pairs
     guess = FIRST_MOVE / gradient.norm(dim=1).clamp_min(1e-12)
@@ -280,7 +280,8 @@ def two_loop_direction(
 
     Args:
         gradient: the gradients.
-        pairs: the last steps of the samples, see `DescentState`.
+        pairs: the last steps of the samples, oldest first. Each is a triple of the step, the change of the gradient
+            along the step, and 1 / (scalar product of the two).
         scale: inverse curvature before any step is taken into account.
     """
     direction, weights = -gradient, []
@@ -307,7 +308,8 @@ def compact_direction(
 
     Args:
         gradient: the gradients.
-        pairs: the last steps and the changes of the gradient along them, see `DescentState`.
+        pairs: the last `MEMORY` steps of each sample, oldest first, and then the changes of the gradient along them;
+            both are 0 where a sample has taken fewer steps.
         guess: inverse curvature of samples that have no pairs.
     """
     steps, changes = pairs.chunk(2, 1)
@@ -328,15 +330,15 @@ def compact_direction(
 
 
 def _distance(value: Float[Tensor, " rows"], descent: Float[Tensor, " rows"], enough: float) -> Float[Tensor, " rows"]:
-    """Return how far to move to an energy of 0.8 (`AIM`) times the tolerance, if log-odds are linear in z.
+    """Return the length of the next step of each sample, which aims at an energy of 0.8 (`AIM`) times the tolerance.
 
-    It is the length of a step of Newton's method. The log-odds of a query with the energy e are -log(exp(e) - 1), and
-    their derivative by e is -1 / (1 - exp(-e)).
+    The step would reach this energy if the log-odds of the query were linear in z, as in Newton's method. The log-odds
+    of a query with the energy e are -log(exp(e) - 1), and their derivative by e is -1 / (1 - exp(-e)).
 
     Args:
         value: energies e of the samples, in nats.
         descent: decrease of the energy per unit of length in z, at least 0.
-        enough: energy tolerance, in nats; see `DescentSampler`.
+        enough: energy tolerance, in nats: a sample ends at this energy or below.
     """
     e = value.clamp_min(enough)
     lacking = e + torch.log1p(-torch.exp(-e)) - math.log(math.expm1(AIM * enough))
@@ -344,7 +346,10 @@ def _distance(value: Float[Tensor, " rows"], descent: Float[Tensor, " rows"], en
 
 
 def _outcome(state: DescentState, settings: DescentSampler) -> Int[Tensor, " rows"]:
-    """Return for each sample `Status.OK` if it ends, or `MOVING` if it goes on, by the tolerances of `settings`."""
+    """Return for each sample of `state` the status `Status.OK` if it ends, or `MOVING` if it goes on.
+
+    A sample ends if its energy is low enough, or is at a minimum, by the tolerances of `settings`.
+    """
     done = state.values[:, 0] - state.value < settings.tolerance
     # Not even a straight slope would bring anything.
     done = done | (state.slope * state.step > -1e-3 * settings.tolerance)
@@ -364,5 +369,5 @@ def _rows_of(which: Tensor, new: Tensor, old: Tensor) -> Tensor:
 
 
 def _all(which: Bool[Tensor, " rows"]) -> bool:
-    """Return whether `which` is true everywhere; false on other devices than the CPU, because the answer would wait."""
+    """Return whether `which` is true everywhere; always false on other devices than the CPU, to avoid a wait."""
     return which.device.type == "cpu" and bool(which.all())

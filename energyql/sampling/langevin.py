@@ -124,16 +124,16 @@ def posterior_score(
 
 
 def _move(z: Tensor, change: Tensor, value: Tensor, moving: Tensor | None = None) -> tuple[Tensor, StepInfo]:
-    """Return z + change for samples where it and the energy are finite, and z for the others, which end.
+    """Move samples by `change`; a sample whose energy or new latent is not finite stays at z and ends.
 
     Args:
         z: latents, (rows, z_dim).
-        change: change of the latents; it is not finite if the gradient of the energy was not.
+        change: change of the latents, (rows, z_dim); it is not finite if the gradient of the energy was not.
         value: energies at z, (rows,).
         moving: for each sample whether it has not ended before; `None` if none has.
 
     Returns:
-        The latents, and which samples end, with `Status.NON_FINITE`.
+        The latents after the move, and which samples end, with `Status.NON_FINITE`.
     """
     there = z + change
     finite = finite_rows(value, there)
@@ -189,7 +189,10 @@ class CrankNicolsonSampler(StepSampler):
         require(0 <= self.rise <= 1, "rise must be from 0 to 1", self.rise)
 
     def init(self, z: Tensor, energy: StepEnergy) -> tuple[CrankNicolsonState, StepInfo]:
-        """Return the state of samples at `z`, and which end because energy or gradient is not finite."""
+        """Return the state of samples that start at the latents `z`, and which of the samples end at once.
+
+        A sample ends if its energy, as `energy` returns it, or the gradient is not finite.
+        """
         energies, gradients = energy.gradient(z)
         return CrankNicolsonState(z, energies, gradients), StepInfo.where_finite(finite_rows(energies, gradients))
 

@@ -182,7 +182,7 @@ class Attempt(NamedTuple):
 
 
 def take_step(slope: Slope, tableau: Tableau, rows: Tensor | None, state: FlowState, *, limit: float) -> Attempt:
-    """Compute one Runge-Kutta step for each sample, by eq. II.4.1 to II.4.3.
+    """Compute one Runge-Kutta step for each sample, by eq. II.4.1 to II.4.3 of Hairer, Nørsett and Wanner.
 
     Args:
         slope: function that computes dz/ds.
@@ -207,17 +207,17 @@ def take_step(slope: Slope, tableau: Tableau, rows: Tensor | None, state: FlowSt
 
 
 def error_ratio(attempt: Attempt, rtol: float, atol: float) -> Float[Tensor, " batch"]:
-    """Return for each sample of `attempt` the ratio of estimated error to tolerance, by eq. II.4.11.
+    """Return for each sample the ratio of estimated error to tolerance; a step is accepted if it is at most 1.
 
-    A step is accepted if its ratio is at most 1. The ratio is the root mean square over z_dim of
-    `error / (atol + rtol * |z|)`. Here `|z|` is the larger of the values before and after the step.
+    The ratio is the root mean square over z_dim of `error / (atol + rtol * |z|)`, where `|z|` is the larger of the
+    values before and after the step (Hairer, Nørsett and Wanner, eq. II.4.11). `attempt` has the steps.
     """
     tolerance = atol + rtol * torch.maximum(attempt.start.z.abs(), attempt.z1.abs())
     return _rms(attempt.error / tolerance)
 
 
 def next_step(step: Float[Tensor, " batch"], ratio: Float[Tensor, " batch"], order: int) -> Float[Tensor, " batch"]:
-    """Return for each sample the size of the next step to try, by eq. II.4.13.
+    """Return for each sample the size of the next step to try, by eq. II.4.13 of Hairer, Nørsett and Wanner.
 
     After an accepted step, the size never falls.
 
@@ -233,7 +233,7 @@ def next_step(step: Float[Tensor, " batch"], ratio: Float[Tensor, " batch"], ord
 def initial_step(
     slope: Slope, rows: Tensor | None, state: FlowState, order: int, rtol: float, atol: float
 ) -> Float[Tensor, " batch"]:
-    """Return for each sample the size of the first step to try; see section II.4, p. 169.
+    """Return for each sample the size of the first step to try, by section II.4 of Hairer, Nørsett and Wanner, p. 169.
 
     Args:
         slope: function that computes dz/ds; it is called once.
@@ -255,7 +255,7 @@ def initial_step(
 
 
 def interpolate_step(attempt: Attempt, s: float, rows: Int[Tensor, " rows"]) -> Float[Tensor, "rows z_dim"]:
-    """Return the latents of some samples at a clock inside their steps.
+    """Return the latents of some samples at a given clock (s = -t) between the start and the end of their steps.
 
     For each sample, a polynomial of degree 4 in s is evaluated. It equals the latents of the step at start, middle and
     end, and its derivative equals the slopes of the step at start and end.
@@ -460,7 +460,8 @@ class ODESolver(BatchSampler):
             state: state of the samples that moved so far.
             outcome: for each of these samples the `Status` with which it ends, or `MOVING`.
             attempt: the last step, by which z is interpolated if the step went beyond t1; `None` before the first step.
-            look: see `Endings.note`.
+            look: whether to look now which samples have ended. Otherwise this may be done after a later step, so that
+                the program waits less often for a GPU.
         """
 
         def last() -> Tensor:
@@ -554,7 +555,15 @@ def flow_step(state: FlowState, energy: StepEnergy, settings: ODESolver) -> tupl
 
 
 def _slope(energy: StepEnergy, settings: ODESolver) -> Slope:
-    """Return the function that computes the slope dz/ds of the flow, and the energies λE, at the clock s = -t."""
+    """Return the function that the solver integrates: the slope dz/ds of the flow at the clock s = -t.
+
+    The function takes s (batch,), z (batch, z_dim) and the rows of the samples, or `None` for all. It also returns the
+    energies λE, (batch,).
+
+    Args:
+        energy: energy E of the samples, in nats.
+        settings: settings of the sampler, of which the noise rate and the strength λ are used.
+    """
     flow = vp_flow(energy, settings.schedule, settings.strength)
 
     def slope(s: Tensor, z: Tensor, rows: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -39,17 +39,20 @@ ANGLES = (0.7, 0.5, 0.35)
 BRACKET = 1.5
 """Length of the arc of the slice moves after the last stage, in radians; see `slice_step`."""
 SURE = 4.0
-"""Factor of the exponent in slice moves of samples that are not yet certain of the query."""
+"""Factor of the strength λ in slice moves of samples for which the query is not yet certain; see `enough`."""
 BISECTIONS = 40
 """Number of halvings by which an exponent is found."""
 REACH = 8
-"""Size of the population that tells whether a query can be reached, as a multiple of that of a sample."""
+"""Size of the population that shows whether any latent satisfies a query, as a multiple of the population of a
+sample."""
 GENTLE = 0.5
-"""`PopulationSampler.effective` of this population: smaller rises, because it estimates a share."""
+"""The setting `effective` of a `PopulationSampler` for the population that shows whether a query can be reached. Its
+exponent rises in smaller stages than that of a sample, for a better estimate of how rare the query is."""
 SPREAD = 0.5
-"""Half the width of the interval of this share, as a part of its logarithm (docs/decisions/costly-evaluations.md)."""
+"""Half the width of the interval in an error that estimates the share of pictures that satisfy a query, as a part of
+the logarithm of the share (docs/decisions/costly-evaluations.md)."""
 MOST_REACH = 2048
-"""Evaluations after which this population no longer estimates how rare a query is that cannot be reached."""
+"""Most evaluations to estimate how rare a query is that cannot be reached."""
 REACHED = math.log(2)
 """Energy in nats above the least at which a latent has reached the query: it has a probability of 0.5."""
 HIGHEST = 1e12
@@ -134,13 +137,13 @@ class PopulationSampler(BatchSampler):
         self._draw(batch, trials_of(share, max(1, self.budget // 2)))
 
     def _check_reach(self, batch: Batch) -> bool:
-        """Return true if a large population, which belongs to no sample, satisfies the query in as many stages.
+        """Check that some latent can satisfy the query, with a large population that belongs to no sample; return true.
 
-        These are as many stages as the budget of a sample allows.
+        The population has as many stages as the budget of a sample allows.
 
         Raises:
-            NotAcceptedError: no latent of the population satisfies the query by then. Further stages, of at most
-                `MOST_REACH` evaluations in all, have estimated how rare it is.
+            NotAcceptedError: no latent of the population satisfies the query in these stages. Further stages, of at
+                most `MOST_REACH` evaluations in all, have estimated how rare it is.
         """
         streams, count, ancestors = RandomStreams().part("reach"), REACH * FEWEST, REACH * self.ancestors
         like, first = batch.z[:1], torch.full((1,), -batch.noise.start, device=batch.z.device)
@@ -164,11 +167,16 @@ class PopulationSampler(BatchSampler):
 
     @property
     def _cost(self) -> int:
-        """Number of evaluations of a stage."""
+        """Number of evaluations of the energy that a stage needs for each sample."""
         return self.ancestors * len(ANGLES)
 
     def _draw(self, batch: Batch, most: int) -> None:
-        """Move every sample of a batch, whose random numbers are those of the sampler, after at most `most` trials."""
+        """Move every sample of a batch: by rejection, then by its population, then until the query is certain.
+
+        Args:
+            batch: the batch, which is changed.
+            most: largest number of draws from the prior that a sample tries by rejection.
+        """
         proposals = PriorProposals()
         rounds = reject(batch, self.strength, proposals, most)
         stages = batch.diagnostics["stages"] = torch.zeros_like(batch.values)
@@ -231,7 +239,14 @@ class PopulationSampler(BatchSampler):
         return stages
 
     def _settle(self, batch: Batch, rows: Tensor, exponents: list[float], stream: str) -> None:
-        """Make a slice move with samples of a batch, the indices `rows`, for each of the exponents."""
+        """Make slice moves with some samples of a batch, and record latents, energies and evaluations in the batch.
+
+        Args:
+            batch: the batch, which is changed.
+            rows: indices of the samples in the batch.
+            exponents: for each move, the factor of the energy in the density that the move leaves unchanged.
+            stream: name of the random numbers of these moves, unique in the run.
+        """
         for move, exponent in enumerate(exponents):
             noise = StepNoise(batch.noise, batch.z, rows.cpu(), f"{stream}/{move}")
             before = SliceState(batch.z[rows], batch.energies[rows])
@@ -240,7 +255,10 @@ class PopulationSampler(BatchSampler):
             batch.values[rows] += info.evaluations
 
     def _make_sure(self, batch: Batch, enough: float) -> None:
-        """Make slice moves with samples whose energy is more than `enough` above the least, within the budget."""
+        """Make slice moves with samples until their energy is at most `enough` nats above the least energy.
+
+        A sample also ends when its budget of evaluations is used up.
+        """
         move = 0
         usable = batch.status != Status.NON_FINITE
         while True:
@@ -255,11 +273,12 @@ class PopulationSampler(BatchSampler):
 
 
 def _out_of_reach(log_share: float, complete: bool) -> NotAcceptedError:
-    """Return the error for a query that no latent satisfies.
+    """Return the error for a query that no latent of the population satisfies.
 
     Args:
-        log_share: logarithm of the estimated share of pictures that satisfy the query.
-        complete: whether it is an estimate; else the share is smaller.
+        log_share: logarithm of a share of all pictures, at most 0.
+        complete: whether `log_share` is an estimate of the share that satisfies the query. If false, the share that
+            satisfies the query is smaller.
     """
     lower, middle, upper = (f"{math.exp(min(-scale * log_share, 700)):,.0f}" for scale in (1 - SPREAD, 1, 1 + SPREAD))
     if complete:
@@ -289,12 +308,18 @@ class PopulationState(NamedTuple):
     log_weight: Float[Tensor, " rows"]
 
     def log_weights(self, exponents: Float[Tensor, " rows"]) -> Float[Tensor, "rows latents"]:
-        """Return the logarithm of the weight of each latent, in float64, if exponents rise from β to `exponents`."""
+        """Return the logarithm of the weight exp(-(exponent - β)E) of each latent, in float64.
+
+        By these weights, the latents of a sample follow `N(z; 0, I) exp(-exponent * E)`.
+
+        Args:
+            exponents: an exponent of at least β for each sample, (rows,).
+        """
         return (self.beta - exponents)[:, None] * self.energies.double().clamp(max=HIGHEST)
 
 
 class PopulationInfo(NamedTuple):
-    """The outcome of a stage.
+    """The outcome of a stage, in which the exponents of populations rise and their latents are chosen and moved.
 
     Attributes:
         evaluations: number of evaluations of the energy for each sample, (rows,) int64.
@@ -304,9 +329,15 @@ class PopulationInfo(NamedTuple):
 
 
 def next_exponents(state: PopulationState, strength: float, effective: float) -> Float[Tensor, " rows"]:
-    """Return for each population the largest exponent, at most `strength`, at which enough of its latents count.
+    """Return for each population the largest exponent at which enough of its latents have a notable weight.
 
-    The effective number of latents, by the weights exp(-(exponent - β)E), is the share `effective` of all latents.
+    The weights are exp(-(exponent - β)E). Enough means that the effective number of latents by these weights is the
+    share `effective` of all latents. An exponent is at most `strength`.
+
+    Args:
+        state: the populations, with their present exponents β.
+        strength: λ, the largest exponent.
+        effective: share of the latents, above 0 and below 1.
     """
     least = effective * state.energies.shape[1]
 
@@ -327,6 +358,12 @@ def choose(
     state: PopulationState, exponents: Float[Tensor, " rows"], noise: StepNoise, count: int
 ) -> tuple[Int[Tensor, "rows count"], Float[Tensor, " rows"]]:
     """Choose latents of each population by their weights after a rise of its exponent, by systematic sampling.
+
+    Args:
+        state: the populations, with their present exponents β.
+        exponents: the new exponent of each population; a latent of energy E has the weight exp(-(exponent - β)E).
+        noise: random numbers of the samples of the populations.
+        count: number of latents to choose in each population.
 
     Returns:
         The indices of the chosen latents; and the logarithm of the importance weight of each sample after the rise.

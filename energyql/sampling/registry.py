@@ -36,10 +36,10 @@ has a probability of 0.37."""
 class Chain(BatchSampler):
     """A `Sampler` that runs several samplers one after the other.
 
-    Each sampler starts at the latents where the sampler before it ended, also for samples that it could not finish. The
-    result has the status of the last sampler, and the sum of all evaluations. A sampler with a setting `enough` does
-    not evaluate samples whose energy an earlier sampler recorded as low enough. If two samplers have diagnostics of the
-    same name, the result has those of the later sampler.
+    Each sampler starts at the latents where the sampler before it ended, also for samples that the one before could not
+    finish. The result has the status of the last sampler, and the sum of all evaluations. A sampler with a setting
+    `enough` does not evaluate samples whose energy an earlier sampler recorded as low enough. If two samplers have
+    diagnostics of the same name, the result has those of the later sampler.
 
     Args:
         samplers: at least one, in the order in which they run.
@@ -176,7 +176,7 @@ _CLASSES = {
 
 
 def sampler_record(value: object) -> Any:
-    """Return the record of a sampler from what a file of results says of the sampler.
+    """Return the record of a sampler, `{"name": ..., "settings": {...}}`, from the entry in a file of results.
 
     Args:
         value: a record, which is returned unchanged; or a text, as files had until November 2026. A text that is the

@@ -63,9 +63,10 @@ class PriorProposals:
     ceiling = 0.0
 
     def draw(self, batch: Batch, rows: Tensor, numbers: Tensor, of: int) -> tuple[Tensor, Tensor]:
-        """Return some proposals for some samples, and 0 for each, because the two densities are equal.
+        """Return some proposals for some samples, and 0 for each: log(prior density / density of proposals).
 
-        The arguments are explained in `Proposals.draw`: indices of samples, and numbers of their proposals.
+        The logarithm is 0 because proposals are drawn from the prior. The arguments are explained in `Proposals.draw`:
+        indices of samples, and numbers of their proposals.
         """
         z = batch.noise.several_normals(batch.z, "proposal", rows, numbers, of)
         if len(first := (numbers[:, 0] == 0).nonzero()[:, 0]):
@@ -74,9 +75,10 @@ class PriorProposals:
 
 
 def points_ahead(energy: StepEnergy, rows: int) -> int:
-    """Return how many points (latents, one of which a sample accepts) to evaluate together for each sample.
+    """Return for how many points (latents that a sample may accept) of each sample energies are computed in one call.
 
-    `rows` is the number of samples that still need points. The result is 1 for an energy that is costly to evaluate.
+    The result is 1 if `energy` is costly to evaluate, and smaller for more samples. `rows` is the number of samples
+    that have not yet accepted a point.
     """
     return 1 if energy.costly else max(1, min(MOST_AHEAD, ROWS_AHEAD // rows))
 
@@ -165,8 +167,9 @@ _pilot = lru_cache(maxsize=8)(partial(normals, 0, 0, stream="pilot"))
 def reject(batch: Batch, strength: float, proposals: Proposals, most: int) -> list[Round]:
     """Draw proposals for every sample of a batch until the sample accepts one, and move the sample to this proposal.
 
-    A proposal is accepted with probability w / exp(ceiling), where w is its weight; see `Proposals`. Afterwards,
-    `batch.rows` are the samples that accepted no proposal. These diagnostics are set for each sample:
+    A proposal is accepted with probability w / exp(ceiling). The weight w of a proposal is exp(-λ max(E, 0)) times the
+    ratio prior density / density of proposals; `ceiling` is a field of `proposals`. Afterwards, `batch.rows` are the
+    samples that accepted no proposal. These diagnostics are set for each sample:
 
     - `proposals`: number of proposals tried;
     - `mass`: sum of the weights of the proposals tried;
@@ -218,9 +221,13 @@ def reject(batch: Batch, strength: float, proposals: Proposals, most: int) -> li
 def tried_energies(
     rounds: list[Round], device: torch.device
 ) -> tuple[Float[Tensor, "rows proposals"], Float[Tensor, "rows proposals"]]:
-    """Return energies and log-ratios of densities of all proposals of the samples that accepted none.
+    """Return, for the samples that accepted no proposal, the energies of all their proposals, in nats.
 
-    `rounds` is the result of `reject`, with at least one round.
+    The second result is log(prior density / density of proposals) at each of these proposals.
+
+    Args:
+        rounds: result of `reject`, with at least one round.
+        device: device of the results.
     """
     here = rounds[-1][0]
     places = [torch.searchsorted(left, here).to(device) for left, _, _ in rounds]

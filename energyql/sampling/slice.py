@@ -217,7 +217,10 @@ class SliceSampler(BatchSampler):
 
 
 def trials_of(share: float, most: int) -> int:
-    """Return how many draws from the prior a sample tries, at most `most`, if `share` of them are accepted."""
+    """Return how many draws from the prior a sample may try, at most `most`; fewer for a rare query.
+
+    `share` is the share of draws from the prior that are accepted, from 0 to 1.
+    """
     return min(most, max(FEWEST, math.ceil(PER_SHARE * share))) if share < RARE else most
 
 

@@ -60,9 +60,9 @@ MOST_LOST = 0.5
 """If a larger share of the posterior's mass would be lost, the surrogate is not used for exact draws; see
 `SurrogateProposals.trusted`."""
 TEMPERS = (0.25, 0.5)
-"""Factors by which λ is multiplied for the surrogate. They are tried in order until the trials of one satisfy the query
-often enough (`PROMISING`), and at most the share `FORGONE` is lost. With a small factor, more proposals are where the
-surrogate is wrongly high, but fewer satisfy the query."""
+"""Factors by which λ is multiplied for the surrogate. They are tried in order, until trial proposals satisfy the query
+often enough (`PROMISING`), and at most the share `FORGONE` is lost. With a small factor, more proposals are drawn where
+the surrogate's energy is wrongly high, but fewer proposals satisfy the query."""
 
 
 class Particles(NamedTuple):
@@ -200,6 +200,8 @@ def particles_of(
 def _exponent(energies: Float[Tensor, " particles"], reached: float, least: float) -> float:
     """Return the largest exponent, at most 1, at which the effective number of particles is at least `least`.
 
+    The density of the particles is the prior times exp(-exponent * energy). Each stage raises the exponent.
+
     Args:
         energies: energies of the particles, in nats.
         reached: the present exponent, at which all particles have equal weights.
@@ -224,8 +226,10 @@ class _Quality(NamedTuple):
     Attributes:
         strength: strength λ of the surrogate.
         satisfied: mean of exp(-λE) over the trials, by the true energy E.
-        lost: share of the posterior's mass that is lost if weights above a cheap ceiling count as this ceiling.
-        ceiling: logarithm of the weight from which on a proposal is always accepted.
+        lost: share of the posterior's mass that is lost if larger weights count as a ceiling at which few proposals are
+            needed.
+        ceiling: logarithm of the weight from which on a proposal is always accepted. It is the ceiling of `lost`; or
+            the largest weight of the trials, if `lost` is above 0.5 (`MOST_LOST`).
         cost: expected number of proposals until one is accepted.
     """
 
@@ -269,7 +273,8 @@ class SurrogateProposals:
     Attributes:
         ceiling: logarithm of a weight; proposals of this weight or more are always accepted. See `Proposals`.
         satisfied: mean of exp(-λE) over the trials, about the share of proposals that satisfy the query.
-        lost: share of the posterior's mass that is lost if weights above a cheap ceiling count as this ceiling.
+        lost: share of the posterior's mass that is lost because weights above the ceiling count as the ceiling. A
+            lower ceiling needs fewer proposals, but loses more.
         trusted: whether `lost` is at most 0.5 (`MOST_LOST`). Only then accepted proposals are nearly draws from the
             posterior. If it is false, `ceiling` is the logarithm of the largest weight of the trials instead.
         cost: expected number of proposals until one is accepted.

@@ -44,8 +44,8 @@ def vary(
     """Return variations of latents: random latents near one latent, or between several.
 
     For each variation, a mean of `latents` is taken, with random weights that sum to 1. The mean is scaled to the
-    weighted mean of the lengths of `latents`. Then it is moved along the great arc towards a new sample of the prior.
-    With an `amount` of 0 it stays, with an `amount` of 1 it moves to the sample itself.
+    weighted mean of the lengths of `latents`. Then the mean is moved along the great arc towards a new sample of the
+    prior. With an `amount` of 0 the mean stays, with an `amount` of 1 it becomes the new sample.
 
     Args:
         latents: at least one latent to vary.
@@ -66,7 +66,7 @@ def vary(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Given:
-    """A sampler that returns latents which exist already; it is for code that needs a sampler.
+    """A sampler that computes nothing and returns known latents, for code that takes latents only from a sampler.
 
     Attributes:
         latents: the latents; sample i of the run is row i.

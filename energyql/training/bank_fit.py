@@ -126,7 +126,9 @@ def _fit(
     stop: int,
     settings: HeadSettings,
 ) -> tuple[AttributeBank, dict[str, HeadFit]]:
-    """Fit the first heads, and return them with attribute -> step at which its head was stopped, and its calibration.
+    """Fit a head to each attribute; the second heads, for comparison, are fitted by `fit_second`.
+
+    The second result has for each attribute the step at which the fit was stopped, and the calibration of the head.
 
     Heads of the attributes in `taught.labels` are fitted to labels by the teacher and by hand, other heads to labels by
     hand alone.

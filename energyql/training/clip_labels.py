@@ -28,13 +28,14 @@ class ClipLabeller:
     """A function that labels pictures: each attribute gets the value whose prompt is most similar to the picture.
 
     Args:
-        reader: what compares pictures with texts.
+        reader: network that compares pictures with texts.
         prompts: attribute -> [prompt of yes, prompt of no], or attribute -> {class: prompt}.
         margin: least difference between the two highest logits. If the difference is smaller, the label is left out,
             because it would be a guess.
         identity: name of the reader. An interrupted labelling is continued only by a labeller with an equal name, equal
             prompts and an equal margin.
-        words: the reader with calibrations; they decide on yes/no attributes whose prompt of yes is calibrated.
+        words: the reader with calibrations, which turn its outputs for some texts into probabilities. A yes/no
+            attribute whose prompt of yes is calibrated is decided by the calibrated probability. `None` for none.
 
     Attributes:
         calibrations: attribute -> how its prompt is calibrated, such as "zero-shot".

@@ -269,16 +269,19 @@ class _Whitened:
         return inner[varies] / spread[varies, None], share[varies]
 
     def slopes(self, values: Float[Tensor, "n outputs"]) -> Float[Tensor, "outputs components"]:
-        """Return the coefficients of the linear regression of `values` of the first n samples on their coordinates."""
+        """Return the coefficients of a linear regression that predicts `values` from the whitened coordinates.
+
+        `values` are numbers for the first n samples, such as pixels of their pictures.
+        """
         x = self.samples[: len(values)]
         solution: Tensor = torch.linalg.lstsq(x - x.mean(0), values - values.mean(0)).solution
         return solution.t()
 
     def nearest(self, outputs: Float[Tensor, "n outputs"]) -> _Components:
-        """Return a direction for each output of heads for the first n samples, with R2 as its share.
+        """Return a direction for each output of heads: the linear function of w that is nearest to the output.
 
-        The value of the direction is the linear function of w that is nearest to the output by least squares. R2 is
-        that of the linear function.
+        It is computed by least squares. The share of a direction is R2 of the linear function. `outputs` are those for
+        the first n samples.
         """
         slopes = self.slopes(outputs)
         size = slopes.norm(dim=1)
@@ -308,9 +311,9 @@ class _Whitened:
 
 
 def _eigenvectors(rows: Float[Tensor, "outputs inputs"]) -> _Components:
-    """Return the eigenvectors of the matrix rowsᵀ rows as rows of a tensor, and the share of each in all eigenvalues.
+    """Return the eigenvectors of the matrix rowsᵀ rows, and their eigenvalues divided by the sum of all eigenvalues.
 
-    The eigenvector with the largest eigenvalue is the first row.
+    The eigenvectors are the rows of a tensor, the one with the largest eigenvalue first.
     """
     values, vectors = torch.linalg.eigh(rows.t() @ rows)
     values = values.flip(0).clamp(min=0)
@@ -439,7 +442,7 @@ class Directions:
     def check_generator(self, generator: Generator) -> None:
         """Raise an `ArgumentError` if the directions were found from another generator than `generator`.
 
-        It is also raised if `generator` does not have the condition of the directions.
+        The error is also raised if `generator` does not have the condition of the directions.
         """
         if self.generator != module_fingerprint(generator):
             hint = "find its own with energyql directions, or give the model that they were found from, --model"

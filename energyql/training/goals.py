@@ -142,7 +142,7 @@ def _shares(
     goals: Mapping[str, Goal], prior: Prior, moves: Float[Tensor, "goals w_dim"], layers: Sequence[int] | None,
     report: Report,
 ) -> Float[Tensor, " goals"]:  # fmt: skip
-    """Return how well each goal is reached on the first `TESTS` samples, which are not learned from.
+    """Return how well each goal is reached on the first 32 (`TESTS`) samples, from which no direction was learned.
 
     The number is 1 - e / u, at least 0, where e is the squared error of the moved pictures, and u that of unchanged
     pictures.
@@ -313,7 +313,11 @@ def _number_error(
 
 
 def _read(labeller: ImageLabeller, pictures: Tensor, *, finite: bool = True) -> Numbers:
-    """Return the numbers that a labeller reads from pictures, name -> (batch,); with `finite` they are checked."""
+    """Return the numbers that a labeller reads from pictures: name -> (batch,).
+
+    Raises:
+        DataError: a number is not finite, and `finite` is true.
+    """
     return as_numbers(call_reader(labeller, pictures), len(pictures), finite=finite)
 
 

@@ -86,7 +86,9 @@ def attribute_loss(
 
 
 def temperature(outputs: Tensor, labels: Tensor, spec: AttributeSpec, candidates: int = 81) -> tuple[float, float]:
-    """Return the divisor of the logits with the lowest loss, and this loss (Guo et al. 2017, arXiv 1706.04599).
+    """Return the number by which logits are divided for the lowest loss, and this loss, in nats.
+
+    The method is temperature scaling (Guo et al. 2017, arXiv 1706.04599).
 
     Args:
         outputs: logits, (batch, outputs); the predicted means for a continuous attribute, whose divisor is always 1.
@@ -357,9 +359,10 @@ class _Fit:
 
     @torch.no_grad()
     def held_out(self, state: Mapping[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
-        """Return outputs and labels of each head for the held-out latents, with the parameters `state` by name.
+        """Return outputs and labels of each head for the held-out latents, as tensors on the CPU.
 
-        They are on the CPU. The shift of the logits that is the effect of class weights is subtracted.
+        `state` has the parameters of the heads by name. If classes have weights in the loss, their effect on the
+        logits, a shift, is subtracted.
         """
         parts, labels = self.predict(self.x[self.split :], state), self.targets[self.split :].unbind(1)
         outputs = [part - shift for part, shift in zip(parts, self.shifts, strict=True)]
@@ -401,7 +404,7 @@ class _Fit:
 
     @torch.no_grad()
     def calibrated(self, mean: Tensor, std: Tensor) -> tuple[dict[str, Head], dict[str, HeadFit]]:
-        """Return attribute -> its best head with calibrated outputs, and attribute -> step and temperature of the head.
+        """Return the best state of each head, with calibrated outputs, and facts about its fit, both by attribute.
 
         Logits are divided by the temperature. The standard deviation that a head predicts for a number is the root mean
         square error on the held-out rows. The returned heads read latents that are not standardised.

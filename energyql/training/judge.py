@@ -117,9 +117,9 @@ def train_judge(
 
     Both read pictures, so they are independent of the heads, which read latents. The verifier decides which drawn
     pictures are kept, and the judge says whether they satisfy the query. The judge learns from a half of the labels and
-    is measured on the other; each network of the verifier leaves out a part, on which it is measured. They replace
-    earlier judges and verifiers of the same attributes; those of other attributes stay. After an interruption, the same
-    call continues the training.
+    is measured on the other; each network of the verifier leaves out a part, on which it is measured. The new judge and
+    verifier replace earlier ones of the same attributes; those of other attributes stay. After an interruption, the
+    same call continues the training.
 
     Args:
         model: a packaged model, a model folder, or a generator of your own: the object, or the name of its code.
@@ -355,10 +355,10 @@ def store_judge(folder: Path, name: ImageLabeller | str | None, names: Iterable[
 
 
 def unmeasured(judge: ImageLabeller, labels: LabelTable | ImageLabeller) -> str | None:
-    """Return the reason why a judge cannot be measured on the labels, such as "it gave the labels itself".
+    """Return the reason why a judge cannot be measured on labels, such as "it gave the labels itself"; else `None`.
 
-    This is so for labels that the judge itself gave, and for a table of latents without the numbers of pictures. For
-    other labels, the result is `None`.
+    A judge cannot be measured on labels that it gave itself, nor on a table of latents that does not state the numbers
+    of the pictures.
     """
     if isinstance(labels, LabelTable):
         return "it is not known which pictures the labels are about" if labels.index is None else None
@@ -366,10 +366,11 @@ def unmeasured(judge: ImageLabeller, labels: LabelTable | ImageLabeller) -> str 
 
 
 def measure_judge(judge: ImageLabeller, task: Task, vocabulary: Vocabulary, count: int) -> dict[str, HeadReport]:
-    """Draw pictures whose labels are known, let a judge read them, and report on its quality.
+    """Measure a judge: draw labelled pictures, and compare what the judge reads off them with the labels.
 
-    The judge has learned from none of the labels. So it is measured on random pictures of a table, whether heads have
-    learned from them or not. If the labels are a function, it labels pictures of another seed than those for the heads.
+    The judge must have learned from none of the labels. If the labels are a table, its random pictures are used, also
+    those from which heads have learned. If the labels are a function, the function labels new pictures, of another seed
+    than the pictures for the heads.
 
     Args:
         judge: a function or a network that reads pictures.
@@ -378,8 +379,8 @@ def measure_judge(judge: ImageLabeller, task: Task, vocabulary: Vocabulary, coun
         count: largest number of pictures; at most 1,000 are used.
 
     Returns:
-        Attribute -> report, for the attributes that the judge reads and that have labels. It is empty if the judge gave
-            the labels itself, or if it is not known which pictures the labels are about.
+        Attribute -> report, for the attributes that the judge reads and that have labels. The dict is empty if the
+            judge gave the labels itself, or if it is not known which pictures the labels are about.
 
     Raises:
         DataError: the judge returns no value of an attribute for a picture, or a value that the attribute cannot have.
@@ -476,7 +477,9 @@ def fit_on_pictures(
     *,
     apart: int,
 ) -> tuple[Judge | None, Mapping[str, HeadReport]]:
-    """Draw the pictures of a table, or label new ones, and fit a network that reads the attributes off pictures.
+    """Fit a network that reads attributes off pictures.
+
+    The network learns from the pictures of a table of labels, or from new pictures that a function labels.
 
     Args:
         name: name of the network, such as "reader", for progress bars and files of intermediate results.
@@ -506,7 +509,7 @@ def fit_on_pictures(
 def labelled_pictures(
     name: str, task: Task, learnable: Callable[[Mapping[str, Column]], Vocabulary], count: int, side: int, *, apart: int
 ) -> tuple[Tensor, dict[str, Tensor], Vocabulary, Prior, Tensor]:
-    """Draw the pictures of a table, or label new ones.
+    """Return labelled pictures: those of a table of labels, or new ones that a function labels.
 
     Args:
         name: name of the network that learns from them, for files of intermediate results.
@@ -545,7 +548,7 @@ def labelled_pictures(
 
 
 def _learnable(vocabulary: Vocabulary, only: Sequence[str] | None, columns: Iterable[str]) -> Vocabulary:
-    """Return the attributes of a model that have labels.
+    """Return the attributes that a network can learn: those of a model that have labels.
 
     Args:
         vocabulary: the attributes of the model.

@@ -37,7 +37,8 @@ verifier are measured in another way."""
 LEAST_SIDE = 16
 """Smallest side, in pixels, to which a network of a verifier reduces pictures."""
 DEEP_PASSES, LEAST_PICTURES = 10, 3_000
-"""Settings of judges and verifiers: the largest `passes` of networks with one level more, and the largest `least`."""
+"""Upper bounds of settings of judges and verifiers: of `passes` for networks that have one level more than the settings
+ask for, and of `least` for all networks; see `PictureSettings`."""
 SCALE_PENALTY = 15.0
 """Factor of the penalty log(scale)², in nats over all labels, where `scale` is the factor by which a calibration
 multiplies logits. Without it, a network that by chance predicts a hundred labels right would become much too
@@ -70,10 +71,11 @@ class PictureSettings:
 
 
 def judge_settings(settings: PictureSettings) -> tuple[PictureSettings, Sequence[PictureSettings]]:
-    """Return the settings of a judge, and of the two kinds of networks of a verifier (docs/decisions/verified.md).
+    """Return the settings of a judge, and a list of the settings of the two kinds of networks of a verifier.
 
-    The judge and one kind of network have one more level (a pair of convolutions) than `settings`, with which fewer
-    passes over the pictures are enough. The other kind reads smaller pictures, so that its mistakes differ.
+    The first kind takes smaller pictures than `settings` state, so that its mistakes differ from those of the second
+    kind. The judge and the second kind have one more level (a pair of convolutions) than `settings` state, so they need
+    fewer passes over the pictures. docs/decisions/verified.md gives reasons.
     """
     own = dataclasses.replace(settings, least=min(settings.least, LEAST_PICTURES))
     deep = dataclasses.replace(
@@ -224,10 +226,10 @@ def fit_judge(
     checkpoint: Path | None = None,
     progress: Callable[[float], None] = lambda _: None,
 ) -> tuple[Judge | None, dict[str, HeadReport]]:
-    """Train a judge, a network that reads attributes off pictures to check samples.
+    """Train and measure a judge, a network that reads attributes off pictures to check samples.
 
-    It is measured on pictures which it does not learn from. All classes count equally in the fit, because queries ask
-    for rare classes as well.
+    The judge is measured on pictures from which it does not learn. All classes count equally in the fit, because
+    queries ask for rare classes as well.
 
     Args:
         pictures: (n, 3, side, side) uint8.
@@ -271,13 +273,15 @@ def fit_judge(
 
 @dataclasses.dataclass(frozen=True)
 class FittedVerifier:
-    """Networks that read the same attributes, and whose mean outputs are calibrated predictions for random pictures.
+    """The result of the fit of a verifier: several networks that read the same attributes off pictures.
+
+    The mean of their outputs is a calibrated prediction for a random picture.
 
     Attributes:
         networks: the networks; empty if they learned no attribute.
-        report: attribute -> quality on pictures that the networks which read them did not learn from; also of
-            attributes that they do not read. Scores are those of networks for which all classes count equally; the
-            error of calibration is that of the calibrated predictions.
+        report: attribute -> quality on labelled pictures, each read by networks that did not learn from it. Attributes
+            that were learned too badly to be read have a report too. Scores were measured before calibration, while all
+            classes counted equally; the error of calibration was measured after calibration.
         rows: indices of the random pictures by which the networks were calibrated and measured.
         readings: attribute -> predictions for these pictures, each by networks that did not learn from the picture.
     """
@@ -305,18 +309,19 @@ def fit_verifier(
 ) -> FittedVerifier:
     """Train the networks of a verifier, which decides which pictures are kept, and calibrate them.
 
-    Each network learns from all folds of the pictures but one. The pictures of that fold it reads as it reads new ones,
-    so that every label serves to learn and to measure (cross-fitting). The networks learn as if all classes were
-    equally frequent, so they predict rare classes too often. By a factor and shifts, their mean predicts the
-    frequencies in the labels of random pictures. By another factor, from pictures without labels, the mean of all
-    networks is as sure as the networks that were calibrated. Every attribute is read that is read better than chance,
-    because a decision is better with a poor reading than without one.
+    The pictures are divided into folds, and each network learns from all folds but one. On the fold that it left out,
+    it is measured, so that every label serves to learn and to measure (cross-fitting). The networks learn as if all
+    classes were equally frequent, so they predict rare classes too often. Therefore their outputs are multiplied by a
+    factor and shifted, so that the mean of the networks that left out a fold predicts the frequencies in the labels of
+    its random pictures. The mean of all networks is less certain than these means, which another factor, computed from
+    pictures without labels, corrects. The networks read all attributes that they predict better than chance, because a
+    decision is better with a poor prediction than without one.
 
     Args:
         pictures: (n, 3, side, side) uint8.
         labels: attribute -> (n,) float: 0/1, class index or number; NaN where missing.
         vocabulary: the attributes; `labels` must have all of them.
-        settings: settings of the fits; the networks that leave out the same fold take turns.
+        settings: settings of the fits. Networks that leave out the same fold have different settings, in turn.
         count: number of networks, a multiple of the number of folds.
         folds: indices of the pictures of each fold, at least two folds.
         tests: indices of the random pictures of each fold, by which the networks are calibrated and measured.
@@ -385,11 +390,12 @@ def fit_verifier(
 
 
 def _same_spread(joint: Tensor, parts: Sequence[Tensor], specs: Vocabulary) -> tuple[Tensor, Tensor]:
-    """Return a factor and an offset for each output, (outputs,), with which all networks together are as sure as parts.
+    """Return a factor and an offset by which the mean of all networks becomes as certain as a calibrated mean.
 
-    A part is the networks that left out the same fold, and its mean outputs are calibrated. The mean of all networks
-    varies less between pictures, because errors of networks that learned from different labels cancel in part. So
-    factor * mean + offset has the standard deviation of the parts; its predictions are as sure and more often right.
+    A part is the networks that left out the same fold, and the mean of their outputs is calibrated. The mean of all
+    networks varies less from picture to picture, because errors of networks that learned from different labels cancel
+    in part. With the factor and the offset, both (outputs,), factor * mean + offset has the standard deviation of the
+    means of the parts. So its predictions are as certain as theirs, and more often right.
 
     Args:
         joint: mean outputs of all networks, (n, outputs).
@@ -412,7 +418,7 @@ def mean_outputs(networks: Sequence[Judge], pictures: Tensor) -> Float[Tensor, "
 
 
 def _share(progress: Callable[[float], None], index: int, count: int, done: float) -> None:
-    """Report the fraction done of `count` fits, of which `index` are finished and the next has done `done`."""
+    """Call `progress` with the fraction done of `count` fits: `index` of them are finished, the next is at `done`."""
     progress((index + done) / count)
 
 

@@ -1,7 +1,7 @@
-"""Pictures that finished heads propose for random formulas, as further pictures to label.
+"""Latents that a sampler draws with finished heads for random queries, so that their pictures can be labelled.
 
-Readers of pictures must decide on what a sampler draws. That differs from random pictures: it is where heads are
-certain, rightly or not, and rare classes are frequent in it.
+Judges and verifiers, which read pictures, must later decide on pictures that a sampler draws. These differ from random
+pictures: the heads are certain about them, rightly or wrongly, and rare classes are frequent among them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from energyql.training.target import Task
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 A_FORMULA = 16
-"""Number of pictures that heads propose for each random query."""
+"""Number of latents that are drawn for each random query."""
 SIZES = (2, 3)
 """Possible numbers of attributes in a random query, if the model has that many."""
 SHARES = (0.25, 0.75)
@@ -55,7 +55,7 @@ class Proposed(Prior):
 
 
 def propose(task: Task, bank: Bank, specs: Vocabulary, labels: Mapping[str, Tensor], count: int) -> Proposed:
-    """Draw latents by heads for random formulas, conjunctions of two or three attributes or their negations.
+    """Draw latents with a sampler for random queries, each a conjunction of conditions on two or three attributes.
 
     Args:
         task: generator and samples, all of one truncation and one class; results are stored, so that an interrupted
@@ -66,7 +66,7 @@ def propose(task: Task, bank: Bank, specs: Vocabulary, labels: Mapping[str, Tens
         count: number of latents.
 
     Returns:
-        At most `count` samples; fewer if the sampler refuses formulas, and none if no attribute has a label.
+        At most `count` samples; fewer if some queries cannot be sampled, and none if no attribute has a label.
     """
     prior, psi = task.prior, task.prior.fitted.truncation[1]
     specs = Vocabulary(spec for name, spec in specs.items() if not labels[name].isnan().all())

@@ -197,7 +197,10 @@ def _discrete(prediction: Prediction | Tensor, labels: Tensor, classes: Sequence
 
 
 def _rankings(prediction: Prediction, labels: Tensor, spec: AttributeSpec) -> dict[str, Ranking]:
-    """Return the field `ranking` of a `HeadReport`.
+    """Return how well predictions rank the samples of each value: the field `ranking` of a `HeadReport`.
+
+    The key of an entry is the name of the value, such as "yes" or "red". Values that all samples or no samples have are
+    left out.
 
     Args:
         prediction: predictions of the held-out samples.
@@ -266,7 +269,9 @@ def _share(share: float, variance: float, most: float) -> Interval:
 
 
 def correlated(predictions: Float[Tensor, " samples"], labels: Float[Tensor, " samples"]) -> Interval | None:
-    """Return Spearman's rank correlation, and the ends of its 95 % interval (Bonett and Wright 2000).
+    """Return Spearman's rank correlation of predictions and labels, and the ends of its 95 % interval.
+
+    The interval is that of Bonett and Wright (2000).
 
     `None` is returned if there are fewer than four samples, or all predictions or all labels are equal.
     """
@@ -312,9 +317,10 @@ def _continuous(prediction: Prediction | Tensor, labels: Tensor) -> dict[str, An
 
 
 def _reliability(probabilities: Float[Tensor, " batch"], labels: Float[Tensor, " batch"]) -> list[list[float]]:
-    """Return [mean probability, share of labels that are 1, number of samples] for each bin of probabilities.
+    """Return a list [mean probability, share of labels that are 1, number of samples] for each of ten bins.
 
-    Empty bins are left out. `labels` are 0 or 1, a label for each probability.
+    A bin has the samples whose predicted probability is in one tenth of [0, 1]. Empty bins are left out. `labels` are 0
+    or 1, a label for each probability.
     """
     bins = (probabilities * BINS).long().clamp(max=BINS - 1)
     masks = [bins == i for i in bins.unique()]
@@ -372,7 +378,7 @@ def _card(canvas: Canvas, corner: Place, name: str, report: HeadReport) -> None:
 def _summary(report: HeadReport) -> tuple[str, ...]:
     """Return lines of text about a head: its score, how well it ranks, and numbers of labels with calibration error.
 
-    For a head without held-out labels, the two lines say so and give the number of labels.
+    For a head without held-out labels, there are two lines: "no label was held out", and the number of labels.
     """
     if not report.held_out:
         return "no label was held out", f"{report.fitted:,} labels"

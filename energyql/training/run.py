@@ -280,7 +280,7 @@ def _weights(bank: Bank, names: Sequence[str]) -> str:
 
 
 def _identity(labels: LabelTable | ImageLabeller) -> str:
-    """Return a text that tells labels apart: a digest of a table, or the name of a labeller."""
+    """Return a text that differs for different labels: a digest of a table, or the name of a labeller."""
     if not isinstance(labels, LabelTable):
         return labeller_name(labels)
     tensors = [tensor for tensor in (labels.index, labels.latents) if tensor is not None]
@@ -330,9 +330,19 @@ def _label(
 def _held_out_losses(
     task: Task, columns: Mapping[str, Column], specs: Vocabulary, settings: HeadSettings
 ) -> dict[str, float]:
-    """Fit heads to all labelled samples but the first `MEASURED`, and return attribute -> loss of its head on those.
+    """Fit heads to all labelled samples except the first 1,000 (`MEASURED`), and return their losses on these 1,000.
 
-    Attributes with too few labels are left out.
+    The loss of a head is the mean negative log-likelihood of the labels, in nats. Labelling of further pictures ends
+    when the losses hardly fall.
+
+    Args:
+        task: the model folder and the prior samples.
+        columns: attribute -> a label for each of the labelled samples, the first ones of the prior.
+        specs: the attributes.
+        settings: settings of the fit.
+
+    Returns:
+        Attribute -> loss. Attributes with too few labels are left out.
     """
     labels = {name: encode_column(columns[name], spec, "the labeller") for name, spec in specs.items()}
     count = len(next(iter(labels.values())))
@@ -361,9 +371,9 @@ def _held_out_losses(
 
 
 def _fit_reader(task: Task, choose: Callable[[Mapping[str, Column]], Vocabulary], count: int) -> PictureBank:
-    """Fit a network that reads attributes off pictures and takes the place of heads, to guide samplers.
+    """Fit a network that reads attributes off pictures, for a model without heads, in which it guides the sampler.
 
-    Its seed differs from the seeds of judges and heads.
+    The seed of the fit differs from the seeds of judges and heads.
 
     Args:
         task: generator, samples and labels.

@@ -112,9 +112,9 @@ def draw_small(prior: Prior, count: int, side: int, report: Report) -> Float[Ten
 
 
 class Thumbnails:
-    """A function from pictures to columns: labels by a labeller, and thumbnails, each a PNG in base64.
+    """A function from pictures to columns of a table: labels by a labeller, and thumbnails, each a PNG in base64.
 
-    `label_prior` takes it in place of the labeller, and so writes thumbnails into the same files as labels.
+    It is given to `label_prior` in place of the labeller, so that thumbnails are written into the same files as labels.
 
     Args:
         labeller: the labeller; `None` if the labels are known.
@@ -260,9 +260,10 @@ class Prior:
 
 
 def _in_runs(index: Int[Tensor, " n"], draw: Callable[[int, int], Tensor]) -> Tensor:
-    """Return the rows of random numbers of the samples with these indices, (n, width), by few calls of `draw`.
+    """Return random numbers for the samples with the indices `index`, a row for each sample, (n, width).
 
-    `draw(start, count)` returns the rows of the samples `start` to `start + count - 1`.
+    `draw(start, count)` returns the rows of the samples `start` to `start + count - 1`. It is called once for each run
+    of successive indices.
     """
     parts, numbers, first = [], index.tolist(), 0
     for i in range(1, len(numbers) + 1):

@@ -534,8 +534,8 @@ def _opened(folder: Path, source: Source | None = None) -> Target:
 
     Args:
         folder: the folder.
-        source: states the generator's code, if the folder has no weights, or allows to import the code that the folder
-            names; `None` does neither.
+        source: the model as the user named it. It names the generator's code if the folder has no weights, or states
+            whether the code that the folder names may be imported. With `None`, no code is imported.
     """
     if source is not None and source.generator is not None:
         return _named(folder, source.generator, None)

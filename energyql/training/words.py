@@ -1,4 +1,7 @@
-"""Calibration of texts about pictures by a few labels, by Platt's method (1999) with a prior on slope and offset."""
+"""Calibration of a reader of words by a few labels: how its log-odds for a text become probabilities.
+
+The method is that of Platt (1999), with a prior on slope and offset.
+"""
 
 from __future__ import annotations
 
@@ -26,9 +29,11 @@ from energyql.training.samples import Prior
 from energyql.training.target import Source, open_source
 
 FOLDS = 10
-"""Parts of the labels; each is read by a calibration that did not learn from it, for the report."""
+"""Number of parts into which labels are divided for the report. The quality of a calibration on a part is measured
+after a fit to the other parts."""
 SLOPE_SPREAD, OFFSET_SPREAD = 0.7, 2.0
-"""Standard deviations of the prior of the logarithm of the slope, and of the offset; means are those without labels."""
+"""Standard deviations of the prior of the logarithm of the slope, and of the prior of the offset. The means are 0, so
+without labels the slope is 1 and the offset is 0."""
 STEPS = 50
 """Most steps of Newton's method."""
 LEAST = 10
@@ -36,7 +41,14 @@ LEAST = 10
 
 
 def platt(log_odds: Float[Tensor, " n"], labels: Float[Tensor, " n"]) -> tuple[float, float]:
-    """Return slope and offset that make log-odds fit labels (0 or 1): the most probable ones, see `SLOPE_SPREAD`."""
+    """Return the slope and the offset with which `slope * log_odds + offset` fits labels best.
+
+    They are the most probable ones under the prior of `SLOPE_SPREAD` and `OFFSET_SPREAD`.
+
+    Args:
+        log_odds: log-odds of a text for n pictures.
+        labels: whether the text is true of each picture, 0 or 1.
+    """
     x, y, at = log_odds.double(), labels.double(), torch.zeros(2, dtype=torch.double)
     spread = torch.tensor([SLOPE_SPREAD, OFFSET_SPREAD], dtype=torch.double)
 
@@ -62,13 +74,13 @@ def platt(log_odds: Float[Tensor, " n"], labels: Float[Tensor, " n"]) -> tuple[f
 
 
 def calibrated(log_odds: Float[Tensor, " n"], labels: Float[Tensor, " n"], text: str, contrast: str) -> Calibration:
-    """Return the calibration of a text by labels, with its quality on labels that were left out.
+    """Return the calibration of a text about pictures, fitted to labels, with its quality on labels outside the fit.
 
     Args:
-        log_odds: zero-shot log-odds of the text for n pictures.
+        log_odds: log-odds of the text for n pictures before calibration, as the reader computes them.
         labels: 0 or 1; NaN where a picture has no label.
         text: the text.
-        contrast: text with which it was compared.
+        contrast: text with which the reader compared `text` to get the log-odds.
 
     Raises:
         DataError: there are fewer than `LEAST` labels, or all are equal.
@@ -99,15 +111,17 @@ def calibrate(
     Args:
         model: a model folder.
         labels: the table that `energyql label` wrote. Columns whose names are no attributes of the model are texts.
-        reader: the reader, see `load_model`.
-        contrasts: text -> text with which it is compared; by default that of an earlier calibration, or `CONTRAST`.
+        reader: the reader of words: the path of a folder of transformers or open_clip, a name of code, or an object.
+        contrasts: text -> another text with which the reader compares it, as log-odds need two texts. By default the
+            one of an earlier calibration, or "a picture" (`CONTRAST`).
 
     Returns:
         Text -> calibration, of the texts in the table.
 
     Raises:
         ArgumentError: the model is a packaged one, which is not written to, or the reader cannot be used.
-        DataError: the table is of other pictures, or has too few labels.
+        DataError: the table is about pictures of another generator, does not state how its pictures were drawn, has no
+            column that is a text, or has too few labels.
     """
     folder = model_folder(model)
     if folder.parent == model_folder(packaged_models()[0]).parent:
