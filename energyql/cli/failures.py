@@ -65,9 +65,9 @@ def reporting_failures() -> Iterator[None]:
 
 
 def _explain(error: Exception) -> EnergyQLError | None:
-    """Return an error with a message for the user that tells the same as `error`.
+    """Convert an error to an `EnergyQLError`, whose message is for users.
 
-    Return `None` if no such message is known, so that `error` is a bug of energyql.
+    Return `None` for an error of any other class or cause, which is then a bug of energyql.
     """
     if isinstance(error, EnergyQLError):
         return error
