@@ -178,7 +178,10 @@ class Dependence:
         return self._impossible(lambda draws: alike(draws[name], values[:, None], spec).mean(1))
 
     def excludes_query(self, expr: Expr) -> bool:
-        """Return whether the query makes another query impossible. The other query is the bound expression `expr`."""
+        """Return whether the query of this object makes another query impossible.
+
+        `expr` is the other query, as `bind` returned it.
+        """
         return bool(self._impossible(lambda draws: satisfied(expr, draws, self.vocabulary).mean()))
 
     def implied(self, values: Values, asked: Sequence[str]) -> dict[str, Rows]:
@@ -274,7 +277,10 @@ class Leaks:
 
     @property
     def by_attribute(self) -> dict[str, float]:
-        """Attribute -> fraction of samples with a leak of it, the largest first; without attributes that never leak."""
+        """Attribute -> fraction of samples in which the attribute leaked, 0 to 1; the largest fraction comes first.
+
+        Attributes that leaked in no sample are left out.
+        """
         shares = {name: float(rows.mean()) for name, rows in self.leaked.items() if rows.any()}
         return dict(sorted(shares.items(), key=lambda item: -item[1]))
 
@@ -378,9 +384,9 @@ def run_step(
     """Make one step of an edit.
 
     Args:
-        rules: the compiled queries to make true. The first is `query` AND a condition that excludes values of
-            other attributes that `query` makes impossible (see `estimate_dependence`). The others are the earlier
-            queries that the step keeps.
+        rules: the compiled queries to make true. The first is `query`, extended by a condition that excludes the values
+            of other attributes that `query` makes impossible (see `estimate_dependence`). The others are the earlier
+            queries that the step keeps satisfied.
         query: the compiled query of the step; the attributes that it names may change.
         dependence: the estimate of the values of other attributes that `query` makes impossible.
         layers: whether each layer of W+ may change, (num_ws,) bool; `None` if all may change.

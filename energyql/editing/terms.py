@@ -180,7 +180,10 @@ def distance_term(variable: Variable, start: Tensor, weight: float | Tensor) -> 
 
 
 def _rows_of(table: Tensor) -> Callable[[Tensor], Tensor]:
-    """Return a function from indices to these rows of a table; it looks up the same tensor of indices only once."""
+    """Return a function from a tensor of indices to the rows of a table with these indices.
+
+    If the next call has the same tensor of indices, the rows are not looked up again.
+    """
     last = torch.empty(0), table
 
     def rows_of(indices: Tensor) -> Tensor:
@@ -239,10 +242,10 @@ _NEVER = -1e4
 
 
 def _keep_rows(raw: RawOutputs, before: Tensor, weights: Tensor) -> HeadTerm:
-    """Return the term of `keep_predictions`, with its arguments, in few operations.
+    """Return the same term as `keep_predictions`, computed in few operations, for other devices than the CPU.
 
-    All attributes with classes are one table of logits, where a yes/no attribute has the logits x and 0. Whatever does
-    not depend on z is computed once.
+    All attributes with classes are one table of logits, where a yes/no attribute has the logits x and 0. Numbers that
+    do not depend on z are computed only once. For the arguments see `keep_predictions`.
     """
     ends = [*accumulate(map(output_count, raw.specs), initial=0)]
     columns = [range(*ends[i : i + 2]) for i in range(len(raw.specs))]
