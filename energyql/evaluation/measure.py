@@ -1,6 +1,6 @@
 """Measurements of one method on one query: a comparison of its samples with exact samples, and its costs.
 
-"Oracle" is the name of the exact samples of a query in this package.
+A method is a sampler with a semantics. "Oracle" is the name of the exact samples of a query in this package.
 """
 
 from __future__ import annotations
