@@ -92,16 +92,17 @@ class ViewedGenerator(Generator, Protocol):
 
 @runtime_checkable
 class PromptedGenerator(Generator, Protocol):
-    """A generator that draws pictures of a text.
+    """A generator that draws pictures of a text, called prompt.
 
     Attributes:
-        conditions: the texts among which a class chooses; () if there is one.
+        conditions: if the generator has several prompts, a tuple of them: the class of a picture is an index in this
+            tuple. () if the generator has one prompt.
     """
 
     conditions: tuple[Any, ...]
 
     def under(self, prompt: str) -> PromptedGenerator:
-        """Return a generator that draws pictures of another text, or this one if it is the same text."""
+        """Return a generator that draws pictures of `prompt`: a new one, or this one if `prompt` is its prompt."""
 
 
 class ShapedGenerator(Generator, Protocol):
@@ -664,10 +665,12 @@ def draw_batches(
 def fitting(images: Tensor, used: int, most: int) -> int:
     """Return how many pictures to draw in one batch, at least one.
 
+    On a GPU, the batch takes about half of the free memory. On other devices it has at most `PIXEL_BATCH` pixels.
+
     Args:
         images: the first pictures that were drawn, (count, channels, height, width).
-        used: bytes that were in use on its device before, by `_watch_memory`; 0 if the device does not tell.
-        most: number of pictures that are drawn in all.
+        used: number of bytes that were in use on the GPU before these were drawn, by `_watch_memory`.
+        most: number of all pictures to draw; on a GPU, a batch is not larger.
     """
     if images.device.type != "cuda":
         return max(1, PIXEL_BATCH // (images.shape[-1] * images.shape[-2]))
