@@ -90,7 +90,7 @@ class FittedUnder:
     def is_beside(self, other: FittedUnder) -> bool:
         """Return whether `other` has the same space, truncation and condition; the generators may differ.
 
-        Only then attributes that were learned under both conditions can be in one bank.
+        If not, attributes that were learned under these conditions and under `other` cannot be in one bank.
         """
         return dataclasses.replace(self, generator=other.generator) == other
 

@@ -39,7 +39,7 @@ class HeldOut:
     readings: Predictions
 
     def only(self, names: Iterable[str]) -> HeldOut:
-        """Return the same samples with the attributes `names` alone."""
+        """Return the same samples with labels and predictions of the attributes `names` only."""
         names = list(names)
         return HeldOut(*({name: getattr(self, part.name)[name] for name in names} for part in fields(self)))
 

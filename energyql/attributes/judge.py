@@ -60,7 +60,7 @@ def thumbnails(images: Float[Tensor, "batch channels height width"], side: int) 
 
 @lru_cache(maxsize=8)
 def _averages(size: int, side: int, device: torch.device, dtype: torch.dtype) -> Float[Tensor, "side size"]:
-    """Return the matrix by which a row of `size` pixels becomes a row of `side` pixels; it is cached.
+    """Return the matrix by which a row of `size` pixels becomes a row of `side` pixels; the matrix is cached.
 
     Each new pixel is the average of the old pixels that it covers.
     """
@@ -288,7 +288,7 @@ def joined(judges: Sequence[Judge]) -> Judge | JointJudge | None:
 
 
 def networks_of(judge: ImageLabeller | None) -> Sequence[ImageLabeller]:
-    """Return the judges that a `JointJudge` consists of; for another judge (judge,), and for `None` ()."""
+    """Return the judges in a `JointJudge`, or any other judge as a tuple of one judge; () if `judge` is `None`."""
     if isinstance(judge, JointJudge):
         return judge.judges
     return () if judge is None else (judge,)

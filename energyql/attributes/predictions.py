@@ -149,20 +149,20 @@ class Prediction(ABC):
 
     @abstractmethod
     def titled(self, name: str) -> tuple[list[str], Tensor]:
-        """Return titles, and the numbers with these titles, to which directions in latent space are fitted.
+        """Return titles and numbers of the prediction, to which directions in latent space are fitted.
 
-        For a categorical attribute there is a title such as "hair = red" for each class, and the numbers are the
-        logits, (batch, classes). Else the only title is `name`, and the numbers are the logit or mean, (batch,).
-
-        `name` is the name of the attribute.
+        For a categorical attribute, the numbers are the logits, (batch, classes), and each class has a title such as
+        "hair = red". Otherwise the numbers are the logit or the mean, (batch,), and the only title is `name`, the name
+        of the attribute.
         """
 
     def outcomes(self, labels: Float[Tensor, " batch"]) -> tuple[Tensor, Tensor]:
-        """Return predicted probabilities of values, and for each probability 1 if the value is the label, else 0.
+        """Return two tensors: predicted probabilities of values, and for each of them 1 if the value is right, else 0.
 
-        From the two tensors, which have the same shape, calibration is measured: how often values of some predicted
-        probability are right. For a yes/no attribute they are P(yes) and the labels, (batch,). For a categorical
-        attribute they have an entry for each sample and class, (batch * classes,). Not for continuous attributes.
+        A value is right if it is the label. From the two tensors calibration is measured: how often values with some
+        predicted probability are right. For a yes/no attribute the tensors are P(yes) and the labels, (batch,). For a
+        categorical attribute they have an entry for each sample and class, (batch * classes,). Not for continuous
+        attributes.
 
         `labels` are 0 or 1, or indices of classes.
         """

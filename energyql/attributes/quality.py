@@ -157,7 +157,10 @@ class HeadReport:
 
     @property
     def auc(self) -> Interval | None:
-        """Mean of the AUC of all classes in `ranking`, and means of the ends of their intervals; `None` without any."""
+        """Mean of the AUC over all classes in `ranking`, with the means of the ends of the intervals.
+
+        `None` if `ranking` is empty.
+        """
         columns = zip(*(each.auc for each in self.ranking.values()), strict=True)
         return _interval([sum(column) / len(column) for column in columns]) if self.ranking else None
 
@@ -194,8 +197,8 @@ class HeadReport:
         """Why the head is too weak for queries, as text for users; `None` if it is good enough.
 
         A head for classes is weak if it ranks badly: the lower end of the interval of `auc` is not more than `MARGIN`
-        above 0.5, or the AUC of one class is not. A head for numbers is weak if the lower end of the interval of R2 is
-        below `LEAST_R2`. In reports without AUC, it is balanced accuracy and recall that must be above chance.
+        above 0.5, or this is so for the AUC of one class. A head for numbers is weak if the lower end of the interval
+        of R2 is below `LEAST_R2`. In reports without AUC, balanced accuracy and recall are compared with chance.
 
         Queries refuse a weak head unless the user allows it.
         """
@@ -325,8 +328,8 @@ def explained(errors: Sequence[float], labels: Sequence[float]) -> tuple[float, 
 def naming_damage(path: Path) -> Iterator[None]:
     """Convert errors inside a `with` statement, which reads the file `path`, to a `ModelError` that names the file.
 
-    A `KeyError`, `TypeError`, `ValueError` or `ModelError` and the like are converted, because values in the file that
-    are missing or wrong raise them.
+    Errors such as `KeyError`, `TypeError`, `ValueError` and `ModelError` are converted: the block raises them if values
+    in the file are missing or wrong.
     """
     try:
         yield
@@ -521,7 +524,10 @@ def read_verifier_reports(folder: Path) -> JudgeReport | None:
 
 
 def _reports(folder: Path, name: str) -> dict[str, HeadReport | None]:
-    """Return attribute -> report of the network `name` in a model folder; `None` where it was not measured."""
+    """Read the reports on the network `name` of a model folder: a dict from each of its attributes to the report.
+
+    The entry of an attribute is `None` if the quality was not measured.
+    """
     path = folder / f"{name}.json"
     description = read_json(path)
     with naming_damage(path):
