@@ -104,8 +104,8 @@ class Session:
     def anytime(self) -> bool:
         """Whether intervals must be valid at whatever moment the audit ends, which makes them wider.
 
-        False only if the plan was never changed, fixes a number of pictures, and exactly so many are decided by now (or
-        people have looked at all pictures).
+        It is false only if the plan was never changed, and the audit ended after the planned number of pictures, or
+        after all pictures.
         """
         return self.book.plan.width is not None or not self.book.planned or self.fraction != 1
 
