@@ -65,9 +65,9 @@ def reporting_failures() -> Iterator[None]:
 
 
 def _explain(error: Exception) -> EnergyQLError | None:
-    """Convert an error to an `EnergyQLError`, whose message is for users.
+    """Convert an error that is no bug of energyql to an `EnergyQLError`, whose message is for users.
 
-    Return `None` for an error of any other class or cause, which is then a bug of energyql.
+    Such errors are listed in the docstring of `reporting_failures`. Return `None` for any other error.
     """
     if isinstance(error, EnergyQLError):
         return error
