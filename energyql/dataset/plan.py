@@ -432,7 +432,7 @@ def _entries(
 
 
 def _not_toml(path: Path, text: str, error: Exception) -> DataError:
-    """Return the error for a text that is not TOML, with a caret where the parser found the mistake.
+    """Return the error for a plan that is not TOML; its message has a caret at the place that the parser names.
 
     Args:
         path: the file, for the message.
