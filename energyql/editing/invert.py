@@ -568,7 +568,7 @@ def _start(loss: ReconstructionLoss, terms: list[AnyTerm], space: LatentSpace) -
 
 
 def _nearest_draws(w: Tensor, space: LatentSpace) -> Tensor:
-    """Return for each row of `w` a draw z of the prior: of `DRAWS` draws, the one with the nearest w, (n, z_dim).
+    """Return for each row of `w` the z, out of `DRAWS` draws of the prior, whose w is nearest to the row, (n, z_dim).
 
     `space` has the mapping from z to w.
     """

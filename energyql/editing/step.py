@@ -154,9 +154,13 @@ class Dependence:
         return self.count >= LEAST_DRAWS
 
     def _impossible(self, share: Callable[[Values], Any]) -> Rows:
-        """Return for each event whether the query makes it impossible, as an array of the shape that `share` returns.
+        """Return whether the query makes each of some events impossible, as an array of bools.
 
-        `share` is a function from attribute values in several draws to the share of draws in which each event occurs.
+        An event is, for example, that a draw has a certain value of an attribute.
+
+        Args:
+            share: function from attribute values in several draws to the share of draws in which each event occurs. Its
+                result has the shape of the array that is returned.
         """
         prior = np.asarray(share(self.prior))
         if not self.known:
@@ -185,7 +189,7 @@ class Dependence:
         return bool(self._impossible(lambda draws: satisfied(expr, draws, self.vocabulary).mean()))
 
     def implied(self, values: Values, asked: Sequence[str]) -> dict[str, Rows]:
-        """Return attribute -> whether the query makes the value of each sample impossible, (n,).
+        """Return a dict: attribute -> whether the query makes the value that each sample has impossible, (n,).
 
         The edit does not keep an impossible value, and a change of an impossible value is no leak.
 
@@ -335,12 +339,15 @@ the rounded result does not."""
 
 
 def _likeliest(z: Tensor, space: LatentSpace) -> Values:
-    """Return attribute -> the likeliest value by its head for each of n latents z (n, z_dim), (n,)."""
+    """Return for n latents z, (n, z_dim), a dict: attribute -> the likeliest value by its head, (n,)."""
     return decide(space.predict(Latents(z.to(space.model.device))))
 
 
 def prior_values(space: LatentSpace) -> Values:
-    """Return attribute -> the likeliest value by its head in each of `PRIOR_DRAWS` draws of the prior, (draws,)."""
+    """Return for `PRIOR_DRAWS` draws of the prior a dict: attribute -> the likeliest value by its head, (draws,).
+
+    The draws are the same in every call.
+    """
     return _likeliest(normals(0, 0, PRIOR_DRAWS, space.model.generator.z_dim, stream="knowledge/prior"), space)
 
 

@@ -114,7 +114,9 @@ def joined_term(parts: Sequence[HeadTerm], scaled: bool) -> Term:
 
 
 def query_terms(energies: Sequence[tuple[QueryEnergy, float]], raw: RawOutputs) -> Callable[[float], list[AnyTerm]]:
-    """Return a function from a factor to terms whose sum is `factor * weight * energy`, summed over queries.
+    """Return a function that makes the terms of several queries, all multiplied by a factor.
+
+    The function takes the factor, and returns terms whose sum is `factor * weight * energy`, summed over the queries.
 
     Args:
         energies: energies of queries as functions of the heads' input, and their weights.
@@ -310,7 +312,9 @@ def _of_outputs(
     raw: RawOutputs, before: Tensor, weights: Tensor,
     evaluate: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]],
 ) -> Term:  # fmt: skip
-    """Return a term that is a function of the outputs of heads. The value of a sample does not depend on its batch.
+    """Return a term that is computed from the outputs of heads.
+
+    The value of the term for a sample does not depend on the other samples in the batch, bit for bit.
 
     Args:
         raw: the heads.
