@@ -70,7 +70,7 @@ class EnergyRule(Protocol):
 
     @property
     def has_floor(self) -> bool:
-        """Whether the energy has a lower bound, so that samplers can compare a sample's energy with the least one."""
+        """Whether the energy has a lower bound; some samplers need one."""
 
     def log_value(self, predictions: Predictions) -> Float[Tensor, " batch"]:
         """Return the log-value of the query, `(batch,)`, in nats, higher is better.
@@ -264,8 +264,8 @@ class _Levels:
 class _Group:
     """Nodes of one type, with the same number of children (width), that are computed by one operation.
 
-    Children are looked up in a table of values, (rows, batch). It has a row for each leaf and for each node that was
-    computed before.
+    The values of the children are looked up in a table, (rows, batch), which has a row for each leaf and for each node
+    that was computed before.
 
     Args:
         kind: type of the nodes.
@@ -308,7 +308,7 @@ class _Group:
 
     @cached_property
     def ones(self) -> Tensor:
-        """A row of ones, one for each child."""
+        """Ones, (1, width): a product with this row adds up the children of a node."""
         with torch.inference_mode(False):
             return self._like.new_ones(1, self.width)
 
@@ -459,7 +459,8 @@ def log_scaled_complement(
 ) -> Float[Tensor, "*shape"]:
     """Return `log(1 - P^factor)` from `value = log P` and `complement = log(1 - P)`, elementwise, in nats.
 
-    `log1p` and `expm1` are functions that compute log(1 + x) and exp(x) - 1.
+    It is the log-probability of NOT (factor * query), a negated query with a weight. `log1p` and `expm1` are functions
+    that compute log(1 + x) and exp(x) - 1.
 
     Where P is above one half, the result is computed from `complement`. With u = 1 - P and t = -factor log(1 - u) it is
     `log(factor) + log(u) + log(t / (factor u)) + log((1 - exp(-t)) / t)`, which is accurate and has a gradient where P
