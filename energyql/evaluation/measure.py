@@ -44,7 +44,7 @@ LEAST_ORACLE = 30.0
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """A query, and the exact samples with which samples of the query are compared.
+    """A query, and the exact samples of this query, with which the samples of methods are compared.
 
     Attributes:
         query: the bound query.
