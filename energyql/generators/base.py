@@ -70,7 +70,7 @@ class ConditionalGenerator(Generator, Protocol):
     c_dim: int
 
     def encode(self, z: Tensor, truncation: float = 1.0, condition: Tensor | None = None) -> Tensor:
-        """Map z (batch, z_dim) and labels to w (batch, w_dim).
+        """Map z (batch, z_dim) and conditions to w (batch, w_dim).
 
         Args:
             z: standard normal numbers.
@@ -252,7 +252,7 @@ def noise_shapes(generator: Any) -> list[tuple[int, ...]]:
 
 
 def shape_list(shape: Any, count: int) -> list[tuple[int, ...]]:
-    """Return one shape, or several, as a list of shapes; [] if it is neither, or tensors of these shapes are too large.
+    """Return one shape, or several, as a list of shapes; [] if `shape` is neither, or the tensors would be too large.
 
     Args:
         shape: a sequence of the lengths of axes, or a sequence of such sequences.

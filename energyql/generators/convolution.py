@@ -274,10 +274,10 @@ def drawn_alone(*tensors: Tensor) -> bool:
 
 
 def one_by_one(module: torch.nn.Module, draw: Callable[..., Tensor], *rows: Tensor) -> Tensor:
-    """Return the pictures `draw(*rows)`, as a rule computed sample by sample, several at the same time; see `in_pool`.
+    """Return the pictures `draw(*rows)`, as a rule computed by a call of `draw` for each sample, in several threads.
 
-    Then a picture has the same bits in every batch. All samples are computed in one call if the device is not the CPU,
-    if autograd records operations, or inside `torch.compile`.
+    So a picture has the same bits in every batch. All samples are computed in one call if the device is not the CPU, if
+    autograd records operations, or inside `torch.compile`.
 
     Args:
         module: the network, whose parameters `draw` uses.

@@ -203,7 +203,7 @@ class PipelineGenerator(nn.Module):
         return torch.cat([truncation * z, condition], 1)
 
     def under(self, prompt: str) -> PipelineGenerator:
-        """Return a generator that draws with another prompt, by the same networks; this one for its own prompt.
+        """Return a generator with another prompt and the same networks; this generator itself for its own prompt.
 
         Raises:
             ArgumentError: the pipeline takes no prompt, or the generator chooses among several.
@@ -406,7 +406,7 @@ def _with_own_state(pipeline: Any) -> Any:
 
 
 def _as_json(value: Any) -> Any:
-    """Return a value as JSON reads it after writing; what JSON cannot express becomes text."""
+    """Convert a value to JSON values: tuples become lists, and objects that JSON cannot express become text."""
     return json.loads(json.dumps(value, default=str))
 
 

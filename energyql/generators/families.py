@@ -53,7 +53,7 @@ NAMED = "named"
 
 
 def family(name: str) -> Family:
-    """Return the family, the record of an architecture in this library, that is called `name`, a key of `MODULES`."""
+    """Return the family (the record of an architecture in this library) called `name`, which must be in `MODULES`."""
     return cast(Family, import_module(MODULES[name]).FAMILY)
 
 

@@ -56,8 +56,8 @@ class OnnxConfig:
         high: value of the output that becomes 1.
         scale: standard deviation of the noise that the input takes.
         fixed: name of an input -> the number, or list of numbers, that it takes for every picture.
-        conditions: name of an input that takes one number a picture -> least and largest number. The number is
-            distributed uniformly; if the input takes whole numbers, over those from the least to the largest.
+        conditions: name of an input that takes another number for each picture -> the least and the largest number.
+            Numbers are distributed uniformly between the two; they are whole if the input takes whole numbers.
     """
 
     noise: str
@@ -265,9 +265,9 @@ def load_onnx(
     fixed: Mapping[str, Numbers] | None = None, conditions: Mapping[str, Sequence[float]] | None = None,
     output: str | None = None, values: tuple[float, float] | None = None,
 ) -> OnnxGenerator:  # fmt: skip
-    """Return the generator in an ONNX file, which must draw a picture from noise, each time the same.
+    """Return the generator in an ONNX file, whose model must draw a picture from noise, always the same one.
 
-    Nothing in the file is executed but its operators, by onnxruntime on the CPU. A few pictures are drawn as a test.
+    Only the operators of the model are executed, by onnxruntime on the CPU. A few pictures are drawn as a test.
 
     Args:
         path: the file.
@@ -380,7 +380,7 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def _measured(output: str, pictures: Tensor) -> tuple[float, float]:
-    """Return the first of `RANGES` that holds all values of pictures, and warn that it is assumed.
+    """Return the first of `RANGES` that contains all values of some pictures, and warn that this range is assumed.
 
     Args:
         output: name of the output, for the message.
