@@ -1,7 +1,7 @@
 """The command line, one file for each group of commands.
 
-This file sets variables of the environment that shorten how long idle threads of OpenMP, a library in torch, wait
-actively ("spin"). On a busy machine, spinning threads take the processor from the thread that they wait for: 16
+This file sets variables of the environment that shorten how long idle threads of OpenMP, a library that torch uses,
+wait actively ("spin"). On a busy machine, spinning threads take the processor from the thread that they wait for: 16
 pictures took up to fifty times as long. The variables must be set before torch is loaded. A variable that the user has
 set is not changed.
 """

@@ -611,7 +611,9 @@ def _search_w(
     loss: ReconstructionLoss, latents: Latents, space: LatentSpace, settings: InversionSettings, into: str,
     report: Report,
 ) -> tuple[Latents, Tensor]:  # fmt: skip
-    """Search for the offset, added to the output of the mapping network for z, with the smallest loss.
+    """Search for the offset of w with which the reconstructions have the smallest loss; z does not change.
+
+    w is the output of the mapping network for z, plus the offset.
 
     Args:
         loss: the loss, which has the targets.
