@@ -90,7 +90,7 @@ class FittedUnder:
     def is_beside(self, other: FittedUnder) -> bool:
         """Return whether `other` has the same space, truncation and condition; the generators may differ.
 
-        Only then attributes that were learned under both conditions can be in one bank.
+        If not, attributes that were learned under these conditions and under `other` cannot be in one bank.
         """
         return dataclasses.replace(self, generator=other.generator) == other
 
@@ -130,7 +130,7 @@ def _is_condition(condition: object) -> bool:
 
 
 class Described(NamedTuple):
-    """The contents of the file `vocabulary.json` in a model folder: what the attributes of the model are.
+    """The contents of the file `vocabulary.json` in a model folder, which describes the attributes of the model.
 
     Attributes:
         fitted: conditions under which the attributes were learned.
@@ -147,7 +147,7 @@ class Described(NamedTuple):
     gradient: bool | None = None
 
     def write(self, folder: Path) -> None:
-        """Write `vocabulary.json` into the model folder `folder`; if that fails, an old file is still there."""
+        """Write `vocabulary.json` into the model folder `folder`; if writing fails, an old file stays unchanged."""
         code = {name: value for name in ("reader", "gradient") if (value := getattr(self, name)) is not None}
         entries = dataclasses.asdict(self.fitted) | {"vocabulary": self.vocabulary.to_dict()} | code
         write_json(folder / DESCRIBED, entries)
@@ -251,14 +251,17 @@ class Bank(Protocol):
         return {}
 
     def to(self, device: torch.device | str) -> Self:
-        """Return a bank with the weights on a device; depending on the class, a new object, or this bank, changed."""
+        """Return a bank whose weights are on `device`.
+
+        Some classes return a new bank. Others move the weights of this bank and return this bank.
+        """
 
     def predict(self, read: Tensor, names: Sequence[str] | None = None) -> dict[str, Prediction]:
         """Return predictions by attribute.
 
         Args:
-            read: what `space` says: latents (batch, latent_dim), or pictures (batch, channels, height, width) in
-                [-1, 1].
+            read: latents (batch, latent_dim), or pictures (batch, channels, height, width) in [-1, 1] if the attribute
+                `space` of this bank is `PICTURE`.
             names: the attributes to predict; all by default.
         """
 

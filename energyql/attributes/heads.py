@@ -146,11 +146,13 @@ def _tensors_of(heads: Mapping[str, Head]) -> dict[str, Tensor]:
 class FusedHeads:
     """Several heads as one function from latents to outputs, computed by few matrix products.
 
-    The function is `Differentiable` (by the method `pullback`), and `Convertible` to another dtype (by `computed_in`).
+    The class satisfies two protocols: `Differentiable`, by its method `pullback`, and `Convertible` (to another dtype),
+    by its method `computed_in`.
 
     Attributes:
-        groups: groups of networks. A group returns a column for each output of all heads; the groups are added up.
-        bias: constant for each output, which is added to the sum.
+        groups: groups of networks. Each group returns (batch, outputs), with a column for each output of all heads. The
+            results of all groups are added up.
+        bias: constant for each output, which is added to the sum of the groups.
         direction: whether latents are first scaled to a mean square of 1, so that their length has no effect.
     """
 
@@ -340,7 +342,8 @@ def _deep(heads: Sequence[Head], members: list[int]) -> _Group:
 def remove_reader(folder: Path) -> None:
     """Delete `reader.safetensors` and `reader.json` in a model folder, if it has these files.
 
-    They are a network that predicts attributes from pictures. This is called once heads or code have replaced it.
+    The files are a network that predicts attributes from pictures. This function is called when heads or code have
+    replaced the network.
     """
     for suffix in ("safetensors", "json"):
         (folder / f"{READER}.{suffix}").unlink(missing_ok=True)
@@ -472,7 +475,7 @@ class AttributeBank(Bank):
         return self._having(vocabulary, self.heads | other.heads, reports | other.reports)
 
     def with_reports(self, reports: Mapping[str, HeadReport]) -> AttributeBank:
-        """Return a bank with the same heads, where `reports` replace the reports on the quality of the heads."""
+        """Return a bank with the same heads and other reports on their quality: `reports`, by attribute."""
         return self._having(self.vocabulary, self.heads, reports)
 
     def _having(
@@ -547,7 +550,10 @@ def second_bank(bank: AttributeBank, heads: Mapping[str, Head]) -> AttributeBank
 
 
 def save_second(folder: Path, heads: Mapping[str, Head]) -> None:
-    """Write second heads, by attribute, to `second.safetensors` in a model folder; for {}, delete the file."""
+    """Write second heads, by attribute, to `second.safetensors` in a model folder. If `heads` is {}, delete the file.
+
+    Second heads were fitted to other labels of the same attributes than the first.
+    """
     if heads:
         write_heads(folder / SECOND, heads)
     else:

@@ -1,7 +1,8 @@
-"""Labelled samples with readings by networks that did not learn from them. They decide on the threshold of a verifier.
+"""Labelled samples that no network of the verifier learned from; the threshold of the verifier is measured on them.
 
-The samples are in a file of the model folder, such as `verifier-held-out.safetensors`. The name of the file begins with
-the name of a network of the verifier. So a later training, for other attributes, writes another file, such as
+A verifier is one or more networks that predict attributes from pictures, and so decide which samples are kept. Its
+held-out samples are in a file of the model folder, such as `verifier-held-out.safetensors`. The name of the file begins
+with the name of a network of the verifier. So a later training, for other attributes, writes another file, such as
 `verifier-4-held-out.safetensors`.
 """
 
@@ -23,7 +24,9 @@ from energyql.vocabulary import Vocabulary
 
 @dataclass(frozen=True)
 class HeldOut:
-    """Random samples of the prior with labels, read by networks of a verifier that did not learn from them.
+    """Labels of random samples of the prior, with predictions of the heads and of a verifier for the same samples.
+
+    The verifier (networks that predict attributes from pictures) did not learn from these samples.
 
     Attributes:
         labels: attribute -> labels of n samples, (n,) float: 0/1, class index or number; NaN where missing.
@@ -36,12 +39,12 @@ class HeldOut:
     readings: Predictions
 
     def only(self, names: Iterable[str]) -> HeldOut:
-        """Return the same samples with the attributes `names` alone."""
+        """Return the same samples with labels and predictions of the attributes `names` only."""
         names = list(names)
         return HeldOut(*({name: getattr(self, part.name)[name] for name in names} for part in fields(self)))
 
     def save(self, folder: Path, name: str) -> None:
-        """Write the samples to a file of the model folder that is named after a network.
+        """Write the labels and predictions to a file of the model folder, whose name begins with that of a network.
 
         Predictions of classes are written in half precision, labels and predictions of numbers in full precision.
 
@@ -93,5 +96,8 @@ class HeldOut:
 
 
 def held_out_path(folder: Path, name: str) -> Path:
-    """Return the path of the held-out samples beside the network `name`, such as "verifier", of a model folder."""
+    """Return the path of the file with held-out samples for the network `name`, such as "verifier", in a model folder.
+
+    The file need not exist.
+    """
     return folder / f"{name}-held-out.safetensors"

@@ -47,7 +47,7 @@ _Layer = tuple[Tensor, Tensor, tuple[int, int]]
 
 
 def thumbnails(images: Float[Tensor, "batch channels height width"], side: int) -> Float[Tensor, "batch 3 side side"]:
-    """Return pictures in the form that a judge takes: width and height of `side` pixels, and three channels.
+    """Resize pictures to the form that a judge takes: width and height of `side` pixels, and three channels.
 
     A single channel is repeated three times; channels after the third are removed.
     """
@@ -60,7 +60,7 @@ def thumbnails(images: Float[Tensor, "batch channels height width"], side: int) 
 
 @lru_cache(maxsize=8)
 def _averages(size: int, side: int, device: torch.device, dtype: torch.dtype) -> Float[Tensor, "side size"]:
-    """Return the matrix by which a row of `size` pixels becomes a row of `side` pixels; it is cached.
+    """Return the matrix by which a row of `size` pixels becomes a row of `side` pixels; the matrix is cached.
 
     Each new pixel is the average of the old pixels that it covers.
     """
@@ -69,7 +69,10 @@ def _averages(size: int, side: int, device: torch.device, dtype: torch.dtype) ->
 
 
 def _without_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> _Layer:
-    """Return one convolution that computes `conv` and then `norm` in evaluation mode, which takes less time."""
+    """Return one convolution with the same result as `conv` and then `norm`, in evaluation mode.
+
+    One convolution takes less time than the two layers.
+    """
     assert norm.running_mean is not None
     assert norm.running_var is not None
     assert conv.bias is not None
@@ -255,11 +258,11 @@ class JointJudge(nn.Module):
 
 
 def who_judges(judge: ImageLabeller | None) -> str | None:
-    """Return the words by which a record of results names a judge; `None` if `judge` is `None`.
+    """Return the name of a judge that is written into results; `None` if `judge` is `None`.
 
-    They are "image judge" for a network of this module, and "judge my_code:look" for code, here the function `look` of
-    the module `my_code`. Code of a program or notebook is "judge look (defined in program.py)". An object with a text
-    `title` is named by it.
+    A network of this module is "image judge". Code is named by its module, such as "judge my_code:look" for the
+    function `look` of the module `my_code`, or by the program that defines it: "judge look (defined in program.py)". If
+    the judge has an attribute `title` that is a text, the name is "judge " and this text.
     """
     if judge is None or isinstance(judge, Judge | JointJudge):
         return None if judge is None else IMAGE_JUDGE
@@ -280,12 +283,12 @@ def _mean(predictions: Sequence[Prediction], spec: AttributeSpec) -> Prediction:
 
 
 def joined(judges: Sequence[Judge]) -> Judge | JointJudge | None:
-    """Return judges as one judge, a `JointJudge` if there are several; `None` if there is none."""
+    """Return one judge for several: a `JointJudge`, or the only judge itself; `None` if `judges` is empty."""
     return JointJudge(judges).eval() if len(judges) > 1 else next(iter(judges), None)
 
 
 def networks_of(judge: ImageLabeller | None) -> Sequence[ImageLabeller]:
-    """Return the judges of a `JointJudge`; else a sequence of the judge itself, empty if it is `None`."""
+    """Return the judges in a `JointJudge`, or any other judge as a tuple of one judge; () if `judge` is `None`."""
     if isinstance(judge, JointJudge):
         return judge.judges
     return () if judge is None else (judge,)
@@ -331,6 +334,8 @@ def stored_judge(folder: Path, vocabulary: Vocabulary) -> Judge | JointJudge | N
 
 def stored_verifier(folder: Path, vocabulary: Vocabulary) -> tuple[Judge | JointJudge | None, tuple[HeldOut, ...]]:
     """Read the verifier of a model folder, and the labelled samples from which it did not learn.
+
+    A verifier is one or more networks that predict attributes from pictures, and so decide which samples are kept.
 
     Args:
         folder: the model folder.
@@ -384,6 +389,8 @@ def replace_verifier(
 ) -> None:
     """Replace the networks of the verifier for some attributes in a model folder.
 
+    A verifier is one or more networks that predict attributes from pictures, and so decide which samples are kept.
+
     Args:
         folder: the model folder.
         names: the attributes; if they are all attributes of an old network, its files are deleted.
@@ -401,13 +408,17 @@ def replace_verifier(
 
 
 def _replace(folder: Path, first: str, names: Iterable[str], judges: Sequence[Judge]) -> str | None:
-    """Replace networks in a model folder, and return the name of the first new network; `None` if there are none.
+    """Replace the judges, or the networks of the verifier, that predict some attributes in a model folder.
 
     Args:
         folder: the model folder.
-        first: start of the names of the networks, such as "judge" or "verifier".
-        names: attributes that the old networks shall not read any more; an old network without others is deleted.
+        first: which networks are replaced: "judge" or "verifier", the start of their names.
+        names: attributes that the old networks shall not predict any more. An old network that predicts no other
+            attribute is deleted.
         judges: the new networks.
+
+    Returns:
+        Name of the first new network, such as "verifier-2"; `None` if `judges` is empty.
     """
     replaced = set(names)
     for name in judge_names(folder, first):

@@ -58,7 +58,7 @@ def label_images(
 def call_labeller(
     labeller: ImageLabeller, images: Float[Tensor, "batch channels height width"], who: str = "the labeller"
 ) -> Mapping[str, Any]:
-    """Call a labeller with pictures, and return what it returns: labels or predictions by attribute.
+    """Call a labeller with pictures, and return its result unchanged: labels or predictions by attribute.
 
     Args:
         labeller: a function or a torch module. A module is put into evaluation mode, on the device of the pictures.
@@ -130,10 +130,10 @@ def import_labeller(name: str) -> ImageLabeller:
 
 
 def labeller_name(labeller: ImageLabeller) -> str:
-    """Return a text that is different for different labellers.
+    """Return a text by which a labeller is recognised, so that an interrupted labelling goes on with the same labeller.
 
-    An interrupted labelling goes on only with a labeller of the same text. The text is the attribute `identity` of the
-    labeller. If the labeller has no such attribute, the text is its name and source code.
+    The text is the attribute `identity` of the labeller. If the labeller has no such attribute, the text is the name
+    and the source code of its function or class.
     """
     identity = getattr(labeller, "identity", None)
     if isinstance(identity, str):
@@ -232,9 +232,9 @@ def encode_column(cells: Column, spec: AttributeSpec, source: str = "the labels"
 
 
 def known_cells(cells: Column, spec: AttributeSpec) -> Column:
-    """Return the labels of a categorical attribute, with `None` in place of texts that are no class of the attribute.
+    """Replace labels that are no class of a categorical attribute by `None`, and return the labels.
 
-    Missing labels become `None` too. Labels of other kinds of attributes are returned unchanged.
+    Missing labels become `None` too. Labels of attributes of other kinds are returned unchanged.
 
     Args:
         cells: the labels, one for each picture.

@@ -128,7 +128,8 @@ class PictureBank(Bank):
             names: the attributes to predict; all by default.
 
         Raises:
-            DataError: the reader returns for one of them neither a prediction nor a valid value for every picture.
+            DataError: for one of the attributes, the reader returns neither a prediction nor a valid value for every
+                picture.
         """
         with torch.set_grad_enabled(self.gradient and torch.is_grad_enabled()):
             outputs = call_reader(self.reader, pictures)
@@ -242,7 +243,7 @@ def heads_of(bank: Bank, what: str) -> AttributeBank:
 
 
 def call_reader(reader: ImageLabeller, pictures: Tensor) -> Mapping[str, Any]:
-    """Call a reader with pictures in [-1, 1], and return what it returns: values or predictions by attribute.
+    """Call a reader with pictures in [-1, 1], and return its result unchanged: values or predictions by attribute.
 
     If autograd is on, it can differentiate the results. If autograd is off, a reader that is a torch module is first
     put into evaluation mode, and moved to the device of the pictures.
@@ -256,15 +257,15 @@ def call_reader(reader: ImageLabeller, pictures: Tensor) -> Mapping[str, Any]:
 
 
 def _name_of(reader: ImageLabeller) -> str:
-    """Return the words by which messages name a reader, such as "reader my_code:look" or "reader image judge"."""
+    """Return the name of a reader in messages, such as "reader my_code:look" or "reader image judge"."""
     return f"reader {(who_judges(reader) or '').removeprefix('judge ')}"
 
 
 def as_prediction(value: Any, spec: AttributeSpec, pictures: Tensor) -> Prediction:
-    """Convert what a reader returned for one attribute to a prediction.
+    """Convert the result of a reader for one attribute to a prediction.
 
     Args:
-        value: a prediction, or one value for each picture.
+        value: a prediction, or one value for each picture, which is then taken to be nearly certain.
         spec: the attribute.
         pictures: the pictures; the prediction has their device and dtype.
 

@@ -115,10 +115,17 @@ class Prediction(ABC):
 
     @abstractmethod
     def columns(self) -> Float[Tensor, "batch columns"]:
-        """Return the logit, or the logits of all classes, or mean and standard deviation, as columns of one tensor."""
+        """Return the prediction as columns of one tensor.
+
+        There is one column (the logit) for a yes/no attribute, a column (a logit) for each class of a categorical one,
+        and two columns, mean and standard deviation, for a continuous one.
+        """
 
     def log_each(self, values: Sequence[bool | str]) -> list[Float[Tensor, " batch"]]:
-        """Return for each of `values` (bools or classes) log P(value), in nats; not for continuous attributes."""
+        """Return log P(value), (batch,), in nats, for each of `values` (bools or classes).
+
+        Not for continuous attributes.
+        """
         raise NotImplementedError
 
     @abstractmethod
@@ -142,20 +149,20 @@ class Prediction(ABC):
 
     @abstractmethod
     def titled(self, name: str) -> tuple[list[str], Tensor]:
-        """Return titles, and the numbers with these titles, to which directions in latent space are fitted.
+        """Return titles and numbers of the prediction, to which directions in latent space are fitted.
 
-        For a categorical attribute there is a title such as "hair = red" for each class, and the numbers are the
-        logits, (batch, classes). Else the only title is `name`, and the numbers are the logit or mean, (batch,).
-
-        `name` is the name of the attribute.
+        For a categorical attribute, the numbers are the logits, (batch, classes), and each class has a title such as
+        "hair = red". Otherwise the numbers are the logit or the mean, (batch,), and the only title is `name`, the name
+        of the attribute.
         """
 
     def outcomes(self, labels: Float[Tensor, " batch"]) -> tuple[Tensor, Tensor]:
-        """Return predicted probabilities of values, and for each probability 1 if the value is the label, else 0.
+        """Return two tensors: predicted probabilities of values, and for each of them 1 if the value is right, else 0.
 
-        From the two tensors, which have the same shape, calibration is measured: how often values of some predicted
-        probability are right. For a yes/no attribute they are P(yes) and the labels, (batch,). For a categorical
-        attribute they have an entry for each sample and class, (batch * classes,). Not for continuous attributes.
+        A value is right if it is the label. From the two tensors calibration is measured: how often values with some
+        predicted probability are right. For a yes/no attribute the tensors are P(yes) and the labels, (batch,). For a
+        categorical attribute they have an entry for each sample and class, (batch * classes,). Not for continuous
+        attributes.
 
         `labels` are 0 or 1, or indices of classes.
         """
@@ -244,7 +251,7 @@ class Prediction(ABC):
     @classmethod
     @abstractmethod
     def divergence(cls, now: Tensor, then: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
-        """Return by how much outputs `now` predict other values than outputs `then`.
+        """Return the KL divergence between the predictions of two sets of outputs of a head, and its derivative.
 
         Args:
             now: outputs of one attribute, (batch, outputs). If the kind is `elementwise`, outputs of several attributes
@@ -261,10 +268,10 @@ class Prediction(ABC):
     def base_outputs(
         cls, labels: Float[Tensor, " batch"], spec: AttributeSpec, balanced: bool
     ) -> tuple[Tensor, Tensor]:
-        """Return scale and offset, (outputs,) each, by which a training converts numbers x to outputs.
+        """Return scale and offset, (outputs,) each, for the training of a head on labels.
 
-        The outputs are scale * x + offset, so that x = 0 predicts the mean of the labels, or the frequencies of their
-        classes.
+        The network that is trained returns numbers x, and the outputs of the head are scale * x + offset. So x = 0
+        predicts the mean of the labels, or the frequencies of their classes.
 
         Args:
             labels: numbers of values: 0 or 1, indices of classes, or continuous values.
@@ -281,14 +288,15 @@ class Prediction(ABC):
 
     @classmethod
     def logits_of(cls, logs: Float[Tensor, " classes"]) -> Float[Tensor, " outputs"]:
-        """Return the outputs of a head that predict the log-probabilities `logs` of all classes."""
+        """Return the outputs of a head, (outputs,), that predict given log-probabilities of all classes, `logs`."""
         return logs
 
     @classmethod
     def shift_of(cls, weights: Float[Tensor, " classes"]) -> Float[Tensor, " outputs"]:
-        """Return what is added to the outputs of a head by training with weights of the classes in the loss.
+        """Return the shift of a head's outputs that weights of the classes in the training loss cause.
 
-        `weights` has the weight of each class. The result is subtracted from the outputs after such a training.
+        A class with a larger weight gets larger logits. After a training with weights, the shift is subtracted from the
+        outputs. `weights` has the weight of each class.
         """
         return weights.log()
 
@@ -604,7 +612,7 @@ def _log_sum(logits: Float[Tensor, "batch classes"], indices: list[int]) -> Floa
 
 @lru_cache(maxsize=1024)
 def _index(indices: tuple[int, ...], device: torch.device) -> Tensor:
-    """Return indices as a tensor on a device; it is cached, because a copy to a GPU takes long."""
+    """Return indices as a tensor on a device; the tensor is cached, because a copy to a GPU takes long."""
     with torch.inference_mode(False):  # tensors made in inference mode have no gradients
         return torch.tensor(indices, device=device)
 
@@ -643,12 +651,20 @@ def split_outputs(
 
 
 def of_columns(columns: Float[Tensor, "batch columns"], spec: AttributeSpec) -> Prediction:
-    """Return the prediction of an attribute whose method `columns` returned `columns`."""
+    """Make a prediction from its columns; the inverse of the method `Prediction.columns`.
+
+    Args:
+        columns: the logit, or a logit for each class, or mean and standard deviation.
+        spec: the attribute.
+    """
     return PREDICTIONS[spec.kind].of_outputs(columns[:, : output_count(spec)], spec, columns[:, -1])
 
 
 def on_cpu(values: Mapping[str, Readings]) -> dict[str, Readings]:
-    """Return predictions or tensors on the CPU, by attribute, moved by one transfer; other values stay the same."""
+    """Return a copy of a dict, by attribute, with its predictions and tensors on the CPU; other values stay the same.
+
+    All tensors are moved by one transfer, because each transfer waits for the device.
+    """
     tensors: list[Tensor] = []
 
     def mapped(value: Any, function: Callable[[Tensor], Tensor]) -> Any:

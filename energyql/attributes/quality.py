@@ -71,7 +71,10 @@ class Ranking:
 
     @property
     def lift(self) -> Interval:
-        """How many times as frequent the class is among samples drawn for it as among all: precision / prevalence."""
+        """Precision / prevalence: how many times as frequent the class is among samples drawn for this class.
+
+        The interval is that of the precision, divided by the prevalence.
+        """
         share, low, high = self.precision
         return share / self.prevalence, low / self.prevalence, high / self.prevalence
 
@@ -81,7 +84,7 @@ class Ranking:
         return f"{auc_text(self.auc)}, lift {lift} ({' to '.join(ends)})"
 
     def __repr__(self) -> str:
-        """Return AUC, lift and precision, such as `..., precision 0.62 (0.41 to 0.79) of 0.02`."""
+        """Return AUC, lift, precision and prevalence; it ends `precision 0.62 (0.41 to 0.79), prevalence 0.02`."""
         return f"{self}, precision {_with_ends(self.precision)}, prevalence {self.prevalence:.2g}"
 
     @classmethod
@@ -154,7 +157,10 @@ class HeadReport:
 
     @property
     def auc(self) -> Interval | None:
-        """Mean of the AUC of all classes in `ranking`, and means of the ends of their intervals; `None` without any."""
+        """Mean of the AUC over all classes in `ranking`, with the means of the ends of the intervals.
+
+        `None` if `ranking` is empty.
+        """
         columns = zip(*(each.auc for each in self.ranking.values()), strict=True)
         return _interval([sum(column) / len(column) for column in columns]) if self.ranking else None
 
@@ -191,8 +197,8 @@ class HeadReport:
         """Why the head is too weak for queries, as text for users; `None` if it is good enough.
 
         A head for classes is weak if it ranks badly: the lower end of the interval of `auc` is not more than `MARGIN`
-        above 0.5, or the AUC of one class is not. A head for numbers is weak if the lower end of the interval of R2 is
-        below `LEAST_R2`. In reports without AUC, it is balanced accuracy and recall that must be above chance.
+        above 0.5, or this is so for the AUC of one class. A head for numbers is weak if the lower end of the interval
+        of R2 is below `LEAST_R2`. In reports without AUC, balanced accuracy and recall are compared with chance.
 
         Queries refuse a weak head unless the user allows it.
         """
@@ -224,13 +230,20 @@ class HeadReport:
 
     @property
     def ranking_text(self) -> str:
-        """How well the head ranks, in a few words: AUC and lift of a yes/no attribute, mean AUC or rank correlation."""
+        """How well the head ranks, in a few words.
+
+        AUC and lift for a yes/no attribute, the mean AUC for a categorical one, the rank correlation for a continuous
+        one; "" if none was measured.
+        """
         if self.auc is not None and len(self.ranking) > 1:
             return f"mean {auc_text(self.auc)}"
         return str(next(iter(self.ranking.values()))) if self.ranking else "".join(self.rankings())
 
     def rankings(self) -> list[str]:
-        """Return lines that tell how well the head ranks: one for each class of `ranking`, or the rank correlation."""
+        """Return lines of text on how well the head ranks: one for each class of `ranking`, or the rank correlation.
+
+        [] if neither was measured.
+        """
         if self.correlation is not None:
             return [f"rank correlation {_with_ends(self.correlation)}"]
         return [f"{name}: {each!r}" for name, each in self.ranking.items()]
@@ -315,8 +328,8 @@ def explained(errors: Sequence[float], labels: Sequence[float]) -> tuple[float, 
 def naming_damage(path: Path) -> Iterator[None]:
     """Convert errors inside a `with` statement, which reads the file `path`, to a `ModelError` that names the file.
 
-    A `KeyError`, `TypeError`, `ValueError` or `ModelError` and the like are converted, because values in the file that
-    are missing or wrong raise them.
+    Errors such as `KeyError`, `TypeError`, `ValueError` and `ModelError` are converted: the block raises them if values
+    in the file are missing or wrong.
     """
     try:
         yield
@@ -467,9 +480,10 @@ def described_reports(folder: Path, name: str, description: Mapping[str, Any]) -
 
 
 def read_guide_reports(folder: Path) -> dict[str, HeadReport]:
-    """Return the reports, by attribute, on what predicts the attributes of a model.
+    """Return the reports, by attribute, on the networks that predict the attributes of a model while it is sampled.
 
-    They are about the network that predicts from pictures if the folder has one (`reader.json`), else about the heads.
+    If the model folder has a network that predicts attributes from pictures (`reader.json`), the reports are about this
+    network, else about the heads.
 
     Raises:
         ModelError: a file is damaged.
@@ -497,7 +511,9 @@ def read_judge_reports(folder: Path, given: object = None) -> list[JudgeReport]:
 
 
 def read_verifier_reports(folder: Path) -> JudgeReport | None:
-    """Read the reports on the verifier of a model folder, without loading it; `None` if the folder has none.
+    """Read the reports on the verifier of a model folder, without its networks; `None` if the folder has no verifier.
+
+    A verifier is one or more networks that predict attributes from pictures, and so decide which samples are kept.
 
     Raises:
         ModelError: a file is damaged.
@@ -508,7 +524,10 @@ def read_verifier_reports(folder: Path) -> JudgeReport | None:
 
 
 def _reports(folder: Path, name: str) -> dict[str, HeadReport | None]:
-    """Return attribute -> report of the network `name` in a model folder; `None` where it was not measured."""
+    """Read the reports on the network `name` of a model folder: a dict from each of its attributes to the report.
+
+    The entry of an attribute is `None` if the quality was not measured.
+    """
     path = folder / f"{name}.json"
     description = read_json(path)
     with naming_damage(path):

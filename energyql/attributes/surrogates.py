@@ -264,7 +264,7 @@ class SurrogateHeads:
 
     @cached_property
     def _draws(self) -> Float[Tensor, "n z_dim"]:
-        """Draws from the prior, at which all networks are fitted to the heads."""
+        """The draws from the prior for which all networks are fitted to the heads; the same in every run."""
         return normals(0, 0, DRAWS, self._z_dim, stream="distilled")
 
     @cached_property
@@ -330,7 +330,7 @@ def _unit_of(outputs: Float[Tensor, "n outputs"], spec: AttributeSpec) -> tuple[
 class _Network(NamedTuple):
     """The network out(leaky_relu(first x + before)) + skip x + bias, where x are the coordinates of z along directions.
 
-    The fields are the weights and biases in this formula. "Before" is the bias of the hidden layer.
+    The fields are the weights and biases in this formula. `before` is the bias of the hidden layer.
     """
 
     first: Float[Tensor, "units directions"]

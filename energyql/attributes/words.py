@@ -1,8 +1,9 @@
 """Words as attributes: a reader compares pictures with texts, and texts in quotes become yes/no attributes of a model.
 
 A reader is a dual encoder, such as CLIP (Radford et al. 2021, arXiv 2103.00020) or SigLIP (Zhai et al. 2023, arXiv
-2303.15343): one network for pictures, one for texts, and a logit for each pair. The logit of a text is compared with
-that of a contrast, a text that is true of every picture; a few labels of pictures improve that (`Calibration`).
+2303.15343): one network for pictures, one for texts, and a logit for each pair of a picture and a text. The log-odds
+that a text is true of a picture are the logit of the text minus the logit of a contrast, a text that is true of every
+picture. A few labels of pictures improve these log-odds (`Calibration`).
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from energyql.plugins import JUDGES, import_optional, load_plugin, make_plugin, 
 from energyql.vocabulary import AttributeSpec, ByAttribute, Vocabulary
 
 CONTRAST = "a picture"
-"""Text with which others are compared unless a calibration says otherwise."""
+"""Text whose logit is subtracted from those of other texts, unless a calibration names another one."""
 CALIBRATIONS = "words.json"
 """Name of the file of calibrations in a model folder."""
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -46,7 +47,7 @@ class WordReader(Protocol):
     """An object that compares pictures with texts. Any object with the method `read` will do."""
 
     def read(self, pictures: Float[Tensor, "n channels height width"], texts: Sequence[str]) -> Tensor:
-        """Return a logit for each picture in [-1, 1] and each text, (n, texts)."""
+        """Return logits (n, texts) for pictures in [-1, 1]: the better a text fits a picture, the larger the logit."""
 
 
 def as_pixels(
@@ -56,9 +57,9 @@ def as_pixels(
 
     Args:
         images: pictures with 1 or 3 channels.
-        size: height and width, or one number for both.
-        mean: of red, green and blue in [0, 1]; that of CLIP if it is `None` or empty.
-        std: standard deviation, likewise.
+        size: height and width of the result, or one number for both.
+        mean: means of red, green and blue, in [0, 1], which are subtracted; `None` or empty for `MEAN`.
+        std: standard deviations of red, green and blue, which divide the result; `None` or empty for `STD`.
     """
     shape = (size, size) if isinstance(size, int) else tuple(size)
     pictures = ((images.float().clamp(-1, 1) + 1) / 2).expand(-1, 3, -1, -1)
@@ -71,11 +72,12 @@ def as_pixels(
 
 
 class DualEncoder:
-    """A reader with a network for pictures and one for texts. Subclasses define `embed` and `_encode`.
+    """A reader of words with a network for pictures and one for texts. Subclasses define `embed` and `_encode`.
 
     Args:
-        network: both networks, with `logit_scale`, the logarithm of the scale of logits.
-        tokenizer: what turns texts into the input of the network.
+        network: a torch module that has both networks, and a parameter `logit_scale`: the logarithm of the factor by
+            which products of unit vectors are multiplied. A parameter `logit_bias`, if there is one, is added.
+        tokenizer: function from texts to the input of the network.
     """
 
     def __init__(self, network: Any, tokenizer: Any) -> None:
@@ -83,15 +85,17 @@ class DualEncoder:
         self._encoded: dict[tuple[str, ...], Tensor] = {}
 
     def embed(self, pictures: Tensor) -> Float[Tensor, "n width"]:
-        """Return unit vectors of pictures in [-1, 1]."""
+        """Return the output of the network for pictures in [-1, 1], (n, channels, height, width), as unit vectors."""
         raise NotImplementedError
 
     def _encode(self, texts: list[str]) -> Float[Tensor, "texts width"]:
-        """Return vectors of texts, of any length."""
+        """Return the output of the network for texts, a vector for each; the caller scales it to length 1."""
         raise NotImplementedError
 
     def score(self, embedded: Float[Tensor, "n width"], texts: Sequence[str]) -> Float[Tensor, "n texts"]:
-        """Return the logits of texts for embedded pictures.
+        """Return the logits of texts for pictures, given as unit vectors that `embed` returned.
+
+        The vectors of the last texts are kept, so that a further call with the same texts takes less time.
 
         Raises:
             ArgumentError: a text is too long for the network.
@@ -107,7 +111,7 @@ class DualEncoder:
         return logits
 
     def read(self, pictures: Tensor, texts: Sequence[str]) -> Float[Tensor, "n texts"]:
-        """Return the logits of texts for pictures in [-1, 1]."""
+        """Return the logits of texts for pictures in [-1, 1]; see `WordReader`."""
         return self.score(self.embed(pictures), texts)
 
     @property
@@ -117,19 +121,20 @@ class DualEncoder:
 
 
 class OpenClip(DualEncoder):
-    """A model of open_clip, or anything with `encode_image`, `encode_text`, `logit_scale` and `visual`.
+    """A reader of words whose network is a model of the library open_clip.
 
-    The attributes `image_size`, `image_mean` and `image_std` of `visual` say how pictures are prepared.
+    The network may also be another module with `encode_image`, `encode_text`, `logit_scale` and `visual`. Its `visual`
+    has the size of pictures (`image_size`), and may have their mean and standard deviation (`image_mean`, `image_std`).
     """
 
     def prepare(self, images: Tensor) -> Float[Tensor, "n 3 _ _"]:
-        """Return the input of the network for pictures in [-1, 1]."""
+        """Return the input of the network for pictures in [-1, 1]: resized and standardised, see `as_pixels`."""
         visual = self.network.visual
         mean, std = (getattr(visual, name, None) for name in ("image_mean", "image_std"))
         return as_pixels(images, visual.image_size, mean, std)
 
     def embed(self, pictures: Tensor) -> Float[Tensor, "n width"]:
-        """Return unit vectors of pictures in [-1, 1]."""
+        """Return the output of the network for pictures in [-1, 1], as unit vectors."""
         return F.normalize(self.network.encode_image(self.prepare(pictures).to(self.device)).float(), dim=-1)
 
     def _encode(self, texts: list[str]) -> Tensor:
@@ -143,13 +148,14 @@ class OpenClip(DualEncoder):
 
 
 class Transformers(DualEncoder):
-    """A dual encoder of transformers, such as a `CLIPModel` or `SiglipModel`, with its tokenizer.
+    """A reader of words whose network is a model of the library transformers, such as a `CLIPModel` or `SiglipModel`.
 
     Args:
         network: the model.
         tokenizer: its tokenizer.
-        mean: of red, green and blue of the pictures that it learned from; `None` for that of CLIP.
-        std: standard deviation, likewise.
+        mean: means of red, green and blue, in [0, 1], of the pictures that the model learned from; `None` for those of
+            CLIP, `MEAN`.
+        std: standard deviations of red, green and blue of these pictures; `None` for those of CLIP, `STD`.
     """
 
     def __init__(self, network: Any, tokenizer: Any, mean: Any = None, std: Any = None) -> None:
@@ -157,7 +163,7 @@ class Transformers(DualEncoder):
         self.mean, self.std = mean, std
 
     def embed(self, pictures: Tensor) -> Float[Tensor, "n width"]:
-        """Return unit vectors of pictures in [-1, 1]."""
+        """Return the output of the network for pictures in [-1, 1], as unit vectors."""
         pixels = as_pixels(pictures, self.network.config.vision_config.image_size, self.mean, self.std)
         features = self.network.get_image_features(pixel_values=pixels.to(self.device))
         return F.normalize(_unwrapped(features).float(), dim=-1)
@@ -172,7 +178,7 @@ class Transformers(DualEncoder):
 
 
 def _unwrapped(features: Any) -> Tensor:
-    """Return features of transformers, which newer versions wrap."""
+    """Return the result of a model of transformers as a tensor: newer versions return an object that contains it."""
     tensor: Tensor = getattr(features, "pooler_output", features)
     return tensor
 
@@ -183,11 +189,12 @@ def _too_long(text: str, most: int) -> ArgumentError:
 
 
 def _read_folder(folder: Path) -> Any:
-    """Return the reader in a folder of open_clip or transformers. No code in it is run.
+    """Load a reader of words from a folder in the form of open_clip or transformers. No code in the folder is run.
 
     Raises:
-        ModelError: the folder is damaged or no dual encoder, or holds code, or weights that are no safetensors.
-        ArgumentError: the library is not installed.
+        ModelError: the folder is damaged, or contains no dual encoder, or contains code, or its weights are not in the
+            format safetensors.
+        ArgumentError: the library open_clip or transformers is needed and not installed.
     """
     refuse_code(folder)
     for name in ("config.json", "tokenizer_config.json"):
@@ -235,10 +242,10 @@ class Calibration:
     """How the logits of a text become log-odds: `slope * (logit - logit of the contrast) + offset`.
 
     Attributes:
-        contrast: text with which the text is compared.
-        slope, offset: by Platt's method, from labels of pictures; 1 and 0 without labels.
-        labels: number of labels; 0 for "zero-shot".
-        report: quality on labels that were left out of the fit (ten-fold); `None` without labels.
+        contrast: another text, which is true of every picture; its logit is subtracted from the logit of the text.
+        slope, offset: numbers that are fitted to labels of pictures by Platt's method; 1 and 0 without labels.
+        labels: number of labelled pictures of the fit; 0 if there are none, which is called "zero-shot".
+        report: quality on labels that were left out of the fit, by ten-fold cross-validation; `None` without labels.
     """
 
     contrast: str = CONTRAST
@@ -249,7 +256,7 @@ class Calibration:
 
     @property
     def title(self) -> str:
-        """How the text is calibrated: "zero-shot", or by how many labels."""
+        """Text for users: "zero-shot", or "calibrated on 30 labels"."""
         return f"calibrated on {self.labels} labels" if self.labels else "zero-shot"
 
     def __str__(self) -> str:
@@ -258,13 +265,13 @@ class Calibration:
 
 @dataclass(frozen=True, eq=False)
 class Words:
-    """A reader with calibrations of texts.
+    """A reader of words, and calibrations of texts, by which its logits become log-odds.
 
     Attributes:
-        reader: the reader.
-        name: its name for people: the folder, the name of the code, or the name of its class.
-        mark: SHA-256 of its files, or of its code and weights.
-        calibrations: text -> calibration; other texts are read zero-shot.
+        reader: the reader: an object with the method `read`, such as a `DualEncoder`.
+        name: name of the reader in messages: the folder, the name of the code, or the name of its class.
+        mark: SHA-256 of the files of the reader, or of its code and weights.
+        calibrations: text -> calibration; for other texts the log-odds are the logit minus that of `CONTRAST`.
     """
 
     reader: Any
@@ -273,16 +280,21 @@ class Words:
     calibrations: Mapping[str, Calibration] = field(default_factory=dict)
 
     def calibration(self, text: str) -> Calibration:
-        """Return the calibration of a text."""
+        """Return the calibration of a text; the default `Calibration()` if the text was not calibrated."""
         return self.calibrations.get(text, _ZERO_SHOT)
 
     def log_odds(
         self, pictures: Tensor, texts: Sequence[str], embedded: Tensor | None = None
     ) -> Float[Tensor, "n texts"]:
-        """Return the log-odds of texts for pictures in [-1, 1], or for their embeddings if they are given.
+        """Return the log-odds that each text is true of each picture.
+
+        Args:
+            pictures: pictures in [-1, 1], (n, channels, height, width); not used if `embedded` is given.
+            texts: the texts.
+            embedded: unit vectors (n, width) of the pictures, from `DualEncoder.embed`; `None` to compute them.
 
         Raises:
-            DataError: the reader returns no finite logit for each picture and text.
+            DataError: the reader does not return a finite logit for each picture and text.
         """
         each = [self.calibration(text) for text in texts]
         columns = list(dict.fromkeys([*texts, *(one.contrast for one in each)]))
@@ -299,7 +311,7 @@ class Words:
         return torch.stack([c.slope * (of[text] - of[c.contrast]) + c.offset for text, c in pairs], 1)
 
     def save(self, folder: Path) -> None:
-        """Write the calibrations into the model folder `folder`; nothing without any."""
+        """Write the calibrations to `words.json` in the model folder `folder`; without calibrations, write nothing."""
         if self.calibrations:
             write_json(folder / CALIBRATIONS, {"reader": self.mark, "texts": {
                 text: vars(one) | {"report": None if one.report is None else report_entries({text: one.report})[text]}
@@ -307,10 +319,10 @@ class Words:
             }})  # fmt: skip
 
     def stored(self, folder: Path) -> Words:
-        """Return this reader with the calibrations in a model folder, if it has any.
+        """Return this reader with the calibrations in `words.json` of a model folder, or unchanged if there are none.
 
         Raises:
-            ModelError: they are those of another reader, or damaged.
+            ModelError: the calibrations in the folder were made with another reader, or the file is damaged.
         """
         mark, calibrations = read_calibrations(folder)
         if calibrations and mark != self.mark:
@@ -321,7 +333,11 @@ class Words:
 
 
 def read_calibrations(folder: Path) -> tuple[str, dict[str, Calibration]]:
-    """Return the SHA-256 of the reader whose calibrations a model folder has, and these by text; "" and {} if none.
+    """Read the calibrations of texts in `words.json` of a model folder.
+
+    Returns:
+        SHA-256 of the reader of words that the calibrations were made with, and text -> calibration; ("", {}) if the
+        folder has no such file.
 
     Raises:
         ModelError: the file of calibrations is damaged.
@@ -352,16 +368,16 @@ def reads_words(reader: object) -> bool:
 
 
 def open_words(reader: Any, mark_of: Callable[[object], str]) -> Words:
-    """Return a reader of words.
+    """Return a reader of words that the user names, without calibrations.
 
     Args:
-        reader: the path of a folder of open_clip or transformers, an object with the method `read`, or the name of code
-            that makes one, `module:factory`.
-        mark_of: function that returns the SHA-256 of code and weights of an object.
+        reader: the path of a folder in the form of open_clip or transformers; or an object with the method `read`; or
+            the name of such an object or of its class, `module:name`; or `Words`, which are returned unchanged.
+        mark_of: function from an object to the SHA-256 of its code and weights.
 
     Raises:
-        ModelError: the folder cannot be used, see `_read_folder`.
-        ArgumentError: there is no such reader.
+        ModelError: the folder is damaged or contains code, or has no dual encoder.
+        ArgumentError: there is no such reader, or it has no method `read`, or its library is not installed.
     """
     if isinstance(reader, Words):
         return reader
@@ -387,13 +403,13 @@ _opened = lru_cache(maxsize=2)(lambda folder, mark: _read_folder(folder))
 
 
 class TextReader:
-    """A function that reads texts off pictures, beside the attributes that another reader of pictures reads.
+    """A labeller that predicts texts from pictures, and also the attributes that another labeller predicts.
 
     Args:
-        words: the reader of texts.
-        texts: the texts.
-        other: reader of further attributes; `None` for none.
-        vocabulary: attributes of the model.
+        words: the reader of words, which predicts the texts.
+        texts: the texts, which become yes/no attributes.
+        other: labeller (function or network from pictures to predictions) for further attributes; `None` for none.
+        vocabulary: attributes of the model. Of these, the attributes that `other` predicts are predicted.
     """
 
     def __init__(self, words: Words, texts: Sequence[str], other: ImageLabeller | None, vocabulary: Vocabulary) -> None:
@@ -406,7 +422,10 @@ class TextReader:
         self.title = f"the reader of words {Path(words.name).name}, {' and '.join(how)}"
 
     def __call__(self, images: Tensor) -> Mapping[str, Any]:
-        """Return predictions by attribute, for pictures in [-1, 1]; values of the other reader are taken as certain."""
+        """Return predictions, by attribute, for pictures in [-1, 1], (batch, channels, height, width).
+
+        If the other labeller returns values in place of predictions, they are taken to be nearly certain.
+        """
         logits = self.words.log_odds(images, self.texts).to(images.device)
         others = {} if self.other is None else call_labeller(self.other, images)
         read = {name: value for name, value in others.items() if name in self.vocabulary and name not in self.texts}
@@ -415,12 +434,12 @@ class TextReader:
 
 
 def specs_of(texts: Sequence[str]) -> list[AttributeSpec]:
-    """Return texts as yes/no attributes."""
+    """Return a yes/no attribute for each text, whose name is the text."""
     return [AttributeSpec(text, "yes/no", description="read as words") for text in texts]
 
 
 class NoBank(Bank):
-    """The bank of a generator without attributes, of which only words can be asked."""
+    """The bank of a generator without attributes. Queries can name only texts in quotes, which a reader predicts."""
 
     part = "attributes"
 
@@ -433,11 +452,11 @@ class NoBank(Bank):
         return torch.device("cpu")
 
     def to(self, device: torch.device | str) -> NoBank:
-        """Return this bank."""
+        """Return this bank, which has no weights to move."""
         return self
 
     def predict(self, read: Tensor, names: Sequence[str] | None = None) -> dict[str, Prediction]:
-        """Return {}."""
+        """Return {}, because there are no attributes."""
         return {}
 
     def save(self, folder: Path) -> None:
@@ -448,14 +467,17 @@ class NoBank(Bank):
 def with_texts(
     bank: Bank, words: Words, texts: Sequence[str], latents: Float[Tensor, "n dim"], log_odds: Float[Tensor, "n texts"]
 ) -> Bank:
-    """Return a bank that predicts texts as well: by new heads, or off pictures if the other attributes are.
+    """Return a bank that predicts texts too, as yes/no attributes, beside the attributes of a bank.
+
+    If `bank` has heads or no attributes, a new head is fitted for each text. If `bank` predicts from pictures, the
+    reader of words predicts the texts from the same pictures, and the new bank has no gradient.
 
     Args:
         bank: the bank of a model.
-        words: the reader of texts.
+        words: the reader of words.
         texts: the texts.
-        latents: input of the heads for random pictures.
-        log_odds: what the reader reads off these pictures, which the heads are fitted to.
+        latents: latents of random pictures, which heads take as input; not used if `bank` predicts from pictures.
+        log_odds: log-odds of the texts for these pictures, by `words`; the heads are fitted to them.
     """
     vocabulary = bank.vocabulary.extended(specs_of(texts))
     reports = {text: report for text in texts if (report := words.calibration(text).report) is not None}
@@ -479,7 +501,14 @@ UNITS, STEPS, BATCH, RATE, DECAY = 48, 1200, 256, 0.01, 0.02
 @torch.inference_mode(False)
 @torch.enable_grad()
 def fit_head(latents: Float[Tensor, "n dim"], log_odds: Float[Tensor, " n"]) -> Head:
-    """Return a head whose probabilities are close to those of a reader; the same in every run on one machine."""
+    """Fit a head to the probabilities of a reader of words for one text; the result is the same in every run.
+
+    On another machine, or another device, the head may differ by rounding errors.
+
+    Args:
+        latents: latents of random pictures.
+        log_odds: log-odds of the text for these pictures, by the reader.
+    """
     x, goal = latents.detach().clone().float(), log_odds.detach().clone().float().sigmoid()
     dim, random = x.shape[1], torch.Generator().manual_seed(0)
     weights = {

@@ -1,8 +1,9 @@
-"""The file `answers.jsonl` of an audit, to which every answer of a person is appended at once.
+"""The answers of an audit, in which people say whether pictures satisfy their query; and the file `answers.jsonl`.
 
-Each line is a JSON object: first the plan, then answers, such as `{"picture": "00012.png", "by": "ann", "sha256": ...,
-"answers": {"query": true}}`, and answers that were taken back, `{"undo": "00012.png", "by": "ann"}`. A line is complete
-with its line break, so that the end of an interrupted write is known and removed.
+Every answer is appended to the file at once. Each line is a JSON object. The first line has the plan of the audit
+(`AuditPlan`). A line such as `{"picture": "00012.png", "by": "ann", "sha256": ..., "answers": {"query": true}}` has
+answers about a picture, and `{"undo": "00012.png", "by": "ann"}` says that the person took them back. A last line
+without a line break was not completely written, and is removed.
 """
 
 from __future__ import annotations
@@ -22,19 +23,21 @@ from energyql.pipeline.settings import finite_number, whole_number
 
 ANSWERS = "answers.jsonl"
 CLICKS = 60
-"""Pictures that a person looks at, if nothing else is asked for: some three minutes."""
+"""Default number of pictures that people say yes or no about, which takes some three minutes."""
 _MOST_CLICKS = 10**7
 _AGAIN = "move {folder} away to begin a new audit, and keep it, for it holds the answers"
 
 
 @dataclass(frozen=True)
 class AuditPlan:
-    """How many pictures are looked at, and what is asked about each.
+    """The plan of an audit: when it ends, and what people are asked about each picture.
 
     Args:
-        clicks: number of pictures for which people say yes or no.
-        width: in place of `clicks`, width of the interval at which the audit ends, between 0 and 1.
-        attributes: whether each condition of the query is asked, in place of the whole query.
+        clicks: number of pictures with an answer of yes or no at which the audit ends. It has no effect with `width`.
+        width: the audit ends as soon as the 95 % interval of the estimated share is at most this wide, between 0 and 1;
+            `None` to end after `clicks` pictures.
+        attributes: whether people are asked about each condition of the query, such as "hair = red", in place of the
+            whole query.
 
     Raises:
         ArgumentError: a value is out of range.
@@ -52,13 +55,13 @@ class AuditPlan:
 
 @dataclass(eq=False)
 class AnswerBook:
-    """The answers of all people of one audit, in memory, and in a file if there is one.
+    """The answers of all people of one audit, in memory, and also in the file `answers.jsonl` if there is one.
 
     Attributes:
-        plan: the plan.
-        planned: whether the number of pictures was fixed at the beginning, and never changed.
-        people: name of a person -> key of a picture -> answers, in the order in which they were given.
-        path: the file; `None` to keep nothing.
+        plan: when the audit ends, and what is asked.
+        planned: whether the plan is still the first one, so that the number of pictures was fixed in advance.
+        people: name of a person -> key of a picture (its name) -> answers, in the order in which they were given.
+        path: the file; `None` to keep the answers in memory only.
     """
 
     plan: AuditPlan
@@ -68,13 +71,14 @@ class AnswerBook:
 
     @classmethod
     def open(cls, subject: Subject, plan: AuditPlan | None) -> AnswerBook:
-        """Read the answers of an audit; a new audit begins with the plan.
+        """Read the file of answers of an audit; if there is none, begin the audit, and write its plan to a new file.
 
-        The caller holds the folder of the audit, because an interrupted line is removed.
+        The caller must hold the lock of the folder (`sole_writer`), because an incomplete last line is removed.
 
         Args:
-            subject: the pictures, which have a folder.
-            plan: the plan; `None` for that of the file, or that of 60 pictures.
+            subject: the pictures of the audit, which must be in a folder.
+            plan: the plan, which replaces that of an earlier call. `None` for the plan in the file, or, in a new audit,
+                for `AuditPlan()`: 60 pictures.
 
         Raises:
             DataError: the file is damaged, or is about other pictures.
@@ -110,7 +114,17 @@ class AnswerBook:
         return book
 
     def _read(self, line: Mapping[str, Any], subject: Subject, begun: bool) -> bool:
-        """Take over one line of the file, and return whether the plan was read."""
+        """Apply one line of the file to the plan and the answers in memory. The result is always true.
+
+        Args:
+            line: the JSON object in the line.
+            subject: the pictures of the audit.
+            begun: whether an earlier line has the plan; the first line must have it.
+
+        Raises:
+            DataError: the first line is about other pictures than `subject`.
+            KeyError, TypeError, ValueError, AttributeError: the line is damaged.
+        """
         if "plan" in line:
             self.plan, self.planned = AuditPlan(**line["plan"]), not begun
             if not begun and line["digest"] != subject.digest:
@@ -133,7 +147,7 @@ class AnswerBook:
     _marks: dict[str, str] = field(default_factory=dict)
 
     def _check_pictures(self, subject: Subject) -> None:
-        """Check that the pictures with answers still have the same bytes.
+        """Check that the file of each picture with answers has the same bytes as when the answers were given.
 
         Raises:
             DataError: a picture has changed or is gone.
@@ -148,7 +162,13 @@ class AnswerBook:
             raise DataError(f"{subject.name}: {wrong}", hint=_AGAIN.format(folder=subject.folder))
 
     def add(self, subject: Subject, key: str, by: str, answers: Answers) -> None:
-        """Keep the answers of a person about one picture, in place of earlier ones.
+        """Store the answers of a person about one picture; earlier answers of this person about it are replaced.
+
+        Args:
+            subject: the pictures of the audit.
+            key: key (name) of the picture.
+            by: name of the person.
+            answers: question -> answer.
 
         Raises:
             ArgumentError: the file cannot be written; the answers are not kept.
@@ -160,7 +180,14 @@ class AnswerBook:
         self.people[by][key] = answers
 
     def undo(self, key: str, by: str) -> None:
-        """Take back the answers of a person about one picture; the file keeps them, and says that they do not count."""
+        """Remove the answers of a person about one picture.
+
+        In the file their line stays, and a further line says that they do not count.
+
+        Args:
+            key: key (name) of the picture.
+            by: name of the person.
+        """
         if self.path is not None:
             self._append({"undo": key, "by": by})
         del self.people[by][key]

@@ -1,4 +1,7 @@
-"""`audit`: the true share of pictures that satisfy a query, by answers of people and the judge's readings."""
+"""The function `audit`, which estimates the true share of pictures that satisfy their query, from answers of people.
+
+The verdicts of the judge (a network that reads pictures) are used too: answers about a few pictures correct them.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ from energyql.pipeline.result import Result
 
 ByPicture = Mapping[str | int, Answer | Answers]
 """Picture -> answer. A picture is named by its file, such as "00012.png", or by its position. An answer is true, false
-or `None` (cannot tell), or a dict from conditions such as "hair = red" to these."""
+or `None` (the person cannot tell), or a dict from conditions such as "hair = red" to true, false or `None`."""
 
 
 def audit(
@@ -34,23 +37,24 @@ def audit(
 ) -> Audit:
     """Estimate which share of pictures truly satisfies their query, by prediction-powered inference.
 
-    The judge's verdicts on all pictures are corrected by answers of people about a few of them. Intervals are those of
-    95 %. See docs/audit.md.
+    The judge's verdicts on all pictures are corrected by answers of people about a few of the pictures. The estimate
+    has a 95 % interval. See docs/audit.md.
 
     Args:
         result: a folder that `generate`, `edit` or `write_dataset` wrote; the page of a gallery; or a `Result`.
         answers: one of these:
 
-            - `None`: the answers in the folder, which `energyql audit` wrote. `clicks`, `width` and `attributes` are
-              then those of that audit.
-            - A dict from pictures to answers, which must have been chosen at random among those of each verdict.
-            - Several such dicts, for several people; or a dict from names to such dicts.
-            - A function that labels pictures, or its name `module:function`. It is asked about pictures that this
-              function chooses, as a person would be.
-        clicks: for a function, number of pictures to ask about.
-        width: for a function, width of the interval at which to stop, in place of `clicks`. The interval is then valid
-            whenever one stops.
-        attributes: for a function, whether the frequency of each condition of the query is estimated too.
+            - `None`: the answers in the folder, which the command `energyql audit` wrote. The arguments `clicks`,
+              `width` and `attributes` are then ignored.
+            - A dict from pictures to answers. The pictures must be a random choice of those that the judge accepts, and
+              a random choice of those that it rejects.
+            - A list of such dicts, one for each person; or a dict from names of people to such dicts.
+            - A function that labels pictures, or its name `module:function`. `audit` chooses pictures at random, and
+              takes the labels of the function in place of answers of a person.
+        clicks: with a function, number of pictures with an answer of yes or no at which to end.
+        width: with a function, end as soon as the interval is at most this wide, between 0 and 1; `clicks` is then
+            ignored. The interval is valid although its width decides when to end.
+        attributes: with a function, whether the frequency of each condition of the query is estimated too.
 
     Raises:
         DataError: there are no pictures or no answers, or the answers are about other pictures.
@@ -80,11 +84,18 @@ def audit(
 
 
 def print_nothing(fraction: float) -> None:
-    """Ignore the progress of an audit."""
+    """Do nothing: a function for the argument `report` of `Session.simulate`, by which no progress is shown."""
 
 
 def asker(subject: Subject, labeller: ImageLabeller) -> Callable[[AuditedPicture], Answers]:
-    """Return a function from a picture to the answers of a labeller about the conditions of its query."""
+    """Return a function that answers the questions of an audit by a labeller, in place of a person.
+
+    The function takes a picture, and returns a dict from the conditions of its query to true, false or `None`.
+
+    Args:
+        subject: the pictures of the audit, with their queries.
+        labeller: function from pictures in [-1, 1], (batch, channels, height, width), to values by attribute.
+    """
 
     def ask(picture: AuditedPicture) -> Answers:
         pixels = torch.from_numpy(np.asarray(picture.open(), np.float32) / 127.5 - 1)
@@ -94,11 +105,15 @@ def asker(subject: Subject, labeller: ImageLabeller) -> Callable[[AuditedPicture
 
 
 def _people(answers: Any, subject: Subject) -> dict[str, dict[str, Answers]]:
-    """Return name of a person -> key of a picture -> answers.
+    """Convert the argument `answers` of `audit` to a dict: name of a person -> key of a picture -> answers.
+
+    Args:
+        answers: a dict from pictures to answers, a list of such dicts, or a dict from names of people to such dicts.
+        subject: the pictures of the audit.
 
     Raises:
         ArgumentError: `answers` has another form.
-        DataError: there is no such picture, or an answer is none.
+        DataError: there is no such picture, or an answer is not true, false or `None`.
     """
     several = isinstance(answers, Mapping) and all(isinstance(value, Mapping) for value in answers.values())
     if several and not any(key in subject.by_key or isinstance(key, int) for key in answers):

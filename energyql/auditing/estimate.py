@@ -1,10 +1,10 @@
-"""Shares of finite sets of pictures, with intervals, estimated from strata of which some pictures were looked at.
+"""Estimates of the share of pictures for which the answer is yes, with intervals, from answers about some pictures.
 
-A stratum is a set of pictures for which a judge says the same. In each stratum, pictures are drawn at random without
-replacement, and a person says yes or no. The estimate of prediction-powered inference is the mean of what the judge
-says, corrected in each stratum by the mean difference of person and judge. Where the judge says the same for all
-pictures of a stratum, this is the sum of the shares of yes, weighted by the sizes of the strata. See
-docs/decisions/audit.md.
+The pictures are divided into strata: sets of pictures on which the judge has the same verdict. In each stratum,
+pictures are drawn at random without replacement, and a person says yes or no. Prediction-powered inference takes the
+mean verdict of the judge, and corrects it in each stratum by the mean difference between person and judge. As the
+verdict is the same in a whole stratum, the result is simple: the mean over strata of the share of yes, weighted by the
+sizes of the strata. See docs/decisions/audit.md.
 """
 
 from __future__ import annotations
@@ -19,26 +19,28 @@ import numpy.typing as npt
 Numbers = npt.NDArray[np.float64]
 
 LEVEL = 0.95
-"""Probability with which an interval holds the true share."""
+"""Probability with which an interval contains the true share."""
 _STEEPEST = 30.0
-"""Largest multiplier of a path: `e**30` is more than any count of pictures."""
+"""Largest absolute value of the Lagrange multiplier in `Strata._path`: `e**30` is more than any count of pictures."""
 _UNPROVEN = 0.045
-"""Probability below which counts of several strata are refused. It is below 5 %, because only the likeliest counts of a
-share are tested."""
+"""Level of the test by which true counts are rejected if there are several strata. It is below 5 %, because of all
+counts with the same share only the likeliest are tested."""
 _ALIKE = 1e-9
-"""Shares that differ by less are equal."""
+"""Shares that differ by less than this count as equal."""
 _HALVINGS = 18
-"""Steps of a search along a path: the multiplier at its end is exact to some 1e-4 of its value."""
+"""Number of halvings in the search for a limit of the interval, after which the Lagrange multiplier is exact to some
+1e-4 of its value."""
 _MOST_VALUES = 20_000
-"""Most values of a distribution; beyond it, values in the same 8,192nd of the range are joined."""
+"""Most values of a distribution of the estimate. If there are more, the range is divided into 8,192 parts, and all
+values in the same part are joined."""
 _LEAST = 1e-12
-"""Probabilities below it are left out of a distribution."""
+"""Values with a smaller probability are left out of the distribution of the estimate."""
 _log_gamma = np.vectorize(math.lgamma, otypes=[float])
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """An estimated share of pictures, with a 95 % interval; all three from 0 to 1."""
+    """An estimated share of pictures, with a 95 % interval from `low` to `high`; all three numbers are from 0 to 1."""
 
     share: float
     low: float
@@ -46,7 +48,7 @@ class Estimate:
 
     @property
     def width(self) -> float:
-        """`high - low`."""
+        """Width of the interval, `high - low`."""
         return self.high - self.low
 
     def __str__(self) -> str:
@@ -56,13 +58,15 @@ class Estimate:
 
 @dataclass(frozen=True, eq=False)
 class Strata:
-    """Counts of pictures, one entry for each stratum; (strata,) float64 with whole numbers.
+    """Counts of pictures in each stratum, a set of pictures with the same verdict of the judge.
+
+    Each attribute is an array (strata,) of float64; the first three have whole numbers.
 
     Attributes:
-        size: number of pictures.
-        seen: number of pictures that were drawn at random, and for which a person said yes or no.
-        yes: number of pictures for which the person said yes.
-        guess: share of yes that the judge states, 0 to 1; 0.5 if it states none.
+        size: number of pictures in the stratum.
+        seen: number of pictures of the stratum that were drawn at random, and for which a person said yes or no.
+        yes: number of pictures of the stratum for which the person said yes.
+        guess: share of yes in the stratum by the judge, 0 to 1; 0.5 if there is no verdict of the judge.
     """
 
     size: Numbers
@@ -72,31 +76,35 @@ class Strata:
 
     @property
     def share(self) -> float:
-        """The estimate: mean of the shares of yes by size; of a stratum where nothing was seen, the judge's share."""
+        """The estimated share of yes among all pictures, 0 to 1.
+
+        It is the mean of the shares of yes of the strata, weighted by size. For a stratum without any answer, the share
+        of the judge (`guess`) is taken.
+        """
         return self._mean(np.where(self.seen > 0, self.yes / np.maximum(self.seen, 1), self.guess) * self.size)
 
     def _mean(self, yes: Numbers) -> float:
         return float(yes.sum() / self.size.sum())
 
     def next(self, open: npt.NDArray[np.bool_]) -> int:
-        """Return the stratum of which a further picture shortens the interval most, by Neyman's rule.
+        """Return the index of the stratum from which to draw the next picture, so that the interval shrinks most.
 
-        The rule takes pictures in proportion to size times standard deviation, which is estimated with one more yes and
-        one more no.
+        By Neyman's rule, the number of pictures drawn from a stratum is in proportion to its size times the standard
+        deviation of its answers. The standard deviation is estimated with one more yes and one more no.
 
         Args:
-            open: which strata have pictures left, (strata,) bool; at least one.
+            open: whether each stratum has pictures that were not drawn yet, (strata,) bool; true for at least one.
         """
         share = (self.yes + 1) / (self.seen + 2)
         gain = self.size * np.sqrt(share * (1 - share) / ((self.seen + 1) * (self.seen + 2)))
         return int(np.argmax(np.where(open, gain, -1.0)))
 
     def estimate(self, *, anytime: bool) -> Estimate:
-        """Return the share of yes among all pictures, with its interval.
+        """Return the estimated share of yes among all pictures, with its 95 % interval.
 
         Args:
-            anytime: whether the interval is to be valid at whatever moment somebody stops. Else it is valid for a
-                number of pictures that was fixed before, and shorter.
+            anytime: whether the interval must be valid at every moment, even if somebody stops because of the answers.
+                If false, the interval is shorter, but only valid if the number of pictures was fixed in advance.
         """
         if not self.size.sum():
             return Estimate(0.5, 0.0, 1.0)
@@ -105,14 +113,16 @@ class Strata:
         return Estimate(min(max(self.share, low), high), low, high)
 
     def _limit(self, sign: float, refused: Callable[[Numbers, float], bool]) -> float:
-        """Return the lower limit (`sign` -1) or upper limit (1) of the share.
+        """Return the lower limit (`sign` -1) or the upper limit (`sign` 1) of the interval of the share.
 
-        The limit is searched along a path of true counts, which begins at the likeliest counts. Each point of the path
-        has the likeliest counts of all that have its share.
+        The true number of yes in each stratum is unknown. The limit is the last share, on the way from the likeliest
+        true counts to fewer (or more) yes, that a test does not reject. Of all counts with the same share, only the
+        likeliest are tested (`_path`). The search halves the way again and again.
 
         Args:
             sign: -1 or 1.
-            refused: function of true counts and sign that tells whether the answers speak against these counts.
+            refused: the test: a function that takes true counts (strata,) and `sign`, and returns whether the answers
+                contradict these counts.
         """
         accepted, beyond, inner, outer = 0.0, 1.0, self._path(0.0), self._path(sign)
         if not refused(outer, sign):
@@ -129,13 +139,16 @@ class Strata:
         return self._mean(outer)
 
     def _path(self, position: float) -> Numbers:
-        """Return the likeliest true counts of yes, (strata,), at a Lagrange multiplier for their sum.
+        """Return likely true counts of yes in the strata, (strata,); `position` sets how large their sum is.
 
-        The logarithm of the likelihood of a count K, drawn without replacement, is concave. So K goes up as long as
-        `log((K + 1) (N - K - no) / ((K + 1 - yes) (N - K)))`, its change, is above the multiplier.
+        The counts maximise the log-likelihood of the answers plus a Lagrange multiplier times the sum of the counts.
+        Pictures are drawn without replacement, so the log-likelihood of the true count K in a stratum of N pictures is
+        concave in K. From K to K + 1 it changes by `log((K + 1) (N - K - no) / ((K + 1 - yes) (N - K)))`. The best K is
+        the first one at which this change plus the multiplier is not above 0.
 
         Args:
-            position: -1 to 1; the multiplier divided by its largest value. -1 gives the smallest counts, 1 the largest.
+            position: the multiplier divided by `_STEEPEST`, from -1 (the smallest possible counts) to 1 (the largest
+                possible counts); 0 gives the likeliest counts.
         """
         yes, no, size, factor = self.yes, self.seen - self.yes, self.size + 1, math.exp(-_STEEPEST * position)
         square, linear, constant = factor - 1, size - no - factor * (size + yes), factor * yes * size
@@ -149,10 +162,16 @@ class Strata:
         return np.clip(np.floor(counts), yes, self.size - no)
 
     def _refused(self, counts: Numbers, sign: float) -> bool:
-        """Return whether the estimate is in an outer tail of its distribution under true counts.
+        """Return whether the answers contradict true counts of yes, by Blaker's test for a fixed number of pictures.
 
-        The probability of this tail, and of the other tail as far as it is not more probable, is below 5 % (Blaker), or
-        4.5 % with several strata.
+        If the counts were true, the estimate `share` would have a known distribution. The test adds the probability of
+        all values at least as extreme as `share` on one side, and that of the largest tail on the other side that is
+        not more probable. The counts are rejected if the sum is below 5 %, or below 4.5 % with several strata.
+
+        Args:
+            counts: true counts of yes that are tested, (strata,).
+            sign: -1 if the counts are those of a lower limit, so that values above `share` are extreme; 1 for an upper
+                limit.
         """
         values, chances = self._distribution(counts)
         towards = -sign * (values - self.share)
@@ -164,7 +183,11 @@ class Strata:
         return bool(tail + (other[most - 1] if most else 0.0) < (_UNPROVEN if several else 1 - LEVEL))
 
     def _distribution(self, counts: Numbers) -> tuple[Numbers, Numbers]:
-        """Return the possible values of `share`, and their probabilities, if `counts` are the true counts of yes."""
+        """Return the distribution of the estimate `share` if `counts`, (strata,), are the true counts of yes.
+
+        The distribution is two arrays of the same length: the possible values, and their probabilities. Values with
+        tiny probabilities are left out, and values close to one another may be joined.
+        """
         unseen = self.seen == 0
         values, chances = np.array([self._mean((self.guess * self.size)[unseen])]), np.ones(1)
         for stratum in np.flatnonzero(~unseen):
@@ -186,11 +209,13 @@ class Strata:
         return values, chances
 
     def _refused_any_time(self) -> Callable[[Numbers, float], bool]:
-        """Return a function that tells whether true counts are refused by a test that is valid at any time.
+        """Return a test of true counts of yes that is valid at any time, even if the answers decide when to stop.
 
-        The test is a likelihood ratio: a mixture of all counts, against the counts. Its value is a martingale if the
-        counts are true, whatever stratum each picture was drawn from, so it ever exceeds 20 with a probability of at
-        most 5 % (Ville). The mixture trusts the judge as much as one and a half pictures.
+        The test is a function that takes counts (strata,) and a sign, which it ignores, and returns whether the answers
+        contradict the counts. It divides the likelihood of the answers under a mixture of all possible counts by their
+        likelihood under the given counts. If these are true, the ratio is a martingale, whatever stratum each picture
+        was drawn from. So by Ville's inequality the ratio ever exceeds 20 with a probability of at most 5 %, and above
+        20 the counts are rejected. The mixture gives the verdicts of the judge the weight of one and a half answers.
         """
         more, less, no = self.guess + 0.25, 1.25 - self.guess, self.seen - self.yes
         mixture = _log_beta(self.yes + more, no + less) - _log_beta(more, less)
@@ -208,5 +233,5 @@ def _log_beta(one: Numbers, other: Numbers) -> Numbers:
 
 
 def _falling(number: Numbers, steps: Numbers) -> Numbers:
-    """Return the logarithm of `number * (number - 1) * ...`, a product of `steps` factors, in each stratum."""
+    """Return log(number * (number - 1) * ...), a product of `steps` factors, for each stratum; all arrays (strata,)."""
     return np.asarray(_log_gamma(number + 1) - _log_gamma(number - steps + 1))

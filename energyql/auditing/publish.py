@@ -1,4 +1,7 @@
-"""Where an audit is shown: beside the result, on its grid, on the page of a gallery, and on the card of a data set."""
+"""Writing the result of an audit to the places where people see it.
+
+The places are a file `audit.json`, and the grid of a saved result, the page of a gallery, or the card of a data set.
+"""
 
 from __future__ import annotations
 
@@ -19,11 +22,18 @@ from energyql.render.markup import element
 _MARK = re.compile(r'<p class="audited">.*?</p>\n?', re.DOTALL)
 _LINE = re.compile(r"^Audited: .*\n\n", re.MULTILINE)
 _TABLE = "| class | number |"
-"""Beginning of the table on the card of a data set, above which the audit stands."""
+"""Beginning of the table on the card of a data set; the line about the audit is written above it."""
 
 
 def publish(subject: Subject, audit: Audit) -> None:
-    """Write an audit to `audit.json` in its folder, and to the pages and pictures that show what was audited.
+    """Write the result of an audit to `audit.json` in its folder, and where the audited pictures are shown.
+
+    A line about the audit is added to the page of a gallery, to the card of a data set, or to the grid of a result. It
+    replaces the line of an earlier audit.
+
+    Args:
+        subject: the audited pictures, which must be in a folder.
+        audit: the result.
 
     Raises:
         ArgumentError: a file cannot be written, or another process writes into the folder of the result.
@@ -48,7 +58,12 @@ def publish(subject: Subject, audit: Audit) -> None:
 
 
 def _write_card(folder: Path, audit: Audit) -> None:
-    """Write an audit on the card of a data set, and the new checksum of the card to the manifest."""
+    """Write a line about an audit on the card of a data set (`README.md`), and the card's new checksum to the manifest.
+
+    Args:
+        folder: folder of the data set.
+        audit: the result of the audit.
+    """
     with replacing(folder / CARD) as card:
         old = _LINE.sub("", (folder / CARD).read_text(encoding="utf-8"))
         looked = f"by {audit.decided:,} pictures that people looked at"

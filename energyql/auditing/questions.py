@@ -1,4 +1,4 @@
-"""What a person is asked about a picture: the query as a whole, or each of its conditions."""
+"""The questions that people answer about a picture in an audit: the query as a whole, or each of its conditions."""
 
 from __future__ import annotations
 
@@ -22,18 +22,19 @@ Answers = Mapping[str, Answer]
 """Question -> answer. The question is `QUERY`, or the text of a condition such as "hair = red"."""
 QUERY = "query"
 _MOST_OPEN = 10
-"""Most conditions without an answer for which all their possible values are tried."""
+"""Largest number of conditions without an answer for which all combinations of true and false are tried."""
 
 
 class Question:
-    """A query that people are asked about.
+    """A query about which people are asked in an audit, split into its conditions on attributes.
 
     Args:
         text: the query, in canonical form.
-        model: name or path of the model, whose vocabulary is read if `age = 30` has no tolerance; "" if unknown.
+        model: name or path of the model; "" if unknown. Its vocabulary is read only if a condition such as `age = 30`
+            has no tolerance in the text.
 
     Attributes:
-        conditions: text of each condition on an attribute, such as "hair = red" -> the condition.
+        conditions: text of a condition, such as "hair = red" -> the condition as an expression.
 
     Raises:
         DataError: the query names no attribute, or a condition has no tolerance and the model cannot be read.
@@ -56,7 +57,15 @@ class Question:
             raise DataError(f"the query {text} names no attribute, so there is nothing to ask", hint=hint)
 
     def holds(self, answers: Answers) -> Answer:
-        """Return whether the query holds by answers to its conditions; `None` if they leave it open."""
+        """Return whether a picture satisfies the query, according to answers of a person.
+
+        Args:
+            answers: the answer to the query itself (`QUERY`), which is then returned; or answers to its conditions.
+
+        Returns:
+            True or false if the answers to the conditions decide it, whatever the conditions without an answer; else
+            `None`. With more than 10 conditions without an answer, always `None`.
+        """
         if QUERY in answers:
             return answers[QUERY]
         open_conditions = [name for name in self.conditions if answers.get(name) is None]
@@ -69,14 +78,18 @@ class Question:
         return bool(possible[0]) if len(possible) == 1 else None
 
     def read(self, columns: Mapping[str, Sequence[Any]]) -> dict[str, list[Answer]]:
-        """Return the truth of each condition for several pictures.
+        """Return whether several pictures satisfy each condition, from attribute values such as those of a judge.
 
         Args:
             columns: attribute -> its value for each picture, such as True, "red" or 31.0; missing values are `None`,
-                NaN or "". Conditions on other attributes are left out.
+                NaN or "".
+
+        Returns:
+            Text of a condition -> for each picture true, false, or `None` where the value is missing. Conditions on
+            attributes that `columns` lacks are left out.
 
         Raises:
-            DataError: a value is none of the attribute.
+            DataError: a value is no possible value of its attribute.
         """
         return {
             text: _truths(condition, columns[condition.name])
@@ -85,7 +98,7 @@ class Question:
         }
 
     def ask(self, labeller: Any, images: Any) -> list[Answers]:
-        """Return the answers that a labeller gives, in place of a person.
+        """Return the answers of a labeller in place of a person: for each picture a dict, condition -> answer.
 
         Args:
             labeller: function from pictures in [-1, 1], (batch, channels, height, width), to values by attribute.

@@ -1,4 +1,4 @@
-"""What an audit says: shares with intervals, errors of the judge, and the agreement of people."""
+"""The result of an audit: estimated shares with intervals, errors of the judge, and the agreement of people."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from energyql.auditing.estimate import Estimate
 
 @dataclass(frozen=True)
 class Frequency:
-    """How often a condition holds.
+    """How often one condition of queries, such as "hair = red", holds in the audited pictures.
 
     Attributes:
-        share: share of the pictures for which it holds.
-        judged: the same by the judge alone; `None` if the judge does not read the attribute.
-        pictures: number of pictures whose query has the condition.
+        share: estimated share of the pictures for which the condition holds.
+        judged: share of the pictures for which the condition holds according to the judge alone, 0 to 1; `None` if the
+            judge does not read the attribute.
+        pictures: number of pictures whose query has the condition; other pictures do not count.
     """
 
     share: Estimate
@@ -26,14 +27,14 @@ class Frequency:
 
 @dataclass(frozen=True)
 class Agreement:
-    """Agreement of two people on the pictures for which both said yes or no.
+    """How well two people agree on the pictures for which both said yes or no.
 
     Attributes:
-        people: their names.
-        pictures: number of these pictures.
-        share: share of them with equal answers.
-        kappa: Cohen's kappa, which is 1 for equal answers and 0 for those of chance; `None` if both gave one and the
-            same answer for all pictures, because chance would agree as well.
+        people: names of the two people.
+        pictures: number of pictures for which both said yes or no.
+        share: share of these pictures for which the two answers are equal, 0 to 1.
+        kappa: Cohen's kappa: 1 if all answers are equal, 0 if they agree no more often than by chance. `None` if both
+            people gave the same answer for all pictures, because it is then not defined.
     """
 
     people: tuple[str, str]
@@ -43,7 +44,12 @@ class Agreement:
 
     @classmethod
     def of(cls, one: tuple[str, Mapping[int, bool]], other: tuple[str, Mapping[int, bool]]) -> Agreement | None:
-        """Return the agreement of two people, given as (name, picture -> answer); `None` if they share no picture."""
+        """Return the agreement of two people; `None` if there is no picture for which both said yes or no.
+
+        Args:
+            one: name of the first person, and a dict: number of a picture -> answer.
+            other: name and answers of the second person, likewise.
+        """
         shared = one[1].keys() & other[1].keys()
         if not shared:
             return None
@@ -59,23 +65,24 @@ class Agreement:
 
 @dataclass(frozen=True)
 class Audit:
-    """The result of an audit. `str` of it is one short text: "96.1 % (93.8 to 98.0)".
+    """The result of an audit. `str(audit)` is the share with its interval, such as "96.1 % (93.8 to 98.0)".
 
     Attributes:
         name: path of what was audited.
         pictures: number of all pictures.
         looked: number of pictures that people looked at.
-        decided: number of those for which somebody said yes or no.
-        share: share of all pictures that satisfy their query, with its 95 % interval.
-        anytime: whether the intervals are valid at whatever moment the audit ends. If not, they are valid because the
-            number of pictures was fixed before, and shorter.
-        accepted: number of pictures that the judge accepts; `None` without a judge.
+        decided: number of pictures for which somebody said yes or no.
+        share: estimated share of all pictures that satisfy their query, with its 95 % interval.
+        anytime: whether the intervals are of the kind that is valid at whatever moment the audit ends. If false, they
+            are shorter, and valid because the number of pictures was fixed in advance.
+        accepted: number of pictures that satisfy their query according to the judge; `None` without a judge.
         judged: number of pictures with a verdict of the judge.
-        false_yes: of the pictures that the judge accepts, the share that does not satisfy the query; `None` if no such
-            picture was looked at.
-        false_no: of the pictures that the judge rejects, the share that satisfies the query; `None` if no such picture
-            was looked at.
-        frequencies: text of each condition, such as "smile" -> its frequency; empty if only the query was asked.
+        false_yes: of the pictures that the judge accepts, the estimated share that does not satisfy the query; `None`
+            if people decided about no such picture.
+        false_no: of the pictures that the judge rejects, the estimated share that satisfies the query; `None` if people
+            decided about no such picture.
+        frequencies: text of a condition, such as "smile" -> how often it holds; empty if people were asked only about
+            the query as a whole.
         people: names of the people who answered.
         agreements: agreement of each pair of people.
     """
@@ -129,5 +136,5 @@ class Audit:
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the audit as values that JSON can hold; `text` is its short text."""
+        """Return the attributes of the audit as a dict of JSON values; the entry `text` is `str` of the audit."""
         return {"text": str(self), **asdict(self)}

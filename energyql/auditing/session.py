@@ -1,4 +1,4 @@
-"""An audit in progress: which picture is next, and what the answers so far say."""
+"""An audit in progress: the choice of the picture that a person sees next, and results from the answers so far."""
 
 from __future__ import annotations
 
@@ -18,17 +18,18 @@ from energyql.errors import DataError
 
 _GUESS = {True: 1.0, False: 0.0, None: 0.5}
 Labels = Mapping[int, tuple[bool, bool]]
-"""Position of a picture -> its least and its largest label: they differ where people disagree."""
+"""Position of a picture -> the least and the largest answer of all people (false < true). The two differ where people
+disagree."""
 
 
 @dataclass(eq=False)
 class Session:
-    """An audit, as one person continues it.
+    """An audit that one person continues.
 
     Attributes:
-        subject: the pictures.
-        book: the answers of all people.
-        by: name of the person.
+        subject: the pictures of the audit.
+        book: the plan, and the answers of all people.
+        by: name of the person who answers now.
     """
 
     subject: Subject
@@ -37,9 +38,10 @@ class Session:
 
     @cached_property
     def _orders(self) -> list[list[int]]:
-        """For each stratum, a list of its pictures in random order, the same in every session.
+        """For each stratum (set of similar pictures) the positions of its pictures, in a random order.
 
-        A stratum has the pictures of one verdict of the judge, and of one side of P(query) = 0.5 by the heads.
+        Pictures are in the same stratum if the judge has the same verdict on them, and the heads agree whether P(query)
+        is at least 0.5. The order is the same in every session, because its seed is the digest of the subject.
         """
         strata: dict[tuple[Answer, Answer], list[int]] = {}
         for number in np.random.default_rng(int(self.subject.digest[:16], 16)).permutation(len(self.subject.pictures)):
@@ -49,17 +51,21 @@ class Session:
 
     @property
     def answers(self) -> dict[str, Answers]:
-        """The answers of this person: key of a picture -> answers, in the order in which they were given."""
+        """The answers of the person of this session: key of a picture -> answers, in the order of answering."""
         return self.book.people.setdefault(self.by, {})
 
     def asked(self, picture: AuditedPicture) -> list[str]:
-        """Return the questions about a picture: the whole query, or each of its conditions."""
+        """Return the questions about a picture: [`QUERY`], or the text of each condition of its query.
+
+        The plan decides which.
+        """
         return list(self.subject.questions[picture.query].conditions) if self.book.plan.attributes else [QUERY]
 
     def next(self, count: int) -> list[AuditedPicture]:
-        """Return the next pictures to look at, at most `count`; [] at the end of the audit.
+        """Return the next pictures that this person is asked about, at most `count`; [] at the end of the audit.
 
-        Pictures that another person has looked at come first, so that agreement can be measured.
+        Pictures that other people have answered, and this person has not, come first, so that agreement can be
+        measured. Then pictures are drawn from the strata where a further answer makes the interval shortest.
         """
         waiting = self._shared
         labels = self._labels(QUERY)
@@ -79,7 +85,7 @@ class Session:
 
     @property
     def _shared(self) -> list[int]:
-        """Positions of the pictures that only other people have looked at."""
+        """Positions of the pictures about which other people have answered, but not this person."""
         others = [key for by, answers in self.book.people.items() if by != self.by for key in answers]
         return [self.subject.by_key[key] for key in dict.fromkeys(others) if key not in self.answers]
 
@@ -87,7 +93,8 @@ class Session:
     def left(self) -> int | None:
         """Number of pictures that this person is still asked about; `None` if the width of the interval decides.
 
-        It is more if the person cannot tell about one, and less if there are no further pictures.
+        The number is an estimate. It grows when the person cannot tell, because another picture is then asked; and
+        the audit ends earlier if there are no further pictures.
         """
         if self.book.plan.width is not None:
             return None
@@ -95,7 +102,11 @@ class Session:
 
     @property
     def anytime(self) -> bool:
-        """Whether intervals must be valid at any time: unless as many pictures are decided as were planned at first."""
+        """Whether intervals must be valid at whatever moment the audit ends, which makes them wider.
+
+        It is false only if the plan was never changed, and the audit ended after the planned number of pictures, or
+        after all pictures.
+        """
         return self.book.plan.width is not None or not self.book.planned or self.fraction != 1
 
     def _is_finished(self, labels: Labels) -> bool:
@@ -105,9 +116,9 @@ class Session:
 
     @property
     def fraction(self) -> float | None:
-        """The fraction of the planned pictures with a decision, 0 to 1; `None` if the width of the interval decides.
+        """Number of pictures with an answer of yes or no, divided by the planned number; 1 is the end of the audit.
 
-        It is 1 too if people have looked at all pictures.
+        It is also 1 if people have looked at all pictures. `None` if the width of the interval decides when to end.
         """
         if self.book.plan.width is not None:
             return None
@@ -116,14 +127,14 @@ class Session:
         return 1.0 if whole else len(self._labels(QUERY)) / self.book.plan.clicks
 
     def answer(self, key: str, answers: Answers) -> None:
-        """Keep the answers of this person about the picture that is asked now.
+        """Store the answers of this person about the current picture, the first that `next` returns.
 
         Args:
-            key: key of the picture.
-            answers: question -> answer; a question that is left out counts as one that nobody can tell.
+            key: key (name) of the picture.
+            answers: question -> answer. For a question that is left out, `None` is stored: the person cannot tell.
 
         Raises:
-            DataError: another picture is asked now, or there is an answer to no question about it.
+            DataError: `key` is not the current picture, or an answer is to something that is not asked about it.
             ArgumentError: the answers cannot be written.
         """
         now = self.next(1)
@@ -137,21 +148,21 @@ class Session:
         self.book.add(self.subject, key, self.by, {name: answers.get(name) for name in asked})
 
     def undo(self) -> None:
-        """Take back the last answers of this person.
+        """Remove the last answers of this person, so that the same picture is asked again.
 
         Raises:
-            DataError: there are none.
+            DataError: this person has given no answers.
         """
         if not self.answers:
             raise DataError("there is no answer to take back")
         self.book.undo(next(reversed(self.answers)), self.by)
 
     def simulate(self, ask: Callable[[AuditedPicture], Answers], report: Callable[[float], None]) -> None:
-        """Let a function answer in place of a person, to the end of the audit.
+        """Continue the audit to its end, with the answers of a function in place of those of a person.
 
         Args:
-            ask: function from a picture to answers to the conditions of its query.
-            report: function that is called with the fraction of the audit that is done.
+            ask: function from a picture to a dict: condition of its query -> answer.
+            report: function that is called with the fraction of the audit that is done, 0 to 1.
         """
         while pictures := self.next(1):
             answers = ask(pictures[0])
@@ -161,10 +172,13 @@ class Session:
             report(self.fraction or 0.0)
 
     def _decisions(self, question: str) -> list[dict[int, bool]]:
-        """Return for each person the pictures with a decision, and the decision.
+        """Return for each person a dict: position of a picture -> the answer yes or no to a question.
+
+        Pictures for which the person gave no such answer, or cannot tell, are left out.
 
         Args:
-            question: `QUERY`, which may follow from answers to conditions; or a condition.
+            question: text of a condition; or `QUERY`, whose answer is computed from those to the conditions if the
+                person was asked about conditions.
         """
         people = []
         for answers in self.book.people.values():
@@ -189,13 +203,13 @@ class Session:
     def _strata(
         self, groups: Sequence[Sequence[int]], labels: Labels, which: int, guess: Sequence[Answer] = ()
     ) -> Strata:
-        """Return counts of answers.
+        """Return the counts of pictures and answers in each stratum, a set of pictures, for an estimate.
 
         Args:
-            groups: the pictures of each stratum.
-            labels: the answers.
-            which: 0 for the least label of each picture, 1 for the largest.
-            guess: what the judge says for the pictures of each stratum; by default its verdict.
+            groups: positions of the pictures of each stratum.
+            labels: position of a picture -> its least and largest answer.
+            which: which answer counts where people disagree: 0 for the least (no), 1 for the largest (yes).
+            guess: for each stratum the answer of the judge for its pictures; by default its verdict on the query.
         """
         seen = [[labels[number][which] for number in labels if number in members] for members in map(set, groups)]
         says = guess or [self.subject.pictures[group[0]].verdict for group in groups]
@@ -203,7 +217,11 @@ class Session:
         return Strata(*(np.array(list(column), float) for column in columns))
 
     def _estimate(self, groups: Sequence[Sequence[int]], labels: Labels, guess: Sequence[Answer] = ()) -> Estimate:
-        """Return an estimated share of yes; where people disagree, half a yes, and the interval covers both answers."""
+        """Return the estimated share of yes among the pictures of all strata, with its interval.
+
+        A picture about which people disagree counts as half a yes, and the interval covers the cases that it is a no
+        and that it is a yes. For the arguments see `_strata`.
+        """
         low = self._strata(groups, labels, 0, guess).estimate(anytime=self.anytime)
         if all(least == most for least, most in labels.values()):
             return low
@@ -211,10 +229,10 @@ class Session:
         return Estimate((low.share + high.share) / 2, low.low, high.high)
 
     def report(self) -> Audit:
-        """Return what the answers so far say about all pictures.
+        """Return the result of the audit: estimates for all pictures, computed from the answers so far.
 
         Raises:
-            DataError: no answer decides anything.
+            DataError: there is no picture for which somebody said yes or no.
         """
         pictures, labels = self.subject.pictures, self._labels(QUERY)
         looked = {key for answers in self.book.people.values() for key in answers}
@@ -240,7 +258,11 @@ class Session:
         )  # fmt: skip
 
     def _frequencies(self) -> dict[str, Frequency]:
-        """Return the frequency of each condition that was asked, among the pictures whose query has it."""
+        """Return condition -> how often it holds among the pictures whose query has this condition.
+
+        Conditions without any answer of yes or no are left out; so the dict is empty if people were asked about whole
+        queries.
+        """
         frequencies, count = {}, len(self.subject.pictures)
         conditions = {name for question in self.subject.questions.values() for name in question.conditions}
         for name in sorted(conditions):

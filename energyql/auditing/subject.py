@@ -1,4 +1,7 @@
-"""The pictures to audit: those of a saved result, edit, gallery or data set, or of a `Result` in memory."""
+"""The pictures of an audit, read from a saved result, edit, gallery or data set, or taken from a `Result` in memory.
+
+In an audit, people say whether some of the pictures satisfy their query.
+"""
 
 from __future__ import annotations
 
@@ -38,13 +41,15 @@ class AuditedPicture:
     """One picture of an audit.
 
     Args:
-        key: name of the picture, which no other has: "00012.png", "2/00000.png" or "000001-00017".
-        query: the query, in canonical form.
-        verdict: whether the picture satisfies it, by the judge; `None` if it was not judged.
-        sure: whether the heads give the query a probability of at least 0.5; `None` if they give none.
-        readings: attribute -> value that the judge read, such as True, "red" or 31.0.
-        place: file, first byte and number of bytes of the picture; -1 for a whole file.
-        content: the bytes themselves, if there is no file.
+        key: unique name of the picture, such as "00012.png", "2/00000.png" or "000001-00017".
+        query: the query that the picture should satisfy, in canonical form.
+        verdict: whether the picture satisfies the query according to the judge; `None` if it was not judged.
+        sure: whether the heads give the query a probability of at least 0.5; `None` if the energy is no probability, or
+            is not recorded.
+        readings: attribute -> value that the judge read off the picture, such as True, "red" or 31.0.
+        place: where the picture is stored: path of the file, position of its first byte, and number of bytes (-1 for
+            the whole file). `None` if the picture is not in a file of its own or in a shard.
+        content: the bytes of the picture as a file, such as a PNG, if `place` is `None`.
     """
 
     key: str
@@ -75,10 +80,10 @@ class AuditedPicture:
         return sha256(self.data()).hexdigest()
 
     def open(self) -> Image.Image:
-        """Return the picture in RGB.
+        """Decode the picture, and return it in RGB.
 
         Raises:
-            DataError: the file is no picture.
+            DataError: the file cannot be read, or is no PNG, WebP or JPEG.
         """
         try:
             with Image.open(io.BytesIO(self.data()), formats=["PNG", "WEBP", "JPEG"]) as picture:
@@ -89,14 +94,14 @@ class AuditedPicture:
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """All pictures of an audit.
+    """All pictures of an audit, and where they are from.
 
     Args:
-        name: path of the result, for messages.
-        folder: folder of the audit's own files; `None` for a `Result` in memory.
-        kind: "result", "edit", "data set", "gallery" or "memory".
+        name: path of the audited folder or page, for messages.
+        folder: folder in which the audit keeps its own files, such as the answers; `None` for a `Result` in memory.
+        kind: what is audited: "result", "edit", "data set", "gallery", or "memory" for a `Result` in memory.
         pictures: the pictures, at least one.
-        model: name or path of the model; "" if unknown.
+        model: name or path of the model that drew them; "" if unknown.
     """
 
     name: str
@@ -107,7 +112,7 @@ class Subject:
 
     @cached_property
     def questions(self) -> dict[str, Question]:
-        """Text of each query -> the query, with its conditions.
+        """Text of each different query of the pictures -> the query split into its conditions.
 
         Raises:
             DataError: a query names no attribute.
@@ -122,15 +127,18 @@ class Subject:
 
     @cached_property
     def digest(self) -> str:
-        """Fingerprint of the list of pictures with their queries and verdicts, without the pictures themselves."""
+        """Digest of the names, queries and verdicts of all pictures, without the pictures themselves.
+
+        If it has changed, answers of an earlier session do not belong to these pictures.
+        """
         return json_digest([[one.key, one.query, one.verdict, one.sure] for one in self.pictures])
 
     @cached_property
     def readings(self) -> dict[str, list[Answer]]:
-        """Text of each condition -> for each picture its truth by the judge.
+        """Text of each condition -> for each picture whether the condition holds according to the judge.
 
-        The entry of a picture is `None` if the query of the picture has no such condition, or if the judge does not
-        read the attribute.
+        The entry of a picture is `None` if the query of the picture does not have this condition, or if the judge does
+        not read the attribute.
         """
         table: dict[str, list[Answer]] = {}
         for text, question in self.questions.items():
@@ -145,10 +153,15 @@ class Subject:
 
 
 def open_subject(result: Path | Result) -> Subject:
-    """Return the pictures of a saved result, edit, gallery or data set, or of a result in memory.
+    """Return the pictures to audit of a saved result, edit, gallery or data set, or of a `Result` in memory.
+
+    Args:
+        result: a folder that `generate`, `edit` or `write_dataset` wrote; the page of a gallery, or its folder; or a
+            `Result`.
 
     Raises:
-        DataError: there is nothing of this kind, or it is damaged or not finished.
+        DataError: there is no such folder or page, or it has no pictures with a query, or it is damaged or not
+            finished.
     """
     if isinstance(result, Result):
         return Subject("the result", None, "memory", list(_in_memory(result)), str(result.provenance["model"]))
@@ -197,11 +210,14 @@ def _in_memory(result: Result) -> Iterator[AuditedPicture]:
 
 
 def _of_results(folder: Path, parts: Sequence[tuple[str, Path]]) -> tuple[list[AuditedPicture], str]:
-    """Return the pictures of results, and the name of their model.
+    """Return the pictures of saved results, and the name of the model that drew them.
 
     Args:
         folder: the folder that the user named.
-        parts: beginning of the keys, such as "01024/", and folder of each result.
+        parts: for each result a pair: the beginning of the keys of its pictures, such as "01024/", and its folder.
+
+    Raises:
+        KeyError, TypeError, ValueError, AttributeError, ModelError: a result is missing or damaged.
     """
     pictures: list[AuditedPicture] = []
     for prefix, part in parts:
@@ -225,7 +241,12 @@ def _verdict(value: object) -> Answer:
 
 
 def _of_dataset(folder: Path) -> tuple[list[AuditedPicture], str]:
-    """Return the pictures of a finished data set, and the name of a model of it."""
+    """Return the pictures of a finished data set, and the name of the model of its first class.
+
+    Raises:
+        DataError: the data set is not finished, or a shard is damaged.
+        KeyError, TypeError, ValueError, AttributeError: the plan or a record of a picture is damaged.
+    """
     if not (folder / MANIFEST).is_file():
         raise DataError(f"the data set {folder} is not finished", hint="run energyql dataset again, which continues it")
     classes = {one["name"]: one for one in read_json(folder / PLAN)["plan"]["classes"]}
@@ -250,7 +271,11 @@ def _of_dataset(folder: Path) -> tuple[list[AuditedPicture], str]:
 
 
 class _Tiles(HTMLParser):
-    """Reader of the page of a gallery. `pictures` gets each picture that has one query."""
+    """Parser of the HTML page of a gallery.
+
+    When the page was fed to it, the attribute `pictures` has each picture that belongs to one query. Pictures of
+    traversals, which belong to two queries, are left out.
+    """
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,8 +1,9 @@
 """The command line, one file for each group of commands.
 
-Threads of OpenMP that wait for one another spin, so on a busy machine they take the processor from the thread that they
-wait for: 16 pictures took up to fifty times as long. So they spin for a short time only. The variables must be set
-before torch is loaded, and those that a user set stay.
+This file sets variables of the environment that shorten how long idle threads of OpenMP, a library that torch uses,
+wait actively ("spin"). On a busy machine, spinning threads take the processor from the thread that they wait for: 16
+pictures took up to fifty times as long. The variables must be set before torch is loaded. A variable that the user has
+set is not changed.
 """
 
 import os

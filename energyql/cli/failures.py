@@ -65,9 +65,9 @@ def reporting_failures() -> Iterator[None]:
 
 
 def _explain(error: Exception) -> EnergyQLError | None:
-    """Return an error with a message for the user that tells the same as `error`.
+    """Convert an error that is no bug of energyql to an `EnergyQLError`, whose message is for users.
 
-    Return `None` if no such message is known, so that `error` is a bug of energyql.
+    Such errors are listed in the docstring of `reporting_failures`. Return `None` for any other error.
     """
     if isinstance(error, EnergyQLError):
         return error

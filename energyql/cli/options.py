@@ -192,9 +192,9 @@ class LabelSource:
         """Return the table of labels, or the labeller: a function that labels pictures.
 
         Args:
-            device: device of CLIP.
-            model: the model, whose folder may have calibrations of --reader.
+            device: device on which the model CLIP is computed.
             latents: with --labels, file with the latents of the rows of the table; `None` if there is no such file.
+            model: the model that is trained. With --reader, calibrations of this reader are read from its folder.
 
         Raises:
             EnergyQLError: the table cannot be read, or the labeller cannot be loaded.

@@ -172,7 +172,7 @@ class DatasetPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What `energyql.write_dataset` writes, where, and with which processes and devices.
+    """The arguments of `energyql.write_dataset`: what to write, where, and with which processes and devices.
 
     Args:
         plan: the classes and the format of the data set.
@@ -412,7 +412,15 @@ def _read_class(
 def _entries(
     place: Path_, table: dict[str, Any], vocabulary: Sequence[str], what: str, mistakes: list[Mistake]
 ) -> dict[str, Any]:
-    """Return a TOML table with the names of today, and add the names that are none of `vocabulary` to `mistakes`."""
+    """Return a table of a plan with older names of its keys replaced, and add its unknown keys to `mistakes`.
+
+    Args:
+        place: keys and positions that lead to the table in the plan, such as ("class", 2).
+        table: the TOML table.
+        vocabulary: the possible keys.
+        what: name of an entry of such a table in messages, such as "entry of a class".
+        mistakes: list to which mistakes are added.
+    """
     try:
         table = renamed(table)
     except ArgumentError as error:
@@ -424,7 +432,7 @@ def _entries(
 
 
 def _not_toml(path: Path, text: str, error: Exception) -> DataError:
-    """Return the error for a text that is not TOML, with a caret where the parser found the mistake.
+    """Return the error for a plan that is not TOML; its message has a caret at the place that the parser names.
 
     Args:
         path: the file, for the message.

@@ -49,8 +49,9 @@ class ClassRecord:
         wanted: number of pictures that the plan asks for.
         rows: number of pictures that are in the shards.
         drawn: number of samples that were drawn, including samples that the judge rejected.
-        satisfied: number of pictures in the shards that satisfy the query according to the judge, without samples of
-            which the verifier accepted no picture; `None` if no picture was judged.
+        satisfied: number of pictures in the shards that satisfy the query according to the judge; `None` if no picture
+            was judged. A sample of which the verifier (networks that decide which pictures are kept) accepted no
+            picture does not count as satisfied.
     """
 
     wanted: int
@@ -366,9 +367,9 @@ class PreparedPlan:
     def _draw(self, one: DatasetClass, query: PreparedQuery, shard: int) -> Iterator[tuple[Result, int]]:
         """Draw the samples of a class for a shard; yield pairs (samples of a batch, number of samples drawn for it).
 
-        With `only_satisfied`, samples that the judge rejects are left out, and so are those of which the verifier
-        accepted no picture. There may then be too few samples, because drawing also ends when `budget` samples for each
-        picture are drawn.
+        With `only_satisfied` of the plan, samples that the judge rejects are left out, and so are samples of which the
+        verifier (networks that decide which pictures are kept) accepted no picture. There may then be too few samples,
+        because drawing also ends when `budget` samples for each picture are drawn.
 
         Args:
             one: the class.

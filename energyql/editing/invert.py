@@ -568,7 +568,7 @@ def _start(loss: ReconstructionLoss, terms: list[AnyTerm], space: LatentSpace) -
 
 
 def _nearest_draws(w: Tensor, space: LatentSpace) -> Tensor:
-    """Return for each row of `w` a draw z of the prior: of `DRAWS` draws, the one with the nearest w, (n, z_dim).
+    """Return for each row of `w` the z, out of `DRAWS` draws of the prior, whose w is nearest to the row, (n, z_dim).
 
     `space` has the mapping from z to w.
     """
@@ -611,7 +611,9 @@ def _search_w(
     loss: ReconstructionLoss, latents: Latents, space: LatentSpace, settings: InversionSettings, into: str,
     report: Report,
 ) -> tuple[Latents, Tensor]:  # fmt: skip
-    """Search for the offset, added to the output of the mapping network for z, with the smallest loss.
+    """Search for the offset of w with which the reconstructions have the smallest loss; z does not change.
+
+    w is the output of the mapping network for z, plus the offset.
 
     Args:
         loss: the loss, which has the targets.

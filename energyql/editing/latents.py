@@ -133,14 +133,15 @@ class LatentSpace:
         return shifted(read, mean_offset(latents.offset)) if self.heads_read_w else read
 
     def predict(self, latents: Latents) -> dict[str, Prediction]:
-        """Return attribute -> prediction of its head, for n latents."""
+        """Return for n latents a dict: attribute -> the prediction of its head."""
         with torch.inference_mode():
             return self.bank.predict(self.head_input(latents))
 
     def energy(self, before: Latents, terms: Sequence[AnyTerm]) -> Energy:
-        """Return the sum of terms as an energy of z, (batch, z_dim), and the numbers of the samples, (batch,).
+        """Return an energy, the sum of terms, which a sampler or solver can minimise.
 
-        If the length of z has no effect (`length_is_free`), terms are evaluated at z scaled to length sqrt(z_dim).
+        The energy is a function of z, (batch, z_dim), and of the numbers of the samples in the batch, (batch,). If the
+        length of z has no effect (`length_is_free`), terms are evaluated at z scaled to length sqrt(z_dim).
 
         Args:
             before: latents of all samples before the edit. Only their offset is used: it is added to the w of each z.
@@ -281,9 +282,9 @@ def shifted(mapped: Tensor, offset: Tensor | None) -> Tensor:
 
 
 def mean_offset(offset: Tensor | None) -> Tensor | None:
-    """Return an offset of w as (n, w_dim).
+    """Return the mean over layers of an offset in W+, from (n, num_ws, w_dim) to (n, w_dim).
 
-    An offset in W+, (n, num_ws, w_dim), is averaged over the layers. `None`, an offset of zero, is returned as `None`.
+    An offset that is the same for all layers, (n, w_dim), and `None`, which means zero, are returned unchanged.
     """
     return offset if offset is None or offset.ndim == 2 else offset.mean(1)
 

@@ -11,9 +11,10 @@ from energyql.sampling import MOST_STRENGTH, ODESolver
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """Weights of the energy that a step of an edit minimises, and the solver. Weights are from 0 to a million.
+    """The weights of the energy that a step of an edit minimises, and the solver that minimises this energy.
 
-    In the formulas, z and w belong to the edited picture, and z0 and w0 to the picture before the step.
+    Weights are from 0 to a million. In the formulas, z and w belong to the edited picture, and z0 and w0 to the picture
+    before the step.
 
     Args:
         strength: λ > 0, the factor of the energies of all queries.

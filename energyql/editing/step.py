@@ -154,9 +154,13 @@ class Dependence:
         return self.count >= LEAST_DRAWS
 
     def _impossible(self, share: Callable[[Values], Any]) -> Rows:
-        """Return for each event whether the query makes it impossible, as an array of the shape that `share` returns.
+        """Return whether the query makes each of some events impossible, as an array of bools.
 
-        `share` is a function from attribute values in several draws to the share of draws in which each event occurs.
+        An event is, for example, that a draw has a certain value of an attribute.
+
+        Args:
+            share: function from attribute values in several draws to the share of draws in which each event occurs. Its
+                result has the shape of the array that is returned.
         """
         prior = np.asarray(share(self.prior))
         if not self.known:
@@ -178,11 +182,14 @@ class Dependence:
         return self._impossible(lambda draws: alike(draws[name], values[:, None], spec).mean(1))
 
     def excludes_query(self, expr: Expr) -> bool:
-        """Return whether the query makes another query impossible. The other query is the bound expression `expr`."""
+        """Return whether the query of this object makes another query impossible.
+
+        `expr` is the other query, as `bind` returned it.
+        """
         return bool(self._impossible(lambda draws: satisfied(expr, draws, self.vocabulary).mean()))
 
     def implied(self, values: Values, asked: Sequence[str]) -> dict[str, Rows]:
-        """Return attribute -> whether the query makes the value of each sample impossible, (n,).
+        """Return a dict: attribute -> whether the query makes the value that each sample has impossible, (n,).
 
         The edit does not keep an impossible value, and a change of an impossible value is no leak.
 
@@ -274,7 +281,10 @@ class Leaks:
 
     @property
     def by_attribute(self) -> dict[str, float]:
-        """Attribute -> fraction of samples with a leak of it, the largest first; without attributes that never leak."""
+        """Attribute -> fraction of samples in which the attribute leaked, 0 to 1; the largest fraction comes first.
+
+        Attributes that leaked in no sample are left out.
+        """
         shares = {name: float(rows.mean()) for name, rows in self.leaked.items() if rows.any()}
         return dict(sorted(shares.items(), key=lambda item: -item[1]))
 
@@ -329,12 +339,15 @@ the rounded result does not."""
 
 
 def _likeliest(z: Tensor, space: LatentSpace) -> Values:
-    """Return attribute -> the likeliest value by its head for each of n latents z (n, z_dim), (n,)."""
+    """Return for n latents z, (n, z_dim), a dict: attribute -> the likeliest value by its head, (n,)."""
     return decide(space.predict(Latents(z.to(space.model.device))))
 
 
 def prior_values(space: LatentSpace) -> Values:
-    """Return attribute -> the likeliest value by its head in each of `PRIOR_DRAWS` draws of the prior, (draws,)."""
+    """Return for `PRIOR_DRAWS` draws of the prior a dict: attribute -> the likeliest value by its head, (draws,).
+
+    The draws are the same in every call.
+    """
     return _likeliest(normals(0, 0, PRIOR_DRAWS, space.model.generator.z_dim, stream="knowledge/prior"), space)
 
 
@@ -378,9 +391,9 @@ def run_step(
     """Make one step of an edit.
 
     Args:
-        rules: the compiled queries to make true. The first is `query` AND a condition that excludes values of
-            other attributes that `query` makes impossible (see `estimate_dependence`). The others are the earlier
-            queries that the step keeps.
+        rules: the compiled queries to make true. The first is `query`, extended by a condition that excludes the values
+            of other attributes that `query` makes impossible (see `estimate_dependence`). The others are the earlier
+            queries that the step keeps satisfied.
         query: the compiled query of the step; the attributes that it names may change.
         dependence: the estimate of the values of other attributes that `query` makes impossible.
         layers: whether each layer of W+ may change, (num_ws,) bool; `None` if all may change.

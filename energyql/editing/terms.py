@@ -114,7 +114,9 @@ def joined_term(parts: Sequence[HeadTerm], scaled: bool) -> Term:
 
 
 def query_terms(energies: Sequence[tuple[QueryEnergy, float]], raw: RawOutputs) -> Callable[[float], list[AnyTerm]]:
-    """Return a function from a factor to terms whose sum is `factor * weight * energy`, summed over queries.
+    """Return a function that makes the terms of several queries, all multiplied by a factor.
+
+    The function takes the factor, and returns terms whose sum is `factor * weight * energy`, summed over the queries.
 
     Args:
         energies: energies of queries as functions of the heads' input, and their weights.
@@ -180,7 +182,10 @@ def distance_term(variable: Variable, start: Tensor, weight: float | Tensor) -> 
 
 
 def _rows_of(table: Tensor) -> Callable[[Tensor], Tensor]:
-    """Return a function from indices to these rows of a table; it looks up the same tensor of indices only once."""
+    """Return a function from a tensor of indices to the rows of a table with these indices.
+
+    If the next call has the same tensor of indices, the rows are not looked up again.
+    """
     last = torch.empty(0), table
 
     def rows_of(indices: Tensor) -> Tensor:
@@ -239,10 +244,10 @@ _NEVER = -1e4
 
 
 def _keep_rows(raw: RawOutputs, before: Tensor, weights: Tensor) -> HeadTerm:
-    """Return the term of `keep_predictions`, with its arguments, in few operations.
+    """Return the same term as `keep_predictions`, computed in few operations, for other devices than the CPU.
 
-    All attributes with classes are one table of logits, where a yes/no attribute has the logits x and 0. Whatever does
-    not depend on z is computed once.
+    All attributes with classes are one table of logits, where a yes/no attribute has the logits x and 0. Numbers that
+    do not depend on z are computed only once. For the arguments see `keep_predictions`.
     """
     ends = [*accumulate(map(output_count, raw.specs), initial=0)]
     columns = [range(*ends[i : i + 2]) for i in range(len(raw.specs))]
@@ -307,7 +312,9 @@ def _of_outputs(
     raw: RawOutputs, before: Tensor, weights: Tensor,
     evaluate: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]],
 ) -> Term:  # fmt: skip
-    """Return a term that is a function of the outputs of heads. The value of a sample does not depend on its batch.
+    """Return a term that is computed from the outputs of heads.
+
+    The value of the term for a sample does not depend on the other samples in the batch, bit for bit.
 
     Args:
         raw: the heads.

@@ -1,11 +1,13 @@
 """Compiled queries (energy rules), and the evaluation of circuits on tensors with gradients without autograd.
 
-All nodes of a circuit with the same depth, kind and number of children are evaluated in one operation. There are two
-ways to evaluate a circuit, which differ only in the derivative. One uses plain torch operations, for autograd. The
-other has a derivative written by hand, which makes samplers that need gradients 1.3 to 2.2 times as fast
-(docs/decisions/one-evaluator.md).
+A circuit is a graph that computes log P(query) from its leaves. A leaf is the log-probability that one attribute has
+one of some values, such as `hair = red`. All other nodes with the same depth, kind and number of children are evaluated
+in one operation. There are two ways to evaluate a circuit, which differ only in the derivative. One uses plain torch
+operations, for autograd. The other has a derivative written by hand, which makes samplers that need gradients 1.3 to
+2.2 times as fast (docs/decisions/one-evaluator.md).
 
-The energy of a leaf is a function of one number for each sample. This number is called the row of the leaf:
+The energy of a leaf (minus its log-probability) is a function of one number for each sample. This number is called the
+row of the leaf:
 
 | leaf | energy | row |
 |---|---|---|
@@ -68,7 +70,7 @@ class EnergyRule(Protocol):
 
     @property
     def has_floor(self) -> bool:
-        """Whether the energy has a lower bound, so that samplers can compare a sample's energy with the least one."""
+        """Whether the energy has a lower bound; some samplers need one."""
 
     def log_value(self, predictions: Predictions) -> Float[Tensor, " batch"]:
         """Return the log-value of the query, `(batch,)`, in nats, higher is better.
@@ -104,7 +106,7 @@ class CircuitRule:
 
     @cached_property
     def fold(self) -> CircuitFold:
-        """The circuit as a function from the log-probabilities of its leaves to its value."""
+        """The circuit as a function from the log-probabilities of its leaves to the log-value of the query."""
         return CircuitFold(self.circuit)
 
     def log_value(self, predictions: Predictions) -> Float[Tensor, " batch"]:
@@ -124,11 +126,13 @@ class CircuitRule:
 
 
 class CircuitFold:
-    """The function from the log-probabilities of a circuit's leaves to the circuit's value.
+    """The function from the log-probabilities of a circuit's leaves to the circuit's value, the log-value of a query.
+
+    A leaf is the log-probability that one attribute has one of some values, such as `hair = red`.
 
     Attributes:
-        leaves: the leaves of the circuit, sorted by kind. A leaf with several intervals is split into several leaves
-            with one interval each. Row i of an argument of the methods belongs to leaf i of this list.
+        leaves: the leaves of the circuit, sorted by `leaf_kind`. A leaf with several intervals is split into several
+            leaves with one interval each. Row i of an argument of the methods belongs to leaf i of this list.
         plan: the other nodes in groups, in the order of evaluation. All nodes of a group have the same type and number
             of children, and are evaluated in one operation.
     """
@@ -145,9 +149,9 @@ class CircuitFold:
         self._levels: dict[tuple[torch.device, torch.dtype], _Levels] = {}
 
     def __call__(self, leaves: Float[Tensor, "leaves batch"]) -> Float[Tensor, " batch"]:
-        """Return the value of the circuit, in nats, from the log-probabilities of the leaves.
+        """Return the value of the circuit, (batch,), in nats, from the log-probabilities of the leaves.
 
-        Autograd can differentiate it.
+        Autograd can differentiate the result.
         """
         values = leaves
         for group in self._on(leaves):
@@ -205,10 +209,11 @@ class CircuitFold:
 
 
 class _Levels:
-    """A circuit in few operations, for devices on which the start of an operation takes longer than its arithmetic.
+    """A circuit evaluated in few operations, for devices where starting an operation takes longer than its arithmetic.
 
-    Sums are never computed alone: the children of all other nodes of a group are a constant matrix times the table of
-    values. The table has the energies of the leaves, and the values (log-probabilities) of the other nodes.
+    There is a table of values, to which each group of nodes adds rows: first the energies of the leaves, then the
+    values (log-probabilities) of nodes. Sums and scaled nodes, which are linear, have no rows in the table. Instead,
+    one product with a constant matrix computes from the table the values of all children of a group.
 
     Args:
         groups: the nodes of the circuit, in the order of evaluation.
@@ -259,8 +264,8 @@ class _Levels:
 class _Group:
     """Nodes of one type, with the same number of children (width), that are computed by one operation.
 
-    Children are looked up in a table of values, (rows, batch). It has a row for each leaf and for each node that was
-    computed before.
+    The values of the children are looked up in a table, (rows, batch), which has a row for each leaf and for each node
+    that was computed before.
 
     Args:
         kind: type of the nodes.
@@ -303,7 +308,7 @@ class _Group:
 
     @cached_property
     def ones(self) -> Tensor:
-        """A row of ones, one for each child."""
+        """Ones, (1, width): a product with this row adds up the children of a node."""
         with torch.inference_mode(False):
             return self._like.new_ones(1, self.width)
 
@@ -339,7 +344,10 @@ class _Group:
         return self.value(x), self.factors
 
     def fast_value(self, x: Float[Tensor, "width nodes batch"]) -> Float[Tensor, "nodes batch"]:
-        """Return the values of the nodes as `value` does, or faster with other rounding for two children."""
+        """Return the values of the nodes, in nats, like the method `value`.
+
+        For log-sum-exps of two children another operation is used, which is faster and rounds in another way.
+        """
         return torch.logaddexp(*x) if self.kind is LogSumExp and self.width == 2 else self.value(x)
 
     def value_and_slopes(self, x: Float[Tensor, "width nodes batch"]) -> tuple[Float[Tensor, "nodes batch"], Tensor]:
@@ -451,7 +459,8 @@ def log_scaled_complement(
 ) -> Float[Tensor, "*shape"]:
     """Return `log(1 - P^factor)` from `value = log P` and `complement = log(1 - P)`, elementwise, in nats.
 
-    `log1p` and `expm1` are functions that compute log(1 + x) and exp(x) - 1.
+    It is the log-probability of NOT (factor * query), a negated query with a weight. `log1p` and `expm1` are functions
+    that compute log(1 + x) and exp(x) - 1.
 
     Where P is above one half, the result is computed from `complement`. With u = 1 - P and t = -factor log(1 - u) it is
     `log(factor) + log(u) + log(t / (factor u)) + log((1 - exp(-t)) / t)`, which is accurate and has a gradient where P
@@ -493,7 +502,10 @@ class CircuitEnergy:
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """The numbers of samples, ascending, that should be computed as one batch: matrix products need no padding."""
+        """Sizes of batches, ascending, for which the matrix products of the heads need no padding.
+
+        Samplers compute energies in batches of these sizes.
+        """
         return sizes_for(self.heads.groups[0].first.weight.dtype)
 
     def computed_in(self, dtype: torch.dtype) -> CircuitEnergy:
@@ -522,16 +534,23 @@ class CircuitEnergy:
 def energy_of_rows(
     fold: CircuitFold, leaves: LeafEnergies, rows: Float[Tensor, "rows batch"]
 ) -> tuple[Float[Tensor, " batch"], Float[Tensor, "rows batch"]]:
-    """Return the energies of a circuit, in nats, and the gradients of the energies with respect to `rows`."""
+    """Return the energies of a circuit, in nats, and the gradients of the energies with respect to `rows`.
+
+    Args:
+        fold: the circuit, as a function of its leaves.
+        leaves: function from rows to the energies of the leaves.
+        rows: the numbers from which the energies of leaves are computed, such as logits; see `LeafEnergies`.
+    """
     energies, back_to_rows = leaves.pullback(rows)
     energy, slopes = fold.energy_and_slopes(energies)
     return energy, back_to_rows(slopes)
 
 
 def _whole(rows: Float[Tensor, "rows batch"]) -> Float[Tensor, "rows more"]:
-    """Return the rows extended by zeros to a length that is a multiple of `VECTORS` (32), if they are on the CPU.
+    """Extend the last axis of `rows` by zeros to a multiple of `VECTORS` (32), and return the result; only on the CPU.
 
-    Otherwise torch may round the last samples of a batch in another way than the first ones.
+    Without the zeros, torch may round the last samples of a batch in another way than the first ones. On other devices
+    `rows` is returned unchanged.
     """
     return rows if rows.device.type != "cpu" else F.pad(rows, (0, -rows.shape[1] % VECTORS)).contiguous()
 
@@ -539,10 +558,10 @@ def _whole(rows: Float[Tensor, "rows batch"]) -> Float[Tensor, "rows more"]:
 class LeafEnergies:
     """The function that computes the energies of the leaves of a circuit, -log P in nats, from numbers called rows.
 
-    Rows are linear in the outputs of the heads. The row of a yes/no leaf is a logit, with the sign
-    that is positive for the other value. The row of an interval is a distance in standard deviations: from mean to
-    bound if the interval has one infinite end, else from mean to middle. A leaf of classes has many rows: the logits of
-    its own classes and those of all other classes.
+    A leaf is the log-probability that one attribute has one of some values. Rows are linear in the outputs of the
+    heads. The row of a yes/no leaf is a logit, with the sign that is positive for the other value. The row of an
+    interval is a distance in standard deviations: from mean to bound if the interval has one infinite end, else from
+    mean to middle. A leaf of classes has many rows: the logits of its own classes and those of all other classes.
 
     Args:
         leaves: leaves sorted by `leaf_kind`. A leaf tests one interval, one set of classes or a yes/no attribute.

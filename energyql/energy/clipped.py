@@ -1,4 +1,8 @@
-"""The clipped energy of a query: 0 where P(query) by the heads is high enough, since a reader of pictures decides."""
+"""The clipped energy of a query: 0 at all latents where the heads give the query a probability of at least c.
+
+It is used where a verifier (networks that read pictures) decides which samples are kept, and the heads only propose
+latents for which the verifier is asked.
+"""
 
 from __future__ import annotations
 
@@ -20,26 +24,37 @@ if TYPE_CHECKING:
     from energyql.energy.compiled import CompiledEnergy
 
 STEEPNESS = 2.0
-"""Where the heads give P < c, latents are (P / c)^2 times as likely as under the prior. With the exponent 1, queries on
-a DCGAN took 8 to 21 % more draws for one that is kept, if as many satisfying pictures were missed, and frequencies were
-as good; with 4 they take 3 to 7 % fewer, by an energy that is twice as steep."""
+"""Exponent of P / c, where P is the probability of the query by the heads: where P < c, a latent is (P / c)^2 times as
+likely as under the prior. With the exponent 1, queries on a DCGAN took 8 to 21 % more draws for each picture that is
+kept, if as many satisfying pictures were missed, and frequencies were as good. With 4 they take 3 to 7 % fewer draws,
+but the energy is twice as steep."""
 
 
 def clipped_density(probability: npt.NDArray[np.float64], clip: float) -> npt.NDArray[np.float64]:
-    """Return the density of a `ClippedEnergy` as a multiple of that of the prior, where P(query) is `probability`."""
+    """Return how many times as likely latents are under a `ClippedEnergy` as under the prior, from 0 to 1.
+
+    The factor is not normalised: it is 1 where P(query) is at least c.
+
+    Args:
+        probability: P(query) of each latent, by the heads, in any shape.
+        clip: c, the probability from which the energy is 0, in (0, 1].
+    """
     return np.minimum(probability / clip, 1) ** STEEPNESS
 
 
 class ClippedEnergy:
-    """The clipped energy of a query, `STEEPNESS` times `max(E(z) + log c, 0)`, in nats, lower is better. An `Energy`.
+    """The clipped energy of a query, `STEEPNESS` times `max(E(z) + log c, 0)`, in nats, lower is better.
 
-    E is -log P(query), with P by the heads. Under the clipped energy, a latent with P of at least c is as likely as
-    under the prior, and any other latent is less likely, see `clipped_density`. Suppose that a reader of pictures then
-    keeps the draws whose pictures satisfy the query. The kept draws follow the prior given the reader's verdict, except
-    where P is below c. With a smaller c there are fewer exceptions, but more draws are rejected.
+    E(z) is the energy of the query, -log P(query | z) with P by the heads. Under the clipped energy, a latent with P of
+    at least c is as likely as under the prior, and any other latent is less likely (`clipped_density`). A verifier, a
+    network that reads pictures, then keeps the draws whose pictures satisfy the query. The draws that are kept follow
+    the prior given the verdict of the verifier, except where P is below c. With a smaller c there are fewer such
+    exceptions, but more draws are rejected.
+
+    The class satisfies the protocol `Energy` of samplers.
 
     Args:
-        energy: E, by the heads, or by a reader of pictures in a model without heads.
+        energy: E: computed by the heads; or, in a model without heads, by a network that reads pictures.
         probability: c, in (0, 1].
     """
 
@@ -53,11 +68,23 @@ class ClippedEnergy:
         )
 
     def __call__(self, z: Float[Tensor, "batch z_dim"], rows: Tensor | None = None) -> Float[Tensor, " batch"]:
-        """Return the energy of each sample; arguments as for a `QueryEnergy`."""
+        """Return the clipped energy of each latent, (batch,), in nats.
+
+        Args:
+            z: the latents.
+            rows: indices of the samples in their run, (batch,); only a `PictureEnergy` uses them.
+        """
         return STEEPNESS * (self.energy(z, rows) - self.ceiling).clamp(min=0)
 
     def gradient(self, z: Float[Tensor, "batch z_dim"], rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return the energy and its gradient with respect to z, which is 0 where the energy is."""
+        """Return the clipped energy of each latent, (batch,), in nats, and its gradient with respect to z.
+
+        The gradient, (batch, z_dim), is 0 where the clipped energy is 0.
+
+        Args:
+            z: the latents.
+            rows: indices of the samples in their run, (batch,); only a `PictureEnergy` uses them.
+        """
         energy, gradient = self.energy.gradient(z, rows)
         above = energy > self.ceiling
         return STEEPNESS * (energy - self.ceiling).clamp(min=0), torch.where(above[:, None], STEEPNESS * gradient, 0.0)
@@ -65,11 +92,14 @@ class ClippedEnergy:
 
 @dataclass(frozen=True)
 class ClippedSurrogate:
-    """A surrogate of the energy of a query, clipped as the energy; see `SurrogateEnergy`.
+    """A cheap approximation (surrogate) of a clipped energy, without its factor `STEEPNESS`.
+
+    It is `max(S(v) - ceiling, 0)`, where S is a surrogate of the energy of the query. S depends on few directions of z;
+    v are the coordinates of z along these directions.
 
     Attributes:
-        surrogate: the surrogate.
-        ceiling: energy, in nats, that becomes 0.
+        surrogate: S.
+        ceiling: -log c, in nats: where S is at most this, the clipped energy is 0.
     """
 
     surrogate: Surrogate
@@ -77,7 +107,7 @@ class ClippedSurrogate:
 
     @property
     def basis(self) -> Float[Tensor, "r z_dim"]:
-        """The directions of z on which the surrogate depends, as orthonormal rows, so that v is `basis` times z."""
+        """The directions of z on which the surrogate depends, as orthonormal rows; v is `basis` times z."""
         return self.surrogate.basis
 
     def __call__(self, v: Float[Tensor, "batch r"]) -> Float[Tensor, " batch"]:

@@ -15,11 +15,13 @@ from energyql.numerics.shapes import Float
 
 
 class CompiledEnergy:
-    """The energy of a query, computed by a compiled module: the same numbers up to rounding. An `Energy`.
+    """The energy of a query, computed by a module that `torch.compile` compiles.
+
+    Energies are those of a `QueryEnergy`, up to rounding. The class satisfies the protocol `Energy` of samplers.
 
     Args:
-        energy: the energy.
-        module: the same energy as a torch module.
+        energy: the energy, whose least value and approximation (`surrogate`) are taken over.
+        module: the same energy as a torch module, which is compiled.
     """
 
     def __init__(self, energy: QueryEnergy, module: EnergyModule) -> None:
@@ -30,13 +32,16 @@ class CompiledEnergy:
     @torch.inference_mode(False)
     @torch.enable_grad()  # also here, because torch would compile another program without gradients
     def __call__(self, z: Float[Tensor, "batch z_dim"], rows: Tensor | None = None) -> Float[Tensor, " batch"]:
-        """Return the energy of each sample; arguments as for a `QueryEnergy`."""
+        """Return the energy of each latent z, (batch,), in nats, detached; `rows` is ignored."""
         return self._compiled(z.detach().clone().requires_grad_()).detach()
 
     @torch.inference_mode(False)
     @torch.enable_grad()
     def gradient(self, z: Float[Tensor, "batch z_dim"], rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Return the energy and its gradient with respect to z; arguments as for a `QueryEnergy`."""
+        """Return the energy of each latent z, (batch,), in nats, and its gradient (batch, z_dim), both detached.
+
+        `rows` is ignored.
+        """
         z = z.detach().clone().requires_grad_()
         energy = self._compiled(z)
         return energy.detach(), torch.autograd.grad(energy.sum(), z)[0]

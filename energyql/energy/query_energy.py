@@ -283,7 +283,7 @@ class QueryEnergy:
         return self._values(z, self.encode)
 
     def of_latent(self, latent: Tensor) -> Tensor:
-        """Return the energy, `(batch,)`, in nats, of results of `encode`, `(batch, latent_dim)`, in place of z."""
+        """Return the energy, `(batch,)`, in nats, of latents that `encode` has returned, `(batch, latent_dim)`."""
         return self._values(latent, Identity())
 
     def gradient(self, z: Tensor, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -337,7 +337,10 @@ class QueryEnergy:
         return [len(z)] if self._direct is None else few_sizes(len(z), self._direct.sizes)
 
     def _pooled(self, z: Tensor) -> bool:
-        """Return whether several threads may compute energies: on the CPU, without code of users and autograd."""
+        """Return whether several threads may compute the energies of z.
+
+        They may on the CPU, unless code of users is called or autograd records operations on z.
+        """
         in_threads = self._without_user_code and self._direct is not None
         return in_threads and z.device.type == "cpu" and not in_graph(z)
 

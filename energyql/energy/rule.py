@@ -28,13 +28,14 @@ from energyql.vocabulary import AttributeSpec
 class JointRule:
     """The rule of the `jem` semantics: a joint energy of latent and attributes from unnormalised logits.
 
-    JEM (Grathwohl et al. 2020, arXiv 1912.03263) takes the logits f(z)[y] of a classifier as an energy -f(z)[y] of z
-    and class y, so that p(z) gets the factor exp(logsumexp_y f(z)[y]). Here each attribute has such a classifier.
+    JEM (Grathwohl et al. 2020, arXiv 1912.03263) takes the logit f(z)[y] of class y as minus an energy of z and y
+    together, so that the density of z gets the factor exp(logsumexp_y f(z)[y]). Here the head of each attribute is such
+    a classifier.
 
-    Let each attribute of the query have one of its values, so that the query is true, and add the logits of these
-    values. The energy of the query is -log of the sum of exp(added logits) over all such choices of values. It equals
-    -log P(query | z) minus the log-sum-exp of the logits of each attribute on which the query depends. So AND, OR and
-    NOT are those of `exact`, and all laws of Boolean algebra hold. A weight multiplies only -log P.
+    The energy of a query is -log P(query | z), minus the log-sum-exp of the logits of each attribute on which the query
+    depends. In other words: for every choice of values of the attributes that makes the query true, add the logits of
+    these values; the energy is -log of the sum of exp(added logits) over all these choices. So AND, OR and NOT are
+    those of `exact`, and all laws of Boolean algebra hold. A weight in the query multiplies only -log P.
 
     A yes/no attribute has one logit x, which counts as the two logits x / 2 and -x / 2. The normal distribution of a
     continuous attribute has no logits, and adds nothing.

@@ -136,6 +136,6 @@ def measure_step(sequence: Edit, k: int, step: Expr, model: EvaluatedModel) -> d
 
 
 def _features(features: Features, pictures: list[Image.Image]) -> Tensor:
-    """Return the features of PIL pictures, (n, dim)."""
+    """Return the features of n PIL pictures in RGB, (n, dim) float32 on the CPU."""
     pixels = torch.from_numpy(np.stack([np.asarray(picture) for picture in pictures])).permute(0, 3, 1, 2)
     return torch.cat([features.read(part.float() / 127.5 - 1) for part in pixels.split(PICTURES_AT_ONCE)])

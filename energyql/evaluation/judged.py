@@ -213,10 +213,10 @@ class EvaluatedModel:
 
 
 def _fingerprints(model: Model) -> dict[str, str]:
-    """Return "generator", "judge" and "attributes" -> a text that identifies this network of a model.
+    """Return a dict with a text that identifies each part of a model: "generator", "judge" and "attributes".
 
-    The texts in `Model.fingerprints` are used; missing texts are computed from the networks. "attributes" are the
-    heads, or the network that reads attributes off pictures.
+    "attributes" are the heads, or the network that reads attributes off pictures. The texts in `Model.fingerprints` are
+    used; texts that are missing there are computed from the networks.
     """
     facts = dict(model.fingerprints)
     facts.setdefault("generator", module_fingerprint(model.generator))

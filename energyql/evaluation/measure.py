@@ -1,6 +1,6 @@
 """Measurements of one method on one query: a comparison of its samples with exact samples, and its costs.
 
-"Oracle" is the name of the exact samples of a query in this package.
+A method is a sampler with a semantics. "Oracle" is the name of the exact samples of a query in this package.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ LEAST_ORACLE = 30.0
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """A query, and the exact samples with which samples of the query are compared.
+    """A query, and the exact samples of this query, with which the samples of methods are compared.
 
     Attributes:
         query: the bound query.

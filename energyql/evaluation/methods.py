@@ -167,10 +167,10 @@ class _SpentError(Exception):
 
 
 class _Field:
-    """The derivative dz/dt of the flow as a function of t and z, for `odeint`.
+    """The derivative dz/dt of the flow as a function of t and z, which `torchdiffeq.odeint` integrates.
 
-    Its attribute `last` is z before the last accepted step. Calling it raises `_SpentError` when the evaluations are
-    used up.
+    The attribute `last` is z before the last accepted step. A call raises `_SpentError` when the sampler's limit of
+    evaluations is reached.
     """
 
     def __init__(self, settings: PublishedODE, energy: Energy, z0: Tensor, progress: Progress | None) -> None:
@@ -253,7 +253,9 @@ class Method:
         return prepared.energy
 
     def sample(self, energy: EnergyLike, model: EvaluatedModel, n: int, seed: int, report: Report) -> SampleResult:
-        """Draw n samples from an energy, in batches. They start from the first n samples of the prior for a seed.
+        """Draw n samples from an energy, in batches.
+
+        The sampler starts from the first n samples of the prior for the seed.
 
         Args:
             energy: the energy, as `Method.energy` returns it.
@@ -276,7 +278,7 @@ class Method:
 
 
 def read_methods(names: str | Iterable[str | Method]) -> list[Method]:
-    """Return the methods that names describe.
+    """Convert names of methods, such as "slice" or "lace:ode@10", to `Method` objects.
 
     Args:
         names: one text with names separated by commas, or a list of names and `Method` objects. A name out of

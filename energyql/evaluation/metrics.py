@@ -210,10 +210,10 @@ def frequency_error(sampled: Indicators, oracle: Indicators, weights: Array) -> 
 
 
 def noise_floor(oracle: Indicators, weights: Array, n: int) -> float:
-    """Return the mean of the largest difference in `frequency_error` if the n samples were exact too.
+    """Return how large the largest difference in `frequency_error` would be, on average, if the samples were exact too.
 
-    It is above 0, because samples and oracle are finite. It is estimated by the bootstrap (Efron 1979): in each
-    repetition, n samples are drawn from the oracle, and another oracle of m samples is drawn from the oracle, too.
+    It is above 0 by chance, because n samples and m exact samples (the oracle) are compared. It is estimated by the
+    bootstrap (Efron 1979): in each repetition, n samples and another oracle of m samples are drawn from the oracle.
 
     Args:
         oracle: for m exact samples, 1 where a sample is in a bin, else 0, (m, bins).
@@ -231,7 +231,7 @@ def noise_floor(oracle: Indicators, weights: Array, n: int) -> float:
 def effective_size(weights: Array) -> float:
     """Return the effective number of samples with weights w, (Σw)² / Σw² (Kish 1965); 0 without samples.
 
-    So many samples with equal weights are as precise as the samples with these weights.
+    An estimate from so many samples with equal weights is as precise as one from the weighted samples.
     """
     return float(weights.sum() ** 2 / np.square(weights).sum()) if len(weights) else 0.0
 

@@ -73,10 +73,10 @@ class RandomConditions:
         return KINDS[spec.kind].conditions(Attribute(spec.name), spec, TARGETS)
 
     def condition(self, spec: AttributeSpec) -> Expr:
-        """Return a condition on one attribute.
+        """Return a condition on one attribute, at random if there are several.
 
-        The condition is yes for a yes/no attribute, a random class of a categorical attribute, or a random target in
-        `TARGETS` of a continuous attribute.
+        For a yes/no attribute `a` it is always `a`. For a categorical attribute it demands a random class, and for a
+        continuous attribute a random target out of `TARGETS`.
         """
         if BARE in KINDS[spec.kind].forms:
             return Attribute(spec.name)
@@ -204,7 +204,7 @@ def conjunctions(count: int, size: int, least: float, most: float) -> Callable[[
 
 
 def _logic(draw: RandomConditions) -> list[Expr]:
-    """Return five random queries, each with other connectives, such as `a AND NOT b` and `a OR b`."""
+    """Return five queries of fixed forms, such as `a AND NOT b` and `a OR b`, on random attributes of the model."""
     shapes: list[tuple[int, Join]] = [
         (2, _and),
         (2, lambda p: Or((p[0], p[1]))),
@@ -297,9 +297,9 @@ class Needed:
         return f"{self.name!r}, {what}{classes}" + (f" ({self.description})" if self.description else "")
 
     def lack(self, vocabulary: Vocabulary) -> str:
-        """Return "" if a vocabulary has the attribute, else a text for an error message.
+        """Return what a vocabulary lacks, as text for an error message; "" if it has the attribute.
 
-        If the vocabulary has an attribute of this name with another kind, range or classes, the text tells that.
+        If the vocabulary has an attribute of this name with another kind, range or classes, the text says so.
         """
         if self.name not in vocabulary:
             return f"attribute {self}"
@@ -333,10 +333,10 @@ class Setup:
 
     @property
     def samplers(self) -> tuple[str, ...]:
-        """Names of two methods: this library's default sampler, and the paper's algorithm, such as "paper@10".
+        """The methods to compare, as names: this library's default sampler, and the paper's algorithm ("paper").
 
-        The number after "@" is the strength 1 / T, which has a similar effect as the temperature T. With T = 1 it is
-        left out.
+        If the temperature T of the publication is not 1, both names end with the strength 1 / T, such as "paper@10".
+        The strength has a similar effect as the temperature.
         """
         strength = "" if self.temperature == 1 else f"@{1 / self.temperature:.4g}"
         return DEFAULT_SAMPLER + strength, PAPER + strength
@@ -370,7 +370,7 @@ class Setup:
 
 
 def read_setup(name: str | Path) -> Setup:
-    """Return a set-up.
+    """Read a set-up, the experiments of a publication, from its JSON file.
 
     Args:
         name: name of a set-up that comes with energyql, such as "ffhq", or the name of a JSON file.
@@ -407,7 +407,7 @@ def read_setup(name: str | Path) -> Setup:
 
 
 def _read_protocol(entry: Mapping[str, Any], truncation: float, labels: str) -> EvaluationProtocol:
-    """Return a protocol of a set-up.
+    """Make the protocol (one experiment) that an entry of the JSON file of a set-up describes.
 
     Args:
         entry: the JSON object of the protocol. It has exactly one of the fields `queries`, `every`, `steps` and

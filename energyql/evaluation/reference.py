@@ -48,8 +48,8 @@ MOST_PICTURES = 8192
 def prior_samples(model: EvaluatedModel, count: int, folder: Path, report: Report, *, seed: int = 0) -> JudgedSamples:
     """Return judged samples of the prior.
 
-    They are drawn from other random numbers than the z from which samplers start (`prior_latents`), so that samples of
-    samplers are independent of them.
+    Their random numbers are not those of the z from which samplers start (`prior_latents`). So the results of samplers
+    are independent of these samples.
 
     Args:
         model: the model with its judge.
@@ -97,7 +97,7 @@ class Oracle:
 
     @property
     def size(self) -> float:
-        """Effective number of samples: that many equally weighted samples give estimates of the same precision."""
+        """Effective number of samples: so many samples of equal weight would give estimates of the same precision."""
         return effective_size(self.weights)
 
     def draws(self, count: int) -> JudgedSamples:
@@ -111,7 +111,7 @@ class Oracle:
 
 
 def plain_oracle(samples: JudgedSamples, count: int) -> Oracle:
-    """Return an oracle with equal weights.
+    """Return the oracle (exact samples of a query) that consists of prior samples only, with equal weights.
 
     Args:
         samples: the samples of the prior that satisfy the query.

@@ -166,10 +166,10 @@ EDIT_COLUMNS: Columns = (
 
 
 def outcome_cells(outcome: dict[str, Any], n: int) -> list[str]:
-    """Return the numbers of an outcome as texts, in the order of `COLUMNS`.
+    """Return the numbers that were measured for one method on one query as texts, in the order of `COLUMNS`.
 
     Args:
-        outcome: the first result of `measure`.
+        outcome: the numbers, the first of the two values that `measure` returns.
         n: number of samples, by which times are divided.
     """
     return _cells(_per_sample(read_numbers(outcome), n), COLUMNS)
@@ -372,7 +372,7 @@ def _protocol_rows(protocol: dict[str, Any], data: dict[str, Any]) -> tuple[Colu
 
 
 def _oracle_line(oracle: dict[str, Any]) -> str:
-    """Return a text about a query's exact samples: the share of the prior that satisfies the query, and their number.
+    """Return a text about the exact samples of a query: how many there are, and how rare the query is in the prior.
 
     `oracle` is the entry `oracle` of the query's record in the result of a comparison.
     """

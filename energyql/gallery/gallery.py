@@ -238,9 +238,9 @@ class Gallery:
     def add_traversal(self, start: Query, end: Query, steps: int = 8, *, n: int | None = None) -> Traversal:
         """Draw paths through the latent space, from samples of one query to samples of another.
 
-        The sampler starts from the same random latent for both ends of a path, so that the ends are similar. So no
-        verifier decides which samples are kept, whatever the settings say. The method adds a section with the paths to
-        the page, and returns the section.
+        The sampler starts from the same random latent for both ends of a path, so that the ends are similar. No
+        verifier chooses among the samples, whatever the settings say, because it might keep samples that started from
+        different latents. The method adds a section with the paths to the page, and returns the section.
 
         Args:
             start: query at the first picture of each path.
@@ -339,7 +339,9 @@ class Gallery:
         return pipeline_for(self._model, self._device).prepare(query, settings or self.settings)
 
     def _draw(self, prepared: PreparedQuery, n: int) -> tuple[Result | None, str]:
-        """Return n pictures of a query and ""; or `None` and why there are none, if the verifier accepts too few.
+        """Draw n pictures of a query.
+
+        Return the pictures and ""; or, if the verifier accepts too few, `None` and a text that says why.
 
         Args:
             prepared: the query, compiled for the model and with the settings of the gallery.

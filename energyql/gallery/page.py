@@ -61,7 +61,7 @@ class Tile:
 
     @property
     def source(self) -> str:
-        """The picture as a data URI."""
+        """The picture as a data URI, a text that contains the whole picture, for the attribute `src` in HTML."""
         return picture_uri(self.result.images[self.index], PICTURE_SIDE)
 
     @property
@@ -371,7 +371,7 @@ def render(sections: Sequence[Section], *, title: str = "", about: str = "") -> 
 
 
 def _digest(text: str) -> str:
-    """Return the digest of a script or style, with which the security policy of the page allows it and no other."""
+    """Return the digest of a script or style for the security policy of the page, which then allows no other one."""
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode('utf-8')).digest()).decode('ascii')}"
 
 

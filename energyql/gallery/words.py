@@ -220,7 +220,7 @@ class Clause:
 
 
 def split_clauses(expr: Expr) -> tuple[str, list[Expr]]:
-    """Return a text that tells how the parts of a query are joined, and the list of the parts.
+    """Split a query into parts, and return two values: a text that says how the parts are joined, and their list.
 
     - For an AND, the text is "all must hold". A query such as NOT (a OR b) is taken as the AND of NOT a and NOT b.
     - For an OR, the text is "at least one must hold".

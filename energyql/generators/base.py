@@ -70,7 +70,7 @@ class ConditionalGenerator(Generator, Protocol):
     c_dim: int
 
     def encode(self, z: Tensor, truncation: float = 1.0, condition: Tensor | None = None) -> Tensor:
-        """Map z (batch, z_dim) and labels to w (batch, w_dim).
+        """Map z (batch, z_dim) and conditions to w (batch, w_dim).
 
         Args:
             z: standard normal numbers.
@@ -92,16 +92,17 @@ class ViewedGenerator(Generator, Protocol):
 
 @runtime_checkable
 class PromptedGenerator(Generator, Protocol):
-    """A generator that draws pictures of a text.
+    """A generator that draws pictures of a text, called prompt.
 
     Attributes:
-        conditions: the texts among which a class chooses; () if there is one.
+        conditions: if the generator has several prompts, a tuple of them: the class of a picture is an index in this
+            tuple. () if the generator has one prompt.
     """
 
     conditions: tuple[Any, ...]
 
     def under(self, prompt: str) -> PromptedGenerator:
-        """Return a generator that draws pictures of another text, or this one if it is the same text."""
+        """Return a generator that draws pictures of `prompt`: a new one, or this one if `prompt` is its prompt."""
 
 
 class ShapedGenerator(Generator, Protocol):
@@ -251,7 +252,7 @@ def noise_shapes(generator: Any) -> list[tuple[int, ...]]:
 
 
 def shape_list(shape: Any, count: int) -> list[tuple[int, ...]]:
-    """Return one shape, or several, as a list of shapes; [] if it is neither, or tensors of these shapes are too large.
+    """Return one shape, or several, as a list of shapes; [] if `shape` is neither, or the tensors would be too large.
 
     Args:
         shape: a sequence of the lengths of axes, or a sequence of such sequences.
@@ -664,10 +665,12 @@ def draw_batches(
 def fitting(images: Tensor, used: int, most: int) -> int:
     """Return how many pictures to draw in one batch, at least one.
 
+    On a GPU, the batch takes about half of the free memory. On other devices it has at most `PIXEL_BATCH` pixels.
+
     Args:
         images: the first pictures that were drawn, (count, channels, height, width).
-        used: bytes that were in use on its device before, by `_watch_memory`; 0 if the device does not tell.
-        most: number of pictures that are drawn in all.
+        used: number of bytes that were in use on the GPU before these were drawn, by `_watch_memory`.
+        most: number of all pictures to draw; on a GPU, a batch is not larger.
     """
     if images.device.type != "cuda":
         return max(1, PIXEL_BATCH // (images.shape[-1] * images.shape[-2]))

@@ -49,10 +49,15 @@ def convolve(x: Maps, weight: Tensor, bias: Tensor | None = None, *, padding: in
 
 
 def _as_with_one_thread(x: Maps, *others: Tensor | None) -> bool:
-    """Return whether PyTorch computes convolutions of x with a kernel of one pixel in another way with one thread.
+    """Return whether `convolve` should call `thnn_conv2d`, the operation that PyTorch uses with one thread.
 
-    The bits of pictures must not depend on the number of threads, so this other way is used with any number. It has no
-    derivatives in forward mode, so it is not used where x or one of the other inputs may ask for them.
+    With one thread, PyTorch computes some convolutions with a kernel of one pixel by this operation, and with several
+    threads by another one, which rounds differently. The bits of pictures must not depend on the number of threads, so
+    `thnn_conv2d` is called directly. It has no derivatives in forward mode; the result is false if a tensor needs them.
+
+    Args:
+        x: feature maps.
+        others: weight and bias of the convolution.
     """
     in_transform = getattr(torch._C, "_are_functorch_transforms_active", lambda: False)
     return (
@@ -269,10 +274,10 @@ def drawn_alone(*tensors: Tensor) -> bool:
 
 
 def one_by_one(module: torch.nn.Module, draw: Callable[..., Tensor], *rows: Tensor) -> Tensor:
-    """Return the pictures `draw(*rows)`, as a rule computed sample by sample, several at the same time; see `in_pool`.
+    """Return the pictures `draw(*rows)`, as a rule computed by a call of `draw` for each sample, in several threads.
 
-    Then a picture has the same bits in every batch. All samples are computed in one call if the device is not the CPU,
-    if autograd records operations, or inside `torch.compile`.
+    So a picture has the same bits in every batch. All samples are computed in one call if the device is not the CPU, if
+    autograd records operations, or inside `torch.compile`.
 
     Args:
         module: the network, whose parameters `draw` uses.

@@ -1,8 +1,8 @@
 """Pipelines of the library diffusers as generators: z is the noise that a call of the pipeline draws by `torch.randn`.
 
 A pipeline draws the noise with which it starts, and with some schedulers more noise in each step. All of these numbers
-are z, so a picture is a function of z alone. Pictures are drawn by the pipeline's own call, in which `replay` answers
-`torch.randn`.
+are z, so a picture is a function of z alone. Pictures are drawn by the pipeline's own call. During the call,
+`torch.randn` returns parts of z in place of random numbers (`replay`).
 """
 
 from __future__ import annotations
@@ -76,13 +76,13 @@ class _Draws(TorchFunctionMode):
 
 @contextmanager
 def replay(noise: Sequence[Tensor]) -> Iterator[None]:
-    """Let `torch.randn` return given noise in a `with` block, so that a pipeline draws the picture of this noise.
+    """Make `torch.randn` return given noise in a `with` block, so that a pipeline draws the picture of this noise.
 
-    For a result of a query, `replay(result.step_noise)` goes around `pipe(..., latents=result.noise)`. For a pipeline
-    that takes no `latents`, `replay([result.noise, *result.step_noise])` goes around its call.
+    The picture of a `Result` is drawn again by `with replay(result.step_noise): pipe(..., latents=result.noise)`. If
+    the pipeline takes no argument `latents`, the list of noise is `[result.noise, *result.step_noise]`.
 
     Args:
-        noise: the results, in the order of the calls.
+        noise: the tensors that `torch.randn` and `torch.randn_like` return, in the order of their calls.
 
     Raises:
         ArgumentError: `torch.randn` is called for another shape, or more or less often than there is noise.
@@ -203,7 +203,7 @@ class PipelineGenerator(nn.Module):
         return torch.cat([truncation * z, condition], 1)
 
     def under(self, prompt: str) -> PipelineGenerator:
-        """Return a generator that draws with another prompt, by the same networks; this one for its own prompt.
+        """Return a generator with another prompt and the same networks; this generator itself for its own prompt.
 
         Raises:
             ArgumentError: the pipeline takes no prompt, or the generator chooses among several.
@@ -220,7 +220,7 @@ class PipelineGenerator(nn.Module):
     def synthesize(self, w: Tensor) -> Tensor:
         """Return the pictures of w (batch, w_dim) in [-1, 1], (batch, channels, height, width), without gradients.
 
-        They are those of the pipeline's own call, in its precision: 2 x - 1 for numbers x in [0, 1].
+        The pipeline's own call draws them, in its own precision. Its numbers x in [0, 1] become 2 x - 1.
 
         Raises:
             ArgumentError: the pipeline draws other noise than when the generator was made.
@@ -263,11 +263,17 @@ class PipelineGenerator(nn.Module):
 
     @property
     def _counted(self) -> bool:
-        """Whether one call can draw several pictures."""
+        """Whether one call of the pipeline can draw several pictures under one condition."""
         return "class_labels" in self.call or not {"batch_size", "num_images_per_prompt"}.isdisjoint(self._arguments)
 
     def _check_call(self, call: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the arguments of the pipeline's call, checked; `condition` becomes `prompt` or `class_labels`."""
+        """Check the arguments for the pipeline's call, and return them as JSON values.
+
+        An argument `condition` becomes `prompt` if it is a text or a list of texts, else `class_labels`.
+
+        Raises:
+            ArgumentError: the pipeline does not take an argument, or JSON cannot express a value.
+        """
         call = dict(call)
         if (condition := call.pop("condition", None)) is not None:
             first = condition[0] if isinstance(condition, list | tuple) and condition else condition
@@ -336,11 +342,16 @@ class PipelineGenerator(nn.Module):
 
     @torch.no_grad()
     def _probe(self) -> tuple[list[tuple[int, ...]], str, list[int]]:
-        """Draw a picture to see what noise the pipeline draws, and again from this noise to see that it decides.
+        """Draw a picture, and record the noise that the pipeline draws; then draw it again from this noise.
+
+        The second picture must equal the first, which shows that the noise decides on the picture.
 
         Returns:
-            The shapes of the noise, as the attribute `z_shape`; the dtype of the noise, such as "float32"; and height
-            and width of the pictures.
+            Three values: the shapes of the noise, for the attribute `z_shape`; the dtype of the noise, such as
+            "float32"; and height and width of the pictures.
+
+        Raises:
+            ArgumentError: the pipeline draws no noise by `torch.randn`, or the same noise gives another picture.
         """
         source, drawn, starts = torch.Generator().manual_seed(0), list[Tensor](), list[Tensor]()
 
@@ -395,7 +406,7 @@ def _with_own_state(pipeline: Any) -> Any:
 
 
 def _as_json(value: Any) -> Any:
-    """Return a value as JSON reads it after writing; what JSON cannot express becomes text."""
+    """Convert a value to JSON values: tuples become lists, and objects that JSON cannot express become text."""
     return json.loads(json.dumps(value, default=str))
 
 

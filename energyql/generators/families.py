@@ -53,7 +53,7 @@ NAMED = "named"
 
 
 def family(name: str) -> Family:
-    """Return the family, the record of an architecture in this library, that is called `name`, a key of `MODULES`."""
+    """Return the family (the record of an architecture in this library) called `name`, which must be in `MODULES`."""
     return cast(Family, import_module(MODULES[name]).FAMILY)
 
 
@@ -134,7 +134,9 @@ def open_generator(
 
 
 def render_by(generator: Any, name: str) -> None:
-    """Import a function by its name, and make it the method `render` of a generator, which draws what people see.
+    """Import a function by its name, and set it as the attribute `render` of a generator.
+
+    `render` draws what people see of a picture: `show_pictures` calls it.
 
     Args:
         generator: the generator.
@@ -299,7 +301,10 @@ def save_model(
 
 
 def _mark(folder: Path, generator: Generator) -> str:
-    """Return the fingerprint of the generator of a model folder, which is also in memory."""
+    """Return the fingerprint of a generator that is in a model folder, and also in memory.
+
+    It is that of the file of weights (`generator_mark`), or of the weights in memory if the folder has no such file.
+    """
     return generator_mark(folder) if weights_file(folder).is_file() else module_fingerprint(generator)
 
 

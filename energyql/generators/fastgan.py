@@ -66,7 +66,8 @@ class FastGANConfig(UnmappedConfig):
     def noise_size(self) -> int:
         """How many random numbers one picture takes as noise.
 
-        Every convolution of a stage with two convolutions takes one for each pixel of its feature maps.
+        Only stages with two convolutions add noise. Each of their convolutions takes a random number for each pixel of
+        its feature maps.
         """
         return sum(2 * (8 << stage) ** 2 for stage, count in enumerate(self.layers) if count == 2)
 

@@ -107,7 +107,7 @@ def load_generator(
 
 
 def is_foreign(path: str | Path) -> bool:
-    """Return whether `path` is a file, such as a checkpoint, or a pipeline of diffusers, so not a model folder."""
+    """Return whether `path` is no model folder, but a file, such as a checkpoint, or a pipeline of diffusers."""
     return os.path.isfile(path) or is_pipeline(path)
 
 

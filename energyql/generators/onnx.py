@@ -56,8 +56,8 @@ class OnnxConfig:
         high: value of the output that becomes 1.
         scale: standard deviation of the noise that the input takes.
         fixed: name of an input -> the number, or list of numbers, that it takes for every picture.
-        conditions: name of an input that takes one number a picture -> least and largest number. The number is
-            distributed uniformly; if the input takes whole numbers, over those from the least to the largest.
+        conditions: name of an input that takes another number for each picture -> the least and the largest number.
+            Numbers are distributed uniformly between the two; they are whole if the input takes whole numbers.
     """
 
     noise: str
@@ -92,8 +92,9 @@ class OnnxConfig:
 class OnnxGenerator(nn.Module):
     """An ONNX model that draws pictures from noise.
 
-    z is the noise, row by row, and then one number for each condition: the normal cumulative distribution function maps
-    it to the range of the condition. So z is normally distributed, as for other generators.
+    z is the noise, row by row, and then one number for each condition (an input that takes a number of its own for each
+    picture). The cumulative distribution function of the standard normal maps this number to the range of the
+    condition. So z is normally distributed, as for other generators.
 
     Attributes:
         z_shape: shape of the noise of one picture.
@@ -148,7 +149,10 @@ class OnnxGenerator(nn.Module):
         return f"its inputs are {_listed(_with_shape(each) for each in self._inputs.values())}"
 
     def _check_noise(self) -> None:
-        """Raise a CheckpointError if the input of the noise does not take such noise."""
+        """Raise a CheckpointError unless the input called `config.noise` takes noise of the shape `config.z_shape`.
+
+        The input must take floating-point numbers, and its first axis must be that of the batch.
+        """
         name, entry = self.config.noise, self._inputs[self.config.noise]
         if not np.issubdtype(self._dtype(name), np.floating):
             raise CheckpointError(f"its input {shown(name)} takes {entry.type}, not noise", hint=self._described())
@@ -261,9 +265,9 @@ def load_onnx(
     fixed: Mapping[str, Numbers] | None = None, conditions: Mapping[str, Sequence[float]] | None = None,
     output: str | None = None, values: tuple[float, float] | None = None,
 ) -> OnnxGenerator:  # fmt: skip
-    """Return the generator in an ONNX file, which must draw a picture from noise, each time the same.
+    """Return the generator in an ONNX file, whose model must draw a picture from noise, always the same one.
 
-    Nothing in the file is executed but its operators, by onnxruntime on the CPU. A few pictures are drawn as a test.
+    Only the operators of the model are executed, by onnxruntime on the CPU. A few pictures are drawn as a test.
 
     Args:
         path: the file.
@@ -277,9 +281,9 @@ def load_onnx(
             all values of 8 pictures, and a warning says so.
 
     Raises:
-        ModelError: the file is missing, no ONNX model or not one file; or its inputs and outputs are others than the
-            arguments say; or it draws no pictures, the same for each noise, or others each time; or onnx or onnxruntime
-            is not installed.
+        ModelError: the file is missing or no ONNX model, or the model needs further files; or its inputs and outputs do
+            not fit the arguments; or its output is no picture, is the same for every noise, or differs between two
+            calls with the same noise; or onnx or onnxruntime is not installed.
         ArgumentError: the path is an address such as `https://...`, or an argument has a wrong type.
 
     Warns:
@@ -320,7 +324,14 @@ def load_onnx(
 def _check_arguments(
     shape: object, numbers: Mapping[str, object], lists: Mapping[str, object], ranges: Mapping[str, object]
 ) -> None:
-    """Raise an ArgumentError if `shape` is no shape, or another value is no number, numbers, or no pair of numbers."""
+    """Raise an ArgumentError if an argument of `load_onnx` has a wrong type.
+
+    Args:
+        shape: must be `None` or a sequence of whole numbers.
+        numbers: name of an argument -> value, which must be a number.
+        lists: name of an input -> value, which must be a number or a sequence of numbers.
+        ranges: name of an argument or input -> value, which must be a pair of numbers.
+    """
 
     def number(value: object) -> bool:
         return isinstance(value, Real) and not isinstance(value, bool)
@@ -342,7 +353,16 @@ def _check_arguments(
 
 
 def _only(what: str, entries: Sequence[Any], option: str) -> str:
-    """Return the name of the only one of `entries`, which are inputs or outputs of a model that `option` chooses."""
+    """Return the name of the only entry of a list of inputs or outputs of a model.
+
+    Args:
+        what: "input" or "output", for the message.
+        entries: the inputs or outputs among which an option chooses.
+        option: name of the option, such as "--noise", for the message.
+
+    Raises:
+        CheckpointError: there is no entry, or there are several.
+    """
     if len(entries) != 1:
         texts = _listed(map(_with_shape, entries))
         raise CheckpointError(f"it has {len(entries)} {what}s for {option}: {texts}", hint=f"choose one with {option}")
@@ -360,7 +380,7 @@ def _listed(names: Iterable[str]) -> str:
 
 
 def _measured(output: str, pictures: Tensor) -> tuple[float, float]:
-    """Return the first of `RANGES` that holds all values of pictures, and warn that it is assumed.
+    """Return the first of `RANGES` that contains all values of some pictures, and warn that this range is assumed.
 
     Args:
         output: name of the output, for the message.

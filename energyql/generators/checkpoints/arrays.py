@@ -197,9 +197,9 @@ def _array(_maker: Any, _arguments: Any, state: Any, _attributes: Any = None) ->
 
 
 def _getattr(owner: Any, name: Any, *_: Any) -> Stub:
-    """Return a function that does nothing, in place of the one that a pickle looks up by `getattr`.
+    """Return a stub for the function that a pickle looks up by `getattr`; a call of the stub does nothing.
 
-    Pickles of dill call `getattr` to look up `_setattr` in a module of dill. Nothing else is allowed.
+    Pickles of dill call `getattr` to look up `_setattr` in a module of dill. Nothing else may be looked up.
 
     Args:
         owner: stub of the module.

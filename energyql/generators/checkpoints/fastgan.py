@@ -225,9 +225,9 @@ def _layer(parts: _Parts, prefix: str, conv: str, noise: str, norm: str, *, last
 def _side(parts: _Parts, channels: int, stated: Any) -> int:
     """Return the side of the pictures in pixels.
 
-    The official code saves all stages up to side 256, even if the pictures are smaller. So a largest stage of at most
-    256 may be larger than the pictures; their side is then that of a stage with `channels` output channels. A larger
-    one has the side of the pictures.
+    If the largest stage has a side above 256, this is the side of the pictures. Otherwise the stage may be larger than
+    the pictures, because the official code saves all stages up to side 256 even for smaller pictures. Their side is
+    then that of a stage with `channels` output channels.
 
     Args:
         parts: the tensors of the file that are not used yet.

@@ -158,7 +158,7 @@ def _is_plain(value: ObjectRecord) -> bool:
 
 
 def _class_and_state(value: Any) -> tuple[str, dict[str, Any]]:
-    """Return the class name and the attributes of a module of a network of official code.
+    """Return the class name and the attributes of one module (layer or part) of a network in an official pickle.
 
     Args:
         value: the record of the module. Its object is stored with the source code of its class, or the class is in one

@@ -125,7 +125,7 @@ def settings_of_shapes(tensors: Mapping[str, Tensor], layers: Sequence[Layer]) -
 
 
 def named_layers(tensors: Mapping[str, Tensor]) -> list[Layer]:
-    """Return the index, side and channels of each layer, by index. The official names of tensors contain all three.
+    """Return the index, side and channels of each layer, which the official names of tensors contain; sorted by index.
 
     Raises:
         CheckpointError: there are fewer than two layers.

@@ -70,7 +70,7 @@ class Record:
 
 @dataclass(frozen=True, eq=False)
 class Stub:
-    """A class or function that the pickle names.
+    """A class or function that a pickle names. It stands for the real one, which is never imported.
 
     Attributes:
         name: full name of the class or function in the pickle.

@@ -154,7 +154,7 @@ def _conditions(generator: StyleGAN, count: int, first: int = 0) -> Tensor | Non
 def _check_multiplier(network: StyleGAN, has_mean: bool) -> None:
     """Raise a CheckpointError if the learning-rate multiplier of a network is probably wrong.
 
-    It probably is if the root mean square of the weights, of w or of the mean of w is far from the usual.
+    The multiplier is probably wrong if the root mean square of the weights, of w, or of the mean of w is unusual.
 
     Args:
         network: a network that was built with the multiplier.
