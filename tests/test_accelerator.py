@@ -216,6 +216,13 @@ class TestOtherCalls:
         assert own <= 2600
         assert looks <= 14
 
+    def test_an_edit_that_keeps_numbers_alone(self, model):
+        heads = {name: model.bank.heads[name] for name in ("smile", "age")}
+        bank = AttributeBank(Vocabulary([model.vocabulary[name] for name in heads]), heads, **vars(model.bank.fitted))
+        few, quick = replace(model, bank=bank, judge=None), replace(PRESETS["default"], max_evaluations=3)
+        edit = energyql.edit(5, "smile", n=1, model=few, preset=quick, device=DEVICE, progress=False)
+        assert edit.steps[-1].w.isfinite().all()
+
     def test_inversion(self, model):
         picture = Image.new("RGB", (16, 16), "grey")
         settings = InversionSettings(z_evaluations=2, w_evaluations=2, candidates=4)

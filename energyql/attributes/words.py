@@ -286,7 +286,7 @@ class Words:
         """
         return self._calibrated(self.reader.read, pictures, texts)
 
-    def log_odds_of_embedded(self, embedded: Float[Tensor, "n width"], texts: Sequence[str]) -> Float[Tensor, "n texts"]:
+    def log_odds_embedded(self, embedded: Float[Tensor, "n width"], texts: Sequence[str]) -> Float[Tensor, "n texts"]:
         """Return the log-odds of texts for pictures of which `reader.embed` returned the rows of `embedded`.
 
         Raises:
@@ -295,7 +295,7 @@ class Words:
         return self._calibrated(self.reader.score, embedded, texts)
 
     def _calibrated(self, read: Callable[[Tensor, list[str]], Any], of: Tensor, texts: Sequence[str]) -> Tensor:
-        """Return log-odds from the logits that `read` returns for the rows of `of`, of the texts and their contrasts."""
+        """Return log-odds, from the logits of texts and contrasts that `read` returns for the rows of `of`."""
         each = [self.calibration(text) for text in texts]
         columns = list(dict.fromkeys([*texts, *(one.contrast for one in each)]))
         logits, shape = read(of, columns), (len(of), len(columns))

@@ -137,8 +137,8 @@ def row_products(
     x: Float[Tensor, "batch dim"], y: Float[Tensor, "batch dim"], factor: float = 1.0
 ) -> Float[Tensor, " batch"]:
     """Return `factor` times the scalar products of rows; off the CPU in one operation, which rounds differently."""
-    if x.device.type != "cpu":  # `x[:, :1]` has the right shape, and is not read
-        return torch.baddbmm(x[:, :1, None], x[:, None], y[:, :, None], beta=0, alpha=factor)[:, 0, 0]
+    if x.device.type != "cpu":  # the empty tensor is not read
+        return torch.baddbmm(x.new_empty(1, 1, 1), x[:, None], y[:, :, None], beta=0, alpha=factor)[:, 0, 0]
     products = (x * y).sum(1)
     return products if factor == 1 else factor * products
 

@@ -65,7 +65,7 @@ from energyql.numerics.pool import one_thread, to_cpu
 from energyql.numerics.pullback import Convertible
 from energyql.numerics.random import uniforms
 from energyql.pipeline.checks import accepted, cannot_count, check_heads, next_round, unjudged, verdict
-from energyql.pipeline.model import Model, Values, choose_device, judge_mark, load_model
+from energyql.pipeline.model import WORDS, Model, Values, choose_device, judge_mark, load_model, used_marks
 from energyql.pipeline.result import Result, join_statistics
 from energyql.pipeline.result_folder import concatenate
 from energyql.pipeline.settings import (
@@ -824,7 +824,8 @@ class Pipeline:
         reads = head_reader(self.model.generator, bank.space, encode)
         provenance = {
             "query": text, "canonical": str(expr), "seed": settings.seed, "model": self.model.name,
-            "fingerprints": dict(self.model.fingerprints), "judge": who_judges(self.model.judge),
+            "fingerprints": used_marks(self.model.fingerprints, texts=bool(self._texts)),
+            "judge": who_judges(self.model.judge),
             **settings.record(
                 sampler=describe_sampler(sampler), truncation=psi, label=label,
                 verify=None if settings.verify == "off" else settings.verify,
@@ -842,7 +843,7 @@ class Pipeline:
             provenance["unverified"] = reason
         if self._texts and (words := self.model.words):
             how = {name: str(words.calibration(name)) for name in self._texts}
-            provenance["words"] = {"reader": words.name, "texts": how}
+            provenance[WORDS] = {"reader": words.name, "texts": how}
         if settings.realism:
             provenance["discriminator"] = judge_mark(critic)
         surrogates = self._surrogates_under(psi, label, reads)

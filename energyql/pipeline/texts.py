@@ -107,7 +107,7 @@ class PriorPictures:
         """Return the log-odds of texts for the pictures, (COUNT, texts)."""
         if self._embedded is None:
             return torch.cat([self._words.log_odds(images, texts) for images in self._images()])
-        return self._words.log_odds_of_embedded(self._embedded, texts)
+        return self._words.log_odds_embedded(self._embedded, texts)
 
 
 def with_texts_read(model: Model, texts: Sequence[str], prior: PriorPictures) -> Model:

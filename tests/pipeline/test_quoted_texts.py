@@ -1,5 +1,7 @@
 """Queries with texts in quotes, read by a toy reader on pictures whose red is z_0, green 0 and blue z_1."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -83,6 +85,15 @@ def test_the_reader_decides_on_every_picture(model):
     assert "accepted by the reader of words colours, zero-shot" in result.summary()
     assert result.provenance["words"] == {"reader": "colours", "texts": {"somebody red": "zero-shot"}}
     assert result.provenance["canonical"] == QUERY
+
+
+def test_a_reader_is_recorded_only_where_it_reads(model):
+    marks = {"generator": "2" * 64}
+    plain = replace(model, fingerprints=marks, words=None)
+    model = replace(model, fingerprints=marks | {"words": model.words.mark})
+    alone, beside = (generate("bright", n=2, model=one, progress=False) for one in (plain, model))
+    assert alone.provenance == beside.provenance and torch.equal(alone.z, beside.z)
+    assert generate(QUERY, n=2, model=model, progress=False).provenance["fingerprints"] == model.fingerprints
 
 
 def test_heads_say_where_to_look(model):
