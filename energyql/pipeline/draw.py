@@ -893,8 +893,9 @@ class Pipeline:
         key = tuple(sorted(texts))
         if key not in self._reading:
             prior = self._prior.setdefault((psi, label), PriorPictures(self.model, psi, label))
-            self._reading[key] = Pipeline(with_texts_read(self.model, key, prior), self.device)
-            self._reading[key]._texts = key
+            pipeline = Pipeline(with_texts_read(self.model, key, prior), self.device)
+            pipeline._texts = key  # before another thread can find it
+            self._reading[key] = pipeline
         return self._reading[key]
 
     def _surrogates_under(self, psi: float, label: Label | None, reads: Encode) -> Callable[[], SurrogateHeads] | None:
