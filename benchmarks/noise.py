@@ -274,19 +274,20 @@ def compare(
     count = len(reading.energies)
     if not count:
         return dict.fromkeys(("guide", "judge", "error", "floor", "above")) | {"samples": 0}
+    judge = float(np.broadcast_to(satisfied(query, reading.values, vocabulary), (count,)).mean())
+    row = {"samples": count, "guide": float((np.exp(-reading.energies[:, number]) > 0.5).mean()), "judge": judge}
     exact = np.broadcast_to(satisfied(query, prior.values, vocabulary), (len(prior),))
+    if not exact.any():  # a formula of a user
+        return row | dict.fromkeys(("error", "floor", "above", "bin", "effective"))
     indicators = bins.indicators(prior.values)[exact]
     sampled = bins.indicators(reading.values)
     error, worst, floor = frequency_error(sampled, indicators, np.ones(len(indicators)))
     shares = indicators.mean(0)
     variance = float((shares * (1 - shares)).sum())
     excess = float(np.square(sampled.mean(0) - shares).sum()) - variance / len(indicators)  # of the exact samples
-    return {
-        "samples": count,
-        "guide": float((np.exp(-reading.energies[:, number]) > 0.5).mean()),
-        "judge": float(np.broadcast_to(satisfied(query, reading.values, vocabulary), (count,)).mean()),
+    return row | {
         "error": error, "floor": floor, "above": max(0.0, error - floor), "bin": bins.names[worst],
-        "effective": min(float(count), variance / max(excess, variance / count)),
+        "effective": float(count) if excess <= variance / count else variance / excess,
     }  # fmt: skip
 
 
@@ -346,7 +347,8 @@ def lines(data: dict[str, Any]) -> list[list[str]]:
 
 
 def _mean(rows: Sequence[dict[str, Any]], name: str) -> float:
-    return float(np.mean([row[name] for row in rows])) if rows else math.nan
+    values = [row[name] for row in rows if row[name] is not None]
+    return float(np.mean(values)) if values else math.nan
 
 
 def curves(data: dict[str, Any]) -> Canvas:
@@ -395,8 +397,9 @@ def open_subject(model: str, guide: Path | None, judge: str | None, prompt: str 
         call = {} if prompt is None else {"prompt": prompt}
         return Model(Path(model).name, load_generator(model, **call), reader, counts)
     loaded = load_model(model, allow_plugins=plugins)
-    loaded = loaded if counts is None else replace(loaded, judge=counts)
-    return loaded if reader is None else replace(loaded, bank=reader)
+    # Those of guide and judge are left out, because these may be others than those of the folder.
+    own = {"generator": loaded.fingerprints["generator"]}
+    return replace(loaded, judge=counts or loaded.judge, bank=reader or loaded.bank, fingerprints=own)
 
 
 def main(

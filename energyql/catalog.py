@@ -39,7 +39,6 @@ SAMPLER_CODE = {
     "ode": "energyql.sampling.registry:flow_to_tolerance",
     "descent": "energyql.sampling.descent:DescentSampler",
     "langevin": "energyql.sampling.langevin:LangevinSampler",
-    "crank-nicolson": "energyql.sampling.langevin:CrankNicolsonSampler",
     "predictor-corrector": "energyql.sampling.langevin:PredictorCorrector",
     "published-ode": "energyql.sampling.ode:ODESolver.published",
     "published-langevin": "energyql.sampling.langevin:LangevinSampler.published",

@@ -216,6 +216,13 @@ class TestOtherCalls:
         assert own <= 2600
         assert looks <= 14
 
+    def test_an_edit_of_a_model_of_numbers(self, model):
+        heads, fitted = {"age": model.bank.heads["age"]}, vars(model.bank.fitted)
+        bank = AttributeBank(Vocabulary([model.vocabulary["age"]]), heads, **fitted)
+        few, quick = replace(model, bank=bank, judge=None), replace(PRESETS["default"], max_evaluations=3)
+        edit = energyql.edit(5, "age > 0.6", n=1, model=few, preset=quick, device=DEVICE, progress=False)
+        assert edit.steps[-1].w.isfinite().all()
+
     def test_inversion(self, model):
         picture = Image.new("RGB", (16, 16), "grey")
         settings = InversionSettings(z_evaluations=2, w_evaluations=2, candidates=4)

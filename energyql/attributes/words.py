@@ -101,11 +101,13 @@ class DualEncoder:
             ArgumentError: a text is too long for the network.
         """
         key = tuple(texts)
-        if key not in self._encoded:
+        encoded = self._encoded.get(key)
+        if encoded is None:
             with torch.no_grad():
-                self._encoded = {key: F.normalize(self._encode(list(texts)).float(), dim=-1)}
+                encoded = F.normalize(self._encode(list(texts)).float(), dim=-1)
+            self._encoded = {key: encoded}  # replaced, not changed: another thread may read it
         scale, bias = self.network.logit_scale.exp().float(), getattr(self.network, "logit_bias", None)
-        logits: Tensor = scale * embedded @ self._encoded[key].to(embedded.device).T
+        logits: Tensor = scale * embedded @ encoded.to(embedded.device).T
         if bias is not None:
             logits += bias.float().to(logits.device)
         return logits
@@ -283,32 +285,39 @@ class Words:
         """Return the calibration of a text; the default `Calibration()` if the text was not calibrated."""
         return self.calibrations.get(text, _ZERO_SHOT)
 
-    def log_odds(
-        self, pictures: Tensor, texts: Sequence[str], embedded: Tensor | None = None
-    ) -> Float[Tensor, "n texts"]:
+    def log_odds(self, pictures: Tensor, texts: Sequence[str]) -> Float[Tensor, "n texts"]:
         """Return the log-odds that each text is true of each picture.
 
         Args:
-            pictures: pictures in [-1, 1], (n, channels, height, width); not used if `embedded` is given.
+            pictures: pictures in [-1, 1], (n, channels, height, width).
             texts: the texts.
-            embedded: unit vectors (n, width) of the pictures, from `DualEncoder.embed`; `None` to compute them.
 
         Raises:
             DataError: the reader does not return a finite logit for each picture and text.
         """
+        return self._calibrated(self.reader.read, pictures, texts)
+
+    def log_odds_embedded(self, embedded: Float[Tensor, "n width"], texts: Sequence[str]) -> Float[Tensor, "n texts"]:
+        """Return the log-odds of texts for pictures of which `reader.embed` returned the rows of `embedded`.
+
+        Raises:
+            DataError: the reader returns no finite logit for each picture and text.
+        """
+        return self._calibrated(self.reader.score, embedded, texts)
+
+    def _calibrated(self, read: Callable[[Tensor, list[str]], Any], of: Tensor, texts: Sequence[str]) -> Tensor:
+        """Return log-odds, from the logits of texts and contrasts that `read` returns for the rows of `of`."""
         each = [self.calibration(text) for text in texts]
         columns = list(dict.fromkeys([*texts, *(one.contrast for one in each)]))
-        logits = self.reader.read(pictures, columns) if embedded is None else self.reader.score(embedded, columns)
-        shape = (len(pictures if embedded is None else embedded), len(columns))
+        logits, shape = read(of, columns), (len(of), len(columns))
         if not isinstance(logits, Tensor) or not logits.is_floating_point() or tuple(logits.shape) != shape:
             what = f"{logits.dtype} {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
             raise DataError(f"the reader {self.name} must return logits {shape} of floats, not {what}")
         if not logits.isfinite().all():
             raise DataError(f"the reader {self.name} returns logits that are not finite")
-        logits = logits.float()
-        of = {text: logits[:, i] for i, text in enumerate(columns)}
+        column = dict(zip(columns, logits.float().unbind(1), strict=True))
         pairs = zip(texts, each, strict=True)
-        return torch.stack([c.slope * (of[text] - of[c.contrast]) + c.offset for text, c in pairs], 1)
+        return torch.stack([c.slope * (column[text] - column[c.contrast]) + c.offset for text, c in pairs], 1)
 
     def save(self, folder: Path) -> None:
         """Write the calibrations to `words.json` in the model folder `folder`; without calibrations, write nothing."""

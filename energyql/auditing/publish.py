@@ -6,6 +6,7 @@ The places are a file `audit.json`, and the grid of a saved result, the page of 
 from __future__ import annotations
 
 import re
+from contextlib import nullcontext
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -14,7 +15,7 @@ from energyql.auditing.report import Audit
 from energyql.auditing.subject import Subject, gallery_page
 from energyql.dataset.manifest import CARD, MANIFEST, PLAN
 from energyql.dataset.shard import read_record
-from energyql.files import read_json, replacing, sole_writer, write_json, write_text
+from energyql.files import read_json, saving, sole_writer, write_json, write_text
 from energyql.pipeline.result import MOST_PICTURES, PER_SAMPLE, Result
 from energyql.pipeline.result_folder import AUDIT, described, read_part
 from energyql.render.markup import element
@@ -45,8 +46,9 @@ def publish(subject: Subject, audit: Audit) -> None:
     text = f"audited: {audit}"
     if subject.kind == "gallery":
         page = gallery_page(folder)
-        html = _MARK.sub("", page.read_text(encoding="utf-8"))
-        write_text(page, html.replace("</header>", f"{element('p', text, class_='audited')}\n</header>", 1))
+        with nullcontext() if page == folder else sole_writer(folder, "the audit of a gallery"):
+            html = _MARK.sub("", page.read_text(encoding="utf-8"))
+            write_text(page, html.replace("</header>", f"{element('p', text, class_='audited')}\n</header>", 1))
     elif subject.kind == "data set":
         with sole_writer(folder, "the audit of a data set"):
             _write_card(folder, audit)
@@ -60,20 +62,23 @@ def publish(subject: Subject, audit: Audit) -> None:
 def _write_card(folder: Path, audit: Audit) -> None:
     """Write a line about an audit on the card of a data set (`README.md`), and the card's new checksum to the manifest.
 
+    An interruption leaves both files changed or neither.
+
     Args:
         folder: folder of the data set.
         audit: the result of the audit.
     """
-    with replacing(folder / CARD) as card:
+    with saving(folder, lambda _: ()) as staged:
         old = _LINE.sub("", (folder / CARD).read_text(encoding="utf-8"))
         looked = f"by {audit.decided:,} pictures that people looked at"
         note = f"Audited: {audit} of the pictures satisfy their query, {looked}."
-        card.write_text(old.replace(_TABLE, f"{note}\n\n{_TABLE}", 1), encoding="utf-8")
-    content, plan = (folder / CARD).read_bytes(), str(read_json(folder / PLAN)["fingerprint"])
-    lines = []
-    for line in (folder / MANIFEST).read_bytes().splitlines():
-        record = read_record(line, plan)
-        if record.file == CARD:
-            record = replace(record, size=len(content), sha256=sha256(content).hexdigest())
-        lines.append(record.to_json(plan) + "\n")
-    write_text(folder / MANIFEST, "".join(lines))
+        content = old.replace(_TABLE, f"{note}\n\n{_TABLE}", 1).encode()
+        (staged / CARD).write_bytes(content)
+        plan = str(read_json(folder / PLAN)["fingerprint"])
+        lines = []
+        for line in (folder / MANIFEST).read_bytes().splitlines():
+            record = read_record(line, plan)
+            if record.file == CARD:
+                record = replace(record, size=len(content), sha256=sha256(content).hexdigest())
+            lines.append(record.to_json(plan) + "\n")
+        (staged / MANIFEST).write_bytes("".join(lines).encode())

@@ -43,6 +43,7 @@ class Question:
     def __init__(self, text: str, model: str = "") -> None:
         self.text, self._expr = text, parse(text)
         self.conditions: dict[str, Predicate] = {}
+        self._results: dict[tuple[Answer, ...], Answer] = {}
         if any(isinstance(node, Near) and node.tolerance is None for node in predicates(self._expr)):
             try:
                 self._expr = bind(self._expr, read_vocabulary(model), query=text)
@@ -68,11 +69,18 @@ class Question:
         """
         if QUERY in answers:
             return answers[QUERY]
-        open_conditions = [name for name in self.conditions if answers.get(name) is None]
+        given = tuple(answers.get(name) for name in self.conditions)
+        if given not in self._results:
+            self._results[given] = self._evaluate(dict(zip(self.conditions, given, strict=True)))
+        return self._results[given]
+
+    def _evaluate(self, answers: Answers) -> Answer:
+        """Return whether the query holds by an answer to each condition; `None` if they leave it open."""
+        open_conditions = [name for name, answer in answers.items() if answer is None]
         if len(open_conditions) > _MOST_OPEN:
             return None
         cases = np.arange(1 << len(open_conditions))  # a bit for each condition that is left open
-        truths = {name: np.full(len(cases), answers.get(name) is True) for name in self.conditions}
+        truths = {name: np.full(len(cases), answer is True) for name, answer in answers.items()}
         truths |= {name: cases >> bit & 1 == 1 for bit, name in enumerate(open_conditions)}
         possible = np.unique(combined(self._expr, truths))
         return bool(possible[0]) if len(possible) == 1 else None

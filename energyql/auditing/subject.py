@@ -21,7 +21,7 @@ from typing import Any
 from PIL import Image
 
 from energyql.auditing.questions import Answer, Question
-from energyql.dataset.manifest import MANIFEST, PLAN
+from energyql.dataset.manifest import CARD, MANIFEST, PLAN
 from energyql.dataset.shard import read_samples
 from energyql.errors import DataError, ModelError
 from energyql.files import finish_saving, json_digest, naming_source, read_bytes, read_json, read_whole
@@ -247,8 +247,9 @@ def _of_dataset(folder: Path) -> tuple[list[AuditedPicture], str]:
         DataError: the data set is not finished, or a shard is damaged.
         KeyError, TypeError, ValueError, AttributeError: the plan or a record of a picture is damaged.
     """
-    if not (folder / MANIFEST).is_file():
-        raise DataError(f"the data set {folder} is not finished", hint="run energyql dataset again, which continues it")
+    if missing := [name for name in (MANIFEST, CARD) if not (folder / name).is_file()]:
+        hint = "run energyql dataset again, which continues it"
+        raise DataError(f"the data set {folder} is not finished: it has no {missing[0]}", hint=hint)
     classes = {one["name"]: one for one in read_json(folder / PLAN)["plan"]["classes"]}
     pictures: list[AuditedPicture] = []
     for shard in sorted((folder / "shards").glob("*.tar")):

@@ -15,7 +15,16 @@ from tempfile import NamedTemporaryFile, gettempdir
 from typing import IO, TYPE_CHECKING, Any, Protocol, TypeVar
 
 from energyql.errors import ArgumentError, DataError, EnergyQLError
-from energyql.files import check_writable, digest, naming_source, naming_target, replacing, sole_writer, sweep
+from energyql.files import (
+    check_writable,
+    digest,
+    finish_saving,
+    naming_source,
+    naming_target,
+    replacing,
+    sole_writer,
+    sweep,
+)
 
 if TYPE_CHECKING:
     from energyql.dataset.shard import FileRecord
@@ -157,13 +166,16 @@ class Folder(Destination):
         """
         check_writable(self.path, self.path)
 
-    def alone(self) -> AbstractContextManager[Any]:
-        """Return a context manager that locks the folder against other processes.
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Lock the folder against other processes, and complete an audit that was interrupted while it was written.
 
         Raises:
             ArgumentError: on entry, if another process is writing to the folder.
         """
-        return sole_writer(self.path, "a data set")
+        with sole_writer(self.path, "a data set"):
+            finish_saving(self.path)
+            yield
 
     def sizes(self) -> dict[str, int]:
         """Return name -> size in bytes of each file; temporary and hidden files are left out.

@@ -112,7 +112,7 @@ class ClippedSurrogate:
 
     def __call__(self, v: Float[Tensor, "batch r"]) -> Float[Tensor, " batch"]:
         """Return approximate clipped energies, in nats, at the coordinates v along `basis`."""
-        return (self.surrogate(v) - self.ceiling).clamp(min=0)
+        return STEEPNESS * (self.surrogate(v) - self.ceiling).clamp(min=0)
 
     def lift(self, v: Float[Tensor, "batch r"], z: Float[Tensor, "batch z_dim"]) -> Float[Tensor, "batch z_dim"]:
         """Return latents that have the coordinates v along `basis`, and are like z in all other directions."""

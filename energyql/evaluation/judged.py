@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from energyql.attributes.labels import labeller_name
 from energyql.attributes.pictures import heads_of
 from energyql.attributes.predictions import decide
 from energyql.errors import DataError, ModelError
@@ -24,7 +23,7 @@ from energyql.generators.families import module_fingerprint
 from energyql.language import Expr
 from energyql.logic.satisfiability import satisfied
 from energyql.pipeline.draw import PreparedQuery, pipeline_for
-from energyql.pipeline.model import Model, Values
+from energyql.pipeline.model import Model, Values, judge_mark
 from energyql.pipeline.result_folder import concatenate
 from energyql.pipeline.settings import DrawOptions, DrawSettings
 from energyql.progress import Report
@@ -221,10 +220,10 @@ def _fingerprints(model: Model) -> dict[str, str]:
     facts = dict(model.fingerprints)
     facts.setdefault("generator", module_fingerprint(model.generator))
     if "judge" not in facts and model.judge is not None:
-        facts["judge"] = labeller_name(model.judge)
+        facts["judge"] = judge_mark(model.judge)
     if "attributes" not in facts:
         if (reader := model.bank.reader) is not None:
-            return facts | {"attributes": f"{labeller_name(reader)} {module_fingerprint(reader)}"}
+            return facts | {"attributes": judge_mark(reader)}
         heads = heads_of(model.bank, "an evaluation").heads
         weights = {name: [part.tolist() for part in head.tensors().values()] for name, head in heads.items()}
         facts["attributes"] = json_digest(weights)

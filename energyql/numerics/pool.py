@@ -124,6 +124,15 @@ def _before_fork() -> None:
     _settled.wait()
 
 
+def _after_fork() -> None:
+    """Make a child process ready: it has no threads of its parent, one of which may just look at `_settled`."""
+    global _settled
+    _settled = Event()
+    _settled.set()
+    _pools.clear()
+    _setting.release()
+
+
 def piece_count(rows: int, most: int, largest: int = LARGEST_PIECE) -> int:
     """Return the number of pieces into which rows are to be divided for `in_pool`, which computes pieces by threads.
 
@@ -243,5 +252,4 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_pools.clear)  # a child process has no threads of its parent
-    os.register_at_fork(before=_before_fork, after_in_parent=_setting.release, after_in_child=_setting.release)
+    os.register_at_fork(before=_before_fork, after_in_parent=_setting.release, after_in_child=_after_fork)

@@ -142,8 +142,8 @@ def row_products(
 
     On other devices than the CPU, one operation computes all, and the last bits of the result differ.
     """
-    if x.device.type != "cpu":  # `x[:, :1]` has the right shape, and is not read
-        return torch.baddbmm(x[:, :1, None], x[:, None], y[:, :, None], beta=0, alpha=factor)[:, 0, 0]
+    if x.device.type != "cpu":  # the empty tensor is not read
+        return torch.baddbmm(x.new_empty(1, 1, 1), x[:, None], y[:, :, None], beta=0, alpha=factor)[:, 0, 0]
     products = (x * y).sum(1)
     return products if factor == 1 else factor * products
 

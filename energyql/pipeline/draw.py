@@ -67,7 +67,7 @@ from energyql.numerics.pool import one_thread, to_cpu
 from energyql.numerics.pullback import Convertible
 from energyql.numerics.random import uniforms
 from energyql.pipeline.checks import accepted, cannot_count, check_heads, next_round, unjudged, verdict
-from energyql.pipeline.model import Model, Values, choose_device, judge_mark, load_model
+from energyql.pipeline.model import WORDS, Model, Values, choose_device, judge_mark, load_model, used_marks
 from energyql.pipeline.result import Result, join_statistics
 from energyql.pipeline.result_folder import concatenate
 from energyql.pipeline.settings import (
@@ -876,7 +876,8 @@ class Pipeline:
         reads = head_reader(self.model.generator, bank.space, encode)
         provenance = {
             "query": text, "canonical": str(expr), "seed": settings.seed, "model": self.model.name,
-            "fingerprints": dict(self.model.fingerprints), "judge": who_judges(self.model.judge),
+            "fingerprints": used_marks(self.model.fingerprints, texts=bool(self._texts)),
+            "judge": who_judges(self.model.judge),
             **settings.record(
                 sampler=describe_sampler(sampler), truncation=psi, condition=condition,
                 verify=None if settings.verify == "off" else settings.verify,
@@ -894,7 +895,7 @@ class Pipeline:
             provenance["unverified"] = reason
         if self._texts and (words := self.model.words):
             how = {name: str(words.calibration(name)) for name in self._texts}
-            provenance["words"] = {"reader": words.name, "texts": how}
+            provenance[WORDS] = {"reader": words.name, "texts": how}
         if settings.realism:
             provenance["discriminator"] = judge_mark(critic)
         surrogates = self._surrogates_under(psi, condition, reads)
@@ -974,8 +975,9 @@ class Pipeline:
         key = tuple(sorted(texts))
         if key not in self._reading:
             prior = self._prior.setdefault((psi, condition), PriorPictures(self.model, psi, condition))
-            self._reading[key] = Pipeline(with_texts_read(self.model, key, prior), self.device)
-            self._reading[key]._texts = key
+            pipeline = Pipeline(with_texts_read(self.model, key, prior), self.device)
+            pipeline._texts = key  # before another thread can find it
+            self._reading[key] = pipeline
         return self._reading[key]
 
     def _surrogates_under(

@@ -105,11 +105,16 @@ BANK_FILES = ("attributes.safetensors", "vocabulary.json", REPORT, f"{READER}.sa
 PIPELINE_TAG = "unconditional-image-generation"
 """The kind of model, as hubs call it."""
 WORDS = "words"
-"""Key of the reader of texts in the dict `Model.fingerprints`."""
+"""Key of the reader of texts in the dict `Model.fingerprints`, and in the provenance of pictures of texts."""
 NO_JUDGE = "none"
 """Text that a user gives as the name of the judge, for a model without a judge."""
 Values = dict[str, npt.NDArray[Any]]
 """Attribute -> values of n pictures, (n,): bool, names of classes, or numbers."""
+
+
+def used_marks(fingerprints: Mapping[str, str], *, texts: bool) -> dict[str, str]:
+    """Return the fingerprints of a model without its reader of texts, unless `texts` are read."""
+    return {part: mark for part, mark in fingerprints.items() if texts or part != WORDS}
 
 
 @dataclass(frozen=True, repr=False)
@@ -133,8 +138,8 @@ class Model:
             training.
         truncation: psi that is used unless a call says otherwise.
         fingerprints: part of the model -> SHA-256 of its weights; of an ONNX model and its settings. The parts are
-            "generator", "attributes", "second", "reader", "judge", "judge-2" and so on, "verifier" and so on, as far as
-            the model has them.
+            "generator", "attributes", "second", "reader", "judge", "judge-2" and so on, "verifier" and so on, and
+            "words", as far as the model has them.
         second: attribute -> a second head, fitted to other labels. Where an attribute's two heads disagree, its head in
             `bank` is unreliable. Attributes without a second head are missing.
         judge_report: attribute -> quality of the judge on labelled pictures outside its training set. Attributes that

@@ -27,11 +27,8 @@ from energyql.sampling.base import (
 )
 from energyql.sampling.descent import DescentInfo, DescentSampler, DescentState, descent_init, descent_step
 from energyql.sampling.langevin import (
-    CrankNicolsonSampler,
-    CrankNicolsonState,
     LangevinSampler,
     PredictorCorrector,
-    crank_nicolson_step,
     langevin_step,
     predictor_corrector_step,
 )
@@ -61,12 +58,12 @@ from energyql.sampling.smc import Particles, anneal_particles
 
 __all__ = [
     "FIRST_RUN", "MOST_STRENGTH", "MOVING", "SAMPLERS", "AnnealingInfo", "AnnealingState", "Batch", "BatchSampler",
-    "Chain", "CrankNicolsonSampler", "CrankNicolsonState", "DescentInfo", "DescentSampler", "DescentState",
+    "Chain", "DescentInfo", "DescentSampler", "DescentState",
     "Energy", "EnergyFunction", "EnergyLike", "FlowInfo", "FlowState", "GradientEnergy", "LangevinSampler",
     "ODESolver", "Particles", "PopulationInfo", "PopulationSampler", "PopulationState", "PredictorCorrector",
     "Progress", "RandomStreams", "RejectionInfo", "SampleResult", "Sampler", "SliceInfo", "SliceSampler",
     "SliceState", "Status", "StepInfo", "StepNoise", "StepSampler", "VPSchedule", "adaptive_methods",
-    "anneal_particles", "annealing_stage", "as_energy", "crank_nicolson_step", "descent_init", "descent_step",
+    "anneal_particles", "annealing_stage", "as_energy", "descent_init", "descent_step",
     "flow_init", "flow_step", "langevin_step", "make_sampler", "normals", "population_stage",
     "predictor_corrector_step", "prior_latents", "rejection_round", "slice_step", "summarize", "uniforms",
     "vp_flow",

@@ -1,4 +1,4 @@
-"""Samplers that take noisy gradient steps: Langevin dynamics, Crank-Nicolson Langevin, and a predictor-corrector.
+"""Samplers that take noisy gradient steps: Langevin dynamics, and a predictor-corrector.
 
 The predictor-corrector method solves the VP-SDE, the stochastic equation of a diffusion model, backward in time. Its
 noise rate is a `VPSchedule`.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import KW_ONLY, dataclass, field
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -27,9 +26,6 @@ from energyql.sampling.base import (
     require,
 )
 from energyql.sampling.ode import VPSchedule
-
-POWER = 3
-"""Power of the share of the rise that is done, by which a `CrankNicolsonSampler` multiplies λ."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,108 +136,6 @@ def _move(z: Tensor, change: Tensor, value: Tensor, moving: Tensor | None = None
     if moving is not None:
         finite = finite & moving
     return torch.where(finite[:, None], there, z), StepInfo.where_finite(finite)
-
-
-class CrankNicolsonState(NamedTuple):
-    """State of samples that take Crank-Nicolson steps, with a row for each sample.
-
-    Attributes:
-        z: current latents.
-        energies: energy E of each sample at z, in nats.
-        gradients: gradient of E at z.
-    """
-
-    z: Float[Tensor, "rows z_dim"]
-    energies: Float[Tensor, " rows"]
-    gradients: Float[Tensor, "rows z_dim"]
-
-
-@dataclass(frozen=True, slots=True)
-class CrankNicolsonSampler(StepSampler):
-    """A `Sampler` that takes preconditioned Crank-Nicolson Langevin steps, each accepted or rejected.
-
-    The method is that of Cotter, Roberts, Stuart and White 2013 (arXiv 1202.0709), section 4. Without an energy, each
-    proposal is a draw that leaves N(0, I) unchanged, so a step of one size serves latents of any number of dimensions,
-    unlike a step of `LangevinSampler`. The strength rises to λ in the first part of the steps; the others leave the
-    posterior `N(z; 0, I) exp(-λ E(z))` unchanged.
-
-    Args:
-        step: size δ of a step, above 0 and at most 2; with 2 a proposal forgets the latent.
-        steps: number of steps, at least 1, each with one gradient.
-        rise: share of the steps in which the strength rises, from 0 to 1.
-        strength: λ > 0, which multiplies the energy.
-
-    Raises:
-        ArgumentError: an argument is outside its range.
-    """
-
-    name = "crank-nicolson"
-    _: KW_ONLY
-    step: float = 0.5
-    steps: int = 30
-    rise: float = 0.7
-    strength: float = 1.0
-
-    def __post_init__(self) -> None:
-        check_strength(self.strength)
-        check_counts(self, steps=1)
-        require(0 < self.step <= 2, "step must be above 0 and at most 2", self.step)
-        require(0 <= self.rise <= 1, "rise must be from 0 to 1", self.rise)
-
-    def init(self, z: Tensor, energy: StepEnergy) -> tuple[CrankNicolsonState, StepInfo]:
-        """Return the state of samples that start at the latents `z`, and which of the samples end at once.
-
-        A sample ends if its energy, as `energy` returns it, or the gradient is not finite.
-        """
-        energies, gradients = energy.gradient(z)
-        return CrankNicolsonState(z, energies, gradients), StepInfo.where_finite(finite_rows(energies, gradients))
-
-    def advance(
-        self, state: CrankNicolsonState, energy: StepEnergy, noise: StepNoise, number: int
-    ) -> tuple[CrankNicolsonState, StepInfo]:
-        """Return the state after a `crank_nicolson_step`; no sample ends.
-
-        Args:
-            state: state of the samples that still move.
-            energy: energy of these samples, in nats.
-            noise: random numbers of these samples for this step.
-            number: number of the step, from 0 on, which determines the strength.
-        """
-        share = min(1.0, (number + 1) / max(1.0, self.rise * self.steps))
-        return crank_nicolson_step(state, energy, noise, step=self.step, strength=self.strength * share**POWER)
-
-
-def crank_nicolson_step(
-    state: CrankNicolsonState, energy: StepEnergy, noise: StepNoise, *, step: float, strength: float = 1.0
-) -> tuple[CrankNicolsonState, StepInfo]:
-    """Take one preconditioned Crank-Nicolson Langevin step, which leaves `N(z; 0, I) exp(-λE)` unchanged.
-
-    The proposal is `((2 - δ) z - 2δλ ∇E(z) + sqrt(8δ) ε) / (2 + δ)` with ε from N(0, I).
-
-    Args:
-        state: state of the samples.
-        energy: energy of these samples, in nats; it is called once, with a gradient.
-        noise: random numbers of these samples for this step.
-        step: size δ of the step.
-        strength: λ, which multiplies the energy.
-
-    Returns:
-        The new state, in which samples whose proposal was rejected are as before, and that no sample ends.
-    """
-    z, slope = state.z, strength * state.gradients
-    trial = ((2 - step) * z - 2 * step * slope + math.sqrt(8 * step) * noise.normals()) / (2 + step)
-    there, gradients = energy.gradient(trial)
-
-    def cost(at: Tensor, energies: Tensor, slope: Tensor, to: Tensor) -> Tensor:
-        drift = 0.5 * (to - at) + 0.25 * step * (to + at + slope)
-        return strength * energies + (drift * slope).sum(1)
-
-    onward = cost(z, state.energies, slope, trial)
-    back = cost(trial, there, strength * gradients, z)
-    accepted = noise.uniforms(1, "accept")[:, 0].to(z.device).log() < onward - back
-    moved = (torch.where(accepted.view(-1, *[1] * (new.ndim - 1)), new, old)
-             for new, old in zip((trial, there, gradients), state, strict=True))  # fmt: skip
-    return CrankNicolsonState(*moved), StepInfo()
 
 
 @dataclass(frozen=True, slots=True)

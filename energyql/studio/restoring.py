@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from energyql import __version__
+from energyql.pipeline.model import WORDS, used_marks
 from energyql.pipeline.settings import settings_of
 from energyql.sampling.registry import registered, sampler_record, sampler_text
 from energyql.studio.problems import StudioError
@@ -51,7 +52,7 @@ def restore(text: object, fingerprints: Mapping[str, Mapping[str, str]]) -> Rest
         notes = [*_notes(provenance, fingerprints), *filter(None, [reason])]
         if path is not None and "sampler" not in request:
             record = sampler_record(provenance.get("edit", {}).get("start", provenance)["sampler"])
-            notes.append(f"its sampler has settings that no request has, {sampler_text(record)[:200]}: pictures differ")
+            notes.append(f"no request has its sampler, {sampler_text(record)[:200]}: the default draws other pictures")
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         hint = "use the original file"
         raise StudioError("InvalidRequest", "what the picture says of its making is damaged", hint=hint) from error
@@ -117,7 +118,7 @@ def _notes(provenance: dict[str, Any], fingerprints: Mapping[str, Mapping[str, s
     version = versions.get("energyql") if isinstance(versions, dict) else None  # joined runs have a list of versions
     if name not in fingerprints:
         notes.append(f"this studio does not have the model {name[:80]!r}")
-    elif provenance.get("fingerprints") != dict(fingerprints[name]):
+    elif provenance.get("fingerprints") != used_marks(fingerprints[name], texts=WORDS in provenance):
         notes.append("the model had other weights: pictures may differ")
     if version != __version__:
         notes.append(f"it was made by energyql {str(version)[:20]}; this is {__version__}")

@@ -2,12 +2,13 @@
 
 import json
 import shutil
+import threading
 
 import pytest
 import torch
 
 from energyql.attributes.quality import HeadReport
-from energyql.attributes.words import CALIBRATIONS, Calibration, OpenClip, Words, open_words, reads_words
+from energyql.attributes.words import CALIBRATIONS, Calibration, DualEncoder, OpenClip, Words, open_words, reads_words
 from energyql.errors import ArgumentError, ModelError
 from energyql.pipeline.model import judge_mark, load_model
 
@@ -54,7 +55,7 @@ def test_a_folder_of_transformers_reads_as_its_library_does(folder):
         torch.testing.assert_close(words.reader.read(pictures, texts), expected)
         one = words.log_odds(pictures, texts[:1])
         torch.testing.assert_close(one[:, 0], expected[:, 0] - expected[:, 1])
-        torch.testing.assert_close(words.log_odds(pictures, texts[:1], words.reader.embed(pictures)), one)
+        torch.testing.assert_close(words.log_odds_embedded(words.reader.embed(pictures), texts[:1]), one)
     assert words.log_odds(torch.rand(2, 1, 40, 40), texts).shape == (2, 2)
 
 
@@ -112,6 +113,24 @@ def test_a_folder_of_open_clip(tmp_path):
         torch.testing.assert_close(words.reader.read(pictures, ["a hat"]), expected, atol=1e-4, rtol=1e-4)
     with pytest.raises(ArgumentError, match="longer than the 77 tokens"):
         words.log_odds(pictures, ["hat " * 90])
+
+
+def test_threads_may_read_different_texts():
+    class Network(torch.nn.Module):
+        @property
+        def logit_scale(self):
+            if threading.current_thread() is threading.main_thread():
+                thread = threading.Thread(target=reader.score, args=(torch.ones(1, 2), ["another text"]))
+                thread.start()
+                thread.join()
+            return torch.zeros(())
+
+    class Ones(DualEncoder):
+        def _encode(self, texts):
+            return torch.ones(len(texts), 2)
+
+    reader = Ones(Network(), None)
+    assert reader.score(torch.ones(1, 2), ["a text"]).shape == (1, 1)
 
 
 class Reader:

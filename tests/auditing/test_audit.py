@@ -2,7 +2,9 @@
 
 import json
 import shutil
+import threading
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -19,9 +21,9 @@ from energyql.auditing.report import Agreement
 from energyql.auditing.session import Session
 from energyql.auditing.subject import open_subject
 from energyql.dataset import DatasetClass, DatasetPlan
-from energyql.dataset.manifest import MANIFEST
+from energyql.dataset.manifest import CARD, MANIFEST
 from energyql.errors import ArgumentError, DataError, TautologyWarning
-from energyql.files import fingerprint, sole_writer
+from energyql.files import SAVED, fingerprint, sole_writer
 
 
 def session_of(folder, by="me", **plan):
@@ -339,6 +341,24 @@ class TestPlaces:
             assert page.read_text().replace(line, "") == before
         assert (tmp_path / ("site/audit" if place == "site" else "page.audit") / "audit.json").is_file()
 
+    def test_a_gallery_that_is_being_drawn(self, tiny, tmp_path):
+        Gallery({"A": "smile"}, n=3, model=tiny, progress=False).save(tmp_path / "site")
+        session = session_of(tmp_path / "site")
+        audited = run(session, faces)
+        refusals = []
+
+        def publish_beside():
+            try:
+                publish(session.subject, audited)
+            except ArgumentError as error:
+                refusals.append(error.message)
+
+        with sole_writer(tmp_path / "site", "a gallery"):
+            thread = threading.Thread(target=publish_beside)
+            thread.start()
+            thread.join()
+        assert refusals and "is being written by a gallery" in refusals[0]
+
     def test_a_data_set(self, tiny, tmp_path):
         out = tmp_path / "set"
         plan = DatasetPlan(classes=[DatasetClass(name="a", query="smile", count=7, model=str(tiny))], shard_size=4)
@@ -355,9 +375,41 @@ class TestPlaces:
         assert [line["sha256"] for line in lines] == [fingerprint(out / line["file"]) for line in lines]
         kept = write_dataset(plan, out, progress=False)
         assert (kept.kept, (out / "README.md").read_text()) == (len(kept.shards), card)
-        (out / MANIFEST).unlink()
-        with pytest.raises(DataError, match="is not finished"):
+        for name in (CARD, MANIFEST):
+            (out / name).unlink()
+            with pytest.raises(DataError, match=f"is not finished: it has no {name}"):
+                open_subject(out)
+
+    @pytest.mark.parametrize("name", [SAVED, CARD, MANIFEST])
+    @pytest.mark.parametrize("next_command", ["audit", "dataset"])
+    def test_a_card_whose_audit_is_interrupted_at_any_move(self, tiny, tmp_path, monkeypatch, name, next_command):
+        out = tmp_path / "set"
+        plan = DatasetPlan(classes=[DatasetClass(name="a", query="smile", count=7, model=str(tiny))], shard_size=4)
+        write_dataset(plan, out, progress=False)
+        session = session_of(out)
+        audited = run(session, faces)
+
+        def moved_unless(move):
+            def moved(path, target):
+                if Path(target) == out / name:
+                    raise KeyboardInterrupt
+                return move(path, target)
+
+            return moved
+
+        with monkeypatch.context() as patch:
+            for move in ("replace", "rename"):
+                patch.setattr(Path, move, moved_unless(getattr(Path, move)))
+            with pytest.raises(KeyboardInterrupt):
+                publish(session.subject, audited)
+        if next_command == "audit":
             open_subject(out)
+        else:
+            kept = write_dataset(plan, out, progress=False)
+            assert kept.kept == len(kept.shards)
+        lines = [json.loads(line) for line in (out / MANIFEST).read_text().splitlines()]
+        assert [line["sha256"] for line in lines] == [fingerprint(out / line["file"]) for line in lines]
+        assert (f"Audited: {audited}" in (out / CARD).read_text()) == (name != SAVED)
 
     def test_a_data_set_of_another_plan(self, tiny, tmp_path):
         for name, seed in (("set", 1), ("other", 2)):

@@ -1,6 +1,8 @@
 """The benchmark of costly evaluations measures what its table says, and goes on where it was interrupted."""
 
 import json
+from copy import deepcopy
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +13,8 @@ from toys import VOCABULARY
 
 from benchmarks import noise
 from energyql.errors import ArgumentError
+from energyql.evaluation.judged import EvaluatedModel
+from energyql.evaluation.metrics import AttributeBins
 from energyql.language import bind, parse
 from energyql.sampling import as_energy, prior_latents
 
@@ -82,6 +86,30 @@ def test_best_of_n_takes_what_the_guide_likes_most(model):
     assert 0 < len(rejected.energies) < 100
     with pytest.raises(ArgumentError, match="ours was not measured"):
         noise.measure(subject, 0, noise.REJECTION, 2, pool, None, silent)
+
+
+def test_a_formula_without_or_with_one_exact_sample(model):
+    subject = noise.Subject(model, [RARER])
+    prior = subject.evaluated.judge(prior_latents(0, 0, 20, subject.evaluated.z_dim))
+    yes, bins = {"smile": np.zeros(20, bool), "beard": np.arange(20) < 1}, AttributeBins(VOCABULARY, prior.values)
+    one, none = (replace(prior, values=prior.values | yes | {"beard": yes["beard"] & some}) for some in (True, False))
+    reading = noise.Reading({name: column[:1] for name, column in one.values.items()}, np.zeros((1, 1)))
+    assert noise.compare(subject, 0, reading, one, bins)["effective"] == 1
+    row = noise.compare(subject, 0, reading, none, bins)
+    assert (row["judge"], row["guide"], row["error"], row["effective"]) == (1, 1, None, None)
+    row |= {"band": 0, "method": noise.OURS, "calls": 1.0}
+    assert noise.lines({"rows": [row]})[0][2:6] == ["100.0%", "100.0%", "100.0%", "nan"]
+
+
+def test_readings_of_another_guide_or_judge_are_not_mixed(folder, model, tmp_path):
+    for part, network in (("reader", model.bank.reader), ("judge", model.judge)):
+        other = deepcopy(network)
+        with torch.no_grad():
+            next(other.parameters()).mul_(2)
+        other.save(tmp_path / part, part)
+    names = (None, None), (tmp_path / "reader", None), (None, str(tmp_path / "judge"))
+    subjects = [noise.open_subject(str(folder), guide, judge, None, False) for guide, judge in names]
+    assert len({EvaluatedModel(subject).identity for subject in subjects}) == 3
 
 
 def test_words_of_a_query_become_prompts():

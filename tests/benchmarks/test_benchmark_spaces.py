@@ -15,6 +15,7 @@ from energyql.evaluation.judged import EvaluatedModel
 from energyql.generators.families import save_model
 from energyql.pipeline.model import Model
 from energyql.sampling import prior_latents
+from energyql.training import run
 
 QUERY = "smile AND NOT beard"
 
@@ -31,6 +32,27 @@ def guides():
 @pytest.fixture(scope="module")
 def reference(guides):
     return EvaluatedModel(guides["z"]).judge(prior_latents(1, 0, 80, 8))
+
+
+def test_both_guides_are_trained(tmp_path, monkeypatch):
+    class Begun(Exception):
+        """A fit began, which takes minutes."""
+
+    def fit(*arguments, **options):
+        raise Begun
+
+    def train(*arguments, space, **options):
+        with pytest.raises(Begun):
+            run.train_attributes(*arguments, space=space, **options)
+        begun.append(space)
+
+    begun, packaged = [], spaces.load_model("avatars")
+    for name in ("fit_bank", "_fit_reader"):
+        monkeypatch.setattr(run, name, fit)
+    monkeypatch.setattr(spaces, "train_attributes", train)
+    monkeypatch.setattr(spaces, "load_model", lambda *arguments, **options: packaged)
+    guides = spaces.make_guides(dataclasses.replace(spaces.SMOKE, pictures=40, latents=40), tmp_path, silent)
+    assert (begun, list(guides)) == (["w", "picture"], ["z", "w", "picture"])
 
 
 def test_what_is_measured(guides, reference, monkeypatch):

@@ -3,6 +3,7 @@ import torch
 
 from energyql.attributes.heads import AttributeBank, Head
 from energyql.attributes.surrogates import fit_readouts
+from energyql.energy.clipped import ClippedEnergy
 from energyql.energy.query_energy import QueryEnergy, Surrogate
 from energyql.energy.rule import compile_energy_rule
 from energyql.language import bind, parse
@@ -52,6 +53,14 @@ def test_for_linear_heads_it_is_the_energy_itself(readouts, text, dimensions, se
     assert torch.allclose(surrogate.basis @ surrogate.basis.t(), torch.eye(dimensions), atol=1e-5)
     energy = QueryEnergy(rule, Identity(), linear_bank())
     assert (surrogate(z @ surrogate.basis.t()) - energy(z)).abs().mean() < 0.05
+
+
+def test_a_clipped_surrogate_is_as_steep_as_the_clipped_energy(readouts):
+    rule, z = rule_of("smile AND hat AND hair = red"), prior_latents(1, 0, 500, DIM)
+    energy = QueryEnergy(rule, Identity(), linear_bank(), surrogate=lambda: Surrogate(rule, readouts))
+    clipped = ClippedEnergy(energy, 0.5)
+    surrogate = clipped.surrogate()
+    assert (surrogate(z @ surrogate.basis.t()) - clipped(z)).abs().mean() < 0.1 < 0.2 * clipped(z).mean()
 
 
 def test_lifting_changes_the_part_along_the_basis_alone(readouts):

@@ -234,6 +234,27 @@ def test_a_fork_has_a_pool_of_its_own():
     assert os.waitpid(child, 0)[1] == 0
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_fork_while_another_thread_looks_whether_the_number_is_settled(monkeypatch):
+    class Looked(threading.Event):
+        def wait(self, timeout=None):
+            settled = super().wait(timeout)
+            self._cond.acquire()  # as a thread may do at once that looks too
+            return settled
+
+    looked = Looked()
+    looked.set()
+    monkeypatch.setattr(pool, "_settled", looked)
+    child = os.fork()
+    if child == 0:
+        threading.Timer(20, os._exit, (1,)).start()
+        with one_thread():
+            os._exit(0 if thread_count() == 2 else 2)
+    looked._cond.release()
+    assert os.waitpid(child, 0)[1] == 0
+
+
 def test_a_thread_that_ends_after_the_main_thread():
     code = """
 import threading, torch

@@ -1,5 +1,7 @@
 """Queries with texts in quotes, read by a toy reader on pictures whose red is z_0, green 0 and blue z_1."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -19,7 +21,7 @@ from energyql.errors import (
     WeakHeadError,
 )
 from energyql.pipeline import texts
-from energyql.pipeline.draw import pipeline_for
+from energyql.pipeline.draw import Pipeline, pipeline_for
 from energyql.pipeline.result import Result
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
@@ -83,6 +85,27 @@ def test_the_reader_decides_on_every_picture(model):
     assert "accepted by the reader of words colours, zero-shot" in result.summary()
     assert result.provenance["words"] == {"reader": "colours", "texts": {"somebody red": "zero-shot"}}
     assert result.provenance["canonical"] == QUERY
+
+
+def test_a_reader_is_recorded_only_where_it_reads(model):
+    marks = {"generator": "2" * 64}
+    plain = replace(model, fingerprints=marks, words=None)
+    model = replace(model, fingerprints=marks | {"words": model.words.mark})
+    alone, beside = (generate("bright", n=2, model=one, progress=False) for one in (plain, model))
+    assert alone.provenance == beside.provenance and torch.equal(alone.z, beside.z)
+    assert generate(QUERY, n=2, model=model, progress=False).provenance["fingerprints"] == model.fingerprints
+
+
+def test_a_pipeline_of_texts_is_complete_before_other_threads_see_it(model):
+    class Shared(dict):
+        def __setitem__(self, texts, pipeline):
+            assert pipeline._texts == texts
+            super().__setitem__(texts, pipeline)
+
+    pipeline = Pipeline(model, model.device)
+    pipeline._reading = Shared()
+    pipeline.prepare(QUERY)
+    assert list(pipeline._reading) == [("somebody red",)]
 
 
 def test_heads_say_where_to_look(model):

@@ -99,7 +99,7 @@ def test_the_grid_of_an_audited_result_says_so(studio, tiny, tmp_path):
 def test_every_sampler_has_its_name_again():
     for name, make in SAMPLERS.items():
         assert _sampler(describe_sampler(make()))["sampler"] == name
-        if name not in ("population", "crank-nicolson"):  # no version stored the text of one of these
+        if name != "population":  # no version stored the text of this one
             assert _sampler(repr(make(strength=3.5))) == {"sampler": name, "strength": 3.5}
     assert _sampler("Mine()") == {}
 
@@ -132,6 +132,16 @@ def test_settings_of_a_sampler_that_no_request_has_are_named(studio, tiny, tmp_p
     restored = ask(studio, (tmp_path / "00000.png").read_bytes()).json()
     assert "sampler" not in restored["request"]
     assert "enough=0.3" in restored["notes"][0]
+
+
+def test_a_sampler_that_was_removed_is_named(studio, tiny):
+    _, data = picture_of(studio, "/api/jobs", 0, query="smile", n=1)
+    with Image.open(io.BytesIO(data)) as picture:
+        provenance = json.loads(picture.text["energyql"])
+    record = {"name": "crank-nicolson", "settings": {"step": 0.5, "strength": 1.0}}
+    restored = ask(studio, saying(json.dumps(provenance | {"sampler": record}))).json()
+    assert restored["path"] == "/api/jobs" and "sampler" not in restored["request"]
+    assert "no request has its sampler, crank-nicolson(step=0.5" in restored["notes"][0]
 
 
 def test_a_variation_says_that_it_cannot(studio):

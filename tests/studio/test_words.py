@@ -7,6 +7,7 @@ import torch
 from playwright.sync_api import expect
 from toys import tiny_model
 
+from energyql import generate
 from energyql.attributes.quality import HeadReport
 from energyql.attributes.words import Calibration, Words
 from energyql.errors import UnknownAttribute
@@ -57,6 +58,12 @@ def test_a_picture_is_drawn_and_drawn_again(studio):
     marks = {name: pipeline.model.fingerprints for name, pipeline in studio.models.items()}
     restored = restore(json.dumps(provenance | {"index": 0}), marks)
     assert restored.request["query"] == query and restored.request["verify"] == "sure" and not restored.notes
+    plain = generate("smile", n=1, model=studio.models["tiny"].model, progress=False).provenance
+    assert not restore(json.dumps(plain | {"index": 0}), marks).notes
+    changed = {"tiny": marks["tiny"] | {"words": "2"}, "bare": marks["bare"]}
+    assert not restore(json.dumps(plain | {"index": 0}), changed).notes
+    (weights,) = restore(json.dumps(provenance | {"index": 0}), changed).notes
+    assert "other weights" in weights
     without = {"query": query, "model": "bare"}
     with pytest.raises(UnknownAttribute, match="--reader"):
         studio.draw(DrawRequest(**without, n=1))
