@@ -1,63 +1,100 @@
 """Samplers for costly evaluations beside best-of-N, rejection and prompts: `python -m benchmarks.noise --help`.
 
 An evaluation is a call of the generator. One network, the guide, reads pictures and leads the samplers; another one,
-the judge, counts. The exact samples of a formula are random pictures that satisfy it by the judge.
+the judge, counts. The exact samples of a formula are random pictures that satisfy it by the judge. There are four
+parts: formulas in bands of prevalence, formulas with NOT, XOR and AT LEAST, laws of logic, and the time of a query.
 """
 
 from __future__ import annotations
 
 import math
+import random
+import resource
+import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
 import typer
+from rich.console import RenderableType
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from benchmarks.common import SmokeOption, ThreadsOption, earlier_results, page, run_command, show, split_names, table
-from benchmarks.formulas import all_relations, random_formulas, rare_formulas
+from benchmarks.common import SmokeOption, ThreadsOption, page, run_command, show, split_names, table
+from benchmarks.formulas import TRIES, RandomFormulas, all_relations, random_formulas, rare_formulas
+from benchmarks.tax import measure as measure_tax
 from energyql.attributes.judge import Judge
 from energyql.attributes.pictures import PictureBank
+from energyql.attributes.predictions import Prediction, of_columns, output_count
+from energyql.cli.share import read_pairs, read_value
+from energyql.energy.picture_energy import PictureEnergy
 from energyql.errors import ArgumentError, EnergyQLError
 from energyql.evaluation.judged import EvaluatedModel, JudgedSamples
 from energyql.evaluation.measure import machine
 from energyql.evaluation.metrics import AttributeBins, frequency_error
 from energyql.evaluation.reference import prior_samples
 from energyql.evaluation.report import COLOURS
-from energyql.files import json_digest, write_json, write_picture, write_text
+from energyql.files import json_digest, read_json, write_json, write_picture, write_text
+from energyql.generators.base import Generator, is_differentiable
 from energyql.generators.diffusers import PipelineGenerator, is_pipeline
 from energyql.generators.load import load_generator
-from energyql.language import Expr, Not, bind, parse, predicates
+from energyql.kinds import KINDS
+from energyql.language import And, Cardinality, Expr, Not, Or, Predicate, Xor, bind, parse, predicates
 from energyql.logic.satisfiability import satisfied
 from energyql.pipeline.draw import PreparedQuery
 from energyql.pipeline.model import Model, Values, load_model
-from energyql.pipeline.settings import DEFAULT_SAMPLER, SamplerName
+from energyql.pipeline.settings import DEFAULT_SAMPLER, GRADIENT_FREE, SamplerName
 from energyql.progress import Report, reporting
 from energyql.render.charts import Axes, Canvas
 from energyql.render.pictures import INK
 from energyql.sampling import MOVING, SampleResult, Status, StepInfo, StepNoise, StepSampler, normals
 from energyql.sampling.base import StepEnergy
 
+if TYPE_CHECKING:
+    from benchmarks.noise_flow import LogDiff
+
 BANDS = ((0.05, 0.6), (0.01, 0.05), (0.001, 0.01))
 """Limits of the prevalence by the judge, common ones first."""
 FORMULA_SEED = 2026
 BEST_OF = (1, 4, 16, 64)
-OURS, REJECTION, WORDS, NEGATIVE, RENO = "ours", "rejection", "words", "negative prompt", "ReNO"
-METHODS = (OURS, *(f"best of {count}" for count in BEST_OF), REJECTION, WORDS, NEGATIVE, RENO)
+OURS, GRADIENTS, REJECTION = "ours", "ours by gradients", "rejection"
+WORDS, NEGATIVE, RENO, LOGDIFF = "words", "negative prompt", "ReNO", "LogDiff"
+AT_EQUAL_CALLS = " at equal calls"
+METHODS = (
+    OURS, GRADIENTS, *(f"best of {count}" for count in BEST_OF), REJECTION, WORDS, WORDS + AT_EQUAL_CALLS, NEGATIVE,
+    NEGATIVE + AT_EQUAL_CALLS, RENO, LOGDIFF,
+)  # fmt: skip
+BARS, PROMPTS, LAWS, TIME = PARTS = ("bars", "prompts", "laws", "time")
+GROUPS = (*(f"{least:.1%} to {most:.1%}" for least, most in BANDS), "NOT, XOR, AT LEAST")
+"""Groups of formulas in the table: the bands, and the formulas of the part `prompts`."""
+PROMPT_FORMULAS, PROMPT_LIMITS = 20, (0.01, 0.6)
+"""Number of formulas of the part `prompts`, and limits of their prevalence by the judge."""
+MOST_CALLS, LEAST_SATISFIED, MOST_ERROR, LEAST_RATIO = 64, (0.97, 0.95, 0.9), (0.03, 0.05, 0.08), 3.0
+"""Bars: calls a sample; for each band, share satisfied by the judge and error above the floor; and in the rarest band
+effective samples as a multiple of those of rejection at equal calls."""
+MOST_TIMES, TIMED, TIMED_SHARE = 3.0, 16, (0.08, 0.12)
+"""Bar: time of a query as a multiple of that of as many plain pictures; their number; and prevalence of the query."""
+SHARES = 256
+"""Random pictures by which the guide tells LogDiff how common each class is."""
+NEGATIVE_SCALE = 2.0
+"""Guidance of the call with a negative prompt, where the call has none: without it a negative prompt does nothing."""
 SHARD = 100
 """Pictures of the pool in one file; an interruption loses at most so many."""
 NOTE = (
     "P: share of random pictures that satisfy the formula by the judge. Guide, judge: share of the samples that "
     "satisfy it, by each. Error: largest difference of the frequency of a value, by the judge, among samples and among "
     "exact samples; above: what is more than the mean for as many exact samples. Effective: number of exact samples "
-    "whose frequencies would have the same mean squared error. Calls: of the generator, a sample; a gradient counts as "
-    "two. Best of N: the picture that the guide likes most of N. Rejection: what the guide accepts of as many random "
-    "pictures as ours drew in all."
+    "whose frequencies would have the same mean squared error. Calls: of the generator, a sample, those of pilots "
+    "included; a gradient counts as two, and a picture with a negative prompt as two. Best of N: the picture that the "
+    "guide likes most of N. Rejection: what the guide accepts of at most as many random pictures as ours drew in all. "
+    "At equal calls: what the guide likes most of as many pictures with the prompt as ours drew for a sample, at most "
+    "64. LogDiff: an evaluation of its transformer with one prompt counts as its share of the evaluations of a picture "
+    "of the generator."
 )
 
 
@@ -75,10 +112,14 @@ class Reading(NamedTuple):
 
 @dataclass(frozen=True)
 class ReNO(StepSampler):
-    """Gradient steps on the noise as published (Eyring et al. 2024, arXiv 2406.04312, appendix), for one reward.
+    """Gradient steps on the noise as published (Eyring et al., NeurIPS 2024, arXiv 2406.04312), for one reward.
 
-    Momentum of Nesterov, steps of `rate` along gradients of at most the length `clip`, and a term that keeps the length
-    of the noise at the likeliest one. Samples end at the step of the lowest energy.
+    The settings are those of the authors' program (github.com/ExplainableML/ReNO, `arguments.py`, `training/`): SGD
+    with Nesterov's momentum of 0.9 and a rate of 5 (10 for HyperSDXL), 50 evaluations from one draw of the noise; the
+    loss has 0.01 (|z|² / 2 - (d - 1) log |z|) added, which is least at the likeliest length of d numbers; its gradient
+    is shortened to at most 0.1. The result is the latent of the best reward, without that term, of the 50; the last one
+    needs no gradient. The reward is log P(query) by the guide, in place of four models of preference. Their noise has
+    16,384 numbers, and is eight times as long as one of 256: steps are relatively longer in a small generator.
     """
 
     name = "reno"
@@ -94,12 +135,13 @@ class ReNO(StepSampler):
         return ReNOState(z, torch.zeros_like(z), z, torch.full_like(z[:, 0], math.inf)), StepInfo()
 
     def advance(self, state: Any, energy: StepEnergy, noise: StepNoise, number: int) -> tuple[Any, StepInfo]:
-        """Take one step; in the last one, return the best latents."""
-        energies, gradient = energy.gradient(state.at)
+        """Take one step, except in the last evaluation."""
+        last = number == self.steps - 1
+        energies, gradient = (energy(state.at), torch.zeros_like(state.at)) if last else energy.gradient(state.at)
         better = energies < state.least
         best, least = torch.where(better[:, None], state.at, state.z), torch.where(better, energies, state.least)
         length = state.at.norm(dim=1, keepdim=True)
-        gradient = gradient - self.regular * ((state.at.shape[1] - 1) / length - length) * state.at / length
+        gradient = gradient + self.regular * (length - (state.at.shape[1] - 1) / length) * state.at / length
         gradient = normalize(gradient) * gradient.norm(dim=1, keepdim=True).clamp(max=self.clip)
         speed = self.momentum * state.speed + gradient
         at = state.at - self.rate * (gradient + self.momentum * speed)
@@ -117,60 +159,93 @@ class ReNOState(NamedTuple):
 
 
 class Subject:
-    """A model that is measured: generator, guide and judge."""
+    """A model that is measured: generator, guide and judge.
+
+    Attributes:
+        prepared: the queries, by the sampler without gradients.
+        logdiff: the rule on a flow of many steps; `None` without one.
+    """
 
     def __init__(
-        self, model: Model, queries: Sequence[str | Expr] = (), sampler: SamplerName = DEFAULT_SAMPLER
-    ) -> None:
+        self, model: Model, queries: Sequence[str | Expr] = (), sampler: SamplerName = GRADIENT_FREE,
+        logdiff: LogDiff | None = None,
+    ) -> None:  # fmt: skip
         if not model.bank.reads_pictures:
             raise ArgumentError("the model has heads that read latents", hint="give a network with --guide")
-        self.model, self.evaluated = model, EvaluatedModel(model)
+        self.model, self.evaluated, self.logdiff = model, EvaluatedModel(model), logdiff
         self.prepared = [self.evaluated.prepare(query, sampler=sampler) for query in queries]
 
-    def read(self, z: Tensor, report: Report, stage: str) -> Reading:
-        """Draw the pictures of latents, and return what both networks read off them."""
-        values, energies, count = list[Values](), list[Tensor](), 0
-        for _, images in self.evaluated.draw(z):
-            values.append(self.model.judge_images(images))
-            with torch.inference_mode():
-                predictions = [self.model.bank.predict(one) for one in images.split(1)]
-            rows = [[-query.rule.log_value(each).item() for query in self.prepared] for each in predictions]
-            energies.append(torch.tensor(rows, dtype=torch.double).view(len(images), len(self.prepared)))
-            count += len(images)
-            report(stage, count / len(z))
-        joined = {name: np.concatenate([part[name] for part in values]) for name in values[0]}
-        return Reading(joined, torch.cat(energies).numpy())
+    def outputs(self, images: Tensor) -> Tensor:
+        """Return the predictions of the guide for pictures, side by side, (n, columns)."""
+        with torch.inference_mode():
+            predictions = [self.model.bank.predict(one) for one in images.split(1)]
+        return torch.cat([torch.cat([part.columns() for part in each.values()], 1) for each in predictions])
 
-    def pool(self, count: int, folder: Path, report: Report) -> Reading:
-        """Return the readings of random pictures, for best-of-N and rejection; they are kept in files."""
-        key = json_digest([self.evaluated.identity, *(str(query.expr) for query in self.prepared)])[:16]
-        parts = []
+    def predictions(self, outputs: Tensor) -> dict[str, Prediction]:
+        """Return the predictions of which `outputs` returned the columns."""
+        specs = self.model.vocabulary.values()
+        sizes = [output_count(spec) + KINDS[spec.kind].numeric for spec in specs]
+        return {spec.name: of_columns(part, spec) for spec, part in zip(specs, outputs.split(sizes, 1), strict=True)}
+
+    def energies(self, outputs: Tensor) -> np.ndarray[Any, Any]:
+        """Return the energy of each formula, (n, formulas), from `outputs`."""
+        predictions = self.predictions(outputs)
+        rows = [-query.rule.log_value(predictions).double() for query in self.prepared]
+        return torch.stack(rows, 1).numpy() if rows else np.zeros((len(outputs), 0))
+
+    def read_pictures(self, batches: Iterable[Tensor], count: int, report: Report) -> Reading:
+        """Return what both networks read off batches of `count` pictures in all."""
+        values, outputs, done = list[Values](), list[Tensor](), 0
+        for images in batches:
+            values.append(self.model.judge_images(images))
+            outputs.append(self.outputs(images))
+            done += len(images)
+            report("reading", done / count)
+        joined = {name: np.concatenate([part[name] for part in values]) for name in values[0]}
+        return Reading(joined, self.energies(torch.cat(outputs)))
+
+    def read(self, z: Tensor, report: Report) -> Reading:
+        """Draw the pictures of latents, and return what both networks read off them."""
+        return self.read_pictures((images for _, images in self.evaluated.draw(z)), len(z), report)
+
+    def pool(self, count: int, folder: Path, report: Report) -> tuple[Reading, Tensor]:
+        """Return the readings of random pictures, for best-of-N and rejection, and `outputs` for them.
+
+        They are kept in files, which do not depend on the formulas.
+        """
+        values, outputs = list[Values](), list[Tensor]()
         for start in range(0, count, SHARD):
-            path = folder / f"pool-{key}" / f"{start:07d}.npz"
+            path = folder / f"pool-{self.evaluated.identity[:16]}" / f"{start:07d}.npz"
             if (stored := JudgedSamples.load(path)) is None:
-                reading = self.read(normals(0, start, SHARD, self.evaluated.z_dim, stream="bench/pool"), _quiet, "")
+                drawn = normals(0, start, SHARD, self.evaluated.z_dim, stream="bench/pool")
+                images = torch.cat([images for _, images in self.evaluated.draw(drawn)])
+                values.append(self.model.judge_images(images))
+                outputs.append(self.outputs(images))
                 nothing = torch.zeros(SHARD, 0)
-                JudgedSamples(nothing, nothing, reading.values, None).save(path, energies=reading.energies)
+                JudgedSamples(nothing, nothing, values[-1], None).save(path, outputs=outputs[-1].numpy())
             else:
-                reading = Reading(stored[0].values, stored[1]["energies"])
-            parts.append(reading)
+                values.append(stored[0].values)
+                outputs.append(torch.from_numpy(stored[1]["outputs"]))
             report("pool", min(1.0, (start + SHARD) / count))
-        values = {name: np.concatenate([part.values[name] for part in parts])[:count] for name in parts[0].values}
-        return Reading(values, np.concatenate([part.energies for part in parts])[:count])
+        joined = {name: np.concatenate([part[name] for part in values])[:count] for name in values[0]}
+        whole = torch.cat(outputs)[:count]
+        return Reading(joined, self.energies(whole)), whole
 
 
 def _quiet(*_: object) -> None:
     """Report no progress."""
 
 
-def choose_formulas(subject: Subject, prior: JudgedSamples, each: int, seed: int) -> list[tuple[int, Expr]]:
-    """Return for each formula its band, and the formula: `each` of a band; half of the rarest are conjunctions."""
+def prevalence_of(subject: Subject, prior: JudgedSamples) -> Callable[[Expr], float]:
+    """Return the function from a formula to the share of random pictures that satisfy it and all relations."""
     vocabulary = subject.model.vocabulary
     possible = np.broadcast_to(satisfied(all_relations(vocabulary), prior.values, vocabulary), (len(prior),))
+    return lambda formula: float((satisfied(formula, prior.values, vocabulary) & possible).mean())
 
-    def prevalence(formula: Expr) -> float:
-        return float((satisfied(formula, prior.values, vocabulary) & possible).mean())
 
+def choose_formulas(subject: Subject, prior: JudgedSamples, each: int, seed: int) -> list[tuple[int, Expr]]:
+    """Return for each formula its band, and the formula: `each` of a band; half of the rarest are conjunctions."""
+    vocabulary, prevalence = subject.model.vocabulary, prevalence_of(subject, prior)
     chosen = list[tuple[int, Expr]]()
     for band, (least, most) in enumerate(BANDS):
         rare = each // 2 if band == len(BANDS) - 1 else 0
@@ -181,28 +256,65 @@ def choose_formulas(subject: Subject, prior: JudgedSamples, each: int, seed: int
     return chosen
 
 
-def caption(base: str, query: Expr, *, negate: bool) -> tuple[str, str]:
+def prompt_formulas(subject: Subject, prior: JudgedSamples, count: int, seed: int) -> list[tuple[int, Expr]]:
+    """Return formulas with NOT, XOR and AT LEAST in turns, on two or three attributes, with the group of them all."""
+    vocabulary, prevalence = subject.model.vocabulary, prevalence_of(subject, prior)
+    (least, most), chosen = PROMPT_LIMITS, list[tuple[int, Expr]]()
+    for number in range(count):
+        draw = RandomFormulas(random.Random(f"{seed}/prompts/{number}"), vocabulary)
+        for _ in range(TRIES):
+            specs = draw.some(draw.specs, min(3, len(draw.specs)))
+            plain = [_plain(draw.literal(spec)) for spec in specs]
+            kinds = And((plain[0], Not(plain[1]))), Xor(tuple(plain[:2])), Cardinality("AT LEAST", 2, tuple(plain))
+            query = bind(kinds[number % 3], vocabulary)
+            if least <= prevalence(query) <= most and query not in [each for _, each in chosen]:
+                chosen.append((len(BANDS), query))
+                break
+        else:
+            raise EnergyQLError(f"no formula has a prevalence from {least:g} to {most:g} in {TRIES} attempts")
+    return chosen
+
+
+def _plain(literal: Expr) -> Expr:
+    """Return a literal without its NOT."""
+    return literal.operand if isinstance(literal, Not) else literal
+
+
+def caption(
+    base: str, query: Expr, *, negate: bool, phrase: Callable[..., str], sentence: Callable[[str, list[str]], str]
+) -> tuple[str, str]:
     """Return a prompt with the words of a query, and a negative prompt with the words below NOT.
 
     Args:
         base: the prompt of the subject.
         query: the query.
         negate: whether words below NOT are left out of the prompt, because they are in the negative one.
+        phrase: function from a condition, and whether it is `absent`, to its words.
+        sentence: function from the prompt of the subject and phrases to a prompt.
     """
-    negative = [node.operand for node in _nodes(query) if isinstance(node, Not)]
-    below = {id(node) for part in negative for node in predicates(part)}
-    words = [str(node).replace("_", " ").replace(" = ", " ") for node in predicates(query) if id(node) not in below]
-    without = [str(node).replace("_", " ").replace(" = ", " ") for part in negative for node in predicates(part)]
-    told = words if negate else [*words, *(f"no {word}" for word in without)]
-    return ", ".join([base, *told] if base else told), ", ".join(without)
+    below = {id(node) for part in _nodes(query) if isinstance(part, Not) for node in predicates(part)}
+    conditions = [(node, id(node) in below) for node in predicates(query)]
+    told = [phrase(node, absent=absent) for node, absent in conditions if not (negate and absent)]
+    return sentence(base, told), ", ".join(phrase(node, absent=False) for node, absent in conditions if absent)
+
+
+def plain_phrase(predicate: Predicate, *, absent: bool) -> str:
+    """Return the words of a condition, such as "hair red", or "no hair red"."""
+    words = str(predicate).replace("_", " ").replace(" = ", " ")
+    return f"no {words}" if absent else words
+
+
+def plain_sentence(base: str, phrases: list[str]) -> str:
+    """Return a prompt with phrases after it, separated by commas."""
+    return ", ".join([base, *phrases] if base else phrases)
 
 
 def _nodes(query: Expr) -> list[Expr]:
     return [query, *(node for child in query.children for node in _nodes(child))]
 
 
-def prompted(model: Model, query: Expr, *, negate: bool) -> Model:
-    """Return the model with the words of a query in its prompt.
+def prompted(model: Model, query: Expr, *, negate: bool) -> tuple[Model, int]:
+    """Return the model with the words of a query in its prompt, and what a picture costs, in calls of the generator.
 
     Raises:
         ArgumentError: the generator takes no prompt, or no negative prompt.
@@ -210,20 +322,40 @@ def prompted(model: Model, query: Expr, *, negate: bool) -> Model:
     generator = model.generator
     if not isinstance(generator, PipelineGenerator) or not isinstance(generator.call.get("prompt"), str):
         raise ArgumentError("the generator takes no prompt")
-    prompt, negative = caption(generator.call["prompt"], query, negate=negate)
-    call = generator.call | {"prompt": prompt} | ({"negative_prompt": negative} if negate else {})
-    return replace(model, generator=load_generator(generator._pipeline, **call))
+    phrase = getattr(generator, "phrase", plain_phrase)
+    sentence = getattr(generator, "sentence", plain_sentence)
+    prompt, negative = caption(generator.call["prompt"], query, negate=negate, phrase=phrase, sentence=sentence)
+    call, cost = generator.call | {"prompt": prompt}, 1
+    if negate and negative:
+        call["negative_prompt"] = negative
+        if not generator.description["call"].get("guidance_scale", 0) > 1:
+            call["guidance_scale"], cost = NEGATIVE_SCALE, 2
+    pipeline = generator._pipeline
+    made = type(generator)(pipeline, call) if is_differentiable(generator) else load_generator(pipeline, **call)
+    return replace(model, generator=made), cost
 
 
 def draw(prepared: PreparedQuery, n: int, report: Report) -> tuple[SampleResult, dict[str, float]]:
-    """Draw n samples, and return them with their calls, a sample."""
-    sampled = SampleResult.join(list(prepared.latents(n, progress=report)))
-    return sampled, {"calls": (sampled.evaluations + sampled.gradients).double().mean().item()}
+    """Draw n samples, and return them with their calls, a sample: pictures that were drawn, and gradients."""
+    fresh, drawn = replace(prepared), 0  # another object, with a pilot of its own
+    energy = fresh.energy
+    assert isinstance(energy, PictureEnergy)
+    synthesize = energy.draw
+
+    def counted(w: Tensor, rows: Tensor) -> Tensor:
+        nonlocal drawn
+        drawn += len(w)
+        return synthesize(w, rows)
+
+    energy.draw = counted
+    sampled = SampleResult.join(list(fresh.latents(n, progress=report)))
+    return sampled, {"calls": (drawn + int(sampled.gradients.sum())) / n}
 
 
 def measure(
-    subject: Subject, number: int, method: str, n: int, pool: Reading, calls: float | None, report: Report
-) -> tuple[Reading, dict[str, Any]]:
+    subject: Subject, number: int, method: str, n: int, pool: tuple[Reading, Tensor], calls: float | None,
+    report: Report,
+) -> tuple[Reading, dict[str, Any]]:  # fmt: skip
     """Return the readings of a method's samples of a formula, and its costs.
 
     Args:
@@ -231,35 +363,51 @@ def measure(
         number: of the formula.
         method: one of `METHODS`.
         n: number of samples.
-        pool: readings of random pictures, of which best-of-N and rejection choose.
+        pool: readings of random pictures, of which best-of-N and rejection choose, as `Subject.pool` returns them.
         calls: calls of ours for all samples, as many as rejection may use.
         report: called with a stage and the fraction of it that is done.
 
     Raises:
         EnergyQLError: the method cannot be used, or the query cannot be reached.
     """
-    prepared, energies = subject.prepared[number], pool.energies[:, number]
+    prepared, (random_ones, outputs) = subject.prepared[number], pool
+    energies = random_ones.energies[:, number]
+    equal = method.endswith(AT_EQUAL_CALLS)
+    if calls is None and (equal or method == REJECTION):
+        raise ArgumentError("ours was not measured")
     if method.startswith("best of"):
         of = int(method.rpartition(" ")[2])
         rows = np.arange(n) * max(BEST_OF) + energies.reshape(n, -1)[:, :of].argmin(1)
-        return _rows(pool, rows), {"calls": of}
+        return _rows(random_ones, rows), {"calls": of}
     if method == REJECTION:
-        if calls is None:
-            raise ArgumentError("ours was not measured")
-        most = min(len(energies), round(calls))
-        rows = (np.random.default_rng(number).random(most) < np.exp(-energies[:most])).nonzero()[0]
-        return _rows(pool, rows), {"calls": most / n}
-    if method in (WORDS, NEGATIVE):
-        other = Subject(prompted(subject.model, prepared.expr, negate=method == NEGATIVE), [prepared.expr])
-        z = normals(0, 0, n, other.evaluated.z_dim, stream="bench/words")
-        reading = other.read(z, report, "reading")
+        most = min(len(energies), round(calls or 0))
+        rows = (np.random.default_rng(0).random(most) < np.exp(-energies[:most])).nonzero()[0]
+        used = most if len(rows) < n else rows[n - 1] + 1
+        return _rows(random_ones, rows[:n]), {"calls": float(used / n)}
+    if method.startswith((WORDS, NEGATIVE)):
+        model, cost = prompted(subject.model, prepared.expr, negate=method.startswith(NEGATIVE))
+        of = max(1, min(max(BEST_OF), round((calls or 0) / n / cost))) if equal else 1
+        other = Subject(model, [prepared.expr])
+        reading = other.read(normals(0, 0, n * of, other.evaluated.z_dim, stream="bench/words"), report)
+        reading = _rows(reading, np.arange(n) * of + reading.energies[:, 0].reshape(n, of).argmin(1))
         wide = np.zeros((n, len(subject.prepared)))
         wide[:, number] = reading.energies[:, 0]
-        return Reading(reading.values, wide), {"calls": 1}
-    if method == RENO:
-        prepared = subject.evaluated.prepare(prepared.expr, sampler=ReNO())
+        return Reading(reading.values, wide), {"calls": of * cost}
+    if method == LOGDIFF:
+        if subject.logdiff is None:
+            raise ArgumentError("there is no flow of many steps", hint="give its folder with --teacher")
+        rule, query, vocabulary = subject.logdiff, prepared.expr, subject.model.vocabulary
+        some = outputs[:SHARES]
+        pictures = rule.draw(query, vocabulary, subject.predictions(some), n, report)
+        cost = rule.calls(query, vocabulary) + len(some) / n
+        return subject.read_pictures(pictures.split(SHARD), n, report), {"calls": cost}
+    if method in (RENO, GRADIENTS):
+        if not subject.model.has_gradient:
+            raise ArgumentError("the generator computes no gradients", hint="give --differentiate for recipes.flow")
+        sampler = ReNO() if method == RENO else DEFAULT_SAMPLER
+        prepared = subject.evaluated.prepare(prepared.expr, sampler=sampler)
     sampled, costs = draw(prepared, n, report)
-    return subject.read(sampled.z, report, "reading"), costs | {"failures": int((~sampled.ok).sum())}
+    return subject.read(sampled.z, report), costs | {"failures": int((~sampled.ok).sum())}
 
 
 def _rows(reading: Reading, rows: np.ndarray[Any, Any]) -> Reading:
@@ -293,44 +441,190 @@ def compare(
 
 def run(
     subject: Subject, chosen: Sequence[tuple[int, Expr]], methods: Sequence[str], n: int, prior: JudgedSamples,
-    out: Path, settings: dict[str, Any], report: Report,
+    out: Path, settings: dict[str, Any], report: Report, numbers: Iterable[int],
 ) -> dict[str, Any]:  # fmt: skip
-    """Measure every method on every formula; `results.json` is written after each, and read to resume."""
-    data = earlier_results(out / "results.json", settings) or {"settings": settings, "rows": []}
-    data["machine"] = machine()
+    """Measure methods on the formulas of these numbers, and return the rows of all formulas that any run measured.
+
+    Each formula has a file of its own, written after each method and read to resume, so that several runs can measure
+    different formulas at the same time. `results.json` has all of them.
+    """
     bins = AttributeBins(subject.model.vocabulary, prior.values)
     pool = subject.pool(n * max(BEST_OF), out, report)
-    rows = {(row["formula"], row["method"]): row for row in data["rows"]}
-    for number, (band, formula) in enumerate(chosen):
+    files = [out / "formulas" / f"{json_digest([settings, str(formula)])[:16]}.json" for _, formula in chosen]
+    for number in numbers:
+        band, formula = chosen[number]
+        rows: dict[str, dict[str, Any]] = read_json(files[number]) if files[number].is_file() else {}
+        exact = np.broadcast_to(satisfied(formula, prior.values, subject.model.vocabulary), (len(prior),))
         for method in methods:
-            if (str(formula), method) in rows:
+            if method in rows:
                 continue
             report("formulas", number / len(chosen))
-            exact = np.broadcast_to(satisfied(formula, prior.values, subject.model.vocabulary), (len(prior),))
             row: dict[str, Any] = {
-                "band": band, "formula": str(formula), "method": method, "prevalence": float(exact.mean())
+                "band": band, "formula": str(formula), "method": method, "prevalence": float(exact.mean()),
+                "exact": int(exact.sum()),
             }  # fmt: skip
-            ours, started = rows.get((str(formula), OURS), {}).get("calls"), time.process_time()
+            ours, started = rows.get(OURS, {}).get("calls"), time.process_time()
             try:
                 reading, costs = measure(subject, number, method, n, pool, None if ours is None else n * ours, report)
                 row |= costs | compare(subject, number, reading, prior, bins)
             except EnergyQLError as error:
                 row["refused"] = error.message
-            row["seconds"] = time.process_time() - started
-            rows[row["formula"], method] = row
-            data["rows"].append(row)
-            write_json(out / "results.json", data)
+            rows[method] = row | {"seconds": time.process_time() - started}
+            write_json(files[number], rows)
     report("formulas", 1.0)
+    done = [row for file in files if file.is_file() for row in read_json(file).values()]
+    data = {"settings": settings, "machine": machine(), "rows": done}
+    write_json(out / "results.json", data)
     return data
 
 
-HEADER = ("P", "method", "guide", "judge", "worst", "error", "above", "effective", "calls", "refused")
+def bars(data: dict[str, Any]) -> list[str]:
+    """Return a line for each bar: what was measured, on how many formulas, and whether it is met."""
+    told = []
+    for band, (satisfaction, error) in enumerate(zip(LEAST_SATISFIED, MOST_ERROR, strict=True)):
+        for method in (OURS, GRADIENTS):
+            rows = [row for row in data["rows"] if row["band"] == band and row["method"] == method]
+            good = [row for row in rows if row.get("judge") is not None]
+            if not good:
+                continue
+            judge, above, calls = (_mean(good, name) for name in ("judge", "above", "calls"))
+            met = judge >= satisfaction and above <= error and calls <= MOST_CALLS and len(good) == len(rows)
+            line = (
+                f"{GROUPS[band]}, {method}, {len(good)} of {len(rows)} formulas: {judge:.1%} satisfied (bar "
+                f"{satisfaction:.0%}), error {above:.3f} above the floor ({error}), {calls:.1f} calls ({MOST_CALLS})"
+            )
+            told.append(f"- {line}: {'met' if met else 'not met'}")
+    last = len(BANDS) - 1
+    by_method = {
+        method: {row["formula"]: row.get("effective") or 0.0 for row in data["rows"]
+                 if row["band"] == last and row["method"] == method} for method in (OURS, REJECTION)
+    }  # fmt: skip
+    if both := by_method[OURS].keys() & by_method[REJECTION].keys():
+        ours, other = (sum(by_method[method][formula] for formula in both) for method in (OURS, REJECTION))
+        met = "met" if ours >= LEAST_RATIO * other else "not met"
+        line = f"{GROUPS[last]}: {ours:.0f} effective samples, rejection at equal calls {other:.0f}"
+        told.append(f"- {line} (bar {LEAST_RATIO:g} times as many): {met}")
+    prompts = {
+        method: [row["judge"] for row in data["rows"] if row["band"] == len(BANDS) and row["method"] == method
+                 and row.get("judge") is not None] for method in METHODS
+    }  # fmt: skip
+    if prompts[OURS]:
+        shares = ", ".join(f"{method} {np.mean(values):.1%}" for method, values in prompts.items() if values)
+        told.append(f"- {GROUPS[-1]}, satisfied by the judge: {shares}")
+    return told
+
+
+def laws(subject: Subject, prior: JudgedSamples, count: int, seed: int, report: Report) -> list[dict[str, Any]]:
+    """Draw pairs of spellings with one meaning, and tell how often both have the same pictures.
+
+    The laws are those of MetaLogic (arXiv 2510.00796). The literals are random ones; formulas that
+    less than 5 % of random pictures satisfy are left out, because they cost more and show no more.
+
+    Args:
+        subject: the model.
+        prior: judged random pictures.
+        count: pairs for each law.
+        seed: of the literals.
+        report: called with the stage "laws".
+
+    Returns:
+        For each law its `pairs`, and how many are `identical` by ours, and with the `words` as prompt (`None` without
+        one).
+    """
+    vocabulary, prevalence, rows = subject.model.vocabulary, prevalence_of(subject, prior), []
+    for place, (law, spell) in enumerate(SPELLINGS.items()):
+        draw_one = RandomFormulas(random.Random(f"{seed}/laws/{law}"), vocabulary)
+        pairs = list[tuple[Expr, Expr]]()
+        for _ in range(TRIES):
+            a, b, c = (draw_one.literal(spec) for spec in draw_one.some(draw_one.specs, 3))
+            one, other = (bind(each, vocabulary) for each in spell(a, b, c))
+            if BANDS[0][0] <= prevalence(one) <= BANDS[0][1]:
+                pairs.append((one, other))
+            if len(pairs) == count:
+                break
+        same, words = 0, list[bool]()
+        for number, (one, other) in enumerate(pairs):
+            drawn = []
+            for query in (one, other):
+                (sampled,) = subject.evaluated.prepare(query, sampler=GRADIENT_FREE).latents(2, progress=_quiet)
+                drawn.append(torch.cat([images for _, images in subject.evaluated.draw(sampled.z)]))
+            same += torch.equal(*drawn)
+            with suppress(ArgumentError):
+                z = normals(0, 0, 2, subject.evaluated.z_dim, stream="bench/words")
+                models = [EvaluatedModel(prompted(subject.model, each, negate=False)[0]) for each in (one, other)]
+                words.append(torch.equal(*(torch.cat([part for _, part in each.draw(z)]) for each in models)))
+            report("laws", (place + (number + 1) / len(pairs)) / len(SPELLINGS))
+        rows.append({"law": law, "pairs": len(pairs), "identical": same, "words": sum(words) if words else None})
+    return rows
+
+
+SPELLINGS: dict[str, Callable[[Expr, Expr, Expr], tuple[Expr, Expr]]] = {
+    "commutative": lambda a, b, c: (And((a, b)), And((b, a))),
+    "commutative, XOR": lambda a, b, c: (Xor((a, b)), Xor((b, a))),
+    "associative": lambda a, b, c: (Or((a, Or((b, c)))), Or((Or((a, b)), c))),  # one expression, by construction
+    "distributive": lambda a, b, c: (And((a, Or((b, c)))), Or((And((a, b)), And((a, c))))),
+    "De Morgan": lambda a, b, c: (Not(Or((a, b))), And((Not(a), Not(b)))),
+}
+"""Laws and, from three literals, two spellings with one meaning."""
+
+
+def timing(subject: Subject, prior: JudgedSamples, turns: int, report: Report) -> list[dict[str, Any]]:
+    """Return the time of pictures of a query of about one in ten, and of as many plain ones, and peaks of memory.
+
+    The prevalence of the query is between the limits of `TIMED_SHARE`, by the judge. `tax` is the median of ratios of
+    seconds; the bar is `MOST_TIMES`. Peaks are those of this process, in bytes: `plain_peak` after plain pictures only,
+    `peak` at the end.
+    """
+    least, most = TIMED_SHARE
+    (query,) = random_formulas(
+        subject.model.vocabulary, prevalence_of(subject, prior), 1, FORMULA_SEED, least=least, most=most
+    )
+    z = normals(0, 0, TIMED, subject.evaluated.z_dim, stream="bench/time")
+    assert all(len(images) for _, images in subject.evaluated.draw(z))
+    before, weak = peak_memory(), tuple(subject.model.vocabulary)
+    row = measure_tax(subject.model, str(query), TIMED, turns, report, sampler=GRADIENT_FREE, allow_weak=weak)
+    bar = {"met": row["tax"] <= MOST_TIMES, "plain_peak": before, "peak": peak_memory()}
+    return [{"prevalence": prevalence_of(subject, prior)(query)} | row | bar]
+
+
+def peak_memory() -> int:
+    """Return the largest resident memory of this process so far, in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def plan_rows(
+    subject: Subject, chosen: Sequence[tuple[int, Expr]], methods: Sequence[str], n: int
+) -> list[RenderableType]:
+    """Return a table with the most calls of the generator that each method takes for all these formulas, and hours.
+
+    Those of ours are taken as the bar allows them. Hours are those of one thread, by the time of 16 pictures now.
+    """
+    most = max(BEST_OF)
+    each = {
+        OURS: MOST_CALLS, GRADIENTS: MOST_CALLS, WORDS: 1, NEGATIVE: 2, WORDS + AT_EQUAL_CALLS: most,
+        NEGATIVE + AT_EQUAL_CALLS: most, RENO: 2 * ReNO().steps - 1,
+    }  # fmt: skip
+    calls = {"random pictures": float(n * most)} | {
+        name: float(n * len(chosen) * each.get(name, 0)) for name in methods
+    }
+    if LOGDIFF in calls and subject.logdiff is not None:
+        calls[LOGDIFF] = n * sum(subject.logdiff.calls(query, subject.model.vocabulary) for _, query in chosen)
+    calls["all"] = sum(calls.values())
+    z = normals(0, 0, TIMED, subject.evaluated.z_dim, stream="bench/time")
+    started = time.process_time()
+    subject.read(z, _quiet)
+    seconds = (time.process_time() - started) / TIMED
+    rows = [[name, f"{count:,.0f}", f"{count * seconds / 3600:.2f}"] for name, count in calls.items()]
+    return [table(("method", "calls", "hours"), rows), f"A call takes {1000 * seconds:.1f} ms; {len(chosen)} formulas."]
+
+
+HEADER = ("formulas", "method", "guide", "judge", "worst", "error", "above", "effective", "calls", "refused")
 
 
 def lines(data: dict[str, Any]) -> list[list[str]]:
-    """Return the rows of the table: for each band and method the means over its formulas."""
+    """Return the rows of the table: for each group and method the means over its formulas."""
     found = []
-    for band, (least, most) in enumerate(BANDS):
+    for band, group in enumerate(GROUPS):
         for method in METHODS:
             rows = [row for row in data["rows"] if row["band"] == band and row["method"] == method]
             good = [row for row in rows if row.get("judge") is not None]
@@ -340,7 +634,7 @@ def lines(data: dict[str, Any]) -> list[list[str]]:
             guide, judge, error, above, effective, calls = means
             worst = min((row["judge"] for row in good), default=math.nan)
             found.append([
-                f"{least:.1%} to {most:.1%}", method, f"{guide:.1%}", f"{judge:.1%}", f"{worst:.1%}", f"{error:.3f}",
+                group, method, f"{guide:.1%}", f"{judge:.1%}", f"{worst:.1%}", f"{error:.3f}",
                 f"{above:.3f}", f"{effective:.1f}", f"{calls:.1f}", f"{len(rows) - len(good)} of {len(rows)}",
             ])  # fmt: skip
     return found
@@ -352,11 +646,12 @@ def _mean(rows: Sequence[dict[str, Any]], name: str) -> float:
 
 
 def curves(data: dict[str, Any]) -> Canvas:
-    """Return a chart for each band: the share satisfied by the judge over calls a sample; best-of-N is a line."""
-    canvas = Canvas(60 + 360 * len(BANDS), 420)
-    for band, (least, most) in enumerate(BANDS):
-        axes = Axes(canvas, (60 + 360 * band, 50), (290, 280), (0, 2.2), (0, 1))
-        axes.captions("calls of the generator, a sample", f"{least:.1%} to {most:.1%}")
+    """Return a chart for each group: the share satisfied by the judge over calls a sample; best-of-N is a line."""
+    shown = [band for band in range(len(GROUPS)) if any(row["band"] == band for row in data["rows"])]
+    canvas = Canvas(60 + 360 * len(shown), 420)
+    for place, band in enumerate(shown):
+        axes = Axes(canvas, (60 + 360 * place, 50), (290, 280), (0, 2.2), (0, 1))
+        axes.captions("calls of the generator, a sample", GROUPS[band])
         axes.ticks({k: f"{10**k:.0f}" for k in (0, 1, 2)}, {k / 4: f"{25 * k} %" for k in range(5)})
         best = list[tuple[float, float]]()
         for index, method in enumerate(METHODS):
@@ -375,15 +670,18 @@ def curves(data: dict[str, Any]) -> Canvas:
     return canvas
 
 
-def open_subject(model: str, guide: Path | None, judge: str | None, prompt: str | None, plugins: bool) -> Model:
+def open_subject(
+    model: str, guide: Path | None, judge: str | None, call: dict[str, Any], plugins: bool, differentiate: bool
+) -> Model:
     """Return the model of a folder with another guide or judge, or of the folder of a pipeline.
 
     Args:
         model: name or folder of a model, or folder of a pipeline of diffusers.
         guide: folder of the network that reads pictures, as `guide` or `reader`; by default the reader of the model.
         judge: folder of the network that counts, as `judge`, or name of a packaged model; by default that of the model.
-        prompt: prompt of a pipeline.
+        call: arguments of the call of a pipeline.
         plugins: whether code that the folder names may be imported.
+        differentiate: whether a pipeline of recipes.flow is drawn by a loop of our own, which has gradients.
     """
     reader = None
     if guide is not None:
@@ -394,12 +692,30 @@ def open_subject(model: str, guide: Path | None, judge: str | None, prompt: str 
     if is_pipeline(model):
         if reader is None or counts is None:
             raise ArgumentError("a pipeline has neither guide nor judge", hint="give both with --guide and --judge")
-        call = {} if prompt is None else {"prompt": prompt}
-        return Model(Path(model).name, load_generator(model, **call), reader, counts)
+        generator = load_generator(model, **call)
+        if differentiate:
+            from benchmarks.noise_flow import FlowGenerator  # imports the libraries of the recipe
+
+            generator = FlowGenerator(generator._pipeline, call)
+        return Model(Path(model).name, generator, reader, counts, 1.0)
     loaded = load_model(model, allow_plugins=plugins)
     # Those of guide and judge are left out, because these may be others than those of the folder.
     own = {"generator": loaded.fingerprints["generator"]}
     return replace(loaded, judge=counts or loaded.judge, bank=reader or loaded.bank, fingerprints=own)
+
+
+def open_teacher(teacher: Path, call: dict[str, Any], student: Generator) -> LogDiff:
+    """Return LogDiff's rule for the folder of a flow of many steps, in calls of the generator `student`.
+
+    Raises:
+        ArgumentError: one of the two is no pipeline of recipes.flow.
+    """
+    from benchmarks.noise_flow import LogDiff  # imports the libraries of the recipe
+
+    flow = load_generator(teacher, **call)
+    if not isinstance(flow, PipelineGenerator) or not isinstance(student, PipelineGenerator):
+        raise ArgumentError("LogDiff's rule needs pipelines of recipes.flow, as model and as --teacher")
+    return LogDiff.of(flow, student)
 
 
 def main(
@@ -407,8 +723,18 @@ def main(
     guide: Annotated[Path | None, typer.Option(help="Folder of the guide, a network that reads pictures.")] = None,
     judge: Annotated[str | None, typer.Option(help="Folder of the judge, or a model whose judge counts.")] = None,
     prompt: Annotated[str | None, typer.Option(help="Prompt of a pipeline.")] = None,
+    call: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="An argument of a pipeline's call; may be repeated.")
+    ] = None,
+    differentiate: Annotated[
+        bool, typer.Option("--differentiate", help="Draw a pipeline of recipes.flow by a loop that has gradients.")
+    ] = False,
+    teacher: Annotated[Path | None, typer.Option(help="Folder of a flow of many steps, for LogDiff's rule.")] = None,
+    part: Annotated[str, typer.Option(help=f"Separated by commas: {', '.join(PARTS)}.")] = ",".join((BARS, PROMPTS)),
+    take: Annotated[str, typer.Option(help="Formulas that this run measures: 1/2 for every second one.")] = "1/1",
+    plan: Annotated[bool, typer.Option("--plan", help="Only tell how many calls and hours the run takes.")] = False,
     methods: Annotated[str, typer.Option(help=f"Separated by commas: {', '.join(METHODS)}.")] = ",".join(METHODS),
-    sampler: Annotated[str, typer.Option(help="Name of our sampler.")] = DEFAULT_SAMPLER,
+    sampler: Annotated[str, typer.Option(help="Name of our sampler without gradients.")] = GRADIENT_FREE,
     n: Annotated[int, typer.Option("--n", "-n", min=2, help="Samples for each formula and method.")] = 200,
     each: Annotated[int, typer.Option(min=1, help="Formulas in each band of prevalence.")] = 4,
     prior: Annotated[int, typer.Option(min=100, help="Random pictures for prevalence and exact samples.")] = 20_000,
@@ -419,32 +745,70 @@ def main(
     out: Annotated[Path, typer.Option(help="Folder of results and readings.")] = Path("runs/noise"),
     smoke: SmokeOption = False,
 ) -> None:
-    """Hold our sampler against best-of-N, rejection at equal calls, prompts and ReNO. Interrupt at will: it resumes."""
+    """Hold our sampler against best-of-N, rejection at equal calls, prompts, ReNO, LogDiff. Interrupt: it resumes."""
     torch.set_num_threads(threads)
     chosen_methods = split_names("--methods", methods, METHODS)
+    parts, numbers = split_names("--part", part, PARTS), read_take(take)
+    asked = {name: read_value(text) for name, text in read_pairs("--call", call).items()}
+    count, pairs, turns = PROMPT_FORMULAS, 8, 3
     if smoke:
-        n, each, prior = 3, 1, 150
-    opened = open_subject(model, guide, judge, prompt, allow_plugins)
+        n, each, prior, count, pairs, turns = 3, 1, 150, 3, 1, 1
+    asked |= {} if prompt is None else {"prompt": prompt}
+    opened = open_subject(model, guide, judge, asked, allow_plugins, differentiate)
+    rule = None if teacher is None else open_teacher(teacher, asked, opened.generator)
     subject = Subject(opened)
     with reporting(True) as report:
         samples = prior_samples(subject.evaluated, prior, out, report)
+        chosen = list[tuple[int, Expr]]()
         if formulas:
             texts = [bind(parse(text), opened.vocabulary) for text in formulas.split(";")]
             shares = [float(np.mean(satisfied(query, samples.values, opened.vocabulary))) for query in texts]
+            if missing := [query for share, query in zip(shares, texts, strict=True) if not share]:
+                problem = f"none of {prior:,} random pictures satisfies {missing[0]} by the judge"
+                raise ArgumentError(problem, hint="judge more with --prior, or ask for something more common")
             chosen = [(sum(share < least for least, _ in BANDS[:-1]), query)
                       for share, query in zip(shares, texts, strict=True)]  # fmt: skip
         else:
-            chosen = choose_formulas(subject, samples, each, formula_seed)
+            chosen += choose_formulas(subject, samples, each, formula_seed) if BARS in parts else []
+            chosen += prompt_formulas(subject, samples, count, formula_seed) if PROMPTS in parts else []
+        mine = numbers(len(chosen))
+        subject = Subject(opened, [query for _, query in chosen], sampler, rule)
+        if plan:
+            show(*plan_rows(subject, [chosen[i] for i in mine], chosen_methods, n), width=100)
+            return
         settings = {
             "model": subject.evaluated.identity, "sampler": sampler, "n": n, "prior": prior,
-            "formulas": [str(query) for _, query in chosen],
+            "formulas": formulas or formula_seed, "teacher": None if rule is None else rule.identity,
         }  # fmt: skip
-        subject = Subject(opened, [query for _, query in chosen], sampler)
-        data = run(subject, chosen, chosen_methods, n, samples, out, settings, report)
+        for name, work in {
+            LAWS: lambda: laws(subject, samples, pairs, formula_seed, report),
+            TIME: lambda: timing(subject, samples, turns, report),
+        }.items():
+            if name in parts:
+                data = {"settings": settings, "machine": machine(), "rows": work()}
+                write_json(out / f"{name}.json", data)
+                show(table(data["rows"][0], [list(map(str, row.values())) for row in data["rows"]]), width=140)
+        if not chosen:
+            return
+        data = run(subject, chosen, chosen_methods, n, samples, out, settings, report, mine)
     rows = lines(data)
-    write_text(out / "results.md", page(f"Costly evaluations on {opened.name}", NOTE, HEADER, rows, data))
+    write_text(
+        out / "results.md", page(f"Costly evaluations on {opened.name}", NOTE, HEADER, rows, data, "", *bars(data))
+    )
     write_picture(out / "curves.png", curves(data).picture())
-    show(table(HEADER, rows), NOTE, f"Saved {out / 'results.md'}, results.json and curves.png", width=140)
+    show(table(HEADER, rows), *bars(data), NOTE, f"Saved {out / 'results.md'}, results.json and curves.png", width=140)
+
+
+def read_take(text: str) -> Callable[[int], list[int]]:
+    """Return the function from a number of formulas to the numbers of those that a run measures.
+
+    Raises:
+        ArgumentError: the text is not of the form PLACE/PARTS, such as 1/2.
+    """
+    place, _, parts = text.partition("/")
+    if not (place.isdecimal() and parts.isdecimal() and 1 <= int(place) <= int(parts)):
+        raise ArgumentError(f"--take: {text!r} is not of the form PLACE/PARTS", hint="such as 1/2, and then 2/2")
+    return lambda count: list(range(int(place) - 1, count, int(parts)))
 
 
 if __name__ == "__main__":

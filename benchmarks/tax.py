@@ -38,12 +38,12 @@ NOTE = (
 )
 
 
-def measure(model: Model, query: str, n: int, turns: int, report: Report) -> dict[str, Any]:
-    """Time both; seconds are medians."""
+def measure(model: Model, query: str, n: int, turns: int, report: Report, **options: Any) -> dict[str, Any]:
+    """Time both; seconds are medians. `options` are those of `generate`."""
     timed = take_turns(
         {
             "unconditional": partial(_unconditional, model, n),
-            "query": lambda turn: len(generate(query, n, model=model, seed=turn, progress=False)),
+            "query": lambda turn: len(generate(query, n, model=model, seed=turn, progress=False, **options)),
         },
         turns,
         partial(report, model.name),
