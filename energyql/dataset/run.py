@@ -51,8 +51,9 @@ class Worker:
 
     Args:
         job: the plan and its destination.
-        fingerprint: `PreparedPlan.fingerprint` in the process that started the worker. With other models the
-            fingerprint of the worker is different, and the worker would draw other pictures.
+        fingerprint: `PreparedPlan.fingerprint` in the process that started the worker. If the worker loads models and
+            its own fingerprint differs, it has other models and would draw other pictures; `shard` then raises a
+            `ModelError`.
         prepared: the prepared plan; `None` if the worker must load the models and prepare the plan.
     """
 

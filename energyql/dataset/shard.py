@@ -455,15 +455,20 @@ def prepare_plan(job: Job, source: PlanSource) -> PreparedPlan:
 
     @contextmanager
     def noting(number: int, key: str, settings: Sequence[str] = ()) -> Iterator[None]:
-        """Add an error of the block to `mistakes`, instead of raising it. The mistake is shown at an entry of a class.
+        """Catch an error of the block, and add it to `mistakes` together with the entry of the plan that is wrong.
 
-        The entry is the query, if the error is about a part of the query. Else the entry is the first of `settings`
-        that the message of the error names, else `key`. A setting that is written before all classes is marked there,
-        and only once.
+        An entry is a line of the plan such as `query = "smile"`. The entry with the error is, in this order:
+
+        1. `query`, if the error is about a part of the query's text;
+        2. the first of `settings` that the message of the error names;
+        3. `key`.
+
+        It is the entry of this class. If this class has no such entry, but the part of the plan before all classes has
+        one, it is the entry there. For each entry only the first error is added; later ones are dropped.
 
         Args:
             number: position of the class in the plan, from 0.
-            key: the entry, if the message names none of `settings`.
+            key: name of the entry, if neither the query nor one of `settings` is wrong.
             settings: names of the settings of the class.
         """
         try:

@@ -313,7 +313,16 @@ class _Group:
             return self._like.new_ones(1, self.width)
 
     def children(self, values: Float[Tensor, "rows batch"]) -> Float[Tensor, "width nodes batch"]:
-        """Return the values of the children of all nodes; `values` is the table."""
+        """Return the values of the children of each node of the group, looked up in a table.
+
+        Args:
+            values: the table of values, in nats. It has a row for each leaf of the circuit, and for each node that was
+                computed before; `rows` says in which of these rows the children are.
+
+        Returns:
+            The values of the first child of each node, then of the second, and so on; `width` is the number of children
+                of a node.
+        """
         rows = values[: self.width] if self.takes_all else values.index_select(0, self.rows)
         return rows.view(self.width, self.count, values.shape[1])
 

@@ -122,12 +122,13 @@ _FLAT = 1e-4
 class Surrogate:
     """A cheap approximation of the energy of a query, computed by small heads that depend on few directions of z.
 
-    It is a function of v, the coordinates of z along these directions. Two surrogates are equal if they have equal
-    rules and equal heads.
+    A call takes v, the coordinates of latents z along these directions, and returns the approximate energies. The heads
+    in `bank` take z itself; they are converted to functions of v. Two surrogates are equal if their rules and heads
+    are equal, also on different devices.
 
     Attributes:
         rule: the compiled query.
-        bank: the small heads, on z and on the CPU: each is linear or has one hidden layer.
+        bank: the small heads, as functions of z, on the CPU. Each is linear or has one hidden layer.
         device: the device on which energies are computed.
     """
 

@@ -216,12 +216,14 @@ class Diagram(Kernel[int]):
         return self.chain(lambda left, right: self.choice(left, ALWAYS, right), [NEVER, *values])
 
     def count(self, quantifier: str, count: int, values: Sequence[int]) -> int:
-        """Return the node of a count of operands, by dynamic programming.
+        """Return the node of the formula "at least (at most, exactly) `count` of the operands are true".
+
+        It is built by dynamic programming over the operands.
 
         Args:
             quantifier: "AT LEAST", "AT MOST" or "EXACTLY".
             count: the number after the quantifier.
-            values: the nodes of the operands.
+            values: the nodes of the operands. These nodes and the result are indices of nodes in this diagram.
         """
         allowed = allowed_counts(quantifier, count, len(values))
         # ends[j]: the node of "the count holds if j of the operands that are not yet treated are true".

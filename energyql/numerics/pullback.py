@@ -47,12 +47,13 @@ class Differentiable(Protocol):
 
 @runtime_checkable
 class Convertible(Protocol):
-    """A function that can compute in another dtype."""
+    """A function of a tensor with the method `computed_in`, which makes a copy that computes in another dtype."""
 
     def computed_in(self, dtype: torch.dtype, /) -> Callable[[Tensor], Tensor]:
-        """Return the same function with its matrix products, and all between them, computed in `dtype`.
+        """Return a function that differs from this one only in the dtype of its matrix products.
 
-        The function takes and returns tensors of the same dtypes as before.
+        The products, and all operations between them, are computed in `dtype`, such as bfloat16. Inputs and outputs
+        keep their dtypes: the returned function converts them. This function itself is not changed.
         """
 
 

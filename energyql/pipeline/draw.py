@@ -431,14 +431,18 @@ class PreparedQuery:
         purpose: str = "",
         seed: int | None = None,
     ) -> SampleResult:
-        """Sample one latent z for each of some samples, which have the numbers `first + offsets[i]` in the run.
+        """Run the sampler for some samples of the run, and return one latent z for each.
+
+        All random numbers of a sample, those of its start and those that the sampler uses, are determined by three
+        values: the seed, the purpose, and the number of the sample in the run.
 
         Args:
             energy: the energy that the sampler follows, as a function of z.
-            first: number that is added to `offsets`.
-            offsets: whole numbers in ascending order.
+            first: number in the run of the sample with offset 0.
+            offsets: for each sample, its number in the run minus `first`; in ascending order, with or without gaps.
             progress: function that the sampler calls with the fraction done and the number of unfinished samples.
-            purpose: name of the random numbers; with another name, the same samples get other draws.
+            purpose: text put before the names of all streams of random numbers, such as "attempt/1/" in the second
+                attempt: with another text, the same samples get other random numbers.
             seed: seed of the random numbers; by default that of the settings.
         """
         if len(offsets) == offsets[-1] + 1 - offsets[0]:

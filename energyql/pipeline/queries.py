@@ -185,18 +185,20 @@ def check_all(
 def check_arguments(
     arguments: Sequence[str | Expr], vocabulary: Vocabulary, semantics: Iterable[str]
 ) -> list[CheckedQuery]:
-    """Check the queries on a command line, which may be in files, and return them compiled under "exact".
+    """Check the queries that the arguments of a command contain or name, and return them compiled under "exact".
 
     Args:
         arguments: queries, and names of files of queries. A text is the name of a file if it ends in ".txt" or
             ".queries", or if there is a file of that name.
         vocabulary: the attributes of the model.
-        semantics: names of semantics; every query must compile under each of them, and under "exact".
+        semantics: names of semantics (ways to make an energy of a query), such as "lace". Every query must compile
+            under each of them, and under "exact".
 
     Raises:
-        DataError: a file cannot be read, some queries are wrong, or a query comes twice.
-        EnergyQLError: there is only one query, and it is wrong. The error says what is wrong, for example an
-            `UnknownAttribute`.
+        EnergyQLError: the arguments give one query in all, and it is wrong. The error is that of the query, for example
+            an `UnknownAttribute`.
+        DataError: the arguments give several queries, and at least one is wrong or two are equal. Or a file of queries
+            cannot be read.
     """
     entries: list[ListedQuery] = []
     for number, argument in enumerate(arguments, start=1):

@@ -325,7 +325,10 @@ class VPSchedule:
         require(ordered, rule, (self.beta_min, self.beta_max))
 
     def beta(self, t: Time) -> Time:
-        """Return β(t), the noise rate at time t; it is the same linear function for t outside [0, 1]."""
+        """Return β(t) = `beta_min` + t (`beta_max` - `beta_min`), the noise rate at time t.
+
+        The formula is used for every t: outside [0, 1] the rate is below `beta_min`, or above `beta_max`.
+        """
         return self.beta_min + t * (self.beta_max - self.beta_min)
 
     def integral(self, t: Time) -> Time:
@@ -404,7 +407,10 @@ class ODESolver(BatchSampler):
 
     @classmethod
     def published(cls, *, strength: float = 1.0) -> ODESolver:
-        """Return a sampler with the settings of Nie et al. 2021 (arXiv 2110.10873), at strength λ."""
+        """Return a sampler with the settings of Nie et al. 2021 (arXiv 2110.10873).
+
+        `strength` is the factor λ > 0 by which the energy is multiplied.
+        """
         return cls("dopri5", rtol=1e-3, atol=1e-3, strength=strength, overshoot=True)
 
     def run(self, batch: Batch) -> None:
@@ -442,9 +448,12 @@ class ODESolver(BatchSampler):
         batch.diagnostics["steps_rejected"] = attempts - accepted
 
     def highest(self, energy: StepEnergy) -> float:
-        """Return the largest λE, in nats, at which a sample is done; -infinity if `enough` is `None`.
+        """Return the value of λE, in nats, at or below which a sample is done: `enough` + λ `energy.least`.
 
-        `energy` is the energy of the samples, from which the lower bound is taken.
+        Here λ is `strength`, and E is the energy of a sample. If `enough` is `None`, the result is -infinity.
+
+        Args:
+            energy: the energy of the samples; only its lower bound, the attribute `least`, is used.
         """
         return -math.inf if self.enough is None else self.enough + self.strength * energy.least
 
