@@ -99,7 +99,8 @@ class Destination(Protocol):
     def reading(self, name: str, use: Callable[[IO[bytes]], Value]) -> Value:
         """Open a file for reading, and return `use(file)`.
 
-        A store does both again after a failure that may pass, so `use` may be called several times.
+        After a failure of a store that may pass, the file is opened and `use` is called again. So `use` may be called
+        several times.
 
         Args:
             name: name of the file.
@@ -130,7 +131,7 @@ class Destination(Protocol):
         return ""
 
     def holds(self, file: FileRecord) -> bool:
-        """Return whether a file still has the content that its record describes. Return `False` if a folder lacks it.
+        """Return whether a file still has the content that its record describes; `False` if a folder lacks the file.
 
         If the record has an ETag, and the file has one now, only the two ETags are compared. Otherwise the whole file
         is read, and its SHA-256 is compared.
@@ -299,7 +300,8 @@ class Store(Destination):
     def reading(self, name: str, use: Callable[[IO[bytes]], Value]) -> Value:
         """Open an object for reading, and return `use(file)`.
 
-        Both are done again after a failure that may pass, so `use` may be called several times.
+        After a failure that may pass, the object is opened and `use` is called again. So `use` may be called several
+        times.
 
         Args:
             name: name of the object.

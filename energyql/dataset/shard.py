@@ -365,7 +365,7 @@ class PreparedPlan:
         return buffer.getvalue()
 
     def _draw(self, one: DatasetClass, query: PreparedQuery, shard: int) -> Iterator[tuple[Result, int]]:
-        """Draw the samples of a class for a shard; yield pairs (samples of a batch, number of samples drawn for it).
+        """Draw pictures of a class for a shard; yield pairs (result of a batch, number of samples drawn for the batch).
 
         With `only_satisfied` of the plan, samples that the judge rejects are left out, and so are samples of which the
         verifier (networks that decide which pictures are kept) accepted no picture. There may then be too few samples,
@@ -399,7 +399,7 @@ class PreparedPlan:
 
         Args:
             batches: pairs (samples of a batch, number of samples drawn for it).
-            query: the query of the samples, whose device is the device that draws.
+            query: the compiled query of the samples; its attribute `device` is the device on which they are drawn.
         """
         if query.device.type == "cpu":  # no core is free for threads
             yield from ((*batch, map(self.compress, batch[0].images)) for batch in batches)

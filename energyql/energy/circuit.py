@@ -327,7 +327,7 @@ class _Group:
         return rows.view(self.width, self.count, values.shape[1])
 
     def value(self, x: Float[Tensor, "width nodes batch"]) -> Float[Tensor, "nodes batch"]:
-        """Return the values of the nodes, in nats; `x` are the values of the nodes' children."""
+        """Return the values of the nodes, in nats; `x` has the values of their children, as `children` returns them."""
         return node_values(self.kind, x, self.factors)
 
     def energy_and_slopes(
@@ -372,12 +372,12 @@ class _Group:
         return value, back(torch.ones_like(value))
 
     def add_back(self, grad: Float[Tensor, "rows batch"], slopes: Tensor | None) -> None:
-        """Pass the gradient from the nodes to their children: one step of the chain rule.
+        """Add to the gradient what the nodes of the group contribute to their children: one step of the chain rule.
 
         Args:
-            grad: the gradient of the circuit's energy with respect to each row of the table. The rows of the nodes are
-                complete. What they contribute to the rows of their children is added.
-            slopes: the second result of `energy_and_slopes`.
+            grad: the gradient of the circuit's energy with respect to each row of the table of values. It must be
+                complete in the rows of the group's nodes; the rows of their children are changed in place.
+            slopes: the second result of `energy_and_slopes`: derivatives of the nodes with respect to their children.
         """
         own = grad[self.first : self.first + self.count]
         pull = own.expand(self.width, -1, -1) if slopes is None else slopes * own

@@ -278,7 +278,7 @@ def _of_predictions(log_value: Callable[[Predictions], Tensor], raw: RawOutputs)
 
     Args:
         log_value: the function of the predictions.
-        raw: the heads; this decides how outputs are turned into predictions.
+        raw: the heads, from which it follows how outputs are converted to predictions.
     """
     std = {name: deviation.item() for name, deviation in raw.std.items()}
     return Called(partial(_minus, log_value, raw.specs, std))

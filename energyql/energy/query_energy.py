@@ -340,7 +340,7 @@ class QueryEnergy:
     def _pooled(self, z: Tensor) -> bool:
         """Return whether several threads may compute the energies of z.
 
-        They may on the CPU, unless code of users is called or autograd records operations on z.
+        The result is true on the CPU if no code of users is called, and autograd does not record operations on z.
         """
         in_threads = self._without_user_code and self._direct is not None
         return in_threads and z.device.type == "cpu" and not in_graph(z)

@@ -3,9 +3,9 @@
 LACE is the algorithm of Nie et al. 2021 (arXiv 2110.10873), called "the paper" in this module. It is written here from
 the paper, and uses the generator and the heads that the other methods use.
 
-It costs what the program of the authors costs. The mapping network runs once for every attribute, each head is a
-separate network, and gradients come from autograd. `torchdiffeq.odeint` with dopri5 and tolerances of 1e-3 has one
-error norm and step size for the whole batch.
+LACE has the same cost here as in the program of the authors. The mapping network runs once for every attribute, each
+head is a separate network, and gradients come from autograd. `torchdiffeq.odeint` with dopri5 and tolerances of 1e-3
+has one error norm and step size for the whole batch.
 """
 
 from __future__ import annotations

@@ -459,11 +459,10 @@ class Diagram(Kernel[int]):
         return {variable for variable in variables if isinstance(variable, str)}
 
     def concerned(self) -> list[int]:
-        """Return the nodes of those groups of relations that concern the query: the diagram tests their attributes.
+        """Return the nodes of the groups of relations that concern the query.
 
-        The node of a group, an entry of `conditions`, is that of the AND of its relations.
-
-        Attributes inside of weighted parts count as well.
+        A group concerns the query if the diagram tests an attribute of the group, also inside of a weighted part. The
+        node of a group, an entry of `conditions`, is the node of the AND of its relations.
         """
         groups = {self._group(below) for below in dependencies_first(self.root, self.needs, (NEVER, ALWAYS))}
         return [condition for i, condition in enumerate(self.conditions) if i in groups]

@@ -262,15 +262,15 @@ class RandomStreams:
         return rows if self.chosen is None else torch.tensor(self.chosen, device=rows.device)[rows]
 
     def _span(self, count: int, rows: Int[Tensor, " rows"] | None) -> tuple[int, list[int] | None]:
-        """Return how many successive samples of the run contain the batch, and which of them are those in `rows`.
+        """Return how many successive samples of the run, from `start` on, include the batch; and which are in `rows`.
 
         Args:
             count: number of samples in the batch.
             rows: rows of the batch, ascending; `None` for all.
 
         Returns:
-            The number of samples, counted from `start`; and the indices among them of the samples in `rows`, or `None`
-                if all are meant.
+            The number of successive samples, of which the first is sample `start` of the run. And the indices, among
+                these, of the samples in `rows`; `None` for all.
         """
         if self.chosen is None:
             return count, None if rows is None else rows.tolist()

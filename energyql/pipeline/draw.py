@@ -605,7 +605,8 @@ class PreparedQuery:
             report: function that is called with "accepted" and the fraction of the samples that are finished.
 
         Returns:
-            The samples with their pictures; and their latents with the number of evaluations that all draws took.
+            Two values. The first is the result: the samples with their pictures. The second has the latents of the
+                same samples, and for each sample the number of evaluations in all its draws together.
 
         Raises:
             NotAcceptedError: many pictures were drawn, and none was accepted.

@@ -161,9 +161,10 @@ def check_all(
         source: the file of the queries, for messages; "" without a file.
 
     Raises:
-        DataError: some queries are wrong; the message shows the error of each query, as far as there is room.
-        EnergyQLError: there is only one query, `source` is empty, and the query is wrong. The error is then raised
-            unchanged, for example an `UnknownAttribute`.
+        EnergyQLError: there is only one query, `source` is empty, and the query is wrong. The error is that of the
+            query, for example an `UnknownAttribute`.
+        DataError: there are several queries, or `source` is not empty, and a query is wrong. The message shows the
+            error of each wrong query, as far as there is room.
     """
     checked: list[CheckedQuery] = []
     wrong: list[str] = []

@@ -344,7 +344,8 @@ class Result:
     def _drawn(self) -> str:
         """Return words for a summary of verified pictures, such as " (of 31 drawn, heads 92 %)".
 
-        They state how many pictures were drawn, and P(query) by the heads. The text is "" if these are not recorded.
+        The words say how many pictures were drawn, and the mean P(query) by the heads over these pictures. The result
+        is "" if the number of drawn pictures is not recorded.
         """
         if "drawn" not in self.statistics:
             return ""

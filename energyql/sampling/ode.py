@@ -207,10 +207,15 @@ def take_step(slope: Slope, tableau: Tableau, rows: Tensor | None, state: FlowSt
 
 
 def error_ratio(attempt: Attempt, rtol: float, atol: float) -> Float[Tensor, " batch"]:
-    """Return for each sample the ratio of estimated error to tolerance; a step is accepted if it is at most 1.
+    """Return for each sample the ratio of estimated error to tolerance; a step is accepted if its ratio is at most 1.
 
     The ratio is the root mean square over z_dim of `error / (atol + rtol * |z|)`, where `|z|` is the larger of the
-    values before and after the step (Hairer, Nørsett and Wanner, eq. II.4.11). `attempt` has the steps.
+    values before and after the step (Hairer, Nørsett and Wanner, eq. II.4.11).
+
+    Args:
+        attempt: the steps that were tried, one for each sample.
+        rtol: tolerance of the error relative to `|z|`, as in `ODESolver`.
+        atol: absolute tolerance of the error, as in `ODESolver`.
     """
     tolerance = atol + rtol * torch.maximum(attempt.start.z.abs(), attempt.z1.abs())
     return _rms(attempt.error / tolerance)
@@ -327,7 +332,7 @@ class VPSchedule:
     def beta(self, t: Time) -> Time:
         """Return β(t) = `beta_min` + t (`beta_max` - `beta_min`), the noise rate at time t.
 
-        The formula is used for every t: outside [0, 1] the rate is below `beta_min`, or above `beta_max`.
+        The formula is used for every t. So for t outside [0, 1], the rate can be below `beta_min` or above `beta_max`.
         """
         return self.beta_min + t * (self.beta_max - self.beta_min)
 

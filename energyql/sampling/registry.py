@@ -75,7 +75,7 @@ class Chain(BatchSampler):
         return any(sampler.needs_floor for sampler in self.samplers)
 
     def run(self, batch: Batch) -> None:
-        """Run all samplers on a batch, one after the other; each counts as an equal share of the progress."""
+        """Run all samplers on a batch, one after the other; each sampler is an equal share of the progress."""
         for number, sampler in enumerate(self.samplers):
             part = batch.restarted(batch.noise.part(str(number)), partial(self._report, batch, number), number > 0)
             sampler.run(part)
