@@ -655,8 +655,8 @@ class Batch:
     def leave_out(self, enough: float) -> None:
         """End the samples whose energy, recorded by an earlier sampler, is at most `enough` nats.
 
-        The samples that end keep their latents and their status, which is `Status.OK` before a sampler changes it. If no
-        other sampler ran before, no sample ends.
+        The samples that end keep their latents, and their status, which is `Status.OK` before any step. If no other
+        sampler ran before, no sample ends.
         """
         if self.follows:  # else all are +inf, and `nonzero` would wait for the device
             self.rows = (self.energies > enough).nonzero()[:, 0]
