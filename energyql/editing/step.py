@@ -239,8 +239,8 @@ class Leaks:
             leak. An attribute is left out if it has no impossible value in any sample.
         superseded: texts of earlier queries that the step's query makes impossible; this step and later steps do not
             keep them.
-        known: false if too few draws satisfy the query to estimate what it makes impossible. Then every change of an
-            attribute that the query does not name is a leak.
+        known: false if too few draws of the model satisfy the query to estimate which values the query makes
+            impossible. Then every change of an attribute that the query does not name is a leak.
     """
 
     query: str

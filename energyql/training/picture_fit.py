@@ -418,7 +418,14 @@ def mean_outputs(networks: Sequence[Judge], pictures: Tensor) -> Float[Tensor, "
 
 
 def _share(progress: Callable[[float], None], index: int, count: int, done: float) -> None:
-    """Call `progress` with the fraction done of `count` fits: `index` of them are finished, the next is at `done`."""
+    """Call `progress` with the fraction of all fits that is done.
+
+    Args:
+        progress: the function.
+        index: number of fits that are finished.
+        count: number of all fits.
+        done: fraction of the next fit that is done.
+    """
     progress((index + done) / count)
 
 
