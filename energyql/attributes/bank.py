@@ -83,14 +83,15 @@ class FittedUnder:
     def is_of(self, fingerprint: str) -> bool:
         """Return whether the attributes are valid for the generator whose weights have the digest `fingerprint`.
 
-        They are valid for every generator if the attribute `generator` is "".
+        If the field `generator` is "", the attributes are valid for every generator.
         """
         return self.generator in ("", fingerprint)
 
     def is_beside(self, other: FittedUnder) -> bool:
         """Return whether `other` has the same space, truncation and condition; the generators may differ.
 
-        If not, attributes that were learned under these conditions and under `other` cannot be in one bank.
+        If the result is false, attributes that were learned under these conditions, and attributes that were learned
+        under `other`, cannot be in one bank.
         """
         return dataclasses.replace(self, generator=other.generator) == other
 

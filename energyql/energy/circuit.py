@@ -161,7 +161,7 @@ class CircuitFold:
     def energy(self, leaves: Float[Tensor, "leaves batch"]) -> Float[Tensor, " batch"]:
         """Return minus the value of the circuit, in nats; autograd cannot differentiate it.
 
-        `leaves` are the energies of the leaves, minus their log-probabilities. They must be finite.
+        `leaves` are the energies of the leaves (minus the log-probabilities of the leaves), which must be finite.
         """
         return self._levels_on(leaves).energy(leaves) if leaves.device.type != "cpu" else self._evaluate(leaves)[0]
 
@@ -170,8 +170,8 @@ class CircuitFold:
     ) -> tuple[Float[Tensor, " batch"], Float[Tensor, "leaves _"]]:
         """Return minus the value of the circuit, in nats, and its derivative with respect to `leaves`.
 
-        `leaves` are the energies of the leaves, minus their log-probabilities. They must be finite. The derivative is
-        (leaves, batch), or (leaves, 1) if it is the same for all samples.
+        `leaves` are the energies of the leaves (minus the log-probabilities of the leaves), which must be finite. The
+        derivative is (leaves, batch), or (leaves, 1) if it is the same for all samples.
         """
         if leaves.device.type != "cpu":
             return self._levels_on(leaves).energy_and_slopes(leaves)

@@ -294,7 +294,8 @@ class _OfJoint(nn.Module):
     Args:
         circuit: module from rows to the energy of the circuit.
         log_mass: module from outputs of the heads to the further term.
-        rows: number of rows. They are the first columns of the input; the other columns are outputs of the heads.
+        rows: number of rows of the circuit's leaves (see `LeafEnergies`). The rows are the first columns of the input;
+            the other columns are the outputs of the heads.
     """
 
     def __init__(self, circuit: _OfCircuit, log_mass: Called, rows: int) -> None:

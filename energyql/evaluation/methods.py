@@ -213,7 +213,7 @@ _NAME = re.compile(r"(?:(?P<semantics>[^:@]+):)?(?P<sampler>[^:@]+)(?:@(?P<stren
 
 @dataclass(frozen=True)
 class Method:
-    """A way to sample queries: a sampler, and the semantics that gives the energy of a query.
+    """A way to draw samples of queries: a sampler, and the semantics that gives the energy of a query.
 
     Attributes:
         name: name of the method, unique in a comparison.

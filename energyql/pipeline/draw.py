@@ -206,7 +206,7 @@ class PreparedQuery:
 
     @cached_property
     def energy(self) -> QueryEnergy | CompiledEnergy | PictureEnergy | ClippedEnergy:
-        """The energy that is sampled: that of the query, or with `verify="faithful"` the clipped energy.
+        """The energy that the sampler follows: that of the query, or with `verify="faithful"` the clipped energy.
 
         The clipped energy is 0 wherever P(query) by the heads is at least a bound c; see `ClippedEnergy`.
         """
@@ -825,7 +825,7 @@ class Pipeline:
     def prepare(
         self, query: str | Expr, settings: DrawSettings | None = None, **options: Unpack[DrawOptions]
     ) -> PreparedQuery:
-        """Check a query and its settings, and compile the query for this model, before anything is sampled.
+        """Check a query and its settings, and compile the query for this model. No samples are drawn.
 
         Args:
             query: text or expression, such as `"smile AND NOT hat"`.

@@ -1,4 +1,4 @@
-"""Lists of queries. All queries are checked before the first is sampled, so that one error shows all mistakes."""
+"""Lists of queries. All queries are checked before samples of the first are drawn, so one error shows all mistakes."""
 
 from __future__ import annotations
 

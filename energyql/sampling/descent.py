@@ -118,6 +118,8 @@ step and change), (rows,). All three are 0 in rows of samples that have taken fe
 class DescentState(NamedTuple):
     """State of samples that descend; every tensor has a row for each sample.
 
+    E is the energy of a sample, and λ the strength by which it is multiplied.
+
     Attributes:
         z: current latents.
         values: λ(E - `Energy.least`) at the last four latents, z last, in nats; infinite for those before the start.

@@ -164,7 +164,7 @@ class Attempt(NamedTuple):
             O(step²). Torchdiffeq uses it there too: the order of the method stays the same, and a step needs one slope
             less.
         error: estimated error of z1.
-        energy: λE at the point of the last slope, in nats.
+        energy: λE, the energy times the strength, at the point of the last slope, in nats.
     """
 
     tableau: Tableau

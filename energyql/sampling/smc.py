@@ -224,7 +224,7 @@ class _Quality(NamedTuple):
     """Estimates, from trial proposals, of how good proposals by a surrogate are.
 
     Attributes:
-        strength: strength λ of the surrogate.
+        strength: λ, the factor by which the surrogate's energy is multiplied.
         satisfied: mean of exp(-λE) over the trials, by the true energy E.
         lost: share of the posterior's mass that is lost if weights above a ceiling count as the ceiling. The ceiling is
             chosen so that little is lost and few proposals are needed.
@@ -244,7 +244,7 @@ class _Quality(NamedTuple):
         """Choose the ceiling of weights, and return all estimates.
 
         Args:
-            strength: strength λ of the surrogate.
+            strength: λ, the factor by which the surrogate's energy is multiplied.
             log_weights: logarithms of the weights of the trial proposals.
             probabilities: exp(-λE) of each trial proposal, by the true energy E.
         """

@@ -58,7 +58,8 @@ def fit_bank(
 
     If the labels are a table with numbers of pictures, a teacher (networks that learn from the table) labels further
     pictures. Heads of attributes that the teacher reads clearly better than chance learn from the table and from labels
-    by the teacher. They are also stopped and calibrated on labels of both sorts. Other heads use the table only.
+    by the teacher; both sorts of labels also decide when their training stops, and calibrate them. Other heads use the
+    table only.
 
     Args:
         task: the model folder, the prior samples and their labels.

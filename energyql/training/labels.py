@@ -218,7 +218,7 @@ class LabelTable:
         columns: attribute -> n cells, the labels.
         index: numbers of prior samples, (n,); `None` if there are `latents`.
         latents: w or z of the samples, (n, latent_dim); `None` if there is an `index`.
-        learned: number of rows at the start from which heads only learn. They are pictures that were chosen because
+        learned: number of rows at the start from which heads only learn. The pictures of these rows were chosen because
             predictions for them were uncertain.
         test: number of rows at the end that only the report uses. With `None`, the training chooses rows for the report
             at random.
