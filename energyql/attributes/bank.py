@@ -50,7 +50,7 @@ class FittedUnder:
         truncation: range (lowest, highest) of the truncation psi, by which a StyleGAN scales w towards the mean w, in
             the samples that were learned from.
         condition: condition of the samples that were learned from; "random" if each sample had a random class; `None`
-            if the attributes are valid for all labels, or the generator has no classes.
+            if the attributes are valid for all conditions, or the generator has no classes.
         generator: fingerprint of the generator, a digest of its weights; "" if any generator will do.
 
     Raises:
@@ -215,7 +215,7 @@ class Bank(Protocol):
     def condition(self) -> FittedCondition:
         """Condition of the samples that the attributes were fitted on; "random" if each sample had a random class.
 
-        `None` if the attributes are valid for all labels, or the generator has no classes.
+        `None` if the attributes are valid for all conditions, or the generator has no classes.
         """
         return self.fitted.condition
 

@@ -71,8 +71,9 @@ def fit_bank(
         settings: settings of the fit.
 
     Returns:
-        The heads with their reports; attribute -> second head, fitted to other rows (where it disagrees with the first
-            head, predictions are doubtful); and the networks of the teacher, none if no teacher labelled pictures.
+        Three values. First, the heads with their reports. Second, attribute -> second head, fitted to other rows; where
+            the first and the second head of an attribute disagree, predictions are doubtful. Third, the networks of the
+            teacher, none if no teacher labelled pictures.
 
     Raises:
         DataError: there are fewer than 20 samples, too few labels of an attribute, or a label that is no value of its

@@ -334,9 +334,9 @@ def warn_of_few_labels(labels: Mapping[str, Tensor], specs: Mapping[str, Attribu
 def read_label_table(path: Path, latents: Path | None = None) -> LabelTable:
     """Read a table of labels, with a column for each attribute and a row for each sample.
 
-    Without `latents`, the column `index` contains the numbers of pictures that `energyql.sample_pictures` drew. They
-    are the pictures in the folder of the table, if the folder states how its pictures were drawn. Otherwise they are
-    the pictures under the seed of the training.
+    Without `latents`, the column `index` contains the numbers of pictures that `energyql.sample_pictures` drew. If the
+    folder of the table states how its pictures were drawn, the numbers are those of these pictures. Otherwise they are
+    numbers of pictures that are drawn with the seed of the training.
 
     With `latents`, the column `index` contains rows of the file of latents, from 0. If there is no such column, the
     rows of the table are in the order of the latents.
