@@ -324,8 +324,8 @@ class PreparedQuery:
             message = (
                 "a budget is for samples that take several calls of the generator; here each takes one, its picture"
             )
-            raise ArgumentError(message, hint="leave it out; or draw until the judge accepts n pictures: "
-                                "until_satisfied(...), --only-satisfied")  # fmt: skip
+            hint = "leave it out; or draw until the judge accepts n pictures: until_satisfied, or add --only-satisfied"
+            raise ArgumentError(message, hint=hint)
         with self.calls.at_most(budget), self.after_pilot(progress) as report:
             if budget is None:
                 return self._run(first, n, report)[0]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import product
@@ -256,7 +255,7 @@ class Result:
             line += f"; {refused} {'was' if refused == 1 else 'were'} not accepted in as many draws as attempts allows"
             line += " (--attempts; more labels of such pictures help)"
         line += f"; the solver could not finish {failed}" if failed else ""
-        effective = round(self.statistics.get("effective_samples", math.inf))
+        effective = round(self.statistics.get("effective_samples", len(self)))
         if self._guide == "reader" and effective < len(self):
             line += f"; they count as {effective} independent samples, by their weights"
         return f"{line}; audited: {self.audited}" if self.audited else line
