@@ -83,7 +83,24 @@ def _stylegan2(n: int, pipeline: Pipeline) -> Callable[[], Any]:
     return draw
 
 
+def _products(size: int, pipeline: Pipeline) -> Callable[[], Any]:
+    """What a single thread of PyTorch loses by itself: products of a few rows with matrices, `size` numbers in all."""
+    matrices = [torch.randn(64, 64) for _ in range(size // 4096)]
+
+    def multiply() -> None:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        x = torch.ones(64, 64)
+        for i in range(3_000):
+            x = torch.tanh(x @ matrices[i % len(matrices)])
+        torch.set_num_threads(threads)
+
+    return multiply
+
+
 WORK: dict[str, Callable[[Pipeline], Callable[[], Any]]] = {
+    "control of 256 KB": partial(_products, 1 << 16),
+    "control of 8 MB": partial(_products, 1 << 21),
     "16 pictures": partial(_pictures, 16),
     "64 rare latents": partial(_latents, 64),
     "edit": _edit,

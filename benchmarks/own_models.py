@@ -88,14 +88,14 @@ class Subject:
     Attributes:
         generator: name of the generator, `module:factory`, or a model folder.
         hidden: name of the function, `module:function`.
-        label: class of all pictures, for a conditional generator.
+        condition: class of all pictures, for a conditional generator.
         count: number of random pictures that tell how common something is.
         folder: where what was drawn and learnt is kept.
     """
 
     generator: str
     hidden: str
-    label: int | None
+    condition: int | None
     count: int
     folder: Path
 
@@ -111,7 +111,7 @@ class Subject:
 
     def labels(self, seed: int, count: int, report: Callable[[float], None]) -> dict[str, Column]:
         """Return the labels of the first `count` pictures of a seed; they are kept on disk."""
-        fitted = FittedUnder("w", (1.0, 1.0), self.label, module_fingerprint(self.network))
+        fitted = FittedUnder("w", (1.0, 1.0), self.condition, module_fingerprint(self.network))
         prior = Prior(self.network, seed, fitted, torch.device("cpu"))
         return label_prior(prior, torch.arange(count), self.look, self.folder / f"pictures-{seed}", progress=report)
 
@@ -230,7 +230,7 @@ def taught_model(
             labels = LabelTable(columns, torch.arange(count))
         train_attributes(
             subject.generator, labels, folder, vocabulary=truth.vocabulary, count=count if by_function else None,
-            seed=None if by_function else LABEL_SEED, truncation=1.0, label=subject.label, settings=settings,
+            seed=None if by_function else LABEL_SEED, truncation=1.0, condition=subject.condition, settings=settings,
             judge=subject.hidden if by_function else TRAIN, progress=report,
         )  # fmt: skip
     code = None if Path(subject.generator).is_dir() else subject.generator
@@ -328,7 +328,7 @@ def main(
     hidden: Annotated[
         str, typer.Option(help="module:function that labels pictures.")
     ] = "benchmarks.hidden_looks:faces",
-    label: Annotated[int | None, typer.Option(help="Class of all pictures, of a conditional generator.")] = None,
+    condition: Annotated[int | None, typer.Option(help="Class of all pictures, of a conditional generator.")] = None,
     taught: Annotated[str, typer.Option(help=f"Separated by commas: {', '.join(TAUGHT)}.")] = "table",
     verify: Annotated[str, typer.Option(help=f"Separated by commas: {', '.join(VERIFY)}.")] = VERIFY[0],
     labels: Annotated[
@@ -354,10 +354,10 @@ def main(
     if smoke:
         settings, bands, sizes = HeadSettings(steps=5, hidden=8), ((0.02, 0.4),), dict.fromkeys(TAUGHT, 200)
         count, n, prior, allow_weak = 3, 8, 400, True
-    subject = Subject(generator, hidden, label, prior, out)
+    subject = Subject(generator, hidden, condition, prior, out)
     described = {
-        "generator": generator, "hidden": hidden, "fingerprint": module_fingerprint(subject.network), "label": label,
-        "count": count, "n": n, "prior": prior, "smoke": smoke, "formula_seed": FORMULA_SEED,
+        "generator": generator, "hidden": hidden, "fingerprint": module_fingerprint(subject.network),
+        "condition": condition, "count": count, "n": n, "prior": prior, "smoke": smoke, "formula_seed": FORMULA_SEED,
     }  # fmt: skip
     data = earlier_results(out / "results.json", described) or {"settings": described, "runs": {}}
     data["machine"] = machine()

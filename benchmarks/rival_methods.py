@@ -167,7 +167,7 @@ def edit_values(rivals: Rivals, name: str, n: int, seed: int, report: Report) ->
         preset, semantics = PRESETS[name]
         done = edit(
             seed, list(EDITS), model=model.model, n=n, preset=preset, semantics=semantics, device=str(model.device),
-            truncation=model.truncation, label=model.label, progress=report, allow_weak=tuple(model.vocabulary),
+            truncation=model.truncation, condition=model.condition, progress=report, allow_weak=tuple(model.vocabulary),
         )  # fmt: skip
         return [done.start.judged, *(result.judged for result in done.steps)]
     z = prior_latents(seed, 0, n, model.z_dim)  # as `edit` starts

@@ -182,8 +182,8 @@ class TestModels:
 
     def test_a_class(self):
         generator = random_generator(replace(CONFIG, c_dim=3))
-        bank = AttributeBank(VOCABULARY, random_heads(VOCABULARY, CONFIG.w_dim), label=1)
-        assert len(draw(Model("classes", generator, bank), n=1, sampler="slice", label=1).images) == 1
+        bank = AttributeBank(VOCABULARY, random_heads(VOCABULARY, CONFIG.w_dim), condition=1)
+        assert len(draw(Model("classes", generator, bank), n=1, sampler="slice", condition=1).images) == 1
 
     def test_functions_of_a_user(self):
         assert draw(known_model(), "a OR n > 1", 2).satisfied is not None

@@ -20,6 +20,7 @@ from energyql.attributes.quality import HeadReport, naming_damage
 from energyql.errors import ArgumentError, ModelError
 from energyql.files import read_json, write_json
 from energyql.numerics import LARGEST
+from energyql.renamed import renamed
 from energyql.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -33,9 +34,9 @@ square of 1, since the pictures of a StyleGAN do not depend on the length of z. 
 generators compute for their heads."""
 PICTURE = "picture"
 """The value of `space` for attributes that a network or function predicts from pictures, in a model without heads."""
-FittedLabel = int | tuple[float, ...] | str | None
-"""Class label of the latents that heads were fitted on: the number of a class, a condition vector with a number for
-each class, "random" (each latent had a random class), or `None` (no label)."""
+FittedCondition = int | tuple[float, ...] | str | None
+"""Condition of the latents that heads were fitted on: the number of a class, a condition vector with a number for
+each class, "random" (each latent had a random class), or `None` (no condition)."""
 
 DESCRIBED = "vocabulary.json"
 
@@ -48,36 +49,36 @@ class FittedUnder:
         space: what predictions are made from: one of `SPACES` for heads, or `PICTURE`.
         truncation: range (lowest, highest) of the truncation psi, by which a StyleGAN scales w towards the mean w, in
             the samples that were learned from.
-        label: class label of the samples that were learned from; "random" if each sample had a random class; `None` if
-            the attributes are valid for all labels, or the generator has no classes.
+        condition: condition of the samples that were learned from; "random" if each sample had a random class; `None`
+            if the attributes are valid for all labels, or the generator has no classes.
         generator: fingerprint of the generator, a digest of its weights; "" if any generator will do.
 
     Raises:
-        ModelError: `truncation` is no range; or `label` is no class label; or `label` is "random" and `space` is
+        ModelError: `truncation` is no range; or `condition` is no condition; or `condition` is "random" and `space` is
             neither "w" nor `PICTURE`.
     """
 
     space: str = "w"
     truncation: tuple[float, float] = (1.0, 1.0)
-    label: FittedLabel = None
+    condition: FittedCondition = None
     generator: str = ""
 
     def __post_init__(self) -> None:
         if not -LARGEST <= self.truncation[0] <= self.truncation[1] <= LARGEST:
             raise ModelError(f"{self.truncation} is no range of truncation")
-        if not _is_label(self.label):
-            raise ModelError(f"{self.label!r} is no class label")
-        if self.label == "random" and self.space not in ("w", PICTURE):
+        if not _is_condition(self.condition):
+            raise ModelError(f"{self.condition!r} is no condition")
+        if self.condition == "random" and self.space not in ("w", PICTURE):
             raise ModelError(f"heads that read {self.space} cannot tell the classes apart, as those that read w can")
 
     def __str__(self) -> str:
-        under = "" if self.label is None else f" under label {self.label}"
+        under = "" if self.condition is None else f" under condition {self.condition}"
         return f"{self.space} at truncation {self.truncation}{under}"
 
     @property
-    def default_label(self) -> int | tuple[float, ...] | None:
-        """Class label of new samples for which the user names none: `label`, or `None` if `label` is "random"."""
-        return None if isinstance(self.label, str) else self.label
+    def default_condition(self) -> int | tuple[float, ...] | None:
+        """Condition of new samples for which the user names none: `condition`, or `None` if `condition` is "random"."""
+        return None if isinstance(self.condition, str) else self.condition
 
     def is_of(self, fingerprint: str) -> bool:
         """Return whether the attributes are valid for the generator whose weights have the digest `fingerprint`.
@@ -87,7 +88,7 @@ class FittedUnder:
         return self.generator in ("", fingerprint)
 
     def is_beside(self, other: FittedUnder) -> bool:
-        """Return whether `other` has the same space, truncation and label; the fingerprints of generators may differ.
+        """Return whether `other` has the same space, truncation and condition; the generators may differ.
 
         Only then attributes that were learned under both conditions can be in one bank.
         """
@@ -107,25 +108,25 @@ class FittedUnder:
             hint = f"they were fitted at truncation {low:g}" + f" to {high:g}" * (low != high)
             raise ArgumentError(f"the attributes of model {model!r} do not hold at truncation {psi:g}", hint=hint)
 
-    def check_label(self, label: int | tuple[float, ...] | None, model: str) -> None:
-        """Raise an `ArgumentError` if the attributes are not valid for pictures of a class label.
+    def check_condition(self, condition: int | tuple[float, ...] | None, model: str) -> None:
+        """Raise an `ArgumentError` if the attributes are not valid for pictures of a condition.
 
         Args:
-            label: number of a class, or a condition vector with a number for each class; `None` for no label.
+            condition: number of a class, or a condition vector with a number for each class; `None` for no condition.
             model: name of the model in the message.
         """
-        if self.label == "random" and isinstance(label, tuple):
-            what, hint = "hold for every class, not between classes", f"give a class from 0 to {len(label) - 1}"
+        if self.condition == "random" and isinstance(condition, tuple):
+            what, hint = "hold for every class, not between classes", f"give a class from 0 to {len(condition) - 1}"
             raise ArgumentError(f"the attributes of model {model!r} {what}", hint=hint)
-        if self.label not in (None, "random", label):
-            hint = f"they were fitted under label {self.label}"
-            raise ArgumentError(f"the attributes of model {model!r} do not hold under label {label}", hint=hint)
+        if self.condition not in (None, "random", condition):
+            hint = f"they were fitted under condition {self.condition}"
+            raise ArgumentError(f"the attributes of model {model!r} do not hold under condition {condition}", hint=hint)
 
 
-def _is_label(label: object) -> bool:
-    if isinstance(label, tuple):
-        return all(isinstance(number, float) and abs(number) <= LARGEST for number in label)
-    return label in (None, "random") or (isinstance(label, int) and not isinstance(label, bool) and label >= 0)
+def _is_condition(condition: object) -> bool:
+    if isinstance(condition, tuple):
+        return all(isinstance(number, float) and abs(number) <= LARGEST for number in condition)
+    return condition in (None, "random") or (type(condition) is int and condition >= 0)
 
 
 class Described(NamedTuple):
@@ -163,9 +164,9 @@ class Described(NamedTuple):
         with naming_damage(path):
             vocabulary = Vocabulary.from_dict(entries["vocabulary"])
             low, high = (float(psi) for psi in entries["truncation"])
-            label = entries.get("label")  # missing in older models of generators without classes
-            label = tuple(float(number) for number in label) if isinstance(label, list) else label
-            fitted = FittedUnder(str(entries["space"]), (low, high), label, str(entries["generator"]))
+            condition = renamed(entries).get("condition")  # missing in older models of generators without classes
+            condition = tuple(float(number) for number in condition) if isinstance(condition, list) else condition
+            fitted = FittedUnder(str(entries["space"]), (low, high), condition, str(entries["generator"]))
             if (gradient := entries.get("gradient")) not in (None, True, False):
                 raise ValueError(f"gradient is true or false, not {gradient!r}")
         return cls(fitted, vocabulary, entries.get("reader"), gradient)
@@ -210,12 +211,12 @@ class Bank(Protocol):
         return self.fitted.truncation
 
     @property
-    def label(self) -> FittedLabel:
-        """Class label of the samples that the attributes were fitted on; "random" if each sample had a random class.
+    def condition(self) -> FittedCondition:
+        """Condition of the samples that the attributes were fitted on; "random" if each sample had a random class.
 
         `None` if the attributes are valid for all labels, or the generator has no classes.
         """
-        return self.fitted.label
+        return self.fitted.condition
 
     @property
     def generator(self) -> str:

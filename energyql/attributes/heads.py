@@ -20,7 +20,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from energyql.attributes.bank import SPACES, Bank, Described, FittedLabel, FittedUnder
+from energyql.attributes.bank import SPACES, Bank, Described, FittedCondition, FittedUnder
 from energyql.attributes.predictions import Prediction, output_count, split_outputs
 from energyql.attributes.quality import READER, HeadReport, naming_damage, read_reports, write_reports
 from energyql.errors import ArgumentError, ModelError, VocabularyError
@@ -29,6 +29,7 @@ from energyql.kinds import KINDS
 from energyql.numerics.linear import Dense, DenseStack, Linear
 from energyql.numerics.pullback import Back, inverse_norm, normalized, normalized_back
 from energyql.numerics.shapes import Bool, Float
+from energyql.renamed import takes_label
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 SLOPE = 0.2  # of the leaky ReLU after each hidden layer
@@ -353,18 +354,19 @@ class AttributeBank(Bank):
         heads: one head for each attribute, in the order of the vocabulary.
         space: the latent that the heads take, one of `SPACES`.
         truncation: range of the truncation psi of the latents that the heads were fitted on.
-        label: class label of the latents that the heads were fitted on; "random" if each latent had a random class;
+        condition: condition of the latents that the heads were fitted on; "random" if each latent had a random class;
             `None` for none.
         generator: fingerprint of the generator that the heads are valid for; "" for any.
         reports: quality of the heads on held-out latents, by attribute; heads that were not measured are missing.
 
     Raises:
         ModelError: there is no head; or the attributes of `heads` and `vocabulary` differ; or a head has wrong shapes;
-            or `space`, `truncation` or `label` is not valid.
+            or `space`, `truncation` or `condition` is not valid.
     """
 
     part = "attributes"
 
+    @takes_label
     def __init__(
         self,
         vocabulary: Vocabulary,
@@ -372,7 +374,7 @@ class AttributeBank(Bank):
         *,
         space: str = "w",
         truncation: tuple[float, float] = (1.0, 1.0),
-        label: FittedLabel = None,
+        condition: FittedCondition = None,
         generator: str = "",
         reports: Mapping[str, HeadReport] | None = None,
     ) -> None:
@@ -382,7 +384,7 @@ class AttributeBank(Bank):
             raise ModelError("a bank needs at least one head")
         if space not in SPACES:
             raise ModelError(f"heads read one of {', '.join(SPACES)}, not {space!r}")
-        self.fitted = FittedUnder(space, truncation, label, generator)
+        self.fitted = FittedUnder(space, truncation, condition, generator)
         self._first = next(iter(heads.values()))
         latent_dim = self._first.skip_weight.shape[-1]
         for name, head in heads.items():

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from energyql.attributes.bank import PICTURE, Bank, Described, FittedLabel, FittedUnder
+from energyql.attributes.bank import PICTURE, Bank, Described, FittedCondition, FittedUnder
 from energyql.attributes.heads import AttributeBank, remove_reader
 from energyql.attributes.judge import JointJudge, Judge, who_judges
 from energyql.attributes.labels import (
@@ -29,6 +29,7 @@ from energyql.errors import ArgumentError, DataError, ModelError
 from energyql.kinds import KINDS
 from energyql.numerics.shapes import Float
 from energyql.plugins import check_allowed
+from energyql.renamed import takes_label
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 CERTAIN = 7.0
@@ -54,18 +55,19 @@ class PictureBank(Bank):
         gradient: whether autograd can differentiate the reader; by default true for torch modules and false for
             functions. If it is false, only samplers that use no gradient can be used.
         truncation: range of the truncation psi of pictures for which the reader is valid.
-        label: class label of pictures for which the reader is valid; `None` for all.
+        condition: condition of pictures for which the reader is valid; `None` for all.
         generator: fingerprint of the generator for whose pictures the reader is valid; "" for any.
         reports: quality on held-out pictures, by attribute; by default the reports of a `Judge`.
 
     Raises:
         ModelError: neither the argument `vocabulary` nor the reader has a vocabulary; or the reader does not predict
-            all attributes of `vocabulary`; or `truncation` is no range, or `label` is no class label.
+            all attributes of `vocabulary`; or `truncation` is no range, or `condition` is no condition.
         ArgumentError: there is no code of the name `reader`, or the code cannot be called with pictures.
     """
 
     part = READER
 
+    @takes_label
     def __init__(
         self,
         reader: ImageLabeller | str,
@@ -73,7 +75,7 @@ class PictureBank(Bank):
         *,
         gradient: bool | None = None,
         truncation: tuple[float, float] = ANY_TRUNCATION,
-        label: FittedLabel = None,
+        condition: FittedCondition = None,
         generator: str = "",
         reports: Mapping[str, HeadReport] | None = None,
     ) -> None:
@@ -86,7 +88,7 @@ class PictureBank(Bank):
         if isinstance(own, Vocabulary) and (unread := [name for name in self.vocabulary if name not in own]):
             raise ModelError(f"the {_name_of(self.reader)} does not read {unread[0]!r}, only {', '.join(own)}")
         self.gradient = isinstance(self.reader, nn.Module) if gradient is None else gradient
-        self.fitted = FittedUnder(PICTURE, truncation, label, generator)
+        self.fitted = FittedUnder(PICTURE, truncation, condition, generator)
         if reports is None:
             reports = self.reader.report if isinstance(self.reader, Judge | JointJudge) else {}
         self.reports = {name: reports[name] for name in self.vocabulary if name in reports}
@@ -183,7 +185,7 @@ class PictureBank(Bank):
         try:
             return cls(
                 Judge.load(folder, READER) if reader is None else reader, described.vocabulary, gradient=gradient,
-                truncation=fitted.truncation, label=fitted.label, generator=fitted.generator,
+                truncation=fitted.truncation, condition=fitted.condition, generator=fitted.generator,
             )  # fmt: skip
         except ModelError as error:
             raise ModelError(f"{folder}: {error.message}", hint=error.hint) from None

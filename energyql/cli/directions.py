@@ -10,9 +10,8 @@ from rich.markup import escape
 
 from energyql.cli import options
 from energyql.cli.edit import read_rows
-from energyql.cli.options import out, out_option, read_names
+from energyql.cli.options import out, out_option, read_condition, read_names
 from energyql.cli.reports import print_reports
-from energyql.cli.train import fitted_label
 from energyql.errors import ArgumentError
 from energyql.files import read_whole
 from energyql.models import DEFAULT_MODEL, packaged_models
@@ -29,7 +28,7 @@ def directions(
     model: Annotated[str, typer.Option("--model", "-m", help=options.SOURCE_HELP)] = DEFAULT_MODEL,
     layers: str | None = None,
     truncation: float | None = None,
-    label: str | None = None,
+    condition: str | None = None,
     name: Annotated[list[str] | None, typer.Option(metavar="NUMBER=NAME")] = None,
     into: Path | None = None,
     replace: bool = False,
@@ -50,7 +49,7 @@ def directions(
         goals: For interfacegan, steerability and ganalyze, separated by commas: attributes, edits such as
             zoom,rotation, or numbers. By default all, up to -n.
         labeller: For ganalyze: module:function that reads numbers from pictures, in place of the judge.
-        label: For a conditional generator: a class, numbers, or random for a random class per picture.
+        condition: For a conditional generator: a class, numbers, or random for a random class per picture.
         layers: Layers of W+ to use, for directions and for the pictures: 4-9 or 0,1,7.
         name: Make an attribute of a direction in the folder; repeat for more.
         into: The model folder for the attributes; by default that of --model.
@@ -62,8 +61,8 @@ def directions(
     from energyql.training.target import Source, open_source
 
     if name:
-        if any(option is not None for option in (method, n, goals, labeller, layers, truncation, label)):
-            hint = "leave out --method and its options, --truncation and --label; or find directions without --name"
+        if any(option is not None for option in (method, n, goals, labeller, layers, truncation, condition)):
+            hint = "leave out --method and its options, --truncation and --condition; or find directions without --name"
             raise ArgumentError(f"--name is for the directions that {save_to} holds", hint=hint)
         if into is None and ((packaged := model in packaged_models()) or not Path(model).is_dir()):
             wrong = f"the packaged model {model!r} is not changed" if packaged else f"{model} is no model folder"
@@ -85,8 +84,8 @@ def directions(
         axes = find_directions(
             source, method or "ganspace", n or 10, goals=None if goals is None else read_names(goals),
             labeller=None if labeller is None else import_labeller(labeller),
-            layers=None if layers is None else read_rows(layers), truncation=truncation, label=fitted_label(label),
-            device=device, progress=report,
+            layers=None if layers is None else read_rows(layers), truncation=truncation,
+            condition=read_condition(condition), device=device, progress=report,
         )  # fmt: skip
         page = draw_directions(axes, source.generator, seed=seed, report=report)
         axes.save(save_to)

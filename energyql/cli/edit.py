@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from energyql.editing.settings import Preset
 
 
-@options.with_options("truncation", "label", "batch_size", "allow_weak")
+@options.with_options("truncation", "condition", "batch_size", "allow_weak")
 def edit(
     queries: Annotated[list[str], typer.Argument(metavar="QUERY...", callback=refuse_files)],
     start: Annotated[list[str] | None, typer.Option("--start", "-s")] = None,
@@ -85,7 +85,7 @@ def edit(
         out.print(f"{escape(edited.summary())}\nSaved {escape(str(save_to))}")
 
 
-@options.with_options("truncation", "label", "batch_size")
+@options.with_options("truncation", "condition", "batch_size")
 def invert(
     pictures: Annotated[list[Path], typer.Argument(metavar="PICTURE...")],
     save_to: Annotated[Path, out_option()] = Path("inverted"),
@@ -125,7 +125,7 @@ def invert(
         out.print(f"Saved {escape(str(save_to))}")
 
 
-@options.with_options("truncation", "label", "seed", "allow_weak")
+@options.with_options("truncation", "condition", "seed", "allow_weak")
 def animate(
     queries: Annotated[list[str], typer.Argument(metavar="QUERY QUERY...", callback=refuse_files)],
     save_to: Annotated[Path, out_option()] = Path("traversal.webp"),

@@ -21,7 +21,7 @@ PriorOption = Annotated[int, typer.Option(min=100)]
 OracleOption = Annotated[int, typer.Option(min=30)]
 
 
-@options.with_options("truncation", "label", "seed")
+@options.with_options("truncation", "condition", "seed")
 def bench(
     queries: Annotated[list[str], typer.Argument(metavar="QUERIES")],
     save_to: Annotated[Path, out_option()] = Path("bench"),
@@ -62,7 +62,7 @@ def bench(
     out.print(f"Saved {escape(str(save_to))}: results.json, results.md, satisfied.png, frequency-error.png")
 
 
-@options.with_options("truncation", "label", "seed")
+@options.with_options("truncation", "condition", "seed")
 def evaluate(
     save_to: Annotated[Path, out_option()] = Path("evaluation"),
     n: CountOption = 200,

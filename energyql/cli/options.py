@@ -8,7 +8,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from copy import copy
 from dataclasses import dataclass, fields, is_dataclass
 from functools import wraps
@@ -25,6 +25,7 @@ from energyql.errors import ArgumentError
 from energyql.models import DEFAULT_MODEL, packaged_models
 from energyql.pipeline import settings
 from energyql.plugins import import_optional
+from energyql.renamed import CONDITION, LABEL, renamed
 
 if TYPE_CHECKING:
     import torch
@@ -323,20 +324,21 @@ def check_studio(what: str) -> None:
         import_optional(library, f"{what} needs {library}", 'pip install "fastapi>=0.115" "uvicorn>=0.30"')
 
 
-def read_label(text: str | None) -> int | list[float] | None:
-    """Return the label that a text gives for a generator: 3 for "3" (a class), or [0.5, 0.5] for "0.5,0.5".
+def read_condition(text: str | None) -> Any:
+    """Return the condition that a text gives for a generator.
 
-    For `None` (the option is not given), return `None`.
-
-    Raises:
-        ArgumentError: the text has another form.
+    It is 3 for "3" (a class), [0.5, 0.5] for "0.5,0.5", a list of prompts for such a list in JSON, and any other text
+    itself, as a prompt. For `None` (the option is not given), it is `None`.
     """
     if text is None:
         return None
-    try:
+    with suppress(ValueError):
         return [float(part) for part in text.split(",") if part.strip()] if "," in text or "." in text else int(text)
-    except ValueError:
-        raise ArgumentError(f"a label is a class, such as 3, or numbers such as 0.5,0.5, not {text!r}") from None
+    with suppress(ValueError, RecursionError):
+        prompts = json.loads(text)
+        if isinstance(prompts, list) and all(isinstance(prompt, str) for prompt in prompts):
+            return prompts
+    return text
 
 
 def read_names(text: str) -> tuple[str, ...]:
@@ -351,6 +353,7 @@ def with_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., N
       option, the help text is that of its declaration, of `SharedHelp`, or of the setting of a drawing of this name.
       The help of the command is the docstring without this section.
     - A parameter whose class is a dataclass, such as `Source`, becomes several options, one for each field.
+    - A text `condition` may be given by its older name --label too, which the help does not list.
     - A parameter of type bool becomes an option without a negative, such as --balance without --no-balance.
     - Each of `names` becomes an option. The help lists these options before --device; for a command without --device,
       before --json; for a command without both, at the end.
@@ -359,10 +362,10 @@ def with_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., N
         names: names of settings of a drawing, such as "semantics", in the order of the help. The command gets the
             values as `**settings`.
     """
-    readers = {name: read for name, read in (("label", read_label), ("allow_weak", read_names)) if name in names}
+    readers = {name: read for name, read in ((CONDITION, read_condition), ("allow_weak", read_names)) if name in names}
     shared = {name: setting.help for name, setting in settings.SETTINGS.items()} | _read_docstring(SharedHelp)[1]
     types: dict[str, Any] = {
-        **settings.setting_types(), "label": str | None, "batch_size": Annotated[int | None, typer.Option(min=1)],
+        **settings.setting_types(), "condition": str | None, "batch_size": Annotated[int | None, typer.Option(min=1)],
         "allow_weak": Annotated[str, typer.Option(metavar="NAMES")],
     }  # fmt: skip
 
@@ -373,6 +376,9 @@ def with_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., N
 
         @wraps(function)
         def run(**values: Any) -> None:
+            if LABEL in values:
+                given = {name: text for name in (CONDITION, LABEL) if (text := values.pop(name)) is not None}
+                values[CONDITION] = renamed(given).get(CONDITION)
             values |= {name: read(values[name]) for name, read in readers.items()}
             for name, group in groups.items():
                 values[name] = group(**{each.name: values.pop(each.name) for each in fields(group)})
@@ -399,6 +405,8 @@ def with_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., N
         at = next((i for i, each in enumerate(options) if each.name in ("device", "as_json")), len(options))
         added = [option(name, types[name], "" if name == "allow_weak" else settings.DEFAULTS[name]) for name in names]
         options[at:at] = added
+        if any(each.name == CONDITION and get_args(each.annotation)[0] == str | None for each in options):
+            options.append(option(LABEL, Annotated[str | None, typer.Option(hidden=True)], None))
         run.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
         run.__doc__ = text
         return run

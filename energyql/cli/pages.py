@@ -15,7 +15,7 @@ from rich.filesize import decimal
 from rich.markup import escape
 
 from energyql.cli import options
-from energyql.cli.options import out, out_option, print_json, read_label, read_names, resumable
+from energyql.cli.options import out, out_option, print_json, read_condition, read_names, resumable
 from energyql.errors import ArgumentError
 from energyql.models import DEFAULT_MODEL
 from energyql.pipeline.settings import settings_of
@@ -105,7 +105,7 @@ def sample(
     labels: Path | None = None,
     pool: Annotated[int, typer.Option(min=1)] = 5000,
     truncation: float | None = None,
-    label: str | None = None,
+    condition: str | None = None,
     seed: int | None = None,
     generator: options.Name = None,
     allow_plugins: bool = False,
@@ -141,8 +141,8 @@ def sample(
     with resumable():
         folder = sample_pictures(
             model, save_to, n, unsure=unsure, by=by, reader=words, only=names, labelled=labels, pool=pool,
-            seed=seed, truncation=truncation, label=read_label(label), generator=generator, allow_plugins=allow_plugins,
-            device=choose_device(device), progress=not quiet,
+            seed=seed, truncation=truncation, condition=read_condition(condition), generator=generator,
+            allow_plugins=allow_plugins, device=choose_device(device), progress=not quiet,
         )  # fmt: skip
     if not quiet:
         drawn, following = folder.drawn, f"energyql label {shlex.quote(str(save_to))}"

@@ -171,7 +171,7 @@ def read_value(text: str) -> Any:
         return text
 
 
-@options.with_options("semantics", "truncation", "label", "allow_weak")
+@options.with_options("semantics", "truncation", "condition", "allow_weak")
 def export(
     query: options.Query,
     save_to: Annotated[Path, out_option()] = Path("energy.onnx"),

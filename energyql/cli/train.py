@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 
 from energyql.cli import options
-from energyql.cli.options import out, out_option, read_label, read_names, resumable
+from energyql.cli.options import out, out_option, read_condition, read_names, resumable
 from energyql.cli.reports import print_reports, print_trained_judge
 from energyql.errors import ArgumentError
 from energyql.kinds import KINDS, Kind
@@ -32,7 +32,7 @@ def train(
     n: Annotated[str, typer.Option("-n", metavar="N")] = "auto",
     space: str | None = None,
     truncation: str | None = None,
-    label: str | None = None,
+    condition: str | None = None,
     seed: int | None = None,
     generator: options.Name = None,
     judge: Annotated[str, typer.Option(metavar="NAME")] = "train",
@@ -58,7 +58,7 @@ def train(
             128 x 128 pixels.
         space: Input of the heads: w, z, direction, features; or picture, to train a network of pictures.
         truncation: psi of the latents, or a range such as 0.5:1.
-        label: For a conditional generator: a class, numbers, or random for a random class per picture.
+        condition: For a conditional generator: a class, numbers, or random for a random class per picture.
         seed: Seed of the samples, or of the pictures in --labels.
         judge: train: a judge that learns from the labelled pictures; none; or one by name: module:function, or a
             plugin.
@@ -76,14 +76,14 @@ def train(
     label_source.check(styleflow=styleflow)
     if latents is not None and label_source.labels is None:
         raise ArgumentError("--latents belongs to --labels", hint="give the table of labels with --labels")
-    psi, where, condition = _truncation(truncation), choose_device(device), fitted_label(label)
+    psi, where = _truncation(truncation), choose_device(device)
     attributes = None if only is None else list(read_names(only))
     source: Any = read_styleflow(styleflow, attributes) if styleflow else label_source.open(where, latents, model)
     with resumable():
         trained = train_attributes(
             model, source, save_to, kinds=_kinds(kind), only=attributes, count=_count(n), space=space, truncation=psi,
-            label=condition, seed=seed, replace=replace, generator=generator, allow_plugins=allow_plugins,
-            judge=None if judge == NO_JUDGE else judge,
+            condition=read_condition(condition), seed=seed, replace=replace, generator=generator,
+            allow_plugins=allow_plugins, judge=None if judge == NO_JUDGE else judge,
             settings=HeadSettings(steps=steps, hidden=hidden, balance=balance), device=where, progress=not quiet,
             command=sys.argv[1:],
         )  # fmt: skip
@@ -166,7 +166,7 @@ def import_heads(
     save_to: OutOption = None,
     space: str = "w",
     truncation: str | None = None,
-    label: str | None = None,
+    condition: str | None = None,
     replace: bool = False,
     generator: options.Name = None,
     allow_plugins: bool = False,
@@ -179,7 +179,7 @@ def import_heads(
         save_to: The model folder to make or add to. By default that of the model.
         space: The latent that the heads read: w, z, direction or features.
         truncation: psi of the latents, or a range such as 0.5:1.
-        label: For a conditional generator: a class, numbers, or random for a random class per picture.
+        condition: For a conditional generator: a class, numbers, or random for a random class per picture.
     """
     from energyql.attributes.bank import SPACES
     from energyql.training.foreign import add_heads, import_boundary, import_lace
@@ -196,21 +196,9 @@ def import_heads(
         networks = import_lace(heads, specs)
     bank = add_heads(
         model, specs, networks, save_to, space=space, truncation=_truncation(truncation) or (1.0, 1.0),
-        label=fitted_label(label), replace=replace, generator=generator, allow_plugins=allow_plugins,
+        condition=read_condition(condition), replace=replace, generator=generator, allow_plugins=allow_plugins,
     )  # fmt: skip
     out.print(f"Saved {escape(', '.join(networks))}; the model has {len(bank.vocabulary)} attributes now")
-
-
-def fitted_label(text: str | None) -> int | list[float] | str | None:
-    """Return the label of the generator with which pictures for training heads are drawn.
-
-    It is a class, 3 for "3"; or numbers, [0.5, 0.5] for "0.5,0.5"; or "random", a random class for each picture. For
-    `None` (the option is not given), return `None`.
-
-    Raises:
-        ArgumentError: the text is no label.
-    """
-    return text if text == "random" else read_label(text)
 
 
 @options.with_options()

@@ -19,6 +19,7 @@ from energyql.files import read_bytes
 from energyql.language.lexical import check_name
 from energyql.models import DEFAULT_MODEL
 from energyql.pipeline.settings import DrawSettings, finite_number, settings_of, whole_number
+from energyql.renamed import CONDITION, LABEL, renamed
 from energyql.vocabulary import closest, repeated
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ class DatasetClass:
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", check_name(self.name, "the name of a class"))
         object.__setattr__(self, "count", whole_number("count", self.count, most=MOST))
+        object.__setattr__(self, "settings", renamed(self.settings))
         for name in self.settings:
             if name not in SETTINGS:
                 raise unknown(name, SETTINGS, "setting of a class")
@@ -294,16 +296,19 @@ class PlanSource:
         place = ", ".join([f"class {int(path[1]) + 1}", *map(str, path[2:])]) if path[1:] else ""
         if self.text is None:
             return f"{place}: {error.render()}"
+        if path not in self.places and path[-1:] == (CONDITION,) and (older := (*path[:-1], LABEL)) in self.places:
+            path = older
+        own = path
         while path and path not in self.places:
             path = path[:-1]
         key, value = self.places.get(path, (Span(0, 0), Span(0, 0)))
         spans: Sequence[Span] = [key if mistake.at_key else value]
-        if error.query and error.spans and path == mistake.path:
+        if error.query and error.spans and path == own:
             start = self.text.find(error.query, value.start, value.end)
             if start >= 0:  # else the text has escapes, and the carets mark all of it
                 spans = [Span(start + span.start, start + span.end) for span in error.spans]
         error.query, error.spans = self.text, tuple(spans)
-        more = "" if path == mistake.path or not place else f", {place}"
+        more = "" if path == own or not place else f", {place}"
         return f"line {error.line}{more}: {error.render()}"
 
 
@@ -355,7 +360,8 @@ def read_plan(path: Path) -> tuple[DatasetPlan, PlanSource]:
     except (ValueError, RecursionError) as error:
         raise _not_toml(path, text, error) from None
     source = PlanSource(str(path), text)
-    mistakes = _unknown_keys((), data, (CLASS, *WHOLE, *_DEFAULTS), "entry of a plan")
+    mistakes: list[Mistake] = []
+    data = _entries((), data, (CLASS, *WHOLE, *_DEFAULTS), "entry of a plan", mistakes)
     entries = data.pop(CLASS, None)
     if not isinstance(entries, list) or not entries or not all(isinstance(entry, dict) for entry in entries):
         empty = ArgumentError("a plan has no class", hint="write each as [[class]] with a name, a query and a count")
@@ -386,10 +392,10 @@ def _read_class(
         mistakes: list to which mistakes are added.
     """
     place: Path_ = (CLASS, number)
-    mistakes += _unknown_keys(place, entry, _OWN, "entry of a class")
+    entry = _entries(place, entry, _OWN, "entry of a class", mistakes)
     absent = [name for name in ("name", "query", "count") if name not in entry]
     for name in absent:
-        mistakes.append(Mistake(place, ArgumentError(f"the class has no {name}", hint=f"add a line {name} = ...")))
+        mistakes += [Mistake(place, ArgumentError(f"the class has no {name}", hint=f"add a line {name} = ..."))]
     if absent:
         return None
     values = {name: value for name, value in before.items() if name in _DEFAULTS} | entry
@@ -403,9 +409,18 @@ def _read_class(
         return None
 
 
-def _unknown_keys(place: Path_, table: Mapping[str, Any], vocabulary: Sequence[str], what: str) -> list[Mistake]:
+def _entries(
+    place: Path_, table: dict[str, Any], vocabulary: Sequence[str], what: str, mistakes: list[Mistake]
+) -> dict[str, Any]:
+    """Return a TOML table with the names of today, and add the names that are none of `vocabulary` to `mistakes`."""
+    try:
+        table = renamed(table)
+    except ArgumentError as error:
+        mistakes.append(Mistake((*place, LABEL), error, at_key=True))
+        return table
     names = [name for name in table if name not in vocabulary]
-    return [Mistake((*place, name), unknown(name, vocabulary, what), at_key=True) for name in names]
+    mistakes += [Mistake((*place, name), unknown(name, vocabulary, what), at_key=True) for name in names]
+    return table
 
 
 def _not_toml(path: Path, text: str, error: Exception) -> DataError:

@@ -37,6 +37,7 @@ from energyql.pipeline.draw import STREAM_BATCH, Pipeline, PreparedQuery, pipeli
 from energyql.pipeline.model import Model, choose_device, load_model
 from energyql.pipeline.result import Result
 from energyql.pipeline.settings import settings_of
+from energyql.renamed import CONDITION, LABEL
 from energyql.sampling import Status
 
 
@@ -289,7 +290,8 @@ class PreparedPlan:
         for one, query in zip(plan.classes, self.queries, strict=True):
             settings, facts = query.settings, query.provenance
             entry = {"name": one.name, "count": one.count, "seed": settings.seed, "batch_size": settings.batch_size}
-            entry |= {name: facts[name] for name in _ONE_RUN if name in facts}
+            # Its older name stays, because fingerprints of data sets that are not finished depend on it.
+            entry |= {LABEL if name == CONDITION else name: facts[name] for name in _ONE_RUN if name in facts}
             entry["fingerprints"] = facts["fingerprints"] or {"generator": module_fingerprint(query.model.generator)}
             whole["classes"].append(entry)
         return dict(json.loads(json.dumps(whole)))

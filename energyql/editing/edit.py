@@ -41,6 +41,7 @@ from energyql.pipeline.result import Result
 from energyql.pipeline.result_folder import EDIT
 from energyql.pipeline.settings import DEFAULT_NOISE, EXACT, DrawSettings, Noise, Semantics, several, whole_number
 from energyql.progress import Report, reporting
+from energyql.renamed import takes_label
 from energyql.render.pictures import png_bytes
 from energyql.sampling import SampleResult, prior_latents
 
@@ -197,12 +198,13 @@ class Edit:
         return png_bytes(self.filmstrip())
 
 
+@takes_label
 def edit(
     start: Start, queries: str | Expr | Sequence[str | Expr], *, model: str | Path | Model = DEFAULT_MODEL,
     n: int | None = None, mode: str = "cumulative", keep: str | Iterable[str] = "everything",
     preset: str | Preset = "default", layers: Layers | None = None, identity: Embed | None = None,
     semantics: Semantics | None = None, strength: float | None = None, truncation: float | None = None,
-    label: int | Sequence[float] | None = None, noise: Noise | None = None, device: str = "auto",
+    condition: int | str | Sequence[float] | None = None, noise: Noise | None = None, device: str = "auto",
     batch_size: int | None = None, allow_weak: Sequence[str] = (), anyway: bool = False,
     progress: bool | Report = True,
 ) -> Edit:  # fmt: skip
@@ -237,8 +239,8 @@ def edit(
         strength: λ > 0, the factor of the energy of the query; by default as in the preset.
         truncation: psi in [0, 1]; by default the psi with which the edited `Result` was drawn, or, for other starts,
             the psi of the model.
-        label: class, or label vector, of a conditional generator; by default the label with which the edited `Result`
-            was drawn.
+        condition: class, or condition vector, of a conditional generator; by default the condition with which the
+            edited `Result` was drawn.
         noise: noise that the generator adds to a picture: "const" (stored in the model), "random" (new for each
             picture) or "none". By default as in the edited `Result`, or "const" for other starts. With "random",
             picture i has the noise of sample i of `generate`. The seed of this noise is the seed of the edited
@@ -270,9 +272,9 @@ def edit(
     facts = start.provenance if isinstance(start, Result | SavedResult) else {}
     noise, seed = _noise_of(facts, start if _is_seed(start) else 0, noise)
     truncation = facts.get("truncation") if truncation is None else truncation
-    label = facts.get("label") if label is None else label
+    condition = facts.get("condition") if condition is None else condition
     draw = DrawSettings(
-        truncation=truncation, label=label, noise=noise, verify="off", seed=seed, batch_size=batch_size,
+        truncation=truncation, condition=condition, noise=noise, verify="off", seed=seed, batch_size=batch_size,
         allow_weak=allow_weak,
     )  # fmt: skip
     queries = several(queries, (str, Expr))
@@ -281,7 +283,8 @@ def edit(
         choose_preset(preset, strength, semantics), identity, draw,
     )  # fmt: skip
     prepared = [settings.prepare(query) for query in settings.queries]
-    space = LatentSpace(settings.pipeline.model, prepared[0].provenance["truncation"], prepared[0].provenance["label"])
+    under = prepared[0].provenance
+    space = LatentSpace(settings.pipeline.model, under["truncation"], under["condition"])
     masks = [space.layer_mask(layers, query.rule.attributes) for query in prepared]
     with reporting(progress) as report:
         pictures = as_pictures(start) if n is None else None

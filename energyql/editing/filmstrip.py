@@ -17,7 +17,7 @@ from torch import Tensor
 from energyql.editing.latents import Latents, LatentSpace
 from energyql.errors import ArgumentError
 from energyql.files import as_path, check_destination, replacing
-from energyql.generators.base import STORED_NOISE, Label
+from energyql.generators.base import STORED_NOISE
 from energyql.models import DEFAULT_MODEL
 from energyql.pipeline.draw import pipeline_for
 from energyql.pipeline.model import Model
@@ -174,7 +174,7 @@ def animate(
     straight line.
 
     Args:
-        stops: at least two results of one model, truncation and label, such as those of two calls of `generate`.
+        stops: at least two results of one model, truncation and condition, such as those of two calls of `generate`.
         path: name of the file, which ends in .gif or .webp.
         model: the model with which the results were drawn: name of a packaged model, a model folder, or a `Model` in
             memory.
@@ -190,20 +190,21 @@ def animate(
         The path of the file.
 
     Raises:
-        ArgumentError: the results are not all of this model at one truncation and label, or were drawn with other noise
-            than "const"; an argument is out of range, or the file cannot be written.
+        ArgumentError: the results are not all of this model at one truncation and condition, or were drawn with other
+            noise than "const"; an argument is out of range, or the file cannot be written.
     """
     if len(stops) < 2:
         raise ArgumentError("an animation needs at least two results", hint="make them by `generate` first")
     check_animation(path)
-    settings = {(str(stop.provenance["truncation"]), str(stop.provenance["label"])) for stop in stops}
+    settings = {(str(stop.provenance["truncation"]), str(stop.provenance["condition"])) for stop in stops}
     pipeline = pipeline_for(model, device)
     ours = pipeline.model.fingerprints.get("generator")
     if len(settings) > 1 or any(stop.provenance["fingerprints"].get("generator") != ours for stop in stops):
-        raise ArgumentError("the results are not all of this model at one truncation and label")
+        raise ArgumentError("the results are not all of this model at one truncation and condition")
     facts = stops[0].provenance
-    label: Label | None = tuple(facts["label"]) if isinstance(facts["label"], list) else facts["label"]
-    space = LatentSpace(pipeline.model, facts["truncation"], label)
+    condition = facts["condition"]
+    condition = tuple(condition) if isinstance(condition, list) else condition
+    space = LatentSpace(pipeline.model, facts["truncation"], condition)
     return write_traversal(space, stops, path, rows, frames, seconds, progress)
 
 

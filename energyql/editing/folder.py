@@ -45,7 +45,7 @@ class SavedResult:
         z: latents, (n, z_dim) float32.
         w: w of the pictures, (n, w_dim), or (n, num_ws, w_dim) in W+; float32.
         index: number of each sample in its run of `generate`, (n,).
-        provenance: the settings with which the result can be drawn again, such as seed, truncation and label.
+        provenance: the settings with which the result can be drawn again, such as seed, truncation and condition.
     """
 
     z: Tensor
@@ -74,7 +74,7 @@ def read_saved(folder: Path) -> SavedResult:
     except DataError as error:
         raise ArgumentError(error.message, hint=error.hint) from error
     z, w, provenance = fields["z"].float(), fields["w"].float(), fields["provenance"]
-    complete = isinstance(provenance.get("fingerprints"), dict) and {"truncation", "label"} <= provenance.keys()
+    complete = isinstance(provenance.get("fingerprints"), dict) and {"truncation", "condition"} <= provenance.keys()
     if not complete or z.ndim != 2 or not z.isfinite().all() or not w.isfinite().all():
         raise ArgumentError(f"{folder} holds a damaged result: its latents or provenance are wrong")
     return SavedResult(z, w, fields["index"], provenance)

@@ -65,6 +65,7 @@ from energyql.pipeline.result import Result
 from energyql.pipeline.result_folder import COMPARISON, EDIT, concatenate, picture_name
 from energyql.pipeline.settings import DrawSettings
 from energyql.progress import Report, reporting
+from energyql.renamed import takes_label
 from energyql.render.pictures import label_grid, png_bytes, to_pictures
 from energyql.sampling import DescentSampler, Energy, GradientEnergy, SampleResult, normals
 from energyql.sampling.registry import sampler_record
@@ -230,7 +231,7 @@ def place_of(generator: Generator, w: Tensor, embed: object, batch_size: int) ->
 
     The name of the file is a digest of everything that the measurements depend on:
 
-    - w, which follows from the examples, truncation and label;
+    - w, which follows from the examples, truncation and condition;
     - weights and settings of the generator;
     - the judge, whose features are compared;
     - versions, device and batch size, which change the last bits.
@@ -744,10 +745,11 @@ class Inversion:
         return png_bytes(self.comparison())
 
 
+@takes_label
 def invert(
     pictures: Picture | Sequence[Picture], *, model: str | Path | Model = DEFAULT_MODEL, space: str = "w",
     perceptual: Embed | None = None, settings: InversionSettings | None = None, truncation: float | None = None,
-    label: int | Sequence[float] | None = None, device: str = "auto", batch_size: int | None = None,
+    condition: int | str | Sequence[float] | None = None, device: str = "auto", batch_size: int | None = None,
     anyway: bool = False, progress: bool | Report = True,
 ) -> Inversion:  # fmt: skip
     """Find the latents from which the generator draws given pictures.
@@ -768,7 +770,7 @@ def invert(
             model's judge, if it has any.
         settings: weights of the loss and limits of the searches; by default those of `InversionSettings()`.
         truncation: psi, 0 to 1; by default the psi of the model.
-        label: class, or label vector, of a conditional generator.
+        condition: class, or condition vector, of a conditional generator.
         device: "cpu", "cuda" and so on. With "auto", a `Model` in memory stays on its device; another model uses a GPU
             if there is one.
         batch_size: number of pictures that are drawn and differentiated at a time.
@@ -787,7 +789,7 @@ def invert(
     several = as_pictures(pictures)
     if several is None:
         raise ArgumentError(f"{type(pictures).__name__} is no picture", hint="give paths or PIL images")
-    draw = DrawSettings(truncation=truncation, label=label, batch_size=batch_size)
+    draw = DrawSettings(truncation=truncation, condition=condition, batch_size=batch_size)
     with reporting(progress) as report:
         return invert_pictures(
             pipeline_for(model, device), several, draw, space=space, perceptual=perceptual, settings=settings,
@@ -804,7 +806,7 @@ def invert_pictures(
     Args:
         pipeline: the loaded model.
         pictures: file names or PIL images.
-        draw: the settings of drawing, of which truncation, label and batch size are used.
+        draw: the settings of drawing, of which truncation, condition and batch size are used.
         space: "z" (no offset of w), "w" (one offset) or "w+" (an offset for each layer of the generator).
         perceptual: function from pictures to features; by default the features of the judge.
         settings: weights and limits of the search; by default `InversionSettings()`.
@@ -818,7 +820,7 @@ def invert_pictures(
     opened, settings = [open_picture(picture) for picture in pictures], settings or InversionSettings()
     with noting_tautologies():  # no warning for the query TRUE
         prepared = pipeline.prepare("TRUE", draw)
-    latent_space = LatentSpace(pipeline.model, prepared.provenance["truncation"], prepared.provenance["label"])
+    latent_space = LatentSpace(pipeline.model, prepared.provenance["truncation"], prepared.provenance["condition"])
     began = time.perf_counter()
     latents, run, loss = find_latents(opened, latent_space, settings, space, perceptual, draw.batch_size, report)
     with torch.no_grad():

@@ -22,7 +22,7 @@ from energyql.attributes.pictures import heads_of
 from energyql.attributes.predictions import Prediction
 from energyql.editing.terms import AnyTerm, EditedW, HeadTerm, Term, TermInput, Variable, joined_term
 from energyql.errors import ArgumentError
-from energyql.generators.base import Label, as_condition, head_reader, show_pictures
+from energyql.generators.base import Condition, condition_vector, head_reader, show_pictures
 from energyql.generators.mapping import FrozenMapping, encoder
 from energyql.numerics.pullback import Back, inverse_norm, normalized, normalized_back, pullback_of
 from energyql.pipeline.model import Model
@@ -69,12 +69,13 @@ class Latents:
 
 
 class LatentSpace:
-    """The latent spaces z, W and W+ of a model at one truncation and label.
+    """The latent spaces z, W and W+ of a model at one truncation and condition.
 
     Args:
         model: the model, on its device.
         truncation: psi in [0, 1]; smaller values pull w nearer to its mean.
-        label: the label of a conditional generator, as `Model.check_label` returns it; `None` without a label.
+        condition: the condition of a conditional generator, as `Model.check_condition` returns it; `None` without a
+            condition.
 
     Attributes:
         bank: the heads of the model.
@@ -94,9 +95,9 @@ class LatentSpace:
         ArgumentError: the model predicts attributes from pictures, not from latents.
     """
 
-    def __init__(self, model: Model, truncation: float, label: Label | None) -> None:
+    def __init__(self, model: Model, truncation: float, condition: Condition | None) -> None:
         self.model = model
-        self.encode = encoder(model.generator, truncation, as_condition(label, model.generator))
+        self.encode = encoder(model.generator, truncation, condition_vector(condition, model.generator))
         self.pullback = pullback_of(self.encode)
         self.bank = heads_of(model.bank, "an edit")
         self.reads = head_reader(model.generator, self.bank.space, self.encode)

@@ -27,6 +27,7 @@ from energyql.pipeline.model import Model
 from energyql.pipeline.queries import CheckedQuery, check_arguments
 from energyql.pipeline.settings import several, whole_number
 from energyql.progress import Report, reporting
+from energyql.renamed import takes_label
 from energyql.render.pictures import label_grid
 from energyql.sampling.registry import describe_sampler, sampler_record
 
@@ -63,11 +64,12 @@ class SampleCounts:
         object.__setattr__(self, "seed", whole_number("seed", self.seed, least=0, most=2**64 - 1))
 
 
+@takes_label
 def compare_samplers(
     queries: str | Expr | Sequence[str | Expr], samplers: str | Iterable[str | Method] = DEFAULT_METHODS, *,
     folder: str | Path = "bench", model: str | Path | Model = DEFAULT_MODEL, n: int = 500, prior: int = PRIOR,
-    oracle: int = ORACLE, truncation: float | None = None, label: int | Sequence[float] | None = None, seed: int = 0,
-    device: str = "auto", progress: bool | Report = True,
+    oracle: int = ORACLE, truncation: float | None = None, condition: int | str | Sequence[float] | None = None,
+    seed: int = 0, device: str = "auto", progress: bool | Report = True,
 ) -> dict[str, Any]:  # fmt: skip
     """Compare the samples of samplers with exact samples, on a model and your own queries.
 
@@ -88,7 +90,7 @@ def compare_samplers(
         prior: pictures of the prior that all queries share, judged once for a model; at least 100.
         oracle: effective number of exact samples that is collected for each query, at least 30.
         truncation: psi in [0, 1], by default the psi of the model; see `energyql.generate`.
-        label: a class, or c_dim numbers, for a conditional generator.
+        condition: a class, or c_dim numbers, for a conditional generator.
         seed: seed of all samples.
         device: "auto", "cpu", "cuda" and so on; see `energyql.generate`.
         progress: true for a progress bar, false for none; or a function, called with the name of a stage and the
@@ -111,7 +113,7 @@ def compare_samplers(
     methods, query_list = read_methods(samplers), several(queries, (str, Expr))
     if not query_list:
         raise ArgumentError("there is no query to compare samplers on")
-    evaluated = EvaluatedModel(model, device=device, truncation=truncation, label=label)
+    evaluated = EvaluatedModel(model, device=device, truncation=truncation, condition=condition)
     folder = as_path(folder)
     with sole_writer(folder, "a comparison"), reporting(progress) as report:
         return compare(evaluated, query_list, methods, counts=counts, folder=folder, report=report)
@@ -174,8 +176,8 @@ def compare(
 def run_settings(model: EvaluatedModel, counts: SampleCounts) -> dict[str, Any]:
     """Return the settings of a run as JSON values. Outcomes of an earlier run with equal settings are used again."""
     return {
-        "model": model.model.name, "identity": model.identity, "truncation": model.truncation, "label": model.label,
-        **asdict(counts), "device": str(model.device), "energyql": __version__,
+        "model": model.model.name, "identity": model.identity, "truncation": model.truncation,
+        "condition": model.condition, **asdict(counts), "device": str(model.device), "energyql": __version__,
     }  # fmt: skip
 
 

@@ -88,7 +88,7 @@ def measure_sequence(
     """
     result = edit(
         seed, list(steps), model=model.model, n=n, preset=preset, device=str(model.device), progress=report,
-        truncation=model.truncation, label=model.label, allow_weak=tuple(model.vocabulary),
+        truncation=model.truncation, condition=model.condition, allow_weak=tuple(model.vocabulary),
     )  # fmt: skip
     name = f"filmstrip-{preset}.png"
     write_picture(folder / name, result.filmstrip(range(min(n, FILMSTRIP_ROWS))))

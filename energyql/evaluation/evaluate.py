@@ -29,18 +29,20 @@ from energyql.pipeline.draw import pipeline_for
 from energyql.pipeline.model import Model
 from energyql.pipeline.settings import DEFAULT_SAMPLER, several, whole_number
 from energyql.progress import Report, reporting
+from energyql.renamed import takes_label
 
 PICTURE_COUNT = 8
 """How many pictures the page shows for each sampler on each query."""
 
 
+@takes_label
 def evaluate(
     protocols: str | Sequence[str] | None = None, *, setup: str | Path | None = None,
     folder: str | Path = "evaluation", model: str | Path | Model = DEFAULT_MODEL,
     samplers: str | Sequence[str | Method] | None = None, presets: str | Sequence[str] = ("default", "lace"),
     n: int = 200, edits: int = 64, prior: int = PRIOR, oracle: int = 500, features: Features | None = None,
-    truncation: float | None = None, label: int | Sequence[float] | None = None, seed: int = 0, device: str = "auto",
-    progress: bool | Report = True,
+    truncation: float | None = None, condition: int | str | Sequence[float] | None = None, seed: int = 0,
+    device: str = "auto", progress: bool | Report = True,
 ) -> dict[str, Any]:  # fmt: skip
     """Run experiments like those of Nie et al. 2021 (arXiv 2110.10873) on a model.
 
@@ -68,7 +70,7 @@ def evaluate(
             `energyql.evaluation.metrics.inception_features()`; by default the features of the judge.
         truncation: psi in [0, 1]; by default the psi of the set-up, or, without a set-up, the psi of the model. See
             `energyql.generate`.
-        label: a class, or c_dim numbers, for a conditional generator.
+        condition: a class, or c_dim numbers, for a conditional generator.
         seed: seed of queries and samples.
         device: "auto", "cpu", "cuda" and so on; see `energyql.generate`.
         progress: true for a progress bar, false for none; or a function, called with the name of a stage and the
@@ -112,7 +114,7 @@ def evaluate(
         @cache
         def at(psi: float) -> tuple[EvaluatedModel, JudgedSamples]:
             """Return the model at the truncation `psi`, and judged samples of its prior."""
-            one = EvaluatedModel(loaded, device=device, truncation=psi, label=label, features=features)
+            one = EvaluatedModel(loaded, device=device, truncation=psi, condition=condition, features=features)
             return one, prior_samples(one, counts.prior, folder / "kept" / "prior", report, seed=seed)
 
         evaluated, _ = at(truncations[0])

@@ -19,7 +19,7 @@ from energyql.attributes.predictions import decide
 from energyql.errors import DataError, ModelError
 from energyql.evaluation.metrics import Features, judge_features
 from energyql.files import check_file, json_digest, replacing
-from energyql.generators.base import as_condition, draw_batches, encode_under, head_reader
+from energyql.generators.base import condition_vector, draw_batches, encode_under, head_reader
 from energyql.generators.families import module_fingerprint
 from energyql.language import Expr
 from energyql.logic.satisfiability import satisfied
@@ -28,6 +28,7 @@ from energyql.pipeline.model import Model, Values
 from energyql.pipeline.result_folder import concatenate
 from energyql.pipeline.settings import DrawOptions, DrawSettings
 from energyql.progress import Report
+from energyql.renamed import takes_label
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -110,33 +111,34 @@ class JudgedSamples:
 
 
 class EvaluatedModel:
-    """A model with a judge, under one truncation and label.
+    """A model with a judge, under one truncation and condition.
 
     Args:
         model: name of a packaged model, a model folder, or a `Model` in memory.
         device: "auto", "cpu", "cuda" and so on.
         truncation: psi in [0, 1] for everything that is drawn; by default the psi of the model.
-        label: a class, or c_dim numbers, for a conditional generator. By default the label under which the heads were
-            fitted; if they were fitted to random labels, the random class of seed 0.
+        condition: a class, or c_dim numbers, for a conditional generator. By default the condition under which the
+            heads were fitted; if they were fitted to random classes, the random class of seed 0.
         features: network whose features give distances between pictures; by default the judge, if it computes features.
 
     Attributes:
         model: the loaded model.
         truncation: psi.
-        label: label of everything that is drawn, whatever its seed; `None` for a generator without classes.
+        condition: condition of everything that is drawn, whatever its seed; `None` for a generator without classes.
         encode: function from latents z to w.
         reads: function from latents z to the input of the heads.
-        identity: SHA-256 of everything that can change a judged sample: weights, judge, truncation, label, features.
-            Files of judged samples are used again only with the same identity.
+        identity: SHA-256 of everything that can change a judged sample: weights, judge, truncation, condition,
+            features. Files of judged samples are used again only with the same identity.
 
     Raises:
         ModelError: the model cannot be loaded, or has no judge.
-        ArgumentError: the label or the device does not fit.
+        ArgumentError: the condition or the device does not fit.
     """
 
+    @takes_label
     def __init__(
         self, model: str | Path | Model, *, device: str = "auto", truncation: float | None = None,
-        label: int | Sequence[float] | None = None, features: Features | None = None,
+        condition: int | str | Sequence[float] | None = None, features: Features | None = None,
     ) -> None:  # fmt: skip
         self.pipeline = pipeline_for(model, device)
         self.model, self.device = self.pipeline.model, self.pipeline.device
@@ -144,16 +146,16 @@ class EvaluatedModel:
         if self.model.judge is None:
             raise ModelError(f"model {self.model.name!r} has no judge, and heads cannot judge themselves")
         self.truncation = self.model.truncation if truncation is None else truncation
-        self.label = self.model.check_label(label)
-        condition = as_condition(self.label, self.model.generator)
-        self.encode = partial(encode_under, self.model.generator, truncation=self.truncation, condition=condition)
+        self.condition = self.model.check_condition(condition)
+        vector = condition_vector(self.condition, self.model.generator)
+        self.encode = partial(encode_under, self.model.generator, truncation=self.truncation, condition=vector)
         self.reads = head_reader(self.model.generator, self.model.bank.space, self.encode)
         self.features = judge_features(self.model.judge) if features is None else features
         name = getattr(self.features, "name", None)
-        self.identity = json_digest([_fingerprints(self.model), self.truncation, self.label, name])
+        self.identity = json_digest([_fingerprints(self.model), self.truncation, self.condition, name])
 
     def prepare(self, query: str | Expr, **options: Unpack[DrawOptions]) -> PreparedQuery:
-        """Check and compile a query, and return it ready for sampling at the truncation and label of this model.
+        """Check and compile a query, and return it ready for sampling at the truncation and condition of this model.
 
         Attributes whose heads are weak are allowed in the query, because the judge measures how good the samples are.
 
@@ -165,7 +167,7 @@ class EvaluatedModel:
             EnergyQLError: the query is wrong, or an option does not fit the model.
         """
         weak = tuple(self.vocabulary)
-        settings = DrawSettings(truncation=self.truncation, label=self.label, verify="off", allow_weak=weak)
+        settings = DrawSettings(truncation=self.truncation, condition=self.condition, verify="off", allow_weak=weak)
         return self.pipeline.prepare(query, settings, **options)
 
     def draw(self, z: Tensor) -> Iterator[tuple[Tensor, Tensor]]:

@@ -25,6 +25,7 @@ from energyql.pipeline.queries import CheckedQuery, ListedQuery, check, check_al
 from energyql.pipeline.result import Result
 from energyql.pipeline.settings import EXACT, DrawOptions, DrawSettings, whole_number
 from energyql.progress import Report, reporting
+from energyql.renamed import takes_label
 from energyql.render.markup import element
 from energyql.sampling.traversal import MOST_STEPS, Given, interpolate
 from energyql.vocabulary import Vocabulary
@@ -118,6 +119,7 @@ class Gallery:
         >>> gallery.save("site/")  # doctest: +SKIP
     """
 
+    @takes_label
     def __init__(
         self,
         queries: Queries = (),

@@ -1,6 +1,6 @@
 """The interface of generators, the record `Family` of an architecture, and drawing of pictures in batches.
 
-Functions called `check_...` raise an error if a generator, label, layer, noise or batch of pictures is not usable.
+Functions called `check_...` raise an error if a generator, condition, layer, noise or batch of pictures is not usable.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from energyql.numerics.random import normals
 from energyql.numerics.shapes import Float
 from energyql.render.pictures import to_pictures
 
-Label = int | tuple[float, ...]
-"""A label of a conditional generator: the index of a class, or `c_dim` numbers."""
+Condition = int | tuple[float, ...]
+"""A condition of a conditional generator: the index of a class, or `c_dim` numbers."""
 RANDOM: Literal["random"] = "random"
-"""The value "random" in place of a label: each sample has a random class. Heads, the classifiers of attributes, can be
-trained on samples of random classes. A query does not allow this value: all pictures of a query have one label."""
+"""The value "random" in place of a condition: each sample has a random class. Heads, the classifiers of attributes, can
+be trained on samples of random classes. A query does not allow this value."""
 
 
 @runtime_checkable
@@ -61,21 +61,21 @@ class Generator(Protocol):
 
 
 class ConditionalGenerator(Generator, Protocol):
-    """A generator whose `encode` needs a class label too.
+    """A generator whose `encode` needs a condition too.
 
     Attributes:
-        c_dim: length of a label, which is the number of classes; above 0.
+        c_dim: length of a condition, which is the number of classes; above 0.
     """
 
     c_dim: int
 
-    def encode(self, z: Tensor, truncation: float = 1.0, label: Tensor | None = None) -> Tensor:
+    def encode(self, z: Tensor, truncation: float = 1.0, condition: Tensor | None = None) -> Tensor:
         """Map z (batch, z_dim) and labels to w (batch, w_dim).
 
         Args:
             z: standard normal numbers.
             truncation: the factor psi, which pulls w toward the mean of w: the result is `mean + psi (w - mean)`.
-            label: a row for each sample, (batch, c_dim), as a rule one-hot. With `None` an error may be raised.
+            condition: a row for each sample, (batch, c_dim), as a rule one-hot. With `None` an error may be raised.
         """
 
 
@@ -88,6 +88,20 @@ class ViewedGenerator(Generator, Protocol):
         Heads, the classifiers of attributes, predict from the features if their space is "features". If z has a number
         for each pixel of a picture, the features may be the means of blocks of pixels.
         """
+
+
+@runtime_checkable
+class PromptedGenerator(Generator, Protocol):
+    """A generator that draws pictures of a text.
+
+    Attributes:
+        conditions: the texts among which a class chooses; () if there is one.
+    """
+
+    conditions: tuple[Any, ...]
+
+    def under(self, prompt: str) -> PromptedGenerator:
+        """Return a generator that draws pictures of another text, or this one if it is the same text."""
 
 
 class ShapedGenerator(Generator, Protocol):
@@ -176,7 +190,7 @@ def head_reader(generator: Generator, space: str, encode: Callable[[Tensor], Ten
         generator: the generator to which z belongs.
         space: what the heads take as input: "w", "features" (the result of the method `features`), "picture" (a batch
             of pictures), or anything else for z itself.
-        encode: function from z to w, with truncation and label already chosen.
+        encode: function from z to w, with truncation and condition already chosen.
 
     Raises:
         ArgumentError: the space is "features", and the generator has no method `features`.
@@ -195,7 +209,7 @@ def check_generator(generator: Any, name: str = "this") -> Generator:
     """Return `generator` unchanged if it can be used as a `Generator`.
 
     It must have an attribute `z_dim`, a method `encode(z, truncation)` and a method `synthesize(w)`. If its `c_dim` is
-    not 0, `encode` must take `label` as a third argument.
+    not 0, `encode` must take `condition` as a third argument.
 
     Args:
         generator: any object.
@@ -211,7 +225,7 @@ def check_generator(generator: Any, name: str = "this") -> Generator:
         raise ArgumentError(f"{kind} is a class, not a generator", hint=f"make one: {kind}()")
     if missing := [part for part in ("z_dim", "encode", "synthesize") if not hasattr(generator, part)]:
         raise ArgumentError(f"{name} is a {kind} without {', '.join(missing)}, so it is no generator", hint=hint)
-    encoded = ("z", "truncation", "label") if class_count(generator) else ("z", "truncation")
+    encoded = ("z", "truncation", "condition") if class_count(generator) else ("z", "truncation")
     for part, inputs in (("encode", encoded), ("synthesize", ("w",))):
         if wrong := misfit(getattr(generator, part), *inputs):
             call = f"{part}({', '.join(inputs)})"
@@ -317,100 +331,111 @@ def latent_size(generator: Generator, space: str) -> int | None:
 
 
 def class_count(generator: Generator) -> int:
-    """Return the number of classes of a generator, which is `c_dim`, the length of a label; 0 without classes."""
+    """Return the number of classes of a generator, which is `c_dim`, the length of a condition; 0 without classes."""
     count = getattr(generator, "c_dim", 0)
     return count if isinstance(count, int) else 0
 
 
-def check_label(label: Any, generator: Generator) -> Label | None:
-    """Return a label in the one form in which this library compares and saves labels: an integer or a tuple of floats.
+def check_condition(condition: Any, generator: Generator) -> Condition | None:
+    """Return a condition in the one form that this library compares and saves: an integer or a tuple of floats.
 
     Args:
-        label: the index of a class, 0 to c_dim - 1; or c_dim numbers as a list, array or tensor. It must be `None` for
-            a generator without classes, and must not be `None` for one with classes.
-        generator: the generator for which the label is meant; its `c_dim` is the length of a label.
+        condition: the index of a class, 0 to c_dim - 1, or its prompt; or c_dim numbers as a list, array or tensor. It
+            must be `None` for a generator without classes, and must not be `None` for one with classes.
+        generator: the generator for which the condition is meant; its `c_dim` is the length of a condition.
 
     Returns:
-        The index of the class, if the label is an index or a one-hot list ([0, 1] gives 1). For any other list, a tuple
-        of c_dim floats. `None` for a generator without classes.
+        The index of the class, if the condition is an index or a one-hot list ([0, 1] gives 1). For any other list, a
+        tuple of c_dim floats. `None` for a generator without classes.
 
     Raises:
-        ArgumentError: the label is missing, or is given to a generator without classes, or is neither such an index nor
-            c_dim finite numbers.
+        ArgumentError: the condition is missing, or is given to a generator without classes, or is neither such an
+            index nor c_dim finite numbers.
     """
+    _check_single(condition)
     count = class_count(generator)
     if not count:
-        if label is not None:
-            raise ArgumentError(f"this generator has no classes, so it takes no label, such as {label!r}")
+        if condition is not None:
+            raise ArgumentError(f"this generator has no classes, so it takes no condition, such as {condition!r}")
         return None
-    allowed = f"a label is a class from 0 to {count - 1}, or a list of {count} numbers"
-    if label is None:
-        raise ArgumentError(f"this generator is conditional on {count} classes: give a label", hint=allowed)
-    numbers = label.tolist() if hasattr(label, "tolist") else label
+    prompts = getattr(generator, "conditions", ())
+    named = ", its prompt" if prompts else ""
+    allowed = f"a condition is a class from 0 to {count - 1}{named}, or a list of {count} numbers"
+    if condition is None:
+        raise ArgumentError(f"this generator is conditional on {count} classes: give a condition", hint=allowed)
+    if isinstance(condition, str) and condition in prompts:
+        return int(prompts.index(condition))
+    numbers = condition.tolist() if hasattr(condition, "tolist") else condition
     if type(numbers) is int:
         if numbers not in range(count):
             raise ArgumentError(f"there is no class {numbers}", hint=allowed)
         return numbers
     if not isinstance(numbers, Sequence) or isinstance(numbers, str):
-        raise ArgumentError(f"{label!r} is not a label", hint=allowed)
+        raise ArgumentError(f"{condition!r} is not a condition", hint=allowed)
     if len(numbers) != count or not all(map(_is_finite, numbers)):
-        raise ArgumentError(f"{label!r} are not {count} finite numbers", hint=allowed)
-    condition = tuple(map(float, numbers))
-    one_hot = sorted(condition) == [0.0] * (count - 1) + [1.0]
-    return condition.index(1.0) if one_hot else condition
+        raise ArgumentError(f"{condition!r} are not {count} finite numbers", hint=allowed)
+    vector = tuple(map(float, numbers))
+    one_hot = sorted(vector) == [0.0] * (count - 1) + [1.0]
+    return vector.index(1.0) if one_hot else vector
 
 
-def check_fitted_label(label: Any, generator: Generator) -> Label | Literal["random"] | None:
-    """Check the label of the samples on which heads, the classifiers of attributes, are trained, and return it.
+def _check_single(condition: Any) -> None:
+    if isinstance(condition, list | tuple) and condition and isinstance(condition[0], str):
+        raise ArgumentError("this is possible under one prompt, not under several", hint="give one as condition")
+
+
+def check_fitted_condition(condition: Any, generator: Generator) -> Condition | Literal["random"] | None:
+    """Check the condition of the samples on which heads, the classifiers of attributes, are trained, and return it.
 
     Args:
-        label: "random", for a random class in each sample; or the index of a class, or a list of c_dim numbers. It must
-            be `None` for a generator without classes, and must not be `None` for one with classes.
-        generator: the generator for which the label is meant.
+        condition: "random", for a random class in each sample; or the index of a class, or a list of c_dim numbers. It
+            must be `None` for a generator without classes, and must not be `None` for one with classes.
+        generator: the generator for which the condition is meant.
 
     Returns:
         "random", the index of a class, a tuple of c_dim floats, or `None` without classes. A one-hot list is returned
         as the index of the class.
 
     Raises:
-        ArgumentError: the label is missing, or is given to a generator without classes, or is none of the above.
+        ArgumentError: the condition is missing, or is given to a generator without classes, or is none of the above.
     """
-    if isinstance(label, str) and label == RANDOM and class_count(generator):
+    if isinstance(condition, str) and condition == RANDOM and class_count(generator):
         return RANDOM
-    return check_label(label, generator)
+    return check_condition(condition, generator)
 
 
-def as_condition(label: Label | None, generator: Generator) -> Float[Tensor, " c_dim"] | None:
-    """Return a label as a vector of c_dim numbers in float32, the form that `encode_under` takes.
+def condition_vector(condition: Condition | None, generator: Generator) -> Float[Tensor, " c_dim"] | None:
+    """Return a condition as a vector of c_dim numbers in float32, the form that `encode_under` takes.
 
     Args:
-        label: the index of a class, which gives a one-hot vector; a tuple of c_dim numbers; or `None`, which gives
+        condition: the index of a class, which gives a one-hot vector; a tuple of c_dim numbers; or `None`, which gives
             `None`.
-        generator: the generator for which the label is meant; its `c_dim` is the length of the vector.
+        generator: the generator for which the condition is meant; its `c_dim` is the length of the vector.
     """
-    if label is None or isinstance(label, tuple):
-        return None if label is None else torch.tensor(label, dtype=torch.float32)
-    return torch.nn.functional.one_hot(torch.tensor(label), class_count(generator)).float()
+    _check_single(condition)
+    if condition is None or isinstance(condition, tuple):
+        return None if condition is None else torch.tensor(condition, dtype=torch.float32)
+    return torch.nn.functional.one_hot(torch.tensor(condition), class_count(generator)).float()
 
 
-def check_condition(label: Tensor | None, count: int, classes: int) -> None:
-    """Raise an ArgumentError unless `label` is a possible value of the argument `label` of `encode`.
+def check_condition_rows(condition: Tensor | None, count: int, classes: int) -> None:
+    """Raise an ArgumentError unless `condition` is a possible value of the argument `condition` of `encode`.
 
     Args:
-        label: a tensor of shape (count, classes), or `None` for a generator without classes.
+        condition: a tensor of shape (count, classes), or `None` for a generator without classes.
         count: number of samples, which is the number of rows of z.
         classes: number of classes of the generator, 0 without classes.
 
     Raises:
-        ArgumentError: the label is missing, or is given to a generator without classes, or has a wrong shape.
+        ArgumentError: the condition is missing, or is given to a generator without classes, or has a wrong shape.
     """
-    if label is None and classes:
+    if condition is None and classes:
         hint = f"a tensor of shape {(count, classes)}"
-        raise ArgumentError(f"this generator is conditional on {classes} classes: give a label", hint=hint)
-    if label is not None and not classes:
-        raise ArgumentError("this generator has no classes, so it takes no label")
-    if label is not None and label.shape != (count, classes):
-        raise ArgumentError(f"label must have shape {(count, classes)}, not {tuple(label.shape)}")
+        raise ArgumentError(f"this generator is conditional on {classes} classes: give a condition", hint=hint)
+    if condition is not None and not classes:
+        raise ArgumentError("this generator has no classes, so it takes no condition")
+    if condition is not None and condition.shape != (count, classes):
+        raise ArgumentError(f"condition must have shape {(count, classes)}, not {tuple(condition.shape)}")
 
 
 def encode_under(
@@ -422,8 +447,8 @@ def encode_under(
         generator: any generator.
         z: latents.
         truncation: the factor psi, which pulls w toward the mean of w: the result is `mean + psi (w - mean)`.
-        condition: the label, as a vector (c_dim,) for all samples, or (batch, c_dim) with a row for each sample; `None`
-            for a generator without classes.
+        condition: the condition, as a vector (c_dim,) for all samples, or (batch, c_dim) with a row for each sample;
+            `None` for a generator without classes.
     """
     if condition is None:
         return generator.encode(z, truncation)

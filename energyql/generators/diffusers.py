@@ -27,8 +27,9 @@ from torch.overrides import TorchFunctionMode
 
 from energyql.errors import ArgumentError, EnergyQLError, ModelError
 from energyql.files import as_path, real_path, refuse_code
-from energyql.generators.base import Family, block_means, check_condition, split_noise
+from energyql.generators.base import Family, block_means, check_condition_rows, split_noise
 from energyql.plugins import import_optional, without_bars
+from energyql.renamed import takes_label
 from energyql.vocabulary import closest
 
 INDEX = "model_index.json"
@@ -177,28 +178,44 @@ class PipelineGenerator(nn.Module):
         text = json.dumps(facts | {"z_shape": self.z_shape}, sort_keys=True)
         return torch.tensor(list(text.encode()), dtype=torch.uint8)
 
-    def encode(self, z: Tensor, truncation: float = 1.0, label: Tensor | None = None) -> Tensor:
-        """Return w, (batch, w_dim): z (batch, z_dim), scaled by the truncation, and the label.
+    @takes_label
+    def encode(self, z: Tensor, truncation: float = 1.0, condition: Tensor | None = None) -> Tensor:
+        """Return w, (batch, w_dim): z (batch, z_dim), scaled by the truncation, and the condition.
 
         Args:
             z: standard normal numbers.
             truncation: factor of the noise.
-            label: one-hot rows, (batch, c_dim), which choose a condition; `None` for a generator without classes.
+            condition: one-hot rows, (batch, c_dim), which choose a condition; `None` for a generator without classes.
 
         Raises:
-            ArgumentError: z has another size, or the label is missing, is not one-hot, or has a wrong shape.
+            ArgumentError: z has another size, or the condition is missing, is not one-hot, or has a wrong shape.
         """
         if z.ndim != 2 or z.shape[1] != self.z_dim:
             shapes = " and ".join(map(str, self.z_shape))
             problem = f"z has the shape {tuple(z.shape)}, and this generator takes (batch, {self.z_dim})"
             raise ArgumentError(problem, hint=f"a row is the noise of one picture, of {shapes} numbers")
-        check_condition(label, len(z), self.c_dim)
-        if label is None:
+        check_condition_rows(condition, len(z), self.c_dim)
+        if condition is None:
             return truncation * z
-        if not ((label == 0) | (label == 1)).all() or not (label.sum(1) == 1).all():
-            problem = "a picture has one prompt or class, so a label cannot mix several"
+        if not ((condition == 0) | (condition == 1)).all() or not (condition.sum(1) == 1).all():
+            problem = "a picture has one prompt or class, so a condition cannot mix several"
             raise ArgumentError(problem, hint="give a number")
-        return torch.cat([truncation * z, label], 1)
+        return torch.cat([truncation * z, condition], 1)
+
+    def under(self, prompt: str) -> PipelineGenerator:
+        """Return a generator that draws with another prompt, by the same networks; this one for its own prompt.
+
+        Raises:
+            ArgumentError: the pipeline takes no prompt, or the generator chooses among several.
+        """
+        if not isinstance(own := self.call.get("prompt"), str):
+            raise ArgumentError(f"this {self.kind} has no single prompt, so it takes no other, such as {prompt!r}")
+        if prompt == own:
+            return self
+        other = copy.copy(self)
+        other.call = self.call | {"prompt": prompt}
+        other.description = self.description | {"call": self.description["call"] | {"prompt": prompt}}
+        return other
 
     def synthesize(self, w: Tensor) -> Tensor:
         """Return the pictures of w (batch, w_dim) in [-1, 1], (batch, channels, height, width), without gradients.

@@ -107,7 +107,7 @@ class Convolution(nn.Module):
             noise: iterator over the noise of all layers, shared by the layers. A layer that adds noise takes the next
                 item: a map (side, side) or (batch, side, side), or `None` for no noise. After the last item it adds the
                 noise stored with the weights.
-            embedded: embeddings of the labels, (batch, embed_features).
+            embedded: embeddings of the conditions, (batch, embed_features).
         """
         if x.shape[-1] != self.side:
             x = F.interpolate(x, scale_factor=2.0, mode="nearest")
@@ -142,7 +142,7 @@ class Excitation(nn.Module):
 
 
 class FastGAN(UnmappedGenerator):
-    """The FastGAN generator. It has no mapping network: w is z, followed by the embedding of the label if any.
+    """The FastGAN generator. It has no mapping network: w is z, followed by the embedding of the condition if any.
 
     If the setting `normalize_z` is true, z is first scaled to a mean square of 1.
     """

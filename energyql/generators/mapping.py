@@ -19,16 +19,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from energyql.errors import ArgumentError, ModelError
-from energyql.generators.base import Generator, check_condition, encode_under
+from energyql.generators.base import Generator, check_condition_rows, encode_under
 from energyql.numerics import LARGEST
 from energyql.numerics.linear import Dense, in_graph
 from energyql.numerics.pullback import Back, inverse_norm, normalized, normalized_back
 from energyql.numerics.shapes import Float
+from energyql.renamed import takes_label
 
 SIZES = range(1, (1 << 16) + 1)
 """Possible sizes of latents and layers."""
 COUNTS = range((1 << 16) + 1)
-"""Possible sizes of labels and of their embeddings, 0 for none."""
+"""Possible sizes of conditions and of their embeddings, 0 for none."""
 
 
 def check_whole(config: object, **ranges: range) -> None:
@@ -86,7 +87,7 @@ class StyleGANConfig:
         mapping_layers: number of layers of the mapping network, which computes w from z.
         mapping_lr_multiplier: learning-rate multiplier of the mapping network in training. The stored weights and
             biases of this network are multiplied by it when used.
-        embed_features: size of the embedding of a label; `None` for the size `w_dim`.
+        embed_features: size of the embedding of a condition; `None` for the size `w_dim`.
         layer_features: size of the output of every mapping layer except the last; `None` for the size `w_dim`.
         channel_base: a number that limits the channels of layers: the higher the resolution of a layer, the fewer
             channels. The settings of each kind of StyleGAN state the formula.
@@ -135,7 +136,7 @@ class UnmappedConfig:
         z_dim: size of z.
         widths: number of channels of each stage, from the first stage to the last.
         c_dim: number of classes, 0 for a generator without classes.
-        embed_features: size of the embedding of a label, 0 without classes.
+        embed_features: size of the embedding of a condition, 0 without classes.
         image_channels: 1 for grey, 3 for RGB.
 
     Raises:
@@ -158,7 +159,7 @@ class UnmappedConfig:
 
     @property
     def w_dim(self) -> int:
-        """Size of w: w is z, or a function of z of the same size, followed by the embedding of the label if any."""
+        """Size of w: w is z, or a function of z of the same size, followed by the embedding of the condition if any."""
         return self.z_dim + self.embed_features
 
     @property
@@ -230,7 +231,7 @@ class FullyConnected(nn.Module):
 
 
 class MappingNetwork(nn.Module):
-    """The network that computes w from z and, if the generator has classes, from a label."""
+    """The network that computes w from z and, if the generator has classes, from a condition."""
 
     w_avg: Tensor
 
@@ -248,51 +249,53 @@ class MappingNetwork(nn.Module):
 
     @property
     def layers(self) -> list[FullyConnected]:
-        """The fully connected layers, from the first to the last, without the embedding of labels."""
+        """The fully connected layers, from the first to the last, without the embedding of conditions."""
         return [cast(FullyConnected, self.get_submodule(f"fc{i}")) for i in range(self.config.mapping_layers)]
 
-    def forward(self, z: Tensor, truncation: float = 1.0, label: Tensor | None = None) -> Float[Tensor, "batch w_dim"]:
+    def forward(
+        self, z: Tensor, truncation: float = 1.0, condition: Tensor | None = None
+    ) -> Float[Tensor, "batch w_dim"]:
         """Map z (batch, z_dim) to w (batch, w_dim).
 
         Args:
             z: standard normal numbers.
             truncation: the factor psi, which pulls w toward the mean of w: the result is `mean + psi (w - mean)`.
-            label: labels (batch, c_dim), as a rule one-hot; `None` for a generator without classes.
+            condition: conditions (batch, c_dim), as a rule one-hot; `None` for a generator without classes.
 
         Raises:
-            ArgumentError: the label is missing, or is given to a generator without classes, or has a wrong shape.
+            ArgumentError: the condition is missing, or is given to a generator without classes, or has a wrong shape.
         """
         x = normalized(z)
-        classes = self.embedded(label if label is None else label.to(z.dtype), len(z))
+        classes = self.embedded(condition if condition is None else condition.to(z.dtype), len(z))
         if classes is not None:
             x = torch.cat([x, classes], 1)
         for layer in self.layers:
             x = layer(x)
-        return x if truncation == 1.0 else torch.lerp(self.mean(label), x, truncation)
+        return x if truncation == 1.0 else torch.lerp(self.mean(condition), x, truncation)
 
-    def mean(self, label: Tensor | None) -> Float[Tensor, "*count w_dim"]:
-        """Return the mean of w, toward which truncation pulls w, as a tensor (w_dim,). The label has no effect here.
+    def mean(self, condition: Tensor | None) -> Float[Tensor, "*count w_dim"]:
+        """Return the mean of w, toward which truncation pulls w, as a tensor (w_dim,), whatever the condition.
 
-        In a subclass the mean may depend on the label: for labels (count, c_dim) it is then (count, w_dim).
+        In a subclass the mean may depend on the condition: for conditions (count, c_dim) it is then (count, w_dim).
         """
         return self.w_avg
 
-    def embedded(self, label: Tensor | None, count: int) -> Float[Tensor, "count embed_features"] | None:
-        """Return the embeddings of labels, each row scaled to a mean square of 1; `None` without classes.
+    def embedded(self, condition: Tensor | None, count: int) -> Float[Tensor, "count embed_features"] | None:
+        """Return the embeddings of conditions, each row scaled to a mean square of 1; `None` without classes.
 
         Args:
-            label: labels (count, c_dim), or `None` for a generator without classes.
-            count: number of labels that is expected.
+            condition: conditions (count, c_dim), or `None` for a generator without classes.
+            count: number of conditions that is expected.
 
         Raises:
-            ArgumentError: the label is missing, or is given to a generator without classes, or has a wrong shape.
+            ArgumentError: the condition is missing, or is given to a generator without classes, or has a wrong shape.
         """
-        check_condition(label, count, self.config.c_dim)
-        return None if label is None else normalized(self.embedding(label))
+        check_condition_rows(condition, count, self.config.c_dim)
+        return None if condition is None else normalized(self.embedding(condition))
 
-    def embedding(self, label: Tensor) -> Float[Tensor, "count embed_features"]:
-        """Return the embeddings of labels (count, c_dim), before each row is scaled to a mean square of 1."""
-        return cast(Tensor, self.embed(label))
+    def embedding(self, condition: Tensor) -> Float[Tensor, "count embed_features"]:
+        """Return the embeddings of conditions (count, c_dim), before each row is scaled to a mean square of 1."""
+        return cast(Tensor, self.embed(condition))
 
 
 class StyleGAN(nn.Module):
@@ -303,7 +306,7 @@ class StyleGAN(nn.Module):
     Attributes:
         config: the settings.
         z_dim: size of z.
-        c_dim: size of a label, which is the number of classes; 0 without classes.
+        c_dim: size of a condition, which is the number of classes; 0 without classes.
         mapping: the network from z to w.
     """
 
@@ -312,18 +315,19 @@ class StyleGAN(nn.Module):
         self.config, self.z_dim, self.c_dim = config, config.z_dim, config.c_dim
         self.mapping = MappingNetwork(config)
 
-    def encode(self, z: Tensor, truncation: float = 1.0, label: Tensor | None = None) -> Tensor:
+    @takes_label
+    def encode(self, z: Tensor, truncation: float = 1.0, condition: Tensor | None = None) -> Tensor:
         """Map z (batch, z_dim) to w (batch, w_dim).
 
         Args:
             z: standard normal numbers.
             truncation: the factor psi, which pulls w toward the mean of w: the result is `mean + psi (w - mean)`.
-            label: labels (batch, c_dim), as a rule one-hot; `None` for a generator without classes.
+            condition: conditions (batch, c_dim), as a rule one-hot; `None` for a generator without classes.
 
         Raises:
-            ArgumentError: the label is missing, or is given to a generator without classes, or has a wrong shape.
+            ArgumentError: the condition is missing, or is given to a generator without classes, or has a wrong shape.
         """
-        return cast(Tensor, self.mapping(z, truncation, label))
+        return cast(Tensor, self.mapping(z, truncation, condition))
 
 
 def over_white(images: Float[Tensor, "batch channels side side"]) -> Float[Tensor, "batch colours side side"]:
@@ -355,7 +359,7 @@ def style_rows(w: Tensor, rows: int, size: int) -> Float[Tensor, "batch num_ws w
 
 
 class FrozenMapping:
-    """The function from z to w of a mapping network, prepared for many evaluations with one truncation and one label.
+    """The function from z to w of a mapping network, prepared for many evaluations with one truncation and condition.
 
     Its values are those of the network up to rounding. Weights and constant factors are multiplied in advance, so a
     layer takes one matrix product. The weights are copies: later changes of the network have no effect. Gradients are
@@ -364,31 +368,31 @@ class FrozenMapping:
     Args:
         network: the mapping network.
         truncation: the factor psi, which pulls w toward the mean of w: the result is `mean + psi (w - mean)`.
-        label: the label of all samples, (c_dim,), or `None` for a generator without classes.
+        condition: the condition of all samples, (c_dim,), or `None` for a generator without classes.
 
     Attributes:
         layers: the layers of the network, with all factors multiplied in.
         mean: what truncation adds to psi times w: the mean of w times 1 - psi, (w_dim,).
 
     Raises:
-        ArgumentError: the label is missing, or is given to a network without classes, or has a wrong shape.
+        ArgumentError: the condition is missing, or is given to a network without classes, or has a wrong shape.
     """
 
-    def __init__(self, network: MappingNetwork, truncation: float = 1.0, label: Tensor | None = None) -> None:
+    def __init__(self, network: MappingNetwork, truncation: float = 1.0, condition: Tensor | None = None) -> None:
         self.truncation = truncation
         self.layers = list[Dense]()
         # A tensor made in inference mode could not serve a gradient later.
         with torch.inference_mode(False), torch.no_grad():
-            row = label if label is None else label[None].to(network.w_avg)
-            condition = network.embedded(row, 1)
+            row = condition if condition is None else condition[None].to(network.w_avg)
+            embedded = network.embedded(row, 1)
             for i, layer in enumerate(network.layers):
                 # A leaky ReLU commutes with a positive factor.
                 weight: Tensor = layer.weight * (layer.weight_gain * ACTIVATION_GAIN)
                 bias: Tensor = layer.bias * (layer.bias_gain * ACTIVATION_GAIN)
                 if i == 0:
                     weight, of_condition = weight.tensor_split([network.config.z_dim], 1)
-                    if condition is not None:  # all samples have one class, so its part of the product is constant
-                        bias = bias + of_condition @ condition[0]
+                    if embedded is not None:  # all samples have one class, so its part of the product is constant
+                        bias = bias + of_condition @ embedded[0]
                 self.layers.append(Dense(weight.contiguous(), bias, ACTIVATION_SLOPE))
             self.mean = network.mean(row).reshape(-1) * (1 - truncation)
 
@@ -442,7 +446,7 @@ class FrozenMapping:
 def encoder(
     generator: Generator, truncation: float = 1.0, condition: Tensor | None = None
 ) -> Callable[[Tensor], Tensor]:
-    """Return the function from z (batch, z_dim) to w (batch, w_dim) with a fixed truncation and label.
+    """Return the function from z (batch, z_dim) to w (batch, w_dim) with a fixed truncation and condition.
 
     For a StyleGAN the function is a `FrozenMapping`: it is faster than `generator.encode`, and it has copies of the
     parameters, so later changes of the generator have no effect. For any other generator the function calls
@@ -451,10 +455,10 @@ def encoder(
     Args:
         generator: any generator.
         truncation: the factor psi, which pulls w toward the mean of w: the result is `mean + psi (w - mean)`.
-        condition: the label of all samples, (c_dim,), or `None` for a generator without classes.
+        condition: the condition of all samples, (c_dim,), or `None` for a generator without classes.
 
     Raises:
-        ArgumentError: the label is missing, or is given to a generator without classes, or has a wrong shape. For a
+        ArgumentError: the condition is missing, or is given to a generator without classes, or has a wrong shape. For a
             generator that is no StyleGAN, the error is not raised here, but perhaps when the function is called.
     """
     mapping = getattr(generator, "mapping", None)
@@ -465,7 +469,7 @@ def encoder(
 
 
 class UnmappedGenerator(nn.Module):
-    """A generator without a mapping network: w is z, or a function of z, followed by the embedding of the label.
+    """A generator without a mapping network: w is z, or a function of z, followed by the embedding of the condition.
 
     A generator without classes has no embedding. Subclasses set the parameters `colours` and `embed`, and add the
     network from w to pictures.
@@ -473,7 +477,7 @@ class UnmappedGenerator(nn.Module):
     Attributes:
         config: the settings.
         z_dim: size of z.
-        c_dim: size of a label, which is the number of classes; 0 without classes.
+        c_dim: size of a condition, which is the number of classes; 0 without classes.
         colours: weights of the last layer.
         embed: embeddings of the classes as columns, (embed_features, c_dim); missing without classes.
     """
@@ -485,20 +489,23 @@ class UnmappedGenerator(nn.Module):
         super().__init__()
         self.config, self.z_dim, self.c_dim = config, config.z_dim, config.c_dim
 
-    def encode(self, z: Tensor, truncation: float = 1.0, label: Tensor | None = None) -> Float[Tensor, "batch w_dim"]:
-        """Return w: the row `truncation * seen(z)`, followed by the embedding of the label if there are classes.
+    @takes_label
+    def encode(
+        self, z: Tensor, truncation: float = 1.0, condition: Tensor | None = None
+    ) -> Float[Tensor, "batch w_dim"]:
+        """Return w: the row `truncation * seen(z)`, followed by the embedding of the condition if there are classes.
 
         Args:
             z: standard normal numbers, (batch, z_dim). As a rule `seen(z)` is z itself.
             truncation: the factor of z. The network was trained with 1; smaller values give less varied pictures.
-            label: labels (batch, c_dim), as a rule one-hot; `None` for a generator without classes.
+            condition: conditions (batch, c_dim), as a rule one-hot; `None` for a generator without classes.
 
         Raises:
-            ArgumentError: the label is missing, or is given to a generator without classes, or has a wrong shape.
+            ArgumentError: the condition is missing, or is given to a generator without classes, or has a wrong shape.
         """
-        check_condition(label, len(z), self.c_dim)
+        check_condition_rows(condition, len(z), self.c_dim)
         w = truncation * self.seen(z)
-        return w if label is None else torch.cat([w, F.linear(label.to(z), self.embed.to(z.dtype))], 1)
+        return w if condition is None else torch.cat([w, F.linear(condition.to(z), self.embed.to(z.dtype))], 1)
 
     def seen(self, z: Float[Tensor, "batch z_dim"]) -> Float[Tensor, "batch z_dim"]:
         """Return the part of w that depends on z, before truncation. Here it is z; a subclass may change z first."""

@@ -142,7 +142,7 @@ class Stage(nn.Module):
 
 
 class R3GAN(UnmappedGenerator):
-    """The R3GAN generator. It has no mapping network: w is z, followed by the embedding of the label if any."""
+    """The R3GAN generator. It has no mapping network: w is z, followed by the embedding of the condition if any."""
 
     config: R3GANConfig
 

@@ -120,7 +120,7 @@ class StyleGANXLConfig(StyleGAN3Config):
 
 
 class ClassMapping(MappingNetwork):
-    """The mapping network of StyleGAN-XL: it embeds features of the class in place of the one-hot label.
+    """The mapping network of StyleGAN-XL: it embeds features of the class in place of the one-hot condition.
 
     The features of a class are numbers stored with the weights. There is a mean of w for each class.
     """
@@ -134,17 +134,17 @@ class ClassMapping(MappingNetwork):
             self.embed = FullyConnected(config.class_features, config.z_dim, activate=True)
             self.register_buffer("w_avg", torch.zeros(config.c_dim, config.w_dim))
 
-    def embedding(self, label: Tensor) -> Float[Tensor, "count z_dim"]:
-        """Return the embeddings of labels (count, c_dim), before each row is scaled to a mean square of 1."""
-        return super().embedding(label @ self.class_features)
+    def embedding(self, condition: Tensor) -> Float[Tensor, "count z_dim"]:
+        """Return the embeddings of conditions (count, c_dim), before each row is scaled to a mean square of 1."""
+        return super().embedding(condition @ self.class_features)
 
-    def mean(self, label: Tensor | None) -> Float[Tensor, "*count w_dim"]:
-        """Return the mean of w for labels (count, c_dim), as (count, w_dim): the mean of the class of each label.
+    def mean(self, condition: Tensor | None) -> Float[Tensor, "*count w_dim"]:
+        """Return the mean of w for each of the conditions (count, c_dim), (count, w_dim): the mean of its class.
 
-        For a label that is not one-hot it is the sum of the means of all classes, weighted by the label. Without
-        classes `label` is `None`, and the result is (w_dim,).
+        For a condition that is not one-hot it is the sum of the means of all classes, weighted by the condition.
+        Without classes `condition` is `None`, and the result is (w_dim,).
         """
-        return self.w_avg if label is None else label @ self.w_avg
+        return self.w_avg if condition is None else condition @ self.w_avg
 
 
 class StyleGANXL(StyleGAN3):

@@ -19,13 +19,13 @@ MOST_NUMBER = 1 << 62
 
 @dataclass(frozen=True)
 class PictureFolder:
-    """A folder of pictures of one generator, seed, truncation and class label.
+    """A folder of pictures of one generator, seed, truncation and condition.
 
     Picture number i is drawn from prior sample i of the seed, its i-th random latent.
 
     Attributes:
         path: the folder.
-        drawn: how the pictures were drawn: seed, truncation, generator and class label.
+        drawn: how the pictures were drawn: seed, truncation, generator and condition.
         random: number of random pictures, which have the numbers 0 to `random - 1`.
         unsure: numbers of the pictures that were chosen because predictions for them were uncertain.
     """

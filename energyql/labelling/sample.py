@@ -16,12 +16,13 @@ from energyql.attributes.pictures import heads_of
 from energyql.attributes.predictions import Prediction, YesNo
 from energyql.errors import ArgumentError, DataError
 from energyql.files import as_path, sole_writer, write_picture
-from energyql.generators.base import Generator, check_label, show_pictures
+from energyql.generators.base import Generator, check_condition, show_pictures
 from energyql.generators.families import module_fingerprint
 from energyql.kinds import KINDS
 from energyql.labelling.folder import LABELS, RECORD, PictureFolder
 from energyql.pipeline.model import Model
 from energyql.progress import Report, reporting
+from energyql.renamed import takes_label
 from energyql.training.clip_labels import ClipLabeller
 from energyql.training.labels import POOL, POOL_SIZE, POOL_START, Drawn, read_label_table
 from energyql.training.samples import Prior, draw_thumbnails
@@ -41,16 +42,17 @@ READER_SIDE = 128
 """Side, in pixels, of the pictures that a reader of words is shown for the choice of others."""
 
 
+@takes_label
 def sample_pictures(
     model: str | Path | Generator | Model, out: str | Path, count: int = 300, *, unsure: bool = False,
     by: Chooser | None = None, only: Sequence[str] | None = None, labelled: str | Path | None = None,
     reader: ClipLabeller | None = None, pool: int = POOL_SIZE, seed: int | None = None, truncation: float | None = None,
-    label: int | Sequence[float] | None = None, generator: str | None = None, allow_plugins: bool = False,
+    condition: int | str | Sequence[float] | None = None, generator: str | None = None, allow_plugins: bool = False,
     device: torch.device | str = "cpu", progress: bool | Report = False,
 ) -> PictureFolder:  # fmt: skip
     """Draw pictures of a generator to label, without a query; the generator needs no attributes.
 
-    All pictures in a folder have the same generator, seed, truncation and class label. After an interruption, the same
+    All pictures in a folder have the same generator, seed, truncation and condition. After an interruption, the same
     call draws the pictures that are missing. A later call with `unsure` adds pictures to the folder, as a round of
     active learning.
 
@@ -78,8 +80,8 @@ def sample_pictures(
         truncation: truncation psi, 0 to 2. By default the psi of the pictures in the folder; for a new folder, the psi
             of the model. If the heads are not valid at the psi of the model, it is the largest psi at which they are
             valid. A checkpoint has the psi of its family, such as 0.7; a generator of your own has the psi 1.
-        label: label of a conditional generator: a class, or as many numbers as it has classes. By default the label of
-            the pictures in the folder; for a new folder, the label for which the heads are valid.
+        condition: condition of a conditional generator: a class, or as many numbers as it has classes. By default the
+            condition of the pictures in the folder; for a new folder, the condition for which the heads are valid.
         generator: name of the generator's code, for a model folder that only names it.
         allow_plugins: whether to import the generator that the model folder names.
         device: where to draw.
@@ -128,20 +130,20 @@ def sample_pictures(
         is_new = not (path / RECORD).exists()
         if is_new:
             if bank is not None:
-                label = bank.fitted.default_label if label is None else label
+                condition = bank.fitted.default_condition if condition is None else condition
                 own = own if own is not None and bank.fitted.holds_at(own) else bank.truncation[1]
             psi = (1.0 if own is None else own) if truncation is None else truncation
             if not 0 <= psi <= 2:
                 raise ArgumentError(f"truncation is a number from 0 to 2, not {psi}")
-            folder = PictureFolder(path, Drawn.by(network, seed or 0, float(psi), check_label(label, network)))
+            folder = PictureFolder(path, Drawn.by(network, seed or 0, float(psi), check_condition(condition, network)))
         else:
             folder = PictureFolder.read(path)
-            folder.drawn.check(str(path), seed=seed, truncation=truncation, label=label)
+            folder.drawn.check(str(path), seed=seed, truncation=truncation, condition=condition)
             folder.drawn.check_generator(network, str(path))
         drawn = folder.drawn
         if isinstance(network, torch.nn.Module):
             network.to(where).eval()
-        fitted = FittedUnder("w", (drawn.truncation, drawn.truncation), drawn.label, module_fingerprint(network))
+        fitted = FittedUnder("w", (drawn.truncation, drawn.truncation), drawn.condition, module_fingerprint(network))
         prior = Prior(network, drawn.seed, fitted, where)
         tables = [path / LABELS] * (path / LABELS).exists() + ([] if labelled is None else [Path(labelled)])
         excluded = set(folder.unsure).union(*(_labelled(table, drawn) for table in tables if unsure))

@@ -44,10 +44,12 @@ from energyql.energy.rule import EnergyRule, compile_energy_rule
 from energyql.errors import ArgumentError, NotAcceptedError
 from energyql.files import naming_source, real_path
 from energyql.generators.base import (
+    Condition,
     Generator,
-    Label,
-    as_condition,
+    PromptedGenerator,
     check_noise,
+    class_count,
+    condition_vector,
     draw_batches,
     drawing,
     head_reader,
@@ -104,6 +106,7 @@ from energyql.pipeline.verified import (
     verifier_of,
 )
 from energyql.progress import Report, reporting
+from energyql.renamed import takes_label
 from energyql.sampling import (
     SAMPLERS,
     RandomStreams,
@@ -158,8 +161,8 @@ class PreparedQuery:
         device: device for all computations.
         expr: the query, with attributes checked against the model's vocabulary.
         rule: the energy of the query as a function of the heads' predictions.
-        encode: function from z to w, the latents from which the generator draws, with the truncation and the label of
-            the run.
+        encode: function from z to w, the latents from which the generator draws, with the truncation and the condition
+            of the run.
         synthesize: function from w to pictures in [-1, 1], in the precision of the settings.
         reads: function from z to the input of the heads. The input is latents, such as w. If a network reads attributes
             off pictures, the input is pictures.
@@ -683,7 +686,7 @@ class PreparedQuery:
             counts[:, waiting] += torch.stack([sampled.evaluations, sampled.gradients])
             if isinstance(self.energy_in_float32, QueryEnergy) and not good.all():
                 refused = sampled.z[torch.from_numpy(~good).to(sampled.z.device)]
-                rejected += self.energy_in_float32(refused).double().neg().exp().sum().item()
+                rejected += self._expected(refused, first + waiting[~good])
             ends.append(_rows(sampled, torch.from_numpy(good)))
             order.extend(waiting[good])
             draws[waiting] += 1
@@ -705,6 +708,10 @@ class PreparedQuery:
         if not stated and self.model.judge is verifier.reader:
             result = replace(result, satisfied=None, provenance=result.provenance | {"unjudged": OWN_CHOICE})
         return result, end
+
+    def _expected(self, z: Tensor, index: npt.NDArray[Any]) -> float:
+        """Return how many samples, with these latents z and numbers in the run, satisfy the query by the heads."""
+        return self.energy_in_float32(z).double().neg().exp().sum().item()
 
     def _verified_by(self, stated: bool) -> dict[str, Any]:
         """Return a dict with the entry "verified" of the provenance: by what pictures were verified, and how.
@@ -807,9 +814,10 @@ class Pipeline:
     def __init__(self, model: Model, device: torch.device) -> None:
         self.model = model.to(device)
         self.device = device
-        self._surrogates: dict[tuple[float, Label | None], Callable[[], SurrogateHeads]] = {}
+        self._surrogates: dict[tuple[float, Condition | None], Callable[[], SurrogateHeads]] = {}
         self._reading: dict[tuple[str, ...], Pipeline] = {}
-        self._prior: dict[tuple[float, Label | None], PriorPictures] = {}
+        self._prompted: dict[str, Pipeline] = {}
+        self._prior: dict[tuple[float, Condition | None], PriorPictures] = {}
 
     @cached_property
     def _names_read(self) -> Collection[str]:
@@ -853,6 +861,7 @@ class Pipeline:
         check_heads(expr, rule.attributes, self.model.report, settings.allow_weak, query=query, reads=reads)
         return mode, None, reason
 
+    @takes_label
     def prepare(
         self, query: str | Expr, settings: DrawSettings | None = None, **options: Unpack[DrawOptions]
     ) -> PreparedQuery:
@@ -868,17 +877,24 @@ class Pipeline:
             EnergyQLError: the query, a name or a setting is wrong.
         """
         settings, vocabulary = replace(settings or DrawSettings(), **options), self.model.vocabulary
+        generator, prompt = self.model.generator, settings.condition
+        if isinstance(prompt, list | tuple) and prompt and all(isinstance(each, str) for each in prompt):
+            mixture = resolve_name("energyql.pipeline.mixture:prepare_mixture")
+            return cast(PreparedQuery, mixture(self, query, settings, prompt))
+        if isinstance(prompt, str) and isinstance(generator, PromptedGenerator) and not class_count(generator):
+            prepared = self._under(prompt).prepare(query, replace(settings, condition=None))
+            return replace(prepared, provenance=prepared.provenance | {"condition": prompt})
         psi = self.model.check_truncation(settings.truncation)
-        label = self.model.check_label(settings.label, settings.seed)
+        condition = self.model.check_condition(settings.condition, settings.seed)
         check_noise(settings.noise, self.model.generator)
         for name in settings.allow_weak:
             if name not in vocabulary and not vocabulary.reads_words:
                 raise unknown_name(name, vocabulary, f"in allow_weak is not an attribute of {vocabulary.of_model}")
-        condition = as_condition(label, self.model.generator)
+        vector = condition_vector(condition, self.model.generator)
         expr, text = as_query(query)
         bound = bind(expr, vocabulary, query=text)
         if texts := self._check_texts(bound, settings, text):
-            return self._with_texts(texts, psi, label).prepare(query, settings)
+            return self._with_texts(texts, psi, condition).prepare(query, settings)
         rule = compile_energy_rule(bound, vocabulary, settings.semantics, query=text, relations=settings.relations)
         mode, verifier, reason = self.check_readers(bound, rule, settings, text)
         settings = replace(settings, verify=mode)
@@ -899,7 +915,7 @@ class Pipeline:
         if settings.verify == "faithful":
             _check_faithful(sampler, settings)
         reports = self.model.report
-        encode = encoder(self.model.generator, psi, condition)
+        encode = encoder(self.model.generator, psi, vector)
         dtype = getattr(torch, settings.precision)
         synthesize = self._compiled if settings.compile else synthesizer(self.model.generator, dtype)
         reads = head_reader(self.model.generator, bank.space, encode)
@@ -907,7 +923,7 @@ class Pipeline:
             "query": text, "canonical": str(expr), "seed": settings.seed, "model": self.model.name,
             "fingerprints": dict(self.model.fingerprints), "judge": who_judges(self.model.judge),
             **settings.record(
-                sampler=describe_sampler(sampler), truncation=psi, label=label,
+                sampler=describe_sampler(sampler), truncation=psi, condition=condition,
                 verify=None if settings.verify == "off" else settings.verify,
             ),
             "device": str(self.device),
@@ -926,7 +942,7 @@ class Pipeline:
             provenance["words"] = {"reader": words.name, "texts": how}
         if settings.realism:
             provenance["discriminator"] = judge_mark(critic)
-        surrogates = self._surrogates_under(psi, label, reads)
+        surrogates = self._surrogates_under(psi, condition, reads)
         return PreparedQuery(
             self.model, self.device, bound, rule, encode, synthesize, reads, surrogates, sampler, verifier, settings,
             provenance,
@@ -946,8 +962,8 @@ class Pipeline:
         bound = [(bind(expr, self.model.vocabulary, query=text), text) for expr, text in pairs]
         texts = [one for expr, text in bound for one in self._check_texts(expr, settings, text)]
         psi = self.model.check_truncation(settings.truncation)
-        label = self.model.check_label(settings.label, settings.seed)
-        return self._with_texts(list(dict.fromkeys(texts)), psi, label) if texts else self
+        condition = self.model.check_condition(settings.condition, settings.seed)
+        return self._with_texts(list(dict.fromkeys(texts)), psi, condition) if texts else self
 
     def _check_texts(self, expr: Expr, settings: DrawSettings, query: str) -> list[str]:
         """Return the texts in quotes of a query, after a check that the reader of words is not weak for one.
@@ -968,30 +984,52 @@ class Pipeline:
         check_heads(expr, texts, reports, settings.allow_weak, query=query, guide="reader")
         return texts
 
-    def _with_texts(self, texts: Sequence[str], psi: float, label: Label | None) -> Pipeline:
+    def _under(self, prompt: str) -> Pipeline:
+        """Return a pipeline whose generator draws pictures of another prompt.
+
+        Raises:
+            ArgumentError: the attributes were learned from pictures of the generator's own prompt, or the generator
+                takes no prompt.
+        """
+        if prompt not in self._prompted:
+            generator, bank = cast(PromptedGenerator, self.model.generator), self.model.bank
+            other = generator.under(prompt)
+            if other is generator:
+                return self
+            if not bank.reads_pictures or bank.fitted.generator:
+                problem = f"the attributes of model {self.model.name!r} were learned from pictures of another prompt"
+                hint = "give all prompts to load_generator as a list, and train with condition=random"
+                raise ArgumentError(problem, hint=hint)
+            model = replace(self.model, generator=other, held_out=(), judge_report={})
+            self._prompted[prompt] = Pipeline(model, self.device)
+        return self._prompted[prompt]
+
+    def _with_texts(self, texts: Sequence[str], psi: float, condition: Condition | None) -> Pipeline:
         """Return a pipeline whose model also has texts as attributes, see `energyql.pipeline.texts`."""
         key = tuple(sorted(texts))
         if key not in self._reading:
-            prior = self._prior.setdefault((psi, label), PriorPictures(self.model, psi, label))
+            prior = self._prior.setdefault((psi, condition), PriorPictures(self.model, psi, condition))
             self._reading[key] = Pipeline(with_texts_read(self.model, key, prior), self.device)
             self._reading[key]._texts = key
         return self._reading[key]
 
-    def _surrogates_under(self, psi: float, label: Label | None, reads: Encode) -> Callable[[], SurrogateHeads] | None:
+    def _surrogates_under(
+        self, psi: float, condition: Condition | None, reads: Encode
+    ) -> Callable[[], SurrogateHeads] | None:
         """Return a function without arguments that returns small heads on z, which imitate the model's heads.
 
-        The small heads are fitted when the function is first called, once for each pair of truncation and label.
+        The small heads are fitted when the function is first called, once for each pair of truncation and condition.
         `None` is returned if z has too many numbers, or attributes are read off pictures.
 
         Args:
             psi: the truncation.
-            label: the label of a conditional generator; `None` for none.
+            condition: the condition of a conditional generator; `None` for none.
             reads: function from z to the input of the model's heads.
         """
         heads, z_dim = self.model.bank.as_heads, self.model.generator.z_dim
         if heads is None or z_dim > MOST_NUMBERS:
             return None
-        return self._surrogates.setdefault((psi, label), cache(partial(SurrogateHeads, heads, reads, z_dim)))
+        return self._surrogates.setdefault((psi, condition), cache(partial(SurrogateHeads, heads, reads, z_dim)))
 
 
 def _check_faithful(sampler: Sampler, settings: DrawSettings) -> None:
@@ -1030,6 +1068,7 @@ def _check_realism(sampler: Sampler, discriminator: object, model: str) -> None:
         raise ArgumentError(message, hint=f"choose one that draws from the posterior: {others}")
 
 
+@takes_label
 def generate(
     query: str | Expr,
     n: int = PICTURES,
@@ -1040,7 +1079,7 @@ def generate(
     strength: float | None = None,
     precision: Precision = DEFAULT_PRECISION,
     truncation: float | None = None,
-    label: int | Sequence[float] | None = None,
+    condition: int | str | Sequence[float] | Sequence[str] | None = None,
     noise: Noise = DEFAULT_NOISE,
     verify: Verify | None = None,
     purity: float = DEFAULT_PURITY,
@@ -1072,9 +1111,11 @@ def generate(
             take half to two thirds of the time. The energies of the `Result` are computed in float32 in both cases.
         truncation: psi in [0, 1], by which w is moved toward its mean. Smaller values give less varied pictures with
             fewer faults. By default the truncation of the model.
-        label: class for a generator with classes (a conditional generator), or a number for each class. By default the
-            label under which the attributes were fitted, if there was one; if they were fitted to random labels, a
-            random class, which the seed decides.
+        condition: class for a generator with classes (a conditional generator), or a number for each class. By default
+            the condition under which the attributes were fitted, if there was one; if they were fitted to random
+            classes, a random class, which the seed decides. For a pipeline of diffusers also a prompt; or a list of
+            prompts, each as common as the others before the query is known. Each picture then has one of them, in
+            shares that a pilot run estimates (see docs/noise.md).
         noise: which noise the generator adds besides w, as a StyleGAN2 does. "const" is the noise of the model, with
             which attributes were labelled. "random" is new noise for each picture, from the seed and the number i of
             the picture. "none" is no noise. Noise decides fine detail, such as single hairs; heads do not depend on it.
@@ -1121,7 +1162,7 @@ def generate(
     """
     settings = DrawSettings(
         semantics=semantics, sampler=sampler, strength=strength, precision=precision, truncation=truncation,
-        label=label, noise=noise, verify=verify, purity=purity, attempts=attempts, realism=realism, seed=seed,
+        condition=condition, noise=noise, verify=verify, purity=purity, attempts=attempts, realism=realism, seed=seed,
         batch_size=batch_size, compile=compile, allow_weak=allow_weak,
     )  # fmt: skip
     return pipeline_for(model, device).prepare(query, settings).run(n, first=first, budget=budget, progress=progress)

@@ -12,15 +12,17 @@ from energyql.pipeline.draw import pipeline_for
 from energyql.pipeline.model import Model
 from energyql.pipeline.module import as_module
 from energyql.pipeline.settings import DEFAULT_SEMANTICS, DrawSettings, Semantics
+from energyql.renamed import takes_label
 
 
+@takes_label
 def export_energy(
     query: str | Expr,
     *,
     model: str | Path | Model = DEFAULT_MODEL,
     semantics: Semantics = DEFAULT_SEMANTICS,
     truncation: float | None = None,
-    label: int | Sequence[float] | None = None,
+    condition: int | str | Sequence[float] | None = None,
     device: str = "auto",
     allow_weak: Sequence[str] = (),
 ) -> EnergyModule:
@@ -31,9 +33,9 @@ def export_energy(
         model: name of a packaged model, a model folder, or a `Model` in memory.
         semantics: how the query becomes an energy: "exact", "product", "lace" or "jem".
         truncation: psi in [0, 1], moves w toward its mean; by default the truncation of the model.
-        label: class for a generator with classes (a conditional generator), or a number for each class. By default the
-            label under which the heads were fitted, if there was one; if they were fitted to random labels, the random
-            class of seed 0.
+        condition: class for a generator with classes (a conditional generator), or a number for each class. By default
+            the condition under which the heads were fitted, if there was one; if they were fitted to random classes,
+            the random class of seed 0.
         device: "auto" (a GPU if there is one), "cpu", "cuda" and so on.
         allow_weak: attributes whose heads may be used although their quality on held-out labels is low.
 
@@ -46,6 +48,6 @@ def export_energy(
         EnergyQLError: the query, a name or a setting is wrong, or attributes are read off pictures.
     """
     settings = DrawSettings(
-        semantics=semantics, truncation=truncation, label=label, verify="off", allow_weak=allow_weak
+        semantics=semantics, truncation=truncation, condition=condition, verify="off", allow_weak=allow_weak
     )
     return as_module(pipeline_for(model, device).prepare(query, settings))

@@ -52,11 +52,11 @@ from energyql.files import (
 )
 from energyql.generators.base import (
     RANDOM,
+    Condition,
     Generator,
-    Label,
-    check_fitted_label,
+    check_condition,
+    check_fitted_condition,
     check_generator,
-    check_label,
     class_count,
     device_of,
     is_differentiable,
@@ -271,27 +271,29 @@ class Model:
         """Whether the energies of queries can be differentiated with respect to z."""
         return self.bank.gradient and (not self.bank.reads_pictures or is_differentiable(self.generator))
 
-    def check_label(self, label: int | Sequence[float] | None, seed: int = 0) -> Label | None:
-        """Check that the generator has a label and that the heads are valid under it, and return the label.
+    def check_condition(
+        self, condition: int | str | Sequence[float] | Sequence[str] | None, seed: int = 0
+    ) -> Condition | None:
+        """Check that the generator has a condition and that the heads are valid under it, and return the condition.
 
         Args:
-            label: a class, or a sequence with a number for each class of the generator; `None` for the label under
-                which the heads were fitted. If they were fitted to random labels, it is a random class.
+            condition: a class, its prompt, or a sequence with a number for each class; `None` for the condition under
+                which the heads were fitted. If they were fitted to random classes, it is a random class.
             seed: seed of the random class, 0 to 2**64 - 1.
 
         Returns:
             The class, or the numbers as a tuple of floats; `None` for a generator without classes.
 
         Raises:
-            ArgumentError: the generator has no such label, or needs a label; or the heads were fitted under another
-                label.
+            ArgumentError: the generator has no such condition, or needs a condition; or the heads were fitted under
+                another condition.
         """
         fitted = self.bank.fitted
-        label = fitted.default_label if label is None else label
-        if label is None and fitted.label == RANDOM:
-            label = int(uniforms(seed, 0, 1, 1, stream="label") * class_count(self.generator))
-        checked = check_label(label, self.generator)
-        fitted.check_label(checked, self.name)
+        condition = fitted.default_condition if condition is None else condition
+        if condition is None and fitted.condition == RANDOM:
+            condition = int(uniforms(seed, 0, 1, 1, stream="label") * class_count(self.generator))
+        checked = check_condition(condition, self.generator)
+        fitted.check_condition(checked, self.name)
         return checked
 
     def check_truncation(self, truncation: float | None) -> float:
@@ -464,8 +466,8 @@ def load_model(
 def _check_fitted_to(folder: Path, bank: Bank, generator: Generator, mark: str) -> None:
     """Check that the attributes of a model folder were learned from pictures of its generator.
 
-    For heads, the size of the latents that they read is checked too; if they were fitted under a class label, also that
-    the generator has this label.
+    For heads, the size of the latents that they read is checked too; if they were fitted under a condition, also that
+    the generator has this condition.
 
     Args:
         folder: the folder, for messages.
@@ -475,12 +477,12 @@ def _check_fitted_to(folder: Path, bank: Bank, generator: Generator, mark: str) 
 
     Raises:
         ModelError: the attributes were learned from another generator, the heads read latents of another size, or the
-            generator does not have the label.
+            generator does not have the condition.
     """
     fault = None if bank.fitted.is_of(mark) else "the attributes were fitted to another generator"
     try:
-        if bank.label is not None:
-            check_fitted_label(bank.label, generator)
+        if bank.condition is not None:
+            check_fitted_condition(bank.condition, generator)
         size = None if bank.latent_dim is None else latent_size(generator, bank.space)
         if size not in (None, bank.latent_dim):
             fault = fault or f"heads read {bank.latent_dim} numbers but {bank.space} has {size}"

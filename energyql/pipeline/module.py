@@ -12,7 +12,7 @@ from energyql.attributes.pictures import heads_of
 from energyql.energy.compiled import CompiledEnergy
 from energyql.energy.export import Called, EnergyModule, mapping_module
 from energyql.energy.query_energy import QueryEnergy
-from energyql.generators.base import as_condition, head_reader
+from energyql.generators.base import condition_vector, head_reader
 from energyql.generators.mapping import FrozenMapping, encoder
 from energyql.numerics.pullback import Identity
 
@@ -29,7 +29,7 @@ def as_module(prepared: PreparedQuery) -> EnergyModule:
         ArgumentError: the model's attributes are read off pictures, not off latents.
     """
     facts, bank = prepared.provenance, heads_of(prepared.model.bank, "an exported energy")
-    names = ("query", "canonical", "semantics", "model", "truncation", "label")
+    names = ("query", "canonical", "semantics", "model", "truncation", "condition")
     metadata = {name: str(facts[name]) for name in names if facts[name] is not None}
     metadata |= {
         "attributes": ", ".join(prepared.rule.attributes), "space": bank.space,
@@ -47,7 +47,7 @@ def compiled_energy(prepared: PreparedQuery, energy: QueryEnergy) -> CompiledEne
 def _encoder(prepared: PreparedQuery) -> nn.Module:
     """Return a torch module from z to the latents that are the input of the heads, for a compiled query.
 
-    Truncation and label are those in the settings of the query.
+    Truncation and condition are those in the settings of the query.
     """
     if isinstance(prepared.reads, Identity):
         return nn.Identity()
@@ -56,5 +56,5 @@ def _encoder(prepared: PreparedQuery) -> nn.Module:
     generator, facts = prepared.model.generator, prepared.provenance
     owner = copy.deepcopy(generator).requires_grad_(False) if isinstance(generator, nn.Module) else None
     generator = generator if owner is None else owner
-    encode = encoder(generator, facts["truncation"], as_condition(facts["label"], generator))
+    encode = encoder(generator, facts["truncation"], condition_vector(facts["condition"], generator))
     return Called(head_reader(generator, prepared.model.bank.space, encode), owner)

@@ -101,8 +101,8 @@ def run_pilot(
 ) -> Pilot:
     """Draw a few samples for a query, and estimate how common the query is and what a sample costs.
 
-    The samples are drawn by the default sampler, or by "population" if energies have no gradient. Truncation and label
-    are those of the model.
+    The samples are drawn by the default sampler, or by "population" if energies have no gradient. Truncation and
+    condition are those of the model.
 
     Args:
         query: text or expression, such as `"smile AND NOT hat"`.

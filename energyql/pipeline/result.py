@@ -86,8 +86,8 @@ def reading(judged: Mapping[str, npt.NDArray[Any]], index: int, only: Iterable[s
 Key = int | slice | Sequence[int] | Sequence[bool] | npt.NDArray[Any] | Tensor
 """A selection of samples of a result: a position, a slice, a mask with true for each selected sample, or positions."""
 COMMON = (
-    "canonical", "model", "fingerprints", "semantics", "truncation", "label", "judge", "verify", "purity", "attempts",
-    "z_shape",
+    "canonical", "model", "fingerprints", "semantics", "truncation", "condition", "judge", "verify", "purity",
+    "attempts", "z_shape",
 )  # fmt: skip
 """Entries of the provenance that must be equal in results that are joined, because energies and verdicts depend on
 them."""
@@ -131,7 +131,7 @@ def join_provenance(parts: Sequence[Mapping[str, Any]], count: int) -> dict[str,
         count: number of samples of all results together.
 
     Raises:
-        ArgumentError: the results differ in query, model, semantics, truncation, label or judge.
+        ArgumentError: the results differ in query, model, semantics, truncation, condition or judge.
     """
     first = parts[0]
     for part, name in product(parts[1:], COMMON):
@@ -177,6 +177,7 @@ MOST_PICTURES = 64
 """Most pictures that a notebook or `grid.png` in a folder shows; `Result.grid` and a gallery show all."""
 PER_SAMPLE = (
     "images", "z", "w", "index", "energy", "probabilities", "judged", "satisfied", "doubtful", "status", "draws",
+    "prompt",
 )  # fmt: skip
 """The fields of a `Result` that hold an entry for each sample."""
 
@@ -207,6 +208,8 @@ class Result:
             versions.
         draws: number of pictures that were drawn for each sample until the verifier accepted one, (n,) int64; `None` if
             no verifier decided.
+        prompt: prompt of each sample, (n,) texts, if `condition` is a list of prompts; else `None`. Their shares, which
+            a pilot run estimated, are in `provenance["mixture"]`, in the order of the list.
         audited: share of all samples that truly satisfies the query, with a 95 % interval, as an audit of the loaded
             folder found it, such as "96.1 % (93.8 to 98.0)"; "" if there was none.
     """
@@ -224,6 +227,7 @@ class Result:
     statistics: dict[str, float]
     provenance: dict[str, Any] = field(repr=False)
     draws: npt.NDArray[np.int64] | None = None
+    prompt: npt.NDArray[np.str_] | None = None
     audited: str = ""
 
     def __len__(self) -> int:
@@ -249,6 +253,10 @@ class Result:
                 line += f"; {wanted} were wanted, but {reason}"
         if marked := int(self.doubtful.sum()):
             line += f"; {marked} {'is' if marked == 1 else 'are'} doubtful: {DOUBT}"
+        if mixture := self.provenance.get("mixture"):
+            shares = zip(self.provenance["condition"], mixture["shares"], mixture["errors"], strict=True)
+            texts = (f'{share:.0%} ± {error:.0%} "{shorten(prompt)}"' for prompt, share, error in shares)
+            line += f"; prompts in the shares {', '.join(texts)}"
         if reason := self.provenance.get("unverified"):
             line += f"; no verifier decided, because {reason}"
         if refused:
@@ -405,7 +413,8 @@ class Result:
             parts: the results; a single result is returned unchanged.
 
         Raises:
-            ArgumentError: there are no results, or they differ in query, model, semantics, truncation, label or judge.
+            ArgumentError: there are no results, or they differ in query, model, semantics, truncation, condition or
+                judge.
         """
         results = list(parts)
         if not results:
@@ -490,8 +499,8 @@ class Result:
 
     def _footer(self) -> str:
         settings = self.provenance
-        label = "" if settings.get("label") is None else f", label {settings['label']}"
-        origin = f"Model {settings['model']}{label}, seed {settings['seed']}, {settings['semantics']} semantics"
+        condition = "" if settings.get("condition") is None else f", condition {settings['condition']}"
+        origin = f"Model {settings['model']}{condition}, seed {settings['seed']}, {settings['semantics']} semantics"
         return f"{self.summary()}. {origin}"
 
     def save(self, path: str | Path) -> Path:

@@ -34,6 +34,7 @@ from energyql.files import (
     write_json,
     write_tensors,
 )
+from energyql.renamed import renamed
 from energyql.sampling import Status
 from energyql.sampling.registry import sampler_record
 from energyql.vocabulary import ByAttribute
@@ -238,6 +239,8 @@ def describe(result: Result) -> dict[str, Any]:
     number the text "Infinity" or "-Infinity".
     """
     columns = {each.name: getattr(result, each.name) for each in fields(result) if each.name not in _ELSEWHERE}
+    if result.prompt is None:
+        del columns["prompt"]
 
     def sample(row: int) -> dict[str, Any]:
         return {name: map_columns(lambda part: _plain(part[row]), column) for name, column in columns.items()}
@@ -319,16 +322,16 @@ def read_part(folder: Path, names: Collection[str]) -> dict[str, Any]:
 
 def _read_part(folder: Path, names: Collection[str]) -> dict[str, Any]:
     data = read_json(folder / RESULT)
-    samples, provenance = _checked(data["samples"], list), _checked(data["provenance"], dict)
+    samples, provenance = _checked(data["samples"], list), renamed(_checked(data["provenance"], dict))
     if not samples:
         raise ValueError("it has no samples")
-    samples = [{"draws": None, **sample} for sample in samples]  # runs of earlier versions have none
+    samples = [{"draws": None, "prompt": None, **sample} for sample in samples]  # as in runs of earlier versions
     for name in ("query", "model", "semantics"):  # without which no result can be shown
         _checked(provenance[name], str)
     if provenance["judge"] is not None:
         _checked(provenance["judge"], str)
-    if isinstance(provenance.get("label"), list):
-        provenance["label"] = tuple(provenance["label"])  # of a conditional generator, as `generate` records it
+    if isinstance(provenance.get("condition"), list):
+        provenance["condition"] = tuple(provenance["condition"])  # of a conditional generator, as `generate` records it
     if "sampler" in provenance:
         provenance["sampler"] = sampler_record(provenance["sampler"])
     statistics = {name: _number(value) for name, value in _checked(data["statistics"], dict).items()}

@@ -153,7 +153,7 @@ class DrawOptions(TypedDict, total=False):
     strength: float | None
     precision: Precision
     truncation: float | None
-    label: int | Sequence[float] | None
+    condition: int | str | Sequence[float] | Sequence[str] | None
     noise: Noise
     verify: Verify | None
     purity: float
@@ -177,10 +177,10 @@ class DrawSettings:
     `left_out` of its `Setting` names.
 
     This class checks types and ranges. `Pipeline.prepare` checks the names of semantics and sampler, and whether
-    truncation, label and noise are possible for the model.
+    truncation, condition and noise are possible for the model.
 
     Attributes:
-        semantics, sampler, strength, precision, truncation, label, noise, verify, purity, attempts, realism, seed,
+        semantics, sampler, strength, precision, truncation, condition, noise, verify, purity, attempts, realism, seed,
             batch_size, compile: arguments of `energyql.generate`, which describes them.
         relations: whether the relations of the vocabulary are added to the query. Relations are queries that are true
             for every picture, such as "sunglasses IMPLIES glasses".
@@ -211,9 +211,10 @@ class DrawSettings:
         "psi in 0..1: smaller is less varied, with fewer faulty pictures; by default the model's.",
         "psi. By default the model's own.", check=finite_number, always=True,
     )})  # fmt: skip
-    label: int | Sequence[float] | None = field(default=None, metadata={"setting": Setting(
-        "Label of a conditional generator: a class, or numbers separated by commas.", always=True,
-        left_out={"request": "the studio draws under the label of the attributes"},
+    condition: int | str | Sequence[float] | Sequence[str] | None = field(default=None, metadata={"setting": Setting(
+        "Of a conditional generator: a class, numbers separated by commas, a prompt, or a list of prompts in JSON.",
+        always=True,
+        left_out={"request": "the studio draws under the condition of the attributes"},
     )})  # fmt: skip
     noise: Noise = field(default=DEFAULT_NOISE, metadata={"setting": Setting(
         "If the generator adds noise: const, that of the model; random, new for each picture; none.",

@@ -18,7 +18,7 @@ from torch import Tensor
 from energyql.attributes.words import TextReader, Words, with_texts
 from energyql.errors import ArgumentError, EnergyQLError
 from energyql.files import cache_folder, json_digest, read_tensors, write_tensors
-from energyql.generators.base import Label, as_condition, draw_batches, head_reader
+from energyql.generators.base import Condition, condition_vector, draw_batches, head_reader
 from energyql.generators.families import module_fingerprint
 from energyql.generators.mapping import encoder
 from energyql.language import Expr, predicates
@@ -44,12 +44,12 @@ class PriorPictures:
     Args:
         model: a model with a reader of texts.
         psi: the truncation.
-        label: the label of a conditional generator; `None` for none.
+        condition: the condition of a conditional generator; `None` for none.
     """
 
-    def __init__(self, model: Model, psi: float, label: Label | None) -> None:
-        self.model, self.psi, self.label = model, psi, label
-        self.encode = encoder(model.generator, psi, as_condition(label, model.generator))
+    def __init__(self, model: Model, psi: float, condition: Condition | None) -> None:
+        self.model, self.psi, self.condition = model, psi, condition
+        self.encode = encoder(model.generator, psi, condition_vector(condition, model.generator))
         self.z = normals(0, 0, COUNT, model.generator.z_dim, stream="words").to(model.device)
 
     @cached_property
@@ -94,9 +94,8 @@ class PriorPictures:
         mark = self.model.fingerprints.get("generator") or module_fingerprint(self.model.generator)
         if folder is None or not mark:
             return None
-        return (
-            folder / "words" / f"{json_digest([mark, self._words.mark, self.psi, self.label, COUNT])[:32]}.safetensors"
-        )
+        name = json_digest([mark, self._words.mark, self.psi, self.condition, COUNT])[:32]
+        return folder / "words" / f"{name}.safetensors"
 
     def _images(self) -> Iterator[Tensor]:
         for _, images in draw_batches(self.model.generator.synthesize, self.encode, self.z):

@@ -30,7 +30,7 @@ from energyql.attributes.quality import VERIFIER
 from energyql.energy.clipped import clipped_density
 from energyql.energy.rule import EnergyRule, compile_energy_rule
 from energyql.errors import ModelError
-from energyql.generators.base import as_condition, class_count, draw_batches, encode_under
+from energyql.generators.base import class_count, condition_vector, draw_batches, encode_under
 from energyql.kinds import KINDS, Cell
 from energyql.language import Expr, Weight, predicates
 from energyql.logic.satisfiability import noting_tautologies, satisfied
@@ -93,7 +93,7 @@ def names_read(model: Model) -> Collection[str]:
     if reader is None or names is not None:
         return names or ()
     z = normals(0, 0, 1, generator.z_dim, stream="reader").to(model.device)
-    condition = as_condition(0 if class_count(generator) else None, generator)
+    condition = condition_vector(0 if class_count(generator) else None, generator)
     encode = partial(encode_under, generator, truncation=model.truncation, condition=condition)
     ((_, picture),) = draw_batches(generator.synthesize, encode, z)
     return call_labeller(reader, picture, "the verifier").keys()

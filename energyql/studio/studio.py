@@ -298,7 +298,7 @@ class Studio:
         self._check_count(len(pictures.index))
         facts = pictures.provenance
         request = request.model_copy(update={"model": request.model or facts["model"]})
-        known = {name: facts[name] for name in ("truncation", "label", "noise")}
+        known = {name: facts[name] for name in ("truncation", "condition", "noise")}
         prepared = self._prepare(ANYTHING, request, verify="off", **known)
         query = facts["query"] or ANYTHING
         return Start(prepared, len(pictures.index), lambda job: pictures, query, result.photograph)

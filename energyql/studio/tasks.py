@@ -37,8 +37,8 @@ from energyql.studio.results import JobResult
 from energyql.studio.schemas import EditRequest, TraversalRequest, VariationsRequest
 
 MOST_SPACES = 4
-"""Largest number of `LatentSpace` objects in memory. There is one object for each model, truncation and label that was
-used last for edits."""
+"""Largest number of `LatentSpace` objects in memory. There is one object for each model, truncation and condition that
+was used last for edits."""
 _SPACES: dict[tuple[Any, ...], LatentSpace] = {}
 
 
@@ -114,16 +114,16 @@ def held_pictures(result: JobResult, positions: Sequence[int]) -> Result | Saved
 
 
 def shared_space(prepared: PreparedQuery) -> LatentSpace:
-    """Return the `LatentSpace`, which maps latents z to latents w, for the model, truncation and label of a query.
+    """Return the `LatentSpace`, which maps latents z to latents w, for the model, truncation and condition of a query.
 
     Jobs share the `LatentSpace`, because it holds a copy of the mapping network.
     """
-    truncation, label = prepared.provenance["truncation"], prepared.provenance["label"]
-    key = id(prepared.model), truncation, label  # unique: a space keeps its model alive
+    truncation, condition = prepared.provenance["truncation"], prepared.provenance["condition"]
+    key = id(prepared.model), truncation, condition  # unique: a space keeps its model alive
     if key not in _SPACES:
         while len(_SPACES) >= MOST_SPACES:
             _SPACES.pop(next(iter(_SPACES)))
-        _SPACES[key] = LatentSpace(prepared.model, truncation, label)
+        _SPACES[key] = LatentSpace(prepared.model, truncation, condition)
     return _SPACES[key]
 
 

@@ -11,14 +11,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from energyql.attributes.bank import FittedLabel, FittedUnder
+from energyql.attributes.bank import FittedCondition, FittedUnder
 from energyql.attributes.heads import AttributeBank
 from energyql.attributes.judge import load_judge
 from energyql.attributes.labels import ImageLabeller
 from energyql.attributes.pictures import heads_of
 from energyql.errors import ArgumentError, DataError, ModelError
 from energyql.files import as_path, fingerprint, read_json, read_tensors, sole_writer, write_json, write_tensors
-from energyql.generators.base import Generator, check_fitted_label, check_layers, device_of, show_pictures
+from energyql.generators.base import Generator, check_fitted_condition, check_layers, device_of, show_pictures
 from energyql.generators.families import CONFIG, module_fingerprint
 from energyql.language.lexical import check_name
 from energyql.numerics import LARGEST
@@ -26,6 +26,7 @@ from energyql.numerics.shapes import Float
 from energyql.pipeline.model import Model, choose_device
 from energyql.pipeline.settings import DirectionMethod, finite_number, whole_number
 from energyql.progress import Report, reporting
+from energyql.renamed import renamed, takes_label
 from energyql.render.pictures import label_grid
 from energyql.training.foreign import add_heads, linear_head
 from energyql.training.goals import edit_goals, head_numbers, learn_goals, move_along, number_goals
@@ -58,6 +59,7 @@ _Components = tuple[Float[Tensor, "count components"], Float[Tensor, " count"]]
 A share is a number from 0 to 1, how much of what the method explains lies along the direction."""
 
 
+@takes_label
 def find_directions(
     model: str | Path | Generator | Model | Target,
     method: DirectionMethod = "ganspace",
@@ -67,7 +69,7 @@ def find_directions(
     labeller: ImageLabeller | None = None,
     layers: Sequence[int] | None = None,
     truncation: float | None = None,
-    label: int | Sequence[float] | str | None = None,
+    condition: int | Sequence[float] | str | None = None,
     generator: str | None = None,
     allow_plugins: bool = False,
     device: torch.device | str = "cpu",
@@ -112,8 +114,8 @@ def find_directions(
             pictures, a direction moves w only for these layers.
         truncation: psi of the prior samples, 0 to 2. By default the range of psi for which the model's heads are valid;
             without heads, the psi of the model.
-        label: class label of the prior samples, for a conditional generator: a class, as many numbers as there are
-            classes, or "random"; by default the label for which the model's heads are valid.
+        condition: condition of the prior samples, for a conditional generator: a class, as many numbers as there are
+            classes, or "random"; by default the condition for which the model's heads are valid.
         generator: name of the generator's code, for a model folder that only names it.
         allow_plugins: whether to import the generator that the model folder names.
         device: where to compute: "cpu", "cuda" or "mps"; "auto" is a GPU if there is one.
@@ -142,7 +144,7 @@ def find_directions(
     layers = None if layers is None else check_layers(layers, network)
     weights = _style_weights(network, layers, method) if method in ("sefa", "styles") else None
     psi = source.psi if truncation is None else (truncation, truncation)
-    prior = source.prior(DIRECTIONS_SEED, source.fitted("w", psi, label), device)
+    prior = source.prior(DIRECTIONS_SEED, source.fitted("w", psi, condition), device)
     titles, learned = tuple(map(str, range(count))), {}
     if method == "steerability":
         learned = edit_goals(goals, count)
@@ -174,7 +176,7 @@ def find_directions(
             _check_count(inner, count)
     return space.directions(
         inner[:count], share[:count], method=method, titles=titles, layers=layers, truncation=psi,
-        label=prior.fitted.label, generator=module_fingerprint(network),
+        condition=prior.fitted.condition, generator=module_fingerprint(network),
     )  # fmt: skip
 
 
@@ -381,7 +383,7 @@ class Directions:
             attribute, edit or number.
         layers: layers of the generator for which w is moved in pictures; `None` for all.
         truncation: range (low, high) of truncation psi of the prior samples.
-        label: class label of the prior samples, or "random"; `None` for a generator without classes.
+        condition: condition of the prior samples, or "random"; `None` for a generator without classes.
         generator: fingerprint of the generator; "" for one that is no torch module.
 
     Raises:
@@ -398,7 +400,7 @@ class Directions:
     titles: tuple[str, ...]
     layers: tuple[int, ...] | None
     truncation: tuple[float, float]
-    label: FittedLabel
+    condition: FittedCondition
     generator: str
 
     def __post_init__(self) -> None:
@@ -424,25 +426,25 @@ class Directions:
         return w @ self.normal.to(w).t() + self.offset.to(w)
 
     def prior(self, generator: Generator, seed: int, device: torch.device | str) -> Prior:
-        """Return prior samples of `generator` under the truncation and the class label of the directions.
+        """Return prior samples of `generator` under the truncation and the condition of the directions.
 
         Args:
             generator: the generator of the directions.
             seed: seed of the samples.
             device: where the samples are computed.
         """
-        fitted = FittedUnder("w", self.truncation, self.label, self.generator)
+        fitted = FittedUnder("w", self.truncation, self.condition, self.generator)
         return Prior(generator, seed, fitted, torch.device(device))
 
     def check_generator(self, generator: Generator) -> None:
         """Raise an `ArgumentError` if the directions were found from another generator than `generator`.
 
-        It is also raised if `generator` does not have the class label of the directions.
+        It is also raised if `generator` does not have the condition of the directions.
         """
         if self.generator != module_fingerprint(generator):
             hint = "find its own with energyql directions, or give the model that they were found from, --model"
             raise ArgumentError("the directions were found from another generator", hint=hint)
-        check_fitted_label(self.label, generator)
+        check_fitted_condition(self.condition, generator)
 
     def save(self, folder: str | Path) -> None:
         """Write `directions.safetensors` and `directions.json` to a folder. No file is ever half written."""
@@ -452,7 +454,7 @@ class Directions:
             write_tensors(path, {name: getattr(self, name) for name in _PARTS})
             record = {
                 "format": FORMAT, "method": self.method, "generator": self.generator, "truncation": self.truncation,
-                "label": self.label, "layers": self.layers, "tensors": fingerprint(path),
+                "condition": self.condition, "layers": self.layers, "tensors": fingerprint(path),
                 "directions": [{"title": title, "share": share, "quantiles": values} for title, share, values in rows],
             }  # fmt: skip
             write_json(path.with_name(RECORD), record)
@@ -466,15 +468,15 @@ class Directions:
         """
         path, hint = as_path(folder) / RECORD, "find the directions again with energyql directions"
         try:
-            data, parts = read_json(path), read_tensors(path.with_name(TENSORS))
+            data, parts = renamed(read_json(path)), read_tensors(path.with_name(TENSORS))
             titles = tuple(each["title"] for each in data["directions"])
-            layers, label, (low, high) = data["layers"], data["label"], data["truncation"]
+            layers, condition, (low, high) = data["layers"], data["condition"], data["truncation"]
             if data["format"] != FORMAT or data["tensors"] != fingerprint(path.with_name(TENSORS)):
                 raise ValueError(f"it does not fit {TENSORS}")
             return cls(
                 data["method"], **parts, titles=titles, truncation=(low, high),
-                layers=None if layers is None else tuple(layers),
-                label=tuple(label) if isinstance(label, list) else label, generator=str(data["generator"]),
+                layers=None if layers is None else tuple(layers), generator=str(data["generator"]),
+                condition=tuple(condition) if isinstance(condition, list) else condition,
             )  # fmt: skip
         except (ModelError, ArgumentError) as error:
             raise DataError(f"{folder} holds no directions: {error.message}", hint=hint) from error
@@ -520,7 +522,7 @@ def name_directions(
         ArgumentError: there is no such direction or device; a name is blank or not a text; the directions are of
             another generator; or the model reads its attributes off pictures.
         VocabularyError: the model already has an attribute of one of these names, and `replace` is false.
-        ModelError: the heads of the model are valid at another truncation or class label than the directions.
+        ModelError: the heads of the model are valid at another truncation or condition than the directions.
     """
     if not isinstance(names, Mapping) or not names:
         raise ArgumentError("name at least one direction", hint='such as {3: "smile"}, or --name 3=smile')
@@ -536,7 +538,7 @@ def name_directions(
     space = "w" if source.bank is None else heads_of(source.bank, "an attribute by directions").space
     specs = Vocabulary(_spec(directions, number, name) for number, name in names.items())
     fixed: dict[str, Any] = {
-        "space": space, "truncation": directions.truncation, "label": directions.label, "replace": replace,
+        "space": space, "truncation": directions.truncation, "condition": directions.condition, "replace": replace,
         "generator": generator, "allow_plugins": allow_plugins,
     }  # fmt: skip
     if space == "w":

@@ -31,6 +31,7 @@ from energyql.generators.checkpoints.torch_file import read_weights
 from energyql.generators.checkpoints.unpickle import Budget, Names, is_shape, unpickle
 from energyql.kinds import BARE, KINDS, is_missing
 from energyql.numerics.shapes import Float
+from energyql.renamed import takes_label
 from energyql.training.labels import LabelTable, infer, one_per_sample
 from energyql.training.steps import minimise
 from energyql.training.tables import read_npy
@@ -42,6 +43,7 @@ LACE_STD = 0.1
 _LAYER = re.compile(r"net\.(\d+)\.(weight|bias)")
 
 
+@takes_label
 def add_heads(
     model: str | Path | Generator,
     specs: Vocabulary,
@@ -50,14 +52,14 @@ def add_heads(
     *,
     space: str = "w",
     truncation: tuple[float, float] = (1.0, 1.0),
-    label: int | Sequence[float] | str | None = None,
+    condition: int | Sequence[float] | str | None = None,
     replace: bool = False,
     generator: str | None = None,
     allow_plugins: bool = False,
 ) -> AttributeBank:
     """Add heads to a model folder, without training.
 
-    Old and new heads of a folder must read the same latent, and be valid for the same truncation and class label.
+    Old and new heads of a folder must read the same latent, and be valid for the same truncation and condition.
 
     Args:
         model: a packaged model, a model folder, a checkpoint, or a generator of your own: the object, or the name of
@@ -68,8 +70,8 @@ def add_heads(
         space: the latent that the heads read: "w", "z", "direction" (z scaled to unit second moment) or "features"
             (numbers that the generator computes from z for heads).
         truncation: range (low, high) of psi in which the heads are valid.
-        label: class label for which the heads are valid: a class, or as many numbers as there are classes; or "random"
-            if they are valid for every class. By default that of the heads in the folder.
+        condition: condition for which the heads are valid: a class, or as many numbers as there are classes; or
+            "random" if they are valid for every class. By default that of the heads in the folder.
         replace: whether new heads may replace old heads of the same attributes.
         generator: name of the generator's code, for a model folder that only names it.
         allow_plugins: whether to import the generator that the model folder names.
@@ -78,12 +80,12 @@ def add_heads(
         All heads of the folder, old and new.
 
     Raises:
-        ArgumentError: a conditional generator needs a label, or has no such label.
+        ArgumentError: a conditional generator needs a condition, or has no such condition.
         ModelError: the heads do not fit the generator or the heads in the folder.
         VocabularyError: the model already has one of the attributes, and `replace` is false.
     """
     with opening_target(Source(model, generator, allow_plugins), out, truncation[1]) as target:
-        fitted = target.fitted(space, truncation, label)
+        fitted = target.fitted(space, truncation, condition)
         bank = AttributeBank(specs, heads, **vars(fitted))
         target.check_latents(fitted)
         size = latent_size(target.generator, space)

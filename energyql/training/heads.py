@@ -211,7 +211,7 @@ def train_heads(
         held_out: the last latents are for early stopping and calibration. An int is the number of these latents, a
             float their share of all latents.
         seed: seed of all random numbers; no global random state is read or changed.
-        fitted: conditions of the training (latent space, truncation, class label, generator), which the bank records.
+        fitted: conditions of the training (latent space, truncation, condition, generator), which the bank records.
         checkpoint: file for the state of the fit; `None` for no file. A call with the same data and settings continues
             from this state; if the fit in it is finished, no further step is done.
         progress: function that is called with the fraction done.

@@ -181,7 +181,7 @@ def _prior(
         device: where to compute.
 
     Raises:
-        EnergyQLError: a table is about pictures of another generator or seed, or of a truncation or class label for
+        EnergyQLError: a table is about pictures of another generator or seed, or of a truncation or condition for
             which the heads are not valid.
     """
     fitted = replace(bank.fitted, generator=target.fingerprint)
@@ -192,15 +192,15 @@ def _prior(
         prior = target.prior(seed or 0, fitted, device)
         prior.check_single()
         return prior
-    drawn.check(labels.source, seed=seed, truncation=None, label=None)
+    drawn.check(labels.source, seed=seed, truncation=None, condition=None)
     drawn.check_generator(target.generator, labels.source)
-    psi, label, (low, high) = drawn.truncation, fitted.label, fitted.truncation
-    if not fitted.holds_at(psi) or label not in (RANDOM, drawn.label):
+    psi, condition, (low, high) = drawn.truncation, fitted.condition, fitted.truncation
+    if not fitted.holds_at(psi) or condition not in (RANDOM, drawn.condition):
         raise ArgumentError(
-            f"{labels.source} is about pictures of truncation {psi:g} and label {drawn.label}; the heads of "
-            f"{target.folder} were fitted at truncation {low:g} to {high:g} under label {label}"
+            f"{labels.source} is about pictures of truncation {psi:g} and condition {drawn.condition}; the heads of "
+            f"{target.folder} were fitted at truncation {low:g} to {high:g} under condition {condition}"
         )
-    return target.prior(drawn.seed, replace(fitted, truncation=(psi, psi), label=drawn.label), device)
+    return target.prior(drawn.seed, replace(fitted, truncation=(psi, psi), condition=drawn.condition), device)
 
 
 def given_judge(judge: ImageLabeller | str | None) -> ImageLabeller | None:

@@ -22,11 +22,12 @@ from torch import Tensor
 from energyql.attributes.labels import Column
 from energyql.errors import ArgumentError, DataError, LabelWarning, VocabularyError, caller_level
 from energyql.files import read_json, read_tensors
-from energyql.generators.base import Generator, Label
+from energyql.generators.base import Condition, Generator
 from energyql.generators.families import module_fingerprint
 from energyql.kinds import KINDS, Kind, as_number, as_text, as_yes_no, is_missing
 from energyql.numerics.shapes import Int
 from energyql.pipeline.result_folder import LABELLING
+from energyql.renamed import renamed
 from energyql.sampling import uniforms
 from energyql.training.tables import read_columns, read_npy
 from energyql.vocabulary import AttributeSpec, Vocabulary
@@ -55,24 +56,25 @@ class Drawn:
         seed: picture i is drawn from prior sample i of this seed, its i-th random latent.
         truncation: truncation psi.
         generator: the first digits of the fingerprint of the generator; "" for a generator that is not a torch module.
-        label: class label of a conditional generator; `None` for other generators.
+        condition: condition of a conditional generator; `None` for other generators.
     """
 
     seed: int
     truncation: float
     generator: str = ""
-    label: Label | None = None
+    condition: Condition | None = None
 
     @classmethod
-    def by(cls, generator: Generator, seed: int, truncation: float, label: Label | None) -> Drawn:
-        """Return the record for pictures that `generator` draws with this seed, truncation psi and class label."""
-        return cls(seed, truncation, module_fingerprint(generator)[:_DIGITS], label)
+    def by(cls, generator: Generator, seed: int, truncation: float, condition: Condition | None) -> Drawn:
+        """Return the record for pictures that `generator` draws with this seed, truncation psi and condition."""
+        return cls(seed, truncation, module_fingerprint(generator)[:_DIGITS], condition)
 
     def __str__(self) -> str:
         text = f"seed={self.seed} truncation={self.truncation} generator={self.generator}"
-        if self.label is None:
+        if self.condition is None:
             return text
-        return f"{text} label={','.join(map(repr, self.label if isinstance(self.label, tuple) else (self.label,)))}"
+        numbers = self.condition if isinstance(self.condition, tuple) else (self.condition,)
+        return f"{text} condition={','.join(map(repr, numbers))}"
 
     @classmethod
     def parse(cls, text: str, source: str) -> Drawn:
@@ -84,11 +86,11 @@ class Drawn:
             DataError: the text has another form.
         """
         try:
-            parts = dict(part.split("=", 1) for part in text.split())
-            label: Label | None = None
-            if (numbers := parts.get("label")) is not None:
-                label = tuple(map(float, numbers.split(","))) if "," in numbers else int(numbers)
-            return cls(int(parts["seed"]), float(parts["truncation"]), parts["generator"], label)
+            parts = renamed(dict(part.split("=", 1) for part in text.split()))
+            condition: Condition | None = None
+            if (numbers := parts.get("condition")) is not None:
+                condition = tuple(map(float, numbers.split(","))) if "," in numbers else int(numbers)
+            return cls(int(parts["seed"]), float(parts["truncation"]), parts["generator"], condition)
         except (KeyError, ValueError):
             raise DataError(
                 f"{source}: {text!r} does not say how the pictures were drawn",
@@ -110,12 +112,12 @@ class Drawn:
         text = read_json(record, DataError).get(DRAWN)
         return None if text is None else cls.parse(str(text), str(record))
 
-    def check(self, source: str, *, seed: int | None, truncation: Any, label: Any) -> None:
-        """Raise an `ArgumentError` if seed, truncation or label of a call differs from the field of the same name.
+    def check(self, source: str, *, seed: int | None, truncation: Any, condition: Any) -> None:
+        """Raise an `ArgumentError` if seed, truncation or condition of a call differs from the field of the same name.
 
         An argument that is `None` is not compared. `source` is the name of the table in the message.
         """
-        for name, value in {"seed": seed, "truncation": truncation, "label": label}.items():
+        for name, value in {"seed": seed, "truncation": truncation, "condition": condition}.items():
             value = tuple(value) if isinstance(value, list) else value
             own, hint = getattr(self, name), f"leave out the {name}"
             if value is not None and value != own:
@@ -398,9 +400,10 @@ def _take_drawn(columns: dict[str, list[Any]], source: str) -> Drawn | None:
         DataError: the column is damaged, or its rows differ.
     """
     texts = sorted({str(cell).strip() for cell in columns.pop(DRAWN, ())})
-    if len(texts) > 1:
+    ways = {Drawn.parse(text, source): text for text in texts}  # an older spelling says the same
+    if len(ways) > 1:
         raise DataError(f"{source}: its pictures were drawn in different ways: {texts[0]!r} and {texts[1]!r}")
-    return Drawn.parse(texts[0], source) if texts else None
+    return next(iter(ways), None)
 
 
 def _of_drawn(

@@ -37,7 +37,7 @@ def with_gains(
     """Compare each new head with the old head of the same attribute on held-out rows, and add the result to its report.
 
     So a user sees what labelling more pictures has gained. Two heads are compared only if the old head learned from
-    labels of pictures that were drawn in the same way (same seed, truncation, generator and class label). Otherwise the
+    labels of pictures that were drawn in the same way (same seed, truncation, generator and condition). Otherwise the
     old head may have learned from rows that are now held out.
 
     Args:

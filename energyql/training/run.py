@@ -26,6 +26,7 @@ from energyql.generators.base import Generator, head_reader
 from energyql.numerics.pullback import Identity
 from energyql.pipeline.settings import whole_number
 from energyql.progress import Report, reporting
+from energyql.renamed import takes_label
 from energyql.training.bank_fit import HELD_OUT_SHARE, fit_bank
 from energyql.training.heads import MORE, HeadSettings, attribute_loss, check_labels, train_heads
 from energyql.training.judge import (
@@ -89,6 +90,7 @@ class Trained:
     held_out: Sequence[HeldOut] = ()
 
 
+@takes_label
 def train_attributes(
     model: str | Path | Generator,
     labels: LabelTable | str | Path | ImageLabeller,
@@ -100,7 +102,7 @@ def train_attributes(
     count: int | None = None,
     space: str | None = None,
     truncation: float | tuple[float, float] | None = None,
-    label: int | Sequence[float] | str | None = None,
+    condition: int | Sequence[float] | str | None = None,
     seed: int | None = None,
     replace: bool = False,
     generator: str | None = None,
@@ -145,9 +147,9 @@ def train_attributes(
             default the first of these that exists: the psi of the pictures, if the table or its folder states how they
             were drawn; the range of the model's other heads; the psi that is estimated from w in a table; the psi of
             the model.
-        label: for a conditional generator: the class of all pictures, or as many numbers as there are classes; or
-            "random" for a random class of each picture, and heads that are valid for every class. By default the label
-            of the pictures, if the table or its folder states it, else that of the model's other heads.
+        condition: for a conditional generator: the class of all pictures, or as many numbers as there are classes; or
+            "random" for a random class of each picture, and heads that are valid for every class. By default the
+            condition of the pictures, if the table or its folder states it, else that of the model's other heads.
         seed: seed of the samples; picture i of `sample_pictures(seed=...)` is drawn from sample i. By default the seed
             that the table or its folder states, else 0. For a labeller, by default 2**32, so that it labels no pictures
             that users draw with small seeds.
@@ -188,8 +190,8 @@ def train_attributes(
     psi, drawn = _range(truncation), None if table is None else table.drawn or table.beside
     if table is not None and drawn is not None:
         same = None if psi is None else psi[0] if psi[0] == psi[1] else psi
-        drawn.check(table.source, seed=seed, truncation=same, label=label)
-        seed, psi, label = drawn.seed, (drawn.truncation, drawn.truncation), drawn.label
+        drawn.check(table.source, seed=seed, truncation=same, condition=condition)
+        seed, psi, condition = drawn.seed, (drawn.truncation, drawn.truncation), drawn.condition
     source, command = Source(model, generator, allow_plugins), command or call_text("train_attributes", model, out)
     with opening_target(source, out, None if psi is None else psi[1], command) as target:
         if table is not None and drawn is not None:
@@ -199,7 +201,7 @@ def train_attributes(
         space = space or target.space
         head_reader(target.generator, space, Identity())  # raises before any picture is labelled
         seed = seed if seed is not None else LABEL_SEED if table is None else 0
-        prior = target.prior(seed, target.fitted(space, psi or (1.0, 1.0), label), device)
+        prior = target.prior(seed, target.fitted(space, psi or (1.0, 1.0), condition), device)
         if psi is None:
             prior = prior.under(truncation=_default_truncation(target, table, prior))
         target.check_latents(prior.fitted)
@@ -380,7 +382,7 @@ def _fit_reader(task: Task, choose: Callable[[Mapping[str, Column]], Vocabulary]
         raise DataError(f"a network could learn none of {', '.join(reports)}", hint=f"{MORE}, for heads (--space w)")
     reader.report = {name: reports[name] for name in reader.vocabulary}
     fitted = task.prior.fitted
-    return PictureBank(reader, truncation=fitted.truncation, label=fitted.label, generator=fitted.generator)
+    return PictureBank(reader, truncation=fitted.truncation, condition=fitted.condition, generator=fitted.generator)
 
 
 def _infer(

@@ -23,9 +23,9 @@ from energyql.errors import ArgumentError, DataError
 from energyql.generators.base import (
     RANDOM,
     Generator,
-    as_condition,
     check_pictures,
     class_count,
+    condition_vector,
     draw_batches,
     encode_under,
     head_reader,
@@ -166,8 +166,8 @@ class Prior:
     Attributes:
         generator: the generator.
         seed: seed of the samples; sample i depends on (seed, i) only.
-        fitted: conditions of a training on the samples: latent space, range of truncation psi, class label, generator.
-            Each sample has a random psi in the range, and a random class if the label is "random".
+        fitted: conditions of a training on the samples: latent space, range of truncation psi, condition, generator.
+            Each sample has a random psi in the range, and a random class if the condition is "random".
         device: where to compute.
     """
 
@@ -185,17 +185,17 @@ class Prior:
 
     @property
     def is_single(self) -> bool:
-        """Whether all samples have the same truncation and the same class label."""
-        return len(set(self.fitted.truncation)) == 1 and self.fitted.label != RANDOM
+        """Whether all samples have the same truncation and the same condition."""
+        return len(set(self.fitted.truncation)) == 1 and self.fitted.condition != RANDOM
 
     def check_single(self) -> None:
         """Raise an `ArgumentError` if the samples have several truncations or classes.
 
-        Pictures that were labelled by hand have one truncation and one class label.
+        Pictures that were labelled by hand have one truncation and one condition.
         """
         if not self.is_single:
             raise ArgumentError(
-                "pictures that were labelled by hand have one truncation and one class label, and these have several",
+                "pictures that were labelled by hand have one truncation and one condition, and these have several",
                 hint="label pictures that energyql sample draws, whose table states how they were drawn",
             )
 
@@ -241,13 +241,13 @@ class Prior:
         return head_reader(self.generator, space, Identity())(z.to(self.device)).cpu()
 
     def _condition(self, index: Tensor) -> Tensor | None:
-        """Return the class labels of the samples with these indices as vectors, the input of a conditional generator.
+        """Return the conditions of the samples with these indices as vectors, the input of a conditional generator.
 
-        The shape is (n, c_dim) if the label is "random", or (c_dim,) if all samples have the same label. The result is
-        `None` if the generator has no classes.
+        The shape is (n, c_dim) if the condition is "random", or (c_dim,) if all samples have the same condition. The
+        result is `None` if the generator has no classes.
         """
-        if not isinstance(self.fitted.label, str):
-            return as_condition(self.fitted.label, self.generator)
+        if not isinstance(self.fitted.condition, str):
+            return condition_vector(self.fitted.condition, self.generator)
         count = class_count(self.generator)
         return F.one_hot((self._uniforms(index, "class")[:, 0] * count).long(), count).float()
 
@@ -285,7 +285,7 @@ def label_prior(
     """Draw the pictures of prior samples, and label them.
 
     Labels are written to `folder`, a file for each `PICTURES_A_PART` pictures. After an interruption, the same call
-    reads these files, unless labeller, seed, truncation, class label, generator or kind of device have changed.
+    reads these files, unless labeller, seed, truncation, condition, generator or kind of device have changed.
 
     Args:
         prior: prior samples.
@@ -339,7 +339,7 @@ def _parts(folder: Path, prior: Prior, labeller: ImageLabeller, index: Tensor) -
         index: indices of the samples.
     """
     fitted = prior.fitted
-    settings = (prior.seed, fitted.truncation, fitted.label, fitted.generator, prior.device.type)
+    settings = (prior.seed, fitted.truncation, fitted.condition, fitted.generator, prior.device.type)
     identity = digest((labeller_name(labeller), *settings))
     for start in range(0, len(index), PICTURES_A_PART):
         part = f"{start}-{min(start + PICTURES_A_PART, len(index))}"

@@ -29,7 +29,7 @@ from energyql.files import (
     write_json,
     write_picture,
 )
-from energyql.generators.base import Generator, check_fitted_label, check_generator, offers_features
+from energyql.generators.base import Generator, check_fitted_condition, check_generator, offers_features
 from energyql.generators.families import (
     CARD,
     CONFIG,
@@ -126,21 +126,21 @@ class Target:
         return (psi, psi) if self.bank is None else self.bank.truncation
 
     def fitted(
-        self, space: str, truncation: tuple[float, float], label: int | Sequence[float] | str | None
+        self, space: str, truncation: tuple[float, float], condition: int | Sequence[float] | str | None
     ) -> FittedUnder:
         """Return the conditions of a training, which are saved with the heads.
 
         Args:
             space: latent that the heads read, such as "w".
             truncation: range (low, high) of truncation psi.
-            label: class label of the samples, or "random"; `None` for the label of the heads in the folder.
+            condition: condition of the samples, or "random"; `None` for the condition of the heads in the folder.
 
         Raises:
-            ArgumentError: the generator needs a label, or has no such label; or heads that read `space` cannot be
-                fitted under this label or truncation.
+            ArgumentError: the generator needs a condition, or has no such condition; or heads that read `space` cannot
+                be fitted under this condition or truncation.
         """
-        own = None if self.bank is None else self.bank.label
-        checked = check_fitted_label(own if label is None else label, self.generator)
+        own = None if self.bank is None else self.bank.condition
+        checked = check_fitted_condition(own if condition is None else condition, self.generator)
         try:
             return FittedUnder(space, truncation, checked, self.fingerprint)
         except ModelError as error:
@@ -153,7 +153,7 @@ class Target:
 
         Args:
             seed: seed of the samples.
-            fitted: conditions of the samples: latent space of heads, truncation, class label, generator.
+            fitted: conditions of the samples: latent space of heads, truncation, condition, generator.
             device: where to compute.
         """
         if isinstance(self.generator, torch.nn.Module):
@@ -170,7 +170,7 @@ class Target:
     def check_latents(self, fitted: FittedUnder) -> None:
         """Raise a `ModelError` if heads with the conditions `fitted` cannot be in one folder with the old heads.
 
-        Latent space, truncation and class label of old and new heads must be equal.
+        Latent space, truncation and condition of old and new heads must be equal.
         """
         own = None if self.bank is None else self.bank.fitted
         if own is not None and not own.is_beside(fitted):

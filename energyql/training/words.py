@@ -126,7 +126,7 @@ def calibrate(
     chosen = contrasts or {}
     start = {text: Calibration(chosen.get(text, words.calibration(text).contrast)) for text in texts}
     drawn = table.drawn
-    fitted = FittedUnder("w", (drawn.truncation, drawn.truncation), drawn.label)
+    fitted = FittedUnder("w", (drawn.truncation, drawn.truncation), drawn.condition)
     w = Prior(own.generator, drawn.seed, fitted, torch.device("cpu")).w(table.index)
     plain = replace(words, calibrations=start)
     pictures = draw_batches(own.generator.synthesize, Identity(), w, w=w)

@@ -22,9 +22,9 @@ class Eyes(torch.nn.Module):
         self.network = code.Generator()
         self.network.load_state_dict(energyql.read_weights(FOLDER / "generator_model_state.pth"))
 
-    def encode(self, z, truncation=1.0, label=None):
+    def encode(self, z, truncation=1.0, condition=None):
         """Return z and the class, side by side: (batch, 108)."""
-        return torch.cat([truncation * z, label], 1)
+        return torch.cat([truncation * z, condition], 1)
 
     def synthesize(self, w):
         """Return images in [-1, 1], (batch, 3, 128, 128)."""

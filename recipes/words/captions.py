@@ -148,5 +148,5 @@ def tokenizer() -> PreTrainedTokenizerFast:
     words_only.pre_tokenizer = pre_tokenizers.Split(Regex(r"\w+"), behavior="removed", invert=True)
     return PreTrainedTokenizerFast(
         tokenizer_object=words_only, pad_token=PADDING, unk_token=UNKNOWN, model_max_length=LONGEST,
-        padding_side="left",
+        padding_side="right",
     )  # fmt: skip

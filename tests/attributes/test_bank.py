@@ -124,11 +124,11 @@ class TestConstruction:
             ({"space": "w+"}, "not 'w\\+'"),
             ({"truncation": (1.0, 0.5)}, "no range"),
             ({"truncation": (0.5, float("nan"))}, "no range"),
-            ({"label": "cat"}, "'cat' is no class label"),
-            ({"label": -1}, "-1 is no class label"),
-            ({"label": True}, "True is no class label"),
-            ({"label": (0.5, float("inf"))}, "is no class label"),
-            ({"label": "random", "space": "z"}, "heads that read z cannot tell the classes apart"),
+            ({"condition": "cat"}, "'cat' is no condition"),
+            ({"condition": -1}, "-1 is no condition"),
+            ({"condition": True}, "True is no condition"),
+            ({"condition": (0.5, float("inf"))}, "is no condition"),
+            ({"condition": "random", "space": "z"}, "heads that read z cannot tell the classes apart"),
         ],
     )
     def test_wrong_settings(self, setting, message):
@@ -151,26 +151,26 @@ class TestFiles:
                 assert torch.equal(loaded.heads[name].tensors()[field], tensor)
         assert sorted(file.name for file in tmp_path.iterdir()) == ["attributes.safetensors", "vocabulary.json"]
 
-    @pytest.mark.parametrize("label", [None, 0, 7, (0.25, 0.75), "random"])
-    def test_the_label_is_kept(self, tmp_path, label):
-        subject = bank(label=label)
+    @pytest.mark.parametrize("condition", [None, 0, 7, (0.25, 0.75), "random"])
+    def test_the_label_is_kept(self, tmp_path, condition):
+        subject = bank(condition=condition)
         subject.save(tmp_path)
-        assert AttributeBank.load(tmp_path).label == subject.to("meta").label == label
+        assert AttributeBank.load(tmp_path).condition == subject.to("meta").condition == condition
         specs = Vocabulary([dataclasses.replace(VOCABULARY["smile"], name="grin")])
-        assert subject.with_heads(AttributeBank(specs, random_heads(specs, DIM))).label == label
+        assert subject.with_heads(AttributeBank(specs, random_heads(specs, DIM))).condition == condition
 
     def test_a_description_without_a_label(self, tmp_path):
         bank().save(tmp_path)
-        leave_out(tmp_path / "vocabulary.json", "label")
-        assert AttributeBank.load(tmp_path).label is None
+        leave_out(tmp_path / "vocabulary.json", "condition")
+        assert AttributeBank.load(tmp_path).condition is None
 
     def test_the_format_of_the_description(self, tmp_path):
         vocabulary = Vocabulary([AttributeSpec("hat", "yes/no")])
-        fitted = {"space": "w", "truncation": (0.5, 0.9), "label": (0.25, 0.75), "generator": "abc"}
+        fitted = {"space": "w", "truncation": (0.5, 0.9), "condition": (0.25, 0.75), "generator": "abc"}
         AttributeBank(vocabulary, {"hat": head(1)}, **fitted).save(tmp_path)
         entries = json.loads((tmp_path / "vocabulary.json").read_text())
         assert list(entries.items()) == [
-            ("space", "w"), ("truncation", [0.5, 0.9]), ("label", [0.25, 0.75]), ("generator", "abc"),
+            ("space", "w"), ("truncation", [0.5, 0.9]), ("condition", [0.25, 0.75]), ("generator", "abc"),
             ("vocabulary", vocabulary.to_dict()),
         ]  # fmt: skip
 
@@ -202,8 +202,8 @@ class TestFiles:
             ({"truncation": [0.5]}, "vocabulary.json"),
             ({"truncation": ["a", 1]}, "vocabulary.json"),
             ({"truncation": None}, "vocabulary.json"),
-            ({"label": {}}, "vocabulary.json: {} is no class label"),
-            ({"label": ["a"]}, "vocabulary.json"),
+            ({"condition": {}}, "vocabulary.json: {} is no condition"),
+            ({"condition": ["a"]}, "vocabulary.json"),
             ({"vocabulary": []}, "vocabulary.json"),
             ({"vocabulary": {"version": 99, "attributes": []}}, "vocabulary.json: vocabulary version 99 is unknown"),
             ({"vocabulary": {"version": 1, "attributes": []}}, "tensors that no attribute needs: age/"),

@@ -133,12 +133,12 @@ class TestSame:
 class TestFolders:
     def test_a_network_comes_back(self, tmp_path):
         judge = lively_judge(random_generator())
-        bank = PictureBank(judge, truncation=(0.5, 0.9), label=3, generator="mark")
+        bank = PictureBank(judge, truncation=(0.5, 0.9), condition=3, generator="mark")
         bank.save(tmp_path)
         assert {path.name for path in tmp_path.iterdir()} == {"vocabulary.json", "reader.json", "reader.safetensors"}
         again = load_bank(tmp_path)
         assert isinstance(again, PictureBank)
-        assert (again.truncation, again.label, again.generator, again.space) == ((0.5, 0.9), 3, "mark", "picture")
+        assert (again.truncation, again.condition, again.generator, again.space) == ((0.5, 0.9), 3, "mark", "picture")
         assert again.vocabulary == VOCABULARY
         pictures = torch.rand(3, 3, 16, 16)
         for name, prediction in bank.predict(pictures, ["smile", "beard"]).items():

@@ -59,7 +59,8 @@ class TestHelp:
 class TestOptions:
     def test_shared_options_stand_in_one_order(self):
         order = (
-            "save_to n model semantics sampler strength precision truncation label seed batch_size device as_json quiet"
+            "save_to n model semantics sampler strength precision truncation condition seed batch_size device "
+            "as_json quiet"
         )
         for name, command in typer.main.get_command(cli.app).commands.items():
             shared = [

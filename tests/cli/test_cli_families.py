@@ -29,15 +29,15 @@ def test_convert_train_and_generate(main, tmp_path, monkeypatch, name, kind, con
     assert code == 0, error
 
     generator = load_generator(converted)
-    label = {} if condition is None else {"label": torch.eye(generator.c_dim)[condition].expand(100, -1)}
+    under = {} if condition is None else {"condition": torch.eye(generator.c_dim)[condition].expand(100, -1)}
     z = torch.randn(100, generator.z_dim, generator=torch.Generator().manual_seed(0))
-    images = generator.synthesize(generator.encode(z, **label)).clamp(-1, 1)
+    images = generator.synthesize(generator.encode(z, **under)).clamp(-1, 1)
     limits = {"bright": images.mean((1, 2, 3)).median().item(), "even": images.std((1, 2, 3)).median().item()}
     (tmp_path / f"look_{kind}.py").write_text(LOOK.format(**limits))
     monkeypatch.syspath_prepend(tmp_path)
     code, _, error = main(
         "train", converted, "--labeller", f"look_{kind}:look", "-n", 600, "--steps", 400, "--hidden", 16,
-        "--judge", "none", "--out", model, *(() if condition is None else ("--label", condition)),
+        "--judge", "none", "--out", model, *(() if condition is None else ("--condition", condition)),
     )  # fmt: skip
     assert code == 0, error
     config = json.loads((model / "config.json").read_text())

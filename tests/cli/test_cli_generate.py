@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from energyql import Result
 from energyql.attributes.heads import AttributeBank
 from energyql.cli import main as cli
+from energyql.cli.options import read_condition
 from energyql.errors import ArgumentError
 from energyql.generators.families import save_model
 from energyql.pipeline import draw as draw_module
@@ -55,17 +56,27 @@ class TestGenerate:
         assert provenance["truncation"] == 0.9
         assert strengths(provenance["sampler"]) == {3.0}
 
-    @pytest.mark.parametrize(("text", "label"), [("1", 1), ("0.5,0.5", [0.5, 0.5]), ("0,1", 1)])
-    def test_a_class_label(self, tmp_path, text, label):
+    @pytest.mark.parametrize(("text", "condition"), [("1", 1), ("0.5,0.5", [0.5, 0.5]), ("0,1", 1)])
+    def test_a_class_label(self, tmp_path, text, condition):
         mark = save_model(tmp_path / "m", "m", random_generator(dataclasses.replace(CONFIG, c_dim=2)))
         AttributeBank(VOCABULARY, random_heads(VOCABULARY, CONFIG.w_dim), generator=mark).save(tmp_path / "m")
         out = tmp_path / "run"
         arguments = ("generate", "smile", "-n", 1, "-m", tmp_path / "m", "-o", out, "--device", "cpu", "-q")
-        assert invoke(*arguments, "--label", text).exit_code == 0
-        assert json.loads((out / "result.json").read_text())["provenance"]["label"] == label
-        for wrong, message in (("2", "there is no class 2"), ("cat", "a label is a class, such as 3, or numbers")):
+        assert invoke(*arguments, "--condition", text).exit_code == 0
+        assert json.loads((out / "result.json").read_text())["provenance"]["condition"] == condition
+        for wrong, message in (("2", "there is no class 2"), ("cat", "'cat' is not a condition")):
             with pytest.raises(ArgumentError, match=message):
-                raise invoke(*arguments, "--label", wrong).exception
+                raise invoke(*arguments, "--condition", wrong).exception
+
+    @pytest.mark.parametrize(
+        ("text", "condition"),
+        [
+            (None, None), ("3", 3), ("0.5,0.5", [0.5, 0.5]), ("a house, red", "a house, red"),
+            ('["a house", "7"]', ["a house", "7"]), ('["a house"', '["a house"'), ("random", "random"),
+        ],
+    )  # fmt: skip
+    def test_conditions(self, text, condition):
+        assert read_condition(text) == condition
 
     def test_json_and_nothing_else(self, tiny, tmp_path):
         arguments = ("generate", "smile", "-n", 2, "-m", tiny, "--device", "cpu", "--json")

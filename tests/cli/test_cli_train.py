@@ -129,7 +129,7 @@ def test_quiet_and_only(tmp_path, table):
         (["--labels", "no.csv", "--truncation", "a:b"], ArgumentError, "a range such as 0.5:1"),
         (["--labels", "no.csv", "--truncation", "1:2:3"], ArgumentError, "a range such as 0.5:1"),
         (["--labels", "no.csv", "--device", "abacus"], ArgumentError, "not available"),
-        (["--labels", "no.csv", "--label", "cat"], ArgumentError, "a label is a class, such as 3"),
+        (["--labeller", "os:getcwd", "--condition", "cat"], ArgumentError, "takes no condition, such as 'cat'"),
     ],
 )
 def test_mistakes(words, error, message):
@@ -148,17 +148,17 @@ def test_labels_of_a_conditional_generator(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     conditional = CHECKPOINTS / "ada_conditional.pkl"
     arguments = ("train", conditional, "--labeller", "looks:look", "-n", 40, "--steps", 3, "-q", "--out")
-    for text, label in (("1", 1), ("random", "random"), ("0.5,0.5,0,0", (0.5, 0.5, 0.0, 0.0))):
-        run(*arguments, tmp_path / text, "--label", text, *([] if text == "random" else ["--judge", "none"]))
-        assert load_model(tmp_path / text).bank.label == label
-    with pytest.raises(ArgumentError, match="conditional on 4 classes: give a label"):
+    for text, condition in (("1", 1), ("random", "random"), ("0.5,0.5,0,0", (0.5, 0.5, 0.0, 0.0))):
+        run(*arguments, tmp_path / text, "--condition", text, *([] if text == "random" else ["--judge", "none"]))
+        assert load_model(tmp_path / text).bank.condition == condition
+    with pytest.raises(ArgumentError, match="conditional on 4 classes: give a condition"):
         run(*arguments, tmp_path / "none")
     size = load_generator(conditional).config.w_dim
     np.save("smile.npy", np.ones((1, size)))
     run("import-heads", "1", "smile.npy", "--attribute", "smile", "--truncation", "0.7")
-    with pytest.raises(ModelError, match=r"\(0.7, 0.7\) under label 1, so new ones cannot .* under label 2"):
-        run("import-heads", "1", "smile.npy", "--attribute", "grin", "--truncation", "0.7", "--label", 2)
-    with pytest.raises(ArgumentError, match="give a label"):
+    with pytest.raises(ModelError, match=r"\(0.7, 0.7\) under condition 1, so new ones cannot .* under condition 2"):
+        run("import-heads", "1", "smile.npy", "--attribute", "grin", "--truncation", "0.7", "--condition", 2)
+    with pytest.raises(ArgumentError, match="give a condition"):
         run("import-heads", conditional, "smile.npy", "--attribute", "smile", "--out", "new")
 
 

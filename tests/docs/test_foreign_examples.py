@@ -168,8 +168,8 @@ def test_what_a_page_says_runs(desk: str, stand_ins: None) -> None:
 def test_a_picture_depends_on_its_latent_alone(desk: str, stand_ins: None) -> None:
     generator = generator_of(desk)
     z = torch.randn(3, generator.z_dim, generator=torch.Generator().manual_seed(1))
-    label = {"label": torch.eye(8)[:1].expand(3, 8)} if desk == "eyes" else {}
-    w = generator.encode(z, **label)
+    condition = {"condition": torch.eye(8)[:1].expand(3, 8)} if desk == "eyes" else {}
+    w = generator.encode(z, **condition)
     together = generator.synthesize(w)
     assert together.abs().max() <= 1
     assert torch.allclose(torch.cat([generator.synthesize(w[i : i + 1]) for i in range(3)]), together, atol=1e-5)
@@ -189,15 +189,17 @@ def test_a_package_gives_its_generator_a_name(desk: str, stand_ins: None) -> Non
             "eyes",
             "--judge",
             "eyes",
-            "--label",
+            "--condition",
             "random",
             "--out",
             "m",
             *SMALL,
         ]
     )
-    query = ["energyql", "generate", "light > 0.3", "--model", "m", "--label", "5", "-n", "2", "--allow-weak", "light"]
-    assert "of 2 satisfy the query by the definition energyql_eyes:look" in call([*query, "--allow-plugins"])
+    query = ["energyql", "generate", "light > 0.3", "--model", "m", "--condition", "5", "-n", "2"]
+    assert "of 2 satisfy the query by the definition energyql_eyes:look" in call(
+        [*query, "--allow-weak", "light", "--allow-plugins"]
+    )
 
 
 @pytest.mark.parametrize("desk", ["terrain"], indirect=True)
@@ -243,8 +245,8 @@ def test_the_package_itself(desk: str) -> None:
         pytest.skip(f"{package} is not installed: see examples/{desk}/README.md")
     generator = generator_of(desk, Path(str(spec.origin)).parents[1])
     z = torch.randn(8, generator.z_dim, generator=torch.Generator().manual_seed(1))
-    label = {"label": torch.eye(8)[1:2].expand(8, 8)} if desk == "eyes" else {}
-    images = generator.synthesize(generator.encode(z, **label))
+    condition = {"condition": torch.eye(8)[1:2].expand(8, 8)} if desk == "eyes" else {}
+    images = generator.synthesize(generator.encode(z, **condition))
     assert images.abs().max() <= 1
     assert images.std(0).mean() > 0.05
     assert (

@@ -249,8 +249,8 @@ def test_conditional_generators():
     shutil.copy(CHECKPOINTS / "tensorflow_conditional.pkl", "animals.pkl")
     labeller("my_labels", blocks("Labels from a function", "python")[0])
     shell("Conditional generators", *NO_JUDGE)  # a verifier that has learnt little accepts none of many pictures
-    assert load_model("cats").bank.label == 2
-    assert load_model("animals").bank.label == "random"
+    assert load_model("cats").bank.condition == 2
+    assert load_model("animals").bank.condition == "random"
 
 
 def test_noise():

@@ -115,10 +115,10 @@ def test_truncation_of_the_subject_is_that_of_its_queries(tiny: Path) -> None:
 
 def test_heads_of_random_labels_are_evaluated_under_one_class() -> None:
     generator = random_generator(dataclasses.replace(CONFIG, c_dim=3))
-    bank = AttributeBank(VOCABULARY, random_heads(VOCABULARY, 16), label="random")
+    bank = AttributeBank(VOCABULARY, random_heads(VOCABULARY, 16), condition="random")
     subject = EvaluatedModel(Model("classes", generator, bank, judge=lambda images: {"smile": images[:, 0, 0, 0] > 0}))
     z = torch.randn(2, subject.z_dim)
     for seed in range(5):
         prepared = subject.prepare("smile", seed=seed)
-        assert prepared.provenance["label"] == subject.label
+        assert prepared.provenance["condition"] == subject.condition
         torch.testing.assert_close(prepared.encode(z), subject.encode(z))

@@ -16,7 +16,7 @@ PLACES = [  # of each text of the page: the file, and the line before which it s
     (SETTINGS, "    seed: int = field("),
     (DRAW, "    seed: int = 0,\n"),
     (DRAW, "        seed: 0 to 2**64 - 1."),
-    (DRAW, "        label=label, noise=noise, realism=realism, seed=seed,"),
+    (DRAW, "        condition=condition, noise=noise, realism=realism, seed=seed,"),
     (DRAW, "            pictures += to_pictures(images)\n"),
 ]
 CHECK = """

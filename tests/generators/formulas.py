@@ -29,13 +29,13 @@ class Reference:
         weight, bias = self.p[f"{name}.weight"], self.p[f"{name}.bias"]
         return x @ (weight * (lr / math.sqrt(weight.shape[1]))).T + bias * lr
 
-    def mapping(self, z, psi=1.0, label=None):
+    def mapping(self, z, psi=1.0, condition=None):
         def unit(x):
             return x / (x.square().mean(dim=1, keepdim=True) + 1e-8).sqrt()
 
         x = unit(z)
-        if label is not None:
-            x = torch.cat([x, unit(self.linear("mapping.embed", label))], dim=1)
+        if condition is not None:
+            x = torch.cat([x, unit(self.linear("mapping.embed", condition))], dim=1)
         for i in range(self.config.mapping_layers):
             x = self.linear(f"mapping.fc{i}", x, self.config.mapping_lr_multiplier)
             x = torch.where(x > 0, x, 0.2 * x) * math.sqrt(2)

@@ -8,10 +8,10 @@ from energyql.generators.base import (
     PIXEL_BATCH,
     RANDOM,
     Generator,
-    as_condition,
-    check_fitted_label,
-    check_label,
+    check_condition,
+    check_fitted_condition,
     class_count,
+    condition_vector,
     draw_batches,
     encode_under,
     fitting,
@@ -38,12 +38,12 @@ class Own(Plain):
 
     c_dim = 3
 
-    def encode(self, z, truncation=1.0, label=None):
-        return torch.cat([truncation * z, label], 1)
+    def encode(self, z, truncation=1.0, condition=None):
+        return torch.cat([truncation * z, condition], 1)
 
 
 @pytest.mark.parametrize(
-    ("label", "expected"),
+    ("condition", "expected"),
     [
         (0, 0),
         (2, 2),
@@ -56,57 +56,57 @@ class Own(Plain):
         ([1, 1, 0], (1.0, 1.0, 0.0)),
     ],
 )
-def test_a_label_is_a_class_wherever_it_is_one(label, expected):
-    checked = check_label(label, Own())
+def test_a_label_is_a_class_wherever_it_is_one(condition, expected):
+    checked = check_condition(condition, Own())
     assert (checked, type(checked)) == (expected, type(expected))
-    assert check_fitted_label(label, Own()) == expected
+    assert check_fitted_condition(condition, Own()) == expected
 
 
 @pytest.mark.parametrize(
-    ("label", "message"),
+    ("condition", "message"),
     [
-        (None, "this generator is conditional on 3 classes: give a label"),
+        (None, "this generator is conditional on 3 classes: give a condition"),
         (3, "there is no class 3"),
         (-1, "there is no class -1"),
-        (True, "True is not a label"),
-        (1.5, "1.5 is not a label"),
-        ("cat", "'cat' is not a label"),
-        (RANDOM, "'random' is not a label"),
-        ({}, "{} is not a label"),
+        (True, "True is not a condition"),
+        (1.5, "1.5 is not a condition"),
+        ("cat", "'cat' is not a condition"),
+        (RANDOM, "'random' is not a condition"),
+        ({}, "{} is not a condition"),
         ([1.0, 0.0], r"\[1.0, 0.0\] are not 3 finite numbers"),
         ([0.5, float("nan"), 0.5], "are not 3 finite numbers"),
-        (["a", "b", "c"], "are not 3 finite numbers"),
+        ([0, "b", "c"], "are not 3 finite numbers"),
         ([True, False, False], "are not 3 finite numbers"),
         (torch.eye(3), "are not 3 finite numbers"),
     ],
 )
-def test_wrong_labels_are_refused(label, message):
+def test_wrong_labels_are_refused(condition, message):
     with pytest.raises(ArgumentError, match=message + "(.|\n)*a class from 0 to 2, or a list of 3 numbers"):
-        check_label(label, Own())
+        check_condition(condition, Own())
 
 
 def test_generators_without_classes():
     assert class_count(Plain()) == 0
-    assert check_label(None, Plain()) is None
-    assert as_condition(None, Plain()) is None
-    for label in (0, [1.0], RANDOM):
-        for check in (check_label, check_fitted_label):
-            with pytest.raises(ArgumentError, match="has no classes, so it takes no label"):
-                check(label, Plain())
+    assert check_condition(None, Plain()) is None
+    assert condition_vector(None, Plain()) is None
+    for condition in (0, [1.0], RANDOM):
+        for check in (check_condition, check_fitted_condition):
+            with pytest.raises(ArgumentError, match="has no classes, so it takes no condition"):
+                check(condition, Plain())
     z = torch.ones(2, 2)
     assert torch.equal(encode_under(Plain(), z, 0.5), 0.5 * z)
 
 
 def test_random_is_a_label_to_fit_heads_under():
-    assert check_fitted_label("random", Own()) == RANDOM
+    assert check_fitted_condition("random", Own()) == RANDOM
 
 
 def test_a_generator_of_ones_own():
     z = torch.randn(2, 2, dtype=torch.float64)
-    for label in (1, (0.5, 0.0, 0.5)):
-        w = encode_under(Own(), z, 0.5, as_condition(label, Own()))
-        condition = torch.eye(3)[1] if label == 1 else torch.tensor(label)
-        assert torch.equal(w, torch.cat([0.5 * z, condition.expand(2, -1).double()], 1))
+    for condition in (1, (0.5, 0.0, 0.5)):
+        w = encode_under(Own(), z, 0.5, condition_vector(condition, Own()))
+        vector = torch.eye(3)[1] if condition == 1 else torch.tensor(condition)
+        assert torch.equal(w, torch.cat([0.5 * z, vector.expand(2, -1).double()], 1))
     each = torch.eye(3)[[2, 0]]
     assert torch.equal(encode_under(Own(), z, 1.0, each)[:, 2:], torch.eye(3).double()[[2, 0]])
 
@@ -116,11 +116,11 @@ def test_stylegans(name):
     generator = load_generator(CHECKPOINTS / name)
     count, z = class_count(generator), torch.randn(3, generator.z_dim)
     assert count == generator.config.c_dim > 1
-    for label in (0, count - 1):
-        expected = generator.encode(z, 0.7, torch.eye(count)[[label] * 3])
-        assert torch.equal(encode_under(generator, z, 0.7, as_condition(label, generator)), expected)
+    for condition in (0, count - 1):
+        expected = generator.encode(z, 0.7, torch.eye(count)[[condition] * 3])
+        assert torch.equal(encode_under(generator, z, 0.7, condition_vector(condition, generator)), expected)
     with pytest.raises(ArgumentError, match=f"there is no class {count}"):
-        check_label(count, generator)
+        check_condition(count, generator)
 
 
 def test_isinstance_tests_the_protocol_generator():

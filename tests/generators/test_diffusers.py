@@ -162,6 +162,25 @@ def test_a_model_folder_records_the_pipeline_and_its_call(folder, tmp_path):
         model.push_to_hub("a/b")
 
 
+def test_prompts_as_conditions():
+    pipeline = latent("EulerDiscrete")
+    anything = PictureBank(lambda images: {"warm": images.mean((1, 2, 3)) > -9}, KNOWN_WARM)
+    draw = {"model": Model("tiny", load_generator(pipeline, **TEXT), anything), "progress": False}
+    house = generate("warm", n=6, condition="a house", **draw)
+    picture = pipeline(**TEXT | {"prompt": "a house"}, latents=house[2].noise).images[0]
+    assert np.array_equal(picture, house[2].images[0])
+    assert house.provenance["generator"]["call"]["prompt"] == "a house"
+    assert house.provenance["condition"] == "a house"
+    both = generate("warm", n=6, condition=["a red hill", "a house"], **draw)
+    assert set(both.prompt) == {"a red hill", "a house"}
+    own = generate("warm", n=6, **draw)
+    for one, prompt, pictures in zip(range(6), both.prompt, zip(house.images, own.images, strict=True), strict=True):
+        assert np.array_equal(both.images[one], pictures[prompt == "a red hill"])
+    pixelated = Model("pixels", load_generator(unconditional(), **STEPS), anything)
+    with pytest.raises(ArgumentError, match="this DDIMPipeline has no single prompt"):
+        generate("warm", n=1, condition="a house", model=pixelated, progress=False)
+
+
 def test_threads_draw_the_pictures_of_one(folder):
     generator = load_generator(latent("EulerDiscrete"), **TEXT | {"num_inference_steps": 4})
     z = noises(generator, 8)
@@ -185,7 +204,9 @@ def test_commands_take_a_pipeline(folder, tmp_path):
     assert made["generator"]["call"]["prompt"] == ["a red hill", "a house"]
     assert made["generator"]["call"]["negative_prompt"] == "blue"
     assert load_generator(tmp_path / "m").c_dim == 2
-    command(["energyql", "sample", str(tmp_path / "m"), "-n", "2", "--label", "1", "--out", str(tmp_path / "pictures")])
+    command(
+        ["energyql", "sample", str(tmp_path / "m"), "-n", "2", "--condition=1", "--out", str(tmp_path / "pictures")]
+    )
     assert len(list((tmp_path / "pictures").glob("*.png"))) == 2
     unknown = "takes no 'promt'\ndid you mean prompt"
     for wrong, message in (("prompt", "not of the form NAME=VALUE"), ("promt=a", unknown)):

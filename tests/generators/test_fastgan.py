@@ -33,7 +33,7 @@ def full_conditional() -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]
 
 def check_pictures(generator: FastGAN, expected: dict[str, torch.Tensor]) -> None:
     """Compare 32 x 32 pixels with those of the official program, which drew with waves for its noise."""
-    w = generator.encode(expected["z"], label=expected.get("label"))
+    w = generator.encode(expected["z"], condition=expected.get("label"))
     numbers = torch.arange(generator.config.noise_size, dtype=torch.float64)
     noise = (1.4 * torch.sin(0.37 * numbers)).float().expand(len(w), -1)
     images = generator.synthesize(w, noise)
@@ -56,8 +56,8 @@ class TestOfficialFiles:
         read = read_generator(tmp_path)
         assert isinstance(read, FastGAN)
         assert read.config == generator.config
-        z, label = torch.randn(2, read.z_dim), torch.eye(read.c_dim)[:2] if read.c_dim else None
-        images = [network.synthesize(network.encode(z, label=label)) for network in (read, generator)]
+        z, condition = torch.randn(2, read.z_dim), torch.eye(read.c_dim)[:2] if read.c_dim else None
+        images = [network.synthesize(network.encode(z, condition=condition)) for network in (read, generator)]
         torch.testing.assert_close(*images, rtol=0, atol=0.02)  # stored in half precision
         assert '"truncation": 1.0' in (tmp_path / "config.json").read_text()
 
@@ -173,10 +173,10 @@ class TestNoise:
 
 def test_projected_gan_sees_the_direction_of_z():
     generator = FastGAN(dataclasses.replace(SMALL, normalize_z=True))
-    z, label = torch.randn(2, 5), torch.eye(3)[[2, 0]]
-    w = generator.encode(z, 0.5, label)
+    z, condition = torch.randn(2, 5), torch.eye(3)[[2, 0]]
+    w = generator.encode(z, 0.5, condition)
     torch.testing.assert_close(w[:, :5].square().mean(1), torch.full((2,), 0.25))
-    torch.testing.assert_close(w, generator.encode(7 * z, 0.5, label))
+    torch.testing.assert_close(w, generator.encode(7 * z, 0.5, condition))
 
 
 def test_the_gradient_is_the_gradient():

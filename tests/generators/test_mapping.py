@@ -3,7 +3,7 @@ import torch
 from labelled import CHECKPOINTS
 
 from energyql.errors import ArgumentError
-from energyql.generators.base import as_condition, encode_under
+from energyql.generators.base import condition_vector, encode_under
 from energyql.generators.load import load_generator
 from energyql.generators.mapping import FrozenMapping, FullyConnected, MappingNetwork, clamped, encoder
 from energyql.generators.stylegan2 import StyleGAN2, StyleGAN2Config
@@ -40,8 +40,8 @@ def test_both_configurations_make_one_network():
         "w_avg", "embed.weight", "embed.bias", "fc0.weight", "fc0.bias", "fc1.weight", "fc1.bias",
     ]  # fmt: skip
     third.load_state_dict(second.state_dict())
-    z, label = torch.randn(4, 6), torch.eye(3)[[0, 1, 2, 0]]
-    assert torch.equal(second(z, 0.7, label), third(z, 0.7, label))
+    z, condition = torch.randn(4, 6), torch.eye(3)[[0, 1, 2, 0]]
+    assert torch.equal(second(z, 0.7, condition), third(z, 0.7, condition))
 
 
 CLASSES = 3
@@ -64,17 +64,17 @@ def latents(batch=4):
     return torch.randn(batch, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 
 
-@pytest.mark.parametrize("label", [None, torch.eye(CLASSES)[1], torch.tensor([0.5, -1.0, 2.0])])
+@pytest.mark.parametrize("condition", [None, torch.eye(CLASSES)[1], torch.tensor([0.5, -1.0, 2.0])])
 @pytest.mark.parametrize("truncation", [1.0, 0.7, 0.0, -0.5])
 @pytest.mark.parametrize("layers", [1, 3])
-def test_a_frozen_mapping_equals_the_network(label, truncation, layers):
-    mapping = network(CLASSES if label is not None else 0, layers)
+def test_a_frozen_mapping_equals_the_network(condition, truncation, layers):
+    mapping = network(CLASSES if condition is not None else 0, layers)
     z = latents().requires_grad_()
-    w = mapping(z, truncation, None if label is None else label.expand(4, CLASSES))
+    w = mapping(z, truncation, None if condition is None else condition.expand(4, CLASSES))
     grad = torch.randn(w.shape, dtype=w.dtype, generator=torch.Generator().manual_seed(2))
     (expected,) = torch.autograd.grad(w, z, grad)
 
-    prepared = FrozenMapping(mapping, truncation, label)
+    prepared = FrozenMapping(mapping, truncation, condition)
     torch.testing.assert_close(prepared(z), w)
     torch.testing.assert_close(torch.autograd.grad(prepared(z), z, grad)[0], expected)
     value, back = prepared.pullback(z.detach())
@@ -114,41 +114,41 @@ def test_a_frozen_mapping_copies_the_parameters():
 
 
 @pytest.mark.parametrize(
-    ("classes", "label", "message"),
+    ("classes", "condition", "message"),
     [
-        (CLASSES, None, "conditional on 3 classes: give a label"),
+        (CLASSES, None, "conditional on 3 classes: give a condition"),
         (0, torch.ones(3), "has no classes"),
-        (CLASSES, torch.ones(2), r"label must have shape \((1|4), 3\)"),
-        (CLASSES, torch.tensor(1), r"label must have shape \((1|4), 3\)"),
+        (CLASSES, torch.ones(2), r"condition must have shape \((1|4), 3\)"),
+        (CLASSES, torch.tensor(1), r"condition must have shape \((1|4), 3\)"),
     ],
 )
-def test_labels_that_do_not_fit(classes, label, message):
+def test_labels_that_do_not_fit(classes, condition, message):
     mapping = network(classes)
     with pytest.raises(ArgumentError, match=message):
-        FrozenMapping(mapping, 1.0, label)
+        FrozenMapping(mapping, 1.0, condition)
     with pytest.raises(ArgumentError, match=message):
-        mapping(latents(), 1.0, None if label is None else label.expand(4, *label.shape))
+        mapping(latents(), 1.0, None if condition is None else condition.expand(4, *condition.shape))
 
 
 SMALL = StyleGAN2Config(resolution=8, z_dim=6, w_dim=5, mapping_layers=2, channel_max=4)
 
 
 @pytest.mark.parametrize(
-    ("name", "label"),
+    ("name", "condition"),
     [("ada.pkl", None), ("ada_conditional.pkl", 1), ("stylegan3-t.pkl", None), ("stylegan3-t-conditional.pkl", 0)],
 )
-def test_the_encoder_of_a_stylegan_is_a_frozen_mapping(name, label):
+def test_the_encoder_of_a_stylegan_is_a_frozen_mapping(name, condition):
     generator = load_generator(CHECKPOINTS / name)
-    condition = as_condition(label, generator)
-    encode = encoder(generator, 0.7, condition)
+    vector = condition_vector(condition, generator)
+    encode = encoder(generator, 0.7, vector)
     z = torch.randn(3, generator.z_dim, generator=torch.Generator().manual_seed(0))
     assert isinstance(encode, FrozenMapping)
-    torch.testing.assert_close(encode(z), encode_under(generator, z, 0.7, condition), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(encode(z), encode_under(generator, z, 0.7, vector), rtol=1e-5, atol=1e-5)
 
 
 class Other(StyleGAN2):
-    def encode(self, z, truncation=1.0, label=None):
-        return 2 * super().encode(z, truncation, label)
+    def encode(self, z, truncation=1.0, condition=None):
+        return 2 * super().encode(z, truncation, condition)
 
 
 def test_an_encode_of_ones_own_is_called():
@@ -162,5 +162,5 @@ def test_an_encode_of_ones_own_is_called():
 def test_a_mapping_network_of_ones_own_is_called():
     generator, z = StyleGAN2(SMALL), torch.randn(3, 6)
     generator.mapping = torch.nn.Identity()
-    generator.mapping.forward = lambda z, truncation, label: 3 * truncation * z
+    generator.mapping.forward = lambda z, truncation, condition: 3 * truncation * z
     assert torch.equal(encoder(generator, 0.5)(z), 1.5 * z)

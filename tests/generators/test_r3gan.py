@@ -28,7 +28,7 @@ class TestOfficialFiles:
         generator, expected = load_generator(DATA / f"{name}.pkl"), load_file(DATA / f"{name}.safetensors")
         assert isinstance(generator, R3GAN)
         assert generator.config.resolution == 16
-        w = generator.encode(expected["z"], label=expected.get("label"))
+        w = generator.encode(expected["z"], condition=expected.get("label"))
         images = generator.synthesize(w)
         assert images.flatten(1).std(0).mean() > 0.1
         torch.testing.assert_close(images, expected["image"], rtol=0, atol=1e-5)

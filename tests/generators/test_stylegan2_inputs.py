@@ -1,4 +1,4 @@
-"""What a StyleGAN2 takes beside z: class labels, a row of w for each layer, and noise."""
+"""What a StyleGAN2 takes beside z: conditions, a row of w for each layer, and noise."""
 
 import dataclasses
 
@@ -15,15 +15,15 @@ class TestLabels:
 
     def test_a_label_is_embedded(self):
         generator = random_generator(self.config).double()
-        z, label = latents(self.config), torch.eye(4, dtype=torch.float64)[[0, 3, 1]]
-        w = generator.encode(z, 0.9, label)
-        torch.testing.assert_close(w, Reference(generator).mapping(z, 0.9, label), rtol=0, atol=1e-9)
-        assert (w - generator.encode(z, 0.9, label.roll(1, 0))).abs().min(dim=1).values.max() > 1e-6
+        z, condition = latents(self.config), torch.eye(4, dtype=torch.float64)[[0, 3, 1]]
+        w = generator.encode(z, 0.9, condition)
+        torch.testing.assert_close(w, Reference(generator).mapping(z, 0.9, condition), rtol=0, atol=1e-9)
+        assert (w - generator.encode(z, 0.9, condition.roll(1, 0))).abs().min(dim=1).values.max() > 1e-6
 
     def test_a_label_of_integers_is_a_label(self):
         generator = random_generator(self.config)
-        z, label = latents(self.config, dtype=torch.float32), torch.eye(4, dtype=torch.long)[[0, 3, 1]]
-        assert torch.equal(generator.encode(z, label=label), generator.encode(z, label=label.float()))
+        z, condition = latents(self.config, dtype=torch.float32), torch.eye(4, dtype=torch.long)[[0, 3, 1]]
+        assert torch.equal(generator.encode(z, condition=condition), generator.encode(z, condition=condition.float()))
 
 
 class TestRows:

@@ -134,8 +134,8 @@ class TestClasses:
         assert self.generator.mapping.class_features.shape == (3, 6)
 
     def test_each_class_has_its_mean(self):
-        label = torch.eye(3)[[1, 1, 2, 0]]
-        w = self.generator.encode(self.z, 0.0, label)
+        condition = torch.eye(3)[[1, 1, 2, 0]]
+        w = self.generator.encode(self.z, 0.0, condition)
         assert torch.equal(w, self.generator.mapping.w_avg[[1, 1, 2, 0]])
         assert not torch.equal(w[0], w[2])
 
@@ -152,10 +152,10 @@ class TestClasses:
         torch.testing.assert_close(back(2 * value), z.grad, rtol=1e-4, atol=1e-4)
 
     def test_labels(self):
-        with pytest.raises(ArgumentError, match="conditional on 3 classes: give a label"):
+        with pytest.raises(ArgumentError, match="conditional on 3 classes: give a condition"):
             self.generator.encode(self.z)
         with pytest.raises(ArgumentError, match=r"shape \(4, 3\), not"):
-            self.generator.encode(self.z, label=torch.eye(4))
+            self.generator.encode(self.z, condition=torch.eye(4))
 
     def test_one_mean_for_all_classes_is_that_of_each(self):
         found = record()

@@ -21,24 +21,24 @@ def generator(request):
 
 
 def test_w_is_z_and_the_class(generator):
-    z, label = torch.randn(2, 5), torch.eye(3)[[2, 0]]
-    w = generator.encode(z, 0.5, label)
+    z, condition = torch.randn(2, 5), torch.eye(3)[[2, 0]]
+    w = generator.encode(z, 0.5, condition)
     assert torch.equal(w[:, :5], 0.5 * z)
     assert torch.equal(w[:, 5:], generator.embed.T[[2, 0]])
 
 
 def test_labels(generator):
     z = torch.randn(2, 5)
-    for label, message in ((None, "conditional on 3 classes: give a label"), (torch.eye(2), r"shape \(2, 3\), not")):
+    for condition, message in ((None, "on 3 classes: give a condition"), (torch.eye(2), r"shape \(2, 3\), not")):
         with pytest.raises(ArgumentError, match=message):
-            generator.encode(z, label=label)
+            generator.encode(z, condition=condition)
     plain = type(generator)(dataclasses.replace(generator.config, c_dim=0, embed_features=0))
-    with pytest.raises(ArgumentError, match="takes no label"):
-        plain.encode(z, label=torch.eye(3)[:2])
+    with pytest.raises(ArgumentError, match="takes no condition"):
+        plain.encode(z, condition=torch.eye(3)[:2])
 
 
 def test_a_picture_does_not_depend_on_its_batch(generator):
-    w = generator.encode(torch.randn(5, 5), label=torch.eye(3)[[2, 0, 1, 1, 0]])
+    w = generator.encode(torch.randn(5, 5), condition=torch.eye(3)[[2, 0, 1, 1, 0]])
     assert torch.equal(generator.synthesize(w[1:3]), generator.synthesize(w)[1:3])
 
 

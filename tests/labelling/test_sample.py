@@ -89,12 +89,12 @@ class TestRandom:
 
     def test_labels_of_a_conditional_generator(self, tmp_path):
         conditional = CHECKPOINTS / "ada_conditional.pkl"
-        folders = [sample_pictures(conditional, tmp_path / str(k), 1, label=k) for k in (1, 2)]
+        folders = [sample_pictures(conditional, tmp_path / str(k), 1, condition=k) for k in (1, 2)]
         assert folders[0].file(0).read_bytes() != folders[1].file(0).read_bytes()
-        assert PictureFolder.read(tmp_path / "2").drawn.label == 2
-        mixed = sample_pictures(conditional, tmp_path / "mixed", 1, label=[0.5, 0.5, 0, 0])
+        assert PictureFolder.read(tmp_path / "2").drawn.condition == 2
+        mixed = sample_pictures(conditional, tmp_path / "mixed", 1, condition=[0.5, 0.5, 0, 0])
         assert PictureFolder.read(tmp_path / "mixed") == mixed
-        with pytest.raises(ArgumentError, match="give a label"):
+        with pytest.raises(ArgumentError, match="give a condition"):
             sample_pictures(conditional, tmp_path / "none", 1)
         assert not (tmp_path / "none").exists()
 

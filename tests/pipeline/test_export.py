@@ -239,13 +239,13 @@ def test_labels(tmp_path):
     class Labelled(Plain):
         c_dim = 3
 
-        def encode(self, z, truncation=1.0, label=None):
-            return super().encode(z, truncation) + label.sum(1, keepdim=True) * label.argmax(1)[:, None]
+        def encode(self, z, truncation=1.0, condition=None):
+            return super().encode(z, truncation) + condition.sum(1, keepdim=True) * condition.argmax(1)[:, None]
 
-    model = in_memory(Labelled().requires_grad_(False), 5, label=2)
+    model = in_memory(Labelled().requires_grad_(False), 5, condition=2)
     energy, expected = export_energy("smile", model=model), reference("smile", model)(latents())
     close(energy(latents()), expected)
-    assert energy.metadata["label"] == "2"
+    assert energy.metadata["condition"] == "2"
 
 
 def test_errors(tiny, tmp_path, monkeypatch):

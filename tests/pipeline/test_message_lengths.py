@@ -59,7 +59,7 @@ CASES = {
     "parentheses": asked("(" * 5000),
     "a sampler": asked("a", sampler=LONG),
     "a seed": asked("a", seed=LONG),
-    "a label": asked("a", label=list(range(9000))),
+    "a condition": asked("a", condition=list(range(9000))),
     "a weak name": asked("a", allow_weak=[LONG]),
     "an attribute": bound("nothing"),
     "a value": bound("hair = nothing"),

@@ -158,22 +158,23 @@ def test_heads_of_another_size(copy, space, wrong, right):
         load_model(copy)
 
 
-@pytest.mark.parametrize(("classes", "label"), [(0, 1), (0, "random"), (3, 3), (3, (1.0, 0.5))])
-def test_heads_of_a_label_that_the_generator_has_not(tmp_path, classes, label):
+@pytest.mark.parametrize(("classes", "condition"), [(0, 1), (0, "random"), (3, 3), (3, (1.0, 0.5))])
+def test_heads_of_a_label_that_the_generator_has_not(tmp_path, classes, condition):
     config = dataclasses.replace(CONFIG, c_dim=classes)
     mark = save_model(tmp_path, "tiny", random_generator(config))
-    AttributeBank(VOCABULARY, random_heads(VOCABULARY, 16), label=label, generator=mark).save(tmp_path)
+    AttributeBank(VOCABULARY, random_heads(VOCABULARY, 16), condition=condition, generator=mark).save(tmp_path)
     with pytest.raises(ModelError, match=r"(no class|not 3 finite)(.|\n)*train the attributes again"):
         load_model(tmp_path)
 
 
-@pytest.mark.parametrize("label", [None, 2, (0.0, 0.5, 0.5), "random"])
-def test_heads_of_a_label(tmp_path, label):
+@pytest.mark.parametrize("condition", [None, 2, (0.0, 0.5, 0.5), "random"])
+def test_heads_of_a_label(tmp_path, condition):
     mark = save_model(tmp_path, "tiny", random_generator(dataclasses.replace(CONFIG, c_dim=3)))
-    AttributeBank(VOCABULARY, random_heads(VOCABULARY, 16), label=label, generator=mark).save(tmp_path)
+    AttributeBank(VOCABULARY, random_heads(VOCABULARY, 16), condition=condition, generator=mark).save(tmp_path)
     model = load_model(tmp_path)
-    assert model.bank.label == label
-    assert model.check_label(2 if label in (None, "random") else None) == (label if isinstance(label, tuple) else 2)
+    assert model.bank.condition == condition
+    asked = 2 if condition in (None, "random") else None
+    assert model.check_condition(asked) == (condition if isinstance(condition, tuple) else 2)
 
 
 def test_moving_a_model(tiny):

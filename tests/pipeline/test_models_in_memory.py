@@ -29,10 +29,10 @@ def conditional(request):
         return StyleGAN3(config).eval().requires_grad_(False)
 
 
-def labelled(generator, label, space="w", judge=None):
-    """A model whose heads were fitted under a label."""
+def labelled(generator, condition, space="w", judge=None):
+    """A model whose heads were fitted under a condition."""
     size = generator.config.w_dim if space == "w" else generator.z_dim
-    bank = AttributeBank(VOCABULARY, random_heads(VOCABULARY, size), space=space, label=label)
+    bank = AttributeBank(VOCABULARY, random_heads(VOCABULARY, size), space=space, condition=condition)
     return Model("labelled", generator, bank, judge)
 
 
@@ -40,64 +40,69 @@ class TestLabels:
     @pytest.mark.parametrize("fitted", [None, "random"])
     def test_pictures_of_a_class(self, conditional, fitted):
         model = labelled(conditional, fitted)
-        first, again, second = (generate("smile", 3, model=model, label=k, progress=False) for k in (1, 1, 3))
+        first, again, second = (generate("smile", 3, model=model, condition=k, progress=False) for k in (1, 1, 3))
         assert torch.equal(first.w, again.w)
         assert not torch.allclose(first.w, second.w)
-        assert first.provenance["label"] == 1
-        for label, result in ((1, first), (3, second)):
-            w = conditional.encode(result.z, label=torch.eye(4)[[label] * 3])
+        assert first.provenance["condition"] == 1
+        for condition, result in ((1, first), (3, second)):
+            w = conditional.encode(result.z, condition=torch.eye(4)[[condition] * 3])
             torch.testing.assert_close(result.w, w)
             predictions = tabulate(model.bank.predict(w))  # and guided under it too
             assert score("smile", predictions) == pytest.approx(result.energy, abs=1e-4)
 
     def test_heads_on_z(self, conditional):
         result = generate("smile", 2, model=labelled(conditional, 2, space="z"), progress=False)
-        torch.testing.assert_close(result.w, conditional.encode(result.z, label=torch.eye(4)[[2, 2]]))
+        torch.testing.assert_close(result.w, conditional.encode(result.z, condition=torch.eye(4)[[2, 2]]))
 
     def test_the_label_of_the_heads_is_the_default(self, conditional):
         model = labelled(conditional, 2)
         assert torch.equal(
             generate("smile", 2, model=model, progress=False).w,
-            generate("smile", 2, model=model, label=[0, 0, 1, 0], progress=False).w,
+            generate("smile", 2, model=model, condition=[0, 0, 1, 0], progress=False).w,
         )
 
     def test_numbers(self, conditional):
         mix = (0.5, 0.5, 0.0, 0.0)
-        result = generate("smile", 2, model=labelled(conditional, mix), label=list(mix), progress=False)
-        torch.testing.assert_close(result.w, conditional.encode(result.z, label=torch.tensor([mix, mix])))
-        assert result.provenance["label"] == mix
+        result = generate("smile", 2, model=labelled(conditional, mix), condition=list(mix), progress=False)
+        torch.testing.assert_close(result.w, conditional.encode(result.z, condition=torch.tensor([mix, mix])))
+        assert result.provenance["condition"] == mix
 
     def test_a_random_class_by_default_if_heads_hold_for_every_class(self, conditional):
         model = labelled(conditional, "random")
         runs = [generate("smile", 1, model=model, seed=seed, progress=False) for seed in range(12)]
-        assert {run.provenance["label"] for run in runs} == {0, 1, 2, 3}
-        again = generate("smile", 1, model=model, seed=5, label=runs[5].provenance["label"], progress=False)
+        assert {run.provenance["condition"] for run in runs} == {0, 1, 2, 3}
+        again = generate("smile", 1, model=model, seed=5, condition=runs[5].provenance["condition"], progress=False)
         assert torch.equal(again.w, runs[5].w)
 
     @pytest.mark.parametrize(
-        ("fitted", "label", "message"),
+        ("fitted", "condition", "message"),
         [
-            (None, None, "conditional on 4 classes: give a label\na label is a class from 0 to 3"),
-            (None, 4, "there is no class 4\na label is a class from 0 to 3"),
+            (None, None, "conditional on 4 classes: give a condition\na condition is a class from 0 to 3"),
+            (None, 4, "there is no class 4\na condition is a class from 0 to 3"),
             (None, -1, "there is no class -1"),
-            ("random", "random", "'random' is not a label"),
+            ("random", "random", "'random' is not a condition"),
             (None, [1.0, 0.0], "are not 4 finite numbers"),
-            (2, 1, "'labelled' do not hold under label 1\nthey were fitted under label 2"),
-            (2, [0.5, 0.5, 0, 0], r"do not hold under label \(0.5, 0.5, 0.0, 0.0\)"),
-            ((0.5, 0.5, 0.0, 0.0), 1, "do not hold under label 1"),
+            (2, 1, "'labelled' do not hold under condition 1\nthey were fitted under condition 2"),
+            (2, [0.5, 0.5, 0, 0], r"do not hold under condition \(0.5, 0.5, 0.0, 0.0\)"),
+            ((0.5, 0.5, 0.0, 0.0), 1, "do not hold under condition 1"),
             ("random", [0.5, 0.5, 0, 0], "hold for every class, not between classes\ngive a class from 0 to 3"),
         ],
     )
-    def test_wrong_labels(self, conditional, fitted, label, message):
+    def test_wrong_labels(self, conditional, fitted, condition, message):
         with pytest.raises(ArgumentError, match=message):
             generate(
-                "smile", 1, model=labelled(conditional, fitted), label=label, sampler=NeverSampler(), progress=False
+                "smile",
+                1,
+                model=labelled(conditional, fitted),
+                condition=condition,
+                sampler=NeverSampler(),
+                progress=False,
             )
 
     def test_a_label_for_a_model_without_classes(self, draw):
-        with pytest.raises(ArgumentError, match="has no classes, so it takes no label"):
-            draw(label=0, sampler=NeverSampler())
-        assert draw().provenance["label"] is None
+        with pytest.raises(ArgumentError, match="has no classes, so it takes no condition"):
+            draw(condition=0, sampler=NeverSampler())
+        assert draw().provenance["condition"] is None
 
     def test_it_stands_under_the_grid(self, conditional, monkeypatch):
         footers = []
@@ -105,7 +110,7 @@ class TestLabels:
             "energyql.pipeline.result.label_grid", lambda images, *, footer, **_: footers.append(footer) or images[0]
         )
         generate("smile", 1, model=labelled(conditional, 2), progress=False).grid()
-        assert "Model labelled, label 2, seed 0" in footers[0]
+        assert "Model labelled, condition 2, seed 0" in footers[0]
 
 
 class Blobs(torch.nn.Module):
@@ -237,7 +242,7 @@ def test_attributes_beside_a_generator_of_ones_own(tmp_path):
         blobs.scale += 1
     with pytest.raises(ModelError, match="fitted to another generator\ntrain the attributes again, or use"):
         load_model(tmp_path / "blobs", generator=blobs)
-    AttributeBank(VOCABULARY, heads, label=1).save(tmp_path / "blobs")
+    AttributeBank(VOCABULARY, heads, condition=1).save(tmp_path / "blobs")
     with pytest.raises(ModelError, match="blobs: this generator has no classes"):
         load_model(tmp_path / "blobs", generator=blobs)
     with pytest.raises(ModelError, match=r"vocabulary\.json is missing"):

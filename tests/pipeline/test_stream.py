@@ -295,11 +295,11 @@ def energyql_error():
 def test_a_label_of_several_numbers_is_continued(draw, tmp_path):
     mark = save_model(tmp_path / "m", "m", random_generator(dataclasses.replace(CONFIG, c_dim=2)))
     AttributeBank(VOCABULARY, random_heads(VOCABULARY, CONFIG.w_dim), generator=mark).save(tmp_path / "m")
-    settings = {"model": tmp_path / "m", "label": [0.25, 0.75], "truncation": 1.0}
+    settings = {"model": tmp_path / "m", "condition": [0.25, 0.75], "truncation": 1.0}
     list(draw(2, tmp_path / "run", **settings))
     list(draw(4, tmp_path / "run", **settings))
     loaded = Result.load(tmp_path / "run")
-    assert (len(loaded), loaded.provenance["label"]) == (4, (0.25, 0.75))
+    assert (len(loaded), loaded.provenance["condition"]) == (4, (0.25, 0.75))
 
 
 class TestOneWriter:

@@ -45,7 +45,7 @@ def test_pages_that_cannot_be_drawn(gan, found):
         ({}, {"rows": 1.5}, "rows must be a whole number from 1 to"),
         ({}, {"seed": -1}, "seed must be a whole number from 0 to"),
         ({"layers": (1, 6)}, {}, r"layers are whole numbers from 0 to 5, at least one, not 6"),
-        ({"label": 1}, {}, "has no classes"),
+        ({"condition": 1}, {}, "has no classes"),
     ):
         with pytest.raises(ArgumentError, match=message):
             draw_directions(dataclasses.replace(found, **changes), gan, **arguments)
@@ -92,19 +92,19 @@ def test_named_where_there_are_no_heads(gan, found, tmp_path):
     assert list(load_model(tmp_path / "n").vocabulary) == ["a", "b", "c"]
 
 
-@pytest.mark.parametrize(("label", "asked"), [(1, None), ("random", 2), ([0.5, 0.5, 0.0], None)])
-def test_classes(label, asked, tmp_path):
+@pytest.mark.parametrize(("condition", "asked"), [(1, None), ("random", 2), ([0.5, 0.5, 0.0], None)])
+def test_classes(condition, asked, tmp_path):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         generator = random_generator(dataclasses.replace(CONFIG, c_dim=3))
-    with pytest.raises(ArgumentError, match="give a label"):
+    with pytest.raises(ArgumentError, match="give a condition"):
         find_directions(generator)
-    find_directions(generator, "sefa", 2, label=label, truncation=0.7).save(tmp_path)
+    find_directions(generator, "sefa", 2, condition=condition, truncation=0.7).save(tmp_path)
     directions = Directions.load(tmp_path)
-    assert directions.label == (tuple(label) if isinstance(label, list) else label)
+    assert directions.condition == (tuple(condition) if isinstance(condition, list) else condition)
     draw_directions(directions, generator)
-    assert name_directions(directions, {0: "tilt"}, generator, tmp_path / "m").label == directions.label
-    result = energyql.generate("tilt > 0.5", n=2, model=tmp_path / "m", label=asked, progress=False)
+    assert name_directions(directions, {0: "tilt"}, generator, tmp_path / "m").condition == directions.condition
+    result = energyql.generate("tilt > 0.5", n=2, model=tmp_path / "m", condition=asked, progress=False)
     assert (directions.values(torch.as_tensor(result.w))[:, 0] > 0.4).all()
 
 

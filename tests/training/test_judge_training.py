@@ -221,7 +221,7 @@ class TestProposals:
         [
             (ADA, {"truncation": 0.7}, [20]),
             (ADA, {"truncation": (0.5, 1.0)}, []),  # of random truncation each
-            (CHECKPOINTS / "tensorflow_conditional.pkl", {"label": "random"}, []),  # of a random class each
+            (CHECKPOINTS / "tensorflow_conditional.pkl", {"condition": "random"}, []),  # of a random class each
         ],
     )
     def test_pictures_of_several_conditions_are_all_random(self, tmp_path, monkeypatch, model, more, proposed):

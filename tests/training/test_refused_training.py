@@ -63,7 +63,7 @@ REFUSED = {
     "a kind that labels are not of": (bright, {"kinds": {"bright": "yes/no"}}),
     "a kind of another attribute": (bright, {"kinds": {"other": "yes/no"}}),
     "a view that the generator lacks": (bright, {"space": "features"}),
-    "a class of no class": (bright, {"label": 3}),
+    "a class of no class": (bright, {"condition": 3}),
     "a judge that is not there": (bright, {"judge": "no.such:judge"}),
 }
 

@@ -34,9 +34,9 @@ DRAWN = Drawn(7, 0.6, "0123456789ab")
 
 
 class TestDrawn:
-    @pytest.mark.parametrize("label", [None, 3, (0.5, 0.25, 0.25)])
-    def test_text(self, label):
-        drawn = Drawn(2**40, 0.1 + 0.2, "", label)
+    @pytest.mark.parametrize("condition", [None, 3, (0.5, 0.25, 0.25)])
+    def test_text(self, condition):
+        drawn = Drawn(2**40, 0.1 + 0.2, "", condition)
         assert Drawn.parse(str(drawn), "a.csv") == drawn
 
     @pytest.mark.parametrize("text", ["", "seed=1", "seed=x truncation=1 generator=", "what is this"])
@@ -45,11 +45,11 @@ class TestDrawn:
             Drawn.parse(text, "a.csv")
 
     def test_conflicts(self):
-        DRAWN.check("a.csv", seed=7, truncation=0.6, label=None)
-        for given in ({"seed": 8}, {"truncation": 0.7}, {"truncation": (0.5, 0.6)}, {"label": 1}):
+        DRAWN.check("a.csv", seed=7, truncation=0.6, condition=None)
+        for given in ({"seed": 8}, {"truncation": 0.7}, {"truncation": (0.5, 0.6)}, {"condition": 1}):
             (name,) = given
             with pytest.raises(ArgumentError, match=f"a.csv is about pictures of {name} .*\nleave out the {name}"):
-                DRAWN.check("a.csv", **{"seed": None, "truncation": None, "label": None, **given})
+                DRAWN.check("a.csv", **{"seed": None, "truncation": None, "condition": None, **given})
 
 
 class TestAttributes:

@@ -28,28 +28,28 @@ def test_one_class(tmp_path, name, classes):
         seen.append(images)
         return bright(images)
 
-    trained = train(CHECKPOINTS / name, look, tmp_path, label=torch.eye(classes)[1], truncation=0.8, seed=3)
-    assert trained.bank.label == load_model(tmp_path).bank.label == 1
+    trained = train(CHECKPOINTS / name, look, tmp_path, condition=torch.eye(classes)[1], truncation=0.8, seed=3)
+    assert trained.bank.condition == load_model(tmp_path).bank.condition == 1
     above = trained.bank.vocabulary["bright"].low + 0.01
     generator = load_model(tmp_path).generator
     w = generator.encode(prior_latents(3, 0, 60, generator.z_dim), 0.8, torch.eye(classes)[[1] * 60])
     torch.testing.assert_close(torch.cat(seen), generator.synthesize(w), atol=1e-4, rtol=1e-4)
-    train(CHECKPOINTS / name, dark, tmp_path)  # the label is that of the others
+    train(CHECKPOINTS / name, dark, tmp_path)  # the condition is that of the others
     result = draw(E.bright > above, 1, model=tmp_path)
-    assert result.provenance["label"] == 1
-    with pytest.raises(ArgumentError, match="do not hold under label 2\nthey were fitted under label 1"):
-        draw(E.bright > above, 1, model=tmp_path, label=2)
-    with pytest.raises(ModelError, match="under label 1, so new ones cannot read .* under label 2"):
-        train(CHECKPOINTS / name, bright, tmp_path, label=2)
+    assert result.provenance["condition"] == 1
+    with pytest.raises(ArgumentError, match="do not hold under condition 2\nthey were fitted under condition 1"):
+        draw(E.bright > above, 1, model=tmp_path, condition=2)
+    with pytest.raises(ModelError, match="under condition 1, so new ones cannot read .* under condition 2"):
+        train(CHECKPOINTS / name, bright, tmp_path, condition=2)
 
 
 @CONDITIONAL
 def test_a_class_of_its_own_each(tmp_path, name, classes):
-    trained = train(CHECKPOINTS / name, bright, tmp_path, label="random", count=300)
-    assert trained.bank.label == "random"
+    trained = train(CHECKPOINTS / name, bright, tmp_path, condition="random", count=300)
+    assert trained.bank.condition == "random"
     above = trained.bank.vocabulary["bright"].low + 0.01
-    for label in (0, classes - 1):
-        assert draw(E.bright > above, 1, model=tmp_path, label=label).provenance["label"] == label
+    for condition in (0, classes - 1):
+        assert draw(E.bright > above, 1, model=tmp_path, condition=condition).provenance["condition"] == condition
 
 
 @CONDITIONAL
@@ -58,7 +58,7 @@ def test_the_class_belongs_to_the_sample(name, classes):
     prior = Prior(generator, 5, FittedUnder("w", (0.5, 1.0), "random"), torch.device("cpu"))
     w, some = prior.w(torch.arange(64)), torch.tensor([40, 3, 9])
     torch.testing.assert_close(prior.w(some), w[some])
-    own = [prior_with.w(torch.arange(64)) for prior_with in (prior.under(label=k) for k in range(classes))]
+    own = [prior_with.w(torch.arange(64)) for prior_with in (prior.under(condition=k) for k in range(classes))]
     chosen = torch.stack([(w - other).abs().sum(1) for other in own]).argmin(0)
     assert set(chosen.tolist()) == set(range(classes))
     torch.testing.assert_close(torch.stack(own)[chosen, torch.arange(64)], w)
@@ -69,7 +69,7 @@ def test_truncation_is_read_off_latents_of_a_class(tmp_path, name, classes):
     generator = load_generator(CHECKPOINTS / name)
     w = generator.encode(torch.randn(500, generator.z_dim), 0.6, torch.eye(classes)[[2] * 500])
     table = LabelTable({"a": [0, 1] * 250}, latents=w)
-    assert train(CHECKPOINTS / name, table, tmp_path, label=2).bank.truncation[0] == pytest.approx(0.6, abs=0.05)
+    assert train(CHECKPOINTS / name, table, tmp_path, condition=2).bank.truncation[0] == pytest.approx(0.6, abs=0.05)
 
 
 @CONDITIONAL
@@ -84,33 +84,33 @@ def test_an_interrupted_labelling_of_another_class_is_not_used(tmp_path, monkeyp
         return bright(images)
 
     with pytest.raises(KeyboardInterrupt):
-        train(CHECKPOINTS / name, look, tmp_path, label=0)
+        train(CHECKPOINTS / name, look, tmp_path, condition=0)
     seen, stop = [], False
-    train(CHECKPOINTS / name, look, tmp_path, label=[0.5] * classes)
+    train(CHECKPOINTS / name, look, tmp_path, condition=[0.5] * classes)
     assert sum(seen) == 60
 
 
 @CONDITIONAL
 def test_mistakes(tmp_path, name, classes):
-    for label, message in (
-        (None, f"conditional on {classes} classes: give a label"),
-        (classes, f"there is no class {classes}\na label is a class from 0 to {classes - 1}"),
+    for condition, message in (
+        (None, f"conditional on {classes} classes: give a condition"),
+        (classes, f"there is no class {classes}\na condition is a class from 0 to {classes - 1}"),
         ([0.5, 0.5], f"are not {classes} finite numbers"),
-        ("any", "'any' is not a label"),
+        ("any", "'any' is not a condition"),
     ):
         with pytest.raises(ArgumentError, match=message):
-            train(CHECKPOINTS / name, bright, tmp_path, label=label)
+            train(CHECKPOINTS / name, bright, tmp_path, condition=condition)
     with pytest.raises(ArgumentError, match="heads that read z cannot tell the classes apart"):
-        train(CHECKPOINTS / name, bright, tmp_path, label="random", space="z")
+        train(CHECKPOINTS / name, bright, tmp_path, condition="random", space="z")
     table = LabelTable({"a": [0, 1] * 30}, index=torch.arange(60))
-    with pytest.raises(ArgumentError, match="labelled by hand have one truncation and one class label"):
-        train(CHECKPOINTS / name, table, tmp_path, label="random")
+    with pytest.raises(ArgumentError, match="labelled by hand have one truncation and one condition"):
+        train(CHECKPOINTS / name, table, tmp_path, condition="random")
 
 
 def test_a_label_for_a_generator_without_classes(tmp_path):
-    for label in (0, "random"):
-        with pytest.raises(ArgumentError, match="has no classes, so it takes no label"):
-            train(ADA, bright, tmp_path, label=label)
+    for condition in (0, "random"):
+        with pytest.raises(ArgumentError, match="has no classes, so it takes no condition"):
+            train(ADA, bright, tmp_path, condition=condition)
 
 
 def test_a_sample_has_its_class_and_truncation_alone_and_among_others():

@@ -78,7 +78,7 @@ def read_stylegan3(checkpoint: Checkpoint) -> StyleGAN3 | None:
 def has_class_features(tensors: Mapping[str, Tensor]) -> bool:
     """Return whether tensors, by official name, are those of a StyleGAN-XL rather than of a StyleGAN3.
 
-    A StyleGAN-XL has features of classes among its tensors, even if it takes no label.
+    A StyleGAN-XL has features of classes among its tensors, even if it takes no condition.
     """
     return "mapping.embed.weight" in tensors and "mapping.embed.bias" not in tensors
 

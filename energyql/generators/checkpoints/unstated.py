@@ -133,17 +133,17 @@ def warn_assumed(assumed: str) -> None:
 def mean_w(generator: StyleGAN, seed: int = 0) -> Float[Tensor, " w_dim"]:
     """Return the mean of w over 4,096 random z (`MEAN_SAMPLES`) that are drawn from `seed`.
 
-    If the generator has classes, the labels are class 0, 1, 2 and so on, and again from 0 after the last class.
+    If the generator has classes, the conditions are class 0, 1, 2 and so on, and again from 0 after the last class.
     """
     z = torch.randn(MEAN_SAMPLES, generator.z_dim, generator=torch.Generator().manual_seed(seed))
     total = torch.zeros(generator.config.w_dim)
-    for first in range(0, MEAN_SAMPLES, _CHUNK):  # labels of many classes need much memory
-        total += generator.encode(z[first : first + _CHUNK], label=_labels(generator, _CHUNK, first)).sum(0)
+    for first in range(0, MEAN_SAMPLES, _CHUNK):  # conditions of many classes need much memory
+        total += generator.encode(z[first : first + _CHUNK], condition=_conditions(generator, _CHUNK, first)).sum(0)
     return total / MEAN_SAMPLES
 
 
-def _labels(generator: StyleGAN, count: int, first: int = 0) -> Tensor | None:
-    """Return one-hot labels (count, c_dim); `None` for a generator without classes.
+def _conditions(generator: StyleGAN, count: int, first: int = 0) -> Tensor | None:
+    """Return one-hot conditions (count, c_dim); `None` for a generator without classes.
 
     The classes are `first`, `first` + 1 and so on, and again from 0 after the last class.
     """
@@ -193,7 +193,7 @@ def _how_to_give(argument: str, option: str) -> str:
 def _some_w(network: StyleGAN, count: int) -> Tensor:
     """Return w of a network, (count, w_dim), for random z that are drawn from seed 0: the same at every call."""
     z = torch.randn(count, network.z_dim, generator=torch.Generator().manual_seed(0))
-    return network.encode(z, label=_labels(network, count))
+    return network.encode(z, condition=_conditions(network, count))
 
 
 @torch.no_grad()

@@ -67,5 +67,5 @@ def test_mean_of_a_conditional_model(tensors: dict[str, Tensor]) -> None:
     del tensors["mapping.w_avg"]
     generator = assemble(tensors)
     z = torch.randn(20_000, 8, generator=torch.Generator().manual_seed(1))
-    w = generator.encode(z, label=torch.eye(4).repeat(5000, 1))
+    w = generator.encode(z, condition=torch.eye(4).repeat(5000, 1))
     torch.testing.assert_close(generator.mapping.w_avg, w.mean(0), atol=0.1, rtol=0)

@@ -23,7 +23,7 @@ def test_same_latent_same_picture(name: str, truncation: float) -> None:
     generator = load_generator(DATA / name)
     assert isinstance(generator, StyleGAN2)
     reference = load_file(DATA / f"{name.partition('.')[0]}.safetensors")
-    w = generator.encode(reference["z"], truncation, label=reference.get("label"))
+    w = generator.encode(reference["z"], truncation, condition=reference.get("label"))
     torch.testing.assert_close(w, reference[f"w_{truncation}"], atol=1e-5, rtol=0)
     picture = generator.synthesize(w)
     assert picture.std() > 0.1
@@ -35,7 +35,7 @@ def test_same_picture_without_noise(name: str) -> None:
     generator = load_generator(DATA / name)
     assert isinstance(generator, StyleGAN2)
     reference = load_file(DATA / f"{name.partition('.')[0]}.safetensors")
-    picture = generator.synthesize(generator.encode(reference["z"], label=reference.get("label")), noise="none")
+    picture = generator.synthesize(generator.encode(reference["z"], condition=reference.get("label")), noise="none")
     torch.testing.assert_close(picture, reference["image_none"], atol=1e-4, rtol=0)
     assert (picture - reference["image_1.0"]).abs().max() > 0.1, "noise makes no difference in this fixture"
 
@@ -48,5 +48,5 @@ def test_clamping_matters_in_the_fixture() -> None:
     for module in generator.modules():
         if hasattr(module, "clamp"):
             module.clamp = None  # type: ignore[assignment]
-    picture = generator.synthesize(generator.encode(reference["z"], label=reference["label"]))
+    picture = generator.synthesize(generator.encode(reference["z"], condition=reference["label"]))
     assert (picture - reference["image_1.0"]).abs().max() > 0.1

@@ -1,0 +1,175 @@
+"""A query on a mixture of prompts: each sample has one of several prompts, in shares that a pilot run estimates."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from energyql.energy.rule import SEMANTICS
+from energyql.errors import ArgumentError, NotAcceptedError
+from energyql.language import Expr
+from energyql.numerics.random import normals, uniforms
+from energyql.pipeline.draw import STREAM_BATCH, Pipeline, PreparedQuery
+from energyql.pipeline.pilot import ENOUGH, PICTURE_SAMPLES, PICTURES, PRIOR, SAMPLES, prevalence
+from energyql.pipeline.result import Result
+from energyql.pipeline.settings import DrawSettings
+from energyql.pipeline.verified import PILOT_ROUND
+from energyql.progress import Report, reporting
+from energyql.sampling import SampleResult
+from energyql.sampling.base import EnergyLike, Progress
+
+
+def prepare_mixture(
+    pipeline: Pipeline, query: str | Expr, settings: DrawSettings, prompts: Sequence[str]
+) -> PreparedMixture:
+    """Compile a query for pictures whose prompts are those of a list, each as common as the others in the prior.
+
+    Raises:
+        ArgumentError: under these settings the shares of the prompts cannot be estimated, or the generator takes no
+            such prompt.
+        EnergyQLError: the query, a name or a setting is wrong.
+    """
+    parts = [pipeline.prepare(query, settings, condition=prompt) for prompt in prompts]
+    first = parts[0]
+    if first.settings.verify == "faithful" or settings.realism or not SEMANTICS[settings.semantics].has_floor:
+        problem = "the shares of several prompts are estimated without realism, jem and faithful pictures"
+        raise ArgumentError(problem, hint="draw with verify=sure or off and another semantics, or give one prompt")
+    copied = {each.name: getattr(first, each.name) for each in fields(PreparedQuery)}
+    copied["provenance"] = first.provenance | {"condition": tuple(prompts)}
+    return PreparedMixture(**copied, prompts=tuple(prompts), parts=parts)
+
+
+@dataclass(frozen=True, eq=False)
+class PreparedMixture(PreparedQuery):
+    """A query that is compiled for each of several prompts.
+
+    The prompt of a sample follows from the seed and the number of the sample. If the shares of the prompts are
+    P(prompt | query), the pictures are a sample of the posterior of the mixture.
+
+    Attributes:
+        prompts: the prompts.
+        parts: the compiled query for each prompt.
+    """
+
+    prompts: tuple[str, ...] = field(kw_only=True)
+    parts: Sequence[PreparedQuery] = field(kw_only=True)
+
+    @cached_property
+    def shares(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """P(prompt | query) for each prompt, by a pilot run that is the same for all seeds, and the standard errors.
+
+        Raises:
+            NotAcceptedError: the pilot run met no picture that satisfies the query.
+        """
+        return self._learn(lambda *_: None)
+
+    def _learn(self, report: Report) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        estimates = []
+        for number, part in enumerate(self.parts):
+            estimates.append(_mass(part))
+            report("pilot", (number + 1) / len(self.parts))
+        mass, error = np.array(estimates).T
+        if not mass.sum():
+            problem = "a pilot run met no picture that satisfies the query under any of the prompts"
+            raise NotAcceptedError(problem, hint="give prompts whose pictures may satisfy it")
+        share, variance = mass / mass.sum(), (error / mass.sum()) ** 2
+        others = variance.sum() - variance
+        return share, np.sqrt((1 - share) ** 2 * variance + share**2 * others)
+
+    @contextmanager
+    def after_pilot(self, progress: bool | Report) -> Iterator[Report]:
+        """Yield a function that shows progress as `reporting` does, after the pilot run."""
+        with reporting(progress) as report:
+            if "shares" not in vars(self):
+                vars(self)["shares"] = self._learn(report)
+            yield report
+
+    def _numbers(self, index: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+        """Return the position in `prompts` of the prompt of each sample, for the numbers of samples in the run."""
+        low = int(index.min())
+        rows, place = np.unique(index - low, return_inverse=True)
+        count, seed = int(rows[-1]) + 1, self.settings.seed
+        chances = uniforms(seed, low, count, 1, stream="prompt", rows=rows.tolist()).numpy()[place, 0]
+        numbers: npt.NDArray[np.int64] = np.searchsorted(np.cumsum(self.shares[0])[:-1], chances, side="right")
+        return numbers
+
+    def _groups(self, index: npt.NDArray[Any]) -> list[tuple[PreparedQuery, npt.NDArray[np.int64]]]:
+        """Return the parts with samples among those of these numbers, each with the positions of its samples."""
+        numbers = self._numbers(index)
+        return [(part, rows) for k, part in enumerate(self.parts) if len(rows := np.flatnonzero(numbers == k))]
+
+    def _attempt(
+        self,
+        energy: EnergyLike,
+        first: int,
+        offsets: Sequence[int],
+        progress: Progress,
+        purpose: str = "",
+        seed: int | None = None,
+    ) -> SampleResult:
+        """Draw one latent for each sample as `PreparedQuery` does, by the energy of the sample's prompt."""
+        places = np.asarray(offsets)
+        groups = self._groups(first + places)
+        ends = [
+            part._attempt(part.energy, first, places[rows].tolist(), progress, purpose, seed) for part, rows in groups
+        ]
+        back = torch.from_numpy(np.concatenate([rows for _, rows in groups]).argsort())
+        joined = SampleResult.join([replace(end, diagnostics={}) for end in ends])
+        return SampleResult(joined.z[back], joined.status[back], joined.evaluations[back], joined.gradients[back])
+
+    def _pictures(self, z: Tensor, index: npt.NDArray[Any], w: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
+        for some in np.split(np.arange(len(z)), range(STREAM_BATCH, len(z), STREAM_BATCH)):
+            groups = [(part, torch.from_numpy(some[rows])) for part, rows in self._groups(index[some])]
+            drawn = [
+                batch
+                for part, rows in groups
+                for batch in part._pictures(z[rows], index[rows.numpy()], None if w is None else w[rows])
+            ]
+            back = torch.cat([rows for _, rows in groups]).argsort()
+            yield torch.cat([latents for latents, _ in drawn])[back], torch.cat([images for _, images in drawn])[back]
+
+    def _expected(self, z: Tensor, index: npt.NDArray[Any]) -> float:
+        groups = ((part, torch.from_numpy(rows)) for part, rows in self._groups(index))
+        return sum(part._expected(z[rows], index[rows.numpy()]) for part, rows in groups)
+
+    def _result(self, sampled: SampleResult, index: npt.NDArray[Any], *rest: Any, **options: Any) -> Result:
+        result = super()._result(sampled, index, *rest, **options)
+        shares, errors = (numbers.tolist() for numbers in self.shares)
+        facts = {"mixture": {"shares": shares, "errors": errors}}
+        prompt = np.array(self.prompts)[self._numbers(index)]
+        return replace(result, prompt=prompt, provenance=result.provenance | facts)
+
+
+def _mass(part: PreparedQuery) -> tuple[float, float]:
+    """Estimate P(query) under the prior of a prompt, of the pictures that the verifier accepts if there is one.
+
+    Returns:
+        The estimate and its standard error.
+    """
+    reads = part.model.bank.reads_pictures
+    z = normals(0, 0, PICTURES if reads else PRIOR, part.model.generator.z_dim, stream="prevalence").to(part.device)
+    energies = part.energy_in_float32(z).double().cpu()
+    share, error = prevalence(energies)
+    if error * math.sqrt(ENOUGH) > share:
+        few = part._attempt(part.energy, 0, range(PICTURE_SAMPLES if reads else SAMPLES), lambda *_: None, seed=0)
+        by_sampler = prevalence(energies, few)
+        share, error = min((share, error), by_sampler, key=lambda each: each[1] / each[0] if each[0] else math.inf)
+    if part.verifier is None or not share:
+        return share, error
+    sampled = part._attempt(part.energy, 0, range(PILOT_ROUND), lambda *_: None, "verify/", seed=0)
+    chances = uniforms(0, 0, PILOT_ROUND, 1, stream="verify/balance").numpy()[:, 0]
+    accepted = list[bool]()
+    for _, images in part._pictures(sampled.z, np.arange(PILOT_ROUND)):
+        seen = len(accepted)
+        accepted += part.verifier(images, chances[seen : seen + len(images)]).accepted.tolist()
+    rate = float(np.mean(accepted))
+    return rate * share, float(np.hypot(rate * error, share * np.sqrt(rate * (1 - rate) / PILOT_ROUND)))

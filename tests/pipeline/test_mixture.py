@@ -1,0 +1,175 @@
+"""Prompts as conditions: one for all pictures, or several in the shares that the query gives them."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from energyql import ArgumentError, AttributeSpec, Model, NotAcceptedError, Result, Vocabulary, edit, generate, stream
+from energyql.attributes.pictures import PictureBank
+
+PROMPTS = ("dark", "dim", "bright")
+BRIGHTNESS = {"dark": 0.04, "dim": 0.3, "bright": 0.9}  # share of the pictures of a prompt that are white
+KNOWN = Vocabulary([AttributeSpec("white", "yes/no"), AttributeSpec("tall", "yes/no")])
+
+
+class Prompted:
+    """A generator of texts: a picture is white with the probability of its prompt, and tall in half of all cases."""
+
+    z_dim, differentiable = 2, False
+    z_shape = (2,)
+
+    def __init__(self, prompt="dark", conditions=()):
+        self.prompt, self.conditions, self.c_dim = prompt, conditions, len(conditions)
+        self.description = {"call": {"prompt": list(conditions) or prompt}}
+
+    def under(self, prompt):
+        return self if prompt == self.prompt else Prompted(prompt)
+
+    def encode(self, z, truncation=1.0, condition=None):
+        return truncation * z if condition is None else torch.cat([truncation * z, condition], 1)
+
+    def synthesize(self, w):
+        names = [self.conditions[k] for k in w[:, 2:].argmax(1)] if self.c_dim else [self.prompt] * len(w)
+        limit = torch.tensor([BRIGHTNESS[name] for name in names])
+        white, tall = torch.special.ndtr(w[:, 0]) < limit, w[:, 1] > 0
+        return torch.stack([white, tall], 1).float()[:, :, None, None].repeat(1, 1, 4, 4)[:, [0, 1, 1]] * 2 - 1
+
+
+def look(images):
+    return {"white": images[:, 0, 0, 0] > 0, "tall": images[:, 1, 0, 0] > 0}
+
+
+def see(images):
+    return look(images)
+
+
+def model(generator=None, fitted=""):
+    return Model("prompted", generator or Prompted(), PictureBank(look, KNOWN, generator=fitted), judge=see)
+
+
+def draw(query, n=4, condition=PROMPTS, **options):
+    settings = {"model": model(), "verify": "off", "progress": False}
+    return generate(query, n, condition=condition, **settings | options)
+
+
+def posterior():
+    shares = np.array([BRIGHTNESS[prompt] for prompt in PROMPTS])
+    return shares / shares.sum()
+
+
+class TestOnePrompt:
+    def test_of_a_generator_of_one(self):
+        results = {prompt: draw("tall", 24, condition=prompt) for prompt in PROMPTS}
+        for prompt, result in results.items():
+            assert result.satisfied.all()
+            assert result.provenance["condition"] == prompt
+            assert result.provenance["generator"]["call"]["prompt"] == prompt
+            assert result.prompt is None
+        shares = [results[prompt].judged["white"].mean() for prompt in PROMPTS]
+        assert shares[0] < shares[1] < shares[2]
+        own = draw("tall", 24, condition=None)
+        assert torch.equal(own.z, results["dark"].z)
+        assert own.provenance["condition"] is None
+
+    def test_of_a_generator_of_several(self):
+        several = model(Prompted(conditions=PROMPTS))
+        result = draw("tall", 4, condition="dim", model=several)
+        assert result.provenance["condition"] == 1
+        assert torch.equal(result.w, draw("tall", 4, condition=1, model=several).w)
+        with pytest.raises(ArgumentError, match="'pink' is not a condition\n.* from 0 to 2, its prompt, or"):
+            draw("tall", condition="pink", model=several)
+
+    def test_attributes_of_another_prompt(self):
+        with pytest.raises(ArgumentError, match="were learned from pictures of another prompt\ngive all prompts"):
+            draw("tall", condition="dim", model=model(fitted="0123"))
+        assert draw("tall", condition="dark", model=model(fitted="0123")).satisfied.all()
+
+    def test_a_generator_without_prompts(self, tiny):
+        with pytest.raises(ArgumentError, match="takes no condition, such as 'a house'"):
+            generate("smile", 1, model=tiny, condition="a house", progress=False)
+
+
+class TestSeveralPrompts:
+    @pytest.mark.parametrize("generator", [Prompted(), Prompted(conditions=PROMPTS)], ids=["one", "several"])
+    def test_shares_are_those_of_the_posterior(self, generator):
+        result = draw("white", 80, model=model(generator))
+        assert result.satisfied.mean() > 0.98
+        mixture = result.provenance["mixture"]
+        shares, errors = np.array(mixture["shares"]), np.array(mixture["errors"])
+        assert shares.sum() == pytest.approx(1)
+        assert (np.abs(shares - posterior()) < 3 * errors + 1e-9).all()
+        assert (errors < 0.08).all()
+        counts = np.array([(result.prompt == prompt).mean() for prompt in PROMPTS])
+        assert np.abs(counts - shares).max() < 0.12
+        assert result.provenance["condition"] == PROMPTS
+
+    def test_a_sample_does_not_depend_on_the_others(self):
+        many = draw("white", 12)
+        few = draw("white", 5, first=4, batch_size=2)
+        assert torch.equal(few.z, many.z[4:9])
+        assert few.prompt.tolist() == many.prompt[4:9].tolist()
+        assert [np.array(image).tolist() for image in few.images] == [
+            np.array(one).tolist() for one in many.images[4:9]
+        ]
+        assert draw("white", 12, seed=1).prompt.tolist() != many.prompt.tolist()
+
+    def test_pictures_are_those_of_their_prompts(self):
+        result = draw("tall", 40, condition=("dark", "bright"))
+        for prompt in ("dark", "bright"):
+            alone = draw("tall", 40, condition=prompt)
+            rows = np.flatnonzero(result.prompt == prompt)
+            assert len(rows) > 5
+            assert torch.equal(result.z[rows], alone.z[rows])
+            assert all(np.array_equal(result.images[i], alone.images[i]) for i in rows)
+
+    def test_verified(self):
+        """The reader is never against a picture, and the verifier decides, so it gives the shares."""
+
+        def hopeful(images):
+            return look(images) | {"white": torch.ones(len(images), dtype=torch.bool)}
+
+        checked = Model("checked", Prompted(), PictureBank(hopeful, KNOWN), judge=look)
+        result = draw("white", 60, model=checked, verify="sure")
+        assert result.satisfied.all()
+        shares, errors = (np.array(result.provenance["mixture"][name]) for name in ("shares", "errors"))
+        assert (np.abs(shares - posterior()) < 3 * errors + 1e-9).all()
+        assert (errors < 0.1).all()
+
+    def test_saved_and_continued(self, tmp_path):
+        folder = tmp_path / "run"
+        whole = draw("white", 9)
+        for n in (4, 9):
+            list(
+                stream("white", n, model=model(), condition=list(PROMPTS), verify="off", save_to=folder, progress=False)
+            )
+        loaded = Result.load(folder)
+        assert loaded.prompt.tolist() == whole.prompt.tolist()
+        assert loaded.provenance["mixture"] == whole.provenance["mixture"]
+        assert json.loads((folder / "result.json").read_text())["samples"][0]["prompt"] == whole.prompt[0]
+        assert "prompts in the shares " in loaded.summary()
+        assert '% "bright"' in loaded.summary()
+        assert loaded[:3].prompt.tolist() == whole.prompt[:3].tolist()
+        single = draw("white", 2, condition="dim")
+        assert "prompt" not in single.to_dict()["samples"][0]
+
+    def test_what_needs_one_prompt(self):
+        with pytest.raises(ArgumentError, match="possible under one prompt, not under several"):
+            edit(draw("white", 1), "tall", model=model(), progress=False)
+
+    def test_no_prompt_satisfies(self):
+        class Black(Prompted):
+            def under(self, prompt):
+                return self
+
+            def synthesize(self, w):
+                return -torch.ones(len(w), 3, 4, 4)
+
+        with pytest.raises(NotAcceptedError):
+            draw("white", model=model(Black()))
+
+    @pytest.mark.parametrize("settings", [{"verify": "faithful"}, {"semantics": "jem"}])
+    def test_what_has_no_shares(self, settings):
+        with pytest.raises(ArgumentError):
+            draw("white", **settings)
