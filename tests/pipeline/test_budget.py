@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 from evaluation.lively import KNOWN, Plain, known_model, picture_model, read_plain, silent
+from test_mixture import PROMPTS, Prompted
+from test_mixture import model as prompts_model
 
 from energyql import Model, generate, until_satisfied
 from energyql.attributes.pictures import PictureBank
@@ -130,3 +132,25 @@ def test_the_summary_says_how_many_independent_samples_there_are(model):
     assert 0 < effective < 20
     assert result.summary().endswith(f"they count as {effective} independent samples, by their weights")
     assert "count as" not in draw(model, query="c").summary()
+
+
+def test_prompts_share_a_budget():
+    counted = []
+
+    class Counted(Prompted):
+        def under(self, prompt):
+            return self if prompt == self.prompt else Counted(prompt)
+
+        def synthesize(self, w):
+            counted.append(len(w))
+            return super().synthesize(w)
+
+    prompted = prompts_model(Counted())
+    options = {"model": prompted, "condition": PROMPTS, "query": "white AND tall", "verify": "off"}
+    whole = draw(**options)
+    pilot = whole.statistics["generator_calls"] - 20 * (whole.statistics["generator_calls_mean"] + 1)
+    before, budget = sum(counted), int(pilot) + 40
+    result = draw(**options, budget=budget)
+    assert sum(counted) - before == result.statistics["generator_calls"] <= budget
+    assert 0 < len(result) < 20
+    assert torch.equal(result.z, whole.z[: len(result)])
