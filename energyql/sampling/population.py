@@ -143,7 +143,7 @@ class PopulationSampler(BatchSampler):
 
         Raises:
             NotAcceptedError: no latent of the population satisfies the query in these stages. Further stages, of at
-                most `MOST_REACH` evaluations in all, have estimated how rare it is.
+                most `MOST_REACH` evaluations in all, or as many as the energy allows, have estimated how rare it is.
         """
         streams, count, ancestors = RandomStreams().part("reach"), REACH * FEWEST, REACH * self.ancestors
         like, first = batch.z[:1], torch.full((1,), -batch.noise.start, device=batch.z.device)
@@ -162,7 +162,10 @@ class PopulationSampler(BatchSampler):
             noise, complete = StepNoise(streams, like, step=f"stage/{stage}"), bool(exponents >= self.strength)
             if complete or calls > MOST_REACH:
                 raise _out_of_reach(choose(state, exponents, noise, 1)[1].item(), complete)
-            state, _ = population_stage(state, energy, noise, exponents, ancestors=ancestors)
+            try:
+                state, _ = population_stage(state, energy, noise, exponents, ancestors=ancestors)
+            except NotAcceptedError:  # the budget of the run has ended
+                raise _out_of_reach(choose(state, exponents, noise, 1)[1].item(), False) from None
             stage += 1
 
     @property
