@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 import torch
 from brief import ADA, SHORT, bright
+from holes import Stains
 from labelled import answers, latents_of
 from toys import random_generator, tiny_model
 
 from energyql import train_attributes, train_judge
 from energyql.attributes.labels import labeller_name
 from energyql.errors import DataError, ModelError, VocabularyError
-from energyql.generators.load import load_generator
 from energyql.models.unfinished import RECORD, START, WORK, Work
 from energyql.pipeline.model import load_model
 from energyql.training import judge, teacher
@@ -44,7 +44,7 @@ def small(monkeypatch):
 
 @pytest.fixture(scope="module")
 def table():
-    found = answers(latents_of(load_generator(ADA), 80, 0.7, seed=0))
+    found = answers(latents_of(Stains(), 80, 0.7, seed=0))
     columns = {name: found[name].tolist() for name in ("glasses", "age")}
     return LabelTable(columns, index=torch.arange(80))
 
@@ -61,9 +61,14 @@ class Stop:
             raise self.error
 
 
-def train(labels, folder, stop=None, model=ADA, **more):
+def train(labels, folder, stop=None, model=None, **more):
+    """Train on a generator that draws in no time, unless another one is given."""
     options = {"count": 60, "settings": SHORT, "progress": stop or Stop()} | more
-    return train_attributes(model, labels, folder, **options)
+    return train_attributes(model or Stains(), labels, folder, **options)
+
+
+def read(folder):
+    return load_model(folder, generator=Stains())
 
 
 def files(folder):
@@ -102,13 +107,13 @@ def test_every_stage_of_a_training_with_teacher_and_judge(tmp_path, table):
     for stage in STAGES:
         interrupt(table, folder, stage, seed=0)
         if stage in ("judge", "verifier"):  # the heads are finished
-            model = load_model(folder)
+            model = read(folder)
             assert (model.judge, model.verifier) == (None, None)
             assert files(folder).items() <= files(tmp_path / "whole" / "m").items()
             continue
         assert not [name for name in os.listdir(folder) if not name.startswith(".")]
         with pytest.raises(ModelError, match="the training of .*m is not finished"):
-            load_model(folder)
+            read(folder)
     last = Stop()
     train(table, folder, last, seed=0)
     assert not {"training", "checking"} & set(last.seen)  # the heads are finished
@@ -119,7 +124,7 @@ def test_every_stage_of_a_training_with_teacher_and_judge(tmp_path, table):
 def test_what_is_damaged_is_done_again(tmp_path, judged):
     message = interrupt(bright, tmp_path / "m", "judge")
     steps = "labels, heads, second heads, pictures for the judge, proposals, pictures of proposals, judge (in part)"
-    call = f"train_attributes({str(ADA)!r}, ..., out={str(tmp_path / 'm')!r}) with the same arguments"
+    call = f"train_attributes(a Stains, ..., out={str(tmp_path / 'm')!r}) with the same arguments"
     assert message == f"interrupted; kept: {steps}; to continue: {call}"
     interrupt(bright, tmp_path / "n" / "m", "checking")
     shutil.copytree(tmp_path / "n" / "m", tmp_path / "damaged" / "m")
@@ -185,13 +190,14 @@ def test_a_model_that_can_be_queried_stays_so(tmp_path):
 
 
 def test_heads_of_an_interrupted_training_that_were_replaced_are_not_taken_for_its_own(tmp_path):
-    interrupt(bright, tmp_path / "m", "judge")
-    head = load_model(tmp_path / "m").bank.heads["bright"]
-    specs = load_model(tmp_path / "m").vocabulary
+    message = interrupt(bright, tmp_path / "m", "judge", model=ADA)
+    assert f"; to continue: train_attributes({str(ADA)!r}, ..., out={str(tmp_path / 'm')!r}) with" in message
+    model = load_model(tmp_path / "m")
+    head, specs = model.bank.heads["bright"], model.vocabulary
     other = {"bright": dataclasses.replace(head, std=2 * head.std)}
     add_heads(tmp_path / "m", specs, other, truncation=(0.7, 0.7), replace=True)
     with pytest.raises(VocabularyError, match="the model already has 'bright'"):
-        train(bright, tmp_path / "m")
+        train(bright, tmp_path / "m", model=ADA)
 
 
 def test_a_generator_of_code(tmp_path):
@@ -209,7 +215,7 @@ def test_a_refused_training_leaves_an_interrupted_one(tmp_path):
     with pytest.raises(DataError):
         train(lambda images: {"same": [1] * len(images)}, tmp_path / "m", command=["train", "again"])
     assert Work(tmp_path / "m").record == record
-    assert load_model(tmp_path / "m").judge is None
+    assert read(tmp_path / "m").judge is None
 
 
 def test_an_import_of_heads_leaves_an_interrupted_training(tmp_path):
