@@ -1,6 +1,7 @@
 import json
 import re
 
+import networks
 import pytest
 import torch
 from labelled import CHECKPOINTS, write_csv
@@ -36,8 +37,8 @@ def run(*words):
 @pytest.fixture
 def model(tmp_path, monkeypatch):
     """A model without a judge, and a module of labellers beside it."""
-    settings = training.PictureSettings(side=8, channels=(4, 8), least=6_000, most=6_000, lr=1e-2)
-    monkeypatch.setattr(training, "PictureSettings", lambda: settings)
+    settings = training.PictureSettings(side=8, channels=(4, 8), least=2_500, most=2_500, lr=1e-2)
+    networks.shorten(monkeypatch, settings)
     (tmp_path / "gaze.py").write_text(LOOK)
     monkeypatch.chdir(tmp_path)
     return tiny_model(tmp_path / "m", judge=False)

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import markdown
+import networks
 import numpy as np
 import pytest
 from labelled import CHECKPOINTS
@@ -19,11 +20,11 @@ from energyql.labelling.sheet import LabelSheet
 from energyql.pipeline.model import load_model
 from energyql.studio.guard import Access
 from energyql.studio.web import Listening
-from energyql.training import judge, teacher
+from energyql.training import teacher
 from energyql.training.picture_fit import PictureSettings
 
 PAGE = ROOT / "docs" / "newcomer.md"
-SMALL = PictureSettings(side=8, channels=(8, 16), least=1_000, most=1_000, lr=1e-2)
+SMALL = PictureSettings(side=8, channels=(8, 16), least=1_536, most=1_536, lr=1e-2)
 
 
 def look(file):
@@ -68,8 +69,7 @@ def walked(tmp_path_factory):
         patch.setattr("typer.launch", lambda address: 0)
         patch.setattr(markdown, "call", short)
         patch.setattr(teacher, "FURTHER", 100)
-        for module in (judge, teacher):
-            patch.setattr(module, "PictureSettings", lambda: SMALL)
+        networks.shorten(patch, SMALL)
         names = run_page(PAGE, elsewhere=lambda words: words[:2] == ["pip", "install"])
     assert "generate" in names
     return folder, printed

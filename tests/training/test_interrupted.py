@@ -20,26 +20,19 @@ from energyql.attributes.labels import labeller_name
 from energyql.errors import DataError, ModelError, VocabularyError
 from energyql.models.unfinished import RECORD, START, WORK, Work
 from energyql.pipeline.model import load_model
-from energyql.training import judge, teacher
 from energyql.training.foreign import add_heads
 from energyql.training.labels import LabelTable
-from energyql.training.picture_fit import PictureSettings
 from energyql.vocabulary import Vocabulary
 
 TESTS = Path(__file__).parents[1]
 STAGES = ("drawing", "teacher", "training", "checking", "judge", "verifier")
 
 
-def shorten(patch):
-    quick = PictureSettings(side=8, channels=(4,), least=1_600, most=1_600)
-    for module in (judge, teacher):
-        patch.setattr(module, "PictureSettings", lambda: quick)
-    patch.setattr("energyql.training.samples.PICTURES_A_PART", 20)
-
-
-@pytest.fixture(autouse=True)
-def small(monkeypatch):
-    shorten(monkeypatch)
+@pytest.fixture(scope="module", autouse=True)
+def small_parts():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("energyql.training.samples.PICTURES_A_PART", 20)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -78,19 +71,17 @@ def files(folder):
 
 def whole(factory, **more):
     """The folder of a training with the arguments of `interrupt`, which nothing interrupts; not to be changed."""
-    with pytest.MonkeyPatch.context() as patch:
-        shorten(patch)
-        train(bright, folder := factory.mktemp("whole") / "m", **more)
+    train(bright, folder := factory.mktemp("whole") / "m", **more)
     return folder
 
 
 @pytest.fixture(scope="module")
-def judged(tmp_path_factory):
+def judged(small_parts, tmp_path_factory):
     return whole(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
-def unjudged(tmp_path_factory):
+def unjudged(small_parts, tmp_path_factory):
     return whole(tmp_path_factory, judge=None)
 
 
