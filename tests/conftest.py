@@ -16,7 +16,7 @@ gc.disable()  # until all tests are collected: it would take half of that time, 
 os.environ["ENERGYQL_CACHE"] = ""  # tests leave the user's caches alone, and do not depend on them
 shapes.install()  # before anything of the library is imported that has shapes in its signatures
 
-import networks  # noqa: E402
+import short  # noqa: E402
 from toys import tiny_model  # noqa: E402
 
 
@@ -35,7 +35,7 @@ def pytest_collection_finish() -> None:
 def tiny_networks() -> Iterator[None]:
     """How well judges, verifiers and teachers learn is not tested, unless a test gives them other settings."""
     with pytest.MonkeyPatch.context() as patch:
-        networks.shorten(patch)
+        short.networks(patch)
         yield
 
 

@@ -1,8 +1,8 @@
 import json
 import re
 
-import networks
 import pytest
+import short
 import torch
 from labelled import CHECKPOINTS, write_csv
 from toys import tiny_model
@@ -38,7 +38,7 @@ def run(*words):
 def model(tmp_path, monkeypatch):
     """A model without a judge, and a module of labellers beside it."""
     settings = training.PictureSettings(side=8, channels=(4, 8), least=2_500, most=2_500, lr=1e-2)
-    networks.shorten(monkeypatch, settings)
+    short.networks(monkeypatch, settings)
     (tmp_path / "gaze.py").write_text(LOOK)
     monkeypatch.chdir(tmp_path)
     return tiny_model(tmp_path / "m", judge=False)

@@ -10,9 +10,9 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import dcgan
-import networks
 import numpy as np
 import pytest
+import short
 import torch
 import typer
 from labelled import CHECKPOINTS, answers, latents_of, write_csv, write_styleflow
@@ -103,7 +103,7 @@ def learned(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.syspath_prepend(str(folder))
-        networks.shorten(patch, PictureSettings(side=8, channels=(4,), least=1_600, most=1_600))
+        short.networks(patch, PictureSettings(side=8, channels=(4,), least=1_600, most=1_600))
         labeller("my_labels", blocks("Labels from a function", "python")[0])
         do("energyql train ffhq.pkl --labeller my_labels:look -n 5000 --out from-function")
     sys.modules.pop("my_labels")

@@ -2,9 +2,9 @@ import dataclasses
 import functools
 import shutil
 
-import networks
 import numpy as np
 import pytest
+import short
 import torch
 from brief import ADA, bright, dark, draw, train
 from holes import Stains, look
@@ -34,7 +34,7 @@ VOCABULARY = Vocabulary([AttributeSpec("red", "yes/no"), AttributeSpec("odd", "y
 @pytest.fixture
 def learning(monkeypatch):
     """Networks that learn something."""
-    networks.shorten(monkeypatch, QUICK)
+    short.networks(monkeypatch, QUICK)
 
 
 def labelled(count=300, seed=3):
@@ -209,7 +209,7 @@ class TestWithTheHeads:
 def verified(tmp_path_factory):
     folder = tmp_path_factory.mktemp("verified") / "m"
     with pytest.MonkeyPatch.context() as patched:
-        networks.shorten(patched, QUICK)
+        short.networks(patched, QUICK)
         train(Stains(), look, folder, count=300, judge="train")
     return folder
 

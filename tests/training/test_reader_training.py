@@ -2,9 +2,9 @@
 
 import json
 
-import networks
 import numpy as np
 import pytest
+import short
 import torch
 from holes import Stains, look
 from labelled import write_csv
@@ -31,7 +31,7 @@ QUICK = PictureSettings(side=8, channels=(8, 16), least=3_000, most=3_000, lr=1e
 @pytest.fixture(autouse=True)
 def learning(monkeypatch):
     """Networks that learn something."""
-    networks.shorten(monkeypatch, QUICK)
+    short.networks(monkeypatch, QUICK)
 
 
 def train(out, labels=look, **more):
@@ -43,7 +43,7 @@ def train(out, labels=look, **more):
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patched:
-        networks.shorten(patched, QUICK)
+        short.networks(patched, QUICK)
         return train(tmp_path_factory.mktemp("trained") / "m")
 
 

@@ -2,8 +2,8 @@
 
 import shutil
 
-import networks
 import pytest
+import short
 import torch
 from brief import train
 from holes import Stains, look
@@ -32,7 +32,7 @@ LABELS = 150
 @pytest.fixture(scope="module", autouse=True)
 def quick():
     with pytest.MonkeyPatch.context() as patch:
-        networks.shorten(patch, QUICK)
+        short.networks(patch, QUICK)
         yield
 
 
