@@ -13,7 +13,7 @@ from energyql.cli import main as cli
 from energyql.errors import ArgumentError, DataError, EnergyQLError, ModelError
 from energyql.generators.load import load_generator
 from energyql.pipeline.model import load_model
-from energyql.training import judge as training
+from energyql.training.picture_fit import PictureSettings
 from energyql.training.samples import Prior
 
 LOOK = """
@@ -37,7 +37,7 @@ def run(*words):
 @pytest.fixture
 def model(tmp_path, monkeypatch):
     """A model without a judge, and a module of labellers beside it."""
-    settings = training.PictureSettings(side=8, channels=(4, 8), least=2_500, most=2_500, lr=1e-2)
+    settings = PictureSettings(side=8, channels=(4, 8), least=2_500, most=2_500, lr=1e-2)
     short.networks(monkeypatch, settings)
     (tmp_path / "gaze.py").write_text(LOOK)
     monkeypatch.chdir(tmp_path)
