@@ -34,7 +34,7 @@ ELSEWHERE = {
 }
 """Pages that need a set-up of their own."""
 PAGES = [page for page in sorted(DOCS.glob("*.md")) if page.name not in ELSEWHERE]
-MANY_PICTURES = {"audit.md", "editing.md", "gallery.md", "pictures.md", "samplers.md"}
+MANY_PICTURES = {"editing.md", "gallery.md", "pictures.md", "samplers.md"}
 """Pages whose blocks draw so many pictures that a random model with small ones takes the place of the packaged one."""
 LONG = {"datasets.md", "gallery.md"}
 """Pages that take seconds and whose commands other tests run: slow as a whole."""
