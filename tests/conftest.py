@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import gc
 import os
 from collections.abc import Iterator
@@ -8,12 +9,14 @@ from typing import Any
 
 import pytest
 import shapes
+import typer
 from attack import MARK
 
 gc.disable()  # until all tests are collected: it would take half of that time, and find nothing
 os.environ["ENERGYQL_CACHE"] = ""  # tests leave the user's caches alone, and do not depend on them
 shapes.install()  # before anything of the library is imported that has shapes in its signatures
 
+import short  # noqa: E402
 from toys import tiny_model  # noqa: E402
 
 
@@ -26,6 +29,24 @@ def pytest_collection_finish() -> None:
     """Leave modules and tests out of all later garbage collections: they stay until the end."""
     gc.freeze()
     gc.enable()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def tiny_networks() -> Iterator[None]:
+    """How well judges, verifiers and teachers learn is not tested, unless a test gives them other settings."""
+    with pytest.MonkeyPatch.context() as patch:
+        short.networks(patch)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def built_commands() -> Iterator[None]:
+    """Typer builds all commands of a program at each call; here it builds them once."""
+    with pytest.MonkeyPatch.context() as patch:
+        build = functools.cache(typer.main.get_command)
+        for place in ("typer.main.get_command", "typer.testing._get_command"):
+            patch.setattr(place, build)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Pairs of commands that write one folder at the same time: `python -m pairs FOLDER SEED COUNT`.
+"""Pairs of commands that write one folder at the same time: `python -m pairs FOLDER SEED COUNT KIND...`.
 
 The library is imported once, and each command is a fork of this process. Both have the same seed or different ones,
 start within a moment of each other, and in two of five pairs one of them is killed (SIGKILL) at a random moment. What
@@ -171,9 +171,10 @@ def seed_of(kind, found, references):
     raise AssertionError(f"the folder is mixed: {[*found]}")
 
 
-def main(base, count):
+def main(base, count, kinds):
     outcomes, references, lengths = Counter(), {}, {}
-    for kind, write in KINDS.items():
+    for kind in kinds:
+        write = KINDS[kind]
         references[kind] = {}
         for seed in (1, 2):
             folder, started = base / f"{kind}-{seed}" / "D", time.monotonic()
@@ -182,7 +183,7 @@ def main(base, count):
             references[kind][seed] = digests(folder)
         assert references[kind][1] != references[kind][2], kind
     for number in range(count):
-        kind = list(KINDS)[number % len(KINDS)]
+        kind = kinds[number % len(kinds)]
         place, length = base / f"pair-{number}", lengths[kind]  # new: a process sweeps a folder once
         folder = place / "D"
         place.mkdir()
@@ -217,4 +218,4 @@ if __name__ == "__main__":
     chance, draw.STREAM_BATCH = random.Random(int(sys.argv[2])), 2
     PLAIN = tiny_model(Path(sys.argv[1]) / "plain")
     MODEL = load_model(tiny_model(Path(sys.argv[1]) / "tiny"))
-    main(Path(sys.argv[1]), int(sys.argv[3]))
+    main(Path(sys.argv[1]), int(sys.argv[3]), sys.argv[4:] or [*KINDS])

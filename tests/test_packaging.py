@@ -38,12 +38,13 @@ def test_every_file_that_is_no_code_is_shipped(setup):
         package: [pattern.strip() for pattern in text.replace("\n", ",").split(",") if pattern.strip()]
         for package, text in setup["options.package_data"].items()
     }
-    for package, folder in on_disk().items():
+    folders = on_disk()
+    for package, folder in folders.items():
         for path in folder.rglob("*"):
             if not path.is_file() or path.suffix in (".py", ".pyc"):
                 continue
-            owner = next(p for p in sorted(on_disk(), key=len, reverse=True) if on_disk()[p] in path.parents)
-            name = path.relative_to(on_disk()[owner]).as_posix()
+            owner = next(p for p in sorted(folders, key=len, reverse=True) if folders[p] in path.parents)
+            name = path.relative_to(folders[owner]).as_posix()
             assert any(fnmatch(name, pattern) for pattern in patterns.get(owner, [])), f"{name} of {package}"
 
 

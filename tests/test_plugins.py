@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import short
 import torch
 from attack import MARK
 from toys import tiny_model
@@ -160,6 +161,7 @@ def test_a_plugin_from_the_command_line():
 
 
 def test_all_commands_that_draw(monkeypatch):
+    short.edits(monkeypatch)
     ask = ["--model", MODEL, "--allow-plugins", "-q"]
     weak = [*ask, "--allow-weak", "bright"]
     run("edit", "bright", "-n", 2, "--out", "edited", *weak)

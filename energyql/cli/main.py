@@ -6,6 +6,7 @@ import inspect
 import sys
 import warnings
 from collections.abc import Callable
+from functools import partial
 from io import TextIOWrapper
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -90,6 +91,7 @@ def generate(
     *,
     source: options.Source,
     first: Annotated[int, typer.Option(min=0)] = 0,
+    only_satisfied: Annotated[bool, typer.Option("--only-satisfied")] = False,
     budget: Annotated[int | None, typer.Option(min=1)] = None,
     device: str = "auto",
     as_json: options.Json = False,
@@ -105,7 +107,8 @@ def generate(
             for a PNG on standard output.
         n: Number of pictures; by default 16, or those that the folder holds.
         first: Number of the first picture, to continue an earlier run.
-        budget: Draw until the judge accepts n pictures, but at most this many.
+        only_satisfied: Draw until the judge accepts n pictures.
+        budget: Most calls of the generator in all; with --only-satisfied by default those of 10 n samples.
     """
     from energyql.files import check_destination, sole_writer
     from energyql.pipeline.draw import pipeline_for
@@ -122,34 +125,34 @@ def generate(
     if (standard or grid) and count > MOST_IN_GRID:
         hint = "name a folder after --out, such as --out pictures: it is written batch by batch"
         raise ArgumentError(f"a grid holds at most {MOST_IN_GRID:,} pictures, not {count:,}", hint=hint)
-    if budget is not None and first:
-        raise ArgumentError("a run with a budget starts at its first sample", hint="leave out --first or --budget")
+    if (limited := only_satisfied or budget is not None) and first:
+        raise ArgumentError(
+            "a run with a budget, or of --only-satisfied, starts at its first sample", hint="leave out --first"
+        )
     prepared, progress = pipeline_for(source.open(device), device).prepare(query, **settings), not quiet
+    run = prepared.run_until_satisfied if only_satisfied else partial(prepared.run, first=first)
     if standard or grid:
-        if budget is None:
-            result = prepared.run(count, first=first, progress=progress)
-        else:
-            result = prepared.run_until_satisfied(count, budget=budget, progress=progress)
+        result = run(count, budget=budget, progress=progress)
         with TemporaryDirectory() as folder:
             saved = result.save(Path(folder) / "grid.png" if standard else save_to)
             if standard:
                 sys.stdout.buffer.write(saved.read_bytes())
-    elif budget is None:
-        run = FolderRun(save_to, prepared, n, first)
-        if len(run) and not quiet:
-            removed = f"; {run.removed:,} beyond were removed" if run.removed else ""
-            err.print(f"{escape(str(save_to))} holds {len(run):,} samples of this run{removed}")
+    elif not limited:
+        folder = FolderRun(save_to, prepared, n, first)
+        if len(folder) and not quiet:
+            removed = f"; {folder.removed:,} beyond were removed" if folder.removed else ""
+            err.print(f"{escape(str(save_to))} holds {len(folder):,} samples of this run{removed}")
         with resumable():
-            for _ in run.draw(progress=progress):
+            for _ in folder.draw(progress=progress):
                 pass
-        result = run.verdicts
+        result = folder.verdicts
     else:
         with sole_writer(save_to, "a run"):
-            check_run(save_to, prepared.provenance | {"budget": budget})
+            check_run(save_to, prepared.provenance | {"wanted": count})
             held = held_samples(save_to)
             count = max(PICTURES, held) if n is None else n
             check_free(save_to, count, held)
-            result = prepared.run_until_satisfied(count, budget=budget, progress=progress)
+            result = run(count, budget=budget, progress=progress)
             result.save(save_to)
     if as_json:
         data = {"saved": str(save_to), "summary": result.summary()} | result.to_dict()

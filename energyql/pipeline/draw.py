@@ -66,6 +66,7 @@ from energyql.models import DEFAULT_MODEL, model_folder
 from energyql.numerics.pool import one_thread, to_cpu
 from energyql.numerics.pullback import Convertible
 from energyql.numerics.random import uniforms
+from energyql.pipeline.calls import Calls
 from energyql.pipeline.checks import accepted, cannot_count, check_heads, next_round, unjudged, verdict
 from energyql.pipeline.model import WORDS, Model, Values, choose_device, judge_mark, load_model, used_marks
 from energyql.pipeline.result import Result, join_statistics
@@ -304,25 +305,50 @@ class PreparedQuery:
                 compiled: CompiledEnergy = resolve_name("energyql.pipeline.module:compiled_energy")(self, energy)
                 return compiled
             return energy
-        draw = drawing(generator, self.dtype, self.settings.noise, self.settings.seed)
+        draw = self.calls.counted(drawing(generator, self.dtype, self.settings.noise, self.settings.seed))
         pilot = normals(0, 0, REALISM_PILOT, generator.z_dim, stream="realism").to(self.device)
         return with_realism(energy, critic, weight, self.encode, draw, pilot)
 
     def _by_picture(self, dtype: torch.dtype) -> PictureEnergy:
-        draw = drawing(self.model.generator, dtype, self.settings.noise, self.settings.seed)
+        draw = self.calls.counted(drawing(self.model.generator, dtype, self.settings.noise, self.settings.seed))
         return reader_energy(self.rule, self.model.bank, self.encode, draw)
 
-    def run(self, n: int, *, first: int = 0, progress: bool | Report = True) -> Result:
+    @cached_property
+    def calls(self) -> Calls:
+        """The calls of the generator for this query so far."""
+        return Calls()
+
+    @property
+    def draws_more(self) -> bool:
+        """Whether a sample may take more calls of the generator than one, that of its picture."""
+        return bool(self.model.bank.reads_pictures or self.settings.realism or self.settings.verify != "off")
+
+    def run(self, n: int, *, first: int = 0, budget: int | None = None, progress: bool | Report = True) -> Result:
         """Sample latents for the query, draw their pictures, and return both with energies and verdicts of the judge.
 
         Args:
             n: number of pictures.
             first: number of the first picture in the run. The seed and the number of a picture decide on the picture.
+            budget: most calls of the generator, at least n; see `generate`. If they end first, the result has the
+                samples that are complete by then.
             progress: whether to show a progress bar; or a function of the name of a stage and the fraction of it done.
+
+        Raises:
+            ArgumentError: there is a budget, and each sample takes one call.
+            NotAcceptedError: the budget ended before a sample was complete.
         """
         n, first = whole_number("n", n), whole_number("first", first, least=0, most=2**62)
-        with self.after_pilot(progress) as report:
-            return self._run(first, n, report)[0]
+        budget = _check_budget(budget, n)
+        if budget is not None and not self.draws_more:
+            message = (
+                "a budget is for samples that take several calls of the generator; here each takes one, its picture"
+            )
+            hint = "leave it out; or draw until the judge accepts n pictures: until_satisfied, or add --only-satisfied"
+            raise ArgumentError(message, hint=hint)
+        with self.calls.at_most(budget), self.after_pilot(progress) as report:
+            if budget is None:
+                return self._run(first, n, report)[0]
+            return self._collect(n, first, budget, report, lambda result, most: np.arange(len(result)))
 
     def stream(
         self, n: int, *, first: int = 0, opening: int | None = None, progress: bool | Report = True
@@ -340,7 +366,7 @@ class PreparedQuery:
         return self._stream(n, first, opening, progress)
 
     def _stream(self, n: int, first: int, opening: int | None, progress: bool | Report) -> Iterator[Result]:
-        with self.after_pilot(progress) as report:
+        with self.calls.at_most(None), self.after_pilot(progress) as report:
             for done, count, share in _batches(n, max(STREAM_BATCH, self.settings.batch_size or 0), report, opening):
                 yield self._run(first + done, count, share)[0]
 
@@ -349,39 +375,81 @@ class PreparedQuery:
 
         Args:
             n: number of samples that are to satisfy the query.
-            budget: most samples to draw, at least n; by default 10 n. If the budget ends first, the result has fewer
-                than n samples, perhaps none.
+            budget: most calls of the generator, at least n; by default as many as 10 n samples take. If they end first,
+                the result has fewer than n samples, perhaps none.
             progress: whether to show a progress bar; or a function of the name of a stage and the fraction of it done.
 
         Raises:
             ModelError: the model has no judge, or its judge does not read an attribute of the query.
+            NotAcceptedError: the budget ended before a sample was complete.
         """
         n = whole_number("n", n)
-        budget = 10 * n if budget is None else whole_number("budget", budget, least=n)
+        budget = _check_budget(budget, n)
         self.check_judged()
+        with self.calls.at_most(budget), self.after_pilot(progress) as report:
+            return self._collect(n, 0, budget, report, accepted)
+
+    def _collect(
+        self,
+        n: int,
+        first: int,
+        budget: int | None,
+        report: Report,
+        choose: Callable[[Result, int], npt.NDArray[np.int64]],
+    ) -> Result:
+        """Draw until n samples are chosen, or the budget ends, and return these samples.
+
+        If a sample takes several calls of the generator, a batch is so small that the budget suffices for it, unless
+        its samples take more calls than all before. So at the end of the budget, hardly a sample is incomplete.
+
+        Args:
+            n: number of samples to choose.
+            first: number of the first sample in the run.
+            budget: most calls of the generator; `None` for at most 10 n samples.
+            report: called with "satisfied" or "budget" and the fraction that is done.
+            choose: function from a result and a number to the positions of at most so many samples of the result.
+
+        Raises:
+            NotAcceptedError: the budget ended before a sample was complete.
+        """
         results: list[Result] = []
         runs: list[SampleResult] = []
         statistics: list[dict[str, float]] = []
         hits = trials = 0
-        with self.after_pilot(progress) as report:
-            while hits < n and trials < budget:
-                count = min(budget - trials, next_round(n, hits, trials))
-                result, sampled = self._run(trials, count, lambda stage, fraction: None)
-                good = accepted(result, n - hits)
-                results.append(result[good])
-                runs.append(sampled)
-                statistics.append(result.statistics)
-                hits, trials = hits + len(good), trials + count
-                report("satisfied", hits / n)
-                report("budget", trials / budget)
+        dearest, most = 1, 10 * n if budget is None else budget
+        while hits < n and trials < most:
+            count = min(most - trials, next_round(n, hits, trials))
+            if budget is not None and self.draws_more:
+                count = min(count, max(1, trials), max(1, int(self.calls.left) // dearest))
+            try:
+                result, sampled = self._run(first + trials, count, _quiet)
+            except NotAcceptedError:
+                if not trials or not self.calls.refused:
+                    raise
+                break
+            good = choose(result, n - hits)
+            results.append(result[good])
+            runs.append(sampled)
+            statistics.append(result.statistics)
+            hits, trials = hits + len(good), trials + count
+            dearest = max(dearest, int(self._calls_of(result, sampled).max()))
+            report("satisfied", hits / n)
+            report("budget", trials / most if budget is None else (self.calls.made - self.calls.start) / budget)
         joined = Result.join(results)
         share = float(joined.doubtful.mean()) if hits else 0.0
-        counts = [len(run.z) for run in runs]
-        joined.statistics.update({"drawn": float(trials)} | join_statistics(statistics, counts))
+        joined.statistics.update({"drawn": float(trials)} | join_statistics(statistics, [len(run.z) for run in runs]))
         joined.statistics.update(doubtful=share, returned=float(hits))
         joined.statistics.update(self._costs(SampleResult.join(runs)))
-        joined.provenance.update(n=hits, wanted=n, budget=budget)
+        if self.draws_more:
+            joined.statistics["generator_calls"] = float(self.calls.made - self.calls.start)
+        joined.provenance.update({"n": hits, "wanted": n} | ({} if budget is None else {"budget": budget}))
         return joined
+
+    def _calls_of(self, result: Result, sampled: SampleResult) -> npt.NDArray[np.int64]:
+        """Return the number of calls of the generator for each sample of a batch, its pictures included, (n,)."""
+        pictures = np.ones(len(sampled.z), np.int64) if result.draws is None else result.draws
+        costly = isinstance(self._query_energy, PictureEnergy)
+        return pictures + (sampled.evaluations + sampled.gradients).numpy() if costly else pictures
 
     def check_judged(self) -> None:
         """Check that the model's judge can decide whether a picture satisfies the query.
@@ -473,7 +541,7 @@ class PreparedQuery:
         def options(rows: slice) -> dict[str, Any]:
             return noise_options(generator, settings.noise, settings.seed, index[rows].tolist())
 
-        return draw_batches(self.synthesize, self.encode, z, settings.batch_size, w, options)
+        return draw_batches(self.calls.counted(self.synthesize), self.encode, z, settings.batch_size, w, options)
 
     def show(self, sampled: SampleResult, index: npt.NDArray[Any], report: Report, w: Tensor | None = None) -> Result:
         """Draw the pictures of sampled latents, and return them with energies, predictions and verdicts of the judge.
@@ -579,13 +647,17 @@ class PreparedQuery:
         if self.settings.verify != "off":
             size = self.settings.batch_size or VERIFIED_BATCH
             parts = [self._verified(first + done, count, share) for done, count, share in _batches(n, size, report)]
-            return Result.join(result for result, _ in parts), SampleResult.join([end for _, end in parts])
+            result = Result.join(result for result, _ in parts)
+            result.statistics["generator_calls"] = float(self.calls.untold())
+            return result, SampleResult.join([end for _, end in parts])
         started = time.perf_counter()
         sampled = SampleResult.join(list(self._latents(n, first, report)))
         middle = time.perf_counter()
         result = self.show(sampled, np.arange(first, first + n), report)
         seconds = {"seconds_sampling": middle - started, "seconds_drawing": time.perf_counter() - middle}
         result.statistics.update(self._costs(sampled) | seconds)
+        if self.draws_more:
+            result.statistics["generator_calls"] = float(self.calls.untold())
         return result, sampled
 
     @cached_property
@@ -695,6 +767,15 @@ OWN_CHOICE = "the judge decided which pictures are kept"
 """Why a judge gives no verdicts on pictures that it chose."""
 REFUSED = 4
 """If a run has drawn `REFUSED` times `attempts` pictures, and the verifier has accepted none, it ends with an error."""
+
+
+def _check_budget(budget: int | None, n: int) -> int | None:
+    """Return a budget of calls for n pictures, each of which takes at least one.
+
+    Raises:
+        ArgumentError: the budget is no whole number, or below n.
+    """
+    return None if budget is None else whole_number("budget", budget, least=n, most=2**62)
 
 
 def _quiet(*_: object) -> None:
@@ -1061,6 +1142,7 @@ def generate(
     realism: float = 0.0,
     seed: int = 0,
     first: int = 0,
+    budget: int | None = None,
     device: str = "auto",
     batch_size: int | None = None,
     compile: bool = False,
@@ -1107,6 +1189,11 @@ def generate(
             the term, each evaluation draws a picture, and samplers that minimise the energy are refused.
         seed: 0 to 2**64 - 1. Picture i depends only on (seed, i), not on n, batch size or number of devices.
         first: number i of the first picture, so that a later call can continue where an earlier call ended.
+        budget: most calls of the generator in all, at least n: one for each picture that is drawn, whether it is looked
+            at, refused or returned, and one more if a gradient is computed; pilot runs count too. If they end first,
+            the result has the samples that are complete by then, and `summary()` says so. By default there is no limit.
+            `statistics["generator_calls"]` is the number of calls. A budget is for models with a reader in place of
+            heads, verified pictures and `realism`; elsewhere a picture takes one call, and a budget is refused.
         device: "auto", "cpu", "cuda", "cuda:1" or "mps". "auto" is the device of a `Model` in memory; for a model by
             name or folder, a GPU if there is one, else the CPU.
         batch_size: number of samples that are computed together; the default depends on the model.
@@ -1125,6 +1212,7 @@ def generate(
 
     Raises:
         WeakHeadError: the query needs a head whose quality on held-out labels is low.
+        NotAcceptedError: the query cannot be reached, or the budget ended before a sample was complete.
         EnergyQLError: the query, a name or a setting is wrong; the message says where, and how to correct it.
     """
     settings = DrawSettings(
@@ -1132,7 +1220,7 @@ def generate(
         condition=condition, noise=noise, verify=verify, purity=purity, attempts=attempts, realism=realism, seed=seed,
         batch_size=batch_size, compile=compile, allow_weak=allow_weak,
     )  # fmt: skip
-    return pipeline_for(model, device).prepare(query, settings).run(n, first=first, progress=progress)
+    return pipeline_for(model, device).prepare(query, settings).run(n, first=first, budget=budget, progress=progress)
 
 
 def until_satisfied(
@@ -1150,7 +1238,8 @@ def until_satisfied(
     Args:
         query: text or expression, such as `"smile AND NOT hat"`.
         n: number of pictures that are to satisfy the query.
-        budget: most samples to draw, at least n; by default 10 n.
+        budget: most calls of the generator, at least n, see `generate`; if heads on latents guide, and no verifier
+            decides, that is the number of samples. By default as many calls as 10 n samples take.
         model: name of a packaged model, a model folder, or a `Model` in memory.
         device: "auto" (a GPU if there is one), "cpu", "cuda" and so on.
         progress: whether to show a progress bar; or a function of the name of a stage and the fraction of it done.

@@ -72,6 +72,10 @@ class PreparedMixture(PreparedQuery):
     prompts: tuple[str, ...] = field(kw_only=True)
     parts: Sequence[PreparedQuery] = field(kw_only=True)
 
+    def __post_init__(self) -> None:
+        for part in self.parts:
+            vars(part)["calls"] = self.calls  # one budget for all prompts
+
     @cached_property
     def shares(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """P(prompt | query) for each prompt, and its standard error, by a pilot run that is the same for all seeds.

@@ -94,7 +94,7 @@ them."""
 COUNTED = ("wanted", "budget")
 """Entries of the provenance that are summed when results are joined."""
 _MEANS = ("evaluations_mean", "gradients_mean", "generator_calls_mean", "exact")
-_SUMS = ("seconds_sampling", "seconds_drawing", "steps_rejected", "drawn", "accepted", "returned")
+_SUMS = ("seconds_sampling", "seconds_drawing", "steps_rejected", "drawn", "accepted", "returned", "generator_calls")
 _MAXIMA = ("evaluations_max",)
 
 
@@ -237,18 +237,20 @@ class Result:
         """Return one line for people, such as "14 of 16 satisfy the query, says the image judge".
 
         The line also says how many samples are doubtful (the heads may be wrong), how many the sampler could not
-        finish, for how many the verifier accepted no picture, or why no verifier decided. For a run with a budget, it
-        says how many samples were drawn.
+        finish, for how many the verifier accepted no picture, or why no verifier decided. If samples were drawn until
+        enough satisfy the query, or with a budget, it says how many were drawn.
         """
         refused = self.status.count(Status.NOT_ACCEPTED)
         failed = len(self) - self.status.count(Status.OK) - refused
         line = self.verdict()
-        if "budget" in self.provenance:
+        if "wanted" in self.provenance:
             returned = round(self.statistics.get("returned", len(self)))
             whole = "" if returned == len(self) else f" for all {returned}"  # this is a part of them
             line += "" if "verified" in self.provenance else f", out of {self.statistics['drawn']:.0f} drawn{whole}"
             if len(self) < (wanted := self.provenance["wanted"]) and not whole:
-                line += f"; {wanted} were wanted, but the budget of {self.provenance['budget']} ended"
+                budget = self.provenance.get("budget")
+                reason = "few satisfy the query" if budget is None else f"the budget of {budget} calls ended"
+                line += f"; {wanted} were wanted, but {reason}"
         if marked := int(self.doubtful.sum()):
             line += f"; {marked} {'is' if marked == 1 else 'are'} doubtful: {DOUBT}"
         if mixture := self.provenance.get("mixture"):
@@ -261,6 +263,9 @@ class Result:
             line += f"; {refused} {'was' if refused == 1 else 'were'} not accepted in as many draws as attempts allows"
             line += " (--attempts; more labels of such pictures help)"
         line += f"; the solver could not finish {failed}" if failed else ""
+        effective = round(self.statistics.get("effective_samples", len(self)))
+        if self._guide == "reader" and effective < len(self):
+            line += f"; they count as {effective} independent samples, by their weights"
         return f"{line}; audited: {self.audited}" if self.audited else line
 
     def verdict(self) -> str:
@@ -364,7 +369,7 @@ class Result:
         if share >= expected - MOST_GAP:
             return ""
         sure = "" if "unverified" in self.provenance else "--verify sure keeps only those, "
-        helps = f"{sure}--budget draws until {len(self)} do; more labels improve the {self._guide}"
+        helps = f"{sure}--only-satisfied draws until {len(self)} do; more labels improve the {self._guide}"
         return f" ({self._guide} {expected:.0%}; {helps})"
 
     @property
@@ -531,7 +536,7 @@ class Result:
         """
         path = check_destination(as_path(path))
         if not self.images:
-            hint = "raise the budget, or ask for less" if "budget" in self.provenance else "choose at least one sample"
+            hint = "raise the budget, or ask for less" if "wanted" in self.provenance else "choose at least one sample"
             raise ArgumentError(f"there is no picture to save: {self.summary()}", hint=hint)
         if path.suffix.lower() in PICTURE_SUFFIXES:
             write_picture(path, self.grid(), self.provenance)

@@ -301,7 +301,7 @@ def check_run(folder: Path, provenance: Mapping[str, Any]) -> None:
 
     Raises:
         DataError: the samples are of another query, model, seed or setting; or the folder is damaged; or one of the two
-            runs has a budget, the most samples that `until_satisfied` may draw, and the other has none.
+            runs has a number of wanted samples, as with a budget or by `until_satisfied`, and the other has none.
     """
     finish_saving(folder)
     if not (folder / RESULT).is_file():
@@ -320,9 +320,9 @@ def check_run(folder: Path, provenance: Mapping[str, Any]) -> None:
             difference = "" if name == "fingerprints" else f": {shorten(theirs[start:])}, not {shorten(ours[start:])}"
             what = {"canonical": "query", "fingerprints": "training of the model"}.get(name, name)
             raise DataError(f"{folder} holds a run of another {what}{difference}", hint=hint)
-    if ("budget" in old) != ("budget" in provenance):
-        kind = "with" if "budget" in old else "without"
-        raise DataError(f"{folder} holds a run {kind} a budget", hint=hint)
+    if ("wanted" in old) != ("wanted" in provenance):
+        kind = "with" if "wanted" in old else "without"
+        raise DataError(f"{folder} holds a run {kind} a budget, or of --only-satisfied", hint=hint)
 
 
 def _verdicts_only(result: Result) -> Result:

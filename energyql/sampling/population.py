@@ -146,7 +146,7 @@ class PopulationSampler(BatchSampler):
         Raises:
             NotAcceptedError: no latent of the population satisfies the query in these stages. The message has an
                 estimate of how rare the query is, for which the population makes further stages, up to `MOST_REACH`
-                evaluations in all.
+                evaluations in all, or as many as the energy allows.
         """
         streams, count, ancestors = RandomStreams().part("reach"), REACH * FEWEST, REACH * self.ancestors
         like, first = batch.z[:1], torch.full((1,), -batch.noise.start, device=batch.z.device)
@@ -165,7 +165,10 @@ class PopulationSampler(BatchSampler):
             noise, complete = StepNoise(streams, like, step=f"stage/{stage}"), bool(exponents >= self.strength)
             if complete or calls > MOST_REACH:
                 raise _out_of_reach(choose(state, exponents, noise, 1)[1].item(), complete)
-            state, _ = population_stage(state, energy, noise, exponents, ancestors=ancestors)
+            try:
+                state, _ = population_stage(state, energy, noise, exponents, ancestors=ancestors)
+            except NotAcceptedError:  # the budget of the run has ended
+                raise _out_of_reach(choose(state, exponents, noise, 1)[1].item(), False) from None
             stage += 1
 
     @property

@@ -17,13 +17,11 @@ from energyql.attributes.judge import Judge
 from energyql.attributes.predictions import Categorical, YesNo
 from energyql.labelling.sample import choose_unsure
 from energyql.training import teacher
-from energyql.training.picture_fit import PictureSettings
 from energyql.training.samples import PICTURE, Prior, Thumbnails, read_thumbnails
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 pytestmark = pytest.mark.filterwarnings("ignore:there are few labels")
 
-SMALL = PictureSettings(side=8, channels=(4,), least=60, most=60)
 RULES = [active.OWN_RULE, active.BY_TEACHER]
 """Those of the run; the others are tried alone."""
 
@@ -37,7 +35,6 @@ def outcome(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(hidden_truth, "SG3", small)
         patch.setattr(active, "COMMITTEE", 2)
-        patch.setattr(teacher, "PictureSettings", lambda: SMALL)
         chosen = ["--generators", "stylegan3", "--rules", ",".join(RULES), "--seeds", "1"]
         ran = CliRunner().invoke(app, ["--smoke", *chosen, "--out", str(folder)])
     assert ran.exit_code == 0, ran.output

@@ -38,7 +38,7 @@ def folder(model, tmp_path_factory):
 def finished(folder, tmp_path_factory):
     """The folder of a run, and how the command ended."""
     out = tmp_path_factory.mktemp("out")
-    arguments = (str(folder), "--smoke", "--formulas", f"{COMMON};{RARER}", "--out", str(out))
+    arguments = (str(folder), "--smoke", "--formulas", COMMON, "--out", str(out))
     return out, arguments, command(noise, *arguments)
 
 
@@ -144,7 +144,7 @@ def test_readings_of_another_guide_or_judge_are_not_mixed(folder, model, tmp_pat
             next(other.parameters()).mul_(2)
         other.save(tmp_path / part, part)
     names = (None, None), (tmp_path / "reader", None), (None, str(tmp_path / "judge"))
-    subjects = [noise.open_subject(str(folder), guide, judge, None, False) for guide, judge in names]
+    subjects = [noise.open_subject(str(folder), guide, judge, {}, False, False) for guide, judge in names]
     assert len({EvaluatedModel(subject).identity for subject in subjects}) == 3
 
 

@@ -16,8 +16,7 @@ from benchmarks import hidden_looks, own_models
 from benchmarks.own_models import Truth, drawn_for_one, mislabelled, summarize, verify_option
 from energyql.errors import ArgumentError
 from energyql.language import bind, parse
-from energyql.training import judge, teacher
-from energyql.training.picture_fit import PictureSettings
+from energyql.training import teacher
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 pytestmark = pytest.mark.filterwarnings("ignore:there are few labels")
@@ -51,10 +50,7 @@ def truth_of(**values: Any) -> Truth:
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Judges and teachers are tiny, and a teacher labels few further pictures."""
-    settings = PictureSettings(side=8, channels=(4,), least=200, most=200)
-    for module in (judge, teacher):
-        monkeypatch.setattr(module, "PictureSettings", lambda: settings)
+    """A teacher labels few further pictures."""
     monkeypatch.setattr(teacher, "FURTHER", 60)
 
 

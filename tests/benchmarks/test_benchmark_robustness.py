@@ -14,6 +14,7 @@ from PIL import Image
 
 from benchmarks import robustness
 from benchmarks.robustness import HEADER, HEAT, MARK, MEASURES, OWN_NOISE, HeatMap, draw, grids, heat, summary_rows
+from energyql.evaluation.compare import SampleCounts
 from energyql.render.charts import GRID, Canvas
 from energyql.sampling import make_sampler
 
@@ -93,6 +94,7 @@ def test_command_line_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n
     folder, out = lively_model(tmp_path / "model"), tmp_path / "out"
     chosen = [grid for grid in grids() if grid.name in names]
     monkeypatch.setattr(robustness, "grids", lambda: chosen)
+    monkeypatch.setattr(robustness, "SMOKE", SampleCounts(n=2, prior=200, oracle=30))
     arguments = ["smile AND NOT beard", "--model", str(folder), "--smoke", "--out", str(out)]
     results = []
     for _ in range(2):

@@ -46,7 +46,7 @@ count = 4
 QUICK = ("--prior", "100", "--oracle", "30", "-q")
 COMMANDS = {
     "generate": ("generate", "smile", "-n", "2", "-q", "-m", "MODEL"),
-    "generate-budget": ("generate", "smile", "-n", "1", "--budget", "200", "-q", "-m", "MODEL"),
+    "generate-budget": ("generate", "smile", "-n", "1", "--only-satisfied", "--budget", "200", "-q", "-m", "MODEL"),
     "score": ("score", "smile", "table.csv"),
     "edit": ("edit", "glasses", "-q", "-m", "MODEL"),
     "invert": ("invert", "photo.png", "--anyway", "-q", "-m", "MODEL"),

@@ -111,7 +111,7 @@ class TestGenerate:
         assert "of 5 satisfy the query" in output
         assert main(*arguments, "-n", 1, "--first", 5)[0] == 0
         assert Result.load(tmp_path).index.tolist() == [0, 1, 2, 3, 4, 5]
-        for more in ([], ["--budget", 9]):
+        for more in ([], ["--only-satisfied"]):
             code, _, errors = main(*arguments, "-n", 2, "--seed", 1, *more)
             assert (code, errors.splitlines()[0]) == (9, f"DataError: {tmp_path} holds a run of another seed: 0, not 1")
         code, _, errors = main(*arguments, "-n", 2, "--strength", 2)
@@ -139,10 +139,19 @@ class TestGenerate:
             tmp_path,
         )
         for n in (3, 2):
-            assert main(*arguments, "-n", n, "--budget", 3)[0] == 0
+            assert main(*arguments, "-n", n, "--only-satisfied", "--budget", 3)[0] == 0
             assert len(Result.load(tmp_path)) == n
         code, _, errors = main(*arguments, "-n", 2)
         assert (code, "holds a run with a budget" in errors) == (9, True)
+
+    def test_a_budget_of_calls(self, tiny, tmp_path, main):
+        arguments = ("generate", "smile", "-m", tiny, "--device", "cpu", "-o", tmp_path / "out", "-n", 4)
+        code, _, errors = main(*arguments, "--budget", 9)
+        assert (code, "add --only-satisfied" in errors) == (2, True)
+        # Its judge accepts no picture, so the first sample keeps the last one of its attempts.
+        code, output, _ = main(*arguments, "--budget", 9, "--verify", "sure", "--attempts", 9)
+        assert (code, "4 were wanted, but the budget of 9 calls ended" in output) == (0, True)
+        assert len(Result.load(tmp_path / "out")) == 1
 
     def test_ctrl_c_keeps_what_is_there(self, tiny, tmp_path, main, monkeypatch):
         monkeypatch.setattr(draw_module, "STREAM_BATCH", 2)

@@ -163,11 +163,19 @@ class TestScore:
 
 CLOSED = (">&-", "2>&-", "<&- >&- 2>&-")
 QUICK = (("explain smile", 0), ("--help", 0), ("explain smyle", 4))
-SLOW = [("score hat -", 0, ">&-"), ("score hat -", 9, "<&- >&- 2>&-")]  # torch is imported
+TABLES = [("score hat -", 9, "<&- >&- 2>&-"), pytest.param("score hat -", 0, ">&-", marks=pytest.mark.slow)]
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "closed"), [*((*one, closed) for one in QUICK for closed in CLOSED), *SLOW]
+    ("arguments", "code", "closed"),
+    [
+        *(
+            pytest.param(*one, closed, marks=[] if i == j else pytest.mark.slow)
+            for i, one in enumerate(QUICK)
+            for j, closed in enumerate(CLOSED)
+        ),
+        *TABLES,
+    ],
 )
 def test_what_the_caller_has_closed(arguments, code, closed):
     given = "" if "<" in closed else f"printf '{TABLE}' | "

@@ -14,7 +14,7 @@ from energyql.cli.train import import_heads, train
 from energyql.errors import ArgumentError, DataError, EnergyQLError, ModelError, VocabularyError
 from energyql.generators.load import load_generator
 from energyql.pipeline.model import load_model
-from energyql.training import judge, teacher
+from energyql.training import teacher
 
 ADA = str(CHECKPOINTS / "ada.pkl")
 app = typer.Typer()
@@ -41,10 +41,7 @@ def table(tmp_path):
 
 
 @pytest.fixture(autouse=True)
-def small_networks(monkeypatch):
-    settings = judge.PictureSettings(side=8, channels=(4,), least=1_600, most=1_600)
-    for module in (judge, teacher):
-        monkeypatch.setattr(module, "PictureSettings", lambda: settings)
+def few_pictures(monkeypatch):
     monkeypatch.setattr(teacher, "FURTHER", 50)
 
 

@@ -2,6 +2,7 @@ import json
 import re
 
 import pytest
+import short
 import torch
 from labelled import CHECKPOINTS, write_csv
 from toys import tiny_model
@@ -12,7 +13,7 @@ from energyql.cli import main as cli
 from energyql.errors import ArgumentError, DataError, EnergyQLError, ModelError
 from energyql.generators.load import load_generator
 from energyql.pipeline.model import load_model
-from energyql.training import judge as training
+from energyql.training.picture_fit import PictureSettings
 from energyql.training.samples import Prior
 
 LOOK = """
@@ -36,8 +37,8 @@ def run(*words):
 @pytest.fixture
 def model(tmp_path, monkeypatch):
     """A model without a judge, and a module of labellers beside it."""
-    settings = training.PictureSettings(side=8, channels=(4, 8), least=6_000, most=6_000, lr=1e-2)
-    monkeypatch.setattr(training, "PictureSettings", lambda: settings)
+    settings = PictureSettings(side=8, channels=(4, 8), least=2_500, most=2_500, lr=1e-2)
+    short.networks(monkeypatch, settings)
     (tmp_path / "gaze.py").write_text(LOOK)
     monkeypatch.chdir(tmp_path)
     return tiny_model(tmp_path / "m", judge=False)

@@ -5,19 +5,17 @@ from __future__ import annotations
 import re
 import runpy
 import sys
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
 import pytest
+import short
 from markdown import ROOT, blocks, run_page
 from PIL import Image
 
 import energyql
 from docs import draw
 from energyql import models, parse
-from energyql.editing import step
-from energyql.editing.settings import PRESETS
 from energyql.language import bind
 from energyql.models import read_vocabulary
 from energyql.training import goals
@@ -68,8 +66,7 @@ def name(page: Path) -> str:
 def test_blocks_run(page: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if page.name in MANY_PICTURES:
         monkeypatch.setattr(models, "_packaged", lambda: model.parent)
-        monkeypatch.setattr(step, "PENALTY_FACTORS", (3.0,))  # how well an edit succeeds is not tested here
-        monkeypatch.setitem(PRESETS, "default", replace(PRESETS["default"], max_evaluations=8))
+        short.edits(monkeypatch)
     run_page(page, elsewhere=installing)
 
 

@@ -63,6 +63,7 @@ def test_smoke(
             assert (tmp_path / name).read_text(encoding="utf-8").splitlines()[1:]
 
 
+@pytest.mark.slow  # its queries and its judge are tested in recipes/test_postcards.py
 def test_postcards_show_what_is_asked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

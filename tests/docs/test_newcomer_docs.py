@@ -8,6 +8,7 @@ from pathlib import Path
 import markdown
 import numpy as np
 import pytest
+import short
 from labelled import CHECKPOINTS
 from labelling.pages import running
 from markdown import ROOT, run_page
@@ -19,11 +20,11 @@ from energyql.labelling.sheet import LabelSheet
 from energyql.pipeline.model import load_model
 from energyql.studio.guard import Access
 from energyql.studio.web import Listening
-from energyql.training import judge, teacher
+from energyql.training import teacher
 from energyql.training.picture_fit import PictureSettings
 
 PAGE = ROOT / "docs" / "newcomer.md"
-SMALL = PictureSettings(side=8, channels=(8, 16), least=1_000, most=1_000, lr=1e-2)
+SMALL = PictureSettings(side=8, channels=(8, 16), least=1_536, most=1_536, lr=1e-2)
 
 
 def look(file):
@@ -55,7 +56,7 @@ def walked(tmp_path_factory):
     folder, printed, call = tmp_path_factory.mktemp("newcomer"), [], markdown.call
     shutil.copy(CHECKPOINTS / "ada.pkl", folder / "ffhq.pkl")
 
-    def short(words):
+    def quick(words):
         quicker = ["--steps", "120"] if words[1] == "train" else ["--pool", "120"] if "--unsure" in words else []
         # After so short a training, no picture may be accepted.
         quicker += ["--verify", "off"] if words[1] == "generate" else []
@@ -66,10 +67,9 @@ def walked(tmp_path_factory):
         patch.chdir(folder)
         patch.setattr(page, "serve_app", label_all)
         patch.setattr("typer.launch", lambda address: 0)
-        patch.setattr(markdown, "call", short)
+        patch.setattr(markdown, "call", quick)
         patch.setattr(teacher, "FURTHER", 100)
-        for module in (judge, teacher):
-            patch.setattr(module, "PictureSettings", lambda: SMALL)
+        short.networks(patch, SMALL)
         names = run_page(PAGE, elsewhere=lambda words: words[:2] == ["pip", "install"])
     assert "generate" in names
     return folder, printed

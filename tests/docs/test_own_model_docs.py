@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import dcgan
 import numpy as np
 import pytest
+import short
 import torch
 import typer
 from labelled import CHECKPOINTS, answers, latents_of, write_csv, write_styleflow
@@ -29,7 +30,7 @@ from energyql.generators.load import load_generator
 from energyql.models import read_vocabulary
 from energyql.pipeline import verified
 from energyql.pipeline.model import load_model
-from energyql.training import clip_labels, judge, run, teacher
+from energyql.training import clip_labels, run, teacher
 from energyql.training.picture_fit import PictureSettings
 
 PAGES = [ROOT / "docs" / f"{name}.md" for name in ("own-model", "trust", "verified", "checkpoints", "any-generator")]
@@ -38,16 +39,8 @@ NO_JUDGE = ("--judge", "none")
 COUNT, FEW = 60, 16
 
 
-def picture_networks(monkeypatch, seen):
-    """Judges and teachers are tiny, and see so many pictures while they learn."""
-    settings = PictureSettings(side=8, channels=(4,), least=seen, most=seen)
-    for module in (judge, teacher):
-        monkeypatch.setattr(module, "PictureSettings", lambda: settings)
-
-
 @pytest.fixture(autouse=True)
-def small_networks(monkeypatch):
-    picture_networks(monkeypatch, 320)
+def few_pictures(monkeypatch):
     monkeypatch.setattr(teacher, "FURTHER", COUNT)
 
 
@@ -110,7 +103,7 @@ def learned(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.syspath_prepend(str(folder))
-        picture_networks(patch, 1_600)
+        short.networks(patch, PictureSettings(side=8, channels=(4,), least=1_600, most=1_600))
         labeller("my_labels", blocks("Labels from a function", "python")[0])
         do("energyql train ffhq.pkl --labeller my_labels:look -n 5000 --out from-function")
     sys.modules.pop("my_labels")

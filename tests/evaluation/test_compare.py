@@ -22,7 +22,7 @@ from energyql.pipeline.queries import check_arguments
 from energyql.sampling import SampleResult, SliceSampler
 from evaluation.lively import known_model, lively_model, silent
 
-SIZE = SampleCounts(n=60, prior=400, oracle=60)
+SIZE = SampleCounts(n=20, prior=200, oracle=60)
 NAMES = ["slice", "ode", "paper"]
 
 
@@ -137,7 +137,7 @@ def test_an_interrupted_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     run(tmp_path, ["a"], ["slice@2", "slice"], subject=model)
     assert measured == [("a", "slice@2")]
     measured.clear()
-    run(tmp_path, ["a"], ["slice"], SampleCounts(n=60, prior=400, oracle=60, seed=1), model)
+    run(tmp_path, ["a"], ["slice"], replace(SIZE, seed=1), model)
     assert measured == [("a", "slice")]
 
 

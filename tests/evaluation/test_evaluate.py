@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import short
 from PIL import Image
 
-from energyql.editing import step
 from energyql.editing.settings import PRESETS
 from energyql.errors import ArgumentError
 from energyql.evaluation import reference
@@ -36,8 +36,7 @@ NAMES = ("conditional-1", "sequential-5", "logic")
 def short_edits() -> Iterator[None]:
     """How well an edit succeeds is not tested here."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(step, "PENALTY_FACTORS", (3.0,))
-        patch.setitem(PRESETS, "default", replace(PRESETS["default"], max_evaluations=8))
+        short.edits(patch)
         patch.setitem(PRESETS, "lace", replace(PRESETS["lace"], solver=ODESolver("dopri5", rtol=0.1, atol=0.1)))
         yield
 

@@ -2,12 +2,14 @@
 
 import pytest
 import torch
-from evaluation.lively import known_model, picture_model
+from evaluation.lively import Plain, known_model
 from torch.testing import assert_close
-from toys import random_generator
+from toys import VOCABULARY, random_generator
 
 import energyql
 from energyql import ArgumentError, Model
+from energyql.attributes.judge import Judge
+from energyql.attributes.pictures import PictureBank
 from energyql.energy.rule import SEMANTICS
 from energyql.generators.fastgan import FastGAN, FastGANConfig
 from energyql.generators.r3gan import R3GAN, R3GANConfig
@@ -96,8 +98,15 @@ def test_a_run(tiny):
     assert other.provenance["compile"] is True and "compile" not in eager.provenance
 
 
+def read_model():
+    """A model whose attributes a network reads off pictures; networks that draw are compiled above."""
+    torch.manual_seed(0)
+    guide = Judge(VOCABULARY, side=4, channels=(4,)).eval().requires_grad_(False)
+    return Model("read", Plain(), PictureBank(guide))
+
+
 @pytest.mark.usefixtures("backend")
-@pytest.mark.parametrize(("make", "query"), [(known_model, "a OR n > 1"), (picture_model, "smile")])
+@pytest.mark.parametrize(("make", "query"), [(known_model, "a OR n > 1"), (read_model, "smile")])
 def test_code_of_users_and_readers(make, query):
     model = make()
     before = programs()

@@ -12,10 +12,13 @@ import pytest
 from hub_server import NAME, TOKEN, same_pictures
 from needed import needed
 from toys import random_heads, tiny_model
+from typer.testing import CliRunner
 
 import energyql
 from energyql import ArgumentError, AttributeSpec, Model, ModelError, Vocabulary, generate, load_model, load_onnx
 from energyql.attributes.heads import AttributeBank
+from energyql.cli.main import app
+from energyql.errors import EnergyQLError
 from energyql.models import hub as hub_module
 from energyql.pipeline import model as model_module
 
@@ -262,8 +265,8 @@ def test_uploads_that_are_refused(hub, tiny, monkeypatch):
         model.push_to_hub("me/new")
 
 
-def test_commands(hub, tiny, tmp_path):
-    """As programs, with the settings that users have."""
+def test_commands(hub, tiny, tmp_path, monkeypatch):
+    """As programs, with the settings that users have; those that are refused, in this process."""
     settings = {
         "HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN, "HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_XET": "1",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1", "COLUMNS": "200", "NO_COLOR": "1",
@@ -286,11 +289,13 @@ def test_commands(hub, tiny, tmp_path):
     )  # fmt: skip
     assert load_model(tmp_path / "mine").name == "tiny"
     assert not any(path.is_symlink() for path in (tmp_path / "mine").iterdir())
-    code, printed, errors = run("download", "me/mine")
-    assert (code, errors.splitlines()[0]) == (2, "ArgumentError: mine holds a model already")
-    code, printed, errors = run("generate", "smile", "--model", "me/mine")
-    assert code != 0
-    assert "energyql download me/mine" in errors
+    monkeypatch.chdir(tmp_path)
+    for words, message in (
+        (("download", "me/mine"), "^mine holds a model already"),
+        (("generate", "smile", "--model", "me/mine"), "energyql download me/mine"),
+    ):
+        with pytest.raises(EnergyQLError, match=message):
+            CliRunner().invoke(app, words, catch_exceptions=False)
 
 
 def test_no_hub_is_asked_without_a_name_of_one():

@@ -164,7 +164,7 @@ class TestModelsInMemory:
         result = generate("bright AND first = red", 40, model=self.model(judge=colours), progress=False)
         assert result.provenance["judge"] == f"judge {colours.__module__}:colours"
         said = f"of 40 satisfy the query, says the judge {colours.__module__}:colours"
-        helps = "--verify sure keeps only those, --budget draws until 40 do; more labels improve the heads"
+        helps = "--verify sure keeps only those, --only-satisfied draws until 40 do; more labels improve the heads"
         assert result.summary().endswith(f"{said} (heads 93%; {helps})")
         assert list(result.judged) == ["bright", "first", "red"]
         assert [column.dtype.kind for column in result.judged.values()] == ["b", "U", "f"]

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from energyql import E, Gallery, Model, edit, explain, generate, sample_latents, stream, until_satisfied, write_dataset
+from energyql.attributes import words as module
 from energyql.attributes.heads import AttributeBank, Head
 from energyql.attributes.pictures import PictureBank
 from energyql.attributes.quality import HeadReport
@@ -66,6 +67,7 @@ def head(outputs):
 @pytest.fixture(autouse=True)
 def few(monkeypatch):
     monkeypatch.setattr(texts, "COUNT", 256)
+    monkeypatch.setattr(module, "STEPS", 200)
     monkeypatch.setenv("ENERGYQL_CACHE", "")
 
 

@@ -52,7 +52,7 @@ class TestRealism:
 
     def test_langevin_steps_of_the_paper(self, known):
         sampler = LangevinSampler(step=0.05, steps=60)
-        real = generate("c OR NOT c AND a", 100, model=known, sampler=sampler, realism=2.0, progress=False)
+        real = generate("c OR NOT c AND a", 40, model=known, sampler=sampler, realism=2.0, progress=False)
         assert 1.5 < real.z[:, 0].mean() < 2.4
 
     def test_heads_and_a_network_take_part_alike(self, known, model):

@@ -66,7 +66,7 @@ class TestUntilSatisfied:
         result = self.ask(plain, 30, 30)
         assert 0 < len(result) < 30
         assert result.statistics["drawn"] == 30
-        assert "30 were wanted, but the budget of 30 ended" in result.summary()
+        assert "30 were wanted, but the budget of 30 calls ended" in result.summary()
         assert result.provenance["budget"] == 30
 
     @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ def test_options_are_the_fields():
 
 def test_generate_shows_the_defaults():
     shown = {name: each.default for name, each in inspect.signature(energyql.generate).parameters.items()}
-    others = {"query", "n", "model", "first", "device", "progress"}
+    others = {"query", "n", "model", "first", "budget", "device", "progress"}
     assert {name: shown[name] for name in shown.keys() - others} == {
         name: value for name, value in DEFAULTS.items() if name != "relations"
     }

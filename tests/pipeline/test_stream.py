@@ -264,7 +264,7 @@ class TestAnotherRun:
     def test_a_run_with_a_budget(self, draw, tmp_path):
         list(draw(2, tmp_path))
         data = json.loads((tmp_path / "result.json").read_text())
-        data["provenance"]["budget"] = 10
+        data["provenance"]["wanted"] = 10
         (tmp_path / "result.json").write_text(json.dumps(data))
         with pytest.raises(DataError, match="holds a run with a budget"):
             draw(2, tmp_path)

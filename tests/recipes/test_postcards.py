@@ -83,7 +83,7 @@ def test_nothing_hides_the_sun(drawing):
 
 
 def test_the_packaged_generator_draws_what_was_meant():
-    measures = measure(DOMAIN, load_model("postcards").generator, Judge.load(model_folder("postcards")), 96)
+    measures = measure(DOMAIN, load_model("postcards").generator, Judge.load(model_folder("postcards")), 48)
     assert measures.closeness.psnr.median() > 38
     assert measures.closeness.psnr.quantile(0.1) > 34
     assert measures.closeness.energy.median() > 0.95
@@ -98,7 +98,7 @@ def test_the_packaged_generator_draws_what_was_meant():
     ],
 )
 def test_queries_hold_by_the_judge(query):
-    result = generate(query, n=128, model="postcards", seed=5, progress=False)
+    result = generate(query, n=48, model="postcards", seed=5, progress=False)
     assert np.mean(result.satisfied.tolist()) >= 0.97
 
 

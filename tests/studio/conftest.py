@@ -1,12 +1,8 @@
 from __future__ import annotations
 
-from dataclasses import replace
-from functools import partial
-
 import pytest
+import short
 
-from energyql.editing import invert, step
-from energyql.editing.settings import PRESETS, InversionSettings
 from studio.client import serving
 
 
@@ -14,10 +10,7 @@ from studio.client import serving
 def short_edits():
     """How well an edit or an inversion succeeds is not tested here."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(step, "PENALTY_FACTORS", (3.0,))
-        patch.setitem(PRESETS, "default", replace(PRESETS["default"], max_evaluations=6))
-        patch.setattr(invert, "InversionSettings", partial(InversionSettings, z_evaluations=8, candidates=16))
-        patch.setattr(invert, "MOST_DISTANCE", 1.0)  # so short a search may not find a picture that the model drew
+        short.edits(patch)
         yield
 
 

@@ -11,40 +11,33 @@ from pathlib import Path
 import pytest
 import torch
 from brief import ADA, SHORT, bright
+from holes import Stains
 from labelled import answers, latents_of
 from toys import random_generator, tiny_model
 
 from energyql import train_attributes, train_judge
 from energyql.attributes.labels import labeller_name
 from energyql.errors import DataError, ModelError, VocabularyError
-from energyql.generators.load import load_generator
 from energyql.models.unfinished import RECORD, START, WORK, Work
 from energyql.pipeline.model import load_model
-from energyql.training import judge, teacher
 from energyql.training.foreign import add_heads
 from energyql.training.labels import LabelTable
-from energyql.training.picture_fit import PictureSettings
 from energyql.vocabulary import Vocabulary
 
 TESTS = Path(__file__).parents[1]
 STAGES = ("drawing", "teacher", "training", "checking", "judge", "verifier")
 
 
-def shorten(patch):
-    quick = PictureSettings(side=8, channels=(4,), least=1_600, most=1_600)
-    for module in (judge, teacher):
-        patch.setattr(module, "PictureSettings", lambda: quick)
-    patch.setattr("energyql.training.samples.PICTURES_A_PART", 20)
-
-
-@pytest.fixture(autouse=True)
-def small(monkeypatch):
-    shorten(monkeypatch)
+@pytest.fixture(scope="module", autouse=True)
+def small_parts():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("energyql.training.samples.PICTURES_A_PART", 20)
+        yield
 
 
 @pytest.fixture(scope="module")
 def table():
-    found = answers(latents_of(load_generator(ADA), 80, 0.7, seed=0))
+    found = answers(latents_of(Stains(), 80, 0.7, seed=0))
     columns = {name: found[name].tolist() for name in ("glasses", "age")}
     return LabelTable(columns, index=torch.arange(80))
 
@@ -61,9 +54,14 @@ class Stop:
             raise self.error
 
 
-def train(labels, folder, stop=None, model=ADA, **more):
+def train(labels, folder, stop=None, model=None, **more):
+    """Train on a generator that draws in no time, unless another one is given."""
     options = {"count": 60, "settings": SHORT, "progress": stop or Stop()} | more
-    return train_attributes(model, labels, folder, **options)
+    return train_attributes(model or Stains(), labels, folder, **options)
+
+
+def read(folder):
+    return load_model(folder, generator=Stains())
 
 
 def files(folder):
@@ -73,19 +71,17 @@ def files(folder):
 
 def whole(factory, **more):
     """The folder of a training with the arguments of `interrupt`, which nothing interrupts; not to be changed."""
-    with pytest.MonkeyPatch.context() as patch:
-        shorten(patch)
-        train(bright, folder := factory.mktemp("whole") / "m", **more)
+    train(bright, folder := factory.mktemp("whole") / "m", **more)
     return folder
 
 
 @pytest.fixture(scope="module")
-def judged(tmp_path_factory):
+def judged(small_parts, tmp_path_factory):
     return whole(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
-def unjudged(tmp_path_factory):
+def unjudged(small_parts, tmp_path_factory):
     return whole(tmp_path_factory, judge=None)
 
 
@@ -102,13 +98,13 @@ def test_every_stage_of_a_training_with_teacher_and_judge(tmp_path, table):
     for stage in STAGES:
         interrupt(table, folder, stage, seed=0)
         if stage in ("judge", "verifier"):  # the heads are finished
-            model = load_model(folder)
+            model = read(folder)
             assert (model.judge, model.verifier) == (None, None)
             assert files(folder).items() <= files(tmp_path / "whole" / "m").items()
             continue
         assert not [name for name in os.listdir(folder) if not name.startswith(".")]
         with pytest.raises(ModelError, match="the training of .*m is not finished"):
-            load_model(folder)
+            read(folder)
     last = Stop()
     train(table, folder, last, seed=0)
     assert not {"training", "checking"} & set(last.seen)  # the heads are finished
@@ -119,7 +115,7 @@ def test_every_stage_of_a_training_with_teacher_and_judge(tmp_path, table):
 def test_what_is_damaged_is_done_again(tmp_path, judged):
     message = interrupt(bright, tmp_path / "m", "judge")
     steps = "labels, heads, second heads, pictures for the judge, proposals, pictures of proposals, judge (in part)"
-    call = f"train_attributes({str(ADA)!r}, ..., out={str(tmp_path / 'm')!r}) with the same arguments"
+    call = f"train_attributes(a Stains, ..., out={str(tmp_path / 'm')!r}) with the same arguments"
     assert message == f"interrupted; kept: {steps}; to continue: {call}"
     interrupt(bright, tmp_path / "n" / "m", "checking")
     shutil.copytree(tmp_path / "n" / "m", tmp_path / "damaged" / "m")
@@ -185,13 +181,14 @@ def test_a_model_that_can_be_queried_stays_so(tmp_path):
 
 
 def test_heads_of_an_interrupted_training_that_were_replaced_are_not_taken_for_its_own(tmp_path):
-    interrupt(bright, tmp_path / "m", "judge")
-    head = load_model(tmp_path / "m").bank.heads["bright"]
-    specs = load_model(tmp_path / "m").vocabulary
+    message = interrupt(bright, tmp_path / "m", "judge", model=ADA)
+    assert f"; to continue: train_attributes({str(ADA)!r}, ..., out={str(tmp_path / 'm')!r}) with" in message
+    model = load_model(tmp_path / "m")
+    head, specs = model.bank.heads["bright"], model.vocabulary
     other = {"bright": dataclasses.replace(head, std=2 * head.std)}
     add_heads(tmp_path / "m", specs, other, truncation=(0.7, 0.7), replace=True)
     with pytest.raises(VocabularyError, match="the model already has 'bright'"):
-        train(bright, tmp_path / "m")
+        train(bright, tmp_path / "m", model=ADA)
 
 
 def test_a_generator_of_code(tmp_path):
@@ -209,7 +206,7 @@ def test_a_refused_training_leaves_an_interrupted_one(tmp_path):
     with pytest.raises(DataError):
         train(lambda images: {"same": [1] * len(images)}, tmp_path / "m", command=["train", "again"])
     assert Work(tmp_path / "m").record == record
-    assert load_model(tmp_path / "m").judge is None
+    assert read(tmp_path / "m").judge is None
 
 
 def test_an_import_of_heads_leaves_an_interrupted_training(tmp_path):

@@ -4,6 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
+import short
 import torch
 from brief import ADA, bright, dark, draw, train
 from holes import Stains, look
@@ -30,9 +31,10 @@ QUICK = PictureSettings(side=8, channels=(8, 16), least=3_000, most=3_000, lr=1e
 VOCABULARY = Vocabulary([AttributeSpec("red", "yes/no"), AttributeSpec("odd", "yes/no")])
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    monkeypatch.setattr(judging, "PictureSettings", lambda: QUICK)
+@pytest.fixture
+def learning(monkeypatch):
+    """Networks that learn something."""
+    short.networks(monkeypatch, QUICK)
 
 
 def labelled(count=300, seed=3):
@@ -108,7 +110,7 @@ class TestFit:
 
 
 class TestWithTheHeads:
-    def test_by_default_from_a_labeller(self, tmp_path):
+    def test_by_default_from_a_labeller(self, learning, tmp_path):
         generator, seen = Stains(), []
 
         def labeller(images):
@@ -131,7 +133,7 @@ class TestWithTheHeads:
         truth = draw("red", 40, model=own, verify="off")
         assert (result.satisfied == truth.satisfied).mean() > 0.8
 
-    def test_by_default_from_a_table(self, tmp_path):
+    def test_by_default_from_a_table(self, learning, tmp_path):
         generator = Stains()
         index = torch.randperm(400, generator=torch.Generator().manual_seed(1))[:250]
         z = Prior(generator, 11, FittedUnder(), torch.device("cpu")).z(index)
@@ -147,7 +149,7 @@ class TestWithTheHeads:
         assert trained.judge is None
         assert judge_names(tmp_path) == []
 
-    def test_a_second_judge_for_a_copy(self, tmp_path):
+    def test_a_second_judge_for_a_copy(self, learning, tmp_path):
         tiny_model(tmp_path / "m")
         old = (tmp_path / "m" / "judge.safetensors").read_bytes()
         train(tmp_path / "m", bright, tmp_path / "n", count=100, judge="train")
@@ -197,7 +199,6 @@ class TestWithTheHeads:
         monkeypatch.setattr(Thumbnails, "__call__", None)  # no picture is drawn again
         train(ADA, bright, tmp_path / "a", **options)
         monkeypatch.undo()
-        monkeypatch.setattr(judging, "PictureSettings", lambda: QUICK)
         train(ADA, bright, tmp_path / "b", **options)
         for name in ("judge.safetensors", "judge.json", "second.safetensors", "attributes.safetensors"):
             assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
@@ -208,7 +209,7 @@ class TestWithTheHeads:
 def verified(tmp_path_factory):
     folder = tmp_path_factory.mktemp("verified") / "m"
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(judging, "PictureSettings", lambda: QUICK)
+        short.networks(patched, QUICK)
         train(Stains(), look, folder, count=300, judge="train")
     return folder
 
@@ -219,8 +220,8 @@ class TestProposals:
     @pytest.mark.parametrize(
         ("model", "more", "proposed"),
         [
-            (ADA, {"truncation": 0.7}, [20]),
-            (ADA, {"truncation": (0.5, 1.0)}, []),  # of random truncation each
+            (Stains(), {"truncation": 0.7}, [20]),
+            (Stains(), {"truncation": (0.5, 1.0)}, []),  # of random truncation each
             (CHECKPOINTS / "tensorflow_conditional.pkl", {"condition": "random"}, []),  # of a random class each
         ],
     )
@@ -297,7 +298,7 @@ class TestVerifier:
         assert predicted["mean"].std[0].item() == pytest.approx(error.item(), rel=0.6)  # of networks of one half
         assert fitted.report["rare"].calibration_error < 0.1
 
-    def test_later_trainings(self, verified, tmp_path):
+    def test_later_trainings(self, learning, verified, tmp_path):
         generator, copy = Stains(), tmp_path / "m"
         shutil.copytree(verified, copy)
         old = [(copy / f"{name}.safetensors").read_bytes() for name in ("verifier", "verifier-2", "verifier-held-out")]
@@ -353,7 +354,7 @@ class TestVerifier:
 
 
 class TestForAModel:
-    def test_in_place_of_another(self, tmp_path):
+    def test_in_place_of_another(self, learning, tmp_path):
         generator = Stains()
         train(generator, look, tmp_path, count=60)
         trained = train_judge(generator, look, tmp_path, only=["red"], count=300, progress=False)

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import short
 import torch
 from holes import Stains, look
 from labelled import write_csv
@@ -17,7 +18,6 @@ from energyql.cli import main as cli
 from energyql.errors import ArgumentError, DataError, EnergyQLError, ModelError, VocabularyError
 from energyql.generators.families import save_model
 from energyql.pipeline.model import is_same
-from energyql.training import judge as judging
 from energyql.training.judge import fit_on_pictures
 from energyql.training.labels import LabelTable
 from energyql.training.picture_fit import PictureSettings
@@ -29,8 +29,9 @@ QUICK = PictureSettings(side=8, channels=(8, 16), least=3_000, most=3_000, lr=1e
 
 
 @pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    monkeypatch.setattr(judging, "PictureSettings", lambda: QUICK)
+def learning(monkeypatch):
+    """Networks that learn something."""
+    short.networks(monkeypatch, QUICK)
 
 
 def train(out, labels=look, **more):
@@ -42,7 +43,7 @@ def train(out, labels=look, **more):
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(judging, "PictureSettings", lambda: QUICK)
+        short.networks(patched, QUICK)
         return train(tmp_path_factory.mktemp("trained") / "m")
 
 

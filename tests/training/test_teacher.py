@@ -3,6 +3,7 @@
 import shutil
 
 import pytest
+import short
 import torch
 from brief import train
 from holes import Stains, look
@@ -21,7 +22,7 @@ from energyql.training.teacher import DRAWS, _drawn_labels, further_pictures
 from energyql.vocabulary import AttributeSpec
 
 pytestmark = pytest.mark.filterwarnings("ignore:there are few labels")
-QUICK = PictureSettings(side=8, channels=(8, 16), least=1_000, most=1_000, lr=1e-2)
+QUICK = PictureSettings(side=8, channels=(8, 16), least=1_536, most=1_536, lr=1e-2)
 HEADS = HeadSettings(steps=200, hidden=8, batch=256, lr=5e-3)
 BRIEF = HeadSettings(steps=10, hidden=8, batch=256, lr=5e-3)
 """Where the quality of the heads is not looked at."""
@@ -31,7 +32,7 @@ LABELS = 150
 @pytest.fixture(scope="module", autouse=True)
 def quick():
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(teacher, "PictureSettings", lambda: QUICK)
+        short.networks(patch, QUICK)
         yield
 
 

@@ -8,6 +8,7 @@ from toys import VOCABULARY, random_heads
 
 from energyql.attributes.heads import AttributeBank
 from energyql.editing.edit import edit
+from energyql.editing.settings import Preset
 from energyql.errors import ArgumentError, DataError, ModelError
 from energyql.evaluation.judged import EvaluatedModel
 from energyql.evaluation.methods import PublishedEnergy
@@ -20,7 +21,7 @@ from energyql.training.heads import HeadSettings
 from energyql.training.labels import LabelTable
 from energyql.training.run import train_attributes
 
-QUICK = {"settings": HeadSettings(steps=20, hidden=4), "progress": False}
+QUICK = {"settings": HeadSettings(steps=20, hidden=4), "judge": None, "progress": False}
 
 
 class Layered(torch.nn.Module):
@@ -141,7 +142,7 @@ def test_a_view_has_all_threads_in_an_edit(monkeypatch):
     monkeypatch.setattr(Halves, "features", lambda self, z: numbers.add(torch.get_num_threads()) or features(self, z))
     torch.set_num_threads(2)
     try:
-        edit(0, "smile", n=1, model=random_model(), allow_weak=["smile"], progress=False)
+        edit(0, "smile", n=1, model=random_model(), preset=Preset(max_evaluations=3), progress=False)
     finally:
         torch.set_num_threads(before)
     assert numbers == {2}

@@ -171,7 +171,7 @@ def test_the_command_line(folder, tmp_path):
     arguments = ("generate", QUERY, "-n", 1, "-m", folder, "-o", tmp_path / "a.png", "--device", "cpu")
     assert isinstance(run(*arguments).exception, WeakHeadError)
     assert "not judged: the model has no judge" in run(*arguments, "--allow-weak", "dark_bg").output
-    counted = run(*arguments, "--allow-weak", "dark_bg", "--budget", 4).exception
+    counted = run(*arguments, "--allow-weak", "dark_bg", "--only-satisfied").exception
     assert counted.message == "samples that satisfy the query cannot be counted: the model has no judge"
     (listed,) = (line for line in run("attributes", "-m", folder).output.splitlines() if line.startswith("dark_bg"))
     assert listed.split()[2] == "weak"
