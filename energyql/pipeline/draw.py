@@ -329,8 +329,8 @@ class PreparedQuery:
         Args:
             n: number of pictures.
             first: number of the first picture in the run. The seed and the number of a picture decide on the picture.
-            budget: most calls of the generator, at least n; see `generate`. If they end first, the result has the
-                samples that are complete by then.
+            budget: most calls of the generator, at least n; see `generate`. If the budget ends before n samples are
+                complete, the result has those that are.
             progress: whether to show a progress bar; or a function of the name of a stage and the fraction of it done.
 
         Raises:
@@ -375,8 +375,8 @@ class PreparedQuery:
 
         Args:
             n: number of samples that are to satisfy the query.
-            budget: most calls of the generator, at least n; by default as many as 10 n samples take. If they end first,
-                the result has fewer than n samples, perhaps none.
+            budget: most calls of the generator, at least n; by default as many as 10 n samples take. If the budget ends
+                before n samples satisfy the query, the result has fewer, perhaps none.
             progress: whether to show a progress bar; or a function of the name of a stage and the fraction of it done.
 
         Raises:
@@ -1190,8 +1190,8 @@ def generate(
         seed: 0 to 2**64 - 1. Picture i depends only on (seed, i), not on n, batch size or number of devices.
         first: number i of the first picture, so that a later call can continue where an earlier call ended.
         budget: most calls of the generator in all, at least n: one for each picture that is drawn, whether it is looked
-            at, refused or returned, and one more if a gradient is computed; pilot runs count too. If they end first,
-            the result has the samples that are complete by then, and `summary()` says so. By default there is no limit.
+            at, refused or returned, and one more if a gradient is computed; pilot runs count too. If the budget ends
+            first, the result has the samples that are complete, and `summary()` says so. By default there is no limit.
             `statistics["generator_calls"]` is the number of calls. A budget is for models with a reader in place of
             heads, verified pictures and `realism`; elsewhere a picture takes one call, and a budget is refused.
         device: "auto", "cpu", "cuda", "cuda:1" or "mps". "auto" is the device of a `Model` in memory; for a model by

@@ -146,7 +146,7 @@ class PopulationSampler(BatchSampler):
         Raises:
             NotAcceptedError: no latent of the population satisfies the query in these stages. The message has an
                 estimate of how rare the query is, for which the population makes further stages, up to `MOST_REACH`
-                evaluations in all, or as many as the energy allows.
+                evaluations in all, or until the budget of the run ends.
         """
         streams, count, ancestors = RandomStreams().part("reach"), REACH * FEWEST, REACH * self.ancestors
         like, first = batch.z[:1], torch.full((1,), -batch.noise.start, device=batch.z.device)
