@@ -50,7 +50,7 @@ class FittedUnder:
         truncation: range (lowest, highest) of the truncation psi, by which a StyleGAN scales w towards the mean w, in
             the samples that were learned from.
         condition: condition of the samples that were learned from; "random" if each sample had a random class; `None`
-            if the attributes are valid for all labels, or the generator has no classes.
+            if the attributes are valid for all conditions, or the generator has no classes.
         generator: fingerprint of the generator, a digest of its weights; "" if any generator will do.
 
     Raises:
@@ -83,14 +83,15 @@ class FittedUnder:
     def is_of(self, fingerprint: str) -> bool:
         """Return whether the attributes are valid for the generator whose weights have the digest `fingerprint`.
 
-        They are valid for every generator if the attribute `generator` is "".
+        If the field `generator` is "", the attributes are valid for every generator.
         """
         return self.generator in ("", fingerprint)
 
     def is_beside(self, other: FittedUnder) -> bool:
         """Return whether `other` has the same space, truncation and condition; the generators may differ.
 
-        If not, attributes that were learned under these conditions and under `other` cannot be in one bank.
+        If the result is false, attributes that were learned under these conditions, and attributes that were learned
+        under `other`, cannot be in one bank.
         """
         return dataclasses.replace(self, generator=other.generator) == other
 
@@ -214,7 +215,7 @@ class Bank(Protocol):
     def condition(self) -> FittedCondition:
         """Condition of the samples that the attributes were fitted on; "random" if each sample had a random class.
 
-        `None` if the attributes are valid for all labels, or the generator has no classes.
+        `None` if the attributes are valid for all conditions, or the generator has no classes.
         """
         return self.fitted.condition
 

@@ -269,7 +269,7 @@ class _Group:
     out: Linear
 
     def computed_in(self, dtype: torch.dtype) -> _Group:
-        """Return the same networks, whose layers before `out` compute in `dtype`."""
+        """Return the same networks with all layers but the last (`out`) computed in `dtype`."""
         return _Group(self.first.computed_in(dtype), tuple(layer.computed_in(dtype) for layer in self.deeper), self.out)
 
     def run(self, latent: Float[Tensor, "batch latent_dim"]) -> list[Tensor]:

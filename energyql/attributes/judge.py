@@ -376,7 +376,7 @@ def replace_judge(folder: Path, names: Iterable[str], judge: Judge | None) -> No
     Args:
         folder: the model folder.
         names: the attributes. An old judge still predicts its other attributes; if it has none, its files are deleted.
-        judge: the new judge of these attributes; if it is `None`, they have no judge afterwards.
+        judge: the new judge of these attributes; with `None`, the attributes have no judge afterwards.
 
     Raises:
         ModelError: a file of an old judge is missing or damaged.
@@ -396,8 +396,8 @@ def replace_verifier(
         names: the attributes; if they are all attributes of an old network, its files are deleted.
         networks: the new networks, which all read the same attributes; if there are none, no verifier reads `names`
             afterwards.
-        held_out: labelled samples from which the new networks did not learn. They are saved beside the networks;
-            thresholds are measured on them.
+        held_out: labelled samples from which the new networks did not learn. These samples are saved beside the
+            networks; thresholds are measured on them.
 
     Raises:
         ModelError: a file of an old network is missing or damaged.

@@ -214,14 +214,17 @@ class Prediction(ABC):
     @classmethod
     @abstractmethod
     def certain(cls, numbers: Float[Tensor, " batch"], spec: AttributeSpec, logit: float) -> Float[Tensor, "batch _"]:
-        """Return outputs of a head by which given values are nearly certain.
+        """Return the outputs that a head would have if it were almost sure of the given values of its attribute.
+
+        - Yes/no: the output is `logit` for yes, and `-logit` for no.
+        - Categorical: the output of the class that is the value is `logit`; the outputs of other classes are 0.
+        - Continuous: the output is the value.
 
         Args:
-            numbers: the values as numbers: 0 or 1, indices of classes, or continuous values, which are then the outputs
-                themselves.
+            numbers: for each row, the value as a number: 1 for yes and 0 for no, the index of a class, or a continuous
+                value.
             spec: the attribute.
-            logit: logit of a class that is the value; other classes have logits of 0. For a yes/no attribute, the
-                output is `logit` for yes and `-logit` for no.
+            logit: a positive number; the larger it is, the nearer the probability of the value is to 1.
         """
 
     @classmethod

@@ -84,7 +84,7 @@ class Ranking:
         return f"{auc_text(self.auc)}, lift {lift} ({' to '.join(ends)})"
 
     def __repr__(self) -> str:
-        """Return AUC, lift, precision and prevalence; it ends `precision 0.62 (0.41 to 0.79), prevalence 0.02`."""
+        """Return AUC, lift, precision and prevalence, ending in `precision 0.62 (0.41 to 0.79), prevalence 0.02`."""
         return f"{self}, precision {_with_ends(self.precision)}, prevalence {self.prevalence:.2g}"
 
     @classmethod
@@ -480,7 +480,7 @@ def described_reports(folder: Path, name: str, description: Mapping[str, Any]) -
 
 
 def read_guide_reports(folder: Path) -> dict[str, HeadReport]:
-    """Return the reports, by attribute, on the networks that predict the attributes of a model while it is sampled.
+    """Return the reports, by attribute, on the networks whose predictions guide the sampler of a model.
 
     If the model folder has a network that predicts attributes from pictures (`reader.json`), the reports are about this
     network, else about the heads.

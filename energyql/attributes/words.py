@@ -306,7 +306,18 @@ class Words:
         return self._calibrated(self.reader.score, embedded, texts)
 
     def _calibrated(self, read: Callable[[Tensor, list[str]], Any], of: Tensor, texts: Sequence[str]) -> Tensor:
-        """Return log-odds, from the logits of texts and contrasts that `read` returns for the rows of `of`."""
+        """Return the log-odds of each text for each picture, by the calibration of the text.
+
+        A calibration compares the logit of the text with the logit of another text, its contrast.
+
+        Args:
+            read: function from `of` and a list of texts to logits, (n, texts).
+            of: n pictures, or what the reader has computed from n pictures, with a row for each.
+            texts: the texts.
+
+        Raises:
+            DataError: `read` returns no finite logit for each picture and text.
+        """
         each = [self.calibration(text) for text in texts]
         columns = list(dict.fromkeys([*texts, *(one.contrast for one in each)]))
         logits, shape = read(of, columns), (len(of), len(columns))

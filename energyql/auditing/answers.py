@@ -182,7 +182,7 @@ class AnswerBook:
     def undo(self, key: str, by: str) -> None:
         """Remove the answers of a person about one picture.
 
-        In the file their line stays, and a further line says that they do not count.
+        The line with these answers stays in the file, and a further line is added, by which they no longer count.
 
         Args:
             key: key (name) of the picture.

@@ -75,7 +75,11 @@ class Question:
         return self._results[given]
 
     def _evaluate(self, answers: Answers) -> Answer:
-        """Return whether the query holds by an answer to each condition; `None` if they leave it open."""
+        """Return whether the query holds, from the answers to its conditions; `None` if the answers do not decide it.
+
+        Args:
+            answers: text of a condition -> yes (true), no (false), or `None` if the person cannot tell.
+        """
         open_conditions = [name for name, answer in answers.items() if answer is None]
         if len(open_conditions) > _MOST_OPEN:
             return None

@@ -101,7 +101,7 @@ class Subject:
         folder: folder in which the audit keeps its own files, such as the answers; `None` for a `Result` in memory.
         kind: what is audited: "result", "edit", "data set", "gallery", or "memory" for a `Result` in memory.
         pictures: the pictures, at least one.
-        model: name or path of the model that drew them; "" if unknown.
+        model: name or path of the model that drew the pictures; "" if unknown.
     """
 
     name: str

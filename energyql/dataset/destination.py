@@ -99,7 +99,8 @@ class Destination(Protocol):
     def reading(self, name: str, use: Callable[[IO[bytes]], Value]) -> Value:
         """Open a file for reading, and return `use(file)`.
 
-        A store does both again after a failure that may pass, so `use` may be called several times.
+        After a failure of a store that may pass, the file is opened and `use` is called again. So `use` may be called
+        several times.
 
         Args:
             name: name of the file.
@@ -130,7 +131,7 @@ class Destination(Protocol):
         return ""
 
     def holds(self, file: FileRecord) -> bool:
-        """Return whether a file still has the content that its record describes. Return `False` if a folder lacks it.
+        """Return whether a file still has the content that its record describes; `False` if a folder lacks the file.
 
         If the record has an ETag, and the file has one now, only the two ETags are compared. Otherwise the whole file
         is read, and its SHA-256 is compared.
@@ -168,10 +169,14 @@ class Folder(Destination):
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Lock the folder against other processes, and complete an audit that was interrupted while it was written.
+        """Return a context manager during which no other process can write a data set to this folder.
+
+        An audit writes its result on the card of the data set (`README.md`), and the checksum of the new card to the
+        manifest. If a process was killed between these two steps, the second one is made on entry.
 
         Raises:
-            ArgumentError: on entry, if another process is writing to the folder.
+            ArgumentError: on entry, if another process is writing to the folder, or files cannot be moved.
+            DataError: on entry, if what the killed process left is damaged.
         """
         with sole_writer(self.path, "a data set"):
             finish_saving(self.path)
@@ -295,7 +300,8 @@ class Store(Destination):
     def reading(self, name: str, use: Callable[[IO[bytes]], Value]) -> Value:
         """Open an object for reading, and return `use(file)`.
 
-        Both are done again after a failure that may pass, so `use` may be called several times.
+        After a failure that may pass, the object is opened and `use` is called again. So `use` may be called several
+        times.
 
         Args:
             name: name of the object.
@@ -345,14 +351,16 @@ class Store(Destination):
         return f"{self._root}/{name}"
 
     def _named(self, call: Callable[[], Value]) -> Value:
-        """Return the result of `call`, and raise an `ArgumentError` if an object is missing.
+        """Return the result of `call`; the same as `_repeated`, but an error about a missing object names this store.
 
         Args:
             call: function that calls the store. It is called again after errors that may pass, for up to `PATIENCE`
                 seconds.
 
         Raises:
-            ArgumentError: an object or the bucket is missing, or the store refuses or does not respond.
+            ArgumentError: the object or the bucket does not exist, the store refuses the call, or the store fails for
+                longer than `PATIENCE` seconds.
+            EnergyQLError: `call` raised it.
         """
         try:
             return self._repeated(call)
@@ -361,15 +369,14 @@ class Store(Destination):
             raise ArgumentError(f"{self.name} is not there: {error}", hint=hint) from error
 
     def _repeated(self, call: Callable[[], Value]) -> Value:
-        """Return the result of `call`, which is called several times if necessary.
+        """Return the result of `call`, a function that is called again after errors that may pass.
 
         Args:
-            call: function that calls the store. It is called again after errors that may pass, for up to `PATIENCE`
-                seconds.
+            call: function that calls the store. It is called again for up to `PATIENCE` seconds.
 
         Raises:
-            FileNotFoundError: there is no such object or bucket.
-            ArgumentError: the store refuses, or fails for longer than `PATIENCE` seconds.
+            FileNotFoundError: the object or the bucket does not exist.
+            ArgumentError: the store refuses the call, or fails for longer than `PATIENCE` seconds.
             EnergyQLError: `call` raised it.
         """
         end, pause = time.monotonic() + PATIENCE, _FIRST_PAUSE

@@ -334,9 +334,9 @@ def blamed(error: EnergyQLError, keys: Sequence[str], otherwise: str) -> str:
     """Return the key of a plan that an error is about, so that the mistake can be shown at the entry of the key.
 
     Args:
-        error: the error; the key is the one of `keys` that comes first in its message.
+        error: the error. The result is the one of `keys` that comes first in the message of the error.
         keys: the possible keys.
-        otherwise: returned if the message has none of `keys`.
+        otherwise: the result if the message has none of `keys`.
     """
     match = re.search(rf"\b(?:{'|'.join(keys)})\b", error.message)
     return (match and match[0]) or otherwise

@@ -51,8 +51,9 @@ class Worker:
 
     Args:
         job: the plan and its destination.
-        fingerprint: `PreparedPlan.fingerprint` in the process that started the worker. With other models the
-            fingerprint of the worker is different, and the worker would draw other pictures.
+        fingerprint: `PreparedPlan.fingerprint` in the process that started the worker. If the worker loads models and
+            its own fingerprint differs, it has other models and would draw other pictures; `shard` then raises a
+            `ModelError`.
         prepared: the prepared plan; `None` if the worker must load the models and prepare the plan.
     """
 
@@ -103,7 +104,8 @@ def run_on_ray(job: Job, fingerprint: str, tasks: Sequence[Task]) -> Iterator[Do
 
     The pair is the record of the shard, and whether the shard of an earlier run was kept. A worker that ends early is
     started again, and its shard is drawn again. If this process has not connected to Ray yet, it connects to the
-    cluster at `job.address`, or starts Ray on this machine if that is `None`. It disconnects after the last shard.
+    cluster at `job.address`, or starts Ray on this machine if `job.address` is `None`. It disconnects after the last
+    shard.
 
     Args:
         job: the plan, its destination and the workers.

@@ -365,7 +365,7 @@ class PreparedPlan:
         return buffer.getvalue()
 
     def _draw(self, one: DatasetClass, query: PreparedQuery, shard: int) -> Iterator[tuple[Result, int]]:
-        """Draw the samples of a class for a shard; yield pairs (samples of a batch, number of samples drawn for it).
+        """Draw pictures of a class for a shard; yield pairs (result of a batch, number of samples drawn for the batch).
 
         With `only_satisfied` of the plan, samples that the judge rejects are left out, and so are samples of which the
         verifier (networks that decide which pictures are kept) accepted no picture. There may then be too few samples,
@@ -399,7 +399,7 @@ class PreparedPlan:
 
         Args:
             batches: pairs (samples of a batch, number of samples drawn for it).
-            query: the query of the samples, whose device is the device that draws.
+            query: the compiled query of the samples; its attribute `device` is the device on which they are drawn.
         """
         if query.device.type == "cpu":  # no core is free for threads
             yield from ((*batch, map(self.compress, batch[0].images)) for batch in batches)
@@ -455,15 +455,20 @@ def prepare_plan(job: Job, source: PlanSource) -> PreparedPlan:
 
     @contextmanager
     def noting(number: int, key: str, settings: Sequence[str] = ()) -> Iterator[None]:
-        """Add an error of the block to `mistakes`, instead of raising it. The mistake is shown at an entry of a class.
+        """Catch an error of the block, and add it to `mistakes` together with the entry of the plan that is wrong.
 
-        The entry is the query, if the error is about a part of the query. Else the entry is the first of `settings`
-        that the message of the error names, else `key`. A setting that is written before all classes is marked there,
-        and only once.
+        An entry is a line of the plan such as `query = "smile"`. The entry with the error is, in this order:
+
+        1. `query`, if the error is about a part of the query's text;
+        2. the first of `settings` that the message of the error names;
+        3. `key`.
+
+        It is the entry of this class. If this class has no such entry, but the part of the plan before all classes has
+        one, it is the entry there. For each entry only the first error is added; later ones are dropped.
 
         Args:
             number: position of the class in the plan, from 0.
-            key: the entry, if the message names none of `settings`.
+            key: name of the entry, if neither the query nor one of `settings` is wrong.
             settings: names of the settings of the class.
         """
         try:

@@ -696,17 +696,18 @@ class Inversion:
         return label_grid(images, captions=texts, columns=2 * min(4, len(self)))
 
     def save(self, path: str | Path) -> Path:
-        """Write the comparison to a picture file, or the whole inversion to a folder, and return the path.
+        """Write a picture file or a folder, and return its path.
 
-        `edit` and `Inversion.load` can read the folder. It gets the files of `Result.save`, the pictures of the user in
-        `originals/`, and `comparison.png`. An earlier inversion or edit in the folder is replaced.
+        A picture file gets the grid of `comparison`. A folder gets the whole inversion, which `edit` and
+        `Inversion.load` can read: the files of `Result.save`, the pictures of the user in `originals/`, and
+        `comparison.png`. An earlier inversion or edit in the folder is replaced.
 
         Args:
-            path: name of a picture file that ends in .png, .jpg or .webp, or of a folder, which has no such ending.
+            path: name of a picture file, which ends in .png, .jpg or .webp, or of a folder, which has no such ending.
 
         Raises:
-            ArgumentError: the file or folder cannot be written; or the folder contains something that is no edit or
-                inversion: a result of `generate`, pictures to label, or files with the names that this method writes.
+            ArgumentError: the file or folder cannot be written. Or the folder contains what must not be overwritten: a
+                result of `generate`, pictures to label, or other files that have the same names as the new files.
         """
         path = check_destination(as_path(path))
         if path.suffix and not path.is_dir():

@@ -106,9 +106,9 @@ class EditSettings:
     def prepare(self, query: str | Expr, semantics: Semantics | None = None) -> PreparedQuery:
         """Check and compile a query. A query that is always true causes no warning, because `edit` has warned already.
 
-        The vocabulary may state relations between attributes, such as `beard` implies `male`. They are not added to the
-        query, because all consequences together would change more than necessary. `estimate_dependence` estimates what
-        must change.
+        The vocabulary may state relations between attributes, such as `beard` implies `male`. These relations are not
+        added to the query, because all consequences together would change more than necessary. `estimate_dependence`
+        estimates what must change.
 
         Args:
             query: the query, as text or expression.
@@ -239,8 +239,8 @@ class Leaks:
             leak. An attribute is left out if it has no impossible value in any sample.
         superseded: texts of earlier queries that the step's query makes impossible; this step and later steps do not
             keep them.
-        known: false if too few draws satisfy the query to estimate what it makes impossible. Then every change of an
-            attribute that the query does not name is a leak.
+        known: false if too few draws of the model satisfy the query to estimate which values the query makes
+            impossible. Then every change of an attribute that the query does not name is a leak.
     """
 
     query: str
@@ -292,7 +292,8 @@ class Leaks:
     def rate(self) -> float:
         """Fraction of leaks among all pairs of a sample and an attribute that could leak.
 
-        An attribute could leak in a sample if the query does not name it, and does not make its old value impossible.
+        An attribute could leak in a sample if the query does not name the attribute, and its old value is possible
+        under the query.
         The fraction is 0 if there are no such pairs.
         """
         total = sum(len(rows) - int(self.implied.get(name, np.array(0)).sum()) for name, rows in self.leaked.items())
@@ -483,8 +484,8 @@ def lower_minimum(
     A sample has a second search only if the query is not satisfied at z0. The second search is needed because the slope
     of the heads at z0 may lead far away, to latents where the heads make errors.
 
-    A minimum at which the query is satisfied is better than one at which it is not. If it is satisfied at both, or at
-    neither, the minimum with the lower objective is better.
+    A minimum at which the query is satisfied is better than one at which the query is not satisfied. If the query is
+    satisfied at both minima, or at neither, the minimum with the lower objective is better.
 
     Args:
         objective: function from a factor of the query's weight to the energy that is minimised.

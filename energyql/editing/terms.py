@@ -73,7 +73,8 @@ class Term:
 class HeadTerm:
     """One term of the energy as a function of rows, numbers that are linear in the outputs of heads.
 
-    It serves other devices than the CPU: the heads are computed once for all terms of an energy (`joined_term`).
+    Such terms are used on other devices than the CPU: the heads are computed once for all terms of an energy, by
+    `joined_term`.
 
     Attributes:
         raw: the heads.

@@ -161,7 +161,7 @@ class CircuitFold:
     def energy(self, leaves: Float[Tensor, "leaves batch"]) -> Float[Tensor, " batch"]:
         """Return minus the value of the circuit, in nats; autograd cannot differentiate it.
 
-        `leaves` are the energies of the leaves, minus their log-probabilities. They must be finite.
+        `leaves` are the energies of the leaves (minus the log-probabilities of the leaves), which must be finite.
         """
         return self._levels_on(leaves).energy(leaves) if leaves.device.type != "cpu" else self._evaluate(leaves)[0]
 
@@ -170,8 +170,8 @@ class CircuitFold:
     ) -> tuple[Float[Tensor, " batch"], Float[Tensor, "leaves _"]]:
         """Return minus the value of the circuit, in nats, and its derivative with respect to `leaves`.
 
-        `leaves` are the energies of the leaves, minus their log-probabilities. They must be finite. The derivative is
-        (leaves, batch), or (leaves, 1) if it is the same for all samples.
+        `leaves` are the energies of the leaves (minus the log-probabilities of the leaves), which must be finite. The
+        derivative is (leaves, batch), or (leaves, 1) if it is the same for all samples.
         """
         if leaves.device.type != "cpu":
             return self._levels_on(leaves).energy_and_slopes(leaves)
@@ -313,12 +313,21 @@ class _Group:
             return self._like.new_ones(1, self.width)
 
     def children(self, values: Float[Tensor, "rows batch"]) -> Float[Tensor, "width nodes batch"]:
-        """Return the values of the children of all nodes; `values` is the table."""
+        """Return the values of the children of each node of the group, looked up in a table.
+
+        Args:
+            values: the table of values, in nats. It has a row for each leaf of the circuit, and for each node that was
+                computed before; `rows` says in which of these rows the children are.
+
+        Returns:
+            The values of the first child of each node, then of the second, and so on; `width` is the number of children
+                of a node.
+        """
         rows = values[: self.width] if self.takes_all else values.index_select(0, self.rows)
         return rows.view(self.width, self.count, values.shape[1])
 
     def value(self, x: Float[Tensor, "width nodes batch"]) -> Float[Tensor, "nodes batch"]:
-        """Return the values of the nodes, in nats; `x` are the values of the nodes' children."""
+        """Return the values of the nodes, in nats; `x` has the values of their children, as `children` returns them."""
         return node_values(self.kind, x, self.factors)
 
     def energy_and_slopes(
@@ -363,12 +372,12 @@ class _Group:
         return value, back(torch.ones_like(value))
 
     def add_back(self, grad: Float[Tensor, "rows batch"], slopes: Tensor | None) -> None:
-        """Pass the gradient from the nodes to their children: one step of the chain rule.
+        """Add to the gradient what the nodes of the group contribute to their children: one step of the chain rule.
 
         Args:
-            grad: the gradient of the circuit's energy with respect to each row of the table. The rows of the nodes are
-                complete. What they contribute to the rows of their children is added.
-            slopes: the second result of `energy_and_slopes`.
+            grad: the gradient of the circuit's energy with respect to each row of the table of values. It must be
+                complete in the rows of the group's nodes; the rows of their children are changed in place.
+            slopes: the second result of `energy_and_slopes`: derivatives of the nodes with respect to their children.
         """
         own = grad[self.first : self.first + self.count]
         pull = own.expand(self.width, -1, -1) if slopes is None else slopes * own

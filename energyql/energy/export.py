@@ -278,7 +278,7 @@ def _of_predictions(log_value: Callable[[Predictions], Tensor], raw: RawOutputs)
 
     Args:
         log_value: the function of the predictions.
-        raw: the heads; this decides how outputs are turned into predictions.
+        raw: the heads, from which it follows how outputs are converted to predictions.
     """
     std = {name: deviation.item() for name, deviation in raw.std.items()}
     return Called(partial(_minus, log_value, raw.specs, std))
@@ -294,7 +294,8 @@ class _OfJoint(nn.Module):
     Args:
         circuit: module from rows to the energy of the circuit.
         log_mass: module from outputs of the heads to the further term.
-        rows: number of rows. They are the first columns of the input; the other columns are outputs of the heads.
+        rows: number of rows of the circuit's leaves (see `LeafEnergies`). The rows are the first columns of the input;
+            the other columns are the outputs of the heads.
     """
 
     def __init__(self, circuit: _OfCircuit, log_mass: Called, rows: int) -> None:

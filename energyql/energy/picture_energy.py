@@ -71,11 +71,12 @@ class PictureEnergy:
 
     @torch.no_grad()
     def __call__(self, z: Tensor, rows: Tensor | None = None) -> Tensor:
-        """Return the energy of each latent, `(batch,)`, in nats; autograd cannot differentiate it.
+        """Draw the picture of each latent, and return the energies, `(batch,)`, in nats, detached.
 
         Args:
-            z: `(batch, z_dim)`, floating point.
-            rows: indices of the samples in their run, (batch,), which `draw` takes; all 0 by default.
+            z: the latents, `(batch, z_dim)`, floating point.
+            rows: for each latent the index of its sample in the run, (batch,), all 0 by default. The function `draw`
+                gets these indices, because the noise in a picture depends on the sample.
         """
         w, rows = self._encoded(z, rows)
         parts = [self._read(self.draw(w[part], rows[part])) for part in self._parts(w, rows, PIXELS_AT_ONCE)]
@@ -87,8 +88,8 @@ class PictureEnergy:
         """Return the energy, `(batch,)`, in nats, and its gradient with respect to z, `(batch, z_dim)`, both detached.
 
         Args:
-            z: `(batch, z_dim)`, floating point.
-            rows: indices of the samples in their run, (batch,), which `draw` takes; all 0 by default.
+            z: the latents, `(batch, z_dim)`, floating point.
+            rows: for each latent the index of its sample in the run, (batch,), which `draw` gets; all 0 by default.
 
         Raises:
             ArgumentError: this energy was made with `gradient=False`, or autograd finds no path from the energy to z.

@@ -122,12 +122,13 @@ _FLAT = 1e-4
 class Surrogate:
     """A cheap approximation of the energy of a query, computed by small heads that depend on few directions of z.
 
-    It is a function of v, the coordinates of z along these directions. Two surrogates are equal if they have equal
-    rules and equal heads.
+    A call takes v, the coordinates of latents z along these directions, and returns the approximate energies. The heads
+    in `bank` take z itself; they are converted to functions of v. Two surrogates are equal if their rules and heads
+    are equal, also on different devices.
 
     Attributes:
         rule: the compiled query.
-        bank: the small heads, on z and on the CPU: each is linear or has one hidden layer.
+        bank: the small heads, as functions of z, on the CPU. Each is linear or has one hidden layer.
         device: the device on which energies are computed.
     """
 
@@ -339,7 +340,7 @@ class QueryEnergy:
     def _pooled(self, z: Tensor) -> bool:
         """Return whether several threads may compute the energies of z.
 
-        They may on the CPU, unless code of users is called or autograd records operations on z.
+        The result is true on the CPU if no code of users is called, and autograd does not record operations on z.
         """
         in_threads = self._without_user_code and self._direct is not None
         return in_threads and z.device.type == "cpu" and not in_graph(z)

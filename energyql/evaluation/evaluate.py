@@ -152,9 +152,9 @@ def evaluate(
 def _edit(
     model: EvaluatedModel, steps: list[Expr], preset: str, n: int, seed: int, folder: Path, report: Report
 ) -> dict[str, Any]:
-    """Return the result of `measure_sequence`, and store it in a file of `folder`.
+    """Edit n pictures step by step with a preset, measure every step, and store the measurements in a file of `folder`.
 
-    If an earlier run with the same settings stored the result there, it is read and not measured again.
+    If the file has the measurements of an earlier run with the same settings, they are read from it instead.
 
     Args:
         model: the model with its judge.
@@ -162,8 +162,11 @@ def _edit(
         preset: name of the preset, which has the weights and the solver of the edit.
         n: number of pictures that are edited.
         seed: seed of the pictures that are edited.
-        folder: folder of the protocol.
+        folder: folder with the results of the experiment ("protocol") to which the steps belong.
         report: called with the stages of `energyql.edit`, such as "editing".
+
+    Returns:
+        The measurements, as `measure_sequence` returns them.
     """
     path = folder / f"{preset}.json"
     queries, weights = [str(step) for step in steps], repr(choose_preset(preset))

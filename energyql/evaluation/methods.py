@@ -3,9 +3,9 @@
 LACE is the algorithm of Nie et al. 2021 (arXiv 2110.10873), called "the paper" in this module. It is written here from
 the paper, and uses the generator and the heads that the other methods use.
 
-It costs what the program of the authors costs. The mapping network runs once for every attribute, each head is a
-separate network, and gradients come from autograd. `torchdiffeq.odeint` with dopri5 and tolerances of 1e-3 has one
-error norm and step size for the whole batch.
+LACE has the same cost here as in the program of the authors. The mapping network runs once for every attribute, each
+head is a separate network, and gradients come from autograd. `torchdiffeq.odeint` with dopri5 and tolerances of 1e-3
+has one error norm and step size for the whole batch.
 """
 
 from __future__ import annotations
@@ -114,9 +114,9 @@ def _run(head: Head, latent: Tensor) -> Tensor:
 class PublishedODE:
     """The sampler of the program of Nie et al. 2021: `torchdiffeq.odeint` on the whole batch.
 
-    Unlike with other samplers, a sample depends on the other samples of the batch. If `odeint` raises an error or the
-    evaluations are used up, the latents before the last accepted step are returned, with a status that tells what
-    happened.
+    Unlike with other samplers, a sample depends on the other samples of the batch. If `odeint` raises an error, or
+    `max_evaluations` is reached, the latents before the last accepted step are returned, with a status that tells which
+    of the two happened.
 
     Args:
         strength: λ, the factor of the energy, above 0 and at most a million.
@@ -163,14 +163,14 @@ class PublishedODE:
 
 
 class _SpentError(Exception):
-    """Error that ends `odeint` when the limit of evaluations is reached."""
+    """Error that `_Field` raises to end a call of `torchdiffeq.odeint`, after `max_evaluations` calls of `_Field`."""
 
 
 class _Field:
     """The derivative dz/dt of the flow as a function of t and z, which `torchdiffeq.odeint` integrates.
 
-    The attribute `last` is z before the last accepted step. A call raises `_SpentError` when the sampler's limit of
-    evaluations is reached.
+    Each call evaluates the gradient of the energy once. A call raises `_SpentError` if there were already as many calls
+    as the setting `max_evaluations` of the sampler allows. The attribute `last` is z before the last accepted step.
     """
 
     def __init__(self, settings: PublishedODE, energy: Energy, z0: Tensor, progress: Progress | None) -> None:
@@ -213,7 +213,7 @@ _NAME = re.compile(r"(?:(?P<semantics>[^:@]+):)?(?P<sampler>[^:@]+)(?:@(?P<stren
 
 @dataclass(frozen=True)
 class Method:
-    """A way to sample queries: a sampler, and the semantics that gives the energy of a query.
+    """A way to draw samples of queries: a sampler, and the semantics that gives the energy of a query.
 
     Attributes:
         name: name of the method, unique in a comparison.

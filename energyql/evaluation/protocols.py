@@ -297,7 +297,7 @@ class Needed:
         return f"{self.name!r}, {what}{classes}" + (f" ({self.description})" if self.description else "")
 
     def lack(self, vocabulary: Vocabulary) -> str:
-        """Return what a vocabulary lacks, as text for an error message; "" if it has the attribute.
+        """Return what a vocabulary lacks, as text for an error message; "" if the vocabulary has this attribute.
 
         If the vocabulary has an attribute of this name with another kind, range or classes, the text says so.
         """
@@ -428,9 +428,9 @@ def _read_protocol(entry: Mapping[str, Any], truncation: float, labels: str) -> 
     names = {leaf.name for query in queries for leaf in predicates(query)}.union(attributes, *groups)
 
     def choose(draw: RandomConditions) -> list[Expr]:
-        """Return the queries of the protocol for a model, whose conditions are those of `draw`.
+        """Return the queries of the protocol for a model; `draw` has the conditions on the attributes of the model.
 
-        They are the queries that the entry states; or a query for every combination of values of the attributes in each
+        The queries are those that the entry states; or one for every combination of values of the attributes in each
         group of `every`, such as `smile AND hat`; or a random condition on each attribute of `drawn`.
         """
         parts = [product(*(draw.values(draw.vocabulary[name]) for name in group)) for group in groups]

@@ -350,9 +350,9 @@ def _per_sample(row: Numbers, n: int) -> Numbers:
 
 
 def _summary_rows(data: dict[str, Any]) -> Iterator[tuple[str, str, list[str]]]:
-    """Yield two rows for each method: its name, "mean" or "worst", and numbers as texts in the order of `COLUMNS`.
+    """Yield two rows for each method: the name of the method, "mean" or "worst", and numbers in the order of `COLUMNS`.
 
-    `data` is the result of `energyql.compare_samplers`.
+    The numbers are texts. `data` is the result of `energyql.compare_samplers`.
     """
     for name in data["contenders"]:
         for which, row in data["summary"][name].items():

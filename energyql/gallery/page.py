@@ -247,9 +247,9 @@ class Traversal(_OneResult):
         return " → ".join(map(_heading, (self.start, self.end)))
 
     def verdicts(self, index: int) -> list[tuple[str, bool | None]]:
-        """Return a pair for `start` and one for `end`: the query, and whether picture `index` satisfies it.
+        """Return two pairs, one for the query `start` and one for the query `end`, about the picture `index`.
 
-        The second value is `None` if the picture was not judged.
+        A pair has the text of the query, and whether the picture satisfies the query; `None` if it was not judged.
         """
         queries = zip((self.start, self.end), self.holds, strict=True)
         return [(str(query.expr), None if holds is None else bool(holds[index])) for query, holds in queries]

@@ -259,12 +259,13 @@ def _unweighted(expr: Expr) -> Expr:
 
 
 def probability(expr: Expr, result: Result, vocabulary: Vocabulary) -> npt.NDArray[np.float64] | None:
-    """Return the probability that a query is true in each picture of a result, (n,), by the attribute heads.
+    """Return for each picture of a result the probability, by the attribute heads, that it satisfies a query; (n,).
 
-    It is 0 for a contradiction. Return `None` if the query is too large to compute.
+    The probabilities are 0 if the query is a contradiction. The result is `None` if the query is too large to compute.
 
     Args:
-        expr: a query, with names and values looked up in `vocabulary` (by `bind`).
+        expr: a query, with names and values looked up in `vocabulary` (by `bind`). Weights around the whole query are
+            ignored: 2 * a counts as a.
         result: the pictures.
         vocabulary: attributes of the model.
     """

@@ -167,7 +167,7 @@ def _method(generator: Generator, name: str) -> Callable[..., Any] | None:
 
 
 def is_differentiable(generator: Generator) -> bool:
-    """Return whether autograd can differentiate the pictures of a generator: its `differentiable`, by default true."""
+    """Return whether autograd can differentiate the pictures of a generator: true, unless `differentiable` is false."""
     return bool(getattr(generator, "differentiable", True))
 
 

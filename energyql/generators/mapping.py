@@ -199,16 +199,18 @@ def random_weights(*shape: int, scale: float = 1.0) -> Tensor:
 
 
 class FullyConnected(nn.Module):
-    """A linear layer whose weights are stored at unit scale and multiplied by a factor when used.
+    """A linear layer that multiplies its stored weight and bias by constants each time it is used.
 
-    In training this makes the learning rates of all layers comparable ("equalised learning rate").
+    The stored weight is multiplied by `lr_multiplier / sqrt(inputs)`, and the stored bias by `lr_multiplier`. In
+    training this makes the learning rates of all layers comparable ("equalised learning rate"). The stored weight
+    starts as random normal numbers with the standard deviation `1 / lr_multiplier`.
 
     Args:
         inputs: length of an input row.
         outputs: length of an output row.
-        activate: whether a leaky ReLU follows the linear layer.
-        lr_multiplier: learning-rate multiplier in training; weight and bias are multiplied by it when used.
-        bias: initial value of the bias, after the multiplication by `lr_multiplier`.
+        activate: whether a leaky ReLU follows the linear layer. Its result is multiplied by `ACTIVATION_GAIN`, √2.
+        lr_multiplier: factor of the learning rate of this layer; see above.
+        bias: bias of the untrained layer, after the multiplication by `lr_multiplier`.
     """
 
     def __init__(

@@ -35,7 +35,7 @@ class Asked(BaseModel):
 
 
 class AuditState(BaseModel):
-    """How far an audit is, and which pictures are next."""
+    """How far the audit by one person is, and which pictures this person is asked about next."""
 
     name: str = Field(description="What is audited.")
     by: str = Field(description="Who answers.")
@@ -82,7 +82,7 @@ def create_audit_app(session: Session, access: Access | None = None) -> FastAPI:
     # Each handler runs on the event loop to its end, so two answers never write at the same time.
     @app.get("/api/state")
     async def look() -> AuditState:
-        """Return how far the audit is, and which pictures are next."""
+        """Return how far the audit is, and which pictures the person is asked about next."""
         return state()
 
     @app.post("/api/answers")
@@ -93,7 +93,10 @@ def create_audit_app(session: Session, access: Access | None = None) -> FastAPI:
 
     @app.delete("/api/answers")
     async def undo() -> AuditState:
-        """Remove the person's last answers, so that their picture is shown again, and return the new state."""
+        """Remove the answers about the picture that was answered last, and return the new state of the audit.
+
+        The page then shows this picture again.
+        """
         session.undo()
         return state()
 

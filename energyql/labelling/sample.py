@@ -266,11 +266,10 @@ def choose_unsure(predictions: Mapping[str, Prediction], count: int) -> list[int
 
 
 def _queues(prediction: Prediction) -> Iterator[Tensor]:
-    """Yield a queue for each value of an attribute: the indices of all pictures, those to label first at its start.
+    """Yield a queue for each value of an attribute: the indices of all pictures, in the order in which to label them.
 
-    `choose_unsure` explains the order.
-
-    A continuous attribute has a queue for each of `BINS` parts of its predictions.
+    `choose_unsure` explains the order. For a continuous attribute there is a queue for each of `BINS` intervals of its
+    predictions.
     """
     if KINDS[prediction.kind].numeric:
         mean = prediction.number().contiguous()

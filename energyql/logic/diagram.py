@@ -216,12 +216,14 @@ class Diagram(Kernel[int]):
         return self.chain(lambda left, right: self.choice(left, ALWAYS, right), [NEVER, *values])
 
     def count(self, quantifier: str, count: int, values: Sequence[int]) -> int:
-        """Return the node of a count of operands, by dynamic programming.
+        """Return the node of the formula "at least (at most, exactly) `count` of the operands are true".
+
+        It is built by dynamic programming over the operands.
 
         Args:
             quantifier: "AT LEAST", "AT MOST" or "EXACTLY".
             count: the number after the quantifier.
-            values: the nodes of the operands.
+            values: the nodes of the operands. These nodes and the result are indices of nodes in this diagram.
         """
         allowed = allowed_counts(quantifier, count, len(values))
         # ends[j]: the node of "the count holds if j of the operands that are not yet treated are true".
@@ -457,11 +459,10 @@ class Diagram(Kernel[int]):
         return {variable for variable in variables if isinstance(variable, str)}
 
     def concerned(self) -> list[int]:
-        """Return the nodes of those groups of relations that concern the query: the diagram tests their attributes.
+        """Return the nodes of the groups of relations that concern the query.
 
-        The node of a group, an entry of `conditions`, is that of the AND of its relations.
-
-        Attributes inside of weighted parts count as well.
+        A group concerns the query if the diagram tests an attribute of the group, also inside of a weighted part. The
+        node of a group, an entry of `conditions`, is the node of the AND of its relations.
         """
         groups = {self._group(below) for below in dependencies_first(self.root, self.needs, (NEVER, ALWAYS))}
         return [condition for i, condition in enumerate(self.conditions) if i in groups]

@@ -119,7 +119,7 @@ def report_constant_parts(expr: Expr, diagram: Diagram, *, query: str | None = N
 
 @contextmanager
 def noting_tautologies() -> Iterator[list[QueryWarning]]:
-    """Context manager in which `warn` adds warnings to a list, and does not issue them; it yields the list.
+    """Context manager that yields a list; during the block, `warn` adds warnings to this list instead of issuing them.
 
     Other threads are not affected.
     """
@@ -287,7 +287,7 @@ def conjuncts(expr: Expr) -> list[Expr]:
 
 
 def _opened(node: Expr) -> Sequence[Expr] | None:
-    """Return operands of a node, or NOT of them, that must all hold if the node holds.
+    """Return the operands of a node, or their negations, if all of these must hold whenever the node holds.
 
     `a AND b` gives `a` and `b`, `NOT (a OR b)` gives `NOT a` and `NOT b`, and `NOT NOT a` gives `a`. The result is
     `None` if the node cannot be taken apart, as for an OR.

@@ -342,7 +342,7 @@ def _refuse_harmful(files: Iterable[str], name: str, kind: type[EnergyQLError] =
 
 
 def _own_files(files: Mapping[str, RemoteFile], name: str) -> list[RemoteFile]:
-    """Return the files to download: those in a hub's list that have the names of a model's files, and README.md.
+    """Return the files of a repository that are to be downloaded: those with names of a model's files, and README.md.
 
     Args:
         files: all files in the repository by name.

@@ -47,12 +47,13 @@ class Differentiable(Protocol):
 
 @runtime_checkable
 class Convertible(Protocol):
-    """A function that can compute in another dtype."""
+    """A function of a tensor. Its method `computed_in` returns a function like it that computes in another dtype."""
 
     def computed_in(self, dtype: torch.dtype, /) -> Callable[[Tensor], Tensor]:
-        """Return the same function with its matrix products, and all between them, computed in `dtype`.
+        """Return a function that differs from this one only in the dtype of its matrix products.
 
-        The function takes and returns tensors of the same dtypes as before.
+        The products, and all operations between them, are computed in `dtype`, such as bfloat16. Inputs and outputs
+        keep their dtypes: the returned function converts them. This function itself is not changed.
         """
 
 
@@ -129,7 +130,7 @@ def leaky_relu_back_(
     Args:
         grad: the gradient with respect to the output. It is overwritten.
         result: the output of the leaky ReLU.
-        slope: its slope for negative numbers, above 0.
+        slope: slope of the leaky ReLU for negative numbers, above 0.
     """
     torch.ops.aten.leaky_relu_backward.grad_input(grad, result, slope, True, grad_input=grad)
     return grad

@@ -230,7 +230,8 @@ class RandomStreams:
 
     Args:
         seed: seed of the run, 0 to 2⁶⁴ - 1.
-        start: index in the run of the first sample of the batch; with `chosen`, the index from which `chosen` counts.
+        start: index in the run of the first sample of the batch. With `chosen`, the number that is added to the numbers
+            in `chosen` to get indices in the run.
         purpose: text that is put before the name of every stream.
         chosen: for a batch of samples that do not follow one another, their indices minus `start`, ascending; `None` if
             they follow one another.
@@ -246,26 +247,30 @@ class RandomStreams:
         return replace(self, purpose=f"{self.purpose}{name}/")
 
     def of_samples(self, offsets: Sequence[int]) -> RandomStreams:
-        """Return the random streams for a batch of some samples of the run.
+        """Return a source of the same random numbers for another batch: some samples of the run.
 
-        The samples have the numbers `start + offsets[i]`; `offsets` ascend.
+        Args:
+            offsets: for each sample of that batch, its index in the run minus `start`; in ascending order.
         """
         return replace(self, chosen=tuple(offsets))
 
     def offsets(self, rows: Int[Tensor, " rows"]) -> Int[Tensor, " rows"]:
-        """Return the indices in the run, counted from `start`, of the samples in the given rows of the batch."""
+        """Return for the given rows of the batch the numbers of their samples in the run, minus `start`.
+
+        If the samples of the batch follow one another in the run, these are the rows themselves.
+        """
         return rows if self.chosen is None else torch.tensor(self.chosen, device=rows.device)[rows]
 
     def _span(self, count: int, rows: Int[Tensor, " rows"] | None) -> tuple[int, list[int] | None]:
-        """Return how many successive samples of the run contain the batch, and which of them are those in `rows`.
+        """Return how many successive samples of the run, from `start` on, include the batch; and which are in `rows`.
 
         Args:
             count: number of samples in the batch.
             rows: rows of the batch, ascending; `None` for all.
 
         Returns:
-            The number of samples, counted from `start`; and the indices among them of the samples in `rows`, or `None`
-                if all are meant.
+            The number of successive samples, of which the first is sample `start` of the run. And the indices, among
+                these, of the samples in `rows`; `None` for all.
         """
         if self.chosen is None:
             return count, None if rows is None else rows.tolist()

@@ -14,7 +14,7 @@ from energyql.errors import NotAcceptedError
 
 @dataclass(slots=True)
 class Calls:
-    """Counts pictures that a generator draws for a query, and refuses those beyond a budget.
+    """A counter of the pictures that a generator draws for a query. Pictures beyond a budget are refused.
 
     Attributes:
         made: number of calls so far, one for each picture; a picture that autograd differentiates counts as two.
@@ -41,7 +41,7 @@ class Calls:
 
     @contextmanager
     def at_most(self, budget: int | None) -> Iterator[None]:
-        """Let a run, the code of a `with` block, make at most `budget` calls; `None` for any number."""
+        """Context manager for a run: the block can make at most `budget` calls; `None` for any number."""
         self.start = self._told = self.made
         self.most, self.refused = math.inf if budget is None else self.made + budget, False
         try:
@@ -52,7 +52,7 @@ class Calls:
     def counted(self, draw: Callable[..., Tensor]) -> Callable[..., Tensor]:
         """Return a function that draws like `draw`, a function from w to pictures, and counts its pictures.
 
-        It raises a `NotAcceptedError`, and draws nothing, if there are not enough calls left.
+        The function raises a `NotAcceptedError`, and draws nothing, if fewer calls are left than it would make.
         """
 
         def counting(w: Tensor, *arguments: object, **options: object) -> Tensor:

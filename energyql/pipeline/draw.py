@@ -207,7 +207,7 @@ class PreparedQuery:
 
     @cached_property
     def energy(self) -> QueryEnergy | CompiledEnergy | PictureEnergy | ClippedEnergy:
-        """The energy that is sampled: that of the query, or with `verify="faithful"` the clipped energy.
+        """The energy that the sampler follows: that of the query, or with `verify="faithful"` the clipped energy.
 
         The clipped energy is 0 wherever P(query) by the heads is at least a bound c; see `ClippedEnergy`.
         """
@@ -329,8 +329,8 @@ class PreparedQuery:
         Args:
             n: number of pictures.
             first: number of the first picture in the run. The seed and the number of a picture decide on the picture.
-            budget: most calls of the generator, at least n; see `generate`. If they end first, the result has the
-                samples that are complete by then.
+            budget: most calls of the generator, at least n; see `generate`. If the budget ends before n samples are
+                complete, the result has those that are.
             progress: whether to show a progress bar; or a function of the name of a stage and the fraction of it done.
 
         Raises:
@@ -375,8 +375,8 @@ class PreparedQuery:
 
         Args:
             n: number of samples that are to satisfy the query.
-            budget: most calls of the generator, at least n; by default as many as 10 n samples take. If they end first,
-                the result has fewer than n samples, perhaps none.
+            budget: most calls of the generator, at least n; by default as many as 10 n samples take. If the budget ends
+                before n samples satisfy the query, the result has fewer, perhaps none.
             progress: whether to show a progress bar; or a function of the name of a stage and the fraction of it done.
 
         Raises:
@@ -499,14 +499,18 @@ class PreparedQuery:
         purpose: str = "",
         seed: int | None = None,
     ) -> SampleResult:
-        """Sample one latent z for each of some samples, which have the numbers `first + offsets[i]` in the run.
+        """Run the sampler for some samples of the run, and return one latent z for each.
+
+        All random numbers of a sample, those of its start and those that the sampler uses, are determined by three
+        values: the seed, the purpose, and the number of the sample in the run.
 
         Args:
             energy: the energy that the sampler follows, as a function of z.
-            first: number that is added to `offsets`.
-            offsets: whole numbers in ascending order.
+            first: number in the run of the sample with offset 0.
+            offsets: for each sample, its number in the run minus `first`; in ascending order, with or without gaps.
             progress: function that the sampler calls with the fraction done and the number of unfinished samples.
-            purpose: name of the random numbers; with another name, the same samples get other draws.
+            purpose: text put before the names of all streams of random numbers, such as "attempt/1/" in the second
+                attempt: with another text, the same samples get other random numbers.
             seed: seed of the random numbers; by default that of the settings.
         """
         if len(offsets) == offsets[-1] + 1 - offsets[0]:
@@ -673,7 +677,8 @@ class PreparedQuery:
             report: function that is called with "accepted" and the fraction of the samples that are finished.
 
         Returns:
-            The samples with their pictures; and their latents with the number of evaluations that all draws took.
+            Two values. The first is the result: the samples with their pictures. The second has the latents of the
+                same samples, and for each sample the number of evaluations in all its draws together.
 
         Raises:
             NotAcceptedError: many pictures were drawn, and none was accepted.
@@ -901,7 +906,7 @@ class Pipeline:
     def prepare(
         self, query: str | Expr, settings: DrawSettings | None = None, **options: Unpack[DrawOptions]
     ) -> PreparedQuery:
-        """Check a query and its settings, and compile the query for this model, before anything is sampled.
+        """Check a query and its settings, and compile the query for this model. No samples are drawn.
 
         Args:
             query: text or expression, such as `"smile AND NOT hat"`.
@@ -1185,8 +1190,8 @@ def generate(
         seed: 0 to 2**64 - 1. Picture i depends only on (seed, i), not on n, batch size or number of devices.
         first: number i of the first picture, so that a later call can continue where an earlier call ended.
         budget: most calls of the generator in all, at least n: one for each picture that is drawn, whether it is looked
-            at, refused or returned, and one more if a gradient is computed; pilot runs count too. If they end first,
-            the result has the samples that are complete by then, and `summary()` says so. By default there is no limit.
+            at, refused or returned, and one more if a gradient is computed; pilot runs count too. If the budget ends
+            first, the result has the samples that are complete, and `summary()` says so. By default there is no limit.
             `statistics["generator_calls"]` is the number of calls. A budget is for models with a reader in place of
             heads, verified pictures and `realism`; elsewhere a picture takes one call, and a budget is refused.
         device: "auto", "cpu", "cuda", "cuda:1" or "mps". "auto" is the device of a `Model` in memory; for a model by

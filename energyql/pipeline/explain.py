@@ -92,7 +92,11 @@ def explain(
     device: str = "auto",
     progress: bool | Report = True,
 ) -> Explanation:
-    """Explain a query: canonical text, relations of the model that concern the query, compiled circuit.
+    """Explain a query for a model: its canonical text, the relations that apply, and how its energy is computed.
+
+    A relation is a query that the model declares to hold for every picture, such as "sunglasses IMPLIES glasses". Only
+    with the semantics "exact" is the list of relations filled. The computation is a circuit (for "lace" a list of
+    rules) as indented text. `Explanation` describes all parts of the result.
 
     Args:
         query: text or expression, such as `"smile AND NOT hat"`.

@@ -32,7 +32,7 @@ def export_energy(
         query: text or expression, such as `"smile AND NOT hat"`.
         model: name of a packaged model, a model folder, or a `Model` in memory.
         semantics: how the query becomes an energy: "exact", "product", "lace" or "jem".
-        truncation: psi in [0, 1], moves w toward its mean; by default the truncation of the model.
+        truncation: psi in [0, 1], by which w is moved toward its mean; by default the truncation of the model.
         condition: class for a generator with classes (a conditional generator), or a number for each class. By default
             the condition under which the heads were fitted, if there was one; if they were fitted to random classes,
             the random class of seed 0.
@@ -41,8 +41,9 @@ def export_energy(
 
     Returns:
         A module from z `(batch, z_dim)` to the energy `(batch,)`, in nats. The module contains the heads of the query's
-        attributes. If these read w of a StyleGAN, it contains the mapping network too, but not the rest of the
-        generator. If they need the method `encode` or `features` of another generator, it contains a copy of it.
+        attributes. If these heads read w of a StyleGAN, the module contains the mapping network too, but not the rest
+        of the generator. If they need the method `encode` or `features` of another generator, the module contains a
+        copy of that generator.
 
     Raises:
         EnergyQLError: the query, a name or a setting is wrong, or attributes are read off pictures.

@@ -147,9 +147,9 @@ class PreparedMixture(PreparedQuery):
         purpose: str = "",
         seed: int | None = None,
     ) -> SampleResult:
-        """Draw one latent for each of some samples, by the energy of the query under the prompt of the sample.
+        """Run the sampler for some samples of the run, each with the energy of the query compiled for its own prompt.
 
-        The arguments are those of `PreparedQuery._attempt`; `energy` is ignored.
+        The arguments are those of `PreparedQuery._attempt`, but `energy` is ignored.
         """
         places = np.asarray(offsets)
         groups = self._groups(first + places)

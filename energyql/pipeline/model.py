@@ -113,7 +113,12 @@ Values = dict[str, npt.NDArray[Any]]
 
 
 def used_marks(fingerprints: Mapping[str, str], *, texts: bool) -> dict[str, str]:
-    """Return the fingerprints of a model without its reader of texts, unless `texts` are read."""
+    """Return the fingerprints of the parts of a model on which a run depends.
+
+    Args:
+        fingerprints: part of the model -> SHA-256 of its weights.
+        texts: whether the query has texts in quotes. If false, the entry of the reader of texts is left out.
+    """
     return {part: mark for part, mark in fingerprints.items() if texts or part != WORDS}
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def as_module(prepared: PreparedQuery) -> EnergyModule:
     """Return the energy of a compiled query as a torch module.
 
-    Its input is z, `(batch, z_dim)`, and its output the energy in nats, `(batch,)`.
+    The input of the module is z, `(batch, z_dim)`, and its output is the energy in nats, `(batch,)`.
 
     Raises:
         ArgumentError: the model's attributes are read off pictures, not off latents.

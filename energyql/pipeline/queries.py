@@ -1,4 +1,4 @@
-"""Lists of queries. All queries are checked before the first is sampled, so that one error shows all mistakes."""
+"""Lists of queries. All queries are checked before samples of the first are drawn, so one error shows all mistakes."""
 
 from __future__ import annotations
 
@@ -161,9 +161,10 @@ def check_all(
         source: the file of the queries, for messages; "" without a file.
 
     Raises:
-        DataError: some queries are wrong; the message shows the error of each query, as far as there is room.
-        EnergyQLError: there is only one query, `source` is empty, and the query is wrong. The error is then raised
-            unchanged, for example an `UnknownAttribute`.
+        EnergyQLError: there is only one query, `source` is empty, and the query is wrong. The error is that of the
+            query, for example an `UnknownAttribute`.
+        DataError: there are several queries, or `source` is not empty, and a query is wrong. The message shows the
+            error of each wrong query, as far as there is room.
     """
     checked: list[CheckedQuery] = []
     wrong: list[str] = []
@@ -185,18 +186,20 @@ def check_all(
 def check_arguments(
     arguments: Sequence[str | Expr], vocabulary: Vocabulary, semantics: Iterable[str]
 ) -> list[CheckedQuery]:
-    """Check the queries on a command line, which may be in files, and return them compiled under "exact".
+    """Check the queries that the arguments of a command contain or name, and return them compiled under "exact".
 
     Args:
         arguments: queries, and names of files of queries. A text is the name of a file if it ends in ".txt" or
             ".queries", or if there is a file of that name.
         vocabulary: the attributes of the model.
-        semantics: names of semantics; every query must compile under each of them, and under "exact".
+        semantics: names of semantics (ways to make an energy of a query), such as "lace". Every query must compile
+            under each of them, and under "exact".
 
     Raises:
-        DataError: a file cannot be read, some queries are wrong, or a query comes twice.
-        EnergyQLError: there is only one query, and it is wrong. The error says what is wrong, for example an
-            `UnknownAttribute`.
+        EnergyQLError: the arguments give one query in all, and it is wrong. The error is that of the query, for example
+            an `UnknownAttribute`.
+        DataError: the arguments give several queries, and at least one is wrong or two are equal. Or a file of queries
+            cannot be read.
     """
     entries: list[ListedQuery] = []
     for number, argument in enumerate(arguments, start=1):

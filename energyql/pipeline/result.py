@@ -269,12 +269,19 @@ class Result:
         return f"{line}; audited: {self.audited}" if self.audited else line
 
     def verdict(self) -> str:
-        """Return a text that says how many samples satisfy the query by the judge, and names the judge.
+        """Return a line that says how many samples satisfy the query, and what decided it.
 
-        An example is "9 of 16 satisfy the query, says the image judge". If the judge cannot decide, the text says why,
-        with the mean P(query) or energy by the heads, and the quality of the heads. For verified pictures, the text
-        says how many of the drawn pictures were kept, the name of the verifier, and P(query) by the heads for all drawn
-        pictures.
+        - Judged samples: "9 of 16 satisfy the query, says the image judge". If this share is far below the mean
+          P(query) by the attribute heads, the line also has the mean, and says what helps.
+        - Verified and judged samples: the line also names the verifier, which selected the samples among all drawn
+          pictures: "..., accepted by the verifier (of 31 drawn, heads 92%)". The percentage is the mean P(query) by the
+          attribute heads over all drawn pictures. If too few samples satisfy the query by the judge, the line says what
+          helps.
+        - Verified samples without a judge: the line says how many samples the verifier accepted.
+        - Samples verified by code that returns values of attributes, not probabilities: these values count as the
+          definition of the attributes. The line says how many samples satisfy the query by them; a judge is not named.
+        - Other samples: the line says why they were not judged, with the mean P(query), or the mean energy, by the
+          attribute heads, and the quality of the heads.
         """
         verified, drawn = self.provenance.get("verified"), self.statistics.get("drawn")
         by = verified["by"] if verified else ""
@@ -342,7 +349,8 @@ class Result:
     def _drawn(self) -> str:
         """Return words for a summary of verified pictures, such as " (of 31 drawn, heads 92 %)".
 
-        They state how many pictures were drawn, and P(query) by the heads. The text is "" if these are not recorded.
+        The words say how many pictures were drawn, and the mean P(query) by the heads over these pictures. The result
+        is "" if the number of drawn pictures is not recorded.
         """
         if "drawn" not in self.statistics:
             return ""

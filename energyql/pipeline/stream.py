@@ -253,7 +253,7 @@ class FolderRun:
     def _excess(self, folder: Path) -> list[Path]:
         """Return the files in `folder` that belong to samples after the last sample of the run.
 
-        An earlier run of more samples left them there, and the caller removes them.
+        Such files are there after an earlier run of more samples. This method does not remove them.
         """
         unfinished = folder / part_name(len(self))
         left = [] if (unfinished / RESULT).is_file() else picture_files(unfinished)

@@ -120,7 +120,7 @@ def default_verify(
         names: the attributes that the verifier reads, see `names_read`.
 
     Returns:
-        The mode; and, if the verifier cannot read the query, the reason.
+        The mode; and why the verifier cannot read the query, or `None` if it can, or if there is no verifier.
     """
     if model.verifier is None or not attributes:
         return "off", None
@@ -396,8 +396,8 @@ def verifier_of(model: Model, expr: Expr, rule: EnergyRule, settings: DrawSettin
         names: the attributes that the reader reads, see `names_read`.
 
     Raises:
-        ModelError: the model has neither verifier nor judge, it does not read an attribute of the query, or the query
-            is true of every picture.
+        ModelError: the model has neither verifier nor judge; or the verifier, or the judge in its place, does not read
+            an attribute of the query; or the query is true of every picture.
     """
     reader = model.judge if model.verifier is None else model.verifier
     if reader is None:

@@ -507,7 +507,7 @@ def check_strength(strength: float) -> None:
 
 
 def check_positive(sampler: object, *names: str) -> None:
-    """Raise an `ArgumentError` unless the settings `names` of a sampler are finite and above 0, or `None`."""
+    """Raise an `ArgumentError` unless each of the settings `names` of a sampler is `None`, or finite and above 0."""
     for name in names:
         value = getattr(sampler, name)
         require(value is None or 0 < value < math.inf, f"{name} must be finite and above 0", value)
@@ -655,7 +655,8 @@ class Batch:
     def leave_out(self, enough: float) -> None:
         """End the samples whose energy, recorded by an earlier sampler, is at most `enough` nats.
 
-        They keep latent and status. If no other sampler ran before, no sample ends.
+        The samples that end keep their latents, and their status, which is `Status.OK` before any step. If no other
+        sampler ran before, no sample ends.
         """
         if self.follows:  # else all are +inf, and `nonzero` would wait for the device
             self.rows = (self.energies > enough).nonzero()[:, 0]
@@ -704,7 +705,8 @@ class Endings:
         every: number of steps between two looks on other devices than the CPU.
 
     Attributes:
-        looked: whether the last call of `note` looked for samples that have ended. Then `batch.rows` has none of them.
+        looked: whether the last call of `note` looked for samples that have ended. If so, `batch.rows` has only samples
+            that still move.
     """
 
     def __init__(self, batch: Batch, energy: StepEnergy, values: Tensor | None = None, every: int = 1) -> None:
@@ -880,9 +882,9 @@ class StepSampler(BatchSampler):
     Attributes:
         steps: largest number of steps.
         after: status of samples that took `steps` steps.
-        fails_only: whether samples end before the last step only by a failure, and latents of all later states are
-            finite, those of samples that failed too. Then no step waits for a device to look for samples that have
-            ended; a sample that failed ends with the latent of the last state.
+        fails_only: true if a sample can end before the last step only by a failure, and if the latents of samples that
+            have failed stay finite in all later states. Then it need not be known before the last step which samples
+            have failed, so no step waits for a GPU. A sample that failed ends with the latent of the last state.
     """
 
     __slots__ = ()

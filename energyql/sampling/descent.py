@@ -118,6 +118,8 @@ step and change), (rows,). All three are 0 in rows of samples that have taken fe
 class DescentState(NamedTuple):
     """State of samples that descend; every tensor has a row for each sample.
 
+    E is the energy of a sample, and λ the strength by which it is multiplied.
+
     Attributes:
         z: current latents.
         values: λ(E - `Energy.least`) at the last four latents, z last, in nats; infinite for those before the start.
@@ -301,10 +303,11 @@ def compact_direction(
     pairs: Float[Tensor, "rows twice_memory z_dim"],
     guess: Float[Tensor, " rows"],
 ) -> Float[Tensor, "rows z_dim"]:
-    """Return the same as `two_loop_direction` in a fifth of the operations, by formula 3.1 of Byrd et al. 1994.
+    """Return the same as `two_loop_direction`, computed in a fifth of the operations.
 
-    It serves devices on which the start of an operation takes longer than its arithmetic ("Representations of
-    quasi-Newton matrices and their use in limited memory methods", Mathematical Programming 63).
+    This function is used on devices on which the start of an operation takes longer than its arithmetic. It is formula
+    3.1 of Byrd, Nocedal and Schnabel 1994, "Representations of quasi-Newton matrices and their use in limited memory
+    methods", Mathematical Programming 63.
 
     Args:
         gradient: the gradients.

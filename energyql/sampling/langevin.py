@@ -64,7 +64,10 @@ class LangevinSampler(StepSampler):
 
     @classmethod
     def published(cls, *, strength: float = 1.0) -> LangevinSampler:
-        """Return a sampler with the settings of Nie et al. 2021 (arXiv 2110.10873), at strength λ."""
+        """Return a sampler with the settings of Nie et al. 2021 (arXiv 2110.10873).
+
+        `strength` is the factor λ > 0 by which the energy is multiplied.
+        """
         return cls(step=1e-2, steps=100, noise=1e-2, strength=strength)
 
     def advance(self, state: Tensor, energy: StepEnergy, noise: StepNoise, number: int) -> tuple[Tensor, StepInfo]:
@@ -184,9 +187,10 @@ class PredictorCorrector(StepSampler):
 
     @classmethod
     def published(cls, *, strength: float = 1.0) -> PredictorCorrector:
-        """Return a sampler with the settings of Nie et al. 2021 (arXiv 2110.10873), at strength λ.
+        """Return a sampler with the settings of Nie et al. 2021 (arXiv 2110.10873).
 
-        It evaluates 3,000 gradients for each sample.
+        For each sample it evaluates the gradient of the energy 3,000 times. `strength` is the factor λ > 0 by which the
+        energy is multiplied.
         """
         return cls(steps=1000, corrections=2, snr=0.16, strength=strength)
 

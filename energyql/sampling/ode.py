@@ -164,7 +164,7 @@ class Attempt(NamedTuple):
             O(step²). Torchdiffeq uses it there too: the order of the method stays the same, and a step needs one slope
             less.
         error: estimated error of z1.
-        energy: λE at the point of the last slope, in nats.
+        energy: λE, the energy times the strength, at the point of the last slope, in nats.
     """
 
     tableau: Tableau
@@ -207,10 +207,15 @@ def take_step(slope: Slope, tableau: Tableau, rows: Tensor | None, state: FlowSt
 
 
 def error_ratio(attempt: Attempt, rtol: float, atol: float) -> Float[Tensor, " batch"]:
-    """Return for each sample the ratio of estimated error to tolerance; a step is accepted if it is at most 1.
+    """Return for each sample the ratio of estimated error to tolerance; a step is accepted if its ratio is at most 1.
 
     The ratio is the root mean square over z_dim of `error / (atol + rtol * |z|)`, where `|z|` is the larger of the
-    values before and after the step (Hairer, Nørsett and Wanner, eq. II.4.11). `attempt` has the steps.
+    values before and after the step (Hairer, Nørsett and Wanner, eq. II.4.11).
+
+    Args:
+        attempt: the steps that were tried, one for each sample.
+        rtol: tolerance of the error relative to `|z|`, as in `ODESolver`.
+        atol: absolute tolerance of the error, as in `ODESolver`.
     """
     tolerance = atol + rtol * torch.maximum(attempt.start.z.abs(), attempt.z1.abs())
     return _rms(attempt.error / tolerance)
@@ -325,7 +330,10 @@ class VPSchedule:
         require(ordered, rule, (self.beta_min, self.beta_max))
 
     def beta(self, t: Time) -> Time:
-        """Return β(t), the noise rate at time t; it is the same linear function for t outside [0, 1]."""
+        """Return β(t) = `beta_min` + t (`beta_max` - `beta_min`), the noise rate at time t.
+
+        The formula is used for every t. So for t outside [0, 1], the rate can be below `beta_min` or above `beta_max`.
+        """
         return self.beta_min + t * (self.beta_max - self.beta_min)
 
     def integral(self, t: Time) -> Time:
@@ -404,7 +412,10 @@ class ODESolver(BatchSampler):
 
     @classmethod
     def published(cls, *, strength: float = 1.0) -> ODESolver:
-        """Return a sampler with the settings of Nie et al. 2021 (arXiv 2110.10873), at strength λ."""
+        """Return a sampler with the settings of Nie et al. 2021 (arXiv 2110.10873).
+
+        `strength` is the factor λ > 0 by which the energy is multiplied.
+        """
         return cls("dopri5", rtol=1e-3, atol=1e-3, strength=strength, overshoot=True)
 
     def run(self, batch: Batch) -> None:
@@ -442,9 +453,12 @@ class ODESolver(BatchSampler):
         batch.diagnostics["steps_rejected"] = attempts - accepted
 
     def highest(self, energy: StepEnergy) -> float:
-        """Return the largest λE, in nats, at which a sample is done; -infinity if `enough` is `None`.
+        """Return the value of λE, in nats, at or below which a sample is done: `enough` + λ `energy.least`.
 
-        `energy` is the energy of the samples, from which the lower bound is taken.
+        Here λ is `strength`, and E is the energy of a sample. If `enough` is `None`, the result is -infinity.
+
+        Args:
+            energy: the energy of the samples; only its lower bound, the attribute `least`, is used.
         """
         return -math.inf if self.enough is None else self.enough + self.strength * energy.least
 

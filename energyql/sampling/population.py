@@ -137,13 +137,16 @@ class PopulationSampler(BatchSampler):
         self._draw(batch, trials_of(share, max(1, self.budget // 2)))
 
     def _check_reach(self, batch: Batch) -> bool:
-        """Check that some latent can satisfy the query, with a large population that belongs to no sample; return true.
+        """Return true if some latent satisfies the query; raise an error if none is reached.
 
-        The population has as many stages as the budget of a sample allows.
+        A large population of latents, which belongs to no sample, is moved in as many stages as the budget of a sample
+        allows. If all its energies are infinite at the start, the result is true as well: every sample then ends with a
+        status that says so.
 
         Raises:
-            NotAcceptedError: no latent of the population satisfies the query in these stages. Further stages, of at
-                most `MOST_REACH` evaluations in all, or as many as the energy allows, have estimated how rare it is.
+            NotAcceptedError: no latent of the population satisfies the query in these stages. The message has an
+                estimate of how rare the query is, for which the population makes further stages, up to `MOST_REACH`
+                evaluations in all, or until the budget of the run ends.
         """
         streams, count, ancestors = RandomStreams().part("reach"), REACH * FEWEST, REACH * self.ancestors
         like, first = batch.z[:1], torch.full((1,), -batch.noise.start, device=batch.z.device)

@@ -75,7 +75,7 @@ class Chain(BatchSampler):
         return any(sampler.needs_floor for sampler in self.samplers)
 
     def run(self, batch: Batch) -> None:
-        """Run all samplers on a batch, one after the other; each counts as an equal share of the progress."""
+        """Run all samplers on a batch, one after the other; each sampler is an equal share of the progress."""
         for number, sampler in enumerate(self.samplers):
             part = batch.restarted(batch.noise.part(str(number)), partial(self._report, batch, number), number > 0)
             sampler.run(part)
@@ -90,17 +90,20 @@ class Chain(BatchSampler):
 
 
 def slice_then_ode(*, strength: float = 1.0) -> Sampler:
-    """Return the sampler "slice+ode", which draws from the posterior by a `SliceSampler`.
+    """Return the sampler "slice+ode": draws from the posterior by a `SliceSampler`, then the flow of `ODESolver`.
 
-    Then samples with P(query) below 0.99 follow the flow of `ODESolver` until P(query) is 0.99. `strength` is λ.
+    Only samples with P(query) below 0.99 follow the flow, and only until P(query) is 0.99. `strength` is the factor
+    λ > 0 by which the energy is multiplied; for other strengths than 1, P(query) stands for exp(-λ energy).
     """
     return Chain((SliceSampler(strength=strength), ODESolver(strength=strength, enough=FLOW_TOLERANCE)))
 
 
 def slice_then_descent(*, strength: float = 1.0) -> Sampler:
-    """Return the sampler "slice+descent", which draws from near the posterior by a `SliceSampler` with a descent.
+    """Return the sampler "slice+descent": draws near the posterior by a `SliceSampler`, then a `DescentSampler`.
 
-    Then samples with P(query) below 0.9 descend by a `DescentSampler` until P(query) is 0.9. `strength` is λ.
+    The `SliceSampler` has a descent of its own for samples that accept no proposal; see its argument `descent`. At the
+    end, samples with P(query) below 0.9 descend until P(query) is 0.9. `strength` is the factor λ > 0 by which the
+    energy is multiplied; for other strengths than 1, P(query) stands for exp(-λ energy).
     """
     near = DescentSampler(strength=strength, enough=HANDOVER)
     draws = SliceSampler(strength=strength, descent=near, bracket=math.pi / 2)
@@ -108,12 +111,16 @@ def slice_then_descent(*, strength: float = 1.0) -> Sampler:
 
 
 def flow_to_tolerance(*, strength: float = 1.0) -> Sampler:
-    """Return the sampler "ode", which follows the flow of `ODESolver` until P(query) is 0.99. `strength` is λ."""
+    """Return the sampler "ode", in which samples follow the flow of `ODESolver` until P(query) is 0.99.
+
+    `strength` is the factor λ > 0 by which the energy is multiplied; for other strengths than 1, P(query) stands for
+    exp(-λ energy).
+    """
     return ODESolver(strength=strength, enough=FLOW_TOLERANCE)
 
 
 def make_sampler(name: str, strength: float = 1.0) -> Sampler:
-    """Return the sampler called `name`, one of `SAMPLERS`, with the strength λ.
+    """Return the sampler called `name`, one of `SAMPLERS`, which multiplies the energy by `strength`.
 
     Raises:
         ArgumentError: there is no sampler of this name, or `strength` is not above 0, or is above `MOST_STRENGTH`, a

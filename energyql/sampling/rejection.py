@@ -33,7 +33,8 @@ density of proposals) at these proposals, (rows, proposals)."""
 class Proposals(Protocol):
     """A density from which proposals (latents that a sample may accept) are drawn.
 
-    The weight w of a proposal z is exp(-λE(z)) times the ratio prior density / density of proposals at z.
+    The weight w of a proposal z is exp(-λE(z)) times the ratio prior density / density of proposals at z. Here E is the
+    energy, and λ the strength by which it is multiplied.
     """
 
     ceiling: float
@@ -130,7 +131,7 @@ def rejection_round(
         proposals: the proposals of each sample, latents (rows, proposals, z_dim).
         log_ratios: logarithms of the ratio of densities at the proposals, (rows, proposals); 0 for draws from the
             prior.
-        energy: energy of the samples, in nats.
+        energy: energy E of the samples, in nats.
         chances: for each proposal a uniform random number in (0, 1), which decides whether it is accepted.
         strength: λ > 0, which multiplies the energy.
         ceiling: logarithm of a weight; proposals of this weight or more are always accepted.
@@ -177,7 +178,7 @@ def reject(batch: Batch, strength: float, proposals: Proposals, most: int) -> li
     - `log_weight`: max(log w - ceiling, 0) of the accepted proposal, else 0.
 
     Args:
-        batch: the batch, which is changed.
+        batch: the batch, which is changed; its energy is E.
         strength: λ > 0, which multiplies the energy.
         proposals: density of the proposals, and its ceiling.
         most: largest number of proposals of a sample.

@@ -314,7 +314,8 @@ def slice_move(batch: Batch, here: Int[Tensor, " rows"], exponents: Tensor, stre
     Args:
         batch: the batch.
         here: the indices `batch.rows` on the CPU.
-        exponents: β of each of these samples, (rows,).
+        exponents: for each of these samples the exponent β, (rows,); the move leaves the density
+            `N(z; 0, I) exp(-βE)` unchanged.
         stream: name of the random numbers of the move, unique in the run.
         bracket: length of the arc from which the first point is drawn, in radians.
     """

@@ -224,12 +224,12 @@ class _Quality(NamedTuple):
     """Estimates, from trial proposals, of how good proposals by a surrogate are.
 
     Attributes:
-        strength: strength λ of the surrogate.
+        strength: λ, the factor by which the surrogate's energy is multiplied.
         satisfied: mean of exp(-λE) over the trials, by the true energy E.
-        lost: share of the posterior's mass that is lost if larger weights count as a ceiling at which few proposals are
-            needed.
-        ceiling: logarithm of the weight from which on a proposal is always accepted. It is the ceiling of `lost`; or
-            the largest weight of the trials, if `lost` is above 0.5 (`MOST_LOST`).
+        lost: share of the posterior's mass that is lost if weights above a ceiling count as the ceiling. The ceiling is
+            chosen so that little is lost and few proposals are needed.
+        ceiling: logarithm of this ceiling; a proposal with a weight of at least the ceiling is always accepted. But if
+            `lost` is above 0.5 (`MOST_LOST`), it is the logarithm of the largest weight of the trials.
         cost: expected number of proposals until one is accepted.
     """
 
@@ -241,10 +241,10 @@ class _Quality(NamedTuple):
 
     @classmethod
     def of(cls, strength: float, log_weights: Float[Tensor, " trials"], probabilities: Tensor) -> _Quality:
-        """Choose the ceiling of weights, and return it with the other estimates.
+        """Choose the ceiling of weights, and return all estimates.
 
         Args:
-            strength: strength λ of the surrogate.
+            strength: λ, the factor by which the surrogate's energy is multiplied.
             log_weights: logarithms of the weights of the trial proposals.
             probabilities: exp(-λE) of each trial proposal, by the true energy E.
         """

@@ -58,7 +58,8 @@ def fit_bank(
 
     If the labels are a table with numbers of pictures, a teacher (networks that learn from the table) labels further
     pictures. Heads of attributes that the teacher reads clearly better than chance learn from the table and from labels
-    by the teacher. They are also stopped and calibrated on labels of both sorts. Other heads use the table only.
+    by the teacher; both sorts of labels also decide when their training stops, and calibrate them. Other heads use the
+    table only.
 
     Args:
         task: the model folder, the prior samples and their labels.
@@ -70,8 +71,9 @@ def fit_bank(
         settings: settings of the fit.
 
     Returns:
-        The heads with their reports; attribute -> second head, fitted to other rows (where it disagrees with the first
-            head, predictions are doubtful); and the networks of the teacher, none if no teacher labelled pictures.
+        Three values. First, the heads with their reports. Second, attribute -> second head, fitted to other rows; where
+            the first and the second head of an attribute disagree, predictions are doubtful. Third, the networks of the
+            teacher, none if no teacher labelled pictures.
 
     Raises:
         DataError: there are fewer than 20 samples, too few labels of an attribute, or a label that is no value of its

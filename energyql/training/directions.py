@@ -280,8 +280,8 @@ class _Whitened:
     def nearest(self, outputs: Float[Tensor, "n outputs"]) -> _Components:
         """Return a direction for each output of heads: the linear function of w that is nearest to the output.
 
-        It is computed by least squares. The share of a direction is R2 of the linear function. `outputs` are those for
-        the first n samples.
+        The function is computed by least squares. The share of a direction is R2 of the linear function. `outputs` has
+        the outputs of the heads for the first n samples.
         """
         slopes = self.slopes(outputs)
         size = slopes.norm(dim=1)

@@ -295,9 +295,9 @@ def number_goals(
 def _number_error(
     before: Tensor, after: Tensor, alpha: Tensor, *, name: str, labeller: ImageLabeller, spread: float
 ) -> Tensor:
-    """Return how far a number that a labeller reads from pictures misses its goal, squared, (batch,).
+    """Return for each picture the squared error of the change of a number that a labeller reads off it, (batch,).
 
-    The number is read before and after a move of w. Its rise, divided by `spread`, shall be `alpha`.
+    The number is read before and after a move of w. The error is (after - before) / `spread` - `alpha`.
 
     Args:
         before: pictures before the move.

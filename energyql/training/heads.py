@@ -27,7 +27,7 @@ from energyql.vocabulary import AttributeSpec, Vocabulary
 
 @dataclasses.dataclass(frozen=True)
 class HeadFit:
-    """The number of steps of the fit of a head, and the calibration of the head, both from held-out latents.
+    """The number of steps of the fit of a head, and the calibration of the head; both are chosen on held-out latents.
 
     Attributes:
         temperature: divisor of the logits; 1 for a continuous attribute.
@@ -123,7 +123,9 @@ def residual(outputs: Float[Tensor, "batch outputs"], labels: Float[Tensor, " ba
 def residuals(
     outputs: Float[Tensor, "batch outputs"], labels: Mapping[str, Float[Tensor, " batch"]], vocabulary: Vocabulary
 ) -> dict[str, Float[Tensor, ""]]:
-    """Return attribute -> root mean square error of its predictions; 1 if it is not continuous or has no labels.
+    """Return attribute -> root mean square error of its predictions.
+
+    The value is 1 for an attribute that is not continuous, or has no labels.
 
     Args:
         outputs: outputs for all attributes, side by side in the order of `vocabulary`.

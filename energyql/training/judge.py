@@ -117,9 +117,9 @@ def train_judge(
 
     Both read pictures, so they are independent of the heads, which read latents. The verifier decides which drawn
     pictures are kept, and the judge says whether they satisfy the query. The judge learns from a half of the labels and
-    is measured on the other; each network of the verifier leaves out a part, on which it is measured. The new judge and
-    verifier replace earlier ones of the same attributes; those of other attributes stay. After an interruption, the
-    same call continues the training.
+    is measured on the other half; each network of the verifier learns from all labels but a part, on which the network
+    is measured. The new judge and verifier replace earlier ones of the same attributes; judges and verifiers of other
+    attributes stay. After an interruption, the same call continues the training.
 
     Args:
         model: a packaged model, a model folder, or a generator of your own: the object, or the name of its code.
@@ -127,7 +127,7 @@ def train_judge(
             or the file name of such a table.
         out: the model folder; by default that of `model`.
         only: attributes to judge; by default all attributes of the model that have labels.
-        count: number of pictures that a labeller labels. They are other pictures than those that a training of heads
+        count: number of pictures that a labeller labels. These pictures are others than those that a training of heads
             labels. If `judge` is given, it is measured on at most 1,000 pictures.
         seed: seed of the pictures. For a table, by default the seed that the table states, else 0. For a labeller, by
             default 2**32.
@@ -409,9 +409,9 @@ def measure_judge(judge: ImageLabeller, task: Task, vocabulary: Vocabulary, coun
 class _Reader:
     """A function from pictures to columns: labels by a labeller, and readings by a judge, so that both are in one file.
 
-    If the judge returns values of an attribute, they are a column whose name begins with `VALUE`. If it returns
-    predictions with probabilities, they are a column whose name begins with `OUTPUTS`. There a cell is a text with all
-    numbers of a prediction, from which its probabilities are computed later.
+    If the judge returns values of an attribute, these are a column whose name begins with `VALUE`. If it returns
+    predictions with probabilities, these are a column whose name begins with `OUTPUTS`. A cell of such a column is a
+    text with all numbers of one prediction, from which its probabilities are computed later.
 
     Args:
         labeller: the labeller; `None` if the labels are known.
@@ -512,7 +512,7 @@ def labelled_pictures(
     """Return labelled pictures: those of a table of labels, or new ones that a function labels.
 
     Args:
-        name: name of the network that learns from them, for files of intermediate results.
+        name: name of the network that learns from the pictures, for files of intermediate results.
         task: generator, samples and labels.
         learnable: function from attribute -> labels to the attributes to learn.
         count: number of pictures to label, if the labels are a function.

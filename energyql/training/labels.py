@@ -218,7 +218,7 @@ class LabelTable:
         columns: attribute -> n cells, the labels.
         index: numbers of prior samples, (n,); `None` if there are `latents`.
         latents: w or z of the samples, (n, latent_dim); `None` if there is an `index`.
-        learned: number of rows at the start from which heads only learn. They are pictures that were chosen because
+        learned: number of rows at the start from which heads only learn. The pictures of these rows were chosen because
             predictions for them were uncertain.
         test: number of rows at the end that only the report uses. With `None`, the training chooses rows for the report
             at random.
@@ -334,9 +334,9 @@ def warn_of_few_labels(labels: Mapping[str, Tensor], specs: Mapping[str, Attribu
 def read_label_table(path: Path, latents: Path | None = None) -> LabelTable:
     """Read a table of labels, with a column for each attribute and a row for each sample.
 
-    Without `latents`, the column `index` contains the numbers of pictures that `energyql.sample_pictures` drew. They
-    are the pictures in the folder of the table, if the folder states how its pictures were drawn. Otherwise they are
-    the pictures under the seed of the training.
+    Without `latents`, the column `index` contains the numbers of pictures that `energyql.sample_pictures` drew. If the
+    folder of the table states how its pictures were drawn, the numbers are those of these pictures. Otherwise they are
+    numbers of pictures that are drawn with the seed of the training.
 
     With `latents`, the column `index` contains rows of the file of latents, from 0. If there is no such column, the
     rows of the table are in the order of the latents.

@@ -246,8 +246,8 @@ def fit_judge(
 
     Returns:
         The judge, and attribute -> report for all attributes. The judge reads only the attributes that the network
-            reads well enough on the pictures for the report; if there are none, it is `None`. The standard deviation
-            that it predicts for a number is the root mean square error on the pictures for the report.
+            reads well enough on the pictures for the report; if there are none, the judge is `None`. The standard
+            deviation that the judge predicts for a number is the root mean square error on the pictures for the report.
 
     Raises:
         DataError: an attribute has no label of a picture to learn from.
@@ -395,7 +395,8 @@ def _same_spread(joint: Tensor, parts: Sequence[Tensor], specs: Vocabulary) -> t
     A part is the networks that left out the same fold, and the mean of their outputs is calibrated. The mean of all
     networks varies less from picture to picture, because errors of networks that learned from different labels cancel
     in part. With the factor and the offset, both (outputs,), factor * mean + offset has the standard deviation of the
-    means of the parts. So its predictions are as certain as theirs, and more often right.
+    means of the parts. So the predictions of all networks together are as certain as those of a part, and more often
+    right.
 
     Args:
         joint: mean outputs of all networks, (n, outputs).
@@ -418,7 +419,14 @@ def mean_outputs(networks: Sequence[Judge], pictures: Tensor) -> Float[Tensor, "
 
 
 def _share(progress: Callable[[float], None], index: int, count: int, done: float) -> None:
-    """Call `progress` with the fraction done of `count` fits: `index` of them are finished, the next is at `done`."""
+    """Call `progress` with the fraction of all fits that is done.
+
+    Args:
+        progress: the function.
+        index: number of fits that are finished.
+        count: number of all fits.
+        done: fraction of the next fit that is done.
+    """
     progress((index + done) / count)
 
 

@@ -66,7 +66,7 @@ def propose(task: Task, bank: Bank, specs: Vocabulary, labels: Mapping[str, Tens
         count: number of latents.
 
     Returns:
-        At most `count` samples; fewer if some queries cannot be sampled, and none if no attribute has a label.
+        At most `count` samples: fewer if no samples can be drawn for some queries, none if no attribute has a label.
     """
     prior, psi = task.prior, task.prior.fitted.truncation[1]
     specs = Vocabulary(spec for name, spec in specs.items() if not labels[name].isnan().all())

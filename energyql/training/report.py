@@ -152,8 +152,8 @@ def report_quality(
             numbers like those of `labels`.
         labels: attribute -> labels of the held-out samples, (held out,): 0/1, class index or number; NaN where missing.
         specs: the attributes.
-        fitted: attribute -> labels of the samples that were learned from, (fitted,), NaN where missing. They are only
-            counted.
+        fitted: attribute -> labels of the samples that were learned from, (fitted,), NaN where missing. These labels
+            are only counted.
 
     Returns:
         Attribute -> report.

@@ -130,13 +130,13 @@ def train_attributes(
         vocabulary: the attributes; inferred from the labels by default.
         kinds: attribute -> kind, for attributes whose kind is not inferred.
         only: attributes to train; all by default.
-        count: number of pictures that a labeller labels. By default it labels 5,000, and then twice as many in each
-            round, up to 40,000, until a round gains at most 1 % of the held-out loss of the heads. With too few labels
-            to measure this loss of any head, the rounds end too. For a table with numbers of pictures, it is the number
-            of further pictures that a teacher labels. A teacher is a set of networks that learn from the table and
-            label further pictures, so that heads have more labels. By default it labels 8,000 pictures if pictures have
-            at most 128 pixels a side, and none if they are larger, because drawing them takes long. 0 is for no
-            teacher.
+        count: with a labeller, the number of pictures that it labels. By default, the labeller labels 5,000, and then
+            twice as many in each round, up to 40,000, until a round gains at most 1 % of the held-out loss of the
+            heads. With too few labels to measure this loss of any head, the rounds end too. With a table that has
+            numbers of pictures, `count` is the number of further pictures that a teacher labels. A teacher is a set of
+            networks that learn from the table and label further pictures, so that heads have more labels. By default,
+            the teacher labels 8,000 pictures if pictures have at most 128 pixels a side, and none if pictures are
+            larger, because drawing takes long then. 0 is for no teacher.
         space: the latent that heads read: "w"; "z"; "direction", which is z scaled to unit second moment, on which the
             pictures of a StyleGAN depend; or "features", numbers that the generator computes from z for heads (see
             `ViewedGenerator.features`). By default the space of the model's other heads; without heads, "features" if

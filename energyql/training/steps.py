@@ -67,7 +67,7 @@ class StepFile:
 
     Attributes:
         path: name of the file; with `None`, nothing is read or written.
-        identity: text that tells all that the result depends on, such as a `digest`.
+        identity: text that differs if anything differs on which the result depends, such as a `digest`.
     """
 
     path: Path | None

@@ -43,7 +43,7 @@ LEAST = 10
 def platt(log_odds: Float[Tensor, " n"], labels: Float[Tensor, " n"]) -> tuple[float, float]:
     """Return the slope and the offset with which `slope * log_odds + offset` fits labels best.
 
-    They are the most probable ones under the prior of `SLOPE_SPREAD` and `OFFSET_SPREAD`.
+    The pair is the most probable one under a prior, which has the spreads `SLOPE_SPREAD` and `OFFSET_SPREAD`.
 
     Args:
         log_odds: log-odds of a text for n pictures.

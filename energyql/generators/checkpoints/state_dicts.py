@@ -61,7 +61,7 @@ class StateDict:
         return tensors
 
     def beside(self, name: str) -> Any:
-        """Return the value of the key `name` in the innermost dict of `around` with this key; `None` if none has it."""
+        """Return the value of the key `name` in the innermost dict of `around` that has the key; `None` without one."""
         return next((part[name] for part in self.around if name in part), None)
 
 
@@ -97,10 +97,10 @@ def find_state_dict(content: Any, marker: str) -> StateDict | None:
 
 
 def _dicts(content: Any) -> Iterator[tuple[tuple[str, ...], tuple[Mapping[Any, Any], ...]]]:
-    """Yield a tuple for each dict in the content of a file that has at most two dicts around it.
+    """Yield a pair for each dict in the content of a file; dicts inside more than two other dicts are left out.
 
-    The first entry of the tuple is the keys that lead to the dict. The second entry is a tuple of the dict itself and
-    the dicts around it, from the innermost to the outermost. A dict that is in two places is yielded once.
+    The first entry of the pair has the keys that lead to the dict. The second entry is a tuple: the dict itself, and
+    then the dicts around it, from the innermost to the outermost. A dict that is in two places is yielded once.
     """
     waiting: list[Any] = [((), (content,))] if isinstance(content, dict) else []
     seen: set[int] = set()

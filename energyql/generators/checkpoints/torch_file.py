@@ -159,9 +159,11 @@ class _View(io.RawIOBase):
 
 
 class _Storages(dict[str, Storage]):
-    """The storages of a file by key. A storage is a row of numbers, to which the pickle refers by a persistent id.
+    """The storages of a file, by key. A storage is a row of numbers, from which tensors are made.
 
-    This dict may be called as a function: for a persistent id it returns the storage, and adds a new one to the dict.
+    The pickle in the file refers to a storage by a tuple (the "persistent id" of Python's pickle module) that contains
+    the key. The unpickler calls this dict as a function with the tuple, to get the storage. At the first call for a
+    key, the storage is added to the dict.
 
     Args:
         locate: function from a key to the bytes of the storage with this key.
@@ -172,15 +174,19 @@ class _Storages(dict[str, Storage]):
         self.locate = locate
 
     def __call__(self, identifier: Any) -> Storage:
-        """Return the storage for a persistent id.
+        """Return the storage to which a tuple in the pickle (a persistent id) refers.
 
         Args:
-            identifier: the id as torch writes it, a tuple ("storage", type, key, location, count) or ("storage", type,
-                key, location, count, view). The view must be `None`, and the location is ignored.
+            identifier: the tuple as torch writes it, ("storage", type, key, location, count) or ("storage", type, key,
+                location, count, view): the type of the numbers, the key of the storage, the device that the numbers
+                were on (ignored), and how many numbers there are. Old files can have a view, a part of another storage;
+                only `None` is accepted there.
 
         Raises:
-            CheckpointError: the id has another form. Or it has the key of an earlier id, but another type or count.
-            LookupError: there are no bytes for the key.
+            CheckpointError: an entry of the tuple is wrong. Or an earlier tuple had the same key, but another type or
+                count.
+            LookupError: the file has no bytes for the key.
+            ValueError: `identifier` is no tuple, or has fewer than five entries.
         """
         word, kind, key, _, count, *view = identifier if isinstance(identifier, tuple) else ()
         if word != "storage" or not isinstance(key, str) or not is_shape((count,)) or any(view):
