@@ -12,6 +12,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from inspect import isclass, isfunction
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -412,7 +413,7 @@ def open_words(reader: Any, mark_of: Callable[[object], str]) -> Words:
         raise ArgumentError(f"there is no reader at {reader}", hint=hint)
     if isinstance(reader, str):
         code = load_plugin(reader, JUDGES)
-        reader = make_plugin(code, reader) if isinstance(code, type) else code
+        reader = make_plugin(code, reader) if isclass(code) or isfunction(code) else code
     if not reads_words(reader):
         raise ArgumentError(f"{name} reads no words: it has no method read(pictures, texts)")
     return Words(reader, name, mark_of(reader))

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 import threading
 
 import pytest
@@ -94,6 +95,19 @@ def test_what_is_no_reader(tmp_path):
         load_model("avatars", reader=len)
     with pytest.raises(ArgumentError, match="no method read"):
         load_model("avatars", reader="math:sqrt")
+
+
+@pytest.mark.parametrize("code", ["Reader", "make_reader", "reader"])
+def test_code_that_makes_or_is_a_reader(tmp_path, monkeypatch, code):
+    (tmp_path / "my_words.py").write_text(
+        "class Reader:\n    def read(self, pictures, texts):\n"
+        "        return pictures.mean((1, 2, 3))[:, None] * len(texts[0])\n"
+        "def make_reader():\n    return Reader()\nreader = Reader()\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "my_words", raising=False)
+    words = open_words(f"my_words:{code}", judge_mark)
+    assert words.reader.read(torch.ones(2, 3, 4, 4), ["hat"]).tolist() == [[3.0], [3.0]]
 
 
 def test_a_folder_of_open_clip(tmp_path):
