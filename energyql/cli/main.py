@@ -133,8 +133,8 @@ def generate(
     run = prepared.run_until_satisfied if only_satisfied else partial(prepared.run, first=first)
     if standard or grid:
         result = run(count, budget=budget, progress=progress)
-        with TemporaryDirectory() as folder:
-            saved = result.save(Path(folder) / "grid.png" if standard else save_to)
+        with TemporaryDirectory() as scratch:
+            saved = result.save(Path(scratch) / "grid.png" if standard else save_to)
             if standard:
                 sys.stdout.buffer.write(saved.read_bytes())
     elif not limited:

@@ -249,8 +249,8 @@ class Result:
             line += "" if "verified" in self.provenance else f", out of {self.statistics['drawn']:.0f} drawn{whole}"
             if len(self) < (wanted := self.provenance["wanted"]) and not whole:
                 budget = self.provenance.get("budget")
-                reason = "few satisfy the query" if budget is None else f"the budget of {budget} calls ended"
-                line += f"; {wanted} were wanted, but {reason}"
+                ended = "few satisfy the query" if budget is None else f"the budget of {budget} calls ended"
+                line += f"; {wanted} were wanted, but {ended}"
         if marked := int(self.doubtful.sum()):
             line += f"; {marked} {'is' if marked == 1 else 'are'} doubtful: {DOUBT}"
         if mixture := self.provenance.get("mixture"):

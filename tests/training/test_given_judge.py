@@ -205,7 +205,7 @@ class TestForAModelWithHeads:
         with pytest.raises(ArgumentError, match=r"is about pictures of seed 5, not 6\nleave out the seed"):
             train_judge(generator, path, tmp_path / "m", judge=nearly, seed=6, progress=False)
         rows["drawn"] = [str(Drawn.by(generator, 5, 0.5, None))] * 80
-        with pytest.raises(ArgumentError, match=r"about pictures of truncation 0\.5 and label None; the heads of"):
+        with pytest.raises(ArgumentError, match=r"about pictures of truncation 0\.5 and condition None; the heads of"):
             train_judge(generator, write_csv(path, rows), tmp_path / "m", judge=nearly, progress=False)
 
     def test_a_table_among_pictures_is_about_these(self, tmp_path):
@@ -222,7 +222,7 @@ class TestForAModelWithHeads:
     def test_a_table_of_heads_for_many_truncations(self, tmp_path):
         train(Stains(), look, tmp_path / "m", truncation=(0.5, 1.0))
         path = write_csv(tmp_path / "labels.csv", {"index": list(range(80)), "red": table().columns["red"]})
-        with pytest.raises(ArgumentError, match="labelled by hand have one truncation and one class label"):
+        with pytest.raises(ArgumentError, match="labelled by hand have one truncation and one condition"):
             train_judge(Stains(), read_label_table(path), tmp_path / "m", judge=nearly, progress=False)
 
 
