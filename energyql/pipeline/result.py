@@ -227,7 +227,7 @@ class Result:
     statistics: dict[str, float]
     provenance: dict[str, Any] = field(repr=False)
     draws: npt.NDArray[np.int64] | None = None
-    prompt: npt.NDArray[np.str_] | None = None
+    prompt: npt.NDArray[Any] | None = None
     audited: str = ""
 
     def __len__(self) -> int:
