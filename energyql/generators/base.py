@@ -357,7 +357,10 @@ def check_condition(condition: Any, generator: Generator) -> Condition | None:
     count = class_count(generator)
     if not count:
         if condition is not None:
-            raise ArgumentError(f"this generator has no classes, so it takes no condition, such as {condition!r}")
+            hint = "give a prompt, or to generate a list of prompts" if isinstance(generator, PromptedGenerator) else ""
+            raise ArgumentError(
+                f"this generator has no classes, so it takes no condition, such as {condition!r}", hint=hint
+            )
         return None
     prompts = getattr(generator, "conditions", ())
     named = ", its prompt" if prompts else ""
@@ -381,7 +384,8 @@ def check_condition(condition: Any, generator: Generator) -> Condition | None:
 
 
 def _check_single(condition: Any) -> None:
-    if isinstance(condition, list | tuple) and condition and isinstance(condition[0], str):
+    """Raise an `ArgumentError` if the condition is a list of prompts."""
+    if isinstance(condition, list | tuple) and condition and all(isinstance(each, str) for each in condition):
         raise ArgumentError("this is possible under one prompt, not under several", hint="give one as condition")
 
 

@@ -775,7 +775,10 @@ def _check_budget(budget: int | None, n: int) -> int | None:
     Raises:
         ArgumentError: the budget is no whole number, or below n.
     """
-    return None if budget is None else whole_number("budget", budget, least=n, most=2**62)
+    try:
+        return None if budget is None else whole_number("budget", budget, least=n, most=2**62)
+    except ArgumentError as error:
+        raise ArgumentError(error.message, hint=f"each of {n:,} samples takes at least one call") from None
 
 
 def _quiet(*_: object) -> None:

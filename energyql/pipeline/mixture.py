@@ -25,7 +25,7 @@ from energyql.pipeline.settings import DrawSettings
 from energyql.pipeline.verified import PILOT_ROUND
 from energyql.progress import Report, reporting
 from energyql.sampling import SampleResult
-from energyql.sampling.base import EnergyLike, Progress
+from energyql.sampling.base import EnergyLike
 
 
 def prepare_mixture(
@@ -139,13 +139,7 @@ class PreparedMixture(PreparedQuery):
         return [(part, rows) for k, part in enumerate(self.parts) if len(rows := np.flatnonzero(numbers == k))]
 
     def _attempt(
-        self,
-        energy: EnergyLike,
-        first: int,
-        offsets: Sequence[int],
-        progress: Progress,
-        purpose: str = "",
-        seed: int | None = None,
+        self, energy: EnergyLike, first: int, offsets: Sequence[int], *rest: Any, **options: Any
     ) -> SampleResult:
         """Run the sampler for some samples of the run, each with the energy of the query compiled for its own prompt.
 
@@ -153,9 +147,7 @@ class PreparedMixture(PreparedQuery):
         """
         places = np.asarray(offsets)
         groups = self._groups(first + places)
-        ends = [
-            part._attempt(part.energy, first, places[rows].tolist(), progress, purpose, seed) for part, rows in groups
-        ]
+        ends = [part._attempt(part.energy, first, places[rows].tolist(), *rest, **options) for part, rows in groups]
         back = torch.from_numpy(np.concatenate([rows for _, rows in groups]).argsort())
         joined = SampleResult.join([replace(end, diagnostics={}) for end in ends])
         return SampleResult(joined.z[back], joined.status[back], joined.evaluations[back], joined.gradients[back])

@@ -158,6 +158,11 @@ class TestSeveralPrompts:
         with pytest.raises(ArgumentError, match="possible under one prompt, not under several"):
             edit(draw("white", 1), "tall", model=model(), progress=False)
 
+    @pytest.mark.parametrize("condition", [7, [], ["bright", 7]])
+    def test_what_is_no_prompt(self, condition):
+        with pytest.raises(ArgumentError, match="so it takes no condition(.|\n)*give a prompt"):
+            draw("white", 1, condition=condition)
+
     def test_no_prompt_satisfies(self):
         class Black(Prompted):
             def under(self, prompt):
