@@ -90,6 +90,17 @@ class ViewedGenerator(Generator, Protocol):
         """
 
 
+class DraftingGenerator(Generator, Protocol):
+    """A generator that takes less time for a picture if it may differ a little from that of `synthesize`."""
+
+    def draft(self, w: Float[Tensor, "batch w_dim"]) -> Float[Tensor, "batch channels height width"]:
+        """Return the pictures of w as `synthesize` does, up to rounding, with bits that do not depend on the others.
+
+        Samplers whose energy is computed from pictures look at these. The pictures of a result are those of
+        `synthesize`.
+        """
+
+
 @runtime_checkable
 class PromptedGenerator(Generator, Protocol):
     """A generator that draws pictures of a text, called prompt.
@@ -596,7 +607,9 @@ def noise_options(generator: Any, noise: str, seed: int, index: Sequence[int]) -
 
 
 def drawing(generator: Any, dtype: torch.dtype, noise: str, seed: int) -> Callable[[Tensor, Tensor], Tensor]:
-    """Return a function that draws a batch of pictures with a fixed kind of noise, and returns them.
+    """Return a function that draws a batch of pictures for a sampler to look at, with a fixed kind of noise.
+
+    They are drafts if the generator draws some (see `DraftingGenerator`).
 
     The function takes two tensors: w, and for each picture its number among all pictures of the run, (batch,).
 
@@ -607,8 +620,8 @@ def drawing(generator: Any, dtype: torch.dtype, noise: str, seed: int) -> Callab
         noise: "const" (the noise stored with the weights), "random" (new noise for each picture) or "none".
         seed: seed of all random noise. The noise of a picture depends only on the seed and the number of the picture.
     """
-    synthesize = synthesizer(generator, dtype)
-    return lambda w, rows: synthesize(w, **noise_options(generator, noise, seed, rows.tolist()))
+    draw = _method(generator, "draft") or synthesizer(generator, dtype)
+    return lambda w, rows: draw(w, **noise_options(generator, noise, seed, rows.tolist()))
 
 
 def draw_batches(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import json
 import shutil
@@ -105,8 +106,27 @@ def test_a_picture_does_not_depend_on_its_batch(family):
     pictures = generator.synthesize(generator.encode(z))
     assert torch.equal(pictures[1:2], generator.synthesize(z[1:2]))
     assert not torch.equal(pictures[0], pictures[1])
-    together = generator._pictures(z, together=True)  # as on other devices than a CPU: the same up to rounding
+    together = generator._pictures(z, None)  # as on other devices than a CPU: the same up to rounding
     assert torch.allclose(together, pictures, atol=1e-3)
+
+
+def test_a_draft_does_not_depend_on_its_batch(family):
+    """Bit for bit, though pictures of a draft are drawn together; and they are those of the pipeline up to rounding."""
+    generator = family[3]
+    w = generator.encode(noises(generator, 11))
+    drafts = generator.draft(w)
+    assert torch.equal(drafts, torch.cat([generator.draft(part) for part in w.split([1, 7, 3])]))
+    assert torch.allclose(drafts, generator.synthesize(w), atol=1e-3)
+
+
+def test_a_pipeline_that_mixes_pictures_draws_each_draft_alone(family, monkeypatch):
+    generator = copy.copy(family[3])
+    draw = generator._draw
+    monkeypatch.setattr(generator, "_draw", lambda noise, number: draw(noise, number) + noise[0].mean() / 100)
+    generator.__dict__.pop("_drafted", None)
+    w = generator.encode(noises(generator, 3))
+    assert generator._drafted == 1
+    assert torch.equal(generator.draft(w), generator.synthesize(w))
 
 
 @pytest.mark.parametrize("family", ["pixels with noise in steps", "consistency", "flow"], indirect=True)
@@ -262,7 +282,7 @@ def test_a_list_of_prompts_makes_classes(folder):
     for row, prompt in enumerate(["a blue house", "a red hill", "a blue house"]):
         one = load_generator(folder / "hills", prompt=prompt, height=16, width=16, num_inference_steps=1)
         assert torch.equal(pictures[row], one.synthesize(z[row : row + 1])[0])
-    together = generator._pictures(generator.encode(z, 1.0, labels), together=True)
+    together = generator._pictures(generator.encode(z, 1.0, labels), None)
     assert torch.allclose(together, pictures, atol=1e-3)
     with pytest.raises(ArgumentError, match="cannot mix"):
         generator.encode(z, 1.0, torch.full((3, 2), 0.5))
