@@ -65,13 +65,13 @@ BANDS = ((0.05, 0.6), (0.01, 0.05), (0.001, 0.01))
 FORMULA_SEED = 2026
 BEST_OF = (1, 4, 16, 64)
 OURS, GRADIENTS, REJECTION = "ours", "ours by gradients", "rejection"
-SURE, FAITHFUL = HEADED = ("ours, heads, sure", "ours, heads, faithful")
+SURE, FAITHFUL = HEADED = ("sure by heads", "faithful by heads")
 """Our verified sampling: heads, which learned from what the guide reads, propose, and the guide decides."""
 WORDS, NEGATIVE, RENO, LOGDIFF = "words", "negative prompt", "ReNO", "LogDiff"
 AT_EQUAL_CALLS = " at equal calls"
 METHODS = (
-    OURS, GRADIENTS, *HEADED, *(f"best of {count}" for count in BEST_OF), REJECTION, WORDS, WORDS + AT_EQUAL_CALLS, NEGATIVE,
-    NEGATIVE + AT_EQUAL_CALLS, RENO, LOGDIFF,
+    OURS, GRADIENTS, *HEADED, *(f"best of {count}" for count in BEST_OF), REJECTION, WORDS, WORDS + AT_EQUAL_CALLS,
+    NEGATIVE, NEGATIVE + AT_EQUAL_CALLS, RENO, LOGDIFF,
 )  # fmt: skip
 BARS, PROMPTS, LAWS, TIME = PARTS = ("bars", "prompts", "laws", "time")
 GROUPS = (*(f"{least:.1%} to {most:.1%}" for least, most in BANDS), "NOT, XOR, AT LEAST")
