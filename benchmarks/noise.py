@@ -55,6 +55,7 @@ from energyql.render.charts import Axes, Canvas
 from energyql.render.pictures import INK
 from energyql.sampling import MOVING, SampleResult, Status, StepInfo, StepNoise, StepSampler, normals
 from energyql.sampling.base import StepEnergy
+from energyql.training.heads import HeadSettings
 from energyql.training.run import train_attributes
 
 if TYPE_CHECKING:
@@ -588,6 +589,9 @@ SPELLINGS: dict[str, Callable[[Expr, Expr, Expr], tuple[Expr, Expr]]] = {
 def timing(subject: Subject, prior: JudgedSamples, turns: int, report: Report) -> list[dict[str, Any]]:
     """Return the time of pictures of a query of about one in ten, and of as many plain ones, and peaks of memory.
 
+    There is a row for the sampler without gradients, and one for heads that propose, if there are any; their training
+    is not timed.
+
     The prevalence of the query is between the limits of `TIMED_SHARE`, by the judge. `tax` is the median of ratios of
     seconds; the bar is `MOST_TIMES`. Peaks are those of this process, in bytes: `plain_peak` after plain pictures only,
     `peak` at the end.
@@ -599,9 +603,15 @@ def timing(subject: Subject, prior: JudgedSamples, turns: int, report: Report) -
     z = normals(0, 0, TIMED, subject.evaluated.z_dim, stream="bench/time")
     assert all(len(images) for _, images in subject.evaluated.draw(z))
     before, weak = peak_memory(), tuple(subject.model.vocabulary)
-    row = measure_tax(subject.model, str(query), TIMED, turns, report, sampler=GRADIENT_FREE, allow_weak=weak)
-    bar = {"met": row["tax"] <= MOST_TIMES, "plain_peak": before, "peak": peak_memory()}
-    return [{"prevalence": prevalence_of(subject, prior)(query)} | row | bar]
+    ways: dict[str, tuple[Model, dict[str, Any]]] = {OURS: (subject.model, {"sampler": GRADIENT_FREE})}
+    if subject.headed is not None:
+        ways[SURE] = subject.headed, {"verify": "sure"}
+    rows = []
+    for method, (model, options) in ways.items():
+        row = measure_tax(model, str(query), TIMED, turns, report, allow_weak=weak, **options)
+        bar = {"met": row["tax"] <= MOST_TIMES, "plain_peak": before, "peak": peak_memory()}
+        rows.append({"method": method, "prevalence": prevalence_of(subject, prior)(query)} | row | bar)
+    return rows
 
 
 def peak_memory() -> int:
@@ -618,7 +628,7 @@ def plan_rows(
     """
     most = max(BEST_OF)
     each = {
-        OURS: MOST_CALLS, GRADIENTS: MOST_CALLS, WORDS: 1, NEGATIVE: 2, WORDS + AT_EQUAL_CALLS: most,
+        **dict.fromkeys((OURS, GRADIENTS, *HEADED), MOST_CALLS), WORDS: 1, NEGATIVE: 2, WORDS + AT_EQUAL_CALLS: most,
         NEGATIVE + AT_EQUAL_CALLS: most, RENO: 2 * ReNO().steps - 1,
     }  # fmt: skip
     calls = {"random pictures": float(n * most)} | {
@@ -721,7 +731,7 @@ def open_subject(
     return replace(loaded, judge=counts or loaded.judge, bank=reader or loaded.bank, fingerprints=own)
 
 
-def learn_heads(model: Model, labels: int, folder: Path, report: Report) -> Model:
+def learn_heads(model: Model, labels: int, folder: Path, report: Report, settings: HeadSettings) -> Model:
     """Return a model with heads that learn from what its guide reads off random pictures, and the guide as verifier.
 
     Args:
@@ -729,15 +739,17 @@ def learn_heads(model: Model, labels: int, folder: Path, report: Report) -> Mode
         labels: number of pictures.
         folder: where the heads are kept; those of an earlier run are read.
         report: called with stages of the training.
+        settings: of the training.
     """
     guide = cast(PictureBank, model.bank).reader
     if not (folder / REPORT).is_file():
         train_attributes(
             model.generator, guide, folder, vocabulary=model.vocabulary, count=labels, truncation=1.0, judge=None,
-            progress=report,
+            settings=settings, progress=report,
         )  # fmt: skip
-    heads = load_model(folder, generator=model.generator)
-    return replace(heads, verifier=guide, judge=model.judge)
+    own = (folder / "generator.safetensors").is_file()  # else it is code, or a pipeline in memory
+    heads = load_model(folder, generator=None if own else model.generator)
+    return replace(heads, generator=model.generator, verifier=guide, judge=model.judge)
 
 
 def open_teacher(teacher: Path, call: dict[str, Any], student: Generator) -> LogDiff:
@@ -809,7 +821,8 @@ def main(
             chosen += choose_formulas(subject, samples, each, formula_seed) if BARS in parts else []
             chosen += prompt_formulas(subject, samples, count, formula_seed) if PROMPTS in parts else []
         mine = numbers(len(chosen))
-        headed = learn_heads(opened, labels, out / f"heads-{labels}", report) if labels else None
+        fit = HeadSettings(steps=5) if smoke else HeadSettings()
+        headed = learn_heads(opened, labels, out / f"heads-{labels}", report, fit) if labels else None
         subject = Subject(opened, [query for _, query in chosen], sampler, rule, headed, labels)
         if plan:
             show(*plan_rows(subject, [chosen[i] for i in mine], chosen_methods, n), width=100)

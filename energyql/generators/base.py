@@ -96,8 +96,8 @@ class DraftingGenerator(Generator, Protocol):
     def draft(self, w: Float[Tensor, "batch w_dim"]) -> Float[Tensor, "batch channels height width"]:
         """Return the pictures of w as `synthesize` does, up to rounding, with bits that do not depend on the others.
 
-        Samplers whose energy is computed from pictures look at these. The pictures of a result are those of
-        `synthesize`.
+        They are for programs to look at: for samplers whose energy is computed from pictures, and for labellers. The
+        pictures of a result are those of `synthesize`.
         """
 
 
@@ -175,6 +175,11 @@ def _method(generator: Generator, name: str) -> Callable[..., Any] | None:
     """Return a method of a generator; `None` if there is none, or if a torch layer has this name."""
     method = getattr(generator, name, None)
     return method if callable(method) and not isinstance(method, torch.nn.Module) else None
+
+
+def drafter(generator: Generator) -> Callable[..., Tensor] | None:
+    """Return the method `draft` of a generator; `None` if it draws no drafts (see `DraftingGenerator`)."""
+    return _method(generator, "draft")
 
 
 def is_differentiable(generator: Generator) -> bool:
@@ -620,7 +625,7 @@ def drawing(generator: Any, dtype: torch.dtype, noise: str, seed: int) -> Callab
         noise: "const" (the noise stored with the weights), "random" (new noise for each picture) or "none".
         seed: seed of all random noise. The noise of a picture depends only on the seed and the number of the picture.
     """
-    draw = _method(generator, "draft") or synthesizer(generator, dtype)
+    draw = drafter(generator) or synthesizer(generator, dtype)
     return lambda w, rows: draw(w, **noise_options(generator, noise, seed, rows.tolist()))
 
 

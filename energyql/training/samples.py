@@ -26,6 +26,7 @@ from energyql.generators.base import (
     check_pictures,
     class_count,
     condition_vector,
+    drafter,
     draw_batches,
     encode_under,
     head_reader,
@@ -358,10 +359,10 @@ def _label(
         DataError: the labeller does not return a label of the same attributes for each picture.
     """
     columns: dict[str, list[Any]] = {}
-    w = prior.w_there(index)
+    w, draw = prior.w_there(index), drafter(prior.generator) or prior.generator.synthesize
     at, size = 0, 1  # the size of the first picture determines the size of a batch
     while at < len(w):
-        images = check_pictures(prior.generator.synthesize(w[at : at + size]))
+        images = check_pictures(draw(w[at : at + size]))
         if (images.abs() > FAR).float().mean() > FAR_SHARE:
             warn("the generator's pictures are far outside of [-1, 1], where labellers and judges expect them")
         _extend(columns, label_images(labeller, images))

@@ -38,7 +38,7 @@ def folder(model, tmp_path_factory):
 def finished(folder, tmp_path_factory):
     """The folder of a run, and how the command ended."""
     out = tmp_path_factory.mktemp("out")
-    arguments = (str(folder), "--smoke", "--formulas", COMMON, "--out", str(out))
+    arguments = (str(folder), "--smoke", "--formulas", COMMON, "--labels", "300", "--out", str(out))
     return out, arguments, command(noise, *arguments)
 
 
@@ -51,6 +51,8 @@ def test_every_method_has_a_row(finished):
     ours, rejection = rows[COMMON, noise.OURS], rows[COMMON, noise.REJECTION]
     assert rejection["calls"] <= ours["calls"] + 0.2
     assert rows[COMMON, "best of 16"]["calls"] == 16
+    assert rows[COMMON, noise.SURE]["calls"] >= 300 / 3 + 1  # those of the labels too
+    assert rows[COMMON, noise.SURE]["guide"] == 1
     assert rows[COMMON, noise.RENO]["calls"] == pytest.approx(99, abs=0.5)
     assert "no flow of many steps" in rows[COMMON, noise.LOGDIFF]["refused"]
     assert "takes no prompt" in rows[COMMON, noise.WORDS]["refused"]
