@@ -328,9 +328,11 @@ def _unit_of(outputs: Float[Tensor, "n outputs"], spec: AttributeSpec) -> tuple[
 
 
 class _Network(NamedTuple):
-    """The network out(leaky_relu(first x + before)) + skip x + bias, where x are the coordinates of z along directions.
+    """Small network that approximates the head of one attribute: out(leaky_relu(first x + before)) + skip x + bias.
 
-    The fields are the weights and biases in this formula. `before` is the bias of the hidden layer.
+    The input x is z projected on a few directions: those to which the predictions of the head are sensitive. The result
+    approximates (outputs of the head - mean) / scale; see `_unit_of`. The fields are the weights and biases in the
+    formula. `before` is the bias of the hidden layer.
     """
 
     first: Float[Tensor, "units directions"]

@@ -424,13 +424,15 @@ _opened = lru_cache(maxsize=2)(lambda folder, mark: _read_folder(folder))
 
 
 class TextReader:
-    """A labeller that predicts texts from pictures, and also the attributes that another labeller predicts.
+    """A labeller that predicts for each picture whether texts are true of it, such as "a person in a hat".
+
+    Each text is a yes/no attribute. The labeller can also return the predictions of another labeller.
 
     Args:
-        words: the reader of words, which predicts the texts.
-        texts: the texts, which become yes/no attributes.
+        words: the reader of words, such as CLIP, which compares pictures with the texts.
+        texts: the texts, which are also the names of their yes/no attributes.
         other: labeller (function or network from pictures to predictions) for further attributes; `None` for none.
-        vocabulary: attributes of the model. Of these, the attributes that `other` predicts are predicted.
+        vocabulary: attributes of the model. Predictions of `other` for attributes that are not in it are left out.
     """
 
     def __init__(self, words: Words, texts: Sequence[str], other: ImageLabeller | None, vocabulary: Vocabulary) -> None:

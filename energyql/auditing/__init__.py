@@ -1,1 +1,5 @@
-"""Audits: a person looks at a few pictures, and the true share of a query is estimated with the help of the judge."""
+"""Audits, which estimate the true share of pictures that satisfy a query.
+
+A person answers for a few of the pictures. The answers correct the verdicts of the judge, a network that reads
+pictures.
+"""

@@ -349,9 +349,10 @@ def read_names(text: str) -> tuple[str, ...]:
 def with_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Return a decorator that adds help texts and options to a command, a function that typer calls.
 
-    - The help text of an option is read from the section "Args" of the docstring. If the section does not name the
-      option, the help text is that of its declaration, of `SharedHelp`, or of the setting of a drawing of this name.
-      The help of the command is the docstring without this section.
+    - The help text of an option is the first that exists of these: the entry of the option in the section "Args" of
+      the docstring; the `help` of its `typer.Option`; its entry in `SharedHelp`, the texts of options that several
+      commands have; the help of the setting of `generate` with the same name. The help of the command is the docstring
+      without the section "Args".
     - A parameter whose class is a dataclass, such as `Source`, becomes several options, one for each field.
     - A text `condition` may be given by its older name --label too, which the help does not list.
     - A parameter of type bool becomes an option without a negative, such as --balance without --no-balance.
@@ -359,7 +360,7 @@ def with_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., N
       before --json; for a command without both, at the end.
 
     Args:
-        names: names of settings of a drawing, such as "semantics", in the order of the help. The command gets the
+        names: names of settings of `generate`, such as "semantics", in the order of the help. The command gets their
             values as `**settings`.
     """
     readers = {name: read for name, read in ((CONDITION, read_condition), ("allow_weak", read_names)) if name in names}

@@ -287,10 +287,11 @@ class PlanSource:
         return {} if self.text is None else _locate(self.text)
 
     def show(self, mistake: Mistake) -> str:
-        """Return the message about a mistake.
+        """Return the message about a mistake in the plan.
 
-        The message shows the wrong lines of the plan, with carets under the wrong part. Without a text, the message
-        begins with the path of the mistake in words, such as "class 3, query".
+        For a plan from a file, the message shows the wrong lines of the file, with carets under the wrong part. A plan
+        that was made in Python has no lines: the message begins with the place of the mistake in words, such as
+        "class 3, query".
         """
         path, error = mistake.path, copy.copy(mistake.error)
         place = ", ".join([f"class {int(path[1]) + 1}", *map(str, path[2:])]) if path[1:] else ""

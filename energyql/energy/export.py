@@ -289,13 +289,15 @@ def _minus(log_value: Callable[[Predictions], Tensor], specs: Any, std: Any, out
 
 
 class _OfJoint(nn.Module):
-    """Module that computes the energy under `jem` semantics: the energy of a circuit, plus a term in the logits.
+    """Module that computes the energy under `jem` semantics: -log P(query | z), minus log-sum-exps of the logits.
+
+    The input, (batch, columns), has two parts: first the rows of the circuit's leaves (see `LeafEnergies`), one column
+    for each row, then the outputs of the heads.
 
     Args:
-        circuit: module from rows to the energy of the circuit.
-        log_mass: module from outputs of the heads to the further term.
-        rows: number of rows of the circuit's leaves (see `LeafEnergies`). The rows are the first columns of the input;
-            the other columns are the outputs of the heads.
+        circuit: module from the first part to the energy of the circuit, -log P(query | z), (batch,).
+        log_mass: module from the second part to minus the sum of the log-sum-exps of the logits, (batch,).
+        rows: number of columns of the first part.
     """
 
     def __init__(self, circuit: _OfCircuit, log_mass: Called, rows: int) -> None:

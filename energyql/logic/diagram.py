@@ -234,10 +234,15 @@ class Diagram(Kernel[int]):
         return ends[0]
 
     def weighted(self, factor: float, value: int) -> int:
-        """Return the node of `factor * part`, where `value` is the node of the part.
+        """Return the node of a weighted part of the query, such as `2 * (a OR b)`.
 
-        The node tests one variable, a `WeightVariable`, which stands for the weighted part as a whole. If the part is
-        constant or the factor is 1, the result is the node of the part.
+        The node tests one variable, a `WeightVariable`, which stands for the truth of the weighted part as a whole.
+        Nested weights are multiplied: `2 * (3 * a)` is `6 * a`. If the weight is 1, or the part is always or never
+        true where the relations hold, the result is the node of the part without its weight.
+
+        Args:
+            factor: the weight, such as 2.
+            value: node of the part without its weight, such as `a OR b`.
         """
         value = self._given_conditions(value)
         variable = self.variables.get(self.levels[value])

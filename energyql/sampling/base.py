@@ -176,7 +176,7 @@ class StepEnergy(Energy):
         return cast(Kept, self.kept[key])
 
     def part(self, rows: Int[Tensor, " some"]) -> StepEnergy:
-        """Return an energy for some of the samples of this energy, which counts its own calls from 0.
+        """Return an energy for some of the samples of this energy. The counts of calls of the new energy start at 0.
 
         `rows` are the indices of these samples among the samples of this energy.
         """
@@ -212,9 +212,11 @@ class StepEnergy(Energy):
         return value.detach(), gradient.detach().to(z.dtype)
 
     def _places(self, z: Tensor, rows: Tensor | None) -> Int[Tensor, " batch"]:
-        """Return for each latent in `z` the row of its sample in the batch, (len(z),).
+        """Return for each latent in `z` the row of its sample in the whole batch, (len(z),).
 
-        `rows` says which sample of this energy each latent belongs to; `None` if latent i belongs to sample i.
+        This energy may be for some of the samples of the batch only; the attribute `rows` has their rows. The argument
+        `rows` gives the index of the sample of each latent among these samples. `None` means that latent i belongs to
+        sample i.
         """
         if self.rows is None:
             return torch.arange(len(z), device=z.device) if rows is None else rows
