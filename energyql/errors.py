@@ -211,8 +211,8 @@ class ModelError(EnergyQLError):
 class NotAcceptedError(ModelError):
     """The error that too few of the drawn pictures satisfy a query, or none.
 
-    What reads the attributes off pictures decides: the verifier, which says which pictures are kept, or the network
-    that guides the sampler.
+    Whether a picture satisfies the query is decided by what reads attributes off pictures. This is the verifier, by
+    which pictures are kept or left out, or the network that guides the sampler.
     """
 
 
@@ -242,7 +242,7 @@ class IncompleteError(EnergyQLError):
 class LabelWarning(UserWarning):
     """The warning that labels for a training are few or perhaps wrong.
 
-    They may be from another column than intended, or in another order of rows.
+    The labels may be from another column of a table than intended, or their order may differ from that of the pictures.
     """
 
 

@@ -16,7 +16,7 @@ from energyql.language.parser import parse, text_of, token_span, tokenize
 from energyql.vocabulary import AttributeSpec, Vocabulary, closest
 
 MOST_WORDS = 400
-"""Most characters of a text that is read as words."""
+"""Most characters of a text about pictures in a query, such as "a person in a hat"."""
 _MOST_LISTED = 12
 """Most names or values that one hint of an error lists."""
 

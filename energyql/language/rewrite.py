@@ -23,9 +23,10 @@ from energyql.language.expr import (
 
 
 class _Trees(Kernel[Expr]):
-    """Operations on trees that express every connective by AND, OR, NOT, counts and weights.
+    """Operations from which connectives are computed (a `Kernel`), whose arguments and results are trees.
 
-    `Expr.evaluate` computes a tree with these operations of a `Kernel`: their arguments and results are trees.
+    Each operation returns a tree of AND, OR, NOT, counts and weights. So these operations replace any other connective
+    by its definition, such as `a IMPLIES b` by `NOT a OR b`.
 
     Args:
         fold: whether to simplify AND, OR, NOT and weights that have a constant TRUE or FALSE as an operand.

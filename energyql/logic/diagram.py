@@ -428,10 +428,13 @@ class Diagram(Kernel[int]):
         return {NEVER: False, ALWAYS: True}.get(self._given_conditions(self.values[id(part)]))
 
     def ways(self, entry: int) -> list[tuple[int, int]]:
-        """Return where tests of one group of attributes lead from the node `entry`, and under which conditions.
+        """Return to which nodes the tests of one group of attributes lead, starting at the node `entry`.
+
+        A group is a set of attributes that relations connect. Each node in the result has the condition under which the
+        tests lead to it.
 
         Args:
-            entry: a node that tests an attribute with relations. The group is the one of this attribute.
+            entry: a node that tests an attribute with relations; the group is the group of this attribute.
 
         Returns:
             A pair of nodes (condition, exit) for each exit. The condition is true exactly if the values of the

@@ -1,4 +1,5 @@
-"""The truth of a query: for given values of attributes, and errors and warnings where it is never or always true."""
+"""The truth of a query for given values of attributes; errors and warnings about queries that are never or always true.
+"""
 
 from __future__ import annotations
 
@@ -265,8 +266,8 @@ def _always(relations: list[str]) -> str | None:
 def _clash(expr: Expr, diagram: Diagram) -> tuple[list[Expr], list[str]]:
     """Return the reason why `expr` is never true: parts of it, and relations as text, that cannot all hold together.
 
-    If the parts alone cannot all hold, the list of relations is empty. `diagram` is the decision diagram of
-    a query that is `expr` or contains it; it has the relations.
+    If the parts alone cannot all hold, the list of relations is empty. `diagram` is the decision diagram of a query
+    that is `expr` or contains it. The relations are taken from this diagram.
     """
     relations = [part for relation in diagram.relations for part in conjuncts(relation)]
     parts = _clashing([*conjuncts(expr), *relations], diagram)

@@ -44,13 +44,13 @@ class SurrogateEnergy(Protocol):
 
     @property
     def basis(self) -> Float[Tensor, "r z_dim"]:
-        """The directions as orthonormal rows, so that v is `basis` times z."""
+        """The directions along which this energy depends on z, as orthonormal rows. So v is `basis` times z."""
 
     def __call__(self, v: Float[Tensor, "batch r"], /) -> Float[Tensor, " batch"]:
         """Return the approximate energies at v, in nats."""
 
     def lift(self, v: Float[Tensor, "batch r"], z: Float[Tensor, "batch z_dim"], /) -> Float[Tensor, "batch z_dim"]:
-        """Return latents that have the coordinates v along `basis`, and are like z in all other directions."""
+        """Return latents with the coordinates v along the rows of `basis`; in all other directions they equal z."""
 
 
 class EnergyFunction(Protocol):
@@ -73,7 +73,7 @@ class EnergyFunction(Protocol):
 
 
 class Energy(EnergyFunction):
-    """An energy of latents, in nats; lower is better. It may be another function for each sample of a run.
+    """An energy of latents, in nats; lower is better. Each sample of a run may have another function as its energy.
 
     Samplers also accept a function, or an object that has the methods of `EnergyFunction` but does not derive from this
     class. If the object lacks one of these attributes, the default of this class is used.
@@ -250,9 +250,10 @@ def check_floor(least: float) -> None:
 
 
 def _with_rows(function: Callable[..., Any], first: int) -> Callable[[Tensor, Tensor], Any]:
-    """Return a function of z and rows, which calls `function` with z, or with z and rows + `first`.
+    """Return a function of latents z and of the rows of their samples in the batch, made from a user's `function`.
 
-    Rows are passed on only if `function` has a parameter called `rows`.
+    If `function` has a parameter called `rows`, it is called with z and rows + `first`, else with z alone. `first` is
+    the index in the run of the first sample of the batch.
     """
     described = function.forward if isinstance(function, torch.nn.Module) else function
     try:
@@ -380,9 +381,9 @@ def _make(code: str, **settings: Any) -> Sampler:
 
 
 SAMPLERS: Mapping[str, Callable[..., Sampler]] = {name: partial(_make, code) for name, code in SAMPLER_CODE.items()}
-"""For the name of each sampler, a function that makes the sampler. The function takes `strength`, and for some names
-other settings too. Samplers whose name begins with "published" have the settings of Nie et al. 2021 (arXiv
-2110.10873)."""
+"""For the name of each sampler, a function that makes the sampler. The function takes `strength`, the factor of the
+energy, and for some names other settings too. Samplers whose name begins with "published" have the settings of Nie et
+al. 2021 (arXiv 2110.10873)."""
 
 
 def has_trait(sampler: object, trait: Literal["descends", "needs_gradient", "needs_floor"]) -> bool:
@@ -620,13 +621,13 @@ class Batch:
         return cls(adapted, noise, z, rows, counts, counts.clone(), counts.clone(), energies, progress)
 
     def restarted(self, noise: RandomStreams, progress: Progress, follows: bool) -> Batch:
-        """Return a batch for a further sampler, which starts at the current latents of these samples.
+        """Return a batch for the next sampler of a `Chain`, which starts at the current latents of these samples.
 
-        All samples move again, and counts of evaluations are 0.
+        In the new batch all samples move again, and counts of evaluations are 0.
 
         Args:
-            noise: source of the random numbers of the further sampler.
-            progress: function that the further sampler calls with its progress.
+            noise: source of the random numbers of the next sampler.
+            progress: function that the next sampler calls with its progress.
             follows: whether another sampler ran before on these samples, and may have recorded `energies`.
         """
         rows = torch.arange(len(self.z), device=self.z.device)
@@ -664,18 +665,18 @@ class Batch:
             self.rows = (self.energies > enough).nonzero()[:, 0]
 
     def drop(self, finite: Bool[Tensor, " rows"]) -> None:
-        """End moving samples (`rows`) where `finite` is false, with `Status.NON_FINITE` and their current latents.
+        """End the moving samples for which `finite` is false. They keep their latents, and get `Status.NON_FINITE`.
 
-        `finite` is on the CPU.
+        `finite` has a value for each moving sample, in the order of the attribute `rows`, and is on the CPU.
         """
         if not finite.all():
             self.status[self.rows[~finite]] = Status.NON_FINITE
             self.rows = self.rows[finite]
 
     def report(self, fraction: float) -> None:
-        """Call the function `progress`, if there is one.
+        """Call the function `progress` of the batch, if there is one.
 
-        `fraction`, from 0 to 1, is the share of the work that is done for the samples that still move, on average.
+        `fraction`, from 0 to 1, is the part of the work that is done for the samples that still move, on average.
         """
         if self.progress is not None:
             share = len(self.rows) / max(1, len(self.z))
@@ -704,7 +705,7 @@ class Endings:
         batch: the batch.
         energy: energy of the samples that still move, which counts the evaluations of each of them.
         values: diagnostic of the batch, (n,), in which a number of each sample is recorded; `None` for none.
-        every: number of steps between two looks on other devices than the CPU.
+        every: number of steps after which the program looks for samples that have ended, on other devices than the CPU.
 
     Attributes:
         looked: whether the last call of `note` looked for samples that have ended. If so, `batch.rows` has only samples
@@ -724,12 +725,13 @@ class Endings:
 
         Args:
             status: for each sample of `batch.rows` the `Status` with which it ends, or `MOVING`.
-            z: function that returns the latents with which these samples end.
-            value: for each of these samples, the number that is recorded in `values` if it ends.
+            z: function that returns the latents with which the samples of `batch.rows` end, if they end.
+            value: for each sample of `batch.rows`, the number to record in the diagnostic `values` if the sample ends.
             look: whether to look now which samples have ended, even if fewer than `every` steps have passed.
 
         Returns:
-            The samples that stay, as indices into the `batch.rows` of before; `None` if all stay.
+            The samples that go on, as indices into `batch.rows` as it was before the call. `None` if all go on, or if
+            it was not looked for samples that have ended.
         """
         batch, energy = self._batch, self._energy
         self._steps.append((status, z, value, energy.gradients, energy.values))

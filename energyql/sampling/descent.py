@@ -38,9 +38,9 @@ rule)."""
 FIRST_MOVE = 0.3
 """Length in z of the first step, before the curvature can be estimated."""
 AIM = 0.8
-"""A step aims at an energy of this share of the tolerance `DescentSampler.enough`. With a share of 1, steps get ever
-shorter near the end. With a small share, the query holds with more certainty than needed, which shifts other
-attributes."""
+"""A step aims at an energy of `AIM` times the tolerance `DescentSampler.enough`. With a factor of 1, steps would get
+ever shorter near the end. With a small factor, the query would hold with more certainty than needed, which would change
+other attributes of the picture."""
 LONGEST_MOVE = 1.0
 """Length of the longest step in z."""
 LOOK_EVERY = 3
@@ -126,7 +126,7 @@ class DescentState(NamedTuple):
         gradient: gradient of λE with respect to z.
         direction: the next step in z, unless it must be shortened.
         slope: scalar product of `direction` and `gradient`.
-        step: share of `direction` that is tried next: 1, then ½, ¼ and so on until a step is accepted.
+        step: factor of `direction` in the step that is tried next: 1, then ½, ¼ and so on until a step is accepted.
         scale: inverse curvature, estimated from the last step of `pairs`; 0 if the sample has none, and on other
             devices than the CPU.
         pairs: the last steps along which the curvature was positive, oldest first, at most `MEMORY`. Each is a triple

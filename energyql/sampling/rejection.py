@@ -149,8 +149,8 @@ def rejection_round(
 def acceptance(batch: Batch, strength: float, pilot: int) -> float:
     """Estimate the share of draws from the prior that rejection would accept: the mean of min(exp(-λE), 1).
 
-    The draws belong to no sample, and are the same in every run. The energy of sample 0 of the run is used, so that all
-    batches of a run have the same estimate.
+    The share shows how common the query is. The estimate is made from some draws that belong to no sample, and are the
+    same in every run. The energy of sample 0 of the run is used, so that all batches of a run have the same estimate.
 
     Args:
         batch: a batch of the run, with the energy.
@@ -224,7 +224,8 @@ def tried_energies(
 ) -> tuple[Float[Tensor, "rows proposals"], Float[Tensor, "rows proposals"]]:
     """Return, for the samples that accepted no proposal, the energies of all their proposals, in nats.
 
-    The second result is log(prior density / density of proposals) at each of these proposals.
+    The second result is log(prior density / density of proposals) at each of these proposals. From both results,
+    weights of the proposals are computed.
 
     Args:
         rounds: result of `reject`, with at least one round.
