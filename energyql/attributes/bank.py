@@ -245,9 +245,9 @@ class Bank(Protocol):
 
     @property
     def std(self) -> Mapping[str, Tensor]:
-        """Standard deviation of the prediction of each continuous attribute, a tensor (), by name.
+        """Standard deviation of the prediction of each continuous attribute, a tensor of shape (), by attribute name.
 
-        Attributes whose deviation is unknown, or differs between samples, are left out.
+        Attributes whose standard deviation is unknown, or differs between samples, are left out.
         """
         return {}
 

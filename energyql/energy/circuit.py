@@ -50,8 +50,9 @@ _LEAST = -80.0
 """Lower bound, in nats, of the difference between a term of a log-sum-exp and the largest term; smaller terms are
 raised to it."""
 _Plan = tuple[type[CircuitNode], list[tuple[int, ...]], list[float], int]
-"""Nodes of a circuit that one operation computes: their type; for each node the rows of its children in the table of
-values; for each node its factor, if the type has one; and the row of the first node."""
+"""Nodes of a circuit that one operation computes. The values of all nodes are in a table with a row for each node. The
+tuple has the type of the nodes; for each node the rows of its children in the table; for each node its factor, if the
+type has one; and the row of the first node in the table."""
 
 
 class EnergyRule(Protocol):
@@ -302,7 +303,10 @@ class _Group:
 
     @cached_property
     def signs(self) -> Tensor:
-        """Derivatives of a node of the class `Given`, (2, 1, 1): 1 for its first child, -1 for its second one."""
+        """Derivatives of the value of a `Given` node by its two children, (2, 1, 1): 1 by the first, -1 by the second.
+
+        They are used if the nodes of this group are of the class `Given`.
+        """
         with torch.inference_mode(False):
             return self._like.new_tensor([[[1.0]], [[-1.0]]])
 

@@ -163,9 +163,10 @@ def energy_of_pictures(rule: EnergyRule, predict: Predict, pictures: Tensor) -> 
 
 
 def check_followed(values: Tensor, pictures: Tensor, what: str) -> None:
-    """Check that autograd can differentiate `values` with respect to `pictures`, if it follows `pictures`.
+    """Check that autograd can differentiate `values` with respect to `pictures`.
 
-    Without this check the gradient could be wrong, because a term without a gradient counts as constant.
+    Nothing is checked if autograd does not record operations on the pictures. Without this check the gradient of an
+    energy could be wrong, because a term without a gradient counts as constant.
 
     Args:
         values: numbers that were computed from the pictures.

@@ -115,7 +115,8 @@ def _candidates(name: str, leaves: list[Leaf], rule: CircuitRule, std: Mapping[s
 
 
 _FLAT = 1e-4
-"""Directions of z are ignored if their singular value is less than this share of the largest one."""
+"""A surrogate ignores directions of z on which its heads hardly depend: those whose singular value, of the matrix of
+the heads' weights, is less than `_FLAT` times the largest one."""
 
 
 @dataclass(frozen=True)
