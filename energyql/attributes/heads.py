@@ -242,7 +242,7 @@ class RawOutputs(NamedTuple):
     Attributes:
         function: function from latents to the outputs of all heads, side by side.
         specs: the attributes in the order of the outputs; an attribute has `output_count(spec)` outputs.
-        std: standard deviation of the prediction of each continuous attribute, a tensor (), by name.
+        std: standard deviation of the prediction of each continuous attribute, a tensor of shape (), by attribute name.
     """
 
     function: FusedHeads

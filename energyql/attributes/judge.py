@@ -40,7 +40,7 @@ AT_ONCE = 16
 """Number of pictures that a judge takes together on a CPU without gradients; more would not fit into the caches."""
 
 IMAGE_JUDGE = "image judge"
-"""Name of the judge in results whose judge is a network of this module."""
+"""Name that results have for a judge that is a network of this module."""
 
 _Layer = tuple[Tensor, Tensor, tuple[int, int]]
 """Weight, bias and stride of a convolution."""

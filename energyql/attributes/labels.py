@@ -29,8 +29,8 @@ ImageLabeller = Callable[[Tensor], Mapping[str, Any]]
 """Function from pictures in [-1, 1], (batch, channels, height, width), to a dict by attribute. Each value is a list,
 array or tensor of `batch` cells, or a prediction, of which the likeliest values are taken."""
 Numbers = Mapping[str, Float[Tensor, " batch"]]
-"""Numbers for each picture, by title such as "smile" or "hair = red". A direction in latent space is fitted to each, so
-that a move along it changes the number; see `as_numbers`."""
+"""Title such as "smile" or "hair = red" -> a number for each picture. For each title, a direction in latent space is
+fitted to the numbers, so that a move of a latent along the direction changes the number; see `as_numbers`."""
 
 
 @torch.no_grad()
@@ -185,7 +185,7 @@ def as_numbers(labels: Mapping[str, Any], count: int, *, finite: bool = True) ->
         labels: attribute -> prediction, or numbers as a tensor of floats (count,) or (count, 1), which are taken as
             they are.
         count: number of pictures.
-        finite: whether to check that all numbers are finite, for which an accelerator must be waited for.
+        finite: whether to check that all numbers are finite. For the check the program must wait for a GPU.
 
     Raises:
         DataError: a value of `labels` is neither a prediction nor such a tensor, or a number is not finite.

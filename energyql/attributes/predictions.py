@@ -49,7 +49,8 @@ class Prediction(ABC):
     one output, the mean.
 
     In all methods, the number of a value is 0 for no and 1 for yes, the index of a class, or the value of a continuous
-    attribute. Labels are given as such numbers. Methods that are not abstract are right for kinds with classes.
+    attribute. Labels are given as such numbers. Methods of this class that are not abstract do what is right for
+    attributes with classes; derived classes replace some of them.
 
     Attributes:
         kind: name of the kind of attribute.
@@ -95,7 +96,7 @@ class Prediction(ABC):
 
     @abstractmethod
     def tensors(self, batch: int) -> list[tuple[str, Tensor, tuple[int, ...]]]:
-        """Return a triple (name, tensor, right shape) for each tensor of the prediction, so that shapes can be checked.
+        """Return a triple (name, tensor, right shape) for each tensor of the prediction, to check shapes.
 
         `batch` is the number of samples that the prediction should have. A standard deviation that is the same for all
         samples is left out.
@@ -171,9 +172,9 @@ class Prediction(ABC):
     def scores(self, labels: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
         """Return a score for each sample, from which the quality of a head is computed.
 
-        For attributes with classes, the score is 1 if the likeliest value is the label, else 0. Its mean over the
-        samples of each class, averaged over classes, is the balanced accuracy. For a continuous attribute, the score is
-        1 - squared error / variance of the labels, and its mean over all samples is R2.
+        For attributes with classes, the score is 1 if the likeliest value is the label, else 0. The mean of the scores
+        of each class, averaged over classes, is the balanced accuracy. For a continuous attribute, the score is
+        1 - squared error / variance of the labels, and the mean of the scores of all samples is R2.
 
         `labels` are numbers of values: 0 or 1, indices of classes, or the continuous values.
         """

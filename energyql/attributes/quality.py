@@ -31,8 +31,8 @@ accuracy must be `MARGIN` above chance."""
 LEAST_RECALL = 0.1
 """Least recall that a head must have for every class, if its report has no AUC."""
 LEAST_R2 = 0.1
-"""The lower end of the 95 % interval of R2 must be at least this. Below it, a value is hardly known better with the
-head's prediction than without."""
+"""A head of a continuous attribute is good enough if the lower end of the 95 % interval of its R2 is at least this.
+Below it, a value is hardly known better with the head's prediction than without."""
 WEAK_HELP = (
     "more labels (energyql sample --unsure draws the pictures), a teacher (labels in a table with the numbers of "
     "pictures), --space picture (a network that reads pictures in place of heads)"

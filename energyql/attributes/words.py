@@ -531,8 +531,8 @@ def with_texts(
 
 
 UNITS, STEPS, BATCH, RATE, DECAY = 48, 1200, 256, 0.01, 0.02
-"""Number of hidden units of a head that `fit_head` fits, and the settings of AdamW for the fit: number of steps, latents
-in each step, learning rate (which falls to 0 along a cosine), and weight decay."""
+"""Number of hidden units of a head that `fit_head` fits, and the settings of AdamW for the fit: number of steps, number
+of latents in each step, learning rate (which falls to 0 along a cosine), and weight decay."""
 
 
 @torch.inference_mode(False)

@@ -55,9 +55,9 @@ class Session:
         return self.book.people.setdefault(self.by, {})
 
     def asked(self, picture: AuditedPicture) -> list[str]:
-        """Return the questions about a picture: [`QUERY`], or the text of each condition of its query.
+        """Return the questions about a picture: the text of each condition of its query, or only `QUERY`.
 
-        The plan decides which.
+        Conditions are asked if the setting `attributes` of the plan is true.
         """
         return list(self.subject.questions[picture.query].conditions) if self.book.plan.attributes else [QUERY]
 
@@ -127,7 +127,7 @@ class Session:
         return 1.0 if whole else len(self._labels(QUERY)) / self.book.plan.clicks
 
     def answer(self, key: str, answers: Answers) -> None:
-        """Store the answers of this person about the current picture, the first that `next` returns.
+        """Store the answers of this person about the current picture, which is the first that `next` returns.
 
         Args:
             key: key (name) of the picture.

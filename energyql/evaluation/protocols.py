@@ -44,7 +44,8 @@ above 0 and below the share of one picture."""
 RARE = 0.001
 """Largest prevalence of the queries of the protocol "zero-shot"."""
 TARGETS = (0.25, 0.5, 0.75)
-"""Targets of conditions such as `age = 0.5` on a continuous attribute, as shares of the attribute's range."""
+"""Targets of conditions such as `age = 0.5` on a continuous attribute, as positions in the attribute's range: 0 is the
+lower end, 1 the upper end."""
 PUBLISHED = "Nie et al. 2021, arXiv 2110.10873"
 
 

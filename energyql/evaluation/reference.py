@@ -38,7 +38,8 @@ FIRST_LATENTS = 256
 LATENTS_AT_ONCE = 8192
 """Largest number of further latents of the prior in one batch for which the heads compute P(query)."""
 PICTURES_AT_ONCE = 256
-"""Number of further latents that are selected by P(query), and whose pictures are then drawn and judged together."""
+"""Further latents are drawn until at least this many of them are selected by P(query). The pictures of the selected
+latents are then drawn and judged together."""
 MOST_LATENTS = 1 << 24
 """Largest number of further latents of the prior; if it is reached, the search for exact samples of a query ends."""
 MOST_PICTURES = 8192

@@ -100,7 +100,7 @@ EnergyLike = EnergyFunction | Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GradientEnergy(Energy):
-    """An energy that is computed by one function.
+    """An energy that is made from one function, which returns energies and gradients together.
 
     Attributes:
         gradient: function that returns energies and gradients, with the arguments of `EnergyFunction.gradient`.
@@ -187,7 +187,8 @@ class StepEnergy(Energy):
     ) -> Float[Tensor, " batch"]:
         """Return the energies of latents `z`, in nats.
 
-        `rows` says which sample each latent belongs to. Without `rows`, latent i belongs to sample i.
+        `rows` says which sample each latent belongs to: an index among the samples of this energy. Without `rows`,
+        latent i belongs to sample i.
         """
         self.values += 1
         value = self.value(z, self._places(z, rows))
@@ -195,9 +196,10 @@ class StepEnergy(Energy):
         return value.detach()
 
     def gradient(self, z: Float[Tensor, "batch z_dim"], rows: Int[Tensor, " batch"] | None = None) -> ValueAndGradient:
-        """Return the energies of latents, and the gradients with respect to z.
+        """Return the energies of latents `z`, in nats, and the gradients of the energies with respect to z.
 
-        `rows` says which sample each latent belongs to. Without `rows`, latent i belongs to sample i.
+        `rows` says which sample each latent belongs to: an index among the samples of this energy. Without `rows`,
+        latent i belongs to sample i.
         """
         self.gradients += 1
         places = self._places(z, rows)
@@ -226,14 +228,15 @@ class StepEnergy(Energy):
 def evaluate_points(
     energy: StepEnergy, z: Float[Tensor, "rows points z_dim"], rows: Int[Tensor, " rows"]
 ) -> Float[Tensor, "rows points"]:
-    """Return the energies of several points for each of some samples.
+    """Return the energies of several latents, called points, for each of some samples.
 
-    NaN and -inf become +inf, so that no sampler accepts such a point.
+    A sampler moves each sample to one of its points. Energies that are NaN or -inf become +inf, so that no sampler
+    accepts such a point.
 
     Args:
         energy: energy of the batch, in nats.
-        z: the points.
-        rows: for each row of z, the sample of `energy` that its points belong to.
+        z: the points; row i has the points of one sample.
+        rows: index of this sample among the samples of `energy`, for each row of z.
     """
     samples = rows[:, None].expand(z.shape[:2]).flatten()
     energies = energy(z.flatten(0, 1), samples)
@@ -517,9 +520,9 @@ def check_positive(sampler: object, *names: str) -> None:
 
 
 def check_counts(sampler: object, **least: int) -> None:
-    """Raise an `ArgumentError` unless settings of a sampler are whole numbers that are not too small.
+    """Raise an `ArgumentError` if a setting of a sampler is no whole number, or is smaller than allowed.
 
-    `least` has the least value of each setting to check by name, such as `steps=1`.
+    `least` has the name and the least allowed value of each setting to check, such as `steps=1`.
     """
     for name, low in least.items():
         value = getattr(sampler, name)
@@ -704,7 +707,8 @@ class Endings:
     Args:
         batch: the batch.
         energy: energy of the samples that still move, which counts the evaluations of each of them.
-        values: diagnostic of the batch, (n,), in which a number of each sample is recorded; `None` for none.
+        values: one of the batch's diagnostics, (n,), in which `note` records a number for each sample that ends;
+            `None` to record no number.
         every: number of steps after which the program looks for samples that have ended, on other devices than the CPU.
 
     Attributes:
@@ -887,8 +891,8 @@ class StepSampler(BatchSampler):
         steps: largest number of steps.
         after: status of samples that took `steps` steps.
         fails_only: true if a sample can end before the last step only by a failure, and if the latents of samples that
-            have failed stay finite in all later states. Then it need not be known before the last step which samples
-            have failed, so no step waits for a GPU. A sample that failed ends with the latent of the last state.
+            have failed stay finite in all later states. Then the program looks only after the last step which samples
+            have failed, so that no step waits for a GPU. A sample that failed ends with the latent of the last state.
     """
 
     __slots__ = ()

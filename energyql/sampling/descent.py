@@ -122,13 +122,14 @@ class DescentState(NamedTuple):
 
     Attributes:
         z: current latents.
-        values: λ(E - `Energy.least`) at the last four latents, z last, in nats; infinite for those before the start.
+        values: λ(E - `Energy.least`) at the last four latents of the sample, of which z is the last, in nats. The
+            numbers are infinite as long as the sample had fewer latents.
         gradient: gradient of λE with respect to z.
         direction: the next step in z, unless it must be shortened.
         slope: scalar product of `direction` and `gradient`.
         step: factor of `direction` in the step that is tried next: 1, then ½, ¼ and so on until a step is accepted.
-        scale: inverse curvature, estimated from the last step of `pairs`; 0 if the sample has none, and on other
-            devices than the CPU.
+        scale: inverse curvature, estimated from the last step of `pairs`. It is 0 if the sample has no such step yet,
+            and always 0 on other devices than the CPU.
         pairs: the last steps along which the curvature was positive, oldest first, at most `MEMORY`. Each is a triple
             of the step, the change of the gradient along it, and 1 / (scalar product of the two). On other devices than
             the CPU it is one tensor, (rows, 2 `MEMORY`, z_dim): the steps, then the changes of the gradient along them,

@@ -129,7 +129,8 @@ def _move(z: Tensor, change: Tensor, value: Tensor, moving: Tensor | None = None
         z: latents, (rows, z_dim).
         change: change of the latents, (rows, z_dim); it is not finite if the gradient of the energy was not.
         value: energies at z, (rows,).
-        moving: for each sample whether it has not ended before; `None` if none has.
+        moving: for each sample, false if the sample has ended in an earlier part of the step, so that it stays at z;
+            `None` if no sample has ended.
 
     Returns:
         The latents after the move, and which samples end, with `Status.NON_FINITE`.

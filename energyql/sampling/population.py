@@ -53,7 +53,7 @@ SPREAD = 0.5
 """Uncertainty of an estimate. If a query cannot be reached, the error estimates which share p of all pictures satisfies
 it, with an interval from p^(1 + `SPREAD`) to p^(1 - `SPREAD`) (docs/decisions/costly-evaluations.md)."""
 MOST_REACH = 2048
-"""Most evaluations to estimate how rare a query is that cannot be reached."""
+"""Largest number of evaluations of the energy for the estimate of how rare a query is, if no latent satisfies it."""
 REACHED = math.log(2)
 """A latent counts as satisfying the query if its energy is at most this many nats above the least possible energy. The
 query then has a probability of at least 0.5."""
@@ -181,7 +181,9 @@ class PopulationSampler(BatchSampler):
         return self.ancestors * len(ANGLES)
 
     def _draw(self, batch: Batch, most: int) -> None:
-        """Move every sample of a batch: by rejection, then by its population, then until the query is certain.
+        """Move every sample of a batch: by rejection, then by its population, then by slice moves until it is certain.
+
+        A sample is certain if its energy is at most the setting `enough` above the least energy.
 
         Args:
             batch: the batch, which is changed.
@@ -286,9 +288,9 @@ def _out_of_reach(log_share: float, complete: bool) -> NotAcceptedError:
     """Return the error for a query that no latent of the population satisfies.
 
     Args:
-        log_share: logarithm of a share of all pictures, at most 0.
-        complete: whether `log_share` is an estimate of the share that satisfies the query. If false, the share that
-            satisfies the query is smaller.
+        log_share: logarithm of a share of all pictures, at most 0: of the estimated share that satisfies the query, or
+            of a larger share; see `complete`.
+        complete: whether `log_share` is the estimate. If false, the share that satisfies the query is smaller.
     """
     lower, middle, upper = (f"{math.exp(min(-scale * log_share, 700)):,.0f}" for scale in (1 - SPREAD, 1, 1 + SPREAD))
     if complete:
@@ -390,7 +392,7 @@ def population_stage(
     state: PopulationState, energy: StepEnergy, noise: StepNoise, exponents: Float[Tensor, " rows"], *,
     ancestors: int = 4,
 ) -> tuple[PopulationState, PopulationInfo]:  # fmt: skip
-    """Raise the exponents of populations, choose ancestors by weight, and move them.
+    """Raise the exponents of populations, choose some latents of each, called ancestors, by weight, and move these.
 
     A move is a Metropolis move whose proposal `z cos a + d sin a`, with d from N(0, I), leaves the prior unchanged
     (preconditioned Crank-Nicolson; Neal 1998), with the angles `ANGLES` in turn. The ancestors and all latents after

@@ -244,11 +244,11 @@ def strengths(record: object) -> set[float]:
 
 
 def registered(record: object) -> tuple[str, float | None] | None:
-    """Return the name and the strength from which `make_sampler` makes the sampler that is recorded in `record`.
+    """Return the arguments with which `make_sampler` makes the sampler that is recorded in `record`.
 
     Returns:
         A pair (name, strength), where the strength is `None` if it is 1, the default. `None` instead of the pair if
-        `make_sampler` makes no sampler with this record.
+        `make_sampler` makes no sampler with this record, for example because settings were changed.
 
     Raises:
         ArgumentError: the strength in the record is not above 0, or is too large for a sampler.

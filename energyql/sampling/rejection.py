@@ -19,15 +19,17 @@ from energyql.numerics.shapes import Bool, Float, Int
 from energyql.sampling.base import Batch, StepEnergy, evaluate_points
 
 MOST_AHEAD = 16
-"""Largest number of points of one sample that are evaluated together."""
+"""Largest number of points (latents that a sample may accept) of one sample whose energies are computed in one call."""
 ROWS_AHEAD = 256
-"""Number of points for which one evaluation takes the least time per point. If fewer samples are left, several points
-of each sample are evaluated together, before it is known whether all are needed. No result depends on this number."""
+"""Number of points (latents that a sample may accept) for which one call of the energy takes the least time per point.
+If fewer samples are left, energies of several points of each sample are computed in one call, before it is known
+whether all are needed. No result depends on this number."""
 
 Round = tuple[Tensor, Tensor, Tensor]
-"""The samples that accepted no proposal in one round of rejection. It is a triple: indices of these samples, ascending,
-(rows,), on the CPU; energies of their proposals in the round, in nats, (rows, proposals); and log(prior density /
-density of proposals) at these proposals, (rows, proposals)."""
+"""One round of rejection, in which one or more proposals of each sample are tried. It is a triple about the samples
+that have accepted no proposal up to its end: indices of these samples, ascending, (rows,), on the CPU; energies of
+their proposals in the round, in nats, (rows, proposals); and log(prior density / density of proposals) at these
+proposals, (rows, proposals)."""
 
 
 class Proposals(Protocol):
@@ -87,7 +89,7 @@ def points_ahead(energy: StepEnergy, rows: int) -> int:
 def first_accepted(
     accepted: Bool[Tensor, "rows points"],
 ) -> tuple[Bool[Tensor, " rows"], Int[Tensor, " rows"], Int[Tensor, " rows"]]:
-    """Find the first accepted point of each row.
+    """Find the first accepted point (latent that a sample may accept) in each row; a row has the points of one sample.
 
     Returns:
         Whether some point of the row was accepted; the index of the first accepted point, or 0 if none was accepted;

@@ -32,7 +32,7 @@ FIRST_PARTICLES = 131_072
 """Number of particles of the first stage, which are draws from the prior."""
 LEAST_EFFECTIVE = 0.5
 """The exponent of each stage after the first is the largest at which the effective number of particles, computed from
-their weights, is this share of the number of particles."""
+their weights, is at least `LEAST_EFFECTIVE` times the number of particles."""
 ANGLES = (0.9, 0.5, 0.3)
 """Angles a of the moves of a particle, in radians: v becomes v cos a + d sin a, where d is a draw from the prior."""
 OWN_SWEEPS = 4
@@ -57,12 +57,12 @@ FORGONE, MOST_COST = 0.01, 16.0
 so that at most the share `FORGONE` is lost, or, if this needs more than `MOST_COST` proposals for a sample on average,
 so that this many suffice."""
 MOST_LOST = 0.5
-"""If a larger share of the posterior's mass would be lost, the surrogate is not used for exact draws; see
-`SurrogateProposals.trusted`."""
+"""If a larger share of the posterior's mass would be lost by the ceiling of weights, proposals of the surrogate are not
+used for exact draws; see `SurrogateProposals.trusted`."""
 TEMPERS = (0.25, 0.5)
 """Factors by which λ is multiplied for the surrogate. They are tried in order, until trial proposals satisfy the query
-often enough (`PROMISING`), and at most the share `FORGONE` is lost. With a small factor, more proposals are drawn where
-the surrogate's energy is wrongly high, but fewer proposals satisfy the query."""
+often enough (`PROMISING`), and at most the share `FORGONE` of the posterior's mass is lost. With a small factor, more
+proposals are drawn where the surrogate's energy is wrongly high, but fewer proposals satisfy the query."""
 
 
 class Particles(NamedTuple):
