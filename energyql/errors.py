@@ -211,17 +211,17 @@ class ModelError(EnergyQLError):
 class NotAcceptedError(ModelError):
     """The error that too few of the drawn pictures satisfy a query, or none.
 
-    Whether a picture satisfies the query is decided by what reads attributes off pictures. This is the verifier, by
-    which pictures are kept or left out, or the network that guides the sampler.
+    Whether a picture satisfies the query is decided by a network or function that reads attributes off pictures: by the
+    verifier, whose verdicts decide which pictures are kept, or by the reader that guides the sampler.
     """
 
 
 class WeakHeadError(EnergyQLError):
     """The error that a query names an attribute that the model predicts too badly from latents.
 
-    The head, the network that predicts the attribute, ranks latents badly that were held out of its training. The error
-    is not raised for attributes that the argument `allow_weak` names, nor if a network or function that reads pictures
-    decides which pictures are kept.
+    The quality of the head, the network that predicts the attribute, was measured on latents that were held out of its
+    training, and is too low. The error is not raised for attributes that the argument `allow_weak` names, nor if a
+    network or function that reads pictures decides which pictures are kept.
     """
 
     exit_code = 11

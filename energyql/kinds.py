@@ -474,7 +474,8 @@ KINDS: dict[str, AttributeKind] = {kind.name: kind for kind in (_YesNo(), _Categ
 def range_text(spec: AttributeSpec) -> str:
     """Return the range of a continuous attribute as words that follow its name, such as " from 0 to 100".
 
-    The text is empty if the attribute has no bounds, as an attribute that is read from a table of predictions.
+    The text is empty if the attribute has no bounds, because it is only known from the columns of a table of
+    predictions.
     """
     return "" if spec.high == sys.float_info.max else f" from {spec.low:g} to {spec.high:g}"
 

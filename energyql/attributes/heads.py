@@ -414,7 +414,7 @@ class AttributeBank(Bank):
 
     @property
     def std(self) -> dict[str, Tensor]:
-        """Standard deviation of the prediction of each continuous attribute, a tensor (), by name."""
+        """Standard deviation of the prediction of each continuous attribute, a tensor of shape (), by its name."""
         return {name: self.heads[name].std for name, spec in self.vocabulary.items() if KINDS[spec.kind].numeric}
 
     def to(self, device: torch.device | str) -> AttributeBank:
@@ -520,7 +520,8 @@ SECOND = "second.safetensors"
 DOUBT = "two sets of heads disagree, or the latent is too far out"
 """Text for users that says when a sample is marked as doubtful, because its attributes may be predicted wrongly."""
 _DEVIATIONS = 3.090
-"""The 99.9 % quantile of the standard normal: one latent in a thousand is farther out than the limit made with it."""
+"""The 99.9 % quantile of the standard normal. From this number, `outside_shell` computes the limit of |z|² that only
+one latent of the prior in a thousand exceeds."""
 
 
 def outside_shell(z: Float[Tensor, "n z_dim"]) -> Bool[Tensor, " n"]:

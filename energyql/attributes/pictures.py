@@ -102,7 +102,7 @@ class PictureBank(Bank):
 
     @property
     def std(self) -> dict[str, Tensor]:
-        """Standard deviation of the prediction of each continuous attribute, a tensor (), by name.
+        """Standard deviation of the prediction of each continuous attribute, a tensor of shape (), by attribute name.
 
         {} if the reader is not a `Judge`.
         """

@@ -39,7 +39,7 @@ WEAK_HELP = (
 )
 """Text for users: what to do if the head of an attribute is too weak."""
 LEAST_SKILL = 0.3
-"""Least skill of a network that judges pictures, where 0 is chance and 1 is perfect."""
+"""Least skill that a judge of pictures must have, on a scale where 0 is chance and 1 is perfect."""
 _Z = 1.959964
 """Quantile of the standard normal for a two-sided interval of 95 %."""
 
@@ -59,8 +59,8 @@ class Ranking:
         auc: area under the ROC curve: the probability that the head ranks a random sample of the class above a random
             sample of the others, in [0, 1]; 0.5 is chance. The interval is that of Wilson for an effective number of
             samples, which is computed from DeLong's variance.
-        precision: share of samples of the class, in [0, 1], where each held-out sample counts as much as its
-            probability of the class. Samples drawn for the class under the head come with these frequencies. The
+        precision: share of the class, in [0, 1], among held-out samples whose weights are the head's probabilities of
+            the class. It estimates the share of the class among samples that are drawn for it under the head. The
             interval is that of Wilson for an effective number of samples.
         prevalence: share of the class among all held-out samples, in (0, 1).
     """
@@ -71,8 +71,9 @@ class Ranking:
 
     @property
     def lift(self) -> Interval:
-        """Precision / prevalence: how many times as frequent the class is among samples drawn for this class.
+        """Precision / prevalence: how many times as frequent the class is among samples drawn for it as among others.
 
+        The others are all held-out samples.
         The interval is that of the precision, divided by the prevalence.
         """
         share, low, high = self.precision
@@ -197,8 +198,9 @@ class HeadReport:
         """Why the head is too weak for queries, as text for users; `None` if it is good enough.
 
         A head for classes is weak if it ranks badly: the lower end of the interval of `auc` is not more than `MARGIN`
-        above 0.5, or this is so for the AUC of one class. A head for numbers is weak if the lower end of the interval
-        of R2 is below `LEAST_R2`. In reports without AUC, balanced accuracy and recall are compared with chance.
+        above 0.5, or the AUC of one class is not more than `MARGIN` above 0.5. A head for numbers is weak if the lower
+        end of the interval of R2 is below `LEAST_R2`. In reports without AUC, a head is weak if its balanced accuracy
+        is not clearly above chance, or its recall of one class is below `LEAST_RECALL`.
 
         Queries refuse a weak head unless the user allows it.
         """

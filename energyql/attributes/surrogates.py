@@ -203,21 +203,21 @@ def _logistic(
 
 
 DRAWS = 16_384
-"""Number of draws from the prior that networks are fitted to."""
+"""Number of draws from the prior that small networks are fitted to."""
 SENSITIVE_DRAWS = 1024
 """Number of draws from the prior at which it is measured how much the prediction of a head changes with z."""
 LEAST_SHARE = 0.01
 """A small network takes a direction of z as input only if the direction has at least this share of the influence that
 z has on the attribute."""
 MOST_DIRECTIONS = 8
-"""Largest number of directions of z for an attribute."""
+"""Largest number of directions of z that the small network of an attribute takes as input."""
 LEAST_TRACE = 1e-20
 """A sum of squared gradients of a prediction with respect to z counts as a rounding error if it is below this value.
 Predictions are log-odds, or means in units of their standard deviation."""
 UNITS = 16
-"""Number of hidden units of the network of an attribute."""
+"""Number of hidden units of the small network of an attribute."""
 STEPS, BATCH = 512, 512
-"""Number of steps of the training, and number of draws in each step."""
+"""Number of steps of the training of a small network, and number of draws from the prior in each step."""
 STEP_SIZE, DECAYS, EPSILON = 0.05, (0.9, 0.99), 1e-8
 """Settings of Adam (Kingma and Ba 2015, arXiv 1412.6980); the step size falls to 0 along a cosine."""
 

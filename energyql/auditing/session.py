@@ -177,8 +177,8 @@ class Session:
         Pictures for which the person gave no such answer, or cannot tell, are left out.
 
         Args:
-            question: text of a condition; or `QUERY`, whose answer is computed from those to the conditions if the
-                person was asked about conditions.
+            question: text of a condition; or `QUERY`. If the person was asked about conditions, the answer to `QUERY`
+                is computed from the answers to the conditions.
         """
         people = []
         for answers in self.book.people.values():

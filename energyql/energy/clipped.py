@@ -93,10 +93,10 @@ class ClippedEnergy:
 
 @dataclass(frozen=True)
 class ClippedSurrogate:
-    """A cheap approximation (surrogate) of a clipped energy, without its factor `STEEPNESS`.
+    """A cheap approximation (surrogate) of a clipped energy.
 
-    It is `max(S(v) - ceiling, 0)`, where S is a surrogate of the energy of the query. S depends on few directions of z;
-    v are the coordinates of z along these directions.
+    It is `STEEPNESS` times `max(S(v) - ceiling, 0)`, where S is a surrogate of the energy of the query. S depends on
+    few directions of z; v are the coordinates of z along these directions.
 
     Attributes:
         surrogate: S, the cheap approximation of the energy of the query.

@@ -37,7 +37,8 @@ OPSET = 17
 """Version of the ONNX operators that models use; onnxruntime 1.12 or newer reads it."""
 _CHECKED = 256
 _TOLERANCE = 1e-3
-"""Largest allowed difference between energies of an ONNX model and of its module: relative, plus the same in nats."""
+"""Largest allowed difference between energies of an ONNX model and of its module: this number of nats, plus this number
+times the energy."""
 
 
 class EnergyModule(nn.Module):
@@ -148,7 +149,8 @@ class Called(nn.Module):
     """A function as a torch module.
 
     Args:
-        function: function from a batch to a result for each row, which depends on that row alone.
+        function: function from a batch to a result for each row of the batch. The result for a row must depend on this
+            row alone.
         owner: the module that has the function as a method; `None` for other functions. The parameters and buffers of
             `owner` become parameters and buffers of the new module.
     """

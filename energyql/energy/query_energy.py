@@ -30,7 +30,8 @@ from energyql.numerics.shapes import Float
 from energyql.vocabulary import Vocabulary
 
 SURE = 0.9
-"""Probability from which samplers by default count a query as satisfied. `explain` reports if none can be."""
+"""Probability of a query from which samplers by default count the query as satisfied. `explain` reports if no latent
+can reach this probability."""
 _NEVER = -700.0
 """Log-probability, in nats, that replaces -infinity in the search for the least energy."""
 _FAR = 40.0
@@ -124,8 +125,8 @@ class Surrogate:
     """A cheap approximation of the energy of a query, computed by small heads that depend on few directions of z.
 
     A call takes v, the coordinates of latents z along these directions, and returns the approximate energies. The heads
-    in `bank` take z itself; they are converted to functions of v. Two surrogates are equal if their rules and heads
-    are equal, also on different devices.
+    in `bank` take z itself; they are converted to functions of v. Two surrogates are equal if their rules and devices
+    are equal, and `bank` is the same object.
 
     Attributes:
         rule: the compiled query.
@@ -254,8 +255,8 @@ class QueryEnergy:
     def computed_in(self, dtype: torch.dtype) -> QueryEnergy:
         """Return the same energy with matrix products computed in `dtype`, such as bfloat16.
 
-        The mapping network and the heads are changed, but not heads under `lace` and `jem`, and not a `predict` that is
-        no bank. Latents, energies and gradients keep their dtype.
+        The mapping network and the heads compute in `dtype`. Heads under `lace` and `jem`, and a `predict` that is no
+        bank, do not. Latents, energies and gradients keep their dtype.
 
         Raises:
             ArgumentError: `encode` is no `Convertible`: it has no method `computed_in`.

@@ -39,8 +39,8 @@ LEAST = 0.001
 MOST = 0.9
 """Largest prevalence of the queries of most protocols."""
 OCCURRING = 1e-9
-"""Smallest prevalence for random queries that at least one of the drawn pictures must satisfy. Any number works that is
-above 0 and below the share of one picture."""
+"""Smallest prevalence of random queries that at least one picture of the prior must satisfy. Any number serves that is
+above 0 and below the share of a single picture among all pictures of the prior."""
 RARE = 0.001
 """Largest prevalence of the queries of the protocol "zero-shot"."""
 TARGETS = (0.25, 0.5, 0.75)

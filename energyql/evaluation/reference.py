@@ -49,8 +49,8 @@ MOST_PICTURES = 8192
 def prior_samples(model: EvaluatedModel, count: int, folder: Path, report: Report, *, seed: int = 0) -> JudgedSamples:
     """Return judged samples of the prior.
 
-    Their random numbers are not those of the z from which samplers start (`prior_latents`). So the results of samplers
-    are independent of these samples.
+    These samples and the latents from which samplers start (`prior_latents`) are drawn with different random numbers.
+    So the results of samplers are independent of these samples.
 
     Args:
         model: the model with its judge.
@@ -84,7 +84,7 @@ class Oracle:
         weights: weights of the samples, (m,), above 0. All are equal if enough samples of the prior satisfy the query.
         prevalence: share of the prior that satisfies the query by the judge, from 0 to 1.
         prevalence_error: standard error of the prevalence.
-        pictures: number of pictures that were judged, with those of the prior.
+        pictures: number of pictures that were judged, including pictures of the prior.
         latents: number of further latents that were drawn in addition to the prior samples; 0 if the prior samples were
             enough.
     """

@@ -81,7 +81,7 @@ def bind(expr: Expr, vocabulary: Vocabulary, *, query: str | None = None) -> Exp
 def is_words(node: Predicate, vocabulary: Vocabulary) -> bool:
     """Return whether a predicate is a text about pictures, such as `"a person in a hat"`.
 
-    It is one if the vocabulary allows such texts, the name is in quotes, and no attribute has this name.
+    It is such a text if the vocabulary allows them, the name is in quotes, and no attribute has this name.
     """
     return vocabulary.reads_words and isinstance(node.name, Quoted) and node.name not in vocabulary
 

@@ -81,7 +81,10 @@ def lower(node: Expr) -> Expr:
 
 
 def definition(node: Expr) -> str:
-    """Return the meaning of a node of two operands, as text in `left` and `right`: `NOT left OR right` for IMPLIES."""
+    """Return the meaning of a connective as the text of a query, with the operands `left` and `right`.
+
+    For IMPLIES the text is `NOT left OR right`. `node` is any node of this connective; its own operands do not matter.
+    """
     lowered = node._lower(_Trees(), [Attribute("left"), Attribute("right")])
     if not isinstance(lowered, Or):
         return str(lowered)

@@ -1,5 +1,4 @@
-"""The truth of a query for given values of attributes; errors and warnings about queries that are never or always true.
-"""
+"""The truth of a query for given values of attributes; errors and warnings if a query is never or always true."""
 
 from __future__ import annotations
 
@@ -311,7 +310,7 @@ def _opened(node: Expr) -> Sequence[Expr] | None:
 
 
 def _clashing(parts: list[Expr], diagram: Diagram) -> list[Expr]:
-    """Return some of `parts`, in the same order, that cannot all hold. If one is left out, the rest can hold.
+    """Return some of `parts`, in the same order, that cannot all hold. If one of them is left out, the others can.
 
     All of `parts` together must be a contradiction. `diagram` is used to decide what can hold; nodes are added to it.
     """

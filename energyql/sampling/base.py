@@ -735,7 +735,7 @@ class Endings:
 
         Returns:
             The samples that go on, as indices into `batch.rows` as it was before the call. `None` if all go on, or if
-            it was not looked for samples that have ended.
+            this call did not look for samples that have ended.
         """
         batch, energy = self._batch, self._energy
         self._steps.append((status, z, value, energy.gradients, energy.values))

@@ -55,8 +55,8 @@ it, with an interval from p^(1 + `SPREAD`) to p^(1 - `SPREAD`) (docs/decisions/c
 MOST_REACH = 2048
 """Largest number of evaluations of the energy for the estimate of how rare a query is, if no latent satisfies it."""
 REACHED = math.log(2)
-"""A latent counts as satisfying the query if its energy is at most this many nats above the least possible energy. The
-query then has a probability of at least 0.5."""
+"""A latent counts as satisfying the query if its energy is at most this many nats above the least possible energy. If
+the least possible energy is 0, the query then has a probability of at least 0.5."""
 HIGHEST = 1e12
 """Largest energy, in nats, from which a weight is computed. Larger and infinite energies are replaced by it, because 0
 times infinity is no number."""
@@ -183,7 +183,8 @@ class PopulationSampler(BatchSampler):
     def _draw(self, batch: Batch, most: int) -> None:
         """Move every sample of a batch: by rejection, then by its population, then by slice moves until it is certain.
 
-        A sample is certain if its energy is at most the setting `enough` above the least energy.
+        A sample is certain if its energy is at most the setting `enough` above the least energy. If `enough` is `None`,
+        no slice moves for certainty are made.
 
         Args:
             batch: the batch, which is changed.
