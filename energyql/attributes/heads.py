@@ -178,7 +178,8 @@ class FusedHeads:
     def then(self, matrix: Float[Tensor, "rows outputs"], offset: Float[Tensor, " rows"]) -> FusedHeads:
         """Return a new function from latents to `matrix @ outputs + offset`, where `outputs` are the present outputs.
 
-        The new function takes no more time than the present one, because the matrix is multiplied into the last layer.
+        Such functions compute the inputs of a query's energy from the outputs of heads. The new function takes no more
+        time than the present one, because the matrix is multiplied into the last layer.
 
         Args:
             matrix: weights of the outputs, float64 on the CPU.

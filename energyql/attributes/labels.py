@@ -234,7 +234,8 @@ def encode_column(cells: Column, spec: AttributeSpec, source: str = "the labels"
 def known_cells(cells: Column, spec: AttributeSpec) -> Column:
     """Replace labels that are no class of a categorical attribute by `None`, and return the labels.
 
-    Missing labels become `None` too. Labels of attributes of other kinds are returned unchanged.
+    Such labels then count as missing in a training. Missing labels become `None` too. Labels of attributes of other
+    kinds are returned unchanged.
 
     Args:
         cells: the labels, one for each picture.

@@ -144,7 +144,8 @@ class Prediction(ABC):
     def leads(self) -> list[Float[Tensor, " batch"]]:
         """Return for each class its logit minus the largest logit of the other classes.
 
-        For a yes/no attribute the list is [logit, -logit], for a continuous attribute [].
+        A number near 0 means that the prediction is unsure whether the value is this class. For a yes/no attribute the
+        list is [logit, -logit], for a continuous attribute [].
         """
         return []
 
@@ -257,6 +258,8 @@ class Prediction(ABC):
     def divergence(cls, now: Tensor, then: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
         """Return the KL divergence between the predictions of two sets of outputs of a head, and its derivative.
 
+        Edits use it to measure how much a prediction has changed.
+
         Args:
             now: outputs of one attribute, (batch, outputs). If the kind is `elementwise`, outputs of several attributes
                 side by side, (batch, attributes).
@@ -292,15 +295,15 @@ class Prediction(ABC):
 
     @classmethod
     def logits_of(cls, logs: Float[Tensor, " classes"]) -> Float[Tensor, " outputs"]:
-        """Return the outputs of a head, (outputs,), that predict given log-probabilities of all classes, `logs`."""
+        """Return the outputs of a head, (outputs,), that predict the log-probabilities `logs` of the classes."""
         return logs
 
     @classmethod
     def shift_of(cls, weights: Float[Tensor, " classes"]) -> Float[Tensor, " outputs"]:
-        """Return the shift of a head's outputs that weights of the classes in the training loss cause.
+        """Return the shift of a head's outputs that is caused by weights of the classes in the training loss.
 
-        A class with a larger weight gets larger logits. After a training with weights, the shift is subtracted from the
-        outputs. `weights` has the weight of each class.
+        A class with a larger weight in the loss gets larger logits. After the training, the shift is subtracted from
+        the outputs, so that probabilities are right again. `weights` has the weight of each class.
         """
         return weights.log()
 

@@ -71,10 +71,10 @@ class Ranking:
 
     @property
     def lift(self) -> Interval:
-        """Precision / prevalence: how many times as frequent the class is among samples drawn for it as among others.
+        """Precision / prevalence: how much the frequency of the class grows if samples are drawn for the class.
 
-        The others are all held-out samples.
-        The interval is that of the precision, divided by the prevalence.
+        The frequency among samples drawn for the class is divided by that among all held-out samples. The interval is
+        the interval of the precision, divided by the prevalence.
         """
         share, low, high = self.precision
         return share / self.prevalence, low / self.prevalence, high / self.prevalence

@@ -31,7 +31,7 @@ but the energy is twice as steep."""
 
 
 def clipped_density(probability: npt.NDArray[np.float64], clip: float) -> npt.NDArray[np.float64]:
-    """Return how many times as likely latents are under a `ClippedEnergy` as under the prior, from 0 to 1.
+    """Return the factor, from 0 to 1, by which a `ClippedEnergy` changes the density of latents under the prior.
 
     The factor is not normalised: it is 1 where P(query) is at least c.
 

@@ -443,7 +443,8 @@ class Circuit:
 def weighted_sum(circuits: Sequence[tuple[Circuit, float]]) -> Circuit:
     """Return a circuit whose value is the weighted sum of the values of other circuits.
 
-    `circuits` are pairs of a circuit and its weight, which is above 0.
+    Edits evaluate several queries together by such a circuit. `circuits` are pairs of a circuit and its weight, which
+    is above 0.
     """
     nodes, roots = list[CircuitNode](), list[int]()
     for circuit, weight in circuits:

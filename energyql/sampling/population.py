@@ -68,8 +68,9 @@ NUMBERS_AT_ONCE = 1 << 26
 class PopulationSampler(BatchSampler):
     """A `Sampler` for costly energies, such as those that draw a picture: rejection, then a population for each sample.
 
-    *Rejection.* A pilot of some draws from the prior, the same in every run, shows how common the query is, and with it
-    how many draws each sample tries, as in `SliceSampler`. An accepted draw is an exact draw from the posterior.
+    *Rejection.* A pilot, which is some draws from the prior that are the same in every run, shows how common the query
+    is. This decides how many draws each sample tries, as in `SliceSampler`. An accepted draw is an exact draw from the
+    posterior.
 
     *Population.* If a sample accepts no draw, its draws are its population. The exponent β rises in stages, each to the
     largest value at which the effective number of latents, computed from their weights, is at least `effective` times
@@ -78,7 +79,7 @@ class PopulationSampler(BatchSampler):
     `moves` slice moves. No gradient is used.
 
     *Certainty.* While the energy of a sample is more than `enough` above the least, the sample makes further slice
-    moves at four times the strength. So samples end where the query is certain, as by the default sampler.
+    moves at four times the strength. So samples end where the query is certain, like samples of the default sampler.
 
     *Reach.* If the energy is costly, and hardly a draw of the pilot satisfies the query, a larger population that
     belongs to no sample shows whether the query can be reached. As soon as one of its latents satisfies the query,

@@ -233,7 +233,8 @@ def _read(node: ast.expr) -> Any:
 def strengths(record: object) -> set[float]:
     """Return all different values of settings called `strength` in a record of a sampler, or in a list of records.
 
-    Records that are nested in other records count too.
+    Records that are nested in other records count too, such as records of the samplers of a `Chain`. If there are
+    several values, no single strength belongs to the samples.
     """
     if isinstance(record, list):
         return set().union(*map(strengths, record))
