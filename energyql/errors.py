@@ -22,13 +22,13 @@ from traceback import walk_stack
 from typing import Any, ClassVar, NamedTuple
 
 _WINDOW = 100
-"""Most terminal columns that are drawn of one line of a query."""
+"""Number of characters that an error draws of a long line of a query."""
 _MAX_LINES = 6
 """Most lines of a query that one error draws."""
 _MOST_MESSAGE = 1700
 """Most characters of the message of an error, so that a terminal shows the whole error."""
 _MOST_DRAWN = 700
-"""Most characters of the lines of a query and of carets that one error draws."""
+"""Largest number of characters that one error draws, in lines of the query and lines of carets together."""
 _MOST_HINT = 500
 """Most characters of a hint."""
 _LINE_BREAK = re.compile(r"\r\n|\r|\n")

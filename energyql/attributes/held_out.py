@@ -98,6 +98,6 @@ class HeldOut:
 def held_out_path(folder: Path, name: str) -> Path:
     """Return the path of the file with held-out samples for the network `name`, such as "verifier", in a model folder.
 
-    The file need not exist.
+    Held-out samples are labelled samples from which the network did not learn. The file need not exist.
     """
     return folder / f"{name}-held-out.safetensors"

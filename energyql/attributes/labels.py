@@ -24,10 +24,10 @@ from energyql.plugins import JUDGES, load_plugin, make_plugin
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 Column = Sequence[Any]
-"""Cells of one attribute, one for each picture."""
+"""Labels ("cells") of one attribute, one for each picture: bools, numbers, texts, or missing values."""
 ImageLabeller = Callable[[Tensor], Mapping[str, Any]]
 """Function from pictures in [-1, 1], (batch, channels, height, width), to a dict by attribute. Each value is a list,
-array or tensor of `batch` cells, or a prediction, of which the likeliest values are taken."""
+array or tensor of `batch` labels, or a prediction, of which the likeliest values are taken."""
 Numbers = Mapping[str, Float[Tensor, " batch"]]
 """Title such as "smile" or "hair = red" -> a number for each picture. For each title, a direction in latent space is
 fitted to the numbers, so that a move of a latent along the direction changes the number; see `as_numbers`."""

@@ -116,10 +116,10 @@ class Prediction(ABC):
 
     @abstractmethod
     def columns(self) -> Float[Tensor, "batch columns"]:
-        """Return the prediction as columns of one tensor.
+        """Return the prediction as columns of one tensor, from which `of_columns` makes the prediction again.
 
-        There is one column (the logit) for a yes/no attribute, a column (a logit) for each class of a categorical one,
-        and two columns, mean and standard deviation, for a continuous one.
+        There is one column (the logit) for a yes/no attribute, a column (a logit) for each class of a categorical
+        attribute, and two columns, mean and standard deviation, for a continuous attribute.
         """
 
     def log_each(self, values: Sequence[bool | str]) -> list[Float[Tensor, " batch"]]:

@@ -393,8 +393,9 @@ def read_reports(folder: Path) -> dict[str, HeadReport]:
 
 
 FIRST, VERIFIER = "judge", "verifier"
-"""Names, without suffix, of the files of a folder's first judge and of the first network of its verifier. The others
-are "judge-2", "judge-3", "verifier-2", "verifier-3" and so on."""
+"""Names, without suffix, of the files of the first judge in a model folder, and of the first network of the verifier,
+the networks that decide from pictures which samples are kept. The files of further networks are "judge-2", "judge-3",
+"verifier-2", "verifier-3" and so on."""
 READER = "reader"
 """Name, without suffix, of the files of a network that predicts attributes from pictures, in a model without heads. If
 the model has code for this purpose, `vocabulary.json` has the name of the code under the key "reader"."""
@@ -428,7 +429,8 @@ class JudgeReport:
 def judge_names(folder: Path, first: str = FIRST) -> list[str]:
     """Return the names of the networks in a model folder that are judges, in ascending order: "judge", "judge-2" ...
 
-    With `VERIFIER` as `first`, they are the networks of the verifier: "verifier", "verifier-2" ...
+    With `VERIFIER` as `first`, they are the networks of the verifier, which decide from pictures which samples are
+    kept: "verifier", "verifier-2" ...
     """
     matches = (re.fullmatch(rf"{first}(?:-([1-9][0-9]{{0,3}}))?", path.stem) for path in folder.glob(f"{first}*.json"))
     return [judge_name(number, first) for number in sorted(int(match[1] or 1) for match in matches if match)]
@@ -437,7 +439,8 @@ def judge_names(folder: Path, first: str = FIRST) -> list[str]:
 def judge_name(number: int, first: str = FIRST) -> str:
     """Return the file name, without suffix, of judge `number`: "judge" for 1, "judge-2" for 2, and so on.
 
-    `first` is the name for 1: `FIRST`, or `VERIFIER` for a network of the verifier.
+    `first` is the name for 1: `FIRST`, or `VERIFIER` for a network of the verifier, which decides from pictures which
+    samples are kept.
     """
     return first if number == 1 else f"{first}-{number}"
 

@@ -35,9 +35,11 @@ from energyql.numerics.shapes import Float
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 READOUT_DRAWS = 4096
-"""Number of draws from the prior that read-outs are fitted to, plus `DRAWS_PER_NUMBER` draws for each number in z."""
+"""Number of draws from the prior that read-outs (linear heads on z) are fitted to, plus `DRAWS_PER_NUMBER` draws for
+each number in z."""
 DRAWS_PER_NUMBER = 16
-"""Number of further draws, for each number in z, that read-outs are fitted to: 8,192 for a z of 512 numbers."""
+"""Number of further draws, for each number in z, that read-outs (linear heads on z) are fitted to: 8,192 draws for a z
+of 512 numbers."""
 RIDGE = 1e-4
 """Weight of the squared coefficients in the loss of a logistic regression, per draw."""
 MOST_NUMBERS = 1024
@@ -46,12 +48,13 @@ READOUT_STEPS = 80
 """Number of steps of gradient descent in the fit of a linear head. The lengths of the steps are those of Barzilai and
 Borwein (1988, "Two-point step size gradient methods")."""
 FIRST_STEP = 2.0
-"""Length of the first step, and of any step for which the formula of Barzilai and Borwein gives no length above 0."""
+"""Length of the first step in the fit of a linear head, and of any step for which the formula of Barzilai and Borwein
+gives no length above 0."""
 LONGEST_STEP = 1000.0
-"""Upper bound of the length of a step."""
+"""Upper bound of the length of a step in the fit of a linear head."""
 GRAIN = 2.0**-12
-"""Weights are rounded to multiples of this, so that they do not depend on the number of threads, which changes how sums
-are rounded."""
+"""The weights of all approximations of heads are rounded to multiples of this number. So they do not depend on the
+number of threads, which changes how sums are rounded."""
 
 
 def fit_readouts(
@@ -219,7 +222,8 @@ UNITS = 16
 STEPS, BATCH = 512, 512
 """Number of steps of the training of a small network, and number of draws from the prior in each step."""
 STEP_SIZE, DECAYS, EPSILON = 0.05, (0.9, 0.99), 1e-8
-"""Settings of Adam (Kingma and Ba 2015, arXiv 1412.6980); the step size falls to 0 along a cosine."""
+"""Settings of Adam (Kingma and Ba 2015, arXiv 1412.6980), which trains the small networks; the step size falls to 0
+along a cosine."""
 
 
 class SurrogateHeads:

@@ -37,12 +37,12 @@ from energyql.vocabulary import AttributeSpec, ByAttribute, Vocabulary
 CONTRAST = "a picture"
 """Text whose logit is subtracted from the logits of other texts, unless a `Calibration` names another text for this."""
 CALIBRATIONS = "words.json"
-"""Name of the file of calibrations in a model folder."""
+"""Name of the file in a model folder with calibrations, by which logits of texts become log-odds; see `Calibration`."""
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 """Mean and standard deviation, for red, green and blue, of the pictures in [0, 1] that CLIP learned from. They are used
 if a model does not state the mean and standard deviation of its pictures."""
 SHOWN = 48
-"""Most characters of a text in a message."""
+"""Most characters of a text about pictures that an error message shows."""
 
 
 class WordReader(Protocol):
@@ -249,7 +249,10 @@ def _has_tokenizer(folder: Path) -> bool:
 
 @dataclass(frozen=True)
 class Calibration:
-    """How the logits of a text become log-odds: `slope * (logit - logit of the contrast) + offset`.
+    """How the logits of a text, by a reader of words, become log-odds that the text is true of a picture.
+
+    The log-odds are `slope * (logit - logit of the contrast) + offset`. A reader of words is a network that compares
+    pictures with texts, such as CLIP.
 
     Attributes:
         contrast: another text, which is true of every picture; its logit is subtracted from the logit of the text.
@@ -367,7 +370,7 @@ class Words:
 
 
 def read_calibrations(folder: Path) -> tuple[str, dict[str, Calibration]]:
-    """Read the calibrations of texts in `words.json` of a model folder.
+    """Read the calibrations in `words.json` of a model folder, by which logits of texts become log-odds.
 
     Returns:
         SHA-256 of the reader of words that the calibrations were made with, and text -> calibration; ("", {}) if the
@@ -402,7 +405,7 @@ def reads_words(reader: object) -> bool:
 
 
 def open_words(reader: Any, mark_of: Callable[[object], str]) -> Words:
-    """Return a reader of words that the user names, without calibrations.
+    """Return a reader of words, which compares pictures with texts, that the user names; it has no calibrations.
 
     Args:
         reader: the path of a folder in the form of open_clip or transformers; or an object with the method `read`; or
@@ -475,7 +478,10 @@ def specs_of(texts: Sequence[str]) -> list[AttributeSpec]:
 
 
 class NoBank(Bank):
-    """The bank of a generator without attributes. Queries can name only texts in quotes, which a reader predicts."""
+    """The bank of a generator without attributes.
+
+    Queries can then only name texts in quotes, such as "a person in a hat", which a reader of words predicts.
+    """
 
     part = "attributes"
 
@@ -510,7 +516,7 @@ def with_texts(
 
     Args:
         bank: the bank of a model.
-        words: the reader of words.
+        words: the reader of words, such as CLIP, which compares pictures with texts.
         texts: the texts.
         latents: latents of random pictures, which heads take as input; not used if `bank` predicts from pictures.
         log_odds: log-odds of the texts for these pictures, by `words`; the heads are fitted to them.

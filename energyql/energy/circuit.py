@@ -84,7 +84,7 @@ class EnergyRule(Protocol):
         """Return a description of the rule as indented text, with a line for each part of the computation."""
 
     def draw(self) -> Markup | None:
-        """Return a drawing of the rule's circuit as SVG; `None` for a rule without a circuit (`lace`)."""
+        """Return a drawing of the rule's circuit as SVG; `None` for a rule without a circuit (semantics `lace`)."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,8 @@ class CircuitRule:
 
     Attributes:
         circuit: the compiled query.
-        is_probability: whether the value of the circuit is the log-probability of the query (not under `product`).
+        is_probability: whether the value of the circuit is the log-probability of the query. It is not under the
+            semantics `product`.
     """
 
     circuit: Circuit

@@ -46,8 +46,8 @@ def least_energy(rule: EnergyRule, std: Mapping[str, Tensor]) -> float:
     """Return the least energy, in nats, that a query has for any predictions; -infinity if there is no lower bound.
 
     The result is 0 in three cases: the query has no interval with two finite bounds; `std` lacks an attribute that the
-    query compares with a number; or the energy is not -log of a probability (`product`, `lace`). In the last case
-    energies can be below 0.
+    query compares with a number; or the energy is not -log of a probability (under the semantics `product` and `lace`).
+    In the last case energies can be below 0.
 
     Otherwise the result is found by a search. It starts from even odds for each attribute, and sets one attribute after
     another to the best prediction, until nothing improves. It tries each class, or each mean in the middle of two
@@ -247,16 +247,16 @@ class QueryEnergy:
     def least(self) -> float:
         """The least energy that a latent can have, in nats, with the standard deviations of these heads.
 
-        It is the result of `least_energy`: 0 for most queries, above 0 for a narrow interval, and -infinity under
-        `jem`.
+        It is the result of `least_energy`: 0 for most queries, above 0 for a narrow interval such as
+        `0.4 < age < 0.41`, and -infinity under the semantics `jem`.
         """
         return least_energy(self.rule, self._std)
 
     def computed_in(self, dtype: torch.dtype) -> QueryEnergy:
         """Return the same energy with matrix products computed in `dtype`, such as bfloat16.
 
-        The mapping network and the heads compute in `dtype`. Heads under `lace` and `jem`, and a `predict` that is no
-        bank, do not. Latents, energies and gradients keep their dtype.
+        The mapping network and the heads compute in `dtype`. Under the semantics `lace` and `jem`, or with a `predict`
+        that is no bank, only the mapping network does. Latents, energies and gradients keep their dtype.
 
         Raises:
             ArgumentError: `encode` is no `Convertible`: it has no method `computed_in`.
@@ -357,7 +357,9 @@ class QueryEnergy:
 
 
 class _RuleEnergy:
-    """The function from latents to energies, with its gradient, for a rule that is no circuit (`lace`, `jem`).
+    """The function from latents to energies, with its gradient, for a compiled query (rule) that is no circuit.
+
+    This is the case under the semantics `lace` and `jem`.
 
     Autograd differentiates only the rule. The derivative of the heads is written by hand, because autograd would use
     other matrix products, which round differently.

@@ -321,7 +321,7 @@ def _only_leaf(diagram: Diagram, way: int, both: int, condition: int) -> Leaf | 
 MAX_LINES = 200
 """Most lines of a circuit as text; further lines are only counted."""
 PLAIN = "-log P(query), in nats: lower is better"
-"""Description of the energy of a circuit in texts for users. (Under `jem` the energy has one more term.)"""
+"""Description of the energy of a circuit in texts for users. Under the semantics `jem` the energy has more terms."""
 _SMALL = 64
 """Number of nodes up to which a diagram is small enough, so that no second order of its variables is tried."""
 

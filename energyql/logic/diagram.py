@@ -309,7 +309,8 @@ class Diagram(Kernel[int]):
     def digest(self, node: int) -> str:
         """Return a hexadecimal digest of the formula of a node. Equivalent formulas have the same digest.
 
-        If two diagrams are in the vocabulary's order, equivalent formulas have the same digest in both diagrams.
+        If two diagrams are in the vocabulary's order, equivalent formulas have the same digest in both diagrams. So
+        equivalent queries are recognised by their digests.
         """
         for top in dependencies_first(node, self.needs, self._digests):
             variable = self.variables[self.levels[top]]

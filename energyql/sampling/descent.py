@@ -147,7 +147,7 @@ class DescentState(NamedTuple):
 
     @property
     def value(self) -> Float[Tensor, " rows"]:
-        """λ(E - `Energy.least`) at the current latents, in nats: the last of `values`."""
+        """Energy of each sample at z, minus the least possible energy, times the strength, in nats."""
         return self.values[:, -1]
 
 

@@ -41,7 +41,7 @@ from energyql.sampling.base import (
 Slope = Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor]]
 """Function that computes the slope of the flow. It takes the clock s = -t of each sample (batch,), where t is the time
 of the flow; the latents z (batch, z_dim); and the rows of the samples that the latents belong to, (batch,), or `None`
-for all samples. It returns dz/ds (batch, z_dim) and the energies λE (batch,), in nats."""
+for all samples. It returns dz/ds (batch, z_dim) and the energies times the strength λ, (batch,), in nats."""
 
 SAFETY = 0.9
 """The size of the next step is `SAFETY` times the size at which the estimated error would equal the tolerance."""
@@ -572,7 +572,7 @@ def _slope(energy: StepEnergy, settings: ODESolver) -> Slope:
     """Return the function that the solver integrates: the slope dz/ds of the flow at the clock s = -t.
 
     The function takes s (batch,), z (batch, z_dim) and the rows of the samples, or `None` for all. It also returns the
-    energies λE, (batch,).
+    energies E times the strength λ, (batch,).
 
     Args:
         energy: energy E of the samples, in nats.

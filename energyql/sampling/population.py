@@ -310,8 +310,8 @@ class PopulationState(NamedTuple):
 
     Attributes:
         z: the latents.
-        energies: their energies, in nats.
-        beta: exponent β of each sample; its latents follow `N(z; 0, I) exp(-βE)`.
+        energies: energies E of the latents, in nats.
+        beta: exponent β of each sample; the latents of its population follow `N(z; 0, I) exp(-βE)`.
         log_weight: logarithm of the importance weight of each sample, in nats: an estimate of log ∫ N(z; 0, I)
             exp(-βE(z)) dz.
     """
@@ -324,7 +324,8 @@ class PopulationState(NamedTuple):
     def log_weights(self, exponents: Float[Tensor, " rows"]) -> Float[Tensor, "rows latents"]:
         """Return the logarithm of the weight exp(-(exponent - β)E) of each latent, in float64.
 
-        By these weights, the latents of a sample follow `N(z; 0, I) exp(-exponent * E)`.
+        Here β is the present exponent of the sample, and E the energy of the latent. With these weights, the latents of
+        a sample follow `N(z; 0, I) exp(-exponent * E)`.
 
         Args:
             exponents: an exponent of at least β for each sample, (rows,).

@@ -28,8 +28,8 @@ from energyql.sampling.slice import SliceSampler
 FLOW_TOLERANCE = 0.01
 """Energy, in nats, at which flows in this module end: the query then has a probability of 0.99."""
 HANDOVER = 1.0
-"""λE, in nats, at which the first descent of the sampler "slice+descent" ends, and slice moves begin. The query then
-has a probability of 0.37."""
+"""Energy times strength, in nats, at which the first descent of the sampler "slice+descent" ends, and slice moves
+begin. The query then has a probability of 0.37."""
 
 
 @dataclass(frozen=True)

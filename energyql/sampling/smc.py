@@ -68,7 +68,8 @@ proposals are drawn where the surrogate's energy is wrongly high, but fewer prop
 class Particles(NamedTuple):
     """Draws of equal weight from `N(v; 0, I) exp(-λ E_s(v))`.
 
-    E_s is a surrogate, a cheap approximation of an energy, and v are the coordinates of z on which E_s depends.
+    E_s is a surrogate, a cheap approximation of an energy, λ is the strength by which it is multiplied, and v are the
+    coordinates of z on which E_s depends.
 
     Attributes:
         v: the draws.
@@ -301,6 +302,8 @@ class SurrogateProposals:
 
     def _try(self, batch: Batch, strength: float, count: int, stream: str) -> tuple[Tensor, Tensor]:
         """Draw trial proposals, which belong to no sample, and return log-weights and exp(-λE), both (count,) float64.
+
+        E is the energy of the batch, and λ the strength by which it is multiplied.
 
         Args:
             batch: the batch, whose energy is evaluated.
