@@ -203,7 +203,7 @@ class FusedHeads:
         return replace(self, groups=tuple(group.computed_in(dtype) for group in self.groups))
 
     def __call__(self, latent: Float[Tensor, "batch latent_dim"]) -> Float[Tensor, "batch outputs"]:
-        """Return the outputs of all heads, side by side."""
+        """Return the outputs of all heads (logits, and means of continuous attributes), side by side."""
         latent = normalized(latent) if self.direction else latent
         return self._total(group.run(latent) for group in self.groups)
 
@@ -539,6 +539,8 @@ def outside_shell(z: Float[Tensor, "n z_dim"]) -> Bool[Tensor, " n"]:
 
 def second_bank(bank: AttributeBank, heads: Mapping[str, Head]) -> AttributeBank:
     """Return a copy of `bank` with second heads (fitted to other labels of the same attributes) in place of its heads.
+
+    A sample is doubtful where the two banks predict different values.
 
     Args:
         bank: the first heads.

@@ -269,7 +269,7 @@ class SurrogateHeads:
 
     @cached_property
     def _draws(self) -> Float[Tensor, "n z_dim"]:
-        """The draws from the prior for which all networks are fitted to the heads; the same in every run."""
+        """The draws of z from the prior for which the small networks are fitted to the heads; the same in every run."""
         return normals(0, 0, DRAWS, self._z_dim, stream="distilled")
 
     @cached_property

@@ -97,9 +97,13 @@ class DualEncoder:
         raise NotImplementedError
 
     def score(self, embedded: Float[Tensor, "n width"], texts: Sequence[str]) -> Float[Tensor, "n texts"]:
-        """Return the logits of texts for pictures, given as unit vectors that `embed` returned.
+        """Return a logit for each pair of a picture and a text: the better the text fits, the larger the logit.
 
         The vectors of the last texts are kept, so that a further call with the same texts takes less time.
+
+        Args:
+            embedded: the pictures, as unit vectors that `embed` returned.
+            texts: the texts.
 
         Raises:
             ArgumentError: a text is too long for the network.
@@ -117,7 +121,7 @@ class DualEncoder:
         return logits
 
     def read(self, pictures: Tensor, texts: Sequence[str]) -> Float[Tensor, "n texts"]:
-        """Return the logits of texts for pictures in [-1, 1]; see `WordReader`."""
+        """Return a logit for each pair of a picture in [-1, 1] and a text: the better the fit, the larger the logit."""
         return self.score(self.embed(pictures), texts)
 
     @property

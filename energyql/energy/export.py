@@ -146,7 +146,7 @@ def mapping_module(mapping: FrozenMapping) -> nn.Sequential:
 
 
 class Called(nn.Module):
-    """A function as a torch module.
+    """A function as a torch module, so that it can be a part of an `EnergyModule`.
 
     Args:
         function: function from a batch to a result for each row of the batch. The result for a row must depend on this
@@ -311,7 +311,10 @@ class _OfJoint(nn.Module):
 
 
 def _latents(energy: EnergyModule, count: int) -> Float[Tensor, "count z_dim"]:
-    """Return `count` latents from the prior, the same in every call, with the dtype and on the device of `energy`."""
+    """Return `count` latents from the prior, with which `energy` is exported or checked; the same in every call.
+
+    They have the dtype and the device of `energy`.
+    """
     tensors = (tensor for tensor in (*energy.parameters(), *energy.buffers()) if tensor.is_floating_point())
     z = torch.randn(count, int(energy.metadata["z_dim"]), generator=torch.Generator().manual_seed(0))
     return z.to(next(tensors, z))

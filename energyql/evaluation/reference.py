@@ -34,16 +34,19 @@ from energyql.sampling import normals, uniforms
 SHARD = 500
 """Number of samples of the prior in one file; an interruption loses at most this number of samples."""
 FIRST_LATENTS = 256
-"""Number of latents in the first batch of further latents of the prior for which the heads compute P(query)."""
+"""Number of latents in the first batch of further latents, which are drawn if too few samples of the prior satisfy a
+query. The heads compute P(query) for a whole batch."""
 LATENTS_AT_ONCE = 8192
-"""Largest number of further latents of the prior in one batch for which the heads compute P(query)."""
+"""Largest number of further latents in one batch. Further latents are drawn if too few samples of the prior satisfy a
+query; the heads compute P(query) for a whole batch."""
 PICTURES_AT_ONCE = 256
 """Further latents are drawn until at least this many of them are selected by P(query). The pictures of the selected
 latents are then drawn and judged together."""
 MOST_LATENTS = 1 << 24
-"""Largest number of further latents of the prior; if it is reached, the search for exact samples of a query ends."""
+"""Largest number of further latents that are drawn in a search for exact samples of a query; the search ends there."""
 MOST_PICTURES = 8192
-"""Largest number of pictures of further latents; if it is reached, the search for exact samples of a query ends."""
+"""Largest number of pictures that are drawn in a search for exact samples of a query; the search ends there. Pictures
+of the samples of the prior do not count."""
 
 
 def prior_samples(model: EvaluatedModel, count: int, folder: Path, report: Report, *, seed: int = 0) -> JudgedSamples:

@@ -299,10 +299,10 @@ def _fold(builder: CircuitBuilder, branches: Mapping[int, list[_Branch]], values
 
 
 def _only_leaf(diagram: Diagram, way: int, both: int, condition: int) -> Leaf | None:
-    """Return a condition on one attribute that can replace a part of a query.
+    """Return a condition on one attribute that can replace a part of a query in texts and drawings of a circuit.
 
-    It is true for the same values as the part, among all values that satisfy the relations of the vocabulary (such as
-    "bald excludes hair = black"). If no attribute has such a condition, the result is `None`.
+    The condition is true for the same values as the part, among all values that satisfy the relations of the vocabulary
+    (such as "bald excludes hair = black"). If no attribute has such a condition, the result is `None`.
 
     Args:
         diagram: the decision diagram that contains the following nodes.

@@ -558,7 +558,7 @@ of their `Status` there."""
 
 
 def select(state: Any, which: Tensor) -> Any:
-    """Return some rows of every tensor in a state.
+    """Return some rows of every tensor in a state of samples, such as the rows of the samples that go on.
 
     Args:
         state: a tensor; or a tuple or `NamedTuple` of tensors, in which further tuples may be nested.

@@ -81,7 +81,10 @@ class Tableau:
 
     @property
     def ends_on_last_stage(self) -> bool:
-        """Whether the last stage of a step is evaluated at the new z ("first same as last")."""
+        """Whether the last stage of a step is evaluated at the new z ("first same as last").
+
+        Then the new z is the z of the last stage, and is not computed again.
+        """
         return self.solution == (*self.rows[-1], 0.0)
 
 
@@ -262,8 +265,9 @@ def initial_step(
 def interpolate_step(attempt: Attempt, s: float, rows: Int[Tensor, " rows"]) -> Float[Tensor, "rows z_dim"]:
     """Return the latents of some samples at a given clock (s = -t) between the start and the end of their steps.
 
-    For each sample, a polynomial of degree 4 in s is evaluated. It equals the latents of the step at start, middle and
-    end, and its derivative equals the slopes of the step at start and end.
+    This is needed if the last step goes beyond the end of the flow. For each sample, a polynomial of degree 4 in s is
+    evaluated. It equals the latents of the step at start, middle and end, and its derivative equals the slopes of the
+    step at start and end.
 
     Args:
         attempt: the steps, one for each sample.

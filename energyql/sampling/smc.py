@@ -26,29 +26,31 @@ from energyql.numerics.shapes import Float
 from energyql.sampling.base import Batch, SurrogateEnergy, effective_samples, evaluate_points
 
 ANCESTORS = 4096
-"""Number of particles that are chosen and moved in a stage. The particles after each of several moves, together, are
-the particles of the next stage (Dau and Chopin 2022, "Waste-free sequential Monte Carlo", arXiv 2011.02328)."""
+"""Number of particles that are chosen and moved in a stage of sequential Monte Carlo. The particles after each of
+several moves, together, are the particles of the next stage (Dau and Chopin 2022, "Waste-free sequential Monte Carlo",
+arXiv 2011.02328)."""
 FIRST_PARTICLES = 131_072
-"""Number of particles of the first stage, which are draws from the prior."""
+"""Number of particles of the first stage of sequential Monte Carlo; they are draws from the prior."""
 LEAST_EFFECTIVE = 0.5
 """The exponent of each stage after the first is the largest at which the effective number of particles, computed from
 their weights, is at least `LEAST_EFFECTIVE` times the number of particles."""
 ANGLES = (0.9, 0.5, 0.3)
 """Angles a of the moves of a particle, in radians: v becomes v cos a + d sin a, where d is a draw from the prior."""
 OWN_SWEEPS = 4
-"""Number of sweeps by which a particle becomes a proposal. A sweep has one move at each angle of `ANGLES`."""
+"""Number of sweeps by which a particle is moved before it is proposed to a sample. A sweep has one move at each of the
+angles `ANGLES`."""
 FEW_SWEEPS = 1
-"""Number of sweeps by which a particle becomes a proposal if the surrogate is not good enough for rejection. Then a
-descent follows anyway."""
+"""Number of sweeps by which a particle is moved before it is proposed to a sample, if the surrogate (the cheap
+approximation of the energy) is not good enough for rejection. Then a descent follows anyway."""
 SAMPLES_OF_A_SET = 2048
 """Number of successive samples of a run that use the same set of particles. A set is worth some thousands of
 independent draws; many more samples from one set would not follow the posterior more closely."""
 SETS = 1 << 32
 """Number of different sets of particles; after so many sets, samples use the first sets again."""
 SWEEPS = 3
-"""Number of sweeps in a stage. A sweep has one move at each angle of `ANGLES`."""
+"""Number of sweeps in a stage of sequential Monte Carlo. A sweep has one move at each angle of `ANGLES`."""
 MOST_STAGES = 100
-"""Largest number of stages before the last one, whose exponent is 1."""
+"""Largest number of stages of sequential Monte Carlo before the last one, in which the exponent becomes 1."""
 TRIALS, MORE_TRIALS, PROMISING = 256, 768, 0.15
 """`TRIALS` proposals, which belong to no sample, are made to assess a surrogate. If at least the share `PROMISING` of
 them satisfies the query, `MORE_TRIALS` follow, because a few hundred do not show how large the largest weights are."""
