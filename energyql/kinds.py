@@ -128,7 +128,8 @@ class AttributeKind:
     def infer(self, column: str, cells: Sequence[Any]) -> dict[str, Any]:
         """Infer the description of an attribute from a column of labels.
 
-        The result has fields of `AttributeSpec` and their values: `values`, or `low`, `high` and `tolerance`.
+        The result has fields of `AttributeSpec` and their values: `values`, or `low`, `high` and `tolerance`. It is {}
+        for a yes/no attribute.
 
         Args:
             column: name of the column, for messages.

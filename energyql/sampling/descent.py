@@ -33,8 +33,8 @@ from energyql.sampling.base import (
 MEMORY = 8
 """Number of last steps from which the curvature of the energy is estimated."""
 ENOUGH_DECREASE = 1e-4
-"""A step is accepted if the energy decreases by at least this fraction of the decrease that the slope predicts: the rule
-of Armijo."""
+"""A step is accepted if the energy decreases by at least this fraction of the decrease that the slope predicts, by the
+rule of Armijo."""
 FIRST_MOVE = 0.3
 """Length in z of the first step, before the curvature can be estimated."""
 AIM = 0.8
