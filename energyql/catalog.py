@@ -44,5 +44,6 @@ SAMPLER_CODE = {
     "published-langevin": "energyql.sampling.langevin:LangevinSampler.published",
     "published-predictor-corrector": "energyql.sampling.langevin:PredictorCorrector.published",
 }
-"""Name of each sampler -> `module:object` of a function that takes `strength` and other settings and returns the
-sampler. `energyql.sampling.SAMPLERS` has the functions themselves."""
+"""Name of each sampler -> `module:object` of a function that takes the settings of the sampler as keyword arguments and
+returns the sampler. One setting is `strength`, the factor by which the sampler multiplies the energy.
+`energyql.sampling.SAMPLERS` has the functions themselves."""

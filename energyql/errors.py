@@ -22,13 +22,13 @@ from traceback import walk_stack
 from typing import Any, ClassVar, NamedTuple
 
 _WINDOW = 100
-"""Most terminal columns that are drawn of one line of a query."""
+"""Number of characters that an error draws of a long line of a query."""
 _MAX_LINES = 6
 """Most lines of a query that one error draws."""
 _MOST_MESSAGE = 1700
 """Most characters of the message of an error, so that a terminal shows the whole error."""
 _MOST_DRAWN = 700
-"""Most characters of the lines of a query and of carets that one error draws."""
+"""Largest number of characters that one error draws, in lines of the query and lines of carets together."""
 _MOST_HINT = 500
 """Most characters of a hint."""
 _LINE_BREAK = re.compile(r"\r\n|\r|\n")
@@ -211,17 +211,17 @@ class ModelError(EnergyQLError):
 class NotAcceptedError(ModelError):
     """The error that too few of the drawn pictures satisfy a query, or none.
 
-    What reads the attributes off pictures decides: the verifier, which says which pictures are kept, or the network
-    that guides the sampler.
+    Whether a picture satisfies the query is decided by a network or function that reads attributes off pictures: by the
+    verifier, whose verdicts decide which pictures are kept, or by the reader that guides the sampler.
     """
 
 
 class WeakHeadError(EnergyQLError):
     """The error that a query names an attribute that the model predicts too badly from latents.
 
-    The head, the network that predicts the attribute, ranks latents badly that were held out of its training. The error
-    is not raised for attributes that the argument `allow_weak` names, nor if a network or function that reads pictures
-    decides which pictures are kept.
+    The quality of the head, the network that predicts the attribute, was measured on latents that were held out of its
+    training, and is too low. The error is not raised for attributes that the argument `allow_weak` names, nor if a
+    network or function that reads pictures decides which pictures are kept.
     """
 
     exit_code = 11
@@ -242,7 +242,7 @@ class IncompleteError(EnergyQLError):
 class LabelWarning(UserWarning):
     """The warning that labels for a training are few or perhaps wrong.
 
-    They may be from another column than intended, or in another order of rows.
+    The labels may be from another column of a table than intended, or their order may differ from that of the pictures.
     """
 
 

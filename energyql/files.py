@@ -83,10 +83,10 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
         wait: what to do if another process has the lock: wait for it, or yield False at once.
 
     Yields:
-        Whether this process has the lock and `path` still exists. If the file system has no locks, `wait` is yielded as
-        long as `path` exists. Under Windows nothing is locked. With `wait`, True is yielded if `path` exists. Without
-        `wait`, True is yielded only if `path` was last changed more than an hour ago, because the process that made it
-        has then probably ended.
+        Whether this process has the lock and `path` still exists. If the file system has no locks, the value is True
+        if `wait` is true and `path` exists. Under Windows nothing is locked. There the value is True if `path` exists
+        and either `wait` is true or `path` was last changed more than an hour ago. The process that made `path` has
+        then probably ended.
     """
     if fcntl is None:
         yield path.exists() and (wait or time.time() - path.stat().st_mtime > _ABANDONED)
@@ -118,7 +118,8 @@ def sweep(folder: Path) -> None:
 
 
 _sweep_once = cache(sweep)
-"""`sweep`, but at the first call for an absolute path in this process only, as a scan of many files takes long."""
+"""Like `sweep`, but only the first call for a path in this process scans the folder, because a scan of many files takes
+long. Paths must be absolute."""
 
 
 def _remove(path: Path) -> None:
@@ -140,7 +141,7 @@ _MOST_HOLDER = 4096
 
 @dataclass(eq=False)
 class Writer:
-    """The right of one thread to write into a folder, which no other thread or process has; see `sole_writer`.
+    """The right of one thread to write into a folder. No other thread or process has this right; see `sole_writer`.
 
     Attributes:
         descriptor: file descriptor of the folder's lock file, which is open.
@@ -301,7 +302,8 @@ def _is_there(path: Path, descriptor: int) -> bool:
 def _unlock(path: Path, descriptor: int) -> None:
     """Remove and close a lock file.
 
-    Another process may have opened the file before. `_is_there` then tells it that the file was removed.
+    Another process may have the file open and wait to lock it. That process then finds with `_is_there` that the file
+    was removed.
 
     Args:
         path: path of the lock file.
@@ -317,7 +319,8 @@ def _unlock(path: Path, descriptor: int) -> None:
 def _holder(descriptor: int) -> str:
     """Return who wrote a lock file, such as "a training (process 12 on host)".
 
-    If the text of the file cannot be read, "another process" is returned. `descriptor` is that of the open file.
+    If the text of the file cannot be read, "another process" is returned. `descriptor` is the file descriptor of the
+    open lock file.
     """
     try:
         os.lseek(descriptor, 0, os.SEEK_SET)
@@ -768,8 +771,9 @@ def changing(folder: Path) -> Iterator[Path]:
     """Yield a temporary folder with links to the files of `folder`, so that the block can change several files at once.
 
     The block adds, replaces or removes files in the temporary folder. At the end of the block, the same is done in
-    `folder`. If the process is killed, all changes are made or none. The block must replace a file, as `replacing`
-    does, and not write into it, because a link is the file in `folder` itself. Subfolders are left out.
+    `folder`. If the process is killed, all changes are made or none. To change a file, the block must replace it (see
+    `replacing`) and must not write into it, because a hard link in the temporary folder is the same file as the one in
+    `folder`. Subfolders are left out.
 
     Raises:
         ArgumentError: the folder cannot be written, or another process or thread writes into it.

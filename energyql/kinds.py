@@ -32,7 +32,7 @@ numbers (`age > 60`)."""
 MISSING = {"", "na", "n/a", "nan", "none", "null", "?"}
 YES, NO = {"1", "true", "yes", "y", "t"}, {"0", "false", "no", "n", "f"}
 TOLERANCE = 0.05
-"""Default tolerance of `=` for a continuous attribute, as a share of the width of the attribute's range."""
+"""Default tolerance of `=` for a continuous attribute, as a fraction of the width of the attribute's range."""
 MOST_CLASSES = 100
 """Largest number of different texts in a column of labels from which a categorical attribute is inferred."""
 ABSENT = ("absent", "none", "no")
@@ -45,7 +45,9 @@ _RANGE = re.compile(r"=(?P<low>[-+.\deE]+?)\.\.(?P<high>[-+.\deE]+)")
 
 
 class AttributeKind:
-    """Everything that depends on the kind of an attribute. The methods of this class are right for categorical ones.
+    """Everything that depends on the kind of an attribute. There is one object for each of the three kinds.
+
+    The methods of this class do what is right for categorical attributes. Subclasses replace some of the methods.
 
     In all methods, the argument `spec` is the attribute, and `attribute` is `Attribute(spec.name)`, from which queries
     are built. A literal is a condition on one attribute, such as `hair = red`: a predicate of `energyql.language`. In
@@ -124,7 +126,10 @@ class AttributeKind:
         return False
 
     def infer(self, column: str, cells: Sequence[Any]) -> dict[str, Any]:
-        """Return fields of `AttributeSpec`, such as `values` or `low` and `high`, as follows from a column of labels.
+        """Infer the description of an attribute from a column of labels.
+
+        The result has fields of `AttributeSpec` and their values: `values`, or `low`, `high` and `tolerance`. It is {}
+        for a yes/no attribute.
 
         Args:
             column: name of the column, for messages.
@@ -207,9 +212,9 @@ class AttributeKind:
         return tuple(map(tuple, groups.values()))
 
     def union(self, parts: Iterable[Cell], spec: AttributeSpec) -> CellSet:
-        """Return the union of cells as a tuple of sorted cells, where intervals that touch are merged.
+        """Return the union of cells as a sorted tuple of cells, in which intervals that touch are merged.
 
-        Unions with equal values give equal tuples.
+        Two unions that contain the same values give equal tuples.
 
         Args:
             parts: cells of the attribute that do not overlap.
@@ -470,7 +475,8 @@ KINDS: dict[str, AttributeKind] = {kind.name: kind for kind in (_YesNo(), _Categ
 def range_text(spec: AttributeSpec) -> str:
     """Return the range of a continuous attribute as words that follow its name, such as " from 0 to 100".
 
-    The text is empty if the attribute has no bounds, because it is known only from a table of predictions.
+    The text is empty if the attribute has no bounds, because it is only known from the columns of a table of
+    predictions.
     """
     return "" if spec.high == sys.float_info.max else f" from {spec.low:g} to {spec.high:g}"
 

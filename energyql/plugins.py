@@ -1,5 +1,6 @@
-"""Code outside this package: optional libraries, and plugins, which are generators or judges that a user names.
+"""Code outside this package: optional libraries, and plugins.
 
+A plugin is a generator, or a judge (code that reads attributes off pictures), that a user names.
 A plugin in a user's own code is named by `module:object`, such as "my_labels:look". A plugin in an installed package is
 named by an entry point of the package.
 

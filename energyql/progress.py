@@ -21,9 +21,9 @@ def reporting(show: bool | Report) -> Iterator[Report]:
     """Yield a function that the block calls with a stage and the fraction done, to show the progress.
 
     Args:
-        show: whether progress is shown. On a terminal there is a bar on standard error for each stage. In a notebook
-            there is one line, which is removed at the end of the block. A function is yielded unchanged, and shows
-            progress in its own way.
+        show: True to show progress, False to show nothing. On a terminal there is a bar on standard error for each
+            stage. In a notebook there is one line, which is removed at the end of the block. If `show` is a function,
+            this function is yielded unchanged, and shows progress in its own way.
     """
     if callable(show) or not show:
         yield show or (lambda stage, fraction: None)

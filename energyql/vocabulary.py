@@ -17,7 +17,7 @@ from energyql.kinds import Kind as Kind
 Value = TypeVar("Value")
 
 FORMAT_VERSION = 1
-"""Version of the JSON shape that `Vocabulary.to_dict` writes."""
+"""Version of the format of the dicts that `Vocabulary.to_dict` returns."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +186,7 @@ class Vocabulary(Mapping[str, AttributeSpec]):
         return f"model '{self.model}'" if self.model else "this model"
 
     def extended(self, specs: Iterable[AttributeSpec] = ()) -> Vocabulary:
-        """Return this vocabulary with the further attributes `specs`, in which `reads_words` is true."""
+        """Return a new vocabulary with the attributes of this one and the attributes `specs`; `reads_words` is true."""
         return Vocabulary([*self.values(), *specs], model=self.model, relations=self.relations, reads_words=True)
 
     def suggest(self, name: str) -> str | None:
@@ -272,7 +272,7 @@ def check_text(
 ) -> str:
     """Check that a value is a text without control characters, and return it in Unicode's form NFC.
 
-    In this form, an accented letter is always the same characters.
+    In this form, an accented letter is always written with the same characters.
 
     Args:
         value: the value.

@@ -77,7 +77,7 @@ class FittedUnder:
 
     @property
     def default_condition(self) -> int | tuple[float, ...] | None:
-        """Condition of new samples for which the user names none: `condition`, or `None` if `condition` is "random"."""
+        """Condition of new samples if the user names none: `condition`, or `None` if `condition` is "random"."""
         return None if isinstance(self.condition, str) else self.condition
 
     def is_of(self, fingerprint: str) -> bool:
@@ -88,10 +88,9 @@ class FittedUnder:
         return self.generator in ("", fingerprint)
 
     def is_beside(self, other: FittedUnder) -> bool:
-        """Return whether `other` has the same space, truncation and condition; the generators may differ.
+        """Return whether attributes that were learned under these conditions and under `other` can be in one bank.
 
-        If the result is false, attributes that were learned under these conditions, and attributes that were learned
-        under `other`, cannot be in one bank.
+        The result is true if space, truncation and condition are the same; the generators may differ.
         """
         return dataclasses.replace(self, generator=other.generator) == other
 
@@ -245,9 +244,9 @@ class Bank(Protocol):
 
     @property
     def std(self) -> Mapping[str, Tensor]:
-        """Standard deviation of the prediction of each continuous attribute, a tensor (), by name.
+        """Standard deviation of the prediction of each continuous attribute, a tensor of shape (), by attribute name.
 
-        Attributes whose deviation is unknown, or differs between samples, are left out.
+        Attributes whose standard deviation is unknown, or differs between samples, are left out.
         """
         return {}
 

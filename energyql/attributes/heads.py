@@ -178,7 +178,8 @@ class FusedHeads:
     def then(self, matrix: Float[Tensor, "rows outputs"], offset: Float[Tensor, " rows"]) -> FusedHeads:
         """Return a new function from latents to `matrix @ outputs + offset`, where `outputs` are the present outputs.
 
-        The new function takes no more time than the present one, because the matrix is multiplied into the last layer.
+        Such functions compute the inputs of a query's energy from the outputs of heads. The new function takes no more
+        time than the present one, because the matrix is multiplied into the last layer.
 
         Args:
             matrix: weights of the outputs, float64 on the CPU.
@@ -202,7 +203,7 @@ class FusedHeads:
         return replace(self, groups=tuple(group.computed_in(dtype) for group in self.groups))
 
     def __call__(self, latent: Float[Tensor, "batch latent_dim"]) -> Float[Tensor, "batch outputs"]:
-        """Return the outputs of all heads, side by side."""
+        """Return the outputs of all heads (logits, and means of continuous attributes), side by side."""
         latent = normalized(latent) if self.direction else latent
         return self._total(group.run(latent) for group in self.groups)
 
@@ -242,7 +243,7 @@ class RawOutputs(NamedTuple):
     Attributes:
         function: function from latents to the outputs of all heads, side by side.
         specs: the attributes in the order of the outputs; an attribute has `output_count(spec)` outputs.
-        std: standard deviation of the prediction of each continuous attribute, a tensor (), by name.
+        std: standard deviation of the prediction of each continuous attribute, a tensor of shape (), by attribute name.
     """
 
     function: FusedHeads
@@ -414,7 +415,7 @@ class AttributeBank(Bank):
 
     @property
     def std(self) -> dict[str, Tensor]:
-        """Standard deviation of the prediction of each continuous attribute, a tensor (), by name."""
+        """Standard deviation of the prediction of each continuous attribute, a tensor of shape (), by its name."""
         return {name: self.heads[name].std for name, spec in self.vocabulary.items() if KINDS[spec.kind].numeric}
 
     def to(self, device: torch.device | str) -> AttributeBank:
@@ -520,7 +521,8 @@ SECOND = "second.safetensors"
 DOUBT = "two sets of heads disagree, or the latent is too far out"
 """Text for users that says when a sample is marked as doubtful, because its attributes may be predicted wrongly."""
 _DEVIATIONS = 3.090
-"""The 99.9 % quantile of the standard normal: one latent in a thousand is farther out than the limit made with it."""
+"""The 99.9 % quantile of the standard normal. From this number, `outside_shell` computes the limit of |z|² that only
+one latent of the prior in a thousand exceeds."""
 
 
 def outside_shell(z: Float[Tensor, "n z_dim"]) -> Bool[Tensor, " n"]:
@@ -537,6 +539,8 @@ def outside_shell(z: Float[Tensor, "n z_dim"]) -> Bool[Tensor, " n"]:
 
 def second_bank(bank: AttributeBank, heads: Mapping[str, Head]) -> AttributeBank:
     """Return a copy of `bank` with second heads (fitted to other labels of the same attributes) in place of its heads.
+
+    A sample is doubtful where the two banks predict different values.
 
     Args:
         bank: the first heads.

@@ -44,7 +44,7 @@ class HeldOut:
         return HeldOut(*({name: getattr(self, part.name)[name] for name in names} for part in fields(self)))
 
     def save(self, folder: Path, name: str) -> None:
-        """Write the labels and predictions to a file of the model folder, whose name begins with that of a network.
+        """Write the labels and predictions to a file of the model folder; the name of the file begins with `name`.
 
         Predictions of classes are written in half precision, labels and predictions of numbers in full precision.
 
@@ -98,6 +98,6 @@ class HeldOut:
 def held_out_path(folder: Path, name: str) -> Path:
     """Return the path of the file with held-out samples for the network `name`, such as "verifier", in a model folder.
 
-    The file need not exist.
+    Held-out samples are labelled samples from which the network did not learn. The file need not exist.
     """
     return folder / f"{name}-held-out.safetensors"

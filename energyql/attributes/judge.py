@@ -40,7 +40,7 @@ AT_ONCE = 16
 """Number of pictures that a judge takes together on a CPU without gradients; more would not fit into the caches."""
 
 IMAGE_JUDGE = "image judge"
-"""Name of the judge in results whose judge is a network of this module."""
+"""Name that results have for a judge that is a network of this module."""
 
 _Layer = tuple[Tensor, Tensor, tuple[int, int]]
 """Weight, bias and stride of a convolution."""
@@ -133,7 +133,10 @@ class Judge(nn.Module):
         return f"<Judge of pictures of {self.side} pixels: {', '.join(self.vocabulary)}>"
 
     def features(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch features"]:
-        """Return for pictures in [-1, 1] the input of the last, linear layer of the network."""
+        """Return features of pictures in [-1, 1], which describe the pictures by numbers.
+
+        They are the input of the last, linear layer of the network.
+        """
         x = thumbnails(images, self.side)
         if self.training or torch.is_grad_enabled() or x.device.type != "cpu":
             for level in self.levels:
@@ -245,7 +248,7 @@ class JointJudge(nn.Module):
         return f"<{' and '.join(map(repr, self.judges))}>"
 
     def features(self, images: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch features"]:
-        """Return the inputs of the last layers of all judges, side by side, for pictures in [-1, 1]."""
+        """Return the features of pictures in [-1, 1] by all judges, side by side; see `Judge.features`."""
         return torch.cat([judge.features(images) for judge in self.judges], 1)
 
     def forward(self, images: Float[Tensor, "batch channels height width"]) -> dict[str, Prediction]:

@@ -24,13 +24,13 @@ from energyql.plugins import JUDGES, load_plugin, make_plugin
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 Column = Sequence[Any]
-"""Cells of one attribute, one for each picture."""
+"""Labels ("cells") of one attribute, one for each picture: bools, numbers, texts, or missing values."""
 ImageLabeller = Callable[[Tensor], Mapping[str, Any]]
 """Function from pictures in [-1, 1], (batch, channels, height, width), to a dict by attribute. Each value is a list,
-array or tensor of `batch` cells, or a prediction, of which the likeliest values are taken."""
+array or tensor of `batch` labels, or a prediction, of which the likeliest values are taken."""
 Numbers = Mapping[str, Float[Tensor, " batch"]]
-"""Numbers for each picture, by title such as "smile" or "hair = red". A direction in latent space is fitted to each, so
-that a move along it changes the number; see `as_numbers`."""
+"""Title such as "smile" or "hair = red" -> a number for each picture. For each title, a direction in latent space is
+fitted to the numbers, so that a move of a latent along the direction changes the number; see `as_numbers`."""
 
 
 @torch.no_grad()
@@ -185,7 +185,7 @@ def as_numbers(labels: Mapping[str, Any], count: int, *, finite: bool = True) ->
         labels: attribute -> prediction, or numbers as a tensor of floats (count,) or (count, 1), which are taken as
             they are.
         count: number of pictures.
-        finite: whether to check that all numbers are finite, for which an accelerator must be waited for.
+        finite: whether to check that all numbers are finite. For the check the program must wait for a GPU.
 
     Raises:
         DataError: a value of `labels` is neither a prediction nor such a tensor, or a number is not finite.
@@ -234,7 +234,8 @@ def encode_column(cells: Column, spec: AttributeSpec, source: str = "the labels"
 def known_cells(cells: Column, spec: AttributeSpec) -> Column:
     """Replace labels that are no class of a categorical attribute by `None`, and return the labels.
 
-    Missing labels become `None` too. Labels of attributes of other kinds are returned unchanged.
+    Such labels then count as missing in a training. Missing labels become `None` too. Labels of attributes of other
+    kinds are returned unchanged.
 
     Args:
         cells: the labels, one for each picture.

@@ -33,7 +33,8 @@ from energyql.renamed import takes_label
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 CERTAIN = 7.0
-"""Log-odds that a value is right for which a reader (which predicts from pictures) returns no probability.
+"""A reader (code that predicts attributes from pictures) may return values without probabilities. Such a value is taken
+to be right with these log-odds.
 
 7 means a probability of 0.999. With a probability of 1, energies would be infinite."""
 ANY_TRUNCATION = (0.0, 1.0)
@@ -101,7 +102,7 @@ class PictureBank(Bank):
 
     @property
     def std(self) -> dict[str, Tensor]:
-        """Standard deviation of the prediction of each continuous attribute, a tensor (), by name.
+        """Standard deviation of the prediction of each continuous attribute, a tensor of shape (), by attribute name.
 
         {} if the reader is not a `Judge`.
         """
@@ -225,7 +226,9 @@ def load_heads(folder: Path) -> AttributeBank | None:
 
 
 def heads_of(bank: Bank, what: str) -> AttributeBank:
-    """Return `bank`, for a computation that needs heads, after a check that it has heads.
+    """Return `bank` if it has heads, which predict attributes from latents; raise an error if it has none.
+
+    A computation that needs heads calls this function first.
 
     Args:
         bank: bank of a model.

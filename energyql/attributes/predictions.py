@@ -49,7 +49,8 @@ class Prediction(ABC):
     one output, the mean.
 
     In all methods, the number of a value is 0 for no and 1 for yes, the index of a class, or the value of a continuous
-    attribute. Labels are given as such numbers. Methods that are not abstract are right for kinds with classes.
+    attribute. Labels are given as such numbers. Methods of this class that are not abstract do what is right for
+    attributes with classes; derived classes replace some of them.
 
     Attributes:
         kind: name of the kind of attribute.
@@ -95,7 +96,7 @@ class Prediction(ABC):
 
     @abstractmethod
     def tensors(self, batch: int) -> list[tuple[str, Tensor, tuple[int, ...]]]:
-        """Return a triple (name, tensor, right shape) for each tensor of the prediction, so that shapes can be checked.
+        """Return a triple (name, tensor, right shape) for each tensor of the prediction, to check shapes.
 
         `batch` is the number of samples that the prediction should have. A standard deviation that is the same for all
         samples is left out.
@@ -115,10 +116,10 @@ class Prediction(ABC):
 
     @abstractmethod
     def columns(self) -> Float[Tensor, "batch columns"]:
-        """Return the prediction as columns of one tensor.
+        """Return the prediction as columns of one tensor, from which `of_columns` makes the prediction again.
 
-        There is one column (the logit) for a yes/no attribute, a column (a logit) for each class of a categorical one,
-        and two columns, mean and standard deviation, for a continuous one.
+        There is one column (the logit) for a yes/no attribute, a column (a logit) for each class of a categorical
+        attribute, and two columns, mean and standard deviation, for a continuous attribute.
         """
 
     def log_each(self, values: Sequence[bool | str]) -> list[Float[Tensor, " batch"]]:
@@ -143,7 +144,8 @@ class Prediction(ABC):
     def leads(self) -> list[Float[Tensor, " batch"]]:
         """Return for each class its logit minus the largest logit of the other classes.
 
-        For a yes/no attribute the list is [logit, -logit], for a continuous attribute [].
+        A number near 0 means that the prediction is unsure whether the value is this class. For a yes/no attribute the
+        list is [logit, -logit], for a continuous attribute [].
         """
         return []
 
@@ -171,9 +173,9 @@ class Prediction(ABC):
     def scores(self, labels: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
         """Return a score for each sample, from which the quality of a head is computed.
 
-        For attributes with classes, the score is 1 if the likeliest value is the label, else 0. Its mean over the
-        samples of each class, averaged over classes, is the balanced accuracy. For a continuous attribute, the score is
-        1 - squared error / variance of the labels, and its mean over all samples is R2.
+        For attributes with classes, the score is 1 if the likeliest value is the label, else 0. The mean of the scores
+        of each class, averaged over classes, is the balanced accuracy. For a continuous attribute, the score is
+        1 - squared error / variance of the labels, and the mean of the scores of all samples is R2.
 
         `labels` are numbers of values: 0 or 1, indices of classes, or the continuous values.
         """
@@ -256,6 +258,8 @@ class Prediction(ABC):
     def divergence(cls, now: Tensor, then: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
         """Return the KL divergence between the predictions of two sets of outputs of a head, and its derivative.
 
+        Edits use it to measure how much a prediction has changed.
+
         Args:
             now: outputs of one attribute, (batch, outputs). If the kind is `elementwise`, outputs of several attributes
                 side by side, (batch, attributes).
@@ -291,15 +295,15 @@ class Prediction(ABC):
 
     @classmethod
     def logits_of(cls, logs: Float[Tensor, " classes"]) -> Float[Tensor, " outputs"]:
-        """Return the outputs of a head, (outputs,), that predict given log-probabilities of all classes, `logs`."""
+        """Return the outputs of a head, (outputs,), that predict the log-probabilities `logs` of the classes."""
         return logs
 
     @classmethod
     def shift_of(cls, weights: Float[Tensor, " classes"]) -> Float[Tensor, " outputs"]:
-        """Return the shift of a head's outputs that weights of the classes in the training loss cause.
+        """Return the shift of a head's outputs that is caused by weights of the classes in the training loss.
 
-        A class with a larger weight gets larger logits. After a training with weights, the shift is subtracted from the
-        outputs. `weights` has the weight of each class.
+        A class with a larger weight in the loss gets larger logits. After the training, the shift is subtracted from
+        the outputs, so that probabilities are right again. `weights` has the weight of each class.
         """
         return weights.log()
 

@@ -31,15 +31,15 @@ accuracy must be `MARGIN` above chance."""
 LEAST_RECALL = 0.1
 """Least recall that a head must have for every class, if its report has no AUC."""
 LEAST_R2 = 0.1
-"""The lower end of the 95 % interval of R2 must be at least this. Below it, a value is hardly known better with the
-head's prediction than without."""
+"""A head of a continuous attribute is good enough if the lower end of the 95 % interval of its R2 is at least this.
+Below it, a value is hardly known better with the head's prediction than without."""
 WEAK_HELP = (
     "more labels (energyql sample --unsure draws the pictures), a teacher (labels in a table with the numbers of "
     "pictures), --space picture (a network that reads pictures in place of heads)"
 )
 """Text for users: what to do if the head of an attribute is too weak."""
 LEAST_SKILL = 0.3
-"""Least skill of a network that judges pictures, where 0 is chance and 1 is perfect."""
+"""Least skill that a judge of pictures must have, on a scale where 0 is chance and 1 is perfect."""
 _Z = 1.959964
 """Quantile of the standard normal for a two-sided interval of 95 %."""
 
@@ -59,8 +59,8 @@ class Ranking:
         auc: area under the ROC curve: the probability that the head ranks a random sample of the class above a random
             sample of the others, in [0, 1]; 0.5 is chance. The interval is that of Wilson for an effective number of
             samples, which is computed from DeLong's variance.
-        precision: share of samples of the class, in [0, 1], where each held-out sample counts as much as its
-            probability of the class. Samples drawn for the class under the head come with these frequencies. The
+        precision: share of the class, in [0, 1], among held-out samples whose weights are the head's probabilities of
+            the class. It estimates the share of the class among samples that are drawn for it under the head. The
             interval is that of Wilson for an effective number of samples.
         prevalence: share of the class among all held-out samples, in (0, 1).
     """
@@ -71,9 +71,10 @@ class Ranking:
 
     @property
     def lift(self) -> Interval:
-        """Precision / prevalence: how many times as frequent the class is among samples drawn for this class.
+        """Precision / prevalence: how much the frequency of the class grows if samples are drawn for the class.
 
-        The interval is that of the precision, divided by the prevalence.
+        The frequency among samples drawn for the class is divided by that among all held-out samples. The interval is
+        the interval of the precision, divided by the prevalence.
         """
         share, low, high = self.precision
         return share / self.prevalence, low / self.prevalence, high / self.prevalence
@@ -197,8 +198,9 @@ class HeadReport:
         """Why the head is too weak for queries, as text for users; `None` if it is good enough.
 
         A head for classes is weak if it ranks badly: the lower end of the interval of `auc` is not more than `MARGIN`
-        above 0.5, or this is so for the AUC of one class. A head for numbers is weak if the lower end of the interval
-        of R2 is below `LEAST_R2`. In reports without AUC, balanced accuracy and recall are compared with chance.
+        above 0.5, or the AUC of one class is not more than `MARGIN` above 0.5. A head for numbers is weak if the lower
+        end of the interval of R2 is below `LEAST_R2`. In reports without AUC, a head is weak if its balanced accuracy
+        is not clearly above chance, or its recall of one class is below `LEAST_RECALL`.
 
         Queries refuse a weak head unless the user allows it.
         """
@@ -391,8 +393,9 @@ def read_reports(folder: Path) -> dict[str, HeadReport]:
 
 
 FIRST, VERIFIER = "judge", "verifier"
-"""Names, without suffix, of the files of a folder's first judge and of the first network of its verifier. The others
-are "judge-2", "judge-3", "verifier-2", "verifier-3" and so on."""
+"""Names, without suffix, of the files of the first judge in a model folder, and of the first network of the verifier,
+the networks that decide from pictures which samples are kept. The files of further networks are "judge-2", "judge-3",
+"verifier-2", "verifier-3" and so on."""
 READER = "reader"
 """Name, without suffix, of the files of a network that predicts attributes from pictures, in a model without heads. If
 the model has code for this purpose, `vocabulary.json` has the name of the code under the key "reader"."""
@@ -426,7 +429,8 @@ class JudgeReport:
 def judge_names(folder: Path, first: str = FIRST) -> list[str]:
     """Return the names of the networks in a model folder that are judges, in ascending order: "judge", "judge-2" ...
 
-    With `VERIFIER` as `first`, they are the networks of the verifier: "verifier", "verifier-2" ...
+    With `VERIFIER` as `first`, they are the networks of the verifier, which decide from pictures which samples are
+    kept: "verifier", "verifier-2" ...
     """
     matches = (re.fullmatch(rf"{first}(?:-([1-9][0-9]{{0,3}}))?", path.stem) for path in folder.glob(f"{first}*.json"))
     return [judge_name(number, first) for number in sorted(int(match[1] or 1) for match in matches if match)]
@@ -435,7 +439,8 @@ def judge_names(folder: Path, first: str = FIRST) -> list[str]:
 def judge_name(number: int, first: str = FIRST) -> str:
     """Return the file name, without suffix, of judge `number`: "judge" for 1, "judge-2" for 2, and so on.
 
-    `first` is the name for 1: `FIRST`, or `VERIFIER` for a network of the verifier.
+    `first` is the name for 1: `FIRST`, or `VERIFIER` for a network of the verifier, which decides from pictures which
+    samples are kept.
     """
     return first if number == 1 else f"{first}-{number}"
 

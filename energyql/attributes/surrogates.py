@@ -35,9 +35,11 @@ from energyql.numerics.shapes import Float
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 READOUT_DRAWS = 4096
-"""Number of draws from the prior that read-outs are fitted to, without the further ones of `DRAWS_PER_NUMBER`."""
+"""Number of draws from the prior that read-outs (linear heads on z) are fitted to, plus `DRAWS_PER_NUMBER` draws for
+each number in z."""
 DRAWS_PER_NUMBER = 16
-"""Number of further draws for each number in z, so 8,192 for a z of 512 numbers."""
+"""Number of further draws, for each number in z, that read-outs (linear heads on z) are fitted to: 8,192 draws for a z
+of 512 numbers."""
 RIDGE = 1e-4
 """Weight of the squared coefficients in the loss of a logistic regression, per draw."""
 MOST_NUMBERS = 1024
@@ -46,12 +48,13 @@ READOUT_STEPS = 80
 """Number of steps of gradient descent in the fit of a linear head. The lengths of the steps are those of Barzilai and
 Borwein (1988, "Two-point step size gradient methods")."""
 FIRST_STEP = 2.0
-"""Length of the first step, and of any step for which the formula of Barzilai and Borwein gives none above 0."""
+"""Length of the first step in the fit of a linear head, and of any step for which the formula of Barzilai and Borwein
+gives no length above 0."""
 LONGEST_STEP = 1000.0
-"""Upper bound of the length of a step."""
+"""Upper bound of the length of a step in the fit of a linear head."""
 GRAIN = 2.0**-12
-"""Weights are rounded to multiples of this, so that they do not depend on the number of threads, which changes how sums
-are rounded."""
+"""The weights of all approximations of heads are rounded to multiples of this number. So they do not depend on the
+number of threads, which changes how sums are rounded."""
 
 
 def fit_readouts(
@@ -203,28 +206,30 @@ def _logistic(
 
 
 DRAWS = 16_384
-"""Number of draws from the prior that networks are fitted to."""
+"""Number of draws from the prior that small networks are fitted to."""
 SENSITIVE_DRAWS = 1024
 """Number of draws from the prior at which it is measured how much the prediction of a head changes with z."""
 LEAST_SHARE = 0.01
 """A small network takes a direction of z as input only if the direction has at least this share of the influence that
 z has on the attribute."""
 MOST_DIRECTIONS = 8
-"""Largest number of directions of z for an attribute."""
+"""Largest number of directions of z that the small network of an attribute takes as input."""
 LEAST_TRACE = 1e-20
-"""A sum of squared gradients below this is a rounding error. Gradients are of log-odds, or of standard deviations."""
+"""A sum of squared gradients of a prediction with respect to z counts as a rounding error if it is below this value.
+Predictions are log-odds, or means in units of their standard deviation."""
 UNITS = 16
-"""Number of hidden units of the network of an attribute."""
+"""Number of hidden units of the small network of an attribute."""
 STEPS, BATCH = 512, 512
-"""Number of steps of the training, and number of draws in each step."""
+"""Number of steps of the training of a small network, and number of draws from the prior in each step."""
 STEP_SIZE, DECAYS, EPSILON = 0.05, (0.9, 0.99), 1e-8
-"""Settings of Adam (Kingma and Ba 2015, arXiv 1412.6980); the step size falls to 0 along a cosine."""
+"""Settings of Adam (Kingma and Ba 2015, arXiv 1412.6980), which trains the small networks; the step size falls to 0
+along a cosine."""
 
 
 class SurrogateHeads:
     """Cheap approximations, on z, of the heads of a bank: linear heads and small networks.
 
-    An approximation is fitted when it is first asked for, and is the same in every run.
+    An approximation is fitted when it is first needed, and is the same in every run.
 
     Args:
         bank: the heads; they take what `encode` returns.
@@ -264,7 +269,7 @@ class SurrogateHeads:
 
     @cached_property
     def _draws(self) -> Float[Tensor, "n z_dim"]:
-        """The draws from the prior for which all networks are fitted to the heads; the same in every run."""
+        """The draws of z from the prior for which the small networks are fitted to the heads; the same in every run."""
         return normals(0, 0, DRAWS, self._z_dim, stream="distilled")
 
     @cached_property
@@ -347,12 +352,12 @@ class _Network(NamedTuple):
         return torch.addmm(self.bias, self.skip, x).addmm_(self.out, hidden), hidden
 
     def slopes(self, x: Tensor, hidden: Tensor, grad: Float[Tensor, "outputs n"]) -> list[Tensor]:
-        """Return the gradients with respect to all weights and biases, in the order of the fields.
+        """Return the gradients of a loss with respect to all weights and biases, in the order of the fields.
 
         Args:
             x: input of `forward`, (directions, n).
             hidden: hidden layer that `forward` returned, (units, n).
-            grad: gradient with respect to the outputs.
+            grad: gradient of the loss with respect to the outputs.
         """
         back = leaky_relu_back_(self.out.t() @ grad, hidden, SLOPE)
         return [back @ x.t(), back.sum(1, keepdim=True), grad @ hidden.t(), grad @ x.t(), grad.sum(1, keepdim=True)]

@@ -1,7 +1,8 @@
-"""Words as attributes: a reader compares pictures with texts, and texts in quotes become yes/no attributes of a model.
+"""Words as attributes: a text in quotes in a query, such as "a person in a hat", becomes a yes/no attribute of a model.
 
-A reader is a dual encoder, such as CLIP (Radford et al. 2021, arXiv 2103.00020) or SigLIP (Zhai et al. 2023, arXiv
-2303.15343): one network for pictures, one for texts, and a logit for each pair of a picture and a text. The log-odds
+A reader of words predicts from a picture whether a text is true of it. It is a dual encoder, such as CLIP (Radford et
+al. 2021, arXiv 2103.00020) or SigLIP (Zhai et al. 2023, arXiv 2303.15343): one network for pictures, one for texts, and
+a logit for each pair of a picture and a text; the better the text fits the picture, the larger the logit. The log-odds
 that a text is true of a picture are the logit of the text minus the logit of a contrast, a text that is true of every
 picture. A few labels of pictures improve these log-odds (`Calibration`).
 """
@@ -34,14 +35,14 @@ from energyql.plugins import JUDGES, import_optional, load_plugin, make_plugin, 
 from energyql.vocabulary import AttributeSpec, ByAttribute, Vocabulary
 
 CONTRAST = "a picture"
-"""Text whose logit is subtracted from those of other texts, unless a calibration names another one."""
+"""Text whose logit is subtracted from the logits of other texts, unless a `Calibration` names another text for this."""
 CALIBRATIONS = "words.json"
-"""Name of the file of calibrations in a model folder."""
+"""Name of the file in a model folder with calibrations, by which logits of texts become log-odds; see `Calibration`."""
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 """Mean and standard deviation, for red, green and blue, of the pictures in [0, 1] that CLIP learned from. They are used
 if a model does not state the mean and standard deviation of its pictures."""
 SHOWN = 48
-"""Most characters of a text in a message."""
+"""Most characters of a text about pictures that an error message shows."""
 
 
 class WordReader(Protocol):
@@ -73,7 +74,9 @@ def as_pixels(
 
 
 class DualEncoder:
-    """A reader of words with a network for pictures and one for texts. Subclasses define `embed` and `_encode`.
+    """A reader of words, which compares pictures with texts by a network for pictures and a network for texts.
+
+    Subclasses define `embed` and `_encode`.
 
     Args:
         network: a torch module that has both networks, and a parameter `logit_scale`: the logarithm of the factor by
@@ -94,9 +97,13 @@ class DualEncoder:
         raise NotImplementedError
 
     def score(self, embedded: Float[Tensor, "n width"], texts: Sequence[str]) -> Float[Tensor, "n texts"]:
-        """Return the logits of texts for pictures, given as unit vectors that `embed` returned.
+        """Return a logit for each pair of a picture and a text: the better the text fits, the larger the logit.
 
         The vectors of the last texts are kept, so that a further call with the same texts takes less time.
+
+        Args:
+            embedded: the pictures, as unit vectors that `embed` returned.
+            texts: the texts.
 
         Raises:
             ArgumentError: a text is too long for the network.
@@ -114,7 +121,7 @@ class DualEncoder:
         return logits
 
     def read(self, pictures: Tensor, texts: Sequence[str]) -> Float[Tensor, "n texts"]:
-        """Return the logits of texts for pictures in [-1, 1]; see `WordReader`."""
+        """Return a logit for each pair of a picture in [-1, 1] and a text: the better the fit, the larger the logit."""
         return self.score(self.embed(pictures), texts)
 
     @property
@@ -124,7 +131,7 @@ class DualEncoder:
 
 
 class OpenClip(DualEncoder):
-    """A reader of words whose network is a model of the library open_clip.
+    """A reader of words, which compares pictures with texts, by a model of the library open_clip.
 
     The network may also be another module with `encode_image`, `encode_text`, `logit_scale` and `visual`. Its `visual`
     has the size of pictures (`image_size`), and may have their mean and standard deviation (`image_mean`, `image_std`).
@@ -151,7 +158,9 @@ class OpenClip(DualEncoder):
 
 
 class Transformers(DualEncoder):
-    """A reader of words whose network is a model of the library transformers, such as a `CLIPModel` or `SiglipModel`.
+    """A reader of words, which compares pictures with texts, by a model of the library transformers.
+
+    Examples of such models are `CLIPModel` and `SiglipModel`.
 
     Args:
         network: the model.
@@ -192,7 +201,9 @@ def _too_long(text: str, most: int) -> ArgumentError:
 
 
 def _read_folder(folder: Path) -> Any:
-    """Load a reader of words from a folder in the form of open_clip or transformers. No code in the folder is run.
+    """Load a reader of words, which compares pictures with texts, from a folder of open_clip or transformers.
+
+    No code in the folder is run.
 
     Raises:
         ModelError: the folder is damaged, or contains no dual encoder, or contains code, or its weights are not in the
@@ -242,7 +253,10 @@ def _has_tokenizer(folder: Path) -> bool:
 
 @dataclass(frozen=True)
 class Calibration:
-    """How the logits of a text become log-odds: `slope * (logit - logit of the contrast) + offset`.
+    """How the logits of a text, by a reader of words, become log-odds that the text is true of a picture.
+
+    The log-odds are `slope * (logit - logit of the contrast) + offset`. A reader of words is a network that compares
+    pictures with texts, such as CLIP.
 
     Attributes:
         contrast: another text, which is true of every picture; its logit is subtracted from the logit of the text.
@@ -268,7 +282,7 @@ class Calibration:
 
 @dataclass(frozen=True, eq=False)
 class Words:
-    """A reader of words, and calibrations of texts, by which its logits become log-odds.
+    """A reader of words, which compares pictures with texts, and the calibrations by which its logits become log-odds.
 
     Attributes:
         reader: the reader: an object with the method `read`, such as a `DualEncoder`.
@@ -299,7 +313,13 @@ class Words:
         return self._calibrated(self.reader.read, pictures, texts)
 
     def log_odds_embedded(self, embedded: Float[Tensor, "n width"], texts: Sequence[str]) -> Float[Tensor, "n texts"]:
-        """Return the log-odds of texts for pictures of which `reader.embed` returned the rows of `embedded`.
+        """Return the log-odds that each text is true of each picture, from a vector for each picture.
+
+        The vectors are computed once for several calls with other texts.
+
+        Args:
+            embedded: result of `reader.embed` for the pictures, a row for each picture.
+            texts: the texts.
 
         Raises:
             DataError: the reader returns no finite logit for each picture and text.
@@ -354,7 +374,7 @@ class Words:
 
 
 def read_calibrations(folder: Path) -> tuple[str, dict[str, Calibration]]:
-    """Read the calibrations of texts in `words.json` of a model folder.
+    """Read the calibrations in `words.json` of a model folder, by which logits of texts become log-odds.
 
     Returns:
         SHA-256 of the reader of words that the calibrations were made with, and text -> calibration; ("", {}) if the
@@ -389,7 +409,7 @@ def reads_words(reader: object) -> bool:
 
 
 def open_words(reader: Any, mark_of: Callable[[object], str]) -> Words:
-    """Return a reader of words that the user names, without calibrations.
+    """Return a reader of words, which compares pictures with texts, that the user names; it has no calibrations.
 
     Args:
         reader: the path of a folder in the form of open_clip or transformers; or an object with the method `read`; or
@@ -462,7 +482,10 @@ def specs_of(texts: Sequence[str]) -> list[AttributeSpec]:
 
 
 class NoBank(Bank):
-    """The bank of a generator without attributes. Queries can name only texts in quotes, which a reader predicts."""
+    """The bank of a generator without attributes.
+
+    Queries can then only name texts in quotes, such as "a person in a hat", which a reader of words predicts.
+    """
 
     part = "attributes"
 
@@ -490,14 +513,14 @@ class NoBank(Bank):
 def with_texts(
     bank: Bank, words: Words, texts: Sequence[str], latents: Float[Tensor, "n dim"], log_odds: Float[Tensor, "n texts"]
 ) -> Bank:
-    """Return a bank that predicts texts too, as yes/no attributes, beside the attributes of a bank.
+    """Return a bank with the attributes of `bank`, and a yes/no attribute for each text: whether the text is true.
 
     If `bank` has heads or no attributes, a new head is fitted for each text. If `bank` predicts from pictures, the
-    reader of words predicts the texts from the same pictures, and the new bank has no gradient.
+    reader of words predicts from the same pictures whether the texts are true, and the new bank has no gradient.
 
     Args:
         bank: the bank of a model.
-        words: the reader of words.
+        words: the reader of words, such as CLIP, which compares pictures with texts.
         texts: the texts.
         latents: latents of random pictures, which heads take as input; not used if `bank` predicts from pictures.
         log_odds: log-odds of the texts for these pictures, by `words`; the heads are fitted to them.
@@ -518,15 +541,17 @@ def with_texts(
 
 
 UNITS, STEPS, BATCH, RATE, DECAY = 48, 1200, 256, 0.01, 0.02
-"""Hidden units of a head of a text, and the settings of its fit by AdamW; the rate falls to 0 along a cosine."""
+"""Number of hidden units of a head that `fit_head` fits, and the settings of AdamW for the fit: number of steps, number
+of latents in each step, learning rate (which falls to 0 along a cosine), and weight decay."""
 
 
 @torch.inference_mode(False)
 @torch.enable_grad()
 def fit_head(latents: Float[Tensor, "n dim"], log_odds: Float[Tensor, " n"]) -> Head:
-    """Fit a head to the probabilities of a reader of words for one text; the result is the same in every run.
+    """Fit a head that predicts from a latent whether a text is true of its picture; the same in every run.
 
-    On another machine, or another device, the head may differ by rounding errors.
+    The head is fitted to the probabilities of a reader of words. On another machine, or another device, the head may
+    differ by rounding errors.
 
     Args:
         latents: latents of random pictures.

@@ -23,8 +23,8 @@ LEVEL = 0.95
 _STEEPEST = 30.0
 """Largest absolute value of the Lagrange multiplier in `Strata._path`: `e**30` is more than any count of pictures."""
 _UNPROVEN = 0.045
-"""Level of the test by which true counts are rejected if there are several strata. It is below 5 %, because of all
-counts with the same share only the likeliest are tested."""
+"""Level of the test by which possible true counts of yes are rejected if there are several strata. It is below 5 %,
+because the test is made only for the likeliest of all counts with the same share."""
 _ALIKE = 1e-9
 """Shares that differ by less than this count as equal."""
 _HALVINGS = 18
@@ -164,9 +164,10 @@ class Strata:
     def _refused(self, counts: Numbers, sign: float) -> bool:
         """Return whether the answers contradict true counts of yes, by Blaker's test for a fixed number of pictures.
 
-        If the counts were true, the estimate `share` would have a known distribution. The test adds the probability of
-        all values at least as extreme as `share` on one side, and that of the largest tail on the other side that is
-        not more probable. The counts are rejected if the sum is below 5 %, or below 4.5 % with several strata.
+        If the counts were true, the estimate `share` would have a known distribution. The test adds two probabilities.
+        One is the probability of the values that are at least as extreme as `share`, on one side. The other is that of
+        the most extreme values on the other side, as many of them as together are not more probable than the first
+        side. The counts are rejected if the sum is below 5 %, or below 4.5 % with several strata.
 
         Args:
             counts: true counts of yes that are tested, (strata,).
@@ -212,10 +213,11 @@ class Strata:
         """Return a test of true counts of yes that is valid at any time, even if the answers decide when to stop.
 
         The test is a function that takes counts (strata,) and a sign, which it ignores, and returns whether the answers
-        contradict the counts. It divides the likelihood of the answers under a mixture of all possible counts by their
-        likelihood under the given counts. If these are true, the ratio is a martingale, whatever stratum each picture
-        was drawn from. So by Ville's inequality the ratio ever exceeds 20 with a probability of at most 5 %, and above
-        20 the counts are rejected. The mixture gives the verdicts of the judge the weight of one and a half answers.
+        contradict the counts. The test computes a ratio: the likelihood of the answers under a mixture of all possible
+        counts, divided by their likelihood under the counts that are tested. If these counts are the true ones, the
+        ratio is a martingale, whatever stratum each picture was drawn from. So by Ville's inequality the ratio ever
+        exceeds 20 with a probability of at most 5 %. The counts are rejected if the ratio is above 20. The mixture
+        gives the verdicts of the judge the weight of one and a half answers.
         """
         more, less, no = self.guess + 0.25, 1.25 - self.guess, self.seen - self.yes
         mixture = _log_beta(self.yes + more, no + less) - _log_beta(more, less)

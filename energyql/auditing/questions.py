@@ -64,8 +64,8 @@ class Question:
             answers: the answer to the query itself (`QUERY`), which is then returned; or answers to its conditions.
 
         Returns:
-            True or false if the answers to the conditions decide it, whatever the conditions without an answer; else
-            `None`. With more than 10 conditions without an answer, always `None`.
+            True or false if the answers decide it, so that the result is the same for any answers to the other
+            conditions; else `None`. With more than 10 conditions without an answer, always `None`.
         """
         if QUERY in answers:
             return answers[QUERY]

@@ -48,7 +48,7 @@ class Agreement:
 
         Args:
             one: name of the first person, and a dict: number of a picture -> answer.
-            other: name and answers of the second person, likewise.
+            other: name of the second person, and a dict: number of a picture -> answer.
         """
         shared = one[1].keys() & other[1].keys()
         if not shared:

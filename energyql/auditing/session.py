@@ -55,9 +55,9 @@ class Session:
         return self.book.people.setdefault(self.by, {})
 
     def asked(self, picture: AuditedPicture) -> list[str]:
-        """Return the questions about a picture: [`QUERY`], or the text of each condition of its query.
+        """Return the questions about a picture: the text of each condition of its query, or only `QUERY`.
 
-        The plan decides which.
+        Conditions are asked if the setting `attributes` of the plan is true.
         """
         return list(self.subject.questions[picture.query].conditions) if self.book.plan.attributes else [QUERY]
 
@@ -127,7 +127,7 @@ class Session:
         return 1.0 if whole else len(self._labels(QUERY)) / self.book.plan.clicks
 
     def answer(self, key: str, answers: Answers) -> None:
-        """Store the answers of this person about the current picture, the first that `next` returns.
+        """Store the answers of this person about the current picture, which is the first that `next` returns.
 
         Args:
             key: key (name) of the picture.
@@ -177,8 +177,8 @@ class Session:
         Pictures for which the person gave no such answer, or cannot tell, are left out.
 
         Args:
-            question: text of a condition; or `QUERY`, whose answer is computed from those to the conditions if the
-                person was asked about conditions.
+            question: text of a condition; or `QUERY`. If the person was asked about conditions, the answer to `QUERY`
+                is computed from the answers to the conditions.
         """
         people = []
         for answers in self.book.people.values():

@@ -16,8 +16,8 @@ row of the leaf:
 | tail | -log of the normal CDF | signed distance from mean to bound, in standard deviations |
 | interval | -log of a difference of normal CDFs | distance from mean to middle, in standard deviations |
 
-A row is a linear function of the outputs of the heads, so the last layer of the heads computes it. For classes this is
-true of the terms of the two log-sum-exps.
+A row is a linear function of the outputs of the heads, so the last layer of the heads computes it. The row of a leaf of
+classes is not linear, but each term of its two log-sum-exps is, and is computed there.
 """
 
 from __future__ import annotations
@@ -48,10 +48,11 @@ YES_NO, CLASSES, TAIL, INTERVAL = range(4)
 """Kinds of leaves: yes/no attribute, classes, interval with one infinite end (tail), and other intervals."""
 _LEAST = -80.0
 """Lower bound, in nats, of the difference between a term of a log-sum-exp and the largest term; smaller terms are
-raised to it."""
+raised to it. Exponentials of smaller terms could be denormal numbers, with which processors compute slowly."""
 _Plan = tuple[type[CircuitNode], list[tuple[int, ...]], list[float], int]
-"""Nodes of a circuit that one operation computes: their type; for each node the rows of its children in the table of
-values; for each node its factor, if the type has one; and the row of the first node."""
+"""Nodes of a circuit that one operation computes. The values of all nodes are in a table with a row for each node. The
+tuple has the type of the nodes; for each node the rows of its children in the table; for each node its factor, if the
+type has one; and the row of the first node in the table."""
 
 
 class EnergyRule(Protocol):
@@ -83,7 +84,7 @@ class EnergyRule(Protocol):
         """Return a description of the rule as indented text, with a line for each part of the computation."""
 
     def draw(self) -> Markup | None:
-        """Return a drawing of the rule's circuit as SVG; `None` for a rule without a circuit (`lace`)."""
+        """Return a drawing of the rule's circuit as SVG; `None` for a rule without a circuit (semantics `lace`)."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,8 @@ class CircuitRule:
 
     Attributes:
         circuit: the compiled query.
-        is_probability: whether the value of the circuit is the log-probability of the query (not under `product`).
+        is_probability: whether the value of the circuit is the log-probability of the query. It is not under the
+            semantics `product`.
     """
 
     circuit: Circuit
@@ -302,7 +304,10 @@ class _Group:
 
     @cached_property
     def signs(self) -> Tensor:
-        """Derivatives of a node of the class `Given`, (2, 1, 1): 1 for its first child, -1 for its second one."""
+        """Derivatives of the value of a `Given` node by its two children, (2, 1, 1): 1 by the first, -1 by the second.
+
+        They are used if the nodes of this group are of the class `Given`.
+        """
         with torch.inference_mode(False):
             return self._like.new_tensor([[[1.0]], [[-1.0]]])
 
@@ -360,9 +365,9 @@ class _Group:
         return torch.logaddexp(*x) if self.kind is LogSumExp and self.width == 2 else self.value(x)
 
     def value_and_slopes(self, x: Float[Tensor, "width nodes batch"]) -> tuple[Float[Tensor, "nodes batch"], Tensor]:
-        """Return the values of the nodes, in nats, and their derivatives with respect to `x`; not for sums.
+        """Return the values of the nodes, in nats, and the derivatives of these values with respect to `x`.
 
-        `x` are the values of the nodes' children.
+        `x` are the values of the nodes' children. The nodes must not be sums.
         """
         if self.kind is LogSumExp:
             return self.fast_value(x), torch.softmax(x, 0)
@@ -606,7 +611,7 @@ class LeafEnergies:
         values = {spec.name: KINDS[spec.kind].values(spec) for spec in raw.specs}
 
         def columns_of(leaf: Leaf, own: bool) -> list[int]:
-            """Return the outputs, as indices, for the classes of a leaf; for all other classes if `own` is false."""
+            """Return the indices of the heads' outputs for the classes of a leaf, or, if `own` is false, all others."""
             named = enumerate(values[leaf.attribute], start=first[leaf.attribute])
             return [column for column, value in named if (value in leaf.cells) == own]
 

@@ -1,7 +1,7 @@
 """The clipped energy of a query: 0 at all latents where the heads give the query a probability of at least c.
 
-It is used where a verifier (networks that read pictures) decides which samples are kept, and the heads only propose
-latents for which the verifier is asked.
+It is used if a verifier (networks that read pictures) decides which samples are kept. The heads, which predict
+attributes from latents, then only propose latents; the verifier reads the pictures of these latents.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ but the energy is twice as steep."""
 
 
 def clipped_density(probability: npt.NDArray[np.float64], clip: float) -> npt.NDArray[np.float64]:
-    """Return how many times as likely latents are under a `ClippedEnergy` as under the prior, from 0 to 1.
+    """Return the factor, from 0 to 1, by which a `ClippedEnergy` changes the density of latents under the prior.
 
     The factor is not normalised: it is 1 where P(query) is at least c.
 
@@ -54,7 +54,8 @@ class ClippedEnergy:
     The class satisfies the protocol `Energy` of samplers.
 
     Args:
-        energy: E: computed by the heads; or, in a model without heads, by a network that reads pictures.
+        energy: the energy E. It is computed by the heads or, in a model without heads, by a network that reads
+            pictures.
         probability: c, in (0, 1].
     """
 
@@ -92,14 +93,15 @@ class ClippedEnergy:
 
 @dataclass(frozen=True)
 class ClippedSurrogate:
-    """A cheap approximation (surrogate) of a clipped energy, without its factor `STEEPNESS`.
+    """A cheap approximation (surrogate) of a clipped energy.
 
-    It is `max(S(v) - ceiling, 0)`, where S is a surrogate of the energy of the query. S depends on few directions of z;
-    v are the coordinates of z along these directions.
+    It is `STEEPNESS` times `max(S(v) - ceiling, 0)`, where S is a surrogate of the energy of the query. S depends on
+    few directions of z; v are the coordinates of z along these directions.
 
     Attributes:
-        surrogate: S.
-        ceiling: -log c, in nats: where S is at most this, the clipped energy is 0.
+        surrogate: S, the cheap approximation of the energy of the query.
+        ceiling: -log c, in nats, where c is the setting `probability` of the `ClippedEnergy`. Where S is at most
+            -log c, the clipped energy is 0.
     """
 
     surrogate: Surrogate
@@ -115,5 +117,5 @@ class ClippedSurrogate:
         return STEEPNESS * (self.surrogate(v) - self.ceiling).clamp(min=0)
 
     def lift(self, v: Float[Tensor, "batch r"], z: Float[Tensor, "batch z_dim"]) -> Float[Tensor, "batch z_dim"]:
-        """Return latents that have the coordinates v along `basis`, and are like z in all other directions."""
+        """Return latents with the coordinates v along the rows of `basis`; in all other directions they equal z."""
         return self.surrogate.lift(v, z)

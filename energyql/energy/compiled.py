@@ -20,7 +20,7 @@ class CompiledEnergy:
     Energies are those of a `QueryEnergy`, up to rounding. The class satisfies the protocol `Energy` of samplers.
 
     Args:
-        energy: the energy, whose least value and approximation (`surrogate`) are taken over.
+        energy: the energy of the query. Its least value and its approximation `surrogate` become those of this object.
         module: the same energy as a torch module, which is compiled.
     """
 

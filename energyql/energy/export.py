@@ -37,7 +37,8 @@ OPSET = 17
 """Version of the ONNX operators that models use; onnxruntime 1.12 or newer reads it."""
 _CHECKED = 256
 _TOLERANCE = 1e-3
-"""Largest allowed difference between energies of an ONNX model and of its module: relative, plus the same in nats."""
+"""Largest allowed difference between energies of an ONNX model and of its module: this number of nats, plus this number
+times the energy."""
 
 
 class EnergyModule(nn.Module):
@@ -145,10 +146,11 @@ def mapping_module(mapping: FrozenMapping) -> nn.Sequential:
 
 
 class Called(nn.Module):
-    """A function as a torch module.
+    """A function as a torch module, so that it can be a part of an `EnergyModule`.
 
     Args:
-        function: function from a batch to a result for each row, which depends on that row alone.
+        function: function from a batch to a result for each row of the batch. The result for a row must depend on this
+            row alone.
         owner: the module that has the function as a method; `None` for other functions. The parameters and buffers of
             `owner` become parameters and buffers of the new module.
     """
@@ -309,7 +311,10 @@ class _OfJoint(nn.Module):
 
 
 def _latents(energy: EnergyModule, count: int) -> Float[Tensor, "count z_dim"]:
-    """Return `count` latents from the prior, the same in every call, with the dtype and on the device of `energy`."""
+    """Return `count` latents from the prior, with which `energy` is exported or checked; the same in every call.
+
+    They have the dtype and the device of `energy`.
+    """
     tensors = (tensor for tensor in (*energy.parameters(), *energy.buffers()) if tensor.is_floating_point())
     z = torch.randn(count, int(energy.metadata["z_dim"]), generator=torch.Generator().manual_seed(0))
     return z.to(next(tensors, z))

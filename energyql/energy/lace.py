@@ -118,7 +118,7 @@ class LaceRule:
 
 
 def lace_rule(expr: Expr, vocabulary: Mapping[str, AttributeSpec], options: CompileOptions) -> LaceRule:
-    """Compile a query as `compile_lace` does, and report parts of the query that are never or always true."""
+    """Compile a query by `compile_lace`, and also report parts of the query that are never or always true."""
     options.report_constants(expr, vocabulary)
     return compile_lace(expr, vocabulary)
 

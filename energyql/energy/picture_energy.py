@@ -20,7 +20,7 @@ from energyql.numerics.shapes import Float
 
 Draw = Callable[[Tensor, Tensor], Tensor]
 """Function from latents w (batch, ...), and the indices of the samples in their run (batch,), to pictures with values
-in [-1, 1], (batch, channels, height, width). The indices decide the random noise in them."""
+in [-1, 1], (batch, channels, height, width). The index of a sample decides the random noise in its picture."""
 NO_GRADIENT = "this energy has no gradient, because code without one draws the pictures, or reads them"
 WITHOUT_GRADIENT = (
     'draw with the default sampler, or sampler="slice" (--sampler slice), which need none; or let torch modules do both'
@@ -150,8 +150,8 @@ def energy_of_pictures(rule: EnergyRule, predict: Predict, pictures: Tensor) -> 
         pictures: (batch, channels, height, width), with values in [-1, 1].
 
     Raises:
-        ArgumentError: a prediction is missing, or has a wrong shape, dtype or device; or autograd follows `pictures`,
-            and a prediction does not depend on them by operations that autograd can differentiate.
+        ArgumentError: a prediction is missing, or has a wrong shape, dtype or device; or autograd records operations on
+            `pictures`, but cannot differentiate a prediction with respect to them.
     """
     if not rule.attributes:  # always true
         return pictures.new_zeros(len(pictures))
@@ -163,9 +163,10 @@ def energy_of_pictures(rule: EnergyRule, predict: Predict, pictures: Tensor) -> 
 
 
 def check_followed(values: Tensor, pictures: Tensor, what: str) -> None:
-    """Check that autograd can differentiate `values` with respect to `pictures`, if it follows `pictures`.
+    """Check that autograd can differentiate `values` with respect to `pictures`.
 
-    Without this check the gradient could be wrong, because a term without a gradient counts as constant.
+    Nothing is checked if autograd does not record operations on the pictures. Without this check the gradient of an
+    energy could be wrong, because a term without a gradient counts as constant.
 
     Args:
         values: numbers that were computed from the pictures.

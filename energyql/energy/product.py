@@ -44,7 +44,7 @@ MAX_NODES = 1_000_000
 
 
 def product_rule(expr: Expr, vocabulary: Mapping[str, AttributeSpec], options: CompileOptions) -> CircuitRule:
-    """Compile a query as `compile_product` does, and report parts of the query that are never or always true."""
+    """Compile a query by `compile_product`, and also report parts of the query that are never or always true."""
     options.report_constants(expr, vocabulary)
     return compile_product(expr, vocabulary)
 

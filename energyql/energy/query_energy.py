@@ -30,7 +30,8 @@ from energyql.numerics.shapes import Float
 from energyql.vocabulary import Vocabulary
 
 SURE = 0.9
-"""Probability from which samplers by default count a query as satisfied. `explain` reports if none can be."""
+"""Probability of a query from which samplers by default count the query as satisfied. `explain` reports if no latent
+can reach this probability."""
 _NEVER = -700.0
 """Log-probability, in nats, that replaces -infinity in the search for the least energy."""
 _FAR = 40.0
@@ -45,8 +46,8 @@ def least_energy(rule: EnergyRule, std: Mapping[str, Tensor]) -> float:
     """Return the least energy, in nats, that a query has for any predictions; -infinity if there is no lower bound.
 
     The result is 0 in three cases: the query has no interval with two finite bounds; `std` lacks an attribute that the
-    query compares with a number; or the energy is not -log of a probability (`product`, `lace`). In the last case
-    energies can be below 0.
+    query compares with a number; or the energy is not -log of a probability (under the semantics `product` and `lace`).
+    In the last case energies can be below 0.
 
     Otherwise the result is found by a search. It starts from even odds for each attribute, and sets one attribute after
     another to the best prediction, until nothing improves. It tries each class, or each mean in the middle of two
@@ -115,7 +116,8 @@ def _candidates(name: str, leaves: list[Leaf], rule: CircuitRule, std: Mapping[s
 
 
 _FLAT = 1e-4
-"""Directions of z are ignored if their singular value is less than this share of the largest one."""
+"""A surrogate ignores directions of z on which its heads hardly depend: those whose singular value, of the matrix of
+the heads' weights, is less than `_FLAT` times the largest one."""
 
 
 @dataclass(frozen=True)
@@ -123,8 +125,8 @@ class Surrogate:
     """A cheap approximation of the energy of a query, computed by small heads that depend on few directions of z.
 
     A call takes v, the coordinates of latents z along these directions, and returns the approximate energies. The heads
-    in `bank` take z itself; they are converted to functions of v. Two surrogates are equal if their rules and heads
-    are equal, also on different devices.
+    in `bank` take z itself; they are converted to functions of v. Two surrogates are equal if their rules and devices
+    are equal, and `bank` is the same object.
 
     Attributes:
         rule: the compiled query.
@@ -245,16 +247,16 @@ class QueryEnergy:
     def least(self) -> float:
         """The least energy that a latent can have, in nats, with the standard deviations of these heads.
 
-        It is the result of `least_energy`: 0 for most queries, above 0 for a narrow interval, and -infinity under
-        `jem`.
+        It is the result of `least_energy`: 0 for most queries, above 0 for a narrow interval such as
+        `0.4 < age < 0.41`, and -infinity under the semantics `jem`.
         """
         return least_energy(self.rule, self._std)
 
     def computed_in(self, dtype: torch.dtype) -> QueryEnergy:
         """Return the same energy with matrix products computed in `dtype`, such as bfloat16.
 
-        The mapping network and the heads are changed, but not heads under `lace` and `jem`, and not a `predict` that is
-        no bank. Latents, energies and gradients keep their dtype.
+        The mapping network and the heads compute in `dtype`. Under the semantics `lace` and `jem`, or with a `predict`
+        that is no bank, only the mapping network does. Latents, energies and gradients keep their dtype.
 
         Raises:
             ArgumentError: `encode` is no `Convertible`: it has no method `computed_in`.
@@ -355,7 +357,9 @@ class QueryEnergy:
 
 
 class _RuleEnergy:
-    """The function from latents to energies, with its gradient, for a rule that is no circuit (`lace`, `jem`).
+    """The function from latents to energies, with its gradient, for a compiled query (rule) that is no circuit.
+
+    This is the case under the semantics `lace` and `jem`.
 
     Autograd differentiates only the rule. The derivative of the heads is written by hand, because autograd would use
     other matrix products, which round differently.

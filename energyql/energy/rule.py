@@ -82,7 +82,8 @@ class CompileOptions(NamedTuple):
     Attributes:
         query: the text of the query, which errors and warnings show; `None` for no text.
         max_nodes: the largest number of nodes that the decision diagram of the query may have.
-        relations: whether the probability is conditioned on the relations of the vocabulary; only `exact` uses this.
+        relations: whether the probability is conditioned on the relations of the vocabulary, which are queries that are
+            true for every picture. Only the semantics `exact` uses this option.
     """
 
     query: str | None = None
@@ -118,7 +119,10 @@ def exact_rule(expr: Expr, vocabulary: Mapping[str, AttributeSpec], options: Com
 
 
 def joint_rule(expr: Expr, vocabulary: Mapping[str, AttributeSpec], options: CompileOptions) -> JointRule:
-    """Compile the query `expr`, as `bind` returned it, under the `jem` semantics; `options.relations` is ignored."""
+    """Compile the query `expr`, as `bind` returned it, under the semantics `jem`, which `JointRule` explains.
+
+    `options.relations` is ignored.
+    """
     return JointRule(exact_rule(expr, vocabulary, options._replace(relations=False)))
 
 

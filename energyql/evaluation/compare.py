@@ -34,7 +34,7 @@ from energyql.sampling.registry import describe_sampler, sampler_record
 RESULTS = "results.json"
 """Name of the file with the results, in the folder of a comparison."""
 PRIOR = 20_000
-"""Default number of pictures of the prior."""
+"""Default number of pictures of the prior: random pictures that no query has selected."""
 ORACLE = 1_000
 """Default effective number of exact samples of a query: when the search has found so many, it ends."""
 
@@ -134,8 +134,8 @@ def compare(
         folder: where results are written. If an earlier run with the same settings wrote outcomes there, they are used
             and not measured again.
         report: called with the stages "prior", "queries", "oracle", "sampling" and "judging".
-        title: heading of the page.
-        picture_count: how many pictures the page shows for each method on each query.
+        title: heading of the page with the results, `results.md`.
+        picture_count: how many pictures this page shows for each method on each query.
         cache: folder for judged samples of the prior and exact samples of queries, which several comparisons can share;
             by default `folder`.
         find: function that returns the exact samples of a query; it is called like `find_oracle`.

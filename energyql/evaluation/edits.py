@@ -114,8 +114,8 @@ def measure_step(sequence: Edit, k: int, step: Expr, model: EvaluatedModel) -> d
         - `accuracy`: for each condition of the query the share of pictures that satisfy it (see
           `conditional_accuracy`); `None` if the query is no conjunction of conditions;
         - `identity`: mean `identity_distance` from the pictures before the first step; `None` without features;
-        - `leak_rate`: of all attributes that are not in the query, in all pictures, the share that changed without
-          need;
+        - `leak_rate`: share of changes among all pairs of a picture and an attribute that is not in the query and need
+          not change in this picture;
         - `strength`, `leak`, `leaking`, `disentangled`: the measurements of `edit_strength`, from the pictures before
           this step to the pictures after it.
     """

@@ -32,7 +32,7 @@ from energyql.progress import Report, reporting
 from energyql.renamed import takes_label
 
 PICTURE_COUNT = 8
-"""How many pictures the page shows for each sampler on each query."""
+"""How many pictures the page with the results shows for each sampler on each query."""
 
 
 @takes_label

@@ -196,7 +196,10 @@ class EvaluatedModel:
         return JudgedSamples.join(parts)
 
     def read_heads(self, z: Tensor) -> Values:
-        """Return attribute -> the likeliest value by its head for each of n latents z (n, z_dim), (n,)."""
+        """Return the likeliest values of all attributes for latents z (n, z_dim), as the heads predict them.
+
+        The result is a dict: attribute -> its value for each latent, (n,).
+        """
         with torch.inference_mode():
             return decide(self.model.bank.predict(self.reads(z)))
 

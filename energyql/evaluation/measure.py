@@ -48,7 +48,7 @@ class Reference:
 
     Attributes:
         query: the bound query.
-        bins: bins of attribute values. Comparisons are of the frequency of each bin.
+        bins: bins of attribute values, whose frequencies are compared.
         oracle: exact samples of the query.
         prior: judged samples of the prior.
     """

@@ -137,7 +137,7 @@ class PublishedODE:
     def sample(
         self, energy: EnergyLike, z0: Tensor, *, noise: RandomStreams = FIRST_RUN, progress: Progress | None = None
     ) -> SampleResult:
-        """Follow the flow from each row of `z0`, and return the latents at its end.
+        """Move each row of `z0` along the flow that descends the energy, and return the latents at its end.
 
         Args:
             energy: the energy of the query.

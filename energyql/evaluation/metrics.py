@@ -107,8 +107,8 @@ QUARTERS = 4
 REPETITIONS = 200
 """Number of times that `noise_floor` draws samples."""
 CROWDED = 0.01
-"""Two samples are near-duplicates if their distance is below a threshold: this quantile of the distances from each
-exact sample to the nearest other exact sample."""
+"""Two samples are near-duplicates if their distance is below a threshold. The threshold is a quantile of the distances
+from each exact sample to the nearest other exact sample: `CROWDED` of these distances, 1 %, are below it."""
 
 
 def conditional_accuracy(
@@ -125,8 +125,9 @@ def conditional_accuracy(
 
     Returns:
         Condition as text -> accuracy. The accuracy is the share of samples that satisfy the condition. For a target
-        such as `age = 0.7` it is one minus the mean distance to the target as a share of the attribute's range, at
-        least 0. `None` if the query is neither a condition on one attribute nor a conjunction of such conditions.
+        such as `age = 0.7` it is one minus the ratio of the mean distance to the target and the width of the
+        attribute's range, at least 0. `None` if the query is neither a condition on one attribute nor a conjunction of
+        such conditions.
     """
     conditions = query.operands if isinstance(query, And) else (query,)
     accuracies: dict[str, float] = {}

@@ -39,12 +39,13 @@ LEAST = 0.001
 MOST = 0.9
 """Largest prevalence of the queries of most protocols."""
 OCCURRING = 1e-9
-"""Smallest prevalence for random queries that at least one of the drawn pictures must satisfy. Any number works that is
-above 0 and below the share of one picture."""
+"""Smallest prevalence of random queries that at least one picture of the prior must satisfy. Any number serves that is
+above 0 and below the share of a single picture among all pictures of the prior."""
 RARE = 0.001
 """Largest prevalence of the queries of the protocol "zero-shot"."""
 TARGETS = (0.25, 0.5, 0.75)
-"""Targets of conditions such as `age = 0.5` on a continuous attribute, as shares of the attribute's range."""
+"""Targets of conditions such as `age = 0.5` on a continuous attribute, as positions in the attribute's range: 0 is the
+lower end, 1 the upper end."""
 PUBLISHED = "Nie et al. 2021, arXiv 2110.10873"
 
 

@@ -34,22 +34,26 @@ from energyql.sampling import normals, uniforms
 SHARD = 500
 """Number of samples of the prior in one file; an interruption loses at most this number of samples."""
 FIRST_LATENTS = 256
-"""Number of latents in the first batch of further latents of the prior for which the heads compute P(query)."""
+"""Number of latents in the first batch of further latents, which are drawn if too few samples of the prior satisfy a
+query. The heads compute P(query) for a whole batch."""
 LATENTS_AT_ONCE = 8192
-"""Largest number of further latents of the prior in one batch for which the heads compute P(query)."""
+"""Largest number of further latents in one batch. Further latents are drawn if too few samples of the prior satisfy a
+query; the heads compute P(query) for a whole batch."""
 PICTURES_AT_ONCE = 256
-"""Number of further latents that are selected by P(query), and whose pictures are then drawn and judged together."""
+"""Further latents are drawn until at least this many of them are selected by P(query). The pictures of the selected
+latents are then drawn and judged together."""
 MOST_LATENTS = 1 << 24
-"""Largest number of further latents of the prior; if it is reached, the search for exact samples of a query ends."""
+"""Largest number of further latents that are drawn in a search for exact samples of a query; the search ends there."""
 MOST_PICTURES = 8192
-"""Largest number of pictures of further latents; if it is reached, the search for exact samples of a query ends."""
+"""Largest number of pictures that are drawn in a search for exact samples of a query; the search ends there. Pictures
+of the samples of the prior do not count."""
 
 
 def prior_samples(model: EvaluatedModel, count: int, folder: Path, report: Report, *, seed: int = 0) -> JudgedSamples:
     """Return judged samples of the prior.
 
-    Their random numbers are not those of the z from which samplers start (`prior_latents`). So the results of samplers
-    are independent of these samples.
+    These samples and the latents from which samplers start (`prior_latents`) are drawn with different random numbers.
+    So the results of samplers are independent of these samples.
 
     Args:
         model: the model with its judge.
@@ -83,7 +87,7 @@ class Oracle:
         weights: weights of the samples, (m,), above 0. All are equal if enough samples of the prior satisfy the query.
         prevalence: share of the prior that satisfies the query by the judge, from 0 to 1.
         prevalence_error: standard error of the prevalence.
-        pictures: number of pictures that were judged, with those of the prior.
+        pictures: number of pictures that were judged, including pictures of the prior.
         latents: number of further latents that were drawn in addition to the prior samples; 0 if the prior samples were
             enough.
     """

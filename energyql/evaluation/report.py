@@ -316,7 +316,7 @@ def facts(data: dict[str, Any]) -> list[str]:
 
 
 def terminal_table(first: str, columns: Columns, width: int, title: str | None = None) -> Table:
-    """Return a table for the terminal without rows.
+    """Return a table for the terminal that has headings, but no rows yet.
 
     Args:
         first: heading of the first column, which holds text.

@@ -16,7 +16,7 @@ from energyql.language.parser import parse, text_of, token_span, tokenize
 from energyql.vocabulary import AttributeSpec, Vocabulary, closest
 
 MOST_WORDS = 400
-"""Most characters of a text that is read as words."""
+"""Most characters of a text about pictures in a query, such as "a person in a hat"."""
 _MOST_LISTED = 12
 """Most names or values that one hint of an error lists."""
 
@@ -81,7 +81,7 @@ def bind(expr: Expr, vocabulary: Vocabulary, *, query: str | None = None) -> Exp
 def is_words(node: Predicate, vocabulary: Vocabulary) -> bool:
     """Return whether a predicate is a text about pictures, such as `"a person in a hat"`.
 
-    It is one if the vocabulary allows such texts, the name is in quotes, and no attribute has this name.
+    It is such a text if the vocabulary allows them, the name is in quotes, and no attribute has this name.
     """
     return vocabulary.reads_words and isinstance(node.name, Quoted) and node.name not in vocabulary
 

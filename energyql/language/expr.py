@@ -190,9 +190,9 @@ class Expr:
             stack.extend(reversed(node.children))
 
     def fold(self, combine: Callable[[Expr, list[T]], T]) -> T:
-        """Return `combine(node, results)` for this node, the root of the tree.
+        """Compute a value for each node of the tree, operands first, and return the value of this node, the root.
 
-        `results` are what `combine` returned for the operands of the node, for which it is called first.
+        The value of a node is `combine(node, results)`, where `results` are the values of the node's operands.
         """
         order: list[Expr] = []
         results: list[T] = []
@@ -688,7 +688,10 @@ def predicates(expr: Expr) -> list[Predicate]:
 
 @dataclass(frozen=True, slots=True, eq=False, repr=False)
 class Attribute(Predicate):
-    """The condition that a yes/no attribute is true, as in `smile`. In Python, also the `E.age` of `E.age > 0.6`."""
+    """The condition that a yes/no attribute is true, as in `smile`.
+
+    In Python, `E.age` in `E.age > 0.6` is also an object of this class; the comparison returns another condition.
+    """
 
     form = BARE
 

@@ -43,7 +43,8 @@ class Quoted(str):
 def quote(name: str) -> str:
     """Return a name or value as a query writes it.
 
-    It is in double quotes if it is a keyword, has characters such as blanks (`"dark brown"`), or is of class `Quoted`.
+    The result is in double quotes if the name is a keyword, has characters such as blanks (`"dark brown"`), or is of
+    class `Quoted`.
     """
     if name.isidentifier() and not _keyword().fullmatch(name) and not isinstance(name, Quoted):
         return name

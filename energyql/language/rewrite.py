@@ -23,9 +23,10 @@ from energyql.language.expr import (
 
 
 class _Trees(Kernel[Expr]):
-    """Operations on trees that express every connective by AND, OR, NOT, counts and weights.
+    """Operations from which connectives are computed (a `Kernel`), whose arguments and results are trees.
 
-    `Expr.evaluate` computes a tree with these operations of a `Kernel`: their arguments and results are trees.
+    Each operation returns a tree of AND, OR, NOT, counts and weights. So these operations replace any other connective
+    by its definition, such as `a IMPLIES b` by `NOT a OR b`.
 
     Args:
         fold: whether to simplify AND, OR, NOT and weights that have a constant TRUE or FALSE as an operand.
@@ -80,7 +81,10 @@ def lower(node: Expr) -> Expr:
 
 
 def definition(node: Expr) -> str:
-    """Return the meaning of a node of two operands, as text in `left` and `right`: `NOT left OR right` for IMPLIES."""
+    """Return the meaning of a connective as the text of a query, with the operands `left` and `right`.
+
+    For IMPLIES the text is `NOT left OR right`. `node` is any node of this connective; its own operands do not matter.
+    """
     lowered = node._lower(_Trees(), [Attribute("left"), Attribute("right")])
     if not isinstance(lowered, Or):
         return str(lowered)

@@ -299,10 +299,10 @@ def _fold(builder: CircuitBuilder, branches: Mapping[int, list[_Branch]], values
 
 
 def _only_leaf(diagram: Diagram, way: int, both: int, condition: int) -> Leaf | None:
-    """Return a condition on one attribute that can replace a part of a query.
+    """Return a condition on one attribute that can replace a part of a query in texts and drawings of a circuit.
 
-    It is true for the same values as the part, among all values that satisfy the relations of the vocabulary (such as
-    "bald excludes hair = black"). If no attribute has such a condition, the result is `None`.
+    The condition is true for the same values as the part, among all values that satisfy the relations of the vocabulary
+    (such as "bald excludes hair = black"). If no attribute has such a condition, the result is `None`.
 
     Args:
         diagram: the decision diagram that contains the following nodes.
@@ -321,7 +321,7 @@ def _only_leaf(diagram: Diagram, way: int, both: int, condition: int) -> Leaf | 
 MAX_LINES = 200
 """Most lines of a circuit as text; further lines are only counted."""
 PLAIN = "-log P(query), in nats: lower is better"
-"""Description of the energy of a circuit in texts for users. (Under `jem` the energy has one more term.)"""
+"""Description of the energy of a circuit in texts for users. Under the semantics `jem` the energy has more terms."""
 _SMALL = 64
 """Number of nodes up to which a diagram is small enough, so that no second order of its variables is tried."""
 
@@ -443,7 +443,8 @@ class Circuit:
 def weighted_sum(circuits: Sequence[tuple[Circuit, float]]) -> Circuit:
     """Return a circuit whose value is the weighted sum of the values of other circuits.
 
-    `circuits` are pairs of a circuit and its weight, which is above 0.
+    Edits evaluate several queries together by such a circuit. `circuits` are pairs of a circuit and its weight, which
+    is above 0.
     """
     nodes, roots = list[CircuitNode](), list[int]()
     for circuit, weight in circuits:

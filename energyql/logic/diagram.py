@@ -285,7 +285,7 @@ class Diagram(Kernel[int]):
         return cast(int, self._result(root))
 
     def _result(self, key: tuple[int, int, int]) -> int | None:
-        """Return the node of `choice(*key)` if it is trivial or was computed before, else `None`."""
+        """Return the node of `choice(*key)` if no computation is needed or it was computed before, else `None`."""
         test, then, otherwise = key
         if test == ALWAYS or then == otherwise:
             return then
@@ -309,7 +309,8 @@ class Diagram(Kernel[int]):
     def digest(self, node: int) -> str:
         """Return a hexadecimal digest of the formula of a node. Equivalent formulas have the same digest.
 
-        If two diagrams are in the vocabulary's order, equivalent formulas have the same digest in both diagrams.
+        If two diagrams are in the vocabulary's order, equivalent formulas have the same digest in both diagrams. So
+        equivalent queries are recognised by their digests.
         """
         for top in dependencies_first(node, self.needs, self._digests):
             variable = self.variables[self.levels[top]]
@@ -347,10 +348,10 @@ class Diagram(Kernel[int]):
         return hashlib.sha256(f"{variable.factor!r} * {self.digest(variable.inner)}".encode()).hexdigest()
 
     def cofactors(self, node: int, level: int) -> tuple[int, ...]:
-        """Return, for each value of a variable, the node of the formula of `node` if the variable has this value.
+        """Return for each value of a variable what the formula of `node` becomes if the variable has this value.
 
-        The values are the cells of an attribute, or false and true for a weighted part. `level` is the level of the
-        variable. It must be at most the level of the variable that `node` tests.
+        The results are nodes too. The values are the cells of an attribute, or false and true for a weighted part of
+        the query. `level` is the level of the variable; it must be at most the level of the variable that `node` tests.
         """
         if self.levels[node] == level:
             return self.children[node]
@@ -385,9 +386,10 @@ class Diagram(Kernel[int]):
     def constrain(self, node: int, condition: int) -> int:
         """Return a node that is true for the same values as `node` wherever the node `condition` is true.
 
-        All nodes that are true for the same values there give the same result, so the result shows whether two formulas
-        differ under the condition. `condition` must not be `NEVER`. The result is the generalized cofactor of Coudert
-        and Madre (1990): a value that the condition excludes is replaced by the first value that the condition allows.
+        If two nodes are true for the same values wherever `condition` is true, the results for both are the same node.
+        So the result shows whether two formulas differ under the condition. `condition` must not be `NEVER`. The result
+        is the generalized cofactor of Coudert and Madre (1990): a value that the condition excludes is replaced by the
+        first value that the condition allows.
 
         Raises:
             LimitError: the diagram became too large.
@@ -412,8 +414,8 @@ class Diagram(Kernel[int]):
     def _given_conditions(self, node: int) -> int:
         """Return a node that is true for the same values as `node` wherever the relations of the vocabulary hold.
 
-        All nodes that are true for the same values there give the same result. If the relations never hold, the result
-        is `NEVER`.
+        If two nodes are true for the same values wherever the relations hold, the results for both are the same node.
+        If the relations never hold, the result is `NEVER`.
         """
         return NEVER if NEVER in self.conditions else reduce(self.constrain, self.conditions, node)
 
@@ -428,10 +430,13 @@ class Diagram(Kernel[int]):
         return {NEVER: False, ALWAYS: True}.get(self._given_conditions(self.values[id(part)]))
 
     def ways(self, entry: int) -> list[tuple[int, int]]:
-        """Return where tests of one group of attributes lead from the node `entry`, and under which conditions.
+        """Return to which nodes the tests of one group of attributes lead, starting at the node `entry`.
+
+        A group is a set of attributes that relations connect. Each node in the result has the condition under which the
+        tests lead to it.
 
         Args:
-            entry: a node that tests an attribute with relations. The group is the one of this attribute.
+            entry: a node that tests an attribute with relations; the group is the group of this attribute.
 
         Returns:
             A pair of nodes (condition, exit) for each exit. The condition is true exactly if the values of the

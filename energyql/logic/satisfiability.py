@@ -1,4 +1,4 @@
-"""The truth of a query: for given values of attributes, and errors and warnings where it is never or always true."""
+"""The truth of a query for given values of attributes; errors and warnings if a query is never or always true."""
 
 from __future__ import annotations
 
@@ -265,8 +265,8 @@ def _always(relations: list[str]) -> str | None:
 def _clash(expr: Expr, diagram: Diagram) -> tuple[list[Expr], list[str]]:
     """Return the reason why `expr` is never true: parts of it, and relations as text, that cannot all hold together.
 
-    If the parts alone cannot all hold, the list of relations is empty. `diagram` is the decision diagram of
-    a query that is `expr` or contains it; it has the relations.
+    If the parts alone cannot all hold, the list of relations is empty. `diagram` is the decision diagram of a query
+    that is `expr` or contains it. The relations are taken from this diagram.
     """
     relations = [part for relation in diagram.relations for part in conjuncts(relation)]
     parts = _clashing([*conjuncts(expr), *relations], diagram)
@@ -310,7 +310,7 @@ def _opened(node: Expr) -> Sequence[Expr] | None:
 
 
 def _clashing(parts: list[Expr], diagram: Diagram) -> list[Expr]:
-    """Return some of `parts`, in the same order, that cannot all hold. If one is left out, the rest can hold.
+    """Return some of `parts`, in the same order, that cannot all hold. If one of them is left out, the others can.
 
     All of `parts` together must be a contradiction. `diagram` is used to decide what can hold; nodes are added to it.
     """

@@ -44,13 +44,13 @@ class SurrogateEnergy(Protocol):
 
     @property
     def basis(self) -> Float[Tensor, "r z_dim"]:
-        """The directions as orthonormal rows, so that v is `basis` times z."""
+        """The directions along which this energy depends on z, as orthonormal rows. So v is `basis` times z."""
 
     def __call__(self, v: Float[Tensor, "batch r"], /) -> Float[Tensor, " batch"]:
         """Return the approximate energies at v, in nats."""
 
     def lift(self, v: Float[Tensor, "batch r"], z: Float[Tensor, "batch z_dim"], /) -> Float[Tensor, "batch z_dim"]:
-        """Return latents that have the coordinates v along `basis`, and are like z in all other directions."""
+        """Return latents with the coordinates v along the rows of `basis`; in all other directions they equal z."""
 
 
 class EnergyFunction(Protocol):
@@ -73,7 +73,7 @@ class EnergyFunction(Protocol):
 
 
 class Energy(EnergyFunction):
-    """An energy of latents, in nats; lower is better. It may be another function for each sample of a run.
+    """An energy of latents, in nats; lower is better. Each sample of a run may have another function as its energy.
 
     Samplers also accept a function, or an object that has the methods of `EnergyFunction` but does not derive from this
     class. If the object lacks one of these attributes, the default of this class is used.
@@ -100,7 +100,7 @@ EnergyLike = EnergyFunction | Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class GradientEnergy(Energy):
-    """An energy that is computed by one function.
+    """An energy that is made from one function, which returns energies and gradients together.
 
     Attributes:
         gradient: function that returns energies and gradients, with the arguments of `EnergyFunction.gradient`.
@@ -187,7 +187,8 @@ class StepEnergy(Energy):
     ) -> Float[Tensor, " batch"]:
         """Return the energies of latents `z`, in nats.
 
-        `rows` says which sample each latent belongs to. Without `rows`, latent i belongs to sample i.
+        `rows` says which sample each latent belongs to: an index among the samples of this energy. Without `rows`,
+        latent i belongs to sample i.
         """
         self.values += 1
         value = self.value(z, self._places(z, rows))
@@ -195,9 +196,10 @@ class StepEnergy(Energy):
         return value.detach()
 
     def gradient(self, z: Float[Tensor, "batch z_dim"], rows: Int[Tensor, " batch"] | None = None) -> ValueAndGradient:
-        """Return the energies of latents, and the gradients with respect to z.
+        """Return the energies of latents `z`, in nats, and the gradients of the energies with respect to z.
 
-        `rows` says which sample each latent belongs to. Without `rows`, latent i belongs to sample i.
+        `rows` says which sample each latent belongs to: an index among the samples of this energy. Without `rows`,
+        latent i belongs to sample i.
         """
         self.gradients += 1
         places = self._places(z, rows)
@@ -226,14 +228,15 @@ class StepEnergy(Energy):
 def evaluate_points(
     energy: StepEnergy, z: Float[Tensor, "rows points z_dim"], rows: Int[Tensor, " rows"]
 ) -> Float[Tensor, "rows points"]:
-    """Return the energies of several points for each of some samples.
+    """Return the energies of several latents, called points, for each of some samples.
 
-    NaN and -inf become +inf, so that no sampler accepts such a point.
+    A sampler moves each sample to one of its points. Energies that are NaN or -inf become +inf, so that no sampler
+    accepts such a point.
 
     Args:
         energy: energy of the batch, in nats.
-        z: the points.
-        rows: for each row of z, the sample of `energy` that its points belong to.
+        z: the points; row i has the points of one sample.
+        rows: index of this sample among the samples of `energy`, for each row of z.
     """
     samples = rows[:, None].expand(z.shape[:2]).flatten()
     energies = energy(z.flatten(0, 1), samples)
@@ -250,9 +253,10 @@ def check_floor(least: float) -> None:
 
 
 def _with_rows(function: Callable[..., Any], first: int) -> Callable[[Tensor, Tensor], Any]:
-    """Return a function of z and rows, which calls `function` with z, or with z and rows + `first`.
+    """Return a function of latents z and of the rows of their samples in the batch, made from a user's `function`.
 
-    Rows are passed on only if `function` has a parameter called `rows`.
+    If `function` has a parameter called `rows`, it is called with z and rows + `first`, else with z alone. `first` is
+    the index in the run of the first sample of the batch.
     """
     described = function.forward if isinstance(function, torch.nn.Module) else function
     try:
@@ -380,9 +384,9 @@ def _make(code: str, **settings: Any) -> Sampler:
 
 
 SAMPLERS: Mapping[str, Callable[..., Sampler]] = {name: partial(_make, code) for name, code in SAMPLER_CODE.items()}
-"""For the name of each sampler, a function that makes the sampler. The function takes `strength`, and for some names
-other settings too. Samplers whose name begins with "published" have the settings of Nie et al. 2021 (arXiv
-2110.10873)."""
+"""For the name of each sampler, a function that makes the sampler. The function takes `strength`, the factor of the
+energy, and for some names other settings too. Samplers whose name begins with "published" have the settings of Nie et
+al. 2021 (arXiv 2110.10873)."""
 
 
 def has_trait(sampler: object, trait: Literal["descends", "needs_gradient", "needs_floor"]) -> bool:
@@ -516,9 +520,9 @@ def check_positive(sampler: object, *names: str) -> None:
 
 
 def check_counts(sampler: object, **least: int) -> None:
-    """Raise an `ArgumentError` unless settings of a sampler are whole numbers that are not too small.
+    """Raise an `ArgumentError` if a setting of a sampler is no whole number, or is smaller than allowed.
 
-    `least` has the least value of each setting to check by name, such as `steps=1`.
+    `least` has the name and the least allowed value of each setting to check, such as `steps=1`.
     """
     for name, low in least.items():
         value = getattr(sampler, name)
@@ -554,7 +558,7 @@ of their `Status` there."""
 
 
 def select(state: Any, which: Tensor) -> Any:
-    """Return some rows of every tensor in a state.
+    """Return some rows of every tensor in a state of samples, such as the rows of the samples that go on.
 
     Args:
         state: a tensor; or a tuple or `NamedTuple` of tensors, in which further tuples may be nested.
@@ -620,13 +624,13 @@ class Batch:
         return cls(adapted, noise, z, rows, counts, counts.clone(), counts.clone(), energies, progress)
 
     def restarted(self, noise: RandomStreams, progress: Progress, follows: bool) -> Batch:
-        """Return a batch for a further sampler, which starts at the current latents of these samples.
+        """Return a batch for the next sampler of a `Chain`, which starts at the current latents of these samples.
 
-        All samples move again, and counts of evaluations are 0.
+        In the new batch all samples move again, and counts of evaluations are 0.
 
         Args:
-            noise: source of the random numbers of the further sampler.
-            progress: function that the further sampler calls with its progress.
+            noise: source of the random numbers of the next sampler.
+            progress: function that the next sampler calls with its progress.
             follows: whether another sampler ran before on these samples, and may have recorded `energies`.
         """
         rows = torch.arange(len(self.z), device=self.z.device)
@@ -664,18 +668,18 @@ class Batch:
             self.rows = (self.energies > enough).nonzero()[:, 0]
 
     def drop(self, finite: Bool[Tensor, " rows"]) -> None:
-        """End moving samples (`rows`) where `finite` is false, with `Status.NON_FINITE` and their current latents.
+        """End the moving samples for which `finite` is false. They keep their latents, and get `Status.NON_FINITE`.
 
-        `finite` is on the CPU.
+        `finite` has a value for each moving sample, in the order of the attribute `rows`, and is on the CPU.
         """
         if not finite.all():
             self.status[self.rows[~finite]] = Status.NON_FINITE
             self.rows = self.rows[finite]
 
     def report(self, fraction: float) -> None:
-        """Call the function `progress`, if there is one.
+        """Call the function `progress` of the batch, if there is one.
 
-        `fraction`, from 0 to 1, is the share of the work that is done for the samples that still move, on average.
+        `fraction`, from 0 to 1, is the part of the work that is done for the samples that still move, on average.
         """
         if self.progress is not None:
             share = len(self.rows) / max(1, len(self.z))
@@ -703,8 +707,9 @@ class Endings:
     Args:
         batch: the batch.
         energy: energy of the samples that still move, which counts the evaluations of each of them.
-        values: diagnostic of the batch, (n,), in which a number of each sample is recorded; `None` for none.
-        every: number of steps between two looks on other devices than the CPU.
+        values: one of the batch's diagnostics, (n,), in which `note` records a number for each sample that ends;
+            `None` to record no number.
+        every: number of steps after which the program looks for samples that have ended, on other devices than the CPU.
 
     Attributes:
         looked: whether the last call of `note` looked for samples that have ended. If so, `batch.rows` has only samples
@@ -724,12 +729,13 @@ class Endings:
 
         Args:
             status: for each sample of `batch.rows` the `Status` with which it ends, or `MOVING`.
-            z: function that returns the latents with which these samples end.
-            value: for each of these samples, the number that is recorded in `values` if it ends.
+            z: function that returns the latents with which the samples of `batch.rows` end, if they end.
+            value: for each sample of `batch.rows`, the number to record in the diagnostic `values` if the sample ends.
             look: whether to look now which samples have ended, even if fewer than `every` steps have passed.
 
         Returns:
-            The samples that stay, as indices into the `batch.rows` of before; `None` if all stay.
+            The samples that go on, as indices into `batch.rows` as it was before the call. `None` if all go on, or if
+            this call did not look for samples that have ended.
         """
         batch, energy = self._batch, self._energy
         self._steps.append((status, z, value, energy.gradients, energy.values))
@@ -885,8 +891,8 @@ class StepSampler(BatchSampler):
         steps: largest number of steps.
         after: status of samples that took `steps` steps.
         fails_only: true if a sample can end before the last step only by a failure, and if the latents of samples that
-            have failed stay finite in all later states. Then it need not be known before the last step which samples
-            have failed, so no step waits for a GPU. A sample that failed ends with the latent of the last state.
+            have failed stay finite in all later states. Then the program looks only after the last step which samples
+            have failed, so that no step waits for a GPU. A sample that failed ends with the latent of the last state.
     """
 
     __slots__ = ()

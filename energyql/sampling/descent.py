@@ -33,14 +33,14 @@ from energyql.sampling.base import (
 MEMORY = 8
 """Number of last steps from which the curvature of the energy is estimated."""
 ENOUGH_DECREASE = 1e-4
-"""A step is accepted if the energy decreases by at least this share of the decrease that the slope predicts (Armijo's
-rule)."""
+"""A step is accepted if the energy decreases by at least this fraction of the decrease that the slope predicts, by the
+rule of Armijo."""
 FIRST_MOVE = 0.3
 """Length in z of the first step, before the curvature can be estimated."""
 AIM = 0.8
-"""A step aims at an energy of this share of the tolerance `DescentSampler.enough`. With a share of 1, steps get ever
-shorter near the end. With a small share, the query holds with more certainty than needed, which shifts other
-attributes."""
+"""A step aims at an energy of `AIM` times the tolerance `DescentSampler.enough`. With a factor of 1, steps would get
+ever shorter near the end. With a small factor, the query would hold with more certainty than needed, which would change
+other attributes of the picture."""
 LONGEST_MOVE = 1.0
 """Length of the longest step in z."""
 LOOK_EVERY = 3
@@ -122,13 +122,14 @@ class DescentState(NamedTuple):
 
     Attributes:
         z: current latents.
-        values: λ(E - `Energy.least`) at the last four latents, z last, in nats; infinite for those before the start.
+        values: λ(E - `Energy.least`) at the last four latents of the sample, of which z is the last, in nats. The
+            numbers are infinite as long as the sample had fewer latents.
         gradient: gradient of λE with respect to z.
         direction: the next step in z, unless it must be shortened.
         slope: scalar product of `direction` and `gradient`.
-        step: share of `direction` that is tried next: 1, then ½, ¼ and so on until a step is accepted.
-        scale: inverse curvature, estimated from the last step of `pairs`; 0 if the sample has none, and on other
-            devices than the CPU.
+        step: factor of `direction` in the step that is tried next: 1, then ½, ¼ and so on until a step is accepted.
+        scale: inverse curvature, estimated from the last step of `pairs`. It is 0 if the sample has no such step yet,
+            and always 0 on other devices than the CPU.
         pairs: the last steps along which the curvature was positive, oldest first, at most `MEMORY`. Each is a triple
             of the step, the change of the gradient along it, and 1 / (scalar product of the two). On other devices than
             the CPU it is one tensor, (rows, 2 `MEMORY`, z_dim): the steps, then the changes of the gradient along them,
@@ -146,7 +147,7 @@ class DescentState(NamedTuple):
 
     @property
     def value(self) -> Float[Tensor, " rows"]:
-        """λ(E - `Energy.least`) at the current latents, in nats: the last of `values`."""
+        """Energy of each sample at z, minus the least possible energy, times the strength, in nats."""
         return self.values[:, -1]
 
 

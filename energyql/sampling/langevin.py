@@ -89,7 +89,7 @@ def langevin_step(
     """Take one step of Langevin dynamics: return `z - h (λ ∇E(z) + z) + noise ε`, and which samples end.
 
     Args:
-        z: latents (rows, z_dim).
+        z: latents of the samples, (rows, z_dim).
         energy: energy of these samples, in nats; it is called once, with a gradient.
         noise: random numbers of the step, from which the draw ε from N(0, I) comes.
         step: size h of the step, above 0.
@@ -114,7 +114,7 @@ def posterior_score(
     """Return the gradient of the log-density of the posterior at z, `-(λ ∇E(z) + z)`, and the energies E(z), (rows,).
 
     Args:
-        z: latents.
+        z: latents of the samples.
         energy: energy E of these samples, in nats.
         strength: λ > 0, which multiplies the energy.
     """
@@ -129,7 +129,8 @@ def _move(z: Tensor, change: Tensor, value: Tensor, moving: Tensor | None = None
         z: latents, (rows, z_dim).
         change: change of the latents, (rows, z_dim); it is not finite if the gradient of the energy was not.
         value: energies at z, (rows,).
-        moving: for each sample whether it has not ended before; `None` if none has.
+        moving: for each sample, false if the sample has ended in an earlier part of the step, so that it stays at z;
+            `None` if no sample has ended.
 
     Returns:
         The latents after the move, and which samples end, with `Status.NON_FINITE`.
@@ -216,7 +217,7 @@ def predictor_corrector_step(
     """Return latents after a predictor step of the VP-SDE backward in time, and then corrections by Langevin steps.
 
     Args:
-        z: latents (rows, z_dim).
+        z: latents of the samples, (rows, z_dim).
         energy: energy of these samples, in nats; it is called with a gradient, once for the predictor step and once for
             each correction.
         noise: random numbers of the step. The predictor step uses `noise.normals()`, the first correction

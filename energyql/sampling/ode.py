@@ -39,12 +39,12 @@ from energyql.sampling.base import (
 )
 
 Slope = Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor]]
-"""Function that computes the slope of the flow. It takes the clocks s (batch,), the latents z (batch, z_dim), and the
-rows of the samples that the latents belong to, (batch,), or `None` for all samples. It returns dz/ds (batch, z_dim) and
-the energies λE (batch,), in nats."""
+"""Function that computes the slope of the flow. It takes the clock s = -t of each sample (batch,), where t is the time
+of the flow; the latents z (batch, z_dim); and the rows of the samples that the latents belong to, (batch,), or `None`
+for all samples. It returns dz/ds (batch, z_dim) and the energies times the strength λ, (batch,), in nats."""
 
 SAFETY = 0.9
-"""The size of the next step is this share of the size at which the estimated error would equal the tolerance."""
+"""The size of the next step is `SAFETY` times the size at which the estimated error would equal the tolerance."""
 LARGEST_GROWTH = 10.0
 """Largest ratio of the size of a step to the size of the step before it."""
 LARGEST_CUT = 0.2
@@ -81,7 +81,10 @@ class Tableau:
 
     @property
     def ends_on_last_stage(self) -> bool:
-        """Whether the last stage of a step is evaluated at the new z ("first same as last")."""
+        """Whether the last stage of a step is evaluated at the new z ("first same as last").
+
+        Then the new z is the z of the last stage, and is not computed again.
+        """
         return self.solution == (*self.rows[-1], 0.0)
 
 
@@ -157,7 +160,7 @@ class Attempt(NamedTuple):
         tableau: the Runge-Kutta method.
         start: state before the step.
         step: size of the step in s.
-        s1: clock after the step.
+        s1: clock s = -t after the step.
         z1: latents after the step.
         slopes: dz/ds at each stage. The last slope serves as the first slope of the next step. It is the slope at z1,
             except in the methods adaptive_heun and fehlberg2. There it is the slope at a point that differs from z1 by
@@ -187,9 +190,9 @@ def take_step(slope: Slope, tableau: Tableau, rows: Tensor | None, state: FlowSt
     Args:
         slope: function that computes dz/ds.
         tableau: coefficients of the method.
-        rows: rows of the samples, with which `slope` is called; `None` for all samples.
-        state: latents, clocks and sizes of the steps.
-        limit: a step that would end after this clock is shortened, so that it ends exactly at this clock.
+        rows: rows of the samples in the batch, with which `slope` is called; `None` for all samples.
+        state: latents z, clocks s = -t (t is the time of the flow) and slopes before the step, and sizes of the steps.
+        limit: value of the clock s. A step that would end later is shortened, so that it ends exactly at `limit`.
     """
     s1 = state.s + state.step
     step = torch.where(s1 > limit, limit - state.s, state.step)
@@ -242,8 +245,8 @@ def initial_step(
 
     Args:
         slope: function that computes dz/ds; it is called once.
-        rows: rows of the samples, with which `slope` is called; `None` for all samples.
-        state: latents, clocks and slopes at the start.
+        rows: rows of the samples in the batch, with which `slope` is called; `None` for all samples.
+        state: latents z, clocks s = -t (t is the time of the flow) and slopes dz/ds at the start.
         order: order of the Runge-Kutta method.
         rtol: tolerance of the error relative to `|z|`, as in `ODESolver`.
         atol: absolute tolerance of the error, as in `ODESolver`.
@@ -262,8 +265,9 @@ def initial_step(
 def interpolate_step(attempt: Attempt, s: float, rows: Int[Tensor, " rows"]) -> Float[Tensor, "rows z_dim"]:
     """Return the latents of some samples at a given clock (s = -t) between the start and the end of their steps.
 
-    For each sample, a polynomial of degree 4 in s is evaluated. It equals the latents of the step at start, middle and
-    end, and its derivative equals the slopes of the step at start and end.
+    This is needed if the last step goes beyond the end of the flow. For each sample, a polynomial of degree 4 in s is
+    evaluated. It equals the latents of the step at start, middle and end, and its derivative equals the slopes of the
+    step at start and end.
 
     Args:
         attempt: the steps, one for each sample.
@@ -572,11 +576,11 @@ def _slope(energy: StepEnergy, settings: ODESolver) -> Slope:
     """Return the function that the solver integrates: the slope dz/ds of the flow at the clock s = -t.
 
     The function takes s (batch,), z (batch, z_dim) and the rows of the samples, or `None` for all. It also returns the
-    energies λE, (batch,).
+    energies E times the strength λ, (batch,).
 
     Args:
         energy: energy E of the samples, in nats.
-        settings: settings of the sampler, of which the noise rate and the strength λ are used.
+        settings: settings of the sampler. Only the noise rate and the strength λ are used.
     """
     flow = vp_flow(energy, settings.schedule, settings.strength)
 

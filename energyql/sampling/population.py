@@ -39,9 +39,10 @@ ANGLES = (0.7, 0.5, 0.35)
 BRACKET = 1.5
 """Length of the arc of the slice moves after the last stage, in radians; see `slice_step`."""
 SURE = 4.0
-"""Factor of the strength λ in slice moves of samples for which the query is not yet certain; see `enough`."""
+"""Factor of the strength λ in slice moves of samples for which the query is not yet certain; see the setting `enough`
+of `PopulationSampler`."""
 BISECTIONS = 40
-"""Number of halvings by which an exponent is found."""
+"""Number of times that `next_exponents` halves the interval in which it searches an exponent."""
 REACH = 8
 """Size of the population that shows whether any latent satisfies a query, as a multiple of the population of a
 sample."""
@@ -49,14 +50,16 @@ GENTLE = 0.5
 """The setting `effective` of a `PopulationSampler` for the population that shows whether a query can be reached. Its
 exponent rises in smaller stages than that of a sample, for a better estimate of how rare the query is."""
 SPREAD = 0.5
-"""Half the width of the interval in an error that estimates the share of pictures that satisfy a query, as a part of
-the logarithm of the share (docs/decisions/costly-evaluations.md)."""
+"""Uncertainty of an estimate. If a query cannot be reached, the error estimates which share p of all pictures satisfies
+it, with an interval from p^(1 + `SPREAD`) to p^(1 - `SPREAD`) (docs/decisions/costly-evaluations.md)."""
 MOST_REACH = 2048
-"""Most evaluations to estimate how rare a query is that cannot be reached."""
+"""Largest number of evaluations of the energy for the estimate of how rare a query is, if no latent satisfies it."""
 REACHED = math.log(2)
-"""Energy in nats above the least at which a latent has reached the query: it has a probability of 0.5."""
+"""A latent counts as satisfying the query if its energy is at most this many nats above the least possible energy. If
+the least possible energy is 0, the query then has a probability of at least 0.5."""
 HIGHEST = 1e12
-"""Energy, in nats, that infinite energies are replaced by, because 0 times infinity is no number."""
+"""Largest energy, in nats, from which a weight is computed. Larger and infinite energies are replaced by it, because 0
+times infinity is no number."""
 NUMBERS_AT_ONCE = 1 << 26
 """Most numbers in the latents of populations that are moved together."""
 
@@ -65,16 +68,18 @@ NUMBERS_AT_ONCE = 1 << 26
 class PopulationSampler(BatchSampler):
     """A `Sampler` for costly energies, such as those that draw a picture: rejection, then a population for each sample.
 
-    *Rejection.* A pilot of some draws from the prior, the same in every run, shows how common the query is, and with it
-    how many draws each sample tries, as in `SliceSampler`. An accepted draw is an exact draw from the posterior.
+    *Rejection.* A pilot, which is some draws from the prior that are the same in every run, shows how common the query
+    is. This decides how many draws each sample tries, as in `SliceSampler`. An accepted draw is an exact draw from the
+    posterior.
 
-    *Population.* The draws of a sample that accepted none are its population. The exponent β rises in stages, each to
-    the largest value at which the effective number of latents, by their weights, is the share `effective` of all. Then
-    `ancestors` latents are chosen by weight and moved three times each; these and the moved ones are the population of
-    the next stage. When β is λ, one latent is chosen, and makes `moves` slice moves. No gradient is used.
+    *Population.* If a sample accepts no draw, its draws are its population. The exponent β rises in stages, each to the
+    largest value at which the effective number of latents, computed from their weights, is at least `effective` times
+    the number of latents. Then `ancestors` latents are chosen by weight and moved three times each. The chosen latents,
+    and the latents after each move, are the population of the next stage. When β is λ, one latent is chosen, and makes
+    `moves` slice moves. No gradient is used.
 
     *Certainty.* While the energy of a sample is more than `enough` above the least, the sample makes further slice
-    moves at four times the strength. So samples end where the query is certain, as by the default sampler.
+    moves at four times the strength. So samples end where the query is certain, like samples of the default sampler.
 
     *Reach.* If the energy is costly, and hardly a draw of the pilot satisfies the query, a larger population that
     belongs to no sample shows whether the query can be reached. As soon as one of its latents satisfies the query,
@@ -89,8 +94,8 @@ class PopulationSampler(BatchSampler):
             whose exponent has not reached λ by then has the status `STEP_LIMIT`.
         pilot: number of draws from the prior that show how common the query is; at most 32 for a costly energy.
         ancestors: number of latents that are chosen in a stage, at least 1.
-        effective: share of the latents of a population that count by their weights after a rise of β, above 0 and
-            below 1. A smaller share needs fewer stages.
+        effective: least effective number of latents after a rise of β, computed from their weights, as a fraction of
+            all latents of a population; above 0 and below 1. A smaller fraction needs fewer stages.
         moves: number of slice moves after the last stage, at least 1.
         enough: energy above the least, in nats, at which a sample is certain of the query; `None` for samples of the
             posterior, without certainty.
@@ -137,7 +142,7 @@ class PopulationSampler(BatchSampler):
         self._draw(batch, trials_of(share, max(1, self.budget // 2)))
 
     def _check_reach(self, batch: Batch) -> bool:
-        """Return true if some latent satisfies the query; raise an error if none is reached.
+        """Return true if some latent satisfies the query; raise an error if no such latent is found.
 
         A large population of latents, which belongs to no sample, is moved in as many stages as the budget of a sample
         allows. If all its energies are infinite at the start, the result is true as well: every sample then ends with a
@@ -177,7 +182,10 @@ class PopulationSampler(BatchSampler):
         return self.ancestors * len(ANGLES)
 
     def _draw(self, batch: Batch, most: int) -> None:
-        """Move every sample of a batch: by rejection, then by its population, then until the query is certain.
+        """Move every sample of a batch: by rejection, then by its population, then by slice moves until it is certain.
+
+        A sample is certain if its energy is at most the setting `enough` above the least energy. If `enough` is `None`,
+        no slice moves for certainty are made.
 
         Args:
             batch: the batch, which is changed.
@@ -282,9 +290,9 @@ def _out_of_reach(log_share: float, complete: bool) -> NotAcceptedError:
     """Return the error for a query that no latent of the population satisfies.
 
     Args:
-        log_share: logarithm of a share of all pictures, at most 0.
-        complete: whether `log_share` is an estimate of the share that satisfies the query. If false, the share that
-            satisfies the query is smaller.
+        log_share: logarithm of a share of all pictures, at most 0: of the estimated share that satisfies the query, or
+            of a larger share; see `complete`.
+        complete: whether `log_share` is the estimate. If false, the share that satisfies the query is smaller.
     """
     lower, middle, upper = (f"{math.exp(min(-scale * log_share, 700)):,.0f}" for scale in (1 - SPREAD, 1, 1 + SPREAD))
     if complete:
@@ -302,8 +310,8 @@ class PopulationState(NamedTuple):
 
     Attributes:
         z: the latents.
-        energies: their energies, in nats.
-        beta: exponent β of each sample; its latents follow `N(z; 0, I) exp(-βE)`.
+        energies: energies E of the latents, in nats.
+        beta: exponent β of each sample; the latents of its population follow `N(z; 0, I) exp(-βE)`.
         log_weight: logarithm of the importance weight of each sample, in nats: an estimate of log ∫ N(z; 0, I)
             exp(-βE(z)) dz.
     """
@@ -316,7 +324,8 @@ class PopulationState(NamedTuple):
     def log_weights(self, exponents: Float[Tensor, " rows"]) -> Float[Tensor, "rows latents"]:
         """Return the logarithm of the weight exp(-(exponent - β)E) of each latent, in float64.
 
-        By these weights, the latents of a sample follow `N(z; 0, I) exp(-exponent * E)`.
+        Here β is the present exponent of the sample, and E the energy of the latent. With these weights, the latents of
+        a sample follow `N(z; 0, I) exp(-exponent * E)`.
 
         Args:
             exponents: an exponent of at least β for each sample, (rows,).
@@ -337,13 +346,14 @@ class PopulationInfo(NamedTuple):
 def next_exponents(state: PopulationState, strength: float, effective: float) -> Float[Tensor, " rows"]:
     """Return for each population the largest exponent at which enough of its latents have a notable weight.
 
-    The weights are exp(-(exponent - β)E). Enough means that the effective number of latents by these weights is the
-    share `effective` of all latents. An exponent is at most `strength`.
+    The weights are exp(-(exponent - β)E), where E is the energy of a latent. Enough means that the effective number of
+    latents, computed from these weights, is at least `effective` times the number of latents. An exponent is at most
+    `strength`.
 
     Args:
         state: the populations, with their present exponents β.
         strength: λ, the largest exponent.
-        effective: share of the latents, above 0 and below 1.
+        effective: least effective number as a fraction of the number of latents, above 0 and below 1.
     """
     least = effective * state.energies.shape[1]
 
@@ -385,7 +395,7 @@ def population_stage(
     state: PopulationState, energy: StepEnergy, noise: StepNoise, exponents: Float[Tensor, " rows"], *,
     ancestors: int = 4,
 ) -> tuple[PopulationState, PopulationInfo]:  # fmt: skip
-    """Raise the exponents of populations, choose ancestors by weight, and move them.
+    """Raise the exponents of populations, choose some latents of each, called ancestors, by weight, and move these.
 
     A move is a Metropolis move whose proposal `z cos a + d sin a`, with d from N(0, I), leaves the prior unchanged
     (preconditioned Crank-Nicolson; Neal 1998), with the angles `ANGLES` in turn. The ancestors and all latents after

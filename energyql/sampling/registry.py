@@ -28,8 +28,8 @@ from energyql.sampling.slice import SliceSampler
 FLOW_TOLERANCE = 0.01
 """Energy, in nats, at which flows in this module end: the query then has a probability of 0.99."""
 HANDOVER = 1.0
-"""λE, in nats, at which the first descent of the sampler "slice+descent" ends, and slice moves begin. The query then
-has a probability of 0.37."""
+"""Energy times strength, in nats, at which the first descent of the sampler "slice+descent" ends, and slice moves
+begin. The query then has a probability of 0.37."""
 
 
 @dataclass(frozen=True)
@@ -233,7 +233,8 @@ def _read(node: ast.expr) -> Any:
 def strengths(record: object) -> set[float]:
     """Return all different values of settings called `strength` in a record of a sampler, or in a list of records.
 
-    Records that are nested in other records count too.
+    Records that are nested in other records count too, such as records of the samplers of a `Chain`. If there are
+    several values, no single strength belongs to the samples.
     """
     if isinstance(record, list):
         return set().union(*map(strengths, record))
@@ -244,11 +245,11 @@ def strengths(record: object) -> set[float]:
 
 
 def registered(record: object) -> tuple[str, float | None] | None:
-    """Return the name and the strength from which `make_sampler` makes the sampler that is recorded in `record`.
+    """Return the arguments with which `make_sampler` makes the sampler that is recorded in `record`.
 
     Returns:
         A pair (name, strength), where the strength is `None` if it is 1, the default. `None` instead of the pair if
-        `make_sampler` makes no sampler with this record.
+        `make_sampler` makes no sampler with this record, for example because settings were changed.
 
     Raises:
         ArgumentError: the strength in the record is not above 0, or is too large for a sampler.

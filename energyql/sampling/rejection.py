@@ -19,15 +19,17 @@ from energyql.numerics.shapes import Bool, Float, Int
 from energyql.sampling.base import Batch, StepEnergy, evaluate_points
 
 MOST_AHEAD = 16
-"""Largest number of points of one sample that are evaluated together."""
+"""Largest number of points (latents that a sample may accept) of one sample whose energies are computed in one call."""
 ROWS_AHEAD = 256
-"""Number of points for which one evaluation takes the least time per point. If fewer samples are left, several points
-of each sample are evaluated together, before it is known whether all are needed. No result depends on this number."""
+"""Number of points (latents that a sample may accept) for which one call of the energy takes the least time per point.
+If fewer samples are left, energies of several points of each sample are computed in one call, before it is known
+whether all are needed. No result depends on this number."""
 
 Round = tuple[Tensor, Tensor, Tensor]
-"""The samples that accepted no proposal in one round of rejection. It is a triple: indices of these samples, ascending,
-(rows,), on the CPU; energies of their proposals in the round, in nats, (rows, proposals); and log(prior density /
-density of proposals) at these proposals, (rows, proposals)."""
+"""One round of rejection, in which one or more proposals of each sample are tried. It is a triple about the samples
+that have accepted no proposal up to its end: indices of these samples, ascending, (rows,), on the CPU; energies of
+their proposals in the round, in nats, (rows, proposals); and log(prior density / density of proposals) at these
+proposals, (rows, proposals)."""
 
 
 class Proposals(Protocol):
@@ -87,7 +89,7 @@ def points_ahead(energy: StepEnergy, rows: int) -> int:
 def first_accepted(
     accepted: Bool[Tensor, "rows points"],
 ) -> tuple[Bool[Tensor, " rows"], Int[Tensor, " rows"], Int[Tensor, " rows"]]:
-    """Find the first accepted point of each row.
+    """Find the first accepted point (latent that a sample may accept) in each row; a row has the points of one sample.
 
     Returns:
         Whether some point of the row was accepted; the index of the first accepted point, or 0 if none was accepted;
@@ -149,8 +151,8 @@ def rejection_round(
 def acceptance(batch: Batch, strength: float, pilot: int) -> float:
     """Estimate the share of draws from the prior that rejection would accept: the mean of min(exp(-λE), 1).
 
-    The draws belong to no sample, and are the same in every run. The energy of sample 0 of the run is used, so that all
-    batches of a run have the same estimate.
+    The share shows how common the query is. The estimate is made from some draws that belong to no sample, and are the
+    same in every run. The energy of sample 0 of the run is used, so that all batches of a run have the same estimate.
 
     Args:
         batch: a batch of the run, with the energy.
@@ -224,7 +226,8 @@ def tried_energies(
 ) -> tuple[Float[Tensor, "rows proposals"], Float[Tensor, "rows proposals"]]:
     """Return, for the samples that accepted no proposal, the energies of all their proposals, in nats.
 
-    The second result is log(prior density / density of proposals) at each of these proposals.
+    The second result is log(prior density / density of proposals) at each of these proposals. From both results,
+    weights of the proposals are computed.
 
     Args:
         rounds: result of `reject`, with at least one round.

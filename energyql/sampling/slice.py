@@ -333,8 +333,8 @@ class AnnealingState(NamedTuple):
     Attributes:
         z: current latents.
         energies: energy at z, in nats.
-        beta: exponent β of the next stage, above 0 and at most λ. The moves of this stage leave the density
-            `N(z; 0, I) exp(-βE)` unchanged.
+        beta: exponent β of the next stage, above 0 and at most the strength λ. The moves of this stage leave the
+            density `N(z; 0, I) exp(-βE)` unchanged, where E is the energy.
         log_weight: logarithm of the importance weight of each sample, in nats.
     """
 
@@ -348,7 +348,7 @@ class AnnealingInfo(NamedTuple):
     """The outcome of a stage of annealing, for each sample.
 
     Attributes:
-        last: whether the exponent of the stage was λ, so that annealing of the sample has ended.
+        last: whether the exponent of the stage was the strength λ, so that annealing of the sample has ended.
         evaluations: number of evaluations of the energy in the stage, int64.
     """
 

@@ -26,29 +26,31 @@ from energyql.numerics.shapes import Float
 from energyql.sampling.base import Batch, SurrogateEnergy, effective_samples, evaluate_points
 
 ANCESTORS = 4096
-"""Number of particles that are chosen and moved in a stage. The particles after each of several moves, together, are
-the particles of the next stage (Dau and Chopin 2022, "Waste-free sequential Monte Carlo", arXiv 2011.02328)."""
+"""Number of particles that are chosen and moved in a stage of sequential Monte Carlo. The particles after each of
+several moves, together, are the particles of the next stage (Dau and Chopin 2022, "Waste-free sequential Monte Carlo",
+arXiv 2011.02328)."""
 FIRST_PARTICLES = 131_072
-"""Number of particles of the first stage, which are draws from the prior."""
+"""Number of particles of the first stage of sequential Monte Carlo; they are draws from the prior."""
 LEAST_EFFECTIVE = 0.5
 """The exponent of each stage after the first is the largest at which the effective number of particles, computed from
-their weights, is this share of the number of particles."""
+their weights, is at least `LEAST_EFFECTIVE` times the number of particles."""
 ANGLES = (0.9, 0.5, 0.3)
 """Angles a of the moves of a particle, in radians: v becomes v cos a + d sin a, where d is a draw from the prior."""
 OWN_SWEEPS = 4
-"""Number of sweeps by which a particle becomes a proposal. A sweep has one move at each angle of `ANGLES`."""
+"""Number of sweeps by which a particle is moved before it is proposed to a sample. A sweep has one move at each of the
+angles `ANGLES`."""
 FEW_SWEEPS = 1
-"""Number of sweeps by which a particle becomes a proposal if the surrogate is not good enough for rejection. Then a
-descent follows anyway."""
+"""Number of sweeps by which a particle is moved before it is proposed to a sample, if the surrogate (the cheap
+approximation of the energy) is not good enough for rejection. Then a descent follows anyway."""
 SAMPLES_OF_A_SET = 2048
 """Number of successive samples of a run that use the same set of particles. A set is worth some thousands of
 independent draws; many more samples from one set would not follow the posterior more closely."""
 SETS = 1 << 32
 """Number of different sets of particles; after so many sets, samples use the first sets again."""
 SWEEPS = 3
-"""Number of sweeps in a stage. A sweep has one move at each angle of `ANGLES`."""
+"""Number of sweeps in a stage of sequential Monte Carlo. A sweep has one move at each angle of `ANGLES`."""
 MOST_STAGES = 100
-"""Largest number of stages before the last one, whose exponent is 1."""
+"""Largest number of stages of sequential Monte Carlo before the last one, in which the exponent becomes 1."""
 TRIALS, MORE_TRIALS, PROMISING = 256, 768, 0.15
 """`TRIALS` proposals, which belong to no sample, are made to assess a surrogate. If at least the share `PROMISING` of
 them satisfies the query, `MORE_TRIALS` follow, because a few hundred do not show how large the largest weights are."""
@@ -57,18 +59,19 @@ FORGONE, MOST_COST = 0.01, 16.0
 so that at most the share `FORGONE` is lost, or, if this needs more than `MOST_COST` proposals for a sample on average,
 so that this many suffice."""
 MOST_LOST = 0.5
-"""If a larger share of the posterior's mass would be lost, the surrogate is not used for exact draws; see
-`SurrogateProposals.trusted`."""
+"""If a larger share of the posterior's mass would be lost by the ceiling of weights, proposals of the surrogate are not
+used for exact draws; see `SurrogateProposals.trusted`."""
 TEMPERS = (0.25, 0.5)
 """Factors by which λ is multiplied for the surrogate. They are tried in order, until trial proposals satisfy the query
-often enough (`PROMISING`), and at most the share `FORGONE` is lost. With a small factor, more proposals are drawn where
-the surrogate's energy is wrongly high, but fewer proposals satisfy the query."""
+often enough (`PROMISING`), and at most the share `FORGONE` of the posterior's mass is lost. With a small factor, more
+proposals are drawn where the surrogate's energy is wrongly high, but fewer proposals satisfy the query."""
 
 
 class Particles(NamedTuple):
     """Draws of equal weight from `N(v; 0, I) exp(-λ E_s(v))`.
 
-    E_s is a surrogate, a cheap approximation of an energy, and v are the coordinates of z on which E_s depends.
+    E_s is a surrogate, a cheap approximation of an energy, λ is the strength by which it is multiplied, and v are the
+    coordinates of z on which E_s depends.
 
     Attributes:
         v: the draws.
@@ -301,6 +304,8 @@ class SurrogateProposals:
 
     def _try(self, batch: Batch, strength: float, count: int, stream: str) -> tuple[Tensor, Tensor]:
         """Draw trial proposals, which belong to no sample, and return log-weights and exp(-λE), both (count,) float64.
+
+        E is the energy of the batch, and λ the strength by which it is multiplied.
 
         Args:
             batch: the batch, whose energy is evaluated.

@@ -50,7 +50,7 @@ def vary(
     Args:
         latents: at least one latent to vary.
         count: number of variations to return.
-        amount: share of the arc to move by, from 0 to 1.
+        amount: how far the mean moves along the arc, from 0 to 1.
         seed: seed of the random weights and of the samples of the prior.
 
     Returns:
@@ -66,7 +66,7 @@ def vary(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Given:
-    """A sampler that computes nothing and returns known latents, for code that takes latents only from a sampler.
+    """A sampler that returns existing latents, without a computation, for code that takes latents only from a sampler.
 
     Attributes:
         latents: the latents; sample i of the run is row i.
