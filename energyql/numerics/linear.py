@@ -22,7 +22,7 @@ from energyql.numerics.pullback import leaky_relu_back_
 from energyql.numerics.shapes import Float
 
 BATCH_SIZES = (*range(16, 128, 16), *range(128, 256, 32), *range(256, 513, 64))
-"""The numbers of rows, ascending, that batches may have. There are few of them because a new number costs time."""
+"""The numbers of rows, ascending, that batches may have. They are few, because oneDNN compiles a product for each."""
 VECTORS = 32
 """Number of float32 values that PyTorch computes together, on processors with the widest vector registers. Functions
 such as sigmoid may round values at the end of a tensor, which do not fill the registers, in another way. So the number
@@ -30,7 +30,7 @@ of rows of a batch is a multiple of 32: the bits of a sample must not depend on 
 WHOLE_VECTORS = tuple(size for size in BATCH_SIZES if size % VECTORS == 0)
 """The numbers in `BATCH_SIZES` that are multiples of `VECTORS`, ascending."""
 BLOCK = 64
-"""If the bits of a row depend on the number of rows in its batch, its right bits are those in a batch of 64 rows."""
+"""Number of rows of the batch that decides which bits of a bfloat16 product are right; see `sizes_alike`."""
 _X86 = ("x86_64", "amd64")
 
 
@@ -209,7 +209,7 @@ class _Packed:
         """Return an object that computes leaky_relu(x Wᵀ + b) fast, because it stores W in the layout of oneDNN.
 
         `None` is returned if this is impossible or slow with the device, the dtype or the build of PyTorch. `weight` is
-        W, `bias` is b (`None` for 0), and `slope` is that of the leaky ReLU (`None` for no leaky ReLU).
+        W, `bias` is b (`None` for 0), and `slope` is the slope of the leaky ReLU below 0 (`None` for no leaky ReLU).
         """
         if not can_pack(weight):
             return None
@@ -236,13 +236,12 @@ class _Packed:
 
 @cache
 def sizes_alike(dtype: torch.dtype, outputs: int, inputs: int, threads: int) -> tuple[int, ...]:
-    """Return the sizes of batches in which the bits of a row do not depend on the size of the batch.
+    """Return sizes of batches for which the bits of each row of a product are the same.
 
-    The batches are inputs of packed products, products with a weight in the memory layout of oneDNN.
-
-    On some processors the bits of a row depend on the number of rows in the batch. There, batches have only the sizes
-    that this function returns, so that the bits of a sample do not depend on its batch. The right bits are those of a
-    batch of `BLOCK` (64) rows in bfloat16, and those of the largest batch in float32.
+    The products are packed products, whose weight is in the memory layout of oneDNN. On some processors the bits of a
+    row of the product depend on the number of rows in the batch. On these processors, batches have only the sizes that
+    this function returns, so that the bits of a sample do not depend on its batch. The right bits of a row are those
+    from a batch of `BLOCK` (64) rows in bfloat16, and those from the largest batch in float32.
 
     The cause is the order in which oneDNN adds the terms of a product. On Intel processors with AMX (matrix registers)
     the order in bfloat16 depends on the number of rows, the weight and the number of threads. Without AVX-512, the
@@ -328,7 +327,8 @@ def in_batches(
         sizes: number of rows of each batch, from `few_sizes`. If the sum of `sizes` is above the number of rows
             of x, the last row of x is repeated; results for repetitions are dropped. If `sizes` is empty, x is
             one batch. On other devices than the CPU, x is one batch too.
-        pooled: whether `in_pool` computes the batches, with a `function` that fulfils its conditions.
+        pooled: whether `in_pool` computes the batches, with several threads. Threads must be able to call `function` at
+            the same time.
     """
     if sizes == [len(x)] or not sizes or x.device.type != "cpu":
         return function(x)
