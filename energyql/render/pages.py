@@ -6,7 +6,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 
 def page_templates(package: str, folder: str = "") -> Environment:
-    """Return an environment of jinja2 with templates of Markdown pages; a name that a template lacks is an error.
+    """Return an environment of jinja2, from which templates of Markdown pages can be taken and filled.
+
+    If a template is filled without a value for one of its names, jinja2 raises an error.
 
     Args:
         package: name of the package that contains the templates, such as "energyql.dataset".
