@@ -37,8 +37,8 @@ from energyql.studio.results import JobResult
 from energyql.studio.schemas import EditRequest, TraversalRequest, VariationsRequest
 
 MOST_SPACES = 4
-"""Largest number of `LatentSpace` objects in memory. There is one object for each model, truncation and condition that
-was used last for edits."""
+"""Largest number of `LatentSpace` objects, maps from latents z to latents w, in memory. There is one object for each
+combination of model, truncation and condition; the oldest object is dropped first."""
 _SPACES: dict[tuple[Any, ...], LatentSpace] = {}
 
 
