@@ -39,7 +39,8 @@ Chooser = Literal["heads", "teacher", "reader"]
 
 
 READER_SIDE = 128
-"""Side, in pixels, of the pictures that a reader of words is shown for the choice of others."""
+"""Side, in pixels, of the thumbnails from which a reader of words (a network that compares pictures with texts)
+predicts attributes, so that pictures to label can be chosen."""
 
 
 @takes_label
