@@ -139,8 +139,8 @@ class Model:
             the argument `verify` of `energyql.generate`; `None` for none. A network that decides cannot be the judge
             as well. A function that defines the attributes can.
         words: reader of texts about pictures, which queries have in quotes; `None` for none.
-        held_out: labelled samples, read by networks of the verifier that did not learn from them; an item for each
-            training.
+        held_out: labelled samples with the predictions of networks of the verifier that did not learn from these
+            samples; an item for each training of such networks. The threshold of the verifier is chosen by them.
         truncation: psi that is used unless a call says otherwise.
         fingerprints: part of the model -> SHA-256 of its weights; of an ONNX model and its settings. The parts are
             "generator", "attributes", "second", "reader", "judge", "judge-2" and so on, "verifier" and so on, and
@@ -153,7 +153,8 @@ class Model:
         discriminator: function for the setting `realism`, from pictures in [-1, 1] to log(D / (1 - D)), (batch,) or
             (batch, 1), as the discriminator of a StyleGAN returns it. It is a torch module, or a function that autograd
             can differentiate.
-        pipelines: device -> what `energyql.pipeline.draw.pipeline_for` has made for this model, and for which weights.
+        pipelines: device -> the `Pipeline` that `energyql.pipeline.draw.pipeline_for` made for this model, and the
+            state of the generator's weights at that time.
 
     Raises:
         ModelError: the judge is the same network as the one that guides the sampler, or as the verifier.

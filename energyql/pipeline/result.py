@@ -123,8 +123,8 @@ def join_provenance(parts: Sequence[Mapping[str, Any]], count: int) -> dict[str,
     """Return the provenance of joined results. Provenance is the record of query, model and settings of a result.
 
     Only entries that the provenance of every result has are kept. Where the values differ, such as the seeds, the entry
-    becomes a list of the different values. The entries "wanted" and "budget" are summed over the runs: results with
-    equal provenance are parts of one run.
+    becomes a list of the different values. The entries "wanted" and "budget" are summed over the runs. Results with
+    equal provenance are parts of one run, so their entries are counted once.
 
     Args:
         parts: provenance of each result, at least one.
@@ -174,7 +174,7 @@ def join_statistics(parts: Sequence[Mapping[str, float]], counts: Sequence[int])
 
 
 MOST_PICTURES = 64
-"""Most pictures that a notebook or `grid.png` in a folder shows; `Result.grid` and a gallery show all."""
+"""Largest number of pictures that a notebook or `grid.png` in a folder shows; `Result.grid` and a gallery show all."""
 PER_SAMPLE = (
     "images", "z", "w", "index", "energy", "probabilities", "judged", "satisfied", "doubtful", "status", "draws",
     "prompt",
