@@ -24,9 +24,9 @@ from energyql.numerics.shapes import Float
 BATCH_SIZES = (*range(16, 128, 16), *range(128, 256, 32), *range(256, 513, 64))
 """The numbers of rows, ascending, that batches may have. They are few, because oneDNN compiles a product for each."""
 VECTORS = 32
-"""Number of float32 values that PyTorch computes together, on processors with the widest vector registers. Functions
-such as sigmoid may round values at the end of a tensor, which do not fill the registers, in another way. So the number
-of rows of a batch is a multiple of 32: the bits of a sample must not depend on its position in the batch."""
+"""Number of float32 values that PyTorch computes together, on processors with the widest vector registers. If the last
+values of a tensor do not fill the registers, functions such as sigmoid may round these values in another way. So the
+number of rows of a batch is a multiple of 32: the bits of a sample must not depend on its position in the batch."""
 WHOLE_VECTORS = tuple(size for size in BATCH_SIZES if size % VECTORS == 0)
 """The numbers in `BATCH_SIZES` that are multiples of `VECTORS`, ascending."""
 BLOCK = 64
@@ -35,7 +35,7 @@ _X86 = ("x86_64", "amd64")
 
 
 class _Packable:
-    """Base of layers that pack their weights at the first call.
+    """Base class of layers that pack their weights (copy them to the memory layout of oneDNN) at the first call.
 
     Pickles and copies omit attributes that begin with an underscore, such as the packed weights.
     """

@@ -24,7 +24,7 @@ _CERTAIN = 9.0 * _SQRT_HALF
 _PRECISION = 3e-10
 """Largest relative error of the function `_erfcx`."""
 _CENTRE = 2.0
-"""The y at which the variable of the series `_ERFCX` is 0."""
+"""The value of y at which (y - _CENTRE) / (y + _CENTRE), the variable of the series `_ERFCX`, is 0."""
 _ERFCX = (
     1.2769783814988358, -0.09276382251506479, -0.16603039056328614, 0.16405112686489373, -0.054220154023658165,
     -0.00803234488235431, 0.008723932090939393, 0.0012632910618867255, -0.0014621407710918742, -0.00043438789733342686,

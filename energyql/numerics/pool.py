@@ -25,9 +25,9 @@ LARGEST_PIECE = 4
 """Largest number of rows of a piece, a part of a batch that one thread computes. With small pieces, a thread that other
 programs slow down can leave more of the pieces to the other threads."""
 LARGE = 2**22
-"""Number of multiplications in an operation from which several threads of PyTorch are faster than one, on an idle
-machine. Examples are a layer of 512 inputs and 512 outputs for 16 rows, and one of 64 inputs and 64 outputs for 1,024
-rows. Smaller operations take as long with one thread. The times are in docs/performance.md."""
+"""Several threads of PyTorch are faster than one thread, on an idle machine, for operations with at least this number
+of multiplications. Examples are a layer of 512 inputs and 512 outputs for 16 rows, and one of 64 inputs and 64 outputs
+for 1,024 rows. Smaller operations take as long with one thread. The times are in docs/performance.md."""
 Result = TypeVar("Result")
 _pools: dict[int, ThreadPoolExecutor] = {}
 """The pools of threads that `in_pool` has used: number of threads -> pool."""
@@ -98,10 +98,10 @@ def one_thread(products: float = 0) -> Iterator[None]:
 def _set_threads(own: int, others: int) -> None:
     """Set the number of threads of PyTorch for the calling thread, and for threads that compute for the first time.
 
-    PyTorch has a number for each thread. At its first computation a thread takes the number that was set last, in any
-    thread. So a new thread sets `others` after this thread has set `own`. `_settled` is set again when the new thread
-    has done so; the caller does not wait, because beside other programs this may take some milliseconds. The caller
-    holds the lock `_setting`.
+    PyTorch stores the number for each thread that calls it. At its first computation a thread takes the number that was
+    set last, in any thread. So this thread sets `own`, and then starts a new thread, which sets `others` and then
+    the event `_settled`. The caller does not wait for the new thread, because beside other programs this may take some
+    milliseconds. The caller holds the lock `_setting`.
 
     Args:
         own: number of threads for the calling thread.
@@ -130,7 +130,8 @@ def _before_fork() -> None:
 def _after_fork() -> None:
     """Set the variables of this module to their first values in a child process, directly after the fork.
 
-    The child has no threads of its parent: no pools, and no thread that would release `_settled`.
+    The child has none of the threads of its parent. One of these may have held the lock inside the event `_settled`, so
+    the child makes a new event.
     """
     global _settled
     _settled = Event()

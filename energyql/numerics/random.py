@@ -192,7 +192,8 @@ def _normal(k: NDArray[np.int32]) -> NDArray[np.float32]:
 def _ratio(coefficients: tuple[tuple[float, ...], tuple[float, ...]], x: NDArray[Real]) -> NDArray[Real]:
     """Return the ratio of two polynomials at x, elementwise.
 
-    `coefficients` has those of the numerator and those of the denominator, each in ascending order of powers of x.
+    `coefficients` is a pair: the coefficients of the numerator, and those of the denominator. Each are in ascending
+    order of powers of x.
     """
     above, below = (_polynomial(side, x) for side in coefficients)
     above /= below
@@ -226,7 +227,8 @@ class RandomStreams:
 
     The methods that draw numbers take the name of a stream, the purpose of the numbers. Different streams give
     independent numbers, but normal and uniform numbers of the same stream are not independent. The numbers of sample i
-    of the batch depend on `seed`, `start + i`, the name of the stream and the count of numbers per sample alone.
+    of the batch depend only on `seed`, the index of the sample in the run (`start + i`, or `start + chosen[i]`), the
+    name of the stream and the count of numbers per sample.
 
     Args:
         seed: seed of the run, 0 to 2⁶⁴ - 1.
