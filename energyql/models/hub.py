@@ -362,8 +362,8 @@ def _own_files(files: Mapping[str, RemoteFile], name: str) -> list[RemoteFile]:
 def _checked(folder: Path, name: str) -> Path:
     """Check the files of a model's folder in the cache, and return the folder.
 
-    All files must be data. All files that the model's JSON files mention must be there, each with the SHA-256 that they
-    state. The check is necessary because other programs may write into the cache.
+    All files must be data. All files that the model's JSON files mention must be there, each with the SHA-256 that the
+    JSON files state. The check is necessary because other programs may write into the cache.
 
     Args:
         folder: the folder.

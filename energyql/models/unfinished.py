@@ -25,7 +25,7 @@ WORK = ".training"
 RECORD = "training.json"
 """File in `WORK` with the command that continues the training, and the names of the steps that are finished."""
 START = "model"
-"""Folder in `WORK` for a copy of the model as it was before the training, if the model folder does not contain it."""
+"""Folder in `WORK` for the files of a new model, until its training ends and they are moved to the model folder."""
 
 
 @dataclass(frozen=True)
