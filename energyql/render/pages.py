@@ -1,4 +1,4 @@
-"""Templates of pages in Markdown, such as the card of a data set. This module imports jinja2, which takes long."""
+"""Templates of pages in Markdown, such as the card of a data set. This module imports jinja2, which takes some time."""
 
 from __future__ import annotations
 
