@@ -38,8 +38,8 @@ class Tile:
     """One picture on the page.
 
     Args:
-        identity: unique name of the picture on the page, with which a link leads from the picture to its row in the
-            table of numbers.
+        identity: unique name of the picture on the page. A link leads by this name from the picture to its row in the
+            table of numbers (energies, probabilities and so on) on the page.
         result: the result that contains the picture.
         index: position of the picture in `result`, from 0.
         verdicts: one pair, or on a traversal two pairs: the query, and whether the picture satisfies it according to
@@ -95,7 +95,7 @@ class Tile:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _OneResult:
-    """Base class for sections of a page. It is for sections whose pictures are all in one `Result`."""
+    """Base class of those sections of a page whose pictures are all in one `Result`."""
 
     result: Result
 
@@ -148,7 +148,7 @@ class RefusedSection:
 
     @property
     def results(self) -> list[Result]:
-        """An empty list."""
+        """Empty list: the section has no pictures."""
         return []
 
     @property

@@ -258,9 +258,9 @@ def _unweighted(expr: Expr) -> Expr:
 
 
 def probability(expr: Expr, result: Result, vocabulary: Vocabulary) -> npt.NDArray[np.float64] | None:
-    """Return for each picture of a result the probability, by the attribute heads, that it satisfies a query; (n,).
+    """Return the probability, by the attribute heads, that each picture of a result satisfies a query, (n,).
 
-    The probabilities are 0 if the query is a contradiction. The result is `None` if the query is too large to compute.
+    The probabilities are 0 if the query is a contradiction. `None` is returned if the query is too large to compute.
 
     Args:
         expr: a query, with names and values looked up in `vocabulary` (by `bind`). Weights around the whole query are
