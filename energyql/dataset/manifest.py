@@ -201,12 +201,12 @@ def _check_plan(destination: Destination, prepared: PreparedPlan, names: Collect
         names: names of the files at the destination.
 
     Returns:
-        Whether `plan.json` there is undamaged and in the form of this version. If not, `plan.json` must be written
-        again.
+        Whether `plan.json` at the destination is undamaged and in the form of this version. If not, the caller must
+        write `plan.json` again.
 
     Raises:
-        DataError: the destination has another data set or other files; or `plan.json` there is damaged, and no record
-            there has a checksum for this plan.
+        DataError: the destination has another data set or other files; or its `plan.json` is damaged, and none of its
+            records has a checksum for this plan.
     """
     hint = "name another place, or remove what is there"
     there: Any = None

@@ -242,10 +242,10 @@ _TEXT = r"""\"{3}(?:[^\\]|\\.)*?"{3,5}|'{3}.*?'{3,5}|"(?:[^"\\\n]|\\.)*"|'[^'\n]
 _ENTRY = re.compile(rf"[ \t]*([^\s=#][^=]*?)\s*=\s*({_TEXT}|[^#]*[^#\s])", re.DOTALL)
 """Pattern for key and value of an entry. If a comment is inside a list or table, the match ends before the comment."""
 _CLOSING = re.compile(r"""(?:[\]}]|\"{3}|'{3})\s*(?:\#[^\n]*)?$""", re.VERBOSE)
-"""Pattern for the end of a line that may be the last one of an entry of several lines."""
+"""Pattern for the end of a line. An entry of several lines ends only with a line whose end has this pattern."""
 _MOST_PARSED = 100
-"""Largest number of characters that `_locate` parses, divided by the length of the text. It parses the beginning of an
-entry of several lines again with each further line that may be its last."""
+"""Largest number of characters that `_locate` parses, divided by the length of the plan's text. If an entry has several
+lines, its beginning is parsed again with each further line that may be its last."""
 _DECODE_PLACE = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
 Path_ = tuple[str | int, ...]
 """Keys and positions that lead to a value in a plan: ("seed",), or ("class", 2, "query") in the third class."""

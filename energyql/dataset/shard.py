@@ -246,7 +246,7 @@ def _duration(seconds: float) -> str:
 
 
 _LONGEST = 10**12
-"""Most seconds that an estimate states, about 30,000 years; `timedelta` has a limit."""
+"""Largest number of seconds that an estimate states, about 30,000 years; `timedelta` has a limit."""
 FORMAT = 1
 """Version number of the files of a data set. It is raised by a change after which the same plan gives other bytes."""
 _ONE_RUN = ("canonical", "model", "fingerprints", "judge", *settings_of("provenance"))
@@ -283,8 +283,9 @@ class PreparedPlan:
     def identity(self) -> dict[str, Any]:
         """Everything on which the bytes of the shards depend, as a dict of JSON values.
 
-        They are the version of the format, the settings of the plan, and for each class its name, count, query, model,
-        judge and settings. Two runs with equal identities write equal shards, on a CPU or if `batch_size` is a number.
+        The values are the version of the format, the settings of the plan, and for each class its name, count, query,
+        model, judge and settings. Two runs with equal identities write equal shards, on a CPU or if `batch_size` is a
+        number.
         """
         plan = self.plan
         whole: dict[str, Any] = {"format_of_folder": FORMAT} | {name: getattr(plan, name) for name in WHOLE}
