@@ -47,8 +47,8 @@ class Start:
     """The pictures that an edit or variations begin with.
 
     Attributes:
-        prepared: a compiled query with the model and settings of the pictures. For pictures of a run, its query is
-            `query`; for pictures of a job, its query is TRUE.
+        prepared: a compiled query with the model and settings of the pictures. The compiled query is `query` for
+            pictures of a run, and TRUE for pictures of a job.
         count: number of pictures.
         read: function that draws the pictures or looks them up, and reports its progress to a job. If the pictures come
             from several results, the function returns only their latents, because they have no common query.
