@@ -772,7 +772,7 @@ of them."""
 
 
 def _check_budget(budget: int | None, n: int) -> int | None:
-    """Return a budget of calls for n pictures, each of which takes at least one.
+    """Return a budget, after a check that it has at least one call of the generator for each of n pictures.
 
     Raises:
         ArgumentError: the budget is no whole number, or below n.

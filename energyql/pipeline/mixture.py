@@ -178,7 +178,7 @@ class PreparedMixture(PreparedQuery):
 
 
 def _mass(part: PreparedQuery) -> tuple[float, float]:
-    """Estimate which share of the pictures of one prompt satisfies the query, and is accepted if there is a verifier.
+    """Estimate the share of the pictures of one prompt that satisfy the query and that the verifier, if any, accepts.
 
     Args:
         part: the query, compiled for the prompt.

@@ -105,7 +105,7 @@ BANK_FILES = ("attributes.safetensors", "vocabulary.json", REPORT, f"{READER}.sa
 PIPELINE_TAG = "unconditional-image-generation"
 """The kind of model, as hubs call it."""
 WORDS = "words"
-"""Key of the reader of texts in the dict `Model.fingerprints`, and in the provenance of pictures of texts."""
+"""Key of the reader of texts in `Model.fingerprints`, and in the provenance if the query has texts in quotes."""
 NO_JUDGE = "none"
 """Text that a user gives as the name of the judge, for a model without a judge."""
 Values = dict[str, npt.NDArray[Any]]

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from xarray import DataTree
 
 MOST_QUERY = 300
-"""Most characters of a query in the alternative text of a picture (a text for readers who cannot see the picture)."""
+"""Largest number of characters of a query in the alternative text of a picture (for readers who cannot see it)."""
 HOLDS = {True: "holds", False: "does not hold", None: "is not judged"}
 """Verdicts on a query as words: "The query smile holds"."""
 MARK = "doubtful"
@@ -147,7 +147,7 @@ def join_provenance(parts: Sequence[Mapping[str, Any]], count: int) -> dict[str,
 
 
 def _different(values: Iterable[Any]) -> list[Any]:
-    """Return the different values in their order: each value that is equal to no earlier value. No hash is needed."""
+    """Return the values that are equal to no earlier value, in their order. The values need not be hashable."""
     listed = list(values)
     return [value for i, value in enumerate(listed) if value not in listed[:i]]
 

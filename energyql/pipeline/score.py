@@ -30,8 +30,8 @@ Array = npt.NDArray[np.float64]
 AttributeData = npt.ArrayLike | Mapping[str, npt.ArrayLike] | tuple[npt.ArrayLike, npt.ArrayLike]
 
 SUM_TOLERANCE = 1e-3
-"""Largest difference from 1 that the sum of the probabilities of a categorical attribute may have. The probabilities are
-scaled so that their sum is 1."""
+"""Largest difference from 1 that the sum of the probabilities of a categorical attribute may have. The probabilities
+are scaled so that their sum is 1."""
 
 
 def score(

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 PART = 1024
-"""Number of samples from which a part of a folder is full, and a new part (a subfolder) begins. Parts are not larger,
+"""When a part of a folder has this number of samples or more, a new part (a subfolder) begins. Parts are not larger,
 because all measurements of a part are written again with each new batch."""
 OPENING = 16
 """Number of samples in the first result of a run to a folder. It is small, so that a run that is interrupted early has

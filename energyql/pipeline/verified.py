@@ -5,8 +5,8 @@ may still be false for the picture. So a verifier, which reads the attributes of
 and a sample is drawn again until its picture is accepted.
 
 In the mode "sure", latents are drawn by the energy of the query. In the mode "faithful" they are drawn by the clipped
-energy (see `ClippedEnergy`): every latent for which the heads give the query a certain probability, which may be small,
-is as likely as under the prior. So attributes outside the query have nearly the frequencies of the prior among the
+energy (see `ClippedEnergy`): every latent for which P(query) by the heads is at least a bound, which may be small, is
+as likely as under the prior. So attributes outside the query have nearly the frequencies of the prior among the
 pictures that the verifier accepts. But the verifier is surer of some kinds of pictures than of others; a `Balance`
 corrects the frequencies for this.
 """
@@ -54,7 +54,8 @@ LEAST_THRESHOLD = 0.5
 than right."""
 PRIOR_LABELS = 20.0
 """Number of held-out labels that count as much as the verifier's own probabilities when a threshold is chosen. For a
-rare query, only a few held-out samples are like the samples that are drawn, and these alone would decide by chance."""
+rare query, only a few held-out samples are like the samples that are drawn, so a threshold that was chosen by these few
+samples alone would depend on chance."""
 BALANCE_SAMPLES = 32
 """Number of samples with which a `Balance` corrects about half of the error of a frequency. On a DCGAN it was best to
 correct nearly the whole error with 60 samples or more, and hardly any of it with 25 or fewer."""
@@ -251,9 +252,10 @@ class Verifier:
         vocabulary: the attributes of the model.
         held_out: labelled samples of the prior with all attributes of the query; `None` if there are none.
         purity: wanted share of right pictures among those that are accepted.
-        is_own: whether the reader is the network of the model by which the held-out samples were read.
+        is_own: whether the reader is the verifier of the model, and is made of networks. Only then do the predictions
+            in `held_out` tell how good the reader is.
         threshold: probability from which pictures are accepted. A reader that states values does not need it.
-        balance: shares of the accepted pictures that are kept; `None` to keep all.
+        balance: probabilities with which accepted pictures are kept; `None` to keep all.
     """
 
     reader: ImageLabeller
