@@ -59,7 +59,7 @@ def sample_pictures(
 
     Args:
         model: a checkpoint, a model folder, a packaged model, a `Model`, or a generator of your own, as an object or by
-            name. A name is `module:factory`, or that of an installed plugin.
+            name. A name is `module:factory`, or the name of an installed plugin.
         out: the folder of the pictures. The name of a file is the number of the picture, such as `0000012.png`. Picture
             i is drawn from prior sample i of the seed, its i-th random latent, as for `train_attributes`.
         count: number of random pictures that the folder is to have, numbered 0 to `count - 1`; or, with `unsure`, the

@@ -220,7 +220,8 @@ class _Link:
     async def _watch(self, work: Callable[[_Link], Awaitable[_T]]) -> _T:
         """Run `work`, a coroutine function that downloads with this connection, and cancel it if it is too slow.
 
-        Every 60 seconds (`PATIENCE`), it is checked whether 1 MiB (`LEAST`) has arrived. The result is that of `work`.
+        Every 60 seconds (`PATIENCE`), it is checked whether 1 MiB (`LEAST`) has arrived. The result of `work` is
+        returned.
 
         Raises:
             TimeoutError: too few bytes arrived, and `work` was cancelled.

@@ -277,7 +277,7 @@ def sizes_alike(dtype: torch.dtype, outputs: int, inputs: int, threads: int) -> 
 def can_pack(weight: Tensor) -> bool:
     """Return whether a weight can be packed, which means stored in the memory layout of oneDNN.
 
-    It can if it is float32 or bfloat16, not empty, and on an x86 CPU.
+    A weight can be packed if it is float32 or bfloat16, not empty, and on an x86 CPU.
     """
     packable = weight.dtype in (torch.float32, torch.bfloat16) and weight.numel() > 0
     return packable and weight.device.type == "cpu" and platform.machine().lower() in _X86
@@ -286,8 +286,8 @@ def can_pack(weight: Tensor) -> bool:
 def sizes_for(dtype: torch.dtype) -> tuple[int, ...]:
     """Return the numbers of rows, ascending, that batches should have, so that packed products waste no work.
 
-    Packed products are products with a weight in the memory layout of oneDNN. They fill up a batch of another size with
-    further rows. `dtype` is the dtype of the product.
+    Packed products are products with a weight in the memory layout of oneDNN. A batch with another number of rows may
+    be filled up with further rows, which is wasted work. `dtype` is the dtype of the product.
     """
     return sizes_alike(dtype, 512, 512, torch.get_num_threads()) or BATCH_SIZES
 
@@ -298,7 +298,7 @@ def few_sizes(count: int, sizes: Sequence[int] = WHOLE_VECTORS) -> list[int]:
     All batches but the last have the largest of `sizes`. The last one has the smallest of `sizes` that is large enough
     for the rest. So the batches together may have more than `count` rows. For 0 rows there are no batches.
 
-    There are few sizes because oneDNN compiles a product for each new number of rows. That takes a third of a
+    There are few sizes because oneDNN compiles a product for each new number of rows. Compiling takes a third of a
     millisecond, which is longer than most products take. Also, the rounding errors of products of small matrices depend
     on the number of rows, and the bits of a sample must not depend on its batch.
 

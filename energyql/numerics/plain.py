@@ -1,9 +1,10 @@
 """Layers and normal probabilities in elementary operations, for compilers and exporters of torch modules.
 
 ONNX has no `erfcx`, `log_ndtr`, `expm1` or `logaddexp`, no packed products, and no derivatives written by hand. The
-functions of this module have the same values as those in the modules `linear` and `normal`, up to rounding errors of
-float32. Autograd can differentiate them: in a `where`, the branch that is not used has a finite value and derivative
-too. (`masked_fill` is used instead of a `where` with a number, because older exporters treat the number as float64.)
+functions of this module have the same values as the functions in the modules `linear` and `normal`, up to rounding
+errors of float32. Autograd can differentiate the functions: in a `where`, the branch that is not used has a finite
+value and derivative too. (`masked_fill` is used instead of a `where` with a number, because older exporters treat the
+number as float64.)
 """
 
 from __future__ import annotations
@@ -101,7 +102,7 @@ class Stack(nn.Module):
 
 
 def linear(weight: Float[Tensor, "out in"], bias: Float[Tensor, " out"] | None = None) -> nn.Linear:
-    """Return a linear layer of torch with copies of `weight` and `bias`; autograd computes no gradients of these."""
+    """Return a linear layer of torch with copies of `weight` and `bias`, for which autograd computes no gradients."""
     outputs, inputs = weight.shape
     layer = nn.Linear(inputs, outputs, bias=bias is not None, device="meta").requires_grad_(False)
     layer.weight = nn.Parameter(weight.detach().clone(), requires_grad=False)

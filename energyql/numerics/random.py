@@ -192,8 +192,8 @@ def _normal(k: NDArray[np.int32]) -> NDArray[np.float32]:
 def _ratio(coefficients: tuple[tuple[float, ...], tuple[float, ...]], x: NDArray[Real]) -> NDArray[Real]:
     """Return the ratio of two polynomials at x, elementwise.
 
-    `coefficients` is a pair: the coefficients of the numerator, and those of the denominator. Each are in ascending
-    order of powers of x.
+    `coefficients` is a pair: the coefficients of the numerator, and those of the denominator. Both begin with the
+    coefficient of x⁰.
     """
     above, below = (_polynomial(side, x) for side in coefficients)
     above /= below

@@ -207,7 +207,7 @@ class PreparedQuery:
 
     @cached_property
     def energy(self) -> QueryEnergy | CompiledEnergy | PictureEnergy | ClippedEnergy:
-        """The energy that the sampler follows: that of the query, or with `verify="faithful"` the clipped energy.
+        """The energy that the sampler follows: the energy of the query, or the clipped energy with `verify="faithful"`.
 
         The clipped energy is 0 wherever P(query) by the heads is at least a bound c; see `ClippedEnergy`.
         """
@@ -255,7 +255,7 @@ class PreparedQuery:
     def after_pilot(self, progress: bool | Report) -> Iterator[Report]:
         """Context that makes the pilot run if the settings need one, and then yields a function that shows progress.
 
-        With `verify="faithful"`, the pilot run estimates `clips`. It is made only once for a query.
+        With `verify="faithful"`, the pilot run estimates `clips`. The pilot run is made only once for a query.
 
         Args:
             progress: whether to show a progress bar; or a function of the name of a stage and the fraction of it done.

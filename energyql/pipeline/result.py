@@ -155,7 +155,7 @@ def _different(values: Iterable[Any]) -> list[Any]:
 def join_statistics(parts: Sequence[Mapping[str, float]], counts: Sequence[int]) -> dict[str, float]:
     """Return the statistics of joined results: sums, maxima, and means weighted by the numbers of samples.
 
-    Statistics that cannot be computed from those of the single results are left out.
+    Statistics that cannot be computed from the statistics of the single results are left out.
 
     Args:
         parts: statistics of each result.
@@ -202,8 +202,8 @@ class Result:
             draws from the prior.
         status: for each sample, how the sampler ended, such as `Status.OK`.
         statistics: numbers about the whole run by name, such as the mean number of energy evaluations for a sample, and
-            the seconds for sampling and drawing. Pictures "drawn" and "accepted" by the verifier are those of these
-            samples.
+            the seconds for sampling and drawing. If a verifier decided, "drawn" and "accepted" are the numbers of
+            pictures that were drawn for the samples of this result, and that the verifier accepted.
         provenance: the facts that are needed to repeat the run: query, seed, model and its fingerprints, settings,
             versions.
         draws: number of pictures that were drawn for each sample until the verifier accepted one, (n,) int64; `None` if
@@ -419,7 +419,7 @@ class Result:
         Results of different queries or models are refused, because all energies and verdicts of a result belong to one
         query and one judge. A setting that differs between the results, such as the seed, becomes a list in the
         provenance. Statistics are sums, means and maxima over all samples. Statistics that cannot be computed from
-        those of the single results are left out.
+        the statistics of the single results are left out.
 
         Args:
             parts: the results; a single result is returned unchanged.

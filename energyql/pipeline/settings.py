@@ -31,7 +31,7 @@ Verify = Literal["off", "sure", "faithful"]
 """Ways of keeping drawn pictures: "off" keeps all; with "sure" and "faithful", a network or function that reads
 pictures (the verifier) decides. `energyql.generate` describes them."""
 Noise = Literal["const", "random", "none"]
-"""Kinds of noise in the pictures of a generator that adds noise: that of the model, new for each picture, or none."""
+"""Noise in the pictures of a generator that adds noise: the noise of the model, new noise for each picture, or none."""
 DirectionMethod = Literal["ganspace", "sefa", "styles", "pictures", "interfacegan", "steerability", "ganalyze"]
 """Names of the methods that find directions of w along which pictures change; see `energyql.find_directions`."""
 EXACT: Final = "exact"

@@ -367,7 +367,7 @@ class Verifier:
         """Return the sets of values of one attribute whose frequencies a `Balance` corrects.
 
         For classes, there is one set for each class but the last, whose frequency follows from the others. For numbers,
-        there are three: the first, second and third quarter of the values in the held-out labels.
+        there are three sets: the first, second and third quarter of the values in the held-out labels.
         """
         assert self.held_out is not None
         kind, labels = KINDS[spec.kind], self.held_out.labels[spec.name]
@@ -393,7 +393,7 @@ class Verifier:
 
 
 def verifier_of(model: Model, expr: Expr, rule: EnergyRule, settings: DrawSettings, names: Collection[str]) -> Verifier:
-    """Return the verifier of a query: that of the model, or the model's judge if it has no verifier.
+    """Return the `Verifier` for a query. Its reader is the verifier of the model, or the judge if there is no verifier.
 
     Args:
         model: the model.
