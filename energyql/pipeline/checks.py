@@ -40,8 +40,8 @@ def check_heads(
     """Check that a query depends on no attribute whose head is too weak, except those that the user allows.
 
     A head is the network that predicts an attribute from latents. A weak head ranks latents badly that it was not
-    fitted to. For a run whose pictures are verified, this function is not called: a weak head then costs more draws,
-    but the verifier finds most wrong pictures.
+    fitted to. For heads, this function is not called if the pictures are verified: a weak head then costs more draws,
+    but the verifier finds most wrong pictures. The function also checks a reader of texts, in place of the heads.
 
     Args:
         expr: the query, with attributes checked by `bind`.
