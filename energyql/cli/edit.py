@@ -190,7 +190,7 @@ def read_start(texts: list[str]) -> int | list[int] | Path | list[Path]:
 def read_preset(name: str, weights: list[str]) -> Preset:
     """Return a preset, the settings of edits, with some of its weights replaced.
 
-    The weights are numbers that tell how much an edit may change, most of them factors of terms of its energy.
+    The weights of a preset decide how much an edit may change. Most of them multiply a term of the energy of the edit.
 
     Args:
         name: name of the preset, such as "lace".

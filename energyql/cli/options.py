@@ -194,7 +194,8 @@ class LabelSource:
         Args:
             device: device on which the model CLIP is computed.
             latents: with --labels, file with the latents of the rows of the table; `None` if there is no such file.
-            model: the model that is trained. With --reader, calibrations of this reader are read from its folder.
+            model: the model that is trained. With --reader, the calibrations of the reader are read from the folder of
+                this model.
 
         Raises:
             EnergyQLError: the table cannot be read, or the labeller cannot be loaded.

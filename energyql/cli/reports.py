@@ -112,13 +112,16 @@ def _print_quality(name: str, report: HeadReport, indent: str) -> None:
 def print_trained_judge(
     judge: str | None, reports: Mapping[str, HeadReport], unmeasured: str, verifier: Mapping[str, HeadReport]
 ) -> None:
-    """Print the quality of the judge that a training used or made, of its verifier, and what neither of them reads.
+    """Print the quality of the judge that a training made, and of its verifier, or of the judge that the user named.
+
+    For a judge and a verifier that were trained, the attributes that they did not learn are listed too.
 
     Args:
         judge: name of the judge that the user named; `None` for a judge that was trained.
         reports: attribute -> quality of the judge.
         unmeasured: why a judge that the user named was not measured; "" if it was measured.
-        verifier: attribute -> quality of the verifier that was trained beside the judge.
+        verifier: attribute -> quality of the verifier (networks that decide which pictures are kept), which was trained
+            beside the judge.
     """
     if judge is None:
         left = [name for name, each in verifier.items() if not each.above_chance]
@@ -135,10 +138,10 @@ def _print_learnt(title: str, reports: Mapping[str, HeadReport], left: Sequence[
     """Print the quality of a network for the attributes that it learnt, and the names of the others.
 
     Args:
-        title: heading.
+        title: heading above the qualities.
         reports: attribute -> quality of the network.
-        left: the attributes that it did not learn.
-        without: heading for these.
+        left: the attributes that the network did not learn.
+        without: text before the names of these attributes, such as "Not judged".
     """
     if read := {name: each for name, each in reports.items() if name not in left}:
         print_judge(title, read)

@@ -164,7 +164,7 @@ def read_shape(text: str) -> tuple[int, ...]:
 
 
 def read_value(text: str) -> Any:
-    """Return what a text such as "4", "true" or "[1, 2]" means as JSON, or else the text."""
+    """Return the value of a text in JSON, such as "4", "true" or "[1, 2]". Any other text is returned unchanged."""
     try:
         return json.loads(text)
     except ValueError:

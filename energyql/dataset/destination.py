@@ -45,9 +45,9 @@ _LIBRARIES = {
 }
 """Protocol of an address -> command that installs the library for it."""
 _REFUSALS = ("NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError", "ParamValidationError")
-"""Classes of errors of the stores' libraries, by name, after which no call is repeated."""
+"""Names of classes of errors with which the library of a store refuses a call for good; the call is not repeated."""
 _LASTING = (errno.EACCES, errno.EPERM, errno.EINVAL, errno.ENOSPC, errno.EROFS)
-"""Numbers of system errors after which no call is repeated."""
+"""Numbers of system errors, such as a full disk, that would occur again; after them, a call is not repeated."""
 Value = TypeVar("Value")
 
 
@@ -79,7 +79,7 @@ class Destination(Protocol):
         return nullcontext()
 
     def sizes(self) -> dict[str, int]:
-        """Return name -> size in bytes of each file; temporary and hidden files are left out.
+        """Return the files as a dict, name -> size in bytes; temporary and hidden files are left out.
 
         Raises:
             DataError: in a folder, a sub-folder or a special file (such as a socket) is where a file should be.
@@ -99,8 +99,8 @@ class Destination(Protocol):
     def reading(self, name: str, use: Callable[[IO[bytes]], Value]) -> Value:
         """Open a file for reading, and return `use(file)`.
 
-        After a failure of a store that may pass, the file is opened and `use` is called again. So `use` may be called
-        several times.
+        If a store fails for a reason that may pass, such as a broken connection, the file is opened and `use` is called
+        again. So `use` may be called several times.
 
         Args:
             name: name of the file.
@@ -135,6 +135,9 @@ class Destination(Protocol):
 
         If the record has an ETag, and the file has one now, only the two ETags are compared. Otherwise the whole file
         is read, and its SHA-256 is compared.
+
+        Args:
+            file: the record of the file, which was made when the file was written.
 
         Raises:
             ArgumentError: a store lacks the file, or does not respond.
@@ -171,19 +174,19 @@ class Folder(Destination):
     def alone(self) -> Iterator[None]:
         """Return a context manager during which no other process can write a data set to this folder.
 
-        An audit writes its result on the card of the data set (`README.md`), and the checksum of the new card to the
-        manifest. If a process was killed between these two steps, the second one is made on entry.
+        An audit writes its result on the card of the data set (`README.md`), and then the checksum of the new card to
+        the manifest. If the process of an audit was killed between these two steps, the second step is done on entry.
 
         Raises:
             ArgumentError: on entry, if another process is writing to the folder, or files cannot be moved.
-            DataError: on entry, if what the killed process left is damaged.
+            DataError: on entry, if files that the killed process left are damaged.
         """
         with sole_writer(self.path, "a data set"):
             finish_saving(self.path)
             yield
 
     def sizes(self) -> dict[str, int]:
-        """Return name -> size in bytes of each file; temporary and hidden files are left out.
+        """Return the files as a dict, name -> size in bytes; temporary and hidden files are left out.
 
         Raises:
             DataError: there is a special file (such as a socket), or a sub-folder whose name ends in .tar, .json or
@@ -273,7 +276,7 @@ class Store(Destination):
         """Do nothing: whether a store can be written shows only when it is written."""
 
     def sizes(self) -> dict[str, int]:
-        """Return name -> size in bytes of each object at the address, without hidden ones; {} if there are none.
+        """Return the objects at the address as a dict, name -> size in bytes. Hidden objects are left out.
 
         Raises:
             ArgumentError: the store refuses or does not respond.
@@ -300,8 +303,8 @@ class Store(Destination):
     def reading(self, name: str, use: Callable[[IO[bytes]], Value]) -> Value:
         """Open an object for reading, and return `use(file)`.
 
-        After a failure that may pass, the object is opened and `use` is called again. So `use` may be called several
-        times.
+        After a failure that may pass, such as a broken connection, the object is opened and `use` is called again. So
+        `use` may be called several times.
 
         Args:
             name: name of the object.
@@ -351,7 +354,7 @@ class Store(Destination):
         return f"{self._root}/{name}"
 
     def _named(self, call: Callable[[], Value]) -> Value:
-        """Return the result of `call`; the same as `_repeated`, but an error about a missing object names this store.
+        """Return the result of `call`, as `_repeated` does. If an object is missing, the error names this store.
 
         Args:
             call: function that calls the store. It is called again after errors that may pass, for up to `PATIENCE`

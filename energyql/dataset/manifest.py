@@ -170,7 +170,7 @@ def _part(shard: int, kind: str) -> str:
 
 
 def begin(destination: Destination, prepared: PreparedPlan, *, write: bool = True) -> None:
-    """Check that a destination is empty, or has a data set of the same plan and models.
+    """Check that a destination is empty, or has a data set of the same plan and models; and write its `plan.json`.
 
     Args:
         destination: the destination.
@@ -201,12 +201,12 @@ def _check_plan(destination: Destination, prepared: PreparedPlan, names: Collect
         names: names of the files at the destination.
 
     Returns:
-        Whether `plan.json` there is undamaged and in the form of this version. If not, `plan.json` must be written
-        again.
+        Whether `plan.json` at the destination is undamaged and in the form of this version. If not, the caller must
+        write `plan.json` again.
 
     Raises:
-        DataError: the destination has another data set or other files; or `plan.json` there is damaged, and no record
-            there has a checksum for this plan.
+        DataError: the destination has another data set or other files; or its `plan.json` is damaged, and none of its
+            records has a checksum for this plan.
     """
     hint = "name another place, or remove what is there"
     there: Any = None
@@ -300,7 +300,7 @@ def _write_text(destination: Destination, name: str, text: str) -> FileRecord:
 
 
 def _listed(destination: Destination, prepared: PreparedPlan, names: Collection[str]) -> Iterator[FileRecord]:
-    """Yield the records in the manifest and in the files of `parts/`.
+    """Yield the records of shards and other files, from the manifest and from the files in `parts/`.
 
     Records with a wrong checksum are left out: they are damaged, or belong to another plan.
 
@@ -319,8 +319,8 @@ def _listed(destination: Destination, prepared: PreparedPlan, names: Collection[
 def read_records(destination: Destination, prepared: PreparedPlan) -> dict[int, ShardRecord]:
     """Return number of a shard -> its record, for all finished shards.
 
-    A shard is finished if its record fits the plan, and its file has the size that the record tells. The content of the
-    file is not compared.
+    A shard is finished if its record fits the plan, and its file has the size that is in the record. The content of the
+    file is not compared with the record.
 
     Args:
         destination: where the data set is.
@@ -341,8 +341,8 @@ def read_records(destination: Destination, prepared: PreparedPlan) -> dict[int, 
 def finish(destination: Destination, prepared: PreparedPlan, records: Sequence[ShardRecord]) -> None:
     """Write the index, the data card and the manifest of a data set, and remove the files in `parts/`.
 
-    The index and the card of an earlier run stay if both match its manifest, and no shard has changed since. The
-    manifest stays if its content would be the same.
+    The index and the card that an earlier run wrote stay, if both match the manifest of that run, and no shard was
+    drawn again since then. The manifest is not written again if its content would be the same.
 
     Args:
         destination: the destination.

@@ -95,8 +95,8 @@ class DatasetPlan:
         shard_size: largest number of pictures in a shard, approximately. Every class is divided evenly among all
             shards, so a shard may have a few pictures more.
         only_satisfied: whether to keep only pictures that satisfy their query, according to the judge of the model.
-        budget: with `only_satisfied`, at most so many samples are drawn for each picture, on average over the pictures
-            of one class in one shard.
+        budget: with `only_satisfied`, largest number of samples that are drawn for each picture, on average over the
+            pictures of one class in one shard.
 
     Raises:
         ArgumentError: a value has the wrong type or is out of range, there is no class, or two classes have one name.
@@ -232,7 +232,7 @@ MOST_BYTES = 1 << 24
 """Size of the largest plan that is read, in bytes."""
 CLASS = "class"
 _DEFAULTS = ("model", *SETTINGS)
-"""Keys that a class may have. Before all classes in the file, such a key is the default for every class."""
+"""Keys that may be in a class, or before all classes in the file: there, they are the defaults of every class."""
 _OWN = ("name", "query", "count", "seed", *_DEFAULTS)
 """All keys that a class may have."""
 WHOLE = tuple(each.name for each in fields(DatasetPlan) if each.name != "classes")
@@ -242,9 +242,10 @@ _TEXT = r"""\"{3}(?:[^\\]|\\.)*?"{3,5}|'{3}.*?'{3,5}|"(?:[^"\\\n]|\\.)*"|'[^'\n]
 _ENTRY = re.compile(rf"[ \t]*([^\s=#][^=]*?)\s*=\s*({_TEXT}|[^#]*[^#\s])", re.DOTALL)
 """Pattern for key and value of an entry. If a comment is inside a list or table, the match ends before the comment."""
 _CLOSING = re.compile(r"""(?:[\]}]|\"{3}|'{3})\s*(?:\#[^\n]*)?$""", re.VERBOSE)
-"""Pattern for the end of a line that may be the last one of an entry of several lines."""
+"""Pattern for the end of a line. An entry of several lines ends only with a line whose end has this pattern."""
 _MOST_PARSED = 100
-"""Most characters that `_locate` parses, as a multiple of the length of the text."""
+"""Largest number of characters that `_locate` parses, divided by the length of the plan's text. If an entry has several
+lines, its beginning is parsed again with each further line that may be its last."""
 _DECODE_PLACE = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
 Path_ = tuple[str | int, ...]
 """Keys and positions that lead to a value in a plan: ("seed",), or ("class", 2, "query") in the third class."""

@@ -280,7 +280,7 @@ class DatasetRun:
 
     @property
     def held(self) -> dict[str, int]:
-        """Name of a class -> number of its pictures that the plan asks for in the finished shards."""
+        """For each class, by name, the number of pictures that the finished shards have according to the plan."""
         records = [record for _, record in self._tasks if record is not None]
         return {one.name: sum(record.classes[one.name].wanted for record in records) for one in self._job.plan.classes}
 
@@ -366,10 +366,11 @@ class DatasetRun:
 
 
 def _undisturbed(destination: Destination, call: Callable[[], Value]) -> Value:
-    """Return the result of `call`.
+    """Return the result of `call`, and call it again if another process changed the files of the data set meanwhile.
 
     A store has no locks: while `call` runs, another run of the plan may finish the data set and remove temporary files.
-    So if `call` raises an error, and the names of the files have changed meanwhile, `call` is called again.
+    So if `call` raises an error, and the names of the files have changed since the start of the call, `call` is called
+    again.
 
     Args:
         destination: where the files of the data set are.

@@ -159,7 +159,7 @@ class Estimate:
         bytes: size of all missing shards together, in bytes.
         drawn: number of samples to draw, including samples that the judge will reject.
         seconds: time in which one worker would draw all missing shards.
-        workers: number of workers. With several, `str` of the estimate also tells the time that they need together.
+        workers: number of workers. With several, `str` of the estimate also has the time that they all need together.
     """
 
     pictures: int
@@ -246,7 +246,7 @@ def _duration(seconds: float) -> str:
 
 
 _LONGEST = 10**12
-"""Most seconds that an estimate states, about 30,000 years; `timedelta` has a limit."""
+"""Largest number of seconds that an estimate states, about 30,000 years; `timedelta` has a limit."""
 FORMAT = 1
 """Version number of the files of a data set. It is raised by a change after which the same plan gives other bytes."""
 _ONE_RUN = ("canonical", "model", "fingerprints", "judge", *settings_of("provenance"))
@@ -254,7 +254,8 @@ _ONE_RUN = ("canonical", "model", "fingerprints", "judge", *settings_of("provena
 _ENCODERS = {"png": ("PNG", ()), "webp": ("WEBP", ("quality",)), "jpg": ("JPEG", ("quality",))}
 """Format of pictures -> its name in Pillow, and the settings of a plan that are arguments of its encoder."""
 _SHARED = {"query": "canonical", "model": "model", "seed": "seed", "judge": "judge"}
-"""Name of a value in the JSON of each sample that is the same for a whole class -> its name in the provenance."""
+"""Values in the JSON of a sample that are equal for all samples of a class: name in the JSON -> name in the provenance
+(record of how samples are drawn)."""
 _IN_MEMORY = 1 << 28
 """Size in bytes up to which the compressed pictures of a shard are collected in memory; beyond it, on the disk."""
 _THREADS = 8
@@ -270,8 +271,8 @@ class PreparedPlan:
     Args:
         plan: the plan.
         queries: the compiled query of each class, in the order of `plan.classes`.
-        warnings: pairs (name of a class, sentence about a part of its query that is never or always true); a class may
-            have several.
+        warnings: pairs of the name of a class, and a sentence about a part of its query that is never or always true. A
+            class may have several such pairs.
     """
 
     plan: DatasetPlan
@@ -282,8 +283,9 @@ class PreparedPlan:
     def identity(self) -> dict[str, Any]:
         """Everything on which the bytes of the shards depend, as a dict of JSON values.
 
-        They are the version of the format, the settings of the plan, and for each class its name, count, query, model,
-        judge and settings. Two runs with equal identities write equal shards, on a CPU or if `batch_size` is a number.
+        The values are the version of the format, the settings of the plan, and for each class its name, count, query,
+        model, judge and settings. Two runs with equal identities write equal shards, on a CPU or if `batch_size` is a
+        number.
         """
         plan = self.plan
         whole: dict[str, Any] = {"format_of_folder": FORMAT} | {name: getattr(plan, name) for name in WHOLE}
@@ -463,8 +465,8 @@ def prepare_plan(job: Job, source: PlanSource) -> PreparedPlan:
         2. the first of `settings` that the message of the error names;
         3. `key`.
 
-        It is the entry of this class. If this class has no such entry, but the part of the plan before all classes has
-        one, it is the entry there. For each entry only the first error is added; later ones are dropped.
+        The entry is looked for in this class. If this class has no such entry, and there is one before all classes of
+        the plan, that entry is taken. For each entry only the first error is added; later errors are dropped.
 
         Args:
             number: position of the class in the plan, from 0.

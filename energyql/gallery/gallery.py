@@ -1,4 +1,4 @@
-"""A gallery: one HTML page with pictures of many queries, truth tables and traversals, drawn with equal settings."""
+"""A gallery: an HTML page with pictures of queries, truth tables and traversals, all sampled with the same settings."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ class Gallery:
 
     @property
     def results(self) -> list[Result]:
-        """The results that hold the pictures of all sections, in the order of the page."""
+        """The results (`Result` objects with pictures) of all sections of the page, in the order of the page."""
         return [result for section in self.sections for result in section.results]
 
     def __repr__(self) -> str:
@@ -329,9 +329,10 @@ class Gallery:
 
     @property
     def _within(self) -> bool | Report:
-        """Argument `progress` for drawing one query: `progress` of the gallery if it is a function, else False.
+        """The argument `progress` for the drawing of one query.
 
-        False shows no bar for the query, because the gallery shows one bar for all queries.
+        It is the argument `progress` of the gallery if that is a function. Otherwise it is False, so that no bar is
+        shown for the single query, because the gallery shows one bar for all queries.
         """
         return self.progress if callable(self.progress) else False
 

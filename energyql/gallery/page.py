@@ -38,8 +38,8 @@ class Tile:
     """One picture on the page.
 
     Args:
-        identity: unique name of the picture on the page, with which a link leads from the picture to its row in the
-            table of numbers.
+        identity: unique name of the picture on the page. A link leads by this name from the picture to its row in the
+            table of numbers (energies, probabilities and so on) on the page.
         result: the result that contains the picture.
         index: position of the picture in `result`, from 0.
         verdicts: one pair, or on a traversal two pairs: the query, and whether the picture satisfies it according to
@@ -95,13 +95,13 @@ class Tile:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _OneResult:
-    """Base class of the sections of a page whose pictures are all in one `Result`."""
+    """Base class of those sections of a page whose pictures are all in one `Result`."""
 
     result: Result
 
     @property
     def results(self) -> list[Result]:
-        """A list of the only result of the section."""
+        """List with the one result of the section."""
         return [self.result]
 
 
@@ -148,7 +148,7 @@ class RefusedSection:
 
     @property
     def results(self) -> list[Result]:
-        """An empty list."""
+        """Empty list: the section has no pictures."""
         return []
 
     @property
@@ -198,7 +198,7 @@ class TruthTable:
 
     @property
     def results(self) -> list[Result]:
-        """The results with the pictures of the rows, without rows that have none."""
+        """The results with the pictures of the rows. A row without pictures has no result in the list."""
         return [row.result for row in self.rows if row.result is not None]
 
     @property
@@ -276,9 +276,9 @@ def _judged_tiles(identity: str, result: Result, clauses: Sequence[Clause] = (),
     """Return a tile for each picture of one query.
 
     Args:
-        identity: beginning of the unique names of the tiles.
+        identity: first part of the unique name of each tile.
         result: the pictures.
-        clauses: parts of the query; each part becomes a column of the table of numbers.
+        clauses: parts of the query; each part becomes a column of the page's table of numbers.
         columns: heading -> text of further columns, with the same text for all pictures.
     """
     query, tiles = result.provenance["canonical"], []
@@ -293,7 +293,7 @@ Section = QuerySection | RefusedSection | TruthTable | Traversal
 
 
 def number_table(tiles: Sequence[Tile]) -> list[dict[str, str]]:
-    """Return a row of the table of numbers for each picture: a dict, heading of a column -> text.
+    """Return the page's table of numbers, with a row for each picture: a dict, heading of a column -> text.
 
     The table has a column "solver", with the status of the sampler, only if the status of a sample is not OK. It has a
     column "doubtful" only if the attribute heads may be wrong about a picture.
@@ -371,7 +371,10 @@ def render(sections: Sequence[Section], *, title: str = "", about: str = "") -> 
 
 
 def _digest(text: str) -> str:
-    """Return the digest of a script or style for the security policy of the page, which then allows no other one."""
+    """Return the digest of a script or style sheet, as it is written into the security policy of the page.
+
+    With this policy, browsers refuse any other script or style sheet on the page.
+    """
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode('utf-8')).digest()).decode('ascii')}"
 
 

@@ -1,4 +1,4 @@
-"""Queries and results in words and numbers, for pages; parts of queries and their probability in each picture."""
+"""Texts about queries and results for the pages of a gallery, and the probabilities of the parts of a query."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ _TOKEN = re.compile(rf'("(?:[^"\\]|\\.)*")|(\b(?:{_WORDS})\b)|((?<![\w.])[+-]?\d
 
 
 def query_parts(text: str) -> list[tuple[str, str]]:
-    """Split a query into pairs (kind, text), for highlighting on a page; all texts joined are the query.
+    """Split a query into pieces, so that a page can show keywords and numbers in colour; return pairs (kind, piece).
 
-    The kind is "name" for a name in double quotes, "word" for a keyword such as AND, "number" for a number, and "" for
-    all else.
+    The pieces, joined in their order, are the query. The kind is "name" for a name in double quotes, "word" for a
+    keyword such as AND, "number" for a number, and "" for all else.
 
     Args:
         text: the query, written by `str` of an expression: keywords in capitals, and no comments.
@@ -92,19 +92,18 @@ def doubtful(results: Sequence[Result]) -> int:
 
 
 def percent(part: int, whole: int) -> str:
-    """Return `part` / `whole` in percent, rounded, such as "94 %"; "100 %" only if `part` is not below `whole`.
+    """Return `part` / `whole` in percent as text, rounded to a whole number, such as "94 %".
 
-    If `whole` is 0, return "0 %".
+    If `part` is below `whole`, the text is at most "99 %". If `whole` is 0, it is "0 %".
     """
     rounded = round(100 * part / whole) if whole else 0
     return f"{min(rounded, 99) if part < whole else rounded} %"
 
 
 def value(result: Result, index: int) -> str:
-    """Return one number for picture `index` of a result as text.
+    """Return a text with the probability of the query for picture `index` of a result, such as "P 0.950".
 
-    The number is the probability of the query, such as "P 0.950". If the semantics has no probability, the number is
-    the energy in nats, such as "E 0.051".
+    If the semantics has no probability, the text has the energy in nats instead, such as "E 0.051".
     """
     probability = result.probability
     return f"E {result.energy[index]:.3f}" if probability is None else f"P {probability[index]:.3f}"
@@ -145,7 +144,7 @@ def plural(count: int, noun: str, several: str = "") -> str:
 
 
 def settings(results: Sequence[Result]) -> list[str]:
-    """Return the parts of a line about results: "mean energy 0.05 nats", and settings such as "seed 7".
+    """Return short texts about results, such as "mean energy 0.05 nats" and "seed 7", which a page joins to a line.
 
     Args:
         results: at least one result; the settings of the first are taken for all.
@@ -166,8 +165,8 @@ def settings(results: Sequence[Result]) -> list[str]:
 def facts(result: Result) -> list[tuple[str, str]]:
     """Return how the pictures of a result were made: pairs (name, text) such as ("seed", "7").
 
-    With the pairs the pictures can be drawn again. Settings with default values are left out, except the semantics and
-    the seed.
+    From these pairs a reader of the page can draw the same pictures again. Settings with default values are left out,
+    except the semantics and the seed.
     """
     provenance, evaluations = result.provenance, result.statistics.get("evaluations_mean")
     versions = provenance.get("versions", {})
@@ -195,12 +194,12 @@ def _setting(name: str, value: Any) -> str:
 
 ALL = "all must hold"
 MOST_CLAUSES = 24
-"""Largest number of parts of a query that are shown; a query of more parts is shown as one."""
+"""Largest number of parts into which a query is split. A query with more parts is shown as a whole."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Clause:
-    """One part of a query.
+    """One part of a query, such as `smile` in `smile AND hat`, with its probability in each picture.
 
     Attributes:
         text: the part, written as a query.
@@ -240,7 +239,7 @@ def split_clauses(expr: Expr) -> tuple[str, list[Expr]]:
 
 
 def score_clauses(expr: Expr, result: Result, vocabulary: Vocabulary) -> tuple[str, list[Clause]]:
-    """Return how the parts of a query are joined, such as "all must hold", and each part with its probabilities.
+    """Split a query into parts; return how they are joined, such as "all must hold", and the parts with probabilities.
 
     Args:
         expr: the query, with names and values looked up in `vocabulary` (by `bind`).
@@ -259,9 +258,9 @@ def _unweighted(expr: Expr) -> Expr:
 
 
 def probability(expr: Expr, result: Result, vocabulary: Vocabulary) -> npt.NDArray[np.float64] | None:
-    """Return for each picture of a result the probability, by the attribute heads, that it satisfies a query; (n,).
+    """Return the probability, by the attribute heads, that each picture of a result satisfies a query, (n,).
 
-    The probabilities are 0 if the query is a contradiction. The result is `None` if the query is too large to compute.
+    The probabilities are 0 if the query is a contradiction. `None` is returned if the query is too large to compute.
 
     Args:
         expr: a query, with names and values looked up in `vocabulary` (by `bind`). Weights around the whole query are

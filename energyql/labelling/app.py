@@ -42,7 +42,7 @@ class AttributeField(BaseModel):
 
 
 class State(BaseModel):
-    """How far the labelling is: the attributes, counts of pictures, and the next pictures. Every request returns it."""
+    """How far the labelling is: the attributes, counts of pictures, and the next pictures to label."""
 
     table: str = Field(description="The CSV file with the labels.")
     attributes: list[AttributeField]

@@ -56,7 +56,7 @@ def create_audit_app(session: Session, access: Access | None = None) -> FastAPI:
     """Return the web application of an audit, in which a person says whether pictures satisfy their query.
 
     Args:
-        session: the audit by one person. No other process can write to its folder while this process has it open.
+        session: the audit by one person. The caller keeps other processes from writing to the folder of the audit.
         access: who may use the application; by default only visitors on this machine.
     """
     pictures = session.subject.pictures

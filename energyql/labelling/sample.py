@@ -39,7 +39,8 @@ Chooser = Literal["heads", "teacher", "reader"]
 
 
 READER_SIDE = 128
-"""Side, in pixels, of the pictures that a reader of words is shown for the choice of others."""
+"""Side, in pixels, of the thumbnails from which a reader of words (a network that compares pictures with texts)
+predicts attributes, so that pictures to label can be chosen."""
 
 
 @takes_label
@@ -58,7 +59,7 @@ def sample_pictures(
 
     Args:
         model: a checkpoint, a model folder, a packaged model, a `Model`, or a generator of your own, as an object or by
-            name. A name is `module:factory`, or that of an installed plugin.
+            name. A name is `module:factory`, or the name of an installed plugin.
         out: the folder of the pictures. The name of a file is the number of the picture, such as `0000012.png`. Picture
             i is drawn from prior sample i of the seed, its i-th random latent, as for `train_attributes`.
         count: number of random pictures that the folder is to have, numbered 0 to `count - 1`; or, with `unsure`, the
@@ -79,8 +80,9 @@ def sample_pictures(
         pool: number of prior samples to choose from. They begin at sample 1,000,000, so that none is a random picture.
         seed: seed of the samples. By default the seed of the pictures in the folder; for a new folder, 0.
         truncation: truncation psi, 0 to 2. By default the psi of the pictures in the folder; for a new folder, the psi
-            of the model. If the heads are not valid at the psi of the model, it is the largest psi at which they are
-            valid. A checkpoint has the psi of its family, such as 0.7; a generator of your own has the psi 1.
+            of the model. If the heads are not valid at the psi of the model, the default is the largest psi at which
+            the heads are valid. A checkpoint has the psi of its family, such as 0.7; a generator of your own has the
+            psi 1.
         condition: condition of a conditional generator: a class, or as many numbers as it has classes. By default the
             condition of the pictures in the folder; for a new folder, the condition for which the heads are valid.
         generator: name of the generator's code, for a model folder that only names it.
@@ -93,7 +95,7 @@ def sample_pictures(
 
     Raises:
         ArgumentError: an argument is out of range, or does not fit the pictures that the folder has; `unsure` is true,
-            but the model has no heads on latents; or `by` is "teacher", but the model has none.
+            but the model has no heads on latents; or `by` is "teacher", but the model has no teacher.
         DataError: the folder or a table is damaged, or a table is about other pictures.
         ModelError: the model cannot be read.
     """
@@ -192,8 +194,8 @@ def _choose(
         folder: folder of the pictures. Thumbnails of the pool are written to its subfolder `POOL`.
         report: function that is called with the stage and the fraction done.
         reader: reader of words, a network that compares pictures with texts; `None` for none. With a reader, the
-            prediction for an attribute is the mean of the log-odds of the reader and of the head. It is near 0 where
-            both are unsure, and where they differ.
+            prediction for an attribute is the mean of the log-odds of the reader and of the head. This mean is near 0
+            where both are unsure, and where they predict different values.
 
     Raises:
         ArgumentError: the pool has fewer than `count` pictures that may be chosen.

@@ -176,9 +176,9 @@ def labels_from_folders(folder: PictureFolder, table: Path) -> LabelSheet:
     """Write a table of labels from the sub-folders into which a person has sorted pictures.
 
     Sub-folders `glasses` and `no-glasses` (or `not-glasses`) make a yes/no attribute. Sub-folders `hair=black` and
-    `hair=brown` make a categorical attribute. Copies of a picture may be in sub-folders of several attributes. They
-    keep the file name, which begins with the number of the picture. The labels are added to the labels that the table
-    already has.
+    `hair=brown` make a categorical attribute. Copies of a picture may be in sub-folders of several attributes. Each
+    copy has the file name of the picture, which begins with its number. The labels are added to the labels that the
+    table already has.
 
     Args:
         folder: the folder of the pictures, which contains the sub-folders.

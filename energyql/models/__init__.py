@@ -29,7 +29,9 @@ def packaged_models() -> list[str]:
 
 
 def model_folder(model: str | Path) -> Path:
-    """Return the folder of a model. If a process was killed while it saved files there, the saving is completed first.
+    """Return the folder of a model.
+
+    If a process was killed while it saved files in the folder, the saving is completed first.
 
     Args:
         model: the name of a packaged model, such as "avatars", or the path of a model folder.

@@ -24,10 +24,10 @@ from energyql.files import MOST_JSON, digest, replacing
 PATIENCE = 60.0
 """Seconds in which at least `LEAST` bytes must arrive, unless the last file is complete earlier."""
 LEAST = 1 << 20
-"""Bytes that must arrive in `PATIENCE` seconds. A connection of 140 kbit/s is fast enough."""
+"""Number of bytes that must arrive in `PATIENCE` seconds. A connection of 140 kbit/s is fast enough."""
 TRIES = 3
-"""Most requests for one file. A request is repeated if the connection breaks, or size or digest are not those in the
-hub's list."""
+"""Largest number of requests for one file. A request is repeated if the connection breaks, or if the size or digest of
+the file is not that in the hub's list."""
 COMMIT = re.compile("[0-9a-f]{40}")
 """Form of the id of a commit. A path is made with an id from a server only if the id has this form."""
 _DIGEST = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
@@ -220,7 +220,8 @@ class _Link:
     async def _watch(self, work: Callable[[_Link], Awaitable[_T]]) -> _T:
         """Run `work`, a coroutine function that downloads with this connection, and cancel it if it is too slow.
 
-        Every 60 seconds (`PATIENCE`), it is checked whether 1 MiB (`LEAST`) has arrived. The result is that of `work`.
+        Every 60 seconds (`PATIENCE`), it is checked whether 1 MiB (`LEAST`) has arrived. The result of `work` is
+        returned.
 
         Raises:
             TimeoutError: too few bytes arrived, and `work` was cancelled.

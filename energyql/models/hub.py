@@ -46,7 +46,8 @@ _LISTS = "energyql"
 _ID = re.compile(r"(?!.*(?:--|\.\.))[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 """Form of `owner/name`."""
 _REVISION = re.compile(r"(?!.*\.\.)[^\s./\\:~^?*\[\x00-\x1f]+(?:[./][^\s./\\:~^?*\[\x00-\x1f]+)*")
-"""Form of branches, tags and commits in git. Used as a relative path, such a text does not lead out of a folder."""
+"""Form of the names of branches, tags and commits in git. If such a name is used as a path relative to a folder, the
+path does not lead out of the folder."""
 _OURS = re.compile(
     r"(?:config|vocabulary|report|judge_report|reader|words|(?:judge|verifier)(?:-\d+)?)\.json"
     r"|generator\.onnx|(?:generator|attributes|second|reader|judge(?:-\d+)?|verifier(?:-\d+)?(?:-held-out)?)\.safetensors|card\.md"
@@ -127,8 +128,8 @@ def download_to(folder: Path, name: str, revision: str | None = None) -> None:
         revision: a branch, a tag or a commit; by default the main branch.
 
     Raises:
-        ArgumentError: the folder has a model, or a README.md that is no card of a model, or it cannot be written; or
-            `name` or `revision` has a wrong form, or huggingface_hub is not installed.
+        ArgumentError: the folder has a model, or a README.md that is no card of a model. Or the folder cannot be
+            written. Or `name` or `revision` has a wrong form, or huggingface_hub is not installed.
         ModelError: the model cannot be downloaded.
     """
     with sole_writer(folder, "a download"):
@@ -214,7 +215,8 @@ def model_card(facts: Mapping[str, str | Sequence[str]], body: str) -> str:
     """Return the text of a model card: a part in YAML that hubs read (front matter), then Markdown for people.
 
     Args:
-        facts: entries of the front matter, such as "license"; each value is a text or a list of texts.
+        facts: entries of the front matter, key -> value, such as "license" -> "apache-2.0"; each value is a text or a
+            list of texts.
         body: the Markdown.
     """
     lines = []
@@ -360,8 +362,8 @@ def _own_files(files: Mapping[str, RemoteFile], name: str) -> list[RemoteFile]:
 def _checked(folder: Path, name: str) -> Path:
     """Check the files of a model's folder in the cache, and return the folder.
 
-    All files must be data. All files that the model's JSON files mention must be there, each with the SHA-256 that they
-    state. The check is necessary because other programs may write into the cache.
+    All files must be data. All files that the model's JSON files mention must be there, each with the SHA-256 that the
+    JSON files state. The check is necessary because other programs may write into the cache.
 
     Args:
         folder: the folder.

@@ -25,7 +25,7 @@ WORK = ".training"
 RECORD = "training.json"
 """File in `WORK` with the command that continues the training, and the names of the steps that are finished."""
 START = "model"
-"""Folder in `WORK` for a copy of the model as it was before the training, if the model folder does not contain it."""
+"""Folder in `WORK` for the files of a new model, until its training ends and they are moved to the model folder."""
 
 
 @dataclass(frozen=True)
@@ -90,8 +90,8 @@ class Work:
         """Undo `begin` after a training ended with an error.
 
         Args:
-            record: the value of `record` before the call of `begin`, which is written again. With `None` the folder is
-                removed.
+            record: the record of the training before the call of `begin`, which is written to the folder again. If
+                there was no record (`None`), the folder is removed.
         """
         if record is None:
             self.remove()
@@ -128,9 +128,10 @@ class Work:
 
 
 def check_finished(folder: Path) -> None:
-    """Raise an error if a folder without a complete model is that of an interrupted training.
+    """Raise an error that says how to continue the training, if a folder has the files of an interrupted training.
 
-    Otherwise nothing is raised here, and the caller reports what the folder lacks.
+    It is called for a folder that lacks files of a model. If there is no such training, nothing is raised, and the
+    caller reports which files are missing.
 
     Raises:
         ModelError: the folder has the record of a training that is not finished; the hint says how to continue it.

@@ -15,10 +15,11 @@ _COMPILER = "the CPU needs a C++ compiler (g++, or the variable CXX), and a GPU 
 
 
 def compiled(function: Callable[..., Tensor], what: str) -> Callable[..., Tensor]:
-    """Return a function compiled by `torch.compile`, as one program without breaks for any number of rows.
+    """Return a fast version of `function`: one program, compiled by `torch.compile`, for any number of rows.
 
-    The first call compiles, which takes seconds to minutes; torch may compile again for other numbers of rows. The
-    result is that of `function` up to rounding, and the rounding of a row may depend on the number of rows.
+    The first call compiles the program, which takes seconds to minutes. Torch may compile again for other numbers of
+    rows. The results are equal to those of `function` up to rounding errors. The rounding errors of a row may depend
+    on the number of rows.
 
     Args:
         function: function from a tensor, and perhaps tensors and other values by name, to a tensor. All tensors have a

@@ -22,20 +22,20 @@ from energyql.numerics.pullback import leaky_relu_back_
 from energyql.numerics.shapes import Float
 
 BATCH_SIZES = (*range(16, 128, 16), *range(128, 256, 32), *range(256, 513, 64))
-"""The numbers of rows, ascending, that batches may have. There are few of them because a new number costs time."""
+"""The numbers of rows, ascending, that batches may have. They are few, because oneDNN compiles a product for each."""
 VECTORS = 32
-"""Number of float32 values that PyTorch computes together, on processors with the widest vector registers. Functions
-such as sigmoid may round values at the end of a tensor, which do not fill the registers, in another way. So the number
-of rows of a batch is a multiple of 32: the bits of a sample must not depend on its position in the batch."""
+"""Number of float32 values that PyTorch computes together, on processors with the widest vector registers. If the last
+values of a tensor do not fill the registers, functions such as sigmoid may round these values in another way. So the
+number of rows of a batch is a multiple of 32: the bits of a sample must not depend on its position in the batch."""
 WHOLE_VECTORS = tuple(size for size in BATCH_SIZES if size % VECTORS == 0)
 """The numbers in `BATCH_SIZES` that are multiples of `VECTORS`, ascending."""
 BLOCK = 64
-"""If the bits of a row depend on the number of rows in its batch, its right bits are those in a batch of 64 rows."""
+"""Number of rows of the batch that decides which bits of a bfloat16 product are right; see `sizes_alike`."""
 _X86 = ("x86_64", "amd64")
 
 
 class _Packable:
-    """Base of layers that pack their weights at the first call.
+    """Base class of layers that pack their weights (copy them to the memory layout of oneDNN) at the first call.
 
     Pickles and copies omit attributes that begin with an underscore, such as the packed weights.
     """
@@ -209,7 +209,7 @@ class _Packed:
         """Return an object that computes leaky_relu(x Wᵀ + b) fast, because it stores W in the layout of oneDNN.
 
         `None` is returned if this is impossible or slow with the device, the dtype or the build of PyTorch. `weight` is
-        W, `bias` is b (`None` for 0), and `slope` is that of the leaky ReLU (`None` for no leaky ReLU).
+        W, `bias` is b (`None` for 0), and `slope` is the slope of the leaky ReLU below 0 (`None` for no leaky ReLU).
         """
         if not can_pack(weight):
             return None
@@ -236,13 +236,12 @@ class _Packed:
 
 @cache
 def sizes_alike(dtype: torch.dtype, outputs: int, inputs: int, threads: int) -> tuple[int, ...]:
-    """Return the sizes of batches in which the bits of a row do not depend on the size of the batch.
+    """Return sizes of batches for which the bits of each row of a product are the same.
 
-    The batches are inputs of packed products, products with a weight in the memory layout of oneDNN.
-
-    On some processors the bits of a row depend on the number of rows in the batch. There, batches have only the sizes
-    that this function returns, so that the bits of a sample do not depend on its batch. The right bits are those of a
-    batch of `BLOCK` (64) rows in bfloat16, and those of the largest batch in float32.
+    The products are packed products, whose weight is in the memory layout of oneDNN. On some processors the bits of a
+    row of the product depend on the number of rows in the batch. On these processors, batches have only the sizes that
+    this function returns, so that the bits of a sample do not depend on its batch. The right bits of a row are those
+    from a batch of `BLOCK` (64) rows in bfloat16, and those from the largest batch in float32.
 
     The cause is the order in which oneDNN adds the terms of a product. On Intel processors with AMX (matrix registers)
     the order in bfloat16 depends on the number of rows, the weight and the number of threads. Without AVX-512, the
@@ -278,7 +277,7 @@ def sizes_alike(dtype: torch.dtype, outputs: int, inputs: int, threads: int) -> 
 def can_pack(weight: Tensor) -> bool:
     """Return whether a weight can be packed, which means stored in the memory layout of oneDNN.
 
-    It can if it is float32 or bfloat16, not empty, and on an x86 CPU.
+    A weight can be packed if it is float32 or bfloat16, not empty, and on an x86 CPU.
     """
     packable = weight.dtype in (torch.float32, torch.bfloat16) and weight.numel() > 0
     return packable and weight.device.type == "cpu" and platform.machine().lower() in _X86
@@ -287,8 +286,8 @@ def can_pack(weight: Tensor) -> bool:
 def sizes_for(dtype: torch.dtype) -> tuple[int, ...]:
     """Return the numbers of rows, ascending, that batches should have, so that packed products waste no work.
 
-    Packed products are products with a weight in the memory layout of oneDNN. They fill up a batch of another size with
-    further rows. `dtype` is the dtype of the product.
+    Packed products are products with a weight in the memory layout of oneDNN. A batch with another number of rows may
+    be filled up with further rows, which is wasted work. `dtype` is the dtype of the product.
     """
     return sizes_alike(dtype, 512, 512, torch.get_num_threads()) or BATCH_SIZES
 
@@ -299,7 +298,7 @@ def few_sizes(count: int, sizes: Sequence[int] = WHOLE_VECTORS) -> list[int]:
     All batches but the last have the largest of `sizes`. The last one has the smallest of `sizes` that is large enough
     for the rest. So the batches together may have more than `count` rows. For 0 rows there are no batches.
 
-    There are few sizes because oneDNN compiles a product for each new number of rows. That takes a third of a
+    There are few sizes because oneDNN compiles a product for each new number of rows. Compiling takes a third of a
     millisecond, which is longer than most products take. Also, the rounding errors of products of small matrices depend
     on the number of rows, and the bits of a sample must not depend on its batch.
 
@@ -328,7 +327,8 @@ def in_batches(
         sizes: number of rows of each batch, from `few_sizes`. If the sum of `sizes` is above the number of rows
             of x, the last row of x is repeated; results for repetitions are dropped. If `sizes` is empty, x is
             one batch. On other devices than the CPU, x is one batch too.
-        pooled: whether `in_pool` computes the batches, with a `function` that fulfils its conditions.
+        pooled: whether `in_pool` computes the batches, with several threads. Threads must be able to call `function` at
+            the same time.
     """
     if sizes == [len(x)] or not sizes or x.device.type != "cpu":
         return function(x)

@@ -71,7 +71,7 @@ def _interval(middle: Float[Tensor, "*shape"], width: Float[Tensor, "*#shape"]) 
     """Return `log_normal_interval(middle, width)` and two factors of its derivatives.
 
     The factors are `phi(far) / phi(near) - 1` and `P / phi(near)`. P is the probability of the interval. `near` and
-    `far` are its lower and upper bound, or those of its mirror image if `middle` is negative.
+    `far` are the lower and the upper bound of the interval, or of its mirror image if `middle` is negative.
     """
     info = torch.finfo(middle.dtype)
     width = width.clamp(min=info.tiny)

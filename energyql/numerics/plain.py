@@ -1,9 +1,10 @@
 """Layers and normal probabilities in elementary operations, for compilers and exporters of torch modules.
 
 ONNX has no `erfcx`, `log_ndtr`, `expm1` or `logaddexp`, no packed products, and no derivatives written by hand. The
-functions of this module have the same values as those in the modules `linear` and `normal`, up to rounding errors of
-float32. Autograd can differentiate them: in a `where`, the branch that is not used has a finite value and derivative
-too. (`masked_fill` is used instead of a `where` with a number, because older exporters treat the number as float64.)
+functions of this module have the same values as the functions in the modules `linear` and `normal`, up to rounding
+errors of float32. Autograd can differentiate the functions: in a `where`, the branch that is not used has a finite
+value and derivative too. (`masked_fill` is used instead of a `where` with a number, because older exporters treat the
+number as float64.)
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ _CERTAIN = 9.0 * _SQRT_HALF
 _PRECISION = 3e-10
 """Largest relative error of the function `_erfcx`."""
 _CENTRE = 2.0
-"""The y at which the variable of the series `_ERFCX` is 0."""
+"""The value of y at which (y - _CENTRE) / (y + _CENTRE), the variable of the series `_ERFCX`, is 0."""
 _ERFCX = (
     1.2769783814988358, -0.09276382251506479, -0.16603039056328614, 0.16405112686489373, -0.054220154023658165,
     -0.00803234488235431, 0.008723932090939393, 0.0012632910618867255, -0.0014621407710918742, -0.00043438789733342686,
@@ -101,7 +102,7 @@ class Stack(nn.Module):
 
 
 def linear(weight: Float[Tensor, "out in"], bias: Float[Tensor, " out"] | None = None) -> nn.Linear:
-    """Return a linear layer of torch with copies of `weight` and `bias`; autograd computes no gradients of these."""
+    """Return a linear layer of torch with copies of `weight` and `bias`, for which autograd computes no gradients."""
     outputs, inputs = weight.shape
     layer = nn.Linear(inputs, outputs, bias=bias is not None, device="meta").requires_grad_(False)
     layer.weight = nn.Parameter(weight.detach().clone(), requires_grad=False)

@@ -1,7 +1,8 @@
-"""Pieces of a computation on the CPU, computed at the same time by threads; and transfers from and to an accelerator.
+"""Computations on the CPU whose pieces are computed by threads at the same time; transfers from and to an accelerator.
 
-The threads of PyTorch wait for one another after each operation. Threads that compute independent pieces, on one core
-each, do not, so they take less time, above all beside other programs.
+The threads of PyTorch divide each operation among them, and wait for one another after each operation. The threads of
+this module compute independent pieces of the batch, on one core each, without waiting. So they take less time, above
+all when other programs run on the same machine.
 """
 
 from __future__ import annotations
@@ -21,13 +22,15 @@ import torch
 from torch import Tensor
 
 LARGEST_PIECE = 4
-"""Most rows in a piece. Beside other programs, threads that have more time compute more of the small pieces."""
+"""Largest number of rows of a piece, a part of a batch that one thread computes. With small pieces, a thread that other
+programs slow down can leave more of the pieces to the other threads."""
 LARGE = 2**22
-"""Operations of at least so many products are faster with several threads of PyTorch on an idle machine, those below
-as fast: a layer of 512 inputs and outputs for 16 rows, or one of 64 for 1,024. Measured in docs/performance.md."""
+"""Several threads of PyTorch are faster than one thread, on an idle machine, for operations with at least this number
+of multiplications. Examples are a layer of 512 inputs and 512 outputs for 16 rows, and one of 64 inputs and 64 outputs
+for 1,024 rows. Smaller operations take as long with one thread. The times are in docs/performance.md."""
 Result = TypeVar("Result")
 _pools: dict[int, ThreadPoolExecutor] = {}
-"""Number of threads -> pool."""
+"""The pools of threads that `in_pool` has used: number of threads -> pool."""
 _always = ContextVar("always", default=False)
 _threads = ContextVar[int | None]("threads", default=None)
 """Number of threads that PyTorch used before `one_thread`; `None` outside of it."""
@@ -95,10 +98,10 @@ def one_thread(products: float = 0) -> Iterator[None]:
 def _set_threads(own: int, others: int) -> None:
     """Set the number of threads of PyTorch for the calling thread, and for threads that compute for the first time.
 
-    PyTorch has a number for each thread. At its first computation a thread takes the number that was set last, in any
-    thread. So a new thread sets `others` after this thread has set `own`. `_settled` is set again when the new thread
-    has done so; the caller does not wait, because beside other programs this may take some milliseconds. The caller
-    holds the lock `_setting`.
+    PyTorch stores the number for each thread that calls it. At its first computation a thread takes the number that was
+    set last, in any thread. So this thread sets `own`, and then starts a new thread, which sets `others` and then
+    the event `_settled`. The caller does not wait for the new thread, because beside other programs this may take some
+    milliseconds. The caller holds the lock `_setting`.
 
     Args:
         own: number of threads for the calling thread.
@@ -125,7 +128,11 @@ def _before_fork() -> None:
 
 
 def _after_fork() -> None:
-    """Make a child process ready: it has no threads of its parent, one of which may just look at `_settled`."""
+    """Set the variables of this module to their first values in a child process, directly after the fork.
+
+    The child has none of the threads of its parent. One of these may have held the lock inside the event `_settled`, so
+    the child makes a new event.
+    """
     global _settled
     _settled = Event()
     _settled.set()
@@ -161,7 +168,7 @@ def in_pool(function: Callable[..., Result], pieces: Sequence[tuple[Any, ...]]) 
     pieces that were begun have ended.
 
     Args:
-        function: function that several threads can call at the same time. Code of users is never called so.
+        function: function that several threads can call at the same time. It is never code of a user.
         pieces: arguments of each call, in the order of the results. Tensors among them are on the CPU.
     """
     if not _uses_threads(len(pieces)):

@@ -22,7 +22,7 @@ Back = Callable[[Tensor], Tensor]
 It is a function from the gradient with respect to f(x) to the gradient with respect to x. It may be called only once,
 and it may overwrite its argument. The caller may overwrite the result."""
 Pullback = Callable[[Tensor], tuple[Tensor, Back]]
-"""The counterpart of a function f that also gives gradients: a function from x to f(x) and the `Back` of f at x."""
+"""A function from x to two results, for a function f: the value f(x), and the `Back` of f at x, for gradients."""
 NORM_EPSILON = 1e-8
 """Number that is added to the mean square of a row before the square root, as in StyleGAN, to avoid a division by 0."""
 

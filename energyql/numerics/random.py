@@ -192,7 +192,8 @@ def _normal(k: NDArray[np.int32]) -> NDArray[np.float32]:
 def _ratio(coefficients: tuple[tuple[float, ...], tuple[float, ...]], x: NDArray[Real]) -> NDArray[Real]:
     """Return the ratio of two polynomials at x, elementwise.
 
-    `coefficients` has those of the numerator and those of the denominator, each in ascending order of powers of x.
+    `coefficients` is a pair: the coefficients of the numerator, and those of the denominator. Both begin with the
+    coefficient of x⁰.
     """
     above, below = (_polynomial(side, x) for side in coefficients)
     above /= below
@@ -226,7 +227,8 @@ class RandomStreams:
 
     The methods that draw numbers take the name of a stream, the purpose of the numbers. Different streams give
     independent numbers, but normal and uniform numbers of the same stream are not independent. The numbers of sample i
-    of the batch depend on `seed`, `start + i`, the name of the stream and the count of numbers per sample alone.
+    of the batch depend only on `seed`, the index of the sample in the run (`start + i`, or `start + chosen[i]`), the
+    name of the stream and the count of numbers per sample.
 
     Args:
         seed: seed of the run, 0 to 2⁶⁴ - 1.
@@ -255,22 +257,25 @@ class RandomStreams:
         return replace(self, chosen=tuple(offsets))
 
     def offsets(self, rows: Int[Tensor, " rows"]) -> Int[Tensor, " rows"]:
-        """Return for the given rows of the batch the numbers of their samples in the run, minus `start`.
+        """Return the offset of each sample in `rows`: the index of the sample in the run, minus `start`.
 
-        If the samples of the batch follow one another in the run, these are the rows themselves.
+        If the samples of the batch follow one another in the run, the offsets are equal to `rows`.
+
+        Args:
+            rows: indices of samples in the batch.
         """
         return rows if self.chosen is None else torch.tensor(self.chosen, device=rows.device)[rows]
 
     def _span(self, count: int, rows: Int[Tensor, " rows"] | None) -> tuple[int, list[int] | None]:
-        """Return how many successive samples of the run, from `start` on, include the batch; and which are in `rows`.
+        """Return a span of the run, successive samples from sample `start` on, that contains the batch.
 
         Args:
             count: number of samples in the batch.
-            rows: rows of the batch, ascending; `None` for all.
+            rows: ascending indices in the batch of the samples whose numbers are drawn; `None` for all.
 
         Returns:
-            The number of successive samples, of which the first is sample `start` of the run. And the indices, among
-                these, of the samples in `rows`; `None` for all.
+            The number of samples in the span. And the indices, in the span, of the samples in `rows`; `None` if these
+                are all samples of the span.
         """
         if self.chosen is None:
             return count, None if rows is None else rows.tolist()
@@ -294,7 +299,7 @@ class RandomStreams:
     def several_normals(
         self, like: Float[Tensor, "batch z_dim"], stream: str, rows: Int[Tensor, " rows"], numbers: Tensor, of: int
     ) -> Float[Tensor, "rows draws z_dim"]:
-        """Return draws from N(0, I) where each sample has `of` numbered draws, of which some are wanted.
+        """Return some of the draws from N(0, I) of each sample. Each sample has `of` draws, numbered from 0.
 
         Args:
             like: latents of the batch; the draws have the same width, dtype and device.

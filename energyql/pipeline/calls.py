@@ -35,7 +35,10 @@ class Calls:
         return self.most - self.made
 
     def untold(self) -> int:
-        """Return the number of calls since the start of the run, or since the last call of this method."""
+        """Return the number of calls since the start of the run, or since the last call of this method.
+
+        So each result of a run can state the calls that were made for it.
+        """
         before, self._told = self._told, self.made
         return self.made - before
 

@@ -40,8 +40,8 @@ def check_heads(
     """Check that a query depends on no attribute whose head is too weak, except those that the user allows.
 
     A head is the network that predicts an attribute from latents. A weak head ranks latents badly that it was not
-    fitted to. This check is left out for queries whose pictures are verified: a weak head then costs more draws, but
-    the verifier finds most wrong pictures.
+    fitted to. For heads, this function is not called if the pictures are verified: a weak head then costs more draws,
+    but the verifier finds most wrong pictures. The function also checks a reader of texts, in place of the heads.
 
     Args:
         expr: the query, with attributes checked by `bind`.
@@ -51,8 +51,8 @@ def check_heads(
         allowed: names of attributes whose heads may be weak.
         query: text of the query, which the error shows with carets under the attributes with weak heads.
         reads: names of the attributes that the model's verifier, or its judge, can read off pictures. If they include
-            all attributes of the query, the hint of the error advises to verify. `None` if there is neither, or if the
-            run cannot be verified.
+            all attributes of the query, the hint of the error advises to verify. `None` if the model has neither
+            verifier nor judge, or if the run cannot be verified.
         guide: word in the error for what predicts the attributes: "head", or "reader".
 
     Raises:

@@ -127,7 +127,7 @@ if TYPE_CHECKING:
     from energyql.energy.compiled import CompiledEnergy
 
 LATENT_BATCH = 4096
-"""Latents sampled together, unless a call says otherwise."""
+"""Number of latents that are sampled together, unless the setting `batch_size` is a number."""
 STREAM_BATCH = 64
 """Number of samples in each result of a stream, unless `batch_size` is larger."""
 
@@ -207,7 +207,7 @@ class PreparedQuery:
 
     @cached_property
     def energy(self) -> QueryEnergy | CompiledEnergy | PictureEnergy | ClippedEnergy:
-        """The energy that the sampler follows: that of the query, or with `verify="faithful"` the clipped energy.
+        """The energy that the sampler follows: the energy of the query, or the clipped energy with `verify="faithful"`.
 
         The clipped energy is 0 wherever P(query) by the heads is at least a bound c; see `ClippedEnergy`.
         """
@@ -255,7 +255,7 @@ class PreparedQuery:
     def after_pilot(self, progress: bool | Report) -> Iterator[Report]:
         """Context that makes the pilot run if the settings need one, and then yields a function that shows progress.
 
-        With `verify="faithful"`, the pilot run estimates `clips`. It is made only once for a query.
+        With `verify="faithful"`, the pilot run estimates `clips`. The pilot run is made only once for a query.
 
         Args:
             progress: whether to show a progress bar; or a function of the name of a stage and the fraction of it done.
@@ -320,7 +320,7 @@ class PreparedQuery:
 
     @property
     def draws_more(self) -> bool:
-        """Whether a sample may take more calls of the generator than one, that of its picture."""
+        """Whether a sample may take more calls of the generator than the one call that draws its picture."""
         return bool(self.model.bank.reads_pictures or self.settings.realism or self.settings.verify != "off")
 
     def run(self, n: int, *, first: int = 0, budget: int | None = None, progress: bool | Report = True) -> Result:
@@ -330,11 +330,11 @@ class PreparedQuery:
             n: number of pictures.
             first: number of the first picture in the run. The seed and the number of a picture decide on the picture.
             budget: most calls of the generator, at least n; see `generate`. If the budget ends before n samples are
-                complete, the result has those that are.
+                complete, the result has only the complete samples.
             progress: whether to show a progress bar; or a function of the name of a stage and the fraction of it done.
 
         Raises:
-            ArgumentError: there is a budget, and each sample takes one call.
+            ArgumentError: there is a budget, although each sample takes exactly one call.
             NotAcceptedError: the budget ended before a sample was complete.
         """
         n, first = whole_number("n", n), whole_number("first", first, least=0, most=2**62)
@@ -399,8 +399,9 @@ class PreparedQuery:
     ) -> Result:
         """Draw until n samples are chosen, or the budget ends, and return these samples.
 
-        If a sample takes several calls of the generator, a batch is so small that the budget suffices for it, unless
-        its samples take more calls than all before. So at the end of the budget, hardly a sample is incomplete.
+        If a sample takes several calls of the generator, the number of samples in a batch is limited: each of them can
+        take as many calls as any earlier sample took, and the budget still suffices for the batch. So hardly a sample
+        is incomplete when the budget ends.
 
         Args:
             n: number of samples to choose.
@@ -743,7 +744,7 @@ class PreparedQuery:
 
         Args:
             z: latents of the samples, (n, z_dim).
-            index: number of each sample in the run, (n,); a subclass needs it.
+            index: number of each sample in the run, (n,). It is used only by the subclass for mixtures of prompts.
         """
         return self.energy_in_float32(z).double().neg().exp().sum().item()
 
@@ -762,15 +763,16 @@ class PreparedQuery:
 
 
 VERIFIED_BATCH = 1024
-"""Verified pictures that are drawn together, unless a call says otherwise."""
+"""Number of verified samples that are drawn together, unless the setting `batch_size` is a number."""
 OWN_CHOICE = "the judge decided which pictures are kept"
 """Why a judge gives no verdicts on pictures that it chose."""
 REFUSED = 4
-"""If a run has drawn `REFUSED` times `attempts` pictures, and the verifier has accepted none, it ends with an error."""
+"""A run ends with an error when it has drawn `REFUSED` times `attempts` pictures, and the verifier has accepted none
+of them."""
 
 
 def _check_budget(budget: int | None, n: int) -> int | None:
-    """Return a budget of calls for n pictures, each of which takes at least one.
+    """Return a budget, after a check that it has at least one call of the generator for each of n pictures.
 
     Raises:
         ArgumentError: the budget is no whole number, or below n.
@@ -782,7 +784,7 @@ def _check_budget(budget: int | None, n: int) -> int | None:
 
 
 def _quiet(*_: object) -> None:
-    """Ignore all arguments: the function for progress of runs that show none."""
+    """Do nothing. This is the function for the progress of runs that show no progress."""
 
 
 def _too_many(what: str, attempts: int) -> NotAcceptedError:
@@ -868,7 +870,10 @@ class Pipeline:
 
     @cached_property
     def _compiled(self) -> Callable[..., Tensor]:
-        """The function from w to pictures of the generator, compiled; for all queries with the setting `compile`."""
+        """The generator's function from w to pictures, compiled by `torch.compile`.
+
+        All queries with the setting `compile` use the same compiled function.
+        """
         generator, compiled = self.model.generator, resolve_name("energyql.numerics.compiled:compiled")
         draw: Callable[..., Tensor] = compiled(generator.synthesize, f"the pictures of a {type(generator).__name__}")
         return draw
@@ -1094,8 +1099,8 @@ def _check_faithful(sampler: Sampler, settings: DrawSettings) -> None:
     In such a run, the kept pictures have the frequencies of the prior. Some samplers and settings make that impossible.
 
     Raises:
-        ArgumentError: the sampler goes where the energy is lowest, the energy is no probability, its strength is not 1,
-            or `realism` is set.
+        ArgumentError: the sampler goes where the energy is lowest, the semantics is not "exact", the strength of the
+            sampler is not 1, or `realism` is set.
     """
     if has_trait(sampler, "descends"):
         words = sampler_words(describe_sampler(sampler))
@@ -1183,8 +1188,9 @@ def generate(
             `ClippedEnergy`), so that the kept pictures have the frequencies of the prior among the pictures that the
             verifier accepts; this takes more draws. By default "sure" for a model with a verifier, which `train` makes
             from labels of pictures, else "off".
-        purity: share of the verified pictures that is to be right, above 0 and below 1. A verifier that predicts
-            probabilities accepts from a threshold on that reaches it on held-out labels.
+        purity: share of the kept pictures that should truly satisfy the query, above 0 and below 1. A verifier that
+            predicts probabilities keeps pictures whose P(query) is at least a threshold; the threshold is chosen so
+            that this share is reached on held-out labels.
         attempts: most pictures that are drawn for one that the verifier accepts. A sample without an accepted picture
             then ends with the status `NOT_ACCEPTED`, and keeps its last picture.
         realism: weight of the model's discriminator D as a further term of the energy, `-realism * log(D / (1 - D))`.
@@ -1205,7 +1211,7 @@ def generate(
             CPU. Samples and pictures are the same up to rounding, which may then depend on the size of a batch. On a
             CPU it does not pay (docs/performance.md).
         allow_weak: attributes whose heads may be used although they rank held-out labels badly. It is needed only where
-            no verifier decides, because with one no head is too weak.
+            no verifier decides, because with a verifier no head is too weak.
         progress: whether to show a progress bar; or a function that is called with the name of a stage ("sampling",
             "drawing") and the fraction of the stage that is done. An exception that the function raises ends the run.
 
@@ -1241,8 +1247,8 @@ def until_satisfied(
     Args:
         query: text or expression, such as `"smile AND NOT hat"`.
         n: number of pictures that are to satisfy the query.
-        budget: most calls of the generator, at least n, see `generate`; if heads on latents guide, and no verifier
-            decides, that is the number of samples. By default as many calls as 10 n samples take.
+        budget: most calls of the generator, at least n, see `generate`. If heads on latents guide, and no verifier
+            decides, each sample takes one call. By default as many calls as 10 n samples take.
         model: name of a packaged model, a model folder, or a `Model` in memory.
         device: "auto" (a GPU if there is one), "cpu", "cuda" and so on.
         progress: whether to show a progress bar; or a function of the name of a stage and the fraction of it done.
@@ -1328,7 +1334,10 @@ def pipeline_for(model: str | Path | Model | Pipeline, device: str) -> Pipeline:
 
 
 def _weights(generator: Generator) -> list[tuple[int, int]]:
-    """Return a value that differs after parameters of a generator were replaced, or changed in place by PyTorch."""
+    """Return the state of a generator's parameters, by which a later call can notice that they were changed.
+
+    The state differs after a parameter was replaced, or was changed in place by PyTorch.
+    """
     parameters = generator.parameters() if isinstance(generator, torch.nn.Module) else ()
     return [(id(parameter), 0 if parameter.is_inference() else parameter._version) for parameter in parameters]
 

@@ -31,7 +31,7 @@ from energyql.sampling.base import EnergyLike
 def prepare_mixture(
     pipeline: Pipeline, query: str | Expr, settings: DrawSettings, prompts: Sequence[str]
 ) -> PreparedMixture:
-    """Compile a query for a list of prompts, of which each picture has one.
+    """Compile a query for a generator and a list of prompts; each picture will be drawn with one of the prompts.
 
     Before the query is known, all prompts are equally probable.
 
@@ -116,7 +116,9 @@ class PreparedMixture(PreparedQuery):
         """Return for each sample the position of its prompt in `prompts`, (n,).
 
         Prompts are drawn at random in the proportions `shares`, from the seed and the number of the sample in the run.
-        `index` has these numbers, (n,).
+
+        Args:
+            index: number of each sample in the run, (n,).
         """
         low = int(index.min())
         rows, place = np.unique(index - low, return_inverse=True)
@@ -176,7 +178,7 @@ class PreparedMixture(PreparedQuery):
 
 
 def _mass(part: PreparedQuery) -> tuple[float, float]:
-    """Estimate which share of the pictures of one prompt satisfies the query, and is accepted if there is a verifier.
+    """Estimate the share of the pictures of one prompt that satisfy the query and that the verifier, if any, accepts.
 
     Args:
         part: the query, compiled for the prompt.

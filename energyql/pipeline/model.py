@@ -105,7 +105,7 @@ BANK_FILES = ("attributes.safetensors", "vocabulary.json", REPORT, f"{READER}.sa
 PIPELINE_TAG = "unconditional-image-generation"
 """The kind of model, as hubs call it."""
 WORDS = "words"
-"""Key of the reader of texts in the dict `Model.fingerprints`, and in the provenance of pictures of texts."""
+"""Key of the reader of texts in `Model.fingerprints`, and in the provenance if the query has texts in quotes."""
 NO_JUDGE = "none"
 """Text that a user gives as the name of the judge, for a model without a judge."""
 Values = dict[str, npt.NDArray[Any]]
@@ -139,8 +139,8 @@ class Model:
             the argument `verify` of `energyql.generate`; `None` for none. A network that decides cannot be the judge
             as well. A function that defines the attributes can.
         words: reader of texts about pictures, which queries have in quotes; `None` for none.
-        held_out: labelled samples, read by networks of the verifier that did not learn from them; an item for each
-            training.
+        held_out: labelled samples with the predictions of networks of the verifier that did not learn from these
+            samples; an item for each training of such networks. The threshold of the verifier is chosen by them.
         truncation: psi that is used unless a call says otherwise.
         fingerprints: part of the model -> SHA-256 of its weights; of an ONNX model and its settings. The parts are
             "generator", "attributes", "second", "reader", "judge", "judge-2" and so on, "verifier" and so on, and
@@ -153,7 +153,8 @@ class Model:
         discriminator: function for the setting `realism`, from pictures in [-1, 1] to log(D / (1 - D)), (batch,) or
             (batch, 1), as the discriminator of a StyleGAN returns it. It is a torch module, or a function that autograd
             can differentiate.
-        pipelines: device -> what `energyql.pipeline.draw.pipeline_for` has made for this model, and for which weights.
+        pipelines: device -> the `Pipeline` that `energyql.pipeline.draw.pipeline_for` made for this model, and the
+            state of the generator's weights at that time.
 
     Raises:
         ModelError: the judge is the same network as the one that guides the sampler, or as the verifier.
@@ -228,8 +229,8 @@ class Model:
             judge: judge to use instead of the model's judge, or the name of its code, such as "my_labels:look"; "none"
                 for no judge.
             reader: a reader of words, which reads texts in quotes off pictures; see `load_model`. For a model whose
-                attributes are read off pictures, it may instead be the network or function that reads them, in place of
-                that of the folder, or the name of its code.
+                attributes are read off pictures, it may instead be a network or function that reads the attributes, or
+                the name of its code. Then it replaces the reader that the folder has.
 
         Raises:
             ModelError: the model is missing, damaged, or cannot be downloaded; or its repository has files that are not
@@ -412,8 +413,8 @@ def load_model(
         model: a packaged model's name, such as "avatars", or the path of a folder.
         device: device for all computations.
         generator: the generator of a folder that has no generator's weights, or the name of code that makes it. The
-            name is that of an installed plugin, or `module:factory`. A factory is a class or function that is called
-            without arguments and returns the generator.
+            name is `module:factory`, or the name of an installed plugin. A factory is a class or function that is
+            called without arguments and returns the generator.
         judge: judge to use instead of the folder's judge: a function or torch module from pictures to attributes, or
             the name of its code, such as "my_labels:look". "none" is for neither judge nor verifier. A function defines
             the attributes of a model of your own, so it is also the verifier, which decides which pictures are kept.
@@ -583,7 +584,7 @@ def _judge_report(folder: Path, judge: ImageLabeller) -> Mapping[str, HeadReport
 def judge_mark(judge: Any) -> str:
     """Return the SHA-256 (hexadecimal) of name, source code and weights of a judge, reader or discriminator together.
 
-    It shows whether the object is still the same in a later run.
+    With the SHA-256, a later run can find out whether the object is still the same.
     """
     return hashlib.sha256(f"{labeller_name(judge)}\n{module_fingerprint(judge)}".encode()).hexdigest()
 
@@ -694,7 +695,7 @@ def _write_pretrained(folder: Path, model: Model, *, license: str | None, hub_na
 def _described(folder: Path, other: Path) -> dict[str, Any] | None:
     """Return the content of `config.json` in `folder` if the folder `other` has the same generator, else `None`.
 
-    Weights with equal numbers in another precision are those of the same generator.
+    Two generators are the same if their weights are equal numbers, even if the numbers are stored in other precisions.
 
     Args:
         folder: the model folder.

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from xarray import DataTree
 
 MOST_QUERY = 300
-"""Most characters of a query in the alternative text of a picture (a text for readers who cannot see the picture)."""
+"""Largest number of characters of a query in the alternative text of a picture (for readers who cannot see it)."""
 HOLDS = {True: "holds", False: "does not hold", None: "is not judged"}
 """Verdicts on a query as words: "The query smile holds"."""
 MARK = "doubtful"
@@ -123,8 +123,8 @@ def join_provenance(parts: Sequence[Mapping[str, Any]], count: int) -> dict[str,
     """Return the provenance of joined results. Provenance is the record of query, model and settings of a result.
 
     Only entries that the provenance of every result has are kept. Where the values differ, such as the seeds, the entry
-    becomes a list of the different values. The entries "wanted" and "budget" are summed over the runs: results with
-    equal provenance are parts of one run.
+    becomes a list of the different values. The entries "wanted" and "budget" are summed over the runs. Results with
+    equal provenance are parts of one run, so their entries are counted once.
 
     Args:
         parts: provenance of each result, at least one.
@@ -147,7 +147,7 @@ def join_provenance(parts: Sequence[Mapping[str, Any]], count: int) -> dict[str,
 
 
 def _different(values: Iterable[Any]) -> list[Any]:
-    """Return the different values in their order: each value that is equal to no earlier value. No hash is needed."""
+    """Return the values that are equal to no earlier value, in their order. The values need not be hashable."""
     listed = list(values)
     return [value for i, value in enumerate(listed) if value not in listed[:i]]
 
@@ -155,7 +155,7 @@ def _different(values: Iterable[Any]) -> list[Any]:
 def join_statistics(parts: Sequence[Mapping[str, float]], counts: Sequence[int]) -> dict[str, float]:
     """Return the statistics of joined results: sums, maxima, and means weighted by the numbers of samples.
 
-    Statistics that cannot be computed from those of the single results are left out.
+    Statistics that cannot be computed from the statistics of the single results are left out.
 
     Args:
         parts: statistics of each result.
@@ -174,7 +174,7 @@ def join_statistics(parts: Sequence[Mapping[str, float]], counts: Sequence[int])
 
 
 MOST_PICTURES = 64
-"""Most pictures that a notebook or `grid.png` in a folder shows; `Result.grid` and a gallery show all."""
+"""Largest number of pictures that a notebook or `grid.png` in a folder shows; `Result.grid` and a gallery show all."""
 PER_SAMPLE = (
     "images", "z", "w", "index", "energy", "probabilities", "judged", "satisfied", "doubtful", "status", "draws",
     "prompt",
@@ -202,8 +202,8 @@ class Result:
             draws from the prior.
         status: for each sample, how the sampler ended, such as `Status.OK`.
         statistics: numbers about the whole run by name, such as the mean number of energy evaluations for a sample, and
-            the seconds for sampling and drawing. Pictures "drawn" and "accepted" by the verifier are those of these
-            samples.
+            the seconds for sampling and drawing. If a verifier decided, "drawn" and "accepted" are the numbers of
+            pictures that were drawn for the samples of this result, and that the verifier accepted.
         provenance: the facts that are needed to repeat the run: query, seed, model and its fingerprints, settings,
             versions.
         draws: number of pictures that were drawn for each sample until the verifier accepted one, (n,) int64; `None` if
@@ -419,7 +419,7 @@ class Result:
         Results of different queries or models are refused, because all energies and verdicts of a result belong to one
         query and one judge. A setting that differs between the results, such as the seed, becomes a list in the
         provenance. Statistics are sums, means and maxima over all samples. Statistics that cannot be computed from
-        those of the single results are left out.
+        the statistics of the single results are left out.
 
         Args:
             parts: the results; a single result is returned unchanged.

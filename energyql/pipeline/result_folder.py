@@ -120,7 +120,7 @@ def holds_inversion(folder: Path) -> bool:
 
 
 def check_free(folder: Path, count: int, held: int = 0) -> None:
-    """Check that no other files are lost when a result is written to a folder.
+    """Check that a result can be written to a folder without the loss of other files in the folder.
 
     Args:
         folder: the folder, which need not exist.
@@ -363,7 +363,9 @@ def _read_picture(folder: Path, name: object) -> Image.Image:
 
 
 def map_columns(function: Callable[..., Any], *columns: Any) -> Any:
-    """Call a function with columns; if the columns are dicts or tuples, call it for each key or position separately.
+    """Call a function with columns, and return its value. A column, such as a `Result` field, has an entry per sample.
+
+    If the columns are dicts or tuples, the function is called for each key or position separately.
 
     Args:
         function: function with one argument, a list, array or tensor, for each column.

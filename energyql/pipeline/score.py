@@ -30,7 +30,8 @@ Array = npt.NDArray[np.float64]
 AttributeData = npt.ArrayLike | Mapping[str, npt.ArrayLike] | tuple[npt.ArrayLike, npt.ArrayLike]
 
 SUM_TOLERANCE = 1e-3
-"""Largest difference from 1 that the sum of a categorical attribute's probabilities may have; they are then scaled."""
+"""Largest difference from 1 that the sum of the probabilities of a categorical attribute may have. The probabilities
+are scaled so that their sum is 1."""
 
 
 def score(
@@ -280,8 +281,8 @@ def read_predictions(
 def find_delimiter(read: Callable[[str], Iterable[list[str]]]) -> str:
     """Return the delimiter of a table's cells: comma, semicolon or tab.
 
-    If a delimiter splits all rows into an equal number of cells, at least two, only such delimiters are considered. Of
-    these, the delimiter that splits the first row into most cells is returned.
+    The delimiter that splits the first row into most cells is returned. But if some of the delimiters split all rows
+    into an equal number of cells, at least two, the choice is only among these delimiters.
 
     Args:
         read: function that splits the table by a delimiter and returns an iterable of rows, lists of cells. It is

@@ -31,7 +31,7 @@ Verify = Literal["off", "sure", "faithful"]
 """Ways of keeping drawn pictures: "off" keeps all; with "sure" and "faithful", a network or function that reads
 pictures (the verifier) decides. `energyql.generate` describes them."""
 Noise = Literal["const", "random", "none"]
-"""Kinds of noise in the pictures of a generator that adds noise: that of the model, new for each picture, or none."""
+"""Noise in the pictures of a generator that adds noise: the noise of the model, new noise for each picture, or none."""
 DirectionMethod = Literal["ganspace", "sefa", "styles", "pictures", "interfacegan", "steerability", "ganalyze"]
 """Names of the methods that find directions of w along which pictures change; see `energyql.find_directions`."""
 EXACT: Final = "exact"
@@ -43,9 +43,9 @@ GRADIENT_FREE: Final = "population"
 DEFAULT_PRECISION: Final = "float32"
 DEFAULT_NOISE: Final = "const"
 DEFAULT_PURITY: Final = 0.97
-"""Default of the setting `purity`: the share of accepted pictures that the verifier should be right about."""
+"""Default of the setting `purity`: the share of the accepted pictures that should truly satisfy the query."""
 DEFAULT_ATTEMPTS: Final = 256
-"""Default of the most pictures that are drawn for one that a verifier accepts."""
+"""Default of the setting `attempts`: the largest number of pictures that are drawn for one that a verifier accepts."""
 PICTURES = 16
 """Default number of pictures of a run."""
 MOST_SAMPLES = 1_000_000
@@ -185,7 +185,7 @@ class DrawSettings:
         relations: whether the relations of the vocabulary are added to the query. Relations are queries that are true
             for every picture, such as "sunglasses IMPLIES glasses".
         allow_weak: attributes whose heads may be used although they rank held-out labels badly. It is needed only where
-            no verifier decides, because with one no head is too weak.
+            no verifier decides, because with a verifier no head is too weak.
 
     Raises:
         ArgumentError: a value has the wrong type or is outside its range; `strength` is set although `sampler` is a

@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 PART = 1024
-"""Number of samples from which a part of a folder is full, and a new part (a subfolder) begins. Parts are not larger,
+"""When a part of a folder has this number of samples or more, a new part (a subfolder) begins. Parts are not larger,
 because all measurements of a part are written again with each new batch."""
 OPENING = 16
 """Number of samples in the first result of a run to a folder. It is small, so that a run that is interrupted early has
@@ -122,7 +122,8 @@ class FolderRun:
         prepared: the compiled query.
         n: number of samples, counted from `first`. `None` for 16 samples, or for all samples in the folder if these are
             more.
-        first: number of the first sample of the run. To add n samples to the folder, the number after its last sample.
+        first: number of the first sample of the run; or, to add n samples to those in the folder, the number that
+            follows the number of the last sample in the folder.
 
     Attributes:
         removed: number of samples that were removed from the folder, because the run now ends before them.
@@ -220,7 +221,7 @@ class FolderRun:
         return None
 
     def _read(self) -> int:
-        """Read all samples in the folder, and return the number of the first of them in the run.
+        """Read all samples in the folder, and return the number that the first of these samples has in the run.
 
         Raises:
             DataError: a file is damaged, or the numbers of the samples are not consecutive.

@@ -56,7 +56,7 @@ class PriorPictures:
 
     @cached_property
     def latents(self) -> Tensor:
-        """The latents of the pictures that are the input of the heads, (COUNT, dim)."""
+        """For each picture the latent that the heads take as input, (COUNT, dim)."""
         with torch.inference_mode():
             return torch.cat(
                 [head_reader(self.model.generator, self.model.bank.space, self.encode)(z) for z in self.z.split(256)]

@@ -5,8 +5,8 @@ may still be false for the picture. So a verifier, which reads the attributes of
 and a sample is drawn again until its picture is accepted.
 
 In the mode "sure", latents are drawn by the energy of the query. In the mode "faithful" they are drawn by the clipped
-energy (see `ClippedEnergy`): every latent for which the heads give the query a certain probability, which may be small,
-is as likely as under the prior. So attributes outside the query have nearly the frequencies of the prior among the
+energy (see `ClippedEnergy`): every latent for which P(query) by the heads is at least a bound, which may be small, is
+as likely as under the prior. So attributes outside the query have nearly the frequencies of the prior among the
 pictures that the verifier accepts. But the verifier is surer of some kinds of pictures than of others; a `Balance`
 corrects the frequencies for this.
 """
@@ -54,38 +54,46 @@ LEAST_THRESHOLD = 0.5
 than right."""
 PRIOR_LABELS = 20.0
 """Number of held-out labels that count as much as the verifier's own probabilities when a threshold is chosen. For a
-rare query, only a few held-out samples are like the samples that are drawn, and these alone would decide by chance."""
+rare query, only a few held-out samples are like the samples that are drawn, so a threshold that was chosen by these few
+samples alone would depend on chance."""
 BALANCE_SAMPLES = 32
-"""Number of samples with which a `Balance` corrects frequencies about half of the way. On a DCGAN it was best to
-correct nearly everything with 60 samples or more, and hardly anything with 25 or fewer."""
+"""Number of samples with which a `Balance` corrects about half of the error of a frequency. On a DCGAN it was best to
+correct nearly the whole error with 60 samples or more, and hardly any of it with 25 or fewer."""
 BALANCE_WHOLE = 0.8
-"""A `Balance` keeps accepted pictures with probabilities. These are scaled so that a fifth of the accepted pictures
-(1 - 0.8) is always kept. If only the picture with the largest probability were always kept, one unusual picture would
-let most others be drawn again. No other values were compared."""
+"""A `Balance` has for each accepted picture a probability with which the picture is kept. The probabilities are scaled
+so that a fifth of the accepted pictures (1 - 0.8) is always kept. If only the picture with the largest probability were
+always kept, one unusual picture would let most others be drawn again. No other values were compared."""
 BALANCE_STEPS = 50
-"""Most steps of the fit of a balance."""
+"""Largest number of steps (of Newton's method) in the fit of a `Balance`."""
 CLIPS = (0.5, 0.4, 0.3, 0.25, 0.2, 0.15, 0.12, 0.1, 0.08, 0.06, 0.05, 0.04, 0.03, 0.02, 0.01)
 """Bounds c at which the energy may be clipped: the clipped energy is 0 wherever P(query) by the heads is at least c."""
 MOST_LOST = 0.1
-"""Share of the satisfying samples that may be missed for a larger, cheaper bound of clipping. With 20,000 labels of a
-DCGAN, frequencies are then wrong by 0.02, as those of 600 exact samples are. With 0.05 they are wrong by 0.012, for
-22 % more draws if 10 to 16 % of all pictures satisfy the query, and 35 % more for rarer queries."""
+"""Largest share of the satisfying samples that a bound for clipping may miss. A larger bound misses more samples, and
+needs fewer draws.
+
+It was measured with 20,000 labels of a DCGAN. With the share 0.1, frequencies are wrong by 0.02, as much as the
+frequencies of 600 exact samples. With 0.05, they are wrong by 0.012, but 22 % more draws are needed if 10 to 16 % of
+all pictures satisfy the query, and 35 % more for rarer queries."""
 WAITING, WAITING_FOR_CODE = 12, 18
-"""A smaller bound for clipping is chosen only while at most `attempts` / 12 pictures are drawn for one that is kept; or
-`attempts` / 18 if the verifier is code, which accepts every satisfying picture and not only those of which it is sure.
+"""Divisors of the setting `attempts`. The bound for clipping is chosen so that at most `attempts` / 12 pictures are
+drawn for one that is kept, if there is such a bound. The divisor is 18 if the verifier is code, which accepts every
+satisfying picture and not only those of which it is sure.
+
 With 8 instead of 12, 24 queries on a DCGAN with 5,000 labels need 22 draws instead of 18, and 96.7 instead of 97.2 % of
 the pictures are right, 90 instead of 94 % for the worst query. With 16, frequencies are worse."""
 ENOUGH_POSITIVES = 32
 """If at least this many held-out samples satisfy the query, the bound for clipping is chosen by held-out samples;
 otherwise by a pilot run."""
 PILOT, PILOT_ROUND, PILOT_KEPT = 1024, 64, 64
-"""Most pictures of the pilot run, those drawn together, and the accepted ones after which it ends."""
+"""Three numbers for the pilot run: the largest number of pictures; the number of pictures that are drawn together; and
+the number of accepted pictures after which the run ends."""
 
 WITHOUT = 'draw with verify="off", or --verify off'
 """Hint for runs whose pictures cannot be verified."""
 
 Round = tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]
-"""P(query) by the heads for n latents of samples, (n,), and whether each satisfies the query, (n,)."""
+"""Two arrays (n,) about n samples: P(query) by the heads, and whether the sample satisfies the query, by its labels or
+by the verifier."""
 
 
 def names_read(model: Model) -> Collection[str]:
@@ -166,7 +174,7 @@ class Threshold:
 
 @dataclass(frozen=True)
 class Clip:
-    """The bound at which the energy of a query is clipped, and what that costs.
+    """A bound at which the energy of a query may be clipped, with estimates of what the bound costs.
 
     Attributes:
         probability: the bound c. The clipped energy is 0 wherever P(query) by the heads is at least c, so such latents
@@ -246,9 +254,10 @@ class Verifier:
         vocabulary: the attributes of the model.
         held_out: labelled samples of the prior with all attributes of the query; `None` if there are none.
         purity: wanted share of right pictures among those that are accepted.
-        is_own: whether the reader is the network of the model by which the held-out samples were read.
+        is_own: whether the reader is the verifier of the model, and is made of networks. Only then do the predictions
+            in `held_out` tell how good the reader is.
         threshold: probability from which pictures are accepted. A reader that states values does not need it.
-        balance: shares of the accepted pictures that are kept; `None` to keep all.
+        balance: probabilities with which accepted pictures are kept; `None` to keep all.
     """
 
     reader: ImageLabeller
@@ -360,7 +369,7 @@ class Verifier:
         """Return the sets of values of one attribute whose frequencies a `Balance` corrects.
 
         For classes, there is one set for each class but the last, whose frequency follows from the others. For numbers,
-        there are three: the first, second and third quarter of the values in the held-out labels.
+        there are three sets: the first, second and third quarter of the values in the held-out labels.
         """
         assert self.held_out is not None
         kind, labels = KINDS[spec.kind], self.held_out.labels[spec.name]
@@ -386,7 +395,7 @@ class Verifier:
 
 
 def verifier_of(model: Model, expr: Expr, rule: EnergyRule, settings: DrawSettings, names: Collection[str]) -> Verifier:
-    """Return the verifier of a query: that of the model, or the model's judge if it has no verifier.
+    """Return the `Verifier` for a query. Its reader is the verifier of the model, or the judge if there is no verifier.
 
     Args:
         model: the model.
@@ -476,7 +485,7 @@ def fit_balance(
     """Fit the probabilities with which accepted pictures are kept, so that kinds of pictures get true frequencies.
 
     A kind of pictures, called cell, is an attribute with a set of its values. With the returned `Balance`, the mean
-    probability of each cell among the kept pictures is that among the pictures that truly satisfy the query.
+    probability of each cell is the same among the kept pictures and among the pictures that truly satisfy the query.
 
     Args:
         cells: pairs of an attribute and a set of its values, whose frequencies are corrected.
@@ -519,13 +528,14 @@ def estimate_clips(
     accepted: Callable[[float], float] = lambda clip: 1.0,
     progress: Callable[[float], None] = lambda done: None,
 ) -> list[Clip]:
-    """Return for each bound in `CLIPS` which share of satisfying pictures it misses, and how many draws it costs.
+    """Estimate for each bound in `CLIPS` the share of satisfying pictures that it misses, and the cost of a picture.
 
-    The estimates are made from held-out labels; if fewer than 32 of them satisfy the query, from a pilot run.
+    The cost is the number of pictures that are drawn for one that is kept. The estimates are made from held-out labels;
+    or from a pilot run, if fewer than 32 of the labelled samples satisfy the query.
 
     Args:
-        draw: function from the number of a round to `PILOT_ROUND` draws with the energy clipped at the smallest of
-            `CLIPS`.
+        draw: function that draws a round of the pilot run: `PILOT_ROUND` samples, with the energy clipped at the
+            smallest of `CLIPS`. Its argument is the number of the round.
         held_out: samples of the prior with labels.
         accepted: function from a bound to the number of accepted pictures for each drawn picture that satisfies the
             query.
@@ -564,8 +574,9 @@ def choose_clip(clips: Sequence[Clip], most: float) -> Clip:
         most: most pictures that may be drawn for one that is kept.
 
     Returns:
-        The bound with its costs; the smallest bound if all of them miss more. If it needs more than `most` pictures,
-        the smallest bound that needs at most `most` is returned instead; if there is none, the largest of all bounds.
+        The bound with its costs; the smallest bound if all bounds miss more. If the bound that is so chosen needs more
+        than `most` pictures, the smallest bound that needs at most `most` is returned instead; if there is no such
+        bound, the largest of all bounds.
     """
     enough = next((clip for clip in clips if clip.lost <= MOST_LOST), clips[-1])
     if enough.calls is None or enough.calls <= most:

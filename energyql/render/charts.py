@@ -18,7 +18,7 @@ Place = tuple[float, float]
 
 
 class Canvas:
-    """An empty picture to draw on. All lengths are in pixels of the finished picture.
+    """A picture to draw on, empty at first. All lengths are in pixels of the finished picture.
 
     Args:
         width: width of the finished picture.

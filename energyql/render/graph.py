@@ -20,9 +20,9 @@ from rich.cells import cell_len
 from energyql.render.markup import Markup, element
 
 MOST_BOXES = 120
-"""Most boxes of a graph that is drawn; a larger graph would not be readable."""
+"""Largest number of boxes in a graph that is drawn; a larger graph would not be readable."""
 MOST_CHARACTERS = 44
-"""Most characters of a label in a box; a longer label is cut, and the tooltip of the box shows the whole label."""
+"""Largest number of characters of a label in a box. A longer label is cut, and a tooltip shows the whole label."""
 SWEEPS = 8
 """Number of passes over the layers that search for an order of boxes with fewer crossings of lines. After that, 2 *
 SWEEPS + 1 passes compute the vertical positions of the boxes."""
@@ -263,9 +263,9 @@ def _centres(layers: Lists, below: Lists, above: Lists, heights: Sequence[float]
 def _place(layer: Sequence[int], targets: Sequence[float], centres: list[float], heights: Sequence[float]) -> None:
     """Set the vertical centres of a layer's boxes as near to wanted centres as possible, by least squares.
 
-    The boxes keep their order and do not overlap. From each centre, the height that the boxes above it need is
-    subtracted. The differences must then increase from box to box or stay equal, so the problem is an isotonic
-    regression. It is solved by pooling neighbours that violate the order (pool adjacent violators).
+    The boxes keep their order and do not overlap. The method is isotonic regression: from each wanted centre, the
+    height that the boxes above it need is subtracted. The differences must then increase from box to box or stay
+    equal. Neighbours that violate this order are moved together (pool adjacent violators).
 
     Args:
         layer: numbers of the layer's boxes from top to bottom.

@@ -18,9 +18,9 @@ _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\ufff
 
 
 def clean(value: object) -> object:
-    """Return a text with U+FFFD in place of characters that HTML forbids, such as U+0000.
+    """Return a text with U+FFFD, the replacement character, in place of characters that HTML forbids, such as U+0000.
 
-    `Markup`, and values that are not texts, are returned unchanged.
+    A value of type `Markup`, or of another type than `str`, is returned unchanged.
     """
     return _FORBIDDEN.sub("\ufffd", value) if isinstance(value, str) and not isinstance(value, Markup) else value
 

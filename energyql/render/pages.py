@@ -1,4 +1,4 @@
-"""Templates of pages in Markdown, such as the card of a data set. This module imports jinja2, which takes long."""
+"""Templates of pages in Markdown, such as the card of a data set. This module imports jinja2, which takes some time."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 
 def page_templates(package: str, folder: str = "") -> Environment:
-    """Return an environment of jinja2 with templates of Markdown pages; a name that a template lacks is an error.
+    """Return an environment of jinja2, from which templates of Markdown pages can be taken and filled.
+
+    If a template is filled without a value for one of its names, jinja2 raises an error.
 
     Args:
         package: name of the package that contains the templates, such as "energyql.dataset".

@@ -30,8 +30,8 @@ PIXEL_ART = 64
 """Pictures whose longest side has at most this many pixels are stored in pages without loss, because their pixels are
 visible."""
 MOST_IN_GRID = 1024
-"""Most pictures of a grid in one file. With pictures of side `MOST_SIDE`, the sides of the grid are then below 16,383
-pixels, the most that a WebP file can have."""
+"""Largest number of pictures in a grid that is saved as one file. With pictures of side `MOST_SIDE`, the sides of the
+grid are then below 16,383 pixels, the most that a WebP file can have."""
 LEAST_SIDE = 128
 """Pictures in a grid are enlarged by a whole factor until their longer side has at least this many pixels."""
 MOST_SIDE = 256

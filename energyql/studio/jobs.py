@@ -46,7 +46,7 @@ class Job:
     Args:
         work: function that is called once with the job; the reference to it is dropped when the job ends.
         limits: the longest running time, and the longest time without a request for the status.
-        contended: returns whether other jobs wait; the job is then abandoned earlier.
+        contended: function that returns whether other jobs wait; if they do, the job is abandoned earlier.
     """
 
     def __init__(
@@ -127,7 +127,7 @@ class Job:
             self.problem, self.state = describe(INTERNAL), "failed"
 
     def cancel(self, reason: str = "") -> None:
-        """Set the state to cancelled; running work is not ended by this.
+        """Set the state to cancelled. The work of a running job is ended by `check`, not by this method.
 
         Args:
             reason: why the job was abandoned, which `problem` then tells; empty if a client cancelled the job.

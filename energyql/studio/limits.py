@@ -15,7 +15,9 @@ from energyql.studio.problems import StudioError
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Limits of a studio. A request beyond one of them is refused with a message that names the limit.
+    """Limits of a studio: size and number of requests, times, and memory of results.
+
+    A request that is too large, or for which the queue has no room, is refused with a message that names the limit.
 
     Args:
         pictures: most pictures of one request.

@@ -44,7 +44,10 @@ class CheckRequest(_OfModel):
 
 
 def _setting_fields() -> dict[str, Any]:
-    """Return name -> (type, pydantic field) of each setting of a drawing that a request may have, without the model."""
+    """Return the fields for the settings of `generate` that a request may have: name -> (type, pydantic field).
+
+    The field `model` is not among them: it is in `_OfModel`.
+    """
     restricted = {
         "semantics": SemanticsName, "sampler": str, "strength": Strength, "truncation": Psi, "seed": Index,
         "allow_weak": list[str],
@@ -166,7 +169,8 @@ class PhotographRequest(_OfModel):
 
 
 JobKind = Literal["draw", "edit", "variations", "table", "traversal", "gallery", "photograph"]
-"""Kind of a job. The kind decides what the row and column of a picture mean: of a traversal, a path and a step."""
+"""Kind of a job. The kind decides what the row and the column of a picture mean. In a traversal, for example, the row
+is the path of the picture, and the column is its step on the path."""
 
 
 class Check(BaseModel):

@@ -279,7 +279,7 @@ class Studio:
                 raise
 
     def _start(self, request: SourceRequest) -> Start:
-        """Return the pictures that a request begins with.
+        """Return the pictures that a request begins with, as a `Start`, which has a function that reads them.
 
         Pictures of a run (a query, seed and settings) are drawn later, in the new job. Pictures of an earlier job are
         in the store already.

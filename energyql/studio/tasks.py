@@ -37,8 +37,8 @@ from energyql.studio.results import JobResult
 from energyql.studio.schemas import EditRequest, TraversalRequest, VariationsRequest
 
 MOST_SPACES = 4
-"""Largest number of `LatentSpace` objects in memory. There is one object for each model, truncation and condition that
-was used last for edits."""
+"""Largest number of `LatentSpace` objects, maps from latents z to latents w, in memory. There is one object for each
+combination of model, truncation and condition; the oldest object is dropped first."""
 _SPACES: dict[tuple[Any, ...], LatentSpace] = {}
 
 
@@ -47,8 +47,8 @@ class Start:
     """The pictures that an edit or variations begin with.
 
     Attributes:
-        prepared: a compiled query with the model and settings of the pictures. For pictures of a run, its query is
-            `query`; for pictures of a job, its query is TRUE.
+        prepared: a compiled query with the model and settings of the pictures. The compiled query is `query` for
+            pictures of a run, and TRUE for pictures of a job.
         count: number of pictures.
         read: function that draws the pictures or looks them up, and reports its progress to a job. If the pictures come
             from several results, the function returns only their latents, because they have no common query.

@@ -34,7 +34,8 @@ def guarded_app(
 ) -> FastAPI:
     """Return an application with one page, and with the style sheets and scripts of the studio.
 
-    A `Guard` in front of it refuses requests that come from other sites, lack the token, or are too large or too slow.
+    A `Guard` in front of the application refuses requests that come from other sites, lack the token, or are too large
+    or too slow.
 
     Args:
         title: title of the HTTP API of the application.
@@ -113,11 +114,11 @@ def serve_app(
     """Run a web application until it is interrupted.
 
     Args:
-        make: returns the application; called after the port is bound.
+        make: function that returns the application; it is called after the port is bound.
         host: name or address to listen on.
         port: port to listen on; 0 for a free one.
         allowed: further names of this machine, under which visitors may open the page.
-        ready: called with the addresses of the page when the port is open.
+        ready: function that is called with the addresses of the page when the port is open.
         token: the token that visitors need; empty for none. By default a new one if other machines can reach the
             application.
 
