@@ -176,7 +176,7 @@ def import_boundary(
 def linear_head(normal: Float[Tensor, " latent_dim"], offset: Float[Tensor, " 1"], std: float) -> Head:
     """Return a head without a hidden layer: its output for a latent x is `normal @ x + offset`.
 
-    For a continuous attribute, it predicts the standard deviation `std`.
+    For a continuous attribute, the head predicts the mean `normal @ x + offset` and the standard deviation `std`.
     """
     none = torch.zeros(0)
     return Head(none.view(0, len(normal)), none, none.view(1, 0), normal[None], offset, torch.tensor(std))
@@ -269,8 +269,8 @@ COLUMNS = (
     *(f"light{i}" for i in range(9)),
 )  # fmt: skip
 TEST_SHARE = 10
-"""The number of rows divided by this is the number of the last rows, which are for the report: 1,000 of StyleFlow's
-10,000."""
+"""One sample in `TEST_SHARE` is for the report on the heads only. These are the last samples of a file: the last 1,000
+of StyleFlow's 10,000."""
 MAX_OPERATIONS = 10_000_000
 """A pickle with more operations is refused. StyleFlow's table has 210,000 cells, each of which may be a NumPy number of
 several operations."""
@@ -332,8 +332,8 @@ _NAMES: Names = {
 def read_styleflow(folder: Path, only: Sequence[str] | None = None) -> LabelTable:
     """Read the latents and labels of a folder with StyleFlow's two pickles. Nothing in the pickles is executed.
 
-    If all values of a continuous attribute are between 0 and 1, this is its range. Otherwise its range goes from its
-    smallest to its largest value. The last tenth of the rows is for the report.
+    If all values of a continuous attribute are between 0 and 1, its range is 0 to 1. Otherwise its range goes from its
+    smallest to its largest value. The last tenth of the samples is only for the report on the heads.
 
     Args:
         folder: the folder with `all_latents.pickle` and `att_light.pickle`.

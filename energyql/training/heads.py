@@ -354,7 +354,7 @@ class _Fit:
         return cast(tuple[Tensor, ...], (outputs * self.scale + self.offset).split(self.outputs, 1))
 
     def loss(self, index: Int[Tensor, " batch"]) -> Float[Tensor, ""]:
-        """Return the sum of the losses of all heads on the rows `index`."""
+        """Return the sum of the losses of all heads on the latents with the indices `index`."""
         parts = self.predict(self.x[index], self.parameters)
         columns = zip(parts, self.targets[index].unbind(1), self.specs, self.weights, strict=True)
         return torch.stack([attribute_loss(*column) for column in columns]).sum()
@@ -387,9 +387,10 @@ class _Fit:
                     tensor[where] = self.parameters[name][where]
 
     def state(self, step: int) -> dict[str, Tensor]:
-        """Return the tensors, by name, that an interrupted fit needs besides network, optimizer and random numbers.
+        """Return tensors by name: the best state of each head so far, and counters, for the file of the fit.
 
-        `step` is the number of steps done.
+        An interrupted fit continues from this file, which also contains the state of network, optimizer and random
+        numbers. `step` is the number of steps done.
         """
         best = {f"best/{name}": tensor for name, tensor in self.best.items()}
         return best | {"counters": torch.tensor([step, self.since]), "loss": self.best_loss, "step": self.best_step}
@@ -406,10 +407,10 @@ class _Fit:
 
     @torch.no_grad()
     def calibrated(self, mean: Tensor, std: Tensor) -> tuple[dict[str, Head], dict[str, HeadFit]]:
-        """Return the best state of each head, with calibrated outputs, and facts about its fit, both by attribute.
+        """Return attribute -> head with its best parameters and calibrated outputs, and attribute -> `HeadFit`.
 
         Logits are divided by the temperature. The standard deviation that a head predicts for a number is the root mean
-        square error on the held-out rows. The returned heads read latents that are not standardised.
+        square error on the held-out latents. The returned heads read latents that are not standardised.
 
         Args:
             mean: mean by which the latents of the fit were standardised, (latent_dim,).

@@ -42,27 +42,31 @@ from energyql.training.target import Source, Target, Task, call_text, opening_ta
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 MOST_TESTS = 1_000
-"""Most pictures on which a given judge is measured: the interval of a balanced accuracy is then about 0.05 wide."""
+"""Largest number of pictures on which a given judge is measured. The 95 % interval of a balanced accuracy is then about
+0.05 wide."""
 VALUE = "energyql/value/"
-"""Start of the name of a column with values that a judge reads; the name of the attribute follows."""
+"""In the stored readings of a judge: start of the name of a column with values. The name of the attribute follows."""
 OUTPUTS = "energyql/outputs/"
-"""Start of the name of a column with all numbers of a judge's predictions, such as logits, as text; the name of the
-attribute follows."""
+"""In the stored readings of a judge: start of the name of a column with predictions, whose numbers, such as logits, are
+written as text. The name of the attribute follows."""
 MOST_PICTURES = 5_000
 """Default number of pictures that a labeller (a function or network) labels for the training of judge and verifier."""
 MOST_HELD_OUT = 5_000
-"""Most labelled samples that are stored with a verifier which did not learn from them."""
+"""Largest number of labelled samples that are stored with a verifier, together with predictions by those of its
+networks that did not learn from the sample."""
 PROPOSED = 0.2
-"""If a function labels pictures, this share of them is drawn by the heads for random queries, and not at random: later
-the judge and the verifier must decide on such pictures."""
+"""If a function labels pictures, a sampler with the heads draws this share of the pictures for random queries; the rest
+is drawn at random. Later, the judge and the verifier must decide on pictures that a sampler draws."""
 NETWORKS = 4
 """Number of networks of a verifier that learns from a table of labels."""
 BY_FUNCTION = 2
 """Number of networks of a verifier if a function labels pictures: more labels then help more than more networks."""
 FOLDS = 2
-"""Number of parts into which labelled pictures are divided for the fit of a verifier. A network leaves out one part."""
+"""Number of equal parts into which labelled pictures are divided for the fit of a verifier. Each network of the
+verifier learns from all parts but one."""
 FEW = 1_000
-"""With fewer labelled pictures than this, there is a part for each network, so that networks learn from more labels."""
+"""With fewer labelled pictures than this number, there are as many parts as networks, instead of `FOLDS`. So each
+network learns from more of the labels."""
 FRESH = 256
 """Number of further pictures, without labels, with which a verifier is calibrated."""
 FRESH_SEED = 17
@@ -331,9 +335,9 @@ def _fit_both(
 def store_judge(folder: Path, name: ImageLabeller | str | None, names: Iterable[str], trained: TrainedJudge) -> None:
     """Write a judge, its verifier and their reports to a model folder.
 
-    A network (`Judge`) is stored. Of a judge that is code, only the report is written, and `name` if it is a text and
-    the folder is a model. If there is no judge, earlier judges of the attributes `names` are removed; and without a
-    verifier, earlier verifiers.
+    If the judge is a network (`Judge`), it is stored in place of earlier judges of the attributes `names`. If there is
+    no judge, the earlier judges are removed. If the judge is code, its report is written; `name` is recorded too, if it
+    is a text and the folder is a model. Earlier verifiers of the attributes are always removed.
 
     Args:
         folder: the folder.

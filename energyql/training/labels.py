@@ -334,15 +334,15 @@ def warn_of_few_labels(labels: Mapping[str, Tensor], specs: Mapping[str, Attribu
 def read_label_table(path: Path, latents: Path | None = None) -> LabelTable:
     """Read a table of labels, with a column for each attribute and a row for each sample.
 
-    Without `latents`, the column `index` contains the numbers of pictures that `energyql.sample_pictures` drew. If the
-    folder of the table states how its pictures were drawn, the numbers are those of these pictures. Otherwise they are
-    numbers of pictures that are drawn with the seed of the training.
+    Without `latents`, the column `index` contains numbers of pictures: number i is the picture of prior sample i. The
+    seed and the truncation of the samples are stated by the table, or by the file `pictures.json` in its folder;
+    otherwise they are those of the training.
 
-    With `latents`, the column `index` contains rows of the file of latents, from 0. If there is no such column, the
-    rows of the table are in the order of the latents.
+    With `latents`, the column `index` contains row numbers of the file of latents, from 0. If there is no such column,
+    the rows of the table are in the order of the latents.
 
-    The command `energyql label` writes tables with a column `drawn`, which states how the pictures were drawn. The
-    other column names of such a table state the attributes, for example `hair=black|brown`.
+    The command `energyql label` writes tables with a column `drawn`, which states how the pictures were drawn. In such
+    a table, the names of the other columns describe the attributes, for example `hair=black|brown`.
 
     Args:
         path: a CSV file (delimiter: comma, semicolon or tab; numbers may have decimal commas if the delimiter is
@@ -416,8 +416,8 @@ def _of_drawn(
         columns: description of an attribute -> cells.
         index: numbers of the pictures.
         drawn: how the pictures were drawn.
-        chosen: cells of the column `CHOSEN`, by which rows are sorted as in `held_out_order`; `None` if there is no
-            such column, then rows stay in the order of the file.
+        chosen: cells of the column `CHOSEN`, by which `held_out_order` sorts the rows. `None` if there is no such
+            column; the rows are then in the order of the file.
     """
     specs = Vocabulary(map(parse_attribute, columns))
     rows, learned, test = list(range(len(index))), 0, None

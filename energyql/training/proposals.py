@@ -62,11 +62,13 @@ def propose(task: Task, bank: Bank, specs: Vocabulary, labels: Mapping[str, Tens
             training does not draw them again.
         bank: the heads.
         specs: the attributes.
-        labels: attribute -> labels of random pictures, NaN where missing, from which values of numbers are chosen.
+        labels: attribute -> labels of random pictures, NaN where missing. The limits of continuous attributes in the
+            queries, such as 0.4 in `age > 0.4`, are quantiles of these labels.
         count: number of latents.
 
     Returns:
-        At most `count` samples: fewer if no samples can be drawn for some queries, none if no attribute has a label.
+        At most `count` samples: fewer if no samples can be drawn for some of the queries; none if no attribute has a
+            label.
     """
     prior, psi = task.prior, task.prior.fitted.truncation[1]
     specs = Vocabulary(spec for name, spec in specs.items() if not labels[name].isnan().all())

@@ -46,8 +46,9 @@ from energyql.training.teacher import store_teacher
 from energyql.vocabulary import Kind, Vocabulary
 
 FIRST_ROUND, ROUNDS = 5_000, 4
-"""A labeller (a function or network) labels this many pictures for heads by default, and then twice as many in each
-further round, at most 40,000. The rounds end when the heads gain little by the last one."""
+"""By default, a labeller (a function or network) labels pictures for heads in at most `ROUNDS` rounds. After the first
+round there are `FIRST_ROUND` labelled pictures. Each further round doubles their number, up to 40,000. The rounds end
+earlier if the heads gain little by the last one."""
 LEAST_GAIN = 0.01
 """Another round of labelling follows only if the last one has lowered the held-out loss of the heads by more than this
 share, on average."""
@@ -76,7 +77,7 @@ class Trained:
         verifier: network that decides which pictures are kept; `None` if none was trained. `Model` takes it as an
             argument.
         verifier_report: attribute -> quality of the verifier, as in `judge_report`.
-        held_out: labelled samples with readings of the verifier, for the argument of `Model`.
+        held_out: labelled samples with readings of the verifier. `Model` takes them as an argument.
     """
 
     folder: Path
@@ -130,13 +131,14 @@ def train_attributes(
         vocabulary: the attributes; inferred from the labels by default.
         kinds: attribute -> kind, for attributes whose kind is not inferred.
         only: attributes to train; all by default.
-        count: with a labeller, the number of pictures that it labels. By default, the labeller labels 5,000, and then
-            twice as many in each round, up to 40,000, until a round gains at most 1 % of the held-out loss of the
-            heads. With too few labels to measure this loss of any head, the rounds end too. With a table that has
-            numbers of pictures, `count` is the number of further pictures that a teacher labels. A teacher is a set of
-            networks that learn from the table and label further pictures, so that heads have more labels. By default,
-            the teacher labels 8,000 pictures if pictures have at most 128 pixels a side, and none if pictures are
-            larger, because drawing takes long then. 0 is for no teacher.
+        count: with a labeller, the number of pictures that it labels. By default, the labeller labels 5,000 pictures in
+            a first round, and each further round doubles the number of labelled pictures, up to 40,000. The rounds end
+            earlier if a round lowers the held-out loss of the heads by at most 1 %, or if there are too few labels to
+            measure this loss for any head. With a table that has numbers of pictures, `count` is the number of further
+            pictures that a teacher labels. A teacher is a set of networks that learn from the table and label further
+            pictures, so that heads have more labels. By default, the teacher labels 8,000 pictures if pictures have at
+            most 128 pixels a side, and none if pictures are larger, because drawing takes long then. 0 is for no
+            teacher.
         space: the latent that heads read: "w"; "z"; "direction", which is z scaled to unit second moment, on which the
             pictures of a StyleGAN depend; or "features", numbers that the generator computes from z for heads (see
             `ViewedGenerator.features`). By default the space of the model's other heads; without heads, "features" if
@@ -259,7 +261,9 @@ def train_attributes(
 
 
 def _finished(bank: Bank | None, file: StepFile) -> list[str] | None:
-    """Return the attributes that an interrupted training has saved in the folder already; `None` if there are none.
+    """Return the attributes whose heads an interrupted training has already saved in the model folder.
+
+    The result is `None` if the training has saved no heads, or if the heads in the folder have changed since.
 
     Args:
         bank: the attributes of the folder; `None` if it has none.
@@ -371,7 +375,7 @@ def _held_out_losses(
 
 
 def _fit_reader(task: Task, choose: Callable[[Mapping[str, Column]], Vocabulary], count: int) -> PictureBank:
-    """Fit a network that reads attributes off pictures, for a model without heads, in which it guides the sampler.
+    """Fit a network that reads attributes off pictures, for a model without heads, whose sampler the network guides.
 
     The seed of the fit differs from the seeds of judges and heads.
 
@@ -436,8 +440,8 @@ def _range(truncation: float | tuple[float, float] | None) -> tuple[float, float
 def _default_truncation(target: Target, table: LabelTable | None, prior: Prior) -> tuple[float, float]:
     """Return the range (low, high) of truncation psi for a training whose caller states none.
 
-    If the model has heads, it is the range of the heads. Without heads, low and high are a psi that is estimated from
-    the latents w of the table. If there are no such latents, they are the psi of the model.
+    If the model has heads, the result is the range for which they are valid. Without heads, low and high are equal: a
+    psi that is estimated from the latents w of the table, or the psi of the model if the table has no such latents.
 
     Args:
         target: the model folder with its heads.

@@ -124,7 +124,7 @@ class StepFile:
 
 
 class Optimization:
-    """The fit of a network by AdamW. The state of the fit is in a file, from which an interrupted fit continues.
+    """The fit of a network by AdamW. `write` saves the state of the fit in a file, and `resume` continues from there.
 
     Args:
         network: the network; its parameters change in place.

@@ -1,4 +1,7 @@
-"""The model folder that a training makes or changes: opening and checking it and its generator, and saving heads."""
+"""The model folder that a training makes or changes.
+
+A training opens the folder with its generator, checks that both fit the training, and saves heads into the folder.
+"""
 
 from __future__ import annotations
 
@@ -258,7 +261,10 @@ class Task:
 
     @property
     def has_pictures(self) -> bool:
-        """Whether it is known which pictures the labels are about; false for a table of latents without numbers."""
+        """Whether it is known which pictures the labels are about.
+
+        False for a table that has latents in place of the numbers of pictures.
+        """
         return self.table is None or self.table.index is not None
 
     def progress(self, stage: str) -> Callable[[float], None]:
@@ -273,15 +279,14 @@ def opening_target(
     """Open the model of a training, yield it to a `with` block, and lock the model folder until the block ends.
 
     The block changes the model only by `Target.changing`. All other files that it writes are intermediate results, in a
-    subfolder of the model folder. What happens to the subfolder at the end depends on the end of the block:
+    subfolder of the model folder. What happens to the subfolder at the end depends on how the block ends:
 
-    - without an error, it is removed;
-    - by an `EnergyQLError`, it is removed;
-    - in another way, such as by Ctrl-C, it stays, so that `command` continues the training; without `command` it is
-      removed.
+    - If the block ends without an error or by an `EnergyQLError`, the subfolder is removed.
+    - If the block ends in another way, such as by Ctrl-C, the subfolder stays, so that `command` continues the
+      training; without `command`, the subfolder is removed.
 
-    If an earlier, interrupted training has left results there, they are removed only by a block with `command` that
-    ends without an error.
+    If an earlier, interrupted training has left results in the subfolder, they are removed only by a block with
+    `command` that ends without an error.
 
     Args:
         source: the model.
@@ -413,7 +418,8 @@ def open_source(source: Source) -> Target:
 def is_generator_name(model: str) -> bool:
     """Return whether `model` is the name of a generator's code: "module:factory", or the name of an installed plugin.
 
-    It is not if there is a file or a packaged model of this name; for a name with a colon, also if there is a folder.
+    A name with a colon does not count if it is the path of a file or folder. A name without a colon does not count if
+    it is the path of a file or of a pipeline, or the name of a packaged model.
     """
     taken = Path(model).exists() if ":" in model else is_foreign(model) or model in packaged_models()
     return not taken and is_plugin(model, GENERATORS)

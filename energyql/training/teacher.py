@@ -170,7 +170,7 @@ def _pool(task: Task, table: LabelTable, side: int, most: int) -> tuple[Int[Tens
         task: the training.
         table: the table of labels.
         side: side of the thumbnails, in pixels.
-        most: number of pictures that are taken from the start of the pool. Of these, pictures of the table are left
+        most: number of pictures that are taken from the start of the pool, before the pictures of the table are left
             out.
     """
     assert table.index is not None
@@ -206,8 +206,8 @@ def load_teacher(folder: Path) -> list[Judge]:
 def teacher_reads(networks: Sequence[Judge], pictures: Tensor) -> dict[str, Prediction]:
     """Return attribute -> prediction of a teacher, the mean of its networks, for pictures (n, 3, side, side) uint8.
 
-    Probabilities are as if all classes were equally frequent. The standard deviation of a number means nothing: it is
-    always 1.
+    The probabilities are those that would be right if all classes were equally frequent. For a continuous attribute,
+    the standard deviation is always 1, and means nothing.
     """
     outputs = mean_outputs(networks, pictures)
     return split_outputs(outputs, networks[0].vocabulary.values(), dict.fromkeys(networks[0].vocabulary, 1.0))
