@@ -61,8 +61,8 @@ class Edit:
     Attributes:
         start: the pictures before the first step.
         steps: for each step a `Result` with the pictures after the step. In mode "alone", `satisfied` of the `Result`
-            tells which pictures satisfy the query of the step. In mode "cumulative" it tells which pictures satisfy
-            this query and the earlier queries, without earlier queries that a later query makes impossible.
+            tells which pictures satisfy the query of the step. In mode "cumulative", `satisfied` tells which pictures
+            satisfy this query and all earlier queries, except those that a later query makes impossible.
         leaks: for each step, the report of the attributes that changed although the query does not ask for the change.
         queries: the text of each step's query.
         provenance: the settings with which the edit can be repeated.

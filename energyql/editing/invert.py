@@ -472,7 +472,8 @@ def find_latents(
 TARGET_LOGIT = 6.0
 """Log-odds that the heads should predict for a value that the judge is sure of."""
 CLEAR = 0.95
-"""Least probability at which a value that the judge reads is used. Less certain values are often wrong."""
+"""A value that the judge reads is used if its probability is at least this number. Less certain values are often
+wrong."""
 AT_ONCE = 64
 """Number of pictures that the judge reads in one batch."""
 
@@ -593,7 +594,7 @@ def _z_objective(
         loss: the loss, which has the targets.
         space: the latent space.
         terms: the attribute terms, as `attribute_terms` returns them.
-        settings: `attributes` and `shell` are the weights of the two kinds of terms.
+        settings: `attributes` is the weight of the attribute terms, `shell` the weight of the term for the length of z.
     """
     factor = settings.attributes or 1.0
     start = Latents(loss.targets.new_zeros(0, space.model.generator.z_dim))

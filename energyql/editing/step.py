@@ -67,8 +67,8 @@ IMPOSSIBLE_RATIO = 0.3
 below this number. In the model `avatars`, values that cannot be drawn together have ratios from 0 to 0.25, because the
 heads make errors. Rare combinations, such as beards and long hair, have 0.6 (docs/decisions/editing.md)."""
 LEAST_EXPECTED = 5.0
-"""Least number of posterior draws that must be expected to have a value, by its frequency in the prior, so that the
-value can count as impossible. If fewer are expected, it may be missing by chance."""
+"""A value can count as impossible only if at least this number of posterior draws would have the value by its frequency
+in the prior. If fewer would have the value, it may be missing by chance."""
 LEAST_DRAWS = 32
 """Values that a query makes impossible are estimated from draws that satisfy the query. With fewer such draws than
 this, the estimate is not used."""
@@ -293,8 +293,7 @@ class Leaks:
         """Fraction of leaks among all pairs of a sample and an attribute that could leak.
 
         An attribute could leak in a sample if the query does not name the attribute, and its old value is possible
-        under the query.
-        The fraction is 0 if there are no such pairs.
+        under the query. The fraction is 0 if there are no such pairs.
         """
         total = sum(len(rows) - int(self.implied.get(name, np.array(0)).sum()) for name, rows in self.leaked.items())
         return sum(int(rows.sum()) for rows in self.leaked.values()) / total if total else 0.0
@@ -495,8 +494,8 @@ def lower_minimum(
         elsewhere: function from numbers of samples, (rows,), to second starts, (rows, z_dim); `None` for one search
             only.
         tolerance: energy of the query, in nats, up to which the query counts as satisfied.
-        max_evaluations: most evaluations for each sample and weight of the query.
-        progress: called as by `penalty_method`, where a sample counts twice if it is searched from two starts.
+        max_evaluations: largest number of evaluations for each sample and weight of the query.
+        progress: function that `penalty_method` calls; a sample with two searches counts twice.
 
     Returns:
         The minima, the status of each, and for each sample the number of evaluations of both searches together.
@@ -539,7 +538,7 @@ def penalty_method(
             energies of the query alone, (batch,), in nats.
         z0: the start, (n, z_dim).
         tolerance: energy of the query, in nats, up to which the query counts as satisfied.
-        max_evaluations: most evaluations for each sample and weight of the query.
+        max_evaluations: largest number of evaluations for each sample and weight of the query.
         progress: called only during the search with the first weight: with the fraction of this search that is done,
             and the number of samples that still move.
 

@@ -53,7 +53,7 @@ class Generator(Protocol):
         Args:
             z: standard normal numbers.
             truncation: the factor psi, which pulls w toward the mean of w: the result is `mean + psi (w - mean)`. With
-                1 it is w itself.
+                psi = 1 the result is w itself.
         """
 
     def synthesize(self, w: Float[Tensor, "batch w_dim"]) -> Float[Tensor, "batch channels height width"]:
@@ -91,13 +91,14 @@ class ViewedGenerator(Generator, Protocol):
 
 
 class DraftingGenerator(Generator, Protocol):
-    """A generator that takes less time for a picture if it may differ a little from that of `synthesize`."""
+    """A generator that can draw pictures in less time if they may differ a little from those of `synthesize`."""
 
     def draft(self, w: Float[Tensor, "batch w_dim"]) -> Float[Tensor, "batch channels height width"]:
-        """Return the pictures of w as `synthesize` does, up to rounding, with bits that do not depend on the others.
+        """Return drafts, pictures of w that are equal to the pictures of `synthesize` up to rounding.
 
-        They are for programs to look at: for samplers whose energy is computed from pictures, and for labellers. The
-        pictures of a result are those of `synthesize`.
+        The bits of a picture must not depend on the other pictures of the batch. Drafts are input of programs: of
+        samplers whose energy is computed from pictures, and of labellers. The pictures of a result, which people see,
+        are drawn by `synthesize`.
         """
 
 
@@ -523,7 +524,7 @@ RANDOM_NOISE = "random"
 """New noise for each picture."""
 _log = logging.getLogger("energyql")
 PIXEL_BATCH = 1 << 20
-"""Most pixels in a batch of pictures, by default: 64 pictures of 128 x 128, or one of 1024 x 1024."""
+"""Largest number of pixels in a batch of pictures, by default: 64 pictures of 128 x 128, or one of 1024 x 1024."""
 FIRST_BATCH = 4
 """Number of pictures that are drawn first on another device than the CPU, to see how much memory they take."""
 
@@ -612,11 +613,10 @@ def noise_options(generator: Any, noise: str, seed: int, index: Sequence[int]) -
 
 
 def drawing(generator: Any, dtype: torch.dtype, noise: str, seed: int) -> Callable[[Tensor, Tensor], Tensor]:
-    """Return a function that draws a batch of pictures for a sampler to look at, with a fixed kind of noise.
+    """Return a function that draws pictures from which a sampler computes energies, with a fixed kind of noise.
 
-    They are drafts if the generator draws some (see `DraftingGenerator`).
-
-    The function takes two tensors: w, and for each picture its number among all pictures of the run, (batch,).
+    The function takes two tensors: w, and for each picture its number among all pictures of the run, (batch,). The
+    pictures are drafts if the generator can draw drafts (see `DraftingGenerator`).
 
     Args:
         generator: any generator. If it has no noise, `noise` must be "const".
@@ -643,12 +643,12 @@ def draw_batches(
         synthesize: function from w to pictures, with the keyword arguments that `options` returns.
         encode: function from z to w.
         z: latents (n, z_dim).
-        batch_size: number of pictures in a batch. By default the first batch has `FIRST_BATCH` pictures, on a CPU one
-            for each thread, and others have as many pictures as have together at most `PIXEL_BATCH` (about a million)
-            pixels, at least as many as the first one; on a device that tells how much memory it has, as many as take
-            half of its free memory (`fitting`). On a CPU the bits of a picture are then those of one thread, if there
-            is a picture for each thread. If a batch takes more memory than the device has, this and all later batches
-            have half as many pictures, and a log message says so once.
+        batch_size: number of pictures in a batch. By default, the first batch has `FIRST_BATCH` pictures, or on a CPU
+            one for each thread. From its pictures, `fitting` computes the size of later batches, which have at least as
+            many pictures: on a GPU, they take about half of the free memory; on other devices, they have together about
+            a million pixels (`PIXEL_BATCH`). On a CPU, each picture has the bits that one thread computes, if there is
+            a picture for each thread. If a batch takes more memory than the device has, this and all later batches have
+            half as many pictures, and a log message says so once.
         w: latents w, (n, w_dim), or W+ with a w for each layer, (n, num_ws, w_dim). If it is not `None`, `encode` is
             not called, and of z only the number of rows is used.
         options: function from the slice of the rows of z in a batch to further keyword arguments of `synthesize`.
@@ -691,7 +691,7 @@ def fitting(images: Tensor, used: int, most: int) -> int:
 
     Args:
         images: the first pictures that were drawn, (count, channels, height, width).
-        used: number of bytes that were in use on the GPU before these were drawn, by `_watch_memory`.
+        used: number of bytes that were in use on the GPU before these pictures were drawn, by `_watch_memory`.
         most: number of all pictures to draw; on a GPU, a batch is not larger.
     """
     if images.device.type != "cuda":

@@ -24,7 +24,8 @@ Convolve = Callable[[Tensor], Tensor]
 Maps = Float[Tensor, "_ _ _ _"]
 """Feature maps or pictures, (batch, channels, side, side)."""
 DRAWN_TOGETHER = 8
-"""Most samples whose small feature maps are computed in one batch on the CPU; least number of rows of `padded_rows`."""
+"""Largest number of samples whose small feature maps are computed in one batch on the CPU. It is also the smallest
+number of rows of a result of `padded_rows`."""
 _EPSILON = 1e-8
 _PROBES = 8
 """How many numbers of a weight are compared with earlier ones, to find out whether the weight has changed."""
@@ -153,9 +154,9 @@ class _Constants:
     Attributes:
         weight: the weight. With demodulation it is scaled to a mean square of 1 for each output channel.
         squares: sums of the squares of this weight over the taps, (inputs, outputs); `None` without demodulation.
-        packed: dtype of the feature maps -> the faster convolution with this weight, from `packed_convolution`; `None`
-            if PyTorch has none. An entry is added when the dtype occurs for the first time. `None` if these constants
-            are not kept for later calls.
+        packed: dtype of the feature maps -> the faster convolution with this weight, from `packed_convolution`, or
+            `None` if PyTorch has no faster one. An entry is added when the dtype occurs for the first time. In place of
+            the dict, `None` means that these constants are not kept for later calls.
     """
 
     weight: Tensor

@@ -303,7 +303,8 @@ def save_model(
 def _mark(folder: Path, generator: Generator) -> str:
     """Return the fingerprint of a generator that is in a model folder, and also in memory.
 
-    It is that of the file of weights (`generator_mark`), or of the weights in memory if the folder has no such file.
+    The fingerprint is that of the file of weights (`generator_mark`). If the folder has no such file, it is computed
+    from the weights in memory (`module_fingerprint`).
     """
     return generator_mark(folder) if weights_file(folder).is_file() else module_fingerprint(generator)
 

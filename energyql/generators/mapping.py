@@ -1,4 +1,4 @@
-"""Base classes of generators: settings and networks that StyleGANs share, and those without a mapping network share.
+"""Base classes of generators: of StyleGANs, which have a mapping network, and of generators without one.
 
 A mapping network computes w from z. Its weights are stored at unit scale and multiplied by constant factors ("gains")
 when used, as in the official checkpoints of StyleGAN.

@@ -296,7 +296,8 @@ class SynthesisNetwork(nn.Module):
     def affines(self) -> list[FullyConnected]:
         """The layers that compute styles from w, one for each row of W+.
 
-        First come those of the convolutions, from the first block to the last, then that of the last RGB layer.
+        First come the layers for the convolutions, from the first block to the last, then the layer for the last RGB
+        layer.
         """
         blocks = [self.get_submodule(f"b{side}") for side in self.config.block_resolutions]
         layers = [layer for block in blocks for layer in block.children() if isinstance(layer, SynthesisLayer)]

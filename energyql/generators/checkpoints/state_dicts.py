@@ -20,9 +20,9 @@ from energyql.generators.checkpoints.reading import CheckpointError, shown
 from energyql.generators.checkpoints.unpickle import Budget, Storage, TensorRecord
 
 MAX_DEPTH = 2
-"""Most dicts around a state dict, such as `{"ema": {"state_dict": ...}}`."""
+"""Largest number of dicts around a state dict: two in `{"ema": {"state_dict": ...}}`."""
 MAX_HEADER = 1 << 24
-"""Most bytes of JSON before the tensors in a file of safetensors."""
+"""Largest number of bytes of the header, the JSON before the tensors, in a file of safetensors."""
 _EMA = re.compile(r"(?<![a-z])ema(?![a-z])", re.IGNORECASE)
 """Matches the word "ema", which stands for averaged weights, in the keys that lead to a state dict or in its prefix."""
 
