@@ -29,20 +29,22 @@ from energyql.training.teacher import DRAWS, Taught, further_pictures, teach
 from energyql.vocabulary import Vocabulary
 
 TEST_SHARE = 0.1
-"""Share of the labelled samples that are held out for the report, if the table of labels does not say which ones are.
-With fewer than 2,000 samples, the larger `SMALL_TEST_SHARE` is used."""
+"""Share of the labelled samples that are held out for the report on the heads, if the table of labels does not say
+which samples are for the report. With fewer than 2,000 samples, the larger `SMALL_TEST_SHARE` is used."""
 HELD_OUT_SHARE, SECOND_HELD_OUT_SHARE = 0.12, 0.2
-"""Shares of the samples that are held out to stop and calibrate heads. The first number is for the first heads: a share
-of the samples that are not for the report. The second number is for second heads: a share of the last half of all
-samples, from which they learn."""
+"""Shares of the samples that are held out to decide when the training of heads stops, and to calibrate the heads. The
+first number is for the first heads: a share of the samples that are not for the report. The second number is for the
+second heads: a share of the last half of all samples; the other samples are not used for second heads."""
 TAUGHT_DECAY = 1 / 3
 """Factor of the weight decay of heads that learn from labels by a teacher. Heads with more labels need less decay."""
 TAUGHT_STOPPING = 1 / 8
-"""Share of the pictures labelled by the teacher that are held out to stop and calibrate heads, in addition to labels by
-hand that are held out. Of 500 labels by hand, only some 55 are held out, which are too few alone."""
+"""Share of the pictures labelled by the teacher that are held out to decide when the training of heads stops, and to
+calibrate the heads. Labels by hand are held out too, but these alone are too few: of 500 labels by hand, only some 55
+are held out."""
 SMALL_TEST_SHARE, ENOUGH_TESTS = 0.2, 200
-"""Of fewer than 2,000 samples, the share `SMALL_TEST_SHARE` is for the report, but at most `ENOUGH_TESTS` samples. With
-`TEST_SHARE` of so few samples, the confidence intervals of the scores would be too wide."""
+"""If there are fewer than 2,000 labelled samples, the share `SMALL_TEST_SHARE` is for the report on the heads, but at
+most `ENOUGH_TESTS` samples. With only `TEST_SHARE` of so few samples, the confidence intervals of the scores would be
+too wide."""
 
 
 def fit_bank(

@@ -88,9 +88,9 @@ def find_directions(
     - `styles`: the principal components of the styles among prior samples, as functions of w. Unlike `sefa`, `styles`
       counts only changes that occur under the prior. `share` is the part of the variance of the styles that lies along
       a direction.
-    - `pictures`: a linear function of w is fitted to pictures of `SIDE` pixels a side, and its principal components are
-      the directions. Generators of any kind will do. `share` is the part of the variance of the linear function that
-      lies along a direction.
+    - `pictures`: a linear function of w is fitted to pictures of `SIDE` pixels a side. The principal components of this
+      function are the directions. Generators of any kind will do. `share` is the part of the variance of the function
+      that lies along a direction.
     - `interfacegan`: for each attribute, the linear function of w that is nearest to the output of its head. (The
       method of Shen et al. 2020, arXiv 1907.10786, separates labels by a plane instead.) `share` is R2 of the linear
       function: 1 if the head is linear.
@@ -294,7 +294,8 @@ class _Whitened:
 
         Args:
             inner: unit vectors, (count, components). For methods without goals, the sign of a direction is arbitrary.
-                It is chosen such that the largest number in its row of `move`, by absolute value, is positive.
+                The sign is chosen such that, in the row of `move` of the direction, the number with the largest
+                absolute value is positive.
             share: share of each direction, (count,).
             described: other fields of `Directions`, by name.
         """
@@ -506,7 +507,8 @@ def name_directions(
     The value of a new attribute is the value of its direction, in standard deviations of the prior. All heads of a
     folder read the same latent. If the heads read w, or if there are no heads yet, the head of a direction is linear
     and exact, and has no report. Otherwise `train_attributes` fits the head to the values of the direction for 40,000
-    prior samples, and the head has a report. No judge reads the new attributes.
+    prior samples, and the head has a report. No judge (a network that reads attributes off pictures) is trained for the
+    new attributes.
 
     Args:
         directions: directions of the generator of this model.

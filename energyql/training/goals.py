@@ -264,7 +264,7 @@ def edit_goals(chosen: Sequence[str] | None, count: int) -> dict[str, Goal]:
 def number_goals(
     labeller: ImageLabeller | None, chosen: Sequence[str] | None, count: int, prior: Prior
 ) -> dict[str, Goal]:
-    """Return a goal for each chosen number that a labeller reads from pictures, by the name of the number.
+    """Return a goal for each chosen number that a labeller reads from pictures: name of the number -> goal.
 
     The goal is that the number rises by alpha times its standard deviation among prior samples, as in GANalyze.
 

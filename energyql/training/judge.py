@@ -52,8 +52,8 @@ written as text. The name of the attribute follows."""
 MOST_PICTURES = 5_000
 """Default number of pictures that a labeller (a function or network) labels for the training of judge and verifier."""
 MOST_HELD_OUT = 5_000
-"""Largest number of labelled samples that are stored with a verifier, together with predictions by those of its
-networks that did not learn from the sample."""
+"""Largest number of labelled samples that are stored with a verifier. With each sample, a prediction by networks of the
+verifier that did not learn from the sample is stored."""
 PROPOSED = 0.2
 """If a function labels pictures, a sampler with the heads draws this share of the pictures for random queries; the rest
 is drawn at random. Later, the judge and the verifier must decide on pictures that a sampler draws."""

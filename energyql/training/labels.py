@@ -204,10 +204,10 @@ def attribute_text(spec: AttributeSpec) -> str:
 
 
 ENOUGH, RARE = 100, 20
-"""A training warns of few labels. For an attribute with classes, these are fewer than `ENOUGH` labels per class on
-average, or fewer than `RARE` labels of the rarest class. For a continuous attribute, they are fewer than 2 * `ENOUGH`.
-Of 20 labels of a class, four are held out: if three of the four are predicted right, the recall is somewhere between
-0.3 and 0.95."""
+"""A training warns if an attribute has few labels. For an attribute with classes, few are fewer than `ENOUGH` labels
+per class on average, or fewer than `RARE` labels of the rarest class. For a continuous attribute, few are fewer than
+2 * `ENOUGH`. Of 20 labels of a class, four are held out: if three of the four are predicted right, the recall is
+somewhere between 0.3 and 0.95."""
 
 
 @dataclass(frozen=True)

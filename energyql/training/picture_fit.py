@@ -54,7 +54,7 @@ class PictureSettings:
 
     Attributes:
         side: largest side of the pictures that the network reads, in pixels; larger pictures are reduced.
-        channels: number of channels at each level of the network, from the first to the last.
+        channels: number of channels at each level (a pair of convolutions) of the network, from the first to the last.
         passes: number of times that the network learns from each picture, on average.
         least: smallest number of pictures in all steps together. If there are few pictures, the network learns from
             each one more often than `passes`.
@@ -141,7 +141,7 @@ def fit_network(
     """Fit a network that reads attributes off pictures. All classes count equally, however rare.
 
     Args:
-        pictures: (n, 3, side, side) uint8; larger ones than the settings ask for are reduced.
+        pictures: (n, 3, side, side) uint8; if the side is above `settings.side`, the pictures are reduced.
         labels: attribute -> (n,) float: 0/1, class index or number; NaN where missing.
         vocabulary: the attributes; `labels` must have all of them.
         settings: settings of the fit.
@@ -401,11 +401,11 @@ def fit_verifier(
 def _same_spread(joint: Tensor, parts: Sequence[Tensor], specs: Vocabulary) -> tuple[Tensor, Tensor]:
     """Return a factor and an offset for the mean output of all networks of a verifier, both (outputs,).
 
-    The networks are divided into groups, the parts: a part has the networks that did not learn from the same pictures.
-    The mean output of a part is calibrated already. The mean of all networks varies less from picture to picture,
-    because errors of networks that learned from different labels cancel out to some extent. But factor * mean + offset
-    has the same standard deviation as the means of the parts. So the predictions of all networks together are as
-    certain as the predictions of a part, and more often right.
+    The networks are divided into groups, the parts. A part has all networks that left out the same fold of the labelled
+    pictures when they learned. The mean output of a part is calibrated already. The mean of all networks varies less
+    from picture to picture, because errors of networks that learned from different labels cancel out to some extent.
+    But factor * mean + offset has the same standard deviation as the means of the parts. So the predictions of all
+    networks together are as certain as the predictions of a part, and more often right.
 
     Args:
         joint: mean outputs of all networks, (n, outputs).

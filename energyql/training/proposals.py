@@ -57,9 +57,11 @@ class Proposed(Prior):
 def propose(task: Task, bank: Bank, specs: Vocabulary, labels: Mapping[str, Tensor], count: int) -> Proposed:
     """Draw latents with a sampler for random queries, each a conjunction of conditions on two or three attributes.
 
+    The pictures of these latents are labelled later, so that a judge and a verifier learn from them.
+
     Args:
-        task: generator and samples, all of one truncation and one class; results are stored, so that an interrupted
-            training does not draw them again.
+        task: generator and samples, all of one truncation and one class. The drawn latents are stored, so that an
+            interrupted training does not draw them again.
         bank: the heads.
         specs: the attributes.
         labels: attribute -> labels of random pictures, NaN where missing. The limits of continuous attributes in the

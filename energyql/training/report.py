@@ -260,6 +260,8 @@ def weighted_share(weights: Float[Tensor, " samples"], true: Tensor) -> Interval
 def _share(share: float, variance: float, most: float) -> Interval:
     """Return `share`, and the ends of its 95 % interval: Wilson's interval for an effective number of samples.
 
+    The effective number is the number of samples with which a plain share would have the variance `variance`.
+
     Args:
         share: estimate of the share, in [0, 1].
         variance: variance of the estimate, from which the effective number is computed.
@@ -272,9 +274,8 @@ def _share(share: float, variance: float, most: float) -> Interval:
 def correlated(predictions: Float[Tensor, " samples"], labels: Float[Tensor, " samples"]) -> Interval | None:
     """Return Spearman's rank correlation of predictions and labels, and the ends of its 95 % interval.
 
-    The interval is that of Bonett and Wright (2000).
-
-    `None` is returned if there are fewer than four samples, or all predictions or all labels are equal.
+    The interval is that of Bonett and Wright (2000). `None` is returned if there are fewer than four samples, or all
+    predictions or all labels are equal.
     """
     ranks = torch.stack([_ranks(predictions), _ranks(labels)])
     count = len(labels)
@@ -333,9 +334,10 @@ def draw_report(reports: Mapping[str, HeadReport], title: str = "Attribute heads
 
     On the left of a card are predicted probabilities against observed frequencies. The curve of a calibrated head lies
     on the diagonal, and a dot is larger if it stands for more samples. The right depends on the kind of the attribute.
-    For yes/no, it is the share of samples in each tenth of the predicted probability. For classes, it is the confusion
-    matrix. For a number, it is a histogram of errors in units of the predicted standard deviation, with the density of
-    a standard normal distribution. If a head is so weak that queries refuse it, its card has a red frame.
+    For yes/no, it shows the share of samples in each tenth of the predicted probability. For classes, it shows the
+    confusion matrix. For a number, it shows a histogram of errors in units of the predicted standard deviation, with
+    the density of a standard normal distribution. If a head is so weak that queries refuse it, its card has a red
+    frame.
     """
     columns = min(3, max(1, math.ceil(math.sqrt(len(reports)))))
     rows = max(1, math.ceil(len(reports) / columns))
@@ -377,7 +379,7 @@ def _card(canvas: Canvas, corner: Place, name: str, report: HeadReport) -> None:
 
 
 def _summary(report: HeadReport) -> tuple[str, ...]:
-    """Return lines of text about a head: its score, how well it ranks, and numbers of labels with calibration error.
+    """Return lines of text about a head: its score; how well it ranks; and the numbers of labels and calibration error.
 
     For a head without held-out labels, there are two lines: "no label was held out", and the number of labels.
     """

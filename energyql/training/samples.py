@@ -115,7 +115,7 @@ def draw_small(prior: Prior, count: int, side: int, report: Report) -> Float[Ten
 class Thumbnails:
     """A function from pictures to columns of a table: labels by a labeller, and thumbnails, each a PNG in base64.
 
-    It is given to `label_prior` in place of the labeller, so that thumbnails are written into the same files as labels.
+    `label_prior` gets such a function in place of the labeller, so that thumbnails are in the same files as labels.
 
     Args:
         labeller: the labeller; `None` if the labels are known.

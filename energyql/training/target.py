@@ -206,8 +206,8 @@ class Target:
             bank: the new heads.
             name: name of the model, for the title of `report.png`.
             replace: whether new heads may replace old heads of the same attributes.
-            second: attribute -> second head, which learned from other samples than the first head. Where the two
-                disagree, predictions are doubtful.
+            second: attribute -> second head, which learned from only half of the samples. Where the first and the
+                second head disagree, predictions are doubtful.
 
         Returns:
             All heads of the folder, old and new.
@@ -449,8 +449,8 @@ def _from_folder(source: Source, old: Path, folder: Path) -> Target:
 def _new_start(folder: Path) -> Path:
     """Make an empty folder for the files of a new model while it is trained, and return the path.
 
-    `folder` becomes the model when the training ends. The new folder is in its subfolder for intermediate results
-    (`Work`).
+    `folder` becomes the model when the training ends. The new folder is inside the subfolder of `folder` for
+    intermediate results (`Work`).
     """
     start = Work(folder).folder / START
     shutil.rmtree(start, ignore_errors=True)
@@ -475,7 +475,8 @@ def _copy(source: Path, folder: Path, name: str) -> None:
 def _identity(folder: Path) -> object:
     """Return a value that is equal for two model folders if they have the same generator.
 
-    It is the digest of the file of weights. For a folder without weights, it is the entry `generator` of `config.json`.
+    The value is the digest of the file of weights; for a folder without weights, the entry `generator` of
+    `config.json`.
     """
     return generator_mark(folder) if weights_file(folder).is_file() else read_json(folder / CONFIG).get("generator")
 
@@ -511,7 +512,7 @@ def _write(generator: Generator, folder: Path, truncation: float | None, checkpo
 
 
 def _named(folder: Path, name: str, truncation: float | None) -> Target:
-    """Open `folder` for a training on a generator that code makes; the code is recorded in place of weights.
+    """Open `folder` for a training on a generator that code makes; the name of the code is recorded, not weights.
 
     Args:
         folder: the model folder of the training.

@@ -36,13 +36,13 @@ FOLDS = 3
 """Number of folds, which are equal parts of the labelled pictures, and number of networks of a teacher. Each network
 learns from all folds but one."""
 DRAWS = 4
-"""Number of labels that are drawn at random for each further picture. With probability 0.75 of yes, these are about
-three labels yes and one label no."""
+"""Number of labels that are drawn at random for each picture that a teacher labels. If the teacher predicts yes with
+probability 0.75, they are about three labels yes and one label no."""
 
 
 @dataclass(frozen=True)
 class Taught:
-    """Latents of further pictures, and the labels that a teacher gave the pictures.
+    """Latents of the further pictures that a teacher labelled, and the labels.
 
     Attributes:
         latents: (n, latent_dim). The latent of a picture occurs `DRAWS` times, each time with another random label.

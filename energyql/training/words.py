@@ -30,7 +30,7 @@ from energyql.training.samples import Prior
 from energyql.training.target import Source, open_source
 
 FOLDS = 10
-"""Number of parts into which labels are divided for the report. The quality of a calibration on a part is measured
+"""Number of parts into which labels are divided for the report on a calibration. The quality on a part is measured
 after a fit to the other parts."""
 SLOPE_SPREAD, OFFSET_SPREAD = 0.7, 2.0
 """Standard deviations of the prior of the logarithm of the slope, and of the prior of the offset. The means are 0, so
