@@ -218,7 +218,7 @@ def edit(
         start: one of: a seed; a list of seeds (one picture each); latents z of shape (n, z_dim); a `Result`; an `Edit`,
             whose last step is edited; an `Inversion`; the folder to which a `Result`, `Edit` or `Inversion` was saved;
             or pictures (a file name, a PIL image, or a list of these). For pictures, latents that reproduce them are
-            found first, as by `energyql.invert`.
+            found first, as `energyql.invert` finds them.
         queries: one query for each step, in order.
         model: name of a packaged model, a model folder, or a `Model` in memory.
         n: number of pictures, if `start` is one seed; 1 by default.

@@ -164,7 +164,7 @@ def distance_term(variable: Variable, start: Tensor, weight: float | Tensor) -> 
     """Return the term `weight * |x - x0|²`, which keeps x near a start x0.
 
     Args:
-        variable: "z" or "w", which x is.
+        variable: the name of x, "z" or "w".
         start: x0 of all samples, of the shape of x with n rows. If x is z, x0 must have the length to which
             `LatentSpace.scaled` scales z.
         weight: the weight; or the weight of each sample, (n,).
@@ -353,7 +353,7 @@ def keep_identity(
         embed: function from pictures to features.
         synthesize: function from w to pictures.
         w_of: function of two arguments: the output of the mapping network, and the numbers of the samples. It returns
-            the w from which the edited pictures are drawn, as the result of `edited_w` does.
+            the w from which the edited pictures are drawn. `edited_w` makes such a function.
         before: features of the pictures before the edit, (n, features).
         weight: the weight.
     """

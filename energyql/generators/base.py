@@ -148,8 +148,8 @@ class Family:
         truncation: default truncation psi of a model folder that is made from a checkpoint. Psi pulls w toward the mean
             of w: the result is `mean + psi (w - mean)`.
         weights: name of the file with the weights in a model folder.
-        read: function from the path of that file, and the settings, to a generator, whose method `save` writes the file
-            to a path. By default the file is one of safetensors, with the state dict of the network.
+        read: function from the path of the file of weights, and the settings, to a generator. The method `save` of this
+            generator writes the file. By default the file is one of safetensors, with the state dict of the network.
         outside: whether the weights stay in files outside model folders, which the settings name.
     """
 
@@ -480,7 +480,7 @@ def encode_under(
 def check_layers(layers: Any, generator: Generator) -> tuple[int, ...]:
     """Return the indices of layers in ascending order, without repetition.
 
-    A layer is a part of the generator that takes a w of its own: row i of W+, a matrix (num_ws, w_dim), in layer i.
+    A layer is a part of the generator that takes a w of its own: layer i takes row i of W+, a matrix (num_ws, w_dim).
 
     Args:
         layers: an iterable of whole numbers from 0 to num_ws - 1, at least one.
@@ -519,9 +519,9 @@ Noise = Literal["const", "none"] | Tensor
 """The noise that a generator adds to its feature maps: "const", the noise stored with the weights; "none", no noise; or
 a tensor (batch, noise_size), whose rows are the noise of each picture, layer after layer."""
 STORED_NOISE = "const"
-"""The noise that is stored with the weights, the same for each picture."""
+"""Kind of noise: the noise that is stored with the weights, the same for each picture."""
 RANDOM_NOISE = "random"
-"""New noise for each picture."""
+"""Kind of noise: new random noise for each picture."""
 _log = logging.getLogger("energyql")
 PIXEL_BATCH = 1 << 20
 """Largest number of pixels in a batch of pictures, by default: 64 pictures of 128 x 128, or one of 1024 x 1024."""

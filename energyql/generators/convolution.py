@@ -28,7 +28,8 @@ DRAWN_TOGETHER = 8
 number of rows of a result of `padded_rows`."""
 _EPSILON = 1e-8
 _PROBES = 8
-"""How many numbers of a weight are compared with earlier ones, to find out whether the weight has changed."""
+"""How many numbers of a weight are compared with the numbers at the last call, to find out whether the weight has
+changed."""
 
 
 def convolve(x: Maps, weight: Tensor, bias: Tensor | None = None, *, padding: int = 0, up: bool = False) -> Maps:

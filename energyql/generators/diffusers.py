@@ -246,7 +246,10 @@ class PipelineGenerator(nn.Module):
 
     @cached_property
     def _drafted(self) -> int:
-        """Number of pictures that one call draws for `draft`: 1 if a picture depends on others of the call."""
+        """Number of pictures that `draft` draws in one call of the pipeline.
+
+        It is 1 if the bits of a picture depend on the other pictures of the call.
+        """
         count = min(_DRAFTED, _DRAFTED_PIXELS // math.prod(self.size))
         if count < 2 or not self._counted:
             return 1

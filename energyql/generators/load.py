@@ -213,8 +213,8 @@ def save_converted(
         render: name of the function that draws what people see of a picture; `None` for none.
 
     Returns:
-        The text of `energyql.generators.families.generator_mark`. Attributes that are trained for this generator are
-        saved with this text, so that they are not used with other weights.
+        The fingerprint of the weights, by `energyql.generators.families.generator_mark`. Attributes that are trained
+        for this generator are saved with this fingerprint, so that they are not used with other weights.
 
     Raises:
         ModelError: the checkpoint is missing or damaged, or the architecture of the generator is not in this library.

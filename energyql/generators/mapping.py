@@ -201,8 +201,8 @@ def random_weights(*shape: int, scale: float = 1.0) -> Tensor:
 class FullyConnected(nn.Module):
     """A linear layer that multiplies its stored weight and bias by constants each time it is used.
 
-    The stored weight is multiplied by `lr_multiplier / sqrt(inputs)`, and the stored bias by `lr_multiplier`. In
-    training this makes the learning rates of all layers comparable ("equalised learning rate"). The stored weight
+    The stored weight is multiplied by `lr_multiplier / sqrt(inputs)`, and the stored bias by `lr_multiplier`. These
+    factors make the learning rates of all layers comparable in training ("equalised learning rate"). The stored weight
     starts as random normal numbers with the standard deviation `1 / lr_multiplier`.
 
     Args:

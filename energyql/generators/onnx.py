@@ -214,7 +214,7 @@ class OnnxGenerator(nn.Module):
         """Map w to pictures in [-1, 1], shape (batch, 1 or 3, height, width).
 
         Raises:
-            ArgumentError: autograd follows w.
+            ArgumentError: w requires a gradient, and an ONNX model has none.
             CheckpointError: the model fails, or its output is no picture.
         """
         if torch.is_grad_enabled() and w.requires_grad:

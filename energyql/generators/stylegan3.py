@@ -266,7 +266,8 @@ def downsample(x: Maps, kernel: Tensor | None, factor: int) -> Maps:
 
 
 _CACHED = 1 << 21
-"""About how many numbers on fine grids are computed together on the CPU, so that they stay in its caches."""
+"""About how many numbers of feature maps on fine grids are computed together on the CPU, so that they stay in its
+caches."""
 
 
 Filters = tuple[Tensor | None, Tensor | None]
@@ -274,7 +275,7 @@ Filters = tuple[Tensor | None, Tensor | None]
 
 
 class FourierFeatures(nn.Module):
-    """The first layer: feature maps from sine waves of random frequencies and phases.
+    """The first layer of the network from w to pictures: feature maps from sine waves of random frequencies and phases.
 
     The waves are rotated and shifted by amounts that depend on w. Each channel of the result is a learned linear
     combination of the waves.

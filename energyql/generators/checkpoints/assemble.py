@@ -34,7 +34,7 @@ further side."""
 _AXES = {"const": 3, "weight": 4, "noise_const": 2, "noise_strength": 0}
 """Last part of an official name -> largest number of axes of the tensor; all other tensors have one axis."""
 _LAYER = re.compile(r"(synthesis\.b\d+\.(?:conv[01]|torgb))\.(weight|affine\..*)")
-"""Official name of a tensor in two groups. The name in this library has `conv.` between the groups."""
+"""Matches the official name of a tensor, as two groups. The name in this library has `conv.` between the groups."""
 
 
 def official(tensors: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:
@@ -221,7 +221,7 @@ def _configuration(weights: Mapping[str, Tensor], conv_clamp: float | None, lr_m
 def channel_rule(channels: Mapping[int, int]) -> tuple[int, int]:
     """Return the settings `channel_base` and `channel_max` that give known numbers of channels.
 
-    They give a block the number of channels min(channel_base / resolution, channel_max).
+    The two settings give a block of the network min(channel_base / resolution, channel_max) channels.
 
     Args:
         channels: resolution of a block -> number of channels of the block.

@@ -77,7 +77,7 @@ def find_state_dict(content: Any, marker: str) -> StateDict | None:
             name in the file; the result has no prefix.
 
     Raises:
-        CheckpointError: there are several such state dicts, and none or several of them have the word.
+        CheckpointError: there are several such state dicts, and none or several of them have the word "ema".
     """
     places: dict[str, tuple[str, tuple[Mapping[Any, Any], ...]]] = {}
     for keys, around in _dicts(content):

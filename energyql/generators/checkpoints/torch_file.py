@@ -44,7 +44,8 @@ MAX_DIRECTORY = 1 << 21
 _ENTRY_COST = 10
 """Number of pickle operations that take as long as reading an entry of the directory of a zip file."""
 MAX_DEPTH = 32
-"""Largest number of containers inside one another in a value for `plain`. A container inside itself exceeds it."""
+"""Largest number of containers inside one another in a value for `plain`. A container inside itself exceeds this
+number."""
 TRAINING_NAMES: Names = {**TORCH_NAMES, **NUMPY_NAMES, ("argparse", "Namespace"): record_of("argparse.Namespace")}
 """Names that a training checkpoint may contain: (module, name) of a class or function -> the function of this package
 that is called instead. The names are of tensors, arrays and containers; and `argparse.Namespace`, the class of the

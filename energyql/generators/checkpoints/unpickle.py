@@ -161,7 +161,7 @@ def is_shape(numbers: Any) -> bool:
 
 @dataclass(eq=False)
 class ObjectRecord(Record):
-    """The record of an object of any class.
+    """A record that stands for an object of any class in a pickle.
 
     Attributes:
         name: full name of the class.
@@ -216,7 +216,7 @@ class Storage:
 
 @dataclass(frozen=True, eq=False)
 class TensorRecord:
-    """The record of a tensor. The numbers are not copied until the method `tensor` is called.
+    """A record that stands for a tensor in a pickle. The numbers are not copied until the method `tensor` is called.
 
     Attributes:
         storage: the row of numbers in the file, of which the numbers of the tensor are a part.
@@ -334,7 +334,7 @@ MAX_NAME = 256
 MAX_BITS = 128
 """Largest number of bits of an integer. Arithmetic with longer integers is slow."""
 _POINTER = 8
-"""Number of bytes that an item takes on the stack or in a list, without the item itself."""
+"""Number of bytes that an item takes on the stack of the interpreter or in a list, without the item itself."""
 _ENTRY = 100
 """Number of bytes that are counted for an entry of a dict or set, without its key and value."""
 _RECORD = 256
