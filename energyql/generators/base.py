@@ -557,7 +557,7 @@ def noise_size(generator: Generator) -> int:
 def has_noise(network: torch.nn.Module) -> bool:
     """Return whether noise changes the pictures of a network.
 
-    It does if any layer of the network, at any depth, has a parameter `noise_strength` that is not 0.
+    Noise changes them if any layer of the network, at any depth, has a parameter `noise_strength` that is not 0.
     """
     return any(value.any() for name, value in network.named_parameters() if name.endswith("noise_strength"))
 

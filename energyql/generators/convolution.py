@@ -72,7 +72,7 @@ def _as_with_one_thread(x: Maps, *others: Tensor | None) -> bool:
 def filter_each(x: Maps, kernel: Tensor, bias: Tensor | None = None) -> Maps:
     """Return feature maps x with every channel correlated with the same kernel, plus a bias.
 
-    The side of the result is that of x minus 1.
+    The side of the result is the side of x minus 1.
 
     Args:
         x: feature maps.
@@ -310,10 +310,10 @@ def is_compiling() -> bool:
 def _signature(weight: Tensor) -> tuple[tuple[Any, ...], Tensor]:
     """Return a key and a few numbers of a weight, by which a later call finds out whether the weight has changed.
 
-    The weight counts as unchanged if both the key and the numbers are equal to those of the earlier call. The key
-    contains PyTorch's count of in-place operations on the weight. PyTorch does not count writing through `.data`, which
-    many training loops use for moving averages. So a few numbers of the weight are compared too; they are a view, and
-    the caller stores a copy.
+    The weight counts as unchanged if the key and the numbers are the same as at the earlier call. The key contains
+    PyTorch's count of in-place operations on the weight. PyTorch does not count writing through `.data`, which many
+    training loops use for moving averages. So a few numbers of the weight are compared too; they are a view, and the
+    caller stores a copy.
     """
     version = None if weight.is_inference() else weight._version
     count = min(_PROBES, weight.numel())

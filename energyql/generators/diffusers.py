@@ -114,10 +114,10 @@ class PipelineGenerator(nn.Module):
     the truncation; with several conditions, a one-hot vector that chooses one follows. When the generator is made, it
     draws two pictures, to see what noise the pipeline draws, and whether the noise decides on the picture.
 
-    On a CPU each picture is drawn by a call of its own, so that its bits do not depend on the other pictures of a
-    batch, and are those of the user's own call. Drafts, from which samplers compute energies, are drawn several in a
-    call, always the same number. On other devices the pictures of a batch are drawn together, and numbers may round
-    differently in batches of other sizes.
+    On a CPU each picture is drawn by a call of its own. So its bits do not depend on the other pictures of a batch, and
+    a user's own call of the pipeline gives the same bits. Drafts, from which samplers compute energies, are drawn
+    several in a call, always the same number. On other devices the pictures of a batch are drawn together, and numbers
+    may round differently in batches of other sizes.
 
     Args:
         pipeline: the pipeline. Its networks are used and put into evaluation mode; its scheduler is copied.

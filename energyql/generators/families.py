@@ -70,8 +70,8 @@ def family_of(generator: Generator) -> Family | None:
 def default_truncation(generator: Generator) -> float:
     """Return the default truncation psi of a model that is made from a generator.
 
-    It is the default of the architecture, or 1 if the architecture is not in this library. Psi pulls w toward the mean
-    of w: the result is `mean + psi (w - mean)`.
+    This is the default of the architecture, or 1 if the architecture is not in this library. Psi pulls w toward the
+    mean of w: the result is `mean + psi (w - mean)`.
     """
     return getattr(family_of(generator), "truncation", 1.0)
 
@@ -305,8 +305,8 @@ def save_model(
 def _mark(folder: Path, generator: Generator) -> str:
     """Return the fingerprint of a generator that is in a model folder, and also in memory.
 
-    The fingerprint is that of the file of weights (`generator_mark`). If the folder has no such file, it is computed
-    from the weights in memory (`module_fingerprint`).
+    If the folder has a file of weights, the fingerprint is computed from this file (`generator_mark`). Otherwise it is
+    computed from the weights in memory (`module_fingerprint`).
     """
     return generator_mark(folder) if weights_file(folder).is_file() else module_fingerprint(generator)
 

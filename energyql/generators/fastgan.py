@@ -188,7 +188,7 @@ class FastGAN(UnmappedGenerator):
             w: the output of `encode`.
             noise: "const", the noise stored with the weights; "none", no noise; or a tensor (batch,
                 `config.noise_size`) of standard normal numbers.
-            dtype: precision of the feature maps, by default that of the parameters.
+            dtype: precision of the feature maps; by default the dtype of the parameters.
 
         Raises:
             ArgumentError: w has another shape, or `noise` is none of the three.

@@ -363,7 +363,7 @@ def style_rows(w: Tensor, rows: int, size: int) -> Float[Tensor, "batch num_ws w
 class FrozenMapping:
     """The function from z to w of a mapping network, prepared for many evaluations with one truncation and condition.
 
-    Its values are those of the network up to rounding. Weights and constant factors are multiplied in advance, so a
+    The result is the output of the network up to rounding. Weights and constant factors are multiplied in advance, so a
     layer takes one matrix product. The weights are copies: later changes of the network have no effect. Gradients are
     computed by the method `pullback`, which is faster than autograd.
 

@@ -151,7 +151,7 @@ class OnnxGenerator(nn.Module):
     def _check_noise(self) -> None:
         """Raise a CheckpointError unless the input called `config.noise` takes noise of the shape `config.z_shape`.
 
-        The input must take floating-point numbers, and its first axis must be that of the batch.
+        The input must take floating-point numbers, and its first axis must be the axis of the batch.
         """
         name, entry = self.config.noise, self._inputs[self.config.noise]
         if not np.issubdtype(self._dtype(name), np.floating):

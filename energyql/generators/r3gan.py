@@ -160,7 +160,7 @@ class R3GAN(UnmappedGenerator):
 
         Args:
             w: the output of `encode`.
-            dtype: precision of the feature maps, by default that of the parameters.
+            dtype: precision of the feature maps; by default the dtype of the parameters.
 
         Raises:
             ArgumentError: w has another shape.

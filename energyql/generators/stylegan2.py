@@ -311,7 +311,7 @@ class SynthesisNetwork(nn.Module):
             ws: w (batch, w_dim), or W+ (batch, num_ws, w_dim) with a w for each layer.
             noise: "const", the noise stored with the weights; "none", no noise; or a tensor (batch,
                 `config.noise_size`) of standard normal numbers.
-            dtype: precision of the feature maps, by default that of `ws`.
+            dtype: precision of the feature maps; by default the dtype of `ws`.
 
         Raises:
             ArgumentError: `ws` has neither of the two shapes, or `noise` is none of the three.
@@ -408,7 +408,7 @@ class StyleGAN2(StyleGAN):
             w: the output of `encode`, (batch, w_dim), or W+ with a w for each layer, (batch, num_ws, w_dim).
             noise: "const", the noise stored with the weights; "none", no noise; or a tensor (batch,
                 `config.noise_size`) of standard normal numbers.
-            dtype: precision of the feature maps, by default that of w.
+            dtype: precision of the feature maps; by default the dtype of w.
 
         Raises:
             ArgumentError: w has neither of the two shapes, or `noise` is none of the three.

@@ -103,13 +103,14 @@ class StyleGANXLConfig(StyleGAN3Config):
     def below_head(self, specs: list[Spec]) -> list[Spec]:
         """Return `specs` without its last `num_critical` + 1 entries.
 
-        `specs` has an entry for each layer of a network, that of the RGB layer last. If a head (a group of layers for a
-        higher resolution) is added to the network, it replaces the layers whose entries are missing in the result.
+        `specs` has an entry for each layer of a network; the last entry is for the RGB layer. If a head (a group of
+        layers for a higher resolution) is added to the network, it replaces the layers whose entries are missing in the
+        result.
         """
         return specs[: -self.num_critical - 1]
 
     def head(self, last: SignalSpec, layers: int, resolution: int) -> list[SignalSpec]:
-        """Return the output signals of all layers of a head in order, that of the RGB layer last.
+        """Return the output signals of all layers of a head in order, the signal of the RGB layer last.
 
         A head is a group of layers that is added to a network for a higher resolution.
 

@@ -515,7 +515,7 @@ def name_directions(
         names: index of a direction (from 0) -> name of the attribute, such as {3: "smile"}.
         model: a packaged model, a model folder, a checkpoint, or a generator of your own: the object, or the name of
             its code.
-        out: the model folder to make or to add to; by default that of `model`.
+        out: the model folder to make or to add to; by default the folder of `model`.
         replace: whether the new attributes may replace old ones of the same name.
         generator: name of the generator's code, for a model folder that only names it.
         allow_plugins: whether to import the generator that the model folder names.

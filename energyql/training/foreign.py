@@ -66,12 +66,12 @@ def add_heads(
             its code.
         specs: the attributes that the heads predict.
         heads: attribute -> head.
-        out: the model folder to make or to add to; by default that of `model`.
+        out: the model folder to make or to add to; by default the folder of `model`.
         space: the latent that the heads read: "w", "z", "direction" (z scaled to unit second moment) or "features"
             (numbers that the generator computes from z for heads).
         truncation: range (low, high) of psi in which the heads are valid.
         condition: condition for which the heads are valid: a class, or as many numbers as there are classes; or
-            "random" if they are valid for every class. By default that of the heads in the folder.
+            "random" if they are valid for every class. By default the condition of the heads in the folder.
         replace: whether new heads may replace old heads of the same attributes.
         generator: name of the generator's code, for a model folder that only names it.
         allow_plugins: whether to import the generator that the model folder names.

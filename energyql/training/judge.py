@@ -85,7 +85,8 @@ class TrainedJudge:
         judge: network that reads the attributes that it learned, or the judge that was given; `None` if the network
             learned no attribute.
         report: attribute -> quality on labels of pictures that the judge did not learn from. The report of a trained
-            judge has also attributes that the judge could not learn. It is empty if the judge was not measured.
+            judge has also attributes that the judge could not learn. If the judge was not measured, the report is
+            empty.
         unmeasured: the reason why a given judge was not measured, such as "it gave the labels itself"; else "".
         verifier: networks that decide which pictures are kept, each fitted to a part of all labels; `None` if they
             learned no attribute, or the judge was given.
@@ -129,7 +130,7 @@ def train_judge(
         model: a packaged model, a model folder, or a generator of your own: the object, or the name of its code.
         labels: a labeller (a function or torch module that labels pictures); or a table with the numbers of pictures,
             or the file name of such a table.
-        out: the model folder; by default that of `model`.
+        out: the model folder; by default the folder of `model`.
         only: attributes to judge; by default all attributes of the model that have labels.
         count: number of pictures that a labeller labels. These pictures are others than those that a training of heads
             labels. If `judge` is given, it is measured on at most 1,000 pictures.

@@ -226,8 +226,8 @@ class LabelTable:
         drawn: how the pictures were drawn; `None` if the table does not state it.
         beside: how the pictures in the folder of the table were drawn. It is `None` if the folder does not state it, or
             if the table itself states how its pictures were drawn.
-        pool: folder for thumbnails of the pictures from which uncertain ones were chosen, see `POOL`. The folder need
-            not exist.
+        pool: folder for thumbnails of the pictures from which those with uncertain predictions were chosen, see `POOL`.
+            The folder need not exist.
         source: name of the table in messages.
     """
 
@@ -335,8 +335,8 @@ def read_label_table(path: Path, latents: Path | None = None) -> LabelTable:
     """Read a table of labels, with a column for each attribute and a row for each sample.
 
     Without `latents`, the column `index` contains numbers of pictures: number i is the picture of prior sample i. The
-    seed and the truncation of the samples are stated by the table, or by the file `pictures.json` in its folder;
-    otherwise they are those of the training.
+    seed and the truncation of the samples are stated by the table, or by the file `pictures.json` in its folder. If
+    neither states them, the training does.
 
     With `latents`, the column `index` contains row numbers of the file of latents, from 0. If there is no such column,
     the rows of the table are in the order of the latents.

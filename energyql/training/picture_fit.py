@@ -121,7 +121,7 @@ def distort(images: Tensor, generator: torch.Generator, strength: float = 1.0) -
 def distortion_strength(done: float) -> float:
     """Return the strength of distortions when the fraction `done` of a fit is done.
 
-    It is 1 in the first half of the fit, and then falls linearly to `CALM`.
+    The strength is 1 in the first half of the fit, and then falls linearly to `CALM`.
     """
     return 1 - (1 - CALM) * min(1.0, max(0.0, 2 * done - 1))
 
@@ -320,8 +320,8 @@ def fit_verifier(
 
     The networks learn as if all classes were equally frequent, so they predict rare classes too often. A factor and a
     shift of the outputs correct this: they are fitted to the labels of the random pictures in the folds that were left
-    out. The mean of all networks is less certain than the mean of those that left out one fold. A second factor, which
-    is computed from the pictures `fresh` without labels, corrects this.
+    out. The mean of all networks is less certain than the mean of the networks that left out the same fold. A second
+    factor, which is computed from the pictures `fresh` without labels, corrects this.
 
     The networks read all attributes that they predict better than chance, because a decision is better with a poor
     prediction than without one.

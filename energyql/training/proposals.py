@@ -1,7 +1,7 @@
 """Latents that a sampler draws with finished heads for random queries, so that their pictures can be labelled.
 
-Judges and verifiers, which read pictures, must later decide on pictures that a sampler draws. These differ from random
-pictures: the heads are certain about them, rightly or wrongly, and rare classes are frequent among them.
+Judges and verifiers, which read pictures, must later decide on pictures that a sampler draws. Such pictures differ from
+random pictures: the heads are certain about them, rightly or wrongly, and rare classes are frequent among them.
 """
 
 from __future__ import annotations

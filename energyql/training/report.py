@@ -36,7 +36,7 @@ def with_gains(
 ) -> dict[str, HeadReport]:
     """Compare each new head with the old head of the same attribute, and add the result to the report on the new head.
 
-    So a user sees what labelling more pictures has gained. Both heads are measured on the same held-out samples. They
+    So a user sees what labelling more pictures has gained. Both heads are measured on the same held-out samples. Heads
     are compared only if the old head learned from labels of pictures that were drawn in the same way (same seed,
     truncation, generator and condition). Otherwise the old head may have learned from samples that are now held out.
 
@@ -149,7 +149,7 @@ def report_quality(
 
     Args:
         predictions: attribute -> prediction of the held-out samples; or values without probabilities, (held out,), as
-            numbers like those of `labels`.
+            numbers in the form of `labels`.
         labels: attribute -> labels of the held-out samples, (held out,): 0/1, class index or number; NaN where missing.
         specs: the attributes.
         fitted: attribute -> labels of the samples that were learned from, (fitted,), NaN where missing. These labels

@@ -332,8 +332,8 @@ def _extend(columns: dict[str, list[Any]], part: Mapping[str, list[Any]]) -> Non
 def _parts(folder: Path, prior: Prior, labeller: ImageLabeller, index: Tensor) -> Iterator[tuple[int, StepFile]]:
     """Yield (start, file) for each file of `label_prior`.
 
-    A file contains the labels of `PICTURES_A_PART` pictures; the last file may contain fewer. Its pictures are those of
-    the samples `index[start]`, `index[start + 1]` and so on.
+    A file contains the labels of `PICTURES_A_PART` pictures; the last file may contain fewer. The pictures of a file
+    belong to the samples `index[start]`, `index[start + 1]` and so on.
 
     Args:
         folder: folder of the files.

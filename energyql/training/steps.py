@@ -24,7 +24,7 @@ WARM_UP = 0.1
 def learning_rate(done: float) -> float:
     """Return the learning rate, as a share of its highest value, when a fraction `done` of the fit is done.
 
-    It rises linearly from 0.04 to 1, then falls along a cosine to 0.
+    The rate rises linearly from 0.04 to 1, then falls along a cosine to 0.
     """
     if done < WARM_UP:
         return 0.04 + 0.96 * done / WARM_UP

@@ -290,8 +290,8 @@ def opening_target(
 
     Args:
         source: the model.
-        out: the model folder of the training; by default that of `source`.
-        truncation: truncation psi of a new model; by default that of the generator.
+        out: the model folder of the training; by default the folder of `source`.
+        truncation: truncation psi of a new model; by default the psi of the generator.
         command: the command that continues the training after an interruption: words of the command line after
             `energyql`, or the text of a call. `None` if it cannot be continued.
 
@@ -366,7 +366,7 @@ def open_target(source: Source, folder: Path, truncation: float | None = None) -
     Args:
         source: the model.
         folder: the model folder of the training; it need not exist.
-        truncation: truncation psi of a new model; by default that of the generator.
+        truncation: truncation psi of a new model; by default the psi of the generator.
 
     Raises:
         ArgumentError: `source.model` and `source.generator` both name a generator.
@@ -489,7 +489,7 @@ def _write(generator: Generator, folder: Path, truncation: float | None, checkpo
     Args:
         generator: the generator.
         folder: the model folder of the training.
-        truncation: truncation psi of a new model; `None` for that of the generator.
+        truncation: truncation psi of a new model; `None` for the psi of the generator.
         checkpoint: the file from which the generator was loaded; `None` if it is an object of the user.
 
     Raises:

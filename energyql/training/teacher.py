@@ -222,12 +222,12 @@ def _drawn_labels(
 ) -> Float[Tensor, " n"]:
     """Draw `DRAWS` labels of each new picture from calibrated probabilities; for a number, repeat its prediction.
 
-    Labels by hand can calibrate only single networks, because the outputs for a labelled picture are those of the one
-    network that did not learn from it. Their calibration is a factor s of the logits. New pictures are predicted by the
-    mean of all networks. The mean has smaller errors, so it may be more certain, and s is too small for it. The right
-    factor is estimated on the new pictures. First, labels are drawn from the mean with its logits multiplied by s. Then
-    single networks are calibrated to these labels, which gives a smaller factor t. The final labels are drawn from the
-    mean with its logits multiplied by s * s / t.
+    Labels by hand can calibrate only single networks, because a labelled picture is read only by the one network that
+    did not learn from the picture. The calibration of single networks is a factor s of the logits. New pictures are
+    predicted by the mean of all networks. The mean has smaller errors, so it may be more certain, and s is too small
+    for it. The right factor is estimated on the new pictures. First, labels are drawn from the mean with its logits
+    multiplied by s. Then single networks are calibrated to these labels, which gives a smaller factor t. The final
+    labels are drawn from the mean with its logits multiplied by s * s / t.
 
     Args:
         own: outputs for labelled pictures, each by the network that did not learn from the picture.

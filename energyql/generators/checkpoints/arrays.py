@@ -31,7 +31,7 @@ class DtypeRecord(Record):
 
     Attributes:
         kind: a letter for the type, and the number of bytes, such as "f4".
-        order: byte order: "<" little-endian, ">" big-endian, "=" that of this machine, or "|" for single bytes.
+        order: byte order: "<" little-endian, ">" big-endian, "=" the order of this machine, or "|" for single bytes.
     """
 
     kind: str

@@ -75,8 +75,8 @@ def assemble(
         The generator in float32 on the CPU, in evaluation mode, without gradients to its weights.
 
     Raises:
-        CheckpointError: tensors are missing, too many, or do not fit together, or they are those of another
-            architecture than `architecture`.
+        CheckpointError: tensors are missing, too many, or do not fit together, or they belong to another architecture
+            than `architecture`.
     """
     check_weights(tensors)
     names = [name for name in tensors if "resample_filter" not in name]
@@ -105,7 +105,7 @@ def with_buffers(tensors: Mapping[str, Tensor], unused: Iterable[str] = ()) -> d
 
     Warns:
         CheckpointWarning: maps of noise are missing, or resampling filters, which are not added here. The pictures may
-            differ from those of the program that saved the file.
+            differ from the pictures of the program that saved the file.
     """
     complete, assumed = dict(tensors), []
     random = torch.Generator().manual_seed(0)
@@ -129,7 +129,7 @@ def with_buffers(tensors: Mapping[str, Tensor], unused: Iterable[str] = ()) -> d
 def _resample_filter(tensors: Mapping[str, Tensor]) -> Tensor:
     """Return the low-pass filter that all layers share, (taps, taps), with an even number of taps, at least four.
 
-    If no tensor is a filter, the filter is that of [1, 3, 3, 1].
+    If no tensor is a filter, the usual filter is returned, the outer product of [1, 3, 3, 1] / 8 with itself.
 
     Raises:
         CheckpointError: layers have different filters, or a filter has an impossible shape.

@@ -65,7 +65,7 @@ def _averaged(state: StateDict, budget: Budget) -> dict[str, Tensor]:
     """Return the tensors of a state dict by name, with averages over the training in place of the parameters.
 
     The averages are a list, the entry `g_ema` of a dict around the state dict, in the order of the parameters. If there
-    is no such list, the parameters are those of the state dict.
+    is no such list, the parameters of the state dict are returned.
 
     Args:
         state: the state dict.

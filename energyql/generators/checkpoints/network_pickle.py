@@ -1,7 +1,7 @@
 """The content of a checkpoint of another program, and the network of official code in the content.
 
-Official code is that of the authors of StyleGAN2, StyleGAN3, StyleGAN-XL, R3GAN or projected GAN. Nothing in a file is
-executed: objects in it are represented by records of this package.
+Official code is the code of the authors of StyleGAN2, StyleGAN3, StyleGAN-XL, R3GAN or projected GAN. Nothing in a file
+is executed: objects in it are represented by records of this package.
 """
 
 from __future__ import annotations

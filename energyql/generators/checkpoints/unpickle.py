@@ -2,7 +2,7 @@
 
 Python's own unpickler imports and calls any class or function that a file names. Here `pickletools` of the standard
 library splits a pickle into operations, and the interpreter looks up names in a table of functions of this package,
-which build records. It imports nothing, calls no other functions, and sets no attributes.
+which build records. The interpreter imports nothing, calls no other functions, and sets no attributes.
 
 The number of operations and the memory are limited. Only strings, small integers and `None` may be keys, so that no
 hash is slow to compute, and no file can be made whose keys all have one hash.
@@ -115,8 +115,8 @@ class Budget:
     def hold(self, size: int) -> None:
         """Add to the bytes of objects other than tensors and arrays; raise a CheckpointError if there are too many.
 
-        The limit is 128 MiB plus 16 times the size of the file, and at most 512 MiB. It is needed because one byte of a
-        file can make an object of two hundred bytes.
+        The limit is 128 MiB plus 16 times the size of the file, and at most 512 MiB. A limit is needed because one byte
+        of a file can make an object of two hundred bytes.
         """
         self.held += size
         if self.held > min(MAX_MEMORY, MAX_MEMORY // 4 + 16 * self.file_size):
