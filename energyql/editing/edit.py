@@ -61,8 +61,8 @@ class Edit:
     Attributes:
         start: the pictures before the first step.
         steps: for each step a `Result` with the pictures after the step. In mode "alone", `satisfied` of the `Result`
-            tells which pictures satisfy the query of the step. In mode "cumulative" it tells which pictures satisfy
-            this query and the earlier queries, without earlier queries that a later query makes impossible.
+            tells which pictures satisfy the query of the step. In mode "cumulative", `satisfied` tells which pictures
+            satisfy this query and all earlier queries, except those that a later query makes impossible.
         leaks: for each step, the report of the attributes that changed although the query does not ask for the change.
         queries: the text of each step's query.
         provenance: the settings with which the edit can be repeated.
@@ -218,7 +218,7 @@ def edit(
         start: one of: a seed; a list of seeds (one picture each); latents z of shape (n, z_dim); a `Result`; an `Edit`,
             whose last step is edited; an `Inversion`; the folder to which a `Result`, `Edit` or `Inversion` was saved;
             or pictures (a file name, a PIL image, or a list of these). For pictures, latents that reproduce them are
-            found first, as by `energyql.invert`.
+            found first, as `energyql.invert` finds them.
         queries: one query for each step, in order.
         model: name of a packaged model, a model folder, or a `Model` in memory.
         n: number of pictures, if `start` is one seed; 1 by default.

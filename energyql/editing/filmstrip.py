@@ -109,9 +109,9 @@ def start_columns(start: Result, inversion: Inversion | None) -> list[Column]:
 def step_column(step: Result, leaks: Leaks, query: str) -> Column:
     """Return the column that shows the pictures after a step.
 
-    Under each picture is a tick if it satisfies the query by the judge, else a cross. A text beside it names the
-    attributes that changed without need, such as "1 changed: hair". The text begins with "doubtful" if the heads may be
-    wrong about the picture (see `Result.doubtful`). Without a judge there are no ticks and crosses.
+    Under each picture is a tick if the picture satisfies the query by the judge, else a cross. A text beside the tick
+    or cross names the attributes that changed without need, such as "1 changed: hair". The text begins with "doubtful"
+    if the heads may be wrong about the picture (see `Result.doubtful`). Without a judge there are no ticks and crosses.
 
     Args:
         step: the pictures after the step, with the judge's verdicts.

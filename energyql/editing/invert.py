@@ -72,12 +72,13 @@ from energyql.sampling.registry import sampler_record
 from energyql.vocabulary import Vocabulary
 
 EXAMPLES_TOGETHER = 16
-"""Number of examples in a batch, unless a call sets a batch size."""
+"""Number of examples, pictures of the prior, that are drawn in one batch, unless a call sets a batch size."""
 THUMBNAIL = 16
-"""Side of a thumbnail in pixels. Targets and examples are compared by thumbnails, and the regression predicts w from
-thumbnails."""
+"""Side of a thumbnail in pixels. By thumbnails, targets (the pictures of a user) are compared with examples (pictures
+of the prior), and a regression predicts the w of a target."""
 RIDGE = 0.1
-"""Ridge penalty of the regression, as a fraction of the mean squared length of the input vectors."""
+"""Ridge penalty of the regression that predicts the w of a picture, as a fraction of the mean squared length of the
+input vectors."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -303,18 +304,20 @@ def write_cache(place: Path, measurements: dict[str, Tensor]) -> None:
 
 SPACES = ("z", "w", "w+")
 FIRST_SHELL = 1.0
-"""Weight of `(|z| - sqrt(z_dim))²` in the first stage. The term keeps z near the length sqrt(z_dim) of typical z of the
-prior."""
+"""Weight of the term `(|z| - sqrt(z_dim))²` in the first stage of an inversion, the search without pictures. The term
+keeps z near the length sqrt(z_dim) of typical z of the prior."""
 PREDICTED_W = (0.1, 1.0)
 """Weights of the term that keeps w near the w that a regression predicts from the picture: the squared distance,
-divided by twice the variance of the prediction. The first stage searches once with each weight. One weight is below 1,
-because the errors of the coordinates of w depend on each other."""
+divided by twice the variance of the prediction. The first stage of an inversion searches once with each weight. One
+weight is below 1, because the errors of the coordinates of w depend on each other."""
 DRAWS = 1 << 14
-"""Number of draws of the prior. A search starts from the draw whose w is nearest to the predicted w."""
+"""Number of draws of the prior. In the first stage of an inversion, a search starts from the draw whose w is nearest to
+the w that a regression predicts from the picture."""
 DIFFERENTIATED_TOGETHER = 8
 """Number of pictures whose loss is differentiated in one batch, unless a call sets a batch size."""
 TOLERANCE = 1e-4
-"""The search for a picture ends when three steps in a row together lower the loss by less than this number."""
+"""The search for the latents of a picture ends when three steps in a row together lower the loss by less than this
+number."""
 MOST_DISTANCE = 0.25
 """Largest distance of a reconstruction from its target (`ReconstructionLoss.distance`). If it is larger, the generator
 counts as unable to draw the picture. The distance is 0 for equal and about 2 for unrelated pictures."""
@@ -470,9 +473,11 @@ def find_latents(
 
 
 TARGET_LOGIT = 6.0
-"""Log-odds that the heads should predict for a value that the judge is sure of."""
+"""Log-odds that the heads should predict for the latents of a picture, for a value that the judge reads off the picture
+and is sure of."""
 CLEAR = 0.95
-"""Least probability at which a value that the judge reads is used. Less certain values are often wrong."""
+"""An inversion uses a value that the judge reads off a picture if its probability is at least this number. Less certain
+values are often wrong."""
 AT_ONCE = 64
 """Number of pictures that the judge reads in one batch."""
 
@@ -593,7 +598,7 @@ def _z_objective(
         loss: the loss, which has the targets.
         space: the latent space.
         terms: the attribute terms, as `attribute_terms` returns them.
-        settings: `attributes` and `shell` are the weights of the two kinds of terms.
+        settings: `attributes` is the weight of the attribute terms, `shell` the weight of the term for the length of z.
     """
     factor = settings.attributes or 1.0
     start = Latents(loss.targets.new_zeros(0, space.model.generator.z_dim))

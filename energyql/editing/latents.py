@@ -87,8 +87,9 @@ class LatentSpace:
             input to gradients with respect to z.
         heads_read_w: whether the input of the heads is w; an offset is then added to this input.
         length_is_free: whether only the direction of z matters for heads and generator, as in a StyleGAN, which
-            normalises z first. Edits then scale z to one length before they compare it with z0. Otherwise the search
-            could reduce `|z - z0|²` by a change of length that does not change the picture.
+            normalises z first. Edits then scale z to the length sqrt(z_dim) before they compare z with z0, the z before
+            the edit. Otherwise the search could reduce `|z - z0|²` by a change of length that does not change the
+            picture.
         names: names of all attributes.
 
     Raises:

@@ -17,7 +17,7 @@ from energyql.files import check_file, what_is_there
 MOST_PIXELS = 1 << 26
 """Largest number of pixels of a picture that is read; such a picture takes some hundred megabytes of memory."""
 _SIDE = 1 << 12
-"""Least side, in pixels, to which a JPEG of more than `MOST_PIXELS` pixels is reduced while it is read. No generator
+"""Smallest side, in pixels, to which a JPEG of more than `MOST_PIXELS` pixels is reduced while it is read. No generator
 draws larger pictures."""
 _PROGRAMS = ("EPS",)
 """Formats that are refused: their files are programs, and Pillow starts an interpreter for them."""

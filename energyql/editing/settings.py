@@ -34,10 +34,11 @@ class Preset:
         semantics: how the energies of the queries are computed, such as "exact"; a call can choose another semantics.
         solver: `None` finds the minimum nearest to the start by L-BFGS (`DescentSampler`). An `ODESolver` follows the
             flow of the energy under the variance-preserving (VP) noise schedule, as Nie et al. 2021 do.
-        enough: energy of the query, in nats, up to which L-BFGS accepts a minimum. Above it, the search is repeated
-            with the weight of the query multiplied by 3, then 9, then 27, as long as a larger weight lowers the
-            energy (the penalty method).
-        max_evaluations: most evaluations of the energy by L-BFGS, for each sample and each weight of the query.
+        enough: energy of the query, in nats, up to which a minimum that L-BFGS finds is accepted. If the energy is
+            higher, the search is repeated with the weight of the query multiplied by 3, then 9, then 27, as long as a
+            larger weight lowers the energy (the penalty method).
+        max_evaluations: largest number of evaluations of the energy by L-BFGS, for each sample and each weight of the
+            query.
 
     Raises:
         ArgumentError: a weight, `enough` or `max_evaluations` is outside its range.
@@ -130,9 +131,10 @@ class InversionSettings:
             effect only if the length of z changes the picture.
         offset: weight of `|offset|²`. The offset is the difference of w from the output of the mapping network for z.
             In W+, where each layer has an offset, it is the weight of the mean of `|offset|²` over the layers.
-        z_evaluations: most pictures that are drawn and differentiated in the search of z, for each inverted picture.
-        w_evaluations: most pictures that are drawn and differentiated in the search of the offset, for each inverted
-            picture.
+        z_evaluations: largest number of pictures that are drawn and differentiated in the search of z, for each
+            inverted picture.
+        w_evaluations: largest number of pictures that are drawn and differentiated in the search of the offset, for
+            each inverted picture.
         candidates: number of examples, at least 2. Examples are pictures of the prior that are drawn first. The start
             of the search is predicted from them, and the variances of pixels and features are measured on them.
 

@@ -67,8 +67,8 @@ IMPOSSIBLE_RATIO = 0.3
 below this number. In the model `avatars`, values that cannot be drawn together have ratios from 0 to 0.25, because the
 heads make errors. Rare combinations, such as beards and long hair, have 0.6 (docs/decisions/editing.md)."""
 LEAST_EXPECTED = 5.0
-"""Least number of posterior draws that must be expected to have a value, by its frequency in the prior, so that the
-value can count as impossible. If fewer are expected, it may be missing by chance."""
+"""A value can count as impossible only if at least this number of posterior draws would have the value by its frequency
+in the prior. If fewer would have the value, it may be missing by chance."""
 LEAST_DRAWS = 32
 """Values that a query makes impossible are estimated from draws that satisfy the query. With fewer such draws than
 this, the estimate is not used."""
@@ -275,7 +275,10 @@ class Leaks:
 
     @cached_property
     def leaked(self) -> dict[str, Rows]:
-        """Attribute -> whether it leaked in each sample, (n,) bool. Attributes that the query names are left out."""
+        """Attribute -> whether it leaked in each sample, (n,) bool. Attributes that the query names are left out.
+
+        An attribute leaked if it changed although the query does not make the change necessary.
+        """
         others = {name: rows for name, rows in self.changed.items() if name not in self.asked}
         return {name: rows & ~self.implied.get(name, np.zeros_like(rows)) for name, rows in others.items()}
 
@@ -283,7 +286,7 @@ class Leaks:
     def by_attribute(self) -> dict[str, float]:
         """Attribute -> fraction of samples in which the attribute leaked, 0 to 1; the largest fraction comes first.
 
-        Attributes that leaked in no sample are left out.
+        An attribute leaked if it changed without need, see `leaked`. Attributes that leaked in no sample are left out.
         """
         shares = {name: float(rows.mean()) for name, rows in self.leaked.items() if rows.any()}
         return dict(sorted(shares.items(), key=lambda item: -item[1]))
@@ -292,15 +295,14 @@ class Leaks:
     def rate(self) -> float:
         """Fraction of leaks among all pairs of a sample and an attribute that could leak.
 
-        An attribute could leak in a sample if the query does not name the attribute, and its old value is possible
-        under the query.
-        The fraction is 0 if there are no such pairs.
+        A leak is a change without need, see `leaked`. An attribute could leak in a sample if the query does not name
+        the attribute, and its old value is possible under the query. The fraction is 0 if there are no such pairs.
         """
         total = sum(len(rows) - int(self.implied.get(name, np.array(0)).sum()) for name, rows in self.leaked.items())
         return sum(int(rows.sum()) for rows in self.leaked.values()) / total if total else 0.0
 
     def of(self, row: int) -> tuple[str, ...]:
-        """Return the names of the attributes that leaked in the sample with number `row`, counted from 0."""
+        """Return the names of the attributes that leaked (see `leaked`) in the sample with number `row`, from 0."""
         return tuple(name for name, rows in self.leaked.items() if rows[row])
 
     def __repr__(self) -> str:
@@ -327,13 +329,14 @@ class Leaks:
 PENALTY_FACTORS = (3.0, 9.0, 27.0)
 """Factors by which the query's weight is multiplied in the second, third and fourth search of `penalty_method`."""
 LEAST_SAVING = 0.1
-"""Share of the query's energy by which a search with a larger weight must lower this energy; otherwise the new minimum
-is discarded. Some energies cannot fall further: the probability that a continuous attribute is within the tolerance of
-a value is never near 1."""
+"""In `penalty_method`, a search with a larger weight of the query must lower the query's energy by at least this share
+of the energy; otherwise the new minimum is discarded. Some energies cannot fall further: the probability that a
+continuous attribute is within the tolerance of a value is never near 1."""
 
 
 LINEAR_NEAR = 0.05
-"""Weight of `|z - z0|²` in the energy that `linear_minimum` minimises (docs/decisions/editing.md)."""
+"""Weight of `|z - z0|²` in the energy that `linear_minimum` minimises, where z0 is z before the step
+(docs/decisions/editing.md)."""
 GRAIN = 2.0**-6
 """The result of `linear_minimum` is rounded to multiples of this number. The last bits of sums depend on the batch, and
 the rounded result does not."""
@@ -495,8 +498,8 @@ def lower_minimum(
         elsewhere: function from numbers of samples, (rows,), to second starts, (rows, z_dim); `None` for one search
             only.
         tolerance: energy of the query, in nats, up to which the query counts as satisfied.
-        max_evaluations: most evaluations for each sample and weight of the query.
-        progress: called as by `penalty_method`, where a sample counts twice if it is searched from two starts.
+        max_evaluations: largest number of evaluations for each sample and weight of the query.
+        progress: function that `penalty_method` calls; a sample with two searches counts twice.
 
     Returns:
         The minima, the status of each, and for each sample the number of evaluations of both searches together.
@@ -528,7 +531,7 @@ def penalty_method(
     objective: Callable[[float], Energy], energy: Callable[[Tensor, Tensor], Tensor], z0: Tensor, *,
     tolerance: float, max_evaluations: int, progress: Progress | None = None,
 ) -> SampleResult:  # fmt: skip
-    """Find the minimum nearest to `z0`, then repeat with larger weights of the query while the query is not satisfied.
+    """Find the minimum of `objective` nearest to `z0`; repeat with larger weights of the query until it is satisfied.
 
     A sample is not searched again once its query is satisfied, or a larger weight lowers the query's energy by less
     than a tenth (`LEAST_SAVING`).
@@ -539,7 +542,7 @@ def penalty_method(
             energies of the query alone, (batch,), in nats.
         z0: the start, (n, z_dim).
         tolerance: energy of the query, in nats, up to which the query counts as satisfied.
-        max_evaluations: most evaluations for each sample and weight of the query.
+        max_evaluations: largest number of evaluations for each sample and weight of the query.
         progress: called only during the search with the first weight: with the fraction of this search that is done,
             and the number of samples that still move.
 

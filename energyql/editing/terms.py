@@ -71,17 +71,18 @@ class Term:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class HeadTerm:
-    """One term of the energy as a function of rows, numbers that are linear in the outputs of heads.
+    """One term of the energy as a function of inputs, numbers that are linear in the outputs of heads.
 
     Such terms are used on other devices than the CPU: the heads are computed once for all terms of an energy, by
     `joined_term`.
 
     Attributes:
         raw: the heads.
-        matrix: (rows, outputs), float64 on the CPU. Rows are computed as `matrix @ outputs + offset`.
-        offset: (rows,), float64 on the CPU.
-        evaluate: function from rows, (batch, rows), and the numbers of the samples, (batch,), to the values of the
-            term, (batch,), and the gradients with respect to the rows, in one or more parts, (batch, own rows).
+        matrix: (inputs, outputs), float64 on the CPU. The inputs of a sample are `matrix @ outputs + offset`.
+        offset: (inputs,), float64 on the CPU.
+        evaluate: function from inputs, (batch, inputs), and the numbers of the samples, (batch,), to two values: the
+            values of the term, (batch,); and a list of tensors, which side by side are the gradients with respect to
+            the inputs, (batch, inputs).
     """
 
     raw: RawOutputs
@@ -98,7 +99,8 @@ def joined_term(parts: Sequence[HeadTerm], scaled: bool) -> Term:
 
     Args:
         parts: the terms, at least one.
-        scaled: whether the input of the heads has a mean square of 1 already, as that of `LatentSpace.scaled`.
+        scaled: whether the input of the heads has a mean square of 1 already, because z is a result of
+            `LatentSpace.scaled`.
     """
     function = parts[0].raw.function
     heads = function.then(torch.cat([part.matrix for part in parts]), torch.cat([part.offset for part in parts]))
@@ -162,7 +164,7 @@ def distance_term(variable: Variable, start: Tensor, weight: float | Tensor) -> 
     """Return the term `weight * |x - x0|²`, which keeps x near a start x0.
 
     Args:
-        variable: "z" or "w", which x is.
+        variable: the name of x, "z" or "w".
         start: x0 of all samples, of the shape of x with n rows. If x is z, x0 must have the length to which
             `LatentSpace.scaled` scales z.
         weight: the weight; or the weight of each sample, (n,).
@@ -241,14 +243,15 @@ def keep_predictions(raw: RawOutputs, before: Tensor, weights: Tensor) -> AnyTer
 
 
 _NEVER = -1e4
-"""Logit of a class that an attribute lacks in a table where all attributes have the same number of classes."""
+"""In a table of logits with equally many columns for each attribute: the logit in the columns that an attribute with
+fewer classes does not need."""
 
 
 def _keep_rows(raw: RawOutputs, before: Tensor, weights: Tensor) -> HeadTerm:
     """Return the same term as `keep_predictions`, computed in few operations, for other devices than the CPU.
 
-    All attributes with classes are one table of logits, where a yes/no attribute has the logits x and 0. Numbers that
-    do not depend on z are computed only once. For the arguments see `keep_predictions`.
+    The logits of all attributes with classes are in one table, in which a yes/no attribute has the logits x and 0.
+    Numbers that do not depend on z are computed only once. For the arguments see `keep_predictions`.
     """
     ends = [*accumulate(map(output_count, raw.specs), initial=0)]
     columns = [range(*ends[i : i + 2]) for i in range(len(raw.specs))]
@@ -350,7 +353,7 @@ def keep_identity(
         embed: function from pictures to features.
         synthesize: function from w to pictures.
         w_of: function of two arguments: the output of the mapping network, and the numbers of the samples. It returns
-            the w from which the edited pictures are drawn, as the result of `edited_w` does.
+            the w from which the edited pictures are drawn. `edited_w` makes such a function.
         before: features of the pictures before the edit, (n, features).
         weight: the weight.
     """

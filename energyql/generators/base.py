@@ -53,7 +53,7 @@ class Generator(Protocol):
         Args:
             z: standard normal numbers.
             truncation: the factor psi, which pulls w toward the mean of w: the result is `mean + psi (w - mean)`. With
-                1 it is w itself.
+                psi = 1 the result is w itself.
         """
 
     def synthesize(self, w: Float[Tensor, "batch w_dim"]) -> Float[Tensor, "batch channels height width"]:
@@ -91,13 +91,14 @@ class ViewedGenerator(Generator, Protocol):
 
 
 class DraftingGenerator(Generator, Protocol):
-    """A generator that takes less time for a picture if it may differ a little from that of `synthesize`."""
+    """A generator that can draw pictures in less time if they may differ a little from those of `synthesize`."""
 
     def draft(self, w: Float[Tensor, "batch w_dim"]) -> Float[Tensor, "batch channels height width"]:
-        """Return the pictures of w as `synthesize` does, up to rounding, with bits that do not depend on the others.
+        """Return drafts, pictures of w that are equal to the pictures of `synthesize` up to rounding.
 
-        They are for programs to look at: for samplers whose energy is computed from pictures, and for labellers. The
-        pictures of a result are those of `synthesize`.
+        The bits of a picture must not depend on the other pictures of the batch. Drafts are input of programs: of
+        samplers whose energy is computed from pictures, and of labellers. The pictures of a result, which people see,
+        are drawn by `synthesize`.
         """
 
 
@@ -147,8 +148,8 @@ class Family:
         truncation: default truncation psi of a model folder that is made from a checkpoint. Psi pulls w toward the mean
             of w: the result is `mean + psi (w - mean)`.
         weights: name of the file with the weights in a model folder.
-        read: function from the path of that file, and the settings, to a generator, whose method `save` writes the file
-            to a path. By default the file is one of safetensors, with the state dict of the network.
+        read: function from the path of the file of weights, and the settings, to a generator. The method `save` of this
+            generator writes the file. By default the file is one of safetensors, with the state dict of the network.
         outside: whether the weights stay in files outside model folders, which the settings name.
     """
 
@@ -479,7 +480,7 @@ def encode_under(
 def check_layers(layers: Any, generator: Generator) -> tuple[int, ...]:
     """Return the indices of layers in ascending order, without repetition.
 
-    A layer is a part of the generator that takes a w of its own: row i of W+, a matrix (num_ws, w_dim), in layer i.
+    A layer is a part of the generator that takes a w of its own: layer i takes row i of W+, a matrix (num_ws, w_dim).
 
     Args:
         layers: an iterable of whole numbers from 0 to num_ws - 1, at least one.
@@ -518,12 +519,12 @@ Noise = Literal["const", "none"] | Tensor
 """The noise that a generator adds to its feature maps: "const", the noise stored with the weights; "none", no noise; or
 a tensor (batch, noise_size), whose rows are the noise of each picture, layer after layer."""
 STORED_NOISE = "const"
-"""The noise that is stored with the weights, the same for each picture."""
+"""Kind of noise: the noise that is stored with the weights, the same for each picture."""
 RANDOM_NOISE = "random"
-"""New noise for each picture."""
+"""Kind of noise: new random noise for each picture."""
 _log = logging.getLogger("energyql")
 PIXEL_BATCH = 1 << 20
-"""Most pixels in a batch of pictures, by default: 64 pictures of 128 x 128, or one of 1024 x 1024."""
+"""Largest number of pixels in a batch of pictures, by default: 64 pictures of 128 x 128, or one of 1024 x 1024."""
 FIRST_BATCH = 4
 """Number of pictures that are drawn first on another device than the CPU, to see how much memory they take."""
 
@@ -556,7 +557,7 @@ def noise_size(generator: Generator) -> int:
 def has_noise(network: torch.nn.Module) -> bool:
     """Return whether noise changes the pictures of a network.
 
-    It does if any layer of the network, at any depth, has a parameter `noise_strength` that is not 0.
+    Noise changes them if any layer of the network, at any depth, has a parameter `noise_strength` that is not 0.
     """
     return any(value.any() for name, value in network.named_parameters() if name.endswith("noise_strength"))
 
@@ -612,11 +613,10 @@ def noise_options(generator: Any, noise: str, seed: int, index: Sequence[int]) -
 
 
 def drawing(generator: Any, dtype: torch.dtype, noise: str, seed: int) -> Callable[[Tensor, Tensor], Tensor]:
-    """Return a function that draws a batch of pictures for a sampler to look at, with a fixed kind of noise.
+    """Return a function that draws pictures from which a sampler computes energies, with a fixed kind of noise.
 
-    They are drafts if the generator draws some (see `DraftingGenerator`).
-
-    The function takes two tensors: w, and for each picture its number among all pictures of the run, (batch,).
+    The function takes two tensors: w, and for each picture its number among all pictures of the run, (batch,). The
+    pictures are drafts if the generator can draw drafts (see `DraftingGenerator`).
 
     Args:
         generator: any generator. If it has no noise, `noise` must be "const".
@@ -643,12 +643,12 @@ def draw_batches(
         synthesize: function from w to pictures, with the keyword arguments that `options` returns.
         encode: function from z to w.
         z: latents (n, z_dim).
-        batch_size: number of pictures in a batch. By default the first batch has `FIRST_BATCH` pictures, on a CPU one
-            for each thread, and others have as many pictures as have together at most `PIXEL_BATCH` (about a million)
-            pixels, at least as many as the first one; on a device that tells how much memory it has, as many as take
-            half of its free memory (`fitting`). On a CPU the bits of a picture are then those of one thread, if there
-            is a picture for each thread. If a batch takes more memory than the device has, this and all later batches
-            have half as many pictures, and a log message says so once.
+        batch_size: number of pictures in a batch. By default, the first batch has `FIRST_BATCH` pictures, or on a CPU
+            one for each thread. From its pictures, `fitting` computes the size of later batches, which have at least as
+            many pictures: on a GPU, they take about half of the free memory; on other devices, they have together about
+            a million pixels (`PIXEL_BATCH`). On a CPU, each picture has the bits that one thread computes, if there is
+            a picture for each thread. If a batch takes more memory than the device has, this and all later batches have
+            half as many pictures, and a log message says so once.
         w: latents w, (n, w_dim), or W+ with a w for each layer, (n, num_ws, w_dim). If it is not `None`, `encode` is
             not called, and of z only the number of rows is used.
         options: function from the slice of the rows of z in a batch to further keyword arguments of `synthesize`.
@@ -691,7 +691,7 @@ def fitting(images: Tensor, used: int, most: int) -> int:
 
     Args:
         images: the first pictures that were drawn, (count, channels, height, width).
-        used: number of bytes that were in use on the GPU before these were drawn, by `_watch_memory`.
+        used: number of bytes that were in use on the GPU before these pictures were drawn, by `_watch_memory`.
         most: number of all pictures to draw; on a GPU, a batch is not larger.
     """
     if images.device.type != "cuda":

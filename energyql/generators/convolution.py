@@ -24,10 +24,12 @@ Convolve = Callable[[Tensor], Tensor]
 Maps = Float[Tensor, "_ _ _ _"]
 """Feature maps or pictures, (batch, channels, side, side)."""
 DRAWN_TOGETHER = 8
-"""Most samples whose small feature maps are computed in one batch on the CPU; least number of rows of `padded_rows`."""
+"""Largest number of samples whose small feature maps are computed in one batch on the CPU. It is also the smallest
+number of rows of a result of `padded_rows`."""
 _EPSILON = 1e-8
 _PROBES = 8
-"""How many numbers of a weight are compared with earlier ones, to find out whether the weight has changed."""
+"""How many numbers of a weight are compared with the numbers at the last call, to find out whether the weight has
+changed."""
 
 
 def convolve(x: Maps, weight: Tensor, bias: Tensor | None = None, *, padding: int = 0, up: bool = False) -> Maps:
@@ -70,7 +72,7 @@ def _as_with_one_thread(x: Maps, *others: Tensor | None) -> bool:
 def filter_each(x: Maps, kernel: Tensor, bias: Tensor | None = None) -> Maps:
     """Return feature maps x with every channel correlated with the same kernel, plus a bias.
 
-    The side of the result is that of x minus 1.
+    The side of the result is the side of x minus 1.
 
     Args:
         x: feature maps.
@@ -153,9 +155,9 @@ class _Constants:
     Attributes:
         weight: the weight. With demodulation it is scaled to a mean square of 1 for each output channel.
         squares: sums of the squares of this weight over the taps, (inputs, outputs); `None` without demodulation.
-        packed: dtype of the feature maps -> the faster convolution with this weight, from `packed_convolution`; `None`
-            if PyTorch has none. An entry is added when the dtype occurs for the first time. `None` if these constants
-            are not kept for later calls.
+        packed: dtype of the feature maps -> the faster convolution with this weight, from `packed_convolution`, or
+            `None` if PyTorch has no faster one. An entry is added when the dtype occurs for the first time. In place of
+            the dict, `None` means that these constants are not kept for later calls.
     """
 
     weight: Tensor
@@ -308,10 +310,10 @@ def is_compiling() -> bool:
 def _signature(weight: Tensor) -> tuple[tuple[Any, ...], Tensor]:
     """Return a key and a few numbers of a weight, by which a later call finds out whether the weight has changed.
 
-    The weight counts as unchanged if both the key and the numbers are equal to those of the earlier call. The key
-    contains PyTorch's count of in-place operations on the weight. PyTorch does not count writing through `.data`, which
-    many training loops use for moving averages. So a few numbers of the weight are compared too; they are a view, and
-    the caller stores a copy.
+    The weight counts as unchanged if the key and the numbers are the same as at the earlier call. The key contains
+    PyTorch's count of in-place operations on the weight. PyTorch does not count writing through `.data`, which many
+    training loops use for moving averages. So a few numbers of the weight are compared too; they are a view, and the
+    caller stores a copy.
     """
     version = None if weight.is_inference() else weight._version
     count = min(_PROBES, weight.numel())

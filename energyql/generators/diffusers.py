@@ -48,11 +48,14 @@ _OWN = (
 _CONDITIONS = ("prompt", "class_labels")
 """Arguments of a pipeline's call that say what a picture shows; a list of values makes a generator with classes."""
 _LEVEL = 2 / 255
-"""The difference of two neighbouring levels of grey, where black is -1 and white is 1."""
+"""The difference of two neighbouring levels of grey, where black is -1 and white is 1. Two pictures count as equal if
+they differ by at most this number in each pixel."""
 _DRAFTED, _DRAFTED_PIXELS = 8, 1 << 17
-"""Most pictures, and most pixels of them all, that `PipelineGenerator.draft` draws together on a CPU."""
+"""Largest number of pictures that `PipelineGenerator.draft` draws in one call of the pipeline on a CPU, and largest
+number of pixels of these pictures together."""
 _SIDES, _MOST_FEATURES = (8, 4, 2, 1), 1024
-"""Numbers of blocks on a side, whose means are features of z: the first with which there are not too many features."""
+"""Features of z are the means of blocks of the noise. `_SIDES` has the possible numbers of blocks along an axis. The
+first of them with at most `_MOST_FEATURES` features is used, or else the last."""
 
 
 class _Draws(TorchFunctionMode):
@@ -111,9 +114,10 @@ class PipelineGenerator(nn.Module):
     the truncation; with several conditions, a one-hot vector that chooses one follows. When the generator is made, it
     draws two pictures, to see what noise the pipeline draws, and whether the noise decides on the picture.
 
-    On a CPU each picture is drawn by a call of its own, so that its bits do not depend on the others of a batch, and
-    equal those of the user's own call. Samplers look at drafts, which are drawn together, always in the same number.
-    Elsewhere the pictures of a batch are drawn together, and numbers may round differently in batches of other sizes.
+    On a CPU each picture is drawn by a call of its own. So its bits do not depend on the other pictures of a batch, and
+    a user's own call of the pipeline gives the same bits. Drafts, from which samplers compute energies, are drawn
+    several in a call, always the same number. On other devices the pictures of a batch are drawn together, and numbers
+    may round differently in batches of other sizes.
 
     Args:
         pipeline: the pipeline. Its networks are used and put into evaluation mode; its scheduler is copied.
@@ -232,17 +236,20 @@ class PipelineGenerator(nn.Module):
         return self._pictures(w, None if w.device.type != "cpu" and self._counted else 1)
 
     def draft(self, w: Tensor) -> Tensor:
-        """Return the pictures of w as `synthesize` does, up to rounding, which takes less time for small pictures.
+        """Return the pictures of w, equal to those of `synthesize` up to rounding; small pictures take less time.
 
         On a CPU, one call of the pipeline draws always the same number of pictures; a smaller group is filled up with
-        copies. So a picture has the same bits in every batch. A test when this method is first called shows whether
-        that is true for this pipeline on this machine; if it is not, each picture is drawn by a call of its own.
+        copies. So a picture has the same bits in every batch, unless its bits depend on the other pictures of the call.
+        The first call of this method tests whether they do. If so, each picture is drawn by a call of its own.
         """
         return self._pictures(w, self._drafted) if w.device.type == "cpu" else self.synthesize(w)
 
     @cached_property
     def _drafted(self) -> int:
-        """Number of pictures that one call draws for `draft`: 1 if a picture depends on others of the call."""
+        """Number of pictures that `draft` draws in one call of the pipeline.
+
+        It is 1 if the bits of a picture depend on the other pictures of the call.
+        """
         count = min(_DRAFTED, _DRAFTED_PIXELS // math.prod(self.size))
         if count < 2 or not self._counted:
             return 1
@@ -274,8 +281,8 @@ class PipelineGenerator(nn.Module):
     def _block_means(self, z: Tensor) -> Tensor:
         """Return the input of heads: the means of at most 8 x 8 blocks of the noise in each channel, with variance 1.
 
-        Generators have this as their method `features` if their noise has the shape (channels, height, width), or is
-        packed into sequences that the pipeline can unpack.
+        This method is also the attribute `features` of the generator, if the noise has the shape (channels, height,
+        width), or is packed into sequences that the pipeline can unpack.
         """
         noise = split_noise(z, self.z_shape)
         for number, part in enumerate(noise):

@@ -70,8 +70,8 @@ def family_of(generator: Generator) -> Family | None:
 def default_truncation(generator: Generator) -> float:
     """Return the default truncation psi of a model that is made from a generator.
 
-    It is the default of the architecture, or 1 if the architecture is not in this library. Psi pulls w toward the mean
-    of w: the result is `mean + psi (w - mean)`.
+    This is the default of the architecture, or 1 if the architecture is not in this library. Psi pulls w toward the
+    mean of w: the result is `mean + psi (w - mean)`.
     """
     return getattr(family_of(generator), "truncation", 1.0)
 
@@ -102,8 +102,8 @@ def open_generator(
 ) -> tuple[Generator, str]:
     """Return the generator of a model folder, and a fingerprint of its weights.
 
-    With `allow_plugins`, the generator gets the function that the entry `render` of `config.json` names as its method
-    `render`, which draws what people see of a picture.
+    The entry `render` of `config.json` may name a function. With `allow_plugins`, this function becomes the method
+    `render` of the generator, which draws what people see of a picture.
 
     Args:
         folder: a model folder.
@@ -112,8 +112,9 @@ def open_generator(
         allow_plugins: whether code that `config.json` names may be run. Code that `source` names is always run.
 
     Returns:
-        The generator and a text. If the weights are in the folder, the text is that of `generator_mark`. Otherwise it
-        is the SHA-256 of parameters and buffers in memory, or "" if the generator is no torch module.
+        The generator and the fingerprint. If the weights are in the folder, the fingerprint is the result of
+        `generator_mark`. Otherwise it is the SHA-256 of parameters and buffers in memory, or "" if the generator is no
+        torch module.
 
     Raises:
         ModelError: a file is missing, damaged, or does not fit the other files. Or `config.json` names code, and
@@ -144,7 +145,7 @@ def render_by(generator: Any, name: str) -> None:
             returns pictures in [-1, 1], (batch, 1 or 3, height, width).
 
     Raises:
-        ArgumentError: there is no such function, or `name` is that of a torch module or of no function.
+        ArgumentError: there is nothing of this name, or it is a torch module, or no function.
     """
     function = load_plugin(name, GENERATORS)
     if not callable(function) or isinstance(function, torch.nn.Module):
@@ -286,8 +287,9 @@ def save_model(
             such entry.
 
     Returns:
-        The text of `generator_mark`, or the SHA-256 of the weights themselves if they stay outside. Attributes that are
-        trained for this generator are saved with this text, so that they are not used with other weights.
+        The fingerprint of the weights: the result of `generator_mark`, or of `module_fingerprint` if the weights stay
+        outside the folder. Attributes that are trained for this generator are saved with this fingerprint, so that they
+        are not used with other weights.
 
     Raises:
         ModelError: a weight is too large for `dtype`, or the generator has another architecture.
@@ -303,7 +305,8 @@ def save_model(
 def _mark(folder: Path, generator: Generator) -> str:
     """Return the fingerprint of a generator that is in a model folder, and also in memory.
 
-    It is that of the file of weights (`generator_mark`), or of the weights in memory if the folder has no such file.
+    If the folder has a file of weights, the fingerprint is computed from this file (`generator_mark`). Otherwise it is
+    computed from the weights in memory (`module_fingerprint`).
     """
     return generator_mark(folder) if weights_file(folder).is_file() else module_fingerprint(generator)
 

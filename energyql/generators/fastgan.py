@@ -28,9 +28,10 @@ from energyql.numerics.shapes import Float
 MOST_SIDE = 1024
 """Largest side of a picture."""
 _EXCITED_BY = 16
-"""Side of a stage whose channels are multiplied by factors, divided by the side of the stage that gives the factors."""
+"""The channels of a large stage are multiplied by factors that layers compute from a smaller stage. This number is the
+side of the large stage divided by the side of the smaller stage. A stage is the layers of one side of feature maps."""
 EXCITED = (64, 128, 256, 512)
-"""Sides of the stages whose channels are multiplied by factors that layers compute from a smaller stage."""
+"""Sides of the large stages whose channels are multiplied by factors, see `_EXCITED_BY`."""
 
 
 @dataclass(frozen=True)
@@ -187,7 +188,7 @@ class FastGAN(UnmappedGenerator):
             w: the output of `encode`.
             noise: "const", the noise stored with the weights; "none", no noise; or a tensor (batch,
                 `config.noise_size`) of standard normal numbers.
-            dtype: precision of the feature maps, by default that of the parameters.
+            dtype: precision of the feature maps; by default the dtype of the parameters.
 
         Raises:
             ArgumentError: w has another shape, or `noise` is none of the three.

@@ -59,8 +59,8 @@ def load_generator(
             names of tensors lacks the limit. By default 256 is then assumed, and an error is raised if this limit
             changes a few test pictures.
         call: for a pipeline, arguments of its call, such as `prompt="a cat"` and `num_inference_steps=4`. If `prompt`
-            or `class_labels` is a list, the generator has a class for each element. `condition` is another name of the
-            one that fits its type.
+            or `class_labels` is a list, the generator has a class for each element. The name `condition` may be used in
+            place of both: for texts it means `prompt`, for other values `class_labels`.
 
     Returns:
         The generator in float32 on the CPU, in evaluation mode, without gradients to its weights. A pipeline as an
@@ -107,7 +107,7 @@ def load_generator(
 
 
 def is_foreign(path: str | Path) -> bool:
-    """Return whether `path` is no model folder, but a file, such as a checkpoint, or a pipeline of diffusers."""
+    """Return whether `path` is a file, such as a checkpoint, or a pipeline of diffusers, and so no model folder."""
     return os.path.isfile(path) or is_pipeline(path)
 
 
@@ -154,7 +154,7 @@ def _refusal(checkpoint: Checkpoint) -> str:
 
 
 MAX_LENGTH = 20_000
-"""Most characters of a licence."""
+"""Largest number of characters of a licence text; the rest is cut off."""
 _ENTRIES = ("license", "licence", "LICENSE")
 _SOURCES = ("module_src", "build_module_src")
 """Keys under which official pickles of PyTorch and of TensorFlow hold the source code of a network."""
@@ -213,8 +213,8 @@ def save_converted(
         render: name of the function that draws what people see of a picture; `None` for none.
 
     Returns:
-        The text of `energyql.generators.families.generator_mark`. Attributes that are trained for this generator are
-        saved with this text, so that they are not used with other weights.
+        The fingerprint of the weights, by `energyql.generators.families.generator_mark`. Attributes that are trained
+        for this generator are saved with this fingerprint, so that they are not used with other weights.
 
     Raises:
         ModelError: the checkpoint is missing or damaged, or the architecture of the generator is not in this library.

@@ -1,4 +1,4 @@
-"""Base classes of generators: settings and networks that StyleGANs share, and those without a mapping network share.
+"""Base classes of generators: of StyleGANs, which have a mapping network, and of generators without one.
 
 A mapping network computes w from z. Its weights are stored at unit scale and multiplied by constant factors ("gains")
 when used, as in the official checkpoints of StyleGAN.
@@ -201,8 +201,8 @@ def random_weights(*shape: int, scale: float = 1.0) -> Tensor:
 class FullyConnected(nn.Module):
     """A linear layer that multiplies its stored weight and bias by constants each time it is used.
 
-    The stored weight is multiplied by `lr_multiplier / sqrt(inputs)`, and the stored bias by `lr_multiplier`. In
-    training this makes the learning rates of all layers comparable ("equalised learning rate"). The stored weight
+    The stored weight is multiplied by `lr_multiplier / sqrt(inputs)`, and the stored bias by `lr_multiplier`. These
+    factors make the learning rates of all layers comparable in training ("equalised learning rate"). The stored weight
     starts as random normal numbers with the standard deviation `1 / lr_multiplier`.
 
     Args:
@@ -363,7 +363,7 @@ def style_rows(w: Tensor, rows: int, size: int) -> Float[Tensor, "batch num_ws w
 class FrozenMapping:
     """The function from z to w of a mapping network, prepared for many evaluations with one truncation and condition.
 
-    Its values are those of the network up to rounding. Weights and constant factors are multiplied in advance, so a
+    The result is the output of the network up to rounding. Weights and constant factors are multiplied in advance, so a
     layer takes one matrix product. The weights are copies: later changes of the network have no effect. Gradients are
     computed by the method `pullback`, which is faster than autograd.
 

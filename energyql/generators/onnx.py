@@ -31,8 +31,8 @@ from energyql.plugins import import_optional
 
 INSTALL = 'pip install "onnx>=1.16" "onnxruntime>=1.17"'
 BLOCKS = 8
-"""Number of blocks along each of the last two axes of the noise, whose means heads take as input. Axes that are shorter
-than twice this number are not divided."""
+"""Number of blocks along each of the last two axes of the noise. The means of the blocks are the features, which heads
+can take as input. If one of the axes is shorter than twice this number, the generator has no features."""
 DRAWS = 8
 """Number of pictures from which the range of the values of the output is measured."""
 RANGES = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0))
@@ -151,7 +151,7 @@ class OnnxGenerator(nn.Module):
     def _check_noise(self) -> None:
         """Raise a CheckpointError unless the input called `config.noise` takes noise of the shape `config.z_shape`.
 
-        The input must take floating-point numbers, and its first axis must be that of the batch.
+        The input must take floating-point numbers, and its first axis must be the axis of the batch.
         """
         name, entry = self.config.noise, self._inputs[self.config.noise]
         if not np.issubdtype(self._dtype(name), np.floating):
@@ -214,7 +214,7 @@ class OnnxGenerator(nn.Module):
         """Map w to pictures in [-1, 1], shape (batch, 1 or 3, height, width).
 
         Raises:
-            ArgumentError: autograd follows w.
+            ArgumentError: w requires a gradient, and an ONNX model has none.
             CheckpointError: the model fails, or its output is no picture.
         """
         if torch.is_grad_enabled() and w.requires_grad:
@@ -225,7 +225,7 @@ class OnnxGenerator(nn.Module):
         return (images * (2 / (high - low)) - (high + low) / (high - low)).clamp_(-1, 1)
 
     def raw_picture(self, w: Float[Tensor, "1 z_dim"]) -> Float[Tensor, "1 channels height width"]:
-        """Return the output of the model for one w, as floats with the axis of the colours first.
+        """Return the output of the model for one w, as floats with the channels before height and width.
 
         Raises:
             CheckpointError: the model fails, or its output is no picture.
@@ -265,9 +265,10 @@ def load_onnx(
     fixed: Mapping[str, Numbers] | None = None, conditions: Mapping[str, Sequence[float]] | None = None,
     output: str | None = None, values: tuple[float, float] | None = None,
 ) -> OnnxGenerator:  # fmt: skip
-    """Return the generator in an ONNX file, whose model must draw a picture from noise, always the same one.
+    """Return the generator in an ONNX file, whose model must draw a picture from noise.
 
-    Only the operators of the model are executed, by onnxruntime on the CPU. A few pictures are drawn as a test.
+    The same noise must always give the same picture. Only the operators of the model are executed, by onnxruntime on
+    the CPU. A few pictures are drawn as a test.
 
     Args:
         path: the file.

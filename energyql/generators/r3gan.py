@@ -68,10 +68,10 @@ class R3GANConfig(UnmappedConfig):
 
 
 class ResidualBlock(nn.Module):
-    """A residual block: the input, plus three convolutions of the input.
+    """A residual block: the input, plus the output of three convolutions, one after another, of the input.
 
     They are a 1x1 convolution, a grouped convolution and another 1x1 convolution. A bias and a leaky ReLU follow the
-    first and the second one.
+    first and the second convolution.
 
     Args:
         width: number of channels of the input and of the output.
@@ -102,8 +102,8 @@ class ResidualBlock(nn.Module):
 class Stage(nn.Module):
     """The layers of one side of feature maps: a layer that makes feature maps of this side, then residual blocks.
 
-    In the first stage the first layer makes feature maps of side 4 from w. In all others it doubles the side of the
-    feature maps of the stage before, and changes the number of channels if necessary.
+    In the first stage, the first layer makes feature maps of side 4 from w. In all other stages, it doubles the side of
+    the feature maps of the stage before, and changes the number of channels if necessary.
 
     Args:
         number: index of the stage, from 0.
@@ -160,7 +160,7 @@ class R3GAN(UnmappedGenerator):
 
         Args:
             w: the output of `encode`.
-            dtype: precision of the feature maps, by default that of the parameters.
+            dtype: precision of the feature maps; by default the dtype of the parameters.
 
         Raises:
             ArgumentError: w has another shape.

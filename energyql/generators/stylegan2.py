@@ -296,7 +296,8 @@ class SynthesisNetwork(nn.Module):
     def affines(self) -> list[FullyConnected]:
         """The layers that compute styles from w, one for each row of W+.
 
-        First come those of the convolutions, from the first block to the last, then that of the last RGB layer.
+        First come the layers for the convolutions, from the first block to the last, then the layer for the last RGB
+        layer.
         """
         blocks = [self.get_submodule(f"b{side}") for side in self.config.block_resolutions]
         layers = [layer for block in blocks for layer in block.children() if isinstance(layer, SynthesisLayer)]
@@ -310,7 +311,7 @@ class SynthesisNetwork(nn.Module):
             ws: w (batch, w_dim), or W+ (batch, num_ws, w_dim) with a w for each layer.
             noise: "const", the noise stored with the weights; "none", no noise; or a tensor (batch,
                 `config.noise_size`) of standard normal numbers.
-            dtype: precision of the feature maps, by default that of `ws`.
+            dtype: precision of the feature maps; by default the dtype of `ws`.
 
         Raises:
             ArgumentError: `ws` has neither of the two shapes, or `noise` is none of the three.
@@ -407,7 +408,7 @@ class StyleGAN2(StyleGAN):
             w: the output of `encode`, (batch, w_dim), or W+ with a w for each layer, (batch, num_ws, w_dim).
             noise: "const", the noise stored with the weights; "none", no noise; or a tensor (batch,
                 `config.noise_size`) of standard normal numbers.
-            dtype: precision of the feature maps, by default that of w.
+            dtype: precision of the feature maps; by default the dtype of w.
 
         Raises:
             ArgumentError: w has neither of the two shapes, or `noise` is none of the three.

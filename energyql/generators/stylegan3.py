@@ -116,7 +116,7 @@ class StyleGAN3Config(StyleGANConfig):
         check_numbers(self, last_stopband_rel=(1, LARGEST), first_stopband=(self.first_cutoff, LARGEST))
 
     def rotation_variant(self) -> StyleGAN3Config:
-        """Return the settings of the R variant, from those of a T variant.
+        """Return settings of the R variant, made from these settings of a T variant.
 
         The new settings have 1x1 convolutions, radial filters and twice as many channels.
         """
@@ -266,7 +266,8 @@ def downsample(x: Maps, kernel: Tensor | None, factor: int) -> Maps:
 
 
 _CACHED = 1 << 21
-"""About how many numbers on fine grids are computed together on the CPU, so that they stay in its caches."""
+"""About how many numbers of feature maps on fine grids are computed together on the CPU, so that they stay in its
+caches."""
 
 
 Filters = tuple[Tensor | None, Tensor | None]
@@ -274,7 +275,7 @@ Filters = tuple[Tensor | None, Tensor | None]
 
 
 class FourierFeatures(nn.Module):
-    """The first layer: feature maps from sine waves of random frequencies and phases.
+    """The first layer of the network from w to pictures: feature maps from sine waves of random frequencies and phases.
 
     The waves are rotated and shifted by amounts that depend on w. Each channel of the result is a learned linear
     combination of the waves.
@@ -338,8 +339,8 @@ def layer_filters(signals: Sequence[SignalSpec], place: int, config: StyleGAN3Co
     down-samples from the fine grid to the output grid.
 
     Args:
-        signals: the output signals of all layers, that of the RGB layer last. Output and input signal of the first
-            layer are equal.
+        signals: the output signals of all layers, the signal of the RGB layer last. Output and input signal of the
+            first layer are equal.
         place: index of the layer in `signals`.
         config: the settings of the generator.
 
@@ -365,7 +366,7 @@ class SynthesisLayer(nn.Module):
     has no filters and no leaky ReLU, and its output is not scaled to unit variance.
 
     Args:
-        signals: the output signals of all layers, that of the RGB layer last.
+        signals: the output signals of all layers, the signal of the RGB layer last.
         place: index of the layer in `signals`.
         config: the settings of the generator.
     """
@@ -443,7 +444,7 @@ class SynthesisNetwork(nn.Module):
             ws: w (batch, w_dim), or W+ (batch, num_ws, w_dim) with a w for each layer.
             transform: matrix that rotates and shifts the picture, (3, 3) or (batch, 3, 3); `placement` makes such a
                 matrix. By default it is the matrix stored with the weights.
-            dtype: precision of the feature maps, by default that of the parameters.
+            dtype: precision of the feature maps; by default the dtype of the parameters.
 
         Raises:
             ArgumentError: `ws` or `transform` has another shape.
@@ -480,7 +481,7 @@ class StyleGAN3(StyleGAN):
             transform: matrix that rotates and shifts the picture, (3, 3), or a matrix for each picture, (batch, 3, 3);
                 `placement` makes such a matrix. By default it is the matrix stored with the weights, as a rule the
                 identity, which changes nothing.
-            dtype: precision of the feature maps, by default that of the parameters.
+            dtype: precision of the feature maps; by default the dtype of the parameters.
 
         Raises:
             ArgumentError: w or `transform` has another shape.

@@ -30,15 +30,16 @@ from energyql.numerics.shapes import Float
 
 Spec = TypeVar("Spec")
 UP_FACTORS = (2, 4, 8, 16)
-"""Factors by which a head may raise the resolution."""
+"""Factors by which a head (a group of layers that is added to a network) may raise the resolution."""
 LEAST_HEAD = 3
-"""Least number of layers of a head, without the RGB layer."""
+"""Smallest number of layers of a head (a group of layers for a higher resolution), without the RGB layer."""
 MOST_HEAD = 64
-"""Largest number of layers of a head, without the RGB layer."""
+"""Largest number of layers of a head (a group of layers for a higher resolution), without the RGB layer."""
 _HEAD_STEPS = 2
-"""Number of layers at the end of a head, without the RGB layer, that have the largest cutoff."""
+"""How many of the last layers of a head, a group of layers for a higher resolution, have the largest cutoff. The RGB
+layer is not counted."""
 _HEAD_CLAMP = 256.0
-"""Limit of the absolute values of activations in heads."""
+"""Limit of the absolute values of activations in heads, the groups of layers for higher resolutions."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +79,7 @@ class StyleGANXLConfig(StyleGAN3Config):
 
     @property
     def stem_resolution(self) -> int:
-        """Side in pixels of the pictures that the stem draws without any head."""
+        """Side in pixels of the pictures that the stem, which is the network without any head, draws."""
         return self.resolution // math.prod(self.up_factors)
 
     def clamp_of(self, layer: int) -> float | None:
@@ -102,13 +103,16 @@ class StyleGANXLConfig(StyleGAN3Config):
     def below_head(self, specs: list[Spec]) -> list[Spec]:
         """Return `specs` without its last `num_critical` + 1 entries.
 
-        `specs` has an entry for each layer of a network, that of the RGB layer last. A head that is added to the
-        network replaces the layers whose entries are missing in the result.
+        `specs` has an entry for each layer of a network; the last entry is for the RGB layer. If a head (a group of
+        layers for a higher resolution) is added to the network, it replaces the layers whose entries are missing in the
+        result.
         """
         return specs[: -self.num_critical - 1]
 
     def head(self, last: SignalSpec, layers: int, resolution: int) -> list[SignalSpec]:
-        """Return the output signals of all layers of a head in order, that of the RGB layer last.
+        """Return the output signals of all layers of a head in order, the signal of the RGB layer last.
+
+        A head is a group of layers that is added to a network for a higher resolution.
 
         Args:
             last: output signal of the layer before the head; the first layer of the head has the same output signal.

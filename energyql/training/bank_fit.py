@@ -1,7 +1,7 @@
 """Fit, calibrate and measure heads: small networks that predict attributes of pictures from latents.
 
 A teacher (networks that read pictures) may label more pictures for the heads. Each attribute also gets a second head,
-which is fitted to other samples. Where the two heads of an attribute disagree, predictions are doubtful.
+which is fitted to half of the samples only. Where the two heads of an attribute disagree, predictions are doubtful.
 """
 
 from __future__ import annotations
@@ -29,20 +29,22 @@ from energyql.training.teacher import DRAWS, Taught, further_pictures, teach
 from energyql.vocabulary import Vocabulary
 
 TEST_SHARE = 0.1
-"""Share of the labelled samples that are held out for the report, if the table of labels does not say which ones are.
-With fewer than 2,000 samples, the larger `SMALL_TEST_SHARE` is used."""
+"""Share of the labelled samples that are held out for the report on the heads, if the table of labels does not say
+which samples are for the report. With fewer than 2,000 samples, the larger `SMALL_TEST_SHARE` is used."""
 HELD_OUT_SHARE, SECOND_HELD_OUT_SHARE = 0.12, 0.2
-"""Shares of the samples that are held out to stop and calibrate heads. The first number is for the first heads: a share
-of the samples that are not for the report. The second number is for second heads: a share of the last half of all
-samples, from which they learn."""
+"""Shares of the samples that are held out to decide when the training of heads stops, and to calibrate the heads. The
+first number is for the first heads: a share of the samples that are not for the report. The second number is for the
+second heads: a share of the last half of all samples; the other samples are not used for second heads."""
 TAUGHT_DECAY = 1 / 3
 """Factor of the weight decay of heads that learn from labels by a teacher. Heads with more labels need less decay."""
 TAUGHT_STOPPING = 1 / 8
-"""Share of the pictures labelled by the teacher that are held out to stop and calibrate heads, in addition to labels by
-hand that are held out. Of 500 labels by hand, only some 55 are held out, which are too few alone."""
+"""Share of the pictures labelled by the teacher that are held out to decide when the training of heads stops, and to
+calibrate the heads. Labels by hand are held out too, but these alone are too few: of 500 labels by hand, only some 55
+are held out."""
 SMALL_TEST_SHARE, ENOUGH_TESTS = 0.2, 200
-"""Of fewer than 2,000 samples, the share `SMALL_TEST_SHARE` is for the report, but at most `ENOUGH_TESTS` samples. With
-`TEST_SHARE` of so few samples, the confidence intervals of the scores would be too wide."""
+"""If there are fewer than 2,000 labelled samples, the share `SMALL_TEST_SHARE` is for the report on the heads, but at
+most `ENOUGH_TESTS` samples. With only `TEST_SHARE` of so few samples, the confidence intervals of the scores would be
+too wide."""
 
 
 def fit_bank(
@@ -66,14 +68,13 @@ def fit_bank(
         latents: latents of the labelled samples, a row each, in the space that the heads read.
         columns: attribute -> a label for each row of `latents`.
         specs: the attributes to fit.
-        further: number of pictures that the teacher labels; 0 for no teacher. `None` is for 8,000 if pictures have at
-            most 128 pixels a side, and for no teacher if they are larger.
+        further: number of pictures that the teacher labels; 0 for no teacher. `None` means 8,000 pictures, or no
+            teacher if pictures have more than 128 pixels a side.
         settings: settings of the fit.
 
     Returns:
-        Three values. First, the heads with their reports. Second, attribute -> second head, fitted to other rows; where
-            the first and the second head of an attribute disagree, predictions are doubtful. Third, the networks of the
-            teacher, none if no teacher labelled pictures.
+        Three values. First, the heads with their reports. Second, attribute -> second head, see `fit_second`. Third,
+            the networks of the teacher; the list is empty if no teacher labelled pictures.
 
     Raises:
         DataError: there are fewer than 20 samples, too few labels of an attribute, or a label that is no value of its
@@ -128,23 +129,24 @@ def _fit(
     stop: int,
     settings: HeadSettings,
 ) -> tuple[AttributeBank, dict[str, HeadFit]]:
-    """Fit a head to each attribute; the second heads, for comparison, are fitted by `fit_second`.
-
-    The second result has for each attribute the step at which the fit was stopped, and the calibration of the head.
+    """Fit the first head of each attribute; `fit_second` fits the second heads.
 
     Heads of the attributes in `taught.labels` are fitted to labels by the teacher and by hand, other heads to labels by
     hand alone.
 
     Args:
         task: the model folder and the prior samples.
-        latents: latents to which heads are fitted.
-        labels: attribute -> (rows,): 0/1, class index or number; NaN where missing.
+        latents: latents of samples that were labelled by hand or by a function.
+        labels: attribute -> labels of these samples, (rows,): 0/1, class index or number; NaN where missing.
         specs: the attributes.
         taught: latents and labels of the pictures that the teacher labelled.
         folder: folder for the states of the fits, from which an interrupted training continues.
-        stop: number of the last rows, which are held out to stop and calibrate all heads. Heads that learn from the
+        stop: how many of the last `latents` are held out to stop and calibrate all heads. Heads that learn from the
             teacher are stopped and calibrated on the share `TAUGHT_STOPPING` of its pictures as well.
         settings: settings of the fit.
+
+    Returns:
+        The heads; and attribute -> `HeadFit`, the number of steps of the fit and the temperature of the head.
     """
     device = task.prior.device
     heads: dict[str, Head] = {}
@@ -181,13 +183,13 @@ def fit_second(
     settings: HeadSettings,
     taught: Taught,
 ) -> dict[str, Head]:
-    """Fit a second head for each attribute of `bank`, with another seed, to the last half of the rows.
+    """Fit a second head for each attribute of `bank`, with another seed, to the last half of the labelled samples.
 
-    Where the first and the second head of an attribute disagree, predictions are doubtful. The rows for the report,
-    which first heads do not see, are in the last half. Second heads use only this half, because two heads that learn
-    from almost the same rows make the same errors. In a test with 400 rows, second heads that shared 80 % of the rows
-    with the first heads disagreed on only 3 % of the wrong predictions. Second heads on the last half disagreed on
-    43 %.
+    Where the first and the second head of an attribute disagree, predictions are doubtful. Second heads use only the
+    last half of the samples, because two heads that learn from almost the same samples make the same errors. The last
+    half contains the samples for the report, from which first heads do not learn. In a test with 400 samples, second
+    heads that shared 80 % of the samples with the first heads disagreed on only 3 % of the wrong predictions. Second
+    heads on the last half disagreed on 43 %.
 
     Args:
         task: the model folder and the prior samples.
@@ -198,7 +200,7 @@ def fit_second(
         taught: latents and labels by the teacher. Second heads learn from every second of these latents.
 
     Returns:
-        Attribute -> second head. Attributes with too few labels in the last half of the rows are left out.
+        Attribute -> second head. Attributes with too few labels of the last half of the samples are left out.
     """
     device, own, more = task.prior.device, slice(len(latents) // 2, None), slice(1, None, 2)
     held_out = len(latents[own]) - int(len(latents[own]) * (1 - SECOND_HELD_OUT_SHARE))

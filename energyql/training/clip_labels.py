@@ -34,11 +34,13 @@ class ClipLabeller:
             because it would be a guess.
         identity: name of the reader. An interrupted labelling is continued only by a labeller with an equal name, equal
             prompts and an equal margin.
-        words: the reader with calibrations, which turn its outputs for some texts into probabilities. A yes/no
-            attribute whose prompt of yes is calibrated is decided by the calibrated probability. `None` for none.
+        words: the reader with calibrations, which turn the logits of some texts into log-odds. A yes/no attribute whose
+            prompt of yes has a calibration is decided by these log-odds, without its prompt of no. `None` for no
+            calibrations.
 
     Attributes:
-        calibrations: attribute -> how its prompt is calibrated, such as "zero-shot".
+        calibrations: attribute -> text for users about the calibration of its prompt of yes, such as "calibrated on 30
+            labels"; "zero-shot" without a calibration.
 
     Raises:
         DataError: there are no prompts, or the prompts of an attribute are neither a pair nor {class: prompt}.

@@ -1,4 +1,4 @@
-"""Directions of the latent w along which pictures vary: how they are found, saved, drawn, and made attributes."""
+"""Directions of the latent w along which pictures vary: find and save them, draw them, and make them attributes."""
 
 from __future__ import annotations
 
@@ -85,10 +85,12 @@ def find_directions(
     - `sefa`: the eigenvectors of AᵀA (Shen and Zhou 2021, arXiv 2007.06600). A is the matrix of the linear maps from w
       to the styles, with each row scaled to length 1. The value of a direction is the coordinate of w along the
       eigenvector. `share` is the eigenvalue divided by the sum of all eigenvalues.
-    - `styles`: the principal components of the styles among prior samples, as functions of w. Unlike `sefa` it counts
-      only changes that occur under the prior. `share` is the part of the variance of the styles.
-    - `pictures`: a linear function of w is fitted to pictures of `SIDE` pixels a side, and its principal components are
-      the directions. Generators of any kind will do. `share` is the part of the variance of the linear function.
+    - `styles`: the principal components of the styles among prior samples, as functions of w. Unlike `sefa`, `styles`
+      counts only changes that occur under the prior. `share` is the part of the variance of the styles that lies along
+      a direction.
+    - `pictures`: a linear function of w is fitted to pictures of `SIDE` pixels a side. The principal components of this
+      function are the directions. Generators of any kind will do. `share` is the part of the variance of the function
+      that lies along a direction.
     - `interfacegan`: for each attribute, the linear function of w that is nearest to the output of its head. (The
       method of Shen et al. 2020, arXiv 1907.10786, separates labels by a plane instead.) `share` is R2 of the linear
       function: 1 if the head is linear.
@@ -99,7 +101,7 @@ def find_directions(
 
     The last two methods learn by gradients through the generator. Their `share` is how well the edit or the rise is
     reached on samples that were not learned from. It is 1 - e / u, at least 0, where e is the squared error of pictures
-    moved along the direction, and u that of unchanged pictures.
+    moved along the direction, and u is the squared error of unchanged pictures.
 
     Args:
         model: a packaged model, a model folder, a checkpoint, a generator of your own or the name of its code, a
@@ -205,9 +207,9 @@ class _Whitened:
 
     @classmethod
     def of(cls, prior: Prior, report: Report) -> _Whitened:
-        """Draw samples of w from the prior, and return them in whitened coordinates with the map between both.
+        """Draw samples of w from the prior, and return them in whitened coordinates, with the map to these coordinates.
 
-        Axes along which w hardly varies are left out.
+        Principal components along which w hardly varies are left out.
 
         Args:
             prior: prior samples.
@@ -288,11 +290,12 @@ class _Whitened:
         return slopes / size[:, None].clamp(min=1e-12), size.square() / outputs.var(0).clamp(min=1e-12)
 
     def directions(self, inner: Tensor, share: Tensor, **described: Any) -> Directions:
-        """Return directions of w from directions in whitened coordinates.
+        """Convert directions in whitened coordinates to `Directions`, which are for w itself.
 
         Args:
             inner: unit vectors, (count, components). For methods without goals, the sign of a direction is arbitrary.
-                It is chosen such that the largest number in its row of `move`, by absolute value, is positive.
+                The sign is chosen such that, in the row of `move` of the direction, the number with the largest
+                absolute value is positive.
             share: share of each direction, (count,).
             described: other fields of `Directions`, by name.
         """
@@ -504,14 +507,15 @@ def name_directions(
     The value of a new attribute is the value of its direction, in standard deviations of the prior. All heads of a
     folder read the same latent. If the heads read w, or if there are no heads yet, the head of a direction is linear
     and exact, and has no report. Otherwise `train_attributes` fits the head to the values of the direction for 40,000
-    prior samples, and the head has a report. No judge reads the new attributes.
+    prior samples, and the head has a report. No judge (a network that reads attributes off pictures) is trained for the
+    new attributes.
 
     Args:
         directions: directions of the generator of this model.
         names: index of a direction (from 0) -> name of the attribute, such as {3: "smile"}.
         model: a packaged model, a model folder, a checkpoint, or a generator of your own: the object, or the name of
             its code.
-        out: the model folder to make or to add to; by default that of `model`.
+        out: the model folder to make or to add to; by default the folder of `model`.
         replace: whether the new attributes may replace old ones of the same name.
         generator: name of the generator's code, for a model folder that only names it.
         allow_plugins: whether to import the generator that the model folder names.
@@ -560,7 +564,7 @@ def name_directions(
 
 
 def _spec(directions: Directions, number: int, name: str) -> AttributeSpec:
-    """Return a continuous attribute called `name`, whose value is that of direction `number` in `directions`.
+    """Return a continuous attribute called `name`, whose value is the value of direction `number` in `directions`.
 
     The description of the attribute states the method, the title of the direction and the range of its values.
     """

@@ -66,12 +66,12 @@ def add_heads(
             its code.
         specs: the attributes that the heads predict.
         heads: attribute -> head.
-        out: the model folder to make or to add to; by default that of `model`.
+        out: the model folder to make or to add to; by default the folder of `model`.
         space: the latent that the heads read: "w", "z", "direction" (z scaled to unit second moment) or "features"
             (numbers that the generator computes from z for heads).
         truncation: range (low, high) of psi in which the heads are valid.
         condition: condition for which the heads are valid: a class, or as many numbers as there are classes; or
-            "random" if they are valid for every class. By default that of the heads in the folder.
+            "random" if they are valid for every class. By default the condition of the heads in the folder.
         replace: whether new heads may replace old heads of the same attributes.
         generator: name of the generator's code, for a model folder that only names it.
         allow_plugins: whether to import the generator that the model folder names.
@@ -176,7 +176,7 @@ def import_boundary(
 def linear_head(normal: Float[Tensor, " latent_dim"], offset: Float[Tensor, " 1"], std: float) -> Head:
     """Return a head without a hidden layer: its output for a latent x is `normal @ x + offset`.
 
-    For a continuous attribute, it predicts the standard deviation `std`.
+    For a continuous attribute, the head predicts the mean `normal @ x + offset` and the standard deviation `std`.
     """
     none = torch.zeros(0)
     return Head(none.view(0, len(normal)), none, none.view(1, 0), normal[None], offset, torch.tensor(std))
@@ -269,8 +269,8 @@ COLUMNS = (
     *(f"light{i}" for i in range(9)),
 )  # fmt: skip
 TEST_SHARE = 10
-"""The number of rows divided by this is the number of the last rows, which are for the report: 1,000 of StyleFlow's
-10,000."""
+"""One sample in `TEST_SHARE` is for the report on the heads only. These are the last samples of a file: the last 1,000
+of StyleFlow's 10,000."""
 MAX_OPERATIONS = 10_000_000
 """A pickle with more operations is refused. StyleFlow's table has 210,000 cells, each of which may be a NumPy number of
 several operations."""
@@ -332,8 +332,8 @@ _NAMES: Names = {
 def read_styleflow(folder: Path, only: Sequence[str] | None = None) -> LabelTable:
     """Read the latents and labels of a folder with StyleFlow's two pickles. Nothing in the pickles is executed.
 
-    If all values of a continuous attribute are between 0 and 1, this is its range. Otherwise its range goes from its
-    smallest to its largest value. The last tenth of the rows is for the report.
+    If all values of a continuous attribute are between 0 and 1, its range is 0 to 1. Otherwise its range goes from its
+    smallest to its largest value. The last tenth of the samples is only for the report on the heads.
 
     Args:
         folder: the folder with `all_latents.pickle` and `att_light.pickle`.

@@ -1,8 +1,8 @@
 """Directions of the latent w that are learned through the generator, to edit pictures or to raise a number.
 
 A goal states how pictures should change for an amount alpha from -1 to 1. The direction of a goal is a vector d. It is
-learned such that the change from the pictures of `w` to those of `w + alpha d` has the least squared error from the
-change that the goal states. Two published methods differ in their goals only. In steerability (Jahanian et al. 2020,
+learned such that the pictures of `w + alpha d` differ from the pictures of `w` as the goal states, with the least
+squared error. Two published methods differ in their goals only. In steerability (Jahanian et al. 2020,
 arXiv 1907.07171), pictures change as by an edit such as zoom. In GANalyze (Goetschalckx et al. 2019, arXiv 1906.10112),
 a number that is read from pictures rises.
 """
@@ -45,8 +45,9 @@ STEPS, BATCH, RATE = 64, 4, 0.1
 """Number of steps of Adam, number of samples in a step, and largest learning rate. The unit of the rate is the standard
 deviation of w under the prior."""
 MOMENTUM, SMOOTHING = 0.9, 0.999
-"""Decay rates of the two moments of Adam: means of gradients and of their squares. Unlike in Adam, a gradient is
-divided by one number, the size of the whole gradient. So a direction has no part along which pictures do not change."""
+"""Decay rates of the two moments of Adam: means of gradients and of their squares. Adam divides each number of a
+gradient by the size of this number. Here, all numbers are divided by the size of the whole gradient. So a direction
+does not move w where pictures would not change."""
 TESTS = 32
 """Number of samples that only measure how well goals are reached, and are not learned from."""
 
@@ -95,8 +96,8 @@ def learn_goals(
 
     Returns:
         Two tensors of float64. The first contains the directions in whitened coordinates; a direction is the move for
-            alpha = 1. The second contains how well each goal is reached on samples that were not learned from: 1 - e /
-            u, at least 0, where e is the squared error of the moved pictures, and u that of unchanged pictures.
+            alpha = 1. The second contains how well each goal is reached on samples that were not learned from, see
+            `_shares`.
 
     Raises:
         ArgumentError: the error of a goal has no gradient with respect to w, or does not depend on w.
@@ -144,8 +145,8 @@ def _shares(
 ) -> Float[Tensor, " goals"]:  # fmt: skip
     """Return how well each goal is reached on the first 32 (`TESTS`) samples, from which no direction was learned.
 
-    The number is 1 - e / u, at least 0, where e is the squared error of the moved pictures, and u that of unchanged
-    pictures.
+    The number is 1 - e / u, at least 0, where e is the squared error of the moved pictures, and u is the squared error
+    of unchanged pictures.
 
     Args:
         goals: name -> goal.
@@ -167,9 +168,9 @@ def _shares(
 
 
 def _samples(prior: Prior, start: int, count: int) -> tuple[Float[Tensor, "count w_dim"], Float[Tensor, " count"]]:
-    """Return w of `count` prior samples, the first of which is number `start`, and how far each is to be edited.
+    """Return w of the prior samples `start` to `start + count - 1`, and a random alpha for each sample.
 
-    The second value is a random number from -1 to 1 for each sample, (count,): alpha, the amount of the edit.
+    alpha is a number from -1 to 1, the amount of the change that a goal states.
     """
     alpha = 2 * uniforms(prior.seed, start, count, 1, stream="alpha")[:, 0] - 1
     return prior.w_there(torch.arange(start, start + count)), to_device(alpha.float(), prior.device)
@@ -246,7 +247,9 @@ def _edit_error(before: Tensor, after: Tensor, alpha: Tensor, *, edit: str) -> T
 
 
 def edit_goals(chosen: Sequence[str] | None, count: int) -> dict[str, Goal]:
-    """Return a goal for each chosen edit, by the name of the edit: pictures change as if they were edited.
+    """Return a goal for each chosen edit: name of the edit -> goal.
+
+    The goal is that pictures change as if they were edited.
 
     Args:
         chosen: names of edits in `EDITS`, such as "zoom"; by default the first `count`.
@@ -261,7 +264,7 @@ def edit_goals(chosen: Sequence[str] | None, count: int) -> dict[str, Goal]:
 def number_goals(
     labeller: ImageLabeller | None, chosen: Sequence[str] | None, count: int, prior: Prior
 ) -> dict[str, Goal]:
-    """Return a goal for each chosen number that a labeller reads from pictures, by the name of the number.
+    """Return a goal for each chosen number that a labeller reads from pictures: name of the number -> goal.
 
     The goal is that the number rises by alpha times its standard deviation among prior samples, as in GANalyze.
 
@@ -297,12 +300,13 @@ def _number_error(
 ) -> Tensor:
     """Return for each picture the squared error of the change of a number that a labeller reads off it, (batch,).
 
-    The number is read before and after a move of w. The error is (after - before) / `spread` - `alpha`.
+    The number is read from the pictures before and after a move of w. The error is (number after - number before) /
+    `spread` - `alpha`.
 
     Args:
         before: pictures before the move.
         after: pictures after the move.
-        alpha: the wanted rise, in units of `spread`, (batch,).
+        alpha: the rise of the number that the goal states, in units of `spread`, (batch,).
         name: title of the number, see `as_numbers`: for "smile" the log-odds of a smile, for example.
         labeller: function that reads the numbers from pictures.
         spread: standard deviation of the number among prior samples.
@@ -334,8 +338,8 @@ def head_numbers(
     """Return the predictions of heads for the first `samples` prior samples as numbers: name -> (samples,).
 
     A yes/no attribute has one number, the log-odds of yes. A continuous attribute has one number, the predicted mean.
-    The name of the number is that of the attribute. A categorical attribute has a number for each class: its logit
-    minus the mean logit of all classes. The name of the number is such as "hair = red".
+    These numbers have the name of the attribute. A categorical attribute has a number for each class: its logit minus
+    the mean logit of all classes. These numbers have names such as "hair = red".
 
     Args:
         prior: prior samples.

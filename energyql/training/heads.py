@@ -107,7 +107,8 @@ def temperature(outputs: Tensor, labels: Tensor, spec: AttributeSpec, candidates
 def residual(outputs: Float[Tensor, "batch outputs"], labels: Float[Tensor, " batch"], spec: AttributeSpec) -> float:
     """Return the root mean square error of predictions of a continuous attribute; 1 for the other kinds.
 
-    The result is at least a millionth of the range of the attribute, so that it is never 0.
+    The result becomes the standard deviation that the head predicts. It is at least a millionth of the range of the
+    attribute, so that it is never 0.
 
     Args:
         outputs: predicted means in the first column.
@@ -125,7 +126,8 @@ def residuals(
 ) -> dict[str, Float[Tensor, ""]]:
     """Return attribute -> root mean square error of its predictions.
 
-    The value is 1 for an attribute that is not continuous, or has no labels.
+    The errors become the standard deviations that a network predicts. The value is 1 for an attribute that is not
+    continuous, or has no labels.
 
     Args:
         outputs: outputs for all attributes, side by side in the order of `vocabulary`.
@@ -160,7 +162,8 @@ MORE = (
 )
 """Text for users: what to do if there are too few labels to fit heads."""
 CHECKS = 30
-"""About how often a training measures the held-out loss. After each time, it writes its state to a file."""
+"""About how many times a training of heads measures the held-out loss. Each time, it also writes its state to a
+file."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -269,11 +272,11 @@ def check_labels(labels: Tensor, spec: AttributeSpec, count: int, split: int) ->
         labels: labels of the attribute: 0 or 1, class indices, or numbers; NaN where missing.
         spec: the attribute.
         count: number of latents, to which the number of labels must be equal.
-        split: the first `split` rows are to learn from; the other rows are held out.
+        split: the head is to learn from the first `split` latents; the other latents are held out.
 
     Raises:
         DataError: the shape or a value is wrong; all labels of an attribute with classes are the same; or all labels
-            are missing in the first `split` rows, or in the other rows.
+            are missing for the first `split` latents, or for the other latents.
     """
     if tuple(labels.shape) != (count,):
         raise DataError(f"{spec.name!r}: {count} latents but labels of shape {tuple(labels.shape)}")
@@ -304,7 +307,7 @@ class _Fit:
         x: standardised latents, (n, latent_dim).
         targets: labels, (n, attributes); NaN where missing.
         specs: the attributes.
-        split: number of the first rows, to which heads are fitted; the others are held out.
+        split: heads are fitted to the first `split` latents; the other latents are held out.
         settings: settings of the fit.
         random: source of random numbers.
     """
@@ -354,7 +357,7 @@ class _Fit:
         return cast(tuple[Tensor, ...], (outputs * self.scale + self.offset).split(self.outputs, 1))
 
     def loss(self, index: Int[Tensor, " batch"]) -> Float[Tensor, ""]:
-        """Return the sum of the losses of all heads on the rows `index`."""
+        """Return the sum of the losses of all heads on the latents with the indices `index`."""
         parts = self.predict(self.x[index], self.parameters)
         columns = zip(parts, self.targets[index].unbind(1), self.specs, self.weights, strict=True)
         return torch.stack([attribute_loss(*column) for column in columns]).sum()
@@ -387,9 +390,10 @@ class _Fit:
                     tensor[where] = self.parameters[name][where]
 
     def state(self, step: int) -> dict[str, Tensor]:
-        """Return the tensors, by name, that an interrupted fit needs besides network, optimizer and random numbers.
+        """Return tensors by name: the best state of each head so far, and counters, for the file of the fit.
 
-        `step` is the number of steps done.
+        An interrupted fit continues from this file, which also contains the state of network, optimizer and random
+        numbers. `step` is the number of steps done.
         """
         best = {f"best/{name}": tensor for name, tensor in self.best.items()}
         return best | {"counters": torch.tensor([step, self.since]), "loss": self.best_loss, "step": self.best_step}
@@ -406,10 +410,10 @@ class _Fit:
 
     @torch.no_grad()
     def calibrated(self, mean: Tensor, std: Tensor) -> tuple[dict[str, Head], dict[str, HeadFit]]:
-        """Return the best state of each head, with calibrated outputs, and facts about its fit, both by attribute.
+        """Return attribute -> head with its best parameters and calibrated outputs, and attribute -> `HeadFit`.
 
         Logits are divided by the temperature. The standard deviation that a head predicts for a number is the root mean
-        square error on the held-out rows. The returned heads read latents that are not standardised.
+        square error on the held-out latents. The returned heads read latents that are not standardised.
 
         Args:
             mean: mean by which the latents of the fit were standardised, (latent_dim,).

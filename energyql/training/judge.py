@@ -42,27 +42,31 @@ from energyql.training.target import Source, Target, Task, call_text, opening_ta
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 MOST_TESTS = 1_000
-"""Most pictures on which a given judge is measured: the interval of a balanced accuracy is then about 0.05 wide."""
+"""Largest number of pictures on which a given judge is measured. The 95 % interval of a balanced accuracy is then about
+0.05 wide."""
 VALUE = "energyql/value/"
-"""Start of the name of a column with values that a judge reads; the name of the attribute follows."""
+"""In the stored readings of a judge: start of the name of a column with values. The name of the attribute follows."""
 OUTPUTS = "energyql/outputs/"
-"""Start of the name of a column with all numbers of a judge's predictions, such as logits, as text; the name of the
-attribute follows."""
+"""In the stored readings of a judge: start of the name of a column with predictions, whose numbers, such as logits, are
+written as text. The name of the attribute follows."""
 MOST_PICTURES = 5_000
 """Default number of pictures that a labeller (a function or network) labels for the training of judge and verifier."""
 MOST_HELD_OUT = 5_000
-"""Most labelled samples that are stored with a verifier which did not learn from them."""
+"""Largest number of labelled samples that are stored with a verifier. With each sample, a prediction by networks of the
+verifier that did not learn from the sample is stored."""
 PROPOSED = 0.2
-"""If a function labels pictures, this share of them is drawn by the heads for random queries, and not at random: later
-the judge and the verifier must decide on such pictures."""
+"""If a function labels pictures, a sampler with the heads draws this share of the pictures for random queries; the rest
+is drawn at random. Later, the judge and the verifier must decide on pictures that a sampler draws."""
 NETWORKS = 4
 """Number of networks of a verifier that learns from a table of labels."""
 BY_FUNCTION = 2
 """Number of networks of a verifier if a function labels pictures: more labels then help more than more networks."""
 FOLDS = 2
-"""Number of parts into which labelled pictures are divided for the fit of a verifier. A network leaves out one part."""
+"""Number of equal parts into which labelled pictures are divided for the fit of a verifier. Each network of the
+verifier learns from all parts but one."""
 FEW = 1_000
-"""With fewer labelled pictures than this, there is a part for each network, so that networks learn from more labels."""
+"""With fewer labelled pictures than this number, there are as many parts as networks, instead of `FOLDS`. So each
+network learns from more of the labels."""
 FRESH = 256
 """Number of further pictures, without labels, with which a verifier is calibrated."""
 FRESH_SEED = 17
@@ -81,7 +85,8 @@ class TrainedJudge:
         judge: network that reads the attributes that it learned, or the judge that was given; `None` if the network
             learned no attribute.
         report: attribute -> quality on labels of pictures that the judge did not learn from. The report of a trained
-            judge has also attributes that the judge could not learn. It is empty if the judge was not measured.
+            judge has also attributes that the judge could not learn. If the judge was not measured, the report is
+            empty.
         unmeasured: the reason why a given judge was not measured, such as "it gave the labels itself"; else "".
         verifier: networks that decide which pictures are kept, each fitted to a part of all labels; `None` if they
             learned no attribute, or the judge was given.
@@ -125,7 +130,7 @@ def train_judge(
         model: a packaged model, a model folder, or a generator of your own: the object, or the name of its code.
         labels: a labeller (a function or torch module that labels pictures); or a table with the numbers of pictures,
             or the file name of such a table.
-        out: the model folder; by default that of `model`.
+        out: the model folder; by default the folder of `model`.
         only: attributes to judge; by default all attributes of the model that have labels.
         count: number of pictures that a labeller labels. These pictures are others than those that a training of heads
             labels. If `judge` is given, it is measured on at most 1,000 pictures.
@@ -331,9 +336,9 @@ def _fit_both(
 def store_judge(folder: Path, name: ImageLabeller | str | None, names: Iterable[str], trained: TrainedJudge) -> None:
     """Write a judge, its verifier and their reports to a model folder.
 
-    A network (`Judge`) is stored. Of a judge that is code, only the report is written, and `name` if it is a text and
-    the folder is a model. If there is no judge, earlier judges of the attributes `names` are removed; and without a
-    verifier, earlier verifiers.
+    If the judge is a network (`Judge`), it is stored in place of earlier judges of the attributes `names`. If there is
+    no judge, the earlier judges are removed. If the judge is code, its report is written; `name` is recorded too, if it
+    is a text and the folder is a model. Earlier verifiers of the attributes are always removed.
 
     Args:
         folder: the folder.

@@ -204,10 +204,10 @@ def attribute_text(spec: AttributeSpec) -> str:
 
 
 ENOUGH, RARE = 100, 20
-"""A training warns of few labels. For an attribute with classes, these are fewer than `ENOUGH` labels per class on
-average, or fewer than `RARE` labels of the rarest class. For a continuous attribute, they are fewer than 2 * `ENOUGH`.
-Of 20 labels of a class, four are held out: if three of the four are predicted right, the recall is somewhere between
-0.3 and 0.95."""
+"""A training warns if an attribute has few labels. For an attribute with classes, few are fewer than `ENOUGH` labels
+per class on average, or fewer than `RARE` labels of the rarest class. For a continuous attribute, few are fewer than
+2 * `ENOUGH`. Of 20 labels of a class, four are held out: if three of the four are predicted right, the recall is
+somewhere between 0.3 and 0.95."""
 
 
 @dataclass(frozen=True)
@@ -226,8 +226,8 @@ class LabelTable:
         drawn: how the pictures were drawn; `None` if the table does not state it.
         beside: how the pictures in the folder of the table were drawn. It is `None` if the folder does not state it, or
             if the table itself states how its pictures were drawn.
-        pool: folder for thumbnails of the pictures from which uncertain ones were chosen, see `POOL`. The folder need
-            not exist.
+        pool: folder for thumbnails of the pictures from which those with uncertain predictions were chosen, see `POOL`.
+            The folder need not exist.
         source: name of the table in messages.
     """
 
@@ -334,15 +334,15 @@ def warn_of_few_labels(labels: Mapping[str, Tensor], specs: Mapping[str, Attribu
 def read_label_table(path: Path, latents: Path | None = None) -> LabelTable:
     """Read a table of labels, with a column for each attribute and a row for each sample.
 
-    Without `latents`, the column `index` contains the numbers of pictures that `energyql.sample_pictures` drew. If the
-    folder of the table states how its pictures were drawn, the numbers are those of these pictures. Otherwise they are
-    numbers of pictures that are drawn with the seed of the training.
+    Without `latents`, the column `index` contains numbers of pictures: number i is the picture of prior sample i. The
+    seed and the truncation of the samples are stated by the table, or by the file `pictures.json` in its folder. If
+    neither states them, the training does.
 
-    With `latents`, the column `index` contains rows of the file of latents, from 0. If there is no such column, the
-    rows of the table are in the order of the latents.
+    With `latents`, the column `index` contains row numbers of the file of latents, from 0. If there is no such column,
+    the rows of the table are in the order of the latents.
 
-    The command `energyql label` writes tables with a column `drawn`, which states how the pictures were drawn. The
-    other column names of such a table state the attributes, for example `hair=black|brown`.
+    The command `energyql label` writes tables with a column `drawn`, which states how the pictures were drawn. In such
+    a table, the names of the other columns describe the attributes, for example `hair=black|brown`.
 
     Args:
         path: a CSV file (delimiter: comma, semicolon or tab; numbers may have decimal commas if the delimiter is
@@ -416,8 +416,8 @@ def _of_drawn(
         columns: description of an attribute -> cells.
         index: numbers of the pictures.
         drawn: how the pictures were drawn.
-        chosen: cells of the column `CHOSEN`, by which rows are sorted as in `held_out_order`; `None` if there is no
-            such column, then rows stay in the order of the file.
+        chosen: cells of the column `CHOSEN`, by which `held_out_order` sorts the rows. `None` if there is no such
+            column; the rows are then in the order of the file.
     """
     specs = Vocabulary(map(parse_attribute, columns))
     rows, learned, test = list(range(len(index))), 0, None

@@ -1,4 +1,7 @@
-"""The fit of small networks that read attributes off pictures, for judges (which check samples) and teachers."""
+"""The fit of small networks that read attributes off pictures: judges and verifiers, which check samples, and teachers.
+
+A teacher labels further pictures for the training of heads.
+"""
 
 from __future__ import annotations
 
@@ -37,12 +40,12 @@ verifier are measured in another way."""
 LEAST_SIDE = 16
 """Smallest side, in pixels, to which a network of a verifier reduces pictures."""
 DEEP_PASSES, LEAST_PICTURES = 10, 3_000
-"""Upper bounds of settings of judges and verifiers: of `passes` for networks that have one level more than the settings
-ask for, and of `least` for all networks; see `PictureSettings`."""
+"""Upper bounds of two fields of `PictureSettings`, for the networks of judges and verifiers. `DEEP_PASSES` is for
+`passes` of networks with one more level than the settings state. `LEAST_PICTURES` is for `least` of all networks."""
 SCALE_PENALTY = 15.0
-"""Factor of the penalty log(scale)², in nats over all labels, where `scale` is the factor by which a calibration
-multiplies logits. Without it, a network that by chance predicts a hundred labels right would become much too
-certain."""
+"""Factor of the penalty log(scale)², where `scale` is the factor by which a calibration multiplies logits. The penalty
+is in nats, and is added to the sum of the losses of all labels. Without the penalty, a network that by chance predicts
+a hundred labels right would become much too certain."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,10 +54,12 @@ class PictureSettings:
 
     Attributes:
         side: largest side of the pictures that the network reads, in pixels; larger pictures are reduced.
-        channels: number of channels at each level of the network, from the first to the last.
+        channels: number of channels at each level (a pair of convolutions) of the network, from the first to the last.
         passes: number of times that the network learns from each picture, on average.
-        least: smallest number of pictures in all steps together; so a network sees few pictures more often.
-        most: largest number of pictures in all steps together; so a network sees many pictures less often.
+        least: smallest number of pictures in all steps together. If there are few pictures, the network learns from
+            each one more often than `passes`.
+        most: largest number of pictures in all steps together. If there are many pictures, the network learns from each
+            one less often than `passes`.
         batch: number of pictures in a step.
         lr: highest learning rate of AdamW.
         weight_decay: weight decay of AdamW.
@@ -116,7 +121,7 @@ def distort(images: Tensor, generator: torch.Generator, strength: float = 1.0) -
 def distortion_strength(done: float) -> float:
     """Return the strength of distortions when the fraction `done` of a fit is done.
 
-    It is 1 in the first half of the fit, and then falls linearly to `CALM`.
+    The strength is 1 in the first half of the fit, and then falls linearly to `CALM`.
     """
     return 1 - (1 - CALM) * min(1.0, max(0.0, 2 * done - 1))
 
@@ -136,7 +141,7 @@ def fit_network(
     """Fit a network that reads attributes off pictures. All classes count equally, however rare.
 
     Args:
-        pictures: (n, 3, side, side) uint8; larger ones than the settings ask for are reduced.
+        pictures: (n, 3, side, side) uint8; if the side is above `settings.side`, the pictures are reduced.
         labels: attribute -> (n,) float: 0/1, class index or number; NaN where missing.
         vocabulary: the attributes; `labels` must have all of them.
         settings: settings of the fit.
@@ -309,13 +314,17 @@ def fit_verifier(
 ) -> FittedVerifier:
     """Train the networks of a verifier, which decides which pictures are kept, and calibrate them.
 
-    The pictures are divided into folds, and each network learns from all folds but one. On the fold that it left out,
-    it is measured, so that every label serves to learn and to measure (cross-fitting). The networks learn as if all
-    classes were equally frequent, so they predict rare classes too often. Therefore their outputs are multiplied by a
-    factor and shifted, so that the mean of the networks that left out a fold predicts the frequencies in the labels of
-    its random pictures. The mean of all networks is less certain than these means, which another factor, computed from
-    pictures without labels, corrects. The networks read all attributes that they predict better than chance, because a
-    decision is better with a poor prediction than without one.
+    The pictures are divided into folds. Each network learns from all folds but one, and is measured on the fold that it
+    left out. So every label serves to learn and to measure (cross-fitting). Several networks may leave out the same
+    fold; they are measured and calibrated by the mean of their outputs.
+
+    The networks learn as if all classes were equally frequent, so they predict rare classes too often. A factor and a
+    shift of the outputs correct this: they are fitted to the labels of the random pictures in the folds that were left
+    out. The mean of all networks is less certain than the mean of the networks that left out the same fold. A second
+    factor, which is computed from the pictures `fresh` without labels, corrects this.
+
+    The networks read all attributes that they predict better than chance, because a decision is better with a poor
+    prediction than without one.
 
     Args:
         pictures: (n, 3, side, side) uint8.
@@ -325,7 +334,7 @@ def fit_verifier(
         count: number of networks, a multiple of the number of folds.
         folds: indices of the pictures of each fold, at least two folds.
         tests: indices of the random pictures of each fold, by which the networks are calibrated and measured.
-        fresh: further random pictures, (m, 3, side, side) uint8.
+        fresh: further random pictures without labels, (m, 3, side, side) uint8.
         seed: seed of the random numbers of the first network; the next has the next seed.
         device: where to train.
         checkpoint: folder for the states of the fits, from which a call with the same data and settings continues.
@@ -390,17 +399,17 @@ def fit_verifier(
 
 
 def _same_spread(joint: Tensor, parts: Sequence[Tensor], specs: Vocabulary) -> tuple[Tensor, Tensor]:
-    """Return a factor and an offset by which the mean of all networks becomes as certain as a calibrated mean.
+    """Return a factor and an offset for the mean output of all networks of a verifier, both (outputs,).
 
-    A part is the networks that left out the same fold, and the mean of their outputs is calibrated. The mean of all
-    networks varies less from picture to picture, because errors of networks that learned from different labels cancel
-    in part. With the factor and the offset, both (outputs,), factor * mean + offset has the standard deviation of the
-    means of the parts. So the predictions of all networks together are as certain as those of a part, and more often
-    right.
+    The networks are divided into groups, the parts. A part has all networks that left out the same fold of the labelled
+    pictures when they learned. The mean output of a part is calibrated already. The mean of all networks varies less
+    from picture to picture, because errors of networks that learned from different labels cancel out to some extent.
+    But factor * mean + offset has the same standard deviation as the means of the parts. So the predictions of all
+    networks together are as certain as the predictions of a part, and more often right.
 
     Args:
         joint: mean outputs of all networks, (n, outputs).
-        parts: mean outputs of each part, (n, outputs).
+        parts: mean outputs of each part, (n, outputs), for the same n pictures.
         specs: the attributes.
     """
     counts, factors = list(map(output_count, specs.values())), list[Tensor]()

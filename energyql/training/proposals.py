@@ -1,7 +1,7 @@
 """Latents that a sampler draws with finished heads for random queries, so that their pictures can be labelled.
 
-Judges and verifiers, which read pictures, must later decide on pictures that a sampler draws. These differ from random
-pictures: the heads are certain about them, rightly or wrongly, and rare classes are frequent among them.
+Judges and verifiers, which read pictures, must later decide on pictures that a sampler draws. Such pictures differ from
+random pictures: the heads are certain about them, rightly or wrongly, and rare classes are frequent among them.
 """
 
 from __future__ import annotations
@@ -57,16 +57,20 @@ class Proposed(Prior):
 def propose(task: Task, bank: Bank, specs: Vocabulary, labels: Mapping[str, Tensor], count: int) -> Proposed:
     """Draw latents with a sampler for random queries, each a conjunction of conditions on two or three attributes.
 
+    The pictures of these latents are labelled later, so that a judge and a verifier learn from them.
+
     Args:
-        task: generator and samples, all of one truncation and one class; results are stored, so that an interrupted
-            training does not draw them again.
+        task: generator and samples, all of one truncation and one class. The drawn latents are stored, so that an
+            interrupted training does not draw them again.
         bank: the heads.
         specs: the attributes.
-        labels: attribute -> labels of random pictures, NaN where missing, from which values of numbers are chosen.
+        labels: attribute -> labels of random pictures, NaN where missing. The limits of continuous attributes in the
+            queries, such as 0.4 in `age > 0.4`, are quantiles of these labels.
         count: number of latents.
 
     Returns:
-        At most `count` samples: fewer if no samples can be drawn for some queries, none if no attribute has a label.
+        At most `count` samples: fewer if no samples can be drawn for some of the queries; none if no attribute has a
+            label.
     """
     prior, psi = task.prior, task.prior.fitted.truncation[1]
     specs = Vocabulary(spec for name, spec in specs.items() if not labels[name].isnan().all())

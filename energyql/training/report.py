@@ -34,18 +34,18 @@ def with_gains(
     labels: Mapping[str, Tensor],
     drawn: Drawn,
 ) -> dict[str, HeadReport]:
-    """Compare each new head with the old head of the same attribute on held-out rows, and add the result to its report.
+    """Compare each new head with the old head of the same attribute, and add the result to the report on the new head.
 
-    So a user sees what labelling more pictures has gained. Two heads are compared only if the old head learned from
-    labels of pictures that were drawn in the same way (same seed, truncation, generator and condition). Otherwise the
-    old head may have learned from rows that are now held out.
+    So a user sees what labelling more pictures has gained. Both heads are measured on the same held-out samples. Heads
+    are compared only if the old head learned from labels of pictures that were drawn in the same way (same seed,
+    truncation, generator and condition). Otherwise the old head may have learned from samples that are now held out.
 
     Args:
         reports: attribute -> report on the new head.
         old: the heads before the training; `None` if there are none.
         new: the heads after the training.
-        latents: latents of the held-out rows.
-        labels: attribute -> labels of the held-out rows, NaN where missing.
+        latents: latents of the held-out samples.
+        labels: attribute -> labels of the held-out samples, NaN where missing.
         drawn: how the labelled pictures were drawn.
 
     Returns:
@@ -149,7 +149,7 @@ def report_quality(
 
     Args:
         predictions: attribute -> prediction of the held-out samples; or values without probabilities, (held out,), as
-            numbers like those of `labels`.
+            numbers in the form of `labels`.
         labels: attribute -> labels of the held-out samples, (held out,): 0/1, class index or number; NaN where missing.
         specs: the attributes.
         fitted: attribute -> labels of the samples that were learned from, (fitted,), NaN where missing. These labels
@@ -222,11 +222,12 @@ def _rankings(prediction: Prediction, labels: Tensor, spec: AttributeSpec) -> di
 def area(scores: Float[Tensor, " samples"], true: Tensor) -> Interval:
     """Return the area under the ROC curve, and the ends of its 95 % interval.
 
-    The interval is that of Wilson for an effective number of samples: the number with which a share would have the
-    variance of the area (DeLong et al. 1988). If a class has few samples and the head ranks them all high, this
-    variance is estimated too small, or 0. So the number is at most 3 m n / (m + n + 1), that of a head that guesses,
-    with m samples of the class and n others. With 2 to 100 samples of the class among 60 to 640, the lower end of the
-    interval is then above the true area in at most 4 % of the cases; without this bound it is in up to 20 %.
+    The area measures how well scores rank the m samples of a class above the n others. The interval is Wilson's for an
+    effective number of samples: the number with which a share would have the variance of the area (DeLong et al. 1988).
+    If a class has few samples and all their scores are high, the variance is estimated too small, or as 0. So the
+    effective number is at most 3 m n / (m + n + 1), its value for random scores. With this bound, and 2 to 100 samples
+    of the class among 60 to 640, the lower end of the interval is above the true area in at most 4 % of the cases;
+    without the bound, in up to 20 %.
 
     Args:
         scores: scores of the samples; larger ones are likelier to be of the class. Equal scores count half.
@@ -242,9 +243,9 @@ def area(scores: Float[Tensor, " samples"], true: Tensor) -> Interval:
 def weighted_share(weights: Float[Tensor, " samples"], true: Tensor) -> Interval:
     """Return the weighted share of samples that are true, and the ends of its 95 % interval.
 
-    The interval is that of Wilson for an effective number of samples: the number with which a plain share would have
-    the variance of the weighted share (a ratio estimator). If few samples have most of the weight, this variance is
-    estimated too small. So the number is at most Kish's effective number, (sum of weights)^2 / sum of squared weights.
+    The interval is Wilson's for an effective number of samples: the number with which a plain share would have the
+    variance of the weighted share (a ratio estimator). If few samples have most of the weight, the variance is
+    estimated too small. So the effective number is at most Kish's, (sum of weights)^2 / sum of squared weights.
 
     Args:
         weights: weights of the samples, at least 0; some are above 0.
@@ -257,7 +258,9 @@ def weighted_share(weights: Float[Tensor, " samples"], true: Tensor) -> Interval
 
 
 def _share(share: float, variance: float, most: float) -> Interval:
-    """Return a share, and the ends of its 95 % interval, which is that of Wilson for an effective number of samples.
+    """Return `share`, and the ends of its 95 % interval: Wilson's interval for an effective number of samples.
+
+    The effective number is the number of samples with which a plain share would have the variance `variance`.
 
     Args:
         share: estimate of the share, in [0, 1].
@@ -271,9 +274,8 @@ def _share(share: float, variance: float, most: float) -> Interval:
 def correlated(predictions: Float[Tensor, " samples"], labels: Float[Tensor, " samples"]) -> Interval | None:
     """Return Spearman's rank correlation of predictions and labels, and the ends of its 95 % interval.
 
-    The interval is that of Bonett and Wright (2000).
-
-    `None` is returned if there are fewer than four samples, or all predictions or all labels are equal.
+    The interval is that of Bonett and Wright (2000). `None` is returned if there are fewer than four samples, or all
+    predictions or all labels are equal.
     """
     ranks = torch.stack([_ranks(predictions), _ranks(labels)])
     count = len(labels)
@@ -332,9 +334,10 @@ def draw_report(reports: Mapping[str, HeadReport], title: str = "Attribute heads
 
     On the left of a card are predicted probabilities against observed frequencies. The curve of a calibrated head lies
     on the diagonal, and a dot is larger if it stands for more samples. The right depends on the kind of the attribute.
-    For yes/no, it is the share of samples in each tenth of the predicted probability. For classes, it is the confusion
-    matrix. For a number, it is a histogram of errors in units of the predicted standard deviation, with the density of
-    a standard normal distribution. If a head is so weak that queries refuse it, its card has a red frame.
+    For yes/no, it shows the share of samples in each tenth of the predicted probability. For classes, it shows the
+    confusion matrix. For a number, it shows a histogram of errors in units of the predicted standard deviation, with
+    the density of a standard normal distribution. If a head is so weak that queries refuse it, its card has a red
+    frame.
     """
     columns = min(3, max(1, math.ceil(math.sqrt(len(reports)))))
     rows = max(1, math.ceil(len(reports) / columns))
@@ -376,7 +379,7 @@ def _card(canvas: Canvas, corner: Place, name: str, report: HeadReport) -> None:
 
 
 def _summary(report: HeadReport) -> tuple[str, ...]:
-    """Return lines of text about a head: its score, how well it ranks, and numbers of labels with calibration error.
+    """Return lines of text about a head: its score; how well it ranks; and the numbers of labels and calibration error.
 
     For a head without held-out labels, there are two lines: "no label was held out", and the number of labels.
     """

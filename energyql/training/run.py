@@ -46,11 +46,12 @@ from energyql.training.teacher import store_teacher
 from energyql.vocabulary import Kind, Vocabulary
 
 FIRST_ROUND, ROUNDS = 5_000, 4
-"""A labeller (a function or network) labels this many pictures for heads by default, and then twice as many in each
-further round, at most 40,000. The rounds end when the heads gain little by the last one."""
+"""By default, a labeller (a function or network) labels pictures for heads in at most `ROUNDS` rounds. After the first
+round there are `FIRST_ROUND` labelled pictures. Each further round doubles their number, up to 40,000. The rounds end
+earlier if the heads gain little by the last round."""
 LEAST_GAIN = 0.01
-"""Another round of labelling follows only if the last one has lowered the held-out loss of the heads by more than this
-share, on average."""
+"""Another round of labelling follows only if the last round has lowered the held-out loss of the heads by more than
+this share, on average."""
 MEASURED = 1_000
 """Number of labelled pictures on which the loss of heads is measured after each round. No heads of a round learn from
 them, so the losses of two rounds can be compared."""
@@ -71,12 +72,13 @@ class Trained:
         judge: network or function that reads the new attributes off pictures, to decide whether samples satisfy a
             query; `None` if there is none. `Model` takes it as an argument.
         judge_report: attribute -> quality of the judge on labels of pictures that it did not learn from. The report of
-            a trained judge has also attributes that the judge could not learn. It is empty if no judge was measured.
+            a trained judge has also attributes that the judge could not learn. Without a measured judge, the report is
+            empty.
         judge_unmeasured: the reason why a given judge was not measured, such as "it gave the labels itself"; else "".
         verifier: network that decides which pictures are kept; `None` if none was trained. `Model` takes it as an
             argument.
         verifier_report: attribute -> quality of the verifier, as in `judge_report`.
-        held_out: labelled samples with readings of the verifier, for the argument of `Model`.
+        held_out: labelled samples with readings of the verifier. `Model` takes them as an argument.
     """
 
     folder: Path
@@ -123,20 +125,21 @@ def train_attributes(
     Args:
         model: a packaged model, a model folder, a checkpoint of any supported kind, or a generator of your own, as an
             object or by name. A name is `module:factory`, where the factory is a class or a function without arguments,
-            or that of an installed plugin; the folder then records the name.
+            or the name of an installed plugin; the folder then records the name.
         labels: a `LabelTable`, the file name of a CSV or Parquet table (see `read_label_table`), or a labeller: a
             function or torch module that labels pictures (see `ImageLabeller`).
-        out: the model folder to make or to add to; by default that of `model`.
+        out: the model folder to make or to add to; by default the folder of `model`.
         vocabulary: the attributes; inferred from the labels by default.
         kinds: attribute -> kind, for attributes whose kind is not inferred.
         only: attributes to train; all by default.
-        count: with a labeller, the number of pictures that it labels. By default, the labeller labels 5,000, and then
-            twice as many in each round, up to 40,000, until a round gains at most 1 % of the held-out loss of the
-            heads. With too few labels to measure this loss of any head, the rounds end too. With a table that has
-            numbers of pictures, `count` is the number of further pictures that a teacher labels. A teacher is a set of
-            networks that learn from the table and label further pictures, so that heads have more labels. By default,
-            the teacher labels 8,000 pictures if pictures have at most 128 pixels a side, and none if pictures are
-            larger, because drawing takes long then. 0 is for no teacher.
+        count: with a labeller, the number of pictures that it labels. By default, the labeller labels 5,000 pictures in
+            a first round, and each further round doubles the number of labelled pictures, up to 40,000. The rounds end
+            earlier if a round lowers the held-out loss of the heads by at most 1 %, or if there are too few labels to
+            measure this loss for any head. With a table that has numbers of pictures, `count` is the number of further
+            pictures that a teacher labels. A teacher is a set of networks that learn from the table and label further
+            pictures, so that heads have more labels. By default, the teacher labels 8,000 pictures if pictures have at
+            most 128 pixels a side, and none if pictures are larger, because drawing takes long then. 0 is for no
+            teacher.
         space: the latent that heads read: "w"; "z"; "direction", which is z scaled to unit second moment, on which the
             pictures of a StyleGAN depend; or "features", numbers that the generator computes from z for heads (see
             `ViewedGenerator.features`). By default the space of the model's other heads; without heads, "features" if
@@ -149,7 +152,8 @@ def train_attributes(
             the model.
         condition: for a conditional generator: the class of all pictures, or as many numbers as there are classes; or
             "random" for a random class of each picture, and heads that are valid for every class. By default the
-            condition of the pictures, if the table or its folder states it, else that of the model's other heads.
+            condition of the pictures, if the table or its folder states it, else the condition of the model's other
+            heads.
         seed: seed of the samples; picture i of `sample_pictures(seed=...)` is drawn from sample i. By default the seed
             that the table or its folder states, else 0. For a labeller, by default 2**32, so that it labels no pictures
             that users draw with small seeds.
@@ -157,11 +161,11 @@ def train_attributes(
         generator: name of the generator's code, for a model folder that only names it.
         allow_plugins: whether to import the generator that the model folder names.
         judge: a judge reads the new attributes off pictures, and decides whether samples satisfy a query. By default a
-            judge is trained, if the labels are about pictures. It learns from the labels of the table, or from labels
-            of other pictures by the labeller. A judge that you give is not trained, but measured on labels of pictures.
-            It is a `Judge` from another folder, which is stored; the name of code, `module:function` or a plugin, which
-            is recorded; or a function or torch module, which cannot be stored and must be given to `load_model` again.
-            `None` is for no judge.
+            judge is trained, if the labels are about pictures. The judge learns from the labels of the table, or from
+            labels of other pictures by the labeller. A judge that you give is not trained, but measured on labels of
+            pictures. It is a `Judge` from another folder, which is stored; the name of code, `module:function` or a
+            plugin, which is recorded; or a function or torch module, which cannot be stored and must be given to
+            `load_model` again. `None` is for no judge.
         settings: settings of the fit of the heads.
         device: where pictures are drawn and heads are fitted.
         progress: whether to show progress bars, or a function that is called with the stage and the fraction done.
@@ -259,7 +263,9 @@ def train_attributes(
 
 
 def _finished(bank: Bank | None, file: StepFile) -> list[str] | None:
-    """Return the attributes that an interrupted training has saved in the folder already; `None` if there are none.
+    """Return the attributes whose heads an interrupted training has already saved in the model folder.
+
+    The result is `None` if the training has saved no heads, or if the heads in the folder have changed since.
 
     Args:
         bank: the attributes of the folder; `None` if it has none.
@@ -371,7 +377,7 @@ def _held_out_losses(
 
 
 def _fit_reader(task: Task, choose: Callable[[Mapping[str, Column]], Vocabulary], count: int) -> PictureBank:
-    """Fit a network that reads attributes off pictures, for a model without heads, in which it guides the sampler.
+    """Fit a network that reads attributes off pictures, for a model without heads, whose sampler the network guides.
 
     The seed of the fit differs from the seeds of judges and heads.
 
@@ -436,8 +442,8 @@ def _range(truncation: float | tuple[float, float] | None) -> tuple[float, float
 def _default_truncation(target: Target, table: LabelTable | None, prior: Prior) -> tuple[float, float]:
     """Return the range (low, high) of truncation psi for a training whose caller states none.
 
-    If the model has heads, it is the range of the heads. Without heads, low and high are a psi that is estimated from
-    the latents w of the table. If there are no such latents, they are the psi of the model.
+    If the model has heads, the result is the range for which they are valid. Without heads, low and high are equal: a
+    psi that is estimated from the latents w of the table, or the psi of the model if the table has no such latents.
 
     Args:
         target: the model folder with its heads.

@@ -79,12 +79,12 @@ def kept_thumbnails(folder: Path, prior: Prior, index: Int[Tensor, " n"], side: 
 
     Args:
         folder: the folder.
-        prior: the prior samples of that call.
-        index: the indices of the samples of that call.
-        side: the side of that call, in pixels.
+        prior: the argument `prior` of that call.
+        index: the argument `index` of that call.
+        side: the argument `side` of that call.
 
     Returns:
-        (n, 3, size, size) uint8; `None` if a file is missing or damaged, or that call had other arguments.
+        (n, 3, size, size) uint8; `None` if a file is missing or damaged, or `draw_thumbnails` had other arguments.
     """
     cells: list[Any] = []
     for _, file in _parts(folder, prior, _thumbnails(None, side, index), index):
@@ -115,7 +115,7 @@ def draw_small(prior: Prior, count: int, side: int, report: Report) -> Float[Ten
 class Thumbnails:
     """A function from pictures to columns of a table: labels by a labeller, and thumbnails, each a PNG in base64.
 
-    It is given to `label_prior` in place of the labeller, so that thumbnails are written into the same files as labels.
+    `label_prior` gets such a function in place of the labeller, so that thumbnails are in the same files as labels.
 
     Args:
         labeller: the labeller; `None` if the labels are known.
@@ -178,9 +178,9 @@ class Prior:
     device: torch.device
 
     def under(self, **changes: Any) -> Prior:
-        """Return the samples of the same z that are drawn under other conditions.
+        """Return prior samples with the same latents z, but under other conditions, such as another truncation.
 
-        `changes` are the conditions that differ, such as `truncation=0.7`, by the names of the fields of `fitted`.
+        `changes` are the conditions that differ, by the names of the fields of `fitted`, such as `truncation=(0.7, 1)`.
         """
         return replace(self, fitted=replace(self.fitted, **changes))
 
@@ -330,9 +330,10 @@ def _extend(columns: dict[str, list[Any]], part: Mapping[str, list[Any]]) -> Non
 
 
 def _parts(folder: Path, prior: Prior, labeller: ImageLabeller, index: Tensor) -> Iterator[tuple[int, StepFile]]:
-    """Yield the files of `label_prior`, each with the position in `index` of its first picture.
+    """Yield (start, file) for each file of `label_prior`.
 
-    A file contains the labels of `PICTURES_A_PART` pictures; the last file may contain fewer.
+    A file contains the labels of `PICTURES_A_PART` pictures; the last file may contain fewer. The pictures of a file
+    belong to the samples `index[start]`, `index[start + 1]` and so on.
 
     Args:
         folder: folder of the files.
@@ -383,7 +384,7 @@ def estimate_truncation(prior: Prior, w: Tensor, source: str) -> float:
         source: name of the latents in messages.
 
     Returns:
-        psi, rounded to two decimals, at most 1.
+        psi, rounded to two decimals, at most 1; 1 if w is equal for all prior samples.
 
     Raises:
         DataError: the latents have another size than w of the generator, or an implausible mean or spread.

@@ -24,7 +24,7 @@ WARM_UP = 0.1
 def learning_rate(done: float) -> float:
     """Return the learning rate, as a share of its highest value, when a fraction `done` of the fit is done.
 
-    It rises linearly from 0.04 to 1, then falls along a cosine to 0.
+    The rate rises linearly from 0.04 to 1, then falls along a cosine to 0.
     """
     if done < WARM_UP:
         return 0.04 + 0.96 * done / WARM_UP
@@ -124,7 +124,7 @@ class StepFile:
 
 
 class Optimization:
-    """The fit of a network by AdamW. The state of the fit is in a file, from which an interrupted fit continues.
+    """The fit of a network by AdamW. `write` saves the state of the fit in a file, and `resume` continues from there.
 
     Args:
         network: the network; its parameters change in place.

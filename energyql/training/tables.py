@@ -21,7 +21,7 @@ from energyql.vocabulary import closest, repeated
 MOST_BYTES = 1 << 26
 """Largest size of a table that is read, in bytes: of the file, and for Parquet also of the cells in memory."""
 MOST_CELLS = 1 << 23
-"""Most cells of a Parquet file, which can hold thousands of cells per byte."""
+"""Largest number of cells of a Parquet file. (A byte of such a file can hold thousands of cells.)"""
 _AT_ONCE = 256
 """Rows of a Parquet file that are read before the size of the content is checked again."""
 

@@ -1,4 +1,7 @@
-"""The model folder that a training makes or changes: opening and checking it and its generator, and saving heads."""
+"""The model folder that a training makes or changes.
+
+A training opens the folder with its generator, checks that both fit the training, and saves heads into the folder.
+"""
 
 from __future__ import annotations
 
@@ -203,8 +206,8 @@ class Target:
             bank: the new heads.
             name: name of the model, for the title of `report.png`.
             replace: whether new heads may replace old heads of the same attributes.
-            second: attribute -> second head, which learned from other samples than the first head. Where the two
-                disagree, predictions are doubtful.
+            second: attribute -> second head, which learned from only half of the samples. Where the first and the
+                second head disagree, predictions are doubtful.
 
         Returns:
             All heads of the folder, old and new.
@@ -258,7 +261,10 @@ class Task:
 
     @property
     def has_pictures(self) -> bool:
-        """Whether it is known which pictures the labels are about; false for a table of latents without numbers."""
+        """Whether it is known which pictures the labels are about.
+
+        False for a table that has latents in place of the numbers of pictures.
+        """
         return self.table is None or self.table.index is not None
 
     def progress(self, stage: str) -> Callable[[float], None]:
@@ -273,20 +279,19 @@ def opening_target(
     """Open the model of a training, yield it to a `with` block, and lock the model folder until the block ends.
 
     The block changes the model only by `Target.changing`. All other files that it writes are intermediate results, in a
-    subfolder of the model folder. What happens to the subfolder at the end depends on the end of the block:
+    subfolder of the model folder. What happens to the subfolder at the end depends on how the block ends:
 
-    - without an error, it is removed;
-    - by an `EnergyQLError`, it is removed;
-    - in another way, such as by Ctrl-C, it stays, so that `command` continues the training; without `command` it is
-      removed.
+    - If the block ends without an error or by an `EnergyQLError`, the subfolder is removed.
+    - If the block ends in another way, such as by Ctrl-C, the subfolder stays, so that `command` continues the
+      training; without `command`, the subfolder is removed.
 
-    If an earlier, interrupted training has left results there, they are removed only by a block with `command` that
-    ends without an error.
+    If an earlier, interrupted training has left results in the subfolder, they are removed only by a block with
+    `command` that ends without an error.
 
     Args:
         source: the model.
-        out: the model folder of the training; by default that of `source`.
-        truncation: truncation psi of a new model; by default that of the generator.
+        out: the model folder of the training; by default the folder of `source`.
+        truncation: truncation psi of a new model; by default the psi of the generator.
         command: the command that continues the training after an interruption: words of the command line after
             `energyql`, or the text of a call. `None` if it cannot be continued.
 
@@ -361,7 +366,7 @@ def open_target(source: Source, folder: Path, truncation: float | None = None) -
     Args:
         source: the model.
         folder: the model folder of the training; it need not exist.
-        truncation: truncation psi of a new model; by default that of the generator.
+        truncation: truncation psi of a new model; by default the psi of the generator.
 
     Raises:
         ArgumentError: `source.model` and `source.generator` both name a generator.
@@ -413,7 +418,8 @@ def open_source(source: Source) -> Target:
 def is_generator_name(model: str) -> bool:
     """Return whether `model` is the name of a generator's code: "module:factory", or the name of an installed plugin.
 
-    It is not if there is a file or a packaged model of this name; for a name with a colon, also if there is a folder.
+    A name with a colon does not count if it is the path of a file or folder. A name without a colon does not count if
+    it is the path of a file or of a pipeline, or the name of a packaged model.
     """
     taken = Path(model).exists() if ":" in model else is_foreign(model) or model in packaged_models()
     return not taken and is_plugin(model, GENERATORS)
@@ -443,8 +449,8 @@ def _from_folder(source: Source, old: Path, folder: Path) -> Target:
 def _new_start(folder: Path) -> Path:
     """Make an empty folder for the files of a new model while it is trained, and return the path.
 
-    `folder` becomes the model when the training ends. The new folder is in its subfolder for intermediate results
-    (`Work`).
+    `folder` becomes the model when the training ends. The new folder is inside the subfolder of `folder` for
+    intermediate results (`Work`).
     """
     start = Work(folder).folder / START
     shutil.rmtree(start, ignore_errors=True)
@@ -469,7 +475,8 @@ def _copy(source: Path, folder: Path, name: str) -> None:
 def _identity(folder: Path) -> object:
     """Return a value that is equal for two model folders if they have the same generator.
 
-    It is the digest of the file of weights. For a folder without weights, it is the entry `generator` of `config.json`.
+    The value is the digest of the file of weights; for a folder without weights, the entry `generator` of
+    `config.json`.
     """
     return generator_mark(folder) if weights_file(folder).is_file() else read_json(folder / CONFIG).get("generator")
 
@@ -482,7 +489,7 @@ def _write(generator: Generator, folder: Path, truncation: float | None, checkpo
     Args:
         generator: the generator.
         folder: the model folder of the training.
-        truncation: truncation psi of a new model; `None` for that of the generator.
+        truncation: truncation psi of a new model; `None` for the psi of the generator.
         checkpoint: the file from which the generator was loaded; `None` if it is an object of the user.
 
     Raises:
@@ -505,7 +512,7 @@ def _write(generator: Generator, folder: Path, truncation: float | None, checkpo
 
 
 def _named(folder: Path, name: str, truncation: float | None) -> Target:
-    """Open `folder` for a training on a generator that code makes; the code is recorded in place of weights.
+    """Open `folder` for a training on a generator that code makes; the name of the code is recorded, not weights.
 
     Args:
         folder: the model folder of the training.

@@ -36,13 +36,13 @@ FOLDS = 3
 """Number of folds, which are equal parts of the labelled pictures, and number of networks of a teacher. Each network
 learns from all folds but one."""
 DRAWS = 4
-"""Number of labels that are drawn at random for each further picture. With probability 0.75 of yes, these are about
-three labels yes and one label no."""
+"""Number of labels that are drawn at random for each picture that a teacher labels. If the teacher predicts yes with
+probability 0.75, they are about three labels yes and one label no."""
 
 
 @dataclass(frozen=True)
 class Taught:
-    """Latents of further pictures, and the labels that a teacher gave the pictures.
+    """Latents of the further pictures that a teacher labelled, and the labels.
 
     Attributes:
         latents: (n, latent_dim). The latent of a picture occurs `DRAWS` times, each time with another random label.
@@ -170,7 +170,7 @@ def _pool(task: Task, table: LabelTable, side: int, most: int) -> tuple[Int[Tens
         task: the training.
         table: the table of labels.
         side: side of the thumbnails, in pixels.
-        most: number of pictures that are taken from the start of the pool. Of these, pictures of the table are left
+        most: number of pictures that are taken from the start of the pool, before the pictures of the table are left
             out.
     """
     assert table.index is not None
@@ -206,8 +206,8 @@ def load_teacher(folder: Path) -> list[Judge]:
 def teacher_reads(networks: Sequence[Judge], pictures: Tensor) -> dict[str, Prediction]:
     """Return attribute -> prediction of a teacher, the mean of its networks, for pictures (n, 3, side, side) uint8.
 
-    Probabilities are as if all classes were equally frequent. The standard deviation of a number means nothing: it is
-    always 1.
+    The probabilities are those that would be right if all classes were equally frequent. For a continuous attribute,
+    the standard deviation is always 1, and means nothing.
     """
     outputs = mean_outputs(networks, pictures)
     return split_outputs(outputs, networks[0].vocabulary.values(), dict.fromkeys(networks[0].vocabulary, 1.0))
@@ -222,12 +222,12 @@ def _drawn_labels(
 ) -> Float[Tensor, " n"]:
     """Draw `DRAWS` labels of each new picture from calibrated probabilities; for a number, repeat its prediction.
 
-    Labels by hand can calibrate only single networks, because the outputs for a labelled picture are those of the one
-    network that did not learn from it. Their calibration is a factor s of the logits. New pictures are predicted by the
-    mean of all networks. The mean has smaller errors, so it may be more certain, and s is too small for it. The right
-    factor is estimated on the new pictures. First, labels are drawn from the mean with its logits multiplied by s. Then
-    single networks are calibrated to these labels, which gives a smaller factor t. The final labels are drawn from the
-    mean with its logits multiplied by s * s / t.
+    Labels by hand can calibrate only single networks, because a labelled picture is read only by the one network that
+    did not learn from the picture. The calibration of single networks is a factor s of the logits. New pictures are
+    predicted by the mean of all networks. The mean has smaller errors, so it may be more certain, and s is too small
+    for it. The right factor is estimated on the new pictures. First, labels are drawn from the mean with its logits
+    multiplied by s. Then single networks are calibrated to these labels, which gives a smaller factor t. The final
+    labels are drawn from the mean with its logits multiplied by s * s / t.
 
     Args:
         own: outputs for labelled pictures, each by the network that did not learn from the picture.

@@ -1,6 +1,7 @@
-"""Calibration of a reader of words by a few labels: how its log-odds for a text become probabilities.
+"""Calibration of a reader of words by a few labels of pictures.
 
-The method is that of Platt (1999), with a prior on slope and offset.
+A reader of words, such as CLIP, compares pictures with texts. Calibration turns its log-odds, that a text is true of a
+picture, into log-odds that fit the labels. The method is that of Platt (1999), with a prior on slope and offset.
 """
 
 from __future__ import annotations
@@ -29,15 +30,15 @@ from energyql.training.samples import Prior
 from energyql.training.target import Source, open_source
 
 FOLDS = 10
-"""Number of parts into which labels are divided for the report. The quality of a calibration on a part is measured
+"""Number of parts into which labels are divided for the report on a calibration. The quality on a part is measured
 after a fit to the other parts."""
 SLOPE_SPREAD, OFFSET_SPREAD = 0.7, 2.0
 """Standard deviations of the prior of the logarithm of the slope, and of the prior of the offset. The means are 0, so
 without labels the slope is 1 and the offset is 0."""
 STEPS = 50
-"""Most steps of Newton's method."""
+"""Largest number of steps of Newton's method."""
 LEAST = 10
-"""Fewest labels of a text."""
+"""Smallest number of labels of a text, for a calibration."""
 
 
 def platt(log_odds: Float[Tensor, " n"], labels: Float[Tensor, " n"]) -> tuple[float, float]:
@@ -108,12 +109,14 @@ def calibrate(
 ) -> dict[str, Calibration]:
     """Calibrate a reader of words by a table of labels, and write the calibrations into the model folder.
 
+    A reader of words compares pictures with texts, such as "a hat", and tells how likely a text is true of a picture.
+
     Args:
         model: a model folder.
         labels: the table that `energyql label` wrote. Columns whose names are no attributes of the model are texts.
         reader: the reader of words: the path of a folder of transformers or open_clip, a name of code, or an object.
-        contrasts: text -> another text with which the reader compares it, as log-odds need two texts. By default the
-            one of an earlier calibration, or "a picture" (`CONTRAST`).
+        contrasts: text -> another text, its contrast. The log-odds of a text are its logit minus the logit of the
+            contrast. By default the contrast of an earlier calibration, or "a picture" (`CONTRAST`).
 
     Returns:
         Text -> calibration, of the texts in the table.

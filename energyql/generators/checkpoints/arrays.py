@@ -18,7 +18,7 @@ from energyql.generators.checkpoints.reading import CheckpointError, shown
 from energyql.generators.checkpoints.unpickle import BUILTINS, Names, Record, Stub, is_shape, uncallable
 
 _DTYPE = re.compile(r"[<>=|]?([fiub][1248])")
-"""Name of a dtype of plain numbers in NumPy, such as "<f4"."""
+"""Matches the name of a dtype of plain numbers in NumPy, such as "<f4"."""
 _CORES = ("core", "_core")
 """Names of NumPy's inner package before and since version 2."""
 _DILL = "dill._dill"
@@ -27,11 +27,11 @@ _DILL = "dill._dill"
 
 @dataclass(eq=False)
 class DtypeRecord(Record):
-    """The record of a NumPy dtype of plain numbers (integers, floats or booleans) in a pickle.
+    """A record that stands for a NumPy dtype of plain numbers (integers, floats or booleans) in a pickle.
 
     Attributes:
         kind: a letter for the type, and the number of bytes, such as "f4".
-        order: byte order: "<" little-endian, ">" big-endian, "=" that of this machine, or "|" for single bytes.
+        order: byte order: "<" little-endian, ">" big-endian, "=" the order of this machine, or "|" for single bytes.
     """
 
     kind: str
@@ -56,7 +56,7 @@ class DtypeRecord(Record):
 
 @dataclass(eq=False)
 class ArrayRecord(Record):
-    """The record of a NumPy array in a pickle. The numbers are not copied: they are bytes of the file.
+    """A record that stands for a NumPy array in a pickle. The numbers are not copied: they are bytes of the file.
 
     Attributes:
         shape: lengths of the axes.
@@ -172,9 +172,9 @@ this package that is called instead."""
 
 
 class Ignored(Record):
-    """The record of a function, or of a part of a function, in a pickle of dill.
+    """A record that stands for a function, or a part of a function, in a pickle of dill.
 
-    It has no content, because no function in a pickle is ever run.
+    The record has no content, because no function in a pickle is ever run.
     """
 
     def __init__(self, *_: Any) -> None:

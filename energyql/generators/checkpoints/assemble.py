@@ -34,7 +34,7 @@ further side."""
 _AXES = {"const": 3, "weight": 4, "noise_const": 2, "noise_strength": 0}
 """Last part of an official name -> largest number of axes of the tensor; all other tensors have one axis."""
 _LAYER = re.compile(r"(synthesis\.b\d+\.(?:conv[01]|torgb))\.(weight|affine\..*)")
-"""Official name of a tensor in two groups. The name in this library has `conv.` between the groups."""
+"""Matches the official name of a tensor, as two groups. The name in this library has `conv.` between the groups."""
 
 
 def official(tensors: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:
@@ -75,8 +75,8 @@ def assemble(
         The generator in float32 on the CPU, in evaluation mode, without gradients to its weights.
 
     Raises:
-        CheckpointError: tensors are missing, too many, or do not fit together, or they are those of another
-            architecture than `architecture`.
+        CheckpointError: tensors are missing, too many, or do not fit together, or they belong to another architecture
+            than `architecture`.
     """
     check_weights(tensors)
     names = [name for name in tensors if "resample_filter" not in name]
@@ -105,7 +105,7 @@ def with_buffers(tensors: Mapping[str, Tensor], unused: Iterable[str] = ()) -> d
 
     Warns:
         CheckpointWarning: maps of noise are missing, or resampling filters, which are not added here. The pictures may
-            differ from those of the program that saved the file.
+            differ from the pictures of the program that saved the file.
     """
     complete, assumed = dict(tensors), []
     random = torch.Generator().manual_seed(0)
@@ -129,7 +129,7 @@ def with_buffers(tensors: Mapping[str, Tensor], unused: Iterable[str] = ()) -> d
 def _resample_filter(tensors: Mapping[str, Tensor]) -> Tensor:
     """Return the low-pass filter that all layers share, (taps, taps), with an even number of taps, at least four.
 
-    If no tensor is a filter, the filter is that of [1, 3, 3, 1].
+    If no tensor is a filter, the usual filter is returned, the outer product of [1, 3, 3, 1] / 8 with itself.
 
     Raises:
         CheckpointError: layers have different filters, or a filter has an impossible shape.
@@ -221,7 +221,7 @@ def _configuration(weights: Mapping[str, Tensor], conv_clamp: float | None, lr_m
 def channel_rule(channels: Mapping[int, int]) -> tuple[int, int]:
     """Return the settings `channel_base` and `channel_max` that give known numbers of channels.
 
-    They give a block the number of channels min(channel_base / resolution, channel_max).
+    The two settings give a block of the network min(channel_base / resolution, channel_max) channels.
 
     Args:
         channels: resolution of a block -> number of channels of the block.

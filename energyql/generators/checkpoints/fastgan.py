@@ -25,12 +25,13 @@ _MARKER = "init.init.0.weight_orig"
 _NO_PARAMETER = re.compile(r"(weight_[uv]|running_(mean|var)|num_batches_tracked|stored_(mean|var))$")
 """Matches the end of the name of a tensor that is a buffer, not a parameter."""
 _EPSILON = 1e-5
-"""Added to variances in batch normalisation."""
+"""Number that is added to variances in batch normalisation."""
 _PLAIN = {1: (("1", "", "2"),), 2: (("1", "2", "3"), ("5", "6", "7"))}
-"""Number of convolutions of a stage -> for each convolution three names: of the convolution, of its noise ("" without
-noise), and of its normalisation. These are the names in generators without classes."""
+"""Number of convolutions of a stage (the layers of one side of feature maps) -> for each convolution three names: of
+the convolution, of its noise ("" without noise), and of its normalisation. The names are those in the files of
+generators without classes."""
 _CLASSES = {1: (("conv", "", "bn"),), 2: (("conv1", "noise", "bn1"), ("conv2", "noise", "bn2"))}
-"""The same table as `_PLAIN`, with the names in generators with classes."""
+"""The same table as `_PLAIN`, with the names in the files of generators with classes."""
 
 
 def read_fastgan(checkpoint: Checkpoint) -> FastGAN | None:
@@ -64,7 +65,7 @@ def _averaged(state: StateDict, budget: Budget) -> dict[str, Tensor]:
     """Return the tensors of a state dict by name, with averages over the training in place of the parameters.
 
     The averages are a list, the entry `g_ema` of a dict around the state dict, in the order of the parameters. If there
-    is no such list, the parameters are those of the state dict.
+    is no such list, the parameters of the state dict are returned.
 
     Args:
         state: the state dict.
@@ -199,12 +200,14 @@ def _layer(parts: _Parts, prefix: str, conv: str, noise: str, norm: str, *, last
 
     Args:
         parts: the tensors of the file that are not used yet.
-        prefix: beginning of the names of all tensors of the stage, such as "feat_8.".
+        prefix: beginning of the names of all tensors of the stage (the layers of one side of feature maps), such as
+            "feat_8.".
         conv: name of the convolution, which follows the prefix.
         noise: name of the noise, which follows the prefix, "" without noise. If it is "noise", both convolutions of the
             stage have the same strength of noise.
         norm: name of the batch normalisation, which follows the prefix.
-        last: whether this is the last convolution of the stage. Only then a strength that both share is removed.
+        last: whether this is the last convolution of the stage. Only then, a strength of noise that both convolutions
+            have in common is removed from `parts`.
 
     Raises:
         CheckpointError: a tensor is missing, or tensors do not fit together.
@@ -225,9 +228,10 @@ def _layer(parts: _Parts, prefix: str, conv: str, noise: str, norm: str, *, last
 def _side(parts: _Parts, channels: int, stated: Any) -> int:
     """Return the side of the pictures in pixels.
 
-    If the largest stage has a side above 256, this is the side of the pictures. Otherwise the stage may be larger than
-    the pictures, because the official code saves all stages up to side 256 even for smaller pictures. Their side is
-    then that of a stage with `channels` output channels.
+    A stage is the layers of one side of feature maps. If the largest stage in the file has a side above 256, this is
+    the side of the pictures. Otherwise the largest stage may be larger than the pictures, because the official code
+    saves all stages up to side 256 even for smaller pictures. The side of the pictures is then the side of a stage with
+    `channels` output channels.
 
     Args:
         parts: the tensors of the file that are not used yet.

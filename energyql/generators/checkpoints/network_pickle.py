@@ -1,7 +1,7 @@
 """The content of a checkpoint of another program, and the network of official code in the content.
 
-Official code is that of the authors of StyleGAN2, StyleGAN3, StyleGAN-XL, R3GAN or projected GAN. Nothing in a file is
-executed: objects in it are represented by records of this package.
+Official code is the code of the authors of StyleGAN2, StyleGAN3, StyleGAN-XL, R3GAN or projected GAN. Nothing in a file
+is executed: objects in it are represented by records of this package.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ MAX_DEPTH = 32
 
 @dataclass(frozen=True)
 class NetworkRecord:
-    """The tensors and settings of one network in a file, under the names of the official code.
+    """The tensors and settings of one network in a file, under the names in the code of its authors (official code).
 
     A network is stored as an object or as a state dict. For a state dict, `class_name`, `init_kwargs` and `attributes`
     are empty.
@@ -97,10 +97,10 @@ class Checkpoint:
 
     @cached_property
     def network(self) -> NetworkRecord | None:
-        """The generator of official PyTorch code in the file; `None` if the file holds no such generator.
+        """The generator in the file, if PyTorch code of the authors of its architecture (official code) saved it.
 
-        The generator is the entry `G_ema` (weights averaged over the training) of a dict, or the whole content. It may
-        be an object or a state dict.
+        The result is `None` if the file holds no such generator. The generator is the entry `G_ema` (weights averaged
+        over the training) of a dict, or the whole content. It may be an object or a state dict.
 
         Raises:
             CheckpointError: the network is damaged, or the file holds several generators.

@@ -19,7 +19,8 @@ _NAMES = {
 }  # fmt: skip
 """Official name of a tensor -> name in this library, for all tensors that `_TRANSITION` and `_BLOCK` do not contain."""
 _LAYER = re.compile(r"MainLayers\.(\d)\.Layers\.(\d{1,3})\.(.+)", re.ASCII)
-"""Official name of a tensor in three groups: number of the stage, number of the layer in the stage, and last part."""
+"""Matches the official name of a tensor, as three groups: number of the stage (the layers of one side of feature maps),
+number of the layer in the stage, and last part of the name."""
 _TRANSITION = {"LinearLayer.Layer.weight": "widen", "Resampler.Kernel": "resample_filter"}
 """Last part of an official name -> last part of the name in this library, in layer 0 of a stage, which changes the side
 and the number of channels."""

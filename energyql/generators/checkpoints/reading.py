@@ -66,7 +66,7 @@ def shown(value: object, length: int = 80) -> str:
 
     Args:
         value: any value in the file.
-        length: most characters of a string that are shown; "..." follows if there are more.
+        length: largest number of characters of a string that are shown; "..." follows if there are more.
     """
     if isinstance(value, str):
         return ascii(value[:length])[1:-1] + ("..." if len(value) > length else "")

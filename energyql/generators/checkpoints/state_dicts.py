@@ -20,9 +20,9 @@ from energyql.generators.checkpoints.reading import CheckpointError, shown
 from energyql.generators.checkpoints.unpickle import Budget, Storage, TensorRecord
 
 MAX_DEPTH = 2
-"""Most dicts around a state dict, such as `{"ema": {"state_dict": ...}}`."""
+"""Largest number of dicts around a state dict: two in `{"ema": {"state_dict": ...}}`."""
 MAX_HEADER = 1 << 24
-"""Most bytes of JSON before the tensors in a file of safetensors."""
+"""Largest number of bytes of the header, the JSON before the tensors, in a file of safetensors."""
 _EMA = re.compile(r"(?<![a-z])ema(?![a-z])", re.IGNORECASE)
 """Matches the word "ema", which stands for averaged weights, in the keys that lead to a state dict or in its prefix."""
 
@@ -77,7 +77,7 @@ def find_state_dict(content: Any, marker: str) -> StateDict | None:
             name in the file; the result has no prefix.
 
     Raises:
-        CheckpointError: there are several such state dicts, and none or several of them have the word.
+        CheckpointError: there are several such state dicts, and none or several of them have the word "ema".
     """
     places: dict[str, tuple[str, tuple[Mapping[Any, Any], ...]]] = {}
     for keys, around in _dicts(content):

@@ -37,16 +37,17 @@ _STATED = (
 _OF_LAYERS = ("filter_size", "lrelu_upsampling")
 """Settings that are attributes of each layer in a pickle, with equal values; the values of the first layer are read."""
 _MOST_SIGNALS = 1_000_000
-"""Limit of the work of the search for heads, counted in layers of tried settings; six heads take about 130,000."""
+"""Limit of the work of the search for heads, groups of layers for higher resolutions. The work is counted in layers of
+the settings that are tried; a file with six heads takes about 130,000."""
 
 
 def read_stylegan_xl(checkpoint: Checkpoint) -> StyleGANXL | None:
     """Return the generator in an official file of StyleGAN-XL; `None` if the file holds no StyleGAN-XL.
 
-    No file states which heads a network has. Heads are found from the sides and channels of the layers, and checked
-    with the filters. A state dict lacks the learning-rate multiplier and the limit of activations. The caller gives
-    these two in `checkpoint.given`; otherwise usual values are assumed, and an error is raised if the weights
-    contradict them.
+    No file states which heads, groups of layers for higher resolutions, a network has. Heads are found from the sides
+    and channels of the layers, and checked with the filters. A state dict lacks the learning-rate multiplier and the
+    limit of activations. The caller gives these two in `checkpoint.given`; otherwise usual values are assumed, and an
+    error is raised if the weights contradict them.
 
     Raises:
         CheckpointError: the layers are those of no known StyleGAN-XL, or tensors do not fit together. Or a setting of
@@ -124,7 +125,10 @@ def _settings_of_shapes(record: NetworkRecord, layers: Sequence[Layer]) -> dict[
 
 
 def _candidates(settings: Mapping[str, Any], layers: Sequence[Layer]) -> Iterator[StyleGANXLConfig]:
-    """Yield all configurations, with stem and heads, whose layers have the same sides as the layers in a file.
+    """Yield all configurations of a network whose layers have the same sides as the layers in a file.
+
+    A configuration states the stem, a network of low resolution, and the heads, groups of layers for higher
+    resolutions.
 
     Args:
         settings: fields of a configuration that are already known. Missing are `resolution`, `num_layers` and the

@@ -44,7 +44,8 @@ MAX_DIRECTORY = 1 << 21
 _ENTRY_COST = 10
 """Number of pickle operations that take as long as reading an entry of the directory of a zip file."""
 MAX_DEPTH = 32
-"""Largest number of containers inside one another in a value for `plain`. A container inside itself exceeds it."""
+"""Largest number of containers inside one another in a value for `plain`. A container inside itself exceeds this
+number."""
 TRAINING_NAMES: Names = {**TORCH_NAMES, **NUMPY_NAMES, ("argparse", "Namespace"): record_of("argparse.Namespace")}
 """Names that a training checkpoint may contain: (module, name) of a class or function -> the function of this package
 that is called instead. The names are of tensors, arrays and containers; and `argparse.Namespace`, the class of the
@@ -64,7 +65,7 @@ def read_torch_file(data: memoryview, names: Names, budget: Budget | None = None
         data: the bytes of the file.
         names: names of classes and functions that the file may contain -> the function that is called instead.
         budget: counts of work and memory, which raise an error at their limits. By default they start at 0; if this
-            file is inside another file, pass those of the outer file.
+            file is inside another file, pass the counts of the outer file.
 
     Raises:
         CheckpointError: the file is damaged, or names a class or function that is not in `names`, or takes too much
@@ -98,7 +99,7 @@ def read_weights(path: str | Path) -> Any:
 def plain(value: Any, budget: Budget, depth: int = 0) -> Any:
     """Return a value of a pickle with plain values in place of records, also inside containers.
 
-    The record of a tensor or array becomes a tensor or array, and that of an `argparse.Namespace` becomes a dict.
+    The record of a tensor or array becomes a tensor or array; the record of an `argparse.Namespace` becomes a dict.
     Records of other objects, dtypes, classes and functions become text.
 
     Args:

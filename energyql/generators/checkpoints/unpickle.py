@@ -2,7 +2,7 @@
 
 Python's own unpickler imports and calls any class or function that a file names. Here `pickletools` of the standard
 library splits a pickle into operations, and the interpreter looks up names in a table of functions of this package,
-which build records. It imports nothing, calls no other functions, and sets no attributes.
+which build records. The interpreter imports nothing, calls no other functions, and sets no attributes.
 
 The number of operations and the memory are limited. Only strings, small integers and `None` may be keys, so that no
 hash is slow to compute, and no file can be made whose keys all have one hash.
@@ -115,8 +115,8 @@ class Budget:
     def hold(self, size: int) -> None:
         """Add to the bytes of objects other than tensors and arrays; raise a CheckpointError if there are too many.
 
-        The limit is 128 MiB plus 16 times the size of the file, and at most 512 MiB. It is needed because one byte of a
-        file can make an object of two hundred bytes.
+        The limit is 128 MiB plus 16 times the size of the file, and at most 512 MiB. A limit is needed because one byte
+        of a file can make an object of two hundred bytes.
         """
         self.held += size
         if self.held > min(MAX_MEMORY, MAX_MEMORY // 4 + 16 * self.file_size):
@@ -161,7 +161,7 @@ def is_shape(numbers: Any) -> bool:
 
 @dataclass(eq=False)
 class ObjectRecord(Record):
-    """The record of an object of any class.
+    """A record that stands for an object of any class in a pickle.
 
     Attributes:
         name: full name of the class.
@@ -216,7 +216,7 @@ class Storage:
 
 @dataclass(frozen=True, eq=False)
 class TensorRecord:
-    """The record of a tensor. The numbers are not copied until the method `tensor` is called.
+    """A record that stands for a tensor in a pickle. The numbers are not copied until the method `tensor` is called.
 
     Attributes:
         storage: the row of numbers in the file, of which the numbers of the tensor are a part.
@@ -334,7 +334,7 @@ MAX_NAME = 256
 MAX_BITS = 128
 """Largest number of bits of an integer. Arithmetic with longer integers is slow."""
 _POINTER = 8
-"""Number of bytes that an item takes on the stack or in a list, without the item itself."""
+"""Number of bytes that an item takes on the stack of the interpreter or in a list, without the item itself."""
 _ENTRY = 100
 """Number of bytes that are counted for an entry of a dict or set, without its key and value."""
 _RECORD = 256

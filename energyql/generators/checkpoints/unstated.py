@@ -31,13 +31,12 @@ _CHUNK = 128
 _PICTURES = 4
 """Number of pictures that are drawn to find out whether activations exceed the usual limit."""
 _LIKELY_SIZE = 0.6, 3.0
-"""Likely range of the product of the multiplier and the root mean square of the stored weights of a mapping network.
-
-Before training the product is 1."""
+"""Likely range of the product of two numbers: the learning-rate multiplier of a mapping network, and the root mean
+square of its stored weights. Before training the product is 1."""
 _LIKELY_MEAN = 4.0
-"""Largest likely ratio of the size (root mean square) of the mean of w as computed to its size in the file; the
-smallest is 1/4. The mean is computed with a learning-rate multiplier. If that is wrong by a factor, w is wrong by this
-factor to the power of the number of layers.
+"""Largest likely ratio of two sizes (root mean squares): that of a computed mean of w, and that of the mean of w in the
+file. The smallest likely ratio is 1/4. The mean is computed with a learning-rate multiplier. If the multiplier is wrong
+by a factor, w is wrong by this factor to the power of the number of layers.
 """
 _LIKELY_W = 50.0
 """Largest likely root mean square of w; the smallest is 1/50."""
