@@ -203,13 +203,16 @@ class Session:
     def _strata(
         self, groups: Sequence[Sequence[int]], labels: Labels, which: int, guess: Sequence[Answer] = ()
     ) -> Strata:
-        """Return the counts of pictures and answers in each stratum, a set of pictures, for an estimate.
+        """Count the pictures and the answers in each stratum, from which a share of yes is then estimated.
+
+        A stratum is a set of pictures for which the judge gave the same answer.
 
         Args:
-            groups: positions of the pictures of each stratum.
-            labels: position of a picture -> its least and largest answer.
-            which: which answer counts where people disagree: 0 for the least (no), 1 for the largest (yes).
-            guess: for each stratum the answer of the judge for its pictures; by default its verdict on the query.
+            groups: for each stratum the positions of its pictures.
+            labels: position of a picture -> the least and the largest answer that people gave for it (no < yes).
+            which: which of the two answers counts, if people disagree: 0 for the least (no), 1 for the largest (yes).
+            guess: for each stratum the answer that is expected for its pictures before people are asked. By default it
+                is the verdict of the judge: whether the pictures satisfy the query.
         """
         seen = [[labels[number][which] for number in labels if number in members] for members in map(set, groups)]
         says = guess or [self.subject.pictures[group[0]].verdict for group in groups]

@@ -86,7 +86,8 @@ class LaceRule:
     """The `EnergyRule` of the `lace` semantics: the rules of the paper on LACE, applied to the tree of a query.
 
     Attributes:
-        expr: the query without constants.
+        expr: the query, from which the constants TRUE and FALSE were removed; a query that is always true may be the
+            constant TRUE alone.
         attributes: names of the attributes of `expr`, in the vocabulary's order.
     """
 

@@ -375,7 +375,10 @@ class _RuleEnergy:
         self.rule, self.raw, self.heads = rule, raw, raw.function
 
     def computed_in(self, dtype: torch.dtype) -> _RuleEnergy:
-        """Return this object, and ignore `dtype`: the heads of such a rule are never computed in another dtype."""
+        """Return this object unchanged: under `lace` and `jem` the heads are never computed in another dtype.
+
+        `dtype` is ignored.
+        """
         return self
 
     def __call__(self, latent: Float[Tensor, "batch latent_dim"]) -> Float[Tensor, " batch"]:

@@ -253,10 +253,13 @@ def check_generator(generator: Any, name: str = "this") -> Generator:
 
 
 def noise_shapes(generator: Any) -> list[tuple[int, ...]]:
-    """Return the shapes of the noise of one picture, the attribute `z_shape` as a list; [] without this attribute.
+    """Return the shapes of the noise of one picture: the attribute `z_shape` of a generator, always as a list.
+
+    The list is empty if the generator has no `z_shape`.
 
     Raises:
-        ArgumentError: `z_shape` is neither a shape nor a list of shapes, or z has fewer numbers.
+        ArgumentError: `z_shape` is neither a shape nor a list of shapes, or noise of these shapes has more numbers in
+            total than z (`z_dim`).
     """
     shape = getattr(generator, "z_shape", None)
     if shape is None:

@@ -574,12 +574,13 @@ def compile_query(
 def _smallest(
     expr: Expr, vocabulary: Mapping[str, AttributeSpec], max_nodes: int, groups: Sequence[Sequence[Expr]]
 ) -> tuple[Diagram, str]:
-    """Return the decision diagram of a query, and the `key` of its circuit.
+    """Return the decision diagram of a query, and the text `key` by which its circuit is compared with other circuits.
 
     A diagram tests one attribute after another. The first diagram is built in the vocabulary's order of attributes. If
     it has more than 64 nodes, a second diagram is built in the order in which the query names the attributes, and the
-    smaller of the two is returned. The key is that of the first diagram in both cases. But if the first diagram would
-    need more than `max_nodes` nodes, the diagram and the key are those of the second.
+    smaller of the two is returned. The key is that of the first diagram in both cases, because equivalent queries have
+    the same key only in the vocabulary's order. But if the first diagram would need more than `max_nodes` nodes, the
+    diagram and the key are those of the second.
 
     Args:
         expr: the query.

@@ -323,7 +323,11 @@ class Diagram(Kernel[int]):
         return self._digests[node]
 
     def needs(self, node: int) -> list[int]:
-        """Return the children of a node and, if it tests a weighted part of the query, the node of this part."""
+        """Return the nodes that a node directly depends on, for `dependencies_first`.
+
+        They are the children of the node. If the node tests a weighted part of the query, such as `2 * (a OR b)`, the
+        node of this part without its weight (`a OR b`) is added.
+        """
         variable = self.variables.get(self.levels[node])
         inner = [variable.inner] if isinstance(variable, WeightVariable) else []
         return [*self.children[node], *inner]

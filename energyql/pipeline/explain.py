@@ -135,7 +135,12 @@ def explain(
 
 
 def _words(bound: Expr, model: Model) -> Iterator[str]:
-    """Yield a line for each text in quotes of a query: what reads the text off pictures, and a similar attribute."""
+    """Yield a line of explanation for each text in quotes of a query that is not the name of an attribute.
+
+    The line says which network (`model.words`, such as CLIP) judges whether the text is true of a picture, and how it
+    was calibrated for this text. If the text is spelled almost like the name of an attribute, the line ends with this
+    name, in case the attribute is meant.
+    """
     for node in predicates(bound):
         if is_words(node, model.vocabulary) and model.words is not None:
             near = model.vocabulary.suggest(node.name)

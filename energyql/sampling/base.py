@@ -822,7 +822,12 @@ class StepNoise:
     step: str = ""
 
     def normals(self, name: str = "") -> Float[Tensor, "rows z_dim"]:
-        """Return a draw from N(0, I) for each sample that takes the step."""
+        """Return a draw from N(0, I) for each sample that takes the step.
+
+        Args:
+            name: name of the draws in this step. Draws with different names are independent; the same name gives the
+                same draws again.
+        """
         return self.streams.normals(self.like, self._stream(name), self.rows)
 
     def uniforms(

@@ -235,11 +235,12 @@ class SliceInfo(NamedTuple):
 
 
 class SliceState(NamedTuple):
-    """State of samples that make slice moves, with a row for each sample.
+    """The latents of samples, and their energies, before or after an elliptical slice move (`slice_step`).
 
     Attributes:
-        z: current latents.
-        energies: energy of each sample at z, in nats, as `slice_step` needs it.
+        z: current latents, a row for each sample.
+        energies: energy of each sample at its latent, in nats, not multiplied by the exponent β of the move. The move
+            takes these energies as they are, and does not evaluate the energy at `z` again.
     """
 
     z: Float[Tensor, "rows z_dim"]

@@ -379,7 +379,10 @@ def _latents(path: Path) -> Tensor:
 
 
 def _rows(path: Path) -> list[list[Any]]:
-    """Return the rows of labels in `att_light.pickle`, 21 cells each.
+    """Return StyleFlow's labels: a row for each sample, with a cell for each of the 21 attributes in `COLUMNS`.
+
+    Args:
+        path: StyleFlow's file `att_light.pickle`.
 
     Raises:
         ModelError: the file is missing or damaged, or contains no table of 21 columns under "att_light".

@@ -344,7 +344,7 @@ _RECORD = 256
 def unpickle(
     data: memoryview, names: Names, *, start: int = 0, persistent: Make | None = None, budget: Budget | None = None
 ) -> tuple[Any, int]:
-    """Return the value of a pickle, and the position in the file after the pickle.
+    """Read a pickle without executing anything in it. Return its value, and the position in the file after the pickle.
 
     Args:
         data: the bytes of a file.
@@ -356,7 +356,8 @@ def unpickle(
             same object for all pickles of one file.
 
     Returns:
-        The value and the position. Byte strings in the value are views of `data`. Objects are records.
+        The value and the position. Byte strings in the value are views of `data`. In place of an object of a class,
+        the value has what the function in `names` returns, as a rule a record: a plain container of the object's data.
 
     Raises:
         CheckpointError: the pickle is damaged, or contains an operation or a name that is not allowed, or exceeds a
