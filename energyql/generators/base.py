@@ -98,7 +98,7 @@ class DraftingGenerator(Generator, Protocol):
 
         The bits of a picture must not depend on the other pictures of the batch. Drafts are input of programs: of
         samplers whose energy is computed from pictures, and of labellers. The pictures of a result, which people see,
-        are drawn by `synthesize`.
+        are drawn by `synthesize`. Drafts are used only if the attribute `differentiable` of the generator is false.
         """
 
 
@@ -179,8 +179,12 @@ def _method(generator: Generator, name: str) -> Callable[..., Any] | None:
 
 
 def drafter(generator: Generator) -> Callable[..., Tensor] | None:
-    """Return the method `draft` of a generator; `None` if it draws no drafts (see `DraftingGenerator`)."""
-    return _method(generator, "draft")
+    """Return the method `draft` of a generator; `None` if it draws no drafts (see `DraftingGenerator`).
+
+    The result is also `None` if autograd can differentiate the pictures of the generator, because drafts may have no
+    gradient.
+    """
+    return None if is_differentiable(generator) else _method(generator, "draft")
 
 
 def is_differentiable(generator: Generator) -> bool:

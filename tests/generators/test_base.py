@@ -13,6 +13,7 @@ from energyql.generators.base import (
     class_count,
     condition_vector,
     draw_batches,
+    drawing,
     encode_under,
     fitting,
 )
@@ -178,3 +179,18 @@ def test_a_batch_takes_half_of_the_free_memory(monkeypatch):
     assert fitting(Picture(), used=-(10**6), most=7) == 1
     Picture.device = torch.device("cpu")
     assert fitting(Picture(), used=0, most=1) == PIXEL_BATCH // 64**2
+
+
+@pytest.mark.parametrize("differentiable", [False, True])
+def test_samplers_look_at_drafts_unless_they_could_need_gradients(differentiable):
+    class Drafting(Plain):
+        def synthesize(self, w):
+            return w
+
+        def draft(self, w):
+            return w + 1
+
+    generator = Drafting()
+    generator.differentiable = differentiable
+    looked_at = drawing(generator, torch.float32, "const", 0)(torch.zeros(1, 2), torch.zeros(1).long())
+    assert looked_at.tolist() == [[0, 0] if differentiable else [1, 1]]
