@@ -119,8 +119,10 @@ MEASURED = {
     "robustness-accuracy.png": "benchmarks.robustness",
     "robustness-frequency-error.png": "benchmarks.robustness",
     "robustness-cost.png": "benchmarks.robustness",
+    "noise.webp": "recipes.flow, and the code of docs/noise.md",
 }
-"""Picture -> the benchmark that writes it into the folder of its results, which takes too long to be drawn here."""
+"""Picture -> what makes it, and takes too long to be run here: a benchmark, which writes it into the folder of its
+results, or a recipe and the code of a page."""
 PAGE = (1280, 860)
 """Width and height of the shown part of a page, in pixels."""
 
