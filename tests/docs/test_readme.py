@@ -18,7 +18,7 @@ README = ROOT / "README.md"
 
 
 def test_two_commands_do_all_the_set_up():
-    main_job, _, tests = (text.strip() for text in texts(README, "sh"))
+    main_job, *_, tests = (text.strip() for text in texts(README, "sh"))
     assert main_job.startswith("pip install . && energyql generate ")
     lines = (ROOT / ".ci" / "run").read_text(encoding="utf-8").splitlines()
     install, test = tests.split(" && ")
