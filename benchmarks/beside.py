@@ -180,7 +180,9 @@ def busy(count: int) -> Iterator[None]:
 def main(
     work: Annotated[str, typer.Option(help=f"Separated by commas: {', '.join(WORK)}.")] = ",".join(WORK),
     threads: Annotated[str, typer.Option(help="Of torch, separated by commas.")] = "",
-    loops: Annotated[str, typer.Option(help="Numbers of busy loops, separated by commas.")] = "0,1,2,8",
+    loops: Annotated[
+        str, typer.Option(help="Numbers of busy loops, separated by commas; 0 is always one.")
+    ] = "0,1,2,8",
     setting: Annotated[str, typer.Option(help=f"Separated by commas: {', '.join(SETTINGS)}.")] = ",".join(SETTINGS),
     turns: Annotated[int, typer.Option(min=1, help="Of which medians are taken.")] = 5,
     out: Annotated[Path, typer.Option(help="Folder for results.json and results.md.")] = Path("runs/beside"),
@@ -191,6 +193,7 @@ def main(
     numbers = sorted(int(one) for one in split_names("--threads", threads, map(str, range(1, 1025)))) if threads else []
     numbers = [min(2, cores)] if smoke else numbers or sorted({1, 2, cores})
     loads = [0, 1] if smoke else [int(one) for one in split_names("--loops", loops, map(str, range(1025)))]
+    loads = sorted({0, *loads})
     settings = split_names("--setting", setting, SETTINGS)
     names, turns = (list(SMOKE_WORK), 1) if smoke else (split_names("--work", work, WORK), turns)
     servers = {(count, setting): Server(count, setting) for count in numbers for setting in settings}

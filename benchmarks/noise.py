@@ -98,10 +98,11 @@ NOTE = (
     "exact samples; above: what is more than the mean for as many exact samples. Effective: number of exact samples "
     "whose frequencies would have the same mean squared error. Calls: of the generator, a sample, those of pilots "
     "included; a gradient counts as two, and a picture with a negative prompt as two. Best of N: the picture that the "
-    "guide likes most of N. Rejection: what the guide accepts of at most as many random pictures as ours drew in all. "
+    "guide likes most of N. Rejection: what the guide accepts of at most as many random pictures as ours drew in all "
+    f"(the first of {', '.join(REFERENCES)} that was measured). "
     "At equal calls: what the guide likes most of as many pictures with the prompt as ours drew for a sample, at most "
     "64. LogDiff: an evaluation of its transformer with one prompt counts as its share of the evaluations of a picture "
-    "of the generator."
+    "of the generator. Heads: the pictures from which they learned are calls too, shared by all formulas."
 )
 
 
@@ -177,12 +178,13 @@ class Subject:
 
     def __init__(
         self, model: Model, queries: Sequence[str | Expr] = (), sampler: SamplerName = GRADIENT_FREE,
-        logdiff: LogDiff | None = None, headed: Model | None = None, labels: int = 0,
+        logdiff: LogDiff | None = None,
     ) -> None:  # fmt: skip
         if not model.bank.reads_pictures:
             raise ArgumentError("the model has heads that read latents", hint="give a network with --guide")
         self.model, self.evaluated, self.logdiff = model, EvaluatedModel(model), logdiff
-        self.headed, self.labels = headed, labels
+        self.headed: Model | None = None
+        self.labels = 0
         self.prepared = [self.evaluated.prepare(query, sampler=sampler) for query in queries]
 
     def outputs(self, images: Tensor) -> Tensor:
@@ -480,12 +482,12 @@ def run(
             if method in rows:
                 continue
             report("formulas", number / len(chosen))
+            reference = next((name for name in REFERENCES if "calls" in rows.get(name, {})), None)
             row: dict[str, Any] = {
                 "band": band, "formula": str(formula), "method": method, "prevalence": float(exact.mean()),
-                "exact": int(exact.sum()),
+                "exact": int(exact.sum()), "reference": reference,
             }  # fmt: skip
-            ours = next((rows[name]["calls"] for name in REFERENCES if "calls" in rows.get(name, {})), None)
-            started = time.process_time()
+            ours, started = None if reference is None else rows[reference]["calls"], time.process_time()
             try:
                 reading, costs = measure(subject, number, method, n, pool, None if ours is None else n * ours, report)
                 row |= costs | compare(subject, number, reading, prior, bins)
@@ -517,17 +519,15 @@ def bars(data: dict[str, Any]) -> list[str]:
             )
             told.append(f"- {line}: {'met' if met else 'not met'}")
     last = len(BANDS) - 1
-    by_method = {
-        method: {row["formula"]: row for row in data["rows"] if row["band"] == last and row["method"] == method}
-        for method in (*REFERENCES, REJECTION)
-    }
-    reference = next((method for method in REFERENCES if by_method[method]), None)
-    if reference is not None and (both := by_method[reference].keys() & by_method[REJECTION].keys()):
-        ours, other = (sum(by_method[method][formula].get("effective") or 0.0 for formula in both)
-                       for method in (reference, REJECTION))  # fmt: skip
-        met = "met" if ours >= LEAST_RATIO * other else "not met"
-        line = f"{GROUPS[last]}: {ours:.0f} effective samples {reference}, rejection at equal calls {other:.0f}"
-        told.append(f"- {line} (bar {LEAST_RATIO:g} times as many): {met}")
+    rejected = [row for row in data["rows"] if row["band"] == last and row["method"] == REJECTION]
+    for reference in REFERENCES:
+        others = {row["formula"]: row for row in rejected if row.get("reference") == reference}
+        rows = [row for row in data["rows"] if row["method"] == reference and row["formula"] in others]
+        if rows:
+            ours, other = (sum(row.get("effective") or 0.0 for row in some) for some in (rows, others.values()))
+            met = "met" if ours >= LEAST_RATIO * other else "not met"
+            line = f"{GROUPS[last]}: {ours:.0f} effective samples {reference}, rejection at as many calls {other:.0f}"
+            told.append(f"- {line} (bar {LEAST_RATIO:g} times as many): {met}")
     prompts = {
         method: [row["judge"] for row in data["rows"] if row["band"] == len(BANDS) and row["method"] == method
                  and row.get("judge") is not None] for method in METHODS
@@ -827,12 +827,14 @@ def main(
             chosen += choose_formulas(subject, samples, each, formula_seed) if BARS in parts else []
             chosen += prompt_formulas(subject, samples, count, formula_seed) if PROMPTS in parts else []
         mine = numbers(len(chosen))
-        fit = HeadSettings(steps=5) if smoke else HeadSettings()
-        headed = learn_heads(opened, labels, out / f"heads-{labels}", report, fit) if labels else None
-        subject = Subject(opened, [query for _, query in chosen], sampler, rule, headed, labels)
+        subject = Subject(opened, [query for _, query in chosen], sampler, rule)
         if plan:
             show(*plan_rows(subject, [chosen[i] for i in mine], chosen_methods, n), width=100)
             return
+        if labels and (TIME in parts or {*HEADED} & {*chosen_methods}):
+            fit = HeadSettings(steps=5) if smoke else HeadSettings()
+            folder = out / f"heads-{labels}-{json_digest([subject.evaluated.identity, str(fit)])[:16]}"
+            subject.headed, subject.labels = learn_heads(opened, labels, folder, report, fit), labels
         settings = {
             "model": subject.evaluated.identity, "sampler": sampler, "n": n, "prior": prior,
             "formulas": formulas or formula_seed, "teacher": None if rule is None else rule.identity,

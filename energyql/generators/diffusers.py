@@ -221,6 +221,7 @@ class PipelineGenerator(nn.Module):
         if prompt == own:
             return self
         other = copy.copy(self)
+        other.__dict__.pop("_drafted", None)
         other.call = self.call | {"prompt": prompt}
         other.description = self.description | {"call": self.description["call"] | {"prompt": prompt}}
         return other
@@ -255,9 +256,10 @@ class PipelineGenerator(nn.Module):
             return 1
         w = torch.zeros(count, self.w_dim)
         w[:, : self.z_dim] = normals(0, 0, count, self.z_dim, stream="draft")
-        pictures, others = self._pictures(w, count), self._pictures(w.flip(0), count).flip(0)
-        copies = self._pictures(w[:1], count)
-        return count if torch.equal(pictures, others) and torch.equal(pictures[:1], copies) else 1
+        pictures, others = self._pictures(w, count), self._pictures(w.roll(1, 0), count).roll(-1, 0)
+        copies = self._pictures(w[:1].expand(count, -1), count)
+        alike = torch.equal(pictures, others) and torch.equal(pictures[:1].expand_as(copies), copies)
+        return count if alike else 1
 
     def _pictures(self, w: Tensor, count: int | None) -> Tensor:
         """Return the pictures of w as `synthesize` does.

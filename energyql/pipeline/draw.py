@@ -50,6 +50,7 @@ from energyql.generators.base import (
     check_noise,
     class_count,
     condition_vector,
+    drafter,
     draw_batches,
     drawing,
     head_reader,
@@ -273,14 +274,19 @@ class PreparedQuery:
         """
         assert self.plain_verifier is not None
         verifier = self.plain_verifier.for_draws(CLIPS[-1])
-        energy = ClippedEnergy(self._query_energy, CLIPS[-1])
+        energy, draft = ClippedEnergy(self._query_energy, CLIPS[-1]), drafter(self.model.generator)
 
         def draw(number: int) -> Round:
             sampled = self._attempt(energy, number * PILOT_ROUND, range(PILOT_ROUND), _quiet, "verify/", seed=0)
             index = np.arange(PILOT_ROUND) + number * PILOT_ROUND
             chances = uniforms(0, number * PILOT_ROUND, PILOT_ROUND, 1, stream="verify/balance").numpy()[:, 0]
             accepted = list[npt.NDArray[np.bool_]]()
-            for _, images in self._pictures(sampled.z, index):
+            # A generator that draws drafts has no noise besides z.
+            pictures = (
+                self._pictures(sampled.z, index) if draft is None
+                else draw_batches(self.calls.counted(draft), self.encode, sampled.z, self.settings.batch_size)
+            )  # fmt: skip
+            for _, images in pictures:
                 seen = sum(map(len, accepted))
                 accepted.append(verifier(images, chances[seen : seen + len(images)]).accepted)
             by_heads = self.energy_in_float32(sampled.z).double().neg().exp().cpu().numpy()

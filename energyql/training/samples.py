@@ -360,7 +360,9 @@ def _label(
         DataError: the labeller does not return a label of the same attributes for each picture.
     """
     columns: dict[str, list[Any]] = {}
-    w, draw = prior.w_there(index), drafter(prior.generator) or prior.generator.synthesize
+    # A generator with classes would draw the pictures of each class apart, and fill up small groups.
+    draft = None if class_count(prior.generator) else drafter(prior.generator)
+    w, draw = prior.w_there(index), draft or prior.generator.synthesize
     at, size = 0, 1  # the size of the first picture determines the size of a batch
     while at < len(w):
         images = check_pictures(draw(w[at : at + size]))

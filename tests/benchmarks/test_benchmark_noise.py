@@ -50,6 +50,7 @@ def test_every_method_has_a_row(finished):
     assert {method for _, method in rows} == set(noise.METHODS)
     ours, rejection = rows[COMMON, noise.OURS], rows[COMMON, noise.REJECTION]
     assert rejection["calls"] <= ours["calls"] + 0.2
+    assert rejection["reference"] == noise.OURS
     assert rows[COMMON, "best of 16"]["calls"] == 16
     assert rows[COMMON, noise.SURE]["calls"] >= 300 / 3 + 1  # those of the labels too
     assert rows[COMMON, noise.SURE]["guide"] == 1
@@ -217,7 +218,8 @@ def test_formulas_of_the_part_prompts_have_not_xor_and_at_least(folder, tmp_path
         assert word in row["formula"]
         assert row["band"] == len(noise.BANDS)
     assert "NOT, XOR, AT LEAST, satisfied by the judge: ours" in (tmp_path / "results.md").read_text()
-    planned = command(noise, *out, "--part", "prompts", "--methods", "ours,ReNO", "--plan").stdout
+    planned = command(noise, *out, "--part", "prompts", "--methods", "ours,ReNO", "--labels", "300", "--plan").stdout
+    assert not list(tmp_path.glob("heads-*"))  # a plan trains nothing
     assert "576" in planned  # 3 formulas, 3 samples, 64 calls
     assert "891" in planned  # 3 formulas, 3 samples, 99 calls
 
