@@ -189,7 +189,7 @@ def test_a_flow_has_a_row_of_every_method(folder, tmp_path):
     done = command(
         noise, str(folder / make.FLOW), "--guide", str(folder), "--judge", str(folder), *calls, "--smoke",
         "--differentiate", "--teacher", str(folder / make.TEACHER), "--formulas", "hat OR beard",
-        "--out", str(tmp_path),
+        "--labels", "200", "--out", str(tmp_path),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     rows = {row["method"]: row for row in json.loads((tmp_path / "results.json").read_text())["rows"]}
