@@ -420,10 +420,8 @@ def measure(
         query = EvaluatedModel(subject.headed).prepare(prepared.expr, verify=mode)
         result = query.run(n, progress=report)
         calls = (query.calls.made + subject.labels / len(subject.prepared)) / n
-        return subject.read(result.z, report), {
-            "calls": calls,
-            "failures": sum(one is not Status.OK for one in result.status),
-        }
+        failures = sum(status is not Status.OK for status in result.status)
+        return subject.read(result.z, report), {"calls": calls, "failures": failures}
     if method in (RENO, GRADIENTS):
         if not subject.model.has_gradient:
             raise ArgumentError("the generator computes no gradients", hint="give --differentiate for recipes.flow")

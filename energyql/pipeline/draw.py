@@ -50,7 +50,6 @@ from energyql.generators.base import (
     check_noise,
     class_count,
     condition_vector,
-    drafter,
     draw_batches,
     drawing,
     head_reader,
@@ -274,19 +273,18 @@ class PreparedQuery:
         """
         assert self.plain_verifier is not None
         verifier = self.plain_verifier.for_draws(CLIPS[-1])
-        energy, draft = ClippedEnergy(self._query_energy, CLIPS[-1]), drafter(self.model.generator)
+        energy, look = ClippedEnergy(self._query_energy, CLIPS[-1]), self._looking(self.dtype)
 
         def draw(number: int) -> Round:
             sampled = self._attempt(energy, number * PILOT_ROUND, range(PILOT_ROUND), _quiet, "verify/", seed=0)
-            index = np.arange(PILOT_ROUND) + number * PILOT_ROUND
+            numbers = torch.arange(PILOT_ROUND) + number * PILOT_ROUND
             chances = uniforms(0, number * PILOT_ROUND, PILOT_ROUND, 1, stream="verify/balance").numpy()[:, 0]
             accepted = list[npt.NDArray[np.bool_]]()
-            # A generator that draws drafts has no noise besides z.
-            pictures = (
-                self._pictures(sampled.z, index) if draft is None
-                else draw_batches(self.calls.counted(draft), self.encode, sampled.z, self.settings.batch_size)
-            )  # fmt: skip
-            for _, images in pictures:
+
+            def rows_of(batch: slice) -> dict[str, Any]:
+                return {"rows": numbers[batch]}
+
+            for _, images in draw_batches(look, self.encode, sampled.z, self.settings.batch_size, options=rows_of):
                 seen = sum(map(len, accepted))
                 accepted.append(verifier(images, chances[seen : seen + len(images)]).accepted)
             by_heads = self.energy_in_float32(sampled.z).double().neg().exp().cpu().numpy()
@@ -311,13 +309,20 @@ class PreparedQuery:
                 compiled: CompiledEnergy = resolve_name("energyql.pipeline.module:compiled_energy")(self, energy)
                 return compiled
             return energy
-        draw = self.calls.counted(drawing(generator, self.dtype, self.settings.noise, self.settings.seed))
+        draw = self._looking(self.dtype)
         pilot = normals(0, 0, REALISM_PILOT, generator.z_dim, stream="realism").to(self.device)
         return with_realism(energy, critic, weight, self.encode, draw, pilot)
 
     def _by_picture(self, dtype: torch.dtype) -> PictureEnergy:
-        draw = self.calls.counted(drawing(self.model.generator, dtype, self.settings.noise, self.settings.seed))
-        return reader_energy(self.rule, self.model.bank, self.encode, draw)
+        return reader_energy(self.rule, self.model.bank, self.encode, self._looking(dtype))
+
+    def _looking(self, dtype: torch.dtype) -> Callable[..., Tensor]:
+        """Return the function that draws pictures only for networks to look at, and counts them as calls.
+
+        The function takes w, and `rows`, the number of each picture in its run; see `drawing`. The pictures may be
+        drafts.
+        """
+        return self.calls.counted(drawing(self.model.generator, dtype, self.settings.noise, self.settings.seed))
 
     @cached_property
     def calls(self) -> Calls:

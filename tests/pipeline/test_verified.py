@@ -435,3 +435,28 @@ def test_code_of_a_notebook_or_program_has_a_name_that_one_finds(model, monkeypa
     monkeypatch.setattr("__main__.__file__", "/here/my_program.py", raising=False)
     summary = draws(replace(model, verifier=guess), 4, verify="sure").summary()
     assert ", accepted by guess (defined in my_program.py) (of " in summary
+
+
+def test_the_pilot_looks_at_drafts_and_results_do_not(model):
+    """A draft is drawn for each picture of the pilot; those that the verifier keeps are drawn as they will be shown."""
+
+    class Drafting(Pixels):
+        differentiable = False
+        drafted = drawn = 0
+
+        def draft(self, w):
+            self.drafted += len(w)
+            return super().synthesize(w)
+
+        def synthesize(self, w):
+            self.drawn += len(w)
+            return super().synthesize(w)
+
+    generator = Drafting()
+    prepared = pipeline_for(replace(model, generator=generator), "cpu").prepare("bright", verify="faithful")
+    before = generator.drawn
+    pilot = prepared.clips[0].samples
+    assert (generator.drafted, generator.drawn) == (pilot, before)
+    result = prepared.run(16, progress=False)
+    assert (generator.drafted, generator.drawn) == (pilot, before + result.statistics["drawn"])
+    assert result.images[3].tobytes() == draws(model, 16, verify="faithful").images[3].tobytes()
