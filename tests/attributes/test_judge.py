@@ -57,11 +57,11 @@ def test_any_side_and_depth(side, channels, tmp_path):
 
 @pytest.mark.parametrize("training", [False, True])
 def test_features_without_a_graph_are_those_with_one(training):
-    subject = judge().train(training)
+    subject, random = judge().train(training), torch.Generator().manual_seed(0)
     for level in subject.levels:
         for norm in (level[1], level[4]):
-            norm.weight.uniform_(0.5, 2)
-            norm.bias.uniform_(-1, 1)
+            norm.weight.uniform_(0.5, 2, generator=random)
+            norm.bias.uniform_(-1, 1, generator=random)
     found = subject.features(pictures(batch=40))
     with torch.no_grad():
         without = subject.features(pictures(batch=40))
