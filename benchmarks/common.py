@@ -104,10 +104,35 @@ def split_names(option: str, text: str, known: Iterable[str]) -> list[str]:
     return names
 
 
+def read_take(text: str) -> Callable[[int], list[int]]:
+    """Return the function from a number of formulas to the numbers of those that a run measures.
+
+    Raises:
+        ArgumentError: the text is not of the form PLACE/PARTS, such as 1/2.
+    """
+    place, _, parts = text.partition("/")
+    if not (place.isdecimal() and parts.isdecimal() and 1 <= int(place) <= int(parts)):
+        raise ArgumentError(f"--take: {text!r} is not of the form PLACE/PARTS", hint="such as 1/2, and then 2/2")
+    return lambda count: list(range(int(place) - 1, count, int(parts)))
+
+
 def earlier_results(path: Path, settings: dict[str, Any]) -> dict[str, Any]:
     """Return the results of an earlier run; none if there was no run with these settings."""
     data = read_json(path) if path.is_file() else {}
     return data if data.get("settings") == settings else {}
+
+
+def effective_number(exact: np.ndarray[Any, Any], sampled: np.ndarray[Any, Any]) -> float:
+    """Return of how many exact samples the frequencies would have the mean squared error that those of samples have.
+
+    Args:
+        exact: 1 where an exact sample has a value, else 0, (samples, values).
+        sampled: the same for the other samples.
+    """
+    shares, count = exact.mean(0), len(sampled)
+    variance = float((shares * (1 - shares)).sum())
+    excess = float(np.square(sampled.mean(0) - shares).sum()) - variance / len(exact)  # of the exact samples
+    return float(count) if excess <= variance / count else variance / excess
 
 
 def frechet_beside_floor(features: Tensor, reference: Tensor, n: int) -> dict[str, float]:

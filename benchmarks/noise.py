@@ -25,7 +25,17 @@ from rich.console import RenderableType
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from benchmarks.common import SmokeOption, ThreadsOption, page, run_command, show, split_names, table
+from benchmarks.common import (
+    SmokeOption,
+    ThreadsOption,
+    effective_number,
+    page,
+    read_take,
+    run_command,
+    show,
+    split_names,
+    table,
+)
 from benchmarks.formulas import TRIES, RandomFormulas, all_relations, random_formulas, rare_formulas
 from benchmarks.tax import measure as measure_tax
 from energyql.attributes.judge import Judge
@@ -451,12 +461,9 @@ def compare(
     indicators = bins.indicators(prior.values)[exact]
     sampled = bins.indicators(reading.values)
     error, worst, floor = frequency_error(sampled, indicators, np.ones(len(indicators)))
-    shares = indicators.mean(0)
-    variance = float((shares * (1 - shares)).sum())
-    excess = float(np.square(sampled.mean(0) - shares).sum()) - variance / len(indicators)  # of the exact samples
     return row | {
         "error": error, "floor": floor, "above": max(0.0, error - floor), "bin": bins.names[worst],
-        "effective": float(count) if excess <= variance / count else variance / excess,
+        "effective": effective_number(indicators, sampled),
     }  # fmt: skip
 
 
@@ -855,18 +862,6 @@ def main(
     )
     write_picture(out / "curves.png", curves(data).picture())
     show(table(HEADER, rows), *bars(data), NOTE, f"Saved {out / 'results.md'}, results.json and curves.png", width=140)
-
-
-def read_take(text: str) -> Callable[[int], list[int]]:
-    """Return the function from a number of formulas to the numbers of those that a run measures.
-
-    Raises:
-        ArgumentError: the text is not of the form PLACE/PARTS, such as 1/2.
-    """
-    place, _, parts = text.partition("/")
-    if not (place.isdecimal() and parts.isdecimal() and 1 <= int(place) <= int(parts)):
-        raise ArgumentError(f"--take: {text!r} is not of the form PLACE/PARTS", hint="such as 1/2, and then 2/2")
-    return lambda count: list(range(int(place) - 1, count, int(parts)))
 
 
 if __name__ == "__main__":

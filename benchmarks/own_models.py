@@ -22,7 +22,7 @@ import torch
 import typer
 from torch import Tensor
 
-from benchmarks.common import SmokeOption, earlier_results, page, run_command, show, split_names, table
+from benchmarks.common import SmokeOption, effective_number, page, read_take, run_command, show, split_names, table
 from benchmarks.formulas import attributes_of, random_formulas
 from energyql import __version__
 from energyql.attributes.bank import FittedUnder
@@ -31,7 +31,7 @@ from energyql.attributes.quality import REPORT
 from energyql.errors import ArgumentError, EnergyQLError
 from energyql.evaluation.measure import machine
 from energyql.evaluation.metrics import AttributeBins, frequency_error
-from energyql.files import write_json, write_text
+from energyql.files import read_json, write_json, write_text
 from energyql.generators.base import Generator, draw_batches
 from energyql.generators.families import module_fingerprint
 from energyql.kinds import KINDS
@@ -64,9 +64,11 @@ NOTE = (
     "Everything is counted by the hidden function. Prior: share of random pictures that satisfy the formula. True: "
     "share of the returned pictures that do. Error: largest difference of the frequency of a value among returned and "
     "among exact pictures, over the attributes that are not in the formula; floor: its mean if the returned pictures "
-    "were exact; above: the largest part of a difference that is more than one standard error. Drawn: pictures drawn "
-    "for one returned. Ticks: share of the pictures that the result says satisfy the query that do. Worst is the worst "
-    "of all formulas, for each column alone. Refused formulas have no numbers and are in no mean."
+    "were exact; above: the largest part of a difference that is more than one standard error. Effective: number of "
+    "exact pictures whose frequencies would have the same mean squared error. Drawn: pictures drawn for one returned; "
+    "calls: these, and those of pilot runs; exact: random pictures that satisfy the formula among as many as calls. "
+    "Ticks: share of the pictures that the result says satisfy the query that do. Worst is the worst of all formulas, "
+    "for each column alone. Refused formulas have no numbers and are in no mean."
 )
 NUMBERS: dict[str, tuple[str, Callable[[list[float]], float], str]] = {
     "prevalence": ("prior %", min, "{:.1%}"),
@@ -74,7 +76,10 @@ NUMBERS: dict[str, tuple[str, Callable[[list[float]], float], str]] = {
     "error": ("error", max, "{:.3f}"),
     "floor": ("floor", max, "{:.3f}"),
     "above": ("above", max, "{:.3f}"),
+    "effective": ("effective", min, "{:.0f}"),
     "drawn": ("drawn", max, "{:.2f}"),
+    "calls": ("calls", max, "{:.1f}"),
+    "exact": ("exact", max, "{:.0f}"),
     "ticks": ("ticks %", min, "{:.1%}"),
 }
 """Number of a record -> its column in a table, which of several numbers is the worst, and how it is written."""
@@ -174,8 +179,8 @@ class Truth:
 
         Returns:
             The share that is `true`; the largest `error` of a frequency, with its `bin` and the mean that it has for
-            exact pictures, `floor`; and the largest error `above` one standard error, at least 0. Errors are of values
-            of the attributes that are not in the formula.
+            exact pictures, `floor`; the largest error `above` one standard error, at least 0; and the `effective`
+            number of exact pictures. They are of values of the attributes that are not in the formula.
         """
         own = attributes_of(formula)
         others = [i for i, name in enumerate(self.bins.names) if not any(is_of(name, each) for each in own)]
@@ -188,6 +193,7 @@ class Truth:
             step = np.sqrt(share * (1 - share) * (1 / len(sampled) + 1 / len(exact)))
             above = float((np.abs(sampled.mean(0) - share) - step).max())
             numbers |= {"error": error, "bin": self.bins.names[others[worst]], "floor": floor, "above": max(0.0, above)}
+            numbers["effective"] = effective_number(exact, sampled)
         return numbers
 
 
@@ -243,15 +249,19 @@ def measure(
     """Draw pictures for a formula, and compare them with the truth.
 
     Returns:
-        The numbers of `Truth.compare`; pictures `kept`, and `drawn` for one that was kept; share of `ticks` that is
-        right, `None` without any. Or `refused`: the type and the message of the error.
+        The numbers of `Truth.compare`; pictures `kept`, and `drawn` for one that was kept; `calls` of the generator for
+        one that was kept, those of pilot runs included, and how many `exact` pictures as many random ones have; share
+        of `ticks` that is right, `None` without any. Or `refused`: the type and the message of the error.
     """
     try:
-        result = pipeline.prepare(formula, **options).run(n, progress=report)
+        prepared = pipeline.prepare(formula, **options)
+        result = prepared.run(n, progress=report)
     except EnergyQLError as error:
         return {"refused": f"{type(error).__name__}: {error.message}"}
     numbers: dict[str, Any] = {"kept": len(result), "drawn": drawn_for_one(result)}
     if len(result):
+        made, prevalence = prepared.calls.made, float(truth.holds(formula, truth.values).mean())
+        numbers |= {"calls": made / len(result), "exact": made * prevalence}
         values = subject.read(result.w, lambda done: report("reading", done))
         ticked = np.zeros(len(result), bool) if result.satisfied is None else result.satisfied
         right = truth.holds(formula, values)
@@ -292,12 +302,32 @@ def summarize(records: Records) -> dict[str, Any]:
     return summary
 
 
-def rows(records: Records) -> list[list[str]]:
-    """Return the cells of a table: formula and `COLUMNS`; the last two rows are mean and worst."""
-    summary = summarize(records)
+def rows(records: Records, bands: Sequence[tuple[float, float]] = ()) -> list[list[str]]:
+    """Return the cells of a table: formula and `COLUMNS`; then the mean of each band, mean and worst of all."""
     lines = [[record["formula"] + ", refused" * ("refused" in record), *cells(record)] for record in records]
+    for least, most in bands:
+        some = [record for record in records if least <= record["prevalence"] <= most]
+        lines.append([f"mean, {least:.1%} to {most:.1%}", *cells(summarize(some)["mean"])])
+    summary = summarize(records)
     mean = f"mean, {summary['refused']} of {len(records)} refused"
     return [*lines, [mean, *cells(summary["mean"])], ["worst", *cells(summary["worst"])]]
+
+
+def read_bands(text: str) -> list[tuple[float, float]]:
+    """Return the limits of the prevalence in a text such as 0.005-0.02,0.02-0.07.
+
+    Raises:
+        ArgumentError: the text is not of this form, or a lower limit is not below the upper one.
+    """
+    try:
+        limits = [tuple(map(float, part.split("-"))) for part in text.split(",")]
+        if not all(0 < least < most <= 1 for least, most in limits):
+            raise ValueError
+    except ValueError:
+        raise ArgumentError(
+            f"--bands: {text!r} is not of the form LEAST-MOST", hint="such as 0.01-0.05,0.05-0.6"
+        ) from None
+    return [(least, most) for least, most in limits]
 
 
 def cells(record: Mapping[str, Any]) -> list[str]:
@@ -308,17 +338,31 @@ def cells(record: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def write(out: Path, data: dict[str, Any]) -> None:
-    """Write `results.json`, and `results.md` with a table for each way of teaching and verifying."""
-    data["summary"] = {name: summarize(list(records.values())) for name, records in data["runs"].items()}
-    write_json(out / "results.json", data)
+def earlier_runs(out: Path, settings: dict[str, Any]) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return way of teaching and verifying -> formula -> numbers, of all earlier runs with these settings.
+
+    Runs that take different formulas can be at work at the same time: each has a file of its own.
+    """
+    runs: dict[str, dict[str, dict[str, Any]]] = {}
+    for path in sorted(out.glob("results*.json")):
+        data = read_json(path)
+        if data.get("settings") == settings:
+            for key, records in data["runs"].items():
+                runs.setdefault(key, {}).update(records)
+    return runs
+
+
+def write(out: Path, data: dict[str, Any], name: str) -> None:
+    """Write `name`.json, and `name`.md with a table for each way of teaching and verifying."""
+    data["summary"] = {key: summarize(list(records.values())) for key, records in data["runs"].items()}
+    write_json(out / f"{name}.json", data)
     lines = [
         [name, formula.replace("|", "\\|"), *numbers]
         for name, records in data["runs"].items()
-        for formula, *numbers in rows(list(records.values()))
+        for formula, *numbers in rows(list(records.values()), read_bands(data["settings"]["bands"]))
     ]
     header, title = ["taught/verify", "formula", *COLUMNS], f"Queries on {data['settings']['generator']}"
-    write_text(out / "results.md", page(title, NOTE, header, lines, data))
+    write_text(out / f"{name}.md", page(title, NOTE, header, lines, data))
 
 
 def main(
@@ -331,6 +375,10 @@ def main(
     condition: Annotated[int | None, typer.Option(help="Class of all pictures, of a conditional generator.")] = None,
     taught: Annotated[str, typer.Option(help=f"Separated by commas: {', '.join(TAUGHT)}.")] = "table",
     verify: Annotated[str, typer.Option(help=f"Separated by commas: {', '.join(VERIFY)}.")] = VERIFY[0],
+    bands: Annotated[
+        str, typer.Option(help="Limits of the prevalence, LEAST-MOST, separated by commas; an equal part in each.")
+    ] = ",".join(f"{least:g}-{most:g}" for least, most in BANDS),
+    take: Annotated[str, typer.Option(help="Formulas that this run measures: 1/2 for every second one.")] = "1/1",
     labels: Annotated[
         int | None, typer.Option(min=1, help="Labelled pictures, in place of the default number.")
     ] = None,
@@ -350,28 +398,31 @@ def main(
     """
     ways, verified = split_names("--taught", taught, TAUGHT), split_names("--verify", verify, VERIFY)
     options = {name: verify_option(name) for name in verified}  # raises before any work
-    settings, bands, sizes = HeadSettings(), BANDS, TAUGHT if labels is None else dict.fromkeys(TAUGHT, labels)
+    numbers, saved = read_take(take), "results" if take == "1/1" else f"results-{take.replace('/', '-of-')}"
+    settings, sizes = HeadSettings(), TAUGHT if labels is None else dict.fromkeys(TAUGHT, labels)
     if smoke:
-        settings, bands, sizes = HeadSettings(steps=5, hidden=8), ((0.02, 0.4),), dict.fromkeys(TAUGHT, 200)
+        settings, bands, sizes = HeadSettings(steps=5, hidden=8), "0.02-0.4", dict.fromkeys(TAUGHT, 200)
         count, n, prior, allow_weak = 3, 8, 400, True
     subject = Subject(generator, hidden, condition, prior, out)
     described = {
         "generator": generator, "hidden": hidden, "fingerprint": module_fingerprint(subject.network),
         "condition": condition, "count": count, "n": n, "prior": prior, "smoke": smoke, "formula_seed": FORMULA_SEED,
+        "bands": bands,
     }  # fmt: skip
-    data = earlier_results(out / "results.json", described) or {"settings": described, "runs": {}}
-    data["machine"] = machine()
+    limits = read_bands(bands)
+    data = {"settings": described, "runs": earlier_runs(out, described), "machine": machine()}
     with reporting(True) as report:
         columns = subject.labels(PRIOR_SEED, prior, lambda done: report("prior", done))
         truth = Truth(infer(columns), arrays(columns))
-        formulas = truth.formulas(count, bands)
+        formulas = truth.formulas(count, limits)
+        mine = numbers(len(formulas))
         for way in ways:
             pipeline = None
             for name in verified:
                 key = f"{way}-{sizes[way]}/{name}" + ", weak heads allowed" * allow_weak
                 records = data["runs"].setdefault(key, {})
-                for i, formula in enumerate(formulas):
-                    report(key, i / len(formulas))
+                for i, formula in enumerate(formulas[number] for number in mine):
+                    report(key, i / len(mine))
                     if str(formula) in records:
                         continue
                     if pipeline is None:
@@ -383,14 +434,17 @@ def main(
                         "prevalence": float(truth.holds(formula, truth.values).mean()),
                         **measure(subject, truth, pipeline, formula, n, options[name] | weak, report),
                     }
-                    write(out, data)
+                    write(out, data, saved)
                 report(key, 1.0)
+    write(out, data, saved)
     for key, records in data["runs"].items():
         refused = {record["formula"]: record["refused"] for record in records.values() if "refused" in record}
         show(
-            table([key, *COLUMNS], rows(list(records.values()))), *(f"{k}: {v}" for k, v in refused.items()), width=140
+            table([key, *COLUMNS], rows(list(records.values()), limits)),
+            *(f"{k}: {v}" for k, v in refused.items()),
+            width=140,
         )
-    show(NOTE, f"Saved {out / 'results.json'} and results.md")
+    show(NOTE, f"Saved {out / saved}.json and .md")
 
 
 if __name__ == "__main__":

@@ -230,13 +230,6 @@ def test_a_formula_that_no_random_picture_satisfies_is_refused(folder, tmp_path)
     assert "none of 150 random pictures satisfies" in done.stderr
 
 
-def test_formulas_to_take():
-    assert noise.read_take("2/3")(7) == [1, 4]
-    for text in ("0/2", "3/2", "half"):
-        with pytest.raises(ArgumentError, match="PLACE/PARTS"):
-            noise.read_take(text)
-
-
 def test_a_model_with_heads_is_refused(tmp_path):
     done = command(noise, "avatars", "--smoke", "--out", str(tmp_path))
     assert done.returncode == 2

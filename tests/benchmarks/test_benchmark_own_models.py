@@ -150,6 +150,28 @@ def test_formulas_lie_in_the_bands() -> None:
     assert truth.formulas(3) == truth.formulas(3)
 
 
+def test_limits_of_bands() -> None:
+    assert own_models.read_bands("0.001-0.01,0.05-0.6") == [(0.001, 0.01), (0.05, 0.6)]
+    for text in ("", "0.1", "0.2-0.1", "0-0.1", "0.5-2", "a-b"):
+        with pytest.raises(ArgumentError, match="LEAST-MOST"):
+            own_models.read_bands(text)
+
+
+def test_each_run_takes_its_formulas_and_knows_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    measured = []
+    monkeypatch.setattr(own_models, "taught_model", lambda *arguments: None)
+    monkeypatch.setattr(own_models, "pipeline_for", lambda model, device: None)
+    monkeypatch.setattr(own_models, "measure", lambda *arguments: measured.append(str(arguments[3])) or {"kept": 0})
+    for take in ("2/2", "1/2", "1/1"):
+        command(
+            own_models, "--smoke", "--generator", GENERATOR, "--hidden", HIDDEN, "--out", str(tmp_path), "--take", take
+        )
+    assert len(measured) == len(set(measured)) == 3
+    (records,) = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))["runs"].values()
+    assert set(records) == set(measured)
+    assert len(json.loads((tmp_path / "results-2-of-2.json").read_text(encoding="utf-8"))["runs"].popitem()[1]) == 1
+
+
 def test_wrong_labels_are_other_values() -> None:
     vocabulary = Vocabulary(
         [
@@ -199,7 +221,8 @@ def test_worst_is_of_each_column_alone() -> None:
     ]
     summary = summarize(records)
     assert summary["worst"] == {
-        "prevalence": 0.1, "true": 0.7, "error": 0.2, "above": 0.1, "floor": 0.1, "drawn": 3.0, "ticks": 0.5
+        "prevalence": 0.1, "true": 0.7, "error": 0.2, "above": 0.1, "floor": 0.1, "drawn": 3.0, "ticks": 0.5,
+        "effective": None, "calls": None, "exact": None,
     }  # fmt: skip
     assert summary["mean"]["true"] == pytest.approx(0.8)
     assert summary["mean"]["ticks"] == 0.5

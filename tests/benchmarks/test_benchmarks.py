@@ -13,9 +13,10 @@ from commanding import command
 from evaluation.lively import lively_model, silent
 
 from benchmarks import satisfaction
+from benchmarks.common import effective_number, read_take
 from benchmarks.formulas import all_relations, attributes_of, depth_of, random_formulas
 from benchmarks.satisfaction import markdown, summarize, table_rows
-from energyql.errors import EnergyQLError, TautologyWarning
+from energyql.errors import ArgumentError, EnergyQLError, TautologyWarning
 from energyql.evaluation.judged import EvaluatedModel
 from energyql.language import Expr, bind, parse
 from energyql.logic.circuit import compile_query
@@ -200,3 +201,16 @@ def test_command_line_refuses_unknown_semantics(tmp_path: Path) -> None:
     done = command(satisfaction, "--semantics", "fuzzy", "--out", str(tmp_path))
     assert done.returncode == 2
     assert "choose from exact, product, lace, jem" in done.stderr
+
+
+def test_formulas_to_take() -> None:
+    assert read_take("2/3")(7) == [1, 4]
+    for text in ("0/2", "3/2", "half"):
+        with pytest.raises(ArgumentError, match="PLACE/PARTS"):
+            read_take(text)
+
+
+def test_effective_number() -> None:
+    exact = np.tile([[1, 0], [0, 1], [1, 0], [0, 1]], (500, 1))
+    assert effective_number(exact, exact[:200]) == 200  # more would be the sampled ones themselves
+    assert effective_number(exact, np.tile([[1, 0]], (200, 1))) == pytest.approx(1, rel=1e-2)
