@@ -11,6 +11,8 @@ SIDE = 64
 LATENT = (4, 8, 8)
 WIDTH, LAYERS, HEAD = 192, 8, 32
 TEXT_WIDTH = 128
+CHANNELS = (32, 32, 64, 128)
+"""Of the autoencoder, from the pictures to the latents."""
 STEPS = 4
 """Steps of the distilled flow."""
 
@@ -19,8 +21,8 @@ def autoencoder() -> AutoencoderDC:
     """Return the network between pictures in [-1, 1] and latents `LATENT`. None of its layers has 64 x 64 pixels."""
     return AutoencoderDC(
         latent_channels=LATENT[0],
-        encoder_block_out_channels=(32, 32, 64, 128),
-        decoder_block_out_channels=(32, 32, 64, 128),
+        encoder_block_out_channels=CHANNELS,
+        decoder_block_out_channels=CHANNELS,
         encoder_layers_per_block=(0, 1, 1, 1),
         decoder_layers_per_block=(0, 1, 2, 2),
         encoder_qkv_multiscales=((), (), (), ()),

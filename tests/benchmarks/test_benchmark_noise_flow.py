@@ -135,7 +135,7 @@ def folder(tmp_path_factory):
     """A flow and its teacher with random weights, a guide and a judge."""
     place = tmp_path_factory.mktemp("flow")
     with pytest.MonkeyPatch.context() as patch, torch.random.fork_rng(devices=[]):
-        for name, value in {"WIDTH": 32, "TEXT_WIDTH": 32, "LAYERS": 1}.items():
+        for name, value in {"WIDTH": 32, "TEXT_WIDTH": 32, "LAYERS": 1, "CHANNELS": (8, 8, 8, 16)}.items():
             patch.setattr(networks, name, value)
         torch.manual_seed(0)
         network, flow = networks.autoencoder().eval(), training.new_flow()

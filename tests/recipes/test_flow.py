@@ -8,7 +8,8 @@ import torch
 
 from energyql.attributes.judge import Judge
 from recipes.avatars.vocabulary import VOCABULARY
-from recipes.common import loop
+from recipes.avatars import drawing
+from recipes.common import judging, loop
 
 pytest.importorskip("transformers")
 diffusers = pytest.importorskip("diffusers")
@@ -28,7 +29,9 @@ LOADING = "ignore::DeprecationWarning"
 def small():
     """Networks and batches that take milliseconds; the state is written after every step."""
     sizes = {
-        networks: {"WIDTH": 32, "TEXT_WIDTH": 32, "LAYERS": 1},
+        networks: {"WIDTH": 32, "TEXT_WIDTH": 32, "LAYERS": 1, "CHANNELS": (8, 8, 8, 16)},
+        drawing: {"OVERSAMPLING": 1, "_png": drawing._png.__wrapped__},  # the cached ones have all pixels
+        judging: {"AT_ONCE": 16},
         training: {"BATCH": 4, "AUTOENCODER_BATCH": 2, "CHUNK": 3_000, "BANK": 9_000},
         make: {"CHUNK": 3_000},
         readers: {"BATCH": 4, "STEPS": 4_000},
