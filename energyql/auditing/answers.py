@@ -100,7 +100,8 @@ class AnswerBook:
         begun = False
         for number, line in enumerate(content[:whole].splitlines(), 1):
             try:
-                begun = book._read(parse_json(line), subject, begun)
+                book._read(parse_json(line), subject, begun)
+                begun = True
             except (KeyError, TypeError, ValueError, AttributeError) as error:
                 wrong = f"{path}, line {number}, is damaged: {error}"
                 raise DataError(wrong, hint="mend the line or remove it; the other answers stay") from error
@@ -113,8 +114,8 @@ class AnswerBook:
         book._check_pictures(subject)
         return book
 
-    def _read(self, line: Mapping[str, Any], subject: Subject, begun: bool) -> bool:
-        """Apply one line of the file to the plan and the answers in memory. The result is always true.
+    def _read(self, line: Mapping[str, Any], subject: Subject, begun: bool) -> None:
+        """Apply one line of the file to the plan and the answers in memory.
 
         Args:
             line: the JSON object in the line.
@@ -142,7 +143,6 @@ class AnswerBook:
                 raise ValueError("an answer is none of true, false and null")
             self._marks[line["picture"]] = str(line["sha256"])
             self.people.setdefault(str(line["by"]), {})[line["picture"]] = answers
-        return True
 
     _marks: dict[str, str] = field(default_factory=dict)
 

@@ -46,11 +46,13 @@ class Calls:
     def at_most(self, budget: int | None) -> Iterator[None]:
         """Context manager for a run: the block can make at most `budget` calls; `None` for any number."""
         self.start = self._told = self.made
-        self.most, self.refused = math.inf if budget is None else self.made + budget, False
+        most = math.inf if budget is None else self.made + budget
+        self.most, self.refused = most, False
         try:
             yield
         finally:
-            self.most = math.inf
+            if self.most == most:  # a stream that was abandoned may end during a later run, whose budget stays
+                self.most = math.inf
 
     def counted(self, draw: Callable[..., Tensor]) -> Callable[..., Tensor]:
         """Return a function that draws like `draw`, a function from w to pictures, and counts its pictures.

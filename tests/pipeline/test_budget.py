@@ -1,6 +1,7 @@
 """A budget of calls of the generator ends a run with the samples that are complete by then."""
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from test_mixture import model as prompts_model
 from energyql import Model, generate, until_satisfied
 from energyql.attributes.pictures import PictureBank
 from energyql.errors import ArgumentError, NotAcceptedError
+from energyql.pipeline.draw import pipeline_for
 from energyql.sampling.langevin import LangevinSampler
 
 RARE = "a AND b"  # 1 in 220
@@ -76,6 +78,16 @@ def test_out_of_reach_within_the_budget(model):
     with pytest.raises(NotAcceptedError, match=r"not reachable .*: fewer than 1 in [\d,]+ pictures satisfy the query"):
         draw(model, 2, "n > 2.99 AND a AND b AND n < 2.995", budget=500)
     assert 250 < model.generator.calls <= 500
+
+
+def test_a_stream_that_was_abandoned_lifts_no_later_budget(model):
+    prepared = pipeline_for(model, "cpu").prepare("a")
+    abandoned = prepared.stream(4, progress=silent)
+    next(abandoned)
+    with prepared.calls.at_most(5):
+        abandoned.close()
+        assert prepared.calls.left == 5
+    assert prepared.calls.left == math.inf
 
 
 def test_gradients_count_twice():
