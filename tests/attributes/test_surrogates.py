@@ -99,7 +99,8 @@ def test_where_an_attribute_depends_on_everything_the_best_line_is_among_the_dir
     assert all(networks[name] < 1.05 * lines[name] for name in NAMES)
 
 
-def test_the_same_networks_in_every_run_mode_and_order(bank):
+def test_the_same_networks_in_every_run_mode_and_order(monkeypatch):
+    monkeypatch.setattr("energyql.attributes.surrogates.STEPS", 32)
     model = load_model("avatars")  # wide enough for a product to round by what is beside a head
     orders = (("hat", "hair", "smile", "skin_tone"), ("skin_tone",), ("smile", "hat"), ("hair",))
     state, threads = torch.get_rng_state(), torch.get_num_threads()

@@ -11,6 +11,7 @@ from benchmarks.emulated import MISSING
 pytestmark = pytest.mark.skipif(MISSING is not None, reason=str(MISSING))
 
 
+@pytest.mark.slow
 def test_smoke(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(accelerator, "COMMON", "smile AND NOT glasses")
     done = command(

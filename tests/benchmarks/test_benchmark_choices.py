@@ -14,7 +14,7 @@ from energyql.language import bind, parse
 from energyql.sampling import prior_latents
 
 
-@pytest.mark.parametrize("name", ["avatars", "postcards"])
+@pytest.mark.parametrize("name", [pytest.param("avatars", marks=pytest.mark.slow), "postcards"])
 def test_choices_are_what_the_judge_reads_off_the_pictures(name):
     chosen, read = ChoiceModel(name), EvaluatedModel(name)
     z = prior_latents(8, 0, 48, chosen.z_dim)

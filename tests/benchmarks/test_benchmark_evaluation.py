@@ -47,6 +47,7 @@ def test_the_published_structure_encodes_once_an_attribute():
     assert gradient.shape == (3, 6)
 
 
+@pytest.mark.slow
 def test_smoke(tmp_path):
     app, threads = typer.Typer(), torch.get_num_threads()
     app.command()(evaluation.main)

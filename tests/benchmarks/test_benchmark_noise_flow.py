@@ -61,9 +61,9 @@ def drawn(query, n=400, steps=256):
 @pytest.mark.parametrize(
     ("query", "holds"),
     [
-        ("NOT glasses", lambda a, b: ~a),
+        pytest.param("NOT glasses", lambda a, b: ~a, marks=pytest.mark.slow),
         ("glasses AND NOT hat", lambda a, b: a & ~b),
-        ("glasses OR hat", lambda a, b: a | b),
+        pytest.param("glasses OR hat", lambda a, b: a | b, marks=pytest.mark.slow),
         ("glasses XOR hat", lambda a, b: a ^ b),
     ],
 )

@@ -85,11 +85,8 @@ def test_rows_and_pictures_are_of_their_grids() -> None:
     assert draw(ACCURACY, chosen, found, "99").size[0] > 400
 
 
-@pytest.mark.parametrize(
-    "names",
-    [GRIDS, pytest.param([grid.name for grid in grids()], marks=pytest.mark.slow)],
-    ids=["few", "all"],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("names", [GRIDS, [grid.name for grid in grids()]], ids=["few", "all"])
 def test_command_line_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: list[str]) -> None:
     folder, out = lively_model(tmp_path / "model"), tmp_path / "out"
     chosen = [grid for grid in grids() if grid.name in names]

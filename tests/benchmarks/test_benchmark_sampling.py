@@ -80,6 +80,7 @@ def test_heads_of_the_large_model_are_of_the_published_size_and_trained(model: A
     assert abs(float((w - model.generator.mapping.w_avg).mean())) < 0.2
 
 
+@pytest.mark.slow
 def test_heads_learn_what_they_are_taught(monkeypatch: pytest.MonkeyPatch) -> None:
     taught = ("a1", "a4", "c1")
     monkeypatch.setattr(large, "VOCABULARY", Vocabulary([large.VOCABULARY[name] for name in taught]))

@@ -14,7 +14,7 @@ TESTS = Path(__file__).parents[1]
 @pytest.mark.parametrize(
     ("step", "names"),
     [
-        pytest.param(40, ["fewer", "longer-edit"], id="few"),
+        pytest.param(80, ["fewer", "longer-edit"], id="few"),
         pytest.param(
             1, ["more", "fewer", "longer-edit", "shorter-edit", "run"],
             marks=pytest.mark.slow, id="all",

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from energyql.attributes.judge import Judge
-from recipes.avatars.vocabulary import VOCABULARY
 from recipes.avatars import drawing
+from recipes.avatars.vocabulary import VOCABULARY
 from recipes.common import judging, loop
 
 pytest.importorskip("transformers")
