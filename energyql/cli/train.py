@@ -53,7 +53,7 @@ def train(
         latents: The latents of the rows of --labels (.npy, .safetensors).
         styleflow: A folder with StyleFlow's two pickles.
         kind: name=kind, if the kind is inferred wrongly.
-        n: Pictures for --labeller or CLIP; auto: 10,000, and up to 40,000 while the heads gain by it. With a table of
+        n: Pictures for --labeller or CLIP; auto: from 5,000 up to 40,000, while the heads gain by it. With a table of
             picture numbers, further pictures that a teacher labels; auto: 8,000, or none if pictures are larger than
             128 x 128 pixels.
         space: Input of the heads: w, z, direction, features; or picture, to train a network of pictures.

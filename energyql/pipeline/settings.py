@@ -252,7 +252,7 @@ class DrawSettings:
         left_out=dict.fromkeys(get_args(Surface), "only edits set it"),
     )})  # fmt: skip
     allow_weak: Sequence[str] = field(default=(), metadata={"setting": Setting(
-        "Attributes, separated by commas, to use although their heads are weak; needed only with --verify off.",
+        "Attributes, separated by commas, to use although their heads are weak, where no verifier decides.",
         "Attributes that may be used although their heads are weak, where no verifier decides.",
         check=_names, left_out={"provenance": _SAME_PICTURES},
     )})  # fmt: skip
