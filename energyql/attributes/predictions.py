@@ -36,6 +36,21 @@ Table = Array | dict[str, Array] | tuple[Array, Array]
 """Predictions of one attribute as arrays (batch,). For yes/no it is P(yes). For a categorical attribute it is a dict
 class -> P(class). For a continuous attribute it is a pair (mean, standard deviation)."""
 
+
+def table_columns(name: str, table: Any) -> dict[str, Any]:
+    """Return column name -> column of a table of predictions, for the attribute `name`.
+
+    Args:
+        name: what the names of the columns begin with, such as "hair" for the columns "hair=red" and "hair=gray".
+        table: predictions as in `Table`, or as in a JSON file: numbers in place of arrays, a list in place of a pair.
+    """
+    if isinstance(table, dict):
+        return {f"{name}={value}": column for value, column in table.items()}
+    if isinstance(table, list | tuple):
+        return {f"{name}.mean": table[0], f"{name}.std": table[1]}
+    return {name: table}
+
+
 Term = tuple[Callable[..., Tensor], tuple[Tensor, ...]]
 """A probability that is not computed yet: a pair (function, arguments). The function takes these arguments, (batch,)
 each, and returns the logarithm of the probability. Terms with the same function are computed together, in one call."""

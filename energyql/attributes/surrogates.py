@@ -77,7 +77,7 @@ def fit_readouts(
     """
     raw = bank.raw_outputs(tuple(bank.vocabulary))
     z = normals(0, 0, READOUT_DRAWS + DRAWS_PER_NUMBER * z_dim, z_dim, stream="readouts").to(bank.device)
-    inputs, outputs = _with_one(z.cpu().double()), soft_outputs(raw, encode, z)
+    inputs, outputs = _with_one(z.cpu().double()), _finite(_outputs_at(raw, encode, z).cpu())
     heads = {}
     for spec, own, start in zip(raw.specs, _parts(outputs, raw), linear_starts(inputs, outputs, raw), strict=True):
         if names is not None and spec.name not in names:
@@ -114,21 +114,6 @@ def _with_one(x: Float[Tensor, "n inputs"]) -> Float[Tensor, "n inputs+1"]:
 def _parts(outputs: Tensor, raw: RawOutputs) -> tuple[Tensor, ...]:
     """Split a tensor, whose last dimension counts the outputs of all heads of `raw`, into one tensor for each head."""
     return torch.split(outputs, [output_count(spec) for spec in raw.specs], -1)
-
-
-def soft_outputs(
-    raw: RawOutputs, encode: Callable[[Tensor], Tensor], z: Float[Tensor, "n z_dim"]
-) -> Float[Tensor, "n outputs"]:
-    """Return the outputs (logits and means) of heads for latents z, float64 on the CPU.
-
-    Approximations of the heads are fitted to these outputs. NaN and infinity become 0.
-
-    Args:
-        raw: the heads.
-        encode: function from z to the input of the heads.
-        z: the latents.
-    """
-    return _finite(_outputs_at(raw, encode, z).cpu())
 
 
 @torch.no_grad()
@@ -369,7 +354,7 @@ def _sensitivity(slopes: Float[Tensor, "draws z_dim"]) -> Float[Tensor, "z_dim z
     It is the mean of ∇ log p(value | z) ∇ log p(value | z)ᵀ over draws of z from the prior, and over values with the
     probabilities that the head predicts. `slopes` are the result of `_random_slopes` on the CPU.
     """
-    slopes = torch.nan_to_num(slopes.double(), nan=0.0, posinf=0.0, neginf=0.0)
+    slopes = _finite(slopes)
     return slopes.t() @ slopes / len(slopes)
 
 

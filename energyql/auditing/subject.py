@@ -28,6 +28,7 @@ from energyql.files import finish_saving, json_digest, naming_source, read_bytes
 from energyql.pipeline.result import Result
 from energyql.pipeline.result_folder import EDIT, RESULT, part_folders, picture_name
 from energyql.pipeline.settings import EXACT
+from energyql.render.pictures import png_bytes
 
 _PAGE = "index.html"
 _MOST_PAGE = 1 << 30
@@ -201,12 +202,12 @@ def _sure(energy: object, semantics: object) -> Answer:
 def _in_memory(result: Result) -> Iterator[AuditedPicture]:
     facts = result.provenance
     for row in range(len(result)):
-        buffer = io.BytesIO()
-        result.images[row].save(buffer, "PNG")
         verdict = None if result.satisfied is None else bool(result.satisfied[row])
         readings = {name: values[row].item() for name, values in result.judged.items()}
         sure = _sure(result.energy[row], facts["semantics"])
-        yield AuditedPicture(picture_name(row), facts["canonical"], verdict, sure, readings, content=buffer.getvalue())
+        yield AuditedPicture(
+            picture_name(row), facts["canonical"], verdict, sure, readings, content=png_bytes(result.images[row])
+        )
 
 
 def _of_results(folder: Path, parts: Sequence[tuple[str, Path]]) -> tuple[list[AuditedPicture], str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
@@ -52,9 +51,10 @@ def report(model: options.ModelArgument, as_json: options.Json = False) -> None:
 
 
 def _as_json(reports: Mapping[str, HeadReport | None]) -> dict[str, Any]:
+    from energyql.attributes.quality import report_entries
+
     reported = {name: each for name, each in reports.items() if each is not None}
-    facts = {name: asdict(each) | {"measure": each.measure, "weak": each.weak} for name, each in reported.items()}
-    return dict.fromkeys(reports) | facts
+    return dict.fromkeys(reports) | report_entries(reported)
 
 
 def print_reports(reports: Mapping[str, HeadReport]) -> None:

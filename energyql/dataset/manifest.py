@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from energyql import __version__
+from energyql.attributes.predictions import table_columns
 from energyql.dataset.destination import Destination
 from energyql.dataset.shard import (
     FileRecord,
@@ -124,12 +125,7 @@ class Index:
         energy = sample["energy"]  # JSON has infinity as text
         row = {**sample, "shard": shard, "energy": None if energy is None else float(energy)}
         for name, value in sample["probabilities"].items():
-            if isinstance(value, dict):
-                row |= {f"heads.{name}={each}": share for each, share in value.items()}
-            elif isinstance(value, list | tuple):
-                row |= {f"heads.{name}.mean": value[0], f"heads.{name}.std": value[1]}
-            else:
-                row[f"heads.{name}"] = value
+            row |= table_columns(f"heads.{name}", value)
         for name, value in sample["judged"].items():
             column = f"judged.{name}"
             row[column] = str(value) if self._types[column] == "string" else value

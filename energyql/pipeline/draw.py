@@ -728,7 +728,7 @@ class PreparedQuery:
             if isinstance(self.energy_in_float32, QueryEnergy) and not good.all():
                 refused = sampled.z[torch.from_numpy(~good).to(sampled.z.device)]
                 rejected += self._expected(refused, first + waiting[~good])
-            ends.append(_rows(sampled, torch.from_numpy(good)))
+            ends.append(rows_of(sampled, torch.from_numpy(good)))
             order.extend(waiting[good])
             draws[waiting] += 1
             waiting = waiting[~good]
@@ -811,8 +811,13 @@ def _too_many(what: str, attempts: int) -> NotAcceptedError:
     )
 
 
-def _rows(sampled: SampleResult, rows: Tensor) -> SampleResult:
-    """Return some of the samples in a `SampleResult`, without diagnostics; `rows` is a mask (n,) of bool."""
+def rows_of(sampled: SampleResult, rows: Tensor | slice) -> SampleResult:
+    """Return some of the samples in a `SampleResult`, without diagnostics.
+
+    Args:
+        sampled: n samples.
+        rows: the samples to return: a mask (n,) of bool, indices, or a slice.
+    """
     return SampleResult(sampled.z[rows], sampled.status[rows], sampled.evaluations[rows], sampled.gradients[rows])
 
 

@@ -18,7 +18,7 @@ from energyql.energy.rule import SEMANTICS
 from energyql.errors import ArgumentError, NotAcceptedError
 from energyql.language import Expr
 from energyql.numerics.random import normals, uniforms
-from energyql.pipeline.draw import STREAM_BATCH, Pipeline, PreparedQuery
+from energyql.pipeline.draw import STREAM_BATCH, Pipeline, PreparedQuery, rows_of
 from energyql.pipeline.pilot import ENOUGH, PICTURE_SAMPLES, PICTURES, PRIOR, SAMPLES, prevalence
 from energyql.pipeline.result import Result
 from energyql.pipeline.settings import DrawSettings
@@ -152,7 +152,7 @@ class PreparedMixture(PreparedQuery):
         ends = [part._attempt(part.energy, first, places[rows].tolist(), *rest, **options) for part, rows in groups]
         back = torch.from_numpy(np.concatenate([rows for _, rows in groups]).argsort())
         joined = SampleResult.join([replace(end, diagnostics={}) for end in ends])
-        return SampleResult(joined.z[back], joined.status[back], joined.evaluations[back], joined.gradients[back])
+        return rows_of(joined, back)
 
     def _pictures(self, z: Tensor, index: npt.NDArray[Any], w: Tensor | None = None) -> Iterator[tuple[Tensor, Tensor]]:
         for some in np.split(np.arange(len(z)), range(STREAM_BATCH, len(z), STREAM_BATCH)):

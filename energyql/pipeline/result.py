@@ -17,7 +17,7 @@ from torch import Tensor
 
 from energyql.attributes.heads import DOUBT
 from energyql.attributes.judge import IMAGE_JUDGE
-from energyql.attributes.predictions import Table, likeliest
+from energyql.attributes.predictions import Table, likeliest, table_columns
 from energyql.attributes.quality import VERIFIER
 from energyql.errors import ArgumentError, DataError
 from energyql.files import PICTURE_SUFFIXES, as_path, check_destination, saving
@@ -286,8 +286,8 @@ class Result:
         verified, drawn = self.provenance.get("verified"), self.statistics.get("drawn")
         by = verified["by"] if verified else ""
         by = f"the {by}" if by in (VERIFIER, IMAGE_JUDGE) else by
+        kept = f"{len(self) - self.status.count(Status.NOT_ACCEPTED)} of {len(self)}"
         if verified and verified["stated"]:
-            kept = f"{len(self) - self.status.count(Status.NOT_ACCEPTED)} of {len(self)}"
             return f"{kept} satisfy the query by the definition {verified['by']}{self._drawn()}"
         if self.satisfied is not None:
             line = f"{self.satisfied.sum()} of {len(self)} satisfy the query, says the {self.provenance['judge']}"
@@ -298,7 +298,6 @@ class Result:
             few = len(self) > 0 and self.satisfied.mean() < purity - MOST_GAP
             return f"{line}: more labels improve {by}" if few else line
         if verified and drawn is not None:
-            kept = f"{len(self) - self.status.count(Status.NOT_ACCEPTED)} of {len(self)}"
             return f"{kept} accepted by {by}{self._drawn()}; no second reader checked them"
         line, qualities = f"not judged: {self.provenance['unjudged']}", self.provenance.get(self._guide)
         if not len(self) or not qualities:
@@ -502,9 +501,6 @@ class Result:
         """
         return np.exp(-self.energy) if self.provenance["semantics"] == EXACT else None
 
-    def _holds(self, index: int) -> bool | None:
-        return None if self.satisfied is None else bool(self.satisfied[index])
-
     def _captions(self) -> list[str]:
         letter, values = ("E", self.energy) if self.probability is None else ("P", self.probability)
         return [f"{letter} {value:.3f}" for value in values]
@@ -581,12 +577,7 @@ class Result:
             table["probability"] = self.probability
         table |= {"satisfied": self.satisfied, "status": [status.name for status in self.status]}
         for name, prediction in self.probabilities.items():
-            if isinstance(prediction, dict):
-                table |= {f"{name}={value}": column for value, column in prediction.items()}
-            elif isinstance(prediction, tuple):
-                table |= {f"{name}.mean": prediction[0], f"{name}.std": prediction[1]}
-            else:
-                table[name] = prediction
+            table |= table_columns(name, prediction)
         frame: DataFrame = pandas.DataFrame(table | {f"judged.{name}": values for name, values in self.judged.items()})
         return frame
 
@@ -648,7 +639,8 @@ class Result:
         query, captions = self.provenance["query"], self._captions()
         tiles = []
         for i, image in enumerate(self.images[:MOST_PICTURES]):
-            holds, doubtful = self._holds(i), bool(self.doubtful[i])
+            holds = None if self.satisfied is None else bool(self.satisfied[i])
+            doubtful = bool(self.doubtful[i])
             text = self.alternative_text(i, [(query, holds)], doubtful)
             tiles.append(_tile(image, captions[i], holds, text, doubtful))
         more = len(self) - len(tiles)

@@ -32,7 +32,7 @@ from energyql.sampling.base import (
     select,
 )
 from energyql.sampling.rejection import PriorProposals, acceptance, reject, tried_energies
-from energyql.sampling.slice import COSTLY_PILOT, FEWEST, SliceState, slice_step, trials_of
+from energyql.sampling.slice import COSTLY_PILOT, FEWEST, slice_move, trials_of
 
 ANGLES = (0.7, 0.5, 0.35)
 """Angles of the moves of a latent in a stage, in radians; see `population_stage`."""
@@ -262,11 +262,7 @@ class PopulationSampler(BatchSampler):
             stream: name of the random numbers of these moves, unique in the run.
         """
         for move, exponent in enumerate(exponents):
-            noise = StepNoise(batch.noise, batch.z, rows.cpu(), f"{stream}/{move}")
-            before = SliceState(batch.z[rows], batch.energies[rows])
-            after, info = slice_step(before, batch.energy.part(rows), noise, exponents=exponent, bracket=BRACKET)
-            batch.z[rows], batch.energies[rows] = after
-            batch.values[rows] += info.evaluations
+            slice_move(batch, rows, rows.cpu(), exponent, f"{stream}/{move}", BRACKET)
 
     def _make_sure(self, batch: Batch, enough: float) -> None:
         """Make slice moves with samples until their energy is at most `enough` nats above the least energy.

@@ -158,7 +158,7 @@ class SliceSampler(BatchSampler):
             self._descend(batch, self.descent)
         for move in range(self.moves):
             exponents = torch.full_like(batch.energies[batch.rows], self.strength)
-            slice_move(batch, here, exponents, f"move/{move}", self.bracket)
+            slice_move(batch, batch.rows, here, exponents, f"move/{move}", self.bracket)
             batch.report(0.5 + 0.5 * (move + 1) / self.moves)
 
     def _proposals(self, batch: Batch) -> tuple[Proposals, int]:
@@ -309,18 +309,21 @@ def slice_step(
     return SliceState(z, energies), SliceInfo(evaluations)
 
 
-def slice_move(batch: Batch, here: Int[Tensor, " rows"], exponents: Tensor, stream: str, bracket: float) -> None:
-    """Make a `slice_step` with the samples `batch.rows`, and record latents, energies and counts in the batch.
+def slice_move(
+    batch: Batch, rows: Int[Tensor, " rows"], here: Int[Tensor, " rows"], exponents: Tensor | float, stream: str,
+    bracket: float,
+) -> None:  # fmt: skip
+    """Make a `slice_step` with some samples of a batch, and record latents, energies and counts in the batch.
 
     Args:
-        batch: the batch.
-        here: the indices `batch.rows` on the CPU.
-        exponents: for each of these samples the exponent β, (rows,); the move leaves the density
+        batch: the batch, which is changed.
+        rows: indices of the samples in the batch.
+        here: the same indices on the CPU.
+        exponents: the exponent β for each of these samples, (rows,), or for all; the move leaves the density
             `N(z; 0, I) exp(-βE)` unchanged.
         stream: name of the random numbers of the move, unique in the run.
         bracket: length of the arc from which the first point is drawn, in radians.
     """
-    rows = batch.rows
     energy, noise = batch.energy.part(rows), StepNoise(batch.noise, batch.z, here, stream)
     state = SliceState(batch.z[rows], batch.energies[rows])
     state, info = slice_step(state, energy, noise, exponents=exponents, bracket=bracket)

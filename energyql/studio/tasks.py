@@ -26,7 +26,7 @@ from energyql.gallery.gallery import Gallery
 from energyql.gallery.page import QuerySection, RefusedSection
 from energyql.language import Expr
 from energyql.logic.satisfiability import noting_tautologies
-from energyql.pipeline.draw import PreparedQuery
+from energyql.pipeline.draw import PreparedQuery, rows_of
 from energyql.pipeline.result import Result
 from energyql.progress import Report
 from energyql.sampling import SampleResult, summarize
@@ -204,10 +204,9 @@ def draw_pictures(prepared: PreparedQuery, n: int, first: int, job: Job, result:
         job.report("drawing", start / n)
         rows = slice(start, min(start + size, n))
         smaller = replace(prepared, settings=replace(prepared.settings, batch_size=size))
-        latents = SampleResult(
-            sampled.z[rows], sampled.status[rows], sampled.evaluations[rows], sampled.gradients[rows]
+        part = smaller.show(
+            rows_of(sampled, rows), np.arange(first + start, first + rows.stop), lambda stage, fraction: None
         )
-        part = smaller.show(latents, np.arange(first + start, first + rows.stop), lambda stage, fraction: None)
         result.extend(prepared.expr, part)
         start, size = rows.stop, max(1, PART_PIXELS // (part.images[0].width * part.images[0].height))
     job.report("drawing", 1.0)

@@ -39,7 +39,7 @@ from energyql.training.judge import (
     store_judge,
 )
 from energyql.training.labels import LabelTable, infer, read_label_table
-from energyql.training.samples import LABEL_SEED, Prior, estimate_truncation, label_prior
+from energyql.training.samples import LABEL_SEED, Prior, estimate_truncation, extend, label_prior
 from energyql.training.steps import StepFile, digest
 from energyql.training.target import Source, Target, Task, call_text, opening_target
 from energyql.training.teacher import store_teacher
@@ -320,8 +320,7 @@ def _label(
                 task.prior, index, task.labels, folder if count is not None else folder / str(end),  # type: ignore[arg-type]
                 check=check, progress=task.progress("labelling"),
             )  # fmt: skip
-        for name, cells in part.items():
-            columns.setdefault(name, []).extend(cells)
+        extend(columns, part)
         if end == ends[-1]:
             break
         now = _held_out_losses(task, columns, choose(columns), settings)

@@ -315,7 +315,7 @@ def label_prior(
             raise DataError(f"the labeller returned {', '.join(columns)} first, and {', '.join(part)} now")
         if not start:
             check(list(part))
-        _extend(columns, part)
+        extend(columns, part)
         progress((start + len(rows)) / len(index))
     return dict(columns)
 
@@ -324,7 +324,8 @@ def _progress(progress: Callable[[float], None], start: int, count: int, done: i
     progress((start + done) / count)
 
 
-def _extend(columns: dict[str, list[Any]], part: Mapping[str, list[Any]]) -> None:
+def extend(columns: dict[str, list[Any]], part: Mapping[str, Sequence[Any]]) -> None:
+    """Append labels, attribute -> labels, to the labels of the same attributes in `columns`."""
     for name, cells in part.items():
         columns.setdefault(name, []).extend(cells)
 
@@ -368,7 +369,7 @@ def _label(
         images = check_pictures(draw(w[at : at + size]))
         if (images.abs() > FAR).float().mean() > FAR_SHARE:
             warn("the generator's pictures are far outside of [-1, 1], where labellers and judges expect them")
-        _extend(columns, label_images(labeller, images))
+        extend(columns, label_images(labeller, images))
         at += size
         size = max(1, min(64, PIXELS_AT_ONCE // (images.shape[-1] * images.shape[-2])))
         progress(min(at, len(w)))

@@ -171,7 +171,7 @@ def test_a_move_leaves_the_posterior_as_it_is(bracket, beta):
     batch = Batch.start(energy, prior_latents(0, 0, n, 2) / math.sqrt(1 + 8 * beta), RandomStreams(1))
     before, batch.energies = batch.z.clone(), energy(batch.z)
     for move in range(3):
-        slice_move(batch, batch.rows, torch.full((n,), beta), str(move), bracket)
+        slice_move(batch, batch.rows, batch.rows, torch.full((n,), beta), str(move), bracket)
     assert batch.z.square().mean().item() == pytest.approx(1 / (1 + 8 * beta), rel=0.03)
     assert batch.z.mean(0).abs().max() < 0.02
     assert torch.equal(batch.energies, energy(batch.z))
@@ -184,7 +184,7 @@ def test_a_shorter_arc_costs_fewer_evaluations_and_moves_less():
     for bracket in (math.pi / 8, math.pi / 2, 2 * math.pi):
         batch = Batch.start(energy, prior_latents(0, 0, n, 2) / math.sqrt(51), RandomStreams(1))
         before, batch.energies = batch.z.clone(), energy(batch.z)
-        slice_move(batch, batch.rows, torch.ones(n), "", bracket)
+        slice_move(batch, batch.rows, batch.rows, torch.ones(n), "", bracket)
         costs.append(batch.values.double().mean().item())
         lengths.append((batch.z - before).norm(dim=1).mean().item())
     assert costs == sorted(costs)
