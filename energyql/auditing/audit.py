@@ -21,6 +21,7 @@ from energyql.auditing.subject import AuditedPicture, Subject, open_subject
 from energyql.errors import ArgumentError, DataError
 from energyql.files import as_path, sole_writer
 from energyql.pipeline.result import Result
+from energyql.vocabulary import repeated
 
 ByPicture = Mapping[str | int, Answer | Answers]
 """Picture -> answer. A picture is named by its file, such as "00012.png", or by its position. An answer is true, false
@@ -113,7 +114,8 @@ def _people(answers: Any, subject: Subject) -> dict[str, dict[str, Answers]]:
 
     Raises:
         ArgumentError: `answers` has another form.
-        DataError: there is no such picture, or an answer is not true, false or `None`.
+        DataError: there is no such picture or condition, a picture is named twice, or an answer is not true, false or
+            `None`.
     """
     several = isinstance(answers, Mapping) and all(isinstance(value, Mapping) for value in answers.values())
     if several and not any(key in subject.by_key or isinstance(key, int) for key in answers):
@@ -125,10 +127,13 @@ def _people(answers: Any, subject: Subject) -> dict[str, dict[str, Answers]]:
     else:
         hint = "give a dict from pictures to True, False or None, or one for each person"
         raise ArgumentError(f"{type(answers).__name__} are no answers", hint=hint)
-    return {
-        str(by): {_key(key, subject): _answers(value, key) for key, value in given.items()}
-        for by, given in named.items()
-    }
+    people = {}
+    for by, given in named.items():
+        keys = [_key(key, subject) for key in given]
+        if (twice := repeated(keys)) is not None:
+            raise DataError(f"two answers are about {twice}, which is named by its file and by its position")
+        people[str(by)] = {key: _answers(value, key, subject) for key, value in zip(keys, given.values(), strict=True)}
+    return people
 
 
 def _key(key: object, subject: Subject) -> str:
@@ -142,9 +147,12 @@ def _key(key: object, subject: Subject) -> str:
     raise DataError(f"{subject.name} has no picture {key!r:.40}", hint=hint)
 
 
-def _answers(value: Any, key: object) -> Answers:
+def _answers(value: Any, key: str, subject: Subject) -> Answers:
     given = dict(value) if isinstance(value, Mapping) else {QUERY: value}
     given = {str(name): bool(answer) if isinstance(answer, np.bool_) else answer for name, answer in given.items()}
     if not all(answer is None or isinstance(answer, bool) for answer in given.values()):
         raise DataError(f"the answer about {key!r:.40} is {value!r:.40}, not True, False or None")
+    known = subject.questions[subject.pictures[subject.by_key[key]].query].conditions
+    if unknown := [name for name in given if name != QUERY and name not in known]:
+        raise DataError(f"the query of {key} has no condition {unknown[0]!r:.40}", hint=f"it has {', '.join(known)}")
     return given

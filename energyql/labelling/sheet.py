@@ -224,7 +224,7 @@ def _attribute_texts(meanings: dict[str, tuple[str, str]], folder: Path) -> list
         folder: the folder of pictures, for messages.
 
     Raises:
-        DataError: there are no sub-folders, or an attribute has only one sub-folder.
+        DataError: there are no sub-folders, the name of one has a comma, or an attribute has only one sub-folder.
     """
     values: dict[str, set[str]] = {}
     for name, value in meanings.values():
@@ -232,6 +232,8 @@ def _attribute_texts(meanings: dict[str, tuple[str, str]], folder: Path) -> list
     hint = "sort pictures into 'glasses' and 'no-glasses', or into 'hair=black', 'hair=brown' and so on"
     if not values:
         raise DataError(f"{folder} has no sub-folders", hint=hint)
+    if wrong := next((place for place in meanings if "," in place), None):
+        raise DataError(f"the sub-folder {wrong!r} of {folder} has a comma, which separates attributes", hint=hint)
     for name, labels in values.items():
         if len(labels) == 1:
             raise DataError(f"{folder} has only one sub-folder of {name!r}", hint=hint)

@@ -30,6 +30,7 @@ from energyql.attributes.quality import VERIFIER, HeadReport, JudgeReport, repla
 from energyql.errors import ArgumentError, DataError, ModelError
 from energyql.generators.base import RANDOM, Generator
 from energyql.generators.families import CONFIG
+from energyql.language.lexical import shorten
 from energyql.numerics.shapes import Float
 from energyql.pipeline.model import judge_mark, record_judge
 from energyql.progress import Report, reporting
@@ -214,10 +215,12 @@ def given_judge(judge: ImageLabeller | str | None) -> ImageLabeller | None:
     The result is `None` if the argument is `None` (no judge) or `TRAIN` (a judge is to be trained).
 
     Raises:
-        ArgumentError: the argument is a name, and there is no judge of that name.
+        ArgumentError: the argument is a name, and there is no judge of that name; or it cannot be called.
     """
-    if judge is None or judge == TRAIN:
+    if judge is None or (isinstance(judge, str) and judge == TRAIN):
         return None
+    if not isinstance(judge, str) and not callable(judge):
+        raise ArgumentError(f"a judge is a function, a network or a name, not {shorten(repr(judge))}")
     return import_labeller(judge) if isinstance(judge, str) else judge
 
 
@@ -306,7 +309,7 @@ def _fit_both(
     size = count if len(pictures) < FEW else FOLDS
     folds = [order[k::size] for k in range(size)]
     with task.target.work.step(f"{PICTURES} for the {VERIFIER}") as folder:
-        others = replace(prior, seed=(prior.seed + FRESH_SEED) % 2**63)
+        others = prior.apart(FRESH_SEED)
         fresh, _ = draw_thumbnails(others, torch.arange(FRESH), settings.side, folder, report=task.report)
     with task.target.work.step(VERIFIER) as checkpoint:
         verifier = fit_verifier(
@@ -399,7 +402,7 @@ def measure_judge(judge: ImageLabeller, task: Task, vocabulary: Vocabulary, coun
         prior, index = task.prior, table.index[rows]
     else:
         assert callable(task.labels)
-        prior, index, labeller = replace(task.prior, seed=task.prior.seed + 1), torch.arange(count), task.labels
+        prior, index, labeller = task.prior.apart(1), torch.arange(count), task.labels
     with task.target.work.step("readings of the judge") as folder:
         reader = _Reader(labeller, judge, vocabulary, index)
         readings = label_prior(prior, index, reader, folder, progress=task.progress("judge"))
@@ -541,7 +544,7 @@ def labelled_pictures(
         specs = learnable(table.columns)  # raises before any picture is drawn
     else:
         assert callable(task.labels)
-        prior, labeller = replace(prior, seed=prior.seed + apart), task.labels
+        prior, labeller = prior.apart(apart), task.labels
         step = f"{PICTURES} for the {name}"
     with work.step(step) as folder:
         pictures, columns = draw_thumbnails(prior, index, side, folder, labeller=labeller, report=task.report)

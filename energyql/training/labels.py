@@ -265,7 +265,7 @@ def infer(
 
     Raises:
         DataError: a column has no labels or only equal labels, or too many classes; or no column is left.
-        VocabularyError: a name in `kinds` is no column.
+        VocabularyError: a name in `kinds` is no column, or a kind is none.
 
     Warns:
         LabelWarning: a column is left out.
@@ -273,6 +273,8 @@ def infer(
     kinds, vocabulary = kinds or {}, vocabulary or Vocabulary([])
     if unknown := [name for name in kinds if name not in columns]:
         raise VocabularyError(f"there is no column {unknown[0]!r}", hint=f"columns: {', '.join(columns)}")
+    if wrong := [kind for kind in kinds.values() if kind not in KINDS]:
+        raise VocabularyError(f"{wrong[0]!r} is no kind of attribute", hint=f"the kinds are {', '.join(KINDS)}")
     specs = []
     for name, cells in columns.items():
         if name in vocabulary and name not in kinds:

@@ -23,7 +23,9 @@ from energyql.attributes.quality import READER, HeadReport
 from energyql.errors import ArgumentError, DataError, ModelError, VocabularyError
 from energyql.files import real_path
 from energyql.generators.base import Generator, head_reader
+from energyql.language.lexical import shorten
 from energyql.numerics.pullback import Identity
+from energyql.pipeline.model import choose_device
 from energyql.pipeline.settings import whole_number
 from energyql.progress import Report, reporting
 from energyql.renamed import takes_label
@@ -186,6 +188,8 @@ def train_attributes(
     if isinstance(labels, str | Path):
         labels = read_label_table(Path(labels))
     table = labels if isinstance(labels, LabelTable) else None
+    if table is None and not callable(labels):
+        raise ArgumentError(f"labels are a table, its file name, or a labeller, not {shorten(repr(labels))}")
     given = given_judge(judge)  # before any work is done
     own = getattr(labels, "vocabulary", None)
     own = own if isinstance(own, Vocabulary) else None
@@ -205,7 +209,7 @@ def train_attributes(
         space = space or target.space
         head_reader(target.generator, space, Identity())  # raises before any picture is labelled
         seed = seed if seed is not None else LABEL_SEED if table is None else 0
-        prior = target.prior(seed, target.fitted(space, psi or (1.0, 1.0), condition), device)
+        prior = target.prior(seed, target.fitted(space, psi or (1.0, 1.0), condition), choose_device(device))
         if psi is None:
             prior = prior.under(truncation=_default_truncation(target, table, prior))
         target.check_latents(prior.fitted)
@@ -419,6 +423,8 @@ def _infer(
         VocabularyError: `only` names an attribute without labels, or `kinds` one that is not trained.
         DataError: no kind can be inferred from the labels of an attribute.
     """
+    if only is not None and not only:
+        raise DataError("only names no attribute", hint="name one, or leave only out for all")
     if unknown := [name for name in only or () if name not in columns]:
         raise VocabularyError(f"there are no labels for {unknown[0]!r}", hint=f"labels: {', '.join(columns)}")
     return infer({name: columns[name] for name in only or columns}, kinds, vocabulary)
@@ -432,10 +438,12 @@ def _range(truncation: float | tuple[float, float] | None) -> tuple[float, float
     """
     if truncation is None:
         return None
-    low, high = truncation if isinstance(truncation, tuple) else (truncation, truncation)
-    if not 0 <= low <= high <= 2:
-        raise ArgumentError(f"truncation is a number or a range (low, high) in 0 to 2, not {truncation!r}")
-    return float(low), float(high)
+    ends = truncation if isinstance(truncation, tuple) else (truncation, truncation)
+    with suppress(TypeError, ValueError):
+        low, high = map(float, ends)
+        if not isinstance(truncation, str) and 0 <= low <= high <= 2:
+            return low, high
+    raise ArgumentError(f"truncation is a number or a range (low, high) in 0 to 2, not {truncation!r}")
 
 
 def _default_truncation(target: Target, table: LabelTable | None, prior: Prior) -> tuple[float, float]:

@@ -184,6 +184,10 @@ class Prior:
         """
         return replace(self, fitted=replace(self.fitted, **changes))
 
+    def apart(self, number: int) -> Prior:
+        """Return samples under the same conditions with other latents: those of a seed that is `number` larger."""
+        return replace(self, seed=(self.seed + number) % 2**64)
+
     @property
     def is_single(self) -> bool:
         """Whether all samples have the same truncation and the same condition."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import importlib
+import io
 import os
 from pathlib import Path
 from typing import Any
@@ -57,9 +58,10 @@ def _check_there(path: Path) -> None:
 
 def _read_csv(path: Path) -> dict[str, list[Any]]:
     try:
-        lines = read_bytes(path, MOST_BYTES, DataError).decode("utf-8-sig").splitlines()
+        text = read_bytes(path, MOST_BYTES, DataError).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"cannot read {path}: {error}", hint="save it again as CSV in UTF-8, or as Parquet") from error
+    lines = list(io.StringIO(text, newline=""))  # `splitlines` would also split at separators of Unicode, in cells
     try:
         delimiter = find_delimiter(lambda mark: csv.reader(lines, delimiter=mark))
         reader = csv.reader(lines, delimiter=delimiter)

@@ -8,7 +8,7 @@ become better if they learn not only from labels by hand, but also from labels o
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -117,7 +117,7 @@ def teach(
             networks.append(network)
             parts_unseen.append(read_outputs(network, pictures[fold]))
     # Another seed, so that none of these pictures is labelled by hand: the report of the heads uses those.
-    more, index = replace(prior, seed=seed + 2), torch.arange(count)
+    more, index = prior.apart(2), torch.arange(count)
     further, latents = _draw(task, "further pictures", more, index, settings.side), more.read(index, prior.fitted.space)
     if table.learned:
         index, pool = _pool(task, table, networks[0].side, count)

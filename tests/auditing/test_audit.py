@@ -154,6 +154,8 @@ class TestPeople:
             ({"x.png": True}, DataError, "has no picture 'x.png'"),
             ({40: True}, DataError, "has no picture 40"),
             ({0: "yes"}, DataError, "is 'yes', not True, False or None"),
+            ({0: {"smiel": True}}, DataError, "no condition 'smiel'"),
+            ({0: True, "00000.png": False}, DataError, "two answers are about 00000.png"),
             (5, ArgumentError, "int are no answers"),
             ({0: None, 1: None}, DataError, "of 2 pictures nobody could tell"),
             ({}, DataError, "there are no answers yet"),

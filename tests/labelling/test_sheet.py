@@ -100,6 +100,7 @@ class TestFolders:
         ("places", "message"),
         [
             ({}, "has no sub-folders\nsort pictures into"),
+            ({"smile,hat": [0], "no-smile,hat": [1]}, "has a comma"),
             ({"hat": [0]}, "only one sub-folder of 'hat'"),
             ({"no-hat": [0]}, "only one sub-folder of 'hat'"),
             ({"hair=red": [0]}, "only one sub-folder of 'hair'"),

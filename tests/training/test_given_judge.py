@@ -53,6 +53,15 @@ class Guesses(torch.nn.Module):
 
 
 class TestQuality:
+    def test_of_a_function_after_the_last_seed(self, tmp_path):
+        """It is measured on pictures of another seed than those of the heads."""
+        seeds, draw = [], Prior.z
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Prior, "z", lambda self, index: seeds.append(self.seed) or draw(self, index))
+            trained = train(Stains(), look, tmp_path, judge=nearly, seed=2**64 - 1)
+        assert set(seeds) == {2**64 - 1, 0}
+        assert "red" in trained.judge_report
+
     def test_of_a_function_on_a_table(self, tmp_path):
         trained = train(Stains(), table(), tmp_path, judge=nearly, seed=5, truncation=1.0)
         assert trained.judge is nearly

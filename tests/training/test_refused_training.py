@@ -65,6 +65,13 @@ REFUSED = {
     "a view that the generator lacks": (bright, {"space": "features"}),
     "a class of no class": (bright, {"condition": 3}),
     "a judge that is not there": (bright, {"judge": "no.such:judge"}),
+    "a judge that is no code": (bright, {"judge": 3}),
+    "labels that are none": ({"bright": [1.0]}, {}),
+    "no attribute": (bright, {"only": []}),
+    "a kind that does not exist": (bright, {"kinds": {"bright": "binary"}}),
+    "a range of three numbers": (bright, {"truncation": (0, 0.5, 1)}),
+    "a truncation that is text": (bright, {"truncation": "0.7"}),
+    "a device that is not there": (bright, {"device": "gpu"}),
 }
 
 

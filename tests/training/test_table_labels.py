@@ -92,6 +92,13 @@ def test_enough_labels(recwarn):
     assert not recwarn.list
 
 
+def test_a_cell_may_have_any_text(tmp_path):
+    cells = ["a\u2028b", "a\u0085b", "a\nb"]
+    text = "index,hair\r\n" + "".join(f'{i},"{cell}"\r\n' for i, cell in enumerate(cells))
+    (tmp_path / "a.csv").write_bytes(text.encode())
+    assert read_label_table(tmp_path / "a.csv").columns["hair"] == cells
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
