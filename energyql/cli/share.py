@@ -167,7 +167,7 @@ def read_value(text: str) -> Any:
     """Return the value of a text in JSON, such as "4", "true" or "[1, 2]". Any other text is returned unchanged."""
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
 
 

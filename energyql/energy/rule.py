@@ -132,7 +132,7 @@ def check_semantics(name: str) -> str:
     Raises:
         ArgumentError: no semantics has this name.
     """
-    if name not in SEMANTICS:
+    if not isinstance(name, str) or name not in SEMANTICS:
         raise ArgumentError(f"no semantics is called {name!r}", hint=f"choose one of {', '.join(SEMANTICS)}")
     return name
 

@@ -313,7 +313,10 @@ class PipelineGenerator(nn.Module):
         call = dict(call)
         if (condition := call.pop("condition", None)) is not None:
             first = condition[0] if isinstance(condition, list | tuple) and condition else condition
-            call["prompt" if isinstance(first, str) else "class_labels"] = condition
+            name = "prompt" if isinstance(first, str) else "class_labels"
+            if name in call:
+                raise ArgumentError(f"condition and {name} are one argument, and both are given", hint="leave out one")
+            call[name] = condition
         for name in call:
             if name in _OWN:
                 raise ArgumentError(f"{name} cannot be given: energyql gives it for each picture", hint="leave it out")

@@ -454,7 +454,8 @@ class PreparedQuery:
         joined.statistics.update(self._costs(SampleResult.join(runs)))
         if self.draws_more:
             joined.statistics["generator_calls"] = float(self.calls.made - self.calls.start)
-        joined.provenance.update({"n": hits, "wanted": n} | ({} if budget is None else {"budget": budget}))
+        facts = {"n": hits, "wanted": n} | ({} if budget is None else {"budget": budget})
+        joined.provenance.update(facts | ({"first": first} if first else {}))  # tells two runs of one seed apart
         return joined
 
     def _calls_of(self, result: Result, sampled: SampleResult) -> npt.NDArray[np.int64]:
@@ -875,7 +876,7 @@ class Pipeline:
         self.model = model.to(device)
         self.device = device
         self._surrogates: dict[tuple[float, Condition | None], Callable[[], SurrogateHeads]] = {}
-        self._reading: dict[tuple[str, ...], Pipeline] = {}
+        self._reading: dict[tuple[tuple[str, ...], float, Condition | None], Pipeline] = {}
         self._prompted: dict[str, Pipeline] = {}
         self._prior: dict[tuple[float, Condition | None], PriorPictures] = {}
 
@@ -1082,11 +1083,12 @@ class Pipeline:
             psi: the truncation.
             condition: the condition of a conditional generator; `None` for none.
         """
-        key = tuple(sorted(texts))
+        names = tuple(sorted(texts))
+        key = names, psi, condition  # the heads of texts are fitted to pictures under both
         if key not in self._reading:
             prior = self._prior.setdefault((psi, condition), PriorPictures(self.model, psi, condition))
-            pipeline = Pipeline(with_texts_read(self.model, key, prior), self.device)
-            pipeline._texts = key  # before another thread can find it
+            pipeline = Pipeline(with_texts_read(self.model, names, prior), self.device)
+            pipeline._texts = names  # before another thread can find it
             self._reading[key] = pipeline
         return self._reading[key]
 

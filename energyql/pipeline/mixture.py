@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ from energyql.pipeline.verified import PILOT_ROUND
 from energyql.progress import Report, reporting
 from energyql.sampling import SampleResult
 from energyql.sampling.base import EnergyLike
+from energyql.sampling.registry import describe_sampler, strengths
 
 
 def prepare_mixture(
@@ -184,23 +185,32 @@ def _mass(part: PreparedQuery) -> tuple[float, float]:
         part: the query, compiled for the prompt.
 
     Returns:
-        The share, in [0, 1], and its standard error.
+        The share, in [0, 1], and its standard error; 0 for both if no picture of the prompt is within reach.
     """
-    reads = part.model.bank.reads_pictures
+    reads, verifier = part.model.bank.reads_pictures, part.verifier
     z = normals(0, 0, PICTURES if reads else PRIOR, part.model.generator.z_dim, stream="prevalence").to(part.device)
     energies = part.energy_in_float32(z).double().cpu()
     share, error = prevalence(energies)
-    if error * math.sqrt(ENOUGH) > share:
-        few = part._attempt(part.energy, 0, range(PICTURE_SAMPLES if reads else SAMPLES), lambda *_: None, seed=0)
+    rare = error * math.sqrt(ENOUGH) > share
+    count = 1 if not rare else PICTURE_SAMPLES if reads else SAMPLES  # one shows whether any sample can be drawn
+    draw = partial(part._attempt, part.energy, 0, progress=lambda *_: None, seed=0)
+    try:
+        few = draw(range(count))
+        sampled = None if verifier is None else draw(range(PILOT_ROUND), purpose="verify/")
+    except NotAcceptedError:
+        if part.calls.refused:  # the budget of the run has ended
+            raise
+        return 0.0, 0.0
+    # A sampler of another strength does not draw from the posterior whose share is asked for.
+    if rare and not strengths(describe_sampler(part.sampler)) - {1.0}:
         by_sampler = prevalence(energies, few)
         share, error = min((share, error), by_sampler, key=lambda each: each[1] / each[0] if each[0] else math.inf)
-    if part.verifier is None or not share:
+    if sampled is None or verifier is None or not share:
         return share, error
-    sampled = part._attempt(part.energy, 0, range(PILOT_ROUND), lambda *_: None, "verify/", seed=0)
     chances = uniforms(0, 0, PILOT_ROUND, 1, stream="verify/balance").numpy()[:, 0]
     accepted = list[bool]()
     for _, images in part._pictures(sampled.z, np.arange(PILOT_ROUND)):
         seen = len(accepted)
-        accepted += part.verifier(images, chances[seen : seen + len(images)]).accepted.tolist()
+        accepted += verifier(images, chances[seen : seen + len(images)]).accepted.tolist()
     rate = float(np.mean(accepted))
     return rate * share, float(np.hypot(rate * error, share * np.sqrt(rate * (1 - rate) / PILOT_ROUND)))

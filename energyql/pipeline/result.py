@@ -91,6 +91,8 @@ COMMON = (
 )  # fmt: skip
 """Entries of the provenance that must be equal in results that are joined, because energies and verdicts depend on
 them."""
+_FACTS = ("mixture", "generator", "heads", "reader", "words")
+"""Entries of the provenance that summaries and `Result.noise` read; of joined results, those of the first count."""
 COUNTED = ("wanted", "budget")
 """Entries of the provenance that are summed when results are joined."""
 _MEANS = ("evaluations_mean", "gradients_mean", "generator_calls_mean", "exact")
@@ -139,7 +141,7 @@ def join_provenance(parts: Sequence[Mapping[str, Any]], count: int) -> dict[str,
             difference = "" if name == "fingerprints" else f": {shorten(str(mine))} and {shorten(str(theirs))}"
             raise ArgumentError(f"these results differ in their {'query' if name == 'canonical' else name}{difference}")
     joined = {name: value for name, value in first.items() if all(name in part for part in parts)}
-    for name in joined.keys() - {"n", "query", "verified", *COMMON, *COUNTED}:
+    for name in joined.keys() - {"n", "query", "verified", *_FACTS, *COMMON, *COUNTED}:
         different = _different(value for part in parts for value in several(part[name], (str, Mapping)))
         joined[name] = different if len(different) > 1 else joined[name]
     runs = _different({**part, "n": count} for part in parts)
@@ -437,7 +439,9 @@ class Result:
         joined = {name: concatenate([getattr(part, name) for part in results]) for name in PER_SAMPLE}
         statistics = join_statistics([part.statistics for part in results], counts)
         # Parts of one run with a budget all have the numbers of the whole run, but "drawn" is of the part if verified.
-        once = statistics.keys() & ({"returned"} if joined["draws"] is not None else {"returned", "drawn"})
+        whole = {"returned"} if joined["draws"] is not None else {"returned", "drawn"}
+        whole |= {"generator_calls", "seconds_sampling", "seconds_drawing"}  # equal seconds: parts of one run
+        once = whole.intersection(*(part.statistics for part in results))
         runs = _different(
             (part.provenance | {"n": 0}, {name: part.statistics[name] for name in once}) for part in results
         )

@@ -40,7 +40,6 @@ from energyql.pipeline.result_folder import (
     part_name,
     picture_files,
     read_part,
-    take_rows,
     write_measurements,
     write_pictures,
 )
@@ -244,8 +243,8 @@ class FolderRun:
             return
         *before, self._start = [0, *(start for start, _ in part_folders(self.folder) if start < self._n)]
         columns = read_part(self._part(self.folder), _MEASURED)
-        rows = np.arange(self._n - self._start)
-        last = Result(images=[], **columns | {name: take_rows(columns[name], rows) for name in _MEASURED})
+        whole = Result(images=[None] * len(columns["index"]), **columns)  # type: ignore[list-item]
+        last = replace(whole[: self._n - self._start], images=[])
         self._last, self._verdicts = last, [*self._verdicts[: len(before)], _verdicts_only(last)]
         with saving(self.folder, lambda folder: [self._part(folder) / RESULT, *self._excess(folder)]) as staged:
             self._write(last, staged)

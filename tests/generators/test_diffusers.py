@@ -182,6 +182,11 @@ def test_a_model_folder_records_the_pipeline_and_its_call(folder, tmp_path):
         model.push_to_hub("a/b")
 
 
+def test_a_prompt_beside_a_condition_is_refused():
+    with pytest.raises(ArgumentError, match="condition and prompt are one argument"):
+        load_generator(latent(), prompt="a house", condition=["a hill"])
+
+
 def test_prompts_as_conditions():
     pipeline = latent("EulerDiscrete")
     anything = PictureBank(lambda images: {"warm": images.mean((1, 2, 3)) > -9}, KNOWN_WARM)

@@ -62,6 +62,15 @@ def test_a_budget_that_suffices_changes_nothing(model):
     assert [result.statistics[name] for name in names] == [whole.statistics[name] for name in names]
 
 
+def test_parts_of_a_run_count_its_calls_once_and_two_runs_those_of_both(model):
+    whole, later = draw(model, 4, budget=900), draw(model, 4, first=4, budget=900)
+    again = whole[:1] + whole[1:]
+    for name in ("generator_calls", "returned", "drawn"):
+        assert again.statistics[name] == whole.statistics[name]
+        assert (whole + later).statistics[name] == whole.statistics[name] + later.statistics[name]
+    assert (whole + later).provenance["wanted"] == 8
+
+
 def test_a_later_run_begins_where_the_budget_ended(model):
     whole, start = draw(model), draw(model, budget=600)
     rest = draw(model, 3, first=len(start), budget=600)

@@ -1,6 +1,7 @@
 """Prompts as conditions: one for all pictures, or several in the shares that the query gives them."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 
 from energyql import ArgumentError, AttributeSpec, Model, NotAcceptedError, Result, Vocabulary, edit, generate, stream
 from energyql.attributes.pictures import PictureBank
+from energyql.attributes.predictions import YesNo
 
 PROMPTS = ("dark", "dim", "bright")
 BRIGHTNESS = {"dark": 0.04, "dim": 0.3, "bright": 0.9}  # share of the pictures of a prompt that are white
@@ -57,6 +59,37 @@ def draw(query, n=4, condition=PROMPTS, **options):
 def posterior():
     shares = np.array([BRIGHTNESS[prompt] for prompt in PROMPTS])
     return shares / shares.sum()
+
+
+def soft(images):
+    """A reader that is not sure of white pictures."""
+    white, tall = images[:, 0, 0, 0] > 0, images[:, 1, 0, 0] > 0
+    return {"white": YesNo(torch.where(white, 0.4, -9.2)), "tall": YesNo(torch.where(tall, 5.0, -5.0))}
+
+
+class TestShares:
+    def test_they_do_not_depend_on_the_strength_where_all_samples_are_as_sure(self, monkeypatch):
+        monkeypatch.setitem(BRIGHTNESS, "half", 0.6)
+        monkeypatch.setitem(BRIGHTNESS, "few", 0.1)
+        asked = replace(model(), bank=PictureBank(soft, KNOWN))
+        for strength in (1.0, 3.0):
+            entry = draw("white", 1, ("half", "few"), model=asked, strength=strength).provenance["mixture"]
+            shares, errors = np.array(entry["shares"]), np.array(entry["errors"])
+            assert (np.abs(shares - [6 / 7, 1 / 7]) < 3 * errors).all()
+
+    @pytest.mark.parametrize("verify", ["off", "sure"])
+    def test_a_prompt_that_cannot_satisfy_the_query_has_none(self, verify, monkeypatch):
+        monkeypatch.setitem(BRIGHTNESS, "never", 0.0)
+        result = draw(
+            "white", 8, ("dim", "never"), model=replace(model(), bank=PictureBank(soft, KNOWN)), verify=verify
+        )
+        assert result.provenance["mixture"]["shares"] == [1.0, 0.0]
+        assert set(result.prompt) == {"dim"}
+
+    def test_results_of_other_shares_can_be_joined_and_told(self):
+        one, other = draw("white"), draw("white", first=4)
+        other.provenance["mixture"] = {"shares": [0.1, 0.2, 0.7], "errors": [0.0, 0.0, 0.0]}
+        assert (one + other).summary() == (one + draw("white", first=4)).summary()
 
 
 class TestOnePrompt:

@@ -100,14 +100,33 @@ def test_a_reader_is_recorded_only_where_it_reads(model):
 
 def test_a_pipeline_of_texts_is_complete_before_other_threads_see_it(model):
     class Shared(dict):
-        def __setitem__(self, texts, pipeline):
-            assert pipeline._texts == texts
-            super().__setitem__(texts, pipeline)
+        def __setitem__(self, key, pipeline):
+            assert pipeline._texts == key[0]
+            super().__setitem__(key, pipeline)
 
     pipeline = Pipeline(model, model.device)
     pipeline._reading = Shared()
     pipeline.prepare(QUERY)
-    assert list(pipeline._reading) == [("somebody red",)]
+    assert [texts for texts, *_ in pipeline._reading] == [("somebody red",)]
+
+
+class Mirrored(Pixels):
+    """In its second class, z_0 is the other way round."""
+
+    c_dim = 2
+
+    def encode(self, z, truncation=1.0, condition=None):
+        return z if condition is None else torch.cat([z, condition], 1)
+
+    def synthesize(self, w):
+        return super().synthesize(torch.cat([w[:, :1] * (w[:, Z_DIM:][:, :1] * 2 - 1), w[:, 1:]], 1))
+
+
+def test_each_condition_has_heads_of_its_own(model):
+    both = replace(model, generator=Mirrored())
+    for condition in (0, 1):
+        result = generate('"somebody red"', n=16, model=both, condition=condition, verify="off", progress=False)
+        assert (result.w[:, 0] * (1 - 2 * condition) > 0).double().mean() > 0.8
 
 
 def test_heads_say_where_to_look(model):

@@ -390,6 +390,15 @@ def test_a_slice_counts_its_own_draws(model, tmp_path):
     assert draws(model, 4, verify="off").draws is None
 
 
+def test_a_folder_that_was_shortened_counts_its_own_draws(model, tmp_path):
+    for n in (32, 4):
+        list(stream("bright", n, model=model, sampler="slice", verify="sure", save_to=tmp_path, progress=False))
+    short = Result.load(tmp_path)
+    assert len(short) == 4
+    assert short.draws.sum() == short.statistics["drawn"]
+    assert short.statistics["accepted"] == 4
+
+
 def test_a_slice_does_not_say_that_a_budget_ended(model):
     partly = replace(model, judge=lambda images: {"bright": images[:, 0, 0, 0] > 2 / 8})
     for mode, budget in (("off", 10), ("sure", 18)):
