@@ -308,7 +308,8 @@ class PipelineGenerator(nn.Module):
         An argument `condition` becomes `prompt` if it is a text or a list of texts, else `class_labels`.
 
         Raises:
-            ArgumentError: the pipeline does not take an argument, or JSON cannot express a value.
+            ArgumentError: the pipeline does not take an argument, JSON cannot express a value, an argument is given
+                twice or is an empty list, or a prompt is no text.
         """
         call = dict(call)
         if (condition := call.pop("condition", None)) is not None:
@@ -331,6 +332,9 @@ class PipelineGenerator(nn.Module):
             raise ArgumentError(f"the arguments of a pipeline cannot be recorded: {error}", hint=hint) from None
         if [] in checked.values():
             raise ArgumentError("an argument of a pipeline is an empty list", hint="leave it out")
+        prompts = checked.get("prompt")
+        if isinstance(prompts, list) and not all(isinstance(prompt, str) for prompt in prompts):
+            raise ArgumentError("the prompts of a pipeline are not all texts", hint="give a text, or a list of texts")
         return checked
 
     def _unsupported(self, reason: str) -> ArgumentError:

@@ -182,9 +182,12 @@ def test_a_model_folder_records_the_pipeline_and_its_call(folder, tmp_path):
         model.push_to_hub("a/b")
 
 
-def test_a_prompt_beside_a_condition_is_refused():
+def test_a_prompt_beside_a_condition_or_of_another_type_is_refused():
     with pytest.raises(ArgumentError, match="condition and prompt are one argument"):
         load_generator(latent(), prompt="a house", condition=["a hill"])
+    for prompts in (["a house", 3], [["a house"]]):
+        with pytest.raises(ArgumentError, match="not all texts"):
+            load_generator(latent(), prompt=prompts)
 
 
 def test_prompts_as_conditions():
