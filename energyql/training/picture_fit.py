@@ -153,8 +153,8 @@ def fit_network(
         progress: function that is called with the fraction done.
 
     Returns:
-        The network in evaluation mode, on the CPU. Its parameters are float32, rounded to half precision, in which they
-            are saved.
+        The network in evaluation mode, on the CPU. Its parameters are float32, rounded as they are saved; see
+            `Judge.round`.
 
     Raises:
         DataError: an attribute has no label of a picture to learn from.
@@ -194,9 +194,10 @@ def fit_network(
     with torch.no_grad():  # scale and offset become part of the last layer
         judge.head.bias.mul_(scale).add_(offset)
         judge.head.weight.mul_(scale[:, None])
-    state = judge.half().float().state_dict()
+    state = judge.state_dict()
     judge.load_state_dict(dict(zip(state, to_cpu([*state.values()]), strict=True)), assign=True)
     network: Judge = judge.to(memory_format=torch.contiguous_format)
+    network.round()
     return network.eval()
 
 
@@ -383,7 +384,7 @@ def fit_verifier(
         network.head.weight.mul_(scale[:, None])
         network.head.bias.mul_(scale).add_(shift)
         network.std.copy_(torch.stack([std[name] for name in specs]))
-        network.half().float()
+        network.round()
     readings = split_outputs(read_unseen(), specs.values(), std)
     calibrated = report_quality(readings, unseen, specs, learnt)
     for name, report in calibrated.items():
@@ -393,7 +394,7 @@ def fit_verifier(
     for network in networks:
         network.head.weight.mul_(factor[:, None])
         network.head.bias.mul_(factor).add_(offset)
-        network.half().float()
+        network.round()
         network.report = {name: reports[name] for name in specs}
     return FittedVerifier(networks, reports, rows, readings)
 
