@@ -109,6 +109,9 @@ class TestFit:
         assert fit_judge(pictures, labels, specs, QUICK)[0] is None
         with pytest.raises(DataError, match="'odd': none of the pictures to learn from has a label"):
             fit_judge(pictures, {"odd": torch.full((60,), torch.nan)}, specs, QUICK)
+        price = Vocabulary([AttributeSpec("price", "continuous", low=0, high=1e38)])
+        with pytest.raises(DataError, match="'price': labels up to .* are too large to learn from"):
+            fit_judge(pictures, {"price": torch.linspace(0, 1e38, 60)}, price, QUICK)
 
     def test_an_interruption_changes_nothing(self, tmp_path):
         pictures, labels = labelled(100)
