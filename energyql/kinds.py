@@ -488,6 +488,14 @@ def is_missing(cell: Any) -> bool:
     return isinstance(cell, float) and math.isnan(cell)
 
 
+def lacks_value(cell: Any, spec: AttributeSpec) -> bool:
+    """Return whether a label of the attribute `spec` is missing.
+
+    A text such as "none" is missing, see `is_missing`, unless a class of the attribute has this name.
+    """
+    return is_missing(cell) and not (isinstance(cell, str) and as_text(cell) in spec.values)
+
+
 def as_yes_no(cell: Any) -> float | None:
     """Return 1 for a cell of a table that means yes (True, 1, "yes"), 0 for no, and `None` for any other cell."""
     if isinstance(cell, str):

@@ -107,9 +107,26 @@ class Head:
             if tensors[field].shape != shape:
                 raise ModelError(f"the head of {name!r}: {field} has shape {tuple(tensors[field].shape)}, not {shape}")
 
+    def check_numbers(self, name: str) -> None:
+        """Check the values of all parameters. For heads on a GPU the program must wait for the GPU.
+
+        Raises:
+            ModelError: a parameter is not finite, or `std` is not above 0. `name` is the attribute in the message.
+        """
+        if not all(tensor.isfinite().all() for tensor in self.tensors().values()):
+            raise ModelError(f"the head of {name!r} has a number that is not finite")
+        if not (self.std > 0).all():
+            raise ModelError(f"the head of {name!r} has a std that is not above 0")
+
 
 def write_heads(path: Path, heads: Mapping[str, Head]) -> None:
-    """Write heads, by attribute, into the file `path` of the format safetensors; if that fails, an old file is kept."""
+    """Write heads, by attribute, into the file `path` of the format safetensors; if that fails, an old file is kept.
+
+    Raises:
+        ModelError: a head has a number that `read_heads` would refuse; see `Head.check_numbers`.
+    """
+    for name, head in heads.items():
+        head.check_numbers(name)
     write_tensors(path, _tensors_of(heads))
 
 
@@ -131,10 +148,7 @@ def read_heads(path: Path, vocabulary: Vocabulary) -> dict[str, Head]:
         if unused := sorted(tensors.keys() - _tensors_of(heads).keys()):
             raise ModelError(f"it holds tensors that no attribute needs: {', '.join(unused[:5])}")
         for name, head in heads.items():
-            if not all(tensor.isfinite().all() for tensor in head.tensors().values()):
-                raise ModelError(f"the head of {name!r} has a number that is not finite")
-            if not (head.std > 0).all():
-                raise ModelError(f"the head of {name!r} has a std that is not above 0")
+            head.check_numbers(name)
     return heads
 
 

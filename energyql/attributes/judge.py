@@ -68,6 +68,15 @@ def _averages(size: int, side: int, device: torch.device, dtype: torch.dtype) ->
         return F.interpolate(torch.eye(size)[None], size=side, mode="area")[0].t().contiguous().to(device, dtype)
 
 
+def in_half(tensor: Tensor) -> Tensor:
+    """Return a tensor in half precision; or unchanged if one of its numbers is too large for half precision.
+
+    Networks are saved like this. If a network predicts prices, numbers of its last layer can be too large.
+    """
+    half = tensor.half()
+    return half if half.isfinite().all() else tensor
+
+
 def _without_norm(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> _Layer:
     """Return one convolution with the same result as `conv` and then `norm`, in evaluation mode.
 
@@ -189,12 +198,19 @@ class Judge(nn.Module):
         judge.load_state_dict(state, assign=True)
         return judge.train(self.training).requires_grad_(False)
 
-    def save(self, folder: Path, name: str = FIRST) -> None:
-        """Write the judge into `folder`: weights in half precision to `<name>.safetensors`, the rest to `<name>.json`.
+    def round(self) -> None:
+        """Round all weights, in place, to the precision in which `save` writes them; see `in_half`."""
+        for value in self.state_dict().values():
+            if value.is_floating_point():
+                value.copy_(in_half(value))
 
-        If that fails, no file is half written.
+    def save(self, folder: Path, name: str = FIRST) -> None:
+        """Write the judge into `folder`: weights to `<name>.safetensors`, the rest to `<name>.json`.
+
+        Weights are written in half precision, except tensors with numbers that are too large for it. If the writing
+        fails, no file is half written.
         """
-        tensors = {key: value.half() for key, value in self.state_dict().items() if value.is_floating_point()}
+        tensors = {key: in_half(value) for key, value in self.state_dict().items() if value.is_floating_point()}
         write_tensors(folder / f"{name}.safetensors", tensors)
         described = {"side": self.side, "channels": list(self.channels), "vocabulary": self.vocabulary.to_dict()}
         write_json(folder / f"{name}.json", described | describe_reports(folder, name, self.report))

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from energyql.attributes.predictions import PREDICTIONS, Prediction, on_cpu
 from energyql.errors import ArgumentError, DataError, misfit
-from energyql.kinds import KINDS, is_missing
+from energyql.kinds import KINDS, lacks_value
 from energyql.numerics.shapes import Float
 from energyql.plugins import JUDGES, load_plugin, make_plugin
 from energyql.vocabulary import AttributeSpec, Vocabulary
@@ -211,7 +211,8 @@ def as_numbers(labels: Mapping[str, Any], count: int, *, finite: bool = True) ->
 def encode_column(cells: Column, spec: AttributeSpec, source: str = "the labels") -> Float[Tensor, " rows"]:
     """Encode the labels of one attribute as float32 numbers; missing labels become NaN.
 
-    No is 0 and yes is 1. A class becomes its index among the attribute's classes. A continuous value stays as it is.
+    No is 0 and yes is 1. A class becomes its index among the attribute's classes, also a class that is called "none". A
+    continuous value stays as it is.
 
     Args:
         cells: the labels, one for each picture.
@@ -224,7 +225,7 @@ def encode_column(cells: Column, spec: AttributeSpec, source: str = "the labels"
     values: list[float] = []
     encode = KINDS[spec.kind].encoder(spec)
     for row, cell in enumerate(cells, 1):
-        value = math.nan if is_missing(cell) else encode(cell)
+        value = math.nan if lacks_value(cell, spec) else encode(cell)
         if value is None:
             raise DataError(f"{source}, row {row}: {spec.name!r} is {cell!r}, not {KINDS[spec.kind].expected(spec)}")
         values.append(value)
@@ -244,4 +245,4 @@ def known_cells(cells: Column, spec: AttributeSpec) -> Column:
     if not spec.values:
         return cells
     encode = KINDS[spec.kind].encoder(spec)
-    return [None if is_missing(cell) or encode(cell) is None else cell for cell in cells]
+    return [None if lacks_value(cell, spec) or encode(cell) is None else cell for cell in cells]

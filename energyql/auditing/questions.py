@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from energyql.attributes.labels import label_images
 from energyql.errors import DataError, ModelError
-from energyql.kinds import BARE, CLASSES, KINDS, is_missing
+from energyql.kinds import BARE, CLASSES, KINDS, as_text, is_missing, lacks_value
 from energyql.language import Near, Predicate, bind, parse, predicates
 from energyql.logic.satisfiability import combined, satisfied
 from energyql.models import read_vocabulary
@@ -127,15 +127,16 @@ class Question:
 
 
 def _truths(condition: Predicate, cells: Sequence[Any]) -> list[Answer]:
-    known = [cell for cell in cells if not is_missing(cell)]
     if condition.form == BARE:
         spec = AttributeSpec(condition.name, "yes/no")
     elif condition.form == CLASSES:
-        # A class of each text, and two more, because an attribute has at least two.
-        texts = {str(cell).strip() for cell in known} | set(getattr(condition, "values", ())) | {"yes", "no"}
+        # A class of each text, also of "none", and two more, because an attribute has at least two.
+        texts = {as_text(cell) for cell in cells if isinstance(cell, str) or not is_missing(cell)} - {""}
+        texts |= {*getattr(condition, "values", ()), "yes", "no"}
         spec = AttributeSpec(condition.name, "categorical", values=tuple(sorted(texts)))
     else:
         spec = AttributeSpec(condition.name, "continuous")
+    known = [cell for cell in cells if not lacks_value(cell, spec)]
     encode = KINDS[spec.kind].encoder(spec)
     numbers = [encode(cell) for cell in known]
     if None in numbers:
@@ -145,4 +146,4 @@ def _truths(condition: Predicate, cells: Sequence[Any]) -> list[Answer]:
     if not KINDS[spec.kind].numeric:
         values = np.array(KINDS[spec.kind].values(spec))[values.astype(int)]
     truths = iter(satisfied(condition, {condition.name: values}, {condition.name: spec}).tolist() if known else [])
-    return [None if is_missing(cell) else next(truths) for cell in cells]
+    return [None if lacks_value(cell, spec) else next(truths) for cell in cells]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -102,7 +103,7 @@ class JudgedSamples:
             with path.open("rb") as file, np.load(file) as archive:
                 arrays: Arrays = dict(archive.items())
             z, w = torch.from_numpy(arrays["z"]), torch.from_numpy(arrays["w"])
-        except (ModelError, OSError, ValueError, EOFError, KeyError, BadZipFile):
+        except (ModelError, OSError, ValueError, EOFError, KeyError, RuntimeError, BadZipFile, zlib.error):
             return None
         values = {name.removeprefix("value/"): column for name, column in arrays.items() if name.startswith("value/")}
         features = torch.from_numpy(arrays["features"]) if "features" in arrays else None

@@ -19,8 +19,9 @@ from energyql.files import as_path, sole_writer, write_picture
 from energyql.generators.base import Generator, check_condition, show_pictures
 from energyql.generators.families import module_fingerprint
 from energyql.kinds import KINDS
-from energyql.labelling.folder import LABELS, RECORD, PictureFolder
-from energyql.pipeline.model import Model
+from energyql.labelling.folder import LABELS, MOST_NUMBER, RECORD, PictureFolder
+from energyql.pipeline.model import Model, choose_device
+from energyql.pipeline.settings import finite_number, whole_number
 from energyql.progress import Report, reporting
 from energyql.renamed import takes_label
 from energyql.training.clip_labels import ClipLabeller
@@ -99,16 +100,19 @@ def sample_pictures(
         DataError: the folder or a table is damaged, or a table is about other pictures.
         ModelError: the model cannot be read.
     """
-    limit = pool if unsure else POOL_START
-    if not 1 <= count <= limit:
-        raise ArgumentError(f"the number of pictures is 1 to {limit}, not {count}")
+    # All arguments are checked before `pictures.json` is written, because it would refuse the corrected call.
+    pool = whole_number("pool", pool, most=MOST_NUMBER - POOL_START)
+    count = whole_number("the number of pictures", count, most=pool if unsure else POOL_START)
+    seed = None if seed is None else whole_number("seed", seed, least=0, most=2**64 - 1)
+    if truncation is not None and not 0 <= (truncation := finite_number("truncation", truncation)) <= 2:
+        raise ArgumentError(f"truncation is a number from 0 to 2, not {truncation:g}")
     if by not in (None, *get_args(Chooser)):
         *choosers, last = get_args(Chooser)
         raise ArgumentError(f"pictures are chosen by {', '.join(choosers)} or {last}, not {by!r}")
     if not unsure and (only, labelled, by, reader) != (None, None, None, None):
         hint = "add unsure=True, or --unsure"
         raise ArgumentError("random pictures are not chosen by attributes, labels or a teacher", hint=hint)
-    path, where = as_path(out), torch.device(device)
+    path, where = as_path(out), choose_device(device)
     source = open_source(Source(model, generator, allow_plugins))
     network, bank, own = source.generator, source.bank, source.truncation
     teacher = load_teacher(source.folder) if isinstance(model, str | Path) and Path(model).is_dir() else []
@@ -136,8 +140,6 @@ def sample_pictures(
                 condition = bank.fitted.default_condition if condition is None else condition
                 own = own if own is not None and bank.fitted.holds_at(own) else bank.truncation[1]
             psi = (1.0 if own is None else own) if truncation is None else truncation
-            if not 0 <= psi <= 2:
-                raise ArgumentError(f"truncation is a number from 0 to 2, not {psi}")
             folder = PictureFolder(path, Drawn.by(network, seed or 0, float(psi), check_condition(condition, network)))
         else:
             folder = PictureFolder.read(path)

@@ -15,7 +15,7 @@ from typing import Any
 
 from energyql.errors import ArgumentError, DataError
 from energyql.files import PICTURE_SUFFIXES, read_whole, write_text
-from energyql.kinds import KINDS, is_missing
+from energyql.kinds import KINDS, lacks_value
 from energyql.labelling.folder import PictureFolder
 from energyql.training.labels import (
     CHOSEN,
@@ -164,7 +164,7 @@ def _cell(spec: AttributeSpec, cell: Any) -> str:
     Raises:
         DataError: the label is no value of the attribute.
     """
-    if is_missing(cell):
+    if lacks_value(cell, spec):
         return ""
     label = KINDS[spec.kind].label(cell, spec)
     if label is None:

@@ -81,7 +81,8 @@ def add_heads(
 
     Raises:
         ArgumentError: a conditional generator needs a condition, or has no such condition.
-        ModelError: the heads do not fit the generator or the heads in the folder.
+        ModelError: the heads do not fit the generator or the heads in the folder; or a head has a number that is not
+            finite, or a `std` that is not above 0. The model is then unchanged.
         VocabularyError: the model already has one of the attributes, and `replace` is false.
     """
     with opening_target(Source(model, generator, allow_plugins), out, truncation[1]) as target:
@@ -153,7 +154,8 @@ def import_boundary(
 
     Raises:
         ModelError: the file is missing or damaged, or is no array of such a shape; `spec` is no yes/no attribute; the
-            latents have another size than the normal; or all labels are the same.
+            latents are not finite, or have another size than the normal; or there is not one label for each latent, or
+            all labels are the same.
     """
     if BARE not in KINDS[spec.kind].forms:
         raise ModelError(f"{path}: a boundary separates yes from no, so {spec.name!r} cannot be {spec.kind}")
@@ -166,6 +168,10 @@ def import_boundary(
         return linear_head(normal, torch.zeros(1), 1.0)
     if latents.shape[1:] != normal.shape:
         raise ModelError(f"{path} is for latents of {len(normal)} numbers, not {latents.shape[1]}")
+    if labels.shape != (len(latents),):
+        raise ModelError(f"{path}: {len(latents)} latents, but labels of shape {tuple(labels.shape)}")
+    if not latents.isfinite().all():
+        raise ModelError(f"{path}: a latent has a number that is not finite", hint="leave such samples out")
     present = ~labels.isnan()
     if len(labels[present].unique()) < 2:
         raise ModelError(f"{path}: all labels of {spec.name!r} are the same, so nothing can be fitted to them")
@@ -234,9 +240,10 @@ def _layers(tensors: dict[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
     if not numbers:
         raise CheckpointError("it has no hidden layers")
     layers = [_pair(tensors, f"net.{i}") for i in numbers]
-    if extra or any(weight.ndim != 2 for weight, _ in layers):
-        name = extra[0] if extra else f"net.{numbers[1]}"
-        raise CheckpointError(f"it has {shown(name)}: classifiers with normalisation layers are not supported")
+    others = [f"net.{i}" for i, (weight, _) in zip(numbers, layers, strict=True) if weight.ndim != 2]
+    if wrong := [*extra, *others]:
+        what = "classifiers with larger convolutions or normalisation layers are not supported"
+        raise CheckpointError(f"it has {shown(wrong[0])}: {what}")
     return layers
 
 

@@ -275,8 +275,9 @@ def check_labels(labels: Tensor, spec: AttributeSpec, count: int, split: int) ->
         split: the head is to learn from the first `split` latents; the other latents are held out.
 
     Raises:
-        DataError: the shape or a value is wrong; all labels of an attribute with classes are the same; or all labels
-            are missing for the first `split` latents, or for the other latents.
+        DataError: the shape or a value is wrong; all labels of an attribute with classes are the same, or those of a
+            continuous attribute are too large; or all labels are missing for the first `split` latents, or for the
+            other latents.
     """
     if tuple(labels.shape) != (count,):
         raise DataError(f"{spec.name!r}: {count} latents but labels of shape {tuple(labels.shape)}")
@@ -284,6 +285,7 @@ def check_labels(labels: Tensor, spec: AttributeSpec, count: int, split: int) ->
     if KINDS[spec.kind].numeric:
         if numbers.isinf().any():
             raise DataError(f"{spec.name!r}: a label is infinite")
+        check_spread(numbers, spec)
     else:
         classes = len(KINDS[spec.kind].classes(spec))
         wrong = ~torch.isin(numbers, torch.arange(classes, dtype=numbers.dtype, device=numbers.device))
@@ -294,6 +296,19 @@ def check_labels(labels: Tensor, spec: AttributeSpec, count: int, split: int) ->
     for part, rows in (("to learn from", labels[:split]), ("held out", labels[split:])):
         if rows.isnan().all():
             raise DataError(f"{spec.name!r}: none of the latents {part} has a label", hint=MORE)
+
+
+def check_spread(numbers: Float[Tensor, " batch"], spec: AttributeSpec) -> None:
+    """Check whether the labels of a continuous attribute are small enough to learn from.
+
+    The sum of the squared errors must be finite in float32, also if errors are ten times those of the mean label.
+
+    Raises:
+        DataError: the labels are too large.
+    """
+    if len(numbers) and not (10 * (numbers - numbers.mean())).square().sum().isfinite():
+        wrong = f"{spec.name!r}: labels up to {numbers.abs().max().item():g} are too large to learn from"
+        raise DataError(wrong, hint="give the labels in another unit, or their logarithms")
 
 
 class _Fit:

@@ -22,7 +22,7 @@ from energyql.errors import DataError
 from energyql.kinds import KINDS
 from energyql.numerics.pool import to_cpu, to_device
 from energyql.numerics.shapes import Float, Int
-from energyql.training.heads import attribute_loss, balancing_weights, base_outputs, residuals
+from energyql.training.heads import attribute_loss, balancing_weights, base_outputs, check_spread, residuals
 from energyql.training.report import report_quality
 from energyql.training.steps import Optimization, StepFile, digest, minimise
 from energyql.vocabulary import AttributeSpec, Vocabulary
@@ -153,11 +153,11 @@ def fit_network(
         progress: function that is called with the fraction done.
 
     Returns:
-        The network in evaluation mode, on the CPU. Its parameters are float32, rounded to half precision, in which they
-            are saved.
+        The network in evaluation mode, on the CPU. Its parameters are float32, rounded as they are saved; see
+            `Judge.round`.
 
     Raises:
-        DataError: an attribute has no label of a picture to learn from.
+        DataError: an attribute has no label of a picture to learn from, or labels that are too large.
     """
     specs, device = list(vocabulary.values()), torch.device(device)
     random = torch.Generator().manual_seed(seed)
@@ -171,6 +171,8 @@ def fit_network(
     for numbers, spec in zip(targets[rows].unbind(1), specs, strict=True):
         if numbers.isnan().all():
             raise DataError(f"{spec.name!r}: none of the pictures to learn from has a label")
+        if KINDS[spec.kind].numeric:
+            check_spread(numbers[~numbers.isnan()], spec)
         base.append(base_outputs(numbers, spec, balanced=True))
         weights.append(None if KINDS[spec.kind].numeric else balancing_weights(numbers, spec).to(device))
     scale, offset = (torch.cat(parts).to(device) for parts in zip(*base, strict=True))
@@ -194,9 +196,10 @@ def fit_network(
     with torch.no_grad():  # scale and offset become part of the last layer
         judge.head.bias.mul_(scale).add_(offset)
         judge.head.weight.mul_(scale[:, None])
-    state = judge.half().float().state_dict()
+    state = judge.state_dict()
     judge.load_state_dict(dict(zip(state, to_cpu([*state.values()]), strict=True)), assign=True)
     network: Judge = judge.to(memory_format=torch.contiguous_format)
+    network.round()
     return network.eval()
 
 
@@ -255,7 +258,7 @@ def fit_judge(
             deviation that the judge predicts for a number is the root mean square error on the pictures for the report.
 
     Raises:
-        DataError: an attribute has no label of a picture to learn from.
+        DataError: an attribute has no label of a picture to learn from, or labels that are too large.
     """
     if halves is None:
         order = torch.randperm(len(pictures), generator=torch.Generator().manual_seed(seed))
@@ -341,7 +344,7 @@ def fit_verifier(
         progress: function that is called with the fraction done.
 
     Raises:
-        DataError: an attribute has no label of a picture to learn from.
+        DataError: an attribute has no label of a picture to learn from, or labels that are too large.
     """
     networks, without = [], [k % len(folds) for k in range(count)]
     for k, fold in enumerate(without):
@@ -383,7 +386,7 @@ def fit_verifier(
         network.head.weight.mul_(scale[:, None])
         network.head.bias.mul_(scale).add_(shift)
         network.std.copy_(torch.stack([std[name] for name in specs]))
-        network.half().float()
+        network.round()
     readings = split_outputs(read_unseen(), specs.values(), std)
     calibrated = report_quality(readings, unseen, specs, learnt)
     for name, report in calibrated.items():
@@ -393,7 +396,7 @@ def fit_verifier(
     for network in networks:
         network.head.weight.mul_(factor[:, None])
         network.head.bias.mul_(factor).add_(offset)
-        network.half().float()
+        network.round()
         network.report = {name: reports[name] for name in specs}
     return FittedVerifier(networks, reports, rows, readings)
 

@@ -19,6 +19,7 @@ from energyql.attributes.labels import encode_column
 from energyql.attributes.predictions import YesNo
 from energyql.attributes.words import Calibration, Words, open_words, read_calibrations, specs_of
 from energyql.errors import ArgumentError, DataError
+from energyql.files import sole_writer
 from energyql.generators.base import draw_batches
 from energyql.models import model_folder, packaged_models
 from energyql.numerics.pullback import Identity
@@ -74,14 +75,19 @@ def platt(log_odds: Float[Tensor, " n"], labels: Float[Tensor, " n"]) -> tuple[f
     return at[0].exp().item(), at[1].item()
 
 
-def calibrated(log_odds: Float[Tensor, " n"], labels: Float[Tensor, " n"], text: str, contrast: str) -> Calibration:
+def calibrated(
+    log_odds: Float[Tensor, " n"], labels: Float[Tensor, " n"], text: str, contrast: str, learned: int = 0
+) -> Calibration:
     """Return the calibration of a text about pictures, fitted to labels, with its quality on labels outside the fit.
+
+    The quality is that on random pictures, because other pictures were chosen for their uncertain predictions.
 
     Args:
         log_odds: log-odds of the text for n pictures before calibration, as the reader computes them.
         labels: 0 or 1; NaN where a picture has no label.
         text: the text.
         contrast: text with which the reader compared `text` to get the log-odds.
+        learned: number of pictures at the start that are not random.
 
     Raises:
         DataError: there are fewer than `LEAST` labels, or all are equal.
@@ -99,7 +105,9 @@ def calibrated(log_odds: Float[Tensor, " n"], labels: Float[Tensor, " n"], text:
         slope, offset = platt(x[rest], y[rest])
         left_out[test] = slope * x[test] + offset
     spec = {text: specs_of([text])[0]}
-    report = report_quality({text: YesNo(left_out.float())}, {text: y}, spec, {text: y[:0]})[text]
+    random = torch.arange(len(labels))[there.cpu()] >= learned
+    predictions = {text: YesNo(left_out[random].float())}
+    report = report_quality(predictions, {text: y[random]}, spec, {text: y[~random]})[text]
     slope, offset = platt(x, y)
     return Calibration(contrast, slope, offset, len(y), report)
 
@@ -110,6 +118,8 @@ def calibrate(
     """Calibrate a reader of words by a table of labels, and write the calibrations into the model folder.
 
     A reader of words compares pictures with texts, such as "a hat", and tells how likely a text is true of a picture.
+    All labels are learned from. The reports on the quality use only labels of random pictures, and not those of
+    pictures that were chosen because predictions for them were uncertain.
 
     Args:
         model: a model folder.
@@ -122,7 +132,8 @@ def calibrate(
         Text -> calibration, of the texts in the table.
 
     Raises:
-        ArgumentError: the model is a packaged one, which is not written to, or the reader cannot be used.
+        ArgumentError: the model is a packaged one, which is not written to, or another process or thread writes into
+            its folder, or the reader cannot be used.
         DataError: the table is about pictures of another generator, does not state how its pictures were drawn, has no
             column that is a text, or has too few labels.
     """
@@ -130,26 +141,28 @@ def calibrate(
     if folder.parent == model_folder(packaged_models()[0]).parent:
         hint = "copy it, and name the copy: load_model(NAME).save_pretrained(FOLDER)"
         raise ArgumentError(f"{folder.name} is a packaged model, which is not written to", hint=hint)
-    table, words, own = read_label_table(Path(labels)), open_words(reader, judge_mark), open_source(Source(folder))
-    mark, calibrations = read_calibrations(folder)
-    words = replace(words, calibrations=calibrations if mark == words.mark else {})
-    texts = [name for name in table.columns if own.bank is None or name not in own.bank.vocabulary]
-    if not texts or table.index is None or table.drawn is None:
-        what = "no column that is a text" if table.drawn is not None else "no record of how its pictures were drawn"
-        raise DataError(f"{labels} has {what}", hint='energyql label FOLDER --attributes "a hat" writes one')
-    table.drawn.check_generator(own.generator, str(labels))
-    specs = specs_of(texts)
-    cells = {spec.name: encode_column(table.columns[spec.name], spec, str(labels)) for spec in specs}
-    chosen = contrasts or {}
-    start = {text: Calibration(chosen.get(text, words.calibration(text).contrast)) for text in texts}
-    drawn = table.drawn
-    fitted = FittedUnder("w", (drawn.truncation, drawn.truncation), drawn.condition)
-    w = Prior(own.generator, drawn.seed, fitted, torch.device("cpu")).w(table.index)
-    plain = replace(words, calibrations=start)
-    pictures = draw_batches(own.generator.synthesize, Identity(), w, w=w)
-    log_odds = torch.cat([plain.log_odds(images, texts) for _, images in pictures])
-    results = {
-        text: calibrated(log_odds[:, i], cells[text], text, start[text].contrast) for i, text in enumerate(texts)
-    }
-    replace(words, calibrations={**words.calibrations, **results}).save(folder)
-    return results
+    with sole_writer(folder, "a calibration"):
+        table, words, own = read_label_table(Path(labels)), open_words(reader, judge_mark), open_source(Source(folder))
+        mark, calibrations = read_calibrations(folder)
+        words = replace(words, calibrations=calibrations if mark == words.mark else {})
+        texts = [name for name in table.columns if own.bank is None or name not in own.bank.vocabulary]
+        if not texts or table.index is None or table.drawn is None:
+            what = "no column that is a text" if table.drawn is not None else "no record of how its pictures were drawn"
+            raise DataError(f"{labels} has {what}", hint='energyql label FOLDER --attributes "a hat" writes one')
+        table.drawn.check_generator(own.generator, str(labels))
+        specs = specs_of(texts)
+        cells = {spec.name: encode_column(table.columns[spec.name], spec, str(labels)) for spec in specs}
+        chosen = contrasts or {}
+        start = {text: Calibration(chosen.get(text, words.calibration(text).contrast)) for text in texts}
+        drawn = table.drawn
+        fitted = FittedUnder("w", (drawn.truncation, drawn.truncation), drawn.condition)
+        w = Prior(own.generator, drawn.seed, fitted, torch.device("cpu")).w(table.index)
+        plain = replace(words, calibrations=start)
+        pictures = draw_batches(own.generator.synthesize, Identity(), w, w=w)
+        log_odds = torch.cat([plain.log_odds(images, texts) for _, images in pictures])
+        results = {
+            text: calibrated(log_odds[:, i], cells[text], text, start[text].contrast, table.learned)
+            for i, text in enumerate(texts)
+        }
+        replace(words, calibrations={**words.calibrations, **results}).save(folder)
+        return results

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from energyql.attributes.labels import as_cells, encode_column, label_images, labeller_name, read_images
+from energyql.attributes.labels import as_cells, encode_column, known_cells, label_images, labeller_name, read_images
 from energyql.attributes.predictions import Categorical, Continuous, YesNo, decide
 from energyql.errors import DataError
 from energyql.vocabulary import AttributeSpec, Vocabulary
@@ -114,6 +114,9 @@ def test_names_tell_labellers_apart():
 def test_encoding():
     hair = AttributeSpec("hair", "categorical", values=("black", "brown"))
     assert encode_column(["brown", " black", ""], hair).nan_to_num(-1).tolist() == [1, 0, -1]
+    hat = AttributeSpec("hat", "categorical", values=("none", "cap"))  # a class, and not a missing label
+    assert encode_column(["none", "cap", "", None, "?"], hat).nan_to_num(-1).tolist() == [0, 1, -1, -1, -1]
+    assert known_cells(["none", "cap", "NA"], hat) == ["none", "cap", None]
     smile = AttributeSpec("smile", "yes/no")
     assert encode_column(["Yes", "no", None, True, "0.0"], smile).nan_to_num(-1).tolist() == [1, 0, -1, 1, 0]
     assert encode_column(["1.5", 2], AttributeSpec("age", "continuous")).tolist() == [1.5, 2]

@@ -55,6 +55,9 @@ class TestQuestions:
             "hat": [True, False, None],
             "age = 40 +- 5": [False, None, True],
         }
+        columns = {"hat": ["none", "cap", "", None]}
+        assert Question("hat = cap").read(columns) == {"hat = cap": [False, True, None, None]}
+        assert Question('hat = "none"').read(columns) == {'hat = "none"': [True, False, None, None]}
         with pytest.raises(DataError, match="'hat' is 'maybe', not 0 or 1"):
             question.read({"hat": ["maybe"]})
 

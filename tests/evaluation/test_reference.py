@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from energyql.evaluation import reference as module
 from energyql.evaluation.judged import EvaluatedModel, JudgedSamples
@@ -135,3 +136,16 @@ def test_a_damaged_file_is_replaced(tmp_path: Path) -> None:
     (path,) = tmp_path.glob("*/*.npz")
     path.write_bytes(path.read_bytes()[:100])
     assert prior_samples(subject, 10, tmp_path, silent).values["n"].tolist() == good.values["n"].tolist()
+
+
+@pytest.mark.parametrize(
+    ("place", "value"),
+    [(b"PK\x01\x02", (8, 1)), (b"PK\x01\x02", (10, 99)), (b"z.npy", (25, 255))],
+    ids=["encrypted", "unknown compression", "compressed data"],
+)
+def test_damage_inside_an_archive(tmp_path: Path, place: bytes, value: tuple[int, int]) -> None:
+    JudgedSamples(torch.zeros(9, 1), torch.zeros(9, 1), {}, None).save(tmp_path / "a.npz")
+    data, (offset, byte) = bytearray((tmp_path / "a.npz").read_bytes()), value
+    data[data.index(place) + offset] = byte
+    (tmp_path / "a.npz").write_bytes(data)
+    assert JudgedSamples.load(tmp_path / "a.npz") is None

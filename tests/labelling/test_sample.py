@@ -203,10 +203,22 @@ class TestUnsure:
             sample_pictures(tiny, tmp_path / "p", 1, unsure=True, only=["hat"])
         with pytest.raises(ArgumentError, match="chosen by heads, teacher or reader, not 'me'"):
             sample_pictures(tiny, tmp_path / "p", 1, unsure=True, by="me")
-        with pytest.raises(ArgumentError, match="1 to 1000000, not 0"):
+        with pytest.raises(ArgumentError, match="from 1 to 1,000,000, not 0"):
             sample_pictures(tiny, tmp_path / "p", 0)
         with pytest.raises(ArgumentError, match="from 0 to 2, not 3"):
             sample_pictures(ADA, tmp_path / "q", 1, truncation=3)
+        assert not list(tmp_path.iterdir())
+
+    @pytest.mark.parametrize(
+        "settings",
+        [
+            {"seed": -1}, {"seed": "a"}, {"seed": 2**64}, {"count": 2.5}, {"truncation": "a"},
+            {"truncation": float("nan")}, {"device": "x"}, {"pool": 2.5, "unsure": True},
+        ],
+    )  # fmt: skip
+    def test_nothing_is_recorded_for_a_wrong_argument(self, tiny, tmp_path, settings):
+        with pytest.raises(ArgumentError, match=r"must be a|is not available"):
+            sample_pictures(tiny, tmp_path / "p", **{"count": 2, **settings})
         assert not list(tmp_path.iterdir())
 
 

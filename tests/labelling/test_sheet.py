@@ -26,6 +26,13 @@ def test_every_decision_is_written(sheet):
     assert list(sheet.undo(1_000_002)) == [3]
 
 
+def test_a_class_that_is_called_none(folder, tmp_path):
+    sheet = LabelSheet.open(tmp_path / "labels.csv", folder, "hat=none|cap|NA")
+    for index, cell in enumerate(("none", "NA", "cap", "", None)):
+        sheet.decide(index, {"hat": cell})
+    assert [cells["hat"] for cells in sheet.rows().values()] == ["none", "NA", "cap", "", ""]
+
+
 def test_it_is_continued(sheet, folder):
     sheet.decide(0, {"glasses": "yes"})
     for text in (None, TEXT, "glasses,hair=black|dark red,age=0.0..1.0"):

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from energyql.attributes.heads import AttributeBank
 from energyql.errors import ModelError, VocabularyError
 from energyql.generators.load import load_generator
 from energyql.pipeline.model import load_model
-from energyql.training.foreign import add_heads, import_boundary, import_lace
+from energyql.training.foreign import add_heads, import_boundary, import_lace, linear_head
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 HAIR = AttributeSpec("hair", "categorical", values=("a", "b", "c", "d", "e"))
@@ -99,6 +101,11 @@ class TestLace:
                  "net.0.weight": torch.ones(3, 4), "net.0.bias": torch.ones(3)},
                 "not finite",
             ),
+            (
+                {"heads.weight": torch.ones(2, 3), "heads.bias": torch.ones(2),
+                 "net.0.weight": torch.ones(3, 4, 3, 3), "net.0.bias": torch.ones(3)},
+                r"it has net\.0: classifiers with larger convolutions",
+            ),
         ):  # fmt: skip
             torch.save(content, path)
             with pytest.raises(ModelError, match=message):
@@ -143,6 +150,10 @@ class TestBoundary:
             import_boundary(path, SMILE, latents=torch.ones(4, 15), labels=torch.ones(4))
         with pytest.raises(ModelError, match="all labels of 'smile' are the same"):
             import_boundary(path, SMILE, latents=torch.ones(4, 16), labels=torch.ones(4))
+        with pytest.raises(ModelError, match=r"4 latents, but labels of shape \(5,\)"):
+            import_boundary(path, SMILE, latents=torch.ones(4, 16), labels=torch.ones(5))
+        with pytest.raises(ModelError, match="a latent has a number that is not finite"):
+            import_boundary(path, SMILE, latents=torch.full((4, 16), torch.nan), labels=torch.arange(4.0) % 2)
         for array in (np.zeros((1, 16)), np.ones((2, 16)), np.array([["a"]]), np.array([None, 1], dtype=object)):
             np.save(path, array, allow_pickle=True)
             with pytest.raises(ModelError, match=r"b\.npy"):
@@ -174,6 +185,17 @@ class TestAdding:
         assert list(load_model(tmp_path / "m").vocabulary) == list(bank.vocabulary)
         with pytest.raises(VocabularyError, match="already has 'hat'"):
             add_heads(tmp_path / "m", specs, heads, truncation=(0.5, 1.0))
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [({"out_bias": torch.tensor([torch.nan])}, "not finite"), ({"std": torch.tensor(0.0)}, "not above 0")],
+    )
+    def test_numbers_that_could_not_be_read_again(self, tmp_path, change, message):
+        tiny_model(tmp_path / "m", judge=False)
+        head = replace(linear_head(torch.ones(16), torch.zeros(1), 1.0), **change)
+        with pytest.raises(ModelError, match=f"the head of 'smile' has a .* {message}"):
+            add_heads(tmp_path / "m", Vocabulary([SMILE]), {"smile": head}, truncation=(0.5, 1.0), replace=True)
+        assert load_model(tmp_path / "m").bank.heads["smile"].hidden_bias.numel()
 
     def test_what_does_not_fit(self, tmp_path):
         saved(tmp_path / "clf.pt", [2], sizes=(20, 4))

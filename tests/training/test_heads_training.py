@@ -156,6 +156,7 @@ def spoiled(name, change):
         ("hair", lambda x: x + 1, "'hair': labels are 0 to 2, not 3"),
         ("hair", lambda x: x - 0.5, "'hair': labels are 0 to 2, not"),
         ("age", lambda x: x.masked_fill(x > 0.5, torch.inf), "'age': a label is infinite"),
+        ("age", lambda x: 1e38 * x, r"'age': labels up to .*e\+3\d are too large to learn from\ngive .* another unit"),
         ("age", lambda x: torch.full_like(x, torch.nan), "'age': none of the latents to learn from has a label"),
         ("glasses", lambda x: torch.cat([x[:50], x[50:] * torch.nan]), "'glasses': none of the latents held out"),
     ],

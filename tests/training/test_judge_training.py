@@ -19,6 +19,7 @@ from energyql.errors import DataError, ModelError, VocabularyError
 from energyql.files import read_tensors, write_tensors
 from energyql.models.hub import model_files
 from energyql.models.unfinished import WORK
+from energyql.numerics import LARGEST
 from energyql.pipeline.model import Model, is_same, load_model
 from energyql.training import judge as judging
 from energyql.training.judge import train_judge
@@ -83,12 +84,34 @@ class TestFit:
         assert error < 0.5 * (40 * mean).std()
         assert predicted["grey"].std.item() == pytest.approx(error.item(), rel=0.5)
 
+    def test_numbers_beyond_half_precision(self, tmp_path):
+        pictures, _ = labelled()
+        labels = {"price": 1000 * pictures.float().mean((1, 2, 3))}
+        high = labels["price"].max().item()
+        specs = Vocabulary([AttributeSpec("price", "continuous", low=0, high=high)])
+        judge, report = fit_judge(pictures, labels, specs, QUICK)
+        assert high > 2 * LARGEST and report["price"].score > 0.75
+        judge.save(tmp_path)
+        read = Judge.load(tmp_path)
+        assert read.levels[0][0].weight.equal(judge.levels[0][0].weight)
+        assert read.head.bias.equal(judge.head.bias) and read.head.bias.isfinite().all()
+        halves = torch.arange(200).split(100)
+        settings = dataclasses.replace(QUICK, least=1_500, most=1_500)
+        verifier = fit_verifier(
+            pictures, labels, specs, [settings], count=2, folds=halves, tests=halves, fresh=pictures[200:],
+            checkpoint=tmp_path,
+        )  # fmt: skip
+        assert verifier.report["price"].score > 0.5 and len(verifier.networks) == 2
+
     def test_nothing_can_be_learnt(self):
         pictures, labels = labelled(60)
         specs = Vocabulary([VOCABULARY["odd"]])
         assert fit_judge(pictures, labels, specs, QUICK)[0] is None
         with pytest.raises(DataError, match="'odd': none of the pictures to learn from has a label"):
             fit_judge(pictures, {"odd": torch.full((60,), torch.nan)}, specs, QUICK)
+        price = Vocabulary([AttributeSpec("price", "continuous", low=0, high=1e38)])
+        with pytest.raises(DataError, match="'price': labels up to .* are too large to learn from"):
+            fit_judge(pictures, {"price": torch.linspace(0, 1e38, 60)}, price, QUICK)
 
     def test_an_interruption_changes_nothing(self, tmp_path):
         pictures, labels = labelled(100)

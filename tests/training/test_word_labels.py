@@ -1,5 +1,7 @@
 """Calibration of texts by labels of pictures."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from toys import random_generator, tiny_model
@@ -8,6 +10,7 @@ from energyql.attributes.bank import FittedUnder
 from energyql.attributes.predictions import YesNo
 from energyql.attributes.words import Calibration, Words
 from energyql.errors import ArgumentError, DataError, ModelError
+from energyql.files import sole_writer
 from energyql.labelling.sample import choose_unsure, sample_pictures
 from energyql.labelling.sheet import LabelSheet
 from energyql.pipeline.model import load_model
@@ -40,6 +43,19 @@ def test_quality_is_measured_on_labels_that_were_left_out():
     assert (good.labels, good.report.held_out) == (40, 40)
     chance = calibrated(torch.randn(40, generator=random), labels, "a hat", "a picture")
     assert chance.report is not None and "not clearly above chance" in (chance.report.weak or "")
+
+
+def test_quality_is_that_of_random_pictures():
+    labels = torch.cat([torch.ones(10), (torch.arange(40) % 10 == 0).float()])
+    labels[3] = labels[-1] = torch.nan
+    log_odds = 4 * (labels.nan_to_num() - 0.5) + torch.randn(50, generator=torch.Generator().manual_seed(1))
+    chosen_too, at_random = (calibrated(log_odds, labels, "a hat", "a picture", learned) for learned in (0, 10))
+    assert (at_random.slope, at_random.offset) == (chosen_too.slope, chosen_too.offset) and at_random.labels == 48
+    report = at_random.report
+    assert report is not None and (report.fitted, report.held_out) == (9, 39)
+    assert report.ranking["yes"].prevalence == pytest.approx(4 / 39)
+    only_chosen = calibrated(log_odds[:20], labels[:20], "a hat", "a picture", 20)
+    assert only_chosen.report is not None and only_chosen.report.weak == "its quality is unknown"
 
 
 @pytest.mark.parametrize(("labels", "message"), [
@@ -75,6 +91,13 @@ def test_from_clicks_to_a_model_folder(tmp_path):
         empty = tmp_path / "clicks" / "other.csv"
         LabelSheet.open(empty, pictures, "smile").update({i: {"smile": i % 2 == 0} for i in range(30)})
         calibrate(folder, empty, words)
+
+
+def test_two_calibrations_at_the_same_time(tmp_path):
+    with sole_writer(tiny_model(tmp_path / "model"), "a training"), ThreadPoolExecutor() as other:
+        calibration = other.submit(calibrate, tmp_path / "model", tmp_path / "no.csv", Words(Red(), "red", "1"))
+        with pytest.raises(ArgumentError, match="is being written by a training of another thread"):
+            calibration.result()
 
 
 def test_packaged_models_are_not_written_to(tmp_path):
