@@ -19,7 +19,7 @@ from energyql.cli.main import app
 from energyql.errors import ArgumentError, EnergyQLError, ModelError, WeakHeadError
 from energyql.generators.families import named_generator
 from energyql.pipeline.draw import generate
-from energyql.pipeline.model import record_judge
+from energyql.pipeline.model import judge_mark, record_judge
 from energyql.plugins import GENERATORS, JUDGES, is_plugin
 from energyql.studio import serving
 from energyql.training.heads import HeadSettings
@@ -220,7 +220,7 @@ def test_a_generator_that_is_stored_may_have_a_judge_by_name(tmp_path, monkeypat
     with pytest.raises(ModelError, match=r"--judge my_looks:look"):
         load_model(folder)
     model = load_model(folder, allow_plugins=True)
-    assert (model.judge.__name__, "judge" in model.fingerprints) == ("look", False)
+    assert (model.judge.__name__, model.fingerprints["judge"]) == ("look", judge_mark(model.judge))
     assert load_model(folder, judge="none").judge is None
     assert load_model(folder, judge=stored.judge).judge is stored.judge
 

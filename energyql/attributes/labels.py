@@ -6,9 +6,11 @@ labeller is code that returns cells for pictures.
 
 from __future__ import annotations
 
+import dis
 import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -130,10 +132,12 @@ def import_labeller(name: str) -> ImageLabeller:
 
 
 def labeller_name(labeller: ImageLabeller) -> str:
-    """Return a text by which a labeller is recognised, so that an interrupted labelling goes on with the same labeller.
+    """Return a text by which a labeller is recognised; the weights of networks are not in it, see `judge_mark`.
 
     The text is the attribute `identity` of the labeller. If the labeller has no such attribute, the text is the name
-    and the source code of its function or class.
+    and the source code of its function or class, and the plain values (numbers and texts) of the variables that a
+    function takes from the function around it. For a partial function, name, function and arguments follow. The first
+    line is always a name for people.
     """
     identity = getattr(labeller, "identity", None)
     if isinstance(identity, str):
@@ -143,7 +147,38 @@ def labeller_name(labeller: ImageLabeller) -> str:
         source = inspect.getsource(subject)
     except (OSError, TypeError):
         source = ""
-    return f"{subject.__module__}.{subject.__qualname__}\n{source}"
+    module = getattr(subject, "__module__", None)  # methods of built-in classes have none
+    return "\n".join([f"{module}.{subject.__qualname__}", source, *_bound(labeller)])
+
+
+def _bound(labeller: Any) -> Iterator[str]:
+    """Yield a text for each thing that the source code of a labeller does not show.
+
+    Of a partial function, these are the function and the arguments. Of a function inside another function, these are
+    the plain values that it takes from there and does not change. No text has an address, because another process would
+    have another one.
+    """
+    if isinstance(labeller, partial):
+        yield labeller_name(labeller.func)
+        named = [*enumerate(labeller.args), *sorted(labeller.keywords.items())]
+        for name, value in named:
+            whole = labeller_name(value) if callable(value) else type(value).__qualname__
+            yield f"{name} = {value!r}" if _is_plain(value) else f"{name}: {whole}"
+    if cells := getattr(labeller, "__closure__", None):
+        # What the function itself changes, such as a counter of its calls, is no setting of it.
+        own = {each.argval for each in dis.get_instructions(labeller) if each.opname == "STORE_DEREF"}
+        for name, cell in zip(labeller.__code__.co_freevars, cells, strict=True):
+            try:
+                value = cell.cell_contents
+            except ValueError:  # the variable has no value yet
+                continue
+            if name not in own and _is_plain(value):
+                yield f"{name} = {value!r}"
+
+
+def _is_plain(value: object) -> bool:
+    """Return whether a value is a text, number, bool or `None`, or a tuple of such values: `repr` tells all of it."""
+    return all(map(_is_plain, value)) if type(value) is tuple else isinstance(value, str | int | float | None)
 
 
 def as_cells(values: Any, count: int, name: str, who: str = "the labeller") -> list[Any]:

@@ -296,6 +296,12 @@ class Words:
     mark: str
     calibrations: Mapping[str, Calibration] = field(default_factory=dict)
 
+    @property
+    def calibrated_mark(self) -> str:
+        """SHA-256 of the reader and its calibrations together; `mark` if there are no calibrations."""
+        numbers = {text: [one.contrast, one.slope, one.offset] for text, one in self.calibrations.items()}
+        return json_digest([self.mark, numbers]) if numbers else self.mark
+
     def calibration(self, text: str) -> Calibration:
         """Return the calibration of a text; the default `Calibration()` if the text was not calibrated."""
         return self.calibrations.get(text, _ZERO_SHOT)

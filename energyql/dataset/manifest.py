@@ -42,6 +42,7 @@ from energyql.errors import DataError
 from energyql.files import fingerprint, json_digest, parse_json
 from energyql.kinds import KINDS
 from energyql.language.lexical import shorten
+from energyql.pipeline.model import changed_parts
 from energyql.plugins import import_optional
 from energyql.render.pages import page_templates
 from energyql.sampling.registry import sampler_text
@@ -247,7 +248,8 @@ def difference(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
     facts = ((name, fact) for name, one in now.items() for fact in one if before[name].get(fact) != one[fact])
     name, fact = next(facts)
     if fact == "fingerprints":
-        return f"class {name!r} was drawn by another training of model {now[name]['model']!r}"
+        parts = changed_parts(before[name][fact], now[name][fact])
+        return f"class {name!r} was drawn by another training of model {now[name]['model']!r} (changed: {parts})"
     there, here = (shorten(sampler_text(one[name].get(fact))) for one in (before, now))
     return f"the {'query' if fact == 'canonical' else fact} of class {name!r} was {there}, not {here}"
 

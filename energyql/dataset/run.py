@@ -6,14 +6,14 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
-from energyql.attributes.labels import ImageLabeller
+from energyql.attributes.labels import ImageLabeller, labeller_name
 from energyql.dataset.destination import Destination, open_destination
 from energyql.dataset.manifest import arrow, begin, finish, read_records, write_shard
 from energyql.dataset.plan import DatasetPlan, Job, PlanSource, read_plan
@@ -159,8 +159,12 @@ def run_on_ray(job: Job, fingerprint: str, tasks: Sequence[Task]) -> Iterator[Do
 def _portable(job: Job) -> Job:
     """Return a copy of the job for workers that may have another working directory.
 
-    Paths of model folders and of the destination are absolute in the copy.
+    Paths of model folders and of the destination are absolute in the copy. A judge that is code gets its name as its
+    attribute `identity`, because a worker may not have the program or notebook with its source.
     """
+    if callable(job.judge):
+        with suppress(AttributeError, TypeError):  # of a bound method, or an object without attributes
+            job.judge.identity = labeller_name(job.judge)  # type: ignore[attr-defined]
     packaged = packaged_models()
     classes = [
         one if isinstance(one.model, Model) or str(one.model) in packaged

@@ -10,7 +10,7 @@ import inspect
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import product
@@ -122,6 +122,11 @@ def used_marks(fingerprints: Mapping[str, str], *, texts: bool) -> dict[str, str
     return {part: mark for part, mark in fingerprints.items() if texts or part != WORDS}
 
 
+def changed_parts(old: Mapping[str, str], new: Mapping[str, str]) -> str:
+    """Return the names of the parts of a model whose fingerprints differ, for messages: "attributes, judge"."""
+    return ", ".join(part for part in sorted({*old, *new}) if old.get(part) != new.get(part))
+
+
 @dataclass(frozen=True, repr=False)
 class Model:
     """A generator with attribute heads and, if there is one, a judge.
@@ -144,7 +149,8 @@ class Model:
         truncation: psi that is used unless a call says otherwise.
         fingerprints: part of the model -> SHA-256 of its weights; of an ONNX model and its settings. The parts are
             "generator", "attributes", "second", "reader", "judge", "judge-2" and so on, "verifier" and so on, and
-            "words", as far as the model has them.
+            "words", as far as the model has them. Of code, name and source are in the SHA-256 too (`judge_mark`), and
+            of a reader of words its calibrations.
         second: attribute -> a second head, fitted to other labels. Where an attribute's two heads disagree, its head in
             `bank` is unreliable. Attributes without a second head are missing.
         judge_report: attribute -> quality of the judge on labelled pictures outside its training set. Attributes that
@@ -457,7 +463,7 @@ def load_model(
     if reader is not None or bank.name is not None:  # not the one of the folder
         marks[bank.part] = judge_mark(bank.reader)
     if words is not None:
-        marks[WORDS] = words.mark
+        marks[WORDS] = words.calibrated_mark
     if judge is None and judge_name is not None:
         judge = check_allowed(judge_name, "judge", folder, allow_plugins)
     verifier: ImageLabeller | None
@@ -468,6 +474,8 @@ def load_model(
         marks = {part: value for part, value in marks.items() if part not in judge_names(folder)}
         if isinstance(judge, str):
             judge = None if judge == NO_JUDGE else import_labeller(judge)
+        if judge is not None:
+            marks["judge"] = judge_mark(judge)
         # A function that reads values defines the attributes. The heads of packaged models are known to be right.
         if judge is None or (not isinstance(judge, torch.nn.Module) and name not in packaged_models()):
             verifier, marks = judge, {part: value for part, value in marks.items() if part not in verifiers}
@@ -582,11 +590,22 @@ def _judge_report(folder: Path, judge: ImageLabeller) -> Mapping[str, HeadReport
 
 
 def judge_mark(judge: Any) -> str:
-    """Return the SHA-256 (hexadecimal) of name, source code and weights of a judge, reader or discriminator together.
+    """Return the SHA-256 (hexadecimal) of name, source code and weights of a judge, labeller, reader or discriminator.
 
     With the SHA-256, a later run can find out whether the object is still the same.
     """
-    return hashlib.sha256(f"{labeller_name(judge)}\n{module_fingerprint(judge)}".encode()).hexdigest()
+    return hashlib.sha256(f"{labeller_name(judge)}\n{_weights(judge)}".encode()).hexdigest()
+
+
+def _weights(reader: Any) -> str:
+    """Return the SHA-256 of the weights of a network; of networks inside a partial function or bound method too.
+
+    The text is "" for other objects.
+    """
+    inner: Iterable[Any] = [reader.__self__] if inspect.ismethod(reader) else []
+    if isinstance(reader, partial):
+        inner = reader.func, *reader.args, *(reader.keywords[name] for name in sorted(reader.keywords))
+    return module_fingerprint(reader) + "".join(map(_weights, inner))
 
 
 def choose_device(name: str | torch.device) -> torch.device:
@@ -621,14 +640,20 @@ def save_named_model(folder: Path, name: str, generator: str, *, truncation: flo
     write_json(folder / CONFIG, {"format": FORMAT, "name": name, "truncation": truncation} | old | new)
 
 
-def record_judge(folder: Path, name: str) -> None:
+def record_judge(folder: Path, name: str | None) -> None:
     """Write the name of a judge that is code into the entry "judge" of `config.json` in a model folder.
+
+    As long as there is a name, the code is the only judge of the model, and networks in the folder are not used.
 
     Args:
         folder: the model folder, which has a `config.json`.
-        name: `module:function`, or the name of an installed plugin.
+        name: `module:function`, or the name of an installed plugin; `None` to remove the entry.
+
+    Raises:
+        ModelError: `config.json` is missing or damaged.
     """
-    write_json(folder / CONFIG, read_json(folder / CONFIG) | {"judge": name})
+    described = {entry: value for entry, value in read_json(folder / CONFIG).items() if entry != "judge"}
+    write_json(folder / CONFIG, described if name is None else described | {"judge": name})
 
 
 def _write_pretrained(folder: Path, model: Model, *, license: str | None, hub_name: str = "owner/name") -> None:

@@ -86,7 +86,7 @@ def reading(judged: Mapping[str, npt.NDArray[Any]], index: int, only: Iterable[s
 Key = int | slice | Sequence[int] | Sequence[bool] | npt.NDArray[Any] | Tensor
 """A selection of samples of a result: a position, a slice, a mask with true for each selected sample, or positions."""
 COMMON = (
-    "canonical", "model", "fingerprints", "semantics", "truncation", "condition", "judge", "verify", "purity",
+    "canonical", "model", "judge", "fingerprints", "semantics", "truncation", "condition", "verify", "purity",
     "attempts", "z_shape",
 )  # fmt: skip
 """Entries of the provenance that must be equal in results that are joined, because energies and verdicts depend on

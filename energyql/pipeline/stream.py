@@ -29,7 +29,7 @@ from energyql.language import Expr
 from energyql.language.lexical import shorten
 from energyql.models import DEFAULT_MODEL
 from energyql.pipeline.draw import PreparedQuery, pipeline_for
-from energyql.pipeline.model import Model
+from energyql.pipeline.model import Model, changed_parts
 from energyql.pipeline.result import MOST_PICTURES, PER_SAMPLE, Result
 from energyql.pipeline.result_folder import (
     RESULT,
@@ -56,7 +56,7 @@ because all measurements of a part are written again with each new batch."""
 OPENING = 16
 """Number of samples in the first result of a run to a folder. It is small, so that a run that is interrupted early has
 pictures: 16 pictures of `avatars` take 0.8 s of CPU time, 64 take 3.3 s, also if 16 of the 64 are drawn first."""
-_ONE_RUN = ("canonical", "model", "fingerprints", "judge", *settings_of("provenance"), "discriminator")
+_ONE_RUN = ("canonical", "model", "judge", "fingerprints", *settings_of("provenance"), "discriminator")
 """Entries of the provenance that must be equal for all samples of a folder."""
 _MEASURED = tuple(name for name in PER_SAMPLE if name != "images")
 _log = logging.getLogger("energyql")
@@ -311,15 +311,18 @@ def check_run(folder: Path, provenance: Mapping[str, Any]) -> None:
     for name in _ONE_RUN:
         default = DEFAULTS.get(name)  # of a setting that is not recorded
         theirs, ours = (json.loads(json.dumps(facts.get(name, default))) for facts in (old, provenance))
+        if theirs != ours and name == "fingerprints":
+            parts = changed_parts(theirs if isinstance(theirs, dict) else {}, ours)
+            raise DataError(f"{folder} holds a run of another training of the model (changed: {parts})", hint=hint)
         if theirs != ours:
             start, as_text = 0, sampler_text if name == "sampler" else str
             theirs, ours = as_text(theirs), as_text(ours)
             if name == "sampler":  # its many settings, from the first one that differs
                 same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(theirs, ours, strict=False)))
                 start = 1 + max(theirs.rfind("(", 0, same), theirs.rfind(" ", 0, same))
-            difference = "" if name == "fingerprints" else f": {shorten(theirs[start:])}, not {shorten(ours[start:])}"
-            what = {"canonical": "query", "fingerprints": "training of the model"}.get(name, name)
-            raise DataError(f"{folder} holds a run of another {what}{difference}", hint=hint)
+            what = "query" if name == "canonical" else name
+            difference = f"{shorten(theirs[start:])}, not {shorten(ours[start:])}"
+            raise DataError(f"{folder} holds a run of another {what}: {difference}", hint=hint)
     if ("wanted" in old) != ("wanted" in provenance):
         kind = "with" if "wanted" in old else "without"
         raise DataError(f"{folder} holds a run {kind} a budget, or of --only-satisfied", hint=hint)

@@ -11,9 +11,17 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from energyql.attributes.bank import PICTURE, Bank
+from energyql.attributes.bank import PICTURE, Bank, Described
 from energyql.attributes.held_out import HeldOut
-from energyql.attributes.judge import JointJudge, Judge, joined, networks_of, replace_judge, replace_verifier
+from energyql.attributes.judge import (
+    JointJudge,
+    Judge,
+    joined,
+    load_judge,
+    networks_of,
+    replace_judge,
+    replace_verifier,
+)
 from energyql.attributes.labels import (
     Column,
     ImageLabeller,
@@ -28,6 +36,7 @@ from energyql.attributes.labels import (
 from energyql.attributes.predictions import PREDICTIONS, Prediction, of_columns
 from energyql.attributes.quality import VERIFIER, HeadReport, JudgeReport, replace_given
 from energyql.errors import ArgumentError, DataError, ModelError
+from energyql.files import read_json
 from energyql.generators.base import RANDOM, Generator
 from energyql.generators.families import CONFIG
 from energyql.language.lexical import shorten
@@ -339,27 +348,73 @@ def _fit_both(
 def store_judge(folder: Path, name: ImageLabeller | str | None, names: Iterable[str], trained: TrainedJudge) -> None:
     """Write a judge, its verifier and their reports to a model folder.
 
-    If the judge is a network (`Judge`), it is stored in place of earlier judges of the attributes `names`. If there is
-    no judge, the earlier judges are removed. If the judge is code, its report is written; `name` is recorded too, if it
-    is a text and the folder is a model. Earlier verifiers of the attributes are always removed.
+    Earlier judges and verifiers of the attributes `names` that are networks are removed. If the judge is a network
+    (`Judge`), it is stored in place of them. If the judge is code, its report is written; `name` is recorded too, if it
+    is a text and the folder is a model. The code is then the only judge of the model. Its name is removed as soon as
+    networks judge all attributes of the model, or a training of all attributes is told to have no judge.
 
     Args:
         folder: the folder.
         name: the argument `judge` of the training: the name of code, such as "module:function", or a judge, or `TRAIN`.
-        names: the attributes that the judge reads. Judges of other attributes stay.
+        names: the attributes that the judge reads. Networks that judge other attributes stay.
         trained: the judge with its report.
+
+    Raises:
+        ModelError: a file in the folder is missing or damaged.
+
+    Warns:
+        LabelWarning: the judge that is recorded is not used, because earlier code stays the judge of other attributes;
+            or other attributes have no judge any more.
     """
-    judge = trained.judge
+    judge, names = trained.judge, list(names)
     networks = [network for network in networks_of(trained.verifier) if isinstance(network, Judge)]
     replace_verifier(folder, names, networks, trained.held_out)
-    if isinstance(judge, Judge) or judge is None:
-        replace_judge(folder, names, judge)
-        replace_given(folder, names, None)
-        return
-    title = name if isinstance(name, str) else labeller_name(judge).partition("\n")[0]
-    replace_given(folder, names, JudgeReport(title, trained.report, judge_mark(judge)))
-    if isinstance(name, str) and (folder / CONFIG).is_file():
+    replace_judge(folder, names, judge if isinstance(judge, Judge) else None)
+    report = None
+    if judge is not None and not isinstance(judge, Judge):
+        title = name if isinstance(name, str) else labeller_name(judge).partition("\n")[0]
+        report = JudgeReport(title, trained.report, judge_mark(judge))
+    replace_given(folder, names, report)
+    if (folder / CONFIG).is_file():
+        _record_code(folder, name, names, judge)
+
+
+def _record_code(
+    folder: Path, name: ImageLabeller | str | None, names: Sequence[str], judge: ImageLabeller | None
+) -> None:
+    """Record the name of a judge that is code in a model, or remove the name of earlier code that is not needed.
+
+    Args:
+        folder: the model folder, where networks that are judges are already stored.
+        name: the argument `judge` of the training.
+        names: the attributes that the judge reads.
+        judge: the judge.
+
+    Raises:
+        ModelError: a file in the folder is missing or damaged.
+
+    Warns:
+        LabelWarning: see `store_judge`.
+    """
+    code, attributes = read_json(folder / CONFIG).get("judge"), Described.read(folder).vocabulary
+    by_network: Iterable[str] = getattr(load_judge(folder), "vocabulary", ())
+    if judge is None:  # either nobody wants a judge, or it is not trained yet, or could not learn
+        if code is not None and name is None and set(attributes) <= set(names):
+            record_judge(folder, None)
+    elif isinstance(judge, Judge):
+        others = [each for each in attributes if each not in by_network]
+        if code is not None and not others:
+            record_judge(folder, None)
+        elif code is not None:
+            warn(
+                f"the judge of the model is still the code {code}, and not the new network, because no network judges "
+                f"{', '.join(others)}; train a judge of these too, or remove the name: record_judge(folder, None)"
+            )
+    elif isinstance(name, str):
         record_judge(folder, name)
+        read, before = (*names, *getattr(judge, "vocabulary", ())), by_network if code in (None, name) else attributes
+        if lost := [each for each in before if each not in read]:
+            warn(f"{name} is now the only judge of the model; nothing checks {', '.join(lost)}, unless it does")
 
 
 def unmeasured(judge: ImageLabeller, labels: LabelTable | ImageLabeller) -> str | None:
@@ -370,7 +425,7 @@ def unmeasured(judge: ImageLabeller, labels: LabelTable | ImageLabeller) -> str 
     """
     if isinstance(labels, LabelTable):
         return "it is not known which pictures the labels are about" if labels.index is None else None
-    return "it gave the labels itself" if labeller_name(judge) == labeller_name(labels) else None
+    return "it gave the labels itself" if judge_mark(judge) == judge_mark(labels) else None
 
 
 def measure_judge(judge: ImageLabeller, task: Task, vocabulary: Vocabulary, count: int) -> dict[str, HeadReport]:
@@ -431,8 +486,8 @@ class _Reader:
 
     def __init__(self, labeller: ImageLabeller | None, judge: ImageLabeller, vocabulary: Vocabulary, index: Tensor):
         self.labeller, self.judge, self.vocabulary = labeller, judge, vocabulary
-        names = "" if labeller is None else labeller_name(labeller)
-        self.identity = f"judge {judge_mark(judge)} {index.tolist()} {vocabulary.to_dict()} {names}"
+        labels = "" if labeller is None else judge_mark(labeller)
+        self.identity = f"judge {judge_mark(judge)} {index.tolist()} {vocabulary.to_dict()} {labels}"
 
     def __call__(self, images: Float[Tensor, "batch channels height width"]) -> dict[str, list[Any]]:
         """Return the columns for pictures in [-1, 1], by name: labels by the labeller, and readings by the judge."""

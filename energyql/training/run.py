@@ -16,7 +16,7 @@ from energyql.attributes.bank import PICTURE, SPACES, Bank
 from energyql.attributes.heads import Head
 from energyql.attributes.held_out import HeldOut
 from energyql.attributes.judge import Judge
-from energyql.attributes.labels import Column, ImageLabeller, encode_column, labeller_name
+from energyql.attributes.labels import Column, ImageLabeller, encode_column
 from energyql.attributes.pictures import PictureBank, load_bank
 from energyql.attributes.predictions import output_count
 from energyql.attributes.quality import READER, HeadReport
@@ -25,7 +25,7 @@ from energyql.files import real_path
 from energyql.generators.base import Generator, head_reader
 from energyql.language.lexical import shorten
 from energyql.numerics.pullback import Identity
-from energyql.pipeline.model import choose_device
+from energyql.pipeline.model import choose_device, judge_mark
 from energyql.pipeline.settings import whole_number
 from energyql.progress import Report, reporting
 from energyql.renamed import takes_label
@@ -290,9 +290,9 @@ def _weights(bank: Bank, names: Sequence[str]) -> str:
 
 
 def _identity(labels: LabelTable | ImageLabeller) -> str:
-    """Return a text that differs for different labels: a digest of a table, or the name of a labeller."""
+    """Return a text that differs for different labels: a digest of a table, or of a labeller."""
     if not isinstance(labels, LabelTable):
-        return labeller_name(labels)
+        return judge_mark(labels)
     tensors = [tensor for tensor in (labels.index, labels.latents) if tensor is not None]
     return digest({name: list(cells) for name, cells in labels.columns.items()}, *tensors)
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from energyql.attributes.bank import FittedUnder
 from energyql.attributes.judge import thumbnails
-from energyql.attributes.labels import Column, ImageLabeller, label_images, labeller_name
+from energyql.attributes.labels import Column, ImageLabeller, label_images
 from energyql.errors import ArgumentError, DataError
 from energyql.generators.base import (
     RANDOM,
@@ -34,6 +34,7 @@ from energyql.generators.base import (
 from energyql.numerics.pool import to_device
 from energyql.numerics.pullback import Identity
 from energyql.numerics.shapes import Float, Int
+from energyql.pipeline.model import judge_mark
 from energyql.progress import Report
 from energyql.sampling import prior_latents, uniforms
 from energyql.training.labels import warn
@@ -126,7 +127,7 @@ class Thumbnails:
 
     def __init__(self, labeller: ImageLabeller | None, side: int, about: str = "") -> None:
         self.labeller, self.side = labeller, side
-        self.identity = f"thumbnails {side} {about} {'' if labeller is None else labeller_name(labeller)}"
+        self.identity = f"thumbnails {side} {about} {'' if labeller is None else judge_mark(labeller)}"
 
     def __call__(self, images: Float[Tensor, "batch channels height width"]) -> dict[str, list[Any]]:
         """Return columns for pictures in [-1, 1]: attribute -> labels, and `PICTURE` -> thumbnails as texts."""
@@ -348,7 +349,7 @@ def _parts(folder: Path, prior: Prior, labeller: ImageLabeller, index: Tensor) -
     """
     fitted = prior.fitted
     settings = (prior.seed, fitted.truncation, fitted.condition, fitted.generator, prior.device.type)
-    identity = digest((labeller_name(labeller), *settings))
+    identity = digest((judge_mark(labeller), *settings))
     for start in range(0, len(index), PICTURES_A_PART):
         part = f"{start}-{min(start + PICTURES_A_PART, len(index))}"
         yield start, StepFile(folder / part, f"{identity} {part}")

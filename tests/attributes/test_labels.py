@@ -1,3 +1,5 @@
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -108,7 +110,44 @@ def test_names_tell_labellers_apart():
     net = Net()
     net.identity = "mine"
     assert labeller_name(net) == "mine"
-    assert labeller_name(len)
+    assert labeller_name(len) and labeller_name(torch.Tensor.mean)
+
+
+def signed(images, sign, look=None):
+    return {"a": [sign > 0] * len(images)}
+
+
+def test_names_tell_arguments_apart():
+    def around(value):
+        def look(images):
+            return {"a": [value] * len(images)}
+
+        return look
+
+    names = {
+        labeller_name(each) for each in (
+            partial(signed, sign=1), partial(signed, sign=-1), partial(as_cells, sign=1), around(1), around((1, "b")),
+            partial(signed, sign=1, look=around(1)), partial(signed, sign=1, look=around(2)),
+        )
+    }  # fmt: skip
+    assert len(names) == 7
+    calls = 0
+
+    def counts(images):
+        nonlocal calls
+        calls += 1
+        return {"a": [1] * len(images)}
+
+    name = labeller_name(counts)
+    counts(IMAGES)
+    assert labeller_name(counts) == name
+    assert labeller_name(partial(signed, sign=1)) in names and labeller_name(around(1)) in names
+    address = labeller_name(partial(signed, sign=object(), look=around(object())))
+    assert address == labeller_name(partial(signed, sign=object(), look=around(object())))
+    assert {name.partition("\n")[0] for name in names} == {
+        "functools.partial",
+        around(1).__module__ + "." + around(1).__qualname__,
+    }
 
 
 def test_encoding():

@@ -159,6 +159,14 @@ def test_calibrations_are_stored_and_those_of_another_reader_refused(tmp_path):
     words.save(tmp_path)
     again = Words(Reader(), "reader", "1").stored(tmp_path)
     assert again.calibrations == words.calibrations
+    uncalibrated, other = (
+        Words(Reader(), "reader", "1"),
+        Words(Reader(), "reader", "1", {"a hat": Calibration("a face")}),
+    )
+    assert uncalibrated.calibrated_mark == "1"
+    assert (
+        len({"1", other.calibrated_mark, words.calibrated_mark}) == 3 and again.calibrated_mark == words.calibrated_mark
+    )
     assert again.log_odds(torch.zeros(1, 3, 2, 2), ["a hat"]).item() == 2 * (0 - 1) - 1
     assert str(again.calibration("a hat")).startswith("calibrated on 30 labels, balanced accuracy 0.90")
     assert str(again.calibration("a beard")) == "zero-shot"

@@ -6,17 +6,17 @@ import sys
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
-from types import SimpleNamespace
+from types import FunctionType, SimpleNamespace
 
 import pytest
 
 from dataset.kinds import KINDS, plan_of
 from dataset.plans import TOML, files, known_plan, with_classes, write
 from energyql.dataset.plan import Job, PlanSource, read_plan
-from energyql.dataset.run import run_on_ray
+from energyql.dataset.run import _portable, run_on_ray
 from energyql.dataset.shard import prepare_plan
 from energyql.errors import ArgumentError, EnergyQLError, ModelError
-from energyql.pipeline.model import load_model
+from energyql.pipeline.model import judge_mark, load_model
 
 with_ray = pytest.mark.ray
 
@@ -135,6 +135,17 @@ def test_workers_draw_with_models_of_every_kind(tmp_path, monkeypatch, tiny, kin
     write(plan, "two", workers=2, **settings)
     assert files("two") == files("one")
     assert not ray.is_initialized()
+
+
+def test_a_judge_of_a_notebook_is_known_to_workers(tmp_path):
+    def look(images):
+        return {"b": images[:, 0, 0, 0] > 0}
+
+    judge = _portable(Job(plan=known_plan(), out=tmp_path, judge=look)).judge
+    sent = FunctionType(judge.__code__.replace(co_filename="notebook"), {}, "look")
+    assert judge_mark(sent) != judge_mark(look)
+    sent.__dict__.update(judge.__dict__)
+    assert judge_mark(sent) == judge_mark(look)
 
 
 def test_without_ray_several_workers_are_refused(tmp_path, monkeypatch):

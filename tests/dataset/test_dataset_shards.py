@@ -1,5 +1,6 @@
 """Shards are pure functions, and nothing is mixed or padded."""
 
+import importlib
 import io
 import json
 import os
@@ -157,6 +158,19 @@ class TestPurity:
         with pytest.raises(DataError, match="class 'with' was drawn by another training of model 'tiny'"):
             write(tmp_path / "plan.toml", tmp_path / "out")
         assert files(tmp_path / "out") == before
+
+    def test_another_source_of_a_judge_is_refused(self, tmp_path, monkeypatch):
+        code, plan, settings = tmp_path / "edited_judge.py", tmp_path / "plan.toml", {"judge": "edited_judge:read"}
+        text = "def read(images):\n    return {'glasses': images[:, 0, 0, 0] > 0, 'beard': images[:, 0, 0, 1] > 0}\n"
+        code.write_text(text)
+        monkeypatch.syspath_prepend(tmp_path)
+        plan.write_text(TOML.replace("MODEL", str(tiny_model(tmp_path / "model"))))
+        write(plan, tmp_path / "out", **settings)
+        assert write(plan, tmp_path / "out", **settings).kept == 4
+        code.write_text(text.replace("> 0", "> 0.25"))
+        importlib.reload(sys.modules["edited_judge"])
+        with pytest.raises(DataError, match=r"another training of model 'tiny' \(changed: judge\)"):
+            write(plan, tmp_path / "out", **settings)
 
     def test_other_files_are_refused(self, tmp_path):
         (tmp_path / "mine.txt").write_text("mine")

@@ -245,8 +245,17 @@ class TestAnotherRun:
         data = json.loads((tmp_path / "result.json").read_text())
         data["provenance"]["fingerprints"]["generator"] = "0"
         (tmp_path / "result.json").write_text(json.dumps(data))
-        with pytest.raises(DataError, match="another training of the model\n"):
+        with pytest.raises(DataError, match=r"another training of the model \(changed: generator\)\n"):
             draw(2, tmp_path)
+
+    def test_a_judge_that_changed(self, tiny, draw, tmp_path):
+        def judge(value):
+            return lambda images: {"smile": [value] * len(images), "glasses": [True] * len(images)}
+
+        list(draw(2, tmp_path, model=load_model(tiny, judge=judge(True))))
+        with pytest.raises(DataError, match=r"another training of the model \(changed: judge\)\n"):
+            draw(4, tmp_path, model=load_model(tiny, judge=judge(False)))
+        list(draw(4, tmp_path, model=load_model(tiny, judge=judge(True))))
 
     def test_another_judge(self, tiny, draw, tmp_path):
         def first(images):

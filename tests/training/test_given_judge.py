@@ -8,16 +8,17 @@ import torch
 from brief import ADA, bright, train
 from holes import Stains, look
 from labelled import write_csv
+from toys import VOCABULARY, tiny_model
 
 from energyql.attributes.bank import FittedUnder
 from energyql.attributes.judge import Judge
 from energyql.attributes.predictions import Categorical, Continuous, YesNo
-from energyql.attributes.quality import GIVEN, read_given, read_judge_reports
-from energyql.errors import ArgumentError, DataError, ModelError
+from energyql.attributes.quality import GIVEN, judge_names, read_given, read_judge_reports
+from energyql.errors import ArgumentError, DataError, LabelWarning, ModelError
 from energyql.files import read_json, write_json
-from energyql.pipeline.model import load_model
+from energyql.pipeline.model import load_model, record_judge
 from energyql.training import judge as judge_module
-from energyql.training.judge import train_judge
+from energyql.training.judge import TRAIN, TrainedJudge, train_judge, unmeasured
 from energyql.training.labels import Drawn, LabelTable, read_label_table
 from energyql.training.samples import Prior
 from energyql.vocabulary import AttributeSpec, Vocabulary
@@ -126,6 +127,11 @@ class TestQuality:
             assert (trained.judge_unmeasured, trained.judge_report) == (reason, {})
             assert not (tmp_path / reason[:5] / GIVEN).exists()
 
+    def test_another_network_of_the_same_class_gave_no_labels_itself(self):
+        assert unmeasured(Guesses(), Guesses()) == "it gave the labels itself"
+        for judge, labeller in ((Guesses(), Guesses(2.0)), (Guesses().forward, Guesses(2.0).forward)):
+            assert unmeasured(judge, labeller) is None
+
     def test_a_judge_must_answer(self, tmp_path):
         with pytest.raises(DataError, match="the judge returns no value of 'red' for some pictures"):
             train(Stains(), table(), tmp_path, judge=lambda images: {"red": [None] * len(images)}, seed=5)
@@ -233,6 +239,63 @@ class TestForAModelWithHeads:
         path = write_csv(tmp_path / "labels.csv", {"index": list(range(80)), "red": table().columns["red"]})
         with pytest.raises(ArgumentError, match="labelled by hand have one truncation and one condition"):
             train_judge(Stains(), read_label_table(path), tmp_path / "m", judge=nearly, progress=False)
+
+
+class TestCodeByName:
+    """A judge that is code, named in `config.json`, beside judges that are networks."""
+
+    @pytest.fixture
+    def folder(self, tmp_path, monkeypatch):
+        """A model with networks that read all attributes; `named_looks:look` can be its judge."""
+        (tmp_path / "named_looks.py").write_text("def look(images):\n    return {'smile': images[:, 0, 0, 0] > 0}\n")
+        monkeypatch.syspath_prepend(tmp_path)
+        return tiny_model(tmp_path / "m")
+
+    def network(self, *names):
+        return Judge(Vocabulary(VOCABULARY[name] for name in names), side=8, channels=(4,)).eval()
+
+    def store(self, folder, judge, names, network=None):
+        verifier = None if network is None else self.network(*network.vocabulary)
+        trained = TrainedJudge(judge_module.given_judge(judge) or network, {}, verifier=verifier)
+        judge_module.store_judge(folder, judge, names, trained)
+
+    def code(self, folder):
+        return read_json(folder / "config.json").get("judge")
+
+    def test_networks_of_all_attributes_end_its_use(self, folder):
+        record_judge(folder, "named_looks:look")
+        with pytest.raises(ModelError, match="named_looks:look"):
+            load_model(folder)
+        self.store(folder, TRAIN, list(VOCABULARY), self.network(*VOCABULARY))
+        model = load_model(folder)
+        assert isinstance(model.judge, Judge) and isinstance(model.verifier, Judge)
+
+    def test_it_stays_for_attributes_that_no_network_judges(self, folder):
+        self.store(folder, "named_looks:look", list(VOCABULARY))
+        assert judge_names(folder) == []
+        first, *others = VOCABULARY
+        self.store(folder, TRAIN, [first])  # as training does, until the judge of the new attribute is trained
+        message = f"still the code named_looks:look, .* no network judges {', '.join(others)}; "
+        with pytest.warns(LabelWarning, match=message):
+            self.store(folder, TRAIN, [first], self.network(first))
+        self.store(folder, None, [first])
+        assert self.code(folder) == "named_looks:look"
+        self.store(folder, None, list(VOCABULARY))
+        assert self.code(folder) is None
+
+    def test_who_loses_a_judge_is_named(self, folder):
+        with pytest.warns(LabelWarning, match="named_looks:look is now the only judge .* checks hair, age, glasses, "):
+            self.store(folder, "named_looks:look", ["smile"])
+        assert load_model(folder, allow_plugins=True).judge.__name__ == "look"
+        self.store(folder, "named_looks:look", list(VOCABULARY))
+        (folder.parent / "other_looks.py").write_text("def look(images):\n    return {'age': images[:, 0, 0, 0]}\n")
+        with pytest.warns(LabelWarning, match="other_looks:look is now .* checks smile, hair, glasses, beard, unless"):
+            self.store(folder, "other_looks:look", ["age"])
+
+    def test_an_object_takes_the_place_of_networks(self, folder):
+        self.store(folder, look, ["smile"])
+        assert "smile" not in load_model(folder).judge.vocabulary
+        assert (self.code(folder), read_given(folder)) == (None, None)
 
 
 @pytest.mark.parametrize(

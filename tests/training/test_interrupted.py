@@ -1,6 +1,7 @@
 """A training that is interrupted keeps what it has finished, and the same call continues it with the same result."""
 
 import dataclasses
+import functools
 import json
 import os
 import shutil
@@ -16,12 +17,14 @@ from labelled import answers, latents_of
 from toys import random_generator, tiny_model
 
 from energyql import train_attributes, train_judge
+from energyql.attributes.bank import FittedUnder
 from energyql.attributes.labels import labeller_name
 from energyql.errors import DataError, ModelError, VocabularyError
 from energyql.models.unfinished import RECORD, START, WORK, Work
 from energyql.pipeline.model import load_model
 from energyql.training.foreign import add_heads
 from energyql.training.labels import LabelTable
+from energyql.training.samples import Prior, Thumbnails, label_prior
 from energyql.vocabulary import Vocabulary
 
 TESTS = Path(__file__).parents[1]
@@ -152,6 +155,38 @@ def test_other_arguments_are_another_training(tmp_path, judged, other):
     interrupt(bright, tmp_path / "m", "checking", **other)
     train(bright, tmp_path / "m")
     assert files(tmp_path / "m") == files(judged)
+
+
+class Sees(torch.nn.Module):
+    def __init__(self, sign):
+        super().__init__()
+        self.sign = torch.nn.Parameter(torch.tensor(sign))
+
+    def forward(self, images):
+        return {"bright": self.sign * images.mean((1, 2, 3))}
+
+
+def times(images, sign):
+    return {"bright": sign * images.mean((1, 2, 3))}
+
+
+@pytest.mark.parametrize(
+    "labeller", [Sees, lambda sign: functools.partial(times, sign=sign), lambda sign: functools.partial(Sees(sign))]
+)
+def test_labels_of_another_labeller_do_not_count(tmp_path, labeller):
+    for wrapped in (lambda each: each, lambda each: Thumbnails(each, 8)):
+        prior, index = Prior(Stains(), 0, FittedUnder(), torch.device("cpu")), torch.arange(30)
+        read = [
+            label_prior(prior, index, wrapped(labeller(sign)), tmp_path, progress=lambda done: None)["bright"]
+            for sign in (1.0, -1.0, -1.0)
+        ]
+        assert read[0] == [-value for value in read[1]] and read[1] == read[2]
+
+
+def test_heads_of_another_network_are_not_finished(tmp_path):
+    interrupt(Sees(1.0), tmp_path / "m", "judge")
+    with pytest.raises(VocabularyError, match="the model already has 'bright'"):
+        train(Sees(-1.0), tmp_path / "m")
 
 
 def test_an_exception_of_the_caller_keeps_as_much(tmp_path):

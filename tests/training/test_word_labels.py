@@ -84,7 +84,9 @@ def test_from_clicks_to_a_model_folder(tmp_path):
     words = Words(Red(), "red", "1")
     results = calibrate(folder, sheet.path, words, contrasts={"red": "a face"})
     assert results["red"].report.auc[0] == 1 and results["red"].contrast == "a face"
-    assert load_model(folder, reader=words).words.calibrations == results
+    model = load_model(folder, reader=words)
+    assert model.words.calibrations == results
+    assert model.fingerprints["words"] == model.words.calibrated_mark != words.mark
     with pytest.raises(ModelError, match="is of another reader"):
         load_model(folder, reader=Words(Red(), "red", "2"))
     with pytest.raises(DataError, match="has no column that is a text"):
