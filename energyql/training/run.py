@@ -188,8 +188,6 @@ def train_attributes(
     if isinstance(labels, str | Path):
         labels = read_label_table(Path(labels))
     table = labels if isinstance(labels, LabelTable) else None
-    if table is None and not callable(labels):
-        raise ArgumentError(f"labels are a table, its file name, or a labeller, not {shorten(repr(labels))}")
     given = given_judge(judge)  # before any work is done
     own = getattr(labels, "vocabulary", None)
     own = own if isinstance(own, Vocabulary) else None
@@ -202,6 +200,8 @@ def train_attributes(
         seed, psi, condition = drawn.seed, (drawn.truncation, drawn.truncation), drawn.condition
     source, command = Source(model, generator, allow_plugins), command or call_text("train_attributes", model, out)
     with opening_target(source, out, None if psi is None else psi[1], command) as target:
+        if table is None and not callable(labels):
+            raise ArgumentError(f"labels are a table, its file name, or a labeller, not {shorten(repr(labels))}")
         if table is not None and drawn is not None:
             drawn.check_generator(target.generator, table.source)
             if table.test == 0:
