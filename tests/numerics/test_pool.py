@@ -123,15 +123,18 @@ class TestOneThread:
     @pytest.mark.parametrize("begins", [False, True])
     @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
     def test_an_error_at_its_begin_ends_it(self, begins, error, monkeypatch):
+        ended = threading.Event()
+
         def fail(function, arguments):
             if begins:
-                start_new_thread(function, arguments)
+                start_new_thread(lambda: (function(*arguments), ended.set()), ())
             raise error
 
         monkeypatch.setattr(pool, "start_new_thread", fail)
         with pytest.raises(error), one_thread():
             pass
         monkeypatch.undo()
+        assert not begins or ended.wait(60)  # else its number would be that of the next test
         assert (torch.get_num_threads(), thread_count(), later()) == (2, 2, 2)
 
     def test_threads_that_begin_meanwhile_keep_all(self, threads, monkeypatch):
