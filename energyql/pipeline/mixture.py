@@ -196,17 +196,17 @@ def _mass(part: PreparedQuery) -> tuple[float, float]:
     draw = partial(part._attempt, part.energy, 0, progress=lambda *_: None, seed=0)
     try:
         few = draw(range(count))
-        sampled = None if verifier is None else draw(range(PILOT_ROUND), purpose="verify/")
+        # A sampler of another strength does not draw from the posterior whose share is asked for.
+        if rare and not strengths(describe_sampler(part.sampler)) - {1.0}:
+            by_sampler = prevalence(energies, few)
+            share, error = min((share, error), by_sampler, key=lambda each: each[1] / each[0] if each[0] else math.inf)
+        if verifier is None or not share:
+            return share, error
+        sampled = draw(range(PILOT_ROUND), purpose="verify/")
     except NotAcceptedError:
         if part.calls.refused:  # the budget of the run has ended
             raise
         return 0.0, 0.0
-    # A sampler of another strength does not draw from the posterior whose share is asked for.
-    if rare and not strengths(describe_sampler(part.sampler)) - {1.0}:
-        by_sampler = prevalence(energies, few)
-        share, error = min((share, error), by_sampler, key=lambda each: each[1] / each[0] if each[0] else math.inf)
-    if sampled is None or verifier is None or not share:
-        return share, error
     chances = uniforms(0, 0, PILOT_ROUND, 1, stream="verify/balance").numpy()[:, 0]
     accepted = list[bool]()
     for _, images in part._pictures(sampled.z, np.arange(PILOT_ROUND)):
