@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -12,7 +13,7 @@ from energyql.errors import EnergyQLError, KindError, LimitError, Span, Suggesti
 from energyql.kinds import KINDS, range_text
 from energyql.language.expr import Attribute, Expr, Interval, Near, Predicate, predicates
 from energyql.language.lexical import Quoted, quote, shorten, show_number
-from energyql.language.parser import parse, text_of, token_span, tokenize
+from energyql.language.parser import as_query, text_of, token_span, tokenize
 from energyql.vocabulary import AttributeSpec, Vocabulary, closest
 
 MOST_WORDS = 400
@@ -61,12 +62,12 @@ def bind(expr: Expr, vocabulary: Vocabulary, *, query: str | None = None) -> Exp
     nodes = predicates(expr)
     unknown = [i for i, node in enumerate(nodes) if node.name not in vocabulary and not is_words(node, vocabulary)]
     if unknown:
-        raise _unknown_names(expr, unknown, vocabulary, query)
+        raise _unknown_names(*_shown(expr, query, unknown), vocabulary)
     if long := [node.name for node in nodes if len(node.name) > MOST_WORDS and node.name not in vocabulary]:
         raise LimitError(f"a text has {len(long[0]):,} characters, more than {MOST_WORDS}", hint="say less in one text")
     problems = {index: problem for index, node in enumerate(nodes) if (problem := _check(node, vocabulary[node.name]))}
     if problems:
-        raise _wrong_kinds(expr, problems, query)
+        raise _wrong_kinds(*_shown(expr, query, problems), problems.values())
 
     def settled(node: Expr) -> Expr:
         if isinstance(node, Near) and node.tolerance is None:
@@ -120,102 +121,82 @@ def _check_range(node: Interval | Near, spec: AttributeSpec) -> _Problem | None:
     return None
 
 
-def _unknown_names(expr: Expr, unknown: list[int], vocabulary: Vocabulary, query: str | None) -> UnknownAttribute:
-    nodes = predicates(expr)
-    names = list(dict.fromkeys(nodes[index].name for index in unknown))
+def _unknown_names(query: str | None, nodes: Sequence[Predicate], vocabulary: Vocabulary) -> UnknownAttribute:
+    names = list(dict.fromkeys(node.name for node in nodes))
+    listed = names[:_MOST_LISTED]
     owners = {value: quote(spec.name) for spec in vocabulary.values() for value in spec.values}
-    matches = {name: quote(match) for name in names[:_MOST_LISTED] if (match := vocabulary.suggest(name))}
-    hints, similar = [], []
-    for name in names[:_MOST_LISTED]:
-        if name in owners:
-            hints.append(f"'{shorten(name)}' is a value of {owners[name]}: write `{owners[name]} = {quote(name)}`")
-        elif name in matches:
-            similar.append(matches[name])
-    if similar:
-        hints.append(f"did you mean {', '.join(dict.fromkeys(similar))}?")
-    if len(hints) + len(similar) - bool(similar) < len(names):
+    matches = {name: quote(match) for name in listed if name not in owners and (match := vocabulary.suggest(name))}
+    of_values = {name: f"{owners[name]} = {quote(name)}" for name in listed if name in owners}
+    hints = [f"'{shorten(name)}' is a value of {owners[name]}: write `{text}`" for name, text in of_values.items()]
+    if matches:
+        hints.append(f"did you mean {', '.join(dict.fromkeys(matches.values()))}?")
+    if len(of_values) + len(matches) < len(names):
         hints.append(f"attributes: {_listed(vocabulary) or 'none'}")
     if vocabulary.reads_words:
         hints.append('a text that a reader of pictures reads is in quotes, and stands alone: "a person in a hat"')
-    elif any(isinstance(nodes[index].name, Quoted) for index in unknown):
+    elif any(isinstance(node.name, Quoted) for node in nodes):
         hints.append(f"to read words off pictures, give {vocabulary.of_model} a reader: --reader, in Python reader=")
-    text, spans = _locate(expr, query, dict.fromkeys(unknown))
+    spans = [span for node in nodes for span in _spans(query, node, None)]
     message = f"'{shorten(names[0])}' is not an attribute of {vocabulary.of_model}"
-    error = UnknownAttribute(message, query=text, spans=spans, hint="\n".join(hints), names=names)
+    error = UnknownAttribute(message, query=query, spans=spans, hint="\n".join(hints), names=names)
     suggestions: list[Suggestion] = []
-    for node in (nodes[index] for index in unknown):
-        if query is None or node.span is None:
-            continue
-        if node.name in owners and isinstance(node, Attribute):
-            suggestions.append(Suggestion(node.span, f"{owners[node.name]} = {quote(node.name)}"))
-        elif node.name not in owners and node.name in matches:
-            suggestions += (Suggestion(span, matches[node.name]) for span in _parts(query, node.span, None))
+    for node in nodes:
+        if node.name in of_values and isinstance(node, Attribute):
+            suggestions += (Suggestion(span, of_values[node.name]) for span in _spans(query, node))
+        elif node.name in matches:
+            suggestions += (Suggestion(span, matches[node.name]) for span in _spans(query, node, None))
     error.suggestions = tuple(suggestions)
     return error
 
 
-def _wrong_kinds(expr: Expr, problems: dict[int, _Problem], query: str | None) -> KindError:
-    messages = list(dict.fromkeys(problem.message for problem in problems.values()))
-    hints = list(dict.fromkeys(problem.hint for problem in problems.values() if problem.hint))
+def _wrong_kinds(query: str | None, nodes: Sequence[Predicate], problems: Collection[_Problem]) -> KindError:
+    messages = list(dict.fromkeys(problem.message for problem in problems))
+    hints = list(dict.fromkeys(problem.hint for problem in problems if problem.hint))
     more = f"; and {len(messages) - 3} more" if len(messages) > 3 else ""
-    text, spans = _locate(expr, query, {index: problem.wrong for index, problem in problems.items()})
-    error = KindError("; ".join(messages[:3]) + more, query=text, spans=spans, hint="\n".join(hints[:3]) or None)
+    pairs = list(zip(nodes, problems, strict=True))
+    spans = [span for node, problem in pairs for span in _spans(query, node, problem.wrong)]
+    error = KindError("; ".join(messages[:3]) + more, query=query, spans=spans, hint="\n".join(hints[:3]) or None)
     suggestions: list[Suggestion] = []
-    nodes = predicates(expr)
-    for index, problem in problems.items():
-        place = nodes[index].span
-        if query is not None and place is not None:
-            suggestions += (Suggestion(place, text) for text in problem.instead)
-            for value, match in problem.values.items():
-                suggestions += (Suggestion(span, match) for span in _parts(query, place, (value,)))
+    for node, problem in pairs:
+        suggestions += (Suggestion(span, text) for text in problem.instead for span in _spans(query, node))
+        for value, match in problem.values.items():
+            suggestions += (Suggestion(span, match) for span in _spans(query, node, (value,)))
     error.suggestions = tuple(suggestions)
     return error
 
 
-def _locate(
-    expr: Expr, query: str | None, wrong: Mapping[int, Collection[str | float] | None]
-) -> tuple[str | None, list[Span]]:
-    """Return the text of a query that an error shows, and the spans of the mistakes in this text.
-
-    The result is `None` and an empty list if `query` is `None` and the printed tree is too long to be parsed.
+def _shown(expr: Expr, query: str | None, wrong: Iterable[int]) -> tuple[str | None, list[Predicate]]:
+    """Return the text of a query that an error shows, and the wrong predicates, with spans in this text.
 
     Args:
         expr: the tree of the query.
-        query: the text that `expr` was parsed from; `None` to print `expr` and use the printed text.
-        wrong: the wrong predicates, by their index in `predicates(expr)`. For each of them, the wrong values, which are
-            underlined. If there are no values, the whole predicate is underlined. `None` underlines the attribute name.
+        query: the text that `expr` was parsed from; `None` to print `expr`, and to parse the printed text. The text in
+            the result is `None` if the printed text is too long to be parsed.
+        wrong: indices of the wrong predicates in `predicates(expr)`.
     """
     if query is None:
-        query = str(expr)
-        try:
-            expr = parse(query)
-        except EnergyQLError:  # too long to be parsed again: the message has to do
-            return None, []
+        with suppress(EnergyQLError):  # too long to be parsed again: the message has to do
+            expr, query = as_query(expr)
     nodes = predicates(expr)
-    spans: list[Span] = []
-    for index, values in wrong.items():
-        span = nodes[index].span
-        if span is not None:
-            spans.extend(_parts(query, span, values) or [span])
-    return query, spans
+    return query, [nodes[index] for index in wrong]
 
 
-def _parts(query: str, span: Span, wrong: Collection[str | float] | None) -> list[Span]:
-    """Return the spans of the wrong values in one predicate, or the span of its attribute name if `wrong` is `None`.
+def _spans(query: str | None, node: Predicate, wrong: Collection[str | float] | None = ()) -> list[Span]:
+    """Return the spans of the wrong values in a predicate; if none are found, the span of the whole predicate.
 
     The text of the predicate is tokenized again here, because a node of the tree has the span of the whole predicate
     only.
 
     Args:
-        query: the text of the whole query.
-        span: the characters of the predicate in `query`.
-        wrong: the wrong values of the predicate; `None` to find the attribute name.
-
-    Returns:
-        Spans in `query`; none if the characters at `span` do not form a predicate.
+        query: the text of the whole query; `None` if there is none, which gives no spans.
+        node: the predicate. If it has no span, there are no spans.
+        wrong: the wrong values of the predicate; `None` to find the attribute name in place of values.
     """
+    if query is None or node.span is None:
+        return []
+    start, end = node.span
     try:
-        tokens = tokenize(query[span.start : span.end])
+        tokens = tokenize(query[start:end])
         names = [token for token in tokens if token.type in ("NAME", "QUOTED")]
         if wrong is None:
             parts = names[:1]
@@ -223,8 +204,8 @@ def _parts(query: str, span: Span, wrong: Collection[str | float] | None) -> lis
             parts = [token for token in names[1:] if text_of(token) in wrong]
             parts += [token for token in tokens if token.type == "NUMBER" and float(token) in wrong]
     except (LarkError, EnergyQLError):  # `query` is not the text that this tree came from
-        return []
-    return [Span(span.start + start, span.start + end) for start, end in map(token_span, parts)]
+        return [node.span]
+    return [Span(start + first, start + last) for first, last in map(token_span, parts)] or [node.span]
 
 
 def _listed(names: Iterable[str]) -> str:
