@@ -40,7 +40,7 @@ from energyql.logic.diagram import (
     relations_for,
     union,
 )
-from energyql.logic.satisfiability import report_constant, report_constant_parts
+from energyql.logic.satisfiability import report_constants
 from energyql.render.graph import MOST_BOXES, Box, draw_graph
 from energyql.render.markup import Markup
 from energyql.vocabulary import AttributeSpec
@@ -563,9 +563,8 @@ def compile_query(
         ConstantPartWarning: a part of the query is never or always true; one warning for each cause, at most three.
     """
     diagram, key = _smallest(expr, vocabulary, max_nodes, relations_for(expr, vocabulary) if relations else [])
-    report_constant(expr, diagram, query=query)
-    nodes = to_nodes(diagram)
-    report_constant_parts(expr, diagram, query=query)
+    nodes = () if diagram.root == NEVER else to_nodes(diagram)  # first, because the report adds nodes to the diagram
+    report_constants(expr, diagram, query=query)
     used = {node.attribute for node in nodes if isinstance(node, Leaf)}
     cells = {name: diagram.cells[name] for name in diagram.cells if name in used}
     return Circuit(nodes, tuple(cells), cells, key)

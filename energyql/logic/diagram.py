@@ -200,7 +200,7 @@ class Diagram(Kernel[int]):
 
         The result is `NEVER`, the node that is always false, if `cells` is empty.
         """
-        truths = tuple(ALWAYS if cells and holds(cells, atom) else NEVER for atom in self.cells[name])
+        truths = tuple(ALWAYS if holds(cells, atom) else NEVER for atom in self.cells[name])
         return self.node(self.level(name), truths)
 
     def negation(self, value: int) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from functools import reduce
@@ -64,33 +64,11 @@ def check_satisfiable(
         ConstantPartWarning: a part of the query is never or always true; one warning for each cause, at most three.
     """
     diagram = build_diagram(expr, vocabulary, max_nodes, relations_for(expr, vocabulary) if relations else [])
-    report_constant(expr, diagram, query=query)
-    report_constant_parts(expr, diagram, query=query)
+    report_constants(expr, diagram, query=query)
 
 
-def report_constant(expr: Expr, diagram: Diagram, *, query: str | None = None) -> None:
-    """Raise an error if a query is never true, and issue a warning if it is always true.
-
-    Args:
-        expr: the query.
-        diagram: the decision diagram of the query.
-        query: the text that `expr` was parsed from, which the error shows; `None` for no text.
-
-    Raises:
-        Contradiction: nothing satisfies the query.
-
-    Warns:
-        TautologyWarning: everything satisfies the query.
-    """
-    if diagram.root == NEVER:
-        raise _contradiction(expr, diagram, query)
-    if diagram.root == ALWAYS:
-        text = str(expr)
-        warn(TautologyWarning(f"{text if len(text) <= 80 else 'the query'} is always true, so it asks for nothing"))
-
-
-def report_constant_parts(expr: Expr, diagram: Diagram, *, query: str | None = None) -> None:
-    """Warn of parts of a query that are never or always true. There are no warnings if the whole query is constant.
+def report_constants(expr: Expr, diagram: Diagram, *, query: str | None = None) -> None:
+    """Raise an error if a query is never true, and warn if it, or a part of it, is always or never true.
 
     If a part is constant because a smaller part in it is constant, only the smaller part gets a warning. The constants
     TRUE and FALSE get no warning.
@@ -98,14 +76,22 @@ def report_constant_parts(expr: Expr, diagram: Diagram, *, query: str | None = N
     Args:
         expr: the query.
         diagram: the decision diagram of the query. Nodes are added to it here. If it becomes too large, there are no
-            warnings.
-        query: the text that `expr` was parsed from, which warnings show; `None` for no text.
+            warnings of parts.
+        query: the text that `expr` was parsed from, which errors and warnings show; `None` for no text.
+
+    Raises:
+        Contradiction: nothing satisfies the query.
 
     Warns:
+        TautologyWarning: everything satisfies the query.
         ConstantPartWarning: a part is never or always true. There is one warning for each part, but at most three. If
             there are more parts, the third warning says how many there are in all.
     """
-    if diagram.root in (NEVER, ALWAYS):
+    if diagram.root == NEVER:
+        raise _contradiction(expr, diagram, query)
+    if diagram.root == ALWAYS:
+        text = str(expr)
+        warn(TautologyWarning(f"{text if len(text) <= 80 else 'the query'} is always true, so it asks for nothing"))
         return
     with suppress(LimitError):  # too large to decide, and nothing is wrong with the query
         causes = list(_constant_parts(expr, diagram))
@@ -360,7 +346,19 @@ def satisfied(expr: Expr, values: Mapping[str, npt.NDArray[Any]], vocabulary: Ma
     Returns:
         Booleans of shape (batch,); of shape (1,) if the query has no attributes.
     """
-    return expr.evaluate(_Truths(values, vocabulary))
+
+    def truth(node: Predicate) -> Truth:
+        numbers, spec = values[node.name], vocabulary[node.name]
+        match node:
+            case Interval(low_closed=low_closed, high_closed=high_closed):
+                low, high = node.bounds(0.0)
+                above = numbers >= low if low_closed else numbers > low
+                return np.asarray(above & (numbers <= high if high_closed else numbers < high))
+            case Near(value=value, tolerance=tolerance):
+                return np.asarray(np.abs(numbers - value) <= (spec.tolerance if tolerance is None else tolerance))
+        return np.isin(numbers, predicate_cells(node, spec))
+
+    return expr.evaluate(_Truths(truth))
 
 
 def combined(expr: Expr, truths: Mapping[str, Truth]) -> Truth:
@@ -370,38 +368,26 @@ def combined(expr: Expr, truths: Mapping[str, Truth]) -> Truth:
         expr: the query.
         truths: text of each condition, such as "hair = red" -> its truth for each sample, (batch,).
     """
-    return expr.evaluate(_Combined(truths))
+    return expr.evaluate(_Truths(lambda node: truths[str(node)]))
 
 
 class _Truths(Kernel[Truth]):
-    """Operations that compute for each sample whether a query is true, from the values of its attributes.
+    """Operations that compute for each sample whether a query is true, from the truth of each condition in it.
 
     `Expr.evaluate` uses these operations of a `Kernel`. Values are booleans of shape (batch,), or (1,) for constants.
 
     Args:
-        values: attribute -> its value for each sample, (batch,): booleans, names of classes, or numbers.
-        vocabulary: the attributes.
+        truth: function from a condition on an attribute to its truth for each sample, (batch,).
     """
 
-    def __init__(self, values: Mapping[str, npt.NDArray[Any]], vocabulary: Mapping[str, AttributeSpec]) -> None:
-        self._values, self._vocabulary = values, vocabulary
+    def __init__(self, truth: Callable[[Predicate], Truth]) -> None:
+        self._truth = truth
 
     def leaf(self, node: Expr) -> Truth:
-        match node:
-            case Constant(value=value):
-                return np.array([value], bool)
-            case Attribute(name=name):
-                return np.asarray(self._values[name], bool)
-            case Interval(name=name):
-                values, (low, high) = self._values[name], node.bounds(0.0)
-                above = values >= low if node.low_closed else values > low
-                return np.asarray(above & (values <= high if node.high_closed else values < high))
-            case Near(name=name, value=value, tolerance=tolerance):
-                allowed = self._vocabulary[name].tolerance if tolerance is None else tolerance
-                return np.asarray(np.abs(self._values[name] - value) <= allowed)
-            case Predicate(name=name):
-                return np.isin(self._values[name], predicate_cells(node, self._vocabulary[name]))
-        raise TypeError(f"no rule for {type(node).__name__}")
+        if isinstance(node, Constant):
+            return np.array([node.value], bool)
+        assert isinstance(node, Predicate)
+        return self._truth(node)
 
     def negation(self, value: Truth) -> Truth:
         return ~value
@@ -422,18 +408,3 @@ class _Truths(Kernel[Truth]):
 
     def weighted(self, factor: float, value: Truth) -> Truth:
         return value
-
-
-class _Combined(_Truths):
-    """Operations that compute for each sample whether a query is true, from the truth of each condition in it.
-
-    Args:
-        truths: text of a condition, such as "hair = red" -> its truth for each sample, (batch,).
-    """
-
-    def __init__(self, truths: Mapping[str, Truth]) -> None:
-        super().__init__({}, {})
-        self._truths = truths
-
-    def leaf(self, node: Expr) -> Truth:
-        return self._truths[str(node)] if isinstance(node, Predicate) else super().leaf(node)
