@@ -6,7 +6,6 @@ import math
 import os
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from numbers import Integral
@@ -27,7 +26,7 @@ from energyql.editing.latents import Latents, LatentSpace, Layers, draw_result
 from energyql.editing.pictures import Embed, Picture, as_pictures
 from energyql.editing.settings import Preset, choose_preset
 from energyql.editing.step import EditSettings, Leaks, estimate_dependence, prior_values, run_step
-from energyql.errors import ArgumentError, LimitError
+from energyql.errors import ArgumentError
 from energyql.files import as_path, check_destination, saving, write_json, write_picture
 from energyql.generators.base import RANDOM_NOISE
 from energyql.language import Expr, as_query, bind
@@ -391,8 +390,7 @@ def _check_settings(
     vocabulary = pipeline.model.vocabulary
     for expr, text in zip(exprs, texts, strict=True):
         bound, related = bind(expr, vocabulary, query=text), preset.semantics == EXACT
-        with suppress(LimitError):  # `EditSettings.prepare` raises it, if the query is too large for its semantics
-            check_satisfiable(bound, vocabulary, query=text, relations=related)
+        check_satisfiable(bound, vocabulary, query=text, relations=related)
     if isinstance(keep, str) and keep != "everything":
         raise ArgumentError(f'keep is "everything" or a list of attributes, not {keep!r}', hint='such as ["hair"]')
     names = tuple(vocabulary[name].name for name in (vocabulary if keep == "everything" else keep))

@@ -67,6 +67,7 @@ from energyql.language import (
 )
 from energyql.language.expr import Kernel
 from energyql.language.rewrite import definition, fold_constants
+from energyql.logic.satisfiability import check_satisfiable
 from energyql.numerics.shapes import Float
 from energyql.vocabulary import AttributeSpec, in_order
 
@@ -120,7 +121,7 @@ class LaceRule:
 
 def lace_rule(expr: Expr, vocabulary: Mapping[str, AttributeSpec], options: CompileOptions) -> LaceRule:
     """Compile a query by `compile_lace`, and also report parts of the query that are never or always true."""
-    options.report_constants(expr, vocabulary)
+    check_satisfiable(expr, vocabulary, query=options.query, max_nodes=options.max_nodes)
     return compile_lace(expr, vocabulary)
 
 

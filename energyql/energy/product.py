@@ -34,6 +34,7 @@ from energyql.language import Constant, Expr, Predicate
 from energyql.language.expr import Kernel, allowed_counts
 from energyql.logic.circuit import Circuit, CircuitBuilder, Leaf, Ref
 from energyql.logic.diagram import holds, partition, predicate_cells, union
+from energyql.logic.satisfiability import check_satisfiable
 from energyql.vocabulary import AttributeSpec
 
 Pair = tuple[Ref, Ref]
@@ -45,7 +46,7 @@ MAX_NODES = 1_000_000
 
 def product_rule(expr: Expr, vocabulary: Mapping[str, AttributeSpec], options: CompileOptions) -> CircuitRule:
     """Compile a query by `compile_product`, and also report parts of the query that are never or always true."""
-    options.report_constants(expr, vocabulary)
+    check_satisfiable(expr, vocabulary, query=options.query, max_nodes=options.max_nodes)
     return compile_product(expr, vocabulary)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from functools import reduce
 from operator import add
 from pkgutil import resolve_name
@@ -15,11 +14,10 @@ from energyql.attributes.predictions import Predictions
 from energyql.catalog import SEMANTICS as SEMANTICS
 from energyql.energy.circuit import CircuitRule
 from energyql.energy.circuit import EnergyRule as EnergyRule
-from energyql.errors import ArgumentError, LimitError
+from energyql.errors import ArgumentError
 from energyql.language import Expr
 from energyql.logic.circuit import compile_query
 from energyql.logic.diagram import DEFAULT_MAX_NODES
-from energyql.logic.satisfiability import check_satisfiable
 from energyql.numerics.shapes import Float
 from energyql.render.markup import Markup
 from energyql.vocabulary import AttributeSpec
@@ -89,25 +87,6 @@ class CompileOptions(NamedTuple):
     query: str | None = None
     max_nodes: int = DEFAULT_MAX_NODES
     relations: bool = True
-
-    def report_constants(self, expr: Expr, vocabulary: Mapping[str, AttributeSpec]) -> None:
-        """Report if a query, or a part of it, is never or always true, for semantics that need no decision diagram.
-
-        Nothing is reported if the diagram of the query has more than `max_nodes` nodes.
-
-        Args:
-            expr: the query, as `bind` returned it.
-            vocabulary: the attributes that the query may use.
-
-        Raises:
-            Contradiction: nothing satisfies the query.
-
-        Warns:
-            TautologyWarning: everything satisfies the query.
-            ConstantPartWarning: a part of the query is never or always true.
-        """
-        with suppress(LimitError):
-            check_satisfiable(expr, vocabulary, query=self.query, max_nodes=self.max_nodes)
 
 
 Compiler = Callable[[Expr, Mapping[str, AttributeSpec], CompileOptions], EnergyRule]

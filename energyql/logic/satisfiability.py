@@ -46,6 +46,8 @@ def check_satisfiable(
 ) -> None:  # fmt: skip
     """Check that a query can be satisfied. For the check a decision diagram is built, but no circuit.
 
+    Nothing is reported if the diagram needs more than `max_nodes` nodes.
+
     Args:
         expr: the query, as `bind` returned it.
         vocabulary: the attributes that the query may use.
@@ -56,15 +58,15 @@ def check_satisfiable(
 
     Raises:
         Contradiction: nothing satisfies the query; the error says which parts cannot hold together.
-        LimitError: the diagram needs more than `max_nodes` nodes.
         VocabularyError: the text of a relation is not a valid query about attributes of the vocabulary.
 
     Warns:
         TautologyWarning: everything satisfies the query.
         ConstantPartWarning: a part of the query is never or always true; one warning for each cause, at most three.
     """
-    diagram = build_diagram(expr, vocabulary, max_nodes, relations_for(expr, vocabulary) if relations else [])
-    report_constants(expr, diagram, query=query)
+    with suppress(LimitError):
+        diagram = build_diagram(expr, vocabulary, max_nodes, relations_for(expr, vocabulary) if relations else [])
+        report_constants(expr, diagram, query=query)
 
 
 def report_constants(expr: Expr, diagram: Diagram, *, query: str | None = None) -> None:
