@@ -34,7 +34,7 @@ from energyql.errors import ModelError, VocabularyError
 from energyql.files import read_json, read_tensors, write_json, write_tensors
 from energyql.numerics.pool import in_pool, one_thread, piece_count
 from energyql.numerics.shapes import Float
-from energyql.vocabulary import AttributeSpec, Vocabulary
+from energyql.vocabulary import Vocabulary
 
 AT_ONCE = 16
 """Number of pictures that a judge takes together on a CPU without gradients; more would not fit into the caches."""
@@ -152,14 +152,11 @@ class Judge(nn.Module):
                 x = level(x)
             return x.flatten(1)
         if len(x) == 1:  # PyTorch computes a single picture in another way, with other rounding errors
-            return self._features(x.expand(2, -1, -1, -1))[:1]
-        return self._features(x)
-
-    def _features(self, x: Float[Tensor, "batch 3 side side"]) -> Float[Tensor, "batch features"]:
+            x = x.expand(2, -1, -1, -1)
         layers = [_without_norm(*level[i : i + 2]) for level in self.levels for i in (0, 3)]  # type: ignore[index]
         count = max(1, min(piece_count(len(x), AT_ONCE), len(x) // 2))  # no piece of several has only one
         pieces = [(layers, piece.contiguous(memory_format=torch.channels_last)) for piece in x.tensor_split(count)]
-        return torch.cat(in_pool(_run, pieces))
+        return torch.cat(in_pool(_run, pieces))[: len(images)]
 
     def forward(self, images: Float[Tensor, "batch channels height width"]) -> dict[str, Prediction]:
         """Return predictions, by attribute, for pictures in [-1, 1], (batch, channels, height, width)."""
@@ -273,7 +270,11 @@ class JointJudge(nn.Module):
         for judge in self.judges:
             for name, prediction in judge(images).items():
                 predictions[name].append(prediction)
-        return {name: _mean(each, self.vocabulary[name]) for name, each in predictions.items()}
+        means = {
+            name: torch.stack([prediction.columns() for prediction in each]).mean(0)
+            for name, each in predictions.items()
+        }
+        return {name: of_columns(columns, self.vocabulary[name]) for name, columns in means.items()}
 
 
 def who_judges(judge: ImageLabeller | None) -> str | None:
@@ -295,12 +296,6 @@ def who_judges(judge: ImageLabeller | None) -> str | None:
     return f"judge {name} (defined in {Path(program).name if program else 'a notebook or console'})"
 
 
-def _mean(predictions: Sequence[Prediction], spec: AttributeSpec) -> Prediction:
-    if len(predictions) == 1:
-        return predictions[0]
-    return of_columns(torch.stack([prediction.columns() for prediction in predictions]).mean(0), spec)
-
-
 def joined(judges: Sequence[Judge]) -> Judge | JointJudge | None:
     """Return one judge for several: a `JointJudge`, or the only judge itself; `None` if `judges` is empty."""
     return JointJudge(judges).eval() if len(judges) > 1 else next(iter(judges), None)
@@ -313,45 +308,29 @@ def networks_of(judge: ImageLabeller | None) -> Sequence[ImageLabeller]:
     return () if judge is None else (judge,)
 
 
-def load_judge(folder: Path) -> Judge | JointJudge | None:
+def load_judge(folder: Path, vocabulary: Vocabulary | None = None) -> Judge | JointJudge | None:
     """Read all judges of a model folder that are networks, and return one judge; `None` if the folder has none.
 
     Several judges are returned as a `JointJudge`.
 
-    Raises:
-        ModelError: a file is missing or damaged, or two judges predict the same attribute.
-    """
-    judges: dict[str, Judge] = {}
-    for name in judge_names(folder):
-        judge = Judge.load(folder, name)
-        for other, earlier in judges.items():
-            if twice := [attribute for attribute in judge.vocabulary if attribute in earlier.vocabulary]:
-                raise ModelError(f"{folder / name}.json: {other}.json reads {twice[0]!r} as well")
-        judges[name] = judge
-    return joined(list(judges.values()))
-
-
-def stored_judge(folder: Path, vocabulary: Vocabulary) -> Judge | JointJudge | None:
-    """Read the judges of a model folder by `load_judge`, and check that the model has their attributes.
-
     Args:
         folder: the model folder.
-        vocabulary: the attributes of the model.
-
-    Returns:
-        All judges as one judge; `None` if the folder has none.
+        vocabulary: the attributes of the model, among which those of the judges must be; `None` to check nothing.
 
     Raises:
         ModelError: a file is missing or damaged; or two judges predict the same attribute; or an attribute of a judge
             is missing in `vocabulary`, or has another kind or other classes there.
     """
-    judge = load_judge(folder)
-    if judge is not None:
-        _check_attributes(folder, judge, vocabulary)
-    return judge
+    judges = _networks(folder, FIRST, vocabulary)
+    owners: dict[str, str] = {}
+    for name, judge in judges.items():
+        for attribute in judge.vocabulary:
+            if (owner := owners.setdefault(attribute, name)) != name:
+                raise ModelError(f"{folder / name}.json: {owner}.json reads {attribute!r} as well")
+    return joined(list(judges.values()))
 
 
-def stored_verifier(folder: Path, vocabulary: Vocabulary) -> tuple[Judge | JointJudge | None, tuple[HeldOut, ...]]:
+def load_verifier(folder: Path, vocabulary: Vocabulary) -> tuple[Judge | JointJudge | None, tuple[HeldOut, ...]]:
     """Read the verifier of a model folder, and the labelled samples from which it did not learn.
 
     A verifier is one or more networks that predict attributes from pictures, and so decide which samples are kept.
@@ -368,76 +347,51 @@ def stored_verifier(folder: Path, vocabulary: Vocabulary) -> tuple[Judge | Joint
         ModelError: a file is missing or damaged; or an attribute of the verifier is missing in `vocabulary`, or has
             another kind or other classes there.
     """
-    networks = {name: Judge.load(folder, name) for name in judge_names(folder, VERIFIER)}
-    for network in networks.values():
-        _check_attributes(folder, network, vocabulary)
+    networks = _networks(folder, VERIFIER, vocabulary)
     held_out = (HeldOut.load(folder, name, network.vocabulary) for name, network in networks.items())
     return joined(list(networks.values())), tuple(samples for samples in held_out if samples is not None)
 
 
-def _check_attributes(folder: Path, judge: Judge | JointJudge, vocabulary: Vocabulary) -> None:
-    """Raise a `ModelError` unless the model has all attributes of a judge, with the same kinds and values.
-
-    Args:
-        folder: the model folder, for the message.
-        judge: the judge, or a network of the verifier.
-        vocabulary: the attributes of the model.
-    """
-    for spec in judge.vocabulary.values():
-        own = vocabulary.get(spec.name)
-        if own is None or (own.kind, own.values) != (spec.kind, spec.values):
-            raise ModelError(f"{folder}: the judge reads {spec.name!r}, which the heads do not, or otherwise")
-
-
-def replace_judge(folder: Path, names: Iterable[str], judge: Judge | None) -> None:
-    """Replace the judges of some attributes in a model folder by one judge.
+def _networks(folder: Path, first: str, vocabulary: Vocabulary | None) -> dict[str, Judge]:
+    """Read all judges, or all networks of the verifier, of a model folder: name such as "judge-2" -> network.
 
     Args:
         folder: the model folder.
-        names: the attributes. An old judge still predicts its other attributes; if it has none, its files are deleted.
-        judge: the new judge of these attributes; with `None`, the attributes have no judge afterwards.
+        first: which networks are read: `FIRST` for judges, or `VERIFIER`.
+        vocabulary: the attributes of the model; `None` to check nothing.
 
     Raises:
-        ModelError: a file of an old judge is missing or damaged.
+        ModelError: a file is missing or damaged; or an attribute of a network is missing in `vocabulary`, or has
+            another kind or other classes there.
     """
-    _replace(folder, FIRST, names, [] if judge is None else [judge])
+    networks = {name: Judge.load(folder, name) for name in judge_names(folder, first)}
+    specs = [spec for network in networks.values() for spec in network.vocabulary.values()]
+    for spec in specs if vocabulary is not None else ():
+        own = vocabulary.get(spec.name)
+        if own is None or (own.kind, own.values) != (spec.kind, spec.values):
+            raise ModelError(f"{folder}: the judge reads {spec.name!r}, which the heads do not, or otherwise")
+    return networks
 
 
-def replace_verifier(
-    folder: Path, names: Iterable[str], networks: Sequence[Judge] = (), held_out: HeldOut | None = None
+def replace_networks(
+    folder: Path, first: str, names: Iterable[str], networks: Sequence[Judge] = (), held_out: HeldOut | None = None
 ) -> None:
-    """Replace the networks of the verifier for some attributes in a model folder.
+    """Replace the judges, or the networks of the verifier, that predict some attributes in a model folder.
 
     A verifier is one or more networks that predict attributes from pictures, and so decide which samples are kept.
 
     Args:
         folder: the model folder.
-        names: the attributes; if they are all attributes of an old network, its files are deleted.
-        networks: the new networks, which all read the same attributes; if there are none, no verifier reads `names`
+        first: which networks are replaced: `FIRST` for judges, or `VERIFIER`.
+        names: the attributes. An old network still predicts its other attributes; if it has none, its files are
+            deleted.
+        networks: the new networks, which all read the same attributes; if there are none, no network reads `names`
             afterwards.
         held_out: labelled samples from which the new networks did not learn. These samples are saved beside the
-            networks; thresholds are measured on them.
+            networks; thresholds of a verifier are measured on them.
 
     Raises:
         ModelError: a file of an old network is missing or damaged.
-    """
-    first = _replace(folder, VERIFIER, names, networks)
-    if held_out is not None and first is not None:
-        held_out.save(folder, first)
-
-
-def _replace(folder: Path, first: str, names: Iterable[str], judges: Sequence[Judge]) -> str | None:
-    """Replace the judges, or the networks of the verifier, that predict some attributes in a model folder.
-
-    Args:
-        folder: the model folder.
-        first: which networks are replaced: "judge" or "verifier", the start of their names.
-        names: attributes that the old networks shall not predict any more. An old network that predicts no other
-            attribute is deleted.
-        judges: the new networks.
-
-    Returns:
-        Name of the first new network, such as "verifier-2"; `None` if `judges` is empty.
     """
     replaced = set(names)
     for name in judge_names(folder, first):
@@ -453,7 +407,8 @@ def _replace(folder: Path, first: str, names: Iterable[str], judges: Sequence[Ju
                 samples.only(others).save(folder, name)
     in_use = judge_names(folder, first)
     free = (name for number in itertools.count(1) if (name := judge_name(number, first)) not in in_use)
-    new = [name for name, _ in zip(free, judges, strict=False)]
-    for name, judge in zip(new, judges, strict=True):
-        judge.save(folder, name)
-    return next(iter(new), None)
+    new = dict(zip(free, networks, strict=False))
+    for name, network in new.items():
+        network.save(folder, name)
+    if held_out is not None and new:
+        held_out.save(folder, next(iter(new)))

@@ -28,10 +28,10 @@ from energyql.attributes.held_out import HeldOut
 from energyql.attributes.judge import (
     JointJudge,
     Judge,
+    load_judge,
+    load_verifier,
     networks_of,
-    replace_verifier,
-    stored_judge,
-    stored_verifier,
+    replace_networks,
     who_judges,
 )
 from energyql.attributes.labels import ImageLabeller, import_labeller, labeller_name, read_images
@@ -467,9 +467,9 @@ def load_model(
     if judge is None and judge_name is not None:
         judge = check_allowed(judge_name, "judge", folder, allow_plugins)
     verifier: ImageLabeller | None
-    verifier, held_out = stored_verifier(folder, bank.vocabulary)
+    verifier, held_out = load_verifier(folder, bank.vocabulary)
     if judge is None:
-        judge = stored_judge(folder, bank.vocabulary)
+        judge = load_judge(folder, bank.vocabulary)
     else:
         marks = {part: value for part, value in marks.items() if part not in judge_names(folder)}
         if isinstance(judge, str):
@@ -695,7 +695,7 @@ def _write_pretrained(folder: Path, model: Model, *, license: str | None, hub_na
             by_training.setdefault(tuple(network.vocabulary), []).append(network)
     for names, group in by_training.items():
         held_out = next((samples for samples in model.held_out if tuple(samples.labels) == names), None)
-        replace_verifier(folder, names, group, held_out)
+        replace_networks(folder, VERIFIER, names, group, held_out)
     body = f"# {model.name}\n\nA generator with attributes that logical queries may name.\n"
     if model.folder is not None and (described := _described(model.folder, folder)):
         kinds = {"source": dict, RENDER: str}

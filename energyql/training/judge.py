@@ -19,8 +19,7 @@ from energyql.attributes.judge import (
     joined,
     load_judge,
     networks_of,
-    replace_judge,
-    replace_verifier,
+    replace_networks,
 )
 from energyql.attributes.labels import (
     Column,
@@ -34,7 +33,7 @@ from energyql.attributes.labels import (
     read_images,
 )
 from energyql.attributes.predictions import PREDICTIONS, Prediction, of_columns
-from energyql.attributes.quality import VERIFIER, HeadReport, JudgeReport, replace_given
+from energyql.attributes.quality import FIRST, VERIFIER, HeadReport, JudgeReport, replace_given
 from energyql.errors import ArgumentError, DataError, ModelError
 from energyql.files import read_json
 from energyql.generators.base import RANDOM, Generator
@@ -368,8 +367,8 @@ def store_judge(folder: Path, name: ImageLabeller | str | None, names: Iterable[
     """
     judge, names = trained.judge, list(names)
     networks = [network for network in networks_of(trained.verifier) if isinstance(network, Judge)]
-    replace_verifier(folder, names, networks, trained.held_out)
-    replace_judge(folder, names, judge if isinstance(judge, Judge) else None)
+    replace_networks(folder, VERIFIER, names, networks, trained.held_out)
+    replace_networks(folder, FIRST, names, [judge] if isinstance(judge, Judge) else [])
     report = None
     if judge is not None and not isinstance(judge, Judge):
         title = name if isinstance(name, str) else labeller_name(judge).partition("\n")[0]

@@ -16,10 +16,10 @@ import torch
 
 from energyql.attributes.bank import Bank, FittedUnder
 from energyql.attributes.heads import Head, replace_second
-from energyql.attributes.judge import replace_judge, replace_verifier
+from energyql.attributes.judge import replace_networks
 from energyql.attributes.labels import ImageLabeller
 from energyql.attributes.pictures import heads_of, load_bank
-from energyql.attributes.quality import replace_given
+from energyql.attributes.quality import FIRST, VERIFIER, replace_given
 from energyql.errors import ArgumentError, EnergyQLError, ModelError, VocabularyError
 from energyql.files import (
     DAMAGED_MODEL,
@@ -218,8 +218,8 @@ class Target:
             ModelError: the new heads do not fit the old heads.
         """
         merged = bank
-        replace_judge(self.folder, bank.vocabulary, None)
-        replace_verifier(self.folder, bank.vocabulary)
+        for first in (FIRST, VERIFIER):
+            replace_networks(self.folder, first, bank.vocabulary)
         replace_given(self.folder, bank.vocabulary, None)
         if self.bank is not None:
             old = heads_of(self.bank, "a further head")

@@ -10,9 +10,9 @@ from safetensors.torch import load_file
 from toys import CONFIG, VOCABULARY, random_generator, random_heads
 
 from energyql.attributes.heads import AttributeBank, load_second, replace_second, save_second, second_bank
-from energyql.attributes.judge import Judge, replace_judge
+from energyql.attributes.judge import Judge, replace_networks
 from energyql.attributes.predictions import decide
-from energyql.attributes.quality import judge_names
+from energyql.attributes.quality import FIRST, judge_names
 from energyql.errors import ModelError
 from energyql.files import fingerprint, write_tensors
 from energyql.generators.families import save_model
@@ -206,8 +206,8 @@ def test_a_judge_of_other_attributes(copy, spec):
 def test_two_judges(copy, tmp_path):
     first, second = ["age", "hair"], ["beard", "smile"]
     whole = load_model(copy).judge
-    replace_judge(copy, VOCABULARY, whole.only(first))
-    replace_judge(copy, second, whole.only(second))
+    replace_networks(copy, FIRST, VOCABULARY, [whole.only(first)])
+    replace_networks(copy, FIRST, second, [whole.only(second)])
     assert judge_names(copy) == ["judge", "judge-2"]
     model = load_model(copy)
     assert model.judged_names == ("smile", "hair", "age", "beard")
@@ -220,7 +220,7 @@ def test_two_judges(copy, tmp_path):
         else:
             assert (values == alone[name]).all()
     assert model.judge.features(images).shape[1] == 2 * whole.features(images).shape[1]
-    replace_judge(copy, ["age", "beard", "smile"], None)  # nothing is left of the second judge
+    replace_networks(copy, FIRST, ["age", "beard", "smile"])  # nothing is left of the second judge
     assert judge_names(copy) == ["judge"]
     assert load_model(copy).judged_names == ("hair",)
 
