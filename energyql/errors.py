@@ -428,3 +428,8 @@ def _show(character: str) -> tuple[str, int]:
     if category in {"Mn", "Me"} or "\u1160" <= character <= "\u11ff":
         return character, 0
     return character, 2 if unicodedata.east_asian_width(character) in "WF" else 1
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message that is not empty; for an empty message, the name of its class."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -343,11 +343,8 @@ def _deep(heads: Sequence[Head], members: list[int]) -> _Group:
         members: indices of the heads of the group in `heads`.
     """
     own = [heads[i] for i in members]
-    deeper = []
-    for i in range(len(own[0].deeper)):
-        weight = torch.stack([head.deeper[i][0] for head in own])
-        bias = torch.stack([head.deeper[i][1] for head in own])[:, None]
-        deeper.append(DenseStack(weight, bias, SLOPE))
+    layers = (zip(*layer, strict=True) for layer in zip(*(head.deeper for head in own), strict=True))
+    deeper = [DenseStack(torch.stack(weights), torch.stack(biases)[:, None], SLOPE) for weights, biases in layers]
     first = torch.cat([head.hidden_weight for head in own])
     bias = torch.cat([head.hidden_bias for head in own])
     blocks = [head.out_weight if i in members else head.out_weight[:, :0] for i, head in enumerate(heads)]
@@ -613,7 +610,6 @@ def replace_second(folder: Path, bank: Bank, names: Iterable[str], heads: Mappin
     Raises:
         ModelError: the old file is damaged, or does not fit the first heads.
     """
-    replaced, old = set(names), load_second(folder, bank)
-    new = {name: head for name, head in old.items() if name not in replaced} | dict(heads)
-    if new != old:
-        save_second(folder, new)
+    replaced = set(names)
+    kept = {name: head for name, head in load_second(folder, bank).items() if name not in replaced}
+    save_second(folder, kept | dict(heads))

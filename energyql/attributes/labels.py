@@ -56,35 +56,29 @@ def label_images(
     return {name: as_cells(values, len(images), name, who) for name, values in labels.items()}
 
 
-@torch.no_grad()
 def call_labeller(
-    labeller: ImageLabeller, images: Float[Tensor, "batch channels height width"], who: str = "the labeller"
+    labeller: ImageLabeller,
+    images: Float[Tensor, "batch channels height width"],
+    who: str = "the labeller",
+    *,
+    gradient: bool = False,
 ) -> Mapping[str, Any]:
     """Call a labeller with pictures, and return its result unchanged: labels or predictions by attribute.
 
     Args:
-        labeller: a function or a torch module. A module is put into evaluation mode, on the device of the pictures.
+        labeller: a function or a torch module. Without `gradient`, a module is put into evaluation mode, on the device
+            of the pictures.
         images: pictures in [-1, 1], (batch, channels, height, width).
         who: name of the labeller in messages.
+        gradient: whether autograd records the call.
 
     Raises:
         DataError: the labeller returns no mapping whose keys are texts, or an empty one.
     """
-    if isinstance(labeller, torch.nn.Module):
+    if isinstance(labeller, torch.nn.Module) and not gradient:
         labeller.eval().to(images.device)
-    return check_labels(labeller(images), who)
-
-
-def check_labels(labels: Any, who: str) -> Mapping[str, Any]:
-    """Return `labels` unchanged, after a check that they are a mapping from names of attributes.
-
-    Args:
-        labels: what a labeller returned.
-        who: name of the labeller in messages.
-
-    Raises:
-        DataError: `labels` is no mapping whose keys are texts, or is empty.
-    """
+    with torch.set_grad_enabled(gradient):
+        labels = labeller(images)
     if not isinstance(labels, Mapping) or not labels or not all(isinstance(name, str) for name in labels):
         raise DataError(f'{who} must return a dict such as {{"smile": [True, False]}}, not {labels!r:.60}')
     return labels

@@ -19,7 +19,6 @@ from energyql.attributes.labels import (
     ImageLabeller,
     as_cells,
     call_labeller,
-    check_labels,
     encode_column,
     import_labeller,
 )
@@ -132,8 +131,8 @@ class PictureBank(Bank):
             DataError: for one of the attributes, the reader returns neither a prediction nor a valid value for every
                 picture.
         """
-        with torch.set_grad_enabled(self.gradient and torch.is_grad_enabled()):
-            outputs = call_reader(self.reader, pictures)
+        gradient = self.gradient and torch.is_grad_enabled()
+        outputs = call_labeller(self.reader, pictures, f"the {_name_of(self.reader)}", gradient=gradient)
         names = tuple(self.vocabulary) if names is None else names
         if unread := [name for name in names if name not in outputs]:
             raise DataError(f"the {_name_of(self.reader)} returns no {unread[0]!r}, only {', '.join(outputs)}")
@@ -243,20 +242,6 @@ def heads_of(bank: Bank, what: str) -> AttributeBank:
             hint='train heads for the same generator in another folder: energyql train --space w, in Python space="w"',
         )
     return heads
-
-
-def call_reader(reader: ImageLabeller, pictures: Tensor) -> Mapping[str, Any]:
-    """Call a reader with pictures in [-1, 1], and return its result unchanged: values or predictions by attribute.
-
-    If autograd is on, it can differentiate the results. If autograd is off, a reader that is a torch module is first
-    put into evaluation mode, and moved to the device of the pictures.
-
-    Raises:
-        DataError: the reader returns no mapping whose keys are texts, or an empty one.
-    """
-    if not torch.is_grad_enabled():
-        return call_labeller(reader, pictures)
-    return check_labels(reader(pictures), f"the {_name_of(reader)}")
 
 
 def _name_of(reader: ImageLabeller) -> str:

@@ -164,7 +164,6 @@ class Prediction(ABC):
         """
         return []
 
-    @abstractmethod
     def titled(self, name: str) -> tuple[list[str], Tensor]:
         """Return titles and numbers of the prediction, to which directions in latent space are fitted.
 
@@ -172,6 +171,7 @@ class Prediction(ABC):
         "hair = red". Otherwise the numbers are the logit or the mean, (batch,), and the only title is `name`, the name
         of the attribute.
         """
+        return [name], self.columns()[:, 0]
 
     def outcomes(self, labels: Float[Tensor, " batch"]) -> tuple[Tensor, Tensor]:
         """Return two tensors: predicted probabilities of values, and for each of them 1 if the value is right, else 0.
@@ -371,9 +371,6 @@ class YesNo(Prediction):
     def leads(self) -> list[Float[Tensor, " batch"]]:
         return [self.logit, -self.logit]
 
-    def titled(self, name: str) -> tuple[list[str], Tensor]:
-        return [name], self.logit
-
     def outcomes(self, labels: Float[Tensor, " batch"]) -> tuple[Tensor, Tensor]:
         return self.logit.sigmoid(), labels
 
@@ -553,9 +550,6 @@ class Continuous(Prediction):
 
     def certainty(self) -> Float[Tensor, " batch"]:
         return torch.ones_like(self.mean)
-
-    def titled(self, name: str) -> tuple[list[str], Tensor]:
-        return [name], self.mean
 
     def scores(self, labels: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
         spread = (labels - labels.mean()).square().mean().clamp(min=1e-12)

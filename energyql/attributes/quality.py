@@ -359,18 +359,18 @@ def report_entries(reports: Mapping[str, HeadReport]) -> dict[str, dict[str, Any
     return {name: asdict(report) | {"measure": report.measure, "weak": report.weak} for name, report in reports.items()}
 
 
-def reports_of(entries: Mapping[str, Any], path: Path) -> dict[str, HeadReport]:
+def reports_of(data: Mapping[str, Any], path: Path) -> dict[str, HeadReport]:
     """Return the reports, by attribute, that `report_entries` converted to JSON values.
 
     Args:
-        entries: the JSON values.
-        path: the file from which the values were read, for messages.
+        data: a dict with the JSON values under the key "attributes".
+        path: the file from which `data` was read, for messages.
 
     Raises:
         ModelError: a value is missing or wrong; the message names the file.
     """
     with naming_damage(path):
-        return {str(name): HeadReport.from_dict(entry) for name, entry in entries.items()}
+        return {str(name): HeadReport.from_dict(entry) for name, entry in data["attributes"].items()}
 
 
 def read_reports(folder: Path) -> dict[str, HeadReport]:
@@ -383,13 +383,14 @@ def read_reports(folder: Path) -> dict[str, HeadReport]:
     Raises:
         ModelError: `report.json` is damaged.
     """
-    path, heads = folder / REPORT, folder / "attributes.safetensors"
-    data = read_json(path) if path.is_file() and heads.is_file() else {}
-    if "heads" not in data or data["heads"] != fingerprint(heads):
-        return {}
-    with naming_damage(path):
-        entries = data["attributes"]
-    return reports_of(entries, path)
+    path = folder / REPORT
+    data = read_json(path) if path.is_file() else {}
+    return reports_of(data, path) if _is_about(folder / "attributes.safetensors", data.get("heads")) else {}
+
+
+def _is_about(weights: Path, mark: object) -> bool:
+    """Return whether reports that were stored with a fingerprint `mark` are about the present file `weights`."""
+    return mark is not None and weights.is_file() and fingerprint(weights) == mark
 
 
 FIRST, VERIFIER = "judge", "verifier"
@@ -458,7 +459,8 @@ def describe_reports(folder: Path, name: str, reports: Mapping[str, HeadReport])
     """
     if not reports:
         return {}
-    return {"report": {"weights": fingerprint(_weights(folder, name)), "attributes": report_entries(reports)}}
+    weights = folder / f"{name}.safetensors"
+    return {"report": {"weights": fingerprint(weights), "attributes": report_entries(reports)}}
 
 
 def described_reports(folder: Path, name: str, description: Mapping[str, Any]) -> dict[str, HeadReport]:
@@ -470,18 +472,15 @@ def described_reports(folder: Path, name: str, description: Mapping[str, Any]) -
         description: the contents of the file `<name>.json`.
 
     Returns:
-        The reports; {} if `description` has none, or has them in another form than `describe_reports` returns, or if
-        they are about other weights than the folder has now.
+        The reports; {} if `description` has none, or does not say which weights they are about, or if they are about
+        other weights than the folder has now.
 
     Raises:
         ModelError: a report is damaged.
     """
-    entry, weights = description.get("report"), _weights(folder, name)
-    if not isinstance(entry, dict) or not isinstance(entry.get("attributes"), dict) or not weights.is_file():
-        return {}
-    if entry.get("weights") != fingerprint(weights):
-        return {}
-    return reports_of(entry["attributes"], folder / f"{name}.json")
+    entry, weights = description.get("report"), folder / f"{name}.safetensors"
+    is_about = isinstance(entry, dict) and _is_about(weights, entry.get("weights"))
+    return reports_of(entry, folder / f"{name}.json") if is_about else {}
 
 
 def read_guide_reports(folder: Path) -> dict[str, HeadReport]:
@@ -552,8 +551,8 @@ def read_given(folder: Path) -> JudgeReport | None:
         return None
     data = read_json(path)
     with naming_damage(path):
-        name, mark, entries = str(data["judge"]), str(data["mark"]), dict(data["attributes"])
-    return JudgeReport(name, reports_of(entries, path), mark)
+        name, mark = str(data["judge"]), str(data["mark"])
+    return JudgeReport(name, reports_of(data, path), mark)
 
 
 def replace_given(folder: Path, names: Iterable[str], report: JudgeReport | None) -> None:
@@ -578,7 +577,3 @@ def replace_given(folder: Path, names: Iterable[str], report: JudgeReport | None
         (folder / GIVEN).unlink(missing_ok=True)
     else:
         write_json(folder / GIVEN, {"judge": now.name, "mark": now.mark, "attributes": report_entries(entries)})
-
-
-def _weights(folder: Path, name: str) -> Path:
-    return folder / f"{name}.safetensors"

@@ -27,7 +27,7 @@ from energyql.attributes.labels import ImageLabeller, call_labeller
 from energyql.attributes.pictures import PictureBank, as_prediction
 from energyql.attributes.predictions import Prediction, YesNo
 from energyql.attributes.quality import HeadReport, naming_damage, report_entries
-from energyql.errors import ArgumentError, DataError, ModelError
+from energyql.errors import ArgumentError, DataError, ModelError, first_line
 from energyql.files import MOST_JSON, as_path, fingerprint, json_digest, read_bytes, read_json, refuse_code, write_json
 from energyql.numerics.random import normals
 from energyql.numerics.shapes import Float
@@ -234,10 +234,9 @@ def _read_folder(folder: Path) -> Any:
     except (ModelError, ArgumentError) as error:
         raise type(error)(f"no reader of words: {error.message}", hint=error.hint) from None
     except Exception as error:
-        first = str(error).strip().partition("\n")[0]
         hint = "a folder of transformers (CLIP, SigLIP) or open_clip, with safetensors and tokenizer"
         raise ModelError(
-            f"cannot read the reader {folder}: {type(error).__name__}: {first[:200]}", hint=hint
+            f"cannot read the reader {folder}: {type(error).__name__}: {first_line(error):.200}", hint=hint
         ) from error
     images = next((read_json(file) for name in _IMAGES if (file := folder / name).is_file()), {})
     images = images.get("image_processor", images)
@@ -306,48 +305,22 @@ class Words:
         """Return the calibration of a text; the default `Calibration()` if the text was not calibrated."""
         return self.calibrations.get(text, _ZERO_SHOT)
 
-    def log_odds(self, pictures: Tensor, texts: Sequence[str]) -> Float[Tensor, "n texts"]:
+    def log_odds(self, pictures: Tensor, texts: Sequence[str], *, embedded: bool = False) -> Float[Tensor, "n texts"]:
         """Return the log-odds that each text is true of each picture.
 
         Args:
             pictures: pictures in [-1, 1], (n, channels, height, width).
             texts: the texts.
+            embedded: whether `pictures` are the results of `reader.embed` for the pictures instead, (n, width). They
+                are computed once for several calls with other texts.
 
         Raises:
             DataError: the reader does not return a finite logit for each picture and text.
         """
-        return self._calibrated(self.reader.read, pictures, texts)
-
-    def log_odds_embedded(self, embedded: Float[Tensor, "n width"], texts: Sequence[str]) -> Float[Tensor, "n texts"]:
-        """Return the log-odds that each text is true of each picture, from a vector for each picture.
-
-        The vectors are computed once for several calls with other texts.
-
-        Args:
-            embedded: result of `reader.embed` for the pictures, a row for each picture.
-            texts: the texts.
-
-        Raises:
-            DataError: the reader returns no finite logit for each picture and text.
-        """
-        return self._calibrated(self.reader.score, embedded, texts)
-
-    def _calibrated(self, read: Callable[[Tensor, list[str]], Any], of: Tensor, texts: Sequence[str]) -> Tensor:
-        """Return the log-odds of each text for each picture, by the calibration of the text.
-
-        A calibration compares the logit of the text with the logit of another text, its contrast.
-
-        Args:
-            read: function from `of` and a list of texts to logits, (n, texts).
-            of: n pictures, or what the reader has computed from n pictures, with a row for each.
-            texts: the texts.
-
-        Raises:
-            DataError: `read` returns no finite logit for each picture and text.
-        """
+        read = self.reader.score if embedded else self.reader.read
         each = [self.calibration(text) for text in texts]
         columns = list(dict.fromkeys([*texts, *(one.contrast for one in each)]))
-        logits, shape = read(of, columns), (len(of), len(columns))
+        logits, shape = read(pictures, columns), (len(pictures), len(columns))
         if not isinstance(logits, Tensor) or not logits.is_floating_point() or tuple(logits.shape) != shape:
             what = f"{logits.dtype} {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
             raise DataError(f"the reader {self.name} must return logits {shape} of floats, not {what}")
@@ -534,15 +507,14 @@ def with_texts(
     vocabulary = bank.vocabulary.extended(specs_of(texts))
     reports = {text: report for text in texts if (report := words.calibration(text).report) is not None}
     reports |= bank.reports
-    fitted = vars(bank.fitted)
+    fitted = dict(vars(bank.fitted))
     if bank.reads_pictures:
         del fitted["space"]
         reader = TextReader(words, texts, bank.reader, bank.vocabulary)
         return PictureBank(reader, vocabulary, gradient=False, reports=reports, **fitted)
-    heads = dict(bank.as_heads.heads) if bank.as_heads else {}
     x = latents / latents.square().mean(1, keepdim=True).sqrt() if bank.space == "direction" else latents
-    for i, text in enumerate(texts):
-        heads[text] = fit_head(x, log_odds[:, i])
+    heads = bank.as_heads.heads if bank.as_heads else {}
+    heads = heads | {text: fit_head(x, log_odds[:, i]) for i, text in enumerate(texts)}
     return AttributeBank(vocabulary, heads, reports=reports, **fitted)
 
 

@@ -24,7 +24,7 @@ from energyql.attributes.heads import AttributeBank, FusedHeads, RawOutputs
 from energyql.attributes.predictions import Predictions, split_outputs
 from energyql.energy.circuit import CLASSES, INTERVAL, TAIL, YES_NO, CircuitFold, CircuitRule, LeafEnergies, node_values
 from energyql.energy.rule import EnergyRule, JointRule
-from energyql.errors import ArgumentError
+from energyql.errors import ArgumentError, first_line
 from energyql.files import as_path, replacing
 from energyql.generators.mapping import FrozenMapping
 from energyql.generators.onnx import INSTALL
@@ -166,11 +166,7 @@ class Called(nn.Module):
 
 def _converted(device: torch.device, dtype: torch.dtype) -> Called:
     """Return a module that moves its input to a device and converts it to a dtype."""
-    return Called(partial(_moved, device, dtype))
-
-
-def _moved(device: torch.device, dtype: torch.dtype, x: Tensor) -> Tensor:
-    return x.to(device, dtype)
+    return Called(partial(Tensor.to, device=device, dtype=dtype))
 
 
 def _zero(latent: Tensor) -> Tensor:
@@ -341,7 +337,7 @@ def _check_saved(energy: EnergyModule, z: Float[Tensor, "batch z_dim"], path: Pa
         actual = torch.from_numpy(session.run(["energy"], {"z": z.cpu().numpy()})[0])
     except Exception as error:  # its errors have no base class of their own
         raise ArgumentError(
-            f"onnxruntime cannot compute the ONNX model of this energy: {_first_line(error)}",
+            f"onnxruntime cannot compute the ONNX model of this energy: {first_line(error)}",
             hint="torch.export writes what ONNX cannot",
         ) from error
     differing = (~torch.isclose(actual, expected, rtol=_TOLERANCE, atol=_TOLERANCE, equal_nan=True)).nonzero()[:, 0]
@@ -351,10 +347,6 @@ def _check_saved(energy: EnergyModule, z: Float[Tensor, "batch z_dim"], path: Pa
             f"prior: {actual[differing[0]]:g} in place of {expected[differing[0]]:g} nats",
             hint="exporting follows one call: a generator whose code branches on numbers of z has to do without",
         )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def _onnx_model(energy: EnergyModule, z: Float[Tensor, "batch z_dim"]) -> Any:
@@ -379,7 +371,7 @@ def _onnx_model(energy: EnergyModule, z: Float[Tensor, "batch z_dim"]) -> Any:
             write(energy, (z,), data, **options)
         except (torch.onnx.errors.OnnxExporterError, RuntimeError) as error:
             raise ArgumentError(
-                f"this energy cannot be written as ONNX: {_first_line(error)}",
+                f"this energy cannot be written as ONNX: {first_line(error)}",
                 hint="all energies with generators of this library can; torch.export takes more",
             ) from error
         finally:

@@ -17,7 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from energyql.errors import ArgumentError, EnergyQLError, ModelError
+from energyql.errors import ArgumentError, EnergyQLError, ModelError, first_line
 from energyql.files import (
     MOST_JSON,
     fingerprint,
@@ -29,7 +29,7 @@ from energyql.files import (
     sole_writer,
     write_text,
 )
-from energyql.models.fetch import COMMIT, RemoteFile, ask_listing, fetch, first_line, read_listing, write_listing
+from energyql.models.fetch import COMMIT, RemoteFile, ask_listing, fetch, read_listing, write_listing
 from energyql.plugins import import_optional
 
 README = "README.md"

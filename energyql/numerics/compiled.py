@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from energyql.errors import ArgumentError
+from energyql.errors import ArgumentError, first_line
 
 _PYTHON = "its code, in Python, may not branch on numbers of tensors, convert them or print; or leave out compile"
 _COMPILER = "the CPU needs a C++ compiler (g++, or the variable CXX), and a GPU needs Triton; or leave out compile"
@@ -56,7 +56,6 @@ def compiled(function: Callable[..., Tensor], what: str) -> Callable[..., Tensor
         except torch._dynamo.exc.TorchDynamoException as error:
             hint = _COMPILER if isinstance(error, torch._dynamo.exc.BackendCompilerFailed) else _PYTHON
             reason = getattr(error, "inner_exception", error)  # what a compiler raised
-            lines = str(reason).strip().splitlines() or [type(reason).__name__]
-            raise ArgumentError(f"{problem}: {lines[0]}", hint=hint) from error
+            raise ArgumentError(f"{problem}: {first_line(reason)}", hint=hint) from error
 
     return call

@@ -52,14 +52,19 @@ class Linear(_Packable):
 
     Attributes:
         weight: W, (out, in).
+        bias: `None`, except in the subclass `Dense`.
+        slope: `None`, except in the subclass `Dense`.
     """
+
+    bias: Float[Tensor, " out"] | None = None
+    slope: float | None = None
 
     def __init__(self, weight: Float[Tensor, "out in"]) -> None:
         self.weight = weight.detach()
 
     @cached_property
     def _forward(self) -> _Packed | None:
-        return _Packed.of(self.weight)
+        return _Packed.of(self.weight, self.bias, self.slope)
 
     @cached_property
     def _backward(self) -> _Packed | None:
@@ -71,8 +76,12 @@ class Linear(_Packable):
         Raises:
             ArgumentError: rows of x and rows of W have different lengths.
         """
-        self._check(x)
-        return F.linear(x, self.weight) if self._forward is None or in_graph(x) else self._forward(x)
+        if x.shape[-1] != self.weight.shape[1]:
+            raise ArgumentError(f"latents have {self.weight.shape[1]} numbers here, not {x.shape[-1]}")
+        if self._forward is not None and not in_graph(x):
+            return self._forward(x)
+        result = F.linear(x, self.weight, self.bias)
+        return result if self.slope is None else F.leaky_relu_(result, self.slope)
 
     @property
     def is_packed(self) -> bool:
@@ -82,10 +91,6 @@ class Linear(_Packable):
     def back(self, grad: Float[Tensor, "batch out"]) -> Float[Tensor, "batch in"]:
         """Return the gradient with respect to x, from `grad`, the gradient with respect to x Wᵀ."""
         return grad @ self.weight if self._backward is None else self._backward(grad)
-
-    def _check(self, x: Tensor) -> None:
-        if x.shape[-1] != self.weight.shape[1]:
-            raise ArgumentError(f"latents have {self.weight.shape[1]} numbers here, not {x.shape[-1]}")
 
 
 class Dense(Linear):
@@ -99,28 +104,16 @@ class Dense(Linear):
         slope: slope of the leaky ReLU for negative numbers; it is above 0.
     """
 
+    bias: Float[Tensor, " out"]
+    slope: float
+
     def __init__(self, weight: Float[Tensor, "out in"], bias: Float[Tensor, " out"], slope: float) -> None:
         super().__init__(weight)
         self.bias, self.slope = bias.detach(), slope
 
-    @cached_property
-    def _forward(self) -> _Packed | None:
-        return _Packed.of(self.weight, self.bias, self.slope)
-
     def computed_in(self, dtype: torch.dtype) -> Dense:
         """Return the same layer with weight and bias in `dtype`. Inputs must have this dtype, and outputs have it."""
         return Dense(self.weight.to(dtype), self.bias.to(dtype), self.slope)
-
-    def __call__(self, x: Float[Tensor, "batch in"]) -> Float[Tensor, "batch out"]:
-        """Return leaky_relu(x Wᵀ + b); autograd can differentiate it.
-
-        Raises:
-            ArgumentError: rows of x and rows of W have different lengths.
-        """
-        self._check(x)
-        if self._forward is None or in_graph(x):
-            return F.leaky_relu_(F.linear(x, self.weight, self.bias), self.slope)
-        return self._forward(x)
 
     def back_through(
         self, grad: Float[Tensor, "batch out"], result: Float[Tensor, "batch out"]

@@ -111,7 +111,7 @@ class PriorPictures:
         """Return the reader's log-odds that each text is true of each picture, (COUNT, texts)."""
         if self._embedded is None:
             return torch.cat([self._words.log_odds(images, texts) for images in self._images()])
-        return self._words.log_odds_embedded(self._embedded, texts)
+        return self._words.log_odds(self._embedded, texts, embedded=True)
 
 
 def with_texts_read(model: Model, texts: Sequence[str], prior: PriorPictures) -> Model:

@@ -20,8 +20,7 @@ from torch import Tensor
 
 from energyql.attributes.heads import AttributeBank
 from energyql.attributes.judge import thumbnails
-from energyql.attributes.labels import ImageLabeller, Numbers, as_numbers
-from energyql.attributes.pictures import call_reader
+from energyql.attributes.labels import ImageLabeller, Numbers, as_numbers, call_labeller
 from energyql.errors import ArgumentError, DataError
 from energyql.generators.base import Generator
 from energyql.numerics.pool import to_device
@@ -322,7 +321,8 @@ def _read(labeller: ImageLabeller, pictures: Tensor, *, finite: bool = True) -> 
     Raises:
         DataError: a number is not finite, and `finite` is true.
     """
-    return as_numbers(call_reader(labeller, pictures), len(pictures), finite=finite)
+    readings = call_labeller(labeller, pictures, gradient=torch.is_grad_enabled())
+    return as_numbers(readings, len(pictures), finite=finite)
 
 
 def _number(numbers: Numbers, name: str) -> Tensor:

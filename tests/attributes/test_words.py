@@ -8,10 +8,21 @@ import threading
 import pytest
 import torch
 
+from energyql.attributes.pictures import PictureBank
 from energyql.attributes.quality import HeadReport
-from energyql.attributes.words import CALIBRATIONS, Calibration, DualEncoder, OpenClip, Words, open_words, reads_words
+from energyql.attributes.words import (
+    CALIBRATIONS,
+    Calibration,
+    DualEncoder,
+    OpenClip,
+    Words,
+    open_words,
+    reads_words,
+    with_texts,
+)
 from energyql.errors import ArgumentError, ModelError
 from energyql.pipeline.model import judge_mark, load_model
+from energyql.vocabulary import AttributeSpec, Vocabulary
 
 transformers = pytest.importorskip("transformers")
 tokenizers = pytest.importorskip("tokenizers")
@@ -56,7 +67,7 @@ def test_a_folder_of_transformers_reads_as_its_library_does(folder):
         torch.testing.assert_close(words.reader.read(pictures, texts), expected)
         one = words.log_odds(pictures, texts[:1])
         torch.testing.assert_close(one[:, 0], expected[:, 0] - expected[:, 1])
-        torch.testing.assert_close(words.log_odds_embedded(words.reader.embed(pictures), texts[:1]), one)
+        torch.testing.assert_close(words.log_odds(words.reader.embed(pictures), texts[:1], embedded=True), one)
     assert words.log_odds(torch.rand(2, 1, 40, 40), texts).shape == (2, 2)
 
 
@@ -181,3 +192,10 @@ def test_a_reader_that_changed_has_another_mark(copy):
     mark = open_words(copy, judge_mark).mark
     _write(copy / "preprocessor_config.json", image_mean=[0.4] * 3)
     assert open_words(copy, judge_mark).mark != mark
+
+
+def test_texts_beside_a_reader_of_pictures_leave_its_bank_as_it_is():
+    bank = PictureBank(lambda pictures: {}, Vocabulary([AttributeSpec("smile", "yes/no")]))
+    more = with_texts(bank, Words(object(), "reader", ""), ["a hat"], torch.empty(0, 0), torch.empty(0, 0))
+    assert list(more.vocabulary) == ["smile", "a hat"]
+    assert bank.reads_pictures and more.reads_pictures
