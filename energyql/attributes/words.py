@@ -29,6 +29,7 @@ from energyql.attributes.predictions import Prediction, YesNo
 from energyql.attributes.quality import HeadReport, naming_damage, report_entries
 from energyql.errors import ArgumentError, DataError, ModelError, first_line
 from energyql.files import MOST_JSON, as_path, fingerprint, json_digest, read_bytes, read_json, refuse_code, write_json
+from energyql.language.lexical import shorten
 from energyql.numerics.random import normals
 from energyql.numerics.shapes import Float
 from energyql.plugins import JUDGES, import_optional, load_plugin, make_plugin, without_bars
@@ -41,8 +42,6 @@ CALIBRATIONS = "words.json"
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 """Mean and standard deviation, for red, green and blue, of the pictures in [0, 1] that CLIP learned from. They are used
 if a model does not state the mean and standard deviation of its pictures."""
-SHOWN = 48
-"""Most characters of a text about pictures that an error message shows."""
 
 
 class WordReader(Protocol):
@@ -196,8 +195,8 @@ def _unwrapped(features: Any) -> Tensor:
 
 
 def _too_long(text: str, most: int) -> ArgumentError:
-    shown = text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
-    return ArgumentError(f"the text {shown!r} is longer than the {most} tokens that the reader reads", hint="say less")
+    message = f"the text {shorten(text)!r} is longer than the {most} tokens that the reader reads"
+    return ArgumentError(message, hint="say less")
 
 
 def _read_folder(folder: Path) -> Any:

@@ -26,22 +26,15 @@ class _Trees(Kernel[Expr]):
     """Operations from which connectives are computed (a `Kernel`), whose arguments and results are trees.
 
     Each operation returns a tree of AND, OR, NOT, counts and weights. So these operations replace any other connective
-    by its definition, such as `a IMPLIES b` by `NOT a OR b`.
-
-    Args:
-        fold: whether to simplify AND, OR, NOT and weights that have a constant TRUE or FALSE as an operand.
+    by its definition, such as `a IMPLIES b` by `NOT a OR b`. AND, OR, NOT and weights that have a constant TRUE or
+    FALSE as an operand are simplified.
     """
-
-    def __init__(self, *, fold: bool = False) -> None:
-        self._fold = fold
 
     def leaf(self, node: Expr) -> Expr:
         return node
 
     def negation(self, value: Expr) -> Expr:
-        if self._fold and isinstance(value, Constant):
-            return Constant(not value.value)
-        return Not(value, span=value.span)
+        return Constant(not value.value) if isinstance(value, Constant) else Not(value, span=value.span)
 
     def conjunction(self, values: Sequence[Expr]) -> Expr:
         return self._joined(And, values, neutral=TRUE, absorbing=FALSE)
@@ -50,10 +43,9 @@ class _Trees(Kernel[Expr]):
         return self._joined(Or, values, neutral=FALSE, absorbing=TRUE)
 
     def _joined(self, kind: type[And | Or], values: Sequence[Expr], neutral: Constant, absorbing: Constant) -> Expr:
-        if self._fold:
-            values = [value for value in values if value != neutral] or [neutral]
-            if absorbing in values:
-                return absorbing
+        values = [value for value in values if value != neutral] or [neutral]
+        if absorbing in values:
+            return absorbing
         return kind(tuple(values)) if len(values) > 1 else values[0]
 
     def choice(self, test: Expr, then: Expr, otherwise: Expr) -> Expr:
@@ -63,13 +55,13 @@ class _Trees(Kernel[Expr]):
         return Cardinality(quantifier, count, tuple(values))
 
     def weighted(self, factor: float, value: Expr) -> Expr:
-        return value if self._fold and isinstance(value, Constant) else Weight(factor, value)
+        return value if isinstance(value, Constant) else Weight(factor, value)
 
 
 def lower(node: Expr) -> Expr:
-    """Return `node` with its connective expressed by AND, OR, NOT, counts and weights; operands are not changed.
+    """Return `node` with its connective expressed by AND, OR, NOT, counts and weights.
 
-    `a IMPLIES b` becomes `NOT a OR b`. The result has the span of `node`. But if the result is an operand, it keeps the
+    Operands are not changed, but constant ones are left out. `a IMPLIES b` becomes `NOT a OR b`. The result has the span of `node`. But if the result is an operand, it keeps the
     span of the operand (`ALL OF (a)` becomes `a`).
     """
     if isinstance(node, And | Or | Not | Weight) or not node.children:
@@ -117,7 +109,7 @@ def without_constants(node: Expr, operands: list[Expr]) -> Expr:
         return Cardinality(node.quantifier, None if node.count is None else node.count - true, others)
     if not constants:
         return node.with_children(operands)
-    kernel = _Trees(fold=True)
+    kernel = _Trees()
     if isinstance(node, Joined) and others:  # associative: first join the others as written, then the constants
         rest = others[0] if len(others) == 1 else type(node)(others)
         operands = [rest, node._lower(kernel, constants)]
