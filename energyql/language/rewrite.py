@@ -61,8 +61,8 @@ class _Trees(Kernel[Expr]):
 def lower(node: Expr) -> Expr:
     """Return `node` with its connective expressed by AND, OR, NOT, counts and weights.
 
-    Operands are not changed, but constant ones are left out. `a IMPLIES b` becomes `NOT a OR b`. The result has the span of `node`. But if the result is an operand, it keeps the
-    span of the operand (`ALL OF (a)` becomes `a`).
+    Operands are not changed, but constant ones are left out. `a IMPLIES b` becomes `NOT a OR b`. The result has the
+    span of `node`. But if the result is an operand, it keeps the span of the operand (`ALL OF (a)` becomes `a`).
     """
     if isinstance(node, And | Or | Not | Weight) or not node.children:
         return node
