@@ -200,9 +200,6 @@ class _Published(Kernel[Tensor]):
     def disjunction(self, values: Sequence[Tensor]) -> Tensor:
         return reduce(log_or, values)
 
-    def choice(self, test: Tensor, then: Tensor, otherwise: Tensor) -> Tensor:
-        return log_or(test + then, negated(test) + otherwise)
-
     def count(self, quantifier: str, count: int, values: Sequence[Tensor]) -> Tensor:
         if quantifier == "AT MOST":
             return negated(self.count("AT LEAST", count + 1, values))

@@ -74,6 +74,7 @@ class Kernel(Protocol[T]):
 
     def choice(self, test: T, then: T, otherwise: T) -> T:
         """Return the value of `(test AND then) OR (NOT test AND otherwise)`, from the values of its three parts."""
+        return self.disjunction([self.conjunction([test, then]), self.conjunction([self.negation(test), otherwise])])
 
     def count(self, quantifier: str, count: int, values: Sequence[T]) -> T:
         """Return the value of a count such as `AT LEAST 2 OF (...)`, from the values of one or more operands.

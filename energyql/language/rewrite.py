@@ -48,9 +48,6 @@ class _Trees(Kernel[Expr]):
             return absorbing
         return kind(tuple(values)) if len(values) > 1 else values[0]
 
-    def choice(self, test: Expr, then: Expr, otherwise: Expr) -> Expr:
-        return self.disjunction([self.conjunction([test, then]), self.conjunction([self.negation(test), otherwise])])
-
     def count(self, quantifier: str, count: int, values: Sequence[Expr]) -> Expr:
         return Cardinality(quantifier, count, tuple(values))
 

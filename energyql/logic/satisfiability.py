@@ -400,9 +400,6 @@ class _Truths(Kernel[Truth]):
     def disjunction(self, values: Sequence[Truth]) -> Truth:
         return reduce(np.logical_or, values)
 
-    def choice(self, test: Truth, then: Truth, otherwise: Truth) -> Truth:
-        return np.where(test, then, otherwise)
-
     def count(self, quantifier: str, count: int, values: Sequence[Truth]) -> Truth:
         allowed = allowed_counts(quantifier, count, len(values))
         true = np.sum(np.broadcast_arrays(*values), axis=0)
