@@ -246,9 +246,8 @@ class SurrogateHeads:
             UnknownAttribute: there is no head of that name.
         """
         if names not in self._banks:
-            self._bank.raw_outputs(names)  # refuses unknown ones
+            vocabulary = Vocabulary([self._bank.vocabulary[name] for name in names])  # refuses unknown ones
             self._heads |= self._distill([name for name in names if name not in self._heads])
-            vocabulary = Vocabulary([self._bank.vocabulary[name] for name in names])
             self._banks[names] = AttributeBank(vocabulary, {name: self._heads[name] for name in names}, space="z")
         return self._banks[names]
 

@@ -19,12 +19,10 @@ from typing import Any, ClassVar, Literal, NoReturn, Protocol, TypeVar, cast
 from energyql.errors import ArgumentError, LimitError, Span
 from energyql.kinds import BARE, CLASSES, NUMBERS
 from energyql.language.lexical import (
-    MAX_WEIGHT,
     Quoted,
     check_name,
     check_number,
     check_positive,
-    check_weight,
     quote,
     shorten,
     show_number,
@@ -37,6 +35,8 @@ MAX_DEPTH = 200
 """Most levels of nesting of a query, whether it is written as text or in Python."""
 MAX_NODES = 65_536
 """Most nodes of a query; no text of a length that the parser accepts has more."""
+MAX_WEIGHT = 1_000_000
+"""Largest weight, and largest product of nested weights. It keeps energies far below the largest float32."""
 MAX_SHOWN = 2000
 """Most characters of a query that a notebook shows above the drawing of its tree."""
 ATOM = 80
@@ -445,7 +445,10 @@ class Weight(Expr):
     operand: Expr
 
     def _check(self) -> None:
-        self._set(factor=check_weight(self.factor))
+        factor = check_positive(self.factor, "a weight")
+        if factor > MAX_WEIGHT:
+            raise ArgumentError(f"a weight must be at most {MAX_WEIGHT:,}, not {show_number(factor)}")
+        self._set(factor=factor)
 
     def _lower(self, kernel: Kernel[T], operands: Sequence[T]) -> T:
         return kernel.weighted(self.factor, operands[0])

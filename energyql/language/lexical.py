@@ -9,9 +9,6 @@ from importlib.resources import files
 from energyql.errors import ArgumentError
 from energyql.vocabulary import check_finite, check_text
 
-MAX_WEIGHT = 1_000_000
-"""Largest weight, and largest product of nested weights. It keeps energies far below the largest float32."""
-
 
 @cache
 def grammar() -> str:
@@ -79,18 +76,6 @@ def check_positive(value: object, what: str) -> float:
     result = check_number(value, what)
     if result <= 0:
         raise ArgumentError(f"{what} must be greater than 0, not {show_number(result)}")
-    return result
-
-
-def check_weight(value: object) -> float:
-    """Return a weight as a float.
-
-    Raises:
-        ArgumentError: `value` is no number above 0, or is above `MAX_WEIGHT` (a million).
-    """
-    result = check_positive(value, "a weight")
-    if result > MAX_WEIGHT:
-        raise ArgumentError(f"a weight must be at most {MAX_WEIGHT:,}, not {show_number(result)}")
     return result
 
 
