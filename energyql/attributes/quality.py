@@ -479,8 +479,9 @@ def described_reports(folder: Path, name: str, description: Mapping[str, Any]) -
         ModelError: a report is damaged.
     """
     entry, weights = description.get("report"), folder / f"{name}.safetensors"
-    is_about = isinstance(entry, dict) and _is_about(weights, entry.get("weights"))
-    return reports_of(entry, folder / f"{name}.json") if is_about else {}
+    if not isinstance(entry, dict) or not _is_about(weights, entry.get("weights")):
+        return {}
+    return reports_of(entry, folder / f"{name}.json")
 
 
 def read_guide_reports(folder: Path) -> dict[str, HeadReport]:

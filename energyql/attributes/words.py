@@ -488,9 +488,7 @@ class NoBank(Bank):
         raise ModelError("a model without attributes is not saved", hint="train some: energyql train --prompts")
 
 
-def with_texts(
-    bank: Bank, words: Words, texts: Sequence[str], latents: Float[Tensor, "n dim"], log_odds: Float[Tensor, "n texts"]
-) -> Bank:
+def with_texts(bank: Bank, words: Words, texts: Sequence[str], samples: Callable[[], tuple[Tensor, Tensor]]) -> Bank:
     """Return a bank with the attributes of `bank`, and a yes/no attribute for each text: whether the text is true.
 
     If `bank` has heads or no attributes, a new head is fitted for each text. If `bank` predicts from pictures, the
@@ -500,8 +498,8 @@ def with_texts(
         bank: the bank of a model.
         words: the reader of words, such as CLIP, which compares pictures with texts.
         texts: the texts.
-        latents: latents of random pictures, which heads take as input; not used if `bank` predicts from pictures.
-        log_odds: log-odds of the texts for these pictures, by `words`; the heads are fitted to them.
+        samples: function that returns latents of n random pictures, (n, dim), and the log-odds of the texts for these
+            pictures by `words`, (n, texts). Heads are fitted to them. Not called if `bank` predicts from pictures.
     """
     vocabulary = bank.vocabulary.extended(specs_of(texts))
     reports = {text: report for text in texts if (report := words.calibration(text).report) is not None}
@@ -511,6 +509,7 @@ def with_texts(
         del fitted["space"]
         reader = TextReader(words, texts, bank.reader, bank.vocabulary)
         return PictureBank(reader, vocabulary, gradient=False, reports=reports, **fitted)
+    latents, log_odds = samples()
     x = latents / latents.square().mean(1, keepdim=True).sqrt() if bank.space == "direction" else latents
     heads = bank.as_heads.heads if bank.as_heads else {}
     heads = heads | {text: fit_head(x, log_odds[:, i]) for i, text in enumerate(texts)}

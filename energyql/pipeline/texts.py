@@ -127,10 +127,7 @@ def with_texts_read(model: Model, texts: Sequence[str], prior: PriorPictures) ->
     """
     words = model.words
     assert words is not None
-    bank = model.bank
-    empty = torch.empty(0, 0)
-    log_odds = empty if bank.reads_pictures else prior.log_odds(texts)
-    bank = with_texts(bank, words, texts, empty if bank.reads_pictures else prior.latents, log_odds)
+    bank = with_texts(model.bank, words, texts, lambda: (prior.latents, prior.log_odds(texts)))
     verifier = None
     if not bank.reads_pictures:
         other = model.judge if model.verifier is None else model.verifier

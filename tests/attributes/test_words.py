@@ -196,6 +196,6 @@ def test_a_reader_that_changed_has_another_mark(copy):
 
 def test_texts_beside_a_reader_of_pictures_leave_its_bank_as_it_is():
     bank = PictureBank(lambda pictures: {}, Vocabulary([AttributeSpec("smile", "yes/no")]))
-    more = with_texts(bank, Words(object(), "reader", ""), ["a hat"], torch.empty(0, 0), torch.empty(0, 0))
+    more = with_texts(bank, Words(object(), "reader", ""), ["a hat"], lambda: pytest.fail("no heads"))
     assert list(more.vocabulary) == ["smile", "a hat"]
     assert bank.reads_pictures and more.reads_pictures
