@@ -365,9 +365,8 @@ def _networks(folder: Path, first: str, vocabulary: Vocabulary | None) -> dict[s
             another kind or other classes there.
     """
     networks = {name: Judge.load(folder, name) for name in judge_names(folder, first)}
-    specs = [spec for network in networks.values() for spec in network.vocabulary.values()]
-    for spec in specs if vocabulary is not None else ():
-        own = vocabulary.get(spec.name)
+    for spec in (spec for network in networks.values() for spec in network.vocabulary.values()):
+        own = spec if vocabulary is None else vocabulary.get(spec.name)
         if own is None or (own.kind, own.values) != (spec.kind, spec.values):
             raise ModelError(f"{folder}: the judge reads {spec.name!r}, which the heads do not, or otherwise")
     return networks
