@@ -301,7 +301,7 @@ class TestCodeByName:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"attributes": [3]}, "cannot convert"),
+        ({"attributes": [3]}, "'list' object has no attribute 'items'"),
         ({"attributes": {"red": {}}}, "'kind' is missing"),
         ({"attributes": {"red": 1}}, "not subscriptable"),
     ],

@@ -247,7 +247,7 @@ class Fickle:
         (Fickle(2, lambda x: {"b": x.mean((1, 2, 3))}), DataError, "returned 'a' for the first .* and only 'b' later"),
         (Fickle(10, lambda x: {"b": x.mean((1, 2, 3))}), DataError, "returned 'a' for the first .* and only 'b' later"),
         (Fickle(20, lambda x: {"a": x.mean((1, 2, 3)) * math.nan}), DataError, "'a', or its gradient, is not finite"),
-        (Fickle(9, lambda x: {}), DataError, r"the reader .*must return a dict .* not \{\}"),
+        (Fickle(9, lambda x: {}), DataError, r"the labeller must return a dict .* not \{\}"),
     ],
 )
 def test_labellers_that_return_something_else(labeller, kind, message):
