@@ -241,7 +241,8 @@ class PopulationSampler(BatchSampler):
                 batch.z[ended] = state.z[ends, numbers[:, 0]]
                 batch.energies[ended] = state.energies[ends, numbers[:, 0]]
                 weights[ended] = log_weights.to(weights)
-                self._settle(batch, ended, [self.strength] * self.moves, f"last/{stage}")
+                for move in range(self.moves):
+                    slice_move(batch, ended, ended.cpu(), self.strength, f"last/{stage}/{move}", BRACKET)
             if not len(on):
                 break
             state, info = population_stage(
@@ -251,18 +252,6 @@ class PopulationSampler(BatchSampler):
             left, stage = left[on.cpu()], stage + 1
             batch.report(0.5 + 0.4 * (1 - len(left) / len(here)))
         return stages
-
-    def _settle(self, batch: Batch, rows: Tensor, exponents: list[float], stream: str) -> None:
-        """Make slice moves with some samples of a batch, and record latents, energies and evaluations in the batch.
-
-        Args:
-            batch: the batch, which is changed.
-            rows: indices of the samples in the batch.
-            exponents: for each move, the factor of the energy in the density that the move leaves unchanged.
-            stream: name of the random numbers of these moves, unique in the run.
-        """
-        for move, exponent in enumerate(exponents):
-            slice_move(batch, rows, rows.cpu(), exponent, f"{stream}/{move}", BRACKET)
 
     def _make_sure(self, batch: Batch, enough: float) -> None:
         """Make slice moves with samples until their energy is at most `enough` nats above the least energy.
@@ -276,7 +265,7 @@ class PopulationSampler(BatchSampler):
             rows = unsure.nonzero()[:, 0]
             if not len(rows):
                 break
-            self._settle(batch, rows, [SURE * self.strength], f"sure/{move}")
+            slice_move(batch, rows, rows.cpu(), SURE * self.strength, f"sure/{move}/0", BRACKET)
             move += 1
         batch.rows = batch.rows[:0]
         batch.report(1.0)
