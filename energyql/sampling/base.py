@@ -944,7 +944,7 @@ class StepSampler(BatchSampler):
             else:
                 finite = finite_rows(z)
                 status = torch.where(finite, MOVING if info.status is None else info.status, Status.NON_FINITE)
-                last = partial(torch.where, finite[:, None], z, before)
+                last = partial(z.where, finite[:, None], before)
             stay = ends.note(status, last, limit=self.after if number == self.steps else None)
             if stay is not None:
                 state, z, rows = select(state, stay), z[stay], batch.rows.cpu()

@@ -31,6 +31,7 @@ from energyql.sampling.base import (
     Endings,
     Status,
     StepEnergy,
+    check_counts,
     check_positive,
     check_strength,
     finite_rows,
@@ -396,13 +397,12 @@ class ODESolver(BatchSampler):
     overshoot: bool = False
 
     def __post_init__(self) -> None:
-        least = 2 + read_tableau(self.method).evaluations
+        evaluations = read_tableau(self.method).evaluations
         require(0 <= self.rtol < math.inf, "rtol must be finite and at least 0", self.rtol)
         check_positive(self, "atol", "enough")
         require(0 <= self.t1 < self.t0 <= 1, "t0 and t1 must satisfy 0 <= t1 < t0 <= 1", (self.t0, self.t1))
         check_strength(self.strength)
-        rule = f"max_evaluations must be a whole number of at least {least} for {self.method}: two to start, and a step"
-        require(isinstance(self.max_evaluations, int) and self.max_evaluations >= least, rule, self.max_evaluations)
+        check_counts(self, max_evaluations=2 + evaluations)  # two to start, and a step
 
     @classmethod
     def published(cls, *, strength: float = 1.0) -> ODESolver:

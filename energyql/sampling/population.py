@@ -406,7 +406,5 @@ def population_stage(
         z, energies = torch.where(accepted[..., None], trials, z), torch.where(accepted, there, energies)
         latents.append(z)
         values.append(energies)
-    evaluations = torch.full_like(rows, ancestors * len(ANGLES))
-    return PopulationState(torch.cat(latents, 1), torch.cat(values, 1), exponents, log_weight), PopulationInfo(
-        evaluations
-    )
+    state = PopulationState(torch.cat(latents, 1), torch.cat(values, 1), exponents, log_weight)
+    return state, PopulationInfo(torch.full_like(rows, ancestors * len(ANGLES)))
