@@ -264,10 +264,11 @@ def edit(
     inversion: Inversion | None = None
     if isinstance(start, Edit):
         start = start.final
-    if isinstance(start, str | Path) and os.path.isdir(start):
-        start = load_inversion(Path(start)) or read_saved(Path(start))
     if isinstance(start, Inversion):
         inversion, start = start, start.result
+    if isinstance(start, str | Path) and os.path.isdir(start):
+        inversion = load_inversion(Path(start))
+        start = read_saved(Path(start)) if inversion is None else inversion.result
     facts = start.provenance if isinstance(start, Result | SavedResult) else {}
     noise, seed = _noise_of(facts, start if _is_seed(start) else 0, noise)
     truncation = facts.get("truncation") if truncation is None else truncation

@@ -575,14 +575,9 @@ def _nearest_draws(w: Tensor, space: LatentSpace) -> Tensor:
 
     `space` has the mapping from z to w.
     """
-    z = normals(0, 0, DRAWS, space.model.generator.z_dim, stream="inversion")
-    least, best = w.new_full((len(w),), torch.inf), w.new_zeros(len(w), z.shape[1])
-    for part in z.split(DRAWS // 16):
-        part = part.to(w.device)
-        distance, index = torch.cdist(w, space.encode(part)).min(1)
-        nearer = distance < least
-        least, best = torch.where(nearer, distance, least), torch.where(nearer[:, None], part[index], best)
-    return best
+    z = normals(0, 0, DRAWS, space.model.generator.z_dim, stream="inversion").to(w.device)
+    distances = [torch.cdist(w, space.encode(part)) for part in z.split(DRAWS // 16)]
+    return z[torch.cat(distances, 1).argmin(1)]
 
 
 def _z_objective(

@@ -218,7 +218,8 @@ def _fingerprints(model: Model) -> dict[str, str]:
     used; texts that are missing there are computed from the networks.
     """
     facts = dict(model.fingerprints)
-    facts.setdefault("generator", module_fingerprint(model.generator))
+    if "generator" not in facts:
+        facts["generator"] = module_fingerprint(model.generator)
     if "judge" not in facts and model.judge is not None:
         facts["judge"] = judge_mark(model.judge)
     if "attributes" not in facts and model.bank.reader is not None:
