@@ -518,8 +518,8 @@ def lower_minimum(
     lacking, value = torch.relu(energy(run.z, samples) - tolerance), objective(1.0)(run.z, samples)
     (lack, again), (old, new) = ((each[rows], each[len(z0) :]) for each in (lacking, value))
     better = torch.where((lack > 0) == (again > 0), new < old, again < lack)
-    again_from = torch.arange(len(z0), len(samples), device=z0.device)
-    ends = everyone.index_copy(0, rows, torch.where(better, again_from, rows))
+    second = torch.arange(len(z0), len(samples), device=z0.device)
+    ends = everyone.index_copy(0, rows, torch.where(better, second, rows))
     evaluations = run.evaluations[: len(z0)].index_add(0, rows.cpu(), run.evaluations[len(z0) :])
     return SampleResult(run.z[ends], run.status[ends.cpu()], evaluations, evaluations.clone())
 
