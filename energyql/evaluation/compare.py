@@ -29,7 +29,7 @@ from energyql.pipeline.settings import several, whole_number
 from energyql.progress import Report, reporting
 from energyql.renamed import takes_label
 from energyql.render.pictures import label_grid
-from energyql.sampling.registry import describe_sampler
+from energyql.sampling.registry import describe_sampler, sampler_record
 
 RESULTS = "results.json"
 """Name of the file with the results, in the folder of a comparison."""
@@ -195,7 +195,8 @@ def _missing(record: dict[str, Any], method: Method, picture_count: int) -> bool
     outcome = record["samplers"].get(method.name)
     if outcome is None or (picture_count and outcome["pictures"] is None):
         return True
-    return (outcome["semantics"], outcome["sampler"]) != (method.semantics, describe_sampler(method.sampler))
+    same = outcome["semantics"] == method.semantics
+    return not same or sampler_record(outcome["sampler"]) != describe_sampler(method.sampler)
 
 
 def _write_grid(
