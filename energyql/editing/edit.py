@@ -199,12 +199,12 @@ class Edit:
 
 @takes_label
 def edit(
-    start: Start, queries: str | Expr | Sequence[str | Expr], *, model: str | Path | Model = DEFAULT_MODEL,
-    n: int | None = None, mode: str = "cumulative", keep: str | Iterable[str] = "everything",
-    preset: str | Preset = "default", layers: Layers | None = None, identity: Embed | None = None,
-    semantics: Semantics | None = None, strength: float | None = None, truncation: float | None = None,
-    condition: int | str | Sequence[float] | None = None, noise: Noise | None = None, device: str = "auto",
-    batch_size: int | None = None, allow_weak: Sequence[str] = (), anyway: bool = False,
+    start: Start | Edit | Inversion, queries: str | Expr | Sequence[str | Expr], *,
+    model: str | Path | Model = DEFAULT_MODEL, n: int | None = None, mode: str = "cumulative",
+    keep: str | Iterable[str] = "everything", preset: str | Preset = "default", layers: Layers | None = None,
+    identity: Embed | None = None, semantics: Semantics | None = None, strength: float | None = None,
+    truncation: float | None = None, condition: int | str | Sequence[float] | None = None, noise: Noise | None = None,
+    device: str = "auto", batch_size: int | None = None, allow_weak: Sequence[str] = (), anyway: bool = False,
     progress: bool | Report = True,
 ) -> Edit:  # fmt: skip
     """Edit pictures step by step, and report which attributes changed without need.
@@ -263,11 +263,10 @@ def edit(
     inversion: Inversion | None = None
     if isinstance(start, Edit):
         start = start.final
+    if isinstance(start, str | Path) and os.path.isdir(start):
+        start = load_inversion(Path(start)) or read_saved(Path(start))
     if isinstance(start, Inversion):
         inversion, start = start, start.result
-    if isinstance(start, str | Path) and os.path.isdir(start):
-        inversion = load_inversion(Path(start))
-        start = read_saved(Path(start)) if inversion is None else inversion.result
     facts = start.provenance if isinstance(start, Result | SavedResult) else {}
     noise, seed = _noise_of(facts, start if _is_seed(start) else 0, noise)
     truncation = facts.get("truncation") if truncation is None else truncation

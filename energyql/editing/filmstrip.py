@@ -237,7 +237,7 @@ def write_traversal(
         problem = "pictures with other noise than that of the model cannot be animated"
         raise ArgumentError(problem, hint='draw them with noise="const"')
     latents = [space.from_w(*(part[chosen].to(space.model.device) for part in (stop.z, stop.w))) for stop in stops]
-    sheets, durations = [_side_by_side([stops[0].images[row] for row in chosen])], [REST * milliseconds]
+    sheets = [_side_by_side([stops[0].images[row] for row in chosen])]
     with reporting(progress) as report:
         for (before, after), stop in zip(pairwise(latents), stops[1:], strict=True):
             for frame in range(1, frames + 1):
@@ -249,7 +249,7 @@ def write_traversal(
                     z = interpolate(before.z, after.z, [frame / frames])[:, 0]
                     pictures = space.pictures(Latents(z, offset))
                 sheets.append(_side_by_side(pictures))
-                durations.append(REST * milliseconds if frame == frames else milliseconds)
+    durations = [milliseconds if place % frames else REST * milliseconds for place in range(len(sheets))]
     coding = {"quality": 85, "method": 4} if path.suffix.lower() == ".webp" else {"optimize": False}
     with replacing(path) as temporary:
         sheets[0].save(temporary, save_all=True, append_images=sheets[1:], duration=durations, loop=0, **coding)

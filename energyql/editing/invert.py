@@ -60,9 +60,9 @@ from energyql.logic.satisfiability import noting_tautologies
 from energyql.models import DEFAULT_MODEL
 from energyql.numerics.shapes import Float
 from energyql.pipeline.draw import Pipeline, pipeline_for
-from energyql.pipeline.model import Model, Values
+from energyql.pipeline.model import Model
 from energyql.pipeline.result import Result
-from energyql.pipeline.result_folder import COMPARISON, EDIT, concatenate, picture_name
+from energyql.pipeline.result_folder import COMPARISON, EDIT, picture_name
 from energyql.pipeline.settings import DrawSettings
 from energyql.progress import Report, reporting
 from energyql.renamed import takes_label
@@ -495,21 +495,14 @@ def attribute_terms(targets: Tensor, space: LatentSpace) -> list[AnyTerm]:
     if judge is None or not names:
         return []
     vocabulary = Vocabulary(space.model.vocabulary[name] for name in names)
-    parts = [_read(judge, part, vocabulary) for part in targets.split(AT_ONCE)]
-    values, clear = concatenate([part[0] for part in parts]), torch.cat([part[1] for part in parts])
-    outputs = []
-    for name in values:
-        spec = vocabulary[name]
-        # Twice as large where each class has a logit, since that of yes is plus or minus `TARGET_LOGIT`.
-        logit = TARGET_LOGIT * min(2, output_count(spec))
-        outputs.append(PREDICTIONS[spec.kind].certain(encode_column(values[name].tolist(), spec), spec, logit))
-    heads = space.bank.raw_outputs(tuple(values))
-    return [keep_predictions(heads, torch.cat(outputs, 1).to(targets), clear.to(targets))]
+    read, outputs, clear = zip(*(_read(judge, part, vocabulary) for part in targets.split(AT_ONCE)), strict=True)
+    heads = space.bank.raw_outputs(read[0])
+    return [keep_predictions(heads, torch.cat(outputs).to(targets), torch.cat(clear).to(targets))]
 
 
 @torch.inference_mode()
-def _read(judge: ImageLabeller, images: Tensor, vocabulary: Vocabulary) -> tuple[Values, Tensor]:
-    """Return the judge's values of n pictures, and whether the judge is sure of each value.
+def _read(judge: ImageLabeller, images: Tensor, vocabulary: Vocabulary) -> tuple[tuple[str, ...], Tensor, Tensor]:
+    """Return what heads should predict for n pictures by the judge, and whether the judge is sure of each value.
 
     The judge is sure of a value if its probability is at least `CLEAR`, or if the judge returns no probabilities.
 
@@ -519,15 +512,20 @@ def _read(judge: ImageLabeller, images: Tensor, vocabulary: Vocabulary) -> tuple
         vocabulary: the attributes that the judge reads.
 
     Returns:
-        Attribute -> values, (n,); and a bool for each picture and attribute, (n, attributes).
+        The names of the attributes that the judge reads; the outputs of heads that are almost sure of the judge's
+        values, (n, outputs); and a bool for each picture and attribute, (n, attributes).
     """
     readings = call_labeller(judge, images, "the judge")
     values = read_images(lambda _: readings, images, vocabulary)
-    clear = [images.new_ones(len(images), dtype=torch.bool) for _ in values]
-    for i, name in enumerate(values):
-        if isinstance(prediction := readings[name], Prediction):
-            clear[i] = prediction.certainty().to(images.device) >= CLEAR
-    return values, torch.stack(clear, 1)
+    outputs, clear = list[Tensor](), list[Tensor]()
+    for name, column in values.items():
+        spec, reading = vocabulary[name], readings[name]
+        # Twice as large where each class has a logit, since that of yes is plus or minus `TARGET_LOGIT`.
+        logit = TARGET_LOGIT * min(2, output_count(spec))
+        outputs.append(PREDICTIONS[spec.kind].certain(encode_column(column.tolist(), spec), spec, logit))
+        is_sure = reading.certainty() >= CLEAR if isinstance(reading, Prediction) else torch.ones(len(images))
+        clear.append(is_sure.to(images.device, torch.bool))
+    return tuple(values), torch.cat(outputs, 1), torch.stack(clear, 1)
 
 
 def _start(loss: ReconstructionLoss, terms: list[AnyTerm], space: LatentSpace) -> Tensor:
@@ -577,14 +575,9 @@ def _nearest_draws(w: Tensor, space: LatentSpace) -> Tensor:
 
     `space` has the mapping from z to w.
     """
-    z = normals(0, 0, DRAWS, space.model.generator.z_dim, stream="inversion")
-    least, best = w.new_full((len(w),), torch.inf), w.new_zeros(len(w), z.shape[1])
-    for part in z.split(DRAWS // 16):
-        part = part.to(w.device)
-        distance, index = torch.cdist(w, space.encode(part)).min(1)
-        nearer = distance < least
-        least, best = torch.where(nearer, distance, least), torch.where(nearer[:, None], part[index], best)
-    return best
+    z = normals(0, 0, DRAWS, space.model.generator.z_dim, stream="inversion").to(w.device)
+    distances = [torch.cdist(w, space.encode(part)) for part in z.split(DRAWS // 16)]
+    return z[torch.cat(distances, 1).argmin(1)]
 
 
 def _z_objective(

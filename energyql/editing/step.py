@@ -316,9 +316,8 @@ class Leaks:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON values: the attributes of this class, and also `rate` and `by_attribute`."""
-        implied, changed = (
-            {name: each.tolist() for name, each in rows.items()} for rows in (self.implied, self.changed)
-        )
+        implied = {name: rows.tolist() for name, rows in self.implied.items()}
+        changed = {name: rows.tolist() for name, rows in self.changed.items()}
         return {
             "query": self.query, "asked": list(self.asked), "kept": list(self.kept), "rate": self.rate,
             "by_attribute": self.by_attribute, "implied": implied, "changed": changed,
@@ -519,9 +518,8 @@ def lower_minimum(
     lacking, value = torch.relu(energy(run.z, samples) - tolerance), objective(1.0)(run.z, samples)
     (lack, again), (old, new) = ((each[rows], each[len(z0) :]) for each in (lacking, value))
     better = torch.where((lack > 0) == (again > 0), new < old, again < lack)
-    ends = everyone.index_copy(
-        0, rows, torch.where(better, torch.arange(len(z0), len(samples), device=z0.device), rows)
-    )
+    second = torch.arange(len(z0), len(samples), device=z0.device)
+    ends = everyone.index_copy(0, rows, torch.where(better, second, rows))
     evaluations = run.evaluations[: len(z0)].index_add(0, rows.cpu(), run.evaluations[len(z0) :])
     return SampleResult(run.z[ends], run.status[ends.cpu()], evaluations, evaluations.clone())
 

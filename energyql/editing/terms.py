@@ -222,11 +222,8 @@ def keep_predictions(raw: RawOutputs, before: Tensor, weights: Tensor) -> AnyTer
         before: outputs of the heads at z0, (n, outputs).
         weights: weight of each attribute in each sample, (n, attributes); 0 if the attribute may change in the sample.
     """
-    if before.device.type != "cpu" and {PREDICTIONS[spec.kind] for spec in raw.specs} <= {
-        YesNo,
-        Categorical,
-        Continuous,
-    }:
+    kinds = {PREDICTIONS[spec.kind] for spec in raw.specs}
+    if before.device.type != "cpu" and kinds <= {YesNo, Categorical, Continuous}:
         return _keep_rows(raw, before, weights)
     blocks = _blocks(raw, before)
 

@@ -25,7 +25,7 @@ from energyql.language import Expr
 from energyql.logic.satisfiability import satisfied
 from energyql.pipeline.draw import PreparedQuery, pipeline_for
 from energyql.pipeline.model import Model, Values, judge_mark
-from energyql.pipeline.result_folder import concatenate
+from energyql.pipeline.result_folder import concatenate, take_rows
 from energyql.pipeline.settings import DrawOptions, DrawSettings
 from energyql.progress import Report
 from energyql.renamed import takes_label
@@ -59,9 +59,8 @@ class JudgedSamples:
 
     def select(self, rows: Sequence[int] | np.ndarray[Any, Any]) -> JudgedSamples:
         """Return some of the samples: those with the indices `rows`, in the order of `rows`."""
-        at = torch.from_numpy(np.asarray(rows, dtype=np.int64))
-        values = {name: column[at.numpy()] for name, column in self.values.items()}
-        return JudgedSamples(self.z[at], self.w[at], values, None if self.features is None else self.features[at])
+        columns = self.z, self.w, self.values, self.features
+        return JudgedSamples(*take_rows(columns, np.asarray(rows, dtype=np.int64)))
 
     @classmethod
     def join(cls, parts: Sequence[JudgedSamples]) -> JudgedSamples:
@@ -69,10 +68,7 @@ class JudgedSamples:
 
         The result has features only if every group has features.
         """
-        features = [part.features for part in parts if part.features is not None]
-        z, w = (torch.cat([getattr(part, name) for part in parts]) for name in ("z", "w"))
-        values = concatenate([part.values for part in parts])
-        return cls(z, w, values, torch.cat(features) if len(features) == len(parts) else None)
+        return cls(*concatenate([(part.z, part.w, part.values, part.features) for part in parts]))
 
     def save(self, path: Path, **more: np.ndarray[Any, Any]) -> None:
         """Write the samples and further arrays to an .npz file.
@@ -222,12 +218,13 @@ def _fingerprints(model: Model) -> dict[str, str]:
     used; texts that are missing there are computed from the networks.
     """
     facts = dict(model.fingerprints)
-    facts.setdefault("generator", module_fingerprint(model.generator))
+    if "generator" not in facts:
+        facts["generator"] = module_fingerprint(model.generator)
     if "judge" not in facts and model.judge is not None:
         facts["judge"] = judge_mark(model.judge)
-    if "attributes" not in facts:
-        if (reader := model.bank.reader) is not None:
-            return facts | {"attributes": judge_mark(reader)}
+    if "attributes" not in facts and model.bank.reader is not None:
+        facts["attributes"] = judge_mark(model.bank.reader)
+    elif "attributes" not in facts:
         heads = heads_of(model.bank, "an evaluation").heads
         weights = {name: [part.tolist() for part in head.tensors().values()] for name, head in heads.items()}
         facts["attributes"] = json_digest(weights)

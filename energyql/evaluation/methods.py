@@ -311,11 +311,10 @@ def _read(name: str) -> Method:
     paper = match is not None and match["sampler"] == PAPER and match["semantics"] is None
     if match is None or not (paper or match["sampler"] in SAMPLERS):
         raise ArgumentError(f"there is no sampler {name!r}", hint=HINT)
-    semantics = check_semantics(match["semantics"] or DEFAULT_SEMANTICS)
+    semantics = "lace" if paper else check_semantics(match["semantics"] or DEFAULT_SEMANTICS)
     try:
         strength = float(match["strength"] or 1.0)
     except ValueError:
         raise ArgumentError(f"the strength of {name!r} is not a number", hint="write slice@10") from None
-    if paper:
-        return Method(name, "lace", PublishedODE(strength=strength))
-    return Method(name, semantics, make_sampler(match["sampler"], strength))
+    sampler = PublishedODE(strength=strength) if paper else make_sampler(match["sampler"], strength)
+    return Method(name, semantics, sampler)

@@ -371,16 +371,5 @@ def _protocol_rows(protocol: dict[str, Any], data: dict[str, Any]) -> tuple[Colu
     return EVALUATION_COLUMNS, evaluation_rows(protocol["comparison"], data["contenders"], data["settings"]["n"])
 
 
-def _oracle_line(oracle: dict[str, Any]) -> str:
-    """Return a text about the exact samples of a query: how many there are, and how rare the query is in the prior.
-
-    `oracle` is the entry `oracle` of the query's record in the result of a comparison.
-    """
-    text = f"The prior satisfies it at {share(oracle['prevalence'])} (standard error "
-    text += f"{share(oracle['prevalence_error'])}). Oracle: {oracle['samples']:,} samples worth {oracle['size']:,.0f}, "
-    proposed = f", proposed from {oracle['latents']:,} latents" if oracle["latents"] else ""
-    return f"{text}out of {oracle['pictures']:,} pictures{proposed}."
-
-
 _PAGES = page_templates("energyql.evaluation", "pages")
-_PAGES.globals |= {"facts": facts, "oracle": _oracle_line}
+_PAGES.globals |= {"facts": facts, "share": share}

@@ -548,10 +548,6 @@ def finite_rows(x: Tensor, *more: Tensor) -> Bool[Tensor, " rows"]:
     return sum(zeros[1:], zeros[0]) == 0
 
 
-def _rows_where(which: Tensor, x: Tensor, other: Tensor) -> Tensor:
-    return torch.where(which[:, None], x, other)
-
-
 MOVING = -1
 """Code of a sample that still moves, in a tensor that has a code for each sample. Samples that have ended have the code
 of their `Status` there."""
@@ -723,23 +719,27 @@ class Endings:
         self.looked = True
 
     def note(
-        self, status: Int[Tensor, " rows"], z: Callable[[], Tensor], value: Tensor | None = None, *, look: bool = False
-    ) -> Int[Tensor, " stay"] | None:
+        self, status: Int[Tensor, " rows"], z: Callable[[], Tensor], value: Tensor | None = None, *,
+        limit: Status | None = None,
+    ) -> Int[Tensor, " stay"] | None:  # fmt: skip
         """Record which samples end after a step, and remove those that have ended from the batch, now or later.
 
         Args:
             status: for each sample of `batch.rows` the `Status` with which it ends, or `MOVING`.
             z: function that returns the latents with which the samples of `batch.rows` end, if they end.
             value: for each sample of `batch.rows`, the number to record in the diagnostic `values` if the sample ends.
-            look: whether to look now which samples have ended, even if fewer than `every` steps have passed.
+            limit: the status of samples that have not ended by themselves, if this step is the last of all; `None` if
+                further steps follow.
 
         Returns:
             The samples that go on, as indices into `batch.rows` as it was before the call. `None` if all go on, or if
             this call did not look for samples that have ended.
         """
         batch, energy = self._batch, self._energy
+        if limit is not None:
+            status = torch.where(status == MOVING, limit, status)
         self._steps.append((status, z, value, energy.gradients, energy.values))
-        self.looked = look or len(self._steps) == self._every
+        self.looked = limit is not None or len(self._steps) == self._every
         if not self.looked:
             return None
         steps, self._steps = self._steps, []
@@ -944,10 +944,8 @@ class StepSampler(BatchSampler):
             else:
                 finite = finite_rows(z)
                 status = torch.where(finite, MOVING if info.status is None else info.status, Status.NON_FINITE)
-                last = partial(_rows_where, finite, z, before)
-            if number == self.steps:
-                status = torch.where(status == MOVING, self.after, status)
-            stay = ends.note(status, last, look=number == self.steps)
+                last = partial(z.where, finite[:, None], before)
+            stay = ends.note(status, last, limit=self.after if number == self.steps else None)
             if stay is not None:
                 state, z, rows = select(state, stay), z[stay], batch.rows.cpu()
             if number:

@@ -97,11 +97,9 @@ class DescentSampler(BatchSampler):
         state, info = descent_init(batch.z[batch.rows], energy, self)
         ends, least = Endings(batch, energy, values, every=LOOK_EVERY), self.strength * batch.energy.least
         while True:
-            outcome, last = info.status, energy.gradients >= self.max_evaluations
-            if last:
-                outcome = torch.where(outcome == MOVING, Status.STEP_LIMIT, outcome)
+            limit = Status.STEP_LIMIT if energy.gradients >= self.max_evaluations else None
             value = state.value + least if least else state.value
-            stay = ends.note(outcome, partial(getattr, state, "z"), value, look=last)
+            stay = ends.note(info.status, partial(getattr, state, "z"), value, limit=limit)
             if stay is not None:
                 state = select(state, stay)
             batch.report(energy.gradients / self.max_evaluations)

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from energyql.numerics.shapes import Float
 from energyql.sampling.base import (
-    MOVING,
     StepEnergy,
     StepInfo,
     StepNoise,
@@ -105,7 +104,8 @@ def langevin_step(
     change = step * score
     if size:
         change = change + size * noise.normals()
-    return _move(z, change, value)
+    z, finite = _move(z, change, value)
+    return z, StepInfo.where_finite(finite)
 
 
 def posterior_score(
@@ -122,7 +122,7 @@ def posterior_score(
     return -((gradient if strength == 1 else strength * gradient) + z), value
 
 
-def _move(z: Tensor, change: Tensor, value: Tensor, moving: Tensor | None = None) -> tuple[Tensor, StepInfo]:
+def _move(z: Tensor, change: Tensor, value: Tensor, moving: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """Move samples by `change`; a sample whose energy or new latent is not finite stays at z and ends.
 
     Args:
@@ -133,13 +133,13 @@ def _move(z: Tensor, change: Tensor, value: Tensor, moving: Tensor | None = None
             `None` if no sample has ended.
 
     Returns:
-        The latents after the move, and which samples end, with `Status.NON_FINITE`.
+        The latents after the move, and for each sample whether it goes on.
     """
     there = z + change
     finite = finite_rows(value, there)
     if moving is not None:
         finite = finite & moving
-    return torch.where(finite[:, None], there, z), StepInfo.where_finite(finite)
+    return torch.where(finite[:, None], there, z), finite
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,10 +181,9 @@ class PredictorCorrector(StepSampler):
     def __post_init__(self) -> None:
         check_strength(self.strength)
         check_positive(self, "snr")
-        check_counts(self, corrections=0)
-        enough = isinstance(self.steps, int) and self.steps >= 2 and self.steps > self.schedule.beta_max
-        rule = f"steps must be a whole number, at least 2, and above beta_max, {self.schedule.beta_max:g}"
-        require(enough, rule, self.steps)
+        check_counts(self, steps=2, corrections=0)
+        most = self.schedule.beta_max
+        require(self.steps > most, f"steps must be above beta_max, {most:g}", self.steps)
 
     @classmethod
     def published(cls, *, strength: float = 1.0) -> PredictorCorrector:
@@ -233,12 +232,11 @@ def predictor_corrector_step(
     """
     score, value = posterior_score(z, energy, strength)
     drift = (1 - math.sqrt(1 - beta)) * z + beta * score
-    z, info = _move(z, drift + math.sqrt(beta) * noise.normals(), value)
+    z, moving = _move(z, drift + math.sqrt(beta) * noise.normals(), value)
     for correction in range(corrections):
         score, value = posterior_score(z, energy, strength)
         fresh = noise.normals(str(correction))
         ratio = snr * fresh.norm(dim=1) / score.norm(dim=1).clamp(min=1e-12)
         size = (2 * (1 - beta) * ratio.square())[:, None]
-        moving = None if info.status is None else info.status == MOVING
-        z, info = _move(z, size * score + (2 * size).sqrt() * fresh, value, moving)
-    return z, info
+        z, moving = _move(z, size * score + (2 * size).sqrt() * fresh, value, moving)
+    return z, StepInfo.where_finite(moving)

@@ -31,6 +31,7 @@ from energyql.sampling.base import (
     Endings,
     Status,
     StepEnergy,
+    check_counts,
     check_positive,
     check_strength,
     finite_rows,
@@ -38,10 +39,10 @@ from energyql.sampling.base import (
     select,
 )
 
-Slope = Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor]]
+Slope = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 """Function that computes the slope of the flow. It takes the clock s = -t of each sample (batch,), where t is the time
-of the flow; the latents z (batch, z_dim); and the rows of the samples that the latents belong to, (batch,), or `None`
-for all samples. It returns dz/ds (batch, z_dim) and the energies times the strength λ, (batch,), in nats."""
+of the flow, and the latents z (batch, z_dim). It returns dz/ds (batch, z_dim) and the energies times the strength λ,
+(batch,), in nats."""
 
 SAFETY = 0.9
 """The size of the next step is `SAFETY` times the size at which the estimated error would equal the tolerance."""
@@ -179,18 +180,13 @@ class Attempt(NamedTuple):
     error: Float[Tensor, "batch z_dim"]
     energy: Float[Tensor, " batch"]
 
-    def finite(self) -> Bool[Tensor, " batch"]:
-        """Return for each sample whether z1 and all slopes are finite."""
-        return finite_rows(torch.cat([self.z1, *self.slopes], 1))
 
-
-def take_step(slope: Slope, tableau: Tableau, rows: Tensor | None, state: FlowState, *, limit: float) -> Attempt:
+def take_step(slope: Slope, tableau: Tableau, state: FlowState, *, limit: float) -> Attempt:
     """Compute one Runge-Kutta step for each sample, by eq. II.4.1 to II.4.3 of Hairer, Nørsett and Wanner.
 
     Args:
         slope: function that computes dz/ds.
         tableau: coefficients of the method.
-        rows: rows of the samples in the batch, with which `slope` is called; `None` for all samples.
         state: latents z, clocks s = -t (t is the time of the flow) and slopes before the step, and sizes of the steps.
         limit: value of the clock s. A step that would end later is shortened, so that it ends exactly at `limit`.
     """
@@ -203,7 +199,7 @@ def take_step(slope: Slope, tableau: Tableau, rows: Tensor | None, state: FlowSt
     for node, weights in zip(tableau.nodes, tableau.rows, strict=True):
         stage = state.z + width * _weighted(weights, slopes)
         # s + 1 * step may round differently from s1, which is where the next step starts.
-        last, energy = slope(s1 if node == 1.0 else state.s + node * step, stage, rows)
+        last, energy = slope(s1 if node == 1.0 else state.s + node * step, stage)
         slopes.append(last)
     z1 = stage if tableau.ends_on_last_stage else state.z + width * _weighted(tableau.solution, slopes)
     return Attempt(tableau, state, step, s1, z1, tuple(slopes), width * _weighted(tableau.error, slopes), energy)
@@ -238,14 +234,11 @@ def next_step(step: Float[Tensor, " batch"], ratio: Float[Tensor, " batch"], ord
     return step * torch.where(ratio < 1, factor.clamp(min=1.0), factor)
 
 
-def initial_step(
-    slope: Slope, rows: Tensor | None, state: FlowState, order: int, rtol: float, atol: float
-) -> Float[Tensor, " batch"]:
+def initial_step(slope: Slope, state: FlowState, order: int, rtol: float, atol: float) -> Float[Tensor, " batch"]:
     """Return for each sample the size of the first step to try, by section II.4 of Hairer, Nørsett and Wanner, p. 169.
 
     Args:
         slope: function that computes dz/ds; it is called once.
-        rows: rows of the samples in the batch, with which `slope` is called; `None` for all samples.
         state: latents z, clocks s = -t (t is the time of the flow) and slopes dz/ds at the start.
         order: order of the Runge-Kutta method.
         rtol: tolerance of the error relative to `|z|`, as in `ODESolver`.
@@ -254,7 +247,7 @@ def initial_step(
     scale = atol + rtol * state.z.abs()
     size, speed = _rms(state.z / scale), _rms(state.slope / scale)
     trial = torch.where((size < 1e-5) | (speed < 1e-5), 1e-6, 0.01 * size / speed)
-    second, _ = slope(state.s + trial, state.z + trial.unsqueeze(-1) * state.slope, rows)
+    second, _ = slope(state.s + trial, state.z + trial.unsqueeze(-1) * state.slope)
     bend = _rms((second - state.slope) / scale) / trial
     fastest = torch.maximum(speed, bend)
     refined = torch.where(fastest <= 1e-15, (1e-3 * trial).clamp(min=1e-6), _root(0.01 / fastest, order))
@@ -262,8 +255,8 @@ def initial_step(
     return torch.where(torch.isfinite(bend), torch.minimum(100 * trial, refined), LARGEST_CUT * trial)
 
 
-def interpolate_step(attempt: Attempt, s: float, rows: Int[Tensor, " rows"]) -> Float[Tensor, "rows z_dim"]:
-    """Return the latents of some samples at a given clock (s = -t) between the start and the end of their steps.
+def interpolate_step(attempt: Attempt, s: float) -> Float[Tensor, "batch z_dim"]:
+    """Return the latents of all samples at a given clock (s = -t) between the start and the end of their steps.
 
     This is needed if the last step goes beyond the end of the flow. For each sample, a polynomial of degree 4 in s is
     evaluated. It equals the latents of the step at start, middle and end, and its derivative equals the slopes of the
@@ -272,18 +265,16 @@ def interpolate_step(attempt: Attempt, s: float, rows: Int[Tensor, " rows"]) -> 
     Args:
         attempt: the steps, one for each sample.
         s: the clock, the same for all samples.
-        rows: indices of the samples in `attempt`.
     """
-    z0, s0 = attempt.start.z[rows], attempt.start.s[rows]
-    width = attempt.step[rows].unsqueeze(-1)
-    slopes = [k[rows] for k in attempt.slopes]
+    z0, s0, slopes = attempt.start.z, attempt.start.s, attempt.slopes
+    width = attempt.step.unsqueeze(-1)
     # Everything relative to z0: the coefficients are large and cancel, so small numbers keep more digits.
-    end, middle = attempt.z1[rows] - z0, width * _weighted(attempt.tableau.midpoint, slopes)
+    end, middle = attempt.z1 - z0, width * _weighted(attempt.tableau.midpoint, slopes)
     rise0, rise1 = width * slopes[0], width * slopes[-1]
     quartic = 2 * (rise1 - rise0) - 8 * end + 16 * middle
     cubic = 5 * rise0 - 3 * rise1 + 14 * end - 32 * middle
     square = rise1 - 4 * rise0 - 5 * end + 16 * middle
-    x = ((s - s0) / (attempt.s1[rows] - s0)).unsqueeze(-1)
+    x = ((s - s0) / (attempt.s1 - s0)).unsqueeze(-1)
     return z0 + x * (rise0 + x * (square + x * (cubic + x * quartic)))
 
 
@@ -406,13 +397,12 @@ class ODESolver(BatchSampler):
     overshoot: bool = False
 
     def __post_init__(self) -> None:
-        least = 2 + read_tableau(self.method).evaluations
+        evaluations = read_tableau(self.method).evaluations
         require(0 <= self.rtol < math.inf, "rtol must be finite and at least 0", self.rtol)
         check_positive(self, "atol", "enough")
         require(0 <= self.t1 < self.t0 <= 1, "t0 and t1 must satisfy 0 <= t1 < t0 <= 1", (self.t0, self.t1))
         check_strength(self.strength)
-        rule = f"max_evaluations must be a whole number of at least {least} for {self.method}: two to start, and a step"
-        require(isinstance(self.max_evaluations, int) and self.max_evaluations >= least, rule, self.max_evaluations)
+        check_counts(self, max_evaluations=2 + evaluations)  # two to start, and a step
 
     @classmethod
     def published(cls, *, strength: float = 1.0) -> ODESolver:
@@ -446,10 +436,8 @@ class ODESolver(BatchSampler):
         while len(batch.rows):
             state, info = flow_step(state, energy, self)
             taken = taken + info.accepted
-            outcome, last = info.status, energy.gradients + each > self.max_evaluations
-            if last:
-                outcome = torch.where(outcome == MOVING, Status.STEP_LIMIT, outcome)
-            state, taken = self._end(ends, taken, state, outcome, info.attempt, look=last)
+            limit = Status.STEP_LIMIT if energy.gradients + each > self.max_evaluations else None
+            state, taken = self._end(ends, taken, state, info.status, info.attempt, limit=limit)
             if ends.looked and batch.progress is not None:
                 clock = -float(state.s.mean()) if len(batch.rows) else self.t1
                 batch.report(1.0 - (clock - self.t1) / (self.t0 - self.t1))
@@ -468,7 +456,7 @@ class ODESolver(BatchSampler):
 
     def _end(
         self, ends: Endings, taken: Tensor, state: FlowState, outcome: Tensor, attempt: Attempt | None = None, *,
-        look: bool = False,
+        limit: Status | None = None,
     ) -> tuple[FlowState, Tensor]:  # fmt: skip
         """Record the samples that end, and return the state of the others and how many steps these have taken.
 
@@ -478,18 +466,17 @@ class ODESolver(BatchSampler):
             state: state of the samples that moved so far.
             outcome: for each of these samples the `Status` with which it ends, or `MOVING`.
             attempt: the last step, by which z is interpolated if the step went beyond t1; `None` before the first step.
-            look: whether to look now which samples have ended. Otherwise this may be done after a later step, so that
-                the program waits less often for a GPU.
+            limit: the status of samples that still move, if the evaluations are used up; `None` if further steps
+                follow.
         """
 
         def last() -> Tensor:
             if not self.overshoot or attempt is None:
                 return state.z
             beyond = (outcome == Status.OK) & (state.s > -self.t1)
-            everyone = torch.arange(len(beyond), device=beyond.device)
-            return torch.where(beyond.unsqueeze(-1), interpolate_step(attempt, -self.t1, everyone), state.z)
+            return torch.where(beyond.unsqueeze(-1), interpolate_step(attempt, -self.t1), state.z)
 
-        stay = ends.note(outcome, last, taken, look=look)
+        stay = ends.note(outcome, last, taken, limit=limit)
         return (state, taken) if stay is None else select((state, taken), stay)
 
 
@@ -527,7 +514,7 @@ def flow_init(
 
 def _at_start(z: Tensor, energy: StepEnergy, settings: ODESolver) -> tuple[FlowState, Tensor]:
     s = torch.full_like(z[:, 0], -settings.t0)
-    first, value = _slope(energy, settings)(s, z, None)
+    first, value = _slope(energy, settings)(s, z)
     finite = finite_rows(z, first)
     outcome = torch.where((first == 0).all(dim=-1) | (value <= settings.highest(energy)), Status.OK, MOVING)
     return FlowState(s, torch.zeros_like(s), z, first), torch.where(finite, outcome, Status.NON_FINITE)
@@ -535,7 +522,7 @@ def _at_start(z: Tensor, energy: StepEnergy, settings: ODESolver) -> tuple[FlowS
 
 def _with_step(state: FlowState, energy: StepEnergy, settings: ODESolver) -> tuple[FlowState, Tensor]:
     slope, order = _slope(energy, settings), read_tableau(settings.method).order
-    state = state._replace(step=initial_step(slope, None, state, order, settings.rtol, settings.atol))
+    state = state._replace(step=initial_step(slope, state, order, settings.rtol, settings.atol))
     return state, torch.where(state.s + state.step > state.s, MOVING, Status.STEP_UNDERFLOW)
 
 
@@ -554,10 +541,10 @@ def flow_step(state: FlowState, energy: StepEnergy, settings: ODESolver) -> tupl
             be beyond t1.
     """
     tableau, stop = read_tableau(settings.method), -settings.t1
-    attempt = take_step(_slope(energy, settings), tableau, None, state, limit=math.inf if settings.overshoot else stop)
+    attempt = take_step(_slope(energy, settings), tableau, state, limit=math.inf if settings.overshoot else stop)
     # A step to a point without finite numbers is a step too long: it is tried again shorter, like any other.
     ratio = error_ratio(attempt, settings.rtol, settings.atol)
-    finite = attempt.finite() & ~ratio.isnan()
+    finite = finite_rows(torch.cat([attempt.z1, *attempt.slopes], 1)) & ~ratio.isnan()
     ratio = torch.where(finite, ratio, torch.inf)
     accept = ratio <= 1
     state = FlowState(
@@ -575,8 +562,7 @@ def flow_step(state: FlowState, energy: StepEnergy, settings: ODESolver) -> tupl
 def _slope(energy: StepEnergy, settings: ODESolver) -> Slope:
     """Return the function that the solver integrates: the slope dz/ds of the flow at the clock s = -t.
 
-    The function takes s (batch,), z (batch, z_dim) and the rows of the samples, or `None` for all. It also returns the
-    energies E times the strength λ, (batch,).
+    The function takes s (batch,) and z (batch, z_dim). It also returns the energies E times the strength λ, (batch,).
 
     Args:
         energy: energy E of the samples, in nats.
@@ -584,14 +570,16 @@ def _slope(energy: StepEnergy, settings: ODESolver) -> Slope:
     """
     flow = vp_flow(energy, settings.schedule, settings.strength)
 
-    def slope(s: Tensor, z: Tensor, rows: Tensor | None) -> tuple[Tensor, Tensor]:
-        velocity, value = flow(-s, z, rows)
+    def slope(s: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        velocity, value = flow(-s, z, None)
         return -velocity, value
 
     return slope
 
 
-def vp_flow(energy: StepEnergy, schedule: VPSchedule, strength: float = 1.0) -> Slope:
+def vp_flow(
+    energy: StepEnergy, schedule: VPSchedule, strength: float = 1.0
+) -> Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor]]:
     """Return the flow `dz/dt = ½ β(t) λ ∇E(z)` of Nie et al. 2021 (arXiv 2110.10873), as a function.
 
     The VP-SDE, the stochastic equation of `VPSchedule`, leaves the prior N(0, I) unchanged. So the score of the prior

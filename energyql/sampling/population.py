@@ -31,8 +31,16 @@ from energyql.sampling.base import (
     require,
     select,
 )
-from energyql.sampling.rejection import PriorProposals, acceptance, reject, tried_energies
-from energyql.sampling.slice import COSTLY_PILOT, FEWEST, slice_move, trials_of
+from energyql.sampling.rejection import (
+    COSTLY_PILOT,
+    FEWEST,
+    PriorProposals,
+    acceptance,
+    reject,
+    trials_of,
+    tried_energies,
+)
+from energyql.sampling.slice import slice_move
 
 ANGLES = (0.7, 0.5, 0.35)
 """Angles of the moves of a latent in a stage, in radians; see `population_stage`."""
@@ -128,18 +136,33 @@ class PopulationSampler(BatchSampler):
         return self.enough is not None
 
     def run(self, batch: Batch) -> None:
-        """Move every sample of a batch to a draw from near the posterior; see `BatchSampler`.
+        """Move every sample of a batch: by rejection, then by its population, then by slice moves until it is certain.
+
+        A sample is certain if its energy is at most the setting `enough` above the least energy. If `enough` is `None`,
+        no slice moves for certainty are made.
 
         Raises:
             NotAcceptedError: the energy is costly, and the query cannot be reached.
         """
         batch.noise = batch.noise.part("population")
-        like = (self, batch.z.dtype, batch.z.device)
-        pilot = min(self.pilot, COSTLY_PILOT) if batch.energy.costly else self.pilot
-        share = batch.energy.once(("share", *like), lambda: acceptance(batch, self.strength, pilot))
-        if batch.energy.costly and share < 1 / pilot:
-            batch.energy.once(("reach", *like), lambda: self._check_reach(batch))
-        self._draw(batch, trials_of(share, max(1, self.budget // 2)))
+        share = acceptance(batch, self.strength, self.pilot)
+        if batch.energy.costly and share < 1 / min(self.pilot, COSTLY_PILOT):
+            batch.energy.once(("reach", self, batch.z.dtype, batch.z.device), lambda: self._check_reach(batch))
+        most, proposals = trials_of(share, max(1, self.budget // 2)), PriorProposals()
+        rounds = reject(batch, self.strength, proposals, most)
+        stages = batch.diagnostics["stages"] = torch.zeros_like(batch.values)
+        if len(batch.rows):
+            energies, _ = tried_energies(rounds, batch.z.device)
+            finite = energies.isfinite().any(1)
+            batch.drop(finite.cpu())
+            size = max(1, NUMBERS_AT_ONCE // (most * batch.z.shape[1]))
+            for rows, some in zip(batch.rows.split(size), energies[finite].split(size), strict=True):
+                here = rows.cpu()
+                z, _ = proposals.draw(batch, here, torch.arange(most).expand(len(here), -1), most)
+                zeros = some.new_zeros(len(rows), dtype=torch.float64)
+                stages[rows] = self._populate(batch, here, PopulationState(z, some, zeros, zeros))
+        if self.enough is not None:
+            self._make_sure(batch, self.enough)
 
     def _check_reach(self, batch: Batch) -> bool:
         """Return true if some latent satisfies the query; raise an error if no such latent is found.
@@ -181,33 +204,6 @@ class PopulationSampler(BatchSampler):
         """Number of evaluations of the energy that a stage needs for each sample."""
         return self.ancestors * len(ANGLES)
 
-    def _draw(self, batch: Batch, most: int) -> None:
-        """Move every sample of a batch: by rejection, then by its population, then by slice moves until it is certain.
-
-        A sample is certain if its energy is at most the setting `enough` above the least energy. If `enough` is `None`,
-        no slice moves for certainty are made.
-
-        Args:
-            batch: the batch, which is changed.
-            most: largest number of draws from the prior that a sample tries by rejection.
-        """
-        proposals = PriorProposals()
-        rounds = reject(batch, self.strength, proposals, most)
-        stages = batch.diagnostics["stages"] = torch.zeros_like(batch.values)
-        if len(batch.rows):
-            energies, _ = tried_energies(rounds, batch.z.device)
-            batch.drop(energies.isfinite().any(1).cpu())
-            energies = energies[energies.isfinite().any(1)]
-            size = max(1, NUMBERS_AT_ONCE // (most * batch.z.shape[1]))
-            everyone = batch.rows
-            for rows, some in zip(everyone.split(size), energies.split(size), strict=True):
-                here = rows.cpu()
-                z, _ = proposals.draw(batch, here, torch.arange(most).expand(len(here), -1), most)
-                zeros = some.new_zeros(len(rows), dtype=torch.float64)
-                stages[rows] = self._populate(batch, here, PopulationState(z, some, zeros, zeros))
-        if self.enough is not None:
-            self._make_sure(batch, self.enough)
-
     def _populate(self, batch: Batch, here: Tensor, state: PopulationState) -> Int[Tensor, " rows"]:
         """Anneal the population of each sample, and move the sample to one latent of its own population.
 
@@ -241,7 +237,8 @@ class PopulationSampler(BatchSampler):
                 batch.z[ended] = state.z[ends, numbers[:, 0]]
                 batch.energies[ended] = state.energies[ends, numbers[:, 0]]
                 weights[ended] = log_weights.to(weights)
-                self._settle(batch, ended, [self.strength] * self.moves, f"last/{stage}")
+                for move in range(self.moves):
+                    slice_move(batch, ended, ended.cpu(), self.strength, f"last/{stage}/{move}", BRACKET)
             if not len(on):
                 break
             state, info = population_stage(
@@ -251,18 +248,6 @@ class PopulationSampler(BatchSampler):
             left, stage = left[on.cpu()], stage + 1
             batch.report(0.5 + 0.4 * (1 - len(left) / len(here)))
         return stages
-
-    def _settle(self, batch: Batch, rows: Tensor, exponents: list[float], stream: str) -> None:
-        """Make slice moves with some samples of a batch, and record latents, energies and evaluations in the batch.
-
-        Args:
-            batch: the batch, which is changed.
-            rows: indices of the samples in the batch.
-            exponents: for each move, the factor of the energy in the density that the move leaves unchanged.
-            stream: name of the random numbers of these moves, unique in the run.
-        """
-        for move, exponent in enumerate(exponents):
-            slice_move(batch, rows, rows.cpu(), exponent, f"{stream}/{move}", BRACKET)
 
     def _make_sure(self, batch: Batch, enough: float) -> None:
         """Make slice moves with samples until their energy is at most `enough` nats above the least energy.
@@ -276,7 +261,7 @@ class PopulationSampler(BatchSampler):
             rows = unsure.nonzero()[:, 0]
             if not len(rows):
                 break
-            self._settle(batch, rows, [SURE * self.strength], f"sure/{move}")
+            slice_move(batch, rows, rows.cpu(), SURE * self.strength, f"sure/{move}/0", BRACKET)
             move += 1
         batch.rows = batch.rows[:0]
         batch.report(1.0)
@@ -421,7 +406,5 @@ def population_stage(
         z, energies = torch.where(accepted[..., None], trials, z), torch.where(accepted, there, energies)
         latents.append(z)
         values.append(energies)
-    evaluations = torch.full_like(rows, ancestors * len(ANGLES))
-    return PopulationState(torch.cat(latents, 1), torch.cat(values, 1), exponents, log_weight), PopulationInfo(
-        evaluations
-    )
+    state = PopulationState(torch.cat(latents, 1), torch.cat(values, 1), exponents, log_weight)
+    return state, PopulationInfo(torch.full_like(rows, ancestors * len(ANGLES)))

@@ -24,6 +24,12 @@ ROWS_AHEAD = 256
 """Number of points (latents that a sample may accept) for which one call of the energy takes the least time per point.
 If fewer samples are left, energies of several points of each sample are computed in one call, before it is known
 whether all are needed. No result depends on this number."""
+COSTLY_PILOT = 32
+"""Largest number of draws for an estimate of how common a query is, if the energy of a draw needs a picture. With 32
+draws, a share of one in four differs clearly from one in ten, and a share below `RARE` from that of a common query."""
+RARE, PER_SHARE, FEWEST = 0.04, 1600, 16
+"""If the share of accepted draws from the prior is below `RARE`, a sample tries at most share * `PER_SHARE` proposals
+from the prior, so 32 for a share of one in 50, and at least `FEWEST`."""
 
 Round = tuple[Tensor, Tensor, Tensor]
 """One round of rejection, in which one or more proposals of each sample are tried. It is a triple about the samples
@@ -149,22 +155,36 @@ def rejection_round(
 
 
 def acceptance(batch: Batch, strength: float, pilot: int) -> float:
-    """Estimate the share of draws from the prior that rejection would accept: the mean of min(exp(-λE), 1).
+    """Return an estimate of the share of draws from the prior that rejection accepts: the mean of min(exp(-λE), 1).
 
     The share shows how common the query is. The estimate is made from some draws that belong to no sample, and are the
-    same in every run. The energy of sample 0 of the run is used, so that all batches of a run have the same estimate.
+    same in every run; it is cached for the energy. The energy of sample 0 of the run is used, so that all batches of a
+    run have the same estimate.
 
     Args:
         batch: a batch of the run, with the energy.
         strength: λ > 0, which multiplies the energy.
-        pilot: number of draws.
+        pilot: number of draws. If the energy is costly, at most `COSTLY_PILOT` are made.
     """
-    z = _pilot(pilot, batch.z.shape[1]).to(batch.z)
-    first = torch.full((pilot,), -batch.noise.start, device=z.device)
-    return float(torch.exp(-strength * evaluate_points(batch.energy, z[:, None], first)).clamp(max=1).mean())
+    count = min(pilot, COSTLY_PILOT) if batch.energy.costly else pilot
+
+    def estimate() -> float:
+        z = _pilot(count, batch.z.shape[1]).to(batch.z)
+        first = torch.full((count,), -batch.noise.start, device=z.device)
+        return float(torch.exp(-strength * evaluate_points(batch.energy, z[:, None], first)).clamp(max=1).mean())
+
+    return batch.energy.once(("acceptance", strength, count, batch.z.dtype, batch.z.device), estimate)
 
 
 _pilot = lru_cache(maxsize=8)(partial(normals, 0, 0, stream="pilot"))
+
+
+def trials_of(share: float, most: int) -> int:
+    """Return how many draws from the prior a sample may try, at most `most`; fewer for a rare query.
+
+    `share` is the share of draws from the prior that are accepted, from 0 to 1.
+    """
+    return min(most, max(FEWEST, math.ceil(PER_SHARE * share))) if share < RARE else most
 
 
 def reject(batch: Batch, strength: float, proposals: Proposals, most: int) -> list[Round]:

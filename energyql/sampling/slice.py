@@ -28,6 +28,7 @@ from energyql.sampling.base import (
 )
 from energyql.sampling.descent import DescentSampler
 from energyql.sampling.rejection import (
+    FEWEST,
     MOST_AHEAD,
     PriorProposals,
     Proposals,
@@ -36,6 +37,7 @@ from energyql.sampling.rejection import (
     pick,
     points_ahead,
     reject,
+    trials_of,
 )
 from energyql.sampling.smc import FORGONE, SurrogateProposals
 
@@ -45,12 +47,6 @@ approximation of the energy from which better proposals come."""
 PATIENCE = 3
 """With a surrogate (a cheap approximation of the energy), a sample tries at most this multiple of the mean number of
 proposals until one is accepted. One sample in twenty then accepts no proposal."""
-RARE, PER_SHARE, FEWEST = 0.04, 1600, 16
-"""If the share of accepted draws from the prior is below `RARE`, a sample tries at most share * `PER_SHARE` proposals
-from the prior, so 32 for a share of one in 50, and at least `FEWEST`."""
-COSTLY_PILOT = 32
-"""Largest number of draws for an estimate of how common a query is, if the energy of a draw needs a picture. With 32
-draws, a share of one in four differs clearly from one in ten, and a share below `RARE` from that of a common query."""
 WHOLE = 2 * math.pi
 """Length of a whole ellipse, in radians."""
 MOST_SHRINKS = 100
@@ -101,7 +97,7 @@ class SliceSampler(BatchSampler):
         strength: λ > 0, which multiplies the energy.
         proposals: largest number of proposals of a sample, at least 1.
         pilot: number of draws from the prior that show how common the query is. If the energy draws pictures, at most
-            32 (`COSTLY_PILOT`) are made. With 0, proposals always come from the prior, and up to `proposals` are tried.
+            32 are made. With 0, proposals always come from the prior, and up to `proposals` are tried.
         descent: sampler by which samples that accept no proposal descend; `None` to anneal them instead.
         growth: factor by which the exponent β rises in each stage of annealing, above 1.
         moves: number of slice moves of a sample, at least 1. With annealing, it is the number in each stage, and the
@@ -168,12 +164,10 @@ class SliceSampler(BatchSampler):
             The proposals, and the largest number of them that a sample may try.
         """
         # Pilot and trials belong to no sample, so they are the same in every run.
-        once, like = batch.energy.once, (self.strength, batch.z.dtype, batch.z.device)
-        share, pilot = 1.0, min(self.pilot, COSTLY_PILOT) if batch.energy.costly else self.pilot
-        if pilot:
-            share = once(("pilot", pilot, *like), lambda: acceptance(batch, self.strength, pilot))
+        share = acceptance(batch, self.strength, self.pilot) if self.pilot else 1.0
         if share < COMMON and batch.energy.surrogate is not None:
-            proposals = once(("proposals", *like), lambda: SurrogateProposals(batch, self.strength))
+            key = "proposals", self.strength, batch.z.dtype, batch.z.device
+            proposals = batch.energy.once(key, lambda: SurrogateProposals(batch, self.strength))
             if proposals.trusted and proposals.cost * share < 1:  # cheaper than the prior
                 return proposals, min(self.proposals, math.ceil(PATIENCE * proposals.cost))
             if not proposals.trusted and self.descent and proposals.satisfied > share:  # annealing begins at the prior
@@ -214,14 +208,6 @@ class SliceSampler(BatchSampler):
         batch.z[rows] = result.z
         batch.energies[rows] = result.diagnostics["value"].to(batch.energies) / descent.strength
         batch.gradients[rows] += result.gradients.to(rows)
-
-
-def trials_of(share: float, most: int) -> int:
-    """Return how many draws from the prior a sample may try, at most `most`; fewer for a rare query.
-
-    `share` is the share of draws from the prior that are accepted, from 0 to 1.
-    """
-    return min(most, max(FEWEST, math.ceil(PER_SHARE * share))) if share < RARE else most
 
 
 class SliceInfo(NamedTuple):

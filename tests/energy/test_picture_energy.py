@@ -16,7 +16,7 @@ from energyql.generators.mapping import encoder
 from energyql.language import bind, parse
 from energyql.numerics.pullback import Identity
 from energyql.sampling import make_sampler, prior_latents
-from energyql.sampling.slice import COSTLY_PILOT
+from energyql.sampling.rejection import COSTLY_PILOT
 
 
 def read(images):

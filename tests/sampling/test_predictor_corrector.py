@@ -25,7 +25,10 @@ def test_gradients_of_the_published_settings():
     assert result.ok.all()
 
 
-@pytest.mark.parametrize(("steps", "most"), [(1, 0.5), (20, 20.0), (2.5, 0.5)])
-def test_too_few_steps_for_the_schedule(steps, most):
-    with pytest.raises(ArgumentError, match="steps must be a whole number, at least 2, and above beta_max"):
+@pytest.mark.parametrize(
+    ("steps", "most", "rule"),
+    [(1, 0.5, "a whole number of at least 2"), (20, 20.0, "above beta_max, 20"), (2.5, 0.5, "a whole number")],
+)
+def test_too_few_steps_for_the_schedule(steps, most, rule):
+    with pytest.raises(ArgumentError, match=f"steps must be {rule}"):
         PredictorCorrector(steps=steps, schedule=VPSchedule(0.1, most))

@@ -12,17 +12,16 @@ from energyql.sampling.ode import (
 )
 
 METHODS = ("dopri8", "dopri5", "bosh3", "fehlberg2", "adaptive_heun")
-ROW = torch.zeros(1, dtype=torch.int64)
 
 
-def decay(s, z, rows):
+def decay(s, z):
     return -z, s
 
 
 def one_step(method, step, limit=float("inf")):
     steps = torch.full((1,), step, dtype=torch.float64)
     z = torch.ones(1, 1, dtype=torch.float64)
-    return take_step(decay, read_tableau(method), ROW, FlowState(torch.zeros_like(steps), steps, z, -z), limit=limit)
+    return take_step(decay, read_tableau(method), FlowState(torch.zeros_like(steps), steps, z, -z), limit=limit)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -40,7 +39,7 @@ def test_a_step_has_the_order_of_its_method(method):
 def test_stages_are_evaluated_where_the_nodes_say():
     seen = []
 
-    def slope(s, z, rows):
+    def slope(s, z):
         seen.append(s.tolist())
         return torch.zeros_like(z), s
 
@@ -48,7 +47,6 @@ def test_stages_are_evaluated_where_the_nodes_say():
     take_step(
         slope,
         read_tableau("bosh3"),
-        ROW,
         FlowState(torch.tensor([0.0, 4.0]), torch.tensor([1.0, 2.0]), z, z),
         limit=5.0,
     )
@@ -65,9 +63,8 @@ def test_each_sample_has_its_own_error_ratio():
     slope = torch.tensor([[1.0], [5.0]])
     z, step = torch.zeros(2, 1), torch.full((2,), 0.1)
     attempt = take_step(
-        lambda s, z, rows: (-slope * z + slope, s),
+        lambda s, z: (-slope * z + slope, s),
         read_tableau("bosh3"),
-        ROW,
         FlowState(0 * step, step, z, slope),
         limit=9.0,
     )
@@ -86,14 +83,14 @@ def test_the_next_step(ratio, factor):
 
 def test_the_first_step_of_a_point_at_rest_is_tiny_but_not_zero():
     z = torch.ones(1, 3)
-    step = initial_step(lambda s, z, rows: (0 * z, s), ROW, FlowState(*torch.zeros(2, 1), z, 0 * z), 3, 1e-3, 1e-3)
+    step = initial_step(lambda s, z: (0 * z, s), FlowState(*torch.zeros(2, 1), z, 0 * z), 3, 1e-3, 1e-3)
     assert float(step) == pytest.approx(1e-6)
 
 
 @pytest.mark.parametrize(("method", "tolerance"), [("dopri5", 1e-6), ("bosh3", 6e-3)])
 def test_interpolation_inside_a_step(method, tolerance):
-    attempt, rows = one_step(method, 0.2), torch.tensor([0])
+    attempt = one_step(method, 0.2)
     for s in (0.0, 0.05, 0.1, 0.2):
         exact = float(torch.tensor(-s).double().exp())
-        assert float(interpolate_step(attempt, s, rows)) == pytest.approx(exact, abs=tolerance)
-    assert float(interpolate_step(attempt, 0.2, rows)) == pytest.approx(float(attempt.z1))
+        assert float(interpolate_step(attempt, s)) == pytest.approx(exact, abs=tolerance)
+    assert float(interpolate_step(attempt, 0.2)) == pytest.approx(float(attempt.z1))
