@@ -22,7 +22,7 @@ from energyql.generators.mapping import (
     FullyConnected,
     MappingNetwork,
     check_lists,
-    check_whole,
+    check_settings,
     random_weights,
 )
 from energyql.generators.stylegan3 import SignalSpec, StyleGAN3, StyleGAN3Config
@@ -65,7 +65,7 @@ class StyleGANXLConfig(StyleGAN3Config):
     up_factors: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        check_whole(self, class_features=COUNTS)
+        check_settings(self, class_features=COUNTS)
         if (self.c_dim == 0) != (self.class_features == 0):
             raise ModelError("c_dim and class_features must both be 0, or neither")
         check_lists(self, head_layers=range(LEAST_HEAD, MOST_HEAD + 1), up_factors=UP_FACTORS)
