@@ -58,6 +58,11 @@ def import_optional(module: str, need: str, hint: str) -> Any:
         raise ArgumentError(f"{need}, which is not installed", hint=hint) from None
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message that is not empty; for an empty message, the name of its class."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
 @contextmanager
 def without_bars(*libraries: Any) -> Iterator[None]:
     """Hide the progress bars of libraries such as diffusers and transformers in a `with` block."""

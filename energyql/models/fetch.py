@@ -20,6 +20,7 @@ from urllib.parse import quote
 
 from energyql.errors import EnergyQLError, ModelError
 from energyql.files import MOST_JSON, digest, replacing
+from energyql.plugins import first_line
 
 PATIENCE = 60.0
 """Seconds in which at least `LEAST` bytes must arrive, unless the last file is complete earlier."""
@@ -168,11 +169,6 @@ def fetch(hub: Any, api: Any, name: str, commit: str, files: Iterable[RemoteFile
     except Exception as error:  # of the HTTP library too: versions of huggingface_hub use different ones
         hint = "download it again; files that have arrived stay in the cache"
         raise ModelError(f"{name} cannot be downloaded: {first_line(error)}", hint=hint) from error
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of an error's message that is not empty; for an empty message, the name of its class."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 class _Link:

@@ -241,5 +241,5 @@ def test_damaged_state_dicts(tmp_path, change, message):
 
 
 def test_settings_of_stylegan_are_refused():
-    with pytest.raises(ModelError, match="a FastGAN has no lr_multiplier and no conv_clamp"):
+    with pytest.raises(ModelError, match="a FastGAN takes no lr_multiplier and no conv_clamp"):
         load_generator(DATA / "fastgan.pth", conv_clamp=256)
