@@ -274,12 +274,12 @@ class PipelineGenerator(nn.Module):
         rows_of = [[row for row, own in enumerate(numbers) if own == number] for number in sorted(set(numbers))]
         size = count or max(1, len(w))
         groups = [rows[start : start + size] for rows in rows_of for start in range(0, len(rows), size)]
-        noise, drawn = split_noise(w.detach(), self.z_shape), []
+        noise, pictures = split_noise(w.detach(), self.z_shape), dict[int, Tensor]()
         for rows in groups:
             full = rows + rows[-1:] * ((count or 0) - len(rows))
-            drawn.append(self._draw([part[full] for part in noise], numbers[rows[0]])[: len(rows)])
-        order = torch.tensor([row for rows in groups for row in rows], device=w.device).argsort()
-        return torch.cat(drawn)[order]
+            drawn = self._draw([part[full] for part in noise], numbers[rows[0]])
+            pictures |= zip(rows, drawn, strict=False)  # without the copies
+        return torch.stack([pictures[row] for row in range(len(w))])
 
     def _block_means(self, z: Tensor) -> Tensor:
         """Return the input of heads: the means of at most 8 x 8 blocks of the noise in each channel, with variance 1.
