@@ -19,8 +19,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from energyql import __version__
 from energyql.attributes.heads import DOUBT
-from energyql.errors import ArgumentError
-from energyql.files import as_path, check_writable
+from energyql.files import as_path, check_destination
 from energyql.gallery import words
 from energyql.gallery.words import Clause
 from energyql.pipeline.queries import CheckedQuery
@@ -393,9 +392,5 @@ def page_path(path: str | Path) -> Path:
         ArgumentError: `path` has a suffix other than .html and .htm, or cannot be written.
     """
     target = as_path(path)
-    if os.path.isdir(target) or not target.suffix:
-        target /= "index.html"
-    elif target.suffix.lower() not in (".html", ".htm"):
-        raise ArgumentError(f"a gallery cannot be saved as {target.suffix}", hint="end the path in .html, or in /")
-    check_writable(target, target.parent)
-    return target
+    is_folder = os.path.isdir(target) or not target.suffix
+    return check_destination(target / "index.html" if is_folder else target, (".html", ".htm"))

@@ -388,20 +388,16 @@ def check_condition(condition: Any, generator: Generator) -> Condition | None:
         return None
     prompts = getattr(generator, "conditions", ())
     named = ", its prompt" if prompts else ""
-    allowed = f"a condition is a class from 0 to {count - 1}{named}, or a list of {count} numbers"
+    allowed = f"a condition is a class from 0 to {count - 1}{named}, or a list of {count} finite numbers"
     if condition is None:
         raise ArgumentError(f"this generator is conditional on {count} classes: give a condition", hint=allowed)
     if isinstance(condition, str) and condition in prompts:
         return int(prompts.index(condition))
     numbers = condition.tolist() if hasattr(condition, "tolist") else condition
-    if type(numbers) is int:
-        if numbers not in range(count):
-            raise ArgumentError(f"there is no class {numbers}", hint=allowed)
+    if type(numbers) is int and numbers in range(count):
         return numbers
-    if not isinstance(numbers, Sequence) or isinstance(numbers, str):
+    if not isinstance(numbers, Sequence) or len(numbers) != count or not all(map(_is_finite, numbers)):
         raise ArgumentError(f"{condition!r} is not a condition", hint=allowed)
-    if len(numbers) != count or not all(map(_is_finite, numbers)):
-        raise ArgumentError(f"{condition!r} are not {count} finite numbers", hint=allowed)
     vector = tuple(map(float, numbers))
     one_hot = sorted(vector) == [0.0] * (count - 1) + [1.0]
     return vector.index(1.0) if one_hot else vector
@@ -442,9 +438,11 @@ def condition_vector(condition: Condition | None, generator: Generator) -> Float
         generator: the generator for which the condition is meant; its `c_dim` is the length of the vector.
     """
     _check_single(condition)
-    if condition is None or isinstance(condition, tuple):
-        return None if condition is None else torch.tensor(condition, dtype=torch.float32)
-    return torch.nn.functional.one_hot(torch.tensor(condition), class_count(generator)).float()
+    if condition is None:
+        return None
+    if isinstance(condition, tuple):
+        return torch.tensor(condition, dtype=torch.float32)
+    return F.one_hot(torch.tensor(condition), class_count(generator)).float()
 
 
 def check_condition_rows(condition: Tensor | None, count: int, classes: int) -> None:
@@ -458,13 +456,10 @@ def check_condition_rows(condition: Tensor | None, count: int, classes: int) -> 
     Raises:
         ArgumentError: the condition is missing, or is given to a generator without classes, or has a wrong shape.
     """
-    if condition is None and classes:
-        hint = f"a tensor of shape {(count, classes)}"
-        raise ArgumentError(f"this generator is conditional on {classes} classes: give a condition", hint=hint)
-    if condition is not None and not classes:
-        raise ArgumentError("this generator has no classes, so it takes no condition")
-    if condition is not None and condition.shape != (count, classes):
-        raise ArgumentError(f"condition must have shape {(count, classes)}, not {tuple(condition.shape)}")
+    wanted = (count, classes) if classes else None
+    shape = None if condition is None else tuple(condition.shape)
+    if shape != wanted:
+        raise ArgumentError(f"a generator of {classes} classes takes a condition of shape {wanted}, not {shape}")
 
 
 def encode_under(

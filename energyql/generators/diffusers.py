@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from energyql.errors import ArgumentError, EnergyQLError, ModelError
+from energyql.errors import ArgumentError, EnergyQLError, ModelError, first_line
 from energyql.files import as_path, real_path, refuse_code
 from energyql.generators.base import Family, block_means, check_condition_rows, split_noise
 from energyql.numerics.random import normals
@@ -168,11 +168,12 @@ class PipelineGenerator(nn.Module):
             self._block_means(torch.zeros(1, self.z_dim))
             self.features = self._block_means
         scheduler = {name: value for name, value in pipeline.scheduler.config.items() if not name.startswith("_")}
+        settings = json.loads(json.dumps(scheduler, default=str))  # tuples as lists, and what JSON lacks as text
         scalars = (bool, int, float, str)
         defaults = {name: item.default for name, item in self._arguments.items() if type(item.default) in scalars}
         self.description: dict[str, Any] = {
             "pipeline": self.kind,
-            "scheduler": {"name": type(pipeline.scheduler).__name__, "settings": _as_json(scheduler)},
+            "scheduler": {"name": type(pipeline.scheduler).__name__, "settings": settings},
             "call": {name: value for name, value in (defaults | self.call).items() if name not in _OWN},
             "size": self.size, "dtype": dtype, "diffusers": diffusers.__version__,
         }  # fmt: skip
@@ -273,12 +274,12 @@ class PipelineGenerator(nn.Module):
         rows_of = [[row for row, own in enumerate(numbers) if own == number] for number in sorted(set(numbers))]
         size = count or max(1, len(w))
         groups = [rows[start : start + size] for rows in rows_of for start in range(0, len(rows), size)]
-        noise, drawn = split_noise(w.detach(), self.z_shape), []
+        noise, pictures = split_noise(w.detach(), self.z_shape), dict[int, Tensor]()
         for rows in groups:
             full = rows + rows[-1:] * ((count or 0) - len(rows))
-            drawn.append(self._draw([part[full] for part in noise], numbers[rows[0]])[: len(rows)])
-        order = torch.tensor([row for rows in groups for row in rows], device=w.device).argsort()
-        return torch.cat(drawn)[order]
+            drawn = self._draw([part[full] for part in noise], numbers[rows[0]])
+            pictures |= zip(rows, drawn, strict=False)  # without the copies
+        return torch.stack([pictures[row] for row in range(len(w))])
 
     def _block_means(self, z: Tensor) -> Tensor:
         """Return the input of heads: the means of at most 8 x 8 blocks of the noise in each channel, with variance 1.
@@ -318,13 +319,12 @@ class PipelineGenerator(nn.Module):
             if name in call:
                 raise ArgumentError(f"condition and {name} are one argument, and both are given", hint="leave out one")
             call[name] = condition
+        possible = [name for name in self._arguments if name not in ("self", *_OWN)]
         for name in call:
-            if name in _OWN:
-                raise ArgumentError(f"{name} cannot be given: energyql gives it for each picture", hint="leave it out")
-            if name not in self._arguments or name == "self":
-                near = closest(name, [known for known in self._arguments if known not in ("self", *_OWN)])
-                hint = f"did you mean {near}?" if near else "its arguments are those of the pipeline's call"
-                raise ArgumentError(f"a {self.kind} takes no {name!r}", hint=hint)
+            if name not in possible:
+                near = closest(name, possible)
+                hint = f"did you mean {near}?" if near else f"possible are {', '.join(possible)}"
+                raise ArgumentError(f"{name!r} cannot be given for a {self.kind}", hint=hint)
         try:
             checked: dict[str, Any] = json.loads(json.dumps(call, allow_nan=False))
         except (TypeError, ValueError) as error:
@@ -422,7 +422,8 @@ class PipelineGenerator(nn.Module):
         dtype = drawn[0].dtype
         self._latents_dtype = dtype
         # The noise in the shape of the argument `latents`, which may be another one: Flux packs it into sequences.
-        packed = [start for start in starts if start.numel() == drawn[0].numel() and _is_permuted(start, drawn[0])]
+        numbers = sorted(drawn[0].flatten().tolist())
+        packed = [start for start in starts if sorted(start.flatten().tolist()) == numbers]
         tries = [(True, noise) for noise in (*packed, drawn[0])] if "latents" in self._arguments else []
         what = ""
         for self._takes_latents, first in [*tries, (False, drawn[0])]:
@@ -446,15 +447,6 @@ def _with_own_state(pipeline: Any) -> Any:
     own = copy.copy(pipeline)
     own.scheduler = copy.deepcopy(pipeline.scheduler)
     return own
-
-
-def _as_json(value: Any) -> Any:
-    """Convert a value to JSON values: tuples become lists, and objects that JSON cannot express become text."""
-    return json.loads(json.dumps(value, default=str))
-
-
-def _is_permuted(one: Tensor, other: Tensor) -> bool:
-    return torch.equal(one.flatten().sort().values, other.flatten().sort().values)
 
 
 @dataclass(frozen=True)
@@ -547,7 +539,7 @@ def _downloaded(place: str, *, local_files_only: bool) -> Path:
         return Path(_library().DiffusionPipeline.download(match["name"], **options))
     except (OSError, ValueError, RuntimeError) as error:
         hint = f"load_generator({place!r}) downloads it" if local_files_only else "see to its name and to HF_TOKEN"
-        raise ModelError(f"there is no pipeline {place}: {_first_line(error)}", hint=hint) from error
+        raise ModelError(f"there is no pipeline {place}: {first_line(error)}", hint=hint) from error
 
 
 def _read_pipeline(place: str) -> Any:
@@ -567,8 +559,4 @@ def _read_pipeline(place: str) -> Any:
             return library.DiffusionPipeline.from_pretrained(folder, use_safetensors=True, local_files_only=True)
     except Exception as error:
         hint = "pipe.save_pretrained(FOLDER) of diffusers writes such folders"
-        raise ModelError(f"cannot read the pipeline {folder}: {_first_line(error)}", hint=hint) from error
-
-
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+        raise ModelError(f"cannot read the pipeline {folder}: {first_line(error)}", hint=hint) from error

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from energyql.errors import ModelError
 from energyql.generators.base import Family, Noise, check_noise_input, has_noise
 from energyql.generators.convolution import Maps, convolve, one_by_one, padded_rows
-from energyql.generators.mapping import UnmappedConfig, UnmappedGenerator, check_lists, random_weights
+from energyql.generators.mapping import UnmappedConfig, UnmappedGenerator, check_lists, check_settings, random_weights
 from energyql.numerics.pullback import normalized
 from energyql.numerics.shapes import Float
 
@@ -58,10 +58,9 @@ class FastGANConfig(UnmappedConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_lists(self, layers=(1, 2))
+        check_settings(self, normalize_z=(False, True), tanh=(False, True))
         if not 2 <= len(self.widths) <= int(math.log2(MOST_SIDE)) - 1 or len(self.layers) != len(self.widths) - 1:
             raise ModelError("widths must have one number for each of 2 to 9 stages, and layers one less")
-        if not isinstance(self.normalize_z, bool) or not isinstance(self.tanh, bool):
-            raise ModelError("normalize_z and tanh must be true or false")
 
     @property
     def noise_size(self) -> int:

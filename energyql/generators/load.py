@@ -78,21 +78,18 @@ def load_generator(
         CheckpointWarning: a default of a setting, or noise or filters that the file does not hold, are assumed.
     """
     settings = GivenSettings(lr_multiplier, conv_clamp)
-    of_pipeline = is_pipeline(path)
-    if not of_pipeline:
-        refuse_address(path)
-        path = as_path(path)
-        if call:
-            raise ArgumentError(f"{min(call)} cannot be given: {path} is no pipeline of diffusers", hint="leave it out")
     for name, value in dataclasses.asdict(settings).items():
-        if value is not None and (of_pipeline or path.is_dir()):
-            what = "a pipeline has no such setting" if of_pipeline else "a model folder has its own"
-            raise ArgumentError(f"{name} cannot be given: {what}", hint="leave it out")
         if value is not None and not value > 0:
-            raise ArgumentError(f"{name} cannot be given: it must be above 0, not {value!r}")
-    if of_pipeline:
+            raise ArgumentError(f"{name} must be above 0, not {value!r}")
+    if is_pipeline(path):
+        settings.refuse("a pipeline of diffusers", ArgumentError)
         return open_pipeline(path, call)
+    refuse_address(path)
+    path = as_path(path)
+    if call:
+        raise ArgumentError(f"{min(call)} cannot be given: {path} is no pipeline of diffusers", hint="leave it out")
     if path.is_dir():
+        settings.refuse("a model folder", ArgumentError)
         return read_generator(path)
     with reading(path):
         if path.suffix.lower() == ".onnx":
@@ -109,16 +106,6 @@ def load_generator(
 def is_foreign(path: str | Path) -> bool:
     """Return whether `path` is a file, such as a checkpoint, or a pipeline of diffusers, and so no model folder."""
     return os.path.isfile(path) or is_pipeline(path)
-
-
-def read_licence(path: Path) -> str:
-    """Return the licence text in a checkpoint of another program; "" if the file holds no licence.
-
-    Raises:
-        ModelError: the file is missing, damaged or unsafe.
-    """
-    with reading(path):
-        return licence_text(read_checkpoint(path))
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
@@ -160,13 +147,18 @@ _SOURCES = ("module_src", "build_module_src")
 """Keys under which official pickles of PyTorch and of TensorFlow hold the source code of a network."""
 
 
-def licence_text(checkpoint: Checkpoint) -> str:
+def read_licence(path: Path) -> str:
     """Return the licence text in a checkpoint, cut to 20,000 characters; "" if the checkpoint holds no licence.
 
     The licence is the entry "license", "licence" or "LICENSE" of the file. Without such an entry, source texts in the
     file are searched, which official pickles hold. The licence is then the comment at the head of a source text, the
     first comment that contains "copyright" or "licen".
+
+    Raises:
+        ModelError: the file is missing, damaged or unsafe.
     """
+    with reading(path):
+        checkpoint = read_checkpoint(path)
     for holder in (checkpoint.metadata, checkpoint.content):
         for name in _ENTRIES if isinstance(holder, dict) else ():
             if isinstance(text := holder.get(name), str):

@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -30,20 +30,27 @@ SIZES = range(1, (1 << 16) + 1)
 """Possible sizes of latents and layers."""
 COUNTS = range((1 << 16) + 1)
 """Possible sizes of conditions and of their embeddings, 0 for none."""
+RESOLUTIONS = (8, 16, 32, 64, 128, 256, 512, 1024)
+"""Possible sides of the pictures of a StyleGAN."""
 
 
-def check_whole(config: object, **ranges: range) -> None:
-    """Raise a `ModelError` unless settings are whole numbers in their ranges.
+def check_settings(config: object, **allowed: Sequence[Any]) -> None:
+    """Raise a `ModelError` unless settings have allowed values.
 
     Args:
         config: object whose attributes are the settings.
-        ranges: name of a setting -> allowed numbers. So `kernel=range(1, 16, 2)` allows odd numbers from 1 to 15.
+        allowed: name of a setting -> its allowed values, all of one type. So `kernel=range(1, 16, 2)` allows odd
+            numbers from 1 to 15, and `tanh=(False, True)` allows both truth values, but not the numbers 0 and 1.
     """
-    for name, allowed in ranges.items():
+    for name, values in allowed.items():
         value = getattr(config, name)
-        if type(value) is not int or value not in allowed:
-            kind = "a whole" if allowed.step == 1 else "an odd" if allowed[0] % 2 else "an even"
-            raise ModelError(f"{name} must be {kind} number from {allowed[0]} to {allowed[-1]}, not {value!r}")
+        if type(value) is type(values[0]) and value in values:
+            continue
+        kind = f"one of {', '.join(map(str, values))}"
+        if isinstance(values, range):
+            parity = "a whole" if values.step == 1 else "an odd" if values[0] % 2 else "an even"
+            kind = f"{parity} number from {values[0]} to {values[-1]}"
+        raise ModelError(f"{name} must be {kind}, not {value!r}")
 
 
 def check_lists(config: object, **ranges: Sequence[int]) -> None:
@@ -113,15 +120,12 @@ class StyleGANConfig:
     conv_clamp: float | None = None
 
     def __post_init__(self) -> None:
-        if type(self.resolution) is not int or self.resolution not in (8, 16, 32, 64, 128, 256, 512, 1024):
-            raise ModelError(f"resolution must be a power of two from 8 to 1024, not {self.resolution!r}")
-        check_whole(self, z_dim=SIZES, w_dim=SIZES, c_dim=COUNTS, mapping_layers=range(1, 65), channel_max=SIZES)
+        check_settings(self, resolution=RESOLUTIONS, image_channels=(1, 3, 4), z_dim=SIZES, w_dim=SIZES, c_dim=COUNTS)
         widths = ("embed_features", "layer_features")
-        check_whole(self, **{name: SIZES for name in widths if getattr(self, name) is not None})
+        check_settings(self, **{name: SIZES for name in widths if getattr(self, name) is not None})
         # The least channel_base gives the finest layer a channel.
-        check_whole(self, channel_base=range(self.resolution, (1 << 27) + 1), image_channels=range(1, 5))
-        if self.image_channels == 2:
-            raise ModelError("image_channels must be 1 (grey), 3 (RGB) or 4 (RGBA), not 2")
+        channel_base = range(self.resolution, (1 << 27) + 1)
+        check_settings(self, mapping_layers=range(1, 65), channel_base=channel_base, channel_max=SIZES)
         check_numbers(self, mapping_lr_multiplier=(0, LARGEST), conv_clamp=(0, LARGEST))
 
 
@@ -150,10 +154,8 @@ class UnmappedConfig:
     image_channels: int = 3
 
     def __post_init__(self) -> None:
-        check_whole(self, z_dim=SIZES, c_dim=COUNTS, embed_features=COUNTS)
+        check_settings(self, z_dim=SIZES, c_dim=COUNTS, embed_features=COUNTS, image_channels=(1, 3))
         check_lists(self, widths=SIZES)
-        if type(self.image_channels) is not int or self.image_channels not in (1, 3):
-            raise ModelError(f"image_channels must be 1 (grey) or 3 (RGB), not {self.image_channels!r}")
         if (self.c_dim == 0) != (self.embed_features == 0):
             raise ModelError("c_dim and embed_features must both be 0, or neither")
 

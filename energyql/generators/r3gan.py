@@ -21,7 +21,7 @@ from energyql.generators.mapping import (
     UnmappedConfig,
     UnmappedGenerator,
     check_lists,
-    check_whole,
+    check_settings,
     random_weights,
 )
 
@@ -60,7 +60,7 @@ class R3GANConfig(UnmappedConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_lists(self, groups=SIZES, blocks=SIZES)
-        check_whole(self, expansion=range(1, 65), kernel=range(1, 16, 2), filter_taps=range(2, 65, 2))
+        check_settings(self, expansion=range(1, 65), kernel=range(1, 16, 2), filter_taps=range(2, 65, 2))
         if not len(self.widths) == len(self.groups) == len(self.blocks) or not 1 <= len(self.widths) <= MOST_STAGES:
             raise ModelError(f"widths, groups and blocks must have one number for each of 1 to {MOST_STAGES} stages")
         if any(self.expansion * width % groups for width, groups in zip(self.widths, self.groups, strict=True)):

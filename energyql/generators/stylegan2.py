@@ -16,7 +16,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from energyql.errors import ModelError
 from energyql.generators.base import Family, Noise, check_noise_input, has_noise
 from energyql.generators.convolution import (
     DRAWN_TOGETHER,
@@ -35,7 +34,7 @@ from energyql.generators.mapping import (
     FullyConnected,
     StyleGAN,
     StyleGANConfig,
-    check_whole,
+    check_settings,
     clamped,
     over_white,
     random_weights,
@@ -71,9 +70,7 @@ class StyleGAN2Config(StyleGANConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_whole(self, filter_taps=range(4, 65, 2))
-        if self.architecture not in get_args(Architecture):
-            raise ModelError(f"architecture must be one of skip, resnet, orig, not {self.architecture!r}")
+        check_settings(self, filter_taps=range(4, 65, 2), architecture=get_args(Architecture))
 
     @property
     def block_resolutions(self) -> list[int]:

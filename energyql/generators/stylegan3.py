@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from energyql.errors import ArgumentError, ModelError
+from energyql.errors import ArgumentError
 from energyql.generators.base import Family
 from energyql.generators.convolution import Maps, Modulation, convolve, drawn_alone, one_by_one
 from energyql.generators.mapping import (
@@ -28,7 +28,7 @@ from energyql.generators.mapping import (
     StyleGAN,
     StyleGANConfig,
     check_numbers,
-    check_whole,
+    check_settings,
     clamped,
     over_white,
     style_rows,
@@ -107,10 +107,9 @@ class StyleGAN3Config(StyleGANConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_whole(self, num_layers=range(2, 65), conv_kernel=range(1, 16, 2), filter_size=range(1, 65))
-        check_whole(self, num_critical=range(1, self.num_layers), margin_size=range(65), lrelu_upsampling=range(1, 9))
-        if not isinstance(self.use_radial_filters, bool):
-            raise ModelError(f"use_radial_filters must be true or false, not {self.use_radial_filters!r}")
+        check_settings(self, num_layers=range(2, 65), conv_kernel=range(1, 16, 2), filter_size=range(1, 65))
+        check_settings(self, num_critical=range(1, self.num_layers), use_radial_filters=(False, True))
+        check_settings(self, margin_size=range(65), lrelu_upsampling=range(1, 9))
         # Below a cutoff of 0.5 the first layer would have no samples.
         check_numbers(self, output_scale=(0, LARGEST), first_cutoff=(0.5, self.resolution / 2))
         check_numbers(self, last_stopband_rel=(1, LARGEST), first_stopband=(self.first_cutoff, LARGEST))

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -22,13 +21,12 @@ from energyql.generators.mapping import (
     FullyConnected,
     MappingNetwork,
     check_lists,
-    check_whole,
+    check_settings,
     random_weights,
 )
 from energyql.generators.stylegan3 import SignalSpec, StyleGAN3, StyleGAN3Config
 from energyql.numerics.shapes import Float
 
-Spec = TypeVar("Spec")
 UP_FACTORS = (2, 4, 8, 16)
 """Factors by which a head (a group of layers that is added to a network) may raise the resolution."""
 LEAST_HEAD = 3
@@ -65,7 +63,7 @@ class StyleGANXLConfig(StyleGAN3Config):
     up_factors: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        check_whole(self, class_features=COUNTS)
+        check_settings(self, class_features=COUNTS)
         if (self.c_dim == 0) != (self.class_features == 0):
             raise ModelError("c_dim and class_features must both be 0, or neither")
         check_lists(self, head_layers=range(LEAST_HEAD, MOST_HEAD + 1), up_factors=UP_FACTORS)
@@ -96,31 +94,12 @@ class StyleGANXLConfig(StyleGAN3Config):
         specs = self._progression(self.first_cutoff, self.first_stopband, resolution, self.num_layers, steps)
         for layers, factor in zip(self.head_layers, self.up_factors, strict=True):
             resolution *= factor
-            specs = self.below_head(specs)
-            specs += self.head(specs[-1], layers, resolution)
+            below = specs[: -self.num_critical - 1]
+            last = below[-1]  # the first layer of the head has the same output signal
+            stopband = last.half_width + last.cutoff
+            head = self._progression(last.cutoff, stopband, resolution, layers, layers - _HEAD_STEPS)
+            specs = [*below, last, *head[1:]]
         return specs
-
-    def below_head(self, specs: list[Spec]) -> list[Spec]:
-        """Return `specs` without its last `num_critical` + 1 entries.
-
-        `specs` has an entry for each layer of a network; the last entry is for the RGB layer. If a head (a group of
-        layers for a higher resolution) is added to the network, it replaces the layers whose entries are missing in the
-        result.
-        """
-        return specs[: -self.num_critical - 1]
-
-    def head(self, last: SignalSpec, layers: int, resolution: int) -> list[SignalSpec]:
-        """Return the output signals of all layers of a head in order, the signal of the RGB layer last.
-
-        A head is a group of layers that is added to a network for a higher resolution.
-
-        Args:
-            last: output signal of the layer before the head; the first layer of the head has the same output signal.
-            layers: number of layers of the head, without the RGB layer.
-            resolution: side of the pictures that the network draws with this head as the last one.
-        """
-        stopband = last.half_width + last.cutoff
-        return [last, *self._progression(last.cutoff, stopband, resolution, layers, layers - _HEAD_STEPS)[1:]]
 
 
 class ClassMapping(MappingNetwork):

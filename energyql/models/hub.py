@@ -11,7 +11,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -166,7 +166,7 @@ def check_folder(folder: Path) -> None:
             belong to a model of this library; or files of an interrupted saving cannot be moved to their places.
     """
     finish_saving(folder)
-    _check_replaceable(folder, [path.name for path in folder.glob("*") if path.is_file()], folder.joinpath)
+    _check_replaceable(folder, [path.name for path in folder.glob("*") if path.is_file()], folder)
 
 
 def upload(folder: Path, name: str, *, private: bool = False, message: str) -> str:
@@ -198,7 +198,7 @@ def upload(folder: Path, name: str, *, private: bool = False, message: str) -> s
         with TemporaryDirectory() as place:
             read = [listing.files[file] for file in (README, _CONFIG) if file in listing.files]
             fetch(hub, api, name, listing.commit, read, Path(place))
-            _check_replaceable(name, listing.files, Path(place).joinpath)
+            _check_replaceable(name, listing.files, Path(place))
         stale = [file for file in listing.files if _OURS.fullmatch(file) and file not in files]
         operations = [hub.CommitOperationAdd(file, str(path)) for file, path in files.items()]
         operations += [hub.CommitOperationDelete(file) for file in stale]
@@ -251,25 +251,25 @@ def _fact(text: bytes, key: str) -> str | None:
     return match[2] if match else None
 
 
-def _check_replaceable(place: str | Path, files: Iterable[str], locate: Callable[[str], Path]) -> None:
+def _check_replaceable(place: str | Path, files: Iterable[str], folder: Path) -> None:
     """Check that no files are lost when a model is written to a folder or repository, except files of an earlier model.
 
     Args:
         place: name of the folder or repository in messages.
         files: names of all files in the folder or repository.
-        locate: function from the name of a file to a path on the disk where the file can be read.
+        folder: folder on the disk where the card and `config.json`, if they are among the files, can be read.
 
     Raises:
         ArgumentError: files have the names of a model's files, but do not belong to a model of this library.
     """
     names = {*files}
-    if README in names and not is_card(read_bytes(locate(README), MOST_CARD, ArgumentError)):
+    if README in names and not is_card(read_bytes(folder / README, MOST_CARD, ArgumentError)):
         raise ArgumentError(f"{place}/{README} is another text than the card of a model", hint="choose another place")
     model = sorted(name for name in names if _OURS.fullmatch(name))
     configuration: Mapping[str, Any] = {}
     if _CONFIG in model:
         with suppress(ModelError):
-            configuration = read_json(locate(_CONFIG))
+            configuration = read_json(folder / _CONFIG)
     if model and not {"format", "generator"} <= configuration.keys():
         wrong = f"holds a {_CONFIG if _CONFIG in model else model[0]} that is not of a model of energyql"
         raise ArgumentError(f"{place} {wrong}, and it would be lost", hint="choose another place")

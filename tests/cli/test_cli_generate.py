@@ -64,7 +64,7 @@ class TestGenerate:
         arguments = ("generate", "smile", "-n", 1, "-m", tmp_path / "m", "-o", out, "--device", "cpu", "-q")
         assert invoke(*arguments, "--condition", text).exit_code == 0
         assert json.loads((out / "result.json").read_text())["provenance"]["condition"] == condition
-        for wrong, message in (("2", "there is no class 2"), ("cat", "'cat' is not a condition")):
+        for wrong, message in (("2", "2 is not a condition"), ("cat", "'cat' is not a condition")):
             with pytest.raises(ArgumentError, match=message):
                 raise invoke(*arguments, "--condition", wrong).exception
 

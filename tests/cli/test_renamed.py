@@ -88,7 +88,7 @@ def test_options_of_commands(folder, tmp_path):
     assert Result.load(tmp_path / "run").provenance["condition"] == 2
     with pytest.raises(ArgumentError, match=BOTH):
         raise invoke(*arguments, "-o", tmp_path / "other", "--label", "2", "--condition", "2").exception
-    with pytest.raises(ArgumentError, match="there is no class 7"):
+    with pytest.raises(ArgumentError, match="7 is not a condition"):
         raise invoke("sample", folder, "-n", 1, "-o", tmp_path / "pictures", "--label", "7").exception
     help_of_generate = invoke("generate", "--help").output
     assert "--condition" in help_of_generate

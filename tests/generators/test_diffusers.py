@@ -236,7 +236,7 @@ def test_commands_take_a_pipeline(folder, tmp_path):
         ["energyql", "sample", str(tmp_path / "m"), "-n", "2", "--condition=1", "--out", str(tmp_path / "pictures")]
     )
     assert len(list((tmp_path / "pictures").glob("*.png"))) == 2
-    unknown = "takes no 'promt'\ndid you mean prompt"
+    unknown = "'promt' cannot be given for a .*\ndid you mean prompt"
     for wrong, message in (("prompt", "not of the form NAME=VALUE"), ("promt=a", unknown)):
         with pytest.raises(ArgumentError, match=message):
             command([*convert, str(tmp_path / "n"), "--call", wrong])
@@ -294,7 +294,7 @@ def test_a_list_of_prompts_makes_classes(folder):
     assert torch.allclose(together, pictures, atol=1e-3)
     with pytest.raises(ArgumentError, match="cannot mix"):
         generator.encode(z, 1.0, torch.full((3, 2), 0.5))
-    with pytest.raises(ArgumentError, match="conditional on 2"):
+    with pytest.raises(ArgumentError, match=r"of 2 classes takes a condition of shape \(3, 2\), not None"):
         generator.encode(z)
 
 
@@ -385,8 +385,12 @@ def of_class(kind):
         (lambda: with_scheduler(Varying), STEPS, "with Varying cannot be replayed: .*noise"),
         (lambda: of_class(Flat), {}, "a Flat is no generator .*: its latent is not Gaussian"),
         (lambda: of_class(Sound), {}, "a Sound is no generator .*: its call returns no pictures"),
-        (unconditional, {"num_inference_step": 3}, "takes no 'num_inference_step'\ndid you mean num_inference_steps"),
-        (unconditional, {"batch_size": 3}, "batch_size cannot be given"),
+        (
+            unconditional,
+            {"num_inference_step": 3},
+            "'num_inference_step' cannot be given for a .*\ndid you mean num_inference_steps",
+        ),
+        (unconditional, {"batch_size": 3}, "'batch_size' cannot be given"),
         (unconditional, {"eta": torch.ones(1)}, "cannot be recorded"),
         (unconditional, {"num_inference_steps": "many"}, "the call of a DDIMPipeline failed: "),
         (latent, {"prompt": []}, "an empty list"),
@@ -460,7 +464,7 @@ def test_damaged_folders_are_refused(folder, tmp_path):
         load_generator(place, **STEPS)
     with pytest.raises(ModelError, match="it is a pipeline of diffusers"):
         load_model(place)
-    with pytest.raises(ArgumentError, match="lr_multiplier cannot be given: a pipeline has no such setting"):
+    with pytest.raises(ArgumentError, match="a pipeline of diffusers takes no lr_multiplier"):
         load_generator(folder / "pixels", lr_multiplier=0.01)
     with pytest.raises(ArgumentError, match="prompt cannot be given: .* is no pipeline"):
         load_generator(tmp_path, prompt="a")
@@ -480,9 +484,7 @@ def test_only_a_named_pipeline_of_a_hub_is_downloaded(folder, tmp_path, monkeypa
     (tmp_path / "config.json").write_text(
         json.dumps({"format": 1, "name": "m", "truncation": 1, "generator": settings})
     )
-    with pytest.raises(
-        ModelError, match="there is no pipeline hub:owner/name@v1: OSError: not in the cache\n.*downloads it"
-    ):
+    with pytest.raises(ModelError, match="there is no pipeline hub:owner/name@v1: not in the cache\n.*downloads it"):
         load_generator(tmp_path)
     assert load_generator("hub:owner/name@v1", **STEPS).config.pipeline == "hub:owner/name@v1"
     assert [options["local_files_only"] for _, options in calls] == [True, False, True]

@@ -196,8 +196,8 @@ def test_the_gradient_is_the_gradient():
         ({"layers": (2, 3)}, "layers must be a list of whole numbers from 1 to 2"),
         ({"layers": (2,)}, "layers one less"),
         ({"widths": (2,) * 10, "layers": (1,) * 9}, "2 to 9 stages"),
-        ({"image_channels": 4}, "image_channels must be 1"),
-        ({"tanh": 1}, "normalize_z and tanh must be true or false"),
+        ({"image_channels": 4}, "image_channels must be one of 1, 3, not 4"),
+        ({"tanh": 1}, "tanh must be one of False, True, not 1"),
         ({"embed_features": 0}, "must both be 0"),
     ],
 )
@@ -241,5 +241,5 @@ def test_damaged_state_dicts(tmp_path, change, message):
 
 
 def test_settings_of_stylegan_are_refused():
-    with pytest.raises(ModelError, match="a FastGAN has no lr_multiplier and no conv_clamp"):
+    with pytest.raises(ModelError, match="a FastGAN takes no lr_multiplier and no conv_clamp"):
         load_generator(DATA / "fastgan.pth", conv_clamp=256)

@@ -116,10 +116,10 @@ def test_a_frozen_mapping_copies_the_parameters():
 @pytest.mark.parametrize(
     ("classes", "condition", "message"),
     [
-        (CLASSES, None, "conditional on 3 classes: give a condition"),
-        (0, torch.ones(3), "has no classes"),
-        (CLASSES, torch.ones(2), r"condition must have shape \((1|4), 3\)"),
-        (CLASSES, torch.tensor(1), r"condition must have shape \((1|4), 3\)"),
+        (CLASSES, None, r"of 3 classes takes a condition of shape \((1|4), 3\), not None"),
+        (0, torch.ones(3), "of 0 classes takes a condition of shape None, not"),
+        (CLASSES, torch.ones(2), r"condition of shape \((1|4), 3\), not"),
+        (CLASSES, torch.tensor(1), r"condition of shape \((1|4), 3\), not"),
     ],
 )
 def test_labels_that_do_not_fit(classes, condition, message):

@@ -129,5 +129,5 @@ def test_damaged_state_dicts(tmp_path: Path, change, message):
 
 
 def test_settings_of_stylegan_are_refused():
-    with pytest.raises(ModelError, match="an R3GAN has no lr_multiplier and no conv_clamp"):
+    with pytest.raises(ModelError, match="an R3GAN takes no lr_multiplier and no conv_clamp"):
         load_generator(DATA / "r3gan.pkl", lr_multiplier=0.01)

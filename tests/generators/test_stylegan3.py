@@ -50,7 +50,7 @@ def psnr(a: Tensor, b: Tensor) -> float:
         ({"conv_kernel": 2}, "conv_kernel must be an odd number from 1 to 15, not 2"),
         ({"margin_size": -1}, "margin_size must be a whole number from 0 to 64, not -1"),
         ({"lrelu_upsampling": 0}, "lrelu_upsampling must be a whole number from 1 to 8, not 0"),
-        ({"use_radial_filters": 1}, "use_radial_filters must be true or false, not 1"),
+        ({"use_radial_filters": 1}, "use_radial_filters must be one of False, True, not 1"),
         ({"first_cutoff": 32}, "first_cutoff must be a number between 0.5 and 32.0, not 32"),
         ({"first_stopband": 2}, "first_stopband must be a number between 2 and 65504, not 2"),
         ({"last_stopband_rel": 1.0}, "last_stopband_rel must be a number between 1 and 65504, not 1.0"),

@@ -78,10 +78,10 @@ class TestLabels:
         ("fitted", "condition", "message"),
         [
             (None, None, "conditional on 4 classes: give a condition\na condition is a class from 0 to 3"),
-            (None, 4, "there is no class 4\na condition is a class from 0 to 3"),
-            (None, -1, "there is no class -1"),
+            (None, 4, "4 is not a condition\na condition is a class from 0 to 3"),
+            (None, -1, "-1 is not a condition"),
             ("random", "random", "'random' is not a condition"),
-            (None, [1.0, 0.0], "are not 4 finite numbers"),
+            (None, [1.0, 0.0], r"\[1.0, 0.0\] is not a condition"),
             (2, 1, "'labelled' do not hold under condition 1\nthey were fitted under condition 2"),
             (2, [0.5, 0.5, 0, 0], r"do not hold under condition \(0.5, 0.5, 0.0, 0.0\)"),
             ((0.5, 0.5, 0.0, 0.0), 1, "do not hold under condition 1"),

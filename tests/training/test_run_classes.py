@@ -94,8 +94,8 @@ def test_an_interrupted_labelling_of_another_class_is_not_used(tmp_path, monkeyp
 def test_mistakes(tmp_path, name, classes):
     for condition, message in (
         (None, f"conditional on {classes} classes: give a condition"),
-        (classes, f"there is no class {classes}\na condition is a class from 0 to {classes - 1}"),
-        ([0.5, 0.5], f"are not {classes} finite numbers"),
+        (classes, f"{classes} is not a condition\na condition is a class from 0 to {classes - 1}"),
+        ([0.5, 0.5], r"\[0.5, 0.5\] is not a condition"),
         ("any", "'any' is not a condition"),
     ):
         with pytest.raises(ArgumentError, match=message):

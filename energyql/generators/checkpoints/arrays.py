@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from energyql.generators.checkpoints.reading import CheckpointError, shown
 from energyql.generators.checkpoints.unpickle import BUILTINS, Names, Record, Stub, is_shape, uncallable
 
-_DTYPE = re.compile(r"[<>=|]?([fiub][1248])")
+_DTYPE = re.compile(r"[<>=|]?([iu][1248]|f[248]|b1)")
 """Matches the name of a dtype of plain numbers in NumPy, such as "<f4"."""
 _CORES = ("core", "_core")
 """Names of NumPy's inner package before and since version 2."""
@@ -110,7 +110,7 @@ def make_dtype(text: Any, *_: Any) -> DtypeRecord:
         CheckpointError: `text` is no dtype of plain numbers.
     """
     match = _DTYPE.fullmatch(text) if isinstance(text, str) else None
-    if match is None or match[1] in ("f1", "b2", "b4", "b8"):
+    if match is None:
         raise CheckpointError(f"a NumPy array holds {shown(text)}; only plain numbers are read")
     return DtypeRecord(match[1], text[0] if text[0] in "<>|" else "<")
 
@@ -171,17 +171,9 @@ NUMPY_NAMES: Names = {
 this package that is called instead."""
 
 
-class Ignored(Record):
-    """A record that stands for a function, or a part of a function, in a pickle of dill.
-
-    The record has no content, because no function in a pickle is ever run.
-    """
-
-    def __init__(self, *_: Any) -> None:
-        """Ignore all arguments of the call in the pickle."""
-
-    def set_state(self, state: Any) -> None:
-        """Ignore the state that the pickle gives the function."""
+def _ignored(*_: Any) -> Record:
+    """Return a record without content for a function, or a part of one, in a pickle: no function is ever run."""
+    return Record()
 
 
 def _array(_maker: Any, _arguments: Any, state: Any, _attributes: Any = None) -> ArrayRecord:
@@ -210,13 +202,13 @@ def _getattr(owner: Any, name: Any, *_: Any) -> Stub:
     """
     if not isinstance(owner, Stub) or owner.name != _DILL or name != "_setattr":
         raise CheckpointError("it names builtins.getattr, which no supported checkpoint needs")
-    return Stub(f"{_DILL}._setattr", Ignored)
+    return Stub(f"{_DILL}._setattr", _ignored)
 
 
 DILL_NAMES: Names = {
     (_DILL, "_create_array"): _array,
-    (_DILL, "_load_type"): lambda name: Stub(f"a type of dill, {shown(name)}", Ignored),
-    **{(_DILL, name): Ignored for name in ("_create_function", "_create_code", "_create_cell")},
+    (_DILL, "_load_type"): lambda name: Stub(f"a type of dill, {shown(name)}", _ignored),
+    **{(_DILL, name): _ignored for name in ("_create_function", "_create_code", "_create_cell")},
     ("dill", "_dill"): uncallable(_DILL),
     **{(module, "getattr"): _getattr for module in BUILTINS},
     **{(module, "setattr"): uncallable("builtins.setattr") for module in BUILTINS},

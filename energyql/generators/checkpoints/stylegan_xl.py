@@ -150,7 +150,7 @@ def _candidates(settings: Mapping[str, Any], layers: Sequence[Layer]) -> Iterato
         signals = [signal.size for signal in config.signals()]
         if signals == sizes:
             yield config
-        common = config.below_head(signals)
+        common = signals[: -config.num_critical - 1]  # a head replaces the other layers
         if not has_heads or not common or common != sizes[: len(common)] or len(common) == len(sizes):
             continue
         for factor in UP_FACTORS:

@@ -17,6 +17,7 @@ from energyql.files import as_path
 from energyql.generators.checkpoints.arrays import NUMPY_NAMES, ArrayRecord, DtypeRecord
 from energyql.generators.checkpoints.reading import CheckpointError, file_bytes, reading, shown
 from energyql.generators.checkpoints.unpickle import (
+    STORAGE_TYPES,
     TORCH_NAMES,
     Budget,
     Names,
@@ -27,7 +28,6 @@ from energyql.generators.checkpoints.unpickle import (
     checked_key,
     is_shape,
     record_of,
-    storage_dtype,
     unpickle,
 )
 
@@ -186,13 +186,13 @@ class _Storages(dict[str, Storage]):
         Raises:
             CheckpointError: an entry of the tuple is wrong. Or an earlier tuple had the same key, but another type or
                 count.
-            LookupError: the file has no bytes for the key.
+            AttributeError, LookupError: the type is none of a storage, or the file has no bytes for the key.
             ValueError: `identifier` is no tuple, or has fewer than five entries.
         """
         word, kind, key, _, count, *view = identifier if isinstance(identifier, tuple) else ()
         if word != "storage" or not isinstance(key, str) or not is_shape((count,)) or any(view):
             raise CheckpointError("a reference to tensor data is damaged")
-        dtype = storage_dtype(kind)
+        dtype = STORAGE_TYPES[kind.name.rpartition(".")[2]]  # of a `Stub` such as "torch.FloatStorage"
         storage = self.get(key) or self.setdefault(key, Storage(dtype, count, self.locate(key)))
         if storage.dtype != dtype or storage.count != count:
             raise CheckpointError(f"tensor data {shown(key, 40)} is announced in two ways")

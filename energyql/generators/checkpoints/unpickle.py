@@ -54,18 +54,12 @@ ANY = "*"
 class Record:
     """The base class of records, which stand for objects in a pickle.
 
-    After an object is made, the pickle may set the attributes of the object by a value called its state.
+    After an object is made, the pickle may set the attributes of the object by a value called its state. A record of
+    this class itself has no content: it stands for an object that no reader needs, such as a function.
     """
 
     def set_state(self, state: Any) -> None:
-        """Set the fields of the record from `state`, the state of the object in the pickle.
-
-        Subclasses override this method.
-
-        Raises:
-            CheckpointError: always, here: objects of this kind have no state.
-        """
-        raise CheckpointError(f"it gives a state to a {type(self).__name__}, which has none")
+        """Take `state`, the state of the object in the pickle. Here it is ignored; subclasses set their fields."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -231,11 +225,6 @@ class TensorRecord:
     stride: tuple[int, ...]
 
     @property
-    def nbytes(self) -> int:
-        """Number of bytes of a copy of the tensor."""
-        return math.prod(self.size) * self.storage.dtype.itemsize
-
-    @property
     def end(self) -> int:
         """Index in the row of the last number of the tensor, plus 1; 0 for a tensor without numbers."""
         steps = zip(self.size, self.stride, strict=True)
@@ -249,10 +238,10 @@ class TensorRecord:
         Raises:
             CheckpointError: the count exceeds its limit.
         """
+        dtype, count = self.storage.dtype, math.prod(self.size)
         if budget is not None:
-            budget.take(self.nbytes)
-        dtype = self.storage.dtype
-        if not self.nbytes:
+            budget.take(count * dtype.itemsize)
+        if not count:
             return torch.empty(self.size, dtype=dtype)
         numbers = bytearray(self.storage.data[self.offset * dtype.itemsize : self.end * dtype.itemsize])
         return torch.frombuffer(numbers, dtype=dtype).as_strided(self.size, self.stride).contiguous()
@@ -316,17 +305,6 @@ TORCH_NAMES: Names = {
 """Names that a pickle of tensors and plain containers may contain: (module, name) of a class or function -> the
 function of this package that is called instead. A pickle may name classes of storages and dtypes, but calling one
 raises a CheckpointError."""
-
-
-def storage_dtype(kind: Any) -> torch.dtype:
-    """Return the dtype of the numbers in a storage.
-
-    `kind` is the class of the storage in the pickle, a `Stub` with a name such as "torch.FloatStorage".
-
-    Raises:
-        AttributeError, KeyError: `kind` is no `Stub`, or its class is not in `STORAGE_TYPES`.
-    """
-    return STORAGE_TYPES[kind.name.rpartition(".")[2]]
 
 
 MAX_NAME = 256

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from energyql.errors import CheckpointWarning, caller_level
+from energyql.errors import CheckpointWarning, EnergyQLError, caller_level
 from energyql.generators.checkpoints.reading import CheckpointError, shown
 from energyql.generators.mapping import StyleGAN
 from energyql.numerics.shapes import Float
@@ -72,13 +72,15 @@ class GivenSettings:
             if getattr(self, name) not in (None, value):
                 raise CheckpointError(f"its {name} is {shown(value)}, not {getattr(self, name):g}")
 
-    def refuse(self, kind: str) -> None:
-        """Raise a CheckpointError if the caller gives one of the two settings, for a network that has neither.
+    def refuse(self, kind: str, error: type[EnergyQLError] = CheckpointError) -> None:
+        """Raise an error if the caller gives one of the two settings for a generator that does not take them.
 
-        `kind` is the network with its article, for the message, such as "an R3GAN".
+        Args:
+            kind: what the generator is, with its article, for the message, such as "an R3GAN".
+            error: class of the error.
         """
         if self != GivenSettings():
-            raise CheckpointError(f"{kind} has no lr_multiplier and no conv_clamp", hint="leave the setting out")
+            raise error(f"{kind} takes no lr_multiplier and no conv_clamp", hint="leave the setting out")
 
 
 def completed(

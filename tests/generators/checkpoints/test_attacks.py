@@ -136,7 +136,7 @@ class TestFunctionsOfDill:
 
     def test_a_function_is_not_called(self, sentinel: Path, refused: Any) -> None:
         function = Call(Named(self.DILL, "_create_function"), (b"", {}))
-        assert "it calls a Ignored, not a function" in refused(dumps(Call(function, (f"touch {sentinel}",)))).message
+        assert "it calls a Record, not a function" in refused(dumps(Call(function, (f"touch {sentinel}",)))).message
 
     @pytest.mark.parametrize(
         "arguments",

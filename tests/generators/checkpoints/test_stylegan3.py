@@ -78,7 +78,7 @@ def test_another_network(record):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"img_resolution": 33}, "resolution must be a power of two from 8 to 1024, not 33"),
+        ({"img_resolution": 33}, "resolution must be one of 8, 16, 32, 64, 128, 256, 512, 1024, not 33"),
         ({"img_resolution": 64}, f"{MISFIT}it has no layer synthesis.L1_52_8, which they ask for"),
         ({"num_layers": 6}, f"{MISFIT}it has no layer synthesis.L4_52_8, which they ask for"),
         (
