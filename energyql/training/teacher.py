@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +19,16 @@ from energyql.attributes.judge import Judge
 from energyql.attributes.predictions import Prediction, output_count, split_outputs
 from energyql.kinds import KINDS
 from energyql.numerics.shapes import Float, Int
-from energyql.progress import Report
 from energyql.training.heads import residuals
 from energyql.training.labels import POOL_SIZE, POOL_START, LabelTable
-from energyql.training.picture_fit import PictureSettings, calibration, fit_network, mean_outputs, read_outputs
+from energyql.training.picture_fit import (
+    PictureSettings,
+    calibration,
+    fit_folds,
+    mean_outputs,
+    read_outputs,
+    read_unseen,
+)
 from energyql.training.report import report_quality
 from energyql.training.samples import PICTURES, Prior, draw_thumbnails, kept_thumbnails
 from energyql.training.target import TEACHER, Task
@@ -107,15 +112,11 @@ def teach(
     )
     if not specs:
         return Taught(prior.read(torch.arange(0), prior.fitted.space), {}, {})
-    networks, parts_unseen = [], []
     with task.target.work.step(TEACHER) as folder:
-        for k, (part, fold) in enumerate(zip(parts, folds, strict=True)):
-            network = fit_network(
-                pictures, labels, specs, settings, rows=part, seed=(seed + 2 + k) % 2**63, device=prior.device,
-                checkpoint=folder / str(k), progress=partial(_progress, task.report, k),
-            )  # fmt: skip
-            networks.append(network)
-            parts_unseen.append(read_outputs(network, pictures[fold]))
+        networks = fit_folds(
+            pictures, labels, specs, [settings], folds, count=len(folds), seed=seed + 2, device=prior.device,
+            checkpoint=folder, progress=task.progress(TEACHER),
+        )  # fmt: skip
     # Another seed, so that none of these pictures is labelled by hand: the report of the heads uses those.
     more, index = prior.apart(2), torch.arange(count)
     further, latents = _draw(task, "further pictures", more, index, settings.side), more.read(index, prior.fitted.space)
@@ -130,7 +131,7 @@ def teach(
     # Only random pictures: those that were chosen are harder, and of other classes.
     at_random = rows >= table.learned
     by_hand = {name: torch.where(at_random, labels[name][rows].float(), torch.nan) for name in specs}
-    unseen = torch.cat(parts_unseen)
+    unseen = read_unseen(networks, pictures, folds)
     predictions = split_outputs(unseen, specs.values(), residuals(unseen, by_hand, specs))
     reports = report_quality(predictions, by_hand, specs, {name: torch.empty(0) for name in specs})
     taught: dict[str, Tensor] = {}
@@ -180,10 +181,6 @@ def _pool(task: Task, table: LabelTable, side: int, most: int) -> tuple[Int[Tens
         pictures = _draw(task, "pool", task.prior, index, side)
     others = ~torch.isin(index, table.index)
     return index[others], pictures[others]
-
-
-def _progress(report: Report, networks: int, done: float) -> None:
-    report("teacher", (networks + done) / FOLDS)
 
 
 def store_teacher(folder: Path, networks: Sequence[Judge]) -> None:
