@@ -300,18 +300,10 @@ class FittedVerifier:
 
 
 def fit_folds(
-    pictures: Tensor,
-    labels: Mapping[str, Tensor],
-    vocabulary: Vocabulary,
-    settings: Sequence[PictureSettings],
-    folds: Sequence[Tensor],
-    *,
-    count: int,
-    seed: int,
-    device: torch.device | str,
-    checkpoint: Path,
+    pictures: Tensor, labels: Mapping[str, Tensor], vocabulary: Vocabulary, settings: Sequence[PictureSettings],
+    folds: Sequence[Tensor], *, count: int, seed: int, device: torch.device | str, checkpoint: Path,
     progress: Callable[[float], None],
-) -> list[Judge]:
+) -> list[Judge]:  # fmt: skip
     """Fit several networks, each to all folds of the pictures but one (cross-fitting).
 
     Network k leaves out fold `k % len(folds)`. Networks that leave out the same fold have different settings, in turn.
@@ -387,8 +379,8 @@ def fit_verifier(
         DataError: an attribute has no label of a picture to learn from, or labels that are too large.
     """
     networks = fit_folds(
-        pictures, labels, vocabulary, settings, folds, count=count, seed=seed, device=device, checkpoint=checkpoint,
-        progress=progress,
+        pictures, labels, vocabulary, settings, folds,
+        count=count, seed=seed, device=device, checkpoint=checkpoint, progress=progress,
     )  # fmt: skip
     rows, every = torch.cat(list(tests)), torch.cat(list(folds))
     unseen, learnt = ({name: labels[name][part].float() for name in vocabulary} for part in (rows, every))

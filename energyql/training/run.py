@@ -17,10 +17,10 @@ from energyql.attributes.heads import Head
 from energyql.attributes.held_out import HeldOut
 from energyql.attributes.judge import Judge
 from energyql.attributes.labels import Column, ImageLabeller, encode_column
-from energyql.attributes.pictures import PictureBank, load_bank
+from energyql.attributes.pictures import load_bank
 from energyql.attributes.predictions import output_count
-from energyql.attributes.quality import READER, HeadReport
-from energyql.errors import ArgumentError, DataError, ModelError, VocabularyError
+from energyql.attributes.quality import HeadReport
+from energyql.errors import ArgumentError, DataError, VocabularyError
 from energyql.files import real_path
 from energyql.generators.base import Generator, head_reader
 from energyql.language.lexical import shorten
@@ -30,12 +30,12 @@ from energyql.pipeline.settings import whole_number
 from energyql.progress import Report, reporting
 from energyql.renamed import takes_label
 from energyql.training.bank_fit import HELD_OUT_SHARE, fit_bank
-from energyql.training.heads import MORE, HeadSettings, attribute_loss, check_labels, train_heads
+from energyql.training.heads import HeadSettings, attribute_loss, check_labels, train_heads
 from energyql.training.judge import (
     MOST_PICTURES,
     TRAIN,
     TrainedJudge,
-    fit_on_pictures,
+    fit_reader,
     given_judge,
     own_judge,
     store_judge,
@@ -229,7 +229,7 @@ def train_attributes(
                 networks: Sequence[Judge] = ()
                 bank: Bank
                 if space == PICTURE:
-                    bank = _fit_reader(task, choose, most)
+                    bank = fit_reader(task, choose, most)
                 else:
                     settings = settings or HeadSettings()
                     columns = table.columns if table is not None else _label(
@@ -377,31 +377,6 @@ def _held_out_losses(
         ).item()
         for spec in usable
     }
-
-
-def _fit_reader(task: Task, choose: Callable[[Mapping[str, Column]], Vocabulary], count: int) -> PictureBank:
-    """Fit a network that reads attributes off pictures, for a model without heads, whose sampler the network guides.
-
-    The seed of the fit differs from the seeds of judges and heads.
-
-    Args:
-        task: generator, samples and labels.
-        choose: function from attribute -> labels to the attributes to learn.
-        count: number of pictures to label, if the labels are a function.
-
-    Raises:
-        DataError: the labels are not about pictures, or the network learns no attribute well enough.
-        ModelError: the folder has attributes already.
-    """
-    folder = task.target.folder
-    if task.target.bank is not None:
-        raise ModelError(f"{folder} has attributes already, and a network of pictures is trained as a whole")
-    reader, reports = fit_on_pictures(READER, task, choose, count, apart=2)
-    if reader is None:
-        raise DataError(f"a network could learn none of {', '.join(reports)}", hint=f"{MORE}, for heads (--space w)")
-    reader.report = {name: reports[name] for name in reader.vocabulary}
-    fitted = task.prior.fitted
-    return PictureBank(reader, truncation=fitted.truncation, condition=fitted.condition, generator=fitted.generator)
 
 
 def _infer(

@@ -13,11 +13,12 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from energyql.attributes.bank import Bank, FittedUnder
 from energyql.attributes.heads import Head, replace_second
 from energyql.attributes.judge import replace_judge, replace_verifier
-from energyql.attributes.labels import ImageLabeller
+from energyql.attributes.labels import Column, ImageLabeller
 from energyql.attributes.pictures import heads_of, load_bank
 from energyql.attributes.quality import replace_given
 from energyql.errors import ArgumentError, EnergyQLError, ModelError, VocabularyError
@@ -55,7 +56,7 @@ from energyql.plugins import GENERATORS, is_plugin
 from energyql.progress import Report
 from energyql.training.labels import LabelTable
 from energyql.training.report import draw_report
-from energyql.training.samples import Prior
+from energyql.training.samples import Prior, draw_thumbnails
 
 TEACHER = "teacher"
 """Start of the names of the files with the networks of a teacher, such as "teacher-0.json". A teacher reads pictures,
@@ -266,6 +267,21 @@ class Task:
         False for a table that has latents in place of the numbers of pictures.
         """
         return self.table is None or self.table.index is not None
+
+    def draw(
+        self, step: str, prior: Prior, index: Tensor, side: int, labeller: ImageLabeller | None = None
+    ) -> tuple[Tensor, dict[str, Column]]:
+        """Draw the pictures of prior samples in a step of the training, and return `draw_thumbnails` of them.
+
+        Args:
+            step: name under which thumbnails and labels are stored, so that an interrupted training continues.
+            prior: prior samples.
+            index: indices of the samples, (n,).
+            side: side of the thumbnails, in pixels.
+            labeller: function that labels pictures.
+        """
+        with self.target.work.step(step) as folder:
+            return draw_thumbnails(prior, index, side, folder, labeller=labeller, report=self.report)
 
     def progress(self, stage: str) -> Callable[[float], None]:
         """Return a function of the fraction done of `stage`, which calls `report` with the stage and the fraction."""

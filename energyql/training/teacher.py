@@ -30,7 +30,7 @@ from energyql.training.picture_fit import (
     read_unseen,
 )
 from energyql.training.report import report_quality
-from energyql.training.samples import PICTURES, Prior, draw_thumbnails, kept_thumbnails
+from energyql.training.samples import PICTURES, Prior, kept_thumbnails
 from energyql.training.target import TEACHER, Task
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
@@ -103,7 +103,7 @@ def teach(
     """
     prior, settings, seed = task.prior, PictureSettings(), task.prior.seed
     assert table.index is not None
-    pictures = _draw(task, PICTURES, prior, table.index, settings.side)
+    pictures, _ = task.draw(PICTURES, prior, table.index, settings.side)
     rows = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed % 2**63))]
     folds = rows.chunk(FOLDS)
     parts = [torch.cat([*folds[:k], *folds[k + 1 :]]) for k in range(len(folds))]
@@ -119,7 +119,8 @@ def teach(
         )  # fmt: skip
     # Another seed, so that none of these pictures is labelled by hand: the report of the heads uses those.
     more, index = prior.apart(2), torch.arange(count)
-    further, latents = _draw(task, "further pictures", more, index, settings.side), more.read(index, prior.fitted.space)
+    further, _ = task.draw("further pictures", more, index, settings.side)
+    latents = more.read(index, prior.fitted.space)
     if table.learned:
         index, pool = _pool(task, table, networks[0].side, count)
         # The pool comes first, because heads are stopped on the last pictures, which must not be chosen ones.
@@ -146,20 +147,6 @@ def teach(
     return Taught(latents.repeat(DRAWS, 1), taught, quality, networks)
 
 
-def _draw(task: Task, step: str, prior: Prior, index: Int[Tensor, " n"], side: int) -> Tensor:
-    """Draw the pictures of prior samples, and return small copies, (n, 3, size, size) uint8.
-
-    Args:
-        task: the training.
-        step: name under which the small copies are stored, so that an interrupted training does not draw them again.
-        prior: prior samples.
-        index: indices of the samples.
-        side: side of the small copies, in pixels; smaller pictures keep their size.
-    """
-    with task.target.work.step(step) as folder:
-        return draw_thumbnails(prior, index, side, folder, report=task.report)[0]
-
-
 def _pool(task: Task, table: LabelTable, side: int, most: int) -> tuple[Int[Tensor, " n"], Tensor]:
     """Return the numbers and thumbnails of pictures from the pool that are not in the table.
 
@@ -178,7 +165,7 @@ def _pool(task: Task, table: LabelTable, side: int, most: int) -> tuple[Int[Tens
     index = POOL_START + torch.arange(min(most, POOL_SIZE))
     pictures = None if table.pool is None else kept_thumbnails(table.pool, task.prior, index, side)
     if pictures is None:
-        pictures = _draw(task, "pool", task.prior, index, side)
+        pictures, _ = task.draw("pool", task.prior, index, side)
     others = ~torch.isin(index, table.index)
     return index[others], pictures[others]
 
