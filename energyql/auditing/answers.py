@@ -86,33 +86,31 @@ class AnswerBook:
         """
         assert subject.folder is not None  # a `Result` in memory has no file
         path = subject.folder / ANSWERS
-        if not path.is_file():
-            book = cls(plan or AuditPlan(), path=path)
-            book._append({"plan": asdict(book.plan), "pictures": len(subject.pictures), "digest": subject.digest})
-            return book
         with naming_source(path, DataError):
-            content = path.read_bytes()
+            content = path.read_bytes() if path.is_file() else b""
         whole = content.rfind(b"\n") + 1
         if whole < len(content):  # a write was interrupted
             with naming_target(path), path.open("r+b") as file:
                 file.truncate(whole)
-        book = cls(AuditPlan(), path=path)
-        begun = False
+        book = cls(plan or AuditPlan(), path=path)
+        if not whole:
+            book._append({"plan": asdict(book.plan), "pictures": len(subject.pictures), "digest": subject.digest})
         for number, line in enumerate(content[:whole].splitlines(), 1):
             try:
-                book._read(parse_json(line), subject, begun)
-                begun = True
+                book._read(parse_json(line), subject, number > 1)
             except (KeyError, TypeError, ValueError, AttributeError) as error:
                 wrong = f"{path}, line {number}, is damaged: {error}"
                 raise DataError(wrong, hint="mend the line or remove it; the other answers stay") from error
-        if not begun:  # the very first write was interrupted
-            path.unlink()
-            return cls.open(subject, plan)
         if plan is not None and plan != book.plan:
             book.plan, book.planned = plan, False
             book._append({"plan": asdict(plan)})
         book._check_pictures(subject)
         return book
+
+    @property
+    def looked(self) -> set[str]:
+        """Keys of the pictures about which somebody has answered."""
+        return {key for answers in self.people.values() for key in answers}
 
     def _read(self, line: Mapping[str, Any], subject: Subject, begun: bool) -> None:
         """Apply one line of the file to the plan and the answers in memory.
@@ -152,9 +150,8 @@ class AnswerBook:
         Raises:
             DataError: a picture has changed or is gone.
         """
-        answered = {key for answers in self.people.values() for key in answers}
         changed = sorted(
-            key for key in answered
+            key for key in self.looked
             if key not in subject.by_key or subject.pictures[subject.by_key[key]].fingerprint() != self._marks[key]
         )  # fmt: skip
         if changed:

@@ -70,7 +70,7 @@ class Session:
         waiting = self._shared
         labels = self._labels(QUERY)
         if not waiting and not self._is_finished(labels):
-            looked = {self.subject.by_key[key] for answers in self.book.people.values() for key in answers}
+            looked = {self.subject.by_key[key] for key in self.book.looked}
             left = [[number for number in order if number not in looked] for order in self._orders]
             strata, missing = self._strata(self._orders, labels, 0), count
             if self.book.plan.width is None:
@@ -122,8 +122,7 @@ class Session:
         """
         if self.book.plan.width is not None:
             return None
-        looked = {key for answers in self.book.people.values() for key in answers}
-        whole = len(looked) == len(self.subject.pictures)
+        whole = len(self.book.looked) == len(self.subject.pictures)
         return 1.0 if whole else len(self._labels(QUERY)) / self.book.plan.clicks
 
     def answer(self, key: str, answers: Answers) -> None:
@@ -237,8 +236,7 @@ class Session:
         Raises:
             DataError: there is no picture for which somebody said yes or no.
         """
-        pictures, labels = self.subject.pictures, self._labels(QUERY)
-        looked = {key for answers in self.book.people.values() for key in answers}
+        pictures, labels, looked = self.subject.pictures, self._labels(QUERY), self.book.looked
         if not labels:
             why = f"of {len(looked)} pictures nobody could tell" if looked else "there are no answers yet"
             raise DataError(f"{self.subject.name} cannot be audited: {why}", hint="answer y or n for some pictures")

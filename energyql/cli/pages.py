@@ -189,11 +189,12 @@ def label(
         out.print(f"{len(sheet.rows())} pictures are labelled in {escape(str(table))}")
         return
     options.check_studio("the page for labels")
-    from energyql.labelling.app import serve
+    from energyql.labelling.app import create_app
+    from energyql.studio.web import serve_app
 
     serving = page.serving(port, "Label the pictures at", f"Ctrl+C ends it; {table} has the labels.")
     with sole_writer(folder, "a page for labels") if inside else nullcontext():
-        serve(LabelSheet.open(table, pictures, attributes), **serving)
+        serve_app(partial(create_app, LabelSheet.open(table, pictures, attributes)), **serving)
 
 
 @options.with_options()
@@ -248,12 +249,13 @@ def audit(
             with reporting(not quiet) as report, options.resumable():
                 session.simulate(asker(subject, labeller), lambda fraction: report("audit", fraction))
         elif session.next(1):
-            from energyql.labelling.audit_app import serve
+            from energyql.labelling.audit_app import create_audit_app
+            from energyql.studio.web import serve_app
 
             serving = page.serving(
                 port, "Look at the pictures at", "Ctrl+C ends it, and the same command continues it."
             )
-            serve(session, **serving)
+            serve_app(partial(create_audit_app, session), **serving)
         audited = session.report()
         if as_json:
             print_json(audited.to_dict())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,8 +28,8 @@ from energyql.pipeline.model import choose_device, judge_mark
 from energyql.pipeline.settings import whole_number
 from energyql.progress import Report, reporting
 from energyql.renamed import takes_label
-from energyql.training.bank_fit import HELD_OUT_SHARE, fit_bank
-from energyql.training.heads import HeadSettings, attribute_loss, check_labels, train_heads
+from energyql.training.bank_fit import HELD_OUT_SHARE, fit_bank, fit_heads, with_labels
+from energyql.training.heads import HeadSettings, attribute_loss
 from energyql.training.judge import (
     MOST_PICTURES,
     TRAIN,
@@ -354,28 +353,18 @@ def _held_out_losses(
         Attribute -> loss. Attributes with too few labels are left out.
     """
     labels = {name: encode_column(columns[name], spec, "the labeller") for name, spec in specs.items()}
-    count = len(next(iter(labels.values())))
-    fitted, usable = {name: numbers[MEASURED:] for name, numbers in labels.items()}, []
-    for name, spec in specs.items():
-        with suppress(DataError):
-            check_labels(fitted[name], spec, count - MEASURED, int((count - MEASURED) * (1 - HELD_OUT_SHARE)))
-            check_labels(labels[name], spec, count, MEASURED)
-            usable.append(spec)
-    if not usable:
+    fitted, count = {name: numbers[MEASURED:] for name, numbers in labels.items()}, len(next(iter(columns.values())))
+    specs = with_labels(with_labels(specs, labels, MEASURED), fitted, int((count - MEASURED) * (1 - HELD_OUT_SHARE)))
+    if not specs:
         return {}
     latents = _latents(task.prior, None, count)
-    bank, _ = train_heads(
-        latents[MEASURED:].to(task.prior.device), {spec.name: fitted[spec.name] for spec in usable}, Vocabulary(usable),
-        settings, held_out=HELD_OUT_SHARE, seed=task.prior.seed % 2**63, fitted=task.prior.fitted,
-        progress=task.progress("enough labels?"),
-    )  # fmt: skip
+    stage = "enough labels?"
+    bank, _ = fit_heads(task, latents[MEASURED:], fitted, specs, settings, held_out=HELD_OUT_SHARE, stage=stage)
     with torch.no_grad():
-        predictions = bank.to("cpu").predict(latents[:MEASURED])
+        predictions = bank.predict(latents[:MEASURED])
     return {
-        spec.name: attribute_loss(
-            predictions[spec.name].columns()[:, : output_count(spec)], labels[spec.name][:MEASURED], spec
-        ).item()
-        for spec in usable
+        name: attribute_loss(predictions[name].columns()[:, : output_count(spec)], labels[name][:MEASURED], spec).item()
+        for name, spec in specs.items()
     }
 
 
@@ -413,12 +402,10 @@ def _range(truncation: float | tuple[float, float] | None) -> tuple[float, float
     """
     if truncation is None:
         return None
-    ends = truncation if isinstance(truncation, tuple) else (truncation, truncation)
-    with suppress(TypeError, ValueError):
-        low, high = map(float, ends)
-        if not isinstance(truncation, str) and 0 <= low <= high <= 2:
-            return low, high
-    raise ArgumentError(f"truncation is a number or a range (low, high) in 0 to 2, not {truncation!r}")
+    low, high = truncation if isinstance(truncation, tuple) else (truncation, truncation)
+    if not 0 <= low <= high <= 2:
+        raise ArgumentError(f"truncation is a number or a range (low, high) in 0 to 2, not {truncation!r}")
+    return float(low), float(high)
 
 
 def _default_truncation(target: Target, table: LabelTable | None, prior: Prior) -> tuple[float, float]:
