@@ -226,7 +226,6 @@ def audit(
     """
     from energyql.attributes.labels import import_labeller
     from energyql.auditing.answers import CLICKS, AnswerBook, AuditPlan
-    from energyql.auditing.audit import asker
     from energyql.auditing.publish import publish
     from energyql.auditing.session import Session
     from energyql.auditing.subject import open_subject
@@ -247,7 +246,7 @@ def audit(
         session = Session(subject, AnswerBook.open(subject, plan), by or simulate or "me")
         if labeller is not None:
             with reporting(not quiet) as report, options.resumable():
-                session.simulate(asker(subject, labeller), lambda fraction: report("audit", fraction))
+                session.simulate(labeller, partial(report, "audit"))
         elif session.next(1):
             from energyql.labelling.audit_app import create_audit_app
             from energyql.studio.web import serve_app

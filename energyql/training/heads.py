@@ -105,17 +105,17 @@ def temperature(outputs: Tensor, labels: Tensor, spec: AttributeSpec, candidates
 
 
 def residual(outputs: Float[Tensor, "batch outputs"], labels: Float[Tensor, " batch"], spec: AttributeSpec) -> float:
-    """Return the root mean square error of predictions of a continuous attribute; 1 for the other kinds.
+    """Return the root mean square error of predictions of a continuous attribute; 1 for the other kinds, or no labels.
 
     The result becomes the standard deviation that the head predicts. It is at least a millionth of the range of the
     attribute, so that it is never 0.
 
     Args:
         outputs: predicted means in the first column.
-        labels: numbers; NaN where missing. At least one is not missing.
+        labels: numbers; NaN where missing.
         spec: the attribute.
     """
-    if not KINDS[spec.kind].numeric:
+    if not KINDS[spec.kind].numeric or labels.isnan().all():
         return 1.0
     error = outputs[:, 0] - labels
     return max(error[~error.isnan()].square().mean().sqrt().item(), 1e-6 * (spec.high - spec.low))
@@ -136,7 +136,7 @@ def residuals(
     """
     parts = outputs.split([output_count(spec) for spec in vocabulary.values()], 1)
     return {
-        name: torch.tensor(1.0 if labels[name].isnan().all() else residual(part, labels[name], spec))
+        name: torch.tensor(residual(part, labels[name], spec))
         for part, (name, spec) in zip(parts, vocabulary.items(), strict=True)
     }
 

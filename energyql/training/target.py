@@ -23,7 +23,6 @@ from energyql.attributes.pictures import heads_of, load_bank
 from energyql.attributes.quality import replace_given
 from energyql.errors import ArgumentError, EnergyQLError, ModelError, VocabularyError
 from energyql.files import (
-    DAMAGED_MODEL,
     changing,
     finish_saving,
     read_json,
@@ -51,10 +50,10 @@ from energyql.generators.load import is_foreign, load_generator, save_converted
 from energyql.models import model_folder, packaged_models
 from energyql.models.hub import model_files
 from energyql.models.unfinished import START, Work
-from energyql.pipeline.model import Model, save_named_model
+from energyql.pipeline.model import Model, read_config, save_named_model
 from energyql.plugins import GENERATORS, is_plugin
 from energyql.progress import Report
-from energyql.training.labels import LabelTable
+from energyql.training.labels import Drawn, LabelTable
 from energyql.training.report import draw_report
 from energyql.training.samples import Prior, draw_thumbnails
 
@@ -163,6 +162,11 @@ class Target:
         if isinstance(self.generator, torch.nn.Module):
             self.generator.to(device).eval()
         return Prior(self.generator, seed, fitted, torch.device(device))
+
+    def prior_of(self, drawn: Drawn, device: torch.device | str) -> Prior:
+        """Return the prior samples from which labelled pictures were drawn, on `device`, for heads that read w."""
+        psi = drawn.truncation
+        return self.prior(drawn.seed, FittedUnder("w", (psi, psi), drawn.condition, self.fingerprint), device)
 
     def check_names(self, names: Sequence[str], replace: bool) -> None:
         """Raise a `VocabularyError` if `replace` is false and the model already has an attribute in `names`."""
@@ -546,7 +550,7 @@ def _named(folder: Path, name: str, truncation: float | None) -> Target:
         settings = read_json(folder / CONFIG).get("generator")
         if not isinstance(settings, dict) or settings.get("kind") != NAMED:
             raise ModelError(f"{folder} holds another generator than {name}")
-        truncation = _truncation(folder)
+        _, truncation, _ = read_config(folder)
     elif truncation is None:
         truncation = 1.0 if bank is None else bank.truncation[1]
     return Target(folder, generator, mark, truncation, bank, name)
@@ -562,16 +566,10 @@ def _opened(folder: Path, source: Source | None = None) -> Target:
     """
     if source is not None and source.generator is not None:
         return _named(folder, source.generator, None)
-    truncation, allow_plugins = _truncation(folder), source is not None and source.allow_plugins
+    allow_plugins = source is not None and source.allow_plugins
+    _, truncation, _ = read_config(folder)
     generator, mark = open_generator(folder, allow_plugins=allow_plugins)
     return Target(folder, generator, mark, truncation, _bank(folder, mark, allow_plugins))
-
-
-def _truncation(folder: Path) -> float:
-    try:
-        return float(read_json(folder / CONFIG)["truncation"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise ModelError(f"{folder / CONFIG} has no truncation", hint=DAMAGED_MODEL) from error
 
 
 def _bank(folder: Path, fingerprint: str, allow_plugins: bool = False) -> Bank | None:
