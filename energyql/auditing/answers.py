@@ -68,6 +68,7 @@ class AnswerBook:
     planned: bool = True
     people: dict[str, dict[str, Answers]] = field(default_factory=dict)
     path: Path | None = None
+    _fingerprints: dict[str, str] = field(default_factory=dict)  # of the pictures with answers, by key
 
     @classmethod
     def open(cls, subject: Subject, plan: AuditPlan | None) -> AnswerBook:
@@ -139,10 +140,8 @@ class AnswerBook:
             answers = {str(name): value for name, value in line["answers"].items()}
             if any(value not in (True, False, None) for value in answers.values()):
                 raise ValueError("an answer is none of true, false and null")
-            self._marks[line["picture"]] = str(line["sha256"])
+            self._fingerprints[line["picture"]] = str(line["sha256"])
             self.people.setdefault(str(line["by"]), {})[line["picture"]] = answers
-
-    _marks: dict[str, str] = field(default_factory=dict)
 
     def _check_pictures(self, subject: Subject) -> None:
         """Check that the file of each picture with answers has the same bytes as when the answers were given.
@@ -150,9 +149,10 @@ class AnswerBook:
         Raises:
             DataError: a picture has changed or is gone.
         """
+        places = subject.by_key
         changed = sorted(
             key for key in self.looked
-            if key not in subject.by_key or subject.pictures[subject.by_key[key]].fingerprint() != self._marks[key]
+            if key not in places or subject.pictures[places[key]].fingerprint() != self._fingerprints[key]
         )  # fmt: skip
         if changed:
             wrong = f"{len(changed)} pictures with answers have changed since, such as {changed[0]}"
@@ -171,7 +171,7 @@ class AnswerBook:
             ArgumentError: the file cannot be written; the answers are not kept.
         """
         if self.path is not None:
-            mark = self._marks[key] = subject.pictures[subject.by_key[key]].fingerprint()
+            mark = self._fingerprints[key] = subject.pictures[subject.by_key[key]].fingerprint()
             self._append({"picture": key, "by": by, "answers": dict(answers), "sha256": mark})
         self.people.setdefault(by, {}).pop(key, None)
         self.people[by][key] = answers

@@ -117,9 +117,8 @@ def _key(key: object, subject: Subject) -> str:
         return key
     if isinstance(key, int | np.integer) and 0 <= key < len(subject.pictures):
         return subject.pictures[int(key)].key
-    hint = (
-        f"its pictures are {subject.pictures[0].key} to {subject.pictures[-1].key}, or 0 to {len(subject.pictures) - 1}"
-    )
+    keys = list(subject.by_key)
+    hint = f"its pictures are {keys[0]} to {keys[-1]}, or 0 to {len(keys) - 1}"
     raise DataError(f"{subject.name} has no picture {key!r:.40}", hint=hint)
 
 

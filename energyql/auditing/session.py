@@ -168,7 +168,7 @@ class Session:
         while pictures := self.next(1):
             question = self.subject.questions[pictures[0].query]
             pixels = torch.from_numpy(np.asarray(pictures[0].open(), np.float32) / 127.5 - 1)
-            (answers,) = question.ask(labeller, pixels.permute(2, 0, 1)[None])
+            answers = question.ask(labeller, pixels.permute(2, 0, 1)[None])
             self.answer(pictures[0].key, answers if self.book.plan.attributes else {QUERY: question.holds(answers)})
             report(self.fraction or 0.0)
 

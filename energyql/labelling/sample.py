@@ -168,8 +168,7 @@ def _labelled(table: Path, drawn: Drawn) -> list[int]:
     if labels.drawn != drawn:
         message = f"{table} is not about these pictures: {labels.drawn} is not {drawn}"
         raise DataError(message, hint="name the table of this folder")
-    assert labels.index is not None
-    return [int(number) for number in labels.index]
+    return [int(number) for number in labels.pictures]
 
 
 @torch.no_grad()

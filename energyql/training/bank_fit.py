@@ -10,7 +10,6 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -112,9 +111,9 @@ def fit_bank(
         reports = with_gains(reports, old, bank, latents[fitted:], held_out, table.drawn)
     second = fit_second(task, latents, labels, bank, settings, taught)
     for name, report in reports.items():
-        details: dict[str, Any] = {"temperature": fits[name].temperature, "steps": fits[name].steps}
+        details = {**report.details, **dataclasses.asdict(fits[name])}
         details |= {"teacher": taught.report[name]} if name in taught.report else {}
-        reports[name] = dataclasses.replace(report, details={**report.details, **details})
+        reports[name] = dataclasses.replace(report, details=details)
     return bank.with_reports(reports), second, taught.networks
 
 

@@ -292,10 +292,8 @@ def _fit_both(
     chosen = 0 if task.table is None else task.table.learned
     proposals = propose(task, bank, specs, labels, proposed) if proposed else None
     if proposals is not None and len(proposals.latents):
-        further, columns = task.draw(
-            f"{PICTURES} of proposals", proposals, torch.arange(len(proposals.latents)), settings.side,
-            task.labels,  # type: ignore[arg-type]
-        )  # fmt: skip
+        every, step = torch.arange(len(proposals.latents)), f"{PICTURES} of proposals"
+        further, columns = task.draw(step, proposals, every, settings.side, task.labeller)
         chosen, pictures = len(further), torch.cat([further, pictures])
         labels = {name: torch.cat([numbers, labels[name]]) for name, numbers in _encode(columns, specs).items()}
     seed = (prior.seed + 1) % 2**63
@@ -448,16 +446,14 @@ def measure_judge(judge: ImageLabeller, task: Task, vocabulary: Vocabulary, coun
     """
     if unmeasured(judge, task.labels) is not None:
         return {}
-    count, table, labeller = min(count, MOST_TESTS), task.table, None
+    count, table = min(count, MOST_TESTS), task.table
     if table is not None:
-        assert table.index is not None
-        rows = slice(max(table.learned, len(table.index) - count), None)
-        prior, index = task.prior, table.index[rows]
+        rows = slice(max(table.learned, len(table.pictures) - count), None)
+        prior, index = task.prior, table.pictures[rows]
     else:
-        assert callable(task.labels)
-        prior, index, labeller = task.prior.apart(1), torch.arange(count), task.labels
+        prior, index = task.prior.apart(1), torch.arange(count)
     with task.target.work.step("readings of the judge") as folder:
-        reader = _Reader(labeller, judge, vocabulary, index)
+        reader = _Reader(task.labeller, judge, vocabulary, index)
         readings = label_prior(prior, index, reader, folder, progress=task.progress("judge"))
     columns = readings if table is None else {name: cells[rows] for name, cells in table.columns.items()}
     specs = Vocabulary(
@@ -583,16 +579,12 @@ def labelled_pictures(
         DataError: it is not known which pictures the labels are about.
     """
     prior, table = task.prior, task.table
-    if not task.has_pictures:
-        raise DataError("the labels are about latents; a judge learns from pictures, see the column index of a table")
     if table is not None:
-        assert table.index is not None
-        index, specs = table.index, learnable(table.columns)  # raises before any picture is drawn
+        index, specs = table.pictures, learnable(table.columns)  # raises before any picture is drawn
         pictures, _ = task.draw(PICTURES, prior, index, side)
         return pictures, _encode(table.columns, specs), specs, prior, index
-    assert callable(task.labels)
     prior, index = prior.apart(apart), torch.arange(count)
-    pictures, columns = task.draw(f"{PICTURES} for the {name}", prior, index, side, task.labels)
+    pictures, columns = task.draw(f"{PICTURES} for the {name}", prior, index, side, task.labeller)
     specs = learnable(columns)
     return pictures, _encode(columns, specs), specs, prior, index
 

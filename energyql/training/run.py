@@ -448,5 +448,4 @@ def _latents(prior: Prior, table: LabelTable | None, count: int) -> Tensor:
             raise DataError(f"{table.source}: latents of {table.latents.shape[1]} numbers, but {name} has {own}")
         return table.latents if space == "w" else prior.view(table.latents, space)
     prior.check_single()
-    assert table.index is not None
-    return prior.read(table.index, space)
+    return prior.read(table.pictures, space)

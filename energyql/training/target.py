@@ -265,6 +265,11 @@ class Task:
         return self.labels if isinstance(self.labels, LabelTable) else None
 
     @property
+    def labeller(self) -> ImageLabeller | None:
+        """The labels if they are a function that labels pictures, else `None`."""
+        return None if isinstance(self.labels, LabelTable) else self.labels
+
+    @property
     def has_pictures(self) -> bool:
         """Whether it is known which pictures the labels are about.
 

@@ -102,8 +102,7 @@ def teach(
         The latents and labels of the further pictures. There are none if no attribute has enough labels.
     """
     prior, settings, seed = task.prior, PictureSettings(), task.prior.seed
-    assert table.index is not None
-    pictures, _ = task.draw(PICTURES, prior, table.index, settings.side)
+    pictures, _ = task.draw(PICTURES, prior, table.pictures, settings.side)
     rows = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed % 2**63))]
     folds = rows.chunk(FOLDS)
     parts = [torch.cat([*folds[:k], *folds[k + 1 :]]) for k in range(len(folds))]
@@ -161,12 +160,11 @@ def _pool(task: Task, table: LabelTable, side: int, most: int) -> tuple[Int[Tens
         most: number of pictures that are taken from the start of the pool, before the pictures of the table are left
             out.
     """
-    assert table.index is not None
     index = POOL_START + torch.arange(min(most, POOL_SIZE))
     pictures = None if table.pool is None else kept_thumbnails(table.pool, task.prior, index, side)
     if pictures is None:
         pictures, _ = task.draw("pool", task.prior, index, side)
-    others = ~torch.isin(index, table.index)
+    others = ~torch.isin(index, table.pictures)
     return index[others], pictures[others]
 
 
