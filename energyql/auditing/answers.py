@@ -68,6 +68,7 @@ class AnswerBook:
     planned: bool = True
     people: dict[str, dict[str, Answers]] = field(default_factory=dict)
     path: Path | None = None
+    _fingerprints: dict[str, str] = field(default_factory=dict)  # of the pictures with answers, by key
 
     @classmethod
     def open(cls, subject: Subject, plan: AuditPlan | None) -> AnswerBook:
@@ -86,33 +87,31 @@ class AnswerBook:
         """
         assert subject.folder is not None  # a `Result` in memory has no file
         path = subject.folder / ANSWERS
-        if not path.is_file():
-            book = cls(plan or AuditPlan(), path=path)
-            book._append({"plan": asdict(book.plan), "pictures": len(subject.pictures), "digest": subject.digest})
-            return book
         with naming_source(path, DataError):
-            content = path.read_bytes()
+            content = path.read_bytes() if path.is_file() else b""
         whole = content.rfind(b"\n") + 1
         if whole < len(content):  # a write was interrupted
             with naming_target(path), path.open("r+b") as file:
                 file.truncate(whole)
-        book = cls(AuditPlan(), path=path)
-        begun = False
+        book = cls(plan or AuditPlan(), path=path)
+        if not whole:
+            book._append({"plan": asdict(book.plan), "pictures": len(subject.pictures), "digest": subject.digest})
         for number, line in enumerate(content[:whole].splitlines(), 1):
             try:
-                book._read(parse_json(line), subject, begun)
-                begun = True
+                book._read(parse_json(line), subject, number > 1)
             except (KeyError, TypeError, ValueError, AttributeError) as error:
                 wrong = f"{path}, line {number}, is damaged: {error}"
                 raise DataError(wrong, hint="mend the line or remove it; the other answers stay") from error
-        if not begun:  # the very first write was interrupted
-            path.unlink()
-            return cls.open(subject, plan)
         if plan is not None and plan != book.plan:
             book.plan, book.planned = plan, False
             book._append({"plan": asdict(plan)})
         book._check_pictures(subject)
         return book
+
+    @property
+    def looked(self) -> set[str]:
+        """Keys of the pictures about which somebody has answered."""
+        return {key for answers in self.people.values() for key in answers}
 
     def _read(self, line: Mapping[str, Any], subject: Subject, begun: bool) -> None:
         """Apply one line of the file to the plan and the answers in memory.
@@ -141,10 +140,8 @@ class AnswerBook:
             answers = {str(name): value for name, value in line["answers"].items()}
             if any(value not in (True, False, None) for value in answers.values()):
                 raise ValueError("an answer is none of true, false and null")
-            self._marks[line["picture"]] = str(line["sha256"])
+            self._fingerprints[line["picture"]] = str(line["sha256"])
             self.people.setdefault(str(line["by"]), {})[line["picture"]] = answers
-
-    _marks: dict[str, str] = field(default_factory=dict)
 
     def _check_pictures(self, subject: Subject) -> None:
         """Check that the file of each picture with answers has the same bytes as when the answers were given.
@@ -152,10 +149,10 @@ class AnswerBook:
         Raises:
             DataError: a picture has changed or is gone.
         """
-        answered = {key for answers in self.people.values() for key in answers}
+        places = subject.by_key
         changed = sorted(
-            key for key in answered
-            if key not in subject.by_key or subject.pictures[subject.by_key[key]].fingerprint() != self._marks[key]
+            key for key in self.looked
+            if key not in places or subject.pictures[places[key]].fingerprint() != self._fingerprints[key]
         )  # fmt: skip
         if changed:
             wrong = f"{len(changed)} pictures with answers have changed since, such as {changed[0]}"
@@ -174,7 +171,7 @@ class AnswerBook:
             ArgumentError: the file cannot be written; the answers are not kept.
         """
         if self.path is not None:
-            mark = self._marks[key] = subject.pictures[subject.by_key[key]].fingerprint()
+            mark = self._fingerprints[key] = subject.pictures[subject.by_key[key]].fingerprint()
             self._append({"picture": key, "by": by, "answers": dict(answers), "sha256": mark})
         self.people.setdefault(by, {}).pop(key, None)
         self.people[by][key] = answers

@@ -5,19 +5,18 @@ The verdicts of the judge (a network that reads pictures) are used too: answers 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from energyql.attributes.labels import ImageLabeller, import_labeller
 from energyql.auditing.answers import AnswerBook, AuditPlan
 from energyql.auditing.questions import QUERY, Answer, Answers
 from energyql.auditing.report import Audit
 from energyql.auditing.session import Session
-from energyql.auditing.subject import AuditedPicture, Subject, open_subject
+from energyql.auditing.subject import Subject, open_subject
 from energyql.errors import ArgumentError, DataError
 from energyql.files import as_path, sole_writer
 from energyql.pipeline.result import Result
@@ -75,34 +74,11 @@ def audit(
     plan = AuditPlan(clicks, width, attributes)
     if callable(answers) or isinstance(answers, str):
         session = Session(subject, AnswerBook(plan), "function")
-        session.simulate(
-            asker(subject, import_labeller(answers) if isinstance(answers, str) else answers), print_nothing
-        )
+        session.simulate(import_labeller(answers) if isinstance(answers, str) else answers)
         return session.report()
     people = _people(answers, subject)
     looked = {key for given in people.values() for key in given}
     return Session(subject, AnswerBook(AuditPlan(max(1, len(looked))), people=people), "").report()
-
-
-def print_nothing(fraction: float) -> None:
-    """Do nothing: a function for the argument `report` of `Session.simulate`, by which no progress is shown."""
-
-
-def asker(subject: Subject, labeller: ImageLabeller) -> Callable[[AuditedPicture], Answers]:
-    """Return a function that answers the questions of an audit by a labeller, in place of a person.
-
-    The function takes a picture, and returns a dict from the conditions of its query to true, false or `None`.
-
-    Args:
-        subject: the pictures of the audit, with their queries.
-        labeller: function from pictures in [-1, 1], (batch, channels, height, width), to values by attribute.
-    """
-
-    def ask(picture: AuditedPicture) -> Answers:
-        pixels = torch.from_numpy(np.asarray(picture.open(), np.float32) / 127.5 - 1)
-        return subject.questions[picture.query].ask(labeller, pixels.permute(2, 0, 1)[None])[0]
-
-    return ask
 
 
 def _people(answers: Any, subject: Subject) -> dict[str, dict[str, Answers]]:
@@ -141,9 +117,8 @@ def _key(key: object, subject: Subject) -> str:
         return key
     if isinstance(key, int | np.integer) and 0 <= key < len(subject.pictures):
         return subject.pictures[int(key)].key
-    hint = (
-        f"its pictures are {subject.pictures[0].key} to {subject.pictures[-1].key}, or 0 to {len(subject.pictures) - 1}"
-    )
+    keys = list(subject.by_key)
+    hint = f"its pictures are {keys[0]} to {keys[-1]}, or 0 to {len(keys) - 1}"
     raise DataError(f"{subject.name} has no picture {key!r:.40}", hint=hint)
 
 

@@ -109,21 +109,20 @@ class Question:
             if condition.name in columns
         }
 
-    def ask(self, labeller: Any, images: Any) -> list[Answers]:
-        """Return the answers of a labeller in place of a person: for each picture a dict, condition -> answer.
+    def ask(self, labeller: Any, image: Any) -> Answers:
+        """Return the answers of a labeller about one picture, in place of those of a person: condition -> answer.
 
         Args:
             labeller: function from pictures in [-1, 1], (batch, channels, height, width), to values by attribute.
-            images: the pictures.
+            image: the picture, (1, channels, height, width).
 
         Raises:
             DataError: the labeller does not return a value of every attribute of the query.
         """
-        columns = label_images(labeller, images)
+        columns = label_images(labeller, image)
         if missing := [node.name for node in self.conditions.values() if node.name not in columns]:
             raise DataError(f"the labeller does not return {missing[0]!r}, which the query {self.text} names")
-        table = self.read(columns)
-        return [{text: column[row] for text, column in table.items()} for row in range(len(images))]
+        return {text: truth for text, (truth,) in self.read(columns).items()}
 
 
 def _truths(condition: Predicate, cells: Sequence[Any]) -> list[Answer]:

@@ -8,7 +8,9 @@ from functools import cached_property
 from itertools import combinations
 
 import numpy as np
+import torch
 
+from energyql.attributes.labels import ImageLabeller
 from energyql.auditing.answers import AnswerBook
 from energyql.auditing.estimate import Estimate, Strata
 from energyql.auditing.questions import QUERY, Answer, Answers
@@ -70,7 +72,7 @@ class Session:
         waiting = self._shared
         labels = self._labels(QUERY)
         if not waiting and not self._is_finished(labels):
-            looked = {self.subject.by_key[key] for answers in self.book.people.values() for key in answers}
+            looked = {self.subject.by_key[key] for key in self.book.looked}
             left = [[number for number in order if number not in looked] for order in self._orders]
             strata, missing = self._strata(self._orders, labels, 0), count
             if self.book.plan.width is None:
@@ -122,8 +124,7 @@ class Session:
         """
         if self.book.plan.width is not None:
             return None
-        looked = {key for answers in self.book.people.values() for key in answers}
-        whole = len(looked) == len(self.subject.pictures)
+        whole = len(self.book.looked) == len(self.subject.pictures)
         return 1.0 if whole else len(self._labels(QUERY)) / self.book.plan.clicks
 
     def answer(self, key: str, answers: Answers) -> None:
@@ -157,18 +158,18 @@ class Session:
             raise DataError("there is no answer to take back")
         self.book.undo(next(reversed(self.answers)), self.by)
 
-    def simulate(self, ask: Callable[[AuditedPicture], Answers], report: Callable[[float], None]) -> None:
-        """Continue the audit to its end, with the answers of a function in place of those of a person.
+    def simulate(self, labeller: ImageLabeller, report: Callable[[float], None] = lambda fraction: None) -> None:
+        """Continue the audit to its end, with the answers of a labeller in place of those of a person.
 
         Args:
-            ask: function from a picture to a dict: condition of its query -> answer.
+            labeller: function from pictures in [-1, 1], (batch, channels, height, width), to values by attribute.
             report: function that is called with the fraction of the audit that is done, 0 to 1.
         """
         while pictures := self.next(1):
-            answers = ask(pictures[0])
-            if not self.book.plan.attributes:
-                answers = {QUERY: self.subject.questions[pictures[0].query].holds(answers)}
-            self.answer(pictures[0].key, answers)
+            question = self.subject.questions[pictures[0].query]
+            pixels = torch.from_numpy(np.asarray(pictures[0].open(), np.float32) / 127.5 - 1)
+            answers = question.ask(labeller, pixels.permute(2, 0, 1)[None])
+            self.answer(pictures[0].key, answers if self.book.plan.attributes else {QUERY: question.holds(answers)})
             report(self.fraction or 0.0)
 
     def _decisions(self, question: str) -> list[dict[int, bool]]:
@@ -237,8 +238,7 @@ class Session:
         Raises:
             DataError: there is no picture for which somebody said yes or no.
         """
-        pictures, labels = self.subject.pictures, self._labels(QUERY)
-        looked = {key for answers in self.book.people.values() for key in answers}
+        pictures, labels, looked = self.subject.pictures, self._labels(QUERY), self.book.looked
         if not labels:
             why = f"of {len(looked)} pictures nobody could tell" if looked else "there are no answers yet"
             raise DataError(f"{self.subject.name} cannot be audited: {why}", hint="answer y or n for some pictures")

@@ -10,9 +10,9 @@ import io
 import math
 import os
 import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from hashlib import sha256
 from html.parser import HTMLParser
 from pathlib import Path
@@ -47,34 +47,17 @@ class AuditedPicture:
         verdict: whether the picture satisfies the query according to the judge; `None` if it was not judged.
         sure: whether the heads give the query a probability of at least 0.5; `None` if the energy is no probability, or
             is not recorded.
+        data: function that returns the bytes of the picture's file, such as those of a PNG. It raises a `DataError` if
+            the file cannot be read.
         readings: attribute -> value that the judge read off the picture, such as True, "red" or 31.0.
-        place: where the picture is stored: path of the file, position of its first byte, and number of bytes (-1 for
-            the whole file). `None` if the picture is not in a file of its own or in a shard.
-        content: the bytes of the picture as a file, such as a PNG, if `place` is `None`.
     """
 
     key: str
     query: str
     verdict: Answer
     sure: Answer
+    data: Callable[[], bytes]
     readings: Mapping[str, Any] = field(default_factory=dict)
-    place: tuple[Path, int, int] | None = None
-    content: bytes = b""
-
-    def data(self) -> bytes:
-        """Return the bytes of the picture's file, such as those of a PNG.
-
-        Raises:
-            DataError: the file cannot be read.
-        """
-        if self.place is None:
-            return self.content
-        path, start, size = self.place
-        if size < 0:
-            return read_bytes(path, _MOST_PICTURE, DataError)
-        with naming_source(path, DataError), path.open("rb") as file:
-            file.seek(start)
-            return file.read(size)
 
     def fingerprint(self) -> str:
         """Return the SHA-256 of `data()`, in hexadecimal digits."""
@@ -204,10 +187,8 @@ def _in_memory(result: Result) -> Iterator[AuditedPicture]:
     for row in range(len(result)):
         verdict = None if result.satisfied is None else bool(result.satisfied[row])
         readings = {name: values[row].item() for name, values in result.judged.items()}
-        sure = _sure(result.energy[row], facts["semantics"])
-        yield AuditedPicture(
-            picture_name(row), facts["canonical"], verdict, sure, readings, content=png_bytes(result.images[row])
-        )
+        sure, data = _sure(result.energy[row], facts["semantics"]), partial(png_bytes, result.images[row])
+        yield AuditedPicture(picture_name(row), facts["canonical"], verdict, sure, data, readings)
 
 
 def _of_results(folder: Path, parts: Sequence[tuple[str, Path]]) -> tuple[list[AuditedPicture], str]:
@@ -228,8 +209,9 @@ def _of_results(folder: Path, parts: Sequence[tuple[str, Path]]) -> tuple[list[A
         facts = data["provenance"]
         for sample in data["samples"]:
             key, verdict = f"{prefix}{sample['picture']}", _verdict(sample["satisfied"])
-            sure, place = _sure(sample["energy"], facts["semantics"]), (folder / key, 0, -1)
-            pictures.append(AuditedPicture(key, str(facts["canonical"]), verdict, sure, sample["judged"] or {}, place))
+            sure = _sure(sample["energy"], facts["semantics"])
+            read = partial(read_bytes, folder / key, _MOST_PICTURE, DataError)
+            pictures.append(AuditedPicture(key, str(facts["canonical"]), verdict, sure, read, sample["judged"] or {}))
     if not pictures:
         raise ValueError("it has no samples")
     return pictures, str(facts["model"])
@@ -239,6 +221,12 @@ def _verdict(value: object) -> Answer:
     if value not in (True, False, None):
         raise ValueError(f"{value!r:.40} is no verdict")
     return value if value is None else bool(value)
+
+
+def _read_part(path: Path, start: int, size: int) -> bytes:
+    with naming_source(path, DataError), path.open("rb") as file:
+        file.seek(start)
+        return file.read(size)
 
 
 def _of_dataset(folder: Path) -> tuple[list[AuditedPicture], str]:
@@ -258,15 +246,15 @@ def _of_dataset(folder: Path) -> tuple[list[AuditedPicture], str]:
             samples = read_samples(file)
             file.seek(0)
             with tarfile.open(fileobj=file, mode="r:") as archive:
-                places = {
-                    member.name.partition(".")[0]: (shard, member.offset_data, member.size)
+                data = {
+                    member.name.partition(".")[0]: partial(_read_part, shard, member.offset_data, member.size)
                     for member in archive
                     if not member.name.endswith((".json", ".cls"))
                 }
         for sample in samples:
             sure = _sure(sample["energy"], classes[sample["class"]]["semantics"])
-            verdict, place = _verdict(sample["satisfied"]), places[sample["key"]]
-            pictures.append(AuditedPicture(sample["key"], sample["query"], verdict, sure, sample["judged"], place))
+            key, verdict = sample["key"], _verdict(sample["satisfied"])
+            pictures.append(AuditedPicture(key, sample["query"], verdict, sure, data[key], sample["judged"]))
     if not pictures:
         raise ValueError("it has no pictures")
     return pictures, str(next(iter(classes.values()))["model"])
@@ -292,7 +280,7 @@ class _Tiles(HTMLParser):
         self._row = values.get("data-row", self._row)
         if tag == "img" and (query := values.get("data-query")):
             content = base64.b64decode(values["src"].partition(",")[2])
-            self.pictures.append(AuditedPicture(self._row, query, self._verdict, None, content=content))
+            self.pictures.append(AuditedPicture(self._row, query, self._verdict, None, lambda: content))
 
 
 def _of_page(page: Path) -> list[AuditedPicture]:

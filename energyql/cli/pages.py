@@ -189,11 +189,12 @@ def label(
         out.print(f"{len(sheet.rows())} pictures are labelled in {escape(str(table))}")
         return
     options.check_studio("the page for labels")
-    from energyql.labelling.app import serve
+    from energyql.labelling.app import create_app
+    from energyql.studio.web import serve_app
 
     serving = page.serving(port, "Label the pictures at", f"Ctrl+C ends it; {table} has the labels.")
     with sole_writer(folder, "a page for labels") if inside else nullcontext():
-        serve(LabelSheet.open(table, pictures, attributes), **serving)
+        serve_app(partial(create_app, LabelSheet.open(table, pictures, attributes)), **serving)
 
 
 @options.with_options()
@@ -225,7 +226,6 @@ def audit(
     """
     from energyql.attributes.labels import import_labeller
     from energyql.auditing.answers import CLICKS, AnswerBook, AuditPlan
-    from energyql.auditing.audit import asker
     from energyql.auditing.publish import publish
     from energyql.auditing.session import Session
     from energyql.auditing.subject import open_subject
@@ -246,14 +246,15 @@ def audit(
         session = Session(subject, AnswerBook.open(subject, plan), by or simulate or "me")
         if labeller is not None:
             with reporting(not quiet) as report, options.resumable():
-                session.simulate(asker(subject, labeller), lambda fraction: report("audit", fraction))
+                session.simulate(labeller, partial(report, "audit"))
         elif session.next(1):
-            from energyql.labelling.audit_app import serve
+            from energyql.labelling.audit_app import create_audit_app
+            from energyql.studio.web import serve_app
 
             serving = page.serving(
                 port, "Look at the pictures at", "Ctrl+C ends it, and the same command continues it."
             )
-            serve(session, **serving)
+            serve_app(partial(create_audit_app, session), **serving)
         audited = session.report()
         if as_json:
             print_json(audited.to_dict())

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 from fastapi import FastAPI
 from fastapi.responses import FileResponse
@@ -17,7 +15,7 @@ from energyql.errors import DataError
 from energyql.kinds import KINDS, Kind
 from energyql.labelling.sheet import Cells, LabelSheet
 from energyql.studio.guard import Access, Bodies
-from energyql.studio.web import guarded_app, serve_app
+from energyql.studio.web import guarded_app
 
 STATIC = Path(__file__).parent / "static"
 BODY = 64 * 1024
@@ -109,13 +107,3 @@ def create_app(sheet: LabelSheet, access: Access | None = None) -> FastAPI:
         return FileResponse(sheet.folder.file(index))
 
     return app
-
-
-def serve(sheet: LabelSheet, **options: Any) -> None:
-    """Serve the page for labels until the process is interrupted.
-
-    Args:
-        sheet: the table of labels.
-        options: keyword arguments of `energyql.studio.web.serve_app`, such as host, port and token.
-    """
-    serve_app(partial(create_app, sheet), **options)

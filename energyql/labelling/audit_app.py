@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-from typing import Any
-
 from fastapi import FastAPI, Response
 from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel, Field
@@ -14,7 +11,7 @@ from energyql.auditing.session import Session
 from energyql.errors import DataError
 from energyql.labelling.app import AHEAD, BODY, STATIC
 from energyql.studio.guard import Access, Bodies
-from energyql.studio.web import guarded_app, serve_app
+from energyql.studio.web import guarded_app
 
 DESCRIPTION = """An audit of the pictures of a result.
 
@@ -110,13 +107,3 @@ def create_audit_app(session: Session, access: Access | None = None) -> FastAPI:
         return Response(data, media_type=kind)
 
     return app
-
-
-def serve(session: Session, **options: Any) -> None:
-    """Serve the page of an audit until the process is interrupted.
-
-    Args:
-        session: the audit.
-        options: keyword arguments of `energyql.studio.web.serve_app`, such as host, port and token.
-    """
-    serve_app(partial(create_audit_app, session), **options)

@@ -9,7 +9,6 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from energyql.attributes.bank import FittedUnder
 from energyql.attributes.heads import AttributeBank
 from energyql.attributes.judge import Judge
 from energyql.attributes.pictures import heads_of
@@ -17,7 +16,6 @@ from energyql.attributes.predictions import Prediction, YesNo
 from energyql.errors import ArgumentError, DataError
 from energyql.files import as_path, sole_writer, write_picture
 from energyql.generators.base import Generator, check_condition, show_pictures
-from energyql.generators.families import module_fingerprint
 from energyql.kinds import KINDS
 from energyql.labelling.folder import LABELS, MOST_NUMBER, RECORD, PictureFolder
 from energyql.pipeline.model import Model, choose_device
@@ -145,13 +143,9 @@ def sample_pictures(
             folder = PictureFolder.read(path)
             folder.drawn.check(str(path), seed=seed, truncation=truncation, condition=condition)
             folder.drawn.check_generator(network, str(path))
-        drawn = folder.drawn
-        if isinstance(network, torch.nn.Module):
-            network.to(where).eval()
-        fitted = FittedUnder("w", (drawn.truncation, drawn.truncation), drawn.condition, module_fingerprint(network))
-        prior = Prior(network, drawn.seed, fitted, where)
+        prior = source.prior_of(folder.drawn, where)
         tables = [path / LABELS] * (path / LABELS).exists() + ([] if labelled is None else [Path(labelled)])
-        excluded = set(folder.unsure).union(*(_labelled(table, drawn) for table in tables if unsure))
+        excluded = set(folder.unsure).union(*(_labelled(table, folder.drawn) for table in tables if unsure))
         with reporting(progress) as report:
             if is_new:  # first, so that pictures of an interrupted call are not taken for those of another seed
                 folder = folder.having(0, ())
@@ -174,8 +168,7 @@ def _labelled(table: Path, drawn: Drawn) -> list[int]:
     if labels.drawn != drawn:
         message = f"{table} is not about these pictures: {labels.drawn} is not {drawn}"
         raise DataError(message, hint="name the table of this folder")
-    assert labels.index is not None
-    return [int(number) for number in labels.index]
+    return [int(number) for number in labels.pictures]
 
 
 @torch.no_grad()

@@ -440,7 +440,7 @@ def load_model(
     folder = Path(model) if generator is not None and os.path.isdir(model) else model_folder(model)
     name, truncation, judge_name = real_path(folder).name, None, None
     if generator is None or (folder / CONFIG).is_file():
-        name, truncation, judge_name = _read_config(folder)
+        name, truncation, judge_name = read_config(folder)
     opened, mark = open_generator(folder, generator, allow_plugins=allow_plugins)
     none = not any((folder / file).is_file() for file in BANK_FILES[:2])
     words = None
@@ -552,7 +552,7 @@ def _have_same_weights(one: object, other: object) -> bool:
     return same and all(torch.equal(tensor.cpu(), theirs[name].cpu()) for name, tensor in mine.items())
 
 
-def _read_config(folder: Path) -> tuple[str, float, object]:
+def read_config(folder: Path) -> tuple[str, float, object]:
     """Read `config.json` of a model folder.
 
     Returns:

@@ -10,7 +10,6 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -112,10 +111,52 @@ def fit_bank(
         reports = with_gains(reports, old, bank, latents[fitted:], held_out, table.drawn)
     second = fit_second(task, latents, labels, bank, settings, taught)
     for name, report in reports.items():
-        details: dict[str, Any] = {"temperature": fits[name].temperature, "steps": fits[name].steps}
+        details = {**report.details, **dataclasses.asdict(fits[name])}
         details |= {"teacher": taught.report[name]} if name in taught.report else {}
-        reports[name] = dataclasses.replace(report, details={**report.details, **details})
+        reports[name] = dataclasses.replace(report, details=details)
     return bank.with_reports(reports), second, taught.networks
+
+
+def with_labels(specs: Vocabulary, labels: Mapping[str, Tensor], split: int) -> Vocabulary:
+    """Return the attributes that have enough labels for the fit of a head, see `check_labels`.
+
+    Args:
+        specs: the attributes.
+        labels: attribute -> (n,): 0/1, class index or number; NaN where missing.
+        split: heads learn from the first `split` labels; the other labels are held out.
+    """
+    usable = []
+    for name, spec in specs.items():
+        with suppress(DataError):
+            check_labels(labels[name], spec, len(labels[name]), split)
+            usable.append(spec)
+    return Vocabulary(usable)
+
+
+def fit_heads(
+    task: Task, latents: Tensor, labels: Mapping[str, Tensor], specs: Vocabulary, settings: HeadSettings, *,
+    held_out: float | int, stage: str, checkpoint: Path | None = None, seed: int = 0,
+) -> tuple[AttributeBank, dict[str, HeadFit]]:  # fmt: skip
+    """Fit heads by `train_heads` on the device of a training, and return them on the CPU.
+
+    Args:
+        task: the prior samples, with the seed and the device of the training.
+        latents: (n, latent_dim), in the space that the heads read.
+        labels: attribute -> (n,): 0/1, class index or number; NaN where missing.
+        specs: the attributes.
+        settings: settings of the fit.
+        held_out: number or share of the last latents that stop and calibrate the heads.
+        stage: name of the fit in reports of progress.
+        checkpoint: file for the state of the fit; `None` for no file.
+        seed: number that is added to the seed of the samples to get the seed of the fit.
+    """
+    device = task.prior.device
+    bank, fits = train_heads(
+        latents.to(device), {name: labels[name].to(device) for name in specs}, specs, settings, held_out=held_out,
+        seed=(task.prior.seed % 2**63 + seed) % 2**63, fitted=task.prior.fitted, checkpoint=checkpoint,
+        progress=task.progress(stage),
+    )  # fmt: skip
+    return bank.to("cpu"), fits
 
 
 def _fit(
@@ -148,14 +189,13 @@ def _fit(
     Returns:
         The heads; and attribute -> `HeadFit`, the number of steps of the fit and the temperature of the head.
     """
-    device = task.prior.device
     heads: dict[str, Head] = {}
     fits: dict[str, HeadFit] = {}
     for stage, with_teacher in (("further", True), ("training", False)):
         group = Vocabulary(spec for name, spec in specs.items() if (name in taught.labels) == with_teacher)
         if not group:
             continue
-        x, y, held_out, decay = latents, {name: labels[name] for name in group}, stop, settings.weight_decay
+        x, y, held_out, own = latents, {name: labels[name] for name in group}, stop, settings
         if with_teacher:
             pictures = len(taught.latents) // DRAWS
             first = (torch.arange(pictures) < round((1 - TAUGHT_STOPPING) * pictures)).repeat(DRAWS)
@@ -164,13 +204,10 @@ def _fit(
                 name: torch.cat([taught.labels[name][first], numbers, taught.labels[name][~first]])
                 for name, numbers in y.items()
             }
-            held_out, decay = held_out + int((~first).sum()), decay * TAUGHT_DECAY
-        part, part_fits = train_heads(
-            x.to(device), {name: numbers.to(device) for name, numbers in y.items()}, group,
-            dataclasses.replace(settings, weight_decay=decay), held_out=held_out, seed=task.prior.seed % 2**63,
-            fitted=task.prior.fitted, checkpoint=folder / stage, progress=task.progress(stage),
-        )  # fmt: skip
-        heads |= part.to("cpu").heads
+            held_out += int((~first).sum())
+            own = dataclasses.replace(settings, weight_decay=settings.weight_decay * TAUGHT_DECAY)
+        part, part_fits = fit_heads(task, x, y, group, own, held_out=held_out, stage=stage, checkpoint=folder / stage)
+        heads |= part.heads
         fits |= part_fits
     return AttributeBank(specs, {name: heads[name] for name in specs}, **vars(task.prior.fitted)), fits
 
@@ -202,7 +239,7 @@ def fit_second(
     Returns:
         Attribute -> second head. Attributes with too few labels of the last half of the samples are left out.
     """
-    device, own, more = task.prior.device, slice(len(latents) // 2, None), slice(1, None, 2)
+    own, more = slice(len(latents) // 2, None), slice(1, None, 2)
     held_out = len(latents[own]) - int(len(latents[own]) * (1 - SECOND_HELD_OUT_SHARE))
     latents, further = torch.cat([taught.latents[more], latents[own]]), taught.latents[more]
     unknown = further.new_full((len(further),), torch.nan)
@@ -210,18 +247,12 @@ def fit_second(
         name: torch.cat([taught.labels[name][more] if name in taught.labels else unknown, numbers[own]])
         for name, numbers in labels.items()
     }
-    usable = []
-    for name, spec in bank.vocabulary.items():
-        with suppress(DataError):
-            check_labels(labels[name], spec, len(latents), len(latents) - held_out)
-            usable.append(spec)
+    specs = with_labels(bank.vocabulary, labels, len(latents) - held_out)
     with task.target.work.step("second heads") as checkpoint:
-        if not usable:
+        if not specs:
             return {}
-        second, _ = train_heads(
-            latents.to(device), {name: numbers.to(device) for name, numbers in labels.items()}, Vocabulary(usable),
-            dataclasses.replace(settings, steps=max(1, settings.steps // 2)), held_out=held_out,
-            seed=(task.prior.seed % 2**63 + 1) % 2**63, fitted=bank.fitted, checkpoint=checkpoint,
-            progress=task.progress("checking"),
-        )  # fmt: skip
-    return second.to("cpu").heads
+        settings = dataclasses.replace(settings, steps=max(1, settings.steps // 2))
+        second, _ = fit_heads(
+            task, latents, labels, specs, settings, held_out=held_out, stage="checking", checkpoint=checkpoint, seed=1
+        )
+    return second.heads

@@ -105,17 +105,17 @@ def temperature(outputs: Tensor, labels: Tensor, spec: AttributeSpec, candidates
 
 
 def residual(outputs: Float[Tensor, "batch outputs"], labels: Float[Tensor, " batch"], spec: AttributeSpec) -> float:
-    """Return the root mean square error of predictions of a continuous attribute; 1 for the other kinds.
+    """Return the root mean square error of predictions of a continuous attribute; 1 for the other kinds, or no labels.
 
     The result becomes the standard deviation that the head predicts. It is at least a millionth of the range of the
     attribute, so that it is never 0.
 
     Args:
         outputs: predicted means in the first column.
-        labels: numbers; NaN where missing. At least one is not missing.
+        labels: numbers; NaN where missing.
         spec: the attribute.
     """
-    if not KINDS[spec.kind].numeric:
+    if not KINDS[spec.kind].numeric or labels.isnan().all():
         return 1.0
     error = outputs[:, 0] - labels
     return max(error[~error.isnan()].square().mean().sqrt().item(), 1e-6 * (spec.high - spec.low))
@@ -136,7 +136,7 @@ def residuals(
     """
     parts = outputs.split([output_count(spec) for spec in vocabulary.values()], 1)
     return {
-        name: torch.tensor(1.0 if labels[name].isnan().all() else residual(part, labels[name], spec))
+        name: torch.tensor(residual(part, labels[name], spec))
         for part, (name, spec) in zip(parts, vocabulary.items(), strict=True)
     }
 
@@ -244,23 +244,25 @@ def train_heads(
     std = torch.where(std > 1e-6, std, 1.0)
     random = torch.Generator().manual_seed(seed)
     fit = _Fit((latents - mean) / std, targets, specs, split, settings, random)
-    identity = digest((settings, held_out, seed, vocabulary.to_dict(), latents.device.type), latents, targets)
-    rates = {"lr": settings.lr, "weight_decay": settings.weight_decay}
-    optimization = Optimization(fit.network, random, StepFile(checkpoint, identity), **rates)
-    step, every = fit.restore(optimization.resume()), max(1, steps // CHECKS)
-    while step < steps and (settings.patience is None or fit.since < settings.patience):
+    identity = digest((held_out, seed, settings, vocabulary.to_dict(), latents.device.type), latents, targets)
+    optimization = Optimization(
+        fit.network, random, StepFile(checkpoint, identity), steps=steps, lr=settings.lr,
+        weight_decay=settings.weight_decay,
+    )  # fmt: skip
+    optimization.resume()
+    while (done := optimization.step) < steps and (settings.patience is None or fit.since < settings.patience):
         index = to_device(torch.randint(split, (settings.batch,), generator=random), latents.device)
-        optimization.descend(fit.loss(index), step / steps)
-        step += 1
-        if step % every == 0 or step == steps:
+        optimization.descend(fit.loss(index))
+        done += 1
+        if done % max(1, steps // CHECKS) == 0 or done == steps:
             if settings.patience is not None:
-                fit.evaluate(step)
-            optimization.write(**fit.state(step))
-        progress(step / steps)
-    if step < steps:
+                fit.evaluate(done)
+            optimization.write()
+        progress(done / steps)
+    if optimization.step < steps:
         progress(1.0)
     if settings.patience is None:
-        fit.evaluate(step)
+        fit.evaluate(steps)
     heads, fits = fit.calibrated(mean, std)
     return AttributeBank(vocabulary, heads, **vars(fitted)), fits
 
@@ -347,7 +349,11 @@ class _Fit:
         self.scale, self.offset = torch.ones(total, device=x.device), torch.zeros(total, device=x.device)
         self.best = {name: parameter.detach().clone() for name, parameter in self.parameters.items()}
         self.best_loss, self.best_step = torch.full((count,), math.inf), torch.zeros(count, dtype=torch.int64)
-        self.since = 0  # number of evaluations since a head improved
+        self.since = torch.zeros((), dtype=torch.int64)  # number of evaluations since a head improved
+        buffers = {f"best_{name}": tensor for name, tensor in self.best.items()}
+        buffers |= {"best_loss": self.best_loss, "best_step": self.best_step, "since": self.since}
+        for name, tensor in buffers.items():  # so that they are in the state of the network, from which a fit continues
+            self.network.register_buffer(name, tensor)
         self.weights: list[Tensor | None] = [None] * count
         self.shifts = [torch.zeros(count, device=x.device) for count in self.outputs]
         for i, (rows, spec) in enumerate(zip(self.rows, specs, strict=True)):
@@ -399,29 +405,11 @@ class _Fit:
         for i, (outputs, labels) in enumerate(self.held_out(self.parameters)):
             loss = temperature(outputs, labels, self.specs[i], candidates=17)[1]
             if loss < self.best_loss[i]:
-                self.best_loss[i], self.best_step[i], self.since = loss, step, 0
+                self.best_loss[i], self.best_step[i] = loss, step
+                self.since.zero_()
                 for name, tensor in self.best.items():
                     where: int | slice = i if name.startswith("hidden") else self.rows[i]
                     tensor[where] = self.parameters[name][where]
-
-    def state(self, step: int) -> dict[str, Tensor]:
-        """Return tensors by name: the best state of each head so far, and counters, for the file of the fit.
-
-        An interrupted fit continues from this file, which also contains the state of network, optimizer and random
-        numbers. `step` is the number of steps done.
-        """
-        best = {f"best/{name}": tensor for name, tensor in self.best.items()}
-        return best | {"counters": torch.tensor([step, self.since]), "loss": self.best_loss, "step": self.best_step}
-
-    def restore(self, state: Mapping[str, Tensor]) -> int:
-        """Load tensors that the method `state` returned, and return the number of steps done; 0 if `state` is empty."""
-        if not state:
-            return 0
-        for name, tensor in self.best.items():
-            tensor.copy_(state[f"best/{name}"])
-        self.best_loss, self.best_step = state["loss"].clone(), state["step"].clone()
-        step, self.since = map(int, state["counters"])
-        return step
 
     @torch.no_grad()
     def calibrated(self, mean: Tensor, std: Tensor) -> tuple[dict[str, Head], dict[str, HeadFit]]:

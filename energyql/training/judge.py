@@ -11,7 +11,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from energyql.attributes.bank import PICTURE, Bank, Described
+from energyql.attributes.bank import Bank, Described
 from energyql.attributes.held_out import HeldOut
 from energyql.attributes.judge import (
     JointJudge,
@@ -32,8 +32,9 @@ from energyql.attributes.labels import (
     labeller_name,
     read_images,
 )
+from energyql.attributes.pictures import PictureBank
 from energyql.attributes.predictions import PREDICTIONS, Prediction, of_columns
-from energyql.attributes.quality import FIRST, VERIFIER, HeadReport, JudgeReport, replace_given
+from energyql.attributes.quality import FIRST, READER, VERIFIER, HeadReport, JudgeReport, replace_given
 from energyql.errors import ArgumentError, DataError, ModelError
 from energyql.files import read_json
 from energyql.generators.base import RANDOM, Generator
@@ -42,11 +43,12 @@ from energyql.language.lexical import shorten
 from energyql.numerics.shapes import Float
 from energyql.pipeline.model import judge_mark, record_judge
 from energyql.progress import Report, reporting
+from energyql.training.heads import MORE
 from energyql.training.labels import LabelTable, read_label_table, warn
 from energyql.training.picture_fit import PictureSettings, fit_judge, fit_verifier, judge_settings
 from energyql.training.proposals import propose
 from energyql.training.report import report_quality
-from energyql.training.samples import LABEL_SEED, PICTURES, Prior, draw_thumbnails, label_prior
+from energyql.training.samples import LABEL_SEED, PICTURES, Prior, label_prior
 from energyql.training.target import Source, Target, Task, call_text, opening_target
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
@@ -225,7 +227,7 @@ def given_judge(judge: ImageLabeller | str | None) -> ImageLabeller | None:
     Raises:
         ArgumentError: the argument is a name, and there is no judge of that name; or it cannot be called.
     """
-    if judge is None or (isinstance(judge, str) and judge == TRAIN):
+    if judge is None or judge == TRAIN:
         return None
     if not isinstance(judge, str) and not callable(judge):
         raise ArgumentError(f"a judge is a function, a network or a name, not {shorten(repr(judge))}")
@@ -289,11 +291,8 @@ def _fit_both(
     chosen = 0 if task.table is None else task.table.learned
     proposals = propose(task, bank, specs, labels, proposed) if proposed else None
     if proposals is not None and len(proposals.latents):
-        with task.target.work.step(f"{PICTURES} of proposals") as folder:
-            further, columns = draw_thumbnails(
-                proposals, torch.arange(len(proposals.latents)), settings.side, folder,
-                labeller=task.labels, report=task.report,  # type: ignore[arg-type]
-            )  # fmt: skip
+        every, step = torch.arange(len(proposals.latents)), f"{PICTURES} of proposals"
+        further, columns = task.draw(step, proposals, every, settings.side, task.labeller)
         chosen, pictures = len(further), torch.cat([further, pictures])
         labels = {name: torch.cat([numbers, labels[name]]) for name, numbers in _encode(columns, specs).items()}
     seed = (prior.seed + 1) % 2**63
@@ -316,26 +315,23 @@ def _fit_both(
     count = NETWORKS if task.table is not None else BY_FUNCTION
     size = count if len(pictures) < FEW else FOLDS
     folds = [order[k::size] for k in range(size)]
-    with task.target.work.step(f"{PICTURES} for the {VERIFIER}") as folder:
-        others = prior.apart(FRESH_SEED)
-        fresh, _ = draw_thumbnails(others, torch.arange(FRESH), settings.side, folder, report=task.report)
+    others = prior.apart(FRESH_SEED)
+    fresh, _ = task.draw(f"{PICTURES} for the {VERIFIER}", others, torch.arange(FRESH), settings.side)
     with task.target.work.step(VERIFIER) as checkpoint:
         verifier = fit_verifier(
             pictures, labels, specs, networks, count=count, folds=folds, tests=[fold[fold >= chosen] for fold in folds],
-            fresh=fresh,
-            seed=(seed + VERIFIER_SEED) % 2**63, device=prior.device, checkpoint=checkpoint,
+            fresh=fresh, seed=(seed + VERIFIER_SEED) % 2**63, device=prior.device, checkpoint=checkpoint,
             progress=task.progress(VERIFIER),
         )  # fmt: skip
     held_out = None
     if verifier.networks:
         rows = verifier.rows[:MOST_HELD_OUT]
         with torch.no_grad():
-            if bank.space == PICTURE:
-                heads = bank.predict(pictures[rows].float() / 127.5 - 1, tuple(verifier.readings))
+            if bank.reads_pictures:
+                inputs = pictures[rows].float() / 127.5 - 1
             else:
-                heads = bank.predict(
-                    prior.read(index[rows - (len(pictures) - len(index))], bank.space), tuple(verifier.readings)
-                )
+                inputs = prior.read(index[rows - (len(pictures) - len(index))], bank.space)
+            heads = bank.predict(inputs, tuple(verifier.readings))
         first = torch.arange(len(verifier.rows)) < MOST_HELD_OUT
         held_out = HeldOut(
             {name: labels[name][rows].float() for name in verifier.readings}, heads,
@@ -449,16 +445,14 @@ def measure_judge(judge: ImageLabeller, task: Task, vocabulary: Vocabulary, coun
     """
     if unmeasured(judge, task.labels) is not None:
         return {}
-    count, table, labeller = min(count, MOST_TESTS), task.table, None
+    count, table = min(count, MOST_TESTS), task.table
     if table is not None:
-        assert table.index is not None
-        rows = slice(max(table.learned, len(table.index) - count), None)
-        prior, index = task.prior, table.index[rows]
+        rows = slice(max(table.learned, len(table.pictures) - count), None)
+        prior, index = task.prior, table.pictures[rows]
     else:
-        assert callable(task.labels)
-        prior, index, labeller = task.prior.apart(1), torch.arange(count), task.labels
+        prior, index = task.prior.apart(1), torch.arange(count)
     with task.target.work.step("readings of the judge") as folder:
-        reader = _Reader(labeller, judge, vocabulary, index)
+        reader = _Reader(task.labeller, judge, vocabulary, index)
         readings = label_prior(prior, index, reader, folder, progress=task.progress("judge"))
     columns = readings if table is None else {name: cells[rows] for name, cells in table.columns.items()}
     specs = Vocabulary(
@@ -530,42 +524,37 @@ def _encode(columns: Mapping[str, Column], specs: Vocabulary) -> dict[str, Tenso
     return {name: encode_column(known_cells(columns[name], spec), spec) for name, spec in specs.items()}
 
 
-def fit_on_pictures(
-    name: str,
-    task: Task,
-    learnable: Callable[[Mapping[str, Column]], Vocabulary],
-    count: int,
-    settings: PictureSettings | None = None,
-    *,
-    apart: int,
-) -> tuple[Judge | None, Mapping[str, HeadReport]]:
-    """Fit a network that reads attributes off pictures.
+def fit_reader(task: Task, learnable: Callable[[Mapping[str, Column]], Vocabulary], count: int) -> PictureBank:
+    """Fit a network that reads attributes off pictures, for a model without heads, whose sampler the network guides.
 
-    The network learns from the pictures of a table of labels, or from new pictures that a function labels.
+    The network learns from the pictures of a table of labels, or from new pictures that a function labels. It is
+    measured on a fifth of the pictures, which it does not learn from.
 
     Args:
-        name: name of the network, such as "reader", for progress bars and files of intermediate results.
         task: generator, samples and labels.
         learnable: function from attribute -> labels to the attributes to learn.
         count: number of pictures to label, if the labels are a function.
-        settings: settings of the fit.
-        apart: number that differs for each network of a training. It is added to the seed of new pictures to label, and
-            to the seed of the fit, so that networks do not share them.
-
-    Returns:
-        The network, or `None` if it learned no attribute well enough; and attribute -> report, on a fifth of the
-            pictures, which the network did not learn from.
 
     Raises:
-        DataError: it is not known which pictures the labels are about; or an attribute has no label to learn from.
+        DataError: it is not known which pictures the labels are about, an attribute has no label to learn from, or the
+            network learns no attribute well enough.
+        ModelError: the folder has attributes already.
     """
-    settings = settings or PictureSettings()
-    pictures, labels, specs, prior, _ = labelled_pictures(name, task, learnable, count, settings.side, apart=apart)
-    with task.target.work.step(name) as checkpoint:
-        return fit_judge(
-            pictures, labels, specs, settings, seed=(prior.seed + apart) % 2**63, device=prior.device,
-            checkpoint=checkpoint, progress=task.progress(name),
+    if task.target.bank is not None:
+        wrong = f"{task.target.folder} has attributes already, and a network of pictures is trained as a whole"
+        raise ModelError(wrong)
+    settings, fitted = PictureSettings(), task.prior.fitted
+    # Another seed than those of judges and heads, so that they share neither pictures nor random numbers.
+    pictures, labels, specs, prior, _ = labelled_pictures(READER, task, learnable, count, settings.side, apart=2)
+    with task.target.work.step(READER) as checkpoint:
+        reader, reports = fit_judge(
+            pictures, labels, specs, settings, seed=(prior.seed + 2) % 2**63, device=prior.device,
+            checkpoint=checkpoint, progress=task.progress(READER),
         )  # fmt: skip
+    if reader is None:
+        raise DataError(f"a network could learn none of {', '.join(reports)}", hint=f"{MORE}, for heads (--space w)")
+    reader.report = {name: reports[name] for name in reader.vocabulary}
+    return PictureBank(reader, truncation=fitted.truncation, condition=fitted.condition, generator=fitted.generator)
 
 
 def labelled_pictures(
@@ -588,24 +577,14 @@ def labelled_pictures(
     Raises:
         DataError: it is not known which pictures the labels are about.
     """
-    prior, table, work = task.prior, task.table, task.target.work
-    if not task.has_pictures:
-        raise DataError("the labels are about latents; a judge learns from pictures, see the column index of a table")
-    index, labeller, step = torch.arange(count), None, PICTURES
+    prior, table = task.prior, task.table
     if table is not None:
-        assert table.index is not None
-        index = table.index
-        specs = learnable(table.columns)  # raises before any picture is drawn
-    else:
-        assert callable(task.labels)
-        prior, labeller = prior.apart(apart), task.labels
-        step = f"{PICTURES} for the {name}"
-    with work.step(step) as folder:
-        pictures, columns = draw_thumbnails(prior, index, side, folder, labeller=labeller, report=task.report)
-    if table is not None:
-        columns = dict(table.columns)
-    else:
-        specs = learnable(columns)
+        index, specs = table.pictures, learnable(table.columns)  # raises before any picture is drawn
+        pictures, _ = task.draw(PICTURES, prior, index, side)
+        return pictures, _encode(table.columns, specs), specs, prior, index
+    prior, index = prior.apart(apart), torch.arange(count)
+    pictures, columns = task.draw(f"{PICTURES} for the {name}", prior, index, side, task.labeller)
+    specs = learnable(columns)
     return pictures, _encode(columns, specs), specs, prior, index
 
 

@@ -242,6 +242,19 @@ class LabelTable:
     pool: Path | None = None
     source: str = "the table"
 
+    @property
+    def pictures(self) -> Int[Tensor, " rows"]:
+        """Numbers of the pictures that the labels are about, the field `index`.
+
+        Raises:
+            DataError: the labels are about latents.
+        """
+        if self.index is None:
+            raise DataError(
+                "the labels are about latents; a judge learns from pictures, see the column index of a table"
+            )
+        return self.index
+
 
 def warn(message: str) -> None:
     """Issue a `LabelWarning` at the line of the user's call."""

@@ -24,7 +24,7 @@ from energyql.numerics.pool import to_cpu, to_device
 from energyql.numerics.shapes import Float, Int
 from energyql.training.heads import attribute_loss, balancing_weights, base_outputs, check_spread, residuals
 from energyql.training.report import report_quality
-from energyql.training.steps import Optimization, StepFile, digest, minimise
+from energyql.training.steps import Optimization, StepFile, digest, minimise, part_of
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 WRITES = 24
@@ -179,19 +179,18 @@ def fit_network(
     steps = max(WRITES, min(max(settings.passes * len(rows), settings.least), settings.most) // settings.batch)
     file = StepFile(checkpoint, digest((settings, seed, vocabulary.to_dict(), device.type), pictures, targets, rows))
     pictures, targets, rows = (to_device(part, device) for part in (pictures, targets, rows))
-    optimization = Optimization(judge, random, file, lr=settings.lr, weight_decay=settings.weight_decay)
-    step, every = int(optimization.resume().get("step", 0)), steps // WRITES
-    while step < steps:
-        judge.train()
+    optimization = Optimization(judge, random, file, steps=steps, lr=settings.lr, weight_decay=settings.weight_decay)
+    optimization.resume()
+    judge.train()
+    while (step := optimization.step) < steps:
         index = rows[to_device(torch.randint(len(rows), (settings.batch,), generator=random), device)]
         images = distort(pictures[index].float() / 127.5 - 1, random, distortion_strength(step / steps))
         outputs = judge.head(judge.features(images)) * scale + offset
         columns = zip(outputs.split(counts, 1), targets[index].unbind(1), specs, weights, strict=True)
-        optimization.descend(torch.stack([attribute_loss(*column) for column in columns]).sum(), step / steps)
-        step += 1
-        if step % every == 0 or step == steps:
-            optimization.write(step=torch.tensor(step))
-        progress(step / steps)
+        optimization.descend(torch.stack([attribute_loss(*column) for column in columns]).sum())
+        if optimization.step % (steps // WRITES) == 0 or optimization.step == steps:
+            optimization.write()
+        progress(optimization.step / steps)
     progress(1.0)
     with torch.no_grad():  # scale and offset become part of the last layer
         judge.head.bias.mul_(scale).add_(offset)
@@ -300,6 +299,39 @@ class FittedVerifier:
     readings: Predictions
 
 
+def fit_folds(
+    pictures: Tensor, labels: Mapping[str, Tensor], vocabulary: Vocabulary, settings: Sequence[PictureSettings],
+    folds: Sequence[Tensor], *, count: int, seed: int, device: torch.device | str, checkpoint: Path,
+    progress: Callable[[float], None],
+) -> list[Judge]:  # fmt: skip
+    """Fit several networks, each to all folds of the pictures but one (cross-fitting).
+
+    Network k leaves out fold `k % len(folds)`. Networks that leave out the same fold have different settings, in turn.
+    For the other arguments see `fit_verifier`.
+    """
+    networks = []
+    for k in range(count):
+        others = [fold for number, fold in enumerate(folds) if number != k % len(folds)]
+        network = fit_network(
+            pictures, labels, vocabulary, settings[(k + k // len(folds)) % len(settings)], rows=torch.cat(others),
+            seed=(seed + k) % 2**63, device=device, checkpoint=checkpoint / str(k),
+            progress=part_of(progress, k, count),
+        )  # fmt: skip
+        networks.append(network)
+    return networks
+
+
+def read_unseen(networks: Sequence[Judge], pictures: Tensor, tests: Sequence[Tensor]) -> Float[Tensor, "n outputs"]:
+    """Return mean outputs for labelled pictures, each picture read by the networks that did not learn from it.
+
+    Args:
+        networks: the networks, in the order of `fit_folds`.
+        pictures: (n, 3, side, side) uint8.
+        tests: for each fold, indices of pictures in it.
+    """
+    return torch.cat([mean_outputs(networks[k :: len(tests)], pictures[test]) for k, test in enumerate(tests)])
+
+
 def fit_verifier(
     pictures: Tensor,
     labels: Mapping[str, Tensor],
@@ -346,34 +378,20 @@ def fit_verifier(
     Raises:
         DataError: an attribute has no label of a picture to learn from, or labels that are too large.
     """
-    networks, without = [], [k % len(folds) for k in range(count)]
-    for k, fold in enumerate(without):
-        others = [other for number, other in enumerate(folds) if number != fold]
-        network = fit_network(
-            pictures, labels, vocabulary, settings[(k + k // len(folds)) % len(settings)], rows=torch.cat(others),
-            seed=(seed + k) % 2**63, device=device, checkpoint=checkpoint / str(k),
-            progress=partial(_share, progress, k, count),
-        )  # fmt: skip
-        networks.append(network)
-    rows = torch.cat(list(tests))
-    every = torch.cat(list(folds))
+    networks = fit_folds(
+        pictures, labels, vocabulary, settings, folds,
+        count=count, seed=seed, device=device, checkpoint=checkpoint, progress=progress,
+    )  # fmt: skip
+    rows, every = torch.cat(list(tests)), torch.cat(list(folds))
     unseen, learnt = ({name: labels[name][part].float() for name in vocabulary} for part in (rows, every))
-
-    def parts() -> list[list[Judge]]:
-        pairs = list(zip(networks, without, strict=True))
-        return [[network for network, own in pairs if own == fold] for fold in range(len(folds))]
-
-    def read_unseen() -> Tensor:
-        return torch.cat([mean_outputs(part, pictures[test]) for part, test in zip(parts(), tests, strict=True)])
-
-    outputs = read_unseen()
+    outputs = read_unseen(networks, pictures, tests)
     std = residuals(outputs, unseen, vocabulary)
     reports = report_quality(split_outputs(outputs, vocabulary.values(), std), unseen, vocabulary, learnt)
     chosen = [name for name, report in reports.items() if report.above_chance]
     if not chosen:
         return FittedVerifier([], reports, rows, {})
     networks, specs = [network.only(chosen) for network in networks], Vocabulary(vocabulary[name] for name in chosen)
-    outputs = read_unseen()
+    outputs = read_unseen(networks, pictures, tests)
     counts = list(map(output_count, specs.values()))
     scales, shifts = [], []
     for part, (name, spec) in zip(outputs.split(counts, 1), specs.items(), strict=True):
@@ -387,12 +405,13 @@ def fit_verifier(
         network.head.bias.mul_(scale).add_(shift)
         network.std.copy_(torch.stack([std[name] for name in specs]))
         network.round()
-    readings = split_outputs(read_unseen(), specs.values(), std)
+    readings = split_outputs(read_unseen(networks, pictures, tests), specs.values(), std)
     calibrated = report_quality(readings, unseen, specs, learnt)
     for name, report in calibrated.items():
         details = {**reports[name].details, "reliability": report.details["reliability"]}
         reports[name] = dataclasses.replace(reports[name], calibration_error=report.calibration_error, details=details)
-    factor, offset = _same_spread(mean_outputs(networks, fresh), [mean_outputs(part, fresh) for part in parts()], specs)
+    parts = [mean_outputs(networks[k :: len(folds)], fresh) for k in range(len(folds))]
+    factor, offset = _same_spread(mean_outputs(networks, fresh), parts, specs)
     for network in networks:
         network.head.weight.mul_(factor[:, None])
         network.head.bias.mul_(factor).add_(offset)
@@ -428,18 +447,6 @@ def _same_spread(joint: Tensor, parts: Sequence[Tensor], specs: Vocabulary) -> t
 def mean_outputs(networks: Sequence[Judge], pictures: Tensor) -> Float[Tensor, "n outputs"]:
     """Return the mean of the outputs of networks of the same attributes for pictures, (n, 3, side, side) uint8."""
     return torch.stack([read_outputs(network, pictures) for network in networks]).mean(0)
-
-
-def _share(progress: Callable[[float], None], index: int, count: int, done: float) -> None:
-    """Call `progress` with the fraction of all fits that is done.
-
-    Args:
-        progress: the function.
-        index: number of fits that are finished.
-        count: number of all fits.
-        done: fraction of the next fit that is done.
-    """
-    progress((index + done) / count)
 
 
 def calibration(

@@ -102,9 +102,8 @@ def _gain(before: Prediction, now: Prediction, labels: Float[Tensor, " rows"]) -
         difference, count = (scores[1] - scores[0])[rows].double(), int(rows.sum())
         gain += float(difference.mean()) / len(groups)
         squares = float(difference.square().sum())
-        if (
-            not kind.numeric
-        ):  # half a pair more of each of the four outcomes (Agresti and Min 2005, doi 10.1002/sim.1781)
+        if not kind.numeric:
+            # Half a pair more of each of the four outcomes (Agresti and Min 2005, doi 10.1002/sim.1781).
             squares, count = squares + 1, count + 2
         mean = float(difference.sum()) / count
         variance += max(squares / count - mean**2, 0.0) / count / len(groups) ** 2

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,10 +16,10 @@ from energyql.attributes.heads import Head
 from energyql.attributes.held_out import HeldOut
 from energyql.attributes.judge import Judge
 from energyql.attributes.labels import Column, ImageLabeller, encode_column
-from energyql.attributes.pictures import PictureBank, load_bank
+from energyql.attributes.pictures import load_bank
 from energyql.attributes.predictions import output_count
-from energyql.attributes.quality import READER, HeadReport
-from energyql.errors import ArgumentError, DataError, ModelError, VocabularyError
+from energyql.attributes.quality import HeadReport
+from energyql.errors import ArgumentError, DataError, VocabularyError
 from energyql.files import real_path
 from energyql.generators.base import Generator, head_reader
 from energyql.language.lexical import shorten
@@ -29,13 +28,13 @@ from energyql.pipeline.model import choose_device, judge_mark
 from energyql.pipeline.settings import whole_number
 from energyql.progress import Report, reporting
 from energyql.renamed import takes_label
-from energyql.training.bank_fit import HELD_OUT_SHARE, fit_bank
-from energyql.training.heads import MORE, HeadSettings, attribute_loss, check_labels, train_heads
+from energyql.training.bank_fit import HELD_OUT_SHARE, fit_bank, fit_heads, with_labels
+from energyql.training.heads import HeadSettings, attribute_loss
 from energyql.training.judge import (
     MOST_PICTURES,
     TRAIN,
     TrainedJudge,
-    fit_on_pictures,
+    fit_reader,
     given_judge,
     own_judge,
     store_judge,
@@ -229,7 +228,7 @@ def train_attributes(
                 networks: Sequence[Judge] = ()
                 bank: Bank
                 if space == PICTURE:
-                    bank = _fit_reader(task, choose, most)
+                    bank = fit_reader(task, choose, most)
                 else:
                     settings = settings or HeadSettings()
                     columns = table.columns if table is not None else _label(
@@ -354,54 +353,19 @@ def _held_out_losses(
         Attribute -> loss. Attributes with too few labels are left out.
     """
     labels = {name: encode_column(columns[name], spec, "the labeller") for name, spec in specs.items()}
-    count = len(next(iter(labels.values())))
-    fitted, usable = {name: numbers[MEASURED:] for name, numbers in labels.items()}, []
-    for name, spec in specs.items():
-        with suppress(DataError):
-            check_labels(fitted[name], spec, count - MEASURED, int((count - MEASURED) * (1 - HELD_OUT_SHARE)))
-            check_labels(labels[name], spec, count, MEASURED)
-            usable.append(spec)
-    if not usable:
+    fitted, count = {name: numbers[MEASURED:] for name, numbers in labels.items()}, len(next(iter(columns.values())))
+    specs = with_labels(with_labels(specs, labels, MEASURED), fitted, int((count - MEASURED) * (1 - HELD_OUT_SHARE)))
+    if not specs:
         return {}
     latents = _latents(task.prior, None, count)
-    bank, _ = train_heads(
-        latents[MEASURED:].to(task.prior.device), {spec.name: fitted[spec.name] for spec in usable}, Vocabulary(usable),
-        settings, held_out=HELD_OUT_SHARE, seed=task.prior.seed % 2**63, fitted=task.prior.fitted,
-        progress=task.progress("enough labels?"),
-    )  # fmt: skip
+    stage = "enough labels?"
+    bank, _ = fit_heads(task, latents[MEASURED:], fitted, specs, settings, held_out=HELD_OUT_SHARE, stage=stage)
     with torch.no_grad():
-        predictions = bank.to("cpu").predict(latents[:MEASURED])
+        predictions = bank.predict(latents[:MEASURED])
     return {
-        spec.name: attribute_loss(
-            predictions[spec.name].columns()[:, : output_count(spec)], labels[spec.name][:MEASURED], spec
-        ).item()
-        for spec in usable
+        name: attribute_loss(predictions[name].columns()[:, : output_count(spec)], labels[name][:MEASURED], spec).item()
+        for name, spec in specs.items()
     }
-
-
-def _fit_reader(task: Task, choose: Callable[[Mapping[str, Column]], Vocabulary], count: int) -> PictureBank:
-    """Fit a network that reads attributes off pictures, for a model without heads, whose sampler the network guides.
-
-    The seed of the fit differs from the seeds of judges and heads.
-
-    Args:
-        task: generator, samples and labels.
-        choose: function from attribute -> labels to the attributes to learn.
-        count: number of pictures to label, if the labels are a function.
-
-    Raises:
-        DataError: the labels are not about pictures, or the network learns no attribute well enough.
-        ModelError: the folder has attributes already.
-    """
-    folder = task.target.folder
-    if task.target.bank is not None:
-        raise ModelError(f"{folder} has attributes already, and a network of pictures is trained as a whole")
-    reader, reports = fit_on_pictures(READER, task, choose, count, apart=2)
-    if reader is None:
-        raise DataError(f"a network could learn none of {', '.join(reports)}", hint=f"{MORE}, for heads (--space w)")
-    reader.report = {name: reports[name] for name in reader.vocabulary}
-    fitted = task.prior.fitted
-    return PictureBank(reader, truncation=fitted.truncation, condition=fitted.condition, generator=fitted.generator)
 
 
 def _infer(
@@ -438,12 +402,10 @@ def _range(truncation: float | tuple[float, float] | None) -> tuple[float, float
     """
     if truncation is None:
         return None
-    ends = truncation if isinstance(truncation, tuple) else (truncation, truncation)
-    with suppress(TypeError, ValueError):
-        low, high = map(float, ends)
-        if not isinstance(truncation, str) and 0 <= low <= high <= 2:
-            return low, high
-    raise ArgumentError(f"truncation is a number or a range (low, high) in 0 to 2, not {truncation!r}")
+    low, high = truncation if isinstance(truncation, tuple) else (truncation, truncation)
+    if not 0 <= low <= high <= 2:
+        raise ArgumentError(f"truncation is a number or a range (low, high) in 0 to 2, not {truncation!r}")
+    return float(low), float(high)
 
 
 def _default_truncation(target: Target, table: LabelTable | None, prior: Prior) -> tuple[float, float]:
@@ -486,5 +448,4 @@ def _latents(prior: Prior, table: LabelTable | None, count: int) -> Tensor:
             raise DataError(f"{table.source}: latents of {table.latents.shape[1]} numbers, but {name} has {own}")
         return table.latents if space == "w" else prior.view(table.latents, space)
     prior.check_single()
-    assert table.index is not None
-    return prior.read(table.index, space)
+    return prior.read(table.pictures, space)

@@ -6,7 +6,6 @@ import base64
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +37,7 @@ from energyql.pipeline.model import judge_mark
 from energyql.progress import Report
 from energyql.sampling import prior_latents, uniforms
 from energyql.training.labels import warn
-from energyql.training.steps import StepFile, digest
+from energyql.training.steps import StepFile, digest, part_of
 
 PICTURES = "pictures"
 """Name of the step of a training that draws the pictures from which judge and teacher learn."""
@@ -70,7 +69,7 @@ def draw_thumbnails(
     Returns:
         The thumbnails, (n, 3, size, size) uint8; and attribute -> n labels, empty without a labeller.
     """
-    reader = _thumbnails(labeller, side, index)
+    reader = Thumbnails(labeller, side, index.tolist())
     columns = label_prior(prior, index, reader, folder, progress=lambda done: report("drawing", done))
     return read_thumbnails(columns.pop(PICTURE)), columns
 
@@ -88,15 +87,11 @@ def kept_thumbnails(folder: Path, prior: Prior, index: Int[Tensor, " n"], side: 
         (n, 3, size, size) uint8; `None` if a file is missing or damaged, or `draw_thumbnails` had other arguments.
     """
     cells: list[Any] = []
-    for _, file in _parts(folder, prior, _thumbnails(None, side, index), index):
+    for _, file in _parts(folder, prior, Thumbnails(None, side, index.tolist()), index):
         if (part := file.read_json()) is None:
             return None
         cells += part[PICTURE]
     return read_thumbnails(cells)
-
-
-def _thumbnails(labeller: ImageLabeller | None, side: int, index: Tensor) -> Thumbnails:
-    return Thumbnails(labeller, side, "" if labeller is not None else str(index.tolist()))
 
 
 @torch.no_grad()
@@ -121,13 +116,13 @@ class Thumbnails:
     Args:
         labeller: the labeller; `None` if the labels are known.
         side: largest side of a thumbnail, in pixels.
-        about: text that becomes part of the attribute `identity`, such as the numbers of the pictures. Files of an
-            interrupted call are used only if they were written under an equal identity.
+        numbers: numbers of the pictures. Files of an interrupted call are used only if they were written under an equal
+            `identity`: for the same pictures, or by the same labeller.
     """
 
-    def __init__(self, labeller: ImageLabeller | None, side: int, about: str = "") -> None:
+    def __init__(self, labeller: ImageLabeller | None, side: int, numbers: Sequence[int] = ()) -> None:
         self.labeller, self.side = labeller, side
-        self.identity = f"thumbnails {side} {about} {'' if labeller is None else judge_mark(labeller)}"
+        self.identity = f"thumbnails {side} " + (f"{numbers} " if labeller is None else f" {judge_mark(labeller)}")
 
     def __call__(self, images: Float[Tensor, "batch channels height width"]) -> dict[str, list[Any]]:
         """Return columns for pictures in [-1, 1]: attribute -> labels, and `PICTURE` -> thumbnails as texts."""
@@ -314,7 +309,7 @@ def label_prior(
         rows = index[start : start + PICTURES_A_PART]
         part = file.read_json()
         if part is None:
-            part = _label(prior, rows, labeller, partial(_progress, progress, start, len(index)))
+            part = _label(prior, rows, labeller, part_of(progress, start, len(index)))
             file.write_json(part)
         if start and list(part) != list(columns):
             raise DataError(f"the labeller returned {', '.join(columns)} first, and {', '.join(part)} now")
@@ -323,10 +318,6 @@ def label_prior(
         extend(columns, part)
         progress((start + len(rows)) / len(index))
     return dict(columns)
-
-
-def _progress(progress: Callable[[float], None], start: int, count: int, done: int) -> None:
-    progress((start + done) / count)
 
 
 def extend(columns: dict[str, list[Any]], part: Mapping[str, Sequence[Any]]) -> None:
@@ -356,7 +347,7 @@ def _parts(folder: Path, prior: Prior, labeller: ImageLabeller, index: Tensor) -
 
 
 def _label(
-    prior: Prior, index: Tensor, labeller: ImageLabeller, progress: Callable[[int], None]
+    prior: Prior, index: Tensor, labeller: ImageLabeller, progress: Callable[[float], None]
 ) -> dict[str, list[Any]]:
     """Label the pictures of the prior samples with the indices `index`, and return attribute -> labels.
 

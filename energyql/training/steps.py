@@ -59,6 +59,17 @@ def digest(settings: object, *tensors: Tensor) -> str:
     return identity.hexdigest()
 
 
+def part_of(progress: Callable[[float], None], done: int, count: int) -> Callable[[float], None]:
+    """Return the function that one of `count` parts of a job calls with the fraction of the part that is done.
+
+    Args:
+        progress: function that is called with the fraction of the whole job that is done.
+        done: number of parts that are finished.
+        count: number of all parts.
+    """
+    return lambda fraction: progress((done + fraction) / count)
+
+
 @dataclass(frozen=True)
 class StepFile:
     """A file with the result of a step of a training, such as labels, or with the state of an unfinished step.
@@ -130,41 +141,45 @@ class Optimization:
         network: the network; its parameters change in place.
         random: source of the random numbers of the fit; the state of this source is written too.
         file: the file; if its path is `None`, nothing is written.
+        steps: number of steps of the whole fit.
         lr: highest learning rate. The rate rises during the first tenth of the fit, then falls along a cosine to 0.
         weight_decay: weight decay of AdamW.
+
+    Attributes:
+        step: number of steps done.
     """
 
     def __init__(
-        self, network: torch.nn.Module, random: torch.Generator, file: StepFile, *, lr: float, weight_decay: float
-    ) -> None:
-        self.network, self.random, self.file, self.lr = network, random, file, lr
+        self, network: torch.nn.Module, random: torch.Generator, file: StepFile, *, steps: int, lr: float,
+        weight_decay: float,
+    ) -> None:  # fmt: skip
+        self.network, self.random, self.file, self.steps, self.lr = network, random, file, steps, lr
         self.optimizer = torch.optim.AdamW(network.parameters(), lr=lr, weight_decay=weight_decay)
+        self.step = 0
 
-    def resume(self) -> Mapping[str, Tensor]:
-        """Load the state of network, optimizer and random numbers from the file, and return all tensors of the file.
-
-        If the file cannot be read, nothing changes, and the result is empty.
-        """
-        state = self.file.read_tensors() or {}
-        if state:
+    def resume(self) -> None:
+        """Load the state of network, optimizer and random numbers from the file; if it cannot be read, do nothing."""
+        if state := self.file.read_tensors():
             self.network.load_state_dict({name: state[f"now/{name}"] for name in self.network.state_dict()})
             restore_optimizer(self.optimizer, state)
             self.random.set_state(state["random"])
-        return state
+            self.step = int(state["step"])
 
-    def descend(self, loss: Tensor, done: float) -> None:
-        """Do a step of AdamW to lower `loss`; the fraction `done` of the fit determines the learning rate."""
+    def descend(self, loss: Tensor) -> None:
+        """Do a step of AdamW to lower `loss`; the fraction of the fit that is done determines the learning rate."""
         for group in self.optimizer.param_groups:
-            group["lr"] = self.lr * learning_rate(done)
+            group["lr"] = self.lr * learning_rate(self.step / self.steps)
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
+        self.step += 1
 
-    def write(self, **more: Tensor) -> None:
-        """Write the state of network, optimizer and random numbers to the file, and further tensors by name, `more`."""
+    def write(self) -> None:
+        """Write the state of network, optimizer and random numbers to the file."""
         if self.file.path is not None:
             state = {f"now/{name}": tensor for name, tensor in self.network.state_dict().items()}
-            state |= optimizer_state(self.optimizer) | {"random": self.random.get_state()} | more
+            state |= optimizer_state(self.optimizer)
+            state |= {"random": self.random.get_state(), "step": torch.tensor(self.step)}
             self.file.write_tensors(dict(zip(state, to_cpu([*state.values()]), strict=True)))
 
 

@@ -13,16 +13,16 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from energyql.attributes.bank import Bank, FittedUnder
 from energyql.attributes.heads import Head, replace_second
 from energyql.attributes.judge import replace_networks
-from energyql.attributes.labels import ImageLabeller
+from energyql.attributes.labels import Column, ImageLabeller
 from energyql.attributes.pictures import heads_of, load_bank
 from energyql.attributes.quality import FIRST, VERIFIER, replace_given
 from energyql.errors import ArgumentError, EnergyQLError, ModelError, VocabularyError
 from energyql.files import (
-    DAMAGED_MODEL,
     changing,
     finish_saving,
     read_json,
@@ -50,12 +50,12 @@ from energyql.generators.load import is_foreign, load_generator, save_converted
 from energyql.models import model_folder, packaged_models
 from energyql.models.hub import model_files
 from energyql.models.unfinished import START, Work
-from energyql.pipeline.model import Model, save_named_model
+from energyql.pipeline.model import Model, read_config, save_named_model
 from energyql.plugins import GENERATORS, is_plugin
 from energyql.progress import Report
-from energyql.training.labels import LabelTable
+from energyql.training.labels import Drawn, LabelTable
 from energyql.training.report import draw_report
-from energyql.training.samples import Prior
+from energyql.training.samples import Prior, draw_thumbnails
 
 TEACHER = "teacher"
 """Start of the names of the files with the networks of a teacher, such as "teacher-0.json". A teacher reads pictures,
@@ -163,6 +163,11 @@ class Target:
             self.generator.to(device).eval()
         return Prior(self.generator, seed, fitted, torch.device(device))
 
+    def prior_of(self, drawn: Drawn, device: torch.device | str) -> Prior:
+        """Return the prior samples from which labelled pictures were drawn, on `device`, for heads that read w."""
+        psi = drawn.truncation
+        return self.prior(drawn.seed, FittedUnder("w", (psi, psi), drawn.condition, self.fingerprint), device)
+
     def check_names(self, names: Sequence[str], replace: bool) -> None:
         """Raise a `VocabularyError` if `replace` is false and the model already has an attribute in `names`."""
         own = {} if self.bank is None else self.bank.vocabulary
@@ -260,12 +265,32 @@ class Task:
         return self.labels if isinstance(self.labels, LabelTable) else None
 
     @property
+    def labeller(self) -> ImageLabeller | None:
+        """The labels if they are a function that labels pictures, else `None`."""
+        return None if isinstance(self.labels, LabelTable) else self.labels
+
+    @property
     def has_pictures(self) -> bool:
         """Whether it is known which pictures the labels are about.
 
         False for a table that has latents in place of the numbers of pictures.
         """
         return self.table is None or self.table.index is not None
+
+    def draw(
+        self, step: str, prior: Prior, index: Tensor, side: int, labeller: ImageLabeller | None = None
+    ) -> tuple[Tensor, dict[str, Column]]:
+        """Draw the pictures of prior samples in a step of the training, and return `draw_thumbnails` of them.
+
+        Args:
+            step: name under which thumbnails and labels are stored, so that an interrupted training continues.
+            prior: prior samples.
+            index: indices of the samples, (n,).
+            side: side of the thumbnails, in pixels.
+            labeller: function that labels pictures.
+        """
+        with self.target.work.step(step) as folder:
+            return draw_thumbnails(prior, index, side, folder, labeller=labeller, report=self.report)
 
     def progress(self, stage: str) -> Callable[[float], None]:
         """Return a function of the fraction done of `stage`, which calls `report` with the stage and the fraction."""
@@ -530,7 +555,7 @@ def _named(folder: Path, name: str, truncation: float | None) -> Target:
         settings = read_json(folder / CONFIG).get("generator")
         if not isinstance(settings, dict) or settings.get("kind") != NAMED:
             raise ModelError(f"{folder} holds another generator than {name}")
-        truncation = _truncation(folder)
+        _, truncation, _ = read_config(folder)
     elif truncation is None:
         truncation = 1.0 if bank is None else bank.truncation[1]
     return Target(folder, generator, mark, truncation, bank, name)
@@ -546,16 +571,10 @@ def _opened(folder: Path, source: Source | None = None) -> Target:
     """
     if source is not None and source.generator is not None:
         return _named(folder, source.generator, None)
-    truncation, allow_plugins = _truncation(folder), source is not None and source.allow_plugins
+    allow_plugins = source is not None and source.allow_plugins
+    _, truncation, _ = read_config(folder)
     generator, mark = open_generator(folder, allow_plugins=allow_plugins)
     return Target(folder, generator, mark, truncation, _bank(folder, mark, allow_plugins))
-
-
-def _truncation(folder: Path) -> float:
-    try:
-        return float(read_json(folder / CONFIG)["truncation"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise ModelError(f"{folder / CONFIG} has no truncation", hint=DAMAGED_MODEL) from error
 
 
 def _bank(folder: Path, fingerprint: str, allow_plugins: bool = False) -> Bank | None:

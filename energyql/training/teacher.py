@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +19,18 @@ from energyql.attributes.judge import Judge
 from energyql.attributes.predictions import Prediction, output_count, split_outputs
 from energyql.kinds import KINDS
 from energyql.numerics.shapes import Float, Int
-from energyql.progress import Report
 from energyql.training.heads import residuals
 from energyql.training.labels import POOL_SIZE, POOL_START, LabelTable
-from energyql.training.picture_fit import PictureSettings, calibration, fit_network, mean_outputs, read_outputs
+from energyql.training.picture_fit import (
+    PictureSettings,
+    calibration,
+    fit_folds,
+    mean_outputs,
+    read_outputs,
+    read_unseen,
+)
 from energyql.training.report import report_quality
-from energyql.training.samples import PICTURES, Prior, draw_thumbnails, kept_thumbnails
+from energyql.training.samples import PICTURES, Prior, kept_thumbnails
 from energyql.training.target import TEACHER, Task
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
@@ -97,8 +102,7 @@ def teach(
         The latents and labels of the further pictures. There are none if no attribute has enough labels.
     """
     prior, settings, seed = task.prior, PictureSettings(), task.prior.seed
-    assert table.index is not None
-    pictures = _draw(task, PICTURES, prior, table.index, settings.side)
+    pictures, _ = task.draw(PICTURES, prior, table.pictures, settings.side)
     rows = rows[torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed % 2**63))]
     folds = rows.chunk(FOLDS)
     parts = [torch.cat([*folds[:k], *folds[k + 1 :]]) for k in range(len(folds))]
@@ -107,18 +111,15 @@ def teach(
     )
     if not specs:
         return Taught(prior.read(torch.arange(0), prior.fitted.space), {}, {})
-    networks, parts_unseen = [], []
     with task.target.work.step(TEACHER) as folder:
-        for k, (part, fold) in enumerate(zip(parts, folds, strict=True)):
-            network = fit_network(
-                pictures, labels, specs, settings, rows=part, seed=(seed + 2 + k) % 2**63, device=prior.device,
-                checkpoint=folder / str(k), progress=partial(_progress, task.report, k),
-            )  # fmt: skip
-            networks.append(network)
-            parts_unseen.append(read_outputs(network, pictures[fold]))
+        networks = fit_folds(
+            pictures, labels, specs, [settings], folds, count=len(folds), seed=seed + 2, device=prior.device,
+            checkpoint=folder, progress=task.progress(TEACHER),
+        )  # fmt: skip
     # Another seed, so that none of these pictures is labelled by hand: the report of the heads uses those.
     more, index = prior.apart(2), torch.arange(count)
-    further, latents = _draw(task, "further pictures", more, index, settings.side), more.read(index, prior.fitted.space)
+    further, _ = task.draw("further pictures", more, index, settings.side)
+    latents = more.read(index, prior.fitted.space)
     if table.learned:
         index, pool = _pool(task, table, networks[0].side, count)
         # The pool comes first, because heads are stopped on the last pictures, which must not be chosen ones.
@@ -130,7 +131,7 @@ def teach(
     # Only random pictures: those that were chosen are harder, and of other classes.
     at_random = rows >= table.learned
     by_hand = {name: torch.where(at_random, labels[name][rows].float(), torch.nan) for name in specs}
-    unseen = torch.cat(parts_unseen)
+    unseen = read_unseen(networks, pictures, folds)
     predictions = split_outputs(unseen, specs.values(), residuals(unseen, by_hand, specs))
     reports = report_quality(predictions, by_hand, specs, {name: torch.empty(0) for name in specs})
     taught: dict[str, Tensor] = {}
@@ -143,20 +144,6 @@ def teach(
             taught[name] = _drawn_labels(own, by_hand[name], new, spec, random)
     networks = [network.only(taught) for network in networks] if taught else []
     return Taught(latents.repeat(DRAWS, 1), taught, quality, networks)
-
-
-def _draw(task: Task, step: str, prior: Prior, index: Int[Tensor, " n"], side: int) -> Tensor:
-    """Draw the pictures of prior samples, and return small copies, (n, 3, size, size) uint8.
-
-    Args:
-        task: the training.
-        step: name under which the small copies are stored, so that an interrupted training does not draw them again.
-        prior: prior samples.
-        index: indices of the samples.
-        side: side of the small copies, in pixels; smaller pictures keep their size.
-    """
-    with task.target.work.step(step) as folder:
-        return draw_thumbnails(prior, index, side, folder, report=task.report)[0]
 
 
 def _pool(task: Task, table: LabelTable, side: int, most: int) -> tuple[Int[Tensor, " n"], Tensor]:
@@ -173,17 +160,12 @@ def _pool(task: Task, table: LabelTable, side: int, most: int) -> tuple[Int[Tens
         most: number of pictures that are taken from the start of the pool, before the pictures of the table are left
             out.
     """
-    assert table.index is not None
     index = POOL_START + torch.arange(min(most, POOL_SIZE))
     pictures = None if table.pool is None else kept_thumbnails(table.pool, task.prior, index, side)
     if pictures is None:
-        pictures = _draw(task, "pool", task.prior, index, side)
-    others = ~torch.isin(index, table.index)
+        pictures, _ = task.draw("pool", task.prior, index, side)
+    others = ~torch.isin(index, table.pictures)
     return index[others], pictures[others]
-
-
-def _progress(report: Report, networks: int, done: float) -> None:
-    report("teacher", (networks + done) / FOLDS)
 
 
 def store_teacher(folder: Path, networks: Sequence[Judge]) -> None:

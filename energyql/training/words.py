@@ -14,7 +14,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from energyql.attributes.bank import FittedUnder
 from energyql.attributes.labels import encode_column
 from energyql.attributes.predictions import YesNo
 from energyql.attributes.words import Calibration, Words, open_words, read_calibrations, specs_of
@@ -27,7 +26,6 @@ from energyql.numerics.shapes import Float
 from energyql.pipeline.model import judge_mark
 from energyql.training.labels import read_label_table
 from energyql.training.report import report_quality
-from energyql.training.samples import Prior
 from energyql.training.target import Source, open_source
 
 FOLDS = 10
@@ -154,9 +152,7 @@ def calibrate(
         cells = {spec.name: encode_column(table.columns[spec.name], spec, str(labels)) for spec in specs}
         chosen = contrasts or {}
         start = {text: Calibration(chosen.get(text, words.calibration(text).contrast)) for text in texts}
-        drawn = table.drawn
-        fitted = FittedUnder("w", (drawn.truncation, drawn.truncation), drawn.condition)
-        w = Prior(own.generator, drawn.seed, fitted, torch.device("cpu")).w(table.index)
+        w = own.prior_of(table.drawn, "cpu").w(table.index)
         plain = replace(words, calibrations=start)
         pictures = draw_batches(own.generator.synthesize, Identity(), w, w=w)
         log_odds = torch.cat([plain.log_odds(images, texts) for _, images in pictures])

@@ -13,7 +13,6 @@ from PIL import Image
 from auditing.painted import look, painted, truth
 from energyql import Gallery, Result, audit, edit, generate, write_dataset
 from energyql.auditing.answers import AnswerBook, AuditPlan
-from energyql.auditing.audit import asker
 from energyql.auditing.publish import publish
 from energyql.auditing.questions import QUERY as WHOLE
 from energyql.auditing.questions import Question
@@ -32,7 +31,7 @@ def session_of(folder, by="me", **plan):
 
 
 def run(session, labeller=look):
-    session.simulate(asker(session.subject, labeller), lambda fraction: None)
+    session.simulate(labeller)
     return session.report()
 
 

@@ -47,7 +47,7 @@ def test_both_guides_are_trained(tmp_path, monkeypatch):
         begun.append(space)
 
     begun, packaged = [], spaces.load_model("avatars")
-    for name in ("fit_bank", "_fit_reader"):
+    for name in ("fit_bank", "fit_reader"):
         monkeypatch.setattr(run, name, fit)
     monkeypatch.setattr(spaces, "train_attributes", train)
     monkeypatch.setattr(spaces, "load_model", lambda *arguments, **options: packaged)

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from energyql.cli.pages import audit
 from energyql.errors import ArgumentError, DataError, EnergyQLError
 from energyql.files import sole_writer
-from energyql.labelling import audit_app
+from energyql.studio import web
 from energyql.studio.guard import Access
 
 app = typer.Typer()
@@ -48,7 +48,7 @@ def test_a_function_and_then_a_person(folder, monkeypatch):
         make(Access())
         served.append(options["port"])
 
-    monkeypatch.setattr(audit_app, "serve_app", serve_app)
+    monkeypatch.setattr(web, "serve_app", serve_app)
     assert run(folder, "--by", "ann", "--port", 0) == run(folder, "--simulate", "auditing.painted:look")
     assert served == [0]
     assert run(folder, "--by", "auditing.painted:look").startswith(
@@ -66,7 +66,7 @@ def test_until_a_width(folder):
 
 
 def test_nobody_answered(folder, monkeypatch):
-    monkeypatch.setattr(audit_app, "serve_app", lambda make, **options: None)
+    monkeypatch.setattr(web, "serve_app", lambda make, **options: None)
     with pytest.raises(DataError, match="cannot be audited: there are no answers yet"):
         run(folder)
     assert not (folder / "audit" / "audit.json").exists()

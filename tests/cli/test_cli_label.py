@@ -8,8 +8,8 @@ from typer.testing import CliRunner
 
 from energyql.cli.pages import label, sample
 from energyql.errors import ArgumentError, DataError, EnergyQLError
-from energyql.labelling import app as page
 from energyql.labelling.folder import PictureFolder
+from energyql.studio import web
 from energyql.studio.guard import Access
 from energyql.studio.web import Listening
 
@@ -54,7 +54,7 @@ def test_from_folders(folder):
 
 def test_the_page_starts(folder, monkeypatch):
     started = {}
-    monkeypatch.setattr(page, "serve_app", lambda make, **settings: started.update(settings, app=make(Access())))
+    monkeypatch.setattr(web, "serve_app", lambda make, **settings: started.update(settings, app=make(Access())))
     opened = []
     monkeypatch.setattr(typer, "launch", opened.append)
     run("label", folder.path, "--attributes", "hat", "--out", folder.path / "hats.csv", "--open")
@@ -68,7 +68,7 @@ def test_mistakes(folder, tmp_path, monkeypatch):
         run("label", tmp_path, "--attributes", "hat")
     with pytest.raises(ArgumentError, match="the attributes must be named"):
         run("label", folder.path)
-    monkeypatch.delitem(sys.modules, "energyql.labelling.app")
+    monkeypatch.delitem(sys.modules, "energyql.labelling.app", raising=False)
     monkeypatch.setitem(sys.modules, "fastapi", None)
     with pytest.raises(ArgumentError, match="page for labels needs fastapi"):
         run("label", folder.path, "--attributes", "hat")

@@ -18,7 +18,7 @@ from energyql.cli import main as cli
 from energyql.errors import ArgumentError, DataError, EnergyQLError, ModelError, VocabularyError
 from energyql.generators.families import save_model
 from energyql.pipeline.model import is_same
-from energyql.training.judge import fit_on_pictures
+from energyql.training.judge import labelled_pictures
 from energyql.training.labels import LabelTable
 from energyql.training.picture_fit import PictureSettings
 from energyql.training.samples import Prior
@@ -124,7 +124,7 @@ def test_networks_of_other_names_have_other_seeds_and_pictures(tmp_path):
 
     for apart in (1, 2):
         with pytest.raises(KeyError, match="smile"):  # before anything is fitted
-            fit_on_pictures("reader", task, learnable, 100, QUICK, apart=apart)
+            labelled_pictures("reader", task, learnable, 100, QUICK.side, apart=apart)
     assert seen[0] != seen[1]
     assert len(seen[0]) == 100
 
