@@ -42,7 +42,8 @@ from energyql.attributes.judge import Judge
 from energyql.attributes.pictures import PictureBank
 from energyql.attributes.predictions import Prediction, of_columns, output_count
 from energyql.attributes.quality import REPORT
-from energyql.cli.share import read_pairs, read_value
+from energyql.cli.options import read_pairs
+from energyql.cli.share import read_value
 from energyql.energy.picture_energy import PictureEnergy
 from energyql.errors import ArgumentError, EnergyQLError
 from energyql.evaluation.judged import EvaluatedModel, JudgedSamples
