@@ -810,7 +810,7 @@ def main(
     torch.set_num_threads(threads)
     chosen_methods = split_names("--methods", methods, METHODS)
     parts, numbers = split_names("--part", part, PARTS), read_take(take)
-    asked = {name: read_value(text) for name, text in read_pairs("--call", call).items()}
+    asked = {name: read_value(text) for name, text in read_pairs("--call", call, "NAME=VALUE").items()}
     count, pairs, turns = PROMPT_FORMULAS, 8, 3
     if smoke:
         n, each, prior, count, pairs, turns = 3, 1, 150, 3, 1, 1
