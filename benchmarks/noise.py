@@ -42,7 +42,8 @@ from energyql.attributes.judge import Judge
 from energyql.attributes.pictures import PictureBank
 from energyql.attributes.predictions import Prediction, of_columns, output_count
 from energyql.attributes.quality import REPORT
-from energyql.cli.share import read_pairs, read_value
+from energyql.cli.options import read_pairs
+from energyql.cli.share import read_value
 from energyql.energy.picture_energy import PictureEnergy
 from energyql.errors import ArgumentError, EnergyQLError
 from energyql.evaluation.judged import EvaluatedModel, JudgedSamples
@@ -809,7 +810,7 @@ def main(
     torch.set_num_threads(threads)
     chosen_methods = split_names("--methods", methods, METHODS)
     parts, numbers = split_names("--part", part, PARTS), read_take(take)
-    asked = {name: read_value(text) for name, text in read_pairs("--call", call).items()}
+    asked = {name: read_value(text) for name, text in read_pairs("--call", call, "NAME=VALUE").items()}
     count, pairs, turns = PROMPT_FORMULAS, 8, 3
     if smoke:
         n, each, prior, count, pairs, turns = 3, 1, 150, 3, 1, 1

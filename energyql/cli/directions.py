@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from energyql.cli import options
 from energyql.cli.edit import read_rows
-from energyql.cli.options import out, out_option, read_condition, read_names
+from energyql.cli.options import out, out_option, read_condition, read_names, read_pairs
 from energyql.cli.reports import print_reports
 from energyql.errors import ArgumentError
 from energyql.files import read_whole
@@ -99,12 +99,8 @@ def directions(
 
 def _names(texts: list[str]) -> dict[int, str]:
     names: dict[int, str] = {}
-    for text in texts:
-        digits, _, name = text.partition("=")
-        number = read_whole(digits.strip())
-        if number is None or not name.strip():
-            raise ArgumentError(f"{text!r} is not NUMBER=NAME", hint="such as --name 3=smile")
-        if number in names or name.strip() in names.values():
-            raise ArgumentError(f"--name gives {text!r} twice", hint="give each direction one name of its own")
+    for digits, name in read_pairs("--name", texts, "NUMBER=NAME").items():
+        if (number := read_whole(digits.strip())) is None:
+            raise ArgumentError(f"--name: {digits!r} is no number of a direction", hint="such as --name 3=smile")
         names[number] = name.strip()
     return names

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,9 +13,9 @@ import typer
 from rich.markup import escape
 
 from energyql.cli import options
-from energyql.cli.options import out, out_option, read_names, refuse_files
+from energyql.cli.options import out, out_option, read_names, read_pairs, refuse_files
 from energyql.errors import ArgumentError
-from energyql.files import read_whole
+from energyql.files import PICTURE_SUFFIXES, check_destination, read_whole, sole_writer
 from energyql.pipeline.settings import Noise, Semantics
 
 if TYPE_CHECKING:
@@ -61,21 +62,15 @@ def edit(
     """
     from energyql.editing.edit import edit as run
     from energyql.editing.filmstrip import ANIMATION_SUFFIXES
-    from energyql.editing.folder import check_place
-    from energyql.files import PICTURE_SUFFIXES, check_destination, sole_writer
 
-    check_destination(save_to, sorted({*PICTURE_SUFFIXES, *ANIMATION_SUFFIXES}))
-    folder = save_to.is_dir() or not save_to.suffix
-    with sole_writer(save_to, "an edit") if folder else nullcontext():
-        if folder:
-            check_place(save_to)
+    with _writing(save_to, "an edit", sorted({*PICTURE_SUFFIXES, *ANIMATION_SUFFIXES})) as is_folder:
         edited = run(
             read_start(start or ["0"]), queries, n=n, model=source.open(device), mode=mode,
             keep=keep if keep == "everything" else read_names(keep),
             preset=read_preset(preset, weight or []), layers=read_layers(layers or []), semantics=semantics,
             strength=strength, noise=noise, device=device, anyway=anyway, progress=not quiet, **settings,
         )  # fmt: skip
-        if folder:
+        if is_folder:
             edited.save(save_to)
         elif save_to.suffix.lower() in ANIMATION_SUFFIXES:
             edited.animate(save_to, progress=not quiet)
@@ -104,15 +99,9 @@ def invert(
         save_to: A folder, for edit --start; or a picture of the comparison (.png, .jpg, .webp).
         space: z; w: z and an offset of w; or w+: z and an offset for each layer.
     """
-    from energyql.editing.folder import check_place
     from energyql.editing.invert import invert as run
-    from energyql.files import check_destination, sole_writer
 
-    check_destination(save_to)
-    folder = save_to.is_dir() or not save_to.suffix
-    with sole_writer(save_to, "an inversion") if folder else nullcontext():
-        if folder:
-            check_place(save_to)
+    with _writing(save_to, "an inversion", PICTURE_SUFFIXES):
         inverted = run(
             list(pictures), model=source.open(device), space=space, device=device, anyway=anyway, progress=not quiet,
             **settings,
@@ -159,6 +148,31 @@ def animate(
     run(stops, save_to, model=opened, rows=range(n), frames=frames, device=device, progress=not quiet)
     if not quiet:
         out.print(f"Saved {escape(str(save_to))}")
+
+
+@contextmanager
+def _writing(save_to: Path, work: str, suffixes: Sequence[str]) -> Iterator[bool]:
+    """Check that a result can be saved to a file or folder. During the block, no other process can write to the folder.
+
+    Args:
+        save_to: path of the file, or of the folder.
+        work: what is being written, such as "an edit".
+        suffixes: possible ends of the file's name.
+
+    Yields:
+        Whether `save_to` is a folder.
+
+    Raises:
+        ArgumentError: the file or folder cannot be written, or the folder holds something else.
+    """
+    from energyql.editing.folder import check_place
+
+    check_destination(save_to, suffixes)
+    is_folder = save_to.is_dir() or not save_to.suffix
+    with sole_writer(save_to, work) if is_folder else nullcontext():
+        if is_folder:
+            check_place(save_to)
+        yield is_folder
 
 
 def read_start(texts: list[str]) -> int | list[int] | Path | list[Path]:
@@ -227,10 +241,8 @@ def read_layers(texts: list[str]) -> list[int] | dict[str, list[int]] | None:
     """
     if len(texts) == 1 and "=" not in texts[0]:
         return read_rows(texts[0])
-    pairs = [text.partition("=") for text in texts]
-    if not all(sign for _, sign, _ in pairs):
-        raise ArgumentError("layers are given once, or for attributes", hint="--layers hair=6-8 --layers smile=2,3")
-    return {name.strip(): read_rows(text) for name, _, text in pairs} or None
+    pairs = read_pairs("--layers", texts, "ATTRIBUTE=LAYERS")
+    return {name.strip(): read_rows(text) for name, text in pairs.items()} or None
 
 
 def read_rows(text: str) -> list[int]:

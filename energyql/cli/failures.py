@@ -104,9 +104,10 @@ def explain_usage(error: Any) -> ArgumentError:
     elif parameter is not None:
         signature, name = inspect.signature(ctx.command.callback, eval_str=True), parameter.opts[0]
         inner, option = get_args(signature.parameters[parameter.name].annotation)
-        number = next((words for kind, words in _NUMBERS.items() if kind in (inner, *get_args(inner))), "")
+        kinds = (inner, *get_args(inner))  # of `int | None`, also its parts
+        number = next((words for kind, words in _NUMBERS.items() if kind in kinds), "")
         low, high = option.min, option.max
-        if choices := _choices(inner):
+        if choices := next((get_args(kind) for kind in kinds if get_origin(kind) is Literal), ()):
             quoted = re.search("'(.*)' is not one of", error.message)
             near_choice = closest(quoted[1], choices) if quoted else None
             message = f"{name} cannot be {quoted[1]!r}" if quoted else f"{name} has no such value"
@@ -117,16 +118,6 @@ def explain_usage(error: Any) -> ArgumentError:
     advice = f"{ctx.command_path} --help describes the command" if ctx else ""
     message, hint = (text[:1].lower() + text[1:] for text in (message, hint.rstrip(".")))
     return ArgumentError(message, hint="\n".join(filter(None, (hint, advice))))
-
-
-def _choices(declared: Any) -> tuple[str, ...]:
-    """Return the values that the type of an option allows: ("a", "b") for `Literal["a", "b"] | None`.
-
-    Return () if the type has no `Literal`.
-    """
-    if get_origin(declared) is Literal:
-        return get_args(declared)
-    return next((values for part in get_args(declared) if (values := _choices(part))), ())
 
 
 def show_warning(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:

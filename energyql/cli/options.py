@@ -347,6 +347,46 @@ def read_names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
+def read_pairs(option: str, texts: list[str] | None, form: str) -> dict[str, str]:
+    """Return a dict for texts such as "sigma=80", the values of an option: {"sigma": "80"}.
+
+    Args:
+        option: the option, such as "--fixed", for messages.
+        texts: the texts; `None` if the option is not given.
+        form: form of the texts for messages, such as "INPUT=NUMBER".
+
+    Raises:
+        ArgumentError: a text has another form, or two have the same name.
+    """
+    pairs = dict[str, str]()
+    for text in texts or ():
+        name, _, value = text.partition("=")
+        if not (name and value):
+            raise ArgumentError(f"{option}: {text!r} is not of the form {form}")
+        if name in pairs:
+            raise ArgumentError(f"{option}: {name} is given twice")
+        pairs[name] = value
+    return pairs
+
+
+def read_range(option: str, text: str, between: str = "..") -> tuple[float, float]:
+    """Return the least and the largest number in a text such as "-1..1"; a single number is both.
+
+    Args:
+        option: the option, such as "--range", for messages.
+        text: the text.
+        between: the sign between the numbers.
+
+    Raises:
+        ArgumentError: the text has another form.
+    """
+    least, separator, largest = text.partition(between)
+    try:
+        return float(least), float(largest if separator else least)
+    except ValueError:
+        raise ArgumentError(f"{option}: {text!r} is not of the form LOW{between}HIGH") from None
+
+
 def with_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Return a decorator that adds help texts and options to a command, a function that typer calls.
 

@@ -110,20 +110,22 @@ def _print_quality(name: str, report: HeadReport, indent: str) -> None:
 
 
 def print_trained_judge(
-    judge: str | None, reports: Mapping[str, HeadReport], unmeasured: str, verifier: Mapping[str, HeadReport]
+    judge: str, reports: Mapping[str, HeadReport], unmeasured: str, verifier: Mapping[str, HeadReport]
 ) -> None:
     """Print the quality of the judge that a training made, and of its verifier, or of the judge that the user named.
 
     For a judge and a verifier that were trained, the attributes that they did not learn are listed too.
 
     Args:
-        judge: name of the judge that the user named; `None` for a judge that was trained.
+        judge: the option --judge: "train", or the name of the judge that the user named.
         reports: attribute -> quality of the judge.
         unmeasured: why a judge that the user named was not measured; "" if it was measured.
         verifier: attribute -> quality of the verifier (networks that decide which pictures are kept), which was trained
             beside the judge.
     """
-    if judge is None:
+    from energyql.training.judge import TRAIN
+
+    if judge == TRAIN:
         left = [name for name, each in verifier.items() if not each.above_chance]
         _print_learnt("The new verifier, which decides which pictures are kept", verifier, left, "Not decided")
         left = [name for name, each in reports.items() if not each.judges]

@@ -10,7 +10,7 @@ import typer
 from rich.markup import escape
 
 from energyql.cli import options
-from energyql.cli.options import out, out_option
+from energyql.cli.options import out, out_option, read_pairs, read_range
 from energyql.errors import ArgumentError
 from energyql.files import check_writable, read_whole
 from energyql.models import DEFAULT_MODEL
@@ -71,8 +71,9 @@ def convert(
     if source.is_dir() and not is_foreign(checkpoint):
         hint = "give a checkpoint of another program, or the folder of a pipeline of diffusers, with model_index.json"
         raise ArgumentError(f"{source} is a folder", hint=hint)
-    arguments = {name: read_value(text) for name, text in read_pairs("--call", call).items()}
-    numbers, ranges = read_pairs("--fixed", fixed), read_pairs("--condition", condition)
+    arguments = {name: read_value(text) for name, text in read_pairs("--call", call, "NAME=VALUE").items()}
+    numbers = read_pairs("--fixed", fixed, "INPUT=NUMBER")
+    ranges = read_pairs("--condition", condition, "INPUT=LOW..HIGH")
     settings: dict[str, Any] = {
         "noise": noise, "shape": None if shape is None else read_shape(shape), "scale": scale, "output": output,
         "fixed": {name: read_fixed(text) for name, text in numbers.items()},
@@ -109,22 +110,6 @@ def convert(
     out.print(escape(f"Saved {save_to}: {', '.join((f'kind {kind}', *texts))}"))
 
 
-def read_pairs(option: str, texts: list[str] | None) -> dict[str, str]:
-    """Return a dict for texts such as "sigma=80", the values of an option: {"sigma": "80"}.
-
-    Raises:
-        ArgumentError: a text has another form, or two have the same name.
-    """
-    pairs = dict[str, str]()
-    for text in texts or ():
-        name, equals, value = text.partition("=")
-        if not (name and equals and value) or name in pairs:
-            problem = f"{name} is given twice" if name in pairs else f"{text!r} is not of the form NAME=VALUE"
-            raise ArgumentError(f"{option}: {problem}", hint="such as sigma=80")
-        pairs[name] = value
-    return pairs
-
-
 def read_fixed(text: str) -> float | list[float]:
     """Return what a value of --fixed means: a number for a text such as "80", a list for one such as "0,0,1".
 
@@ -136,19 +121,6 @@ def read_fixed(text: str) -> float | list[float]:
     except ValueError:
         raise ArgumentError(f"--fixed: {text!r} are not numbers", hint="such as 80, or 0,0,1") from None
     return numbers if "," in text else numbers[0]
-
-
-def read_range(option: str, text: str) -> tuple[float, float]:
-    """Return the least and the largest number in a value of an option such as "-1..1".
-
-    Raises:
-        ArgumentError: the text has another form.
-    """
-    try:
-        least, largest = map(float, text.split(".."))
-    except ValueError:
-        raise ArgumentError(f"{option}: {text!r} is not of the form LOW..HIGH", hint="such as -1..1") from None
-    return least, largest
 
 
 def read_shape(text: str) -> tuple[int, ...]:

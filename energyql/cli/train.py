@@ -10,9 +10,10 @@ import typer
 from rich.markup import escape
 
 from energyql.cli import options
-from energyql.cli.options import out, out_option, read_condition, read_names, resumable
+from energyql.cli.options import out, out_option, read_condition, read_names, read_range, resumable
 from energyql.cli.reports import print_reports, print_trained_judge
 from energyql.errors import ArgumentError
+from energyql.files import read_whole
 from energyql.kinds import KINDS, Kind
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
@@ -69,19 +70,20 @@ def train(
     from energyql.pipeline.model import NO_JUDGE, choose_device
     from energyql.training.foreign import read_styleflow
     from energyql.training.heads import HeadSettings
-    from energyql.training.judge import TRAIN
     from energyql.training.report import describe_gain
     from energyql.training.run import train_attributes
 
     label_source.check(styleflow=styleflow)
     if latents is not None and label_source.labels is None:
         raise ArgumentError("--latents belongs to --labels", hint="give the table of labels with --labels")
+    if (count := read_whole(n)) is None and n != "auto":
+        raise ArgumentError(f"-n is a number of pictures or auto, not {n!r}")
     psi, where = _truncation(truncation), choose_device(device)
     attributes = None if only is None else list(read_names(only))
     source: Any = read_styleflow(styleflow, attributes) if styleflow else label_source.open(where, latents, model)
     with resumable():
         trained = train_attributes(
-            model, source, save_to, kinds=_kinds(kind), only=attributes, count=_count(n), space=space, truncation=psi,
+            model, source, save_to, kinds=_kinds(kind), only=attributes, count=count, space=space, truncation=psi,
             condition=read_condition(condition), seed=seed, replace=replace, generator=generator,
             allow_plugins=allow_plugins, judge=None if judge == NO_JUDGE else judge,
             settings=HeadSettings(steps=steps, hidden=hidden, balance=balance), device=where, progress=not quiet,
@@ -94,22 +96,8 @@ def train(
         if "round" in report.details:
             out.print(f"{escape(name)}: {describe_gain(report.details['round'])}")
     if judge != NO_JUDGE:
-        judge_name = None if judge == TRAIN else judge
-        print_trained_judge(judge_name, trained.judge_report, trained.judge_unmeasured, trained.verifier_report)
+        print_trained_judge(judge, trained.judge_report, trained.judge_unmeasured, trained.verifier_report)
     out.print(f"Saved {escape(str(trained.folder))}; see report.png there")
-
-
-def _count(text: str) -> int | None:
-    """Return the value of `-n`, a whole number of at least 0, as an int; `None` for "auto".
-
-    Raises:
-        ArgumentError: the text is neither.
-    """
-    if text == "auto":
-        return None
-    if not text.isascii() or not text.isdigit():
-        raise ArgumentError(f"-n is a number of pictures or auto, not {text!r}")
-    return int(text)
 
 
 @options.with_options()
@@ -140,7 +128,6 @@ def train_judge(
             module:function, or a plugin.
     """
     from energyql.pipeline.model import choose_device
-    from energyql.training.judge import TRAIN
     from energyql.training.judge import train_judge as run
 
     label_source.check()
@@ -153,8 +140,7 @@ def train_judge(
             progress=not quiet, command=sys.argv[1:],
         )  # fmt: skip
     if not quiet:
-        judge_name = None if judge == TRAIN else judge
-        print_trained_judge(judge_name, trained.report, trained.unmeasured, trained.verifier_report)
+        print_trained_judge(judge, trained.report, trained.unmeasured, trained.verifier_report)
         out.print(f"Saved {escape(str(save_to or model))}; energyql report shows the quality")
 
 
@@ -236,13 +222,7 @@ def _truncation(text: str | None) -> tuple[float, float] | None:
     Raises:
         ArgumentError: the text has another form.
     """
-    if text is None:
-        return None
-    try:
-        low, high = map(float, text.split(":") if ":" in text else (text, text))
-    except ValueError:
-        raise ArgumentError(f"truncation is a number, or a range such as 0.5:1, not {text!r}") from None
-    return low, high
+    return None if text is None else read_range("--truncation", text, ":")
 
 
 def _kinds(texts: list[str] | None) -> dict[str, Kind]:

@@ -6,7 +6,7 @@ import errno
 import os
 import random
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import partial
 from importlib import import_module
@@ -281,10 +281,13 @@ class Store(Destination):
         Raises:
             ArgumentError: the store refuses or does not respond.
         """
-        try:
-            files = self._repeated(lambda: self._system.find(self._root, detail=True))
-        except FileNotFoundError:
+
+        def find() -> Mapping[str, Any]:
+            with suppress(FileNotFoundError):
+                return dict(self._system.find(self._root, detail=True))
             return {}
+
+        files = self._call(find)
         names = {path[len(self._root) :].lstrip("/"): facts["size"] for path, facts in files.items()}
         return {name: size for name, size in names.items() if name and not name.startswith(".")}
 
@@ -296,8 +299,10 @@ class Store(Destination):
         Raises:
             ArgumentError: an object is missing, or the store refuses or does not respond.
         """
-        for some in _batches(names, _AT_ONCE):
-            contents = self._named(partial(self._system.cat, list(map(self._path, some))))
+        ordered = list(names)
+        for start in range(0, len(ordered), _AT_ONCE):
+            some = ordered[start : start + _AT_ONCE]
+            contents = self._call(partial(self._system.cat, list(map(self._path, some))))
             yield from ((name, contents[self._path(name)]) for name in some)
 
     def reading(self, name: str, use: Callable[[IO[bytes]], Value]) -> Value:
@@ -318,7 +323,7 @@ class Store(Destination):
             with self._system.open(self._path(name), "rb") as file:
                 return use(file)
 
-        return self._named(call)
+        return self._call(call)
 
     @contextmanager
     def writing(self, name: str) -> Iterator[Path]:
@@ -329,7 +334,7 @@ class Store(Destination):
         """
         with naming_target(Path(gettempdir())), NamedTemporaryFile(prefix="energyql-") as file:
             yield Path(file.name)
-            self._named(lambda: self._system.put_file(file.name, self._path(name)))
+            self._call(lambda: self._system.put_file(file.name, self._path(name)))
 
     def mark(self, name: str) -> str:
         """Return the ETag of an object; "" if the store has none.
@@ -337,7 +342,7 @@ class Store(Destination):
         Raises:
             ArgumentError: the object is missing, or the store refuses or does not respond.
         """
-        facts = self._named(lambda: self._system.info(self._path(name)))
+        facts = self._call(lambda: self._system.info(self._path(name)))
         return str(facts.get("ETag") or facts.get("etag") or "")
 
     def remove(self, names: Collection[str]) -> None:
@@ -346,48 +351,36 @@ class Store(Destination):
         Raises:
             ArgumentError: the store refuses or does not respond.
         """
-        for some in _batches(names, 1000):
+
+        def remove() -> None:
             with suppress(FileNotFoundError):
-                self._repeated(partial(self._system.rm, list(map(self._path, some))))
+                self._system.rm(list(map(self._path, names)))
+
+        self._call(remove)
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"
 
-    def _named(self, call: Callable[[], Value]) -> Value:
-        """Return the result of `call`, as `_repeated` does. If an object is missing, the error names this store.
-
-        Args:
-            call: function that calls the store. It is called again after errors that may pass, for up to `PATIENCE`
-                seconds.
-
-        Raises:
-            ArgumentError: the object or the bucket does not exist, the store refuses the call, or the store fails for
-                longer than `PATIENCE` seconds.
-            EnergyQLError: `call` raised it.
-        """
-        try:
-            return self._repeated(call)
-        except FileNotFoundError as error:
-            hint = "make the bucket first, and see to its name; an own server is named in AWS_ENDPOINT_URL"
-            raise ArgumentError(f"{self.name} is not there: {error}", hint=hint) from error
-
-    def _repeated(self, call: Callable[[], Value]) -> Value:
+    def _call(self, call: Callable[[], Value]) -> Value:
         """Return the result of `call`, a function that is called again after errors that may pass.
 
         Args:
             call: function that calls the store. It is called again for up to `PATIENCE` seconds.
 
         Raises:
-            FileNotFoundError: the object or the bucket does not exist.
-            ArgumentError: the store refuses the call, or fails for longer than `PATIENCE` seconds.
+            ArgumentError: the object or the bucket does not exist, the store refuses the call, or the store fails for
+                longer than `PATIENCE` seconds.
             EnergyQLError: `call` raised it.
         """
         end, pause = time.monotonic() + PATIENCE, _FIRST_PAUSE
         while True:
             try:
                 return call()
-            except (FileNotFoundError, EnergyQLError):
+            except EnergyQLError:
                 raise
+            except FileNotFoundError as error:
+                hint = "make the bucket first, and see to its name; an own server is named in AWS_ENDPOINT_URL"
+                raise ArgumentError(f"{self.name} is not there: {error}", hint=hint) from error
             except Exception as error:  # each library has its own classes of errors
                 if getattr(error, "errno", None) in _LASTING or type(error).__name__ in _REFUSALS:
                     hint = "see to the name of the bucket, to the credentials and to what they allow"
@@ -398,11 +391,6 @@ class Store(Destination):
                     raise ArgumentError(problem, hint=hint) from error
             time.sleep(pause * random.uniform(0.5, 1))  # random, so that workers do not call all at once
             pause = min(2 * pause, _LONGEST_PAUSE)
-
-
-def _batches(names: Collection[str], size: int) -> Iterator[list[str]]:
-    left = list(names)
-    return (left[start : start + size] for start in range(0, len(left), size))
 
 
 def open_destination(out: str | Path) -> Destination:

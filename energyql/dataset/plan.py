@@ -237,15 +237,20 @@ _OWN = ("name", "query", "count", "seed", *_DEFAULTS)
 """All keys that a class may have."""
 WHOLE = tuple(each.name for each in fields(DatasetPlan) if each.name != "classes")
 """Keys of the whole plan: they are allowed before all classes in the file, but not in a class."""
-_HEADER = re.compile(r"\s*(\[[^\n#]*\])")
-_TEXT = r"""\"{3}(?:[^\\]|\\.)*?"{3,5}|'{3}.*?'{3,5}|"(?:[^"\\\n]|\\.)*"|'[^'\n]*'"""
-_ENTRY = re.compile(rf"[ \t]*([^\s=#][^=]*?)\s*=\s*({_TEXT}|[^#]*[^#\s])", re.DOTALL)
-"""Pattern for key and value of an entry. If a comment is inside a list or table, the match ends before the comment."""
-_CLOSING = re.compile(r"""(?:[\]}]|\"{3}|'{3})\s*(?:\#[^\n]*)?$""", re.VERBOSE)
-"""Pattern for the end of a line. An entry of several lines ends only with a line whose end has this pattern."""
-_MOST_PARSED = 100
-"""Largest number of characters that `_locate` parses, divided by the length of the plan's text. If an entry has several
-lines, its beginning is parsed again with each further line that may be its last."""
+_TEXT = (
+    r"""\"{3}(?:[^"\\]|\\.|"{1,2}(?!"))*"{3,5}(?!")|'{3}(?:[^']|'{1,2}(?!'))*'{3,5}(?!')"""
+    r"""|(?!"{3})"(?:[^"\\\n]|\\.)*"|(?!'{3})'[^'\n]*'"""
+)
+_IN_LIST = rf"""{_TEXT}|\#[^\n]*\n|[^][\#"']"""
+_LIST = rf"\[(?:{_IN_LIST}|\[(?:{_IN_LIST})*\])*\]"
+"""Pattern for a list and the lists in it; more deeply nested lists are in no valid plan."""
+_NAME = r"""(?:[\w-]+|"(?:[^"\\\n]|\\.)*"|'[^'\n]*')"""
+_KEY = rf"{_NAME}(?:[ \t]*\.[ \t]*{_NAME})*"
+_HEADER = rf"\[[ \t]*{_KEY}[ \t]*\]|\[\[[ \t]*{_KEY}[ \t]*\]\]"
+_LINE = re.compile(
+    rf"^[ \t]*(?:({_HEADER})|({_KEY})[ \t]*=[ \t]*({_TEXT}|{_LIST}|[^\#\n]*[^\#\s]))", re.MULTILINE | re.DOTALL
+)
+"""Pattern for the header of a table, or for key and value of an entry, which may have several lines."""
 _DECODE_PLACE = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
 Path_ = tuple[str | int, ...]
 """Keys and positions that lead to a value in a plan: ("seed",), or ("class", 2, "query") in the third class."""
@@ -462,31 +467,19 @@ def _locate(text: str) -> dict[Path_, tuple[Span, Span]]:
     places: dict[Path_, tuple[Span, Span]] = {}
     lengths = Counter[Path_]()  # number of tables so far, by the path of their list
     table: Path_ = ()
-    # The text is parsed line by line. A line that is not TOML alone is a part of an entry of several lines.
-    start, end, most = 0, 0, _MOST_PARSED * len(text)
-    for line in text.split("\n"):
-        end += len(line) + 1
-        if end - start > len(line) + 1 and not _CLOSING.search(line):  # in the middle of an entry
-            continue
-        most -= end - start
-        if most < 0:  # a text made to be slow; what was not reached gets no caret
-            break
-        try:
-            data = tomllib.loads(text[start:end])
-        except ValueError:
-            continue
-        header, entry = _HEADER.match(text, start, end), _ENTRY.match(text, start, end)
+    for match in _LINE.finditer(text):
+        header, key, _ = match.groups()
         path = () if header else table
-        while isinstance(data, dict) and len(data) == 1:
-            ((key, data),) = data.items()
-            path = (*path, key)
+        data = tomllib.loads(header or f"{key} = 0")  # nested as the names in the key
+        while isinstance(data, dict) and data:
+            ((name, data),) = data.items()
+            path = (*path, name)
             if header and (data == [{}] or path in lengths):
                 lengths[path] += data == [{}]
                 path = (*path, lengths[path] - 1)
-        if match := header or entry:
-            table = path if header else table
-            spans = Span(*match.span(1)), Span(*match.span(match.lastindex or 1))
-            for length in range(1, len(path) + 1):
-                places.setdefault(path[:length], spans)
-        start = end
+        if header:
+            table = path
+        spans = Span(*match.span(1 if header else 2)), Span(*match.span(1 if header else 3))
+        for length in range(1, len(path) + 1):
+            places.setdefault(path[:length], spans)
     return places

@@ -30,6 +30,7 @@ from energyql.errors import DataError, EnergyQLError, IncompleteError, QueryWarn
 from energyql.files import json_digest, parse_json
 from energyql.generators.families import module_fingerprint
 from energyql.language import as_query, bind
+from energyql.language.lexical import plural
 from energyql.logic.satisfiability import noting_tautologies, warn
 from energyql.numerics.pool import always_in_pool
 from energyql.pipeline.checks import accepted, next_round
@@ -172,11 +173,11 @@ class Estimate:
     def __str__(self) -> str:
         if not self.shards:
             return "all shards are there"
-        more = f" ({_counted(self.drawn, 'sample')} to draw)" if self.drawn > self.pictures else ""
+        more = f" ({plural(self.drawn, 'sample')} to draw)" if self.drawn > self.pictures else ""
         hours = f"{_duration(self.seconds)} for one worker"
         if self.workers > 1:
             hours += f", {_duration(self.seconds / min(self.workers, self.shards))} for {self.workers:,}"
-        pictures, shards = _counted(self.pictures, "picture"), _counted(self.shards, "shard")
+        pictures, shards = plural(self.pictures, "picture"), plural(self.shards, "shard")
         return f"{pictures}{more} in {shards}, about {decimal(self.bytes)}; {hours}"
 
 
@@ -221,7 +222,7 @@ class WrittenDataset:
         """
         total = sum(self.classes.values(), ClassRecord(0))
         judged = sum(one.rows for one in self.classes.values() if one.satisfied is not None)
-        pictures, shards = _counted(total.rows, "picture"), _counted(len(self.shards), "shard")
+        pictures, shards = plural(total.rows, "picture"), plural(len(self.shards), "shard")
         line = f"{pictures} in {shards}, {decimal(sum(each.size for each in self.shards))}"
         if total.satisfied is not None:
             line += f"; {total.satisfied / max(1, judged):.1%} satisfy their query, says the judge"
@@ -235,10 +236,6 @@ class WrittenDataset:
         classes, size = {name: vars(one) for name, one in self.classes.items()}, sum(each.size for each in self.shards)
         counts = {"out": self.out, "shards": len(self.shards), "kept": self.kept, "classes": classes, "bytes": size}
         return counts | {"missing": self.missing}
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def _duration(seconds: float) -> str:

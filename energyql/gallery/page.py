@@ -22,6 +22,7 @@ from energyql.attributes.heads import DOUBT
 from energyql.files import as_path, check_destination
 from energyql.gallery import words
 from energyql.gallery.words import Clause
+from energyql.language.lexical import plural
 from energyql.pipeline.queries import CheckedQuery
 from energyql.pipeline.result import MARK, Result, reading
 from energyql.render.markup import Markup, clean
@@ -320,7 +321,7 @@ _TEMPLATES = Environment(
     loader=PackageLoader("energyql.gallery"), autoescape=True, undefined=StrictUndefined, finalize=clean,
     trim_blocks=True, lstrip_blocks=True,
 )  # fmt: skip
-_TEMPLATES.globals |= {"words": words, "number_table": number_table, "mark": MARK, "doubt": DOUBT}
+_TEMPLATES.globals |= {"words": words, "plural": plural, "number_table": number_table, "mark": MARK, "doubt": DOUBT}
 
 
 def summary(sections: Sequence[Section]) -> str:
@@ -333,16 +334,16 @@ def summary(sections: Sequence[Section]) -> str:
         ("table", "truth table", ""), ("traversal", "traversal", ""),
     )  # fmt: skip
     kinds = [section.kind for section in sections]
-    counts = [words.plural(kinds.count(kind), one, several) for kind, one, several in nouns if kind in kinds]
+    counts = [plural(kinds.count(kind), one, several) for kind, one, several in nouns if kind in kinds]
     results = [result for section in sections for result in section.results]
     judged = [result for section in sections if section.kind != "traversal" for result in section.results]
-    parts = ", ".join([*counts, *([words.plural(sum(map(len, results)), "picture")] if results else [])]) or "empty"
+    parts = ", ".join([*counts, *([plural(sum(map(len, results)), "picture")] if results else [])]) or "empty"
     share = words.share(judged)
     if share is None:
         return parts + (f"; not judged: {judged[0].provenance['unjudged']}" if judged else "")
     satisfied, total = share
     left = sum(map(len, judged)) - total
-    others = f"; {words.plural(left, 'picture')} not judged" if left else ""
+    others = f"; {plural(left, 'picture')} not judged" if left else ""
     verdict = f"{satisfied:,} of {total:,} satisfied ({words.percent(satisfied, total)})"
     return f"{parts}; {verdict}, says the {results[0].provenance['judge']}{others}"
 

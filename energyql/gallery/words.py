@@ -132,17 +132,6 @@ def sort_key(energy: float) -> str:
     return "Infinity" if math.isnan(energy) else str(energy).replace("inf", "Infinity")
 
 
-def plural(count: int, noun: str, several: str = "") -> str:
-    """Return a count with its noun, such as "3 pictures" or "1 picture".
-
-    Args:
-        count: the count.
-        noun: the noun, in the singular.
-        several: plural of the noun; by default the noun with an "s".
-    """
-    return f"{count:,} {noun if count == 1 else several or f'{noun}s'}"
-
-
 def settings(results: Sequence[Result]) -> list[str]:
     """Return short texts about results, such as "mean energy 0.05 nats" and "seed 7", which a page joins to a line.
 

@@ -87,3 +87,14 @@ def show_number(value: float) -> str:
 def shorten(text: str, limit: int = 40) -> str:
     """Return `text`; if it is longer than `limit` characters it is cut to that length, with "..." at its end."""
     return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def plural(count: int, noun: str, several: str = "") -> str:
+    """Return a count with its noun, such as "3 pictures" or "1 picture".
+
+    Args:
+        count: the count.
+        noun: the noun, in the singular.
+        several: plural of the noun; by default the noun with an "s".
+    """
+    return f"{count:,} {noun if count == 1 else several or f'{noun}s'}"

@@ -11,8 +11,9 @@ from toys import CONFIG, random_generator, random_heads, tiny_model
 
 from energyql import Gallery
 from energyql.attributes.heads import DOUBT, AttributeBank
-from energyql.gallery.words import percent, plural, query_parts, verdict
+from energyql.gallery.words import percent, query_parts, verdict
 from energyql.generators.families import save_model
+from energyql.language.lexical import plural
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 QUERIES = {"Headline": "smile AND NOT (glasses OR beard)", "": "beard XOR age > 0.5", "Both": "2 * smile and (beard)"}
