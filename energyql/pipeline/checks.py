@@ -92,8 +92,7 @@ def verdict(
     """
     if reason := unjudged(expr, judged):
         return None, reason
-    values = judged or {}
-    return np.broadcast_to(satisfied(expr, values, vocabulary), len(next(iter(values.values())))).copy(), None
+    return satisfied(expr, judged or {}, vocabulary).copy(), None  # a copy: of `smile` it is the judge's column itself
 
 
 def unjudged(expr: Expr, judged: Collection[str] | None) -> str | None:

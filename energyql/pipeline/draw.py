@@ -279,14 +279,12 @@ class PreparedQuery:
             sampled = self._attempt(energy, number * PILOT_ROUND, range(PILOT_ROUND), _quiet, "verify/", seed=0)
             numbers = torch.arange(PILOT_ROUND) + number * PILOT_ROUND
             chances = uniforms(0, number * PILOT_ROUND, PILOT_ROUND, 1, stream="verify/balance").numpy()[:, 0]
-            accepted = list[npt.NDArray[np.bool_]]()
 
             def rows_of(batch: slice) -> dict[str, Any]:
                 return {"rows": numbers[batch]}
 
-            for _, images in draw_batches(look, self.encode, sampled.z, self.settings.batch_size, options=rows_of):
-                seen = sum(map(len, accepted))
-                accepted.append(verifier(images, chances[seen : seen + len(images)]).accepted)
+            drawn = draw_batches(look, self.encode, sampled.z, self.settings.batch_size, options=rows_of)
+            accepted = [decision.accepted for _, _, decision in verifier.decide(drawn, chances)]
             by_heads = self.energy_in_float32(sampled.z).double().neg().exp().cpu().numpy()
             return by_heads, np.concatenate(accepted)
 
@@ -470,13 +468,10 @@ class PreparedQuery:
         Raises:
             ModelError: the model has no judge, or its judge does not read an attribute of the query.
         """
-        judge = self.model.judge
-        reads = None if judge is None else getattr(judge, "vocabulary", self.model.vocabulary)
-        reason = unjudged(self.expr, reads)
-        decides = self.plain_verifier is not None and self.plain_verifier.reader is judge
-        if decides and isinstance(judge, Judge | JointJudge):
-            reason = OWN_CHOICE
-        if reason:
+        judge, verifier = self.model.judge, self.plain_verifier
+        if verifier is not None and verifier.is_network and verifier.reader is judge:
+            raise cannot_count(OWN_CHOICE)
+        if reason := unjudged(self.expr, None if judge is None else self.model.judged_names):
             raise cannot_count(reason)
 
     def latents(self, n: int, *, first: int = 0, progress: bool | Report = True) -> Iterator[SampleResult]:
@@ -706,23 +701,23 @@ class PreparedQuery:
             started = time.perf_counter()
             offsets = range(n) if len(waiting) == n else waiting.tolist()
             sampled = self._attempt(energy, first, offsets, _quiet, f"attempt/{attempt}/" if attempt else "")
-            middle, keep = time.perf_counter(), list[npt.NDArray[np.bool_]]()
+            middle, decisions = time.perf_counter(), list[npt.NDArray[np.bool_]]()
             chances = uniforms(self.settings.seed, first, n, 1, stream=f"balance/{attempt}", rows=waiting.tolist())
-            for latents, images in self._pictures(sampled.z, first + waiting):
-                seen = sum(map(len, keep))
-                decision = verifier(images, chances[seen : seen + len(images), 0].numpy())
-                good = decision.accepted if attempt < most - 1 else np.ones(len(images), bool)
-                number, stated = int(decision.accepted.sum()), stated or decision.stated
-                accepted, self._tally["accepted"] = accepted + number, self._tally["accepted"] + number
-                sampled.status[seen:][: len(good)][good & ~decision.accepted] = Status.NOT_ACCEPTED
-                keep.append(good)
+            pictures = self._pictures(sampled.z, first + waiting)
+            for latents, images, decision in verifier.decide(pictures, chances.numpy()[:, 0]):
+                decisions.append(decision.accepted)
+                stated = stated or decision.stated
+                good = decision.accepted | (attempt == most - 1)
                 if good.any():
                     rows = torch.from_numpy(good).to(images.device)
                     kept, values = images[rows], {name: column[good] for name, column in decision.values.items()}
                     if self.model.judge is not verifier.reader:
                         values = self.model.judge_images(kept)
                     shown.append(self._shown(latents[rows], kept, values))
-            good = np.concatenate(keep)
+            passed = np.concatenate(decisions)
+            good = passed | (attempt == most - 1)  # the last pictures are kept in any case
+            sampled.status[torch.from_numpy(good & ~passed)] = Status.NOT_ACCEPTED
+            accepted += int(passed.sum())
             seconds["seconds_sampling"] += middle - started
             seconds["seconds_drawing"] += time.perf_counter() - middle
             counts[:, waiting] += torch.stack([sampled.evaluations, sampled.gradients])
@@ -735,15 +730,15 @@ class PreparedQuery:
             waiting = waiting[~good]
             report("accepted", len(order) / n)
             self._tally["drawn"] += len(good)
+            self._tally["accepted"] += int(passed.sum())
             if not self._tally["accepted"] and self._tally["drawn"] >= REFUSED * most:
                 raise _too_many(f"none of {self._tally['drawn']:,} pictures was accepted", most)
             if not len(waiting):
                 break
         end, back = SampleResult.join(ends), torch.from_numpy(np.argsort(order))
         result = replace(self._result(end, first + np.asarray(order), shown)[back.numpy()], draws=draws)
-        drawn, end = int(draws.sum()), SampleResult(end.z[back], end.status[back], *counts)
-        result.statistics.update(self._costs(end) | seconds)
-        result.statistics.update(drawn=float(drawn), accepted=float(accepted))
+        drawn, end = float(draws.sum()), SampleResult(end.z[back], end.status[back], *counts)
+        result.statistics.update(self._costs(end) | seconds | {"drawn": drawn, "accepted": float(accepted)})
         if self.rule.is_probability and isinstance(self.energy_in_float32, QueryEnergy):
             result.statistics["drawn_probability"] = (rejected + float(np.exp(-result.energy).sum())) / drawn
         result.provenance.update(self._verified_by(stated))

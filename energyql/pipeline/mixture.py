@@ -208,9 +208,6 @@ def _mass(part: PreparedQuery) -> tuple[float, float]:
             raise
         return 0.0, 0.0
     chances = uniforms(0, 0, PILOT_ROUND, 1, stream="verify/balance").numpy()[:, 0]
-    accepted = list[bool]()
-    for _, images in part._pictures(sampled.z, np.arange(PILOT_ROUND)):
-        seen = len(accepted)
-        accepted += verifier(images, chances[seen : seen + len(images)]).accepted.tolist()
-    rate = float(np.mean(accepted))
+    decided = verifier.decide(part._pictures(sampled.z, np.arange(PILOT_ROUND)), chances)
+    rate = float(np.mean(np.concatenate([decision.accepted for _, _, decision in decided])))
     return rate * share, float(np.hypot(rate * error, share * np.sqrt(rate * (1 - rate) / PILOT_ROUND)))
