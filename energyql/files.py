@@ -516,8 +516,8 @@ def write_json(path: Path, data: Any) -> None:
     write_text(path, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
 
 
-def write_picture(path: Path, picture: Image) -> None:
-    """Write a picture to the file `path`, whose suffix decides on the format.
+def write_picture(path: Path, picture: Image, **options: Any) -> None:
+    """Write a picture to the file `path`, whose suffix decides on the format; `options` are those of Pillow's `save`.
 
     Writing is atomic: if an error occurs, the file is not changed.
 
@@ -526,9 +526,9 @@ def write_picture(path: Path, picture: Image) -> None:
     """
     with replacing(path) as target:
         try:
-            picture.save(target)
+            picture.save(target, **options)
         except ValueError as error:  # a side is longer than the format allows
-            raise ArgumentError(f"cannot write {path}: {error}", hint="save to a folder") from error
+            raise ArgumentError(f"cannot write {path}: {error}", hint="save as .png, or to a folder") from error
 
 
 def tensor_bytes(tensors: Mapping[str, Tensor]) -> bytes:

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from energyql import __version__
 from energyql.attributes.heads import outside_shell, second_bank
-from energyql.attributes.judge import JointJudge, Judge, who_judges
+from energyql.attributes.judge import who_judges
 from energyql.attributes.pictures import heads_of
 from energyql.attributes.predictions import Predictions, Table, decide, on_cpu, tabulate
 from energyql.attributes.surrogates import MOST_NUMBERS, SurrogateHeads
@@ -304,7 +304,7 @@ class PreparedQuery:
         critic, weight, generator = self.model.discriminator, self.settings.realism, self.model.generator
         if critic is None or not weight:
             if self.settings.compile and isinstance(energy, QueryEnergy) and energy.rule.attributes:
-                compiled: CompiledEnergy = resolve_name("energyql.pipeline.module:compiled_energy")(self, energy)
+                compiled: CompiledEnergy = resolve_name("energyql.pipeline.export:compiled_energy")(self, energy)
                 return compiled
             return energy
         draw = self._looking(self.dtype)
@@ -971,10 +971,8 @@ class Pipeline:
             check_sampler(sampler)
         if not has_gradient and has_trait(sampler, "needs_gradient"):
             raise ArgumentError(f"this sampler follows a gradient, and {NO_GRADIENT}", hint=WITHOUT_GRADIENT)
-        if settings.realism:
-            _check_realism(sampler, critic, self.model.name)
-        if settings.verify == "faithful":
-            _check_faithful(sampler, settings)
+        if settings.realism or settings.verify == "faithful":
+            _check_posterior(sampler, settings, self.model)
         reports = self.model.report
         encode = encoder(self.model.generator, psi, vector)
         dtype = getattr(torch, settings.precision)
@@ -1106,42 +1104,28 @@ class Pipeline:
         return self._surrogates.setdefault((psi, condition), cache(partial(SurrogateHeads, heads, reads, z_dim)))
 
 
-def _check_faithful(sampler: Sampler, settings: DrawSettings) -> None:
-    """Check the sampler and the settings of a run with `verify="faithful"`.
+def _check_posterior(sampler: Sampler, settings: DrawSettings, model: Model) -> None:
+    """Check a run with `realism` or with `verify="faithful"`, whose samples must be draws from the posterior.
 
-    In such a run, the kept pictures have the frequencies of the prior. Some samplers and settings make that impossible.
+    With `realism`, a discriminator's value is added to the energy. With `verify="faithful"`, the kept pictures have the
+    frequencies of the prior.
 
     Raises:
-        ArgumentError: the sampler goes where the energy is lowest, the semantics is not "exact", the strength of the
+        ArgumentError: the sampler searches for the lowest energy, or `realism` is set for a model without a
+            discriminator; or pictures cannot be faithful, because the semantics is not "exact", the strength of the
             sampler is not 1, or `realism` is set.
     """
-    if has_trait(sampler, "descends"):
-        words = sampler_words(describe_sampler(sampler))
-        raise ArgumentError(f"{words} goes where the energy is lowest, which is not faithful", hint="choose slice")
-    if settings.semantics != EXACT or settings.realism or strengths(describe_sampler(sampler)) - {1.0}:
-        raise ArgumentError("faithful pictures need the exact semantics and strength 1, without realism")
-
-
-def _check_realism(sampler: Sampler, discriminator: object, model: str) -> None:
-    """Check that a sampler and a model can be used with `realism`, which adds a discriminator's value to the energy.
-
-    Args:
-        sampler: the sampler of the run.
-        discriminator: the discriminator of the model; `None` for none.
-        model: name of the model, for the message.
-
-    Raises:
-        ArgumentError: the model has no discriminator; or the sampler searches for the lowest energy, instead of drawing
-            from the posterior.
-    """
-    if not callable(discriminator):
+    if settings.realism and not callable(model.discriminator):
         hint = "give it a torch module from pictures to logits: dataclasses.replace(model, discriminator=module)"
-        raise ArgumentError(f"realism needs a discriminator, and model {model!r} has none", hint=hint)
+        raise ArgumentError(f"realism needs a discriminator, and model {model.name!r} has none", hint=hint)
+    record = describe_sampler(sampler)
     if has_trait(sampler, "descends"):
-        words = sampler_words(describe_sampler(sampler))
         others = ", ".join(name for name, make in SAMPLERS.items() if not has_trait(make(), "descends"))
-        message = f"{words} goes where the energy is lowest: with realism, to pictures that deceive the discriminator"
+        why = "to pictures that deceive the discriminator" if settings.realism else "which is not faithful"
+        message = f"{sampler_words(record)} goes where the energy is lowest, {why}"
         raise ArgumentError(message, hint=f"choose one that draws from the posterior: {others}")
+    if settings.verify == "faithful" and (settings.semantics != EXACT or settings.realism or strengths(record) - {1.0}):
+        raise ArgumentError("faithful pictures need the exact semantics and strength 1, without realism")
 
 
 @takes_label

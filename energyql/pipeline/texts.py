@@ -9,6 +9,7 @@ for every picture whether it is kept (see `energyql.pipeline.verified`).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -57,10 +58,9 @@ class PriorPictures:
     @cached_property
     def latents(self) -> Tensor:
         """For each picture the latent that the heads take as input, (COUNT, dim)."""
+        read = head_reader(self.model.generator, self.model.bank.space, self.encode)
         with torch.inference_mode():
-            return torch.cat(
-                [head_reader(self.model.generator, self.model.bank.space, self.encode)(z) for z in self.z.split(256)]
-            )
+            return torch.cat([read(z) for z in self.z.split(256)])
 
     @cached_property
     def _embedded(self) -> Tensor | None:
@@ -70,18 +70,13 @@ class PriorPictures:
             return None
         path = self._path
         if path is not None and path.is_file():
-            try:
+            with suppress(EnergyQLError, KeyError):  # damaged: computed again
                 return read_tensors(path)["embedded"].to(self.model.device)
-            except (EnergyQLError, KeyError):  # damaged: computed again
-                pass
         with torch.inference_mode():
             embedded = torch.cat([embed(images) for images in self._images()])
         if path is not None:
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
+            with suppress(ArgumentError):  # a cache is optional
                 write_tensors(path, {"embedded": embedded.cpu()})
-            except (OSError, ArgumentError):  # a cache is optional
-                pass
         return embedded
 
     @property
@@ -125,14 +120,10 @@ def with_texts_read(model: Model, texts: Sequence[str], prior: PriorPictures) ->
         texts: the texts.
         prior: random pictures of the model.
     """
-    words = model.words
+    words, bank, empty = model.words, model.bank, torch.empty(0, 0)
     assert words is not None
-    bank = model.bank
-    empty = torch.empty(0, 0)
-    log_odds = empty if bank.reads_pictures else prior.log_odds(texts)
-    bank = with_texts(bank, words, texts, empty if bank.reads_pictures else prior.latents, log_odds)
-    verifier = None
-    if not bank.reads_pictures:
-        other = model.judge if model.verifier is None else model.verifier
-        verifier = TextReader(words, texts, other, model.bank.vocabulary)
+    if bank.reads_pictures:
+        return replace(model, bank=with_texts(bank, words, texts, empty, empty), verifier=None)
+    verifier = TextReader(words, texts, model.judge if model.verifier is None else model.verifier, bank.vocabulary)
+    bank = with_texts(bank, words, texts, prior.latents, prior.log_odds(texts))
     return replace(model, bank=bank, verifier=verifier)

@@ -322,7 +322,7 @@ class Verifier:
     def decide(
         self, drawn: Iterable[tuple[Tensor, Tensor]], chances: npt.NDArray[np.float64]
     ) -> Iterator[tuple[Tensor, Tensor, Decision]]:
-        """Decide for pictures that are drawn in batches; yield for each batch its latents, its pictures and the decision.
+        """Decide for pictures in batches, and yield for each batch its latents, its pictures and the decision.
 
         Args:
             drawn: for each batch the latents w and the pictures in [-1, 1].
