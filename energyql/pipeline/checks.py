@@ -7,7 +7,7 @@ and does not guide the sampler.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -95,22 +95,26 @@ def verdict(
     return satisfied(expr, judged or {}, vocabulary).copy(), None  # a copy: of `smile` it is the judge's column itself
 
 
-def unjudged(expr: Expr, judged: Collection[str] | None) -> str | None:
-    """Return why the judge cannot decide whether pictures satisfy a query; `None` if the judge can.
+def unjudged(
+    expr: Expr, judged: Collection[str] | None, further: Sequence[str] = (), reader: str = "the judge"
+) -> str | None:
+    """Return why a judge or verifier cannot decide whether pictures satisfy a query; `None` if it can.
 
     Examples of reasons: "the model has no judge", "the judge does not read 'hat'".
 
     Args:
         expr: the query, with attributes checked by `bind`.
-        judged: names of the attributes that the judge reads; `None` without a judge.
+        judged: names of the attributes that the judge or verifier reads; `None` without a judge.
+        further: attributes that must be read too, on which P(query) depends because of relations of the model.
+        reader: words for the judge or verifier.
     """
     if judged is None:
         return "the model has no judge"
     names = [node.name for node in predicates(expr)]
     if not names:
         return "the query names no attribute"
-    unread = [name for name in names if name not in judged]
-    return f"the judge does not read {unread[0]!r}" if unread else None
+    unread = [name for name in (*names, *further) if name not in judged]
+    return f"{reader} does not read {unread[0]!r}" if unread else None
 
 
 def next_round(target: int, hits: int, trials: int) -> int:

@@ -955,7 +955,7 @@ class Pipeline:
         expr, text = as_query(query)
         bound = bind(expr, vocabulary, query=text)
         if texts := self._check_texts(bound, settings, text):
-            return self._with_texts(texts, psi, condition).prepare(query, settings)
+            return self._with_texts(texts, settings).prepare(query, settings)
         rule = compile_energy_rule(bound, vocabulary, settings.semantics, query=text, relations=settings.relations)
         mode, verifier, reason = self.check_readers(bound, rule, settings, text)
         settings = replace(settings, verify=mode)
@@ -1020,12 +1020,10 @@ class Pipeline:
         Raises:
             EnergyQLError: a query or a setting is wrong.
         """
-        pairs = [as_query(query) for query in queries]
-        bound = [(bind(expr, self.model.vocabulary, query=text), text) for expr, text in pairs]
-        texts = [one for expr, text in bound for one in self._check_texts(expr, settings, text)]
-        psi = self.model.check_truncation(settings.truncation)
-        condition = self.model.check_condition(settings.condition, settings.seed)
-        return self._with_texts(list(dict.fromkeys(texts)), psi, condition) if texts else self
+        texts: list[str] = []
+        for expr, text in map(as_query, queries):
+            texts += self._check_texts(bind(expr, self.model.vocabulary, query=text), settings, text)
+        return self._with_texts(texts, settings) if texts else self
 
     def _check_texts(self, expr: Expr, settings: DrawSettings, query: str) -> list[str]:
         """Return the texts in quotes of a query, after a check that the model's reader of words can read each of them.
@@ -1068,15 +1066,19 @@ class Pipeline:
             self._prompted[prompt] = Pipeline(model, self.device)
         return self._prompted[prompt]
 
-    def _with_texts(self, texts: Sequence[str], psi: float, condition: Condition | None) -> Pipeline:
+    def _with_texts(self, texts: Sequence[str], settings: DrawSettings) -> Pipeline:
         """Return a pipeline whose model has texts about pictures as further attributes; see `energyql.pipeline.texts`.
 
         Args:
             texts: the texts, which the model's reader of words reads.
-            psi: the truncation.
-            condition: the condition of a conditional generator; `None` for none.
+            settings: settings of the run.
+
+        Raises:
+            ArgumentError: the truncation or the condition of the settings is impossible for the model.
         """
-        names = tuple(sorted(texts))
+        names = tuple(sorted({*texts}))
+        psi = self.model.check_truncation(settings.truncation)
+        condition = self.model.check_condition(settings.condition, settings.seed)
         key = names, psi, condition  # the heads of texts are fitted to pictures under both
         if key not in self._reading:
             prior = self._prior.setdefault((psi, condition), PriorPictures(self.model, psi, condition))

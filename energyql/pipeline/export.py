@@ -20,7 +20,7 @@ from energyql.models import DEFAULT_MODEL
 from energyql.numerics.pullback import Identity
 from energyql.pipeline.draw import PreparedQuery, pipeline_for
 from energyql.pipeline.model import Model
-from energyql.pipeline.settings import DEFAULT_SEMANTICS, DrawSettings, Semantics
+from energyql.pipeline.settings import DEFAULT_SEMANTICS, Semantics
 from energyql.renamed import takes_label
 
 
@@ -57,10 +57,10 @@ def export_energy(
     Raises:
         EnergyQLError: the query, a name or a setting is wrong, or attributes are read off pictures.
     """
-    settings = DrawSettings(
-        semantics=semantics, truncation=truncation, condition=condition, verify="off", allow_weak=allow_weak
+    prepared = pipeline_for(model, device).prepare(
+        query, semantics=semantics, truncation=truncation, condition=condition, verify="off", allow_weak=allow_weak
     )
-    return as_module(pipeline_for(model, device).prepare(query, settings))
+    return as_module(prepared)
 
 
 def as_module(prepared: PreparedQuery) -> EnergyModule:

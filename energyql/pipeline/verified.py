@@ -132,29 +132,14 @@ def default_verify(
     """
     if model.verifier is None or not attributes:
         return "off", None
-    reason = _unread(model.verifier, expr, attributes, names)
+    reason = unjudged(expr, names, attributes, _title(model.verifier))
     return ("sure" if reason is None else "off"), reason
 
 
-def _unread(reader: ImageLabeller, expr: Expr, further: Sequence[str], names: Collection[str]) -> str | None:
-    """Return why a reader of pictures cannot decide whether pictures satisfy a query; `None` if the reader can.
-
-    Args:
-        reader: the reader.
-        expr: the query, with attributes checked by `bind`.
-        further: attributes on which P(query) depends too, because of relations of the model.
-        names: the attributes that the reader reads.
-    """
-    reason = unjudged(expr, names)
-    if reason is None and (unread := [name for name in further if name not in names]):
-        reason = f"the judge does not read {unread[0]!r}"
-    name = _reader_name(reader)
-    return None if reason is None else reason.replace("the judge", "the verifier" if name == VERIFIER else name)
-
-
-def _reader_name(reader: ImageLabeller) -> str:
-    """Return words for a verifier: `VERIFIER` for a network, or the name of the code, such as "my_labels:look"."""
-    return VERIFIER if isinstance(reader, Judge | JointJudge) else (who_judges(reader) or "").removeprefix("judge ")
+def _title(reader: ImageLabeller) -> str:
+    """Return words for a verifier: "the verifier" for a network, or the name of the code, such as "my_labels:look"."""
+    is_network = isinstance(reader, Judge | JointJudge)
+    return f"the {VERIFIER}" if is_network else (who_judges(reader) or "").removeprefix("judge ")
 
 
 @dataclass(frozen=True)
@@ -288,7 +273,7 @@ class Verifier:
     @property
     def name(self) -> str:
         """Words for the verifier: "verifier" for a network, or the name of the code, such as "my_labels:look"."""
-        return _reader_name(self.reader)
+        return VERIFIER if self.is_network else _title(self.reader)
 
     @torch.inference_mode()
     def __call__(self, pictures: Tensor, chances: npt.NDArray[np.float64]) -> Decision:
@@ -408,7 +393,7 @@ def verifier_of(model: Model, expr: Expr, rule: EnergyRule, settings: DrawSettin
     if reader is None:
         hint = "train one from labels of pictures, or give the model a function that reads its attributes as judge="
         raise ModelError(f"pictures cannot be verified: model {model.name!r} has no verifier and no judge", hint=hint)
-    reason = _unread(reader, expr, rule.attributes, names)
+    reason = unjudged(expr, names, rule.attributes, _title(reader))
     if reason is None and not rule.attributes:
         reason = "every picture satisfies the query"
     if reason is not None:
