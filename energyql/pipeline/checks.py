@@ -75,8 +75,10 @@ def check_heads(
 
 def verdict(
     expr: Expr, judged: Mapping[str, npt.NDArray[Any]] | None, vocabulary: Mapping[str, AttributeSpec]
-) -> tuple[npt.NDArray[np.bool_], None] | tuple[None, str]:
-    """Return for each picture whether it satisfies a query by the judge's values; or why the judge cannot decide.
+) -> npt.NDArray[np.bool_] | None:
+    """Return for each picture whether it satisfies a query by the judge's values, (n,); `None` if they cannot tell.
+
+    The function `unjudged` says why they cannot.
 
     Predictions of heads are not used. The sampler followed the heads, so their predictions satisfy the query even where
     the predictions are wrong.
@@ -85,14 +87,10 @@ def verdict(
         expr: the query, with attributes checked by `bind`.
         judged: attribute -> the judge's value for each picture, (n,); `None` without a judge.
         vocabulary: the attributes of the model.
-
-    Returns:
-        `(verdicts, None)`, where verdicts is (n,) bool. Or `(None, reason)`, such as "the model has no judge", if there
-        is no judge, the query names no attribute, or the judge does not read an attribute of the query.
     """
-    if reason := unjudged(expr, judged):
-        return None, reason
-    return satisfied(expr, judged or {}, vocabulary).copy(), None  # a copy: of `smile` it is the judge's column itself
+    if judged is None or unjudged(expr, judged):
+        return None
+    return satisfied(expr, judged, vocabulary).copy()  # of the query `smile` it is the judge's column itself
 
 
 def unjudged(

@@ -592,7 +592,7 @@ class PreparedQuery:
         """
         w = torch.cat([batch.w for batch in shown])
         judged = {name: np.concatenate([batch.values[name] for batch in shown]) for name in shown[0].values}
-        holds, reason = verdict(self.expr, None if self.model.judge is None else judged, self.model.vocabulary)
+        readings = None if self.model.judge is None else judged
         by_reader = [batch.by_reader for batch in shown if batch.by_reader is not None]
         probabilities, energy, doubtful = concatenate(by_reader) if by_reader else self._by_heads(sampled.z, w)
         outside, z, w = to_cpu([outside_shell(sampled.z), sampled.z, w])
@@ -601,9 +601,10 @@ class PreparedQuery:
         return Result(
             images=[picture for batch in shown for picture in batch.pictures], z=z, w=w,
             index=index, energy=energy, probabilities=ByAttribute(probabilities), judged=ByAttribute(judged),
-            satisfied=holds, doubtful=doubtful, status=[Status(code) for code in sampled.status.tolist()],
+            satisfied=verdict(self.expr, readings, self.model.vocabulary), doubtful=doubtful,
+            status=[Status(code) for code in sampled.status.tolist()],
             statistics={"doubtful": float(doubtful.mean())},
-            provenance=self.provenance | {"n": len(w), "unjudged": reason},
+            provenance=self.provenance | {"n": len(w), "unjudged": unjudged(self.expr, readings)},
         )  # fmt: skip
 
     @torch.inference_mode()

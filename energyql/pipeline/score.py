@@ -8,7 +8,6 @@ import math
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -20,7 +19,7 @@ import torch
 from energyql.attributes.predictions import PREDICTIONS
 from energyql.energy.rule import SEMANTICS, EnergyRule, check_semantics, compile_energy_rule
 from energyql.errors import ArgumentError, DataError, KindError, UnknownAttribute
-from energyql.files import naming_source, refuse_special
+from energyql.files import naming_source, read_bytes
 from energyql.kinds import KINDS, as_number, is_missing
 from energyql.language import Expr, Interval, Near, Predicate, as_query, bind, predicates
 from energyql.pipeline.settings import DEFAULT_SEMANTICS, Semantics
@@ -316,14 +315,11 @@ def read_table(source: Path | TextIO) -> tuple[list[str], list[list[str]], list[
         DataError: the file cannot be read, has no rows, or is no table.
     """
     path = _name(source)
-    if isinstance(source, Path):
-        refuse_special(source, DataError)
     try:
         with naming_source(Path(path), DataError):
-            opened = source.open(newline="", encoding="utf-8-sig") if isinstance(source, Path) else nullcontext(source)
-            with opened as file:
-                text = file.read(MOST_CHARACTERS + 1)
-            if len(text) > MOST_CHARACTERS:
+            if isinstance(source, Path):
+                text = read_bytes(source, MOST_CHARACTERS, DataError).decode("utf-8-sig")
+            elif len(text := source.read(MOST_CHARACTERS + 1)) > MOST_CHARACTERS:
                 raise DataError(f"{path} is longer than {MOST_CHARACTERS >> 20} Mi characters")
             delimiter = find_delimiter(lambda mark: csv.reader(io.StringIO(text, newline=""), delimiter=mark))
             reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)

@@ -403,9 +403,7 @@ def verifier_of(model: Model, expr: Expr, rule: EnergyRule, settings: DrawSettin
         with noting_tautologies():  # they were issued when the query was prepared
             rule = compile_energy_rule(unweighted, model.vocabulary, EXACT, relations=settings.relations)
     needed = {node.name for node in predicates(expr)} | {*rule.attributes}
-    complete = (
-        each for each in model.held_out if needed <= each.readings.keys() & each.heads.keys() & each.labels.keys()
-    )
+    complete = (each for each in model.held_out if needed <= each.labels.keys())
     own = reader is model.verifier and isinstance(reader, Judge | JointJudge)
     return Verifier(reader, expr, rule, model.vocabulary, next(complete, None), settings.purity, own)
 
