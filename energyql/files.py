@@ -533,12 +533,10 @@ def write_picture(path: Path, picture: Image, **options: Any) -> None:
 
 def tensor_bytes(tensors: Mapping[str, Tensor]) -> bytes:
     """Return tensors as the bytes of a file in the format safetensors."""
-    import torch  # here, because other users of this module need no torch, which takes long to import
-    from safetensors.torch import save
+    from safetensors.torch import save  # here, because other users of this module need no torch
 
     # Copies, because safetensors refuses tensors that share memory.
-    form = torch.contiguous_format
-    return save({name: tensor.detach().cpu().clone(memory_format=form) for name, tensor in tensors.items()})
+    return save({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()})
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
