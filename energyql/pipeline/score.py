@@ -401,9 +401,11 @@ def rank_table(
     if clashes := [name for name in added if name in columns]:
         raise DataError(f"{path} has a column {clashes[0]!r} already", hint="rename it, or leave it out")
     order = np.argsort(energy, kind="stable")[:top]
-    numbers = ([rank, float(energy[i]), math.exp(-energy[i])] for rank, i in enumerate(order, start=1))
     rows = list(zip(*columns.values(), strict=True))
-    ranked = [[*added_numbers[: len(added)], *rows[i]] for added_numbers, i in zip(numbers, order, strict=True)]
+    ranked: list[list[int | float | str]] = []
+    for rank, i in enumerate(order, start=1):
+        numbers = rank, float(energy[i]), math.exp(-energy[i])
+        ranked.append([*numbers[: len(added)], *rows[i]])
     return Ranking([*added, *columns], ranked)
 
 

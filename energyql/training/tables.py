@@ -57,7 +57,7 @@ def _read_csv(path: Path) -> dict[str, list[Any]]:
     columns, _ = read_table(path, strict=False)
     if "" in columns:
         raise DataError(f"{path}: the first line must name every column")
-    return dict(columns)
+    return columns
 
 
 def _read_parquet(path: Path) -> dict[str, list[Any]]:
