@@ -326,7 +326,7 @@ def read_table(source: Path | TextIO, *, strict: bool = True) -> tuple[dict[str,
             reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=strict)
             numbered = [(row, reader.line_num) for row in reader if row]
     except (UnicodeDecodeError, csv.Error) as error:
-        hint = "a table is a text in UTF-8, with cells between commas, semicolons or tabs, and perhaps in quotes"
+        hint = "a table is CSV in UTF-8, with cells between commas, semicolons or tabs, and perhaps in quotes"
         raise DataError(f"cannot read {path}: {error}", hint=hint) from error
     if not numbered:
         raise DataError(f"{path} is empty", hint="the first line names the columns; a row for each picture follows")
