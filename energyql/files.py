@@ -516,8 +516,8 @@ def write_json(path: Path, data: Any) -> None:
     write_text(path, json.dumps(data, indent=2, ensure_ascii=False) + "\n")
 
 
-def write_picture(path: Path, picture: Image) -> None:
-    """Write a picture to the file `path`, whose suffix decides on the format.
+def write_picture(path: Path, picture: Image, **options: Any) -> None:
+    """Write a picture to the file `path`, whose suffix decides on the format; `options` are those of Pillow's `save`.
 
     Writing is atomic: if an error occurs, the file is not changed.
 
@@ -526,19 +526,17 @@ def write_picture(path: Path, picture: Image) -> None:
     """
     with replacing(path) as target:
         try:
-            picture.save(target)
+            picture.save(target, **options)
         except ValueError as error:  # a side is longer than the format allows
-            raise ArgumentError(f"cannot write {path}: {error}", hint="save to a folder") from error
+            raise ArgumentError(f"cannot write {path}: {error}", hint="save as .png, or to a folder") from error
 
 
 def tensor_bytes(tensors: Mapping[str, Tensor]) -> bytes:
     """Return tensors as the bytes of a file in the format safetensors."""
-    import torch  # here, because other users of this module need no torch, which takes long to import
-    from safetensors.torch import save
+    from safetensors.torch import save  # here, because other users of this module need no torch
 
     # Copies, because safetensors refuses tensors that share memory.
-    form = torch.contiguous_format
-    return save({name: tensor.detach().cpu().clone(memory_format=form) for name, tensor in tensors.items()})
+    return save({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()})
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:

@@ -123,7 +123,7 @@ class AttributeKind:
 
         `cells` are the entries of the column that are not missing.
         """
-        return False
+        return any(as_number(cell) is None for cell in cells)
 
     def infer(self, column: str, cells: Sequence[Any]) -> dict[str, Any]:
         """Infer the description of an attribute from a column of labels.
@@ -235,7 +235,8 @@ class AttributeKind:
             spec: the attribute.
             literal: the wrong condition on the attribute, whose form is not allowed for this kind, such as `hair > 2`.
         """
-        return self.conditions(attribute, spec)
+        absent = [value for value in spec.values if value in ABSENT and literal.form == BARE]
+        return [attribute.ne(value) for value in absent] + self.conditions(attribute, spec)
 
     def example(self, attribute: Any, spec: AttributeSpec) -> Any:
         """Return one query about an attribute, as an example for users.
@@ -359,13 +360,6 @@ class _Categorical(AttributeKind):
     """Attributes with one of several classes."""
 
     name, noun, fields = "categorical", "a categorical attribute", ("values",)
-
-    def instead(self, attribute: Any, spec: AttributeSpec, literal: Any) -> list[Any]:
-        absent = [value for value in spec.values if value in ABSENT and literal.form == BARE]
-        return [attribute.ne(value) for value in absent] + self.conditions(attribute, spec)
-
-    def fits(self, cells: Sequence[Any]) -> bool:
-        return any(as_number(cell) is None for cell in cells)
 
 
 class _Continuous(AttributeKind):

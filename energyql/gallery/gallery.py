@@ -268,7 +268,7 @@ class Gallery:
             report("traversal", 1.0)
         probabilities = [probability(query.bound, result, self.vocabulary) for query in (first, last)]
         judged = None if result.provenance["judge"] is None else result.judged
-        holds = [verdict(query.bound, judged, self.vocabulary)[0] for query in (first, last)]
+        holds = [verdict(query.bound, judged, self.vocabulary) for query in (first, last)]
         traversal = Traversal(result, first, last, times, probabilities, holds)
         self.sections.append(traversal)
         return traversal

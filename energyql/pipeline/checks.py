@@ -7,7 +7,7 @@ and does not guide the sampler.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -75,8 +75,10 @@ def check_heads(
 
 def verdict(
     expr: Expr, judged: Mapping[str, npt.NDArray[Any]] | None, vocabulary: Mapping[str, AttributeSpec]
-) -> tuple[npt.NDArray[np.bool_], None] | tuple[None, str]:
-    """Return for each picture whether it satisfies a query by the judge's values; or why the judge cannot decide.
+) -> npt.NDArray[np.bool_] | None:
+    """Return for each picture whether it satisfies a query by the judge's values, (n,); `None` if they cannot tell.
+
+    The function `unjudged` says why they cannot.
 
     Predictions of heads are not used. The sampler followed the heads, so their predictions satisfy the query even where
     the predictions are wrong.
@@ -85,33 +87,32 @@ def verdict(
         expr: the query, with attributes checked by `bind`.
         judged: attribute -> the judge's value for each picture, (n,); `None` without a judge.
         vocabulary: the attributes of the model.
-
-    Returns:
-        `(verdicts, None)`, where verdicts is (n,) bool. Or `(None, reason)`, such as "the model has no judge", if there
-        is no judge, the query names no attribute, or the judge does not read an attribute of the query.
     """
-    if reason := unjudged(expr, judged):
-        return None, reason
-    values = judged or {}
-    return np.broadcast_to(satisfied(expr, values, vocabulary), len(next(iter(values.values())))).copy(), None
+    if judged is None or unjudged(expr, judged):
+        return None
+    return satisfied(expr, judged, vocabulary).copy()  # of the query `smile` it is the judge's column itself
 
 
-def unjudged(expr: Expr, judged: Collection[str] | None) -> str | None:
-    """Return why the judge cannot decide whether pictures satisfy a query; `None` if the judge can.
+def unjudged(
+    expr: Expr, judged: Collection[str] | None, further: Sequence[str] = (), reader: str = "the judge"
+) -> str | None:
+    """Return why a judge or verifier cannot decide whether pictures satisfy a query; `None` if it can.
 
     Examples of reasons: "the model has no judge", "the judge does not read 'hat'".
 
     Args:
         expr: the query, with attributes checked by `bind`.
-        judged: names of the attributes that the judge reads; `None` without a judge.
+        judged: names of the attributes that the judge or verifier reads; `None` without a judge.
+        further: attributes that must be read too, on which P(query) depends because of relations of the model.
+        reader: words for the judge or verifier.
     """
     if judged is None:
         return "the model has no judge"
     names = [node.name for node in predicates(expr)]
     if not names:
         return "the query names no attribute"
-    unread = [name for name in names if name not in judged]
-    return f"the judge does not read {unread[0]!r}" if unread else None
+    unread = [name for name in (*names, *further) if name not in judged]
+    return f"{reader} does not read {unread[0]!r}" if unread else None
 
 
 def next_round(target: int, hits: int, trials: int) -> int:

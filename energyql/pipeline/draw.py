@@ -25,7 +25,7 @@ from torch import Tensor
 
 from energyql import __version__
 from energyql.attributes.heads import outside_shell, second_bank
-from energyql.attributes.judge import JointJudge, Judge, who_judges
+from energyql.attributes.judge import who_judges
 from energyql.attributes.pictures import heads_of
 from energyql.attributes.predictions import Predictions, Table, decide, on_cpu, tabulate
 from energyql.attributes.surrogates import MOST_NUMBERS, SurrogateHeads
@@ -279,14 +279,12 @@ class PreparedQuery:
             sampled = self._attempt(energy, number * PILOT_ROUND, range(PILOT_ROUND), _quiet, "verify/", seed=0)
             numbers = torch.arange(PILOT_ROUND) + number * PILOT_ROUND
             chances = uniforms(0, number * PILOT_ROUND, PILOT_ROUND, 1, stream="verify/balance").numpy()[:, 0]
-            accepted = list[npt.NDArray[np.bool_]]()
 
             def rows_of(batch: slice) -> dict[str, Any]:
                 return {"rows": numbers[batch]}
 
-            for _, images in draw_batches(look, self.encode, sampled.z, self.settings.batch_size, options=rows_of):
-                seen = sum(map(len, accepted))
-                accepted.append(verifier(images, chances[seen : seen + len(images)]).accepted)
+            drawn = draw_batches(look, self.encode, sampled.z, self.settings.batch_size, options=rows_of)
+            accepted = [decision.accepted for _, _, decision in verifier.decide(drawn, chances)]
             by_heads = self.energy_in_float32(sampled.z).double().neg().exp().cpu().numpy()
             return by_heads, np.concatenate(accepted)
 
@@ -306,7 +304,7 @@ class PreparedQuery:
         critic, weight, generator = self.model.discriminator, self.settings.realism, self.model.generator
         if critic is None or not weight:
             if self.settings.compile and isinstance(energy, QueryEnergy) and energy.rule.attributes:
-                compiled: CompiledEnergy = resolve_name("energyql.pipeline.module:compiled_energy")(self, energy)
+                compiled: CompiledEnergy = resolve_name("energyql.pipeline.export:compiled_energy")(self, energy)
                 return compiled
             return energy
         draw = self._looking(self.dtype)
@@ -470,13 +468,10 @@ class PreparedQuery:
         Raises:
             ModelError: the model has no judge, or its judge does not read an attribute of the query.
         """
-        judge = self.model.judge
-        reads = None if judge is None else getattr(judge, "vocabulary", self.model.vocabulary)
-        reason = unjudged(self.expr, reads)
-        decides = self.plain_verifier is not None and self.plain_verifier.reader is judge
-        if decides and isinstance(judge, Judge | JointJudge):
-            reason = OWN_CHOICE
-        if reason:
+        judge, verifier = self.model.judge, self.plain_verifier
+        if verifier is not None and verifier.is_network and verifier.reader is judge:
+            raise cannot_count(OWN_CHOICE)
+        if reason := unjudged(self.expr, None if judge is None else self.model.judged_names):
             raise cannot_count(reason)
 
     def latents(self, n: int, *, first: int = 0, progress: bool | Report = True) -> Iterator[SampleResult]:
@@ -597,7 +592,7 @@ class PreparedQuery:
         """
         w = torch.cat([batch.w for batch in shown])
         judged = {name: np.concatenate([batch.values[name] for batch in shown]) for name in shown[0].values}
-        holds, reason = verdict(self.expr, None if self.model.judge is None else judged, self.model.vocabulary)
+        readings = None if self.model.judge is None else judged
         by_reader = [batch.by_reader for batch in shown if batch.by_reader is not None]
         probabilities, energy, doubtful = concatenate(by_reader) if by_reader else self._by_heads(sampled.z, w)
         outside, z, w = to_cpu([outside_shell(sampled.z), sampled.z, w])
@@ -606,9 +601,10 @@ class PreparedQuery:
         return Result(
             images=[picture for batch in shown for picture in batch.pictures], z=z, w=w,
             index=index, energy=energy, probabilities=ByAttribute(probabilities), judged=ByAttribute(judged),
-            satisfied=holds, doubtful=doubtful, status=[Status(code) for code in sampled.status.tolist()],
+            satisfied=verdict(self.expr, readings, self.model.vocabulary), doubtful=doubtful,
+            status=[Status(code) for code in sampled.status.tolist()],
             statistics={"doubtful": float(doubtful.mean())},
-            provenance=self.provenance | {"n": len(w), "unjudged": reason},
+            provenance=self.provenance | {"n": len(w), "unjudged": unjudged(self.expr, readings)},
         )  # fmt: skip
 
     @torch.inference_mode()
@@ -706,23 +702,23 @@ class PreparedQuery:
             started = time.perf_counter()
             offsets = range(n) if len(waiting) == n else waiting.tolist()
             sampled = self._attempt(energy, first, offsets, _quiet, f"attempt/{attempt}/" if attempt else "")
-            middle, keep = time.perf_counter(), list[npt.NDArray[np.bool_]]()
+            middle, decisions = time.perf_counter(), list[npt.NDArray[np.bool_]]()
             chances = uniforms(self.settings.seed, first, n, 1, stream=f"balance/{attempt}", rows=waiting.tolist())
-            for latents, images in self._pictures(sampled.z, first + waiting):
-                seen = sum(map(len, keep))
-                decision = verifier(images, chances[seen : seen + len(images), 0].numpy())
-                good = decision.accepted if attempt < most - 1 else np.ones(len(images), bool)
-                number, stated = int(decision.accepted.sum()), stated or decision.stated
-                accepted, self._tally["accepted"] = accepted + number, self._tally["accepted"] + number
-                sampled.status[seen:][: len(good)][good & ~decision.accepted] = Status.NOT_ACCEPTED
-                keep.append(good)
+            pictures = self._pictures(sampled.z, first + waiting)
+            for latents, images, decision in verifier.decide(pictures, chances.numpy()[:, 0]):
+                decisions.append(decision.accepted)
+                stated = stated or decision.stated
+                good = decision.accepted | (attempt == most - 1)
                 if good.any():
                     rows = torch.from_numpy(good).to(images.device)
                     kept, values = images[rows], {name: column[good] for name, column in decision.values.items()}
                     if self.model.judge is not verifier.reader:
                         values = self.model.judge_images(kept)
                     shown.append(self._shown(latents[rows], kept, values))
-            good = np.concatenate(keep)
+            passed = np.concatenate(decisions)
+            good = passed | (attempt == most - 1)  # the last pictures are kept in any case
+            sampled.status[torch.from_numpy(good & ~passed)] = Status.NOT_ACCEPTED
+            accepted += int(passed.sum())
             seconds["seconds_sampling"] += middle - started
             seconds["seconds_drawing"] += time.perf_counter() - middle
             counts[:, waiting] += torch.stack([sampled.evaluations, sampled.gradients])
@@ -735,15 +731,15 @@ class PreparedQuery:
             waiting = waiting[~good]
             report("accepted", len(order) / n)
             self._tally["drawn"] += len(good)
+            self._tally["accepted"] += int(passed.sum())
             if not self._tally["accepted"] and self._tally["drawn"] >= REFUSED * most:
                 raise _too_many(f"none of {self._tally['drawn']:,} pictures was accepted", most)
             if not len(waiting):
                 break
         end, back = SampleResult.join(ends), torch.from_numpy(np.argsort(order))
         result = replace(self._result(end, first + np.asarray(order), shown)[back.numpy()], draws=draws)
-        drawn, end = int(draws.sum()), SampleResult(end.z[back], end.status[back], *counts)
-        result.statistics.update(self._costs(end) | seconds)
-        result.statistics.update(drawn=float(drawn), accepted=float(accepted))
+        drawn, end = float(draws.sum()), SampleResult(end.z[back], end.status[back], *counts)
+        result.statistics.update(self._costs(end) | seconds | {"drawn": drawn, "accepted": float(accepted)})
         if self.rule.is_probability and isinstance(self.energy_in_float32, QueryEnergy):
             result.statistics["drawn_probability"] = (rejected + float(np.exp(-result.energy).sum())) / drawn
         result.provenance.update(self._verified_by(stated))
@@ -960,7 +956,7 @@ class Pipeline:
         expr, text = as_query(query)
         bound = bind(expr, vocabulary, query=text)
         if texts := self._check_texts(bound, settings, text):
-            return self._with_texts(texts, psi, condition).prepare(query, settings)
+            return self._with_texts(texts, settings).prepare(query, settings)
         rule = compile_energy_rule(bound, vocabulary, settings.semantics, query=text, relations=settings.relations)
         mode, verifier, reason = self.check_readers(bound, rule, settings, text)
         settings = replace(settings, verify=mode)
@@ -976,10 +972,8 @@ class Pipeline:
             check_sampler(sampler)
         if not has_gradient and has_trait(sampler, "needs_gradient"):
             raise ArgumentError(f"this sampler follows a gradient, and {NO_GRADIENT}", hint=WITHOUT_GRADIENT)
-        if settings.realism:
-            _check_realism(sampler, critic, self.model.name)
-        if settings.verify == "faithful":
-            _check_faithful(sampler, settings)
+        if settings.realism or settings.verify == "faithful":
+            _check_posterior(sampler, settings, self.model)
         reports = self.model.report
         encode = encoder(self.model.generator, psi, vector)
         dtype = getattr(torch, settings.precision)
@@ -1027,12 +1021,10 @@ class Pipeline:
         Raises:
             EnergyQLError: a query or a setting is wrong.
         """
-        pairs = [as_query(query) for query in queries]
-        bound = [(bind(expr, self.model.vocabulary, query=text), text) for expr, text in pairs]
-        texts = [one for expr, text in bound for one in self._check_texts(expr, settings, text)]
-        psi = self.model.check_truncation(settings.truncation)
-        condition = self.model.check_condition(settings.condition, settings.seed)
-        return self._with_texts(list(dict.fromkeys(texts)), psi, condition) if texts else self
+        texts: list[str] = []
+        for expr, text in map(as_query, queries):
+            texts += self._check_texts(bind(expr, self.model.vocabulary, query=text), settings, text)
+        return self._with_texts(texts, settings) if texts else self
 
     def _check_texts(self, expr: Expr, settings: DrawSettings, query: str) -> list[str]:
         """Return the texts in quotes of a query, after a check that the model's reader of words can read each of them.
@@ -1075,15 +1067,19 @@ class Pipeline:
             self._prompted[prompt] = Pipeline(model, self.device)
         return self._prompted[prompt]
 
-    def _with_texts(self, texts: Sequence[str], psi: float, condition: Condition | None) -> Pipeline:
+    def _with_texts(self, texts: Sequence[str], settings: DrawSettings) -> Pipeline:
         """Return a pipeline whose model has texts about pictures as further attributes; see `energyql.pipeline.texts`.
 
         Args:
             texts: the texts, which the model's reader of words reads.
-            psi: the truncation.
-            condition: the condition of a conditional generator; `None` for none.
+            settings: settings of the run.
+
+        Raises:
+            ArgumentError: the truncation or the condition of the settings is impossible for the model.
         """
-        names = tuple(sorted(texts))
+        names = tuple(sorted({*texts}))
+        psi = self.model.check_truncation(settings.truncation)
+        condition = self.model.check_condition(settings.condition, settings.seed)
         key = names, psi, condition  # the heads of texts are fitted to pictures under both
         if key not in self._reading:
             prior = self._prior.setdefault((psi, condition), PriorPictures(self.model, psi, condition))
@@ -1111,42 +1107,28 @@ class Pipeline:
         return self._surrogates.setdefault((psi, condition), cache(partial(SurrogateHeads, heads, reads, z_dim)))
 
 
-def _check_faithful(sampler: Sampler, settings: DrawSettings) -> None:
-    """Check the sampler and the settings of a run with `verify="faithful"`.
+def _check_posterior(sampler: Sampler, settings: DrawSettings, model: Model) -> None:
+    """Check a run with `realism` or with `verify="faithful"`, whose samples must be draws from the posterior.
 
-    In such a run, the kept pictures have the frequencies of the prior. Some samplers and settings make that impossible.
+    With `realism`, a discriminator's value is added to the energy. With `verify="faithful"`, the kept pictures have the
+    frequencies of the prior.
 
     Raises:
-        ArgumentError: the sampler goes where the energy is lowest, the semantics is not "exact", the strength of the
+        ArgumentError: the sampler searches for the lowest energy, or `realism` is set for a model without a
+            discriminator; or pictures cannot be faithful, because the semantics is not "exact", the strength of the
             sampler is not 1, or `realism` is set.
     """
-    if has_trait(sampler, "descends"):
-        words = sampler_words(describe_sampler(sampler))
-        raise ArgumentError(f"{words} goes where the energy is lowest, which is not faithful", hint="choose slice")
-    if settings.semantics != EXACT or settings.realism or strengths(describe_sampler(sampler)) - {1.0}:
-        raise ArgumentError("faithful pictures need the exact semantics and strength 1, without realism")
-
-
-def _check_realism(sampler: Sampler, discriminator: object, model: str) -> None:
-    """Check that a sampler and a model can be used with `realism`, which adds a discriminator's value to the energy.
-
-    Args:
-        sampler: the sampler of the run.
-        discriminator: the discriminator of the model; `None` for none.
-        model: name of the model, for the message.
-
-    Raises:
-        ArgumentError: the model has no discriminator; or the sampler searches for the lowest energy, instead of drawing
-            from the posterior.
-    """
-    if not callable(discriminator):
+    if settings.realism and not callable(model.discriminator):
         hint = "give it a torch module from pictures to logits: dataclasses.replace(model, discriminator=module)"
-        raise ArgumentError(f"realism needs a discriminator, and model {model!r} has none", hint=hint)
+        raise ArgumentError(f"realism needs a discriminator, and model {model.name!r} has none", hint=hint)
+    record = describe_sampler(sampler)
     if has_trait(sampler, "descends"):
-        words = sampler_words(describe_sampler(sampler))
         others = ", ".join(name for name, make in SAMPLERS.items() if not has_trait(make(), "descends"))
-        message = f"{words} goes where the energy is lowest: with realism, to pictures that deceive the discriminator"
+        why = "to pictures that deceive the discriminator" if settings.realism else "which is not faithful"
+        message = f"{sampler_words(record)} goes where the energy is lowest, {why}"
         raise ArgumentError(message, hint=f"choose one that draws from the posterior: {others}")
+    if settings.verify == "faithful" and (settings.semantics != EXACT or settings.realism or strengths(record) - {1.0}):
+        raise ArgumentError("faithful pictures need the exact semantics and strength 1, without realism")
 
 
 @takes_label

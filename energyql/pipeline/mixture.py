@@ -17,9 +17,9 @@ from torch import Tensor
 from energyql.energy.rule import SEMANTICS
 from energyql.errors import ArgumentError, NotAcceptedError
 from energyql.language import Expr
-from energyql.numerics.random import normals, uniforms
+from energyql.numerics.random import uniforms
 from energyql.pipeline.draw import STREAM_BATCH, Pipeline, PreparedQuery, rows_of
-from energyql.pipeline.pilot import ENOUGH, PICTURE_SAMPLES, PICTURES, PRIOR, SAMPLES, prevalence
+from energyql.pipeline.pilot import ENOUGH, PICTURE_SAMPLES, SAMPLES, prevalence, prior_energies
 from energyql.pipeline.result import Result
 from energyql.pipeline.settings import DrawSettings
 from energyql.pipeline.verified import PILOT_ROUND
@@ -188,8 +188,7 @@ def _mass(part: PreparedQuery) -> tuple[float, float]:
         The share, in [0, 1], and its standard error; 0 for both if no picture of the prompt is within reach.
     """
     reads, verifier = part.model.bank.reads_pictures, part.verifier
-    z = normals(0, 0, PICTURES if reads else PRIOR, part.model.generator.z_dim, stream="prevalence").to(part.device)
-    energies = part.energy_in_float32(z).double().cpu()
+    energies = prior_energies(part)
     share, error = prevalence(energies)
     rare = error * math.sqrt(ENOUGH) > share
     count = 1 if not rare else PICTURE_SAMPLES if reads else SAMPLES  # one shows whether any sample can be drawn
@@ -208,9 +207,6 @@ def _mass(part: PreparedQuery) -> tuple[float, float]:
             raise
         return 0.0, 0.0
     chances = uniforms(0, 0, PILOT_ROUND, 1, stream="verify/balance").numpy()[:, 0]
-    accepted = list[bool]()
-    for _, images in part._pictures(sampled.z, np.arange(PILOT_ROUND)):
-        seen = len(accepted)
-        accepted += verifier(images, chances[seen : seen + len(images)]).accepted.tolist()
-    rate = float(np.mean(accepted))
+    decided = verifier.decide(part._pictures(sampled.z, np.arange(PILOT_ROUND)), chances)
+    rate = float(np.mean(np.concatenate([decision.accepted for _, _, decision in decided])))
     return rate * share, float(np.hypot(rate * error, share * np.sqrt(rate * (1 - rate) / PILOT_ROUND)))

@@ -186,23 +186,20 @@ class Model:
     def __post_init__(self) -> None:
         check_generator(self.generator, f"the generator of model {self.name!r}")
         judge: Any = self.judge
-        fits = judge is None or isinstance(judge, torch.nn.Module) or (callable(judge) and not inspect.isclass(judge))
-        if not fits or misfit(judge, None):
+        if judge is None:
+            return
+        if not callable(judge) or inspect.isclass(judge) or misfit(judge, None):
             raise ArgumentError(f"the judge of model {self.name!r} cannot be called with pictures: {judge!r}")
-        if judge is not None and is_same(self.bank.reader, judge):
-            hint = "give it another network as judge=, trained with another seed (energyql train-judge), or None"
-            what = "is the reader that guides the sampler, so it could never object"
-            raise ModelError(f"the judge of model {self.name!r} {what}", hint=hint)
-        if isinstance(judge, Judge | JointJudge) and is_same(self.verifier, judge):
-            what, hint = "is the network that decides which pictures are kept", "train both: energyql train-judge"
-            raise ModelError(f"the judge of model {self.name!r} {what}, so it could never object", hint=hint)
-
-        own = () if self.words is None else (self.words.reader, getattr(self.words.reader, "network", None))
-        if judge is not None and any(is_same(reader, judge) for reader in own if reader is not None):
-            hint = "give it another judge, or none: judge=None"
-            raise ModelError(
-                f"the judge of model {self.name!r} is the reader of words, so it could never object", hint=hint
-            )
+        others = [(self.bank.reader, "is the reader that guides the sampler")]
+        if isinstance(judge, Judge | JointJudge):
+            others.append((self.verifier, "is the network that decides which pictures are kept"))
+        if self.words is not None:
+            readers = self.words.reader, getattr(self.words.reader, "network", None)
+            others += [(reader, "is the reader of words") for reader in readers]
+        for reader, what in others:
+            if is_same(reader, judge):
+                hint = "train another network (energyql train-judge) with another seed, or have none: judge=None"
+                raise ModelError(f"the judge of model {self.name!r} {what}, so it could never object", hint=hint)
 
     def __repr__(self) -> str:
         return f"<Model {self.name!r}: {type(self.generator).__name__}, attributes {', '.join(self.vocabulary)}>"
@@ -668,31 +665,24 @@ def _write_pretrained(folder: Path, model: Model, *, license: str | None, hub_na
     Raises:
         ModelError: the generator, the judge or the discriminator is code, which cannot be written to a file.
     """
-    judges, networks = networks_of(model.judge), networks_of(model.verifier)
-    code: Mapping[str, Sequence[Any]] = {
-        "judge": [judge for judge in judges if not isinstance(judge, Judge)],
-        VERIFIER: [network for network in networks if not isinstance(network, Judge)],
-        "discriminator": [] if model.discriminator is None else [model.discriminator],
-    }
-    for part, objects in code.items():
-        if not objects:
-            continue
-        title = who_judges(objects[0]) if part == "judge" else part
-        hint = f"leave it out: dataclasses.replace(model, {part}=None)"
-        raise ModelError(f"the {title} is code, and only networks are saved", hint=hint)
+    for part in ("judge", VERIFIER, "discriminator"):
+        reader = getattr(model, part)
+        if reader is not None and not isinstance(reader, Judge | JointJudge):
+            title = who_judges(reader) if part == "judge" else part
+            hint = f"leave it out: dataclasses.replace(model, {part}=None)"
+            raise ModelError(f"the {title} is code, and only networks are saved", hint=hint)
     dtype = _smallest(model.generator)
     mark = save_model(folder, model.name, model.generator, truncation=model.truncation, dtype=dtype)
     model.bank.of_generator(mark).save(folder)
     if model.words is not None:
         model.words.save(folder)
     save_second(folder, model.second)
+    judges, verifiers = (cast(Sequence[Judge], networks_of(part)) for part in (model.judge, model.verifier))
     for number, judge in enumerate(judges, 1):
-        if isinstance(judge, Judge):
-            judge.save(folder, judge_name(number))
+        judge.save(folder, judge_name(number))
     by_training: dict[tuple[str, ...], list[Judge]] = {}
-    for network in networks:
-        if isinstance(network, Judge):
-            by_training.setdefault(tuple(network.vocabulary), []).append(network)
+    for network in verifiers:
+        by_training.setdefault(tuple(network.vocabulary), []).append(network)
     for names, group in by_training.items():
         held_out = next((samples for samples in model.held_out if tuple(samples.labels) == names), None)
         replace_networks(folder, VERIFIER, names, group, held_out)
@@ -765,11 +755,8 @@ def _use(model: Model, hub_name: str, mark: str) -> str:
         quality = "not measured" if report is None else ", ".join(filter(None, (str(report), report.ranking_text)))
         cells = (f"`{name}`", spec.kind, values, spec.description, quality)
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n")
-    texts = (
-        ""
-        if model.words is None
-        else "".join(f'\n- `"{text}"`, read as words: {one}' for text, one in model.words.calibrations.items())
-    )
+    calibrations = {} if model.words is None else model.words.calibrations
+    texts = "".join(f'\n- `"{text}"`, read as words: {one}' for text, one in calibrations.items())
     name, first = next(iter(vocabulary.items()))
     query = str(KINDS[first.kind].example(Attribute(name), first))
     return f"""## Use

@@ -15,7 +15,7 @@ from energyql.errors import ArgumentError
 from energyql.language import Expr, Weight
 from energyql.models import DEFAULT_MODEL
 from energyql.numerics.random import normals
-from energyql.pipeline.draw import pipeline_for
+from energyql.pipeline.draw import PreparedQuery, pipeline_for
 from energyql.pipeline.model import Model
 from energyql.pipeline.settings import DEFAULT_SEMANTICS, EXACT, Semantics
 from energyql.pipeline.verified import Clip, Threshold
@@ -131,9 +131,7 @@ def run_pilot(
     unweighted = prepared.expr.map(lambda node: node.operand if isinstance(node, Weight) else node)
     as_sampled = semantics == EXACT and unweighted == prepared.expr
     exact = prepared if as_sampled else pipeline.prepare(unweighted, verify="off", allow_weak=allowed)
-    count = PICTURES if bank.reads_pictures else PRIOR
-    z = normals(0, 0, count, pipeline.model.generator.z_dim, stream="prevalence").to(pipeline.device)
-    share, error = prevalence(exact.energy_in_float32(z).double().cpu(), sampled if as_sampled else None)
+    share, error = prevalence(prior_energies(exact), sampled if as_sampled else None)
     satisfied = exact.energy_in_float32(sampled.z).double().neg().exp().mean().item()
     finished = sampled.ok.double().mean().item()
     calls = (evaluations + sampled.gradients).mean().item() if bank.reads_pictures else None
@@ -144,6 +142,13 @@ def run_pilot(
     faithful = pipeline.prepare(query, verify="faithful")
     with faithful.after_pilot(progress):
         return replace(estimates, threshold=threshold, clips=faithful.clips)
+
+
+def prior_energies(prepared: PreparedQuery) -> Tensor:
+    """Return the energies of a query, in nats, for latents from the prior, which are the same in every run, (n,)."""
+    count = PICTURES if prepared.model.bank.reads_pictures else PRIOR
+    z = normals(0, 0, count, prepared.model.generator.z_dim, stream="prevalence").to(prepared.device)
+    return prepared.energy_in_float32(z).double().cpu()
 
 
 def prevalence(energies: Tensor, sampled: SampleResult | None = None) -> tuple[float, float]:

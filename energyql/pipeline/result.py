@@ -34,8 +34,8 @@ from energyql.pipeline.result_folder import (
     result_files,
     take_rows,
     write_measurements,
-    write_picture,
     write_pictures,
+    write_recorded,
 )
 from energyql.pipeline.settings import DEFAULT_PURITY, EXACT, several
 from energyql.plugins import import_optional
@@ -539,7 +539,7 @@ class Result:
             hint = "raise the budget, or ask for less" if "wanted" in self.provenance else "choose at least one sample"
             raise ArgumentError(f"there is no picture to save: {self.summary()}", hint=hint)
         if path.suffix.lower() in PICTURE_SUFFIXES:
-            write_picture(path, self.grid(), self.provenance)
+            write_recorded(path, self.grid(), self.provenance)
             return path
         check_free(path, len(self.images), held_samples(path))
         with saving(path, result_files) as folder:
@@ -555,7 +555,7 @@ class Result:
     def save_grid(self, folder: Path) -> None:
         """Write `grid.png`, one labelled picture of the first 64 pictures, to a folder."""
         first = self[:MOST_PICTURES]
-        write_picture(folder / GRID, first.grid(), first.provenance)
+        write_recorded(folder / GRID, first.grid(), first.provenance)
 
     def to_dict(self) -> dict[str, Any]:
         """Return provenance, statistics and samples as values that JSON can hold, under these three names.

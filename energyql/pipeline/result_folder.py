@@ -30,8 +30,8 @@ from energyql.files import (
     read_json,
     read_tensors,
     refuse_special,
-    replacing,
     write_json,
+    write_picture,
     write_tensors,
 )
 from energyql.renamed import renamed
@@ -184,7 +184,7 @@ def part_name(start: int) -> str:
     return f"{start:05d}"
 
 
-def write_picture(path: Path, picture: Image.Image, provenance: Mapping[str, Any]) -> None:
+def write_recorded(path: Path, picture: Image.Image, provenance: Mapping[str, Any]) -> None:
     """Write a picture; a PNG file also gets the provenance as JSON in its text field "energyql".
 
     Args:
@@ -197,11 +197,8 @@ def write_picture(path: Path, picture: Image.Image, provenance: Mapping[str, Any
     """
     text = PngImagePlugin.PngInfo()
     text.add_itxt(PROVENANCE, json.dumps(provenance, ensure_ascii=False))
-    with replacing(path) as temporary:
-        try:
-            picture.save(temporary, **({"pnginfo": text} if path.suffix.lower() == ".png" else {"quality": 92}))
-        except ValueError as error:
-            raise ArgumentError(f"cannot write {path}: {error}", hint="save as .png, or to a folder") from error
+    options = {"pnginfo": text} if path.suffix.lower() == ".png" else {"quality": 92}
+    write_picture(path, picture, **options)
 
 
 def write_pictures(folder: Path, result: Result, start: int = 0) -> None:
@@ -215,7 +212,7 @@ def write_pictures(folder: Path, result: Result, start: int = 0) -> None:
         start: number in the name of the first file; 12 gives "00012.png", "00013.png" and so on.
     """
     for number, (picture, index) in enumerate(zip(result.images, result.index.tolist(), strict=True), start):
-        write_picture(folder / picture_name(number), picture, {**result.provenance, "index": index})
+        write_recorded(folder / picture_name(number), picture, {**result.provenance, "index": index})
 
 
 def write_measurements(folder: Path, result: Result, start: int = 0) -> None:
@@ -349,7 +346,7 @@ def _read_part(folder: Path, names: Collection[str]) -> dict[str, Any]:
         if name == "images":
             part[name] = [_read_picture(folder, sample["picture"]) for sample in samples]
         elif name not in part:
-            part[name] = _FIELDS.get(name, _optional)([sample[name] for sample in samples])
+            part[name] = _FIELDS[name]([sample[name] for sample in samples])
     return part
 
 
@@ -434,8 +431,8 @@ def _column(entries: Sequence[Any]) -> Any:
     return np.array(entries, np.int64) if kinds == {int} else _floats(entries)
 
 
-def _optional(entries: Sequence[Any]) -> Any:
-    return None if all(entry is None for entry in entries) else _column(entries)
+def _optional(read: Callable[[Sequence[Any]], Any]) -> Callable[[Sequence[Any]], Any]:
+    return lambda entries: None if all(entry is None for entry in entries) else read(entries)
 
 
 def _floats(entries: Sequence[Any]) -> npt.NDArray[np.float64]:
@@ -473,12 +470,13 @@ def _checked(value: Any, kind: type) -> Any:
 
 _FIELDS: dict[str, Callable[[Sequence[Any]], Any]] = {
     "index": _whole_numbers,
-    "draws": lambda entries: None if all(entry is None for entry in entries) else _whole_numbers(entries),
+    "draws": _optional(_whole_numbers),
     "energy": _floats,
     "probabilities": _tables,
     "judged": _tables,
-    "satisfied": lambda entries: None if all(entry is None for entry in entries) else _bools(entries),
+    "satisfied": _optional(_bools),
     "doubtful": _bools,
     "status": lambda entries: [Status[entry] for entry in entries],
+    "prompt": _optional(_column),
 }
-"""Field of a `Result` -> function from the JSON values of all samples to the field; `_optional` reads other fields."""
+"""Field of a `Result` -> function from the JSON values of all samples to the field."""

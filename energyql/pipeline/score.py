@@ -7,8 +7,7 @@ import io
 import math
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -20,7 +19,7 @@ import torch
 from energyql.attributes.predictions import PREDICTIONS
 from energyql.energy.rule import SEMANTICS, EnergyRule, check_semantics, compile_energy_rule
 from energyql.errors import ArgumentError, DataError, KindError, UnknownAttribute
-from energyql.files import naming_source, refuse_special
+from energyql.files import naming_source, read_bytes
 from energyql.kinds import KINDS, as_number, is_missing
 from energyql.language import Expr, Interval, Near, Predicate, as_query, bind, predicates
 from energyql.pipeline.settings import DEFAULT_SEMANTICS, Semantics
@@ -278,17 +277,14 @@ def read_predictions(
     return data
 
 
-def find_delimiter(read: Callable[[str], Iterable[list[str]]]) -> str:
-    """Return the delimiter of a table's cells: comma, semicolon or tab.
+def find_delimiter(text: str) -> str:
+    """Return the delimiter of the cells of a table in CSV: comma, semicolon or tab.
 
     The delimiter that splits the first row into most cells is returned. But if some of the delimiters split all rows
     into an equal number of cells, at least two, the choice is only among these delimiters.
-
-    Args:
-        read: function that splits the table by a delimiter and returns an iterable of rows, lists of cells. It is
-            called for each delimiter.
     """
-    sizes = {mark: [len(cells) for cells in read(mark) if cells] for mark in ",;\t"}
+    tables = {mark: csv.reader(io.StringIO(text, newline=""), delimiter=mark) for mark in ",;\t"}
+    sizes = {mark: [len(cells) for cells in rows if cells] for mark, rows in tables.items()}
     even = {mark: widths for mark, widths in sizes.items() if len(set(widths)) == 1 < widths[0]}
     return max(even or sizes, key=lambda mark: sizes[mark][0] if sizes[mark] else 0)
 
@@ -302,48 +298,50 @@ def with_points(cells: list[str]) -> list[str]:
     return changed if all(is_missing(cell) or as_number(cell) is not None for cell in changed) else cells
 
 
-def read_table(source: Path | TextIO) -> tuple[list[str], list[list[str]], list[int]]:
+def read_table(source: Path | TextIO, *, strict: bool = True) -> tuple[dict[str, list[str]], list[int]]:
     """Read a table from a CSV file, or from an open text such as standard input.
 
     Cells are separated by commas, semicolons or tabs. With semicolons or tabs, numbers may have decimal commas, which
     are replaced by points.
 
+    Args:
+        source: the file or open text.
+        strict: whether wrong quotes are an error; otherwise they are a part of the cell.
+
     Returns:
-        The header as a list of names; the other rows as lists of cells; and for each of these rows the number of the
+        Name of each column -> its cells as text, from the first row to the last; and for each row the number of the
         line in the file on which the row ends.
 
     Raises:
-        DataError: the file cannot be read, has no rows, or is no table.
+        DataError: the file cannot be read, is empty, or is no table.
     """
     path = _name(source)
-    if isinstance(source, Path):
-        refuse_special(source, DataError)
     try:
         with naming_source(Path(path), DataError):
-            opened = source.open(newline="", encoding="utf-8-sig") if isinstance(source, Path) else nullcontext(source)
-            with opened as file:
-                text = file.read(MOST_CHARACTERS + 1)
-            if len(text) > MOST_CHARACTERS:
+            if isinstance(source, Path):
+                text = read_bytes(source, MOST_CHARACTERS, DataError).decode("utf-8-sig")
+            elif len(text := source.read(MOST_CHARACTERS + 1)) > MOST_CHARACTERS:
                 raise DataError(f"{path} is longer than {MOST_CHARACTERS >> 20} Mi characters")
-            delimiter = find_delimiter(lambda mark: csv.reader(io.StringIO(text, newline=""), delimiter=mark))
-            reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+            delimiter = find_delimiter(text)
+            reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=strict)
             numbered = [(row, reader.line_num) for row in reader if row]
     except (UnicodeDecodeError, csv.Error) as error:
-        hint = "a table is a text in UTF-8, with cells between commas, semicolons or tabs, and perhaps in quotes"
+        hint = "a table is CSV in UTF-8, with cells between commas, semicolons or tabs, and perhaps in quotes"
         raise DataError(f"cannot read {path}: {error}", hint=hint) from error
-    if len(numbered) < 2:
-        raise DataError(f"{path} has no rows", hint="the first line names the columns, the others hold numbers")
-    header = [name.strip() for name in numbered[0][0]]
-    if (twice := repeated(header)) is not None:
+    if not numbered:
+        raise DataError(f"{path} is empty", hint="the first line names the columns; a row for each picture follows")
+    header, *rows = numbered
+    names = [name.strip() for name in header[0]]
+    if (twice := repeated(names)) is not None:
         raise DataError(f"{path}: column {twice!r} appears twice")
-    for row, line in numbered[1:]:
-        if len(row) != len(header):
-            cells = f"{len(row)} cells where the first line has {len(header)}"
-            raise DataError(f"{path}, line {line}: {cells}", hint="each line has a cell for each column")
-    rows = [row for row, _ in numbered[1:]]
+    for row, line in rows:
+        if len(row) != len(names):
+            wrong = f"{path}, line {line}: {len(row)} cells for {len(names)} columns"
+            raise DataError(wrong, hint="each line has a cell for each column; a cell with a comma stands in quotes")
+    columns = {name: [row[k] for row, _ in rows] for k, name in enumerate(names)}
     if delimiter != ",":
-        rows = list(map(list, zip(*(with_points(list(cells)) for cells in zip(*rows, strict=True)), strict=True)))
-    return header, rows, [line for _, line in numbered[1:]]
+        columns = {name: with_points(cells) for name, cells in columns.items()}
+    return columns, [line for _, line in rows]
 
 
 @dataclass(frozen=True)
@@ -391,20 +389,24 @@ def rank_table(
         EnergyQLError: the query is wrong.
     """
     expr, text = as_query(query)
-    header, rows, lines = read_table(source)
+    columns, lines = read_table(source)
     nodes, path = predicates(expr), _name(source)
-    columns = {name: [row[k] for row in rows] for k, name in enumerate(header)}
+    if not lines:
+        raise DataError(f"{path} has no rows", hint="the first line names the columns, the others hold numbers")
     data = read_predictions(columns, {node.name for node in nodes}, path, lines)
-    _check_columns(nodes, data, header, path, text)
+    _check_columns(nodes, data, list(columns), path, text)
     energy, rule = score_with_rule(query, data, semantics, place=lambda row: f"{path}, line {lines[row]}")
-    energy = np.broadcast_to(energy, (len(rows),))
+    energy = np.broadcast_to(energy, (len(lines),))
     added = ["rank", "energy", "probability"][: 3 if rule.is_probability else 2]
-    if clashes := [name for name in added if name in header]:
+    if clashes := [name for name in added if name in columns]:
         raise DataError(f"{path} has a column {clashes[0]!r} already", hint="rename it, or leave it out")
     order = np.argsort(energy, kind="stable")[:top]
-    numbers = ([rank, float(energy[i]), math.exp(-energy[i])] for rank, i in enumerate(order, start=1))
-    ranked = [[*added_numbers[: len(added)], *rows[i]] for added_numbers, i in zip(numbers, order, strict=True)]
-    return Ranking([*added, *header], ranked)
+    rows = list(zip(*columns.values(), strict=True))
+    ranked: list[list[int | float | str]] = []
+    for rank, i in enumerate(order, start=1):
+        numbers = rank, float(energy[i]), math.exp(-energy[i])
+        ranked.append([*numbers[: len(added)], *rows[i]])
+    return Ranking([*added, *columns], ranked)
 
 
 def _name_and_class(header: str) -> tuple[str, str]:

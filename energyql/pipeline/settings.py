@@ -9,11 +9,12 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field, fields
 from functools import partial
-from numbers import Integral, Real
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, Final, Literal, TypedDict, get_args, get_type_hints
 
 from energyql.catalog import SAMPLER_CODE, SEMANTICS
 from energyql.errors import ArgumentError
+from energyql.vocabulary import check_finite
 
 if TYPE_CHECKING:
     from energyql.sampling import Sampler
@@ -69,11 +70,10 @@ def finite_number(name: str, value: float, *, least: float = -math.inf) -> float
     Raises:
         ArgumentError: `value` is no such number. `name` is the name of the setting in the message.
     """
-    if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value):
-        raise ArgumentError(f"{name} must be a finite number, not {value!r}")
-    if value < least:
-        raise ArgumentError(f"{name} must be at least {least:g}, not {value:g}")
-    return float(value)
+    number = check_finite(value, name, ArgumentError)
+    if number < least:
+        raise ArgumentError(f"{name} must be at least {least:g}, not {number:g}")
+    return number
 
 
 def several(value: object, one: type | tuple[type, ...] = str) -> list[Any]:

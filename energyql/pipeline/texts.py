@@ -9,6 +9,7 @@ for every picture whether it is kept (see `energyql.pipeline.verified`).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from energyql.attributes.words import TextReader, Words, with_texts
+from energyql.attributes.words import TextReader, with_texts
 from energyql.errors import ArgumentError, EnergyQLError
 from energyql.files import cache_folder, json_digest, read_tensors, write_tensors
 from energyql.generators.base import Condition, condition_vector, draw_batches, head_reader
@@ -50,44 +51,34 @@ class PriorPictures:
     """
 
     def __init__(self, model: Model, psi: float, condition: Condition | None) -> None:
-        self.model, self.psi, self.condition = model, psi, condition
+        assert model.words is not None
+        self.model, self.words, self.psi, self.condition = model, model.words, psi, condition
         self.encode = encoder(model.generator, psi, condition_vector(condition, model.generator))
         self.z = normals(0, 0, COUNT, model.generator.z_dim, stream="words").to(model.device)
 
     @cached_property
     def latents(self) -> Tensor:
         """For each picture the latent that the heads take as input, (COUNT, dim)."""
+        read = head_reader(self.model.generator, self.model.bank.space, self.encode)
         with torch.inference_mode():
-            return torch.cat(
-                [head_reader(self.model.generator, self.model.bank.space, self.encode)(z) for z in self.z.split(256)]
-            )
+            return torch.cat([read(z) for z in self.z.split(256)])
 
     @cached_property
     def _embedded(self) -> Tensor | None:
         """Embeddings of the pictures, (COUNT, width); `None` if the reader has no method `embed`."""
-        embed = getattr(self._words.reader, "embed", None)
+        embed = getattr(self.words.reader, "embed", None)
         if embed is None:
             return None
         path = self._path
         if path is not None and path.is_file():
-            try:
+            with suppress(EnergyQLError, KeyError):  # damaged: computed again
                 return read_tensors(path)["embedded"].to(self.model.device)
-            except (EnergyQLError, KeyError):  # damaged: computed again
-                pass
         with torch.inference_mode():
             embedded = torch.cat([embed(images) for images in self._images()])
         if path is not None:
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
+            with suppress(ArgumentError):  # a cache is optional
                 write_tensors(path, {"embedded": embedded.cpu()})
-            except (OSError, ArgumentError):  # a cache is optional
-                pass
         return embedded
-
-    @property
-    def _words(self) -> Words:
-        assert self.model.words is not None
-        return self.model.words
 
     @property
     def _path(self) -> Path | None:
@@ -99,7 +90,7 @@ class PriorPictures:
         mark = self.model.fingerprints.get("generator") or module_fingerprint(self.model.generator)
         if folder is None or not mark:
             return None
-        name = json_digest([mark, self._words.mark, self.psi, self.condition, COUNT])[:32]
+        name = json_digest([mark, self.words.mark, self.psi, self.condition, COUNT])[:32]
         return folder / "words" / f"{name}.safetensors"
 
     def _images(self) -> Iterator[Tensor]:
@@ -110,8 +101,8 @@ class PriorPictures:
     def log_odds(self, texts: Sequence[str]) -> Tensor:
         """Return the reader's log-odds that each text is true of each picture, (COUNT, texts)."""
         if self._embedded is None:
-            return torch.cat([self._words.log_odds(images, texts) for images in self._images()])
-        return self._words.log_odds(self._embedded, texts, embedded=True)
+            return torch.cat([self.words.log_odds(images, texts) for images in self._images()])
+        return self.words.log_odds(self._embedded, texts, embedded=True)
 
 
 def with_texts_read(model: Model, texts: Sequence[str], prior: PriorPictures) -> Model:

@@ -14,7 +14,7 @@ corrects the frequencies for this.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import pairwise
@@ -132,29 +132,14 @@ def default_verify(
     """
     if model.verifier is None or not attributes:
         return "off", None
-    reason = _unread(model.verifier, expr, attributes, names)
+    reason = unjudged(expr, names, attributes, _title(model.verifier))
     return ("sure" if reason is None else "off"), reason
 
 
-def _unread(reader: ImageLabeller, expr: Expr, further: Sequence[str], names: Collection[str]) -> str | None:
-    """Return why a reader of pictures cannot decide whether pictures satisfy a query; `None` if the reader can.
-
-    Args:
-        reader: the reader.
-        expr: the query, with attributes checked by `bind`.
-        further: attributes on which P(query) depends too, because of relations of the model.
-        names: the attributes that the reader reads.
-    """
-    reason = unjudged(expr, names)
-    if reason is None and (unread := [name for name in further if name not in names]):
-        reason = f"the judge does not read {unread[0]!r}"
-    name = _reader_name(reader)
-    return None if reason is None else reason.replace("the judge", "the verifier" if name == VERIFIER else name)
-
-
-def _reader_name(reader: ImageLabeller) -> str:
-    """Return words for a verifier: `VERIFIER` for a network, or the name of the code, such as "my_labels:look"."""
-    return VERIFIER if isinstance(reader, Judge | JointJudge) else (who_judges(reader) or "").removeprefix("judge ")
+def _title(reader: ImageLabeller) -> str:
+    """Return words for a verifier: "the verifier" for a network, or the name of the code, such as "my_labels:look"."""
+    is_network = isinstance(reader, Judge | JointJudge)
+    return f"the {VERIFIER}" if is_network else (who_judges(reader) or "").removeprefix("judge ")
 
 
 @dataclass(frozen=True)
@@ -288,7 +273,7 @@ class Verifier:
     @property
     def name(self) -> str:
         """Words for the verifier: "verifier" for a network, or the name of the code, such as "my_labels:look"."""
-        return _reader_name(self.reader)
+        return VERIFIER if self.is_network else _title(self.reader)
 
     @torch.inference_mode()
     def __call__(self, pictures: Tensor, chances: npt.NDArray[np.float64]) -> Decision:
@@ -312,13 +297,26 @@ class Verifier:
             raise ModelError(f"pictures cannot be verified: {self.name} returns no {missing[0]!r}", hint=WITHOUT)
         predictions = {name: answers.get(name) for name in self.rule.attributes}
         if any(not isinstance(prediction, Prediction) for prediction in predictions.values()):
-            holds = np.broadcast_to(satisfied(self.expr, values, self.vocabulary), len(pictures)).copy()
-            return Decision(holds, values, stated=True)
+            return Decision(satisfied(self.expr, values, self.vocabulary), values, stated=True)
         probable = self.rule.log_value(cast(Predictions, predictions)).double().exp().cpu().numpy()
         accepted = probable >= self.threshold.probability
         if self.balance is not None:
             accepted &= chances < self.balance.share(cast(Predictions, answers))
         return Decision(accepted, values, stated=False)
+
+    def decide(
+        self, drawn: Iterable[tuple[Tensor, Tensor]], chances: npt.NDArray[np.float64]
+    ) -> Iterator[tuple[Tensor, Tensor, Decision]]:
+        """Decide for pictures in batches, and yield for each batch its latents, its pictures and the decision.
+
+        Args:
+            drawn: for each batch the latents w and the pictures in [-1, 1].
+            chances: a random number from 0 to 1 for each picture of all batches together, (n,).
+        """
+        seen = 0
+        for latents, pictures in drawn:
+            yield latents, pictures, self(pictures, chances[seen : seen + len(pictures)])
+            seen += len(pictures)
 
     @cached_property
     def labelled(self) -> Round:
@@ -329,13 +327,13 @@ class Verifier:
         """
         if self.held_out is None:
             return np.zeros(0), np.zeros(0, bool)
-        rows, names = self._complete(), {node.name for node in predicates(self.expr)}
         values = {}
-        for name in names:
-            spec = self.vocabulary[name]
-            values[name] = PREDICTIONS[spec.kind].decode(self.held_out.labels[name].numpy()[rows], spec)
-        truth = np.broadcast_to(satisfied(self.expr, values, self.vocabulary), int(rows.sum())).copy()
-        return self.rule.log_value(self.held_out.heads).double().exp().numpy()[rows], truth
+        for node in predicates(self.expr):
+            spec = self.vocabulary[node.name]
+            labels = self.held_out.labels[spec.name].numpy()[self._complete]
+            values[spec.name] = PREDICTIONS[spec.kind].decode(labels, spec)
+        by_heads = self.rule.log_value(self.held_out.heads).double().exp().numpy()[self._complete]
+        return by_heads, satisfied(self.expr, values, self.vocabulary)
 
     def for_draws(self, clip: float | None = None) -> Verifier:
         """Return this verifier with the threshold and the balance that fit the pictures that the sampler will draw.
@@ -349,45 +347,28 @@ class Verifier:
         """
         if self.held_out is None or not self.is_own:
             return self
-        by_heads, truth = self.labelled
+        (by_heads, truth), by_reader, readings = self.labelled, self._by_reader, self.held_out.readings
         weights = by_heads if clip is None else clipped_density(by_heads, clip)
-        threshold = choose_threshold(self._readings, weights, truth, purity=self.purity)
+        threshold = choose_threshold(by_reader, weights, truth, purity=self.purity)
         if clip is None:
             return replace(self, threshold=threshold)
-        rows, names = self._complete(), {node.name for node in predicates(self.expr)}
-        cells = [(spec.name, cell) for spec in self._others(names) for cell in self._cells(spec)]
-        probable = probabilities_of(cells, self.held_out.readings)[rows]
-        balance = fit_balance(cells, probable, weights * (self._readings >= threshold.probability), truth)
+        names = {node.name for node in predicates(self.expr)}
+        others = [self.vocabulary[name] for name in readings if name not in names]
+        cells = [(spec.name, cell) for spec in others for cell in cells_of(spec, self.held_out.labels[spec.name])]
+        probable = probabilities_of(cells, readings)[self._complete]
+        balance = fit_balance(cells, probable, weights * (by_reader >= threshold.probability), truth)
         return replace(self, threshold=threshold, balance=balance)
 
-    def _others(self, names: Collection[str]) -> list[AttributeSpec]:
-        """Return the attributes, except those in `names`, that the reader has read for the held-out samples."""
-        assert self.held_out is not None
-        return [self.vocabulary[name] for name in self.held_out.readings if name not in names]
-
-    def _cells(self, spec: AttributeSpec) -> Sequence[Cell]:
-        """Return the sets of values of one attribute whose frequencies a `Balance` corrects.
-
-        For classes, there is one set for each class but the last, whose frequency follows from the others. For numbers,
-        there are three sets: the first, second and third quarter of the values in the held-out labels.
-        """
-        assert self.held_out is not None
-        kind, labels = KINDS[spec.kind], self.held_out.labels[spec.name]
-        if not kind.numeric:
-            return list(kind.values(spec))[:-1]
-        numbers = labels[~labels.isnan()]
-        cuts = numbers.quantile(torch.tensor([0.25, 0.5, 0.75])).tolist() if len(numbers) else []
-        return list(pairwise([-math.inf, *cuts]))
-
     @cached_property
-    def _readings(self) -> npt.NDArray[np.float64]:
+    def _by_reader(self) -> npt.NDArray[np.float64]:
         """P(query) by the reader of pictures for each held-out sample with all labels, in the order of `labelled`."""
         assert self.held_out is not None
         probable: npt.NDArray[np.float64] = self.rule.log_value(self.held_out.readings).double().exp().numpy()
-        return probable[self._complete()]
+        return probable[self._complete]
 
+    @cached_property
     def _complete(self) -> npt.NDArray[np.bool_]:
-        """Return for each held-out sample whether it has labels of all attributes of the query."""
+        """For each held-out sample, whether it has labels of all attributes of the query."""
         assert self.held_out is not None
         labels = [self.held_out.labels[node.name] for node in predicates(self.expr)]
         complete: npt.NDArray[np.bool_] = (~torch.stack(labels).isnan()).all(0).numpy()
@@ -412,7 +393,7 @@ def verifier_of(model: Model, expr: Expr, rule: EnergyRule, settings: DrawSettin
     if reader is None:
         hint = "train one from labels of pictures, or give the model a function that reads its attributes as judge="
         raise ModelError(f"pictures cannot be verified: model {model.name!r} has no verifier and no judge", hint=hint)
-    reason = _unread(reader, expr, rule.attributes, names)
+    reason = unjudged(expr, names, rule.attributes, _title(reader))
     if reason is None and not rule.attributes:
         reason = "every picture satisfies the query"
     if reason is not None:
@@ -422,9 +403,7 @@ def verifier_of(model: Model, expr: Expr, rule: EnergyRule, settings: DrawSettin
         with noting_tautologies():  # they were issued when the query was prepared
             rule = compile_energy_rule(unweighted, model.vocabulary, EXACT, relations=settings.relations)
     needed = {node.name for node in predicates(expr)} | {*rule.attributes}
-    complete = (
-        each for each in model.held_out if needed <= each.readings.keys() & each.heads.keys() & each.labels.keys()
-    )
+    complete = (each for each in model.held_out if needed <= each.labels.keys())
     own = reader is model.verifier and isinstance(reader, Judge | JointJudge)
     return Verifier(reader, expr, rule, model.vocabulary, next(complete, None), settings.purity, own)
 
@@ -464,6 +443,20 @@ def choose_threshold(
     if last < 0:
         return Threshold(LEAST_THRESHOLD)
     return Threshold(float(p[last]), float(precision[last]), float(recall[last]))
+
+
+def cells_of(spec: AttributeSpec, labels: Tensor) -> Sequence[Cell]:
+    """Return the sets of values of one attribute whose frequencies a `Balance` corrects.
+
+    For classes, there is one set for each class but the last, whose frequency follows from the others. For numbers,
+    there are three sets: the first, second and third quarter of the values in the held-out `labels`, (n,).
+    """
+    kind = KINDS[spec.kind]
+    if not kind.numeric:
+        return list(kind.values(spec))[:-1]
+    numbers = labels[~labels.isnan()]
+    cuts = numbers.quantile(torch.tensor([0.25, 0.5, 0.75])).tolist() if len(numbers) else []
+    return list(pairwise([-math.inf, *cuts]))
 
 
 def probabilities_of(cells: Sequence[tuple[str, Cell]], predictions: Predictions) -> npt.NDArray[np.float64]:

@@ -194,7 +194,7 @@ class JobResult:
         """
         judged = None if step.provenance["judge"] is None else step.judged
         query = bind(parse(self.results[0].provenance["query"]), self.vocabulary)
-        return verdict(query, judged, self.vocabulary)[0]
+        return verdict(query, judged, self.vocabulary)
 
     def _clause(self, clause: Clause) -> ClauseInfo:
         needed, p = len(self.clauses) == 1 or self.joined == ALL, clause.probability

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import importlib
-import io
 import os
 from pathlib import Path
 from typing import Any
@@ -14,13 +12,12 @@ import torch
 from torch import Tensor
 
 from energyql.errors import DataError, EnergyQLError
-from energyql.files import check_file, naming_source, read_bytes
-from energyql.language.lexical import shorten
-from energyql.pipeline.score import find_delimiter, with_points
-from energyql.vocabulary import closest, repeated
+from energyql.files import check_file, naming_source
+from energyql.pipeline.score import read_table
+from energyql.vocabulary import closest
 
 MOST_BYTES = 1 << 26
-"""Largest size of a table that is read, in bytes: of the file, and for Parquet also of the cells in memory."""
+"""Largest size of a Parquet file that is read, in bytes, and of its cells in memory."""
 MOST_CELLS = 1 << 23
 """Largest number of cells of a Parquet file. (A byte of such a file can hold thousands of cells.)"""
 _AT_ONCE = 256
@@ -57,32 +54,10 @@ def _check_there(path: Path) -> None:
 
 
 def _read_csv(path: Path) -> dict[str, list[Any]]:
-    try:
-        text = read_bytes(path, MOST_BYTES, DataError).decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"cannot read {path}: {error}", hint="save it again as CSV in UTF-8, or as Parquet") from error
-    lines = list(io.StringIO(text, newline=""))  # `splitlines` would also split at separators of Unicode, in cells
-    try:
-        delimiter = find_delimiter(lambda mark: csv.reader(lines, delimiter=mark))
-        reader = csv.reader(lines, delimiter=delimiter)
-        rows = [(cells, reader.line_num) for cells in reader if cells]
-    except csv.Error as error:
-        raise DataError(f"{path} is not a CSV file: {error}") from error
-    except MemoryError:
-        raise DataError(f"cannot read {path}: there is not enough memory") from None
-    if not rows:
-        raise DataError(f"{path} is empty", hint="the first line names the columns; a row for each picture follows")
-    (header, _), *rows = rows
-    names = [name.strip() for name in header]
-    if repeated(names) is not None or "" in names:
-        text = shorten(", ".join(names))
-        raise DataError(f"{path}: the first line must name every column once, and it is {text!r}")
-    for cells, line in rows:
-        if len(cells) != len(names):
-            wrong = f"{path}, line {line}: {len(cells)} cells for {len(names)} columns"
-            raise DataError(wrong, hint="a cell with a comma stands in quotes")
-    columns = {name: [cells[i] for cells, _ in rows] for i, name in enumerate(names)}
-    return columns if delimiter == "," else {name: with_points(cells) for name, cells in columns.items()}
+    columns, _ = read_table(path, strict=False)
+    if "" in columns:
+        raise DataError(f"{path}: the first line must name every column")
+    return columns
 
 
 def _read_parquet(path: Path) -> dict[str, list[Any]]:

@@ -234,6 +234,7 @@ class TestErrors:
             ({"truncation": float("nan")}, "truncation must be a finite number, not nan"),
             ({"truncation": "0.7"}, "truncation must be a finite number, not '0.7'"),
             ({"strength": float("nan")}, "strength must be a finite number, not nan"),
+            ({"strength": 10**400}, "strength must be a finite number, not 1000"),
             ({"strength": 0}, "strength must be above 0"),
             ({"strength": "2"}, "strength must be a finite number"),
             ({"strength": 2, "sampler": ODESolver()}, "strength belongs to the sampler"),
