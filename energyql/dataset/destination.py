@@ -352,9 +352,15 @@ class Store(Destination):
             ArgumentError: the store refuses or does not respond.
         """
 
+        paths = [self._path(name) for name in names]
+
         def remove() -> None:
-            with suppress(FileNotFoundError):
-                self._system.rm(list(map(self._path, names)))
+            try:
+                self._system.rm(paths)
+            except FileNotFoundError:  # stores that delete one by one stop at a missing object
+                for path in paths:
+                    with suppress(FileNotFoundError):
+                        self._system.rm(path)
 
         self._call(remove)
 

@@ -13,6 +13,7 @@ import json
 import math
 import os
 import re
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -47,6 +48,8 @@ _OWN = (
 """Arguments of a pipeline's call that a user cannot set, because `PipelineGenerator` sets them for each call."""
 _CONDITIONS = ("prompt", "class_labels")
 """Arguments of a pipeline's call that say what a picture shows; a list of values makes a generator with classes."""
+_ONE_CALL = threading.Lock()
+"""Held during a call of a pipeline. A tokenizer keeps the padding of its last call, also for calls of other threads."""
 _LEVEL = 2 / 255
 """The difference of two neighbouring levels of grey, where black is -1 and white is 1. Two pictures count as equal if
 they differ by at most this number in each pixel."""
@@ -371,7 +374,8 @@ class PipelineGenerator(nn.Module):
         elif "num_images_per_prompt" in self._arguments:
             call["num_images_per_prompt"] = count
         try:
-            images = getattr(pipeline(**call), "images", None)
+            with _ONE_CALL:
+                images = getattr(pipeline(**call), "images", None)
         except (EnergyQLError, torch.cuda.OutOfMemoryError):  # after the latter, the batch is halved
             raise
         except Exception as error:

@@ -194,6 +194,16 @@ def test_a_second_run_that_is_overtaken_does_not_fail(local, monkeypatch, moment
     system.rm("/energyql", recursive=True)
 
 
+def test_missing_objects_do_not_keep_others():
+    """The store in memory removes one by one, and stops at a missing object."""
+    store = destination.Store("memory://energyql/out")
+    for name in ("a.tar", "c.tar"):
+        with store.writing(name) as path:
+            path.write_bytes(b"a")
+    store.remove(["a.tar", "b.tar", "c.tar"])
+    assert store.sizes() == {}
+
+
 def test_a_second_plan_in_a_store_is_seen_in_the_end(monkeypatch):
     import fsspec
 

@@ -6,6 +6,7 @@ import copy
 import inspect
 import json
 import shutil
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -209,12 +210,25 @@ def test_prompts_as_conditions():
         generate("warm", n=1, condition="a house", model=pixelated, progress=False)
 
 
-def test_threads_draw_the_pictures_of_one(folder):
+def test_threads_draw_the_pictures_of_one(folder, monkeypatch):
     generator = load_generator(latent("EulerDiscrete"), **TEXT | {"num_inference_steps": 4})
-    z = noises(generator, 8)
-    with ThreadPoolExecutor(4) as pool:
+    z, pipeline, calls, most = noises(generator, 8), type(generator._pipeline), [], []
+    one_call = pipeline.__call__
+
+    def counted(*arguments, **call):
+        calls.append(1)
+        most.append(len(calls))
+        time.sleep(0.01)
+        try:
+            return one_call(*arguments, **call)
+        finally:
+            calls.pop()
+
+    with monkeypatch.context() as patch, ThreadPoolExecutor(4) as pool:
+        patch.setattr(pipeline, "__call__", counted)
         pictures = torch.cat(list(pool.map(generator.synthesize, z.split(1))))
     assert torch.equal(pictures, generator.synthesize(z))
+    assert max(most) == 1  # the tokenizer of a pipeline has one padding for all threads
 
 
 def test_commands_take_a_pipeline(folder, tmp_path):
