@@ -351,7 +351,6 @@ class Store(Destination):
         Raises:
             ArgumentError: the store refuses or does not respond.
         """
-
         paths = [self._path(name) for name in names]
 
         def remove() -> None:
