@@ -1,4 +1,4 @@
-"""The interface of generators, the record `Family` of an architecture, and drawing of pictures in batches.
+"""The interface of generators, the record `Family` of an architecture, drawing in batches, and the number of calls.
 
 Functions called `check_...` raise an error if a generator, condition, layer, noise or batch of pictures is not usable.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from inspect import signature
@@ -21,7 +22,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from energyql.errors import ArgumentError, EnergyQLError, misfit
+from energyql.errors import ArgumentError, EnergyQLError, NotAcceptedError, misfit
 from energyql.numerics.pool import always_in_pool
 from energyql.numerics.pullback import Identity
 from energyql.numerics.random import normals
@@ -629,6 +630,68 @@ def drawing(generator: Any, dtype: torch.dtype, noise: str, seed: int) -> Callab
     """
     draw = drafter(generator) or synthesizer(generator, dtype)
     return lambda w, rows: draw(w, **noise_options(generator, noise, seed, rows.tolist()))
+
+
+@dataclass(slots=True)
+class Calls:
+    """A counter of the pictures that a generator draws for a query. Pictures beyond a budget are refused.
+
+    Attributes:
+        made: number of calls so far, one for each picture; a picture that autograd differentiates counts as two.
+        start: value of `made` at the start of the run.
+        most: value of `made` at which the run ends.
+        refused: whether pictures were refused.
+    """
+
+    made: int = 0
+    start: int = 0
+    most: float = math.inf
+    refused: bool = False
+    _told: int = 0
+
+    @property
+    def left(self) -> float:
+        """Number of calls that may still be made."""
+        return self.most - self.made
+
+    def untold(self) -> int:
+        """Return the number of calls since the start of the run, or since the last call of this method.
+
+        So each result of a run can state the calls that were made for it.
+        """
+        before, self._told = self._told, self.made
+        return self.made - before
+
+    @contextmanager
+    def at_most(self, budget: int | None) -> Iterator[None]:
+        """Context manager for a run: the block can make at most `budget` calls; `None` for any number."""
+        self.start = self._told = self.made
+        most = math.inf if budget is None else self.made + budget
+        self.most, self.refused = most, False
+        try:
+            yield
+        finally:
+            if self.most == most:  # a stream that was abandoned may end during a later run, whose budget stays
+                self.most = math.inf
+
+    def counted(self, draw: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        """Return a function that draws like `draw`, a function from w to pictures, and counts its pictures.
+
+        The function raises a `NotAcceptedError`, and draws nothing, if fewer calls are left than it would make.
+        """
+
+        def counting(w: Tensor, *arguments: object, **options: object) -> Tensor:
+            calls = len(w) * (2 if w.requires_grad else 1)
+            if calls > self.left:
+                self.refused = True
+                raise NotAcceptedError(
+                    "the budget of calls of the generator ended before a sample was complete",
+                    hint="raise budget (--budget), or ask for less; energyql explain QUERY --pilot estimates the calls",
+                )
+            self.made += calls
+            return draw(w, *arguments, **options)
+
+        return counting
 
 
 def draw_batches(

@@ -44,6 +44,7 @@ from energyql.energy.rule import EnergyRule, compile_energy_rule
 from energyql.errors import ArgumentError, NotAcceptedError
 from energyql.files import naming_source, real_path
 from energyql.generators.base import (
+    Calls,
     Condition,
     Generator,
     PromptedGenerator,
@@ -66,7 +67,6 @@ from energyql.models import DEFAULT_MODEL, model_folder
 from energyql.numerics.pool import one_thread, to_cpu
 from energyql.numerics.pullback import Convertible
 from energyql.numerics.random import uniforms
-from energyql.pipeline.calls import Calls
 from energyql.pipeline.checks import accepted, cannot_count, check_heads, next_round, unjudged, verdict
 from energyql.pipeline.model import WORDS, Model, Values, choose_device, judge_mark, load_model, used_marks
 from energyql.pipeline.result import Result, join_statistics
@@ -914,10 +914,12 @@ class Pipeline:
         """
         if self._check_texts(expr, settings, query):
             return settings.verify or "sure", None, None
-        mode, reason, reads = settings.verify, None, None  # edits, for example, never verify
-        if mode is None:
-            reads = self.model.judged_names if self.model.verifier is None else self._names_read
-            mode, reason = default_verify(self.model, expr, rule.attributes, reads)
+        mode, reason = settings.verify, None
+        reads: Collection[str] | None = None  # edits, for example, never verify
+        if mode is None and self.model.verifier is None:
+            mode, reads = "off", self.model.judged_names
+        elif mode is None:
+            mode, reason = default_verify(self.model, expr, rule.attributes, reads := self._names_read)
         if mode != "off":
             return mode, verifier_of(self.model, expr, rule, settings, self._names_read), None
         check_heads(expr, rule.attributes, self.model.report, settings.allow_weak, query=query, reads=reads)

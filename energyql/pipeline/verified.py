@@ -116,10 +116,9 @@ def names_read(model: Model) -> Collection[str]:
 def default_verify(
     model: Model, expr: Expr, attributes: Sequence[str], names: Collection[str]
 ) -> tuple[Verify, str | None]:
-    """Return the default of the setting `verify`: "sure" if the model has a verifier, else "off".
+    """Return the default of the setting `verify` for a model with a verifier: "sure".
 
-    The default is "off" as well if the verifier does not read an attribute of the query, or every picture satisfies the
-    query.
+    The default is "off" if the verifier does not read an attribute of the query, or every picture satisfies the query.
 
     Args:
         model: the model.
@@ -128,10 +127,11 @@ def default_verify(
         names: the attributes that the verifier reads, see `names_read`.
 
     Returns:
-        The mode; and why the verifier cannot read the query, or `None` if it can, or if there is no verifier.
+        The mode; and why the verifier cannot read the query, or `None` if it can.
     """
-    if model.verifier is None or not attributes:
+    if not attributes:
         return "off", None
+    assert model.verifier is not None
     reason = unjudged(expr, names, attributes, _title(model.verifier))
     return ("sure" if reason is None else "off"), reason
 
