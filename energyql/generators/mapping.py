@@ -46,10 +46,11 @@ def check_settings(config: object, **allowed: Sequence[Any]) -> None:
         value = getattr(config, name)
         if type(value) is type(values[0]) and value in values:
             continue
-        kind = f"one of {', '.join(map(str, values))}"
         if isinstance(values, range):
             parity = "a whole" if values.step == 1 else "an odd" if values[0] % 2 else "an even"
             kind = f"{parity} number from {values[0]} to {values[-1]}"
+        else:
+            kind = f"one of {', '.join(map(str, values))}"
         raise ModelError(f"{name} must be {kind}, not {value!r}")
 
 

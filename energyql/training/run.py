@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -402,10 +403,12 @@ def _range(truncation: float | tuple[float, float] | None) -> tuple[float, float
     """
     if truncation is None:
         return None
-    low, high = truncation if isinstance(truncation, tuple) else (truncation, truncation)
-    if not 0 <= low <= high <= 2:
-        raise ArgumentError(f"truncation is a number or a range (low, high) in 0 to 2, not {truncation!r}")
-    return float(low), float(high)
+    ends = truncation if isinstance(truncation, tuple) else (truncation, truncation)
+    with suppress(TypeError, ValueError):
+        low, high = map(float, ends)
+        if not isinstance(truncation, str) and 0 <= low <= high <= 2:
+            return low, high
+    raise ArgumentError(f"truncation is a number or a range (low, high) in 0 to 2, not {truncation!r}")
 
 
 def _default_truncation(target: Target, table: LabelTable | None, prior: Prior) -> tuple[float, float]:

@@ -14,7 +14,6 @@ from labelling.pages import running
 from markdown import ROOT, run_page
 from PIL import Image
 
-from energyql.labelling import app as page
 from energyql.labelling.folder import LABELS, PictureFolder
 from energyql.labelling.sheet import LabelSheet
 from energyql.pipeline.model import load_model
@@ -65,7 +64,7 @@ def walked(tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr(page, "serve_app", label_all)
+        patch.setattr("energyql.studio.web.serve_app", label_all)
         patch.setattr("typer.launch", lambda address: 0)
         patch.setattr(markdown, "call", quick)
         patch.setattr(teacher, "FURTHER", 100)
