@@ -90,7 +90,7 @@ def verdict(
     """
     if judged is None or unjudged(expr, judged):
         return None
-    return satisfied(expr, judged, vocabulary).copy()  # of the query `smile` it is the judge's column itself
+    return satisfied(expr, judged, vocabulary)
 
 
 def unjudged(
