@@ -35,7 +35,7 @@ def test_a_large_query_is_not_drawn():
     assert len(exactly(3, [E["x" * 99 + str(i)] for i in range(999)])._repr_html_()) < 10_000
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(trees)
 def test_every_tree_is_drawn(expr):
     ElementTree.fromstring(expr._repr_html_())

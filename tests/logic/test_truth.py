@@ -3,7 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 
 sys.path.append(str(Path(__file__).parents[1] / "energy"))  # where pytest puts it only if it collects that folder
 from formulas import VOCABULARY, BruteForce, formulas, with_weights
@@ -34,11 +34,13 @@ def agree(expr):
     assert np.array_equal(np.broadcast_to(truth, (reference.count,)), reference.table[:, 0])
 
 
+@settings(deadline=None)
 @given(formulas)
 def test_every_world_of_random_formulas(expr):
     agree(expr)
 
 
+@settings(deadline=None)
 @given(with_weights)
 def test_weights_do_not_matter(expr):
     agree(expr)

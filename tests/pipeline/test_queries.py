@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from toys import VOCABULARY
 
@@ -33,6 +33,7 @@ def test_a_line(line, title, query):
     assert split(line) == (title, query)
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_any_line(line):
     title, query = split(line)

@@ -1,7 +1,7 @@
 from xml.etree import ElementTree
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from energyql.render.graph import MOST_BOXES, Box, arrange, cut_label, draw_graph, graph_width
@@ -65,6 +65,7 @@ def boxes(corners, sizes):
     return [(x, y, x + w, y + h) for (x, y), (w, h) in zip(corners, sizes, strict=True)]
 
 
+@settings(deadline=None)
 @given(graphs())
 def test_boxes_do_not_overlap_and_routes_run_from_the_parent_to_the_child(graph):
     sizes, edges = graph
