@@ -102,5 +102,7 @@ def _names(texts: list[str]) -> dict[int, str]:
     for digits, name in read_pairs("--name", texts, "NUMBER=NAME").items():
         if (number := read_whole(digits.strip())) is None:
             raise ArgumentError(f"--name: {digits!r} is no number of a direction", hint="such as --name 3=smile")
+        if number in names:  # 3 and 03 are one number
+            raise ArgumentError(f"--name: direction {number} is given twice", hint="give each direction one name")
         names[number] = name.strip()
     return names

@@ -64,6 +64,7 @@ def test_the_shares_are_printed(tmp_path):
         (["--name", "²=a", "--into", "x"], ArgumentError, "'²' is no number of a direction"),
         (["--name", "0=", "--into", "x"], ArgumentError, "'0=' is not of the form NUMBER=NAME"),
         (["--name", "0=a", "--name", "0=b", "--into", "x"], ArgumentError, "--name: 0 is given twice"),
+        (["--name", "0=a", "--name", "00=b", "--into", "x"], ArgumentError, "--name: direction 0 is given twice"),
         (["--into", "x"], ArgumentError, "--into and --replace are for attributes"),
         (["--name", "0=a", "--goals", "zoom"], ArgumentError, "--name is for the directions"),
         (["--name", "0=a", "--labeller", "a:b"], ArgumentError, "--name is for the directions"),
