@@ -543,7 +543,8 @@ def _downloaded(place: str, *, local_files_only: bool) -> Path:
         return Path(_library().DiffusionPipeline.download(match["name"], **options))
     except (OSError, ValueError, RuntimeError) as error:
         hint = f"load_generator({place!r}) downloads it" if local_files_only else "see to its name and to HF_TOKEN"
-        raise ModelError(f"there is no pipeline {place}: {first_line(error)}", hint=hint) from error
+        problem = f"{type(error).__name__}: {first_line(error)}"
+        raise ModelError(f"there is no pipeline {place}: {problem}", hint=hint) from error
 
 
 def _read_pipeline(place: str) -> Any:
@@ -563,4 +564,5 @@ def _read_pipeline(place: str) -> Any:
             return library.DiffusionPipeline.from_pretrained(folder, use_safetensors=True, local_files_only=True)
     except Exception as error:
         hint = "pipe.save_pretrained(FOLDER) of diffusers writes such folders"
-        raise ModelError(f"cannot read the pipeline {folder}: {first_line(error)}", hint=hint) from error
+        problem = f"{type(error).__name__}: {first_line(error)}"  # of a KeyError the message is only a name
+        raise ModelError(f"cannot read the pipeline {folder}: {problem}", hint=hint) from error

@@ -498,7 +498,9 @@ def test_only_a_named_pipeline_of_a_hub_is_downloaded(folder, tmp_path, monkeypa
     (tmp_path / "config.json").write_text(
         json.dumps({"format": 1, "name": "m", "truncation": 1, "generator": settings})
     )
-    with pytest.raises(ModelError, match="there is no pipeline hub:owner/name@v1: not in the cache\n.*downloads it"):
+    with pytest.raises(
+        ModelError, match="there is no pipeline hub:owner/name@v1: OSError: not in the cache\n.*downloads it"
+    ):
         load_generator(tmp_path)
     assert load_generator("hub:owner/name@v1", **STEPS).config.pipeline == "hub:owner/name@v1"
     assert [options["local_files_only"] for _, options in calls] == [True, False, True]
