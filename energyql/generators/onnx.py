@@ -11,7 +11,7 @@ import math
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from operator import index
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -121,9 +121,16 @@ class OnnxGenerator(nn.Module):
         if config.output not in outputs:
             raise CheckpointError(f"it has no output {shown(config.output)}", hint=f"it has {_listed(outputs)}")
         named = [config.noise, *config.fixed, *config.conditions]
-        if sorted(named) != sorted(self._inputs):
-            hint = f"{self._described()}; each needs just one of --noise, --fixed (such as a=80), --condition (a=0..1)"
-            raise CheckpointError(f"noise, fixed numbers and conditions are given for {_listed(named)}", hint=hint)
+        for name in named:
+            if name not in self._inputs:
+                raise CheckpointError(f"it has no input {shown(name)}", hint=self._described())
+            if named.count(name) > 1:
+                raise CheckpointError(
+                    f"its input {shown(name)} takes noise, fixed numbers or a condition, not two of them"
+                )
+        if missing := [name for name in self._inputs if name not in named]:
+            hint = f"give {missing[0]}=80 to --fixed, or {missing[0]}=0..1 to --condition; {self._described()}"
+            raise CheckpointError(f"its input {shown(missing[0])} needs a value", hint=hint)
         self._check_noise()
         self._fixed = {name: self._filled(name, numbers) for name, numbers in config.fixed.items()}
         for name, ends in config.conditions.items():
@@ -278,30 +285,27 @@ def load_onnx(
         ModelError: the file is missing or no ONNX model, or the model needs further files; or its inputs and outputs do
             not fit the arguments; or its output is no picture, is the same for every noise, or differs between two
             calls with the same noise; or onnx or onnxruntime is not installed.
-        ArgumentError: the path is an address such as `https://...`.
-        TypeError, ValueError: an argument has a wrong type.
+        ArgumentError: the path is an address such as `https://...`, or an argument has a wrong type.
 
     Warns:
         CheckpointWarning: the range of the values is assumed.
     """
     refuse_address(path)
     path = as_path(path)
-    # Outside `reading`, which takes an error of a wrong type for one of a damaged file.
-    fixed = {name: np.asarray(numbers, float).tolist() for name, numbers in (fixed or {}).items()}
-    conditions = {name: (float(least), float(largest)) for name, (least, largest) in (conditions or {}).items()}
-    low, high = map(float, (-1, 1) if values is None else values)
-    scale, sizes = float(scale), None if shape is None else [*map(index, shape)]
+    _check_arguments(shape, {"scale": scale}, fixed or {}, {**(conditions or {}), "values": values or (0, 1)})
     with reading(path):
         data = bytes(file_bytes(path))  # a copy, because the file may be overwritten before `save`
         session = open_session(data)
+        fixed, conditions = dict(fixed or {}), dict(conditions or {})
         shapes = {each.name: each.shape for each in session.get_inputs()}
         free = [each for each in session.get_inputs() if each.name not in {**fixed, **conditions}]
         noise = _only("input", free, "--noise") if noise is None else noise
         output = _only("output", session.get_outputs(), "--output") if output is None else output
-        axes = shapes.get(noise, [1])[1:] if sizes is None else sizes
+        axes = shapes.get(noise, [1])[1:] if shape is None else list(shape)
         if not all(isinstance(axis, int) for axis in axes):
             problem = f"its input {shown(noise)} leaves the shape of the noise open: {' x '.join(map(str, axes))}"
             raise CheckpointError(problem, hint="give --shape, such as 1x128x128")
+        low, high = values or (-1.0, 1.0)
         config = OnnxConfig(noise, tuple(axes), output, low, high, scale, fixed, conditions)
         generator = OnnxGenerator(config, data, session)
         z = normals(0, 0, DRAWS if values is None else 2, generator.z_dim, stream="range")
@@ -316,6 +320,37 @@ def load_onnx(
             low, high = _measured(output, pictures)
             generator = OnnxGenerator(replace(config, low=low, high=high), data, session)
     return generator
+
+
+def _check_arguments(
+    shape: object, numbers: Mapping[str, object], lists: Mapping[str, object], ranges: Mapping[str, object]
+) -> None:
+    """Raise an ArgumentError if an argument of `load_onnx` has a wrong type.
+
+    Args:
+        shape: must be `None` or a sequence of whole numbers.
+        numbers: name of an argument -> value, which must be a number.
+        lists: name of an input -> value, which must be a number or a sequence of numbers.
+        ranges: name of an argument or input -> value, which must be a pair of numbers.
+    """
+
+    def number(value: object) -> bool:
+        return isinstance(value, Real) and not isinstance(value, bool)
+
+    def several(value: object) -> bool:
+        return isinstance(value, Sequence) and all(map(number, value))
+
+    if shape is not None and not (isinstance(shape, Sequence) and all(isinstance(size, int) for size in shape)):
+        raise ArgumentError(f"shape is a sequence of sizes, not {shape!r}", hint="such as (1, 128, 128)")
+    for name, value in numbers.items():
+        if not number(value):
+            raise ArgumentError(f"{name} is a number, not {value!r}")
+    for name, value in lists.items():
+        if not (number(value) or several(value)):
+            raise ArgumentError(f"fixed: {name} is a number or numbers, not {value!r}", hint='such as {"sigma": 80}')
+    for name, value in ranges.items():
+        if not (several(value) and len(value) == 2):  # type: ignore[arg-type]
+            raise ArgumentError(f"{name} is a pair of numbers, not {value!r}", hint="such as (-1, 1)")
 
 
 def _only(what: str, entries: Sequence[Any], option: str) -> str:
