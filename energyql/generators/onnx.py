@@ -292,7 +292,9 @@ def load_onnx(
     """
     refuse_address(path)
     path = as_path(path)
-    _check_arguments(shape, {"scale": scale}, fixed or {}, {**(conditions or {}), "values": values or (0, 1)})
+    _check_arguments(
+        shape, {"scale": scale}, fixed or {}, {**(conditions or {}), "values": (0, 1) if values is None else values}
+    )
     with reading(path):
         data = bytes(file_bytes(path))  # a copy, because the file may be overwritten before `save`
         session = open_session(data)
@@ -305,7 +307,7 @@ def load_onnx(
         if not all(isinstance(axis, int) for axis in axes):
             problem = f"its input {shown(noise)} leaves the shape of the noise open: {' x '.join(map(str, axes))}"
             raise CheckpointError(problem, hint="give --shape, such as 1x128x128")
-        low, high = values or (-1.0, 1.0)
+        low, high = (-1.0, 1.0) if values is None else values
         config = OnnxConfig(noise, tuple(axes), output, low, high, scale, fixed, conditions)
         generator = OnnxGenerator(config, data, session)
         z = normals(0, 0, DRAWS if values is None else 2, generator.z_dim, stream="range")

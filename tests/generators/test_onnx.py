@@ -199,6 +199,7 @@ def test_arguments_that_do_not_fit(tmp_path: Path, settings: dict[str, Any], mes
     ("argument", "message"),
     [
         ({"values": (1,)}, r"values is a pair of numbers, not \(1,\)"),
+        ({"values": ()}, r"values is a pair of numbers, not \(\)"),
         ({"values": 2.0}, "values is a pair"),
         ({"conditions": {"level": 3}}, "level is a pair"),
         ({"shape": 16}, "shape is a sequence of sizes, not 16"),
