@@ -1,5 +1,6 @@
 """Pieces in threads of one core each: what is set holds there, nothing hangs, and no thread keeps a wrong number."""
 
+import gc
 import os
 import signal
 import subprocess
@@ -191,6 +192,14 @@ class TestWhatIsSetHoldsInAPiece:
             assert {product.dtype for product in in_pool(lambda _: x @ x, PIECES)} == {torch.bfloat16}
 
 
+@pytest.fixture
+def no_collection():
+    """No garbage is collected: Python only prints what a callback of a collection raises, also a KeyboardInterrupt."""
+    gc.disable()
+    yield
+    gc.enable()
+
+
 class TestEnds:
     def test_an_exception_ends_the_others(self):
         begun = []
@@ -209,7 +218,7 @@ class TestEnds:
         assert len(begun) == count
 
     @pytest.mark.skipif(os.name == "nt", reason="Windows sends no signal to a process")
-    def test_control_c_ends_the_wait(self):
+    def test_control_c_ends_the_wait(self, no_collection):
         done = []
 
         def slow(i):

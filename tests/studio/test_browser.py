@@ -38,14 +38,14 @@ def test_type_a_query_and_see_pictures(visitor):
     box.press_sequentially(")")
     expect(box).to_have_value("smile AND NOT (glasses OR hair = black)")
     expect(page.locator("#query .verdict")).to_have_text("A valid query.")
-    assert page.locator("#query .t-keyword").all_text_contents() == ["AND", "NOT", "OR"]
-    assert page.locator("#query .t-attribute").all_text_contents() == ["smile", "glasses", "hair"]
+    expect(page.locator("#query .t-keyword")).to_have_text(["AND", "NOT", "OR"])
+    expect(page.locator("#query .t-attribute")).to_have_text(["smile", "glasses", "hair"])
     panel(page, "circuit")
     expect(page.locator("#circuit svg text", has_text="hair != black")).to_be_visible()
     draw(page, 8)
     expect(page.locator("#summary")).to_contain_text("of 8 satisfy the query, says the image judge")
-    assert page.locator("#wall .badge").count() == 8
-    assert page.locator("#clauses tbody th").all_text_contents() == ["smile", "NOT glasses", "NOT hair = black"]
+    expect(page.locator("#wall .badge")).to_have_count(8)
+    expect(page.locator("#clauses tbody th")).to_have_text(["smile", "NOT glasses", "NOT hair = black"])
     for place, image in enumerate(page.locator("#wall img").all(), start=1):
         assert image.get_attribute("alt").startswith(f"Picture {place} of 8. Image judge: ")
         assert image.evaluate("image => image.naturalWidth") == 256
@@ -77,7 +77,7 @@ def test_break_the_query_and_see_the_carets(visitor):
     box.press_sequentially("smile AND")
     box.press("Escape")
     expect(page.locator("#query .verdict")).to_have_text("An operand is missing after AND.")
-    assert page.locator("#query .caret").count() == 1
+    expect(page.locator("#query .caret")).to_have_count(1)
     box.fill("🙂 smil")
     expect(page.locator("#query .verdict")).to_contain_text("🙂")
     assert "".join(page.locator("#query .caret").all_text_contents()) == "🙂"
@@ -191,7 +191,7 @@ def test_progress_and_cancel(visitor):
     page.locator("#progress-bar").evaluate(
         "bar => new Promise(done => { const look = () => bar.value > 0.01 ? done() : setTimeout(look, 20); look(); })"
     )
-    assert page.locator("#wall .empty").count() == 64
+    expect(page.locator("#wall .empty")).to_have_count(64)
     visitor.shoot("progress")
     page.get_by_role("button", name="Cancel").click()
     expect(page.locator("#progress")).to_be_hidden(timeout=5_000)

@@ -98,7 +98,9 @@ def test_doubtful_pictures(tmp_path):
 
 @pytest.mark.browser
 def test_the_page(chromium, studio):
-    from studio.page import draw, visiting  # Playwright takes seconds to import
+    from playwright.sync_api import expect  # Playwright takes seconds to import
+
+    from studio.page import draw, visiting
 
     with visiting(chromium, studio.url) as visitor:
         page = visitor.open()
@@ -107,7 +109,7 @@ def test_the_page(chromium, studio):
         draw(page, 2)
         assert page.locator("#wall .badge").count() == 0
         assert page.locator("#wall li.yes, #wall li.no").count() == 0
-        assert page.locator("#summary").text_content().startswith("not judged: the model has no judge")
+        expect(page.locator("#summary")).to_contain_text("not judged: the model has no judge")
         page.locator("#wall .tile").first.click()
-        assert page.locator("#view .says").text_content().startswith("Not judged: the model has no judge. P")
+        expect(page.locator("#view .says")).to_contain_text("Not judged: the model has no judge. P")
         assert page.locator("#view .badge").count() == 0

@@ -97,4 +97,6 @@ def test_the_page_completes_texts_and_names_their_reader(studio, chromium):
         expect(offer).to_contain_text("read by bright")
         box.press("Tab")
         expect(box).to_have_value('smile AND "a cat" ')
-        assert page.locator("#query .t-attribute").all_text_contents() == ["smile", '"a cat"']
+        expect(page.locator("#query .verdict")).to_contain_text("The reader of 'a cat' is too weak")
+        assert "".join(page.locator("#query .t-attribute").all_text_contents()) == 'smile"a cat"'
+        assert "".join(page.locator("#query .caret").all_text_contents()) == '"a cat"'
