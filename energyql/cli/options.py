@@ -384,7 +384,7 @@ def read_range(option: str, text: str, between: str = "..") -> tuple[float, floa
     try:
         return float(least), float(largest if separator else least)
     except ValueError:
-        raise ArgumentError(f"{option}: {text!r} is not of the form LOW{between}HIGH") from None
+        raise ArgumentError(f"{option}: {text!r} is neither a number nor of the form LOW{between}HIGH") from None
 
 
 def with_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:

@@ -324,6 +324,9 @@ class PipelineGenerator(nn.Module):
             call[name] = condition
         possible = [name for name in self._arguments if name not in ("self", *_OWN)]
         for name in call:
+            if name in _OWN:
+                hint = "leave it out"
+                raise ArgumentError(f"{name!r} cannot be given for a {self.kind}: it is set for each call", hint=hint)
             if name not in possible:
                 near = closest(name, possible)
                 hint = f"did you mean {near}?" if near else f"possible are {', '.join(possible)}"

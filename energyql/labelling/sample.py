@@ -113,14 +113,14 @@ def sample_pictures(
     path, where = as_path(out), choose_device(device)
     source = open_source(Source(model, generator, allow_plugins))
     network, bank, own = source.generator, source.bank, source.truncation
-    teacher = load_teacher(source.folder) if isinstance(model, str | Path) and Path(model).is_dir() else []
-    heads, names = None, tuple(only or ())
+    heads, names, teacher = None, tuple(only or ()), []
     if unsure:
         if bank is None:
             hint = "label random pictures, and train"
             raise ArgumentError("the model has no heads yet that could be unsure", hint=hint)
         heads, names = heads_of(bank, "a choice of unsure pictures"), tuple(bank.vocabulary if only is None else only)
         heads.raw_outputs(names)  # refuses unknown names before anything is written
+        teacher = load_teacher(source.folder) if isinstance(model, str | Path) and Path(model).is_dir() else []
         if by == "reader":
             teacher, names = [], tuple(name for name in names if reader is not None and name in reader.vocabulary)
             if not names:

@@ -251,7 +251,8 @@ def test_commands_take_a_pipeline(folder, tmp_path):
     )
     assert len(list((tmp_path / "pictures").glob("*.png"))) == 2
     unknown = "'promt' cannot be given for a .*\ndid you mean prompt"
-    for wrong, message in (("prompt", "not of the form NAME=VALUE"), ("promt=a", unknown)):
+    own = "'batch_size' cannot be given for a .*: it is set for each call"
+    for wrong, message in (("prompt", "not of the form NAME=VALUE"), ("promt=a", unknown), ("batch_size=2", own)):
         with pytest.raises(ArgumentError, match=message):
             command([*convert, str(tmp_path / "n"), "--call", wrong])
     with pytest.raises(ArgumentError, match="with model_index.json"):
