@@ -390,7 +390,7 @@ def _check_settings(
     for expr, text in zip(exprs, texts, strict=True):
         bound, related = bind(expr, vocabulary, query=text), preset.semantics == EXACT
         check_satisfiable(bound, vocabulary, query=text, relations=related)
-    if isinstance(keep, str) and keep != "everything":
+    if keep != "everything" and (isinstance(keep, str) or not isinstance(keep, Iterable)):
         raise ArgumentError(f'keep is "everything" or a list of attributes, not {keep!r}', hint='such as ["hair"]')
     names = tuple(vocabulary[name].name for name in (vocabulary if keep == "everything" else keep))
     return EditSettings(pipeline, list(exprs), list(texts), mode, names, preset, identity, draw)

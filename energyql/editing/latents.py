@@ -6,7 +6,7 @@ offset. In *W+* each layer of the generator has its own w, so the w of a picture
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import reduce
 from operator import add
@@ -235,11 +235,12 @@ class LatentSpace:
         return torch.stack([masks[name] for name in attributes]).any(0) if limited else None
 
     def _mask(self, layers: Sequence[int]) -> Tensor:
-        count, layers = self.layer_count, list(layers)
-        if not layers or not all(0 <= layer < count for layer in layers):
+        count = self.layer_count
+        possible, chosen = range(count), [*layers] if isinstance(layers, Iterable) else []
+        if not chosen or not all(layer in possible for layer in chosen):
             raise ArgumentError(f"layers are whole numbers from 0 to {count - 1}, at least one, not {layers!r}")
         mask = torch.zeros(count, dtype=torch.bool, device=self.model.device)
-        mask[layers] = True
+        mask[[int(layer) for layer in chosen]] = True
         return mask
 
 

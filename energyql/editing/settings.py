@@ -108,8 +108,8 @@ def choose_preset(preset: str | Preset, strength: float | None = None, semantics
     Raises:
         ArgumentError: there is no preset of that name, or `strength` is out of range.
     """
-    if isinstance(preset, str):
-        if preset not in PRESETS:
+    if not isinstance(preset, Preset):
+        if preset not in tuple(PRESETS):  # it may have any type
             raise ArgumentError(f"there is no preset {preset!r}", hint=f"presets: {', '.join(PRESETS)}")
         preset = PRESETS[preset]
     if strength is not None:

@@ -140,7 +140,7 @@ def test_latents_beside_what_z_is_mapped_to(space):
         space.from_w(z, torch.zeros(N, 5))
 
 
-@pytest.mark.parametrize("layers", [[], [-1], [99]])
+@pytest.mark.parametrize("layers", [[], [-1], [99], ["x"], "01", 3.5])
 def test_layers_that_are_none(space, layers):
     with pytest.raises(ArgumentError, match="layers are whole numbers"):
         space.layer_mask(layers)
