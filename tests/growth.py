@@ -8,7 +8,6 @@ from contextlib import contextmanager
 @contextmanager
 def no_garbage_collection():
     """Its work depends on what other tests have left, so that `timeit` switches it off as well."""
-    gc.collect()
     gc.disable()
     try:
         yield

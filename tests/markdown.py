@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,6 +117,7 @@ def run_page(
             continue
         if block.file:
             Path(block.file).write_text(block.text, encoding="utf-8")
+            sys.modules.pop(Path(block.file).stem, None)  # a module of that name that another test has imported
         elif block.language == "python":
             execute(block, names, page)
         elif block.language == "sh":

@@ -383,9 +383,9 @@ def read_reports(folder: Path) -> dict[str, HeadReport]:
     Raises:
         ModelError: `report.json` is damaged.
     """
-    path = folder / REPORT
-    data = read_json(path) if path.is_file() else {}
-    return reports_of(data, path) if _is_about(folder / "attributes.safetensors", data.get("heads")) else {}
+    path, heads = folder / REPORT, folder / "attributes.safetensors"
+    data = read_json(path) if path.is_file() and heads.is_file() else {}
+    return reports_of(data, path) if _is_about(heads, data.get("heads")) else {}
 
 
 def _is_about(weights: Path, mark: object) -> bool:
@@ -472,16 +472,16 @@ def described_reports(folder: Path, name: str, description: Mapping[str, Any]) -
         description: the contents of the file `<name>.json`.
 
     Returns:
-        The reports; {} if `description` has none, or does not say which weights they are about, or if they are about
-        other weights than the folder has now.
+        The reports; {} if `description` has none, or has them in another form than `describe_reports` returns, or if
+        they are about other weights than the folder has now.
 
     Raises:
         ModelError: a report is damaged.
     """
     entry, weights = description.get("report"), folder / f"{name}.safetensors"
-    if not isinstance(entry, dict) or not _is_about(weights, entry.get("weights")):
+    if not isinstance(entry, dict) or not isinstance(entry.get("attributes"), dict):
         return {}
-    return reports_of(entry, folder / f"{name}.json")
+    return reports_of(entry, folder / f"{name}.json") if _is_about(weights, entry.get("weights")) else {}
 
 
 def read_guide_reports(folder: Path) -> dict[str, HeadReport]:

@@ -100,9 +100,10 @@ def directions(
 def _names(texts: list[str]) -> dict[int, str]:
     names: dict[int, str] = {}
     for digits, name in read_pairs("--name", texts, "NUMBER=NAME").items():
-        if (number := read_whole(digits.strip())) is None:
-            raise ArgumentError(f"--name: {digits!r} is no number of a direction", hint="such as --name 3=smile")
-        if number in names:  # 3 and 03 are one number
-            raise ArgumentError(f"--name: direction {number} is given twice", hint="give each direction one name")
+        if (number := read_whole(digits.strip())) is None or not name.strip():
+            raise ArgumentError(f"--name: {digits}={name} is not NUMBER=NAME", hint="such as --name 3=smile")
+        if number in names or name.strip() in names.values():  # 3 and 03 are one number
+            hint = "give each direction one name of its own"
+            raise ArgumentError(f"--name: {digits}={name} gives a number or a name twice", hint=hint)
         names[number] = name.strip()
     return names

@@ -369,22 +369,24 @@ def read_pairs(option: str, texts: list[str] | None, form: str) -> dict[str, str
     return pairs
 
 
-def read_range(option: str, text: str, between: str = "..") -> tuple[float, float]:
-    """Return the least and the largest number in a text such as "-1..1"; a single number is both.
+def read_range(option: str, text: str, between: str = "..", *, single: bool = False) -> tuple[float, float]:
+    """Return the least and the largest number in a text such as "-1..1".
 
     Args:
         option: the option, such as "--range", for messages.
         text: the text.
         between: the sign between the numbers.
+        single: whether the text may be a single number, which is both.
 
     Raises:
         ArgumentError: the text has another form.
     """
     least, separator, largest = text.partition(between)
     try:
-        return float(least), float(largest if separator else least)
+        return float(least), float(largest if separator or not single else least)
     except ValueError:
-        raise ArgumentError(f"{option}: {text!r} is neither a number nor of the form LOW{between}HIGH") from None
+        what = "neither a number nor" if single else "not"
+        raise ArgumentError(f"{option}: {text!r} is {what} of the form LOW{between}HIGH") from None
 
 
 def with_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:

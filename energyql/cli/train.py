@@ -222,7 +222,7 @@ def _truncation(text: str | None) -> tuple[float, float] | None:
     Raises:
         ArgumentError: the text has another form.
     """
-    return None if text is None else read_range("--truncation", text, ":")
+    return None if text is None else read_range("--truncation", text, ":", single=True)
 
 
 def _kinds(texts: list[str] | None) -> dict[str, Kind]:

@@ -238,17 +238,17 @@ _OWN = ("name", "query", "count", "seed", *_DEFAULTS)
 WHOLE = tuple(each.name for each in fields(DatasetPlan) if each.name != "classes")
 """Keys of the whole plan: they are allowed before all classes in the file, but not in a class."""
 _TEXT = (
-    r"""\"{3}(?:[^"\\]|\\.|"{1,2}(?!"))*"{3,5}(?!")|'{3}(?:[^']|'{1,2}(?!'))*'{3,5}(?!')"""
+    r"""\"{3}(?:[^"\\]|\\.|"{1,2}(?!"))*"{3,5}(?!")|'{3}.*?'{3,5}(?!')"""
     r"""|(?!"{3})"(?:[^"\\\n]|\\.)*"|(?!'{3})'[^'\n]*'"""
 )
-_IN_LIST = rf"""{_TEXT}|\#[^\n]*\n|[^][\#"']"""
-_LIST = rf"\[(?:{_IN_LIST}|\[(?:{_IN_LIST})*\])*\]"
-"""Pattern for a list and the lists in it; more deeply nested lists are in no valid plan."""
+_INSIDE = rf"""{_TEXT}|\#[^\n]*\n|[^][{{}}\#"']"""
+_GROUP = rf"[\[{{](?:{_INSIDE}|[\[{{](?:{_INSIDE})*[\]}}])*[\]}}]"
+"""Pattern for a list or inline table and those in it; more deeply nested ones are in no valid plan."""
 _NAME = r"""(?:[\w-]+|"(?:[^"\\\n]|\\.)*"|'[^'\n]*')"""
 _KEY = rf"{_NAME}(?:[ \t]*\.[ \t]*{_NAME})*"
 _HEADER = rf"\[[ \t]*{_KEY}[ \t]*\]|\[\[[ \t]*{_KEY}[ \t]*\]\]"
 _LINE = re.compile(
-    rf"^[ \t]*(?:({_HEADER})|({_KEY})[ \t]*=[ \t]*({_TEXT}|{_LIST}|[^\#\n]*[^\#\s]))", re.MULTILINE | re.DOTALL
+    rf"^[ \t]*(?:({_HEADER})|({_KEY})[ \t]*=[ \t]*({_TEXT}|{_GROUP}|[^\#\n]*[^\#\s]))", re.MULTILINE | re.DOTALL
 )
 """Pattern for the header of a table, or for key and value of an entry, which may have several lines."""
 _DECODE_PLACE = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
@@ -470,7 +470,10 @@ def _locate(text: str) -> dict[Path_, tuple[Span, Span]]:
     for match in _LINE.finditer(text):
         header, key, _ = match.groups()
         path = () if header else table
-        data = tomllib.loads(header or f"{key} = 0")  # nested as the names in the key
+        try:
+            data = tomllib.loads(header or f"{key} = 0")  # nested as the names in the key
+        except ValueError:  # a line of a text in a deeply nested list
+            continue
         while isinstance(data, dict) and data:
             ((name, data),) = data.items()
             path = (*path, name)

@@ -237,7 +237,7 @@ class LatentSpace:
     def _mask(self, layers: Sequence[int]) -> Tensor:
         count = self.layer_count
         possible, chosen = range(count), [*layers] if isinstance(layers, Iterable) else []
-        if not chosen or not all(layer in possible for layer in chosen):
+        if not chosen or not all(layer in possible and not isinstance(layer, bool) for layer in chosen):
             raise ArgumentError(f"layers are whole numbers from 0 to {count - 1}, at least one, not {layers!r}")
         mask = torch.zeros(count, dtype=torch.bool, device=self.model.device)
         mask[[int(layer) for layer in chosen]] = True

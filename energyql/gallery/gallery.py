@@ -28,7 +28,7 @@ from energyql.progress import Report, reporting
 from energyql.renamed import takes_label
 from energyql.render.markup import element
 from energyql.sampling.traversal import MOST_STEPS, Given, interpolate
-from energyql.vocabulary import Vocabulary, repeated
+from energyql.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -71,8 +71,9 @@ def check_literals(literals: Sequence[str | Expr], vocabulary: Vocabulary) -> li
         raise ArgumentError(f"a truth table has 1 to {MOST_LITERALS} attributes, not {len(literals)}")
     entries = [ListedQuery(literal, place=f"attribute {number}") for number, literal in enumerate(literals, start=1)]
     exprs = [checked.expr for checked in check_all(entries, vocabulary, EXACT, source="truth table")]
-    if twice := repeated(map(str, exprs)):
-        raise ArgumentError(f"{twice} is in the truth table twice", hint="leave one out")
+    for number, expr in enumerate(exprs):
+        if expr in exprs[:number]:  # equal expressions may have different texts, with and without quotes
+            raise ArgumentError(f"{expr} is in the truth table twice", hint="leave one out")
     return exprs
 
 

@@ -457,6 +457,8 @@ def check_condition_rows(condition: Tensor | None, count: int, classes: int) -> 
     Raises:
         ArgumentError: the condition is missing, or is given to a generator without classes, or has a wrong shape.
     """
+    if condition is not None and not classes:
+        raise ArgumentError("this generator has no classes, so it takes no condition")
     wanted = (count, classes) if classes else None
     shape = None if condition is None else tuple(condition.shape)
     if shape != wanted:

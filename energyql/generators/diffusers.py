@@ -48,7 +48,7 @@ _OWN = (
 """Arguments of a pipeline's call that a user cannot set, because `PipelineGenerator` sets them for each call."""
 _CONDITIONS = ("prompt", "class_labels")
 """Arguments of a pipeline's call that say what a picture shows; a list of values makes a generator with classes."""
-_ONE_CALL = threading.Lock()
+_ONE_CALL = threading.RLock()
 """Held during a call of a pipeline. A tokenizer keeps the padding of its last call, also for calls of other threads."""
 _LEVEL = 2 / 255
 """The difference of two neighbouring levels of grey, where black is -1 and white is 1. Two pictures count as equal if

@@ -12,7 +12,7 @@ from importlib import import_module
 from itertools import islice, takewhile
 from pathlib import Path
 from textwrap import indent
-from typing import Any, cast
+from typing import Any, SupportsFloat, cast
 
 import torch
 
@@ -79,7 +79,7 @@ def load_generator(
     """
     settings = GivenSettings(lr_multiplier, conv_clamp)
     for name, value in dataclasses.asdict(settings).items():
-        if value is not None and not value > 0:
+        if value is not None and not (isinstance(value, SupportsFloat) and float(value) > 0):
             raise ArgumentError(f"{name} must be above 0, not {value!r}")
     if is_pipeline(path):
         settings.refuse("a pipeline of diffusers", ArgumentError)

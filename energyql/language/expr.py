@@ -398,7 +398,7 @@ def check_operand(value: object, operator: str) -> Expr:
     raise ArgumentError(f"{operator} joins expressions, and {shorten(repr(value))} is not an expression", hint=hint)
 
 
-def check_operands(kind: str, values: Iterable[object], least: int) -> tuple[Expr, ...]:
+def check_operands(kind: str, values: object, least: int) -> tuple[Expr, ...]:
     """Return the operands of a node as a tuple.
 
     Args:
@@ -407,8 +407,10 @@ def check_operands(kind: str, values: Iterable[object], least: int) -> tuple[Exp
         least: the smallest number of operands that the node may have.
 
     Raises:
-        ArgumentError: one of `values` is no expression, or there are fewer than `least`.
+        ArgumentError: `values` is no iterable of expressions, or has fewer than `least` expressions.
     """
+    if isinstance(values, (str, Expr)) or not isinstance(values, Iterable):
+        raise ArgumentError(f"{kind} takes a tuple of expressions, not {shorten(repr(values))}")
     operands = tuple(check_operand(value, kind) for value in values)
     if len(operands) < least:
         raise ArgumentError(f"{kind} needs at least {least} operand{'s' * (least > 1)}, not {len(operands)}")

@@ -1021,8 +1021,10 @@ class Pipeline:
             settings: settings of the run.
 
         Raises:
-            EnergyQLError: a query or a setting is wrong.
+            EnergyQLError: a query, the truncation or the condition is wrong.
         """
+        self.model.check_truncation(settings.truncation)
+        self.model.check_condition(settings.condition, settings.seed)
         texts: list[str] = []
         for expr, text in map(as_query, queries):
             texts += self._check_texts(bind(expr, self.model.vocabulary, query=text), settings, text)

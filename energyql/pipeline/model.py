@@ -667,7 +667,8 @@ def _write_pretrained(folder: Path, model: Model, *, license: str | None, hub_na
     """
     for part in ("judge", VERIFIER, "discriminator"):
         reader = getattr(model, part)
-        if reader is not None and not isinstance(reader, Judge | JointJudge):
+        savable = part != "discriminator" and all(isinstance(network, Judge) for network in networks_of(reader))
+        if reader is not None and not savable:
             title = who_judges(reader) if part == "judge" else part
             hint = f"leave it out: dataclasses.replace(model, {part}=None)"
             raise ModelError(f"the {title} is code, and only networks are saved", hint=hint)

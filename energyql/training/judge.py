@@ -227,7 +227,7 @@ def given_judge(judge: ImageLabeller | str | None) -> ImageLabeller | None:
     Raises:
         ArgumentError: the argument is a name, and there is no judge of that name; or it cannot be called.
     """
-    if judge is None or judge == TRAIN:
+    if judge is None or (isinstance(judge, str) and judge == TRAIN):
         return None
     if not isinstance(judge, str) and not callable(judge):
         raise ArgumentError(f"a judge is a function, a network or a name, not {shorten(repr(judge))}")

@@ -17,7 +17,7 @@ from energyql.pipeline.score import read_table
 from energyql.vocabulary import closest
 
 MOST_BYTES = 1 << 26
-"""Largest size of a Parquet file that is read, in bytes, and of its cells in memory."""
+"""Largest size of a table that is read, in bytes: of the file, and for Parquet also of the cells in memory."""
 MOST_CELLS = 1 << 23
 """Largest number of cells of a Parquet file. (A byte of such a file can hold thousands of cells.)"""
 _AT_ONCE = 256
@@ -54,6 +54,7 @@ def _check_there(path: Path) -> None:
 
 
 def _read_csv(path: Path) -> dict[str, list[Any]]:
+    check_file(path, MOST_BYTES, DataError)
     columns, _ = read_table(path, strict=False)
     if "" in columns:
         raise DataError(f"{path}: the first line must name every column")

@@ -264,6 +264,20 @@ class TestPlaces:
                 start, end = places[path][1]
                 assert document[start:end] == value
 
+    @pytest.mark.parametrize(
+        "value",
+        [
+            "{Q}\n[[class]]\n{Q}",
+            "{{a = {Q}\n[[class]]\n{Q}}}",
+            '[[[{Q}\n["\\q"]\n{Q}]]]',
+            '{{a = {Q}\n"\\q" = 3\n{Q}}}',
+        ],
+    )
+    def test_lines_of_a_text_are_no_entries(self, value):
+        document = f"first = {value.format(Q=chr(39) * 3)}\nlast = 1"
+        assert list(tomllib.loads(document)) == ["first", "last"]
+        assert _locate(document)["last",][1] == (len(document) - 1, len(document))
+
     def test_lines_in_the_middle_of_an_entry_are_not_parsed(self, monkeypatch):
         parsed = []
         monkeypatch.setattr(tomllib, "loads", lambda text, loads=tomllib.loads: parsed.append(text) or loads(text))

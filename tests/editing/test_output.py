@@ -138,7 +138,7 @@ def test_options(tmp_path):
     assert read_layers([]) is None
     with pytest.raises(ArgumentError, match="layers are written"):
         read_layers(["first"])
-    with pytest.raises(ArgumentError, match="'1' is not of the form ATTRIBUTE=LAYERS"):
+    with pytest.raises(ArgumentError, match="layers are given once, or for attributes"):
         read_layers(["1", "hair=2"])
 
 

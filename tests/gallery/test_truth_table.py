@@ -61,6 +61,8 @@ def test_checked_literals():
     assert check_literals(["smile", E.beard], VOCABULARY) == [E.smile, E.beard]
     with pytest.raises(ArgumentError, match="hair = black is in the truth table twice"):
         check_literals(["hair = black", "smile", E.hair.eq("black")], VOCABULARY)
+    with pytest.raises(ArgumentError, match='"smile" is in the truth table twice'):
+        check_literals(["smile", '"smile"'], VOCABULARY)
     with pytest.raises(DataError, match=r"truth table: 2 queries are wrong\n\nattribute 1: .*'smil'"):
         check_literals(["smil", "hair = black", "age"], VOCABULARY)
     for literals in ([], ["smile", "beard", "glasses", "age > 0.5", "hair = black"]):

@@ -116,6 +116,7 @@ TRUTH = "an expression has no truth value in Python: write & for `and`"
         (lambda: Attribute(3), "an attribute name must be a string, not 3"),  # type: ignore[arg-type]
         (lambda: Interval("age", None, None), "an interval needs a bound"),
         (lambda: And((E.a,)), "And needs at least 2 operands, not 1"),
+        (lambda: Or(E.a), "Or takes a tuple of expressions, not parse('a')"),  # type: ignore[arg-type]
         (lambda: at_least(2, "a"), f"AT LEAST 2 OF joins expressions, and 'a' is not an expression\n{NAME}"),  # type: ignore[arg-type]
         (lambda: Not("a"), "Not joins expressions, and 'a' is not an expression"),  # type: ignore[arg-type]
         (lambda: Cardinality("SOME", 1, (E.a,)), "a quantifier is AT LEAST, AT MOST, EXACTLY, ALL, ANY or NONE, not"),

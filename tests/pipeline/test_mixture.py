@@ -191,6 +191,10 @@ class TestSeveralPrompts:
         with pytest.raises(ArgumentError, match="possible under one prompt, not under several"):
             edit(draw("white", 1), "tall", model=model(), progress=False)
 
+    def test_an_edit_takes_no_prompt(self):
+        with pytest.raises(ArgumentError, match="so it takes no condition, such as 'dark'"):
+            edit(3, "white", model=model(), condition="dark", progress=False)
+
     @pytest.mark.parametrize("condition", [7, [], ["bright", 7]])
     def test_what_is_no_prompt(self, condition):
         with pytest.raises(ArgumentError, match="so it takes no condition(.|\n)*give a prompt"):

@@ -359,6 +359,8 @@ class TestVerifier:
         assert torch.equal(one.readings["smile"].logit, other.readings["smile"].logit)
         with pytest.raises(ModelError, match="the verifier is code, and only networks are saved"):
             dataclasses.replace(model, verifier=look).save_pretrained(tmp_path / "o")
+        with pytest.raises(ModelError, match="the discriminator is code, and only networks are saved"):
+            dataclasses.replace(model, discriminator=model.verifier).save_pretrained(tmp_path / "o")
 
     def test_damage_is_named(self, verified, tmp_path):
         shutil.copytree(verified, tmp_path / "m")

@@ -21,6 +21,8 @@ from energyql.generators.checkpoints.unpickle import Budget, Storage, TensorReco
 
 MAX_DEPTH = 2
 """Largest number of dicts around a state dict: two in `{"ema": {"state_dict": ...}}`."""
+MAX_HEADER = 1 << 24
+"""Largest number of bytes of the header, the JSON before the tensors, in a file of safetensors."""
 _EMA = re.compile(r"(?<![a-z])ema(?![a-z])", re.IGNORECASE)
 """Matches the word "ema", which stands for averaged weights, in the keys that lead to a state dict or in its prefix."""
 
@@ -133,9 +135,12 @@ def read_safetensors(path: Path, data: memoryview) -> tuple[dict[str, TensorReco
 
     Raises:
         ModelError: the file is damaged.
+        CheckpointError: the header is longer than `MAX_HEADER`, so that to parse it would take gigabytes.
     """
+    if (size := _header_size(data)) > MAX_HEADER:
+        raise CheckpointError(f"its header of {size} bytes is longer than {MAX_HEADER}")
     records = {}
     for name, tensor in read_tensors(path).items():
         numbers = tensor.reshape(-1).view(torch.uint8).numpy().data
         records[name] = TensorRecord(Storage(tensor.dtype, tensor.numel(), numbers), 0, tensor.shape, tensor.stride())
-    return records, json.loads(bytes(data[8 : 8 + _header_size(data)])).get("__metadata__") or {}
+    return records, json.loads(bytes(data[8 : 8 + size])).get("__metadata__") or {}

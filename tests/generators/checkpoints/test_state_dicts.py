@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from energyql.errors import ArgumentError, CheckpointWarning, ModelError
+from energyql.generators.checkpoints import state_dicts
 from energyql.generators.load import load_generator, read_checkpoint, read_licence
 from energyql.generators.stylegan2 import StyleGAN2
 from energyql.generators.stylegan3 import StyleGAN3
@@ -201,9 +202,9 @@ class TestWhatItDoesNotHold:
             load_generator(tmp_path / "x.pt", conv_clamp=256, lr_multiplier=0.01)
 
     @pytest.mark.parametrize(
-        ("name", "value"), [("lr_multiplier", 0.0), ("conv_clamp", -1.0), ("conv_clamp", math.nan)]
+        ("name", "value"), [("lr_multiplier", 0.0), ("conv_clamp", -1.0), ("conv_clamp", math.nan), ("conv_clamp", "x")]
     )
-    def test_impossible_settings(self, name: str, value: float) -> None:
+    def test_impossible_settings(self, name: str, value: Any) -> None:
         with pytest.raises(ArgumentError, match=f"{name} must be above 0"):
             load_generator(DATA / "ada.pkl", **{name: value})
 
@@ -242,6 +243,12 @@ class TestSafetensors:
             (tmp_path / "x").write_bytes(struct.pack("<Q", len(header)) + header)
             with pytest.raises(ModelError, match="damaged"):
                 load_generator(tmp_path / "x")
+
+    def test_a_long_header(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(state_dicts, "MAX_HEADER", 64)
+        save_file({"a" * 64: torch.ones(1)}, tmp_path / "x")
+        with pytest.raises(ModelError, match="its header of .* is longer than 64"):
+            load_generator(tmp_path / "x")
 
     def test_layouts(self, tmp_path: Path) -> None:
         tensors = {"a": torch.randn(2, 3, 4), "b": torch.randn(()), "c": torch.ones(0, 3), "d": torch.ones(3).half()}
