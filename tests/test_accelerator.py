@@ -188,7 +188,7 @@ class TestModels:
     def test_functions_of_a_user(self):
         assert draw(known_model(), "a OR n > 1", 2).satisfied is not None
 
-    @pytest.mark.parametrize("sampler", ["slice+descent", "slice"])
+    @pytest.mark.parametrize("sampler", ["slice+descent", pytest.param("slice", marks=pytest.mark.slow)])
     def test_attributes_that_are_read_off_pictures(self, sampler):
         assert draw(picture_model(), "smile", 1, sampler=sampler).energy.shape == (1,)
 

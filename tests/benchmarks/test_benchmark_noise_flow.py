@@ -64,7 +64,7 @@ def drawn(query, n=400, steps=256):
         pytest.param("NOT glasses", lambda a, b: ~a, marks=pytest.mark.slow),
         ("glasses AND NOT hat", lambda a, b: a & ~b),
         pytest.param("glasses OR hat", lambda a, b: a | b, marks=pytest.mark.slow),
-        ("glasses XOR hat", lambda a, b: a ^ b),
+        pytest.param("glasses XOR hat", lambda a, b: a ^ b, marks=pytest.mark.slow),
     ],
 )
 def test_logdiff_samples_the_posterior_of_a_known_flow(query, holds):

@@ -115,7 +115,7 @@ LAWS = {
 
 
 @pytest.mark.parametrize("law", LAWS)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(small, small, small)
 def test_law(law, a, b, c):
     left, right = (compiled(side) for side in LAWS[law](a, b, c))

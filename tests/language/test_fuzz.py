@@ -46,7 +46,7 @@ def test_a_megabyte_is_refused_at_once(piece: str) -> None:
 @pytest.mark.parametrize(
     "piece", ["(", "NOT ", "!", "a -> ", "2 * ", "ALL OF (", "(a AND NOT ", "a OR (", "! 3 * (a ->"]
 )
-@pytest.mark.parametrize("end", ["", "a"])
+@pytest.mark.parametrize("end", [pytest.param("", marks=pytest.mark.slow), "a"])
 def test_deep_nesting_within_the_length_limit(piece: str, end: str) -> None:
     with pytest.raises(EnergyQLError):
         parse(piece * (65_000 // len(piece)) + end)
