@@ -238,19 +238,16 @@ _OWN = ("name", "query", "count", "seed", *_DEFAULTS)
 WHOLE = tuple(each.name for each in fields(DatasetPlan) if each.name != "classes")
 """Keys of the whole plan: they are allowed before all classes in the file, but not in a class."""
 _TEXT = (
-    r"""\"{3}(?:[^"\\]|\\.|"{1,2}(?!"))*"{3,5}(?!")|'{3}.*?'{3,5}(?!')"""
+    r"""\"{3}(?:[^"\\]+|\\.|"{1,2}(?!"))*"{3,5}(?!")|'{3}.*?'{3,5}(?!')"""
     r"""|(?!"{3})"(?:[^"\\\n]|\\.)*"|(?!'{3})'[^'\n]*'"""
 )
-_INSIDE = rf"""{_TEXT}|\#[^\n]*\n|[^][{{}}\#"']"""
-_GROUP = rf"[\[{{](?:{_INSIDE}|[\[{{](?:{_INSIDE})*[\]}}])*[\]}}]"
-"""Pattern for a list or inline table and those in it; more deeply nested ones are in no valid plan."""
+_PIECE = re.compile(rf"""{_TEXT}|[][{{}}\n]|\#[^\n]*|[^][{{}}\#"'\n]+""", re.DOTALL)
+"""Pattern for a part of a value: a text, a bracket, a comment, the end of a line, or anything between these."""
 _NAME = r"""(?:[\w-]+|"(?:[^"\\\n]|\\.)*"|'[^'\n]*')"""
 _KEY = rf"{_NAME}(?:[ \t]*\.[ \t]*{_NAME})*"
 _HEADER = rf"\[[ \t]*{_KEY}[ \t]*\]|\[\[[ \t]*{_KEY}[ \t]*\]\]"
-_LINE = re.compile(
-    rf"^[ \t]*(?:({_HEADER})|({_KEY})[ \t]*=[ \t]*({_TEXT}|{_GROUP}|[^\#\n]*[^\#\s]))", re.MULTILINE | re.DOTALL
-)
-"""Pattern for the header of a table, or for key and value of an entry, which may have several lines."""
+_LINE = re.compile(rf"[ \t]*(?:({_HEADER})|({_KEY})[ \t]*=[ \t]*)")
+"""Pattern for the header of a table, or for the key of an entry up to its value."""
 _DECODE_PLACE = re.compile(r" \(at (?:line (\d+), column (\d+)|end of document)\)$")
 Path_ = tuple[str | int, ...]
 """Keys and positions that lead to a value in a plan: ("seed",), or ("class", 2, "query") in the third class."""
@@ -467,22 +464,35 @@ def _locate(text: str) -> dict[Path_, tuple[Span, Span]]:
     places: dict[Path_, tuple[Span, Span]] = {}
     lengths = Counter[Path_]()  # number of tables so far, by the path of their list
     table: Path_ = ()
-    for match in _LINE.finditer(text):
-        header, key, _ = match.groups()
-        path = () if header else table
-        try:
+    line = 0
+    while line < len(text):
+        end = line
+        if match := _LINE.match(text, line):
+            header, key = match.groups()
+            end = match.end() if header else _end_of_value(text, match.end())
+            path = () if header else table
             data = tomllib.loads(header or f"{key} = 0")  # nested as the names in the key
-        except ValueError:  # a line of a text in a deeply nested list
-            continue
-        while isinstance(data, dict) and data:
-            ((name, data),) = data.items()
-            path = (*path, name)
-            if header and (data == [{}] or path in lengths):
-                lengths[path] += data == [{}]
-                path = (*path, lengths[path] - 1)
-        if header:
-            table = path
-        spans = Span(*match.span(1 if header else 2)), Span(*match.span(1 if header else 3))
-        for length in range(1, len(path) + 1):
-            places.setdefault(path[:length], spans)
+            while isinstance(data, dict) and data:
+                ((name, data),) = data.items()
+                path = (*path, name)
+                if header and (data == [{}] or path in lengths):
+                    lengths[path] += data == [{}]
+                    path = (*path, lengths[path] - 1)
+            if header:
+                table = path
+            spans = Span(*match.span(1 if header else 2)), Span(match.start(1) if header else match.end(), end)
+            for length in range(1, len(path) + 1):
+                places.setdefault(path[:length], spans)
+        line = text.find("\n", end) + 1 or len(text)
     return places
+
+
+def _end_of_value(text: str, start: int) -> int:
+    """Return where the value ends that begins at `start` in a valid TOML text; it may have several lines."""
+    depth, end, at = 0, start, start
+    while (piece := _PIECE.match(text, at)) and (depth or piece[0][0] not in "#\n"):
+        depth += (piece[0] in "[{") - (piece[0] in "]}")
+        at = piece.end()
+        if piece[0][0] != "#" and (content := piece[0].rstrip()):
+            end = piece.start() + len(content)
+    return end

@@ -3,6 +3,7 @@
 import random
 
 import pytest
+from growth import growth
 
 from dataset.plans import TOML, known_plan, write
 from energyql import DatasetClass, DatasetPlan, E
@@ -278,17 +279,18 @@ class TestPlaces:
         assert list(tomllib.loads(document)) == ["first", "last"]
         assert _locate(document)["last",][1] == (len(document) - 1, len(document))
 
-    def test_lines_in_the_middle_of_an_entry_are_not_parsed(self, monkeypatch):
-        parsed = []
-        monkeypatch.setattr(tomllib, "loads", lambda text, loads=tomllib.loads: parsed.append(text) or loads(text))
+    def test_lines_in_the_middle_of_an_entry_are_not_parsed(self):
         inner = "".join(f'  {{name = "a{i}", query = "smile", count = 1}},\n' for i in range(300))
         query = "a OR\n" * 300
-        assert ("after",) in _locate(f'class = [\n{inner}]\nquery = """\n{query}b"""\nafter = 1\n')
-        assert len(parsed) < 10
-        slow = "list = [\n" + "[]\n" * 400
-        parsed.clear()
-        _locate(slow)
-        assert sum(map(len, parsed)) <= 100 * len(slow)
+        places = _locate(f'class = [\n{inner}]\nquery = """\n{query}b"""\nafter = 1\n')
+        assert list(places) == [("class",), ("query",), ("after",)]
+
+    def test_odd_texts_take_time_in_proportion_to_their_length(self):
+        def odd(count):
+            return 'a = [[[[\n"""' + "b = [ ''' \n" * count + '"""]]]]\nlast = 1'
+
+        assert list(_locate(odd(100))) == [("a",), ("last",)]
+        assert growth(odd, _locate, 500) < 9  # 4 is linear
 
     def test_classes_in_one_list_are_named_by_number(self, tmp_path, tiny):
         path = tmp_path / "plan.toml"
