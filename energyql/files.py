@@ -490,7 +490,7 @@ def check_destination(path: Path, suffixes: Sequence[str] = PICTURE_SUFFIXES) ->
     file = path.suffix.lower() in suffixes
     if path.suffix and not file and not os.path.isdir(path):
         hint = f"end the path in {', '.join(suffixes)}, or name a folder"
-        raise ArgumentError(f"a result cannot be saved as {path.suffix}", hint=hint)
+        raise ArgumentError(f"this cannot be saved as {path.suffix}", hint=hint)
     check_writable(path, path.parent if file else path)
     return path
 

@@ -99,7 +99,7 @@ def directions(
 
 def _names(texts: list[str]) -> dict[int, str]:
     names: dict[int, str] = {}
-    for digits, name in read_pairs("--name", texts, "NUMBER=NAME").items():
+    for digits, name in read_pairs("--name", texts, "NUMBER=NAME", "3=smile").items():
         if (number := read_whole(digits.strip())) is None or not name.strip():
             raise ArgumentError(f"--name: {digits}={name} is not NUMBER=NAME", hint="such as --name 3=smile")
         if number in names or name.strip() in names.values():  # 3 and 03 are one number

@@ -243,7 +243,7 @@ def read_layers(texts: list[str]) -> list[int] | dict[str, list[int]] | None:
         return read_rows(texts[0])
     if not all("=" in text for text in texts):
         raise ArgumentError("layers are given once, or for attributes", hint="--layers hair=6-8 --layers smile=2,3")
-    pairs = read_pairs("--layers", texts, "ATTRIBUTE=LAYERS")
+    pairs = read_pairs("--layers", texts, "ATTRIBUTE=LAYERS", "hair=6-8")
     return {name.strip(): read_rows(text) for name, text in pairs.items()} or None
 
 

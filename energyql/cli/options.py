@@ -347,13 +347,14 @@ def read_names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
-def read_pairs(option: str, texts: list[str] | None, form: str) -> dict[str, str]:
+def read_pairs(option: str, texts: list[str] | None, form: str, example: str) -> dict[str, str]:
     """Return a dict for texts such as "sigma=80", the values of an option: {"sigma": "80"}.
 
     Args:
         option: the option, such as "--fixed", for messages.
         texts: the texts; `None` if the option is not given.
         form: form of the texts for messages, such as "INPUT=NUMBER".
+        example: a text of this form, such as "sigma=80".
 
     Raises:
         ArgumentError: a text has another form, or two have the same name.
@@ -362,7 +363,7 @@ def read_pairs(option: str, texts: list[str] | None, form: str) -> dict[str, str
     for text in texts or ():
         name, _, value = text.partition("=")
         if not (name and value):
-            raise ArgumentError(f"{option}: {text!r} is not of the form {form}")
+            raise ArgumentError(f"{option}: {text!r} is not of the form {form}", hint=f"such as {example}")
         if name in pairs:
             raise ArgumentError(f"{option}: {name} is given twice")
         pairs[name] = value
@@ -386,7 +387,8 @@ def read_range(option: str, text: str, between: str = "..", *, single: bool = Fa
         return float(least), float(largest if separator or not single else least)
     except ValueError:
         what = "neither a number nor" if single else "not"
-        raise ArgumentError(f"{option}: {text!r} is {what} of the form LOW{between}HIGH") from None
+        message = f"{option}: {text!r} is {what} of the form LOW{between}HIGH"
+        raise ArgumentError(message, hint=f"such as 0{between}1") from None
 
 
 def with_options(*names: str) -> Callable[[Callable[..., None]], Callable[..., None]]:

@@ -71,9 +71,10 @@ def convert(
     if source.is_dir() and not is_foreign(checkpoint):
         hint = "give a checkpoint of another program, or the folder of a pipeline of diffusers, with model_index.json"
         raise ArgumentError(f"{source} is a folder", hint=hint)
-    arguments = {name: read_value(text) for name, text in read_pairs("--call", call, "NAME=VALUE").items()}
-    numbers = read_pairs("--fixed", fixed, "INPUT=NUMBER")
-    ranges = read_pairs("--condition", condition, "INPUT=LOW..HIGH")
+    calls = read_pairs("--call", call, "NAME=VALUE", "num_inference_steps=4")
+    arguments = {name: read_value(text) for name, text in calls.items()}
+    numbers = read_pairs("--fixed", fixed, "INPUT=NUMBER", "sigma=80")
+    ranges = read_pairs("--condition", condition, "INPUT=LOW..HIGH", "difficulty=0..1")
     settings: dict[str, Any] = {
         "noise": noise, "shape": None if shape is None else read_shape(shape), "scale": scale, "output": output,
         "fixed": {name: read_fixed(text) for name, text in numbers.items()},

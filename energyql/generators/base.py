@@ -462,7 +462,8 @@ def check_condition_rows(condition: Tensor | None, count: int, classes: int) -> 
     wanted = (count, classes) if classes else None
     shape = None if condition is None else tuple(condition.shape)
     if shape != wanted:
-        raise ArgumentError(f"a generator of {classes} classes takes a condition of shape {wanted}, not {shape}")
+        message = f"a generator of {classes} classes takes a condition of shape {wanted}, not {shape}"
+        raise ArgumentError(message, hint="give a condition" if shape is None else "")
 
 
 def encode_under(

@@ -190,15 +190,16 @@ class Model:
             return
         if not callable(judge) or inspect.isclass(judge) or misfit(judge, None):
             raise ArgumentError(f"the judge of model {self.name!r} cannot be called with pictures: {judge!r}")
-        others = [(self.bank.reader, "is the reader that guides the sampler")]
+        another = "train another network (energyql train-judge) with another seed, or have none: judge=None"
+        others = [(self.bank.reader, "is the reader that guides the sampler", another)]
         if isinstance(judge, Judge | JointJudge):
-            others.append((self.verifier, "is the network that decides which pictures are kept"))
+            what = "is the network that decides which pictures are kept"
+            others.append((self.verifier, what, "train both: energyql train-judge"))
         if self.words is not None:
             readers = self.words.reader, getattr(self.words.reader, "network", None)
-            others += [(reader, "is the reader of words") for reader in readers]
-        for reader, what in others:
+            others += [(reader, "is the reader of words", "give it another, or none: judge=None") for reader in readers]
+        for reader, what, hint in others:
             if is_same(reader, judge):
-                hint = "train another network (energyql train-judge) with another seed, or have none: judge=None"
                 raise ModelError(f"the judge of model {self.name!r} {what}, so it could never object", hint=hint)
 
     def __repr__(self) -> str:

@@ -22,6 +22,7 @@ from energyql.errors import ArgumentError, DataError, KindError, UnknownAttribut
 from energyql.files import naming_source, read_bytes
 from energyql.kinds import KINDS, as_number, is_missing
 from energyql.language import Expr, Interval, Near, Predicate, as_query, bind, predicates
+from energyql.language.lexical import shorten
 from energyql.pipeline.settings import DEFAULT_SEMANTICS, Semantics
 from energyql.vocabulary import AttributeSpec, Vocabulary, closest, repeated
 
@@ -326,17 +327,18 @@ def read_table(source: Path | TextIO, *, strict: bool = True) -> tuple[dict[str,
             reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=strict)
             numbered = [(row, reader.line_num) for row in reader if row]
     except (UnicodeDecodeError, csv.Error) as error:
-        hint = "a table is CSV in UTF-8, with cells between commas, semicolons or tabs, and perhaps in quotes"
+        hint = "save it again as CSV in UTF-8, with cells between commas, semicolons or tabs, and perhaps in quotes"
         raise DataError(f"cannot read {path}: {error}", hint=hint) from error
     if not numbered:
         raise DataError(f"{path} is empty", hint="the first line names the columns; a row for each picture follows")
     header, *rows = numbered
     names = [name.strip() for name in header[0]]
     if (twice := repeated(names)) is not None:
-        raise DataError(f"{path}: column {twice!r} appears twice")
+        wrong = f"column {twice!r} appears twice" if twice else "the first line does not name every column"
+        raise DataError(f"{path}: {wrong}: {shorten(', '.join(names), 120)}", hint="name each column once")
     for row, line in rows:
         if len(row) != len(names):
-            wrong = f"{path}, line {line}: {len(row)} cells for {len(names)} columns"
+            wrong = f"{path}, line {line}: {len(row)} cells where the first line has {len(names)}"
             raise DataError(wrong, hint="each line has a cell for each column; a cell with a comma stands in quotes")
     columns = {name: [row[k] for row, _ in rows] for k, name in enumerate(names)}
     if delimiter != ",":

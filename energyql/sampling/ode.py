@@ -402,7 +402,9 @@ class ODESolver(BatchSampler):
         check_positive(self, "atol", "enough")
         require(0 <= self.t1 < self.t0 <= 1, "t0 and t1 must satisfy 0 <= t1 < t0 <= 1", (self.t0, self.t1))
         check_strength(self.strength)
-        check_counts(self, max_evaluations=2 + evaluations)  # two to start, and a step
+        check_counts(self, max_evaluations=1)
+        least = f"max_evaluations must be at least {2 + evaluations} for {self.method}: two to start, and a step"
+        require(self.max_evaluations >= 2 + evaluations, least, self.max_evaluations)
 
     @classmethod
     def published(cls, *, strength: float = 1.0) -> ODESolver:

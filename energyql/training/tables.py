@@ -13,6 +13,7 @@ from torch import Tensor
 
 from energyql.errors import DataError, EnergyQLError
 from energyql.files import check_file, naming_source
+from energyql.language.lexical import shorten
 from energyql.pipeline.score import read_table
 from energyql.vocabulary import closest
 
@@ -57,7 +58,8 @@ def _read_csv(path: Path) -> dict[str, list[Any]]:
     check_file(path, MOST_BYTES, DataError)
     columns, _ = read_table(path, strict=False)
     if "" in columns:
-        raise DataError(f"{path}: the first line must name every column")
+        names = shorten(", ".join(columns), 120)
+        raise DataError(f"{path}: the first line does not name every column: {names}", hint="name each column once")
     return columns
 
 

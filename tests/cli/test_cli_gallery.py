@@ -62,7 +62,7 @@ def test_every_setting_arrives(tiny, queries, tmp_path):
     [
         ([], ArgumentError, "there is nothing to draw\nname a file of queries"),
         (["none.txt"], DataError, r"none\.txt is missing\nit was looked for in"),
-        (["QUERIES", "-o", "page.png"], ArgumentError, "a result cannot be saved as .png"),
+        (["QUERIES", "-o", "page.png"], ArgumentError, "this cannot be saved as .png"),
         (["QUERIES", "-m", "nowhere"], EnergyQLError, "there is no model 'nowhere'"),
         (["QUERIES", "--truth-table", "smile,smil"], DataError, "attribute 2: UnknownAttribute"),
         (["QUERIES", "--truth-table", "smile,"], EnergyQLError, "is missing"),

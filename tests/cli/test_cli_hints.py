@@ -62,7 +62,7 @@ WRONG = [
     (("score", "smile", "none.csv"), "none.csv is missing", "it was looked for in"),
     (("score", "smile", "folder"), "folder is a model or a folder, and score ranks the rows of a CSV", "to_pandas"),
     (("score", "smile", "words.csv"), "'x' is not a number", "correct it, or leave the row out"),
-    (("score", "smile", "ragged.csv"), "line 2: 2 cells for 1 columns", "a cell for each column"),
+    (("score", "smile", "ragged.csv"), "line 2: 2 cells where the first line has 1", "a cell for each column"),
     (("sample", "no_such:thing", "-o", "new"), "cannot import 'no_such'", "with the module in"),
     (("sample", "none.pkl", "-o", "new"), "no model 'none.pkl'", "it was looked for in"),
     (("sample", "folder", "-o", "new"), "not a model folder", "energyql convert"),

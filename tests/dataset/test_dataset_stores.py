@@ -196,7 +196,7 @@ def test_a_second_run_that_is_overtaken_does_not_fail(local, monkeypatch, moment
 
 def test_missing_objects_do_not_keep_others():
     """The store in memory removes one by one, and stops at a missing object."""
-    store = destination.Store("memory://energyql/out")
+    store = destination.Store("memory://energyql/missing")
     for name in ("a.tar", "c.tar"):
         with store.writing(name) as path:
             path.write_bytes(b"a")

@@ -181,9 +181,10 @@ def test_projected_gan_sees_the_direction_of_z():
 
 def test_the_gradient_is_the_gradient():
     generator = FastGAN(dataclasses.replace(SMALL, widths=(6, 4, 3, 3, 3), layers=(2, 1, 2, 1), tanh=True)).double()
+    random = torch.Generator().manual_seed(0)
     for parameter in generator.parameters():
-        nn.init.normal_(parameter, std=0.2)
-    w = torch.randn(2, SMALL.w_dim).double().requires_grad_()
+        nn.init.normal_(parameter, std=0.2, generator=random)
+    w = torch.randn(2, SMALL.w_dim, generator=random).double().requires_grad_()
     assert torch.autograd.gradcheck(lambda w: generator.synthesize(w).mean((2, 3)), w)
 
 

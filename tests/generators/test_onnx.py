@@ -436,10 +436,11 @@ def test_a_generator_with_classes_may_have_a_function_of_what_people_see(user: P
 @pytest.mark.parametrize(
     ("options", "kind", "message"),
     [
-        (["--fixed", "sigma"], ArgumentError, "--fixed: 'sigma' is not of the form INPUT=NUMBER"),
+        (["--fixed", "sigma"], ArgumentError, "--fixed: 'sigma' is not of the form INPUT=NUMBER\nsuch as sigma=80"),
         (["--fixed", "sigma=a"], ArgumentError, "--fixed: 'a' are not numbers\nsuch as 80, or 0,0,1"),
         (["--fixed", "sigma=1", "--fixed", "sigma=2"], ArgumentError, "--fixed: sigma is given twice"),
         (["--condition", "level=x"], ArgumentError, r"--condition: 'x' is not of the form LOW\.\.HIGH"),
+        (["--condition", "level=1"], ArgumentError, r"--condition: '1' is not of the form LOW\.\.HIGH\nsuch as 0\.\.1"),
         (["--range", "-1,1"], ArgumentError, r"--range: '-1,1' is not of the form LOW\.\.HIGH"),
         (["--range", "5"], ArgumentError, r"--range: '5' is not of the form LOW\.\.HIGH"),
         (["--shape", "1x-2"], ArgumentError, "--shape: '1x-2' is no shape"),

@@ -119,7 +119,7 @@ class TestErrors:
             ("smile\n", "has no rows"),
             ("\n\n", "is empty"),
             ("smile,smile\n0.5,0.5\n", "column 'smile' appears twice"),
-            ("smile,file\n0.5\n", "line 2: 1 cells for 2 columns"),
+            ("smile,file\n0.5\n", "line 2: 1 cells where the first line has 2"),
             ("smile\n0.5\n\nyes\n", "line 4, column 'smile': 'yes' is not a number"),
             ('note,smile\n"two\nlines",0.5\nx,\n', "line 4, column 'smile': '' is not a number"),
             ("smile\n0.5\n1.5\n", "smile is 1.5 in .*table.csv, line 3; it must be a probability from 0 to 1"),

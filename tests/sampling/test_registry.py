@@ -57,7 +57,7 @@ def test_settings_out_of_range_are_refused(sampler, wrong):
     [
         (lambda: ODESolver(t0=1.5), "0 <= t1 < t0 <= 1"),
         (lambda: ODESolver(t0=0.5, t1=0.5), "0 <= t1 < t0 <= 1"),
-        (lambda: ODESolver(max_evaluations=4), "max_evaluations must be a whole number of at least 5"),
+        (lambda: ODESolver(max_evaluations=4), "max_evaluations must be at least 5 for bosh3: two to start"),
         (lambda: Chain(()), "at least one sampler"),
     ],
 )

@@ -9,7 +9,7 @@ from browser import CONTRAST
 from PIL import Image
 from playwright.sync_api import expect
 
-from studio.page import apply, doubt_all, draw, panel, sources, visiting
+from studio.page import apply, doubt_all, draw, drawn, panel, sources, visiting
 
 pytestmark = pytest.mark.browser
 
@@ -48,7 +48,7 @@ def test_type_a_query_and_see_pictures(visitor):
     expect(page.locator("#clauses tbody th")).to_have_text(["smile", "NOT glasses", "NOT hair = black"])
     for place, image in enumerate(page.locator("#wall img").all(), start=1):
         assert image.get_attribute("alt").startswith(f"Picture {place} of 8. Image judge: ")
-        assert image.evaluate("image => image.naturalWidth") == 256
+        assert image.evaluate("async image => { await image.decode(); return image.naturalWidth; }") == 256
     visitor.shoot("pictures", full_page=True)
 
 
@@ -186,7 +186,8 @@ def test_progress_and_cancel(visitor):
     page.locator("#n").fill("64")
     panel(page, "settings")
     page.locator("#sampler").select_option("published-predictor-corrector")
-    page.locator("#draw").click()
+    with page.expect_response(lambda answer: answer.url.endswith("/api/jobs")):  # later, it is of this drawing
+        page.locator("#draw").click()
     expect(page.locator("#progress-text")).to_contain_text("Sampling")
     page.locator("#progress-bar").evaluate(
         "bar => new Promise(done => { const look = () => bar.value > 0.01 ? done() : setTimeout(look, 20); look(); })"
@@ -194,7 +195,7 @@ def test_progress_and_cancel(visitor):
     expect(page.locator("#wall .empty")).to_have_count(64)
     visitor.shoot("progress")
     page.get_by_role("button", name="Cancel").click()
-    expect(page.locator("#progress")).to_be_hidden(timeout=5_000)
+    expect(page.locator("#progress")).to_be_hidden()
     expect(page.locator("#summary")).to_contain_text("Cancelled after 0 pictures")
     page.locator("#sampler").select_option("ode")
     draw(page, 2)
@@ -209,7 +210,7 @@ def test_two_users_do_not_mix(guest, chromium):
             each.locator("#n").fill("6")
             each.locator("#draw").click()
         for each in (page, other):
-            each.locator("#downloads").wait_for()
+            drawn(each, 6)
         mine, theirs = sources(page), sources(other)
         assert not set(mine) & set(theirs)
         page.locator("#seed").fill("9")
