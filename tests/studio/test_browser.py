@@ -119,6 +119,7 @@ def test_edit_undo_and_share(guest, chromium):
     expect(page.locator("#view .verdict.bad")).to_be_visible()
     expect(page.get_by_role("button", name="Apply")).to_be_disabled()
     page.locator("#view").get_by_role("button", name="Copy link").click()
+    expect(page.locator("#view").get_by_role("button", name="Copied")).to_be_visible()
     link = page.evaluate("() => navigator.clipboard.readText()")
     assert link == page.url
     wall = sources(page)
