@@ -296,8 +296,7 @@ class Result:
             if not verified:
                 return line + self._expected()
             line = f"{line}, accepted by {by}{self._drawn()}"
-            purity = self.provenance.get("purity", DEFAULT_PURITY)
-            few = len(self) > 0 and self.satisfied.mean() < purity - MOST_GAP
+            few = len(self) > 0 and self.satisfied.mean() < self._purity - MOST_GAP
             return f"{line}: more labels improve {by}" if few else line
         if verified and drawn is not None:
             return f"{kept} accepted by {by}{self._drawn()}; no second reader checked them"
@@ -350,14 +349,23 @@ class Result:
     def _drawn(self) -> str:
         """Return words for a summary of verified pictures, such as " (of 31 drawn, heads 92 %)".
 
-        The words say how many pictures were drawn, and the mean P(query) by the heads over these pictures. The result
-        is "" if the number of drawn pictures is not recorded.
+        The words say how many pictures were drawn, and the mean P(query) by the heads over these pictures. If far fewer
+        of the accepted pictures are right than wanted, as held-out labels let one expect, the words say how many. The
+        result is "" if the number of drawn pictures is not recorded.
         """
         if "drawn" not in self.statistics:
             return ""
         probability = self.statistics.get("drawn_probability")
         heads = "" if probability is None else f", heads {probability:.0%}"
-        return f" (of {self.statistics['drawn']:,.0f} drawn{heads})"
+        right = (self.provenance.get("verified") or {}).get("threshold", {}).get("precision")
+        poor = right is not None and right < self._purity - MOST_GAP
+        expected = f"; {right:.0%} of what it accepts is right, by held-out labels" if poor else ""
+        return f" (of {self.statistics['drawn']:,.0f} drawn{heads}{expected})"
+
+    @property
+    def _purity(self) -> float:
+        """Wanted share of right pictures among those that a verifier accepts, from 0 to 1."""
+        return float(self.provenance.get("purity", DEFAULT_PURITY))
 
     def _expected(self) -> str:
         """Return words for a summary if far fewer pictures satisfy the query than the heads predict; else "".

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -31,6 +32,17 @@ def test_a_summary_counts_and_says_who_says_so():
     assert one.endswith("; 1 is doubtful: two sets of heads disagree, or the latent is too far out")
     assert len(make()) == 3
     assert repr(make()).startswith(f"<Result of '{QUERY}': 2 of 3")
+
+
+@pytest.mark.parametrize(
+    ("precision", "words"), [(0.583, "; 58% of what it accepts is right, by held-out labels"), (0.9, "")]
+)
+def test_a_summary_says_that_a_verifier_is_seldom_right(precision, words):
+    threshold = {"probability": 0.5, "precision": precision, "recall": 0.15}
+    whole = make(1, statistics={"drawn": 31.0, "drawn_probability": 0.92})
+    verified = {"by": "verifier", "stated": False, "threshold": threshold}
+    result = replace(whole, provenance=whole.provenance | {"verified": verified, "purity": 0.97})
+    assert result.verdict().endswith(f", accepted by the verifier (of 31 drawn, heads 92%{words})")
 
 
 def test_what_nobody_judged_has_no_tick_and_no_cross(tmp_path):
