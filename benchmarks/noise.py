@@ -810,7 +810,8 @@ def main(
     torch.set_num_threads(threads)
     chosen_methods = split_names("--methods", methods, METHODS)
     parts, numbers = split_names("--part", part, PARTS), read_take(take)
-    asked = {name: read_value(text) for name, text in read_pairs("--call", call, "NAME=VALUE").items()}
+    calls = read_pairs("--call", call, "NAME=VALUE", "num_inference_steps=4")
+    asked = {name: read_value(text) for name, text in calls.items()}
     count, pairs, turns = PROMPT_FORMULAS, 8, 3
     if smoke:
         n, each, prior, count, pairs, turns = 3, 1, 150, 3, 1, 1

@@ -25,7 +25,7 @@ def test_clamping_spares_what_a_graph_needs():
 
 @pytest.mark.parametrize("lr_multiplier", [1.0, 0.01])
 def test_outputs_have_unit_variance_whatever_the_scale_of_the_parameters(lr_multiplier):
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         layer = FullyConnected(256, 512, lr_multiplier=lr_multiplier, bias=3.0)
         out = layer(torch.randn(64, 256))
