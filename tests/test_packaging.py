@@ -9,6 +9,7 @@ import pytest
 from needed import needed
 
 import energyql
+from energyql.language import lexical
 
 ROOT = Path(__file__).parents[1]
 
@@ -51,6 +52,11 @@ def test_every_file_that_is_no_code_is_shipped(setup):
 def test_the_installed_grammar_is_this_one():
     installed = files("energyql.grammar").joinpath("query.lark").read_text(encoding="utf-8")
     assert installed == (ROOT / "grammar" / "query.lark").read_text(encoding="utf-8")
+
+
+def test_python_in_a_checkout_takes_the_grammar_beside_the_package(monkeypatch):
+    monkeypatch.setattr(lexical, "find_spec", lambda name: None)  # as if only another place had it installed
+    assert lexical.grammar.__wrapped__() == lexical.grammar()
 
 
 def test_versions_agree(setup):

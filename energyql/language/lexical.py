@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from functools import cache
 from importlib.resources import files
+from importlib.util import find_spec
+from pathlib import Path
 
 from energyql.errors import ArgumentError
 from energyql.vocabulary import check_finite, check_text
@@ -13,7 +15,10 @@ from energyql.vocabulary import check_finite, check_text
 @cache
 def grammar() -> str:
     """Return the grammar of the query language: the text of grammar/query.lark."""
-    return files("energyql.grammar").joinpath("query.lark").read_text(encoding="utf-8")
+    # Installed, it is in energyql/grammar. Python that is started in a checkout takes the checkout's energyql instead.
+    is_installed = find_spec("energyql.grammar") is not None
+    folder = files("energyql.grammar") if is_installed else Path(__file__).parents[2] / "grammar"
+    return folder.joinpath("query.lark").read_text(encoding="utf-8")
 
 
 @cache
