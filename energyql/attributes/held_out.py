@@ -1,4 +1,4 @@
-"""Labelled samples that no network of the verifier learned from; the threshold of the verifier is measured on them.
+"""Random samples that the verifier did not learn from, with its readings and with labels, for the choice of thresholds.
 
 A verifier is one or more networks that predict attributes from pictures, and so decide which samples are kept. Its
 held-out samples are in a file of the model folder, such as `verifier-held-out.safetensors`. The name of the file begins
@@ -26,7 +26,8 @@ from energyql.vocabulary import Vocabulary
 class HeldOut:
     """Labels of random samples of the prior, with predictions of the heads and of a verifier for the same samples.
 
-    The verifier (networks that predict attributes from pictures) did not learn from these samples.
+    The verifier (networks that predict attributes from pictures) did not learn from these samples. The last samples
+    have no labels.
 
     Attributes:
         labels: attribute -> labels of n samples, (n,) float: 0/1, class index or number; NaN where missing.
@@ -98,6 +99,6 @@ class HeldOut:
 def held_out_path(folder: Path, name: str) -> Path:
     """Return the path of the file with held-out samples for the network `name`, such as "verifier", in a model folder.
 
-    Held-out samples are labelled samples from which the network did not learn. The file need not exist.
+    Held-out samples are samples from which the network did not learn. The file need not exist.
     """
     return folder / f"{name}-held-out.safetensors"

@@ -66,7 +66,6 @@ from energyql.logic.satisfiability import satisfied
 from energyql.models import DEFAULT_MODEL, model_folder
 from energyql.numerics.pool import one_thread, to_cpu
 from energyql.numerics.pullback import Convertible
-from energyql.numerics.random import uniforms
 from energyql.pipeline.checks import accepted, cannot_count, check_heads, next_round, unjudged, verdict
 from energyql.pipeline.model import WORDS, Model, Values, choose_device, judge_mark, load_model, used_marks
 from energyql.pipeline.result import Result, join_statistics
@@ -278,13 +277,12 @@ class PreparedQuery:
         def draw(number: int) -> Round:
             sampled = self._attempt(energy, number * PILOT_ROUND, range(PILOT_ROUND), _quiet, "verify/", seed=0)
             numbers = torch.arange(PILOT_ROUND) + number * PILOT_ROUND
-            chances = uniforms(0, number * PILOT_ROUND, PILOT_ROUND, 1, stream="verify/balance").numpy()[:, 0]
 
             def rows_of(batch: slice) -> dict[str, Any]:
                 return {"rows": numbers[batch]}
 
             drawn = draw_batches(look, self.encode, sampled.z, self.settings.batch_size, options=rows_of)
-            accepted = [decision.accepted for _, _, decision in verifier.decide(drawn, chances)]
+            accepted = [verifier(images).accepted for _, images in drawn]
             by_heads = self.energy_in_float32(sampled.z).double().neg().exp().cpu().numpy()
             return by_heads, np.concatenate(accepted)
 
@@ -690,10 +688,12 @@ class PreparedQuery:
                 same samples, and for each sample the number of evaluations in all its draws together.
 
         Raises:
-            NotAcceptedError: many pictures were drawn, and none was accepted.
+            NotAcceptedError: many pictures were drawn, and none was accepted; or too few of the accepted pictures would
+                satisfy the query, by held-out labels.
         """
         verifier, energy, most = self.verifier, self.energy, self.settings.attempts
         assert verifier is not None
+        verifier.check()
         waiting, accepted, stated, draws = np.arange(n), 0, False, np.zeros(n, np.int64)
         ends, shown, order = list[SampleResult](), list[_Shown](), list[np.int64]()
         seconds, counts = dict.fromkeys(("seconds_sampling", "seconds_drawing"), 0.0), torch.zeros(2, n).long()
@@ -703,9 +703,8 @@ class PreparedQuery:
             offsets = range(n) if len(waiting) == n else waiting.tolist()
             sampled = self._attempt(energy, first, offsets, _quiet, f"attempt/{attempt}/" if attempt else "")
             middle, decisions = time.perf_counter(), list[npt.NDArray[np.bool_]]()
-            chances = uniforms(self.settings.seed, first, n, 1, stream=f"balance/{attempt}", rows=waiting.tolist())
-            pictures = self._pictures(sampled.z, first + waiting)
-            for latents, images, decision in verifier.decide(pictures, chances.numpy()[:, 0]):
+            for latents, images in self._pictures(sampled.z, first + waiting):
+                decision = verifier(images)
                 decisions.append(decision.accepted)
                 stated = stated or decision.stated
                 good = decision.accepted | (attempt == most - 1)
@@ -766,7 +765,6 @@ class PreparedQuery:
         own = self.model.judge is verifier.reader and not stated
         entry: dict[str, Any] = {"by": who_judges(verifier.reader) if own else verifier.name, "stated": stated}
         entry |= {} if stated else {"threshold": asdict(verifier.threshold)}
-        entry |= {} if verifier.balance is None else {"balanced": verifier.balance.kept}
         return {"verified": entry | ({} if self.clip is None else {"clip": asdict(self.clip)})}
 
 

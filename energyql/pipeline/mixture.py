@@ -206,7 +206,6 @@ def _mass(part: PreparedQuery) -> tuple[float, float]:
         if part.calls.refused:  # the budget of the run has ended
             raise
         return 0.0, 0.0
-    chances = uniforms(0, 0, PILOT_ROUND, 1, stream="verify/balance").numpy()[:, 0]
-    decided = verifier.decide(part._pictures(sampled.z, np.arange(PILOT_ROUND)), chances)
-    rate = float(np.mean(np.concatenate([decision.accepted for _, _, decision in decided])))
+    pictures = part._pictures(sampled.z, np.arange(PILOT_ROUND))
+    rate = float(np.mean(np.concatenate([verifier(images).accepted for _, images in pictures])))
     return rate * share, float(np.hypot(rate * error, share * np.sqrt(rate * (1 - rate) / PILOT_ROUND)))

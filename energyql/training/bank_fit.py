@@ -24,7 +24,7 @@ from energyql.training.heads import MORE, HeadFit, HeadSettings, check_labels, t
 from energyql.training.labels import LabelTable, warn_of_few_labels
 from energyql.training.report import report_quality, with_gains
 from energyql.training.target import Task
-from energyql.training.teacher import DRAWS, Taught, further_pictures, teach
+from energyql.training.teacher import DRAWS, Taught, teach
 from energyql.vocabulary import Vocabulary
 
 TEST_SHARE = 0.1
@@ -52,7 +52,7 @@ def fit_bank(
     columns: Mapping[str, Column],
     specs: Vocabulary,
     *,
-    further: int | None,
+    further: int,
     settings: HeadSettings,
 ) -> tuple[AttributeBank, dict[str, Head], Sequence[Judge]]:
     """Fit a head to each attribute of labelled samples, and measure the heads on samples kept for the report.
@@ -67,8 +67,7 @@ def fit_bank(
         latents: latents of the labelled samples, a row each, in the space that the heads read.
         columns: attribute -> a label for each row of `latents`.
         specs: the attributes to fit.
-        further: number of pictures that the teacher labels; 0 for no teacher. `None` means 8,000 pictures, or no
-            teacher if pictures have more than 128 pixels a side.
+        further: number of pictures that the teacher labels, see `further_pictures`; 0 for no teacher.
         settings: settings of the fit.
 
     Returns:
@@ -91,10 +90,8 @@ def fit_bank(
     order = torch.cat([torch.arange(first), middle, torch.arange(last, count)])
     fitted = count - (test or int(max(TEST_SHARE * count, min(SMALL_TEST_SHARE * count, ENOUGH_TESTS))))
     taught = Taught(latents[:0], {}, {})
-    if table.index is not None and further != 0:
-        further = further_pictures(task.prior) if further is None else further
-        if further:
-            taught = teach(task, table, labels, order[:fitted], specs, count=further)
+    if further:
+        taught = teach(task, table, labels, order[:fitted], specs, count=further)
     latents, labels = latents[order], {name: numbers[order] for name, numbers in labels.items()}
     held_out, seen = (
         {name: numbers[rows] for name, numbers in labels.items()} for rows in (slice(fitted, None), slice(fitted))

@@ -50,6 +50,7 @@ from energyql.training.proposals import propose
 from energyql.training.report import report_quality
 from energyql.training.samples import LABEL_SEED, PICTURES, Prior, label_prior
 from energyql.training.target import Source, Target, Task, call_text, opening_target
+from energyql.training.teacher import draw_further
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 MOST_TESTS = 1_000
@@ -79,9 +80,7 @@ FEW = 1_000
 """With fewer labelled pictures than this number, there are as many parts as networks, instead of `FOLDS`. So each
 network learns from more of the labels."""
 FRESH = 256
-"""Number of further pictures, without labels, with which a verifier is calibrated."""
-FRESH_SEED = 17
-"""Number that is added to the seed of the labelled pictures to get the seed of the further pictures."""
+"""Least number of further pictures, without labels, which a verifier reads after its training."""
 VERIFIER_SEED = 16
 """Number that is added to the seed of the judge's fit to get the seed of the verifier's fit. No other fit adds it."""
 TRAIN: Final = "train"
@@ -241,6 +240,8 @@ def own_judge(
     count: int,
     only: Sequence[str] | None = None,
     settings: PictureSettings | None = None,
+    *,
+    further: int = 0,
 ) -> TrainedJudge:
     """Measure a judge that a user gave, or fit a judge and a verifier.
 
@@ -251,13 +252,15 @@ def own_judge(
         count: number of pictures to label, if the labels are a function.
         only: attributes to judge; by default all that have labels.
         settings: settings of the fit.
+        further: number of pictures without labels that a teacher has read, see `further_pictures`. The verifier reads
+            them too, and at least `FRESH`.
 
     Raises:
         DataError: no judge can be fitted, because the labels are not about pictures, or about no attribute of the
             model; or a given judge returns something that is no value of an attribute.
     """
     if given is None:
-        return _fit_both(task, bank, count, only, settings or PictureSettings())
+        return _fit_both(task, bank, count, only, settings or PictureSettings(), max(further, FRESH))
     specs = Vocabulary(spec for name, spec in bank.vocabulary.items() if only is None or name in only)
     reports = measure_judge(given, task, specs, count)
     if isinstance(given, Judge):
@@ -267,7 +270,7 @@ def own_judge(
 
 
 def _fit_both(
-    task: Task, bank: Bank, count: int, only: Sequence[str] | None, settings: PictureSettings
+    task: Task, bank: Bank, count: int, only: Sequence[str] | None, settings: PictureSettings, unlabelled: int
 ) -> TrainedJudge:
     """Fit a judge to a half of the labelled pictures, and the networks of a verifier to all of them.
 
@@ -277,6 +280,7 @@ def _fit_both(
         count: number of pictures to label, if the labels are a function.
         only: attributes to learn; `None` for all that have labels.
         settings: settings of the fits.
+        unlabelled: number of further pictures, without labels, that the verifier reads.
 
     Raises:
         DataError: the labels are not about pictures, or about no attribute of the model.
@@ -315,8 +319,7 @@ def _fit_both(
     count = NETWORKS if task.table is not None else BY_FUNCTION
     size = count if len(pictures) < FEW else FOLDS
     folds = [order[k::size] for k in range(size)]
-    others = prior.apart(FRESH_SEED)
-    fresh, _ = task.draw(f"{PICTURES} for the {VERIFIER}", others, torch.arange(FRESH), settings.side)
+    fresh, others = draw_further(task, unlabelled, settings.side)
     with task.target.work.step(VERIFIER) as checkpoint:
         verifier = fit_verifier(
             pictures, labels, specs, networks, count=count, folds=folds, tests=[fold[fold >= chosen] for fold in folds],
@@ -328,14 +331,16 @@ def _fit_both(
         rows = verifier.rows[:MOST_HELD_OUT]
         with torch.no_grad():
             if bank.reads_pictures:
-                inputs = pictures[rows].float() / 127.5 - 1
+                inputs = torch.cat([pictures[rows], fresh]).float() / 127.5 - 1
             else:
-                inputs = prior.read(index[rows - (len(pictures) - len(index))], bank.space)
+                latents = prior.read(index[rows - (len(pictures) - len(index))], bank.space)
+                inputs = torch.cat([latents, others.read(torch.arange(unlabelled), bank.space)])
             heads = bank.predict(inputs, tuple(verifier.readings))
-        first = torch.arange(len(verifier.rows)) < MOST_HELD_OUT
+        unknown = torch.full((unlabelled,), torch.nan)
+        stored = torch.cat([torch.arange(len(verifier.rows)) < MOST_HELD_OUT, unknown.isnan()])
         held_out = HeldOut(
-            {name: labels[name][rows].float() for name in verifier.readings}, heads,
-            {name: prediction.at(first) for name, prediction in verifier.readings.items()},
+            {name: torch.cat([labels[name][rows].float(), unknown]) for name in verifier.readings}, heads,
+            {name: prediction.at(stored) for name, prediction in verifier.readings.items()},
         )  # fmt: skip
     return TrainedJudge(judge, report, "", joined(verifier.networks), verifier.report, held_out)
 

@@ -290,7 +290,8 @@ class FittedVerifier:
             that were learned too badly to be read have a report too. Scores were measured before calibration, while all
             classes counted equally; the error of calibration was measured after calibration.
         rows: indices of the random pictures by which the networks were calibrated and measured.
-        readings: attribute -> predictions for these pictures, each by networks that did not learn from the picture.
+        readings: attribute -> predictions for these pictures, each by networks that did not learn from the picture;
+            then predictions for the pictures `fresh` of `fit_verifier`, by all networks.
     """
 
     networks: Sequence[Judge]
@@ -405,19 +406,21 @@ def fit_verifier(
         network.head.bias.mul_(scale).add_(shift)
         network.std.copy_(torch.stack([std[name] for name in specs]))
         network.round()
-    readings = split_outputs(read_unseen(networks, pictures, tests), specs.values(), std)
-    calibrated = report_quality(readings, unseen, specs, learnt)
+    outputs = read_unseen(networks, pictures, tests)
+    calibrated = report_quality(split_outputs(outputs, specs.values(), std), unseen, specs, learnt)
     for name, report in calibrated.items():
         details = {**reports[name].details, "reliability": report.details["reliability"]}
         reports[name] = dataclasses.replace(reports[name], calibration_error=report.calibration_error, details=details)
     parts = [mean_outputs(networks[k :: len(folds)], fresh) for k in range(len(folds))]
-    factor, offset = _same_spread(mean_outputs(networks, fresh), parts, specs)
+    joint = mean_outputs(networks, fresh)
+    factor, offset = _same_spread(joint, parts, specs)
     for network in networks:
         network.head.weight.mul_(factor[:, None])
         network.head.bias.mul_(factor).add_(offset)
         network.round()
         network.report = {name: reports[name] for name in specs}
-    return FittedVerifier(networks, reports, rows, readings)
+    outputs = torch.cat([outputs, joint * factor + offset])
+    return FittedVerifier(networks, reports, rows, split_outputs(outputs, specs.values(), std))
 
 
 def _same_spread(joint: Tensor, parts: Sequence[Tensor], specs: Vocabulary) -> tuple[Tensor, Tensor]:

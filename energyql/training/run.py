@@ -44,7 +44,7 @@ from energyql.training.labels import LabelTable, infer, read_label_table
 from energyql.training.samples import LABEL_SEED, Prior, estimate_truncation, extend, label_prior
 from energyql.training.steps import StepFile, digest
 from energyql.training.target import Source, Target, Task, call_text, opening_target
-from energyql.training.teacher import store_teacher
+from energyql.training.teacher import further_pictures, store_teacher
 from energyql.vocabulary import Kind, Vocabulary
 
 FIRST_ROUND, ROUNDS = 5_000, 4
@@ -224,6 +224,7 @@ def train_attributes(
         with reporting(progress) as report:
             task = Task(target, prior, labels, report)
             later = judge == TRAIN and task.has_pictures  # when the heads are in the folder
+            further = 0 if space == PICTURE else further_pictures(task, count)
             if new is None:
                 second: Mapping[str, Head] = {}
                 networks: Sequence[Judge] = ()
@@ -238,7 +239,7 @@ def train_attributes(
                     )  # fmt: skip
                     latents = _latents(prior, table, len(next(iter(columns.values()))))
                     bank, second, networks = fit_bank(
-                        task, latents, columns, choose(columns), further=count, settings=settings
+                        task, latents, columns, choose(columns), further=further, settings=settings
                     )
                     most = min(len(latents), MOST_PICTURES)
                 if notes := getattr(labels, "calibrations", None):
@@ -256,7 +257,7 @@ def train_attributes(
                     finished.write_json({"names": new, "weights": _weights(load_bank(changed.folder), new)})
             merged = load_bank(target.folder)
             if later:
-                trained = own_judge(None, task, merged, most, new)
+                trained = own_judge(None, task, merged, most, new, further=further)
                 with target.changing() as changed:
                     store_judge(changed.folder, judge, new, trained)
         return Trained(

@@ -67,10 +67,37 @@ class Taught:
 
 
 @torch.no_grad()
-def further_pictures(prior: Prior) -> int:
-    """Return the default number of pictures that a teacher labels: 8,000, or 0 if a side is above 128 pixels."""
-    picture = prior.generator.synthesize(prior.w_there(torch.arange(1)))
+def further_pictures(task: Task, count: int | None) -> int:
+    """Return the number of pictures that a teacher labels for heads: 0 if the labels are not a table about pictures.
+
+    Args:
+        task: the training.
+        count: the number that the user wants; `None` for 8,000, or 0 if a side of the pictures is above 128 pixels.
+    """
+    if task.table is None or task.table.index is None:
+        return 0
+    if count is not None:
+        return count
+    picture = task.prior.generator.synthesize(task.prior.w_there(torch.arange(1)))
     return FURTHER if max(picture.shape[-2:]) <= LARGEST else 0
+
+
+def draw_further(task: Task, count: int, side: int) -> tuple[Tensor, Prior]:
+    """Return the first random pictures without labels of a training, and the prior samples that they are of.
+
+    None of them is labelled by hand, because their seed is another one.
+
+    Args:
+        task: the training.
+        count: number of pictures, n.
+        side: largest side of the returned pictures, in pixels.
+
+    Returns:
+        The pictures, (n, 3, size, size) uint8; and the prior samples, whose first n are these.
+    """
+    prior = task.prior.apart(2)
+    pictures, _ = task.draw("further pictures", prior, torch.arange(count), side)
+    return pictures, prior
 
 
 def teach(
@@ -116,10 +143,8 @@ def teach(
             pictures, labels, specs, [settings], folds, count=len(folds), seed=seed + 2, device=prior.device,
             checkpoint=folder, progress=task.progress(TEACHER),
         )  # fmt: skip
-    # Another seed, so that none of these pictures is labelled by hand: the report of the heads uses those.
-    more, index = prior.apart(2), torch.arange(count)
-    further, _ = task.draw("further pictures", more, index, settings.side)
-    latents = more.read(index, prior.fitted.space)
+    further, more = draw_further(task, count, settings.side)  # none labelled by hand: these measure the heads
+    latents = more.read(torch.arange(count), prior.fitted.space)
     if table.learned:
         index, pool = _pool(task, table, networks[0].side, count)
         # The pool comes first, because heads are stopped on the last pictures, which must not be chosen ones.

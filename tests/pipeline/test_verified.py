@@ -10,7 +10,7 @@ from energyql.attributes.heads import AttributeBank, Head
 from energyql.attributes.judge import Judge
 from energyql.attributes.predictions import YesNo
 from energyql.energy.clipped import clipped_density
-from energyql.errors import ArgumentError, ModelError, TautologyWarning
+from energyql.errors import ArgumentError, ModelError, NotAcceptedError, TautologyWarning
 from energyql.pipeline import verified
 from energyql.pipeline.draw import pipeline_for
 from energyql.pipeline.verified import (
@@ -19,6 +19,7 @@ from energyql.pipeline.verified import (
     LEAST_THRESHOLD,
     MOST_LOST,
     PILOT_ROUND,
+    Threshold,
     choose_clip,
     choose_threshold,
     estimate_clips,
@@ -262,24 +263,43 @@ def test_the_threshold_is_the_lowest_that_is_right_often_enough():
     assert choose_threshold(p[:0], p[:0], honest[:0], purity=0.9).precision is None
 
 
-@pytest.mark.parametrize(("samples", "least", "most"), [(20_000, 0, 0.02), (20, 0.05, 0.3)])
-def test_a_balance_corrects_frequencies_as_far_as_labels_tell_them(samples, least, most):
+def test_a_query_that_the_verifier_cannot_read_is_refused(model):
+    def judge(images):
+        return {"bright": YesNo(16 * images[:, 0, 0, 0])}
+
+    prepared = pipeline_for(replace(model, judge=judge), "cpu").prepare("bright", verify="sure")
+    unsure = replace(prepared.plain_verifier, threshold=Threshold(0.5, 0.573, 0.2))
+    with pytest.raises(NotAcceptedError, match="about 57% of the pictures that the verifier accepts") as caught:
+        replace(prepared, plain_verifier=unsure).run(2, progress=False)
+    assert "--purity 0.57" in caught.value.hint
+    assert len(replace(prepared, plain_verifier=replace(unsure, purity=0.57)).run(2, progress=False)) == 2
+
+
+@pytest.mark.parametrize(("samples", "least", "most"), [(20_000, 0, 0.02), (20, 0.02, 0.3)])
+def test_a_balance_accepts_each_kind_of_satisfying_pictures_equally_often(samples, least, most):
     source = np.random.default_rng(1)
-    truth, warm = source.random(samples) < 0.3, source.random(samples) < 0.4
-    readings = {"warm": YesNo(torch.from_numpy(np.where(warm, 2.0, -2.0)))}  # as probable among satisfying samples
+    truth, warm = source.random(100_000) < 0.3, source.random(100_000) < 0.4
+    readings = {"warm": YesNo(torch.from_numpy(np.where(warm, 4.0, -4.0)))}  # as probable among satisfying samples
+    odds = np.where(truth, 2, -4) + source.normal(size=100_000) + truth * np.where(warm, 1.5, 0)
+    probable = 1 / (1 + np.exp(-odds))  # the verifier is surer of warm pictures
     cells = [("warm", True)]
-    weights = truth * np.where(warm, 1.0, 0.25)  # the verifier is sure of warm pictures more often
-    probable = probabilities_of(cells, readings)
-    balance = fit_balance(cells, probable, weights, truth)
-    kept = weights * balance.share(readings)
-    error = abs(kept @ probable / kept.sum() - probable[truth].mean(0))
-    assert least <= error.item() <= most
-    assert balance.kept == pytest.approx(kept.sum() / weights.sum())
+    kinds, some = probabilities_of(cells, readings), slice(samples)
+    balance = fit_balance(cells, kinds[some], probable[some], probable[some] * truth[some])
+
+    def difference(corrected):
+        kept = truth & (corrected > 0.9)
+        return abs(warm[kept].mean() - warm[truth].mean())
+
+    corrected = balance.correct(probable, readings)
+    assert difference(probable) > 0.1
+    assert least <= difference(corrected) <= most * difference(probable) / 0.1
+    assert (corrected[probable < LEAST_THRESHOLD] == 0).all()
 
 
 def test_no_balance_without_other_attributes_or_satisfying_samples():
-    assert fit_balance([], np.zeros((3, 0)), np.ones(3), np.ones(3, bool)) is None
-    assert fit_balance([("warm", True)], np.ones((3, 1)), np.ones(3), np.zeros(3, bool)) is None
+    ones = np.ones(3)
+    assert fit_balance([], np.zeros((3, 0)), ones, ones) is None
+    assert fit_balance([("warm", True)], np.ones((3, 1)), ones, np.zeros(3)) is None
 
 
 def test_streams_of_some_samples_are_rows_of_all():

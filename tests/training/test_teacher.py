@@ -1,6 +1,7 @@
 """A teacher labels further pictures for heads whose labels by hand are few."""
 
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import short
@@ -244,9 +245,12 @@ class TestPool:
 
 def test_how_many_pictures_are_worth_drawing(monkeypatch):
     prior = Prior(Stains(), 0, FittedUnder(), torch.device("cpu"))
-    assert further_pictures(prior) == teacher.FURTHER
+    task = SimpleNamespace(prior=prior, table=LabelTable({}, torch.arange(3)))
+    assert (further_pictures(task, None), further_pictures(task, 5)) == (teacher.FURTHER, 5)
     monkeypatch.setattr(teacher, "LARGEST", 7)
-    assert further_pictures(prior) == 0
+    assert further_pictures(task, None) == 0
+    for table in (None, LabelTable({}, latents=torch.zeros(3, 2))):
+        assert further_pictures(SimpleNamespace(prior=prior, table=table), 5) == 0
 
 
 def test_too_few_labels(tmp_path):
