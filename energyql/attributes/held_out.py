@@ -27,7 +27,7 @@ class HeldOut:
     """Labels of random samples of the prior, with predictions of the heads and of a verifier for the same samples.
 
     The verifier (networks that predict attributes from pictures) did not learn from these samples. The last samples
-    have no labels.
+    may have no labels.
 
     Attributes:
         labels: attribute -> labels of n samples, (n,) float: 0/1, class index or number; NaN where missing.

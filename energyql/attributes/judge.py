@@ -331,7 +331,7 @@ def load_judge(folder: Path, vocabulary: Vocabulary | None = None) -> Judge | Jo
 
 
 def load_verifier(folder: Path, vocabulary: Vocabulary) -> tuple[Judge | JointJudge | None, tuple[HeldOut, ...]]:
-    """Read the verifier of a model folder, and the labelled samples from which it did not learn.
+    """Read the verifier of a model folder, and the samples from which it did not learn.
 
     A verifier is one or more networks that predict attributes from pictures, and so decide which samples are kept.
 
@@ -386,7 +386,7 @@ def replace_networks(
             deleted.
         networks: the new networks, which all read the same attributes; if there are none, no network reads `names`
             afterwards.
-        held_out: labelled samples from which the new networks did not learn. These samples are saved beside the
+        held_out: samples from which the new networks did not learn. These samples are saved beside the
             networks; thresholds of a verifier are measured on them.
 
     Raises:

@@ -688,12 +688,10 @@ class PreparedQuery:
                 same samples, and for each sample the number of evaluations in all its draws together.
 
         Raises:
-            NotAcceptedError: many pictures were drawn, and none was accepted; or too few of the accepted pictures would
-                satisfy the query, by held-out labels.
+            NotAcceptedError: many pictures were drawn, and none was accepted.
         """
         verifier, energy, most = self.verifier, self.energy, self.settings.attempts
         assert verifier is not None
-        verifier.check()
         waiting, accepted, stated, draws = np.arange(n), 0, False, np.zeros(n, np.int64)
         ends, shown, order = list[SampleResult](), list[_Shown](), list[np.int64]()
         seconds, counts = dict.fromkeys(("seconds_sampling", "seconds_drawing"), 0.0), torch.zeros(2, n).long()

@@ -144,7 +144,7 @@ class Model:
             the argument `verify` of `energyql.generate`; `None` for none. A network that decides cannot be the judge
             as well. A function that defines the attributes can.
         words: reader of texts about pictures, which queries have in quotes; `None` for none.
-        held_out: labelled samples with the predictions of networks of the verifier that did not learn from these
+        held_out: random samples with the predictions of networks of the verifier that did not learn from these
             samples; an item for each training of such networks. The threshold of the verifier is chosen by them.
         truncation: psi that is used unless a call says otherwise.
         fingerprints: part of the model -> SHA-256 of its weights; of an ONNX model and its settings. The parts are

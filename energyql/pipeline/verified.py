@@ -32,7 +32,7 @@ from energyql.attributes.predictions import PREDICTIONS, Prediction, Predictions
 from energyql.attributes.quality import VERIFIER
 from energyql.energy.clipped import clipped_density
 from energyql.energy.rule import EnergyRule, compile_energy_rule
-from energyql.errors import ModelError, NotAcceptedError
+from energyql.errors import ModelError
 from energyql.generators.base import class_count, condition_vector, draw_batches, encode_under
 from energyql.kinds import KINDS, Cell
 from energyql.language import Expr, Weight, predicates
@@ -49,15 +49,12 @@ LEAST_RECALL = 0.15
 """Least share of the satisfying samples that a threshold must accept, even if fewer accepted pictures are then right
 than the setting `purity` states. With 0.5, 85 % of the pictures for rare queries on a DCGAN were right, and 1.3 were
 drawn for one that was kept; with 0.15, 93 % were right, and 1.9 were drawn."""
-FAITHFUL_RECALL, POOR_RECALL, POOR = 0.2, 0.1, 0.8
+FAITHFUL_RECALL, POOR_RECALL, POOR_PRECISION = 0.2, 0.1, 0.8
 """Least share for faithful draws, in place of `LEAST_RECALL`; and the share that is enough if with the first one a
-smaller share than `POOR` of the accepted pictures is right. The fewer pictures are accepted, the less faithful their
-frequencies are. On a DCGAN with 5,000 labels, frequencies of 60 queries were wrong by 0.047, and 95.9 % of the pictures
-were right; with the share 0.15 for all queries, it was 0.052 and 96.3 %; with 0.2 for all, 0.047 and 95.4 %."""
-LEAST_PRECISION = 0.6
-"""A query is refused if a smaller share than this, and than the setting `purity`, of the accepted pictures would be
-right, by the estimate from held-out labels. On three generators with 5,000 labels, 2 of 108 queries had an estimate of
-at most 0.61: 72 to 75 % of their pictures were right. With an estimate of 0.63 to 0.7, it was 75 to 99 %."""
+smaller share than `POOR_PRECISION` of the accepted pictures is right. The fewer pictures are accepted, the less
+faithful their frequencies are. On a DCGAN with 5,000 labels, frequencies of 60 queries were wrong by 0.047, and 95.9 %
+of the pictures were right; with the share 0.15 for all queries, it was 0.052 and 96.3 %; with 0.2 for all, 0.047 and
+95.4 %."""
 LEAST_THRESHOLD = 0.5
 """Least probability of the query from which a verifier may accept a picture. Below it, a picture is more probably wrong
 than right."""
@@ -68,10 +65,12 @@ samples alone would depend on chance."""
 SHRINKAGE = 40.0
 """Number of satisfying pictures with which a `Balance` corrects about half of what a kind of pictures needs."""
 LEAST_VARIANCE = 0.03
-"""Number that is added to the variance of each kind of pictures when a `Balance` is fitted, so that a kind that nearly
-all or nearly no satisfying pictures have gets little correction."""
+"""Number that is added to the variance of each kind of pictures in the shrinkage of a `Balance`, so that with few
+satisfying pictures a kind that nearly all or nearly none of them have gets little correction."""
+MOST_DEVIATIONS = 3.0
+"""Largest correction by a `Balance`, in standard deviations of the corrections of the pictures that it is fitted to."""
 MOST_LOG_ODDS = 9.2
-"""Largest absolute log-odds in the fit of a `Balance`: those of the probabilities 0.0001 and 0.9999."""
+"""Largest absolute log-odds that a `Balance` corrects: those of the probabilities 0.0001 and 0.9999."""
 CLIPS = (0.5, 0.4, 0.3, 0.25, 0.2, 0.15, 0.12, 0.1, 0.08, 0.06, 0.05, 0.04, 0.03, 0.02, 0.01)
 """Bounds c at which the energy may be clipped: the clipped energy is 0 wherever P(query) by the heads is at least c."""
 MOST_LOST = 0.1
@@ -220,23 +219,27 @@ class Balance:
         cells: pairs of an attribute and a set of its values.
         mean: mean probability of each cell among the satisfying pictures, (cells,).
         slopes: change of the log-odds by the probability of each cell, (cells,).
+        most: largest absolute change, so that a kind that the fit hardly saw is not accepted at any probability.
     """
 
     cells: Sequence[tuple[str, Cell]]
     mean: npt.NDArray[np.float64]
     slopes: npt.NDArray[np.float64]
+    most: float
 
-    def correct(self, probabilities: npt.NDArray[np.float64], predictions: Predictions) -> npt.NDArray[np.float64]:
+    def correct(
+        self, probabilities: npt.NDArray[np.float64], kinds: npt.NDArray[np.float64]
+    ) -> npt.NDArray[np.float64]:
         """Return corrected probabilities of the query for n pictures, (n,).
 
         They are 0 where P(query) is below `LEAST_THRESHOLD`, because such a picture is more probably wrong than right.
 
         Args:
             probabilities: P(query) by the verifier, (n,).
-            predictions: what the verifier predicts for the same pictures, by attribute.
+            kinds: the probability of each cell by the verifier for the same pictures, (n, cells).
         """
-        moved = probabilities_of(self.cells, predictions) - self.mean
-        corrected = 1 / (1 + np.exp(moved @ self.slopes - log_odds(probabilities)))
+        change = ((kinds - self.mean) @ self.slopes).clip(-self.most, self.most)
+        corrected = 1 / (1 + np.exp(change - log_odds(probabilities)))
         return np.where(probabilities < LEAST_THRESHOLD, 0.0, corrected)
 
 
@@ -251,7 +254,7 @@ class Verifier:
         expr: the query, with attributes checked by `bind`.
         rule: P(query) as a function of predictions; weights in the query make no difference.
         vocabulary: the attributes of the model.
-        held_out: labelled samples of the prior with all attributes of the query; `None` if there are none.
+        held_out: samples of the prior, with labels of all attributes of the query or none; `None` if there are none.
         purity: wanted share of right pictures among those that are accepted.
         is_own: whether the reader is the verifier of the model, and is made of networks. Only then do the predictions
             in `held_out` tell how good the reader is.
@@ -277,15 +280,6 @@ class Verifier:
         """
         threshold = self.for_draws(clip).threshold
         return threshold.recall / threshold.precision if threshold.recall and threshold.precision else 1.0
-
-    def check(self) -> None:
-        """Raise a `NotAcceptedError` if too few of the accepted pictures would be right, by held-out labels."""
-        precision = self.threshold.precision
-        if precision is not None and precision < min(self.purity, LEAST_PRECISION):
-            message = f"about {precision:.0%} of the pictures that the {VERIFIER} accepts would satisfy the query"
-            less = f"accept that (--purity {math.floor(100 * precision) / 100:g})"
-            hint = f"label more pictures that satisfy the query, {less}, or draw without: --verify off"
-            raise NotAcceptedError(f"{message}, by held-out labels", hint=hint)
 
     @property
     def is_network(self) -> bool:
@@ -320,7 +314,7 @@ class Verifier:
             return Decision(satisfied(self.expr, values, self.vocabulary), values, stated=True)
         probable = self.rule.log_value(cast(Predictions, predictions)).double().exp().cpu().numpy()
         if self.balance is not None:
-            probable = self.balance.correct(probable, cast(Predictions, answers))
+            probable = self.balance.correct(probable, probabilities_of(self.balance.cells, cast(Predictions, answers)))
         return Decision(probable >= self.threshold.probability, values, stated=False)
 
     @cached_property
@@ -337,8 +331,7 @@ class Verifier:
             spec = self.vocabulary[node.name]
             labels = self.held_out.labels[spec.name].numpy()[self._complete]
             values[spec.name] = PREDICTIONS[spec.kind].decode(labels, spec)
-        by_heads = self.rule.log_value(self.held_out.heads).double().exp().numpy()[self._complete]
-        return by_heads, satisfied(self.expr, values, self.vocabulary)
+        return self._by_heads[self._complete], satisfied(self.expr, values, self.vocabulary)
 
     def for_draws(self, clip: float | None = None) -> Verifier:
         """Return this verifier with the threshold and the balance that fit the pictures that the sampler will draw.
@@ -356,19 +349,32 @@ class Verifier:
         labelled = self._by_reader[self._complete]
         if clip is None:
             return replace(self, threshold=choose_threshold(labelled, by_heads, truth, purity=self.purity))
-        density = clipped_density(self.rule.log_value(self.held_out.heads).double().exp().numpy(), clip)
-        names, readings = {node.name for node in predicates(self.expr)}, self.held_out.readings
-        others = [self.vocabulary[name] for name in readings if name not in names]
-        cells = [(spec.name, cell) for spec in others for cell in cells_of(spec, self.held_out.labels[spec.name])]
-        balance = fit_balance(cells, probabilities_of(cells, readings), self._by_reader, density * self._by_reader)
-        corrected = None if balance is None else balance.correct(self._by_reader, readings)[self._complete]
+        density, (cells, kinds) = clipped_density(self._by_heads, clip), self._kinds
+        balance = fit_balance(cells, kinds, self._by_reader, density * self._by_reader)
+        corrected = None if balance is None else balance.correct(self._by_reader, kinds)[self._complete]
         choose = partial(
             choose_threshold, labelled, density[self._complete], truth, purity=self.purity, corrected=corrected
         )
         threshold = choose(recall=FAITHFUL_RECALL)
-        if threshold.precision is not None and threshold.precision < POOR:
-            threshold = choose(recall=POOR_RECALL)
+        if (threshold.precision or 1.0) < POOR_PRECISION:
+            threshold = max(threshold, choose(recall=POOR_RECALL), key=lambda each: each.precision or 0.0)
         return replace(self, threshold=threshold, balance=balance)
+
+    @cached_property
+    def _kinds(self) -> tuple[Sequence[tuple[str, Cell]], npt.NDArray[np.float64]]:
+        """The kinds of pictures that a `Balance` corrects; and their probabilities for each held-out sample."""
+        assert self.held_out is not None
+        names, readings = {node.name for node in predicates(self.expr)}, self.held_out.readings
+        others = [self.vocabulary[name] for name in readings if name not in names]
+        cells = [(spec.name, cell) for spec in others for cell in cells_of(spec, self.held_out.labels[spec.name])]
+        return cells, probabilities_of(cells, readings)
+
+    @cached_property
+    def _by_heads(self) -> npt.NDArray[np.float64]:
+        """P(query) by the heads for each held-out sample, with or without labels."""
+        assert self.held_out is not None
+        probable: npt.NDArray[np.float64] = self.rule.log_value(self.held_out.heads).double().exp().numpy()
+        return probable
 
     @cached_property
     def _by_reader(self) -> npt.NDArray[np.float64]:
@@ -453,11 +459,11 @@ def choose_threshold(
     mean, right = expected / np.maximum(total, 1e-300), np.cumsum(w * y) / np.maximum(total, 1e-300)
     precision = (effective * right + PRIOR_LABELS * mean) / (effective + PRIOR_LABELS)
     share = expected / expected[-1]
-    enough = np.flatnonzero((precision >= purity) & (share >= recall))
-    last = int(enough[-1]) if len(enough) else int(np.searchsorted(share, recall))
-    last = min(last, int((corrected >= LEAST_THRESHOLD).sum()) - 1)
-    if last < 0:
+    most = int((corrected >= LEAST_THRESHOLD).sum())
+    if not most:
         return Threshold(LEAST_THRESHOLD)
+    enough = np.flatnonzero((precision[:most] >= purity) & (share[:most] >= recall))
+    last = int(enough[-1]) if len(enough) else min(int(np.searchsorted(share, recall)), most - 1)
     return Threshold(float(corrected[order][last]), float(precision[last]), float(share[last]))
 
 
@@ -516,7 +522,8 @@ def fit_balance(
     covariance = weighted.T @ moved
     variance = np.diag(covariance) + LEAST_VARIANCE
     ridge = np.diag(SHRINKAGE * (shares @ shares) * variance)
-    return Balance(cells, mean, np.linalg.solve(covariance + ridge, weighted.T @ odds))
+    slopes = np.linalg.solve(covariance + ridge, weighted.T @ odds)
+    return Balance(cells, mean, slopes, MOST_DEVIATIONS * float(np.sqrt(slopes @ covariance @ slopes)))
 
 
 def log_odds(probabilities: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

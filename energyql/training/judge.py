@@ -50,7 +50,7 @@ from energyql.training.proposals import propose
 from energyql.training.report import report_quality
 from energyql.training.samples import LABEL_SEED, PICTURES, Prior, label_prior
 from energyql.training.target import Source, Target, Task, call_text, opening_target
-from energyql.training.teacher import draw_further
+from energyql.training.teacher import draw_further, further_pictures
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
 MOST_TESTS = 1_000
@@ -64,8 +64,8 @@ written as text. The name of the attribute follows."""
 MOST_PICTURES = 5_000
 """Default number of pictures that a labeller (a function or network) labels for the training of judge and verifier."""
 MOST_HELD_OUT = 5_000
-"""Largest number of labelled samples that are stored with a verifier. With each sample, a prediction by networks of the
-verifier that did not learn from the sample is stored."""
+"""Largest number of labelled samples that are stored with a verifier, besides those without labels. With each sample, a
+prediction by networks of the verifier that did not learn from the sample is stored."""
 PROPOSED = 0.2
 """If a function labels pictures, a sampler with the heads draws this share of the pictures for random queries; the rest
 is drawn at random. Later, the judge and the verifier must decide on pictures that a sampler draws."""
@@ -101,7 +101,8 @@ class TrainedJudge:
         verifier: networks that decide which pictures are kept, each fitted to a part of all labels; `None` if they
             learned no attribute, or the judge was given.
         verifier_report: attribute -> quality of the verifier, as in `report`; empty if the judge was given.
-        held_out: labelled random pictures, read by networks that did not learn from them; `None` without a verifier.
+        held_out: random pictures, labelled and not, read by networks that did not learn from them; `None` without a
+            verifier.
     """
 
     judge: ImageLabeller | None
@@ -241,7 +242,7 @@ def own_judge(
     only: Sequence[str] | None = None,
     settings: PictureSettings | None = None,
     *,
-    further: int = 0,
+    further: int | None = None,
 ) -> TrainedJudge:
     """Measure a judge that a user gave, or fit a judge and a verifier.
 
@@ -252,15 +253,15 @@ def own_judge(
         count: number of pictures to label, if the labels are a function.
         only: attributes to judge; by default all that have labels.
         settings: settings of the fit.
-        further: number of pictures without labels that a teacher has read, see `further_pictures`. The verifier reads
-            them too, and at least `FRESH`.
+        further: number of pictures without labels that the verifier reads after its fit, see `further_pictures`; it
+            reads at least `FRESH`.
 
     Raises:
         DataError: no judge can be fitted, because the labels are not about pictures, or about no attribute of the
             model; or a given judge returns something that is no value of an attribute.
     """
     if given is None:
-        return _fit_both(task, bank, count, only, settings or PictureSettings(), max(further, FRESH))
+        return _fit_both(task, bank, count, only, settings or PictureSettings(), further)
     specs = Vocabulary(spec for name, spec in bank.vocabulary.items() if only is None or name in only)
     reports = measure_judge(given, task, specs, count)
     if isinstance(given, Judge):
@@ -270,7 +271,7 @@ def own_judge(
 
 
 def _fit_both(
-    task: Task, bank: Bank, count: int, only: Sequence[str] | None, settings: PictureSettings, unlabelled: int
+    task: Task, bank: Bank, count: int, only: Sequence[str] | None, settings: PictureSettings, further: int | None
 ) -> TrainedJudge:
     """Fit a judge to a half of the labelled pictures, and the networks of a verifier to all of them.
 
@@ -280,7 +281,7 @@ def _fit_both(
         count: number of pictures to label, if the labels are a function.
         only: attributes to learn; `None` for all that have labels.
         settings: settings of the fits.
-        unlabelled: number of further pictures, without labels, that the verifier reads.
+        further: number of pictures without labels that the verifier reads, see `own_judge`.
 
     Raises:
         DataError: the labels are not about pictures, or about no attribute of the model.
@@ -296,8 +297,8 @@ def _fit_both(
     proposals = propose(task, bank, specs, labels, proposed) if proposed else None
     if proposals is not None and len(proposals.latents):
         every, step = torch.arange(len(proposals.latents)), f"{PICTURES} of proposals"
-        further, columns = task.draw(step, proposals, every, settings.side, task.labeller)
-        chosen, pictures = len(further), torch.cat([further, pictures])
+        proposed_pictures, columns = task.draw(step, proposals, every, settings.side, task.labeller)
+        chosen, pictures = len(proposed_pictures), torch.cat([proposed_pictures, pictures])
         labels = {name: torch.cat([numbers, labels[name]]) for name, numbers in _encode(columns, specs).items()}
     seed = (prior.seed + 1) % 2**63
     order = torch.randperm(len(pictures), generator=torch.Generator().manual_seed(seed))
@@ -319,6 +320,7 @@ def _fit_both(
     count = NETWORKS if task.table is not None else BY_FUNCTION
     size = count if len(pictures) < FEW else FOLDS
     folds = [order[k::size] for k in range(size)]
+    unlabelled = max(further_pictures(task, further), FRESH)
     fresh, others = draw_further(task, unlabelled, settings.side)
     with task.target.work.step(VERIFIER) as checkpoint:
         verifier = fit_verifier(

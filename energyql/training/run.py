@@ -80,7 +80,7 @@ class Trained:
         verifier: network that decides which pictures are kept; `None` if none was trained. `Model` takes it as an
             argument.
         verifier_report: attribute -> quality of the verifier, as in `judge_report`.
-        held_out: labelled samples with readings of the verifier. `Model` takes them as an argument.
+        held_out: samples with readings of the verifier, and labels of most. `Model` takes them as an argument.
     """
 
     folder: Path
@@ -224,7 +224,6 @@ def train_attributes(
         with reporting(progress) as report:
             task = Task(target, prior, labels, report)
             later = judge == TRAIN and task.has_pictures  # when the heads are in the folder
-            further = 0 if space == PICTURE else further_pictures(task, count)
             if new is None:
                 second: Mapping[str, Head] = {}
                 networks: Sequence[Judge] = ()
@@ -237,9 +236,9 @@ def train_attributes(
                         task, count, choose, settings,
                         lambda attributes: target.check_names(names if only is not None else attributes, replace),
                     )  # fmt: skip
-                    latents = _latents(prior, table, len(next(iter(columns.values()))))
+                    latents, specs = _latents(prior, table, len(next(iter(columns.values())))), choose(columns)
                     bank, second, networks = fit_bank(
-                        task, latents, columns, choose(columns), further=further, settings=settings
+                        task, latents, columns, specs, further=further_pictures(task, count), settings=settings
                     )
                     most = min(len(latents), MOST_PICTURES)
                 if notes := getattr(labels, "calibrations", None):
@@ -257,7 +256,7 @@ def train_attributes(
                     finished.write_json({"names": new, "weights": _weights(load_bank(changed.folder), new)})
             merged = load_bank(target.folder)
             if later:
-                trained = own_judge(None, task, merged, most, new, further=further)
+                trained = own_judge(None, task, merged, most, new, further=0 if space == PICTURE else count)
                 with target.changing() as changed:
                     store_judge(changed.folder, judge, new, trained)
         return Trained(

@@ -37,6 +37,9 @@ from energyql.vocabulary import AttributeSpec, Vocabulary
 FURTHER, LARGEST = 8_000, 128
 """A teacher labels `FURTHER` pictures by default, but none if pictures have more than `LARGEST` pixels a side. Drawing
 so many large pictures takes longer than labelling more pictures by hand."""
+FURTHER_SEED, FURTHER_SEED_BY_FUNCTION = 2, 18
+"""Numbers that are added to the seed of a training to get the seed of the further pictures: the first one if the labels
+are a table, the second one if they are a function, which labels pictures of the seeds that are 0, 1 and 2 larger."""
 FOLDS = 3
 """Number of folds, which are equal parts of the labelled pictures, and number of networks of a teacher. Each network
 learns from all folds but one."""
@@ -83,9 +86,9 @@ def further_pictures(task: Task, count: int | None) -> int:
 
 
 def draw_further(task: Task, count: int, side: int) -> tuple[Tensor, Prior]:
-    """Return the first random pictures without labels of a training, and the prior samples that they are of.
+    """Return random pictures without labels of a training, and the prior samples that they are of.
 
-    None of them is labelled by hand, because their seed is another one.
+    None of them is labelled in the training, because their seed is another one.
 
     Args:
         task: the training.
@@ -95,7 +98,7 @@ def draw_further(task: Task, count: int, side: int) -> tuple[Tensor, Prior]:
     Returns:
         The pictures, (n, 3, size, size) uint8; and the prior samples, whose first n are these.
     """
-    prior = task.prior.apart(2)
+    prior = task.prior.apart(FURTHER_SEED if task.table is not None else FURTHER_SEED_BY_FUNCTION)
     pictures, _ = task.draw("further pictures", prior, torch.arange(count), side)
     return pictures, prior
 
@@ -143,7 +146,7 @@ def teach(
             pictures, labels, specs, [settings], folds, count=len(folds), seed=seed + 2, device=prior.device,
             checkpoint=folder, progress=task.progress(TEACHER),
         )  # fmt: skip
-    further, more = draw_further(task, count, settings.side)  # none labelled by hand: these measure the heads
+    further, more = draw_further(task, count, settings.side)
     latents = more.read(torch.arange(count), prior.fitted.space)
     if table.learned:
         index, pool = _pool(task, table, networks[0].side, count)

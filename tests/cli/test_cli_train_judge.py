@@ -13,6 +13,7 @@ from energyql.cli import main as cli
 from energyql.errors import ArgumentError, DataError, EnergyQLError, ModelError
 from energyql.generators.load import load_generator
 from energyql.pipeline.model import load_model
+from energyql.training import teacher
 from energyql.training.picture_fit import PictureSettings
 from energyql.training.samples import Prior
 
@@ -68,9 +69,10 @@ def test_from_a_labeller(model):
     assert found["attributes"]["smile"]["measure"] == "balanced accuracy"
 
 
-def test_from_a_table_for_a_copy(model, tmp_path):
+def test_from_a_table_for_a_copy(model, tmp_path, monkeypatch):
     from gaze import look  # the module that the fixture wrote
 
+    monkeypatch.setattr(teacher, "FURTHER", 300)
     loaded = load_model(model)
     prior = Prior(loaded.generator, 3, FittedUnder("w", (0.7, 0.7)), loaded.device)
     index = list(range(200))
@@ -82,6 +84,7 @@ def test_from_a_table_for_a_copy(model, tmp_path):
     assert run("train-judge", narrow, "--labels", table, "--seed", 3, "-o", "copy", "--only", "smile", "-q") == ""
     assert load_model("copy").judged_names == ("smile",)
     assert load_model("copy").judge_report["smile"].held_out == 100
+    assert [len(samples.labels["smile"]) for samples in load_model("copy").held_out] == [200 + 300]
     assert load_model(narrow).judge is None
 
 

@@ -285,7 +285,7 @@ class TestVerifier:
         both = np.stack([readings[places], every[known]])  # each by the network that did not learn it
         assert 0.8 < np.corrcoef(both)[0, 1] < 0.999
         assert (look(pictures)["red"][places].float() == held_out.labels["red"][known]).float().mean() > 0.97
-        z = prior.apart(1).z(torch.arange(judging.FRESH))  # then pictures without labels, by all networks
+        z = prior.apart(17).z(torch.arange(judging.FRESH))  # then pictures without labels, by all networks
         for values, found in ((model.verifier(Stains().synthesize(z)), every), (model.bank.predict(z), heads)):
             np.testing.assert_allclose(values["red"].logit, found[~known], atol=0.1)  # weights are rounded
 
