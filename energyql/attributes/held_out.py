@@ -1,4 +1,4 @@
-"""Random samples that the verifier did not learn from, with its readings and with labels, for the choice of thresholds.
+"""Random samples that the verifier did not learn from, with predictions and some labels, for thresholds.
 
 A verifier is one or more networks that predict attributes from pictures, and so decide which samples are kept. Its
 held-out samples are in a file of the model folder, such as `verifier-held-out.safetensors`. The name of the file begins

@@ -216,7 +216,8 @@ class PreparedQuery:
     def verifier(self) -> Verifier | None:
         """The verifier, which decides which pictures are kept, with its final threshold; `None` with `verify="off"`.
 
-        A picture is kept if its P(query), as the verifier reads it, is at least the threshold.
+        A picture is kept if its P(query), as the verifier reads it, is at least the threshold. With
+        `verify="faithful"` P(query) is corrected first, see `Balance`.
         """
         clip = None if self.clip is None else self.clip.probability
         return None if self.plain_verifier is None else self.plain_verifier.for_draws(clip)

@@ -6,9 +6,9 @@ and a sample is drawn again until its picture is accepted.
 
 In the mode "sure", latents are drawn by the energy of the query. In the mode "faithful" they are drawn by the clipped
 energy (see `ClippedEnergy`): every latent for which P(query) by the heads is at least a bound, which may be small, is
-as likely as under the prior. So attributes outside the query have nearly the frequencies of the prior among the
-pictures that the verifier accepts. But the verifier is surer of some kinds of pictures than of others; a `Balance`
-corrects the frequencies for this.
+as likely as under the prior. So other attributes have nearly the frequencies that they have among the random pictures
+that satisfy the query. But the verifier is surer of some kinds of pictures than of others; a `Balance` corrects the
+frequencies for this.
 """
 
 from __future__ import annotations
@@ -65,12 +65,13 @@ samples alone would depend on chance."""
 SHRINKAGE = 40.0
 """Number of satisfying pictures with which a `Balance` corrects about half of what a kind of pictures needs."""
 LEAST_VARIANCE = 0.03
-"""Number that is added to the variance of each kind of pictures in the shrinkage of a `Balance`, so that with few
-satisfying pictures a kind that nearly all or nearly none of them have gets little correction."""
+"""Number that is added to the variance of each kind of pictures in the ridge penalty of a `Balance`. So a kind to which
+nearly all or nearly none of the satisfying pictures belong is corrected little if these pictures are few."""
 MOST_DEVIATIONS = 3.0
 """Largest correction by a `Balance`, in standard deviations of the corrections of the pictures that it is fitted to."""
 MOST_LOG_ODDS = 9.2
-"""Largest absolute log-odds that a `Balance` corrects: those of the probabilities 0.0001 and 0.9999."""
+"""Log-odds are limited to plus and minus this number before a `Balance` corrects them; the probabilities are then from
+0.0001 to 0.9999."""
 CLIPS = (0.5, 0.4, 0.3, 0.25, 0.2, 0.15, 0.12, 0.1, 0.08, 0.06, 0.05, 0.04, 0.03, 0.02, 0.01)
 """Bounds c at which the energy may be clipped: the clipped energy is 0 wherever P(query) by the heads is at least c."""
 MOST_LOST = 0.1
@@ -85,8 +86,9 @@ WAITING, WAITING_FOR_CODE = 12, 18
 drawn for one that is kept, if there is such a bound. The divisor is 18 if the verifier is code, which accepts every
 satisfying picture and not only those of which it is sure.
 
-With 8 instead of 12, 24 queries on a DCGAN with 5,000 labels need 22 draws instead of 18, and 96.7 instead of 97.2 % of
-the pictures are right, 90 instead of 94 % for the worst query. With 16, frequencies are worse."""
+With 8 instead of 12, and with an earlier `Balance`, 24 queries on a DCGAN with 5,000 labels need 22 draws instead of
+18, and 96.7 instead of 97.2 % of the pictures are right, 90 instead of 94 % for the worst query. With 16, frequencies
+are worse."""
 ENOUGH_POSITIVES = 32
 """If at least this many held-out samples satisfy the query, the bound for clipping is chosen by held-out samples;
 otherwise by a pilot run."""
@@ -219,7 +221,8 @@ class Balance:
         cells: pairs of an attribute and a set of its values.
         mean: mean probability of each cell among the satisfying pictures, (cells,).
         slopes: change of the log-odds by the probability of each cell, (cells,).
-        most: largest absolute change, so that a kind that the fit hardly saw is not accepted at any probability.
+        most: largest absolute change of the log-odds. Without it, a kind of pictures that the fit hardly saw could be
+            accepted whatever P(query) is.
     """
 
     cells: Sequence[tuple[str, Cell]]
@@ -254,7 +257,8 @@ class Verifier:
         expr: the query, with attributes checked by `bind`.
         rule: P(query) as a function of predictions; weights in the query make no difference.
         vocabulary: the attributes of the model.
-        held_out: samples of the prior, with labels of all attributes of the query or none; `None` if there are none.
+        held_out: random samples with predictions of heads and verifier for all attributes of the query; their labels
+            may be missing. `None` if there are none.
         purity: wanted share of right pictures among those that are accepted.
         is_own: whether the reader is the verifier of the model, and is made of networks. Only then do the predictions
             in `held_out` tell how good the reader is.
@@ -296,7 +300,7 @@ class Verifier:
         """Decide for each picture whether it is kept.
 
         If the reader predicts probabilities of every attribute of the query, a picture is accepted if the probability
-        of the whole query is at least the threshold. If the reader returns values, as a function may do, a picture is
+        of the whole query, corrected by `balance`, is at least the threshold. If the reader returns values, as a function may do, a picture is
         accepted if the values satisfy the query.
 
         Args:
@@ -336,12 +340,13 @@ class Verifier:
     def for_draws(self, clip: float | None = None) -> Verifier:
         """Return this verifier with the threshold and the balance that fit the pictures that the sampler will draw.
 
-        Both are chosen by held-out labels. Without held-out labels, or if the reader is no network of the model, the
-        threshold is 0.9 (`LEAST_PROBABILITY`), and there is no balance.
+        The threshold is chosen by held-out labels. The balance is fitted to the verifier's predictions for held-out
+        samples, with or without labels. If there are none, or the reader is no network of the model, the threshold is
+        0.9 (`LEAST_PROBABILITY`), and there is no balance.
 
         Args:
             clip: bound at which the energy of the draws is clipped, see `Clip`. `None` for the energy of the query;
-                then frequencies cannot be those of the prior, and there is no balance.
+                then other attributes cannot have their true frequencies, and there is no balance.
         """
         if self.held_out is None or not self.is_own:
             return self

@@ -80,7 +80,8 @@ class Trained:
         verifier: network that decides which pictures are kept; `None` if none was trained. `Model` takes it as an
             argument.
         verifier_report: attribute -> quality of the verifier, as in `judge_report`.
-        held_out: samples with readings of the verifier, and labels of most. `Model` takes them as an argument.
+        held_out: random samples with predictions of heads and verifier; the last ones have no labels. `Model` takes
+            them as an argument.
     """
 
     folder: Path

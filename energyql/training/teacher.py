@@ -71,7 +71,9 @@ class Taught:
 
 @torch.no_grad()
 def further_pictures(task: Task, count: int | None) -> int:
-    """Return the number of pictures that a teacher labels for heads: 0 if the labels are not a table about pictures.
+    """Return the number of further pictures that a teacher labels, and that a verifier reads too.
+
+    It is 0 if the labels are not a table about pictures.
 
     Args:
         task: the training.
