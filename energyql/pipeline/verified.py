@@ -300,8 +300,8 @@ class Verifier:
         """Decide for each picture whether it is kept.
 
         If the reader predicts probabilities of every attribute of the query, a picture is accepted if the probability
-        of the whole query, corrected by `balance`, is at least the threshold. If the reader returns values, as a function may do, a picture is
-        accepted if the values satisfy the query.
+        of the whole query, corrected by `balance`, is at least the threshold. If the reader returns values, as a
+        function may do, a picture is accepted if the values satisfy the query.
 
         Args:
             pictures: (n, channels, height, width), in [-1, 1].
