@@ -316,7 +316,7 @@ class Verifier:
         predictions = {name: answers.get(name) for name in self.rule.attributes}
         if any(not isinstance(prediction, Prediction) for prediction in predictions.values()):
             return Decision(satisfied(self.expr, values, self.vocabulary), values, stated=True)
-        probable = self.rule.log_value(cast(Predictions, predictions)).double().exp().cpu().numpy()
+        probable = self._probabilities(cast(Predictions, predictions))
         if self.balance is not None:
             probable = self.balance.correct(probable, probabilities_of(self.balance.cells, cast(Predictions, answers)))
         return Decision(probable >= self.threshold.probability, values, stated=False)
@@ -378,14 +378,17 @@ class Verifier:
     def _by_heads(self) -> npt.NDArray[np.float64]:
         """P(query) by the heads for each held-out sample, with or without labels."""
         assert self.held_out is not None
-        probable: npt.NDArray[np.float64] = self.rule.log_value(self.held_out.heads).double().exp().numpy()
-        return probable
+        return self._probabilities(self.held_out.heads)
 
     @cached_property
     def _by_reader(self) -> npt.NDArray[np.float64]:
         """P(query) by the reader of pictures for each held-out sample, with or without labels."""
         assert self.held_out is not None
-        probable: npt.NDArray[np.float64] = self.rule.log_value(self.held_out.readings).double().exp().numpy()
+        return self._probabilities(self.held_out.readings)
+
+    def _probabilities(self, predictions: Predictions) -> npt.NDArray[np.float64]:
+        """Return P(query), (n,), by predictions for n pictures."""
+        probable: npt.NDArray[np.float64] = self.rule.log_value(predictions).double().exp().cpu().numpy()
         return probable
 
     @cached_property

@@ -254,7 +254,7 @@ def own_judge(
         only: attributes to judge; by default all that have labels.
         settings: settings of the fit.
         further: number of pictures without labels that the verifier reads after its fit, see `further_pictures`; it
-            reads at least `FRESH`.
+            reads at least `FRESH`, and only these if the attributes are read off pictures.
 
     Raises:
         DataError: no judge can be fitted, because the labels are not about pictures, or about no attribute of the
@@ -320,7 +320,7 @@ def _fit_both(
     count = NETWORKS if task.table is not None else BY_FUNCTION
     size = count if len(pictures) < FEW else FOLDS
     folds = [order[k::size] for k in range(size)]
-    unlabelled = max(further_pictures(task, further), FRESH)
+    unlabelled = FRESH if bank.reads_pictures else max(further_pictures(task, further), FRESH)
     fresh, others = draw_further(task, unlabelled, settings.side)
     with task.target.work.step(VERIFIER) as checkpoint:
         verifier = fit_verifier(

@@ -257,7 +257,7 @@ def train_attributes(
                     finished.write_json({"names": new, "weights": _weights(load_bank(changed.folder), new)})
             merged = load_bank(target.folder)
             if later:
-                trained = own_judge(None, task, merged, most, new, further=0 if space == PICTURE else count)
+                trained = own_judge(None, task, merged, most, new, further=count)
                 with target.changing() as changed:
                     store_judge(changed.folder, judge, new, trained)
         return Trained(
