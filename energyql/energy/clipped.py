@@ -37,9 +37,9 @@ def clipped_density(probability: npt.NDArray[np.float64], clip: float) -> npt.ND
 
     Args:
         probability: P(query) of each latent, by the heads, in any shape.
-        clip: c, the probability from which the energy is 0, in (0, 1].
+        clip: c, the probability from which the energy is 0, in (0, 1]; or 0 for the density of the prior.
     """
-    return np.minimum(probability / clip, 1) ** STEEPNESS
+    return np.minimum(probability / clip, 1) ** STEEPNESS if clip else np.ones_like(probability)
 
 
 class ClippedEnergy:

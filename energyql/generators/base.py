@@ -657,6 +657,11 @@ class Calls:
         """Number of calls that may still be made."""
         return self.most - self.made
 
+    @property
+    def budget(self) -> float:
+        """Number of calls that the run may make in all; infinity without a budget."""
+        return self.most - self.start
+
     def untold(self) -> int:
         """Return the number of calls since the start of the run, or since the last call of this method.
 

@@ -67,7 +67,17 @@ from energyql.models import DEFAULT_MODEL, model_folder
 from energyql.numerics.pool import one_thread, to_cpu
 from energyql.numerics.pullback import Convertible
 from energyql.pipeline.checks import accepted, cannot_count, check_heads, next_round, unjudged, verdict
-from energyql.pipeline.model import WORDS, Model, Values, choose_device, judge_mark, load_model, used_marks
+from energyql.pipeline.model import (
+    WORDS,
+    Model,
+    Values,
+    choose_device,
+    is_same,
+    judge_mark,
+    load_model,
+    never_objects,
+    used_marks,
+)
 from energyql.pipeline.result import Result, join_statistics
 from energyql.pipeline.result_folder import concatenate
 from energyql.pipeline.settings import (
@@ -92,7 +102,10 @@ from energyql.pipeline.settings import (
 from energyql.pipeline.texts import PriorPictures, texts_of, with_texts_read
 from energyql.pipeline.verified import (
     CLIPS,
+    EXPECTED,
     PILOT_ROUND,
+    REJECTION_KEPT,
+    REJECTION_ROUND,
     WAITING,
     WAITING_FOR_CODE,
     Clip,
@@ -100,8 +113,15 @@ from energyql.pipeline.verified import (
     Verifier,
     choose_clip,
     default_verify,
+    defined_names,
+    ended_early,
     estimate_clips,
     names_read,
+    needs_no_pilot,
+    pilot_rate,
+    pilot_size,
+    rejected,
+    try_rejection,
     verifier_of,
 )
 from energyql.progress import Report, reporting
@@ -127,12 +147,46 @@ if TYPE_CHECKING:
 
 LATENT_BATCH = 4096
 """Number of latents that are sampled together, unless the setting `batch_size` is a number."""
+PRIOR, FEW_PRIOR = 4096, 128
+"""Number of draws from the prior that show how common a query is; the second number is for attributes that are read off
+pictures, because each draw is a picture. The prevalence then has a relative standard error of about a sixth for a
+common query, more for a rare query."""
 STREAM_BATCH = 64
 """Number of samples in each result of a stream, unless `batch_size` is larger."""
 
 _Read = tuple[dict[str, Table], npt.NDArray[np.float64], npt.NDArray[np.bool_]]
 """For n samples: a dict from attribute to predictions; the energies of the query, (n,); and whether the heads may be
 wrong about each sample, (n,)."""
+
+
+def _quiet(*_: object) -> None:
+    """Do nothing. This is the function for the progress of runs that show no progress."""
+
+
+class _Source(NamedTuple):
+    """Where verified samples are drawn, and who decides on their pictures.
+
+    Attributes:
+        energy: the energy that the sampler follows; `None` for draws from the prior.
+        verifier: the verifier, with the threshold for such draws.
+        clip: bound at which the energy is clipped; `None` for the energy of the query.
+    """
+
+    energy: EnergyLike | None
+    verifier: Verifier
+    clip: Clip | None
+
+
+class _Forecast(NamedTuple):
+    """Shares of pictures that satisfy the query, as the heads predict them.
+
+    Attributes:
+        of_prior: of random pictures.
+        of_pilot: of the pictures of a pilot run.
+    """
+
+    of_prior: float
+    of_pilot: float
 
 
 class _Shown(NamedTuple):
@@ -238,7 +292,8 @@ class PreparedQuery:
         if clip.calls is None and attempts > clip.samples:
             return self.clips[-1]
         if clip.calls is None or clip.calls > attempts:
-            number = f"over {clip.samples:,}" if clip.calls is None else f"about {clip.calls:,.0f}"
+            digits = 0 if clip.calls is None or clip.calls >= 10 else 1
+            number = f"over {clip.samples:,}" if clip.calls is None else f"about {clip.calls:,.{digits}f}"
             raise _too_many(f"{number} pictures would be drawn for one that is kept", attempts)
         return clip
 
@@ -252,18 +307,132 @@ class PreparedQuery:
         return self._estimate_clips(_quiet)
 
     @contextmanager
-    def after_pilot(self, progress: bool | Report) -> Iterator[Report]:
-        """Context that makes the pilot run if the settings need one, and then yields a function that shows progress.
+    def after_pilot(self, progress: bool | Report, end: float = math.inf) -> Iterator[Report]:
+        """Context that makes the pilot run if the samples need one, and then yields a function that shows progress.
 
-        With `verify="faithful"`, the pilot run estimates `clips`. The pilot run is made only once for a query.
+        With `verify="faithful"`, the pilot run estimates `clips`. It is made only once for a query, and not for a run
+        that ends before, see `rejected`.
 
         Args:
             progress: whether to show a progress bar; or a function of the name of a stage and the fraction of it done.
+            end: number that the sample after the last one of the run would have.
+
+        Raises:
+            NotAcceptedError: the budget ended in the pilot run.
         """
         with reporting(progress) as report:
-            if self.settings.verify == "faithful" and "clips" not in vars(self):
+            self._learn_clips(end, report)
+            try:
+                yield report
+            finally:
+                if "clips" in vars(self) and ended_early(self.clips):  # a later run may have a larger budget
+                    for name in ("clips", "clip", "energy", "verifier"):
+                        vars(self).pop(name, None)
+
+    def _learn_clips(self, end: float, report: Report) -> None:
+        """Make the pilot run for `clips`, unless it was made, or is not needed for the samples before number `end`."""
+        if self.settings.verify != "faithful" or "clips" in vars(self):
+            return
+        with self._naming_pilot("or draw with verify=sure (--verify sure), which needs none"):
+            if end == math.inf or end > self._rejected(report):
                 vars(self)["clips"] = self._estimate_clips(report)
-            yield report
+
+    @contextmanager
+    def _naming_pilot(self, else_: str) -> Iterator[None]:
+        """Context in which an error about the budget says that a pilot run used it up, and what else helps."""
+        try:
+            yield
+        except NotAcceptedError:
+            if not self.calls.refused:
+                raise
+            what = f"the budget of {self.calls.budget:,.0f} calls of the generator ended in the pilot run"
+            raise NotAcceptedError(what, hint=f"raise budget (--budget), {else_}") from None
+
+    def _rejected(self, report: Report = _quiet) -> float:
+        """Number of samples at the start of the run that are drawn from the prior, for "faithful"; see `rejected`.
+
+        It is infinite with a budget that suffices for no pilot run. `report` is called with "trial" and
+        the fraction of the draws that is done, if some are needed to find the number.
+        """
+        verifier = self.plain_verifier
+        if self.settings.verify != "faithful" or verifier is None or needs_no_pilot(verifier.labelled):
+            return 0
+        if self.calls.budget < 2 * PILOT_ROUND:  # it does not suffice to learn anything better
+            return math.inf
+        if "trial" not in vars(self):
+            vars(self)["trial"] = self._try_rejection(report)
+        calls, forecast = self.trial.calls, self._forecast
+        rate = forecast.of_pilot if forecast else 1 / (calls or math.inf)
+        return rejected(calls, pilot_size(rate), self.settings.attempts)
+
+    @cached_property
+    def trial(self) -> Clip:
+        """Draws from the prior that show how many the verifier must see for one that it accepts, for "faithful".
+
+        There are none if the heads say that a clipped energy is better from the first sample on.
+        """
+        return self._try_rejection(_quiet)
+
+    @cached_property
+    def _forecast(self) -> _Forecast | None:
+        """Shares of satisfying pictures as the heads predict them; `None` if attributes are read off pictures."""
+        if self.model.bank.reads_pictures:
+            return None
+        by_heads = self.prior_energies().neg().exp().numpy()
+        return _Forecast(float(by_heads.mean()), pilot_rate(by_heads))
+
+    def prior_energies(self) -> Tensor:
+        """Return the energies of the query, in nats, for latents from the prior, which are the same in every run."""
+        count = FEW_PRIOR if self.model.bank.reads_pictures else PRIOR
+        z = normals(0, 0, count, self.model.generator.z_dim, stream="prevalence").to(self.device)
+        return self.energy_in_float32(z).double().cpu()
+
+    @cached_property
+    def _rejection(self) -> _Source:
+        """The prior, in place of a sampler, for the first samples of a run with `verify="faithful"`."""
+        assert self.plain_verifier is not None
+        return _Source(None, self.plain_verifier.for_draws(0.0), Clip(0.0, 0.0, None, 0, 0))
+
+    def _source(self, first: int) -> _Source:
+        """Return where the samples of a batch are drawn, whose first one has the number `first` in the run."""
+        if first < self._rejected():
+            return self._rejection._replace(clip=vars(self).get("trial") or self._rejection.clip)
+        assert self.verifier is not None
+        return _Source(self.energy, self.verifier, self.clip)
+
+    def _try_rejection(self, report: Report) -> Clip:
+        attempts, most = self.settings.attempts, REJECTION_KEPT * self.settings.attempts / EXPECTED
+        if (forecast := self._forecast) is not None:
+            pilot = pilot_size(forecast.of_pilot)
+            worthwhile = forecast.of_prior > 0 and rejected(1 / forecast.of_prior, pilot, attempts)
+            most = min(most, pilot / 2) if worthwhile else 0
+
+        def draw(number: int) -> npt.NDArray[np.bool_]:
+            return self._tried(None, self._rejection.verifier, number, REJECTION_ROUND, "verify/rejection/")[1]
+
+        return try_rejection(draw, most, partial(report, "trial"))
+
+    def _tried(
+        self, energy: EnergyLike | None, verifier: Verifier, number: int, size: int, purpose: str
+    ) -> tuple[SampleResult, npt.NDArray[np.bool_]]:
+        """Draw a round of a pilot run, which is the same for all seeds, and return its samples with the decisions.
+
+        Args:
+            energy: the energy that the sampler follows; `None` for draws from the prior.
+            verifier: decides which pictures are accepted.
+            number: number of the round, from 0.
+            size: number of samples of the round.
+            purpose: start of the names of the streams of random numbers.
+        """
+        look, first = self._looking(self.dtype), number * size
+        sampled = self._attempt(energy, first, range(size), _quiet, purpose, seed=0)
+        numbers = torch.arange(first, first + size)
+
+        def rows_of(batch: slice) -> dict[str, Any]:
+            return {"rows": numbers[batch]}
+
+        drawn = draw_batches(look, self.encode, sampled.z, self.settings.batch_size, options=rows_of)
+        return sampled, np.concatenate([verifier(images).accepted for _, images in drawn])
 
     def _estimate_clips(self, report: Report) -> list[Clip]:
         """Return the bounds at which the energy may be clipped, each with an estimate of its costs.
@@ -273,22 +442,16 @@ class PreparedQuery:
         """
         assert self.plain_verifier is not None
         verifier = self.plain_verifier.for_draws(CLIPS[-1])
-        energy, look = ClippedEnergy(self._query_energy, CLIPS[-1]), self._looking(self.dtype)
+        energy = ClippedEnergy(self._query_energy, CLIPS[-1])
 
         def draw(number: int) -> Round:
-            sampled = self._attempt(energy, number * PILOT_ROUND, range(PILOT_ROUND), _quiet, "verify/", seed=0)
-            numbers = torch.arange(PILOT_ROUND) + number * PILOT_ROUND
+            sampled, accepted = self._tried(energy, verifier, number, PILOT_ROUND, "verify/")
+            return self.energy_in_float32(sampled.z).double().neg().exp().cpu().numpy(), accepted
 
-            def rows_of(batch: slice) -> dict[str, Any]:
-                return {"rows": numbers[batch]}
-
-            drawn = draw_batches(look, self.encode, sampled.z, self.settings.batch_size, options=rows_of)
-            accepted = [verifier(images).accepted for _, images in drawn]
-            by_heads = self.energy_in_float32(sampled.z).double().neg().exp().cpu().numpy()
-            return by_heads, np.concatenate(accepted)
-
-        plain = self.plain_verifier
-        return estimate_clips(draw, plain.labelled, plain.accepted, partial(report, "pilot"))
+        plain, start, most = self.plain_verifier, self.calls.made, PILOT_SHARE * self.calls.left
+        return estimate_clips(
+            draw, plain.labelled, plain.accepted, partial(report, "pilot"), lambda: (self.calls.made - start) / most
+        )
 
     @cached_property
     def _query_energy(self) -> QueryEnergy | CompiledEnergy | PictureEnergy:
@@ -353,7 +516,8 @@ class PreparedQuery:
             )
             hint = "leave it out; or draw until the judge accepts n pictures: until_satisfied, or add --only-satisfied"
             raise ArgumentError(message, hint=hint)
-        with self.calls.at_most(budget), self.after_pilot(progress) as report:
+        end = first + n if budget is None else 0  # a budget is for samples first
+        with self.calls.at_most(budget), self.after_pilot(progress, end) as report:
             if budget is None:
                 return self._run(first, n, report)[0]
             return self._collect(n, first, budget, report, lambda result, most: np.arange(len(result)))
@@ -374,8 +538,9 @@ class PreparedQuery:
         return self._stream(n, first, opening, progress)
 
     def _stream(self, n: int, first: int, opening: int | None, progress: bool | Report) -> Iterator[Result]:
-        with self.calls.at_most(None), self.after_pilot(progress) as report:
-            for done, count, share in _batches(n, max(STREAM_BATCH, self.settings.batch_size or 0), report, opening):
+        with self.calls.at_most(None), self.after_pilot(progress, first + n) as report:
+            size, cut = max(STREAM_BATCH, self.settings.batch_size or 0), self._rejected() - first
+            for done, count, share in _batches(n, size, report, opening, cut):
                 yield self._run(first + done, count, share)[0]
 
     def run_until_satisfied(self, n: int, *, budget: int | None = None, progress: bool | Report = True) -> Result:
@@ -394,7 +559,7 @@ class PreparedQuery:
         n = whole_number("n", n)
         budget = _check_budget(budget, n)
         self.check_judged()
-        with self.calls.at_most(budget), self.after_pilot(progress) as report:
+        with self.calls.at_most(budget), self.after_pilot(progress, 0) as report:
             return self._collect(n, 0, budget, report, accepted)
 
     def _collect(
@@ -431,6 +596,9 @@ class PreparedQuery:
             if budget is not None and self.draws_more:
                 count = min(count, max(1, trials), max(1, int(self.calls.left) // dearest))
             try:
+                if first + trials < (cut := self._rejected(report)):  # so that no pilot run comes before them
+                    count = int(min(count, cut - first - trials))
+                self._learn_clips(first + trials + count, report)
                 result, sampled = self._run(first + trials, count, _quiet)
             except NotAcceptedError:
                 if not trials or not self.calls.refused:
@@ -485,8 +653,9 @@ class PreparedQuery:
         return self._latents(n, first, progress)
 
     def _latents(self, n: int, first: int, progress: bool | Report) -> Iterator[SampleResult]:
-        with self.after_pilot(progress) as report:
-            for done, count, share in _batches(n, self.settings.batch_size or LATENT_BATCH, report):
+        with self.after_pilot(progress, first + n) as report:
+            size = self.settings.batch_size or LATENT_BATCH
+            for done, count, share in _batches(n, size, report, cut=self._rejected() - first):
 
                 def fraction(part: float, _: int, share: Report = share) -> None:
                     share("sampling", part)
@@ -499,7 +668,7 @@ class PreparedQuery:
 
     def _attempt(
         self,
-        energy: EnergyLike,
+        energy: EnergyLike | None,
         first: int,
         offsets: Sequence[int],
         progress: Progress,
@@ -512,7 +681,7 @@ class PreparedQuery:
         values: the seed, the purpose, and the number of the sample in the run.
 
         Args:
-            energy: the energy that the sampler follows, as a function of z.
+            energy: the energy that the sampler follows, as a function of z; `None` for draws from the prior.
             first: number in the run of the sample with offset 0.
             offsets: for each sample, its number in the run minus `first`; in ascending order, with or without gaps.
             progress: function that the sampler calls with the fraction done and the number of unfinished samples.
@@ -523,15 +692,19 @@ class PreparedQuery:
         if len(offsets) == offsets[-1] + 1 - offsets[0]:
             first, offsets = first + offsets[0], range(len(offsets))
         streams = RandomStreams(self.settings.seed if seed is None else seed, first, purpose)
-        if as_energy(energy).costly and offsets != range(len(offsets)):  # it needs consecutive numbers
+        costly = energy is not None and as_energy(energy).costly
+        if costly and offsets != range(len(offsets)):  # it needs consecutive numbers
             single = [self._attempt(energy, first + i, range(1), progress, purpose, seed) for i in offsets]
             return SampleResult.join(single)
         if offsets != range(len(offsets)):
             streams = streams.of_samples(offsets)
         z0 = streams.normals(torch.empty(len(offsets), self.model.generator.z_dim), "prior").to(self.device)
+        if energy is None:
+            zeros = torch.zeros(len(z0), dtype=torch.int64, device=z0.device)
+            return SampleResult(z0, torch.full_like(zeros, Status.OK), zeros, zeros.clone())
         # A discriminator, and other functions than those of heads and mapping networks, may be large networks of users.
         of_heads = self.model.bank.as_heads is not None and isinstance(self.reads, Convertible)
-        small = of_heads and not as_energy(energy).costly
+        small = of_heads and not costly
         with one_thread(z0.shape[1] * z0.numel() if small else math.inf):
             return draw_with(self.sampler, energy, z0, streams, progress)
 
@@ -644,9 +817,12 @@ class PreparedQuery:
         """Return numbers, by name, that say what samples cost, such as the mean number of energy evaluations a sample.
 
         The numbers are those of `energyql.sampling.summarize`. If each evaluation draws a picture, the mean number of
-        generator calls is added as "generator_calls_mean".
+        generator calls is added as "generator_calls_mean". Of verified samples, numbers are left out that would need
+        the draws that were not kept.
         """
         costs = summarize(sampled)
+        if self.settings.verify != "off":
+            costs = {name: value for name, value in costs.items() if name not in _OF_ALL_DRAWS}
         if isinstance(self._query_energy, PictureEnergy):
             costs["generator_calls_mean"] = costs["evaluations_mean"] + costs["gradients_mean"]
         return costs
@@ -654,10 +830,11 @@ class PreparedQuery:
     def _run(self, first: int, n: int, report: Report) -> tuple[Result, SampleResult]:
         if self.settings.verify != "off":
             size = self.settings.batch_size or VERIFIED_BATCH
-            parts = [self._verified(first + done, count, share) for done, count, share in _batches(n, size, report)]
-            result = Result.join(result for result, _ in parts)
-            result.statistics["generator_calls"] = float(self.calls.untold())
-            return result, SampleResult.join([end for _, end in parts])
+            batches = _batches(n, size, report, cut=self._rejected() - first)
+            parts = [self._verified(first + done, count, share) for done, count, share in batches]
+            result, sampled = Result.join(result for result, _ in parts), SampleResult.join([end for _, end in parts])
+            result.statistics.update(self._costs(sampled) | {"generator_calls": float(self.calls.untold())})
+            return result, sampled
         started = time.perf_counter()
         sampled = SampleResult.join(list(self._latents(n, first, report)))
         middle = time.perf_counter()
@@ -691,8 +868,8 @@ class PreparedQuery:
         Raises:
             NotAcceptedError: many pictures were drawn, and none was accepted.
         """
-        verifier, energy, most = self.verifier, self.energy, self.settings.attempts
-        assert verifier is not None
+        most, source = self.settings.attempts, self._source(first)
+        verifier = source.verifier
         waiting, accepted, stated, draws = np.arange(n), 0, False, np.zeros(n, np.int64)
         ends, shown, order = list[SampleResult](), list[_Shown](), list[np.int64]()
         seconds, counts = dict.fromkeys(("seconds_sampling", "seconds_drawing"), 0.0), torch.zeros(2, n).long()
@@ -700,7 +877,7 @@ class PreparedQuery:
         for attempt in range(most):
             started = time.perf_counter()
             offsets = range(n) if len(waiting) == n else waiting.tolist()
-            sampled = self._attempt(energy, first, offsets, _quiet, f"attempt/{attempt}/" if attempt else "")
+            sampled = self._attempt(source.energy, first, offsets, _quiet, f"attempt/{attempt}/" if attempt else "")
             middle, decisions = time.perf_counter(), list[npt.NDArray[np.bool_]]()
             for latents, images in self._pictures(sampled.z, first + waiting):
                 decision = verifier(images)
@@ -736,11 +913,14 @@ class PreparedQuery:
                 break
         end, back = SampleResult.join(ends), torch.from_numpy(np.argsort(order))
         result = replace(self._result(end, first + np.asarray(order), shown)[back.numpy()], draws=draws)
-        drawn, end = float(draws.sum()), SampleResult(end.z[back], end.status[back], *counts)
+        drawn, end = float(draws.sum()), rows_of(end, back)
+        end = replace(end, evaluations=counts[0], gradients=counts[1])
+        if (weights := end.diagnostics.get("log_weight")) is not None:
+            weights[end.status == Status.NOT_ACCEPTED] = -math.inf  # no samples of the posterior
         result.statistics.update(self._costs(end) | seconds | {"drawn": drawn, "accepted": float(accepted)})
         if self.rule.is_probability and isinstance(self.energy_in_float32, QueryEnergy):
             result.statistics["drawn_probability"] = (rejected + float(np.exp(-result.energy).sum())) / drawn
-        result.provenance.update(self._verified_by(stated))
+        result.provenance.update(self._verified_by(source, stated))
         if not stated and self.model.judge is verifier.reader:
             result = replace(result, satisfied=None, provenance=result.provenance | {"unjudged": OWN_CHOICE})
         return result, end
@@ -754,19 +934,23 @@ class PreparedQuery:
         """
         return self.energy_in_float32(z).double().neg().exp().sum().item()
 
-    def _verified_by(self, stated: bool) -> dict[str, Any]:
+    def _verified_by(self, source: _Source, stated: bool) -> dict[str, Any]:
         """Return the entry "verified" of the provenance, as a dict: who decided which pictures are kept, and how.
 
-        `stated` says whether the verifier returned values of attributes. If false, it returned probabilities.
+        Args:
+            source: where the samples were drawn.
+            stated: whether the verifier returned values of attributes. If false, it returned probabilities.
         """
-        verifier = self.verifier
-        assert verifier is not None
+        verifier = source.verifier
         own = self.model.judge is verifier.reader and not stated
         entry: dict[str, Any] = {"by": who_judges(verifier.reader) if own else verifier.name, "stated": stated}
         entry |= {} if stated else {"threshold": asdict(verifier.threshold)}
-        return {"verified": entry | ({} if self.clip is None else {"clip": asdict(self.clip)})}
+        return {"verified": entry | ({} if source.clip is None else {"clip": asdict(source.clip)})}
 
 
+_OF_ALL_DRAWS = ("acceptance", "exact", "stages_mean", "log_probability")
+PILOT_SHARE = 0.9
+"""Largest share of the rest of a budget that a pilot run takes; the other calls are for samples."""
 VERIFIED_BATCH = 1024
 """Number of verified samples that are drawn together, unless the setting `batch_size` is a number."""
 OWN_CHOICE = "the judge decided which pictures are kept"
@@ -788,10 +972,6 @@ def _check_budget(budget: int | None, n: int) -> int | None:
         raise ArgumentError(error.message, hint=f"each of {n:,} samples takes at least one call") from None
 
 
-def _quiet(*_: object) -> None:
-    """Do nothing. This is the function for the progress of runs that show no progress."""
-
-
 def _too_many(what: str, attempts: int) -> NotAcceptedError:
     """Return the error for a query of which too few pictures are accepted.
 
@@ -806,16 +986,20 @@ def _too_many(what: str, attempts: int) -> NotAcceptedError:
 
 
 def rows_of(sampled: SampleResult, rows: Tensor | slice) -> SampleResult:
-    """Return some of the samples in a `SampleResult`, without diagnostics.
+    """Return some of the samples in a `SampleResult`.
 
     Args:
         sampled: n samples.
         rows: the samples to return: a mask (n,) of bool, indices, or a slice.
     """
-    return SampleResult(sampled.z[rows], sampled.status[rows], sampled.evaluations[rows], sampled.gradients[rows])
+    diagnostics = {name: values[rows] for name, values in sampled.diagnostics.items()}
+    counts = sampled.evaluations[rows], sampled.gradients[rows]
+    return SampleResult(sampled.z[rows], sampled.status[rows], *counts, diagnostics)
 
 
-def _batches(n: int, size: int, report: Report, opening: int | None = None) -> Iterator[tuple[int, int, Report]]:
+def _batches(
+    n: int, size: int, report: Report, opening: int | None = None, cut: float = 0
+) -> Iterator[tuple[int, int, Report]]:
     """Split n samples into batches.
 
     Args:
@@ -824,6 +1008,7 @@ def _batches(n: int, size: int, report: Report, opening: int | None = None) -> I
         report: called with a stage and the fraction of all n samples that is done.
         opening: size of the first batch, if smaller than `size`; the second batch then has `size - opening` samples.
             `None` for batches of `size`.
+        cut: number of samples at the start that are in other batches than those after them.
 
     Yields:
         For each batch: the number of samples in earlier batches, the size of the batch, and a function to report
@@ -832,6 +1017,7 @@ def _batches(n: int, size: int, report: Report, opening: int | None = None) -> I
     done = 0
     while done < n:
         count = min(n - done, size - done % size, opening if opening and not done else size)
+        count = int(min(count, cut - done)) if done < cut else count
 
         def share(stage: str, fraction: float, done: int = done, count: int = count) -> None:
             report(stage, (done + fraction * count) / n)
@@ -879,6 +1065,11 @@ class Pipeline:
         return names_read(self.model)
 
     @cached_property
+    def _defined(self) -> Collection[str]:
+        """Names of the attributes that code defines, which reads them off pictures in place of heads."""
+        return defined_names(self.model)
+
+    @cached_property
     def _compiled(self) -> Callable[..., Tensor]:
         """The generator's function from w to pictures, compiled by `torch.compile`.
 
@@ -911,15 +1102,23 @@ class Pipeline:
         """
         if self._check_texts(expr, settings, query):
             return settings.verify or "sure", None, None
-        mode, reason = settings.verify, None
+        mode, reason, model = settings.verify, None, self.model
+        defined = any(name in self._defined for name in rule.attributes)
+        if model.bank.reads_pictures and not defined and is_same(model.bank.reader, model.judge):
+            raise never_objects(model.name)
+        own = model.verifier is None and defined  # then the code decides
+        reader = model.bank.reader if own else model.verifier
         reads: Collection[str] | None = None  # edits, for example, never verify
-        if mode is None and self.model.verifier is None:
-            mode, reads = "off", self.model.judged_names
+        if mode is None and reader is None:
+            mode, reads = "off", model.judged_names
         elif mode is None:
-            mode, reason = default_verify(self.model, expr, rule.attributes, reads := self._names_read)
+            assert reader is not None
+            reads = model.bank.vocabulary if own else self._names_read
+            mode, reason = default_verify(reader, expr, rule.attributes, reads)
         if mode != "off":
-            return mode, verifier_of(self.model, expr, rule, settings, self._names_read), None
-        check_heads(expr, rule.attributes, self.model.report, settings.allow_weak, query=query, reads=reads)
+            names = model.bank.vocabulary if own else self._names_read
+            return mode, verifier_of(model, expr, rule, settings, reader or model.judge, names), None
+        check_heads(expr, rule.attributes, model.report, settings.allow_weak, query=query, reads=reads)
         return mode, None, reason
 
     @takes_label

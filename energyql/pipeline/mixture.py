@@ -19,7 +19,7 @@ from energyql.errors import ArgumentError, NotAcceptedError
 from energyql.language import Expr
 from energyql.numerics.random import uniforms
 from energyql.pipeline.draw import STREAM_BATCH, Pipeline, PreparedQuery, rows_of
-from energyql.pipeline.pilot import ENOUGH, PICTURE_SAMPLES, SAMPLES, prevalence, prior_energies
+from energyql.pipeline.pilot import ENOUGH, PICTURE_SAMPLES, SAMPLES, prevalence
 from energyql.pipeline.result import Result
 from energyql.pipeline.settings import DrawSettings
 from energyql.pipeline.verified import PILOT_ROUND
@@ -102,15 +102,17 @@ class PreparedMixture(PreparedQuery):
         return share, np.sqrt((1 - share) ** 2 * variance + share**2 * others)
 
     @contextmanager
-    def after_pilot(self, progress: bool | Report) -> Iterator[Report]:
+    def after_pilot(self, progress: bool | Report, end: float = math.inf) -> Iterator[Report]:
         """Context that makes the pilot run for `shares`, once for a query, and yields a function that shows progress.
 
         Args:
             progress: whether to show a progress bar; or a function of the name of a stage and the fraction of it done.
+            end: ignored, because all samples need the shares.
         """
         with reporting(progress) as report:
             if "shares" not in vars(self):
-                vars(self)["shares"] = self._learn(report)
+                with self._naming_pilot("or give fewer prompts"):
+                    vars(self)["shares"] = self._learn(report)
             yield report
 
     def _numbers(self, index: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
@@ -142,7 +144,7 @@ class PreparedMixture(PreparedQuery):
         return [(part, rows) for k, part in enumerate(self.parts) if len(rows := np.flatnonzero(numbers == k))]
 
     def _attempt(
-        self, energy: EnergyLike, first: int, offsets: Sequence[int], *rest: Any, **options: Any
+        self, energy: EnergyLike | None, first: int, offsets: Sequence[int], *rest: Any, **options: Any
     ) -> SampleResult:
         """Run the sampler for some samples of the run, each with the energy of the query compiled for its own prompt.
 
@@ -188,7 +190,7 @@ def _mass(part: PreparedQuery) -> tuple[float, float]:
         The share, in [0, 1], and its standard error; 0 for both if no picture of the prompt is within reach.
     """
     reads, verifier = part.model.bank.reads_pictures, part.verifier
-    energies = prior_energies(part)
+    energies = part.prior_energies()
     share, error = prevalence(energies)
     rare = error * math.sqrt(ENOUGH) > share
     count = 1 if not rare else PICTURE_SAMPLES if reads else SAMPLES  # one shows whether any sample can be drawn

@@ -138,8 +138,8 @@ class Model:
             a network that predicts attributes from pictures, and the network guides the sampler.
         judge: function or torch module that checks results; `None` for none. Its argument is pictures in [-1, 1],
             (batch, channels, height, width). Its result is a dict from attribute to values, one for each picture. The
-            judge is independent of generator and bank. Whether a picture satisfies a query is unknown (`None`) if the
-            judge does not read an attribute of the query.
+            judge is independent of generator and bank, unless it is the code that defines the attributes. Whether a
+            picture satisfies a query is unknown (`None`) if the judge does not read an attribute of the query.
         verifier: function or torch module of the same form as the judge. It decides which drawn pictures are kept, see
             the argument `verify` of `energyql.generate`; `None` for none. A network that decides cannot be the judge
             as well. A function that defines the attributes can.
@@ -190,8 +190,10 @@ class Model:
             return
         if not callable(judge) or inspect.isclass(judge) or misfit(judge, None):
             raise ArgumentError(f"the judge of model {self.name!r} cannot be called with pictures: {judge!r}")
-        another = "train another network (energyql train-judge) with another seed, or have none: judge=None"
-        others = [(self.bank.reader, "is the reader that guides the sampler", another)]
+        # Code that states values defines the attributes, so it may guide, decide and judge; `Pipeline` checks for it.
+        if any(isinstance(part, torch.nn.Module) for part in _parts(judge)) and is_same(self.bank.reader, judge):
+            raise never_objects(self.name)
+        others = []
         if isinstance(judge, Judge | JointJudge):
             what = "is the network that decides which pictures are kept"
             others.append((self.verifier, what, "train both: energyql train-judge"))
@@ -513,6 +515,14 @@ def _check_fitted_to(folder: Path, bank: Bank, generator: Generator, mark: str) 
     if fault:
         hint = "train the attributes again, or use the generator that they were fitted to"
         raise ModelError(f"{folder}: {fault}", hint=hint)
+
+
+def never_objects(name: str) -> ModelError:
+    """Return the error for a model, of this name, whose judge is the network that guides the sampler."""
+    return ModelError(
+        f"the judge of model {name!r} is the reader that guides the sampler, so it could never object",
+        hint="train another network (energyql train-judge) with another seed, or have none: judge=None",
+    )
 
 
 def is_same(one: object, other: object) -> bool:

@@ -14,8 +14,7 @@ from energyql.energy.rule import SEMANTICS, check_semantics
 from energyql.errors import ArgumentError
 from energyql.language import Expr, Weight
 from energyql.models import DEFAULT_MODEL
-from energyql.numerics.random import normals
-from energyql.pipeline.draw import PreparedQuery, pipeline_for
+from energyql.pipeline.draw import pipeline_for
 from energyql.pipeline.model import Model
 from energyql.pipeline.settings import DEFAULT_SEMANTICS, EXACT, Semantics
 from energyql.pipeline.verified import Clip, Threshold
@@ -23,13 +22,9 @@ from energyql.progress import Report
 from energyql.sampling import SampleResult
 from energyql.sampling.base import effective_samples
 
-PRIOR = 4096
-"""Number of draws from the prior, that is of latents without regard to the query."""
-SAMPLES = 64
-"""Number of samples that are drawn to estimate their cost."""
-PICTURES, PICTURE_SAMPLES = 128, 8
-"""`PRIOR` and `SAMPLES` for attributes that are read off pictures. The numbers are smaller, because each draw is a
-picture. The prevalence has a relative standard error of about a sixth for a common query, more for a rare query."""
+SAMPLES, PICTURE_SAMPLES = 64, 8
+"""Number of samples that are drawn to estimate their cost; the second number is for attributes that are read off
+pictures, because each evaluation of their energy draws a picture."""
 ENOUGH = 100
 """Effective number of draws from the prior that gives a relative error of a tenth. If the number is smaller, the
 prevalence is estimated from the proposals of the sampler."""
@@ -131,7 +126,7 @@ def run_pilot(
     unweighted = prepared.expr.map(lambda node: node.operand if isinstance(node, Weight) else node)
     as_sampled = semantics == EXACT and unweighted == prepared.expr
     exact = prepared if as_sampled else pipeline.prepare(unweighted, verify="off", allow_weak=allowed)
-    share, error = prevalence(prior_energies(exact), sampled if as_sampled else None)
+    share, error = prevalence(exact.prior_energies(), sampled if as_sampled else None)
     satisfied = exact.energy_in_float32(sampled.z).double().neg().exp().mean().item()
     finished = sampled.ok.double().mean().item()
     calls = (evaluations + sampled.gradients).mean().item() if bank.reads_pictures else None
@@ -142,13 +137,6 @@ def run_pilot(
     faithful = pipeline.prepare(query, verify="faithful")
     with faithful.after_pilot(progress):
         return replace(estimates, threshold=threshold, clips=faithful.clips)
-
-
-def prior_energies(prepared: PreparedQuery) -> Tensor:
-    """Return the energies of a query, in nats, for latents from the prior, which are the same in every run, (n,)."""
-    count = PICTURES if prepared.model.bank.reads_pictures else PRIOR
-    z = normals(0, 0, count, prepared.model.generator.z_dim, stream="prevalence").to(prepared.device)
-    return prepared.energy_in_float32(z).double().cpu()
 
 
 def prevalence(energies: Tensor, sampled: SampleResult | None = None) -> tuple[float, float]:

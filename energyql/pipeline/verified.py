@@ -14,7 +14,8 @@ frequencies for this.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import pairwise
@@ -30,6 +31,7 @@ from energyql.attributes.judge import JointJudge, Judge, who_judges
 from energyql.attributes.labels import ImageLabeller, call_labeller, read_images
 from energyql.attributes.predictions import PREDICTIONS, Prediction, Predictions
 from energyql.attributes.quality import VERIFIER
+from energyql.attributes.words import TextReader
 from energyql.energy.clipped import clipped_density
 from energyql.energy.rule import EnergyRule, compile_energy_rule
 from energyql.errors import ModelError
@@ -95,6 +97,12 @@ otherwise by a pilot run."""
 PILOT, PILOT_ROUND, PILOT_KEPT = 1024, 64, 64
 """Three numbers for the pilot run: the largest number of pictures; the number of pictures that are drawn together; and
 the number of accepted pictures after which the run ends."""
+REJECTION_ROUND, REJECTION_KEPT = 8, 2
+"""Two numbers for the trial of rejection: the number of pictures that are drawn together; and the number of accepted
+pictures after which the trial ends."""
+EXPECTED = 6
+"""Rejection is used if a sample would meet at least so many accepted pictures in as many draws as the setting
+`attempts`. A sample then ends without an accepted picture with a probability of e^-6."""
 
 WITHOUT = 'draw with verify="off", or --verify off'
 """Hint for runs whose pictures cannot be verified."""
@@ -104,50 +112,70 @@ Round = tuple[npt.NDArray[np.float64], npt.NDArray[np.bool_]]
 by the verifier."""
 
 
+def defined_names(model: Model) -> AbstractSet[str]:
+    """Return the names of the attributes that are defined by code, which reads them off pictures in place of heads.
+
+    Code defines an attribute if it returns values of it, and no predictions. To find out, it is called with a picture
+    of the generator.
+    """
+    bank = model.bank
+    if not bank.reads_pictures or _is_network(bank.reader) or isinstance(bank.reader, TextReader):
+        return frozenset()
+    answers = _look(model, bank.reader)
+    return {name for name in bank.vocabulary if name in answers and not isinstance(answers[name], Prediction)}
+
+
 def names_read(model: Model) -> Collection[str]:
     """Return the names of the attributes that the verifier of a model reads, or its judge if it has no verifier.
 
     If the verifier or judge is a function that does not state these names, it is called with a picture of the
     generator. The result is () if the model has neither verifier nor judge.
     """
-    reader, generator = model.judge if model.verifier is None else model.verifier, model.generator
+    reader = model.judge if model.verifier is None else model.verifier
     names: Collection[str] | None = () if reader is None else getattr(reader, "vocabulary", None)
-    if reader is None or names is not None:
-        return names or ()
+    return _look(model, reader).keys() if reader is not None and names is None else names or ()
+
+
+def _look(model: Model, reader: ImageLabeller) -> Mapping[str, Any]:
+    """Return what code reads off one picture of the generator, by attribute."""
+    generator = model.generator
     z = normals(0, 0, 1, generator.z_dim, stream="reader").to(model.device)
     condition = condition_vector(0 if class_count(generator) else None, generator)
     encode = partial(encode_under, generator, truncation=model.truncation, condition=condition)
     ((_, picture),) = draw_batches(generator.synthesize, encode, z)
-    return call_labeller(reader, picture, "the verifier").keys()
+    return call_labeller(reader, picture, "the verifier")
+
+
+def _is_network(reader: object) -> bool:
+    return isinstance(reader, Judge | JointJudge)
 
 
 def default_verify(
-    model: Model, expr: Expr, attributes: Sequence[str], names: Collection[str]
+    reader: ImageLabeller, expr: Expr, attributes: Sequence[str], names: Collection[str]
 ) -> tuple[Verify, str | None]:
-    """Return the default of the setting `verify` for a model with a verifier: "sure".
+    """Return the default of the setting `verify` for a model that has a verifier, or code that defines attributes.
 
-    The default is "off" if the verifier does not read an attribute of the query, or every picture satisfies the query.
+    The default is "sure"; "off" if the verifier does not read an attribute of the query, or every picture satisfies the
+    query.
 
     Args:
-        model: the model.
+        reader: the verifier, or the code.
         expr: the query, with attributes checked by `bind`.
         attributes: the attributes on which P(query) depends.
-        names: the attributes that the verifier reads, see `names_read`.
+        names: the attributes that the verifier reads.
 
     Returns:
         The mode; and why the verifier cannot read the query, or `None` if it can.
     """
     if not attributes:
         return "off", None
-    assert model.verifier is not None
-    reason = unjudged(expr, names, attributes, _title(model.verifier))
+    reason = unjudged(expr, names, attributes, _title(reader))
     return ("sure" if reason is None else "off"), reason
 
 
 def _title(reader: ImageLabeller) -> str:
     """Return words for a verifier: "the verifier" for a network, or the name of the code, such as "my_labels:look"."""
-    is_network = isinstance(reader, Judge | JointJudge)
-    return f"the {VERIFIER}" if is_network else (who_judges(reader) or "").removeprefix("judge ")
+    return f"the {VERIFIER}" if _is_network(reader) else (who_judges(reader) or "").removeprefix("judge ")
 
 
 @dataclass(frozen=True)
@@ -171,7 +199,7 @@ class Clip:
 
     Attributes:
         probability: the bound c. The clipped energy is 0 wherever P(query) by the heads is at least c, so such latents
-            are drawn as often as under the prior; see `ClippedEnergy`.
+            are drawn as often as under the prior; see `ClippedEnergy`. 0 for draws from the prior, without heads.
         lost: estimated share of the samples of the prior that satisfy the query but are missed, because P(query) by the
             heads is below c.
         calls: estimated number of pictures drawn for one that is kept; `None` if none of the samples satisfies the
@@ -288,7 +316,7 @@ class Verifier:
     @property
     def is_network(self) -> bool:
         """Whether the reader is a network of this library, which predicts probabilities, and no function of a user."""
-        return isinstance(self.reader, Judge | JointJudge)
+        return _is_network(self.reader)
 
     @property
     def name(self) -> str:
@@ -400,21 +428,28 @@ class Verifier:
         return complete
 
 
-def verifier_of(model: Model, expr: Expr, rule: EnergyRule, settings: DrawSettings, names: Collection[str]) -> Verifier:
-    """Return the `Verifier` for a query. Its reader is the verifier of the model, or the judge if there is no verifier.
+def verifier_of(
+    model: Model,
+    expr: Expr,
+    rule: EnergyRule,
+    settings: DrawSettings,
+    reader: ImageLabeller | None,
+    names: Collection[str],
+) -> Verifier:
+    """Return the `Verifier` for a query.
 
     Args:
         model: the model.
         expr: the query, with attributes checked by `bind`.
         rule: the compiled query.
         settings: settings of the run.
-        names: the attributes that the reader reads, see `names_read`.
+        reader: the network or code that decides; `None` if the model has none.
+        names: the attributes that it reads.
 
     Raises:
-        ModelError: the model has neither verifier nor judge; or the verifier, or the judge in its place, does not read
-            an attribute of the query; or the query is true of every picture.
+        ModelError: the model has no such network or code; or that does not read an attribute of the query; or the query
+            is true of every picture.
     """
-    reader = model.judge if model.verifier is None else model.verifier
     if reader is None:
         hint = "train one from labels of pictures, or give the model a function that reads its attributes as judge="
         raise ModelError(f"pictures cannot be verified: model {model.name!r} has no verifier and no judge", hint=hint)
@@ -429,7 +464,7 @@ def verifier_of(model: Model, expr: Expr, rule: EnergyRule, settings: DrawSettin
             rule = compile_energy_rule(unweighted, model.vocabulary, EXACT, relations=settings.relations)
     needed = {node.name for node in predicates(expr)} | {*rule.attributes}
     complete = (each for each in model.held_out if needed <= each.labels.keys())
-    own = reader is model.verifier and isinstance(reader, Judge | JointJudge)
+    own = reader is model.verifier and _is_network(reader)
     return Verifier(reader, expr, rule, model.vocabulary, next(complete, None), settings.purity, own)
 
 
@@ -546,6 +581,7 @@ def estimate_clips(
     held_out: Round,
     accepted: Callable[[float], float] = lambda clip: 1.0,
     progress: Callable[[float], None] = lambda done: None,
+    spent: Callable[[], float] = lambda: 0.0,
 ) -> list[Clip]:
     """Estimate for each bound in `CLIPS` the share of satisfying pictures that it misses, and the cost of a picture.
 
@@ -559,16 +595,17 @@ def estimate_clips(
         accepted: function from a bound to the number of accepted pictures for each drawn picture that satisfies the
             query.
         progress: called with the fraction of the pilot run that is done.
+        spent: function that returns the used fraction of what a budget leaves for the pilot run; at 1 the run ends.
     """
     p, good = held_out
-    by_labels = int(good.sum()) >= ENOUGH_POSITIVES
+    by_labels = needs_no_pilot(held_out)
     density = np.ones_like(p)
     if not by_labels:
         rounds, done = list[Round](), 0.0
         while done < 1:
             rounds.append(draw(len(rounds)))
             accepted_pictures = sum(int(kept.sum()) for _, kept in rounds)
-            done = max(len(rounds) * PILOT_ROUND / PILOT, accepted_pictures / PILOT_KEPT)
+            done = max(len(rounds) * PILOT_ROUND / PILOT, accepted_pictures / PILOT_KEPT, spent())
             progress(min(done, 1.0))
         p, good = (np.concatenate(column) for column in zip(*rounds, strict=True))
         density = clipped_density(p, CLIPS[-1])  # of the draws, as a multiple of the prior's
@@ -583,6 +620,68 @@ def estimate_clips(
         lost = float((mass * (1 - share[good])).sum() / mass.sum()) if good.any() else 1.0
         clips.append(Clip(c, lost, float(weights.sum() / kept) if kept else None, int(good.sum()), len(p), by_labels))
     return clips
+
+
+def ended_early(clips: Sequence[Clip]) -> bool:
+    """Return whether the pilot run for the estimates of clips was ended by a budget."""
+    return not clips[0].held_out and clips[0].samples < PILOT and clips[0].satisfying < PILOT_KEPT
+
+
+def needs_no_pilot(held_out: Round) -> bool:
+    """Return whether enough labelled samples satisfy the query to choose the bound for clipping by them."""
+    return int(held_out[1].sum()) >= ENOUGH_POSITIVES
+
+
+def pilot_rate(by_heads: npt.NDArray[np.float64]) -> float:
+    """Return the share of the pictures of a pilot run that satisfy the query, as the heads predict it, in [0, 1].
+
+    `by_heads` is P(query) by the heads for latents of the prior, (n,).
+    """
+    density = clipped_density(by_heads, CLIPS[-1])
+    return float((density * by_heads).sum() / max(density.sum(), 1e-300))
+
+
+def pilot_size(rate: float) -> float:
+    """Return about how many pictures a pilot run draws if the share `rate` of them is accepted."""
+    return min(PILOT, max(PILOT_ROUND, PILOT_KEPT / max(rate, 1e-300)))
+
+
+def rejected(calls: float | None, pilot: float, attempts: int) -> int:
+    """Return how many samples at the start of a run are drawn by rejection alone, from the prior.
+
+    Later samples have a clipped energy, for which a pilot run is made, so a run of a few pictures needs none. The
+    number is so large that rejection costs as much as the pilot run: then no run costs more than about twice the least,
+    as for the choice between renting and buying (Karlin et al. 1988, doi:10.1007/BF01762111).
+
+    Args:
+        calls: estimated number of draws from the prior for one that is accepted; `None` if it is very large.
+        pilot: number of pictures of the pilot run.
+        attempts: the setting, most pictures that may be drawn for one that is accepted.
+    """
+    return 0 if calls is None or calls * EXPECTED > attempts else int(pilot / calls)
+
+
+def try_rejection(
+    draw: Callable[[int], npt.NDArray[np.bool_]], most: float, progress: Callable[[float], None] = lambda done: None
+) -> Clip:
+    """Estimate by a few draws from the prior how many of them the verifier must see for one that it accepts.
+
+    The draws end as soon as 2 pictures are accepted.
+
+    Args:
+        draw: function from the number of a round to whether each of its `REJECTION_ROUND` pictures is accepted.
+        most: number of draws after which the trial ends in any case.
+        progress: called with the fraction of the draws that is done.
+
+    Returns:
+        The draws as a clip with the bound 0, which misses nothing.
+    """
+    kept = samples = 0
+    while kept < REJECTION_KEPT and samples < most:
+        kept += int(draw(samples // REJECTION_ROUND).sum())
+        samples += REJECTION_ROUND
+        progress(min(1.0, max(kept / REJECTION_KEPT, samples / most)))
+    return Clip(0.0, 0.0, samples / kept if kept else None, kept, samples)
 
 
 def choose_clip(clips: Sequence[Clip], most: float) -> Clip:

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from evaluation.lively import KNOWN, Plain, known_model, picture_model, read_plain, silent
+from evaluation.lively import KNOWN, Plain, by_function, known_model, picture_model, read_plain, silent
 from test_mixture import PROMPTS, Prompted
 from test_mixture import model as prompts_model
 
@@ -119,6 +119,41 @@ def test_verified_pictures(mode):
     assert 20 < len(result) < 30
     assert torch.equal(result.z, whole.z[: len(result)])
     assert f"{len(result)} of {len(result)} satisfy the query by the definition" in result.summary()
+
+
+def test_faithful_pictures_are_found_within_small_budgets():
+    """A run of a few pictures pays for no pilot run: the first ones are found by rejection (1 in 16 by the function)."""
+    model = dataclasses.replace(known_model(slope=0.7), generator=Counting())
+    options = {"query": "a AND c", "verify": "faithful"}
+    whole, before = draw(model, 60, **options), model.generator.calls
+    few = draw(model, 4, **options)
+    assert few.statistics["generator_calls"] == model.generator.calls - before < 200
+    assert few.provenance["verified"]["clip"]["probability"] == 0
+    assert torch.equal(few.z, whole.z[:4])
+    assert torch.equal(draw(model, 30, **options, first=30, batch_size=7).z, whole.z[30:])
+    assert len(draw(model, 60, **options, budget=1000)) > 30
+    tiny = draw(model, 4, **options, budget=20)
+    assert len(tiny) > 0 == tiny.satisfied.sum() - len(tiny)
+    assert tiny.statistics["generator_calls"] == 20 < whole.statistics["generator_calls"]
+    assert "; 4 were wanted, but the budget of 20 calls ended" in tiny.summary()
+
+
+def test_a_pilot_run_leaves_a_part_of_the_budget():
+    model = known_model()
+    result = draw(model, 50, verify="faithful", budget=1000)  # the pilot run of an unlimited run alone takes 1,024
+    assert len(result) > 10
+    assert result.provenance["verified"]["clip"]["samples"] < 1000
+    prepared = pipeline_for(model, "cpu").prepare(RARE, verify="faithful")
+    short, whole = prepared.run(8, budget=400, progress=silent), prepared.run(8, progress=silent)
+    samples = [each.provenance["verified"]["clip"]["samples"] for each in (short, whole)]
+    assert samples[0] < samples[1] == 1024  # a short pilot run is not kept for a later run
+    assert torch.equal(whole.z, draw(model, 8, verify="faithful").z)
+
+
+def test_a_budget_that_ends_in_the_pilot_run():
+    message = r"budget of 130 calls of the generator ended in the pilot run\nraise budget \(--budget\), or draw with verify=sure"
+    with pytest.raises(NotAcceptedError, match=message):
+        draw(by_function(), 4, verify="faithful", budget=130)
 
 
 def test_until_satisfied_has_the_same_budget(model):

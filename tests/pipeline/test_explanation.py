@@ -10,8 +10,8 @@ from toys import tiny_model
 
 from energyql import E, Explanation, Vocabulary, explain, list_attributes, load_model
 from energyql.errors import ArgumentError, Contradiction, ModelError, UnknownAttribute
-from energyql.pipeline.draw import pipeline_for
-from energyql.pipeline.pilot import ENOUGH, PRIOR, prevalence, run_pilot
+from energyql.pipeline.draw import PRIOR, pipeline_for
+from energyql.pipeline.pilot import ENOUGH, prevalence, run_pilot
 from energyql.sampling import SampleResult
 
 

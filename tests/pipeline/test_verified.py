@@ -460,12 +460,18 @@ def test_a_slice_does_not_say_that_a_budget_ended(model):
 
 @pytest.mark.parametrize("verify", ["sure", "faithful"])
 def test_progress_of_a_pilot_run(model, verify):
-    """It is shown once, before the draws, and from 0 to 1; held-out labels need no pilot run."""
+    """It is shown once, before the draws, and from 0 to 1; held-out labels and few pictures need no pilot run."""
     stages, prepared = [], pipeline_for(model, "cpu").prepare("bright", verify=verify)
     runs = (prepared.run, prepared.run_until_satisfied, lambda n, **how: [*prepared.stream(n, **how)])
-    for run in 2 * runs:
-        run(4, progress=lambda stage, done: stages.append((stage, done)))
-    pilot = [done for stage, done in stages if stage == "pilot"]
+
+    def pilots(n):
+        stages.clear()
+        for run in runs:
+            run(n, progress=lambda stage, done: stages.append((stage, done)))
+        return [done for stage, done in stages if stage == "pilot"]
+
+    assert pilots(4) == []
+    pilot = pilots(100)
     assert (len(pilot) > 1) == (verify == "faithful")
     assert pilot == sorted(pilot)
     assert pilot[-1:] == ([1.0] if pilot else [])
@@ -512,5 +518,6 @@ def test_the_pilot_looks_at_drafts_and_results_do_not(model):
     pilot = prepared.clips[0].samples
     assert (generator.drafted, generator.drawn) == (pilot, before)
     result = prepared.run(16, progress=False)
+    pilot += prepared.trial.samples
     assert (generator.drafted, generator.drawn) == (pilot, before + result.statistics["drawn"])
     assert result.images[3].tobytes() == draws(model, 16, verify="faithful").images[3].tobytes()
