@@ -121,9 +121,10 @@ class HeadReport:
 
     Attributes:
         kind: kind of the attribute.
-        fitted: number of labelled samples that were used for fit, early stopping and calibration; 0 for a judge that
-            was not trained by this package.
-        held_out: number of labelled samples that the fit did not use; the quality is measured on them.
+        fitted: number of labelled samples that were used for fit, early stopping and calibration, besides `held_out`;
+            0 for a judge that was not trained by this package.
+        held_out: number of labelled samples on which the quality is measured. Networks that learned from a sample do
+            not take part in its prediction; others may have learned from it (cross-fitting).
         labels: class -> number of labels of that class among all labelled samples; empty for a continuous attribute.
         score: R2 for a continuous attribute; else the balanced accuracy, which is the mean of the recalls of all
             classes. `None` if the score is not defined, because no sample, or no sample of some class, was held out.
@@ -219,6 +220,11 @@ class HeadReport:
             return f"{self} is not clearly above chance, {self.chance:.2f}"
         poor = [name for name, (recall, _, _) in self.recall.items() if recall < LEAST_RECALL]
         return f"it recognises only {100 * self.recall[poor[0]][0]:.0f} % of {poor[0]!r}" if poor else None
+
+    @property
+    def counts(self) -> str:
+        """The numbers of labels as text for users, such as `measured on 150 of 300 labels`."""
+        return f"measured on {self.held_out:,} of {self.fitted + self.held_out:,} labels"
 
     def __str__(self) -> str:
         """Return the score with its interval, such as `balanced accuracy 0.86 (0.75 to 0.93)`."""

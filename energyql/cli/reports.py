@@ -99,7 +99,7 @@ def print_judge(title: str, reports: Mapping[str, HeadReport]) -> None:
 def _print_quality(name: str, report: HeadReport, indent: str) -> None:
     chance = "" if KINDS[report.kind].numeric else f", chance {report.chance:.2f}"
     out.print(f"{indent}[bold]{escape(name)}[/], {report.kind}: {report}{chance}")
-    parts = [f"{report.held_out:,} labels held out of {report.fitted + report.held_out:,}"]
+    parts = [report.counts]
     if report.calibration_error is not None:
         parts.append(f"calibration error {report.calibration_error:.3f}")
     if report.recall:
