@@ -104,7 +104,7 @@ def test_one_by_name_is_measured(model):
 def test_a_judge_of_little_skill_is_marked(model, tmp_path):
     (tmp_path / "coin.py").write_text("def toss(images):\n    return {'smile': [i % 2 for i in range(len(images))]}\n")
     output = run("train-judge", model, "--labeller", "gaze:look", "--judge", "coin:toss", "-n", 100)
-    assert "    weak: not clearly better than chance, so its verdicts say little\n" in output
+    assert "    weak: little or not clearly better than chance, so its verdicts say little\n" in output
 
 
 def test_mistakes(model):
