@@ -43,7 +43,7 @@ def dataset(
     """Write a balanced, labelled data set from a plan, on one machine or on many.
 
     The whole plan is checked before anything is written. A few pictures of up to eight classes are drawn first, to
-    estimate the cost. Existing shards are checked and kept.
+    estimate the cost; with --quiet only for --dry-run. Existing shards are checked and kept.
 
     Args:
         plan: Classes, counts and settings; see docs/datasets.md.
