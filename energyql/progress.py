@@ -1,10 +1,10 @@
-"""Progress of long computations, shown by bars on standard error, by a line in a notebook, or by a user's function."""
+"""Progress of long computations: bars or lines on standard error, a line in a notebook, or a user's function."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 
 from rich.console import Console
 from rich.progress import Progress, TaskID
@@ -14,6 +14,8 @@ Report = Callable[[str, float], None]
 [0, 1]. An exception that the function raises ends the computation, so a user can cancel it."""
 NOTEBOOK_DELAY = 1.0
 """Seconds before the line in a notebook appears: a shorter computation leaves no output in the cell."""
+LINE_INTERVAL = 10.0
+"""Seconds between the lines in a file or a pipe, and before the first one: a shorter computation prints none."""
 
 
 @contextmanager
@@ -22,16 +24,37 @@ def reporting(show: bool | Report) -> Iterator[Report]:
 
     Args:
         show: True to show progress, False to show nothing. On a terminal there is a bar on standard error for each
-            stage. In a notebook there is one line, which is removed at the end of the block. If `show` is a function,
+            stage. If standard error is a file or a pipe, it gets a line such as "sampling 40 %" about every ten
+            seconds. In a notebook there is one line, which is removed at the end of the block. If `show` is a function,
             this function is yielded unchanged, and shows progress in its own way.
     """
     if callable(show) or not show:
         yield show or (lambda stage, fraction: None)
         return
     console = Console(stderr=True)
-    # The bars of rich need ipywidgets in a notebook, and leave an output there.
-    with _notebook_line() if console.is_jupyter else _bars(console) as report:
+    if console.is_jupyter:  # where the bars of rich need ipywidgets, and leave an output
+        shown: AbstractContextManager[Report] = _notebook_line()
+    else:
+        shown = _bars(console) if console.is_terminal else nullcontext(_lines(console))
+    with shown as report:
         yield report
+
+
+def _line(stage: str, fraction: float) -> str:
+    return f"{stage} {100 * fraction:.0f} %"
+
+
+def _lines(console: Console) -> Report:
+    """Return a function that prints its arguments as a line, if the last line is ten seconds old."""
+    printed = time.monotonic()
+
+    def report(stage: str, fraction: float) -> None:
+        nonlocal printed
+        if (now := time.monotonic()) - printed >= LINE_INTERVAL:
+            printed = now
+            console.print(_line(stage, fraction), markup=False, emoji=False, highlight=False, soft_wrap=True)
+
+    return report
 
 
 @contextmanager
@@ -57,7 +80,7 @@ def _bars(console: Console) -> Iterator[Report]:
 def _notebook_line() -> Iterator[Report]:
     """Yield a function that is called with a stage and the fraction of it that is done, and shows both in a notebook.
 
-    A line such as "sampling 40%" appears below the cell after one second, and is removed at the end of the block.
+    A line such as "sampling 40 %" appears below the cell after one second, and is removed at the end of the block.
     """
     from IPython.display import display
 
@@ -66,7 +89,7 @@ def _notebook_line() -> Iterator[Report]:
 
     def report(stage: str, fraction: float) -> None:
         nonlocal handle, current
-        line = f"{stage} {fraction:.0%}"
+        line = _line(stage, fraction)
         if line == current or time.monotonic() - begun < NOTEBOOK_DELAY:
             return
         current, content = line, {"text/plain": line}

@@ -7,7 +7,8 @@ from energyql import generate
 from energyql.progress import reporting
 
 
-def test_bars_go_to_standard_error(capsys):
+def test_bars_go_to_standard_error(capsys, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # so that it counts as a terminal
     with reporting(True) as report:
         report("sampling", 0.5)
         report("sampling", 1.0)
@@ -17,6 +18,38 @@ def test_bars_go_to_standard_error(capsys):
     assert "sampling" in captured.err
     assert "drawing" in captured.err
     assert "100%" in captured.err
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that shows `clock.now` seconds."""
+    clock = SimpleNamespace(now=1000.0)
+    monkeypatch.setattr("energyql.progress.time.monotonic", lambda: clock.now)
+    return clock
+
+
+def test_a_file_gets_a_line_every_ten_seconds(capsys, clock):
+    with reporting(True) as report:
+        for second in range(1, 36):
+            clock.now += 1
+            report("sampling" if second < 25 else "[b] :smile:", second / 35)
+    assert capsys.readouterr() == ("", "sampling 29 %\nsampling 57 %\n[b] :smile: 86 %\n")
+
+
+def test_a_file_gets_no_line_of_short_work(capsys, clock):
+    with reporting(True) as report:
+        for _ in range(9):
+            clock.now += 1
+            report("sampling", 0.5)
+    clock.now += 60  # afterwards
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_file_gets_no_line_unless_asked(capsys, clock):
+    with reporting(False) as report:
+        clock.now += 60
+        report("sampling", 0.5)
+    assert capsys.readouterr() == ("", "")
 
 
 def test_nothing_is_drawn_unless_asked(capsys):
@@ -68,6 +101,6 @@ def test_a_notebook_shows_one_line_which_ends_empty_and_needs_no_other_package(c
     with reporting(True) as report:
         for fraction in (0.5, 0.501, 1.0):
             report("sampling", fraction)
-    assert shown == [{"text/plain": "sampling 50%"}, {"text/plain": "sampling 100%"}, {}]
+    assert shown == [{"text/plain": "sampling 50 %"}, {"text/plain": "sampling 100 %"}, {}]
     assert capsys.readouterr() == ("", "")
     assert not recwarn.list

@@ -121,9 +121,10 @@ class HeadReport:
 
     Attributes:
         kind: kind of the attribute.
-        fitted: number of labelled samples that were used for fit, early stopping and calibration; 0 for a judge that
-            was not trained by this package.
-        held_out: number of labelled samples that the fit did not use; the quality is measured on them.
+        fitted: number of labelled samples that were used for fit, early stopping and calibration, besides `held_out`;
+            0 for a judge that was not trained by this package.
+        held_out: number of labelled samples on which the quality is measured. Networks that learned from a sample do
+            not take part in its prediction; others may have learned from it (cross-fitting).
         labels: class -> number of labels of that class among all labelled samples; empty for a continuous attribute.
         score: R2 for a continuous attribute; else the balanced accuracy, which is the mean of the recalls of all
             classes. `None` if the score is not defined, because no sample, or no sample of some class, was held out.
@@ -199,8 +200,9 @@ class HeadReport:
 
         A head for classes is weak if it ranks badly: the lower end of the interval of `auc` is not more than `MARGIN`
         above 0.5, or the AUC of one class is not more than `MARGIN` above 0.5. A head for numbers is weak if the lower
-        end of the interval of R2 is below `LEAST_R2`. In reports without AUC, a head is weak if its balanced accuracy
-        is not clearly above chance, or its recall of one class is below `LEAST_RECALL`.
+        end of the interval of R2 is below `LEAST_R2`. In reports without AUC, a head is weak if the lower end of the
+        interval of its balanced accuracy is less than `MARGIN` above chance, or its recall of one class is below
+        `LEAST_RECALL`.
 
         Queries refuse a weak head unless the user allows it.
         """
@@ -212,13 +214,18 @@ class HeadReport:
         if self.auc is not None:
             if self.auc[1] <= 0.5 + MARGIN:
                 mean = "mean " if len(self.ranking) > 1 else ""
-                return f"{mean}{auc_text(self.auc)} is not clearly above chance, 0.50"
+                return f"{mean}{auc_text(self.auc)} is not clearly above {0.5 + MARGIN:.2f} (chance is 0.50)"
             bad = [name for name, each in self.ranking.items() if each.auc[0] <= 0.5 + MARGIN]
             return f"for {bad[0]!r}, {auc_text(self.ranking[bad[0]].auc)} is hardly above chance, 0.50" if bad else None
-        if self.interval[0] < self.chance + MARGIN:
-            return f"{self} is not clearly above chance, {self.chance:.2f}"
+        if self.interval[0] < (least := self.chance + MARGIN):
+            return f"{self} is not clearly above {least:.2f} (chance is {self.chance:.2f})"
         poor = [name for name, (recall, _, _) in self.recall.items() if recall < LEAST_RECALL]
         return f"it recognises only {100 * self.recall[poor[0]][0]:.0f} % of {poor[0]!r}" if poor else None
+
+    @property
+    def counts(self) -> str:
+        """The numbers of labels as text for users, such as `measured on 150 of 300 labels`."""
+        return f"measured on {self.held_out:,} of {self.fitted + self.held_out:,} labels"
 
     def __str__(self) -> str:
         """Return the score with its interval, such as `balanced accuracy 0.86 (0.75 to 0.93)`."""

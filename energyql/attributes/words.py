@@ -9,10 +9,11 @@ picture. A few labels of pictures improve these log-odds (`Calibration`).
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from inspect import isclass, isfunction
 from pathlib import Path
 from typing import Any, Protocol
@@ -202,7 +203,7 @@ def _too_long(text: str, most: int) -> ArgumentError:
 def _read_folder(folder: Path) -> Any:
     """Load a reader of words, which compares pictures with texts, from a folder of open_clip or transformers.
 
-    No code in the folder is run.
+    No code in the folder is run. What the folder states about its pictures is checked before the weights are loaded.
 
     Raises:
         ModelError: the folder is damaged, or contains no dual encoder, or contains code, or its weights are not in the
@@ -215,12 +216,18 @@ def _read_folder(folder: Path) -> Any:
         if (folder / name).is_file() and b'"auto_map"' in read_bytes(folder / name, MOST_JSON):
             raise ModelError(f"{folder / name} names code, which is not run", hint="choose a reader of a known class")
     try:
-        if (folder / "open_clip_config.json").is_file():
+        if (config := folder / "open_clip_config.json").is_file():
+            for place in ("model_cfg.vision_cfg.image_size", "preprocess_cfg.mean", "preprocess_cfg.std"):
+                _stated(config, place)
             library = import_optional("open_clip", "this reader needs open_clip", 'pip install "open_clip_torch>=3"')
             place = f"local-dir:{folder}"
             return OpenClip(library.create_model(place, precision="fp32"), library.get_tokenizer(place))
         if not (folder / "config.json").is_file():
             raise ModelError(f"{folder} has neither config.json nor open_clip_config.json")
+        _stated(folder / "config.json", "vision_config.image_size")
+        images = next((path for name in _IMAGES if (path := folder / name).is_file()), None)
+        outer = "image_processor." if images and "image_processor" in read_json(images) else ""
+        mean, std = (images and _stated(images, f"{outer}{name}") for name in ("image_mean", "image_std"))
         library = import_optional("transformers", "this reader needs transformers", 'pip install "transformers>=5"')
         options = {"local_files_only": True, "trust_remote_code": False}
         with without_bars(library):
@@ -237,12 +244,49 @@ def _read_folder(folder: Path) -> Any:
         raise ModelError(
             f"cannot read the reader {folder}: {type(error).__name__}: {first_line(error):.200}", hint=hint
         ) from error
-    images = next((read_json(file) for name in _IMAGES if (file := folder / name).is_file()), {})
-    images = images.get("image_processor", images)
-    return Transformers(network, tokenizer, images.get("image_mean"), images.get("image_std"))
+    return Transformers(network, tokenizer, mean, std)
 
 
 _IMAGES = ("preprocessor_config.json", "processor_config.json")
+
+
+def _is_size(value: Any) -> bool:
+    sides = value if isinstance(value, list) and len(value) == 2 else [value]
+    return all(type(side) is int and side > 0 for side in sides)
+
+
+def _are_three(value: Any, right: Callable[[float], bool]) -> bool:
+    return isinstance(value, list) and len(value) == 3 and all(type(x) in (int, float) and right(x) for x in value)
+
+
+_RULES: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "size": (_is_size, "a whole number above 0, or a list of two"),
+    "mean": (partial(_are_three, right=lambda number: 0 <= number <= 1), "three numbers in [0, 1]"),
+    "std": (partial(_are_three, right=lambda number: 0 < number < math.inf), "three numbers above 0"),
+}
+"""Last word of the name of a setting -> whether a value of JSON is right for it, and text for users: what is right."""
+
+
+def _stated(path: Path, place: str) -> Any:
+    """Return the setting `place`, such as "vision_config.image_size", of a JSON file; `None` if it is not stated.
+
+    Raises:
+        ModelError: the value is wrong, or what it is in is no object.
+    """
+    value: Any = read_json(path)
+    *outer, last = place.split(".")
+    for name in outer:
+        value = {} if value.get(name) is None else value[name]
+        if not isinstance(value, dict):
+            raise ModelError(f"{path}: {name} must be an object, not {shorten(repr(value))}", hint=_CORRECT)
+    value = value.get(last)
+    is_right, expected = _RULES[last.rpartition("_")[2]]
+    if value is not None and not is_right(value):
+        raise ModelError(f"{path}: {place} must be {expected}, not {shorten(repr(value))}", hint=_CORRECT)
+    return value
+
+
+_CORRECT = "copy the reader again, or correct the file"
 
 
 def _has_tokenizer(folder: Path) -> bool:

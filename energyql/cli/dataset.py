@@ -43,7 +43,7 @@ def dataset(
     """Write a balanced, labelled data set from a plan, on one machine or on many.
 
     The whole plan is checked before anything is written. A few pictures of up to eight classes are drawn first, to
-    estimate the cost. Existing shards are checked and kept.
+    estimate the cost; with --quiet only for --dry-run. Existing shards are checked and kept.
 
     Args:
         plan: Classes, counts and settings; see docs/datasets.md.
@@ -88,7 +88,8 @@ def _bars(plan: DatasetPlan, held: dict[str, int], show: bool) -> Iterator[bool 
     """Yield a function that shows the progress in bars, with number of pictures, rate and time left.
 
     There is one bar for all pictures. If the plan has 2 to `_MOST_BARS` classes, there is also a bar for each class.
-    The function is called with the name of a class, and the fraction of its pictures that is done.
+    The function is called with the name of a class, and the fraction of its pictures that is done. If standard error is
+    no terminal, `True` is yielded in place of the function, for lines (see `energyql.progress`).
 
     Args:
         plan: the plan, with the names and sizes of the classes.
@@ -96,8 +97,8 @@ def _bars(plan: DatasetPlan, held: dict[str, int], show: bool) -> Iterator[bool 
             neither the rate nor the time left.
         show: whether to show bars. If not, `False` is yielded in place of the function.
     """
-    if not show:
-        yield False
+    if not show or not err.is_terminal:
+        yield show
         return
     counts = {one.name: one.count for one in plan.classes}
     width = min(24, max(map(len, ["all", *counts])))

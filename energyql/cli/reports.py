@@ -60,8 +60,8 @@ def _as_json(reports: Mapping[str, HeadReport | None]) -> dict[str, Any]:
 def print_reports(reports: Mapping[str, HeadReport]) -> None:
     """Print the quality of the head of each attribute, with the 95 % interval of the quality.
 
-    For a weak head, which queries refuse, the reason is printed too: for example, the head is not clearly better than
-    chance, or its quality is unknown.
+    For a weak head, which queries refuse, the reason is printed too: for example, its AUC is not clearly above 0.55, or
+    its quality is unknown.
 
     Args:
         reports: attribute -> quality of its head.
@@ -83,7 +83,7 @@ def print_reports(reports: Mapping[str, HeadReport]) -> None:
 def print_judge(title: str, reports: Mapping[str, HeadReport]) -> None:
     """Print the quality of a judge for each attribute, with the 95 % interval of the quality.
 
-    For an attribute at which the judge is not clearly better than chance, "weak" is printed too.
+    For an attribute that the judge reads badly, see `HeadReport.judges`, "weak" is printed too.
 
     Args:
         title: heading, such as "The new judge".
@@ -93,13 +93,13 @@ def print_judge(title: str, reports: Mapping[str, HeadReport]) -> None:
     for name, each in reports.items():
         _print_quality(name, each, "  ")
         if not each.judges:
-            out.print("    [yellow]weak[/]: not clearly better than chance, so its verdicts say little")
+            out.print("    [yellow]weak[/]: little or not clearly better than chance, so its verdicts say little")
 
 
 def _print_quality(name: str, report: HeadReport, indent: str) -> None:
     chance = "" if KINDS[report.kind].numeric else f", chance {report.chance:.2f}"
     out.print(f"{indent}[bold]{escape(name)}[/], {report.kind}: {report}{chance}")
-    parts = [f"{report.held_out:,} labels held out of {report.fitted + report.held_out:,}"]
+    parts = [report.counts]
     if report.calibration_error is not None:
         parts.append(f"calibration error {report.calibration_error:.3f}")
     if report.recall:

@@ -370,11 +370,11 @@ class DatasetRun:
 
 
 def _undisturbed(destination: Destination, call: Callable[[], Value]) -> Value:
-    """Return the result of `call`, and call it again if another process changed the files of the data set meanwhile.
+    """Return the result of `call`, repeating it where it fails because another process changed the files meanwhile.
 
     A store has no locks: while `call` runs, another run of the plan may finish the data set and remove temporary files.
-    So if `call` raises an error, and the names of the files have changed since the start of the call, `call` is called
-    again.
+    So if `call` raises an `EnergyQLError`, and the names of the files have changed since the start of the call, it is
+    called again. Other errors, and all where no name has changed, are raised.
 
     Args:
         destination: where the files of the data set are.

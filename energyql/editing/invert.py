@@ -228,7 +228,7 @@ MOST_BYTES = 1 << 25
 
 
 def place_of(generator: Generator, w: Tensor, embed: object, batch_size: int) -> Path | None:
-    """Return the path of the cache file for the measurements of examples; `None` if they must not be cached.
+    """Return the path of the cache file for the measurements of examples; `None` if they are not cached.
 
     The name of the file is a digest of everything that the measurements depend on:
 
@@ -237,8 +237,8 @@ def place_of(generator: Generator, w: Tensor, embed: object, batch_size: int) ->
     - the judge, whose features are compared;
     - versions, device and batch size, which change the last bits.
 
-    Nothing is cached for a generator or an embedding module from outside this package, because their code may change
-    without notice.
+    Nothing is cached without a cache folder, or for a generator or an embedding module from outside this package,
+    because their code may change without notice.
 
     Args:
         generator: the generator.

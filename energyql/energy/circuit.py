@@ -81,7 +81,7 @@ class EnergyRule(Protocol):
         """
 
     def explain(self) -> str:
-        """Return a description of the rule as indented text, with a line for each part of the computation."""
+        """Return a description of the rule as text for users."""
 
     def draw(self) -> Markup | None:
         """Return a drawing of the rule's circuit as SVG; `None` for a rule without a circuit (semantics `lace`)."""
@@ -119,7 +119,10 @@ class CircuitRule:
         return self.fold(log_probabilities([(predictions[leaf.attribute], leaf.cells) for leaf in self.fold.leaves]))
 
     def explain(self) -> str:
-        """Return the circuit as indented text."""
+        """Return the circuit as indented text, its size, and the sets of values that the query tells apart.
+
+        Of a circuit with more lines than `energyql.logic.circuit.MAX_LINES`, the first of them are shown.
+        """
         return self.circuit.explain()
 
     def draw(self) -> Markup:

@@ -48,6 +48,8 @@ _OWN = (
 """Arguments of a pipeline's call that a user cannot set, because `PipelineGenerator` sets them for each call."""
 _CONDITIONS = ("prompt", "class_labels")
 """Arguments of a pipeline's call that say what a picture shows; a list of values makes a generator with classes."""
+_PICTURES = ("image", "mask_image", "control_image", "reference_image")
+"""Arguments of a pipeline's call that are pictures with which it starts, and not numbers that it draws."""
 _ONE_CALL = threading.RLock()
 """Held during a call of a pipeline. A tokenizer keeps the padding of its last call, also for calls of other threads."""
 _LEVEL = 2 / 255
@@ -343,6 +345,17 @@ class PipelineGenerator(nn.Module):
             raise ArgumentError("the prompts of a pipeline are not all texts", hint="give a text, or a list of texts")
         return checked
 
+    @property
+    def _needed_picture(self) -> str | None:
+        """The argument of the call that must be a picture; `None` if there is no such argument."""
+        for name in _PICTURES:
+            if (argument := self._arguments.get(name)) is not None:
+                # Many pipelines have `image: Image = None`, and an error for None; optional is `Image | None = None`.
+                may_be_none = any(word in str(argument.annotation) for word in ("None", "Optional", "_empty"))
+                if argument.default is argument.empty or not may_be_none:
+                    return name
+        return None
+
     def _unsupported(self, reason: str) -> ArgumentError:
         hint = "pipelines that draw pictures from a text, from a class or from nothing are supported (docs/noise.md)"
         return ArgumentError(f"a {self.kind} is no generator that energyql supports: {reason}", hint=hint)
@@ -382,6 +395,8 @@ class PipelineGenerator(nn.Module):
         except (EnergyQLError, torch.cuda.OutOfMemoryError):  # after the latter, the batch is halved
             raise
         except Exception as error:
+            if name := self._needed_picture:
+                raise self._unsupported(f"it starts from a picture, {name!r}") from error
             problem = f"the call of a {self.kind} failed: {type(error).__name__}: {error}"
             raise ArgumentError(problem, hint=f"it was called with {', '.join(sorted(call))}") from error
         if isinstance(images, np.ndarray) and images.ndim == 4:  # of an older pipeline, in [0, 1] too

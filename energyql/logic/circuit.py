@@ -371,8 +371,8 @@ class Circuit:
             └─ log P(NOT beard)
 
         A node with several parents is printed in full once, with a label such as `[1]`, and by this label below its
-        other parents. Leaves have no labels and are printed below each parent. `energy` is the description of the
-        energy that the text contains.
+        other parents. Leaves have no labels and are printed below each parent. Lines of the circuit after the first
+        `MAX_LINES` are only counted. `energy` is the description of the energy that the text contains.
         """
         lines = self._lines()
         if len(lines) > MAX_LINES:

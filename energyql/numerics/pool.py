@@ -228,10 +228,10 @@ def in_autocast() -> bool:
 
 
 def to_cpu(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Return copies of tensors on the CPU. All tensors of an accelerator are moved by one transfer.
+    """Return tensors on the CPU: those of an accelerator are copied by one transfer, those of the CPU returned as such.
 
-    So the program waits only once for the accelerator. The tensors may have any shapes and dtypes. A tensor that is on
-    the CPU already is returned itself. If there are tensors of several accelerators, they are moved one by one.
+    So the program waits only once for the accelerator. The tensors may have any shapes and dtypes. If they are on
+    several accelerators, they are copied one by one.
     """
     there = [tensor for tensor in tensors if tensor.device.type != "cpu"]
     if len(there) < 2 or len({tensor.device for tensor in there}) > 1:

@@ -1384,10 +1384,11 @@ def generate(
             the picture. "none" is no noise. Noise decides fine detail, such as single hairs; heads do not depend on it.
         verify: whether a verifier (the model's, or its judge if it has none) decides which drawn pictures are kept, so
             that all of them satisfy the query as far as the verifier can tell. "off": all are kept. "sure": each sample
-            is drawn again until its picture is accepted. "faithful": the same with draws from a clipped energy (see
-            `ClippedEnergy`), so that the kept pictures have the frequencies of the prior among the pictures that the
-            verifier accepts; this takes more draws. By default "sure" for a model with a verifier, which `train` makes
-            from labels of pictures, else "off".
+            is drawn again until its picture is accepted; attributes that the query does not name become more or less
+            frequent. "faithful": the same with draws from a clipped energy (see `ClippedEnergy`), so that the kept
+            pictures have the frequencies of the prior among the pictures that the verifier accepts; this takes more
+            draws. By default "sure" for a model with a verifier, which `train` makes from labels of pictures, else
+            "off".
         purity: share of the kept pictures that should truly satisfy the query, above 0 and below 1. A verifier that
             predicts probabilities keeps pictures whose P(query) is at least a threshold; the threshold is chosen so
             that this share is reached on held-out labels.

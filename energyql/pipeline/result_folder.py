@@ -325,7 +325,6 @@ def _read_part(folder: Path, names: Collection[str]) -> dict[str, Any]:
     samples, provenance = _checked(data["samples"], list), renamed(_checked(data["provenance"], dict))
     if not samples:
         raise ValueError("it has no samples")
-    samples = [{"draws": None, "prompt": None, **sample} for sample in samples]  # as in runs of earlier versions
     for name in ("query", "model", "semantics"):  # without which no result can be shown
         _checked(provenance[name], str)
     if provenance["judge"] is not None:
@@ -345,8 +344,10 @@ def _read_part(folder: Path, names: Collection[str]) -> dict[str, Any]:
     for name in names:
         if name == "images":
             part[name] = [_read_picture(folder, sample["picture"]) for sample in samples]
-        elif name not in part:
+        elif name in _FIELDS:
             part[name] = _FIELDS[name]([sample[name] for sample in samples])
+        elif name not in part:
+            part[name] = _optional(_LATER.get(name, _column))([{name: None, **sample}[name] for sample in samples])
     return part
 
 
@@ -470,13 +471,13 @@ def _checked(value: Any, kind: type) -> Any:
 
 _FIELDS: dict[str, Callable[[Sequence[Any]], Any]] = {
     "index": _whole_numbers,
-    "draws": _optional(_whole_numbers),
     "energy": _floats,
     "probabilities": _tables,
     "judged": _tables,
     "satisfied": _optional(_bools),
     "doubtful": _bools,
     "status": lambda entries: [Status[entry] for entry in entries],
-    "prompt": _optional(_column),
 }
 """Field of a `Result` -> function from the JSON values of all samples to the field."""
+_LATER: dict[str, Callable[[Sequence[Any]], Any]] = {"draws": _whole_numbers}
+"""The same for fields that results of earlier versions lack, and are then `None`; by default the function `_column`."""

@@ -221,8 +221,9 @@ class DrawSettings:
         "Of a generator with noise: const, random or none.", check=partial(_one_of, get_args(Noise)), always=True,
     )})  # fmt: skip
     verify: Verify | None = field(default=None, metadata={"setting": Setting(
-        "Whether the model's verifier decides which pictures are kept: sure, of the sampler's; faithful, with the "
-        "frequencies of the prior; off, all. By default sure if the model has a verifier.",
+        "Whether the model's verifier decides which pictures are kept: sure, after few draws, but attributes that the "
+        "query does not name become more or less frequent; faithful, with their natural frequencies, after more draws; "
+        "off, all are kept. By default sure if the model has a verifier.",
         "sure, faithful or off. By default sure if the model has a verifier.",
         check=partial(_one_of, get_args(Verify)),
     )})  # fmt: skip

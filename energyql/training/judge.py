@@ -129,13 +129,13 @@ def train_judge(
     progress: bool | Report = True,
     command: Sequence[str] | str | None = None,
 ) -> TrainedJudge:
-    """Train judge and verifier of a model that has heads, and store them in the folder, where `load_model` finds them.
+    """Train a judge and a verifier, or only measure the given `judge`, and store them in the model folder.
 
     Both read pictures, so they are independent of the heads, which read latents. The verifier decides which drawn
     pictures are kept, and the judge says whether they satisfy the query. The judge learns from a half of the labels and
     is measured on the other half; each network of the verifier learns from all labels but a part, on which the network
     is measured. The new judge and verifier replace earlier ones of the same attributes; judges and verifiers of other
-    attributes stay. After an interruption, the same call continues the training.
+    attributes stay. `load_model` finds them. After an interruption, the same call continues the training.
 
     Args:
         model: a packaged model, a model folder, or a generator of your own: the object, or the name of its code.

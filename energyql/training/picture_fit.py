@@ -384,7 +384,10 @@ def fit_verifier(
         count=count, seed=seed, device=device, checkpoint=checkpoint, progress=progress,
     )  # fmt: skip
     rows, every = torch.cat(list(tests)), torch.cat(list(folds))
-    unseen, learnt = ({name: labels[name][part].float() for name in vocabulary} for part in (rows, every))
+    # A label counts once, although it serves to learn and to measure.
+    unseen, learnt = (
+        {name: labels[name][part].float() for name in vocabulary} for part in (rows, every[~torch.isin(every, rows)])
+    )
     outputs = read_unseen(networks, pictures, tests)
     std = residuals(outputs, unseen, vocabulary)
     reports = report_quality(split_outputs(outputs, vocabulary.values(), std), unseen, vocabulary, learnt)

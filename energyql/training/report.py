@@ -385,8 +385,7 @@ def _summary(report: HeadReport) -> tuple[str, ...]:
     if not report.held_out:
         return "no label was held out", f"{report.fitted:,} labels"
     score = str(report) if KINDS[report.kind].numeric else f"{report}, chance {report.chance:.2f}"
-    counts = f"{report.held_out:,} labels held out of {report.fitted + report.held_out:,}"
-    return score, report.ranking_text, f"{counts}, calibration error {report.calibration_error:.3f}"
+    return score, report.ranking_text, f"{report.counts}, calibration error {report.calibration_error:.3f}"
 
 
 def _curve(axes: Axes, kind: Kind, points: Sequence[Sequence[float]]) -> None:

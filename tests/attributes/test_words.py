@@ -1,6 +1,7 @@
 """Readers of words from folders of transformers and open_clip, and their calibrations."""
 
 import json
+import re
 import shutil
 import sys
 import threading
@@ -92,6 +93,60 @@ def test_folders_that_are_refused(copy, change, message):
     change(copy)
     with pytest.raises(ModelError, match=message):
         open_words(copy, judge_mark)
+
+
+MEAN, STD, SIZE = "three numbers in [0, 1]", "three numbers above 0", "a whole number above 0, or a list of two"
+
+
+@pytest.mark.parametrize(("name", "text", "place", "expected"), [
+    *(("preprocessor_config.json", f'{{"image_mean": {text}}}', "image_mean", MEAN) for text in (
+        "[0.5, 0.5]", '"grey"', "[0.5, 0.5, NaN]", "[0.5, 0.5, 127.5]", "[[0.5], [0.5], [0.5]]", "0", "[]",
+        '{"red": 0.5}', "[true, 0.5, 0.5]",
+    )),
+    *(("preprocessor_config.json", f'{{"image_std": {text}}}', "image_std", STD) for text in (
+        "[0.5, 0.5, 0]", "[0.5, -0.5, 0.5]", "[0.5, 0.5, Infinity]", "[NaN, NaN, NaN]", '["0.5", "0.5", "0.5"]',
+    )),
+    *(("config.json", f'{{"vision_config": {{"image_size": {text}}}}}', "vision_config.image_size", SIZE) for text in (
+        "0", "-16", "16.5", '"large"', "[16]", "[16, 0]", "true", "[[16], 16]",
+    )),
+    ("config.json", '{"vision_config": [16]}', "vision_config", "an object"),
+    ("preprocessor_config.json", '{"image_processor": 3}', "image_processor", "an object"),
+    ("preprocessor_config.json", '{"image_processor": {"image_mean": 3}}', "image_processor.image_mean", MEAN),
+    ("open_clip_config.json", '{"preprocess_cfg": {"mean": [0.5]}}', "preprocess_cfg.mean", MEAN),
+    ("open_clip_config.json", '{"preprocess_cfg": {"std": [0, 0, 0]}}', "preprocess_cfg.std", STD),
+    ("open_clip_config.json", '{"preprocess_cfg": []}', "preprocess_cfg", "an object"),
+    ("open_clip_config.json", '{"model_cfg": {"vision_cfg": 3}}', "vision_cfg", "an object"),
+    (
+        "open_clip_config.json", '{"model_cfg": {"vision_cfg": {"image_size": []}}}',
+        "model_cfg.vision_cfg.image_size", SIZE,
+    ),
+])  # fmt: skip
+def test_wrong_settings_of_pictures_are_refused_by_their_file(tmp_path, name, text, place, expected):
+    """The folder has no weights, so the settings are looked at first."""
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ModelError, match=re.escape(f"{tmp_path / name}: {place} must be {expected}, not ")) as caught:
+        open_words(tmp_path, judge_mark)
+    assert "correct the file" in caught.value.hint
+
+
+@pytest.mark.parametrize("text", ["[0.5, 0.5, 0.5]", "3", '{"image_mean": ', "[" * 100_000])
+@pytest.mark.parametrize("name", ["preprocessor_config.json", "config.json", "open_clip_config.json"])
+def test_a_file_of_settings_that_is_no_object_is_refused(copy, name, text):
+    (copy / name).write_text(text)
+    with pytest.raises(ModelError, match=re.escape(str(copy / name))):
+        open_words(copy, judge_mark)
+
+
+def test_settings_of_pictures_may_be_missing_or_nested(copy):
+    _write(copy / "preprocessor_config.json", image_mean=None, image_std=None)
+    reader = open_words(copy, judge_mark).reader
+    assert (reader.mean, reader.std) == (None, None)
+    (copy / "preprocessor_config.json").unlink()
+    (copy / "processor_config.json").write_text('{"image_processor": {"image_mean": [0, 0.5, 1], "image_std": null}}')
+    reader = open_words(copy, judge_mark).reader
+    assert (reader.mean, reader.std) == ([0, 0.5, 1], None)
+    assert reader.read(torch.zeros(1, 3, 16, 16), ["a hat"]).isfinite().all()
 
 
 def _write(path, **entries):

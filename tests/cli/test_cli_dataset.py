@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -21,7 +22,7 @@ def plan(tmp_path, tiny, monkeypatch):
     return path
 
 
-def test_a_data_set(main, plan, tmp_path):
+def test_a_data_set(main, plan, tmp_path, monkeypatch):
     code, out, errors = main("dataset", plan, "--out", "out", "--device", "cpu")
     assert code == 0, errors
     assert out.startswith("9 pictures in 3 shards, ")
@@ -31,9 +32,17 @@ def test_a_data_set(main, plan, tmp_path):
     code, out, errors = main("dataset", plan, "--out", "out", "--json", "-q")
     assert (code, errors) == (0, "")
     assert json.loads(out)["kept"] == 3
+    monkeypatch.setenv("FORCE_COLOR", "1")  # so that standard error counts as a terminal
     _, _, errors = main("dataset", plan, "--out", "out")
-    assert "9 of 9" in errors
+    assert "9 of 9" in re.sub(r"\x1b\[[\d;?]*[a-zA-Z]", "", errors)
     assert "/s" not in errors  # to check a shard is no drawing
+
+
+def test_progress_in_a_file(main, plan, monkeypatch):
+    monkeypatch.setattr("energyql.progress.LINE_INTERVAL", 0.0)
+    _, _, errors = main("dataset", plan, "--out", "out", "--device", "cpu")
+    assert "\nsmile 50 %\n" in errors and errors.endswith(" 100 %\n")
+    assert "9 of 9" not in errors
 
 
 def test_a_dry_run_says_the_cost_and_writes_nothing(main, plan, tmp_path):

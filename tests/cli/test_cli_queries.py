@@ -187,6 +187,14 @@ def test_what_the_caller_has_closed(arguments, code, closed):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("command", ["generate", "gallery"])
+def test_the_help_of_verify_says_what_sure_shifts(command):
+    """A wide page, so that the text is in one line."""
+    text = " ".join(CliRunner(env={"COLUMNS": "600"}).invoke(cli.app, [command, "--help"]).output.split())
+    assert "sure, after few draws, but attributes that the query does not name become more or less frequent" in text
+    assert "faithful, with their natural frequencies" in text
+
+
 def test_score_offers_what_it_takes():
     assert "jem" in invoke("generate", "--help").output
     assert "jem" not in invoke("score", "--help").output

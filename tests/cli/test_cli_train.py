@@ -52,7 +52,7 @@ def test_a_table_of_what_was_learned(tmp_path, table):
         r"^glasses, yes/no: balanced accuracy 0\.\d\d \(0\.\d\d to [01]\.\d\d\), chance 0\.50$", output, re.MULTILINE
     )
     assert re.search(
-        r"^  16 labels held out of 80; calibration error 0\.\d+; recall of no \d\.\d\d, yes ", output, re.MULTILINE
+        r"^  measured on 16 of 80 labels; calibration error 0\.\d+; recall of no \d\.\d\d, yes ", output, re.MULTILINE
     )
     assert re.search(r"^  weak, so queries refuse it: ", output, re.MULTILINE)
     by_hand = "learnt from labels by hand alone: a network that read the pictures was not clearly better than chance"

@@ -51,7 +51,7 @@ def test_from_a_labeller(model):
     assert re.search(
         r"^The new judge, on labels of pictures that it did not learn from:\n"
         r"  smile, yes/no: balanced accuracy [01]\.\d\d \(0\.\d\d to [01]\.\d\d\), chance 0\.50\n"
-        r"    150 labels held out of 300; calibration error 0\.\d\d\d; recall of no [01]\.\d\d, yes [01]\.\d\d$",
+        r"    measured on 150 of 300 labels; calibration error 0\.\d\d\d; recall of no [01]\.\d\d, yes [01]\.\d\d$",
         output,
         re.MULTILINE,
     )
@@ -59,6 +59,7 @@ def test_from_a_labeller(model):
     assert "smile" in load_model(model).judged_names
     again = run("report", model)
     verifier, judge = re.findall(r"(?m)^  smile, .*\n    .*$", output)
+    assert "measured on 300 of 300 labels; " in verifier  # in turn: each label serves to learn and to measure
     assert f" that it did not learn from:\n{verifier}" in again
     assert judge in again
     assert "not judged: hair," in again
@@ -91,7 +92,7 @@ def test_from_a_table_for_a_copy(model, tmp_path, monkeypatch):
 def test_one_by_name_is_measured(model):
     output = run("train-judge", model, "--labeller", "gaze:look", "--judge", "gaze:see", "-n", 100)
     assert "Judge gaze:see, on labels of pictures that it did not learn from:\n  smile, yes/no: balanced acc" in output
-    assert "100 labels held out of 100; recall of no" in output
+    assert "measured on 100 of 100 labels; recall of no" in output
     assert "Judge gaze:see, on labels" in run("report", model)
     known = load_model(model, allow_plugins=True)
     assert known.judge_report["smile"].held_out == 100
@@ -103,7 +104,7 @@ def test_one_by_name_is_measured(model):
 def test_a_judge_of_little_skill_is_marked(model, tmp_path):
     (tmp_path / "coin.py").write_text("def toss(images):\n    return {'smile': [i % 2 for i in range(len(images))]}\n")
     output = run("train-judge", model, "--labeller", "gaze:look", "--judge", "coin:toss", "-n", 100)
-    assert "    weak: not clearly better than chance, so its verdicts say little\n" in output
+    assert "    weak: little or not clearly better than chance, so its verdicts say little\n" in output
 
 
 def test_mistakes(model):

@@ -8,6 +8,7 @@ import json
 import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import pytest
@@ -389,6 +390,11 @@ def of_class(kind):
     return kind(pipeline.unet, pipeline.scheduler)
 
 
+def of_task(kind):
+    parts = latent().components
+    return getattr(diffusers, f"StableDiffusion{kind}Pipeline")(**parts, requires_safety_checker=False)
+
+
 @pytest.mark.parametrize(
     ("make", "call", "message"),
     [
@@ -418,6 +424,58 @@ def of_class(kind):
 def test_what_cannot_be_a_generator_is_refused(make, call, message):
     with pytest.raises(ArgumentError, match=f"(?s){message}"):
         load_generator(make(), **call)
+
+
+class Redraws(diffusers.DDIMPipeline):
+    """Starts from a picture."""
+
+    def __call__(self, mask_image, output_type="pt", batch_size=1):
+        return type("Output", (), {"images": torch.randn(batch_size, 3, 16, 16)})
+
+
+def upscaler():
+    parts = {name: part for name, part in latent().components.items() if name != "image_encoder"}
+    return diffusers.StableDiffusionUpscalePipeline(**parts, low_res_scheduler=diffusers.DDPMScheduler())
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        *(partial(of_task, kind) for kind in ("Img2Img", "Inpaint", "InstructPix2Pix")),
+        upscaler,
+        lambda: of_class(Redraws),
+    ],
+)
+@pytest.mark.parametrize("call", [{}, {"prompt": "a red hill"}])
+def test_pipelines_that_start_from_a_picture_are_refused(make, call):
+    pipeline = make()
+    name = "mask_image" if isinstance(pipeline, Redraws) else "image"
+    says = (
+        f"a {type(pipeline).__name__} is no generator .*: it starts from a picture, '{name}'\npipelines that draw pict"
+    )
+    with pytest.raises(ArgumentError, match=f"(?s){says}ures from a text, from a class or from nothing are supported"):
+        load_generator(pipeline, **({} if isinstance(pipeline, Redraws) else call))
+
+
+def test_a_folder_whose_pipeline_starts_from_a_picture_is_refused(tmp_path):
+    of_task("Img2Img").save_pretrained(tmp_path / "pipeline")
+    with pytest.raises(ArgumentError, match="it starts from a picture, 'image'"):
+        command(["energyql", "convert", str(tmp_path / "pipeline"), "--out", str(tmp_path / "model")])
+    assert not (tmp_path / "model").exists()
+
+
+class Edits(diffusers.DDIMPipeline):
+    """Takes a picture, but needs none."""
+
+    @torch.no_grad()
+    def __call__(self, image: torch.Tensor | None = None, eta: float = 0.0, output_type="pt", batch_size=1):
+        return type("Output", (), {"images": torch.randn(batch_size, 3, 16, 16) * (1 + eta)})
+
+
+def test_a_pipeline_that_needs_no_picture_is_not_refused_for_it():
+    assert load_generator(of_class(Edits)).size == [16, 16]
+    with pytest.raises(ArgumentError, match="the call of a Edits failed: TypeError"):
+        load_generator(of_class(Edits), eta="much")
 
 
 def test_latents_of_a_wrong_shape_are_refused():
