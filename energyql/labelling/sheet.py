@@ -115,7 +115,7 @@ class LabelSheet:
         if index not in self.folder.indices:
             raise DataError(f"{self.folder.path} has no picture {index}")
         if unknown := [name for name in cells if name not in self.attributes]:
-            raise DataError(f"{unknown[0]!r} is not one of the attributes {', '.join(self.attributes)}")
+            raise DataError(f"{unknown[0]!r:.40} is not one of the attributes {', '.join(self.attributes)}")
         checked = {name: _cell(spec, cells.get(name)) for name, spec in self.attributes.items()}
         rows = self.rows()
         rows.pop(index, None)
@@ -168,7 +168,7 @@ def _cell(spec: AttributeSpec, cell: Any) -> str:
         return ""
     label = KINDS[spec.kind].label(cell, spec)
     if label is None:
-        raise DataError(f"{spec.name!r} is {cell!r}, not {KINDS[spec.kind].asked(spec)}")
+        raise DataError(f"{spec.name!r} is {cell!r:.40}, not {KINDS[spec.kind].asked(spec)}")
     return label
 
 
