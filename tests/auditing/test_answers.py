@@ -4,6 +4,7 @@ import json
 import os
 
 import pytest
+from odd import put
 
 from auditing.painted import painted
 from energyql import audit
@@ -161,15 +162,6 @@ class TestOtherThings:
         session.answer(session.next(1)[0].key, {"query": True})
         assert path.is_symlink()
         assert session_of(folder).answers == session.answers
-
-
-def put(path, odd):
-    """Make something at `path` that is no file."""
-    {
-        "nothing": lambda: None, "pipe": lambda: os.mkfifo(path), "folder": path.mkdir,
-        "device": lambda: path.symlink_to("/dev/zero"), "loop": lambda: path.symlink_to(path),
-        "dangling": lambda: path.symlink_to(path.parent / "elsewhere"),
-    }[odd]()  # fmt: skip
 
 
 @pytest.mark.parametrize(

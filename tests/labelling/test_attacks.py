@@ -9,6 +9,7 @@ from contextlib import ExitStack
 
 import pytest
 from auditing.painted import painted
+from odd import put
 
 from energyql.auditing.answers import AnswerBook, AuditPlan
 from energyql.auditing.session import Session
@@ -272,7 +273,7 @@ class TestPaths:
     @pytest.mark.parametrize(
         ("odd", "why"),
         [
-            ("nothing", "is missing"), ("private", "is no picture"), ("empty", "is no picture"),
+            ("nothing", "is missing"), ("link", "is no picture"), ("empty", "is no picture"),
             ("dangling", "is missing"), ("loop", "Too many levels"), ("folder", "it is a folder"),
             ("pipe", "it is no regular file"), ("device", "it is no regular file"),
         ],
@@ -280,7 +281,7 @@ class TestPaths:
     def test_other_things_in_place_of_a_picture(self, server, tmp_path, odd, why):
         (tmp_path / "private").write_text("a secret")
         picture, kept = server.picture, server.picture.rename(tmp_path / "kept.png")
-        make_odd(picture, odd, tmp_path / "private")
+        put(picture, odd, tmp_path / "private")
         try:
             assert why in refused(server.client.get(server.address))
             assert server.client.get("/api/state").status == 200
@@ -297,21 +298,12 @@ class TestPaths:
         kept.replace(picture)
 
 
-def make_odd(path, kind, private):
-    """Make something at `path` that is no file, or a link."""
-    {
-        "nothing": lambda: None, "private": lambda: path.symlink_to(private), "empty": path.touch,
-        "dangling": lambda: path.symlink_to(private.with_name("none")), "loop": lambda: path.symlink_to(path),
-        "folder": path.mkdir, "pipe": lambda: os.mkfifo(path), "device": lambda: path.symlink_to("/dev/zero"),
-    }[kind]()  # fmt: skip
-
-
 class TestFiles:
     @pytest.mark.skipif(os.name == "nt", reason="no pipes and devices")
     @pytest.mark.parametrize("odd", ["folder", "pipe", "device"])
     def test_other_things_in_place_of_the_answers(self, own, odd):
         own.file.unlink()
-        make_odd(own.file, odd, None)
+        put(own.file, odd)
         assert str(own.file) in refused(own.client.post(own.path, own.body()))
         assert own.file.is_symlink() or not own.file.is_file()
 
@@ -338,7 +330,6 @@ class TestFiles:
         with running(server.app) as client:
             assert client.get("/api/state").status == 200
             assert client.post(server.path, server.body()).status == 200
-            make_odd(server.picture.with_name("x.png"), "folder", None)
             server.picture.unlink()
             refused(client.get(server.address))
 
