@@ -350,6 +350,8 @@ def _refusal(folder: Path, holder: str) -> ArgumentError:
 
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+MOST_PICTURE = 1 << 28
+"""Largest picture that is read, in bytes."""
 MOST_JSON = 1 << 26
 """Largest JSON file that is read, in bytes. The values in a file take about ten times as much memory as its text."""
 MOST_DIGITS = 20
@@ -440,8 +442,10 @@ def what_is_there(path: Path) -> str:
 
     If there is a similar path, the hint is "did you mean hats.csv?". Similar is a path with a similar name and the
     suffix of `path`, or with the same name and another suffix. Otherwise the hint says in which folder `path` was
-    looked for, or that there is no such folder.
+    looked for, or that there is no such folder. If `path` is a symbolic link, the hint says where it leads.
     """
+    if path.is_symlink():
+        return f"it is a link to {real_path(path)}, and nothing is there"
     folder = path.parent
     try:
         there = [folder / name for name in sorted(os.listdir(folder))]

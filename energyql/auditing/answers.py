@@ -15,16 +15,20 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from energyql.auditing.questions import Answers
+from energyql.auditing.questions import Answers, read_answer
 from energyql.auditing.subject import Subject
 from energyql.errors import ArgumentError, DataError
-from energyql.files import naming_source, naming_target, parse_json
-from energyql.pipeline.settings import finite_number, whole_number
+from energyql.files import naming_target, parse_json, read_bytes, write_text
+from energyql.pipeline.settings import finite_number, flag, whole_number
 
 ANSWERS = "answers.jsonl"
 CLICKS = 60
 """Default number of pictures that people say yes or no about, which takes some three minutes."""
 _MOST_CLICKS = 10**7
+_MOST_BYTES = 1 << 30
+"""Largest file of answers that is read, in bytes."""
+_MOST_NAME = 200
+"""Most characters of the name of a person."""
 _AGAIN = "move {folder} away to begin a new audit, and keep it, for it holds the answers"
 
 
@@ -51,6 +55,19 @@ class AuditPlan:
         whole_number("clicks", self.clicks, most=_MOST_CLICKS)
         if self.width is not None and not 0 < finite_number("width", self.width) < 1:
             raise ArgumentError(f"width is between 0 and 1, not {self.width}", hint="such as 0.05 for 5 %")
+        flag("attributes", self.attributes)
+
+
+def check_name(by: object) -> str:
+    """Return the name of a person, after a check that it can be shown.
+
+    Raises:
+        ArgumentError: it is no text, too long, or has invisible characters, such as those that control a terminal.
+    """
+    if not isinstance(by, str) or len(by) > _MOST_NAME or not by.isprintable():
+        hint = f"a name is a text of at most {_MOST_NAME} visible characters, such as ann"
+        raise ArgumentError(f"{by!r:.40} is no name of a person", hint=hint)
+    return by
 
 
 @dataclass(eq=False)
@@ -82,20 +99,20 @@ class AnswerBook:
                 for `AuditPlan()`: 60 pictures.
 
         Raises:
-            DataError: the file is damaged, or is about other pictures.
+            DataError: the file is damaged, no regular file, or about other pictures.
             ArgumentError: the file cannot be written.
         """
         assert subject.folder is not None  # a `Result` in memory has no file
         path = subject.folder / ANSWERS
-        with naming_source(path, DataError):
-            content = path.read_bytes() if path.is_file() else b""
+        content = read_bytes(path, _MOST_BYTES, DataError) if os.path.lexists(path) else b""
         whole = content.rfind(b"\n") + 1
-        if whole < len(content):  # a write was interrupted
-            with naming_target(path), path.open("r+b") as file:
-                file.truncate(whole)
         book = cls(plan or AuditPlan(), path=path)
         if not whole:
-            book._append({"plan": asdict(book.plan), "pictures": len(subject.pictures), "digest": subject.digest})
+            begin = {"plan": asdict(book.plan), "pictures": len(subject.pictures), "digest": subject.digest}
+            write_text(path, _as_text(begin))
+        elif whole < len(content):  # a write was interrupted
+            with naming_target(path), path.open("r+b") as file:
+                file.truncate(whole)
         for number, line in enumerate(content[:whole].splitlines(), 1):
             try:
                 book._read(parse_json(line), subject, number > 1)
@@ -135,13 +152,14 @@ class AnswerBook:
         elif not begun:
             raise ValueError("there is no plan before it")
         elif "undo" in line:
-            self.people.get(str(line["by"]), {}).pop(line["undo"], None)
+            self.people.get(check_name(line["by"]), {}).pop(line["undo"], None)
         else:
-            answers = {str(name): value for name, value in line["answers"].items()}
-            if any(value not in (True, False, None) for value in answers.values()):
-                raise ValueError("an answer is none of true, false and null")
-            self._fingerprints[line["picture"]] = str(line["sha256"])
-            self.people.setdefault(str(line["by"]), {})[line["picture"]] = answers
+            key, by = line["picture"], check_name(line["by"])
+            if not isinstance(key, str):
+                raise ValueError(f"{key!r:.40} is not the name of a picture")
+            answers = {name: read_answer(value) for name, value in line["answers"].items()}
+            self._fingerprints[key] = str(line["sha256"])
+            self.people.setdefault(by, {})[key] = answers
 
     def _check_pictures(self, subject: Subject) -> None:
         """Check that the file of each picture with answers has the same bytes as when the answers were given.
@@ -191,14 +209,19 @@ class AnswerBook:
 
     def _append(self, line: Mapping[str, Any]) -> None:
         assert self.path is not None
-        with naming_target(self.path):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("ab") as file:
-                start = file.tell()
-                try:
-                    file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
-                    file.flush()
-                    os.fsync(file.fileno())
-                except OSError:
-                    file.truncate(start)
-                    raise
+        rest = _as_text(line).encode()
+        # The file is not made here: without its first line, the plan, it could not be read. It has no buffer, which
+        # would write the rest of a line to a full disk again and again.
+        with naming_target(self.path), self.path.open("r+b", buffering=0) as file:
+            start = file.seek(0, os.SEEK_END)
+            try:
+                while rest:
+                    rest = rest[file.write(rest) :]
+                os.fsync(file.fileno())
+            except OSError:
+                file.truncate(start)
+                raise
+
+
+def _as_text(line: Mapping[str, Any]) -> str:
+    return json.dumps(line, ensure_ascii=False) + "\n"

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from energyql.attributes.labels import label_images
 from energyql.errors import DataError, ModelError
-from energyql.kinds import BARE, CLASSES, KINDS, as_text, is_missing, lacks_value
+from energyql.kinds import BARE, CLASSES, KINDS, as_text, as_yes_no, is_missing, lacks_value
 from energyql.language import Near, Predicate, bind, parse, predicates
 from energyql.logic.satisfiability import combined, satisfied
 from energyql.models import read_vocabulary
@@ -23,6 +23,18 @@ Answers = Mapping[str, Answer]
 QUERY = "query"
 _MOST_OPEN = 10
 """Largest number of conditions without an answer for which all combinations of true and false are tried."""
+
+
+def read_answer(value: object) -> Answer:
+    """Return an answer in a file, which may also be 1 or 0, "yes" or "no", as true or false; `None` for null.
+
+    Raises:
+        ValueError: the value is no answer.
+    """
+    number = as_yes_no(value)
+    if number is None and value is not None:
+        raise ValueError(f"{value!r:.40} is none of true, false and null")
+    return None if number is None else bool(number)
 
 
 class Question:

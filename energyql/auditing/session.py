@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from energyql.attributes.labels import ImageLabeller
-from energyql.auditing.answers import AnswerBook
+from energyql.auditing.answers import AnswerBook, check_name
 from energyql.auditing.estimate import Estimate, Strata
 from energyql.auditing.questions import QUERY, Answer, Answers
 from energyql.auditing.report import Agreement, Audit, Frequency
@@ -32,11 +32,17 @@ class Session:
         subject: the pictures of the audit.
         book: the plan, and the answers of all people.
         by: name of the person who answers now.
+
+    Raises:
+        ArgumentError: the name is too long, or has invisible characters.
     """
 
     subject: Subject
     book: AnswerBook
     by: str
+
+    def __post_init__(self) -> None:
+        check_name(self.by)
 
     @cached_property
     def _orders(self) -> list[list[int]]:
@@ -141,11 +147,11 @@ class Session:
         now = self.next(1)
         if not now or now[0].key != key:
             raise DataError(
-                f"{key} is not the picture that is asked now", hint="another tab has answered it: load again"
+                f"{key!r:.40} is not the picture that is asked now", hint="another tab has answered it: load again"
             )
         asked = self.asked(now[0])
         if unknown := [name for name in answers if name not in asked]:
-            raise DataError(f"{key} is asked for {', '.join(asked)}, not for {unknown[0]}")
+            raise DataError(f"{key} is asked for {', '.join(asked)}, not for {unknown[0]!r:.40}")
         self.book.add(self.subject, key, self.by, {name: answers.get(name) for name in asked})
 
     def undo(self) -> None:

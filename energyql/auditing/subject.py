@@ -20,20 +20,28 @@ from typing import Any
 
 from PIL import Image
 
-from energyql.auditing.questions import Answer, Question
+from energyql.auditing.questions import Answer, Question, read_answer
 from energyql.dataset.manifest import CARD, MANIFEST, PLAN
 from energyql.dataset.shard import read_samples
 from energyql.errors import DataError, ModelError
-from energyql.files import finish_saving, json_digest, naming_source, read_bytes, read_json, read_whole
+from energyql.files import (
+    MOST_PICTURE,
+    check_file,
+    finish_saving,
+    json_digest,
+    naming_source,
+    read_bytes,
+    read_json,
+    read_whole,
+)
 from energyql.pipeline.result import Result
-from energyql.pipeline.result_folder import EDIT, RESULT, part_folders, picture_name
+from energyql.pipeline.result_folder import EDIT, RESULT, is_picture_name, part_folders, picture_name
 from energyql.pipeline.settings import EXACT
 from energyql.render.pictures import png_bytes
 
 _PAGE = "index.html"
 _MOST_PAGE = 1 << 30
-_MOST_PICTURE = 1 << 28
-"""Largest page of a gallery and largest picture that are read, in bytes."""
+"""Largest page of a gallery that is read, in bytes."""
 _HALF = 0.5
 
 
@@ -208,22 +216,19 @@ def _of_results(folder: Path, parts: Sequence[tuple[str, Path]]) -> tuple[list[A
         data = read_json(part / RESULT)
         facts = data["provenance"]
         for sample in data["samples"]:
-            key, verdict = f"{prefix}{sample['picture']}", _verdict(sample["satisfied"])
+            if not is_picture_name(sample["picture"]):  # another path could lead to a private file
+                raise ValueError(f"{sample['picture']!r:.40} is not the name of a picture")
+            key, verdict = f"{prefix}{sample['picture']}", read_answer(sample["satisfied"])
             sure = _sure(sample["energy"], facts["semantics"])
-            read = partial(read_bytes, folder / key, _MOST_PICTURE, DataError)
+            read = partial(read_bytes, folder / key, MOST_PICTURE, DataError)
             pictures.append(AuditedPicture(key, str(facts["canonical"]), verdict, sure, read, sample["judged"] or {}))
     if not pictures:
         raise ValueError("it has no samples")
     return pictures, str(facts["model"])
 
 
-def _verdict(value: object) -> Answer:
-    if value not in (True, False, None):
-        raise ValueError(f"{value!r:.40} is no verdict")
-    return value if value is None else bool(value)
-
-
 def _read_part(path: Path, start: int, size: int) -> bytes:
+    check_file(path, kind=DataError)
     with naming_source(path, DataError), path.open("rb") as file:
         file.seek(start)
         return file.read(size)
@@ -242,6 +247,7 @@ def _of_dataset(folder: Path) -> tuple[list[AuditedPicture], str]:
     classes = {one["name"]: one for one in read_json(folder / PLAN)["plan"]["classes"]}
     pictures: list[AuditedPicture] = []
     for shard in sorted((folder / "shards").glob("*.tar")):
+        check_file(shard, kind=DataError)
         with naming_source(shard, DataError), shard.open("rb") as file:
             samples = read_samples(file)
             file.seek(0)
@@ -253,7 +259,7 @@ def _of_dataset(folder: Path) -> tuple[list[AuditedPicture], str]:
                 }
         for sample in samples:
             sure = _sure(sample["energy"], classes[sample["class"]]["semantics"])
-            key, verdict = sample["key"], _verdict(sample["satisfied"])
+            key, verdict = sample["key"], read_answer(sample["satisfied"])
             pictures.append(AuditedPicture(key, sample["query"], verdict, sure, data[key], sample["judged"]))
     if not pictures:
         raise ValueError("it has no pictures")

@@ -5,17 +5,17 @@ from __future__ import annotations
 from dataclasses import asdict
 from pathlib import Path
 
-from fastapi import FastAPI
-from fastapi.responses import FileResponse
+from fastapi import FastAPI, Response
 from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
 from energyql.errors import DataError
+from energyql.files import MOST_PICTURE, read_bytes
 from energyql.kinds import KINDS, Kind
 from energyql.labelling.sheet import Cells, LabelSheet
 from energyql.studio.guard import Access, Bodies
-from energyql.studio.web import guarded_app
+from energyql.studio.web import RequestBody, guarded_app
 
 STATIC = Path(__file__).parent / "static"
 BODY = 64 * 1024
@@ -26,6 +26,8 @@ DESCRIPTION = """Labels of the pictures of a folder.
 
 `GET /api/state` returns what is left to label, `POST /api/labels` writes the labels of one picture, and
 `DELETE /api/labels/{index}` takes them back. Errors are returned as a `Problem`."""
+_TYPES = {b"\x89PNG": "image/png", b"RIFF": "image/webp", b"\xff\xd8\xff": "image/jpeg"}
+"""First bytes of a picture -> its media type."""
 
 
 class AttributeField(BaseModel):
@@ -50,11 +52,27 @@ class State(BaseModel):
     last: int | None = Field(description="The picture that was labelled last.")
 
 
-class Labels(BaseModel):
+class Labels(RequestBody):
     """Labels of one picture, which a request of the page contains."""
 
     index: int = Field(description="Number of the picture.")
     labels: dict[str, str | float | bool | None] = Field(description="Attribute to label; null if nobody can decide.")
+
+
+def picture_response(data: bytes, name: object) -> Response:
+    """Return the response with a picture as PNG, WebP or JPEG.
+
+    Args:
+        data: the bytes of the picture's file.
+        name: name of the picture, for the message.
+
+    Raises:
+        DataError: the file is of another kind. It may be a link, in a folder from a stranger, to a private file.
+    """
+    kind = next((kind for start, kind in _TYPES.items() if data.startswith(start)), None)
+    if kind is None:
+        raise DataError(f"{name} is no picture", hint="pictures are PNG, WebP or JPEG; draw it again")
+    return Response(data, media_type=kind)
 
 
 def create_app(sheet: LabelSheet, access: Access | None = None) -> FastAPI:
@@ -100,10 +118,11 @@ def create_app(sheet: LabelSheet, access: Access | None = None) -> FastAPI:
         return state(sheet.undo(index))
 
     @app.get("/api/pictures/{index}.png")
-    async def picture(index: int) -> FileResponse:
-        """Return the picture with the number `index` as a PNG file; the status is 404 if there is no such picture."""
+    async def picture(index: int) -> Response:
+        """Return the picture with the number `index`; the status is 404 if there is no such picture."""
         if index not in pictures:
             raise HTTPException(404, f"there is no picture {index}")
-        return FileResponse(sheet.folder.file(index))
+        file = sheet.folder.file(index)
+        return picture_response(read_bytes(file, MOST_PICTURE, DataError), file)
 
     return app

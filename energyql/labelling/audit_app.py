@@ -9,17 +9,15 @@ from starlette.exceptions import HTTPException
 
 from energyql.auditing.session import Session
 from energyql.errors import DataError
-from energyql.labelling.app import AHEAD, BODY, STATIC
+from energyql.labelling.app import AHEAD, BODY, STATIC, picture_response
 from energyql.studio.guard import Access, Bodies
-from energyql.studio.web import guarded_app
+from energyql.studio.web import RequestBody, guarded_app
 
 DESCRIPTION = """An audit of the pictures of a result.
 
 `GET /api/state` returns the next pictures with their questions, `POST /api/answers` writes the answers about the first
 of them, and `DELETE /api/answers` takes the last ones back. Verdicts of the judge are never returned. Errors are
 returned as a `Problem`."""
-_TYPES = {b"\x89PNG": "image/png", b"RIFF": "image/webp", b"\xff\xd8\xff": "image/jpeg"}
-"""First bytes of a picture -> its media type."""
 
 
 class Asked(BaseModel):
@@ -42,7 +40,7 @@ class AuditState(BaseModel):
     summary: str = Field(description="What the answers say; empty before the end.")
 
 
-class GivenAnswers(BaseModel):
+class GivenAnswers(RequestBody):
     """A person's answers to the questions about one picture, which a request of the page contains."""
 
     key: str
@@ -102,8 +100,6 @@ def create_audit_app(session: Session, access: Access | None = None) -> FastAPI:
         """Return the picture with the number `index` as PNG, WebP or JPEG; the status is 404 if there is none."""
         if not 0 <= index < len(pictures):
             raise HTTPException(404, f"there is no picture {index}")
-        data = pictures[index].data()
-        kind = next((kind for start, kind in _TYPES.items() if data.startswith(start)), "application/octet-stream")
-        return Response(data, media_type=kind)
+        return picture_response(pictures[index].data(), pictures[index].key)
 
     return app

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from energyql.errors import ArgumentError, DataError
-from energyql.files import PICTURE_SUFFIXES, read_whole, write_text
+from energyql.files import PICTURE_SUFFIXES, naming_target, read_whole, write_text
 from energyql.kinds import KINDS, lacks_value
 from energyql.labelling.folder import PictureFolder
 from energyql.training.labels import (
@@ -115,14 +115,14 @@ class LabelSheet:
         if index not in self.folder.indices:
             raise DataError(f"{self.folder.path} has no picture {index}")
         if unknown := [name for name in cells if name not in self.attributes]:
-            raise DataError(f"{unknown[0]!r} is not one of the attributes {', '.join(self.attributes)}")
+            raise DataError(f"{unknown[0]!r:.40} is not one of the attributes {', '.join(self.attributes)}")
         checked = {name: _cell(spec, cells.get(name)) for name, spec in self.attributes.items()}
         rows = self.rows()
         rows.pop(index, None)
         return self._write(rows | {index: checked})
 
     def undo(self, index: int) -> dict[int, Cells]:
-        """Remove the labels of the picture with number `index` from the file.
+        """Remove the labels of the picture with number `index` from the file; without other labels, remove the file.
 
         The result has the labels of the other pictures: number of a picture -> labels of the picture.
         """
@@ -148,6 +148,11 @@ class LabelSheet:
         return self._write(rows)
 
     def _write(self, rows: dict[int, Cells]) -> dict[int, Cells]:
+        """Write the file with these rows; without any, remove it, because a table has at least one row."""
+        if not rows:
+            with naming_target(self.path):
+                self.path.unlink(missing_ok=True)
+            return rows
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow([INDEX, CHOSEN, DRAWN, *map(attribute_text, self.attributes.values())])
@@ -168,7 +173,7 @@ def _cell(spec: AttributeSpec, cell: Any) -> str:
         return ""
     label = KINDS[spec.kind].label(cell, spec)
     if label is None:
-        raise DataError(f"{spec.name!r} is {cell!r}, not {KINDS[spec.kind].asked(spec)}")
+        raise DataError(f"{spec.name!r} is {cell!r:.40}, not {KINDS[spec.kind].asked(spec)}")
     return label
 
 

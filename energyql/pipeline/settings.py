@@ -100,7 +100,12 @@ def _share(name: str, value: float) -> float:
     return share
 
 
-def _flag(name: str, value: bool) -> bool:
+def flag(name: str, value: bool) -> bool:
+    """Return `value` after a check that it is true or false.
+
+    Raises:
+        ArgumentError: `value` is something else, also 1 or 0. `name` is the name of the setting in the message.
+    """
     if not isinstance(value, bool):
         raise ArgumentError(f"{name} is true or false, not {value!r}")
     return value
@@ -247,7 +252,7 @@ class DrawSettings:
     )})  # fmt: skip
     compile: bool = field(default=False, metadata={"setting": Setting(
         "Compile energy and generator by torch.compile first, which takes minutes; see docs/performance.md.",
-        check=_flag, left_out=dict.fromkeys(("gallery", "request"), "compiling takes longer than drawing the page"),
+        check=flag, left_out=dict.fromkeys(("gallery", "request"), "compiling takes longer than drawing the page"),
     )})  # fmt: skip
     relations: bool = field(default=True, metadata={"setting": Setting(
         left_out=dict.fromkeys(get_args(Surface), "only edits set it"),

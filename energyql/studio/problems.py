@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -39,6 +40,18 @@ class StudioError(EnergyQLError):
     def __init__(self, kind: str, message: str, *, hint: str | None = None) -> None:
         super().__init__(message, hint=hint)
         self.kind = kind
+
+
+class Json(JSONResponse):
+    """A response in JSON of ASCII characters.
+
+    So it may have halves of characters, which Python puts in place of bytes of a file name that are not UTF-8, and
+    which requests may contain.
+    """
+
+    def render(self, content: Any) -> bytes:
+        """Return the bytes of the response for JSON values."""
+        return json.dumps(content, allow_nan=False, separators=(",", ":")).encode()
 
 
 class Correction(BaseModel):
@@ -93,7 +106,7 @@ def describe_fault(fault: Mapping[str, Any]) -> str:
     return f"{'.'.join(map(str, place)) or 'the request'}: {fault['msg']}"
 
 
-def respond(error: EnergyQLError, status: int | None = None) -> JSONResponse:
+def respond(error: EnergyQLError, status: int | None = None) -> Json:
     """Return the response to a request that raised `error`.
 
     Args:
@@ -102,4 +115,4 @@ def respond(error: EnergyQLError, status: int | None = None) -> JSONResponse:
     """
     status = status or (REFUSALS[error.kind][0] if isinstance(error, StudioError) else 422)
     headers = {"retry-after": "2"} if status == 503 else None
-    return JSONResponse(describe(error).model_dump(), status_code=status, headers=headers)
+    return Json(describe(error).model_dump(), status_code=status, headers=headers)

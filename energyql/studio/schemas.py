@@ -12,6 +12,7 @@ from energyql.sampling import MOST_STRENGTH
 from energyql.studio.jobs import State
 from energyql.studio.limits import Limits
 from energyql.studio.problems import Problem
+from energyql.studio.web import RequestBody
 from energyql.vocabulary import Kind
 
 if TYPE_CHECKING:
@@ -26,10 +27,8 @@ SemanticsName = Annotated[str, AfterValidator(check_semantics), Field(descriptio
 ModelName = Annotated[str | None, Field(description="One of the models of this studio; by default the first.")]
 
 
-class _OfModel(BaseModel):
-    """A request to a model. An unknown field is an error, and so is "4" or true in place of a number."""
-
-    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, strict=True)
+class _OfModel(RequestBody):
+    """A request to a model."""
 
     model: ModelName = None
 

@@ -11,14 +11,15 @@ from typing import Any, NamedTuple
 import uvicorn
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, JSONResponse
+from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
+from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
 
 from energyql import __version__
 from energyql.errors import ArgumentError, EnergyQLError
 from energyql.studio.guard import Access, Bodies, Guard, access_to, is_loopback
-from energyql.studio.problems import INTERNAL, StudioError, describe_fault, respond
+from energyql.studio.problems import INTERNAL, Json, StudioError, describe_fault, respond
 
 STATIC = Path(__file__).parent / "static"
 REFERENCE = "GET /api/openapi.json describes every request"
@@ -27,6 +28,12 @@ CONNECTIONS = 100
 only a proxy in front of the server prevents."""
 EVERYWHERE = ("", "0.0.0.0", "::")
 """Hosts that mean every address of this machine."""
+
+
+class RequestBody(BaseModel):
+    """The body of a request. An unknown field is an error, and so is "4" or true in place of a number."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, strict=True)
 
 
 def guarded_app(
@@ -46,8 +53,9 @@ def guarded_app(
         options: further arguments of `FastAPI`.
     """
     app = FastAPI(
-        title=title, version=__version__, description=description, openapi_url="/api/openapi.json", docs_url=None,
-        redoc_url=None, **options,  # both are pages of FastAPI that load scripts from other servers
+        title=title, version=__version__, description=description, openapi_url="/api/openapi.json",
+        docs_url=None, redoc_url=None,  # both are pages of FastAPI that load scripts from other servers
+        default_response_class=Json, **options,
     )  # fmt: skip
     app.add_middleware(Guard, access=access or Access(), bodies=bodies)
     for kind in (EnergyQLError, RequestValidationError, HTTPException, Exception):
@@ -73,7 +81,7 @@ def serve_file(app: FastAPI, path: str, file: object) -> None:
         return FileResponse(str(file))
 
 
-async def _refuse(request: Request, error: Exception) -> JSONResponse:
+async def _refuse(request: Request, error: Exception) -> Json:
     """Return the response to a request that raised an error of any kind."""
     if isinstance(error, EnergyQLError):
         return respond(error)

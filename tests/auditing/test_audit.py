@@ -206,9 +206,9 @@ class TestAnswers:
     def test_only_the_picture_that_is_asked(self, folder):
         session = session_of(folder)
         one, two = session.next(2)
-        with pytest.raises(DataError, match=f"{two.key} is not the picture that is asked now"):
+        with pytest.raises(DataError, match=f"'{two.key}' is not the picture that is asked now"):
             session.answer(two.key, {WHOLE: True})
-        with pytest.raises(DataError, match="is asked for query, not for smile"):
+        with pytest.raises(DataError, match="is asked for query, not for 'smile'"):
             session.answer(one.key, {"smile": True})
         session.answer(one.key, {WHOLE: True})
         session.undo()

@@ -56,7 +56,7 @@ def test_the_same_picture_in_two_tabs(client, session):
         thread.join()
     assert sorted(answer.status for answer in answers) == [200, 422, 422, 422]
     (refusal,) = {answer.json()["message"] for answer in answers if answer.status == 422}
-    assert refusal == f"{key} is not the picture that is asked now"
+    assert refusal == f"'{key}' is not the picture that is asked now"
     assert len(session.answers) == 1
 
 

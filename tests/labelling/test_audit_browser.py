@@ -14,9 +14,9 @@ from labelling.pages import running
 pytestmark = pytest.mark.browser
 
 
-def session_of(folder, **plan):
+def session_of(folder, by="me", **plan):
     subject = open_subject(folder)
-    return Session(subject, AnswerBook.open(subject, AuditPlan(**plan)), "me")
+    return Session(subject, AnswerBook.open(subject, AuditPlan(**plan)), by)
 
 
 @pytest.fixture
@@ -96,6 +96,16 @@ def test_a_second_tab_is_told(visit, folder):
         page.keyboard.press("n")
         expect(page.locator("#failure")).to_be_hidden()
         assert [given["query"] for given in session.answers.values()] == [True, False]
+
+
+def test_a_name_is_no_html(visit, folder):
+    from playwright.sync_api import expect
+
+    name = "<img src=x onerror=\"document.title='run'\"><b>ann</b>"
+    with visit(session_of(folder, name)) as visitor:
+        page = visitor.open()
+        expect(page.locator("#who")).to_have_text(name)
+        assert page.title() != "run"
 
 
 def test_on_a_phone(visit, folder):

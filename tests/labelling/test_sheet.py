@@ -26,6 +26,15 @@ def test_every_decision_is_written(sheet):
     assert list(sheet.undo(1_000_002)) == [3]
 
 
+def test_a_table_whose_only_label_is_taken_back_is_begun_again(sheet, folder):
+    sheet.decide(3, {"glasses": True})
+    assert sheet.undo(3) == {}
+    assert not sheet.path.exists()
+    again = LabelSheet.open(sheet.path, folder, TEXT)
+    assert again.undo(3) == again.rows() == {}
+    assert list(again.decide(4, {"glasses": True})) == [4]
+
+
 def test_a_class_that_is_called_none(folder, tmp_path):
     sheet = LabelSheet.open(tmp_path / "labels.csv", folder, "hat=none|cap|NA")
     for index, cell in enumerate(("none", "NA", "cap", "", None)):
