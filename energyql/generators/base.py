@@ -644,13 +644,16 @@ class Calls:
         start: value of `made` at the start of the run.
         most: value of `made` at which the run ends.
         refused: whether pictures were refused.
+        in_pilot: number of calls of pilot runs since the start of the run.
     """
 
     made: int = 0
     start: int = 0
     most: float = math.inf
     refused: bool = False
+    in_pilot: int = 0
     _told: int = 0
+    _piloting: bool = False
 
     @property
     def left(self) -> float:
@@ -675,12 +678,21 @@ class Calls:
         """Context manager for a run: the block can make at most `budget` calls; `None` for any number."""
         self.start = self._told = self.made
         most = math.inf if budget is None else self.made + budget
-        self.most, self.refused = most, False
+        self.most, self.refused, self.in_pilot = most, False, 0
         try:
             yield
         finally:
             if self.most == most:  # a stream that was abandoned may end during a later run, whose budget stays
                 self.most = math.inf
+
+    @contextmanager
+    def pilot(self) -> Iterator[None]:
+        """Context manager for a pilot run, whose calls an error about the budget states."""
+        self._piloting = True
+        try:
+            yield
+        finally:
+            self._piloting = False
 
     def counted(self, draw: Callable[..., Tensor]) -> Callable[..., Tensor]:
         """Return a function that draws like `draw`, a function from w to pictures, and counts its pictures.
@@ -692,11 +704,13 @@ class Calls:
             calls = len(w) * (2 if w.requires_grad else 1)
             if calls > self.left:
                 self.refused = True
+                pilot = f"; a pilot run took {self.in_pilot:,} of {self.budget:,.0f} calls" if self.in_pilot else ""
                 raise NotAcceptedError(
-                    "the budget of calls of the generator ended before a sample was complete",
+                    f"the budget of calls of the generator ended before a sample was complete{pilot}",
                     hint="raise budget (--budget), or ask for less; energyql explain QUERY --pilot estimates the calls",
                 )
             self.made += calls
+            self.in_pilot += calls if self._piloting else 0
             return draw(w, *arguments, **options)
 
         return counting

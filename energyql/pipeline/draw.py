@@ -103,6 +103,7 @@ from energyql.pipeline.texts import PriorPictures, texts_of, with_texts_read
 from energyql.pipeline.verified import (
     CLIPS,
     EXPECTED,
+    PILOT,
     PILOT_ROUND,
     REJECTION_KEPT,
     REJECTION_ROUND,
@@ -333,26 +334,15 @@ class PreparedQuery:
         """Make the pilot run for `clips`, unless it was made, or is not needed for the samples before number `end`."""
         if self.settings.verify != "faithful" or "clips" in vars(self):
             return
-        with self._naming_pilot("or draw with verify=sure (--verify sure), which needs none"):
+        with self.calls.pilot():
             if end == math.inf or end > self._rejected(report):
                 vars(self)["clips"] = self._estimate_clips(report)
-
-    @contextmanager
-    def _naming_pilot(self, else_: str) -> Iterator[None]:
-        """Context in which an error about the budget says that a pilot run used it up, and what else helps."""
-        try:
-            yield
-        except NotAcceptedError:
-            if not self.calls.refused:
-                raise
-            what = f"the budget of {self.calls.budget:,.0f} calls of the generator ended in the pilot run"
-            raise NotAcceptedError(what, hint=f"raise budget (--budget), {else_}") from None
 
     def _rejected(self, report: Report = _quiet) -> float:
         """Number of samples at the start of the run that are drawn from the prior, for "faithful"; see `rejected`.
 
-        It is infinite with a budget that suffices for no pilot run. `report` is called with "trial" and
-        the fraction of the draws that is done, if some are needed to find the number.
+        It is infinite with a budget in which rejection finds more than draws after a pilot run would. `report` is
+        called with "trial" and the fraction of the draws that is done, if some are needed to find the number.
         """
         verifier = self.plain_verifier
         if self.settings.verify != "faithful" or verifier is None or needs_no_pilot(verifier.labelled):
@@ -361,9 +351,16 @@ class PreparedQuery:
             return math.inf
         if "trial" not in vars(self):
             vars(self)["trial"] = self._try_rejection(report)
-        calls, forecast = self.trial.calls, self._forecast
-        rate = forecast.of_pilot if forecast else 1 / (calls or math.inf)
-        return rejected(calls, pilot_size(rate), self.settings.attempts)
+        calls, forecast, budget = self.trial.calls, self._forecast, self.calls.budget
+        pilot = pilot_size(forecast.of_pilot if forecast else 1 / (calls or math.inf))
+        count = rejected(calls, pilot, self.settings.attempts)
+        if budget < math.inf:
+            left = budget - self.trial.samples - count * (calls or 0.0)
+            if forecast is None:
+                return math.inf if left < 2 * PILOT else count
+            share = 1 / calls if calls else forecast.of_prior
+            return math.inf if left * share > (left - pilot) * forecast.of_pilot else count
+        return count
 
     @cached_property
     def trial(self) -> Clip:
@@ -1106,7 +1103,7 @@ class Pipeline:
         defined = any(name in self._defined for name in rule.attributes)
         if model.bank.reads_pictures and not defined and is_same(model.bank.reader, model.judge):
             raise never_objects(model.name)
-        own = model.verifier is None and defined  # then the code decides
+        own = model.verifier is None and defined and (mode is None or model.judge is None)  # then the code decides
         reader = model.bank.reader if own else model.verifier
         reads: Collection[str] | None = None  # edits, for example, never verify
         if mode is None and reader is None:
@@ -1165,7 +1162,8 @@ class Pipeline:
                 sampler = "slice"  # the default one goes where the energy is lowest
             elif sampler == DEFAULT_SAMPLER and not has_gradient:
                 sampler = GRADIENT_FREE
-            sampler = make_sampler(sampler, 1.0 if settings.strength is None else settings.strength)
+            options = {"enough": None} if sampler != settings.sampler and mode == "sure" else {}  # the verifier is sure
+            sampler = make_sampler(sampler, 1.0 if settings.strength is None else settings.strength, **options)
         else:
             check_sampler(sampler)
         if not has_gradient and has_trait(sampler, "needs_gradient"):

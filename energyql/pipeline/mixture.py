@@ -111,7 +111,7 @@ class PreparedMixture(PreparedQuery):
         """
         with reporting(progress) as report:
             if "shares" not in vars(self):
-                with self._naming_pilot("or give fewer prompts"):
+                with self.calls.pilot():
                     vars(self)["shares"] = self._learn(report)
             yield report
 
