@@ -782,7 +782,9 @@ def changing(folder: Path) -> Iterator[Path]:
     """
     removed: list[Path] = []
     with saving(folder, lambda _: removed) as staged:
-        before = sorted(path.name for path in folder.iterdir() if path.is_file() and path.name != LOCK)
+        # Locks and temporary files of others, such as a table of labels that is written, come and go.
+        names = (path.name for path in folder.iterdir() if path.is_file())
+        before = sorted(name for name in names if not name.startswith(".energyql-"))
         links = {name: _linked(folder / name, staged / name) for name in before}
         yield staged
         for name, mark in links.items():
