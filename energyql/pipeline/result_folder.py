@@ -332,6 +332,11 @@ def _read_part(folder: Path, names: Collection[str]) -> dict[str, Any]:
         _checked(provenance["judge"], str)
     if isinstance(provenance.get("condition"), list):
         provenance["condition"] = tuple(provenance["condition"])  # of a conditional generator, as `generate` records it
+    if "mixture" in provenance:
+        prompts, mixture = _checked(provenance["condition"], tuple), _checked(provenance["mixture"], dict)
+        columns = _texts(prompts), _floats(mixture["shares"]), _floats(mixture["errors"])
+        if len(set(map(len, columns))) > 1:
+            raise ValueError("its prompts and their shares differ in number")
     if "sampler" in provenance:
         provenance["sampler"] = sampler_record(provenance["sampler"])
     statistics = {name: _number(value) for name, value in _checked(data["statistics"], dict).items()}
@@ -456,6 +461,10 @@ def _bools(entries: Sequence[Any]) -> npt.NDArray[np.bool_]:
     return np.array([_checked(entry, bool) for entry in entries])
 
 
+def _texts(entries: Sequence[Any]) -> npt.NDArray[np.str_]:
+    return np.array([_checked(entry, str) for entry in entries])
+
+
 def _whole_numbers(entries: Sequence[Any]) -> npt.NDArray[np.int64]:
     if below := [entry for entry in entries if _checked(entry, int) < 0]:
         raise ValueError(f"{below[0]} is below 0")
@@ -477,6 +486,6 @@ _FIELDS: dict[str, Callable[[Sequence[Any]], Any]] = {
     "satisfied": _optional(_bools),
     "doubtful": _bools,
     "status": lambda entries: [Status[entry] for entry in entries],
-    "prompt": _optional(_column),
+    "prompt": _optional(_texts),
 }
 """Field of a `Result` -> function from the JSON values of all samples to the field."""
