@@ -217,6 +217,8 @@ def _check_plan(destination: Destination, prepared: PreparedPlan, names: Collect
             there = parse_json(text)
             if isinstance(there, dict) and text == _plan_text(prepared, there.get("energyql")).encode():
                 return True
+        if set(names) == {PLAN} and _plan_text(prepared, __version__).encode().startswith(text):
+            return False  # the file is first, and some stores keep a file whose upload was interrupted
     theirs = there.get("plan") if isinstance(there, dict) else None
     if theirs == prepared.identity:
         return False
