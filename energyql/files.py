@@ -6,8 +6,8 @@ reads or writes the folder first moves the new files to their places. Descriptio
 first and moved last. So a description never lies beside files that it does not describe.
 
 While a folder is written, its file `.energyql-lock` is locked and names the writing process. If that process is killed,
-the system releases the lock. The lock file remains, but does not stop another process. See
-docs/decisions/one-writer.md.
+the system releases the lock. The lock file remains, but does not stop another process. A single file that is written
+for long has a lock of its own. See docs/decisions/one-writer.md.
 """
 
 from __future__ import annotations
@@ -141,13 +141,13 @@ _MOST_HOLDER = 4096
 
 @dataclass(eq=False)
 class Writer:
-    """The right of one thread to write into a folder. No other thread or process has this right; see `sole_writer`.
+    """The right of one thread to write a folder or file. No other thread or process has it; see `sole_writer`.
 
     Attributes:
-        descriptor: file descriptor of the folder's lock file, which is open.
+        descriptor: file descriptor of the lock file, which is open.
         work: what is being written, such as "a training".
         thread: identifier of the thread that may write.
-        depth: number of nested blocks of `sole_writer` that the thread has entered for the folder.
+        depth: number of nested blocks of `sole_writer` that the thread has entered for the folder or file.
     """
 
     descriptor: int
@@ -164,7 +164,7 @@ class Writer:
 
 
 _writers: dict[Path, Writer] = {}
-"""The writers of this process, by the real path of their folder."""
+"""The writers of this process, by the real path of their folder or file."""
 _unlocked: set[int] = set()
 """Device numbers of file systems without locks, for which this process has given a `LockWarning`."""
 
@@ -182,8 +182,8 @@ if hasattr(os, "register_at_fork"):
 
 
 @contextmanager
-def sole_writer(folder: Path, work: str) -> Iterator[Writer]:
-    """Let only this thread write into a folder during the block; blocks of one thread may be nested.
+def sole_writer(folder: Path, work: str, file: str = "") -> Iterator[Writer]:
+    """Let only this thread write into a folder, or one file of it, during the block; blocks of a thread may be nested.
 
     Other processes and threads are stopped only if they call `sole_writer` too, which then raises an error. If the
     folder does not exist, it is made; it is removed at the end of the block if it is still empty. On a file system
@@ -192,24 +192,27 @@ def sole_writer(folder: Path, work: str) -> Iterator[Writer]:
     Args:
         folder: the folder; files in its subfolders may be written too.
         work: what is being written, such as "a training", for the error in other processes.
+        file: name of the only file that is written. Others may write the folder and its other files meanwhile. By
+            default the whole folder is written.
 
     Yields:
-        A `Writer` for this thread. Nested blocks for the same folder yield the same object.
+        A `Writer` for this thread. Nested blocks for the same folder or file yield the same object.
 
     Raises:
-        ArgumentError: another process or thread writes into the folder, or the folder cannot be written.
+        ArgumentError: another process or thread writes the folder or file, or it cannot be written.
     """
-    check_writable(folder, folder)
-    key, thread = real_path(folder), threading.get_ident()
+    target, place, thread = folder / file, real_path(folder), threading.get_ident()
+    check_writable(target, folder)
+    key, lock = place / file, place / (f"{LOCK}-{file}" if file else LOCK)
     new: list[Path] = []
     writer = _writers.get(key)
     if writer is not None and writer.thread != thread:
-        raise _refusal(folder, f"{writer.work} of another thread of this process")
+        raise _refusal(target, f"{writer.work} of another thread of this process")
     try:
         if writer is None:
-            with naming_target(folder):
-                new = [path for path in (key, *key.parents) if not os.path.lexists(path)]
-                descriptor = _lock(folder, key / LOCK, work)
+            with naming_target(target):
+                new = [path for path in (place, *place.parents) if not os.path.lexists(path)]
+                descriptor = _lock(target, lock, work)
             writer = _writers[key] = Writer(descriptor, work, thread)
         writer.depth += 1
         try:
@@ -218,21 +221,21 @@ def sole_writer(folder: Path, work: str) -> Iterator[Writer]:
             writer.depth -= 1
             if not writer.depth and _writers.get(key) is writer:  # false in a forked child
                 del _writers[key]
-                _unlock(key / LOCK, writer.descriptor)
+                _unlock(lock, writer.descriptor)
     finally:
         for path in new:
             with suppress(OSError):  # there is something in it
                 path.rmdir()
 
 
-def _lock(folder: Path, path: Path, work: str) -> int:
-    """Make and lock the lock file of a folder, and return its file descriptor.
+def _lock(target: Path, path: Path, work: str) -> int:
+    """Make and lock the lock file of a folder or file, and return its file descriptor.
 
     The process, the host and `work` are written into the file, for the errors of other processes.
 
     Args:
-        folder: the folder, which is made if it is missing.
-        path: path of the lock file.
+        target: the folder or file, for messages.
+        path: path of the lock file, whose folder is made if it is missing.
         work: what is being written, such as "a training".
 
     Raises:
@@ -240,11 +243,11 @@ def _lock(folder: Path, path: Path, work: str) -> int:
         OSError: the lock file cannot be opened.
     """
     while True:
-        folder.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         try:
             descriptor = _open_lock(path)
         except FileNotFoundError:  # another writer has just removed the folder
-            if folder.is_dir():
+            if path.parent.is_dir():
                 raise
             continue
         with ExitStack() as stack:
@@ -253,8 +256,8 @@ def _lock(folder: Path, path: Path, work: str) -> int:
                 _take(descriptor)
             except OSError as error:
                 if error.errno in _BUSY:
-                    raise _refusal(folder, _holder(descriptor)) from None
-                _warn(folder, descriptor, error)
+                    raise _refusal(target, _holder(descriptor)) from None
+                _warn(target, descriptor, error)
             if _is_there(path, descriptor):  # else another process has just removed the file
                 with suppress(OSError):  # no right to write the file, or the disk is full: it is locked all the same
                     os.ftruncate(descriptor, 0)
@@ -330,23 +333,23 @@ def _holder(descriptor: int) -> str:
         return "another process"
 
 
-def _warn(folder: Path, descriptor: int, error: OSError) -> None:
-    """Warn that the file system of a folder has no locks, by a `LockWarning`. This is done once for each file system.
+def _warn(target: Path, descriptor: int, error: OSError) -> None:
+    """Warn that the file system of a folder or file has no locks. This is done once for each file system.
 
     Args:
-        folder: the folder.
-        descriptor: file descriptor of the folder's lock file.
+        target: the folder or file.
+        descriptor: file descriptor of its lock file.
         error: the error of the attempt to lock the lock file.
     """
     if (device := os.fstat(descriptor).st_dev) not in _unlocked:
         _unlocked.add(device)
-        message = f"the file system of {folder} has no locks ({error.strerror}), so a second writer cannot be noticed"
+        message = f"the file system of {target} has no locks ({error.strerror}), so a second writer cannot be noticed"
         warnings.warn(LockWarning(message), stacklevel=caller_level())
 
 
-def _refusal(folder: Path, holder: str) -> ArgumentError:
-    hint = "wait until that has ended, or name another folder"
-    return ArgumentError(f"{folder} is being written by {holder}", hint=hint)
+def _refusal(target: Path, holder: str) -> ArgumentError:
+    hint = f"wait until that has ended, or name another {'folder' if target.is_dir() else 'file'}"
+    return ArgumentError(f"{target} is being written by {holder}", hint=hint)
 
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
@@ -783,7 +786,9 @@ def changing(folder: Path) -> Iterator[Path]:
     """
     removed: list[Path] = []
     with saving(folder, lambda _: removed) as staged:
-        before = sorted(path.name for path in folder.iterdir() if path.is_file() and path.name != LOCK)
+        # Locks and temporary files of others, such as a table of labels that is written, come and go.
+        names = (path.name for path in folder.iterdir() if path.is_file())
+        before = sorted(name for name in names if not name.startswith(".energyql-"))
         links = {name: _linked(folder / name, staged / name) for name in before}
         yield staged
         for name, mark in links.items():

@@ -20,6 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import torch
+from short import TINY
 from toys import tiny_model
 from training.brief import bright, train
 
@@ -30,6 +31,7 @@ from energyql.dataset.manifest import arrow
 from energyql.files import fingerprint, finish_saving, sole_writer
 from energyql.pipeline import draw
 from energyql.pipeline.model import load_model
+from energyql.training.judge import train_judge
 
 SETTINGS = {"device": "cpu", "progress": False}
 BUSY = re.compile(r"ArgumentError: \S+ is being written by (.*)\nwait until that has ended, or name another folder\n")
@@ -72,9 +74,25 @@ def write_model(folder, seed):
     train(folder, bright, seed=seed, replace=True)
 
 
+def write_new_model(folder, seed):
+    train(PLAIN, bright, folder, seed=seed, replace=True)
+
+
+def write_judge(folder, seed):
+    if not (folder / "config.json").is_file():
+        shutil.copytree(PLAIN, folder, dirs_exist_ok=True)
+    train_judge(folder, smiling, count=40, seed=seed, settings=TINY, progress=False)
+
+
+def smiling(images):
+    mean = images.mean((1, 2, 3))
+    return {"smile": mean > mean.median(), "age": mean}
+
+
 KINDS = {
     "run": write_run, "result": write_result, "edit": write_edit,
     "gallery": write_gallery, "data": write_data, "model": write_model,
+    "new-model": write_new_model, "judge": write_judge,
 }  # fmt: skip
 CONTINUED = {"run", "data"}
 """Kinds of which a folder is continued by the same command, and refused to others."""
@@ -187,7 +205,7 @@ def main(base, count, kinds):
         place, length = base / f"pair-{number}", lengths[kind]  # new: a process sweeps a folder once
         folder = place / "D"
         place.mkdir()
-        if kind == "model":
+        if kind in ("model", "judge"):
             shutil.copytree(PLAIN, folder)
         before = digests(folder)
         seeds = (1, chance.choice([1, 2, 2]))

@@ -15,6 +15,7 @@ from energyql import files as files_module
 from energyql.errors import ArgumentError, ModelError
 from energyql.files import (
     as_path,
+    changing,
     check_destination,
     fingerprint,
     read_json,
@@ -215,3 +216,15 @@ def test_a_file_that_cannot_be_written_is_refused_before_any_work(tmp_path, name
     with pytest.raises(ArgumentError, match="cannot write"):
         check_destination(tmp_path / name)
     assert [path.name for path in tmp_path.iterdir()] == ["pipe.png"]
+
+
+def test_a_change_leaves_alone_what_others_write(tmp_path):
+    """Their locks and temporary files may be gone at any moment, which must not end a training."""
+    for name in ("a.txt", ".energyql-lock-labels.csv", ".energyql-0123456789abcdef.csv"):
+        (tmp_path / name).write_text("old")
+    with changing(tmp_path) as staged:
+        assert [path.name for path in staged.iterdir()] == ["a.txt"]
+        write_text(staged / "a.txt", "new")
+        (tmp_path / ".energyql-lock-labels.csv").unlink()
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+    assert (tmp_path / "a.txt").read_text() == "new"

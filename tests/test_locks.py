@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 from energyql.files import sole_writer
 
-with sole_writer(Path(sys.argv[1]), "a training"):
+with sole_writer(Path(sys.argv[1]), "a training", *sys.argv[2:]):
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -26,9 +26,9 @@ ROOT = Path(__file__).parents[1]
 
 
 @contextmanager
-def other(folder):
-    """Another process, which holds the folder until its input ends."""
-    command = [sys.executable, "-c", HOLDER, str(folder)]
+def other(folder, *file):
+    """Another process, which holds the folder, or a file of it, until its input ends."""
+    command = [sys.executable, "-c", HOLDER, str(folder), *file]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
         assert process.stdout.readline() == "held\n"
         yield process
@@ -44,6 +44,19 @@ def test_a_second_process_is_told_who_writes(tmp_path):
     assert caught.value.hint == "wait until that has ended, or name another folder"
     with sole_writer(tmp_path, "a run"):  # that has ended
         assert json.loads((tmp_path / LOCK).read_text())["process"] == os.getpid()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_of_a_folder_has_a_writer_of_its_own(tmp_path):
+    with other(tmp_path, "a.csv") as process:
+        with sole_writer(tmp_path, "a run"), sole_writer(tmp_path, "labels", "b.csv"):
+            pass
+        with pytest.raises(ArgumentError) as caught, sole_writer(tmp_path, "labels", "a.csv"):
+            pass
+    assert f"a.csv is being written by a training (process {process.pid} on " in caught.value.message
+    assert caught.value.hint == "wait until that has ended, or name another file"
+    with sole_writer(tmp_path, "labels", "a.csv"):
+        pass
     assert list(tmp_path.iterdir()) == []
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -181,10 +182,16 @@ def label(
     if from_folders and attributes is not None:
         raise ArgumentError("the names of sub-folders are the attributes", hint="leave out --attributes")
     pictures = PictureFolder.read(folder)
-    # A table outside the folder may be one of several, made by different people.
-    inside = real_path(table.parent) == real_path(folder)
+
+    @contextmanager
+    def alone(work: str) -> Iterator[None]:
+        """Hold the table; and the folder, unless the table is elsewhere, as one of several by different people."""
+        inside = real_path(table.parent) == real_path(folder)
+        with sole_writer(folder, work) if inside else nullcontext(), sole_writer(table.parent, work, table.name):
+            yield
+
     if from_folders:
-        with sole_writer(folder, "a table of labels") if inside else nullcontext():
+        with alone("a table of labels"):
             sheet = labels_from_folders(pictures, table)
         out.print(f"{len(sheet.rows())} pictures are labelled in {escape(str(table))}")
         return
@@ -193,7 +200,7 @@ def label(
     from energyql.studio.web import serve_app
 
     serving = page.serving(port, "Label the pictures at", f"Ctrl+C ends it; {table} has the labels.")
-    with sole_writer(folder, "a page for labels") if inside else nullcontext():
+    with alone("a page for labels"):
         serve_app(partial(create_app, LabelSheet.open(table, pictures, attributes)), **serving)
 
 

@@ -48,6 +48,8 @@ _REFUSALS = ("NoCredentialsError", "PartialCredentialsError", "CredentialRetriev
 """Names of classes of errors with which the library of a store refuses a call for good; the call is not repeated."""
 _LASTING = (errno.EACCES, errno.EPERM, errno.EINVAL, errno.ENOSPC, errno.EROFS)
 """Numbers of system errors, such as a full disk, that would occur again; after them, a call is not repeated."""
+_FORBIDDEN = "Forbidden: "
+"""Start of the message with which gcsfs refuses a call for good, by an error without a number."""
 Value = TypeVar("Value")
 
 
@@ -133,8 +135,8 @@ class Destination(Protocol):
     def holds(self, file: FileRecord) -> bool:
         """Return whether a file still has the content that its record describes; `False` if a folder lacks the file.
 
-        If the record has an ETag, and the file has one now, only the two ETags are compared. Otherwise the whole file
-        is read, and its SHA-256 is compared.
+        If the file still has the ETag that is in the record, it is not read. Otherwise it is read, and its SHA-256 is
+        compared, because the same content has another ETag after it was copied or encrypted with another key.
 
         Args:
             file: the record of the file, which was made when the file was written.
@@ -142,8 +144,8 @@ class Destination(Protocol):
         Raises:
             ArgumentError: a store lacks the file, or does not respond.
         """
-        if file.mark and (own := self.mark(file.file)):
-            return own == file.mark
+        if file.mark and self.mark(file.file) == file.mark:
+            return True
         with suppress(DataError):  # the file of a folder is missing
             return self.reading(file.file, digest) == file.sha256
         return False
@@ -334,7 +336,15 @@ class Store(Destination):
         """
         with naming_target(Path(gettempdir())), NamedTemporaryFile(prefix="energyql-") as file:
             yield Path(file.name)
-            self._call(lambda: self._system.put_file(file.name, self._path(name)))
+            self._call(partial(self._put, Path(file.name), name))
+
+    def _put(self, file: Path, name: str) -> None:
+        """Upload a file, and check that the store has the whole of it, because some stores notice no cut connection."""
+        self._system.put_file(str(file), self._path(name))
+        with suppress(FileNotFoundError):
+            if self._system.info(self._path(name))["size"] == file.stat().st_size:
+                return
+        raise OSError(f"{name} has not arrived as a whole")  # so that it is uploaded again
 
     def mark(self, name: str) -> str:
         """Return the ETag of an object; "" if the store has none.
@@ -387,7 +397,8 @@ class Store(Destination):
                 hint = "make the bucket first, and see to its name; an own server is named in AWS_ENDPOINT_URL"
                 raise ArgumentError(f"{self.name} is not there: {error}", hint=hint) from error
             except Exception as error:  # each library has its own classes of errors
-                if getattr(error, "errno", None) in _LASTING or type(error).__name__ in _REFUSALS:
+                refused = type(error).__name__ in _REFUSALS or str(error).startswith(_FORBIDDEN)
+                if refused or getattr(error, "errno", None) in _LASTING:
                     hint = "see to the name of the bucket, to the credentials and to what they allow"
                     raise ArgumentError(f"cannot write {self.name}: {error}", hint=hint) from error
                 if time.monotonic() + pause > end:

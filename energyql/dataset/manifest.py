@@ -42,6 +42,7 @@ from energyql.errors import DataError
 from energyql.files import fingerprint, json_digest, parse_json
 from energyql.kinds import KINDS
 from energyql.language.lexical import shorten
+from energyql.pipeline.mixture import PreparedMixture
 from energyql.pipeline.model import changed_parts
 from energyql.plugins import import_optional
 from energyql.render.pages import page_templates
@@ -71,7 +72,8 @@ def arrow() -> tuple[Any, Any]:
 class Index:
     """The index of a data set, or of one shard: a table with one row for each sample.
 
-    Some columns exist for every model, such as `key` and `query`. Further columns are for the predictions of attribute
+    Some columns exist for every model, such as `key` and `query`. If a class has a list of prompts, `prompt` is that of
+    each sample. Further columns are for the predictions of attribute
     heads, such as `heads.smile`, `heads.hair=red`, `heads.age.mean` and `heads.age.std`, and for the values that the
     judge reads off pictures, such as `judged.smile` and `judged.hair`. If the model of a sample lacks an attribute, the
     columns of the attribute are null for the sample.
@@ -89,6 +91,8 @@ class Index:
     def __init__(self, prepared: PreparedPlan) -> None:
         self._arrow, self._parquet = arrow()
         types = dict(_FACTS)
+        if any(isinstance(query, PreparedMixture) for query in prepared.queries):
+            types["prompt"] = "string"
         for query in prepared.queries:
             for name, spec in query.model.vocabulary.items():
                 types |= {f"heads.{name}{end}": "double" for end in KINDS[spec.kind].columns(spec)}
@@ -213,6 +217,8 @@ def _check_plan(destination: Destination, prepared: PreparedPlan, names: Collect
             there = parse_json(text)
             if isinstance(there, dict) and text == _plan_text(prepared, there.get("energyql")).encode():
                 return True
+        if set(names) == {PLAN} and _plan_text(prepared, __version__).encode().startswith(text):
+            return False  # the file is first, and some stores keep a file whose upload was interrupted
     theirs = there.get("plan") if isinstance(there, dict) else None
     if theirs == prepared.identity:
         return False

@@ -184,19 +184,22 @@ def _result(ray: Any, ready: Any, shard: int) -> Done:
         shard: number of the shard, for messages.
 
     Raises:
-        EnergyQLError: the worker raised the error, could not be started, or ended early `ATTEMPTS` + 1 times.
+        EnergyQLError: the worker raised the error, had not enough memory, could not be started, or ended early
+            `ATTEMPTS` + 1 times.
         RayTaskError: the worker raised an error of another class.
     """
+    hint = "is there enough memory? The same command continues, with fewer workers if there is not"
     try:
         return cast(Done, ray.get(ready))
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, EnergyQLError):
             raise error.cause from None
+        if isinstance(error.cause, MemoryError):
+            raise EnergyQLError(f"a worker has not enough memory for shard {shard}", hint=hint) from None
         raise
     except ray.exceptions.RayError as error:
         first, *_, last = str(error).strip().splitlines() * 2
         message = f"shard {shard} has ended its worker {ATTEMPTS + 1} times: {first}"
-        hint = "is there enough memory? The same command continues, with fewer workers if there is not"
         if "creation task" in str(error):
             message = f"no worker can be started: {last}"
             hint = "install what is missing on all machines; modules of your own lie in the working directory"

@@ -16,6 +16,7 @@ from energyql.files import naming_target, write_text
 from energyql.gallery import page
 from energyql.gallery.page import QuerySection, RefusedSection, Section, Traversal, TruthRow, TruthTable
 from energyql.gallery.words import probability, score_clauses
+from energyql.generators.base import check_single_condition
 from energyql.language import Cardinality, Expr, Interval, Not, OneOf, parse
 from energyql.models import DEFAULT_MODEL, read_vocabulary
 from energyql.pipeline.checks import verdict
@@ -250,7 +251,7 @@ class Gallery:
 
         Raises:
             DataError: a query is wrong; the message shows it.
-            ArgumentError: `steps` is below 2 or above `MOST_STEPS`.
+            ArgumentError: `steps` is below 2 or above `MOST_STEPS`, or the gallery is of several prompts.
         """
         n = min(self.n, 3) if n is None else n
         first, last = self.check_traversal(start, end, steps)
@@ -284,9 +285,11 @@ class Gallery:
 
         Raises:
             DataError: a query is wrong; the message shows it.
-            ArgumentError: `steps` is below 2 or above `MOST_STEPS`.
+            ArgumentError: `steps` is below 2 or above `MOST_STEPS`; or the gallery is of several prompts, of which each
+                picture of a path would have another.
         """
         whole_number("steps", steps, least=2, most=MOST_STEPS)
+        check_single_condition(self.settings.condition)
         entries = [ListedQuery(start, place="start"), ListedQuery(end, place="end")]
         return check_all(entries, self.vocabulary, self.semantics, source="traversal")
 

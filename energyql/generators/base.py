@@ -378,7 +378,7 @@ def check_condition(condition: Any, generator: Generator) -> Condition | None:
         ArgumentError: the condition is missing, or is given to a generator without classes, or is neither such an
             index nor c_dim finite numbers.
     """
-    _check_single(condition)
+    check_single_condition(condition)
     count = class_count(generator)
     if not count:
         if condition is not None:
@@ -404,7 +404,7 @@ def check_condition(condition: Any, generator: Generator) -> Condition | None:
     return vector.index(1.0) if one_hot else vector
 
 
-def _check_single(condition: Any) -> None:
+def check_single_condition(condition: Any) -> None:
     """Raise an `ArgumentError` if the condition is a list of prompts."""
     if isinstance(condition, list | tuple) and condition and all(isinstance(each, str) for each in condition):
         raise ArgumentError("this is possible under one prompt, not under several", hint="give one as condition")
@@ -438,7 +438,7 @@ def condition_vector(condition: Condition | None, generator: Generator) -> Float
             `None`.
         generator: the generator for which the condition is meant; its `c_dim` is the length of the vector.
     """
-    _check_single(condition)
+    check_single_condition(condition)
     if condition is None:
         return None
     if isinstance(condition, tuple):

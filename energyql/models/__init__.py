@@ -6,16 +6,20 @@ This package does not import torch.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
-from energyql.errors import ArgumentError, ModelError, VocabularyError
-from energyql.files import DAMAGED_MODEL, finish_saving, read_json, refuse_address, what_is_there
-from energyql.models.hub import is_hub_id
+from energyql.errors import ArgumentError, EnergyQLError, ModelError, VocabularyError
+from energyql.files import DAMAGED_MODEL, SAVED, file_mark, finish_saving, read_json, refuse_address, what_is_there
+from energyql.models.hub import is_hub_id, model_files
 from energyql.models.unfinished import check_finished
 from energyql.vocabulary import Vocabulary, closest
 
 DEFAULT_MODEL = "avatars"
 """Name of the packaged model that is used by default."""
+Value = TypeVar("Value")
 
 
 def _packaged() -> Path:
@@ -74,6 +78,38 @@ def model_folder(model: str | Path) -> Path:
         if is_hub_id(str(model)):
             hint += f"; fetch a model of a hub: Model.from_pretrained({str(model)!r}), or energyql download {model}"
     raise ModelError(f"there is no model {str(model)!r}", hint=f"{hint}\nor give the path of a model folder")
+
+
+def read_undisturbed(folder: Path, read: Callable[[], Value]) -> Value:
+    """Return the result of `read`, a function that reads several files of a model folder.
+
+    If another process saves the model meanwhile, `read` is called again. So the result is of the model before or after
+    a training, and never of parts of both.
+
+    Raises:
+        EnergyQLError: `read` raised it, and the model did not change meanwhile; or an interrupted saving of the model
+            cannot be completed.
+    """
+    while True:
+        finish_saving(folder)
+        before = _marks(folder)
+        try:
+            value = read()
+        except EnergyQLError:
+            if before == _marks(folder):
+                raise
+        else:
+            if before == _marks(folder) and SAVED not in before:  # else it may be read while files are moved
+                return value
+
+
+def _marks(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Return name -> `file_mark` of the files of a model, and of the subfolder from which new files are moved."""
+    marks = {}
+    for path in [*model_files(folder), folder / SAVED]:
+        with suppress(FileNotFoundError):  # another process has just replaced the model
+            marks[path.name] = file_mark(path)
+    return marks
 
 
 def read_vocabulary(model: str | Path) -> Vocabulary:

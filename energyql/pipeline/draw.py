@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -49,6 +50,7 @@ from energyql.generators.base import (
     Generator,
     PromptedGenerator,
     check_noise,
+    check_single_condition,
     class_count,
     condition_vector,
     draw_batches,
@@ -62,6 +64,7 @@ from energyql.generators.base import (
 )
 from energyql.generators.mapping import encoder
 from energyql.language import Expr, as_query, bind, predicates
+from energyql.language.lexical import shorten
 from energyql.logic.satisfiability import satisfied
 from energyql.models import DEFAULT_MODEL, model_folder
 from energyql.numerics.pool import one_thread, to_cpu
@@ -154,6 +157,8 @@ pictures, because each draw is a picture. The prevalence then has a relative sta
 common query, more for a rare query."""
 STREAM_BATCH = 64
 """Number of samples in each result of a stream, unless `batch_size` is larger."""
+_NO_TEXT = re.compile("[\0\ud800-\udfff]")
+"""Characters that no prompt has: they cannot be written to files, or are lost in arrays."""
 
 _Read = tuple[dict[str, Table], npt.NDArray[np.float64], npt.NDArray[np.bool_]]
 """For n samples: a dict from attribute to predictions; the energies of the query, (n,); and whether the heads may be
@@ -647,6 +652,7 @@ class PreparedQuery:
             progress: whether to show a progress bar; or a function of the name of a stage and the fraction of it done.
         """
         n, first = whole_number("n", n, most=2**62), whole_number("first", first, least=0, most=2**62)
+        check_single_condition(self.provenance["condition"])  # a latent alone does not say which prompt is its own
         return self._latents(n, first, progress)
 
     def _latents(self, n: int, first: int, progress: bool | Report) -> Iterator[SampleResult]:
@@ -1249,9 +1255,12 @@ class Pipeline:
         The pipelines of earlier calls are kept; for the generator's own prompt, this pipeline is returned.
 
         Raises:
-            ArgumentError: the attributes were learned from pictures of the generator's own prompt, or the generator
-                takes no prompt.
+            ArgumentError: the attributes were learned from pictures of the generator's own prompt, the generator takes
+                no prompt, or the prompt is no text that files can hold.
         """
+        if _NO_TEXT.search(prompt):
+            wrong = f"the prompt {shorten(repr(prompt))} holds a character that is no text"
+            raise ArgumentError(wrong, hint="half a character or a zero: see to the encoding of your terminal or file")
         if prompt not in self._prompted:
             generator, bank = cast(PromptedGenerator, self.model.generator), self.model.bank
             other = generator.under(prompt)

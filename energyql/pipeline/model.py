@@ -78,7 +78,7 @@ from energyql.generators.families import (
 )
 from energyql.kinds import KINDS
 from energyql.language import Attribute, ModelNamespace
-from energyql.models import model_folder, packaged_models
+from energyql.models import model_folder, packaged_models, read_undisturbed
 from energyql.models.hub import (
     LIBRARY,
     MOST_CARD,
@@ -438,6 +438,18 @@ def load_model(
         ArgumentError: there is no generator, judge or reader of that name.
     """
     folder = Path(model) if generator is not None and os.path.isdir(model) else model_folder(model)
+    return read_undisturbed(folder, partial(_load, folder, device, generator, judge, reader, allow_plugins))
+
+
+def _load(
+    folder: Path,
+    device: torch.device | str,
+    generator: Generator | str | None,
+    judge: ImageLabeller | str | None,
+    reader: ImageLabeller | Words | str | Path | None,
+    allow_plugins: bool,
+) -> Model:
+    """Read a model folder; for the arguments see `load_model`."""
     name, truncation, judge_name = real_path(folder).name, None, None
     if generator is None or (folder / CONFIG).is_file():
         name, truncation, judge_name = read_config(folder)

@@ -58,6 +58,8 @@ MARK = "doubtful"
 MOST_GAP = 0.1
 """A summary proposes a remedy if the share of pictures that satisfy the query by the judge is smaller than expected by
 more than this number. The expected share is P(query) by the heads, or the setting `purity`."""
+MOST_PROMPTS = 8
+"""Largest number of prompts whose shares a summary states."""
 _SIDE = 128
 """Width of a picture in a notebook, in pixels of the page."""
 _NOISE_TYPES = ("float32", "float16", "bfloat16", "float64")
@@ -98,6 +100,13 @@ COUNTED = ("wanted", "budget")
 _MEANS = ("evaluations_mean", "gradients_mean", "generator_calls_mean", "exact")
 _SUMS = ("seconds_sampling", "seconds_drawing", "steps_rejected", "drawn", "accepted", "returned", "generator_calls")
 _MAXIMA = ("evaluations_max",)
+
+
+def _describe_shares(prompts: Sequence[str], mixture: Mapping[str, Sequence[float]]) -> str:
+    """Return the largest shares of prompts, in one line, as in `60% ± 2% "a house", 40% ± 2% "a hill"`."""
+    parts = sorted(zip(mixture["shares"], mixture["errors"], prompts, strict=True), key=lambda part: -part[0])
+    texts = [f'{share:.0%} ± {error:.0%} "{shorten(" ".join(prompt.split()))}"' for share, error, prompt in parts]
+    return ", ".join(texts[:MOST_PROMPTS]) + (f" and {more} others" if (more := len(texts) - MOST_PROMPTS) > 0 else "")
 
 
 def positions(key: Key, count: int) -> npt.NDArray[np.int64]:
@@ -256,9 +265,7 @@ class Result:
         if marked := int(self.doubtful.sum()):
             line += f"; {marked} {'is' if marked == 1 else 'are'} doubtful: {DOUBT}"
         if mixture := self.provenance.get("mixture"):
-            shares = zip(self.provenance["condition"], mixture["shares"], mixture["errors"], strict=True)
-            texts = (f'{share:.0%} ± {error:.0%} "{shorten(prompt)}"' for prompt, share, error in shares)
-            line += f"; prompts in the shares {', '.join(texts)}"
+            line += f"; prompts in the shares {_describe_shares(self.provenance['condition'], mixture)}"
         if reason := self.provenance.get("unverified"):
             line += f"; no verifier decided, because {reason}"
         if refused:
@@ -576,9 +583,10 @@ class Result:
     def to_pandas(self) -> DataFrame:
         """Return the measurements as a table of pandas, one row per sample.
 
-        The columns are `index`, `energy`, `probability` (only under exact semantics), `satisfied` and `status`. Then
-        come the predictions of the heads, such as `smile`, `hair=red`, `age.mean` and `age.std`, and the values that
-        the judge read, such as `judged.smile`. The method needs pandas, which energyql does not install.
+        The columns are `index`, `energy`, `probability` (only under exact semantics), `satisfied`, `status` and
+        `prompt` (only if there are several). Then come the predictions of the heads, such as `smile`, `hair=red`,
+        `age.mean` and `age.std`, and the values that the judge read, such as `judged.smile`. The method needs pandas,
+        which energyql does not install.
 
         Raises:
             ArgumentError: pandas is not installed.
@@ -588,6 +596,8 @@ class Result:
         if self.probability is not None:
             table["probability"] = self.probability
         table |= {"satisfied": self.satisfied, "status": [status.name for status in self.status]}
+        if self.prompt is not None:
+            table["prompt"] = self.prompt
         for name, prediction in self.probabilities.items():
             table |= table_columns(name, prediction)
         frame: DataFrame = pandas.DataFrame(table | {f"judged.{name}": values for name, values in self.judged.items()})

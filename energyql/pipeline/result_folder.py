@@ -331,6 +331,11 @@ def _read_part(folder: Path, names: Collection[str]) -> dict[str, Any]:
         _checked(provenance["judge"], str)
     if isinstance(provenance.get("condition"), list):
         provenance["condition"] = tuple(provenance["condition"])  # of a conditional generator, as `generate` records it
+    if "mixture" in provenance:
+        prompts, mixture = _checked(provenance["condition"], tuple), _checked(provenance["mixture"], dict)
+        columns = _texts(prompts), _floats(mixture["shares"]), _floats(mixture["errors"])
+        if len(set(map(len, columns))) > 1:
+            raise ValueError("its prompts and their shares differ in number")
     if "sampler" in provenance:
         provenance["sampler"] = sampler_record(provenance["sampler"])
     statistics = {name: _number(value) for name, value in _checked(data["statistics"], dict).items()}
@@ -457,6 +462,10 @@ def _bools(entries: Sequence[Any]) -> npt.NDArray[np.bool_]:
     return np.array([_checked(entry, bool) for entry in entries])
 
 
+def _texts(entries: Sequence[Any]) -> npt.NDArray[np.str_]:
+    return np.array([_checked(entry, str) for entry in entries])
+
+
 def _whole_numbers(entries: Sequence[Any]) -> npt.NDArray[np.int64]:
     if below := [entry for entry in entries if _checked(entry, int) < 0]:
         raise ValueError(f"{below[0]} is below 0")
@@ -479,5 +488,5 @@ _FIELDS: dict[str, Callable[[Sequence[Any]], Any]] = {
     "status": lambda entries: [Status[entry] for entry in entries],
 }
 """Field of a `Result` -> function from the JSON values of all samples to the field."""
-_LATER: dict[str, Callable[[Sequence[Any]], Any]] = {"draws": _whole_numbers}
+_LATER: dict[str, Callable[[Sequence[Any]], Any]] = {"draws": _whole_numbers, "prompt": _texts}
 """The same for fields that results of earlier versions lack, and are then `None`; by default the function `_column`."""

@@ -47,7 +47,7 @@ from energyql.generators.families import (
     weights_file,
 )
 from energyql.generators.load import is_foreign, load_generator, save_converted
-from energyql.models import model_folder, packaged_models
+from energyql.models import model_folder, packaged_models, read_undisturbed
 from energyql.models.hub import model_files
 from energyql.models.unfinished import START, Work
 from energyql.pipeline.model import Model, read_config, save_named_model
@@ -464,8 +464,7 @@ def _from_folder(source: Source, old: Path, folder: Path) -> Target:
     start = None
     if real_path(folder) != real_path(old):
         if not (folder / CONFIG).is_file():
-            start = _new_start(folder)
-            _copy(old, start, real_path(folder).name)
+            start = read_undisturbed(old, partial(_copy, old, folder))
         elif _identity(folder) != _identity(old):
             raise ModelError(f"{folder} holds another generator than {old}")
     return replace(_opened(start or folder, source), folder=folder, start=start)
@@ -483,8 +482,14 @@ def _new_start(folder: Path) -> Path:
     return start
 
 
-def _copy(source: Path, folder: Path, name: str) -> None:
-    """Copy the files of a model from the folder `source` to `folder`, and write `name` as the name of the copy."""
+def _copy(source: Path, target: Path) -> Path:
+    """Copy the files of a model to a new folder, with the name of the folder `target`, and return the new folder.
+
+    Args:
+        source: folder of the model.
+        target: folder of the training, in which the new folder is; see `_new_start`.
+    """
+    folder, name = _new_start(target), real_path(target).name
     config = read_json(source / CONFIG)
     for file in [*model_files(source), *sorted(source.glob(f"{TEACHER}-*"))]:
         # The card of a converted checkpoint has the licence; other cards are about the old model.
@@ -495,6 +500,7 @@ def _copy(source: Path, folder: Path, name: str) -> None:
     if path.is_file() and isinstance((described := read_json(path)).get("vocabulary"), dict):
         write_json(path, described | {"vocabulary": described["vocabulary"] | {"model": name}})
     write_json(folder / CONFIG, config | {"name": name})  # last: a folder with a configuration is a model
+    return folder
 
 
 def _identity(folder: Path) -> object:

@@ -1,4 +1,6 @@
+import shutil
 import sys
+from threading import Thread
 
 import pytest
 import typer
@@ -61,6 +63,31 @@ def test_the_page_starts(folder, monkeypatch):
     assert (started["host"], started["port"], started["allowed"]) == ("127.0.0.1", 8421, [])
     started["ready"](Listening(("http://127.0.0.1:8421/",), False, False))
     assert opened == ["http://127.0.0.1:8421/"]
+
+
+def test_a_table_has_one_page(folder, tmp_path, monkeypatch):
+    """Two pages write over each other's labels. People who have tables of their own do not meet."""
+    copy, told = shutil.copytree(folder.path, tmp_path / "copy"), []
+
+    def meet(make, **settings):
+        for place in (folder.path, copy):
+            for table in (tmp_path / "a.csv", tmp_path / "b.csv", place / "labels.csv"):
+                thread = Thread(target=begin, args=("label", place, "--attributes", "hat", "--out", table))
+                thread.start()
+                thread.join()
+
+    def begin(*words):
+        monkeypatch.setattr(web, "serve_app", lambda make, **settings: told.append("free"))
+        try:
+            run(*words)
+        except ArgumentError as error:
+            told.append(error.message)
+
+    monkeypatch.setattr(web, "serve_app", meet)
+    run("label", folder.path, "--attributes", "hat", "--out", tmp_path / "a.csv")
+    busy = f"{tmp_path / 'a.csv'} is being written by a page for labels of another thread of this process"
+    assert told == 2 * [busy, "free", "free"]
+    assert [*tmp_path.rglob(".energyql*")] == []
 
 
 def test_mistakes(folder, tmp_path, monkeypatch):

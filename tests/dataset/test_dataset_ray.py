@@ -13,7 +13,7 @@ import pytest
 from dataset.kinds import KINDS, plan_of
 from dataset.plans import TOML, files, known_plan, with_classes, write
 from energyql.dataset.plan import Job, PlanSource, read_plan
-from energyql.dataset.run import _portable, run_on_ray
+from energyql.dataset.run import _portable, _result, run_on_ray
 from energyql.dataset.shard import prepare_plan
 from energyql.errors import ArgumentError, EnergyQLError, ModelError
 from energyql.pipeline.model import judge_mark, load_model
@@ -94,6 +94,20 @@ def test_more_workers_than_fit_take_turns(cluster, plan, tmp_path):
 
 @with_ray
 @pytest.mark.filterwarnings("ignore")
+def test_a_worker_without_memory(cluster, plan, tmp_path):
+    here = os.getpid()
+
+    def greedy(images):
+        if os.getpid() != here:
+            raise MemoryError("no room")
+        return dict.fromkeys(("glasses", "beard"), images[:, 0, 0, 0] > 0)
+
+    with pytest.raises(EnergyQLError, match=r"a worker has not enough memory for shard \d"):
+        write(plan, tmp_path / "out", workers=6, judge=greedy)
+
+
+@with_ray
+@pytest.mark.filterwarnings("ignore")
 def test_workers_with_more_gpus_than_there_are(cluster, plan, tmp_path):
     with pytest.raises(ArgumentError, match="no machine of Ray has the GPUs of one worker, 0.5"):
         write(plan, tmp_path / "out", workers=2, gpus=0.5)
@@ -146,6 +160,25 @@ def test_a_judge_of_a_notebook_is_known_to_workers(tmp_path):
     assert judge_mark(sent) != judge_mark(look)
     sent.__dict__.update(judge.__dict__)
     assert judge_mark(sent) == judge_mark(look)
+
+
+def test_a_worker_without_memory_is_named():
+    """Ray wraps the errors of tasks in errors of its own; those of other classes stay as they are."""
+
+    class TaskError(Exception):
+        pass
+
+    def get(cause):
+        error = TaskError("in a worker")
+        error.cause = cause
+        raise error
+
+    ray = SimpleNamespace(get=get, exceptions=SimpleNamespace(RayTaskError=TaskError, RayError=TaskError))
+    with pytest.raises(EnergyQLError, match="a worker has not enough memory for shard 3") as caught:
+        _result(ray, MemoryError("no room"), 3)
+    assert caught.value.hint == "is there enough memory? The same command continues, with fewer workers if there is not"
+    with pytest.raises(TaskError, match="in a worker"):
+        _result(ray, KeyError("a"), 3)
 
 
 def test_without_ray_several_workers_are_refused(tmp_path, monkeypatch):

@@ -82,6 +82,28 @@ def test_another_plan_in_the_store_is_refused(bucket):
         write(known_plan(seed=6), f"s3://{bucket[0]}/out")
 
 
+@pytest.mark.parametrize(
+    "headers",
+    [{"ServerSideEncryption": "AES256"}, {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": "alias/mine"}],
+    ids=["AES256", "KMS"],
+)
+def test_a_store_encrypts(bucket, local, tmp_path, monkeypatch, headers):
+    """The headers come from the configuration of fsspec, and go with every upload."""
+    import s3fs
+    from fsspec.config import conf
+
+    name, system = bucket
+    monkeypatch.setitem(conf, "s3", {"s3_additional_kwargs": headers})
+    s3fs.S3FileSystem.clear_instance_cache()
+    write(known_plan(), f"s3://{name}/out")
+    assert write(known_plan(), f"s3://{name}/out").kept == 4
+    facts = [
+        system.call_s3("head_object", Bucket=name, Key=path[len(name) + 1 :]) for path in system.find(f"{name}/out")
+    ]
+    assert [{key: fact.get(key) for key in headers} for fact in facts] == len(local) * [headers]
+    assert stored(bucket, tmp_path) == same(local)
+
+
 def test_an_overloaded_store_is_asked_again(bucket, server, local, tmp_path, monkeypatch):
     import s3fs
 
@@ -220,3 +242,108 @@ def test_a_second_plan_in_a_store_is_seen_in_the_end(monkeypatch):
     with pytest.raises(DataError, match="holds a data set of another plan: seed 6, not 5"):
         write(known_plan(), out)
     fsspec.filesystem("memory").rm("/energyql", recursive=True)
+
+
+class TestUploadsThatFail:
+    """A store of fsspec that keeps a half of a file: no run takes it for whole, and the same command continues."""
+
+    @pytest.fixture
+    def store(self, monkeypatch):
+        """The store in memory; what its attribute `fault` does follows each upload, with the number of the upload."""
+        import fsspec
+        from fsspec.implementations.memory import MemoryFileSystem
+
+        count, put = 0, MemoryFileSystem.put_file
+
+        def uploading(self, source, path, **settings):
+            nonlocal count
+            count += 1
+            put(self, source, path, **settings)
+            if fault := vars(store).get("fault"):
+                fault(self, path, count)
+
+        monkeypatch.setattr(destination, "_FIRST_PAUSE", 0.001)
+        monkeypatch.setattr(MemoryFileSystem, "put_file", uploading)
+        store = fsspec.filesystem("memory")
+        yield store
+        vars(store).pop("fault", None)
+        store.rm("/energyql", recursive=True)
+
+    @staticmethod
+    def halve(system, path):
+        data = system.cat(path)
+        system.pipe(path, data[: len(data) // 2])
+
+    def digests(self, store):
+        return {path.removeprefix("/energyql/out/"): store.cat(path) for path in store.find("/energyql/out")}
+
+    @pytest.mark.parametrize("kept", ["half", "nothing"])
+    def test_a_store_that_says_it_has_a_whole_file(self, store, local, kept):
+        whole = write(known_plan(), "memory://energyql/out")
+        expected = self.digests(store)
+        store.rm("/energyql", recursive=True)
+
+        def fault(system, path, count):
+            if count % 2:  # each file once
+                self.halve(system, path) if kept == "half" else system.rm(path)
+
+        store.fault = fault
+        assert write(known_plan(), "memory://energyql/out").shards == whole.shards
+        assert self.digests(store) == expected
+
+    @pytest.mark.parametrize("stop", range(1, 17))
+    def test_a_process_that_is_killed_while_it_uploads(self, store, local, stop):
+        class Killed(BaseException):
+            pass
+
+        def fault(system, path, count):
+            if count == stop:
+                self.halve(system, path)
+                raise Killed
+
+        store.fault = fault
+        with pytest.raises(Killed):
+            write(known_plan(), "memory://energyql/out")
+        assert write(known_plan(), "memory://energyql/out").kept == min(4, max(0, stop - 2) // 3)
+        assert sorted(self.digests(store)) == sorted(local)
+
+    @pytest.mark.parametrize("text", [b"", b'{\n  "fing'])
+    def test_half_a_plan_alone_is_that_of_the_same_plan(self, store, local, text):
+        store.pipe("/energyql/out/plan.json", text)
+        write(known_plan(), "memory://energyql/out")
+        assert sorted(self.digests(store)) == sorted(local)
+
+    @pytest.mark.parametrize(
+        "others", [{"plan.json": b'{\n  "mine": 3}'}, {"plan.json": b'{\n  "fing', "mine.txt": b"mine"}]
+    )
+    def test_half_of_another_plan_is_refused(self, store, others):
+        store.pipe({f"/energyql/out/{name}": text for name, text in others.items()})
+        with pytest.raises(DataError, match=r"plan\.json in .* is damaged"):
+            write(known_plan(), "memory://energyql/out")
+
+    def test_a_refusal_without_a_number_is_not_repeated(self, store, monkeypatch):
+        """As gcsfs reports the code 403."""
+        monkeypatch.setattr(destination, "PATIENCE", 20.0)
+
+        def fault(system, path, count):
+            raise OSError("Forbidden: bucket/out\nno permission")
+
+        store.fault = fault
+        started = time.monotonic()
+        with pytest.raises(ArgumentError, match="cannot write memory://energyql/out: Forbidden"):
+            write(known_plan(), "memory://energyql/out")
+        assert time.monotonic() - started < destination.PATIENCE / 4
+
+    def test_a_copied_object_is_kept(self, bucket):
+        """Its ETag is another, as after it is encrypted by another key, and its content the same."""
+        name, system = bucket
+        write(known_plan(), f"s3://{name}/out")
+        path = f"{name}/out/shards/000001.tar"
+        before, data = system.info(path)["ETag"], system.cat(path)
+        part = system.call_s3("create_multipart_upload", Bucket=name, Key="out/shards/000001.tar")
+        place = {"Bucket": name, "Key": "out/shards/000001.tar", "UploadId": part["UploadId"]}
+        sent = system.call_s3("upload_part", **place, PartNumber=1, Body=data)
+        parts = {"Parts": [{"PartNumber": 1, "ETag": sent["ETag"]}]}
+        system.call_s3("complete_multipart_upload", **place, MultipartUpload=parts)
+        assert system.info(path)["ETag"] != before
+        assert write(known_plan(), f"s3://{name}/out").kept == 4

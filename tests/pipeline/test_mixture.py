@@ -4,10 +4,27 @@ import json
 from dataclasses import replace
 
 import numpy as np
+import pyarrow.parquet
 import pytest
 import torch
 
-from energyql import ArgumentError, AttributeSpec, Model, NotAcceptedError, Result, Vocabulary, edit, generate, stream
+from energyql import (
+    ArgumentError,
+    AttributeSpec,
+    DataError,
+    DatasetClass,
+    DatasetPlan,
+    Model,
+    NotAcceptedError,
+    Result,
+    Vocabulary,
+    edit,
+    generate,
+    sample_latents,
+    stream,
+    traverse,
+    write_dataset,
+)
 from energyql.attributes.pictures import PictureBank
 from energyql.attributes.predictions import YesNo
 
@@ -190,6 +207,77 @@ class TestSeveralPrompts:
     def test_what_needs_one_prompt(self):
         with pytest.raises(ArgumentError, match="possible under one prompt, not under several"):
             edit(draw("white", 1), "tall", model=model(), progress=False)
+
+    @pytest.mark.parametrize("steps", [3, 8])
+    def test_a_path_has_one_prompt(self, steps):
+        """Its pictures are samples of a run, each of which would have a prompt of its own."""
+        settings = {"model": model(), "verify": "off", "progress": False}
+        with pytest.raises(ArgumentError, match="possible under one prompt, not under several"):
+            traverse("white", "tall", steps, n=2, condition=PROMPTS, **settings)
+        assert len(traverse("white", "tall", steps, n=2, condition="dim", **settings).sections[0].result) == 2 * steps
+
+    def test_latents_without_their_prompts(self):
+        with pytest.raises(ArgumentError, match="possible under one prompt, not under several"):
+            sample_latents("white", 3, model=model(), condition=PROMPTS)
+
+    @pytest.mark.parametrize("prompt", ["half \ud800", "zero\0"])
+    @pytest.mark.parametrize("several", [False, True])
+    def test_a_prompt_that_no_file_can_hold(self, prompt, several):
+        with pytest.raises(ArgumentError, match=r"the prompt '\w+ ?\\\S+' holds a character that is no text"):
+            draw("white", 1, condition=[prompt, "dark"] if several else prompt)
+
+    @pytest.mark.parametrize("prompts", [["a\n\t'b' \"c\" | <i> é \U0001f3e0", ""], ["dark", "dark"], ["dim"]])
+    def test_odd_prompts(self, prompts, tmp_path, monkeypatch):
+        for prompt in prompts:
+            monkeypatch.setitem(BRIGHTNESS, prompt, 0.5)
+        result = draw("white", 6, condition=prompts)
+        result.save(tmp_path / "a")
+        loaded = Result.load(tmp_path / "a")
+        assert loaded.prompt.tolist() == result.prompt.tolist()
+        assert set(loaded.prompt) <= {*prompts}
+        assert loaded.provenance["condition"] == tuple(prompts)
+        assert "\n" not in loaded.summary()
+        assert (loaded + draw("white", 2, condition=prompts, first=6)).prompt.shape == (8,)
+
+    def test_a_summary_states_the_most_common_of_many_prompts(self, monkeypatch):
+        prompts = [f"p{k}" for k in range(50)]
+        for k, prompt in enumerate(prompts):
+            monkeypatch.setitem(BRIGHTNESS, prompt, 0.1 if k else 0.9)
+        summary = draw("white", 1, condition=prompts[::-1]).summary()
+        assert summary.count('% "p') == 8
+        assert summary.index('"p0", ') < summary.index('% "p4')
+        assert summary.endswith(" and 42 others")
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            (lambda data: data["provenance"]["mixture"].update(shares=[1.0]), "its prompts and their shares differ"),
+            (lambda data: data["provenance"].update(mixture="even"), "'even' is no dict"),
+            (lambda data: data["provenance"].pop("condition"), "'condition' is missing"),
+            (lambda data: data["provenance"].update(condition=["dark", 3, "dim"]), "3 is no str"),
+            (lambda data: data["samples"][1].update(prompt=3), "3 is no str"),
+        ],
+    )
+    def test_a_damaged_record(self, tmp_path, change, message):
+        draw("white", 3).save(tmp_path)
+        data = json.loads((tmp_path / "result.json").read_text())
+        change(data)
+        (tmp_path / "result.json").write_text(json.dumps(data))
+        with pytest.raises(DataError, match=f"holds a damaged result: {message}"):
+            Result.load(tmp_path)
+
+    def test_tables_name_the_prompts(self, tmp_path):
+        result, generates = draw("white", 4), model()
+        assert result.to_pandas()["prompt"].tolist() == result.prompt.tolist()
+        assert "prompt" not in draw("white", 1, condition="dim").to_pandas()
+        classes = [
+            DatasetClass(name=name, query="white", count=3, model=generates, settings={"condition": condition})
+            for name, condition in (("several", list(PROMPTS)), ("one", "dim"))
+        ]
+        write_dataset(DatasetPlan(classes=classes, shard_size=4), tmp_path, device="cpu", progress=False)
+        rows = pyarrow.parquet.read_table(tmp_path / "index.parquet").to_pylist()
+        assert {row["prompt"] for row in rows if row["class"] == "several"} <= {*PROMPTS}
+        assert [row["prompt"] for row in rows if row["class"] == "one"] == [None, None, None]
 
     def test_an_edit_takes_no_prompt(self):
         with pytest.raises(ArgumentError, match="so it takes no condition, such as 'dark'"):

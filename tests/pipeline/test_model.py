@@ -7,15 +7,17 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from toys import CONFIG, VOCABULARY, random_generator, random_heads
+from toys import CONFIG, VOCABULARY, random_generator, random_heads, tiny_model
+from training.brief import bright, train
 
 from energyql.attributes.heads import AttributeBank, load_second, replace_second, save_second, second_bank
 from energyql.attributes.judge import Judge, replace_networks
 from energyql.attributes.predictions import decide
 from energyql.attributes.quality import FIRST, judge_names
 from energyql.errors import ModelError
-from energyql.files import fingerprint, write_tensors
+from energyql.files import OLD, SAVED, fingerprint, finish_saving, write_json, write_tensors
 from energyql.generators.families import save_model
+from energyql.pipeline import model as pipeline_model
 from energyql.pipeline.model import judge_mark, load_model
 from energyql.vocabulary import AttributeSpec, Vocabulary
 
@@ -235,6 +237,83 @@ def test_a_judge_of_ones_own_in_place_of_the_stored(copy):
     model = load_model(copy, judge=lambda images: {})
     assert model.fingerprints["judge"] == judge_mark(model.judge) != load_model(copy).fingerprints["judge"]
     assert model.judged_names == tuple(VOCABULARY)
+
+
+class TestAnotherProcessTrains:
+    """A model that is saved again while it is read is read again, so that no parts of two trainings meet."""
+
+    @pytest.fixture
+    def trained(self, tmp_path):
+        """The model after the training, with other heads and another judge."""
+        model = tiny_model(tmp_path / "trained" / "model")
+        bank = AttributeBank.load(model)
+        heads = random_heads(VOCABULARY, CONFIG.w_dim, seed=1)
+        AttributeBank(VOCABULARY, heads, truncation=bank.truncation, generator=bank.generator).save(model)
+        Judge(VOCABULARY, side=16, channels=(4, 8)).save(model)
+        return model
+
+    def save(self, folder, trained, until):
+        """Replace the files in `folder` as a training does; or begin to, and be killed."""
+        new = ("attributes.safetensors", "judge.safetensors", "judge.json")
+        (folder / SAVED).mkdir()
+        for name in new:
+            shutil.copyfile(trained / name, folder / SAVED / name)
+        write_json(folder / SAVED / OLD, {"gone": [], "hidden": []})
+        if until == "killed":
+            (folder / SAVED / new[1]).replace(folder / new[1])
+        else:
+            finish_saving(folder)
+
+    @pytest.mark.parametrize("moment", ["load_bank", "load_verifier", "load_second"])
+    @pytest.mark.parametrize("until", ["end", "killed"])
+    def test_what_is_loaded_is_of_one_training(self, copy, trained, monkeypatch, moment, until):
+        original, calls = getattr(pipeline_model, moment), []
+
+        def meanwhile(folder, *arguments, **settings):
+            calls.append(folder)
+            if len(calls) == 1:
+                self.save(folder, trained, until)
+            return original(folder, *arguments, **settings)
+
+        monkeypatch.setattr(pipeline_model, moment, meanwhile)
+        loaded, expected = load_model(copy), load_model(trained)
+        assert loaded.fingerprints == expected.fingerprints
+        assert loaded.judge.head.weight.equal(expected.judge.head.weight)
+        assert loaded.bank.heads["smile"].hidden_weight.equal(expected.bank.heads["smile"].hidden_weight)
+        assert not (copy / SAVED).exists()
+
+    def test_a_file_that_is_gone_meanwhile(self, copy, monkeypatch):
+        """The last training has no judge."""
+        original, calls = pipeline_model.load_judge, []
+
+        def meanwhile(folder, *arguments):
+            calls.append(folder)
+            if len(calls) == 1:
+                (folder / "judge.safetensors").unlink()
+                with pytest.raises(ModelError, match=r"judge\.safetensors is missing"):
+                    original(folder, *arguments)
+                (folder / "judge.json").unlink()
+                raise ModelError("as another process would meet it")
+            return original(folder, *arguments)
+
+        monkeypatch.setattr(pipeline_model, "load_judge", meanwhile)
+        assert load_model(copy).judge is None
+
+    def test_a_copy_is_of_one_training(self, copy, trained, tmp_path, monkeypatch):
+        original, calls = shutil.copyfile, []
+
+        def meanwhile(source, target):
+            if source.name == "judge.json" and not calls:
+                calls.append(source)
+                self.save(copy, trained, "end")
+            return original(source, target)
+
+        monkeypatch.setattr("energyql.training.target.shutil.copyfile", meanwhile)
+        train(copy, bright, tmp_path / "new")
+        assert fingerprint(tmp_path / "new" / "judge.safetensors") == fingerprint(trained / "judge.safetensors")
+        assert fingerprint(tmp_path / "new" / "judge.json") == fingerprint(trained / "judge.json")
+        heads = (load_model(folder).bank.heads["smile"] for folder in (tmp_path / "new", trained))
+        assert torch.equal(*(head.hidden_weight for head in heads))
 
 
 class TestSecondHeads:

@@ -1,7 +1,7 @@
-"""Trainings that are killed (SIGKILL): `python -m training.killing_models FOLDER STEP old|new`.
+"""Trainings that are killed (SIGKILL): `python -m training.killing_models FOLDER STEP old|judge|new`.
 
-They train into a model, which stays as it was or is as it is after the training, or make a new one. Each process that
-is killed is a fork, at every STEP-th file operation in turn; see `pipeline.killing`.
+They train heads or a judge into a model, which stays as it was or is as it is after the training, or make a new one.
+Each process that is killed is a fork, at every STEP-th file operation in turn; see `pipeline.killing`.
 """
 
 import shutil
@@ -40,7 +40,18 @@ def train_more(folder):
     train(folder, labels, replace=True)
 
 
-def main(base, step):
+def train_judge(folder):
+    """Replace the judge of two attributes of five; the old one becomes a judge of the others. A verifier is new."""
+    settings = PictureSettings(side=8, channels=(4,), least=1_600, most=1_600)
+    judge.train_judge(folder, see, count=60, settings=settings, progress=False)
+
+
+def see(images):
+    mean = images.mean((1, 2, 3))
+    return {"smile": [bool(each) for each in mean > mean.median()], "age": mean}
+
+
+def main(base, step, train_more):
     old, new, target = (base / name / "model" for name in ("old", "new", "target"))  # its name is in the report
     tiny_model(old)
     shutil.copytree(old, new)
@@ -56,6 +67,7 @@ def main(base, step):
         train_more(target)
         assert describe(target) == states[1], f"kill {kill_at}"
         kill_at += step
+    assert not [name for name in files(target) if name.startswith(".")]
     print(f"killed {kill_at // step} times, {between} between; {found[0]} times the old model, {found[1]} the new")
     assert min(found) > 0
     assert between > 0
@@ -85,4 +97,9 @@ def kill_new(base, step):
 
 if __name__ == "__main__":
     torch.set_num_threads(1)  # a fork does not have the threads of its parent
-    (kill_new if sys.argv[3] == "new" else main)(Path(sys.argv[1]), int(sys.argv[2]))
+    works = {
+        "old": partial(main, train_more=train_more),
+        "judge": partial(main, train_more=train_judge),
+        "new": kill_new,
+    }
+    works[sys.argv[3]](Path(sys.argv[1]), int(sys.argv[2]))

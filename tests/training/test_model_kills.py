@@ -12,8 +12,9 @@ TESTS = Path(__file__).parents[1]
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the processes that are killed are forks")
 @pytest.mark.slow
-def test_every_moment(tmp_path):
-    command = [sys.executable, "-W", "ignore", "-m", "training.killing_models", str(tmp_path), "1", "old"]
+@pytest.mark.parametrize(("what", "step"), [("old", "1"), ("judge", "13")])
+def test_every_moment(tmp_path, what, step):
+    command = [sys.executable, "-W", "ignore", "-m", "training.killing_models", str(tmp_path), step, what]
     paths = os.pathsep.join(map(str, [TESTS.parent, TESTS, TESTS / "training"]))
     run = subprocess.run(
         command, capture_output=True, text=True, timeout=900, check=False,
