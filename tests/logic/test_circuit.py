@@ -83,6 +83,11 @@ def test_pairs_far_apart_get_the_other_order_and_keep_their_identity():
     assert circuit == compile_query(Or(tuple(reversed(pairs))), VOCABULARY)
 
 
+def test_pairs_too_large_in_the_first_order_are_compiled_in_the_other():
+    query = Or(tuple(And((A[i], A[i + 50])) for i in range(10)))
+    assert compile_query(query, VOCABULARY, max_nodes=200).nodes == compile_query(query, VOCABULARY).nodes
+
+
 def test_children_come_first():
     nodes = compile_query(Cardinality("EXACTLY", 3, tuple(A[:8])), VOCABULARY).nodes
     for index, node in enumerate(nodes):
