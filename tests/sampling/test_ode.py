@@ -66,6 +66,13 @@ def test_a_quadratic_contracts_as_the_closed_form_says(method, dtype, tolerance)
     torch.testing.assert_close(result.z, exact, rtol=0, atol=slack * tolerance)
 
 
+def test_the_flow_is_the_gradient_at_half_the_rate():
+    schedule, z, t = VPSchedule(), start(4, 3), torch.linspace(0.1, 1, 4)
+    velocity, value = vp_flow(as_energy(Quadratic(3.0)), schedule)(t, z, None)
+    torch.testing.assert_close(velocity, 0.5 * schedule.beta(t)[:, None] * 3 * z)
+    torch.testing.assert_close(value, Quadratic(3.0)(z))
+
+
 def test_other_ends_and_rates():
     solver = ODESolver("dopri5", rtol=1e-8, atol=1e-8, t0=0.8, t1=0.0, schedule=VPSchedule(1.0, 2.0))
     z0 = start(2, 3, dtype=torch.float64)

@@ -102,6 +102,7 @@ def test_steps_of_deterministic_samplers_make_a_run(init, step, sampler):
     for row in range(6):
         state, info = init(z0[row : row + 1], energy, sampler)
         status = info if isinstance(info, torch.Tensor) else info.status
+        assert (status.item() == Status.OK) == (row == 5)
         while status.item() == MOVING:
             state, info = unchanged(state, lambda state: step(state, energy, sampler))
             status = info.status
