@@ -103,6 +103,13 @@ def test_a_blow_up_hits_the_cap_and_says_what_to_do():
         compile_query(And(tuple(clauses)), VOCABULARY, max_nodes=10_000)
 
 
+def test_many_thresholds_count_as_many_nodes():
+    query = Or(tuple(Near("age", number / 100, 0.001) for number in range(100)))
+    assert len(compile_query(query, VOCABULARY, max_nodes=20_000).nodes) == 1
+    with pytest.raises(LimitError):
+        compile_query(query, VOCABULARY, max_nodes=5_000)
+
+
 def test_the_logic_does_not_import_torch():
     code = "import sys, energyql.logic.circuit; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
