@@ -80,10 +80,11 @@ def test_other_ends_and_rates():
     torch.testing.assert_close(solver.sample(Quadratic(), z0).z, z0 * torch.tensor(-0.56).double().exp())
 
 
+@pytest.mark.parametrize("overshoot", [False, True])
 @pytest.mark.parametrize("method", METHODS)
-def test_a_flat_energy_leaves_z_alone_and_costs_one_evaluation(method):
+def test_a_flat_energy_leaves_z_alone_and_costs_one_evaluation(method, overshoot):
     z0 = start(5, 3)
-    result = ODESolver(method).sample(flat, z0)
+    result = ODESolver(method, overshoot=overshoot).sample(flat, z0)
     assert torch.equal(result.z, z0)
     assert result.ok.all()
     assert result.evaluations.tolist() == [1] * 5
