@@ -315,6 +315,16 @@ def test_faithful_pictures_are_accepted_more_often_unless_few_are_right(model, s
     assert (sure.balance, len(faithful.balance.slopes)) == (None, 1)
 
 
+def test_labels_choose_the_threshold_of_the_models_own_networks_alone(model):
+    labelled = replace(model, held_out=(read(model, 1.0).held_out,))
+    own, other = (
+        pipeline_for(replace(labelled, verifier=verifier), "cpu").prepare("bright", verify="sure").plain_verifier
+        for verifier in (Judge(VOCABULARY, side=16, channels=(4, 6)).eval(), look)
+    )
+    assert LEAST_RECALL <= own.for_draws().threshold.recall < 1
+    assert (other.for_draws().threshold.recall, other.for_draws().threshold.probability) == (None, 0.9)
+
+
 def test_samples_without_labels_count_for_the_balance_and_not_for_the_threshold(model):
     few, more = read(model, 1.0, 60, 60), read(model, 1.0, 60, 4000)
     assert [len(verifier.labelled[1]) for verifier in (few, more)] == [60, 60]
