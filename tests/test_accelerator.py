@@ -22,7 +22,8 @@ from energyql.evaluation.evaluate import evaluate
 from energyql.generators.fastgan import FastGAN, FastGANConfig
 from energyql.generators.r3gan import R3GAN, R3GANConfig
 from energyql.generators.stylegan3 import StyleGAN3, StyleGAN3Config
-from energyql.sampling import SAMPLERS
+from energyql.pipeline.draw import pipeline_for
+from energyql.sampling import SAMPLERS, DescentSampler
 from energyql.training.directions import draw_directions, find_directions
 from energyql.training.heads import HeadSettings, train_heads
 from energyql.training.judge import train_judge
@@ -111,6 +112,31 @@ class TestSampling:
         )
         apart = (there.z.cpu() - here.z).abs().amax(1)
         assert (apart < 1e-3).sum() >= 7, apart  # after 50 steps of a descent, rounding may decide where one ends
+
+    @pytest.mark.parametrize(
+        "query",
+        [
+            "smile OR beard",
+            "EXACTLY 2 OF (smile, glasses, beard, hair = brown)",
+            "NOT (2 * (smile OR beard)) AND 3 * (0.4 < age < 0.6 XOR glasses)",
+        ],
+    )
+    def test_energies_and_gradients_are_those_of_the_cpu(self, model, query):
+        z = torch.linspace(-2, 2, 5 * CONFIG.z_dim).view(5, -1)
+        there, here = (
+            pipeline_for(model, device).prepare(query, verify="off").energy.gradient(z.to(device))
+            for device in (DEVICE, "cpu")
+        )
+        for found, expected in zip(there, here, strict=True):
+            assert_close(found.cpu(), expected, rtol=1e-4, atol=1e-5)
+
+    def test_steps_to_a_minimum_are_those_of_the_cpu(self):
+        def valley(z):
+            return (z.square() * torch.arange(1.0, 6.0, device=z.device)).sum(1)
+
+        start, sampler = torch.linspace(-4, 4, 30).view(6, 5), DescentSampler(enough=None, max_evaluations=6)
+        there, here = (sampler.sample(valley, start.to(device)) for device in (DEVICE, "cpu"))
+        assert_close(there.z.cpu(), here.z, rtol=0, atol=1e-3)
 
     @pytest.mark.parametrize(("sampler", "most"), [("ode", 8), ("langevin", 4)])
     def test_the_device_is_waited_for_seldom(self, model, log, sampler, most):

@@ -75,6 +75,16 @@ def test_values_and_gradients_through_a_generator(drawn):
         assert torch.allclose(energy.gradient(z)[1], slope, atol=1e-4, rtol=1e-3)
 
 
+def test_a_mapping_may_have_layers():
+    bank, query = PictureBank(read, KNOWN, gradient=True), "a AND NOT b"
+    layers = reader_energy(
+        rule_of(query, KNOWN), bank, lambda z: z.view(-1, 2, 2), lambda w, rows: Plain().synthesize(w.flatten(1))
+    )
+    z = prior_latents(0, 0, 9, 4)
+    for found, expected in zip(layers.gradient(z), plain_energy(query).gradient(z), strict=True):
+        assert torch.equal(found, expected)
+
+
 def test_a_sample_does_not_depend_on_its_batch(drawn, monkeypatch):
     energy, _ = drawn
     z = prior_latents(0, 0, 23, 8)

@@ -10,6 +10,7 @@ from energyql.energy.rule import SEMANTICS, compile_energy_rule
 from energyql.errors import ArgumentError, Contradiction, LimitError, TautologyWarning
 from energyql.language import And, Attribute, Constant, Interval, Near, Not, OneOf, Or, Weight
 from energyql.logic.circuit import compile_query
+from energyql.sampling import make_sampler
 
 Z_DIM = 5
 QUERY = And((Attribute("smile"), Not(Or((Attribute("hat"), OneOf("hair", ("red",))))), Interval("age", 0.6, None)))
@@ -203,6 +204,16 @@ def test_wrong_predictions(predictions, message):
     energy = QueryEnergy(rule, lambda z: z, lambda w, names: predictions)
     with pytest.raises(ArgumentError, match=message):
         energy(latents(dtype=torch.float32))
+
+
+def test_code_that_may_have_changed_is_asked_again_in_each_run():
+    model, asked = Model(), [0]
+    energy = model.energy(QUERY)
+    for _ in range(2):
+        make_sampler("slice").sample(energy, latents())
+        asked.append(len(model.asked))
+    assert asked[1] > 0
+    assert asked[2] == 2 * asked[1]
 
 
 def test_a_detached_encoder_is_reported():

@@ -50,6 +50,11 @@ def test_products_may_be_as_low_as_they_like():
     assert least_energy(rule_of("0.4 < n0 < 0.6", "product"), STD) == 0
 
 
+def test_one_prediction_of_unknown_width_makes_the_least_energy_unknown():
+    rule = rule_of("0.4 < n0 < 0.6 AND 0.4 < n1 < 0.6")
+    assert least_energy(rule, {"n0": STD["n0"]}) == 0 < least_energy(rule, STD)
+
+
 def all_energies(rule):
     """Energies for every class, and means on a fine grid."""
     values = {"a": (-60.0, 60.0), "b": (-60.0, 60.0), "c": (0, 1, 2)}

@@ -137,6 +137,7 @@ def test_equality_is_structural() -> None:
     assert E.a != E.b
     assert (E.age > 0.5) == (E.age > 0.5)
     assert (E.age > 0.5) != (E.age >= 0.5)
+    assert E.age.near(-1) != E.age.near(-2)  # whose hashes are equal
     assert E.a is not None
     assert E.a != None
     assert {E.a & E.b: 1}[parse("a AND b")] == 1

@@ -26,6 +26,7 @@ def test_a_notebook_shows_text_and_tree():
     html = (E["<b>"] & ~E.hat)._repr_html_()
     assert html.startswith("<div><code>&quot;&lt;b&gt;&quot; AND NOT hat</code>")
     assert html.count("<svg") == 1
+    assert "xmlns" not in html  # it has the colours of the page
     ElementTree.fromstring(html)
 
 

@@ -83,6 +83,11 @@ def test_pairs_far_apart_get_the_other_order_and_keep_their_identity():
     assert circuit == compile_query(Or(tuple(reversed(pairs))), VOCABULARY)
 
 
+def test_pairs_too_large_in_the_first_order_are_compiled_in_the_other():
+    query = Or(tuple(And((A[i], A[i + 50])) for i in range(10)))
+    assert compile_query(query, VOCABULARY, max_nodes=200).nodes == compile_query(query, VOCABULARY).nodes
+
+
 def test_children_come_first():
     nodes = compile_query(Cardinality("EXACTLY", 3, tuple(A[:8])), VOCABULARY).nodes
     for index, node in enumerate(nodes):
@@ -96,6 +101,13 @@ def test_a_blow_up_hits_the_cap_and_says_what_to_do():
     clauses = (Or(tuple(chance.choice((a, Not(a))) for a in chance.sample(A, 3))) for _ in range(250))
     with pytest.raises(LimitError, match='more than 10,000 nodes; use semantics="product"'):
         compile_query(And(tuple(clauses)), VOCABULARY, max_nodes=10_000)
+
+
+def test_many_thresholds_count_as_many_nodes():
+    query = Or(tuple(Near("age", number / 100, 0.001) for number in range(100)))
+    assert len(compile_query(query, VOCABULARY, max_nodes=20_000).nodes) == 1
+    with pytest.raises(LimitError):
+        compile_query(query, VOCABULARY, max_nodes=5_000)
 
 
 def test_the_logic_does_not_import_torch():

@@ -75,6 +75,15 @@ def test_a_large_circuit_is_cut():
     assert "lines more" in lines[MAX_LINES]
 
 
+def test_a_circuit_of_the_most_lines_is_not_cut(monkeypatch):
+    query = And((SMILE, GLASSES, BEARD))  # four lines
+    whole = explained(query)
+    monkeypatch.setattr("energyql.logic.circuit.MAX_LINES", 4)
+    assert explained(query) == whole
+    monkeypatch.setattr("energyql.logic.circuit.MAX_LINES", 2)
+    assert explained(query).splitlines()[2] == "... and 2 lines more"
+
+
 def test_descriptions_use_the_query_language():
     atoms = (("black", "dark brown"), ("red",), ("gray",))
     assert describe("hair", ("red",), atoms) == "hair = red"

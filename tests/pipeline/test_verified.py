@@ -224,6 +224,7 @@ def test_clip_by_a_pilot():
     assert {clip.calls for clip in hopeless} == {None}
     dear = [replace(clip, calls=clip.calls * 40) for clip in estimate_clips(blind, none)]
     assert choose_clip(dear, 64).lost > MOST_LOST
+    assert choose_clip(dear, 1) == dear[0]
 
 
 def test_clip_by_held_out_labels():
@@ -312,6 +313,16 @@ def test_faithful_pictures_are_accepted_more_often_unless_few_are_right(model, s
     assert sure.threshold.recall == pytest.approx(LEAST_RECALL, abs=0.01)
     assert faithful.threshold.recall == pytest.approx(recall, abs=0.01)
     assert (sure.balance, len(faithful.balance.slopes)) == (None, 1)
+
+
+def test_labels_choose_the_threshold_of_the_models_own_networks_alone(model):
+    labelled = replace(model, held_out=(read(model, 1.0).held_out,))
+    own, other = (
+        pipeline_for(replace(labelled, verifier=verifier), "cpu").prepare("bright", verify="sure").plain_verifier
+        for verifier in (Judge(VOCABULARY, side=16, channels=(4, 6)).eval(), look)
+    )
+    assert LEAST_RECALL <= own.for_draws().threshold.recall < 1
+    assert (other.for_draws().threshold.recall, other.for_draws().threshold.probability) == (None, 0.9)
 
 
 def test_samples_without_labels_count_for_the_balance_and_not_for_the_threshold(model):

@@ -3,7 +3,7 @@ import torch
 
 from energyql.errors import ArgumentError
 from energyql.sampling import FIRST_RUN, ODESolver, SampleResult, Status, summarize
-from energyql.sampling.base import check_latents, check_sampler, draw_with, effective_samples
+from energyql.sampling.base import check_latents, check_sampler, draw_with, effective_samples, has_trait
 
 
 def result(*codes: Status) -> SampleResult:
@@ -107,6 +107,11 @@ class Short:
 def test_what_is_no_sampler_is_refused(sampler, message):
     with pytest.raises(ArgumentError, match=message):
         check_sampler(sampler)
+
+
+@pytest.mark.parametrize("trait", ["descends", "needs_gradient", "needs_floor"])
+def test_a_sampler_that_does_not_say_so_needs_and_promises_nothing(trait):
+    assert not has_trait(Own(), trait)
 
 
 def test_a_sampler_must_return_a_result():

@@ -169,9 +169,9 @@ def test_sets_of_particles_are_independent():
     assert torch.corrcoef(both)[0, 1].abs() < 0.05
 
 
-@pytest.mark.parametrize("strength", [0.5, 1.0, 6.0])
-def test_particles_are_draws_from_the_surrogates_posterior(strength):
-    surrogate = Surrogate(2.5, 3.0)
+@pytest.mark.parametrize(("threshold", "strength"), [(2.5, 0.5), (2.5, 1.0), (2.5, 6.0), (3.5, 6.0)])
+def test_particles_are_draws_from_the_surrogates_posterior(threshold, strength):
+    surrogate = Surrogate(threshold, 3.0)
     particles, log_mass = particles_of(surrogate, strength, torch.float32)
     x = torch.linspace(-9, 9, 200001, dtype=torch.float64)
     density = torch.exp(-0.5 * x**2 - strength * surrogate(x[:, None])) / math.sqrt(2 * math.pi)

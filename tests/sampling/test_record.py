@@ -109,6 +109,16 @@ def test_what_is_no_record(value):
         sampler_record(value)
 
 
+@pytest.mark.parametrize(("then", "descent"), [("descend", DescentSampler(strength=2.5, enough=1.0)), ("anneal", None)])
+def test_what_followed_the_proposals_had_a_name_at_first(then, descent):
+    settings = sampler_record(f"SliceSampler(strength=2.5, then={then!r})")["settings"]
+    assert settings == {"strength": 2.5, "descent": descent and describe_sampler(descent)}
+
+
+def test_a_descent_had_no_tolerance_at_first():
+    assert sampler_record("DescentSampler(strength=1.0, enough=0.1, max_evaluations=200)") == PLAIN
+
+
 def test_a_result_of_an_earlier_version_is_read():
     result = Result.load(GOLDEN / "run")
     assert result.provenance["sampler"] == describe_sampler(make_sampler("ode", 2.5))

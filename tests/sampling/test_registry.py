@@ -76,6 +76,15 @@ def test_one_sampler_after_another():
     assert torch.equal(chained.evaluations, middle.evaluations + end.evaluations)
 
 
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_chain_needs_what_one_of_its_samplers_needs(reverse):
+    floor, gradient = SliceSampler(), LangevinSampler()
+    chain = Chain((gradient, floor) if reverse else (floor, gradient))
+    assert chain.needs_floor and chain.needs_gradient
+    assert not Chain((gradient, gradient)).needs_floor
+    assert not Chain((floor, floor)).needs_gradient
+
+
 def test_diagnostics_of_all():
     result = Chain((SliceSampler(), ODESolver())).sample(Quadratic(), start(4, 3))
     assert {"proposals", "log_weight", "steps_accepted", "steps_rejected"} <= set(result.diagnostics)

@@ -64,6 +64,13 @@ def test_rare_events_are_annealed(threshold):
     assert 0 < found["effective_samples"] <= 4000
 
 
+def test_moves_after_a_descent_are_half_of_the_work():
+    done = []
+    sampler = SliceSampler(proposals=1, pilot=0, descent=NEAR, moves=4)
+    sampler.sample(halfspace(2.5), prior_latents(0, 0, 5, 3), progress=lambda share, moving: done.append(share))
+    assert done[-4:] == [0.625, 0.75, 0.875, 1.0]
+
+
 @pytest.mark.parametrize("threshold", [2.5, 3.5])
 def test_rare_events_are_descended_to(threshold):
     energy = halfspace(threshold)

@@ -53,12 +53,13 @@ def unchanged(state, call):
     return result
 
 
-def test_langevin_steps_make_a_run():
-    sampler, z0 = LangevinSampler(step=0.1, steps=4, strength=2.0), start(5, 3)
+@pytest.mark.parametrize("strength", [{}, {"strength": 2.0}])
+def test_langevin_steps_make_a_run(strength):
+    sampler, z0 = LangevinSampler(step=0.1, steps=4, **strength), start(5, 3)
     z, energy = z0, as_energy(Quadratic())
     for number in range(4):
         z, info = unchanged(
-            z, lambda z, n=number: langevin_step(z, energy, noise_of(z0, str(n), "langevin"), step=0.1, strength=2.0)
+            z, lambda z, n=number: langevin_step(z, energy, noise_of(z0, str(n), "langevin"), step=0.1, **strength)
         )
         assert (info.status == MOVING).all()
     assert torch.equal(sampler.sample(Quadratic(), z0, noise=RandomStreams(2)).z, z)
@@ -72,6 +73,29 @@ def test_predictor_corrector_steps_make_a_run():
         noise = noise_of(z0, str(number), "predictor-corrector")
         z, _ = unchanged(z, lambda z, b=beta, n=noise: predictor_corrector_step(z, energy, n, beta=b, corrections=2))
     assert torch.equal(sampler.sample(Quadratic(), z0, noise=RandomStreams(2)).z, z)
+
+
+def test_a_correction_is_as_long_as_its_ratio_of_signal_to_noise_says():
+    z, energy, snr, beta = start(5, 3), as_energy(Quadratic()), 0.3, 0.01
+    noise = noise_of(z)
+    predicted, corrected = (
+        predictor_corrector_step(z, energy, noise, beta=beta, corrections=corrections, snr=snr)[0]
+        for corrections in (0, 1)
+    )
+    score, fresh = -2 * predicted, noise.normals("0")
+    size = 2 * (1 - beta) * (snr * fresh.norm(dim=1) / score.norm(dim=1)).square()[:, None]
+    torch.testing.assert_close(corrected, predicted + size * score + (2 * size).sqrt() * fresh)
+
+
+def test_a_correction_without_a_number_ends_a_sample_where_it_is():
+    z, energy = torch.ones(50, 3), as_energy(Poisoned(Quadratic(), edge=1.0))
+    (predicted, _), (end, info) = (
+        predictor_corrector_step(z, energy, noise_of(z), beta=0.01, corrections=corrections) for corrections in (0, 1)
+    )
+    bad = predicted[:, 0] < 1
+    assert 0 < bad.sum() < 50
+    assert torch.equal(end[bad], predicted[bad])
+    assert torch.equal(info.status == Status.NON_FINITE, bad)
 
 
 def test_a_sample_without_a_gradient_stays():
@@ -97,10 +121,12 @@ def test_a_sample_without_a_gradient_stays():
 )
 def test_steps_of_deterministic_samplers_make_a_run(init, step, sampler):
     z0, energy = start(6, 3, dtype=torch.float64), as_energy(Mixed())
+    z0[5, :-1] = 0  # nothing to do
     run = sampler.sample(Mixed(), z0)
     for row in range(6):
         state, info = init(z0[row : row + 1], energy, sampler)
         status = info if isinstance(info, torch.Tensor) else info.status
+        assert (status.item() == Status.OK) == (row == 5)
         while status.item() == MOVING:
             state, info = unchanged(state, lambda state: step(state, energy, sampler))
             status = info.status
