@@ -100,6 +100,9 @@ class DraftingGenerator(Generator, Protocol):
         The bits of a picture must not depend on the other pictures of the batch. Drafts are input of programs: of
         samplers whose energy is computed from pictures, and of labellers. The pictures of a result, which people see,
         are drawn by `synthesize`. Drafts are used only if the attribute `differentiable` of the generator is false.
+
+        A generator that draws more pictures than it returns says so by a method `draft_calls(w)`, which returns their
+        number.
         """
 
 
@@ -186,6 +189,14 @@ def drafter(generator: Generator) -> Callable[..., Tensor] | None:
     gradient.
     """
     return None if is_differentiable(generator) else _method(generator, "draft")
+
+
+def draft_cost(generator: Generator) -> Callable[[Tensor], int]:
+    """Return the function from w to the number of pictures that a draft of w sends through the generator's network.
+
+    It is `len`, unless the generator has a method `draft_calls` because it draws more than is asked for.
+    """
+    return (drafter(generator) and _method(generator, "draft_calls")) or len
 
 
 def is_differentiable(generator: Generator) -> bool:
@@ -694,14 +705,15 @@ class Calls:
         finally:
             self._piloting = False
 
-    def counted(self, draw: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    def counted(self, draw: Callable[..., Tensor], cost: Callable[[Tensor], int] = len) -> Callable[..., Tensor]:
         """Return a function that draws like `draw`, a function from w to pictures, and counts its pictures.
 
+        `cost` is a function from w to the number of pictures that `draw` sends through the network of the generator.
         The function raises a `NotAcceptedError`, and draws nothing, if fewer calls are left than it would make.
         """
 
         def counting(w: Tensor, *arguments: object, **options: object) -> Tensor:
-            calls = len(w) * (2 if w.requires_grad else 1)
+            calls = cost(w) * (2 if w.requires_grad else 1)
             if calls > self.left:
                 self.refused = True
                 pilot = f"; a pilot run took {self.in_pilot:,} of {self.budget:,.0f} calls" if self.in_pilot else ""

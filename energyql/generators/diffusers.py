@@ -55,9 +55,9 @@ _ONE_CALL = threading.RLock()
 _LEVEL = 2 / 255
 """The difference of two neighbouring levels of grey, where black is -1 and white is 1. Two pictures count as equal if
 they differ by at most this number in each pixel."""
-_DRAFTED, _DRAFTED_PIXELS = 8, 1 << 17
-"""Largest number of pictures that `PipelineGenerator.draft` draws in one call of the pipeline on a CPU, and largest
-number of pixels of these pictures together."""
+_DRAFT_SIZES, _DRAFT_PIXELS = (8, 4, 2, 1), 1 << 17
+"""Numbers of pictures that `PipelineGenerator.draft` draws in one call of the pipeline on a CPU, and largest number of
+pixels of these pictures together."""
 _SIDES, _MOST_FEATURES = (8, 4, 2, 1), 1024
 """Features of z are the means of blocks of the noise. `_SIDES` has the possible numbers of blocks along an axis. The
 first of them with at most `_MOST_FEATURES` features is used, or else the last."""
@@ -121,8 +121,8 @@ class PipelineGenerator(nn.Module):
 
     On a CPU each picture is drawn by a call of its own. So its bits do not depend on the other pictures of a batch, and
     a user's own call of the pipeline gives the same bits. Drafts, from which samplers compute energies, are drawn
-    several in a call, always the same number. On other devices the pictures of a batch are drawn together, and numbers
-    may round differently in batches of other sizes.
+    several in a call, in numbers that give the same bits. On other devices the pictures of a batch are drawn together,
+    and numbers may round differently in batches of other sizes.
 
     Args:
         pipeline: the pipeline. Its networks are used and put into evaluation mode; its scheduler is copied.
@@ -227,7 +227,7 @@ class PipelineGenerator(nn.Module):
         if prompt == own:
             return self
         other = copy.copy(self)
-        other.__dict__.pop("_drafted", None)
+        other.__dict__.pop("_draft_sizes", None)
         other.call = self.call | {"prompt": prompt}
         other.description = self.description | {"call": self.description["call"] | {"prompt": prompt}}
         return other
@@ -240,49 +240,65 @@ class PipelineGenerator(nn.Module):
         Raises:
             ArgumentError: the pipeline draws other noise than when the generator was made.
         """
-        return self._pictures(w, None if w.device.type != "cpu" and self._counted else 1)
+        return self._pictures(w, None if w.device.type != "cpu" and self._counted else (1,))
 
     def draft(self, w: Tensor) -> Tensor:
         """Return the pictures of w, equal to those of `synthesize` up to rounding; small pictures take less time.
 
-        On a CPU, one call of the pipeline draws always the same number of pictures; a smaller group is filled up with
-        copies. So a picture has the same bits in every batch, unless its bits depend on the other pictures of the call.
-        The first call of this method tests whether they do. If so, each picture is drawn by a call of its own.
+        On a CPU, one call of the pipeline draws 8, 4, 2 or 1 pictures, whichever of these numbers give the same bits.
+        If 1 does not, a group may be filled up with copies. So a picture has the same bits in every batch, unless its
+        bits depend on the other pictures of the call. The first call of this method tests both with 31 pictures, which
+        belong to no run. If the bits depend on other pictures, each picture is drawn by a call of its own.
         """
-        return self._pictures(w, self._drafted) if w.device.type == "cpu" else self.synthesize(w)
+        return self._pictures(w, self._draft_sizes) if w.device.type == "cpu" else self.synthesize(w)
+
+    def draft_calls(self, w: Tensor) -> int:
+        """Return how many pictures `draft` sends through the networks for w: those of w, and copies that fill up."""
+        sizes = self._draft_sizes if w.device.type == "cpu" else None
+        return sum(size for _, size, _ in self._groups(w, sizes))
 
     @cached_property
-    def _drafted(self) -> int:
-        """Number of pictures that `draft` draws in one call of the pipeline.
+    def _draft_sizes(self) -> tuple[int, ...]:
+        """Numbers of pictures that `draft` draws in one call of the pipeline, the largest first.
 
-        It is 1 if the bits of a picture depend on the other pictures of the call.
+        It is (1,) if the bits of a picture depend on the other pictures of the call.
         """
-        count = min(_DRAFTED, _DRAFTED_PIXELS // math.prod(self.size))
-        if count < 2 or not self._counted:
-            return 1
-        w = torch.zeros(count, self.w_dim)
-        w[:, : self.z_dim] = normals(0, 0, count, self.z_dim, stream="draft")
-        pictures, others = self._pictures(w, count), self._pictures(w.roll(1, 0), count).roll(-1, 0)
-        copies = self._pictures(w[:1].expand(count, -1), count)
-        alike = torch.equal(pictures, others) and torch.equal(pictures[:1].expand_as(copies), copies)
-        return count if alike else 1
+        sizes = [size for size in _DRAFT_SIZES if size * math.prod(self.size) <= _DRAFT_PIXELS]
+        if len(sizes) < 2 or not self._counted:
+            return (1,)
+        most = sizes[0]
+        w = torch.zeros(most, self.w_dim)
+        w[:, : self.z_dim] = normals(0, 0, most, self.z_dim, stream="draft")
+        pictures, others = self._pictures(w, (most,)), self._pictures(w.roll(1, 0), (most,)).roll(-1, 0)
+        copies = self._pictures(w[:1].expand(most, -1), (most,))
+        if not torch.equal(pictures, others) or not torch.equal(pictures[:1].expand_as(copies), copies):
+            return (1,)
+        return tuple(
+            size for size in sizes if size == most or torch.equal(self._pictures(w[:size], (size,)), pictures[:size])
+        )
 
-    def _pictures(self, w: Tensor, count: int | None) -> Tensor:
-        """Return the pictures of w as `synthesize` does.
+    def _groups(self, w: Tensor, sizes: Sequence[int] | None) -> Iterator[tuple[list[int], int, int]]:
+        """Yield for each call of the pipeline its rows of w, the number of pictures that it draws, and its condition.
 
         Args:
             w: latents (batch, w_dim).
-            count: number of pictures of one condition that one call of the pipeline draws. If there are fewer, copies
-                are drawn too. `None` for calls that draw all pictures of a condition.
+            sizes: numbers of pictures that a call may draw, the largest first. If fewer than the smallest are left, the
+                call draws copies too. `None` for calls that draw all pictures of a condition.
         """
         numbers = w[:, self.z_dim :].argmax(1).tolist() if self.c_dim else [0] * len(w)
-        rows_of = [[row for row, own in enumerate(numbers) if own == number] for number in sorted(set(numbers))]
-        size = count or max(1, len(w))
-        groups = [rows[start : start + size] for rows in rows_of for start in range(0, len(rows), size)]
+        for number in sorted(set(numbers)):
+            rows = [row for row, own in enumerate(numbers) if own == number]
+            while rows:
+                size = len(rows) if sizes is None else next((size for size in sizes if size <= len(rows)), sizes[-1])
+                yield rows[:size], size, number
+                rows = rows[size:]
+
+    def _pictures(self, w: Tensor, sizes: Sequence[int] | None) -> Tensor:
+        """Return the pictures of w as `synthesize` does; the arguments are those of `_groups`."""
         noise, pictures = split_noise(w.detach(), self.z_shape), dict[int, Tensor]()
-        for rows in groups:
-            full = rows + rows[-1:] * ((count or 0) - len(rows))
-            drawn = self._draw([part[full] for part in noise], numbers[rows[0]])
+        for rows, size, number in self._groups(w, sizes):
+            full = rows + rows[-1:] * (size - len(rows))
+            drawn = self._draw([part[full] for part in noise], number)
             pictures |= zip(rows, drawn, strict=False)  # without the copies
         return torch.stack([pictures[row] for row in range(len(w))])
 

@@ -53,6 +53,7 @@ from energyql.generators.base import (
     check_single_condition,
     class_count,
     condition_vector,
+    draft_cost,
     draw_batches,
     drawing,
     head_reader,
@@ -451,9 +452,11 @@ class PreparedQuery:
             return self.energy_in_float32(sampled.z).double().neg().exp().cpu().numpy(), accepted
 
         plain, start, most = self.plain_verifier, self.calls.made, PILOT_SHARE * self.calls.left
-        return estimate_clips(
-            draw, plain.labelled, plain.accepted, partial(report, "pilot"), lambda: (self.calls.made - start) / most
-        )
+
+        def spent() -> float:
+            return (self.calls.made + PILOT_ROUND - start) / most  # another round must fit
+
+        return estimate_clips(draw, plain.labelled, plain.accepted, partial(report, "pilot"), spent)
 
     @cached_property
     def _query_energy(self) -> QueryEnergy | CompiledEnergy | PictureEnergy:
@@ -484,7 +487,9 @@ class PreparedQuery:
         The function takes w, and `rows`, the number of each picture in its run; see `drawing`. The pictures may be
         drafts.
         """
-        return self.calls.counted(drawing(self.model.generator, dtype, self.settings.noise, self.settings.seed))
+        generator = self.model.generator
+        draw = drawing(generator, dtype, self.settings.noise, self.settings.seed)
+        return self.calls.counted(draw, draft_cost(generator))
 
     @cached_property
     def calls(self) -> Calls:
@@ -1106,8 +1111,10 @@ class Pipeline:
         if self._check_texts(expr, settings, query):
             return settings.verify or "sure", None, None
         mode, reason, model = settings.verify, None, self.model
-        defined = any(name in self._defined for name in rule.attributes)
-        if model.bank.reads_pictures and not defined and is_same(model.bank.reader, model.judge):
+        alone = model.judge is not None and is_same(model.bank.reader, model.judge)  # the reader is its own judge
+        asked = alone or (mode != "off" and model.verifier is None)
+        defined = asked and any(name in self._defined for name in rule.attributes)
+        if alone and not defined:
             raise never_objects(model.name)
         own = model.verifier is None and defined and (mode is None or model.judge is None)  # then the code decides
         reader = model.bank.reader if own else model.verifier
@@ -1164,12 +1171,13 @@ class Pipeline:
         bank, critic, sampler = self.model.bank, self.model.discriminator, settings.sampler
         has_gradient = self.model.has_gradient and (not settings.realism or is_differentiable(self.model.generator))
         if isinstance(sampler, str):
-            if sampler == DEFAULT_SAMPLER and settings.verify == "faithful":
-                sampler = "slice"  # the default one goes where the energy is lowest
-            elif sampler == DEFAULT_SAMPLER and not has_gradient:
-                sampler = GRADIENT_FREE
-            options = {"enough": None} if sampler != settings.sampler and mode == "sure" else {}  # the verifier is sure
-            sampler = make_sampler(sampler, 1.0 if settings.strength is None else settings.strength, **options)
+            strength, by_default = 1.0 if settings.strength is None else settings.strength, sampler == DEFAULT_SAMPLER
+            if by_default and settings.verify == "faithful":
+                sampler = make_sampler("slice", strength)  # the default one goes where the energy is lowest
+            elif by_default and not has_gradient and verifier is not None:
+                sampler = SAMPLERS[GRADIENT_FREE](strength=strength, enough=None)  # the verifier makes sure
+            else:
+                sampler = make_sampler(sampler if has_gradient or not by_default else GRADIENT_FREE, strength)
         else:
             check_sampler(sampler)
         if not has_gradient and has_trait(sampler, "needs_gradient"):

@@ -33,6 +33,7 @@ from energyql.attributes.pictures import PictureBank
 from energyql.generators.base import check_generator
 from energyql.generators.diffusers import StoredPipeline, replay
 from energyql.generators.families import module_fingerprint
+from energyql.pipeline.draw import pipeline_for
 from energyql.pipeline.result import Result
 from energyql.training.heads import HeadSettings
 from energyql.training.target import Source, open_source, open_target, opening_target
@@ -125,10 +126,29 @@ def test_a_pipeline_that_mixes_pictures_draws_each_draft_alone(family, monkeypat
     generator = copy.copy(family[3])
     draw = generator._draw
     monkeypatch.setattr(generator, "_draw", lambda noise, number: draw(noise, number) + noise[0].mean() / 100)
-    generator.__dict__.pop("_drafted", None)
+    generator.__dict__.pop("_draft_sizes", None)
     w = generator.encode(noises(generator, 3))
-    assert generator._drafted == 1
+    assert generator._draft_sizes == (1,)
     assert torch.equal(generator.draft(w), generator.synthesize(w))
+
+
+@pytest.mark.parametrize("sizes", [None, (4,)], ids=["own", "filled up"])
+def test_all_pictures_that_go_through_the_networks_are_counted(family, monkeypatch, sizes):
+    """Also those that fill up a call where the bits of smaller ones differ."""
+    generator, drawn = copy.copy(family[3]), []
+    generator.draft(noises(generator, 1))  # finds out the sizes, for no run
+    if sizes is not None:
+        generator.__dict__["_draft_sizes"] = sizes
+    draw = generator._draw
+    monkeypatch.setattr(generator, "_draw", lambda noise, number: drawn.append(len(noise[0])) or draw(noise, number))
+    model = Model("tiny", generator, PictureBank(lambda images: {"warm": images[:, 0, 0, 0] > 0}, KNOWN_WARM))
+    prepared = pipeline_for(model, "cpu").prepare("warm")
+    drawn.clear()
+    result = prepared.run(3, progress=False)
+    assert result.statistics["generator_calls"] == sum(drawn)
+    if sizes is None and 1 in generator._draft_sizes:
+        evaluated = result.statistics["generator_calls_mean"] * 3 + result.statistics["drawn"]
+        assert sum(drawn) == evaluated + 32 + 1  # those that show how common the query is, and how many fit
 
 
 @pytest.mark.parametrize("family", ["pixels with noise in steps", "consistency", "flow"], indirect=True)

@@ -11,7 +11,7 @@ from torch import nn
 from toys import VOCABULARY, lively_judge, pixels, random_generator
 
 from energyql import Model, edit, explain, export_energy, generate, load_model, sample_latents, stream, until_satisfied
-from energyql.attributes.pictures import PictureBank
+from energyql.attributes.pictures import PictureBank, as_prediction
 from energyql.attributes.predictions import YesNo
 from energyql.energy.picture_energy import PictureEnergy
 from energyql.errors import ArgumentError, ModelError, NotAcceptedError
@@ -20,7 +20,7 @@ from energyql.evaluation.methods import read_methods
 from energyql.gallery.words import facts
 from energyql.pipeline.draw import pipeline_for
 from energyql.pipeline.settings import DEFAULT_SAMPLER, GRADIENT_FREE
-from energyql.sampling import SAMPLERS, prior_latents
+from energyql.sampling import SAMPLERS, Status, prior_latents
 
 QUERY = "beard AND NOT smile"
 
@@ -113,8 +113,42 @@ class TestTwoNetworks:
                 Model("one", model.generator, model.bank, judge)
         with pytest.raises(ModelError, match="could never object"):
             dataclasses.replace(model, judge=guide)
-        with pytest.raises(ModelError, match="could never object"):
-            by_function(judge=read_plain)
+
+        def guess(images):
+            return {name: as_prediction(value, KNOWN[name], images) for name, value in read_plain(images).items()}
+
+        with pytest.raises(ModelError, match="could never object"):  # code that states no values
+            generate("c", 2, model=Model("own", Plain(), PictureBank(guess, KNOWN), guess), progress=False)
+
+    def test_code_that_defines_attributes_guides_decides_and_judges(self):
+        """With its values nothing is returned as complete that it refuses; other attributes keep their frequencies."""
+        query = "a AND b"  # 1 in 220
+        for model in (by_function(judge=read_plain), by_function()):
+            result = generate(query, 12, model=model, progress=False)
+            values = read_plain(model.generator.synthesize(result.w))
+            assert (values["a"] & values["b"]).all()
+            assert result.status.count(Status.OK) == 12
+            assert result.summary().startswith(
+                "24 of 24 satisfy the query by the definition evaluation.lively:read_plain"
+            )
+            assert (result.satisfied is None) == (model.judge is None)
+            assert result.provenance["sampler"]["settings"]["enough"] is None  # the posterior; the code is sure
+        assert result.statistics["effective_samples"] > 6
+        few = generate(query, 12, model=model, attempts=1, progress=False)
+        refused = np.array([status == Status.NOT_ACCEPTED for status in few.status])
+        values = read_plain(model.generator.synthesize(few.w))
+        assert 0 < refused.sum() < 12
+        assert (refused == ~(values["a"] & values["b"]).numpy()).all()
+        assert torch.equal(few.z[~refused], result.z[~refused])
+
+    def test_readers_that_predict_do_not_decide_by_default(self):
+        def guess(images):
+            return read_plain(images) | {"a": YesNo(4 * read_plain(images)["n"].float())}
+
+        model = Model("mixed", Plain(), PictureBank(guess, KNOWN))
+        assert "verified" not in generate("a", 2, model=model, progress=False).provenance
+        assert "verified" in generate("a AND c", 2, model=model, progress=False).provenance
+        assert "verified" not in generate("a AND c", 2, model=model, verify="off", progress=False).provenance
 
     def test_without_a_judge_nothing_is_ticked(self, model):
         result = generate(QUERY, 2, model=dataclasses.replace(model, judge=None), progress=False)
