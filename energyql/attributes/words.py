@@ -38,6 +38,8 @@ from energyql.vocabulary import AttributeSpec, ByAttribute, Vocabulary
 
 CONTRAST = "a picture"
 """Text whose logit is subtracted from the logits of other texts, unless a `Calibration` names another text for this."""
+MOST_ZERO_SHOT = math.log(0.99 / 0.01)
+"""Without labels, log-odds of a text are limited to plus and minus this number: no P is above 0.99 or below 0.01."""
 CALIBRATIONS = "words.json"
 """Name of the file in a model folder with calibrations, by which logits of texts become log-odds; see `Calibration`."""
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -331,12 +333,14 @@ class Words:
         name: name of the reader in messages: the folder, the name of the code, or the name of its class.
         mark: SHA-256 of the files of the reader, or of its code and weights.
         calibrations: text -> calibration; for other texts the log-odds are the logit minus that of `CONTRAST`.
+        bounded: whether log-odds without labels are limited, see `MOST_ZERO_SHOT`.
     """
 
     reader: Any
     name: str
     mark: str
     calibrations: Mapping[str, Calibration] = field(default_factory=dict)
+    bounded: bool = True
 
     @property
     def calibrated_mark(self) -> str:
@@ -371,7 +375,12 @@ class Words:
             raise DataError(f"the reader {self.name} returns logits that are not finite")
         column = dict(zip(columns, logits.float().unbind(1), strict=True))
         pairs = zip(texts, each, strict=True)
-        return torch.stack([c.slope * (column[text] - column[c.contrast]) + c.offset for text, c in pairs], 1)
+
+        def odds(text: str, c: Calibration) -> Tensor:
+            value = c.slope * (column[text] - column[c.contrast]) + c.offset
+            return value.clamp(-MOST_ZERO_SHOT, MOST_ZERO_SHOT) if self.bounded and not c.labels else value
+
+        return torch.stack([odds(text, c) for text, c in pairs], 1)
 
     def save(self, folder: Path) -> None:
         """Write the calibrations to `words.json` in the model folder `folder`; without calibrations, write nothing."""

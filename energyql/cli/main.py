@@ -36,6 +36,7 @@ from energyql.pipeline.settings import DEFAULT_SEMANTICS, PICTURES, settings_of
 
 if TYPE_CHECKING:
     from energyql.attributes.quality import HeadReport
+    from energyql.pipeline.examination import Examination
 
 _KINDS = sorted(EnergyQLError.__subclasses__(), key=lambda kind: kind.exit_code)
 _CODES = ", ".join(f"{kind.exit_code} {kind.__name__}" for kind in _KINDS)
@@ -190,8 +191,13 @@ def explain(
 
 
 @options.with_options()
-def attributes(model: options.Model = DEFAULT_MODEL, as_json: options.Json = False) -> None:
-    """List the attributes that queries can name, with the quality of their heads on held-out labels."""
+def attributes(
+    model: options.Model = DEFAULT_MODEL, reader: options.Name = None, as_json: options.Json = False
+) -> None:
+    """List the attributes that queries can name, with the quality of their heads on held-out labels.
+
+    With a reader of texts in quotes, it is examined on random pictures of the model: the first time that takes a while.
+    """
     from rich.table import Table
 
     from energyql.attributes.quality import read_guide_reports
@@ -199,9 +205,11 @@ def attributes(model: options.Model = DEFAULT_MODEL, as_json: options.Json = Fal
     from energyql.pipeline.explain import list_attributes
 
     vocabulary, reports = list_attributes(model), read_guide_reports(model_folder(model))
+    examination = None if reader is None else _examined(model, reader)
     if as_json:
         heads = {name: {"quality": str(report), "weak": report.weak} for name, report in reports.items()}
-        print_json(vocabulary.to_dict() | {"heads": heads})
+        words = {} if examination is None else {"reader": vars(examination) | {"failure": examination.failure}}
+        print_json(vocabulary.to_dict() | {"heads": heads} | words)
         return
     measured = [name for name in vocabulary if name in reports]
     table = Table(box=None, pad_edge=False, show_header=False)
@@ -218,6 +226,16 @@ def attributes(model: options.Model = DEFAULT_MODEL, as_json: options.Json = Fal
     out.print(table)
     more = f"quality: balanced accuracy, or R2 of a range; more: energyql report {model}"
     out.print(escape(f"\n{more if measured else 'The model has no report on the quality of its heads'}"))
+    if examination is not None:
+        out.print(escape(f"reader of words {reader}: {examination}"))
+
+
+def _examined(model: str, reader: str) -> Examination:
+    from energyql.pipeline.draw import pipeline_for
+    from energyql.pipeline.model import load_model
+    from energyql.pipeline.settings import DrawSettings
+
+    return pipeline_for(load_model(model, reader=reader), "auto").examination(DrawSettings())
 
 
 def _quality(report: HeadReport | None) -> str:

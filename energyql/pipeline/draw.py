@@ -71,6 +71,7 @@ from energyql.models import DEFAULT_MODEL, model_folder
 from energyql.numerics.pool import one_thread, to_cpu
 from energyql.numerics.pullback import Convertible
 from energyql.pipeline.checks import accepted, cannot_count, check_heads, next_round, unjudged, verdict
+from energyql.pipeline.examination import Examination, check_examined, examine
 from energyql.pipeline.model import (
     WORDS,
     Model,
@@ -1066,6 +1067,8 @@ class Pipeline:
         self._reading: dict[tuple[tuple[str, ...], float, Condition | None], Pipeline] = {}
         self._prompted: dict[str, Pipeline] = {}
         self._prior: dict[tuple[float, Condition | None], PriorPictures] = {}
+        self._examined: dict[tuple[float, Condition | None], Examination] = {}
+        self._seen: set[str] = set()  # texts that the reader of words may decide about
 
     @cached_property
     def _names_read(self) -> Collection[str]:
@@ -1210,7 +1213,9 @@ class Pipeline:
             provenance["unverified"] = reason
         if self._texts and (words := self.model.words):
             how = {name: str(words.calibration(name)) for name in self._texts}
-            provenance[WORDS] = {"reader": words.name, "texts": how}
+            examined = self._examined.get((psi, condition))
+            doubts = "" if examined is None else examined.doubts(self._texts)
+            provenance[WORDS] = {"reader": words.name, "texts": how} | ({"doubts": doubts} if doubts else {})
         if settings.realism:
             provenance["discriminator"] = judge_mark(critic)
         surrogates = self._surrogates_under(psi, condition, reads)
@@ -1296,12 +1301,39 @@ class Pipeline:
         psi = self.model.check_truncation(settings.truncation)
         condition = self.model.check_condition(settings.condition, settings.seed)
         key = names, psi, condition  # the heads of texts are fitted to pictures under both
+        self._check_reader(names, settings, psi, condition)
         if key not in self._reading:
-            prior = self._prior.setdefault((psi, condition), PriorPictures(self.model, psi, condition))
+            prior = self._prior_pictures(psi, condition)
             pipeline = Pipeline(with_texts_read(self.model, names, prior), self.device)
-            pipeline._texts = names  # before another thread can find it
+            pipeline._texts, pipeline._examined = names, self._examined  # before another thread can find it
             self._reading[key] = pipeline
         return self._reading[key]
+
+    def _prior_pictures(self, psi: float, condition: Condition | None) -> PriorPictures:
+        return self._prior.setdefault((psi, condition), PriorPictures(self.model, psi, condition))
+
+    def examination(self, settings: DrawSettings) -> Examination:
+        """Return what the examination of the model's reader of words found, which is made once for a model.
+
+        Raises:
+            ArgumentError: the truncation or the condition of the settings is impossible for the model.
+        """
+        psi = self.model.check_truncation(settings.truncation)
+        condition = self.model.check_condition(settings.condition, settings.seed)
+        if (psi, condition) not in self._examined:
+            self._examined[psi, condition] = examine(self._prior_pictures(psi, condition))
+        return self._examined[psi, condition]
+
+    def _check_reader(
+        self, texts: Sequence[str], settings: DrawSettings, psi: float, condition: Condition | None
+    ) -> None:
+        words = self.model.words
+        assert words is not None
+        if zero_shot := [text for text in texts if not words.calibration(text).labels]:
+            examination, allowed = self.examination(settings), {*settings.allow_weak, *self._seen}
+            unseen = [text for text in zero_shot if text not in allowed]
+            check_examined(examination, unseen, self._prior_pictures(psi, condition))
+            self._seen.update(unseen)
 
     def _surrogates_under(
         self, psi: float, condition: Condition | None, reads: Encode

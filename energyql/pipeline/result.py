@@ -266,6 +266,8 @@ class Result:
             line += f"; {marked} {'is' if marked == 1 else 'are'} doubtful: {DOUBT}"
         if mixture := self.provenance.get("mixture"):
             line += f"; prompts in the shares {_describe_shares(self.provenance['condition'], mixture)}"
+        if doubts := (self.provenance.get("words") or {}).get("doubts"):
+            line += f"; of the reader of words: {doubts}"
         if reason := self.provenance.get("unverified"):
             line += f"; no verifier decided, because {reason}"
         if refused:

@@ -14,6 +14,8 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -69,40 +71,59 @@ class PriorPictures:
         embed = getattr(self.words.reader, "embed", None)
         if embed is None:
             return None
-        path = self._path
+        path = self.path()
         if path is not None and path.is_file():
             with suppress(EnergyQLError, KeyError):  # damaged: computed again
                 return read_tensors(path)["embedded"].to(self.model.device)
         with torch.inference_mode():
-            embedded = torch.cat([embed(images) for images in self._images()])
+            embedded = torch.cat([embed(images) for images in self.images()])
         if path is not None:
             with suppress(ArgumentError):  # a cache is optional
                 write_tensors(path, {"embedded": embedded.cpu()})
         return embedded
 
-    @property
-    def _path(self) -> Path | None:
-        """The file in which embeddings are stored, whose name depends on generator, reader, truncation and condition.
+    def path(self, what: str = "", suffix: str = ".safetensors") -> Path | None:
+        """Return the file for what is stored about these pictures and the reader of words, in the folder for caches.
 
-        `None` if there is no folder for caches, or the generator has no fingerprint.
+        Its name depends on generator, reader, truncation and condition. `None` if there is no folder for caches, or the
+        generator has no fingerprint.
+
+        Args:
+            what: what is stored; by default the embeddings of the pictures.
+            suffix: end of the file's name.
         """
         folder = cache_folder()
         mark = self.model.fingerprints.get("generator") or module_fingerprint(self.model.generator)
         if folder is None or not mark:
             return None
-        name = json_digest([mark, self.words.mark, self.psi, self.condition, COUNT])[:32]
-        return folder / "words" / f"{name}.safetensors"
+        facts = [mark, self.words.mark, self.psi, self.condition, COUNT]
+        name = json_digest([*facts, what, self.model.fingerprints] if what else facts)[:32]
+        return folder / "words" / f"{name}{suffix}"
 
-    def _images(self) -> Iterator[Tensor]:
-        for _, images in draw_batches(self.model.generator.synthesize, self.encode, self.z):
+    def images(self, count: int = COUNT) -> Iterator[Tensor]:
+        """Draw the first `count` of the pictures, and yield them in batches, in [-1, 1]."""
+        for _, images in draw_batches(self.model.generator.synthesize, self.encode, self.z[:count]):
             yield images
 
     @torch.inference_mode()
     def log_odds(self, texts: Sequence[str]) -> Tensor:
         """Return the reader's log-odds that each text is true of each picture, (COUNT, texts)."""
         if self._embedded is None:
-            return torch.cat([self.words.log_odds(images, texts) for images in self._images()])
+            return torch.cat([self.words.log_odds(images, texts) for images in self.images()])
         return self.words.log_odds(self._embedded, texts, embedded=True)
+
+    def zero_shot(self, texts: Sequence[str], images: Tensor | None, count: int) -> npt.NDArray[np.float64]:
+        """Return log-odds of texts for the first `count` pictures, without calibration and bounds, (count, texts).
+
+        `images` are these pictures if they are drawn already.
+        """
+        words = replace(self.words, calibrations={}, bounded=False)
+        if images is None and self._embedded is not None:
+            odds = words.log_odds(self._embedded[:count], texts, embedded=True)
+        else:
+            batches = self.images(count) if images is None else images.split(16)
+            odds = torch.cat([words.log_odds(batch, texts) for batch in batches])
+        return odds.double().cpu().numpy()
 
 
 def with_texts_read(model: Model, texts: Sequence[str], prior: PriorPictures) -> Model:

@@ -153,7 +153,7 @@ def calibrate(
         chosen = contrasts or {}
         start = {text: Calibration(chosen.get(text, words.calibration(text).contrast)) for text in texts}
         w = own.prior_of(table.drawn, "cpu").w(table.index)
-        plain = replace(words, calibrations=start)
+        plain = replace(words, calibrations=start, bounded=False)
         pictures = draw_batches(own.generator.synthesize, Identity(), w, w=w)
         log_odds = torch.cat([plain.log_odds(images, texts) for _, images in pictures])
         results = {
