@@ -25,6 +25,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid, softplus
 
 from energyql.kinds import KINDS, Cell
+from energyql.numerics.linear import few_sizes, in_batches
 from energyql.numerics.normal import log_normal_cdf, log_normal_interval
 from energyql.numerics.pool import to_cpu
 from energyql.numerics.shapes import Float
@@ -347,7 +348,10 @@ class YesNo(Prediction):
         return (self.logit > 0).cpu().numpy()
 
     def table(self) -> Table:
-        return self.logit.double().sigmoid().cpu().numpy()
+        # In whole vectors, because the last numbers of others round differently.
+        sizes = few_sizes(len(self.logit))
+        (yes,) = in_batches(lambda rows: (rows.double().sigmoid(),), self.logit[:, None], sizes)
+        return yes[:, 0].cpu().numpy()
 
     def tensors(self, batch: int) -> list[tuple[str, Tensor, tuple[int, ...]]]:
         return [("logit", self.logit, (batch,))]

@@ -83,7 +83,7 @@ from energyql.pipeline.model import (
     never_objects,
     used_marks,
 )
-from energyql.pipeline.result import Result, join_statistics
+from energyql.pipeline.result import PROBABILITY_UNIT, Result, join_statistics, probability_units
 from energyql.pipeline.result_folder import concatenate
 from energyql.pipeline.settings import (
     DEFAULT_ATTEMPTS,
@@ -882,7 +882,7 @@ class PreparedQuery:
         waiting, accepted, stated, draws = np.arange(n), 0, False, np.zeros(n, np.int64)
         ends, shown, order = list[SampleResult](), list[_Shown](), list[np.int64]()
         seconds, counts = dict.fromkeys(("seconds_sampling", "seconds_drawing"), 0.0), torch.zeros(2, n).long()
-        rejected = 0.0  # sum of P(query) by the heads over the pictures that are not kept
+        rejected = 0  # sum of P(query) by the heads over the pictures that are not kept, see `probability_units`
         for attempt in range(most):
             started = time.perf_counter()
             offsets = range(n) if len(waiting) == n else waiting.tolist()
@@ -928,20 +928,21 @@ class PreparedQuery:
             weights[end.status == Status.NOT_ACCEPTED] = -math.inf  # no samples of the posterior
         result.statistics.update(self._costs(end) | seconds | {"drawn": drawn, "accepted": float(accepted)})
         if self.rule.is_probability and isinstance(self.energy_in_float32, QueryEnergy):
-            result.statistics["drawn_probability"] = (rejected + float(np.exp(-result.energy).sum())) / drawn
+            kept_units = probability_units(np.exp(-result.energy))
+            result.statistics["drawn_probability"] = (rejected + kept_units) / PROBABILITY_UNIT / drawn
         result.provenance.update(self._verified_by(source, stated))
         if not stated and self.model.judge is verifier.reader:
             result = replace(result, satisfied=None, provenance=result.provenance | {"unjudged": OWN_CHOICE})
         return result, end
 
-    def _expected(self, z: Tensor, index: npt.NDArray[Any]) -> float:
-        """Return the expected number of samples that satisfy the query by the heads: the sum of P(query) over samples.
+    def _expected(self, z: Tensor, index: npt.NDArray[Any]) -> int:
+        """Return the expected number of samples that satisfy the query by the heads, in units of P(query).
 
         Args:
             z: latents of the samples, (n, z_dim).
             index: number of each sample in the run, (n,). It is used only by the subclass for mixtures of prompts.
         """
-        return self.energy_in_float32(z).double().neg().exp().sum().item()
+        return probability_units(self.energy_in_float32(z).double().neg().exp().cpu().numpy())
 
     def _verified_by(self, source: _Source, stated: bool) -> dict[str, Any]:
         """Return the entry "verified" of the provenance, as a dict: who decided which pictures are kept, and how.
@@ -1434,8 +1435,8 @@ def generate(
             is drawn again until its picture is accepted; attributes that the query does not name become more or less
             frequent. "faithful": the same with draws from a clipped energy (see `ClippedEnergy`), so that the kept
             pictures have the frequencies of the prior among the pictures that the verifier accepts; this takes more
-            draws. By default "sure" for a model with a verifier, which `train` makes from labels of pictures, else
-            "off".
+            draws. By default "sure" for a model with a verifier, which `train` makes from labels of pictures, or whose
+            attributes are defined by a function that reads pictures; else "off".
         purity: share of the kept pictures that should truly satisfy the query, above 0 and below 1. A verifier that
             predicts probabilities keeps pictures whose P(query) is at least a threshold; the threshold is chosen so
             that this share is reached on held-out labels.
@@ -1448,7 +1449,9 @@ def generate(
         first: number i of the first picture, so that a later call can continue where an earlier call ended.
         budget: most calls of the generator in all, at least n: one for each picture that is drawn, whether it is looked
             at, refused or returned, and one more if a gradient is computed; pilot runs count too. If the budget ends
-            first, the result has the samples that are complete, and `summary()` says so. By default there is no limit.
+            first, the result has the samples that are complete, and `summary()` says so. They are the first of the run,
+            except that "faithful" leaves out, or shortens, a pilot run that would use up the budget. By default there
+            is no limit.
             `statistics["generator_calls"]` is the number of calls. A budget is for models with a reader in place of
             heads, verified pictures and `realism`; elsewhere a picture takes one call, and a budget is refused.
         device: "auto", "cpu", "cuda", "cuda:1" or "mps". "auto" is the device of a `Model` in memory; for a model by
@@ -1459,7 +1462,8 @@ def generate(
             CPU. Samples and pictures are the same up to rounding, which may then depend on the size of a batch. On a
             CPU it does not pay (docs/performance.md).
         allow_weak: attributes whose heads may be used although they rank held-out labels badly. It is needed only where
-            no verifier decides, because with a verifier no head is too weak.
+            no verifier decides, because with a verifier no head is too weak. Also texts in quotes about which a reader
+            of words may decide although it failed its examination (see docs/words.md).
         progress: whether to show a progress bar; or a function that is called with the name of a stage ("sampling",
             "drawing") and the fraction of the stage that is done. An exception that the function raises ends the run.
 

@@ -168,7 +168,7 @@ class PreparedMixture(PreparedQuery):
             back = torch.cat([rows for _, rows in groups]).argsort()
             yield torch.cat([latents for latents, _ in drawn])[back], torch.cat([images for _, images in drawn])[back]
 
-    def _expected(self, z: Tensor, index: npt.NDArray[Any]) -> float:
+    def _expected(self, z: Tensor, index: npt.NDArray[Any]) -> int:
         groups = ((part, torch.from_numpy(rows)) for part, rows in self._groups(index))
         return sum(part._expected(z[rows], index[rows.numpy()]) for part, rows in groups)
 

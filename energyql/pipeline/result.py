@@ -100,6 +100,14 @@ COUNTED = ("wanted", "budget")
 _MEANS = ("evaluations_mean", "gradients_mean", "generator_calls_mean", "exact")
 _SUMS = ("seconds_sampling", "seconds_drawing", "steps_rejected", "drawn", "accepted", "returned", "generator_calls")
 _MAXIMA = ("evaluations_max",)
+PROBABILITY_UNIT = 1 << 32
+"""Sums of probabilities are whole numbers of units of 1 / `PROBABILITY_UNIT`, so that they have the same bits whatever
+the batches were in which the samples were drawn."""
+
+
+def probability_units(probabilities: npt.NDArray[np.float64]) -> int:
+    """Return the sum of probabilities in units of 1 / `PROBABILITY_UNIT`."""
+    return int(np.rint(probabilities * PROBABILITY_UNIT).sum())
 
 
 def _describe_shares(prompts: Sequence[str], mixture: Mapping[str, Sequence[float]]) -> str:
@@ -178,9 +186,11 @@ def join_statistics(parts: Sequence[Mapping[str, float]], counts: Sequence[int])
     joined = {name: sum(part[name] for part in parts) for name in shared if name in _SUMS}
     joined |= {name: max(part[name] for part in parts) for name in shared if name in _MAXIMA}
     for name in (name for name in shared if name in _MEANS):
-        joined[name] = sum(part[name] * count for part, count in zip(parts, counts, strict=True)) / sum(counts)
+        # The sums are whole numbers.
+        joined[name] = sum(round(part[name] * count) for part, count in zip(parts, counts, strict=True)) / sum(counts)
     if "drawn_probability" in shared:
-        joined["drawn_probability"] = sum(part["drawn_probability"] * part["drawn"] for part in parts) / joined["drawn"]
+        units = sum(round(part["drawn_probability"] * part["drawn"] * PROBABILITY_UNIT) for part in parts)
+        joined["drawn_probability"] = units / PROBABILITY_UNIT / joined["drawn"]
     return joined
 
 
@@ -277,6 +287,7 @@ class Result:
         effective = round(self.statistics.get("effective_samples", len(self)))
         if self._guide == "reader" and effective < len(self):
             line += f"; they count as {effective} independent samples, by their weights"
+            line += "" if 2 * effective >= len(self) else ": for exact frequencies draw more (-n)"
         return f"{line}; audited: {self.audited}" if self.audited else line
 
     def verdict(self) -> str:

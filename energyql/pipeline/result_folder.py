@@ -205,14 +205,16 @@ def write_pictures(folder: Path, result: Result, start: int = 0) -> None:
     """Write the pictures of a result as PNG files.
 
     Each file contains the provenance, which is the record of the run, and `index`, the number of the sample in the run.
+    The number of samples is left out, so that a picture has the same bytes in runs of any length, interrupted or not.
 
     Args:
         folder: folder for the files.
         result: the result.
         start: number in the name of the first file; 12 gives "00012.png", "00013.png" and so on.
     """
+    facts = {name: value for name, value in result.provenance.items() if name != "n"}
     for number, (picture, index) in enumerate(zip(result.images, result.index.tolist(), strict=True), start):
-        write_recorded(folder / picture_name(number), picture, {**result.provenance, "index": index})
+        write_recorded(folder / picture_name(number), picture, facts | {"index": index})
 
 
 def write_measurements(folder: Path, result: Result, start: int = 0) -> None:

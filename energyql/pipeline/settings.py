@@ -228,7 +228,7 @@ class DrawSettings:
     verify: Verify | None = field(default=None, metadata={"setting": Setting(
         "Whether the model's verifier decides which pictures are kept: sure, after few draws, but attributes that the "
         "query does not name become more or less frequent; faithful, with their natural frequencies, after more draws; "
-        "off, all are kept. By default sure if the model has a verifier.",
+        "off, all are kept. By default sure if the model has a verifier, or code defines its attributes.",
         "sure, faithful or off. By default sure if the model has a verifier.",
         check=partial(_one_of, get_args(Verify)),
     )})  # fmt: skip

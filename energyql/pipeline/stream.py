@@ -266,7 +266,14 @@ class FolderRun:
         samples as before.
         """
         if len(self) < MOST_PICTURES:
-            Result(**read_part(self.folder, PER_SAMPLE))[: len(self)].save_grid(folder)
+            self._read_first(self.folder)[: len(self)].save_grid(folder)
+
+    def _read_first(self, folder: Path) -> Result:
+        """Return the samples in `folder` itself, without a statistic that not all batches of a long run would have."""
+        result = Result(**read_part(folder, PER_SAMPLE))
+        if self._n > MOST_PICTURES:
+            result.statistics.pop("drawn_probability", None)
+        return result
 
     def _append(self, batch: Result) -> None:
         """Write a batch to the last part of the folder, or to a new part (a subfolder) if the last one is full."""
@@ -280,7 +287,7 @@ class FolderRun:
             write_pictures(self._part(folder), batch, held)
             self._write(self._last, folder)
             if held < MOST_PICTURES:
-                Result(**read_part(folder, PER_SAMPLE)).save_grid(folder)
+                self._read_first(folder).save_grid(folder)
         self._verdicts.append(_verdicts_only(batch))
 
     def _part(self, folder: Path) -> Path:

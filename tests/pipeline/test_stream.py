@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from evaluation.lively import known_model, silent
 from PIL import Image
 from toys import CONFIG, VOCABULARY, pixels, random_generator, random_heads
 
@@ -365,3 +366,27 @@ class TestOneWriter:
         assert [len(part) for part in parts] == [1, 3, 4, 2]
         list(draw(10, tmp_path / "b", batch_size=7))
         assert Result.load(tmp_path / "a").z.tolist() == Result.load(tmp_path / "b").z.tolist()
+
+
+@pytest.mark.parametrize("verify", ["off", "sure", "faithful"])
+def test_a_run_that_was_interrupted_has_the_same_files(tmp_path, verify):
+    """Byte for byte, but for the seconds, in batches of other sizes too."""
+    options = {"model": known_model(shift=-0.7, slope=0.7), "verify": verify, "progress": silent}
+
+    def draw(folder, n, **more):
+        return list(stream("a AND c", n, save_to=tmp_path / folder, **options, **more))
+
+    draw("whole", 90)
+    iterator = stream("a AND c", 90, save_to=tmp_path / "parts", **options, batch_size=25)
+    next(iterator), next(iterator)
+    iterator.close()
+    draw("parts", 90, batch_size=7)
+    pictures = sorted(path.name for path in (tmp_path / "whole").glob("*.png"))
+    assert len(pictures) == 91
+    for name in [*pictures, "latents.safetensors"]:
+        assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+    whole, parts = (json.loads((tmp_path / name / "result.json").read_text()) for name in ("whole", "parts"))
+    for result in (whole, parts):
+        for name in ("seconds_sampling", "seconds_drawing", "generator_calls"):  # a pilot run was made twice
+            result["statistics"].pop(name, None)
+    assert parts == whole
