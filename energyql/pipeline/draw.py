@@ -709,7 +709,7 @@ class PreparedQuery:
             streams = streams.of_samples(offsets)
         z0 = streams.normals(torch.empty(len(offsets), self.model.generator.z_dim), "prior").to(self.device)
         if energy is None:
-            zeros = torch.zeros(len(z0), dtype=torch.int64, device=z0.device)
+            zeros = torch.zeros(len(z0), dtype=torch.int64)
             return SampleResult(z0, torch.full_like(zeros, Status.OK), zeros, zeros.clone())
         # A discriminator, and other functions than those of heads and mapping networks, may be large networks of users.
         of_heads = self.model.bank.as_heads is not None and isinstance(self.reads, Convertible)

@@ -286,8 +286,8 @@ class Result:
         line += f"; the solver could not finish {failed}" if failed else ""
         effective = round(self.statistics.get("effective_samples", len(self)))
         if self._guide == "reader" and effective < len(self):
-            line += f"; they count as {effective} independent samples, by their weights"
-            line += "" if 2 * effective >= len(self) else ": for exact frequencies draw more (-n)"
+            more = "" if 2 * effective >= len(self) else "draw more for exact frequencies (-n): "
+            line += f"; {more}they count as {effective} independent samples, by their weights"
         return f"{line}; audited: {self.audited}" if self.audited else line
 
     def verdict(self) -> str:

@@ -119,7 +119,7 @@ def defined_names(model: Model) -> AbstractSet[str]:
     of the generator.
     """
     bank = model.bank
-    if not bank.reads_pictures or _is_network(bank.reader) or isinstance(bank.reader, TextReader):
+    if not bank.reads_pictures or bank.reader is None or isinstance(bank.reader, Judge | JointJudge | TextReader):
         return frozenset()
     answers = _look(model, bank.reader)
     return {name for name in bank.vocabulary if name in answers and not isinstance(answers[name], Prediction)}

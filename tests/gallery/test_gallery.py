@@ -174,7 +174,8 @@ def test_a_notebook_shows_the_page(tiny):
     assert "empty" in make(tiny)._repr_html_()
 
 
-def test_progress(tiny, capsys):
+def test_progress(tiny, capsys, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # so that it counts as a terminal
     make(tiny, ["smile", "beard"], progress=True).add_truth_table("smile", n=1)
     errors = capsys.readouterr().err
     assert "gallery" in errors

@@ -128,9 +128,7 @@ class TestTwoNetworks:
             values = read_plain(model.generator.synthesize(result.w))
             assert (values["a"] & values["b"]).all()
             assert result.status.count(Status.OK) == 12
-            assert result.summary().startswith(
-                "24 of 24 satisfy the query by the definition evaluation.lively:read_plain"
-            )
+            assert result.summary().startswith("12 of 12 satisfy the query by the definition evaluation.lively:")
             assert (result.satisfied is None) == (model.judge is None)
             assert result.provenance["sampler"]["settings"]["enough"] is None  # the posterior; the code is sure
         assert result.statistics["effective_samples"] > 6
