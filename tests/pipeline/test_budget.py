@@ -206,3 +206,9 @@ def test_prompts_share_a_budget():
     assert sum(counted) - before == result.statistics["generator_calls"] <= budget
     assert 0 < len(result) < 20
     assert torch.equal(result.z, whole.z[: len(result)])
+
+
+def test_too_few_attempts_are_told_with_the_number_that_is_needed():
+    message = r"about [2-9]\.\d pictures would be drawn for one that is kept, and attempts is 1\n"
+    with pytest.raises(NotAcceptedError, match=message):
+        draw(known_model(slope=0.7), 4, "a AND c", verify="faithful", attempts=1)

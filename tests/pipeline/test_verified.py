@@ -532,9 +532,3 @@ def test_the_pilot_looks_at_drafts_and_results_do_not(model):
     pilot += prepared.trial.samples
     assert (generator.drafted, generator.drawn) == (pilot, before + result.statistics["drawn"])
     assert result.images[3].tobytes() == draws(model, 16, verify="faithful").images[3].tobytes()
-
-
-def test_too_few_attempts_are_told_with_the_number_that_is_needed():
-    weak = known_model(slope=0.7)
-    with pytest.raises(NotAcceptedError, match=r"about 3\.\d pictures would be drawn for one that is kept, and attempts is 1"):
-        generate("a AND c", 4, model=weak, verify="faithful", attempts=1, progress=False)
