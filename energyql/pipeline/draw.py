@@ -1178,8 +1178,8 @@ class Pipeline:
             strength, by_default = 1.0 if settings.strength is None else settings.strength, sampler == DEFAULT_SAMPLER
             if by_default and settings.verify == "faithful":
                 sampler = make_sampler("slice", strength)  # the default one goes where the energy is lowest
-            elif by_default and not has_gradient and verifier is not None:
-                sampler = SAMPLERS[GRADIENT_FREE](strength=strength, enough=None)  # the verifier makes sure
+            elif by_default and not has_gradient and verifier is not None and verifier.reader is bank.reader:
+                sampler = SAMPLERS[GRADIENT_FREE](strength=strength, enough=None)  # the code makes sure
             else:
                 sampler = make_sampler(sampler if has_gradient or not by_default else GRADIENT_FREE, strength)
         else:
