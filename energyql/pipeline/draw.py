@@ -1305,7 +1305,7 @@ class Pipeline:
         self._check_reader(names, settings, psi, condition)
         if key not in self._reading:
             prior = self._prior_pictures(psi, condition)
-            pipeline = Pipeline(with_texts_read(self.model, names, prior), self.device)
+            pipeline = Pipeline(with_texts_read(self.model, names, prior, defined=bool(self._defined)), self.device)
             pipeline._texts, pipeline._examined = names, self._examined  # before another thread can find it
             self._reading[key] = pipeline
         return self._reading[key]

@@ -126,7 +126,7 @@ class PriorPictures:
         return odds.double().cpu().numpy()
 
 
-def with_texts_read(model: Model, texts: Sequence[str], prior: PriorPictures) -> Model:
+def with_texts_read(model: Model, texts: Sequence[str], prior: PriorPictures, *, defined: bool = False) -> Model:
     """Return a model that has texts about pictures as further attributes.
 
     The verifier of the new model reads the texts. It also reads the attributes that the verifier of `model` reads, or
@@ -136,12 +136,14 @@ def with_texts_read(model: Model, texts: Sequence[str], prior: PriorPictures) ->
         model: a model with a reader of texts.
         texts: the texts.
         prior: random pictures of the model.
+        defined: whether the attributes are defined by the code that reads them off pictures, which then decides too.
     """
     words = model.words
     assert words is not None
     bank = with_texts(model.bank, words, texts, lambda: (prior.latents, prior.log_odds(texts)))
     verifier = None
-    if not bank.reads_pictures:
-        other = model.judge if model.verifier is None else model.verifier
+    if defined or not bank.reads_pictures:
+        own = model.bank.reader if defined else model.judge
+        other = own if model.verifier is None else model.verifier
         verifier = TextReader(words, texts, other, model.bank.vocabulary)
     return replace(model, bank=bank, verifier=verifier)

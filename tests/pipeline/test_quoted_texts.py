@@ -172,6 +172,7 @@ def test_attributes_that_are_read_off_pictures(model):
     by_picture = Model("pixels", Pixels(), bank, words=model.words)
     result = generate(QUERY, n=8, model=by_picture, sampler="slice", progress=False)
     assert (result.z[:, 0] > -0.5).all() and (result.z[:, 1] <= 0).all(), "log-odds are 10 z_0"
+    assert "accepted by the reader of words" in result.summary()  # the code that defines `bright` decides too
 
 
 def test_a_generator_without_attributes(model):
