@@ -39,9 +39,10 @@ LEAST_SPREAD = 1e-6
 """Standard deviation of the log-odds of a text over pictures, below which they count as equal."""
 CONFIDENT = math.log(0.9 / 0.1)
 """Log-odds from which the reader counts as sure of a text: those of a probability of 0.9."""
-MOST_CONTRADICTED, LEAST_RIGHT = 0.25, 0.8
-"""A reader is doubted if it holds a text and its negation for true together in more than this share of the pictures; or
-if less than this share of its surest answers is right."""
+MOST_CONTRADICTED, LEAST_RIGHT, MOST_OFF = 0.25, 0.8, 0.15
+"""A reader is doubted if it holds a text and its negation for true together in more than this share of the pictures; if
+less than this share of its surest answers is right; or if its P differs by more than this from the share of pictures
+that have what is named."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,8 @@ class Examination:
         found = []
         if self.right is not None and self.right < LEAST_RIGHT:
             found.append(f"{self.right:.0%} of its surest answers are right")
+        if self.off is not None and self.off > MOST_OFF:
+            found.append(f"its P is off by {self.off:.2f}")
         negated = any(NEGATIONS & {*text.lower().split()} for text in texts)
         if negated and self.contradicted is not None and self.contradicted > MOST_CONTRADICTED:
             found.append("it does not understand negations, so write NOT before the quotes")
