@@ -107,14 +107,12 @@ from energyql.pipeline.settings import (
 from energyql.pipeline.texts import PriorPictures, texts_of, with_texts_read
 from energyql.pipeline.verified import (
     CLIPS,
-    EXPECTED,
-    PILOT,
     PILOT_ROUND,
-    REJECTION_KEPT,
     REJECTION_ROUND,
     WAITING,
     WAITING_FOR_CODE,
     Clip,
+    Forecast,
     Round,
     Verifier,
     choose_clip,
@@ -122,11 +120,11 @@ from energyql.pipeline.verified import (
     defined_names,
     ended_early,
     estimate_clips,
+    forecast_of,
     names_read,
     needs_no_pilot,
-    pilot_rate,
-    pilot_size,
     rejected,
+    trial_size,
     try_rejection,
     verifier_of,
 )
@@ -183,18 +181,6 @@ class _Source(NamedTuple):
     energy: EnergyLike | None
     verifier: Verifier
     clip: Clip | None
-
-
-class _Forecast(NamedTuple):
-    """Shares of pictures that satisfy the query, as the heads predict them.
-
-    Attributes:
-        of_prior: of random pictures.
-        of_pilot: of the pictures of a pilot run.
-    """
-
-    of_prior: float
-    of_pilot: float
 
 
 class _Shown(NamedTuple):
@@ -358,16 +344,7 @@ class PreparedQuery:
             return math.inf
         if "trial" not in vars(self):
             vars(self)["trial"] = self._try_rejection(report)
-        calls, forecast, budget = self.trial.calls, self._forecast, self.calls.budget
-        pilot = pilot_size(forecast.of_pilot if forecast else 1 / (calls or math.inf))
-        count = rejected(calls, pilot, self.settings.attempts)
-        if budget < math.inf:
-            left = budget - self.trial.samples - count * (calls or 0.0)
-            if forecast is None:
-                return math.inf if left < 2 * PILOT else count
-            share = 1 / calls if calls else forecast.of_prior
-            return math.inf if left * share > (left - pilot) * forecast.of_pilot else count
-        return count
+        return rejected(self.trial, self._forecast, self.settings.attempts, self.calls.budget)
 
     @cached_property
     def trial(self) -> Clip:
@@ -378,12 +355,9 @@ class PreparedQuery:
         return self._try_rejection(_quiet)
 
     @cached_property
-    def _forecast(self) -> _Forecast | None:
+    def _forecast(self) -> Forecast | None:
         """Shares of satisfying pictures as the heads predict them; `None` if attributes are read off pictures."""
-        if self.model.bank.reads_pictures:
-            return None
-        by_heads = self.prior_energies().neg().exp().numpy()
-        return _Forecast(float(by_heads.mean()), pilot_rate(by_heads))
+        return None if self.model.bank.reads_pictures else forecast_of(self.prior_energies().neg().exp().numpy())
 
     def prior_energies(self) -> Tensor:
         """Return the energies of the query, in nats, for latents from the prior, which are the same in every run."""
@@ -405,16 +379,10 @@ class PreparedQuery:
         return _Source(self.energy, self.verifier, self.clip)
 
     def _try_rejection(self, report: Report) -> Clip:
-        attempts, most = self.settings.attempts, REJECTION_KEPT * self.settings.attempts / EXPECTED
-        if (forecast := self._forecast) is not None:
-            pilot = pilot_size(forecast.of_pilot)
-            worthwhile = forecast.of_prior > 0 and rejected(1 / forecast.of_prior, pilot, attempts)
-            most = min(most, pilot / 2) if worthwhile else 0
-
         def draw(number: int) -> npt.NDArray[np.bool_]:
             return self._tried(None, self._rejection.verifier, number, REJECTION_ROUND, "verify/rejection/")[1]
 
-        return try_rejection(draw, most, partial(report, "trial"))
+        return try_rejection(draw, trial_size(self._forecast, self.settings.attempts), partial(report, "trial"))
 
     def _tried(
         self, energy: EnergyLike | None, verifier: Verifier, number: int, size: int, purpose: str
@@ -959,6 +927,7 @@ class PreparedQuery:
 
 
 _OF_ALL_DRAWS = ("acceptance", "exact", "stages_mean", "log_probability")
+"""Statistics of a sampler that the draws that are not kept belong to."""
 PILOT_SHARE = 0.9
 """Largest share of the rest of a budget that a pilot run takes; the other calls are for samples."""
 VERIFIED_BATCH = 1024
@@ -1317,8 +1286,12 @@ class Pipeline:
         """Return what the examination of the model's reader of words found, which is made once for a model.
 
         Raises:
-            ArgumentError: the truncation or the condition of the settings is impossible for the model.
+            ArgumentError: the model has no reader of words, or the truncation or the condition of the settings is
+                impossible for it.
         """
+        if self.model.words is None:
+            hint = "name a folder of transformers or open_clip, or an object with the method read(pictures, texts)"
+            raise ArgumentError(f"model {self.model.name!r} has no reader of words to examine", hint=hint)
         psi = self.model.check_truncation(settings.truncation)
         condition = self.model.check_condition(settings.condition, settings.seed)
         if (psi, condition) not in self._examined:

@@ -9,30 +9,29 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from energyql.attributes.predictions import decide
 from energyql.attributes.quality import MARGIN
 from energyql.errors import ArgumentError, EnergyQLError, WeakHeadError
 from energyql.files import read_json, write_json
 from energyql.kinds import KINDS
+from energyql.pipeline.model import Model
 from energyql.pipeline.texts import PriorPictures
 
 PICTURES, COSTLY_PICTURES, SHOWN = 512, 96, 32
 """Number of random pictures on which a reader is examined; that number for a model whose attributes are read off
-pictures, which are drawn for it; and the number of pictures whose pixels are mixed up for comparison."""
+pictures, which are drawn for it; and the number on which a single text is tried."""
 FEWEST_OF_EACH = 8
 """A name is asked about only if at least so many of the pictures have the attribute, and as many lack it."""
 FEWEST_TEXTS = 4
 """Least number of names from which anything is concluded about a reader."""
-BLIND = "its scores do not depend on what a picture shows"
 NEGATIONS = frozenset(("no", "not", "without", "never"))
 """Words by which a text is taken for a negation."""
 LEAST_SPREAD = 1e-6
@@ -51,7 +50,6 @@ class Examination:
 
     Attributes:
         texts: number of names that were asked.
-        sees: whether its scores differ more between pictures than between pictures whose pixels are mixed up.
         auc: area under the ROC curve against the model's own predictions, a mean over the names; 0.5 is chance. `None`
             with fewer than `FEWEST_TEXTS` names, from which nothing is concluded.
         least_auc: lower end of the 95 % interval of `auc`, by its spread over the names.
@@ -62,7 +60,6 @@ class Examination:
     """
 
     texts: int
-    sees: bool
     auc: float | None = None
     least_auc: float | None = None
     right: float | None = None
@@ -72,8 +69,6 @@ class Examination:
     @property
     def failure(self) -> str | None:
         """Why the reader cannot be used without labels; `None` if it can."""
-        if not self.sees:
-            return BLIND
         if self.least_auc is not None and self.least_auc <= 0.5 + MARGIN:
             return (
                 f"it tells the model's {self.texts} own attributes, asked by their names, no better than chance "
@@ -119,9 +114,9 @@ def check_examined(examination: Examination, texts: Sequence[str], prior: PriorP
     """
     failure = examination.failure
     if failure is None and texts and not prior.model.bank.reads_pictures:
-        spread = prior.zero_shot(texts, None, SHOWN).std(0)
+        spread = prior.zero_shot(texts, SHOWN).std(0)
         texts = [text for text, deviation in zip(texts, spread, strict=True) if deviation < LEAST_SPREAD]
-        failure = BLIND
+        failure = "its scores do not depend on what a picture shows"
     if texts and failure:
         name = Path(prior.words.name).name
         listed = ", ".join(f'"{text}"' for text in texts)
@@ -153,74 +148,62 @@ def examine(prior: PriorPictures) -> Examination:
 def _examine(prior: PriorPictures) -> Examination:
     bank = prior.model.bank
     if len(bank.vocabulary) == 0:
-        return Examination(0, True)
-    shown = torch.empty(0)
-    if bank.reads_pictures:
-        shown = torch.cat(list(prior.images(COSTLY_PICTURES)))
-    values = decide(bank.predict(shown if bank.reads_pictures else prior.latents[:PICTURES]))
-    names, truths, negatable = _claims(prior, values)
+        return Examination(0)
+    shown = torch.cat(list(prior.images(COSTLY_PICTURES))) if bank.reads_pictures else None
+    values = decide(bank.predict(prior.latents[:PICTURES] if shown is None else shown))
+    yes_no, classes = _claims(prior.model, values)
+    names, truths = [text for text, _ in (*yes_no, *classes)], [truth for _, truth in (*yes_no, *classes)]
     if len(names) < FEWEST_TEXTS:
-        return Examination(len(names), True)
-    count, shown = (len(shown), shown) if len(shown) else (PICTURES, torch.cat(list(prior.images(SHOWN))))
-    words = replace(prior.words, calibrations={}, bounded=False)
-    negations = [f"no {name}" for name in names[:negatable]]
-    texts = [*names, *negations]
-    scores = prior.zero_shot(texts, shown if bank.reads_pictures else None, count)
-    mixed = words.log_odds(_mixed(shown[:SHOWN]), texts).double().cpu().numpy()
-    spread, noise = scores.std(0), mixed.std(0)
-    sees = bool(np.median(spread) > max(float(np.median(noise)), LEAST_SPREAD))
+        return Examination(len(names))
+    negatable = len(yes_no)
+    texts = [*names, *(f"no {name}" for name in names[:negatable])]
+
+    if shown is None:
+        scores = prior.zero_shot(texts, PICTURES)
+    else:
+        odds = torch.cat([prior.uncalibrated.log_odds(part, texts) for part in shown.split(16)])
+        scores = odds.double().cpu().numpy()
     asked = scores[:, : len(names)]
     aucs = np.array([_auc(column, truth) for column, truth in zip(asked.T, truths, strict=True)])
     error = float(aucs.std(ddof=1)) / math.sqrt(len(aucs))
     sure, truth = asked >= CONFIDENT, np.stack(truths, 1)
     both = (asked[:, :negatable] > 0) & (scores[:, len(names) :] > 0)
     return Examination(
-        len(names), sees, float(aucs.mean()), float(aucs.mean() - 1.96 * error),
+        len(names), float(aucs.mean()), float(aucs.mean() - 1.96 * error),
         float(truth[sure].mean()) if sure.sum() >= FEWEST_OF_EACH else None,
         float(both.mean()) if negatable else None,
         float(np.abs((1 / (1 + np.exp(-asked.clip(-30, 30)))).mean(0) - truth.mean(0)).mean()),
     )  # fmt: skip
 
 
-def _claims(
-    prior: PriorPictures, values: dict[str, npt.NDArray[Any]]
-) -> tuple[list[str], list[npt.NDArray[np.bool_]], int]:
-    """Return texts that name values of attributes, and of which pictures they are true; yes/no attributes come first.
+Claim = tuple[str, npt.NDArray[np.bool_]]
+"""A text that names a value of an attribute, and of which of n pictures it is true, (n,)."""
 
-    The third result is the number of yes/no attributes. Names whose heads are weak are left out.
+
+def _claims(model: Model, values: dict[str, npt.NDArray[Any]]) -> tuple[list[Claim], list[Claim]]:
+    """Return claims about yes/no attributes and about classes, but none by weak heads or about nearly all pictures.
+
+    Args:
+        model: the model.
+        values: attribute -> its value for each of n pictures, (n,), by the model's own predictions.
     """
-    claims: list[tuple[str, npt.NDArray[np.bool_]]] = []
-    for binary in (True, False):
-        for name, spec in prior.model.vocabulary.items():
-            kind, report = KINDS[spec.kind], prior.model.report.get(name)
-            if name not in values or kind.numeric or (report is not None and report.weak):
-                continue
-            words = name.replace("_", " ")
-            if binary != (values[name].dtype == bool):
-                continue
-            if binary:
-                claims.append((words, values[name]))
-            else:
-                claims += [(f"{value} {words}".replace("_", " "), values[name] == value) for value in spec.values]
-        if binary:
-            claims = [claim for claim in claims if _mixed_truth(claim[1])]
-            count = len(claims)
-    claims = [claim for claim in claims if _mixed_truth(claim[1])]
-    return [text for text, _ in claims], [truth for _, truth in claims], count
+    yes_no, classes = list[Claim](), list[Claim]()
+    for name, spec in model.vocabulary.items():
+        report, words = model.report.get(name), name.replace("_", " ")
+        if name not in values or KINDS[spec.kind].numeric or (report is not None and report.weak):
+            continue
+        if values[name].dtype == bool:
+            yes_no.append((words, values[name]))
+        else:
+            classes += [(f"{value} {words}".replace("_", " "), values[name] == value) for value in spec.values]
 
+    def both(claims: list[Claim]) -> list[Claim]:
+        return [claim for claim in claims if min(claim[1].sum(), (~claim[1]).sum()) >= FEWEST_OF_EACH]
 
-def _mixed_truth(truth: npt.NDArray[np.bool_]) -> bool:
-    return bool(FEWEST_OF_EACH <= truth.sum() <= len(truth) - FEWEST_OF_EACH)
+    return both(yes_no), both(classes)
 
 
 def _auc(scores: npt.NDArray[np.float64], truth: npt.NDArray[np.bool_]) -> float:
     """Area under the ROC curve: how often a true picture has a larger score than a false one; ties count half."""
     yes, no = scores[truth][:, None], scores[~truth][None]
     return float((yes > no).mean() + (yes == no).mean() / 2)
-
-
-def _mixed(pictures: Tensor) -> Tensor:
-    """Pictures with the same pixels in another order, one for all of them: noise with their colours."""
-    flat = pictures.flatten(2)
-    order = torch.randperm(flat.shape[2], generator=torch.Generator().manual_seed(0)).to(flat.device)
-    return flat[:, :, order].view_as(pictures)

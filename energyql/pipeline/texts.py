@@ -19,7 +19,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from energyql.attributes.words import TextReader, with_texts
+from energyql.attributes.words import TextReader, Words, with_texts
 from energyql.errors import ArgumentError, EnergyQLError
 from energyql.files import cache_folder, json_digest, read_tensors, write_tensors
 from energyql.generators.base import Condition, condition_vector, draw_batches, head_reader
@@ -97,7 +97,7 @@ class PriorPictures:
         if folder is None or not mark:
             return None
         facts = [mark, self.words.mark, self.psi, self.condition, COUNT]
-        name = json_digest([*facts, what, self.model.fingerprints] if what else facts)[:32]
+        name = json_digest([*facts, what, [*self.model.vocabulary], self.model.fingerprints] if what else facts)[:32]
         return folder / "words" / f"{name}{suffix}"
 
     def images(self, count: int = COUNT) -> Iterator[Tensor]:
@@ -112,17 +112,18 @@ class PriorPictures:
             return torch.cat([self.words.log_odds(images, texts) for images in self.images()])
         return self.words.log_odds(self._embedded, texts, embedded=True)
 
-    def zero_shot(self, texts: Sequence[str], images: Tensor | None, count: int) -> npt.NDArray[np.float64]:
-        """Return log-odds of texts for the first `count` pictures, without calibration and bounds, (count, texts).
+    @cached_property
+    def uncalibrated(self) -> Words:
+        """The reader without calibrations, and without bounds for log-odds."""
+        return replace(self.words, calibrations={}, bounded=False)
 
-        `images` are these pictures if they are drawn already.
-        """
-        words = replace(self.words, calibrations={}, bounded=False)
-        if images is None and self._embedded is not None:
-            odds = words.log_odds(self._embedded[:count], texts, embedded=True)
+    @torch.inference_mode()
+    def zero_shot(self, texts: Sequence[str], count: int) -> npt.NDArray[np.float64]:
+        """Return log-odds of texts for the first `count` pictures by `uncalibrated`, (count, texts)."""
+        if self._embedded is not None:
+            odds = self.uncalibrated.log_odds(self._embedded[:count], texts, embedded=True)
         else:
-            batches = self.images(count) if images is None else images.split(16)
-            odds = torch.cat([words.log_odds(batch, texts) for batch in batches])
+            odds = torch.cat([self.uncalibrated.log_odds(images, texts) for images in self.images(count)])
         return odds.double().cpu().numpy()
 
 

@@ -632,21 +632,35 @@ def needs_no_pilot(held_out: Round) -> bool:
     return int(held_out[1].sum()) >= ENOUGH_POSITIVES
 
 
-def pilot_rate(by_heads: npt.NDArray[np.float64]) -> float:
-    """Return the share of the pictures of a pilot run that satisfy the query, as the heads predict it, in [0, 1].
+class Forecast(NamedTuple):
+    """Shares of pictures that satisfy the query, as the heads predict them, in [0, 1].
 
-    `by_heads` is P(query) by the heads for latents of the prior, (n,).
+    Attributes:
+        of_prior: of random pictures.
+        of_pilot: of the pictures of a pilot run.
     """
+
+    of_prior: float
+    of_pilot: float
+
+
+def forecast_of(by_heads: npt.NDArray[np.float64]) -> Forecast:
+    """Return the forecast by P(query) of the heads for latents of the prior, (n,)."""
     density = clipped_density(by_heads, CLIPS[-1])
-    return float((density * by_heads).sum() / max(density.sum(), 1e-300))
+    return Forecast(float(by_heads.mean()), float((density * by_heads).sum() / max(density.sum(), 1e-300)))
 
 
-def pilot_size(rate: float) -> float:
-    """Return about how many pictures a pilot run draws if the share `rate` of them is accepted."""
+def _pilot_size(rate: float) -> float:
+    """About how many pictures a pilot run draws if the share `rate` of them is accepted."""
     return min(PILOT, max(PILOT_ROUND, PILOT_KEPT / max(rate, 1e-300)))
 
 
-def rejected(calls: float | None, pilot: float, attempts: int) -> int:
+def _affordable(calls: float | None, pilot: float, attempts: int) -> int:
+    """How many samples rejection finds for the price of a pilot run; 0 where `attempts` may not suffice for one."""
+    return 0 if calls is None or calls * EXPECTED > attempts else int(pilot / calls)
+
+
+def rejected(trial: Clip, forecast: Forecast | None, attempts: int, budget: float) -> float:
     """Return how many samples at the start of a run are drawn by rejection alone, from the prior.
 
     Later samples have a clipped energy, for which a pilot run is made, so a run of a few pictures needs none. The
@@ -654,11 +668,37 @@ def rejected(calls: float | None, pilot: float, attempts: int) -> int:
     as for the choice between renting and buying (Karlin et al. 1988, doi:10.1007/BF01762111).
 
     Args:
-        calls: estimated number of draws from the prior for one that is accepted; `None` if it is very large.
-        pilot: number of pictures of the pilot run.
+        trial: the result of `try_rejection`.
+        forecast: what the heads predict; `None` for a model without heads.
         attempts: the setting, most pictures that may be drawn for one that is accepted.
+        budget: most calls of the generator in the run; infinity without a budget.
+
+    Returns:
+        The number; infinity with a budget in which rejection finds more samples than draws after a pilot run would.
     """
-    return 0 if calls is None or calls * EXPECTED > attempts else int(pilot / calls)
+    calls = trial.calls
+    pilot = _pilot_size(forecast.of_pilot if forecast else 1 / (calls or math.inf))
+    count = _affordable(calls, pilot, attempts)
+    if budget == math.inf:
+        return count
+    left = budget - trial.samples - count * (calls or 0.0)
+    if forecast is None:
+        return math.inf if left < 2 * PILOT else count
+    share = 1 / calls if calls else forecast.of_prior
+    return math.inf if left * share > (left - pilot) * forecast.of_pilot else count
+
+
+def trial_size(forecast: Forecast | None, attempts: int) -> float:
+    """Return after how many draws the trial of rejection ends in any case; 0 if the heads say that it is not worth it.
+
+    The arguments are those of `rejected`.
+    """
+    most = REJECTION_KEPT * attempts / EXPECTED
+    if forecast is None:
+        return most
+    pilot = _pilot_size(forecast.of_pilot)
+    worthwhile = forecast.of_prior > 0 and _affordable(1 / forecast.of_prior, pilot, attempts)
+    return min(most, pilot / 2) if worthwhile else 0
 
 
 def try_rejection(
@@ -670,7 +710,7 @@ def try_rejection(
 
     Args:
         draw: function from the number of a round to whether each of its `REJECTION_ROUND` pictures is accepted.
-        most: number of draws after which the trial ends in any case.
+        most: number of draws after which the trial ends in any case, see `trial_size`.
         progress: called with the fraction of the draws that is done.
 
     Returns:
