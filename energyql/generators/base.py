@@ -1,7 +1,4 @@
-"""The interface of generators, the record `Family` of an architecture, drawing in batches, and the number of calls.
-
-Functions called `check_...` raise an error if a generator, condition, layer, noise or batch of pictures is not usable.
-"""
+"""Interface of generators, the record `Family` of an architecture, drawing in batches, and a counter of calls."""
 
 from __future__ import annotations
 
@@ -32,15 +29,14 @@ from energyql.render.pictures import to_pictures
 Condition = int | tuple[float, ...]
 """A condition of a conditional generator: the index of a class, or `c_dim` numbers."""
 RANDOM: Literal["random"] = "random"
-"""The value "random" in place of a condition: each sample has a random class. Heads, the classifiers of attributes, can
-be trained on samples of random classes. A query does not allow this value."""
+"""Stands for a random class in each sample: heads may be trained so, but queries need a definite condition."""
 
 
 @runtime_checkable
 class Generator(Protocol):
     """A map from Gaussian latents z to pictures, in two steps: `encode` maps z to w, `synthesize` maps w to pictures.
 
-    If a generator has no intermediate latent w, its `encode` returns `truncation * z`, because the mean of z is 0.
+    A generator without an intermediate latent w returns `truncation * z` from `encode`, because the mean of z is 0.
 
     Attributes:
         z_dim: size of z.
@@ -53,8 +49,7 @@ class Generator(Protocol):
 
         Args:
             z: standard normal numbers.
-            truncation: the factor psi, which pulls w toward the mean of w: the result is `mean + psi (w - mean)`. With
-                psi = 1 the result is w itself.
+            truncation: psi, which pulls w toward its mean: the result is `mean + psi (w - mean)`; 1 changes nothing.
         """
 
     def synthesize(self, w: Float[Tensor, "batch w_dim"]) -> Float[Tensor, "batch channels height width"]:
@@ -75,8 +70,8 @@ class ConditionalGenerator(Generator, Protocol):
 
         Args:
             z: standard normal numbers.
-            truncation: the factor psi, which pulls w toward the mean of w: the result is `mean + psi (w - mean)`.
-            condition: a row for each sample, (batch, c_dim), as a rule one-hot. With `None` an error may be raised.
+            truncation: psi, see `Generator`.
+            condition: a row for each sample, (batch, c_dim), as a rule one-hot. Leaving it out may be an error.
         """
 
 
@@ -84,10 +79,9 @@ class ViewedGenerator(Generator, Protocol):
     """A generator that can reduce z to fewer numbers, from which attributes are easier to learn."""
 
     def features(self, z: Float[Tensor, "batch z_dim"]) -> Float[Tensor, "batch features"]:
-        """Return the features of z: for each row of z a row of fewer numbers, which autograd can differentiate.
+        """Return the features of z, (batch, features), which autograd can differentiate: the input of heads.
 
-        Heads, the classifiers of attributes, predict from the features if their space is "features". If z has a number
-        for each pixel of a picture, the features may be the means of blocks of pixels.
+        If z has a number for each pixel of a picture, the features may be the means of blocks of pixels.
         """
 
 
@@ -95,14 +89,12 @@ class DraftingGenerator(Generator, Protocol):
     """A generator that can draw pictures in less time if they may differ a little from those of `synthesize`."""
 
     def draft(self, w: Float[Tensor, "batch w_dim"]) -> Float[Tensor, "batch channels height width"]:
-        """Return drafts, pictures of w that are equal to the pictures of `synthesize` up to rounding.
+        """Return drafts: the pictures that `synthesize` would draw from w, up to rounding.
 
-        The bits of a picture must not depend on the other pictures of the batch. Drafts are input of programs: of
-        samplers whose energy is computed from pictures, and of labellers. The pictures of a result, which people see,
-        are drawn by `synthesize`. Drafts are used only if the attribute `differentiable` of the generator is false.
-
-        A generator that draws more pictures than it returns says so by a method `draft_calls(w)`, which returns their
-        number.
+        The bits of a draft must not depend on the other pictures of the batch. Only programs see drafts: samplers whose
+        energy is computed from pictures, and labellers. They are used only if the attribute `differentiable` of the
+        generator is false. A generator that draws more pictures than it returns has a method `draft_calls(w)`, which
+        returns their number.
         """
 
 
@@ -111,8 +103,7 @@ class PromptedGenerator(Generator, Protocol):
     """A generator that draws pictures of a text, called prompt.
 
     Attributes:
-        conditions: if the generator has several prompts, a tuple of them: the class of a picture is an index in this
-            tuple. () if the generator has one prompt.
+        conditions: the prompts among which a class chooses by its index; () if the generator has one prompt.
     """
 
     conditions: tuple[Any, ...]
@@ -128,8 +119,8 @@ class ShapedGenerator(Generator, Protocol):
         z_shape: the shape of the noise of one picture, such as (4, 64, 64); or a list of shapes, in the order in which
             the noise is drawn, if a model adds more noise in its steps. z and w begin with these numbers, from which
             `Result.noise` and `Result.step_noise` are taken.
-        description: facts that are needed to draw the pictures again in another program, as values that JSON can hold;
-            results record them. This attribute may be missing.
+        description: optional: facts that another program needs to draw the pictures again, as JSON values; results
+            record them.
     """
 
     z_shape: tuple[int, ...] | Sequence[tuple[int, ...]]
@@ -142,18 +133,17 @@ class Family:
 
     Attributes:
         name: the value of `kind` in `config.json` of a model folder, such as "stylegan3".
-        network: class of the generators, a torch module. `network(settings)` builds a generator, whose attribute
-            `config` is these settings.
+        network: class of the generators, a torch module. `network(settings)` builds one, whose `config` is these
+            settings.
         config: class of the settings, a dataclass with `z_dim` and `w_dim`. Its fields are saved in `config.json`.
-        readers: full name of the module with the list `READERS`, "" for none. A reader is a function from the content
-            of a checkpoint of another program, a `Checkpoint`, to a generator. It returns `None` if the checkpoint
-            holds a network of another architecture. The module is imported when a checkpoint is read.
+        readers: full name of the module with the list `READERS`, "" for none; imported when a checkpoint is read. A
+            reader is a function from a `Checkpoint`, the content of another program's file, to a generator, or to
+            `None` if the file holds a network of another architecture.
         formats: names of the checkpoints that the readers accept, for messages, such as "FastGAN, projected GAN".
-        truncation: default truncation psi of a model folder that is made from a checkpoint. Psi pulls w toward the mean
-            of w: the result is `mean + psi (w - mean)`.
+        truncation: default truncation psi of a model folder that is made from a checkpoint.
         weights: name of the file with the weights in a model folder.
-        read: function from the path of the file of weights, and the settings, to a generator. The method `save` of this
-            generator writes the file. By default the file is one of safetensors, with the state dict of the network.
+        read: function from the path of the file of weights, and the settings, to a generator, whose method `save`
+            writes the file. By default the file is one of safetensors, with the state dict of the network.
         outside: whether the weights stay in files outside model folders, which the settings name.
     """
 
@@ -169,46 +159,36 @@ class Family:
 
 
 def offers_features(generator: Generator) -> bool:
-    """Return whether a generator has a method `features`, which reduces z to fewer numbers (see `ViewedGenerator`).
-
-    A torch layer that is called `features` does not count.
-    """
+    """Whether a generator is a `ViewedGenerator`; a torch layer called `features` does not count."""
     return _method(generator, "features") is not None
 
 
 def _method(generator: Generator, name: str) -> Callable[..., Any] | None:
-    """Return a method of a generator; `None` if there is none, or if a torch layer has this name."""
+    """A method of a generator by name; `None` if it is missing, or is a torch layer."""
     method = getattr(generator, name, None)
     return method if callable(method) and not isinstance(method, torch.nn.Module) else None
 
 
 def drafter(generator: Generator) -> Callable[..., Tensor] | None:
-    """Return the method `draft` of a generator; `None` if it draws no drafts (see `DraftingGenerator`).
-
-    The result is also `None` if autograd can differentiate the pictures of the generator, because drafts may have no
-    gradient.
-    """
+    """Method `draft` of a generator; `None` if it has none, or is differentiable: drafts may have no gradient."""
     return None if is_differentiable(generator) else _method(generator, "draft")
 
 
 def draft_cost(generator: Generator) -> Callable[[Tensor], int]:
-    """Return the function from w to the number of pictures that a draft of w sends through the generator's network.
-
-    It is `len`, unless the generator has a method `draft_calls` because it draws more than is asked for.
-    """
+    """Function from w to the number of pictures that drafts of w cost: `draft_calls` of the generator, else `len`."""
     return (drafter(generator) and _method(generator, "draft_calls")) or len
 
 
 def is_differentiable(generator: Generator) -> bool:
-    """Return whether autograd can differentiate the pictures of a generator: true, unless `differentiable` is false."""
+    """Whether autograd can differentiate the pictures: true, unless the attribute `differentiable` is false."""
     return bool(getattr(generator, "differentiable", True))
 
 
 def show_pictures(generator: Generator, images: Float[Tensor, "batch channels height width"]) -> list[Image.Image]:
     """Return pictures of a generator as people see them.
 
-    By default these are `images` themselves. A generator whose pictures are measurements, such as heights, may have a
-    method `render` from `images` to pictures in [-1, 1]. Readers and judges of pictures get `images`.
+    A generator whose pictures are measurements, such as heights, may have a method `render` from them to pictures in
+    [-1, 1]. Readers and judges of pictures get `images` unchanged.
 
     Raises:
         ArgumentError: `images`, or what `render` returns, are no pictures.
@@ -221,9 +201,7 @@ def head_reader(generator: Generator, space: str, encode: Callable[[Tensor], Ten
     """Return the function from z (batch, z_dim) to the input of heads, the classifiers of attributes.
 
     Args:
-        generator: the generator to which z belongs.
-        space: what the heads take as input: "w", "features" (the result of the method `features`), "picture" (a batch
-            of pictures), or anything else for z itself.
+        space: "w", "features" (see `ViewedGenerator`), "picture" (a batch of pictures), or anything else for z itself.
         encode: function from z to w, with truncation and condition already chosen.
 
     Raises:
@@ -240,18 +218,11 @@ def head_reader(generator: Generator, space: str, encode: Callable[[Tensor], Ten
 
 
 def check_generator(generator: Any, name: str = "this") -> Generator:
-    """Return `generator` unchanged if it can be used as a `Generator`.
-
-    It must have an attribute `z_dim`, a method `encode(z, truncation)` and a method `synthesize(w)`. If its `c_dim` is
-    not 0, `encode` must take `condition` as a third argument.
-
-    Args:
-        generator: any object.
-        name: name of the object in error messages.
+    """Return any object unchanged if it can be used as a `Generator`; errors call it `name`.
 
     Raises:
-        ArgumentError: the object is a class, lacks the attribute or a method, has a method that takes other arguments,
-            or has a `z_shape` that does not fit its `z_dim`.
+        ArgumentError: it is a class, lacks an attribute or a method, has a method that takes other arguments (`encode`
+            must take `condition` if `c_dim` is not 0), or has a `z_shape` that does not fit its `z_dim`.
     """
     kind, hint = type(generator).__name__, "docs/any-generator.md shows how to wrap a network"
     if isinstance(generator, type):
@@ -269,13 +240,10 @@ def check_generator(generator: Any, name: str = "this") -> Generator:
 
 
 def noise_shapes(generator: Any) -> list[tuple[int, ...]]:
-    """Return the shapes of the noise of one picture: the attribute `z_shape` of a generator, always as a list.
-
-    The list is empty if the generator has no `z_shape`.
+    """Shapes of the noise of one picture: the attribute `z_shape` as a list, [] if a generator has none.
 
     Raises:
-        ArgumentError: `z_shape` is neither a shape nor a list of shapes, or noise of these shapes has more numbers in
-            total than z (`z_dim`).
+        ArgumentError: `z_shape` is no shape or list of shapes, or has more numbers in total than z.
     """
     shape = getattr(generator, "z_shape", None)
     if shape is None:
@@ -288,12 +256,7 @@ def noise_shapes(generator: Any) -> list[tuple[int, ...]]:
 
 
 def shape_list(shape: Any, count: int) -> list[tuple[int, ...]]:
-    """Return one shape, or several, as a list of shapes; [] if `shape` is neither, or the tensors would be too large.
-
-    Args:
-        shape: a sequence of the lengths of axes, or a sequence of such sequences.
-        count: how many numbers all tensors of these shapes together may have.
-    """
+    """One shape, or several, as a list of shapes; [] if `shape` is neither, or takes more than `count` numbers."""
     shapes = [shape] if isinstance(shape, Sequence) and not any(isinstance(size, Sequence) for size in shape) else shape
     try:
         checked = [tuple(map(index, shape)) for shape in shapes]
@@ -303,14 +266,14 @@ def shape_list(shape: Any, count: int) -> list[tuple[int, ...]]:
 
 
 def split_noise(w: Tensor, shapes: Sequence[Sequence[int]]) -> list[Tensor]:
-    """Return the noise with which w (batch, w_dim) begins: for each shape a tensor (batch, *shape)."""
+    """Split the noise with which w (batch, w_dim) begins: for each shape a tensor (batch, *shape)."""
     sizes = [*map(math.prod, shapes)]
     parts = w[:, : sum(sizes)].split(sizes, 1)
     return [part.reshape(len(w), *shape) for part, shape in zip(parts, shapes, strict=True)]
 
 
 def block_means(noise: Float[Tensor, "batch *channels height width"], blocks: int) -> Float[Tensor, "batch features"]:
-    """Return the means of the blocks of noise, scaled to unit variance, as features for heads.
+    """Means of the blocks of noise, scaled to unit variance, as features for heads.
 
     Each channel is divided into `blocks` x `blocks` blocks, or fewer where an axis is shorter than `blocks`.
     """
@@ -320,14 +283,10 @@ def block_means(noise: Float[Tensor, "batch *channels height width"], blocks: in
 
 
 def check_pictures(images: Any, name: str = "synthesize") -> Tensor:
-    """Return `images`, the result of `Generator.synthesize`, unchanged if it is a tensor of floats with four axes.
-
-    Args:
-        images: the result.
-        name: name of the method that returned it, for the message.
+    """Return the result of the method `name` of a generator unchanged if it is a tensor of floats with four axes.
 
     Raises:
-        ArgumentError: `images` is anything else.
+        ArgumentError: it is anything else.
     """
     if not isinstance(images, Tensor) or not images.is_floating_point() or images.ndim != 4:
         detail = f" of {images.dtype} and shape {tuple(images.shape)}" if hasattr(images, "dtype") else ""
@@ -338,23 +297,13 @@ def check_pictures(images: Any, name: str = "synthesize") -> Tensor:
 
 
 def device_of(generator: Generator) -> torch.device | None:
-    """Return the device of the first parameter or buffer of a generator.
-
-    `None` is returned if the generator has neither, or is no torch module.
-    """
+    """Device of the first parameter or buffer of a generator; `None` if it has neither, or is no torch module."""
     module = generator if isinstance(generator, torch.nn.Module) else torch.nn.Module()
     return next((tensor.device for tensor in (*module.parameters(), *module.buffers())), None)
 
 
 def latent_size(generator: Generator, space: str) -> int | None:
-    """Return the length of a row of the input of heads, the classifiers of attributes.
-
-    For "w" the length is `w_dim`, and for z it is `z_dim`. These are attributes of the settings `config` of the
-    generator, or of the generator itself if it has no `config`. `None` is returned if the attribute is missing.
-
-    Args:
-        generator: any generator.
-        space: input of the heads: "w", "features" (the result of the method `features`), or anything else for z.
+    """Length of a row of the input of heads in a `space` (see `head_reader`); `None` if the generator states none.
 
     Raises:
         ArgumentError: the space is "features", and the generator has no method `features`.
@@ -368,26 +317,20 @@ def latent_size(generator: Generator, space: str) -> int | None:
 
 
 def class_count(generator: Generator) -> int:
-    """Return the number of classes of a generator, which is `c_dim`, the length of a condition; 0 without classes."""
+    """Number of classes of a generator, which is `c_dim`, the length of a condition; 0 without classes."""
     count = getattr(generator, "c_dim", 0)
     return count if isinstance(count, int) else 0
 
 
 def check_condition(condition: Any, generator: Generator) -> Condition | None:
-    """Return a condition in the one form that this library compares and saves: an integer or a tuple of floats.
+    """Return a condition in the one form that is compared and saved: the index of a class, or a tuple of c_dim floats.
 
     Args:
-        condition: the index of a class, 0 to c_dim - 1, or its prompt; or c_dim numbers as a list, array or tensor. It
-            must be `None` for a generator without classes, and must not be `None` for one with classes.
-        generator: the generator for which the condition is meant; its `c_dim` is the length of a condition.
-
-    Returns:
-        The index of the class, if the condition is an index or a one-hot list ([0, 1] gives 1). For any other list, a
-        tuple of c_dim floats. `None` for a generator without classes.
+        condition: the index of a class or its prompt; or c_dim numbers as a list, array or tensor, of which one-hot
+            ones become an index. `None` for a generator without classes, and only then.
 
     Raises:
-        ArgumentError: the condition is missing, or is given to a generator without classes, or is neither such an
-            index nor c_dim finite numbers.
+        ArgumentError: the condition is missing, not needed, or none of these.
     """
     check_single_condition(condition)
     count = class_count(generator)
@@ -422,33 +365,14 @@ def check_single_condition(condition: Any) -> None:
 
 
 def check_fitted_condition(condition: Any, generator: Generator) -> Condition | Literal["random"] | None:
-    """Check the condition of the samples on which heads, the classifiers of attributes, are trained, and return it.
-
-    Args:
-        condition: "random", for a random class in each sample; or the index of a class, or a list of c_dim numbers. It
-            must be `None` for a generator without classes, and must not be `None` for one with classes.
-        generator: the generator for which the condition is meant.
-
-    Returns:
-        "random", the index of a class, a tuple of c_dim floats, or `None` without classes. A one-hot list is returned
-        as the index of the class.
-
-    Raises:
-        ArgumentError: the condition is missing, or is given to a generator without classes, or is none of the above.
-    """
+    """Check the condition of the samples on which heads are trained: as `check_condition`, or "random" with classes."""
     if isinstance(condition, str) and condition == RANDOM and class_count(generator):
         return RANDOM
     return check_condition(condition, generator)
 
 
 def condition_vector(condition: Condition | None, generator: Generator) -> Float[Tensor, " c_dim"] | None:
-    """Return a condition as a vector of c_dim numbers in float32, the form that `encode_under` takes.
-
-    Args:
-        condition: the index of a class, which gives a one-hot vector; a tuple of c_dim numbers; or `None`, which gives
-            `None`.
-        generator: the generator for which the condition is meant; its `c_dim` is the length of the vector.
-    """
+    """Return a condition as a vector (c_dim,) in float32, one-hot for the index of a class; `None` stays `None`."""
     check_single_condition(condition)
     if condition is None:
         return None
@@ -458,16 +382,7 @@ def condition_vector(condition: Condition | None, generator: Generator) -> Float
 
 
 def check_condition_rows(condition: Tensor | None, count: int, classes: int) -> None:
-    """Raise an ArgumentError unless `condition` is a possible value of the argument `condition` of `encode`.
-
-    Args:
-        condition: a tensor of shape (count, classes), or `None` for a generator without classes.
-        count: number of samples, which is the number of rows of z.
-        classes: number of classes of the generator, 0 without classes.
-
-    Raises:
-        ArgumentError: the condition is missing, or is given to a generator without classes, or has a wrong shape.
-    """
+    """Raise an `ArgumentError` unless a condition for `encode` is (count, classes), or `None` if `classes` is 0."""
     if condition is not None and not classes:
         raise ArgumentError("this generator has no classes, so it takes no condition")
     wanted = (count, classes) if classes else None
@@ -480,15 +395,7 @@ def check_condition_rows(condition: Tensor | None, count: int, classes: int) -> 
 def encode_under(
     generator: Generator, z: Float[Tensor, "batch z_dim"], truncation: float, condition: Tensor | None = None
 ) -> Float[Tensor, "batch w_dim"]:
-    """Return w (batch, w_dim) for z (batch, z_dim), computed by the method `encode` of a generator.
-
-    Args:
-        generator: any generator.
-        z: latents.
-        truncation: the factor psi, which pulls w toward the mean of w: the result is `mean + psi (w - mean)`.
-        condition: the condition, as a vector (c_dim,) for all samples, or (batch, c_dim) with a row for each sample;
-            `None` for a generator without classes.
-    """
+    """Call `encode` under a condition: (c_dim,) for all samples, or (batch, c_dim); `None` without classes."""
     if condition is None:
         return generator.encode(z, truncation)
     return cast(ConditionalGenerator, generator).encode(z, truncation, condition.to(z).expand(len(z), -1))
@@ -499,12 +406,9 @@ def check_layers(layers: Any, generator: Generator) -> tuple[int, ...]:
 
     A layer is a part of the generator that takes a w of its own: layer i takes row i of W+, a matrix (num_ws, w_dim).
 
-    Args:
-        layers: an iterable of whole numbers from 0 to num_ws - 1, at least one.
-        generator: the generator that has the layers; `num_ws` of its settings `config` is their number.
-
     Raises:
-        ArgumentError: the settings have no `num_ws`, or `layers` is empty or holds anything but indices of layers.
+        ArgumentError: the generator has no layers (`config.num_ws`), or `layers` is empty or has anything but their
+            indices.
     """
     count = getattr(getattr(generator, "config", None), "num_ws", None)
     if not isinstance(count, int):
@@ -522,28 +426,24 @@ def _is_finite(number: Any) -> bool:
 
 
 def synthesizer(generator: Generator, dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
-    """Return the function from w to pictures that computes feature maps, the tensors between layers, in `dtype`.
-
-    For float32 the function is `generator.synthesize` itself. If `synthesize` has no argument `dtype`, as in generators
-    that users write, the function is also `generator.synthesize` itself, and `dtype` has no effect.
-    """
+    """Function from w to pictures, with feature maps in `dtype` if `synthesize` of the generator takes a dtype."""
     if dtype == torch.float32 or "dtype" not in signature(generator.synthesize).parameters:
         return generator.synthesize
     return partial(generator.synthesize, dtype=dtype)  # type: ignore[call-arg]
 
 
 Noise = Literal["const", "none"] | Tensor
-"""The noise that a generator adds to its feature maps: "const", the noise stored with the weights; "none", no noise; or
-a tensor (batch, noise_size), whose rows are the noise of each picture, layer after layer."""
+"""Noise that a generator adds to its feature maps: "const", stored with the weights; "none"; or numbers (batch,
+noise_size)."""
 STORED_NOISE = "const"
 """Kind of noise: the noise that is stored with the weights, the same for each picture."""
 RANDOM_NOISE = "random"
 """Kind of noise: new random noise for each picture."""
 _log = logging.getLogger("energyql")
 PIXEL_BATCH = 1 << 20
-"""Largest number of pixels in a batch of pictures, by default: 64 pictures of 128 x 128, or one of 1024 x 1024."""
+"""Default limit of the pixels in a batch of pictures: 64 pictures of 128 x 128, or one of 1024 x 1024."""
 FIRST_BATCH = 4
-"""Number of pictures that are drawn first on another device than the CPU, to see how much memory they take."""
+"""Number of pictures that a GPU draws first, to see how much memory they take."""
 
 
 class NoisyGenerator(Generator, Protocol):
@@ -556,72 +456,46 @@ class NoisyGenerator(Generator, Protocol):
     noise_size: int
 
     def synthesize(self, w: Tensor, noise: Noise = "const") -> Tensor:
-        """Map w, the output of `encode`, to pictures in [-1, 1], shape (batch, channels, height, width).
+        """Map w (batch, w_dim), the output of `encode`, to pictures in [-1, 1], (batch, channels, height, width).
 
         Args:
-            w: latents, (batch, w_dim).
+            w: latents.
             noise: "const", the noise stored with the weights; "none", no noise; or a tensor (batch, noise_size) of
                 standard normal numbers.
         """
 
 
 def noise_size(generator: Generator) -> int:
-    """Return how many random numbers one picture takes as noise; 0 for a generator without noise."""
+    """How many random numbers one picture takes as noise; 0 for a generator without noise."""
     size = getattr(generator, "noise_size", 0)
     return size if isinstance(size, int) else 0
 
 
 def has_noise(network: torch.nn.Module) -> bool:
-    """Return whether noise changes the pictures of a network.
-
-    Noise changes them if any layer of the network, at any depth, has a parameter `noise_strength` that is not 0.
-    """
+    """Whether noise changes the pictures of a network: some parameter called `noise_strength` is not 0."""
     return any(value.any() for name, value in network.named_parameters() if name.endswith("noise_strength"))
 
 
 def check_noise_input(noise: Any, shape: tuple[int, int]) -> None:
-    """Raise an ArgumentError unless `noise` is a possible value of the argument `noise` of `synthesize`.
-
-    Args:
-        noise: "const", "none", or a tensor of shape `shape`.
-        shape: number of samples, and how many random numbers one sample takes as noise.
-
-    Raises:
-        ArgumentError: `noise` is neither "const" nor "none" nor a tensor of this shape.
-    """
+    """Raise an `ArgumentError` unless `noise` is "const", "none" or a tensor of `shape`, (batch, noise_size)."""
     kind = tuple(noise.shape) if isinstance(noise, Tensor) else noise
     if kind not in ("const", "none", shape):
         raise ArgumentError(f'noise is "const", "none" or a tensor {shape}, not {kind!r}')
 
 
 def check_noise(noise: str, generator: Generator) -> None:
-    """Raise an ArgumentError unless a generator can draw pictures with a kind of noise.
-
-    Args:
-        noise: "const" (the noise stored with the weights), "random" (new noise for each picture) or "none".
-        generator: any generator. One without noise can draw with "const" only, which then has no effect.
-
-    Raises:
-        ArgumentError: the generator has no noise, and `noise` is not "const".
-    """
+    """Raise an `ArgumentError` if a generator without noise is to draw with another kind of noise than "const"."""
     if noise != STORED_NOISE and not noise_size(generator):
         problem = f"this {type(generator).__name__} adds no noise, so it cannot be drawn with noise {noise!r}"
         raise ArgumentError(problem, hint="leave out the noise; a StyleGAN2 or a FastGAN has some, as a rule")
 
 
 def noise_options(generator: Any, noise: str, seed: int, index: Sequence[int]) -> dict[str, Any]:
-    """Return the keyword arguments with which `generator.synthesize` draws a batch of pictures with a kind of noise.
+    """Keyword arguments of `synthesize` for a batch with a kind of noise: "const", "random" or "none".
 
     Args:
-        generator: any generator. If it has no noise, `noise` must be "const".
-        noise: "const" (the noise stored with the weights), "random" (new noise for each picture) or "none".
-        seed: seed of all random noise of the run.
-        index: for each picture of the batch its number among all pictures of the run. The random noise of a picture
-            depends on this number and the seed only, so it is the same in every batch.
-
-    Returns:
-        An empty dict for "const", `{"noise": "none"}` for "none", and for "random" the numbers as the entry "noise", a
-        tensor (batch, noise_size).
+        index: number of each picture among all pictures of the run. Its random noise depends only on this number and
+            the seed, so it is the same in every batch.
     """
     if noise != RANDOM_NOISE:
         return {} if noise == STORED_NOISE else {"noise": noise}
@@ -630,17 +504,9 @@ def noise_options(generator: Any, noise: str, seed: int, index: Sequence[int]) -
 
 
 def drawing(generator: Any, dtype: torch.dtype, noise: str, seed: int) -> Callable[[Tensor, Tensor], Tensor]:
-    """Return a function that draws pictures from which a sampler computes energies, with a fixed kind of noise.
+    """Function by which a sampler draws the pictures from which it computes energies; drafts where possible.
 
-    The function takes two tensors: w, and for each picture its number among all pictures of the run, (batch,). The
-    pictures are drafts if the generator can draw drafts (see `DraftingGenerator`).
-
-    Args:
-        generator: any generator. If it has no noise, `noise` must be "const".
-        dtype: precision of the feature maps, the tensors between layers. It has no effect if `generator.synthesize` has
-            no argument `dtype`.
-        noise: "const" (the noise stored with the weights), "random" (new noise for each picture) or "none".
-        seed: seed of all random noise. The noise of a picture depends only on the seed and the number of the picture.
+    It takes w, and for each picture its number in the run, (batch,), on which its random noise depends.
     """
     draw = drafter(generator) or synthesizer(generator, dtype)
     return lambda w, rows: draw(w, **noise_options(generator, noise, seed, rows.tolist()))
@@ -648,14 +514,14 @@ def drawing(generator: Any, dtype: torch.dtype, noise: str, seed: int) -> Callab
 
 @dataclass(slots=True)
 class Calls:
-    """A counter of the pictures that a generator draws for a query. Pictures beyond a budget are refused.
+    """Counter of the pictures that a generator draws for a query, with a budget: pictures beyond it are refused.
 
     Attributes:
-        made: number of calls so far, one for each picture; a picture that autograd differentiates counts as two.
-        start: value of `made` at the start of the run.
-        most: value of `made` at which the run ends.
+        made: calls so far, one for each picture; a picture that autograd differentiates counts as two.
+        start: `made` at the start of the run.
+        most: `made` at which the run ends.
         refused: whether pictures were refused.
-        in_pilot: number of calls of pilot runs since the start of the run.
+        in_pilot: calls of pilot runs since the start of the run.
     """
 
     made: int = 0
@@ -677,16 +543,13 @@ class Calls:
         return self.most - self.start
 
     def untold(self) -> int:
-        """Return the number of calls since the start of the run, or since the last call of this method.
-
-        So each result of a run can state the calls that were made for it.
-        """
+        """Return the calls since the last call of this method in the run, so that each result can state its own."""
         before, self._told = self._told, self.made
         return self.made - before
 
     @contextmanager
     def at_most(self, budget: int | None) -> Iterator[None]:
-        """Context manager for a run: the block can make at most `budget` calls; `None` for any number."""
+        """Context of a run: the block can make at most `budget` calls; `None` for any number."""
         self.start = self._told = self.made
         most = math.inf if budget is None else self.made + budget
         self.most, self.refused, self.in_pilot = most, False, 0
@@ -698,7 +561,7 @@ class Calls:
 
     @contextmanager
     def pilot(self) -> Iterator[None]:
-        """Context manager for a pilot run, whose calls an error about the budget states."""
+        """Context of a pilot run, whose calls an error about the budget states."""
         self._piloting = True
         try:
             yield
@@ -706,10 +569,9 @@ class Calls:
             self._piloting = False
 
     def counted(self, draw: Callable[..., Tensor], cost: Callable[[Tensor], int] = len) -> Callable[..., Tensor]:
-        """Return a function that draws like `draw`, a function from w to pictures, and counts its pictures.
+        """Return `draw`, a function from w to pictures, with a counter, so that a batch makes `cost(w)` calls.
 
-        `cost` is a function from w to the number of pictures that `draw` sends through the network of the generator.
-        The function raises a `NotAcceptedError`, and draws nothing, if fewer calls are left than it would make.
+        If fewer calls are left, the new function draws nothing and raises a `NotAcceptedError`.
         """
 
         def counting(w: Tensor, *arguments: object, **options: object) -> Tensor:
@@ -736,21 +598,17 @@ def draw_batches(
     w: Tensor | None = None,
     options: Callable[[slice], dict[str, Any]] = lambda rows: {},
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Draw pictures for latents in batches, and yield a tuple of w and pictures for each batch, in order.
+    """Draw pictures for latents in batches, and yield w and pictures of each batch, in order.
 
     Args:
         synthesize: function from w to pictures, with the keyword arguments that `options` returns.
-        encode: function from z to w.
         z: latents (n, z_dim).
-        batch_size: number of pictures in a batch. By default, the first batch has `FIRST_BATCH` pictures, or on a CPU
-            one for each thread. From its pictures, `fitting` computes the size of later batches, which have at least as
-            many pictures: on a GPU, they take about half of the free memory; on other devices, they have together about
-            a million pixels (`PIXEL_BATCH`). On a CPU, each picture has the bits that one thread computes, if there is
-            a picture for each thread. If a batch takes more memory than the device has, this and all later batches have
-            half as many pictures, and a log message says so once.
-        w: latents w, (n, w_dim), or W+ with a w for each layer, (n, num_ws, w_dim). If it is not `None`, `encode` is
-            not called, and of z only the number of rows is used.
-        options: function from the slice of the rows of z in a batch to further keyword arguments of `synthesize`.
+        batch_size: pictures in a batch; by default what fits (`fitting`), after a small first batch. It is halved for
+            good, with a log message, when memory runs out. On a CPU, each picture has the bits that one thread
+            computes, if there is a picture for each thread.
+        w: latents (n, w_dim), or W+ (n, num_ws, w_dim), to be drawn without `encode`; of z only the number of rows
+            counts.
+        options: function from the slice of the rows of z in a batch to keyword arguments.
 
     Raises:
         ArgumentError: `synthesize` returns anything but a tensor of floats with four axes.
@@ -784,14 +642,12 @@ def draw_batches(
 
 
 def fitting(images: Tensor, used: int, most: int) -> int:
-    """Return how many pictures to draw in one batch, at least one.
-
-    On a GPU, the batch takes about half of the free memory. On other devices it has at most `PIXEL_BATCH` pixels.
+    """Number of pictures to draw in one batch, at least 1: half of the free memory of a GPU, else `PIXEL_BATCH` pixels.
 
     Args:
-        images: the first pictures that were drawn, (count, channels, height, width).
-        used: number of bytes that were in use on the GPU before these pictures were drawn, by `_watch_memory`.
-        most: number of all pictures to draw; on a GPU, a batch is not larger.
+        images: the first pictures that were drawn.
+        used: bytes in use on the GPU before these were drawn (`_watch_memory`).
+        most: limit on a GPU.
     """
     if images.device.type != "cuda":
         return max(1, PIXEL_BATCH // (images.shape[-1] * images.shape[-2]))
@@ -802,7 +658,7 @@ def fitting(images: Tensor, used: int, most: int) -> int:
 
 
 def _watch_memory(device: torch.device) -> int:
-    """Return how many bytes are in use on a CUDA device, and start to measure the peak; 0 for any other device."""
+    """Bytes in use on a CUDA device, of which the peak is measured from now on; 0 on other devices."""
     if device.type != "cuda":
         return 0
     torch.cuda.reset_peak_memory_stats(device)

@@ -1,7 +1,6 @@
-"""Up-sampling, and the modulated convolution of StyleGAN2 and StyleGAN3.
+"""Up-sampling, and the modulated convolution of StyleGAN2 and StyleGAN3, in which each sample has its own weights.
 
-In a modulated convolution every input channel is multiplied by a factor that depends on the sample, its style. Feature
-maps are in the memory layout "channels last", for which the CPU library oneDNN is fastest. docs/decisions/drawing.md
+Feature maps are in the memory layout "channels last", fastest for the CPU library oneDNN. docs/decisions/drawing.md
 gives reasons and measured times.
 """
 
@@ -24,24 +23,17 @@ Convolve = Callable[[Tensor], Tensor]
 Maps = Float[Tensor, "_ _ _ _"]
 """Feature maps or pictures, (batch, channels, side, side)."""
 DRAWN_TOGETHER = 8
-"""Largest number of samples whose small feature maps are computed in one batch on the CPU. It is also the smallest
-number of rows of a result of `padded_rows`."""
+"""Largest batch of samples whose small feature maps a CPU computes together; least number of rows of `padded_rows`."""
 _EPSILON = 1e-8
 _PROBES = 8
-"""How many numbers of a weight are compared with the numbers at the last call, to find out whether the weight has
-changed."""
+"""How many numbers of a weight are compared with those at the last call, to find out whether it has changed."""
 
 
 def convolve(x: Maps, weight: Tensor, bias: Tensor | None = None, *, padding: int = 0, up: bool = False) -> Maps:
-    """Return the convolution of feature maps x with a weight, plus a bias.
+    """Convolution of x with a weight (outputs, inputs, kernel, kernel), plus a bias for each output channel.
 
-    Args:
-        x: feature maps with `inputs` channels.
-        weight: (outputs, inputs, kernel, kernel).
-        bias: a number for each output channel, (outputs,); `None` for no bias.
-        padding: number of zeros around x on each side; ignored with `up`.
-        up: whether the convolution is a transposed one, for up-sampling: a zero is inserted between neighbouring pixels
-            of x. The side of the result is then 2 side + kernel - 2.
+    With `up`, a zero is inserted between neighbouring pixels of x, and `padding` is ignored: the side becomes 2 side +
+    kernel - 2.
     """
     if up:
         return F.conv_transpose2d(x, weight.transpose(0, 1), bias, stride=2)
@@ -51,16 +43,8 @@ def convolve(x: Maps, weight: Tensor, bias: Tensor | None = None, *, padding: in
 
 
 def _as_with_one_thread(x: Maps, *others: Tensor | None) -> bool:
-    """Return whether `convolve` should call `thnn_conv2d`, the operation that PyTorch uses with one thread.
-
-    With one thread, PyTorch computes some convolutions with a kernel of one pixel by this operation, and with several
-    threads by another one, which rounds differently. The bits of pictures must not depend on the number of threads, so
-    `thnn_conv2d` is called directly. It has no derivatives in forward mode; the result is false if a tensor needs them.
-
-    Args:
-        x: feature maps.
-        others: weight and bias of the convolution.
-    """
+    """Whether to use `thnn_conv2d`, PyTorch's choice for one thread, so that any number of threads gives equal bits."""
+    # With several threads PyTorch rounds in another way. The operation has no derivatives in forward mode.
     in_transform = getattr(torch._C, "_are_functorch_transforms_active", lambda: False)
     return (
         x.device.type == "cpu" and x.dtype == torch.float32 and 0 < len(x) < 16
@@ -70,42 +54,26 @@ def _as_with_one_thread(x: Maps, *others: Tensor | None) -> bool:
 
 
 def filter_each(x: Maps, kernel: Tensor, bias: Tensor | None = None) -> Maps:
-    """Return feature maps x with every channel correlated with the same kernel, plus a bias.
-
-    The side of the result is the side of x minus 1.
-
-    Args:
-        x: feature maps.
-        kernel: (taps, taps), with an even number of taps.
-        bias: a number for each channel, (channels,); `None` for no bias.
-    """
+    """Correlate every channel of x with one kernel, (taps, taps) with even taps, plus a bias; the side shrinks by 1."""
     channels = x.shape[1]
     weight = kernel.to(x.dtype).expand(channels, 1, -1, -1).contiguous()
     return F.conv2d(x, weight, bias, padding=len(kernel) // 2 - 1, groups=channels)
 
 
 def upsample(x: Maps, kernel: Tensor) -> Maps:
-    """Return feature maps x at twice their side.
-
-    Args:
-        x: feature maps.
-        kernel: low-pass filter of every channel, (taps, taps), of sum 1, with an even number of taps.
-    """
+    """Double the side of x with a low-pass filter of every channel: `kernel`, (taps, taps) with even taps, of sum 1."""
     weight = (4 * kernel).to(x.dtype).repeat(x.shape[1], 1, 1, 1)
     return F.conv_transpose2d(x, weight, stride=2, padding=len(kernel) // 2 - 1, groups=x.shape[1])
 
 
 def square_filter(taps: Sequence[float]) -> Float[Tensor, "taps taps"]:
-    """Return the outer product of `taps` with itself, scaled to a sum of 1: a filter along both axes of a picture."""
+    """Outer product of `taps` with itself, scaled to a sum of 1: a filter along both axes of a picture."""
     total = sum(taps) ** 2
     return torch.tensor([[a * b / total for b in taps] for a in taps])
 
 
 def add_to_each_(x: Maps, map: Float[Tensor, "*batch side side"]) -> Maps:
-    """Add one map to every channel of x in place, and return x.
-
-    The map is (side, side) for all samples, or (batch, 1, side, side) with a map for each sample.
-    """
+    """Add one map, (side, side) or (batch, 1, side, side), to every channel of x in place, and return x."""
     if x.dtype != torch.bfloat16 or len(x) > 1 or not x.is_contiguous(memory_format=torch.channels_last):
         return x.add_(map.to(x.dtype))
     # As a product of rank one: in bfloat16 on the CPU, adding with broadcasting is ten times as slow.
@@ -115,20 +83,10 @@ def add_to_each_(x: Maps, map: Float[Tensor, "*batch side side"]) -> Maps:
 
 
 def packed_convolution(weight: Tensor, side: int, *, padding: int = 0, up: bool = False) -> Convolve | None:
-    """Return a function that computes `convolve` with a fixed weight faster, but that autograd cannot differentiate.
+    """Return a faster `convolve` with a fixed weight, which autograd cannot differentiate; `None` if PyTorch has none.
 
-    The weight is converted only once to the memory layout of oneDNN, the CPU library of PyTorch ("packed"). `convolve`
+    The weight is converted ("packed") once to the memory layout of oneDNN, best for maps of the given side. `convolve`
     converts it at every call, which takes longer than the convolution of a small map.
-
-    Args:
-        weight: (outputs, inputs, kernel, kernel).
-        side: side of the maps for which the layout is best; maps of other sides are allowed too.
-        padding: number of zeros around the maps on each side; ignored with `up`.
-        up: whether a zero is inserted between neighbouring pixels, for up-sampling.
-
-    Returns:
-        The function from feature maps to feature maps. `None` if PyTorch has no packed convolution for the device or
-        the dtype of the weight.
     """
     if not can_pack(weight):
         return None
@@ -150,14 +108,10 @@ def packed_convolution(weight: Tensor, side: int, *, padding: int = 0, up: bool 
 class _Constants:
     """Tensors that a `Modulation` computes from a weight, and may use again until the weight changes.
 
-    Demodulation is the scaling of the output to unit variance.
-
     Attributes:
-        weight: the weight. With demodulation it is scaled to a mean square of 1 for each output channel.
-        squares: sums of the squares of this weight over the taps, (inputs, outputs); `None` without demodulation.
-        packed: dtype of the feature maps -> the faster convolution with this weight, from `packed_convolution`, or
-            `None` if PyTorch has no faster one. An entry is added when the dtype occurs for the first time. In place of
-            the dict, `None` means that these constants are not kept for later calls.
+        weight: the weight; with demodulation scaled to a mean square of 1 for each output channel.
+        squares: sums of its squares over the taps, (inputs, outputs); `None` without demodulation.
+        packed: dtype of the maps -> `packed_convolution`, filled when needed; `None` if these constants are not kept.
     """
 
     weight: Tensor
@@ -168,17 +122,12 @@ class _Constants:
 class Modulation:
     """A convolution whose input channels are multiplied by styles: factors that differ from sample to sample.
 
-    The formulas are equations 1 to 3 of Karras et al., "Analyzing and Improving the Image Quality of StyleGAN", 2020.
+    See equations 1 to 3 of Karras et al., "Analyzing and Improving the Image Quality of StyleGAN", 2020. As a rule
+    styles multiply the input, and one convolution computes the batch. On the CPU without autograd they multiply the
+    weight, sample by sample, if it is not larger than the input; and what depends on the weight alone is kept until the
+    weight changes.
 
-    As a rule the input is multiplied by the styles, and one convolution computes the whole batch. On the CPU without
-    autograd, the weight is multiplied instead, for each sample, if the weight has no more numbers than the input of a
-    sample. On the CPU, tensors that depend on the weight only are kept until the weight changes, unless autograd
-    records operations on the weight.
-
-    Args:
-        padding: number of zeros around the input on each side; ignored with `up`.
-        up: whether a zero is inserted between neighbouring pixels of the input, for up-sampling.
-        demodulate: whether the output is scaled so that it has unit variance if the input has unit variance.
+    Padding and up-sampling are those of `convolve`. With `demodulate`, the output has unit variance if the input has.
     """
 
     def __init__(self, *, padding: int = 0, up: bool = False, demodulate: bool = True) -> None:
@@ -194,15 +143,12 @@ class Modulation:
         """Return the convolution, multiplied by `gain`, plus the bias.
 
         Args:
-            x: feature maps with `inputs` channels.
-            weight: weight of the convolution, (outputs, inputs, kernel, kernel).
-            styles: for each sample the factors of the channels of x, (rows, inputs). Rows after the last sample are
-                ignored: `padded_rows` adds them for equal rounding.
-            bias: a number for each output channel, (outputs,), not multiplied by `gain`.
-            gain: factor of the convolution, a number or a tensor of one number. With `demodulate=False` the gain is
-                ignored, so the caller must multiply the styles by it.
-            lowpass: filter (taps, taps) that is applied after the convolution and before the bias, for up-sampling;
-                `None` for no filter.
+            weight: (outputs, inputs, kernel, kernel).
+            styles: factors of the input channels, (rows, inputs). Rows after the last sample are ignored: `padded_rows`
+                adds them for equal rounding.
+            gain: a number, or a tensor of one; ignored without demodulation, where the caller multiplies the styles by
+                it.
+            lowpass: filter (taps, taps) between convolution and bias, for up-sampling.
         """
         constants = self._constants(weight)
         bias = bias.to(x.dtype)
@@ -230,11 +176,7 @@ class Modulation:
         return x if lowpass is None else filter_each(x, lowpass, bias)
 
     def _convolve(self, x: Tensor, constants: _Constants) -> Tensor:
-        """Return the convolution of x with `constants.weight`, the same weight for all samples.
-
-        On the CPU without autograd, the faster function from `packed_convolution` is used, if this object keeps
-        `constants` for later calls.
-        """
+        """Convolution with one weight for all samples, on a CPU without autograd by `packed_convolution`."""
         packed = None
         if constants.packed is not None and drawn_alone(x) and not in_autocast():
             if x.dtype not in constants.packed:
@@ -265,26 +207,15 @@ class Modulation:
 
 
 def drawn_alone(*tensors: Tensor) -> bool:
-    """Return whether samples should be computed one by one, so that large feature maps stay in the caches of the CPU.
-
-    The result is true on the CPU, unless autograd records operations on `tensors`, or `torch.compile` traces the code.
-
-    Args:
-        tensors: inputs and parameters of the computation, at least one tensor, all on one device.
-    """
+    """Whether to compute samples one by one, so that large maps stay in the caches: on a CPU, without autograd."""
     return tensors[0].device.type == "cpu" and not is_compiling() and not any(map(in_graph, tensors))
 
 
 def one_by_one(module: torch.nn.Module, draw: Callable[..., Tensor], *rows: Tensor) -> Tensor:
-    """Return the pictures `draw(*rows)`, as a rule computed by a call of `draw` for each sample, in several threads.
+    """Return the pictures `draw(*rows)`, as a rule by a call for each sample, in several threads.
 
-    So a picture has the same bits in every batch. All samples are computed in one call if the device is not the CPU, if
-    autograd records operations, or inside `torch.compile`.
-
-    Args:
-        module: the network, whose parameters `draw` uses.
-        draw: function from as many tensors as `rows` has to a batch of pictures.
-        rows: inputs of `draw`. Every tensor has a row for each sample.
+    So a picture has the same bits in every batch. All samples are computed in one call where `drawn_alone` is false for
+    rows and parameters of the module.
     """
     if not len(rows[0]) or not drawn_alone(*rows, *module.parameters()):
         return draw(*rows)
@@ -292,29 +223,18 @@ def one_by_one(module: torch.nn.Module, draw: Callable[..., Tensor], *rows: Tens
 
 
 def padded_rows(w: Float[Tensor, "batch w_dim"]) -> Float[Tensor, "rows w_dim"]:
-    """Return w with its last row repeated until there are at least 8 rows (`DRAWN_TOGETHER`).
-
-    If w has 8 rows or more, or none, w itself is returned. A matrix product of the result has the same rounding errors
-    for every batch of 1 to 8 samples. Inside `torch.compile`, which would compile each number of rows anew, w itself is
-    returned too.
-    """
+    """Repeat the last row of w up to 8 rows, so that a matrix product rounds alike for batches of 1 to 8 samples."""
     missing = 0 if is_compiling() else DRAWN_TOGETHER - len(w)
     return torch.cat([w, w[-1:].expand(missing, -1)]) if missing > 0 and len(w) else w
 
 
 def is_compiling() -> bool:
-    """Return whether `torch.compile` is tracing the caller; always false for torch before 2.3, which cannot tell."""
+    """Whether `torch.compile` is tracing the caller; always false for torch before 2.3, which cannot tell."""
     return torch.compiler.is_compiling() if hasattr(torch.compiler, "is_compiling") else False
 
 
 def _signature(weight: Tensor) -> tuple[tuple[Any, ...], Tensor]:
-    """Return a key and a few numbers of a weight, by which a later call finds out whether the weight has changed.
-
-    The weight counts as unchanged if the key and the numbers are the same as at the earlier call. The key contains
-    PyTorch's count of in-place operations on the weight. PyTorch does not count writing through `.data`, which many
-    training loops use for moving averages. So a few numbers of the weight are compared too; they are a view, and the
-    caller stores a copy.
-    """
+    """Key and some numbers of a weight, to see later whether it has changed: the key misses writing through `.data`."""
     version = None if weight.is_inference() else weight._version
     count = min(_PROBES, weight.numel())
     probes = weight.detach().as_strided((count,), (weight.numel() // count,))

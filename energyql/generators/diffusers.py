@@ -1,8 +1,8 @@
 """Pipelines of the library diffusers as generators: z is the noise that a call of the pipeline draws by `torch.randn`.
 
 A pipeline draws the noise with which it starts, and with some schedulers more noise in each step. All of these numbers
-are z, so a picture is a function of z alone. Pictures are drawn by the pipeline's own call. During the call,
-`torch.randn` returns parts of z in place of random numbers (`replay`).
+are z, so a picture is a function of z alone. During the pipeline's own call, `torch.randn` returns parts of z
+(`replay`).
 """
 
 from __future__ import annotations
@@ -45,30 +45,26 @@ _OWN = (
     "latents", "generator", "output_type", "return_dict", "batch_size", "num_images_per_prompt", "callback",
     "callback_steps", "callback_on_step_end", "callback_on_step_end_tensor_inputs",
 )  # fmt: skip
-"""Arguments of a pipeline's call that a user cannot set, because `PipelineGenerator` sets them for each call."""
+"""Arguments of a pipeline's call that `PipelineGenerator` sets, and a user cannot."""
 _CONDITIONS = ("prompt", "class_labels")
 """Arguments of a pipeline's call that say what a picture shows; a list of values makes a generator with classes."""
 _PICTURES = ("image", "mask_image", "control_image", "reference_image")
 """Arguments of a pipeline's call that are pictures with which it starts, and not numbers that it draws."""
 _ONE_CALL = threading.RLock()
-"""Held during a call of a pipeline. A tokenizer keeps the padding of its last call, also for calls of other threads."""
+"""Held during a call of a pipeline: a tokenizer keeps the padding of its last call, also for other threads."""
 _LEVEL = 2 / 255
-"""The difference of two neighbouring levels of grey, where black is -1 and white is 1. Two pictures count as equal if
-they differ by at most this number in each pixel."""
+"""Distance of two grey levels in [-1, 1]; pictures count as equal if no pixel differs by more."""
 _DRAFT_SIZES, _DRAFT_PIXELS = (8, 4, 2, 1), 1 << 17
-"""Numbers of pictures that `PipelineGenerator.draft` draws in one call of the pipeline on a CPU, and largest number of
-pixels of these pictures together."""
+"""Numbers of pictures that `PipelineGenerator.draft` may draw in one call on a CPU, and the most pixels of these
+together."""
 _SIDES, _MOST_FEATURES = (8, 4, 2, 1), 1024
-"""Features of z are the means of blocks of the noise. `_SIDES` has the possible numbers of blocks along an axis. The
-first of them with at most `_MOST_FEATURES` features is used, or else the last."""
+"""Possible numbers of blocks of noise along an axis, tried in turn; largest number of features of z, the blocks'
+means."""
 
 
 class _Draws(TorchFunctionMode):
-    """Replace in a `with` block what `torch.randn` and `torch.randn_like` return.
-
-    Args:
-        answer: function from an uninitialised tensor of the shape, dtype and device of a draw to the noise.
-    """
+    """Context that replaces the results of `torch.randn` and `torch.randn_like` by `answer`, noise like an empty
+    tensor."""
 
     def __init__(self, answer: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
@@ -119,10 +115,9 @@ class PipelineGenerator(nn.Module):
     the truncation; with several conditions, a one-hot vector that chooses one follows. When the generator is made, it
     draws two pictures, to see what noise the pipeline draws, and whether the noise decides on the picture.
 
-    On a CPU each picture is drawn by a call of its own. So its bits do not depend on the other pictures of a batch, and
-    a user's own call of the pipeline gives the same bits. Drafts, from which samplers compute energies, are drawn
-    several in a call, in numbers that give the same bits. On other devices the pictures of a batch are drawn together,
-    and numbers may round differently in batches of other sizes.
+    On a CPU each picture is drawn by a call of its own, so that it has the bits of a user's own call, in any batch;
+    drafts are drawn several in a call, in numbers that give the same bits. On other devices the pictures of a batch are
+    drawn together, and numbers may round differently in batches of other sizes.
 
     Args:
         pipeline: the pipeline. Its networks are used and put into evaluation mode; its scheduler is copied.
@@ -184,10 +179,7 @@ class PipelineGenerator(nn.Module):
         }  # fmt: skip
 
     def get_extra_state(self) -> Tensor:
-        """Return the settings of pipeline and scheduler as bytes, which become a part of the state dict.
-
-        So the fingerprint of the generator depends on them, and not only on the weights.
-        """
+        """Bytes of the settings for the state dict, so that the fingerprint of the generator depends on them too."""
         facts = {name: value for name, value in self.description.items() if name != "diffusers"}
         text = json.dumps(facts | {"z_shape": self.z_shape}, sort_keys=True)
         return torch.tensor(list(text.encode()), dtype=torch.uint8)
@@ -199,7 +191,7 @@ class PipelineGenerator(nn.Module):
         Args:
             z: standard normal numbers.
             truncation: factor of the noise.
-            condition: one-hot rows, (batch, c_dim), which choose a condition; `None` for a generator without classes.
+            condition: one-hot rows, (batch, c_dim); `None` for a generator without classes.
 
         Raises:
             ArgumentError: z has another size, or the condition is missing, is not one-hot, or has a wrong shape.
@@ -245,10 +237,9 @@ class PipelineGenerator(nn.Module):
     def draft(self, w: Tensor) -> Tensor:
         """Return the pictures of w, equal to those of `synthesize` up to rounding; small pictures take less time.
 
-        On a CPU, one call of the pipeline draws 8, 4, 2 or 1 pictures, whichever of these numbers give the same bits.
-        If 1 does not, a group may be filled up with copies. So a picture has the same bits in every batch, unless its
-        bits depend on the other pictures of the call. The first call of this method tests both with 31 pictures, which
-        belong to no run. If the bits depend on other pictures, each picture is drawn by a call of its own.
+        On a CPU, one call of the pipeline draws 8, 4, 2 or 1 pictures, or copies that fill up such a number, where this
+        gives the bits of any other batch. If the bits of a picture depend on others in its call, it is drawn alone. The
+        first call of this method tests both with 31 pictures, which belong to no run.
         """
         return self._pictures(w, self._draft_sizes) if w.device.type == "cpu" else self.synthesize(w)
 
@@ -259,10 +250,8 @@ class PipelineGenerator(nn.Module):
 
     @cached_property
     def _draft_sizes(self) -> tuple[int, ...]:
-        """Numbers of pictures that `draft` draws in one call of the pipeline, the largest first.
-
-        It is (1,) if the bits of a picture depend on the other pictures of the call.
-        """
+        """Possible numbers of pictures in a call of `draft`, the largest first; (1,) if such pictures differ in their
+        bits."""
         sizes = [size for size in _DRAFT_SIZES if size * math.prod(self.size) <= _DRAFT_PIXELS]
         if len(sizes) < 2 or not self._counted:
             return (1,)
@@ -278,12 +267,9 @@ class PipelineGenerator(nn.Module):
         )
 
     def _groups(self, w: Tensor, sizes: Sequence[int] | None) -> Iterator[tuple[list[int], int, int]]:
-        """Yield for each call of the pipeline its rows of w, the number of pictures that it draws, and its condition.
+        """For each call of the pipeline: its rows of w, the number of its pictures with copies, and its condition.
 
-        Args:
-            w: latents (batch, w_dim).
-            sizes: numbers of pictures that a call may draw, the largest first. If fewer than the smallest are left, the
-                call draws copies too. `None` for calls that draw all pictures of a condition.
+        `sizes` are the numbers of pictures that a call may draw, the largest first; `None` for all of a condition.
         """
         numbers = w[:, self.z_dim :].argmax(1).tolist() if self.c_dim else [0] * len(w)
         for number in sorted(set(numbers)):
@@ -294,7 +280,7 @@ class PipelineGenerator(nn.Module):
                 rows = rows[size:]
 
     def _pictures(self, w: Tensor, sizes: Sequence[int] | None) -> Tensor:
-        """Return the pictures of w as `synthesize` does; the arguments are those of `_groups`."""
+        """Pictures of w, drawn in the groups of `_groups`."""
         noise, pictures = split_noise(w.detach(), self.z_shape), dict[int, Tensor]()
         for rows, size, number in self._groups(w, sizes):
             full = rows + rows[-1:] * (size - len(rows))
@@ -303,11 +289,7 @@ class PipelineGenerator(nn.Module):
         return torch.stack([pictures[row] for row in range(len(w))])
 
     def _block_means(self, z: Tensor) -> Tensor:
-        """Return the input of heads: the means of at most 8 x 8 blocks of the noise in each channel, with variance 1.
-
-        This method is also the attribute `features` of the generator, if the noise has the shape (channels, height,
-        width), or is packed into sequences that the pipeline can unpack.
-        """
+        """Features of z: means of at most 8 x 8 blocks of the noise in each channel, with variance 1."""
         noise = split_noise(z, self.z_shape)
         for number, part in enumerate(noise):
             if part.ndim == 3:
@@ -325,14 +307,7 @@ class PipelineGenerator(nn.Module):
         return "class_labels" in self.call or not {"batch_size", "num_images_per_prompt"}.isdisjoint(self._arguments)
 
     def _check_call(self, call: Mapping[str, Any]) -> dict[str, Any]:
-        """Check the arguments for the pipeline's call, and return them as JSON values.
-
-        An argument `condition` becomes `prompt` if it is a text or a list of texts, else `class_labels`.
-
-        Raises:
-            ArgumentError: the pipeline does not take an argument, JSON cannot express a value, an argument is given
-                twice or is an empty list, or a prompt is no text.
-        """
+        """Arguments of the pipeline's call as JSON values; `condition` becomes `prompt` (texts) or `class_labels`."""
         call = dict(call)
         if (condition := call.pop("condition", None)) is not None:
             first = condition[0] if isinstance(condition, list | tuple) and condition else condition
@@ -363,7 +338,7 @@ class PipelineGenerator(nn.Module):
 
     @property
     def _needed_picture(self) -> str | None:
-        """The argument of the call that must be a picture; `None` if there is no such argument."""
+        """Argument of the call that must be a picture; `None` if there is none."""
         for name in _PICTURES:
             if (argument := self._arguments.get(name)) is not None:
                 # Many pipelines have `image: Image = None`, and an error for None; optional is `Image | None = None`.
@@ -378,12 +353,7 @@ class PipelineGenerator(nn.Module):
 
     @torch.no_grad()
     def _draw(self, noise: Sequence[Tensor], number: int) -> Tensor:
-        """Draw pictures from noise by one call of the pipeline, and return them in [-1, 1].
-
-        Args:
-            noise: for each shape of `z_shape` a tensor (batch, *shape).
-            number: index of the condition (prompt or class) of all pictures.
-        """
+        """Draw pictures under condition `number` by one call; `noise` has a tensor (batch, *shape) for each shape."""
         latents, rest = ({}, noise)
         if self._takes_latents:
             latents, rest = {"latents": noise[0].to(self._latents_dtype)}, noise[1:]
@@ -391,11 +361,7 @@ class PipelineGenerator(nn.Module):
             return self._called(_with_own_state(self._pipeline), len(noise[0]), number, **latents)
 
     def _called(self, pipeline: Any, count: int, number: int, **latents: Tensor) -> Tensor:
-        """Call a copy of the pipeline, and return `count` pictures in [-1, 1] under the condition `number`.
-
-        Raises:
-            ArgumentError: the call fails, or returns no pictures.
-        """
+        """Call a copy of the pipeline, and return `count` pictures in [-1, 1] under the condition `number`."""
         call = self.call | latents | {"output_type": "pt"}
         if self.conditions:
             call[self._condition] = self.conditions[number]
@@ -423,16 +389,10 @@ class PipelineGenerator(nn.Module):
 
     @torch.no_grad()
     def _probe(self) -> tuple[list[tuple[int, ...]], str, list[int]]:
-        """Draw a picture, and record the noise that the pipeline draws; then draw it again from this noise.
+        """Shapes and dtype of the pipeline's noise, and size of its pictures, recorded from a first call.
 
-        The second picture must equal the first, which shows that the noise decides on the picture.
-
-        Returns:
-            Three values: the shapes of the noise, for the attribute `z_shape`; the dtype of the noise, such as
-            "float32"; and height and width of the pictures.
-
-        Raises:
-            ArgumentError: the pipeline draws no noise by `torch.randn`, or the same noise gives another picture.
+        A second call with the same noise must give the same picture, else the noise does not decide on the picture: an
+        error.
         """
         source, drawn, starts = torch.Generator().manual_seed(0), list[Tensor](), list[Tensor]()
 
@@ -481,7 +441,7 @@ class PipelineGenerator(nn.Module):
 
 
 def _with_own_state(pipeline: Any) -> Any:
-    """Return a copy of a pipeline with the same networks and a scheduler of its own, so that calls do not interfere."""
+    """Copy of a pipeline with the same networks and a scheduler of its own, so that calls do not interfere."""
     own = copy.copy(pipeline)
     own.scheduler = copy.deepcopy(pipeline.scheduler)
     return own
@@ -492,8 +452,8 @@ class PipelineConfig:
     """The settings from which a model folder loads a pipeline of diffusers, whose weights are outside the folder.
 
     Attributes:
-        pipeline: path of the pipeline's folder, or the name of the pipeline on a hub, `hub:owner/name`.
-        call: arguments with which the pipeline is called for each picture, such as `{"num_inference_steps": 4}`.
+        pipeline: path of the pipeline's folder, or its name on a hub, `hub:owner/name`.
+        call: arguments of its call, such as `{"num_inference_steps": 4}`.
     """
 
     pipeline: str
@@ -507,13 +467,9 @@ class PipelineConfig:
 class StoredPipeline(PipelineGenerator):
     """A pipeline that is read from a folder, or from the cache of a hub. Nothing is downloaded, and no code is run.
 
-    Args:
-        config: where the pipeline is, and the arguments of its call.
-
     Raises:
         ModelError: the folder is missing or damaged, or holds weights that are no safetensors, or code.
-        ArgumentError: diffusers is not installed, or the pipeline or its arguments cannot be used by a
-            `PipelineGenerator`.
+        ArgumentError: diffusers is not installed, or `PipelineGenerator` cannot use the pipeline or its arguments.
     """
 
     def __init__(self, config: PipelineConfig) -> None:
@@ -525,7 +481,7 @@ FAMILY = Family("diffusers", StoredPipeline, PipelineConfig, outside=True, trunc
 
 
 def is_pipeline(source: object) -> bool:
-    """Return whether `source` is a pipeline of diffusers, the path of a folder with one, or its name on a hub."""
+    """Whether `source` is a pipeline of diffusers, the path of a folder with one, or its name on a hub."""
     if not isinstance(source, str | os.PathLike):
         return callable(source) and hasattr(source, "components")
     return str(source).startswith(HUB) or os.path.isfile(os.path.join(source, INDEX))
@@ -537,12 +493,10 @@ def open_pipeline(source: Any, call: Mapping[str, Any]) -> PipelineGenerator:
     Args:
         source: the pipeline, the path of its folder, or its name on a hub, `hub:owner/name`. Files of a hub that are
             not in the cache are downloaded: safetensors and JSON, but no code.
-        call: arguments with which the pipeline is called for each picture.
 
     Raises:
-        ModelError: the folder is damaged, or holds weights that are no safetensors, or code; or the download failed.
-        ArgumentError: diffusers is not installed, or the pipeline or its arguments cannot be used by a
-            `PipelineGenerator`.
+        ModelError: as for `StoredPipeline`, or the download failed.
+        ArgumentError: as for `StoredPipeline`.
     """
     if not isinstance(source, str | os.PathLike):
         return PipelineGenerator(source, call)
@@ -559,16 +513,7 @@ def _library() -> Any:
 
 
 def _downloaded(place: str, *, local_files_only: bool) -> Path:
-    """Return the folder, in the cache of the hub, with the files of a pipeline.
-
-    Args:
-        place: name of the pipeline, `hub:owner/name` or `hub:owner/name@revision`.
-        local_files_only: whether the pipeline must be in the cache already; otherwise missing files are downloaded.
-
-    Raises:
-        ArgumentError: the name has another form, or diffusers is not installed.
-        ModelError: there is no such pipeline on the hub, or in the cache.
-    """
+    """Folder of a pipeline `hub:owner/name[@revision]` in the cache of the hub, after a download if that is allowed."""
     match = _HUB_NAME.fullmatch(place)
     if match is None:
         raise ArgumentError(f"{place!r} is no name of a pipeline on a hub", hint="such as hub:owner/name")
@@ -582,11 +527,7 @@ def _downloaded(place: str, *, local_files_only: bool) -> Path:
 
 
 def _read_pipeline(place: str) -> Any:
-    """Return the pipeline of a folder, or of the cache of a hub.
-
-    Raises:
-        ModelError: it is missing or damaged, or holds code, or weights that are no safetensors.
-    """
+    """Read the pipeline of a folder, or of the cache of a hub; code, and weights in pickles, are an error."""
     library = _library()
     folder = _downloaded(place, local_files_only=True) if place.startswith(HUB) else as_path(place)
     if not (folder / INDEX).is_file():

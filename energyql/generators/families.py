@@ -1,7 +1,6 @@
 """The table of generator architectures ("families"), and reading and writing of the generator in a model folder.
 
-A model folder has the settings of a generator in `config.json`, and the weights in the file that its family names, as a
-rule `generator.safetensors`.
+Functions that read raise a `ModelError` if a file is missing or damaged, or does not fit the others.
 """
 
 from __future__ import annotations
@@ -33,19 +32,16 @@ MODULES = {
     "onnx": "energyql.generators.onnx",
     "diffusers": "energyql.generators.diffusers",
 }
-"""Name of a family -> name of its module, which defines `FAMILY` and is imported when the family is first used. A new
-architecture needs a new line here. The readers of a checkpoint of another program are tried in this order."""
+"""Name of a family -> its module, imported at the first use. Checkpoint readers are tried in this order."""
 
 CONFIG = "config.json"
-"""Name of the file in a model folder with the settings of the generator."""
 FORMAT = 1
-"""Version number of the layout of `config.json`, saved in that file."""
+"""Version of the layout of `config.json`, saved in that file."""
 CARD = "card.md"
-"""Name of the file in a model folder with a description of the model."""
 UNKNOWN = "unknown"
-"""Text in place of a licence if a checkpoint states no licence."""
+"""Stands for a licence if a checkpoint states none."""
 DEFAULT_KIND = "stylegan2"
-"""Name of the family if `config.json` has no `kind`."""
+"""Family of a `config.json` without `kind`."""
 RENDER = "render"
 """Entry of `config.json` with the name of code that draws what people see of a picture."""
 NAMED = "named"
@@ -53,33 +49,26 @@ NAMED = "named"
 
 
 def family(name: str) -> Family:
-    """Return the family (the record of an architecture in this library) called `name`, which must be in `MODULES`."""
+    """The family called `name`, which must be in `MODULES`."""
     return cast(Family, import_module(MODULES[name]).FAMILY)
 
 
 def family_of(generator: Generator) -> Family | None:
-    """Return the family, the record of an architecture in this library, to which a generator belongs.
-
-    `None` is returned for a generator of another architecture, and for a subclass of an architecture in this library.
-    """
+    """The family of a generator; `None` for an architecture, or a subclass of one, that is not in this library."""
     module = type(generator).__module__
     own: Family | None = sys.modules[module].FAMILY if module in MODULES.values() else None
     return own if own is not None and type(generator) is own.network else None
 
 
 def default_truncation(generator: Generator) -> float:
-    """Return the default truncation psi of a model that is made from a generator.
-
-    This is the default of the architecture, or 1 if the architecture is not in this library. Psi pulls w toward the
-    mean of w: the result is `mean + psi (w - mean)`.
-    """
+    """Default truncation psi of a model that is made from a generator: that of its family, 1 without a family."""
     return getattr(family_of(generator), "truncation", 1.0)
 
 
 def named_generator(name: str) -> Generator:
     """Import code by its name, and return the generator that the code makes.
 
-    If the generator is a torch module, it is put into evaluation mode, and its parameters get no gradients.
+    A generator that is a torch module is put into evaluation mode, and its parameters get no gradients.
 
     Args:
         name: `module:factory`, such as "package.module:make"; or the name of a plugin that an installed package
@@ -100,25 +89,16 @@ def named_generator(name: str) -> Generator:
 def open_generator(
     folder: Path, source: Generator | str | None = None, *, allow_plugins: bool = False
 ) -> tuple[Generator, str]:
-    """Return the generator of a model folder, and a fingerprint of its weights.
-
-    The entry `render` of `config.json` may name a function. With `allow_plugins`, this function becomes the method
-    `render` of the generator, which draws what people see of a picture.
+    """Return the generator of a model folder, and its fingerprint by `generator_mark` or `module_fingerprint`.
 
     Args:
-        folder: a model folder.
-        source: the generator, or the name of code that makes the generator, such as "package.module:make". `None` for
-            the generator that `config.json` of the folder describes; for any other value that file is not read.
-        allow_plugins: whether code that `config.json` names may be run. Code that `source` names is always run.
-
-    Returns:
-        The generator and the fingerprint. If the weights are in the folder, the fingerprint is the result of
-        `generator_mark`. Otherwise it is the SHA-256 of parameters and buffers in memory, or "" if the generator is no
-        torch module.
+        source: the generator, or the name of code that makes it. `None` for what `config.json` of the folder describes;
+            that file is not read otherwise.
+        allow_plugins: whether to run code that `config.json` names: the generator, or its `render`, see `render_by`.
+            Code that `source` names is always run.
 
     Raises:
-        ModelError: a file is missing, damaged, or does not fit the other files. Or `config.json` names code, and
-            `allow_plugins` is false.
+        ModelError: `config.json` names code that may not be run.
         ArgumentError: the code makes no generator, or `source` is no generator.
     """
     if source is None:
@@ -135,17 +115,10 @@ def open_generator(
 
 
 def render_by(generator: Any, name: str) -> None:
-    """Import a function by its name, and set it as the attribute `render` of a generator.
-
-    `render` draws what people see of a picture: `show_pictures` calls it.
+    """Import the function by which `show_pictures` draws what people see of a generator's pictures.
 
     Args:
-        generator: the generator.
-        name: `module:function`, or the name of an installed plugin. The function takes pictures of the generator, and
-            returns pictures in [-1, 1], (batch, 1 or 3, height, width).
-
-    Raises:
-        ArgumentError: there is nothing of this name, or it is a torch module, or no function.
+        name: `module:function` or an installed plugin; it returns pictures in [-1, 1], (batch, 1 or 3, height, width).
     """
     function = load_plugin(name, GENERATORS)
     if not callable(function) or isinstance(function, torch.nn.Module):
@@ -154,14 +127,7 @@ def render_by(generator: Any, name: str) -> None:
 
 
 def read_generator(folder: Path) -> Generator:
-    """Return the generator whose weights are in a model folder, in float32 on the CPU. No code in the folder is run.
-
-    If `config.json` names files outside the folder as the weights, such as a pipeline of diffusers, these are read.
-
-    Raises:
-        ModelError: a file is missing, damaged, or does not fit the other files; or the folder has no weights, but names
-            code that makes the generator.
-    """
+    """Generator of the weights that a model folder holds or names, in float32 on the CPU; code is an error."""
     own, config = _read_config(folder)
     if own.outside:
         return cast(Generator, own.network(config))
@@ -175,22 +141,15 @@ def read_generator(folder: Path) -> Generator:
 
 
 def weights_file(folder: Path) -> Path:
-    """Return the path of the file of weights in a model folder; the file is missing if the generator is code.
-
-    Raises:
-        ModelError: `config.json` is missing or damaged.
-    """
+    """Path of the file of weights in a model folder; there is no such file if the generator is code."""
     kind = str(_settings(folder).get("kind", DEFAULT_KIND))
     return folder / (family(kind).weights if kind in MODULES else Family.weights)
 
 
 def generator_mark(folder: Path) -> str:
-    """Return the SHA-256 of the file of weights in a model folder; for an ONNX model, a digest of file and settings.
+    """SHA-256 of the file of weights in a model folder; for an ONNX model of its settings too.
 
     With other settings, such as another scale of the noise, the same ONNX file is another generator.
-
-    Raises:
-        ModelError: a file is missing or damaged.
     """
     own, config = _read_config(folder)
     mark = fingerprint(folder / own.weights)
@@ -198,11 +157,7 @@ def generator_mark(folder: Path) -> str:
 
 
 def _read_config(folder: Path) -> tuple[Family, Any]:
-    """Return the family of the generator in a model folder, and its settings.
-
-    Raises:
-        ModelError: `config.json` is missing or damaged, or names code that makes the generator.
-    """
+    """Family and settings of the generator in a model folder, which must not be code."""
     settings, path = _settings(folder), folder / CONFIG
     if settings.get("kind") == NAMED:
         check_allowed(settings.get("name"), "generator", folder, False)
@@ -218,32 +173,18 @@ def _read_config(folder: Path) -> tuple[Family, Any]:
 
 
 def _settings(folder: Path) -> dict[str, Any]:
-    """Return the settings of the generator, the entry `generator` of `config.json` in a model folder.
-
-    Raises:
-        ModelError: the file is missing or damaged.
-    """
+    """Entry `generator` of `config.json` in a model folder."""
     with reading(folder / CONFIG):
         return dict(read_json(folder / CONFIG)["generator"])
 
 
 def write_generator(folder: Path, generator: Generator, *, dtype: torch.dtype = torch.float16) -> dict[str, Any]:
-    """Write the file of weights, as a rule `generator.safetensors`, to a model folder, and return the settings.
+    """Write the weights of a generator to a model folder, unless they stay outside, and return its settings.
 
-    Nothing is written for a family whose weights stay outside model folders.
-
-    Args:
-        folder: the model folder, which is made if it is missing.
-        generator: a generator of one of the architectures in this library.
-        dtype: precision of the weights in the file.
-
-    Returns:
-        The dict `{"generator": settings}`. The caller must write its entry to `config.json`: this function does not,
-        and `read_generator` needs the entry.
+    The caller must write the result, `{"generator": settings}`, to `config.json`: `read_generator` needs it.
 
     Raises:
-        ModelError: a weight is too large for `dtype`, or the generator has another architecture.
-        ArgumentError: the file cannot be written.
+        ModelError: a weight is too large for `dtype`, or the generator has no family.
     """
     own = family_of(generator)
     if own is None:
@@ -281,15 +222,13 @@ def save_model(
         generator: a generator of one of the architectures in this library.
         truncation: default truncation psi of the model, saved in `config.json`.
         dtype: precision of the weights in the file.
-        source: texts that say where the generator is from, by name, such as `{"file": "ffhq.pkl"}`. They are saved as
-            the entry `source` of `config.json`; with `None` there is no such entry.
-        render: name of the function that draws what people see of a picture, saved as the entry `render`; `None` for no
-            such entry.
+        source: origin of the generator, such as `{"file": "ffhq.pkl"}`, saved as the entry `source` of `config.json`.
+        render: name of the function that draws what people see of a picture, saved as the entry `render`.
 
     Returns:
-        The fingerprint of the weights: the result of `generator_mark`, or of `module_fingerprint` if the weights stay
-        outside the folder. Attributes that are trained for this generator are saved with this fingerprint, so that they
-        are not used with other weights.
+        The fingerprint of the weights. Attributes that are trained for the generator are saved with it, so that they
+        are not
+        used with other weights.
 
     Raises:
         ModelError: a weight is too large for `dtype`, or the generator has another architecture.
@@ -303,19 +242,12 @@ def save_model(
 
 
 def _mark(folder: Path, generator: Generator) -> str:
-    """Return the fingerprint of a generator that is in a model folder, and also in memory.
-
-    If the folder has a file of weights, the fingerprint is computed from this file (`generator_mark`). Otherwise it is
-    computed from the weights in memory (`module_fingerprint`).
-    """
+    """`generator_mark` of a generator; `module_fingerprint` if the folder has no file of weights."""
     return generator_mark(folder) if weights_file(folder).is_file() else module_fingerprint(generator)
 
 
 def module_fingerprint(module: object) -> str:
-    """Return the SHA-256, as hexadecimal text, of the names and values of all parameters and buffers of a torch module.
-
-    "" is returned for an object that is no torch module.
-    """
+    """SHA-256, as hexadecimal text, of the parameters and buffers of a torch module; "" for any other object."""
     if not isinstance(module, torch.nn.Module):
         return ""
     digest = hashlib.sha256()

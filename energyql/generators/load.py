@@ -50,29 +50,29 @@ def load_generator(
     Nothing in files is executed.
 
     Args:
-        path: the folder or file; a file whose name ends in .onnx is read by `load_onnx`, with its defaults. Or a
-            pipeline of diffusers: the object, the path of its folder, or its name on a hub, `hub:owner/name`.
-        lr_multiplier: learning-rate multiplier of the mapping network, called `lr_mlp` or `mapping_lr` in other
-            programs. A state dict, a file of weights without settings, lacks the multiplier. By default 0.01 is then
-            assumed, and an error is raised if the weights contradict this value.
+        path: the folder or file; a name that ends in .onnx is read by `load_onnx`, with its defaults. Or a pipeline of
+            diffusers: the object, the path of its folder, or its name on a hub, `hub:owner/name`.
+        lr_multiplier: learning-rate multiplier of the mapping network, called `lr_mlp` or `mapping_lr` elsewhere. A
+            state dict, a file of weights without settings, lacks it: by default 0.01 is assumed, if the weights do not
+            contradict it.
         conv_clamp: limit of the absolute values of activations, infinity for no limit. A state dict with the official
-            names of tensors lacks the limit. By default 256 is then assumed, and an error is raised if this limit
-            changes a few test pictures.
-        call: for a pipeline, arguments of its call, such as `prompt="a cat"` and `num_inference_steps=4`. If `prompt`
-            or `class_labels` is a list, the generator has a class for each element. The name `condition` may be used in
-            place of both: for texts it means `prompt`, for other values `class_labels`.
+            names of tensors lacks it: by default 256 is assumed, if this limit does not change a few test pictures.
+        call: for a pipeline, arguments of its call, such as `prompt="a cat"` and `num_inference_steps=4`. A list as
+            `prompt` or `class_labels` gives the generator a class for each element. `condition` may stand for both: it
+            means `prompt` for texts, else `class_labels`.
 
     Returns:
         The generator in float32 on the CPU, in evaluation mode, without gradients to its weights. A pipeline as an
-        object stays on its device and in its precision.
+        object
+        stays on its device and in its precision.
 
     Raises:
-        ModelError: the file is missing, damaged, unsafe, or of an unsupported kind. Or the file lacks a setting, and
-            the default contradicts the weights. Or `lr_multiplier` or `conv_clamp` differs from the value in the file,
-            or networks of this kind have no such setting.
-        ArgumentError: the path is an address such as `https://...`. Or `lr_multiplier` or `conv_clamp` is given for a
-            model folder or a pipeline, or is not above 0; or `call` is given for anything but a pipeline. Or a pipeline
-            cannot be used, see `energyql.generators.diffusers.PipelineGenerator`.
+        ModelError: the file is missing, damaged, unsafe or of an unsupported kind; it lacks a setting, and the default
+            contradicts the weights; or a given setting differs from that in the file, or does not exist for its
+            network.
+        ArgumentError: the path is an address such as `https://...`; a setting is not above 0, or given for a model
+            folder or a pipeline; `call` is given for anything but a pipeline; or `PipelineGenerator` cannot use the
+            pipeline.
 
     Warns:
         CheckpointWarning: a default of a setting, or noise or filters that the file does not hold, are assumed.
@@ -104,14 +104,12 @@ def load_generator(
 
 
 def is_foreign(path: str | Path) -> bool:
-    """Return whether `path` is a file, such as a checkpoint, or a pipeline of diffusers, and so no model folder."""
+    """Whether `path` is a file, such as a checkpoint, or a pipeline of diffusers, and so no model folder."""
     return os.path.isfile(path) or is_pipeline(path)
 
 
 def read_checkpoint(path: Path) -> Checkpoint:
-    """Return the content of a checkpoint of another program. Nothing in the file is executed.
-
-    The file must be a file of `torch.save`, a pickle, or a file of safetensors.
+    """Content of a file of `torch.save`, a pickle or a file of safetensors. Nothing in it is executed.
 
     Raises:
         ModelError: the file is missing, damaged, unsafe, or of another format.
@@ -129,7 +127,7 @@ def read_checkpoint(path: Path) -> Checkpoint:
 
 
 def _refusal(checkpoint: Checkpoint) -> str:
-    """Return an error message that says what a checkpoint holds instead of a supported generator."""
+    """Error message that says what a checkpoint holds instead of a supported generator."""
     if checkpoint.network is not None and checkpoint.network.class_name:
         return f"its class {shown(checkpoint.network.class_name)} is not supported"
     content = checkpoint.content
@@ -141,21 +139,17 @@ def _refusal(checkpoint: Checkpoint) -> str:
 
 
 MAX_LENGTH = 20_000
-"""Largest number of characters of a licence text; the rest is cut off."""
+"""Number of characters after which a licence text is cut off."""
 _ENTRIES = ("license", "licence", "LICENSE")
 _SOURCES = ("module_src", "build_module_src")
 """Keys under which official pickles of PyTorch and of TensorFlow hold the source code of a network."""
 
 
 def read_licence(path: Path) -> str:
-    """Return the licence text in a checkpoint, cut to 20,000 characters; "" if the checkpoint holds no licence.
+    """Return the licence text in a checkpoint, cut to `MAX_LENGTH` characters; "" if it holds none.
 
-    The licence is the entry "license", "licence" or "LICENSE" of the file. Without such an entry, source texts in the
-    file are searched, which official pickles hold. The licence is then the comment at the head of a source text, the
-    first comment that contains "copyright" or "licen".
-
-    Raises:
-        ModelError: the file is missing, damaged or unsafe.
+    It is the entry "license", "licence" or "LICENSE" of the file. Without one, it is the first comment with "copyright"
+    or "licen" at the head of a source text, as official pickles hold.
     """
     with reading(path):
         checkpoint = read_checkpoint(path)
@@ -172,10 +166,7 @@ def read_licence(path: Path) -> str:
 
 
 def _programs(content: Any) -> list[str]:
-    """Return the source code of the networks in a pickle, a text for each; official pickles hold such texts.
-
-    The list is empty for other files. `content` is the value in the file.
-    """
+    """Source texts of the networks in the content of a file; only official pickles have some."""
     values = content.values() if isinstance(content, dict) else content if isinstance(content, tuple) else [content]
     networks = [value for value in values if isinstance(value, ObjectRecord)]
     parts = [part for network in networks for part in (network.state, *network.arguments) if isinstance(part, dict)]
@@ -191,22 +182,11 @@ def save_converted(
     truncation: float | None = None,
     render: str | None = None,
 ) -> str:
-    """Write a generator that was read from a checkpoint to a model folder, with weights in float32.
+    """Write a generator from a checkpoint to a model folder in float32, and return its fingerprint (`generator_mark`).
 
-    `config.json` gets an entry `source`: name, SHA-256 and licence of the checkpoint, and the version of this library.
-    `card.md` says the same for human readers.
+    The entry `source` of `config.json`, and `card.md` for people, state name, SHA-256 and licence of the checkpoint and
+    the version of this library.
 
-    Args:
-        folder: the model folder, which is made if it is missing.
-        name: name of the model.
-        generator: the generator, read from `checkpoint`.
-        checkpoint: the checkpoint file, from which the entry `source` is computed.
-        truncation: default truncation psi of the model. `None` means the default of the architecture.
-        render: name of the function that draws what people see of a picture; `None` for none.
-
-    Returns:
-        The fingerprint of the weights, by `energyql.generators.families.generator_mark`. Attributes that are trained
-        for this generator are saved with this fingerprint, so that they are not used with other weights.
 
     Raises:
         ModelError: the checkpoint is missing or damaged, or the architecture of the generator is not in this library.
@@ -225,15 +205,7 @@ def save_converted(
 
 
 def checkpoint_card(name: str, generator: Any, source: Mapping[str, str], truncation: float) -> str:
-    """Return the text of `card.md` for a converted checkpoint: a description of the model in Markdown.
-
-    Args:
-        name: heading of the card.
-        generator: the generator in the checkpoint; the card lists its settings, the fields of its `config`.
-        source: four texts by name: `file`, the file name of the checkpoint; `sha256`, its SHA-256; `licence`, its
-            licence or "unknown"; `energyql`, the version of this library.
-        truncation: default truncation psi of the model.
-    """
+    """Text of `card.md` for a converted checkpoint, in Markdown; `source` is the entry that `save_converted` writes."""
     count = sum(parameter.numel() for parameter in generator.parameters())
     rows = {
         "architecture": type(generator).__name__,

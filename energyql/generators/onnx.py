@@ -31,12 +31,12 @@ from energyql.plugins import import_optional
 
 INSTALL = 'pip install "onnx>=1.16" "onnxruntime>=1.17"'
 BLOCKS = 8
-"""Number of blocks along each of the last two axes of the noise. The means of the blocks are the features, which heads
-can take as input. If one of the axes is shorter than twice this number, the generator has no features."""
+"""Blocks along each of the last two axes of the noise, whose means are features. Shorter axes than twice this have
+none."""
 DRAWS = 8
 """Number of pictures from which the range of the values of the output is measured."""
 RANGES = ((0.0, 1.0), (-1.0, 1.0), (0.0, 255.0))
-"""Usual ranges of the values of pictures. If a user states no range, the first one that holds all values is taken."""
+"""Usual ranges of the values of pictures, of which the first that fits is taken if a user states none."""
 _DTYPES: dict[str, type[np.generic]] = {
     "tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64,
     "tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(uint8)": np.uint8, "tensor(bool)": np.bool_,
@@ -56,8 +56,8 @@ class OnnxConfig:
         high: value of the output that becomes 1.
         scale: standard deviation of the noise that the input takes.
         fixed: name of an input -> the number, or list of numbers, that it takes for every picture.
-        conditions: name of an input that takes another number for each picture -> the least and the largest number.
-            Numbers are distributed uniformly between the two; they are whole if the input takes whole numbers.
+        conditions: name of an input -> the least and the largest of its numbers, which are distributed uniformly, a new
+            one for each picture; whole if the input takes whole numbers.
     """
 
     noise: str
@@ -92,9 +92,9 @@ class OnnxConfig:
 class OnnxGenerator(nn.Module):
     """An ONNX model that draws pictures from noise.
 
-    z is the noise, row by row, and then one number for each condition (an input that takes a number of its own for each
-    picture). The cumulative distribution function of the standard normal maps this number to the range of the
-    condition. So z is normally distributed, as for other generators.
+    z is the noise, row by row, and then one number for each condition, an input with another number for each picture.
+    The cumulative distribution function of the standard normal maps it to the range of the condition, so that z is
+    normally distributed as for other generators.
 
     Attributes:
         z_shape: shape of the noise of one picture.
@@ -145,14 +145,11 @@ class OnnxGenerator(nn.Module):
         self.eval()
 
     def _described(self) -> str:
-        """Return the names and shapes of all inputs, for the hint of an error."""
+        """Names and shapes of all inputs, for the hint of an error."""
         return f"its inputs are {_listed(_with_shape(each) for each in self._inputs.values())}"
 
     def _check_noise(self) -> None:
-        """Raise a CheckpointError unless the input called `config.noise` takes noise of the shape `config.z_shape`.
-
-        The input must take floating-point numbers, and its first axis must be the axis of the batch.
-        """
+        """Raise a `CheckpointError` unless the input `config.noise` takes floats of the shape (1, *z_shape)."""
         name, entry = self.config.noise, self._inputs[self.config.noise]
         if not np.issubdtype(self._dtype(name), np.floating):
             raise CheckpointError(f"its input {shown(name)} takes {entry.type}, not noise", hint=self._described())
@@ -168,22 +165,14 @@ class OnnxGenerator(nn.Module):
             raise CheckpointError(f"its noise is not of the shape {self.z_shape}", hint=self._described())
 
     def _dtype(self, name: str) -> type[np.generic]:
-        """Return the type of the numbers that an input takes."""
+        """Type of the numbers that an input takes."""
         kind = self._inputs[name].type
         if kind not in _DTYPES:
             raise CheckpointError(f"its input {shown(name)} takes {kind}", hint=f"possible are {', '.join(_DTYPES)}")
         return _DTYPES[kind]
 
     def _filled(self, name: str, numbers: Numbers) -> npt.NDArray[Any]:
-        """Return an array for one picture with the shape and the number type of an input of the model.
-
-        Args:
-            name: name of the input.
-            numbers: all numbers of the array, row by row; or one number, with which the array is filled.
-
-        Raises:
-            CheckpointError: the count of the numbers is another, or the type of the input cannot hold a number.
-        """
+        """Array for an input and one picture, in its shape and type, from all its numbers or a single one."""
         shape = [size if isinstance(size, int) else 1 for size in self._inputs[name].shape]
         values = np.asarray(numbers, np.float64)
         dtype = self._dtype(name)
@@ -202,10 +191,7 @@ class OnnxGenerator(nn.Module):
         return truncation * z
 
     def _block_means(self, z: Float[Tensor, "batch z_dim"]) -> Float[Tensor, "batch features"]:
-        """Return the input of heads: the means of `BLOCKS` x `BLOCKS` blocks of the noise, and numbers for conditions.
-
-        The means are scaled to unit variance.
-        """
+        """Features of z: the means of blocks of the noise, with unit variance, and the numbers for conditions."""
         size = math.prod(self.z_shape)
         means = block_means(z[:, :size].reshape(len(z), -1, *self.z_shape[-2:]), BLOCKS)
         return torch.cat([means, z[:, size:]], 1)
@@ -225,11 +211,7 @@ class OnnxGenerator(nn.Module):
         return (images * (2 / (high - low)) - (high + low) / (high - low)).clamp_(-1, 1)
 
     def raw_picture(self, w: Float[Tensor, "1 z_dim"]) -> Float[Tensor, "1 channels height width"]:
-        """Return the output of the model for one w, as floats with the channels before height and width.
-
-        Raises:
-            CheckpointError: the model fails, or its output is no picture.
-        """
+        """Output of the model for one w, in float32; a `CheckpointError` is raised if it is no picture."""
         size, config = math.prod(self.z_shape), self.config
         noise = (config.scale * w[:, :size]).reshape(1, *self.z_shape).numpy()
         inputs = {config.noise: noise.astype(self._dtype(config.noise), copy=False), **self._fixed}
@@ -251,11 +233,7 @@ class OnnxGenerator(nn.Module):
         return image if shape[1] in (1, 3) else image.permute(0, 3, 1, 2).contiguous()
 
     def save(self, path: Path) -> None:
-        """Write the ONNX file, byte for byte as it was read.
-
-        Raises:
-            ArgumentError: the file cannot be written.
-        """
+        """Write the ONNX file, byte for byte as it was read."""
         with replacing(path) as target, target.open("wb") as file:
             file.write(self._data)
 
@@ -282,9 +260,9 @@ def load_onnx(
             all values of 8 pictures, and a warning says so.
 
     Raises:
-        ModelError: the file is missing or no ONNX model, or the model needs further files; or its inputs and outputs do
-            not fit the arguments; or its output is no picture, is the same for every noise, or differs between two
-            calls with the same noise; or onnx or onnxruntime is not installed.
+        ModelError: the file is missing or no ONNX model, or needs further files; inputs and outputs do not fit the
+            arguments; the output is no picture, is the same for every noise, or differs between two calls with the same
+            noise; or onnx or onnxruntime is not installed.
         ArgumentError: the path is an address such as `https://...`, or an argument has a wrong type.
 
     Warns:
@@ -327,14 +305,7 @@ def load_onnx(
 def _check_arguments(
     shape: object, numbers: Mapping[str, object], lists: Mapping[str, object], ranges: Mapping[str, object]
 ) -> None:
-    """Raise an ArgumentError if an argument of `load_onnx` has a wrong type.
-
-    Args:
-        shape: must be `None` or a sequence of whole numbers.
-        numbers: name of an argument -> value, which must be a number.
-        lists: name of an input -> value, which must be a number or a sequence of numbers.
-        ranges: name of an argument or input -> value, which must be a pair of numbers.
-    """
+    """Raise an `ArgumentError` if an argument of `load_onnx` has a wrong type; `ranges` must be pairs of numbers."""
 
     def number(value: object) -> bool:
         return isinstance(value, Real) and not isinstance(value, bool)
@@ -356,16 +327,7 @@ def _check_arguments(
 
 
 def _only(what: str, entries: Sequence[Any], option: str) -> str:
-    """Return the name of the only entry of a list of inputs or outputs of a model.
-
-    Args:
-        what: "input" or "output", for the message.
-        entries: the inputs or outputs among which an option chooses.
-        option: name of the option, such as "--noise", for the message.
-
-    Raises:
-        CheckpointError: there is no entry, or there are several.
-    """
+    """Name of the only input or output in a list; if there are several, the error says which option chooses one."""
     if len(entries) != 1:
         texts = _listed(map(_with_shape, entries))
         raise CheckpointError(f"it has {len(entries)} {what}s for {option}: {texts}", hint=f"choose one with {option}")
@@ -373,25 +335,17 @@ def _only(what: str, entries: Sequence[Any], option: str) -> str:
 
 
 def _with_shape(entry: Any) -> str:
-    """Return name and shape of an input or output of a model, such as "noise (batch x 1 x 128 x 128)"."""
+    """Name and shape of an input or output of a model, such as "noise (batch x 1 x 128 x 128)"."""
     return f"{entry.name} ({' x '.join(map(str, entry.shape))})"
 
 
 def _listed(names: Iterable[str]) -> str:
-    """Return texts of a file for an error message: shortened, in ASCII, and separated by commas."""
+    """Texts of a file for an error message: shortened, in ASCII, and separated by commas."""
     return ", ".join(shown(name) for name in names) or "none"
 
 
 def _measured(output: str, pictures: Tensor) -> tuple[float, float]:
-    """Return the first of `RANGES` that contains all values of some pictures, and warn that this range is assumed.
-
-    Args:
-        output: name of the output, for the message.
-        pictures: values of the output for several pictures, (n, channels, height, width).
-
-    Raises:
-        CheckpointError: none of the ranges holds all values.
-    """
+    """First of `RANGES` that contains all values of some pictures, with a warning that it is assumed."""
     least, largest = pictures.min().item(), pictures.max().item()
     measured = f"values of output {shown(output)} were from {least:.3g} to {largest:.3g} in {len(pictures)} pictures"
     hint = "give the range with --range LOW..HIGH, in Python values=(low, high)"
@@ -405,10 +359,7 @@ def _measured(output: str, pictures: Tensor) -> tuple[float, float]:
 
 
 def open_session(data: bytes) -> Any:
-    """Return a session of onnxruntime with the model in an ONNX file.
-
-    Args:
-        data: content of the file.
+    """Open a session of onnxruntime with the model in `data`, the content of an ONNX file.
 
     Raises:
         CheckpointError: it is no ONNX model, needs other files, or has an operator that onnxruntime lacks; or onnx or
@@ -438,7 +389,7 @@ def open_session(data: bytes) -> Any:
 
 
 def _tensors(message: Any) -> Iterator[Any]:
-    """Yield the tensors at any depth of an ONNX model, or of a part of one."""
+    """The tensors at any depth of an ONNX model, or of a part of one."""
     for entry, value in message.ListFields():
         if entry.message_type is not None:
             for part in [value] if hasattr(value, "ListFields") else value:
@@ -448,15 +399,7 @@ def _tensors(message: Any) -> Iterator[Any]:
 
 
 def read_onnx(path: Path, config: OnnxConfig) -> OnnxGenerator:
-    """Return the generator in the ONNX file of a model folder.
-
-    Args:
-        path: the file.
-        config: the settings in the folder.
-
-    Raises:
-        CheckpointError: the file is no such ONNX model, or onnx or onnxruntime is not installed.
-    """
+    """Read the ONNX file of a model folder, as the family "onnx" does."""
     data = bytes(file_bytes(path))
     return OnnxGenerator(config, data, open_session(data))
 
