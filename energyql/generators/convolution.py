@@ -54,14 +54,14 @@ def _as_with_one_thread(x: Maps, *others: Tensor | None) -> bool:
 
 
 def filter_each(x: Maps, kernel: Tensor, bias: Tensor | None = None) -> Maps:
-    """Correlate every channel of x with one kernel, (taps, taps) with even taps, plus a bias; the side shrinks by 1."""
+    """Correlate every channel of x with one kernel, (taps, taps), plus a bias; with even taps, the side shrinks by 1."""
     channels = x.shape[1]
     weight = kernel.to(x.dtype).expand(channels, 1, -1, -1).contiguous()
     return F.conv2d(x, weight, bias, padding=len(kernel) // 2 - 1, groups=channels)
 
 
 def upsample(x: Maps, kernel: Tensor) -> Maps:
-    """Double the side of x with a low-pass filter of every channel: `kernel`, (taps, taps) with even taps, of sum 1."""
+    """Double the side of x, with a low-pass filter (taps, taps) of sum 1 and an even number of taps."""
     weight = (4 * kernel).to(x.dtype).repeat(x.shape[1], 1, 1, 1)
     return F.conv_transpose2d(x, weight, stride=2, padding=len(kernel) // 2 - 1, groups=x.shape[1])
 

@@ -63,8 +63,7 @@ means."""
 
 
 class _Draws(TorchFunctionMode):
-    """Context that replaces the results of `torch.randn` and `torch.randn_like` by `answer`, noise like an empty
-    tensor."""
+    """Context in which `torch.randn` and `torch.randn_like` return `answer` of an empty tensor of their shape."""
 
     def __init__(self, answer: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
@@ -250,8 +249,7 @@ class PipelineGenerator(nn.Module):
 
     @cached_property
     def _draft_sizes(self) -> tuple[int, ...]:
-        """Possible numbers of pictures in a call of `draft`, the largest first; (1,) if such pictures differ in their
-        bits."""
+        """Possible numbers of pictures in a call of `draft`, the largest first; (1,) if they influence each other."""
         sizes = [size for size in _DRAFT_SIZES if size * math.prod(self.size) <= _DRAFT_PIXELS]
         if len(sizes) < 2 or not self._counted:
             return (1,)

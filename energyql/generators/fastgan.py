@@ -1,11 +1,8 @@
 """The generator of FastGAN, and the variants of this generator in projected GAN.
 
 Liu, Zhu, Song and Elgammal, "Towards Faster and Stabilized GAN Training for High-fidelity Few-shot Image Synthesis",
-ICLR 2021 (arXiv 2101.04775); Sauer, Chitta, Müller and Geiger, "Projected GANs Converge Faster", NeurIPS 2021
-(arXiv 2111.01007). Normalisations are constant after training, so the weights and biases here include them.
-
-A stage is the group of layers of one side of feature maps: 4, 8, 16 and so on. In large stages the channels are
-multiplied by factors, which are computed from the feature maps of a much smaller stage ("skip-layer excitation").
+ICLR 2021 (arXiv 2101.04775); Sauer, Chitta, Müller and Geiger, "Projected GANs Converge Faster", NeurIPS 2021 (arXiv
+2111.01007). Normalisations are constant after training, so the weights and biases here include them.
 """
 
 from __future__ import annotations
@@ -28,27 +25,19 @@ from energyql.numerics.shapes import Float
 MOST_SIDE = 1024
 """Largest side of a picture."""
 _EXCITED_BY = 16
-"""The channels of a large stage are multiplied by factors that layers compute from a smaller stage. This number is the
-side of the large stage divided by the side of the smaller stage. A stage is the layers of one side of feature maps."""
+"""Side of a large stage, divided by the side of the smaller stage that computes factors for its channels."""
 EXCITED = (64, 128, 256, 512)
-"""Sides of the large stages whose channels are multiplied by factors, see `_EXCITED_BY`."""
+"""Sides of the large stages whose channels are multiplied by factors from small stages ("skip-layer excitation")."""
 
 
 @dataclass(frozen=True)
 class FastGANConfig(UnmappedConfig):
-    """Settings of a FastGAN.
-
-    A stage is the group of layers of one side of feature maps; the sides are 4, 8, 16 and so on.
+    """Settings of a FastGAN besides those of `UnmappedConfig`; it is a `ModelError` if they do not fit together.
 
     Args:
         layers: number of convolutions, 1 or 2, of each stage after the first; stages with 2 add noise.
         normalize_z: whether z is scaled to a mean square of 1 before the first layer, as in projected GAN.
         tanh: whether the last layer is a hyperbolic tangent, as in FastGAN for 1024x1024 pixels.
-
-    The other settings are those of `UnmappedConfig`.
-
-    Raises:
-        ModelError: a setting is out of its range, or the stages do not fit together.
     """
 
     layers: tuple[int, ...]
@@ -64,25 +53,15 @@ class FastGANConfig(UnmappedConfig):
 
     @property
     def noise_size(self) -> int:
-        """How many random numbers one picture takes as noise.
-
-        Only stages with two convolutions add noise. Each of their convolutions takes a random number for each pixel of
-        its feature maps.
-        """
+        """How many random numbers one picture takes as noise: a map for each convolution of stages with two."""
         return sum(2 * (8 << stage) ** 2 for stage, count in enumerate(self.layers) if count == 2)
 
 
 class Convolution(nn.Module):
-    """A convolution, noise, a scale and a shift that depend on the class, and a gated linear unit.
+    """A convolution, perhaps noise, a scale and a shift that depend on the class, and a gated linear unit.
 
-    The gated linear unit halves the number of channels.
-
-    Args:
-        before: channels of the input.
-        width: channels of the output.
-        side: side of the output.
-        config: settings of the generator.
-        noisy: whether noise is added.
+    The unit halves the number of channels, to `width`; `before` and `side` are the channels of the input and the side
+    of the output.
     """
 
     noise_const: Tensor
@@ -104,10 +83,9 @@ class Convolution(nn.Module):
         """Return the output of the layer, (batch, width, side, side).
 
         Args:
-            x: feature maps of the layer before; their side is `side` or half of it.
-            noise: iterator over the noise of all layers, shared by the layers. A layer that adds noise takes the next
-                item: a map (side, side) or (batch, side, side), or `None` for no noise. After the last item it adds the
-                noise stored with the weights.
+            x: feature maps; their side is `side` or half of it.
+            noise: iterator that all layers share; one that adds noise takes the next map, (side, side) or (batch, side,
+                side), or `None` for no noise. After the last item a layer adds its stored noise.
             embedded: embeddings of the conditions, (batch, embed_features).
         """
         if x.shape[-1] != self.side:
@@ -124,12 +102,7 @@ class Convolution(nn.Module):
 
 
 class Excitation(nn.Module):
-    """Layers that compute factors, by which the channels of a large stage are multiplied, from a much smaller stage.
-
-    Args:
-        before: number of channels of the smaller stage.
-        width: number of channels of the larger stage, which is the number of factors.
-    """
+    """Layers from a small stage to factors, by which the `width` channels of a large stage are multiplied."""
 
     def __init__(self, before: int, width: int) -> None:
         super().__init__()
@@ -143,10 +116,7 @@ class Excitation(nn.Module):
 
 
 class FastGAN(UnmappedGenerator):
-    """The FastGAN generator. It has no mapping network: w is z, followed by the embedding of the condition if any.
-
-    If the setting `normalize_z` is true, z is first scaled to a mean square of 1.
-    """
+    """The FastGAN generator. It has no mapping network: w is z, followed by the embedding of the condition if any."""
 
     config: FastGANConfig
 
@@ -174,23 +144,16 @@ class FastGAN(UnmappedGenerator):
         return self.config.noise_size if has_noise(self) else 0
 
     def seen(self, z: Float[Tensor, "batch z_dim"]) -> Float[Tensor, "batch z_dim"]:
-        """Return the part of w that depends on z, before truncation.
-
-        It is z, or z scaled to a mean square of 1 if the setting `normalize_z` is true.
-        """
+        """Part of w that depends on z, before truncation: z, scaled to a mean square of 1 with `normalize_z`."""
         return normalized(z) if self.config.normalize_z else z
 
     def synthesize(self, w: Tensor, noise: Noise = "const", dtype: torch.dtype | None = None) -> Maps:
         """Map w (batch, w_dim) to pictures in about [-1, 1], (batch, image_channels, side, side).
 
         Args:
-            w: the output of `encode`.
-            noise: "const", the noise stored with the weights; "none", no noise; or a tensor (batch,
-                `config.noise_size`) of standard normal numbers.
+            noise: "const", the noise stored with the weights; "none"; or standard normal numbers (batch,
+                `config.noise_size`).
             dtype: precision of the feature maps; by default the dtype of the parameters.
-
-        Raises:
-            ArgumentError: w has another shape, or `noise` is none of the three.
         """
         w = self.checked(w)
         check_noise_input(noise, (len(w), self.config.noise_size))
@@ -214,11 +177,8 @@ class FastGAN(UnmappedGenerator):
         return image.tanh() if self.config.tanh else image
 
     def _maps(self, noise: Noise) -> Iterator[Tensor | None]:
-        """Yield the noise of all layers that add noise, layer after layer.
-
-        For a tensor (batch, noise_size) these are maps (batch, side, side). For "none" they are `None`. For "const"
-        nothing is yielded, so that every layer uses the noise stored with the weights.
-        """
+        """Noise of the layers that add some, as `Convolution` takes it: maps, `None` for "none", no item for
+        "const"."""
         if isinstance(noise, Tensor):
             sides = [8 << stage for stage, count in enumerate(self.config.layers) if count == 2 for _ in range(2)]
             for side, own in zip(sides, noise.split([side**2 for side in sides], 1), strict=True):

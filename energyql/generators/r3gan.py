@@ -34,21 +34,14 @@ MOST_STAGES = 9
 
 @dataclass(frozen=True)
 class R3GANConfig(UnmappedConfig):
-    """Settings of an R3GAN.
-
-    A stage is the group of layers of one side of feature maps; the sides are 4, 8, 16 and so on.
+    """Settings of an R3GAN besides those of `UnmappedConfig`; it is a `ModelError` if they do not fit together.
 
     Args:
         groups: number of groups of the grouped convolutions, for each stage.
         blocks: number of residual blocks, for each stage.
-        expansion: number of channels inside a block, divided by the number of channels of the output of the block.
+        expansion: channels inside a block, divided by the channels of its output.
         kernel: side of the kernels of the grouped convolutions, odd.
         filter_taps: side of the low-pass filter for up-sampling, even.
-
-    The other settings are those of `UnmappedConfig`.
-
-    Raises:
-        ModelError: a number is out of its range, or the stages do not fit together.
     """
 
     groups: tuple[int, ...]
@@ -68,16 +61,8 @@ class R3GANConfig(UnmappedConfig):
 
 
 class ResidualBlock(nn.Module):
-    """A residual block: the input, plus the output of three convolutions, one after another, of the input.
-
-    They are a 1x1 convolution, a grouped convolution and another 1x1 convolution. A bias and a leaky ReLU follow the
-    first and the second convolution.
-
-    Args:
-        width: number of channels of the input and of the output.
-        groups: number of groups of the grouped convolution.
-        config: settings of the generator.
-    """
+    """The input plus three convolutions in a row, 1x1, grouped and 1x1, with bias and leaky ReLU after the first
+    two."""
 
     def __init__(self, width: int, groups: int, config: R3GANConfig) -> None:
         super().__init__()
@@ -100,14 +85,10 @@ class ResidualBlock(nn.Module):
 
 
 class Stage(nn.Module):
-    """The layers of one side of feature maps: a layer that makes feature maps of this side, then residual blocks.
+    """The layers of one side of feature maps: one that makes maps of this side, then residual blocks.
 
-    In the first stage, the first layer makes feature maps of side 4 from w. In all other stages, it doubles the side of
-    the feature maps of the stage before, and changes the number of channels if necessary.
-
-    Args:
-        number: index of the stage, from 0.
-        config: settings of the generator.
+    The first layer of stage 0 makes maps of side 4 from w. That of other stages doubles the side, and changes the
+    number of channels if necessary.
     """
 
     resample_filter: Tensor
@@ -158,12 +139,7 @@ class R3GAN(UnmappedGenerator):
     def synthesize(self, w: Tensor, dtype: torch.dtype | None = None) -> Maps:
         """Map w (batch, w_dim) to pictures in about [-1, 1], (batch, image_channels, side, side).
 
-        Args:
-            w: the output of `encode`.
-            dtype: precision of the feature maps; by default the dtype of the parameters.
-
-        Raises:
-            ArgumentError: w has another shape.
+        `dtype` is the precision of the feature maps; by default the dtype of the parameters.
         """
         w = self.checked(w)
         return one_by_one(self, lambda w: self._draw(w, dtype or w.dtype), w)

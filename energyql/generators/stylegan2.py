@@ -1,8 +1,7 @@
 """The generator StyleGAN2 in plain PyTorch: no compiler, no custom operators, any device.
 
 The paper is Karras et al., "Analyzing and Improving the Image Quality of StyleGAN", CVPR 2020 (arXiv 1912.04958). All
-three architectures of figure 7 of the paper are supported: "skip", "resnet" and "orig". Weights are stored at unit
-scale and multiplied by constant factors when used, as in the official checkpoints.
+three architectures of its figure 7 are supported: "skip", "resnet" and "orig".
 """
 
 from __future__ import annotations
@@ -47,22 +46,16 @@ Architecture = Literal["skip", "resnet", "orig"]
 
 @dataclass(frozen=True)
 class StyleGAN2Config(StyleGANConfig):
-    """Settings of a StyleGAN2.
+    """Settings of a StyleGAN2, besides those of `StyleGANConfig`.
 
     A block is the group of layers of one side of feature maps, its resolution: 4, 8, 16 and so on.
 
     Args:
         channel_base: a block of resolution r has min(channel_base / r, channel_max) channels.
-        channel_max: largest number of channels of a block.
         architecture: with "skip", every block draws a picture, and the pictures are added up. With "resnet" and "orig",
             only the last block draws a picture. "resnet" has residual connections around the blocks, "orig" has none.
-        filter_taps: side of the low-pass filter for up-sampling, even and at least 4. A shorter or odd filter of a
-            checkpoint is padded with zeros to such a side.
-
-    The other settings are those of `StyleGANConfig`.
-
-    Raises:
-        ModelError: a setting is out of its range.
+        filter_taps: side of the low-pass filter for up-sampling, even and at least 4; other filters of a checkpoint are
+            padded with zeros.
     """
 
     architecture: Architecture = "skip"
@@ -74,15 +67,14 @@ class StyleGAN2Config(StyleGANConfig):
 
     @property
     def block_resolutions(self) -> list[int]:
-        """The sides of the feature maps of the blocks, in ascending order: 4, 8, 16 and so on, up to `resolution`."""
+        """Sides of the feature maps of the blocks: 4, 8, 16 and so on, up to `resolution`."""
         return [2**i for i in range(2, self.resolution.bit_length())]
 
     @property
     def num_ws(self) -> int:
-        """Number of rows of W+, a matrix with a w for each layer.
+        """Number of rows of W+: one for each convolution, and one for the RGB layer of the last block.
 
-        There is a row for each convolution, and one for the RGB layer of the last block, which makes the picture. The
-        RGB layer of any other block takes the row of the next convolution.
+        The RGB layer of any other block takes the row of the next convolution.
         """
         return 2 * len(self.block_resolutions)
 
@@ -92,33 +84,17 @@ class StyleGAN2Config(StyleGANConfig):
         return noise_numbers(self.block_resolutions)
 
     def channels(self, resolution: int) -> int:
-        """Return the number of channels of the block whose feature maps have the side `resolution`."""
+        """Number of channels of the block whose feature maps have the side `resolution`."""
         return min(self.channel_base // resolution, self.channel_max)
 
 
 def noise_numbers(sides: Iterable[int]) -> int:
-    """Return how many random numbers one picture takes as noise in some blocks.
-
-    A block has two convolutions, and the block of side 4 has one. For each convolution there is a map of noise
-    (side, side).
-
-    Args:
-        sides: sides of the feature maps of the blocks; the block of side 4 must be among them.
-    """
+    """Size of the noise of blocks of these sides, 4 among them: two maps for each block, one for the first."""
     return 2 * sum(side**2 for side in sides) - 4**2
 
 
 class ModulatedConv(nn.Module):
-    """A convolution whose input channels are multiplied by styles; the styles are a linear function of w plus a bias.
-
-    Args:
-        inputs: channels of the input.
-        outputs: channels of the output.
-        w_dim: size of w.
-        kernel: side of the convolution kernel, odd.
-        demodulate: whether the output is scaled so that it has unit variance if the input has unit variance.
-        up: whether the side of the feature maps is doubled, by a transposed convolution and a low-pass filter.
-    """
+    """A `Modulation` whose styles are a linear function of w plus a bias; `kernel` is odd, `up` doubles the side."""
 
     def __init__(
         self, inputs: int, outputs: int, w_dim: int, *, kernel: int = 3, demodulate: bool = True, up: bool = False
@@ -133,11 +109,10 @@ class ModulatedConv(nn.Module):
         """Return the convolution of x, multiplied by `gain`, plus the bias.
 
         Args:
-            x: feature maps (batch, inputs, side, side).
             w: latents (batch, w_dim), from which the styles are computed.
-            bias: a number for each output channel, (outputs,), not multiplied by `gain`.
-            taps: low-pass filter (taps, taps) of sum 1; it is used only if the layer doubles the side.
-            gain: factor of the convolution. It must be 1 if the output is not scaled to unit variance.
+            bias: a number for each output channel, not multiplied by `gain`.
+            taps: low-pass filter (taps, taps) of sum 1, used only if the layer doubles the side.
+            gain: must be 1 without demodulation.
         """
         styles = self.affine(padded_rows(w.to(self.weight.dtype))) * self.style_gain
         lowpass = 4 * taps.flip(0, 1) if self.modulation.up else None  # flipped: `Modulation` correlates
@@ -145,15 +120,7 @@ class ModulatedConv(nn.Module):
 
 
 class SynthesisLayer(nn.Module):
-    """A convolution whose input channels are multiplied by styles, then noise, a bias and a leaky ReLU.
-
-    Args:
-        inputs: channels of the input.
-        outputs: channels of the output.
-        side: side of the output.
-        config: settings of the generator.
-        up: whether the side of the input is doubled, so that it must be half of `side`.
-    """
+    """A modulated convolution, then noise, a bias and a leaky ReLU; `side` is that of the output."""
 
     noise_const: Tensor
 
@@ -166,14 +133,7 @@ class SynthesisLayer(nn.Module):
         self.clamp = config.conv_clamp
 
     def forward(self, x: Maps, w: Tensor, taps: Tensor, noise: Noise) -> Maps:
-        """Return the output of the layer, (batch, outputs, side, side).
-
-        Args:
-            x: feature maps with `inputs` channels.
-            w: latents (batch, w_dim).
-            taps: low-pass filter of up-sampling, (taps, taps).
-            noise: "const", the map of noise stored with the weights; "none", no noise; or maps (batch, side, side).
-        """
+        """Return (batch, outputs, side, side) for feature maps x; `noise` is "const", "none" or (batch, side, side)."""
         # A leaky ReLU commutes with a positive factor, so its input is multiplied by its gain.
         x = self.conv(x, w, self.bias * ACTIVATION_GAIN, taps, ACTIVATION_GAIN)
         if isinstance(noise, Tensor) or noise == "const":
@@ -183,14 +143,7 @@ class SynthesisLayer(nn.Module):
 
 
 class ToRGB(nn.Module):
-    """A 1x1 convolution from feature maps to the channels of the picture; its input channels are multiplied by styles.
-
-    Unlike in other layers, the output is not scaled to unit variance.
-
-    Args:
-        inputs: channels of the input.
-        config: settings of the generator.
-    """
+    """A modulated convolution of one pixel, without demodulation, from feature maps to the channels of the picture."""
 
     def __init__(self, inputs: int, config: StyleGAN2Config) -> None:
         super().__init__()
@@ -199,25 +152,12 @@ class ToRGB(nn.Module):
         self.clamp = config.conv_clamp
 
     def forward(self, x: Maps, w: Tensor, taps: Tensor) -> Maps:
-        """Return the picture of one block, (batch, image_channels, side, side).
-
-        Args:
-            x: feature maps of the block, (batch, inputs, side, side).
-            w: latents (batch, w_dim).
-            taps: low-pass filter of up-sampling, not used here.
-        """
+        """Return the picture of one block, (batch, image_channels, side, side)."""
         return clamped(self.conv(x, w, self.bias, taps), self.clamp)
 
 
 class Residual(nn.Module):
-    """The residual connection of a block: a 1x1 convolution without a bias, then up-sampling.
-
-    Its result is added to the output of the convolutions of the block.
-
-    Args:
-        inputs: channels of the block before.
-        outputs: channels of the block.
-    """
+    """The residual connection of a block: a 1x1 convolution without a bias, then up-sampling."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -250,17 +190,14 @@ class SynthesisBlock(nn.Module):
     ) -> tuple[Maps, Maps | None]:
         """Return the feature maps of this block, and the sum of the pictures of all blocks up to and with this one.
 
-        In the architectures "resnet" and "orig" the sum is `None` for all blocks but the last, which alone draws a
-        picture.
+        The sum is `None` for a block that draws no picture.
 
         Args:
             x: feature maps of the block before; `None` in the first block.
             image: sum of the pictures of the blocks before; `None` if they draw no picture.
-            ws: a w for each layer of this block, (batch, 2 or 3, w_dim): for the convolutions, then for the RGB layer.
-                The first block has one convolution, all others have two.
-            taps: low-pass filter of up-sampling, (taps, taps).
-            noise: list with the noise of each convolution; the first block uses the last entry.
-            dtype: precision of the feature maps.
+            ws: a w for each convolution (two, but one in the first block), then for the RGB layer, (batch, 2 or 3,
+                w_dim).
+            noise: the noise of each convolution; the first block uses the last entry.
         """
         if x is None:
             x = self.const.expand(len(ws), -1, -1, -1).to(dtype).contiguous(memory_format=torch.channels_last)
@@ -291,28 +228,14 @@ class SynthesisNetwork(nn.Module):
 
     @property
     def affines(self) -> list[FullyConnected]:
-        """The layers that compute styles from w, one for each row of W+.
-
-        First come the layers for the convolutions, from the first block to the last, then the layer for the last RGB
-        layer.
-        """
+        """The layers from w to styles, one for each row of W+: of the convolutions, then of the last RGB layer."""
         blocks = [self.get_submodule(f"b{side}") for side in self.config.block_resolutions]
         layers = [layer for block in blocks for layer in block.children() if isinstance(layer, SynthesisLayer)]
         last = cast(ToRGB, blocks[-1].get_submodule("torgb"))
         return [*(layer.conv.affine for layer in layers), last.conv.affine]
 
     def forward(self, ws: Tensor, noise: Noise = "const", dtype: torch.dtype | None = None) -> Tensor:
-        """Map latents to pictures, (batch, image_channels, resolution, resolution), in the dtype of the latents.
-
-        Args:
-            ws: w (batch, w_dim), or W+ (batch, num_ws, w_dim) with a w for each layer.
-            noise: "const", the noise stored with the weights; "none", no noise; or a tensor (batch,
-                `config.noise_size`) of standard normal numbers.
-            dtype: precision of the feature maps; by default the dtype of `ws`.
-
-        Raises:
-            ArgumentError: `ws` has neither of the two shapes, or `noise` is none of the three.
-        """
+        """Map w, or W+, to pictures in the dtype of the latents; see `StyleGAN2.synthesize`."""
         ws = style_rows(ws, self.config.num_ws, self.config.w_dim)
         check_noise_input(noise, (len(ws), self.config.noise_size))
         dtype = dtype or ws.dtype
@@ -339,18 +262,7 @@ class SynthesisNetwork(nn.Module):
         return torch.cat([image for images in pieces for image in images])
 
     def _blocks(self, sides: list[int], x: Any, image: Any, ws: Tensor, noise: Noise, dtype: torch.dtype) -> Any:
-        """Compute some of the blocks, one after another, and return feature maps and picture after the last of them.
-
-        The picture is `None` if no block has drawn one yet.
-
-        Args:
-            sides: sides of the feature maps of the blocks, in ascending order.
-            x: feature maps of the block before these; `None` if the first of `sides` is 4.
-            image: picture of the blocks before these; `None` if there is no picture yet.
-            ws: W+, (batch, num_ws, w_dim), for all blocks of the network.
-            noise: noise for all blocks: "const", "none" or a tensor (batch, noise_size).
-            dtype: precision of the feature maps.
-        """
+        """Feature maps and picture after some of the blocks, from W+ and the noise of all of them."""
         for side in sides:
             last = 2 * side.bit_length() - 5  # the row of W+ of the RGB layer; 1 for a side of 4
             rows = ws[:, max(last - 2, 0) : last + 1]
@@ -359,15 +271,7 @@ class SynthesisNetwork(nn.Module):
         return x, image
 
     def _noise_of_block(self, noise: Noise, side: int) -> Sequence[Noise]:
-        """Return a list with the noise of each convolution in one block.
-
-        An entry is "const", "none" or maps (batch, side, side). The block of side 4 has one convolution, whose noise is
-        the last entry.
-
-        Args:
-            noise: noise for all blocks: "const", "none" or a tensor (batch, noise_size).
-            side: side of the feature maps of the block.
-        """
+        """The noise of each convolution in the block of a side: "const", "none" or maps (batch, side, side)."""
         if not isinstance(noise, Tensor):
             return [noise, noise]
         end = noise_numbers(own for own in self.config.block_resolutions if own <= side)
@@ -376,10 +280,7 @@ class SynthesisNetwork(nn.Module):
 
 
 def _split(noise: Noise, count: int) -> Sequence[Noise]:
-    """Split noise for a batch into a list of noise for `count` smaller batches, as `tensor_split(count)` does.
-
-    For a tensor an entry is the rows of a small batch. For "const" and "none" every entry is this text.
-    """
+    """Split noise for a batch as `tensor_split(count)` does; "const" and "none" are repeated."""
     return noise.tensor_split(count) if isinstance(noise, Tensor) else [noise] * count
 
 
@@ -398,13 +299,13 @@ class StyleGAN2(StyleGAN):
     def synthesize(self, w: Tensor, noise: Noise = "const", dtype: torch.dtype | None = None) -> Tensor:
         """Map latents to pictures in about [-1, 1], (batch, channels, side, side).
 
-        Pictures with a fourth channel, the opacity, are drawn over a white background and have three channels. The
-        network `synthesis` returns all four.
+        Pictures with a fourth channel, the opacity, are drawn over white and have three channels; `synthesis` returns
+        all four.
 
         Args:
             w: the output of `encode`, (batch, w_dim), or W+ with a w for each layer, (batch, num_ws, w_dim).
-            noise: "const", the noise stored with the weights; "none", no noise; or a tensor (batch,
-                `config.noise_size`) of standard normal numbers.
+            noise: "const", the noise stored with the weights; "none"; or standard normal numbers (batch,
+                `config.noise_size`).
             dtype: precision of the feature maps; by default the dtype of w.
 
         Raises:

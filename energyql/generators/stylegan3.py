@@ -1,10 +1,7 @@
-"""The generator StyleGAN3 in plain PyTorch: settings, low-pass filters and networks.
+"""The generator StyleGAN3 in plain PyTorch: T, whose pictures follow translations, and R, which follows rotations too.
 
-Both variants are here: T, for which the picture follows translations, and R, for which it follows rotations too.
-Comments refer to sections and appendices of Karras et al., "Alias-Free Generative Adversarial Networks", NeurIPS 2021
-(arXiv 2106.12423). The formulas for filters in a Kaiser window are in Oppenheim and Schafer, "Discrete-Time Signal
-Processing", section 7.5.3. Weights are stored at unit scale and multiplied by constant factors when used, as in the
-official checkpoints.
+Comments refer to Karras et al., "Alias-Free Generative Adversarial Networks", NeurIPS 2021 (arXiv 2106.12423). The
+formulas for filters in a Kaiser window are in Oppenheim and Schafer, "Discrete-Time Signal Processing", section 7.5.3.
 """
 
 from __future__ import annotations
@@ -62,33 +59,24 @@ class SignalSpec:
 
 @dataclasses.dataclass(frozen=True)
 class StyleGAN3Config(StyleGANConfig):
-    """Settings of a StyleGAN3. The defaults are those of the T variant; `rotation_variant` returns those of R.
+    """Settings of a StyleGAN3 besides those of `StyleGANConfig`; the defaults are those of variant T.
 
-    Every layer limits the frequencies of its output by a low-pass filter. The filter passes frequencies below its
-    cutoff, and removes those in its stop band, which begins above the cutoff. Frequencies are in cycles per side of the
-    picture.
+    The low-pass filter of a layer passes frequencies below its cutoff, and removes those in its stop band, which begins
+    above the cutoff. Frequencies are in cycles per side of the picture.
 
     Args:
         channel_base: a layer with cutoff f has min(channel_base / (2 f), channel_max) channels, rounded.
-        channel_max: largest number of channels of a layer.
         num_layers: number of layers from w to pictures, without the Fourier features and the RGB layer at the end.
         num_critical: number of layers at the end whose cutoff is half the sampling rate, the largest possible.
         first_cutoff: cutoff of the first layer.
         first_stopband: frequency at which the stop band of the first layer begins.
         last_stopband_rel: frequency at which the stop band of the last layer begins, divided by its cutoff.
-        margin_size: samples added around the picture on each side, so that the border does not reveal positions.
-        output_scale: factor by which the output of the last layer is multiplied.
-        conv_kernel: side of the convolution kernels, odd.
+        margin_size: samples around the picture on each side, so that the border does not reveal positions.
+        output_scale: factor of the output of the last layer.
         filter_size: length of the low-pass filter between a coarse and a fine grid, in samples of the coarse grid.
-        lrelu_upsampling: a leaky ReLU is computed on a grid that is this many times finer than the grid of the input or
-            of the output of its layer, whichever of the two grids is finer.
-        use_radial_filters: whether the low-pass filters for down-sampling pass a disc of frequencies rather than a
-            square. In the last `num_critical` layers it is always a square.
-
-    The other settings are those of `StyleGANConfig`.
-
-    Raises:
-        ModelError: a setting is out of its range.
+        lrelu_upsampling: how many times finer the grid of a leaky ReLU is than the finer of the grids around its layer.
+        use_radial_filters: whether filters for down-sampling pass a disc of frequencies rather than a square, except in
+            the last `num_critical` layers.
     """
 
     mapping_layers: int = 2
@@ -115,44 +103,26 @@ class StyleGAN3Config(StyleGANConfig):
         check_numbers(self, last_stopband_rel=(1, LARGEST), first_stopband=(self.first_cutoff, LARGEST))
 
     def rotation_variant(self) -> StyleGAN3Config:
-        """Return settings of the R variant, made from these settings of a T variant.
-
-        The new settings have 1x1 convolutions, radial filters and twice as many channels.
-        """
+        """Settings of variant R from those of T: 1x1 convolutions, radial filters and twice as many channels."""
         base, most = 2 * self.channel_base, 2 * self.channel_max
         return dataclasses.replace(self, conv_kernel=1, use_radial_filters=True, channel_base=base, channel_max=most)
 
     @property
     def num_ws(self) -> int:
-        """Number of rows of W+, a matrix with a w for each layer.
-
-        There is a row for the Fourier features, one for each layer, and one for the RGB layer at the end.
-        """
+        """Number of rows of W+: one for the Fourier features, one for each layer, and one for the RGB layer."""
         return len(self.signals()) + 1
 
     def clamp_of(self, layer: int) -> float | None:
-        """Return the limit of absolute values of activations in layer number `layer`, from 0; `None` for no limit."""
+        """Limit of absolute values of activations in layer number `layer`, from 0; `None` for no limit."""
         return self.conv_clamp
 
     def signals(self) -> list[SignalSpec]:
-        """Return the output signals (size, cutoff and so on) of all layers in order, the RGB layer last.
-
-        The formulas are in section 3.2 and appendix C.1 of the StyleGAN3 paper.
-        """
+        """Output signals of all layers in order, the RGB layer last (section 3.2 and appendix C.1 of the paper)."""
         steps = self.num_layers - self.num_critical
         return self._progression(self.first_cutoff, self.first_stopband, self.resolution, self.num_layers, steps)
 
     def _progression(self, f_c: float, f_t: float, resolution: int, layers: int, steps: int) -> list[SignalSpec]:
-        """Return the output signals of a sequence of layers, and of an RGB layer after them.
-
-        Args:
-            f_c: cutoff of the first layer.
-            f_t: frequency at which the stop band of the first layer begins.
-            resolution: side of the pictures, which determines cutoff and stop band of the last layers.
-            layers: number of layers, without the RGB layer.
-            steps: number of layers over which cutoff and stop band grow. All layers from index `steps` on have the
-                last values.
-        """
+        """Signals of layers, then of an RGB layer. Cutoffs grow from f_c, stop bands from f_t, over `steps` layers."""
         last_cutoff = resolution / 2
         last_stopband = last_cutoff * self.last_stopband_rel
         specs = []
@@ -172,12 +142,7 @@ class StyleGAN3Config(StyleGANConfig):
 
 
 def kaiser_beta(taps: int, width: float) -> float:
-    """Return beta, the parameter of the shape of the Kaiser window, for a low-pass filter.
-
-    Args:
-        taps: length of the filter.
-        width: full width of the transition band, as a fraction of half the sampling rate.
-    """
+    """Shape parameter beta of a Kaiser window; `width` is that of the transition band, over half the sampling rate."""
     attenuation = 2.285 * (taps - 1) * math.pi * width + 7.95  # decibels that a filter of this length can reach
     if attenuation > 50:
         return 0.1102 * (attenuation - 8.7)
@@ -187,17 +152,13 @@ def kaiser_beta(taps: int, width: float) -> float:
 
 
 def lowpass_filter(taps: int, cutoff: float, width: float, sampling_rate: float, radial: bool = False) -> Tensor:
-    """Return a low-pass filter: the ideal filter times a Kaiser window, of sum 1, in float32 on the CPU.
+    """Low-pass filter, the ideal filter times a Kaiser window, of sum 1: (taps,) for each axis, or radial (taps, taps).
 
     Args:
-        taps: length of the filter.
         cutoff: frequency at which the amplitude is halved, below half the sampling rate.
         width: width of the transition band, the frequencies around `cutoff` between passing and removing.
         sampling_rate: samples per unit of length; `cutoff` and `width` are in cycles per the same unit.
         radial: whether the filter passes a disc of frequencies rather than a square.
-
-    Returns:
-        With `radial`, a filter of both axes, (taps, taps). Otherwise a filter (taps,), for use along each axis.
     """
     beta = kaiser_beta(taps, 2 * width / sampling_rate)
     position = torch.arange(taps, dtype=torch.float64, device="cpu") - (taps - 1) / 2
@@ -217,18 +178,13 @@ def lowpass_filter(taps: int, cutoff: float, width: float, sampling_rate: float,
 
 
 def upsample(x: Maps, kernel: Tensor | None, factor: int, padding: tuple[int, int], gain: float = 1.0) -> Maps:
-    """Return feature maps x on a grid that is `factor` times finer along each axis.
+    """Interpolate x on a grid `factor` times finer along each axis: insert zeros, pad with zeros, and filter.
 
-    Zeros are inserted between the samples of x; then x is padded with zeros and filtered. The side of the result is
-    side * factor + sum(padding) - taps + 1.
+    The side becomes side * factor + sum(padding) - taps + 1.
 
     Args:
-        x: feature maps.
-        kernel: symmetric filter of sum 1, (taps,), which is used along each axis; `None` for no filter (1 tap).
-        factor: number of new samples for each sample of x along an axis.
-        padding: number of zeros before the first sample and after the last one, along each axis, in samples of the fine
-            grid. A negative number removes samples.
-        gain: factor by which the result is multiplied.
+        kernel: symmetric filter of sum 1, (taps,), for each axis; `None` for no filter (1 tap).
+        padding: zeros before the first sample and after the last, on the fine grid; a negative number removes samples.
     """
     if kernel is None:
         kernel = x.new_ones(1)
@@ -244,14 +200,9 @@ def upsample(x: Maps, kernel: Tensor | None, factor: int, padding: tuple[int, in
 
 
 def downsample(x: Maps, kernel: Tensor | None, factor: int) -> Maps:
-    """Return feature maps x on a coarser grid: x is filtered, then every `factor`-th sample along each axis is used.
+    """Filter x without padding, and keep every `factor`-th sample along each axis.
 
-    The side of the result is (side - taps) // factor + 1, because nothing is padded.
-
-    Args:
-        x: feature maps.
-        kernel: symmetric filter, (taps, taps), or (taps,) for use along each axis; `None` for no filter (1 tap).
-        factor: number of samples of x for each sample of the result along an axis.
+    The side becomes (side - taps) // factor + 1. The filter is (taps, taps), (taps,) for each axis, or `None` (1 tap).
     """
     if kernel is None:
         return x[:, :, ::factor, ::factor]
@@ -265,8 +216,7 @@ def downsample(x: Maps, kernel: Tensor | None, factor: int) -> Maps:
 
 
 _CACHED = 1 << 21
-"""About how many numbers of feature maps on fine grids are computed together on the CPU, so that they stay in its
-caches."""
+"""About how many numbers of maps on fine grids a CPU computes together, so that they stay in its caches."""
 
 
 Filters = tuple[Tensor | None, Tensor | None]
@@ -274,14 +224,9 @@ Filters = tuple[Tensor | None, Tensor | None]
 
 
 class FourierFeatures(nn.Module):
-    """The first layer of the network from w to pictures: feature maps from sine waves of random frequencies and phases.
+    """The first layer from w to pictures: learned mixtures of sine waves, which w rotates and shifts.
 
-    The waves are rotated and shifted by amounts that depend on w. Each channel of the result is a learned linear
-    combination of the waves.
-
-    Args:
-        signal: channels, side and frequencies of the feature maps.
-        w_dim: size of w.
+    Frequencies and phases of the waves are random.
     """
 
     transform: Tensor
@@ -304,13 +249,7 @@ class FourierFeatures(nn.Module):
         self.register_buffer("phases", torch.rand(channels) - 0.5)
 
     def forward(self, w: Float[Tensor, "batch w_dim"], transform: Tensor | None = None) -> Maps:
-        """Return the feature maps of the layer for w.
-
-        Args:
-            w: latents.
-            transform: matrix of a further rotation and shift of the waves, which moves the picture, (3, 3) or (batch,
-                3, 3); `placement` makes such a matrix. By default it is the matrix stored with the weights.
-        """
+        """Return the feature maps for w; `transform` is that of `StyleGAN3.synthesize`."""
         learned = self.affine(w)
         learned = learned / learned[:, :2].norm(dim=1, keepdim=True)
         cosine, sine, shift = learned[:, 0], learned[:, 1], learned[:, 2:, None]
@@ -332,21 +271,10 @@ class FourierFeatures(nn.Module):
 
 
 def layer_filters(signals: Sequence[SignalSpec], place: int, config: StyleGAN3Config) -> tuple[int, int, Filters]:
-    """Return the factors and filters with which a layer changes the grid before and after its leaky ReLU.
+    """How a layer changes the grid around its leaky ReLU: the factors of up- and of down-sampling, and their filters.
 
-    The leaky ReLU is computed on a fine grid: the layer up-samples from the input grid to the fine grid, and
-    down-samples from the fine grid to the output grid.
-
-    Args:
-        signals: the output signals of all layers, the signal of the RGB layer last. Output and input signal of the
-            first layer are equal.
-        place: index of the layer in `signals`.
-        config: the settings of the generator.
-
-    Returns:
-        Three values. First, how many times finer the fine grid is than the input grid. Second, how many times finer it
-        is than the output grid. Third, a tuple of the filter for up-sampling, (taps,), and that for down-sampling,
-        (taps,) or (taps, taps). If a factor is 1, its filter is `None`.
+    `signals` are those of all layers, and `place` is the index of the layer among them. If a factor is 1, its filter is
+    `None`; else that for up-sampling is (taps,), that for down-sampling (taps,) or (taps, taps).
     """
     before, after, size = signals[max(place - 1, 0)], signals[place], config.filter_size
     finer = 1 if place == len(signals) - 1 else config.lrelu_upsampling
@@ -359,15 +287,9 @@ def layer_filters(signals: Sequence[SignalSpec], place: int, config: StyleGAN3Co
 
 
 class SynthesisLayer(nn.Module):
-    """A convolution whose input channels are multiplied by styles, then a bias and a leaky ReLU.
+    """A modulated convolution, then a bias and a leaky ReLU on a finer grid, between two low-pass filters.
 
-    The leaky ReLU is computed on a finer grid, between two low-pass filters. The RGB layer, which makes the picture,
-    has no filters and no leaky ReLU, and its output is not scaled to unit variance.
-
-    Args:
-        signals: the output signals of all layers, the signal of the RGB layer last.
-        place: index of the layer in `signals`.
-        config: the settings of the generator.
+    The RGB layer, which makes the picture, has no filters, no leaky ReLU and no demodulation.
     """
 
     magnitude_ema: Tensor
@@ -411,7 +333,7 @@ class SynthesisLayer(nn.Module):
         return torch.cat([self._activate(part).to(x.dtype) for part in parts], 1)
 
     def _activate(self, x: Tensor) -> Tensor:
-        """Return x after up-sampling to a finer grid, the leaky ReLU, and down-sampling to the output grid."""
+        """Up-sample x to a finer grid, apply the leaky ReLU, and down-sample to the output grid."""
         # A leaky ReLU commutes with a positive factor.
         x = upsample(x, self.up_filter, self.up, self.padding, ACTIVATION_GAIN)
         x = clamped(F.leaky_relu_(x, ACTIVATION_SLOPE), self.clamp)
@@ -430,24 +352,11 @@ class SynthesisNetwork(nn.Module):
 
     @property
     def affines(self) -> list[FullyConnected]:
-        """The linear layers that take w, one for each row of W+.
-
-        The first computes rotation and shift of the Fourier features, all others compute styles.
-        """
+        """The linear layers that take w, one for each row of W+; the first is that of the Fourier features."""
         return [self.input.affine, *(cast(SynthesisLayer, layer).affine for layer in self.layers)]
 
     def forward(self, ws: Tensor, transform: Tensor | None = None, dtype: torch.dtype | None = None) -> Tensor:
-        """Map latents to pictures, (batch, image_channels, resolution, resolution), in the dtype of the parameters.
-
-        Args:
-            ws: w (batch, w_dim), or W+ (batch, num_ws, w_dim) with a w for each layer.
-            transform: matrix that rotates and shifts the picture, (3, 3) or (batch, 3, 3); `placement` makes such a
-                matrix. By default it is the matrix stored with the weights.
-            dtype: precision of the feature maps; by default the dtype of the parameters.
-
-        Raises:
-            ArgumentError: `ws` or `transform` has another shape.
-        """
+        """Map w, or W+, to pictures in the dtype of the parameters; see `StyleGAN3.synthesize`."""
         ws = style_rows(ws, self.config.num_ws, self.config.w_dim)
         if transform is not None and tuple(transform.shape) not in ((3, 3), (len(ws), 3, 3)):
             raise ArgumentError(f"transform must be (3, 3) or ({len(ws)}, 3, 3), not {tuple(transform.shape)}")
@@ -472,14 +381,13 @@ class StyleGAN3(StyleGAN):
     def synthesize(self, w: Tensor, transform: Tensor | None = None, dtype: torch.dtype | None = None) -> Tensor:
         """Map latents to pictures in about [-1, 1], (batch, channels, side, side).
 
-        Pictures with a fourth channel, the opacity, are drawn over a white background and have three channels. The
-        network `synthesis` returns all four.
+        Pictures with a fourth channel, the opacity, are drawn over white and have three channels; `synthesis` returns
+        all four.
 
         Args:
             w: the output of `encode`, (batch, w_dim), or W+ with a w for each layer, (batch, num_ws, w_dim).
-            transform: matrix that rotates and shifts the picture, (3, 3), or a matrix for each picture, (batch, 3, 3);
-                `placement` makes such a matrix. By default it is the matrix stored with the weights, as a rule the
-                identity, which changes nothing.
+            transform: matrix that rotates and shifts the picture, by `placement`, (3, 3) or (batch, 3, 3); by default
+                the matrix stored with the weights, as a rule the identity.
             dtype: precision of the feature maps; by default the dtype of the parameters.
 
         Raises:
@@ -489,10 +397,7 @@ class StyleGAN3(StyleGAN):
 
 
 def placement(rotation: float = 0.0, translation: tuple[float, float] = (0.0, 0.0)) -> Tensor:
-    """Return a matrix (3, 3) for the argument `transform` of `StyleGAN3.synthesize`; it rotates, then shifts a picture.
-
-    The matrix maps a point of the changed picture to the same point of the original picture, so it is the inverse of
-    the movement.
+    """Matrix (3, 3) for `StyleGAN3.synthesize` that rotates, then shifts a picture; it is the inverse of the movement.
 
     Args:
         rotation: angle in radians, clockwise.
