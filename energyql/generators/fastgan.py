@@ -177,8 +177,7 @@ class FastGAN(UnmappedGenerator):
         return image.tanh() if self.config.tanh else image
 
     def _maps(self, noise: Noise) -> Iterator[Tensor | None]:
-        """Noise of the layers that add some, as `Convolution` takes it: maps, `None` for "none", no item for
-        "const"."""
+        """Noise of the layers that add some: maps for a tensor, `None` for "none", no items for "const"."""
         if isinstance(noise, Tensor):
             sides = [8 << stage for stage, count in enumerate(self.config.layers) if count == 2 for _ in range(2)]
             for side, own in zip(sides, noise.split([side**2 for side in sides], 1), strict=True):

@@ -61,8 +61,7 @@ class R3GANConfig(UnmappedConfig):
 
 
 class ResidualBlock(nn.Module):
-    """The input plus three convolutions in a row, 1x1, grouped and 1x1, with bias and leaky ReLU after the first
-    two."""
+    """The input plus a chain of three convolutions, 1x1, grouped and 1x1; a leaky ReLU follows the first two."""
 
     def __init__(self, width: int, groups: int, config: R3GANConfig) -> None:
         super().__init__()

@@ -59,7 +59,7 @@ class SignalSpec:
 
 @dataclasses.dataclass(frozen=True)
 class StyleGAN3Config(StyleGANConfig):
-    """Settings of a StyleGAN3 besides those of `StyleGANConfig`; the defaults are those of variant T.
+    """Settings of a StyleGAN3 besides those of `StyleGANConfig`: by default of variant T, see `rotation_variant`.
 
     The low-pass filter of a layer passes frequencies below its cutoff, and removes those in its stop band, which begins
     above the cutoff. Frequencies are in cycles per side of the picture.
