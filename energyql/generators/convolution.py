@@ -54,7 +54,7 @@ def _as_with_one_thread(x: Maps, *others: Tensor | None) -> bool:
 
 
 def filter_each(x: Maps, kernel: Tensor, bias: Tensor | None = None) -> Maps:
-    """Correlate every channel of x with one kernel, (taps, taps), plus a bias; with even taps, the side shrinks by 1."""
+    """Correlate every channel of x with one kernel, (taps, taps) of even length, plus a bias; the side shrinks by 1."""
     channels = x.shape[1]
     weight = kernel.to(x.dtype).expand(channels, 1, -1, -1).contiguous()
     return F.conv2d(x, weight, bias, padding=len(kernel) // 2 - 1, groups=channels)

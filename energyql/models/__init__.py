@@ -23,27 +23,23 @@ Value = TypeVar("Value")
 
 
 def _packaged() -> Path:
-    """Return the folder that holds the folders of all packaged models."""
+    """Folder of the folders of all packaged models."""
     return Path(__file__).parent
 
 
 def packaged_models() -> list[str]:
-    """Return the names of the models that come with energyql."""
+    """Names of the models that come with energyql."""
     return sorted(path.parent.name for path in _packaged().glob("*/config.json"))
 
 
 def model_folder(model: str | Path) -> Path:
-    """Return the folder of a model.
+    """Folder of a model: of a packaged one by name, such as "avatars", or by its path.
 
     If a process was killed while it saved files in the folder, the saving is completed first.
 
-    Args:
-        model: the name of a packaged model, such as "avatars", or the path of a model folder.
-
     Raises:
         ArgumentError: `model` is neither a name nor a path, or it is an address on the web.
-        ModelError: there is no packaged model of that name and no model folder of that path, or the training of the
-            model is not finished.
+        ModelError: there is no such model, or its training is not finished.
     """
     if not isinstance(model, str | os.PathLike):
         raise ArgumentError(f"a model is a name or the path of a folder, not {type(model).__name__}")
@@ -81,10 +77,10 @@ def model_folder(model: str | Path) -> Path:
 
 
 def read_undisturbed(folder: Path, read: Callable[[], Value]) -> Value:
-    """Return the result of `read`, a function that reads several files of a model folder.
+    """Return the result of `read`, a function that reads several files of a model folder, all of one version.
 
-    If another process saves the model meanwhile, `read` is called again. So the result is of the model before or after
-    a training, and never of parts of both.
+    If another process saves the model meanwhile, `read` is called again, so that the result is never of parts of two
+    models.
 
     Raises:
         EnergyQLError: `read` raised it, and the model did not change meanwhile; or an interrupted saving of the model
@@ -104,7 +100,7 @@ def read_undisturbed(folder: Path, read: Callable[[], Value]) -> Value:
 
 
 def _marks(folder: Path) -> dict[str, tuple[int, ...]]:
-    """Return name -> `file_mark` of the files of a model, and of the subfolder from which new files are moved."""
+    """Name -> `file_mark` of the files of a model, and of the subfolder from which new files are moved."""
     marks = {}
     for path in [*model_files(folder), folder / SAVED]:
         with suppress(FileNotFoundError):  # another process has just replaced the model
@@ -113,10 +109,7 @@ def _marks(folder: Path) -> dict[str, tuple[int, ...]]:
 
 
 def read_vocabulary(model: str | Path) -> Vocabulary:
-    """Return the attributes of a model (names, kinds, values, ranges), without loading any weights.
-
-    Args:
-        model: the name of a packaged model, such as "avatars", or the path of a model folder.
+    """Attributes of a model (names, kinds, values, ranges), without loading any weights; `model` as in `model_folder`.
 
     Raises:
         ArgumentError: `model` is neither a name nor a path.

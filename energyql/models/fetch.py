@@ -1,8 +1,7 @@
 """Downloads from a hub such as huggingface.co: files are checked by size and digest, and slow downloads are cancelled.
 
-A hub sends a list of a model's files with their sizes and digests. The download functions of huggingface_hub are not
-used, because they have no time limit and name files in the cache after ETags, which a server chooses. Only the
-settings, the HTTP client and the errors of huggingface_hub are used here.
+Only the settings, the HTTP client and the errors of huggingface_hub are used. Its download functions have no time
+limit, and name files in the cache after ETags, which a server chooses.
 """
 
 from __future__ import annotations
@@ -24,12 +23,11 @@ from energyql.files import MOST_JSON, digest, replacing
 PATIENCE = 60.0
 """Seconds in which at least `LEAST` bytes must arrive, unless the last file is complete earlier."""
 LEAST = 1 << 20
-"""Number of bytes that must arrive in `PATIENCE` seconds. A connection of 140 kbit/s is fast enough."""
+"""Bytes that must arrive in `PATIENCE` seconds; a connection of 140 kbit/s is fast enough."""
 TRIES = 3
-"""Largest number of requests for one file. A request is repeated if the connection breaks, or if the size or digest of
-the file is not that in the hub's list."""
+"""Largest number of requests for one file, after broken connections and files of a wrong size or digest."""
 COMMIT = re.compile("[0-9a-f]{40}")
-"""Form of the id of a commit. A path is made with an id from a server only if the id has this form."""
+"""Form of the id of a commit, without which an id from a server is used in no path."""
 _DIGEST = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
 """A digest that a hub states for a file: 40 hexadecimal digits (SHA-1) or 64 (SHA-256)."""
 _PASSING = (429, 500, 502, 503, 504)
@@ -43,8 +41,7 @@ class RemoteFile(NamedTuple):
     Attributes:
         name: path of the file in the repository.
         size: number of bytes.
-        digest: hexadecimal digest of the content. For a file in Git LFS it is the SHA-256; for any other file it is the
-            SHA-1 that git computes.
+        digest: hexadecimal SHA-256 of the content for a file in Git LFS, else the SHA-1 that git computes.
     """
 
     name: str
@@ -52,7 +49,7 @@ class RemoteFile(NamedTuple):
     digest: str
 
     def is_at(self, path: Path) -> bool:
-        """Return whether the file `path` on the disk, which must exist, has the size and digest of this file."""
+        """Whether the file `path` on the disk, which must exist, has the size and digest of this file."""
         if path.stat().st_size != self.size:
             return False
         git = hashlib.sha1(b"blob %d\0" % self.size, usedforsecurity=False)
@@ -61,13 +58,7 @@ class RemoteFile(NamedTuple):
 
 
 class Listing(NamedTuple):
-    """The files of a repository at one commit.
-
-    Attributes:
-        commit: id of the commit, 40 hexadecimal digits.
-        private: whether the repository is private.
-        files: path of a file in the repository -> the file with its size and digest.
-    """
+    """The files of a repository at one commit, by their paths in it; `commit` has 40 hexadecimal digits."""
 
     commit: str
     private: bool
@@ -75,15 +66,7 @@ class Listing(NamedTuple):
 
 
 def read_listing(text: bytes | str, name: str) -> Listing:
-    """Return the list of a repository's files from the JSON text that a hub sends.
-
-    Args:
-        text: the JSON text.
-        name: `owner/name` of the repository, for messages.
-
-    Raises:
-        ModelError: the text is not a list of files; for example the id of the commit is not hexadecimal.
-    """
+    """List of a repository's files from the JSON text that a hub sends; a `ModelError` if it is no such list."""
     try:
         facts = json.loads(text)
         listing = Listing(facts["sha"], facts.get("private") is True, {})
@@ -103,26 +86,21 @@ def read_listing(text: bytes | str, name: str) -> Listing:
 
 
 def write_listing(listing: Listing) -> str:
-    """Return a list of a repository's files as JSON text, from which `read_listing` makes the list again.
-
-    The text is stored, so that the model can be used later without a network.
-    """
+    """JSON text from which `read_listing` makes a list again, so that a model can be used later without a network."""
     siblings = [{"rfilename": file.name, "size": file.size, "blobId": file.digest} for file in listing.files.values()]
     return json.dumps({"sha": listing.commit, "private": listing.private, "siblings": siblings})
 
 
 def ask_listing(hub: Any, api: Any, name: str, revision: str | None = None) -> Listing:
-    """Download the list of a model's files from a hub, and return it.
+    """Download the list of the files of a model, `owner/name`, from a hub.
 
     Args:
         hub: the module huggingface_hub.
-        api: an `HfApi` of huggingface_hub; it has the address of the hub.
-        name: `owner/name` of the model.
-        revision: a branch, a tag or a commit; by default the main branch.
+        api: its `HfApi`, with the address of the hub.
 
     Raises:
         ModelError: the hub's answer is not a list of files.
-        TimeoutError: the hub's answer came too slowly.
+        TimeoutError: it came too slowly.
         Exception: any error of huggingface_hub or of its HTTP library.
     """
     url = f"{api.endpoint}/api/models/{quote(name)}/revision/{quote(revision or 'main', safe='')}?blobs=true"
@@ -136,15 +114,10 @@ def ask_listing(hub: Any, api: Any, name: str, revision: str | None = None) -> L
 
 
 def fetch(hub: Any, api: Any, name: str, commit: str, files: Iterable[RemoteFile], folder: Path) -> None:
-    """Download files of a model into a folder. A file appears in the folder only after a check of its size and digest.
+    """Download files of a model at a commit. A file appears in the folder only after a check of its size and digest.
 
-    Args:
-        hub: the module huggingface_hub.
-        api: an `HfApi` of huggingface_hub; it has the address of the hub.
-        name: `owner/name` of the model.
-        commit: id of the commit of the files.
-        files: the files to download. Their names become paths in `folder`, so the caller must check the names.
-        folder: the folder; it need not exist.
+    `hub` and `api` are those of `ask_listing`. Names of files become paths in `folder`, so the caller must check the
+    names.
 
     Raises:
         ModelError: a file does not arrive, or its size or digest is not that in `files`.
@@ -171,18 +144,14 @@ def fetch(hub: Any, api: Any, name: str, commit: str, files: Iterable[RemoteFile
 
 
 class _Link:
-    """A connection to a hub, which is closed if less than 1 MiB (`LEAST`) arrives in 60 seconds (`PATIENCE`).
-
-    Args:
-        hub: the module huggingface_hub.
+    """Connection to a hub, which is closed if less than `LEAST` bytes arrive in `PATIENCE` seconds.
 
     Attributes:
         headers: HTTP headers of all requests, with the access token of the user.
-        client: the HTTP client of huggingface_hub, while the connection is open.
         bar: progress bar that counts bytes, or `None`.
         file: name of the file that is downloaded, for messages.
         arrived: number of bytes that have arrived in all.
-        ended: whether the download must stop, because the user interrupted it.
+        ended: whether the user interrupted the download.
     """
 
     def __init__(self, hub: Any) -> None:
@@ -195,12 +164,7 @@ class _Link:
         self.ended = False
 
     def run(self, work: Callable[[_Link], Awaitable[_T]]) -> _T:
-        """Run `work`, a coroutine function that downloads with this connection, and return its result.
-
-        Raises:
-            TimeoutError: too few bytes arrived.
-            Exception: any error of `work`.
-        """
+        """Run `work`, a coroutine function that downloads with this connection; a `TimeoutError` if it is too slow."""
         try:
             asyncio.get_running_loop()
         except RuntimeError:
@@ -213,14 +177,7 @@ class _Link:
                 self.ended = True  # after Ctrl-C
 
     async def _watch(self, work: Callable[[_Link], Awaitable[_T]]) -> _T:
-        """Run `work`, a coroutine function that downloads with this connection, and cancel it if it is too slow.
-
-        Every 60 seconds (`PATIENCE`), it is checked whether 1 MiB (`LEAST`) has arrived. The result of `work` is
-        returned.
-
-        Raises:
-            TimeoutError: too few bytes arrived, and `work` was cancelled.
-        """
+        """Run `work`, and cancel it if too few bytes arrive."""
         async with self.hub.get_async_session() as self.client:
             task = asyncio.ensure_future(work(self))
             try:
@@ -237,17 +194,7 @@ class _Link:
                 await asyncio.wait({task})  # it removes a file that it has written in part
 
     async def save(self, url: str, file: RemoteFile, part: Path) -> None:
-        """Download a file, with further requests if the connection breaks or the content is wrong.
-
-        Args:
-            url: address of the file.
-            file: size and digest of the file, for the check.
-            part: path where the file is written. If a file is there already, its bytes count as the beginning.
-
-        Raises:
-            RuntimeError: the file is not complete after `TRIES` requests, or the hub refuses it.
-            OSError: the disk cannot be written.
-        """
+        """Download the rest of a file to `part`, again if the connection breaks or the content is wrong."""
         self.file = file.name
         for left in reversed(range(TRIES)):
             try:
@@ -266,19 +213,7 @@ class _Link:
             await asyncio.sleep(PATIENCE / 60)
 
     async def receive(self, url: str, target: BinaryIO, most: int) -> None:
-        """Request the missing rest of a file from a server, and append it to `target`.
-
-        If the server sends the whole file instead, the content of `target` is replaced.
-
-        Args:
-            url: address of the file.
-            target: open file with the bytes that have arrived before, positioned at its end.
-            most: largest size that `target` may have, in bytes.
-
-        Raises:
-            ValueError: the file is larger than `most` bytes.
-            Exception: any error of huggingface_hub or of its HTTP library.
-        """
+        """Append the rest of a file to `target`, or replace it if the server sends all, up to `most` bytes in all."""
         size = target.tell()
         headers = self.headers | ({"Range": f"bytes={size}-"} if size else {})
         async with self.client.stream("GET", url, headers=headers, follow_redirects=True) as response:

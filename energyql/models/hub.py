@@ -1,8 +1,8 @@
 """Models on a hub, such as huggingface.co: download and upload with huggingface_hub. This module imports no torch.
 
 Nothing is downloaded unless the user calls a function for downloads with the name of a model, `owner/name`. Only files
-with the names of a model's files are downloaded: safetensors, ONNX, JSON and the card. If a repository contains a file
-with code, such as a pickle or a Python file, nothing is downloaded from it.
+with the names of a model's files are downloaded: safetensors, ONNX, JSON and the card; and nothing from a repository
+with code, such as a pickle or a Python file.
 """
 
 from __future__ import annotations
@@ -46,8 +46,7 @@ _LISTS = "energyql"
 _ID = re.compile(r"(?!.*(?:--|\.\.))[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 """Form of `owner/name`."""
 _REVISION = re.compile(r"(?!.*\.\.)[^\s./\\:~^?*\[\x00-\x1f]+(?:[./][^\s./\\:~^?*\[\x00-\x1f]+)*")
-"""Form of the names of branches, tags and commits in git. If such a name is used as a path relative to a folder, the
-path does not lead out of the folder."""
+"""Form of the names of branches, tags and commits in git that, as paths, do not lead out of a folder."""
 _OURS = re.compile(
     r"(?:config|vocabulary|report|judge_report|reader|words|(?:judge|verifier)(?:-\d+)?)\.json"
     r"|generator\.onnx|(?:generator|attributes|second|reader|judge(?:-\d+)?|verifier(?:-\d+)?(?:-held-out)?)\.safetensors|card\.md"
@@ -62,15 +61,12 @@ _HARMLESS = re.compile(
 
 
 def is_hub_id(name: object) -> bool:
-    """Return whether `name` is a text of the form `owner/name`, and there is no file or folder of that path."""
+    """Whether `name` is a text of the form `owner/name`, and there is no file or folder of that path."""
     return isinstance(name, str) and _ID.fullmatch(name) is not None and not os.path.exists(name)
 
 
 def model_files(folder: Path) -> list[Path]:
-    """Return the sorted paths of those files in a folder whose names are names of a model's files.
-
-    Examples of such names are `config.json` and `generator.safetensors`. README.md is left out.
-    """
+    """Sorted paths of the files in a folder with names of a model's files, such as `config.json`, without README.md."""
     return [path for path in sorted(folder.glob("*")) if path.is_file() and _OURS.fullmatch(path.name)]
 
 
@@ -87,8 +83,8 @@ def download(name: str, revision: str | None = None) -> Path:
 
     Raises:
         ModelError: the hub has no such model; the repository has files that are not data, or no complete model of this
-            library; a file does not arrive in time, or its size or digest is not that in the hub's list; or the hub
-            cannot be reached and the cache does not have the whole model.
+            library; a file does not arrive in time, or its size or digest is wrong; or the hub cannot be reached and
+            the cache does not have the whole model.
         ArgumentError: `name` or `revision` has a wrong form, huggingface_hub is not installed, or the cache cannot be
             written.
     """
@@ -125,11 +121,11 @@ def download_to(folder: Path, name: str, revision: str | None = None) -> None:
     Args:
         folder: the folder, which is made if it is missing.
         name: `owner/name` of the model.
-        revision: a branch, a tag or a commit; by default the main branch.
+        revision: see `download`.
 
     Raises:
-        ArgumentError: the folder has a model, or a README.md that is no card of a model. Or the folder cannot be
-            written. Or `name` or `revision` has a wrong form, or huggingface_hub is not installed.
+        ArgumentError: the folder has a model, or a README.md that is no card of a model, or cannot be written; or as
+            for `download`.
         ModelError: the model cannot be downloaded.
     """
     with sole_writer(folder, "a download"):
@@ -144,10 +140,9 @@ def download_to(folder: Path, name: str, revision: str | None = None) -> None:
 
 
 def own_file(folder: Path, name: str) -> Path | None:
-    """Return the path, without symbolic links, of the file `name` in the model folder `folder`.
+    """Path of a file in a model folder, without links; `None` if it is missing, or a link to elsewhere.
 
-    `None` is returned if the file is missing, or is a link to a file outside the folder. In the cache of
-    huggingface_hub, links to its folder `blobs` are allowed.
+    In the cache of huggingface_hub, links to its folder `blobs` are allowed.
     """
     root = real_path(folder)
     path = real_path(root / name)
@@ -157,13 +152,10 @@ def own_file(folder: Path, name: str) -> Path | None:
 
 
 def check_folder(folder: Path) -> None:
-    """Check that no files are lost when a model is written to a folder, except files of an earlier model.
-
-    The folder need not exist.
+    """Check that a model may be written to a folder, which need not exist: only files of an earlier model may be lost.
 
     Raises:
-        ArgumentError: files in the folder have the names of a model's files (README.md, config.json, ...), but do not
-            belong to a model of this library; or files of an interrupted saving cannot be moved to their places.
+        ArgumentError: other files have names of a model's files, such as README.md; or a saving cannot be completed.
     """
     finish_saving(folder)
     _check_replaceable(folder, [path.name for path in folder.glob("*") if path.is_file()], folder)
@@ -183,9 +175,9 @@ def upload(folder: Path, name: str, *, private: bool = False, message: str) -> s
 
     Raises:
         ModelError: the hub refuses, or cannot be reached.
-        ArgumentError: `name` is not of the form `owner/name`, or huggingface_hub is not installed. Or the repository is
-            public although `private` is true. Or it has a model or README.md that this library did not write. Or it has
-            files with code, because of which `download` would refuse the repository.
+        ArgumentError: `name` is not of the form `owner/name`, or huggingface_hub is not installed; or the repository is
+            public although `private` is true, has a model or README.md that this library did not write, or has files
+            with code, for which `download` would refuse it.
     """
     hub, api = open_hub(name)
     files = {path.name: path for path in sorted(folder.iterdir())}
@@ -212,13 +204,7 @@ def upload(folder: Path, name: str, *, private: bool = False, message: str) -> s
 
 
 def model_card(facts: Mapping[str, str | Sequence[str]], body: str) -> str:
-    """Return the text of a model card: a part in YAML that hubs read (front matter), then Markdown for people.
-
-    Args:
-        facts: entries of the front matter, key -> value, such as "license" -> "apache-2.0"; each value is a text or a
-            list of texts.
-        body: the Markdown.
-    """
+    """Text of a model card: `facts` in YAML that hubs read (front matter), then Markdown for people."""
     lines = []
     for key, value in facts.items():
         items = "".join(f"\n- {json.dumps(item)}" for item in value)
@@ -227,41 +213,24 @@ def model_card(facts: Mapping[str, str | Sequence[str]], body: str) -> str:
 
 
 def is_card(text: bytes) -> bool:
-    """Return whether a README.md is the card of a model of this library; `text` is its content."""
+    """Whether the content of a README.md is the card of a model of this library."""
     return _fact(text, "library_name") == LIBRARY
 
 
 def card_licence(text: bytes) -> str | None:
-    """Return the licence that the card of a model names, such as "apache-2.0"; `text` is the content of the card.
-
-    `None` is returned if the card names no licence, or if it is not the card of a model of this library.
-    """
+    """Licence that the card of a model names, such as "apache-2.0"; `None` for none, or for other texts than cards."""
     return _fact(text, "license") if is_card(text) else None
 
 
 def _fact(text: bytes, key: str) -> str | None:
-    """Return a value from the front matter of a model card, which is the YAML at the beginning of the card.
-
-    Args:
-        text: content of the card.
-        key: key of the value, such as "license"; without the key in the card, `None` is returned.
-    """
+    """Value of a key in the front matter of a model card, the YAML at its beginning; `None` without the key."""
     front = text.partition(b"\n---\n")[0].decode(errors="replace")
     match = re.search(rf"^{key}: *([\"']?)(.+?)\1\s*$", front, re.MULTILINE)
     return match[2] if match else None
 
 
 def _check_replaceable(place: str | Path, files: Iterable[str], folder: Path) -> None:
-    """Check that no files are lost when a model is written to a folder or repository, except files of an earlier model.
-
-    Args:
-        place: name of the folder or repository in messages.
-        files: names of all files in the folder or repository.
-        folder: folder on the disk where the card and `config.json`, if they are among the files, can be read.
-
-    Raises:
-        ArgumentError: files have the names of a model's files, but do not belong to a model of this library.
-    """
+    """Raise an `ArgumentError` if files are called like a model's, but are of none, by card and config in `folder`."""
     names = {*files}
     if README in names and not is_card(read_bytes(folder / README, MOST_CARD, ArgumentError)):
         raise ArgumentError(f"{place}/{README} is another text than the card of a model", hint="choose another place")
@@ -276,16 +245,7 @@ def _check_replaceable(place: str | Path, files: Iterable[str], folder: Path) ->
 
 
 def open_hub(name: str) -> tuple[Any, Any]:
-    """Return the module huggingface_hub and an `HfApi` object of it, with which the hub can be used.
-
-    The environment variable `HF_ENDPOINT` names the hub; by default it is huggingface.co. No connection is made.
-
-    Args:
-        name: name of a model, of which only the form is checked.
-
-    Raises:
-        ArgumentError: `name` is not of the form `owner/name`, or huggingface_hub is not installed.
-    """
+    """Module huggingface_hub and its `HfApi`, if `name` is of the form `owner/name`; no connection is made."""
     if not _ID.fullmatch(name):
         raise ArgumentError(f"a model on a hub is called owner/name, not {name!r}", hint="name the account first")
     hub = import_optional("huggingface_hub", "a hub needs huggingface_hub", 'pip install "huggingface_hub>=1.31"')
@@ -293,18 +253,7 @@ def open_hub(name: str) -> tuple[Any, Any]:
 
 
 def _cached(repo: Path, name: str, revision: str | None, at: str, error: Exception) -> Path:
-    """Return the folder of a model in the cache, after the hub could not be reached.
-
-    Args:
-        repo: folder of the repository in the cache.
-        name: `owner/name` of the model.
-        revision: a branch, a tag or a commit; `None` for the main branch.
-        at: name and revision, for messages, such as "owner/name at v1".
-        error: the error of the hub or of the network, for messages.
-
-    Raises:
-        ModelError: the cache does not have the whole model, or the model's folder has files that are not data.
-    """
+    """Folder of a whole model in the cache, after an `error` of the hub; `at` is name and revision, for messages."""
     try:
         ref = repo / "refs" / (revision or _MAIN)
         commit = read_bytes(ref, 100).decode() if ref.is_file() else str(revision)
@@ -322,37 +271,20 @@ def _cached(repo: Path, name: str, revision: str | None, at: str, error: Excepti
 
 
 def _is_there(folder: Path, file: RemoteFile) -> bool:
-    """Return whether `folder` has a file with the name, size and digest of `file`."""
+    """Whether `folder` has a file with the name, size and digest of `file`."""
     path = own_file(folder, file.name)
     return path is not None and file.is_at(path)
 
 
 def _refuse_harmful(files: Iterable[str], name: str, kind: type[EnergyQLError] = ModelError) -> None:
-    """Check that all files of a repository are data, such as safetensors or JSON, by the ends of their names.
-
-    Args:
-        files: names of the files.
-        name: `owner/name` of the repository, for messages.
-        kind: class of the error to raise.
-
-    Raises:
-        EnergyQLError: a file has a name that files with code may have, such as "model.bin" or "run.py".
-    """
+    """Raise an error of the class `kind` if names of files in a repository, such as "run.py", may be those of code."""
     if harmful := sorted(file for file in files if not _HARMLESS.fullmatch(file)):
         allowed = "models are loaded from repositories of safetensors, ONNX, JSON, text and pictures"
         raise kind(f"{name} holds {harmful[0]}, and {allowed}")
 
 
 def _own_files(files: Mapping[str, RemoteFile], name: str) -> list[RemoteFile]:
-    """Return the files of a repository that are to be downloaded: those with names of a model's files, and README.md.
-
-    Args:
-        files: all files in the repository by name.
-        name: `owner/name` of the repository, for messages.
-
-    Raises:
-        ModelError: the repository has files that are not data, or no model of this library.
-    """
+    """Files of a repository that are to be downloaded: those with names of a model's files, and README.md."""
     _refuse_harmful(files, name)
     if not files.keys() >= {_CONFIG, _VOCABULARY}:
         raise ModelError(f"{name} is no model of energyql: it has no config.json with vocabulary.json")
@@ -360,26 +292,12 @@ def _own_files(files: Mapping[str, RemoteFile], name: str) -> list[RemoteFile]:
 
 
 def _checked(folder: Path, name: str) -> Path:
-    """Check the files of a model's folder in the cache, and return the folder.
-
-    All files must be data. All files that the model's JSON files mention must be there, each with the SHA-256 that the
-    JSON files state. The check is necessary because other programs may write into the cache.
-
-    Args:
-        folder: the folder.
-        name: `owner/name` of the model, for messages.
-
-    Raises:
-        ModelError: a file is not data, is missing or of another model, or a JSON file is damaged.
-    """
+    """Return the folder of a model in the cache if its files are only data, complete, and those of one model."""
     _refuse_harmful([path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()], name)
     there = {path.name for path in model_files(folder)}
 
     def described(file: str, *keys: str) -> Any:
-        """Return a value in the JSON file `file`, or `None` if the file or a key is missing.
-
-        `keys` lead to the value, from the outermost object of the file to the innermost.
-        """
+        """Value in a JSON file, to which the keys lead from its outermost object; `None` if a part is missing."""
         entry: Any = read_json(folder / file) if file in there else None
         for key in keys:
             entry = entry.get(key) if isinstance(entry, dict) else None

@@ -1,7 +1,6 @@
-"""Building of a StyleGAN2 from weights under official names.
+"""Building of a StyleGAN2 from weights under official names, those of the PyTorch code of StyleGAN2-ADA.
 
-The official names are those in the PyTorch code of StyleGAN2-ADA, such as "synthesis.b4.const". The settings follow
-from names and shapes of the tensors.
+An example is "synthesis.b4.const". The settings follow from names and shapes of the tensors.
 """
 
 from __future__ import annotations
@@ -23,32 +22,21 @@ MAX_RESOLUTION = 2048
 MAX_MAPPING_LAYERS = 64
 """Largest number of layers of a mapping network."""
 MAPPING_PARTS = [(i, part) for i in range(MAX_MAPPING_LAYERS) for part in ("weight", "bias")]
-"""For each tensor of a mapping network a tuple: the index of the layer, and "weight" or "bias"."""
+"""Index of the layer and "weight" or "bias", for each tensor of a mapping network."""
 MAX_TAPS = 64
 """Largest number of taps of a resampling filter along an axis."""
 SIDES = [2**power for power in range(2, MAX_RESOLUTION.bit_length())]
 """Possible sides of feature maps, in ascending order."""
 CONVOLUTIONS = {f"synthesis.b{side}.conv{i}": side for side in SIDES for i in (0, 1) if side > 4 or i}
-"""Official name of a convolution -> side of its output, in the order of the network: one of side 4, then two of each
-further side."""
+"""Official name of a convolution -> side of its output, in the order of the network."""
 _AXES = {"const": 3, "weight": 4, "noise_const": 2, "noise_strength": 0}
 """Last part of an official name -> largest number of axes of the tensor; all other tensors have one axis."""
 _LAYER = re.compile(r"(synthesis\.b\d+\.(?:conv[01]|torgb))\.(weight|affine\..*)")
-"""Matches the official name of a tensor, as two groups. The name in this library has `conv.` between the groups."""
+"""Parts of the official name of a tensor between which this library has `conv.`."""
 
 
 def official(tensors: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:
-    """Return tensors of another program under their official names.
-
-    Axes of length 1 that the other program adds to tensors are removed.
-
-    Args:
-        tensors: name of a tensor in the other program -> tensor.
-        names: name of a tensor in the other program -> official name.
-
-    Raises:
-        CheckpointError: a name is not in `names`.
-    """
+    """Rename tensors of another program to official names, and remove axes of length 1 that the program adds."""
     renamed: dict[str, Tensor] = {}
     for name, value in tensors.items():
         if name not in names:
@@ -62,21 +50,14 @@ def official(tensors: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[st
 def assemble(
     tensors: Mapping[str, Tensor], conv_clamp: float | None = None, multiplier: float = 0.01, architecture: Any = None
 ) -> StyleGAN2:
-    """Return a StyleGAN2 with tensors that have the names of the official StyleGAN2-ADA code.
+    """Build a StyleGAN2 from tensors with official names, in float32, without gradients to its weights.
 
     Args:
-        tensors: parameters and buffers. If resampling filters are missing, [1, 3, 3, 1] is used. If `mapping.w_avg`,
-            the mean of w, is missing, the mean is computed from random z of a fixed seed.
-        conv_clamp: limit of the absolute values of activations, `None` for no limit. The tensors do not contain it.
-        multiplier: learning-rate multiplier of the mapping network. The tensors do not contain it.
-        architecture: "skip", "resnet" or "orig" if the file states one of these, otherwise `None`.
-
-    Returns:
-        The generator in float32 on the CPU, in evaluation mode, without gradients to its weights.
-
-    Raises:
-        CheckpointError: tensors are missing, too many, or do not fit together, or they belong to another architecture
-            than `architecture`.
+        tensors: parameters and buffers. Missing resampling filters are [1, 3, 3, 1]; a missing mean of w is computed
+            (`mean_w`).
+        conv_clamp: limit of activations, which no tensor contains; `None` for no limit.
+        multiplier: learning-rate multiplier of the mapping network, which no tensor contains.
+        architecture: what the file states, if anything; it is checked.
     """
     check_weights(tensors)
     names = [name for name in tensors if "resample_filter" not in name]
@@ -94,18 +75,13 @@ def assemble(
 
 
 def with_buffers(tensors: Mapping[str, Tensor], unused: Iterable[str] = ()) -> dict[str, Tensor]:
-    """Return tensors, with missing tensors of noise added. Some programs save only parameters, without maps of noise.
+    """Add maps of noise that a file lacks, as some programs save only parameters, to tensors of official names.
 
-    If a convolution has a strength of noise but no map of noise, it gets a random map from a fixed seed.
-
-    Args:
-        tensors: tensors under their official names.
-        unused: official names of convolutions that add no noise. Those without a strength of noise get the strength 0
-            and a map of zeros.
+    A convolution with a strength of noise but no map gets a random one, from seed 0. Convolutions in `unused` add no
+    noise: those without a strength get the strength 0 and a map of zeros.
 
     Warns:
-        CheckpointWarning: maps of noise are missing, or resampling filters, which are not added here. The pictures may
-            differ from the pictures of the program that saved the file.
+        CheckpointWarning: maps of noise are missing, or resampling filters; the pictures may differ from the program's.
     """
     complete, assumed = dict(tensors), []
     random = torch.Generator().manual_seed(0)
@@ -127,13 +103,7 @@ def with_buffers(tensors: Mapping[str, Tensor], unused: Iterable[str] = ()) -> d
 
 
 def _resample_filter(tensors: Mapping[str, Tensor]) -> Tensor:
-    """Return the low-pass filter that all layers share, (taps, taps), with an even number of taps, at least four.
-
-    If no tensor is a filter, the usual filter is returned, the outer product of [1, 3, 3, 1] / 8 with itself.
-
-    Raises:
-        CheckpointError: layers have different filters, or a filter has an impossible shape.
-    """
+    """Low-pass filter that all layers share, (taps, taps), padded to an even number of taps, at least four."""
     # The layers called conv1 do not resample; in official files they hold the usual filter, even if others do not.
     names = [name for name in tensors if "resample_filter" in name and not name.endswith(".conv1.resample_filter")]
     filters = [tensors[name].float() for name in names]
@@ -151,16 +121,7 @@ def _resample_filter(tensors: Mapping[str, Tensor]) -> Tensor:
 
 
 def shape_of(tensors: Mapping[str, Tensor], name: str, axes: int) -> torch.Size:
-    """Return the shape of the tensor called `name`.
-
-    Args:
-        tensors: the tensors of a file by name.
-        name: name of the tensor.
-        axes: number of axes that the tensor must have; the length of an axis must not be 0.
-
-    Raises:
-        CheckpointError: the tensor is missing or has another shape.
-    """
+    """Shape of the tensor called `name`, which must have so many axes and must not be empty."""
     if name not in tensors:
         raise CheckpointError(f"it has no {name}, so it is no complete StyleGAN generator")
     if tensors[name].ndim != axes or not tensors[name].numel():
@@ -169,15 +130,7 @@ def shape_of(tensors: Mapping[str, Tensor], name: str, axes: int) -> torch.Size:
 
 
 def mapping_settings(tensors: Mapping[str, Tensor], w_dim: int) -> dict[str, Any]:
-    """Return the settings of the mapping network that follow from shapes, by the names of `StyleGANConfig`.
-
-    Args:
-        tensors: the tensors of a file by their official names.
-        w_dim: size of w, which is put into the result unchanged.
-
-    Raises:
-        CheckpointError: tensors are missing or have impossible shapes.
-    """
+    """Settings of the mapping network that follow from shapes of official tensors, by the names of `StyleGANConfig`."""
     depth = sum(f"mapping.fc{i}.weight" in tensors for i in range(MAX_MAPPING_LAYERS))
     layer_features, inputs = shape_of(tensors, "mapping.fc0.weight", 2)
     embedding, classes = shape_of(tensors, "mapping.embed.weight", 2) if "mapping.embed.weight" in tensors else (0, 0)
@@ -189,16 +142,7 @@ def mapping_settings(tensors: Mapping[str, Tensor], w_dim: int) -> dict[str, Any
 
 
 def _configuration(weights: Mapping[str, Tensor], conv_clamp: float | None, lr_multiplier: float) -> StyleGAN2Config:
-    """Return the settings of a StyleGAN2, which follow from the names and shapes of its weights.
-
-    Args:
-        weights: the weights by their names in this library.
-        conv_clamp: the setting of this name, which does not follow from the weights.
-        lr_multiplier: the setting `mapping_lr_multiplier`, which does not follow from the weights.
-
-    Raises:
-        CheckpointError: tensors are missing or have impossible shapes.
-    """
+    """Settings of a StyleGAN2 from the names and shapes of its weights, under the names of this library."""
     channels = {4: shape_of(weights, "synthesis.b4.const", 3)[0]}
     for side in SIDES[1:]:
         if f"synthesis.b{side}.conv0.conv.weight" not in weights:
@@ -219,15 +163,7 @@ def _configuration(weights: Mapping[str, Tensor], conv_clamp: float | None, lr_m
 
 
 def channel_rule(channels: Mapping[int, int]) -> tuple[int, int]:
-    """Return the settings `channel_base` and `channel_max` that give known numbers of channels.
-
-    The two settings give a block of the network min(channel_base / resolution, channel_max) channels.
-
-    Args:
-        channels: resolution of a block -> number of channels of the block.
-
-    Raises:
-        CheckpointError: no values of the two settings give these numbers.
+    """Settings `channel_base` and `channel_max` that give blocks these numbers of channels, by their resolution.
 
     >>> channel_rule({4: 512, 8: 512, 16: 256, 32: 128})
     (4096, 512)

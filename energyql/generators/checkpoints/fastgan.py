@@ -1,8 +1,8 @@
 """Reader of PyTorch checkpoints of FastGAN and of projected GAN, whose generator is a FastGAN too.
 
 FastGAN saves state dicts; projected GAN saves pickles, and state dicts are read as well. The settings follow from names
-and shapes of the tensors. Spectral normalisation and batch normalisation are constant after training, so the weights
-are multiplied by their factors.
+and shapes. Spectral and batch normalisation are constant after training, so the weights are multiplied by their
+factors.
 """
 
 from __future__ import annotations
@@ -21,28 +21,23 @@ from energyql.generators.checkpoints.unpickle import Budget
 from energyql.generators.fastgan import EXCITED, MOST_SIDE, FastGAN, FastGANConfig
 
 _MARKER = "init.init.0.weight_orig"
-"""Name of a tensor that every FastGAN has and no other generator; a prefix may stand before it in the file."""
+"""Name of a tensor that every FastGAN has and no other generator, perhaps after a prefix."""
 _NO_PARAMETER = re.compile(r"(weight_[uv]|running_(mean|var)|num_batches_tracked|stored_(mean|var))$")
 """Matches the end of the name of a tensor that is a buffer, not a parameter."""
 _EPSILON = 1e-5
-"""Number that is added to variances in batch normalisation."""
+"""Added to variances in batch normalisation."""
 _PLAIN = {1: (("1", "", "2"),), 2: (("1", "2", "3"), ("5", "6", "7"))}
-"""Number of convolutions of a stage (the layers of one side of feature maps) -> for each convolution three names: of
-the convolution, of its noise ("" without noise), and of its normalisation. The names are those in the files of
-generators without classes."""
+"""Number of convolutions of a stage (the layers of one side of feature maps) -> for each the names of the convolution,
+its noise ("" for none) and its normalisation, in files of generators without classes."""
 _CLASSES = {1: (("conv", "", "bn"),), 2: (("conv1", "noise", "bn1"), ("conv2", "noise", "bn2"))}
-"""The same table as `_PLAIN`, with the names in the files of generators with classes."""
+"""The same table as `_PLAIN`, for files of generators with classes."""
 
 
 def read_fastgan(checkpoint: Checkpoint) -> FastGAN | None:
     """Return the generator in a checkpoint of FastGAN or projected GAN; `None` if the file holds no FastGAN.
 
-    If the file holds weights averaged over the training, they are used. The official programs draw new noise for every
-    picture and save no noise, so the noise that the result stores is drawn from seed 0.
-
-    Raises:
-        CheckpointError: tensors are missing, too many, or do not fit together. Or the caller gives a learning-rate
-            multiplier or a limit of activations, which a FastGAN has not.
+    Weights averaged over the training are used if the file holds some. The official programs draw new noise for every
+    picture and save none, so the stored noise is drawn from seed 0.
     """
     record = checkpoint.network
     if record is not None:
@@ -62,18 +57,7 @@ def read_fastgan(checkpoint: Checkpoint) -> FastGAN | None:
 
 
 def _averaged(state: StateDict, budget: Budget) -> dict[str, Tensor]:
-    """Return the tensors of a state dict by name, with averages over the training in place of the parameters.
-
-    The averages are a list, the entry `g_ema` of a dict around the state dict, in the order of the parameters. If there
-    is no such list, the parameters of the state dict are returned.
-
-    Args:
-        state: the state dict.
-        budget: counts of work and memory, to which the bytes of the tensors are added.
-
-    Raises:
-        CheckpointError: the list does not fit the state dict, or the tensors are larger than the file.
-    """
+    """Tensors of a state dict, with averages over the training, the list `g_ema` beside it, in place of parameters."""
     tensors, average = state.tensors(budget), state.beside("g_ema")
     if not isinstance(average, list | tuple):
         return tensors
@@ -95,27 +79,13 @@ class _Parts:
     tensors: dict[str, Tensor]
 
     def take(self, name: str) -> Tensor:
-        """Remove the tensor called `name`, and return it.
-
-        Raises:
-            CheckpointError: there is no such tensor.
-        """
+        """Remove the tensor called `name`, and return it."""
         if name not in self.tensors:
             raise CheckpointError(f"it has no tensor {name}, which a FastGAN has")
         return self.tensors.pop(name)
 
     def weight(self, name: str, axis: int = 0) -> Tensor:
-        """Remove a weight and its two singular vectors, and return the weight after spectral normalisation.
-
-        In spectral normalisation, the weight as a matrix is divided by its largest singular value.
-
-        Args:
-            name: name of the layer of the weight.
-            axis: axis of the weight that gives the rows of the matrix; all other axes give the columns.
-
-        Raises:
-            CheckpointError: a tensor is missing, or the vectors do not fit the weight.
-        """
+        """Weight over its largest singular value (spectral normalisation), as a matrix whose rows are along `axis`."""
         weight, left, right = (self.take(f"{name}.weight_{part}") for part in ("orig", "u", "v"))
         matrix = weight.transpose(0, axis).flatten(1)
         if matrix.shape != (len(left), len(right)):
@@ -123,13 +93,7 @@ class _Parts:
         return weight / (left @ matrix @ right)
 
     def norm(self, name: str) -> tuple[Tensor, Tensor]:
-        """Remove the tensors of the batch normalisation called `name`, and return its factors and shifts of channels.
-
-        Factors and shifts that depend on the class are neither removed nor returned.
-
-        Raises:
-            CheckpointError: a tensor is missing.
-        """
+        """Factors and shifts of channels of a batch normalisation, without those that depend on the class."""
         if f"{name}.stored_mean" in self.tensors:
             factor = (self.take(f"{name}.stored_var") + _EPSILON).rsqrt()
             return factor, -factor * self.take(f"{name}.stored_mean")
@@ -142,16 +106,7 @@ class _Parts:
 
 
 def _build(parts: _Parts, attributes: dict[str, Any]) -> FastGAN:
-    """Return the FastGAN with the tensors of a file.
-
-    Args:
-        parts: all tensors of the generator. They are removed one after another; a tensor that is left is an error.
-        attributes: attributes of a pickled network, which may have `img_resolution`, the side of the pictures, and
-            `c_dim`, the number of classes. Empty for a state dict.
-
-    Raises:
-        CheckpointError: tensors are missing, too many, or do not fit together.
-    """
+    """Build the FastGAN of a file, none of whose tensors may be left; `attributes` are those of a pickled network."""
     projected = "to_big.bias" in parts.tensors
     if projected == ("to_128.weight_orig" in parts.tensors):
         raise CheckpointError("it is neither FastGAN, which has to_128 and no bias in to_big, nor projected GAN")
@@ -194,23 +149,10 @@ def _build(parts: _Parts, attributes: dict[str, Any]) -> FastGAN:
 
 
 def _layer(parts: _Parts, prefix: str, conv: str, noise: str, norm: str, *, last: bool) -> dict[str, Tensor]:
-    """Remove the tensors of one convolution from `parts`, and return them under the names in this library.
+    """Tensors of one convolution under the names of `energyql.generators.fastgan.Convolution`, see `_PLAIN`.
 
-    The names are those of `energyql.generators.fastgan.Convolution`, such as "weight".
-
-    Args:
-        parts: the tensors of the file that are not used yet.
-        prefix: beginning of the names of all tensors of the stage (the layers of one side of feature maps), such as
-            "feat_8.".
-        conv: name of the convolution, which follows the prefix.
-        noise: name of the noise, which follows the prefix, "" without noise. If it is "noise", both convolutions of the
-            stage have the same strength of noise.
-        norm: name of the batch normalisation, which follows the prefix.
-        last: whether this is the last convolution of the stage. Only then, a strength of noise that both convolutions
-            have in common is removed from `parts`.
-
-    Raises:
-        CheckpointError: a tensor is missing, or tensors do not fit together.
+    If `noise` is "noise", both convolutions of the stage share its strength, which is removed from `parts` at the last
+    one.
     """
     factor, shift = parts.norm(prefix + norm)
     tensors = {"weight": parts.weight(prefix + conv) * factor[:, None, None, None], "bias": shift}
@@ -226,21 +168,11 @@ def _layer(parts: _Parts, prefix: str, conv: str, noise: str, norm: str, *, last
 
 
 def _side(parts: _Parts, channels: int, stated: Any) -> int:
-    """Return the side of the pictures in pixels.
+    """Side of the pictures: that of the largest stage above 256, or of a stage with `channels` output channels.
 
-    A stage is the layers of one side of feature maps. If the largest stage in the file has a side above 256, this is
-    the side of the pictures. Otherwise the largest stage may be larger than the pictures, because the official code
-    saves all stages up to side 256 even for smaller pictures. The side of the pictures is then the side of a stage with
-    `channels` output channels.
-
-    Args:
-        parts: the tensors of the file that are not used yet.
-        channels: input channels of `to_big`, the layer that draws the picture. They are the output channels of the
-            stage whose side is that of the pictures.
-        stated: the side that the file states, `None` if it states no side.
-
-    Raises:
-        CheckpointError: the tensors allow several sides or none, and the file does not state one of them.
+    Smaller files may hold stages larger than the picture, because the official code saves all up to side 256.
+    `channels` are the inputs of `to_big`, the layer that draws the picture; `stated` is the side that the file states,
+    or `None`.
     """
     sides = (64, 128, 256, 512, 1024)
     names = [(side, f"feat_{side}.{layer}.weight_orig") for side in sides for layer in ("1", "conv", "conv1")]

@@ -1,7 +1,6 @@
-"""The content of a checkpoint of another program, and the network of official code in the content.
+"""The content of a checkpoint of another program, and the network of official code in it.
 
-Official code is the code of the authors of StyleGAN2, StyleGAN3, StyleGAN-XL, R3GAN or projected GAN. Nothing in a file
-is executed: objects in it are represented by records of this package.
+Official code is that of the authors of StyleGAN2, StyleGAN3, StyleGAN-XL, R3GAN or projected GAN.
 """
 
 from __future__ import annotations
@@ -31,41 +30,34 @@ from energyql.generators.checkpoints.unpickle import (
 from energyql.generators.checkpoints.unstated import GivenSettings
 
 PERSISTENT = "torch_utils.persistence._reconstruct_persistent_obj"
-"""Name of the record of an object that is stored with the source code of its class, as official PyTorch code does."""
+"""Record of an object that is stored with the source code of its class, as official PyTorch code does."""
 TF_NETWORK = "dnnlib.tflib.network.Network"
-"""Full name of the class of networks in official TensorFlow files."""
+"""Class of networks in official TensorFlow files."""
 OFFICIAL_MARKERS = ("synthesis.b4.const", "synthesis.input.freqs", "MainLayers.0.Layers.0.Basis")
-"""Names of tensors by which a state dict of official code is recognised: of StyleGAN2, StyleGAN3 and R3GAN, in turn.
-
-StyleGAN-XL has the tensor of StyleGAN3 too."""
+"""Tensors by which state dicts of StyleGAN2, StyleGAN3 (and StyleGAN-XL) and R3GAN are recognised."""
 PACKAGES = ("R3GAN", "feature_networks", "pg_modules", "timm.models", "torch.ao.nn", "torch.nn", "training")
-"""Packages of R3GAN, projected GAN and StyleGAN-XL. A file may hold objects of their classes without source code."""
+"""Packages of R3GAN, projected GAN and StyleGAN-XL, whose objects files hold without source code."""
 OFFICIAL_NAMES: Names = {
     ("torch_utils.persistence", "_reconstruct_persistent_obj"): record_of(PERSISTENT),
     ("dnnlib.tflib.network", "Network"): record_of(TF_NETWORK),
     **{(module, "EasyDict"): ordered_dict for module in ("dnnlib", "dnnlib.util")},
     **{(package, ANY): record_of for package in PACKAGES},
 }
-"""Names that a pickle of networks of official code may contain: (module, name) of a class or function -> the function
-of this package that is called instead."""
+"""Names that a pickle of networks of official code may contain."""
 MAX_SETTINGS = 10_000
-"""Largest count of values in the settings of a network. A value that is in two places counts twice."""
+"""Largest count of values in the settings of a network; a value in two places counts twice."""
 MAX_PARTS = 50_000
-"""Largest count of attributes, tensors and inner modules of all modules of a network. A module that is in two places
-counts twice."""
+"""Largest count of attributes, tensors and inner modules of a network; a module in two places counts twice."""
 MAX_DEPTH = 32
 """Largest number of modules inside one another."""
 
 
 @dataclass(frozen=True)
 class NetworkRecord:
-    """The tensors and settings of one network in a file, under the names in the code of its authors (official code).
-
-    A network is stored as an object or as a state dict. For a state dict, `class_name`, `init_kwargs` and `attributes`
-    are empty.
+    """Tensors and settings of one network of official code, under official names; a state dict has only tensors.
 
     Attributes:
-        class_name: name of the class of the network, as a rule "Generator".
+        class_name: name of the class of the network, as a rule "Generator"; "" for a state dict.
         init_kwargs: the arguments with which the network was built: numbers, strings, lists and dicts.
         tensors: parameters and buffers by name, such as "synthesis.b4.const", in the dtype of the file.
         attributes: numbers, strings and flags of the modules by name, such as "synthesis.b4.conv1.conv_clamp".
@@ -82,11 +74,11 @@ class Checkpoint:
     """The content of a file that another program wrote.
 
     Attributes:
-        content: the saved value, with a `TensorRecord` in place of each tensor, and other records in place of objects.
+        content: the saved value, with records in place of tensors and objects.
         size: number of bytes of the file.
         kind: kind of the file, for error messages, such as "PyTorch file".
-        metadata: the texts in the header of a file of safetensors, by name; empty for other files.
-        given: settings of the generator from the caller of `load_generator`, which the file may lack.
+        metadata: the texts in the header of a file of safetensors, by name.
+        given: settings from the caller of `load_generator`, which the file may lack.
     """
 
     content: Any
@@ -97,14 +89,9 @@ class Checkpoint:
 
     @cached_property
     def network(self) -> NetworkRecord | None:
-        """The generator in the file, if PyTorch code of the authors of its architecture (official code) saved it.
+        """The generator that official code saved as an object or a state dict; `None` if there is no such generator.
 
-        The result is `None` if the file holds no such generator. The generator is the entry `G_ema` (weights averaged
-        over the training) of a dict, or the whole content. It may be an object or a state dict.
-
-        Raises:
-            CheckpointError: the network is damaged, or the file holds several generators.
-            LookupError, TypeError, ValueError, AttributeError: a module of the network is damaged.
+        It is the entry `G_ema`, weights averaged over the training, of a dict, or the whole content.
         """
         whole = self.content.get("G_ema") if isinstance(self.content, dict) else self.content
         if isinstance(whole, ObjectRecord) and (whole.name == PERSISTENT or _is_plain(whole)):
@@ -116,20 +103,11 @@ class Checkpoint:
 
 
 def unpickle_official(data: memoryview) -> Any:
-    """Return the value in an official pickle of PyTorch or TensorFlow, with records in place of objects and tensors.
-
-    `data` are the bytes of a pickle file, not of a file of `torch.save`.
-
-    Raises:
-        CheckpointError: the pickle is damaged, or names a class or function that is not allowed.
-    """
+    """Value in an official pickle of PyTorch or TensorFlow, with records in place of objects and tensors."""
     budget = Budget(len(data))
 
     def nested(content: Any) -> Any:
-        """Return the value of a file of `torch.save` that is inside the pickle, such as the numbers of a tensor.
-
-        `content` are the bytes of the inner file.
-        """
+        """Read a file of `torch.save` inside the pickle, such as the numbers of a tensor."""
         if not isinstance(content, memoryview):
             raise CheckpointError("the data of a tensor is not bytes")
         return read_torch_file(content, TORCH_NAMES, budget)  # cannot nest again: these names have no loader
@@ -139,35 +117,17 @@ def unpickle_official(data: memoryview) -> Any:
 
 
 def plain_settings(settings: Any) -> dict[str, Any]:
-    """Return settings in a pickle as a dict of plain values: records are replaced by tensors, arrays, dicts or text.
-
-    For `None` the dict is empty.
-
-    Raises:
-        CheckpointError: there are more than 10,000 values (`MAX_SETTINGS`), or a value is of an unsupported type.
-    """
+    """Settings in a pickle as a dict of plain values (`plain`), at most `MAX_SETTINGS`; empty for `None`."""
     return dict(plain(settings or {}, Budget(MAX_SETTINGS, MAX_SETTINGS)))
 
 
 def _is_plain(value: ObjectRecord) -> bool:
-    """Return whether the class of an object is in `PACKAGES`, the packages of official code.
-
-    The objects of these packages are stored without the source code of their classes.
-    """
+    """Whether an object is of a class in `PACKAGES`, and so stored without source code."""
     return value.name.startswith(tuple(f"{package}." for package in PACKAGES))
 
 
 def _class_and_state(value: Any) -> tuple[str, dict[str, Any]]:
-    """Return the class name and the attributes of one module (layer or part) of a network in an official pickle.
-
-    Args:
-        value: the record of the module. Its object is stored with the source code of its class, or the class is in one
-            of `PACKAGES`.
-
-    Raises:
-        CheckpointError: `value` is no record of such a module.
-        LookupError, TypeError, ValueError: the object is damaged.
-    """
+    """Class name and attributes of one module of a network, from its record."""
     if isinstance(value, ObjectRecord) and _is_plain(value) and not value.arguments:
         return value.name.rpartition(".")[2], value.state
     if not isinstance(value, ObjectRecord) or value.name != PERSISTENT:
@@ -177,19 +137,7 @@ def _class_and_state(value: Any) -> tuple[str, dict[str, Any]]:
 
 
 def _read_network(network: Any, budget: Budget) -> NetworkRecord:
-    """Return the tensors, attributes and settings of a network that is stored as an object.
-
-    Tensors and attributes are in the order of the modules; a module comes before the modules inside it.
-
-    Args:
-        network: the record of the network.
-        budget: counts of work and memory, to which the bytes of the tensors are added.
-
-    Raises:
-        CheckpointError: a module is not of official code, or the modules are too many or nested too deep, or the
-            tensors are larger than the file.
-        LookupError, TypeError, ValueError, AttributeError: a module is damaged.
-    """
+    """Read a network that is stored as an object, module by module; a module comes before those inside it."""
     class_name, state = _class_and_state(network)
     record = NetworkRecord(class_name, plain_settings(state.get("_init_kwargs")), {})
     parts, waiting = 0, [("", network)]

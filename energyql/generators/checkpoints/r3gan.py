@@ -17,18 +17,16 @@ _NAMES = {
     "EmbeddingLayer.weight": "embed", "AggregationLayer.Layer.weight": "colours", _MARKER: "stages.0.basis",
     "MainLayers.0.Layers.0.LinearLayer.weight": "stages.0.linear",
 }  # fmt: skip
-"""Official name of a tensor -> name in this library, for all tensors that `_TRANSITION` and `_BLOCK` do not contain."""
+"""Official name of a tensor -> name in this library, for tensors that are not in `_TRANSITION` or `_BLOCK`."""
 _LAYER = re.compile(r"MainLayers\.(\d)\.Layers\.(\d{1,3})\.(.+)", re.ASCII)
-"""Matches the official name of a tensor, as three groups: number of the stage (the layers of one side of feature maps),
-number of the layer in the stage, and last part of the name."""
+"""Matches an official name: number of the stage, number of the layer in the stage, and last part of the name."""
 _TRANSITION = {"LinearLayer.Layer.weight": "widen", "Resampler.Kernel": "resample_filter"}
-"""Last part of an official name -> last part of the name in this library, in layer 0 of a stage, which changes the side
-and the number of channels."""
+"""Last part of an official name -> that in this library, in layer 0 of a stage, which changes side and channels."""
 _BLOCK = {
     "LinearLayer1.Layer.weight": "expand", "LinearLayer2.Layer.weight": "mix", "LinearLayer3.Layer.weight": "reduce",
     "NonLinearity1.Bias": "bias1", "NonLinearity2.Bias": "bias2",
 }  # fmt: skip
-"""Last part of an official name -> last part of the name in this library, in residual blocks, the layers from 1 on."""
+"""Last part of an official name -> that in this library, in residual blocks, the layers from 1 on."""
 
 
 def read_r3gan(checkpoint: Checkpoint) -> R3GAN | None:
@@ -36,10 +34,6 @@ def read_r3gan(checkpoint: Checkpoint) -> R3GAN | None:
 
     The weights are those averaged over the training (G_ema). The official program computes the last stages in bfloat16,
     this library in float32.
-
-    Raises:
-        CheckpointError: tensors are missing, too many, or do not fit together. Or the caller gives a learning-rate
-            multiplier or a limit of activations, which an R3GAN has not.
     """
     record = checkpoint.network
     if record is None:
@@ -54,11 +48,7 @@ def read_r3gan(checkpoint: Checkpoint) -> R3GAN | None:
 
 
 def _own_name(name: str) -> str:
-    """Return the name in this library of the tensor that is called `name` in the official code.
-
-    Raises:
-        CheckpointError: an R3GAN has no tensor of this name.
-    """
+    """Name in this library of the tensor that is called `name` in the official code."""
     if name in _NAMES:
         return _NAMES[name]
     if match := _LAYER.fullmatch(name):
@@ -71,17 +61,7 @@ def _own_name(name: str) -> str:
 
 
 def _configuration(weights: Mapping[str, Tensor]) -> R3GANConfig:
-    """Return the settings that follow from the names and shapes of some of the weights.
-
-    Whether all weights fit the settings is not checked here; `build_network` does so.
-
-    Args:
-        weights: the weights by their names in this library.
-
-    Raises:
-        CheckpointError: there are no residual blocks.
-        LookupError: another tensor is missing.
-    """
+    """Settings from some of the weights, under the names of this library; `build_network` checks all of them."""
     stages = [f"stages.{stage}.blocks." for stage in range(MOST_STAGES) if f"stages.{stage}.blocks.0.mix" in weights]
     if not stages:
         raise CheckpointError("it is a part of an R3GAN: residual blocks are missing")

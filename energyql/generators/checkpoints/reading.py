@@ -18,10 +18,7 @@ Network = TypeVar("Network", bound=torch.nn.Module)
 
 
 class CheckpointError(ModelError):
-    """The error for a file that is damaged, unsafe or of an unsupported kind.
-
-    Its message does not name the file; `reading` turns it into a `ModelError` that does.
-    """
+    """The error for a damaged, unsafe or unsupported file, until `reading` adds the name of the file."""
 
 
 _AGAIN = "copy or download the file again; docs/checkpoints.md says which files are read"
@@ -30,10 +27,7 @@ _AGAIN = "copy or download the file again; docs/checkpoints.md says which files 
 
 @contextmanager
 def reading(path: Path) -> Iterator[None]:
-    """Turn every error that a damaged file can cause in a `with` block into a `ModelError` that names `path`.
-
-    Other exceptions, such as `KeyboardInterrupt`, are not changed.
-    """
+    """Turn every error that a damaged file can cause in a `with` block into a `ModelError` that names `path`."""
     try:
         with naming_source(path):
             yield
@@ -47,7 +41,7 @@ def reading(path: Path) -> Iterator[None]:
 
 
 def file_bytes(path: Path) -> memoryview:
-    """Return the bytes of a file without reading them all: the system reads those that are used ("memory mapping").
+    """Bytes of a file, mapped to memory: only those that are used are read.
 
     Raises:
         ModelError: the file is missing, empty, or not a regular file.
@@ -59,14 +53,9 @@ def file_bytes(path: Path) -> memoryview:
 
 
 def shown(value: object, length: int = 80) -> str:
-    """Return a text that shows a value of a file in an error message.
+    """Text that shows a value of a file in an error message: strings in ASCII, numbers, and the type of anything else.
 
-    A string is shown in ASCII, with escapes for other characters. A number or `None` is shown as in Python. For any
-    other value the name of its type is shown, such as "a dict".
-
-    Args:
-        value: any value in the file.
-        length: largest number of characters of a string that are shown; "..." follows if there are more.
+    A string is cut to `length` characters, and "..." follows.
     """
     if isinstance(value, str):
         return ascii(value[:length])[1:-1] + ("..." if len(value) > length else "")
@@ -74,13 +63,7 @@ def shown(value: object, length: int = 80) -> str:
 
 
 def check_weights(tensors: Mapping[str, Tensor]) -> None:
-    """Raise a CheckpointError unless all weights are finite floating-point numbers.
-
-    `tensors` are the weights by name, which the message states.
-
-    Raises:
-        CheckpointError: a tensor is of another dtype, or one of its numbers is infinite or no number.
-    """
+    """Raise a `CheckpointError` unless all weights are finite floating-point numbers."""
     for name, tensor in tensors.items():
         if not tensor.is_floating_point():
             dtype = str(tensor.dtype).removeprefix("torch.")
@@ -90,12 +73,7 @@ def check_weights(tensors: Mapping[str, Tensor]) -> None:
 
 
 def build_network(network: Callable[[Any], Network], config: Any, weights: Mapping[str, Tensor]) -> Network:
-    """Return a network with the weights of a file, in float32, in evaluation mode, without gradients to the weights.
-
-    Args:
-        network: class of the network, which is called with `config`.
-        config: settings of the network.
-        weights: all parameters and buffers of the network, by their names in this library.
+    """Build a network with the weights of a file, in float32, in evaluation mode, without gradients to the weights.
 
     Raises:
         CheckpointError: tensors are missing, too many, or of shapes that do not fit `config`.
@@ -115,9 +93,6 @@ def build_network(network: Callable[[Any], Network], config: Any, weights: Mappi
 
 
 def _some(names: Iterable[str]) -> str:
-    """Return a list of names as text for an error message: the first three, then the count of others.
-
-    For eight names the result is "a, b, c and 5 more". There must be at least one name.
-    """
+    """List of names for an error message, such as "a, b, c and 5 more"."""
     first, *rest = [shown(name, 120) for name in names]
     return ", ".join([first, *rest[:2]]) + (f" and {len(rest) - 2} more" if len(rest) > 2 else "")

@@ -24,21 +24,17 @@ MAX_DEPTH = 2
 MAX_HEADER = 1 << 24
 """Largest number of bytes of the header, the JSON before the tensors, in a file of safetensors."""
 _EMA = re.compile(r"(?<![a-z])ema(?![a-z])", re.IGNORECASE)
-"""Matches the word "ema", which stands for averaged weights, in the keys that lead to a state dict or in its prefix."""
+"""Matches the word "ema", which stands for averaged weights, in the keys or the prefix of a state dict."""
 
 
 @dataclass(frozen=True)
 class StateDict:
-    """The state dict of one generator in a checkpoint.
-
-    The names of the tensors of the generator may have a prefix in the file, such as "decoder.".
+    """The state dict of one generator in a checkpoint, perhaps with a prefix before the names, such as "decoder.".
 
     Attributes:
-        place: where the tensors are in the file: the keys that lead to their dict, then the prefix without its dot. An
-            example is "state_dict decoder". "" if there is neither a key nor a prefix.
+        place: the keys that lead to the dict, then the prefix without its dot, such as "state_dict decoder"; may be "".
         entries: name without the prefix -> value, as a rule the record of a tensor.
-        around: the dict that holds the tensors in the file, then the dicts around it, from the innermost to the
-            outermost.
+        around: the dict that holds the tensors in the file, then the dicts around it, the outermost last.
     """
 
     place: str
@@ -46,13 +42,7 @@ class StateDict:
     around: tuple[Mapping[Any, Any], ...]
 
     def tensors(self, budget: Budget) -> dict[str, Tensor]:
-        """Return copies of all tensors by name, without the prefix.
-
-        The bytes of the tensors are added to the counts in `budget`.
-
-        Raises:
-            CheckpointError: an entry is no tensor, or the tensors are larger than the file.
-        """
+        """Copies of all tensors by name, whose bytes the budget counts; entries that are no tensors are an error."""
         tensors = {}
         for name, value in self.entries.items():
             if not isinstance(value, TensorRecord):
@@ -61,23 +51,15 @@ class StateDict:
         return tensors
 
     def beside(self, name: str) -> Any:
-        """Return the value of the key `name` in the innermost dict of `around` that has the key; `None` without one."""
+        """Value of the key `name` in the innermost dict of `around` that has the key; `None` without one."""
         return next((part[name] for part in self.around if name in part), None)
 
 
 def find_state_dict(content: Any, marker: str) -> StateDict | None:
     """Return the state dict of a generator that has a tensor called `marker`; `None` if no state dict has one.
 
-    If there are several, and just one has the word "ema" in its prefix or in a key that leads to it, that one is
-    returned. The word stands for weights averaged over the training.
-
-    Args:
-        content: the value in the file.
-        marker: name of a tensor by which the generator is recognised. A prefix such as "module." may stand before the
-            name in the file; the result has no prefix.
-
-    Raises:
-        CheckpointError: there are several such state dicts, and none or several of them have the word "ema".
+    A prefix such as "module." may stand before the name in the file. Of several such state dicts, just one must have
+    the word "ema", for weights averaged over the training, in its prefix or keys.
     """
     places: dict[str, tuple[str, tuple[Mapping[Any, Any], ...]]] = {}
     for keys, around in _dicts(content):
@@ -97,11 +79,7 @@ def find_state_dict(content: Any, marker: str) -> StateDict | None:
 
 
 def _dicts(content: Any) -> Iterator[tuple[tuple[str, ...], tuple[Mapping[Any, Any], ...]]]:
-    """Yield a pair for each dict in the content of a file; dicts inside more than two other dicts are left out.
-
-    The first entry of the pair has the keys that lead to the dict. The second entry is a tuple: the dict itself, and
-    then the dicts around it, from the innermost to the outermost. A dict that is in two places is yielded once.
-    """
+    """For each dict at most two deep in a file: the keys that lead to it; and itself with the dicts around it."""
     waiting: list[Any] = [((), (content,))] if isinstance(content, dict) else []
     seen: set[int] = set()
     for keys, around in waiting:
@@ -115,27 +93,20 @@ def _dicts(content: Any) -> Iterator[tuple[tuple[str, ...], tuple[Mapping[Any, A
 
 
 def is_safetensors(data: memoryview) -> bool:
-    """Return whether `data` starts as a file of safetensors does."""
+    """Whether `data` starts as a file of safetensors does."""
     return len(data) > 8 and data[8] == ord("{") and _header_size(data) <= len(data) - 8
 
 
 def _header_size(data: memoryview) -> int:
-    """Return the number of bytes of the JSON that follows the first 8 bytes of a file of safetensors."""
+    """Number of bytes of the JSON that follows the first 8 bytes of a file of safetensors."""
     return int.from_bytes(data[:8], "little")
 
 
 def read_safetensors(path: Path, data: memoryview) -> tuple[dict[str, TensorRecord], dict[str, Any]]:
-    """Return two dicts from a file of safetensors: the records of its tensors by name, and the texts in its header.
-
-    The texts, such as a licence, are also by name.
-
-    Args:
-        path: the file.
-        data: the bytes of the file.
+    """Records of the tensors in a file of safetensors, and the texts in its header, such as a licence, both by name.
 
     Raises:
-        ModelError: the file is damaged.
-        CheckpointError: the header is longer than `MAX_HEADER`, so that to parse it would take gigabytes.
+        CheckpointError: the header is longer than `MAX_HEADER`, and parsing it would take gigabytes.
     """
     if (size := _header_size(data)) > MAX_HEADER:
         raise CheckpointError(f"its header of {size} bytes is longer than {MAX_HEADER}")

@@ -1,7 +1,6 @@
-"""Readers of checkpoints of StyleGAN2.
+"""Readers of checkpoints of StyleGAN2: official ones of PyTorch (StyleGAN2-ADA) and TensorFlow, and rosinality's.
 
-They read official files of PyTorch (StyleGAN2-ADA) and TensorFlow, and `.pt` files of the PyTorch code of rosinality, a
-user of GitHub.
+rosinality is a user of GitHub, whose PyTorch code saves `.pt` files.
 """
 
 from __future__ import annotations
@@ -33,12 +32,7 @@ from energyql.generators.stylegan2 import StyleGAN2
 def read_ada(checkpoint: Checkpoint) -> StyleGAN2 | None:
     """Return the generator in an official PyTorch file (StyleGAN2-ADA); `None` if the file holds no such StyleGAN2.
 
-    A state dict lacks the learning-rate multiplier and the limit of activations. The caller gives them in
-    `checkpoint.given`; otherwise usual values are assumed, and an error is raised if the weights contradict them.
-
-    Raises:
-        CheckpointError: tensors are missing or do not fit together, or the generator is of an unsupported kind. Or a
-            setting of the caller differs from that in the file, or the caller must give a setting.
+    A state dict lacks learning-rate multiplier and limit of activations, for which see `completed`.
 
     Warns:
         CheckpointWarning: usual settings are assumed, or maps of noise or filters are missing.
@@ -65,33 +59,13 @@ def read_ada(checkpoint: Checkpoint) -> StyleGAN2 | None:
 
 
 def _completed(given: GivenSettings, tensors: Mapping[str, Tensor], *, clamped: bool) -> StyleGAN2:
-    """Return the generator with tensors from a file that has no learning-rate multiplier and no limit of activations.
-
-    Args:
-        given: settings of the caller. Usual values are assumed for those that are `None`.
-        tensors: tensors under their official names.
-        clamped: whether the program that saved the file may limit activations.
-
-    Raises:
-        CheckpointError: tensors are missing or do not fit together, or the caller must give a setting, or gives a limit
-            although `clamped` is false.
-    """
+    """Generator of a file without learning-rate multiplier and limit of activations, see `completed`."""
     has_mean = "mapping.w_avg" in tensors
     return completed(given, lambda lr, clamp: assemble(tensors, clamp, lr), clamped=clamped, has_mean=has_mean)
 
 
 def _setting(record: NetworkRecord, name: str, pattern: str, default: Any = None) -> Any:
-    """Return a setting of a network: an attribute of its layers, or else an argument with which the network was built.
-
-    Args:
-        record: the network.
-        name: name of the argument. Arguments may be grouped in dicts, which are searched too.
-        pattern: regular expression that matches the full names of the attribute in all layers.
-        default: result if the file has neither the attribute nor the argument.
-
-    Raises:
-        CheckpointError: the attribute has different values in different layers.
-    """
+    """Setting of a network: an attribute that layers have in common, or else the argument `name` it was built with."""
     values = {value for key, value in record.attributes.items() if re.fullmatch(pattern, key)}
     if len(values) > 1:
         raise CheckpointError(f"its layers differ in {name}")
@@ -127,15 +101,8 @@ _NAMES = {
 def read_rosinality(checkpoint: Checkpoint) -> StyleGAN2 | None:
     """Return the generator in a file of the PyTorch code of rosinality (Kim Seonghyeon); `None` if the file holds none.
 
-    The weights are those averaged over the training, if the file has them. Files of pSp and e4e, programs that encode
-    pictures, are read too: their decoder is such a generator.
-
-    The file lacks the learning-rate multiplier. The caller gives it in `checkpoint.given`; otherwise 0.01 is assumed,
-    and an error is raised if the weights contradict this value.
-
-    Raises:
-        CheckpointError: tensors are missing, unknown or do not fit together. Or the caller must give the multiplier, or
-            gives a limit of activations, which this code has not.
+    Averaged weights are used if the file has some. Files of pSp and e4e, programs that encode pictures, are read too:
+    their decoder is such a generator. The file lacks the learning-rate multiplier, for which see `completed`.
 
     Warns:
         CheckpointWarning: maps of noise or filters are missing.
@@ -155,13 +122,7 @@ def read_rosinality(checkpoint: Checkpoint) -> StyleGAN2 | None:
 
 
 def _one_row(average: Tensor) -> Tensor:
-    """Return the mean of w as a tensor (w_dim,).
-
-    `average` is the mean in the file, (w_dim,), or (rows, w_dim) if the file repeats the mean for each layer.
-
-    Raises:
-        CheckpointError: the rows differ.
-    """
+    """Mean of w, (w_dim,), from one row or equal rows for all layers."""
     rows = average.reshape(-1, average.shape[-1]) if average.ndim else average[None, None]
     if not torch.equal(rows, rows[:1].expand_as(rows)):
         raise CheckpointError("its latent_avg differs between layers, but w has one mean", hint="save it without")

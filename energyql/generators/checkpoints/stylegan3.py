@@ -31,9 +31,8 @@ _LAYER = re.compile(r"^synthesis\.L(\d{1,3})_(\d{1,5})_(\d{1,6})\.", re.ASCII)
 FILTER_ERROR = 1e-5
 """Largest allowed difference between a number of a filter in a file and the same number computed from the settings."""
 Layer = tuple[int, int, int]
-"""A layer in a file: its number, the side of its feature maps, and the count of its channels.
-
-The official name of the layer states all three: "synthesis.L0_36_512" is (0, 36, 512)."""
+"""A layer in a file: its number, side and channels, such as (0, 36, 512) for the official name
+"synthesis.L0_36_512"."""
 Config = TypeVar("Config", bound=StyleGAN3Config)
 
 
@@ -41,12 +40,7 @@ def read_stylegan3(checkpoint: Checkpoint) -> StyleGAN3 | None:
     """Return the generator in an official file of StyleGAN3, T or R; `None` if the file holds no StyleGAN3.
 
     For a state dict, settings follow from shapes and filters, except for the learning-rate multiplier and the limit of
-    activations. The caller gives these two in `checkpoint.given`; otherwise usual values are assumed, and an error is
-    raised if the weights contradict them.
-
-    Raises:
-        CheckpointError: settings and tensors do not fit together, or a setting is not supported. Or a setting of the
-            caller differs from that in the file, or the caller must give a setting.
+    activations, for which see `completed`.
 
     Warns:
         CheckpointWarning: a usual setting is assumed.
@@ -76,23 +70,12 @@ def read_stylegan3(checkpoint: Checkpoint) -> StyleGAN3 | None:
 
 
 def has_class_features(tensors: Mapping[str, Tensor]) -> bool:
-    """Return whether tensors, by official name, are those of a StyleGAN-XL rather than of a StyleGAN3.
-
-    A StyleGAN-XL has features of classes among its tensors, even if it takes no condition.
-    """
+    """Whether the tensors are those of a StyleGAN-XL, which has features of classes even if it takes no condition."""
     return "mapping.embed.weight" in tensors and "mapping.embed.bias" not in tensors
 
 
 def _build(tensors: Mapping[str, Tensor], config: StyleGAN3Config) -> StyleGAN3:
-    """Return the generator with the tensors of a file.
-
-    Args:
-        tensors: tensors by their official names.
-        config: settings of the generator.
-
-    Raises:
-        CheckpointError: the settings do not fit the tensors.
-    """
+    """Build the generator if the sizes and channels in the official names of its layers follow from the settings."""
     # Names of layers contain sizes and channels, so they show whether the settings are understood correctly.
     names = [layer_name((i, signal.size, signal.channels)) for i, signal in enumerate(config.signals())]
     if missing := [name for name in names if f"{name}.weight" not in tensors]:
@@ -102,17 +85,9 @@ def _build(tensors: Mapping[str, Tensor], config: StyleGAN3Config) -> StyleGAN3:
 
 
 def settings_of_shapes(tensors: Mapping[str, Tensor], layers: Sequence[Layer]) -> dict[str, Any]:
-    """Return the settings that follow from names and shapes of tensors, by the names of `StyleGAN3Config`.
+    """Settings that follow from names and shapes of official tensors, without `resolution` and `num_layers`.
 
-    `resolution` and `num_layers` are not among them. `channel_base` is a large number without meaning, which the caller
-    must replace by means of `fitted_channels`.
-
-    Args:
-        tensors: tensors by their official names.
-        layers: number, side and channels of each layer in the file, in order.
-
-    Raises:
-        CheckpointError: tensors are missing or have impossible shapes.
+    `channel_base` is a large number without meaning until the caller fits it by `fitted_channels`.
     """
     return {
         **mapping_settings(tensors, shape_of(tensors, "synthesis.input.affine.weight", 2)[1]),
@@ -125,11 +100,7 @@ def settings_of_shapes(tensors: Mapping[str, Tensor], layers: Sequence[Layer]) -
 
 
 def named_layers(tensors: Mapping[str, Tensor]) -> list[Layer]:
-    """Return the index, side and channels of each layer, which the official names of tensors contain; sorted by index.
-
-    Raises:
-        CheckpointError: there are fewer than two layers.
-    """
+    """The layers in the official names of tensors, at least two, in order."""
     matches = [match for name in tensors if (match := _LAYER.match(name))]
     layers = sorted({(int(match[1]), int(match[2]), int(match[3])) for match in matches})
     if len(layers) < 2:
@@ -138,19 +109,14 @@ def named_layers(tensors: Mapping[str, Tensor]) -> list[Layer]:
 
 
 def layer_name(layer: Layer) -> str:
-    """Return the official name of a layer, such as "synthesis.L0_36_512"."""
+    """Official name of a layer, such as "synthesis.L0_36_512"."""
     return "synthesis.L{}_{}_{}".format(*layer)
 
 
 def fitted_channels(config: Config, layers: Sequence[Layer]) -> Config:
-    """Return settings with a `channel_base` that gives layers the same numbers of channels as in a file.
+    """Replace `channel_base`, by a power of two if possible, so that layers have the same channels as in a file.
 
-    The new `channel_base` is a power of two if one fits. If no layer has fewer channels than `channel_max`, `config` is
-    returned unchanged. If no number fits, a wrong one is returned; `is_confirmed` is then false for the result.
-
-    Args:
-        config: the settings, right in all but `channel_base`.
-        layers: number, side and channels of each layer in the file, in order.
+    If no number fits, a wrong one is taken, for which `is_confirmed` is false.
     """
     # channel_base / 2f channels, rounded, where that is below the maximum
     pairs = zip([layer[2] for layer in layers[:-1]], config.signals()[:-1], strict=True)
@@ -164,13 +130,7 @@ def fitted_channels(config: Config, layers: Sequence[Layer]) -> Config:
 
 
 def is_confirmed(config: StyleGAN3Config, tensors: Mapping[str, Tensor], layers: Sequence[Layer]) -> bool:
-    """Return whether sides, channels and filters of all layers in a file are those that follow from settings.
-
-    Args:
-        config: the settings.
-        tensors: the tensors in the file by their official names, with the filters.
-        layers: number, side and channels of each layer in the file, in order.
-    """
+    """Whether sides, channels and filters of all layers in a file are those that follow from settings."""
     signals, none = config.signals(), torch.empty(0)
     if [layer[1:] for layer in layers] != [(signal.size, signal.channels) for signal in signals]:
         return False
@@ -186,27 +146,14 @@ def is_confirmed(config: StyleGAN3Config, tensors: Mapping[str, Tensor], layers:
 
 
 def unknown_layers(kind: str, layers: Sequence[Layer]) -> CheckpointError:
-    """Return the error to raise if layers or filters in a file do not follow from any usual settings.
-
-    Args:
-        kind: architecture of the file, for the message, such as "StyleGAN3".
-        layers: number, side and channels of each layer in the file; the message lists numbers and sides.
-    """
+    """Error for a file of the architecture `kind` whose layers or filters follow from no usual settings."""
     sizes = ", ".join(f"{number}: {size}x{size}" for number, size, _ in layers)
     hint = "if the file is complete, it has unusual cutoffs, which no state dict holds: give the official pickle"
     return CheckpointError(f"its layers are of no known {kind}: their numbers and sizes are {sizes}", hint=hint)
 
 
 def _configuration(settings: Mapping[str, Any]) -> StyleGAN3Config:
-    """Return the settings of a pickled network.
-
-    `settings` are the arguments with which the official code built the network. Two of them, `mapping_kwargs` and
-    `synthesis_kwargs`, are dicts of further arguments.
-
-    Raises:
-        CheckpointError: an argument is missing, or not supported.
-        AttributeError, TypeError: `mapping_kwargs` or `synthesis_kwargs` is no dict.
-    """
+    """Settings of a pickled network, from the arguments with which the official code built it."""
     own = {name: value for name, value in settings.items() if name not in ("mapping_kwargs", "synthesis_kwargs")}
     own |= settings.get("synthesis_kwargs", {})
     values: dict[str, Any] = {}

@@ -1,7 +1,7 @@
 """Reader of official StyleGAN-XL files (PyTorch).
 
-A generator is a network of low resolution, the stem, without or with heads. Heads are groups of layers for higher
-resolutions. They are not the heads that classify attributes.
+A generator is a network of low resolution, the stem, and perhaps heads: groups of layers for higher resolutions, not
+the heads that classify attributes.
 """
 
 from __future__ import annotations
@@ -37,21 +37,14 @@ _STATED = (
 _OF_LAYERS = ("filter_size", "lrelu_upsampling")
 """Settings that are attributes of each layer in a pickle, with equal values; the values of the first layer are read."""
 _MOST_SIGNALS = 1_000_000
-"""Limit of the work of the search for heads, groups of layers for higher resolutions. The work is counted in layers of
-the settings that are tried; a file with six heads takes about 130,000."""
+"""Largest number of layers, in all settings together, that the search for heads tries."""
 
 
 def read_stylegan_xl(checkpoint: Checkpoint) -> StyleGANXL | None:
     """Return the generator in an official file of StyleGAN-XL; `None` if the file holds no StyleGAN-XL.
 
-    No file states which heads, groups of layers for higher resolutions, a network has. Heads are found from the sides
-    and channels of the layers, and checked with the filters. A state dict lacks the learning-rate multiplier and the
-    limit of activations. The caller gives these two in `checkpoint.given`; otherwise usual values are assumed, and an
-    error is raised if the weights contradict them.
-
-    Raises:
-        CheckpointError: the layers are those of no known StyleGAN-XL, or tensors do not fit together. Or a setting of
-            the caller differs from that in the file, or the caller must give a setting.
+    No file states its heads: they are found from the sides and channels of the layers, and checked with the filters. A
+    state dict lacks learning-rate multiplier and limit of activations, for which see `completed`.
 
     Warns:
         CheckpointWarning: a usual setting is assumed.
@@ -77,18 +70,7 @@ def read_stylegan_xl(checkpoint: Checkpoint) -> StyleGANXL | None:
 
 
 def _configuration(record: NetworkRecord, layers: Sequence[Layer]) -> StyleGANXLConfig:
-    """Return the settings of the generator in a file.
-
-    Some settings are attributes in the file. The others are found from the layers, so that sides, channels and filters
-    of all layers follow from the settings.
-
-    Args:
-        record: the network in the file.
-        layers: number, side and channels of each layer in the file, in order.
-
-    Raises:
-        CheckpointError: no possible settings agree with layers and filters, or the search for them takes too long.
-    """
+    """Settings of the generator: those that the file states, and others from which all its layers follow."""
     places = {name: f"synthesis.{name}" for name in _STATED}
     places |= {name: f"{layer_name(layers[0])}.{name}" for name in _OF_LAYERS}
     stated = {name: record.attributes[place] for name, place in places.items() if place in record.attributes}
@@ -100,18 +82,7 @@ def _configuration(record: NetworkRecord, layers: Sequence[Layer]) -> StyleGANXL
 
 
 def _settings_of_shapes(record: NetworkRecord, layers: Sequence[Layer]) -> dict[str, Any]:
-    """Return the settings that follow from names and shapes of tensors, by the names of `StyleGANXLConfig`.
-
-    `resolution`, `num_layers` and the settings of heads are not among them, and `channel_base` is a large number
-    without meaning.
-
-    Args:
-        record: the network in the file.
-        layers: number, side and channels of each layer in the file, in order.
-
-    Raises:
-        CheckpointError: tensors are missing or have impossible shapes.
-    """
+    """Settings that follow from shapes, as in `settings_of_shapes`, and those of classes, but not of heads."""
     tensors = dict(record.tensors)
     features = tensors.pop("mapping.embed.weight")
     settings = settings_of_shapes(tensors, layers)
@@ -125,19 +96,7 @@ def _settings_of_shapes(record: NetworkRecord, layers: Sequence[Layer]) -> dict[
 
 
 def _candidates(settings: Mapping[str, Any], layers: Sequence[Layer]) -> Iterator[StyleGANXLConfig]:
-    """Yield all configurations of a network whose layers have the same sides as the layers in a file.
-
-    A configuration states the stem, a network of low resolution, and the heads, groups of layers for higher
-    resolutions.
-
-    Args:
-        settings: fields of a configuration that are already known. Missing are `resolution`, `num_layers` and the
-            settings of heads.
-        layers: number, side and channels of each layer in the file, in order.
-
-    Raises:
-        CheckpointError: the search takes too long.
-    """
+    """Search for stems and heads, with these `settings`, whose layers have the same sides as those in a file."""
     sizes, final = [size for _, size, _ in layers], layers[-1][1]
     budget = Budget(0, _MOST_SIGNALS)
     below = next((place for place, (number, *_) in enumerate(layers) if number != place), len(layers))
@@ -164,13 +123,7 @@ def _candidates(settings: Mapping[str, Any], layers: Sequence[Layer]) -> Iterato
 
 
 def _weights(tensors: Mapping[str, Tensor], layers: Sequence[Layer], classes: int) -> dict[str, Tensor]:
-    """Return the tensors of a file under the names of this library.
-
-    Args:
-        tensors: tensors by their official names.
-        layers: number, side and channels of each layer in the file, in order.
-        classes: number of classes of the generator. The file may have features for more classes, which are left out.
-    """
+    """Tensors of a file under the names of this library; only the first `classes` rows of features of classes."""
     places = {layer_name(layer): f"synthesis.layers.{place}" for place, layer in enumerate(layers)}
     weights = {}
     for name, tensor in tensors.items():

@@ -18,7 +18,7 @@ from energyql.generators.checkpoints.unstated import DEFAULT_LR_MULTIPLIER
 from energyql.generators.stylegan2 import StyleGAN2
 
 OLDEST_VERSION = 4
-"""Oldest version of a network in a TensorFlow pickle that is read; the pickle states the version."""
+"""Oldest version of a network that is read; the pickle states its version."""
 COMPONENTS = ("mapping", "synthesis")
 """Names of the two networks inside a generator."""
 SUPPORTED = {"nonlinearity": "lrelu", "mapping_nonlinearity": "lrelu", "use_noise": True, "normalize_latents": True}
@@ -47,12 +47,11 @@ NAMES = {
 def read_tensorflow(checkpoint: Checkpoint) -> StyleGAN2 | None:
     """Return the generator in an official TensorFlow pickle; `None` for any other file.
 
-    Such a pickle holds three networks. The generator is the last one, Gs, whose weights are averaged over the training.
+    Of the three networks in such a pickle it is the last, Gs, whose weights are averaged over the training.
 
     Raises:
         CheckpointError: the network is no StyleGAN2 (perhaps a StyleGAN of the first generation), or is of an
-            unsupported kind, or its tensors do not fit together. Or a setting of the caller differs from that in the
-            file.
+            unsupported kind; or a setting of the caller differs from that in the file.
     """
     content = checkpoint.content
     if not isinstance(content, tuple) or len(content) != 3 or not all(map(_is_network, content)):
@@ -78,11 +77,7 @@ def read_tensorflow(checkpoint: Checkpoint) -> StyleGAN2 | None:
 
 
 def _fully_grown(variables: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the variables, by name, that a generator uses after training.
-
-    In configurations B to D of the StyleGAN2 paper, each resolution has a layer that draws a picture. The variables of
-    all these layers but the last are left out, because only the last layer is used after training.
-    """
+    """Variables that are used after training: of the layers that draw pictures in each resolution, only the last."""
     side = max((side for side in SIDES if f"synthesis/{side}x{side}/Conv1/weight" in variables), default=0)
     last = "synthesis/ToRGB_lod0/"
     small = [name for name in variables if name.startswith("synthesis/ToRGB_lod") and not name.startswith(last)]
@@ -95,18 +90,7 @@ def _is_network(part: Any) -> bool:
 
 
 def _variables(network: ObjectRecord, budget: Budget) -> dict[str, Tensor]:
-    """Return the variables of a generator and of the two networks inside it, by name, in float32.
-
-    The names of variables of an inner network begin with its name, such as "synthesis/".
-
-    Args:
-        network: the record of the generator.
-        budget: counts of work and memory, to which the bytes of the variables are added.
-
-    Raises:
-        CheckpointError: the variables are larger than the file.
-        LookupError, TypeError, ValueError, AttributeError: the record is damaged.
-    """
+    """Variables of a generator and of the two networks inside it, whose names are prefixes, in float32."""
     components = network.state["components"]
     variables: dict[str, Tensor] = {}
     for prefix, part in {"": network, **{f"{name}/": components[name] for name in COMPONENTS}}.items():
@@ -122,14 +106,7 @@ def _variables(network: ObjectRecord, budget: Budget) -> dict[str, Tensor]:
 
 
 def _transposed(name: str, value: Tensor) -> Tensor:
-    """Return the values of a variable in the form of the official PyTorch code (StyleGAN2-ADA).
-
-    That code has the axes in another order, mirrors the kernels of up-sampling layers, and adds 1 to some biases.
-
-    Args:
-        name: name of the variable in TensorFlow.
-        value: values of the variable in TensorFlow.
-    """
+    """A TensorFlow variable as in the official PyTorch code, with other axes, mirrored kernels and 1 in biases."""
     if name.endswith("weight") and value.ndim == 4:
         value = value.flip(0, 1) if "/Conv0_up/" in name or "/Skip/" in name else value
         return value.permute(3, 2, 0, 1)

@@ -40,20 +40,18 @@ LEGACY_START = b"\x80\x02\x8a\x0a" + LEGACY_MAGIC.to_bytes(10, "little") + b"."
 _LEGACY_PROTOCOL = 1001
 """The integer in the second pickle of a legacy file."""
 MAX_DIRECTORY = 1 << 21
-"""Largest number of bytes that are read of the directory of a zip file. A tensor takes about a hundred bytes in it."""
+"""Most bytes that are read of the directory of a zip file; a tensor takes about a hundred."""
 _ENTRY_COST = 10
 """Number of pickle operations that take as long as reading an entry of the directory of a zip file."""
 MAX_DEPTH = 32
-"""Largest number of containers inside one another in a value for `plain`. A container inside itself exceeds this
-number."""
+"""Most containers inside one another in a value for `plain`; a container inside itself exceeds it."""
 TRAINING_NAMES: Names = {**TORCH_NAMES, **NUMPY_NAMES, ("argparse", "Namespace"): record_of("argparse.Namespace")}
-"""Names that a training checkpoint may contain: (module, name) of a class or function -> the function of this package
-that is called instead. The names are of tensors, arrays and containers; and `argparse.Namespace`, the class of the
-options of a training."""
+"""Names that a training checkpoint may contain: tensors, arrays, containers, and `argparse.Namespace` for its
+options."""
 
 
 def is_torch_file(data: memoryview) -> bool:
-    """Return whether the bytes `data` start as a file of `torch.save` does. The result is true for any zip file too."""
+    """Whether the bytes `data` start as a file of `torch.save` does. The result is true for any zip file too."""
     head = bytes(data[: len(LEGACY_START)])
     return head.startswith(ZIP_MAGIC) or head == LEGACY_START
 
@@ -61,15 +59,10 @@ def is_torch_file(data: memoryview) -> bool:
 def read_torch_file(data: memoryview, names: Names, budget: Budget | None = None) -> Any:
     """Return the value in a file of `torch.save`, with a `TensorRecord` in place of every tensor.
 
-    Args:
-        data: the bytes of the file.
-        names: names of classes and functions that the file may contain -> the function that is called instead.
-        budget: counts of work and memory, which raise an error at their limits. By default they start at 0; if this
-            file is inside another file, pass the counts of the outer file.
+    `budget` counts work and memory; give that of the outer file for a file inside another.
 
     Raises:
-        CheckpointError: the file is damaged, or names a class or function that is not in `names`, or takes too much
-            work or memory.
+        CheckpointError: the file is damaged, names anything that is not in `names`, or exceeds the budget.
     """
     read = _read_zip if bytes(data[:4]) == ZIP_MAGIC else _read_legacy
     return read(data, names, budget or Budget(len(data)))
@@ -82,8 +75,10 @@ def read_weights(path: str | Path) -> Any:
 
     Returns:
         The saved value, as a rule a dict of state dicts. It consists of tensors on the CPU in the dtype of the file,
-        NumPy arrays, numbers, text, bytes, and containers of these. Options of the training, saved as
-        `argparse.Namespace`, are returned as a dict.
+        NumPy
+        arrays, numbers, text, bytes, and containers of these. Options of the training, saved as `argparse.Namespace`,
+        are a
+        dict.
 
     Raises:
         ModelError: the file is missing, damaged or unsafe.
@@ -99,13 +94,7 @@ def read_weights(path: str | Path) -> Any:
 def plain(value: Any, budget: Budget, depth: int = 0) -> Any:
     """Return a value of a pickle with plain values in place of records, also inside containers.
 
-    The record of a tensor or array becomes a tensor or array; the record of an `argparse.Namespace` becomes a dict.
-    Records of other objects, dtypes, classes and functions become text.
-
-    Args:
-        value: a record, a container or a plain value.
-        budget: counts of work and memory, which raise an error at their limits.
-        depth: number of containers around the value.
+    An `argparse.Namespace` becomes a dict, and records of other objects, dtypes, classes and functions become text.
 
     Raises:
         CheckpointError: the value has an unsupported type, or is nested too deep.
@@ -140,7 +129,7 @@ def plain(value: Any, budget: Budget, depth: int = 0) -> Any:
 
 
 class _View(io.RawIOBase):
-    """A read-only file object for the bytes `data`. It raises a CheckpointError if more than `room` bytes are read."""
+    """File object for the bytes `data`, of which at most `room` bytes may be read."""
 
     def __init__(self, data: memoryview, room: int) -> None:
         self.data, self.position, self.room = data, 0, room
@@ -160,14 +149,9 @@ class _View(io.RawIOBase):
 
 
 class _Storages(dict[str, Storage]):
-    """The storages of a file, by key. A storage is a row of numbers, from which tensors are made.
+    """Storages of a file by key, which the unpickler asks for by calling this dict with a reference, a "persistent id".
 
-    The pickle in the file refers to a storage by a tuple (the "persistent id" of Python's pickle module) that contains
-    the key. The unpickler calls this dict as a function with the tuple, to get the storage. At the first call for a
-    key, the storage is added to the dict.
-
-    Args:
-        locate: function from a key to the bytes of the storage with this key.
+    `locate` is the function from a key to the bytes of a new storage, a row of numbers from which tensors are made.
     """
 
     def __init__(self, locate: Callable[[str], memoryview]) -> None:
@@ -175,20 +159,7 @@ class _Storages(dict[str, Storage]):
         self.locate = locate
 
     def __call__(self, identifier: Any) -> Storage:
-        """Return the storage to which a tuple in the pickle (a persistent id) refers.
-
-        Args:
-            identifier: the tuple as torch writes it, ("storage", type, key, location, count) or ("storage", type, key,
-                location, count, view): the type of the numbers, the key of the storage, the device that the numbers
-                were on (ignored), and how many numbers there are. Old files can have a view, a part of another storage;
-                only `None` is accepted there.
-
-        Raises:
-            CheckpointError: an entry of the tuple is wrong. Or an earlier tuple had the same key, but another type or
-                count.
-            AttributeError, LookupError: the type is none of a storage, or the file has no bytes for the key.
-            ValueError: `identifier` is no tuple, or has fewer than five entries.
-        """
+        """Return the storage for a reference ("storage", type, key, device, count), perhaps with `None` after it."""
         word, kind, key, _, count, *view = identifier if isinstance(identifier, tuple) else ()
         if word != "storage" or not isinstance(key, str) or not is_shape((count,)) or any(view):
             raise CheckpointError("a reference to tensor data is damaged")
@@ -200,17 +171,7 @@ class _Storages(dict[str, Storage]):
 
 
 def _read_zip(data: memoryview, names: Names, budget: Budget) -> Any:
-    """Return the value in a file of `torch.save` in the zip format, with a `TensorRecord` in place of every tensor.
-
-    Args:
-        data: the bytes of the file.
-        names: names of classes and functions that the file may contain -> the function that is called instead.
-        budget: counts of work and memory, which raise an error at their limits.
-
-    Raises:
-        CheckpointError: the file is damaged, or names a class or function that is not in `names`, or takes too much
-            work or memory.
-    """
+    """Read a file in the zip format, as `read_torch_file` does."""
     budget.copy(len(data))  # because a file can hold the same file many times
     try:
         with zipfile.ZipFile(_View(data, MAX_DIRECTORY)) as archive:
@@ -234,12 +195,7 @@ def _read_zip(data: memoryview, names: Names, budget: Budget) -> Any:
 
 
 def _stored(data: memoryview, entry: zipfile.ZipInfo) -> memoryview:
-    """Return the bytes of an entry of the zip file `data`, without a copy.
-
-    Raises:
-        CheckpointError: the entry is damaged or compressed. torch never compresses, and a small compressed entry can
-            become huge.
-    """
+    """Bytes of an entry of the zip file `data`, without a copy; compressed entries, which may be huge, are errors."""
     if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1:
         raise CheckpointError("it is a compressed zip file, which torch.save never writes")
     head = entry.header_offset  # there are the lengths of the name and of an extra field, which follow the 30 bytes
@@ -251,19 +207,7 @@ def _stored(data: memoryview, entry: zipfile.ZipInfo) -> memoryview:
 
 
 def _read_legacy(data: memoryview, names: Names, budget: Budget) -> Any:
-    """Return the value in a file of `torch.save` in the older format, with a `TensorRecord` in place of every tensor.
-
-    Such a file is five pickles, and then the numbers of all tensors. The fourth pickle has the value.
-
-    Args:
-        data: the bytes of the file.
-        names: names of classes and functions that the fourth pickle may contain -> the function that is called instead.
-        budget: counts of work and memory, which raise an error at their limits.
-
-    Raises:
-        CheckpointError: the file is damaged, or names a class or function that is not in `names`, or takes too much
-            work or memory.
-    """
+    """Read a file in the older format: five pickles, the value is the fourth, then the numbers of all tensors."""
     storages, position, values = _Storages(lambda key: memoryview(b"")), 0, list[Any]()
     for allowed in ({}, {}, {}, names, {}):
         value, position = unpickle(data, allowed, start=position, persistent=storages, budget=budget)

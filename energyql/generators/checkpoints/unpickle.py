@@ -1,8 +1,8 @@
 """An interpreter of pickles that executes nothing in the file, and records that stand for objects in a pickle.
 
-Python's own unpickler imports and calls any class or function that a file names. Here `pickletools` of the standard
-library splits a pickle into operations, and the interpreter looks up names in a table of functions of this package,
-which build records. The interpreter imports nothing, calls no other functions, and sets no attributes.
+Python's own unpickler imports and calls any class or function that a file names. Here `pickletools` splits a pickle
+into operations, and names are looked up in a table of functions of this package, which build records. Nothing else is
+imported or called, and no attributes are set.
 
 The number of operations and the memory are limited. Only strings, small integers and `None` may be keys, so that no
 hash is slow to compute, and no file can be made whose keys all have one hash.
@@ -24,9 +24,7 @@ from torch import Tensor
 from energyql.generators.checkpoints.reading import CheckpointError, shown
 
 MAX_OPERATIONS = 300_000
-"""Largest number of pickle operations for one file, which take some tenths of a second.
-
-The largest official pickles have a fifth of this number."""
+"""Largest number of pickle operations for one file; the largest official pickles have a fifth of it."""
 MAX_MEMORY = 1 << 29
 """Largest number of bytes of the objects of one file, without the numbers in tensors and arrays."""
 MAX_KEY = 2**53
@@ -39,11 +37,10 @@ MAX_NUMBER = 2**48
 Make = Callable[..., Any]
 """A function of this package that is called in place of a class or function that a file names."""
 Names = Mapping[tuple[str, str], Make]
-"""The names that a file may contain: (module, name) of a class or function -> function of this package.
+"""The names that a file may contain: (module, name) of a class or function -> what is called in its place.
 
-When the pickle calls the class or function, the interpreter calls the function of this package instead. The entry
-(module, "*") is for all classes of a package: its value is a function from the full name of a class to the function
-that is called instead. All other names raise an error.
+The value of (module, "*") is a function from the full name of any class of a package to what is called in its place.
+All other names are errors.
 """
 BUILTINS = ("builtins", "__builtin__")
 """Names of the module of Python's built-in functions, in Python 3 and Python 2."""
@@ -52,14 +49,10 @@ ANY = "*"
 
 
 class Record:
-    """The base class of records, which stand for objects in a pickle.
-
-    After an object is made, the pickle may set the attributes of the object by a value called its state. A record of
-    this class itself has no content: it stands for an object that no reader needs, such as a function.
-    """
+    """Base class of records, which stand for objects in a pickle. One of this class stands for what no reader needs."""
 
     def set_state(self, state: Any) -> None:
-        """Take `state`, the state of the object in the pickle. Here it is ignored; subclasses set their fields."""
+        """Take the state of the object, by which a pickle sets its attributes. Here it is ignored."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +60,7 @@ class Stub:
     """A class or function that a pickle names. It stands for the real one, which is never imported.
 
     Attributes:
-        name: full name of the class or function in the pickle.
+        name: full name in the pickle.
         build: function of this package that is called when the pickle calls the class or function.
     """
 
@@ -79,15 +72,15 @@ class Stub:
 class Budget:
     """Counts of the work and memory for reading one file, with the files and pickles inside it.
 
-    Each method adds to a count, and raises a CheckpointError if the count exceeds its limit.
+    Each method adds to a count, and raises a `CheckpointError` if the count exceeds its limit.
 
     Attributes:
         file_size: number of bytes of the file. The larger the file, the more memory is allowed.
         most: largest allowed number of operations.
         spent: number of operations so far.
-        copied: number of bytes of the file that were copied so far.
-        tensors: number of bytes of copies of tensors and arrays so far.
-        held: number of bytes of other objects so far.
+        copied: bytes of the file that were copied so far.
+        tensors: bytes of copies of tensors and arrays so far.
+        held: bytes of other objects so far.
     """
 
     file_size: int
@@ -98,56 +91,42 @@ class Budget:
     held: int = 0
 
     def spend(self, operations: int = 1) -> None:
-        """Add to the number of operations; raise a CheckpointError if there are more than `most`.
-
-        If a container is copied, each of its items counts as an operation.
-        """
+        """Count operations, at most `most`; each item of a container that is copied is one."""
         self.spent += operations
         if self.spent > self.most:
             raise CheckpointError(f"it takes more than {self.most} operations to read, far more than known checkpoints")
 
     def hold(self, size: int) -> None:
-        """Add to the bytes of objects other than tensors and arrays; raise a CheckpointError if there are too many.
+        """Count bytes of objects other than tensors and arrays: one byte of a file can make an object of two hundred.
 
-        The limit is 128 MiB plus 16 times the size of the file, and at most 512 MiB. A limit is needed because one byte
-        of a file can make an object of two hundred bytes.
+        The limit is 128 MiB plus 16 times the size of the file, and at most 512 MiB.
         """
         self.held += size
         if self.held > min(MAX_MEMORY, MAX_MEMORY // 4 + 16 * self.file_size):
             raise CheckpointError("its objects take far more memory than those of known checkpoints")
 
     def copy(self, size: int) -> None:
-        """Add to the bytes of the file that are copied; raise a CheckpointError above twice the size of the file."""
+        """Count bytes of the file that are copied, at most twice its size."""
         self.copied += size
         if self.copied > 2 * self.file_size:
             raise CheckpointError("it copies its own content again and again")
 
     def take(self, size: int) -> None:
-        """Add to the bytes of copies of tensors and arrays; raise a CheckpointError above twice the size of the file.
-
-        This limit is needed because many tensors in a file may use the same bytes.
-        """
+        """Count bytes of copies of tensors and arrays, which may share bytes of the file: at most twice its size."""
         self.tensors += size
         if self.tensors > 2 * self.file_size:
             raise CheckpointError("its tensors are larger than the file")
 
 
 def checked_key(key: Any) -> Any:
-    """Return a key of a dict, or a member of a set, unchanged if its hash is fast to compute.
-
-    Raises:
-        CheckpointError: the key is neither a string, nor an integer between -2**53 and 2**53, nor `None`.
-    """
+    """Return a key of a dict or set; raise a `CheckpointError` unless it is a string, a small integer or `None`."""
     if key is None or isinstance(key, str) or (isinstance(key, int) and -MAX_KEY < key < MAX_KEY):
         return key
     raise CheckpointError(f"it uses a {type(key).__name__} as a key")
 
 
 def is_shape(numbers: Any) -> bool:
-    """Return whether a value of a file may be the shape, strides or offsets of a tensor or array.
-
-    Such a value is a tuple of at most 8 integers from 0 to 2**48 - 1.
-    """
+    """Whether a value may be a shape, strides or offsets: a tuple of at most 8 integers from 0 to 2**48 - 1."""
     if not isinstance(numbers, tuple) or len(numbers) > MAX_DIMENSIONS:
         return False
     return all(type(number) is int and 0 <= number < MAX_NUMBER for number in numbers)
@@ -155,36 +134,24 @@ def is_shape(numbers: Any) -> bool:
 
 @dataclass(eq=False)
 class ObjectRecord(Record):
-    """A record that stands for an object of any class in a pickle.
-
-    Attributes:
-        name: full name of the class.
-        arguments: arguments with which the pickle calls the class.
-        state: attributes of the object, as a rule a dict.
-    """
+    """Record of an object: the name of its class, the arguments of the call of the class, and attributes (`state`)."""
 
     name: str
     arguments: tuple[Any, ...] = ()
     state: dict[str, Any] = field(default_factory=dict)
 
     def set_state(self, state: Any) -> None:
-        """Set the field `state` to the state of the object in the pickle; its type is not checked."""
+        """Set the field `state`; its type is not checked."""
         self.state = state
 
 
 def record_of(name: str) -> Callable[..., ObjectRecord]:
-    """Return a function for a table of allowed names (`Names`), which is called in place of the class `name`.
-
-    The function takes any arguments, and returns an `ObjectRecord` with the class name `name` and these arguments.
-    """
+    """Function for a table of `Names`: it returns an `ObjectRecord` of the class `name` with its arguments."""
     return lambda *arguments: ObjectRecord(name, arguments)
 
 
 def uncallable(name: str) -> Make:
-    """Return a function for a table of allowed names (`Names`): for a class or function that may be named, not called.
-
-    The function takes any arguments, and raises a CheckpointError that states `name`.
-    """
+    """Function for a table of `Names`, for a class or function that may be named but not called: it raises an error."""
 
     def refuse(*_: Any) -> Any:
         raise CheckpointError(f"it calls {name}")
@@ -197,10 +164,9 @@ class Storage:
     """A row of numbers in a file, of which tensors are parts.
 
     Attributes:
-        dtype: type of the numbers.
         count: how many numbers there are.
-        data: the bytes of the numbers, a view of the file. In the older format of `torch.save` the numbers come after
-            the pickle; `data` is empty while the pickle is read.
+        data: the bytes of the numbers, a view of the file; empty while a pickle of the older format is read, after
+            which they come.
     """
 
     dtype: torch.dtype
@@ -210,13 +176,12 @@ class Storage:
 
 @dataclass(frozen=True, eq=False)
 class TensorRecord:
-    """A record that stands for a tensor in a pickle. The numbers are not copied until the method `tensor` is called.
+    """Record of a tensor, whose numbers are not copied until the method `tensor` is called.
 
     Attributes:
-        storage: the row of numbers in the file, of which the numbers of the tensor are a part.
-        offset: index in the row of the first number of the tensor.
+        offset: index of its first number in the storage.
         size: shape of the tensor.
-        stride: for each axis the distance in the row between neighbours along this axis.
+        stride: for each axis the distance in the storage between neighbours along it.
     """
 
     storage: Storage
@@ -226,18 +191,12 @@ class TensorRecord:
 
     @property
     def end(self) -> int:
-        """Index in the row of the last number of the tensor, plus 1; 0 for a tensor without numbers."""
+        """Index in the storage after the last number of the tensor; 0 for a tensor without numbers."""
         steps = zip(self.size, self.stride, strict=True)
         return self.offset + 1 + sum((size - 1) * stride for size, stride in steps) if math.prod(self.size) else 0
 
     def tensor(self, budget: Budget | None = None) -> Tensor:
-        """Return a contiguous copy of the tensor, on the CPU, in the dtype of the file.
-
-        If there is a `budget`, the bytes of the copy are added to its count of bytes of tensors.
-
-        Raises:
-            CheckpointError: the count exceeds its limit.
-        """
+        """Contiguous copy of the tensor, on the CPU, in the dtype of the file; the budget counts its bytes."""
         dtype, count = self.storage.dtype, math.prod(self.size)
         if budget is not None:
             budget.take(count * dtype.itemsize)
@@ -248,17 +207,7 @@ class TensorRecord:
 
 
 def _rebuild_tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> TensorRecord:
-    """Return the record of a tensor; called when a pickle calls `torch._utils._rebuild_tensor_v2`.
-
-    Args:
-        storage: the row of numbers of which the tensor is a part, a `Storage`.
-        offset: index in the row of the first number of the tensor.
-        size: shape of the tensor.
-        stride: for each axis the distance in the row between neighbours along this axis.
-
-    Raises:
-        CheckpointError: an argument is of a wrong type, or numbers of the tensor are outside the row.
-    """
+    """Record of a tensor, in place of `torch._utils._rebuild_tensor_v2`."""
     if not isinstance(storage, Storage) or not all(map(is_shape, (size, stride, (offset,)))):
         raise CheckpointError("a tensor has no storage or an impossible shape")
     record = TensorRecord(storage, offset, size, stride)
@@ -268,11 +217,7 @@ def _rebuild_tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) 
 
 
 def _from_items(make: Callable[[Any], Any]) -> Make:
-    """Return a function that is called where a pickle calls the class of a container, such as `set`.
-
-    The function takes a list or tuple of the items of the container, and returns `make(items)`. For any other argument
-    it raises a CheckpointError.
-    """
+    """Function in place of the class of a container: it checks that the items are a list or tuple, and calls `make`."""
 
     def build(items: Any = ()) -> Any:
         if not isinstance(items, list | tuple):
@@ -302,44 +247,38 @@ TORCH_NAMES: Names = {
     ("torch.storage", "UntypedStorage"): uncallable("torch.UntypedStorage"),
     **{("torch", name): uncallable(f"torch.{name}") for name in (*STORAGE_TYPES, *_CONSTANTS)},
 }
-"""Names that a pickle of tensors and plain containers may contain: (module, name) of a class or function -> the
-function of this package that is called instead. A pickle may name classes of storages and dtypes, but calling one
-raises a CheckpointError."""
+"""Names that a pickle of tensors and plain containers may contain; storages and dtypes may be named, but not called."""
 
 
 MAX_NAME = 256
-"""Largest number of bytes of a name that the pickle writes on a line, and of characters of the name of a module."""
+"""Most bytes of a name that the pickle writes on a line, and characters of the name of a module."""
 MAX_BITS = 128
 """Largest number of bits of an integer. Arithmetic with longer integers is slow."""
 _POINTER = 8
-"""Number of bytes that an item takes on the stack of the interpreter or in a list, without the item itself."""
+"""Bytes that an item takes on the stack or in a list, without the item itself."""
 _ENTRY = 100
-"""Number of bytes that are counted for an entry of a dict or set, without its key and value."""
+"""Bytes that are counted for an entry of a dict or set, without its key and value."""
 _RECORD = 256
-"""Number of bytes that are counted for a record with its fields."""
+"""Bytes that are counted for a record with its fields."""
 
 
 def unpickle(
     data: memoryview, names: Names, *, start: int = 0, persistent: Make | None = None, budget: Budget | None = None
 ) -> tuple[Any, int]:
-    """Read a pickle without executing anything in it. Return its value, and the position in the file after the pickle.
+    """Read a pickle without executing anything in it; return its value, and the position after it in the file.
+
+    In place of an object, the value has what the function in `names` returns, as a rule a record. Byte strings are
+    views of `data`.
 
     Args:
-        data: the bytes of a file.
-        names: names of classes and functions that the pickle may contain -> the function that is called instead.
         start: position of the first byte of the pickle in `data`.
-        persistent: function from a persistent id to a value. Such an id is a reference to data outside the pickle. By
-            default an id is an error.
-        budget: counts of work and memory, which raise an error at their limits. By default they start at 0; pass the
-            same object for all pickles of one file.
-
-    Returns:
-        The value and the position. Byte strings in the value are views of `data`. In place of an object of a class,
-        the value has what the function in `names` returns, as a rule a record: a plain container of the object's data.
+        persistent: function from a persistent id, a reference to data outside the pickle, to a value. By default an id
+            is an error.
+        budget: counts that all pickles of one file share; by default new ones.
 
     Raises:
-        CheckpointError: the pickle is damaged, or contains an operation or a name that is not allowed, or exceeds a
-            limit of the budget.
+        CheckpointError: the pickle is damaged, contains an operation or a name that is not allowed, or exceeds a limit
+            of the budget.
     """
     source, machine = _Source(data, start), _Machine(names, persistent, budget or Budget(len(data)))
     try:
@@ -355,14 +294,7 @@ def unpickle(
 
 
 class _Source:
-    """The bytes of a file as a file object for `pickletools`.
-
-    A `read` of one byte returns `bytes`; any other `read` returns a view of the file without a copy.
-
-    Args:
-        data: the bytes of the file.
-        position: where reading starts.
-    """
+    """File object for `pickletools`, which reads views without a copy; only a read of one byte returns `bytes`."""
 
     def __init__(self, data: memoryview, position: int) -> None:
         self._data, self._position = data, position
@@ -386,9 +318,6 @@ class _Machine:
     """The state of the interpreter of one pickle, with methods for operations of the pickle.
 
     Attributes:
-        names: names of classes and functions that the pickle may contain -> the function that is called instead.
-        persistent: function from a persistent id to a value; `None` if such ids are errors.
-        budget: counts of work and memory.
         stack: values that later operations use, the last one first.
         outer: stacks that are set aside, one for each start of a container ("mark") that is not finished.
         memo: number -> value, for values to which the pickle refers more than once.
@@ -449,12 +378,7 @@ class _Machine:
         self.last(set).update(map(checked_key, items))
 
     def named(self, module: Any, name: Any) -> None:
-        """Push a `Stub` for the class or function `module.name` on the stack. Nothing is imported.
-
-        Raises:
-            CheckpointError: the name is not in `names`.
-            TypeError: module or name is no string, or the module is too long.
-        """
+        """Push a `Stub` for a class or function on the stack, if its name is allowed."""
         if not isinstance(module, str) or not isinstance(name, str) or max(len(module), len(name)) > MAX_NAME:
             raise TypeError("a name is no string, or too long")
         full, parts = f"{module}.{name}", module.split(".")
@@ -494,10 +418,7 @@ class _Machine:
 
 
 def _push_empty(kind: Callable[[], Any]) -> Callable[[_Machine, Any], None]:
-    """Return the operation that pushes a new, empty container on the stack of an interpreter.
-
-    `kind` is the class of the container.
-    """
+    """Operation that pushes a new, empty container of the class `kind`."""
     return lambda m, _: m.push(kind())
 
 

@@ -31,13 +31,9 @@ _CHUNK = 128
 _PICTURES = 4
 """Number of pictures that are drawn to find out whether activations exceed the usual limit."""
 _LIKELY_SIZE = 0.6, 3.0
-"""Likely range of the product of two numbers: the learning-rate multiplier of a mapping network, and the root mean
-square of its stored weights. Before training the product is 1."""
+"""Likely range of the learning-rate multiplier times the root mean square of the stored weights: 1 before training."""
 _LIKELY_MEAN = 4.0
-"""Largest likely ratio of two sizes (root mean squares): that of a computed mean of w, and that of the mean of w in the
-file. The smallest likely ratio is 1/4. The mean is computed with a learning-rate multiplier. If the multiplier is wrong
-by a factor, w is wrong by this factor to the power of the number of layers.
-"""
+"""Largest likely ratio, or inverse ratio, of root mean squares: of the computed and the stored mean of w."""
 _LIKELY_W = 50.0
 """Largest likely root mean square of w; the smallest is 1/50."""
 
@@ -46,39 +42,25 @@ Network = TypeVar("Network", bound=StyleGAN)
 
 @dataclass(frozen=True)
 class GivenSettings:
-    """Settings of a generator from the caller of `load_generator`, which the file may lack.
+    """Settings from the caller of `load_generator`, which the file may lack; `None` where the caller gives none.
 
     Attributes:
-        lr_multiplier: learning-rate multiplier of the mapping network; `None` if the caller does not give it.
-        conv_clamp: limit of the absolute values of activations, infinity for no limit; `None` if the caller does not
-            give it.
+        lr_multiplier: learning-rate multiplier of the mapping network.
+        conv_clamp: limit of the absolute values of activations, infinity for no limit.
     """
 
     lr_multiplier: float | None = None
     conv_clamp: float | None = None
 
     def check(self, lr_multiplier: float | None, conv_clamp: float | None) -> None:
-        """Raise a CheckpointError if the caller gives a setting that differs from the setting in the file.
-
-        Args:
-            lr_multiplier: learning-rate multiplier in the file.
-            conv_clamp: limit of activations in the file; `None` for no limit.
-
-        Raises:
-            CheckpointError: a setting differs.
-        """
+        """Raise a `CheckpointError` if a setting differs from that in the file, in which `None` is no limit."""
         stated = {"lr_multiplier": lr_multiplier, "conv_clamp": math.inf if conv_clamp is None else conv_clamp}
         for name, value in stated.items():
             if getattr(self, name) not in (None, value):
                 raise CheckpointError(f"its {name} is {shown(value)}, not {getattr(self, name):g}")
 
     def refuse(self, kind: str, error: type[EnergyQLError] = CheckpointError) -> None:
-        """Raise an error if the caller gives one of the two settings for a generator that does not take them.
-
-        Args:
-            kind: what the generator is, with its article, for the message, such as "an R3GAN".
-            error: class of the error.
-        """
+        """Raise an error if a setting is given for a generator that takes none; `kind` is its name with its article."""
         if self != GivenSettings():
             raise error(f"{kind} takes no lr_multiplier and no conv_clamp", hint="leave the setting out")
 
@@ -88,19 +70,17 @@ def completed(
 ) -> Network:
     """Return the network in a file that states neither its learning-rate multiplier nor its limit of activations.
 
-    Settings of the caller are used. For a missing multiplier 0.01 is assumed, if the sizes of the weights and of w are
-    likely for this value. For a missing limit 256 is assumed, if this limit does not change a few test pictures. With
-    `clamped=False` a missing limit means no limit.
+    Settings of the caller come first. A missing multiplier is 0.01, if the sizes of the weights and of w are likely for
+    it. A missing limit is 256, if this limit does not change a few test pictures, or none with `clamped=False`.
 
     Args:
-        settings: settings of the caller.
         build: function from the multiplier and the limit (`None` for no limit) to the network.
         clamped: whether the program that saved the file may limit activations.
         has_mean: whether the file holds the mean of w.
 
     Raises:
-        CheckpointError: an assumed value contradicts the weights, so the caller must give the setting. Or the caller
-            gives a limit, and `clamped` is false.
+        CheckpointError: a value contradicts the weights, so the caller must give it; or a limit is given without
+            `clamped`.
 
     Warns:
         CheckpointWarning: a setting is assumed, and `clamped` is true.
@@ -126,16 +106,13 @@ def completed(
 
 
 def warn_assumed(assumed: str) -> None:
-    """Warn with a `CheckpointWarning`, whose text `assumed` says what was assumed about a file."""
+    """Warn with a `CheckpointWarning` that says what was assumed about a file."""
     warnings.warn(CheckpointWarning(assumed), stacklevel=caller_level())
 
 
 @torch.no_grad()
 def mean_w(generator: StyleGAN, seed: int = 0) -> Float[Tensor, " w_dim"]:
-    """Return the mean of w over 4,096 random z (`MEAN_SAMPLES`) that are drawn from `seed`.
-
-    If the generator has classes, the conditions are class 0, 1, 2 and so on, and again from 0 after the last class.
-    """
+    """Mean of w over `MEAN_SAMPLES` random z; their classes, if there are any, are all in turn."""
     z = torch.randn(MEAN_SAMPLES, generator.z_dim, generator=torch.Generator().manual_seed(seed))
     total = torch.zeros(generator.config.w_dim)
     for first in range(0, MEAN_SAMPLES, _CHUNK):  # conditions of many classes need much memory
@@ -144,23 +121,13 @@ def mean_w(generator: StyleGAN, seed: int = 0) -> Float[Tensor, " w_dim"]:
 
 
 def _conditions(generator: StyleGAN, count: int, first: int = 0) -> Tensor | None:
-    """Return one-hot conditions (count, c_dim); `None` for a generator without classes.
-
-    The classes are `first`, `first` + 1 and so on, and again from 0 after the last class.
-    """
+    """One-hot conditions (count, c_dim) of the classes from `first` on, again from 0 after the last; `None` without."""
     classes = generator.config.c_dim
     return F.one_hot(torch.arange(first, first + count) % classes, classes).float() if classes else None
 
 
 def _check_multiplier(network: StyleGAN, has_mean: bool) -> None:
-    """Raise a CheckpointError if the learning-rate multiplier of a network is probably wrong.
-
-    The multiplier is probably wrong if the root mean square of the weights, of w, or of the mean of w is unusual.
-
-    Args:
-        network: a network that was built with the multiplier.
-        has_mean: whether `network` has the mean of w from the file, so that a computed mean can be compared with it.
-    """
+    """Raise a `CheckpointError` if the sizes of the weights, of w or of its mean make the multiplier improbable."""
     multiplier, layers = network.config.mapping_lr_multiplier, network.mapping.layers
     weights = _size(torch.cat([layer.weight.flatten() for layer in layers]))
     mean, stored = _size(mean_w(network)), _size(network.mapping.w_avg.reshape(-1, network.config.w_dim).mean(0))
@@ -182,17 +149,12 @@ def _check_multiplier(network: StyleGAN, has_mean: bool) -> None:
 
 
 def _how_to_give(argument: str, option: str) -> str:
-    """Return a hint for an error message, which says how the user gives a setting.
-
-    Args:
-        argument: name of the argument in Python.
-        option: name of the option on the command line.
-    """
+    """Hint for an error message: how to give a setting in Python and on the command line."""
     return f"Use energyql convert {option} and the new folder; in Python, give {argument} to load_generator"
 
 
 def _some_w(network: StyleGAN, count: int) -> Tensor:
-    """Return w of a network, (count, w_dim), for random z that are drawn from seed 0: the same at every call."""
+    """The same w for random z at every call, (count, w_dim)."""
     z = torch.randn(count, network.z_dim, generator=torch.Generator().manual_seed(0))
     return network.encode(z, condition=_conditions(network, count))
 
@@ -203,5 +165,5 @@ def _pictures(network: Any) -> Tensor:
 
 
 def _size(numbers: Tensor) -> float:
-    """Return the root mean square of all numbers in a tensor."""
+    """Root mean square of all numbers in a tensor."""
     return float(numbers.double().square().mean().sqrt())
