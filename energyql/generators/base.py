@@ -29,7 +29,7 @@ from energyql.render.pictures import to_pictures
 Condition = int | tuple[float, ...]
 """A condition of a conditional generator: the index of a class, or `c_dim` numbers."""
 RANDOM: Literal["random"] = "random"
-"""Stands for a random class in each sample: heads may be trained so, but queries need a definite condition."""
+"""In place of a condition: a random class in each sample. Heads may be trained so; a query does not allow it."""
 
 
 @runtime_checkable
@@ -93,8 +93,9 @@ class DraftingGenerator(Generator, Protocol):
 
         The bits of a draft must not depend on the other pictures of the batch. Only programs see drafts: samplers whose
         energy is computed from pictures, and labellers. They are used only if the attribute `differentiable` of the
-        generator is false. A generator that draws more pictures than it returns has a method `draft_calls(w)`, which
-        returns their number.
+        generator is false.
+
+        A generator that draws more pictures than it returns has a method `draft_calls(w)`, which returns their number.
         """
 
 
@@ -103,7 +104,7 @@ class PromptedGenerator(Generator, Protocol):
     """A generator that draws pictures of a text, called prompt.
 
     Attributes:
-        conditions: the prompts among which a class chooses by its index; () if the generator has one prompt.
+        conditions: the prompts, if there are several: the class of a picture is an index in this tuple. Else ().
     """
 
     conditions: tuple[Any, ...]
@@ -119,8 +120,7 @@ class ShapedGenerator(Generator, Protocol):
         z_shape: the shape of the noise of one picture, such as (4, 64, 64); or a list of shapes, in the order in which
             the noise is drawn, if a model adds more noise in its steps. z and w begin with these numbers, from which
             `Result.noise` and `Result.step_noise` are taken.
-        description: optional: facts that another program needs to draw the pictures again, as JSON values; results
-            record them.
+        description: optional; what another program needs to draw the pictures again, as JSON values. Results record it.
     """
 
     z_shape: tuple[int, ...] | Sequence[tuple[int, ...]]
@@ -164,13 +164,13 @@ def offers_features(generator: Generator) -> bool:
 
 
 def _method(generator: Generator, name: str) -> Callable[..., Any] | None:
-    """A method of a generator by name; `None` if it is missing, or is a torch layer."""
+    """A method of a generator by its name; `None` if it is missing, or is a torch layer."""
     method = getattr(generator, name, None)
     return method if callable(method) and not isinstance(method, torch.nn.Module) else None
 
 
 def drafter(generator: Generator) -> Callable[..., Tensor] | None:
-    """Method `draft` of a generator; `None` if it has none, or is differentiable: drafts may have no gradient."""
+    """Method `draft` of a generator; `None` if it has none or is differentiable, since drafts may have no gradient."""
     return None if is_differentiable(generator) else _method(generator, "draft")
 
 
@@ -185,13 +185,10 @@ def is_differentiable(generator: Generator) -> bool:
 
 
 def show_pictures(generator: Generator, images: Float[Tensor, "batch channels height width"]) -> list[Image.Image]:
-    """Return pictures of a generator as people see them.
+    """Return pictures of a generator as people see them; an `ArgumentError` is raised if they are none.
 
     A generator whose pictures are measurements, such as heights, may have a method `render` from them to pictures in
     [-1, 1]. Readers and judges of pictures get `images` unchanged.
-
-    Raises:
-        ArgumentError: `images`, or what `render` returns, are no pictures.
     """
     render = _method(generator, "render")
     return to_pictures(images if render is None else check_pictures(render(images), "render"))
@@ -240,10 +237,9 @@ def check_generator(generator: Any, name: str = "this") -> Generator:
 
 
 def noise_shapes(generator: Any) -> list[tuple[int, ...]]:
-    """Shapes of the noise of one picture: the attribute `z_shape` as a list, [] if a generator has none.
+    """Shapes of the noise of one picture, the attribute `z_shape` as a list; [] without it.
 
-    Raises:
-        ArgumentError: `z_shape` is no shape or list of shapes, or has more numbers in total than z.
+    An `ArgumentError` is raised if it is no shape or list of shapes, or has more numbers in total than z.
     """
     shape = getattr(generator, "z_shape", None)
     if shape is None:
@@ -283,11 +279,7 @@ def block_means(noise: Float[Tensor, "batch *channels height width"], blocks: in
 
 
 def check_pictures(images: Any, name: str = "synthesize") -> Tensor:
-    """Return the result of the method `name` of a generator unchanged if it is a tensor of floats with four axes.
-
-    Raises:
-        ArgumentError: it is anything else.
-    """
+    """Return the result of the method `name` of a generator; an `ArgumentError` unless it is floats with four axes."""
     if not isinstance(images, Tensor) or not images.is_floating_point() or images.ndim != 4:
         detail = f" of {images.dtype} and shape {tuple(images.shape)}" if hasattr(images, "dtype") else ""
         hint = "it must return a tensor of floats in [-1, 1] of shape (batch, 1 or 3, height, width)"
@@ -303,11 +295,7 @@ def device_of(generator: Generator) -> torch.device | None:
 
 
 def latent_size(generator: Generator, space: str) -> int | None:
-    """Length of a row of the input of heads in a `space` (see `head_reader`); `None` if the generator states none.
-
-    Raises:
-        ArgumentError: the space is "features", and the generator has no method `features`.
-    """
+    """Length of a row of the input of heads in a `space` (see `head_reader`); `None` if the generator states none."""
     if space == "features":
         z = torch.zeros(1, generator.z_dim, device=device_of(generator))
         with torch.no_grad():
@@ -326,8 +314,8 @@ def check_condition(condition: Any, generator: Generator) -> Condition | None:
     """Return a condition in the one form that is compared and saved: the index of a class, or a tuple of c_dim floats.
 
     Args:
-        condition: the index of a class or its prompt; or c_dim numbers as a list, array or tensor, of which one-hot
-            ones become an index. `None` for a generator without classes, and only then.
+        condition: the index of a class or its prompt; or c_dim numbers as a list, array or tensor, which become an
+            index if they are one-hot. `None` for a generator without classes, and only then.
 
     Raises:
         ArgumentError: the condition is missing, not needed, or none of these.
@@ -407,8 +395,7 @@ def check_layers(layers: Any, generator: Generator) -> tuple[int, ...]:
     A layer is a part of the generator that takes a w of its own: layer i takes row i of W+, a matrix (num_ws, w_dim).
 
     Raises:
-        ArgumentError: the generator has no layers (`config.num_ws`), or `layers` is empty or has anything but their
-            indices.
+        ArgumentError: the generator has no layers, or `layers` is empty or has anything but their indices.
     """
     count = getattr(getattr(generator, "config", None), "num_ws", None)
     if not isinstance(count, int):
@@ -493,9 +480,7 @@ def check_noise(noise: str, generator: Generator) -> None:
 def noise_options(generator: Any, noise: str, seed: int, index: Sequence[int]) -> dict[str, Any]:
     """Keyword arguments of `synthesize` for a batch with a kind of noise: "const", "random" or "none".
 
-    Args:
-        index: number of each picture among all pictures of the run. Its random noise depends only on this number and
-            the seed, so it is the same in every batch.
+    `index` has the number of each picture in the run. Random noise depends only on it and the seed, not on the batch.
     """
     if noise != RANDOM_NOISE:
         return {} if noise == STORED_NOISE else {"noise": noise}
@@ -506,7 +491,7 @@ def noise_options(generator: Any, noise: str, seed: int, index: Sequence[int]) -
 def drawing(generator: Any, dtype: torch.dtype, noise: str, seed: int) -> Callable[[Tensor, Tensor], Tensor]:
     """Function by which a sampler draws the pictures from which it computes energies; drafts where possible.
 
-    It takes w, and for each picture its number in the run, (batch,), on which its random noise depends.
+    It takes w, and for each picture its number in the run, (batch,), on which random noise depends (`noise_options`).
     """
     draw = drafter(generator) or synthesizer(generator, dtype)
     return lambda w, rows: draw(w, **noise_options(generator, noise, seed, rows.tolist()))
@@ -543,7 +528,7 @@ class Calls:
         return self.most - self.start
 
     def untold(self) -> int:
-        """Return the calls since the last call of this method in the run, so that each result can state its own."""
+        """Return the calls since the last call of this method in the run, for results that state their own calls."""
         before, self._told = self._told, self.made
         return self.made - before
 
@@ -602,16 +587,11 @@ def draw_batches(
 
     Args:
         synthesize: function from w to pictures, with the keyword arguments that `options` returns.
-        z: latents (n, z_dim).
-        batch_size: pictures in a batch; by default what fits (`fitting`), after a small first batch. It is halved for
-            good, with a log message, when memory runs out. On a CPU, each picture has the bits that one thread
-            computes, if there is a picture for each thread.
-        w: latents (n, w_dim), or W+ (n, num_ws, w_dim), to be drawn without `encode`; of z only the number of rows
-            counts.
+        batch_size: pictures in a batch; by default what fits (`fitting`), after a small first batch. If memory runs
+            out, this and all later batches have half as many, and a log message says so once. On a CPU, each picture
+            has the bits that one thread computes, if there is a picture for each thread.
+        w: latents (n, w_dim), or W+ (n, num_ws, w_dim), to draw in place of `encode(z)`.
         options: function from the slice of the rows of z in a batch to keyword arguments.
-
-    Raises:
-        ArgumentError: `synthesize` returns anything but a tensor of floats with four axes.
     """
     threads = torch.get_num_threads() if z.device.type == "cpu" else FIRST_BATCH
     size, most = batch_size or threads, len(z)  # the first pictures show how many fit
@@ -644,10 +624,8 @@ def draw_batches(
 def fitting(images: Tensor, used: int, most: int) -> int:
     """Number of pictures to draw in one batch, at least 1: half of the free memory of a GPU, else `PIXEL_BATCH` pixels.
 
-    Args:
-        images: the first pictures that were drawn.
-        used: bytes in use on the GPU before these were drawn (`_watch_memory`).
-        most: limit on a GPU.
+    `images` are the first pictures, `used` is the memory of the GPU before them in bytes, and `most` limits batches of
+    a GPU.
     """
     if images.device.type != "cuda":
         return max(1, PIXEL_BATCH // (images.shape[-1] * images.shape[-2]))
@@ -658,7 +636,7 @@ def fitting(images: Tensor, used: int, most: int) -> int:
 
 
 def _watch_memory(device: torch.device) -> int:
-    """Bytes in use on a CUDA device, of which the peak is measured from now on; 0 on other devices."""
+    """Bytes in use on a CUDA device, whose peak is measured from now on; 0 on other devices."""
     if device.type != "cuda":
         return 0
     torch.cuda.reset_peak_memory_stats(device)

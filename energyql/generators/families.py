@@ -115,7 +115,7 @@ def open_generator(
 
 
 def render_by(generator: Any, name: str) -> None:
-    """Import the function by which `show_pictures` draws what people see of a generator's pictures.
+    """Import the method `render` of a generator by its name; `show_pictures` draws what people see by it.
 
     Args:
         name: `module:function` or an installed plugin; it returns pictures in [-1, 1], (batch, 1 or 3, height, width).
@@ -182,9 +182,6 @@ def write_generator(folder: Path, generator: Generator, *, dtype: torch.dtype = 
     """Write the weights of a generator to a model folder, unless they stay outside, and return its settings.
 
     The caller must write the result, `{"generator": settings}`, to `config.json`: `read_generator` needs it.
-
-    Raises:
-        ModelError: a weight is too large for `dtype`, or the generator has no family.
     """
     own = family_of(generator)
     if own is None:
@@ -227,8 +224,7 @@ def save_model(
 
     Returns:
         The fingerprint of the weights. Attributes that are trained for the generator are saved with it, so that they
-        are not
-        used with other weights.
+        are not used with other weights.
 
     Raises:
         ModelError: a weight is too large for `dtype`, or the generator has another architecture.

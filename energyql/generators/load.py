@@ -63,15 +63,14 @@ def load_generator(
 
     Returns:
         The generator in float32 on the CPU, in evaluation mode, without gradients to its weights. A pipeline as an
-        object
-        stays on its device and in its precision.
+        object stays on its device and in its precision.
 
     Raises:
         ModelError: the file is missing, damaged, unsafe or of an unsupported kind; it lacks a setting, and the default
             contradicts the weights; or a given setting differs from that in the file, or does not exist for its
             network.
         ArgumentError: the path is an address such as `https://...`; a setting is not above 0, or given for a model
-            folder or a pipeline; `call` is given for anything but a pipeline; or `PipelineGenerator` cannot use the
+            folder or a pipeline; `call` is given for anything but a pipeline; or a `PipelineGenerator` cannot use the
             pipeline.
 
     Warns:

@@ -75,10 +75,8 @@ def read_weights(path: str | Path) -> Any:
 
     Returns:
         The saved value, as a rule a dict of state dicts. It consists of tensors on the CPU in the dtype of the file,
-        NumPy
-        arrays, numbers, text, bytes, and containers of these. Options of the training, saved as `argparse.Namespace`,
-        are a
-        dict.
+        NumPy arrays, numbers, text, bytes, and containers of these. Options of the training, saved as
+        `argparse.Namespace`, are a dict.
 
     Raises:
         ModelError: the file is missing, damaged or unsafe.
