@@ -202,7 +202,7 @@ def head_reader(generator: Generator, space: str, encode: Callable[[Tensor], Ten
         encode: function from z to w, with truncation and condition already chosen.
 
     Raises:
-        ArgumentError: the space is "features", and the generator has no method `features`.
+        ArgumentError: the generator has no features.
     """
     if space == "picture":
         return lambda z: generator.synthesize(encode(z))
@@ -420,8 +420,7 @@ def synthesizer(generator: Generator, dtype: torch.dtype) -> Callable[[Tensor], 
 
 
 Noise = Literal["const", "none"] | Tensor
-"""Noise that a generator adds to its feature maps: "const", stored with the weights; "none"; or numbers (batch,
-noise_size)."""
+"""Noise of a generator: "const", stored with the weights; "none"; or a tensor (batch, noise_size)."""
 STORED_NOISE = "const"
 """Kind of noise: the noise that is stored with the weights, the same for each picture."""
 RANDOM_NOISE = "random"
@@ -447,8 +446,7 @@ class NoisyGenerator(Generator, Protocol):
 
         Args:
             w: latents.
-            noise: "const", the noise stored with the weights; "none", no noise; or a tensor (batch, noise_size) of
-                standard normal numbers.
+            noise: "const" (stored with the weights), "none", or standard normal numbers (batch, noise_size).
         """
 
 
@@ -528,7 +526,7 @@ class Calls:
         return self.most - self.start
 
     def untold(self) -> int:
-        """Return the calls since the last call of this method in the run, for results that state their own calls."""
+        """Return the calls since the last call of this method in the run, so that each result states its own."""
         before, self._told = self._told, self.made
         return self.made - before
 

@@ -1,8 +1,7 @@
 """Pipelines of the library diffusers as generators: z is the noise that a call of the pipeline draws by `torch.randn`.
 
 A pipeline draws the noise with which it starts, and with some schedulers more noise in each step. All of these numbers
-are z, so a picture is a function of z alone. During the pipeline's own call, `torch.randn` returns parts of z
-(`replay`).
+are z, so a picture is a function of z alone. During a call, `torch.randn` returns parts of z (`replay`).
 """
 
 from __future__ import annotations
@@ -55,11 +54,9 @@ _ONE_CALL = threading.RLock()
 _LEVEL = 2 / 255
 """Distance of two grey levels in [-1, 1]; pictures count as equal if no pixel differs by more."""
 _DRAFT_SIZES, _DRAFT_PIXELS = (8, 4, 2, 1), 1 << 17
-"""Numbers of pictures that `PipelineGenerator.draft` may draw in one call on a CPU, and the most pixels of these
-together."""
+"""Numbers of pictures that `PipelineGenerator.draft` may draw in a call on a CPU; largest number of their pixels."""
 _SIDES, _MOST_FEATURES = (8, 4, 2, 1), 1024
-"""Possible numbers of blocks of noise along an axis, tried in turn; largest number of features of z, the blocks'
-means."""
+"""Possible numbers of blocks of noise along an axis, tried in turn; largest number of their means, features of z."""
 
 
 class _Draws(TorchFunctionMode):
@@ -236,9 +233,9 @@ class PipelineGenerator(nn.Module):
     def draft(self, w: Tensor) -> Tensor:
         """Return the pictures of w, equal to those of `synthesize` up to rounding; small pictures take less time.
 
-        On a CPU, one call of the pipeline draws 8, 4, 2 or 1 pictures, or copies that fill up such a number, where this
-        gives the bits of any other batch. If the bits of a picture depend on others in its call, it is drawn alone. The
-        first call of this method tests both with 31 pictures, which belong to no run.
+        On a CPU, a call of the pipeline draws several pictures, in numbers (of 8, 4, 2 and 1) that give the same bits;
+        copies fill up a call if need be. If the bits of a picture depend on the others in its call, each is drawn
+        alone. The first call of this method tests both with 31 pictures, which belong to no run.
         """
         return self._pictures(w, self._draft_sizes) if w.device.type == "cpu" else self.synthesize(w)
 
@@ -389,8 +386,7 @@ class PipelineGenerator(nn.Module):
     def _probe(self) -> tuple[list[tuple[int, ...]], str, list[int]]:
         """Shapes and dtype of the pipeline's noise, and size of its pictures, recorded from a first call.
 
-        A second call with the same noise must give the same picture, else the noise does not decide on the picture: an
-        error.
+        A second call with the same noise must give the same picture, which shows that the noise decides on it.
         """
         source, drawn, starts = torch.Generator().manual_seed(0), list[Tensor](), list[Tensor]()
 

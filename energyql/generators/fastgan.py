@@ -151,8 +151,7 @@ class FastGAN(UnmappedGenerator):
         """Map w (batch, w_dim) to pictures in about [-1, 1], (batch, image_channels, side, side).
 
         Args:
-            noise: "const", the noise stored with the weights; "none"; or standard normal numbers (batch,
-                `config.noise_size`).
+            noise: "const" (stored with the weights), "none", or standard normal numbers (batch, `config.noise_size`).
             dtype: precision of the feature maps; by default the dtype of the parameters.
         """
         w = self.checked(w)

@@ -93,15 +93,14 @@ class OnnxGenerator(nn.Module):
     """An ONNX model that draws pictures from noise.
 
     z is the noise, row by row, and then one number for each condition, an input with another number for each picture.
-    The cumulative distribution function of the standard normal maps it to the range of the condition, so that z is
-    normally distributed as for other generators.
+    The cumulative distribution function of the standard normal maps this number to the range of the condition, so that
+    z is normally distributed as for other generators.
 
     Attributes:
         z_shape: shape of the noise of one picture.
         differentiable: false, because autograd cannot differentiate the pictures.
 
     Args:
-        config: the settings.
         data: content of the ONNX file.
         session: session of onnxruntime with the model, by `open_session`.
 
@@ -172,7 +171,7 @@ class OnnxGenerator(nn.Module):
         return _DTYPES[kind]
 
     def _filled(self, name: str, numbers: Numbers) -> npt.NDArray[Any]:
-        """Array for an input and one picture, in its shape and type, from all its numbers or a single one."""
+        """Array that an input takes for one picture, in its shape and type; a single number fills it."""
         shape = [size if isinstance(size, int) else 1 for size in self._inputs[name].shape]
         values = np.asarray(numbers, np.float64)
         dtype = self._dtype(name)

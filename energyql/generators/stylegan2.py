@@ -143,7 +143,7 @@ class SynthesisLayer(nn.Module):
 
 
 class ToRGB(nn.Module):
-    """A modulated convolution of one pixel, without demodulation, from feature maps to the channels of the picture."""
+    """A modulated convolution with a kernel of one pixel, without demodulation, from feature maps to the picture."""
 
     def __init__(self, inputs: int, config: StyleGAN2Config) -> None:
         super().__init__()
@@ -195,7 +195,7 @@ class SynthesisBlock(nn.Module):
         Args:
             x: feature maps of the block before; `None` in the first block.
             image: sum of the pictures of the blocks before; `None` if they draw no picture.
-            ws: a w for each convolution (two, but one in the first block), then for the RGB layer, (batch, 2 or 3,
+            ws: a w for each convolution, then for the RGB layer, (batch, 3, w_dim); in the first block (batch, 2,
                 w_dim).
             noise: the noise of each convolution; the first block uses the last entry.
         """
@@ -299,13 +299,12 @@ class StyleGAN2(StyleGAN):
     def synthesize(self, w: Tensor, noise: Noise = "const", dtype: torch.dtype | None = None) -> Tensor:
         """Map latents to pictures in about [-1, 1], (batch, channels, side, side).
 
-        Pictures with a fourth channel, the opacity, are drawn over white and have three channels; `synthesis` returns
-        all four.
+        Pictures with a fourth channel, the opacity, are drawn over white; the network `synthesis` returns all four
+        channels.
 
         Args:
             w: the output of `encode`, (batch, w_dim), or W+ with a w for each layer, (batch, num_ws, w_dim).
-            noise: "const", the noise stored with the weights; "none"; or standard normal numbers (batch,
-                `config.noise_size`).
+            noise: "const" (stored with the weights), "none", or standard normal numbers (batch, `config.noise_size`).
             dtype: precision of the feature maps; by default the dtype of w.
 
         Raises:

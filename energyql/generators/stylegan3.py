@@ -46,7 +46,7 @@ class SignalSpec:
         sampling_rate: s, the number of samples along a side of the picture, without margins.
         cutoff: f_c, the frequency at which the low-pass filter of the layer halves the amplitude.
         half_width: f_h, half the width of the transition band of this filter.
-        critical: whether the layer is one of the last, whose cutoff is half the sampling rate, the largest possible.
+        critical: whether the cutoff is half the sampling rate, the largest possible, as in the last layers.
     """
 
     channels: int
@@ -200,9 +200,9 @@ def upsample(x: Maps, kernel: Tensor | None, factor: int, padding: tuple[int, in
 
 
 def downsample(x: Maps, kernel: Tensor | None, factor: int) -> Maps:
-    """Filter x without padding, and keep every `factor`-th sample along each axis.
+    """Filter x without padding, and keep every `factor`-th sample: the side becomes (side - taps) // factor + 1.
 
-    The side becomes (side - taps) // factor + 1. The filter is (taps, taps), (taps,) for each axis, or `None` (1 tap).
+    The filter is symmetric, (taps, taps), or (taps,) for each axis; `None` for no filter (1 tap).
     """
     if kernel is None:
         return x[:, :, ::factor, ::factor]
@@ -224,10 +224,7 @@ Filters = tuple[Tensor | None, Tensor | None]
 
 
 class FourierFeatures(nn.Module):
-    """The first layer from w to pictures: learned mixtures of sine waves, which w rotates and shifts.
-
-    Frequencies and phases of the waves are random.
-    """
+    """The first layer from w to pictures: learned mixtures of random sine waves, which w rotates and shifts."""
 
     transform: Tensor
     freqs: Tensor
@@ -271,10 +268,10 @@ class FourierFeatures(nn.Module):
 
 
 def layer_filters(signals: Sequence[SignalSpec], place: int, config: StyleGAN3Config) -> tuple[int, int, Filters]:
-    """How a layer changes the grid around its leaky ReLU: the factors of up- and of down-sampling, and their filters.
+    """Factors of up- and of down-sampling around the leaky ReLU of layer `place` of `signals`, and their filters.
 
-    `signals` are those of all layers, and `place` is the index of the layer among them. If a factor is 1, its filter is
-    `None`; else that for up-sampling is (taps,), that for down-sampling (taps,) or (taps, taps).
+    If a factor is 1, its filter is `None`; else that for up-sampling is (taps,), that for down-sampling (taps,) or
+    (taps, taps).
     """
     before, after, size = signals[max(place - 1, 0)], signals[place], config.filter_size
     finer = 1 if place == len(signals) - 1 else config.lrelu_upsampling
@@ -381,8 +378,8 @@ class StyleGAN3(StyleGAN):
     def synthesize(self, w: Tensor, transform: Tensor | None = None, dtype: torch.dtype | None = None) -> Tensor:
         """Map latents to pictures in about [-1, 1], (batch, channels, side, side).
 
-        Pictures with a fourth channel, the opacity, are drawn over white and have three channels; `synthesis` returns
-        all four.
+        Pictures with a fourth channel, the opacity, are drawn over white; the network `synthesis` returns all four
+        channels.
 
         Args:
             w: the output of `encode`, (batch, w_dim), or W+ with a w for each layer, (batch, num_ws, w_dim).

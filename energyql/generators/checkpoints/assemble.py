@@ -22,7 +22,7 @@ MAX_RESOLUTION = 2048
 MAX_MAPPING_LAYERS = 64
 """Largest number of layers of a mapping network."""
 MAPPING_PARTS = [(i, part) for i in range(MAX_MAPPING_LAYERS) for part in ("weight", "bias")]
-"""Index of the layer and "weight" or "bias", for each tensor of a mapping network."""
+"""For each tensor of a mapping network the index of its layer, and "weight" or "bias"."""
 MAX_TAPS = 64
 """Largest number of taps of a resampling filter along an axis."""
 SIDES = [2**power for power in range(2, MAX_RESOLUTION.bit_length())]
@@ -32,7 +32,7 @@ CONVOLUTIONS = {f"synthesis.b{side}.conv{i}": side for side in SIDES for i in (0
 _AXES = {"const": 3, "weight": 4, "noise_const": 2, "noise_strength": 0}
 """Last part of an official name -> largest number of axes of the tensor; all other tensors have one axis."""
 _LAYER = re.compile(r"(synthesis\.b\d+\.(?:conv[01]|torgb))\.(weight|affine\..*)")
-"""Parts of the official name of a tensor between which this library has `conv.`."""
+"""Matches the official name of a tensor as two groups, between which the name in this library has `conv.`."""
 
 
 def official(tensors: Mapping[str, Tensor], names: Mapping[str, str]) -> dict[str, Tensor]:
@@ -130,7 +130,7 @@ def shape_of(tensors: Mapping[str, Tensor], name: str, axes: int) -> torch.Size:
 
 
 def mapping_settings(tensors: Mapping[str, Tensor], w_dim: int) -> dict[str, Any]:
-    """Settings of the mapping network that follow from shapes of official tensors, by the names of `StyleGANConfig`."""
+    """Settings of the mapping network, by the names of `StyleGANConfig`, from shapes of tensors with official names."""
     depth = sum(f"mapping.fc{i}.weight" in tensors for i in range(MAX_MAPPING_LAYERS))
     layer_features, inputs = shape_of(tensors, "mapping.fc0.weight", 2)
     embedding, classes = shape_of(tensors, "mapping.embed.weight", 2) if "mapping.embed.weight" in tensors else (0, 0)

@@ -57,7 +57,7 @@ def read_fastgan(checkpoint: Checkpoint) -> FastGAN | None:
 
 
 def _averaged(state: StateDict, budget: Budget) -> dict[str, Tensor]:
-    """Tensors of a state dict, with averages over the training, the list `g_ema` beside it, in place of parameters."""
+    """Tensors of a state dict; averages over the training, the list `g_ema` beside it, take the place of parameters."""
     tensors, average = state.tensors(budget), state.beside("g_ema")
     if not isinstance(average, list | tuple):
         return tensors
@@ -106,7 +106,7 @@ class _Parts:
 
 
 def _build(parts: _Parts, attributes: dict[str, Any]) -> FastGAN:
-    """Build the FastGAN of a file, none of whose tensors may be left; `attributes` are those of a pickled network."""
+    """Build the FastGAN of a file, all of whose tensors must be used; `attributes` are those of a pickled network."""
     projected = "to_big.bias" in parts.tensors
     if projected == ("to_128.weight_orig" in parts.tensors):
         raise CheckpointError("it is neither FastGAN, which has to_128 and no bias in to_big, nor projected GAN")

@@ -36,7 +36,7 @@ TF_NETWORK = "dnnlib.tflib.network.Network"
 OFFICIAL_MARKERS = ("synthesis.b4.const", "synthesis.input.freqs", "MainLayers.0.Layers.0.Basis")
 """Tensors by which state dicts of StyleGAN2, StyleGAN3 (and StyleGAN-XL) and R3GAN are recognised."""
 PACKAGES = ("R3GAN", "feature_networks", "pg_modules", "timm.models", "torch.ao.nn", "torch.nn", "training")
-"""Packages of R3GAN, projected GAN and StyleGAN-XL, whose objects files hold without source code."""
+"""Packages of R3GAN, projected GAN and StyleGAN-XL; files hold objects of their classes without source code."""
 OFFICIAL_NAMES: Names = {
     ("torch_utils.persistence", "_reconstruct_persistent_obj"): record_of(PERSISTENT),
     ("dnnlib.tflib.network", "Network"): record_of(TF_NETWORK),

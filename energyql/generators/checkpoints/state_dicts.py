@@ -42,7 +42,7 @@ class StateDict:
     around: tuple[Mapping[Any, Any], ...]
 
     def tensors(self, budget: Budget) -> dict[str, Tensor]:
-        """Copies of all tensors by name, whose bytes the budget counts; entries that are no tensors are an error."""
+        """Copies of all tensors by name; the budget counts their bytes. An entry that is no tensor is an error."""
         tensors = {}
         for name, value in self.entries.items():
             if not isinstance(value, TensorRecord):
@@ -79,7 +79,7 @@ def find_state_dict(content: Any, marker: str) -> StateDict | None:
 
 
 def _dicts(content: Any) -> Iterator[tuple[tuple[str, ...], tuple[Mapping[Any, Any], ...]]]:
-    """For each dict at most two deep in a file: the keys that lead to it; and itself with the dicts around it."""
+    """Yield the keys that lead to each dict of a file, at most two deep; and the dict with those around it."""
     waiting: list[Any] = [((), (content,))] if isinstance(content, dict) else []
     seen: set[int] = set()
     for keys, around in waiting:

@@ -77,7 +77,7 @@ def read_tensorflow(checkpoint: Checkpoint) -> StyleGAN2 | None:
 
 
 def _fully_grown(variables: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Variables that are used after training: of the layers that draw pictures in each resolution, only the last."""
+    """Variables that are used after training: of layers that draw a picture in each resolution, only the last is."""
     side = max((side for side in SIDES if f"synthesis/{side}x{side}/Conv1/weight" in variables), default=0)
     last = "synthesis/ToRGB_lod0/"
     small = [name for name in variables if name.startswith("synthesis/ToRGB_lod") and not name.startswith(last)]
@@ -106,7 +106,7 @@ def _variables(network: ObjectRecord, budget: Budget) -> dict[str, Tensor]:
 
 
 def _transposed(name: str, value: Tensor) -> Tensor:
-    """A TensorFlow variable as in the official PyTorch code, with other axes, mirrored kernels and 1 in biases."""
+    """A TensorFlow variable in the form of official PyTorch code: order of axes, mirrored kernels, biases plus 1."""
     if name.endswith("weight") and value.ndim == 4:
         value = value.flip(0, 1) if "/Conv0_up/" in name or "/Skip/" in name else value
         return value.permute(3, 2, 0, 1)

@@ -40,14 +40,14 @@ LEGACY_START = b"\x80\x02\x8a\x0a" + LEGACY_MAGIC.to_bytes(10, "little") + b"."
 _LEGACY_PROTOCOL = 1001
 """The integer in the second pickle of a legacy file."""
 MAX_DIRECTORY = 1 << 21
-"""Most bytes that are read of the directory of a zip file; a tensor takes about a hundred."""
+"""Largest number of bytes that are read of the directory of a zip file."""
 _ENTRY_COST = 10
 """Number of pickle operations that take as long as reading an entry of the directory of a zip file."""
 MAX_DEPTH = 32
-"""Most containers inside one another in a value for `plain`; a container inside itself exceeds it."""
+"""Largest number of containers inside one another in a value for `plain`; a container inside itself exceeds it."""
 TRAINING_NAMES: Names = {**TORCH_NAMES, **NUMPY_NAMES, ("argparse", "Namespace"): record_of("argparse.Namespace")}
-"""Names that a training checkpoint may contain: tensors, arrays, containers, and `argparse.Namespace` for its
-options."""
+"""Names that a training checkpoint may contain: tensors, arrays, containers and its options, an
+`argparse.Namespace`."""
 
 
 def is_torch_file(data: memoryview) -> bool:
@@ -147,7 +147,7 @@ class _View(io.RawIOBase):
 
 
 class _Storages(dict[str, Storage]):
-    """Storages of a file by key, which the unpickler asks for by calling this dict with a reference, a "persistent id".
+    """Storages of a file by key. The unpickler calls this dict with a reference to a storage, a "persistent id".
 
     `locate` is the function from a key to the bytes of a new storage, a row of numbers from which tensors are made.
     """

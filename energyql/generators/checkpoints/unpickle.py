@@ -134,7 +134,7 @@ def is_shape(numbers: Any) -> bool:
 
 @dataclass(eq=False)
 class ObjectRecord(Record):
-    """Record of an object: the name of its class, the arguments of the call of the class, and attributes (`state`)."""
+    """Record of an object: full name of its class, arguments of the call of the class, and attributes (`state`)."""
 
     name: str
     arguments: tuple[Any, ...] = ()
@@ -165,8 +165,8 @@ class Storage:
 
     Attributes:
         count: how many numbers there are.
-        data: the bytes of the numbers, a view of the file; empty while a pickle of the older format is read, after
-            which they come.
+        data: their bytes, a view of the file. In the older format of `torch.save` they follow the pickle, and `data` is
+            empty until then.
     """
 
     dtype: torch.dtype
@@ -251,7 +251,7 @@ TORCH_NAMES: Names = {
 
 
 MAX_NAME = 256
-"""Most bytes of a name that the pickle writes on a line, and characters of the name of a module."""
+"""Largest number of bytes of a name that the pickle writes on a line, and of characters of the name of a module."""
 MAX_BITS = 128
 """Largest number of bits of an integer. Arithmetic with longer integers is slow."""
 _POINTER = 8

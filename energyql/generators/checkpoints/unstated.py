@@ -33,7 +33,7 @@ _PICTURES = 4
 _LIKELY_SIZE = 0.6, 3.0
 """Likely range of the learning-rate multiplier times the root mean square of the stored weights: 1 before training."""
 _LIKELY_MEAN = 4.0
-"""Largest likely ratio, or inverse ratio, of root mean squares: of the computed and the stored mean of w."""
+"""Largest likely ratio, or inverse ratio, of the root mean squares of the computed and the stored mean of w."""
 _LIKELY_W = 50.0
 """Largest likely root mean square of w; the smallest is 1/50."""
 
@@ -79,8 +79,8 @@ def completed(
         has_mean: whether the file holds the mean of w.
 
     Raises:
-        CheckpointError: a value contradicts the weights, so the caller must give it; or a limit is given without
-            `clamped`.
+        CheckpointError: an assumed value contradicts the weights, so the caller must give it; or a limit is given
+            without `clamped`.
 
     Warns:
         CheckpointWarning: a setting is assumed, and `clamped` is true.
@@ -112,7 +112,7 @@ def warn_assumed(assumed: str) -> None:
 
 @torch.no_grad()
 def mean_w(generator: StyleGAN, seed: int = 0) -> Float[Tensor, " w_dim"]:
-    """Mean of w over `MEAN_SAMPLES` random z; their classes, if there are any, are all in turn."""
+    """Mean of w over `MEAN_SAMPLES` random z; the classes, if there are any, take turns."""
     z = torch.randn(MEAN_SAMPLES, generator.z_dim, generator=torch.Generator().manual_seed(seed))
     total = torch.zeros(generator.config.w_dim)
     for first in range(0, MEAN_SAMPLES, _CHUNK):  # conditions of many classes need much memory
@@ -154,7 +154,7 @@ def _how_to_give(argument: str, option: str) -> str:
 
 
 def _some_w(network: StyleGAN, count: int) -> Tensor:
-    """The same w for random z at every call, (count, w_dim)."""
+    """Map `count` random z to w, (count, w_dim); the same at every call."""
     z = torch.randn(count, network.z_dim, generator=torch.Generator().manual_seed(0))
     return network.encode(z, condition=_conditions(network, count))
 
