@@ -200,9 +200,6 @@ def head_reader(generator: Generator, space: str, encode: Callable[[Tensor], Ten
     Args:
         space: "w", "features" (see `ViewedGenerator`), "picture" (a batch of pictures), or anything else for z itself.
         encode: function from z to w, with truncation and condition already chosen.
-
-    Raises:
-        ArgumentError: the generator has no features.
     """
     if space == "picture":
         return lambda z: generator.synthesize(encode(z))
@@ -390,12 +387,9 @@ def encode_under(
 
 
 def check_layers(layers: Any, generator: Generator) -> tuple[int, ...]:
-    """Return the indices of layers in ascending order, without repetition.
+    """Return the indices of layers in ascending order, without repetition; an `ArgumentError` if they are not such.
 
     A layer is a part of the generator that takes a w of its own: layer i takes row i of W+, a matrix (num_ws, w_dim).
-
-    Raises:
-        ArgumentError: the generator has no layers, or `layers` is empty or has anything but their indices.
     """
     count = getattr(getattr(generator, "config", None), "num_ws", None)
     if not isinstance(count, int):

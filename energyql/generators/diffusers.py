@@ -482,15 +482,11 @@ def is_pipeline(source: object) -> bool:
 
 
 def open_pipeline(source: Any, call: Mapping[str, Any]) -> PipelineGenerator:
-    """Return a pipeline of diffusers as a generator.
+    """Return a pipeline of diffusers as a generator; errors are those of `StoredPipeline`, or of a download.
 
     Args:
         source: the pipeline, the path of its folder, or its name on a hub, `hub:owner/name`. Files of a hub that are
             not in the cache are downloaded: safetensors and JSON, but no code.
-
-    Raises:
-        ModelError: as for `StoredPipeline`, or the download failed.
-        ArgumentError: as for `StoredPipeline`.
     """
     if not isinstance(source, str | os.PathLike):
         return PipelineGenerator(source, call)

@@ -184,12 +184,7 @@ def save_converted(
     """Write a generator from a checkpoint to a model folder in float32, and return its fingerprint (`generator_mark`).
 
     The entry `source` of `config.json`, and `card.md` for people, state name, SHA-256 and licence of the checkpoint and
-    the version of this library.
-
-
-    Raises:
-        ModelError: the checkpoint is missing or damaged, or the architecture of the generator is not in this library.
-        ArgumentError: a file cannot be written.
+    the version of this library. A generator without a family is a `ModelError`.
     """
     truncation = default_truncation(generator) if truncation is None else truncation
     source = {

@@ -106,13 +106,10 @@ class ModulatedConv(nn.Module):
         self.modulation = Modulation(padding=kernel // 2, up=up, demodulate=demodulate)
 
     def forward(self, x: Maps, w: Tensor, bias: Tensor, taps: Tensor, gain: float = 1.0) -> Maps:
-        """Return the convolution of x, multiplied by `gain`, plus the bias.
+        """Return the convolution of x, multiplied by `gain`, plus the bias, which `gain` does not multiply.
 
-        Args:
-            w: latents (batch, w_dim), from which the styles are computed.
-            bias: a number for each output channel, not multiplied by `gain`.
-            taps: low-pass filter (taps, taps) of sum 1, used only if the layer doubles the side.
-            gain: must be 1 without demodulation.
+        The styles follow from w (batch, w_dim). The low-pass filter `taps`, (taps, taps) of sum 1, is used if the layer
+        doubles the side. Without demodulation `gain` must be 1.
         """
         styles = self.affine(padded_rows(w.to(self.weight.dtype))) * self.style_gain
         lowpass = 4 * taps.flip(0, 1) if self.modulation.up else None  # flipped: `Modulation` correlates

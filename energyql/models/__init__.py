@@ -112,7 +112,6 @@ def read_vocabulary(model: str | Path) -> Vocabulary:
     """Attributes of a model (names, kinds, values, ranges), without loading any weights; `model` as in `model_folder`.
 
     Raises:
-        ArgumentError: `model` is neither a name nor a path.
         ModelError: there is no such model, it has no attributes, or its vocabulary.json is wrong.
     """
     folder = model_folder(model)

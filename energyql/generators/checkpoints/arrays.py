@@ -50,11 +50,9 @@ class DtypeRecord(Record):
 
 @dataclass(eq=False)
 class ArrayRecord(Record):
-    """Record of a NumPy array. The numbers are not copied: they are bytes of the file.
+    """Record of a NumPy array, whose numbers are not copied: `data` are bytes of the file.
 
-    Attributes:
-        fortran: whether neighbours in `data` are neighbours along the first axis; otherwise along the last axis.
-        data: the bytes of the numbers.
+    `fortran` says whether neighbours in `data` are neighbours along the first axis; otherwise along the last axis.
     """
 
     shape: tuple[int, ...] = (0,)

@@ -52,12 +52,9 @@ def assemble(
 ) -> StyleGAN2:
     """Build a StyleGAN2 from tensors with official names, in float32, without gradients to its weights.
 
-    Args:
-        tensors: parameters and buffers. Missing resampling filters are [1, 3, 3, 1]; a missing mean of w is computed
-            (`mean_w`).
-        conv_clamp: limit of activations, which no tensor contains; `None` for no limit.
-        multiplier: learning-rate multiplier of the mapping network, which no tensor contains.
-        architecture: what the file states, if anything; it is checked.
+    Missing resampling filters are [1, 3, 3, 1], and a missing mean of w is computed (`mean_w`). No tensor contains
+    `conv_clamp`, the limit of activations, or `multiplier`, the learning-rate multiplier of the mapping network.
+    `architecture` is what the file states, and must agree with the tensors.
     """
     check_weights(tensors)
     names = [name for name in tensors if "resample_filter" not in name]

@@ -41,11 +41,7 @@ def reading(path: Path) -> Iterator[None]:
 
 
 def file_bytes(path: Path) -> memoryview:
-    """Bytes of a file, mapped to memory: only those that are used are read.
-
-    Raises:
-        ModelError: the file is missing, empty, or not a regular file.
-    """
+    """Bytes of a file, which must not be empty, mapped to memory: only those that are used are read."""
     if not check_file(path):
         raise CheckpointError("it is empty")
     with path.open("rb") as file:

@@ -105,8 +105,7 @@ def _header_size(data: memoryview) -> int:
 def read_safetensors(path: Path, data: memoryview) -> tuple[dict[str, TensorRecord], dict[str, Any]]:
     """Records of the tensors in a file of safetensors, and the texts in its header, such as a licence, both by name.
 
-    Raises:
-        CheckpointError: the header is longer than `MAX_HEADER`, and parsing it would take gigabytes.
+    A header longer than `MAX_HEADER` is an error, because parsing it would take gigabytes.
     """
     if (size := _header_size(data)) > MAX_HEADER:
         raise CheckpointError(f"its header of {size} bytes is longer than {MAX_HEADER}")

@@ -33,9 +33,6 @@ def read_ada(checkpoint: Checkpoint) -> StyleGAN2 | None:
     """Return the generator in an official PyTorch file (StyleGAN2-ADA); `None` if the file holds no such StyleGAN2.
 
     A state dict lacks learning-rate multiplier and limit of activations, for which see `completed`.
-
-    Warns:
-        CheckpointWarning: usual settings are assumed, or maps of noise or filters are missing.
     """
     record = checkpoint.network
     if record is None or "synthesis.b4.const" not in record.tensors:
@@ -103,9 +100,6 @@ def read_rosinality(checkpoint: Checkpoint) -> StyleGAN2 | None:
 
     Averaged weights are used if the file has some. Files of pSp and e4e, programs that encode pictures, are read too:
     their decoder is such a generator. The file lacks the learning-rate multiplier, for which see `completed`.
-
-    Warns:
-        CheckpointWarning: maps of noise or filters are missing.
     """
     state = find_state_dict(checkpoint.content, _MARKER)
     if state is None:

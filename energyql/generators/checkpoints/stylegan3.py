@@ -41,9 +41,6 @@ def read_stylegan3(checkpoint: Checkpoint) -> StyleGAN3 | None:
 
     For a state dict, settings follow from shapes and filters, except for the learning-rate multiplier and the limit of
     activations, for which see `completed`.
-
-    Warns:
-        CheckpointWarning: a usual setting is assumed.
     """
     record = checkpoint.network
     if record is None or "synthesis.input.freqs" not in record.tensors or has_class_features(record.tensors):

@@ -45,9 +45,6 @@ def read_stylegan_xl(checkpoint: Checkpoint) -> StyleGANXL | None:
 
     No file states its heads: they are found from the sides and channels of the layers, and checked with the filters. A
     state dict lacks learning-rate multiplier and limit of activations, for which see `completed`.
-
-    Warns:
-        CheckpointWarning: a usual setting is assumed.
     """
     record = checkpoint.network
     if record is None or "synthesis.input.freqs" not in record.tensors or not has_class_features(record.tensors):

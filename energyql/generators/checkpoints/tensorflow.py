@@ -47,11 +47,8 @@ NAMES = {
 def read_tensorflow(checkpoint: Checkpoint) -> StyleGAN2 | None:
     """Return the generator in an official TensorFlow pickle; `None` for any other file.
 
-    Of the three networks in such a pickle it is the last, Gs, whose weights are averaged over the training.
-
-    Raises:
-        CheckpointError: the network is no StyleGAN2 (perhaps a StyleGAN of the first generation), or is of an
-            unsupported kind; or a setting of the caller differs from that in the file.
+    Of the three networks in such a pickle it is the last, Gs, whose weights are averaged over the training. A StyleGAN
+    of the first generation is an error.
     """
     content = checkpoint.content
     if not isinstance(content, tuple) or len(content) != 3 or not all(map(_is_network, content)):

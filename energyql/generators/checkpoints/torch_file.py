@@ -93,9 +93,6 @@ def plain(value: Any, budget: Budget, depth: int = 0) -> Any:
     """Return a value of a pickle with plain values in place of records, also inside containers.
 
     An `argparse.Namespace` becomes a dict, and records of other objects, dtypes, classes and functions become text.
-
-    Raises:
-        CheckpointError: the value has an unsupported type, or is nested too deep.
     """
     budget.spend()
     if depth > MAX_DEPTH:

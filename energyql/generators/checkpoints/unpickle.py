@@ -57,12 +57,7 @@ class Record:
 
 @dataclass(frozen=True, eq=False)
 class Stub:
-    """A class or function that a pickle names. It stands for the real one, which is never imported.
-
-    Attributes:
-        name: full name in the pickle.
-        build: function of this package that is called when the pickle calls the class or function.
-    """
+    """Stands for a class or function that a pickle names, which is never imported; `build` is called in its place."""
 
     name: str
     build: Make
@@ -76,8 +71,7 @@ class Budget:
 
     Attributes:
         file_size: number of bytes of the file. The larger the file, the more memory is allowed.
-        most: largest allowed number of operations.
-        spent: number of operations so far.
+        most: largest allowed number of operations; `spent` is their number so far.
         copied: bytes of the file that were copied so far.
         tensors: bytes of copies of tensors and arrays so far.
         held: bytes of other objects so far.
@@ -268,17 +262,15 @@ def unpickle(
     """Read a pickle without executing anything in it; return its value, and the position after it in the file.
 
     In place of an object, the value has what the function in `names` returns, as a rule a record. Byte strings are
-    views of `data`.
+    views of `data`. All pickles of one file share a budget.
 
     Args:
         start: position of the first byte of the pickle in `data`.
-        persistent: function from a persistent id, a reference to data outside the pickle, to a value. By default an id
+        persistent: function from a persistent id, a reference to data outside the pickle, to a value; without it an id
             is an error.
-        budget: counts that all pickles of one file share; by default new ones.
 
     Raises:
-        CheckpointError: the pickle is damaged, contains an operation or a name that is not allowed, or exceeds a limit
-            of the budget.
+        CheckpointError: the pickle is damaged, contains an operation or a name that is not allowed, or exceeds a limit.
     """
     source, machine = _Source(data, start), _Machine(names, persistent, budget or Budget(len(data)))
     try:

@@ -71,19 +71,13 @@ def completed(
     """Return the network in a file that states neither its learning-rate multiplier nor its limit of activations.
 
     Settings of the caller come first. A missing multiplier is 0.01, if the sizes of the weights and of w are likely for
-    it. A missing limit is 256, if this limit does not change a few test pictures, or none with `clamped=False`.
+    it. A missing limit is 256, if this limit does not change a few test pictures, or none with `clamped=False`. If the
+    weights contradict such a value, a `CheckpointError` asks the caller for it.
 
     Args:
         build: function from the multiplier and the limit (`None` for no limit) to the network.
-        clamped: whether the program that saved the file may limit activations.
+        clamped: whether the program that saved the file may limit activations; if not, no limit can be given.
         has_mean: whether the file holds the mean of w.
-
-    Raises:
-        CheckpointError: an assumed value contradicts the weights, so the caller must give it; or a limit is given
-            without `clamped`.
-
-    Warns:
-        CheckpointWarning: a setting is assumed, and `clamped` is true.
     """
     multiplier, assumed = settings.lr_multiplier or DEFAULT_LR_MULTIPLIER, []
     limit = settings.conv_clamp or (DEFAULT_CLAMP if clamped else math.inf)
