@@ -79,9 +79,10 @@ class ViewedGenerator(Generator, Protocol):
     """A generator that can reduce z to fewer numbers, from which attributes are easier to learn."""
 
     def features(self, z: Float[Tensor, "batch z_dim"]) -> Float[Tensor, "batch features"]:
-        """Return the features of z, (batch, features), which autograd can differentiate: the input of heads.
+        """Return the features of z, (batch, features), which autograd can differentiate.
 
-        If z has a number for each pixel of a picture, the features may be the means of blocks of pixels.
+        They are the input of heads whose space is "features". If z has a number for each pixel of a picture, they may
+        be the means of blocks of pixels.
         """
 
 
@@ -520,7 +521,7 @@ class Calls:
         return self.most - self.start
 
     def untold(self) -> int:
-        """Return the calls since the last call of this method in the run, so that each result states its own."""
+        """Return the calls since the last call of this method in the run, so that a result can state its own calls."""
         before, self._told = self._told, self.made
         return self.made - before
 

@@ -70,8 +70,8 @@ def load_generator(
             contradicts the weights; or a given setting differs from that in the file, or does not exist for its
             network.
         ArgumentError: the path is an address such as `https://...`; a setting is not above 0, or given for a model
-            folder or a pipeline; `call` is given for anything but a pipeline; or a `PipelineGenerator` cannot use the
-            pipeline.
+            folder or a pipeline; `call` is given for anything but a pipeline; or the pipeline cannot be used,
+            see `energyql.generators.diffusers.PipelineGenerator`.
 
     Warns:
         CheckpointWarning: a default of a setting, or noise or filters that the file does not hold, are assumed.

@@ -130,7 +130,7 @@ class SynthesisLayer(nn.Module):
         self.clamp = config.conv_clamp
 
     def forward(self, x: Maps, w: Tensor, taps: Tensor, noise: Noise) -> Maps:
-        """Return (batch, outputs, side, side) for feature maps x; `noise` is "const", "none" or (batch, side, side)."""
+        """Map x to feature maps (batch, outputs, side, side); `noise` is "const", "none" or (batch, side, side)."""
         # A leaky ReLU commutes with a positive factor, so its input is multiplied by its gain.
         x = self.conv(x, w, self.bias * ACTIVATION_GAIN, taps, ACTIVATION_GAIN)
         if isinstance(noise, Tensor) or noise == "const":

@@ -116,7 +116,7 @@ def read_rosinality(checkpoint: Checkpoint) -> StyleGAN2 | None:
 
 
 def _one_row(average: Tensor) -> Tensor:
-    """Mean of w, (w_dim,), from one row or equal rows for all layers."""
+    """Mean of w, (w_dim,), from a file that has it once, or the same for each layer."""
     rows = average.reshape(-1, average.shape[-1]) if average.ndim else average[None, None]
     if not torch.equal(rows, rows[:1].expand_as(rows)):
         raise CheckpointError("its latent_avg differs between layers, but w has one mean", hint="save it without")

@@ -82,9 +82,10 @@ def _build(tensors: Mapping[str, Tensor], config: StyleGAN3Config) -> StyleGAN3:
 
 
 def settings_of_shapes(tensors: Mapping[str, Tensor], layers: Sequence[Layer]) -> dict[str, Any]:
-    """Settings that follow from names and shapes of official tensors, without `resolution` and `num_layers`.
+    """Settings that follow from names and shapes of tensors, by the names of `StyleGAN3Config`; not all of them.
 
-    `channel_base` is a large number without meaning until the caller fits it by `fitted_channels`.
+    `resolution` and `num_layers` are missing; `channel_base` is without meaning until the caller calls
+    `fitted_channels`.
     """
     return {
         **mapping_settings(tensors, shape_of(tensors, "synthesis.input.affine.weight", 2)[1]),

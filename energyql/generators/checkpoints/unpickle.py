@@ -85,7 +85,7 @@ class Budget:
     held: int = 0
 
     def spend(self, operations: int = 1) -> None:
-        """Count operations, at most `most`; each item of a container that is copied is one."""
+        """Count operations, at most `most`; the copy of a container counts as many as it has items."""
         self.spent += operations
         if self.spent > self.most:
             raise CheckpointError(f"it takes more than {self.most} operations to read, far more than known checkpoints")
