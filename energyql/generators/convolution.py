@@ -123,9 +123,9 @@ class Modulation:
     """A convolution whose input channels are multiplied by styles: factors that differ from sample to sample.
 
     See equations 1 to 3 of Karras et al., "Analyzing and Improving the Image Quality of StyleGAN", 2020. As a rule
-    styles multiply the input, and one convolution computes the batch. On the CPU without autograd they multiply the
-    weight, sample by sample, if it is not larger than the input; and what depends on the weight alone is kept until the
-    weight changes.
+    styles multiply the input, and one convolution computes the batch. For a single sample, and for all on a CPU without
+    autograd, they multiply the weight if it is not larger than the input of a sample. On a CPU, what depends on the
+    weight alone is kept until the weight changes, unless autograd records operations on it.
 
     Padding and up-sampling are those of `convolve`. With `demodulate`, the output has unit variance if the input has.
     """

@@ -102,7 +102,7 @@ class Convolution(nn.Module):
 
 
 class Excitation(nn.Module):
-    """Layers from a small stage to factors, by which the `width` channels of a large stage are multiplied."""
+    """Layers that compute factors for the `width` channels of a large stage from a much smaller stage."""
 
     def __init__(self, before: int, width: int) -> None:
         super().__init__()

@@ -27,7 +27,7 @@ LEAST = 1 << 20
 TRIES = 3
 """Largest number of requests for one file, after broken connections and files of a wrong size or digest."""
 COMMIT = re.compile("[0-9a-f]{40}")
-"""Form of the id of a commit, without which an id from a server is used in no path."""
+"""Form of the id of a commit; an id from a server becomes part of a path only if it has this form."""
 _DIGEST = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
 """A digest that a hub states for a file: 40 hexadecimal digits (SHA-1) or 64 (SHA-256)."""
 _PASSING = (429, 500, 502, 503, 504)
@@ -58,7 +58,7 @@ class RemoteFile(NamedTuple):
 
 
 class Listing(NamedTuple):
-    """The files of a repository at one commit, by their paths in it; `commit` has 40 hexadecimal digits."""
+    """The files of a repository at one commit, whose id has 40 hexadecimal digits, by their paths in the repository."""
 
     commit: str
     private: bool

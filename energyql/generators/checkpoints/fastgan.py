@@ -170,9 +170,8 @@ def _layer(parts: _Parts, prefix: str, conv: str, noise: str, norm: str, *, last
 def _side(parts: _Parts, channels: int, stated: Any) -> int:
     """Side of the pictures: that of the largest stage above 256, or of a stage with `channels` output channels.
 
-    Smaller files may hold stages larger than the picture, because the official code saves all up to side 256.
-    `channels` are the inputs of `to_big`, the layer that draws the picture; `stated` is the side that the file states,
-    or `None`.
+    Files of small pictures may hold larger stages, because the official code saves all up to side 256. `channels` are
+    the inputs of `to_big`, the layer that draws the picture; `stated` is the side that the file states, or `None`.
     """
     sides = (64, 128, 256, 512, 1024)
     names = [(side, f"feat_{side}.{layer}.weight_orig") for side in sides for layer in ("1", "conv", "conv1")]
