@@ -138,7 +138,7 @@ class Vocabulary(Mapping[str, AttributeSpec]):
         return name in self._specs
 
     def listed(self, name: str) -> AttributeSpec:
-        """The attribute called `name`, one of `specs`; `vocabulary[name]` also takes texts, if `reads_words` is true.
+        """The attribute called `name`, one of `specs`; with `reads_words`, `vocabulary[name]` takes any text too.
 
         Raises:
             UnknownAttribute: no attribute has this name.
@@ -186,7 +186,7 @@ class Vocabulary(Mapping[str, AttributeSpec]):
         return closest(name, self)
 
     def to_dict(self) -> dict[str, Any]:
-        """The vocabulary as a dict for JSON, from which `from_dict` makes it again."""
+        """The vocabulary as a dict for JSON, which `from_dict` reads; `reads_words` is left out."""
         attributes = [spec.to_dict() for spec in self.values()]
         data = {"version": FORMAT_VERSION, "model": self.model, "attributes": attributes}
         return data | {"relations": list(self.relations)} if self.relations else data
