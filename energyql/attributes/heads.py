@@ -84,15 +84,9 @@ class Head:
         return Head.from_tensors({name: tensor.to(device) for name, tensor in self.tensors().items()})
 
     def check(self, name: str, outputs: int, latent_dim: int) -> None:
-        """Check that the shapes of all parameters fit one another and the arguments.
+        """Raise a `ModelError` unless the shapes of all parameters fit one another, `outputs` and `latent_dim`.
 
-        Args:
-            name: name of the attribute, for the message.
-            outputs: number of outputs that the head must have.
-            latent_dim: size of the latents that the head must take.
-
-        Raises:
-            ModelError: a parameter has a wrong shape.
+        `name` is the attribute in the message.
         """
         width = self.hidden_bias.numel()
         shapes: dict[str, tuple[int, ...]] = {"hidden_weight": (width, latent_dim), "hidden_bias": (width,), "std": ()}
@@ -106,11 +100,7 @@ class Head:
                 raise ModelError(f"the head of {name!r}: {field} has shape {tuple(tensors[field].shape)}, not {shape}")
 
     def check_numbers(self, name: str) -> None:
-        """Check the values of all parameters; this waits for a GPU. `name` is the attribute in the message.
-
-        Raises:
-            ModelError: a parameter is not finite, or `std` is not above 0.
-        """
+        """Raise a `ModelError` if a parameter is not finite, or `std` not above 0; this waits for a GPU."""
         if not all(tensor.isfinite().all() for tensor in self.tensors().values()):
             raise ModelError(f"the head of {name!r} has a number that is not finite")
         if not (self.std > 0).all():
@@ -118,11 +108,7 @@ class Head:
 
 
 def write_heads(path: Path, heads: Mapping[str, Head]) -> None:
-    """Write heads, by attribute, into a safetensors file; if that fails, an old file is kept.
-
-    Raises:
-        ModelError: a head has a number that `read_heads` would refuse; see `Head.check_numbers`.
-    """
+    """Write heads, by attribute, into a safetensors file; an old file stays if that or `Head.check_numbers` fails."""
     for name, head in heads.items():
         head.check_numbers(name)
     write_tensors(path, _tensors_of(heads))
@@ -520,10 +506,10 @@ def save_second(folder: Path, heads: Mapping[str, Head]) -> None:
 
 
 def load_second(folder: Path, bank: Bank) -> dict[str, Head]:
-    """Read the second heads of a model folder, by attribute; {} if it has none, or `bank` has no heads at all.
+    """Read the second heads of a model folder, by attribute; {} if it has none, or its `bank` has no heads at all.
 
     Raises:
-        ModelError: the file is damaged, or does not fit the first heads, which `bank` has.
+        ModelError: the file is damaged, or does not fit the first heads.
     """
     path, first = folder / SECOND, bank.as_heads
     if not path.is_file() or first is None:
@@ -535,11 +521,7 @@ def load_second(folder: Path, bank: Bank) -> dict[str, Head]:
 
 
 def replace_second(folder: Path, bank: Bank, names: Iterable[str], heads: Mapping[str, Head]) -> None:
-    """Replace the second heads of the attributes `names` in a model folder; those that `heads` lacks have none then.
-
-    Raises:
-        ModelError: the old file is damaged, or does not fit the first heads, which `bank` has.
-    """
+    """Replace the second heads of the attributes `names` in a model folder; those that `heads` lacks have none then."""
     replaced = set(names)
     kept = {name: head for name, head in load_second(folder, bank).items() if name not in replaced}
     save_second(folder, kept | dict(heads))
