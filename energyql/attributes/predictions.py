@@ -118,7 +118,7 @@ class Prediction(ABC):
         """The logits as columns of one tensor, or mean and standard deviation; the inverse of `of_columns`."""
 
     def log_each(self, values: Sequence[bool | str]) -> list[Float[Tensor, " batch"]]:
-        """log P(value) in nats, (batch,), for each of `values` (bools or classes); not for continuous attributes."""
+        """Logarithm of P(value), (batch,), in nats, for each of `values` (bools or classes); not for numbers."""
         raise NotImplementedError
 
     @abstractmethod
