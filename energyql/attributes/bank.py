@@ -100,9 +100,7 @@ class FittedUnder:
     def check_condition(self, condition: int | tuple[float, ...] | None, model: str) -> None:
         """Raise an `ArgumentError`, which names the model, if the attributes are not valid for pictures of a condition.
 
-        Args:
-            condition: number of a class, or a condition vector with a number for each class; `None` for no condition.
-            model: name of the model in the message.
+        The condition is the number of a class, a vector with a number for each class, or `None` for none.
         """
         if self.condition == "random" and isinstance(condition, tuple):
             what, hint = "hold for every class, not between classes", f"give a class from 0 to {len(condition) - 1}"
@@ -123,9 +121,8 @@ class Described(NamedTuple):
 
     Attributes:
         reader: name of the code that reads the attributes off pictures, such as "module:factory", of an unchecked type;
-            `None` if the folder holds heads, or a network that reads pictures.
-        gradient: whether autograd can differentiate that code; `None` for the default: true for torch modules, false
-            for functions.
+            `None` if the folder holds a network or heads.
+        gradient: whether autograd can differentiate that code; `None` for the default of `PictureBank`.
     """
 
     fitted: FittedUnder
@@ -141,11 +138,7 @@ class Described(NamedTuple):
 
     @classmethod
     def read(cls, folder: Path) -> Described:
-        """Read the `vocabulary.json` of a model folder.
-
-        Raises:
-            ModelError: the file is missing or damaged.
-        """
+        """Read the `vocabulary.json` of a model folder; a `ModelError` if it is missing or damaged."""
         path = folder / DESCRIBED
         entries = read_json(path)
         with naming_damage(path):
@@ -226,10 +219,7 @@ class Bank(Protocol):
 
     @property
     def std(self) -> Mapping[str, Tensor]:
-        """Standard deviation of the prediction of each continuous attribute, a tensor of shape (), by attribute name.
-
-        Attributes whose standard deviation is unknown, or differs between samples, are left out.
-        """
+        """Standard deviation of the prediction, (), of each continuous attribute, if there is one for all samples."""
         return {}
 
     def to(self, device: torch.device | str) -> Self:
@@ -248,10 +238,7 @@ class Bank(Protocol):
         """Write the bank into the model folder `folder`; if that fails, no file is half written."""
 
     def of_generator(self, fingerprint: str) -> Self:
-        """A copy that is valid for another generator, whose weights have the digest `fingerprint`.
-
-        That generator must map z to the same w as the generator of this bank, which is not checked.
-        """
+        """A copy that is valid for another generator, which must map z to the same w; this is not checked."""
         same = copy.copy(self)
         same.fitted = dataclasses.replace(self.fitted, generator=fingerprint)
         return same

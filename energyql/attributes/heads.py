@@ -67,14 +67,7 @@ class Head:
 
     @classmethod
     def from_tensors(cls, tensors: Mapping[str, Tensor], prefix: str = "") -> Head:
-        """Make a head from its parameters by name, as `tensors` returns them; other tensors are ignored.
-
-        Args:
-            prefix: text before each name of a parameter in `tensors`, such as "smile/".
-
-        Raises:
-            KeyError: a parameter is missing.
-        """
+        """Make a head from the result of `tensors`, in which a prefix such as "smile/" may come before each name."""
         layers = [f"{prefix}deeper{i}" for i in range(len(tensors)) if f"{prefix}deeper{i}_weight" in tensors]
         deeper = tuple((tensors[f"{layer}_weight"], tensors[f"{layer}_bias"]) for layer in layers)
         return cls(**{field: tensors[prefix + field] for field in FIELDS}, deeper=deeper)
@@ -117,8 +110,7 @@ def write_heads(path: Path, heads: Mapping[str, Head]) -> None:
 def read_heads(path: Path, vocabulary: Vocabulary) -> dict[str, Head]:
     """Read the heads that `write_heads` wrote, in the order of the vocabulary, without attributes that have none.
 
-    Raises:
-        ModelError: the file is missing or damaged, or has tensors that belong to no attribute of `vocabulary`.
+    A `ModelError` says that the file is missing or damaged, or has tensors that belong to no attribute.
     """
     tensors = {name: tensor.float() for name, tensor in read_tensors(path).items()}
     names = {name.rpartition("/")[0] for name in tensors}
@@ -142,9 +134,7 @@ class FusedHeads:
     It has the protocols `Differentiable` (`pullback`) and `Convertible` to another dtype (`computed_in`).
 
     Attributes:
-        groups: groups of networks, whose results (batch, outputs), with a column for each output of all heads, are
-            added.
-        bias: constant for each output, which is added to that sum.
+        groups: groups of networks; the results, (batch, outputs) of all heads, are added, and `bias` too.
         direction: whether latents are first scaled to a mean square of 1, so that their length has no effect.
     """
 
@@ -165,11 +155,8 @@ class FusedHeads:
     def then(self, matrix: Float[Tensor, "rows outputs"], offset: Float[Tensor, " rows"]) -> FusedHeads:
         """New function from latents to `matrix @ outputs + offset`, such as the inputs of a query's energy.
 
-        It takes no more time, because the matrix is multiplied into the last layer.
-
-        Args:
-            matrix: weights of the outputs, float64 on the CPU.
-            offset: constants, float64 on the CPU; they may be infinite.
+        It takes no more time, because the matrix is multiplied into the last layer. The arguments are float64 on the
+        CPU.
         """
         layers = [*(group.out.weight for group in self.groups), self.bias]
         if self.bias.device.type == "cpu":
@@ -182,10 +169,7 @@ class FusedHeads:
         return replace(self, groups=groups, bias=(matrix @ bias + offset).to(self.bias))
 
     def computed_in(self, dtype: torch.dtype) -> FusedHeads:
-        """The same function with hidden layers that compute in `dtype`, such as half precision; see `Convertible`.
-
-        The last layer, which is small, keeps its dtype, so that the outputs are not rounded.
-        """
+        """The same function with hidden layers in `dtype`, such as half precision; the outputs keep their dtype."""
         return replace(self, groups=tuple(group.computed_in(dtype) for group in self.groups))
 
     def __call__(self, latent: Float[Tensor, "batch latent_dim"]) -> Float[Tensor, "batch outputs"]:
@@ -221,12 +205,9 @@ class FusedHeads:
 
 
 class RawOutputs(NamedTuple):
-    """Several heads as one function, and which of its outputs belong to which attribute.
+    """Several heads as one function from latents to outputs side by side: `output_count(spec)` for each of `specs`.
 
-    Attributes:
-        function: function from latents to the outputs of all heads, side by side.
-        specs: the attributes in the order of the outputs; an attribute has `output_count(spec)` outputs.
-        std: standard deviation of the prediction of each continuous attribute, a tensor of shape (), by name.
+    `std` has the standard deviation of the prediction, (), of each continuous attribute.
     """
 
     function: FusedHeads
@@ -238,11 +219,7 @@ class RawOutputs(NamedTuple):
 class _Group:
     """Networks of several heads that are computed together: one hidden layer of any width each, or equal widths.
 
-    Attributes:
-        first: first hidden layers of all networks of the group, side by side.
-        deeper: further hidden layers; layer i is as wide in one network as in the others.
-        out: last layers as one matrix product, from the last hidden layers side by side to a column for each output of
-            all heads, which is 0 for heads outside the group.
+    Layers are side by side. `out` has a column for each output of all heads, which is 0 for heads outside the group.
     """
 
     first: Dense
@@ -318,10 +295,7 @@ class AttributeBank(Bank):
     Args:
         vocabulary: the attributes.
         heads: one head for each attribute, in the order of the vocabulary.
-        space: the latent that the heads take, one of `SPACES`.
-        truncation: range of the truncation psi of the latents that the heads were fitted on.
-        condition: condition of these latents; "random" if each had a random class; `None` for none.
-        generator: fingerprint of the generator that the heads are valid for; "" for any.
+        space, truncation, condition, generator: the conditions under which the heads are valid; see `FittedUnder`.
         reports: quality of the heads on held-out latents, by attribute; heads that were not measured are missing.
 
     Raises:
@@ -387,16 +361,7 @@ class AttributeBank(Bank):
         return self._having(self.vocabulary, heads, self.reports)
 
     def predict(self, latent: Tensor, names: Sequence[str] | None = None) -> dict[str, Prediction]:
-        """Predict the attributes `names` (by default all) from latents.
-
-        Args:
-            latent: latents (batch, latent_dim): w if `space` is "w", features if `space` is "features", else z.
-            names: attributes in any order, at least one.
-
-        Raises:
-            UnknownAttribute: there is no head of that name.
-            ArgumentError: there are no names.
-        """
+        """Predictions of the attributes `names` from latents, (batch, latent_dim): w, features, or z, see `space`."""
         raw = self.raw_outputs(tuple(self.vocabulary if names is None else names))
         return split_outputs(raw.function(latent), raw.specs, raw.std)
 
@@ -418,9 +383,6 @@ class AttributeBank(Bank):
 
     def with_heads(self, other: AttributeBank, *, replace: bool = False) -> AttributeBank:
         """New bank with the heads of this one and those of `other`, which take the same latents, and their reports.
-
-        Args:
-            replace: whether heads of `other` replace heads of this bank that have the same name.
 
         Raises:
             VocabularyError: both banks have a head of the same name, and `replace` is false.
@@ -446,8 +408,8 @@ class AttributeBank(Bank):
     def save(self, folder: Path) -> None:
         """Write `attributes.safetensors`, `vocabulary.json` and `report.json` into the model folder `folder`.
 
-        If that fails, no file is half written. An old `report.json` is deleted if there are no reports, and so are the
-        files of a network that predicts from pictures, `reader.safetensors` and `reader.json`.
+        If that fails, no file is half written. Old files of a network that predicts from pictures (`reader.*`) are
+        deleted, and an old `report.json` if there are no reports.
         """
         write_heads(folder / "attributes.safetensors", self.heads)
         Described(self.fitted, self.vocabulary).write(folder)
@@ -479,8 +441,8 @@ _DEVIATIONS = 3.090
 def outside_shell(z: Float[Tensor, "n z_dim"]) -> Bool[Tensor, " n"]:
     """For each latent, whether its squared norm is above the 99.9 % quantile of latents of the prior.
 
-    A sampler ends there if the energy is low only far from the prior, where heads are often wrong. The test serves for
-    a StyleGAN too, although its pictures do not depend on the norm: any step at a right angle to z makes z longer.
+    A sampler ends there if the energy is low only far from the prior, where heads are often wrong. It may do so for a
+    StyleGAN too, whose pictures do not depend on the norm: any step at a right angle to z makes z longer.
     """
     part = 2 / (9 * z.shape[1])
     limit = z.shape[1] * (1 - part + _DEVIATIONS * math.sqrt(part)) ** 3  # Wilson and Hilferty 1931
@@ -488,11 +450,7 @@ def outside_shell(z: Float[Tensor, "n z_dim"]) -> Bool[Tensor, " n"]:
 
 
 def second_bank(bank: AttributeBank, heads: Mapping[str, Head]) -> AttributeBank:
-    """Copy of `bank` with second heads in place of its own, where it has them; the two disagree on doubtful samples.
-
-    Raises:
-        ModelError: a second head has a wrong shape, or `bank` does not have its attribute.
-    """
+    """Copy of `bank` with second heads in place of its own, where it has them; the two disagree on doubtful samples."""
     new = {name: head.to(bank.device) for name, head in heads.items()}
     return AttributeBank(bank.vocabulary, bank.heads | new, **vars(bank.fitted))
 
@@ -506,11 +464,7 @@ def save_second(folder: Path, heads: Mapping[str, Head]) -> None:
 
 
 def load_second(folder: Path, bank: Bank) -> dict[str, Head]:
-    """Read the second heads of a model folder, by attribute; {} if it has none, or its `bank` has no heads at all.
-
-    Raises:
-        ModelError: the file is damaged, or does not fit the first heads.
-    """
+    """Read the second heads of a model folder, by attribute; {} if it has none, or its `bank` has no heads at all."""
     path, first = folder / SECOND, bank.as_heads
     if not path.is_file() or first is None:
         return {}

@@ -24,8 +24,6 @@ from energyql.vocabulary import Vocabulary
 class HeldOut:
     """Labels of random samples, with predictions of the heads and of a verifier that did not learn from them.
 
-    The last samples may have no labels.
-
     Attributes:
         labels: attribute -> labels of n samples, (n,) float: 0/1, class index or number; NaN where missing.
         heads: attribute -> predictions of the heads for the latents of the samples.
@@ -42,10 +40,7 @@ class HeldOut:
         return HeldOut(*({name: getattr(self, part.name)[name] for name in names} for part in fields(self)))
 
     def save(self, folder: Path, name: str) -> None:
-        """Write the samples into a model folder, beside the network `name` of a verifier, such as "verifier-2".
-
-        Predictions of classes are written in half precision, labels and predictions of numbers in full precision.
-        """
+        """Write the samples beside the network `name` of a verifier, with predictions of classes in half precision."""
         tensors = {f"labels/{attribute}": labels.float() for attribute, labels in self.labels.items()}
         for part in ("heads", "readings"):
             for attribute, prediction in getattr(self, part).items():
@@ -56,11 +51,7 @@ class HeldOut:
 
     @classmethod
     def load(cls, folder: Path, name: str, vocabulary: Vocabulary) -> HeldOut | None:
-        """Read the samples beside the network `name`, which has the attributes `vocabulary`; `None` if there are none.
-
-        Raises:
-            ModelError: the file is damaged, or is about other attributes.
-        """
+        """Read the samples beside the network `name`, of the attributes `vocabulary`; `None` if there are none."""
         path = held_out_path(folder, name)
         if not path.is_file():
             return None

@@ -191,8 +191,8 @@ class Judge(nn.Module):
     def save(self, folder: Path, name: str = FIRST) -> None:
         """Write the judge into `folder`: weights to `<name>.safetensors`, the rest to `<name>.json`.
 
-        Weights are written in half precision, except tensors with numbers that are too large for it. If the writing
-        fails, no file is half written.
+        Weights are in half precision, except tensors with numbers that are too large for it. If the writing fails, no
+        file is half written.
         """
         tensors = {key: in_half(value) for key, value in self.state_dict().items() if value.is_floating_point()}
         write_tensors(folder / f"{name}.safetensors", tensors)
@@ -228,11 +228,8 @@ class Judge(nn.Module):
 class JointJudge(nn.Module):
     """Several judges as one, which predicts the attributes of all of them.
 
-    The prediction of an attribute is the mean of the judges that predict it: of their logits, or of the means and
-    standard deviations of a number.
-
-    Args:
-        judges: at least one. Judges of the same attribute give it the same kind and classes.
+    The prediction of an attribute is the mean of the judges that predict it, which give it the same kind and classes:
+    of their logits, or of the means and standard deviations of a number.
     """
 
     def __init__(self, judges: Sequence[Judge]) -> None:
@@ -295,12 +292,9 @@ def networks_of(judge: ImageLabeller | None) -> Sequence[ImageLabeller]:
 def load_judge(folder: Path, vocabulary: Vocabulary | None = None) -> Judge | JointJudge | None:
     """Read all judges of a model folder that are networks, as one judge; `None` if the folder has none.
 
-    Args:
-        vocabulary: the attributes of the model, among which those of the judges must be; `None` to check nothing.
-
     Raises:
-        ModelError: a file is missing or damaged; or two judges predict the same attribute; or an attribute of a judge
-            is missing in `vocabulary`, or has another kind or other classes there.
+        ModelError: a file is damaged, two judges predict the same attribute, or an attribute is not that of
+            `vocabulary`, unless that is `None`.
     """
     judges = _networks(folder, FIRST, vocabulary)
     owners: dict[str, str] = {}
@@ -315,8 +309,7 @@ def load_verifier(folder: Path, vocabulary: Vocabulary) -> tuple[Judge | JointJu
     """Read the verifier of a model folder as one network, and the samples that were held out of each of its trainings.
 
     Raises:
-        ModelError: a file is missing or damaged; or an attribute of the verifier is missing in `vocabulary`, or has
-            another kind or other classes there.
+        ModelError: a file is missing or damaged, or an attribute is not that of `vocabulary`.
     """
     networks = _networks(folder, VERIFIER, vocabulary)
     held_out = (HeldOut.load(folder, name, network.vocabulary) for name, network in networks.items())
@@ -336,16 +329,14 @@ def _networks(folder: Path, first: str, vocabulary: Vocabulary | None) -> dict[s
 def replace_networks(
     folder: Path, first: str, names: Iterable[str], networks: Sequence[Judge] = (), held_out: HeldOut | None = None
 ) -> None:
-    """Replace the judges, or the networks of the verifier, that predict some attributes in a model folder.
+    """Replace the judges, or the networks of the verifier, that predict the attributes `names` in a model folder.
+
+    An old network still predicts its other attributes; if it has none, its files are deleted. The new networks all read
+    the same attributes.
 
     Args:
         first: which networks are replaced: `FIRST` for judges, or `VERIFIER`.
-        names: the attributes. An old network still predicts its others; if it has none, its files are deleted.
-        networks: the new networks, which all read the same attributes; may be none.
         held_out: samples that the new networks did not learn from, to be saved beside them for thresholds.
-
-    Raises:
-        ModelError: a file of an old network is missing or damaged.
     """
     replaced = set(names)
     for name in judge_names(folder, first):

@@ -39,15 +39,9 @@ see `as_numbers`."""
 def label_images(
     labeller: ImageLabeller, images: Float[Tensor, "batch channels height width"], who: str = "the labeller"
 ) -> dict[str, list[Any]]:
-    """Call a labeller with pictures, and return for each attribute the list of labels, one for each picture.
+    """Call a labeller with pictures in [-1, 1], and return for each attribute its labels as a list.
 
-    Args:
-        labeller: a function, or a torch module, which is put into evaluation mode on the device of the pictures.
-        images: pictures in [-1, 1].
-        who: name of the labeller in messages.
-
-    Raises:
-        DataError: the labeller does not return a mapping from names to one value for each picture.
+    Errors and arguments are those of `call_labeller`; a `DataError` too unless there is one label for each picture.
     """
     labels = on_cpu(call_labeller(labeller, images, who))
     return {name: as_cells(values, len(images), name, who) for name, values in labels.items()}
@@ -60,11 +54,9 @@ def call_labeller(
     *,
     gradient: bool = False,
 ) -> Mapping[str, Any]:
-    """Call a labeller with pictures, and return its result unchanged: labels or predictions by attribute.
+    """Call a labeller with pictures in [-1, 1], and return its result unchanged: labels or predictions by attribute.
 
     Args:
-        labeller: a function or a torch module.
-        images: pictures in [-1, 1].
         who: name of the labeller in messages.
         gradient: whether autograd records the call; if not, a module is put into evaluation mode, on the pictures'
             device.
@@ -82,18 +74,12 @@ def call_labeller(
 
 
 def read_images(labeller: ImageLabeller, images: Tensor, vocabulary: Vocabulary) -> dict[str, npt.NDArray[Any]]:
-    """Call a judge or another labeller with pictures, and return the values of attributes as arrays.
+    """Call a labeller with pictures in [-1, 1], and return attribute -> array (batch,) of bool, class names or float64.
 
-    Args:
-        images: pictures in [-1, 1].
-        vocabulary: the attributes to return, if the labeller returns them.
-
-    Returns:
-        Attribute -> array (batch,) of bool, class names or float64.
+    Attributes that `vocabulary` or the labeller lacks are left out.
 
     Raises:
-        DataError: a value is missing, or is no value of its attribute; or the labeller does not return a mapping from
-            names to one value for each picture.
+        DataError: a value is missing, or is no value of its attribute.
     """
     columns = label_images(labeller, images, "the judge")
     values: dict[str, npt.NDArray[Any]] = {}
@@ -124,9 +110,9 @@ def import_labeller(name: str) -> ImageLabeller:
 def labeller_name(labeller: ImageLabeller) -> str:
     """A text by which a labeller is recognised, with its name for people as first line.
 
-    It is the labeller's attribute `identity`. Without one, it is the name and source code of the function or class, and
-    what the source does not show: the arguments of a partial function, and the numbers and texts that a function takes
-    from the function around it. The weights of networks are not in it, see `judge_mark`.
+    It is the labeller's `identity`, or else the name and source code of the function or class, and what the source does
+    not show: the arguments of a partial function, and numbers and texts from the function around it. The weights of
+    networks are not in it, see `judge_mark`.
     """
     identity = getattr(labeller, "identity", None)
     if isinstance(identity, str):
@@ -166,15 +152,9 @@ def _is_plain(value: object) -> bool:
 
 
 def as_cells(values: Any, count: int, name: str, who: str = "the labeller") -> list[Any]:
-    """The labels that a labeller returned for one attribute, as a list.
+    """The labels that a labeller returned for one attribute, or the likeliest values of a prediction, as a list.
 
-    Args:
-        values: a list, array or tensor of labels, or a prediction, of which the likeliest values are taken.
-        count: number of pictures.
-        name, who: attribute and labeller in messages.
-
-    Raises:
-        DataError: there are not `count` labels, or `values` is no sequence of labels.
+    A `DataError` says, with `who` and the attribute `name`, that there are not `count` labels.
     """
     if isinstance(values, Prediction):
         values = values.decide()
@@ -196,14 +176,11 @@ def as_numbers(labels: Mapping[str, Any], count: int, *, finite: bool = True) ->
 
     A yes/no prediction becomes its log-odds, a continuous one its mean, with the attribute's name as title. A
     categorical one becomes, for each class, the logit minus the mean of all logits, with a title such as "hair = red".
-
-    Args:
-        labels: attribute -> prediction, or float tensor (count,) or (count, 1), which is taken as it is.
-        count: number of pictures.
-        finite: whether to check that all numbers are finite, which waits for a GPU.
+    A float tensor (count,) or (count, 1) is taken as it is.
 
     Raises:
-        DataError: a value of `labels` is neither of these, or a number is not finite.
+        DataError: a value of `labels` is neither of these, or is not finite, which is checked if `finite`; it waits for
+            a GPU.
     """
     numbers: dict[str, Tensor] = {}
     for name, value in labels.items():
@@ -226,8 +203,7 @@ def as_numbers(labels: Mapping[str, Any], count: int, *, finite: bool = True) ->
 def encode_column(cells: Column, spec: AttributeSpec, source: str = "the labels") -> Float[Tensor, " rows"]:
     """Encode the labels of one attribute as float32: 0 or 1, the index of the class, or the value; NaN if missing.
 
-    Raises:
-        DataError: a label is no value of the attribute; the message says where (`source`, and the row counted from 1).
+    A `DataError` about a label that is no value of the attribute names `source` and the row, counted from 1.
     """
     values: list[float] = []
     encode = KINDS[spec.kind].encoder(spec)

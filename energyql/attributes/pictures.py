@@ -49,9 +49,7 @@ class PictureBank(Bank):
         vocabulary: the attributes; by default the `vocabulary` of the reader.
         gradient: whether autograd can differentiate the reader; by default true for torch modules and false for
             functions. If it is false, only samplers that use no gradient can be used.
-        truncation: range of the truncation psi of pictures for which the reader is valid.
-        condition: condition of these pictures; `None` for all.
-        generator: fingerprint of the generator of these pictures; "" for any.
+        truncation, condition, generator: the pictures for which the reader is valid; see `FittedUnder`.
         reports: quality on held-out pictures, by attribute; by default the reports of a `Judge`.
 
     Raises:
@@ -111,11 +109,7 @@ class PictureBank(Bank):
     def predict(
         self, pictures: Float[Tensor, "batch channels height width"], names: Sequence[str] | None = None
     ) -> dict[str, Prediction]:
-        """Predictions, by attribute, for pictures in [-1, 1]; without a gradient, if this bank's `gradient` is false.
-
-        Raises:
-            DataError: the reader does not return a prediction or valid values, one for each picture, of an attribute.
-        """
+        """Predictions, by attribute, for pictures in [-1, 1]; a `DataError` if the reader returns no valid values."""
         gradient = self.gradient and torch.is_grad_enabled()
         outputs = call_labeller(self.reader, pictures, f"the {_name_of(self.reader)}", gradient=gradient)
         names = tuple(self.vocabulary) if names is None else names
@@ -126,9 +120,8 @@ class PictureBank(Bank):
     def save(self, folder: Path) -> None:
         """Write `vocabulary.json`, and if the reader is a `Judge` also `reader.safetensors` and `reader.json`.
 
-        If that fails, no file is half written. Files of heads that the folder had, `attributes.safetensors` and
-        `report.json`, are deleted. Reports on code are not written, because the code may have changed when the folder
-        is read.
+        If that fails, no file is half written. Files of heads, `attributes.safetensors` and `report.json`, are deleted.
+        Reports on code are not written, because the code may have changed when the folder is read.
 
         Raises:
             ModelError: the reader is code, and the argument `reader` of this bank was not the name of the code.
@@ -154,13 +147,11 @@ class PictureBank(Bank):
         """Read a bank that `save` wrote.
 
         Args:
-            folder: model folder, which has either the network that is the reader, or the name of code.
-            reader: a reader, or the name of one, to use in place of the folder's.
+            reader: a reader, or the name of one, to use in place of the folder's network or code.
             allow_plugins: whether code that the folder names may be imported, and so run.
 
         Raises:
-            ModelError: a file is missing or damaged, or does not fit the others; or the folder names code, `reader` is
-                `None`, and `allow_plugins` is false.
+            ModelError: a file is missing or damaged, or names code without `reader` and `allow_plugins`.
             ArgumentError: there is no code of the reader's name.
         """
         described, gradient = Described.read(folder), None
@@ -178,9 +169,7 @@ class PictureBank(Bank):
 
 
 def load_bank(folder: Path, reader: ImageLabeller | str | None = None, *, allow_plugins: bool = False) -> Bank:
-    """Read the bank of a model folder: an `AttributeBank` if it has heads, else a `PictureBank`.
-
-    Arguments and errors are those of `PictureBank.load`.
+    """Read the bank of a model folder: an `AttributeBank` if it has heads, else by `PictureBank.load`.
 
     Raises:
         ArgumentError: `reader` is given, but the folder has heads.
@@ -193,20 +182,12 @@ def load_bank(folder: Path, reader: ImageLabeller | str | None = None, *, allow_
 
 
 def load_heads(folder: Path) -> AttributeBank | None:
-    """Read the heads of a model folder; `None` if the model predicts its attributes from pictures instead.
-
-    Raises:
-        ModelError: a file is missing or damaged, or does not fit the others.
-    """
+    """Read the heads of a model folder; `None` if the model predicts its attributes from pictures instead."""
     return None if Described.read(folder).fitted.space == PICTURE else AttributeBank.load(folder)
 
 
 def heads_of(bank: Bank, what: str) -> AttributeBank:
-    """The bank's heads, for a computation that needs them; `what`, such as "an edit", names it in the error.
-
-    Raises:
-        ArgumentError: the bank predicts its attributes from pictures, and so has no heads.
-    """
+    """The bank's heads; an `ArgumentError` if it has none, which says that `what`, such as "an edit", needs them."""
     if (heads := bank.as_heads) is None:
         raise ArgumentError(
             f"{what} needs heads that read latents, and the attributes of this model are read off pictures",
@@ -223,11 +204,8 @@ def _name_of(reader: ImageLabeller) -> str:
 def as_prediction(value: Any, spec: AttributeSpec, pictures: Tensor) -> Prediction:
     """Convert the result of a reader for one attribute to a prediction, on the device and in the dtype of the pictures.
 
-    Args:
-        value: a prediction, or one value for each picture, which is then taken to be nearly certain.
-
-    Raises:
-        DataError: `value` is neither a prediction of the attribute's kind and classes, nor valid for every picture.
+    One value for each picture is taken to be nearly certain. A `DataError` says that `value` does not fit the
+    attribute.
     """
     if isinstance(value, Prediction):
         for part, tensor, _ in value.tensors(len(pictures)):

@@ -36,11 +36,7 @@ deviation)."""
 
 
 def table_columns(name: str, table: Any) -> dict[str, Any]:
-    """Column name -> column of a table of predictions, such as "hair=red" or "age.mean".
-
-    Args:
-        table: predictions as in `Table`, or as in a JSON file: numbers in place of arrays, a list in place of a pair.
-    """
+    """Columns of a `Table`, or of one from JSON, by name: "smile", or "hair=red" etc., or "age.mean" and "age.std"."""
     if isinstance(table, dict):
         return {f"{name}={value}": column for value, column in table.items()}
     if isinstance(table, list | tuple):
@@ -159,8 +155,8 @@ class Prediction(ABC):
     def scores(self, labels: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
         """Scores of the samples, from which the quality of a head is computed.
 
-        For classes, a score is 1 if the likeliest value is the label, else 0; the mean over classes of their mean
-        scores is the balanced accuracy. For numbers, it is 1 - squared error / variance of the labels; the mean is R2.
+        For classes, 1 if the likeliest value is the label, else 0; the balanced accuracy is the mean over classes. For
+        numbers, 1 - squared error / variance of the labels; R2 is the mean.
         """
         return (self.number() == labels).float()
 
@@ -177,11 +173,7 @@ class Prediction(ABC):
     @classmethod
     @abstractmethod
     def of_outputs(cls, outputs: Tensor, spec: AttributeSpec, std: Tensor | float) -> Prediction:
-        """Make the prediction of one attribute from the outputs of a head, (batch, outputs).
-
-        Args:
-            std: standard deviation of the prediction of a continuous attribute; other kinds ignore it.
-        """
+        """Make the prediction of one attribute from outputs of its head, (batch, outputs); `std` is for numbers."""
 
     @classmethod
     @abstractmethod
@@ -191,13 +183,9 @@ class Prediction(ABC):
     @classmethod
     @abstractmethod
     def certain(cls, numbers: Float[Tensor, " batch"], spec: AttributeSpec, logit: float) -> Float[Tensor, "batch _"]:
-        """Outputs of a head that is almost sure of the given values: `logit` for yes or the class, `-logit` for no.
+        """Outputs of a head that is almost sure of given values: `logit` for yes or the class, `-logit` for no.
 
-        Outputs of other classes are 0, and a continuous value is the output.
-
-        Args:
-            numbers: for each row, the value as a number: 0 or 1, the index of a class, or a continuous value.
-            logit: a positive number; the larger it is, the nearer the probability of the value is to 1.
+        Outputs of other classes are 0; a continuous value is its own output. `logit` is a positive number.
         """
 
     @classmethod
@@ -216,18 +204,14 @@ class Prediction(ABC):
     @classmethod
     @abstractmethod
     def divergence(cls, now: Tensor, then: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
-        """KL divergence between the predictions of two sets of outputs of a head, and its derivative.
+        """KL(P(value | then) || P(value | now)) of outputs of a head, in nats, (batch, attributes), and its derivative.
 
         Edits use it to measure how much a prediction has changed.
 
         Args:
             now, then: outputs of one attribute, (batch, outputs); for an `elementwise` kind, of several, (batch,
-                attributes).
+                attributes). The derivative is with respect to `now`.
             std: standard deviations of continuous attributes; other kinds ignore it.
-
-        Returns:
-            KL(P(value | then) || P(value | now)), in nats, (batch, attributes), and its derivative with respect to
-            `now`, in the shape of `now`.
         """
 
     @classmethod
@@ -531,15 +515,10 @@ PREDICTIONS: dict[str, type[Prediction]] = {each.kind: each for each in (YesNo, 
 
 
 def log_probabilities(requests: Sequence[tuple[Prediction, Cells]]) -> Float[Tensor, "requests batch"]:
-    """Compute many log-probabilities together, with few tensor operations.
+    """Compute many log-probabilities together, (requests, batch), in nats, with few tensor operations.
 
-    Args:
-        requests: at least one pair of a prediction and cells that do not overlap. All predictions are of the same
-            batch.
-
-    Returns:
-        For each pair, log P(the value is in one of the cells), (requests, batch), in nats, at most 0: -infinity if
-        there are no cells, and 0 if they cover all values.
+    Each request is a prediction of the same batch and cells that do not overlap. The result is at most 0, -infinity if
+    there are no cells, and 0 if they cover all values.
     """
     groups: dict[Callable[..., Tensor], list[tuple[Tensor, ...]]] = {}
     places: list[list[tuple[Callable[..., Tensor], int]]] = []
@@ -582,12 +561,7 @@ def output_count(spec: AttributeSpec) -> int:
 def split_outputs(
     outputs: Float[Tensor, "batch outputs"], specs: Iterable[AttributeSpec], std: Mapping[str, Tensor | float]
 ) -> dict[str, Prediction]:
-    """Split the outputs of several heads into one prediction for each attribute.
-
-    Args:
-        outputs: outputs side by side, in the order of `specs`; an attribute has `output_count(spec)` columns.
-        std: standard deviation of the prediction of each continuous attribute, by name.
-    """
+    """Split outputs of several heads, side by side in the order of `specs`, into one prediction for each attribute."""
     predictions: dict[str, Prediction] = {}
     start = 0
     for spec in specs:

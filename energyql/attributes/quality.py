@@ -2,7 +2,8 @@
 
 A head predicts an attribute from latents, a judge from pictures. A judge is a network in the model folder, or code
 outside of it. Reports on heads are in `report.json`, on a network in its JSON file, such as `judge.json`, on code in
-`judge_report.json`. This module does not import torch, so that the command line reads reports quickly.
+`judge_report.json`. Functions that read them raise a `ModelError` if a file is damaged. This module does not import
+torch, so that the command line reads reports quickly.
 """
 
 from __future__ import annotations
@@ -23,13 +24,11 @@ REPORT = "report.json"
 """The file in a model folder with the reports on its heads."""
 MARGIN = 0.05
 """Least distance from chance, 0.5, of the lower end of the 95 % interval of a head's AUC, and of the AUC of each class;
-in reports without AUC, of the lower end of the balanced accuracy. docs/decisions/attribute-heads.md says how often a
-guess passes."""
+without AUC, of the balanced accuracy. See docs/decisions/attribute-heads.md."""
 LEAST_RECALL = 0.1
 """Least recall that a head must have for every class, if its report has no AUC."""
 LEAST_R2 = 0.1
-"""Least lower end of the 95 % interval of a continuous head's R2. Below it, the prediction hardly helps to know a
-value."""
+"""Least lower end of the 95 % interval of R2 of a head; below it, the prediction hardly helps to know a value."""
 WEAK_HELP = (
     "more labels (energyql sample --unsure draws the pictures), a teacher (labels in a table with the numbers of "
     "pictures), --space picture (a network that reads pictures in place of heads)"
@@ -49,16 +48,15 @@ Interval = tuple[float, float, float]
 class Ranking:
     """How well a head ranks held-out samples by its probability of one class.
 
-    A head of a rare class may never predict it as the likeliest class, so that its recall is 0, and still rank the
-    samples of the class first. Then it guides a sampler well, which goes by the probability.
+    A head of a rare class may rank its samples first, and so guide a sampler well, although its recall is 0, because
+    the class is never the likeliest.
 
     Attributes:
-        auc: area under the ROC curve: the probability that a random sample of the class is ranked above a random sample
-            of the others, in [0, 1]; 0.5 is chance. The interval is Wilson's for an effective number of samples, from
-            DeLong's variance.
-        precision: share of the class, in [0, 1], among held-out samples whose weights are the head's probabilities of
-            the class: an estimate of its share among samples drawn for it. The interval is Wilson's for an effective
-            number of samples.
+        auc: area under the ROC curve: the probability that a random sample of the class is ranked above one of the
+            others; 0.5 is chance. The interval is Wilson's for an effective number of samples, from DeLong's variance.
+        precision: share of the class among held-out samples whose weights are the head's probabilities of it: an
+            estimate of its share among samples drawn for it. The interval is Wilson's for an effective number of
+            samples.
         prevalence: share of the class among all held-out samples, in (0, 1).
     """
 
@@ -68,10 +66,7 @@ class Ranking:
 
     @property
     def lift(self) -> Interval:
-        """Precision / prevalence: how many times as frequent the class becomes if samples are drawn for it.
-
-        The interval is that of the precision, divided by the prevalence.
-        """
+        """Precision / prevalence, with its interval: by which factor draws for the class make it more frequent."""
         share, low, high = self.precision
         return share / self.prevalence, low / self.prevalence, high / self.prevalence
 
@@ -85,11 +80,7 @@ class Ranking:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Ranking:
-        """Make a ranking from JSON values.
-
-        Raises:
-            KeyError, TypeError, ValueError: a value is missing or wrong.
-        """
+        """Make a ranking from JSON values; an error such as `KeyError` or `ValueError` if one is missing or wrong."""
         prevalence = float(data["prevalence"])
         if not 0 < prevalence < 1:
             raise ValueError(f"a prevalence is between 0 and 1, not {prevalence:g}")
@@ -115,11 +106,9 @@ class HeadReport:
     """Quality of one head on held-out latents, or of a judge for one attribute on held-out pictures.
 
     Attributes:
-        kind: kind of the attribute.
-        fitted: number of labelled samples for fit, early stopping and calibration, besides `held_out`; 0 for a judge
-            that was not trained by this package.
-        held_out: number of labelled samples on which the quality is measured. Networks that learned from a sample do
-            not take part in its prediction; others may have learned from it (cross-fitting).
+        fitted: number of labelled samples for fit, early stopping and calibration; 0 if not trained by this package.
+        held_out: number of further labelled samples, on which the quality is measured. Networks that learned from a
+            sample do not take part in its prediction; others may have learned from it (cross-fitting).
         labels: class -> number of labels among all labelled samples; empty for a continuous attribute.
         score: R2 for a continuous attribute; else the balanced accuracy, the mean of the recalls of all classes. `None`
             if no sample, or no sample of some class, was held out.
@@ -129,9 +118,9 @@ class HeadReport:
         calibration_error: mean distance between predicted probabilities (of quantiles, for a continuous attribute) and
             observed frequencies, in [0, 1]; `None` if no sample was held out, or there are no probabilities.
         details: further numbers, which are drawn in the picture `report.png`.
-        ranking: class -> how well the head ranks by its probability, for classes with held-out samples of this and of
-            other classes; only "yes" for yes/no. Empty for a continuous attribute, without probabilities, and in
-            reports of earlier versions.
+        ranking: class -> how well the head ranks by its probability; only "yes" for yes/no. Empty for a continuous
+            attribute, without probabilities, and in reports of earlier versions; a class needs held-out samples, and
+            other classes too.
         correlation: Spearman's rank correlation of predictions and labels of a continuous attribute, with its 95 %
             interval; `None` for other kinds, for fewer than four samples, and in reports of earlier versions.
     """
@@ -183,10 +172,10 @@ class HeadReport:
     def weak(self) -> str | None:
         """Why the head is too weak for queries, which refuse it unless the user allows it; `None` if it is good enough.
 
-        A head for classes is weak if it ranks badly: if the lower end of the interval of `auc`, or the AUC of one
-        class, is not more than `MARGIN` above 0.5. A head for numbers is weak if the lower end of the interval of R2 is
-        below `LEAST_R2`. In reports without AUC, a head is weak if the lower end of the interval of its balanced
-        accuracy is less than `MARGIN` above chance, or its recall of one class is below `LEAST_RECALL`.
+        A head for classes is weak if the lower end of the interval of `auc`, or the AUC of one class, is not more than
+        `MARGIN` above 0.5; a head for numbers, if the lower end of the interval of R2 is below `LEAST_R2`. In reports
+        without AUC, it is weak if the lower end of its balanced accuracy is less than `MARGIN` above chance, or its
+        recall of one class is below `LEAST_RECALL`.
         """
         if self.score is None or self.interval is None:
             missing = [name for name in self.labels if name not in self.recall]
@@ -234,11 +223,7 @@ class HeadReport:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> HeadReport:
-        """Make a report from JSON values: the entry of one attribute in the result of `report_entries`.
-
-        Raises:
-            KeyError, AttributeError, TypeError, ValueError, OverflowError: a value is missing or wrong.
-        """
+        """Make a report from an entry of `report_entries`; a `KeyError` or the like if a value is missing or wrong."""
         kind, labels = data["kind"], {str(name): int(count) for name, count in data["labels"].items()}
         if kind not in KINDS:
             raise ValueError(f"there is no kind {kind!r}")
@@ -265,11 +250,9 @@ def wilson(successes: float, trials: float) -> tuple[float, float]:
 
 
 def balanced(confusion: Sequence[Sequence[int]]) -> tuple[float, tuple[float, float]]:
-    """Balanced accuracy (the mean of the recalls of all classes), and the ends of its 95 % interval; see `HeadReport`.
+    """Balanced accuracy and the ends of its 95 % interval, for a matrix of numbers of samples.
 
-    Args:
-        confusion: numbers of samples, with a row for each labelled class and a column for each predicted class. No row
-            is all 0.
+    It has a row for each labelled class, none of which is all 0, and a column for each predicted class.
     """
     pairs = [(row[i], sum(row)) for i, row in enumerate(confusion)]
     recalls = [hits / count for hits, count in pairs]
@@ -281,13 +264,9 @@ def balanced(confusion: Sequence[Sequence[int]]) -> tuple[float, tuple[float, fl
 
 
 def explained(errors: Sequence[float], labels: Sequence[float]) -> tuple[float, tuple[float, float]] | None:
-    """R2 (1 - mean squared error / variance of the labels), and the ends of its 95 % interval, by the delta method.
+    """R2 and the ends of its 95 % interval, by the delta method, from `errors` (label minus prediction) and labels.
 
     `None` if there are fewer than three samples, or all labels are equal.
-
-    Args:
-        errors: label minus prediction, for each sample.
-        labels: the label of each sample.
     """
     count, mean = len(labels), sum(labels) / max(1, len(labels))
     squares = [(label - mean) ** 2 for label in labels]
@@ -312,10 +291,7 @@ def naming_damage(path: Path) -> Iterator[None]:
 
 
 def write_reports(folder: Path, reports: Mapping[str, HeadReport]) -> None:
-    """Write the reports on the heads of a model folder, by attribute, to `report.json`; for {}, delete the file.
-
-    The heads must be in the folder already: a digest of their file ties the reports to them.
-    """
+    """Write the reports on heads to `report.json` of their folder, with a digest of the heads; for {}, delete it."""
     if not reports:
         (folder / REPORT).unlink(missing_ok=True)
         return
@@ -329,21 +305,13 @@ def report_entries(reports: Mapping[str, HeadReport]) -> dict[str, dict[str, Any
 
 
 def reports_of(data: Mapping[str, Any], path: Path) -> dict[str, HeadReport]:
-    """Read the reports, by attribute, from a dict with the result of `report_entries` under the key "attributes".
-
-    Raises:
-        ModelError: a value is missing or wrong; the message names the file `path`.
-    """
+    """Read the reports, by attribute, from a dict with the result of `report_entries` under the key "attributes"."""
     with naming_damage(path):
         return {str(name): HeadReport.from_dict(entry) for name, entry in data["attributes"].items()}
 
 
 def read_reports(folder: Path) -> dict[str, HeadReport]:
-    """Read the reports on the heads of a model folder, by attribute; {} if they are missing or about other heads.
-
-    Raises:
-        ModelError: `report.json` is damaged.
-    """
+    """Read the reports on the heads of a model folder, by attribute; {} if they are missing or about other heads."""
     path, heads = folder / REPORT, folder / "attributes.safetensors"
     data = read_json(path) if path.is_file() and heads.is_file() else {}
     return reports_of(data, path) if _is_about(heads, data.get("heads")) else {}
@@ -355,11 +323,11 @@ def _is_about(weights: Path, mark: object) -> bool:
 
 
 FIRST, VERIFIER = "judge", "verifier"
-"""File names, without suffix, of the first judge in a model folder, and of the first network of the verifier, which
-decides from pictures which samples are kept. Further networks are "judge-2", "judge-3", "verifier-2" and so on."""
+"""File names, without suffix, of a model folder's first judge, and of the first network of its verifier, which decides
+from pictures which samples are kept. Further networks are "judge-2", "judge-3", "verifier-2" and so on."""
 READER = "reader"
 """File name, without suffix, of the network that predicts attributes from pictures in a model without heads. Code for
-this purpose is named under the key "reader" of `vocabulary.json` instead."""
+this purpose is named under the key "reader" of `vocabulary.json`."""
 GIVEN = "judge_report.json"
 """The file in a model folder with the report on a judge that is code, and not a network in the folder."""
 
@@ -369,8 +337,8 @@ class JudgeReport:
     """The quality of one judge (a network or code that predicts attributes from pictures).
 
     Attributes:
-        name: file name of the network, such as "judge.safetensors"; or the name of the code, such as "my_code:look"; or
-            "verifier" for all networks of the verifier together.
+        name: "judge.safetensors" or the like for a network, "my_code:look" for code, "verifier" for all of the
+            verifier.
         attributes: attribute -> quality of the judge; `None` if it was not measured. For code, such attributes are
             missing.
         mark: digest of name, source and weights of the code, to find out whether it has changed; "" for a network.
@@ -398,10 +366,7 @@ def judge_name(number: int, first: str = FIRST) -> str:
 
 
 def describe_reports(folder: Path, name: str, reports: Mapping[str, HeadReport]) -> dict[str, Any]:
-    """JSON values for a judge's file `<name>.json`: its reports, and a digest of its weights, which ties them together.
-
-    {} if there are no reports; otherwise the file `<name>.safetensors` must exist.
-    """
+    """JSON values for a judge's file `<name>.json`: reports, with a digest of its weights, which must be saved."""
     if not reports:
         return {}
     weights = folder / f"{name}.safetensors"
@@ -409,13 +374,7 @@ def describe_reports(folder: Path, name: str, reports: Mapping[str, HeadReport])
 
 
 def described_reports(folder: Path, name: str, description: Mapping[str, Any]) -> dict[str, HeadReport]:
-    """Read the reports, by attribute, from the content of a judge's file `<name>.json`.
-
-    {} if there are none, or they have another form or are about other weights than the folder has now.
-
-    Raises:
-        ModelError: a report is damaged.
-    """
+    """Read the reports in a judge's file `<name>.json`, by attribute; {} if there are none for its present weights."""
     entry, weights = description.get("report"), folder / f"{name}.safetensors"
     if not isinstance(entry, dict) or not isinstance(entry.get("attributes"), dict):
         return {}
@@ -423,11 +382,7 @@ def described_reports(folder: Path, name: str, description: Mapping[str, Any]) -
 
 
 def read_guide_reports(folder: Path) -> dict[str, HeadReport]:
-    """Read the reports on what guides a model's sampler: the network `reader.json` if there is one, else the heads.
-
-    Raises:
-        ModelError: a file is damaged.
-    """
+    """Read the reports on what guides a model's sampler: the network `reader.json` if there is one, else the heads."""
     path = folder / f"{READER}.json"
     return described_reports(folder, READER, read_json(path)) if path.is_file() else read_reports(folder)
 
@@ -437,8 +392,8 @@ def read_judge_reports(folder: Path, given: object = None) -> list[JudgeReport]:
 
     Args:
         folder: the model folder.
-        given: value of "judge" in `config.json`: the name of code that is used as the only judge; or `None` if the
-            judges are the networks in the folder, and the code that `judge_report.json` is about.
+        given: value of "judge" in `config.json`: the name of code that is the only judge; or `None`, if the judges are
+            the networks in the folder, and the code that `judge_report.json` is about.
 
     Raises:
         ModelError: a file is damaged.
@@ -451,11 +406,7 @@ def read_judge_reports(folder: Path, given: object = None) -> list[JudgeReport]:
 
 
 def read_verifier_reports(folder: Path) -> JudgeReport | None:
-    """Read the reports on the verifier of a model folder, without its networks; `None` if the folder has no verifier.
-
-    Raises:
-        ModelError: a file is damaged.
-    """
+    """Read the reports on the verifier of a model folder, without its networks; `None` if there is no verifier."""
     names = judge_names(folder, VERIFIER)
     reports = {attribute: report for name in names for attribute, report in _reports(folder, name).items()}
     return JudgeReport(VERIFIER, reports) if names else None
@@ -472,11 +423,7 @@ def _reports(folder: Path, name: str) -> dict[str, HeadReport | None]:
 
 
 def read_given(folder: Path) -> JudgeReport | None:
-    """Read `judge_report.json`, the report on a judge that is code; `None` if the model folder has no such file.
-
-    Raises:
-        ModelError: the file is damaged.
-    """
+    """Read `judge_report.json`, the report on a judge that is code; `None` if the model folder has no such file."""
     path = folder / GIVEN
     if not path.is_file():
         return None
@@ -489,12 +436,7 @@ def read_given(folder: Path) -> JudgeReport | None:
 def replace_given(folder: Path, names: Iterable[str], report: JudgeReport | None) -> None:
     """Replace the reports on the attributes `names` in `judge_report.json`, which is about a judge that is code.
 
-    Args:
-        report: new reports on these attributes; `None` to remove the old ones. If it is about another judge, all old
-            reports are removed.
-
-    Raises:
-        ModelError: the old file is damaged.
+    Without a new report, the old ones are removed; with a report on another judge, all old reports are.
     """
     old, replaced = read_given(folder), set(names)
     others = {}

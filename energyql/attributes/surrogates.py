@@ -58,16 +58,14 @@ def fit_readouts(
     """Fit a linear head on z, called read-out, to the predictions of each head; the result is the same in every run.
 
     It is a logistic regression on the probabilities that the head predicts. For a continuous attribute, it is a linear
-    regression on the means, and its standard deviation includes the errors of the regression.
+    regression on the means, and its standard deviation includes the errors of the regression. The result is a bank on
+    z, on the CPU, in the order of `bank`.
 
     Args:
         bank: the heads; they take what `encode` returns.
         encode: function from z (batch, z_dim) to the input of the heads.
         z_dim: number of numbers in z, at most `MOST_NUMBERS`.
         names: attributes of which read-outs are fitted; `None` for all.
-
-    Returns:
-        The read-outs, as a bank on z on the CPU, with the attributes `names` in the order of `bank`.
     """
     raw = bank.raw_outputs(tuple(bank.vocabulary))
     z = normals(0, 0, READOUT_DRAWS + DRAWS_PER_NUMBER * z_dim, z_dim, stream="readouts").to(bank.device)
@@ -89,10 +87,7 @@ def fit_readouts(
 
 
 def answers(outputs: Float[Tensor, "*n outputs"], spec: AttributeSpec, dim: int = 1) -> Float[Tensor, "*n outputs"]:
-    """Convert logits of a head to probabilities: of yes, or of each class. Means are returned unchanged.
-
-    `dim` is the dimension that counts the outputs: 1 for (n, outputs), 0 for (outputs, n).
-    """
+    """Convert logits of a head to probabilities: of yes, or of each class along `dim`. Means are returned unchanged."""
     if KINDS[spec.kind].numeric:
         return outputs
     return outputs.sigmoid() if outputs.shape[dim] == 1 else outputs.softmax(dim)
@@ -122,12 +117,8 @@ def linear_starts(
 ) -> list[Float[Tensor, "inputs own_outputs"]]:
     """For each attribute, the weights from which the fit of an approximation starts: those of a linear regression.
 
-    If the outputs are logits, the weights are scaled down, which approximates a logistic regression on the
-    probabilities.
-
-    Args:
-        inputs: inputs of the regression; the last column is 1.
-        outputs: outputs of all heads, which are approximated, in the order of the attributes in `raw`.
+    Weights of logits are scaled down, which approximates a logistic regression on the probabilities. The last column of
+    `inputs` is 1.
     """
     weights = torch.linalg.solve(inputs.t() @ inputs, inputs.t() @ outputs)
     # A logistic of a normal is about one of its mean with the slope divided by this (MacKay 1992).
@@ -188,12 +179,8 @@ along a cosine."""
 class SurrogateHeads:
     """Cheap approximations, on z, of the heads of a bank: linear heads and small networks.
 
-    An approximation is fitted when it is first needed, and is the same in every run.
-
-    Args:
-        bank: the heads; they take what `encode` returns.
-        encode: function from z (batch, z_dim) to the input of the heads.
-        z_dim: number of numbers in z, at most `MOST_NUMBERS`.
+    An approximation is fitted when it is first needed, and is the same in every run. The arguments are those of
+    `fit_readouts`.
     """
 
     def __init__(self, bank: AttributeBank, encode: Callable[[Tensor], Tensor], z_dim: int) -> None:
@@ -209,11 +196,7 @@ class SurrogateHeads:
         return self._linear[names]
 
     def distilled(self, names: tuple[str, ...]) -> AttributeBank:
-        """Small networks on z, on the CPU, for the attributes `names`; the same object for the same names.
-
-        Raises:
-            UnknownAttribute: there is no head of that name.
-        """
+        """Small networks on z, on the CPU, for the attributes `names`; the same object for the same names."""
         if names not in self._banks:
             vocabulary = Vocabulary([self._bank.vocabulary[name] for name in names])  # refuses unknown ones
             self._heads |= self._distill([name for name in names if name not in self._heads])
@@ -265,10 +248,7 @@ class SurrogateHeads:
 
 
 def _unit_of(outputs: Float[Tensor, "n outputs"], spec: AttributeSpec) -> tuple[Tensor, Tensor]:
-    """Scale and mean of a head's outputs, (outputs,) each, for training in one unit; 1 and 0 for logits.
-
-    The scale is a power of two, so that the division rounds nothing.
-    """
+    """Scale and mean of a head's outputs, for training in one unit; 1 and 0 for logits. Scales are powers of two."""
     if not KINDS[spec.kind].numeric:
         return torch.ones_like(outputs[0]), torch.zeros_like(outputs[0])
     scale = torch.exp2(outputs.std(0).clamp(min=1e-30).log2().round())
@@ -300,10 +280,7 @@ class _Network(NamedTuple):
 
 
 def _sensitivity(slopes: Float[Tensor, "draws z_dim"]) -> Float[Tensor, "z_dim z_dim"]:
-    """How much the prediction of one attribute changes with z: the Fisher information about z.
-
-    It is the mean of ∇ log p(value | z) ∇ log p(value | z)ᵀ over draws of z and values as the head predicts them.
-    """
+    """Fisher information about z: the mean of ∇ log p(value | z) ∇ log p(value | z)ᵀ over draws of z and of values."""
     slopes = _finite(slopes)
     return slopes.t() @ slopes / len(slopes)
 
@@ -331,10 +308,7 @@ def _random_slopes(
 
 
 def _random_root(raw: RawOutputs, outputs: Tensor, signs: Tensor) -> Float[Tensor, "batch outputs"]:
-    """A random vector r for each latent; the mean of r rᵀ over `signs` is the Fisher information of the outputs.
-
-    `signs` are random numbers 1 or -1, (batch, columns), with at least as many columns as classes.
-    """
+    """A random vector r for each latent; the mean of r rᵀ over `signs` (1 or -1) is the outputs' Fisher information."""
     if KINDS[raw.specs[0].kind].numeric:
         return torch.ones_like(outputs)
     logits = outputs if outputs.shape[1] > 1 else torch.cat([outputs, torch.zeros_like(outputs)], 1)

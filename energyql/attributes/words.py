@@ -95,12 +95,9 @@ class DualEncoder:
         raise NotImplementedError
 
     def score(self, embedded: Float[Tensor, "n width"], texts: Sequence[str]) -> Float[Tensor, "n texts"]:
-        """Logits of texts for pictures, given as unit vectors of `embed`.
+        """Logits of texts for pictures, given as unit vectors of `embed`; it is faster for the texts of the last call.
 
-        The vectors of the last texts are kept, so that a further call with the same texts takes less time.
-
-        Raises:
-            ArgumentError: a text is too long for the network.
+        A text that is too long for the network raises an `ArgumentError`.
         """
         key = tuple(texts)
         encoded = self._encoded.get(key)
@@ -125,10 +122,10 @@ class DualEncoder:
 
 
 class OpenClip(DualEncoder):
-    """A reader of words by a model of the library open_clip.
+    """A reader of words by a model of the library open_clip, or a module with the same parts.
 
-    The network may also be another module with `encode_image`, `encode_text`, `logit_scale` and `visual`. Its `visual`
-    has the size of pictures (`image_size`), and may have their mean and standard deviation (`image_mean`, `image_std`).
+    They are `encode_image`, `encode_text`, `logit_scale`, and a `visual` with `image_size`, and perhaps `image_mean`
+    and `image_std`.
     """
 
     def prepare(self, images: Tensor) -> Float[Tensor, "n 3 _ _"]:
@@ -190,14 +187,7 @@ def _too_long(text: str, most: int) -> ArgumentError:
 
 
 def _read_folder(folder: Path) -> Any:
-    """Load a reader of words from a folder of open_clip or transformers, in which no code is run.
-
-    What the folder states about its pictures is checked before the weights are loaded.
-
-    Raises:
-        ModelError: the folder is damaged, or contains no dual encoder, or code, or weights that are no safetensors.
-        ArgumentError: the library open_clip or transformers is needed and not installed.
-    """
+    """Load a reader of words from a folder of open_clip or transformers, in which no code is run."""
     refuse_code(folder)
     for name in ("config.json", "tokenizer_config.json"):
         # Not `read_json`, which refuses numbers of 31 digits, as tokenizers have.
@@ -337,10 +327,8 @@ class Words:
         """Log-odds that each text is true of each picture.
 
         Args:
-            pictures: pictures in [-1, 1], (n, channels, height, width).
-            texts: the texts.
-            embedded: whether `pictures` are the results of `reader.embed` instead, (n, width), for several calls with
-                other texts.
+            pictures: pictures in [-1, 1], (n, channels, height, width); if `embedded`, results of `reader.embed`, (n,
+                width), which serve for several calls with other texts.
 
         Raises:
             DataError: the reader does not return a finite logit for each picture and text.
@@ -374,8 +362,7 @@ class Words:
     def stored(self, folder: Path) -> Words:
         """This reader with the calibrations in `words.json` of a model folder, or unchanged if there are none.
 
-        Raises:
-            ModelError: the calibrations in the folder were made with another reader, or the file is damaged.
+        A `ModelError` says that the calibrations are of another reader, or the file is damaged.
         """
         mark, calibrations = read_calibrations(folder)
         if calibrations and mark != self.mark:
@@ -386,11 +373,7 @@ class Words:
 
 
 def read_calibrations(folder: Path) -> tuple[str, dict[str, Calibration]]:
-    """Read `words.json` of a model folder: the reader's SHA-256, and text -> calibration; ("", {}) without the file.
-
-    Raises:
-        ModelError: the file is damaged.
-    """
+    """Read `words.json` of a model folder: the reader's SHA-256, and text -> calibration; ("", {}) without the file."""
     path = folder / CALIBRATIONS
     if not path.is_file():
         return "", {}
@@ -454,11 +437,7 @@ _opened = lru_cache(maxsize=2)(lambda folder, mark: _read_folder(folder))
 class TextReader:
     """A labeller that predicts for each picture whether texts are true of it, each text a yes/no attribute.
 
-    Args:
-        words: the reader of words, which compares pictures with the texts.
-        texts: the texts, which are also the names of their attributes.
-        other: labeller whose predictions are returned too; `None` for none.
-        vocabulary: attributes of the model; predictions of `other` for any others are left out.
+    If there is another labeller, its predictions of attributes in `vocabulary` are returned too.
     """
 
     def __init__(self, words: Words, texts: Sequence[str], other: ImageLabeller | None, vocabulary: Vocabulary) -> None:
@@ -516,13 +495,12 @@ class NoBank(Bank):
 def with_texts(bank: Bank, words: Words, texts: Sequence[str], samples: Callable[[], tuple[Tensor, Tensor]]) -> Bank:
     """A bank with the attributes of `bank`, and a yes/no attribute for each text: whether the text is true.
 
-    If `bank` predicts from pictures, the reader of words does so from the same pictures, and the new bank has no
-    gradient. Otherwise, a new head is fitted for each text.
+    If `bank` predicts from pictures, the reader of words does so from the same pictures, without a gradient. Otherwise,
+    a new head is fitted for each text.
 
     Args:
-        words: the reader of words, which compares pictures with texts.
         samples: function that returns latents of n random pictures, (n, dim), and the log-odds of the texts for these
-            by `words`, (n, texts), to which heads are fitted. Not called if `bank` predicts from pictures.
+            by `words`, (n, texts), to which heads are fitted.
     """
     vocabulary = bank.vocabulary.extended(specs_of(texts))
     reports = {text: report for text in texts if (report := words.calibration(text).report) is not None}
@@ -549,12 +527,8 @@ of latents in each step, learning rate (which falls to 0 along a cosine), and we
 def fit_head(latents: Float[Tensor, "n dim"], log_odds: Float[Tensor, " n"]) -> Head:
     """Fit a head that predicts from a latent whether a text is true of its picture; the same in every run on a machine.
 
-    It is fitted to the probabilities of a reader of words. On another machine or device it may differ by rounding
-    errors.
-
-    Args:
-        latents: latents of random pictures.
-        log_odds: log-odds of the text for these pictures, by the reader.
+    It is fitted to the probabilities that a reader of words gives to the pictures of `latents`, as log-odds. On another
+    machine or device it may differ by rounding errors.
     """
     x, goal = latents.detach().clone().float(), log_odds.detach().clone().float().sigmoid()
     dim, random = x.shape[1], torch.Generator().manual_seed(0)
