@@ -1,11 +1,9 @@
 """Attribute heads: small networks that each predict one attribute from a latent.
 
-A `Head` is the network of one attribute, `FusedHeads` are several heads that are computed together, and an
-`AttributeBank` has all heads of a model.
-
-A sampler moves to latents where the heads are certain. These are often far from all labelled latents, and there a head
-can be certain and wrong. So a model can have second heads, fitted to other labels of the same attributes. Where first
-and second heads disagree, a sample is doubtful: its attributes may be predicted wrongly.
+A `Head` is the network of one attribute, `FusedHeads` are several that are computed together, and an `AttributeBank`
+has all heads of a model. A sampler moves to latents where the heads are certain, often far from all labelled latents,
+where a head can be certain and wrong. So a model can have second heads, fitted to other labels of the same attributes.
+Where first and second heads disagree, a sample is doubtful.
 """
 
 from __future__ import annotations
@@ -77,10 +75,7 @@ class Head:
         return Head.from_tensors({name: tensor.to(device) for name, tensor in self.tensors().items()})
 
     def check(self, name: str, outputs: int, latent_dim: int) -> None:
-        """Raise a `ModelError` unless the shapes of all parameters fit one another, `outputs` and `latent_dim`.
-
-        `name` is the attribute in the message.
-        """
+        """Raise a `ModelError` unless the shapes of all parameters fit one another, `outputs` and `latent_dim`."""
         width = self.hidden_bias.numel()
         shapes: dict[str, tuple[int, ...]] = {"hidden_weight": (width, latent_dim), "hidden_bias": (width,), "std": ()}
         for i, (_, bias) in enumerate(self.deeper):
@@ -368,9 +363,7 @@ class AttributeBank(Bank):
     def raw_outputs(self, names: tuple[str, ...]) -> RawOutputs:
         """The heads of some attributes as one function to logits and means; the same object for the same names.
 
-        Raises:
-            UnknownAttribute: there is no head of that name.
-            ArgumentError: there are no names.
+        Without such a head, an `UnknownAttribute` is raised, and without names an `ArgumentError`.
         """
         if not names:
             raise ArgumentError("name at least one attribute")

@@ -163,11 +163,7 @@ class Judge(nn.Module):
         return torch.cat(in_pool(self.head, [(part,) for part in rows.split(AT_ONCE)]))[: len(features)]
 
     def only(self, names: Iterable[str]) -> Judge:
-        """A smaller judge that predicts only those of the attributes `names` that this one does, exactly as it does.
-
-        Raises:
-            VocabularyError: this judge predicts none of them.
-        """
+        """A smaller judge that predicts `names` exactly as this one; a `VocabularyError` if it has none of them."""
         indices = [i for i, name in enumerate(self.vocabulary) if name in set(names)]
         if not indices:
             raise VocabularyError(f"the judge reads only {', '.join(self.vocabulary)}")
@@ -292,9 +288,8 @@ def networks_of(judge: ImageLabeller | None) -> Sequence[ImageLabeller]:
 def load_judge(folder: Path, vocabulary: Vocabulary | None = None) -> Judge | JointJudge | None:
     """Read all judges of a model folder that are networks, as one judge; `None` if the folder has none.
 
-    Raises:
-        ModelError: a file is damaged, two judges predict the same attribute, or an attribute is not that of
-            `vocabulary`, unless that is `None`.
+    A `ModelError` also says that two judges predict the same attribute, or one that is not in `vocabulary`, if that is
+    given.
     """
     judges = _networks(folder, FIRST, vocabulary)
     owners: dict[str, str] = {}

@@ -41,7 +41,7 @@ def label_images(
 ) -> dict[str, list[Any]]:
     """Call a labeller with pictures in [-1, 1], and return for each attribute its labels as a list.
 
-    Errors and arguments are those of `call_labeller`; a `DataError` too unless there is one label for each picture.
+    See `call_labeller`. A `DataError` also says that there is not one label for each picture.
     """
     labels = on_cpu(call_labeller(labeller, images, who))
     return {name: as_cells(values, len(images), name, who) for name, values in labels.items()}
@@ -56,13 +56,10 @@ def call_labeller(
 ) -> Mapping[str, Any]:
     """Call a labeller with pictures in [-1, 1], and return its result unchanged: labels or predictions by attribute.
 
-    Args:
-        who: name of the labeller in messages.
-        gradient: whether autograd records the call; if not, a module is put into evaluation mode, on the pictures'
-            device.
+    Without `gradient`, a module is put into evaluation mode on the pictures' device, and autograd records nothing.
 
     Raises:
-        DataError: the labeller returns no mapping whose keys are texts, or an empty one.
+        DataError: the labeller, called `who`, returns no mapping whose keys are texts, or an empty one.
     """
     if isinstance(labeller, torch.nn.Module) and not gradient:
         labeller.eval().to(images.device)
@@ -176,11 +173,8 @@ def as_numbers(labels: Mapping[str, Any], count: int, *, finite: bool = True) ->
 
     A yes/no prediction becomes its log-odds, a continuous one its mean, with the attribute's name as title. A
     categorical one becomes, for each class, the logit minus the mean of all logits, with a title such as "hair = red".
-    A float tensor (count,) or (count, 1) is taken as it is.
-
-    Raises:
-        DataError: a value of `labels` is neither of these, or is not finite, which is checked if `finite`; it waits for
-            a GPU.
+    A float tensor (count,) or (count, 1) is taken as it is. A `DataError` names other values, and numbers that are not
+    `finite`, the check of which waits for a GPU.
     """
     numbers: dict[str, Tensor] = {}
     for name, value in labels.items():

@@ -139,16 +139,15 @@ class Prediction(ABC):
     def titled(self, name: str) -> tuple[list[str], Tensor]:
         """Titles and numbers to which directions in latent space are fitted.
 
-        They are the attribute's `name` and the logit or mean, (batch,), or, for classes, titles such as "hair = red"
-        and the logits, (batch, classes).
+        For classes, they are titles such as "hair = red" and the logits, (batch, classes); else `name` and the logit or
+        mean.
         """
         return [name], self.columns()[:, 0]
 
     def outcomes(self, labels: Float[Tensor, " batch"]) -> tuple[Tensor, Tensor]:
         """Predicted probabilities of values, and for each 1 if the value is the label, else 0, to measure calibration.
 
-        They are P(yes) and the labels, (batch,), or have an entry for each sample and class; not for continuous
-        attributes.
+        They are (batch,), P(yes) and the label, or (batch * classes,); not for continuous attributes.
         """
         raise NotImplementedError
 
@@ -204,23 +203,20 @@ class Prediction(ABC):
     @classmethod
     @abstractmethod
     def divergence(cls, now: Tensor, then: Tensor, std: Tensor) -> tuple[Tensor, Tensor]:
-        """KL(P(value | then) || P(value | now)) of outputs of a head, in nats, (batch, attributes), and its derivative.
+        """KL divergence between predictions, in nats, (batch, attributes), and its derivative with respect to `now`.
 
-        Edits use it to measure how much a prediction has changed.
-
-        Args:
-            now, then: outputs of one attribute, (batch, outputs); for an `elementwise` kind, of several, (batch,
-                attributes). The derivative is with respect to `now`.
-            std: standard deviations of continuous attributes; other kinds ignore it.
+        It is KL(P(value | then) || P(value | now)); edits measure by it how much a prediction has changed. The outputs
+        `now` and `then` are those of one attribute, (batch, outputs), or, for an `elementwise` kind, of several,
+        (batch, attributes). `std` is for continuous attributes.
         """
 
     @classmethod
     def base_outputs(
         cls, labels: Float[Tensor, " batch"], spec: AttributeSpec, balanced: bool
     ) -> tuple[Tensor, Tensor]:
-        """Scale and offset, (outputs,) each, by which a network's numbers x become a head's outputs in training.
+        """Scale and offset, (outputs,) each, by which a network in training turns its numbers x into a head's outputs.
 
-        So x = 0 predicts the mean of the labels, or the frequencies of their classes; equal ones if `balanced`.
+        x = 0 then predicts the mean of the labels, or the frequencies of their classes; equal ones if `balanced`.
         """
         count = cls.output_count(spec)
         scale, offset = torch.ones(count, device=labels.device), torch.zeros(count, device=labels.device)

@@ -106,7 +106,8 @@ class HeadReport:
     """Quality of one head on held-out latents, or of a judge for one attribute on held-out pictures.
 
     Attributes:
-        fitted: number of labelled samples for fit, early stopping and calibration; 0 if not trained by this package.
+        fitted: number of labelled samples for fit, early stopping and calibration; 0 for a judge that this package did
+            not train.
         held_out: number of further labelled samples, on which the quality is measured. Networks that learned from a
             sample do not take part in its prediction; others may have learned from it (cross-fitting).
         labels: class -> number of labels among all labelled samples; empty for a continuous attribute.
@@ -118,9 +119,8 @@ class HeadReport:
         calibration_error: mean distance between predicted probabilities (of quantiles, for a continuous attribute) and
             observed frequencies, in [0, 1]; `None` if no sample was held out, or there are no probabilities.
         details: further numbers, which are drawn in the picture `report.png`.
-        ranking: class -> how well the head ranks by its probability; only "yes" for yes/no. Empty for a continuous
-            attribute, without probabilities, and in reports of earlier versions; a class needs held-out samples, and
-            other classes too.
+        ranking: class of some, but not all, held-out samples -> how well the head ranks by its probability; only "yes"
+            for yes/no. Empty for a continuous attribute, without probabilities, and in reports of earlier versions.
         correlation: Spearman's rank correlation of predictions and labels of a continuous attribute, with its 95 %
             interval; `None` for other kinds, for fewer than four samples, and in reports of earlier versions.
     """
@@ -366,7 +366,7 @@ def judge_name(number: int, first: str = FIRST) -> str:
 
 
 def describe_reports(folder: Path, name: str, reports: Mapping[str, HeadReport]) -> dict[str, Any]:
-    """JSON values for a judge's file `<name>.json`: reports, with a digest of its weights, which must be saved."""
+    """JSON values for a judge's file `<name>.json`: its reports, if any, with a digest of its (saved) weights."""
     if not reports:
         return {}
     weights = folder / f"{name}.safetensors"
@@ -436,7 +436,7 @@ def read_given(folder: Path) -> JudgeReport | None:
 def replace_given(folder: Path, names: Iterable[str], report: JudgeReport | None) -> None:
     """Replace the reports on the attributes `names` in `judge_report.json`, which is about a judge that is code.
 
-    Without a new report, the old ones are removed; with a report on another judge, all old reports are.
+    Without a new report, the old ones are removed; a report on another judge removes all of them.
     """
     old, replaced = read_given(folder), set(names)
     others = {}

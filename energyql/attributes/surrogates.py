@@ -1,13 +1,13 @@
 """Cheap approximations, on z, of the heads of a model, with which samplers and edits quickly find starting points.
 
-Attributes of StyleGANs are close to linear in the latents (Shen et al. 2020, InterFaceGAN, arXiv 1907.10786). A
-read-out is a linear head on z, fitted to the probabilities or means that a head predicts for draws from the prior. If
-the head is far from linear in z, the read-out predicts probabilities near 1/2, or a large standard deviation.
+A read-out is a linear head on z: attributes of StyleGANs are close to linear in the latents (Shen et al. 2020,
+InterFaceGAN, arXiv 1907.10786). If a head is far from linear in z, its read-out predicts probabilities near 1/2, or a
+large standard deviation.
 
-An attribute changes along a few directions of z: those to which the probabilities of its head are sensitive (an active
-subspace, Constantine, Dow and Wang 2014, "Active subspace methods in theory and practice", SIAM J. Sci. Comput. 36). A
-small network, with one hidden layer on the coordinates along these directions, is fitted to the head's probabilities or
-means (distillation, Hinton, Vinyals and Dean 2015, arXiv 1503.02531).
+A small network has one hidden layer on a few directions of z: those to which the probabilities of its head are
+sensitive (an active subspace, Constantine, Dow and Wang 2014, "Active subspace methods in theory and practice", SIAM J.
+Sci. Comput. 36). Both are fitted to a head's probabilities or means for draws from the prior (distillation, Hinton,
+Vinyals and Dean 2015, arXiv 1503.02531).
 """
 
 from __future__ import annotations
@@ -128,7 +128,7 @@ def linear_starts(
 
 
 def deviation(spec: AttributeSpec, raw: RawOutputs, missed: Float[Tensor, "n outputs"]) -> Float[Tensor, ""]:
-    """Standard deviation of an approximation's prediction: that of the head plus the errors `missed`; 1 for classes."""
+    """Standard deviation of an approximation's prediction: that of the head and errors `missed`; 1 for classes."""
     if not KINDS[spec.kind].numeric:
         return torch.ones((), dtype=torch.double)
     return (missed.square().mean() + raw.std[spec.name].cpu().double().square()).sqrt()

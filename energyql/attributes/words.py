@@ -57,11 +57,9 @@ class WordReader(Protocol):
 def as_pixels(
     images: Float[Tensor, "n channels height width"], size: int | Sequence[int], mean: Any, std: Any
 ) -> Float[Tensor, "n 3 _ _"]:
-    """Input of a network for pictures in [-1, 1], with 1 or 3 channels: resized, with three channels, and standardised.
+    """Input of a network for pictures in [-1, 1] with 1 or 3 channels: resized, with three channels, and standardised.
 
-    Args:
-        size: height and width of the result, or one number for both.
-        mean, std: means and standard deviations of red, green and blue, in [0, 1]; `None` or empty for `MEAN`, `STD`.
+    `mean` and `std` are those of red, green and blue, in [0, 1]; `None` or empty stands for `MEAN` and `STD`.
     """
     shape = (size, size) if isinstance(size, int) else tuple(size)
     pictures = ((images.float().clamp(-1, 1) + 1) / 2).expand(-1, 3, -1, -1)
@@ -122,10 +120,10 @@ class DualEncoder:
 
 
 class OpenClip(DualEncoder):
-    """A reader of words by a model of the library open_clip, or a module with the same parts.
+    """A reader of words by a model of the library open_clip.
 
-    They are `encode_image`, `encode_text`, `logit_scale`, and a `visual` with `image_size`, and perhaps `image_mean`
-    and `image_std`.
+    A module with `encode_image`, `encode_text`, `logit_scale` and `visual` will do. Its `visual` has the size of
+    pictures (`image_size`), and may have their mean and deviation (`image_mean`, `image_std`).
     """
 
     def prepare(self, images: Tensor) -> Float[Tensor, "n 3 _ _"]:
@@ -151,9 +149,8 @@ class OpenClip(DualEncoder):
 class Transformers(DualEncoder):
     """A reader of words by a model of the library transformers, such as `CLIPModel` or `SiglipModel`.
 
-    Args:
-        mean, std: means and standard deviations of red, green and blue, in [0, 1], of the pictures that the model
-            learned from; `None` for those of CLIP.
+    `mean` and `std` are those of red, green and blue, in [0, 1], in the model's pictures; `None` stands for those of
+    CLIP.
     """
 
     def __init__(self, network: Any, tokenizer: Any, mean: Any = None, std: Any = None) -> None:
@@ -450,10 +447,7 @@ class TextReader:
         self.title = f"the reader of words {Path(words.name).name}, {' and '.join(how)}"
 
     def __call__(self, images: Tensor) -> Mapping[str, Any]:
-        """Predictions, by attribute, for pictures in [-1, 1], (batch, channels, height, width).
-
-        Values of the other labeller in place of predictions are taken to be nearly certain.
-        """
+        """Predictions, by attribute, for pictures in [-1, 1]; values of the other labeller count as nearly certain."""
         logits = self.words.log_odds(images, self.texts).to(images.device)
         others = {} if self.other is None else call_labeller(self.other, images)
         read = {name: value for name, value in others.items() if name in self.vocabulary and name not in self.texts}
