@@ -380,7 +380,7 @@ def naming_source(path: Path, kind: type[EnergyQLError] = ModelError) -> Iterato
 
 
 def what_is_there(path: Path) -> str:
-    """Hint about a missing path: a similar name in its folder, else which folder that is; or where a link leads."""
+    """Hint about a missing path: a similar name, else the folder that was searched, or where a broken link leads."""
     if path.is_symlink():
         return f"it is a link to {real_path(path)}, and nothing is there"
     folder = path.parent

@@ -167,7 +167,7 @@ class AttributeKind:
         return tuple(map(tuple, groups.values()))
 
     def union(self, parts: Iterable[Cell], spec: AttributeSpec) -> CellSet:
-        """Union of cells that do not overlap, sorted and with touching intervals merged, so equal unions are equal."""
+        """Union of cells that do not overlap; equal sets give equal tuples, sorted and without touching intervals."""
         members = set(parts)
         return tuple(value for value in self.values(spec) if value in members)
 

@@ -151,7 +151,7 @@ class FusedHeads:
         """New function from latents to `matrix @ outputs + offset`, such as the inputs of a query's energy.
 
         It takes no more time, because the matrix is multiplied into the last layer. The arguments are float64 on the
-        CPU.
+        CPU, and offsets may be infinite.
         """
         layers = [*(group.out.weight for group in self.groups), self.bias]
         if self.bias.device.type == "cpu":
@@ -411,11 +411,7 @@ class AttributeBank(Bank):
 
     @classmethod
     def load(cls, folder: Path) -> AttributeBank:
-        """Read the bank that `save` wrote.
-
-        Raises:
-            ModelError: a file is missing or damaged, or does not fit the others.
-        """
+        """Read the bank that `save` wrote; a `ModelError` if a file is missing or damaged, or does not fit others."""
         path = folder / "attributes.safetensors"
         described, reports = Described.read(folder), read_reports(folder)
         heads = read_heads(path, described.vocabulary)

@@ -199,8 +199,7 @@ class Judge(nn.Module):
     def load(cls, folder: Path, name: str = FIRST) -> Judge:
         """Read the judge that `save` wrote, in evaluation mode, on the CPU, and without gradients of its weights.
 
-        Raises:
-            ModelError: a file is missing or damaged, or the files do not fit each other.
+        A `ModelError` says that a file is missing or damaged, or that the files do not fit each other.
         """
         described, path = folder / f"{name}.json", folder / f"{name}.safetensors"
         description = read_json(described)

@@ -173,8 +173,8 @@ def as_numbers(labels: Mapping[str, Any], count: int, *, finite: bool = True) ->
 
     A yes/no prediction becomes its log-odds, a continuous one its mean, with the attribute's name as title. A
     categorical one becomes, for each class, the logit minus the mean of all logits, with a title such as "hair = red".
-    A float tensor (count,) or (count, 1) is taken as it is. A `DataError` names other values, and numbers that are not
-    `finite`, the check of which waits for a GPU.
+    A float tensor (count,) or (count, 1) is taken as it is. Anything else raises a `DataError`; so do numbers that are
+    not finite, unless `finite` is false, which saves waiting for a GPU.
     """
     numbers: dict[str, Tensor] = {}
     for name, value in labels.items():
