@@ -268,7 +268,7 @@ class Store(Destination):
         return f"{self._root}/{name}"
 
     def _call(self, call: Callable[[], Value]) -> Value:
-        """Return `call()`; after errors that may pass, repeat it for `PATIENCE` seconds, then raise an `ArgumentError`."""
+        """Return `call()`; repeat it after errors that may pass. After `PATIENCE` seconds, raise an `ArgumentError`."""
         end, pause = time.monotonic() + PATIENCE, _FIRST_PAUSE
         while True:
             try:

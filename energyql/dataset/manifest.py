@@ -281,7 +281,7 @@ def finish(destination: Destination, prepared: PreparedPlan, records: Sequence[S
 
 
 def _tables(destination: Destination, prepared: PreparedPlan, records: Sequence[ShardRecord]) -> Iterator[Any]:
-    """Yield the index rows of each shard with samples, from its file in `parts/`, or from the shard if that is damaged."""
+    """Yield the index rows of each shard with samples, from its file in `parts/`, or else from the shard itself."""
     index, names = Index(prepared), destination.sizes().keys()
     filled = {_part(record.shard, "parquet"): record for record in records if record.rows}
     parts = destination.read([name for name in filled if name in names])

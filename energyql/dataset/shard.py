@@ -325,7 +325,7 @@ class PreparedPlan:
         return buffer.getvalue()
 
     def _draw(self, one: DatasetClass, query: PreparedQuery, shard: int) -> Iterator[tuple[Result, int]]:
-        """Yield results of a class for a shard, each with the number of samples drawn for it, those refused included."""
+        """Yield results of a class for a shard, each with the number of samples drawn for it, refused ones included."""
         count, candidates = len(self.plan.positions(one, shard)), self.plan.candidates(one, shard)
         if not self.plan.only_satisfied:
             for result in query.stream(count, first=candidates.start, progress=False) if count else ():
