@@ -195,7 +195,7 @@ class Studio:
     def _submit(
         self, kind: JobKind, total: int, model: Model, work: Callable[[Job, JobResult], None], held: int = 0
     ) -> JobInfo:
-        """Queue a job that holds `held` bytes while it waits, besides its result. A cancelled job ends within moments."""
+        """Queue a job, which holds `held` bytes besides its result while it waits."""
         result = JobResult(kind, total, model.vocabulary)
         result.held += held
 
