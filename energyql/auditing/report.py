@@ -70,9 +70,9 @@ class Audit:
             valid because the number of pictures was fixed in advance.
         accepted: number of pictures that satisfy their query according to the judge; `None` without a judge.
         judged: number of pictures with a verdict of the judge.
-        false_yes: estimated share of the pictures that the judge accepts, but do not satisfy the query; `None` if
-            people decided about no such picture.
-        false_no: estimated share of the pictures that the judge rejects, but satisfy the query; `None` likewise.
+        false_yes: of the pictures that the judge accepts, the estimated share that does not satisfy the query; `None`
+            if people decided about no such picture.
+        false_no: of the pictures that the judge rejects, the estimated share that satisfies the query, or `None`.
         frequencies: text of a condition -> how often it holds; empty if people were asked only about the whole query.
         people: names of the people who answered.
         agreements: agreement of each pair of people.

@@ -38,7 +38,8 @@ class Session:
     def _orders(self) -> list[list[int]]:
         """For each stratum, the positions of its pictures in a random order, the same in every session.
 
-        A stratum has one verdict of the judge, and one answer of the heads whether P(query) is at least 0.5.
+        Its pictures have the same verdict of the judge, and the same answer of the heads whether P(query) is at least
+        0.5.
         """
         strata: dict[tuple[Answer, Answer], list[int]] = {}
         for number in np.random.default_rng(int(self.subject.digest[:16], 16)).permutation(len(self.subject.pictures)):
@@ -182,9 +183,9 @@ class Session:
     def _strata(
         self, groups: Sequence[Sequence[int]], labels: Labels, which: int, guess: Sequence[Answer] = ()
     ) -> Strata:
-        """Count pictures and answers in each stratum, of which `groups` are the positions of its pictures.
+        """Count pictures and answers in each stratum; `groups` are the positions of its pictures.
 
-        `which` answer counts if people disagree: 0 for the least, 1 for the largest. `guess` is by default the judge's
+        If people disagree, answer `which` counts: 0 the least, 1 the largest. `guess` is by default the judge's
         verdict.
         """
         seen = [[labels[number][which] for number in labels if number in members] for members in map(set, groups)]
@@ -232,7 +233,7 @@ class Session:
         )  # fmt: skip
 
     def _frequencies(self) -> dict[str, Frequency]:
-        """Condition -> how often it holds where a query has it, without conditions that nobody answered yes or no."""
+        """Condition -> how often it holds where a query has it; conditions without any answer are left out."""
         frequencies, count = {}, len(self.subject.pictures)
         conditions = {name for question in self.subject.questions.values() for name in question.conditions}
         for name in sorted(conditions):

@@ -236,7 +236,7 @@ def _of_dataset(folder: Path) -> tuple[list[AuditedPicture], str]:
 
 
 class _Tiles(HTMLParser):
-    """Parser of the page of a gallery, which collects the pictures of one query; those of traversals have two."""
+    """Parser of a gallery's page, which collects the pictures that belong to one query, and so none of traversals."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -187,7 +187,7 @@ def read_start(texts: list[str]) -> int | list[int] | Path | list[Path]:
 
 
 def read_preset(name: str, weights: list[str]) -> Preset:
-    """Preset of edits called `name`, with the weights in texts such as "near_z=0.01" replaced.
+    """Preset (settings of edits) called `name`, with the weights in texts such as "near_z=0.01" replaced.
 
     Raises:
         ArgumentError: there is no such preset or weight, or a weight is not a number or is out of range.

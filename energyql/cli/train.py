@@ -215,7 +215,7 @@ def calibrate(
 
 
 def _truncation(text: str | None) -> tuple[float, float] | None:
-    """Range (low, high) of psi in a text: (0.5, 1) for "0.5:1", (0.7, 0.7) for "0.7"; `None` for `None`."""
+    """Range (low, high) of psi: (0.5, 1) for "0.5:1", (0.7, 0.7) for "0.7"; `None` if the option is not given."""
     return None if text is None else read_range("--truncation", text, ":", single=True)
 
 

@@ -98,7 +98,7 @@ class Destination(Protocol):
         """Context manager with a temporary path. At its end, the content becomes file `name`, whole or not at all."""
 
     def mark(self, name: str) -> str:
-        """ETag, a text by which a store identifies the content of a file unread; "" in a folder or if there is none."""
+        """ETag of a file, by which a store identifies its content without reading it; "" if there is none."""
         return ""
 
     def holds(self, file: FileRecord) -> bool:
@@ -129,7 +129,7 @@ class Folder(Destination):
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Lock the folder, and finish what an audit that was killed left between writing the card and the manifest."""
+        """Lock the folder, and finish an audit that was killed between writing the card and the manifest."""
         with sole_writer(self.path, "a data set"):
             finish_saving(self.path)
             yield

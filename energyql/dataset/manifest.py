@@ -237,7 +237,7 @@ def _listed(destination: Destination, prepared: PreparedPlan, names: Collection[
 
 
 def read_records(destination: Destination, prepared: PreparedPlan) -> dict[int, ShardRecord]:
-    """Number -> record of each finished shard: the record fits the plan, and the size of the file. It is not read."""
+    """Number -> record of each finished shard, whose record fits the plan, and whose file has the recorded size."""
     sizes, plan = destination.sizes(), prepared.plan
     records = {}
     for record in _listed(destination, prepared, sizes):

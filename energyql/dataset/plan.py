@@ -155,7 +155,7 @@ class DatasetPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """The arguments of `energyql.write_dataset`, which describes them.
+    """The arguments of `energyql.write_dataset`; see there.
 
     Raises:
         ArgumentError: a number is out of range, or `gpus` is not 0 although Ray is not used.
@@ -330,7 +330,7 @@ def read_plan(path: Path) -> tuple[DatasetPlan, PlanSource]:
 def _read_class(
     number: int, entry: dict[str, Any], before: dict[str, Any], mistakes: list[Mistake]
 ) -> DatasetClass | None:
-    """Make class `number` from its table and the defaults in `before`; `None`, and its `mistakes`, if that fails."""
+    """Make a class from its table and the defaults in `before`; if that fails, add to `mistakes` and return `None`."""
     place: Path_ = (CLASS, number)
     entry = _entries(place, entry, _OWN, "entry of a class", mistakes)
     absent = [name for name in ("name", "query", "count") if name not in entry]

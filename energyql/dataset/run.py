@@ -184,7 +184,9 @@ Value = TypeVar("Value")
 def open_plan(
     plan: str | Path | DatasetPlan, *, only_satisfied: bool | None = None, budget: int | None = None
 ) -> tuple[DatasetPlan, PlanSource]:
-    """Return a plan, and its file for messages; read it if `plan` is a path. Values other than `None` replace its own.
+    """Return a plan, which is read if `plan` is a path, and its file, for messages.
+
+    `only_satisfied` and `budget` replace those of the plan, unless they are `None`.
 
     Raises:
         DataError: the file cannot be read, or is no plan.

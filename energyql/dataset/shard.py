@@ -209,7 +209,7 @@ class WrittenDataset:
         return f"{line}, {self.kept:,} of the shards from an earlier run" if self.kept else line
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON values: "out", "shards" and "kept" (numbers), "classes" (counts of each), "bytes" and "missing"."""
+        """JSON values: "out"; the numbers "shards", "kept" and "bytes"; and for classes "classes" (counts) and "missing"."""
         classes, size = {name: vars(one) for name, one in self.classes.items()}, sum(each.size for each in self.shards)
         counts = {"out": self.out, "shards": len(self.shards), "kept": self.kept, "classes": classes, "bytes": size}
         return counts | {"missing": self.missing}

@@ -129,7 +129,7 @@ class Guard:
                 raise StudioError("Forbidden", "the request comes from another site")
 
     def _check_token(self, scope: Scope, request: HTTPConnection) -> Response | None:
-        """Refuse requests without the token. One that opens the page with it gets a response, which sets the cookie."""
+        """Refuse requests without the token; for one with it in the address, return a response that sets a cookie."""
         token = self.access.token
         if token is None:
             return None

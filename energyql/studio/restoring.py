@@ -81,7 +81,7 @@ def _request(provenance: dict[str, Any], index: int | None) -> tuple[str, str | 
 
 
 def _sampler(recorded: object) -> dict[str, Any]:
-    """Fields `sampler` and `strength` for a recorded sampler; {} if its other settings were changed too."""
+    """Fields `sampler` and `strength` of a request for a recorded sampler; {} if no name and strength make it."""
     named = registered(sampler_record(recorded))
     return {} if named is None else {"sampler": named[0], "strength": named[1]}
 

@@ -50,7 +50,7 @@ class Studio:
     """The models of a studio, and the jobs that draw with them, which run one after the other.
 
     A request is checked when it arrives. So an error in a request is raised at once, not when the job runs: an
-    `EnergyQLError` for a wrong query, setting or model, or for a full queue.
+    `EnergyQLError` for a wrong query or setting, an unknown model or job, or a full queue.
 
     Args:
         models: name -> model, at least one; the first is the default.
