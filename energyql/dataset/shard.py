@@ -209,7 +209,7 @@ class WrittenDataset:
         return f"{line}, {self.kept:,} of the shards from an earlier run" if self.kept else line
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON values: "out"; the numbers "shards", "kept" and "bytes"; and for classes "classes" (counts) and "missing"."""
+        """JSON values: "out", "shards", "kept" and "bytes"; by class "classes" (counts) and "missing" (pictures)."""
         classes, size = {name: vars(one) for name, one in self.classes.items()}, sum(each.size for each in self.shards)
         counts = {"out": self.out, "shards": len(self.shards), "kept": self.kept, "classes": classes, "bytes": size}
         return counts | {"missing": self.missing}
