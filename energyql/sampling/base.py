@@ -99,6 +99,7 @@ class GradientEnergy(Energy):
     gradient: Callable[[Tensor, Tensor], ValueAndGradient] = field()
 
     def __call__(self, z: Float[Tensor, "batch z_dim"], rows: Int[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+        """Return the energies of latents z, in nats."""
         return self.gradient(z, rows)[0]
 
 
@@ -132,8 +133,7 @@ class StepEnergy(Energy):
         value_and_gradient: `None` if autograd computes the gradients.
         rows: rows in the batch of the samples that this energy is for; `None` for all. In calls, the argument `rows`
             has indices into these; without it, latent i belongs to sample i.
-        values: number of calls without gradient so far.
-        gradients: number of calls with gradient so far.
+        values, gradients: numbers of calls without and with a gradient so far.
     """
 
     value: Callable[[Tensor, Tensor], Tensor]
@@ -161,6 +161,7 @@ class StepEnergy(Energy):
     def __call__(
         self, z: Float[Tensor, "batch z_dim"], rows: Int[Tensor, " batch"] | None = None
     ) -> Float[Tensor, " batch"]:
+        """Return the energies of latents `z`, in nats."""
         self.values += 1
         value = self.value(z, self._places(z, rows))
         _check_shape("energy(z)", value, z.shape[:1])
@@ -234,7 +235,7 @@ MOST_STRENGTH = 1_000_000
 
 
 class Status(IntEnum):
-    """How the run of a sampler ended for one sample, as an integer, so that a tensor can hold many."""
+    """How the run of a sampler ended for one sample; an integer, so that a tensor can have those of a batch."""
 
     OK = 0
     STEP_LIMIT = 1
@@ -267,8 +268,7 @@ class SampleResult:
             before the failure. They are finite where the start latent was finite.
         status: a `Status` code for each sample, (n,) int64. `status` and all further tensors are on the CPU.
         evaluations: number of evaluations of the energy, with gradient or without, (n,) int64.
-        gradients: number of evaluations with gradient, (n,) int64. A gradient takes one or two times as long as an
-            energy alone.
+        gradients: number of evaluations with gradient, (n,) int64, each as long as one or two without.
         diagnostics: further numbers for each sample, (n,), by name; the docstring of a sampler's class lists the names.
     """
 
@@ -319,7 +319,7 @@ class Sampler(Protocol):
                 those of the computation.
             noise: source of the random numbers of these samples; deterministic samplers do not use it.
             progress: function called at most once a step, with the fraction of the run that is done, and the number of
-                samples that still move; or `None`.
+                samples that still move.
 
         Raises:
             ArgumentError: `z0` has the wrong shape or dtype, or the energy returns the wrong shape.
@@ -355,11 +355,7 @@ def check_sampler(sampler: Any) -> None:
 def draw_with(
     sampler: Sampler, energy: EnergyLike, z0: Tensor, noise: RandomStreams, progress: Progress
 ) -> SampleResult:
-    """Call `sampler.sample`, which may be code of a user, and check the type and shape of its result.
-
-    Raises:
-        ArgumentError: the result is no `SampleResult`, or its latents have another shape than `z0`.
-    """
+    """Call `sampler.sample`, and raise an `ArgumentError` if its result has a wrong type or shape."""
     result: object = sampler.sample(energy, z0, noise=noise, progress=progress)
     if not isinstance(result, SampleResult) or result.z.shape != z0.shape:
         what = f"latents {tuple(result.z.shape)}" if isinstance(result, SampleResult) else f"a {type(result).__name__}"
@@ -479,14 +475,11 @@ class Batch:
 
     Attributes:
         energy: the energy as a function of latents, and of the rows of their samples in this batch.
-        noise: source of the random numbers of these samples.
         z: current latents; for samples that have ended, final latents.
         rows: indices of the samples that still move, ascending.
         status: `Status` codes, `Status.OK` at first.
-        values: number of evaluations without gradient.
-        gradients: number of evaluations with gradient.
+        values, gradients: numbers of evaluations without and with a gradient.
         energies: energy at z, in nats, if the sampler records it; else +inf.
-        progress: function to call with the fraction done and the number of samples that still move.
         diagnostics: further numbers for each sample, (n,), by name, for `SampleResult.diagnostics`.
         follows: whether another sampler ran before on the same samples, and may have recorded `energies`.
     """
@@ -508,11 +501,7 @@ class Batch:
     def start(
         cls, energy: EnergyLike, z0: Tensor, noise: RandomStreams = FIRST_RUN, progress: Progress | None = None
     ) -> Batch:
-        """Start a batch at the rows of `z0`, without evaluations so far; the arguments are those of `Sampler.sample`.
-
-        Raises:
-            ArgumentError: `z0` has another shape than (n, z_dim), or is neither float32 nor float64.
-        """
+        """Start a batch at the rows of `z0`; arguments and errors are those of `Sampler.sample`."""
         check_latents(z0)
         z, rows = z0.detach().clone(), torch.arange(len(z0), device=z0.device)
         counts = torch.zeros_like(rows)
@@ -535,10 +524,9 @@ class Batch:
         """Record that samples end, in a sampler that evaluates the energy of all moving samples equally often.
 
         Args:
-            leave: the samples that end, as indices into `rows`; `status` and `z` have a row for each of them.
-            stay: the samples that go on, as indices into `rows`.
-            gradients: number of evaluations with gradient of each sample that ends.
-            values: number of evaluations without gradient of each sample that ends.
+            leave, stay: the samples that end, and those that go on, as indices into `rows`.
+            status, z: `Status` codes and final latents of the samples that end.
+            gradients, values: numbers of evaluations of each of these samples with and without a gradient.
         """
         ended = self.rows[leave]
         self.z[ended], self.status[ended], self.gradients[ended] = z, status, gradients
@@ -551,7 +539,7 @@ class Batch:
             self.rows = (self.energies > enough).nonzero()[:, 0]
 
     def drop(self, finite: Bool[Tensor, " rows"]) -> None:
-        """End the moving samples where `finite`, on the CPU, is false, with `Status.NON_FINITE` and their latents."""
+        """End the moving samples where `finite`, on the CPU, is false: latents stay, and the status is `NON_FINITE`."""
         if not finite.all():
             self.status[self.rows[~finite]] = Status.NON_FINITE
             self.rows = self.rows[finite]
@@ -583,7 +571,7 @@ class Endings:
 
     Args:
         energy: energy of the samples that still move, which counts the evaluations of each of them.
-        values: diagnostic of the batch, (n,), that gets a number for each sample that ends; `None` for no number.
+        values: diagnostic of the batch, (n,), in which `note` records a number for each sample that ends.
         every: number of steps between two looks, on other devices than the CPU.
 
     Attributes:
@@ -604,13 +592,12 @@ class Endings:
 
         Args:
             status: for each sample of `batch.rows` the `Status` with which it ends, or `MOVING`.
-            z: function that returns the latents with which the samples of `batch.rows` end, if they end.
-            value: for each sample of `batch.rows`, the number for the diagnostic `values` if the sample ends.
+            z: function that returns the latents with which these samples end, if they end.
+            value: for each of these samples, the number to record in `values` if it ends.
             limit: if this is the last step, the status of samples that have not ended by themselves.
 
         Returns:
-            The samples that go on, as indices into `batch.rows` before the call. `None` if all go on, or without a
-            look.
+            Indices, in `batch.rows` before the call, of the samples that go on; `None` if all go on, or without a look.
         """
         batch, energy = self._batch, self._energy
         if limit is not None:
@@ -660,8 +647,7 @@ class BatchSampler(ABC):
         """Return one sample for every row of `z0`; see `Sampler.sample`.
 
         Raises:
-            ArgumentError: `z0` has the wrong shape or dtype, or the energy returns the wrong shape, or lacks a lower
-                bound that the sampler needs.
+            ArgumentError: as there; or the energy has no lower bound, and `needs_floor` is true.
         """
         batch = Batch.start(energy, z0, noise, progress)
         if self.needs_floor:
@@ -726,7 +712,7 @@ class StepInfo(NamedTuple):
 
     @classmethod
     def where_finite(cls, finite: Bool[Tensor, " rows"]) -> StepInfo:
-        """End the samples where `finite` is false with `Status.NON_FINITE`; all others go on."""
+        """Outcome of a step after which samples end with `NON_FINITE` where `finite` is false, and all others go on."""
         failed = torch.full_like(finite, Status.NON_FINITE, dtype=torch.int64)  # fewer operations than by `where`
         return cls(failed.masked_fill_(finite, MOVING))
 
