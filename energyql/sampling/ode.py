@@ -1,7 +1,7 @@
 """Descent of an energy along the flow of a diffusion model, by Runge-Kutta steps with a size chosen for each sample.
 
-Equation numbers refer to Hairer, Nørsett, Wanner, "Solving Ordinary Differential Equations I", 2nd edition. The time t
-of the flow falls from `t0` to `t1`, so the solver uses the clock s = -t, which rises.
+The time t of the flow falls, so the solver uses the clock s = -t, which rises. Equation numbers refer to Hairer,
+Nørsett, Wanner, "Solving Ordinary Differential Equations I", 2nd edition.
 """
 
 from __future__ import annotations
@@ -50,11 +50,9 @@ class Tableau:
     """Coefficients of an explicit embedded Runge-Kutta method, as Python numbers, so that no step waits for a GPU.
 
     Args:
-        nodes: times of the stages but the first, as fractions of the step (c₂, c₃, ...).
-        rows: for each stage but the first, the weights of the slopes of earlier stages (a_ij).
-        solution: weights of all slopes in the new z (b_i).
-        error: weights of all slopes in the estimate of the error.
-        midpoint: weights of all slopes in z at the middle of the step.
+        nodes, rows: c₂, c₃, ... and the a_ij of all stages but the first.
+        solution, error, midpoint: weights of the slopes of all stages in the new z (b_i), in the estimate of its error,
+            and in z at the middle of the step.
     """
 
     order: int
@@ -77,11 +75,7 @@ class Tableau:
 
 @cache
 def solvers() -> Mapping[str, Any]:
-    """Torchdiffeq's classes of solvers by method, such as "dopri5"; imported here, because torchdiffeq imports SciPy.
-
-    Raises:
-        EnergyQLError: the installed torchdiffeq has no such table of solvers, as version 0.2.5 has.
-    """
+    """Torchdiffeq's classes of solvers by method, such as "dopri5"; imported late, as torchdiffeq imports SciPy."""
     try:
         from torchdiffeq._impl.odeint import SOLVERS  # there is no public name for them
     except ImportError as error:
@@ -96,12 +90,7 @@ def adaptive_methods() -> tuple[str, ...]:
 
 @cache
 def read_tableau(method: str) -> Tableau:
-    """Read the coefficients of one of torchdiffeq's adaptive Runge-Kutta methods, such as "dopri5".
-
-    Raises:
-        ArgumentError: torchdiffeq has no adaptive method of this name.
-        EnergyQLError: the installed torchdiffeq does not have its coefficients where version 0.2.5 has them.
-    """
+    """Read the coefficients of one of `adaptive_methods()`; raise an `ArgumentError` for another name."""
     if method not in (names := adaptive_methods()):
         raise ArgumentError(f"torchdiffeq has no adaptive method {method!r}", hint=f"choose one of {', '.join(names)}")
     solver = solvers()[method]
@@ -128,7 +117,6 @@ class FlowState(NamedTuple):
     Attributes:
         s: clock -t, where t is the time of the flow.
         step: size of the next step to try, as a difference of s.
-        z: current latents.
         slope: dz/ds at z.
     """
 
@@ -142,13 +130,9 @@ class Attempt(NamedTuple):
     """One step that was tried for each sample, before it is decided which samples take it.
 
     Attributes:
-        start: state before the step.
-        step: size of the step in s.
-        s1: clock s after the step.
-        z1: latents after the step.
+        s1, z1: clocks and latents after the step.
         slopes: dz/ds at each stage. The last one is the first slope of the next step: the slope at z1 or, for
             adaptive_heun and fehlberg2, as in torchdiffeq, at a point O(step²) away.
-        error: estimated error of z1.
         energy: λE at the point of the last slope, in nats.
     """
 
@@ -180,11 +164,7 @@ def take_step(slope: Slope, tableau: Tableau, state: FlowState, *, limit: float)
 
 
 def error_ratio(attempt: Attempt, rtol: float, atol: float) -> Float[Tensor, " batch"]:
-    """Ratio of estimated error to tolerance (eq. II.4.11); a step is accepted if its ratio is at most 1.
-
-    It is the root mean square over z_dim of `error / (atol + rtol * |z|)`, with the larger `|z|` of before and after
-    the step.
-    """
+    """Ratio of estimated error to tolerance (eq. II.4.11; see `ODESolver`); up to 1, the step is accepted."""
     tolerance = atol + rtol * torch.maximum(attempt.start.z.abs(), attempt.z1.abs())
     return _rms(attempt.error / tolerance)
 
@@ -209,11 +189,7 @@ def initial_step(slope: Slope, state: FlowState, order: int, rtol: float, atol: 
 
 
 def interpolate_step(attempt: Attempt, s: float) -> Float[Tensor, "batch z_dim"]:
-    """Latents at the clock `s` within each step, for steps that go beyond the end of the flow.
-
-    The polynomial of degree 4 in s equals the latents of the step at start, middle and end, and its slopes at start and
-    end.
-    """
+    """Latents at the clock `s` within each step, by a polynomial of degree 4 that has the slopes at both ends."""
     z0, s0, slopes = attempt.start.z, attempt.start.s, attempt.slopes
     width = attempt.step.unsqueeze(-1)
     # Everything relative to z0: the coefficients are large and cancel, so small numbers keep more digits.
@@ -259,9 +235,6 @@ class VPSchedule:
     Args:
         beta_min: β(0), per unit of time, at least 0.
         beta_max: β(1), per unit of time, above 0 and at least `beta_min`.
-
-    Raises:
-        ArgumentError: a rate is outside its range or not finite.
     """
 
     beta_min: float = 0.1
@@ -353,10 +326,7 @@ class ODESolver(BatchSampler):
         return cls("dopri5", rtol=1e-3, atol=1e-3, strength=strength, overshoot=True)
 
     def run(self, batch: Batch) -> None:
-        """Move every sample of a batch along the flow from t0 down to t1.
-
-        A sample whose slope is exactly zero at the start would never move, and ends after one evaluation.
-        """
+        """Move every sample of a batch along the flow from t0 down to t1."""
         each = read_tableau(self.method).evaluations
         accepted = batch.diagnostics["steps_accepted"] = torch.zeros_like(batch.rows)
         if self.enough is not None:
@@ -444,8 +414,6 @@ def _with_step(state: FlowState, energy: StepEnergy, settings: ODESolver) -> tup
 
 def flow_step(state: FlowState, energy: StepEnergy, settings: ODESolver) -> tuple[FlowState, FlowInfo]:
     """Try one Runge-Kutta step for every sample; it is taken if the estimated error is within the tolerances.
-
-    The size of its next step follows from the error.
 
     Args:
         state: state that `flow_init` or an earlier step returned.
