@@ -1,7 +1,6 @@
-"""Samplers, which move start latents to latents of low energy.
+"""Samplers, which move start latents to latents of low energy, and their single steps, such as `langevin_step`.
 
-A sampler takes an energy, never a query. The single step that a sampler repeats can also be called as a function, such
-as `langevin_step`.
+A sampler takes an energy, never a query.
 """
 
 from energyql.numerics.random import FIRST_RUN, RandomStreams, normals, prior_latents, uniforms
