@@ -1,7 +1,4 @@
-"""Samplers, which move start latents to latents of low energy, and their single steps, such as `langevin_step`.
-
-A sampler takes an energy, never a query.
-"""
+"""Samplers, which move start latents to latents of low energy. They take an energy, never a query."""
 
 from energyql.numerics.random import FIRST_RUN, RandomStreams, normals, prior_latents, uniforms
 from energyql.sampling.base import (

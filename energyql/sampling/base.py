@@ -31,10 +31,9 @@ ValueAndGradient = tuple[Float[Tensor, " batch"], Float[Tensor, "batch z_dim"]]
 
 
 class SurrogateEnergy(Protocol):
-    """A cheap approximation of an energy, from whose posterior samplers draw proposals for rejection.
+    """A cheap approximation of an energy that depends only on v, the coordinates of z along a few directions.
 
-    It depends only on v, the coordinates of z along a few directions. Surrogates that compare equal must compute equal
-    energies, because results are cached.
+    Samplers draw proposals from its posterior. Surrogates that compare equal must compute equal energies (for caches).
     """
 
     def __hash__(self) -> int:
@@ -54,9 +53,8 @@ class SurrogateEnergy(Protocol):
 class EnergyFunction(Protocol):
     """The methods of an energy of latents; `Energy` adds attributes to them.
 
-    The argument `rows`, (batch,) int64 on the device of z, says which sample of the run each latent belongs to, counted
-    from 0. Row i of a result must depend on row i of the arguments only, because samplers evaluate different samples
-    together.
+    The argument `rows`, (batch,) int64 on the device of z, says which sample of the run each latent belongs to, from 0
+    on. Row i of a result must depend on row i of the arguments only: samplers evaluate different samples together.
     """
 
     def __call__(self, z: Float[Tensor, "batch z_dim"], rows: Int[Tensor, " batch"], /) -> Float[Tensor, " batch"]:
@@ -73,13 +71,10 @@ class Energy(EnergyFunction):
     object lacks, the default of this class is used.
 
     Attributes:
-        least: least energy that any latent can have, in nats; -infinity if there is no lower bound. Samplers that end
-            at low energies compare with it.
+        least: least energy that any latent can have, in nats; -infinity if there is no lower bound.
         surrogate: function that returns a cheap approximation of this energy; `None` if there is none.
-        kept: dict, empty at first, in which samplers cache what they compute from this energy in every run; `None` if
-            the energy may change.
-        costly: whether an evaluation draws a picture, or takes as long. Samplers then make fewer trials, and evaluate
-            only points that they need.
+        kept: dict in which samplers cache what they compute from this energy; `None` if the energy may change.
+        costly: whether an evaluation draws a picture, or takes as long, so that samplers make fewer trials.
     """
 
     least: float = 0.0
@@ -113,8 +108,7 @@ def as_energy(energy: EnergyLike, *, first: int = 0, samples: Tensor | None = No
         energy: a function of z, or of z and `rows`; or an object with a method `gradient` of these arguments. Without
             this method, autograd computes gradients, also under `torch.no_grad`.
         first: index in the run of the first sample of the batch; it is added to the `rows` that `energy` gets.
-        samples: rows in the batch of the samples that the result is for; `None` for all. In calls of the result, `rows`
-            are indices into these.
+        samples: rows of the samples that the result is for, into which its argument `rows` indexes; `None` for all.
     """
     if isinstance(energy, StepEnergy) and not first:
         return replace(energy, values=0, gradients=0) if samples is None else energy.part(samples)
@@ -127,13 +121,9 @@ def as_energy(energy: EnergyLike, *, first: int = 0, samples: Tensor | None = No
 
 @dataclass(slots=True, eq=False)
 class StepEnergy(Energy):
-    """An `Energy` for all samples of a batch, or for some, that counts its calls; `as_energy` makes it.
+    """An `Energy` for all samples of a batch, or for those in `rows`, that counts its calls; `as_energy` makes it.
 
-    Attributes:
-        value_and_gradient: `None` if autograd computes the gradients.
-        rows: rows in the batch of the samples that this energy is for; `None` for all. In calls, the argument `rows`
-            has indices into these; without it, latent i belongs to sample i.
-        values, gradients: numbers of calls without and with a gradient so far.
+    In calls, `rows` are indices of samples of this energy; without them, latent i belongs to sample i.
     """
 
     value: Callable[[Tensor, Tensor], Tensor]
@@ -191,11 +181,7 @@ class StepEnergy(Energy):
 def evaluate_points(
     energy: StepEnergy, z: Float[Tensor, "rows points z_dim"], rows: Int[Tensor, " rows"]
 ) -> Float[Tensor, "rows points"]:
-    """Evaluate several latents (points) for each sample. NaN and -inf become +inf, so that no sampler accepts them.
-
-    Args:
-        rows: for each row of `z`, the index of its sample among the samples of `energy`.
-    """
+    """Energies of several latents (points) of each sample; NaN and -inf become +inf, which no sampler accepts."""
     samples = rows[:, None].expand(z.shape[:2]).flatten()
     energies = energy(z.flatten(0, 1), samples)
     return torch.nan_to_num(energies, nan=math.inf, posinf=math.inf, neginf=math.inf).view(z.shape[:2])
@@ -315,11 +301,9 @@ class Sampler(Protocol):
 
         Args:
             energy: an `Energy`, or a function of z alone, which a sampler converts with `as_energy`.
-            z0: start latents (n, z_dim), float32 or float64, usually from `prior_latents`. Their dtype and device are
-                those of the computation.
+            z0: start latents (n, z_dim), float32 or float64, whose dtype and device the computation has.
             noise: source of the random numbers of these samples; deterministic samplers do not use it.
-            progress: function called at most once a step, with the fraction of the run that is done, and the number of
-                samples that still move.
+            progress: called at most once a step with the fraction done (0 to 1) and the number of moving samples.
 
         Raises:
             ArgumentError: `z0` has the wrong shape or dtype, or the energy returns the wrong shape.
@@ -331,9 +315,8 @@ def _make(code: str, **settings: Any) -> Sampler:
 
 
 SAMPLERS: Mapping[str, Callable[..., Sampler]] = {name: partial(_make, code) for name, code in SAMPLER_CODE.items()}
-"""Function that makes a sampler, by the name of the sampler. Each takes `strength`, the factor of the energy; some take
-other settings too. Samplers whose name begins with "published" have the settings of Nie et al. 2021 (arXiv
-2110.10873)."""
+"""Function that makes a sampler, by its name, with the factor `strength` of the energy, and for some names other
+settings. Names with "published" have the settings of Nie et al. 2021 (arXiv 2110.10873)."""
 
 
 def has_trait(sampler: object, trait: Literal["descends", "needs_gradient", "needs_floor"]) -> bool:
@@ -367,13 +350,9 @@ def draw_with(
 def summarize(result: SampleResult) -> dict[str, float]:
     """Summarize a run: its costs, and how closely its samples follow the posterior, as numbers by name.
 
-    Every sampler has these numbers:
-
-    - `evaluations_mean`, `evaluations_max`: evaluations of the energy for a sample, with gradient or without;
-    - `gradients_mean`: mean number of evaluations with gradient.
-
-    Samplers that reject steps, such as `ODESolver`, also have `steps_rejected`, summed over samples. Samplers that
-    begin with rejection, such as `SliceSampler`, also have:
+    Every sampler has `evaluations_mean` and `evaluations_max`, evaluations of the energy for a sample, and
+    `gradients_mean`, those with a gradient. Samplers that reject steps have `steps_rejected`, summed over samples.
+    Samplers that begin with rejection, such as `SliceSampler`, also have:
 
     - `acceptance`: number of accepted proposals / number of proposals;
     - `exact`: fraction of samples that accepted a proposal;
@@ -521,12 +500,10 @@ class Batch:
     def end(
         self, leave: Tensor, stay: Tensor, status: Int[Tensor, " ended"], z: Tensor, gradients: int, values: int = 0
     ) -> None:
-        """Record that samples end, in a sampler that evaluates the energy of all moving samples equally often.
+        """Record that the samples `leave` end and the samples `stay` go on, both as indices into `rows`.
 
-        Args:
-            leave, stay: the samples that end, and those that go on, as indices into `rows`.
-            status, z: `Status` codes and final latents of the samples that end.
-            gradients, values: numbers of evaluations of each of these samples with and without a gradient.
+        `status` and `z` belong to samples that end; `gradients` and `values` are their evaluations with and without a
+        gradient.
         """
         ended = self.rows[leave]
         self.z[ended], self.status[ended], self.gradients[ended] = z, status, gradients
@@ -566,16 +543,9 @@ LOOK_EVERY = 8
 class Endings:
     """Bookkeeping of samples that end: their final state is recorded in the batch, and they are moved no further.
 
-    On the CPU this happens after every step. Other devices would have to be waited for each time, so the program looks
-    for samples that have ended only after some steps; until then they are computed further, without effect.
-
-    Args:
-        energy: energy of the samples that still move, which counts the evaluations of each of them.
-        values: diagnostic of the batch, (n,), in which `note` records a number for each sample that ends.
-        every: number of steps between two looks, on other devices than the CPU.
-
-    Attributes:
-        looked: whether the last call of `note` looked; if so, `batch.rows` has only samples that still move.
+    Other devices than the CPU would have to be waited for, so the program looks there for samples that have ended only
+    after `every` steps; until then they are computed further, without effect. `looked` says whether the last `note`
+    looked.
     """
 
     def __init__(self, batch: Batch, energy: StepEnergy, values: Tensor | None = None, every: int = 1) -> None:
@@ -591,9 +561,8 @@ class Endings:
         """Record which samples end after a step, and remove samples that have ended from the batch, now or later.
 
         Args:
-            status: for each sample of `batch.rows` the `Status` with which it ends, or `MOVING`.
-            z: function that returns the latents with which these samples end, if they end.
-            value: for each of these samples, the number to record in `values` if it ends.
+            z: function that returns the latents with which the samples of `batch.rows` end, if they end.
+            value: number to record for each of them in `values`, a diagnostic of the batch, if it ends.
             limit: if this is the last step, the status of samples that have not ended by themselves.
 
         Returns:
@@ -631,7 +600,7 @@ class BatchSampler(ABC):
         name: name of the sampler in records of runs; if it is empty, the name of the class is used.
         descends: whether samples end where the energy is low, instead of following the posterior.
         needs_gradient: whether the sampler uses the gradient of the energy.
-        needs_floor: whether the energy must have a lower bound; see `Energy.least`.
+        needs_floor: whether `sample` raises an `ArgumentError` for an energy without a lower bound; see `Energy.least`.
     """
 
     __slots__ = ()
@@ -644,11 +613,7 @@ class BatchSampler(ABC):
     def sample(
         self, energy: EnergyLike, z0: Tensor, *, noise: RandomStreams = FIRST_RUN, progress: Progress | None = None
     ) -> SampleResult:
-        """Return one sample for every row of `z0`; see `Sampler.sample`.
-
-        Raises:
-            ArgumentError: as there; or the energy has no lower bound, and `needs_floor` is true.
-        """
+        """Return one sample for every row of `z0`; see `Sampler.sample`."""
         batch = Batch.start(energy, z0, noise, progress)
         if self.needs_floor:
             check_floor(batch.energy.least)
@@ -665,7 +630,6 @@ class StepNoise:
     """Random numbers of some samples for one step: equal names of draws give equal numbers, others independent ones.
 
     Args:
-        streams: source of the random numbers of the run.
         like: latents (n, z_dim) of the batch; draws have their dtype and device.
         rows: the samples that take the step, as rows of `like`, ascending, on the CPU; all by default.
         step: name of the step, unique in the run.
@@ -683,11 +647,7 @@ class StepNoise:
     def uniforms(
         self, count: int, name: str = "", rows: Int[Tensor, " some"] | None = None
     ) -> Float[Tensor, "rows count"]:
-        """Return `count` draws from the open interval (0, 1) for each sample, float64, but float32 on MPS.
-
-        Args:
-            rows: indices of the samples that get draws, among those that take the step; all by default.
-        """
+        """Draw `count` numbers from (0, 1) for each sample, or for the samples `rows`; float64, but float32 on MPS."""
         if rows is not None and self.rows is not None:
             rows = self.rows[rows.cpu()]
         return self.streams.uniforms(self.like, count, self._stream(name), self.rows if rows is None else rows)
@@ -702,11 +662,7 @@ class StepNoise:
 
 
 class StepInfo(NamedTuple):
-    """Which samples end after a step of a sampler.
-
-    Attributes:
-        status: for each sample the `Status` with which it ends, or `MOVING`, (rows,) int64; `None` if all go on.
-    """
+    """Outcome of a step: `status` has for each sample a `Status` or `MOVING`, (rows,) int64; `None` if all go on."""
 
     status: Int[Tensor, " rows"] | None = None
 
@@ -729,11 +685,9 @@ class StepSampler(BatchSampler):
     - It took `steps` steps: it ends with the status `after` and the new latent.
 
     Attributes:
-        steps: largest number of steps.
-        after: status of samples that took `steps` steps.
         fails_only: whether samples end early only by a failure, after which their latents stay finite. Then failures
             are looked up only after the last step, so that no step waits for a GPU, and a failed sample ends with its
-            latent at that time.
+            last latent.
     """
 
     __slots__ = ()
@@ -750,9 +704,7 @@ class StepSampler(BatchSampler):
         """Take one step; return the state after the step, and which samples end. `state` is not changed.
 
         Args:
-            energy: energy of these samples, in nats: `energy(z)` returns energies (rows,), `energy.gradient(z)`
-                energies and gradients (rows, z_dim).
-            noise: random numbers of these samples for this step.
+            energy: `energy(z)` returns energies (rows,) in nats, `energy.gradient(z)` also gradients (rows, z_dim).
             number: number of the step, from 0 on.
         """
 

@@ -35,7 +35,7 @@ FIRST_MOVE = 0.3
 """Length in z of the first step, before the curvature can be estimated."""
 AIM = 0.8
 """A step aims at `AIM` times the tolerance `DescentSampler.enough`: with 1, steps would get ever shorter near the end;
-with a small factor, they would change the picture more than the query needs."""
+with a small factor, they would change the picture more than needed."""
 LONGEST_MOVE = 1.0
 """Length of the longest step in z."""
 LOOK_EVERY = 3
@@ -54,16 +54,13 @@ class DescentSampler(BatchSampler):
     Diagnostics of each sample: `value`, λE at the end, in nats.
 
     Args:
-        strength: λ > 0, which multiplies the energy.
+        strength: λ > 0, which multiplies the energy E.
         enough: energy tolerance, in nats. A sample is done once λE is at most this much above λ `Energy.least`, which
             is 0 for most queries; 0.1 nats above 0 are a probability of 0.9. Energies are then assumed to be -log P,
             and a step has the length that would reach the tolerance if the log-odds of P were linear in z. With `None`,
             a sample is done only at a minimum.
         tolerance: a sample is at a minimum when three steps in a row together decrease λE by less than this many nats.
-        max_evaluations: largest number of evaluations of the gradient for a sample.
-
-    Raises:
-        ArgumentError: an argument is outside its range.
+        max_evaluations: most evaluations of the gradient for a sample; `descent_init` and `descent_step` ignore it.
     """
 
     name = "descent"
@@ -110,7 +107,6 @@ class DescentState(NamedTuple):
     """State of samples that descend an energy E with strength λ, with a row for each sample.
 
     Attributes:
-        z: current latents.
         values: λ(E - `Energy.least`) at the last four latents, the last of which is z, in nats; at first infinite.
         gradient: gradient of λE with respect to z.
         direction: next step in z, unless it must be shortened.
@@ -119,7 +115,7 @@ class DescentState(NamedTuple):
         scale: inverse curvature along the last step, 0 before the first; not used on other devices than the CPU.
         pairs: the last `MEMORY` steps along which the curvature was positive, oldest first, as triples of step, change
             of the gradient along it, and 1 / (their scalar product). On other devices than the CPU, one tensor of the
-            steps and then the changes, both 0 where a sample has taken fewer steps.
+            steps and then the changes, 0 where steps are missing.
     """
 
     z: Float[Tensor, "rows z_dim"]
@@ -138,12 +134,7 @@ class DescentState(NamedTuple):
 
 
 class DescentInfo(NamedTuple):
-    """The outcome of a step of a descent, for each sample.
-
-    Attributes:
-        status: the `Status` with which the sample ends, or `MOVING`.
-        accepted: whether the sample took the step; if not, a step of half the length is tried next.
-    """
+    """Outcome of a step: each sample's `Status` or `MOVING`, and whether it moved; if not, half the step is next."""
 
     status: Int[Tensor, " rows"]
     accepted: Bool[Tensor, " rows"]
@@ -152,12 +143,7 @@ class DescentInfo(NamedTuple):
 def descent_init(
     z: Float[Tensor, "rows z_dim"], energy: StepEnergy, settings: DescentSampler
 ) -> tuple[DescentState, DescentInfo]:
-    """First state of a descent from `z`, and which samples end at once.
-
-    Args:
-        energy: energy of these samples, in nats; it is called once, with a gradient.
-        settings: settings of the sampler; `max_evaluations` is ignored.
-    """
+    """First state of a descent from `z`, and which samples end at once; calls `energy` once, with a gradient."""
     value, gradient = _evaluate(z, energy, settings)
     zero = torch.zeros_like(value)
     pairs = () if z.device.type == "cpu" else z.new_zeros(len(z), 2 * MEMORY, z.shape[1])
@@ -169,12 +155,9 @@ def descent_init(
 
 
 def descent_step(state: DescentState, energy: StepEnergy, settings: DescentSampler) -> tuple[DescentState, DescentInfo]:
-    """Try one step of L-BFGS for every sample; where the energy does not decrease enough, half the step is tried next.
+    """Try one step of L-BFGS for every sample; calls `energy` once, with a gradient.
 
-    Args:
-        state: state that `descent_init` or an earlier step returned.
-        energy: energy of these samples, in nats; it is called once, with a gradient.
-        settings: settings of the sampler; `max_evaluations` is ignored.
+    A sample whose energy does not decrease enough stays where it is, and tries half the step next time.
     """
     z = torch.addcmul(state.z, state.step[:, None], state.direction)  # exact products: `step` is a power of two
     value, gradient = _evaluate(z, energy, settings)

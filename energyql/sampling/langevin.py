@@ -33,12 +33,8 @@ class LangevinSampler(StepSampler):
 
     Args:
         step: size h of a step, above 0.
-        steps: number of steps, at least 1.
         noise: standard deviation of the noise of one step, at least 0; `None` for sqrt(2h).
         strength: λ > 0, which multiplies the energy.
-
-    Raises:
-        ArgumentError: an argument is outside its range.
     """
 
     name = "langevin"
@@ -72,11 +68,10 @@ def langevin_step(
 ) -> tuple[Float[Tensor, "rows z_dim"], StepInfo]:  # fmt: skip
     """Take one step of Langevin dynamics: return `z - h (λ ∇E(z) + z) + noise ε`, and which samples end.
 
-    Samples for which energy, gradient or new latent is not finite do not move, and end with `Status.NON_FINITE`.
+    Samples for which energy, gradient or new latent is not finite do not move, and end with `Status.NON_FINITE`. The
+    energy is called once, with a gradient.
 
     Args:
-        energy: energy of these samples, in nats; it is called once, with a gradient.
-        noise: random numbers of the step, from which the draw ε from N(0, I) comes.
         step: size h of the step, above 0.
         noise_size: standard deviation of the noise, at least 0; `None` for sqrt(2h).
         strength: λ > 0, which multiplies the energy.
@@ -111,9 +106,9 @@ def _move(z: Tensor, change: Tensor, value: Tensor, moving: Tensor | None = None
 class PredictorCorrector(StepSampler):
     """A `Sampler` that solves the VP-SDE (see `VPSchedule`) backward in time, from noise to low energy.
 
-    By algorithms 3 and 5 of Song et al. 2021 (arXiv 2011.13456), each of `steps` predictor steps is followed by
-    `corrections` Langevin steps, with a size at which their ratio of signal to noise is `snr` for each sample (in the
-    paper, for the mean of the batch).
+    By algorithms 3 and 5 of Song et al. 2021 (arXiv 2011.13456), each predictor step is followed by `corrections`
+    Langevin steps, with a size at which their ratio of signal to noise is `snr` for each sample (in the paper, for the
+    mean of the batch).
 
     As in Nie et al. 2021 (arXiv 2110.10873), the score (gradient of the log-density) at every time is that of the clean
     latent, `-(λ ∇E(z) + z)`; but here it is evaluated again before each correction. With this score, samples do not
@@ -121,14 +116,8 @@ class PredictorCorrector(StepSampler):
     exp(-2 λ E(z))`.
 
     Args:
-        steps: number N of predictor steps, a whole number above `schedule.beta_max`, and at least 2.
-        corrections: number of Langevin steps after each predictor step, at least 0.
-        snr: ratio of signal to noise of the Langevin steps, above 0.
-        schedule: noise rate β(t) of the diffusion.
+        steps: number of predictor steps, a whole number above `schedule.beta_max`, and at least 2.
         strength: λ > 0, which multiplies the energy.
-
-    Raises:
-        ArgumentError: an argument is outside its range.
     """
 
     name = "predictor-corrector"
@@ -167,16 +156,12 @@ def predictor_corrector_step(
     """Take a predictor step of the VP-SDE backward in time, and then corrections by Langevin steps.
 
     Samples for which energy, gradient or new latent is not finite stop before that move, and end with
-    `Status.NON_FINITE`.
+    `Status.NON_FINITE`. Each move calls the energy once, with a gradient.
 
     Args:
-        energy: energy of these samples, in nats; each predictor step and correction calls it once, with a gradient.
-        noise: random numbers of the step: `noise.normals()` for the predictor step, `noise.normals("0")`,
-            `noise.normals("1")` and so on for the corrections.
+        noise: random numbers: `noise.normals()` for the predictor step, `noise.normals("0")` and so on for corrections.
         beta: noise rate β(t) times the length of the predictor step in time, above 0 and below 1.
-        corrections: number of Langevin steps.
         snr: ratio of signal to noise of the Langevin steps, which determines their size.
-        strength: λ > 0, which multiplies the energy.
     """
     score, value = posterior_score(z, energy, strength)
     drift = (1 - math.sqrt(1 - beta)) * z + beta * score

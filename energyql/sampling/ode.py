@@ -34,8 +34,7 @@ from energyql.sampling.base import (
 )
 
 Slope = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
-"""Function from clocks s = -t (batch,) and latents z (batch, z_dim) to dz/ds (batch, z_dim) and energies λE (batch,),
-in nats."""
+"""Function from clocks s = -t and latents z to dz/ds and energies λE, (batch,), in nats."""
 
 SAFETY = 0.9
 """The size of the next step is `SAFETY` times the size at which the estimated error would equal the tolerance."""
@@ -49,10 +48,8 @@ LARGEST_CUT = 0.2
 class Tableau:
     """Coefficients of an explicit embedded Runge-Kutta method, as Python numbers, so that no step waits for a GPU.
 
-    Args:
-        nodes, rows: c₂, c₃, ... and the a_ij of all stages but the first.
-        solution, error, midpoint: weights of the slopes of all stages in the new z (b_i), in the estimate of its error,
-            and in z at the middle of the step.
+    `nodes` and `rows` are c₂, c₃, ... and the a_ij of all stages but the first. The other tuples weight the slopes of
+    all stages in the new z (b_i), in the estimate of its error, and in z at the middle of the step.
     """
 
     order: int
@@ -112,13 +109,7 @@ def _drift(error: Exception) -> EnergyQLError:
 
 
 class FlowState(NamedTuple):
-    """State of samples that move along the flow, with a row for each sample.
-
-    Attributes:
-        s: clock -t, where t is the time of the flow.
-        step: size of the next step to try, as a difference of s.
-        slope: dz/ds at z.
-    """
+    """Samples on the flow: clocks s = -t, sizes `step` in s of the next steps to try, latents z, and slopes dz/ds."""
 
     s: Float[Tensor, " batch"]
     step: Float[Tensor, " batch"]
@@ -129,11 +120,8 @@ class FlowState(NamedTuple):
 class Attempt(NamedTuple):
     """One step that was tried for each sample, before it is decided which samples take it.
 
-    Attributes:
-        s1, z1: clocks and latents after the step.
-        slopes: dz/ds at each stage. The last one is the first slope of the next step: the slope at z1 or, for
-            adaptive_heun and fehlberg2, as in torchdiffeq, at a point O(step²) away.
-        energy: λE at the point of the last slope, in nats.
+    The last of `slopes` is the first slope of the next step: the slope at z1 or, for adaptive_heun and fehlberg2, as in
+    torchdiffeq, at a point O(step²) away. `energy` is λE at this point, in nats.
     """
 
     tableau: Tableau
@@ -229,8 +217,7 @@ class VPSchedule:
     """The noise rate β(t) of a diffusion: linear in the time t, from t = 0 (clean) to t = 1 (noise).
 
     The diffusion is the VP-SDE `dz = -½ β(t) z dt + sqrt(β(t)) dW` (Song et al. 2021, arXiv 2011.13456, eq. 32 and 33).
-    It leaves N(0, I) unchanged, whatever the rates. The default rates are those of Song et al. and of Nie et al. 2021
-    (arXiv 2110.10873).
+    It leaves N(0, I) unchanged, whatever the rates. The default rates are those of Song et al. and of Nie et al. 2021.
 
     Args:
         beta_min: β(0), per unit of time, at least 0.
@@ -254,10 +241,7 @@ class VPSchedule:
         return self.beta_min * t + 0.5 * (self.beta_max - self.beta_min) * t**2
 
     def flow_time(self, t0: float, t1: float) -> float:
-        """Duration ½ ∫ β(t) dt of the gradient descent dz/dτ = -∇E(z) that equals the flow from t0 down to t1.
-
-        Here `0 <= t1 <= t0`. From t = 1 to t = 0, the duration is 5.025 for the default rates.
-        """
+        """Duration ½ ∫ β(t) dt of the gradient descent dz/dτ = -∇E(z) that equals the flow from t0 down to t1."""
         return 0.5 * (self.integral(t0) - self.integral(t1))
 
 
@@ -280,10 +264,10 @@ class ODESolver(BatchSampler):
         method: name of a Runge-Kutta method, one of `adaptive_methods()`.
         rtol, atol: a step is accepted if the root mean square over z_dim of `error / (atol + rtol * |z|)` is at most 1,
             with the larger `|z|` of before and after the step.
-        max_evaluations: largest number of evaluations of the gradient for a sample.
+        max_evaluations: most evaluations of the gradient for a sample; `flow_init` and `flow_step` ignore it.
         t0, t1: start and end of the flow in the schedule's time, 0 <= t1 < t0 <= 1.
         schedule: noise rate β(t) of the diffusion.
-        strength: λ > 0, which multiplies the energy.
+        strength: λ > 0, which multiplies the energy E.
         enough: energy tolerance, in nats. A sample is done, at any time t, once λE is at most this much above λ
             `Energy.least`, which is 0 for most queries; 0.01 nats above 0 are a probability of 0.99. With `None`, every
             sample follows the flow to t1.
@@ -369,13 +353,7 @@ class ODESolver(BatchSampler):
 
 
 class FlowInfo(NamedTuple):
-    """The outcome of a step of the flow, for each sample.
-
-    Attributes:
-        status: the `Status` with which the sample ends, or `MOVING`.
-        accepted: whether the sample took the step; if not, a shorter step is tried next.
-        attempt: the steps that were tried.
-    """
+    """Outcome of a step: each sample's `Status` or `MOVING`, whether it moved, and the steps that were tried."""
 
     status: Int[Tensor, " batch"]
     accepted: Bool[Tensor, " batch"]
@@ -387,11 +365,7 @@ def flow_init(
 ) -> tuple[FlowState, Int[Tensor, " batch"]]:
     """First state of a descent along the flow from `z`, and each sample's status, `MOVING` unless it ends at once.
 
-    A sample whose slope is zero, or whose energy is low enough, ends with `Status.OK`.
-
-    Args:
-        energy: energy of these samples, in nats; it is called twice, with a gradient.
-        settings: settings of the sampler; `max_evaluations` is ignored.
+    A sample whose slope is zero, or whose energy is low enough, ends with `Status.OK`. The gradient is evaluated twice.
     """
     state, first = _at_start(z, energy, settings)
     state, second = _with_step(state, energy, settings)
@@ -415,11 +389,7 @@ def _with_step(state: FlowState, energy: StepEnergy, settings: ODESolver) -> tup
 def flow_step(state: FlowState, energy: StepEnergy, settings: ODESolver) -> tuple[FlowState, FlowInfo]:
     """Try one Runge-Kutta step for every sample; it is taken if the estimated error is within the tolerances.
 
-    Args:
-        state: state that `flow_init` or an earlier step returned.
-        energy: energy of these samples, in nats; it is called with a gradient for each stage of the method but the
-            first.
-        settings: settings of the sampler; `max_evaluations` is ignored. With `overshoot`, new latents may be beyond t1.
+    The gradient is evaluated for each stage but the first. With `overshoot`, new latents may be beyond t1.
     """
     tableau, stop = read_tableau(settings.method), -settings.t1
     attempt = take_step(_slope(energy, settings), tableau, state, limit=math.inf if settings.overshoot else stop)
@@ -457,18 +427,12 @@ def vp_flow(
     """Return the flow `dz/dt = ½ β(t) λ ∇E(z)` of Nie et al. 2021 (arXiv 2110.10873), as a function.
 
     The VP-SDE of `VPSchedule` leaves the prior N(0, I) unchanged, so the score of the prior cancels its drift, and at
-    every t only the energy of the clean latent is left. Backward in time, the flow is gradient descent for the time
-    `VPSchedule.flow_time`.
-
-    Args:
-        energy: the energy E of the samples, in nats.
-        schedule: noise rate β(t).
-        strength: λ > 0, which multiplies the energy.
+    every t only the energy of the clean latent is left. Backward in time, the flow is a gradient descent
+    (`VPSchedule.flow_time`).
 
     Returns:
-        A function of times (batch,), latents (batch, z_dim), and the rows of their samples (batch,), or `None` for all
-        samples. It returns velocities dz/dt (batch, z_dim), NaN where the energy is not finite, and energies λE
-        (batch,).
+        A function of times (batch,), latents (batch, z_dim), and rows of samples (batch,) or `None`, that returns dz/dt
+        (batch, z_dim), NaN where the energy is not finite, and energies λE (batch,).
     """
 
     def flow(t: Tensor, z: Tensor, rows: Tensor | None) -> tuple[Tensor, Tensor]:

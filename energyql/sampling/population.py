@@ -74,33 +74,27 @@ class PopulationSampler(BatchSampler):
     posterior.
 
     *Population.* If a sample accepts no draw, its draws are its population. The exponent β of `exp(-βE)` rises from 0
-    to λ in stages (`population_stage`), each as far as the weights of its latents allow (`effective`). Then one latent
-    is chosen by weight, and makes `moves` slice moves. No gradient is used.
+    to λ in stages (`population_stage`). Then one latent is chosen by weight, and makes `moves` slice moves.
 
     *Certainty.* While the energy of a sample is more than `enough` above the least, the sample makes further slice
     moves at four times the strength. So samples end where the query is certain, like samples of the default sampler.
 
     *Reach.* If the energy is costly, and hardly a draw of the pilot satisfies the query, a larger population that
-    belongs to no sample shows whether the query can be reached. If none of its latents satisfies the query, the run
-    ends with an error that has an estimate of how rare the query is.
+    belongs to no sample shows whether the query can be reached. If none of its latents satisfies it, the run ends with
+    a `NotAcceptedError`, which has an estimate of how rare the query is.
 
-    Diagnostics of each sample are those of a `SliceSampler` that anneals. Evaluations of pilot and populations that
-    belong to no sample are not counted.
+    Diagnostics of each sample are those of a `SliceSampler` that anneals. Evaluations that belong to no sample are not
+    counted.
 
     Args:
-        strength: λ > 0, which multiplies the energy.
+        strength: λ > 0, which multiplies the energy E.
         budget: most evaluations of a sample, as calls of the generator; a move that has begun is finished. A sample
             whose exponent has not reached λ by then has the status `STEP_LIMIT`.
-        pilot: number of draws from the prior that show how common the query is; at most 32 for a costly energy.
+        pilot: number of draws for the pilot; at most 32 for a costly energy.
         ancestors: number of latents that are chosen and moved in a stage, at least 1.
-        effective: least effective number of latents after a rise of β, as a fraction of their number; above 0 and below
-            1. A smaller fraction needs fewer stages.
-        moves: number of slice moves after the last stage, at least 1.
-        enough: energy above the least, in nats, at which a sample is certain of the query; `None` for samples of the
-            posterior, without certainty.
-
-    Raises:
-        ArgumentError: an argument is outside its range.
+        effective: least effective sample size of a population after a rise of β, as a fraction of its size; above 0 and
+            below 1. A smaller fraction needs fewer stages.
+        enough: energy above the least, in nats, at which a sample is certain; `None` for samples of the posterior.
     """
 
     name = "population"
@@ -127,11 +121,7 @@ class PopulationSampler(BatchSampler):
         return self.enough is not None
 
     def run(self, batch: Batch) -> None:
-        """Move every sample of a batch, by rejection, then by its population, then by slice moves until it is certain.
-
-        Raises:
-            NotAcceptedError: the energy is costly, and the query cannot be reached.
-        """
+        """Move every sample of a batch, by rejection, by its population, and by slice moves until it is certain."""
         batch.noise = batch.noise.part("population")
         share = acceptance(batch, self.strength, self.pilot)
         if batch.energy.costly and share < 1 / min(self.pilot, COSTLY_PILOT):
@@ -247,10 +237,9 @@ class PopulationState(NamedTuple):
     """Populations of latents, one for each sample.
 
     Attributes:
-        energies: energies E of the latents, in nats.
         beta: exponent β of each sample; the latents of its population follow `N(z; 0, I) exp(-βE)`.
-        log_weight: logarithm of the importance weight of each sample, in nats: an estimate of log ∫ N(z; 0, I)
-            exp(-βE(z)) dz.
+        log_weight: log of the importance weight of each sample: an estimate of log ∫ N(z; 0, I) exp(-βE(z)) dz, in
+            nats.
     """
 
     z: Float[Tensor, "rows latents z_dim"]
@@ -289,11 +278,7 @@ def next_exponents(state: PopulationState, strength: float, effective: float) ->
 def choose(
     state: PopulationState, exponents: Float[Tensor, " rows"], noise: StepNoise, count: int
 ) -> tuple[Int[Tensor, "rows count"], Float[Tensor, " rows"]]:
-    """Choose `count` latents of each population by their weights at the new exponents, by systematic sampling.
-
-    Returns:
-        Indices of the chosen latents, and the log-weight of each sample at its new exponent.
-    """
+    """Choose latents of each population by weight (systematic sampling); also return new log-weights of samples."""
     log_weights = state.log_weights(exponents)
     shares = torch.softmax(log_weights, 1).cumsum(1)
     levels = (torch.arange(count, device=shares.device) + noise.uniforms(1, "choose").to(shares)) / count
@@ -307,13 +292,9 @@ def population_stage(
 ) -> tuple[PopulationState, PopulationInfo]:  # fmt: skip
     """Raise the exponents of populations, choose some latents of each, called ancestors, by weight, and move these.
 
-    A move is a Metropolis move whose proposal `z cos a + d sin a`, with d from N(0, I), leaves the prior unchanged
-    (preconditioned Crank-Nicolson; Neal 1998), with the angles `ANGLES` in turn. The ancestors and all latents after
-    each move are the new population (Dau and Chopin 2022, arXiv 2011.02328).
-
-    Args:
-        exponents: the new exponent of each sample, at least its β.
-        ancestors: number of latents that are chosen in each population.
+    A Metropolis move for each of `ANGLES` has a proposal `z cos a + d sin a`, with d from N(0, I), that leaves the
+    prior unchanged (preconditioned Crank-Nicolson; Neal 1998). The ancestors and all latents after each move are the
+    new population (Dau and Chopin 2022, arXiv 2011.02328).
     """
     numbers, log_weight = choose(state, exponents, noise, ancestors)
     z = state.z.take_along_dim(numbers[..., None], 1)

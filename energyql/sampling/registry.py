@@ -1,7 +1,7 @@
 """Samplers by name, chains of samplers, and records of samplers.
 
-A record describes a sampler in files of results and benchmarks: the JSON value `{"name": ..., "settings": {...}}`,
-where a setting that is an object with settings, such as another sampler, is a record too.
+A record is the JSON value `{"name": ..., "settings": {...}}` that describes a sampler in files of results. A setting
+that is an object with settings, such as another sampler, is a record too.
 """
 
 from __future__ import annotations
@@ -33,17 +33,11 @@ HANDOVER = 1.0
 
 @dataclass(frozen=True)
 class Chain(BatchSampler):
-    """A `Sampler` that runs several samplers one after the other, each from the latents where the one before ended.
+    """A `Sampler` that runs at least one sampler after the other, each from the latents where the one before ended.
 
-    This includes samples that the one before could not finish. A sampler with a setting `enough` does not evaluate
-    samples whose energy an earlier sampler recorded as low enough. The result has the status of the last sampler, the
-    sum of all evaluations, and, of diagnostics with the same name, those of the later sampler.
-
-    Args:
-        samplers: at least one, in the order in which they run.
-
-    Raises:
-        ArgumentError: there is no sampler.
+    A sampler with a setting `enough` does not evaluate samples whose energy an earlier sampler recorded as low enough.
+    The result has the status of the last sampler, also for samples that earlier ones could not finish, the sum of all
+    evaluations, and of diagnostics with the same name those of the later sampler.
     """
 
     samplers: tuple[BatchSampler, ...]
@@ -93,10 +87,7 @@ def slice_then_ode(*, strength: float = 1.0) -> Sampler:
 
 
 def slice_then_descent(*, strength: float = 1.0) -> Sampler:
-    """Sampler "slice+descent": draws near the posterior; those with exp(-λE) below 0.9 then descend until 0.9.
-
-    Samples that accept no proposal first descend to `HANDOVER`; see `SliceSampler`.
-    """
+    """Sampler "slice+descent": draws near the posterior; those with exp(-λE) below 0.9 then descend until 0.9."""
     near = DescentSampler(strength=strength, enough=HANDOVER)
     draws = SliceSampler(strength=strength, descent=near, bracket=math.pi / 2)
     return Chain((draws, DescentSampler(strength=strength)))
@@ -167,14 +158,10 @@ _CLASSES = {
 
 
 def sampler_record(value: object) -> Any:
-    """Read the record of a sampler from the entry in a file of results.
+    """Read the record of a sampler, or a list of them, from the entry in a file of results.
 
-    Args:
-        value: a record, which is returned unchanged; or a text, as in older files: the `repr` of a sampler, or another
-            text, which becomes the name in a record without settings; or a list of these.
-
-    Raises:
-        ValueError: `value` is neither a record, nor a text, nor a list of these.
+    In older files the entry is a text: the `repr` of a sampler, or another text, which becomes the name in a record
+    without settings. Any other value raises a `ValueError`.
     """
     if isinstance(value, list):
         return [sampler_record(one) for one in value]
@@ -211,10 +198,7 @@ def _read(node: ast.expr) -> Any:
 
 
 def strengths(record: object) -> set[float]:
-    """Collect all values of settings called `strength` in a record or a list of records, also in nested records.
-
-    If there are several values, no single strength belongs to the samples.
-    """
+    """Collect all values of settings called `strength` in a record, also in nested ones, or in a list of records."""
     if isinstance(record, list):
         return set().union(*map(strengths, record))
     if not isinstance(record, dict):
@@ -224,14 +208,10 @@ def strengths(record: object) -> set[float]:
 
 
 def registered(record: object) -> tuple[str, float | None] | None:
-    """Return the arguments with which `make_sampler` makes the sampler of a record.
+    """Return the arguments of `make_sampler`, name and strength (`None` for 1), that make the sampler of a record.
 
-    Returns:
-        The name, and the strength or `None` for 1, the default. `None` instead of this pair if no arguments make this
-        sampler, for example because settings were changed.
-
-    Raises:
-        ArgumentError: the strength in the record is not above 0, or is above a million.
+    The result is `None` if there are none, for example because settings were changed. A strength out of range raises an
+    `ArgumentError`.
     """
     if len(values := strengths(record)) != 1:
         return None
@@ -243,10 +223,7 @@ def registered(record: object) -> tuple[str, float | None] | None:
 
 
 def sampler_words(record: object) -> str:
-    """Short text about a record for users, such as "sampler descent, strength 2".
-
-    If `make_sampler` cannot make this sampler, it is the name alone. Texts of a list of records are joined by "and".
-    """
+    """Short text about a record, such as "sampler descent, strength 2", or its name alone if settings were changed."""
     if isinstance(record, list):
         return " and ".join(map(sampler_words, record))
     try:

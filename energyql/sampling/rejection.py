@@ -1,7 +1,4 @@
-"""Exact draws from the posterior by rejection: proposals are drawn for each sample until one is accepted.
-
-A sample that accepts no proposal moves to one of its rejected proposals, from which another method goes on.
-"""
+"""Exact draws from the posterior by rejection: proposals are drawn for each sample until one is accepted."""
 
 from __future__ import annotations
 
@@ -47,14 +44,11 @@ class Proposals(Protocol):
     def draw(
         self, batch: Batch, rows: Int[Tensor, " rows"], numbers: Int[Tensor, "rows draws"], of: int
     ) -> tuple[Float[Tensor, "rows draws z_dim"], Float[Tensor, "rows draws"]]:
-        """Return some proposals for some samples, and log(prior density / density of proposals) at each proposal.
-
-        Calls with the same arguments return the same proposals.
+        """Draw proposals of samples, the same in every call; also return log(prior density / density of proposals).
 
         Args:
             rows: indices of the samples in the batch, ascending, on the CPU.
-            numbers: for each of these samples, the numbers of the proposals to return, from 0 to `of` - 1, on the CPU.
-            of: largest number of proposals of a sample.
+            numbers: numbers of the proposals of each of these samples, from 0 to `of` - 1, on the CPU.
         """
 
 
@@ -79,11 +73,7 @@ def points_ahead(energy: StepEnergy, rows: int) -> int:
 def first_accepted(
     accepted: Bool[Tensor, "rows points"],
 ) -> tuple[Bool[Tensor, " rows"], Int[Tensor, " rows"], Int[Tensor, " rows"]]:
-    """Find the first accepted point in each row, which has the points of one sample.
-
-    Returns:
-        Whether there is one; its index, else 0; and the number of points tried, up to this one or all.
-    """
+    """For each row of points: whether one is accepted, the first such index or 0, and how many were tried."""
     some, first = accepted.any(1), accepted.to(torch.uint8).argmax(1)
     return some, first, torch.where(some, first + 1, accepted.shape[1])
 
@@ -92,12 +82,10 @@ class RejectionInfo(NamedTuple):
     """The outcome of a round of rejection, with a row for each sample; `Proposals` explains weights.
 
     Attributes:
-        accepted: whether the sample accepted a proposal.
         first: index of the accepted proposal, else 0.
         tried: number of proposals up to the accepted one, or of all.
         mass: sum of the weights of the proposals tried.
-        energies: energies of all proposals of the round, in nats.
-        log_weights: logarithms of the weights of all proposals of the round.
+        energies, log_weights: those of all proposals of the round, in nats.
     """
 
     accepted: Bool[Tensor, " rows"]
@@ -118,12 +106,9 @@ def rejection_round(
     The weight w is exp(-λ max(E, 0)) times the ratio prior density / density of proposals.
 
     Args:
-        proposals: the proposals of each sample, latents (rows, proposals, z_dim).
-        log_ratios: logarithms of the ratio of densities, (rows, proposals); 0 for draws from the prior.
-        energy: energy E of the samples, in nats.
+        log_ratios: logarithms of this ratio; 0 for draws from the prior.
         chances: uniform random numbers in (0, 1), which decide about acceptance.
-        strength: λ > 0, which multiplies the energy.
-        ceiling: log-weight from which a proposal is always accepted.
+        strength: λ > 0, which multiplies the energy E.
         rows: indices of the samples, with which the energy is called; by default 0, 1, ...
     """
     rows = torch.arange(len(proposals), device=proposals.device) if rows is None else rows
@@ -136,10 +121,9 @@ def rejection_round(
 
 
 def acceptance(batch: Batch, strength: float, pilot: int) -> float:
-    """Estimate how common a query is: the share of draws from the prior that rejection accepts, mean min(exp(-λE), 1).
+    """Estimate the share of draws from the prior that rejection accepts, mean min(exp(-λE), 1), and cache it.
 
-    It is made from at most `pilot` draws that belong to no sample, with the energy of sample 0 of the run, so that all
-    batches have the same estimate, and cached.
+    At most `pilot` draws that belong to no sample are made, with the energy of sample 0, so that all batches agree.
     """
     count = min(pilot, COSTLY_PILOT) if batch.energy.costly else pilot
 
@@ -162,12 +146,8 @@ def trials_of(share: float, most: int) -> int:
 def reject(batch: Batch, strength: float, proposals: Proposals, most: int) -> list[Round]:
     """Draw proposals for every sample of a batch until it accepts one, as in `rejection_round`, and move it there.
 
-    Afterwards, `batch.rows` are the samples that accepted none of their `most` proposals. These diagnostics are set:
-
-    - `proposals`: number of proposals tried;
-    - `mass`: sum of the weights of the proposals tried;
-    - `exact`: 1 if a proposal was accepted, else 0;
-    - `log_weight`: max(log w - ceiling, 0) of the accepted proposal, else 0.
+    This sets the diagnostics `proposals`, `mass`, `exact` and `log_weight` of `SliceSampler`. Afterwards, `batch.rows`
+    are the samples that accepted none of their `most` proposals.
     """
     counts, exact = torch.zeros_like(batch.values), torch.zeros_like(batch.values)
     mass, above = torch.zeros_like(batch.energies), torch.zeros_like(batch.energies)
@@ -216,13 +196,9 @@ def pick(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Move each sample that accepted no proposal to one of its proposals, chosen at random in proportion to weights.
 
-    The weight is exp(-βE) times the ratio prior density / density of proposals. A sample whose proposals all have
-    infinite energies ends with `Status.NON_FINITE`.
-
-    Args:
-        rounds, proposals, most: result and arguments of `reject`.
-        exponents: function from the energies of the proposals, (rows, proposals), with NaN for infinite ones, to β,
-            (rows,).
+    The weight is exp(-βE) times the ratio prior density / density of proposals. `exponents` computes β, (rows,), from
+    energies (rows, proposals), with NaN for infinite ones. A sample with infinite energies only ends with
+    `Status.NON_FINITE`.
 
     Returns:
         For each sample that still moves (`batch.rows`), β and the log of the mean weight of its proposals, both

@@ -40,8 +40,7 @@ from energyql.sampling.smc import FORGONE, SurrogateProposals
 COMMON = 0.05
 """Share of accepted draws from the prior from which rejection is cheaper than fitting a surrogate."""
 PATIENCE = 3
-"""With a surrogate, a sample tries this multiple of the mean number of proposals until one is accepted; one sample in
-twenty then accepts none."""
+"""With a surrogate, a sample tries at most this multiple of the mean number of proposals until one is accepted."""
 WHOLE = 2 * math.pi
 """Length of a whole ellipse, in radians."""
 MOST_SHRINKS = 100
@@ -64,42 +63,34 @@ class SliceSampler(BatchSampler):
 
     A sample that accepted no proposal moves to one of its proposals, chosen at random by weight. If the surrogate
     helps, it then makes `moves` elliptical slice moves, which leave the posterior unchanged; accepted samples make them
-    too if a notable part of the weights was cut off (`SurrogateProposals.lost`). If not, it goes on in one of two ways:
+    too if a notable part of the weights was cut off (`SurrogateProposals.lost`). Without its help, the sample goes on
+    in one of two ways:
 
     *Annealing*, if `descent` is `None`. The proposals are weighted by exp(-βE), with an exponent β at which the
     log-weights spread by about one nat. Then β rises to λ, in each stage by the factor `growth`, and the sample makes
-    `moves` slice moves in each stage: annealed importance sampling (Neal 2001, arXiv physics/9803008). Samples are
-    returned as if their weights were equal. The more moves, the more closely they follow the posterior; `log_weight`
-    shows how closely.
+    `moves` slice moves in each stage, two more in the last: annealed importance sampling (Neal 2001, arXiv
+    physics/9803008). Samples are returned as if their weights were equal. The more moves, the more closely they follow
+    the posterior; `log_weight` shows how closely.
 
-    *Descent*, if `descent` is set. The proposals are weighted by exp(-λE), so that the branches of an OR get about
-    their shares. Then the sample descends, and makes `moves` slice moves at λ. For rare queries this is cheaper than
-    annealing, and nearer to the posterior, but samples have no weights.
+    *Descent*, if `descent` is a sampler. The proposals are weighted by exp(-λE), so that the branches of an OR get
+    about their shares. Then the sample descends, and makes `moves` slice moves at λ. For rare queries this is cheaper
+    than annealing, and nearer to the posterior, but samples have no weights.
 
-    Diagnostics of each sample, from which `summarize` computes estimates:
-
-    - `proposals`: number of proposals tried;
-    - `mass`: sum of the weights of the proposals tried;
-    - `exact`: 1 if a proposal was accepted, else 0;
-    - `log_weight`: logarithm of the importance weight, in nats; 0 for an accepted draw from the prior;
-    - `stages`, only with annealing: number of stages.
+    Diagnostics of each sample, from which `summarize` computes estimates: `proposals`, the number of proposals tried;
+    `mass`, the sum of their weights; `exact`, 1 if a proposal was accepted, else 0; `log_weight`, the logarithm of the
+    importance weight in nats, 0 for an accepted draw from the prior; and, only with annealing, `stages`, their number.
 
     Args:
         strength: λ > 0, which multiplies the energy.
         proposals: largest number of proposals of a sample, at least 1.
-        pilot: number of draws from the prior that show how common the query is, at most 32 if the energy draws
-            pictures. With 0, proposals always come from the prior, and up to `proposals` are tried.
-        descent: sampler by which samples that accept no proposal descend; `None` to anneal them instead.
-        growth: factor by which the exponent β rises in each stage of annealing, above 1.
-        moves: number of slice moves of a sample, at least 1. With annealing, it is the number in each stage, and the
-            last stage has two more.
+        pilot: number of draws for the pilot, at most 32 if the energy draws pictures. With 0, proposals always come
+            from the prior, and up to `proposals` are tried.
+        growth: factor by which the exponent β rises in a stage, above 1.
+        moves: number of slice moves of a sample, or in each stage, at least 1.
         bracket: length of the arc of the ellipse from which a slice move draws its first point, in radians, above 0 and
             at most 2π. A shorter arc needs fewer evaluations, but moves are shorter too.
         max_evaluations: annealing of a sample ends with `Status.STEP_LIMIT` once this many evaluations of the energy,
             including those for proposals, are used up.
-
-    Raises:
-        ArgumentError: an argument is outside its range.
     """
 
     name = "slice"
@@ -201,11 +192,7 @@ class SliceInfo(NamedTuple):
 
 
 class SliceState(NamedTuple):
-    """Latents of samples, and their energies, before or after an elliptical slice move (`slice_step`).
-
-    Attributes:
-        energies: energy at z, in nats, without the factor β; the move does not evaluate it again.
-    """
+    """Latents before or after a slice move, and their energies in nats, which the move does not evaluate again."""
 
     z: Float[Tensor, "rows z_dim"]
     energies: Float[Tensor, " rows"]
@@ -222,8 +209,6 @@ def slice_step(
     which moves there. After each failure the arc shrinks towards the sample.
 
     Args:
-        energy: energy of these samples, in nats.
-        noise: random numbers of these samples for this move.
         exponents: β of each sample, (rows,), or one number for all.
         bracket: length of the arc, in radians, from which the first point is drawn. The sample is at a random point of
             this arc (Neal 2003, "Slice sampling", section 4.1, without stepping out). 2π is the whole ellipse, as in
@@ -272,12 +257,7 @@ def slice_move(
     batch: Batch, rows: Int[Tensor, " rows"], here: Int[Tensor, " rows"], exponents: Tensor | float, stream: str,
     bracket: float,
 ) -> None:  # fmt: skip
-    """Make a `slice_step` with the samples `rows` of a batch, and record latents, energies and counts in the batch.
-
-    Args:
-        here: `rows` on the CPU.
-        stream: name of the random numbers of the move, unique in the run.
-    """
+    """Make a `slice_step` with the samples `rows` (`here` on the CPU) of a batch, and record the result there."""
     energy, noise = batch.energy.part(rows), StepNoise(batch.noise, batch.z, here, stream)
     state = SliceState(batch.z[rows], batch.energies[rows])
     state, info = slice_step(state, energy, noise, exponents=exponents, bracket=bracket)
@@ -289,9 +269,7 @@ class AnnealingState(NamedTuple):
     """State of samples that are annealed, with a row for each sample.
 
     Attributes:
-        energies: energy at z, in nats.
-        beta: exponent β of the next stage, above 0 and at most the strength λ; its moves leave the density `N(z; 0, I)
-            exp(-βE)` unchanged.
+        beta: exponent β of the next stage, whose moves leave `N(z; 0, I) exp(-βE)` unchanged; above 0 and at most λ.
         log_weight: logarithm of the importance weight of each sample, in nats.
     """
 
@@ -302,12 +280,7 @@ class AnnealingState(NamedTuple):
 
 
 class AnnealingInfo(NamedTuple):
-    """The outcome of a stage of annealing, for each sample.
-
-    Attributes:
-        last: whether the exponent of the stage was the strength λ, so that annealing of the sample has ended.
-        evaluations: number of evaluations of the energy in the stage, int64.
-    """
+    """Outcome of a stage, for each sample: whether it was the `last`, at β = λ, and its number of evaluations."""
 
     last: Bool[Tensor, " rows"]
     evaluations: Int[Tensor, " rows"]
@@ -318,13 +291,9 @@ def annealing_stage(
 ) -> tuple[AnnealingState, AnnealingInfo]:
     """Make the slice moves of one stage of annealing with every sample, and then raise its exponent β.
 
-    β is multiplied by the factor `growth`, but becomes at most λ, and the weight of the sample changes accordingly. A
-    sample whose β is λ already makes two more moves, and keeps β and weight.
-
-    Args:
-        energy: energy of these samples, in nats.
-        noise: random numbers of these samples for this stage.
-        settings: settings of the sampler. Only `strength` (λ), `growth`, `moves` and `bracket` are used.
+    β is multiplied by `growth`, but becomes at most λ, and the weight of the sample changes accordingly. A sample whose
+    β is λ already makes two more moves, and keeps β and weight. Of `settings`, `strength` (λ), `growth`, `moves` and
+    `bracket` are used.
     """
     last, evaluations = state.beta >= settings.strength, torch.zeros_like(state.beta, dtype=torch.int64)
     z, energies = state.z, state.energies

@@ -1,10 +1,10 @@
 """Proposals for the posterior of a rare query, by sequential Monte Carlo on a cheap approximation of the energy.
 
 The approximation E_s(v), called surrogate, depends only on v, the coordinates of z along a few directions. Draws from
-`N(v; 0, I) exp(-λ E_s(v))`, called particles, are made by sequential Monte Carlo (Del Moral, Doucet and Jasra 2006). To
-make a proposal for a sample, a particle is moved by random numbers of the sample, and all other coordinates of z are
-drawn from the prior. With the weights `exp(-λ E(z)) / exp(-λ E_s(v))`, rejection and importance sampling follow the
-posterior of E even if the surrogate is wrong.
+`N(v; 0, I) exp(-λ E_s(v))`, called particles, are made by sequential Monte Carlo (Del Moral, Doucet and Jasra 2006). A
+proposal for a sample is a particle, moved by random numbers of the sample, with all other coordinates of z from the
+prior. With the weights `exp(-λ E(z)) / exp(-λ E_s(v))`, rejection follows the posterior of E even if the surrogate is
+wrong.
 """
 
 from __future__ import annotations
@@ -24,22 +24,20 @@ from energyql.numerics.shapes import Float
 from energyql.sampling.base import Batch, SurrogateEnergy, effective_samples, evaluate_points
 
 ANCESTORS = 4096
-"""Number of particles that are chosen and moved in a stage; those after each move, together, are the particles of the
-next stage (Dau and Chopin 2022, "Waste-free sequential Monte Carlo", arXiv 2011.02328)."""
+"""Number of particles that are chosen and moved in a stage; those after each move, together, are the next particles
+(Dau and Chopin 2022, "Waste-free sequential Monte Carlo", arXiv 2011.02328)."""
 FIRST_PARTICLES = 131_072
 """Number of particles of the first stage; they are draws from the prior."""
 LEAST_EFFECTIVE = 0.5
 """Least effective number of particles, as a fraction of all, after a rise of the exponent in a stage but the first."""
 ANGLES = (0.9, 0.5, 0.3)
-"""Angles a of the moves of a particle, in radians: v becomes v cos a + d sin a, where d is a draw from the prior. A
-sweep has one move at each."""
+"""Angles a of the moves of a particle, v cos a + d sin a, in radians; a sweep has one move at each."""
 OWN_SWEEPS = 4
 """Number of sweeps by which a particle is moved before it is proposed to a sample."""
 FEW_SWEEPS = 1
 """The same for a surrogate that is not good enough for rejection, so that a descent follows anyway."""
 SAMPLES_OF_A_SET = 2048
-"""Number of successive samples of a run that use the same set of particles, which is worth some thousands of
-independent draws."""
+"""Number of successive samples of a run that use the same set of particles."""
 SETS = 1 << 32
 """Number of different sets of particles; after so many sets, samples use the first sets again."""
 SWEEPS = 3
@@ -56,17 +54,12 @@ MOST_LOST = 0.5
 """Largest lost share of the posterior's mass with which proposals of the surrogate are used for exact draws."""
 TEMPERS = (0.25, 0.5)
 """Factors of λ for the surrogate, tried in order until trials satisfy the query often enough (`PROMISING`) and little
-mass is lost (`FORGONE`). With a small factor, more proposals are drawn where the surrogate's energy is wrongly high,
-but fewer satisfy the query."""
+mass is lost (`FORGONE`). A small factor finds more where the surrogate's energy is wrongly high, but satisfies less
+often."""
 
 
 class Particles(NamedTuple):
-    """Draws of equal weight from `N(v; 0, I) exp(-λ E_s(v))`, where E_s is the energy of a surrogate.
-
-    Attributes:
-        v: the draws, as coordinates of z on which E_s depends.
-        energies: λ E_s of each draw, in nats.
-    """
+    """Draws v of equal weight from `N(v; 0, I) exp(-λ E_s(v))`, and λ E_s of each, in nats; E_s is a surrogate."""
 
     v: Float[Tensor, "particles r"]
     energies: Float[Tensor, " particles"]
@@ -112,14 +105,12 @@ def anneal_particles(
     Args:
         particles: draws of equal weight from this density; their `energies` are E(v), in nats.
         exponent: exponent before the stage, at least 0 and below 1.
-        energy: function from v, (particles, r), to E(v), in nats.
-        draws: for each sweep of moves, random numbers from N(0, 1), (4096, number of angles times r + 1).
-        effective: the new exponent is the largest at which the effective number of particles, computed from their
-            weights, is at least this; with 0, the new exponent is 1.
+        draws: for each sweep (one move at each angle), draws from N(0, 1), (4096, 3 (r + 1)).
+        effective: least effective number of particles at the new exponent; with 0, this becomes 1.
 
     Returns:
-        Draws of equal weight from the density at the new exponent; the new exponent, at most 1; and the change of the
-        logarithm of the density's integral over v.
+        Draws of equal weight from the density at the new exponent, this exponent (at most 1), and the rise of the
+        logarithm of the density's integral.
     """
     energies = particles.energies.cpu().double()
     risen = _exponent(energies, exponent, effective)
@@ -208,17 +199,13 @@ class _Quality(NamedTuple):
 class SurrogateProposals:
     """Proposals for rejection from the posterior of a surrogate, assessed by trial proposals that belong to no sample.
 
-    Args:
-        batch: a batch whose energy has a surrogate.
-        strength: strength λ of the posterior that rejection draws from.
-
     Attributes:
         ceiling: logarithm of the weight from which proposals are always accepted; see `Proposals`.
         satisfied: mean of exp(-λE) over the trials, about the share of proposals that satisfy the query.
         lost: share of the posterior's mass that is lost because weights above the ceiling count as the ceiling. A lower
             ceiling needs fewer proposals, but loses more.
         trusted: whether `lost` is at most 0.5, so that accepted proposals are nearly draws from the posterior; if not,
-            `ceiling` is the largest weight of the trials.
+            the ceiling is the largest weight of the trials.
         cost: expected number of proposals until one is accepted.
     """
 
