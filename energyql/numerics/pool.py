@@ -44,7 +44,7 @@ _settled.set()
 def always_in_pool(always: bool = True) -> Iterator[None]:
     """Context in which `in_pool` always uses the threads of its pool, even for fewer pieces than threads.
 
-    Outside, the number of pieces decides about this, and with it about the last bits of results. If `always` is false,
+    Outside of it, the number of pieces decides who computes, and so the last bits of results. If `always` is false,
     nothing changes.
     """
     token = _always.set(always or _always.get())
@@ -70,9 +70,9 @@ def thread_count() -> int:
 def one_thread(products: float = 0) -> Iterator[None]:
     """Context in which the calling thread computes each operation alone, without the further threads of PyTorch.
 
-    For small operations, these wait for one another as long as they save, and many times as long beside other programs.
-    From `LARGE` multiplications (`products`) of the largest operation on, nothing changes. `in_pool` uses as many
-    threads as before.
+    For small operations, threads wait for one another as long as they save, and many times as long beside other
+    programs. Nothing changes if the largest operation has at least `LARGE` multiplications (`products`). `in_pool` uses
+    as many threads as before.
     """
     inside = _threads.get() is not None or not main_thread().is_alive()
     if products >= LARGE or inside or (threads := thread_count()) == 1:
@@ -139,9 +139,9 @@ def in_pool(function: Callable[..., Result], pieces: Sequence[tuple[Any, ...]]) 
     """Return `[function(*piece) for piece in pieces]`, computed by as many threads as PyTorch has on the CPU.
 
     Each thread computes whole pieces, with one thread of PyTorch, so the bits are those of a process with one thread.
-    Gradients, inference mode and context variables are on or off as in the calling thread. This computes the pieces
-    itself, with all threads of PyTorch, if there are fewer pieces than threads (except in `always_in_pool`), inside a
-    piece of another call, under autocast, and while the interpreter ends.
+    Gradients, inference mode and context variables are on or off as in the calling thread. The calling thread computes
+    all pieces, with all threads of PyTorch, if there are fewer pieces than threads (except in `always_in_pool`), inside
+    a piece of another call, under autocast, and while the interpreter ends.
 
     If a piece raises an exception, or Ctrl-C ends the wait, no further piece is begun; the exception is raised once the
     others have ended.
@@ -207,10 +207,7 @@ def in_autocast() -> bool:
 
 
 def to_cpu(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Copy tensors of any shapes and dtypes to the CPU, by one transfer, so that there is only one wait.
-
-    Tensors of several accelerators are copied one by one.
-    """
+    """Copy tensors of any shapes and dtypes to the CPU; those of one accelerator by one transfer, with one wait."""
     there = [tensor for tensor in tensors if tensor.device.type != "cpu"]
     if len(there) < 2 or len({tensor.device for tensor in there}) > 1:
         return [tensor.cpu() for tensor in tensors]
