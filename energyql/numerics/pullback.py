@@ -23,10 +23,7 @@ NORM_EPSILON = 1e-8
 
 @runtime_checkable
 class Differentiable(Protocol):
-    """A function of a batch that has, besides the derivative by autograd, a faster one written by hand (`pullback`).
-
-    Rows of the batch do not affect one another.
-    """
+    """A function of a batch of independent rows with a derivative written by hand, besides that of autograd."""
 
     def __call__(self, x: Float[Tensor, "batch ..."], /) -> Float[Tensor, "batch ..."]:
         """Return the value of the function at x; autograd can differentiate it as well."""
@@ -40,11 +37,7 @@ class Convertible(Protocol):
     """A function of a tensor that can be computed in another dtype."""
 
     def computed_in(self, dtype: torch.dtype, /) -> Callable[[Tensor], Tensor]:
-        """Return a function like this one that computes in `dtype`, such as bfloat16.
-
-        Matrix products, and all operations between them, have this dtype. The returned function converts inputs and
-        outputs, which keep their dtypes.
-        """
+        """Return this function with matrix products, and all between, in `dtype`; inputs and outputs keep theirs."""
 
 
 class Identity:
@@ -116,10 +109,7 @@ def leaky_relu_back_(
 def row_products(
     x: Float[Tensor, "batch dim"], y: Float[Tensor, "batch dim"], factor: float = 1.0
 ) -> Float[Tensor, " batch"]:
-    """Return `factor` times the scalar product of row i of `x` and row i of `y`, for each i.
-
-    On other devices than the CPU, one operation computes all, and the last bits of the result differ.
-    """
+    """Return `factor` times the scalar product of row i of `x` and row i of `y`; a GPU rounds differently."""
     if x.device.type != "cpu":  # the empty tensor is not read
         return torch.baddbmm(x.new_empty(1, 1, 1), x[:, None], y[:, :, None], beta=0, alpha=factor)[:, 0, 0]
     products = (x * y).sum(1)

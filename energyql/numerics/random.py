@@ -48,14 +48,7 @@ Real = TypeVar("Real", np.float32, np.float64)
 def prior_latents(seed: int, start: int, count: int, z_dim: int) -> Tensor:
     """Draw the latents of the samples `start` … `start + count - 1` of a run from N(0, I).
 
-    They are (count, z_dim), float32 on the CPU.
-
-    Args:
-        seed: seed of the run, 0 … 2⁶⁴ - 1.
-        start: index of the first sample, at least 0.
-
-    Raises:
-        ArgumentError: an argument is outside its range.
+    They are (count, z_dim), float32 on the CPU. The other arguments, and errors, are those of `normals`.
     """
     return normals(seed, start, count, z_dim, stream="prior")
 
@@ -65,6 +58,7 @@ def normals(seed: int, start: int, count: int, width: int, *, stream: str, rows:
 
     Args:
         seed: seed of the run, 0 … 2⁶⁴ - 1.
+        start, count: index of the first sample, and number of samples, at least 0.
         width: numbers per sample, at least 1.
         stream: name of the purpose of the numbers, such as "langevin/17". Different names give independent numbers.
         rows: ascending indices, from 0 to count - 1, of the samples whose numbers are returned; all by default.
