@@ -453,7 +453,7 @@ def _whole(rows: Float[Tensor, "rows batch"]) -> Float[Tensor, "rows more"]:
 class LeafEnergies:
     """The function that computes the energies of the leaves of a circuit, -log P in nats, from numbers called rows.
 
-    A row is linear in the outputs of the heads; classes have one for each class, own or other:
+    Rows are linear in the outputs of the heads; that of classes is not, but each term of its log-sum-exps is a row:
 
     | leaf | energy | row |
     |---|---|---|

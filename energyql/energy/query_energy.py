@@ -41,10 +41,10 @@ def least_energy(rule: EnergyRule, std: Mapping[str, Tensor]) -> float:
     """Search the least energy, in nats, that a query has for any predictions; -infinity if there is no lower bound.
 
     It is above 0 for narrow intervals: with a standard deviation of 0.1, `0.4 < age < 0.6` has at most a probability of
-    0.68. It is 0 if the query has no interval with two finite bounds, if the energy is not -log of a probability, and
-    if a number has no fixed standard deviation in `std`. Some prediction always has the energy that is returned; for a
-    few queries with several alternatives, another has a lower one, because the search sets one attribute after another
-    to its best prediction.
+    0.68. It is 0 if no interval has two finite bounds, if `std` lacks the fixed standard deviation of an attribute with
+    an interval, or if the energy is not -log of a probability. Some prediction always has the energy that is returned;
+    for a few queries with several alternatives, another has a lower one, because the search sets one attribute after
+    another to its best prediction.
     """
     if not rule.has_floor:
         return -math.inf

@@ -108,7 +108,8 @@ def as_energy(energy: EnergyLike, *, first: int = 0, samples: Tensor | None = No
         energy: a function of z, or of z and `rows`; or an object with a method `gradient` of these arguments. Without
             this method, autograd computes gradients, also under `torch.no_grad`.
         first: index in the run of the first sample of the batch; it is added to the `rows` that `energy` gets.
-        samples: rows of the samples that the result is for, into which its argument `rows` indexes; `None` for all.
+        samples: rows in the batch of the samples that the result is for; its own `rows` are indices into these. `None`
+            for all samples.
     """
     if isinstance(energy, StepEnergy) and not first:
         return replace(energy, values=0, gradients=0) if samples is None else energy.part(samples)
@@ -325,7 +326,7 @@ def has_trait(sampler: object, trait: Literal["descends", "needs_gradient", "nee
 
 
 def check_sampler(sampler: Any) -> None:
-    """Raise an `ArgumentError` unless `sampler` is an object (no class) with a method like `Sampler.sample`."""
+    """Raise an `ArgumentError` unless `sampler` is an object (no class) with a method `sample` like a `Sampler`."""
     hint = "def sample(self, energy, z0, *, noise, progress), which returns a SampleResult; or derive from BatchSampler"
     if isinstance(sampler, type):
         raise ArgumentError(f"{sampler.__name__} is a class, not a sampler", hint=f"make one: {sampler.__name__}()")

@@ -208,7 +208,7 @@ def _with_pair(
 
 
 def _with_direction(state: DescentState, enough: float | None) -> DescentState:
-    """State with the next step of each sample by L-BFGS, shortened where λE comes near `enough`."""
+    """State with the next step of each sample by L-BFGS, of a length that aims at `enough` (`_distance`)."""
     gradient, pairs = state.gradient, state.pairs
     guess = FIRST_MOVE / gradient.norm(dim=1).clamp_min(1e-12)
     if isinstance(pairs, Tensor):

@@ -139,7 +139,7 @@ _pilot = lru_cache(maxsize=8)(partial(normals, 0, 0, stream="pilot"))
 
 
 def trials_of(share: float, most: int) -> int:
-    """Draws from the prior that a sample may try: `most`, or fewer for a query of a rare `acceptance`."""
+    """Number of draws from the prior that a sample may try: `most`, or fewer if the query is rare (small `share`)."""
     return min(most, max(FEWEST, math.ceil(PER_SHARE * share))) if share < RARE else most
 
 
