@@ -188,8 +188,8 @@ def _read(node: ast.expr) -> Any:
     settings = {str(place): _read(entry) for place, entry in enumerate(node.args)}
     settings |= {str(keyword.arg): _read(keyword.value) for keyword in node.keywords}
     if kind == "DescentSampler":
-        settings.setdefault("tolerance", 0.001)  # was not a setting at first
-    if kind == "SliceSampler" and "then" in settings:  # was a setting in place of descent
+        settings.setdefault("tolerance", 0.001)  # older files lack it
+    if kind == "SliceSampler" and "then" in settings:  # older files have it in place of descent
         near = describe_sampler(DescentSampler(strength=settings["strength"], enough=HANDOVER))
         settings["descent"] = near if settings.pop("then") == "descend" else None
     if kind == "Chain":
