@@ -8,13 +8,13 @@ from needed import needed
 
 needed("diffusers")
 PAGE = ROOT / "docs" / "noise.md"
-LOOK = '''
+LOOK = """
 def look(images):
     red, green, blue = images.mean((2, 3)).unbind(1)
     above, below = (half.mean((1, 2, 3)) for half in images.chunk(2, dim=2))
     hair = ["red" if more else "black" for more in red > 0.005]
     return {"hat": green > -0.007, "glasses": above - below > 0, "beard": blue > 0.08, "hair": hair}
-'''
+"""
 
 
 @pytest.mark.slow
